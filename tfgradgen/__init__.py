@@ -1,0 +1,38 @@
+"""Class-conditional images from an unconditional generator and a classifier, by gradient-based MCMC.
+
+    p(z | class) ∝ p(class | g(z)) Normal(z; 0, I)
+
+Names are resolved on first use, so that importing the package imports neither TensorFlow nor any file.
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "ClassPosterior": "tfgradgen.posterior",
+    "Draws": "tfgradgen.contracts",
+    "KERNELS": "tfgradgen.kernels",
+    "KernelConfig": "tfgradgen.config",
+    "RunConfig": "tfgradgen.config",
+    "Schedule": "tfgradgen.config",
+    "UserError": "tfgradgen.checks",
+    "initial_points": "tfgradgen.sampling",
+    "load_classifier": "tfgradgen.models.classifier",
+    "load_generator": "tfgradgen.models.generator",
+    "sample_chains": "tfgradgen.sampling",
+    "sample_exact": "tfgradgen.rejection",
+}
+
+__all__ = sorted(_HOMES)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tfgradgen' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

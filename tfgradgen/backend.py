@@ -1,0 +1,18 @@
+"""Stateless seeds and the choice of compiler, as every sampling method uses them."""
+
+import tensorflow as tf
+
+
+def as_seed(seed: int) -> tf.Tensor:
+    """The stateless seed int32[2] of an integer in 0..2**62 - 1."""
+    return tf.constant([seed & 0x7FFFFFFF, seed >> 31], tf.int32)
+
+
+def fold_in(seed: tf.Tensor, data: int | tf.Tensor) -> tf.Tensor:
+    """A new stateless seed int32[2] from `seed` and an integer: one stream for each integer."""
+    return tf.random.experimental.stateless_fold_in(seed, tf.cast(data, tf.int32))
+
+
+def use_xla(jit: bool | str) -> bool:
+    """Resolves `jit`: 'auto' is XLA where TensorFlow sees a GPU; on CPU graph mode is several times faster."""
+    return bool(tf.config.list_physical_devices("GPU")) if jit == "auto" else bool(jit)

@@ -1,0 +1,48 @@
+"""One wording for every error that a user can cause: what was expected, what came, what to do."""
+
+import difflib
+import math
+from collections.abc import Iterable
+from typing import Any
+
+
+class UserError(ValueError):
+    """Input that cannot be used; its text is one line that a person can act on."""
+
+
+def fail(name: str, expected: str, got: Any, remedy: str) -> UserError:
+    """Returns the error `name: expected ..., got ...; remedy.` for the caller to raise."""
+    return UserError(" ".join(f"{name}: expected {expected}, got {got}; {remedy}.".split()))
+
+
+def check_int(name: str, value: Any, low: int, high: int | None = None) -> int:
+    """Returns `value` if it is an int within [low, high]; bools and floats such as 1e3 are refused."""
+    in_range = isinstance(value, int) and not isinstance(value, bool) and value >= low
+    if in_range and (high is None or value <= high):
+        return value
+    expected = f"an integer of at least {low}" if high is None else f"an integer in {low}..{high}"
+    raise fail(name, expected, repr(value), f"give a whole number, for example --{name}={max(low, 1)}")
+
+
+def check_real(name: str, value: Any, low: float, high: float = math.inf) -> float:
+    """Returns `value` as a float if it is a finite number strictly within (low, high)."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if is_number and low < value < high:
+        return float(value)
+    expected = f"a number above {low:g}" if high == math.inf else f"a number between {low:g} and {high:g}, exclusive"
+    raise fail(name, expected, repr(value), "give a finite number in that range")
+
+
+def check_choice(name: str, value: Any, choices: Iterable[Any]) -> Any:
+    """Returns `value` if it is one of `choices`; the error names them and, for text, the nearest."""
+    known = list(choices)
+    if any(value == choice and type(value) is type(choice) for choice in known):
+        return value
+    listed = "one of " + ", ".join(map(str, known))
+    raise fail(name, listed, repr(value), did_you_mean(value, known) or "give one of those")
+
+
+def did_you_mean(value: Any, known: Iterable[Any]) -> str:
+    """Returns `did you mean a, b?` for the names nearest to `value`, or an empty string."""
+    near = difflib.get_close_matches(str(value).lower(), [str(k) for k in known], n=3, cutoff=0.5)
+    return f"did you mean {', '.join(near)}?" if near else ""

@@ -1,0 +1,1 @@
+"""The command line: the only floor that chooses paths, prints and exits."""

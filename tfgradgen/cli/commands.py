@@ -1,0 +1,116 @@
+"""What Fire shows and calls. Every flag is checked before anything runs: Fire itself rejects a mistyped one only after."""
+
+import os
+import sys
+from typing import Any
+
+import fire
+
+from tfgradgen.checks import UserError, check_choice, fail
+from tfgradgen.cli.options import FLAGS, check_flags, default_model, parse_path, parse_sample
+
+
+def sample(label: Any = None, kernel: Any = "mala", *extra: Any, **flags: Any) -> None:
+    """Draws pictures of a class and writes grid.png, samples.npz and run.json into a folder.
+
+    Example: python -m tfgradgen sample --label=goldfish --kernel=mala
+
+    Args:
+      label: a class name, WordNet id or index; several as a,b,c; or all. `labels` lists them.
+      kernel: mala, hmc, or rejection (exact, independent draws).
+      extra: nothing else goes without a flag.
+      flags: any of
+
+        --num_chains=16            independent chains, one tile each in grid.png
+        --num_results=N            kept draws of each chain (mala 200, hmc 40, rejection 40)
+        --num_burnin_steps=N       discarded first steps (mala 200, hmc 40)
+        --num_adaptation_steps=N   those of them that tune the step size (three quarters)
+        --step_size=X              initial distance of one step in z, the same unit for every kernel
+        --num_leapfrog_steps=5     gradients in one hmc step
+        --target_accept_prob=X     acceptance to tune for (mala 0.574, hmc 0.651)
+        --temperature=1.0          the likelihood enters as likelihood ** (1 / temperature)
+        --seed=0                   same seed, machine and backend: the same samples.npz, bit for bit
+        --jit=auto                 XLA: auto (where there is a GPU), true or false
+        --init=resample            start at likely prior draws; prior: at any
+        --generator=FOLDER         SavedModel; by default the one that comes with tfgradgen
+        --classifier=FOLDER        SavedModel; by default the one that comes with tfgradgen
+        --out=FOLDER               by default out/<label>-<kernel>-<seed>
+        --overwrite                replace an earlier run in that folder
+    """
+    _no_extra(extra)
+    check_flags(flags, FLAGS)
+    if label is None:
+        raise fail("label", "a class", "none", "give --label=NAME; python -m tfgradgen labels lists them")
+    options = parse_sample({"label": label, "kernel": kernel, **flags})
+    from tfgradgen.cli.sample import run_sample
+
+    run_sample(options)
+
+
+def labels(*extra: Any, **flags: Any) -> None:
+    """Lists the classes of a classifier: index, WordNet id, name.
+
+    Args:
+      extra: nothing goes without a flag.
+      flags: --classifier=FOLDER, by default the one that comes with tfgradgen.
+    """
+    _no_extra(extra)
+    check_flags(flags, ("classifier",))
+    from tfgradgen.models.metadata import Label, parse_labels, read_metadata
+
+    folder = parse_path("classifier", flags.get("classifier", str(default_model("classifier"))))
+    if not folder.is_dir():
+        raise fail(f"model {folder}", "a SavedModel folder", "no such folder", "check the path")
+    card = read_metadata(folder)
+    if "labels" in card:
+        names: tuple[Label, ...] = parse_labels(card["labels"], f"labels of {folder}")
+    else:  # only the model itself can say how many there are
+        from tfgradgen.models.classifier import load_classifier
+
+        names = load_classifier(folder).labels
+    for index, label in enumerate(names):
+        print(f"{index:4d}  {label.wnid or '-':10s}  {label.name}")
+
+
+def models(*extra: Any, **flags: Any) -> None:
+    """Shows the models that come with tfgradgen: where they lie, what they take and give, and their sha256."""
+    _no_extra(extra)
+    check_flags(flags, ())
+    from tfgradgen.models.metadata import fingerprint, read_metadata
+
+    for name in ("generator", "classifier"):
+        folder = default_model(name)
+        print(f"{name}: {folder}")
+        for key, value in read_metadata(folder).items():
+            shown = f"{len(value)}, see `python -m tfgradgen labels`" if key == "labels" else value
+            print(f"  {key}: {shown}")
+        print(f"  sha256: {fingerprint(folder)}")
+
+
+COMMANDS = {"sample": sample, "labels": labels, "models": models}
+
+
+def _no_extra(extra: tuple[Any, ...]) -> None:
+    if extra:
+        raise fail("arguments", "flags such as --seed=1", repr(extra[0]), "write it as --flag=value")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs one command; a user's error is one line on stderr and exit code 2."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's start-up notes are not the user's business
+    os.environ.setdefault("PAGER", "cat")
+    try:
+        if argv and not argv[0].startswith("-"):
+            check_choice("command", argv[0], COMMANDS)
+        if "-" in argv:
+            raise fail("arguments", "flags such as --seed=1", "a lone -", "leave it out")
+        if any(word in ("-h", "--help") for word in argv):
+            argv = [word for word in argv if word not in ("-h", "--help", "--")][:1] + ["--", "--help"]
+        fire.Fire(COMMANDS, command=argv, name="python -m tfgradgen")
+    except UserError as error:
+        print(f"tfgradgen: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("tfgradgen: interrupted; nothing was written for the label under way.", file=sys.stderr)
+        raise SystemExit(130) from None

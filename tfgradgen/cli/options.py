@@ -1,0 +1,102 @@
+"""From the flags that a user types to checked settings, before anything slow is imported."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from tfgradgen.checks import check_choice, did_you_mean, fail
+from tfgradgen.config import KernelConfig, RunConfig, Schedule
+
+PACKAGE = Path(__file__).resolve().parents[1]
+KERNEL_FLAGS = tuple(field.name for field in fields(KernelConfig))
+SCHEDULE_FLAGS = tuple(field.name for field in fields(Schedule))
+RUN_FLAGS = tuple(field.name for field in fields(RunConfig))
+PATH_FLAGS = ("generator", "classifier", "out")
+FLAGS = ("label", "kernel", *KERNEL_FLAGS, *SCHEDULE_FLAGS, *RUN_FLAGS, *PATH_FLAGS, "overwrite")
+
+# Rejection has neither steps to tune nor draws to discard.
+REJECTION = "rejection"
+REJECTION_FLAGS = ("num_results",)
+REJECTION_SCHEDULE = Schedule(num_results=40, num_burnin_steps=0, num_adaptation_steps=0)
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """Everything that `sample` was asked for; `kernel_config` is None for rejection, `out` where a folder is to be chosen."""
+
+    label: Any
+    kernel: str
+    kernel_config: KernelConfig | None
+    schedule: Schedule
+    run: RunConfig
+    generator: Path
+    classifier: Path
+    out: Path | None
+    overwrite: bool
+
+
+def default_model(name: str) -> Path:
+    """The shipped model `name`: inside the installed package, or beside it in a clone."""
+    inside, beside = PACKAGE / "saved_models" / name, PACKAGE.parent / "saved_models" / name
+    return inside if inside.is_dir() else beside
+
+
+def check_flags(flags: dict[str, Any], known: tuple[str, ...]) -> None:
+    """Refuses flags that do not exist, naming the nearest that do."""
+    for flag in flags:
+        if flag not in known:
+            listed = "one of " + ", ".join(f"--{name}" for name in known)
+            raise fail("flags", listed, f"--{flag}", did_you_mean(flag, known) or "give one of those")
+
+
+def parse_path(flag: str, value: Any) -> Path:
+    if not isinstance(value, str | int | float) or isinstance(value, bool) or value == "":
+        raise fail(flag, "a path", repr(value), f"give --{flag}=PATH")
+    return Path(str(value)).expanduser()
+
+
+def parse_bool(flag: str, value: Any) -> bool:
+    words = {"true": True, "false": False}
+    parsed = words.get(value.lower(), value) if isinstance(value, str) else value
+    return bool(check_choice(flag, parsed, (True, False)))
+
+
+def parse_sample(flags: dict[str, Any]) -> SampleOptions:
+    """Checks the flags of `sample`; raises `UserError` for the first that cannot be used."""
+    from tfgradgen.kernels import KERNELS  # imports TensorFlow; a mistyped flag should not wait for that
+
+    given = dict(flags)
+    kernel = check_choice("kernel", given.pop("kernel"), (*KERNELS, REJECTION))
+    label = given.pop("label")
+    overwrite = parse_bool("overwrite", given.pop("overwrite", False))
+    paths = {flag: parse_path(flag, given.pop(flag)) for flag in PATH_FLAGS if flag in given}
+    run = RunConfig(**_jit_as_bool({flag: given.pop(flag) for flag in RUN_FLAGS if flag in given}))
+    family = KERNELS.get(kernel)
+    used = (*family.flags, *SCHEDULE_FLAGS) if family else REJECTION_FLAGS
+    for flag in given:
+        if flag not in used:
+            raise fail(flag, f"a flag that --kernel={kernel} uses", f"--{flag}", "leave it out, or choose another kernel")
+    defaults = (family.defaults.to_dict() | family.schedule.to_dict()) if family else REJECTION_SCHEDULE.to_dict()
+    if "num_burnin_steps" in given and isinstance(given["num_burnin_steps"], int):
+        # Tuning takes the share of the burn-in that it has by default.
+        share = defaults["num_adaptation_steps"] / defaults["num_burnin_steps"]
+        defaults["num_adaptation_steps"] = int(share * given["num_burnin_steps"])
+    values = defaults | given
+    return SampleOptions(
+        label=label,
+        kernel=kernel,
+        kernel_config=KernelConfig(**{flag: values[flag] for flag in KERNEL_FLAGS}) if family else None,
+        schedule=Schedule(**{flag: values[flag] for flag in SCHEDULE_FLAGS}),
+        run=run,
+        generator=paths.get("generator", default_model("generator")),
+        classifier=paths.get("classifier", default_model("classifier")),
+        out=paths.get("out"),
+        overwrite=overwrite,
+    )
+
+
+def _jit_as_bool(flags: dict[str, Any]) -> dict[str, Any]:
+    jit = flags.get("jit")
+    if isinstance(jit, str) and jit.lower() in ("true", "false"):
+        flags["jit"] = jit.lower() == "true"
+    return flags

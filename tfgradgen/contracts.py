@@ -1,0 +1,67 @@
+"""What the parts promise one another: shapes, units and ranges, and nothing that runs."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+Tensor = Any  # tf.Tensor; TensorFlow is imported by the modules that compute
+
+
+class GeneratorLike(Protocol):
+    """`z` [B, latent_dim] float32, z ~ Normal(0, I) -> `image` [B, height, width, channels] float32 in [-1, 1]."""
+
+    @property
+    def latent_dim(self) -> int: ...
+
+    def __call__(self, z: Tensor, /) -> Tensor: ...
+
+
+class ClassifierLike(Protocol):
+    """`image` [B, height, width, channels] float32 in [-1, 1] -> `logits` [B, num_classes] float32."""
+
+    @property
+    def num_classes(self) -> int: ...
+
+    def __call__(self, image: Tensor, /) -> Tensor: ...
+
+
+class Draws(NamedTuple):
+    """What every sampling method returns, as NumPy arrays.
+
+    z: [num_results, num_chains, latent_dim] float32, the kept states.
+    class_prob: [num_results, num_chains] float32, p(class | g(z)) in [0, 1], without temperature.
+    target_log_prob: [num_results, num_chains] float32, unnormalized, in nats.
+    is_accepted: [num_results, num_chains] bool, whether the proposal that ended at this draw was accepted.
+    step_size: [num_results, num_chains] float32, distance in z; NaN where a method has none.
+    """
+
+    z: np.ndarray
+    class_prob: np.ndarray
+    target_log_prob: np.ndarray
+    is_accepted: np.ndarray
+    step_size: np.ndarray
+
+
+class Cost(NamedTuple):
+    """What a run spent on the networks, counted per chain state.
+
+    num_gradients: evaluations of value and gradient of the target.
+    num_forward: evaluations of the networks without gradient.
+    """
+
+    num_gradients: int
+    num_forward: int
+
+
+class Progress(NamedTuple):
+    """What is known after each chunk of a run; rates and means are over the chunk and all chains."""
+
+    num_done: int
+    num_total: int
+    accept_rate: float
+    step_size: float
+    class_prob: float
+
+
+ProgressFn = Callable[[Progress], None]

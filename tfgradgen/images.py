@@ -1,0 +1,54 @@
+"""Pictures on disk: grids of tiles with captions."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+CAPTION_HEIGHT = 16  # pixels below each tile
+GAP = 4
+BACKGROUND, INK = (255, 255, 255), (40, 40, 40)
+
+
+def to_uint8(image: Any) -> np.ndarray:
+    """`image` [..., height, width, channels] in [-1, 1] -> uint8, rounded; values outside the range are clipped."""
+    return np.clip(np.rint((np.asarray(image, np.float32) + 1.0) * 127.5), 0, 255).astype(np.uint8)
+
+
+def make_grid(
+    images: np.ndarray, captions: Sequence[str] = (), num_columns: int | None = None, tile_size: int = 128, title: str = ""
+) -> Image.Image:
+    """Lays out uint8 `images` [N, height, width, 1 or 3] as one picture, row by row.
+
+    Args:
+      captions: one a tile, written below it.
+      num_columns: by default the smallest square that holds all tiles.
+      tile_size: pixels; smaller tiles are enlarged to at least this height.
+      title: written above the tiles.
+    """
+    count, height, width, channels = images.shape
+    columns = num_columns or int(np.ceil(np.sqrt(count)))
+    rows = -(-count // columns)
+    scale = max(1, round(tile_size / height))
+    cell_width, cell_height = width * scale + GAP, height * scale + GAP + (CAPTION_HEIGHT if captions else 0)
+    top = CAPTION_HEIGHT + GAP if title else GAP
+    grid = Image.new("RGB", (columns * cell_width + GAP, rows * cell_height + top), BACKGROUND)
+    draw, font = ImageDraw.Draw(grid), ImageFont.load_default(size=CAPTION_HEIGHT - 4)
+    if title:
+        draw.text((GAP, GAP // 2), title, INK, font)
+    for k, image in enumerate(images):
+        x, y = GAP + k % columns * cell_width, top + k // columns * cell_height
+        tile = Image.fromarray(image[..., 0] if channels == 1 else image).convert("RGB")
+        grid.paste(tile.resize((width * scale, height * scale), Image.Resampling.BICUBIC), (x, y))
+        if captions:
+            draw.text((x, y + height * scale + 1), captions[k], INK, font)
+    return grid
+
+
+def save_png(path: Path, picture: Image.Image) -> None:
+    """Writes `picture` beside `path` and renames it into place."""
+    beside = path.with_name(f".{path.name}.partial")
+    picture.save(beside, "PNG")
+    beside.replace(path)

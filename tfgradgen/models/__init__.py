@@ -1,0 +1,1 @@
+"""Pretrained models as callables of one convention; nothing here knows a density."""

@@ -1,0 +1,84 @@
+"""What a SavedModel does not say of itself: a small JSON file in its folder, and the fingerprint of its content."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tfgradgen.checks import UserError, check_choice, fail
+
+FILE_NAME = "model.json"
+
+
+@dataclass(frozen=True)
+class Label:
+    """One class: its name, and where known its WordNet id and the words of its synset."""
+
+    name: str
+    wnid: str = ""
+    synset: str = ""
+
+
+def read_metadata(folder: Path) -> dict[str, Any]:
+    """Returns the content of `folder/model.json`; without one, of a `labels.json` in the folder or beside it, else {}."""
+    for file, wrap in (
+        (folder / FILE_NAME, lambda content: content),
+        (folder / "labels.json", lambda content: {"labels": content}),
+        (folder.parent / "labels.json", lambda content: {"labels": content}),
+    ):
+        if not file.is_file():
+            continue
+        try:
+            content = wrap(json.loads(file.read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            raise fail(str(file), "a readable JSON file", error, "mend or remove it") from None
+        if not isinstance(content, dict):
+            raise fail(str(file), "a JSON object", type(content).__name__, "see MODEL.md of the shipped models")
+        return content
+    return {}
+
+
+def parse_labels(content: Any, where: str) -> tuple[Label, ...]:
+    """Turns a JSON list of names, or of objects with `name` and optionally `wnid` and `synset`, into labels."""
+    try:
+        labels = tuple(
+            Label(entry) if isinstance(entry, str) else Label(entry["name"], entry.get("wnid", ""), entry.get("synset", ""))
+            for entry in content
+        )
+    except (TypeError, KeyError, AttributeError):
+        raise fail(where, "a list of class names or of {name, wnid, synset}", repr(content)[:60], "mend it") from None
+    if len({label.name for label in labels}) < len(labels):
+        raise fail(where, "distinct class names", "a name that occurs twice", "make the names distinct")
+    return labels
+
+
+def parse_range(content: Any, where: str) -> tuple[float, float]:
+    """Turns [low, high] into a pair of floats with low < high."""
+    try:
+        low, high = (float(bound) for bound in content)
+    except (TypeError, ValueError):
+        low, high = 0.0, 0.0
+    if not low < high:
+        raise fail(f"{where} image_range", "two numbers, low then high", repr(content), "give for example [-1, 1]")
+    return low, high
+
+
+def check_prior(content: Any, where: str) -> None:
+    check_choice(f"{where} prior", content, ("normal",))
+
+
+def fingerprint(folder: Path) -> str:
+    """Returns the sha256 of a SavedModel: of the names and bytes of saved_model.pb, variables/ and assets/, in order."""
+    files = [folder / "saved_model.pb"]
+    for name in ("variables", "assets"):
+        files += sorted(path for path in (folder / name).rglob("*") if path.is_file())
+    digest = hashlib.sha256()
+    for path in files:
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise UserError(f"{path}: expected a readable file, got {error.strerror}; check the model's folder.") from None
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{len(content)}\0".encode())
+        digest.update(content)
+    return digest.hexdigest()

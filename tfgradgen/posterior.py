@@ -1,0 +1,107 @@
+"""The class-conditional posterior over latent points, p(z | class) ∝ p(class | g(z)) ** (1 / temperature) Normal(z; 0, I)."""
+
+from typing import Any
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfgradgen.checks import check_int, check_real, fail
+from tfgradgen.contracts import ClassifierLike, GeneratorLike
+
+tfd = tfp.distributions
+
+
+class ClassPosterior:
+    """A `tfp.distributions` joint over (z, label) with the label pinned.
+
+    z ~ Normal(0, I) [latent_dim]; label | z ~ Categorical(logits=classifier(generator(z))). Every density takes
+    `z [..., latent_dim]` and returns float32 [...], one value a chain, so that any TFP kernel can use it. Leading
+    dimensions are flattened into one batch for the networks.
+
+    Args:
+      generator: z [B, latent_dim] -> image [B, height, width, channels] in [-1, 1]; has `latent_dim`.
+      classifier: image -> logits [B, num_classes]; has `num_classes`.
+      label: class index, a Python int in 0..num_classes - 1 or a scalar int32 tensor (so that one compiled function
+        serves every class).
+      temperature: > 0; the likelihood enters as likelihood ** (1 / temperature).
+    """
+
+    def __init__(self, generator: GeneratorLike, classifier: ClassifierLike, label: Any, temperature: float = 1.0):
+        if not tf.is_tensor(label):
+            check_int("label", label, 0, classifier.num_classes - 1)
+        if not tf.is_tensor(temperature):
+            check_real("temperature", temperature, 0.0)
+        self.generator, self.classifier = generator, classifier
+        self.label = tf.convert_to_tensor(label, tf.int32)
+        self.temperature = temperature
+        self.joint = tfd.JointDistributionNamed(
+            {
+                "z": tfd.MultivariateNormalDiag(tf.zeros([generator.latent_dim])),
+                "label": lambda z: tfd.Categorical(logits=self.class_logits(z)),
+            },
+            name="class_and_latent",
+        )
+
+    @property
+    def latent_dim(self) -> int:
+        return self.generator.latent_dim
+
+    @property
+    def pinned(self) -> Any:
+        """The joint with the label pinned, TFP's own object; at temperature 1 its unnormalized_log_prob is this one's."""
+        return self.joint.experimental_pin(label=self.label)
+
+    def with_label(self, label: Any) -> "ClassPosterior":
+        """The posterior of another class over the same networks."""
+        return ClassPosterior(self.generator, self.classifier, label, self.temperature)
+
+    def class_logits(self, z: tf.Tensor) -> tf.Tensor:
+        """Logits [..., num_classes] of the picture of each `z [..., latent_dim]`."""
+        z = self._check_z(z)
+        flat = tf.reshape(z, [-1, self.latent_dim])
+        logits = self.classifier(self.generator(flat))
+        if logits.shape.rank != 2 or logits.shape[1] != self.classifier.num_classes:
+            raise fail("classifier", f"logits [batch, {self.classifier.num_classes}]", logits.shape,
+                       "return one row of logits for each picture")
+        return tf.reshape(logits, tf.concat([tf.shape(z)[:-1], [self.classifier.num_classes]], 0))
+
+    def class_log_prob(self, z: tf.Tensor) -> tf.Tensor:
+        """log p(class | g(z)) [...] in nats, at temperature 1."""
+        log_probs = tf.nn.log_softmax(self.class_logits(z))
+        return self._check_batch(tf.gather(log_probs, self.label, axis=-1), z)
+
+    def likelihood_log_prob(self, z: tf.Tensor) -> tf.Tensor:
+        """The tempered log-likelihood, log p(class | g(z)) / temperature [...]; never above 0."""
+        return self.class_log_prob(z) / self.temperature
+
+    def prior_log_prob(self, z: tf.Tensor) -> tf.Tensor:
+        """log Normal(z; 0, I) [...]."""
+        z = self._check_z(z)
+        return self._check_batch(self.joint.model["z"].log_prob(z), z)
+
+    def unnormalized_log_prob(self, z: tf.Tensor) -> tf.Tensor:
+        """prior_log_prob + likelihood_log_prob [...]: the target of every kernel."""
+        return self.prior_log_prob(z) + self.likelihood_log_prob(z)
+
+    def class_prob_of(self, z: tf.Tensor, target_log_prob: tf.Tensor) -> tf.Tensor:
+        """p(class | g(z)) [...] from a target density that was computed already, without the networks."""
+        log_prob = (target_log_prob - self.prior_log_prob(z)) * self.temperature
+        return tf.exp(tf.minimum(log_prob, 0.0))  # rounding can leave it an ulp of the density above 0
+
+    def sample_prior(self, num: int, seed: tf.Tensor) -> tf.Tensor:
+        """`num` latent points [num, latent_dim] ~ Normal(0, I) from a stateless `seed` int32[2]."""
+        return self.joint.model["z"].sample(num, seed=seed)
+
+    def _check_z(self, z: Any) -> tf.Tensor:
+        z = tf.convert_to_tensor(z, tf.float32)
+        if z.shape.rank == 0 or z.shape[-1] != self.latent_dim:
+            raise fail("z", f"shape [..., {self.latent_dim}]", list(z.shape), "pass latent points of the generator")
+        return z
+
+    @staticmethod
+    def _check_batch(density: tf.Tensor, z: Any) -> tf.Tensor:
+        # A scalar density runs in TFP without complaint and accepts or rejects all chains together.
+        expected = tf.convert_to_tensor(z).shape[:-1]
+        if not density.shape.is_compatible_with(expected):
+            raise fail("density", f"one value a chain, shape {expected}", density.shape, "keep the batch dimension")
+        return density

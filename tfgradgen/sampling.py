@@ -1,0 +1,134 @@
+"""Runs chains: pure functions of (posterior, kernel settings, seed). No pictures, no paths.
+
+Each transition's seed is folded from (seed, index of the transition), so the draws do not depend on how a run is cut into
+chunks. One compiled function serves every label, seed and phase of a run.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tfgradgen.backend import as_seed, fold_in, use_xla
+from tfgradgen.checks import fail
+from tfgradgen.config import KernelConfig, RunConfig, Schedule
+from tfgradgen.contracts import ClassifierLike, Cost, Draws, GeneratorLike, Progress, ProgressFn
+from tfgradgen.kernels import KERNELS
+from tfgradgen.kernels.base import adaptive_kernel, step_info
+from tfgradgen.posterior import ClassPosterior
+
+GRADIENTS_PER_CHUNK = 20  # about a second on two cores: often enough to show progress, rare enough to cost nothing
+INIT_STREAM, CHAIN_STREAM = 0, 1
+
+
+class Compiled(NamedTuple):
+    """bootstrap_fn: (label, z) -> kernel results. chunk_fn: (label, seed, first, count, z, results) -> state and traces."""
+
+    bootstrap_fn: Any
+    chunk_fn: Any
+    chunk_size: int
+
+
+def initial_points(posterior: ClassPosterior, run: RunConfig) -> tuple[tf.Tensor, float]:
+    """Start points [num_chains, latent_dim], and the mean p(class) of the prior draws that were looked at.
+
+    'prior' draws them from Normal(0, I). 'resample' picks each of them from `RunConfig.num_init_draws` prior draws with
+    weight likelihood ** (1 / temperature): sampling importance resampling (Rubin 1987), forward passes only.
+    """
+    seed = fold_in(as_seed(run.seed), INIT_STREAM)
+    if run.init == "prior":
+        z = posterior.sample_prior(run.num_chains, fold_in(seed, 0))
+        return z, float(tf.reduce_mean(tf.exp(posterior.class_log_prob(z))))
+    draws = posterior.sample_prior(run.num_init_draws, fold_in(seed, 0))
+    log_prob = posterior.class_log_prob(draws)
+    weights = tf.where(tf.math.is_finite(log_prob), log_prob / posterior.temperature, -np.inf)
+    if not bool(tf.reduce_any(weights > -np.inf)):
+        raise fail("p(class)", "a finite likelihood at some prior draw", "none in 64", "check the models' ranges and labels")
+    picked = tf.random.stateless_categorical(weights[None], run.num_chains, fold_in(seed, 1))[0]
+    return tf.gather(draws, picked), float(tf.reduce_mean(tf.exp(log_prob)))
+
+
+@functools.lru_cache(maxsize=8)
+def compiled(
+    networks: tuple[GeneratorLike, ClassifierLike],
+    temperature: float,
+    kernel_name: str,
+    config: KernelConfig,
+    num_adaptation_steps: int,
+    xla: bool,
+) -> Compiled:
+    """The compiled parts of a run; the same object, without tracing again, for the same settings."""
+    family = KERNELS[kernel_name]
+    chunk_size = max(1, GRADIENTS_PER_CHUNK // config.num_leapfrog_steps)
+
+    def parts(label: tf.Tensor, z: tf.Tensor) -> tuple[ClassPosterior, Any]:
+        posterior = ClassPosterior(*networks, label, temperature)
+        kernel = adaptive_kernel(family, posterior.unnormalized_log_prob, config, z.shape[0], num_adaptation_steps)
+        return posterior, kernel
+
+    def bootstrap(label: tf.Tensor, z: tf.Tensor) -> Any:
+        return parts(label, z)[1].bootstrap_results(z)
+
+    def chunk(label: tf.Tensor, seed: tf.Tensor, first: tf.Tensor, count: tf.Tensor, z: tf.Tensor, results: Any) -> Any:
+        posterior, kernel = parts(label, z)
+
+        def trace(z: tf.Tensor, results: Any) -> tuple[tf.Tensor, ...]:
+            info = step_info(results)
+            return (z, posterior.class_prob_of(z, info.target_log_prob), info.target_log_prob, info.is_accepted,
+                    info.step_size, tf.exp(tf.minimum(info.log_accept_ratio, 0.0)))
+
+        def step(i: tf.Tensor, z: tf.Tensor, results: Any, arrays: Any) -> Any:
+            z, results = kernel.one_step(z, results, seed=fold_in(seed, first + i))
+            return i + 1, z, results, tuple(a.write(i, t) for a, t in zip(arrays, trace(z, results), strict=True))
+
+        arrays = tuple(tf.TensorArray(t.dtype, chunk_size, element_shape=t.shape) for t in trace(z, results))
+        _, z, results, arrays = tf.while_loop(
+            lambda i, *_: i < count, step, (tf.constant(0), z, results, arrays), parallel_iterations=1
+        )
+        return z, results, tuple(a.stack() for a in arrays)
+
+    function = functools.partial(tf.function, jit_compile=xla, autograph=False, reduce_retracing=False)
+    return Compiled(function(bootstrap), function(chunk), chunk_size)
+
+
+def sample_chains(
+    posterior: ClassPosterior,
+    kernel_name: str,
+    config: KernelConfig,
+    schedule: Schedule,
+    run: RunConfig,
+    init_z: tf.Tensor,
+    progress_fn: ProgressFn | None = None,
+) -> tuple[Draws, Cost]:
+    """Draws from `posterior` with one chain from each row of `init_z` [num_chains, latent_dim].
+
+    Args:
+      kernel_name: a key of `tfgradgen.kernels.KERNELS`.
+      config, schedule: settings of the kernel, and how many transitions; the step size is tuned in the first
+        `num_adaptation_steps` and frozen after.
+      run: gives the seed and `jit`; the same arguments give the same draws bit for bit on the same machine and backend.
+      progress_fn: called with a `Progress` after each compiled chunk.
+    """
+    num_chains = int(init_z.shape[0])
+    functions = compiled((posterior.generator, posterior.classifier), posterior.temperature, kernel_name, config,
+                         schedule.num_adaptation_steps, use_xla(run.jit))
+    seed = fold_in(as_seed(run.seed), CHAIN_STREAM)
+    z, results = init_z, functions.bootstrap_fn(posterior.label, init_z)
+    kept: list[list[np.ndarray]] = []
+    done = 0
+    while done < schedule.num_steps:
+        # Chunks end where the burn-in ends, so that every chunk is kept or discarded as a whole.
+        end = schedule.num_burnin_steps if done < schedule.num_burnin_steps else schedule.num_steps
+        count = min(functions.chunk_size, end - done)
+        z, results, traces = functions.chunk_fn(posterior.label, seed, tf.constant(done), tf.constant(count), z, results)
+        arrays = [t.numpy()[:count] for t in traces]
+        if done >= schedule.num_burnin_steps:
+            kept.append(arrays[:5])
+        done += count
+        if progress_fn:
+            accept_prob, step_size, class_prob = (float(np.mean(arrays[k])) for k in (5, 4, 1))
+            progress_fn(Progress(done, schedule.num_steps, accept_prob, step_size, class_prob))
+    draws = Draws(*(np.concatenate(parts) for parts in zip(*kept, strict=True)))
+    num_gradients = num_chains * (1 + schedule.num_steps * config.num_leapfrog_steps)
+    return draws, Cost(num_gradients, 0)
