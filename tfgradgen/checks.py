@@ -12,7 +12,8 @@ class UserError(ValueError):
 
 def fail(name: str, expected: str, got: Any, remedy: str) -> UserError:
     """Returns the error `name: expected ..., got ...; remedy.` for the caller to raise."""
-    return UserError(" ".join(f"{name}: expected {expected}, got {got}; {remedy}.".split()))
+    end = "" if remedy.endswith("?") else "."
+    return UserError(" ".join(f"{name}: expected {expected}, got {got}; {remedy}{end}".split()))
 
 
 def check_int(name: str, value: Any, low: int, high: int | None = None) -> int:

@@ -1,20 +1,21 @@
 """Looks at a posterior before the first step: what would otherwise fail silently in the middle of a run."""
 
+from collections.abc import Callable
+
 import numpy as np
 import tensorflow as tf
 
 from tfgradgen.checks import fail
-from tfgradgen.posterior import ClassPosterior
 
 
-def check_posterior(posterior: ClassPosterior, z: tf.Tensor) -> None:
-    """Raises `UserError` unless the target and the gradient of the likelihood ALONE are usable at `z` [B, latent_dim].
+def check_likelihood(likelihood_log_prob_fn: Callable[[tf.Tensor], tf.Tensor], z: tf.Tensor) -> None:
+    """Raises `UserError` unless the log-likelihood [B] and its gradient, the prior left out, are usable at `z` [B, latent_dim].
 
     A generator without gradient, one that ends in a cast for example, would go unnoticed behind the prior's gradient.
     """
     with tf.GradientTape() as tape:
         tape.watch(z)
-        likelihood = posterior.likelihood_log_prob(z)
+        likelihood = likelihood_log_prob_fn(z)
     gradient = tape.gradient(likelihood, z)
     if not np.isfinite(likelihood).any():
         raise fail("p(class)", "a finite log-likelihood at the start points", "none", "check the models and their ranges")

@@ -14,6 +14,11 @@ def class_names(folder, split="train"):
     return sorted(p.name for p in (Path(folder) / split).iterdir() if p.is_dir())
 
 
+def as_names(value):
+    """What Fire makes of `a` or `a,b` -> a list of names."""
+    return [value] if isinstance(value, str) else list(value or ())
+
+
 def load(folder, split, names):
     """Returns (`image` uint8 [N, 64, 64, 3], `label` int32 [N]) of the classes `names`, resized where they need it."""
     images, labels = [], []

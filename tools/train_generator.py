@@ -3,8 +3,9 @@
     python tools/train_generator.py --data=FOLDER --features=squeezenet10.npz --work=DIR [--classes=a,b] [--emphasis=a]
 
 FOLDER holds `train/<name>/*.JPEG` and `val/<name>/*.JPEG`. DIR keeps the checkpoint, the log, sample sheets, and the weights
-with the lowest KID so far. `KERAS_BACKEND=jax` trains without TensorFlow; the export needs TensorFlow, so finish with
-`--images=0` on a machine that has it.
+with the lowest KID so far, which are the ones that are exported. `--emphasis` shows photographs of a class twice as often.
+`KERAS_BACKEND=jax` trains without TensorFlow; run again with `--images=0` where it is, to export. The card also wants
+saved_models/classifier, to measure how much of the prior shows each class.
 """
 
 import csv
@@ -127,21 +128,66 @@ def train(data, features, work, names, images, batch_size, emphasis, precision, 
     )
 
 
-def as_names(value):
-    return [value] if isinstance(value, str) else list(value or ())
-
-
 def main(data, features, work, classes=None, emphasis=(), images=480_000, batch_size=32,
-         precision="mixed_bfloat16", seed=0, out="saved_models/generator", **unknown):
+         precision="mixed_bfloat16", seed=0, out="saved_models/generator"):
     """Trains for `images` fakes in all (a multiple of 16,000), then exports the best weights to `out`."""
-    if unknown:
-        raise SystemExit(f"train_generator: unknown flags {sorted(unknown)}; see the head of this file.")
-    names = as_names(classes) or photographs.class_names(data)
+    names = photographs.as_names(classes) or photographs.class_names(data)
     work = Path(work)
     work.mkdir(parents=True, exist_ok=True)
     if images:
-        train(data, features, work, names, images, batch_size, as_names(emphasis), precision, seed)
-    print(f"trained; best weights in {work}/best.weights.h5", flush=True)
+        train(data, features, work, names, images, batch_size, photographs.as_names(emphasis), precision, seed)
+    if keras.backend.backend() != "tensorflow":
+        print(f"trained; best weights in {work}/best.weights.h5; export them where TensorFlow is, with --images=0")
+        return
+    publish(data, features, work, names, out)
+
+
+def publish(data, features, work, names, out):
+    """Exports the best weights in float32, with freshly measured statistics, figures and card."""
+    from export import export, mega_flop, megabytes, write_card
+
+    from tfgradgen.models.classifier import load_classifier
+
+    generator = Generator(len(names))
+    generator(np.zeros((2, generator.latent_dim), "float32"))
+    generator.load_weights(work / "best.weights.h5")
+    calibrate(generator, seed=2, num_batches=64)
+    folder = export(generator, (generator.latent_dim,), out, {
+        "latent_dim": generator.latent_dim, "prior": "normal", "image_range": [-1, 1], "image_shape": [64, 64, 3],
+    })
+    rng = np.random.default_rng(11)  # other draws than those that chose the checkpoint
+    z = rng.standard_normal((5 * NUM_DRAWS, generator.latent_dim), "float32")
+    images = np.concatenate([np.asarray(generator(z[i : i + 100])) for i in range(0, len(z), 100)])
+    frozen = SqueezeNetFeatures(features)
+    held_out, train_ = (np.asarray(photographs.to_range(photographs.load(data, split, names)[0]))
+                        for split in ("val", "train"))
+    real, other = pooled_features(frozen, held_out), pooled_features(frozen, train_)
+    scale = 1 / np.sqrt(np.mean(real**2))
+    distance, floor = (kid(x * scale, real * scale) for x in (pooled_features(frozen, images), other))
+    logits = load_classifier("saved_models/classifier")
+    probs = np.concatenate([keras.ops.softmax(logits(images[i : i + 100])) for i in range(0, len(images), 100)])
+    mass = ", ".join(f"{name} {value:.3f}" for name, value in zip(names, probs.mean(0), strict=True))
+    with (work / "log.csv").open() as file:
+        seen = min(csv.DictReader(file), key=lambda row: float(row["kid"]))["images"]
+    write_card(
+        folder, "Generator",
+        {"signature": f"callable, and `serving_default`: `z` float32 [B, {generator.latent_dim}] -> image float32 "
+                      "[B, 64, 64, 3]",
+         "range": "[-1, 1], RGB", "prior": "z ~ Normal(0, I)",
+         "classes it was trained on": ", ".join(names),
+         "cost": f"{mega_flop(generator, (generator.latent_dim,)):.0f} MFLOP a picture (a multiply-add counts as two), "
+                 f"{generator.count_params() / 1e6:.2f} M parameters, {megabytes(folder):.1f} MB"},
+        {f"KID of {len(images)} prior draws to {len(held_out)} held-out photographs": f"{distance:.4f}",
+         "KID of the training photographs to the same": f"{floor:.4f}",
+         f"mean p(class) over {len(images)} prior draws, by saved_models/classifier": mass},
+        f"""A Projected GAN in Keras 3 (`tools/networks.py`, `tools/projected_gan.py`), trained by
+`python tools/train_generator.py` on the 500 photographs of each class. The checkpoint with the lowest KID of its EMA
+weights is shipped: that after {int(seen):,} images. The first {len(names)} coordinates of z choose the class by
+softmax(6 z_c) over learnt embeddings, inside; from outside the generator is unconditional.""",
+        """KID is the unbiased squared MMD with the cubic kernel, on the spatial means of SqueezeNet's fire9 at 88 pixels, scaled to
+unit mean square. The discriminator saw the same features, so it compares checkpoints of this recipe, not this generator
+with others.""",
+    )
 
 
 if __name__ == "__main__":

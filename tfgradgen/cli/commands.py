@@ -8,6 +8,7 @@ import fire
 
 from tfgradgen.checks import UserError, check_choice, fail
 from tfgradgen.cli.options import FLAGS, check_flags, default_model, parse_path, parse_sample
+from tfgradgen.cli.quiet import start_tensorflow
 
 
 def sample(label: Any = None, kernel: Any = "mala", *extra: Any, **flags: Any) -> None:
@@ -65,6 +66,7 @@ def labels(*extra: Any, **flags: Any) -> None:
     if "labels" in card:
         names: tuple[Label, ...] = parse_labels(card["labels"], f"labels of {folder}")
     else:  # only the model itself can say how many there are
+        start_tensorflow()
         from tfgradgen.models.classifier import load_classifier
 
         names = load_classifier(folder).labels
@@ -98,7 +100,6 @@ def _no_extra(extra: tuple[Any, ...]) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Runs one command; a user's error is one line on stderr and exit code 2."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's start-up notes are not the user's business
     os.environ.setdefault("PAGER", "cat")
     try:
         if argv and not argv[0].startswith("-"):

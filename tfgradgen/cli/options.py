@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tfgradgen.checks import check_choice, did_you_mean, fail
+from tfgradgen.cli.quiet import start_tensorflow
 from tfgradgen.config import KernelConfig, RunConfig, Schedule
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -63,7 +64,8 @@ def parse_bool(flag: str, value: Any) -> bool:
 
 def parse_sample(flags: dict[str, Any]) -> SampleOptions:
     """Checks the flags of `sample`; raises `UserError` for the first that cannot be used."""
-    from tfgradgen.kernels import KERNELS  # imports TensorFlow; a mistyped flag should not wait for that
+    start_tensorflow()  # not at the head of the file: a mistyped flag should not wait for it
+    from tfgradgen.kernels import KERNELS
 
     given = dict(flags)
     kernel = check_choice("kernel", given.pop("kernel"), (*KERNELS, REJECTION))

@@ -50,7 +50,11 @@ def new_folder(folder: Path) -> Iterator[Path]:
         if folder.exists():
             aside = beside.with_name(beside.name + ".old")
             folder.rename(aside)
-            beside.rename(folder)
+            try:
+                beside.rename(folder)
+            except OSError:
+                aside.rename(folder)
+                raise
             shutil.rmtree(aside)
         else:
             beside.rename(folder)

@@ -1,6 +1,7 @@
 """The `sample` command: from checked options to folders on disk."""
 
 import json
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from tfgradgen.checks import fail
 from tfgradgen.cli.options import SampleOptions
 from tfgradgen.cli.output import check_target, new_folder
 from tfgradgen.cli.report import run_record, summary
@@ -20,12 +22,13 @@ from tfgradgen.models.classifier import Classifier, load_classifier
 from tfgradgen.models.generator import Generator, load_generator
 from tfgradgen.models.labels import resolve_labels
 from tfgradgen.posterior import ClassPosterior
-from tfgradgen.preflight import check_posterior
+from tfgradgen.preflight import check_likelihood
 from tfgradgen.rejection import sample_exact
 from tfgradgen.sampling import initial_points, sample_chains
 
 DECODE_BATCH = 64
 SHEET_COLUMNS = 8
+SHEET_NAME = "sheet.png"
 
 
 def run_sample(options: SampleOptions) -> None:
@@ -35,6 +38,9 @@ def run_sample(options: SampleOptions) -> None:
     folders = choose_folders(options, [classifier.labels[k].name for k in indices], len(classifier.labels))
     for folder in folders:
         check_target(folder, options.overwrite)
+    sheet_path = folders[0].parent / SHEET_NAME if len(folders) > 1 else None
+    if sheet_path and sheet_path.exists() and not options.overwrite:
+        raise fail("out", "a folder without a sheet", f"{sheet_path}, which exists", "choose another --out or add --overwrite")
     rows = []
     for index, folder in zip(indices, folders, strict=True):
         name = classifier.labels[index].name
@@ -47,14 +53,14 @@ def run_sample(options: SampleOptions) -> None:
             write_run(beside, record, draws, images)
         print(summary(record, folder), flush=True)
         rows.append((name, images, draws.class_prob[-1]))
-    if len(rows) > 1:
-        path = folders[0].parent / "sheet.png"
-        save_png(path, sheet(rows))
-        print(f"sheet    {path}: one row a label", flush=True)
+    if sheet_path:
+        save_png(sheet_path, sheet(rows))
+        print(f"sheet    {sheet_path}: one row a label", flush=True)
 
 
 def choose_folders(options: SampleOptions, names: list[str], num_classes: int) -> list[Path]:
     """One folder a label: --out itself for one label, a folder in it for each of several."""
+    names = [re.sub(r"[^\w-]+", "_", name) for name in names]  # a foreign model's labels may hold commas and slashes
     together = "all" if len(names) == num_classes else "+".join(names[:3]) + ("+more" if len(names) > 3 else "")
     chosen = "-".join([names[0] if len(names) == 1 else together, options.kernel, str(options.run.seed)])
     base = options.out or Path("out") / chosen
@@ -85,7 +91,7 @@ def draw(posterior: ClassPosterior, options: SampleOptions, progress_fn: Progres
         facts: dict[str, Any] = {"prior_draws": cost.num_forward, "accept_rate": draws.z[..., 0].size / cost.num_forward}
     else:
         init_z, prior_class_prob = initial_points(posterior, run)
-        check_posterior(posterior, init_z[:1])
+        check_likelihood(posterior.likelihood_log_prob, init_z[:1])
         draws, cost = sample_chains(posterior, options.kernel, options.kernel_config, options.schedule, run, init_z,
                                     progress_fn)
         looked_at = run.num_init_draws if run.init == "resample" else run.num_chains

@@ -12,6 +12,10 @@ from tfgradgen.config import KernelConfig, Schedule
 
 TargetLogProbFn = Callable[[tf.Tensor], tf.Tensor]
 
+# One chain's acceptance is noisy, and averaging the log of a step size that swings with it ends up too small: at TFP's 0.05,
+# acceptance after 150 steps was 0.65 (mala) and 0.80 (hmc) for targets of 0.574 and 0.651 on a normal; at 0.2, 0.59 and 0.74.
+EXPLORATION_SHRINKAGE = 0.2
+
 
 class StepInfo(NamedTuple):
     """What a transition left in its kernel results, each [num_chains].
@@ -58,6 +62,7 @@ def adaptive_kernel(
         family.make_fn(target_log_prob_fn, step_size, config),
         num_adaptation_steps=num_adaptation_steps,
         target_accept_prob=config.target_accept_prob,
+        exploration_shrinkage=EXPLORATION_SHRINKAGE,
     )
 
 

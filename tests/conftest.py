@@ -1,0 +1,23 @@
+"""TensorFlow is started once, quietly, as the command line starts it."""
+
+from pathlib import Path
+
+import pytest
+
+from tfgradgen.cli.quiet import start_tensorflow
+
+start_tensorflow()
+
+from tests import toy  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def toy_pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return toy.save_pair(tmp_path_factory.mktemp("toy"))

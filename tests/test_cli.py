@@ -1,0 +1,154 @@
+"""The command line as a person meets it: help, errors in one line, files on disk."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tfgradgen.cli.commands import main
+from tfgradgen.cli.options import FLAGS, parse_sample
+
+FAST = ["--num_results=4", "--num_burnin_steps=4", "--num_chains=3"]
+
+
+@pytest.fixture
+def toy_flags(toy_pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.chdir(tmp_path)
+    return [f"--generator={toy_pair[0]}", f"--classifier={toy_pair[1]}"]
+
+
+def refused(argv: list[str], capsys: pytest.CaptureFixture[str], code: int = 2) -> str:
+    """Runs a command that must fail; returns its one line."""
+    with pytest.raises(SystemExit) as exit_:
+        main(argv)
+    captured = capsys.readouterr()
+    lines = [line for line in captured.err.splitlines() if line.startswith("tfgradgen: ")]
+    assert (exit_.value.code, captured.out, len(lines)) == (code, "", 1)
+    return lines[0]
+
+
+@pytest.mark.parametrize("kernel", ["mala", "hmc", "rejection"])
+def test_sample_writes_grid_samples_and_record(kernel: str, toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    fast = FAST if kernel != "rejection" else ["--num_results=4", "--num_chains=3"]
+    main(["sample", "--label=goldfish", f"--kernel={kernel}", *toy_flags, *fast])
+    folder = Path(f"out/goldfish-{kernel}-0")
+    assert sorted(path.name for path in folder.iterdir()) == ["grid.png", "run.json", "samples.npz"]
+    with np.load(folder / "samples.npz") as file:
+        shapes = {name: (file[name].shape, str(file[name].dtype)) for name in file.files}
+        assert shapes == {
+            "z": ((4, 3, 6), "float32"), "image": ((3, 8, 8, 3), "uint8"), "class_prob": ((4, 3), "float32"),
+            "target_log_prob": ((4, 3), "float32"), "is_accepted": ((4, 3), "bool"), "step_size": ((4, 3), "float32"),
+        }
+        assert np.isfinite(file["step_size"]).all() == (kernel != "rejection")
+        final = file["class_prob"][-1]
+    record = json.loads((folder / "run.json").read_text())
+    np.testing.assert_allclose(record["final_class_prob"], final)
+    assert record["label"] == {"index": 0, "name": "goldfish", "wnid": "n01443537"}
+    assert (record["kernel"], record["seed"], record["jit"], record["backend"]) == (kernel, 0, False, "graph")
+    assert len(record["generator"]["sha256"]) == 64
+    assert {"tensorflow", "tensorflow_probability", "python", "numpy", "tfgradgen"} == set(record["versions"])
+    gradients, forward = (3 * (1 + 8 * (5 if kernel == "hmc" else 1)) + 1, 64)
+    assert record["num_gradients"] == (gradients if kernel != "rejection" else 0)
+    assert record["num_forward"] == forward or kernel == "rejection"
+    with Image.open(folder / "grid.png") as grid:
+        assert grid.size[0] > 2 * 128
+    out = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in out] == ["ran", "p(class)", "moved", "mixing", "trust", "wrote"]
+
+
+def test_several_labels_share_a_sheet_and_an_earlier_run_is_kept(
+    toy_flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["sample", "--label=goldfish,alp", "--out=runs", *toy_flags, *FAST])
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["alp", "goldfish", "sheet.png"]
+    capsys.readouterr()
+    before = Path("runs/alp/samples.npz").read_bytes()
+    assert "which exists; choose another --out or add --overwrite" in refused(
+        ["sample", "--label=alp,goldfish", "--out=runs", "--seed=1", *toy_flags, *FAST], capsys)
+    assert Path("runs/alp/samples.npz").read_bytes() == before
+    main(["sample", "--label=all", "--out=runs", "--seed=1", "--overwrite", *toy_flags, *FAST])
+    assert Path("runs/alp/samples.npz").read_bytes() != before
+
+
+def test_two_processes_give_the_same_bytes(toy_pair: tuple[Path, Path], tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        subprocess.run(
+            [sys.executable, "-m", "tfgradgen", "sample", "--label=goldfish", "--seed=5", f"--out={name}", *FAST,
+             f"--generator={toy_pair[0]}", f"--classifier={toy_pair[1]}"], check=True, cwd=tmp_path, capture_output=True)
+    assert (tmp_path / "one/samples.npz").read_bytes() == (tmp_path / "two/samples.npz").read_bytes()
+
+
+@pytest.mark.parametrize(("argv", "text"), [
+    (["smaple"], "did you mean sample?"),
+    (["sample"], "label: expected a class"),
+    (["sample", "--label=goldfsh"], "did you mean goldfish?"),
+    (["sample", "--label=goldfish", "--num_chain=3"], "did you mean num_chains?"),
+    (["sample", "--label=goldfish", "--kernel=hcm"], "kernel: expected one of mala, hmc, rejection"),
+    (["sample", "--label=goldfish", "--step_size=-1"], "step_size: expected a number above 0, got -1"),
+    (["sample", "--label=goldfish", "--num_chains=0"], "num_chains: expected an integer"),
+    (["sample", "--label=goldfish", "--num_chains=1e3"], "num_chains: expected an integer in 1..4096, got 1000.0"),
+    (["sample", "--label=goldfish", "--seed=1e3"], "seed: expected an integer"),
+    (["sample", "--label=goldfish", "--num_leapfrog_steps=3"], "num_leapfrog_steps: expected a flag that --kernel=mala uses"),
+    (["sample", "--label=goldfish", "--kernel=rejection", "--step_size=0.1"], "that --kernel=rejection uses"),
+    (["sample", "--label=goldfish", "--num_adaptation_steps=9", "--num_burnin_steps=8"], "at most num_burnin_steps=8"),
+    (["sample", "--label=goldfish", "--jit=maybe"], "jit: expected one of auto, True, False"),
+    (["sample", "--label=goldfish", "--overwrite=perhaps"], "overwrite: expected one of True, False"),
+    (["sample", "--label=goldfish", "--generator=nowhere"], "model nowhere: expected a SavedModel folder"),
+    (["sample", "--label=goldfish", "--out="], "out: expected a path"),
+    (["sample", "goldfish", "mala", "again"], "arguments: expected flags"),
+    (["sample", "--label=goldfish", "-"], "a lone -"),
+    (["labels", "--label=goldfish"], "flags: expected one of --classifier"),
+    (["labels", "--classifier=nowhere"], "model nowhere"),
+    (["models", "now"], "arguments: expected flags"),
+])
+def test_errors_are_one_line_and_nothing_is_written(
+    argv: list[str], text: str, toy_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = [flag for flag in toy_flags if flag.split("=")[0] not in {word.split("=")[0] for word in argv}]
+    with_models = argv + flags if argv[0] == "sample" else argv
+    assert text in refused(with_models, capsys)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_interrupted_run_leaves_nothing(
+    toy_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tfgradgen.cli.sample.write_run", interrupt)
+    assert "interrupted" in refused(["sample", "--label=goldfish", *toy_flags, *FAST], capsys, code=130)
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    for argv in (["sample", "--help"], ["sample", "--label=goldfish", "-h"]):
+        with pytest.raises(SystemExit) as exit_:
+            main(argv)
+        shown = "".join(capsys.readouterr())
+        assert exit_.value.code == 0
+        for flag in FLAGS:
+            assert flag in shown.lower(), flag
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    shown = "".join(capsys.readouterr())
+    assert all(command in shown for command in ("sample", "labels", "models"))
+
+
+def test_labels_come_from_the_card_or_from_the_model(toy_pair: tuple[Path, Path], tmp_path: Path,
+                                                    capsys: pytest.CaptureFixture[str]) -> None:
+    main(["labels", f"--classifier={toy_pair[1]}"])
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        ["0", "n01443537", "goldfish"], ["1", "n02056570", "king_penguin"], ["2", "-", "alp"]]
+
+
+def test_defaults_that_follow_other_flags() -> None:
+    options = parse_sample({"label": 0, "kernel": "mala", "num_burnin_steps": 40, "jit": "False"})
+    assert (options.schedule.num_burnin_steps, options.schedule.num_adaptation_steps) == (40, 30)
+    assert options.run.jit is False
+    assert parse_sample({"label": 0, "kernel": "hmc", "num_burnin_steps": 0}).schedule.num_adaptation_steps == 0

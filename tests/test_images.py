@@ -1,0 +1,36 @@
+"""Pictures: the mapping to bytes and the layout of grids, read back from the PNG."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tfgradgen.images import CAPTION_HEIGHT, GAP, make_grid, save_png, to_uint8
+
+
+def test_range_rounding_and_clipping() -> None:
+    np.testing.assert_array_equal(to_uint8([-2.0, -1.0, 0.0, 0.999, 1.0, 3.0]), [0, 0, 128, 255, 255, 255])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_each_tile_lies_where_it_belongs(tmp_path: Path, channels: int) -> None:
+    images = np.zeros((5, 8, 8, channels), np.uint8) + np.arange(5, dtype=np.uint8)[:, None, None, None] * 40
+    save_png(tmp_path / "grid.png", make_grid(images, [f"p {k}" for k in range(5)], num_columns=2, tile_size=16))
+    with Image.open(tmp_path / "grid.png") as picture:
+        grid = np.asarray(picture)
+    cell_width, cell_height = 16 + GAP, 16 + GAP + CAPTION_HEIGHT
+    assert grid.shape == (3 * cell_height + GAP, 2 * cell_width + GAP, 3)
+    for k in range(5):
+        y, x = GAP + k // 2 * cell_height, GAP + k % 2 * cell_width
+        assert (grid[y : y + 16, x : x + 16] == 40 * k).all()
+        caption = grid[y + 16 : y + cell_height - GAP, x : x + cell_width]
+        assert (caption < 128).any(), "a caption is written below each tile"
+    assert [path.name for path in tmp_path.iterdir()] == ["grid.png"]
+
+
+def test_a_grid_is_square_by_default_and_can_have_a_title() -> None:
+    images = np.zeros((16, 64, 64, 3), np.uint8)
+    plain, titled = make_grid(images), make_grid(images, title="goldfish")
+    assert plain.size == (4 * (128 + GAP) + GAP, 4 * (128 + GAP) + GAP)
+    assert titled.height == plain.height + CAPTION_HEIGHT

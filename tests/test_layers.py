@@ -1,0 +1,80 @@
+"""The architecture, read from the source: floors, sizes, arguments, and a cheap import."""
+
+import ast
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tfgradgen
+
+FLOORS = [
+    {"contracts", "checks"},
+    {"config"},
+    {"backend", "kernels", "posterior", "models", "preflight", "diagnostics", "images"},
+    {"sampling", "rejection"},
+    set(),
+    {"cli"},
+    {"__init__", "__main__"},
+]
+PACKAGE = Path(tfgradgen.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def floor_of(unit: str) -> int:
+    return next(k for k, units in enumerate(FLOORS) if unit in units)
+
+
+def unit_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_units(tree: ast.AST) -> set[str]:
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("tfgradgen"):
+            names |= {node.module} if node.module != "tfgradgen" else {f"tfgradgen.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names if alias.name.startswith("tfgradgen.")}
+    return {name.split(".")[1] for name in names if "." in name}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_down(path: Path) -> None:
+    unit = unit_of(path)
+    for other in imported_units(ast.parse(path.read_text())) - {unit}:
+        assert floor_of(other) < floor_of(unit), f"{unit} imports {other}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_files_and_functions_are_small(path: Path) -> None:
+    source = path.read_text()
+    assert len(source.splitlines()) <= 350
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            arguments = [a.arg for a in (*node.args.args, *node.args.kwonlyargs) if a.arg not in ("self", "cls")]
+            assert len(arguments) <= 7, f"{node.name} takes {len(arguments)} arguments"
+
+
+def test_only_the_command_line_prints_or_exits() -> None:
+    for path in FILES:
+        if unit_of(path) != "cli":
+            calls = [node.func.id for node in ast.walk(ast.parse(path.read_text()))
+                     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+            assert not {"print", "exit", "SystemExit"} & set(calls), path
+
+
+def test_import_needs_neither_tensorflow_nor_files() -> None:
+    code = "import sys, tfgradgen; assert 'tensorflow' not in sys.modules and 'numpy' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=PACKAGE.parent)
+
+
+def test_public_names_resolve_and_are_documented() -> None:
+    for name in tfgradgen.__all__:
+        value = getattr(tfgradgen, name)
+        assert name == "KERNELS" or inspect.getdoc(value), name
+    assert dir(tfgradgen) == tfgradgen.__all__
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = tfgradgen.nothing

@@ -1,0 +1,139 @@
+"""Loading SavedModels: conventions, guesses that are noted, and errors in one line."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests import toy
+from tfgradgen.checks import UserError
+from tfgradgen.models.classifier import load_classifier
+from tfgradgen.models.generator import load_generator
+from tfgradgen.models.labels import resolve_labels
+from tfgradgen.models.metadata import Label, fingerprint
+from tfgradgen.models.resize import interpolation_matrix, resize
+
+
+def pixels(z: tf.Tensor) -> tf.Tensor:
+    return tf.reshape(z, [-1, 2, 2, 1])
+
+
+def test_generator_from_callable_and_from_signature_agree(tmp_path: Path) -> None:
+    z = tf.constant([[0.1, -0.2, 0.3, 0.4]])
+    for kind in (False, True):
+        generator = load_generator(toy.save(tmp_path / str(kind), pixels, [None, 4], signature=kind))
+        assert (generator.latent_dim, generator.image_shape, generator.assumed) == (4, (2, 2, 1), ("image_range",))
+        np.testing.assert_allclose(generator(z), pixels(z))
+
+
+def test_image_range_is_mapped_to_minus_one_to_one(tmp_path: Path) -> None:
+    folder = toy.save(tmp_path / "g", pixels, [None, 4], {"image_range": [0, 1], "latent_dim": 4})
+    z = tf.constant([[0.0, 0.25, 0.5, 1.0]])
+    np.testing.assert_allclose(load_generator(folder)(z)[0, :, :, 0], [[-1, -0.5], [0, 1]])
+    np.testing.assert_allclose(load_generator(folder, image_range=(0, 2))(z)[0, 1, 1, 0], 0.0)
+    assert load_generator(folder).assumed == ()
+
+
+@pytest.mark.parametrize(("fn", "shape", "card", "text"), [
+    (pixels, [None, 4], {"prior": "uniform"}, "prior: expected one of normal"),
+    (pixels, [None, 4], {"image_range": [1, -1]}, "image_range: expected two numbers"),
+    (pixels, [None, 4], {"latent_dim": 5}, "expected a function of a float32 tensor"),
+    (pixels, [None, None], None, "latent_dim"),
+    (lambda z: tf.cast(pixels(z) * 255, tf.uint8), [None, 4], None, "floating-point output"),
+    (lambda z: pixels(z)[0], [None, 4], None, "floating-point output of 4 dimensions"),
+    (lambda z: {"a": pixels(z)}, [None, 4], None, "expected one tensor"),
+])
+def test_generators_that_cannot_be_used(tmp_path: Path, fn: Any, shape: Any, card: Any, text: str) -> None:
+    with pytest.raises(UserError, match=text) as error:
+        load_generator(toy.save(tmp_path / "g", fn, shape, card))
+    assert "\n" not in str(error.value)
+
+
+def test_what_is_no_saved_model_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such folder"):
+        load_generator(tmp_path / "none")
+    with pytest.raises(UserError, match=r"saved_model\.pb"):
+        load_generator(tmp_path)
+    (tmp_path / "saved_model.pb").write_bytes(b"not a protobuf")
+    with pytest.raises(UserError, match="a SavedModel that loads"):
+        load_generator(tmp_path)
+    (tmp_path / "model.json").write_text("{")
+    with pytest.raises(UserError, match="a readable JSON file"):
+        load_generator(tmp_path)
+
+
+def brightness(image: tf.Tensor) -> tf.Tensor:
+    mean = tf.reduce_mean(image, [1, 2, 3])
+    return tf.stack([mean, -mean], -1)
+
+
+def test_classifier_takes_its_own_range_and_size(tmp_path: Path) -> None:
+    folder = toy.save(tmp_path / "c", brightness, [None, 4, 4, 1], {"image_range": [0, 255], "labels": ["day", "night"]})
+    classifier = load_classifier(folder)
+    assert classifier.image_size == (4, 4)
+    assert classifier.assumed == ("output",)
+    np.testing.assert_allclose(classifier(tf.ones([1, 8, 8, 1])), [[255, -255]], rtol=1e-6)
+
+
+def test_probabilities_become_logits(tmp_path: Path) -> None:
+    folder = toy.save(tmp_path / "c", lambda x: tf.nn.softmax(brightness(x)), [None, 4, 4, 1], {"output": "probabilities"})
+    classifier = load_classifier(folder)
+    assert [label.name for label in classifier.labels] == ["0", "1"]
+    assert "labels" in classifier.assumed
+    logits = classifier(tf.fill([1, 4, 4, 1], 0.5))
+    np.testing.assert_allclose(tf.nn.softmax(logits), tf.nn.softmax([[0.5, -0.5]]), rtol=1e-6)
+
+
+def test_labels_beside_the_folder_and_from_arguments(tmp_path: Path) -> None:
+    folder = toy.save(tmp_path / "c", brightness, [None, 4, 4, 1])
+    (tmp_path / "labels.json").write_text(json.dumps(["day", "night"]))
+    assert [label.name for label in load_classifier(folder).labels] == ["day", "night"]
+    assert [label.name for label in load_classifier(folder, labels=["a", "b"]).labels] == ["a", "b"]
+    for labels, text in ((["a"], "expected 2 labels"), (["a", "a"], "distinct"), ([1, 2], "class names")):
+        with pytest.raises(UserError, match=text):
+            load_classifier(folder, labels=labels)
+
+
+def test_fingerprint_follows_content_not_place(tmp_path: Path) -> None:
+    first = toy.save(tmp_path / "a", pixels, [None, 4])
+    second = Path(shutil.copytree(first, tmp_path / "b"))
+    assert fingerprint(first) == fingerprint(second)
+    (second / "saved_model.pb").write_bytes((second / "saved_model.pb").read_bytes() + b"\0")
+    assert fingerprint(first) != fingerprint(second)
+
+
+LABELS = (Label("goldfish", "n01443537"), Label("king_penguin", "n02056570"), Label("alp"))
+
+
+@pytest.mark.parametrize(("wanted", "indices"), [
+    ("goldfish", [0]), ("King Penguin", [1]), ("n02056570", [1]), (2, [2]), ("2", [2]), ("goldfish,alp", [0, 2]),
+    (("alp", 0), [2, 0]), (["goldfish", 0], [0]), ("all", [0, 1, 2]),
+])
+def test_labels_resolve(wanted: Any, indices: list[int]) -> None:
+    assert resolve_labels(LABELS, wanted) == indices
+
+
+@pytest.mark.parametrize(("wanted", "text"), [
+    ("goldfsh", r"did you mean goldfish\?"), ("zebra", "labels lists"), (3, r"0\.\.2"), (-1, r"0\.\.2"), (1.0, "got 1.0"),
+    (True, "got True"), ("", "at least one class"), ((), "at least one class"), (None, "got None"),
+])
+def test_labels_that_do_not_resolve(wanted: Any, text: str) -> None:
+    with pytest.raises(UserError, match=text):
+        resolve_labels(LABELS, wanted)
+
+
+def test_resizing_is_bilinear_and_differentiable() -> None:
+    image = tf.random.stateless_normal([2, 5, 7, 3], [1, 2])
+    np.testing.assert_allclose(resize(image, 10, 14), tf.image.resize(image, (10, 14)), atol=1e-5)
+    shrunk = tf.image.resize(image, (3, 4), antialias=True)
+    np.testing.assert_allclose(resize(image, 3, 4), shrunk, atol=1e-5)
+    assert resize(image, 5, 7) is image
+    with tf.GradientTape() as tape:
+        tape.watch(image)
+        total = tf.reduce_sum(resize(image, 3, 4))
+    np.testing.assert_allclose(tf.reduce_sum(tape.gradient(total, image)), 2 * 3 * 3 * 4, rtol=1e-5)
+    np.testing.assert_allclose(interpolation_matrix(9, 4).sum(1), 1, rtol=1e-6)
