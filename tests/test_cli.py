@@ -52,7 +52,7 @@ def test_sample_writes_grid_samples_and_record(kernel: str, toy_flags: list[str]
     assert (record["kernel"], record["seed"], record["jit"], record["backend"]) == (kernel, 0, False, "graph")
     assert len(record["generator"]["sha256"]) == 64
     assert {"tensorflow", "tensorflow_probability", "python", "numpy", "tfgradgen"} == set(record["versions"])
-    gradients, forward = (3 * (1 + 8 * (5 if kernel == "hmc" else 1)) + 1, 64)
+    gradients, forward = (3 * (1 + 8 * (5 if kernel == "hmc" else 1)) + 1, 3 * 64)
     assert record["num_gradients"] == (gradients if kernel != "rejection" else 0)
     assert record["num_forward"] == forward or kernel == "rejection"
     with Image.open(folder / "grid.png") as grid:

@@ -1,7 +1,7 @@
 """Small frozen settings, checked on construction and written beside the output."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from tfgradgen.checks import check_choice, check_int, check_real, fail
 
@@ -70,7 +70,8 @@ class RunConfig:
     temperature: the likelihood enters as likelihood ** (1 / temperature); > 0; 1 is the posterior.
     seed: 0..2**62 - 1; a run is repeatable bit for bit on the same machine and backend.
     jit: 'auto' (XLA where there is a GPU), True or False.
-    init: 'resample' (each chain starts at one of `num_init_draws` prior draws, picked with weight p(class)) or 'prior'.
+    init: 'resample' (each chain starts at one of its own `num_init_draws` prior draws, picked with weight p(class)) or
+      'prior'.
     """
 
     num_chains: int = 16
@@ -79,7 +80,7 @@ class RunConfig:
     jit: bool | str = "auto"
     init: str = "resample"
 
-    num_init_draws = 64
+    num_init_draws: ClassVar[int] = 64
 
     def __post_init__(self) -> None:
         check_int("num_chains", self.num_chains, 1, 4096)

@@ -9,9 +9,10 @@ import tensorflow_probability as tfp
 class Convergence(NamedTuple):
     """Of one scalar statistic over all chains.
 
-    mean: over all draws. standard_error: of that mean, from the effective sample size. ess: effective sample size over all
-    chains. rhat: split R-hat (Gelman et al. 2013), 1 where chains agree. None where it cannot be computed: too few draws, or
-    a statistic that is constant or not finite.
+    mean: over all draws. standard_error: of that mean, the larger of what the effective sample size and what the spread of
+    the chains' means say: chains are independent, so the latter holds even where they do not mix. ess: effective sample size
+    over all chains. rhat: split R-hat (Gelman et al. 2013), 1 where chains agree. None where it cannot be computed: too few
+    draws, or a statistic that is constant or not finite.
     """
 
     mean: float | None
@@ -37,6 +38,8 @@ def convergence(statistic: np.ndarray, independent: bool = False) -> Convergence
     error = deviation / np.sqrt(ess) if ess > 0 else None
     rhat = None
     if num_chains > 1:
+        between = float(values.mean(0).std(ddof=1) / np.sqrt(num_chains))
+        error = between if error is None else max(error, between)
         even = values[: num_results // 2 * 2]
         rhat = float(tfp.mcmc.potential_scale_reduction(even, split_chains=True).numpy())
     return Convergence(mean, error, _finite(ess), _finite(rhat))

@@ -30,23 +30,28 @@ class Compiled(NamedTuple):
     chunk_size: int
 
 
-def initial_points(posterior: ClassPosterior, run: RunConfig) -> tuple[tf.Tensor, float]:
-    """Start points [num_chains, latent_dim], and the mean p(class) of the prior draws that were looked at.
+def initial_points(posterior: ClassPosterior, run: RunConfig) -> tuple[tf.Tensor, float, int]:
+    """Start points [num_chains, latent_dim], the mean p(class) of the prior draws that were looked at, and their number.
 
-    'prior' draws them from Normal(0, I). 'resample' picks each of them from `RunConfig.num_init_draws` prior draws with
-    weight likelihood ** (1 / temperature): sampling importance resampling (Rubin 1987), forward passes only.
+    'prior' draws each from Normal(0, I). 'resample' picks each from `RunConfig.num_init_draws` prior draws of its own with
+    weight likelihood ** (1 / temperature): sampling importance resampling (Rubin 1987), forward passes only. Chains share
+    no draws, so that they stay independent and the spread of their means is an honest Monte Carlo error.
     """
     seed = fold_in(as_seed(run.seed), INIT_STREAM)
-    if run.init == "prior":
-        z = posterior.sample_prior(run.num_chains, fold_in(seed, 0))
-        return z, float(tf.reduce_mean(tf.exp(posterior.class_log_prob(z))))
-    draws = posterior.sample_prior(run.num_init_draws, fold_in(seed, 0))
-    log_prob = posterior.class_log_prob(draws)
-    weights = tf.where(tf.math.is_finite(log_prob), log_prob / posterior.temperature, -np.inf)
-    if not bool(tf.reduce_any(weights > -np.inf)):
-        raise fail("p(class)", "a finite likelihood at some prior draw", "none in 64", "check the models' ranges and labels")
-    picked = tf.random.stateless_categorical(weights[None], run.num_chains, fold_in(seed, 1))[0]
-    return tf.gather(draws, picked), float(tf.reduce_mean(tf.exp(log_prob)))
+    num_draws = run.num_init_draws if run.init == "resample" else 1
+    starts, probs = [], []
+    for chain in range(run.num_chains):
+        chain_seed = fold_in(seed, chain)
+        draws = posterior.sample_prior(num_draws, fold_in(chain_seed, 0))
+        log_prob = posterior.class_log_prob(draws)
+        weights = tf.where(tf.math.is_finite(log_prob), log_prob / posterior.temperature, -np.inf)
+        if run.init == "resample" and not bool(tf.reduce_any(weights > -np.inf)):
+            raise fail("p(class)", "a finite likelihood at some prior draw", f"none in {num_draws}",
+                       "check the models' ranges and labels")
+        picked = tf.random.stateless_categorical(weights[None], 1, fold_in(chain_seed, 1))[0, 0] if num_draws > 1 else 0
+        starts.append(draws[picked])
+        probs.append(tf.exp(log_prob))
+    return tf.stack(starts), float(tf.reduce_mean(probs)), num_draws * run.num_chains
 
 
 @functools.lru_cache(maxsize=8)

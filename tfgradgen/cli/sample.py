@@ -90,11 +90,10 @@ def draw(posterior: ClassPosterior, options: SampleOptions, progress_fn: Progres
         draws, cost, prior_class_prob = sample_exact(posterior, options.schedule.num_results, run, progress_fn)
         facts: dict[str, Any] = {"prior_draws": cost.num_forward, "accept_rate": draws.z[..., 0].size / cost.num_forward}
     else:
-        init_z, prior_class_prob = initial_points(posterior, run)
+        init_z, prior_class_prob, looked_at = initial_points(posterior, run)
         check_likelihood(posterior.likelihood_log_prob, init_z[:1])
         draws, cost = sample_chains(posterior, options.kernel, options.kernel_config, options.schedule, run, init_z,
                                     progress_fn)
-        looked_at = run.num_init_draws if run.init == "resample" else run.num_chains
         cost = Cost(cost.num_gradients + 1, looked_at)
         facts = {"prior_draws": looked_at}
     return draws, {**facts, "cost": cost, "prior_class_prob": prior_class_prob, "seconds": time.monotonic() - start}
