@@ -41,8 +41,12 @@ def test_sample_writes_grid_samples_and_record(kernel: str, toy_flags: list[str]
     with np.load(folder / "samples.npz") as file:
         shapes = {name: (file[name].shape, str(file[name].dtype)) for name in file.files}
         assert shapes == {
-            "z": ((4, 3, 6), "float32"), "image": ((3, 8, 8, 3), "uint8"), "class_prob": ((4, 3), "float32"),
-            "target_log_prob": ((4, 3), "float32"), "is_accepted": ((4, 3), "bool"), "step_size": ((4, 3), "float32"),
+            "z": ((4, 3, 6), "float32"),
+            "image": ((3, 8, 8, 3), "uint8"),
+            "class_prob": ((4, 3), "float32"),
+            "target_log_prob": ((4, 3), "float32"),
+            "is_accepted": ((4, 3), "bool"),
+            "step_size": ((4, 3), "float32"),
         }
         assert np.isfinite(file["step_size"]).all() == (kernel != "rejection")
         final = file["class_prob"][-1]
@@ -50,6 +54,7 @@ def test_sample_writes_grid_samples_and_record(kernel: str, toy_flags: list[str]
     np.testing.assert_allclose(record["final_class_prob"], final)
     assert record["label"] == {"index": 0, "name": "goldfish", "wnid": "n01443537"}
     assert (record["kernel"], record["seed"], record["jit"], record["backend"]) == (kernel, 0, False, "graph")
+    assert (record["arguments"]["jit"], record["arguments"]["num_chains"]) == ("auto", 3)
     assert len(record["generator"]["sha256"]) == 64
     assert {"tensorflow", "tensorflow_probability", "python", "numpy", "tfgradgen"} == set(record["versions"])
     gradients, forward = (3 * (1 + 8 * (5 if kernel == "hmc" else 1)) + 1, 3 * 64)
@@ -69,7 +74,8 @@ def test_several_labels_share_a_sheet_and_an_earlier_run_is_kept(
     capsys.readouterr()
     before = Path("runs/alp/samples.npz").read_bytes()
     assert "which exists; choose another --out or add --overwrite" in refused(
-        ["sample", "--label=alp,goldfish", "--out=runs", "--seed=1", *toy_flags, *FAST], capsys)
+        ["sample", "--label=alp,goldfish", "--out=runs", "--seed=1", *toy_flags, *FAST], capsys
+    )
     assert Path("runs/alp/samples.npz").read_bytes() == before
     main(["sample", "--label=all", "--out=runs", "--seed=1", "--overwrite", *toy_flags, *FAST])
     assert Path("runs/alp/samples.npz").read_bytes() != before
@@ -78,34 +84,57 @@ def test_several_labels_share_a_sheet_and_an_earlier_run_is_kept(
 def test_two_processes_give_the_same_bytes(toy_pair: tuple[Path, Path], tmp_path: Path) -> None:
     for name in ("one", "two"):
         subprocess.run(
-            [sys.executable, "-m", "tfgradgen", "sample", "--label=goldfish", "--seed=5", f"--out={name}", *FAST,
-             f"--generator={toy_pair[0]}", f"--classifier={toy_pair[1]}"], check=True, cwd=tmp_path, capture_output=True)
+            [
+                sys.executable,
+                "-m",
+                "tfgradgen",
+                "sample",
+                "--label=goldfish",
+                "--seed=5",
+                f"--out={name}",
+                *FAST,
+                f"--generator={toy_pair[0]}",
+                f"--classifier={toy_pair[1]}",
+            ],
+            check=True,
+            cwd=tmp_path,
+            capture_output=True,
+        )
     assert (tmp_path / "one/samples.npz").read_bytes() == (tmp_path / "two/samples.npz").read_bytes()
 
 
-@pytest.mark.parametrize(("argv", "text"), [
-    (["smaple"], "did you mean sample?"),
-    (["sample"], "label: expected a class"),
-    (["sample", "--label=goldfsh"], "did you mean goldfish?"),
-    (["sample", "--label=goldfish", "--num_chain=3"], "did you mean num_chains?"),
-    (["sample", "--label=goldfish", "--kernel=hcm"], "kernel: expected one of mala, hmc, rejection"),
-    (["sample", "--label=goldfish", "--step_size=-1"], "step_size: expected a number above 0, got -1"),
-    (["sample", "--label=goldfish", "--num_chains=0"], "num_chains: expected an integer"),
-    (["sample", "--label=goldfish", "--num_chains=1e3"], "num_chains: expected an integer in 1..4096, got 1000.0"),
-    (["sample", "--label=goldfish", "--seed=1e3"], "seed: expected an integer"),
-    (["sample", "--label=goldfish", "--num_leapfrog_steps=3"], "num_leapfrog_steps: expected a flag that --kernel=mala uses"),
-    (["sample", "--label=goldfish", "--kernel=rejection", "--step_size=0.1"], "that --kernel=rejection uses"),
-    (["sample", "--label=goldfish", "--num_adaptation_steps=9", "--num_burnin_steps=8"], "at most num_burnin_steps=8"),
-    (["sample", "--label=goldfish", "--jit=maybe"], "jit: expected one of auto, True, False"),
-    (["sample", "--label=goldfish", "--overwrite=perhaps"], "overwrite: expected one of True, False"),
-    (["sample", "--label=goldfish", "--generator=nowhere"], "model nowhere: expected a SavedModel folder"),
-    (["sample", "--label=goldfish", "--out="], "out: expected a path"),
-    (["sample", "goldfish", "mala", "again"], "arguments: expected flags"),
-    (["sample", "--label=goldfish", "-"], "a lone -"),
-    (["labels", "--label=goldfish"], "flags: expected one of --classifier"),
-    (["labels", "--classifier=nowhere"], "model nowhere"),
-    (["models", "now"], "arguments: expected flags"),
-])
+@pytest.mark.parametrize(
+    ("argv", "text"),
+    [
+        (["smaple"], "did you mean sample?"),
+        (["sample"], "label: expected a class"),
+        (["sample", "--label=goldfsh"], "did you mean goldfish?"),
+        (["sample", "--label=goldfish", "--num_chain=3"], "did you mean num_chains?"),
+        (["sample", "--label=goldfish", "--kernel=hcm"], "kernel: expected one of mala, hmc, rejection"),
+        (["sample", "--label=goldfish", "--step_size=-1"], "step_size: expected a number above 0, got -1"),
+        (["sample", "--label=goldfish", "--num_chains=0"], "num_chains: expected an integer"),
+        (["sample", "--label=goldfish", "--num_chains=1e3"], "num_chains: expected an integer in 1..4096, got 1000.0"),
+        (["sample", "--label=goldfish", "--seed=1e3"], "seed: expected an integer"),
+        (
+            ["sample", "--label=goldfish", "--num_leapfrog_steps=3"],
+            "num_leapfrog_steps: expected a flag that --kernel=mala uses",
+        ),
+        (["sample", "--label=goldfish", "--kernel=rejection", "--step_size=0.1"], "that --kernel=rejection uses"),
+        (
+            ["sample", "--label=goldfish", "--num_adaptation_steps=9", "--num_burnin_steps=8"],
+            "at most num_burnin_steps=8",
+        ),
+        (["sample", "--label=goldfish", "--jit=maybe"], "jit: expected one of auto, True, False"),
+        (["sample", "--label=goldfish", "--overwrite=perhaps"], "overwrite: expected one of True, False"),
+        (["sample", "--label=goldfish", "--generator=nowhere"], "model nowhere: expected a SavedModel folder"),
+        (["sample", "--label=goldfish", "--out="], "out: expected a path"),
+        (["sample", "goldfish", "mala", "again"], "arguments: expected flags"),
+        (["sample", "--label=goldfish", "-"], "a lone -"),
+        (["labels", "--label=goldfish"], "flags: expected one of --classifier"),
+        (["labels", "--classifier=nowhere"], "model nowhere"),
+        (["models", "now"], "arguments: expected flags"),
+    ],
+)
 def test_errors_are_one_line_and_nothing_is_written(
     argv: list[str], text: str, toy_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -140,11 +169,15 @@ def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(command in shown for command in ("sample", "labels", "models"))
 
 
-def test_labels_come_from_the_card_or_from_the_model(toy_pair: tuple[Path, Path], tmp_path: Path,
-                                                    capsys: pytest.CaptureFixture[str]) -> None:
+def test_labels_come_from_the_card_or_from_the_model(
+    toy_pair: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     main(["labels", f"--classifier={toy_pair[1]}"])
     assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
-        ["0", "n01443537", "goldfish"], ["1", "n02056570", "king_penguin"], ["2", "-", "alp"]]
+        ["0", "n01443537", "goldfish"],
+        ["1", "n02056570", "king_penguin"],
+        ["2", "-", "alp"],
+    ]
 
 
 def test_defaults_that_follow_other_flags() -> None:

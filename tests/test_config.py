@@ -14,20 +14,39 @@ def test_an_error_is_one_line_with_name_expectation_value_and_remedy() -> None:
     assert text == "num_chains: expected an integer, got 'a b'; give one."
 
 
-@pytest.mark.parametrize(("field", "value"), [
-    ("step_size", 0.0), ("step_size", -1.0), ("step_size", math.nan), ("step_size", math.inf), ("step_size", "0.1"),
-    ("target_accept_prob", 0.0), ("target_accept_prob", 1.0), ("num_leapfrog_steps", 0), ("num_leapfrog_steps", 2.0),
-    ("num_leapfrog_steps", True),
-])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("step_size", 0.0),
+        ("step_size", -1.0),
+        ("step_size", math.nan),
+        ("step_size", math.inf),
+        ("step_size", "0.1"),
+        ("target_accept_prob", 0.0),
+        ("target_accept_prob", 1.0),
+        ("num_leapfrog_steps", 0),
+        ("num_leapfrog_steps", 2.0),
+        ("num_leapfrog_steps", True),
+    ],
+)
 def test_kernel_config_refuses(field: str, value: Any) -> None:
     with pytest.raises(UserError, match=f"^{field}: expected .*, got .*; "):
         KernelConfig(**{"step_size": 0.1, "target_accept_prob": 0.6, field: value})
 
 
-@pytest.mark.parametrize(("field", "value"), [
-    ("num_chains", 0), ("num_chains", 1000.0), ("temperature", 0), ("seed", -1), ("seed", 2**62), ("jit", "yes"),
-    ("jit", 1), ("init", "warm"),
-])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("num_chains", 0),
+        ("num_chains", 1000.0),
+        ("temperature", 0),
+        ("seed", -1),
+        ("seed", 2**62),
+        ("jit", "yes"),
+        ("jit", 1),
+        ("init", "warm"),
+    ],
+)
 def test_run_config_refuses(field: str, value: Any) -> None:
     with pytest.raises(UserError, match=f"^{field}: expected "):
         RunConfig(**{field: value})

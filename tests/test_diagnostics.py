@@ -47,13 +47,16 @@ def test_independent_draws_count_in_full() -> None:
     assert result.standard_error == pytest.approx(x.std() / np.sqrt(x.size))
 
 
-@pytest.mark.parametrize(("stat", "accept", "target", "texts"), [
-    (Convergence(0.8, 0.01, 500.0, 1.01), 0.6, 0.574, []),
-    (Convergence(0.8, 0.01, 500.0, 1.01), 0.3, 0.574, ["acceptance 0.30"]),
-    (Convergence(0.8, 0.01, 50.0, 1.2), 0.6, 0.574, ["R-hat 1.20", "few effective draws (50"]),
-    (Convergence(None, None, None, None), 0.6, 0.574, ["not finite", "few effective draws (unknown"]),
-    (Convergence(0.8, 0.01, 500.0, None), 0.05, None, []),
-])
+@pytest.mark.parametrize(
+    ("stat", "accept", "target", "texts"),
+    [
+        (Convergence(0.8, 0.01, 500.0, 1.01), 0.6, 0.574, []),
+        (Convergence(0.8, 0.01, 500.0, 1.01), 0.3, 0.574, ["acceptance 0.30"]),
+        (Convergence(0.8, 0.01, 50.0, 1.2), 0.6, 0.574, ["R-hat 1.20", "few effective draws (50"]),
+        (Convergence(None, None, None, None), 0.6, 0.574, ["not finite", "few effective draws (unknown"]),
+        (Convergence(0.8, 0.01, 500.0, None), 0.05, None, []),
+    ],
+)
 def test_problems_are_named_with_what_to_do(stat: Convergence, accept: float, target: float | None, texts: list[str]) -> None:
     found = problems(stat, accept, target)
     assert len(found) == len(texts)

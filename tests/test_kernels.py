@@ -31,8 +31,9 @@ def run(family: KernelFamily, config: KernelConfig, fn: Any = target, init: Any 
 
     @tf.function(autograph=False)
     def go() -> Any:
-        return tfp.mcmc.sample_chain(NUM_RESULTS, init, num_burnin_steps=NUM_ADAPTATION, kernel=kernel, trace_fn=trace,
-                                     seed=as_seed(5)).trace
+        return tfp.mcmc.sample_chain(
+            NUM_RESULTS, init, num_burnin_steps=NUM_ADAPTATION, kernel=kernel, trace_fn=trace, seed=as_seed(5)
+        ).trace
 
     return [t.numpy() for t in go()]
 
@@ -46,8 +47,9 @@ class StaleMala(mala.Mala):
         return state, mala.MalaResults(step_size, inner)
 
 
-STALE = KernelFamily("stale", lambda fn, step_size, config: StaleMala(fn, step_size), (), mala.FAMILY.defaults,
-                     Schedule(1, 0, 0))
+STALE = KernelFamily(
+    "stale", lambda fn, step_size, config: StaleMala(fn, step_size), (), mala.FAMILY.defaults, Schedule(1, 0, 0)
+)
 ONE_LEAPFROG = KernelConfig(step_size=0.3, target_accept_prob=0.574, num_leapfrog_steps=1)
 
 
@@ -57,7 +59,11 @@ def agreement(family: KernelFamily) -> tuple[float, float, float]:
     _, accept_hmc, step_size_hmc, _ = run(hmc.FAMILY, ONE_LEAPFROG)
     per_chain = np.square(z / SCALES.numpy()).mean(0)  # chains are independent, so their spread is the Monte Carlo error
     z_scores = (per_chain.mean(0) - 1) / (per_chain.std(0, ddof=1) / np.sqrt(NUM_CHAINS))
-    return abs(accept.mean() - accept_hmc.mean()), step_size.mean() / step_size_hmc.mean(), float(np.abs(z_scores).max())
+    return (
+        abs(accept.mean() - accept_hmc.mean()),
+        step_size.mean() / step_size_hmc.mean(),
+        float(np.abs(z_scores).max()),
+    )
 
 
 # Acceptance: both are means over 128 chains x 300 draws tuned to one target. Law: 16 z-scores; 4 has p < 1e-3 in all.
@@ -89,7 +95,7 @@ class TestContract:
     """What every entry of the registry promises."""
 
     def test_law_and_acceptance(self, family: KernelFamily) -> None:
-        z, accept, step_size, is_accepted = run(family, family.defaults)
+        z, accept, _, is_accepted = run(family, family.defaults)
         assert abs(accept.mean() - family.defaults.target_accept_prob) < 0.1  # the promise of the README
         per_chain = np.square(z / SCALES.numpy()).mean(0)
         z_scores = (per_chain.mean(0) - 1) / (per_chain.std(0, ddof=1) / np.sqrt(NUM_CHAINS))
@@ -109,8 +115,9 @@ class TestContract:
 
         good = SCALES * tf.random.stateless_normal([4, 16], [1, 2])
         bad = tf.concat([good[:3], good[3:] + 100.0], 0)
-        for with_good, with_bad in zip(run(family, family.defaults, partly_nan, good),
-                                       run(family, family.defaults, partly_nan, bad), strict=True):
+        for with_good, with_bad in zip(
+            run(family, family.defaults, partly_nan, good), run(family, family.defaults, partly_nan, bad), strict=True
+        ):
             np.testing.assert_array_equal(with_good[:, :3], with_bad[:, :3])
             assert not np.array_equal(with_good[:, 3], with_bad[:, 3])
 

@@ -61,8 +61,11 @@ def test_files_and_functions_are_small(path: Path) -> None:
 def test_only_the_command_line_prints_or_exits() -> None:
     for path in FILES:
         if unit_of(path) != "cli":
-            calls = [node.func.id for node in ast.walk(ast.parse(path.read_text()))
-                     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+            calls = [
+                node.func.id
+                for node in ast.walk(ast.parse(path.read_text()))
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+            ]
             assert not {"print", "exit", "SystemExit"} & set(calls), path
 
 

@@ -38,15 +38,18 @@ def test_image_range_is_mapped_to_minus_one_to_one(tmp_path: Path) -> None:
     assert load_generator(folder).assumed == ()
 
 
-@pytest.mark.parametrize(("fn", "shape", "card", "text"), [
-    (pixels, [None, 4], {"prior": "uniform"}, "prior: expected one of normal"),
-    (pixels, [None, 4], {"image_range": [1, -1]}, "image_range: expected two numbers"),
-    (pixels, [None, 4], {"latent_dim": 5}, "expected a function of a float32 tensor"),
-    (pixels, [None, None], None, "latent_dim"),
-    (lambda z: tf.cast(pixels(z) * 255, tf.uint8), [None, 4], None, "floating-point output"),
-    (lambda z: pixels(z)[0], [None, 4], None, "floating-point output of 4 dimensions"),
-    (lambda z: {"a": pixels(z)}, [None, 4], None, "expected one tensor"),
-])
+@pytest.mark.parametrize(
+    ("fn", "shape", "card", "text"),
+    [
+        (pixels, [None, 4], {"prior": "uniform"}, "prior: expected one of normal"),
+        (pixels, [None, 4], {"image_range": [1, -1]}, "image_range: expected two numbers"),
+        (pixels, [None, 4], {"latent_dim": 5}, "expected a function of a float32 tensor"),
+        (pixels, [None, None], None, "latent_dim"),
+        (lambda z: tf.cast(pixels(z) * 255, tf.uint8), [None, 4], None, "floating-point output"),
+        (lambda z: pixels(z)[0], [None, 4], None, "floating-point output of 4 dimensions"),
+        (lambda z: {"a": pixels(z)}, [None, 4], None, "expected one tensor"),
+    ],
+)
 def test_generators_that_cannot_be_used(tmp_path: Path, fn: Any, shape: Any, card: Any, text: str) -> None:
     with pytest.raises(UserError, match=text) as error:
         load_generator(toy.save(tmp_path / "g", fn, shape, card))
@@ -109,18 +112,38 @@ def test_fingerprint_follows_content_not_place(tmp_path: Path) -> None:
 LABELS = (Label("goldfish", "n01443537"), Label("king_penguin", "n02056570"), Label("alp"))
 
 
-@pytest.mark.parametrize(("wanted", "indices"), [
-    ("goldfish", [0]), ("King Penguin", [1]), ("n02056570", [1]), (2, [2]), ("2", [2]), ("goldfish,alp", [0, 2]),
-    (("alp", 0), [2, 0]), (["goldfish", 0], [0]), ("all", [0, 1, 2]),
-])
+@pytest.mark.parametrize(
+    ("wanted", "indices"),
+    [
+        ("goldfish", [0]),
+        ("King Penguin", [1]),
+        ("n02056570", [1]),
+        (2, [2]),
+        ("2", [2]),
+        ("goldfish,alp", [0, 2]),
+        (("alp", 0), [2, 0]),
+        (["goldfish", 0], [0]),
+        ("all", [0, 1, 2]),
+    ],
+)
 def test_labels_resolve(wanted: Any, indices: list[int]) -> None:
     assert resolve_labels(LABELS, wanted) == indices
 
 
-@pytest.mark.parametrize(("wanted", "text"), [
-    ("goldfsh", r"did you mean goldfish\?"), ("zebra", "labels lists"), (3, r"0\.\.2"), (-1, r"0\.\.2"), (1.0, "got 1.0"),
-    (True, "got True"), ("", "at least one class"), ((), "at least one class"), (None, "got None"),
-])
+@pytest.mark.parametrize(
+    ("wanted", "text"),
+    [
+        ("goldfsh", r"did you mean goldfish\?"),
+        ("zebra", "labels lists"),
+        (3, r"0\.\.2"),
+        (-1, r"0\.\.2"),
+        (1.0, "got 1.0"),
+        (True, "got True"),
+        ("", "at least one class"),
+        ((), "at least one class"),
+        (None, "got None"),
+    ],
+)
 def test_labels_that_do_not_resolve(wanted: Any, text: str) -> None:
     with pytest.raises(UserError, match=text):
         resolve_labels(LABELS, wanted)

@@ -25,9 +25,14 @@ def test_a_folder_appears_whole_and_is_replaced_whole(tmp_path: Path) -> None:
 def test_after_an_error_the_earlier_one_stands(tmp_path: Path) -> None:
     target = tmp_path / "run"
     write_run(target, "1")
-    with pytest.raises(KeyboardInterrupt), new_folder(target) as beside:
-        (beside / "run.json").write_text("half")
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with new_folder(target) as beside:
+            (beside / "run.json").write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert (target / "run.json").read_text() == "1"
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 

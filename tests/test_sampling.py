@@ -27,7 +27,9 @@ def make(label: int = 1, temperature: float = 1.0) -> ClassPosterior:
 def chains(posterior: ClassPosterior, kernel: str = "mala", schedule: Schedule | None = None, **run: Any) -> Draws:
     settings = RunConfig(**({"num_chains": 4} | run))
     init_z = sampling.initial_points(posterior, settings)[0]
-    return sampling.sample_chains(posterior, kernel, KERNELS[kernel].defaults, schedule or Schedule(5, 7, 5), settings, init_z)[0]
+    return sampling.sample_chains(posterior, kernel, KERNELS[kernel].defaults, schedule or Schedule(5, 7, 5), settings, init_z)[
+        0
+    ]
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
@@ -35,8 +37,13 @@ def chains(posterior: ClassPosterior, kernel: str = "mala", schedule: Schedule |
 def test_chains_reach_the_known_law(kernel: str, temperature: float) -> None:
     mean, deviation, prob = exact_moments(temperature)
     draws = chains(make(1, temperature), kernel, Schedule(400, 200, 150), num_chains=64, seed=3)
-    for statistic, expected in ((draws.z[..., 0], mean), ((draws.z[..., 0] - mean) ** 2, deviation**2),
-                                (draws.class_prob, prob), (draws.z[..., 5], 0.0), (draws.z[..., 5] ** 2, 1.0)):
+    for statistic, expected in (
+        (draws.z[..., 0], mean),
+        ((draws.z[..., 0] - mean) ** 2, deviation**2),
+        (draws.class_prob, prob),
+        (draws.z[..., 5], 0.0),
+        (draws.z[..., 5] ** 2, 1.0),
+    ):
         per_chain = statistic.mean(0)  # independent chains: their spread is the Monte Carlo error
         assert abs(per_chain.mean() - expected) < 4 * per_chain.std(ddof=1) / 8
 
@@ -117,8 +124,9 @@ def test_what_is_traced_is_what_was_drawn() -> None:
     posterior, progress = make(), list[Progress]()
     settings = RunConfig(num_chains=3)
     init_z = sampling.initial_points(posterior, settings)[0]
-    draws, cost = sampling.sample_chains(posterior, "hmc", KERNELS["hmc"].defaults, Schedule(6, 4, 3), settings, init_z,
-                                         progress.append)
+    draws, cost = sampling.sample_chains(
+        posterior, "hmc", KERNELS["hmc"].defaults, Schedule(6, 4, 3), settings, init_z, progress.append
+    )
     assert draws.z.shape == (6, 3, 6)
     assert draws.z.dtype == np.float32
     np.testing.assert_allclose(draws.target_log_prob, posterior.unnormalized_log_prob(draws.z), rtol=1e-5)

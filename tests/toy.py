@@ -44,8 +44,9 @@ def save(folder: Path, fn: Any, shape: list[int | None], card: dict[str, Any] | 
     module = tf.Module()
     compiled = tf.function(fn, input_signature=[tf.TensorSpec(shape, tf.float32, name="input")])
     if signature:
-        module.serve = tf.function(lambda input: {"out": compiled(input)},
-                                   input_signature=[tf.TensorSpec(shape, tf.float32, name="input")])
+        module.serve = tf.function(
+            lambda input: {"out": compiled(input)}, input_signature=[tf.TensorSpec(shape, tf.float32, name="input")]
+        )
         tf.saved_model.save(module, str(folder), signatures={"serving_default": module.serve})
     else:
         module.__call__ = compiled

@@ -18,7 +18,11 @@ def to_uint8(image: Any) -> np.ndarray:
 
 
 def make_grid(
-    images: np.ndarray, captions: Sequence[str] = (), num_columns: int | None = None, tile_size: int = 128, title: str = ""
+    images: np.ndarray,
+    captions: Sequence[str] = (),
+    num_columns: int | None = None,
+    tile_size: int = 128,
+    title: str = "",
 ) -> Image.Image:
     """Lays out uint8 `images` [N, height, width, 1 or 3] as one picture, row by row.
 

@@ -61,8 +61,12 @@ class ClassPosterior:
         flat = tf.reshape(z, [-1, self.latent_dim])
         logits = self.classifier(self.generator(flat))
         if logits.shape.rank != 2 or logits.shape[1] != self.classifier.num_classes:
-            raise fail("classifier", f"logits [batch, {self.classifier.num_classes}]", logits.shape,
-                       "return one row of logits for each picture")
+            raise fail(
+                "classifier",
+                f"logits [batch, {self.classifier.num_classes}]",
+                logits.shape,
+                "return one row of logits for each picture",
+            )
         return tf.reshape(logits, tf.concat([tf.shape(z)[:-1], [self.classifier.num_classes]], 0))
 
     def class_log_prob(self, z: tf.Tensor) -> tf.Tensor:

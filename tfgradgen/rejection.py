@@ -51,15 +51,24 @@ def sample_exact(
     while num_accepted < wanted:
         z, prob, target, mask = (t.numpy() for t in propose_fn(posterior.label, fold_in(seed, num_drawn // BATCH_SIZE)))
         accepted.append([z[mask], prob[mask], target[mask]])
-        num_accepted, num_drawn, sum_prob = num_accepted + int(mask.sum()), num_drawn + BATCH_SIZE, sum_prob + prob.sum()
+        num_accepted, num_drawn, sum_prob = (
+            num_accepted + int(mask.sum()),
+            num_drawn + BATCH_SIZE,
+            sum_prob + prob.sum(),
+        )
         if not num_accepted and num_drawn >= MAX_FRUITLESS_DRAWS:
-            raise fail("rejection", "a class that the generator can draw", f"none accepted in {num_drawn} prior draws",
-                       "use --kernel=hmc or a higher --temperature")
+            raise fail(
+                "rejection",
+                "a class that the generator can draw",
+                f"none accepted in {num_drawn} prior draws",
+                "use --kernel=hmc or a higher --temperature",
+            )
         if progress_fn:
             mean = float(np.mean(np.concatenate([part[1] for part in accepted]))) if num_accepted else float("nan")
             progress_fn(Progress(min(num_accepted, wanted), wanted, num_accepted / num_drawn, float("nan"), mean))
     shape = (num_results, run.num_chains)
-    z, prob, target = (np.concatenate(parts)[:wanted].reshape(*shape, *parts[0].shape[1:])
-                       for parts in zip(*accepted, strict=True))
+    z, prob, target = (
+        np.concatenate(parts)[:wanted].reshape(*shape, *parts[0].shape[1:]) for parts in zip(*accepted, strict=True)
+    )
     draws = Draws(z, prob, target, np.ones(shape, bool), np.full(shape, np.nan, np.float32))
     return draws, Cost(0, num_drawn), float(sum_prob / num_drawn)

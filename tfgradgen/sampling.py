@@ -46,8 +46,12 @@ def initial_points(posterior: ClassPosterior, run: RunConfig) -> tuple[tf.Tensor
         log_prob = posterior.class_log_prob(draws)
         weights = tf.where(tf.math.is_finite(log_prob), log_prob / posterior.temperature, -np.inf)
         if run.init == "resample" and not bool(tf.reduce_any(weights > -np.inf)):
-            raise fail("p(class)", "a finite likelihood at some prior draw", f"none in {num_draws}",
-                       "check the models' ranges and labels")
+            raise fail(
+                "p(class)",
+                "a finite likelihood at some prior draw",
+                f"none in {num_draws}",
+                "check the models' ranges and labels",
+            )
         picked = tf.random.stateless_categorical(weights[None], 1, fold_in(chain_seed, 1))[0, 0] if num_draws > 1 else 0
         starts.append(draws[picked])
         probs.append(tf.exp(log_prob))
@@ -80,8 +84,14 @@ def compiled(
 
         def trace(z: tf.Tensor, results: Any) -> tuple[tf.Tensor, ...]:
             info = step_info(results)
-            return (z, posterior.class_prob_of(z, info.target_log_prob), info.target_log_prob, info.is_accepted,
-                    info.step_size, tf.exp(tf.minimum(info.log_accept_ratio, 0.0)))
+            return (
+                z,
+                posterior.class_prob_of(z, info.target_log_prob),
+                info.target_log_prob,
+                info.is_accepted,
+                info.step_size,
+                tf.exp(tf.minimum(info.log_accept_ratio, 0.0)),
+            )
 
         def step(i: tf.Tensor, z: tf.Tensor, results: Any, arrays: Any) -> Any:
             z, results = kernel.one_step(z, results, seed=fold_in(seed, first + i))
@@ -116,8 +126,14 @@ def sample_chains(
       progress_fn: called with a `Progress` after each compiled chunk.
     """
     num_chains = int(init_z.shape[0])
-    functions = compiled((posterior.generator, posterior.classifier), posterior.temperature, kernel_name, config,
-                         schedule.num_adaptation_steps, use_xla(run.jit))
+    functions = compiled(
+        (posterior.generator, posterior.classifier),
+        posterior.temperature,
+        kernel_name,
+        config,
+        schedule.num_adaptation_steps,
+        use_xla(run.jit),
+    )
     seed = fold_in(as_seed(run.seed), CHAIN_STREAM)
     z, results = init_z, functions.bootstrap_fn(posterior.label, init_z)
     kept: list[list[np.ndarray]] = []

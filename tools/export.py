@@ -46,14 +46,16 @@ def megabytes(folder):
     return sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file()) / 1e6
 
 
-LICENCE_NOTE = """Trained on photographs from Tiny ImageNet (Stanford CS231n, a 64x64 subset of ImageNet), which are for non-commercial
-research and education; the photographs themselves are not distributed here."""
+LICENCE_NOTE = """Trained on photographs from Tiny ImageNet (Stanford CS231n, a 64x64 subset of ImageNet), which are for
+non-commercial research and education; the photographs themselves are not distributed here."""
 
 
 def write_card(folder, title, interface, facts, built, remarks):
     """Writes MODEL.md: `interface` and `facts` are {what: text}, `built` and `remarks` are paragraphs."""
     table = lambda rows: "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items())])  # noqa: E731
     sha = {"sha256 (as `tfgradgen models` prints it)": f"`{fingerprint(Path(folder))}`"}
-    text = (f"# {title}\n\n{table(interface | sha)}\n\n## Measured\n\n{table(facts)}\n\n{remarks}\n\n"
-            f"## How it was built\n\n{built}\n\n{LICENCE_NOTE}\n")
+    text = (
+        f"# {title}\n\n{table(interface | sha)}\n\n## Measured\n\n{table(facts)}\n\n{remarks}\n\n"
+        f"## How it was built\n\n{built}\n\n{LICENCE_NOTE}\n"
+    )
     (Path(folder) / "MODEL.md").write_text(text, encoding="utf-8")

@@ -69,9 +69,7 @@ class UpConv(keras.layers.Layer):
         self.kernel = self.add_weight(shape=(3, 3, self.filters, channels), initializer=std)
 
     def call(self, x):
-        padded = [
-            ops.pad(self.kernel, [[p, 1 - p], [q, 1 - q], [0, 0], [0, 0]]) for p in (0, 1) for q in (0, 1)
-        ]
+        padded = [ops.pad(self.kernel, [[p, 1 - p], [q, 1 - q], [0, 0], [0, 0]]) for p in (0, 1) for q in (0, 1)]
         return ops.conv_transpose(x, sum(padded), strides=2, padding="same")
 
 
@@ -110,8 +108,9 @@ class Generator(keras.Model):
         self.stem_norm = ConditionalBatchNorm(**layer)
         self.ups = [UpConv(filters, **layer) for filters in self.STAGES]
         self.norms = [ConditionalBatchNorm(**layer) for _ in self.STAGES]
-        self.residual = keras.layers.Conv2D(self.STAGES[1], 3, padding="same", use_bias=False,
-                                            kernel_initializer="he_normal", **layer)
+        self.residual = keras.layers.Conv2D(
+            self.STAGES[1], 3, padding="same", use_bias=False, kernel_initializer="he_normal", **layer
+        )
         self.residual_norm = ConditionalBatchNorm(initial_gain=0.3, **layer)
         small = keras.initializers.VarianceScaling(0.09)
         self.rgb16 = keras.layers.Conv2D(3, 1, use_bias=False, kernel_initializer=small, **layer)
@@ -165,21 +164,29 @@ class Classifier(keras.Model):
             kernels = (3, 3) if i < 3 else (3,)
             convs = [self._conv(width, k, 2 if i and not j else 1, **layer) for j, k in enumerate(kernels)]
             norms = [keras.layers.BatchNormalization(momentum=0.97, **layer) for _ in kernels]
-            shortcut = [keras.layers.AveragePooling2D(2, **layer), self._conv(width, 1, 1, **layer),
-                        keras.layers.BatchNormalization(momentum=0.97, **layer)] if i else []
+            shortcut = (
+                [
+                    keras.layers.AveragePooling2D(2, **layer),
+                    self._conv(width, 1, 1, **layer),
+                    keras.layers.BatchNormalization(momentum=0.97, **layer),
+                ]
+                if i
+                else []
+            )
             self.blocks.append((convs, norms, shortcut))
         # Keras tracks layers in attributes, not in lists of tuples.
         self.tracked = [layer_ for block in self.blocks for group in block for layer_ in group]
         self.dropout = keras.layers.Dropout(dropout, seed=1, **layer)
-        self.head = keras.layers.Dense(num_classes, dtype="float32",
-                                       kernel_initializer=keras.initializers.RandomNormal(stddev=0.02))
-        self.temperature = self.add_weight(shape=(), initializer="ones", trainable=False, name="temperature",
-                                           autocast=False)
+        self.head = keras.layers.Dense(
+            num_classes, dtype="float32", kernel_initializer=keras.initializers.RandomNormal(stddev=0.02)
+        )
+        self.temperature = self.add_weight(shape=(), initializer="ones", trainable=False, name="temperature", autocast=False)
 
     @staticmethod
     def _conv(filters, size, strides, **layer):
-        return keras.layers.Conv2D(filters, size, strides, padding="same", use_bias=False,
-                                   kernel_initializer="he_normal", **layer)
+        return keras.layers.Conv2D(
+            filters, size, strides, padding="same", use_bias=False, kernel_initializer="he_normal", **layer
+        )
 
     def call(self, image, training=False):
         x = ops.silu(self.stem_norm(self.stem(image), training=training))

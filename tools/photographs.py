@@ -29,7 +29,9 @@ def load(folder, split, names):
         for file in files:
             with Image.open(file) as photograph:
                 rgb = photograph.convert("RGB")
-                images.append(np.asarray(rgb if rgb.size == (SIZE, SIZE) else rgb.resize((SIZE, SIZE), Image.LANCZOS)))
+                images.append(
+                    np.asarray(rgb if rgb.size == (SIZE, SIZE) else rgb.resize((SIZE, SIZE), Image.Resampling.LANCZOS))
+                )
             labels.append(index)
     return np.stack(images), np.asarray(labels, "int32")
 

@@ -20,8 +20,12 @@ class SpectralKernel(keras.layers.Layer):
         super().__init__(**kwargs)
         std = float(np.sqrt(2 / np.prod(shape[:-1])))
         self.kernel = self.add_weight(shape=shape, initializer=keras.initializers.RandomNormal(stddev=std), autocast=False)
-        self.u = self.add_weight(shape=(1, shape[-1]), initializer=keras.initializers.RandomNormal(stddev=1.0),
-                                 trainable=False, autocast=False)
+        self.u = self.add_weight(
+            shape=(1, shape[-1]),
+            initializer=keras.initializers.RandomNormal(stddev=1.0),
+            trainable=False,
+            autocast=False,
+        )
         self.built = True
 
     def call(self, training=False):
@@ -141,8 +145,7 @@ class ProjectedGan(keras.Model):
 
     def inputs_of_heads(self, views):
         pixels, large = views
-        taps = [tap * ops.cast(scale, tap.dtype)
-                for tap, scale in zip(self.features(large), self.feature_scales, strict=True)]
+        taps = [tap * ops.cast(scale, tap.dtype) for tap, scale in zip(self.features(large), self.feature_scales, strict=True)]
         # The high-pass part is amplified: without it woven artefacts go unpunished.
         high = pixels - ops.average_pool(pixels, 3, 1, padding="same")
         return [*taps, ops.concatenate([1.5 * pixels, 6.0 * high], axis=-1)]
@@ -150,7 +153,11 @@ class ProjectedGan(keras.Model):
     @staticmethod
     def pair_distances(inputs):
         """Mean absolute differences of pairs, in coarse pixels and in two coarse feature maps: a list of [B / 2]."""
-        coarse = [ops.average_pool(inputs[4][..., :3], 8, 8), ops.average_pool(inputs[2], 2, 2, padding="same"), inputs[3]]
+        coarse = [
+            ops.average_pool(inputs[4][..., :3], 8, 8),
+            ops.average_pool(inputs[2], 2, 2, padding="same"),
+            inputs[3],
+        ]
         half = coarse[0].shape[0] // 2
         return [ops.mean(ops.abs(ops.cast(c[:half] - c[half:], "float32")), axis=(1, 2, 3)) for c in coarse]
 
@@ -169,13 +176,15 @@ class ProjectedGan(keras.Model):
         fake_logits = score([ops.stop_gradient(x) for x in on_fake], weights)
         generator_logits = score(on_fake, frozen)
 
-        d_loss = sum(ops.mean(ops.relu(1 - r)) + ops.mean(ops.relu(1 + f))
-                     for r, f in zip(real_logits, fake_logits, strict=True))
+        d_loss = sum(
+            ops.mean(ops.relu(1 - r)) + ops.mean(ops.relu(1 + f)) for r, f in zip(real_logits, fake_logits, strict=True)
+        )
         head_weights = (1.0, 1.0, 1.0, 1.0, 1.5)
         g_loss = -sum(w * ops.mean(f) for w, f in zip(head_weights, generator_logits, strict=True)) / len(self.heads)
         spread = []
-        for moving, real, fake_ in zip(self.real_distances, self.pair_distances(on_real), self.pair_distances(on_fake),
-                                       strict=True):
+        for moving, real, fake_ in zip(
+            self.real_distances, self.pair_distances(on_real), self.pair_distances(on_fake), strict=True
+        ):
             rate = ops.where(self.step_count < 20, 1.0, 0.02)
             moving.assign(moving + rate * (ops.mean(real) - moving))
             spread.append(fake_ / moving)

@@ -31,4 +31,4 @@ def save_sheet(path, image, columns, scale=2):
     rows = n // columns
     sheet = image[: rows * columns].reshape(rows, columns, height, width, 3).transpose(0, 2, 1, 3, 4)
     picture = Image.fromarray(sheet.reshape(rows * height, columns * width, 3))
-    picture.resize((picture.width * scale, picture.height * scale), Image.BICUBIC).save(path)
+    picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.BICUBIC).save(path)

@@ -86,16 +86,26 @@ def train(network, images, labels, held_out, work, epochs, batch_size, seed):
     steps = epochs * -(-len(images) // batch_size)
     rate = keras.optimizers.schedules.CosineDecay(0.0, steps - 200, warmup_target=3e-3, warmup_steps=200)
     model.compile(
-        optimizer=keras.optimizers.AdamW(rate, weight_decay=0.05, beta_2=0.99, global_clipnorm=3.0, use_ema=True,
-                                         ema_momentum=0.995),
+        optimizer=keras.optimizers.AdamW(
+            rate, weight_decay=0.05, beta_2=0.99, global_clipnorm=3.0, use_ema=True, ema_momentum=0.995
+        ),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
         jit_compile=keras.backend.backend() == "jax",
     )
     model.optimizer.build(model.trainable_variables)
-    model.fit(images, labels, batch_size=batch_size, epochs=epochs, verbose=2, validation_data=held_out,
-              callbacks=[keras.callbacks.BackupAndRestore(work / "backup", delete_checkpoint=False),
-                         keras.callbacks.CSVLogger(work / "log.csv", append=True)])
+    model.fit(
+        images,
+        labels,
+        batch_size=batch_size,
+        epochs=epochs,
+        verbose=2,
+        validation_data=held_out,
+        callbacks=[
+            keras.callbacks.BackupAndRestore(work / "backup", delete_checkpoint=False),
+            keras.callbacks.CSVLogger(work / "log.csv", append=True),
+        ],
+    )
     # fit left the EMA weights in the model; batch normalization is to have their statistics.
     rng = np.random.default_rng(seed)
     for _ in range(120):
@@ -103,8 +113,17 @@ def train(network, images, labels, held_out, work, epochs, batch_size, seed):
     network.save_weights(work / "final.weights.h5")
 
 
-def main(data, work, classes=None, labels=None, epochs=30, batch_size=64, precision="mixed_bfloat16", seed=0,
-         out="saved_models/classifier"):
+def main(
+    data,
+    work,
+    classes=None,
+    labels=None,
+    epochs=30,
+    batch_size=64,
+    precision="mixed_bfloat16",
+    seed=0,
+    out="saved_models/classifier",
+):
     """Trains for `epochs` in all, fits the temperature on the held-out photographs, and exports to `out`."""
     names = photographs.as_names(classes) or photographs.class_names(data)
     work = Path(work)
@@ -131,24 +150,39 @@ def publish(network, names, labels, figures, out, num_held_out):
     from export import export, mega_flop, megabytes, write_card
 
     known = {entry["name"]: entry for entry in json.loads(Path(labels).read_text())} if labels else {}
-    entries = [{key: known.get(name, {}).get(key, name if key == "name" else "") for key in ("name", "wnid", "synset")}
-               for name in names]
-    folder = export(network, (64, 64, 3), out, {
-        "image_range": [-1, 1], "image_size": [64, 64], "output": "logits", "labels": entries,
-    })
+    entries = [
+        {key: known.get(name, {}).get(key, name if key == "name" else "") for key in ("name", "wnid", "synset")}
+        for name in names
+    ]
+    folder = export(
+        network,
+        (64, 64, 3),
+        out,
+        {
+            "image_range": [-1, 1],
+            "image_size": [64, 64],
+            "output": "logits",
+            "labels": entries,
+        },
+    )
     per_class = ", ".join(f"{name} {value:.2f}" for name, value in zip(names, figures["per_class"], strict=True))
     write_card(
-        folder, "Classifier",
-        {"signature": "callable, and `serving_default`: `image` float32 [B, 64, 64, 3] -> logits float32 "
-                      f"[B, {len(names)}]",
-         "range": "[-1, 1], RGB", "classes": ", ".join(names),
-         "cost": f"{mega_flop(network, (64, 64, 3)):.0f} MFLOP a picture (a multiply-add counts as two), "
-                 f"{network.count_params() / 1e6:.2f} M parameters, {megabytes(folder):.1f} MB"},
-        {f"top-1 accuracy on {num_held_out} held-out photographs": f"{figures['accuracy']:.3f}",
-         "log loss there": f"{figures['log_loss']:.3f} nats",
-         "expected calibration error there, 15 bins": f"{figures['ece']:.3f}",
-         "accuracy by class": per_class,
-         "temperature in the graph": f"{float(network.temperature.numpy()):.3f}"},
+        folder,
+        "Classifier",
+        {
+            "signature": f"callable, and `serving_default`: `image` float32 [B, 64, 64, 3] -> logits float32 [B, {len(names)}]",
+            "range": "[-1, 1], RGB",
+            "classes": ", ".join(names),
+            "cost": f"{mega_flop(network, (64, 64, 3)):.0f} MFLOP a picture (a multiply-add counts as two), "
+            f"{network.count_params() / 1e6:.2f} M parameters, {megabytes(folder):.1f} MB",
+        },
+        {
+            f"top-1 accuracy on {num_held_out} held-out photographs": f"{figures['accuracy']:.3f}",
+            "log loss there": f"{figures['log_loss']:.3f} nats",
+            "expected calibration error there, 15 bins": f"{figures['ece']:.3f}",
+            "accuracy by class": per_class,
+            "temperature in the graph": f"{float(network.temperature.numpy()):.3f}",
+        },
         "A residual network in Keras 3 (`tools/networks.py`), trained on the 500 photographs of each class by\n"
         "`python tools/train_classifier.py`, with crop, colour, blur, noise and cut-out augmentation, AdamW, EMA 0.995.",
         "The temperature is fitted on the held-out photographs; for the figures above, that of each half on the other.",

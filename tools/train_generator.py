@@ -128,8 +128,18 @@ def train(data, features, work, names, images, batch_size, emphasis, precision, 
     )
 
 
-def main(data, features, work, classes=None, emphasis=(), images=480_000, batch_size=32,
-         precision="mixed_bfloat16", seed=0, out="saved_models/generator"):
+def main(
+    data,
+    features,
+    work,
+    classes=None,
+    emphasis=(),
+    images=480_000,
+    batch_size=32,
+    precision="mixed_bfloat16",
+    seed=0,
+    out="saved_models/generator",
+):
     """Trains for `images` fakes in all (a multiple of 16,000), then exports the best weights to `out`."""
     names = photographs.as_names(classes) or photographs.class_names(data)
     work = Path(work)
@@ -152,15 +162,22 @@ def publish(data, features, work, names, out):
     generator(np.zeros((2, generator.latent_dim), "float32"))
     generator.load_weights(work / "best.weights.h5")
     calibrate(generator, seed=2, num_batches=64)
-    folder = export(generator, (generator.latent_dim,), out, {
-        "latent_dim": generator.latent_dim, "prior": "normal", "image_range": [-1, 1], "image_shape": [64, 64, 3],
-    })
+    folder = export(
+        generator,
+        (generator.latent_dim,),
+        out,
+        {
+            "latent_dim": generator.latent_dim,
+            "prior": "normal",
+            "image_range": [-1, 1],
+            "image_shape": [64, 64, 3],
+        },
+    )
     rng = np.random.default_rng(11)  # other draws than those that chose the checkpoint
     z = rng.standard_normal((5 * NUM_DRAWS, generator.latent_dim), "float32")
     images = np.concatenate([np.asarray(generator(z[i : i + 100])) for i in range(0, len(z), 100)])
     frozen = SqueezeNetFeatures(features)
-    held_out, train_ = (np.asarray(photographs.to_range(photographs.load(data, split, names)[0]))
-                        for split in ("val", "train"))
+    held_out, train_ = (np.asarray(photographs.to_range(photographs.load(data, split, names)[0])) for split in ("val", "train"))
     real, other = pooled_features(frozen, held_out), pooled_features(frozen, train_)
     scale = 1 / np.sqrt(np.mean(real**2))
     distance, floor = (kid(x * scale, real * scale) for x in (pooled_features(frozen, images), other))
@@ -170,23 +187,29 @@ def publish(data, features, work, names, out):
     with (work / "log.csv").open() as file:
         seen = min(csv.DictReader(file), key=lambda row: float(row["kid"]))["images"]
     write_card(
-        folder, "Generator",
-        {"signature": f"callable, and `serving_default`: `z` float32 [B, {generator.latent_dim}] -> image float32 "
-                      "[B, 64, 64, 3]",
-         "range": "[-1, 1], RGB", "prior": "z ~ Normal(0, I)",
-         "classes it was trained on": ", ".join(names),
-         "cost": f"{mega_flop(generator, (generator.latent_dim,)):.0f} MFLOP a picture (a multiply-add counts as two), "
-                 f"{generator.count_params() / 1e6:.2f} M parameters, {megabytes(folder):.1f} MB"},
-        {f"KID of {len(images)} prior draws to {len(held_out)} held-out photographs": f"{distance:.4f}",
-         "KID of the training photographs to the same": f"{floor:.4f}",
-         f"mean p(class) over {len(images)} prior draws, by saved_models/classifier": mass},
+        folder,
+        "Generator",
+        {
+            "signature": f"callable, and `serving_default`: `z` float32 [B, {generator.latent_dim}] -> image float32 "
+            "[B, 64, 64, 3]",
+            "range": "[-1, 1], RGB",
+            "prior": "z ~ Normal(0, I)",
+            "classes it was trained on": ", ".join(names),
+            "cost": f"{mega_flop(generator, (generator.latent_dim,)):.0f} MFLOP a picture (a multiply-add counts as two), "
+            f"{generator.count_params() / 1e6:.2f} M parameters, {megabytes(folder):.1f} MB",
+        },
+        {
+            f"KID of {len(images)} prior draws to {len(held_out)} held-out photographs": f"{distance:.4f}",
+            "KID of the training photographs to the same": f"{floor:.4f}",
+            f"mean p(class) over {len(images)} prior draws, by saved_models/classifier": mass,
+        },
         f"""A Projected GAN in Keras 3 (`tools/networks.py`, `tools/projected_gan.py`), trained by
 `python tools/train_generator.py` on the 500 photographs of each class. The checkpoint with the lowest KID of its EMA
 weights is shipped: that after {int(seen):,} images. The first {len(names)} coordinates of z choose the class by
 softmax(6 z_c) over learnt embeddings, inside; from outside the generator is unconditional.""",
-        """KID is the unbiased squared MMD with the cubic kernel, on the spatial means of SqueezeNet's fire9 at 88 pixels, scaled to
-unit mean square. The discriminator saw the same features, so it compares checkpoints of this recipe, not this generator
-with others.""",
+        """KID is the unbiased squared MMD with the cubic kernel, on the spatial means of SqueezeNet's fire9 at 88 pixels,
+scaled to unit mean square. The discriminator saw the same features, so it compares checkpoints of this recipe, not
+this generator with others.""",
     )
 
 

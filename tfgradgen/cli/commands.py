@@ -107,7 +107,8 @@ def main(argv: list[str] | None = None) -> None:
         if "-" in argv:
             raise fail("arguments", "flags such as --seed=1", "a lone -", "leave it out")
         if any(word in ("-h", "--help") for word in argv):
-            argv = [word for word in argv if word not in ("-h", "--help", "--")][:1] + ["--", "--help"]
+            argv = [word for word in argv if word not in ("-h", "--help", "--")][:1]
+            argv += ["--", "--help"]
         fire.Fire(COMMANDS, command=argv, name="python -m tfgradgen")
     except UserError as error:
         print(f"tfgradgen: {error}", file=sys.stderr)

@@ -35,6 +35,20 @@ class SampleOptions:
     out: Path | None
     overwrite: bool
 
+    def to_dict(self) -> dict[str, Any]:
+        """Every argument as it was used, defaults filled in, for the run record."""
+        return {
+            "label": self.label,
+            "kernel": self.kernel,
+            "kernel_config": self.kernel_config.to_dict() if self.kernel_config else None,
+            "schedule": self.schedule.to_dict(),
+            **self.run.to_dict(),
+            "generator": str(self.generator),
+            "classifier": str(self.classifier),
+            "out": str(self.out) if self.out else None,
+            "overwrite": self.overwrite,
+        }
+
 
 def default_model(name: str) -> Path:
     """The shipped model `name`: inside the installed package, or beside it in a clone."""

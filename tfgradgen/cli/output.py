@@ -21,8 +21,12 @@ def check_target(folder: Path, overwrite: bool) -> None:
             raise fail("out", "a folder", f"{folder}, which is none", "choose another --out")
         foreign = sorted({path.name for path in folder.iterdir()} - OURS)
         if foreign:
-            raise fail("out", "an earlier run's folder to overwrite", f"{folder}, which also holds {foreign[0]}",
-                       "choose another --out; it is left as it is")
+            raise fail(
+                "out",
+                "an earlier run's folder to overwrite",
+                f"{folder}, which also holds {foreign[0]}",
+                "choose another --out; it is left as it is",
+            )
     ancestor = folder.absolute().parent
     while not ancestor.exists():
         ancestor = ancestor.parent

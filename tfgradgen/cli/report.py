@@ -36,12 +36,21 @@ def environment(jit: bool | str) -> dict[str, Any]:
 
 
 def model_record(model: Generator | Classifier) -> dict[str, Any]:
-    return {"path": model.path, "sha256": model.sha256, "image_range": list(model.image_range),
-            "assumed": list(model.assumed)}
+    return {
+        "path": model.path,
+        "sha256": model.sha256,
+        "image_range": list(model.image_range),
+        "assumed": list(model.assumed),
+    }
 
 
 def run_record(
-    options: SampleOptions, generator: Generator, classifier: Classifier, index: int, draws: Draws, facts: dict[str, Any]
+    options: SampleOptions,
+    generator: Generator,
+    classifier: Classifier,
+    index: int,
+    draws: Draws,
+    facts: dict[str, Any],
 ) -> dict[str, Any]:
     """All of run.json; `facts` are what the run itself measured: cost, seconds, prior_class_prob."""
     independent = options.kernel_config is None
@@ -52,10 +61,8 @@ def run_record(
         "command": "sample",
         "label": {"index": index, "name": label.name, "wnid": label.wnid},
         "kernel": options.kernel,
-        "kernel_config": options.kernel_config.to_dict() if options.kernel_config else None,
-        "schedule": options.schedule.to_dict(),
-        **options.run.to_dict(),
         "seed": options.run.seed,
+        "arguments": options.to_dict(),
         "accept_rate": float(draws.is_accepted.mean()) if not independent else facts["accept_rate"],
         "step_size": [float(s) for s in draws.step_size[-1]] if not independent else None,
         "mean_class_prob": float(draws.class_prob.mean()),
@@ -68,7 +75,6 @@ def run_record(
         "seconds": round(facts["seconds"], 3),
         "generator": model_record(generator),
         "classifier": model_record(classifier),
-        "overwrite": options.overwrite,
         **environment(options.run.jit),
     }
     target = options.kernel_config.target_accept_prob if options.kernel_config else None
@@ -78,28 +84,33 @@ def run_record(
 
 def summary(record: dict[str, Any], folder: Any) -> str:
     """Six lines: what ran, what came out, how it moved, how sure that is, is it to be trusted, where it lies."""
-    schedule, name = record["schedule"], record["label"]["name"]
+    arguments, name = record["arguments"], record["label"]["name"]
+    schedule, num_chains = arguments["schedule"], arguments["num_chains"]
     stat = record["statistics"]["class_prob"]
     work = f"{record['num_gradients']:,} gradients" if record["num_gradients"] else f"{record['num_forward']:,} prior draws"
     burnin = f" after {schedule['num_burnin_steps']} discarded" if schedule["num_burnin_steps"] else ""
     if record["step_size"]:
         steps = np.asarray(record["step_size"])
-        target = record["kernel_config"]["target_accept_prob"]
-        moved = (f"acceptance {record['accept_rate']:.2f} (target {target:.2f}), "
-                 f"step size {np.median(steps):.3f} ({steps.min():.3f} to {steps.max():.3f} over chains)")
+        target = arguments["kernel_config"]["target_accept_prob"]
+        moved = (
+            f"acceptance {record['accept_rate']:.2f} (target {target:.2f}), "
+            f"step size {np.median(steps):.3f} ({steps.min():.3f} to {steps.max():.3f} over chains)"
+        )
     else:
         moved = f"acceptance {record['accept_rate']:.4f} of the prior draws; the draws are exact and independent"
-    ess = "unknown" if stat["ess"] is None else f"{stat['ess']:.0f} of {schedule['num_results'] * record['num_chains']}"
+    ess = "unknown" if stat["ess"] is None else f"{stat['ess']:.0f} of {schedule['num_results'] * num_chains}"
     rhat = "" if stat["rhat"] is None else f", split R-hat {stat['rhat']:.3f}"
     error = "" if stat["standard_error"] is None else f" +- {stat['standard_error']:.3f}"
     trust = "; ".join(record["problems"]) or "nothing speaks against it"
-    return "\n".join([
-        f"ran      {record['kernel']} for {name}: {record['num_chains']} chains, {schedule['num_results']} draws each{burnin}, "
-        f"{work} in {record['seconds']:.0f} s ({record['backend']} mode)",
-        f"p(class) mean {record['mean_class_prob']:.3f}{error}; under the prior {record['prior_class_prob']:.3f} "
-        f"({record['prior_draws']} draws)",
-        f"moved    {moved}",
-        f"mixing   effective draws of p(class) {ess}{rhat}",
-        f"trust    {trust}",
-        f"wrote    {folder}: grid.png, samples.npz, run.json",
-    ])
+    return "\n".join(
+        [
+            f"ran      {record['kernel']} for {name}: {num_chains} chains, {schedule['num_results']} draws each{burnin}, "
+            f"{work} in {record['seconds']:.0f} s ({record['backend']} mode)",
+            f"p(class) mean {record['mean_class_prob']:.3f}{error}; under the prior {record['prior_class_prob']:.3f} "
+            f"({record['prior_draws']} draws)",
+            f"moved    {moved}",
+            f"mixing   effective draws of p(class) {ess}{rhat}",
+            f"trust    {trust}",
+            f"wrote    {folder}: grid.png, samples.npz, run.json",
+        ]
+    )

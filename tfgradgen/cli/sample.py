@@ -18,7 +18,7 @@ from tfgradgen.cli.output import check_target, new_folder
 from tfgradgen.cli.report import run_record, summary
 from tfgradgen.contracts import Cost, Draws, Progress, ProgressFn
 from tfgradgen.images import make_grid, save_png, to_uint8
-from tfgradgen.models.classifier import Classifier, load_classifier
+from tfgradgen.models.classifier import load_classifier
 from tfgradgen.models.generator import Generator, load_generator
 from tfgradgen.models.labels import resolve_labels
 from tfgradgen.posterior import ClassPosterior
@@ -88,12 +88,16 @@ def draw(posterior: ClassPosterior, options: SampleOptions, progress_fn: Progres
     start, run = time.monotonic(), options.run
     if options.kernel_config is None:
         draws, cost, prior_class_prob = sample_exact(posterior, options.schedule.num_results, run, progress_fn)
-        facts: dict[str, Any] = {"prior_draws": cost.num_forward, "accept_rate": draws.z[..., 0].size / cost.num_forward}
+        facts: dict[str, Any] = {
+            "prior_draws": cost.num_forward,
+            "accept_rate": draws.z[..., 0].size / cost.num_forward,
+        }
     else:
         init_z, prior_class_prob, looked_at = initial_points(posterior, run)
         check_likelihood(posterior.likelihood_log_prob, init_z[:1])
-        draws, cost = sample_chains(posterior, options.kernel, options.kernel_config, options.schedule, run, init_z,
-                                    progress_fn)
+        draws, cost = sample_chains(
+            posterior, options.kernel, options.kernel_config, options.schedule, run, init_z, progress_fn
+        )
         cost = Cost(cost.num_gradients + 1, looked_at)
         facts = {"prior_draws": looked_at}
     return draws, {**facts, "cost": cost, "prior_class_prob": prior_class_prob, "seconds": time.monotonic() - start}

@@ -89,8 +89,7 @@ def load_classifier(
     names = parse_labels(setting("labels", labels, [str(k) for k in range(num_classes)]), f"labels of {path}")
     if len(names) != num_classes:
         raise fail(f"model {path}", f"{num_classes} labels, one a class", len(names), "give the right labels")
-    return Classifier(opened.fn, names, (height, width), bounds, kind, str(path), opened.sha256, tuple(assumed),
-                      opened.module)
+    return Classifier(opened.fn, names, (height, width), bounds, kind, str(path), opened.sha256, tuple(assumed), opened.module)
 
 
 def _image_size(setting: Callable[..., Any], argument: Any, shape: list[int | None] | None, where: str) -> tuple[int, int]:

@@ -59,5 +59,13 @@ def load_generator(
     bounds = parse_range(given if given is not None else (-1.0, 1.0), str(path))
     image = try_call(opened.fn, tf.zeros([2, dim]), 4, str(path))
     height, width, channels = image.shape[1:]
-    return Generator(opened.fn, dim, (height, width, channels), bounds, str(path), opened.sha256,
-                     () if given is not None else ("image_range",), opened.module)
+    return Generator(
+        opened.fn,
+        dim,
+        (height, width, channels),
+        bounds,
+        str(path),
+        opened.sha256,
+        () if given is not None else ("image_range",),
+        opened.module,
+    )

@@ -68,11 +68,17 @@ def try_call(fn: Callable[[Any], Any], example: tf.Tensor, rank: int, where: str
         output = fn(example)
     except (ValueError, TypeError, tf.errors.OpError) as error:
         first_line = " ".join(str(error).split())[:200]
-        raise fail(f"model {where}", f"a function of a float32 tensor {example.shape}", first_line,
-                   "give the right latent_dim or input size, or export it again") from None
+        raise fail(
+            f"model {where}",
+            f"a function of a float32 tensor {example.shape}",
+            first_line,
+            "give the right latent_dim or input size, or export it again",
+        ) from None
     if not isinstance(output, tf.Tensor | tf.Variable):
         raise fail(f"model {where}", "one tensor as output", type(output).__name__, "export it with one output")
     if output.shape.rank != rank or output.shape[0] != example.shape[0] or not output.dtype.is_floating:
-        raise UserError(f"model {where}: expected a floating-point output of {rank} dimensions with batch "
-                        f"{example.shape[0]}, got {output.dtype.name} {output.shape}; export it without casts or reshapes.")
+        raise UserError(
+            f"model {where}: expected a floating-point output of {rank} dimensions with batch "
+            f"{example.shape[0]}, got {output.dtype.name} {output.shape}; export it without casts or reshapes."
+        )
     return output
