@@ -43,7 +43,7 @@ def whole_command(label, kernel):
 
 def main(label="goldfish", num_chains=16, repeats=5):
     """Prints three tables: the parts of a mala run, the whole commands, the sampler against the bare gradient."""
-    parts = {}
+    parts: dict[str, float] = {}
 
     def start():
         from tfgradgen.cli.quiet import start_tensorflow

@@ -70,6 +70,6 @@ FAMILY = KernelFamily(
     make_fn=lambda target_log_prob_fn, step_size, config: Mala(target_log_prob_fn, step_size),
     flags=("step_size", "target_accept_prob"),
     # 0.574 is the optimal acceptance as the dimension grows (Roberts and Rosenthal 1998).
-    defaults=KernelConfig(step_size=0.3, target_accept_prob=0.574),
+    defaults=KernelConfig(step_size=0.2, target_accept_prob=0.574),
     schedule=Schedule(num_results=200, num_burnin_steps=200, num_adaptation_steps=150),
 )
