@@ -133,11 +133,11 @@ class ProjectedGan(keras.Model):
         """Two views, at 64 and at FEATURE_SIZE pixels, of one augmentation; a pair shares its draw."""
         u = uniform(self.seed_generator, (batch_size // 2, 10))
         u = ops.concatenate([u, u])
-        x = jitter_colour(image, u[:, 4:7], brightness=0.4, saturation=0.4, contrast=0.3)
+        x = jitter_colour(image, u[:, 4:7], brightness=0.3, saturation=0.3, contrast=0.2)
         x = cut_out(x, u[:, 7:9], half=u[:, 9:10] * 14.0 + 2.0)
-        zoom = 0.75 + 0.30 * u[:, 0:1]
+        zoom = 0.82 + 0.23 * u[:, 0:1]
         flip = ops.where(u[:, 3:4] > 0.5, 1.0, -1.0)
-        rows, columns = (u[:, 1:2] - 0.5) * 0.4, (u[:, 2:3] - 0.5) * 0.4
+        rows, columns = (u[:, 1:2] - 0.5) * 0.3, (u[:, 2:3] - 0.5) * 0.3
         return [
             resample(x, crop_matrix(64, size, zoom, rows), crop_matrix(64, size, zoom, columns, flip))
             for size in (64, FEATURE_SIZE)
@@ -190,13 +190,22 @@ class ProjectedGan(keras.Model):
             spread.append(fake_ / moving)
         shortfall = sum(ops.mean(ops.relu(1 - s)) for s in spread) / len(spread)
         progress = ops.minimum(self.step_count / (0.6 * self.total_steps), 1.0)
-        g_loss = g_loss + 2.0 * ops.power(0.2, progress) * shortfall  # 2, annealed to 0.4
+        g_loss = g_loss + 2.0 * ops.power(0.05, progress) * shortfall  # 2, annealed to 0.1
         self.step_count.assign(self.step_count + 1)
         mean = lambda xs: sum(ops.mean(x) for x in xs) / len(xs)  # noqa: E731
-        values = dict(d_loss=d_loss, g_loss=g_loss, d_real=mean(real_logits), d_fake=mean(fake_logits), spread=mean(spread))
-        for name, value in values.items():
-            self.trackers[name].update_state(value)
-        return d_loss + g_loss
+        return dict(
+            loss=d_loss + g_loss,
+            d_loss=d_loss,
+            g_loss=g_loss,
+            d_real=mean(real_logits),
+            d_fake=mean(fake_logits),
+            spread=mean(spread),
+        )
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        return y_pred
+        return y_pred["loss"]
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        for name, tracker in self.trackers.items():
+            tracker.update_state(y_pred[name])
+        return self.get_metrics_result()

@@ -84,7 +84,8 @@ def train(network, images, labels, held_out, work, epochs, batch_size, seed):
     model = keras.Sequential([Augment(), network])
     model.build((None, 64, 64, 3))
     steps = epochs * -(-len(images) // batch_size)
-    rate = keras.optimizers.schedules.CosineDecay(0.0, steps - 200, warmup_target=3e-3, warmup_steps=200)
+    warmup = min(200, steps // 10)
+    rate = keras.optimizers.schedules.CosineDecay(0.0, steps - warmup, warmup_target=3e-3, warmup_steps=warmup)
     model.compile(
         optimizer=keras.optimizers.AdamW(
             rate, weight_decay=0.05, beta_2=0.99, global_clipnorm=3.0, use_ema=True, ema_momentum=0.995

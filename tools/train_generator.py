@@ -134,7 +134,7 @@ def main(
     work,
     classes=None,
     emphasis=(),
-    images=480_000,
+    images=512_000,
     batch_size=32,
     precision="mixed_bfloat16",
     seed=0,
