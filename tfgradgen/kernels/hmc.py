@@ -16,5 +16,5 @@ FAMILY = KernelFamily(
     flags=("step_size", "target_accept_prob", "num_leapfrog_steps"),
     # 0.651 is the optimal acceptance as the dimension grows (Beskos et al. 2013).
     defaults=KernelConfig(step_size=0.1, target_accept_prob=0.651, num_leapfrog_steps=5),
-    schedule=Schedule(num_results=40, num_burnin_steps=40, num_adaptation_steps=30),
+    schedule=Schedule(num_results=30, num_burnin_steps=30, num_adaptation_steps=22),
 )

@@ -71,5 +71,5 @@ FAMILY = KernelFamily(
     flags=("step_size", "target_accept_prob"),
     # 0.574 is the optimal acceptance as the dimension grows (Roberts and Rosenthal 1998).
     defaults=KernelConfig(step_size=0.2, target_accept_prob=0.574),
-    schedule=Schedule(num_results=200, num_burnin_steps=200, num_adaptation_steps=150),
+    schedule=Schedule(num_results=150, num_burnin_steps=150, num_adaptation_steps=110),
 )
