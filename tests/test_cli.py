@@ -57,7 +57,7 @@ def test_sample_writes_grid_samples_and_record(kernel: str, toy_flags: list[str]
     assert (record["arguments"]["jit"], record["arguments"]["num_chains"]) == ("auto", 3)
     assert len(record["generator"]["sha256"]) == 64
     assert {"tensorflow", "tensorflow_probability", "python", "numpy", "tfgradgen"} == set(record["versions"])
-    gradients, forward = (3 * (1 + 8 * (5 if kernel == "hmc" else 1)) + 1, 3 * 64)
+    gradients, forward = (3 * (1 + 8 * (5 if kernel == "hmc" else 1)) + 3, 3 * 64)
     assert record["num_gradients"] == (gradients if kernel != "rejection" else 0)
     assert record["num_forward"] == forward or kernel == "rejection"
     with Image.open(folder / "grid.png") as grid:
@@ -182,6 +182,6 @@ def test_labels_come_from_the_card_or_from_the_model(
 
 def test_defaults_that_follow_other_flags() -> None:
     options = parse_sample({"label": 0, "kernel": "mala", "num_burnin_steps": 40, "jit": "False"})
-    assert (options.schedule.num_burnin_steps, options.schedule.num_adaptation_steps) == (40, 30)
+    assert (options.schedule.num_burnin_steps, options.schedule.num_adaptation_steps) == (40, 29)
     assert options.run.jit is False
     assert parse_sample({"label": 0, "kernel": "hmc", "num_burnin_steps": 0}).schedule.num_adaptation_steps == 0

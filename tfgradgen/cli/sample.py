@@ -27,6 +27,7 @@ from tfgradgen.rejection import sample_exact
 from tfgradgen.sampling import initial_points, sample_chains
 
 DECODE_BATCH = 64
+NUM_CHECKED = 4  # start points whose gradient is looked at before the first step
 SHEET_COLUMNS = 8
 SHEET_NAME = "sheet.png"
 
@@ -94,11 +95,12 @@ def draw(posterior: ClassPosterior, options: SampleOptions, progress_fn: Progres
         }
     else:
         init_z, prior_class_prob, looked_at = initial_points(posterior, run)
-        check_likelihood(posterior.likelihood_log_prob, init_z[:1])
+        checked = init_z[:NUM_CHECKED]
+        check_likelihood(posterior.likelihood_log_prob, checked)
         draws, cost = sample_chains(
             posterior, options.kernel, options.kernel_config, options.schedule, run, init_z, progress_fn
         )
-        cost = Cost(cost.num_gradients + 1, looked_at)
+        cost = Cost(cost.num_gradients + len(checked), looked_at)
         facts = {"prior_draws": looked_at}
     return draws, {**facts, "cost": cost, "prior_class_prob": prior_class_prob, "seconds": time.monotonic() - start}
 
