@@ -26,12 +26,12 @@ def test_generator_from_callable_and_from_signature_agree(tmp_path: Path) -> Non
     z = tf.constant([[0.1, -0.2, 0.3, 0.4]])
     for kind in (False, True):
         generator = load_generator(toy.save(tmp_path / str(kind), pixels, [None, 4], signature=kind))
-        assert (generator.latent_dim, generator.image_shape, generator.assumed) == (4, (2, 2, 1), ("image_range",))
+        assert (generator.latent_dim, generator.image_shape, generator.assumed) == (4, (2, 2, 1), ("image_range", "prior"))
         np.testing.assert_allclose(generator(z), pixels(z))
 
 
 def test_image_range_is_mapped_to_minus_one_to_one(tmp_path: Path) -> None:
-    folder = toy.save(tmp_path / "g", pixels, [None, 4], {"image_range": [0, 1], "latent_dim": 4})
+    folder = toy.save(tmp_path / "g", pixels, [None, 4], {"image_range": [0, 1], "latent_dim": 4, "prior": "normal"})
     z = tf.constant([[0.0, 0.25, 0.5, 1.0]])
     np.testing.assert_allclose(load_generator(folder)(z)[0, :, :, 0], [[-1, -0.5], [0, 1]])
     np.testing.assert_allclose(load_generator(folder, image_range=(0, 2))(z)[0, 1, 1, 0], 0.0)
@@ -160,3 +160,11 @@ def test_resizing_is_bilinear_and_differentiable() -> None:
         total = tf.reduce_sum(resize(image, 3, 4))
     np.testing.assert_allclose(tf.reduce_sum(tape.gradient(total, image)), 2 * 3 * 3 * 4, rtol=1e-5)
     np.testing.assert_allclose(interpolation_matrix(9, 4).sum(1), 1, rtol=1e-6)
+
+
+def test_names_of_foreign_models_resolve_exactly() -> None:
+    labels = (Label("king penguin"), Label("T-shirt/top"), Label("monarch, monarch butterfly"), Label("7"), Label("0"))
+    for index, label in enumerate(labels):
+        assert resolve_labels(labels, label.name) == [index]
+    assert resolve_labels(labels, 7) == [3]
+    assert resolve_labels(labels, 1) == [1]

@@ -9,7 +9,7 @@ from tfgradgen.cli.output import check_target, new_folder
 
 
 def write_run(folder: Path, text: str) -> None:
-    with new_folder(folder) as beside:
+    with new_folder(folder, overwrite=True) as beside:
         (beside / "run.json").write_text(text)
 
 
@@ -61,3 +61,14 @@ def test_targets_that_are_refused(tmp_path: Path) -> None:
     check_target(run, True)
     check_target(tmp_path / "new" / "deep", False)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "foreign", "run"]
+
+
+def test_a_folder_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
+    def race() -> None:
+        with new_folder(tmp_path / "run"):
+            write_run(tmp_path / "run", "first")
+
+    with pytest.raises(UserError, match="which exists"):
+        race()
+    assert (tmp_path / "run" / "run.json").read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]

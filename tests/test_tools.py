@@ -44,7 +44,7 @@ def test_networks_export_load_and_agree(tmp_path: Path) -> None:
     assert image.shape == (4, 64, 64, 3)
     assert float(tf.reduce_max(tf.abs(image))) <= 1
     logits = classifier(image)
-    export.export(generator, (67,), tmp_path / "g", {"latent_dim": 67, "image_range": [-1, 1]})
+    export.export(generator, (67,), tmp_path / "g", {"latent_dim": 67, "image_range": [-1, 1], "prior": "normal"})
     export.export(classifier, (64, 64, 3), tmp_path / "c", {"labels": ["a", "b", "c"]})
     loaded = load_generator(tmp_path / "g")
     np.testing.assert_allclose(loaded(z), image, atol=1e-5)

@@ -19,6 +19,8 @@ def check_likelihood(likelihood_log_prob_fn: Callable[[tf.Tensor], tf.Tensor], z
     gradient = tape.gradient(likelihood, z)
     if not np.isfinite(likelihood).any():
         raise fail("p(class)", "a finite log-likelihood at the start points", "none", "check the models and their ranges")
+    if gradient is not None and not np.isfinite(gradient).any():
+        raise fail("models", "a finite gradient of log p(class | g(z)) by z", "none", "check the models and their ranges")
     if gradient is None or not np.any(np.nan_to_num(np.asarray(gradient), nan=0.0)):
         raise fail(
             "models",
@@ -26,5 +28,3 @@ def check_likelihood(likelihood_log_prob_fn: Callable[[tf.Tensor], tf.Tensor], z
             "none",
             "the generator or classifier cuts it (a cast, a rounding, an argmax); use --kernel=rejection",
         )
-    if not np.isfinite(gradient).any():
-        raise fail("models", "a finite gradient of log p(class | g(z)) by z", "none", "check the models and their ranges")

@@ -32,13 +32,14 @@ def _compiled(networks: tuple[GeneratorLike, ClassifierLike], temperature: float
 
 def sample_exact(
     posterior: ClassPosterior, num_results: int, run: RunConfig, progress_fn: ProgressFn | None = None
-) -> tuple[Draws, Cost, float]:
+) -> tuple[Draws, Cost, float, float]:
     """Independent exact draws from `posterior` (von Neumann 1951), num_results x run.num_chains of them.
 
     It costs about 1 / p(class) forward passes a draw, p(class) being its mean under the prior.
 
     Returns:
-      The draws (every one accepted, no step size), what they cost, and the mean p(class | g(z)) under the prior.
+      The draws (every one accepted, no step size), what they cost, the mean p(class | g(z)) under the prior, and
+      the accepted share of the prior draws.
 
     Raises:
       UserError: nothing was accepted in `MAX_FRUITLESS_DRAWS` draws.
@@ -71,4 +72,4 @@ def sample_exact(
         np.concatenate(parts)[:wanted].reshape(*shape, *parts[0].shape[1:]) for parts in zip(*accepted, strict=True)
     )
     draws = Draws(z, prob, target, np.ones(shape, bool), np.full(shape, np.nan, np.float32))
-    return draws, Cost(0, num_drawn), float(sum_prob / num_drawn)
+    return draws, Cost(0, num_drawn), float(sum_prob / num_drawn), num_accepted / num_drawn

@@ -183,7 +183,8 @@ def publish(data, features, work, names, out):
     distance, floor = (kid(x * scale, real * scale) for x in (pooled_features(frozen, images), other))
     logits = load_classifier("saved_models/classifier")
     probs = np.concatenate([keras.ops.softmax(logits(images[i : i + 100])) for i in range(0, len(images), 100)])
-    mass = ", ".join(f"{name} {value:.3f}" for name, value in zip(names, probs.mean(0), strict=True))
+    shown = [label.name for label in logits.labels]
+    mass = ", ".join(f"{name} {value:.3f}" for name, value in zip(shown, probs.mean(0), strict=True))
     with (work / "log.csv").open() as file:
         seen = min(csv.DictReader(file), key=lambda row: float(row["kid"]))["images"]
     write_card(

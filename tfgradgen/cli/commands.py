@@ -1,5 +1,6 @@
 """What Fire shows and calls. Every flag is checked before anything runs: Fire itself rejects a mistyped one only after."""
 
+import inspect
 import os
 import sys
 from typing import Any
@@ -11,6 +12,8 @@ from tfgradgen.cli.options import FLAGS, check_flags, default_model, parse_path,
 from tfgradgen.cli.quiet import start_tensorflow
 
 
+# Fire would evaluate a path: 2026_07_20 would become a number, run#2 would lose its end.
+@fire.decorators.SetParseFns(out=str, generator=str, classifier=str)
 def sample(label: Any = None, kernel: Any = "mala", *extra: Any, **flags: Any) -> None:
     """Draws pictures of a class and writes grid.png, samples.npz and run.json into a folder.
 
@@ -48,6 +51,7 @@ def sample(label: Any = None, kernel: Any = "mala", *extra: Any, **flags: Any) -
     run_sample(options)
 
 
+@fire.decorators.SetParseFns(classifier=str)
 def labels(*extra: Any, **flags: Any) -> None:
     """Lists the classes of a classifier: index, WordNet id, name.
 
@@ -102,13 +106,15 @@ def main(argv: list[str] | None = None) -> None:
     argv = list(sys.argv[1:] if argv is None else argv)
     os.environ.setdefault("PAGER", "cat")
     try:
-        if argv and not argv[0].startswith("-"):
+        wants_help = any(word in ("-h", "--help") for word in argv)
+        if argv and not (wants_help and argv[0].startswith("-")):
             check_choice("command", argv[0], COMMANDS)
-        if "-" in argv:
-            raise fail("arguments", "flags such as --seed=1", "a lone -", "leave it out")
-        if any(word in ("-h", "--help") for word in argv):
-            argv = [word for word in argv if word not in ("-h", "--help", "--")][:1]
-            argv += ["--", "--help"]
+        if wants_help and argv[0] in COMMANDS:
+            print(inspect.getdoc(COMMANDS[argv[0]]))  # Fire would fold the table of flags into one paragraph
+            return
+        for word in ("-", "--"):
+            if word in argv:
+                raise fail("arguments", "flags such as --seed=1", f"a lone {word}", "leave it out")
         fire.Fire(COMMANDS, command=argv, name="python -m tfgradgen")
     except UserError as error:
         print(f"tfgradgen: {error}", file=sys.stderr)

@@ -65,9 +65,12 @@ def check_flags(flags: dict[str, Any], known: tuple[str, ...]) -> None:
 
 
 def parse_path(flag: str, value: Any) -> Path:
-    if not isinstance(value, str | int | float) or isinstance(value, bool) or value == "":
+    if not isinstance(value, str | int | float) or isinstance(value, bool) or value in ("", "True"):
         raise fail(flag, "a path", repr(value), f"give --{flag}=PATH")
-    return Path(str(value)).expanduser()
+    try:
+        return Path(str(value)).expanduser()
+    except RuntimeError:
+        raise fail(flag, "a path", repr(value), "there is no such user's home; write the path out") from None
 
 
 def parse_bool(flag: str, value: Any) -> bool:

@@ -37,7 +37,7 @@ def check_target(folder: Path, overwrite: bool) -> None:
 
 
 @contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
+def new_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
     """Gives a folder beside `folder` to write into, and renames it into place at the end; an earlier one is replaced.
 
     After an error the earlier one stands as it was and nothing new is left.
@@ -51,6 +51,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     try:
         beside.chmod(0o777 & ~_umask())  # mkdtemp makes it private
         yield beside
+        check_target(folder, overwrite)  # again: another run may have taken the place meanwhile
         if folder.exists():
             aside = beside.with_name(beside.name + ".old")
             folder.rename(aside)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 from tqdm import tqdm
 
 from tfgradgen.checks import fail
@@ -18,9 +19,10 @@ from tfgradgen.cli.output import check_target, new_folder
 from tfgradgen.cli.report import run_record, summary
 from tfgradgen.contracts import Cost, Draws, Progress, ProgressFn
 from tfgradgen.images import make_grid, save_png, to_uint8
-from tfgradgen.models.classifier import load_classifier
+from tfgradgen.models.classifier import Classifier, load_classifier
 from tfgradgen.models.generator import Generator, load_generator
 from tfgradgen.models.labels import resolve_labels
+from tfgradgen.models.saved_model import try_call
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.preflight import check_likelihood
 from tfgradgen.rejection import sample_exact
@@ -35,6 +37,7 @@ SHEET_NAME = "sheet.png"
 def run_sample(options: SampleOptions) -> None:
     """Samples every wanted label into a folder of its own; several labels also share a sheet, one row a label."""
     generator, classifier = load_generator(options.generator), load_classifier(options.classifier)
+    check_pair(generator, classifier)
     indices = resolve_labels(classifier.labels, options.label)
     folders = choose_folders(options, [classifier.labels[k].name for k in indices], len(classifier.labels))
     for folder in folders:
@@ -50,7 +53,7 @@ def run_sample(options: SampleOptions) -> None:
             draws, facts = draw(posterior, options, progress_fn)
         record = run_record(options, generator, classifier, index, draws, facts)
         images = decode(generator, draws.z[-1])
-        with new_folder(folder) as beside:
+        with new_folder(folder, options.overwrite) as beside:
             write_run(beside, record, draws, images)
         print(summary(record, folder), flush=True)
         rows.append((name, images, draws.class_prob[-1]))
@@ -59,9 +62,17 @@ def run_sample(options: SampleOptions) -> None:
         print(f"sheet    {sheet_path}: one row a label", flush=True)
 
 
+def check_pair(generator: Generator, classifier: Classifier) -> None:
+    """Runs the two together once: each may be sound and still not take the other's pictures."""
+    example = tf.zeros([2, generator.latent_dim])
+    try_call(lambda z: classifier(generator(z)), example, 2, f"{generator.path} into {classifier.path}")
+
+
 def choose_folders(options: SampleOptions, names: list[str], num_classes: int) -> list[Path]:
     """One folder a label: --out itself for one label, a folder in it for each of several."""
     names = [re.sub(r"[^\w-]+", "_", name) for name in names]  # a foreign model's labels may hold commas and slashes
+    if len({*names, ""}) <= len(names):
+        names = [f"{name}_{k}" for k, name in enumerate(names)]
     together = "all" if len(names) == num_classes else "+".join(names[:3]) + ("+more" if len(names) > 3 else "")
     chosen = "-".join([names[0] if len(names) == 1 else together, options.kernel, str(options.run.seed)])
     base = options.out or Path("out") / chosen
@@ -88,11 +99,8 @@ def draw(posterior: ClassPosterior, options: SampleOptions, progress_fn: Progres
     """Runs the wanted method; returns its draws and what it measured on the way."""
     start, run = time.monotonic(), options.run
     if options.kernel_config is None:
-        draws, cost, prior_class_prob = sample_exact(posterior, options.schedule.num_results, run, progress_fn)
-        facts: dict[str, Any] = {
-            "prior_draws": cost.num_forward,
-            "accept_rate": draws.z[..., 0].size / cost.num_forward,
-        }
+        draws, cost, prior_class_prob, accept_rate = sample_exact(posterior, options.schedule.num_results, run, progress_fn)
+        facts: dict[str, Any] = {"prior_draws": cost.num_forward, "accept_rate": accept_rate}
     else:
         init_z, prior_class_prob, looked_at = initial_points(posterior, run)
         checked = init_z[:NUM_CHECKED]

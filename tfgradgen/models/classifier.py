@@ -42,7 +42,7 @@ class Classifier:
         low, high = self.image_range
         x = resize(image, *self.image_size)
         x = x if (low, high) == (-1.0, 1.0) else (x + 1.0) * ((high - low) / 2.0) + low
-        scores = tf.cast(self.fn(x), tf.float32)
+        scores = tf.ensure_shape(tf.cast(self.fn(x), tf.float32), [None, self.num_classes])
         if self.output == "logits":
             return scores
         # Smallest normal float32: a probability of exactly 0 would give an infinite log and no gradient.
