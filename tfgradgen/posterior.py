@@ -51,10 +51,6 @@ class ClassPosterior:
         """The joint with the label pinned, TFP's own object; at temperature 1 its unnormalized_log_prob is this one's."""
         return self.joint.experimental_pin(label=self.label)
 
-    def with_label(self, label: Any) -> "ClassPosterior":
-        """The posterior of another class over the same networks."""
-        return ClassPosterior(self.generator, self.classifier, label, self.temperature)
-
     def class_logits(self, z: tf.Tensor) -> tf.Tensor:
         """Logits [..., num_classes] of the picture of each `z [..., latent_dim]`."""
         z = self._check_z(z)

@@ -48,10 +48,11 @@ def sample_exact(
     seed = fold_in(as_seed(run.seed), REJECTION_STREAM)
     wanted = num_results * run.num_chains
     accepted: list[list[np.ndarray]] = []
-    num_accepted, num_drawn, sum_prob = 0, 0, 0.0
+    num_accepted, num_drawn, sum_prob, sum_accepted_prob = 0, 0, 0.0, 0.0
     while num_accepted < wanted:
         z, prob, target, mask = (t.numpy() for t in propose_fn(posterior.label, fold_in(seed, num_drawn // BATCH_SIZE)))
         accepted.append([z[mask], prob[mask], target[mask]])
+        sum_accepted_prob += float(prob[mask].sum())
         num_accepted, num_drawn, sum_prob = (
             num_accepted + int(mask.sum()),
             num_drawn + BATCH_SIZE,
@@ -65,7 +66,7 @@ def sample_exact(
                 "use --kernel=hmc or a higher --temperature",
             )
         if progress_fn:
-            mean = float(np.mean(np.concatenate([part[1] for part in accepted]))) if num_accepted else float("nan")
+            mean = sum_accepted_prob / num_accepted if num_accepted else float("nan")
             progress_fn(Progress(min(num_accepted, wanted), wanted, num_accepted / num_drawn, float("nan"), mean))
     shape = (num_results, run.num_chains)
     z, prob, target = (
