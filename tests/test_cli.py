@@ -1,6 +1,7 @@
 """The command line as a person meets it: help, errors in one line, files on disk."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -79,6 +80,16 @@ def test_several_labels_share_a_sheet_and_an_earlier_run_is_kept(
     assert Path("runs/alp/samples.npz").read_bytes() == before
     main(["sample", "--label=all", "--out=runs", "--seed=1", "--overwrite", *toy_flags, *FAST])
     assert Path("runs/alp/samples.npz").read_bytes() != before
+
+
+def test_all_is_every_class_but_the_background(toy_pair: tuple[Path, Path], toy_flags: list[str], tmp_path: Path) -> None:
+    classifier = tmp_path / "with_background"
+    shutil.copytree(toy_pair[1], classifier)
+    card = json.loads((classifier / "model.json").read_text())
+    card["labels"][1]["background"] = True
+    (classifier / "model.json").write_text(json.dumps(card))
+    main(["sample", "--label=all", toy_flags[0], f"--classifier={classifier}", *FAST])
+    assert sorted(path.name for path in Path("out/all-mala-0").iterdir()) == ["alp", "goldfish", "sheet.png"]
 
 
 def test_two_processes_give_the_same_bytes(toy_pair: tuple[Path, Path], tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from tfgradgen.checks import UserError
 from tfgradgen.models.classifier import load_classifier
 from tfgradgen.models.generator import load_generator
 from tfgradgen.models.labels import resolve_labels
-from tfgradgen.models.metadata import Label, fingerprint
+from tfgradgen.models.metadata import Label, fingerprint, parse_labels
 from tfgradgen.models.resize import interpolation_matrix, resize
 
 
@@ -168,3 +168,10 @@ def test_names_of_foreign_models_resolve_exactly() -> None:
         assert resolve_labels(labels, label.name) == [index]
     assert resolve_labels(labels, 7) == [3]
     assert resolve_labels(labels, 1) == [1]
+
+
+def test_all_leaves_out_the_background() -> None:
+    labels = parse_labels(["alp", {"name": "other", "background": True}, {"name": "pizza", "wnid": "n1"}], "here")
+    assert labels == (Label("alp"), Label("other", background=True), Label("pizza", "n1"))
+    assert resolve_labels(labels, "all") == [0, 2]
+    assert resolve_labels(labels, "other") == [1], "it can be asked for by name"

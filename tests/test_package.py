@@ -7,6 +7,8 @@ import sys
 import zipfile
 from pathlib import Path
 
+from tfgradgen.cli.options import SHIPPED_MODELS
+
 
 def test_a_wheel_carries_its_models_and_runs_in_an_empty_folder(root: Path, tmp_path: Path) -> None:
     pip = [sys.executable, "-m", "pip"]
@@ -21,7 +23,7 @@ def test_a_wheel_carries_its_models_and_runs_in_an_empty_folder(root: Path, tmp_
     subprocess.run([*pip, "wheel", *offline, "--wheel-dir", str(tmp_path), str(source)], check=True, capture_output=True)
     (wheel,) = tmp_path.glob("tfgradgen-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    for model in ("generator", "classifier"):
+    for model in SHIPPED_MODELS:
         for file in ("saved_model.pb", "model.json", "MODEL.md", "variables/variables.index"):
             assert f"tfgradgen/saved_models/{model}/{file}" in names
     assert not [name for name in names if name.startswith(("tests", "tools"))]
@@ -36,5 +38,6 @@ def test_a_wheel_carries_its_models_and_runs_in_an_empty_folder(root: Path, tmp_
         cwd=empty,
         env={**os.environ, "PYTHONPATH": str(site)},
     ).stdout
-    assert f"generator: {site / 'tfgradgen' / 'saved_models' / 'generator'}" in shown
+    for model in SHIPPED_MODELS:
+        assert f"{model}: {site / 'tfgradgen' / 'saved_models' / model}" in shown
     assert not list(empty.iterdir())

@@ -1,9 +1,10 @@
-"""Makes the README's pictures from runs of the command, and prints the figures of its table:
+"""Makes the README's pictures from runs of the command, and prints the figures of its tables:
 
     for k in mala hmc rejection; do python -m tfgradgen sample --label=goldfish --kernel=$k; done
-    python tools/make_pictures.py --runs=out --data=FOLDER [--label=goldfish]
+    python -m tfgradgen sample --label=all --kernel=mala
+    python tools/make_pictures.py --runs=out --data=PHOTOGRAPHS [--label=goldfish]
 
-FOLDER holds `val/<label>/*.JPEG`, held-out photographs to compare with.
+PHOTOGRAPHS is a folder or .tar that holds `val/<label>/*.JPEG`, held-out photographs to compare with.
 """
 
 import json
@@ -17,19 +18,18 @@ from PIL import Image
 
 PANELS = (("rejection", "exact draws"), ("mala", "mala"), ("hmc", "hmc"))
 NUM_TILES = 16
+SHEET_TILES = (4, 8)  # photographs and samples in one row of the sheet
 
 
-def main(runs, data, label="goldfish", out="tools/pictures"):
-    """Writes <label>.png, the grid of the mala run, and comparison.png, five panels side by side, into `out`."""
-    from tfgradgen import load_classifier, load_generator
-    from tfgradgen.backend import as_seed
-    from tfgradgen.cli.options import default_model
-    from tfgradgen.images import make_grid, save_png, to_uint8
-    from tfgradgen.posterior import ClassPosterior
+def side_by_side(grids):
+    strip = Image.new("RGB", (sum(grid.width for grid in grids), max(grid.height for grid in grids)), "white")
+    for k, grid in enumerate(grids):
+        strip.paste(grid, (sum(g.width for g in grids[:k]), 0))
+    return strip
 
-    posterior = ClassPosterior(load_generator(default_model("generator")), load_classifier(default_model("classifier")), 0)
-    prior = to_uint8(posterior.generator(posterior.sample_prior(NUM_TILES, as_seed(0))))
-    held_out, _ = photographs.load(data, "val", [label])
+
+def comparison(runs, label, prior, held_out, make_grid):
+    """Five panels of one label; prints a row of figures for each kernel."""
     panels = [(prior, "prior draws")]
     print("| kernel | mean p(class) | acceptance (target) | effective draws | gradients a chain |\n|---|---|---|---|---|")
     for kernel, title in PANELS:
@@ -45,14 +45,48 @@ def main(runs, data, label="goldfish", out="tools/pictures"):
             f"| {stat['ess']:.0f} | {gradients or '-'} |"
         )
     panels.append((held_out, "photographs, held out"))
-    grids = [make_grid(images[:NUM_TILES], title=title, tile_size=64) for images, title in panels]
-    width = sum(grid.width for grid in grids)
-    strip = Image.new("RGB", (width, grids[0].height), "white")
-    for k, grid in enumerate(grids):
-        strip.paste(grid, (sum(g.width for g in grids[:k]), 0))
+    return side_by_side([make_grid(images[:NUM_TILES], title=title, tile_size=64) for images, title in panels])
+
+
+def sheet(folder, names, data, judge, make_grid):
+    """One row a class: photographs, then samples with their p(class); prints how often the judge agrees."""
+    tiles, captions, shown, right = [], [], [], {}
+    num_photographs, num_samples = SHEET_TILES
+    for index, name in enumerate(names):
+        with np.load(folder / name / "samples.npz") as samples:
+            image, prob = samples["image"], samples["class_prob"][-1]
+        shown.append(photographs.load(data, "val", [name])[0][:num_photographs])
+        tiles.append(image[:num_samples])
+        captions += [f"{p:.2f}" for p in prob[:num_samples]]
+        right[name] = float(np.mean(photographs.in_batches(judge, image).argmax(1) == index))
+    print(f"\njudge's accuracy on {folder.name}: {np.mean(list(right.values())):.3f} over all classes")
+    print(", ".join(f"{name} {value:.2f}" for name, value in right.items()))
+    names_below = [name if k == 0 else " " for name in names for k in range(num_photographs)]
+    return side_by_side(
+        [
+            make_grid(np.concatenate(shown), names_below, num_photographs, 64, "photographs, held out"),
+            make_grid(np.concatenate(tiles), captions, num_samples, 64, "mala, with p(class)"),
+        ]
+    )
+
+
+def main(runs, data, label="goldfish", out="tools/pictures"):
+    """Writes <label>.png, the grid of the mala run, comparison.png, five panels, and sheet.png, all classes, into `out`."""
+    from tfgradgen import load_classifier, load_generator
+    from tfgradgen.backend import as_seed
+    from tfgradgen.cli.options import default_model
+    from tfgradgen.images import make_grid, save_png, to_uint8
+    from tfgradgen.posterior import ClassPosterior
+
+    classifier, judge = (load_classifier(default_model(name)) for name in ("classifier", "judge"))
+    posterior = ClassPosterior(load_generator(default_model("generator")), classifier, 0)
+    prior = to_uint8(posterior.generator(posterior.sample_prior(NUM_TILES, as_seed(0))))
+    held_out, _ = photographs.load(data, "val", [label])
+    names = [entry.name for entry in classifier.labels if not entry.background]
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    save_png(folder / "comparison.png", strip)
+    save_png(folder / "comparison.png", comparison(runs, label, prior, held_out, make_grid))
+    save_png(folder / "sheet.png", sheet(Path(runs) / "all-mala-0", names, data, judge, make_grid))
     (folder / f"{label}.png").write_bytes((Path(runs) / f"{label}-mala-0" / "grid.png").read_bytes())
 
 

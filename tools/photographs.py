@@ -1,5 +1,10 @@
-"""Labelled photographs from a folder `train/<name>/*`, `val/<name>/*`, and differentiable augmentation."""
+"""Labelled photographs from `train/<name>/*`, `val/<name>/*` in a folder or a .tar, and differentiable augmentation."""
 
+import atexit
+import functools
+import json
+import tarfile
+import tempfile
 from pathlib import Path
 
 import keras
@@ -8,10 +13,35 @@ from keras import ops
 from PIL import Image
 
 SIZE = 64
+# Photographs of other things come without a held-out part; the last five of each class are kept from every training.
+TRAINING, HELD_OUT = slice(None, -5), slice(-5, None)
+ENDINGS = (".jpeg", ".jpg", ".png")
 
 
-def class_names(folder, split="train"):
-    return sorted(p.name for p in (Path(folder) / split).iterdir() if p.is_dir())
+@functools.cache
+def as_folder(data):
+    """The folder that holds train/: `data` itself, or what is in the .tar `data`, unpacked for as long as the process runs."""
+    folder = Path(data)
+    if folder.is_file():
+        unpacked = tempfile.TemporaryDirectory(prefix="photographs-")
+        atexit.register(unpacked.cleanup)
+        with tarfile.open(folder) as archive:
+            archive.extractall(unpacked.name, filter="data")
+        folder = next((path.parent for path in Path(unpacked.name).rglob("train")), Path(unpacked.name))
+    if not (folder / "train").is_dir():
+        raise SystemExit(f"{data}: expected a folder or .tar with train/<name>/*.JPEG, got none; give labelled photographs.")
+    return folder
+
+
+def class_names(data, labels=()):
+    """The classes of `data`, in the order of `labels` (entries with a name) where there are any."""
+    names = sorted(path.name for path in (as_folder(data) / "train").iterdir() if path.is_dir())
+    return [entry["name"] for entry in labels if entry["name"] in names] or names
+
+
+def read_labels(path):
+    """The entries {name, wnid, synset} of a labels.json, or [] where none is given."""
+    return json.loads(Path(path).read_text()) if path else []
 
 
 def as_names(value):
@@ -19,15 +49,19 @@ def as_names(value):
     return [value] if isinstance(value, str) else list(value or ())
 
 
-def load(folder, split, names):
-    """Returns (`image` uint8 [N, 64, 64, 3], `label` int32 [N]) of the classes `names`, resized where they need it."""
+def load(data, split, names, files=slice(None)):
+    """Returns (`image` uint8 [N, 64, 64, 3], `label` int32 [N]) of the classes `names`, resized where they need it.
+
+    `files` takes a part of each class's files, in the order of their names.
+    """
     images, labels = [], []
     for index, name in enumerate(names):
-        files = sorted(p for p in (Path(folder) / split / name).iterdir() if p.suffix.lower() in (".jpeg", ".jpg", ".png"))
-        if not files:
-            raise SystemExit(f"{folder}/{split}/{name}: expected JPEG or PNG files, found none; give labelled folders.")
-        for file in files:
-            with Image.open(file) as photograph:
+        folder = as_folder(data) / split / name
+        paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in ENDINGS)
+        if not paths:
+            raise SystemExit(f"{data}: expected JPEG or PNG files in {split}/{name}/, found none; give labelled photographs.")
+        for path in paths[files]:
+            with Image.open(path) as photograph:
                 rgb = photograph.convert("RGB")
                 images.append(
                     np.asarray(rgb if rgb.size == (SIZE, SIZE) else rgb.resize((SIZE, SIZE), Image.Resampling.LANCZOS))
@@ -39,6 +73,11 @@ def load(folder, split, names):
 def to_range(image):
     """uint8 -> float32 in [-1, 1]."""
     return ops.cast(image, "float32") / 127.5 - 1.0
+
+
+def in_batches(fn, image, size=100):
+    """`fn` on uint8 images [N, ...], shown in [-1, 1] `size` at a time, as one float32 array."""
+    return np.concatenate([np.asarray(fn(to_range(image[i : i + size]))) for i in range(0, len(image), size)])
 
 
 def uniform(seed, shape):

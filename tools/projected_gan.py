@@ -10,7 +10,14 @@ import numpy as np
 from keras import ops
 from photographs import crop_matrix, cut_out, jitter_colour, resample, to_range, uniform
 
-FEATURE_SIZE = 88  # pixels that the feature network sees
+# Of the heads on the four feature maps: channels of the fixed random projection, and (size, stride, filters) of each layer.
+HEADS = (
+    (32, ((3, 2, 48), (3, 2, 64))),
+    (64, ((3, 2, 64), (3, 2, 64))),
+    (96, ((3, 2, 96), (3, 1, 96))),
+    (128, ((3, 1, 96),)),
+)
+NUDGE = 0.3  # length in z of the step along which smoothness is measured
 
 
 class SpectralKernel(keras.layers.Layer):
@@ -95,18 +102,18 @@ def swap_class(z, label, num_classes):
 class ProjectedGan(keras.Model):
     """`fit` on `(image uint8 [B, 64, 64, 3], label int32 [B])`, rows i and i + B / 2 of one class.
 
-    `progress_fn()` gives the fraction of training done, in [0, 1], by which the diversity weight is annealed.
+    The weight of diversity is annealed over `total_steps`; `smoothness` weighs the evenness of the generator in z.
     """
 
-    def __init__(self, generator, features, num_classes, batch_size, total_steps, seed=23, **kwargs):
+    def __init__(self, generator, features, num_classes, batch_size, total_steps, smoothness=0.0, seed=23, **kwargs):
         super().__init__(**kwargs)
-        self.generator, self.features = generator, features
+        self.generator, self.features, self.smoothness = generator, features, smoothness
         layer = dict(num_classes=num_classes, dtype=generator.dtype_policy)
         self.heads = [
-            Head(96, 32, [(3, 2, 48), (3, 2, 64)], seed=0, **layer),
-            Head(256, 64, [(3, 2, 64), (3, 2, 64)], seed=1, **layer),
-            Head(512, 96, [(3, 2, 96), (3, 1, 96)], seed=2, **layer),
-            Head(512, 128, [(3, 1, 96)], seed=3, **layer),
+            *(
+                Head(channels, projected, layers, seed=k, **layer)
+                for k, (channels, (projected, layers)) in enumerate(zip(features.channels, HEADS, strict=True))
+            ),
             Head(6, None, [(4, 2, 32), (4, 2, 64), (4, 2, 128)], gain=8.0, **layer),
         ]
         self.num_classes, self.batch_size, self.total_steps = num_classes, batch_size, total_steps
@@ -114,6 +121,7 @@ class ProjectedGan(keras.Model):
         weight = dict(shape=(), trainable=False, autocast=False)
         self.step_count = self.add_weight(name="step_count", initializer="zeros", **weight)
         self.feature_scales = [self.add_weight(name=f"feature_scale_{i}", initializer="ones", **weight) for i in range(4)]
+        self.mean_change = self.add_weight(name="mean_change", initializer="zeros", **weight)
         self.real_distances = [self.add_weight(name=f"distance_{i}", initializer="zeros", **weight) for i in range(3)]
         names = ("d_loss", "g_loss", "d_real", "d_fake", "spread")
         self.trackers = {name: keras.metrics.Mean(name=name) for name in names}
@@ -125,12 +133,13 @@ class ProjectedGan(keras.Model):
 
     def set_feature_scales(self, images):
         """Brings each feature map to unit mean square on `images` (uint8), so that the heads start alike."""
-        resized = keras.ops.image.resize(to_range(images), (FEATURE_SIZE, FEATURE_SIZE))
+        size = self.features.image_size
+        resized = keras.ops.image.resize(to_range(images), (size, size))
         for scale, tap in zip(self.feature_scales, self.features(resized), strict=True):
             scale.assign(1.0 / ops.sqrt(ops.mean(ops.square(ops.cast(tap, "float32")))))
 
     def augment(self, image, batch_size):
-        """Two views, at 64 and at FEATURE_SIZE pixels, of one augmentation; a pair shares its draw."""
+        """Two views, at 64 pixels and at what the features see, of one augmentation; a pair shares its draw."""
         u = uniform(self.seed_generator, (batch_size // 2, 10))
         u = ops.concatenate([u, u])
         x = jitter_colour(image, u[:, 4:7], brightness=0.3, saturation=0.3, contrast=0.2)
@@ -140,7 +149,7 @@ class ProjectedGan(keras.Model):
         rows, columns = (u[:, 1:2] - 0.5) * 0.3, (u[:, 2:3] - 0.5) * 0.3
         return [
             resample(x, crop_matrix(64, size, zoom, rows), crop_matrix(64, size, zoom, columns, flip))
-            for size in (64, FEATURE_SIZE)
+            for size in (64, self.features.image_size)
         ]
 
     def inputs_of_heads(self, views):
@@ -149,6 +158,24 @@ class ProjectedGan(keras.Model):
         # The high-pass part is amplified: without it woven artefacts go unpunished.
         high = pixels - ops.average_pool(pixels, 3, 1, padding="same")
         return [*taps, ops.concatenate([1.5 * pixels, 6.0 * high], axis=-1)]
+
+    def fakes(self, z, training):
+        """The generator's images of `z`, and how unevenly they change along a small step in z.
+
+        The latter is the mean squared deviation of |g(z + step) - g(z)| from its running mean, relative to that mean: the
+        path-length regularization of StyleGAN2 (Karras et al. 2020) with a finite difference, on a quarter of the batch.
+        """
+        if not self.smoothness:
+            return self.generator(z, training=training), 0.0
+        quarter = self.batch_size // 4
+        step = ops.normalize(keras.random.normal((quarter, z.shape[1]), seed=self.seed_generator), axis=-1)
+        # One pass, so that batch normalization sees both ends alike.
+        image = self.generator(ops.concatenate([z, z[:quarter] + NUDGE * step]), training=training)
+        image, near = image[: self.batch_size], image[self.batch_size :]
+        change = ops.sqrt(ops.sum(ops.square(near - image[:quarter]), axis=(1, 2, 3)) + 1e-6)
+        rate = ops.where(self.step_count < 20, 1.0, 0.02)
+        self.mean_change.assign(self.mean_change + rate * (ops.stop_gradient(ops.mean(change)) - self.mean_change))
+        return image, ops.mean(ops.square(change / self.mean_change - 1.0))
 
     @staticmethod
     def pair_distances(inputs):
@@ -166,7 +193,7 @@ class ProjectedGan(keras.Model):
         batch_size = self.batch_size
         image, label = ops.reshape(data[0], (batch_size, 64, 64, 3)), ops.reshape(data[1], (batch_size,))
         z = keras.random.normal((batch_size, self.generator.latent_dim), seed=self.seed_generator)
-        fake = self.generator(swap_class(z, label, self.num_classes), training=training)
+        fake, unevenness = self.fakes(swap_class(z, label, self.num_classes), training)
         on_real = [ops.stop_gradient(x) for x in self.inputs_of_heads(self.augment(to_range(image), batch_size))]
         on_fake = self.inputs_of_heads(self.augment(fake, batch_size))
         weights = [head.weights_now(training) for head in self.heads]
@@ -191,6 +218,7 @@ class ProjectedGan(keras.Model):
         shortfall = sum(ops.mean(ops.relu(1 - s)) for s in spread) / len(spread)
         progress = ops.minimum(self.step_count / (0.6 * self.total_steps), 1.0)
         g_loss = g_loss + 2.0 * ops.power(0.05, progress) * shortfall  # 2, annealed to 0.1
+        g_loss = g_loss + self.smoothness * unevenness
         self.step_count.assign(self.step_count + 1)
         mean = lambda xs: sum(ops.mean(x) for x in xs) / len(xs)  # noqa: E731
         return dict(

@@ -1,11 +1,12 @@
 """Trains the generator of saved_models/generator and exports it, resuming where an earlier run stopped:
 
-    python tools/train_generator.py --data=FOLDER --features=squeezenet10.npz --work=DIR [--classes=a,b] [--emphasis=a]
+    python tools/train_generator.py --data=FOLDER --features=FEATURES --work=DIR [--classes=a,b] [--emphasis=a]
 
-FOLDER holds `train/<name>/*.JPEG` and `val/<name>/*.JPEG`. DIR keeps the checkpoint, the log, sample sheets, and the weights
-with the lowest KID so far, which are the ones that are exported. `--emphasis` shows photographs of a class twice as often.
-`KERAS_BACKEND=jax` trains without TensorFlow; run again with `--images=0` where it is, to export. The card also wants
-saved_models/classifier, to measure how much of the prior shows each class.
+FOLDER, or a .tar, holds `train/<name>/*.JPEG` and `val/<name>/*.JPEG`. FEATURES are the frozen ones that the discriminator
+sees: SqueezeNet as an .npz, or `final.weights.h5` of a classifier trained by train_classifier.py. DIR keeps the checkpoint, the
+log, sample sheets, and the weights with the lowest KID so far, which are the ones that are exported. `--emphasis` shows
+photographs of a class twice as often. `--smoothness` weighs a term that asks for even changes of the image along z.
+`KERAS_BACKEND=jax` trains without TensorFlow; run again with `--images=0` where it is, to export.
 """
 
 import csv
@@ -15,8 +16,9 @@ import fire
 import keras
 import numpy as np
 import photographs
-from networks import Generator, SqueezeNetFeatures
-from projected_gan import FEATURE_SIZE, ProjectedGan, swap_class
+from features import load_features
+from generator_network import CLASS_SHARPNESS, Generator
+from projected_gan import ProjectedGan, swap_class
 from quality import kid, save_sheet
 
 IMAGES_PER_EPOCH = 16_000
@@ -49,7 +51,7 @@ def pooled_features(features, images, batch_size=100):
     """Spatial mean of the last feature map, [N, 512] float32."""
     pooled = []
     for i in range(0, len(images), batch_size):
-        resized = keras.ops.image.resize(images[i : i + batch_size], (FEATURE_SIZE, FEATURE_SIZE))
+        resized = keras.ops.image.resize(images[i : i + batch_size], (features.image_size, features.image_size))
         pooled.append(np.asarray(keras.ops.mean(keras.ops.cast(features(resized)[-1], "float32"), axis=(1, 2))))
     return np.concatenate(pooled)
 
@@ -101,14 +103,22 @@ class Watch(keras.callbacks.Callback):
         print(f"{seen} images: KID {distance:.4f}, best {self.best:.4f}", flush=True)
 
 
-def train(data, features, work, names, images, batch_size, emphasis, precision, seed):
+def train(data, features, work, names, images, batch_size, emphasis, smoothness, precision, seed):
     keras.utils.set_random_seed(seed)
     train_images, train_labels = photographs.load(data, "train", names)
     held_out, _ = photographs.load(data, "val", names)
-    frozen = SqueezeNetFeatures(features, dtype="bfloat16" if "bfloat16" in precision else "float32")
+    frozen = load_features(features, dtype="bfloat16" if "bfloat16" in precision else "float32")
     generator = Generator(len(names), dtype=precision)
     generator(np.zeros((2, generator.latent_dim), "float32"))
-    gan = ProjectedGan(generator, frozen, len(names), batch_size, total_steps=images // batch_size, seed=seed + 23)
+    gan = ProjectedGan(
+        generator,
+        frozen,
+        len(names),
+        batch_size,
+        total_steps=images // batch_size,
+        smoothness=smoothness,
+        seed=seed + 23,
+    )
     gan.set_feature_scales(train_images[:: max(1, len(train_images) // 128)])
     weights = np.array([2.0 if name in emphasis else 1.0 for name in names])
     rate = keras.optimizers.schedules.PolynomialDecay(2.5e-4, images // batch_size, end_learning_rate=5e-5)
@@ -133,85 +143,57 @@ def main(
     features,
     work,
     classes=None,
+    labels=None,
     emphasis=(),
     images=512_000,
     batch_size=32,
+    smoothness=0.0,
     precision="mixed_bfloat16",
     seed=0,
     out="saved_models/generator",
 ):
     """Trains for `images` fakes in all (a multiple of 16,000), then exports the best weights to `out`."""
-    names = photographs.as_names(classes) or photographs.class_names(data)
+    names = photographs.as_names(classes) or photographs.class_names(data, photographs.read_labels(labels))
     work = Path(work)
     work.mkdir(parents=True, exist_ok=True)
     if images:
-        train(data, features, work, names, images, batch_size, photographs.as_names(emphasis), precision, seed)
+        train(data, features, work, names, images, batch_size, photographs.as_names(emphasis), smoothness, precision, seed)
     if keras.backend.backend() != "tensorflow":
         print(f"trained; best weights in {work}/best.weights.h5; export them where TensorFlow is, with --images=0")
         return
-    publish(data, features, work, names, out)
+    publish(work, names, Path(features).name, out)
 
 
-def publish(data, features, work, names, out):
-    """Exports the best weights in float32, with freshly measured statistics, figures and card."""
-    from export import export, mega_flop, megabytes, write_card
-
-    from tfgradgen.models.classifier import load_classifier
+def publish(work, names, features, out):
+    """Exports the best weights in float32, with freshly measured statistics; check_models.py completes the card."""
+    from export import export, write_card
 
     generator = Generator(len(names))
     generator(np.zeros((2, generator.latent_dim), "float32"))
     generator.load_weights(work / "best.weights.h5")
     calibrate(generator, seed=2, num_batches=64)
-    folder = export(
-        generator,
-        (generator.latent_dim,),
-        out,
-        {
-            "latent_dim": generator.latent_dim,
-            "prior": "normal",
-            "image_range": [-1, 1],
-            "image_shape": [64, 64, 3],
-        },
-    )
-    rng = np.random.default_rng(11)  # other draws than those that chose the checkpoint
-    z = rng.standard_normal((5 * NUM_DRAWS, generator.latent_dim), "float32")
-    images = np.concatenate([np.asarray(generator(z[i : i + 100])) for i in range(0, len(z), 100)])
-    frozen = SqueezeNetFeatures(features)
-    held_out, train_ = (np.asarray(photographs.to_range(photographs.load(data, split, names)[0])) for split in ("val", "train"))
-    real, other = pooled_features(frozen, held_out), pooled_features(frozen, train_)
-    scale = 1 / np.sqrt(np.mean(real**2))
-    distance, floor = (kid(x * scale, real * scale) for x in (pooled_features(frozen, images), other))
-    logits = load_classifier("saved_models/classifier")
-    probs = np.concatenate([keras.ops.softmax(logits(images[i : i + 100])) for i in range(0, len(images), 100)])
-    shown = [label.name for label in logits.labels]
-    mass = ", ".join(f"{name} {value:.3f}" for name, value in zip(shown, probs.mean(0), strict=True))
+    metadata = {"latent_dim": generator.latent_dim, "prior": "normal", "image_range": [-1, 1], "image_shape": [64, 64, 3]}
+    export(generator, generator, (generator.latent_dim,), out, metadata)
     with (work / "log.csv").open() as file:
-        seen = min(csv.DictReader(file), key=lambda row: float(row["kid"]))["images"]
+        best = min(csv.DictReader(file), key=lambda row: float(row["kid"]))
+    interface = {
+        "signature": f"callable, and `serving_default`: `input` float32 [B, {generator.latent_dim}] (z) -> image float32 "
+        "[B, 64, 64, 3]",
+        "range": "[-1, 1], RGB",
+        "prior": "z ~ Normal(0, I)",
+        "classes it was trained on": ", ".join(names),
+    }
     write_card(
-        folder,
+        out,
         "Generator",
-        {
-            "signature": f"callable, and `serving_default`: `z` float32 [B, {generator.latent_dim}] -> image float32 "
-            "[B, 64, 64, 3]",
-            "range": "[-1, 1], RGB",
-            "prior": "z ~ Normal(0, I)",
-            "classes it was trained on": ", ".join(names),
-            "cost": f"{mega_flop(generator, (generator.latent_dim,)):.0f} MFLOP a picture (a multiply-add counts as two), "
-            f"{generator.count_params() / 1e6:.2f} M parameters, {megabytes(folder):.1f} MB",
-        },
-        {
-            f"KID of {len(images)} prior draws to {len(held_out)} held-out photographs": f"{distance:.4f}",
-            "KID of the training photographs to the same": f"{floor:.4f}",
-            f"mean p(class) over {len(images)} prior draws, by saved_models/classifier": mass,
-        },
-        f"""A Projected GAN in Keras 3 (`tools/networks.py`, `tools/projected_gan.py`), trained by
-`python tools/train_generator.py` on the 500 photographs of each class. The checkpoint with the lowest KID of its EMA
-weights is shipped: that after {int(seen):,} images. The first {len(names)} coordinates of z choose the class by
-softmax(6 z_c) over learnt embeddings, inside; from outside the generator is unconditional.""",
-        """KID is the unbiased squared MMD with the cubic kernel, on the spatial means of SqueezeNet's fire9 at 88 pixels,
-scaled to unit mean square. The discriminator saw the same features, so it compares checkpoints of this recipe, not
-this generator with others.""",
+        interface,
+        f"""A Projected GAN in Keras 3 (`tools/generator_network.py`, `tools/projected_gan.py`), trained by
+`python tools/train_generator.py` on the 500 photographs of each class, with {features} as frozen features. The checkpoint
+with the lowest KID of its EMA weights (1,200 draws, in the training features) is shipped: that after
+{int(best["images"]):,} images. The first {len(names)} coordinates of z choose the class by softmax({CLASS_SHARPNESS:.0f} z_c)
+over learnt embeddings, inside; from outside the generator is unconditional.""",
     )
+    print(f"exported to {out}; tools/check_models.py --only=generator --write measures the figures of its card")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Any
 import fire
 
 from tfgradgen.checks import UserError, check_choice, fail
-from tfgradgen.cli.options import FLAGS, check_flags, default_model, parse_path, parse_sample
+from tfgradgen.cli.options import FLAGS, SHIPPED_MODELS, check_flags, default_model, parse_path, parse_sample
 from tfgradgen.cli.quiet import start_tensorflow
 
 
@@ -84,7 +84,7 @@ def models(*extra: Any, **flags: Any) -> None:
     check_flags(flags, ())
     from tfgradgen.models.metadata import fingerprint, read_metadata
 
-    for name in ("generator", "classifier"):
+    for name in SHIPPED_MODELS:
         folder = default_model(name)
         print(f"{name}: {folder}")
         for key, value in read_metadata(folder).items():

@@ -15,6 +15,9 @@ RUN_FLAGS = tuple(field.name for field in fields(RunConfig))
 PATH_FLAGS = ("generator", "classifier", "out")
 FLAGS = ("label", "kernel", *KERNEL_FLAGS, *SCHEDULE_FLAGS, *RUN_FLAGS, *PATH_FLAGS, "overwrite")
 
+# The last two take no part in sampling: they measure what was drawn.
+SHIPPED_MODELS = ("generator", "classifier", "judge", "discriminator")
+
 # Rejection has neither steps to tune nor draws to discard.
 REJECTION = "rejection"
 REJECTION_FLAGS = ("num_results",)

@@ -39,7 +39,9 @@ def run_sample(options: SampleOptions) -> None:
     generator, classifier = load_generator(options.generator), load_classifier(options.classifier)
     check_pair(generator, classifier)
     indices = resolve_labels(classifier.labels, options.label)
-    folders = choose_folders(options, [classifier.labels[k].name for k in indices], len(classifier.labels))
+    folders = choose_folders(
+        options, [classifier.labels[k].name for k in indices], len(resolve_labels(classifier.labels, "all"))
+    )
     for folder in folders:
         check_target(folder, options.overwrite)
     sheet_path = folders[0].parent / SHEET_NAME if len(folders) > 1 else None

@@ -8,9 +8,12 @@ from tfgradgen.models.metadata import Label
 
 
 def resolve_labels(labels: Sequence[Label], wanted: Any) -> list[int]:
-    """Returns the indices that `wanted` names: a name, WordNet id or index, a list of them, or 'all'; no index twice."""
+    """Returns the indices that `wanted` names: a name, WordNet id or index, a list of them, or 'all'; no index twice.
+
+    'all' leaves out background classes, which can be named all the same.
+    """
     if isinstance(wanted, str) and wanted.strip().lower() == "all":
-        return list(range(len(labels)))
+        return [k for k, label in enumerate(labels) if not label.background]
     if isinstance(wanted, str) and _named(labels, wanted) is None:  # a name may hold commas itself
         wanted = [part for part in wanted.split(",") if part.strip()]
     items = list(wanted) if isinstance(wanted, list | tuple) else [wanted]

@@ -13,11 +13,15 @@ FILE_NAME = "model.json"
 
 @dataclass(frozen=True)
 class Label:
-    """One class: its name, and where known its WordNet id and the words of its synset."""
+    """One class: its name, and where known its WordNet id and the words of its synset.
+
+    background: it stands for what is none of the other classes; `all` leaves it out.
+    """
 
     name: str
     wnid: str = ""
     synset: str = ""
+    background: bool = False
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:
@@ -40,14 +44,18 @@ def read_metadata(folder: Path) -> dict[str, Any]:
 
 
 def parse_labels(content: Any, where: str) -> tuple[Label, ...]:
-    """Turns a JSON list of names, or of objects with `name` and optionally `wnid` and `synset`, into labels."""
+    """Turns a JSON list of names, or of objects with `name` and optionally the other fields of `Label`, into labels."""
     try:
         labels = tuple(
-            Label(entry) if isinstance(entry, str) else Label(entry["name"], entry.get("wnid", ""), entry.get("synset", ""))
+            Label(entry)
+            if isinstance(entry, str)
+            else Label(entry["name"], entry.get("wnid", ""), entry.get("synset", ""), bool(entry.get("background", False)))
             for entry in content
         )
     except (TypeError, KeyError, AttributeError):
-        raise fail(where, "a list of class names or of {name, wnid, synset}", repr(content)[:60], "mend it") from None
+        raise fail(
+            where, "a list of class names or of {name, wnid, synset, background}", repr(content)[:60], "mend it"
+        ) from None
     if len({label.name for label in labels}) < len(labels):
         raise fail(where, "distinct class names", "a name that occurs twice", "make the names distinct")
     return labels

@@ -1,0 +1,132 @@
+"""The measures behind the cards of saved_models/, and the tool that holds the cards to them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests import toy
+from tests.tooling import tool
+
+
+def test_a_card_is_completed_and_keeps_what_was_tried(tmp_path: Path) -> None:
+    export, check = tool("export"), tool("check_models")
+    figure = tool("figures").Figure
+    export.write_card(tmp_path, "Judge", {"range": "[-1, 1]"}, "By hand.")
+    measured = {"top-1": figure("0.883"), "by class": figure("a 0.90, b 1.00"), "sha256": figure("`12ab`")}
+    export.write_measured(tmp_path, {what: row.text for what, row in measured.items()}, "Remarks.")
+    assert check.differences(export.read_measured(tmp_path), measured) == []
+    off = {"top-1": figure("0.870"), "by class": figure("a 0.90, b 0.91"), "sha256": figure("`12ac`"), "new": figure("1")}
+    lines = check.differences(export.read_measured(tmp_path), off)
+    assert [line.split(":")[0] for line in lines] == list(off)
+    assert check.differences({"gone": "1"}, {}) == ["gone: stands in the card, is not measured"]
+    with (tmp_path / "MODEL.md").open("a") as card:
+        card.write("\n## What was tried\n\nMuch.\n")
+    export.write_card(tmp_path, "Judge", {"range": "[0, 1]"}, "Again.")
+    text = (tmp_path / "MODEL.md").read_text()
+    assert text.endswith("## What was tried\n\nMuch.\n")
+    assert "[0, 1]" in text
+    assert "By hand" not in text
+
+
+def test_check_models_fails_without_photographs(root: Path) -> None:
+    command = [sys.executable, "tools/check_models.py", "--data=nowhere.tar"]
+    run = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert run.returncode == 1
+    assert run.stderr.strip() == "check_models: expected photographs at nowhere.tar, got nothing; give --data and --others."
+
+
+def test_kid_is_the_squared_distance_of_kernel_means() -> None:
+    kid = tool("quality").kid
+    rng = np.random.default_rng(0)
+    same = [kid(rng.standard_normal((200, 8)), rng.standard_normal((200, 8))) for _ in range(30)]
+    assert abs(np.mean(same)) < 4 * np.std(same) / np.sqrt(30), "unbiased: zero on average for equal laws"
+    apart = kid(rng.standard_normal((200, 8)) + 1, rng.standard_normal((200, 8)))
+    assert apart > 10 * np.std(same)
+
+
+def test_calibration_error_of_known_confidences() -> None:
+    probs = np.array([[0.8, 0.2]] * 10)
+    ece = tool("quality").expected_calibration_error
+    assert ece(probs, np.array([0] * 8 + [1] * 2)) == pytest.approx(0.0)
+    assert ece(probs, np.array([0] * 5 + [1] * 5)) == pytest.approx(0.3)
+
+
+def test_the_fitted_temperature_recovers_a_scaling() -> None:
+    fit = tool("calibration").fit
+    rng = np.random.default_rng(0)
+    logits = rng.standard_normal((20_000, 4)) * 2
+    labels = (logits + rng.gumbel(size=logits.shape)).argmax(1)  # Gumbel noise draws from softmax(logits)
+    assert fit(logits * 3, labels)[0] == pytest.approx(3, rel=0.05)
+    # "Other" rows count as one class's; here they are as many, so the shift that was made is found.
+    shifted = np.concatenate([logits[:, :3], logits[:, 3:] - 1.5], 1)
+    temperature, bias = fit(shifted, labels, has_other=True)
+    assert temperature == pytest.approx(1, abs=0.1)
+    assert bias == pytest.approx(1.5, abs=0.25)
+
+
+def test_cross_fitting_uses_the_other_half() -> None:
+    """Labels of noise: fitted on itself a small half would look informed, fitted on the other it does not."""
+    calibration = tool("calibration")
+    rng = np.random.default_rng(1)
+    logits, labels = rng.standard_normal((400, 3)), rng.integers(0, 3, 400)
+    refitted = calibration.cross_fitted(logits, labels)
+    assert calibration.log_loss(refitted, labels) == pytest.approx(np.log(3), abs=0.05)
+    ratio = logits / refitted
+    assert np.allclose(ratio[::2], ratio[0, 0])
+    assert np.allclose(ratio[1::2], ratio[1, 0])
+
+
+def test_frechet_distance_of_gaussians_in_closed_form() -> None:
+    fid = tool("quality").fid
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((50_000, 3))
+    y = rng.standard_normal((50_000, 3)) * [1, 2, 3] + [1, 0, 0]
+    assert fid(x, y) == pytest.approx(1 + (1 - 2) ** 2 + (1 - 3) ** 2, rel=0.03)
+    turn = np.linalg.qr(rng.standard_normal((3, 3)))[0]
+    assert fid(x @ turn, y @ turn) == pytest.approx(fid(x, y), rel=1e-6), "no basis is special"
+    assert fid(x, x) == pytest.approx(0, abs=1e-8)
+
+
+def test_density_and_coverage_tell_missing_modes_from_outliers() -> None:
+    measure = tool("quality").density_and_coverage
+    rng = np.random.default_rng(0)
+    draw = lambda n: rng.standard_normal((n, 4))  # noqa: E731
+    density, coverage = measure(draw(1000), draw(1000))
+    assert density == pytest.approx(1, abs=0.15)
+    assert coverage > 0.9  # 1 - 2^-5 in expectation, with 5 neighbours
+    two_modes = np.concatenate([draw(500), draw(500) + 20])
+    assert measure(draw(1000), two_modes)[1] == pytest.approx(0.5, abs=0.05)
+    outliers = np.concatenate([draw(500), draw(500) + 20])
+    assert measure(outliers, draw(1000))[0] == pytest.approx(0.5, abs=0.1)
+
+
+def test_reliability_counts_every_row_once() -> None:
+    probs = np.array([[0.85, 0.15]] * 6 + [[0.55, 0.45]] * 4)
+    rows = tool("quality").reliability(probs, np.array([0] * 5 + [1] + [0, 1, 0, 1]))
+    np.testing.assert_allclose(rows, [(0.55, 0.5, 4), (0.85, 5 / 6, 6)])
+
+
+def test_spectral_norm_of_a_linear_generator() -> None:
+    matrix = np.random.default_rng(0).standard_normal((5, 48)).astype("float32")
+    norms = tool("smoothness").spectral_norms(lambda z: tf.reshape(z @ matrix, [-1, 4, 4, 3]), np.ones((2, 5)))
+    np.testing.assert_allclose(norms, np.linalg.svd(matrix, compute_uv=False)[0], rtol=1e-4)
+
+
+@pytest.mark.parametrize("kernel", ["mala", "hmc"])
+def test_reach_is_1_on_a_slope_and_the_prior_share_on_a_plateau(kernel: str) -> None:
+    reach = tool("reach").reach
+
+    class Plateau(toy.ToyClassifier):
+        """p(class 1) is 0.99 where the first pixel is above 4, else 0.01 with no slope at all."""
+
+        def __call__(self, image: tf.Tensor) -> tf.Tensor:
+            above = tf.stop_gradient(tf.cast(image[:, 0, 0, 0] > 4, tf.float32))
+            return tf.stack([tf.zeros_like(above), 9.2 * above - 4.6], -1)
+
+    generator = toy.ToyGenerator()
+    assert reach((generator, toy.ToyClassifier()), 1, kernel) == 1.0
+    assert reach((generator, Plateau()), 1, kernel) < 0.2

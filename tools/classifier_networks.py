@@ -1,0 +1,109 @@
+"""The two networks that name what a picture shows, in Keras 3: one guides the chains, the other judges what they drew."""
+
+import keras
+from keras import ops
+
+
+class ImageClassifier(keras.Model):
+    """`image [B, 64, 64, 3]` in [-1, 1] -> logits [B, num_classes + num_others].
+
+    The last `num_others` outputs are what is none of the classes; `opinion` adds them up into one class "other".
+    `temperature` divides the logits and `other_bias` is added to the joint one; both are fitted after training.
+    Subclasses give `make_stages() -> [stage, ...]`, each a function (x, training) -> x.
+    """
+
+    def __init__(self, num_classes, num_others=0, dropout=0.2, dtype="float32", **kwargs):
+        super().__init__(dtype=dtype, **kwargs)
+        self.num_classes, self.num_others = num_classes, num_others
+        self.layer = dict(dtype=dtype)
+        self.tracked = []  # Keras tracks layers in attributes, not in nested tuples
+        self.stages = self.make_stages()
+        self.dropout = keras.layers.Dropout(dropout, seed=1, **self.layer)
+        self.head = keras.layers.Dense(
+            num_classes + num_others, dtype="float32", kernel_initializer=keras.initializers.RandomNormal(stddev=0.02)
+        )
+        fitted = dict(shape=(), trainable=False, autocast=False)
+        self.temperature = self.add_weight(initializer="ones", name="temperature", **fitted)
+        self.other_bias = self.add_weight(initializer="zeros", name="other_bias", **fitted)
+
+    def conv(self, filters, size, strides=1):
+        """A convolution with batch normalization, as a function (x, training) -> x."""
+        layer = keras.layers.Conv2D(
+            filters, size, strides, padding="same", use_bias=False, kernel_initializer="he_normal", **self.layer
+        )
+        norm = keras.layers.BatchNormalization(momentum=0.97, **self.layer)
+        self.tracked += [layer, norm]
+        return lambda x, training: norm(layer(x), training=training)
+
+    def taps(self, image, training=False):
+        """The feature map after each stage, the finest first."""
+        maps, x = [], image
+        for stage in self.stages:
+            x = stage(x, training)
+            maps.append(x)
+        return maps
+
+    def features(self, image, training=False):
+        """Spatial mean of the last feature map, [B, num_features] float32."""
+        return ops.cast(ops.mean(self.taps(image, training)[-1], axis=(1, 2)), "float32")
+
+    def call(self, image, training=False):
+        return self.head(self.dropout(self.features(image, training), training=training))
+
+    def opinion(self, image):
+        """Calibrated logits: [B, num_classes], and one more for "other" where the network was trained with it."""
+        return self.calibrated(self(image))
+
+    def calibrated(self, logits):
+        if not self.num_others:
+            return logits / self.temperature
+        other = ops.logsumexp(logits[:, self.num_classes :], axis=1, keepdims=True) + self.other_bias
+        return ops.concatenate([logits[:, : self.num_classes], other], axis=1) / self.temperature
+
+
+class ResidualClassifier(ImageClassifier):
+    """Guides the chains: a small residual network without pooling but that of its shortcuts; smooth (SiLU) throughout."""
+
+    CHANNELS = (32, 64, 128, 256)  # at 32, 16, 8, 4 pixels
+
+    def make_stages(self):
+        return [self._stage(i, width) for i, width in enumerate(self.CHANNELS)]
+
+    def _stage(self, i, width):
+        stem = None if i else self.conv(width, 5, 2)
+        convs = [self.conv(width, 3, 2 if i and not j else 1) for j in range(2 if i < 3 else 1)]
+        pool, match = keras.layers.AveragePooling2D(2, **self.layer), self.conv(width, 1) if i else None
+
+        def run(x, training):
+            if stem:
+                x = ops.silu(stem(x, training))
+            y = x
+            for j, conv in enumerate(convs):
+                y = conv(ops.silu(y) if j else y, training)
+            return ops.silu((match(pool(x), training) if match else x) + y)
+
+        return run
+
+
+class PlainClassifier(ImageClassifier):
+    """Judges: plain convolutions, ReLU and max-pooling (Simonyan and Zisserman 2014), nothing shared with the other."""
+
+    CHANNELS = (40, 80, 160, 240)  # at 32, 16, 8, 4 pixels
+
+    def make_stages(self):
+        return [self._stage(i, width) for i, width in enumerate(self.CHANNELS)]
+
+    def _stage(self, i, width):
+        stem = None if i else self.conv(width, 3, 2)
+        convs = [self.conv(width, 3) for _ in range(2 if 0 < i < 3 else 1)]
+
+        def run(x, training):
+            x = ops.relu(stem(x, training)) if stem else ops.max_pool(x, 2)
+            for conv in convs:
+                x = ops.relu(conv(x, training))
+            return x
+
+        return run
+
+
+NETWORKS = {"classifier": ResidualClassifier, "judge": PlainClassifier, "discriminator": PlainClassifier}

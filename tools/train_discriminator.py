@@ -1,0 +1,60 @@
+"""Trains the discriminator of saved_models/discriminator, p(natural | picture), resuming where an earlier run stopped:
+
+    python tools/train_discriminator.py --data=PHOTOGRAPHS --others=PHOTOGRAPHS --work=DIR [--generator=saved_models/generator]
+
+It learns to tell photographs, of the classes and of other things, from prior draws of the generator. PHOTOGRAPHS as in
+train_classifier.py. Needs TensorFlow, for the generator's draws.
+"""
+
+import sys
+from pathlib import Path
+
+import fire
+import numpy as np
+import photographs
+from calibration import fit
+from train_classifier import publish, train, trained
+
+LABELS = ({"name": "generated"}, {"name": "natural"})
+TRAINING_SEED, CALIBRATION_SEED = 21, 22  # of the draws
+
+
+def beside(draws, images):
+    """Draws and photographs as one labelled set."""
+    return np.concatenate([draws, images]), np.repeat([0, 1], [len(draws), len(images)])
+
+
+def main(data, others, work, generator="saved_models/generator", epochs=8, precision="mixed_bfloat16", out=None):
+    """Trains for `epochs` of 20,000 views in all, calibrates on held-out photographs and draws, and exports to `out`."""
+    from evidence import draws
+
+    from tfgradgen.models.generator import load_generator
+
+    work = Path(work)
+    work.mkdir(parents=True, exist_ok=True)
+    names, other_names = (photographs.class_names(folder) for folder in (data, others))
+    load = lambda split, part: np.concatenate(  # noqa: E731
+        [photographs.load(data, split, names)[0], photographs.load(others, "train", other_names, part)[0]]
+    )
+    network = load_generator(generator)
+    natural = load("val", photographs.HELD_OUT)
+    held_out = beside(draws(network, len(natural), CALIBRATION_SEED), natural)
+    if epochs:
+        natural = load("train", photographs.TRAINING)
+        train(
+            [beside(draws(network, len(natural), TRAINING_SEED), natural)],
+            held_out,
+            work,
+            epochs,
+            "discriminator",
+            0,
+            precision,
+        )
+    model = trained("discriminator", work, len(LABELS))
+    model.temperature.assign(fit(photographs.in_batches(model.opinion, held_out[0]), held_out[1])[0])
+    publish(model, list(LABELS), work, "discriminator", out)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    fire.Fire(main)
