@@ -58,7 +58,7 @@ def test_sample_writes_grid_samples_and_record(kernel: str, toy_flags: list[str]
     assert (record["arguments"]["jit"], record["arguments"]["num_chains"]) == ("auto", 3)
     assert len(record["generator"]["sha256"]) == 64
     assert {"tensorflow", "tensorflow_probability", "python", "numpy", "tfgradgen"} == set(record["versions"])
-    gradients, forward = (3 * (1 + 8 * (5 if kernel == "hmc" else 1)) + 3, 3 * 64)
+    gradients, forward = (3 * (1 + 8 * (3 if kernel == "hmc" else 1)) + 3, 3 * 64)
     assert record["num_gradients"] == (gradients if kernel != "rejection" else 0)
     assert record["num_forward"] == forward or kernel == "rejection"
     with Image.open(folder / "grid.png") as grid:

@@ -80,7 +80,7 @@ def test_evenness_sees_a_cliff() -> None:
     """A generator that is linear in z changes evenly; one with a cliff does not."""
     gan_module = tool("projected_gan")
     features = SimpleNamespace(channels=(4, 4, 4, 4), image_size=64)
-    z = tf.random.stateless_normal([32, 5], [0, 1])
+    z = tf.random.stateless_normal([256, 5], [0, 1])
     values = {}
     for name, steepness in (("linear", 0.0), ("cliff", 20.0)):
 
@@ -89,7 +89,7 @@ def test_evenness_sees_a_cliff() -> None:
             return first[:, None, None, None] + tf.reshape(z, [-1, 5, 1, 1]) * tf.ones([1, 1, 5, 3])
 
         generate.dtype_policy = tool("keras").DTypePolicy("float32")  # type: ignore[attr-defined]
-        gan = gan_module.ProjectedGan(generate, features, 2, 32, 10, smoothness=1.0)
+        gan = gan_module.ProjectedGan(generate, features, 2, 256, 10, smoothness=1.0)
         values[name] = float(gan.fakes(z, training=True)[1])
     assert values["cliff"] > 4 * values["linear"]
 

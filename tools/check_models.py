@@ -59,13 +59,13 @@ def main(
     for photographs in (data, others):
         if not Path(photographs).exists():
             raise SystemExit(f"check_models: expected photographs at {photographs}, got nothing; give --data and --others.")
+    from tfgradgen.cli.quiet import start_tensorflow
+
+    start_tensorflow()
     import figures
     from evidence import Evidence
     from export import read_measured, write_measured
 
-    from tfgradgen.cli.quiet import start_tensorflow
-
-    start_tensorflow()
     folder = ROOT / "saved_models"
     evidence = Evidence(folder, data, others)
     say = lambda text: print(text, flush=True)  # noqa: E731
@@ -73,7 +73,7 @@ def main(
         "classifier": lambda: figures.classifier_figures(evidence, "classifier") | figures.guidance_figures(evidence),
         "judge": lambda: figures.classifier_figures(evidence, "judge"),
         "discriminator": lambda: figures.discriminator_figures(evidence),
-        "generator": lambda: figures.generator_figures(evidence, say),
+        "generator": lambda: figures.generator_figures(evidence, say) | figures.reach_figures(evidence, say),
     }
     off = []
     for name in [only] if isinstance(only, str) else only:

@@ -9,7 +9,7 @@ class ImageClassifier(keras.Model):
 
     The last `num_others` outputs are what is none of the classes; `opinion` adds them up into one class "other".
     `temperature` divides the logits and `other_bias` is added to the joint one; both are fitted after training.
-    Subclasses give `make_stages() -> [stage, ...]`, each a function (x, training) -> x.
+    Subclasses give `CHANNELS`, one a stage, and `make_stage(index, channels)`, a function (x, training) -> x.
     """
 
     def __init__(self, num_classes, num_others=0, dropout=0.2, dtype="float32", **kwargs):
@@ -17,7 +17,7 @@ class ImageClassifier(keras.Model):
         self.num_classes, self.num_others = num_classes, num_others
         self.layer = dict(dtype=dtype)
         self.tracked = []  # Keras tracks layers in attributes, not in nested tuples
-        self.stages = self.make_stages()
+        self.stages = [self.make_stage(index, width) for index, width in enumerate(self.CHANNELS)]
         self.dropout = keras.layers.Dropout(dropout, seed=1, **self.layer)
         self.head = keras.layers.Dense(
             num_classes + num_others, dtype="float32", kernel_initializer=keras.initializers.RandomNormal(stddev=0.02)
@@ -66,10 +66,7 @@ class ResidualClassifier(ImageClassifier):
 
     CHANNELS = (32, 64, 128, 256)  # at 32, 16, 8, 4 pixels
 
-    def make_stages(self):
-        return [self._stage(i, width) for i, width in enumerate(self.CHANNELS)]
-
-    def _stage(self, i, width):
+    def make_stage(self, i, width):
         stem = None if i else self.conv(width, 5, 2)
         convs = [self.conv(width, 3, 2 if i and not j else 1) for j in range(2 if i < 3 else 1)]
         pool, match = keras.layers.AveragePooling2D(2, **self.layer), self.conv(width, 1) if i else None
@@ -90,10 +87,7 @@ class PlainClassifier(ImageClassifier):
 
     CHANNELS = (40, 80, 160, 240)  # at 32, 16, 8, 4 pixels
 
-    def make_stages(self):
-        return [self._stage(i, width) for i, width in enumerate(self.CHANNELS)]
-
-    def _stage(self, i, width):
+    def make_stage(self, i, width):
         stem = None if i else self.conv(width, 3, 2)
         convs = [self.conv(width, 3) for _ in range(2 if 0 < i < 3 else 1)]
 

@@ -1,5 +1,8 @@
 """Every figure of the cards in saved_models/: functions of `Evidence` that give {what: Figure}."""
 
+import functools
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import NamedTuple
 
 import numpy as np
@@ -13,8 +16,9 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from tfgradgen.backend import as_seed
 from tfgradgen.kernels import KERNELS
+from tfgradgen.models.classifier import load_classifier
+from tfgradgen.models.generator import load_generator
 
-KERNELS_TRIED = tuple(KERNELS)
 NUM_SMOOTHNESS = 300  # prior draws behind the spectral norms
 
 
@@ -123,7 +127,7 @@ def generator_figures(evidence, progress=print):
             f"FID of the draws to {num} training photographs, {name}'s features": Figure(f"{fid(prior, train):.2f}", 0.5),
         }
         progress(f"generator: distances in {name}'s features")
-    half = slice(0, 5000)
+    half = slice(0, 5000)  # in the judge's features, the last above
     density, coverage = density_and_coverage(prior[half], train[np.random.default_rng(0).permutation(num)[half]])
     rows["density and coverage of 5000 draws, judge's features, 5 neighbours"] = Figure(f"{density:.2f}, {coverage:.2f}", 0.02)
     probs = evidence.probs("classifier", "prior")
@@ -135,16 +139,41 @@ def generator_figures(evidence, progress=print):
     rows[f"spectral norm of d image / d z at {NUM_SMOOTHNESS} prior draws: median, 99th percentile"] = Figure(
         f"{np.median(norms):.0f}, {np.quantile(norms, 0.99):.0f}", 10.0
     )
-    for kernel in KERNELS_TRIED:
-        shares = []
-        for c, name in enumerate(names):
-            shares.append(reach((generator, evidence.classifier("classifier")), c, kernel))
-            progress(f"generator: reach of {kernel} for {name}: {shares[-1]:.2f}")
-        # Chains are chaotic: a rounding error makes other chains of the same law.
-        rows[f"reach of {kernel}: share of 64 prior starts whose p(class) passes 0.5 within 300 gradients"] = Figure(
-            by_class(names, shares), 0.12
-        )
     return rows
+
+
+def reach_figures(evidence, progress=print):
+    """Of every kernel and class, in two processes with one thread each: small operations leave a second thread idle."""
+    names = evidence.names
+    jobs = [(kernel, c) for kernel in KERNELS for c in range(len(names))]
+    shares = {}
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn"), initializer=one_thread) as pool:
+        waiting = {pool.submit(reach_of, evidence.folder, kernel, c): (kernel, c) for kernel, c in jobs}
+        for future in as_completed(waiting):
+            kernel, c = waiting[future]
+            shares[kernel, c] = future.result()
+            progress(f"generator: reach of {kernel} for {names[c]}: {shares[kernel, c]:.2f} ({len(shares)} of {len(jobs)})")
+    # Chains are chaotic: a rounding error makes other chains of the same law.
+    return {
+        f"reach of {kernel}: share of 64 prior starts whose p(class) passes 0.5 within 300 gradients": Figure(
+            by_class(names, [shares[kernel, c] for c in range(len(names))]), 0.15
+        )
+        for kernel in KERNELS
+    }
+
+
+def one_thread():
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+
+
+@functools.lru_cache(maxsize=1)
+def _networks(folder):
+    return load_generator(folder / "generator"), load_classifier(folder / "classifier")
+
+
+def reach_of(folder, kernel, c):
+    return reach(_networks(folder), c, kernel)
 
 
 def discriminator_figures(evidence):

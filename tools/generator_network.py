@@ -8,7 +8,9 @@ import numpy as np
 from keras import ops
 
 LATENT_CONTENT_DIM = 64  # coordinates of z that are free; the others, one a class, choose the class
-CLASS_SHARPNESS = 5.0  # softmax(5 z_c): small enough that a chain can cross between classes
+# softmax(sharpness * z_c) chooses the class. Blunter after training: fewer pictures are of one class alone, but a chain finds
+# a slope to cross between classes by.
+TRAINING_SHARPNESS, SHIPPED_SHARPNESS = 5.0, 4.5
 
 
 class ConditionalBatchNorm(keras.layers.Layer):
@@ -88,15 +90,15 @@ def double(x):
 class Generator(keras.Model):
     """`z [B, num_classes + 64] -> image [B, 64, 64, 3]` in [-1, 1]; z ~ Normal(0, I).
 
-    The first `num_classes` coordinates choose the class by softmax(5 z_c) over learnt embeddings; the rest is content.
+    The first `num_classes` coordinates choose the class by softmax(sharpness z_c) over learnt embeddings; the rest is content.
     Stages double 4x4 to 64x64; RGB skips at 16 and 32 pixels carry the coarse colours.
     """
 
     STAGES = (160, 88, 48, 20)  # channels at 8, 16, 32, 64 pixels
 
-    def __init__(self, num_classes, dtype="float32", **kwargs):
+    def __init__(self, num_classes, sharpness=TRAINING_SHARPNESS, dtype="float32", **kwargs):
         super().__init__(dtype=dtype, **kwargs)
-        self.num_classes = num_classes
+        self.num_classes, self.sharpness = num_classes, sharpness
         self.latent_dim = num_classes + LATENT_CONTENT_DIM
         layer = dict(dtype=dtype)
         self.embedding = keras.layers.Dense(
@@ -120,7 +122,7 @@ class Generator(keras.Model):
     def call(self, z, training=False):
         act = lambda v: ops.leaky_relu(v, 0.2)  # noqa: E731
         z = ops.cast(z, "float32")
-        weights = ops.softmax(CLASS_SHARPNESS * z[:, : self.num_classes])
+        weights = ops.softmax(self.sharpness * z[:, : self.num_classes])
         embedded = ops.cast(self.embedding(weights), "float32")
         h = ops.cast(ops.concatenate([z[:, self.num_classes :], embedded], axis=-1), self.compute_dtype)
         x = ops.reshape(self.stem(h), (-1, 4, 4, 192))

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import photographs
 from features import load_features
-from generator_network import CLASS_SHARPNESS, Generator
+from generator_network import SHIPPED_SHARPNESS, TRAINING_SHARPNESS, Generator
 from projected_gan import ProjectedGan, swap_class
 from quality import kid, save_sheet
 
@@ -168,7 +168,7 @@ def publish(work, names, features, out):
     """Exports the best weights in float32, with freshly measured statistics; check_models.py completes the card."""
     from export import export, write_card
 
-    generator = Generator(len(names))
+    generator = Generator(len(names), SHIPPED_SHARPNESS)
     generator(np.zeros((2, generator.latent_dim), "float32"))
     generator.load_weights(work / "best.weights.h5")
     calibrate(generator, seed=2, num_batches=64)
@@ -190,8 +190,9 @@ def publish(work, names, features, out):
         f"""A Projected GAN in Keras 3 (`tools/generator_network.py`, `tools/projected_gan.py`), trained by
 `python tools/train_generator.py` on the 500 photographs of each class, with {features} as frozen features. The checkpoint
 with the lowest KID of its EMA weights (1,200 draws, in the training features) is shipped: that after
-{int(best["images"]):,} images. The first {len(names)} coordinates of z choose the class by softmax({CLASS_SHARPNESS:.0f} z_c)
-over learnt embeddings, inside; from outside the generator is unconditional.""",
+{int(best["images"]):,} images. The first {len(names)} coordinates of z choose the class by softmax(s z_c) over learnt
+embeddings, inside; from outside the generator is unconditional. s was {TRAINING_SHARPNESS} in training and is
+{SHIPPED_SHARPNESS} here.""",
     )
     print(f"exported to {out}; tools/check_models.py --only=generator --write measures the figures of its card")
 

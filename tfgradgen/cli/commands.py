@@ -26,11 +26,11 @@ def sample(label: Any = None, kernel: Any = "mala", *extra: Any, **flags: Any) -
       flags: any of
 
         --num_chains=16            independent chains, one tile each in grid.png
-        --num_results=N            kept draws of each chain (mala 150, hmc 30, rejection 40)
-        --num_burnin_steps=N       discarded first steps (mala 150, hmc 30)
+        --num_results=N            kept draws of each chain (mala 150, hmc 50, rejection 40)
+        --num_burnin_steps=N       discarded first steps (mala 150, hmc 50)
         --num_adaptation_steps=N   those of them that tune the step size (about three quarters)
         --step_size=X              initial distance of one step in z, the same unit for every kernel
-        --num_leapfrog_steps=5     gradients in one hmc step
+        --num_leapfrog_steps=3     gradients in one hmc step
         --target_accept_prob=X     acceptance to tune for (mala 0.574, hmc 0.651)
         --temperature=1.0          the likelihood enters as likelihood ** (1 / temperature)
         --seed=0                   same seed, machine and backend: the same samples.npz, bit for bit

@@ -31,6 +31,7 @@ from tfgradgen.sampling import initial_points, sample_chains
 DECODE_BATCH = 64
 NUM_CHECKED = 4  # start points whose gradient is looked at before the first step
 SHEET_COLUMNS = 8
+NAME_LENGTH = 15  # letters that fit below a tile beside p(class)
 SHEET_NAME = "sheet.png"
 
 
@@ -133,5 +134,8 @@ def sheet(rows: list[tuple[str, np.ndarray, np.ndarray]]) -> Any:
     """One row of tiles a label, with the label's name below the first."""
     columns = min(SHEET_COLUMNS, len(rows[0][1]))
     tiles = np.concatenate([images[:columns] for _, images, _ in rows])
-    captions = [f"{name} {p:.2f}" if k == 0 else f"{p:.2f}" for name, _, probs in rows for k, p in enumerate(probs[:columns])]
+    short = lambda name: name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 1]}…"  # noqa: E731
+    captions = [
+        f"{short(name)} {p:.2f}" if k == 0 else f"{p:.2f}" for name, _, probs in rows for k, p in enumerate(probs[:columns])
+    ]
     return make_grid(tiles, captions, num_columns=columns)
