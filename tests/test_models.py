@@ -175,3 +175,5 @@ def test_all_leaves_out_the_background() -> None:
     assert labels == (Label("alp"), Label("other", background=True), Label("pizza", "n1"))
     assert resolve_labels(labels, "all") == [0, 2]
     assert resolve_labels(labels, "other") == [1], "it can be asked for by name"
+    with pytest.raises(UserError, match="no background"):
+        resolve_labels(labels[1:2], "all")

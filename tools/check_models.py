@@ -3,7 +3,7 @@
     python tools/check_models.py [--data=PHOTOGRAPHS] [--others=PHOTOGRAPHS] [--only=judge,discriminator] [--write]
 
 PHOTOGRAPHS are those that the models were trained on, each a folder or .tar of `train/<name>/*.JPEG`, --data with
-`val/<name>/*.JPEG` too. `--only` takes a part of the models; `--write` writes the figures into the cards instead.
+`val/<name>/*.JPEG` too. `--only` takes a part of the models; `--write` writes the figures into the cards first.
 """
 
 import re
@@ -22,9 +22,9 @@ REMARKS = {
 "The judge's agreement with exact posterior draws" weights prior draws by p(class): what rejection sampling would keep.""",
     "judge": CALIBRATED,
     "discriminator": "The held-out photographs and draws took part in no training, but the photographs fit the temperature.",
-    "generator": """Features are the spatial means of the last feature map of each network, scaled to unit mean square; neither
-network took part in the generator's training. KID is the unbiased squared MMD with the cubic kernel. Chains for the reach
-start at prior draws (`--init=prior`) with the defaults of `sample`.""",
+    "generator": """Features are the spatial means of the last feature map of each network, scaled to unit mean square. KID is
+the unbiased squared MMD with the cubic kernel. Chains for the reach start at prior draws (`--init=prior`) with the defaults of
+`sample`.""",
 }
 
 
@@ -37,7 +37,8 @@ def agree(text, figure):
         return text == figure.text
     old, new = ([float(number) for number in NUMBER.findall(t)] for t in (text, figure.text))
     same_words = NUMBER.sub("#", text) == NUMBER.sub("#", figure.text)
-    return same_words and all(abs(a - b) <= figure.tolerance for a, b in zip(old, new, strict=True))
+    tolerances = figure.tolerance if isinstance(figure.tolerance, tuple) else [figure.tolerance] * len(new)
+    return same_words and all(abs(a - b) <= most for a, b, most in zip(old, new, tolerances, strict=True))
 
 
 def differences(card, measured):
@@ -56,6 +57,9 @@ def main(
     write=False,
 ):
     """Exits with 1 and one line for each figure that is off."""
+    wanted = [only] if isinstance(only, str) else list(only)
+    if not set(wanted) <= set(MODELS):
+        raise SystemExit(f"check_models: expected --only of {', '.join(MODELS)}, got {only!r}; name some of these.")
     for photographs in (data, others):
         if not Path(photographs).exists():
             raise SystemExit(f"check_models: expected photographs at {photographs}, got nothing; give --data and --others.")
@@ -76,7 +80,7 @@ def main(
         "generator": lambda: figures.generator_figures(evidence, say) | figures.reach_figures(evidence, say),
     }
     off = []
-    for name in [only] if isinstance(only, str) else only:
+    for name in wanted:
         measured = measure[name]()
         for what, figure in measured.items():
             say(f"{name}: {what}: {figure.text}")

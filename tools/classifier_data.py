@@ -21,20 +21,22 @@ class Batches(keras.utils.PyDataset):
     """(image uint8 [B, 64, 64, 3], label int32 [B]) balanced over classes; a batch depends on (seed, epoch, index) only.
 
     `sets` are (images, labels) of the classes and, optionally, of other things. Labels of the others follow the classes';
-    the last rows, to be distorted, show photographs of the classes and carry the label after all.
+    the last rows, to be distorted, show photographs of the classes and carry the label after all. `num_seen_fn` gives the
+    number of batches that were trained on, in earlier processes too.
     """
 
     def __init__(self, sets, steps, seed, **kwargs):
         super().__init__(**kwargs)
         self.sets, self.steps, self.seed, self.epoch = sets, steps, seed, 0
+        self.num_seen_fn = lambda: 0
         self.members = [[np.flatnonzero(labels == c) for c in np.unique(labels)] for _, labels in sets]
         self.counts = batch_counts(len(sets) > 1)
 
     def __len__(self):
         return self.steps
 
-    def on_epoch_end(self):
-        self.epoch += 1
+    def on_epoch_begin(self):
+        self.epoch = self.num_seen_fn() // self.steps  # right after a resume, too
 
     def __getitem__(self, index):
         rng = np.random.default_rng([self.seed, self.epoch, index])

@@ -1,6 +1,6 @@
 """The generator that tools/ trains, in Keras 3.
 
-They run on the TensorFlow and on the JAX backend, in float32 or in mixed bfloat16 (`dtype`).
+It runs on the TensorFlow and on the JAX backend, in float32 or in mixed bfloat16 (`dtype`).
 """
 
 import keras

@@ -25,6 +25,8 @@ def as_folder(data):
     if folder.is_file():
         unpacked = tempfile.TemporaryDirectory(prefix="photographs-")
         atexit.register(unpacked.cleanup)
+        if not tarfile.is_tarfile(folder):
+            raise SystemExit(f"{data}: expected a folder or .tar of photographs, got another file; give one of those.")
         with tarfile.open(folder) as archive:
             archive.extractall(unpacked.name, filter="data")
         folder = next((path.parent for path in Path(unpacked.name).rglob("train")), Path(unpacked.name))
@@ -67,6 +69,8 @@ def load(data, split, names, files=slice(None)):
                     np.asarray(rgb if rgb.size == (SIZE, SIZE) else rgb.resize((SIZE, SIZE), Image.Resampling.LANCZOS))
                 )
             labels.append(index)
+    if not images:
+        raise SystemExit(f"{data}: expected photographs of {len(names)} classes in {split}/, found none to take; give more.")
     return np.stack(images), np.asarray(labels, "int32")
 
 
@@ -78,6 +82,13 @@ def to_range(image):
 def in_batches(fn, image, size=100):
     """`fn` on uint8 images [N, ...], shown in [-1, 1] `size` at a time, as one float32 array."""
     return np.concatenate([np.asarray(fn(to_range(image[i : i + size]))) for i in range(0, len(image), size)])
+
+
+def load_weights(network, path):
+    """Loads what a training tool left at `path`."""
+    if not Path(path).exists():
+        raise SystemExit(f"{path}: expected weights of an earlier run, got nothing; train first, with the same --work.")
+    network.load_weights(path)
 
 
 def uniform(seed, shape):

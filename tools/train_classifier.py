@@ -21,16 +21,18 @@ from photographs import HELD_OUT, TRAINING, in_batches
 
 VIEWS_PER_EPOCH = 20_000
 SEEDS = {"classifier": 0, "judge": 1, "discriminator": 2}
+BALANCED = "balanced batches of the classes' photographs"
+WITH_OTHERS = """balanced batches of the classes' photographs (56 %), of other things (34 %) and of distorted ones (10 %:
+blobs of their colours, shuffled squares), each of the other things as a class of its own; the exported graph adds their
+probabilities up to "other\""""
 BUILT = {
     "classifier": """A residual network of SiLU units in Keras 3 (`tools/classifier_networks.py`), trained by
-`python tools/train_classifier.py`: balanced batches of the classes' photographs (56 %), of other things (34 %) and of distorted
-ones (10 %: blobs of their colours, shuffled squares), each of the other things as a class of its own; the exported graph adds
-their probabilities up to "other". Crops, colour, blur, noise, cut-outs, mixup; AdamW with a cosine schedule, EMA 0.995;
-{views:,} views.""",
+`python tools/train_classifier.py`: {batches}.
+Crops, colour, blur, noise, cut-outs, mixup; AdamW with a cosine schedule, EMA 0.995; {views:,} views.""",
     "judge": """A plain network of ReLU units and max-pooling in Keras 3 (`tools/classifier_networks.py`), trained by
 `python tools/train_classifier.py --role=judge` on the same photographs with another seed and other augmentations (tighter
 crops, mixed colour channels, CutMix; neither blur nor noise); {views:,} views. No sampler sees it: it only measures whether
-a sample is its class.""",
+a sample is its class. As for the classifier: {batches}.""",
     "discriminator": """The judge's architecture with two outputs, trained by `python tools/train_discriminator.py` on
 photographs of all classes (also of those that the generator never saw) against as many prior draws of
 saved_models/generator, mirrored and slightly moved; {views:,} views.""",
@@ -58,6 +60,7 @@ def train(sets, held_out, work, epochs, role, num_others=0, precision="mixed_bfl
     network(np.zeros((2, 64, 64, 3), "float32"))
     batches = Batches(sets, VIEWS_PER_EPOCH // 64, seed)
     lesson = Lesson(network, role, batches.counts[2], seed=seed + 77)
+    batches.num_seen_fn = lambda: int(lesson.optimizer.iterations.numpy())
     steps = epochs * len(batches)
     warmup = min(200, steps // 10)
     rate = keras.optimizers.schedules.CosineDecay(0.0, steps - warmup, warmup_target=3e-3, warmup_steps=warmup)
@@ -73,7 +76,7 @@ def train(sets, held_out, work, epochs, role, num_others=0, precision="mixed_bfl
         epochs=epochs,
         verbose=2,
         callbacks=[
-            keras.callbacks.BackupAndRestore(work / "backup", delete_checkpoint=False),
+            keras.callbacks.BackupAndRestore(work / "backup", double_checkpoint=True, delete_checkpoint=False),
             keras.callbacks.CSVLogger(work / "log.csv", append=True),
             keras.callbacks.SwapEMAWeights(swap_on_epoch=True),
             Watch(network, held_out),
@@ -89,7 +92,7 @@ def trained(role, work, num_classes, num_others=0):
     """The network with the weights that `train` left in `work`, in float32."""
     network = NETWORKS[role](num_classes, num_others)
     network(np.zeros((2, 64, 64, 3), "float32"))
-    network.load_weights(work / "final.weights.h5")
+    photographs.load_weights(network, work / "final.weights.h5")
     return network
 
 
@@ -100,11 +103,13 @@ def main(
     others=None,
     classes=None,
     labels=None,
-    epochs=24,
+    epochs=20,
     precision="mixed_bfloat16",
     out=None,
 ):
     """Trains for `epochs` of 20,000 views in all, calibrates on held-out photographs, and exports to `out`."""
+    if role not in ("classifier", "judge"):
+        raise SystemExit(f"role: expected classifier or judge, got {role!r}; the discriminator has train_discriminator.py.")
     known = photographs.read_labels(labels)
     names = photographs.as_names(classes) or photographs.class_names(data, known)
     work = Path(work)
@@ -150,7 +155,12 @@ def publish(network, labels, work, role, out=None):
         "range": "[-1, 1], RGB",
         "classes": ", ".join(label["name"] for label in labels),
     }
-    write_card(folder, role.capitalize(), interface, BUILT[role].format(views=views))
+    write_card(
+        folder,
+        role.capitalize(),
+        interface,
+        BUILT[role].format(views=views, batches=WITH_OTHERS if network.num_others else BALANCED),
+    )
     print(f"exported to {folder}; tools/check_models.py --only={role} --write measures the figures of its card")
 
 

@@ -24,7 +24,7 @@ def beside(draws, images):
     return np.concatenate([draws, images]), np.repeat([0, 1], [len(draws), len(images)])
 
 
-def main(data, others, work, generator="saved_models/generator", epochs=8, precision="mixed_bfloat16", out=None):
+def main(data, others, work, generator="saved_models/generator", epochs=6, precision="mixed_bfloat16", out=None):
     """Trains for `epochs` of 20,000 views in all, calibrates on held-out photographs and draws, and exports to `out`."""
     from evidence import draws
 
@@ -32,7 +32,8 @@ def main(data, others, work, generator="saved_models/generator", epochs=8, preci
 
     work = Path(work)
     work.mkdir(parents=True, exist_ok=True)
-    names, other_names = (photographs.class_names(folder) for folder in (data, others))
+    names = photographs.class_names(data)
+    other_names = [name for name in photographs.class_names(others) if name not in names]
     load = lambda split, part: np.concatenate(  # noqa: E731
         [photographs.load(data, split, names)[0], photographs.load(others, "train", other_names, part)[0]]
     )

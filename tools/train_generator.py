@@ -48,7 +48,7 @@ class PairBatches(keras.utils.PyDataset):
 
 
 def pooled_features(features, images, batch_size=100):
-    """Spatial mean of the last feature map, [N, 512] float32."""
+    """Spatial mean of the last feature map, [N, channels] float32."""
     pooled = []
     for i in range(0, len(images), batch_size):
         resized = keras.ops.image.resize(images[i : i + batch_size], (features.image_size, features.image_size))
@@ -145,7 +145,7 @@ def main(
     classes=None,
     labels=None,
     emphasis=(),
-    images=512_000,
+    images=448_000,
     batch_size=32,
     smoothness=0.0,
     precision="mixed_bfloat16",
@@ -154,6 +154,11 @@ def main(
 ):
     """Trains for `images` fakes in all (a multiple of 16,000), then exports the best weights to `out`."""
     names = photographs.as_names(classes) or photographs.class_names(data, photographs.read_labels(labels))
+    for name in photographs.as_names(emphasis):
+        if name not in names:
+            raise SystemExit(f"emphasis: expected one of {', '.join(names)}, got {name!r}; give a class of the photographs.")
+    if images % IMAGES_PER_EPOCH:
+        raise SystemExit(f"images: expected a multiple of {IMAGES_PER_EPOCH}, got {images!r}; the checkpoints lie there.")
     work = Path(work)
     work.mkdir(parents=True, exist_ok=True)
     if images:
@@ -170,7 +175,7 @@ def publish(work, names, features, out):
 
     generator = Generator(len(names), SHIPPED_SHARPNESS)
     generator(np.zeros((2, generator.latent_dim), "float32"))
-    generator.load_weights(work / "best.weights.h5")
+    photographs.load_weights(generator, work / "best.weights.h5")
     calibrate(generator, seed=2, num_batches=64)
     metadata = {"latent_dim": generator.latent_dim, "prior": "normal", "image_range": [-1, 1], "image_shape": [64, 64, 3]}
     export(generator, generator, (generator.latent_dim,), out, metadata)
@@ -188,7 +193,7 @@ def publish(work, names, features, out):
         "Generator",
         interface,
         f"""A Projected GAN in Keras 3 (`tools/generator_network.py`, `tools/projected_gan.py`), trained by
-`python tools/train_generator.py` on the 500 photographs of each class, with {features} as frozen features. The checkpoint
+`python tools/train_generator.py` on the photographs of each class, with {features} as frozen features. The checkpoint
 with the lowest KID of its EMA weights (1,200 draws, in the training features) is shipped: that after
 {int(best["images"]):,} images. The first {len(names)} coordinates of z choose the class by softmax(s z_c) over learnt
 embeddings, inside; from outside the generator is unconditional. s was {TRAINING_SHARPNESS} in training and is

@@ -88,7 +88,7 @@ def models(*extra: Any, **flags: Any) -> None:
         folder = default_model(name)
         print(f"{name}: {folder}")
         for key, value in read_metadata(folder).items():
-            shown = f"{len(value)}, see `python -m tfgradgen labels`" if key == "labels" else value
+            shown = f"{len(value)}, see `python -m tfgradgen labels --classifier={folder}`" if key == "labels" else value
             print(f"  {key}: {shown}")
         print(f"  sha256: {fingerprint(folder)}")
 

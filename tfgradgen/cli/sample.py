@@ -40,9 +40,8 @@ def run_sample(options: SampleOptions) -> None:
     generator, classifier = load_generator(options.generator), load_classifier(options.classifier)
     check_pair(generator, classifier)
     indices = resolve_labels(classifier.labels, options.label)
-    folders = choose_folders(
-        options, [classifier.labels[k].name for k in indices], len(resolve_labels(classifier.labels, "all"))
-    )
+    is_all = {label.name for label in classifier.labels if not label.background} == {classifier.labels[k].name for k in indices}
+    folders = choose_folders(options, [classifier.labels[k].name for k in indices], is_all)
     for folder in folders:
         check_target(folder, options.overwrite)
     sheet_path = folders[0].parent / SHEET_NAME if len(folders) > 1 else None
@@ -71,12 +70,12 @@ def check_pair(generator: Generator, classifier: Classifier) -> None:
     try_call(lambda z: classifier(generator(z)), example, 2, f"{generator.path} into {classifier.path}")
 
 
-def choose_folders(options: SampleOptions, names: list[str], num_classes: int) -> list[Path]:
+def choose_folders(options: SampleOptions, names: list[str], is_all: bool) -> list[Path]:
     """One folder a label: --out itself for one label, a folder in it for each of several."""
     names = [re.sub(r"[^\w-]+", "_", name) for name in names]  # a foreign model's labels may hold commas and slashes
     if len({*names, ""}) <= len(names):
         names = [f"{name}_{k}" for k, name in enumerate(names)]
-    together = "all" if len(names) == num_classes else "+".join(names[:3]) + ("+more" if len(names) > 3 else "")
+    together = "all" if is_all else "+".join(names[:3]) + ("+more" if len(names) > 3 else "")
     chosen = "-".join([names[0] if len(names) == 1 else together, options.kernel, str(options.run.seed)])
     base = options.out or Path("out") / chosen
     return [base] if len(names) == 1 else [base / name for name in names]

@@ -13,7 +13,10 @@ def resolve_labels(labels: Sequence[Label], wanted: Any) -> list[int]:
     'all' leaves out background classes, which can be named all the same.
     """
     if isinstance(wanted, str) and wanted.strip().lower() == "all":
-        return [k for k, label in enumerate(labels) if not label.background]
+        found = [k for k, label in enumerate(labels) if not label.background]
+        if not found:
+            raise fail("label", "a class that is no background", "a classifier with none", "name one of its labels")
+        return found
     if isinstance(wanted, str) and _named(labels, wanted) is None:  # a name may hold commas itself
         wanted = [part for part in wanted.split(",") if part.strip()]
     items = list(wanted) if isinstance(wanted, list | tuple) else [wanted]
