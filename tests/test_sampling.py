@@ -127,17 +127,17 @@ def test_what_is_traced_is_what_was_drawn() -> None:
     settings = RunConfig(num_chains=3)
     init_z = sampling.initial_points(posterior, settings)[0]
     draws, cost = sampling.sample_chains(
-        posterior, "hmc", KERNELS["hmc"].defaults, Schedule(6, 4, 3), settings, init_z, progress.append
+        posterior, "hmc", KERNELS["hmc"].defaults, Schedule(7, 4, 3), settings, init_z, progress.append
     )
-    assert draws.z.shape == (6, 3, 6)
+    assert draws.z.shape == (7, 3, 6)
     assert draws.z.dtype == np.float32
     np.testing.assert_allclose(draws.target_log_prob, posterior.unnormalized_log_prob(draws.z), rtol=1e-5)
     np.testing.assert_allclose(draws.class_prob, np.exp(posterior.class_log_prob(draws.z)), atol=1e-5)
     moved = np.any(draws.z[1:] != draws.z[:-1], -1)
     np.testing.assert_array_equal(moved, draws.is_accepted[1:])
-    assert cost.num_gradients == 3 * (1 + 10 * 5)
-    assert [p.num_done for p in progress] == [4, 8, 10]
-    assert progress[-1].num_total == 10
+    assert cost.num_gradients == 3 * (1 + 11 * 3)
+    assert [p.num_done for p in progress] == [4, 10, 11]
+    assert progress[-1].num_total == 11
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
