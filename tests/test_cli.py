@@ -13,6 +13,7 @@ from PIL import Image
 
 from tfgradgen.cli.commands import main
 from tfgradgen.cli.options import FLAGS, parse_sample
+from tfgradgen.config import RunConfig
 
 FAST = ["--num_results=4", "--num_burnin_steps=4", "--num_chains=3"]
 
@@ -58,7 +59,7 @@ def test_sample_writes_grid_samples_and_record(kernel: str, toy_flags: list[str]
     assert (record["arguments"]["jit"], record["arguments"]["num_chains"]) == ("auto", 3)
     assert len(record["generator"]["sha256"]) == 64
     assert {"tensorflow", "tensorflow_probability", "python", "numpy", "tfgradgen"} == set(record["versions"])
-    gradients, forward = (3 * (1 + 8 * (3 if kernel == "hmc" else 1)) + 3, 3 * 64)
+    gradients, forward = (3 * (1 + 8 * (3 if kernel == "hmc" else 1)) + 3, 3 * RunConfig.num_init_draws)
     assert record["num_gradients"] == (gradients if kernel != "rejection" else 0)
     assert record["num_forward"] == forward or kernel == "rejection"
     with Image.open(folder / "grid.png") as grid:

@@ -85,7 +85,7 @@ def test_exact_draws_and_their_own_start_have_one_law_and_prior_starts_do_not() 
 def test_initial_points_report_the_prior_mean_of_p_class() -> None:
     _, mean, count = sampling.initial_points(make(), RunConfig())
     sd = np.std(1 / (1 + np.exp(-SLOPE * np.random.default_rng(0).standard_normal(10_000))))
-    assert count == 16 * 64
+    assert count == 16 * RunConfig.num_init_draws
     assert abs(mean - 0.5) < 4 * sd / np.sqrt(count)
 
 

@@ -30,6 +30,11 @@ def test_a_card_is_completed_and_keeps_what_was_tried(tmp_path: Path) -> None:
     assert text.endswith("## What was tried\n\nMuch.\n")
     assert "[0, 1]" in text
     assert "By hand" not in text
+    assert "licence of the photographs was not given" in text
+    export.write_card(tmp_path, "Judge", {"range": "[0, 1]"}, "Again.", "Public domain.")
+    text = (tmp_path / "MODEL.md").read_text()
+    assert "Public domain." in text
+    assert "not given" not in text
 
 
 def test_check_models_fails_without_photographs(root: Path) -> None:

@@ -80,7 +80,7 @@ class RunConfig:
     jit: bool | str = "auto"
     init: str = "resample"
 
-    num_init_draws: ClassVar[int] = 64
+    num_init_draws: ClassVar[int] = 256
 
     def __post_init__(self) -> None:
         check_int("num_chains", self.num_chains, 1, 4096)

@@ -9,8 +9,7 @@ import tensorflow as tf
 from tfgradgen.models.metadata import FILE_NAME
 
 CARD = "MODEL.md"
-LICENCE_NOTE = """Trained on photographs from Tiny ImageNet (Stanford CS231n, a 64x64 subset of ImageNet), which are for
-non-commercial research and education; the photographs themselves are not distributed here."""
+UNKNOWN_LICENCE = "The licence of the photographs was not given (`--licence`)."
 MEASURED, BUILT, TRIED = "## Measured", "## How it was built", "## What was tried"
 
 
@@ -49,15 +48,17 @@ def table(rows):
     return "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items())])
 
 
-def write_card(folder, title, interface, built):
-    """Writes MODEL.md: `interface` is {what: text}, `built` paragraphs. check_models.py puts the figures in between.
+def write_card(folder, title, interface, built, licence=None):
+    """Writes MODEL.md: `interface` is {what: text}, `built` paragraphs, `licence` what holds for the photographs.
+
+    check_models.py puts the figures in between.
 
     What an earlier card says under "What was tried", by hand, stays.
     """
     card = Path(folder) / CARD
     earlier = card.read_text(encoding="utf-8") if card.exists() else ""
     tried = earlier[earlier.index(TRIED) :] if TRIED in earlier else ""
-    text = f"# {title}\n\n{table(interface)}\n\n{MEASURED}\n\n{BUILT}\n\n{built}\n\n{LICENCE_NOTE}\n"
+    text = f"# {title}\n\n{table(interface)}\n\n{MEASURED}\n\n{BUILT}\n\n{built}\n\n{licence or UNKNOWN_LICENCE}\n"
     card.write_text(text + (f"\n{tried}" if tried else ""), encoding="utf-8")
 
 

@@ -9,13 +9,12 @@ import numpy as np
 import tensorflow as tf
 from calibration import cross_fitted, log_loss
 from quality import chance_calibration_error, density_and_coverage, expected_calibration_error, fid, kid
-from reach import reach
+from reach import SETTINGS, reach
 from scipy.special import softmax
 from smoothness import spectral_norms
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from tfgradgen.backend import as_seed
-from tfgradgen.kernels import KERNELS
 from tfgradgen.models.classifier import load_classifier
 from tfgradgen.models.generator import load_generator
 
@@ -146,9 +145,9 @@ def generator_figures(evidence, progress=print):
 
 
 def reach_figures(evidence, progress=print):
-    """Of every kernel and class, in two processes with one thread each: small operations leave a second thread idle."""
+    """Of mala, hmc and every class, in two processes with one thread each: small operations leave a second thread idle."""
     names = evidence.names
-    jobs = [(kernel, c) for kernel in KERNELS for c in range(len(names))]
+    jobs = [(kernel, c) for kernel in SETTINGS for c in range(len(names))]
     shares = {}
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn"), initializer=one_thread) as pool:
         waiting = {pool.submit(reach_of, evidence.folder, kernel, c): (kernel, c) for kernel, c in jobs}
@@ -161,7 +160,7 @@ def reach_figures(evidence, progress=print):
         f"reach of {kernel}: share of 64 prior starts whose p(class) passes 0.5 within 300 gradients": Figure(
             by_class(names, [shares[kernel, c] for c in range(len(names))]), 0.15
         )
-        for kernel in KERNELS
+        for kernel in SETTINGS
     }
 
 

@@ -10,7 +10,7 @@ from keras import ops
 LATENT_CONTENT_DIM = 64  # coordinates of z that are free; the others, one a class, choose the class
 # softmax(sharpness * z_c) chooses the class. Blunter after training: fewer pictures are of one class alone, but a chain finds
 # a slope to cross between classes by.
-TRAINING_SHARPNESS, SHIPPED_SHARPNESS = 5.0, 4.5
+TRAINING_SHARPNESS, SHIPPED_SHARPNESS = 4.5, 4.0
 
 
 class ConditionalBatchNorm(keras.layers.Layer):

@@ -6,21 +6,25 @@ import numpy as np
 import tensorflow as tf
 
 from tfgradgen.backend import as_seed, fold_in
+from tfgradgen.config import KernelConfig
 from tfgradgen.kernels import KERNELS
 from tfgradgen.kernels.base import adaptive_kernel, step_info
 from tfgradgen.posterior import ClassPosterior
 
+# (settings, steps that tune). For hmc bolder ones than the defaults of `sample`, which serve effective draws: the question
+# is how far the slope carries.
+SETTINGS = {"mala": (KERNELS["mala"].defaults, 110), "hmc": (KernelConfig(0.4, 0.45, num_leapfrog_steps=2), 56)}
 CHAINS_LEFT = (64, 32, 16, 8)  # batch sizes that are compiled; chains that have arrived leave the batch
 
 
 @functools.lru_cache(maxsize=16)
 def _compiled(networks, kernel_name):
     family, (generator, classifier) = KERNELS[kernel_name], networks
+    config, num_adaptation_steps = SETTINGS[kernel_name]
 
     def kernel_of(label, num_chains):
         posterior = ClassPosterior(generator, classifier, label)
-        steps = family.schedule.num_adaptation_steps
-        return posterior, adaptive_kernel(family, posterior.unnormalized_log_prob, family.defaults, num_chains, steps)
+        return posterior, adaptive_kernel(family, posterior.unnormalized_log_prob, config, num_chains, num_adaptation_steps)
 
     def bootstrap(label, z):
         posterior, kernel = kernel_of(label, z.shape[0])
@@ -43,16 +47,16 @@ def _compiled(networks, kernel_name):
 def reach(networks, label, kernel_name, num_gradients=300, threshold=0.5, seed=0):
     """Share of 64 chains, each started at a prior draw, whose p(class) passes `threshold` within `num_gradients`.
 
-    Step sizes are tuned from the kernel's defaults as in `sample`. `networks` is (generator, classifier), `label` an index.
+    Step sizes are tuned as in `sample`, from `SETTINGS`. `networks` is (generator, classifier), `label` an index.
     """
     bootstrap_fn, steps_fn = _compiled(networks, kernel_name)
-    family = KERNELS[kernel_name]
+    num_leapfrog_steps = SETTINGS[kernel_name][0].num_leapfrog_steps
     label, seed = tf.constant(label, tf.int32), as_seed(seed)
     num_chains = CHAINS_LEFT[0]
     z = ClassPosterior(networks[0], networks[1], label).sample_prior(num_chains, fold_in(seed, 0))
     results, best = bootstrap_fn(label, z)
-    per_call = max(1, 10 // family.defaults.num_leapfrog_steps)
-    num_steps = num_gradients // family.defaults.num_leapfrog_steps
+    per_call = max(1, 10 // num_leapfrog_steps)
+    num_steps = num_gradients // num_leapfrog_steps
     for done in range(0, num_steps, per_call):
         left = np.flatnonzero(~(best.numpy() > threshold))
         if not len(left):

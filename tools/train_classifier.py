@@ -34,8 +34,8 @@ Crops, colour, blur, noise, cut-outs, mixup; AdamW with a cosine schedule, EMA 0
 crops, mixed colour channels, CutMix; neither blur nor noise); {views:,} views. No sampler sees it: it only measures whether
 a sample is its class. As for the classifier: {batches}.""",
     "discriminator": """The judge's architecture with two outputs, trained by `python tools/train_discriminator.py` on
-photographs of all classes (also of those that the generator never saw) against as many prior draws of
-saved_models/generator, mirrored and slightly moved; {views:,} views.""",
+photographs of all classes (also of those that the generator never saw) against as many of its
+prior draws, mirrored and slightly moved; {views:,} views.""",
 }
 
 
@@ -106,6 +106,7 @@ def main(
     epochs=20,
     precision="mixed_bfloat16",
     out=None,
+    licence=None,
 ):
     """Trains for `epochs` of 20,000 views in all, calibrates on held-out photographs, and exports to `out`."""
     if role not in ("classifier", "judge"):
@@ -138,10 +139,10 @@ def main(
     entries = {entry["name"]: entry for entry in known}
     labels = [entries.get(name, {"name": name}) for name in names]
     labels = [{key: entry[key] for key in ("name", "wnid", "synset") if key in entry} for entry in labels]
-    publish(network, labels + [{"name": "other", "background": True}] * bool(others), work, role, out)
+    publish(network, labels + [{"name": "other", "background": True}] * bool(others), work, role, out, licence)
 
 
-def publish(network, labels, work, role, out=None):
+def publish(network, labels, work, role, out=None, licence=None):
     """Exports the calibrated network with its card, whose figures check_models.py fills in."""
     from export import export, write_card
 
@@ -160,6 +161,7 @@ def publish(network, labels, work, role, out=None):
         role.capitalize(),
         interface,
         BUILT[role].format(views=views, batches=WITH_OTHERS if network.num_others else BALANCED),
+        licence,
     )
     print(f"exported to {folder}; tools/check_models.py --only={role} --write measures the figures of its card")
 

@@ -24,7 +24,16 @@ def beside(draws, images):
     return np.concatenate([draws, images]), np.repeat([0, 1], [len(draws), len(images)])
 
 
-def main(data, others, work, generator="saved_models/generator", epochs=6, precision="mixed_bfloat16", out=None):
+def main(
+    data,
+    others,
+    work,
+    generator="saved_models/generator",
+    epochs=6,
+    precision="mixed_bfloat16",
+    out=None,
+    licence=None,
+):
     """Trains for `epochs` of 20,000 views in all, calibrates on held-out photographs and draws, and exports to `out`."""
     from evidence import draws
 
@@ -53,7 +62,7 @@ def main(data, others, work, generator="saved_models/generator", epochs=6, preci
         )
     model = trained("discriminator", work, len(LABELS))
     model.temperature.assign(fit(photographs.in_batches(model.opinion, held_out[0]), held_out[1])[0])
-    publish(model, list(LABELS), work, "discriminator", out)
+    publish(model, list(LABELS), work, "discriminator", out, licence)
 
 
 if __name__ == "__main__":

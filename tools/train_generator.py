@@ -145,12 +145,13 @@ def main(
     classes=None,
     labels=None,
     emphasis=(),
-    images=448_000,
+    images=528_000,
     batch_size=32,
     smoothness=0.0,
     precision="mixed_bfloat16",
     seed=0,
     out="saved_models/generator",
+    licence=None,
 ):
     """Trains for `images` fakes in all (a multiple of 16,000), then exports the best weights to `out`."""
     names = photographs.as_names(classes) or photographs.class_names(data, photographs.read_labels(labels))
@@ -166,10 +167,10 @@ def main(
     if keras.backend.backend() != "tensorflow":
         print(f"trained; best weights in {work}/best.weights.h5; export them where TensorFlow is, with --images=0")
         return
-    publish(work, names, Path(features).name, out)
+    publish(work, names, Path(features).name, out, licence)
 
 
-def publish(work, names, features, out):
+def publish(work, names, features, out, licence=None):
     """Exports the best weights in float32, with freshly measured statistics; check_models.py completes the card."""
     from export import export, write_card
 
@@ -198,6 +199,7 @@ with the lowest KID of its EMA weights (1,200 draws, in the training features) i
 {int(best["images"]):,} images. The first {len(names)} coordinates of z choose the class by softmax(s z_c) over learnt
 embeddings, inside; from outside the generator is unconditional. s was {TRAINING_SHARPNESS} in training and is
 {SHIPPED_SHARPNESS} here.""",
+        licence,
     )
     print(f"exported to {out}; tools/check_models.py --only=generator --write measures the figures of its card")
 

@@ -31,7 +31,7 @@ def sample(label: Any = None, kernel: Any = "mala", *extra: Any, **flags: Any) -
         --num_adaptation_steps=N   those of them that tune the step size (about three quarters)
         --step_size=X              initial distance of one step in z, the same unit for every kernel
         --num_leapfrog_steps=3     gradients in one hmc step
-        --target_accept_prob=X     acceptance to tune for (mala 0.574, hmc 0.651)
+        --target_accept_prob=X     acceptance to tune for (mala 0.4, hmc 0.6)
         --temperature=1.0          the likelihood enters as likelihood ** (1 / temperature)
         --seed=0                   same seed, machine and backend: the same samples.npz, bit for bit
         --jit=auto                 XLA: auto (where there is a GPU), true or false
