@@ -13,7 +13,7 @@ from tfgradgen.posterior import ClassPosterior
 
 # (settings, steps that tune). For hmc bolder ones than the defaults of `sample`, which serve effective draws: the question
 # is how far the slope carries.
-SETTINGS = {"mala": (KERNELS["mala"].defaults, 110), "hmc": (KernelConfig(0.4, 0.45, num_leapfrog_steps=2), 56)}
+SETTINGS = {"mala": (KERNELS["mala"].defaults, 110), "hmc": (KernelConfig(0.4, 0.4, num_leapfrog_steps=2), 56)}
 CHAINS_LEFT = (64, 32, 16, 8)  # batch sizes that are compiled; chains that have arrived leave the batch
 
 
