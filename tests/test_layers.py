@@ -13,9 +13,9 @@ import tfgradgen
 FLOORS = [
     {"contracts", "checks"},
     {"config"},
-    {"backend", "kernels", "posterior", "models", "preflight", "diagnostics", "images"},
+    {"backend", "kernels", "posterior", "models", "preflight", "diagnostics", "images", "store"},
     {"sampling", "rejection"},
-    set(),
+    {"trust"},
     {"cli"},
     {"__init__", "__main__"},
 ]

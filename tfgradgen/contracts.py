@@ -34,6 +34,8 @@ class Draws(NamedTuple):
     target_log_prob: [num_results, num_chains] float32, unnormalized, in nats.
     is_accepted: [num_results, num_chains] bool, whether the proposal that ended at this draw was accepted.
     step_size: [num_results, num_chains] float32, distance in z; NaN where a method has none.
+    log_accept_ratio: [num_results, num_chains] float32, of the proposal before this draw, in nats; not finite where its density
+      or gradient was not; 0 where a method has none.
     """
 
     z: np.ndarray
@@ -41,6 +43,7 @@ class Draws(NamedTuple):
     target_log_prob: np.ndarray
     is_accepted: np.ndarray
     step_size: np.ndarray
+    log_accept_ratio: np.ndarray
 
 
 class Cost(NamedTuple):
@@ -62,6 +65,18 @@ class Progress(NamedTuple):
     accept_rate: float
     step_size: float
     class_prob: float
+
+
+class Chunk(NamedTuple):
+    """What a sampling method gives after each compiled chunk of a run.
+
+    progress: how far the run is. draws: those that this chunk adds, [0 or more, num_chains, ...]. state: all that the method
+    needs to go on from here, bit for bit, as named arrays.
+    """
+
+    progress: Progress
+    draws: Draws
+    state: dict[str, np.ndarray]
 
 
 ProgressFn = Callable[[Progress], None]

@@ -1,24 +1,33 @@
-"""Is a run to be trusted: effective sample size, split R-hat, Monte Carlo error."""
+"""How well a run mixed: rank-normalized R-hat, effective sample sizes, Monte Carlo error, of scalars of a state."""
 
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow_probability as tfp
+from arviz_stats.base import array_stats
+
+from tfgradgen.contracts import Draws
+
+NUM_PROJECTIONS, PROJECTION_SEED = 4, 0
+BLOCK_DRAWS = 1000  # read from disk at a time
+TAILS = (0.05, 0.95)
 
 
 class Convergence(NamedTuple):
     """Of one scalar statistic over all chains.
 
     mean: over all draws. standard_error: of that mean, the larger of what the effective sample size and what the spread of
-    the chains' means say: chains are independent, so the latter holds even where they do not mix. ess: effective sample size
-    over all chains. rhat: split R-hat (Gelman et al. 2013), 1 where chains agree. None where it cannot be computed: too few
-    draws, or a statistic that is constant or not finite.
+    the chains' means say: chains are independent, so the latter holds even where they do not mix. ess_bulk, ess_tail:
+    effective sample sizes over all chains, of the middle and of the 5 % and 95 % quantiles. rhat: rank-normalized split R-hat,
+    1 where chains agree (Vehtari et al. 2021). between: share of the variance that lies between the chains' means, 0..1.
+    None where it cannot be computed: too few draws, one chain, or a statistic that is constant or not finite.
     """
 
-    mean: float | None
-    standard_error: float | None
-    ess: float | None
-    rhat: float | None
+    mean: float | None = None
+    standard_error: float | None = None
+    ess_bulk: float | None = None
+    ess_tail: float | None = None
+    rhat: float | None = None
+    between: float | None = None
 
 
 def convergence(statistic: np.ndarray, independent: bool = False) -> Convergence:
@@ -26,47 +35,45 @@ def convergence(statistic: np.ndarray, independent: bool = False) -> Convergence
     values = np.asarray(statistic, np.float64)
     num_results, num_chains = values.shape
     if not np.isfinite(values).all():
-        return Convergence(None, None, None, None)
+        return Convergence()
     mean, deviation = float(values.mean()), float(values.std())
     if independent:
-        return Convergence(mean, deviation / np.sqrt(values.size), float(values.size), None)
-    if num_results < 4 or deviation == 0.0:
-        return Convergence(mean, None, None, None)
-    # Without several chains only the autocorrelation within the chain can be seen.
-    across = dict(cross_chain_dims=1) if num_chains > 1 else {}
-    ess = float(np.sum(tfp.mcmc.effective_sample_size(values, filter_beyond_positive_pairs=True, **across).numpy()))
-    error = deviation / np.sqrt(ess) if ess > 0 else None
-    rhat = None
+        size = float(values.size)
+        return Convergence(mean, deviation / np.sqrt(size), size, size)
+    if num_results < 4 or np.ptp(values) == 0.0:
+        return Convergence(mean)
+    by_chain = values.T
+    with np.errstate(divide="ignore", invalid="ignore"):  # a chain that never moves has no variance
+        ess = {
+            method: _finite(array_stats.ess(by_chain, method=method, prob=TAILS if method == "tail" else None))
+            for method in ("mean", "bulk", "tail")
+        }
+        rhat = _finite(array_stats.rhat(by_chain, method="rank")) if num_chains > 1 else None
+    errors = [deviation / np.sqrt(ess["mean"])] if ess["mean"] else []
+    between = None
     if num_chains > 1:
-        between = float(values.mean(0).std(ddof=1) / np.sqrt(num_chains))
-        error = between if error is None else max(error, between)
-        even = values[: num_results // 2 * 2]
-        rhat = float(tfp.mcmc.potential_scale_reduction(even, split_chains=True).numpy())
-    return Convergence(mean, error, _finite(ess), _finite(rhat))
+        errors.append(float(values.mean(0).std(ddof=1) / np.sqrt(num_chains)))
+        between = float(values.mean(0).var() / values.var())
+    return Convergence(mean, max(errors, default=None), ess["bulk"], ess["tail"], rhat, between)
 
 
 def _finite(value: Any) -> float | None:
-    return float(value) if value is not None and np.isfinite(value) else None
+    return float(value) if np.isfinite(value) else None
 
 
-MIN_ESS, MAX_RHAT, MAX_ACCEPT_GAP = 100.0, 1.05, 0.1
+def projections(z: np.ndarray) -> np.ndarray:
+    """`z [num_results, num_chains, latent_dim]` along a few fixed random directions, [directions, num_results, num_chains].
 
-
-def problems(class_prob: Convergence, accept_rate: float, target_accept_prob: float | None) -> list[str]:
-    """What speaks against trusting a run, and what to do about each, in words; [] where nothing was found.
-
-    `target_accept_prob` is None for exact draws, whose acceptance has no target.
+    What no density shows: chains that lie in different places of the same height.
     """
-    found = []
-    if class_prob.mean is None:
-        found.append("p(class) is not finite in some draws: check the models")
-    if target_accept_prob is None:
-        return found
-    if abs(accept_rate - target_accept_prob) > MAX_ACCEPT_GAP:
-        found.append(f"acceptance {accept_rate:.2f} is off its target {target_accept_prob:.2f}: raise --num_adaptation_steps")
-    if class_prob.rhat is not None and class_prob.rhat > MAX_RHAT:
-        found.append(f"chains disagree (R-hat {class_prob.rhat:.2f} > {MAX_RHAT}): raise --num_burnin_steps and --num_results")
-    if class_prob.ess is None or class_prob.ess < MIN_ESS:
-        shown = "unknown" if class_prob.ess is None else f"{class_prob.ess:.0f}"
-        found.append(f"few effective draws ({shown} < {MIN_ESS:.0f}): raise --num_results")
-    return found
+    directions = np.random.default_rng(PROJECTION_SEED).standard_normal((z.shape[-1], NUM_PROJECTIONS))
+    directions /= np.linalg.norm(directions, axis=0)
+    blocks = [z[k : k + BLOCK_DRAWS] @ directions for k in range(0, len(z), BLOCK_DRAWS)]
+    return np.moveaxis(np.concatenate(blocks), -1, 0)
+
+
+def statistics(draws: Draws, independent: bool = False) -> dict[str, Convergence]:
+    """`Convergence` of p(class), of the target density and of random projections of z, by name."""
+    columns = {"class_prob": draws.class_prob, "target_log_prob": draws.target_log_prob}
+    columns |= {f"z_projection_{k}": column for k, column in enumerate(projections(draws.z))}
+    return {name: convergence(column, independent) for name, column in columns.items()}

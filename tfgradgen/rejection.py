@@ -1,7 +1,8 @@
 """Exact draws: the likelihood is a probability, so accepting z ~ Normal(0, I) with it is rejection sampling."""
 
 import functools
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -9,7 +10,7 @@ import tensorflow as tf
 from tfgradgen.backend import as_seed, fold_in, use_xla
 from tfgradgen.checks import fail
 from tfgradgen.config import RunConfig
-from tfgradgen.contracts import ClassifierLike, Cost, Draws, GeneratorLike, Progress, ProgressFn
+from tfgradgen.contracts import Chunk, ClassifierLike, Cost, Draws, GeneratorLike, Progress, ProgressFn
 from tfgradgen.posterior import ClassPosterior
 
 BATCH_SIZE = 128
@@ -30,47 +31,95 @@ def _compiled(networks: tuple[GeneratorLike, ClassifierLike], temperature: float
     return tf.function(propose, jit_compile=xla, autograph=False)
 
 
-def sample_exact(
-    posterior: ClassPosterior, num_results: int, run: RunConfig, progress_fn: ProgressFn | None = None
-) -> tuple[Draws, Cost, float, float]:
-    """Independent exact draws from `posterior` (von Neumann 1951), num_results x run.num_chains of them.
+class Counts(NamedTuple):
+    """What rejection counts: prior draws, accepted ones, and the sums of p(class) over each."""
 
-    It costs about 1 / p(class) forward passes a draw, p(class) being its mean under the prior.
+    num_drawn: int = 0
+    num_accepted: int = 0
+    sum_prob: float = 0.0
+    sum_accepted_prob: float = 0.0
 
-    Returns:
-      The draws (every one accepted, no step size), what they cost, the mean p(class | g(z)) under the prior, and
-      the accepted share of the prior draws.
+    @property
+    def prior_class_prob(self) -> float:
+        """The mean of p(class | g(z)) under the prior."""
+        return self.sum_prob / self.num_drawn
+
+    @property
+    def accept_rate(self) -> float:
+        return self.num_accepted / self.num_drawn
+
+
+def counts_of(state: dict[str, np.ndarray]) -> Counts:
+    """The counts in the state of a `Chunk`."""
+    return Counts(*(state[name].item() for name in Counts._fields))
+
+
+def exact_chunks(
+    posterior: ClassPosterior, num_results: int, run: RunConfig, state: dict[str, np.ndarray] | None = None
+) -> Iterator[Chunk]:
+    """Independent exact draws from `posterior` (von Neumann 1951), num_results x run.num_chains of them, a batch at a time.
+
+    It costs about 1 / p(class) forward passes a draw, p(class) being its mean under the prior. `state` is that of an earlier
+    chunk of the same run, to go on after it.
+
+    Yields:
+      A `Chunk` after each batch of prior draws. Its draws are whole rows of num_chains, accepted all, without a step size;
+      what is left over waits in the state, which `counts_of` reads.
 
     Raises:
       UserError: nothing was accepted in `MAX_FRUITLESS_DRAWS` draws.
     """
     propose_fn = _compiled((posterior.generator, posterior.classifier), posterior.temperature, use_xla(run.jit))
     seed = fold_in(as_seed(run.seed), REJECTION_STREAM)
-    wanted = num_results * run.num_chains
-    accepted: list[list[np.ndarray]] = []
-    num_accepted, num_drawn, sum_prob, sum_accepted_prob = 0, 0, 0.0, 0.0
-    while num_accepted < wanted:
-        z, prob, target, mask = (t.numpy() for t in propose_fn(posterior.label, fold_in(seed, num_drawn // BATCH_SIZE)))
-        accepted.append([z[mask], prob[mask], target[mask]])
-        sum_accepted_prob += float(prob[mask].sum())
-        num_accepted, num_drawn, sum_prob = (
-            num_accepted + int(mask.sum()),
-            num_drawn + BATCH_SIZE,
-            sum_prob + prob.sum(),
+    counts, wanted = Counts(), num_results * run.num_chains
+    left: tuple[np.ndarray, ...] = tuple(np.zeros([0, *row], np.float32) for row in ([posterior.latent_dim], [], []))
+    if state is not None:
+        counts, left = counts_of(state), (state["z"], state["class_prob"], state["target_log_prob"])
+    while counts.num_accepted < wanted:
+        batch = propose_fn(posterior.label, fold_in(seed, counts.num_drawn // BATCH_SIZE))
+        z, prob, target, mask = (t.numpy() for t in batch)
+        num_before = counts.num_accepted
+        counts = Counts(
+            counts.num_drawn + BATCH_SIZE,
+            num_before + int(mask.sum()),
+            counts.sum_prob + float(prob.sum()),
+            counts.sum_accepted_prob + float(prob[mask].sum()),
         )
-        if not num_accepted and num_drawn >= MAX_FRUITLESS_DRAWS:
+        if not counts.num_accepted and counts.num_drawn >= MAX_FRUITLESS_DRAWS:
             raise fail(
                 "rejection",
                 "a class that the generator can draw",
-                f"none accepted in {num_drawn} prior draws",
+                f"none accepted in {counts.num_drawn} prior draws",
                 "use --kernel=hmc or a higher --temperature",
             )
+        room = wanted - num_before
+        columns = [np.concatenate([old, new[mask][:room]]) for old, new in zip(left, (z, prob, target), strict=True)]
+        num_rows = len(columns[0]) // run.num_chains
+        whole = num_rows * run.num_chains
+        shape = (num_rows, run.num_chains)
+        rows = [column[:whole].reshape(*shape, *column.shape[1:]) for column in columns]
+        left = tuple(column[whole:] for column in columns)
+        mean = counts.sum_accepted_prob / counts.num_accepted if counts.num_accepted else float("nan")
+        yield Chunk(
+            Progress(min(counts.num_accepted, wanted), wanted, counts.accept_rate, float("nan"), mean),
+            Draws(
+                rows[0], rows[1], rows[2], np.ones(shape, bool), np.full(shape, np.nan, np.float32), np.zeros(shape, np.float32)
+            ),
+            {name: np.asarray(value) for name, value in counts._asdict().items()}
+            | dict(zip(("z", "class_prob", "target_log_prob"), left, strict=True)),
+        )
+
+
+def sample_exact(
+    posterior: ClassPosterior, num_results: int, run: RunConfig, progress_fn: ProgressFn | None = None
+) -> tuple[Draws, Cost, float, float]:
+    """All draws of `exact_chunks` (see there), what they cost, the mean p(class | g(z)) under the prior, and the accepted
+    share of the prior draws."""
+    kept, counts = [], Counts()
+    for chunk in exact_chunks(posterior, num_results, run):
+        kept.append(chunk.draws)
+        counts = counts_of(chunk.state)
         if progress_fn:
-            mean = sum_accepted_prob / num_accepted if num_accepted else float("nan")
-            progress_fn(Progress(min(num_accepted, wanted), wanted, num_accepted / num_drawn, float("nan"), mean))
-    shape = (num_results, run.num_chains)
-    z, prob, target = (
-        np.concatenate(parts)[:wanted].reshape(*shape, *parts[0].shape[1:]) for parts in zip(*accepted, strict=True)
-    )
-    draws = Draws(z, prob, target, np.ones(shape, bool), np.full(shape, np.nan, np.float32))
-    return draws, Cost(0, num_drawn), float(sum_prob / num_drawn), num_accepted / num_drawn
+            progress_fn(chunk.progress)
+    draws = Draws(*(np.concatenate(parts) for parts in zip(*kept, strict=True)))
+    return draws, Cost(0, counts.num_drawn), counts.prior_class_prob, counts.accept_rate

@@ -1,10 +1,11 @@
 """Runs chains: pure functions of (posterior, kernel settings, seed). No pictures, no paths.
 
 Each transition's seed is folded from (seed, index of the transition), so the draws do not depend on how a run is cut into
-chunks. One compiled function serves every label, seed and phase of a run.
+chunks, nor on where it was interrupted. One compiled function serves every label, seed and phase of a run.
 """
 
 import functools
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ import tensorflow as tf
 from tfgradgen.backend import as_seed, fold_in, use_xla
 from tfgradgen.checks import fail
 from tfgradgen.config import KernelConfig, RunConfig, Schedule
-from tfgradgen.contracts import ClassifierLike, Cost, Draws, GeneratorLike, Progress, ProgressFn
+from tfgradgen.contracts import Chunk, ClassifierLike, Cost, Draws, GeneratorLike, Progress, ProgressFn
 from tfgradgen.kernels import KERNELS
 from tfgradgen.kernels.base import adaptive_kernel, step_info
 from tfgradgen.posterior import ClassPosterior
@@ -90,7 +91,7 @@ def compiled(
                 info.target_log_prob,
                 info.is_accepted,
                 info.step_size,
-                tf.exp(tf.minimum(info.log_accept_ratio, 0.0)),
+                info.log_accept_ratio,
             )
 
         def step(i: tf.Tensor, z: tf.Tensor, results: Any, arrays: Any) -> Any:
@@ -107,25 +108,27 @@ def compiled(
     return Compiled(function(bootstrap), function(chunk), chunk_size)
 
 
-def sample_chains(
+def chain_chunks(
     posterior: ClassPosterior,
     kernel_name: str,
     config: KernelConfig,
     schedule: Schedule,
     run: RunConfig,
-    init_z: tf.Tensor,
-    progress_fn: ProgressFn | None = None,
-) -> tuple[Draws, Cost]:
-    """Draws from `posterior` with one chain from each row of `init_z` [num_chains, latent_dim].
+    init_z: Any,
+    state: dict[str, np.ndarray] | None = None,
+) -> Iterator[Chunk]:
+    """Runs one chain from each row of `init_z` [num_chains, latent_dim], a compiled chunk at a time.
 
     Args:
       kernel_name: a key of `tfgradgen.kernels.KERNELS`.
       config, schedule: settings of the kernel, and how many transitions; the step size is tuned in the first
         `num_adaptation_steps` and frozen after.
       run: gives the seed and `jit`; the same arguments give the same draws bit for bit on the same machine and backend.
-      progress_fn: called with a `Progress` after each compiled chunk.
+      state: that of an earlier chunk of the same run, to go on after it; `init_z` then gives the shape only.
+
+    Yields:
+      One `Chunk` after every about `GRADIENTS_PER_CHUNK` gradients of each chain; none where `state` is the last one.
     """
-    num_chains = int(init_z.shape[0])
     functions = compiled(
         (posterior.generator, posterior.classifier),
         posterior.temperature,
@@ -135,21 +138,53 @@ def sample_chains(
         use_xla(run.jit),
     )
     seed = fold_in(as_seed(run.seed), CHAIN_STREAM)
-    z, results = init_z, functions.bootstrap_fn(posterior.label, init_z)
-    kept: list[list[np.ndarray]] = []
-    done = 0
+    done, z = 0, tf.convert_to_tensor(init_z)
+    results = functions.bootstrap_fn(posterior.label, z)
+    if state is not None:
+        leaves = [state[f"kernel_{k}"] for k in range(len(tf.nest.flatten(results)))]
+        done, z, results = int(state["num_done"]), tf.constant(state["z"]), tf.nest.pack_sequence_as(results, leaves)
+        results = tf.nest.map_structure(tf.convert_to_tensor, results)
     while done < schedule.num_steps:
         # Chunks end where the burn-in ends, so that every chunk is kept or discarded as a whole.
-        end = schedule.num_burnin_steps if done < schedule.num_burnin_steps else schedule.num_steps
+        is_kept = done >= schedule.num_burnin_steps
+        end = schedule.num_steps if is_kept else schedule.num_burnin_steps
         count = min(functions.chunk_size, end - done)
         z, results, traces = functions.chunk_fn(posterior.label, seed, tf.constant(done), tf.constant(count), z, results)
-        arrays = [t.numpy()[:count] for t in traces]
-        if done >= schedule.num_burnin_steps:
-            kept.append(arrays[:5])
+        rows = Draws(*(t.numpy()[:count] for t in traces))
+        draws = rows if is_kept else Draws(*(row[:0] for row in rows))
         done += count
+        accept_prob = np.exp(np.minimum(np.nan_to_num(rows.log_accept_ratio, nan=-np.inf), 0.0))
+        means = (float(np.mean(values)) for values in (accept_prob, rows.step_size, rows.class_prob))
+        kernel_state = {f"kernel_{k}": leaf.numpy() for k, leaf in enumerate(tf.nest.flatten(results))}
+        yield Chunk(
+            Progress(done, schedule.num_steps, *means),
+            draws,
+            {"num_done": np.asarray(done), "z": z.numpy(), **kernel_state},
+        )
+
+
+def num_gradients(num_chains: int, config: KernelConfig, schedule: Schedule) -> int:
+    """Gradients that a whole run takes: one to begin with, then one a leapfrog step of each chain."""
+    return num_chains * (1 + schedule.num_steps * config.num_leapfrog_steps)
+
+
+def sample_chains(
+    posterior: ClassPosterior,
+    kernel_name: str,
+    config: KernelConfig,
+    schedule: Schedule,
+    run: RunConfig,
+    init_z: tf.Tensor,
+    progress_fn: ProgressFn | None = None,
+) -> tuple[Draws, Cost]:
+    """All draws of `chain_chunks` (see there for the arguments) and what they cost.
+
+    `progress_fn` is called with a `Progress` after each compiled chunk.
+    """
+    kept = []
+    for chunk in chain_chunks(posterior, kernel_name, config, schedule, run, init_z):
+        kept.append(chunk.draws)
         if progress_fn:
-            accept_prob, step_size, class_prob = (float(np.mean(arrays[k])) for k in (5, 4, 1))
-            progress_fn(Progress(done, schedule.num_steps, accept_prob, step_size, class_prob))
+            progress_fn(chunk.progress)
     draws = Draws(*(np.concatenate(parts) for parts in zip(*kept, strict=True)))
-    num_gradients = num_chains * (1 + schedule.num_steps * config.num_leapfrog_steps)
-    return draws, Cost(num_gradients, 0)
+    return draws, Cost(num_gradients(len(init_z), config, schedule), 0)

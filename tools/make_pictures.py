@@ -42,7 +42,7 @@ def comparison(runs, label, prior, held_out, make_grid):
         gradients = record["num_gradients"] // record["arguments"]["num_chains"]
         print(
             f"| {title} | {stat['mean']:.3f} +- {stat['standard_error']:.3f} | {record['accept_rate']:.2f}{target} "
-            f"| {stat['ess']:.0f} | {gradients or '-'} |"
+            f"| {stat['ess_bulk']:.0f} | {gradients or '-'} |"
         )
     panels.append((held_out, "photographs, held out"))
     return side_by_side([make_grid(images[:NUM_TILES], title=title, tile_size=64) for images, title in panels])

@@ -8,7 +8,7 @@ from typing import Any
 import fire
 
 from tfgradgen.checks import UserError, check_choice, fail
-from tfgradgen.cli.options import FLAGS, SHIPPED_MODELS, check_flags, default_model, parse_path, parse_sample
+from tfgradgen.cli.options import FLAGS, SHIPPED_MODELS, check_flags, default_model, parse_bool, parse_path, parse_sample
 from tfgradgen.cli.quiet import start_tensorflow
 
 
@@ -40,6 +40,8 @@ def sample(label: Any = None, kernel: Any = "mala", *extra: Any, **flags: Any) -
         --classifier=FOLDER        SavedModel; by default the one that comes with tfgradgen
         --out=FOLDER               by default out/<label>-<kernel>-<seed>
         --overwrite                replace an earlier run in that folder
+        --resume                   go on with an interrupted run, with the same other flags
+        --strict                   end with exit code 1 where something speaks against a run
     """
     _no_extra(extra)
     check_flags(flags, FLAGS)
@@ -48,7 +50,8 @@ def sample(label: Any = None, kernel: Any = "mala", *extra: Any, **flags: Any) -
     options = parse_sample({"label": label, "kernel": kernel, **flags})
     from tfgradgen.cli.sample import run_sample
 
-    run_sample(options)
+    if run_sample(options) and options.strict:
+        raise SystemExit(1)
 
 
 @fire.decorators.SetParseFns(classifier=str)
@@ -93,7 +96,29 @@ def models(*extra: Any, **flags: Any) -> None:
         print(f"  sha256: {fingerprint(folder)}")
 
 
-COMMANDS = {"sample": sample, "labels": labels, "models": models}
+@fire.decorators.SetParseFns(folder=str)
+def diagnose(folder: Any = None, *extra: Any, **flags: Any) -> None:
+    """Says from the files of a run whether to trust it: per chain, per statistic, and what to do.
+
+    Example: python -m tfgradgen diagnose out/goldfish-mala-0
+
+    Args:
+      folder: what `sample` wrote.
+      extra: nothing else goes without a flag.
+      flags: --strict ends with exit code 1 where something speaks against the run.
+    """
+    _no_extra(extra)
+    check_flags(flags, ("strict",))
+    strict = parse_bool("strict", flags.get("strict", False))
+    path = parse_path("folder", folder)
+    start_tensorflow()
+    from tfgradgen.cli.diagnose import diagnose as run_diagnose
+
+    if run_diagnose(path) and strict:
+        raise SystemExit(1)
+
+
+COMMANDS = {"sample": sample, "diagnose": diagnose, "labels": labels, "models": models}
 
 
 def _no_extra(extra: tuple[Any, ...]) -> None:
@@ -119,6 +144,6 @@ def main(argv: list[str] | None = None) -> None:
     except UserError as error:
         print(f"tfgradgen: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("tfgradgen: interrupted; nothing was written for the label under way.", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(f"tfgradgen: interrupted; {str(interrupt) or 'nothing new was kept for the label under way'}.", file=sys.stderr)
         raise SystemExit(130) from None

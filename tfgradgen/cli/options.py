@@ -13,7 +13,7 @@ KERNEL_FLAGS = tuple(field.name for field in fields(KernelConfig))
 SCHEDULE_FLAGS = tuple(field.name for field in fields(Schedule))
 RUN_FLAGS = tuple(field.name for field in fields(RunConfig))
 PATH_FLAGS = ("generator", "classifier", "out")
-FLAGS = ("label", "kernel", *KERNEL_FLAGS, *SCHEDULE_FLAGS, *RUN_FLAGS, *PATH_FLAGS, "overwrite")
+FLAGS = ("label", "kernel", *KERNEL_FLAGS, *SCHEDULE_FLAGS, *RUN_FLAGS, *PATH_FLAGS, "overwrite", "resume", "strict")
 
 # The last two take no part in sampling: they measure what was drawn.
 SHIPPED_MODELS = ("generator", "classifier", "judge", "discriminator")
@@ -37,6 +37,8 @@ class SampleOptions:
     classifier: Path
     out: Path | None
     overwrite: bool
+    resume: bool
+    strict: bool
 
     def to_dict(self) -> dict[str, Any]:
         """Every argument as it was used, defaults filled in, for the run record."""
@@ -50,6 +52,8 @@ class SampleOptions:
             "classifier": str(self.classifier),
             "out": str(self.out) if self.out else None,
             "overwrite": self.overwrite,
+            "resume": self.resume,
+            "strict": self.strict,
         }
 
 
@@ -90,7 +94,9 @@ def parse_sample(flags: dict[str, Any]) -> SampleOptions:
     given = dict(flags)
     kernel = check_choice("kernel", given.pop("kernel"), (*KERNELS, REJECTION))
     label = given.pop("label")
-    overwrite = parse_bool("overwrite", given.pop("overwrite", False))
+    overwrite, resume, strict = (parse_bool(flag, given.pop(flag, False)) for flag in ("overwrite", "resume", "strict"))
+    if overwrite and resume:
+        raise fail("resume", "--resume or --overwrite", "both", "--resume goes on with a run, --overwrite starts it anew")
     paths = {flag: parse_path(flag, given.pop(flag)) for flag in PATH_FLAGS if flag in given}
     run = RunConfig(**_jit_as_bool({flag: given.pop(flag) for flag in RUN_FLAGS if flag in given}))
     family = KERNELS.get(kernel)
@@ -114,6 +120,8 @@ def parse_sample(flags: dict[str, Any]) -> SampleOptions:
         classifier=paths.get("classifier", default_model("classifier")),
         out=paths.get("out"),
         overwrite=overwrite,
+        resume=resume,
+        strict=strict,
     )
 
 

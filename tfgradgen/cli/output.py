@@ -1,15 +1,79 @@
 """Folders that appear whole or not at all."""
 
+import glob
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tfgradgen.checks import UserError, fail
+from tfgradgen.store import CHECKPOINT, FILES
+
+try:
+    import fcntl
+except ImportError:  # Windows: two processes in one folder go unnoticed there
+    fcntl = None  # type: ignore[assignment]
 
 OURS = {"grid.png", "samples.npz", "run.json"}
+LOCK = "lock"
+
+
+def partial_of(folder: Path) -> Path:
+    """Where the run that will be `folder` keeps what it has, until it is whole."""
+    return folder.with_name(f"{folder.name}.partial")
+
+
+def check_partial(folder: Path, welcome: bool) -> None:
+    """Raises `UserError` where an unfinished run of `folder` is there, unless that is `welcome`."""
+    if folder.name in ("", ".."):
+        raise fail("out", "a folder with a name of its own", str(folder), "give --out=NAME")
+    partial = partial_of(folder)
+    if os.path.lexists(partial) and not welcome:
+        raise fail(
+            "out",
+            "a new folder",
+            f"{partial}, a run that was interrupted or is under way",
+            "go on with it with --resume, start anew with --overwrite, or choose another --out",
+        )
+    if os.path.lexists(partial) and (partial.is_symlink() or not partial.is_dir()):
+        raise fail("out", "a folder", f"{partial}, which is none", "choose another --out")
+    foreign = sorted({path.name for path in partial.iterdir()} - {LOCK, *FILES}) if partial.is_dir() else []
+    if foreign:
+        raise fail(
+            "out",
+            "an unfinished run",
+            f"{partial}, which also holds {foreign[0]}",
+            "choose another --out; it is left as it is",
+        )
+
+
+def clear(partial: Path) -> None:
+    """Empties an unfinished run, the checkpoint first, so that half of it never passes for a damaged one."""
+    for name in (CHECKPOINT, *sorted(FILES - {CHECKPOINT})):
+        with suppress(OSError):
+            (partial / name).unlink(missing_ok=True)
+
+
+def discard(partial: Path) -> None:
+    """Removes an unfinished run."""
+    clear(partial)
+    with suppress(OSError):
+        (partial / LOCK).unlink(missing_ok=True)
+        partial.rmdir()
+
+
+def sweep(folder: Path) -> None:
+    """Clears what a process that was killed while it renamed left beside `folder`; an earlier run is put back.
+
+    Only for the process that holds the folder's unfinished run.
+    """
+    for path in folder.absolute().parent.glob(f".{glob.escape(folder.name)}.partial-*"):
+        if path.name.endswith(".old") and not folder.exists():
+            path.rename(folder)
+        else:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def check_target(folder: Path, overwrite: bool) -> None:
@@ -37,17 +101,31 @@ def check_target(folder: Path, overwrite: bool) -> None:
 
 
 @contextmanager
-def new_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
+def held(folder: Path) -> Iterator[None]:
+    """Keeps `folder` for this process for as long as it lives; another that wants it is refused."""
+    with (folder / LOCK).open("w") as lock:
+        if fcntl:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise fail("out", "a run of one process", f"another at work in {folder}", "wait, or stop it") from None
+            except OSError:
+                pass  # a file system without locks
+        yield
+
+
+@contextmanager
+def new_folder(folder: Path, overwrite: bool = False, hint: str = "") -> Iterator[Path]:
     """Gives a folder beside `folder` to write into, and renames it into place at the end; an earlier one is replaced.
 
-    After an error the earlier one stands as it was and nothing new is left.
+    After an error the earlier one stands as it was and nothing new is left; `hint` ends the message.
     """
     folder = folder.absolute()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent))
     except OSError as error:
-        raise _not_written(folder, error) from None
+        raise not_written(folder, error, hint) from None
     try:
         beside.chmod(0o777 & ~_umask())  # mkdtemp makes it private
         yield beside
@@ -64,13 +142,15 @@ def new_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
         else:
             beside.rename(folder)
     except OSError as error:
-        raise _not_written(folder, error) from None
+        raise not_written(folder, error, hint) from None
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def _not_written(folder: Path, error: OSError) -> UserError:
-    return fail("out", "a folder that can be written", f"{folder} ({error.strerror})", "free space or choose another --out")
+def not_written(folder: Path, error: OSError, hint: str = "") -> UserError:
+    """The error of a folder that cannot be written; `hint` says what else to know."""
+    remedy = "free space or choose another --out" + (f"; {hint}" if hint else "")
+    return fail("out", "a folder that can be written", f"{folder} ({error.strerror})", remedy)
 
 
 def _umask() -> int:

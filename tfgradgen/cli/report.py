@@ -11,9 +11,10 @@ import tfgradgen
 from tfgradgen.backend import use_xla
 from tfgradgen.cli.options import SampleOptions
 from tfgradgen.contracts import Cost, Draws
-from tfgradgen.diagnostics import Convergence, convergence, problems
+from tfgradgen.diagnostics import statistics
 from tfgradgen.models.classifier import Classifier
 from tfgradgen.models.generator import Generator
+from tfgradgen.trust import chain_table, problems
 
 
 def environment(jit: bool | str) -> dict[str, Any]:
@@ -36,54 +37,78 @@ def environment(jit: bool | str) -> dict[str, Any]:
 
 
 def model_record(model: Generator | Classifier) -> dict[str, Any]:
+    own = ("latent_dim", "image_shape", "image_size", "output")
     return {
         "path": model.path,
         "sha256": model.sha256,
         "image_range": list(model.image_range),
+        **{name: getattr(model, name) for name in own if hasattr(model, name)},
         "assumed": list(model.assumed),
     }
 
 
-def run_record(
-    options: SampleOptions,
-    generator: Generator,
-    classifier: Classifier,
-    index: int,
-    draws: Draws,
-    facts: dict[str, Any],
-) -> dict[str, Any]:
-    """All of run.json; `facts` are what the run itself measured: cost, seconds, prior_class_prob."""
-    independent = options.kernel_config is None
-    cost: Cost = facts["cost"]
+def plan(options: SampleOptions, generator: Generator, classifier: Classifier, index: int) -> dict[str, Any]:
+    """The part of run.json that is known before the run."""
     label = classifier.labels[index]
-    statistics = {name: convergence(getattr(draws, name), independent)._asdict() for name in ("class_prob", "target_log_prob")}
-    record = {
+    return {
         "command": "sample",
         "label": {"index": index, "name": label.name, "wnid": label.wnid},
         "kernel": options.kernel,
         "seed": options.run.seed,
         "arguments": options.to_dict(),
+        "generator": model_record(generator),
+        "classifier": model_record(classifier),
+        **environment(options.run.jit),
+    }
+
+
+def identity(record: dict[str, Any]) -> dict[str, Any]:
+    """What of a `plan` or run.json decides the bits of the draws: not where things lie, nor how a flag was spelt."""
+    arguments, places = record["arguments"], ("label", "generator", "classifier", "out", "overwrite", "resume", "strict", "jit")
+    return {
+        **{name: record[name] for name in ("label", "kernel", "versions", "device", "machine", "backend")},
+        "arguments": {name: value for name, value in arguments.items() if name not in places},
+        **{name: record[name] | {"path": None} for name in ("generator", "classifier")},
+    }
+
+
+def run_record(planned: dict[str, Any], draws: Draws, facts: dict[str, Any]) -> dict[str, Any]:
+    """All of run.json: `plan` and what came out; `facts` are what the run itself measured: cost, seconds, prior_class_prob."""
+    config = planned["arguments"]["kernel_config"]
+    independent = config is None
+    cost: Cost = facts["cost"]
+    return {
+        **planned,
         "accept_rate": float(draws.is_accepted.mean()) if not independent else facts["accept_rate"],
         "step_size": [float(s) for s in draws.step_size[-1]] if not independent else None,
         "mean_class_prob": float(draws.class_prob.mean()),
         "final_class_prob": [float(p) for p in draws.class_prob[-1]],
         "prior_class_prob": facts["prior_class_prob"],
         "prior_draws": facts["prior_draws"],
-        "statistics": statistics,
+        **trust(draws, config),
         "num_gradients": cost.num_gradients,
         "num_forward": cost.num_forward,
         "seconds": round(facts["seconds"], 3),
-        "generator": model_record(generator),
-        "classifier": model_record(classifier),
-        **environment(options.run.jit),
     }
-    target = options.kernel_config.target_accept_prob if options.kernel_config else None
-    record["problems"] = problems(Convergence(**statistics["class_prob"]), record["accept_rate"], target)
-    return record
+
+
+def trust(draws: Draws, config: dict[str, Any] | None) -> dict[str, Any]:
+    """The part of run.json that says whether to trust the draws; `config` is the kernel's, None for exact draws."""
+    found, chains = statistics(draws, independent=config is None), chain_table(draws)
+    return {
+        "statistics": {name: convergence._asdict() for name, convergence in found.items()},
+        "chains": chains,
+        "problems": problems(chains, found, len(draws.z), config["target_accept_prob"] if config else None),
+    }
+
+
+def trust_lines(record: dict[str, Any]) -> list[str]:
+    """One line for each thing that speaks against a run, or one that nothing does."""
+    return [f"trust    {problem}" for problem in record["problems"] or ["nothing speaks against it"]]
 
 
 def summary(record: dict[str, Any], folder: Any) -> str:
-    """Six lines: what ran, what came out, how it moved, how sure that is, is it to be trusted, where it lies."""
+    """Six lines or more: what ran, what came out, how it moved, how sure that is, is it to be trusted, where it lies."""
     arguments, name = record["arguments"], record["label"]["name"]
     schedule, num_chains = arguments["schedule"], arguments["num_chains"]
     stat = record["statistics"]["class_prob"]
@@ -98,10 +123,9 @@ def summary(record: dict[str, Any], folder: Any) -> str:
         )
     else:
         moved = f"acceptance {record['accept_rate']:.4f} of the prior draws; the draws are exact and independent"
-    ess = "unknown" if stat["ess"] is None else f"{stat['ess']:.0f} of {schedule['num_results'] * num_chains}"
-    rhat = "" if stat["rhat"] is None else f", split R-hat {stat['rhat']:.3f}"
+    ess = "unknown" if stat["ess_bulk"] is None else f"{stat['ess_bulk']:.0f} of {schedule['num_results'] * num_chains}"
+    rhat = "" if stat["rhat"] is None else f", R-hat {stat['rhat']:.3f}"
     error = "" if stat["standard_error"] is None else f" +- {stat['standard_error']:.3f}"
-    trust = "; ".join(record["problems"]) or "nothing speaks against it"
     return "\n".join(
         [
             f"ran      {record['kernel']} for {name}: {num_chains} chains, {schedule['num_results']} draws each{burnin}, "
@@ -110,7 +134,7 @@ def summary(record: dict[str, Any], folder: Any) -> str:
             f"({record['prior_draws']} draws)",
             f"moved    {moved}",
             f"mixing   effective draws of p(class) {ess}{rhat}",
-            f"trust    {trust}",
+            *trust_lines(record),
             f"wrote    {folder}: grid.png, samples.npz, run.json",
         ]
     )

@@ -1,0 +1,60 @@
+"""The `diagnose` command: says again from the files of a run whether to trust it."""
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfgradgen.checks import fail
+from tfgradgen.cli.report import trust, trust_lines
+from tfgradgen.contracts import Draws
+
+
+def read_run(folder: Path) -> tuple[dict[str, Any], Draws]:
+    """run.json and the draws of a run's folder; raises `UserError` where they cannot be read."""
+    try:
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        with np.load(folder / "samples.npz") as samples:
+            draws = Draws(*(samples[name] for name in Draws._fields))
+        return {key: record[key] for key in ("label", "kernel", "arguments", "num_gradients", "seconds")}, draws
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        got = f"{type(error).__name__}: {error}"
+        raise fail(
+            "diagnose", f"a run's folder with run.json and samples.npz at {folder}", got, "give that of `sample`"
+        ) from None
+
+
+def diagnose(folder: Path) -> list[str]:
+    """Prints chains, statistics and what speaks against the run in `folder`; returns the latter."""
+    record, draws = read_run(folder)
+    config, seconds = record["arguments"]["kernel_config"], max(record["seconds"], 1e-9)
+    found = trust(draws, config)
+    print(f"ran      {record['kernel']} for {record['label']['name']}: {draws.z.shape[1]} chains, {len(draws.z)} draws each")
+    print(table({"chain": list(range(draws.z.shape[1])), **found["chains"]}))
+    rows = found["statistics"]
+    columns: dict[str, list[Any]] = {"statistic": list(rows)}
+    for key in ("mean", "standard_error", "ess_bulk", "ess_tail", "rhat", "between"):
+        columns[key] = [row[key] for row in rows.values()]
+    least = [min((row[key] for key in ("ess_bulk", "ess_tail") if row[key]), default=None) for row in rows.values()]
+    if record["num_gradients"]:
+        columns["ess per gradient"] = [size and size / record["num_gradients"] for size in least]
+    columns["ess per second"] = [size and size / seconds for size in least]
+    print(table(columns))
+    print("\n".join(trust_lines(found)))
+    return list(found["problems"])
+
+
+def table(columns: dict[str, list[Any]]) -> str:
+    """Right-aligned columns under their names; `-` where a value is unknown."""
+    texts = [[name.removeprefix("num_"), *map(_shown, values)] for name, values in columns.items()]
+    widths = [max(map(len, column)) for column in texts]
+    rows = zip(*texts, strict=True)
+    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

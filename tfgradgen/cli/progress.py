@@ -1,0 +1,55 @@
+"""How far a run is: a bar on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from tqdm import tqdm
+
+from tfgradgen.contracts import Progress, ProgressFn
+
+LINES = 10  # in a log file, about
+
+
+def described(progress: Progress) -> dict[str, str]:
+    """Acceptance, p(class) and, where the method has one, step size, as text."""
+    facts = {"accept": f"{progress.accept_rate:.2f}", "p(class)": f"{progress.class_prob:.2f}"}
+    return facts | ({"step_size": f"{progress.step_size:.3f}"} if np.isfinite(progress.step_size) else {})
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[ProgressFn]:
+    """Shows on stderr how far a run is and how long the rest will take."""
+    if not sys.stderr.isatty():
+        yield plain_lines(title)
+        return
+    with tqdm(desc=title, file=sys.stderr, unit="step", dynamic_ncols=True) as bar:
+
+        def show(progress: Progress) -> None:
+            bar.total = progress.num_total
+            bar.set_postfix(described(progress), refresh=False)
+            bar.update(progress.num_done - bar.n)
+
+        yield show
+
+
+def plain_lines(title: str) -> ProgressFn:
+    """Prints a line whenever another tenth of the run is done."""
+    start, first, tenths = 0.0, -1, -1
+
+    def show(progress: Progress) -> None:
+        nonlocal start, first, tenths
+        done, total = progress.num_done, progress.num_total
+        if first < 0:
+            start, first = time.monotonic(), done  # the first chunk's time is that of compiling
+        if done * LINES // total == tenths:
+            return
+        tenths = done * LINES // total
+        left = (time.monotonic() - start) * (total - done) / max(done - first, 1)
+        facts = ", ".join(f"{name} {value}" for name, value in described(progress).items())
+        rest = f", about {left:.0f} s left" if first < done < total else ""
+        print(f"{title}: {done} of {total} steps, {facts}{rest}", file=sys.stderr, flush=True)
+
+    return show

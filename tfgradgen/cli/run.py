@@ -1,0 +1,154 @@
+"""One label's run: drawn into a store beside its folder, then written whole."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tfgradgen.checks import UserError, fail
+from tfgradgen.cli.options import SampleOptions
+from tfgradgen.cli.output import check_target, clear, discard, held, new_folder, not_written, partial_of, sweep
+from tfgradgen.cli.progress import progress_bar
+from tfgradgen.cli.report import identity, run_record, summary
+from tfgradgen.contracts import Cost, Draws, GeneratorLike, ProgressFn
+from tfgradgen.images import make_grid, save_png, to_uint8
+from tfgradgen.posterior import ClassPosterior
+from tfgradgen.preflight import check_likelihood
+from tfgradgen.rejection import counts_of, exact_chunks
+from tfgradgen.sampling import chain_chunks, initial_points, num_gradients
+from tfgradgen.store import CHECKPOINT, RunStore, check_same
+
+DECODE_BATCH = 64
+NUM_CHECKED = 4  # start points whose gradient is looked at before the first step
+
+
+class Row(NamedTuple):
+    """Of one label: its name, of each chain's last draw `image` [num_chains, ...] uint8 and `class_prob` [num_chains], and what
+    speaks against trusting the run."""
+
+    name: str
+    image: np.ndarray
+    class_prob: np.ndarray
+    problems: list[str]
+
+
+def finished(planned: dict[str, Any], folder: Path) -> Row | None:
+    """The row of a run that is whole already, None where a run under way is to replace it.
+
+    Raises:
+      UserError: what lies there is another run, or none.
+    """
+    try:
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        theirs = identity(record)
+        with np.load(folder / "samples.npz") as samples:
+            row = Row(planned["label"]["name"], samples["image"], samples["class_prob"][-1], record["problems"])
+    except Exception as error:  # whatever a damaged file makes of its readers
+        raise fail("resume", "a run", f"{folder}, which holds none ({type(error).__name__})", "choose another --out") from None
+    try:
+        check_same(identity(planned), theirs, folder)
+    except UserError:
+        if (partial_of(folder) / CHECKPOINT).exists():
+            return None
+        raise
+    discard(partial_of(folder))  # of a run that was killed after its last step
+    return row
+
+
+def run_label(posterior: ClassPosterior, options: SampleOptions, planned: dict[str, Any], folder: Path) -> Row:
+    """Runs one label, or the rest of it, and writes its folder. Until that is whole, what was drawn is beside it."""
+    partial = partial_of(folder)
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+        with held(partial):
+            try:
+                sweep(folder)
+                row, record = _run_held(posterior, options, planned, folder)
+            finally:
+                if not (partial / CHECKPOINT).exists():  # whole, or not begun
+                    discard(partial)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_hint(partial)) from None
+    except OSError as error:
+        raise not_written(folder, error, _hint(partial)) from None
+    print(summary(record, folder), flush=True)
+    return row
+
+
+def _hint(partial: Path) -> str:
+    """Where an interrupted run is kept; '' where nothing is."""
+    return f"what was drawn is in {partial}, --resume goes on with it" if (partial / CHECKPOINT).exists() else ""
+
+
+def _run_held(
+    posterior: ClassPosterior, options: SampleOptions, planned: dict[str, Any], folder: Path
+) -> tuple[Row, dict[str, Any]]:
+    """`run_label` while no other process can come between."""
+    partial = partial_of(folder)
+    if options.overwrite:
+        clear(partial)
+    store = RunStore(partial, identity(planned))
+    overwrite = options.overwrite or bool(store.facts.get("overwrite"))
+    check_target(folder, overwrite)
+    try:
+        with progress_bar(f"{options.kernel} {planned['label']['name']}") as progress_fn:
+            facts = draw(posterior, options, store, progress_fn)
+    except UserError:  # of the models or of the class: to go on would meet it again
+        clear(partial)
+        raise
+    draws = store.draws()
+    record = run_record(planned, draws, facts)
+    images = decode(posterior.generator, draws.z[-1])
+    with new_folder(folder, overwrite, _hint(partial)) as beside:
+        write_run(beside, record, draws, images)
+    row = Row(planned["label"]["name"], images, np.array(draws.class_prob[-1]), record["problems"])
+    del draws  # the maps of the files
+    clear(partial)
+    return row, record
+
+
+def draw(posterior: ClassPosterior, options: SampleOptions, store: RunStore, progress_fn: ProgressFn) -> dict[str, Any]:
+    """Runs the wanted method to its end, from where `store` is; returns what it measured on the way."""
+    run, facts, state = options.run, dict(store.facts), store.state
+    start = time.monotonic() - facts.get("seconds", 0.0)
+    if options.kernel_config is None:
+        chunks = exact_chunks(posterior, options.schedule.num_results, run, state)
+    else:
+        if state is None:
+            init_z, facts["prior_class_prob"], facts["prior_draws"] = initial_points(posterior, run)
+            check_likelihood(posterior.likelihood_log_prob, init_z[:NUM_CHECKED])
+        else:
+            init_z = state["z"]
+        chunks = chain_chunks(posterior, options.kernel, options.kernel_config, options.schedule, run, init_z, state)
+    facts |= {"overwrite": options.overwrite or facts.get("overwrite", False)}
+    for chunk in chunks:
+        store.append(chunk.draws, chunk.state, facts | {"seconds": time.monotonic() - start})
+        progress_fn(chunk.progress)
+    facts["seconds"] = store.facts["seconds"]
+    if options.kernel_config is None:
+        assert store.state is not None  # one chunk at least
+        counts = counts_of(store.state)
+        return facts | {
+            "cost": Cost(0, counts.num_drawn),
+            "prior_class_prob": counts.prior_class_prob,
+            "prior_draws": counts.num_drawn,
+            "accept_rate": counts.accept_rate,
+        }
+    gradients = num_gradients(run.num_chains, options.kernel_config, options.schedule) + min(NUM_CHECKED, run.num_chains)
+    return facts | {"cost": Cost(gradients, facts["prior_draws"])}
+
+
+def decode(generator: GeneratorLike, z: np.ndarray) -> np.ndarray:
+    """uint8 pictures [num_chains, height, width, channels] of `z` [num_chains, latent_dim], a batch at a time."""
+    batches = [generator(z[k : k + DECODE_BATCH]) for k in range(0, len(z), DECODE_BATCH)]
+    return np.concatenate([to_uint8(batch) for batch in batches])
+
+
+def write_run(folder: Path, record: dict[str, Any], draws: Draws, images: np.ndarray) -> None:
+    """Writes grid.png, samples.npz and run.json into `folder`."""
+    captions = [f"p {p:.2f}" for p in draws.class_prob[-1]]
+    save_png(folder / "grid.png", make_grid(images, captions))
+    np.savez_compressed(folder / "samples.npz", image=images, **draws._asdict())
+    (folder / "run.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,117 @@
+"""What speaks against a run, chain by chain, and what to do about each: as Stan's `diagnose` does."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from tfgradgen.contracts import Draws
+from tfgradgen.diagnostics import Convergence
+
+MIN_ESS, MAX_RHAT = 100.0, 1.01
+MAX_ACCEPT_GAP = 0.1
+STUCK_ACCEPT_RATE = 0.02  # a chain that takes fewer proposals than this hardly moves
+MAX_ENERGY_ERROR = 1000.0  # nats; beyond it the integrator has left the level set for good (Stan's bound)
+MODE_SHARE = 0.5  # of a statistic's variance between chains: more than within them
+FEW = 6  # chains that a sentence lists
+
+
+def chain_table(draws: Draws) -> dict[str, list[Any]]:
+    """Per chain, over the kept draws: what a healthy chain has little of.
+
+    accept_rate, step_size (the last; None where there is none), mean_class_prob; num_divergent: proposals with an energy error
+    above `MAX_ENERGY_ERROR`; num_invalid: proposals whose density or gradient was not finite (they are refused);
+    num_not_finite: states whose density is not finite.
+    """
+    ratio = np.asarray(draws.log_accept_ratio)
+    with np.errstate(invalid="ignore"):
+        divergent = np.isfinite(ratio) & (ratio < -MAX_ENERGY_ERROR)
+    step_size = np.asarray(draws.step_size[-1], float)
+    prob = np.asarray(draws.class_prob, np.float64)
+    return {
+        "accept_rate": np.asarray(draws.is_accepted).mean(0).tolist(),
+        "step_size": [float(s) if np.isfinite(s) else None for s in step_size],
+        "mean_class_prob": [float(p) if np.isfinite(p) else None for p in prob.mean(0)],
+        "num_divergent": divergent.sum(0).tolist(),
+        "num_invalid": (~np.isfinite(ratio)).sum(0).tolist(),
+        "num_not_finite": (~np.isfinite(np.asarray(draws.target_log_prob))).sum(0).tolist(),
+    }
+
+
+def problems(
+    chains: Mapping[str, list[Any]], found: Mapping[str, Convergence], num_results: int, target_accept_prob: float | None
+) -> list[str]:
+    """What speaks against trusting a run, as `what: what to do`, the gravest first; [] where nothing was found.
+
+    Args:
+      chains: `chain_table` of the run. found: its `statistics`. num_results: draws of each chain.
+      target_accept_prob: acceptance that was tuned for; None for exact draws, which nothing but the models can spoil.
+    """
+    lines = [*_broken(chains, num_results)]
+    if target_accept_prob is not None:
+        lines += [*_moving(chains, num_results, target_accept_prob), *_mixing(found)]
+    return lines
+
+
+def _broken(chains: Mapping[str, list[Any]], num_results: int) -> Iterable[str]:
+    total = num_results * len(chains["accept_rate"])
+    bad = chains["num_not_finite"]
+    if sum(bad):
+        yield (
+            f"the density is not finite in {sum(bad)} of {total} draws ({_chains(bad)}): a model returns NaN or inf there; "
+            "check its image_range and its weights, and leave these chains out"
+        )
+    bad = chains["num_invalid"]
+    if sum(bad):
+        yield (
+            f"{sum(bad)} of {total} proposals had no finite density or gradient ({_chains(bad)}): a model returns NaN or inf "
+            "for part of z, and the draws leave that part out; check the models there"
+        )
+
+
+def _moving(chains: Mapping[str, list[Any]], num_results: int, target: float) -> Iterable[str]:
+    rates = np.asarray(chains["accept_rate"])
+    stuck = rates < STUCK_ACCEPT_RATE
+    bad = chains["num_divergent"]
+    if sum(bad):
+        yield (
+            f"{sum(bad)} of {num_results * len(rates)} transitions diverged, energy error above {MAX_ENERGY_ERROR:.0f} nats "
+            f"({_chains(bad)}): lower --step_size, raise --target_accept_prob or --num_adaptation_steps"
+        )
+    if stuck.any():
+        yield (
+            f"{_chains(stuck)} stuck, acceptance below {STUCK_ACCEPT_RATE}: the step is too large there; lower --step_size, or "
+            "raise --num_adaptation_steps"
+        )
+    if abs(rates.mean() - target) > MAX_ACCEPT_GAP:
+        remedy = "lower --step_size or raise" if rates.mean() < target else "raise --step_size or"
+        yield f"acceptance {rates.mean():.2f} is off its target {target:.2f}: {remedy} --num_adaptation_steps"
+
+
+def _mixing(found: Mapping[str, Convergence]) -> Iterable[str]:
+    rhats = {name: c.rhat for name, c in found.items() if c.rhat is not None}
+    name = max(rhats, key=lambda key: rhats[key], default="")
+    if name and rhats[name] > MAX_RHAT:
+        yield f"chains disagree (R-hat of {name} {rhats[name]:.2f} > {MAX_RHAT}): raise --num_burnin_steps and --num_results"
+    shares = {name: c.between for name, c in found.items() if c.between is not None}
+    name = max(shares, key=lambda key: shares[key], default="")
+    if name and shares[name] > MODE_SHARE:
+        yield (
+            f"chains stay in different modes ({shares[name]:.0%} of the variance of {name} lies between them): their starts "
+            "decide, so run more chains, or --kernel=rejection for exact draws"
+        )
+    sizes = {f"{what} of {name}": getattr(c, f"ess_{what}") for name, c in found.items() for what in ("bulk", "tail")}
+    unknown = [name for name, size in sizes.items() if size is None]
+    least = min(sizes, key=lambda key: sizes[key] or 0.0)
+    if unknown or sizes[least] < MIN_ESS:
+        shown = "unknown" if unknown else f"{sizes[least]:.0f}"
+        yield f"few effective draws ({shown} in the {least} < {MIN_ESS:.0f}): raise --num_results"
+
+
+def _chains(flags: Iterable[Any]) -> str:
+    """`chain 3`, `chains 0, 2, 5` or `12 of 16 chains`: those with a true entry."""
+    entries = list(flags)
+    which = [str(k) for k, flag in enumerate(entries) if flag]
+    if len(which) > FEW:
+        return f"{len(which)} of {len(entries)} chains"
+    return f"chain{'s' * (len(which) > 1)} {', '.join(which)}"
