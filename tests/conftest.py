@@ -21,3 +21,10 @@ def root() -> Path:
 @pytest.fixture(scope="session")
 def toy_pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return toy.save_pair(tmp_path_factory.mktemp("toy"))
+
+
+@pytest.fixture
+def toy_flags(toy_pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Flags that name the toy pair; the working folder is an empty one."""
+    monkeypatch.chdir(tmp_path)
+    return [f"--generator={toy_pair[0]}", f"--classifier={toy_pair[1]}"]

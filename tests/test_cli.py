@@ -18,12 +18,6 @@ from tfgradgen.config import RunConfig
 FAST = ["--num_results=4", "--num_burnin_steps=4", "--num_chains=3"]
 
 
-@pytest.fixture
-def toy_flags(toy_pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    monkeypatch.chdir(tmp_path)
-    return [f"--generator={toy_pair[0]}", f"--classifier={toy_pair[1]}"]
-
-
 def refused(argv: list[str], capsys: pytest.CaptureFixture[str], code: int = 2) -> str:
     """Runs a command that must fail; returns its one line."""
     with pytest.raises(SystemExit) as exit_:

@@ -149,12 +149,6 @@ def diagnosed(folder: Path, capsys: pytest.CaptureFixture[str], strict: bool = T
     return capsys.readouterr().out
 
 
-@pytest.fixture
-def toy_flags(toy_pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    monkeypatch.chdir(tmp_path)
-    return [f"--generator={toy_pair[0]}", f"--classifier={toy_pair[1]}"]
-
-
 @pytest.mark.parametrize("kernel", ["mala", "hmc"])
 def test_a_step_a_hundred_times_too_large_is_named(
     kernel: str, toy_flags: list[str], capsys: pytest.CaptureFixture[str]

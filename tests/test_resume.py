@@ -29,12 +29,6 @@ STEPS = {
 }
 
 
-@pytest.fixture
-def toy_flags(toy_pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    monkeypatch.chdir(tmp_path)
-    return [f"--generator={toy_pair[0]}", f"--classifier={toy_pair[1]}"]
-
-
 def stop_after(num_appends: int, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes the store raise `error` where the checkpoint after `num_appends` would be renamed into place."""
     left, replace = [num_appends], os.replace

@@ -94,6 +94,14 @@ def test_a_chain_starts_alike_whatever_the_number_of_chains() -> None:
     np.testing.assert_array_equal(few, many[:4])
 
 
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_chain_is_the_same_in_a_run_of_four_and_of_sixteen(kernel: str) -> None:
+    """But for rounding: how a batch is vectorized depends on its size."""
+    few, many = (chains(make(), kernel, Schedule(10, 10, 7), num_chains=n) for n in (4, 16))
+    for a, b in zip(few, many, strict=True):
+        np.testing.assert_allclose(a, b[:, :4], rtol=1e-3, atol=1e-3)
+
+
 def test_no_finite_likelihood_is_said() -> None:
     class IsNan(ToyGenerator):
         def __call__(self, z: Any) -> tf.Tensor:
