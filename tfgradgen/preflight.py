@@ -1,30 +1,150 @@
 """Looks at a posterior before the first step: what would otherwise fail silently in the middle of a run."""
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from tfgradgen.checks import fail
+from tfgradgen.checks import UserError, fail
+
+XLA_TOLERANCE = 1e-2  # nats, and of a gradient's length: what reordered float32 sums of deep networks differ by
+SCALES = (1e-3, 1e3)  # of the likelihood's gradient over the prior's: outside, one of the two is not felt
 
 
-def check_likelihood(likelihood_log_prob_fn: Callable[[tf.Tensor], tf.Tensor], z: tf.Tensor) -> None:
-    """Raises `UserError` unless the log-likelihood [B] and its gradient, the prior left out, are usable at `z` [B, latent_dim].
+class Check(NamedTuple):
+    """One thing that was looked at: `what` was `found` where it was `expected`; `remedy` where it is not `is_ok`."""
+
+    what: str
+    is_ok: bool
+    expected: str
+    found: str
+    remedy: str
+
+    def error(self) -> UserError:
+        return fail(self.what, self.expected, self.found, self.remedy)
+
+
+def value_and_gradient(fn: Callable[[tf.Tensor], tf.Tensor], z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
+    """`fn(z)` [B] and its gradient by `z` [B, latent_dim], None where `fn` does not depend on z."""
+    with tf.GradientTape() as tape:
+        tape.watch(z)
+        value = fn(z)
+    return value, tape.gradient(value, z)
+
+
+def likelihood_checks(value: tf.Tensor, gradient: tf.Tensor | None) -> list[Check]:
+    """Of the log-likelihood [B] and its gradient, the prior left out.
 
     A generator without gradient, one that ends in a cast for example, would go unnoticed behind the prior's gradient.
     """
-    with tf.GradientTape() as tape:
-        tape.watch(z)
-        likelihood = likelihood_log_prob_fn(z)
-    gradient = tape.gradient(likelihood, z)
-    if not np.isfinite(likelihood).any():
-        raise fail("p(class)", "a finite log-likelihood at the start points", "none", "check the models and their ranges")
-    if gradient is not None and not np.isfinite(gradient).any():
-        raise fail("models", "a finite gradient of log p(class | g(z)) by z", "none", "check the models and their ranges")
-    if gradient is None or not np.any(np.nan_to_num(np.asarray(gradient), nan=0.0)):
-        raise fail(
+    share = lambda mask: f"{np.mean(mask):.0%} of {len(value)} points"  # noqa: E731
+    finite = np.isfinite(value)
+    slopes = np.zeros((len(value), 1)) if gradient is None else np.asarray(gradient)
+    finite_slopes = np.isfinite(slopes).all(-1)
+    steep = np.any(np.nan_to_num(slopes) != 0, -1)
+    models = "check the models and their ranges"
+    return [
+        Check("p(class)", bool(finite.any()), "a finite log-likelihood at the start points", share(finite), models),
+        Check(
             "models",
+            bool(finite_slopes.any()),
+            "a finite gradient of log p(class | g(z)) by z",
+            share(finite_slopes),
+            models,
+        ),
+        Check(
+            "models",
+            bool(steep.any()),
             "a non-zero gradient of log p(class | g(z)) by z",
-            "none",
+            share(steep),
             "the generator or classifier cuts it (a cast, a rounding, an argmax); use --kernel=rejection",
+        ),
+    ]
+
+
+def check_likelihood(likelihood_log_prob_fn: Callable[[tf.Tensor], tf.Tensor], z: tf.Tensor) -> None:
+    """Raises `UserError` unless the log-likelihood [B] and its gradient, the prior left out, are usable at `z`."""
+    for check in likelihood_checks(*value_and_gradient(likelihood_log_prob_fn, z)):
+        if not check.is_ok:
+            raise check.error()
+
+
+def preflight(posterior: Any, z: tf.Tensor) -> list[Check]:
+    """Everything that can be seen of a `ClassPosterior` at `z` [B, latent_dim], prior draws, before a run.
+
+    Shape, range and variety of the images, finite logits, the likelihood's value and gradient, the two gradients' scales,
+    the same bits twice, and XLA against graph mode.
+    """
+    evaluate = lambda xla: tf.function(  # noqa: E731
+        lambda x: value_and_gradient(posterior.likelihood_log_prob, x), jit_compile=xla, autograph=False
+    )
+    graph = evaluate(False)
+    value, gradient = graph(z)
+    likelihood = likelihood_checks(value, gradient)
+    found = [*_image_checks(posterior.generator(z)), *likelihood]
+    if gradient is None or not all(check.is_ok for check in likelihood):
+        return found  # without a slope there is nothing further to compare
+    prior = np.linalg.norm(z, axis=-1)  # the gradient of log Normal(z; 0, I) is -z
+    ratio = float(np.median(np.linalg.norm(gradient, axis=-1) / prior))
+    found.append(
+        Check(
+            "scales",
+            SCALES[0] < ratio < SCALES[1],
+            f"the likelihood's gradient between {SCALES[0]:g} and {SCALES[1]:g} of the prior's",
+            f"{ratio:.3g}",
+            "choose a --temperature that brings the two together",
         )
+    )
+    again = graph(z)
+    same = all(np.array_equal(a, b, equal_nan=True) for a, b in zip((value, gradient), again, strict=True))
+    found.append(
+        Check(
+            "determinism",
+            same,
+            "the same bits from two evaluations",
+            "the same" if same else "others",
+            "take the model's own noise or dropout out; a chain needs one density",
+        )
+    )
+    return [*found, _xla_check(evaluate(True), z, value, gradient)]
+
+
+def _image_checks(image: tf.Tensor) -> list[Check]:
+    pixels = np.asarray(image)
+    low, high, variety = pixels.min(), pixels.max(), float(pixels.std(0).mean())
+    return [
+        Check(
+            "image",
+            bool(np.isfinite(pixels).all() and low >= -1.01 and high <= 1.01),
+            f"{image.dtype.name} {list(image.shape[1:])} in [-1, 1]",
+            f"{low:.3g} to {high:.3g}",
+            "give the generator's image_range",
+        ),
+        Check(
+            "variety",
+            variety > 1e-3,
+            "images that differ from z to z",
+            f"a standard deviation of {variety:.2g} a pixel",
+            "check latent_dim and prior of the generator",
+        ),
+    ]
+
+
+def _xla_check(compiled: Any, z: tf.Tensor, value: tf.Tensor, gradient: tf.Tensor) -> Check:
+    expected = f"graph mode's value and gradient within {XLA_TOLERANCE:g} by XLA"
+    remedy = "use --jit=false"
+    try:
+        other_value, other_gradient = compiled(z)
+    except (tf.errors.OpError, ValueError, NotImplementedError) as error:
+        return Check("xla", False, expected, f"no compilation ({str(error).splitlines()[0][:80]})", remedy)
+    apart = np.abs(np.asarray(other_value) - np.asarray(value)).max()
+    lengths = np.linalg.norm(gradient, axis=-1)
+    turned = (np.linalg.norm(np.asarray(other_gradient) - np.asarray(gradient), axis=-1) / np.maximum(lengths, 1.0)).max()
+    return Check(
+        "xla",
+        bool(apart <= XLA_TOLERANCE and turned <= XLA_TOLERANCE),
+        expected,
+        f"{apart:.1g} nats and {turned:.1g} of the gradient apart",
+        remedy,
+    )

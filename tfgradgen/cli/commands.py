@@ -11,6 +11,8 @@ from tfgradgen.checks import UserError, check_choice, fail
 from tfgradgen.cli.options import FLAGS, SHIPPED_MODELS, check_flags, default_model, parse_bool, parse_path, parse_sample
 from tfgradgen.cli.quiet import start_tensorflow
 
+CHECK_FLAGS = ("generator", "classifier", "temperature", "seed")
+
 
 # Fire would evaluate a path: 2026_07_20 would become a number, run#2 would lose its end.
 @fire.decorators.SetParseFns(out=str, generator=str, classifier=str)
@@ -96,6 +98,29 @@ def models(*extra: Any, **flags: Any) -> None:
         print(f"  sha256: {fingerprint(folder)}")
 
 
+@fire.decorators.SetParseFns(generator=str, classifier=str)
+def check(label: Any = "all", *extra: Any, **flags: Any) -> None:
+    """Looks at a generator and a classifier as a run would use them, and says what would go wrong.
+
+    Shape, range and variety of the images, the likelihood's value and gradient without the prior's, the scales of the two
+    gradients, the same bits from two evaluations, XLA against graph mode. Ends with exit code 1 where there is a fault.
+
+    Example: python -m tfgradgen check --label=goldfish
+
+    Args:
+      label: as for `sample`; by default all.
+      extra: nothing else goes without a flag.
+      flags: --generator, --classifier, --temperature and --seed, as for `sample`.
+    """
+    _no_extra(extra)
+    check_flags(flags, CHECK_FLAGS)
+    options = parse_sample({"label": label, "kernel": "mala", **flags})
+    from tfgradgen.cli.check import run_check
+
+    if not run_check(options):
+        raise SystemExit(1)
+
+
 @fire.decorators.SetParseFns(folder=str)
 def diagnose(folder: Any = None, *extra: Any, **flags: Any) -> None:
     """Says from the files of a run whether to trust it: per chain, per statistic, and what to do.
@@ -118,7 +143,7 @@ def diagnose(folder: Any = None, *extra: Any, **flags: Any) -> None:
         raise SystemExit(1)
 
 
-COMMANDS = {"sample": sample, "diagnose": diagnose, "labels": labels, "models": models}
+COMMANDS = {"sample": sample, "check": check, "diagnose": diagnose, "labels": labels, "models": models}
 
 
 def _no_extra(extra: tuple[Any, ...]) -> None:

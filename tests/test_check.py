@@ -1,0 +1,100 @@
+"""Faults of a pair of models that a run would meet in silence."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests import toy
+from tests.test_cli import refused
+from tfgradgen import ClassPosterior
+from tfgradgen.cli.commands import main
+from tfgradgen.preflight import preflight
+
+Z = tf.constant(np.random.default_rng(0).standard_normal((8, 6)), tf.float32)
+
+
+def faults(generator: Any = None, classifier: Any = None, temperature: float = 1.0) -> list[str]:
+    posterior = ClassPosterior(generator or toy.ToyGenerator(), classifier or toy.ToyClassifier(), 1, temperature)
+    return [check.what for check in preflight(posterior, Z) if not check.is_ok]
+
+
+class Changed(toy.ToyGenerator):
+    def __init__(self, change: Any):
+        self.change = change
+
+    def __call__(self, z: Any) -> tf.Tensor:
+        return self.change(tf.tanh(super().__call__(z)))
+
+
+class Noisy(toy.ToyClassifier):
+    def __call__(self, image: tf.Tensor) -> tf.Tensor:
+        return super().__call__(image) + tf.random.normal([image.shape[0], 2])
+
+
+class Unlike(toy.ToyClassifier):
+    """Another function under XLA than in graph mode, as a wrong compilation would be."""
+
+    def __call__(self, image: tf.Tensor) -> tf.Tensor:
+        self.count += 1  # the second trace is that of XLA
+        return super().__call__(image) * (1.0 if self.count == 1 else 1.5)
+
+    count = 0
+
+
+def test_a_sound_pair_has_no_fault() -> None:
+    checks = preflight(ClassPosterior(Changed(tf.identity), toy.ToyClassifier(), 1), Z)
+    assert [check.what for check in checks if not check.is_ok] == []
+    assert [check.what for check in checks] == [
+        "image",
+        "variety",
+        "p(class)",
+        "models",
+        "models",
+        "scales",
+        "determinism",
+        "xla",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda image: image * 3.0, ["image"]),
+        (lambda image: image * np.nan, ["image", "variety", "p(class)", "models", "models"]),
+        (tf.round, ["models"]),
+        (lambda image: image[:1] * 0.0 + 0.1 * tf.ones_like(image), ["variety", "models"]),
+        (lambda image: 0.1 + image * 1e-5, ["variety", "scales"]),
+    ],
+    ids=["range", "nan", "rounded", "constant", "flat"],
+)
+def test_faults_of_a_generator_are_named(change: Any, expected: list[str]) -> None:
+    assert faults(Changed(change)) == expected
+
+
+def test_noise_and_a_wrong_compilation_are_named() -> None:
+    assert "determinism" in faults(Changed(tf.identity), Noisy())
+    assert faults(Changed(tf.identity), Unlike()) == ["xla"]
+    assert faults(Changed(tf.identity), temperature=1e5) == ["scales"]
+
+
+def test_the_command_prints_a_table_and_fails_on_a_fault(
+    toy_flags: list[str], toy_pair: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["check", "--label=goldfish", *toy_flags])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "goldfish, at 16 prior draws"
+    assert [line.split()[0] for line in lines[1:]] == ["ok"] * 8
+    card = json.loads((toy_pair[0] / "model.json").read_text())
+    rounded = lambda z: tf.round(tf.reshape(tf.tile(tf.tanh(z), [1, 32]), [-1, 8, 8, 3]))  # noqa: E731
+    toy.save(tmp_path / "rounded", rounded, [None, 6], card)
+    with pytest.raises(SystemExit) as exit_:
+        main(["check", "--label=all", "--generator=rounded", toy_flags[1]])
+    assert exit_.value.code == 1
+    out = capsys.readouterr().out
+    assert out.count("FAULT  models       a non-zero gradient") == 3, "one for each class"
+    assert "the generator or classifier cuts it" in out
+    assert "did you mean seed?" in refused(["check", "--sed=1"], capsys)

@@ -1,0 +1,32 @@
+"""The `check` command: looks at a pair of models as a run would use them, before one is started."""
+
+from tfgradgen.backend import as_seed
+from tfgradgen.cli.options import SampleOptions
+from tfgradgen.cli.sample import check_pair
+from tfgradgen.models.classifier import load_classifier
+from tfgradgen.models.generator import load_generator
+from tfgradgen.models.labels import resolve_labels
+from tfgradgen.posterior import ClassPosterior
+from tfgradgen.preflight import Check, preflight
+
+NUM_POINTS = 16  # prior draws that are looked at
+
+
+def run_check(options: SampleOptions) -> bool:
+    """Prints what was looked at for each wanted label; returns whether all of it is as it should be."""
+    generator, classifier = load_generator(options.generator), load_classifier(options.classifier)
+    check_pair(generator, classifier)
+    all_ok = True
+    for index in resolve_labels(classifier.labels, options.label):
+        posterior = ClassPosterior(generator, classifier, index, options.run.temperature)
+        found = preflight(posterior, posterior.sample_prior(NUM_POINTS, as_seed(options.run.seed)))
+        print(f"{classifier.labels[index].name}, at {NUM_POINTS} prior draws")
+        print("\n".join(map(line, found)), flush=True)
+        all_ok = all_ok and all(check.is_ok for check in found)
+    return all_ok
+
+
+def line(check: Check) -> str:
+    """`ok` or `FAULT`, what was looked at, what was found and, for a fault, what to do."""
+    rest = "" if check.is_ok else f"; {check.remedy}"
+    return f"  {'ok' if check.is_ok else 'FAULT':5s}  {check.what:11s}  {check.expected}: {check.found}{rest}"
