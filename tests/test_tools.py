@@ -4,6 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -115,8 +116,9 @@ def test_swapping_the_class_keeps_the_prior() -> None:
 
 
 def test_spectral_kernel_has_unit_norm() -> None:
+    keras.utils.set_random_seed(0)
     kernel = tool("projected_gan").SpectralKernel((3, 3, 8, 16))
-    for _ in range(60):
+    for _ in range(500):  # slow where the two largest singular values are close
         weight = kernel(training=True)
     top = np.linalg.svd(np.reshape(weight, (-1, 16)), compute_uv=False)[0]
     assert top == pytest.approx(1, abs=1e-3)
