@@ -140,7 +140,7 @@ def test_faults_are_named_with_what_to_do(changed: Any, found: Any, target: floa
     assert all(text in line and ": " in line for text, line in zip(texts, lines, strict=True)), lines
 
 
-def diagnosed(folder: Path, capsys: pytest.CaptureFixture[str], strict: bool = True) -> str:
+def diagnosed(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
     """What `diagnose --strict` says of a run that it must not pass."""
     capsys.readouterr()
     with pytest.raises(SystemExit) as exit_:

@@ -227,17 +227,13 @@ def test_an_interrupted_overwrite_goes_on_and_then_replaces(
     before = (tmp_path / "run/samples.npz").read_bytes()
     with pytest.MonkeyPatch.context() as patch:
         stop_after(1, KeyboardInterrupt(), patch)
-        refused_quietly([*command, "--seed=1", "--overwrite"], capsys)
+        capsys.readouterr()
+        refused([*command, "--seed=1", "--overwrite"], capsys, 130)
     assert (tmp_path / "run/samples.npz").read_bytes() == before, "until the new one is whole, the earlier one stands"
     main([*command, "--seed=1", "--resume"])
     assert (tmp_path / "run/samples.npz").read_bytes() != before
     assert json.loads((tmp_path / "run/run.json").read_text())["seed"] == 1
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
-
-
-def refused_quietly(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    capsys.readouterr()
-    refused(argv, capsys, 130)
 
 
 def test_foreign_files_are_left_alone(toy_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

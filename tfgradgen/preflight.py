@@ -12,6 +12,9 @@ XLA_TOLERANCE = 1e-2  # nats, and of a gradient's length: what reordered float32
 SCALES = (1e-3, 1e3)  # of the likelihood's gradient over the prior's: outside, one of the two is not felt
 
 
+EvaluateFn = Callable[[tf.Tensor], tuple[tf.Tensor, Any]]  # z [B, latent_dim] -> value [B], gradient like z or None
+
+
 class Check(NamedTuple):
     """One thing that was looked at: `what` was `found` where it was `expected`; `remedy` where it is not `is_ok`."""
 
@@ -70,19 +73,19 @@ def check_likelihood(likelihood_log_prob_fn: Callable[[tf.Tensor], tf.Tensor], z
             raise check.error()
 
 
-def preflight(posterior: Any, z: tf.Tensor) -> list[Check]:
-    """Everything that can be seen of a `ClassPosterior` at `z` [B, latent_dim], prior draws, before a run.
+def preflight(image: tf.Tensor, z: tf.Tensor, graph_fn: EvaluateFn, xla_fn: EvaluateFn) -> list[Check]:
+    """Everything that can be seen of a posterior at `z` [B, latent_dim], prior draws, before a run.
 
-    Shape, range and variety of the images, finite logits, the likelihood's value and gradient, the two gradients' scales,
-    the same bits twice, and XLA against graph mode.
+    Shape, range and variety of their images, the likelihood's value and gradient, the two gradients' scales, the same bits
+    twice, and XLA against graph mode.
+
+    Args:
+      image: [B, height, width, channels], the generator's images of `z`.
+      graph_fn, xla_fn: `value_and_gradient` of the log-likelihood, compiled without and with XLA.
     """
-    evaluate = lambda xla: tf.function(  # noqa: E731
-        lambda x: value_and_gradient(posterior.likelihood_log_prob, x), jit_compile=xla, autograph=False
-    )
-    graph = evaluate(False)
-    value, gradient = graph(z)
+    value, gradient = graph_fn(z)
     likelihood = likelihood_checks(value, gradient)
-    found = [*_image_checks(posterior.generator(z)), *likelihood]
+    found = [*_image_checks(image), *likelihood]
     if gradient is None or not all(check.is_ok for check in likelihood):
         return found  # without a slope there is nothing further to compare
     prior = np.linalg.norm(z, axis=-1)  # the gradient of log Normal(z; 0, I) is -z
@@ -96,7 +99,7 @@ def preflight(posterior: Any, z: tf.Tensor) -> list[Check]:
             "choose a --temperature that brings the two together",
         )
     )
-    again = graph(z)
+    again = graph_fn(z)
     same = all(np.array_equal(a, b, equal_nan=True) for a, b in zip((value, gradient), again, strict=True))
     found.append(
         Check(
@@ -107,7 +110,7 @@ def preflight(posterior: Any, z: tf.Tensor) -> list[Check]:
             "take the model's own noise or dropout out; a chain needs one density",
         )
     )
-    return [*found, _xla_check(evaluate(True), z, value, gradient)]
+    return [*found, _xla_check(xla_fn, z, value, gradient)]
 
 
 def _image_checks(image: tf.Tensor) -> list[Check]:
@@ -131,11 +134,11 @@ def _image_checks(image: tf.Tensor) -> list[Check]:
     ]
 
 
-def _xla_check(compiled: Any, z: tf.Tensor, value: tf.Tensor, gradient: tf.Tensor) -> Check:
+def _xla_check(xla_fn: EvaluateFn, z: tf.Tensor, value: tf.Tensor, gradient: tf.Tensor) -> Check:
     expected = f"graph mode's value and gradient within {XLA_TOLERANCE:g} by XLA"
     remedy = "use --jit=false"
     try:
-        other_value, other_gradient = compiled(z)
+        other_value, other_gradient = xla_fn(z)
     except (tf.errors.OpError, ValueError, NotImplementedError) as error:
         return Check("xla", False, expected, f"no compilation ({str(error).splitlines()[0][:80]})", remedy)
     apart = np.abs(np.asarray(other_value) - np.asarray(value)).max()

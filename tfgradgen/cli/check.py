@@ -1,5 +1,9 @@
 """The `check` command: looks at a pair of models as a run would use them, before one is started."""
 
+import functools
+
+import tensorflow as tf
+
 from tfgradgen.backend import as_seed
 from tfgradgen.cli.options import SampleOptions
 from tfgradgen.cli.sample import check_pair
@@ -7,7 +11,7 @@ from tfgradgen.models.classifier import load_classifier
 from tfgradgen.models.generator import load_generator
 from tfgradgen.models.labels import resolve_labels
 from tfgradgen.posterior import ClassPosterior
-from tfgradgen.preflight import Check, preflight
+from tfgradgen.preflight import Check, preflight, value_and_gradient
 
 NUM_POINTS = 16  # prior draws that are looked at
 
@@ -16,10 +20,17 @@ def run_check(options: SampleOptions) -> bool:
     """Prints what was looked at for each wanted label; returns whether all of it is as it should be."""
     generator, classifier = load_generator(options.generator), load_classifier(options.classifier)
     check_pair(generator, classifier)
+    # The label is a tensor, so that each compilation serves every class.
+    evaluate = lambda label, z: value_and_gradient(  # noqa: E731
+        ClassPosterior(generator, classifier, label, options.run.temperature).likelihood_log_prob, z
+    )
+    compiled = [tf.function(evaluate, jit_compile=xla, autograph=False) for xla in (False, True)]
+    z = ClassPosterior(generator, classifier, 0).sample_prior(NUM_POINTS, as_seed(options.run.seed))
+    image = generator(z)
     all_ok = True
     for index in resolve_labels(classifier.labels, options.label):
-        posterior = ClassPosterior(generator, classifier, index, options.run.temperature)
-        found = preflight(posterior, posterior.sample_prior(NUM_POINTS, as_seed(options.run.seed)))
+        graph_fn, xla_fn = (functools.partial(fn, tf.constant(index)) for fn in compiled)
+        found = preflight(image, z, graph_fn, xla_fn)
         print(f"{classifier.labels[index].name}, at {NUM_POINTS} prior draws")
         print("\n".join(map(line, found)), flush=True)
         all_ok = all_ok and all(check.is_ok for check in found)

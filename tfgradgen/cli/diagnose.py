@@ -1,13 +1,10 @@
 """The `diagnose` command: says again from the files of a run whether to trust it."""
 
-import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tfgradgen.checks import fail
+from tfgradgen.cli.output import load_run
 from tfgradgen.cli.report import trust, trust_lines
 from tfgradgen.contracts import Draws
 
@@ -15,11 +12,9 @@ from tfgradgen.contracts import Draws
 def read_run(folder: Path) -> tuple[dict[str, Any], Draws]:
     """run.json and the draws of a run's folder; raises `UserError` where they cannot be read."""
     try:
-        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        with np.load(folder / "samples.npz") as samples:
-            draws = Draws(*(samples[name] for name in Draws._fields))
-        return {key: record[key] for key in ("label", "kernel", "arguments", "num_gradients", "seconds")}, draws
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        record, arrays = load_run(folder, Draws._fields)
+        return {key: record[key] for key in ("label", "kernel", "arguments", "num_gradients", "seconds")}, Draws(*arrays)
+    except Exception as error:  # whatever a damaged file makes of its readers
         got = f"{type(error).__name__}: {error}"
         raise fail(
             "diagnose", f"a run's folder with run.json and samples.npz at {folder}", got, "give that of `sample`"

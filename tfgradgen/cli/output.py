@@ -1,12 +1,16 @@
 """Folders that appear whole or not at all."""
 
 import glob
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from tfgradgen.checks import UserError, fail
 from tfgradgen.store import CHECKPOINT, FILES
@@ -23,6 +27,13 @@ LOCK = "lock"
 def partial_of(folder: Path) -> Path:
     """Where the run that will be `folder` keeps what it has, until it is whole."""
     return folder.with_name(f"{folder.name}.partial")
+
+
+def load_run(folder: Path, names: Iterable[str]) -> tuple[dict[str, Any], list[np.ndarray]]:
+    """run.json and the arrays `names` of samples.npz of a run's folder; raises what a missing or damaged file makes of them."""
+    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    with np.load(folder / "samples.npz") as samples:
+        return record, [samples[name] for name in names]
 
 
 def check_partial(folder: Path, welcome: bool) -> None:

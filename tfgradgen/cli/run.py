@@ -9,7 +9,7 @@ import numpy as np
 
 from tfgradgen.checks import UserError, fail
 from tfgradgen.cli.options import SampleOptions
-from tfgradgen.cli.output import check_target, clear, discard, held, new_folder, not_written, partial_of, sweep
+from tfgradgen.cli.output import check_target, clear, discard, held, load_run, new_folder, not_written, partial_of, sweep
 from tfgradgen.cli.progress import progress_bar
 from tfgradgen.cli.report import identity, run_record, summary
 from tfgradgen.contracts import Cost, Draws, GeneratorLike, ProgressFn
@@ -41,10 +41,9 @@ def finished(planned: dict[str, Any], folder: Path) -> Row | None:
       UserError: what lies there is another run, or none.
     """
     try:
-        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        record, (image, class_prob) = load_run(folder, ("image", "class_prob"))
         theirs = identity(record)
-        with np.load(folder / "samples.npz") as samples:
-            row = Row(planned["label"]["name"], samples["image"], samples["class_prob"][-1], record["problems"])
+        row = Row(planned["label"]["name"], image, class_prob[-1], record["problems"])
     except Exception as error:  # whatever a damaged file makes of its readers
         raise fail("resume", "a run", f"{folder}, which holds none ({type(error).__name__})", "choose another --out") from None
     try:
@@ -90,7 +89,8 @@ def _run_held(
     if options.overwrite:
         clear(partial)
     store = RunStore(partial, identity(planned))
-    overwrite = options.overwrite or bool(store.facts.get("overwrite"))
+    overwrite = options.overwrite or store.facts.get("overwrite", False)
+    store.facts["overwrite"] = overwrite  # a resumed run replaces what the interrupted one was to replace
     check_target(folder, overwrite)
     try:
         with progress_bar(f"{options.kernel} {planned['label']['name']}") as progress_fn:
@@ -122,7 +122,6 @@ def draw(posterior: ClassPosterior, options: SampleOptions, store: RunStore, pro
         else:
             init_z = state["z"]
         chunks = chain_chunks(posterior, options.kernel, options.kernel_config, options.schedule, run, init_z, state)
-    facts |= {"overwrite": options.overwrite or facts.get("overwrite", False)}
     for chunk in chunks:
         store.append(chunk.draws, chunk.state, facts | {"seconds": time.monotonic() - start})
         progress_fn(chunk.progress)
