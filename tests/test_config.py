@@ -1,12 +1,13 @@
 """Ranges are checked on construction, in one wording."""
 
 import math
+from dataclasses import fields
 from typing import Any
 
 import pytest
 
 from tfgradgen.checks import UserError, check_choice, did_you_mean, fail
-from tfgradgen.config import KernelConfig, RunConfig, Schedule
+from tfgradgen.config import HmcConfig, KernelConfig, MapConfig, RunConfig, Schedule, SmcConfig
 
 
 def test_an_error_is_one_line_with_name_expectation_value_and_remedy() -> None:
@@ -31,7 +32,39 @@ def test_an_error_is_one_line_with_name_expectation_value_and_remedy() -> None:
 )
 def test_kernel_config_refuses(field: str, value: Any) -> None:
     with pytest.raises(UserError, match=f"^{field}: expected .*, got .*; "):
-        KernelConfig(**{"step_size": 0.1, "target_accept_prob": 0.6, field: value})
+        HmcConfig(**{"step_size": 0.1, "target_accept_prob": 0.6, field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("optimizer", "sgd"),
+        ("objective", "logits"),
+        ("class_reg", -0.1),
+        ("l2_decay", 1.0),
+        ("clip_sigma", -1),
+        ("clip_around", "posterior"),
+    ],
+)
+def test_map_config_refuses(field: str, value: Any) -> None:
+    with pytest.raises(UserError, match=f"^{field}: expected .*, got .*; "):
+        MapConfig(**{"step_size": 0.1, field: value})
+
+
+def test_every_setting_of_every_kernel_has_a_check_and_no_check_is_idle() -> None:
+    kinds, found = [KernelConfig], set()
+    while kinds:
+        kind = kinds.pop()
+        kinds += kind.__subclasses__()
+        found |= {field.name for field in fields(kind)}
+    assert found == set(KernelConfig.checks)
+
+
+def test_the_class_moments_are_wanted_only_where_they_are_used() -> None:
+    assert not MapConfig(0.1, clip_sigma=2.0).needs_class_moments
+    assert MapConfig(0.1, clip_sigma=2.0, clip_around="class").needs_class_moments
+    assert MapConfig(0.1, class_reg=0.1).needs_class_moments
+    assert not SmcConfig(0.1, 0.5).needs_class_moments
 
 
 @pytest.mark.parametrize(
@@ -63,7 +96,7 @@ def test_schedule_counts_all_transitions_and_settings_are_records() -> None:
     assert schedule.num_steps == 8
     assert schedule.to_dict() == {"num_results": 3, "num_burnin_steps": 5, "num_adaptation_steps": 4}
     assert RunConfig(seed=7).to_dict()["seed"] == 7
-    assert KernelConfig(0.1, 0.5).to_dict()["num_leapfrog_steps"] == 1
+    assert HmcConfig(0.1, 0.5).to_dict()["num_leapfrog_steps"] == 1
 
 
 def test_choices_are_typed_and_the_nearest_are_named() -> None:

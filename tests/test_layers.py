@@ -12,10 +12,10 @@ import tfgradgen
 
 FLOORS = [
     {"contracts", "checks"},
-    {"config"},
-    {"backend", "kernels", "posterior", "models", "preflight", "diagnostics", "images", "store"},
-    {"sampling", "rejection"},
-    {"trust"},
+    {"config", "backend"},
+    {"kernels", "posterior", "models", "preflight", "diagnostics", "images", "store"},
+    {"sampling", "rejection", "smc"},
+    {"methods", "trust"},
     {"cli"},
     {"__init__", "__main__"},
 ]

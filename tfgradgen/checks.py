@@ -25,12 +25,13 @@ def check_int(name: str, value: Any, low: int, high: int | None = None) -> int:
     raise fail(name, expected, repr(value), f"give a whole number, for example --{name}={max(low, 1)}")
 
 
-def check_real(name: str, value: Any, low: float, high: float = math.inf) -> float:
-    """Returns `value` as a float if it is a finite number strictly within (low, high)."""
+def check_real(name: str, value: Any, low: float, high: float = math.inf, is_low_in: bool = False) -> float:
+    """Returns `value` as a float if it is a finite number within (low, high), or [low, high) with `is_low_in`."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if is_number and low < value < high:
+    if is_number and (low < value < high or (is_low_in and value == low)):
         return float(value)
-    expected = f"a number above {low:g}" if high == math.inf else f"a number between {low:g} and {high:g}, exclusive"
+    start = f"a number of at least {low:g}" if is_low_in else f"a number above {low:g}"
+    expected = start if high == math.inf else f"{start} and below {high:g}"
     raise fail(name, expected, repr(value), "give a finite number in that range")
 
 

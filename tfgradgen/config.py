@@ -1,6 +1,7 @@
 """Small frozen settings, checked on construction and written beside the output."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
 from tfgradgen.checks import check_choice, check_int, check_real, fail
@@ -8,24 +9,131 @@ from tfgradgen.checks import check_choice, check_int, check_real, fail
 
 @dataclass(frozen=True)
 class KernelConfig:
-    """Settings of one transition rule.
+    """Settings of one transition rule; each kernel has a class of its own, whose fields are its flags."""
 
-    step_size: initial distance of one step in z, > 0; adapted during the adaptation steps.
-    target_accept_prob: acceptance that adaptation aims at, in (0, 1).
-    num_leapfrog_steps: gradients in one transition, >= 1; mala has one.
-    """
-
-    step_size: float
-    target_accept_prob: float
-    num_leapfrog_steps: int = 1
+    checks: ClassVar[dict[str, Callable[[str, Any], Any]]] = {
+        "step_size": lambda name, value: check_real(name, value, 0.0),
+        "target_accept_prob": lambda name, value: check_real(name, value, 0.0, 1.0),
+        "num_leapfrog_steps": lambda name, value: check_int(name, value, 1, 1000),
+        "max_leapfrog_steps": lambda name, value: check_int(name, value, 1, 1000),
+        "max_tree_depth": lambda name, value: check_int(name, value, 1, 12),
+        "num_replicas": lambda name, value: check_int(name, value, 2, 64),
+        "min_inverse_temperature": lambda name, value: check_real(name, value, 0.0, 1.0),
+        "num_global_draws": lambda name, value: check_int(name, value, 1, 10_000),
+        "num_local_steps": lambda name, value: check_int(name, value, 1, 1000),
+        "num_mutations": lambda name, value: check_int(name, value, 1, 1000),
+        "ess_share": lambda name, value: check_real(name, value, 0.0, 1.0),
+        "optimizer": lambda name, value: check_choice(name, value, ("adam", "normalized")),
+        "objective": lambda name, value: check_choice(name, value, ("log_prob", "logit")),
+        "class_reg": lambda name, value: check_real(name, value, 0.0, is_low_in=True),
+        "l2_decay": lambda name, value: check_real(name, value, 0.0, 1.0, is_low_in=True),
+        "clip_sigma": lambda name, value: check_real(name, value, 0.0, is_low_in=True),
+        "clip_around": lambda name, value: check_choice(name, value, ("prior", "class")),
+    }
 
     def __post_init__(self) -> None:
-        check_real("step_size", self.step_size, 0.0)
-        check_real("target_accept_prob", self.target_accept_prob, 0.0, 1.0)
-        check_int("num_leapfrog_steps", self.num_leapfrog_steps, 1, 1000)
+        for field in fields(self):
+            self.checks[field.name](field.name, getattr(self, field.name))
+
+    @property
+    def needs_class_moments(self) -> bool:
+        """Whether the kernel wants mean and deviation of the class's exact draws."""
+        return False
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class StepConfig(KernelConfig):
+    """step_size: initial distance of one step in z, > 0; adapted during the adaptation steps.
+    target_accept_prob: acceptance that adaptation aims at, in (0, 1)."""
+
+    step_size: float
+    target_accept_prob: float
+
+
+@dataclass(frozen=True)
+class MalaConfig(StepConfig):
+    """class_reg: weight >= 0 of the pull towards the class's mean latent point (`Regularization`); above 0 the target is no
+    longer the posterior."""
+
+    class_reg: float = 0.0
+
+    @property
+    def needs_class_moments(self) -> bool:
+        return self.class_reg > 0
+
+
+@dataclass(frozen=True)
+class HmcConfig(StepConfig):
+    """num_leapfrog_steps: gradients in one transition, 1..1000."""
+
+    num_leapfrog_steps: int = 1
+
+
+@dataclass(frozen=True)
+class NutsConfig(StepConfig):
+    """max_tree_depth: doublings of a trajectory, 1..12; it takes at most 2 ** max_tree_depth gradients."""
+
+    max_tree_depth: int = 4
+
+
+@dataclass(frozen=True)
+class CheesConfig(StepConfig):
+    """max_leapfrog_steps: gradients in one transition at most, 1..1000."""
+
+    max_leapfrog_steps: int = 16
+
+
+@dataclass(frozen=True)
+class ReplicaConfig(HmcConfig):
+    """num_replicas: temperatures, 2..64. min_inverse_temperature: the likelihood's exponent in the last replica, in (0, 1);
+    those between are spaced geometrically."""
+
+    num_replicas: int = 4
+    min_inverse_temperature: float = 0.1
+
+
+@dataclass(frozen=True)
+class LocalGlobalConfig(StepConfig):
+    """num_global_draws: fresh prior draws in each global move, 1..10000. num_local_steps: mala transitions after it,
+    1..1000."""
+
+    num_global_draws: int = 16
+    num_local_steps: int = 1
+
+
+@dataclass(frozen=True)
+class SmcConfig(StepConfig):
+    """num_mutations: mala transitions at each temperature, 1..1000. ess_share: share of the particles that reweighting to the
+    next temperature leaves effective, in (0, 1)."""
+
+    num_mutations: int = 4
+    ess_share: float = 0.5
+
+
+@dataclass(frozen=True)
+class MapConfig(KernelConfig):
+    """Settings of gradient ascent.
+
+    step_size: > 0, of Adam, or the length of a normalized step. optimizer: 'adam' or 'normalized'. objective: what of the
+    classifier is raised, 'log_prob' or the class's 'logit'. class_reg: weight >= 0 of the pull towards the class's mean
+    latent point. l2_decay: share of z taken off in each step, 0..1. clip_sigma: z is kept within so many standard deviations,
+    > 0; 0 is no bound. clip_around: those of the 'prior', or unit by unit of the 'class'.
+    """
+
+    step_size: float
+    optimizer: str = "adam"
+    objective: str = "log_prob"
+    class_reg: float = 0.0
+    l2_decay: float = 0.0
+    clip_sigma: float = 0.0
+    clip_around: str = "prior"
+
+    @property
+    def needs_class_moments(self) -> bool:
+        return self.class_reg > 0 or (self.clip_sigma > 0 and self.clip_around == "class")
 
 
 @dataclass(frozen=True)

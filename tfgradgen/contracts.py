@@ -1,6 +1,6 @@
-"""What the parts promise one another: shapes, units and ranges, and nothing that runs."""
+"""What the parts promise one another: shapes, units and ranges."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -26,6 +26,30 @@ class ClassifierLike(Protocol):
     def __call__(self, image: Tensor, /) -> Tensor: ...
 
 
+class PosteriorLike(Protocol):
+    """What a kernel may ask of its target; each density takes `z` [..., latent_dim] and gives float32 [...], in nats."""
+
+    @property
+    def latent_dim(self) -> int: ...
+
+    def prior_log_prob(self, z: Tensor, /) -> Tensor: ...
+
+    def likelihood_log_prob(self, z: Tensor, /) -> Tensor: ...
+
+    def unnormalized_log_prob(self, z: Tensor, /) -> Tensor: ...
+
+
+class Regularization(NamedTuple):
+    """A pull towards the latent points of a class: -weight / 2 * sum(((z - mean) / scale) ** 2), in nats.
+
+    weight: >= 0. mean, scale: [latent_dim] float32, of exact draws of the class.
+    """
+
+    weight: float
+    mean: Tensor
+    scale: Tensor
+
+
 class Draws(NamedTuple):
     """What every sampling method returns, as NumPy arrays.
 
@@ -35,7 +59,7 @@ class Draws(NamedTuple):
     is_accepted: [num_results, num_chains] bool, whether the proposal that ended at this draw was accepted.
     step_size: [num_results, num_chains] float32, distance in z; NaN where a method has none.
     log_accept_ratio: [num_results, num_chains] float32, of the proposal before this draw, in nats; not finite where its density
-      or gradient was not; 0 where a method has none.
+      or gradient was not; 0 where a method has none. nuts: of the mean over its tree, below -1000 where that diverged.
     """
 
     z: np.ndarray
@@ -44,6 +68,11 @@ class Draws(NamedTuple):
     is_accepted: np.ndarray
     step_size: np.ndarray
     log_accept_ratio: np.ndarray
+
+
+def accept_prob(draws: Draws) -> np.ndarray:
+    """Acceptance probability [num_results, num_chains] of the proposal before each draw; 0 where it is not a number."""
+    return np.exp(np.minimum(np.nan_to_num(draws.log_accept_ratio, nan=-np.inf), 0.0))
 
 
 class Cost(NamedTuple):
@@ -71,12 +100,34 @@ class Chunk(NamedTuple):
     """What a sampling method gives after each compiled chunk of a run.
 
     progress: how far the run is. draws: those that this chunk adds, [0 or more, num_chains, ...]. state: all that the method
-    needs to go on from here, bit for bit, as named arrays.
+    needs to go on from here, bit for bit, as named arrays. cost: of the whole run up to here. facts: what else the method has
+    found so far, JSON-able.
     """
 
     progress: Progress
     draws: Draws
     state: dict[str, np.ndarray]
+    cost: Cost
+    facts: dict[str, Any]
+
+
+class Found(NamedTuple):
+    """All of a run. draws: its kept draws. cost: what they cost. facts: what else was found, JSON-able."""
+
+    draws: Draws
+    cost: Cost
+    facts: dict[str, Any]
 
 
 ProgressFn = Callable[[Progress], None]
+
+
+def collect(chunks: Iterable[Chunk], progress_fn: ProgressFn | None = None) -> Found:
+    """Runs `chunks` to their end, at least one, and joins what they give; `progress_fn` is called after each."""
+    kept = []
+    for chunk in chunks:
+        kept.append(chunk.draws)
+        if progress_fn:
+            progress_fn(chunk.progress)
+    draws = Draws(*(np.concatenate(parts) for parts in zip(*kept, strict=True)))
+    return Found(draws, chunk.cost, chunk.facts)

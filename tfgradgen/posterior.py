@@ -6,7 +6,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfgradgen.checks import check_int, check_real, fail
-from tfgradgen.contracts import ClassifierLike, GeneratorLike
+from tfgradgen.contracts import ClassifierLike, GeneratorLike, Regularization
 
 tfd = tfp.distributions
 
@@ -24,9 +24,17 @@ class ClassPosterior:
       label: class index, a Python int in 0..num_classes - 1 or a scalar int32 tensor (so that one compiled function
         serves every class).
       temperature: > 0; the likelihood enters as likelihood ** (1 / temperature).
+      regularization: a further term of `unnormalized_log_prob`, which is then not the posterior's; None for none.
     """
 
-    def __init__(self, generator: GeneratorLike, classifier: ClassifierLike, label: Any, temperature: float = 1.0):
+    def __init__(
+        self,
+        generator: GeneratorLike,
+        classifier: ClassifierLike,
+        label: Any,
+        temperature: Any = 1.0,
+        regularization: Regularization | None = None,
+    ):
         if not tf.is_tensor(label):
             check_int("label", label, 0, classifier.num_classes - 1)
         if not tf.is_tensor(temperature):
@@ -34,6 +42,7 @@ class ClassPosterior:
         self.generator, self.classifier = generator, classifier
         self.label = tf.convert_to_tensor(label, tf.int32)
         self.temperature = temperature
+        self.regularization = regularization
         self.joint = tfd.JointDistributionNamed(
             {
                 "z": tfd.MultivariateNormalDiag(tf.zeros([generator.latent_dim])),
@@ -45,6 +54,10 @@ class ClassPosterior:
     @property
     def latent_dim(self) -> int:
         return self.generator.latent_dim
+
+    def regularized(self, regularization: Regularization) -> "ClassPosterior":
+        """The same with another term in `unnormalized_log_prob`."""
+        return ClassPosterior(self.generator, self.classifier, self.label, self.temperature, regularization)
 
     @property
     def pinned(self) -> Any:
@@ -67,8 +80,7 @@ class ClassPosterior:
 
     def class_log_prob(self, z: tf.Tensor) -> tf.Tensor:
         """log p(class | g(z)) [...] in nats, at temperature 1."""
-        log_probs = tf.nn.log_softmax(self.class_logits(z))
-        return self._check_batch(tf.gather(log_probs, self.label, axis=-1), z)
+        return self._check_batch(self._of_class(tf.nn.log_softmax(self.class_logits(z))), z)
 
     def likelihood_log_prob(self, z: tf.Tensor) -> tf.Tensor:
         """The tempered log-likelihood, log p(class | g(z)) / temperature [...]; never above 0."""
@@ -80,13 +92,28 @@ class ClassPosterior:
         return self._check_batch(self.joint.model["z"].log_prob(z), z)
 
     def unnormalized_log_prob(self, z: tf.Tensor) -> tf.Tensor:
-        """prior_log_prob + likelihood_log_prob [...]: the target of every kernel."""
-        return self.prior_log_prob(z) + self.likelihood_log_prob(z)
+        """prior_log_prob + likelihood_log_prob, and the regularization if there is one, [...]: the target of every kernel."""
+        return self._outside_likelihood(z) + self.likelihood_log_prob(z)
+
+    def objectives(self, z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """`unnormalized_log_prob` [...], and the same with the class's logit in place of its log-probability, in one pass."""
+        logits, outside = self.class_logits(z), self._outside_likelihood(z)
+        log_prob = self._of_class(tf.nn.log_softmax(logits)) / self.temperature
+        return outside + log_prob, outside + self._of_class(logits) / self.temperature
 
     def class_prob_of(self, z: tf.Tensor, target_log_prob: tf.Tensor) -> tf.Tensor:
         """p(class | g(z)) [...] from a target density that was computed already, without the networks."""
-        log_prob = (target_log_prob - self.prior_log_prob(z)) * self.temperature
+        log_prob = (target_log_prob - self._outside_likelihood(z)) * self.temperature
         return tf.exp(tf.minimum(log_prob, 0.0))  # rounding can leave it an ulp of the density above 0
+
+    def _outside_likelihood(self, z: tf.Tensor) -> tf.Tensor:
+        if self.regularization is None:
+            return self.prior_log_prob(z)
+        weight, mean, scale = self.regularization
+        return self.prior_log_prob(z) - 0.5 * weight * tf.reduce_sum(tf.square((z - mean) / scale), -1)
+
+    def _of_class(self, of_each: tf.Tensor) -> tf.Tensor:
+        return tf.gather(of_each, self.label, axis=-1)
 
     def sample_prior(self, num: int, seed: tf.Tensor) -> tf.Tensor:
         """`num` latent points [num, latent_dim] ~ Normal(0, I) from a stateless `seed` int32[2]."""

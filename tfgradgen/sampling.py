@@ -12,19 +12,41 @@ import numpy as np
 import tensorflow as tf
 
 from tfgradgen.backend import as_seed, fold_in, use_xla
-from tfgradgen.checks import fail
+from tfgradgen.checks import check_int, fail
 from tfgradgen.config import KernelConfig, RunConfig, Schedule
-from tfgradgen.contracts import Chunk, ClassifierLike, Cost, Draws, GeneratorLike, Progress, ProgressFn
+from tfgradgen.contracts import (
+    Chunk,
+    ClassifierLike,
+    Cost,
+    Draws,
+    GeneratorLike,
+    Progress,
+    ProgressFn,
+    Regularization,
+    accept_prob,
+    collect,
+)
 from tfgradgen.kernels import KERNELS
-from tfgradgen.kernels.base import adaptive_kernel, step_info
+from tfgradgen.kernels.base import adaptive_kernel
 from tfgradgen.posterior import ClassPosterior
 
 GRADIENTS_PER_CHUNK = 20  # about a second on two cores: often enough to show progress, rare enough to cost nothing
+FORWARD_COST = 1 / 3  # of a gradient's
 INIT_STREAM, CHAIN_STREAM = 0, 1
 
 
+class Condition(NamedTuple):
+    """What a compiled run takes as tensors, so that it serves every class. label: int32. mean, scale: [latent_dim] float32, of
+    the class's latent points, 0 and 1 where nothing asks for them."""
+
+    label: tf.Tensor
+    mean: tf.Tensor
+    scale: tf.Tensor
+
+
 class Compiled(NamedTuple):
-    """bootstrap_fn: (label, z) -> kernel results. chunk_fn: (label, seed, first, count, z, results) -> state and traces."""
+    """bootstrap_fn: (condition, z) -> kernel results. chunk_fn: (condition, seed, first, count, z, results) -> z, results,
+    traces and evaluations [2]."""
 
     bootstrap_fn: Any
     chunk_fn: Any
@@ -70,22 +92,24 @@ def compiled(
 ) -> Compiled:
     """The compiled parts of a run; the same object, without tracing again, for the same settings."""
     family = KERNELS[kernel_name]
-    chunk_size = max(1, GRADIENTS_PER_CHUNK // config.num_leapfrog_steps)
+    per_step = family.cost_fn(config)
+    chunk_size = max(1, int(GRADIENTS_PER_CHUNK / (per_step.num_gradients + FORWARD_COST * per_step.num_forward)))
+    weight = config.to_dict().get("class_reg", 0.0)
 
-    def parts(label: tf.Tensor, z: tf.Tensor) -> tuple[ClassPosterior, Any]:
-        posterior = ClassPosterior(*networks, label, temperature)
-        kernel = adaptive_kernel(family, posterior.unnormalized_log_prob, config, z.shape[0], num_adaptation_steps)
-        return posterior, kernel
+    def parts(condition: Condition, z: tf.Tensor) -> tuple[ClassPosterior, Any]:
+        regularization = Regularization(weight, *condition[1:]) if config.needs_class_moments else None
+        posterior = ClassPosterior(*networks, condition.label, temperature, regularization)
+        return posterior, adaptive_kernel(family, posterior, config, z.shape[0], num_adaptation_steps)
 
-    def bootstrap(label: tf.Tensor, z: tf.Tensor) -> Any:
-        return parts(label, z)[1].bootstrap_results(z)
+    def bootstrap(condition: Condition, z: tf.Tensor) -> Any:
+        return parts(condition, z)[1].bootstrap_results(z)
 
-    def chunk(label: tf.Tensor, seed: tf.Tensor, first: tf.Tensor, count: tf.Tensor, z: tf.Tensor, results: Any) -> Any:
-        posterior, kernel = parts(label, z)
+    def chunk(condition: Condition, seed: tf.Tensor, first: tf.Tensor, count: tf.Tensor, z: tf.Tensor, results: Any) -> Any:
+        posterior, kernel = parts(condition, z)
 
-        def trace(z: tf.Tensor, results: Any) -> tuple[tf.Tensor, ...]:
-            info = step_info(results)
-            return (
+        def trace(z: tf.Tensor, results: Any) -> tuple[tuple[tf.Tensor, ...], tf.Tensor]:
+            info = family.info_fn(posterior, config, z, results)
+            row = Draws(
                 z,
                 posterior.class_prob_of(z, info.target_log_prob),
                 info.target_log_prob,
@@ -93,16 +117,21 @@ def compiled(
                 info.step_size,
                 info.log_accept_ratio,
             )
+            return tuple(row), tf.stack([tf.reduce_sum(info.num_gradients), tf.reduce_sum(info.num_forward)])
 
-        def step(i: tf.Tensor, z: tf.Tensor, results: Any, arrays: Any) -> Any:
+        def step(i: tf.Tensor, z: tf.Tensor, results: Any, arrays: Any, cost: tf.Tensor) -> Any:
             z, results = kernel.one_step(z, results, seed=fold_in(seed, first + i))
-            return i + 1, z, results, tuple(a.write(i, t) for a, t in zip(arrays, trace(z, results), strict=True))
+            row, spent = trace(z, results)
+            return i + 1, z, results, tuple(a.write(i, t) for a, t in zip(arrays, row, strict=True)), cost + spent
 
-        arrays = tuple(tf.TensorArray(t.dtype, chunk_size, element_shape=t.shape) for t in trace(z, results))
-        _, z, results, arrays = tf.while_loop(
-            lambda i, *_: i < count, step, (tf.constant(0), z, results, arrays), parallel_iterations=1
+        arrays = tuple(tf.TensorArray(t.dtype, chunk_size, element_shape=t.shape) for t in trace(z, results)[0])
+        _, z, results, arrays, cost = tf.while_loop(
+            lambda i, *_: i < count,
+            step,
+            (tf.constant(0), z, results, arrays, tf.constant([0, 0])),
+            parallel_iterations=1,
         )
-        return z, results, tuple(a.stack() for a in arrays)
+        return z, results, tuple(a.stack() for a in arrays), cost
 
     function = functools.partial(tf.function, jit_compile=xla, autograph=False, reduce_retracing=False)
     return Compiled(function(bootstrap), function(chunk), chunk_size)
@@ -120,6 +149,8 @@ def chain_chunks(
     """Runs one chain from each row of `init_z` [num_chains, latent_dim], a compiled chunk at a time.
 
     Args:
+      posterior: with a `regularization` where `config.needs_class_moments`, whose mean and scale are used; its weight is that
+        of `config`.
       kernel_name: a key of `tfgradgen.kernels.KERNELS`.
       config, schedule: settings of the kernel, and how many transitions; the step size is tuned in the first
         `num_adaptation_steps` and frozen after.
@@ -129,6 +160,7 @@ def chain_chunks(
     Yields:
       One `Chunk` after every about `GRADIENTS_PER_CHUNK` gradients of each chain; none where `state` is the last one.
     """
+    check_int("num_chains", len(init_z), KERNELS[kernel_name].min_chains)
     functions = compiled(
         (posterior.generator, posterior.classifier),
         posterior.temperature,
@@ -139,33 +171,40 @@ def chain_chunks(
     )
     seed = fold_in(as_seed(run.seed), CHAIN_STREAM)
     done, z = 0, tf.convert_to_tensor(init_z)
-    results = functions.bootstrap_fn(posterior.label, z)
+    condition = condition_of(posterior)
+    class_state = {"class_mean": condition.mean.numpy(), "class_scale": condition.scale.numpy()}
+    results = functions.bootstrap_fn(condition, z)
+    cost = np.asarray(KERNELS[kernel_name].start_cost(config), np.int64) * len(z)
     if state is not None:
         leaves = [state[f"kernel_{k}"] for k in range(len(tf.nest.flatten(results)))]
         done, z, results = int(state["num_done"]), tf.constant(state["z"]), tf.nest.pack_sequence_as(results, leaves)
-        results = tf.nest.map_structure(tf.convert_to_tensor, results)
+        results, cost = tf.nest.map_structure(tf.convert_to_tensor, results), state["cost"]
     while done < schedule.num_steps:
         # Chunks end where the burn-in ends, so that every chunk is kept or discarded as a whole.
         is_kept = done >= schedule.num_burnin_steps
         end = schedule.num_steps if is_kept else schedule.num_burnin_steps
         count = min(functions.chunk_size, end - done)
-        z, results, traces = functions.chunk_fn(posterior.label, seed, tf.constant(done), tf.constant(count), z, results)
+        z, results, traces, spent = functions.chunk_fn(condition, seed, tf.constant(done), tf.constant(count), z, results)
         rows = Draws(*(t.numpy()[:count] for t in traces))
         draws = rows if is_kept else Draws(*(row[:0] for row in rows))
-        done += count
-        accept_prob = np.exp(np.minimum(np.nan_to_num(rows.log_accept_ratio, nan=-np.inf), 0.0))
-        means = (float(np.mean(values)) for values in (accept_prob, rows.step_size, rows.class_prob))
+        done, cost = done + count, cost + spent.numpy()
+        means = (float(np.mean(values)) for values in (accept_prob(rows), rows.step_size, rows.class_prob))
         kernel_state = {f"kernel_{k}": leaf.numpy() for k, leaf in enumerate(tf.nest.flatten(results))}
         yield Chunk(
             Progress(done, schedule.num_steps, *means),
             draws,
-            {"num_done": np.asarray(done), "z": z.numpy(), **kernel_state},
+            {"num_done": np.asarray(done), "z": z.numpy(), "cost": cost, **class_state, **kernel_state},
+            Cost(*cost.tolist()),
+            {},
         )
 
 
-def num_gradients(num_chains: int, config: KernelConfig, schedule: Schedule) -> int:
-    """Gradients that a whole run takes: one to begin with, then one a leapfrog step of each chain."""
-    return num_chains * (1 + schedule.num_steps * config.num_leapfrog_steps)
+def condition_of(posterior: ClassPosterior) -> Condition:
+    """The label of `posterior` and the class's moments that it knows."""
+    if posterior.regularization is None:
+        return Condition(posterior.label, tf.zeros([posterior.latent_dim]), tf.ones([posterior.latent_dim]))
+    _, mean, scale = posterior.regularization
+    return Condition(posterior.label, tf.constant(mean, tf.float32), tf.constant(scale, tf.float32))
 
 
 def sample_chains(
@@ -181,10 +220,5 @@ def sample_chains(
 
     `progress_fn` is called with a `Progress` after each compiled chunk.
     """
-    kept = []
-    for chunk in chain_chunks(posterior, kernel_name, config, schedule, run, init_z):
-        kept.append(chunk.draws)
-        if progress_fn:
-            progress_fn(chunk.progress)
-    draws = Draws(*(np.concatenate(parts) for parts in zip(*kept, strict=True)))
-    return draws, Cost(num_gradients(len(init_z), config, schedule), 0)
+    found = collect(chain_chunks(posterior, kernel_name, config, schedule, run, init_z), progress_fn)
+    return found.draws, found.cost

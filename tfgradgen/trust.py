@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tfgradgen.contracts import Draws
+from tfgradgen.contracts import Draws, accept_prob
 from tfgradgen.diagnostics import Convergence
 
 MIN_ESS, MAX_RHAT = 100.0, 1.01
@@ -19,9 +19,9 @@ FEW = 6  # chains that a sentence lists
 def chain_table(draws: Draws) -> dict[str, list[Any]]:
     """Per chain, over the kept draws: what a healthy chain has little of.
 
-    accept_rate, step_size (the last; None where there is none), mean_class_prob; num_divergent: proposals with an energy error
-    above `MAX_ENERGY_ERROR`; num_invalid: proposals whose density or gradient was not finite (they are refused);
-    num_not_finite: states whose density is not finite.
+    accept_rate, the mean acceptance probability; step_size (the last; None where there is none); mean_class_prob;
+    num_divergent: proposals with an energy error above `MAX_ENERGY_ERROR`; num_invalid: proposals whose density or gradient
+    was not finite (they are refused); num_not_finite: states whose density is not finite.
     """
     ratio = np.asarray(draws.log_accept_ratio)
     with np.errstate(invalid="ignore"):
@@ -29,7 +29,7 @@ def chain_table(draws: Draws) -> dict[str, list[Any]]:
     step_size = np.asarray(draws.step_size[-1], float)
     prob = np.asarray(draws.class_prob, np.float64)
     return {
-        "accept_rate": np.asarray(draws.is_accepted).mean(0).tolist(),
+        "accept_rate": accept_prob(draws).mean(0).tolist(),
         "step_size": [float(s) if np.isfinite(s) else None for s in step_size],
         "mean_class_prob": [float(p) if np.isfinite(p) else None for p in prob.mean(0)],
         "num_divergent": divergent.sum(0).tolist(),
@@ -39,17 +39,22 @@ def chain_table(draws: Draws) -> dict[str, list[Any]]:
 
 
 def problems(
-    chains: Mapping[str, list[Any]], found: Mapping[str, Convergence], num_results: int, target_accept_prob: float | None
+    chains: Mapping[str, list[Any]], found: Mapping[str, Convergence], num_results: int, kind: str, target: float | None
 ) -> list[str]:
     """What speaks against trusting a run, as `what: what to do`, the gravest first; [] where nothing was found.
 
     Args:
       chains: `chain_table` of the run. found: its `statistics`. num_results: draws of each chain.
-      target_accept_prob: acceptance that was tuned for; None for exact draws, which nothing but the models can spoil.
+      kind: 'chain', 'exact', which nothing but the models can spoil, 'particles' or 'ascent' (see `methods.Method`).
+      target: acceptance that was tuned for, None where nothing was.
     """
     lines = [*_broken(chains, num_results)]
-    if target_accept_prob is not None:
-        lines += [*_moving(chains, num_results, target_accept_prob), *_mixing(found)]
+    if kind == "ascent":
+        lines.append("these are points on the way to modes, no draws of the posterior: take a kernel that samples for those")
+    if kind == "chain":
+        lines += _moving(chains, num_results, target)
+    if kind in ("chain", "particles"):
+        lines += _mixing(found)
     return lines
 
 
@@ -69,7 +74,7 @@ def _broken(chains: Mapping[str, list[Any]], num_results: int) -> Iterable[str]:
         )
 
 
-def _moving(chains: Mapping[str, list[Any]], num_results: int, target: float) -> Iterable[str]:
+def _moving(chains: Mapping[str, list[Any]], num_results: int, target: float | None) -> Iterable[str]:
     rates = np.asarray(chains["accept_rate"])
     stuck = rates < STUCK_ACCEPT_RATE
     bad = chains["num_divergent"]
@@ -83,7 +88,7 @@ def _moving(chains: Mapping[str, list[Any]], num_results: int, target: float) ->
             f"{_chains(stuck)} stuck, acceptance below {STUCK_ACCEPT_RATE}: the step is too large there; lower --step_size, or "
             "raise --num_adaptation_steps"
         )
-    if abs(rates.mean() - target) > MAX_ACCEPT_GAP:
+    if target is not None and abs(rates.mean() - target) > MAX_ACCEPT_GAP:
         remedy = "lower --step_size or raise" if rates.mean() < target else "raise --step_size or"
         yield f"acceptance {rates.mean():.2f} is off its target {target:.2f}: {remedy} --num_adaptation_steps"
 

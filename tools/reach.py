@@ -6,14 +6,14 @@ import numpy as np
 import tensorflow as tf
 
 from tfgradgen.backend import as_seed, fold_in
-from tfgradgen.config import KernelConfig
+from tfgradgen.config import HmcConfig
 from tfgradgen.kernels import KERNELS
-from tfgradgen.kernels.base import adaptive_kernel, step_info
+from tfgradgen.kernels.base import adaptive_kernel
 from tfgradgen.posterior import ClassPosterior
 
 # (settings, steps that tune). For hmc bolder ones than the defaults of `sample`, which serve effective draws: the question
 # is how far the slope carries.
-SETTINGS = {"mala": (KERNELS["mala"].defaults, 110), "hmc": (KernelConfig(0.4, 0.4, num_leapfrog_steps=2), 56)}
+SETTINGS = {"mala": (KERNELS["mala"].defaults, 110), "hmc": (HmcConfig(0.4, 0.4, num_leapfrog_steps=2), 56)}
 CHAINS_LEFT = (64, 32, 16, 8)  # batch sizes that are compiled; chains that have arrived leave the batch
 
 
@@ -22,21 +22,24 @@ def _compiled(networks, kernel_name):
     family, (generator, classifier) = KERNELS[kernel_name], networks
     config, num_adaptation_steps = SETTINGS[kernel_name]
 
+    def class_prob(posterior, z, results):
+        return posterior.class_prob_of(z, family.info_fn(posterior, config, z, results).target_log_prob)
+
     def kernel_of(label, num_chains):
         posterior = ClassPosterior(generator, classifier, label)
-        return posterior, adaptive_kernel(family, posterior.unnormalized_log_prob, config, num_chains, num_adaptation_steps)
+        return posterior, adaptive_kernel(family, posterior, config, num_chains, num_adaptation_steps)
 
     def bootstrap(label, z):
         posterior, kernel = kernel_of(label, z.shape[0])
         results = kernel.bootstrap_results(z)
-        return results, posterior.class_prob_of(z, step_info(results).target_log_prob)
+        return results, class_prob(posterior, z, results)
 
     def steps(label, seed, count, z, results, best):
         posterior, kernel = kernel_of(label, z.shape[0])
 
         def step(i, z, results, best):
             z, results = kernel.one_step(z, results, seed=fold_in(seed, i))
-            return i + 1, z, results, tf.maximum(best, posterior.class_prob_of(z, step_info(results).target_log_prob))
+            return i + 1, z, results, tf.maximum(best, class_prob(posterior, z, results))
 
         state = tf.while_loop(lambda i, *_: i < count, step, (tf.constant(0), z, results, best), parallel_iterations=1)
         return state[1:]
@@ -50,13 +53,13 @@ def reach(networks, label, kernel_name, num_gradients=300, threshold=0.5, seed=0
     Step sizes are tuned as in `sample`, from `SETTINGS`. `networks` is (generator, classifier), `label` an index.
     """
     bootstrap_fn, steps_fn = _compiled(networks, kernel_name)
-    num_leapfrog_steps = SETTINGS[kernel_name][0].num_leapfrog_steps
+    gradients_per_step = KERNELS[kernel_name].cost_fn(SETTINGS[kernel_name][0]).num_gradients
     label, seed = tf.constant(label, tf.int32), as_seed(seed)
     num_chains = CHAINS_LEFT[0]
     z = ClassPosterior(networks[0], networks[1], label).sample_prior(num_chains, fold_in(seed, 0))
     results, best = bootstrap_fn(label, z)
-    per_call = max(1, 10 // num_leapfrog_steps)
-    num_steps = num_gradients // num_leapfrog_steps
+    per_call = max(1, 10 // gradients_per_step)
+    num_steps = num_gradients // gradients_per_step
     for done in range(0, num_steps, per_call):
         left = np.flatnonzero(~(best.numpy() > threshold))
         if not len(left):

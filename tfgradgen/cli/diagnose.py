@@ -24,8 +24,8 @@ def read_run(folder: Path) -> tuple[dict[str, Any], Draws]:
 def diagnose(folder: Path) -> list[str]:
     """Prints chains, statistics and what speaks against the run in `folder`; returns the latter."""
     record, draws = read_run(folder)
-    config, seconds = record["arguments"]["kernel_config"], max(record["seconds"], 1e-9)
-    found = trust(draws, config)
+    seconds = max(record["seconds"], 1e-9)
+    found = trust(draws, record["kernel"], record["arguments"]["kernel_config"])
     print(f"ran      {record['kernel']} for {record['label']['name']}: {draws.z.shape[1]} chains, {len(draws.z)} draws each")
     print(table({"chain": list(range(draws.z.shape[1])), **found["chains"]}))
     rows = found["statistics"]

@@ -4,12 +4,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from tfgradgen.checks import check_choice, did_you_mean, fail
+from tfgradgen.checks import check_choice, check_int, did_you_mean, fail
 from tfgradgen.cli.quiet import start_tensorflow
 from tfgradgen.config import KernelConfig, RunConfig, Schedule
 
 PACKAGE = Path(__file__).resolve().parents[1]
-KERNEL_FLAGS = tuple(field.name for field in fields(KernelConfig))
+KERNEL_FLAGS = tuple(KernelConfig.checks)
 SCHEDULE_FLAGS = tuple(field.name for field in fields(Schedule))
 RUN_FLAGS = tuple(field.name for field in fields(RunConfig))
 PATH_FLAGS = ("generator", "classifier", "out")
@@ -18,19 +18,14 @@ FLAGS = ("label", "kernel", *KERNEL_FLAGS, *SCHEDULE_FLAGS, *RUN_FLAGS, *PATH_FL
 # The last two take no part in sampling: they measure what was drawn.
 SHIPPED_MODELS = ("generator", "classifier", "judge", "discriminator")
 
-# Rejection has neither steps to tune nor draws to discard.
-REJECTION = "rejection"
-REJECTION_FLAGS = ("num_results",)
-REJECTION_SCHEDULE = Schedule(num_results=40, num_burnin_steps=0, num_adaptation_steps=0)
-
 
 @dataclass(frozen=True)
 class SampleOptions:
-    """Everything that `sample` was asked for; `kernel_config` is None for rejection, `out` where a folder is to be chosen."""
+    """Everything that `sample` was asked for; `out` is None where a folder is to be chosen."""
 
     label: Any
     kernel: str
-    kernel_config: KernelConfig | None
+    kernel_config: KernelConfig
     schedule: Schedule
     run: RunConfig
     generator: Path
@@ -45,7 +40,7 @@ class SampleOptions:
         return {
             "label": self.label,
             "kernel": self.kernel,
-            "kernel_config": self.kernel_config.to_dict() if self.kernel_config else None,
+            "kernel_config": self.kernel_config.to_dict(),
             "schedule": self.schedule.to_dict(),
             **self.run.to_dict(),
             "generator": str(self.generator),
@@ -89,22 +84,27 @@ def parse_bool(flag: str, value: Any) -> bool:
 def parse_sample(flags: dict[str, Any]) -> SampleOptions:
     """Checks the flags of `sample`; raises `UserError` for the first that cannot be used."""
     start_tensorflow()  # not at the head of the file: a mistyped flag should not wait for it
-    from tfgradgen.kernels import KERNELS
+    from tfgradgen.methods import METHODS
 
     given = dict(flags)
-    kernel = check_choice("kernel", given.pop("kernel"), (*KERNELS, REJECTION))
+    kernel = check_choice("kernel", given.pop("kernel"), METHODS)
     label = given.pop("label")
     overwrite, resume, strict = (parse_bool(flag, given.pop(flag, False)) for flag in ("overwrite", "resume", "strict"))
     if overwrite and resume:
         raise fail("resume", "--resume or --overwrite", "both", "--resume goes on with a run, --overwrite starts it anew")
     paths = {flag: parse_path(flag, given.pop(flag)) for flag in PATH_FLAGS if flag in given}
     run = RunConfig(**_jit_as_bool({flag: given.pop(flag) for flag in RUN_FLAGS if flag in given}))
-    family = KERNELS.get(kernel)
-    used = (*family.flags, *SCHEDULE_FLAGS) if family else REJECTION_FLAGS
+    method = METHODS[kernel]
+    check_int("num_chains", run.num_chains, method.min_chains)
+    own, schedule = method.defaults.to_dict(), method.schedule.to_dict()
+    # A method that discards nothing by default has neither steps to tune nor draws to discard.
+    used = (*own, *(SCHEDULE_FLAGS if method.schedule.num_burnin_steps else ("num_results",)))
+    if "target_accept_prob" not in own:
+        used = tuple(flag for flag in used if flag != "num_adaptation_steps")
     for flag in given:
         if flag not in used:
             raise fail(flag, f"a flag that --kernel={kernel} uses", f"--{flag}", "leave it out, or choose another kernel")
-    defaults = (family.defaults.to_dict() | family.schedule.to_dict()) if family else REJECTION_SCHEDULE.to_dict()
+    defaults = own | schedule
     if "num_burnin_steps" in given and isinstance(given["num_burnin_steps"], int):
         # Tuning takes the share of the burn-in that it has by default.
         share = defaults["num_adaptation_steps"] / defaults["num_burnin_steps"]
@@ -113,7 +113,7 @@ def parse_sample(flags: dict[str, Any]) -> SampleOptions:
     return SampleOptions(
         label=label,
         kernel=kernel,
-        kernel_config=KernelConfig(**{flag: values[flag] for flag in KERNEL_FLAGS}) if family else None,
+        kernel_config=type(method.defaults)(**{flag: values[flag] for flag in own}),
         schedule=Schedule(**{flag: values[flag] for flag in SCHEDULE_FLAGS}),
         run=run,
         generator=paths.get("generator", default_model("generator")),

@@ -10,11 +10,15 @@ import tensorflow_probability as tfp
 import tfgradgen
 from tfgradgen.backend import use_xla
 from tfgradgen.cli.options import SampleOptions
-from tfgradgen.contracts import Cost, Draws
+from tfgradgen.contracts import Draws, accept_prob
 from tfgradgen.diagnostics import statistics
+from tfgradgen.methods import METHODS
 from tfgradgen.models.classifier import Classifier
 from tfgradgen.models.generator import Generator
 from tfgradgen.trust import chain_table, problems
+
+WORK = {"gradients": "gradients", "forward": "forward passes"}
+UNITS = {"chain": "chains", "exact": "chains", "particles": "populations", "ascent": "ascents"}
 
 
 def environment(jit: bool | str) -> dict[str, Any]:
@@ -73,32 +77,34 @@ def identity(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_record(planned: dict[str, Any], draws: Draws, facts: dict[str, Any]) -> dict[str, Any]:
-    """All of run.json: `plan` and what came out; `facts` are what the run itself measured: cost, seconds, prior_class_prob."""
-    config = planned["arguments"]["kernel_config"]
-    independent = config is None
-    cost: Cost = facts["cost"]
+    """All of run.json: `plan` and what came out; `facts` are what the run itself found: cost, seconds, and by method more."""
+    steps = draws.step_size[-1]
+    found = {name: facts.get(name) for name in ("prior_class_prob", "prior_draws", "evidence")}
     return {
         **planned,
-        "accept_rate": float(draws.is_accepted.mean()) if not independent else facts["accept_rate"],
-        "step_size": [float(s) for s in draws.step_size[-1]] if not independent else None,
+        "accept_rate": facts.get("accept_rate", float(accept_prob(draws).mean())),
+        "step_size": [float(s) for s in steps] if np.isfinite(steps).any() else None,
         "mean_class_prob": float(draws.class_prob.mean()),
         "final_class_prob": [float(p) for p in draws.class_prob[-1]],
-        "prior_class_prob": facts["prior_class_prob"],
-        "prior_draws": facts["prior_draws"],
-        **trust(draws, config),
-        "num_gradients": cost.num_gradients,
-        "num_forward": cost.num_forward,
+        **found,
+        **trust(draws, planned["kernel"], planned["arguments"]["kernel_config"]),
+        "num_gradients": facts["num_gradients"],
+        "num_forward": facts["num_forward"],
         "seconds": round(facts["seconds"], 3),
     }
 
 
-def trust(draws: Draws, config: dict[str, Any] | None) -> dict[str, Any]:
-    """The part of run.json that says whether to trust the draws; `config` is the kernel's, None for exact draws."""
-    found, chains = statistics(draws, independent=config is None), chain_table(draws)
+def trust(draws: Draws, kernel: str, config: dict[str, Any]) -> dict[str, Any]:
+    """The part of run.json that says whether to trust the draws of `kernel` with the settings `config`."""
+    method = METHODS[kernel]
+    found, chains = statistics(draws, independent=method.kind == "exact"), chain_table(draws)
+    lines = problems(chains, found, len(draws.z), method.kind, config.get("target_accept_prob"))
+    if method.kind == "chain" and not method.is_calibrated(type(method.defaults)(**config)):
+        lines.append("the draws are not of the posterior: --class_reg pulls them to the class's middle; leave it out for those")
     return {
         "statistics": {name: convergence._asdict() for name, convergence in found.items()},
         "chains": chains,
-        "problems": problems(chains, found, len(draws.z), config["target_accept_prob"] if config else None),
+        "problems": lines,
     }
 
 
@@ -112,29 +118,44 @@ def summary(record: dict[str, Any], folder: Any) -> str:
     arguments, name = record["arguments"], record["label"]["name"]
     schedule, num_chains = arguments["schedule"], arguments["num_chains"]
     stat = record["statistics"]["class_prob"]
-    work = f"{record['num_gradients']:,} gradients" if record["num_gradients"] else f"{record['num_forward']:,} prior draws"
+    work = [f"{record[f'num_{kind}']:,} {word}" for kind, word in WORK.items() if record[f"num_{kind}"]]
     burnin = f" after {schedule['num_burnin_steps']} discarded" if schedule["num_burnin_steps"] else ""
-    if record["step_size"]:
-        steps = np.asarray(record["step_size"])
-        target = arguments["kernel_config"]["target_accept_prob"]
-        moved = (
-            f"acceptance {record['accept_rate']:.2f} (target {target:.2f}), "
-            f"step size {np.median(steps):.3f} ({steps.min():.3f} to {steps.max():.3f} over chains)"
-        )
-    else:
-        moved = f"acceptance {record['accept_rate']:.4f} of the prior draws; the draws are exact and independent"
     ess = "unknown" if stat["ess_bulk"] is None else f"{stat['ess_bulk']:.0f} of {schedule['num_results'] * num_chains}"
     rhat = "" if stat["rhat"] is None else f", R-hat {stat['rhat']:.3f}"
     error = "" if stat["standard_error"] is None else f" +- {stat['standard_error']:.3f}"
     return "\n".join(
         [
-            f"ran      {record['kernel']} for {name}: {num_chains} chains, {schedule['num_results']} draws each{burnin}, "
-            f"{work} in {record['seconds']:.0f} s ({record['backend']} mode)",
-            f"p(class) mean {record['mean_class_prob']:.3f}{error}; under the prior {record['prior_class_prob']:.3f} "
-            f"({record['prior_draws']} draws)",
-            f"moved    {moved}",
+            f"ran      {record['kernel']} for {name}: {num_chains} {UNITS[METHODS[record['kernel']].kind]}, "
+            f"{schedule['num_results']} draws each{burnin}, "
+            f"{', '.join(work)} in {record['seconds']:.0f} s ({record['backend']} mode)",
+            f"p(class) mean {record['mean_class_prob']:.3f}{error}; under the prior {_prior(record)}",
+            f"moved    {_moved(record)}",
             f"mixing   effective draws of p(class) {ess}{rhat}",
             *trust_lines(record),
             f"wrote    {folder}: grid.png, samples.npz, run.json",
         ]
     )
+
+
+def _prior(record: dict[str, Any]) -> str:
+    if record["prior_draws"]:
+        return f"{record['prior_class_prob']:.3f} ({record['prior_draws']} draws)"
+    evidence = np.asarray(record["evidence"])
+    error = f" +- {evidence.std(ddof=1) / np.sqrt(len(evidence)):.3f}" if len(evidence) > 1 else ""
+    power = "" if record["arguments"]["temperature"] == 1 else " ** (1 / temperature)"
+    return f"p(class){power} is {evidence.mean():.3f}{error} by annealing"
+
+
+def _moved(record: dict[str, Any]) -> str:
+    kind, rate = METHODS[record["kernel"]].kind, record["accept_rate"]
+    if kind == "exact":
+        return f"acceptance {rate:.4f} of the prior draws; the draws are exact and independent"
+    if kind == "particles":
+        return "from the prior to the posterior, by powers of the likelihood"
+    parts = []
+    if "target_accept_prob" in record["arguments"]["kernel_config"]:
+        parts.append(f"acceptance {rate:.2f} (target {record['arguments']['kernel_config']['target_accept_prob']:.2f})")
+    if record["step_size"]:
+        steps = np.asarray(record["step_size"])
+        parts.append(f"step size {np.median(steps):.3f} ({steps.min():.3f} to {steps.max():.3f} over chains)")
+    return ", ".join(parts or ["every step, without a step size"])

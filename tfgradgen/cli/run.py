@@ -12,16 +12,13 @@ from tfgradgen.cli.options import SampleOptions
 from tfgradgen.cli.output import check_target, clear, discard, held, load_run, new_folder, not_written, partial_of, sweep
 from tfgradgen.cli.progress import progress_bar
 from tfgradgen.cli.report import identity, run_record, summary
-from tfgradgen.contracts import Cost, Draws, GeneratorLike, ProgressFn
+from tfgradgen.contracts import Draws, GeneratorLike, ProgressFn
 from tfgradgen.images import make_grid, save_png, to_uint8
+from tfgradgen.methods import METHODS, Resume
 from tfgradgen.posterior import ClassPosterior
-from tfgradgen.preflight import check_likelihood
-from tfgradgen.rejection import counts_of, exact_chunks
-from tfgradgen.sampling import chain_chunks, initial_points, num_gradients
 from tfgradgen.store import CHECKPOINT, RunStore, check_same
 
 DECODE_BATCH = 64
-NUM_CHECKED = 4  # start points whose gradient is looked at before the first step
 
 
 class Row(NamedTuple):
@@ -110,33 +107,16 @@ def _run_held(
 
 
 def draw(posterior: ClassPosterior, options: SampleOptions, store: RunStore, progress_fn: ProgressFn) -> dict[str, Any]:
-    """Runs the wanted method to its end, from where `store` is; returns what it measured on the way."""
-    run, facts, state = options.run, dict(store.facts), store.state
+    """Runs the wanted method to its end, from where `store` is; returns what it found on the way, cost and seconds among it."""
+    facts = dict(store.facts)
     start = time.monotonic() - facts.get("seconds", 0.0)
-    if options.kernel_config is None:
-        chunks = exact_chunks(posterior, options.schedule.num_results, run, state)
-    else:
-        if state is None:
-            init_z, facts["prior_class_prob"], facts["prior_draws"] = initial_points(posterior, run)
-            check_likelihood(posterior.likelihood_log_prob, init_z[:NUM_CHECKED])
-        else:
-            init_z = state["z"]
-        chunks = chain_chunks(posterior, options.kernel, options.kernel_config, options.schedule, run, init_z, state)
-    for chunk in chunks:
-        store.append(chunk.draws, chunk.state, facts | {"seconds": time.monotonic() - start})
+    resume = None if store.state is None else Resume(store.state, facts)
+    chunks_fn = METHODS[options.kernel].chunks_fn
+    for chunk in chunks_fn(posterior, options.kernel_config, options.schedule, options.run, resume):
+        facts = facts | chunk.facts | chunk.cost._asdict() | {"seconds": time.monotonic() - start}
+        store.append(chunk.draws, chunk.state, facts)
         progress_fn(chunk.progress)
-    facts["seconds"] = store.facts["seconds"]
-    if options.kernel_config is None:
-        assert store.state is not None  # one chunk at least
-        counts = counts_of(store.state)
-        return facts | {
-            "cost": Cost(0, counts.num_drawn),
-            "prior_class_prob": counts.prior_class_prob,
-            "prior_draws": counts.num_drawn,
-            "accept_rate": counts.accept_rate,
-        }
-    gradients = num_gradients(run.num_chains, options.kernel_config, options.schedule) + min(NUM_CHECKED, run.num_chains)
-    return facts | {"cost": Cost(gradients, facts["prior_draws"])}
+    return facts
 
 
 def decode(generator: GeneratorLike, z: np.ndarray) -> np.ndarray:

@@ -1,22 +1,48 @@
 """Hamiltonian Monte Carlo (Duane et al. 1987; Neal 2011): TFP's kernel, with its parameters kept in its results."""
 
-import tensorflow_probability as tfp
+from collections.abc import Callable
+from typing import Any
 
-from tfgradgen.config import KernelConfig, Schedule
-from tfgradgen.kernels.base import KernelFamily
+import tensorflow as tf
+import tensorflow_probability as tfp
+from tensorflow_probability.python.internal import unnest
+
+from tfgradgen.config import HmcConfig, Schedule
+from tfgradgen.contracts import Cost, PosteriorLike
+from tfgradgen.kernels.base import KernelFamily, StepInfo, read_step
+
+
+def make_hmc(
+    target_log_prob_fn: Callable[[tf.Tensor], tf.Tensor], step_size: Any, num_leapfrog_steps: Any
+) -> tfp.mcmc.TransitionKernel:
+    """TFP's HMC; `step_size` broadcasts with the state, `num_leapfrog_steps` is a scalar."""
+    return tfp.mcmc.HamiltonianMonteCarlo(
+        target_log_prob_fn,
+        step_size=step_size,
+        num_leapfrog_steps=num_leapfrog_steps,
+        store_parameters_in_results=True,
+    )
+
+
+def leapfrog_info(posterior: PosteriorLike, config: Any, z: tf.Tensor, results: Any) -> StepInfo:
+    """`StepInfo` of a kernel that takes a gradient in each of its leapfrog steps."""
+    return read_step(results, unnest.get_innermost(results, "num_leapfrog_steps"))
+
+
+def leapfrog_cost(config: HmcConfig) -> Cost:
+    return Cost(config.num_leapfrog_steps, 0)
+
 
 FAMILY = KernelFamily(
     name="hmc",
-    make_fn=lambda target_log_prob_fn, step_size, config: tfp.mcmc.HamiltonianMonteCarlo(
-        target_log_prob_fn,
-        step_size=step_size,
-        num_leapfrog_steps=config.num_leapfrog_steps,
-        store_parameters_in_results=True,
+    make_fn=lambda posterior, config, step_size, num_adaptation_steps: make_hmc(
+        posterior.unnormalized_log_prob, step_size, config.num_leapfrog_steps
     ),
-    flags=("step_size", "target_accept_prob", "num_leapfrog_steps"),
     # Chosen on the shipped models. The acceptance lies below 0.651, the optimum as the dimension grows (Beskos et al. 2013),
     # and the first step is long: as many effective draws, and from prior starts more chains find their class. With two
     # leapfrog steps more still do, but effective draws are fewer by half; with five fewer do.
-    defaults=KernelConfig(step_size=0.3, target_accept_prob=0.6, num_leapfrog_steps=3),
+    defaults=HmcConfig(step_size=0.3, target_accept_prob=0.6, num_leapfrog_steps=3),
     schedule=Schedule(num_results=50, num_burnin_steps=50, num_adaptation_steps=37),
+    info_fn=leapfrog_info,
+    cost_fn=leapfrog_cost,
 )

@@ -5,13 +5,14 @@ results. Adapters write the step size into the results, so this kernel holds it 
 from the gradient that is kept beside it: a stale drift belongs to another proposal density, and biases the acceptance.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfgradgen.config import KernelConfig, Schedule
-from tfgradgen.kernels.base import KernelFamily, TargetLogProbFn
+from tfgradgen.config import MalaConfig, Schedule
+from tfgradgen.kernels.base import KernelFamily
 
 
 class MalaResults(NamedTuple):
@@ -30,7 +31,7 @@ class Mala(tfp.mcmc.TransitionKernel):
         unit as the step size of HMC with one leapfrog step.
     """
 
-    def __init__(self, target_log_prob_fn: TargetLogProbFn, step_size: Any, name: str = "mala"):
+    def __init__(self, target_log_prob_fn: Callable[[tf.Tensor], tf.Tensor], step_size: Any, name: str = "mala"):
         # Adapters rebuild a kernel from `parameters`, so every argument must be in there.
         self._parameters = dict(target_log_prob_fn=target_log_prob_fn, step_size=step_size, name=name)
 
@@ -67,10 +68,10 @@ def with_drift(inner_results: Any, step_size: tf.Tensor) -> Any:
 
 FAMILY = KernelFamily(
     name="mala",
-    make_fn=lambda target_log_prob_fn, step_size, config: Mala(target_log_prob_fn, step_size),
-    flags=("step_size", "target_accept_prob"),
+    make_fn=lambda posterior, config, step_size, num_adaptation_steps: Mala(posterior.unnormalized_log_prob, step_size),
     # Chosen on the shipped models. Below 0.574, the optimum as the dimension grows (Roberts and Rosenthal 1998), chains take
     # longer steps: as many effective draws, and from prior starts more of them find their class.
-    defaults=KernelConfig(step_size=0.4, target_accept_prob=0.4),
+    defaults=MalaConfig(step_size=0.4, target_accept_prob=0.4),
     schedule=Schedule(num_results=150, num_burnin_steps=150, num_adaptation_steps=110),
+    is_calibrated=lambda config: config.class_reg == 0,
 )

@@ -1,0 +1,138 @@
+"""Ex2MCMC (Samsonov et al. 2022): global moves among fresh prior draws, alternated with MALA.
+
+The global move is iterated sampling importance resampling (Tjelmeland 2004; Andrieu, Lee and Vihola 2018): of the state and N
+fresh prior draws one is taken with a weight of its likelihood, which leaves prior times likelihood invariant. It takes forward
+passes only, and lets a chain change modes wherever a class is not too rare under the prior.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+from tensorflow_probability.python.internal import unnest
+
+from tfgradgen.backend import fold_in
+from tfgradgen.config import LocalGlobalConfig, Schedule
+from tfgradgen.contracts import Cost, PosteriorLike
+from tfgradgen.kernels.base import KernelFamily, StepInfo, read_step
+from tfgradgen.kernels.mala import Mala
+
+
+class LocalGlobalResults(NamedTuple):
+    """has_jumped: [num_chains] bool, whether the last global move left the state. inner_results: of the local kernel."""
+
+    has_jumped: tf.Tensor
+    inner_results: Any
+
+
+def resample_prior(
+    likelihood_log_prob_fn: Callable[[tf.Tensor], tf.Tensor], z: tf.Tensor, log_likelihood: tf.Tensor, num_draws: int, seed: Any
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """One i-SIR move: the new z [num_chains, latent_dim] and whether it is another [num_chains].
+
+    The draws come one by one, and each takes the place with its share of the weight so far, which is the same choice as one
+    among all (Chao 1982) and holds a single batch of images at a time. A weight that is not a number counts as none.
+    """
+    weight_of = lambda value: tf.where(tf.math.is_nan(value), -float("inf"), value)  # noqa: E731
+
+    def propose(i: tf.Tensor, z: tf.Tensor, total: tf.Tensor, has_jumped: tf.Tensor) -> Any:
+        draw = tf.random.stateless_normal(tf.shape(z), fold_in(fold_in(seed, i), 0))
+        log_uniform = tf.math.log(tf.random.stateless_uniform(tf.shape(total), fold_in(fold_in(seed, i), 1)))
+        weight = weight_of(likelihood_log_prob_fn(draw))
+        total = tfp.math.log_add_exp(total, weight)
+        takes = log_uniform < weight - total
+        return i + 1, tf.where(takes[:, None], draw, z), total, has_jumped | takes
+
+    _, z, _, has_jumped = tf.while_loop(
+        lambda i, *_: i < num_draws,
+        propose,
+        (tf.constant(0), z, weight_of(log_likelihood), tf.zeros_like(log_likelihood, tf.bool)),
+        parallel_iterations=1,
+    )
+    return z, has_jumped
+
+
+class LocalGlobal(tfp.mcmc.TransitionKernel):
+    """One global move, then `num_local_steps` transitions of `inner_kernel`.
+
+    Args:
+      inner_kernel: of the same target, with `target_log_prob` and `step_size` in its results.
+      prior_log_prob_fn: log Normal(z; 0, I), `z [num_chains, latent_dim]` -> float32 [num_chains].
+      likelihood_log_prob_fn: like it; the target is the sum of the two.
+      num_global_draws: fresh prior draws in a global move, >= 1.
+      num_local_steps: >= 1.
+    """
+
+    def __init__(
+        self,
+        inner_kernel: tfp.mcmc.TransitionKernel,
+        prior_log_prob_fn: Any,
+        likelihood_log_prob_fn: Any,
+        num_global_draws: int,
+        num_local_steps: int,
+    ):
+        self._parameters = dict(
+            inner_kernel=inner_kernel,
+            prior_log_prob_fn=prior_log_prob_fn,
+            likelihood_log_prob_fn=likelihood_log_prob_fn,
+            num_global_draws=num_global_draws,
+            num_local_steps=num_local_steps,
+        )
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return self._parameters
+
+    @property
+    def is_calibrated(self) -> bool:
+        return bool(self._parameters["inner_kernel"].is_calibrated)
+
+    def bootstrap_results(self, init_state: tf.Tensor) -> LocalGlobalResults:
+        inner_results = self._parameters["inner_kernel"].bootstrap_results(init_state)
+        return LocalGlobalResults(tf.zeros(tf.shape(init_state)[:1], tf.bool), inner_results)
+
+    def one_step(self, current_state: tf.Tensor, previous_kernel_results: LocalGlobalResults, seed: Any = None) -> Any:
+        own, before = self._parameters, previous_kernel_results.inner_results
+        log_likelihood = unnest.get_innermost(before, "target_log_prob") - own["prior_log_prob_fn"](current_state)
+        z, has_jumped = resample_prior(
+            own["likelihood_log_prob_fn"], current_state, log_likelihood, own["num_global_draws"], fold_in(seed, 0)
+        )
+        # What the local kernel keeps of its state belongs to the new one now; only its step size stays.
+        step_size = unnest.get_innermost(before, "step_size")
+        results = unnest.replace_innermost(own["inner_kernel"].bootstrap_results(z), step_size=step_size)
+
+        def local(i: tf.Tensor, z: tf.Tensor, results: Any) -> Any:
+            z, results = own["inner_kernel"].one_step(z, results, seed=fold_in(seed, 1 + i))
+            return i + 1, z, results
+
+        _, z, results = tf.while_loop(
+            lambda i, *_: i < own["num_local_steps"], local, (tf.constant(0), z, results), parallel_iterations=1
+        )
+        return z, LocalGlobalResults(has_jumped, results)
+
+
+def make_local_global(posterior: PosteriorLike, config: LocalGlobalConfig, step_size: Any, num_adaptation_steps: int) -> Any:
+    return LocalGlobal(
+        Mala(posterior.unnormalized_log_prob, step_size),
+        posterior.prior_log_prob,
+        posterior.likelihood_log_prob,
+        config.num_global_draws,
+        config.num_local_steps,
+    )
+
+
+def local_global_info(posterior: PosteriorLike, config: LocalGlobalConfig, z: tf.Tensor, results: Any) -> StepInfo:
+    """`StepInfo`: acceptance is that of the last local step, which its step size is tuned by."""
+    info = read_step(results, 1 + config.num_local_steps, config.num_global_draws)
+    return info._replace(is_accepted=info.is_accepted | unnest.get_outermost(results, "has_jumped"))
+
+
+FAMILY = KernelFamily(
+    name="local_global",
+    make_fn=make_local_global,
+    defaults=LocalGlobalConfig(step_size=0.4, target_accept_prob=0.4, num_global_draws=16, num_local_steps=1),
+    schedule=Schedule(num_results=40, num_burnin_steps=30, num_adaptation_steps=22),
+    info_fn=local_global_info,
+    cost_fn=lambda config: Cost(1 + config.num_local_steps, config.num_global_draws),
+)

@@ -1,0 +1,39 @@
+"""No-U-Turn sampler (Hoffman and Gelman 2014; Phan et al. 2019): TFP's kernel, its divergences made visible."""
+
+from typing import Any
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+from tensorflow_probability.python.internal import unnest
+
+from tfgradgen.config import NutsConfig, Schedule
+from tfgradgen.contracts import Cost, PosteriorLike
+from tfgradgen.kernels.base import KernelFamily, StepInfo, read_step
+
+MAX_ENERGY_DIFF = 1000.0  # nats, TFP's own; beyond it the trajectory has diverged
+
+
+def nuts_info(posterior: PosteriorLike, config: NutsConfig, z: tf.Tensor, results: Any) -> StepInfo:
+    """`StepInfo` with each chain's own gradients; in a batch all chains wait for the longest tree.
+
+    NUTS takes a state of its tree by weight, so `log_accept_ratio` is that of the mean over the tree, and a divergence, which
+    the mean would hide, stands in it as an energy error beyond `MAX_ENERGY_DIFF`.
+    """
+    info = read_step(results, unnest.get_innermost(results, "leapfrogs_taken"))
+    diverged = unnest.get_innermost(results, "has_divergence")
+    return info._replace(log_accept_ratio=tf.where(diverged, -MAX_ENERGY_DIFF - 1.0, info.log_accept_ratio))
+
+
+FAMILY = KernelFamily(
+    name="nuts",
+    make_fn=lambda posterior, config, step_size, num_adaptation_steps: tfp.mcmc.NoUTurnSampler(
+        posterior.unnormalized_log_prob,
+        step_size=step_size,
+        max_tree_depth=config.max_tree_depth,
+        max_energy_diff=MAX_ENERGY_DIFF,
+    ),
+    defaults=NutsConfig(step_size=0.3, target_accept_prob=0.7, max_tree_depth=4),
+    schedule=Schedule(num_results=25, num_burnin_steps=25, num_adaptation_steps=19),
+    info_fn=nuts_info,
+    cost_fn=lambda config: Cost(2 ** (config.max_tree_depth - 1), 0),
+)

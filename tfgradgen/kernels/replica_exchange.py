@@ -1,0 +1,78 @@
+"""Replica exchange (Swendsen and Wang 1986; Earl and Deem 2005) over powers of the likelihood: TFP's, with HMC inside.
+
+Replica k has the target prior * likelihood ** b_k, 1 = b_0 > b_1 > ...: the last is close to the prior, where modes are within
+reach of one another. States are handed on between neighbours; the draws are those of replica 0.
+"""
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+from tensorflow_probability.python.internal import unnest
+
+from tfgradgen.config import ReplicaConfig, Schedule
+from tfgradgen.contracts import Cost, PosteriorLike
+from tfgradgen.kernels.base import KernelFamily, StepInfo, StepSizeAccess, log_accept_prob
+from tfgradgen.kernels.hmc import make_hmc
+
+
+def inverse_temperatures(config: ReplicaConfig) -> np.ndarray:
+    """The likelihood's exponents [num_replicas] float32, 1 first, in geometric steps."""
+    return np.geomspace(1.0, config.min_inverse_temperature, config.num_replicas).astype(np.float32)
+
+
+def make_replica_exchange(posterior: PosteriorLike, config: ReplicaConfig, step_size: Any, num_adaptation_steps: int) -> Any:
+    # Each replica of each chain tunes a step of its own: [num_replicas, num_chains, 1].
+    steps = tf.tile(step_size[None], [config.num_replicas, 1, 1])
+    return tfp.mcmc.ReplicaExchangeMC(
+        target_log_prob_fn=None,
+        untempered_log_prob_fn=posterior.prior_log_prob,
+        tempered_log_prob_fn=posterior.likelihood_log_prob,
+        inverse_temperatures=tf.constant(inverse_temperatures(config)),
+        make_kernel_fn=lambda target_log_prob_fn: make_hmc(target_log_prob_fn, steps, config.num_leapfrog_steps),
+        swap_proposal_fn=tfp.mcmc.even_odd_swap_proposal_fn(1.0),
+    )
+
+
+ACCESS = StepSizeAccess(
+    get=lambda results: unnest.get_innermost(results.post_swap_replica_results, "step_size"),
+    put=lambda results, step_size: results._replace(
+        post_swap_replica_results=unnest.replace_innermost(results.post_swap_replica_results, step_size=step_size)
+    ),
+    log_accept_prob=lambda results: log_accept_prob(results.pre_swap_replica_results),
+)
+
+
+def replica_info(posterior: PosteriorLike, config: ReplicaConfig, z: tf.Tensor, results: Any) -> StepInfo:
+    """`StepInfo` of replica 0; the cost is that of all, the swap's own evaluations among them.
+
+    Accepted is what moved the chain, its own proposal or its neighbour's state.
+    """
+    before = unnest.get_outermost(results, "pre_swap_replica_results")
+    after = unnest.get_outermost(results, "post_swap_replica_results")
+    swapped = ~unnest.get_outermost(results, "is_swap_accepted")[0, 0]
+    accepted = unnest.get_innermost(before, "is_accepted")[0]
+    gradients = config.num_replicas * (config.num_leapfrog_steps + 1)  # TFP takes the gradients anew after a swap
+    return StepInfo(
+        target_log_prob=unnest.get_innermost(after, "target_log_prob")[0],
+        is_accepted=accepted | swapped,
+        log_accept_ratio=unnest.get_innermost(before, "log_accept_ratio")[0],
+        step_size=tf.reshape(unnest.get_innermost(before, "step_size")[0], [-1]),
+        num_gradients=tf.fill(tf.shape(accepted), gradients),
+        num_forward=tf.fill(tf.shape(accepted), config.num_replicas),
+    )
+
+
+FAMILY = KernelFamily(
+    name="replica_exchange",
+    make_fn=make_replica_exchange,
+    defaults=ReplicaConfig(
+        step_size=0.3, target_accept_prob=0.6, num_leapfrog_steps=3, num_replicas=4, min_inverse_temperature=0.1
+    ),
+    schedule=Schedule(num_results=25, num_burnin_steps=25, num_adaptation_steps=19),
+    info_fn=replica_info,
+    cost_fn=lambda config: Cost(config.num_replicas * (config.num_leapfrog_steps + 1), config.num_replicas),
+    start_cost=lambda config: Cost(config.num_replicas, 0),
+    access=ACCESS,
+)

@@ -1,0 +1,183 @@
+"""Sequential Monte Carlo from the prior to the posterior by annealing the likelihood, which also estimates p(class).
+
+After Neal (2001) and Del Moral, Doucet and Jasra (2012), on TFP's resampling and this project's MALA. TFP's own
+`sample_sequential_monte_carlo` is not used: in 0.25 it draws every stage with the same seed, and reweights its evidence by an
+inverse temperature above 1 in the last stage.
+"""
+
+import functools
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+from scipy.optimize import brentq
+from scipy.special import logsumexp
+
+from tfgradgen.backend import as_seed, fold_in, use_xla
+from tfgradgen.checks import fail
+from tfgradgen.config import RunConfig, SmcConfig
+from tfgradgen.contracts import Chunk, ClassifierLike, Cost, Draws, GeneratorLike, Progress
+from tfgradgen.kernels.base import log_accept_prob
+from tfgradgen.kernels.mala import Mala
+from tfgradgen.posterior import ClassPosterior
+
+SMC_STREAM = 3
+STEPS_SHOWN = 100  # of progress for each population
+STEP_GAIN = 1.0  # of log step size, per unit of acceptance off its target in one stage
+
+
+class Population(NamedTuple):
+    """Particles on their way: z [num_particles, latent_dim]; log_prob [num_particles], log p(class | g(z)) at temperature 1;
+    scalars: inverse_temperature 0..1 of the likelihood; log_evidence so far, in nats; log_step_size; stage, how many were done.
+    """
+
+    z: np.ndarray
+    log_prob: np.ndarray
+    inverse_temperature: np.ndarray
+    log_evidence: np.ndarray
+    log_step_size: np.ndarray
+    stage: np.ndarray
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled(networks: tuple[GeneratorLike, ClassifierLike], num_mutations: int, xla: bool) -> Any:
+    def start(label: tf.Tensor, seed: tf.Tensor, num_particles: int) -> tuple[tf.Tensor, tf.Tensor]:
+        posterior = ClassPosterior(*networks, label)
+        z = posterior.sample_prior(num_particles, seed)
+        return z, posterior.class_log_prob(z)
+
+    def mutate(label: tf.Tensor, seed: tf.Tensor, z: tf.Tensor, temperature: tf.Tensor, step_size: tf.Tensor) -> Any:
+        posterior = ClassPosterior(*networks, label, temperature)
+        kernel = Mala(posterior.unnormalized_log_prob, step_size)
+
+        def step(i: tf.Tensor, z: tf.Tensor, results: Any, accepted: tf.Tensor) -> Any:
+            z, results = kernel.one_step(z, results, seed=fold_in(seed, i))
+            prob = tf.exp(log_accept_prob(results))
+            return i + 1, z, results, accepted + tf.reduce_mean(tf.where(tf.math.is_nan(prob), tf.zeros_like(prob), prob))
+
+        _, z, results, accepted = tf.while_loop(
+            lambda i, *_: i < num_mutations,
+            step,
+            (tf.constant(0), z, kernel.bootstrap_results(z), 0.0),
+            parallel_iterations=1,
+        )
+        target_log_prob = results.inner_results.accepted_results.target_log_prob
+        log_prob = tf.minimum((target_log_prob - posterior.prior_log_prob(z)) * temperature, 0.0)  # an ulp above, else
+        return z, log_prob, accepted / num_mutations
+
+    function = functools.partial(tf.function, jit_compile=xla, autograph=False)
+    return function(start), function(mutate)
+
+
+def next_inverse_temperature(log_likelihood: np.ndarray, now: float, ess_share: float) -> float:
+    """The inverse temperature in (now, 1] to which reweighting leaves `ess_share` of the particles effective (Jasra et al.
+    2011).
+
+    log_likelihood: [num_particles], finite or -inf, at inverse temperature 1.
+    """
+
+    def excess(beta: float) -> float:
+        log_weight = (beta - now) * log_likelihood
+        log_ess = 2 * logsumexp(log_weight) - logsumexp(2 * log_weight)
+        return float(log_ess - np.log(ess_share * len(log_likelihood)))
+
+    if excess(1.0) >= 0:
+        return 1.0
+    low = now + 1e-6 * (1.0 - now)  # where nearly all particles are without likelihood the share cannot be kept: go on slowly
+    return low if excess(low) <= 0 else float(brentq(excess, low, 1.0, xtol=1e-6))
+
+
+def next_stage(
+    posterior: ClassPosterior, config: SmcConfig, mutate_fn: Any, now: Population, seed: tf.Tensor
+) -> tuple[Population, float]:
+    """Reweights to the next temperature, resamples, moves; returns the population there and the moves' mean acceptance."""
+    log_likelihood = np.nan_to_num(now.log_prob.astype(np.float64) / posterior.temperature, nan=-np.inf)
+    beta = next_inverse_temperature(log_likelihood, float(now.inverse_temperature), config.ess_share)
+    log_weight = (beta - now.inverse_temperature) * log_likelihood
+    total = logsumexp(log_weight)
+    if not np.isfinite(total):
+        raise fail("p(class)", "a finite likelihood at some particle", "none", "check the models' ranges and labels")
+    weights = tf.constant(log_weight - total, tf.float32)
+    chosen = tfp.experimental.mcmc.resample_systematic(weights, len(log_weight), [], seed=fold_in(seed, 1)).numpy()
+    temperature, step_size = posterior.temperature / beta, np.exp(now.log_step_size)
+    z, log_prob, accepted = mutate_fn(
+        posterior.label,
+        fold_in(seed, 2),
+        tf.constant(now.z[chosen]),
+        tf.constant(temperature, tf.float32),
+        tf.constant(step_size, tf.float32),
+    )
+    after = Population(
+        z.numpy(),
+        log_prob.numpy(),
+        np.asarray(beta),
+        now.log_evidence + total - np.log(len(log_weight)),
+        now.log_step_size + STEP_GAIN * (float(accepted) - config.target_accept_prob),
+        now.stage + 1,
+    )
+    return after, float(accepted)
+
+
+def smc_chunks(
+    posterior: ClassPosterior, config: SmcConfig, num_results: int, run: RunConfig, state: dict[str, np.ndarray] | None = None
+) -> Iterator[Chunk]:
+    """Runs `run.num_chains` independent populations of `num_results` particles, one after the other, a temperature at a time.
+
+    Each population's draws are in random order, so that they read as those of a chain. A population of finite size is biased,
+    by order 1 / num_results; its estimate of the evidence is not. `state` is that of an earlier chunk of the same run.
+
+    Yields:
+      A `Chunk` after each temperature of each population; all draws come with the last. facts: `evidence`, for each whole
+      population the estimate of the mean of likelihood ** (1 / temperature) under the prior: at temperature 1, of p(class).
+    """
+    start_fn, mutate_fn = _compiled((posterior.generator, posterior.classifier), config.num_mutations, use_xla(run.jit))
+    run_seed = fold_in(as_seed(run.seed), SMC_STREAM)
+    z, log_prob = np.zeros([num_results, 0, posterior.latent_dim], np.float32), np.zeros([num_results, 0], np.float32)
+    evidence, cost = np.zeros(0), np.zeros(2, np.int64)
+    population: Population | None = None
+    no_draws = (np.zeros([0, run.num_chains, posterior.latent_dim], np.float32), np.zeros([0, run.num_chains], np.float32))
+    if state is not None:
+        z, log_prob, evidence, cost = (state[name] for name in ("whole_z", "whole_log_prob", "evidence", "cost"))
+        population = Population(*(state[name] for name in Population._fields)) if "stage" in state else None
+    while len(evidence) < run.num_chains:
+        seed = fold_in(run_seed, len(evidence))
+        if population is None:
+            first = (t.numpy() for t in start_fn(posterior.label, fold_in(seed, 0), tf.constant(num_results)))
+            zero = np.zeros(())
+            population = Population(next(first), next(first), zero, zero, np.log(config.step_size), zero)
+            cost = cost + np.array([0, num_results])
+        population, accepted = next_stage(posterior, config, mutate_fn, population, fold_in(seed, 1 + int(population.stage)))
+        cost = cost + np.array([num_results * (1 + config.num_mutations), 0])
+        beta, now = float(population.inverse_temperature), population
+        done = len(evidence) + beta
+        if beta == 1.0:
+            order = np.random.default_rng([run.seed, len(evidence)]).permutation(num_results)
+            z, log_prob = (
+                np.concatenate([whole, new[order][:, None]], 1)
+                for whole, new in ((z, population.z), (log_prob, population.log_prob))
+            )
+            evidence, population = np.append(evidence, np.exp(population.log_evidence)), None
+        under_way = {name: np.asarray(value) for name, value in population._asdict().items()} if population else {}
+        is_last = len(evidence) == run.num_chains
+        yield Chunk(
+            Progress(
+                int(STEPS_SHOWN * done),
+                STEPS_SHOWN * run.num_chains,
+                accepted,
+                float(np.exp(now.log_step_size)),
+                float(np.exp(now.log_prob).mean()),
+            ),
+            as_draws(posterior, z, log_prob) if is_last else as_draws(posterior, *no_draws),
+            {"whole_z": z, "whole_log_prob": log_prob, "evidence": evidence, "cost": cost} | under_way,
+            Cost(*cost.tolist()),
+            {"evidence": evidence.tolist()},
+        )
+
+
+def as_draws(posterior: ClassPosterior, z: np.ndarray, log_prob: np.ndarray) -> Draws:
+    """`Draws` of particles z [num_results, num_chains, latent_dim] with log p(class | g(z)) [num_results, num_chains]."""
+    target = posterior.prior_log_prob(z).numpy() + log_prob / np.float32(posterior.temperature)
+    no_step = np.full_like(log_prob, np.nan)
+    return Draws(z, np.exp(log_prob), target, np.ones(log_prob.shape, bool), no_step, np.zeros_like(log_prob))
