@@ -14,6 +14,7 @@ from PIL import Image
 from tfgradgen.cli.commands import main
 from tfgradgen.cli.options import FLAGS, parse_sample
 from tfgradgen.config import RunConfig
+from tfgradgen.methods import METHODS
 
 FAST = ["--num_results=4", "--num_burnin_steps=4", "--num_chains=3"]
 
@@ -28,9 +29,10 @@ def refused(argv: list[str], capsys: pytest.CaptureFixture[str], code: int = 2) 
     return lines[0]
 
 
-@pytest.mark.parametrize("kernel", ["mala", "hmc", "rejection"])
+@pytest.mark.parametrize("kernel", METHODS)
 def test_sample_writes_grid_samples_and_record(kernel: str, toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    fast = FAST if kernel != "rejection" else ["--num_results=4", "--num_chains=3"]
+    method = METHODS[kernel]
+    fast = FAST if method.schedule.num_burnin_steps else ["--num_results=4", "--num_chains=3"]
     main(["sample", "--label=goldfish", f"--kernel={kernel}", *toy_flags, *fast])
     folder = Path(f"out/goldfish-{kernel}-0")
     assert sorted(path.name for path in folder.iterdir()) == ["grid.png", "run.json", "samples.npz"]
@@ -45,7 +47,8 @@ def test_sample_writes_grid_samples_and_record(kernel: str, toy_flags: list[str]
             "step_size": ((4, 3), "float32"),
             "log_accept_ratio": ((4, 3), "float32"),
         }
-        assert np.isfinite(file["step_size"]).all() == (kernel != "rejection")
+        has_step_size = "step_size" in method.defaults.to_dict() and kernel != "smc"
+        assert np.isfinite(file["step_size"]).all() == has_step_size
         final = file["class_prob"][-1]
     record = json.loads((folder / "run.json").read_text())
     np.testing.assert_allclose(record["final_class_prob"], final)
@@ -54,9 +57,12 @@ def test_sample_writes_grid_samples_and_record(kernel: str, toy_flags: list[str]
     assert (record["arguments"]["jit"], record["arguments"]["num_chains"]) == ("auto", 3)
     assert len(record["generator"]["sha256"]) == 64
     assert {"tensorflow", "tensorflow_probability", "python", "numpy", "tfgradgen"} == set(record["versions"])
-    gradients, forward = (3 * (1 + 8 * (3 if kernel == "hmc" else 1)) + 3, 3 * RunConfig.num_init_draws)
-    assert record["num_gradients"] == (gradients if kernel != "rejection" else 0)
-    assert record["num_forward"] == forward or kernel == "rejection"
+    if kernel in ("mala", "hmc", "split_hmc", "map"):
+        assert record["num_gradients"] == 3 * (1 + 8 * (3 if "hmc" in kernel else 1)) + 3
+        assert record["num_forward"] == 3 * RunConfig.num_init_draws
+    assert (record["num_gradients"] > 0) == (kernel not in ("rejection", "elliptical_slice"))
+    assert record["num_forward"] > 0
+    assert (record["evidence"] is not None) == (kernel == "smc")
     with Image.open(folder / "grid.png") as grid:
         assert grid.size[0] > 2 * 128
     out = capsys.readouterr().out.splitlines()
@@ -118,8 +124,8 @@ def test_two_processes_give_the_same_bytes(toy_pair: tuple[Path, Path], tmp_path
         (["smaple"], "did you mean sample?"),
         (["sample"], "label: expected a class"),
         (["sample", "--label=goldfsh"], "did you mean goldfish?"),
-        (["sample", "--label=goldfish", "--num_chain=3"], "did you mean num_chains?"),
-        (["sample", "--label=goldfish", "--kernel=hcm"], "kernel: expected one of mala, hmc, rejection"),
+        (["sample", "--label=goldfish", "--num_chain=3"], "did you mean num_chains"),
+        (["sample", "--label=goldfish", "--kernel=hcm"], "got 'hcm'; did you mean hmc"),
         (["sample", "--label=goldfish", "--step_size=-1"], "step_size: expected a number above 0, got -1"),
         (["sample", "--label=goldfish", "--num_chains=0"], "num_chains: expected an integer"),
         (["sample", "--label=goldfish", "--num_chains=1e3"], "num_chains: expected an integer in 1..4096, got 1000.0"),
@@ -163,7 +169,7 @@ def test_a_run_interrupted_before_its_first_draw_leaves_nothing(
     def interrupt(*args: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tfgradgen.cli.run.initial_points", interrupt)
+    monkeypatch.setattr("tfgradgen.methods.initial_points", interrupt)
     assert "interrupted; nothing new was kept" in refused(["sample", "--label=goldfish", *toy_flags, *FAST], capsys, code=130)
     assert not list((tmp_path / "out").iterdir())
 

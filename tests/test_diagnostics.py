@@ -90,12 +90,12 @@ def some_draws(**changed: np.ndarray) -> Draws:
         rng.standard_normal(shape),
         rng.uniform(size=shape) < 0.6,
         np.full(shape, 0.1),
-        np.zeros(shape),
+        np.full(shape, np.log(0.63)),
     )
     return draws._replace(**changed)
 
 
-def with_chain(value: float, chain: int, base: float = 0.0) -> np.ndarray:
+def with_chain(value: float, chain: int, base: float = -0.01) -> np.ndarray:
     values = np.full((200, 4), base)
     values[:, chain] = value
     return values
@@ -109,14 +109,14 @@ GOOD = {"class_prob": Convergence(0.8, 0.01, 500.0, 400.0, 1.005, 0.01)}
     [
         ({}, GOOD, 0.574, []),
         ({}, GOOD, 0.8, ["acceptance 0.63 is off its target 0.80: lower --step_size"]),
-        ({"is_accepted": np.zeros((200, 4), bool)}, GOOD, None, []),
-        ({"is_accepted": with_chain(0, 2, 1) > 0}, GOOD, 0.75, ["chain 2 stuck"]),
-        ({"log_accept_ratio": with_chain(-2000, 1)}, GOOD, 0.6, ["200 of 800 transitions diverged"]),
+        ({"log_accept_ratio": with_chain(-50, 2)}, GOOD, 0.75, ["chain 2 stuck"]),
+        ({"log_accept_ratio": with_chain(-2000, 1)}, GOOD, 0.75, ["200 of 800 transitions diverged", "chain 1 stuck"]),
+        ({"log_accept_ratio": with_chain(-2000, 1)}, GOOD, None, ["200 of 800 transitions diverged", "chain 1 stuck"]),
         (
             {"log_accept_ratio": with_chain(np.nan, 1)},
             GOOD,
-            0.6,
-            ["200 of 800 proposals had no finite density or gradient (chain 1)"],
+            0.75,
+            ["200 of 800 proposals had no finite density or gradient (chain 1)", "chain 1 stuck"],
         ),
         ({"target_log_prob": with_chain(np.nan, 3)}, GOOD, None, ["not finite in 200 of 800 draws (chain 3)"]),
         (
@@ -135,9 +135,19 @@ GOOD = {"class_prob": Convergence(0.8, 0.01, 500.0, 400.0, 1.005, 0.01)}
     ],
 )
 def test_faults_are_named_with_what_to_do(changed: Any, found: Any, target: float | None, texts: list[str]) -> None:
-    lines = problems(chain_table(some_draws(**changed)), found, 200, target)
+    lines = problems(chain_table(some_draws(**changed)), found, 200, "chain", target)
     assert len(lines) == len(texts), lines
     assert all(text in line and ": " in line for text, line in zip(texts, lines, strict=True)), lines
+
+
+def test_what_counts_depends_on_what_the_draws_are() -> None:
+    """Exact draws do not mix badly, particles are not tuned, and an ascent draws nothing."""
+    bad = chain_table(some_draws(log_accept_ratio=with_chain(-50, 2)))
+    disagree = {"x": Convergence(0.8, 0.1, 50.0, 60.0, 1.2, 0.2)}
+    assert problems(bad, disagree, 200, "exact", None) == []
+    assert ["R-hat" in line for line in problems(bad, disagree, 200, "particles", 0.75)] == [True, False]
+    (line,) = problems(bad, disagree, 200, "ascent", None)
+    assert "no draws of the posterior" in line
 
 
 def diagnosed(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:

@@ -19,6 +19,7 @@ from tests.test_cli import FAST, refused
 from tfgradgen.cli.commands import main
 from tfgradgen.cli.output import held
 from tfgradgen.contracts import Draws
+from tfgradgen.kernels import KERNELS
 from tfgradgen.store import CHECKPOINT, RunStore
 
 SMALL = ["sample", "--label=goldfish", "--num_chains=3"]
@@ -26,7 +27,11 @@ STEPS = {
     "mala": ["--num_results=50", "--num_burnin_steps=50"],
     "hmc": ["--num_results=30", "--num_burnin_steps=30"],
     "rejection": ["--num_results=300"],
+    "smc": ["--num_results=20"],
+    "map": ["--num_results=50", "--num_burnin_steps=50", "--class_reg=0.1"],
 }
+SHORT = ["--num_results=15", "--num_burnin_steps=15"]  # more than two chunks of every other kernel
+STEPS |= {name: SHORT for name in KERNELS if name not in STEPS}
 
 
 def stop_after(num_appends: int, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,11 +32,15 @@ def chains(posterior: ClassPosterior, kernel: str = "mala", schedule: Schedule |
     ]
 
 
+SAMPLERS = [name for name, family in KERNELS.items() if family.is_calibrated(family.defaults)]
+
+
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", SAMPLERS)
 def test_chains_reach_the_known_law(kernel: str, temperature: float) -> None:
     mean, deviation, prob = exact_moments(temperature)
-    draws = chains(make(1, temperature), kernel, Schedule(400, 200, 150), num_chains=64, seed=3)
+    tuned = 150 if KERNELS[kernel].schedule.num_adaptation_steps else 0
+    draws = chains(make(1, temperature), kernel, Schedule(400, 200, tuned), num_chains=64, seed=3)
     for statistic, expected in (
         (draws.z[..., 0], mean),
         ((draws.z[..., 0] - mean) ** 2, deviation**2),
@@ -94,9 +98,13 @@ def test_a_chain_starts_alike_whatever_the_number_of_chains() -> None:
     np.testing.assert_array_equal(few, many[:4])
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", [name for name in KERNELS if name not in ("chees", "replica_exchange")])
 def test_a_chain_is_the_same_in_a_run_of_four_and_of_sixteen(kernel: str) -> None:
-    """But for rounding: how a batch is vectorized depends on its size."""
+    """But for rounding: how a batch is vectorized depends on its size.
+
+    chees tunes one length by all chains, and TFP's replica_exchange draws the noise of a replica after that of all chains of
+    the one before: theirs are independent, but not the same.
+    """
     few, many = (chains(make(), kernel, Schedule(10, 10, 7), num_chains=n) for n in (4, 16))
     for a, b in zip(few, many, strict=True):
         np.testing.assert_allclose(a, b[:, :4], rtol=1e-3, atol=1e-3)

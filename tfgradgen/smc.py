@@ -94,11 +94,11 @@ def next_stage(
 ) -> tuple[Population, float]:
     """Reweights to the next temperature, resamples, moves; returns the population there and the moves' mean acceptance."""
     log_likelihood = np.nan_to_num(now.log_prob.astype(np.float64) / posterior.temperature, nan=-np.inf)
+    if not np.isfinite(log_likelihood).any():
+        raise fail("p(class)", "a finite likelihood at some particle", "none", "check the models' ranges and labels")
     beta = next_inverse_temperature(log_likelihood, float(now.inverse_temperature), config.ess_share)
     log_weight = (beta - now.inverse_temperature) * log_likelihood
     total = logsumexp(log_weight)
-    if not np.isfinite(total):
-        raise fail("p(class)", "a finite likelihood at some particle", "none", "check the models' ranges and labels")
     weights = tf.constant(log_weight - total, tf.float32)
     chosen = tfp.experimental.mcmc.resample_systematic(weights, len(log_weight), [], seed=fold_in(seed, 1)).numpy()
     temperature, step_size = posterior.temperature / beta, np.exp(now.log_step_size)

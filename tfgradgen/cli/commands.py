@@ -23,17 +23,32 @@ def sample(label: Any = None, kernel: Any = "mala", *extra: Any, **flags: Any) -
 
     Args:
       label: a class name, WordNet id or index; several as a,b,c; or all. `labels` lists them.
-      kernel: mala, hmc, or rejection (exact, independent draws).
+      kernel: rejection (exact, independent draws), mala, hmc, split_hmc, nuts, chees, local_global, replica_exchange,
+        elliptical_slice, smc (which estimates p(class) too), or map (the baseline: modes, no draws).
       extra: nothing else goes without a flag.
       flags: any of
 
         --num_chains=16            independent chains, one tile each in grid.png
-        --num_results=N            kept draws of each chain (mala 150, hmc 50, rejection 40)
-        --num_burnin_steps=N       discarded first steps (mala 150, hmc 50)
+        --num_results=N            kept draws of each chain (mala 150, hmc 50, rejection 40, ...), for smc particles
+        --num_burnin_steps=N       discarded first steps (mala 150, hmc 50, ...)
         --num_adaptation_steps=N   those of them that tune the step size (about three quarters)
-        --step_size=X              initial distance of one step in z, the same unit for every kernel
-        --num_leapfrog_steps=3     gradients in one hmc step
-        --target_accept_prob=X     acceptance to tune for (mala 0.4, hmc 0.6)
+        --step_size=X              initial distance of one step in z, the same unit for every kernel; for map a fixed one
+        --target_accept_prob=X     acceptance to tune for (mala 0.4, hmc 0.6, ...)
+        --num_leapfrog_steps=3     gradients in one step of hmc, split_hmc and replica_exchange
+        --max_leapfrog_steps=16    chees: at most so many
+        --max_tree_depth=4         nuts: at most 2 ** max_tree_depth gradients in one step
+        --num_global_draws=16      local_global: fresh prior draws in each global move
+        --num_local_steps=1        local_global: mala steps after each global move
+        --num_replicas=4           replica_exchange: powers of the likelihood, from 1 down to
+        --min_inverse_temperature=0.1
+        --num_mutations=4          smc: mala steps at each power of the likelihood
+        --ess_share=0.5            smc: particles that stay effective from one power to the next
+        --class_reg=0              mala, map: weight of a pull to the middle of the class's exact draws, in their deviations
+        --optimizer=adam           map: adam, or normalized (steps of length step_size)
+        --objective=log_prob       map: what is raised, log_prob or the class's logit
+        --l2_decay=0               map: share of z taken off in each step
+        --clip_sigma=0             map: keeps z within so many deviations (0: no bound) of
+        --clip_around=prior        map: the prior, or unit by unit of the class
         --temperature=1.0          the likelihood enters as likelihood ** (1 / temperature)
         --seed=0                   same seed, machine and backend: the same samples.npz, bit for bit
         --jit=auto                 XLA: auto (where there is a GPU), true or false

@@ -1,0 +1,85 @@
+"""Annealing from the prior: the evidence and the law are known on the toy; the temperatures keep the share they promise."""
+
+import numpy as np
+import pytest
+from scipy.special import logsumexp
+
+from tests.toy import SLOPE, ToyClassifier, ToyGenerator, exact_moments
+from tfgradgen.checks import UserError
+from tfgradgen.config import RunConfig, SmcConfig
+from tfgradgen.contracts import Found, collect
+from tfgradgen.posterior import ClassPosterior
+from tfgradgen.smc import next_inverse_temperature, smc_chunks
+
+NUM_POPULATIONS = 24
+
+
+def anneal(temperature: float = 1.0, num_mutations: int = 4, label: int = 1, ess_share: float = 0.9) -> Found:
+    posterior = ClassPosterior(ToyGenerator(), ToyClassifier(), label, temperature)
+    config = SmcConfig(0.8, 0.5, num_mutations, ess_share)  # the toy is so easy that a share of 0.5 needs but one step
+    return collect(smc_chunks(posterior, config, 200, RunConfig(num_chains=NUM_POPULATIONS, seed=3)))
+
+
+def true_evidence(temperature: float) -> float:
+    z = np.linspace(-12, 12, 200_001)
+    prior = np.exp(-0.5 * z**2)
+    return float((prior * (1 / (1 + np.exp(-SLOPE * z))) ** (1 / temperature)).sum() / prior.sum())
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.2])
+def test_evidence_and_law_are_those_of_the_posterior(temperature: float) -> None:
+    found = anneal(temperature)
+    evidence = np.array(found.facts["evidence"])
+    error = evidence.std(ddof=1) / np.sqrt(NUM_POPULATIONS)
+    assert abs(evidence.mean() - true_evidence(temperature)) < 4 * error
+    assert error < 0.02 * true_evidence(temperature) / 0.5, "so wide an error would agree with anything"
+    mean, deviation, prob = exact_moments(temperature)
+    draws = found.draws
+    assert draws.z.shape == (200, NUM_POPULATIONS, 6)
+    for statistic, expected in (
+        (draws.z[..., 0], mean),
+        ((draws.z[..., 0] - mean) ** 2, deviation**2),
+        (draws.class_prob, prob),
+        (draws.z[..., 5] ** 2, 1.0),
+    ):
+        per_population = statistic.mean(0)
+        assert abs(per_population.mean() - expected) < 4 * per_population.std(ddof=1) / np.sqrt(NUM_POPULATIONS)
+
+
+def test_a_wrong_weight_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tfgradgen.smc.logsumexp", lambda log_weight: logsumexp(0.9 * log_weight))
+    evidence = np.array(anneal().facts["evidence"])
+    assert abs(evidence.mean() - true_evidence(1.0)) > 4 * evidence.std(ddof=1) / np.sqrt(NUM_POPULATIONS)
+
+
+def test_each_temperature_keeps_its_share_of_the_particles() -> None:
+    log_likelihood = np.random.default_rng(0).normal(-20.0, 8.0, 500)
+    beta, steps = 0.0, 0
+    while beta < 1.0:
+        after = next_inverse_temperature(log_likelihood, beta, 0.5)
+        assert after > beta
+        log_weight = (after - beta) * log_likelihood
+        share = np.exp(2 * logsumexp(log_weight) - logsumexp(2 * log_weight)) / 500
+        assert share == pytest.approx(0.5, abs=1e-3) or (after == 1.0 and share > 0.5)
+        beta, steps = after, steps + 1
+    assert steps > 3
+    assert next_inverse_temperature(np.zeros(500), 0.0, 0.5) == 1.0
+    few = np.full(500, -np.inf)
+    few[:10] = -1.0
+    assert 0.0 < next_inverse_temperature(few, 0.0, 0.5) < 1e-3, "the share cannot be kept: it goes on slowly"
+
+
+def test_progress_cost_and_a_model_without_likelihood() -> None:
+    posterior = ClassPosterior(ToyGenerator(), ToyClassifier(), 1)
+    chunks = list(smc_chunks(posterior, SmcConfig(0.8, 0.5, 3, 0.9), 10, RunConfig(num_chains=2)))
+    assert [c.progress.num_total for c in chunks] == [200] * len(chunks)
+    assert chunks[-1].progress.num_done == 200
+    assert chunks[-1].cost == (len(chunks) * 10 * 4, 2 * 10)
+    assert [len(c.draws.z) for c in chunks] == [0] * (len(chunks) - 1) + [10]
+
+    class IsNan(ToyGenerator):
+        def __call__(self, z):  # type: ignore[no-untyped-def]
+            return super().__call__(z) * np.nan
+
+    with pytest.raises(UserError, match="finite likelihood"):
+        list(smc_chunks(ClassPosterior(IsNan(), ToyClassifier(), 1), SmcConfig(0.8, 0.5), 10, RunConfig(num_chains=1)))
