@@ -34,3 +34,17 @@ def test_a_grid_is_square_by_default_and_can_have_a_title() -> None:
     plain, titled = make_grid(images), make_grid(images, title="goldfish")
     assert plain.size == (4 * (128 + GAP) + GAP, 4 * (128 + GAP) + GAP)
     assert titled.height == plain.height + CAPTION_HEIGHT
+
+
+def test_headings_stand_above_their_columns_and_below_the_title() -> None:
+    images = np.zeros((4, 8, 8, 3), np.uint8)
+    plain = make_grid(images, num_columns=2, tile_size=64)
+    headed = make_grid(images, num_columns=2, tile_size=64, headings=["draw 0", "draw 9"])
+    both = make_grid(images, num_columns=2, tile_size=64, title="title", headings=["draw 0", "draw 9"])
+    assert (headed.height, both.height) == (plain.height + CAPTION_HEIGHT, plain.height + 2 * CAPTION_HEIGHT)
+    top = np.asarray(headed)[: GAP + CAPTION_HEIGHT]
+    for column in range(2):
+        x = GAP + column * (64 + GAP)
+        assert (top[:, x : x + 64] < 128).any()
+    np.testing.assert_array_equal(np.asarray(both)[CAPTION_HEIGHT + GAP // 2 + 2 :], np.asarray(headed)[GAP // 2 + 2 :])
+    assert (np.asarray(both)[:CAPTION_HEIGHT] < 128).any()

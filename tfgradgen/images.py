@@ -23,6 +23,7 @@ def make_grid(
     num_columns: int | None = None,
     tile_size: int = 128,
     title: str = "",
+    headings: Sequence[str] = (),
 ) -> Image.Image:
     """Lays out uint8 `images` [N, height, width, 1 or 3] as one picture, row by row.
 
@@ -31,17 +32,20 @@ def make_grid(
       num_columns: by default the smallest square that holds all tiles.
       tile_size: pixels; smaller tiles are enlarged to at least this height.
       title: written above the tiles.
+      headings: one a column, written above its first tile.
     """
     count, height, width, channels = images.shape
     columns = num_columns or int(np.ceil(np.sqrt(count)))
     rows = -(-count // columns)
     scale = max(1, round(tile_size / height))
     cell_width, cell_height = width * scale + GAP, height * scale + GAP + (CAPTION_HEIGHT if captions else 0)
-    top = CAPTION_HEIGHT + GAP if title else GAP
+    top = GAP + CAPTION_HEIGHT * (bool(title) + bool(headings))
     grid = Image.new("RGB", (columns * cell_width + GAP, rows * cell_height + top), BACKGROUND)
     draw, font = ImageDraw.Draw(grid), ImageFont.load_default(size=CAPTION_HEIGHT - 4)
     if title:
         draw.text((GAP, GAP // 2), title, INK, font)
+    for k, heading in enumerate(headings):
+        draw.text((GAP + k * cell_width, top - CAPTION_HEIGHT - GAP // 2), heading, INK, font)
     for k, image in enumerate(images):
         x, y = GAP + k % columns * cell_width, top + k // columns * cell_height
         tile = Image.fromarray(image[..., 0] if channels == 1 else image).convert("RGB")
