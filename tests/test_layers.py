@@ -14,7 +14,7 @@ FLOORS = [
     {"contracts", "checks"},
     {"config", "backend"},
     {"kernels", "posterior", "models", "preflight", "diagnostics", "images", "store"},
-    {"sampling", "rejection", "smc"},
+    {"sampling", "rejection", "smc", "plots"},
     {"methods", "trust"},
     {"cli"},
     {"__init__", "__main__"},
