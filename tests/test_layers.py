@@ -16,6 +16,7 @@ FLOORS = [
     {"kernels", "posterior", "models", "preflight", "diagnostics", "images", "store"},
     {"sampling", "rejection", "smc", "plots"},
     {"methods", "trust"},
+    {"netcdf"},
     {"cli"},
     {"__init__", "__main__"},
 ]
