@@ -35,7 +35,7 @@ def test_sample_writes_grid_samples_and_record(kernel: str, toy_flags: list[str]
     fast = FAST if method.schedule.num_burnin_steps else ["--num_results=4", "--num_chains=3"]
     main(["sample", "--label=goldfish", f"--kernel={kernel}", *toy_flags, *fast])
     folder = Path(f"out/goldfish-{kernel}-0")
-    assert sorted(path.name for path in folder.iterdir()) == ["grid.png", "run.json", "samples.npz"]
+    assert sorted(path.name for path in folder.iterdir()) == ["film.png", "grid.png", "plots.png", "run.json", "samples.npz"]
     with np.load(folder / "samples.npz") as file:
         shapes = {name: (file[name].shape, str(file[name].dtype)) for name in file.files}
         assert shapes == {
@@ -63,12 +63,14 @@ def test_sample_writes_grid_samples_and_record(kernel: str, toy_flags: list[str]
     assert (record["num_gradients"] > 0) == (kernel not in ("rejection", "elliptical_slice"))
     assert record["num_forward"] > 0
     assert (record["evidence"] is not None) == (kernel == "smc")
-    with Image.open(folder / "grid.png") as grid:
+    with Image.open(folder / "grid.png") as grid, Image.open(folder / "film.png") as film:
         assert grid.size[0] > 2 * 128
+        assert film.size[0] > 4 * 128, "a column for each of four draws"
     out = capsys.readouterr().out.splitlines()
     words = [line.split()[0] for line in out]
     assert list(dict.fromkeys(words)) == ["ran", "p(class)", "moved", "mixing", "trust", "wrote"]
     assert words.count("trust") == max(1, len(record["problems"]))
+    assert sorted(out[-1].split(": ")[1].split(", ")) == sorted(path.name for path in folder.iterdir())
 
 
 def test_several_labels_share_a_sheet_and_an_earlier_run_is_kept(

@@ -17,7 +17,7 @@ CHECK_FLAGS = ("generator", "classifier", "temperature", "seed")
 # Fire would evaluate a path: 2026_07_20 would become a number, run#2 would lose its end.
 @fire.decorators.SetParseFns(out=str, generator=str, classifier=str)
 def sample(label: Any = None, kernel: Any = "mala", *extra: Any, **flags: Any) -> None:
-    """Draws pictures of a class and writes grid.png, samples.npz and run.json into a folder.
+    """Draws pictures of a class and writes grid.png, plots.png, film.png, samples.npz and run.json into a folder.
 
     Example: python -m tfgradgen sample --label=goldfish --kernel=mala
 
@@ -59,6 +59,7 @@ def sample(label: Any = None, kernel: Any = "mala", *extra: Any, **flags: Any) -
         --overwrite                replace an earlier run in that folder
         --resume                   go on with an interrupted run, with the same other flags
         --strict                   end with exit code 1 where something speaks against a run
+        --netcdf                   write chains.nc too, for ArviZ: pip install 'tfgradgen[netcdf]'
     """
     _no_extra(extra)
     check_flags(flags, FLAGS)

@@ -13,7 +13,7 @@ KERNEL_FLAGS = tuple(KernelConfig.checks)
 SCHEDULE_FLAGS = tuple(field.name for field in fields(Schedule))
 RUN_FLAGS = tuple(field.name for field in fields(RunConfig))
 PATH_FLAGS = ("generator", "classifier", "out")
-FLAGS = ("label", "kernel", *KERNEL_FLAGS, *SCHEDULE_FLAGS, *RUN_FLAGS, *PATH_FLAGS, "overwrite", "resume", "strict")
+FLAGS = ("label", "kernel", *KERNEL_FLAGS, *SCHEDULE_FLAGS, *RUN_FLAGS, *PATH_FLAGS, "overwrite", "resume", "strict", "netcdf")
 
 # The last two take no part in sampling: they measure what was drawn.
 SHIPPED_MODELS = ("generator", "classifier", "judge", "discriminator")
@@ -34,6 +34,7 @@ class SampleOptions:
     overwrite: bool
     resume: bool
     strict: bool
+    netcdf: bool
 
     def to_dict(self) -> dict[str, Any]:
         """Every argument as it was used, defaults filled in, for the run record."""
@@ -49,6 +50,7 @@ class SampleOptions:
             "overwrite": self.overwrite,
             "resume": self.resume,
             "strict": self.strict,
+            "netcdf": self.netcdf,
         }
 
 
@@ -89,7 +91,13 @@ def parse_sample(flags: dict[str, Any]) -> SampleOptions:
     given = dict(flags)
     kernel = check_choice("kernel", given.pop("kernel"), METHODS)
     label = given.pop("label")
-    overwrite, resume, strict = (parse_bool(flag, given.pop(flag, False)) for flag in ("overwrite", "resume", "strict"))
+    overwrite, resume, strict, netcdf = (
+        parse_bool(flag, given.pop(flag, False)) for flag in ("overwrite", "resume", "strict", "netcdf")
+    )
+    if netcdf:
+        from tfgradgen.netcdf import check_netcdf
+
+        check_netcdf()
     if overwrite and resume:
         raise fail("resume", "--resume or --overwrite", "both", "--resume goes on with a run, --overwrite starts it anew")
     paths = {flag: parse_path(flag, given.pop(flag)) for flag in PATH_FLAGS if flag in given}
@@ -122,6 +130,7 @@ def parse_sample(flags: dict[str, Any]) -> SampleOptions:
         overwrite=overwrite,
         resume=resume,
         strict=strict,
+        netcdf=netcdf,
     )
 
 

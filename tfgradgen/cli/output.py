@@ -20,7 +20,7 @@ try:
 except ImportError:  # Windows: two processes in one folder go unnoticed there
     fcntl = None  # type: ignore[assignment]
 
-OURS = {"grid.png", "samples.npz", "run.json"}
+OURS = {"grid.png", "plots.png", "film.png", "samples.npz", "chains.nc", "run.json"}
 LOCK = "lock"
 
 

@@ -68,10 +68,10 @@ def plan(options: SampleOptions, generator: Generator, classifier: Classifier, i
 
 def identity(record: dict[str, Any]) -> dict[str, Any]:
     """What of a `plan` or run.json decides the bits of the draws: not where things lie, nor how a flag was spelt."""
-    arguments, places = record["arguments"], ("label", "generator", "classifier", "out", "overwrite", "resume", "strict", "jit")
+    places = ("label", "generator", "classifier", "out", "overwrite", "resume", "strict", "netcdf", "jit")
     return {
         **{name: record[name] for name in ("label", "kernel", "versions", "device", "machine", "backend")},
-        "arguments": {name: value for name, value in arguments.items() if name not in places},
+        "arguments": {name: value for name, value in record["arguments"].items() if name not in places},
         **{name: record[name] | {"path": None} for name in ("generator", "classifier")},
     }
 
@@ -122,6 +122,7 @@ def summary(record: dict[str, Any], folder: Any) -> str:
     burnin = f" after {schedule['num_burnin_steps']} discarded" if schedule["num_burnin_steps"] else ""
     ess = "unknown" if stat["ess_bulk"] is None else f"{stat['ess_bulk']:.0f} of {schedule['num_results'] * num_chains}"
     rhat = "" if stat["rhat"] is None else f", R-hat {stat['rhat']:.3f}"
+    chains = "chains.nc, " if arguments["netcdf"] else ""
     error = "" if stat["standard_error"] is None else f" +- {stat['standard_error']:.3f}"
     return "\n".join(
         [
@@ -132,7 +133,7 @@ def summary(record: dict[str, Any], folder: Any) -> str:
             f"moved    {_moved(record)}",
             f"mixing   effective draws of p(class) {ess}{rhat}",
             *trust_lines(record),
-            f"wrote    {folder}: grid.png, samples.npz, run.json",
+            f"wrote    {folder}: grid.png, plots.png, film.png, samples.npz, {chains}run.json",
         ]
     )
 

@@ -1,24 +1,30 @@
 """One label's run: drawn into a store beside its folder, then written whole."""
 
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from tfgradgen.checks import UserError, fail
 from tfgradgen.cli.options import SampleOptions
 from tfgradgen.cli.output import check_target, clear, discard, held, load_run, new_folder, not_written, partial_of, sweep
 from tfgradgen.cli.progress import progress_bar
-from tfgradgen.cli.report import identity, run_record, summary
+from tfgradgen.cli.report import UNITS, identity, run_record, summary
 from tfgradgen.contracts import Draws, GeneratorLike, ProgressFn
 from tfgradgen.images import make_grid, save_png, to_uint8
 from tfgradgen.methods import METHODS, Resume
+from tfgradgen.netcdf import write_netcdf
+from tfgradgen.plots import plot_chains
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.store import CHECKPOINT, RunStore, check_same
 
 DECODE_BATCH = 64
+NETCDF = "chains.nc"
+FILM_CHAINS, FILM_DRAWS = 16, 8  # rows and columns of film.png, at most
 
 
 class Row(NamedTuple):
@@ -50,7 +56,18 @@ def finished(planned: dict[str, Any], folder: Path) -> Row | None:
             return None
         raise
     discard(partial_of(folder))  # of a run that was killed after its last step
+    if planned["arguments"]["netcdf"] and not (folder / NETCDF).exists():
+        add_netcdf(folder)
     return row
+
+
+def add_netcdf(folder: Path) -> None:
+    """Adds chains.nc to a run that is whole: a copy with it takes the folder's place."""
+    record, arrays = load_run(folder, Draws._fields)
+    with new_folder(folder, overwrite=True) as beside:
+        for path in folder.iterdir():
+            shutil.copy2(path, beside)
+        write_chains(beside, record, Draws(*arrays))
 
 
 def run_label(posterior: ClassPosterior, options: SampleOptions, planned: dict[str, Any], folder: Path) -> Row:
@@ -97,9 +114,11 @@ def _run_held(
         raise
     draws = store.draws()
     record = run_record(planned, draws, facts)
-    images = decode(posterior.generator, draws.z[-1])
+    images, film = decode(posterior.generator, draws.z[-1]), make_film(posterior.generator, draws)
     with new_folder(folder, overwrite, _hint(partial)) as beside:
-        write_run(beside, record, draws, images)
+        write_run(beside, record, draws, images, film)
+        if options.netcdf:
+            write_chains(beside, record, draws)
     row = Row(planned["label"]["name"], images, np.array(draws.class_prob[-1]), record["problems"])
     del draws  # the maps of the files
     clear(partial)
@@ -125,9 +144,48 @@ def decode(generator: GeneratorLike, z: np.ndarray) -> np.ndarray:
     return np.concatenate([to_uint8(batch) for batch in batches])
 
 
-def write_run(folder: Path, record: dict[str, Any], draws: Draws, images: np.ndarray) -> None:
-    """Writes grid.png, samples.npz and run.json into `folder`."""
+def make_film(generator: GeneratorLike, draws: Draws) -> Image.Image:
+    """The first chains along the run: one row a chain, one column a kept draw, evenly spaced from the first to the last."""
+    num_results = len(draws.z)
+    shown = np.rint(np.linspace(0, num_results - 1, min(FILM_DRAWS, num_results))).astype(int)
+    z, prob = (np.swapaxes(column[shown, :FILM_CHAINS], 0, 1) for column in (draws.z, draws.class_prob))
+    captions = [f"p {p:.2f}" if k else f"chain {c}, p {p:.2f}" for c, row in enumerate(prob) for k, p in enumerate(row)]
+    return make_grid(
+        decode(generator, z.reshape(-1, z.shape[-1])),
+        captions,
+        num_columns=len(shown),
+        title=f"the first {FILM_CHAINS} of {draws.z.shape[1]} chains, one a row" if draws.z.shape[1] > FILM_CHAINS else "",
+        headings=[f"draw {k}" for k in shown],
+    )
+
+
+def write_run(folder: Path, record: dict[str, Any], draws: Draws, images: np.ndarray, film: Image.Image) -> None:
+    """Writes grid.png, plots.png, film.png, samples.npz and run.json into `folder`."""
     captions = [f"p {p:.2f}" for p in draws.class_prob[-1]]
     save_png(folder / "grid.png", make_grid(images, captions))
+    num_results, num_chains = draws.class_prob.shape
+    units = UNITS[METHODS[record["kernel"]].kind]
+    title = f"{record['kernel']} for {record['label']['name']}: {num_chains} {units}, {num_results} draws each"
+    save_png(folder / "plots.png", plot_chains(draws, title))
+    save_png(folder / "film.png", film)
     np.savez_compressed(folder / "samples.npz", image=images, **draws._asdict())
     (folder / "run.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def write_chains(folder: Path, record: dict[str, Any], draws: Draws) -> None:
+    """Writes chains.nc into `folder`; what it says of the run is from run.json, first by the names that ArviZ knows."""
+    kind = METHODS[record["kernel"]].kind
+    attributes = {
+        "inference_library": "tfgradgen",
+        "inference_library_version": record["versions"]["tfgradgen"],
+        "sampling_time": record["seconds"],  # burn-in included
+        "tuning_steps": record["arguments"]["schedule"]["num_adaptation_steps"],
+        "label": record["label"]["name"],
+        "kernel": record["kernel"],
+        "kind": kind,
+        "seed": record["seed"],
+        "generator_sha256": record["generator"]["sha256"],
+        "classifier_sha256": record["classifier"]["sha256"],
+        "arguments": json.dumps(record["arguments"]),
+    }
+    write_netcdf(folder / NETCDF, draws, attributes, is_chain=kind == "chain")
