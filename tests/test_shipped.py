@@ -13,10 +13,12 @@ import tensorflow_probability as tfp
 from PIL import Image
 from scipy import stats
 
-from tfgradgen import ClassPosterior, KernelConfig, RunConfig, load_classifier, load_generator, sample_exact
+from tfgradgen import ClassPosterior, RunConfig, load_classifier, load_generator, sample_exact
 from tfgradgen.backend import as_seed, fold_in
 from tfgradgen.cli.options import SHIPPED_MODELS, default_model
+from tfgradgen.config import ReplicaConfig
 from tfgradgen.kernels import KERNELS
+from tfgradgen.kernels.replica_exchange import inverse_temperatures
 from tfgradgen.models.metadata import fingerprint
 
 pytestmark = pytest.mark.slow
@@ -24,7 +26,17 @@ pytestmark = pytest.mark.slow
 NUM_DRAWS = 512  # exact draws evolved, and as many fresh ones to compare with
 BATCH = 64
 STEP_SIZE = 0.2
-TRANSITIONS = {"mala": 10, "hmc": 3, "broken": 10}
+TRANSITIONS = {  # of about ten gradients
+    "mala": 10,
+    "broken": 10,
+    "hmc": 3,
+    "split_hmc": 3,
+    "chees": 3,
+    "nuts": 2,
+    "local_global": 2,
+    "replica_exchange": 2,
+    "elliptical_slice": 5,
+}
 
 
 @pytest.fixture(scope="module")
@@ -48,22 +60,41 @@ class ForgetsTheProposal(tfp.mcmc.UncalibratedLangevin):
         return state, results._replace(log_acceptance_correction=correction)
 
 
-def make_kernel(name: str, fn: Any) -> tfp.mcmc.TransitionKernel:
+def make_kernel(name: str, posterior: ClassPosterior) -> tfp.mcmc.TransitionKernel:
     if name == "broken":
-        return tfp.mcmc.MetropolisHastings(ForgetsTheProposal(fn, step_size=STEP_SIZE**2))
-    family = KERNELS[name]
-    return family.make_fn(fn, STEP_SIZE if name == "mala" else STEP_SIZE / 2, KernelConfig(STEP_SIZE, 0.6, 3))
+        return tfp.mcmc.MetropolisHastings(ForgetsTheProposal(posterior.unnormalized_log_prob, step_size=STEP_SIZE**2))
+    step_size = STEP_SIZE if name in ("mala", "local_global") else STEP_SIZE / 2
+    kernel = KERNELS[name].make_fn(posterior, KERNELS[name].defaults, tf.fill([BATCH, 1], step_size), 0)
+    return kernel.copy(state_includes_replicas=True) if name == "replica_exchange" else kernel
+
+
+def exact_replicas(posterior: ClassPosterior, z: tf.Tensor) -> tf.Tensor:
+    """`z` and exact draws of each further replica's own law: only all together are they where the kernel is to stay."""
+    config = KERNELS["replica_exchange"].defaults
+    assert isinstance(config, ReplicaConfig)
+    tempered = []
+    for k, power in enumerate(inverse_temperatures(config)[1:]):
+        warm = ClassPosterior(posterior.generator, posterior.classifier, posterior.label, float(1 / power))
+        tempered.append(sample_exact(warm, 1, RunConfig(num_chains=len(z), seed=10 + k))[0].z[0])
+    return tf.stack([z, *tempered])
 
 
 def evolve(posterior: ClassPosterior, name: str, z: tf.Tensor) -> tf.Tensor:
-    kernel = make_kernel(name, posterior.unnormalized_log_prob)
+    """`z` [NUM_DRAWS, latent_dim] after some transitions, the kernel's settings frozen."""
+    kernel = make_kernel(name, posterior)
+    state = exact_replicas(posterior, z) if name == "replica_exchange" else z
 
     @tf.function(autograph=False)
     def go(z: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        return tfp.mcmc.sample_chain(1, z, num_burnin_steps=TRANSITIONS[name] - 1, kernel=kernel, trace_fn=None, seed=seed)[0]
+        results = kernel.bootstrap_results(z)
+        if name == "chees":
+            results = results._replace(averaged_max_trajectory_length=tf.constant(4 * STEP_SIZE / 2))  # as if it were tuned
+        step = lambda i, z, results: (i + 1, *kernel.one_step(z, results, seed=fold_in(seed, i)))  # noqa: E731
+        return tf.while_loop(lambda i, *_: i < TRANSITIONS[name], step, (0, z, results), parallel_iterations=1)[1]
 
-    batches = [go(z[k : k + BATCH], fold_in(as_seed(2), k)) for k in range(0, len(z), BATCH)]
-    return tf.concat(batches, 0)
+    batches = [go(state[..., k : k + BATCH, :], fold_in(as_seed(2), k)) for k in range(0, len(z), BATCH)]
+    evolved = tf.concat(batches, -2)
+    return evolved[0] if name == "replica_exchange" else evolved
 
 
 def statistics(posterior: ClassPosterior, z: tf.Tensor) -> dict[str, np.ndarray]:
@@ -92,7 +123,7 @@ def p_values(posterior: ClassPosterior, z: tf.Tensor, fresh: tf.Tensor) -> dict[
 
 
 # Ten statistics at level 1e-3: a correct kernel fails by chance in less than 1 seed of 100.
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", [name for name, family in KERNELS.items() if family.is_calibrated(family.defaults)])
 def test_chains_started_at_exact_draws_stay_at_the_exact_law(
     name: str, posterior: ClassPosterior, exact_sets: list[tf.Tensor]
 ) -> None:
@@ -121,7 +152,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {kernel: folder / "out" / f"goldfish-{kernel}-0" for kernel in ("mala", "hmc", "rejection")}
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", ["mala", "hmc"])
 def test_the_main_command_agrees_with_exact_draws(kernel: str, runs: dict[str, Path]) -> None:
     record, exact = (json.loads((runs[name] / "run.json").read_text()) for name in (kernel, "rejection"))
     ours, truth = record["statistics"]["class_prob"], exact["statistics"]["class_prob"]

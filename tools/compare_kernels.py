@@ -32,6 +32,9 @@ def synthetic_pair(latent_dim):
     weights = tf.constant(STEEPNESS * rng.standard_normal((NUM_FEATURES, 2)) / np.sqrt(NUM_FEATURES), tf.float32)
 
     class Generator:
+        def __init__(self):
+            self.latent_dim = latent_dim
+
         def __call__(self, z):
             return tf.reshape(tf.tanh(2.0 * z @ mixing), [-1, 8, 8, 1])
 
@@ -41,7 +44,6 @@ def synthetic_pair(latent_dim):
         def __call__(self, image):
             return tf.reshape(image, [-1, NUM_FEATURES]) @ weights
 
-    Generator.latent_dim = latent_dim
     return Generator(), Classifier()
 
 
@@ -50,7 +52,8 @@ def effective_draws(draws):
     from tfgradgen.diagnostics import convergence, projections
 
     columns = [draws.class_prob, *projections(draws.z)]
-    return float(np.mean([np.var(c) / max(convergence(c).standard_error, 1e-12) ** 2 for c in columns]))
+    pairs = [(np.var(column), convergence(column).standard_error) for column in columns]
+    return float(np.mean([variance / error**2 if error else 0.0 for variance, error in pairs]))
 
 
 def worst_rhat(draws):
@@ -79,18 +82,19 @@ def measure(posterior, method, schedule, run):
     from tfgradgen.contracts import Draws, accept_prob
     from tfgradgen.sampling import FORWARD_COST
 
-    chunks, seconds, work, kept, last = method.chunks_fn(posterior, method.defaults, schedule, run, None), [], 0.0, [], None
+    chunks = method.chunks_fn(posterior, method.defaults, schedule, run, None)
+    seconds, work, kept, cost, facts = [], 0.0, [], (0, 0), {}
     while True:
         start = time.monotonic()
         chunk = next(chunks, None)
         if chunk is None:
             break
-        spent = np.subtract(chunk.cost, last.cost if last else (0, 0)) @ (1.0, FORWARD_COST)
+        spent = np.subtract(chunk.cost, cost) @ (1.0, FORWARD_COST)
         if chunk.progress.num_done > schedule.num_burnin_steps or not schedule.num_burnin_steps:
             kept.append(chunk.draws)
             seconds.append((time.monotonic() - start) / spent)
             work += spent
-        last = chunk
+        cost, facts = chunk.cost, chunk.facts
     draws = Draws(*map(np.concatenate, zip(*kept, strict=True)))
     size = effective_draws(draws)
     return {
@@ -103,7 +107,7 @@ def measure(posterior, method, schedule, run):
         "accept_rate": float(accept_prob(draws).mean()),
         "rhat": worst_rhat(draws),
         "class_prob": float(draws.class_prob.mean()),
-        "evidence": last.facts.get("evidence"),
+        "evidence": facts.get("evidence"),
     }
 
 
@@ -145,8 +149,8 @@ def main(work, labels=LABELS, kernels=None, ladder=False, budget=300, num_chains
     cells = json.loads(path.read_text()) if path.exists() else {}
     names = lambda text: list(text) if isinstance(text, tuple | list) else str(text).split(",")  # noqa: E731
     if ladder:
-        columns, wanted = list(DIMENSIONS), list(LADDER_KERNELS)
-        posterior_of = lambda column: ClassPosterior(*synthetic_pair(column), 1)  # noqa: E731
+        columns, wanted = [str(d) for d in DIMENSIONS], list(LADDER_KERNELS)
+        posterior_of = lambda column: ClassPosterior(*synthetic_pair(int(column)), 1)  # noqa: E731
     else:
         columns = names(labels)
         wanted = names(kernels) if kernels else [name for name, m in METHODS.items() if m.kind != "ascent"]
