@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from tests import toy
-from tests.test_cli import refused
+from tests.test_cli import FAST, refused
 from tfgradgen import ClassPosterior
 from tfgradgen.cli.commands import main
 from tfgradgen.preflight import Check, preflight, value_and_gradient
@@ -85,6 +85,26 @@ def test_noise_and_a_wrong_compilation_are_named() -> None:
     assert "determinism" in faults(Changed(tf.identity), Noisy())
     assert faults(Changed(tf.identity), Unlike()) == ["xla"]
     assert faults(Changed(tf.identity), temperature=1e5) == ["scales"]
+
+
+def test_a_run_looks_first_and_stops_at_grave_faults_only(
+    toy_flags: list[str], toy_pair: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The noise is found before a step is made; images out of range are said among what speaks against the run."""
+    card = json.loads((toy_pair[0] / "model.json").read_text())
+    pictures = lambda z: tf.tanh(tf.reshape(tf.tile(z, [1, 32]), [-1, 8, 8, 3]))  # noqa: E731
+    noisy = lambda z: pictures(z) + 0.1 * tf.random.uniform(tf.shape(pictures(z)))  # noqa: E731
+    toy.save(tmp_path / "noisy", noisy, [None, 6], card)
+    toy.save(tmp_path / "wide", lambda z: 3.0 * pictures(z), [None, 6], card)
+    command = ["sample", "--label=goldfish", *FAST, toy_flags[1]]
+    assert "determinism: expected the same bits" in refused([*command, "--generator=noisy"], capsys)
+    main([*command, "--generator=wide", "--out=wide_run"])
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("trust    image: expected float32")]
+    assert len(said) == 1
+    main(["diagnose", "wide_run"])
+    assert said[0] in capsys.readouterr().out
+    main([*command, "--jit=true", "--out=compiled"])
+    assert json.loads(Path("compiled/run.json").read_text())["num_gradients"] == 3 * (1 + 8) + 3 * 4
 
 
 def test_the_command_prints_a_table_and_fails_on_a_fault(

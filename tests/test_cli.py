@@ -58,8 +58,8 @@ def test_sample_writes_grid_samples_and_record(kernel: str, toy_flags: list[str]
     assert len(record["generator"]["sha256"]) == 64
     assert {"tensorflow", "tensorflow_probability", "python", "numpy", "tfgradgen"} == set(record["versions"])
     if kernel in ("mala", "hmc", "split_hmc", "map"):
-        assert record["num_gradients"] == 3 * (1 + 8 * (3 if "hmc" in kernel else 1)) + 3
-        assert record["num_forward"] == 3 * RunConfig.num_init_draws
+        assert record["num_gradients"] == 3 * (1 + 8 * (3 if "hmc" in kernel else 1)) + 2 * 4
+        assert record["num_forward"] == 3 * RunConfig.num_init_draws + 4
     assert (record["num_gradients"] > 0) == (kernel not in ("rejection", "elliptical_slice"))
     assert record["num_forward"] > 0
     assert (record["evidence"] is not None) == (kernel == "smc")

@@ -10,8 +10,9 @@ import tensorflow_probability as tfp
 from tests.toy import SLOPE, ToyClassifier, ToyGenerator
 from tfgradgen.backend import as_seed
 from tfgradgen.checks import UserError
+from tfgradgen.config import RunConfig
+from tfgradgen.methods import look
 from tfgradgen.posterior import ClassPosterior
-from tfgradgen.preflight import check_likelihood
 
 
 def make(**kwargs: Any) -> ClassPosterior:
@@ -95,9 +96,8 @@ def test_preflight_sees_a_missing_gradient_that_the_prior_hides() -> None:
         def __call__(self, z: Any) -> tf.Tensor:
             return super().__call__(z) * np.nan
 
-    z = tf.random.stateless_normal([2, 6], [0, 1])
-    check_likelihood(make().likelihood_log_prob, z)
+    assert look(make(), RunConfig())["start_cost"] == [8, 4]
     with pytest.raises(UserError, match="non-zero gradient"):
-        check_likelihood(ClassPosterior(Rounds(), ToyClassifier(), 1).likelihood_log_prob, z)
+        look(ClassPosterior(Rounds(), ToyClassifier(), 1), RunConfig())
     with pytest.raises(UserError, match="finite log-likelihood"):
-        check_likelihood(ClassPosterior(IsNan(), ToyClassifier(), 1).likelihood_log_prob, z)
+        look(ClassPosterior(IsNan(), ToyClassifier(), 1), RunConfig())

@@ -1,22 +1,27 @@
 """Every way to draw from a posterior under one name and one interface: the kernels, exact rejection, sequential Monte Carlo."""
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import tensorflow as tf
 
+from tfgradgen.backend import as_seed, fold_in, use_xla
 from tfgradgen.config import KernelConfig, RunConfig, Schedule, SmcConfig
 from tfgradgen.contracts import Chunk, Cost, Regularization
 from tfgradgen.kernels import KERNELS
 from tfgradgen.kernels.base import KernelFamily
 from tfgradgen.posterior import ClassPosterior
-from tfgradgen.preflight import check_likelihood
+from tfgradgen.preflight import doubts, preflight, value_and_gradient
 from tfgradgen.rejection import class_moments, exact_chunks
 from tfgradgen.sampling import chain_chunks, initial_points
 from tfgradgen.smc import smc_chunks
 
-NUM_CHECKED = 4  # start points whose gradient is looked at before the first step
+NUM_CHECKED = 4  # prior draws that are looked at before the first step
+PREFLIGHT_STREAM = 4
+START_FACTS = ("doubts", "start_cost", "prior_class_prob", "prior_draws")
 
 
 class Resume(NamedTuple):
@@ -57,14 +62,19 @@ def _chains(family: KernelFamily) -> Method:
         if resume is None:
             init_z, posterior, facts = _start(posterior, family, config, run)
         else:
-            init_z, posterior, facts = _restart(posterior, config, resume)
+            init_z, posterior, facts = resume.state["z"], _restored(posterior, config, resume.state), resume.facts
         state = resume and resume.state
         for chunk in chain_chunks(posterior, family.name, config, schedule, run, init_z, state):
-            cost = Cost(*(a + b for a, b in zip(chunk.cost, facts["start_cost"], strict=True)))
-            yield chunk._replace(cost=cost, facts=chunk.facts | facts)
+            yield _from_the_start(chunk, facts)
 
     kind = "ascent" if family.name == "map" else "chain"
     return Method(family.name, chunks, family.defaults, family.schedule, kind, family.is_calibrated, family.min_chains)
+
+
+def _from_the_start(chunk: Chunk, facts: dict[str, Any]) -> Chunk:
+    """`chunk` with what was spent and found before the first one: `START_FACTS`."""
+    cost = Cost(*(a + b for a, b in zip(chunk.cost, facts["start_cost"], strict=True)))
+    return chunk._replace(cost=cost, facts={name: facts[name] for name in START_FACTS if name in facts} | chunk.facts)
 
 
 def _start(
@@ -72,22 +82,34 @@ def _start(
 ) -> tuple[Any, ClassPosterior, dict[str, Any]]:
     """Start points, the target with the class's moments if the kernel wants them, and what was seen on the way."""
     init_z, prior_class_prob, prior_draws = initial_points(posterior, run)
-    num_gradients, num_forward = 0, prior_draws
+    facts: dict[str, Any] = {"doubts": [], "start_cost": [0, 0]}
     if family.cost_fn(config).num_gradients:
-        checked = init_z[:NUM_CHECKED]
-        check_likelihood(posterior.likelihood_log_prob, checked)
-        num_gradients = len(checked)
+        facts = look(posterior, run)
+    num_forward = prior_draws
     if config.needs_class_moments:
         mean, scale, num_drawn = class_moments(posterior, run)
         posterior, num_forward = _regularized(posterior, config, mean, scale), num_forward + num_drawn
-    facts = {"prior_class_prob": prior_class_prob, "prior_draws": prior_draws}
-    return init_z, posterior, facts | {"start_cost": [num_gradients, num_forward]}
+    facts["start_cost"][1] += num_forward
+    return init_z, posterior, facts | {"prior_class_prob": prior_class_prob, "prior_draws": prior_draws}
 
 
-def _restart(posterior: ClassPosterior, config: Any, resume: Resume) -> tuple[Any, ClassPosterior, dict[str, Any]]:
-    if config.needs_class_moments:
-        posterior = _regularized(posterior, config, resume.state["class_mean"], resume.state["class_scale"])
-    return resume.state["z"], posterior, {k: resume.facts[k] for k in ("prior_class_prob", "prior_draws", "start_cost")}
+def look(posterior: ClassPosterior, run: RunConfig) -> dict[str, Any]:
+    """`preflight` as this run will evaluate: what is to be said of it (doubts) and what it cost (start_cost).
+
+    Raises:
+      UserError: a run would go wrong.
+    """
+    evaluate = functools.partial(value_and_gradient, posterior.likelihood_log_prob)
+    xla_fn = tf.function(evaluate, jit_compile=True, autograph=False) if use_xla(run.jit) else None
+    z = posterior.sample_prior(NUM_CHECKED, fold_in(as_seed(run.seed), PREFLIGHT_STREAM))
+    found = doubts(preflight(posterior.generator(z), z, evaluate, xla_fn))
+    return {"doubts": found, "start_cost": [NUM_CHECKED * (3 if xla_fn else 2), NUM_CHECKED]}
+
+
+def _restored(posterior: ClassPosterior, config: Any, state: dict[str, np.ndarray]) -> ClassPosterior:
+    if not config.needs_class_moments:
+        return posterior
+    return _regularized(posterior, config, state["class_mean"], state["class_scale"])
 
 
 def _regularized(posterior: ClassPosterior, config: Any, mean: np.ndarray, scale: np.ndarray) -> ClassPosterior:
@@ -103,7 +125,9 @@ def _exact_chunks(
 def _smc_chunks(
     posterior: ClassPosterior, config: SmcConfig, schedule: Schedule, run: RunConfig, resume: Resume | None
 ) -> Iterator[Chunk]:
-    return smc_chunks(posterior, config, schedule.num_results, run, resume and resume.state)
+    facts = look(posterior, run) if resume is None else resume.facts
+    for chunk in smc_chunks(posterior, config, schedule.num_results, run, resume and resume.state):
+        yield _from_the_start(chunk, facts)
 
 
 _OTHERS = (

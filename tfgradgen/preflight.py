@@ -1,6 +1,6 @@
 """Looks at a posterior before the first step: what would otherwise fail silently in the middle of a run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,13 +16,17 @@ EvaluateFn = Callable[[tf.Tensor], tuple[tf.Tensor, Any]]  # z [B, latent_dim] -
 
 
 class Check(NamedTuple):
-    """One thing that was looked at: `what` was `found` where it was `expected`; `remedy` where it is not `is_ok`."""
+    """One thing that was looked at: `what` was `found` where it was `expected`; `remedy` where it is not `is_ok`.
+
+    is_grave: a run that went on would be wrong, not only of doubtful use.
+    """
 
     what: str
     is_ok: bool
     expected: str
     found: str
     remedy: str
+    is_grave: bool = True
 
     def error(self) -> UserError:
         return fail(self.what, self.expected, self.found, self.remedy)
@@ -66,14 +70,16 @@ def likelihood_checks(value: tf.Tensor, gradient: tf.Tensor | None) -> list[Chec
     ]
 
 
-def check_likelihood(likelihood_log_prob_fn: Callable[[tf.Tensor], tf.Tensor], z: tf.Tensor) -> None:
-    """Raises `UserError` unless the log-likelihood [B] and its gradient, the prior left out, are usable at `z`."""
-    for check in likelihood_checks(*value_and_gradient(likelihood_log_prob_fn, z)):
-        if not check.is_ok:
+def doubts(checks: Iterable[Check]) -> list[str]:
+    """What is not as it should be and yet lets a run go on, a line each; raises `UserError` for the first grave fault."""
+    bad = [check for check in checks if not check.is_ok]
+    for check in bad:
+        if check.is_grave:
             raise check.error()
+    return [f"{check.what}: expected {check.expected}, found {check.found}: {check.remedy}" for check in bad]
 
 
-def preflight(image: tf.Tensor, z: tf.Tensor, graph_fn: EvaluateFn, xla_fn: EvaluateFn) -> list[Check]:
+def preflight(image: tf.Tensor, z: tf.Tensor, graph_fn: EvaluateFn, xla_fn: EvaluateFn | None) -> list[Check]:
     """Everything that can be seen of a posterior at `z` [B, latent_dim], prior draws, before a run.
 
     Shape, range and variety of their images, the likelihood's value and gradient, the two gradients' scales, the same bits
@@ -81,7 +87,7 @@ def preflight(image: tf.Tensor, z: tf.Tensor, graph_fn: EvaluateFn, xla_fn: Eval
 
     Args:
       image: [B, height, width, channels], the generator's images of `z`.
-      graph_fn, xla_fn: `value_and_gradient` of the log-likelihood, compiled without and with XLA.
+      graph_fn, xla_fn: `value_and_gradient` of the log-likelihood, without and with XLA; None where XLA takes no part.
     """
     value, gradient = graph_fn(z)
     likelihood = likelihood_checks(value, gradient)
@@ -97,6 +103,7 @@ def preflight(image: tf.Tensor, z: tf.Tensor, graph_fn: EvaluateFn, xla_fn: Eval
             f"the likelihood's gradient between {SCALES[0]:g} and {SCALES[1]:g} of the prior's",
             f"{ratio:.3g}",
             "choose a --temperature that brings the two together",
+            is_grave=False,
         )
     )
     again = graph_fn(z)
@@ -110,7 +117,7 @@ def preflight(image: tf.Tensor, z: tf.Tensor, graph_fn: EvaluateFn, xla_fn: Eval
             "take the model's own noise or dropout out; a chain needs one density",
         )
     )
-    return [*found, _xla_check(xla_fn, z, value, gradient)]
+    return [*found, _xla_check(xla_fn, z, value, gradient)] if xla_fn else found
 
 
 def _image_checks(image: tf.Tensor) -> list[Check]:
@@ -123,6 +130,7 @@ def _image_checks(image: tf.Tensor) -> list[Check]:
             f"{image.dtype.name} {list(image.shape[1:])} in [-1, 1]",
             f"{low:.3g} to {high:.3g}",
             "give the generator's image_range",
+            is_grave=False,
         ),
         Check(
             "variety",
@@ -130,6 +138,7 @@ def _image_checks(image: tf.Tensor) -> list[Check]:
             "images that differ from z to z",
             f"a standard deviation of {variety:.2g} a pixel",
             "check latent_dim and prior of the generator",
+            is_grave=False,
         ),
     ]
 
@@ -141,9 +150,11 @@ def _xla_check(xla_fn: EvaluateFn, z: tf.Tensor, value: tf.Tensor, gradient: tf.
         other_value, other_gradient = xla_fn(z)
     except (tf.errors.OpError, ValueError, NotImplementedError) as error:
         return Check("xla", False, expected, f"no compilation ({str(error).splitlines()[0][:80]})", remedy)
-    apart = np.abs(np.asarray(other_value) - np.asarray(value)).max()
+    usable = np.isfinite(value) & np.isfinite(gradient).all(-1)  # elsewhere there is nothing to compare
+    apart = np.abs(np.asarray(other_value) - np.asarray(value))[usable].max()
     lengths = np.linalg.norm(gradient, axis=-1)
-    turned = (np.linalg.norm(np.asarray(other_gradient) - np.asarray(gradient), axis=-1) / np.maximum(lengths, 1.0)).max()
+    difference = np.linalg.norm(np.asarray(other_gradient) - np.asarray(gradient), axis=-1)
+    turned = (difference / np.maximum(lengths, 1.0))[usable].max()
     return Check(
         "xla",
         bool(apart <= XLA_TOLERANCE and turned <= XLA_TOLERANCE),

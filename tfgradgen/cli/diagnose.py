@@ -13,7 +13,9 @@ def read_run(folder: Path) -> tuple[dict[str, Any], Draws]:
     """run.json and the draws of a run's folder; raises `UserError` where they cannot be read."""
     try:
         record, arrays = load_run(folder, Draws._fields)
-        return {key: record[key] for key in ("label", "kernel", "arguments", "num_gradients", "seconds")}, Draws(*arrays)
+        return {key: record[key] for key in ("label", "kernel", "arguments", "doubts", "num_gradients", "seconds")}, Draws(
+            *arrays
+        )
     except Exception as error:  # whatever a damaged file makes of its readers
         got = f"{type(error).__name__}: {error}"
         raise fail(
@@ -25,7 +27,7 @@ def diagnose(folder: Path) -> list[str]:
     """Prints chains, statistics and what speaks against the run in `folder`; returns the latter."""
     record, draws = read_run(folder)
     seconds = max(record["seconds"], 1e-9)
-    found = trust(draws, record["kernel"], record["arguments"]["kernel_config"])
+    found = trust(draws, record["kernel"], record["arguments"]["kernel_config"], record["doubts"])
     print(f"ran      {record['kernel']} for {record['label']['name']}: {draws.z.shape[1]} chains, {len(draws.z)} draws each")
     print(table({"chain": list(range(draws.z.shape[1])), **found["chains"]}))
     rows = found["statistics"]

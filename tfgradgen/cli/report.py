@@ -1,6 +1,7 @@
 """The record beside every output, and the six lines that a person reads."""
 
 import platform
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -87,18 +88,20 @@ def run_record(planned: dict[str, Any], draws: Draws, facts: dict[str, Any]) -> 
         "mean_class_prob": float(draws.class_prob.mean()),
         "final_class_prob": [float(p) for p in draws.class_prob[-1]],
         **found,
-        **trust(draws, planned["kernel"], planned["arguments"]["kernel_config"]),
+        "doubts": facts.get("doubts", []),
+        **trust(draws, planned["kernel"], planned["arguments"]["kernel_config"], facts.get("doubts", [])),
         "num_gradients": facts["num_gradients"],
         "num_forward": facts["num_forward"],
         "seconds": round(facts["seconds"], 3),
     }
 
 
-def trust(draws: Draws, kernel: str, config: dict[str, Any]) -> dict[str, Any]:
-    """The part of run.json that says whether to trust the draws of `kernel` with the settings `config`."""
+def trust(draws: Draws, kernel: str, config: dict[str, Any], doubts: Sequence[str]) -> dict[str, Any]:
+    """The part of run.json that says whether to trust the draws of `kernel` with the settings `config`; `doubts` are those that
+    the models gave before the first step."""
     method = METHODS[kernel]
     found, chains = statistics(draws, independent=method.kind == "exact"), chain_table(draws)
-    lines = problems(chains, found, len(draws.z), method.kind, config.get("target_accept_prob"))
+    lines = [*doubts, *problems(chains, found, len(draws.z), method.kind, config.get("target_accept_prob"))]
     if method.kind == "chain" and not method.is_calibrated(type(method.defaults)(**config)):
         lines.append("the draws are not of the posterior: --class_reg pulls them to the class's middle; leave it out for those")
     return {
