@@ -3,7 +3,9 @@
 from typing import Any
 
 import numpy as np
+from arviz_stats.base import array_stats
 from PIL import Image
+from scipy.stats import rankdata
 
 from tfgradgen.contracts import Draws
 from tfgradgen.diagnostics import projections
@@ -13,7 +15,6 @@ NUM_POINTS = 2000  # of one trace: about what the panel's pixels can tell apart
 NUM_BINS, DRAWS_PER_BIN = 20, 5  # of a rank histogram: at most the one, and on average at least the other
 MAX_LAG = 100
 MIN_DRAWS = 4  # as `diagnostics.convergence`
-BLOCK_VALUES = 1 << 20  # transformed at a time
 WIDTH, HEIGHT, DPI = 15.0, 10.5, 100  # inches, pixels an inch
 INK, GREY, ALPHA = "#282828", "#8c8c8c", 0.75
 PITCH = 3  # from one chain's rank histogram to the next, in uniform levels; higher bars are cut
@@ -23,13 +24,6 @@ COLUMNS = (
     "autocorrelation of each chain (black: mean of all)",
 )
 X_LABELS = ("kept draw", "rank among the draws of all chains", "lag, draws")
-
-
-def average_ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks 1..size of `values` among all of them, in their shape; equal values share the average of theirs."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return (last - (counts - 1) / 2)[inverse.reshape(-1)].reshape(values.shape)
 
 
 def rank_counts(values: np.ndarray, num_bins: int) -> np.ndarray:
@@ -43,7 +37,7 @@ def rank_counts(values: np.ndarray, num_bins: int) -> np.ndarray:
       Vehtari et al. 2021).
     """
     num_chains = values.shape[1]
-    bins = ((average_ranks(values) - 0.5) / values.size * num_bins).astype(int)
+    bins = ((rankdata(values, axis=None).reshape(values.shape) - 0.5) / values.size * num_bins).astype(int)
     flat = bins + num_bins * np.arange(num_chains)
     return np.bincount(flat.reshape(-1), minlength=num_chains * num_bins).reshape(num_chains, num_bins)
 
@@ -51,24 +45,16 @@ def rank_counts(values: np.ndarray, num_bins: int) -> np.ndarray:
 def autocorrelation(values: np.ndarray, max_lag: int) -> np.ndarray:
     """Autocorrelation of each chain about its own mean, [max_lag + 1, num_chains]; 1 for a chain that never moves.
 
-    sum_t (x_t - mean)(x_{t + lag} - mean) / sum_t (x_t - mean)^2, by FFT. This estimate divides by num_results at every lag, so
-    that the noise of large lags fades (Priestley 1981, section 5.3).
-
     Args:
       values: [num_results, num_chains], finite. max_lag: below num_results.
     """
-    num_results, num_chains = values.shape
-    size = 1 << (2 * num_results - 1).bit_length()  # zeros beyond the end: the transform is circular
-    result = np.ones((max_lag + 1, num_chains))
-    step = max(1, BLOCK_VALUES // size)
-    for k in range(0, num_chains, step):
-        block = np.asarray(values[:, k : k + step], np.float64)
-        moves = np.ptp(block, axis=0) > 0
-        block = block[:, moves] / np.abs(block[:, moves]).max(0)  # squares of any finite value stay finite
-        power = np.abs(np.fft.rfft(block - block.mean(0), size, axis=0)) ** 2
-        covariance = np.fft.irfft(power, size, axis=0)[: max_lag + 1]
-        result[:, k : k + step][:, moves] = covariance / covariance[0]
-    return result
+    by_chain = np.asarray(values, np.float64).T
+    moves = np.ptp(by_chain, axis=1) > 0
+    result = np.ones((len(by_chain), max_lag + 1))
+    scaled = by_chain[moves] / np.abs(by_chain[moves]).max(1, keepdims=True)  # squares of any finite value stay finite
+    if moves.any():
+        result[moves] = array_stats.autocorr(scaled)[:, : max_lag + 1]
+    return result.T
 
 
 def plot_chains(draws: Draws, title: str = "") -> Image.Image:
