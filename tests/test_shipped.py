@@ -20,6 +20,7 @@ from tfgradgen.config import ReplicaConfig
 from tfgradgen.kernels import KERNELS
 from tfgradgen.kernels.replica_exchange import inverse_temperatures
 from tfgradgen.models.metadata import fingerprint
+from tfgradgen.models.precision import lower_gradients
 
 pytestmark = pytest.mark.slow
 
@@ -42,6 +43,15 @@ TRANSITIONS = {  # of about ten gradients
 @pytest.fixture(scope="module")
 def posterior() -> ClassPosterior:
     return ClassPosterior(load_generator(default_model("generator")), load_classifier(default_model("classifier")), 0)
+
+
+@pytest.fixture(scope="module")
+def low_posterior() -> ClassPosterior:
+    """The same density, bit for bit, with gradients in bfloat16."""
+    generator, classifier = load_generator(default_model("generator")), load_classifier(default_model("classifier"))
+    for model in (generator, classifier):
+        assert lower_gradients(model.module) > 0
+    return ClassPosterior(generator, classifier, 0)
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +141,16 @@ def test_chains_started_at_exact_draws_stay_at_the_exact_law(
     assert float(tf.reduce_mean(tf.norm(z - exact_sets[0], axis=-1))) > 1.0, "the chains have to move for this to mean anything"
     values = p_values(posterior, z, exact_sets[1])
     assert min(values.values()) > 1e-3, values
+
+
+@pytest.mark.parametrize("name", ["mala", "hmc"])
+def test_gradients_in_bfloat16_keep_the_exact_law(
+    name: str, posterior: ClassPosterior, low_posterior: ClassPosterior, exact_sets: list[tf.Tensor]
+) -> None:
+    z = evolve(low_posterior, name, exact_sets[0])
+    values = p_values(posterior, z, exact_sets[1])
+    assert min(values.values()) > 1e-3, values
+    np.testing.assert_array_equal(low_posterior.class_log_prob(z[:BATCH]), posterior.class_log_prob(z[:BATCH]))
 
 
 def test_a_wrong_acceptance_is_found_out(posterior: ClassPosterior, exact_sets: list[tf.Tensor]) -> None:

@@ -31,6 +31,7 @@ _HOMES = {
     "class_moments": "tfgradgen.rejection",
     "collect": "tfgradgen.contracts",
     "initial_points": "tfgradgen.sampling",
+    "lower_gradients": "tfgradgen.models.precision",
     "load_classifier": "tfgradgen.models.classifier",
     "load_generator": "tfgradgen.models.generator",
     "sample_chains": "tfgradgen.sampling",

@@ -6,9 +6,7 @@ import tensorflow as tf
 
 from tfgradgen.backend import as_seed
 from tfgradgen.cli.options import SampleOptions
-from tfgradgen.cli.sample import check_pair
-from tfgradgen.models.classifier import load_classifier
-from tfgradgen.models.generator import load_generator
+from tfgradgen.cli.sample import load_pair
 from tfgradgen.models.labels import resolve_labels
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.preflight import Check, preflight, value_and_gradient
@@ -18,8 +16,7 @@ NUM_POINTS = 16  # prior draws that are looked at
 
 def run_check(options: SampleOptions) -> bool:
     """Prints what was looked at for each wanted label; returns whether all of it is as it should be."""
-    generator, classifier = load_generator(options.generator), load_classifier(options.classifier)
-    check_pair(generator, classifier)
+    generator, classifier = load_pair(options)
     # The label is a tensor, so that each compilation serves every class.
     evaluate = lambda label, z: value_and_gradient(  # noqa: E731
         ClassPosterior(generator, classifier, label, options.run.temperature).likelihood_log_prob, z

@@ -53,6 +53,7 @@ def sample(label: Any = None, kernel: Any = "mala", *extra: Any, **flags: Any) -
         --seed=0                   same seed, machine and backend: the same samples.npz, bit for bit
         --jit=auto                 XLA: auto (where there is a GPU), true or false
         --init=resample            start at likely prior draws; prior: at any
+        --gradient_precision=float32  bfloat16: the gradients' convolutions; the law stays exact, values keep their bits
         --generator=FOLDER         SavedModel; by default the one that comes with tfgradgen
         --classifier=FOLDER        SavedModel; by default the one that comes with tfgradgen
         --out=FOLDER               by default out/<label>-<kernel>-<seed>

@@ -13,7 +13,8 @@ KERNEL_FLAGS = tuple(KernelConfig.checks)
 SCHEDULE_FLAGS = tuple(field.name for field in fields(Schedule))
 RUN_FLAGS = tuple(field.name for field in fields(RunConfig))
 PATH_FLAGS = ("generator", "classifier", "out")
-FLAGS = ("label", "kernel", *KERNEL_FLAGS, *SCHEDULE_FLAGS, *RUN_FLAGS, *PATH_FLAGS, "overwrite", "resume", "strict", "netcdf")
+OWN_FLAGS = ("gradient_precision", "overwrite", "resume", "strict", "netcdf")
+FLAGS = ("label", "kernel", *KERNEL_FLAGS, *SCHEDULE_FLAGS, *RUN_FLAGS, *PATH_FLAGS, *OWN_FLAGS)
 
 # The last two take no part in sampling: they measure what was drawn.
 SHIPPED_MODELS = ("generator", "classifier", "judge", "discriminator")
@@ -35,6 +36,7 @@ class SampleOptions:
     resume: bool
     strict: bool
     netcdf: bool
+    gradient_precision: str
 
     def to_dict(self) -> dict[str, Any]:
         """Every argument as it was used, defaults filled in, for the run record."""
@@ -51,6 +53,7 @@ class SampleOptions:
             "resume": self.resume,
             "strict": self.strict,
             "netcdf": self.netcdf,
+            "gradient_precision": self.gradient_precision,
         }
 
 
@@ -94,6 +97,7 @@ def parse_sample(flags: dict[str, Any]) -> SampleOptions:
     overwrite, resume, strict, netcdf = (
         parse_bool(flag, given.pop(flag, False)) for flag in ("overwrite", "resume", "strict", "netcdf")
     )
+    precision = check_choice("gradient_precision", given.pop("gradient_precision", "float32"), ("float32", "bfloat16"))
     if netcdf:
         from tfgradgen.netcdf import check_netcdf
 
@@ -131,6 +135,7 @@ def parse_sample(flags: dict[str, Any]) -> SampleOptions:
         resume=resume,
         strict=strict,
         netcdf=netcdf,
+        gradient_precision=precision,
     )
 
 

@@ -16,6 +16,7 @@ from tfgradgen.images import make_grid, save_png
 from tfgradgen.models.classifier import Classifier, load_classifier
 from tfgradgen.models.generator import Generator, load_generator
 from tfgradgen.models.labels import resolve_labels
+from tfgradgen.models.precision import lower_gradients
 from tfgradgen.models.saved_model import try_call
 from tfgradgen.posterior import ClassPosterior
 
@@ -29,8 +30,7 @@ def run_sample(options: SampleOptions) -> list[str]:
 
     Returns what speaks against trusting any of them.
     """
-    generator, classifier = load_generator(options.generator), load_classifier(options.classifier)
-    check_pair(generator, classifier)
+    generator, classifier = load_pair(options)
     indices = resolve_labels(classifier.labels, options.label)
     is_all = {label.name for label in classifier.labels if not label.background} == {classifier.labels[k].name for k in indices}
     folders = choose_folders(options, [classifier.labels[k].name for k in indices], is_all)
@@ -59,10 +59,16 @@ def run_sample(options: SampleOptions) -> list[str]:
     return [problem for row in whole for problem in row.problems]
 
 
-def check_pair(generator: Generator, classifier: Classifier) -> None:
-    """Runs the two together once: each may be sound and still not take the other's pictures."""
+def load_pair(options: SampleOptions) -> tuple[Generator, Classifier]:
+    """The two models, run together once: each may be sound and still not take the other's pictures."""
+    generator, classifier = load_generator(options.generator), load_classifier(options.classifier)
+    if options.gradient_precision == "bfloat16":
+        count = sum(lower_gradients(model.module) for model in (generator, classifier))
+        if not count:
+            raise fail("gradient_precision", "a convolution in either model", "none", "leave --gradient_precision out")
     example = tf.zeros([2, generator.latent_dim])
     try_call(lambda z: classifier(generator(z)), example, 2, f"{generator.path} into {classifier.path}")
+    return generator, classifier
 
 
 def choose_folders(options: SampleOptions, names: list[str], is_all: bool) -> list[Path]:

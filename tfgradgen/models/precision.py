@@ -7,7 +7,6 @@ and in the backward pass the convolutions, most of its work, take bfloat16 opera
 network runs twice.
 """
 
-from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
@@ -21,7 +20,8 @@ def lower_gradients(module: Any) -> int:
 
     In place, so `module`, a loaded SavedModel, must be this caller's own and have had no gradient taken yet. Gradients by
     the filters become None. 2-D convolutions and transposed convolutions, also those inside nested functions; 0 where there
-    is none, as in a model of matrix products only, and gradients then stay as they were.
+    is none, as in a model of matrix products only, and gradients then stay as they were. Faster where the CPU multiplies
+    bfloat16 matrices in hardware (Intel AMX), slower where it does not.
     """
     pending, seen, count = _graphs_of(module), set(), 0
     while pending:
@@ -36,15 +36,6 @@ def lower_gradients(module: Any) -> int:
                 op._set_attr("_gradient_op_type", tf.compat.v1.AttrValue(s=(PREFIX + op.type).encode()))
                 count += 1
     return count
-
-
-def is_faster_here() -> bool:
-    """Whether this CPU multiplies bfloat16 matrices in hardware (Intel AMX), where lower gradients were measured to be faster.
-
-    With AMX switched off (avx512_bf16 only) the same CPU was slower than in float32. False where it cannot be told.
-    """
-    cpuinfo = Path("/proc/cpuinfo")
-    return cpuinfo.is_file() and "amx_bf16" in cpuinfo.read_text().split()
 
 
 def _graphs_of(module: Any) -> list[Any]:
