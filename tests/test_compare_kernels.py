@@ -41,7 +41,7 @@ def test_chains_that_do_not_meet_count_little() -> None:
 
 def test_schedules_scale_with_the_budget() -> None:
     schedule = compare_kernels.schedule_of(METHODS["hmc"], 300)
-    assert (schedule.num_results, schedule.num_burnin_steps, schedule.num_adaptation_steps) == (100, 100, 74)
+    assert (schedule.num_results, schedule.num_burnin_steps, schedule.num_adaptation_steps) == (100, 50, 37)
     assert compare_kernels.schedule_of(METHODS["rejection"], 300) == METHODS["rejection"].schedule
 
 

@@ -27,7 +27,7 @@ STEPS = {
     "mala": ["--num_results=50", "--num_burnin_steps=50"],
     "hmc": ["--num_results=30", "--num_burnin_steps=30"],
     "rejection": ["--num_results=300"],
-    "smc": ["--num_results=20"],
+    "smc": ["--num_results=20", "--ess_share=0.95"],
     "map": ["--num_results=50", "--num_burnin_steps=50", "--class_reg=0.1"],
 }
 SHORT = ["--num_results=15", "--num_burnin_steps=15"]  # more than two chunks of every other kernel

@@ -63,7 +63,7 @@ def worst_rhat(draws):
 
 
 def schedule_of(method, budget):
-    """The method's own share of burn-in, scaled to about `budget` gradients of each chain for the kept draws."""
+    """About `budget` gradients of each chain for the kept draws, and half the method's own share of burn-in."""
     from tfgradgen import KERNELS, Schedule
     from tfgradgen.sampling import FORWARD_COST
 
@@ -73,7 +73,7 @@ def schedule_of(method, budget):
     num_results = max(4, round(budget / (cost.num_gradients + FORWARD_COST * cost.num_forward)))
     scale = num_results / method.schedule.num_results
     return Schedule(
-        num_results, *(round(scale * n) for n in (method.schedule.num_burnin_steps, method.schedule.num_adaptation_steps))
+        num_results, *(round(scale * n / 2) for n in (method.schedule.num_burnin_steps, method.schedule.num_adaptation_steps))
     )
 
 
