@@ -8,6 +8,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tests.toy import SLOPE, ToyClassifier, ToyGenerator
+from tfgradgen import methods, preflight
 from tfgradgen.backend import as_seed
 from tfgradgen.checks import UserError
 from tfgradgen.config import RunConfig
@@ -85,6 +86,17 @@ def test_prior_draws_are_standard_normal_and_follow_the_seed() -> None:
     assert abs(z.mean()) < 4 / np.sqrt(z.size)
     assert abs(z.var() - 1) < 4 * np.sqrt(2 / z.size)
     np.testing.assert_array_equal(z, posterior.sample_prior(4000, as_seed(3)))
+
+
+def test_preflight_takes_no_eager_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One would make every later graph of a SavedModel slower and larger."""
+
+    def value_and_gradient(fn: Any, z: tf.Tensor) -> Any:
+        assert not tf.executing_eagerly()
+        return preflight.value_and_gradient(fn, z)
+
+    monkeypatch.setattr(methods, "value_and_gradient", value_and_gradient)
+    look(make(), RunConfig())
 
 
 def test_preflight_sees_a_missing_gradient_that_the_prior_hides() -> None:

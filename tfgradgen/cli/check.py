@@ -7,9 +7,10 @@ import tensorflow as tf
 from tfgradgen.backend import as_seed
 from tfgradgen.cli.options import SampleOptions
 from tfgradgen.cli.sample import load_pair
+from tfgradgen.methods import likelihood_gradient
 from tfgradgen.models.labels import resolve_labels
 from tfgradgen.posterior import ClassPosterior
-from tfgradgen.preflight import Check, preflight, value_and_gradient
+from tfgradgen.preflight import Check, preflight
 
 NUM_POINTS = 16  # prior draws that are looked at
 
@@ -17,11 +18,7 @@ NUM_POINTS = 16  # prior draws that are looked at
 def run_check(options: SampleOptions) -> bool:
     """Prints what was looked at for each wanted label; returns whether all of it is as it should be."""
     generator, classifier = load_pair(options)
-    # The label is a tensor, so that each compilation serves every class.
-    evaluate = lambda label, z: value_and_gradient(  # noqa: E731
-        ClassPosterior(generator, classifier, label, options.run.temperature).likelihood_log_prob, z
-    )
-    compiled = [tf.function(evaluate, jit_compile=xla, autograph=False) for xla in (False, True)]
+    compiled = [likelihood_gradient((generator, classifier), options.run.temperature, xla) for xla in (False, True)]
     z = ClassPosterior(generator, classifier, 0).sample_prior(NUM_POINTS, as_seed(options.run.seed))
     image = generator(z)
     all_ok = True
