@@ -28,8 +28,10 @@ def progress_bar(title: str) -> Iterator[ProgressFn]:
     with tqdm(desc=title, file=sys.stderr, unit="step", dynamic_ncols=True) as bar:
 
         def show(progress: Progress) -> None:
-            bar.total = progress.num_total
             bar.set_postfix(described(progress), refresh=False)
+            if bar.total is None:
+                # What was done before a resume, and the first chunk, whose time is that of compiling, say nothing of the rest.
+                bar.total, bar.initial, bar.start_t = progress.num_total, progress.num_done, time.time()
             bar.update(progress.num_done - bar.n)
 
         yield show
