@@ -63,6 +63,8 @@ def test_sample_writes_grid_samples_and_record(kernel: str, toy_flags: list[str]
     assert (record["num_gradients"] > 0) == (kernel not in ("rejection", "elliptical_slice"))
     assert record["num_forward"] > 0
     assert (record["evidence"] is not None) == (kernel == "smc")
+    assert 0 < record["accept_rate"] <= 1
+    assert (record["accept_rate"] < 1) == (kernel not in ("map", "elliptical_slice"))
     with Image.open(folder / "grid.png") as grid, Image.open(folder / "film.png") as film:
         assert grid.size[0] > 2 * 128
         assert film.size[0] > 4 * 128, "a column for each of four draws"
@@ -137,6 +139,11 @@ def test_two_processes_give_the_same_bytes(toy_pair: tuple[Path, Path], tmp_path
             "num_leapfrog_steps: expected a flag that --kernel=mala uses",
         ),
         (["sample", "--label=goldfish", "--kernel=rejection", "--step_size=0.1"], "that --kernel=rejection uses"),
+        (["sample", "--label=goldfish", "--kernel=smc", "--init=prior"], "init: expected a flag that --kernel=smc uses"),
+        (["sample", "--label=goldfish", "--kernel=elliptical_slice", "--gradient_precision=bfloat16"], "slice uses"),
+        (["sample", "--label=goldfish", "--kernel=map", "--clip_around=class"], "clip_sigma 0, which is no bound"),
+        (["sample", "--label=goldfish", "--kernel=map", "--num_adaptation_steps=3"], "that --kernel=map uses"),
+        (["sample", "--label=goldfish", "--kernel=chees", "--num_chains=1"], "at least 2 for --kernel=chees"),
         (
             ["sample", "--label=goldfish", "--num_adaptation_steps=9", "--num_burnin_steps=8"],
             "at most num_burnin_steps=8",

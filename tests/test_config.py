@@ -44,6 +44,7 @@ def test_kernel_config_refuses(field: str, value: Any) -> None:
         ("l2_decay", 1.0),
         ("clip_sigma", -1),
         ("clip_around", "posterior"),
+        ("clip_around", "class"),
     ],
 )
 def test_map_config_refuses(field: str, value: Any) -> None:

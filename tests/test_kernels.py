@@ -9,7 +9,7 @@ import tensorflow_probability as tfp
 from tensorflow_probability.python.internal import unnest
 
 from tfgradgen.backend import as_seed, fold_in
-from tfgradgen.config import HmcConfig, KernelConfig
+from tfgradgen.config import CheesConfig, HmcConfig, KernelConfig, LocalGlobalConfig
 from tfgradgen.kernels import KERNELS, elliptical_slice, hmc, local_global, mala, split_hmc
 from tfgradgen.kernels.base import KernelFamily, adaptive_kernel
 
@@ -186,6 +186,12 @@ def make_forgetful_jump(posterior: Any, config: Any, step_size: Any, num_adaptat
     return kernel.copy(likelihood_log_prob_fn=lambda z: 0.5 * posterior.likelihood_log_prob(z))
 
 
+def another(z: tf.Tensor) -> tf.Tensor:
+    """A target whose likelihood is a fifth too flat: what a kernel that mistakes its target would have."""
+    bare = Bare()
+    return bare.prior_log_prob(z) + 0.8 * bare.likelihood_log_prob(z)
+
+
 WRONG = {
     "split_hmc": family_of(
         lambda posterior, config, step_size, n: WrongSplitHmc(
@@ -194,12 +200,6 @@ WRONG = {
         split_hmc.FAMILY,
     ),
     "local_global": family_of(make_forgetful_jump, local_global.FAMILY),
-    "elliptical_slice": family_of(
-        lambda posterior, config, step_size, n: elliptical_slice.EllipticalSlice(
-            lambda z: 0.8 * posterior.likelihood_log_prob(z)
-        ),
-        elliptical_slice.FAMILY,
-    ),
 }
 
 
@@ -219,6 +219,11 @@ is_tuned = only(lambda family: "target_accept_prob" in family.defaults.to_dict()
 
 class TestContract:
     """What every entry of the registry promises."""
+
+    @is_calibrated
+    def test_the_law_of_another_target_is_found_out(self, family: KernelFamily) -> None:
+        """The negative control of the test below: it sees so small a difference in every kernel's draws."""
+        assert worst_z_score(run(family, family.defaults, another)[0]) > 4
 
     @is_calibrated
     def test_law_and_acceptance(self, family: KernelFamily) -> None:
@@ -243,13 +248,17 @@ class TestContract:
         for with_good, with_bad in zip(*pair, strict=True):
             np.testing.assert_array_equal(with_good[:, :3], with_bad[:, :3])
 
-    def test_a_chain_of_nan_spoils_no_common_trajectory(self) -> None:
+    @pytest.mark.parametrize("num_bad", [1, 5])
+    def test_chains_of_nan_spoil_no_common_trajectory(self, num_bad: int) -> None:
         """chees shares a length among chains, so that the others change; they stay well tuned."""
-        family, bad = KERNELS["chees"], starts(8) + 100.0 * tf.one_hot(7, 8)[:, None]
-        z, accept, step_size, _ = run(family, family.defaults, partly_nan, bad)
-        assert np.isfinite(z[:, :7]).all()
-        assert np.isfinite(step_size[:, :7]).all()
-        assert abs(accept[:, :7].mean() - family.defaults.to_dict()["target_accept_prob"]) < 0.15
+        family, is_bad = KERNELS["chees"], tf.range(8) >= 8 - num_bad
+        z, accept, step_size, _ = run(
+            family, family.defaults, partly_nan, starts(8) + 100.0 * tf.cast(is_bad, tf.float32)[:, None]
+        )
+        good = slice(0, 8 - num_bad)
+        assert np.isfinite(z[:, good]).all()
+        assert np.isfinite(step_size[:, good]).all()
+        assert abs(accept[:, good].mean() - family.defaults.to_dict()["target_accept_prob"]) < 0.15
 
     @is_calibrated
     def test_rebuilt_from_its_parameters_it_is_the_same_kernel(self, family: KernelFamily) -> None:
@@ -300,6 +309,53 @@ class TestContract:
         assert KERNELS[family.name] is family
         assert (family.schedule.num_adaptation_steps > 0) == ("target_accept_prob" in family.defaults.to_dict())
         assert family.schedule.num_burnin_steps > 0
+
+
+def leapfrogs_of_chees(num_adaptation_steps: int, max_leapfrog_steps: int) -> list[int]:
+    config = CheesConfig(0.02, 0.65, max_leapfrog_steps)  # so short a step wants many of them
+    kernel = adaptive_kernel(KERNELS["chees"], Bare(), config, 16, num_adaptation_steps)
+    z, counts = starts(16), []
+    step_fn = tf.function(kernel.one_step, autograph=False)
+    results = kernel.bootstrap_results(z)
+    for k in range(40):
+        z, results = step_fn(z, results, seed=fold_in(as_seed(1), k))
+        counts.append(int(unnest.get_innermost(results, "num_leapfrog_steps")))
+    return counts
+
+
+def test_chees_takes_no_more_steps_than_it_may_and_its_own_length_without_adaptation() -> None:
+    assert max(leapfrogs_of_chees(30, 4)) <= 4
+    assert set(leapfrogs_of_chees(0, 16)) == {1, 2, 3}, "jittered up to the three that it starts with"
+
+
+def test_a_global_move_passes_over_draws_without_a_likelihood() -> None:
+    """Half of z has none, the state among it: the chain leaves for the other half unless all 7 draws are without, too."""
+    log_weight = lambda z: tf.where(z[:, 0] > 0, 0.0, np.nan)  # noqa: E731
+    z = -tf.ones([20_000, 2])
+    moved, has_jumped = local_global.resample_prior(log_weight, z, log_weight(z), 7, as_seed(4))
+    share = 1 - 0.5**7
+    assert abs(np.mean(has_jumped) - share) < 4 * np.sqrt(share * (1 - share) / 20_000)
+    assert np.all(moved.numpy()[has_jumped.numpy(), 0] > 0)
+
+
+def test_a_move_in_any_local_step_is_a_move() -> None:
+    family, posterior = KERNELS["local_global"], Bare()
+    config = LocalGlobalConfig(0.3, 0.4, num_global_draws=1, num_local_steps=3)
+    kernel = family.make_fn(posterior, config, tf.fill([500, 1], 0.6), 0)
+    z = starts(500)
+    after, results = kernel.one_step(z, kernel.bootstrap_results(z), seed=as_seed(2))
+    is_accepted = family.info_fn(posterior, config, after, results).is_accepted
+    np.testing.assert_array_equal(is_accepted, np.any(after != z, -1))
+
+
+def test_elliptical_slice_says_where_a_point_had_no_likelihood() -> None:
+    posterior = Bare(lambda z: tf.where(z[:, 0] > 0.2, np.nan, target(z)))
+    family, z = KERNELS["elliptical_slice"], -tf.abs(starts(300))
+    kernel = family.make_fn(posterior, family.defaults, None, 0)
+    after, results = kernel.one_step(z, kernel.bootstrap_results(z), seed=as_seed(2))
+    invalid = np.isnan(family.info_fn(posterior, family.defaults, after, results).log_accept_ratio)
+    assert 0 < invalid.mean() < 1
+    assert np.isfinite(posterior.likelihood_log_prob(after)).all()
 
 
 def partly_nan(z: tf.Tensor) -> tf.Tensor:

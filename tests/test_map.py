@@ -8,6 +8,7 @@ import tensorflow as tf
 from scipy import optimize, stats
 
 from tests.toy import SLOPE, ToyClassifier, ToyGenerator
+from tfgradgen.checks import UserError
 from tfgradgen.config import MalaConfig, MapConfig, RunConfig, Schedule
 from tfgradgen.contracts import Found, Regularization, collect
 from tfgradgen.kernels import KERNELS
@@ -75,12 +76,24 @@ def test_the_pull_of_the_class_moves_the_mode_as_its_formula_says() -> None:
     assert found.cost.num_forward == num_drawn + 4 * RunConfig.num_init_draws + 4
 
 
-def test_moments_are_those_of_the_class() -> None:
+def test_moments_are_those_of_the_class_at_any_temperature() -> None:
     mean, scale, num_drawn = class_moments(POSTERIOR, RUN)
+    warm = ClassPosterior(POSTERIOR.generator, POSTERIOR.classifier, 1, 50.0)
+    np.testing.assert_array_equal(class_moments(warm, RUN)[0], mean)
     assert mean.shape == scale.shape == (6,)
     assert 0.3 < mean[0] < 1.1  # 0.69 +- 0.064 by quadrature
     assert np.abs(mean[1:]).max() < 4 / np.sqrt(128)
     assert num_drawn % 128 == 0
+
+
+def test_a_class_too_rare_for_its_moments_names_the_flag(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Never(ToyClassifier):
+        def __call__(self, image: tf.Tensor) -> tf.Tensor:
+            return super().__call__(image) * 0.0 - tf.constant([0.0, 80.0])
+
+    monkeypatch.setattr("tfgradgen.rejection.MAX_FRUITLESS_DRAWS", 500)
+    with pytest.raises(UserError, match=r"^class_reg: .* none accepted in 500 prior draws"):
+        class_moments(ClassPosterior(ToyGenerator(), Never(), 1), RUN)
 
 
 def law_of_pulled_chains(weight: float) -> float:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from scipy.special import logsumexp
 
 from tests.toy import SLOPE, ToyClassifier, ToyGenerator, exact_moments
@@ -66,7 +67,29 @@ def test_each_temperature_keeps_its_share_of_the_particles() -> None:
     assert next_inverse_temperature(np.zeros(500), 0.0, 0.5) == 1.0
     few = np.full(500, -np.inf)
     few[:10] = -1.0
-    assert 0.0 < next_inverse_temperature(few, 0.0, 0.5) < 1e-3, "the share cannot be kept: it goes on slowly"
+    assert next_inverse_temperature(few, 0.0, 0.5) == 1.0, "particles without likelihood are left behind by any reweighting"
+
+
+def test_a_likelihood_that_is_absent_for_most_of_z_counts_as_none() -> None:
+    """In 128 dimensions, of which the first decides: absent below 0.5 (69 % of the prior), else the toy's."""
+
+    class Wide(ToyGenerator):
+        latent_dim = 128
+
+        def __call__(self, z: tf.Tensor) -> tf.Tensor:
+            return super().__call__(z) + tf.where(z[:, 0] < 0.5, np.nan, 0.0)[:, None, None, None]
+
+    posterior = ClassPosterior(Wide(), ToyClassifier(), 0)
+    found = collect(smc_chunks(posterior, SmcConfig(0.5, 0.5), 150, RunConfig(num_chains=NUM_POPULATIONS, seed=3)))
+    z = np.linspace(-12, 12, 200_001)
+    weight = np.where(z < 0.5, 0.0, np.exp(-0.5 * z**2) / (1 + np.exp(SLOPE * z)))
+    evidence = np.array(found.facts["evidence"])
+    expected = weight.sum() / np.exp(-0.5 * z**2).sum()
+    assert abs(evidence.mean() - expected) < 4 * evidence.std(ddof=1) / np.sqrt(NUM_POPULATIONS)
+    per_population = found.draws.class_prob.mean(0)
+    truth = (weight / (1 + np.exp(SLOPE * z))).sum() / weight.sum()
+    assert abs(per_population.mean() - truth) < 4 * per_population.std(ddof=1) / np.sqrt(NUM_POPULATIONS)
+    assert np.isfinite(found.draws.target_log_prob).all()
 
 
 def test_progress_cost_and_a_model_without_likelihood() -> None:
@@ -74,7 +97,8 @@ def test_progress_cost_and_a_model_without_likelihood() -> None:
     chunks = list(smc_chunks(posterior, SmcConfig(0.8, 0.5, 3, 0.9), 10, RunConfig(num_chains=2)))
     assert [c.progress.num_total for c in chunks] == [200] * len(chunks)
     assert chunks[-1].progress.num_done == 200
-    assert chunks[-1].cost == (len(chunks) * 10 * 4, 2 * 10)
+    assert chunks[-1].cost == (len(chunks) * 10 * 4, len(chunks) * 10 + 2 * 10)
+    assert 0 < chunks[-1].facts["accept_rate"] < 1
     assert [len(c.draws.z) for c in chunks] == [0] * (len(chunks) - 1) + [10]
 
     class IsNan(ToyGenerator):

@@ -25,6 +25,12 @@ def check_int(name: str, value: Any, low: int, high: int | None = None) -> int:
     raise fail(name, expected, repr(value), f"give a whole number, for example --{name}={max(low, 1)}")
 
 
+def check_num_chains(kernel: str, num_chains: int, least: int) -> None:
+    """Raises `UserError` where `kernel` needs more chains."""
+    if num_chains < least:
+        raise fail("num_chains", f"at least {least} for --kernel={kernel}, which tunes by their spread", num_chains, "raise it")
+
+
 def check_real(name: str, value: Any, low: float, high: float = math.inf, is_low_in: bool = False) -> float:
     """Returns `value` as a float if it is a finite number within (low, high), or [low, high) with `is_low_in`."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -131,6 +131,13 @@ class MapConfig(KernelConfig):
     clip_sigma: float = 0.0
     clip_around: str = "prior"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.clip_around == "class" and self.clip_sigma == 0:
+            raise fail(
+                "clip_around", "a bound around the class", "clip_sigma 0, which is no bound", "give --clip_sigma=2, for example"
+            )
+
     @property
     def needs_class_moments(self) -> bool:
         return self.class_reg > 0 or (self.clip_sigma > 0 and self.clip_around == "class")

@@ -59,7 +59,8 @@ class Draws(NamedTuple):
     is_accepted: [num_results, num_chains] bool, whether the proposal that ended at this draw was accepted.
     step_size: [num_results, num_chains] float32, distance in z; NaN where a method has none.
     log_accept_ratio: [num_results, num_chains] float32, of the proposal before this draw, in nats; not finite where its density
-      or gradient was not; 0 where a method has none. nuts: of the mean over its tree, below -1000 where that diverged.
+      or gradient was not; 0 where a method has none. nuts: of the mean over its tree, below -1000 where that
+      diverged or met a point without a finite density.
     """
 
     z: np.ndarray
@@ -80,6 +81,8 @@ class Cost(NamedTuple):
 
     num_gradients: evaluations of value and gradient of the target.
     num_forward: evaluations of the networks without gradient.
+    Each chain's own: in nuts and elliptical_slice, whose steps differ in length, a batch evaluates the others' along with the
+    longest, which is not counted.
     """
 
     num_gradients: int

@@ -43,7 +43,7 @@ class Method:
     defaults, schedule: what the command line uses; the fields of `defaults` are the method's flags.
     kind: what the draws are: 'chain', 'exact' (independent, of the posterior), 'particles' (of populations) or 'ascent' (none).
     is_calibrated: config -> whether it is the posterior that the method leaves invariant.
-    min_chains: fewer cannot be tuned.
+    takes_gradients, takes_starts: whether it does. min_chains: fewer cannot be tuned.
     """
 
     name: str
@@ -52,6 +52,8 @@ class Method:
     schedule: Schedule
     kind: str
     is_calibrated: Callable[[Any], bool]
+    takes_gradients: bool
+    takes_starts: bool
     min_chains: int = 1
 
 
@@ -67,8 +69,17 @@ def _chains(family: KernelFamily) -> Method:
         for chunk in chain_chunks(posterior, family.name, config, schedule, run, init_z, state):
             yield _from_the_start(chunk, facts)
 
-    kind = "ascent" if family.name == "map" else "chain"
-    return Method(family.name, chunks, family.defaults, family.schedule, kind, family.is_calibrated, family.min_chains)
+    return Method(
+        family.name,
+        chunks,
+        family.defaults,
+        family.schedule,
+        family.kind,
+        family.is_calibrated,
+        takes_gradients=family.cost_fn(family.defaults).num_gradients > 0,
+        takes_starts=True,
+        min_chains=family.min_chains,
+    )
 
 
 def _from_the_start(chunk: Chunk, facts: dict[str, Any]) -> Chunk:
@@ -146,8 +157,8 @@ def _smc_chunks(
 
 
 _OTHERS = (
-    Method("rejection", _exact_chunks, KernelConfig(), Schedule(40, 0, 0), "exact", lambda config: True),
+    Method("rejection", _exact_chunks, KernelConfig(), Schedule(40, 0, 0), "exact", lambda config: True, False, False),
     # Finite populations are biased, by the order of 1 / num_results.
-    Method("smc", _smc_chunks, SmcConfig(0.4, 0.4), Schedule(32, 0, 0), "particles", lambda config: False),
+    Method("smc", _smc_chunks, SmcConfig(0.4, 0.4), Schedule(32, 0, 0), "particles", lambda config: False, True, False),
 )
 METHODS: dict[str, Method] = {method.name: method for method in (*(_chains(family) for family in KERNELS.values()), *_OTHERS)}

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfgradgen.backend import as_seed, fold_in, use_xla
-from tfgradgen.checks import fail
+from tfgradgen.checks import UserError, fail
 from tfgradgen.config import RunConfig
 from tfgradgen.contracts import Chunk, ClassifierLike, Cost, Draws, GeneratorLike, Progress, ProgressFn, collect
 from tfgradgen.posterior import ClassPosterior
@@ -124,7 +124,20 @@ def sample_exact(
 
 
 def class_moments(posterior: ClassPosterior, run: RunConfig) -> tuple[np.ndarray, np.ndarray, int]:
-    """Mean and standard deviation of z, [latent_dim] float32 each, over `NUM_MOMENT_DRAWS` exact draws of the class, and the
-    number of prior draws that they took."""
-    draws, cost, _, _ = sample_exact(posterior, NUM_MOMENT_DRAWS, replace(run, num_chains=1))
+    """Mean and standard deviation of z, [latent_dim] float32 each, over `NUM_MOMENT_DRAWS` exact draws of the class at
+    temperature 1, and the number of prior draws that they took.
+
+    Raises:
+      UserError: the class is too rare.
+    """
+    plain = ClassPosterior(posterior.generator, posterior.classifier, posterior.label)
+    try:
+        draws, cost, _, _ = sample_exact(plain, NUM_MOMENT_DRAWS, replace(run, num_chains=1))
+    except UserError as error:
+        raise fail(
+            "class_reg",
+            "a class whose middle exact draws can tell",
+            f"none accepted in {MAX_FRUITLESS_DRAWS} prior draws",
+            "leave --class_reg and --clip_around out",
+        ) from error
     return draws.z[:, 0].mean(0), draws.z[:, 0].std(0, ddof=1), cost.num_forward

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfgradgen.backend import as_seed, fold_in, use_xla
-from tfgradgen.checks import check_int, fail
+from tfgradgen.checks import check_num_chains, fail
 from tfgradgen.config import KernelConfig, RunConfig, Schedule
 from tfgradgen.contracts import (
     Chunk,
@@ -160,7 +160,7 @@ def chain_chunks(
     Yields:
       One `Chunk` after every about `GRADIENTS_PER_CHUNK` gradients of each chain; none where `state` is the last one.
     """
-    check_int("num_chains", len(init_z), KERNELS[kernel_name].min_chains)
+    check_num_chains(kernel_name, len(init_z), KERNELS[kernel_name].min_chains)
     functions = compiled(
         (posterior.generator, posterior.classifier),
         posterior.temperature,

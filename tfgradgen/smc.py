@@ -24,6 +24,7 @@ from tfgradgen.kernels.mala import Mala
 from tfgradgen.posterior import ClassPosterior
 
 SMC_STREAM = 3
+SLICE = 64  # particles in one batch through the networks
 STEPS_SHOWN = 100  # of progress for each population
 STEP_GAIN = 1.0  # of log step size, per unit of acceptance off its target in one stage
 
@@ -57,15 +58,14 @@ def _compiled(networks: tuple[GeneratorLike, ClassifierLike], num_mutations: int
             prob = tf.exp(log_accept_prob(results))
             return i + 1, z, results, accepted + tf.reduce_mean(tf.where(tf.math.is_nan(prob), tf.zeros_like(prob), prob))
 
-        _, z, results, accepted = tf.while_loop(
+        _, z, _, accepted = tf.while_loop(
             lambda i, *_: i < num_mutations,
             step,
             (tf.constant(0), z, kernel.bootstrap_results(z), 0.0),
             parallel_iterations=1,
         )
-        target_log_prob = results.inner_results.accepted_results.target_log_prob
-        log_prob = tf.minimum((target_log_prob - posterior.prior_log_prob(z)) * temperature, 0.0)  # an ulp above, else
-        return z, log_prob, accepted / num_mutations
+        # From the tempered target it would be but rounding where the temperature is high.
+        return z, posterior.class_log_prob(z), accepted / num_mutations
 
     function = functools.partial(tf.function, jit_compile=xla, autograph=False)
     return function(start), function(mutate)
@@ -75,8 +75,10 @@ def next_inverse_temperature(log_likelihood: np.ndarray, now: float, ess_share: 
     """The inverse temperature in (now, 1] to which reweighting leaves `ess_share` of the particles effective (Jasra et al.
     2011).
 
-    log_likelihood: [num_particles], finite or -inf, at inverse temperature 1.
+    log_likelihood: [num_particles], at inverse temperature 1; -inf at particles without one, which any reweighting leaves
+    behind: the share is that of the others, of which there is one at least.
     """
+    log_likelihood = log_likelihood[np.isfinite(log_likelihood)]
 
     def excess(beta: float) -> float:
         log_weight = (beta - now) * log_likelihood
@@ -85,8 +87,7 @@ def next_inverse_temperature(log_likelihood: np.ndarray, now: float, ess_share: 
 
     if excess(1.0) >= 0:
         return 1.0
-    low = now + 1e-6 * (1.0 - now)  # where nearly all particles are without likelihood the share cannot be kept: go on slowly
-    return low if excess(low) <= 0 else float(brentq(excess, low, 1.0, xtol=1e-6))
+    return float(brentq(excess, now, 1.0, xtol=1e-12, rtol=1e-6))
 
 
 def next_stage(
@@ -101,17 +102,17 @@ def next_stage(
     total = logsumexp(log_weight)
     weights = tf.constant(log_weight - total, tf.float32)
     chosen = tfp.experimental.mcmc.resample_systematic(weights, len(log_weight), [], seed=fold_in(seed, 1)).numpy()
-    temperature, step_size = posterior.temperature / beta, np.exp(now.log_step_size)
-    z, log_prob, accepted = mutate_fn(
-        posterior.label,
-        fold_in(seed, 2),
-        tf.constant(now.z[chosen]),
-        tf.constant(temperature, tf.float32),
-        tf.constant(step_size, tf.float32),
-    )
+    settings = (tf.constant(value, tf.float32) for value in (posterior.temperature / beta, np.exp(now.log_step_size)))
+    move_fn = functools.partial(mutate_fn, temperature=next(settings), step_size=next(settings))
+    moved = [
+        move_fn(posterior.label, fold_in(fold_in(seed, 2), k), tf.constant(now.z[chosen[k : k + SLICE]]))
+        for k in range(0, len(chosen), SLICE)
+    ]
+    z, log_prob = (np.concatenate(parts) for parts in list(zip(*moved, strict=True))[:2])
+    accepted = np.average([float(part[2]) for part in moved], weights=[len(part[0]) for part in moved])
     after = Population(
-        z.numpy(),
-        log_prob.numpy(),
+        z,
+        log_prob,
         np.asarray(beta),
         now.log_evidence + total - np.log(len(log_weight)),
         now.log_step_size + STEP_GAIN * (float(accepted) - config.target_accept_prob),
@@ -126,30 +127,36 @@ def smc_chunks(
     """Runs `run.num_chains` independent populations of `num_results` particles, one after the other, a temperature at a time.
 
     Each population's draws are in random order, so that they read as those of a chain. A population of finite size is biased,
-    by order 1 / num_results; its estimate of the evidence is not. `state` is that of an earlier chunk of the same run.
+    by order 1 / num_results, and so is its estimate of the evidence, for its temperatures are chosen by its own particles.
+    `state` is that of an earlier chunk of the same run.
 
     Yields:
       A `Chunk` after each temperature of each population; all draws come with the last. facts: `evidence`, for each whole
-      population the estimate of the mean of likelihood ** (1 / temperature) under the prior: at temperature 1, of p(class).
+      population the estimate of the mean of likelihood ** (1 / temperature) under the prior: at temperature 1, of p(class);
+      `accept_rate`, the mean acceptance of all moves so far.
     """
     start_fn, mutate_fn = _compiled((posterior.generator, posterior.classifier), config.num_mutations, use_xla(run.jit))
     run_seed = fold_in(as_seed(run.seed), SMC_STREAM)
     z, log_prob = np.zeros([num_results, 0, posterior.latent_dim], np.float32), np.zeros([num_results, 0], np.float32)
-    evidence, cost = np.zeros(0), np.zeros(2, np.int64)
+    evidence, cost, moves = np.zeros(0), np.zeros(2, np.int64), np.zeros(2)
     population: Population | None = None
     no_draws = (np.zeros([0, run.num_chains, posterior.latent_dim], np.float32), np.zeros([0, run.num_chains], np.float32))
     if state is not None:
         z, log_prob, evidence, cost = (state[name] for name in ("whole_z", "whole_log_prob", "evidence", "cost"))
+        moves = state["moves"]
         population = Population(*(state[name] for name in Population._fields)) if "stage" in state else None
     while len(evidence) < run.num_chains:
         seed = fold_in(run_seed, len(evidence))
         if population is None:
-            first = (t.numpy() for t in start_fn(posterior.label, fold_in(seed, 0), tf.constant(num_results)))
+            sizes = [min(SLICE, num_results - k) for k in range(0, num_results, SLICE)]
+            parts = [start_fn(posterior.label, fold_in(fold_in(seed, 0), k), tf.constant(n)) for k, n in enumerate(sizes)]
+            first_z, first_log_prob = (np.concatenate(column) for column in zip(*parts, strict=True))
             zero = np.zeros(())
-            population = Population(next(first), next(first), zero, zero, np.log(config.step_size), zero)
+            population = Population(first_z, first_log_prob, zero, zero, np.log(config.step_size), zero)
             cost = cost + np.array([0, num_results])
         population, accepted = next_stage(posterior, config, mutate_fn, population, fold_in(seed, 1 + int(population.stage)))
-        cost = cost + np.array([num_results * (1 + config.num_mutations), 0])
+        cost = cost + np.array([num_results * (1 + config.num_mutations), num_results])
+        moves = moves + np.array([accepted, 1.0])
         beta, now = float(population.inverse_temperature), population
         done = len(evidence) + beta
         if beta == 1.0:
@@ -170,9 +177,9 @@ def smc_chunks(
                 float(np.exp(now.log_prob).mean()),
             ),
             as_draws(posterior, z, log_prob) if is_last else as_draws(posterior, *no_draws),
-            {"whole_z": z, "whole_log_prob": log_prob, "evidence": evidence, "cost": cost} | under_way,
+            {"whole_z": z, "whole_log_prob": log_prob, "evidence": evidence, "cost": cost, "moves": moves} | under_way,
             Cost(*cost.tolist()),
-            {"evidence": evidence.tolist()},
+            {"evidence": evidence.tolist(), "accept_rate": float(moves[0] / moves[1])},
         )
 
 

@@ -81,7 +81,8 @@ def _moving(chains: Mapping[str, list[Any]], num_results: int, target: float | N
     if sum(bad):
         yield (
             f"{sum(bad)} of {num_results * len(rates)} transitions diverged, energy error above {MAX_ENERGY_ERROR:.0f} nats "
-            f"({_chains(bad)}): lower --step_size, raise --target_accept_prob or --num_adaptation_steps"
+            f"({_chains(bad)}; of nuts also those that met no finite density): lower --step_size, raise "
+            "--target_accept_prob or --num_adaptation_steps"
         )
     if stuck.any():
         yield (

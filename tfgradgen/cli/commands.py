@@ -34,7 +34,7 @@ def sample(label: Any = None, kernel: Any = "mala", *extra: Any, **flags: Any) -
         --num_adaptation_steps=N   those of them that tune the step size (about three quarters)
         --step_size=X              initial distance of one step in z, the same unit for every kernel; for map a fixed one
         --target_accept_prob=X     acceptance to tune for (mala 0.4, hmc 0.6, ...)
-        --num_leapfrog_steps=3     gradients in one step of hmc, split_hmc and replica_exchange
+        --num_leapfrog_steps=3     gradients in one step of hmc, split_hmc, and of each replica in replica_exchange
         --max_leapfrog_steps=16    chees: at most so many
         --max_tree_depth=4         nuts: at most 2 ** max_tree_depth gradients in one step
         --num_global_draws=16      local_global: fresh prior draws in each global move
@@ -52,7 +52,7 @@ def sample(label: Any = None, kernel: Any = "mala", *extra: Any, **flags: Any) -
         --temperature=1.0          the likelihood enters as likelihood ** (1 / temperature)
         --seed=0                   same seed, machine and backend: the same samples.npz, bit for bit
         --jit=auto                 XLA: auto (where there is a GPU), true or false
-        --init=resample            start at likely prior draws; prior: at any
+        --init=resample            chains start at likely prior draws; prior: at any
         --gradient_precision=float32  bfloat16: the gradients' convolutions; the law stays exact, values keep their bits
         --generator=FOLDER         SavedModel; by default the one that comes with tfgradgen
         --classifier=FOLDER        SavedModel; by default the one that comes with tfgradgen

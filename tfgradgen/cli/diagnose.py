@@ -9,14 +9,14 @@ from tfgradgen.cli.report import trust, trust_lines
 from tfgradgen.contracts import Draws
 
 
-def read_run(folder: Path) -> tuple[dict[str, Any], Draws]:
-    """run.json and the draws of a run's folder; raises `UserError` where they cannot be read."""
+def read_run(folder: Path) -> tuple[dict[str, Any], Draws, dict[str, Any]]:
+    """run.json, the draws and what is to be said of them, of a run's folder; raises `UserError` where they cannot be read."""
     try:
         record, arrays = load_run(folder, Draws._fields)
-        return {key: record[key] for key in ("label", "kernel", "arguments", "doubts", "num_gradients", "seconds")}, Draws(
-            *arrays
-        )
-    except Exception as error:  # whatever a damaged file makes of its readers
+        record = {key: record[key] for key in ("label", "kernel", "arguments", "doubts", "num_gradients", "seconds")}
+        draws = Draws(*arrays)
+        return record, draws, trust(draws, record["kernel"], record["arguments"]["kernel_config"], record["doubts"])
+    except Exception as error:  # whatever a damaged file, or one of another version, makes of its readers
         got = f"{type(error).__name__}: {error}"
         raise fail(
             "diagnose", f"a run's folder with run.json and samples.npz at {folder}", got, "give that of `sample`"
@@ -25,9 +25,8 @@ def read_run(folder: Path) -> tuple[dict[str, Any], Draws]:
 
 def diagnose(folder: Path) -> list[str]:
     """Prints chains, statistics and what speaks against the run in `folder`; returns the latter."""
-    record, draws = read_run(folder)
+    record, draws, found = read_run(folder)
     seconds = max(record["seconds"], 1e-9)
-    found = trust(draws, record["kernel"], record["arguments"]["kernel_config"], record["doubts"])
     print(f"ran      {record['kernel']} for {record['label']['name']}: {draws.z.shape[1]} chains, {len(draws.z)} draws each")
     print(table({"chain": list(range(draws.z.shape[1])), **found["chains"]}))
     rows = found["statistics"]

@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from tfgradgen.checks import check_choice, check_int, did_you_mean, fail
+from tfgradgen.checks import UserError, check_choice, check_num_chains, did_you_mean, fail
 from tfgradgen.cli.quiet import start_tensorflow
 from tfgradgen.config import KernelConfig, RunConfig, Schedule
 
@@ -86,6 +86,10 @@ def parse_bool(flag: str, value: Any) -> bool:
     return bool(check_choice(flag, parsed, (True, False)))
 
 
+def not_used(flag: str, kernel: str) -> UserError:
+    return fail(flag, f"a flag that --kernel={kernel} uses", f"--{flag}", "leave it out, or choose another kernel")
+
+
 def parse_sample(flags: dict[str, Any]) -> SampleOptions:
     """Checks the flags of `sample`; raises `UserError` for the first that cannot be used."""
     start_tensorflow()  # not at the head of the file: a mistyped flag should not wait for it
@@ -107,7 +111,11 @@ def parse_sample(flags: dict[str, Any]) -> SampleOptions:
     paths = {flag: parse_path(flag, given.pop(flag)) for flag in PATH_FLAGS if flag in given}
     run = RunConfig(**_jit_as_bool({flag: given.pop(flag) for flag in RUN_FLAGS if flag in given}))
     method = METHODS[kernel]
-    check_int("num_chains", run.num_chains, method.min_chains)
+    check_num_chains(kernel, run.num_chains, method.min_chains)
+    unused = {"init": not method.takes_starts, "gradient_precision": not method.takes_gradients}
+    for flag in flags:
+        if unused.get(flag):
+            raise not_used(flag, kernel)
     own, schedule = method.defaults.to_dict(), method.schedule.to_dict()
     # A method that discards nothing by default has neither steps to tune nor draws to discard.
     used = (*own, *(SCHEDULE_FLAGS if method.schedule.num_burnin_steps else ("num_results",)))
@@ -115,7 +123,7 @@ def parse_sample(flags: dict[str, Any]) -> SampleOptions:
         used = tuple(flag for flag in used if flag != "num_adaptation_steps")
     for flag in given:
         if flag not in used:
-            raise fail(flag, f"a flag that --kernel={kernel} uses", f"--{flag}", "leave it out, or choose another kernel")
+            raise not_used(flag, kernel)
     defaults = own | schedule
     if "num_burnin_steps" in given and isinstance(given["num_burnin_steps"], int):
         # Tuning takes the share of the burn-in that it has by default.

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability.python.internal import unnest  # how TFP's own adapters find a field in nested results
@@ -46,6 +47,11 @@ def log_accept_prob(results: Any) -> tf.Tensor:
     return tf.minimum(unnest.get_innermost(results, "log_accept_ratio"), 0.0)
 
 
+def absent_if_nan(log_weight: tf.Tensor) -> tf.Tensor:
+    """`log_weight`, -inf where it is not a number."""
+    return tf.where(tf.math.is_nan(log_weight), -np.inf, log_weight)
+
+
 INNERMOST = StepSizeAccess(
     get=lambda results: unnest.get_innermost(results, "step_size"),
     put=lambda results, step_size: unnest.replace_innermost(results, step_size=step_size),
@@ -78,6 +84,7 @@ class KernelFamily:
     cost_fn: config -> gradients and forward passes a chain of one transition, about; it decides how many make a chunk.
     start_cost: of `bootstrap_results`, a chain.
     access: where the results hold the step size.
+    kind: what it gives, 'chain' or 'ascent' (see `methods.Method`).
     is_calibrated: whether the kernel leaves the posterior invariant, given its settings.
     min_chains: chains that it takes to tune it.
     """
@@ -90,6 +97,7 @@ class KernelFamily:
     cost_fn: Callable[[Any], Cost] = lambda config: Cost(1, 0)
     start_cost: Callable[[Any], Cost] = lambda config: Cost(1, 0)
     access: StepSizeAccess = INNERMOST
+    kind: str = "chain"
     is_calibrated: Callable[[Any], bool] = lambda config: True
     min_chains: int = 1
 

@@ -6,35 +6,51 @@ criterion is weighted by its acceptance, so a stuck chain or one that is not fin
 
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability.python.internal import unnest
 
 from tfgradgen.config import CheesConfig, Schedule
 from tfgradgen.contracts import Cost, PosteriorLike
-from tfgradgen.kernels.base import KernelFamily, log_accept_prob
+from tfgradgen.kernels.base import KernelFamily, absent_if_nan, log_accept_prob
 from tfgradgen.kernels.hmc import leapfrog_info, make_hmc
 
 START_LEAPFROG_STEPS = 3
 
 
 def typical_step_size(results: Any) -> tf.Tensor:
-    """The median over chains, which one bad chain cannot move far: it turns the common length into a number of steps."""
-    return tfp.stats.percentile(unnest.get_innermost(results, "step_size"), 50.0, interpolation="nearest")
+    """The median over the chains that are at a finite density: it turns the common length into a number of steps."""
+    is_fit = tf.math.is_finite(unnest.get_innermost(results, "target_log_prob"))
+    step_size = tf.reshape(unnest.get_innermost(results, "step_size"), [-1])
+    ordered = tf.sort(tf.where(is_fit, step_size, np.inf))
+    return ordered[tf.maximum(tf.reduce_sum(tf.cast(is_fit, tf.int32)) - 1, 0) // 2]
 
 
 def finite_log_accept_prob(results: Any) -> tf.Tensor:
     """`log_accept_prob` [num_chains], -inf where it is not a number: the chain's weight in the criterion is its exponential."""
-    value = log_accept_prob(results)
-    return tf.where(tf.math.is_nan(value), -float("inf"), value)
+    return absent_if_nan(log_accept_prob(results))
+
+
+class Chees(tfp.experimental.mcmc.GradientBasedTrajectoryLengthAdaptation):
+    """TFP's, which begins its average at a length of 0, and would end there without steps that adapt."""
+
+    def bootstrap_results(self, init_state: tf.Tensor) -> Any:
+        results = super().bootstrap_results(init_state)
+        return results._replace(averaged_max_trajectory_length=results.max_trajectory_length)
 
 
 def make_chees(posterior: PosteriorLike, config: CheesConfig, step_size: Any, num_adaptation_steps: int) -> Any:
-    return tfp.experimental.mcmc.GradientBasedTrajectoryLengthAdaptation(
+    # TFP bounds the length by the step size of the step before; the bound that holds is on the number of steps.
+    bounded = lambda results, num_steps: unnest.replace_innermost(  # noqa: E731
+        results, num_leapfrog_steps=tf.minimum(num_steps, config.max_leapfrog_steps)
+    )
+    return Chees(
         make_hmc(posterior.unnormalized_log_prob, step_size, min(START_LEAPFROG_STEPS, config.max_leapfrog_steps)),
         num_adaptation_steps=num_adaptation_steps,
         max_leapfrog_steps=config.max_leapfrog_steps,
         step_size_getter_fn=typical_step_size,
+        num_leapfrog_steps_setter_fn=bounded,
         log_accept_prob_getter_fn=finite_log_accept_prob,
     )
 

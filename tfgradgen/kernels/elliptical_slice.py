@@ -13,28 +13,31 @@ import tensorflow_probability as tfp
 from tfgradgen.backend import fold_in
 from tfgradgen.config import KernelConfig, Schedule
 from tfgradgen.contracts import Cost, PosteriorLike
-from tfgradgen.kernels.base import KernelFamily, StepInfo
+from tfgradgen.kernels.base import KernelFamily, StepInfo, absent_if_nan
 
 MAX_SHRINKS = 100  # the bracket is then far below the precision of an angle
 
 
 class SliceResults(NamedTuple):
-    """log_likelihood: [num_chains], of the state. is_accepted: [num_chains] bool. num_forward: int32 [num_chains]."""
+    """log_likelihood: [num_chains], of the state. is_accepted: [num_chains] bool. is_valid: [num_chains] bool, whether every
+    point that was tried had a likelihood. num_forward: int32 [num_chains]."""
 
     log_likelihood: tf.Tensor
     is_accepted: tf.Tensor
+    is_valid: tf.Tensor
     num_forward: tf.Tensor
 
 
 class Bracket(NamedTuple):
     """While the angle is sought, each [num_chains] but z [num_chains, latent_dim]: its bounds, the state, what it is worth,
-    whether it was found, and evaluations so far."""
+    whether it was found, whether every point had a likelihood, and evaluations so far."""
 
     low: tf.Tensor
     high: tf.Tensor
     z: tf.Tensor
     log_likelihood: tf.Tensor
     is_found: tf.Tensor
+    is_valid: tf.Tensor
     num_forward: tf.Tensor
 
 
@@ -58,7 +61,8 @@ class EllipticalSlice(tfp.mcmc.TransitionKernel):
 
     def bootstrap_results(self, init_state: tf.Tensor) -> SliceResults:
         value = self._parameters["likelihood_log_prob_fn"](init_state)
-        return SliceResults(value, tf.ones_like(value, tf.bool), tf.ones_like(value, tf.int32))
+        yes = tf.ones_like(value, tf.bool)
+        return SliceResults(value, yes, yes, tf.ones_like(value, tf.int32))
 
     def one_step(self, current_state: tf.Tensor, previous_kernel_results: SliceResults, seed: Any = None) -> Any:
         shape = tf.shape(previous_kernel_results.log_likelihood)
@@ -66,11 +70,10 @@ class EllipticalSlice(tfp.mcmc.TransitionKernel):
         log_uniform = tf.math.log(tf.random.stateless_uniform(shape, fold_in(seed, 1)))
         start = previous_kernel_results.log_likelihood
         # A chain at a point without a likelihood takes the first that has one.
-        threshold = tf.where(tf.math.is_nan(start), -np.inf, start + log_uniform)
+        threshold = absent_if_nan(start + log_uniform)
         angle = tf.random.stateless_uniform(shape, fold_in(seed, 2), maxval=2 * np.pi)
-        bracket = Bracket(
-            angle - 2 * np.pi, angle, current_state, start, tf.zeros_like(start, tf.bool), tf.zeros_like(start, tf.int32)
-        )
+        no = tf.zeros_like(start, tf.bool)
+        bracket = Bracket(angle - 2 * np.pi, angle, current_state, start, no, ~no, tf.zeros_like(start, tf.int32))
 
         def shrink(i: tf.Tensor, angle: tf.Tensor, now: Bracket) -> Any:
             z = current_state * tf.cos(angle)[:, None] + other * tf.sin(angle)[:, None]
@@ -83,6 +86,7 @@ class EllipticalSlice(tfp.mcmc.TransitionKernel):
                 tf.where(takes[:, None], z, now.z),
                 tf.where(takes, value, now.log_likelihood),
                 now.is_found | takes,
+                now.is_valid & (now.is_found | tf.math.is_finite(value)),
                 now.num_forward + tf.cast(~now.is_found, tf.int32),
             )
             share = tf.random.stateless_uniform(shape, fold_in(seed, 3 + i))
@@ -94,7 +98,7 @@ class EllipticalSlice(tfp.mcmc.TransitionKernel):
             (tf.constant(0), angle, bracket),
             parallel_iterations=1,
         )
-        return end.z, SliceResults(end.log_likelihood, end.is_found, end.num_forward)
+        return end.z, SliceResults(end.log_likelihood, end.is_found, end.is_valid, end.num_forward)
 
 
 def slice_info(posterior: PosteriorLike, config: KernelConfig, z: tf.Tensor, results: SliceResults) -> StepInfo:
@@ -102,7 +106,7 @@ def slice_info(posterior: PosteriorLike, config: KernelConfig, z: tf.Tensor, res
     return StepInfo(
         target_log_prob=posterior.prior_log_prob(z) + value,
         is_accepted=results.is_accepted,
-        log_accept_ratio=tf.where(tf.math.is_finite(value), tf.zeros_like(value), value),
+        log_accept_ratio=tf.where(results.is_valid, tf.zeros_like(value), np.nan),
         step_size=tf.fill(tf.shape(value), np.float32(np.nan)),
         num_gradients=tf.zeros_like(results.num_forward),
         num_forward=results.num_forward,

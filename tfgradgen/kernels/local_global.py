@@ -15,14 +15,14 @@ from tensorflow_probability.python.internal import unnest
 from tfgradgen.backend import fold_in
 from tfgradgen.config import LocalGlobalConfig, Schedule
 from tfgradgen.contracts import Cost, PosteriorLike
-from tfgradgen.kernels.base import KernelFamily, StepInfo, read_step
+from tfgradgen.kernels.base import KernelFamily, StepInfo, absent_if_nan, read_step
 from tfgradgen.kernels.mala import Mala
 
 
 class LocalGlobalResults(NamedTuple):
-    """has_jumped: [num_chains] bool, whether the last global move left the state. inner_results: of the local kernel."""
+    """has_moved: [num_chains] bool, by the global move or a local step. inner_results: of the last local step."""
 
-    has_jumped: tf.Tensor
+    has_moved: tf.Tensor
     inner_results: Any
 
 
@@ -34,20 +34,19 @@ def resample_prior(
     The draws come one by one, and each takes the place with its share of the weight so far, which is the same choice as one
     among all (Chao 1982) and holds a single batch of images at a time. A weight that is not a number counts as none.
     """
-    weight_of = lambda value: tf.where(tf.math.is_nan(value), -float("inf"), value)  # noqa: E731
 
     def propose(i: tf.Tensor, z: tf.Tensor, total: tf.Tensor, has_jumped: tf.Tensor) -> Any:
         draw = tf.random.stateless_normal(tf.shape(z), fold_in(fold_in(seed, i), 0))
         log_uniform = tf.math.log(tf.random.stateless_uniform(tf.shape(total), fold_in(fold_in(seed, i), 1)))
-        weight = weight_of(likelihood_log_prob_fn(draw))
-        total = tfp.math.log_add_exp(total, weight)
+        weight = absent_if_nan(likelihood_log_prob_fn(draw))
+        total = tf.where(tf.math.is_finite(weight), tfp.math.log_add_exp(total, weight), total)
         takes = log_uniform < weight - total
         return i + 1, tf.where(takes[:, None], draw, z), total, has_jumped | takes
 
     _, z, _, has_jumped = tf.while_loop(
         lambda i, *_: i < num_draws,
         propose,
-        (tf.constant(0), z, weight_of(log_likelihood), tf.zeros_like(log_likelihood, tf.bool)),
+        (tf.constant(0), z, absent_if_nan(log_likelihood), tf.zeros_like(log_likelihood, tf.bool)),
         parallel_iterations=1,
     )
     return z, has_jumped
@@ -102,14 +101,17 @@ class LocalGlobal(tfp.mcmc.TransitionKernel):
         step_size = unnest.get_innermost(before, "step_size")
         results = unnest.replace_innermost(own["inner_kernel"].bootstrap_results(z), step_size=step_size)
 
-        def local(i: tf.Tensor, z: tf.Tensor, results: Any) -> Any:
-            z, results = own["inner_kernel"].one_step(z, results, seed=fold_in(seed, 1 + i))
-            return i + 1, z, results
+        def local(i: tf.Tensor, z: tf.Tensor, now: LocalGlobalResults) -> Any:
+            z, results = own["inner_kernel"].one_step(z, now.inner_results, seed=fold_in(seed, 1 + i))
+            return i + 1, z, LocalGlobalResults(now.has_moved | unnest.get_innermost(results, "is_accepted"), results)
 
-        _, z, results = tf.while_loop(
-            lambda i, *_: i < own["num_local_steps"], local, (tf.constant(0), z, results), parallel_iterations=1
+        _, z, after = tf.while_loop(
+            lambda i, *_: i < own["num_local_steps"],
+            local,
+            (tf.constant(0), z, LocalGlobalResults(has_jumped, results)),
+            parallel_iterations=1,
         )
-        return z, LocalGlobalResults(has_jumped, results)
+        return z, after
 
 
 def make_local_global(posterior: PosteriorLike, config: LocalGlobalConfig, step_size: Any, num_adaptation_steps: int) -> Any:
@@ -125,7 +127,7 @@ def make_local_global(posterior: PosteriorLike, config: LocalGlobalConfig, step_
 def local_global_info(posterior: PosteriorLike, config: LocalGlobalConfig, z: tf.Tensor, results: Any) -> StepInfo:
     """`StepInfo`: acceptance is that of the last local step, which its step size is tuned by."""
     info = read_step(results, 1 + config.num_local_steps, config.num_global_draws)
-    return info._replace(is_accepted=info.is_accepted | unnest.get_outermost(results, "has_jumped"))
+    return info._replace(is_accepted=unnest.get_outermost(results, "has_moved"))
 
 
 FAMILY = KernelFamily(

@@ -120,5 +120,6 @@ FAMILY = KernelFamily(
     defaults=MapConfig(step_size=0.05),
     schedule=Schedule(num_results=100, num_burnin_steps=200, num_adaptation_steps=0),
     info_fn=map_info,
+    kind="ascent",
     is_calibrated=lambda config: False,
 )

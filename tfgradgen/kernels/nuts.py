@@ -17,7 +17,8 @@ def nuts_info(posterior: PosteriorLike, config: NutsConfig, z: tf.Tensor, result
     """`StepInfo` with each chain's own gradients; in a batch all chains wait for the longest tree.
 
     NUTS takes a state of its tree by weight, so `log_accept_ratio` is that of the mean over the tree, and a divergence, which
-    the mean would hide, stands in it as an energy error beyond `MAX_ENERGY_DIFF`.
+    the mean would hide, stands in it as an energy error beyond `MAX_ENERGY_DIFF`. A point without a finite density ends a tree
+    as a divergence does, and TFP does not tell the two apart.
     """
     info = read_step(results, unnest.get_innermost(results, "leapfrogs_taken"))
     diverged = unnest.get_innermost(results, "has_divergence")

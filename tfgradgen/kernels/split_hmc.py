@@ -39,8 +39,8 @@ class SplitHmcResults(NamedTuple):
     inner_results: Any
 
 
-class UncalibratedSplitHmc(tfp.mcmc.TransitionKernel):
-    """The proposal of `SplitHmc`, every one of which is taken."""
+class _SplitKernel(tfp.mcmc.TransitionKernel):
+    """What the proposal and the whole kernel are made of; see `SplitHmc`."""
 
     def __init__(
         self, prior_log_prob_fn: LogProbFn, likelihood_log_prob_fn: LogProbFn, step_size: Any, num_leapfrog_steps: Any
@@ -55,6 +55,10 @@ class UncalibratedSplitHmc(tfp.mcmc.TransitionKernel):
     @property
     def parameters(self) -> dict[str, Any]:
         return self._parameters
+
+
+class UncalibratedSplitHmc(_SplitKernel):
+    """The proposal of `SplitHmc`, every one of which is taken."""
 
     @property
     def is_calibrated(self) -> bool:
@@ -96,7 +100,7 @@ class UncalibratedSplitHmc(tfp.mcmc.TransitionKernel):
         return z, self._results(z, value, gradient, kinetic(momentum) - kinetic(end_momentum))
 
 
-class SplitHmc(tfp.mcmc.TransitionKernel):
+class SplitHmc(_SplitKernel):
     """HMC by rotations of the prior and kicks of the likelihood, with the Metropolis test.
 
     Args:
@@ -105,20 +109,6 @@ class SplitHmc(tfp.mcmc.TransitionKernel):
       step_size: > 0, a scalar or [num_chains, 1]; the same distance in z as the step of HMC where it is small.
       num_leapfrog_steps: gradients in one transition, >= 1.
     """
-
-    def __init__(
-        self, prior_log_prob_fn: LogProbFn, likelihood_log_prob_fn: LogProbFn, step_size: Any, num_leapfrog_steps: Any
-    ):
-        self._parameters = dict(
-            prior_log_prob_fn=prior_log_prob_fn,
-            likelihood_log_prob_fn=likelihood_log_prob_fn,
-            step_size=step_size,
-            num_leapfrog_steps=num_leapfrog_steps,
-        )
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        return self._parameters
 
     @property
     def is_calibrated(self) -> bool:
