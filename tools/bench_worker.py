@@ -125,7 +125,10 @@ def torch_tasks(folder, is_compiled):
 
 
 def jax_tasks(folder):
-    """The Keras networks of tools/ on the JAX backend; the samplers are BlackJAX's, vectorized over chains."""
+    """The Keras networks of tools/ on the JAX backend; the samplers are BlackJAX's, vectorized over chains.
+
+    BlackJAX's hmc runs its leapfrog steps in a loop of XLA's, in which convolutions on CPU take several times as long.
+    """
     os.environ["KERAS_BACKEND"] = "jax"
     import blackjax
     import jax
