@@ -1,12 +1,13 @@
 """How many effective draws each kernel gives for its work, on the shipped models and on a ladder of latent dimensions:
 
     python tools/compare_kernels.py --work=work/kernels.json [--labels=goldfish,monarch,beacon,pizza] [--kernels=mala,hmc]
-    python tools/compare_kernels.py --work=work/ladder.json --ladder
+    python tools/compare_kernels.py --work=work/ladder.json --ladder --budget=1500 --num_chains=32
 
-Each cell (kernel and label, or kernel and dimension) is written into the file as it is done and not run again. A gradient is
-the unit of work, a forward pass a third of one. Effective draws are (deviation / standard error)^2, where the error is the
-larger of that of the autocorrelation and that of the chains' means, on average over p(class) and four projections of z; burn-in
-counts for neither draws nor work. Seconds depend on the machine; their ratios carry over.
+Each cell (kernel and label, or kernel and dimension) is written into the file as it is done and not run again. A gradient is the
+unit of work, a forward pass 0.45 of one (measured on the shipped models on CPU). Effective draws are (deviation / standard
+error)^2, where the error is the larger of that of the autocorrelation and that of the chains' means, on average over p(class) and
+four projections of z; burn-in, the kernel's own, counts for neither draws nor work. Seconds depend on the machine; their ratios
+carry over.
 """
 
 import json
@@ -21,6 +22,7 @@ LABELS = "goldfish,monarch,beacon,pizza"
 DIMENSIONS = (32, 64, 128, 256, 512, 1024)
 LADDER_KERNELS = ("hmc", "split_hmc")
 NUM_FEATURES, STEEPNESS = 64, 6.0  # of the ladder's synthetic image, and of its class
+WORK = (1.0, 0.45)  # of a gradient and a forward pass
 
 
 def synthetic_pair(latent_dim):
@@ -63,47 +65,43 @@ def worst_rhat(draws):
 
 
 def schedule_of(method, budget):
-    """About `budget` gradients of each chain for the kept draws, and half the method's own share of burn-in."""
+    """About `budget` gradients of each chain for the kept draws, after the method's own burn-in."""
     from tfgradgen import KERNELS, Schedule
-    from tfgradgen.sampling import FORWARD_COST
 
     if method.name not in KERNELS:
         return method.schedule
     cost = KERNELS[method.name].cost_fn(method.defaults)
-    num_results = max(4, round(budget / (cost.num_gradients + FORWARD_COST * cost.num_forward)))
-    scale = num_results / method.schedule.num_results
-    return Schedule(
-        num_results, *(round(scale * n / 2) for n in (method.schedule.num_burnin_steps, method.schedule.num_adaptation_steps))
-    )
+    num_results = max(4, round(budget / np.dot(cost, WORK)))
+    return Schedule(num_results, method.schedule.num_burnin_steps, method.schedule.num_adaptation_steps)
 
 
 def measure(posterior, method, schedule, run):
     """One cell: runs the method and returns its figures."""
     from tfgradgen.contracts import Draws, accept_prob
-    from tfgradgen.sampling import FORWARD_COST
 
     chunks = method.chunks_fn(posterior, method.defaults, schedule, run, None)
-    seconds, work, kept, cost, facts = [], 0.0, [], (0, 0), {}
+    seconds, spent, kept, cost, facts = [], np.zeros(2), [], (0, 0), {}
     while True:
         start = time.monotonic()
         chunk = next(chunks, None)
         if chunk is None:
             break
-        spent = np.subtract(chunk.cost, cost) @ (1.0, FORWARD_COST)
+        more = np.subtract(chunk.cost, cost)
         if chunk.progress.num_done > schedule.num_burnin_steps or not schedule.num_burnin_steps:
             kept.append(chunk.draws)
-            seconds.append((time.monotonic() - start) / spent)
-            work += spent
+            seconds.append((time.monotonic() - start) / (more @ WORK))
+            spent = spent + more
         cost, facts = chunk.cost, chunk.facts
     draws = Draws(*map(np.concatenate, zip(*kept, strict=True)))
     size = effective_draws(draws)
     return {
         "draws": draws.class_prob.size,
         "effective": size,
-        "work": float(work),
-        "per_1000_gradients": 1000 * size / float(work),
+        "num_gradients": int(spent[0]),
+        "num_forward": int(spent[1]),
+        "per_1000_gradients": 1000 * size / float(spent @ WORK),
         # The first chunk compiles, so the median stands for all.
-        "per_second": size / float(np.median(seconds) * work),
+        "per_second": size / float(np.median(seconds) * (spent @ WORK)),
         "accept_rate": float(accept_prob(draws).mean()),
         "rhat": worst_rhat(draws),
         "class_prob": float(draws.class_prob.mean()),

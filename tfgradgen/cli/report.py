@@ -120,7 +120,7 @@ def summary(record: dict[str, Any], folder: Any) -> str:
     """Six lines or more: what ran, what came out, how it moved, how sure that is, is it to be trusted, where it lies."""
     arguments, name = record["arguments"], record["label"]["name"]
     schedule, num_chains = arguments["schedule"], arguments["num_chains"]
-    stat = record["statistics"]["class_prob"]
+    stat, kind = record["statistics"]["class_prob"], METHODS[record["kernel"]].kind
     work = [f"{record[f'num_{kind}']:,} {word}" for kind, word in WORK.items() if record[f"num_{kind}"]]
     burnin = f" after {schedule['num_burnin_steps']} discarded" if schedule["num_burnin_steps"] else ""
     ess = "unknown" if stat["ess_bulk"] is None else f"{stat['ess_bulk']:.0f} of {schedule['num_results'] * num_chains}"
@@ -129,12 +129,12 @@ def summary(record: dict[str, Any], folder: Any) -> str:
     error = "" if stat["standard_error"] is None else f" +- {stat['standard_error']:.3f}"
     return "\n".join(
         [
-            f"ran      {record['kernel']} for {name}: {num_chains} {UNITS[METHODS[record['kernel']].kind]}, "
+            f"ran      {record['kernel']} for {name}: {num_chains} {UNITS[kind]}, "
             f"{schedule['num_results']} draws each{burnin}, "
             f"{', '.join(work)} in {record['seconds']:.0f} s ({record['backend']} mode)",
             f"p(class) mean {record['mean_class_prob']:.3f}{error}; under the prior {_prior(record)}",
             f"moved    {_moved(record)}",
-            f"mixing   effective draws of p(class) {ess}{rhat}",
+            *([f"mixing   effective draws of p(class) {ess}{rhat}"] if kind != "ascent" else []),
             *trust_lines(record),
             f"wrote    {folder}: grid.png, plots.png, film.png, samples.npz, {chains}run.json",
         ]

@@ -33,8 +33,8 @@ FAMILY = KernelFamily(
         max_tree_depth=config.max_tree_depth,
         max_energy_diff=MAX_ENERGY_DIFF,
     ),
-    defaults=NutsConfig(step_size=0.3, target_accept_prob=0.7, max_tree_depth=4),
-    schedule=Schedule(num_results=25, num_burnin_steps=25, num_adaptation_steps=19),
+    defaults=NutsConfig(step_size=0.2, target_accept_prob=0.7, max_tree_depth=4),
+    schedule=Schedule(num_results=25, num_burnin_steps=50, num_adaptation_steps=40),
     info_fn=nuts_info,
     cost_fn=lambda config: Cost(2 ** (config.max_tree_depth - 1), 0),
 )

@@ -68,9 +68,9 @@ FAMILY = KernelFamily(
     name="replica_exchange",
     make_fn=make_replica_exchange,
     defaults=ReplicaConfig(
-        step_size=0.3, target_accept_prob=0.6, num_leapfrog_steps=3, num_replicas=4, min_inverse_temperature=0.1
+        step_size=0.2, target_accept_prob=0.6, num_leapfrog_steps=3, num_replicas=4, min_inverse_temperature=0.1
     ),
-    schedule=Schedule(num_results=25, num_burnin_steps=25, num_adaptation_steps=19),
+    schedule=Schedule(num_results=25, num_burnin_steps=40, num_adaptation_steps=34),
     info_fn=replica_info,
     cost_fn=lambda config: Cost(config.num_replicas * (config.num_leapfrog_steps + 1), config.num_replicas),
     start_cost=lambda config: Cost(config.num_replicas, 0),
