@@ -3,11 +3,11 @@
     python tools/compare_kernels.py --work=work/kernels.json [--labels=goldfish,monarch,beacon,pizza] [--kernels=mala,hmc]
     python tools/compare_kernels.py --work=work/ladder.json --ladder --budget=1500 --num_chains=32
 
-Each cell (kernel and label, or kernel and dimension) is written into the file as it is done and not run again. A gradient is the
-unit of work, a forward pass 0.45 of one (measured on the shipped models on CPU). Effective draws are (deviation / standard
-error)^2, where the error is the larger of that of the autocorrelation and that of the chains' means, on average over p(class) and
-four projections of z; burn-in, the kernel's own, counts for neither draws nor work. Seconds depend on the machine; their ratios
-carry over.
+Each cell (kernel and label, or kernel and dimension) is written into the file as it is done and not run again. A gradient is
+the unit of work, a forward pass 0.45 of one (measured on the shipped models on CPU). Effective draws are (deviation / standard
+error)^2, where the error is the larger of that of the autocorrelation and that of the chains' means, on average over p(class)
+and four projections of z; burn-in, the kernel's own, counts for neither draws nor work. Seconds depend on the machine; their
+ratios carry over.
 """
 
 import json
