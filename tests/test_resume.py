@@ -47,8 +47,13 @@ def stop_after(num_appends: int, error: BaseException, monkeypatch: pytest.Monke
     monkeypatch.setattr("tfgradgen.store.os.replace", failing)
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")], ids=["ctrl-c", "full"])
-@pytest.mark.parametrize("kernel", STEPS)
+CTRL_C, FULL_DISK = KeyboardInterrupt(), OSError(28, "No space left on device")
+STOPS = [(kernel, CTRL_C) for kernel in STEPS] + [(kernel, FULL_DISK) for kernel in ("mala", "rejection")]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "error"), STOPS, ids=lambda value: value if isinstance(value, str) else type(value).__name__
+)
 def test_interrupted_and_resumed_is_bit_identical(
     kernel: str, error: BaseException, toy_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
