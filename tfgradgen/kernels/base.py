@@ -52,6 +52,20 @@ def absent_if_nan(log_weight: tf.Tensor) -> tf.Tensor:
     return tf.where(tf.math.is_nan(log_weight), -np.inf, log_weight)
 
 
+class OwnKernel(tfp.mcmc.TransitionKernel):
+    """A kernel of ours: calibrated, with every constructor argument in `_parameters`, by which TFP's adapters rebuild it."""
+
+    _parameters: dict[str, Any]
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return self._parameters
+
+    @property
+    def is_calibrated(self) -> bool:
+        return True
+
+
 INNERMOST = StepSizeAccess(
     get=lambda results: unnest.get_innermost(results, "step_size"),
     put=lambda results, step_size: unnest.replace_innermost(results, step_size=step_size),

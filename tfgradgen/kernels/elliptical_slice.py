@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_probability as tfp
 
 from tfgradgen.backend import fold_in
 from tfgradgen.config import KernelConfig, Schedule
 from tfgradgen.contracts import Cost, PosteriorLike
-from tfgradgen.kernels.base import KernelFamily, StepInfo, absent_if_nan
+from tfgradgen.kernels.base import KernelFamily, OwnKernel, StepInfo, absent_if_nan
 
 MAX_SHRINKS = 100  # the bracket is then far below the precision of an angle
 
@@ -41,7 +40,7 @@ class Bracket(NamedTuple):
     num_forward: tf.Tensor
 
 
-class EllipticalSlice(tfp.mcmc.TransitionKernel):
+class EllipticalSlice(OwnKernel):
     """Takes the first point, on the ellipse through z and a prior draw, whose likelihood passes a random share of z's own.
 
     Args:
@@ -50,14 +49,6 @@ class EllipticalSlice(tfp.mcmc.TransitionKernel):
 
     def __init__(self, likelihood_log_prob_fn: Any):
         self._parameters = dict(likelihood_log_prob_fn=likelihood_log_prob_fn)
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        return self._parameters
-
-    @property
-    def is_calibrated(self) -> bool:
-        return True
 
     def bootstrap_results(self, init_state: tf.Tensor) -> SliceResults:
         value = self._parameters["likelihood_log_prob_fn"](init_state)

@@ -15,7 +15,7 @@ from tensorflow_probability.python.internal import unnest
 from tfgradgen.backend import fold_in
 from tfgradgen.config import LocalGlobalConfig, Schedule
 from tfgradgen.contracts import Cost, PosteriorLike
-from tfgradgen.kernels.base import KernelFamily, StepInfo, absent_if_nan, read_step
+from tfgradgen.kernels.base import KernelFamily, OwnKernel, StepInfo, absent_if_nan, read_step
 from tfgradgen.kernels.mala import Mala
 
 
@@ -52,7 +52,7 @@ def resample_prior(
     return z, has_jumped
 
 
-class LocalGlobal(tfp.mcmc.TransitionKernel):
+class LocalGlobal(OwnKernel):
     """One global move, then `num_local_steps` transitions of `inner_kernel`.
 
     Args:
@@ -78,14 +78,6 @@ class LocalGlobal(tfp.mcmc.TransitionKernel):
             num_global_draws=num_global_draws,
             num_local_steps=num_local_steps,
         )
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        return self._parameters
-
-    @property
-    def is_calibrated(self) -> bool:
-        return bool(self._parameters["inner_kernel"].is_calibrated)
 
     def bootstrap_results(self, init_state: tf.Tensor) -> LocalGlobalResults:
         inner_results = self._parameters["inner_kernel"].bootstrap_results(init_state)

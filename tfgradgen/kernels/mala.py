@@ -12,7 +12,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfgradgen.config import MalaConfig, Schedule
-from tfgradgen.kernels.base import KernelFamily
+from tfgradgen.kernels.base import KernelFamily, OwnKernel
 
 
 class MalaResults(NamedTuple):
@@ -22,7 +22,7 @@ class MalaResults(NamedTuple):
     inner_results: Any
 
 
-class Mala(tfp.mcmc.TransitionKernel):
+class Mala(OwnKernel):
     """MALA: proposal z + (step_size^2 / 2) grad log p(z) + step_size * Normal(0, I), with the Metropolis-Hastings test.
 
     Args:
@@ -32,16 +32,7 @@ class Mala(tfp.mcmc.TransitionKernel):
     """
 
     def __init__(self, target_log_prob_fn: Callable[[tf.Tensor], tf.Tensor], step_size: Any, name: str = "mala"):
-        # Adapters rebuild a kernel from `parameters`, so every argument must be in there.
         self._parameters = dict(target_log_prob_fn=target_log_prob_fn, step_size=step_size, name=name)
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        return self._parameters
-
-    @property
-    def is_calibrated(self) -> bool:
-        return True
 
     def _inner(self, step_size: Any) -> tfp.mcmc.TransitionKernel:
         return tfp.mcmc.MetropolisAdjustedLangevinAlgorithm(

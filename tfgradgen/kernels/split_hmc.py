@@ -15,7 +15,7 @@ import tensorflow_probability as tfp
 
 from tfgradgen.config import HmcConfig, Schedule
 from tfgradgen.contracts import PosteriorLike
-from tfgradgen.kernels.base import KernelFamily
+from tfgradgen.kernels.base import KernelFamily, OwnKernel
 from tfgradgen.kernels.hmc import leapfrog_cost, leapfrog_info
 
 LogProbFn = Callable[[tf.Tensor], tf.Tensor]
@@ -39,7 +39,7 @@ class SplitHmcResults(NamedTuple):
     inner_results: Any
 
 
-class _SplitKernel(tfp.mcmc.TransitionKernel):
+class _SplitKernel(OwnKernel):
     """What the proposal and the whole kernel are made of; see `SplitHmc`."""
 
     def __init__(
@@ -51,10 +51,6 @@ class _SplitKernel(tfp.mcmc.TransitionKernel):
             step_size=step_size,
             num_leapfrog_steps=num_leapfrog_steps,
         )
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        return self._parameters
 
 
 class UncalibratedSplitHmc(_SplitKernel):
@@ -109,10 +105,6 @@ class SplitHmc(_SplitKernel):
       step_size: > 0, a scalar or [num_chains, 1]; the same distance in z as the step of HMC where it is small.
       num_leapfrog_steps: gradients in one transition, >= 1.
     """
-
-    @property
-    def is_calibrated(self) -> bool:
-        return True
 
     def _inner(self, step_size: Any) -> tfp.mcmc.TransitionKernel:
         return tfp.mcmc.MetropolisHastings(UncalibratedSplitHmc(**self._parameters | {"step_size": step_size}))
