@@ -27,6 +27,7 @@ pytestmark = pytest.mark.slow
 NUM_DRAWS = 512  # exact draws evolved, and as many fresh ones to compare with
 BATCH = 64
 STEP_SIZE = 0.2
+LEVEL = 1e-4
 TRANSITIONS = {  # of about ten gradients
     "mala": 10,
     "broken": 10,
@@ -132,7 +133,8 @@ def p_values(posterior: ClassPosterior, z: tf.Tensor, fresh: tf.Tensor) -> dict[
     return {name: float(stats.ks_2samp(evolved[name], expected[name]).pvalue) for name in evolved}
 
 
-# Ten statistics at level 1e-3: a correct kernel fails by chance in less than 1 seed of 100.
+# Ten statistics of ten kernels, at level 1e-4 each: correct kernels fail by chance in less than 1 seed of 100, all together. The
+# wrong one has a p-value of 1e-20 or so.
 @pytest.mark.parametrize("name", [name for name, family in KERNELS.items() if family.is_calibrated(family.defaults)])
 def test_chains_started_at_exact_draws_stay_at_the_exact_law(
     name: str, posterior: ClassPosterior, exact_sets: list[tf.Tensor]
@@ -140,7 +142,7 @@ def test_chains_started_at_exact_draws_stay_at_the_exact_law(
     z = evolve(posterior, name, exact_sets[0])
     assert float(tf.reduce_mean(tf.norm(z - exact_sets[0], axis=-1))) > 1.0, "the chains have to move for this to mean anything"
     values = p_values(posterior, z, exact_sets[1])
-    assert min(values.values()) > 1e-3, values
+    assert min(values.values()) > LEVEL, values
 
 
 @pytest.mark.parametrize("name", ["mala", "hmc"])
@@ -149,13 +151,13 @@ def test_gradients_in_bfloat16_keep_the_exact_law(
 ) -> None:
     z = evolve(low_posterior, name, exact_sets[0])
     values = p_values(posterior, z, exact_sets[1])
-    assert min(values.values()) > 1e-3, values
+    assert min(values.values()) > LEVEL, values
     np.testing.assert_array_equal(low_posterior.class_log_prob(z[:BATCH]), posterior.class_log_prob(z[:BATCH]))
 
 
 def test_a_wrong_acceptance_is_found_out(posterior: ClassPosterior, exact_sets: list[tf.Tensor]) -> None:
     values = p_values(posterior, evolve(posterior, "broken", exact_sets[0]), exact_sets[1])
-    assert min(values.values()) < 1e-3, values
+    assert min(values.values()) < LEVEL, values
 
 
 @pytest.fixture(scope="module")
