@@ -133,8 +133,8 @@ def p_values(posterior: ClassPosterior, z: tf.Tensor, fresh: tf.Tensor) -> dict[
     return {name: float(stats.ks_2samp(evolved[name], expected[name]).pvalue) for name in evolved}
 
 
-# Ten statistics of ten kernels, at level 1e-4 each: correct kernels fail by chance in less than 1 seed of 100, all together. The
-# wrong one has a p-value of 1e-20 or so.
+# Ten statistics of ten kernels, at level 1e-4 each: correct kernels fail by chance in less than 1 seed of 100, all together.
+# The wrong one has a p-value of 1e-20 or so.
 @pytest.mark.parametrize("name", [name for name, family in KERNELS.items() if family.is_calibrated(family.defaults)])
 def test_chains_started_at_exact_draws_stay_at_the_exact_law(
     name: str, posterior: ClassPosterior, exact_sets: list[tf.Tensor]
