@@ -9,7 +9,7 @@ import numpy as np
 
 from tfgradgen.checks import fail
 from tfgradgen.contracts import Draws, accept_prob
-from tfgradgen.trust import MAX_ENERGY_ERROR
+from tfgradgen.trust import diverged
 
 BLOCK_DRAWS = 1000  # in memory at a time
 
@@ -29,7 +29,7 @@ def write_netcdf(path: Path, draws: Draws, attributes: Mapping[str, str | int | 
 
     Group posterior: z, class_prob. Group sample_stats, by the schema's names: lp, the target density in nats; step_size, where
     there is one; where `is_chain` also acceptance_rate, the probability 0..1 with which the proposal before a draw was to be
-    taken, and diverging, an energy error above `MAX_ENERGY_ERROR`; and ours: is_accepted, log_accept_ratio. Each group has
+    taken, and diverging, an energy error as of `trust.diverged`; and ours: is_accepted, log_accept_ratio. Each group has
     `attributes`, and when it was written.
     """
     import h5netcdf
@@ -60,7 +60,7 @@ def _variables(draws: Draws, is_chain: bool, has_step_size: bool) -> Iterator[tu
     if is_chain:
         ratio = draws.log_accept_ratio
         yield "sample_stats/acceptance_rate", accept_prob(draws)
-        yield "sample_stats/diverging", np.isfinite(ratio) & (ratio < -MAX_ENERGY_ERROR)
+        yield "sample_stats/diverging", diverged(ratio)
         yield "sample_stats/is_accepted", draws.is_accepted
         yield "sample_stats/log_accept_ratio", ratio
     if has_step_size:

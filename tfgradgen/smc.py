@@ -19,7 +19,7 @@ from tfgradgen.backend import as_seed, fold_in, use_xla
 from tfgradgen.checks import fail
 from tfgradgen.config import RunConfig, SmcConfig
 from tfgradgen.contracts import Chunk, ClassifierLike, Cost, Draws, GeneratorLike, Progress
-from tfgradgen.kernels.base import log_accept_prob
+from tfgradgen.kernels.base import absent_if_nan, log_accept_prob
 from tfgradgen.kernels.mala import Mala
 from tfgradgen.posterior import ClassPosterior
 
@@ -55,8 +55,7 @@ def _compiled(networks: tuple[GeneratorLike, ClassifierLike], num_mutations: int
 
         def step(i: tf.Tensor, z: tf.Tensor, results: Any, accepted: tf.Tensor) -> Any:
             z, results = kernel.one_step(z, results, seed=fold_in(seed, i))
-            prob = tf.exp(log_accept_prob(results))
-            return i + 1, z, results, accepted + tf.reduce_mean(tf.where(tf.math.is_nan(prob), tf.zeros_like(prob), prob))
+            return i + 1, z, results, accepted + tf.reduce_mean(tf.exp(absent_if_nan(log_accept_prob(results))))
 
         _, z, _, accepted = tf.while_loop(
             lambda i, *_: i < num_mutations,
@@ -102,10 +101,11 @@ def next_stage(
     total = logsumexp(log_weight)
     weights = tf.constant(log_weight - total, tf.float32)
     chosen = tfp.experimental.mcmc.resample_systematic(weights, len(log_weight), [], seed=fold_in(seed, 1)).numpy()
-    settings = (tf.constant(value, tf.float32) for value in (posterior.temperature / beta, np.exp(now.log_step_size)))
-    move_fn = functools.partial(mutate_fn, temperature=next(settings), step_size=next(settings))
+    temperature = tf.constant(posterior.temperature / beta, tf.float32)
+    step_size = tf.constant(np.exp(now.log_step_size), tf.float32)
+    move_seed = fold_in(seed, 2)
     moved = [
-        move_fn(posterior.label, fold_in(fold_in(seed, 2), k), tf.constant(now.z[chosen[k : k + SLICE]]))
+        mutate_fn(posterior.label, fold_in(move_seed, k), tf.constant(now.z[chosen[k : k + SLICE]]), temperature, step_size)
         for k in range(0, len(chosen), SLICE)
     ]
     z, log_prob = (np.concatenate(parts) for parts in list(zip(*moved, strict=True))[:2])

@@ -16,6 +16,11 @@ MODE_SHARE = 0.5  # of a statistic's variance between chains: more than within t
 FEW = 6  # chains that a sentence lists
 
 
+def diverged(log_accept_ratio: np.ndarray) -> np.ndarray:
+    """Whether each proposal's energy error is above `MAX_ENERGY_ERROR`, in the shape of its `log_accept_ratio`, in nats."""
+    return np.isfinite(log_accept_ratio) & (log_accept_ratio < -MAX_ENERGY_ERROR)
+
+
 def chain_table(draws: Draws) -> dict[str, list[Any]]:
     """Per chain, over the kept draws: what a healthy chain has little of.
 
@@ -24,15 +29,13 @@ def chain_table(draws: Draws) -> dict[str, list[Any]]:
     was not finite (they are refused); num_not_finite: states whose density is not finite.
     """
     ratio = np.asarray(draws.log_accept_ratio)
-    with np.errstate(invalid="ignore"):
-        divergent = np.isfinite(ratio) & (ratio < -MAX_ENERGY_ERROR)
     step_size = np.asarray(draws.step_size[-1], float)
     prob = np.asarray(draws.class_prob, np.float64)
     return {
         "accept_rate": accept_prob(draws).mean(0).tolist(),
         "step_size": [float(s) if np.isfinite(s) else None for s in step_size],
         "mean_class_prob": [float(p) if np.isfinite(p) else None for p in prob.mean(0)],
-        "num_divergent": divergent.sum(0).tolist(),
+        "num_divergent": diverged(ratio).sum(0).tolist(),
         "num_invalid": (~np.isfinite(ratio)).sum(0).tolist(),
         "num_not_finite": (~np.isfinite(np.asarray(draws.target_log_prob))).sum(0).tolist(),
     }
