@@ -16,7 +16,7 @@ FLOORS = [
     {"kernels", "posterior", "models", "preflight", "diagnostics", "images", "store"},
     {"sampling", "rejection", "smc", "plots"},
     {"methods", "trust"},
-    {"netcdf"},
+    {"netcdf", "evaluation"},
     {"cli"},
     {"__init__", "__main__"},
 ]

@@ -1,0 +1,1 @@
+"""Which method gives natural, diverse pictures of a class: the same measures of every method, and how they are shown."""
