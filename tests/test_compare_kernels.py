@@ -8,6 +8,7 @@ import pytest
 
 from tests.tooling import tool
 from tfgradgen.contracts import Draws
+from tfgradgen.evaluation.efficiency import effective_draws
 from tfgradgen.methods import METHODS
 
 compare_kernels = tool("compare_kernels")
@@ -31,12 +32,12 @@ def chains(rho: float, between: float = 0.0) -> Draws:
 @pytest.mark.parametrize("rho", [0.0, 0.5, 0.9])
 def test_effective_draws_of_an_autoregression(rho: float) -> None:
     expected = 2000 * 64 * (1 - rho) / (1 + rho)
-    assert 0.7 * expected < compare_kernels.effective_draws(chains(rho)) < 1.1 * expected
+    assert 0.7 * expected < effective_draws(chains(rho)) < 1.1 * expected
 
 
 def test_chains_that_do_not_meet_count_little() -> None:
     """As many as there are chains, about, where most of the variance lies between them."""
-    assert compare_kernels.effective_draws(chains(0.0, between=3.0)) < 2 * 64
+    assert effective_draws(chains(0.0, between=3.0)) < 2 * 64
 
 
 def test_schedules_scale_with_the_budget() -> None:

@@ -7,14 +7,34 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from tfgradgen.contracts import GeneratorLike
+
 CAPTION_HEIGHT = 16  # pixels below each tile
 GAP = 4
+DECODE_BATCH = 64
 BACKGROUND, INK = (255, 255, 255), (40, 40, 40)
 
 
 def to_uint8(image: Any) -> np.ndarray:
     """`image` [..., height, width, channels] in [-1, 1] -> uint8, rounded; values outside the range are clipped."""
     return np.clip(np.rint((np.asarray(image, np.float32) + 1.0) * 127.5), 0, 255).astype(np.uint8)
+
+
+def decode(generator: GeneratorLike, z: np.ndarray) -> np.ndarray:
+    """uint8 pictures [B, height, width, channels] of `z` [B, latent_dim], a batch at a time."""
+    batches = [generator(z[k : k + DECODE_BATCH]) for k in range(0, len(z), DECODE_BATCH)]
+    return np.concatenate([to_uint8(batch) for batch in batches])
+
+
+def read_pictures(paths: Sequence[Path], width: int, height: int) -> np.ndarray:
+    """uint8 RGB [N, height, width, 3] of picture files, resized where they need it."""
+    pictures = []
+    for path in paths:
+        with Image.open(path) as picture:
+            rgb = picture.convert("RGB")
+            same = rgb.size == (width, height)
+            pictures.append(np.asarray(rgb if same else rgb.resize((width, height), Image.Resampling.LANCZOS)))
+    return np.stack(pictures)
 
 
 def make_grid(

@@ -31,7 +31,6 @@ from tfgradgen.kernels.base import adaptive_kernel
 from tfgradgen.posterior import ClassPosterior
 
 GRADIENTS_PER_CHUNK = 20  # about a second on two cores: often enough to show progress, rare enough to cost nothing
-FORWARD_COST = 1 / 3  # of a gradient's
 INIT_STREAM, CHAIN_STREAM = 0, 1
 
 
@@ -93,7 +92,7 @@ def compiled(
     """The compiled parts of a run; the same object, without tracing again, for the same settings."""
     family = KERNELS[kernel_name]
     per_step = family.cost_fn(config)
-    chunk_size = max(1, int(GRADIENTS_PER_CHUNK / (per_step.num_gradients + FORWARD_COST * per_step.num_forward)))
+    chunk_size = max(1, int(GRADIENTS_PER_CHUNK / per_step.work))
     weight = config.to_dict().get("class_reg", 0.0)
 
     def parts(condition: Condition, z: tf.Tensor) -> tuple[ClassPosterior, Any]:
@@ -196,6 +195,7 @@ def chain_chunks(
             {"num_done": np.asarray(done), "z": z.numpy(), "cost": cost, **class_state, **kernel_state},
             Cost(*cost.tolist()),
             {},
+            None if is_kept else rows,
         )
 
 

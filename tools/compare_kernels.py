@@ -22,7 +22,6 @@ LABELS = "goldfish,monarch,beacon,pizza"
 DIMENSIONS = (32, 64, 128, 256, 512, 1024)
 LADDER_KERNELS = ("hmc", "split_hmc")
 NUM_FEATURES, STEEPNESS = 64, 6.0  # of the ladder's synthetic image, and of its class
-WORK = (1.0, 0.45)  # of a gradient and a forward pass
 
 
 def synthetic_pair(latent_dim):
@@ -49,15 +48,6 @@ def synthetic_pair(latent_dim):
     return Generator(), Classifier()
 
 
-def effective_draws(draws):
-    """On average over p(class) and projections of z; see the head of this file."""
-    from tfgradgen.diagnostics import convergence, projections
-
-    columns = [draws.class_prob, *projections(draws.z)]
-    pairs = [(np.var(column), convergence(column).standard_error) for column in columns]
-    return float(np.mean([variance / error**2 if error else 0.0 for variance, error in pairs]))
-
-
 def worst_rhat(draws):
     from tfgradgen.diagnostics import statistics
 
@@ -71,37 +61,38 @@ def schedule_of(method, budget):
     if method.name not in KERNELS:
         return method.schedule
     cost = KERNELS[method.name].cost_fn(method.defaults)
-    num_results = max(4, round(budget / np.dot(cost, WORK)))
+    num_results = max(4, round(budget / cost.work))
     return Schedule(num_results, method.schedule.num_burnin_steps, method.schedule.num_adaptation_steps)
 
 
 def measure(posterior, method, schedule, run):
     """One cell: runs the method and returns its figures."""
-    from tfgradgen.contracts import Draws, accept_prob
+    from tfgradgen.contracts import Cost, Draws, accept_prob
+    from tfgradgen.evaluation.efficiency import effective_draws
 
     chunks = method.chunks_fn(posterior, method.defaults, schedule, run, None)
-    seconds, spent, kept, cost, facts = [], np.zeros(2), [], (0, 0), {}
+    seconds, spent, kept, cost, facts = [], Cost(0, 0), [], Cost(0, 0), {}
     while True:
         start = time.monotonic()
         chunk = next(chunks, None)
         if chunk is None:
             break
-        more = np.subtract(chunk.cost, cost)
+        more = Cost(*np.subtract(chunk.cost, cost).tolist())
         if chunk.progress.num_done > schedule.num_burnin_steps or not schedule.num_burnin_steps:
             kept.append(chunk.draws)
-            seconds.append((time.monotonic() - start) / (more @ WORK))
-            spent = spent + more
+            seconds.append((time.monotonic() - start) / more.work)
+            spent = Cost(*np.add(spent, more).tolist())
         cost, facts = chunk.cost, chunk.facts
     draws = Draws(*map(np.concatenate, zip(*kept, strict=True)))
     size = effective_draws(draws)
     return {
         "draws": draws.class_prob.size,
         "effective": size,
-        "num_gradients": int(spent[0]),
-        "num_forward": int(spent[1]),
-        "per_1000_gradients": 1000 * size / float(spent @ WORK),
+        "num_gradients": spent.num_gradients,
+        "num_forward": spent.num_forward,
+        "per_1000_gradients": 1000 * size / spent.work,
         # The first chunk compiles, so the median stands for all.
-        "per_second": size / float(np.median(seconds) * (spent @ WORK)),
+        "per_second": size / float(np.median(seconds) * spent.work),
         "accept_rate": float(accept_prob(draws).mean()),
         "rhat": worst_rhat(draws),
         "class_prob": float(draws.class_prob.mean()),

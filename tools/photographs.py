@@ -10,7 +10,8 @@ from pathlib import Path
 import keras
 import numpy as np
 from keras import ops
-from PIL import Image
+
+from tfgradgen.images import read_pictures
 
 SIZE = 64
 # Photographs of other things come without a held-out part; the last five of each class are kept from every training.
@@ -62,16 +63,12 @@ def load(data, split, names, files=slice(None)):
         paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in ENDINGS)
         if not paths:
             raise SystemExit(f"{data}: expected JPEG or PNG files in {split}/{name}/, found none; give labelled photographs.")
-        for path in paths[files]:
-            with Image.open(path) as photograph:
-                rgb = photograph.convert("RGB")
-                images.append(
-                    np.asarray(rgb if rgb.size == (SIZE, SIZE) else rgb.resize((SIZE, SIZE), Image.Resampling.LANCZOS))
-                )
-            labels.append(index)
+        if paths[files]:
+            images.append(read_pictures(paths[files], SIZE, SIZE))
+            labels += [index] * len(images[-1])
     if not images:
         raise SystemExit(f"{data}: expected photographs of {len(names)} classes in {split}/, found none to take; give more.")
-    return np.stack(images), np.asarray(labels, "int32")
+    return np.concatenate(images), np.asarray(labels, "int32")
 
 
 def to_range(image):

@@ -138,6 +138,46 @@ def check(label: Any = "all", *extra: Any, **flags: Any) -> None:
         raise SystemExit(1)
 
 
+@fire.decorators.SetParseFns(generator=str, classifier=str, judge=str, discriminator=str, photographs=str, out=str)
+def compare(labels: Any = None, *extra: Any, **flags: Any) -> None:
+    """Says which method gives natural, diverse pictures of the classes: all of them from the same starts, at the same number of
+    gradients, by many measures, with the poster's own table beside.
+
+    Example: python -m tfgradgen compare --labels=goldfish,monarch,beacon,pizza --out=out/compare
+
+    Args:
+      labels: as label of `sample`: names, WordNet ids or indices, a,b,c, or all.
+      extra: nothing else goes without a flag.
+      flags: any of
+
+        --kernels=a,b,c            methods of `sample`; NAME+reg for map and mala with class-specific regularization. By default
+                                   map+reg,mala+reg,mala,hmc (the poster's four),map,split_hmc,smc,rejection
+        --num_gradients=300        of each chain; every measure is taken at 10, 30, 100, 300, ... up to there
+        --num_chains=16            chains of each method and label, one picture each
+        --class_reg=1              weight of the regularization in the +reg methods
+        --seed=0                   --init=resample, --jit=auto, as for `sample`
+        --generator=FOLDER         --classifier=FOLDER, as for `sample`
+        --judge=FOLDER             SavedModel that names classes and guides no chain, with a signature `features`
+        --discriminator=FOLDER     SavedModel with a label `natural`
+        --photographs=FOLDER       held-out photographs, FOLDER/<label>/*.jpg; by default what the shipped judge saw of its own
+        --out=FOLDER               by default out/compare
+        --resume                   go on in that folder: finished cells (method x label) are kept
+
+    Writes report.md (begin there), table.csv, report.json, curves.png, grids.png, a folder of PNGs for each method (pictures/)
+    and what was sampled (cells/). A cell that fails is named, the rest stands, and the exit code is 1.
+    """
+    _no_extra(extra)
+    if labels is None:
+        raise fail("labels", "classes", "none", "give --labels=a,b,c or all; python -m tfgradgen labels lists them")
+    from tfgradgen.cli.compare_options import parse_compare
+
+    options = parse_compare({"labels": labels, **flags})
+    from tfgradgen.cli.compare import run_compare
+
+    if run_compare(options):
+        raise SystemExit(1)
+
+
 @fire.decorators.SetParseFns(folder=str)
 def diagnose(folder: Any = None, *extra: Any, **flags: Any) -> None:
     """Says from the files of a run whether to trust it: per chain, per statistic, and what to do.
@@ -160,7 +200,7 @@ def diagnose(folder: Any = None, *extra: Any, **flags: Any) -> None:
         raise SystemExit(1)
 
 
-COMMANDS = {"sample": sample, "check": check, "diagnose": diagnose, "labels": labels, "models": models}
+COMMANDS = {"sample": sample, "compare": compare, "check": check, "diagnose": diagnose, "labels": labels, "models": models}
 
 
 def _no_extra(extra: tuple[Any, ...]) -> None:

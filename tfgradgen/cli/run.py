@@ -15,14 +15,13 @@ from tfgradgen.cli.output import check_target, clear, discard, held, load_run, n
 from tfgradgen.cli.progress import progress_bar
 from tfgradgen.cli.report import UNITS, identity, run_record, summary
 from tfgradgen.contracts import Draws, GeneratorLike, ProgressFn
-from tfgradgen.images import make_grid, save_png, to_uint8
+from tfgradgen.images import decode, make_grid, save_png
 from tfgradgen.methods import METHODS, Resume
 from tfgradgen.netcdf import write_netcdf
 from tfgradgen.plots import plot_chains
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.store import CHECKPOINT, RunStore, check_same
 
-DECODE_BATCH = 64
 NETCDF = "chains.nc"
 FILM_CHAINS, FILM_DRAWS = 16, 8  # rows and columns of film.png, at most
 
@@ -136,12 +135,6 @@ def draw(posterior: ClassPosterior, options: SampleOptions, store: RunStore, pro
         store.append(chunk.draws, chunk.state, facts)
         progress_fn(chunk.progress)
     return facts
-
-
-def decode(generator: GeneratorLike, z: np.ndarray) -> np.ndarray:
-    """uint8 pictures [num_chains, height, width, channels] of `z` [num_chains, latent_dim], a batch at a time."""
-    batches = [generator(z[k : k + DECODE_BATCH]) for k in range(0, len(z), DECODE_BATCH)]
-    return np.concatenate([to_uint8(batch) for batch in batches])
 
 
 def make_film(generator: GeneratorLike, draws: Draws) -> Image.Image:

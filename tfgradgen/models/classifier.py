@@ -38,11 +38,14 @@ class Classifier:
     def num_classes(self) -> int:
         return len(self.labels)
 
-    def __call__(self, image: tf.Tensor) -> tf.Tensor:
+    def as_input(self, image: tf.Tensor) -> tf.Tensor:
+        """`image` in the size and the range that the model itself takes."""
         low, high = self.image_range
         x = resize(image, *self.image_size)
-        x = x if (low, high) == (-1.0, 1.0) else (x + 1.0) * ((high - low) / 2.0) + low
-        scores = tf.ensure_shape(tf.cast(self.fn(x), tf.float32), [None, self.num_classes])
+        return x if (low, high) == (-1.0, 1.0) else (x + 1.0) * ((high - low) / 2.0) + low
+
+    def __call__(self, image: tf.Tensor) -> tf.Tensor:
+        scores = tf.ensure_shape(tf.cast(self.fn(self.as_input(image)), tf.float32), [None, self.num_classes])
         if self.output == "logits":
             return scores
         # Smallest normal float32: a probability of exactly 0 would give an infinite log and no gradient.

@@ -1,0 +1,196 @@
+"""The `compare` command: samples what is not sampled yet, measures all of it, and writes the report."""
+
+import json
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from PIL import Image
+
+from tfgradgen.checks import UserError, fail
+from tfgradgen.cli.compare_options import CompareOptions
+from tfgradgen.cli.options import default_model
+from tfgradgen.cli.output import LOCK, held, not_written
+from tfgradgen.cli.progress import progress_bar
+from tfgradgen.cli.report import environment, model_record
+from tfgradgen.cli.sample import load_pair
+from tfgradgen.evaluation.cells import Cell, Entry, Ground, checkpoints_up_to, lay_ground, parse_entry, run_cell
+from tfgradgen.evaluation.comparison import Comparer, Sampled, compare
+from tfgradgen.evaluation.curves import plot_curves
+from tfgradgen.evaluation.grids import plot_grids
+from tfgradgen.evaluation.pictures import Observer, Photographs, Pictures, load_observer, load_photographs, look_at_photographs
+from tfgradgen.evaluation.shelf import Shelf
+from tfgradgen.evaluation.tables import to_csv, to_markdown
+from tfgradgen.images import save_png
+from tfgradgen.models.classifier import Classifier
+from tfgradgen.models.generator import Generator
+from tfgradgen.models.labels import resolve_labels
+from tfgradgen.posterior import ClassPosterior
+
+CELLS, PICTURES, GROUND = "cells", "pictures", "ground"
+PHOTOGRAPHS_FILE = "photographs.npz"
+CELL_ERRORS = (UserError, ValueError, FloatingPointError, MemoryError, tf.errors.OpError)
+
+
+def run_compare(options: CompareOptions) -> int:
+    """Writes the folder of a comparison; returns how many cells failed."""
+    out = options.out
+    if os.path.lexists(out) and (not out.is_dir() or (any(out.iterdir()) and not options.resume)):
+        raise fail("out", "a new folder", f"{out}, which exists", "go on with it with --resume, or choose another --out")
+    generator, classifier = load_pair(options.pair)
+    observer = load_observer(options.judge, options.discriminator)
+    names = [classifier.labels[k].name for k in resolve_labels(classifier.labels, options.labels)]
+    for name in names:
+        resolve_labels(observer.judge.labels, name)  # before hours are spent: it must know them all
+    photographs = find_photographs(options, names, observer, generator.image_shape)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with held(out):
+            try:
+                return _run_held(options, (generator, classifier), observer, photographs)
+            finally:
+                (out / LOCK).unlink(missing_ok=True)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"finished cells are in {out}, --resume goes on with them") from None
+    except OSError as error:
+        raise not_written(out, error, "finished cells are kept, --resume goes on with them") from None
+
+
+def _run_held(
+    options: CompareOptions, pair: tuple[Generator, Classifier], observer: Observer, photographs: Photographs | None
+) -> int:
+    start, checkpoints = time.monotonic(), checkpoints_up_to(options.num_gradients)
+    entries = [parse_entry(name, options.class_reg) for name in options.kernels]
+    sampled = sample_all(options, entries, pair, checkpoints)
+    comparer = Comparer(sampled, pair[0], observer, photographs)
+    say = lambda name: print(f"measuring {name}", file=sys.stderr, flush=True)  # noqa: E731
+    found = compare(comparer, entries, options.pair.run.num_chains, len(checkpoints), say)
+    report = {
+        "command": command_line(options),
+        "labels": sampled.labels,
+        "num_chains": options.pair.run.num_chains,
+        "num_gradients": options.num_gradients,
+        "checkpoints": checkpoints,
+        "rows": found.rows,
+        "record": {
+            "arguments": options.to_dict(),
+            "generator": model_record(pair[0]),
+            "classifier": model_record(pair[1]),
+            "judge": model_record(observer.judge),
+            "discriminator": model_record(observer.discriminator),
+            **environment(options.pair.run.jit),
+        },
+    }
+    write_report(options.out, report, found.pictures)
+    print(f"took     {time.monotonic() - start:.0f} s for what was not there yet")
+    print(
+        f"wrote    {options.out}: report.md, table.csv, report.json, curves.png, grids.png, {PICTURES}/, {CELLS}/", flush=True
+    )
+    return len(sampled.failed)
+
+
+def sample_all(
+    options: CompareOptions, entries: Sequence[Entry], pair: tuple[Generator, Classifier], checkpoints: Sequence[int]
+) -> Sampled:
+    """Every cell, method by method so that each is compiled once; those on the shelf are not made again."""
+    generator, classifier = pair
+    run, shelf, sampled = options.pair.run, Shelf(options.out / CELLS, identity(options, pair)), Sampled()
+    indices = resolve_labels(classifier.labels, options.labels)
+    posteriors = {classifier.labels[k].name: ClassPosterior(generator, classifier, k) for k in indices}
+    total, settings = len(posteriors) * (1 + len(entries)), dict[str, Any](config=None, checkpoints=None)
+    for number, (name, posterior) in enumerate(posteriors.items(), 1):
+        ground = shelf.get(as_file(name), GROUND, Ground, settings)
+        if ground is None:
+            with progress_bar(f"{number} of {total}, exact draws of {name}") as progress_fn:
+                ground = lay_ground(posterior, run, progress_fn)
+            shelf.put(as_file(name), GROUND, ground, settings)
+        sampled.grounds[name] = ground
+    cells = [(entry, name) for entry in entries for name in posteriors]
+    for number, (entry, name) in enumerate(cells, len(posteriors) + 1):
+        settings = {"config": entry.config.to_dict(), "checkpoints": list(checkpoints)}
+        cell = shelf.get(as_file(name), entry.name, Cell, settings)
+        if cell is None:
+            try:
+                with progress_bar(f"{number} of {total}, {entry.name} for {name}") as progress_fn:
+                    cell = run_cell(posteriors[name], entry, sampled.grounds[name], run, checkpoints, progress_fn)
+            except CELL_ERRORS as error:
+                sampled.failed[entry.name, name] = " ".join(str(error).split())[:200]
+                print(f"failed   {entry.name} for {name}: {sampled.failed[entry.name, name]}", flush=True)
+                continue
+            shelf.put(as_file(name), entry.name, cell, settings)
+        sampled.cells[entry.name, name] = cell
+    return sampled
+
+
+def identity(options: CompareOptions, pair: tuple[Generator, Classifier]) -> dict[str, Any]:
+    """What decides the bits of every cell."""
+    run = options.pair.run.to_dict()
+    surroundings = environment(run.pop("jit"))
+    return run | {
+        **{name: surroundings[name] for name in ("versions", "device", "machine", "backend")},
+        "generator": pair[0].sha256,
+        "classifier": pair[1].sha256,
+    }
+
+
+def as_file(name: str) -> str:
+    """A label's name as that of a file."""
+    return re.sub(r"[^\w-]+", "_", name)
+
+
+def find_photographs(
+    options: CompareOptions, names: Sequence[str], observer: Observer, image_shape: Sequence[int]
+) -> Photographs | None:
+    """Those of --photographs, else what the shipped judge saw of the shipped classes' photographs; None where neither fits."""
+    if options.photographs:
+        if not options.photographs.is_dir():
+            raise fail("photographs", "a folder", options.photographs, "give one with <label>/*.jpg in it")
+        return look_at_photographs(options.photographs, names, observer, image_shape)
+    shipped = load_photographs(default_model("photographs") / PHOTOGRAPHS_FILE)
+    if shipped.sha256 == observer.sha256 and set(names) <= set(shipped.pictures):
+        return shipped
+    print(
+        "without  photographs of these classes seen by this judge: no KID, FID, density, coverage, repeats; give --photographs"
+    )
+    return None
+
+
+def command_line(options: CompareOptions) -> str:
+    """What makes the comparison again; paths are in the record."""
+    labels = options.labels if isinstance(options.labels, str | int) else ",".join(map(str, options.labels))
+    run = options.pair.run
+    return (
+        f"python -m tfgradgen compare --labels={labels} --kernels={','.join(options.kernels)} "
+        f"--num_gradients={options.num_gradients} --num_chains={run.num_chains} --class_reg={options.class_reg:g} "
+        f"--seed={run.seed} --init={run.init}"
+    )
+
+
+def write_report(out: Path, report: dict[str, Any], pictures: Mapping[str, Mapping[str, Pictures]]) -> None:
+    """All files but the cells, each written beside and renamed."""
+    save_png(out / "curves.png", plot_curves(report))
+    save_png(out / "grids.png", plot_grids(pictures, report["labels"]))
+    for name, text in {
+        "table.csv": to_csv(report),
+        "report.md": to_markdown(report),
+        "report.json": json.dumps(report, indent=1) + "\n",
+    }.items():
+        beside = out / f".{name}.partial"
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(out / name)
+    beside = out / f".{PICTURES}.partial"
+    shutil.rmtree(beside, ignore_errors=True)
+    for row, by_label in pictures.items():
+        (beside / row).mkdir(parents=True)
+        for label, seen in by_label.items():
+            for chain, image in enumerate(seen.image):
+                tile = image[..., 0] if image.shape[-1] == 1 else image
+                Image.fromarray(tile).save(beside / row / f"{as_file(label)}_{chain:04d}.png")
+    shutil.rmtree(out / PICTURES, ignore_errors=True)
+    beside.rename(out / PICTURES)

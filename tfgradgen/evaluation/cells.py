@@ -1,0 +1,234 @@
+"""What a comparison samples: of each label the ground that all methods share, and of each method where its chains are after
+so many gradients."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tfgradgen.backend import as_seed, fold_in
+from tfgradgen.checks import UserError, check_choice, fail
+from tfgradgen.config import KernelConfig, RunConfig, Schedule
+from tfgradgen.contracts import Cost, Draws, ProgressFn, Regularization, accept_prob, collect
+from tfgradgen.evaluation.catalogue import Value
+from tfgradgen.evaluation.efficiency import draws_per_1000
+from tfgradgen.kernels import KERNELS
+from tfgradgen.methods import METHODS, Method, look
+from tfgradgen.posterior import ClassPosterior
+from tfgradgen.rejection import class_moments, exact_chunks
+from tfgradgen.sampling import chain_chunks, initial_points
+
+REGULARIZED = "+reg"  # behind a method's name: with class-specific regularization
+NUM_TRUTH = 64  # exact draws of a label that all methods are compared with, at least
+PRIOR_STREAM = 5
+EXPECTED_STAGES = 5  # of smc: halving the effective particles in each, a class of 3 % of the prior takes five
+MIN_PARTICLES, MIN_DRAWS = 2, 4
+
+
+class Ground(NamedTuple):
+    """Of one label, what all methods share, as NumPy arrays.
+
+    init_z: [num_chains, latent_dim] where every chain starts. prior_z: like it, plain prior draws. exact_z: like it, exact
+    draws (the row of rejection). truth_z: [at least NUM_TRUTH, latent_dim], further exact draws, the truth that rows are held
+    against. mean, scale: [latent_dim], of other exact draws of the class (`class_moments`). num_drawn, num_accepted: what
+    rejection counted. Where the class is too rare for rejection, exact_z, truth_z, mean and scale have no rows.
+    """
+
+    init_z: np.ndarray
+    prior_z: np.ndarray
+    exact_z: np.ndarray
+    truth_z: np.ndarray
+    mean: np.ndarray
+    scale: np.ndarray
+    num_drawn: np.ndarray
+    num_accepted: np.ndarray
+
+
+class Cell(NamedTuple):
+    """Of one method and label, as NumPy arrays.
+
+    z: [num_checkpoints, num_chains, latent_dim], each chain after that many gradients; NaN where it cannot be that cheap.
+    num_gradients, num_forward: [num_checkpoints], spent on the networks by one chain up to there, on average, after the start.
+    ess: [2], effective draws of 1000 gradients and their standard error over chains; NaN where a method draws nothing.
+    accept_rate: of the kept draws, NaN for a method without one.
+    """
+
+    z: np.ndarray
+    num_gradients: np.ndarray
+    num_forward: np.ndarray
+    ess: np.ndarray
+    accept_rate: np.ndarray
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the comparison: a method with the settings that it runs with."""
+
+    name: str
+    method: Method
+    config: KernelConfig
+
+    @property
+    def kind(self) -> str:
+        return self.method.kind
+
+    @property
+    def about(self) -> str:
+        """One line: the settings."""
+        return ", ".join(f"{name} {value}" for name, value in self.config.to_dict().items()) or "no settings"
+
+
+def parse_entry(name: Any, class_reg: float) -> Entry:
+    """`mala` or `mala+reg` -> the method with its default settings; `class_reg` is the weight of the regularization."""
+    known = [*METHODS, *(f"{key}{REGULARIZED}" for key, m in METHODS.items() if _takes_reg(m))]
+    check_choice("kernels", name, known)
+    method = METHODS[name.removesuffix(REGULARIZED)]
+    own = {"class_reg": class_reg} if name.endswith(REGULARIZED) else {}
+    return Entry(name, method, replace(method.defaults, **own))
+
+
+def _takes_reg(method: Method) -> bool:
+    return any(field.name == "class_reg" for field in fields(method.defaults))
+
+
+def checkpoints_up_to(num_gradients: int) -> list[int]:
+    """10, 30, 100, 300, ... below `num_gradients`, then that."""
+    steps = [step * 10**power for power in range(1, 8) for step in (1, 3)]
+    return [step for step in steps if step < num_gradients] + [num_gradients]
+
+
+def lay_ground(posterior: ClassPosterior, run: RunConfig, progress_fn: ProgressFn) -> Ground:
+    """Starts, prior draws and exact draws of one label.
+
+    Raises:
+      UserError: the models would make a run go wrong (`preflight`).
+    """
+    look(posterior, run)
+    init_z = initial_points(posterior, run)[0].numpy()
+    prior_z = posterior.sample_prior(run.num_chains, fold_in(as_seed(run.seed), PRIOR_STREAM)).numpy()
+    none = np.zeros((0, posterior.latent_dim), np.float32)
+    # The moments are of other draws, or the regularized rows would be pulled to the very draws that they are compared with.
+    apart = replace(run, seed=(run.seed + 1) % 2**62)
+    num_rows = 1 + -(-NUM_TRUTH // run.num_chains)
+    try:
+        draws, cost, facts = collect(exact_chunks(posterior, num_rows, apart), progress_fn)
+        mean, scale, _ = class_moments(posterior, run)
+    except UserError:
+        return Ground(init_z, prior_z, none, none, none, none, np.zeros(()), np.zeros(()))
+    num_accepted = round(facts["accept_rate"] * cost.num_forward)
+    truth_z = draws.z[1:].reshape(-1, posterior.latent_dim)
+    return Ground(init_z, prior_z, draws.z[0], truth_z, mean, scale, np.asarray(cost.num_forward), np.asarray(num_accepted))
+
+
+def run_cell(
+    posterior: ClassPosterior, entry: Entry, ground: Ground, run: RunConfig, checkpoints: Sequence[int], progress_fn: ProgressFn
+) -> Cell:
+    """Runs `entry` from the ground of its label until every chain has spent the last of `checkpoints` gradients.
+
+    Gradients of the start (a batch of prior draws, the class's moments) are not counted: all methods share them.
+
+    Raises:
+      UserError: the method needs exact draws and the class is too rare, or the budget is too small for it.
+    """
+    if (entry.kind == "exact" or entry.config.needs_class_moments) and not len(ground.exact_z):
+        raise fail("rejection", "a class that the generator can draw", "a class that is too rare", "leave this method out")
+    if entry.kind == "exact":
+        return _exact_cell(ground, len(checkpoints))
+    if entry.kind == "particles":
+        return _particle_cell(posterior, entry, run, checkpoints, progress_fn)
+    return _chain_cell(posterior, entry, ground, run, checkpoints, progress_fn)
+
+
+def as_array(value: Value) -> np.ndarray:
+    """[value, error], NaN where there is none."""
+    return np.asarray([value.value, np.nan if value.error is None else value.error])
+
+
+def _exact_cell(ground: Ground, num_checkpoints: int) -> Cell:
+    """Exact draws are the same whatever the budget; a draw costs 1 / acceptance forward passes."""
+    rate = ground.num_accepted / ground.num_drawn
+    per_1000 = 1000 / Cost(0, 1).work * rate
+    return Cell(
+        np.repeat(ground.exact_z[None], num_checkpoints, 0),
+        np.zeros(num_checkpoints),
+        np.full(num_checkpoints, 1 / rate),
+        np.asarray([per_1000, per_1000 / np.sqrt(ground.num_accepted)]),
+        np.asarray(rate),
+    )
+
+
+class Trail(NamedTuple):
+    """Where chains have been: draws, the work of one chain after each, and how many of them are burn-in."""
+
+    draws: Draws
+    work: np.ndarray
+    cost: np.ndarray
+    num_burnin: int
+
+
+def _chain_cell(
+    posterior: ClassPosterior, entry: Entry, ground: Ground, run: RunConfig, checkpoints: Sequence[int], progress_fn: ProgressFn
+) -> Cell:
+    trail = _trail(posterior, entry, ground, run, checkpoints[-1], progress_fn)
+    # A chain is at a checkpoint after the last step that it could afford; before its first step it is at its start.
+    at = np.searchsorted(trail.work, np.asarray(checkpoints) + 0.5) - 1
+    z = np.stack([trail.draws.z[k] if k >= 0 else ground.init_z for k in at])
+    spent = np.stack([trail.cost[k] if k >= 0 else np.zeros(2) for k in at])
+    first, last = trail.num_burnin, at[-1] + 1
+    kept = Draws(*(column[first:last] for column in trail.draws))
+    ess, rate = Value(np.nan, None), np.nan
+    if entry.kind == "chain" and len(kept.z) >= MIN_DRAWS:
+        work = (trail.work[last - 1] - (trail.work[first - 1] if first else 0.0)) * run.num_chains
+        ess, rate = draws_per_1000(kept, float(work)), float(accept_prob(kept).mean())
+    return Cell(z, spent[:, 0], spent[:, 1], as_array(ess), np.asarray(rate))
+
+
+def _trail(
+    posterior: ClassPosterior, entry: Entry, ground: Ground, run: RunConfig, num_gradients: int, progress_fn: ProgressFn
+) -> Trail:
+    if entry.config.needs_class_moments:
+        weight = entry.config.to_dict()["class_reg"]
+        posterior = posterior.regularized(Regularization(weight, ground.mean, ground.scale))
+    burnin = entry.method.schedule
+    # More steps than the budget can pay for; it ends the run.
+    most = Schedule(10 * num_gradients, burnin.num_burnin_steps, burnin.num_adaptation_steps)
+    before = np.asarray(KERNELS[entry.method.name].start_cost(entry.config), float)
+    parts, costs, num_burnin = [], [], 0
+    for chunk in chain_chunks(posterior, entry.method.name, entry.config, most, run, ground.init_z):
+        rows = chunk.draws if chunk.discarded is None else chunk.discarded
+        spent, count = np.asarray(chunk.cost) / run.num_chains, len(rows.z)
+        # What one step of a chunk took is known of the chunk only.
+        costs.append(before + (spent - before) * np.arange(1, count + 1)[:, None] / count)
+        parts.append(rows)
+        num_burnin += 0 if chunk.discarded is None else count
+        before, work = spent, Cost(*spent).work
+        progress_fn(chunk.progress._replace(num_done=min(int(work), num_gradients), num_total=num_gradients))
+        if work >= num_gradients:
+            break
+    cost = np.concatenate(costs)
+    work_done = np.asarray([Cost(*row).work for row in cost])
+    return Trail(Draws(*map(np.concatenate, zip(*parts, strict=True))), work_done, cost, num_burnin)
+
+
+def _particle_cell(
+    posterior: ClassPosterior, entry: Entry, run: RunConfig, checkpoints: Sequence[int], progress_fn: ProgressFn
+) -> Cell:
+    """For each checkpoint anew num_chains populations, each of as many particles as the budget pays for, and one of each."""
+    z = np.full((len(checkpoints), run.num_chains, posterior.latent_dim), np.nan, np.float32)
+    spent = np.full((len(checkpoints), 2), np.nan)
+    per_particle = EXPECTED_STAGES * (entry.config.to_dict()["num_mutations"] + 1)
+    ess = Value(np.nan, None)
+    for k, budget in enumerate(checkpoints):
+        num_particles = int(budget / per_particle / 2) * 2  # another number is another graph, so not every one
+        if num_particles < MIN_PARTICLES:
+            continue
+        chunks = entry.method.chunks_fn(posterior, entry.config, Schedule(num_particles, 0, 0), run, None)
+        found = collect(chunks, progress_fn)
+        z[k], spent[k] = found.draws.z[0], np.asarray(found.cost) / run.num_chains
+        per_particle = Cost(*spent[k]).work / num_particles  # what it did cost decides how many the next budget pays for
+        if num_particles >= MIN_DRAWS:
+            ess = draws_per_1000(found.draws, found.cost.work)
+    if np.isnan(z[-1]).any():
+        raise fail("num_gradients", f"at least {MIN_PARTICLES * per_particle:.0f} for smc", checkpoints[-1], "raise it")
+    return Cell(z, spent[:, 0], spent[:, 1], as_array(ess), np.asarray(np.nan))

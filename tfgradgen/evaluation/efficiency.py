@@ -1,0 +1,43 @@
+"""How many independent draws the draws of a run are worth, and what they cost."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from tfgradgen.contracts import Draws
+from tfgradgen.diagnostics import convergence, projections
+from tfgradgen.evaluation.catalogue import Value
+
+
+def jackknife(statistic_fn: Callable[[np.ndarray], float], num_chains: int) -> Value:
+    """`statistic_fn` of all chains, and its standard error over them: that of the delete-one jackknife (Efron and Stein 1981).
+
+    statistic_fn: indices of chains -> statistic; it is called num_chains + 1 times. Exact for means, near for smooth functions
+    of them. Without an error where there is one chain only, or a figure that is not finite.
+    """
+    chains = np.arange(num_chains)
+    value = float(statistic_fn(chains))
+    if num_chains < 2:
+        return Value(value, None)
+    left_out = np.asarray([statistic_fn(np.delete(chains, k)) for k in chains])
+    error = float(np.sqrt((num_chains - 1) * np.mean((left_out - left_out.mean()) ** 2)))
+    return Value(value, error if np.isfinite(error) else None)
+
+
+def effective_draws(draws: Draws) -> float:
+    """(deviation / standard error)^2, the error the larger of that of the autocorrelation and that of the chains' means
+    (`diagnostics.convergence`), on average over p(class) and four projections of z."""
+    columns = [draws.class_prob, *projections(draws.z)]
+    pairs = [(np.var(column), convergence(column).standard_error) for column in columns]
+    return float(np.mean([variance / error**2 if error else 0.0 for variance, error in pairs]))
+
+
+def draws_per_1000(draws: Draws, work: float) -> Value:
+    """Effective draws of 1000 gradients; `work` is what the draws cost, of all chains together, in gradients."""
+    num_chains = draws.class_prob.shape[1]
+
+    def of(chains: np.ndarray) -> float:
+        part = draws._replace(z=draws.z[:, chains], class_prob=draws.class_prob[:, chains])
+        return 1000 * effective_draws(part) / (work * len(chains) / num_chains)
+
+    return jackknife(of, num_chains)

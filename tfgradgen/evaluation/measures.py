@@ -1,0 +1,123 @@
+"""The measures of one row of a comparison: pictures of each class against photographs and against exact draws."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from tfgradgen.evaluation.catalogue import Value
+from tfgradgen.evaluation.distances import (
+    classifier_two_sample_test,
+    density_and_coverage,
+    fid,
+    kid,
+    median_distance,
+    mmd,
+    mmd_test,
+)
+from tfgradgen.evaluation.diversity import mean_distance, repeat_rate, vendi_score
+from tfgradgen.evaluation.efficiency import jackknife
+from tfgradgen.evaluation.pictures import Pictures
+
+NUM_PERMUTATIONS = 1000
+TEST_SEED = 0
+REPEAT = 0.25  # of the mean distance of two photographs of a class: nearer pictures are the same one, by eye
+
+ByClass = Mapping[str, Pictures]
+
+
+class Standards(NamedTuple):
+    """What rows are held against, by class: held-out photographs, and exact draws of the posterior; either may be empty."""
+
+    photographs: ByClass
+    truth: ByClass
+
+    @property
+    def scale(self) -> float:
+        """The factor that gives the features of the photographs unit mean square: KID's kernel has a fixed offset."""
+        features = _pooled(self.photographs or self.truth)
+        return float(1 / np.sqrt(np.mean(features**2)))
+
+
+def measure(row: ByClass, standards: Standards) -> dict[str, Value]:
+    """Each measure of the catalogue that pictures alone can tell, but for the tests, with its standard error over chains.
+
+    row: of each class the same number of pictures, one a chain. The error is that of leaving out a chain, in all classes at
+    once: chains of different classes share their seeds.
+    """
+    num_chains = min(len(pictures.features) for pictures in row.values())
+    parts: dict[bytes, ByClass] = {}  # one for all statistics
+
+    def part(chains: np.ndarray) -> ByClass:
+        key = chains.tobytes()
+        if key not in parts:
+            parts[key] = {k: pictures.part(chains) for k, pictures in row.items()}
+        return parts[key]
+
+    found = {}
+    for name, statistic_fn in _statistics(row, standards).items():
+        found[name] = jackknife(functools.partial(_of_part, statistic_fn, part), num_chains)
+    return found
+
+
+def _of_part(statistic_fn: Callable[[ByClass], float], part_fn: Callable[[np.ndarray], ByClass], chains: np.ndarray) -> float:
+    return statistic_fn(part_fn(chains))
+
+
+def _statistics(row: ByClass, standards: Standards) -> dict[str, Callable[[ByClass], float]]:
+    mean = lambda fn: lambda part: float(np.mean([fn(k, pictures) for k, pictures in part.items()]))  # noqa: E731
+    found: dict[str, Callable[[ByClass], float]] = {
+        "log_natural": mean(lambda _, p: p.log_natural.mean()),
+        "judge_accuracy": mean(lambda _, p: p.judge_is_right.mean()),
+        "judge_log_prob": mean(lambda _, p: p.judge_log_prob.mean()),
+        "vendi": mean(lambda _, p: vendi_score(p.features)),
+        "feature_distance": mean(lambda _, p: mean_distance(p.features)),
+        "ms_ssim": mean(lambda _, p: _off_diagonal(p.similarity)),
+    }
+    if standards.photographs:
+        photographs, scale = standards.photographs, standards.scale
+        pooled = scale * _pooled({k: photographs[k] for k in row})
+        near = {k: REPEAT * mean_distance(photographs[k].features) for k in row}
+        found |= {
+            "kid": mean(lambda k, p: kid(scale * p.features, scale * photographs[k].features)),
+            "fid": lambda part: fid(scale * _pooled(part), pooled),
+            "density": lambda part: density_and_coverage(scale * _pooled(part), pooled)[0],
+            "coverage": lambda part: density_and_coverage(scale * _pooled(part), pooled)[1],
+            "repeats": mean(lambda k, p: repeat_rate(p.features, near[k])),
+        }
+    if standards.truth:
+        truth = standards.truth
+        width = {k: median_distance(np.concatenate([p.features, truth[k].features])) for k, p in row.items()}
+        found["mmd"] = mean(lambda k, p: mmd(p.features, truth[k].features, width[k]))
+    return found
+
+
+def tests(row: ByClass, standards: Standards) -> dict[str, Value]:
+    """Whether the law of `row` can be told from that of exact draws: p-value of the MMD, and the classifier two-sample test."""
+    if not standards.truth:
+        return {}
+    rng = np.random.default_rng(TEST_SEED)
+    pairs = [(p.features, standards.truth[k].features) for k, p in row.items()]
+    _, mmd_p = mmd_test(pairs, NUM_PERMUTATIONS, rng)
+    # The classifier wants as many of either.
+    size = min(len(rows) for pair in pairs for rows in pair)
+    ours, theirs = (np.concatenate([pair[k][:size] for pair in pairs]) for k in (0, 1))
+    classes = np.repeat(np.arange(len(pairs)), size)
+    accuracy, c2st_p = classifier_two_sample_test(ours, theirs, rng, groups=classes)
+    error = float(np.sqrt(accuracy * (1 - accuracy) / (2 * len(ours))))
+    return {"mmd_p": Value(mmd_p, None), "c2st": Value(accuracy, error), "c2st_p": Value(c2st_p, None)}
+
+
+def halves(photographs: ByClass) -> tuple[ByClass, ByClass]:
+    """Every other photograph, and the others: what photographs measure against photographs."""
+    return tuple({k: p.part(np.arange(first, len(p.features), 2)) for k, p in photographs.items()} for first in (0, 1))  # type: ignore[return-value]
+
+
+def _pooled(row: ByClass) -> np.ndarray:
+    return np.concatenate([pictures.features for pictures in row.values()])
+
+
+def _off_diagonal(matrix: np.ndarray) -> float:
+    n = len(matrix)
+    return float((matrix.sum() - np.trace(matrix)) / (n * (n - 1))) if n > 1 else float("nan")

@@ -1,0 +1,139 @@
+"""What networks that guided no chain say of pictures: the judge of their class, the discriminator of their naturalness."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tfgradgen.checks import fail
+from tfgradgen.evaluation.diversity import ms_ssim_pairs
+from tfgradgen.images import read_pictures
+from tfgradgen.models.classifier import Classifier, load_classifier
+from tfgradgen.models.labels import resolve_labels
+
+BATCH = 100
+FEATURES, NATURAL = "features", "natural"  # the signature of the judge; the label of the discriminator
+ENDINGS = (".jpeg", ".jpg", ".png")
+
+
+class Pictures(NamedTuple):
+    """Of one class, as NumPy arrays.
+
+    features: [N, D] of the judge. log_natural: [N], the discriminator's log p(natural). judge_log_prob: [N], the judge's log p
+    of the class. judge_is_right: [N] bool, whether it names the class. similarity: [N, N], MS-SSIM of each pair, NaN where the
+    pictures are too small for it. image: uint8 [N, height, width, channels]; no rows where only the rest is known.
+    """
+
+    features: np.ndarray
+    log_natural: np.ndarray
+    judge_log_prob: np.ndarray
+    judge_is_right: np.ndarray
+    similarity: np.ndarray
+    image: np.ndarray
+
+    def part(self, rows: Any) -> "Pictures":
+        """Only these pictures."""
+        known = (column[rows] if len(column) else column for column in self)
+        return Pictures(*known)._replace(similarity=self.similarity[rows][:, rows])
+
+
+class Observer:
+    """Judge and discriminator.
+
+    Args:
+      judge: names classes; its SavedModel has a signature `features`, picture -> [B, D].
+      discriminator: has a label `natural`.
+
+    Raises:
+      UserError: one of them lacks that.
+    """
+
+    def __init__(self, judge: Classifier, discriminator: Classifier):
+        self.judge, self.discriminator = judge, discriminator
+        signatures = getattr(judge.module, "signatures", {})
+        if FEATURES not in signatures:
+            found = ", ".join(sorted(signatures)) or "none"
+            raise fail("judge", f"a SavedModel with a signature {FEATURES!r}", found, "export the judge with one")
+        names = [label.name for label in discriminator.labels]
+        if NATURAL not in names:
+            raise fail("discriminator", f"a classifier with a label {NATURAL!r}", ", ".join(names[:5]), "name it in model.json")
+        self._natural = names.index(NATURAL)
+        self._features = signatures[FEATURES]
+
+    @property
+    def sha256(self) -> str:
+        return f"{self.judge.sha256} {self.discriminator.sha256}"
+
+    def look(self, image: np.ndarray, label: str) -> Pictures:
+        """What they say of uint8 `image` [N, height, width, channels], wanted as `label` (which the judge must know)."""
+        index = resolve_labels(self.judge.labels, label)[0]
+        natural, class_log_probs, features = [], [], []
+        for k in range(0, len(image), BATCH):
+            shown = tf.cast(image[k : k + BATCH], tf.float32) / 127.5 - 1.0
+            natural.append(tf.nn.log_softmax(self.discriminator(shown))[:, self._natural].numpy())
+            class_log_probs.append(tf.nn.log_softmax(self.judge(shown)).numpy())
+            features.append(next(iter(self._features(self.judge.as_input(shown)).values())).numpy())
+        log_probs = np.concatenate(class_log_probs)
+        return Pictures(
+            np.concatenate(features),
+            np.concatenate(natural),
+            log_probs[:, index],
+            log_probs.argmax(1) == index,
+            ms_ssim_pairs(image),
+            image,
+        )
+
+
+def load_observer(judge: Path, discriminator: Path) -> Observer:
+    return Observer(load_classifier(judge), load_classifier(discriminator))
+
+
+class Photographs:
+    """Held-out photographs as an observer sees them: `pictures` by class; `sha256` of the observer's networks."""
+
+    def __init__(self, pictures: dict[str, Pictures], sha256: str):
+        self.pictures, self.sha256 = pictures, sha256
+
+    def save(self, path: Path) -> None:
+        """Writes all but the images themselves, half-precision."""
+        arrays: dict[str, Any] = {"names": np.asarray(list(self.pictures)), "sha256": np.asarray(self.sha256)}
+        for k, pictures in enumerate(self.pictures.values()):
+            for name, column in pictures._replace(image=pictures.image[:0])._asdict().items():
+                arrays[f"{k}_{name}"] = column.astype(np.float16) if column.dtype == np.float32 else column
+        beside = path.with_suffix(".npz.partial")
+        with beside.open("wb") as stream:
+            np.savez_compressed(stream, **arrays)
+        beside.replace(path)
+
+
+def load_photographs(path: Path) -> Photographs:
+    """What `Photographs.save` wrote."""
+    with np.load(path, allow_pickle=False) as loaded:
+        fields = Pictures._fields
+        rows = [[loaded[f"{k}_{name}"] for name in fields] for k in range(len(loaded["names"]))]
+        wide = [[a.astype(np.float32) if a.dtype == np.float16 else a for a in row] for row in rows]
+        return Photographs(
+            {str(name): Pictures(*row) for name, row in zip(loaded["names"], wide, strict=True)}, str(loaded["sha256"])
+        )
+
+
+def look_at_photographs(folder: Path, labels: Sequence[str], observer: Observer, image_shape: Sequence[int]) -> Photographs:
+    """Of `folder`/<label>/*, or of val/<label>/* in it, JPEG or PNG, brought to `image_shape` (height, width, channels).
+
+    Raises:
+      UserError: a label has fewer than two pictures there.
+    """
+    root = folder / "val" if (folder / "val").is_dir() else folder
+    pictures = {}
+    for label in labels:
+        paths = sorted(path for path in (root / label).glob("*") if path.suffix.lower() in ENDINGS)
+        if len(paths) < 2:
+            raise fail("photographs", f"pictures in {root / label}", len(paths), "give a folder with one folder a label")
+        try:
+            image = read_pictures(paths, image_shape[1], image_shape[0])
+        except OSError as error:
+            raise fail("photographs", f"readable pictures in {root / label}", error, "remove what is none") from None
+        pictures[label] = observer.look(image, label)
+    return Photographs(pictures, observer.sha256)
