@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from tfgradgen.cli.commands import main
+from tfgradgen.cli.compare_options import FLAGS as COMPARE_FLAGS
 from tfgradgen.cli.options import FLAGS, parse_sample
 from tfgradgen.config import RunConfig
 from tfgradgen.methods import METHODS
@@ -190,14 +191,16 @@ def test_a_path_is_taken_as_it_is_written(toy_flags: list[str], tmp_path: Path) 
 
 
 def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
-    for argv in (["sample", "--help"], ["sample", "--label=goldfish", "-h"]):
+    sample, compare = set(FLAGS), set(COMPARE_FLAGS)
+    commands = ((["sample", "--help"], sample), (["sample", "--label=goldfish", "-h"], sample), (["compare", "-h"], compare))
+    for argv, flags in commands:
         main(argv)
         starts = [
             line.split()[0].split("=")[0].rstrip(":").lstrip("-")
             for line in capsys.readouterr().out.splitlines()
             if line.strip()
         ]
-        assert set(FLAGS) <= set(starts), "each flag starts a line of its own"
+        assert flags <= set(starts), "each flag starts a line of its own"
     with pytest.raises(SystemExit):
         main(["--help"])
     shown = "".join(capsys.readouterr())

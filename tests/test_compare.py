@@ -16,7 +16,7 @@ from tfgradgen.cli.commands import main
 from tfgradgen.evaluation.cells import checkpoints_up_to, parse_entry
 
 LABELS = [{"name": "goldfish"}, {"name": "king_penguin"}, {"name": "alp"}]
-SMALL = ["compare", "--num_chains=4", "--num_gradients=30"]
+SMALL = ["compare", "--num_chains=4", "--num_gradients=100"]
 
 
 def save_network(folder: Path, logits_fn: Any, labels: list[dict[str, str]], with_features: bool = True) -> Path:
@@ -81,8 +81,8 @@ def test_one_command_gives_the_table_the_curves_and_the_pictures(
         assert 1 <= measured["vendi"]["value"] <= 4
         assert "ms_ssim" not in measured, "pictures of 8 pixels are too small for it"
     assert rows["mala"]["values"]["log_natural"]["error"] > 0
-    assert [len(rows[name]["curve"]["kid"]) for name in rows] == [2] * 6  # after 10 and 30 gradients
-    assert rows["mala"]["gradients"] == 30
+    assert [len(rows[name]["curve"]["kid"]) for name in rows] == [3] * 6  # after 10, 30 and 100 gradients
+    assert rows["mala"]["gradients"] == 100
     assert rows["rejection"]["gradients"] == 0
     assert rows["rejection"]["forward"] >= 1
     assert "fid" not in rows["photographs"]["values"]

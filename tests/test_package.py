@@ -26,6 +26,7 @@ def test_a_wheel_carries_its_models_and_runs_in_an_empty_folder(root: Path, tmp_
     for model in SHIPPED_MODELS:
         for file in ("saved_model.pb", "model.json", "MODEL.md", "variables/variables.index"):
             assert f"tfgradgen/saved_models/{model}/{file}" in names
+    assert "tfgradgen/saved_models/photographs/photographs.npz" in names
     assert not [name for name in names if name.startswith(("tests", "tools"))]
     site, empty = tmp_path / "site", tmp_path / "empty"
     empty.mkdir()

@@ -155,8 +155,11 @@ def compare(labels: Any = None, *extra: Any, **flags: Any) -> None:
         --num_gradients=300        of each chain; every measure is taken at 10, 30, 100, 300, ... up to there
         --num_chains=16            chains of each method and label, one picture each
         --class_reg=1              weight of the regularization in the +reg methods
-        --seed=0                   --init=resample, --jit=auto, as for `sample`
-        --generator=FOLDER         --classifier=FOLDER, as for `sample`
+        --seed=0                   as for `sample`, like the next four
+        --init=resample
+        --jit=auto
+        --generator=FOLDER
+        --classifier=FOLDER
         --judge=FOLDER             SavedModel that names classes and guides no chain, with a signature `features`
         --discriminator=FOLDER     SavedModel with a label `natural`
         --photographs=FOLDER       held-out photographs, FOLDER/<label>/*.jpg; by default what the shipped judge saw of its own

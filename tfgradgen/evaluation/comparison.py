@@ -9,7 +9,7 @@ import numpy as np
 from tfgradgen.contracts import GeneratorLike
 from tfgradgen.evaluation.catalogue import Value
 from tfgradgen.evaluation.cells import Cell, Entry, Ground
-from tfgradgen.evaluation.measures import Standards, halves, measure, tests
+from tfgradgen.evaluation.measures import Standards, halves, measure, told_apart
 from tfgradgen.evaluation.pictures import Observer, Photographs, Pictures
 from tfgradgen.images import decode
 
@@ -89,7 +89,7 @@ class Comparer:
             points.append(measure(pictures, standards))
         points *= num_checkpoints // len(points)
         ess = np.stack([cell.ess for cell in cells.values()])
-        values = points[-1] | tests(pictures, standards)
+        values = points[-1] | told_apart(pictures, standards)
         if np.isfinite(ess[:, 0]).all():
             error = np.sqrt(np.sum(ess[:, 1] ** 2)) / len(ess)
             values["ess_per_1000"] = Value(float(ess[:, 0].mean()), float(error) if np.isfinite(error) else None)
@@ -127,7 +127,7 @@ def reference_row(about: str, pictures: Mapping[str, Pictures], standards: Stand
     return {
         "about": about,
         "kind": "reference",
-        "values": as_json(points | tests(pictures, standards)),
+        "values": as_json(points | told_apart(pictures, standards)),
         "curve": {name: [figure] * num_checkpoints for name, figure in as_json(points).items()},
         "gradients": None,
         "forward": None,

@@ -93,7 +93,7 @@ def _statistics(row: ByClass, standards: Standards) -> dict[str, Callable[[ByCla
     return found
 
 
-def tests(row: ByClass, standards: Standards) -> dict[str, Value]:
+def told_apart(row: ByClass, standards: Standards) -> dict[str, Value]:
     """Whether the law of `row` can be told from that of exact draws: p-value of the MMD, and the classifier two-sample test."""
     if not standards.truth:
         return {}
