@@ -86,7 +86,7 @@ def test_one_command_gives_the_table_the_curves_and_the_pictures(
     assert rows["rejection"]["gradients"] == 0
     assert rows["rejection"]["forward"] >= 1
     assert "fid" not in rows["photographs"]["values"]
-    written = list(csv.DictReader((out / "table.csv").open()))
+    written = list(csv.DictReader((out / "table.csv").read_text().splitlines()))
     assert {row["row"] for row in written} == set(rows)
     report = (out / "report.md").read_text()
     assert "--labels=goldfish,alp" in report

@@ -13,13 +13,13 @@ from tfgradgen.config import KernelConfig, RunConfig, Schedule
 from tfgradgen.contracts import Cost, Draws, ProgressFn, Regularization, accept_prob, collect
 from tfgradgen.evaluation.catalogue import Value
 from tfgradgen.evaluation.efficiency import draws_per_1000
+from tfgradgen.evaluation.figures import REGULARIZED, is_regularized
 from tfgradgen.kernels import KERNELS
 from tfgradgen.methods import METHODS, Method, look
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.rejection import class_moments, exact_chunks
 from tfgradgen.sampling import chain_chunks, initial_points
 
-REGULARIZED = "+reg"  # behind a method's name: with class-specific regularization
 NUM_TRUTH = 64  # exact draws of a label that all methods are compared with, at least
 PRIOR_STREAM = 5
 EXPECTED_STAGES = 5  # of smc: halving the effective particles in each, a class of 3 % of the prior takes five
@@ -84,7 +84,7 @@ def parse_entry(name: Any, class_reg: float) -> Entry:
     known = [*METHODS, *(f"{key}{REGULARIZED}" for key, m in METHODS.items() if _takes_reg(m))]
     check_choice("kernels", name, known)
     method = METHODS[name.removesuffix(REGULARIZED)]
-    own = {"class_reg": class_reg} if name.endswith(REGULARIZED) else {}
+    own = {"class_reg": class_reg} if is_regularized(name) else {}
     return Entry(name, method, replace(method.defaults, **own))
 
 
