@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tfgradgen.evaluation.catalogue import MEASURES, Value
-from tfgradgen.evaluation.figures import shown
 from tfgradgen.evaluation.curves import plot_curves
+from tfgradgen.evaluation.figures import shown
 from tfgradgen.evaluation.findings import claim, exact_is_closest, poster_order, which_to_use
 from tfgradgen.evaluation.tables import CSV_COLUMNS, to_csv, to_markdown
 
