@@ -8,13 +8,14 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 from calibration import cross_fitted, log_loss
-from quality import chance_calibration_error, density_and_coverage, expected_calibration_error, fid, kid
+from quality import chance_calibration_error, expected_calibration_error
 from reach import SETTINGS, reach
 from scipy.special import softmax
 from smoothness import spectral_norms
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from tfgradgen.backend import as_seed
+from tfgradgen.evaluation.distances import density_and_coverage, fid, kid
 from tfgradgen.models.classifier import load_classifier
 from tfgradgen.models.generator import load_generator
 

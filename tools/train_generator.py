@@ -19,7 +19,9 @@ import photographs
 from features import load_features
 from generator_network import SHIPPED_SHARPNESS, TRAINING_SHARPNESS, Generator
 from projected_gan import ProjectedGan, swap_class
-from quality import kid, save_sheet
+from quality import save_sheet
+
+from tfgradgen.evaluation.distances import kid
 
 IMAGES_PER_EPOCH = 16_000
 NUM_DRAWS = 1200  # prior draws behind each KID
