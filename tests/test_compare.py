@@ -48,7 +48,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
     for label in LABELS:
         (folder / "val" / label["name"]).mkdir(parents=True)
-        for k in range(8):
+        for k in range(12):
             image = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
             Image.fromarray(image).save(folder / "val" / label["name"] / f"{k}.png")
     return folder
@@ -149,6 +149,7 @@ def test_a_finished_cell_is_not_made_again_and_a_failed_one_leaves_the_rest(
         (["--kernels=gibbs"], "kernels: expected one of"),
         (["--num_gradients=5"], "num_gradients: expected an integer in 10.."),
         (["--class_reg=-1"], "class_reg"),
+        (["--num_chains=3"], "num_chains: expected an integer in 4..4096"),
         (["--num_steps=5"], "--num_gradients"),
         (["--photographs=nowhere"], "photographs: expected a folder"),
         (["--labels=dog"], "label: expected a class name"),

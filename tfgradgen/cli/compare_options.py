@@ -13,6 +13,7 @@ SAMPLE_FLAGS = ("num_chains", "seed", "jit", "init", "generator", "classifier")
 OWN_FLAGS = ("kernels", "num_gradients", "class_reg", "judge", "discriminator", "photographs", "out", "resume")
 FLAGS = ("labels", *OWN_FLAGS, *SAMPLE_FLAGS)
 MIN_GRADIENTS = 10
+MIN_CHAINS = 4  # the errors are over chains
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ def parse_compare(flags: dict[str, Any]) -> CompareOptions:
     """Checks the flags of `compare`; raises `UserError` for the first that cannot be used."""
     check_flags(flags, FLAGS)
     pair = parse_sample({"label": flags["labels"], "kernel": "mala"} | {k: flags[k] for k in SAMPLE_FLAGS if k in flags})
+    check_int("num_chains", pair.run.num_chains, MIN_CHAINS, 4096)
     class_reg = check_real("class_reg", flags.get("class_reg", 1.0), 0.0)
     kernels = _names(flags.get("kernels", DEFAULT_KERNELS))
     from tfgradgen.evaluation.cells import parse_entry

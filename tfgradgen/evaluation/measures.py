@@ -8,6 +8,7 @@ import numpy as np
 
 from tfgradgen.evaluation.catalogue import Value
 from tfgradgen.evaluation.distances import (
+    NUM_FOLDS,
     classifier_two_sample_test,
     density_and_coverage,
     fid,
@@ -99,14 +100,16 @@ def told_apart(row: ByClass, standards: Standards) -> dict[str, Value]:
         return {}
     rng = np.random.default_rng(TEST_SEED)
     pairs = [(p.features, standards.truth[k].features) for k, p in row.items()]
-    _, mmd_p = mmd_test(pairs, NUM_PERMUTATIONS, rng)
+    found = {"mmd_p": Value(mmd_test(pairs, NUM_PERMUTATIONS, rng)[1], None)}
     # The classifier wants as many of either.
     size = min(len(rows) for pair in pairs for rows in pair)
     ours, theirs = (np.concatenate([pair[k][:size] for pair in pairs]) for k in (0, 1))
+    if len(ours) < NUM_FOLDS:
+        return found
     classes = np.repeat(np.arange(len(pairs)), size)
     accuracy, c2st_p = classifier_two_sample_test(ours, theirs, rng, groups=classes)
     error = float(np.sqrt(accuracy * (1 - accuracy) / (2 * len(ours))))
-    return {"mmd_p": Value(mmd_p, None), "c2st": Value(accuracy, error), "c2st_p": Value(c2st_p, None)}
+    return found | {"c2st": Value(accuracy, error), "c2st_p": Value(c2st_p, None)}
 
 
 def halves(photographs: ByClass) -> tuple[ByClass, ByClass]:

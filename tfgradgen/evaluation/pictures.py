@@ -16,6 +16,7 @@ from tfgradgen.models.labels import resolve_labels
 BATCH = 100
 FEATURES, NATURAL = "features", "natural"  # the signature of the judge; the label of the discriminator
 ENDINGS = (".jpeg", ".jpg", ".png")
+MIN_PHOTOGRAPHS = 12  # of a class: half of them still have the five neighbours that density and coverage count
 
 
 class Pictures(NamedTuple):
@@ -123,14 +124,15 @@ def look_at_photographs(folder: Path, labels: Sequence[str], observer: Observer,
     """Of `folder`/<label>/*, or of val/<label>/* in it, JPEG or PNG, brought to `image_shape` (height, width, channels).
 
     Raises:
-      UserError: a label has fewer than two pictures there.
+      UserError: a label has fewer than `MIN_PHOTOGRAPHS` pictures there, or one that cannot be read.
     """
     root = folder / "val" if (folder / "val").is_dir() else folder
     pictures = {}
     for label in labels:
         paths = sorted(path for path in (root / label).glob("*") if path.suffix.lower() in ENDINGS)
-        if len(paths) < 2:
-            raise fail("photographs", f"pictures in {root / label}", len(paths), "give a folder with one folder a label")
+        if len(paths) < MIN_PHOTOGRAPHS:
+            expected = f"{MIN_PHOTOGRAPHS} pictures or more in {root / label}"
+            raise fail("photographs", expected, len(paths), "give a folder with one folder of them a label")
         try:
             image = read_pictures(paths, image_shape[1], image_shape[0])
         except OSError as error:
