@@ -16,7 +16,7 @@ from tfgradgen.cli.commands import main
 from tfgradgen.evaluation.cells import checkpoints_up_to, parse_entry
 
 LABELS = [{"name": "goldfish"}, {"name": "king_penguin"}, {"name": "alp"}]
-SMALL = ["compare", "--num_chains=4", "--num_gradients=100"]
+SMALL = ["compare", "--num_chains=5", "--num_gradients=100"]
 
 
 def save_network(folder: Path, logits_fn: Any, labels: list[dict[str, str]], with_features: bool = True) -> Path:
@@ -72,13 +72,13 @@ def test_one_command_gives_the_table_the_curves_and_the_pictures(
     assert list(rows) == [*kernels.split(","), "photographs", "prior"]
     for name in rows:
         pictures = sorted((out / "pictures" / name).iterdir())
-        assert len(pictures) == 2 * 4
+        assert len(pictures) == 2 * 5
         with Image.open(pictures[0]) as picture:
             assert (picture.size, picture.mode) == ((8, 8), "RGB")
         measured = rows[name]["values"]
         assert {"log_natural", "judge_accuracy", "judge_log_prob", "kid", "density", "coverage", "vendi", "feature_distance",
                 "repeats", "mmd", "mmd_p", "c2st", "c2st_p"} <= set(measured), name  # fmt: skip
-        assert 1 <= measured["vendi"]["value"] <= 4
+        assert 1 <= measured["vendi"]["value"] <= 5
         assert "ms_ssim" not in measured, "pictures of 8 pixels are too small for it"
     assert rows["mala"]["values"]["log_natural"]["error"] > 0
     assert [len(rows[name]["curve"]["kid"]) for name in rows] == [3] * 6  # after 10, 30 and 100 gradients
@@ -133,7 +133,7 @@ def test_a_finished_cell_is_not_made_again_and_a_failed_one_leaves_the_rest(
     assert rows_of(out)["hmc"]["failed"] == {}
     assert rows_of(out)["mala"] == before
     made.clear()
-    (out / "cells" / "goldfish" / "mala.npz").write_bytes(b"half a file")
+    (out / "cells" / "0000_goldfish" / "mala.npz").write_bytes(b"half a file")
     main([*command[:-4], "--kernels=hmc,mala,map", *command[-4:], "--resume"])
     assert made == [("mala", 0), ("map", 0), ("map", 2)], "a damaged cell and new ones only"
     assert rows_of(out)["mala"] == before, "the same bits again"
@@ -149,7 +149,7 @@ def test_a_finished_cell_is_not_made_again_and_a_failed_one_leaves_the_rest(
         (["--kernels=gibbs"], "kernels: expected one of"),
         (["--num_gradients=5"], "num_gradients: expected an integer in 10.."),
         (["--class_reg=-1"], "class_reg"),
-        (["--num_chains=3"], "num_chains: expected an integer in 4..4096"),
+        (["--num_chains=4"], "num_chains: expected an integer in 5..4096"),
         (["--num_steps=5"], "--num_gradients"),
         (["--photographs=nowhere"], "photographs: expected a folder"),
         (["--labels=dog"], "label: expected a class name"),
@@ -185,7 +185,15 @@ def test_an_existing_folder_is_left_alone(toy_flags: list[str], tmp_path: Path, 
     with pytest.raises(SystemExit):
         main([*SMALL, "--labels=alp", f"--out={tmp_path / 'mine'}", *toy_flags])
     assert "--resume" in capsys.readouterr().err
-    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+    (tmp_path / "mine" / "pictures").mkdir()
+    with pytest.raises(SystemExit):
+        main([*SMALL, "--labels=alp", f"--out={tmp_path / 'mine'}", "--resume", *toy_flags])
+    assert "which also holds thesis.txt" in capsys.readouterr().err
+    (tmp_path / "mine" / "thesis.txt").unlink()
+    with pytest.raises(SystemExit):
+        main([*SMALL, "--labels=alp", f"--out={tmp_path / 'mine'}", "--resume", *toy_flags])
+    assert "which has no cells/" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["pictures"]
 
 
 def test_checkpoints_are_half_decades_up_to_the_budget() -> None:

@@ -10,6 +10,7 @@ photographs of a class twice as often. `--smoothness` weighs a term that asks fo
 """
 
 import csv
+import sys
 from pathlib import Path
 
 import fire
@@ -20,8 +21,6 @@ from features import load_features
 from generator_network import SHIPPED_SHARPNESS, TRAINING_SHARPNESS, Generator
 from projected_gan import ProjectedGan, swap_class
 from quality import save_sheet
-
-from tfgradgen.evaluation.distances import kid
 
 IMAGES_PER_EPOCH = 16_000
 NUM_DRAWS = 1200  # prior draws behind each KID
@@ -80,6 +79,8 @@ class Watch(keras.callbacks.Callback):
         self.z = None
 
     def on_epoch_end(self, epoch, logs=None):
+        from tfgradgen.evaluation.distances import kid  # of NumPy and SciPy only
+
         gan = self.model
         generator, classes = gan.generator, gan.num_classes
         if self.z is None:
@@ -207,4 +208,5 @@ embeddings, inside; from outside the generator is unconditional. s was {TRAINING
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     fire.Fire(main)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import sys
 import time
@@ -10,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from PIL import Image
 
@@ -20,14 +22,14 @@ from tfgradgen.cli.output import LOCK, held, not_written
 from tfgradgen.cli.progress import progress_bar
 from tfgradgen.cli.report import environment, model_record
 from tfgradgen.cli.sample import load_pair
-from tfgradgen.evaluation.cells import Cell, Entry, Ground, checkpoints_up_to, lay_ground, parse_entry, run_cell
+from tfgradgen.evaluation.cells import Cell, Entry, Ground, checkpoints_up_to, lay_ground, parse_entry, run_cell, run_of_label
 from tfgradgen.evaluation.comparison import Comparer, Sampled, compare
 from tfgradgen.evaluation.curves import plot_curves
 from tfgradgen.evaluation.grids import plot_grids
 from tfgradgen.evaluation.pictures import Observer, Photographs, Pictures, load_observer, load_photographs, look_at_photographs
 from tfgradgen.evaluation.shelf import Shelf
 from tfgradgen.evaluation.tables import to_csv, to_markdown
-from tfgradgen.images import save_png
+from tfgradgen.images import decode, save_png
 from tfgradgen.models.classifier import Classifier
 from tfgradgen.models.generator import Generator
 from tfgradgen.models.labels import resolve_labels
@@ -35,19 +37,18 @@ from tfgradgen.posterior import ClassPosterior
 
 CELLS, PICTURES, GROUND = "cells", "pictures", "ground"
 PHOTOGRAPHS_FILE = "photographs.npz"
+OURS = {CELLS, PICTURES, LOCK, "report.md", "table.csv", "report.json", "curves.png", "grids.png"}
 CELL_ERRORS = (UserError, ValueError, FloatingPointError, MemoryError, tf.errors.OpError)
 
 
 def run_compare(options: CompareOptions) -> int:
     """Writes the folder of a comparison; returns how many cells failed."""
     out = options.out
-    if os.path.lexists(out) and (not out.is_dir() or (any(out.iterdir()) and not options.resume)):
-        raise fail("out", "a new folder", f"{out}, which exists", "go on with it with --resume, or choose another --out")
+    check_out(out, options.resume)
     generator, classifier = load_pair(options.pair)
     observer = load_observer(options.judge, options.discriminator)
     names = [classifier.labels[k].name for k in resolve_labels(classifier.labels, options.labels)]
-    for name in names:
-        resolve_labels(observer.judge.labels, name)  # before hours are spent: it must know them all
+    try_out(observer, generator, names)
     photographs = find_photographs(options, names, observer, generator.image_shape)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -102,30 +103,70 @@ def sample_all(
     generator, classifier = pair
     run, shelf, sampled = options.pair.run, Shelf(options.out / CELLS, identity(options, pair)), Sampled()
     indices = resolve_labels(classifier.labels, options.labels)
-    posteriors = {classifier.labels[k].name: ClassPosterior(generator, classifier, k) for k in indices}
-    total, settings = len(posteriors) * (1 + len(entries)), dict[str, Any](config=None, checkpoints=None)
-    for number, (name, posterior) in enumerate(posteriors.items(), 1):
-        ground = shelf.get(as_file(name), GROUND, Ground, settings)
+    total = len(indices) * (1 + len(entries))
+    for number, index in enumerate(indices, 1):
+        name, settings = classifier.labels[index].name, dict[str, Any](label=index, method=None)
+        ground = shelf.get(folder_of(index, name), GROUND, Ground, settings)
         if ground is None:
-            with progress_bar(f"{number} of {total}, exact draws of {name}") as progress_fn:
-                ground = lay_ground(posterior, run, progress_fn)
-            shelf.put(as_file(name), GROUND, ground, settings)
+            try:
+                with progress_bar(f"{number} of {total}, exact draws of {name}") as progress_fn:
+                    ground = lay_ground(ClassPosterior(generator, classifier, index), run_of_label(run, index), progress_fn)
+            except CELL_ERRORS as error:
+                for entry in entries:
+                    note_failure(sampled, entry, name, error)
+                continue
+            shelf.put(folder_of(index, name), GROUND, ground, settings)
         sampled.grounds[name] = ground
-    cells = [(entry, name) for entry in entries for name in posteriors]
-    for number, (entry, name) in enumerate(cells, len(posteriors) + 1):
-        settings = {"config": entry.config.to_dict(), "checkpoints": list(checkpoints)}
-        cell = shelf.get(as_file(name), entry.name, Cell, settings)
+    if not sampled.grounds:
+        raise fail("labels", "a class that can be sampled", "none", "see why above")
+    cells = [(entry, k) for entry in entries for k in indices if classifier.labels[k].name in sampled.grounds]
+    for number, (entry, index) in enumerate(cells, total - len(cells) + 1):
+        name = classifier.labels[index].name
+        settings = {"label": index, "method": entry.name, "config": entry.config.to_dict(), "checkpoints": list(checkpoints)}
+        cell = shelf.get(folder_of(index, name), entry.name, Cell, settings)
         if cell is None:
+            posterior, own_run = ClassPosterior(generator, classifier, index), run_of_label(run, index)
             try:
                 with progress_bar(f"{number} of {total}, {entry.name} for {name}") as progress_fn:
-                    cell = run_cell(posteriors[name], entry, sampled.grounds[name], run, checkpoints, progress_fn)
+                    cell = run_cell(posterior, entry, sampled.grounds[name], own_run, checkpoints, progress_fn)
             except CELL_ERRORS as error:
-                sampled.failed[entry.name, name] = " ".join(str(error).split())[:200]
-                print(f"failed   {entry.name} for {name}: {sampled.failed[entry.name, name]}", flush=True)
+                note_failure(sampled, entry, name, error)
                 continue
-            shelf.put(as_file(name), entry.name, cell, settings)
+            shelf.put(folder_of(index, name), entry.name, cell, settings)
         sampled.cells[entry.name, name] = cell
     return sampled
+
+
+def note_failure(sampled: Sampled, entry: Entry, name: str, error: Exception) -> None:
+    """One line for a cell that is not there, now and in the report."""
+    reason = " ".join(str(error).split())[:200]
+    sampled.failed[entry.name, name] = reason
+    print(f"failed   {entry.name} for {name}: {reason}", flush=True)
+
+
+def check_out(out: Path, resume: bool) -> None:
+    """Raises `UserError` unless `out` can be made, or holds a comparison and nothing else where `resume` allows it."""
+    if not os.path.lexists(out):
+        return
+    if not out.is_dir() or (any(out.iterdir()) and not resume):
+        raise fail("out", "a new folder", f"{out}, which exists", "go on with it with --resume, or choose another --out")
+    names = {path.name for path in out.iterdir()}
+    foreign = sorted(name for name in names - OURS if not name.startswith("."))
+    if names and (foreign or CELLS not in names or (out / PICTURES).is_symlink()):
+        what = f"which also holds {foreign[0]}" if foreign else f"which has no {CELLS}/"
+        raise fail("out", "the folder of a comparison to resume", f"{out}, {what}", "choose another --out; it is left as it is")
+
+
+def try_out(observer: Observer, generator: Generator, names: Sequence[str]) -> None:
+    """Shows the observer two pictures of the generator before hours are spent; it must know every class."""
+    image = decode(generator, np.zeros((2, generator.latent_dim), np.float32))
+    for name in names:
+        resolve_labels(observer.judge.labels, name)
+    try:
+        observer.look(image, names[0])
+    except CELL_ERRORS as error:
+        got = " ".join(str(error).split())[:200]
+        raise fail("judge", "networks that take the generator's pictures", got, "give others, or export them again") from None
 
 
 def identity(options: CompareOptions, pair: tuple[Generator, Classifier]) -> dict[str, Any]:
@@ -137,6 +178,11 @@ def identity(options: CompareOptions, pair: tuple[Generator, Classifier]) -> dic
         "generator": pair[0].sha256,
         "classifier": pair[1].sha256,
     }
+
+
+def folder_of(index: int, name: str) -> str:
+    """The folder of a label's cells: names may differ in letters that no file name takes."""
+    return f"{index:04d}_{as_file(name)}"
 
 
 def as_file(name: str) -> str:
@@ -163,11 +209,11 @@ def find_photographs(
 
 def command_line(options: CompareOptions) -> str:
     """What makes the comparison again; paths are in the record."""
-    labels = options.labels if isinstance(options.labels, str | int) else ",".join(map(str, options.labels))
+    labels = shlex.quote(str(options.labels) if isinstance(options.labels, str | int) else ",".join(map(str, options.labels)))
     run = options.pair.run
     return (
         f"python -m tfgradgen compare --labels={labels} --kernels={','.join(options.kernels)} "
-        f"--num_gradients={options.num_gradients} --num_chains={run.num_chains} --class_reg={options.class_reg:g} "
+        f"--num_gradients={options.num_gradients} --num_chains={run.num_chains} --class_reg={options.class_reg!r} "
         f"--seed={run.seed} --init={run.init}"
     )
 
@@ -191,6 +237,12 @@ def write_report(out: Path, report: dict[str, Any], pictures: Mapping[str, Mappi
         for label, seen in by_label.items():
             for chain, image in enumerate(seen.image):
                 tile = image[..., 0] if image.shape[-1] == 1 else image
-                Image.fromarray(tile).save(beside / row / f"{as_file(label)}_{chain:04d}.png")
-    shutil.rmtree(out / PICTURES, ignore_errors=True)
+                Image.fromarray(tile).save(
+                    beside / row / f"{report['labels'].index(label):04d}_{as_file(label)}_{chain:04d}.png"
+                )
+    earlier = out / f".{PICTURES}.old"
+    shutil.rmtree(earlier, ignore_errors=True)
+    if (out / PICTURES).exists():
+        (out / PICTURES).rename(earlier)
     beside.rename(out / PICTURES)
+    shutil.rmtree(earlier, ignore_errors=True)

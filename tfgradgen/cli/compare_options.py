@@ -13,7 +13,7 @@ SAMPLE_FLAGS = ("num_chains", "seed", "jit", "init", "generator", "classifier")
 OWN_FLAGS = ("kernels", "num_gradients", "class_reg", "judge", "discriminator", "photographs", "out", "resume")
 FLAGS = ("labels", *OWN_FLAGS, *SAMPLE_FLAGS)
 MIN_GRADIENTS = 10
-MIN_CHAINS = 4  # the errors are over chains
+MIN_CHAINS = 5  # the errors are over chains, and a distance takes four pictures
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,6 @@ MEASURES = {
     "c2st": Measure(
         "C2ST", "down", "held-out accuracy of a linear classifier that tells pictures from exact draws, 0.5 for equal laws"
     ),
-    "c2st_p": Measure("p of C2ST", "", "its binomial p-value"),
+    "c2st_p": Measure("p of C2ST", "", "its permutation p-value"),
     "ess_per_1000": Measure("ESS", "up", "effective draws of 1000 gradients"),
 }

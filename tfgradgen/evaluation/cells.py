@@ -24,6 +24,7 @@ NUM_TRUTH = 64  # exact draws of a label that all methods are compared with, at 
 PRIOR_STREAM = 5
 EXPECTED_STAGES = 5  # of smc: halving the effective particles in each, a class of 3 % of the prior takes five
 MIN_PARTICLES, MIN_DRAWS = 2, 4
+MAX_TRIALS = 6  # to find how many particles a budget pays for
 
 
 class Ground(NamedTuple):
@@ -98,6 +99,12 @@ def checkpoints_up_to(num_gradients: int) -> list[int]:
     return [step for step in steps if step < num_gradients] + [num_gradients]
 
 
+def run_of_label(run: RunConfig, index: int) -> RunConfig:
+    """`run` with a seed of the label's own: pictures of different classes are pooled in tests that take them as independent."""
+    words = np.random.SeedSequence([run.seed, index]).generate_state(2)
+    return replace(run, seed=int(words[0]) << 29 | int(words[1]) >> 3)
+
+
 def lay_ground(posterior: ClassPosterior, run: RunConfig, progress_fn: ProgressFn) -> Ground:
     """Starts, prior draws and exact draws of one label.
 
@@ -129,7 +136,8 @@ def run_cell(
     Gradients of the start (a batch of prior draws, the class's moments) are not counted: all methods share them.
 
     Raises:
-      UserError: the method needs exact draws and the class is too rare, or the budget is too small for it.
+      UserError: the method needs exact draws and the class is too rare, the budget is too small for it, or a chain ends at a
+        point that is not finite.
     """
     if (entry.kind == "exact" or entry.config.needs_class_moments) and not len(ground.exact_z):
         raise fail("rejection", "a class that the generator can draw", "a class that is too rare", "leave this method out")
@@ -137,7 +145,11 @@ def run_cell(
         return _exact_cell(ground, len(checkpoints))
     if entry.kind == "particles":
         return _particle_cell(posterior, entry, run, checkpoints, progress_fn)
-    return _chain_cell(posterior, entry, ground, run, checkpoints, progress_fn)
+    cell = _chain_cell(posterior, entry, ground, run, checkpoints, progress_fn)
+    num_lost = int((~np.isfinite(cell.z[-1]).all(-1)).sum())
+    if num_lost:
+        raise fail(entry.name, "finite states", f"{num_lost} of {run.num_chains} chains that are not", "check the models")
+    return cell
 
 
 def as_array(value: Value) -> np.ndarray:
@@ -217,18 +229,34 @@ def _particle_cell(
     """For each checkpoint anew num_chains populations, each of as many particles as the budget pays for, and one of each."""
     z = np.full((len(checkpoints), run.num_chains, posterior.latent_dim), np.nan, np.float32)
     spent = np.full((len(checkpoints), 2), np.nan)
-    per_particle = EXPECTED_STAGES * (entry.config.to_dict()["num_mutations"] + 1)
+    per_particle = EXPECTED_STAGES * (entry.config.to_dict()["num_mutations"] + 1.0)
     ess = Value(np.nan, None)
     for k, budget in enumerate(checkpoints):
-        num_particles = int(budget / per_particle / 2) * 2  # another number is another graph, so not every one
-        if num_particles < MIN_PARTICLES:
-            continue
-        chunks = entry.method.chunks_fn(posterior, entry.config, Schedule(num_particles, 0, 0), run, None)
-        found = collect(chunks, progress_fn)
-        z[k], spent[k] = found.draws.z[0], np.asarray(found.cost) / run.num_chains
-        per_particle = Cost(*spent[k]).work / num_particles  # what it did cost decides how many the next budget pays for
-        if num_particles >= MIN_DRAWS:
-            ess = draws_per_1000(found.draws, found.cost.work)
+        num_particles = _even(budget / per_particle)
+        for _ in range(MAX_TRIALS):
+            if num_particles < MIN_PARTICLES:
+                break
+            draws, cost = _populations(posterior, entry, run, num_particles, progress_fn)
+            per_particle = cost.work / num_particles  # more of them need more temperatures, so it is known only afterwards
+            if cost.work <= budget:
+                z[k], spent[k] = draws.z[0], cost
+                ess = draws_per_1000(draws, cost.work * run.num_chains) if num_particles >= MIN_DRAWS else ess
+                break
+            num_particles = min(_even(budget / per_particle), num_particles - 2)
     if np.isnan(z[-1]).any():
         raise fail("num_gradients", f"at least {MIN_PARTICLES * per_particle:.0f} for smc", checkpoints[-1], "raise it")
     return Cell(z, spent[:, 0], spent[:, 1], as_array(ess), np.asarray(np.nan))
+
+
+def _even(number: float) -> int:
+    """Rounded down: another number of particles is another graph, so not every one is taken."""
+    return int(number / 2) * 2
+
+
+def _populations(
+    posterior: ClassPosterior, entry: Entry, run: RunConfig, num_particles: int, progress_fn: ProgressFn
+) -> tuple[Draws, Cost]:
+    """The particles of num_chains populations, and what one population cost, without the check before a run."""
+    found = collect(entry.method.chunks_fn(posterior, entry.config, Schedule(num_particles, 0, 0), run, None), progress_fn)
+    checked = found.facts["start_cost"]
+    return found.draws, Cost(*((a - b) / run.num_chains for a, b in zip(found.cost, checked, strict=True)))

@@ -82,7 +82,7 @@ class Comparer:
         points: list[dict[str, Value]] = []
         # Exact draws are the same ones at every checkpoint.
         for at in range(num_checkpoints) if entry.kind != "exact" else [num_checkpoints - 1]:
-            if any(np.isnan(cell.z[at]).any() for cell in cells.values()):
+            if any(not np.isfinite(cell.z[at]).all() for cell in cells.values()):
                 points.append({})
                 continue
             pictures = {k: self._look(cell.z[at], k) for k, cell in cells.items()}

@@ -1,14 +1,30 @@
-"""How far apart the laws of two sets of pictures are, from the features of their pictures. NumPy and SciPy only."""
+"""Distances between the laws of two sets of feature rows, and tests of whether there is one. NumPy and SciPy only."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from scipy.optimize import minimize
 from scipy.spatial.distance import cdist, pdist
-from scipy.stats import binomtest
+from scipy.special import expit
 
+MIN_ROWS = 4  # of a set, and in the tests of each class of a set
 NUM_FOLDS = 5
-PENALTY = 10.0  # of the squared weights in the two-sample test, whose features are standardised
+ROUNDING = 1e-12  # of a mean of kernel values, which lie within 0..1
+
+
+def as_rows(features: np.ndarray, least: int = MIN_ROWS) -> np.ndarray:
+    """Returns `features` [N, D] in float64; ValueError where they are no finite matrix of at least `least` rows."""
+    rows = np.asarray(features, np.float64)
+    if rows.ndim != 2 or len(rows) < least or not np.isfinite(rows).all():
+        raise ValueError(f"features: expected a finite matrix of at least {least} rows, got shape {rows.shape}")
+    return rows
+
+
+def _both(features: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    x, y = as_rows(features), as_rows(others)
+    if x.shape[1] != y.shape[1]:
+        raise ValueError(f"features: expected as many columns in both sets, got {x.shape[1]} and {y.shape[1]}")
+    return x, y
 
 
 def kid(features: np.ndarray, others: np.ndarray) -> float:
@@ -16,120 +32,15 @@ def kid(features: np.ndarray, others: np.ndarray) -> float:
 
     `features [N, D]`, `others [M, D]`; kernel (x.y / D + 1)^3. May be slightly negative for equal laws.
     """
-    joint = np.concatenate([features, others]).astype("float64")
-    return unbiased((joint @ joint.T / joint.shape[1] + 1.0) ** 3, len(features))
+    x, y = _both(features, others)
+    kernels = [(a @ b.T / a.shape[1] + 1.0) ** 3 for a, b in ((x, x), (y, y), (x, y))]
+    return _unbiased(*kernels)
 
 
-def unbiased(kernel: np.ndarray, num: int) -> float:
-    """The unbiased squared MMD (Gretton et al. 2012, equation 3) from the kernel matrix of all rows, the first `num` against
-    the others: the mean over pairs of different rows of either, less twice the mean over pairs of one of each."""
-    if min(num, len(kernel) - num) < 2:
-        raise ValueError(f"two-sample distance: expected two rows of either set, got {num} and {len(kernel) - num}.")
-    x, y = kernel[:num, :num], kernel[num:, num:]
-    within = [(k.sum() - np.trace(k)) / (len(k) * (len(k) - 1)) for k in (x, y)]
-    return float(sum(within) - 2 * kernel[:num, num:].mean())
-
-
-def gaussian(joint: np.ndarray, bandwidth: float) -> np.ndarray:
-    """exp(-|x - y|^2 / (2 bandwidth^2)) of all pairs of rows; 1 for all where the rows are all the same."""
-    squared = cdist(joint, joint, "sqeuclidean")
-    return np.exp(-squared / (2 * bandwidth**2)) if bandwidth > 0 else np.ones_like(squared)
-
-
-def median_distance(features: np.ndarray) -> float:
-    """The median distance of two rows, the usual bandwidth (Gretton et al. 2012, section 8)."""
-    return float(np.median(pdist(features)))
-
-
-def mmd(features: np.ndarray, others: np.ndarray, bandwidth: float) -> float:
-    """Unbiased squared MMD with a Gaussian kernel (Gretton et al. 2012) of `features [N, D]` and `others [M, D]`.
-
-    0 on average for equal laws, at most 2; it may be slightly negative.
-    """
-    return unbiased(gaussian(np.concatenate([features, others]), bandwidth), len(features))
-
-
-def mmd_test(
-    pairs: Sequence[tuple[np.ndarray, np.ndarray]], num_permutations: int, rng: np.random.Generator
-) -> tuple[float, float]:
-    """Whether two sets have one law within every class: (mean over the classes of `mmd`, its permutation p-value).
-
-    pairs: of each class (features [N, D], others [M, D]). The bandwidth is the median distance among all rows of the class,
-    which no permutation changes. Rows change places within their class only. p = (1 + number of permutations that reach the
-    observed one) / (1 + num_permutations) (Phipson and Smyth 2010).
-    """
-    observed, permuted = 0.0, np.zeros(num_permutations)
-    for features, others in pairs:
-        joint, num = np.concatenate([features, others]), len(features)
-        kernel = gaussian(joint, median_distance(joint))
-        observed += unbiased(kernel, num) / len(pairs)
-        # Of each permutation which rows are the first `num`; all three means are sums over a quadratic form of that.
-        is_first = np.argsort(rng.random((num_permutations, len(joint))), axis=1) < num
-        first, rest = is_first.astype(float), (~is_first).astype(float)
-        n, m, diagonal = num, len(others), np.diag(kernel)
-        sums = [np.einsum("pi,pi->p", a @ kernel, b) for a, b in ((first, first), (rest, rest), (first, rest))]
-        within = (sums[0] - first @ diagonal) / (n * (n - 1)) + (sums[1] - rest @ diagonal) / (m * (m - 1))
-        permuted += (within - 2 * sums[2] / (n * m)) / len(pairs)
-    # Rounding must not decide between equal sets of rows.
-    reached = int(np.sum(permuted >= observed - 1e-12))
-    return observed, (1 + reached) / (1 + num_permutations)
-
-
-def classifier_two_sample_test(
-    features: np.ndarray, others: np.ndarray, rng: np.random.Generator, groups: np.ndarray | None = None
-) -> tuple[float, float]:
-    """Lopez-Paz and Oquab (2017): how often a classifier tells held-out rows of `features [N, D]` from those of
-    `others [N, D]`, 0..1 and about 1/2 for equal laws, and the binomial p-value that it is above 1/2.
-
-    The classifier is a logistic regression with squared weights penalised, on standardised features, trained on four of five
-    folds and asked about the fifth. groups: [N], the class of row k of either; the folds hold each class evenly, and its mean
-    over the training rows is taken off, so that differences between classes do not drown those between the sets.
-    """
-    num = len(features)
-    if num != len(others) or num < NUM_FOLDS:
-        raise ValueError(
-            f"two-sample test: expected as many rows of either set, {NUM_FOLDS} or more, got {num}, {len(others)}."
-        )
-    rows, is_ours = np.concatenate([features, others]).astype("float64"), np.arange(2 * num) < num
-    group = np.tile(np.zeros(num, int) if groups is None else groups, 2)
-    fold = _even_folds(group, is_ours, rng)
-    num_right = 0
-    for held_out in range(NUM_FOLDS):
-        train = fold != held_out
-        x = rows.copy()
-        for k in np.unique(group):
-            x[group == k] -= x[train & (group == k)].mean(0)
-        scale = x[train].std(0)
-        x /= np.where(scale > 0, scale, 1.0)
-        weights, bias = logistic_regression(x[train], is_ours[train])
-        num_right += int(np.sum((x[~train] @ weights + bias > 0) == is_ours[~train]))
-    return num_right / (2 * num), float(binomtest(num_right, 2 * num, 0.5, "greater").pvalue)
-
-
-def _even_folds(group: np.ndarray, is_ours: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A fold for each row, so that each class has as many of either set in each fold, to one row."""
-    fold, start = np.empty(len(group), int), 0
-    for k in np.unique(group):
-        for side in (True, False):
-            members = rng.permutation(np.flatnonzero((group == k) & (is_ours == side)))
-            fold[members] = (start + np.arange(len(members))) % NUM_FOLDS
-        start += np.sum(group == k) // 2  # the odd row out goes to another fold in each class
-    return fold
-
-
-def logistic_regression(x: np.ndarray, is_one: np.ndarray) -> tuple[np.ndarray, float]:
-    """Weights [D] and bias that minimise sum(log(1 + exp(-y (x.w + b)))) + PENALTY / 2 |w|^2, y = 1 where `is_one`, else -1."""
-    sign = np.where(is_one, 1.0, -1.0)
-
-    def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
-        weights, bias = parameters[:-1], parameters[-1]
-        margin = sign * (x @ weights + bias)
-        pull = -sign * np.exp(-np.logaddexp(0.0, margin))
-        gradient = np.append(x.T @ pull + PENALTY * weights, pull.sum())
-        return float(np.logaddexp(0.0, -margin).sum() + PENALTY / 2 * weights @ weights), gradient
-
-    found = minimize(loss, np.zeros(x.shape[1] + 1), jac=True, method="L-BFGS-B").x
-    return found[:-1], float(found[-1])
+def _unbiased(xx: np.ndarray, yy: np.ndarray, xy: np.ndarray) -> float:
+    """The unbiased squared MMD of three kernel matrices: equal rows are left out of the means within a set."""
+    within = [(k.sum() - np.trace(k)) / (len(k) * (len(k) - 1)) for k in (xx, yy)]
+    return float(sum(within) - 2 * xy.mean())
 
 
 def fid(features: np.ndarray, others: np.ndarray) -> float:
@@ -137,8 +48,8 @@ def fid(features: np.ndarray, others: np.ndarray) -> float:
 
     |mean - mean'|^2 + tr(C + C' - 2 (C C')^(1/2)). Biased upwards by few rows: compare at equal numbers.
     """
-    x, y = (np.asarray(a, "float64") for a in (features, others))
-    c, d = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
+    x, y = _both(features, others)
+    c, d = (np.atleast_2d(np.cov(rows, rowvar=False)) for rows in (x, y))
     # tr (C C')^(1/2) is the sum of the singular values of C^(1/2) C'^(1/2).
     cross = np.linalg.svd(_root(c) @ _root(d), compute_uv=False).sum()
     return float(np.sum((x.mean(0) - y.mean(0)) ** 2) + np.trace(c) + np.trace(d) - 2 * cross)
@@ -155,6 +66,160 @@ def density_and_coverage(features: np.ndarray, others: np.ndarray, num_neighbour
     Density: the mean number of balls around `others` (radius: distance to the k-th neighbour) that a row lies in, over k.
     Coverage: the share of those balls with a row in them.
     """
-    radii = np.sort(cdist(others, others), axis=1)[:, num_neighbours]  # column 0 is the point itself
-    inside = cdist(features, others) < radii[None]
-    return float(inside.sum() / (num_neighbours * len(features))), float(inside.any(axis=0).mean())
+    x, y = _both(features, others)
+    if not 0 < num_neighbours < len(y):
+        raise ValueError(f"num_neighbours: expected a number in 1..{len(y) - 1}, fewer than the others, got {num_neighbours}")
+    radii = np.sort(_distances(y, y), axis=1)[:, num_neighbours]  # column 0 is the point itself
+    inside = _distances(x, y) < radii[None]
+    return float(inside.sum() / (num_neighbours * len(x))), float(inside.any(axis=0).mean())
+
+
+def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    squared = np.sum(a**2, 1)[:, None] + np.sum(b**2, 1)[None] - 2 * a @ b.T
+    return np.sqrt(np.maximum(squared, 0.0))
+
+
+def median_distance(features: np.ndarray) -> float:
+    """Median Euclidean distance over the pairs of rows of `features [N, D]` that differ; 0 where all rows are equal.
+
+    The usual bandwidth of a Gaussian kernel (Gretton et al. 2012). Pairs of equal rows are left out, so that it stays of use
+    where most rows are copies.
+    """
+    distances = pdist(as_rows(features))
+    apart = distances[distances > 0]
+    return float(np.median(apart)) if len(apart) else 0.0
+
+
+def mmd(features: np.ndarray, others: np.ndarray, bandwidth: float) -> float:
+    """Unbiased squared MMD of `features [N, D]` and `others [M, D]` (Gretton et al. 2012); at most 2, 0 for equal laws.
+
+    Gaussian kernel exp(-d^2 / (2 bandwidth^2)) of the Euclidean distance d. May be slightly negative for equal laws.
+    """
+    x, y = _both(features, others)
+    if not bandwidth > 0:
+        raise ValueError(f"bandwidth: expected a number above 0, got {bandwidth}")
+    return _unbiased(*(_gaussian(a, b, bandwidth) for a, b in ((x, x), (y, y), (x, y))))
+
+
+def _gaussian(a: np.ndarray, b: np.ndarray, bandwidth: float) -> np.ndarray:
+    return np.exp(-cdist(a, b, "sqeuclidean") / (2 * bandwidth**2))
+
+
+def mmd_test(
+    groups: Sequence[tuple[np.ndarray, np.ndarray]], num_permutations: int, rng: np.random.Generator
+) -> tuple[float, float]:
+    """Whether the two sets of each group have one law: (mean over groups of the unbiased squared MMD, its p-value).
+
+    `groups`: a pair (features [N, D], others [M, D]) of each class. The permutations shuffle rows within a group, so that
+    differences between classes play no part. p = (1 + number of permuted statistics that are as large) / (1 + number of
+    permutations), in (0, 1] (Phipson and Smyth 2010). The bandwidth of a group is the median distance of all its rows: that of
+    one set alone would change with the permutation, and the p-value would no longer be exact.
+    """
+    if not groups or num_permutations < 1:
+        raise ValueError(
+            f"mmd_test: expected groups and permutations, got {len(groups)} groups and {num_permutations} permutations"
+        )
+    total = np.zeros(1 + num_permutations)
+    for features, others in groups:
+        total += _permuted_mmd(*_both(features, others), num_permutations, rng)
+    statistics = total / len(groups)
+    as_large = int(np.sum(statistics[1:] >= statistics[0] - ROUNDING))
+    return float(statistics[0]), (1 + as_large) / (1 + num_permutations)
+
+
+def _permuted_mmd(x: np.ndarray, y: np.ndarray, num_permutations: int, rng: np.random.Generator) -> np.ndarray:
+    """Squared MMD of x and y, then of `num_permutations` random splits of their rows, [1 + num_permutations]."""
+    rows, n, m = np.concatenate([x, y]), len(x), len(y)
+    kernel = _gaussian(rows, rows, median_distance(rows) or 1.0)
+    np.fill_diagonal(kernel, 0.0)
+    order = rng.random((1 + num_permutations, n + m))
+    order[0] = np.arange(n + m)
+    chosen = (order.argsort(1) < n).astype(np.float64)  # 1 for the rows of the first set
+    # With a the indicator of the first set: sums of the kernel over pairs within it, and over pairs with any row.
+    xx, any_row = np.sum((chosen @ kernel) * chosen, 1), chosen @ kernel.sum(1)
+    xy, yy = any_row - xx, kernel.sum() - 2 * any_row + xx
+    return xx / (n * (n - 1)) + yy / (m * (m - 1)) - 2 * xy / (n * m)
+
+
+def classifier_two_sample_test(
+    features: np.ndarray,
+    others: np.ndarray,
+    rng: np.random.Generator,
+    groups: np.ndarray | None = None,
+    num_permutations: int = 199,
+    penalty: float | None = None,
+) -> tuple[float, float]:
+    """How well a linear classifier tells `features` from `others`, both [N, D] (Lopez-Paz and Oquab 2017).
+
+    Returns the held-out accuracy of `fit_logistic` over 5 folds, 0..1 and 1/2 for equal laws, and the p-value of its being
+    above 1/2, by permutation as in `mmd_test`: the rows right are not binomial, as any two folds train on most of the same
+    rows, and a binomial test rejects equal laws up to twice as often as it says (Noirhomme et al. 2014).
+
+    `groups [N]`: the class of row k of `features` and of row k of `others`. Folds then hold each class evenly, and each row
+    has the mean of its class over the training folds, both sets together, subtracted: differences between classes do not drown
+    the difference between the sets. `penalty`: of `fit_logistic`, D by default.
+    """
+    x, y = _both(features, others)
+    if len(x) != len(y) or num_permutations < 1:
+        raise ValueError(
+            f"others: expected as many rows as features and a permutation or more, got {len(y)} rows, {len(x)} of features "
+            f"and {num_permutations} permutations"
+        )
+    classes = np.zeros(len(x), int) if groups is None else np.unique(groups, return_inverse=True)[1]
+    if classes.shape != (len(x),) or np.bincount(classes).min() < MIN_ROWS:
+        raise ValueError(f"groups: expected a class for each of {len(x)} rows, each at least {MIN_ROWS} times")
+    rows, classes = np.concatenate([x, y]), np.tile(classes, 2)
+    folds = np.concatenate([_folds(classes[: len(x)], rng) for _ in range(2)])
+    labels = _permuted_labels(np.repeat([1.0, 0.0], len(x)), classes * NUM_FOLDS + folds, num_permutations, rng)
+    right = np.zeros(1 + num_permutations, int)
+    for fold in range(folds.max() + 1):
+        train, test = folds != fold, folds == fold
+        scaled = _standardised(rows, classes, train)
+        weights, intercept = fit_logistic(scaled[train], labels[train], rows.shape[1] if penalty is None else penalty)
+        right += np.count_nonzero((scaled[test] @ weights + intercept > 0) == (labels[test] > 0), axis=0)
+    as_many = int(np.sum(right[1:] >= right[0]))
+    return float(right[0] / len(rows)), (1 + as_many) / (1 + num_permutations)
+
+
+def _folds(classes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A random fold of each row, [N] int: each fold holds each class, and all rows, as evenly as whole numbers allow."""
+    order = rng.permutation(len(classes))
+    order = order[np.argsort(classes[order], kind="stable")]
+    folds = np.empty(len(classes), int)
+    folds[order] = np.arange(len(classes)) % min(NUM_FOLDS, len(classes))
+    return folds
+
+
+def _permuted_labels(labels: np.ndarray, cells: np.ndarray, num: int, rng: np.random.Generator) -> np.ndarray:
+    """`labels [N]`, then `num` shuffles of them within the rows of one cell, [N, 1 + num]; cells are whole numbers."""
+    by_cell = np.argsort(cells, kind="stable")
+    shuffled = np.empty((1 + num, len(labels)))
+    shuffled[:, by_cell] = labels[np.argsort(cells + rng.random(shuffled.shape), axis=1)]
+    shuffled[0] = labels
+    return shuffled.T
+
+
+def _standardised(rows: np.ndarray, classes: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """`rows` less the mean of their class, over their spread within classes; both of the rows `train` alone."""
+    centred = rows - np.stack([rows[train & (classes == c)].mean(0) for c in range(classes.max() + 1)])[classes]
+    spread = centred[train].std(0)
+    return centred / np.where(spread > 0, spread, 1.0)
+
+
+def fit_logistic(rows: np.ndarray, labels: np.ndarray, penalty: float) -> tuple[np.ndarray, np.ndarray]:
+    """Weights [D, P] and intercepts [P] of P logistic regressions of `labels [N, P]`, 0 or 1, on `rows [N, D]`.
+
+    Each minimises its summed negative log-likelihood + penalty / 2 |weights|^2. A penalty of D is a prior under which the
+    log-odds of a standardised row have a variance of about 1, whatever D.
+    """
+    shape = rows.shape[1] + 1, labels.shape[1]
+
+    def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        weights, intercepts = np.split(parameters.reshape(shape), [-1])
+        logits = rows @ weights + intercepts
+        residual = expit(logits) - labels
+        value = np.sum(np.logaddexp(0, logits) - labels * logits) + penalty / 2 * np.sum(weights**2)
+        return value, np.concatenate([rows.T @ residual + penalty * weights, residual.sum(0, keepdims=True)]).ravel()
+
+    parameters = minimize(loss, np.zeros(shape).ravel(), jac=True, method="L-BFGS-B").x.reshape(shape)
+    return parameters[:-1], parameters[-1]

@@ -8,7 +8,6 @@ import numpy as np
 
 from tfgradgen.evaluation.catalogue import Value
 from tfgradgen.evaluation.distances import (
-    NUM_FOLDS,
     classifier_two_sample_test,
     density_and_coverage,
     fid,
@@ -23,6 +22,8 @@ from tfgradgen.evaluation.pictures import Pictures
 
 NUM_PERMUTATIONS = 1000
 TEST_SEED = 0
+# Of the binomial error: the answers of folds that share training rows hang together, on equal laws by 1.14 to 1.28.
+FOLD_INFLATION = 1.25
 REPEAT = 0.25  # of the mean distance of two photographs of a class: nearer pictures are the same one, by eye
 
 ByClass = Mapping[str, Pictures]
@@ -44,8 +45,8 @@ class Standards(NamedTuple):
 def measure(row: ByClass, standards: Standards) -> dict[str, Value]:
     """Each measure of the catalogue that pictures alone can tell, but for the tests, with its standard error over chains.
 
-    row: of each class the same number of pictures, one a chain. The error is that of leaving out a chain, in all classes at
-    once: chains of different classes share their seeds.
+    row: of each class the same number of pictures, one a chain. The error is that of leaving out the chains of one index,
+    in all classes at once.
     """
     num_chains = min(len(pictures.features) for pictures in row.values())
     parts: dict[bytes, ByClass] = {}  # one for all statistics
@@ -104,11 +105,9 @@ def told_apart(row: ByClass, standards: Standards) -> dict[str, Value]:
     # The classifier wants as many of either.
     size = min(len(rows) for pair in pairs for rows in pair)
     ours, theirs = (np.concatenate([pair[k][:size] for pair in pairs]) for k in (0, 1))
-    if len(ours) < NUM_FOLDS:
-        return found
     classes = np.repeat(np.arange(len(pairs)), size)
     accuracy, c2st_p = classifier_two_sample_test(ours, theirs, rng, groups=classes)
-    error = float(np.sqrt(accuracy * (1 - accuracy) / (2 * len(ours))))
+    error = FOLD_INFLATION * float(np.sqrt(accuracy * (1 - accuracy) / (2 * len(ours))))
     return found | {"c2st": Value(accuracy, error), "c2st_p": Value(c2st_p, None)}
 
 

@@ -76,13 +76,13 @@ class Observer:
             natural.append(tf.nn.log_softmax(self.discriminator(shown))[:, self._natural].numpy())
             class_log_probs.append(tf.nn.log_softmax(self.judge(shown)).numpy())
             features.append(next(iter(self._features(self.judge.as_input(shown)).values())).numpy())
-        log_probs = np.concatenate(class_log_probs)
+        log_probs, similarity = np.concatenate(class_log_probs), ms_ssim_pairs(image)
         return Pictures(
             np.concatenate(features),
             np.concatenate(natural),
             log_probs[:, index],
             log_probs.argmax(1) == index,
-            ms_ssim_pairs(image),
+            np.full([len(image)] * 2, np.nan) if similarity is None else similarity,
             image,
         )
 

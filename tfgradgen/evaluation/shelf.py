@@ -8,7 +8,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from tfgradgen.store import check_same
+from tfgradgen.checks import fail
+from tfgradgen.store import difference
 
 HEADER = "header"
 T = TypeVar("T", bound=NamedTuple)
@@ -38,9 +39,14 @@ class Shelf:
             with np.load(path, allow_pickle=False) as loaded:
                 header = json.loads(loaded[HEADER].tobytes())
                 cell = kind(*(loaded[field] for field in kind._fields))
+        except (PermissionError, MemoryError):
+            raise
         except Exception:  # whatever a missing or damaged file makes of its readers: it is made again
             return None
-        check_same(self.identity | settings, header, path)
+        found = difference(json.loads(json.dumps(self.identity | settings)), header)
+        if found:
+            what, ours, theirs = found
+            raise fail("resume", f"{what} {theirs} as in {path}", ours, "give the same again, or choose another --out")
         return cell
 
     def put(self, label: str, name: str, cell: NamedTuple, settings: dict[str, Any]) -> None:
