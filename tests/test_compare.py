@@ -177,6 +177,11 @@ def test_networks_that_cannot_judge_are_refused(toy_flags: list[str], observers:
     plain = save_network(tmp_path / "plain", lambda x: tf.reduce_mean(x, [1, 2]), LABELS, with_features=False)
     with pytest.raises(UserError, match="judge: expected a SavedModel with a signature 'features', got serving_default"):
         load_observer(plain, discriminator)
+    observer = load_observer(judge, discriminator)
+    assert observer.class_index("alp") == 2
+    for unknown in ("2", "all", "dog"):
+        with pytest.raises(UserError, match=f"judge: expected a class named {unknown}, got goldfish, king_penguin, alp"):
+            observer.class_index(unknown)
 
 
 def test_an_existing_folder_is_left_alone(toy_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -161,7 +161,7 @@ def try_out(observer: Observer, generator: Generator, names: Sequence[str]) -> N
     """Shows the observer two pictures of the generator before hours are spent; it must know every class."""
     image = decode(generator, np.zeros((2, generator.latent_dim), np.float32))
     for name in names:
-        resolve_labels(observer.judge.labels, name)
+        observer.class_index(name)
     try:
         observer.look(image, names[0])
     except CELL_ERRORS as error:

@@ -11,7 +11,6 @@ from tfgradgen.checks import fail
 from tfgradgen.evaluation.diversity import ms_ssim_pairs
 from tfgradgen.images import read_pictures
 from tfgradgen.models.classifier import Classifier, load_classifier
-from tfgradgen.models.labels import resolve_labels
 
 BATCH = 100
 FEATURES, NATURAL = "features", "natural"  # the signature of the judge; the label of the discriminator
@@ -67,9 +66,20 @@ class Observer:
     def sha256(self) -> str:
         return f"{self.judge.sha256} {self.discriminator.sha256}"
 
+    def class_index(self, label: str) -> int:
+        """The judge's output for the class named `label`: by its name alone, for the judge may order its classes otherwise.
+
+        Raises:
+          UserError: it knows none of that name.
+        """
+        names = [known.name for known in self.judge.labels]
+        if label not in names:
+            raise fail("judge", f"a class named {label}", ", ".join(names[:5]), "give a judge that knows it, or leave it out")
+        return names.index(label)
+
     def look(self, image: np.ndarray, label: str) -> Pictures:
         """What they say of uint8 `image` [N, height, width, channels], wanted as `label` (which the judge must know)."""
-        index = resolve_labels(self.judge.labels, label)[0]
+        index = self.class_index(label)
         natural, class_log_probs, features = [], [], []
         for k in range(0, len(image), BATCH):
             shown = tf.cast(image[k : k + BATCH], tf.float32) / 127.5 - 1.0
