@@ -118,6 +118,8 @@ class Comparer:
         found = as_json(measure(some, self._standards(self.sampled.labels, others)))
         for name in ("kid", "density", "coverage", "repeats"):
             row["values"][name], row["curve"][name] = found[name], [found[name]] * num_checkpoints
+        if min(len(p.features) for p in pictures.values()) < num_chains:  # of fewer pictures the score is smaller
+            row["values"].pop("vendi"), row["curve"].pop("vendi")
         return row, pictures if all(len(p.image) for p in pictures.values()) else {}
 
 
