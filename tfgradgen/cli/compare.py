@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shlex
 import shutil
 import sys
@@ -18,7 +17,7 @@ from PIL import Image
 from tfgradgen.checks import UserError, fail
 from tfgradgen.cli.compare_options import CompareOptions
 from tfgradgen.cli.options import default_model
-from tfgradgen.cli.output import LOCK, held, not_written
+from tfgradgen.cli.output import LOCK, as_file, held, not_written
 from tfgradgen.cli.progress import progress_bar
 from tfgradgen.cli.report import environment, model_record
 from tfgradgen.cli.sample import load_pair
@@ -183,11 +182,6 @@ def identity(options: CompareOptions, pair: tuple[Generator, Classifier]) -> dic
 def folder_of(index: int, name: str) -> str:
     """The folder of a label's cells: names may differ in letters that no file name takes."""
     return f"{index:04d}_{as_file(name)}"
-
-
-def as_file(name: str) -> str:
-    """A label's name as that of a file."""
-    return re.sub(r"[^\w-]+", "_", name)
 
 
 def find_photographs(

@@ -3,6 +3,7 @@
 import glob
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -22,6 +23,11 @@ except ImportError:  # Windows: two processes in one folder go unnoticed there
 
 OURS = {"grid.png", "plots.png", "film.png", "samples.npz", "chains.nc", "run.json"}
 LOCK = "lock"
+
+
+def as_file(name: str) -> str:
+    """A label's name as that of a file: a foreign model's may hold commas and slashes."""
+    return re.sub(r"[^\w-]+", "_", name)
 
 
 def partial_of(folder: Path) -> Path:

@@ -1,6 +1,5 @@
 """The `sample` command: from checked options to folders on disk."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import tensorflow as tf
 
 from tfgradgen.checks import fail
 from tfgradgen.cli.options import SampleOptions
-from tfgradgen.cli.output import check_partial, check_target, not_written
+from tfgradgen.cli.output import as_file, check_partial, check_target, not_written
 from tfgradgen.cli.report import plan
 from tfgradgen.cli.run import Row, finished, run_label
 from tfgradgen.images import make_grid, save_png
@@ -73,7 +72,7 @@ def load_pair(options: SampleOptions) -> tuple[Generator, Classifier]:
 
 def choose_folders(options: SampleOptions, names: list[str], is_all: bool) -> list[Path]:
     """One folder a label: --out itself for one label, a folder in it for each of several."""
-    names = [re.sub(r"[^\w-]+", "_", name) for name in names]  # a foreign model's labels may hold commas and slashes
+    names = [as_file(name) for name in names]
     if len({*names, ""}) <= len(names):
         names = [f"{name}_{k}" for k, name in enumerate(names)]
     together = "all" if is_all else "+".join(names[:3]) + ("+more" if len(names) > 3 else "")

@@ -115,7 +115,7 @@ class Comparer:
         row = reference_row("held-out photographs", pictures, self._standards(self.sampled.labels, {}), num_checkpoints)
         # Against photographs: one half of them against the other. FID would be of fewer than the others' is.
         some, others = halves(self.photographs)
-        found = as_json(measure(some, self._standards(self.sampled.labels, others)))
+        found = as_json(measure(some, Standards(others, {})))
         for name in ("kid", "density", "coverage", "repeats"):
             row["values"][name], row["curve"][name] = found[name], [found[name]] * num_checkpoints
         if min(len(p.features) for p in pictures.values()) < num_chains:  # of fewer pictures the score is smaller

@@ -37,15 +37,12 @@ def repeat_rate(features: np.ndarray, threshold: float) -> float:
     return float(np.mean(distances.min(1) <= threshold))
 
 
-def ms_ssim(image: np.ndarray) -> float | None:
-    """Mean multi-scale structural similarity over all pairs of `image` uint8 [N, H, W, C]: 0..1, low for diverse pictures.
+def mean_similarity(pairs: np.ndarray) -> float:
+    """Mean over the pairs of different pictures of `pairs` [N, N] (`ms_ssim_pairs`): 0..1, low for diverse pictures.
 
-    As a measure of diversity: Odena et al. 2017. None where there are no two images, or where they are too small for it.
+    As a measure of diversity: Odena et al. 2017. NaN where there are no two pictures.
     """
-    pairs = ms_ssim_pairs(image)
-    if pairs is None or len(pairs) < 2:
-        return None
-    return float(pairs[np.triu_indices(len(pairs), 1)].mean())
+    return float(pairs[np.triu_indices(len(pairs), 1)].mean()) if len(pairs) > 1 else float("nan")
 
 
 def ms_ssim_pairs(image: np.ndarray) -> np.ndarray | None:

@@ -15,13 +15,22 @@ def jackknife(statistic_fn: Callable[[np.ndarray], float], num_chains: int) -> V
     statistic_fn: indices of chains -> statistic; it is called num_chains + 1 times. Exact for means, near for smooth functions
     of them. Without an error where there is one chain only, or a figure that is not finite.
     """
+    return jackknife_all(lambda chains: {"": statistic_fn(chains)}, num_chains)[""]
+
+
+def jackknife_all(statistics_fn: Callable[[np.ndarray], dict[str, float]], num_chains: int) -> dict[str, Value]:
+    """`jackknife` of several statistics that are computed together, by name."""
     chains = np.arange(num_chains)
-    value = float(statistic_fn(chains))
+    values = statistics_fn(chains)
     if num_chains < 2:
-        return Value(value, None)
-    left_out = np.asarray([statistic_fn(np.delete(chains, k)) for k in chains])
-    error = float(np.sqrt((num_chains - 1) * np.mean((left_out - left_out.mean()) ** 2)))
-    return Value(value, error if np.isfinite(error) else None)
+        return {name: Value(float(value), None) for name, value in values.items()}
+    left_out = [statistics_fn(np.delete(chains, k)) for k in chains]
+    found = {}
+    for name, value in values.items():
+        column = np.asarray([statistics[name] for statistics in left_out])
+        error = float(np.sqrt((num_chains - 1) * np.mean((column - column.mean()) ** 2)))
+        found[name] = Value(float(value), error if np.isfinite(error) else None)
+    return found
 
 
 def effective_draws(draws: Draws) -> float:

@@ -1,6 +1,5 @@
 """The measures of one row of a comparison: pictures of each class against photographs and against exact draws."""
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -16,8 +15,8 @@ from tfgradgen.evaluation.distances import (
     mmd,
     mmd_test,
 )
-from tfgradgen.evaluation.diversity import mean_distance, repeat_rate, vendi_score
-from tfgradgen.evaluation.efficiency import jackknife
+from tfgradgen.evaluation.diversity import mean_distance, mean_similarity, repeat_rate, vendi_score
+from tfgradgen.evaluation.efficiency import jackknife_all
 from tfgradgen.evaluation.pictures import Pictures
 
 NUM_PERMUTATIONS = 1000
@@ -49,50 +48,46 @@ def measure(row: ByClass, standards: Standards) -> dict[str, Value]:
     in all classes at once.
     """
     num_chains = min(len(pictures.features) for pictures in row.values())
-    parts: dict[bytes, ByClass] = {}  # one for all statistics
-
-    def part(chains: np.ndarray) -> ByClass:
-        key = chains.tobytes()
-        if key not in parts:
-            parts[key] = {k: pictures.part(chains) for k, pictures in row.items()}
-        return parts[key]
-
-    found = {}
-    for name, statistic_fn in _statistics(row, standards).items():
-        found[name] = jackknife(functools.partial(_of_part, statistic_fn, part), num_chains)
-    return found
+    statistics_fn = _statistics_fn(row, standards)
+    return jackknife_all(lambda chains: statistics_fn({k: p.part(chains) for k, p in row.items()}), num_chains)
 
 
-def _of_part(statistic_fn: Callable[[ByClass], float], part_fn: Callable[[np.ndarray], ByClass], chains: np.ndarray) -> float:
-    return statistic_fn(part_fn(chains))
-
-
-def _statistics(row: ByClass, standards: Standards) -> dict[str, Callable[[ByClass], float]]:
-    mean = lambda fn: lambda part: float(np.mean([fn(k, pictures) for k, pictures in part.items()]))  # noqa: E731
-    found: dict[str, Callable[[ByClass], float]] = {
-        "log_natural": mean(lambda _, p: p.log_natural.mean()),
-        "judge_accuracy": mean(lambda _, p: p.judge_is_right.mean()),
-        "judge_log_prob": mean(lambda _, p: p.judge_log_prob.mean()),
-        "vendi": mean(lambda _, p: vendi_score(p.features)),
-        "feature_distance": mean(lambda _, p: mean_distance(p.features)),
-        "ms_ssim": mean(lambda _, p: _off_diagonal(p.similarity)),
-    }
-    if standards.photographs:
-        photographs, scale = standards.photographs, standards.scale
-        pooled = scale * _pooled({k: photographs[k] for k in row})
+def _statistics_fn(row: ByClass, standards: Standards) -> Callable[[ByClass], dict[str, float]]:
+    """All statistics of a part of `row`; what they are held against, and every scale, is that of the whole row."""
+    photographs, truth = standards.photographs, standards.truth
+    if photographs:
+        scale, pooled = standards.scale, _pooled({k: photographs[k] for k in row})
         near = {k: REPEAT * mean_distance(photographs[k].features) for k in row}
-        found |= {
-            "kid": mean(lambda k, p: kid(scale * p.features, scale * photographs[k].features)),
-            "fid": lambda part: fid(scale * _pooled(part), pooled),
-            "density": lambda part: density_and_coverage(scale * _pooled(part), pooled)[0],
-            "coverage": lambda part: density_and_coverage(scale * _pooled(part), pooled)[1],
-            "repeats": mean(lambda k, p: repeat_rate(p.features, near[k])),
-        }
-    if standards.truth:
-        truth = standards.truth
+    if truth:
         width = {k: median_distance(np.concatenate([p.features, truth[k].features])) for k, p in row.items()}
-        found["mmd"] = mean(lambda k, p: mmd(p.features, truth[k].features, width[k]))
-    return found
+
+    def statistics(part: ByClass) -> dict[str, float]:
+        def mean(fn: Callable[[str, Pictures], float]) -> float:
+            return float(np.mean([fn(k, pictures) for k, pictures in part.items()]))
+
+        found = {
+            "log_natural": mean(lambda _, p: p.log_natural.mean()),
+            "judge_accuracy": mean(lambda _, p: p.judge_is_right.mean()),
+            "judge_log_prob": mean(lambda _, p: p.judge_log_prob.mean()),
+            "vendi": mean(lambda _, p: vendi_score(p.features)),
+            "feature_distance": mean(lambda _, p: mean_distance(p.features)),
+            "ms_ssim": mean(lambda _, p: mean_similarity(p.similarity)),
+        }
+        if photographs:
+            ours, theirs = scale * _pooled(part), scale * pooled
+            density, coverage = density_and_coverage(ours, theirs)
+            found |= {
+                "kid": mean(lambda k, p: kid(scale * p.features, scale * photographs[k].features)),
+                "fid": fid(ours, theirs),
+                "density": density,
+                "coverage": coverage,
+                "repeats": mean(lambda k, p: repeat_rate(p.features, near[k])),
+            }
+        if truth:
+            found["mmd"] = mean(lambda k, p: mmd(p.features, truth[k].features, width[k]))
+        return found
+
+    return statistics
 
 
 def told_apart(row: ByClass, standards: Standards) -> dict[str, Value]:
@@ -118,8 +113,3 @@ def halves(photographs: ByClass) -> tuple[ByClass, ByClass]:
 
 def _pooled(row: ByClass) -> np.ndarray:
     return np.concatenate([pictures.features for pictures in row.values()])
-
-
-def _off_diagonal(matrix: np.ndarray) -> float:
-    n = len(matrix)
-    return float((matrix.sum() - np.trace(matrix)) / (n * (n - 1))) if n > 1 else float("nan")
