@@ -12,8 +12,8 @@ import tfgradgen
 
 FLOORS = [
     {"contracts", "checks"},
-    {"config", "backend"},
-    {"kernels", "posterior", "models", "preflight", "diagnostics", "images", "store"},
+    {"config", "backend", "batching"},
+    {"kernels", "posterior", "models", "preflight", "footprint", "diagnostics", "images", "store"},
     {"sampling", "rejection", "smc", "plots"},
     {"methods", "trust"},
     {"netcdf", "evaluation"},

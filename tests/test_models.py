@@ -26,7 +26,7 @@ def test_generator_from_callable_and_from_signature_agree(tmp_path: Path) -> Non
     z = tf.constant([[0.1, -0.2, 0.3, 0.4]])
     for kind in (False, True):
         generator = load_generator(toy.save(tmp_path / str(kind), pixels, [None, 4], signature=kind))
-        assert (generator.latent_dim, generator.image_shape, generator.assumed) == (4, (2, 2, 1), ("image_range", "prior"))
+        assert (generator.latent_dim, generator.image_shape, generator.assumed) == (4, (2, 2, 1), ("prior", "image_range"))
         np.testing.assert_allclose(generator(z), pixels(z))
 
 
@@ -41,13 +41,18 @@ def test_image_range_is_mapped_to_minus_one_to_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fn", "shape", "card", "text"),
     [
-        (pixels, [None, 4], {"prior": "uniform"}, "prior: expected one of normal"),
+        (pixels, [None, 4], {"prior": "beta"}, "prior: expected one of normal"),
         (pixels, [None, 4], {"image_range": [1, -1]}, "image_range: expected two numbers"),
         (pixels, [None, 4], {"latent_dim": 5}, "expected a function of a float32 tensor"),
         (pixels, [None, None], None, "latent_dim"),
-        (lambda z: tf.cast(pixels(z) * 255, tf.uint8), [None, 4], None, "floating-point output"),
-        (lambda z: pixels(z)[0], [None, 4], None, "floating-point output of 4 dimensions"),
-        (lambda z: {"a": pixels(z)}, [None, 4], None, "expected one tensor"),
+        (
+            lambda z: tf.cast(pixels(z) * 255, tf.uint8),
+            [None, 4],
+            None,
+            r"latent points to pictures, got .*uint8",
+        ),
+        (lambda z: pixels(z)[0], [None, 4], None, r"latent points to pictures, got .*float32 \[2, 2, 1\]"),
+        (lambda z: {"a": pixels(z), "b": pixels(z)}, [None, 4], None, "expected one output that fits, got a, b"),
     ],
 )
 def test_generators_that_cannot_be_used(tmp_path: Path, fn: Any, shape: Any, card: Any, text: str) -> None:

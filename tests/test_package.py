@@ -7,7 +7,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from tfgradgen.cli.options import SHIPPED_MODELS
+from tfgradgen.cli.model_options import SHIPPED_MODELS
 
 
 def test_a_wheel_carries_its_models_and_runs_in_an_empty_folder(root: Path, tmp_path: Path) -> None:
@@ -27,6 +27,7 @@ def test_a_wheel_carries_its_models_and_runs_in_an_empty_folder(root: Path, tmp_
         for file in ("saved_model.pb", "model.json", "MODEL.md", "variables/variables.index"):
             assert f"tfgradgen/saved_models/{model}/{file}" in names
     assert "tfgradgen/saved_models/photographs/photographs.npz" in names
+    assert "tfgradgen/models/imagenet_labels.txt" in names
     assert not [name for name in names if name.startswith(("tests", "tools"))]
     site, empty = tmp_path / "site", tmp_path / "empty"
     empty.mkdir()

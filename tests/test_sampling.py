@@ -12,7 +12,7 @@ from tfgradgen import sampling
 from tfgradgen.backend import as_seed, fold_in
 from tfgradgen.checks import UserError
 from tfgradgen.config import RunConfig, Schedule
-from tfgradgen.contracts import Draws, Progress
+from tfgradgen.contracts import Draws, Networks, Progress
 from tfgradgen.kernels import KERNELS
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.rejection import sample_exact
@@ -161,7 +161,7 @@ def test_one_trace_serves_labels_seeds_and_phases(kernel: str) -> None:
     sampling.compiled.cache_clear()
     for label, seed in ((0, 1), (1, 1), (1, 2)):
         chains(make(label), kernel, seed=seed)
-    key = ((GENERATOR, CLASSIFIER), 1.0, kernel, KERNELS[kernel].defaults, 5, False)
+    key = (Networks(GENERATOR, CLASSIFIER), 1.0, kernel, KERNELS[kernel].defaults, 5, False)
     functions = sampling.compiled(*key)
     assert sampling.compiled.cache_info().currsize == 1
     assert functions.chunk_fn.experimental_get_tracing_count() == 1

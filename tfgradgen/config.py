@@ -185,8 +185,8 @@ class RunConfig:
     temperature: the likelihood enters as likelihood ** (1 / temperature); > 0; 1 is the posterior.
     seed: 0..2**62 - 1; a run is repeatable bit for bit on the same machine and backend.
     jit: 'auto' (XLA where there is a GPU), True or False.
-    init: 'resample' (each chain starts at one of its own `num_init_draws` prior draws, picked with weight p(class)) or
-      'prior'.
+    init: 'resample' (each chain starts at one of its own `num_init_draws` prior draws, picked with weight p(class)), 'prior',
+      or 'given', at `init_z`, the latent point [latent_dim] at which all chains start.
     """
 
     num_chains: int = 16
@@ -194,6 +194,7 @@ class RunConfig:
     seed: int = 0
     jit: bool | str = "auto"
     init: str = "resample"
+    init_z: tuple[float, ...] | None = None
 
     num_init_draws: ClassVar[int] = 256
 
@@ -202,7 +203,11 @@ class RunConfig:
         check_real("temperature", self.temperature, 0.0)
         check_int("seed", self.seed, 0, 2**62 - 1)
         check_choice("jit", self.jit, ("auto", True, False))
-        check_choice("init", self.init, ("resample", "prior"))
+        check_choice("init", self.init, ("resample", "prior", "given"))
+        if (self.init == "given") != (self.init_z is not None):
+            raise fail(
+                "init", "a latent point for init 'given', and for that alone", self.init, "give --init=PICTURE, or no init_z"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -26,6 +26,20 @@ class ClassifierLike(Protocol):
     def __call__(self, image: Tensor, /) -> Tensor: ...
 
 
+class Networks(NamedTuple):
+    """The models of a posterior, by identity: what is compiled once for all that share them.
+
+    discriminator: `image` -> float32 [B], the log-odds that it is natural; None for none. discriminator_weight: >= 0, of its
+    term in the target. max_batch: rows that go through the networks at a time; None for all.
+    """
+
+    generator: GeneratorLike
+    classifier: ClassifierLike
+    discriminator: Any = None
+    discriminator_weight: float = 0.0
+    max_batch: int | None = None
+
+
 class PosteriorLike(Protocol):
     """What a kernel may ask of its target; each density takes `z` [..., latent_dim] and gives float32 [...], in nats."""
 

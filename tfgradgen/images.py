@@ -1,6 +1,7 @@
 """Pictures on disk: grids of tiles with captions."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tfgradgen.contracts import GeneratorLike
 CAPTION_HEIGHT = 16  # pixels below each tile
 GAP = 4
 DECODE_BATCH = 64
+WAVEFORM_SIZE = (64, 128)
 BACKGROUND, INK = (255, 255, 255), (40, 40, 40)
 
 
@@ -21,9 +23,20 @@ def to_uint8(image: Any) -> np.ndarray:
 
 
 def decode(generator: GeneratorLike, z: np.ndarray) -> np.ndarray:
-    """uint8 pictures [B, height, width, channels] of `z` [B, latent_dim], a batch at a time."""
-    batches = [generator(z[k : k + DECODE_BATCH]) for k in range(0, len(z), DECODE_BATCH)]
-    return np.concatenate([to_uint8(batch) for batch in batches])
+    """uint8 pictures [B, height, width, channels] of `z` [B, latent_dim], a batch at a time; drawings of waveforms."""
+    batches = [np.asarray(generator(z[k : k + DECODE_BATCH])) for k in range(0, len(z), DECODE_BATCH)]
+    return np.concatenate([draw_waveforms(batch) if batch.ndim == 2 else to_uint8(batch) for batch in batches])
+
+
+def draw_waveforms(waveform: np.ndarray) -> np.ndarray:
+    """`waveform` [B, num_samples] in [-1, 1] -> uint8 [B, 64, 128, 1]: from lowest to highest sample of each column."""
+    height, width = WAVEFORM_SIZE
+    ends = np.linspace(0, waveform.shape[1], width + 1).astype(int)
+    parts = [waveform[:, start : max(end, start + 1)] for start, end in pairwise(ends)]
+    lows, highs = (np.stack([fn(part, 1) for part in parts], 1)[:, None] for fn in (np.min, np.max))
+    levels = np.linspace(1, -1, height)[None, :, None]
+    half = 1 / (height - 1)
+    return np.where((levels >= lows - half) & (levels <= highs + half), 40, 255).astype(np.uint8)[..., None]
 
 
 def read_pictures(paths: Sequence[Path], width: int, height: int) -> np.ndarray:

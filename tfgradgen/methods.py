@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tfgradgen.backend import as_seed, fold_in, use_xla
 from tfgradgen.config import KernelConfig, RunConfig, Schedule, SmcConfig
-from tfgradgen.contracts import Chunk, ClassifierLike, Cost, GeneratorLike, Regularization
+from tfgradgen.contracts import Chunk, Cost, Networks, Regularization
 from tfgradgen.kernels import KERNELS
 from tfgradgen.kernels.base import KernelFamily
 from tfgradgen.posterior import ClassPosterior
@@ -105,7 +105,7 @@ def _start(
 
 
 @functools.lru_cache(maxsize=8)
-def likelihood_gradient(networks: tuple[GeneratorLike, ClassifierLike], temperature: float, xla: bool) -> Any:
+def likelihood_gradient(networks: Networks, temperature: float, xla: bool) -> Any:
     """Compiled `value_and_gradient` of the log-likelihood, (label, z) -> (value, gradient): one for every class.
 
     Compiled where a single value is wanted, too: TensorFlow rewrites a SavedModel at its first eager gradient, and from then on
@@ -113,7 +113,7 @@ def likelihood_gradient(networks: tuple[GeneratorLike, ClassifierLike], temperat
     """
 
     def evaluate(label: tf.Tensor, z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
-        return value_and_gradient(ClassPosterior(*networks, label, temperature).likelihood_log_prob, z)
+        return value_and_gradient(ClassPosterior.of(networks, label, temperature).likelihood_log_prob, z)
 
     return tf.function(evaluate, jit_compile=xla, autograph=False)
 
@@ -124,11 +124,15 @@ def look(posterior: ClassPosterior, run: RunConfig) -> dict[str, Any]:
     Raises:
       UserError: a run would go wrong.
     """
-    networks, temperature = (posterior.generator, posterior.classifier), posterior.temperature
+    networks, temperature = posterior.networks, posterior.temperature
     graph_fn = functools.partial(likelihood_gradient(networks, temperature, False), posterior.label)
     xla_fn = functools.partial(likelihood_gradient(networks, temperature, True), posterior.label) if use_xla(run.jit) else None
     z = posterior.sample_prior(NUM_CHECKED, fold_in(as_seed(run.seed), PREFLIGHT_STREAM))
-    found = doubts(preflight(posterior.generator(z), z, graph_fn, xla_fn))
+    checks = preflight(posterior.generator(z), z, graph_fn, xla_fn)
+    for check in checks:
+        if check.what == "xla" and not check.is_ok:  # this run would compile them
+            raise check.error()
+    found = doubts(checks)
     return {"doubts": found, "start_cost": [NUM_CHECKED * (3 if xla_fn else 2), NUM_CHECKED]}
 
 

@@ -5,8 +5,9 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfgradgen.batching import by_parts
 from tfgradgen.checks import check_int, check_real, fail
-from tfgradgen.contracts import ClassifierLike, GeneratorLike, Regularization
+from tfgradgen.contracts import ClassifierLike, GeneratorLike, Networks, Regularization
 
 tfd = tfp.distributions
 
@@ -25,6 +26,8 @@ class ClassPosterior:
         serves every class).
       temperature: > 0; the likelihood enters as likelihood ** (1 / temperature).
       regularization: a further term of `unnormalized_log_prob`, which is then not the posterior's; None for none.
+      further: fields of `Networks`: a discriminator, whose log-odds d(g(z)) that the picture is natural then enter the target
+        as discriminator_weight * d, the energy of discriminator driven latent sampling (Che et al. 2020); max_batch.
     """
 
     def __init__(
@@ -34,11 +37,13 @@ class ClassPosterior:
         label: Any,
         temperature: Any = 1.0,
         regularization: Regularization | None = None,
+        **further: Any,
     ):
         if not tf.is_tensor(label):
             check_int("label", label, 0, classifier.num_classes - 1)
         if not tf.is_tensor(temperature):
             check_real("temperature", temperature, 0.0)
+        self.networks = Networks(generator, classifier, **further)
         self.generator, self.classifier = generator, classifier
         self.label = tf.convert_to_tensor(label, tf.int32)
         self.temperature = temperature
@@ -51,13 +56,27 @@ class ClassPosterior:
             name="class_and_latent",
         )
 
+    @classmethod
+    def of(
+        cls, networks: Networks, label: Any, temperature: Any = 1.0, regularization: Regularization | None = None
+    ) -> "ClassPosterior":
+        """The posterior of `label` under `networks`."""
+        generator, classifier, *_ = networks
+        further = {name: value for name, value in networks._asdict().items() if name not in ("generator", "classifier")}
+        return cls(generator, classifier, label, temperature, regularization, **further)
+
     @property
     def latent_dim(self) -> int:
         return self.generator.latent_dim
 
+    @property
+    def has_energy(self) -> bool:
+        """Whether a discriminator takes part."""
+        return self.networks.discriminator is not None and self.networks.discriminator_weight > 0
+
     def regularized(self, regularization: Regularization) -> "ClassPosterior":
         """The same with another term in `unnormalized_log_prob`."""
-        return ClassPosterior(self.generator, self.classifier, self.label, self.temperature, regularization)
+        return ClassPosterior.of(self.networks, self.label, self.temperature, regularization)
 
     @property
     def pinned(self) -> Any:
@@ -66,25 +85,41 @@ class ClassPosterior:
 
     def class_logits(self, z: tf.Tensor) -> tf.Tensor:
         """Logits [..., num_classes] of the picture of each `z [..., latent_dim]`."""
+        return self._look(z, with_energy=False)[0]
+
+    def _look(self, z: tf.Tensor, with_energy: bool) -> tuple[tf.Tensor, Any]:
+        """Logits [..., num_classes], and the discriminator's term [...] in nats, 0.0 without; one picture of each `z`."""
         z = self._check_z(z)
         flat = tf.reshape(z, [-1, self.latent_dim])
-        logits = self.classifier(self.generator(flat))
-        if logits.shape.rank != 2 or logits.shape[1] != self.classifier.num_classes:
-            raise fail(
-                "classifier",
-                f"logits [batch, {self.classifier.num_classes}]",
-                logits.shape,
-                "return one row of logits for each picture",
-            )
-        return tf.reshape(logits, tf.concat([tf.shape(z)[:-1], [self.classifier.num_classes]], 0))
+        num_classes, max_batch = self.classifier.num_classes, self.networks.max_batch
+
+        def scores_of(rows: tf.Tensor) -> tf.Tensor:
+            image = self.generator(rows)
+            logits = self.classifier(image)
+            if logits.shape.rank != 2 or logits.shape[1] != num_classes:
+                raise fail(
+                    "classifier", f"logits [batch, {num_classes}]", logits.shape, "return one row of logits for each picture"
+                )
+            return tf.concat([logits, self.networks.discriminator(image)[:, None]], 1) if with_energy else logits
+
+        if max_batch is None or (flat.shape[0] is not None and flat.shape[0] <= max_batch):
+            scores = scores_of(flat)
+        else:
+            scores = by_parts(scores_of, max_batch)(flat)
+        scores = tf.reshape(scores, tf.concat([tf.shape(z)[:-1], tf.shape(scores)[1:]], 0))
+        if not with_energy:
+            return scores, 0.0
+        return scores[..., :num_classes], self.networks.discriminator_weight * scores[..., num_classes]
 
     def class_log_prob(self, z: tf.Tensor) -> tf.Tensor:
         """log p(class | g(z)) [...] in nats, at temperature 1."""
         return self._check_batch(self._of_class(tf.nn.log_softmax(self.class_logits(z))), z)
 
     def likelihood_log_prob(self, z: tf.Tensor) -> tf.Tensor:
-        """The tempered log-likelihood, log p(class | g(z)) / temperature [...]; never above 0."""
-        return self.class_log_prob(z) / self.temperature
+        """The tempered log-likelihood, log p(class | g(z)) / temperature [...], never above 0; with a discriminator also its
+        term, which has no bound: all of the target but the prior and the regularization."""
+        logits, energy = self._look(z, self.has_energy)
+        return self._check_batch(self._tempered(tf.nn.log_softmax(logits)) + energy, z)
 
     def prior_log_prob(self, z: tf.Tensor) -> tf.Tensor:
         """log Normal(z; 0, I) [...]."""
@@ -97,12 +132,15 @@ class ClassPosterior:
 
     def objectives(self, z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """`unnormalized_log_prob` [...], and the same with the class's logit in place of its log-probability, in one pass."""
-        logits, outside = self.class_logits(z), self._outside_likelihood(z)
-        log_prob = self._of_class(tf.nn.log_softmax(logits)) / self.temperature
-        return outside + log_prob, outside + self._of_class(logits) / self.temperature
+        logits, energy = self._look(z, self.has_energy)
+        outside = self._outside_likelihood(z) + energy
+        return outside + self._tempered(tf.nn.log_softmax(logits)), outside + self._tempered(logits)
 
     def class_prob_of(self, z: tf.Tensor, target_log_prob: tf.Tensor) -> tf.Tensor:
-        """p(class | g(z)) [...] from a target density that was computed already, without the networks."""
+        """p(class | g(z)) [...] from a target density that was computed already, without the networks; with a discriminator,
+        whose term cannot be told from the class's, by one more forward pass."""
+        if self.has_energy:
+            return tf.exp(self.class_log_prob(z))
         log_prob = (target_log_prob - self._outside_likelihood(z)) * self.temperature
         return tf.exp(tf.minimum(log_prob, 0.0))  # rounding can leave it an ulp of the density above 0
 
@@ -114,6 +152,9 @@ class ClassPosterior:
 
     def _of_class(self, of_each: tf.Tensor) -> tf.Tensor:
         return tf.gather(of_each, self.label, axis=-1)
+
+    def _tempered(self, of_each: tf.Tensor) -> tf.Tensor:
+        return self._of_class(of_each) / self.temperature
 
     def sample_prior(self, num: int, seed: tf.Tensor) -> tf.Tensor:
         """`num` latent points [num, latent_dim] ~ Normal(0, I) from a stateless `seed` int32[2]."""

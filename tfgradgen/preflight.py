@@ -1,5 +1,6 @@
 """Looks at a posterior before the first step: what would otherwise fail silently in the middle of a run."""
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -96,6 +97,17 @@ def preflight(image: tf.Tensor, z: tf.Tensor, graph_fn: EvaluateFn, xla_fn: Eval
         return found  # without a slope there is nothing further to compare
     prior = np.linalg.norm(z, axis=-1)  # the gradient of log Normal(z; 0, I) is -z
     ratio = float(np.median(np.linalg.norm(gradient, axis=-1) / prior))
+    lengths = np.linalg.norm(gradient, axis=-1)
+    found.append(
+        Check(
+            "gradient",
+            True,
+            "its length by z",
+            f"{np.nanmedian(lengths):.3g} in the middle, {np.nanmin(lengths):.3g} to {np.nanmax(lengths):.3g}; "
+            f"the prior's {np.median(prior):.3g}",
+            "",
+        )
+    )
     found.append(
         Check(
             "scales",
@@ -149,7 +161,10 @@ def _xla_check(xla_fn: EvaluateFn, z: tf.Tensor, value: tf.Tensor, gradient: tf.
     try:
         other_value, other_gradient = xla_fn(z)
     except (tf.errors.OpError, ValueError, NotImplementedError) as error:
-        return Check("xla", False, expected, f"no compilation ({str(error).splitlines()[0][:80]})", remedy)
+        # The message names what is missing amid pages of the graph.
+        missing = ", ".join(dict.fromkeys(re.findall(r"(\w+) \(No registered", str(error))))
+        why = f"no kernel for {missing}" if missing else " ".join(str(error).split())[:160]
+        return Check("xla", False, expected, f"no compilation ({why})", remedy, is_grave=False)
     usable = np.isfinite(value) & np.isfinite(gradient).all(-1)  # elsewhere there is nothing to compare
     apart = np.abs(np.asarray(other_value) - np.asarray(value))[usable].max()
     lengths = np.linalg.norm(gradient, axis=-1)

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tfgradgen.backend import as_seed, fold_in, use_xla
 from tfgradgen.checks import UserError, fail
 from tfgradgen.config import RunConfig
-from tfgradgen.contracts import Chunk, ClassifierLike, Cost, Draws, GeneratorLike, Progress, ProgressFn, collect
+from tfgradgen.contracts import Chunk, Cost, Draws, Networks, Progress, ProgressFn, collect
 from tfgradgen.posterior import ClassPosterior
 
 BATCH_SIZE = 128
@@ -21,9 +21,9 @@ NUM_MOMENT_DRAWS = 128  # a mean is then good to 0.09 of a deviation
 
 
 @functools.lru_cache(maxsize=8)
-def _compiled(networks: tuple[GeneratorLike, ClassifierLike], temperature: float, xla: bool) -> Any:
+def _compiled(networks: Networks, temperature: float, xla: bool) -> Any:
     def propose(label: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        posterior = ClassPosterior(*networks, label, temperature)
+        posterior = ClassPosterior.of(networks, label, temperature)
         z = posterior.sample_prior(BATCH_SIZE, fold_in(seed, 0))
         log_prob = posterior.class_log_prob(z)
         log_uniform = tf.math.log(tf.random.stateless_uniform([BATCH_SIZE], fold_in(seed, 1)))
@@ -71,7 +71,7 @@ def exact_chunks(
     Raises:
       UserError: nothing was accepted in `MAX_FRUITLESS_DRAWS` draws.
     """
-    propose_fn = _compiled((posterior.generator, posterior.classifier), posterior.temperature, use_xla(run.jit))
+    propose_fn = _compiled(posterior.networks, posterior.temperature, use_xla(run.jit))
     seed = fold_in(as_seed(run.seed), REJECTION_STREAM)
     counts, wanted = Counts(), num_results * run.num_chains
     left: tuple[np.ndarray, ...] = tuple(np.zeros([0, *row], np.float32) for row in ([posterior.latent_dim], [], []))
@@ -130,7 +130,7 @@ def class_moments(posterior: ClassPosterior, run: RunConfig) -> tuple[np.ndarray
     Raises:
       UserError: the class is too rare.
     """
-    plain = ClassPosterior(posterior.generator, posterior.classifier, posterior.label)
+    plain = ClassPosterior.of(posterior.networks, posterior.label)
     try:
         draws, cost, _, _ = sample_exact(plain, NUM_MOMENT_DRAWS, replace(run, num_chains=1))
     except UserError as error:

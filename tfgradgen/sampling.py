@@ -16,10 +16,9 @@ from tfgradgen.checks import check_num_chains, fail
 from tfgradgen.config import KernelConfig, RunConfig, Schedule
 from tfgradgen.contracts import (
     Chunk,
-    ClassifierLike,
     Cost,
     Draws,
-    GeneratorLike,
+    Networks,
     Progress,
     ProgressFn,
     Regularization,
@@ -55,9 +54,10 @@ class Compiled(NamedTuple):
 def initial_points(posterior: ClassPosterior, run: RunConfig) -> tuple[tf.Tensor, float, int]:
     """Start points [num_chains, latent_dim], the mean p(class) of the prior draws that were looked at, and their number.
 
-    'prior' draws each from Normal(0, I). 'resample' picks each from `RunConfig.num_init_draws` prior draws of its own with
-    weight likelihood ** (1 / temperature): sampling importance resampling (Rubin 1987), forward passes only. Chains share
-    no draws, so that they stay independent and the spread of their means is an honest Monte Carlo error.
+    'given' is `run.init_z` for all. 'prior' draws each from Normal(0, I). 'resample' picks each from
+    `RunConfig.num_init_draws` prior draws of its own with weight likelihood ** (1 / temperature): sampling importance
+    resampling (Rubin 1987), forward passes only. Chains share no draws, so that they stay independent and the spread of their
+    means is an honest Monte Carlo error.
     """
     seed = fold_in(as_seed(run.seed), INIT_STREAM)
     num_draws = run.num_init_draws if run.init == "resample" else 1
@@ -77,12 +77,16 @@ def initial_points(posterior: ClassPosterior, run: RunConfig) -> tuple[tf.Tensor
         picked = tf.random.stateless_categorical(weights[None], 1, fold_in(chain_seed, 1))[0, 0] if num_draws > 1 else 0
         starts.append(draws[picked])
         probs.append(tf.exp(log_prob))
+    if run.init_z is not None:
+        if len(run.init_z) != posterior.latent_dim:
+            raise fail("init_z", f"{posterior.latent_dim} coordinates", len(run.init_z), "give a latent point of the generator")
+        starts = [tf.constant(run.init_z, tf.float32)] * run.num_chains
     return tf.stack(starts), float(tf.reduce_mean(probs)), num_draws * run.num_chains
 
 
 @functools.lru_cache(maxsize=8)
 def compiled(
-    networks: tuple[GeneratorLike, ClassifierLike],
+    networks: Networks,
     temperature: float,
     kernel_name: str,
     config: KernelConfig,
@@ -97,7 +101,7 @@ def compiled(
 
     def parts(condition: Condition, z: tf.Tensor) -> tuple[ClassPosterior, Any]:
         regularization = Regularization(weight, *condition[1:]) if config.needs_class_moments else None
-        posterior = ClassPosterior(*networks, condition.label, temperature, regularization)
+        posterior = ClassPosterior.of(networks, condition.label, temperature, regularization)
         return posterior, adaptive_kernel(family, posterior, config, z.shape[0], num_adaptation_steps)
 
     def bootstrap(condition: Condition, z: tf.Tensor) -> Any:
@@ -116,7 +120,8 @@ def compiled(
                 info.step_size,
                 info.log_accept_ratio,
             )
-            return tuple(row), tf.stack([tf.reduce_sum(info.num_gradients), tf.reduce_sum(info.num_forward)])
+            num_looks = z.shape[0] if posterior.has_energy else 0  # by class_prob_of
+            return tuple(row), tf.stack([tf.reduce_sum(info.num_gradients), tf.reduce_sum(info.num_forward) + num_looks])
 
         def step(i: tf.Tensor, z: tf.Tensor, results: Any, arrays: Any, cost: tf.Tensor) -> Any:
             z, results = kernel.one_step(z, results, seed=fold_in(seed, first + i))
@@ -161,7 +166,7 @@ def chain_chunks(
     """
     check_num_chains(kernel_name, len(init_z), KERNELS[kernel_name].min_chains)
     functions = compiled(
-        (posterior.generator, posterior.classifier),
+        posterior.networks,
         posterior.temperature,
         kernel_name,
         config,

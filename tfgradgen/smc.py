@@ -18,7 +18,7 @@ from scipy.special import logsumexp
 from tfgradgen.backend import as_seed, fold_in, use_xla
 from tfgradgen.checks import fail
 from tfgradgen.config import RunConfig, SmcConfig
-from tfgradgen.contracts import Chunk, ClassifierLike, Cost, Draws, GeneratorLike, Progress
+from tfgradgen.contracts import Chunk, Cost, Draws, Networks, Progress
 from tfgradgen.kernels.base import absent_if_nan, log_accept_prob
 from tfgradgen.kernels.mala import Mala
 from tfgradgen.posterior import ClassPosterior
@@ -43,14 +43,14 @@ class Population(NamedTuple):
 
 
 @functools.lru_cache(maxsize=8)
-def _compiled(networks: tuple[GeneratorLike, ClassifierLike], num_mutations: int, xla: bool) -> Any:
+def _compiled(networks: Networks, num_mutations: int, xla: bool) -> Any:
     def start(label: tf.Tensor, seed: tf.Tensor, num_particles: int) -> tuple[tf.Tensor, tf.Tensor]:
-        posterior = ClassPosterior(*networks, label)
+        posterior = ClassPosterior.of(networks, label)
         z = posterior.sample_prior(num_particles, seed)
         return z, posterior.class_log_prob(z)
 
     def mutate(label: tf.Tensor, seed: tf.Tensor, z: tf.Tensor, temperature: tf.Tensor, step_size: tf.Tensor) -> Any:
-        posterior = ClassPosterior(*networks, label, temperature)
+        posterior = ClassPosterior.of(networks, label, temperature)
         kernel = Mala(posterior.unnormalized_log_prob, step_size)
 
         def step(i: tf.Tensor, z: tf.Tensor, results: Any, accepted: tf.Tensor) -> Any:
@@ -135,7 +135,7 @@ def smc_chunks(
       population the estimate of the mean of likelihood ** (1 / temperature) under the prior: at temperature 1, of p(class);
       `accept_rate`, the mean acceptance of all moves so far.
     """
-    start_fn, mutate_fn = _compiled((posterior.generator, posterior.classifier), config.num_mutations, use_xla(run.jit))
+    start_fn, mutate_fn = _compiled(posterior.networks, config.num_mutations, use_xla(run.jit))
     run_seed = fold_in(as_seed(run.seed), SMC_STREAM)
     z, log_prob = np.zeros([num_results, 0, posterior.latent_dim], np.float32), np.zeros([num_results, 0], np.float32)
     evidence, cost, moves = np.zeros(0), np.zeros(2, np.int64), np.zeros(2)

@@ -60,7 +60,7 @@ def parts_of_a_run(label, num_chains):
 
     timed(parts, "importing TensorFlow and TFP", start)
     import tfgradgen as tg
-    from tfgradgen.cli.options import default_model
+    from tfgradgen.cli.model_options import default_model
     from tfgradgen.models.labels import resolve_labels
 
     models = timed(

@@ -38,7 +38,7 @@ def tensorflow_tasks(folder, label):
     import tensorflow as tf
 
     import tfgradgen as tg
-    from tfgradgen.cli.options import default_model
+    from tfgradgen.cli.model_options import default_model
     from tfgradgen.models.labels import resolve_labels
 
     generator, classifier = tg.load_generator(default_model("generator")), tg.load_classifier(default_model("classifier"))

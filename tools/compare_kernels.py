@@ -129,7 +129,7 @@ def main(work, labels=LABELS, kernels=None, ladder=False, budget=300, num_chains
 
     start_tensorflow()
     from tfgradgen import ClassPosterior, RunConfig, load_classifier, load_generator
-    from tfgradgen.cli.options import default_model
+    from tfgradgen.cli.model_options import default_model
     from tfgradgen.methods import METHODS
     from tfgradgen.models.labels import resolve_labels
 

@@ -74,7 +74,7 @@ def main(runs, data, label="goldfish", out="tools/pictures"):
     """Writes <label>.png, the grid of the mala run, comparison.png, five panels, and sheet.png, all classes, into `out`."""
     from tfgradgen import load_classifier, load_generator
     from tfgradgen.backend import as_seed
-    from tfgradgen.cli.options import default_model
+    from tfgradgen.cli.model_options import default_model
     from tfgradgen.images import make_grid, save_png, to_uint8
     from tfgradgen.posterior import ClassPosterior
 

@@ -1,37 +1,103 @@
-"""The `check` command: looks at a pair of models as a run would use them, before one is started."""
+"""The `check` command: looks at models as a run would use them, before one is started."""
 
 import functools
+from typing import Any
 
 import tensorflow as tf
 
 from tfgradgen.backend import as_seed
+from tfgradgen.cli.load import Loaded, load_models
 from tfgradgen.cli.options import SampleOptions
-from tfgradgen.cli.sample import load_pair
+from tfgradgen.footprint import USABLE, Footprint, bytes_per_row, free_bytes, measure, resident_bytes
 from tfgradgen.methods import likelihood_gradient
-from tfgradgen.models.labels import resolve_labels
+from tfgradgen.models.classifier import Classifier
+from tfgradgen.models.generator import Generator
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.preflight import Check, preflight
 
 NUM_POINTS = 16  # prior draws that are looked at
+NUM_CHAINS = (1, 16, 64)  # whose gradients are measured
+MIB = 2**20
 
 
 def run_check(options: SampleOptions) -> bool:
-    """Prints what was looked at for each wanted label; returns whether all of it is as it should be."""
-    generator, classifier = load_pair(options)
-    compiled = [likelihood_gradient((generator, classifier), options.run.temperature, xla) for xla in (False, True)]
-    z = ClassPosterior(generator, classifier, 0).sample_prior(NUM_POINTS, as_seed(options.run.seed))
-    image = generator(z)
-    all_ok = True
-    for index in resolve_labels(classifier.labels, options.label):
-        graph_fn, xla_fn = (functools.partial(fn, tf.constant(index)) for fn in compiled)
-        found = preflight(image, z, graph_fn, xla_fn)
-        print(f"{classifier.labels[index].name}, at {NUM_POINTS} prior draws")
+    """Prints what the models are, what was looked at for each wanted label, and what a gradient costs; returns whether all of
+    it is as it should be. That XLA cannot compile them is no fault: runs then go in graph mode."""
+    loaded = load_models(options.models)
+    print("\n".join(described(loaded)), flush=True)
+    all_ok, targets = True, loaded.targets(options.label)
+    for target in targets:
+        networks = loaded.networks(target)
+        z = ClassPosterior.of(networks, target.index).sample_prior(NUM_POINTS, as_seed(options.run.seed))
+        compiled = [likelihood_gradient(networks, options.run.temperature, xla) for xla in (False, True)]
+        graph_fn, xla_fn = (functools.partial(fn, tf.constant(target.index)) for fn in compiled)
+        found = preflight(networks.generator(z), z, graph_fn, xla_fn)
+        print(f"{target.label.name}, at {NUM_POINTS} prior draws")
         print("\n".join(map(line, found)), flush=True)
-        all_ok = all_ok and all(check.is_ok for check in found)
+        all_ok = all_ok and all(check.is_ok or is_no_xla(check) for check in found)
+    print("\n".join(costs(graph_fn, loaded.generator.latent_dim, options)), flush=True)
     return all_ok
 
 
+def described(loaded: Loaded) -> list[str]:
+    """A line or two a model: what was found."""
+    generator, lines = loaded.generator, []
+    prior = generator.prior if generator.truncation is None else f"{generator.truncation:g} * {generator.prior}"
+    classes = f", class: {generator.generator_class}" if generator.generator_class else ""
+    shape = " x ".join(map(str, generator.image_shape))
+    encoder = ", with an encoder" if generator.encode_fn else ""
+    lines += _head("generator", generator)
+    lines.append(
+        f"            z {generator.latent_dim} (prior {prior}{classes}) -> image {shape} in {_range(generator)}{encoder}"
+    )
+    for classifier in loaded.classifiers:
+        size = " x ".join(map(str, classifier.image_size)) or "any waveform"
+        lines += _head("classifier", classifier)
+        lines.append(
+            f"            image {size} in {_range(classifier)} -> {classifier.output} of {classifier.num_classes} classes"
+        )
+    if loaded.discriminator:
+        lines += _head("discriminator", loaded.discriminator)
+    return lines
+
+
+def _head(role: str, model: Generator | Classifier) -> list[str]:
+    tags = f", tags {','.join(model.tags)}" if model.tags else ""
+    signatures = f"            signatures {'; '.join(model.signatures)}" if model.signatures else ""
+    return [f"{role:10s}  {model.path}", f"            takes {model.signature}{tags}", *([signatures] if signatures else [])]
+
+
+def _range(model: Generator | Classifier) -> str:
+    return f"[{model.image_range[0]:g}, {model.image_range[1]:g}]"
+
+
+def costs(fn: Any, latent_dim: int, options: SampleOptions) -> list[str]:
+    """Seconds and bytes of value and gradient at `NUM_CHAINS`, each as far as it fits, and the largest batch that does."""
+    lines, found = [f"a gradient in graph mode on {tf.config.list_logical_devices()[-1].name}"], list[tuple[int, Footprint]]()
+    before, free = resident_bytes(is_trimmed=True), free_bytes()
+    growth = 0.0
+    for num_chains in NUM_CHAINS:
+        if growth * num_chains > USABLE * free:
+            lines.append(f"  {num_chains:3d} chains: would take about {growth * num_chains / MIB:,.0f} MiB, so not measured")
+            continue
+        z = tf.random.stateless_normal([num_chains, latent_dim], as_seed(options.run.seed))
+        found.append((num_chains, measure(fn, z, before)))
+        chains = f"{num_chains:3d} chain{'s' if num_chains > 1 else ' '}"
+        lines.append(f"  {chains}: {found[-1][1].seconds:.3g} s, {found[-1][1].num_bytes / MIB:,.0f} MiB")
+        sizes = [(rows, footprint.num_bytes) for rows, footprint in found]
+        growth = bytes_per_row(sizes[-2], sizes[-1]) if len(sizes) > 1 else float(sizes[0][1])
+    fitting = max(1, int(USABLE * free / max(growth, 1.0)))
+    lines.append(f"  about {fitting:,} chains fit into the {free / MIB:,.0f} MiB that are free; beyond, --max_batch={fitting}")
+    return lines
+
+
+def is_no_xla(check: Check) -> bool:
+    """Whether it says that XLA cannot compile the models, not that it computes something else."""
+    return check.what == "xla" and not check.is_grave
+
+
 def line(check: Check) -> str:
-    """`ok` or `FAULT`, what was looked at, what was found and, for a fault, what to do."""
+    """`ok`, `no` or `FAULT`, what was looked at, what was found and, for a fault, what to do."""
+    word = "ok" if check.is_ok else "no" if is_no_xla(check) else "FAULT"
     rest = "" if check.is_ok else f"; {check.remedy}"
-    return f"  {'ok' if check.is_ok else 'FAULT':5s}  {check.what:11s}  {check.expected}: {check.found}{rest}"
+    return f"  {word:5s}  {check.what:11s}  {check.expected}: {check.found}{rest}"

@@ -3,19 +3,26 @@
 import inspect
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import fire
 
 from tfgradgen.checks import UserError, check_choice, fail
-from tfgradgen.cli.options import FLAGS, SHIPPED_MODELS, check_flags, default_model, parse_bool, parse_path, parse_sample
+from tfgradgen.cli.model_options import CLASSIFIER_FLAGS, MODEL_FLAGS, SHIPPED_MODELS, default_model, parse_handle
+from tfgradgen.cli.options import FLAGS, check_flags, parse_bool, parse_path, parse_sample
 from tfgradgen.cli.quiet import start_tensorflow
 
-CHECK_FLAGS = ("generator", "classifier", "temperature", "seed")
+CHECK_FLAGS = (*MODEL_FLAGS, "temperature", "seed")
 
 
 # Fire would evaluate a path: 2026_07_20 would become a number, run#2 would lose its end.
-@fire.decorators.SetParseFns(out=str, generator=str, classifier=str)
+TEXTS = dict.fromkeys(
+    ("out", "generator", "classifier", "judge", "discriminator", "photographs", "init", "classifier_labels"), str
+)
+
+
+@fire.decorators.SetParseFns(**TEXTS)
 def sample(label: Any = None, kernel: Any = "mala", *extra: Any, **flags: Any) -> None:
     """Draws pictures of a class and writes grid.png, plots.png, film.png, samples.npz and run.json into a folder.
 
@@ -52,15 +59,37 @@ def sample(label: Any = None, kernel: Any = "mala", *extra: Any, **flags: Any) -
         --temperature=1.0          the likelihood enters as likelihood ** (1 / temperature)
         --seed=0                   same seed, machine and backend: the same samples.npz, bit for bit
         --jit=auto                 XLA: auto (where there is a GPU), true or false
-        --init=resample            chains start at likely prior draws; prior: at any
+        --init=resample            chains start at likely prior draws; prior: at any; PICTURE: all at that photograph's latent
+                                   point, by the generator's own encoder (BigBiGAN's)
         --gradient_precision=float32  bfloat16: the gradients' convolutions; the law stays exact, values keep their bits
-        --generator=FOLDER         SavedModel; by default the one that comes with tfgradgen
-        --classifier=FOLDER        SavedModel; by default the one that comes with tfgradgen
         --out=FOLDER               by default out/<label>-<kernel>-<seed>
         --overwrite                replace an earlier run in that folder
         --resume                   go on with an interrupted run, with the same other flags
         --strict                   end with exit code 1 where something speaks against a run
         --netcdf                   write chains.nc too, for ArviZ: pip install 'tfgradgen[netcdf]'
+
+      and of the models, by default those that come with tfgradgen; a MODEL is a folder, an archive (.tar.gz), a TF-Hub URL or a
+      Kaggle Models handle. What a model and its family do not tell is guessed, and said:
+
+        --generator=MODEL
+        --classifier=MODEL         several as A,B: their classes compose in --label, NAME@2 is one of the second
+        --generator_signature=NAME, --classifier_signature=NAME    which function of a model with several; NAME:OUTPUT
+        --generator_tags=A,B, --classifier_tags=A,B                which of its graphs
+        --generator_range=0,1, --classifier_range=0,1              of its pictures
+        --generator_prior=normal   of its latent point: normal, truncated_normal (2 deviations) or uniform (-1 to 1)
+        --latent_dim=N             width of its latent point
+        --truncation=1             BigGAN's, above 0 to 1
+        --generator_class=target   of a class-conditional generator: target, the class asked for; uniform, one more coordinate
+                                   picks any; latent, a softmax of one more coordinate a class
+        --classifier_size=N        or HEIGHT,WIDTH of its input
+        --classifier_output=logits logits, probabilities (that sum to one) or scores (one a class, for itself)
+        --classifier_labels=FILE   JSON, or a name a line; imagenet for those of ImageNet
+        --discriminator_weight=0   adds so many times a discriminator's log-odds of `natural` to the target
+        --discriminator=MODEL
+        --max_batch=N              so many pictures at a time go through the models, where memory is short; same results
+        --trust                    load models although they hold operations that picture models have no use for
+
+    Conditions: --label="goldfish & !orange", "monarch | ladybug", "goldfish & 0.5*orange", with parentheses.
     """
     _no_extra(extra)
     check_flags(flags, FLAGS)
@@ -73,29 +102,28 @@ def sample(label: Any = None, kernel: Any = "mala", *extra: Any, **flags: Any) -
         raise SystemExit(1)
 
 
-@fire.decorators.SetParseFns(classifier=str)
+@fire.decorators.SetParseFns(**TEXTS)
 def labels(*extra: Any, **flags: Any) -> None:
     """Lists the classes of a classifier: index, WordNet id, name.
 
     Args:
       extra: nothing goes without a flag.
-      flags: --classifier=FOLDER, by default the one that comes with tfgradgen.
+      flags: --classifier=MODEL, by default the one that comes with tfgradgen; --classifier_labels and the like, --trust.
     """
     _no_extra(extra)
-    check_flags(flags, ("classifier",))
+    check_flags(flags, ("classifier", *CLASSIFIER_FLAGS, "trust"))
     from tfgradgen.models.metadata import Label, parse_labels, read_metadata
 
-    folder = parse_path("classifier", flags.get("classifier", str(default_model("classifier"))))
-    if not folder.is_dir():
-        raise fail(f"model {folder}", "a SavedModel folder", "no such folder", "check the path")
-    card = read_metadata(folder)
-    if "labels" in card:
+    handle = parse_handle("classifier", flags.get("classifier", str(default_model("classifier"))))
+    folder = Path(handle).expanduser()
+    card = read_metadata(folder) if folder.is_dir() else {}
+    if "labels" in card and len(flags) <= 1:
         names: tuple[Label, ...] = parse_labels(card["labels"], f"labels of {folder}")
     else:  # only the model itself can say how many there are
-        start_tensorflow()
+        options = parse_sample({"label": "all", "kernel": "mala", **flags})
         from tfgradgen.models.classifier import load_classifier
 
-        names = load_classifier(folder).labels
+        names = load_classifier(handle, **options.models.classifier_settings, trust=options.models.trust).labels
     for index, label in enumerate(names):
         print(f"{index:4d}  {label.wnid or '-':10s}  {label.name}")
 
@@ -115,7 +143,7 @@ def models(*extra: Any, **flags: Any) -> None:
         print(f"  sha256: {fingerprint(folder)}")
 
 
-@fire.decorators.SetParseFns(generator=str, classifier=str)
+@fire.decorators.SetParseFns(**TEXTS)
 def check(label: Any = "all", *extra: Any, **flags: Any) -> None:
     """Looks at a generator and a classifier as a run would use them, and says what would go wrong.
 
@@ -127,7 +155,7 @@ def check(label: Any = "all", *extra: Any, **flags: Any) -> None:
     Args:
       label: as for `sample`; by default all.
       extra: nothing else goes without a flag.
-      flags: --generator, --classifier, --temperature and --seed, as for `sample`.
+      flags: those of the models, --temperature and --seed, as for `sample`.
     """
     _no_extra(extra)
     check_flags(flags, CHECK_FLAGS)
@@ -138,7 +166,7 @@ def check(label: Any = "all", *extra: Any, **flags: Any) -> None:
         raise SystemExit(1)
 
 
-@fire.decorators.SetParseFns(generator=str, classifier=str, judge=str, discriminator=str, photographs=str, out=str)
+@fire.decorators.SetParseFns(**TEXTS)
 def compare(labels: Any = None, *extra: Any, **flags: Any) -> None:
     """Says which method gives natural, diverse pictures of the classes: all of them from the same starts, at the same number of
     gradients, by many measures, with the poster's own table beside.
@@ -158,10 +186,14 @@ def compare(labels: Any = None, *extra: Any, **flags: Any) -> None:
         --seed=0                   as for `sample`, like the next four
         --init=resample
         --jit=auto
-        --generator=FOLDER
-        --classifier=FOLDER
-        --judge=FOLDER             SavedModel that names classes and guides no chain, with a signature `features`
-        --discriminator=FOLDER     SavedModel with a label `natural`
+        --generator=MODEL          with --latent_dim, --truncation, --generator_signature, --generator_tags, --generator_range,
+                                   --generator_prior, --generator_class as for `sample`
+        --classifier=MODEL         with --classifier_signature, --classifier_tags, --classifier_range, --classifier_size,
+                                   --classifier_output, --classifier_labels
+        --max_batch=N
+        --trust
+        --judge=MODEL              names classes and guides no chain, with a signature `features`
+        --discriminator=MODEL      a classifier with a label `natural`, or BigBiGAN or compare_gan with their discriminators
         --photographs=FOLDER       held-out photographs, FOLDER/<label>/*.jpg; by default what the shipped judge saw of its own
         --out=FOLDER               by default out/compare
         --resume                   go on in that folder: finished cells (method x label) are kept

@@ -16,11 +16,11 @@ from PIL import Image
 
 from tfgradgen.checks import UserError, fail
 from tfgradgen.cli.compare_options import CompareOptions
-from tfgradgen.cli.options import default_model
+from tfgradgen.cli.load import Loaded, load_models
+from tfgradgen.cli.model_options import default_model
 from tfgradgen.cli.output import LOCK, as_file, held, not_written
 from tfgradgen.cli.progress import progress_bar
 from tfgradgen.cli.report import environment, model_record
-from tfgradgen.cli.sample import load_pair
 from tfgradgen.evaluation.cells import Cell, Entry, Ground, checkpoints_up_to, lay_ground, parse_entry, run_cell, run_of_label
 from tfgradgen.evaluation.comparison import Comparer, Sampled, compare
 from tfgradgen.evaluation.curves import plot_curves
@@ -29,9 +29,7 @@ from tfgradgen.evaluation.pictures import Observer, Photographs, Pictures, load_
 from tfgradgen.evaluation.shelf import Shelf
 from tfgradgen.evaluation.tables import to_csv, to_markdown
 from tfgradgen.images import decode, save_png
-from tfgradgen.models.classifier import Classifier
 from tfgradgen.models.generator import Generator
-from tfgradgen.models.labels import resolve_labels
 from tfgradgen.posterior import ClassPosterior
 
 CELLS, PICTURES, GROUND = "cells", "pictures", "ground"
@@ -44,16 +42,16 @@ def run_compare(options: CompareOptions) -> int:
     """Writes the folder of a comparison; returns how many cells failed."""
     out = options.out
     check_out(out, options.resume)
-    generator, classifier = load_pair(options.pair)
-    observer = load_observer(options.judge, options.discriminator)
-    names = [classifier.labels[k].name for k in resolve_labels(classifier.labels, options.labels)]
-    try_out(observer, generator, names)
-    photographs = find_photographs(options, names, observer, generator.image_shape)
+    loaded = load_models(options.pair.models)
+    observer = load_observer(options.judge, options.discriminator, options.pair.models.trust)
+    names = [target.label.name for target in loaded.targets(options.labels)]
+    try_out(observer, loaded.generator, names)
+    photographs = find_photographs(options, names, observer, loaded.generator.image_shape)
     try:
         out.mkdir(parents=True, exist_ok=True)
         with held(out):
             try:
-                return _run_held(options, (generator, classifier), observer, photographs)
+                return _run_held(options, loaded, observer, photographs)
             finally:
                 (out / LOCK).unlink(missing_ok=True)
     except KeyboardInterrupt:
@@ -62,13 +60,13 @@ def run_compare(options: CompareOptions) -> int:
         raise not_written(out, error, "finished cells are kept, --resume goes on with them") from None
 
 
-def _run_held(
-    options: CompareOptions, pair: tuple[Generator, Classifier], observer: Observer, photographs: Photographs | None
-) -> int:
+def _run_held(options: CompareOptions, loaded: Loaded, observer: Observer, photographs: Photographs | None) -> int:
     start, checkpoints = time.monotonic(), checkpoints_up_to(options.num_gradients)
     entries = [parse_entry(name, options.class_reg) for name in options.kernels]
-    sampled = sample_all(options, entries, pair, checkpoints)
-    comparer = Comparer(sampled, pair[0], observer, photographs)
+    posteriors = {t.label.name: ClassPosterior.of(loaded.networks(t), t.index) for t in loaded.targets(options.labels)}
+    sampled = sample_all(options, entries, posteriors, identity(options, loaded), checkpoints)
+    generators = {name: posterior.generator for name, posterior in posteriors.items()}
+    comparer = Comparer(sampled, generators, observer, photographs)
     say = lambda name: print(f"measuring {name}", file=sys.stderr, flush=True)  # noqa: E731
     found = compare(comparer, entries, options.pair.run.num_chains, len(checkpoints), say)
     report = {
@@ -80,8 +78,8 @@ def _run_held(
         "rows": found.rows,
         "record": {
             "arguments": options.to_dict(),
-            "generator": model_record(pair[0]),
-            "classifier": model_record(pair[1]),
+            "generator": model_record(loaded.generator),
+            "classifier": model_record(loaded.classifiers[0]),
             "judge": model_record(observer.judge),
             "discriminator": model_record(observer.discriminator),
             **environment(options.pair.run.jit),
@@ -96,20 +94,23 @@ def _run_held(
 
 
 def sample_all(
-    options: CompareOptions, entries: Sequence[Entry], pair: tuple[Generator, Classifier], checkpoints: Sequence[int]
+    options: CompareOptions,
+    entries: Sequence[Entry],
+    posteriors: Mapping[str, ClassPosterior],
+    identity: dict[str, Any],
+    checkpoints: Sequence[int],
 ) -> Sampled:
     """Every cell, method by method so that each is compiled once; those on the shelf are not made again."""
-    generator, classifier = pair
-    run, shelf, sampled = options.pair.run, Shelf(options.out / CELLS, identity(options, pair)), Sampled()
-    indices = resolve_labels(classifier.labels, options.labels)
-    total = len(indices) * (1 + len(entries))
-    for number, index in enumerate(indices, 1):
-        name, settings = classifier.labels[index].name, dict[str, Any](label=index, method=None)
+    run, shelf, sampled = options.pair.run, Shelf(options.out / CELLS, identity), Sampled()
+    total = len(posteriors) * (1 + len(entries))
+    for number, (name, posterior) in enumerate(posteriors.items(), 1):
+        index = int(posterior.label)
+        settings = dict[str, Any](label=index, method=None)
         ground = shelf.get(folder_of(index, name), GROUND, Ground, settings)
         if ground is None:
             try:
                 with progress_bar(f"{number} of {total}, exact draws of {name}") as progress_fn:
-                    ground = lay_ground(ClassPosterior(generator, classifier, index), run_of_label(run, index), progress_fn)
+                    ground = lay_ground(posterior, run_of_label(run, index), progress_fn)
             except CELL_ERRORS as error:
                 for entry in entries:
                     note_failure(sampled, entry, name, error)
@@ -118,16 +119,16 @@ def sample_all(
         sampled.grounds[name] = ground
     if not sampled.grounds:
         raise fail("labels", "a class that can be sampled", "none", "see why above")
-    cells = [(entry, k) for entry in entries for k in indices if classifier.labels[k].name in sampled.grounds]
-    for number, (entry, index) in enumerate(cells, total - len(cells) + 1):
-        name = classifier.labels[index].name
+    cells = [(entry, name) for entry in entries for name in sampled.grounds]
+    for number, (entry, name) in enumerate(cells, total - len(cells) + 1):
+        index = int(posteriors[name].label)
         settings = {"label": index, "method": entry.name, "config": entry.config.to_dict(), "checkpoints": list(checkpoints)}
         cell = shelf.get(folder_of(index, name), entry.name, Cell, settings)
         if cell is None:
-            posterior, own_run = ClassPosterior(generator, classifier, index), run_of_label(run, index)
+            own_run = run_of_label(run, index)
             try:
                 with progress_bar(f"{number} of {total}, {entry.name} for {name}") as progress_fn:
-                    cell = run_cell(posterior, entry, sampled.grounds[name], own_run, checkpoints, progress_fn)
+                    cell = run_cell(posteriors[name], entry, sampled.grounds[name], own_run, checkpoints, progress_fn)
             except CELL_ERRORS as error:
                 note_failure(sampled, entry, name, error)
                 continue
@@ -168,14 +169,14 @@ def try_out(observer: Observer, generator: Generator, names: Sequence[str]) -> N
         raise fail("judge", "networks that take the generator's pictures", got, "give others, or export them again") from None
 
 
-def identity(options: CompareOptions, pair: tuple[Generator, Classifier]) -> dict[str, Any]:
+def identity(options: CompareOptions, loaded: Loaded) -> dict[str, Any]:
     """What decides the bits of every cell."""
     run = options.pair.run.to_dict()
     surroundings = environment(run.pop("jit"))
     return run | {
         **{name: surroundings[name] for name in ("versions", "device", "machine", "backend")},
-        "generator": pair[0].sha256,
-        "classifier": pair[1].sha256,
+        "generator": loaded.generator.sha256,
+        "classifier": loaded.classifiers[0].sha256,
     }
 
 

@@ -5,11 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from tfgradgen.checks import check_int, check_real, fail
-from tfgradgen.cli.options import SampleOptions, check_flags, default_model, parse_bool, parse_path, parse_sample
+from tfgradgen.cli.model_options import CLASSIFIER_FLAGS, GENERATOR_FLAGS, default_model, parse_handle
+from tfgradgen.cli.options import SampleOptions, check_flags, parse_bool, parse_path, parse_sample
 
 # The poster's four columns, then what it is to be seen against.
 DEFAULT_KERNELS = ("map+reg", "mala+reg", "mala", "hmc", "map", "split_hmc", "smc", "rejection")
-SAMPLE_FLAGS = ("num_chains", "seed", "jit", "init", "generator", "classifier")
+SAMPLE_FLAGS = (
+    *("num_chains", "seed", "jit", "init", "generator", "classifier", "max_batch", "trust"),
+    *GENERATOR_FLAGS,
+    *CLASSIFIER_FLAGS,
+)
 OWN_FLAGS = ("kernels", "num_gradients", "class_reg", "judge", "discriminator", "photographs", "out", "resume")
 FLAGS = ("labels", *OWN_FLAGS, *SAMPLE_FLAGS)
 MIN_GRADIENTS = 10
@@ -26,8 +31,8 @@ class CompareOptions:
     num_gradients: int
     class_reg: float
     pair: SampleOptions
-    judge: Path
-    discriminator: Path
+    judge: str
+    discriminator: str
     photographs: Path | None
     out: Path
     resume: bool
@@ -37,8 +42,7 @@ class CompareOptions:
         own = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "pair"}
         paths = ("judge", "discriminator", "photographs", "out")
         texts = {name: None if own[name] is None else str(own[name]) for name in paths}
-        pair = {"generator": str(self.pair.generator), "classifier": str(self.pair.classifier)}
-        return own | {"kernels": list(self.kernels)} | texts | asdict(self.pair.run) | pair
+        return self.pair.models.to_dict() | own | {"kernels": list(self.kernels)} | texts | asdict(self.pair.run)
 
 
 def parse_compare(flags: dict[str, Any]) -> CompareOptions:
@@ -52,15 +56,15 @@ def parse_compare(flags: dict[str, Any]) -> CompareOptions:
 
     for name in kernels:
         parse_entry(name, class_reg)
-    paths = {name: parse_path(name, flags.get(name, str(default_model(name)))) for name in ("judge", "discriminator")}
+    models = {name: parse_handle(name, flags.get(name, str(default_model(name)))) for name in ("judge", "discriminator")}
     return CompareOptions(
         labels=flags["labels"],
         kernels=kernels,
         num_gradients=check_int("num_gradients", flags.get("num_gradients", 300), MIN_GRADIENTS, 1_000_000),
         class_reg=class_reg,
         pair=pair,
-        judge=paths["judge"],
-        discriminator=paths["discriminator"],
+        judge=models["judge"],
+        discriminator=models["discriminator"],
         photographs=parse_path("photographs", flags["photographs"]) if "photographs" in flags else None,
         out=parse_path("out", flags.get("out", "out/compare")),
         resume=parse_bool("resume", flags.get("resume", False)),

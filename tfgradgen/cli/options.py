@@ -5,32 +5,29 @@ from pathlib import Path
 from typing import Any
 
 from tfgradgen.checks import UserError, check_choice, check_num_chains, did_you_mean, fail
+from tfgradgen.cli.model_options import MODEL_FLAGS, ModelOptions, parse_models
 from tfgradgen.cli.quiet import start_tensorflow
 from tfgradgen.config import KernelConfig, RunConfig, Schedule
 
-PACKAGE = Path(__file__).resolve().parents[1]
 KERNEL_FLAGS = tuple(KernelConfig.checks)
 SCHEDULE_FLAGS = tuple(field.name for field in fields(Schedule))
-RUN_FLAGS = tuple(field.name for field in fields(RunConfig))
-PATH_FLAGS = ("generator", "classifier", "out")
-OWN_FLAGS = ("gradient_precision", "overwrite", "resume", "strict", "netcdf")
-FLAGS = ("label", "kernel", *KERNEL_FLAGS, *SCHEDULE_FLAGS, *RUN_FLAGS, *PATH_FLAGS, *OWN_FLAGS)
-
-# The last two take no part in sampling: they measure what was drawn.
-SHIPPED_MODELS = ("generator", "classifier", "judge", "discriminator")
+RUN_FLAGS = tuple(field.name for field in fields(RunConfig) if field.name != "init_z")
+OWN_FLAGS = ("out", "gradient_precision", "overwrite", "resume", "strict", "netcdf")
+FLAGS = ("label", "kernel", *KERNEL_FLAGS, *SCHEDULE_FLAGS, *RUN_FLAGS, *MODEL_FLAGS, *OWN_FLAGS)
 
 
 @dataclass(frozen=True)
 class SampleOptions:
-    """Everything that `sample` was asked for; `out` is None where a folder is to be chosen."""
+    """Everything that `sample` was asked for; `out` is None where a folder is to be chosen, `init_photograph` where chains
+    start at none."""
 
     label: Any
     kernel: str
     kernel_config: KernelConfig
     schedule: Schedule
     run: RunConfig
-    generator: Path
-    classifier: Path
+    init_photograph: Path | None
+    models: ModelOptions
     out: Path | None
     overwrite: bool
     resume: bool
@@ -46,8 +43,8 @@ class SampleOptions:
             "kernel_config": self.kernel_config.to_dict(),
             "schedule": self.schedule.to_dict(),
             **self.run.to_dict(),
-            "generator": str(self.generator),
-            "classifier": str(self.classifier),
+            **({"init_photograph": str(self.init_photograph)} if self.init_photograph else {}),
+            **self.models.to_dict(),
             "out": str(self.out) if self.out else None,
             "overwrite": self.overwrite,
             "resume": self.resume,
@@ -55,12 +52,6 @@ class SampleOptions:
             "netcdf": self.netcdf,
             "gradient_precision": self.gradient_precision,
         }
-
-
-def default_model(name: str) -> Path:
-    """The shipped model `name`: inside the installed package, or beside it in a clone."""
-    inside, beside = PACKAGE / "saved_models" / name, PACKAGE.parent / "saved_models" / name
-    return inside if inside.is_dir() else beside
 
 
 def check_flags(flags: dict[str, Any], known: tuple[str, ...]) -> None:
@@ -98,8 +89,8 @@ def parse_sample(flags: dict[str, Any]) -> SampleOptions:
     given = dict(flags)
     kernel = check_choice("kernel", given.pop("kernel"), METHODS)
     label = given.pop("label")
-    overwrite, resume, strict, netcdf = (
-        parse_bool(flag, given.pop(flag, False)) for flag in ("overwrite", "resume", "strict", "netcdf")
+    overwrite, resume, strict, netcdf, trust = (
+        parse_bool(flag, given.pop(flag, False)) for flag in ("overwrite", "resume", "strict", "netcdf", "trust")
     )
     precision = check_choice("gradient_precision", given.pop("gradient_precision", "float32"), ("float32", "bfloat16"))
     if netcdf:
@@ -108,11 +99,15 @@ def parse_sample(flags: dict[str, Any]) -> SampleOptions:
         check_netcdf()
     if overwrite and resume:
         raise fail("resume", "--resume or --overwrite", "both", "--resume goes on with a run, --overwrite starts it anew")
-    paths = {flag: parse_path(flag, given.pop(flag)) for flag in PATH_FLAGS if flag in given}
+    models = parse_models({flag: given.pop(flag) for flag in MODEL_FLAGS if flag in given and flag != "trust"}, trust)
+    out = parse_path("out", given.pop("out")) if "out" in given else None
+    photograph = _photograph(given)
     run = RunConfig(**_jit_as_bool({flag: given.pop(flag) for flag in RUN_FLAGS if flag in given}))
     method = METHODS[kernel]
     check_num_chains(kernel, run.num_chains, method.min_chains)
     unused = {"init": not method.takes_starts, "gradient_precision": not method.takes_gradients}
+    # They rest on the likelihood being a probability, and that of the class alone.
+    unused["discriminator_weight"] = method.kind in ("exact", "particles") and models.discriminator is not None
     for flag in flags:
         if unused.get(flag):
             raise not_used(flag, kernel)
@@ -136,15 +131,32 @@ def parse_sample(flags: dict[str, Any]) -> SampleOptions:
         kernel_config=type(method.defaults)(**{flag: values[flag] for flag in own}),
         schedule=Schedule(**{flag: values[flag] for flag in SCHEDULE_FLAGS}),
         run=run,
-        generator=paths.get("generator", default_model("generator")),
-        classifier=paths.get("classifier", default_model("classifier")),
-        out=paths.get("out"),
+        init_photograph=photograph,
+        models=models,
+        out=out,
         overwrite=overwrite,
         resume=resume,
         strict=strict,
         netcdf=netcdf,
         gradient_precision=precision,
     )
+
+
+def _photograph(flags: dict[str, Any]) -> Path | None:
+    """Takes --init out of `flags` where it is no way to start but a picture's file."""
+    init = flags.get("init")
+    if init in (None, "resample", "prior"):
+        return None
+    path = Path(str(init)).expanduser()
+    if not path.is_file():
+        raise fail(
+            "init",
+            "resample, prior or the file of a picture",
+            repr(init),
+            did_you_mean(init, ("resample", "prior")) or "check the path",
+        )
+    del flags["init"]
+    return path
 
 
 def _jit_as_bool(flags: dict[str, Any]) -> dict[str, Any]:

@@ -10,14 +10,17 @@ import tensorflow_probability as tfp
 
 import tfgradgen
 from tfgradgen.backend import use_xla
+from tfgradgen.cli.load import Loaded, Target
 from tfgradgen.cli.options import SampleOptions
 from tfgradgen.contracts import Draws, accept_prob
 from tfgradgen.diagnostics import statistics
 from tfgradgen.methods import METHODS
 from tfgradgen.models.classifier import Classifier
+from tfgradgen.models.condition import ConditionClassifier
 from tfgradgen.models.generator import Generator
 from tfgradgen.trust import chain_table, problems
 
+MODELS = ("generator", "classifier", "discriminator")
 WORK = {"gradients": "gradients", "forward": "forward passes"}
 UNITS = {"chain": "chains", "exact": "chains", "particles": "populations", "ascent": "ascents"}
 
@@ -41,39 +44,39 @@ def environment(jit: bool | str) -> dict[str, Any]:
     }
 
 
-def model_record(model: Generator | Classifier) -> dict[str, Any]:
-    own = ("latent_dim", "image_shape", "image_size", "output")
+def model_record(model: Generator | Classifier | ConditionClassifier) -> dict[str, Any]:
+    own = ("latent_dim", "image_shape", "image_size", "output", "prior", "truncation", "generator_class", "signature", "tags")
     return {
         "path": model.path,
         "sha256": model.sha256,
         "image_range": list(model.image_range),
-        **{name: getattr(model, name) for name in own if hasattr(model, name)},
+        **{name: value for name in own if (value := getattr(model, name, None)) not in (None, "", ())},
         "assumed": list(model.assumed),
     }
 
 
-def plan(options: SampleOptions, generator: Generator, classifier: Classifier, index: int) -> dict[str, Any]:
+def plan(options: SampleOptions, loaded: Loaded, target: Target) -> dict[str, Any]:
     """The part of run.json that is known before the run."""
-    label = classifier.labels[index]
     return {
         "command": "sample",
-        "label": {"index": index, "name": label.name, "wnid": label.wnid},
+        "label": {"index": target.index, "name": target.label.name, "wnid": target.label.wnid},
         "kernel": options.kernel,
         "seed": options.run.seed,
         "arguments": options.to_dict(),
-        "generator": model_record(generator),
-        "classifier": model_record(classifier),
+        "generator": model_record(loaded.generator),
+        "classifier": model_record(target.classifier),
+        **({"discriminator": model_record(loaded.discriminator)} if loaded.discriminator else {}),
         **environment(options.run.jit),
     }
 
 
 def identity(record: dict[str, Any]) -> dict[str, Any]:
     """What of a `plan` or run.json decides the bits of the draws: not where things lie, nor how a flag was spelt."""
-    places = ("label", "generator", "classifier", "out", "overwrite", "resume", "strict", "netcdf", "jit")
+    places = ("label", *MODELS, "init_photograph", "out", "overwrite", "resume", "strict", "netcdf", "jit", "trust")
     return {
         **{name: record[name] for name in ("label", "kernel", "versions", "device", "machine", "backend")},
         "arguments": {name: value for name, value in record["arguments"].items() if name not in places},
-        **{name: record[name] | {"path": None} for name in ("generator", "classifier")},
+        **{name: record[name] | {"path": None} for name in MODELS if name in record},
     }
 
 

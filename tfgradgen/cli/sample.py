@@ -4,19 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from tfgradgen.checks import fail
+from tfgradgen.cli.load import load_models, start_at_photograph
 from tfgradgen.cli.options import SampleOptions
 from tfgradgen.cli.output import as_file, check_partial, check_target, not_written
 from tfgradgen.cli.report import plan
 from tfgradgen.cli.run import Row, finished, run_label
 from tfgradgen.images import make_grid, save_png
-from tfgradgen.models.classifier import Classifier, load_classifier
-from tfgradgen.models.generator import Generator, load_generator
-from tfgradgen.models.labels import resolve_labels
-from tfgradgen.models.precision import lower_gradients
-from tfgradgen.models.saved_model import try_call
 from tfgradgen.posterior import ClassPosterior
 
 SHEET_COLUMNS = 8
@@ -29,10 +24,12 @@ def run_sample(options: SampleOptions) -> list[str]:
 
     Returns what speaks against trusting any of them.
     """
-    generator, classifier = load_pair(options)
-    indices = resolve_labels(classifier.labels, options.label)
-    is_all = {label.name for label in classifier.labels if not label.background} == {classifier.labels[k].name for k in indices}
-    folders = choose_folders(options, [classifier.labels[k].name for k in indices], is_all)
+    loaded = load_models(options.models, options.gradient_precision)
+    options = start_at_photograph(options, loaded.generator)
+    targets = loaded.targets(options.label)
+    names = [target.label.name for target in targets]
+    is_all = {label.name for label in loaded.classifiers[0].labels if not label.background} == set(names)
+    folders = choose_folders(options, names, is_all)
     for folder in folders:
         check_partial(folder, options.overwrite or options.resume)
         if not (options.resume and folder.is_dir()):
@@ -40,13 +37,13 @@ def run_sample(options: SampleOptions) -> list[str]:
     sheet_path = folders[0].parent / SHEET_NAME if len(folders) > 1 else None
     if sheet_path and sheet_path.exists() and not (options.overwrite or options.resume):
         raise fail("out", "a folder without a sheet", f"{sheet_path}, which exists", "choose another --out or add --overwrite")
-    plans = {folder: plan(options, generator, classifier, index) for index, folder in zip(indices, folders, strict=True)}
+    plans = {folder: plan(options, loaded, target) for target, folder in zip(targets, folders, strict=True)}
     rows = {folder: finished(planned, folder) for folder, planned in plans.items() if options.resume and folder.exists()}
-    for index, folder in zip(indices, folders, strict=True):
+    for target, folder in zip(targets, folders, strict=True):
         if rows.get(folder):
             print(f"kept     {folder}: this run was finished earlier", flush=True)
         else:
-            posterior = ClassPosterior(generator, classifier, index, options.run.temperature)
+            posterior = ClassPosterior.of(loaded.networks(target), target.index, options.run.temperature)
             rows[folder] = run_label(posterior, options, plans[folder], folder)
     whole = [row for row in (rows[folder] for folder in folders) if row]
     if sheet_path:
@@ -56,18 +53,6 @@ def run_sample(options: SampleOptions) -> list[str]:
             raise not_written(sheet_path, error, "every label is whole, --resume makes the sheet") from None
         print(f"sheet    {sheet_path}: one row a label", flush=True)
     return [problem for row in whole for problem in row.problems]
-
-
-def load_pair(options: SampleOptions) -> tuple[Generator, Classifier]:
-    """The two models, run together once: each may be sound and still not take the other's pictures."""
-    generator, classifier = load_generator(options.generator), load_classifier(options.classifier)
-    if options.gradient_precision == "bfloat16":
-        count = sum(lower_gradients(model.module) for model in (generator, classifier))
-        if not count:
-            raise fail("gradient_precision", "a convolution in either model", "none", "leave --gradient_precision out")
-    example = tf.zeros([2, generator.latent_dim])
-    try_call(lambda z: classifier(generator(z)), example, 2, f"{generator.path} into {classifier.path}")
-    return generator, classifier
 
 
 def choose_folders(options: SampleOptions, names: list[str], is_all: bool) -> list[Path]:

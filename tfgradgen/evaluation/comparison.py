@@ -42,12 +42,18 @@ class Comparer:
     """Measures rows against the same standards.
 
     Args:
-      sampled: the cells. generator: makes their pictures. observer: looks at them.
+      sampled: the cells. generators: by label, what makes their pictures. observer: looks at them.
       photographs: those that the observer's networks were shown; None for none, and the measures that need them are left out.
     """
 
-    def __init__(self, sampled: Sampled, generator: GeneratorLike, observer: Observer, photographs: Photographs | None):
-        self.sampled, self._generator, self._observer = sampled, generator, observer
+    def __init__(
+        self,
+        sampled: Sampled,
+        generators: Mapping[str, GeneratorLike],
+        observer: Observer,
+        photographs: Photographs | None,
+    ):
+        self.sampled, self._generators, self._observer = sampled, generators, observer
         known = photographs.pictures if photographs else {}
         self.photographs = {k: known[k] for k in sampled.labels} if all(k in known for k in sampled.labels) else {}
         truth = {k: ground.truth_z for k, ground in sampled.grounds.items() if len(ground.truth_z)}
@@ -55,7 +61,7 @@ class Comparer:
 
     def _look(self, z: np.ndarray, label: str) -> Pictures:
         # As uint8, as on disk, so that no network sees more of them than of photographs.
-        return self._observer.look(decode(self._generator, z), label)
+        return self._observer.look(decode(self._generators[label], z), label)
 
     def _standards(self, labels: Sequence[str], photographs: Mapping[str, Pictures]) -> Standards:
         has_truth = all(k in self._truth for k in labels)

@@ -11,9 +11,10 @@ from tfgradgen.checks import fail
 from tfgradgen.evaluation.diversity import ms_ssim_pairs
 from tfgradgen.images import read_pictures
 from tfgradgen.models.classifier import Classifier, load_classifier
+from tfgradgen.models.discriminator import load_discriminator, natural_index
 
 BATCH = 100
-FEATURES, NATURAL = "features", "natural"  # the signature of the judge; the label of the discriminator
+FEATURES = "features"  # the signature of the judge
 ENDINGS = (".jpeg", ".jpg", ".png")
 MIN_PHOTOGRAPHS = 12  # of a class: half of them still have the five neighbours that density and coverage count
 
@@ -56,10 +57,7 @@ class Observer:
         if FEATURES not in signatures:
             found = ", ".join(sorted(signatures)) or "none"
             raise fail("judge", f"a SavedModel with a signature {FEATURES!r}", found, "export the judge with one")
-        names = [label.name for label in discriminator.labels]
-        if NATURAL not in names:
-            raise fail("discriminator", f"a classifier with a label {NATURAL!r}", ", ".join(names[:5]), "name it in model.json")
-        self._natural = names.index(NATURAL)
+        self._natural = natural_index(discriminator)
         self._features = signatures[FEATURES]
 
     @property
@@ -97,8 +95,9 @@ class Observer:
         )
 
 
-def load_observer(judge: Path, discriminator: Path) -> Observer:
-    return Observer(load_classifier(judge), load_classifier(discriminator))
+def load_observer(judge: str | Path, discriminator: str | Path, trust: bool = False) -> Observer:
+    """The observer of two models, named as for `load_classifier` and `load_discriminator`."""
+    return Observer(load_classifier(judge, trust=trust), load_discriminator(discriminator, trust=trust))
 
 
 class Photographs:

@@ -1,38 +1,54 @@
-"""A classifier: a SavedModel that names what a picture shows, brought to one image range and to logits."""
+"""A classifier: a model that names what a picture shows, brought to one image range and to logits."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from tfgradgen.checks import check_choice, fail
-from tfgradgen.models.metadata import Label, parse_labels, parse_range
+from tfgradgen.models.families import Use, use_of
+from tfgradgen.models.imagenet import imagenet_labels
+from tfgradgen.models.metadata import Label, parse_labels, parse_range, read_class_map, read_label_file
+from tfgradgen.models.ranges import SYMMETRIC, UNIT, to_range
 from tfgradgen.models.resize import resize
-from tfgradgen.models.saved_model import open_saved_model, try_call
+from tfgradgen.models.roles import Bound, bind
+from tfgradgen.models.saved_model import Opened, open_saved_model, try_call
+from tfgradgen.models.settings import SCORES, ClassifierSettings, settings_of
 
-DEFAULT_SIZE = (64, 64)
+DEFAULT_SIZE, IMAGENET_SIZE = (64, 64), (224, 224)
+IMAGENET_OUTPUTS = (1000, 1001)
+WAVEFORM = 16_000  # samples of noise that a model of sounds is tried on
+NUM_PROBED = 8
+SMALLEST = 1.2e-38  # normal float32: a probability of exactly 0 would give an infinite log and no gradient
 
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
     """`classifier(image)`: image [B, height, width, channels] in [-1, 1], of any size -> logits [B, num_classes] float32.
 
-    labels: one a class, in the order of the logits. image_size: (height, width) that the model takes.
-    image_range: what the model takes. output: what the model gives, 'logits' or 'probabilities'.
-    assumed: names of settings that neither model.json nor the caller gave. sha256: of the files ('' if not from files).
+    labels: one a class, in the order of the logits. image_size: (height, width) that the model takes, () of a
+    model of sounds, which takes waveforms [B, num_samples] of any length for pictures.
+    image_range: what the model takes. output: what the model gives, 'logits', 'probabilities' that sum to one over the classes,
+    or 'scores', a probability of its own for each class, as of sounds: those go through a `ConditionClassifier`.
+    signature, tags: which of its `signatures`. assumed: what neither the model, its card, its family nor the caller
+    told. sha256: of the files ('' if not from files).
     """
 
     fn: Callable[[Any], Any]
     labels: tuple[Label, ...]
-    image_size: tuple[int, int]
-    image_range: tuple[float, float] = (-1.0, 1.0)
+    image_size: tuple[int, ...]
+    image_range: tuple[float, float] = SYMMETRIC
     output: str = "logits"
     path: str = ""
     sha256: str = ""
     assumed: tuple[str, ...] = ()
     module: Any = None
+    signature: str = ""
+    tags: tuple[str, ...] = ()
+    signatures: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -40,65 +56,142 @@ class Classifier:
 
     def as_input(self, image: tf.Tensor) -> tf.Tensor:
         """`image` in the size and the range that the model itself takes."""
-        low, high = self.image_range
-        x = resize(image, *self.image_size)
-        return x if (low, high) == (-1.0, 1.0) else (x + 1.0) * ((high - low) / 2.0) + low
+        fitting = resize(image, *self.image_size) if self.image_size else image
+        return to_range(fitting, self.image_range)
+
+    @property
+    def is_exclusive(self) -> bool:
+        """Whether an image shows exactly one of the classes, so that their probabilities sum to one."""
+        return self.output != "scores"
 
     def __call__(self, image: tf.Tensor) -> tf.Tensor:
+        if not self.is_exclusive:
+            raise fail(f"model {self.path}", "logits or probabilities", "scores", "make a condition of its classes")
+        return self._log_scores(image)
+
+    def log_probs(self, image: tf.Tensor) -> tf.Tensor:
+        """log p(class | image) [B, num_classes] float32, in nats."""
+        log_scores = self._log_scores(image)
+        return tf.nn.log_softmax(log_scores) if self.is_exclusive else log_scores
+
+    def _log_scores(self, image: tf.Tensor) -> tf.Tensor:
         scores = tf.ensure_shape(tf.cast(self.fn(self.as_input(image)), tf.float32), [None, self.num_classes])
-        if self.output == "logits":
-            return scores
-        # Smallest normal float32: a probability of exactly 0 would give an infinite log and no gradient.
-        return tf.math.log(tf.maximum(scores, 1.2e-38))
+        return scores if self.output == "logits" else tf.math.log(tf.maximum(scores, SMALLEST))
 
 
-def load_classifier(
-    path: str | Path,
-    labels: Sequence[Any] | None = None,
-    image_range: tuple[float, float] | None = None,
-    image_size: tuple[int, int] | None = None,
-    output: str | None = None,
-) -> Classifier:
-    """Loads the SavedModel folder `path` as a classifier.
+def load_classifier(path: str | Path, **settings: Any) -> Classifier:
+    """Loads `path` as a classifier of pictures.
 
     Args:
-      path: a folder with saved_model.pb: a TF2 callable of one tensor, or a signature with one input and one output.
-      labels: class names, or {name, wnid, synset}, one an output; by default from model.json or a labels.json in or
-        beside the folder, else the numbers 0..K-1.
-      image_range: (low, high) of its input; by default from model.json, else (-1, 1).
-      image_size: (height, width) of its input; by default from model.json or its signature, else (64, 64).
-      output: 'logits' or 'probabilities'; by default from model.json, else 'logits'.
-      What had to be guessed is noted in `assumed`.
+      path: a folder with saved_model.pb or an archive of one, a TF-Hub URL or a Kaggle Models handle; TF2 or TF1-hub format.
+      settings: fields of `ClassifierSettings`; by default from model.json (labels also from a labels.json in or beside the
+        folder), the model's family, its signature, ImageNet's labels for 1000 or 1001 outputs, or a look at its outputs.
+        What had to be guessed is noted in `assumed`.
 
     Raises:
       UserError: no model there, no usable function, or a number of labels that is not its number of outputs.
     """
-    opened = open_saved_model(path)
-    card, assumed = opened.metadata, []
+    given = settings_of(ClassifierSettings, settings)
+    opened = open_saved_model(path, given.tags, "", given.trust)
+    use, assumed = use_of(opened, "classifier")
+    return assemble(opened, given, use, bind(opened, "classifier", use, given.signature), assumed)
 
-    def setting(name: str, argument: Any, fallback: Any) -> Any:
-        value = argument if argument is not None else card.get(name)
-        if value is None:
-            assumed.append(name)
-            return fallback
-        return value
 
-    bounds = parse_range(setting("image_range", image_range, (-1.0, 1.0)), str(path))
-    kind = check_choice(f"model {path} output", setting("output", output, "logits"), ("logits", "probabilities"))
-    height, width = _image_size(setting, image_size, opened.input_shape, str(path))
-    channels = opened.input_shape[3] if opened.input_shape and len(opened.input_shape) == 4 else 3
-    scores = try_call(opened.fn, tf.zeros([2, height, width, channels or 3]), 2, str(path))
-    num_classes = int(scores.shape[1])
-    names = parse_labels(setting("labels", labels, [str(k) for k in range(num_classes)]), f"labels of {path}")
+def assemble(opened: Opened, given: ClassifierSettings, use: Use, bound: Bound, assumed: list[str]) -> Classifier:
+    """The function `bound` of `opened` as a classifier; see `load_classifier`."""
+    card, where = opened.metadata, opened.handle
+    fn, size = (
+        (_of_waveforms(bound), ()) if bound.spec.shape.rank == 1 else (_of_pictures(bound), _size(opened, given, use, bound))
+    )
+    bounds = given.image_range or card.get("image_range") or use.image_range
+    scores = _try(fn, size or DEFAULT_SIZE, bounds or SYMMETRIC, bound, where)
+    is_imagenet = scores.shape[1] in IMAGENET_OUTPUTS
+    if size is None:
+        size = IMAGENET_SIZE if is_imagenet else DEFAULT_SIZE
+        assumed = [*assumed, "image_size"]
+    if bounds is None:
+        # What TF-Hub asks of its image models; elsewhere what this project's own take.
+        bounds = UNIT if is_imagenet or "://" in where else SYMMETRIC
+        assumed = [*assumed, "image_range"]
+    bounds = parse_range(bounds, where)
+    output = given.output or card.get("output") or (use.scores if use.is_known else None)
+    if output is None:
+        output = _guess_output(_try(fn, size, bounds, bound, where).numpy())
+        assumed = [*assumed, "output"]
+    check_choice(f"model {where} output", output, SCORES)
+    labels, is_guess = _labels(given.labels, opened, int(scores.shape[1]))
+    if is_guess and not use.is_known:
+        assumed = [*assumed, "labels"]
+    return Classifier(
+        fn,
+        labels,
+        size,
+        bounds,
+        output,
+        where,
+        opened.sha256,
+        tuple(assumed),
+        opened.module,
+        bound.name,
+        opened.tags,
+        opened.listed(),
+    )
+
+
+def _of_pictures(bound: Bound) -> Callable[[Any], Any]:
+    return lambda image: bound.fn({bound.main: image})
+
+
+def _of_waveforms(bound: Bound) -> Callable[[Any], Any]:
+    """[B, num_samples] -> [B, num_classes], of a model that hears one waveform [num_samples] and scores each of its frames:
+    their mean."""
+
+    def hear(waveform: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_mean(bound.fn({bound.main: waveform}), 0)
+
+    return lambda waveforms: tf.map_fn(hear, waveforms)
+
+
+def _try(fn: Callable[[Any], Any], size: tuple[int, ...], bounds: Any, bound: Bound, where: str) -> tf.Tensor:
+    """Scores of noise."""
+    shape = bound.spec.shape
+    channels = (shape[3] if shape.rank == 4 else None) or 3
+    rest = [*size, channels] if bound.spec.shape.rank != 1 else [WAVEFORM]
+    return try_call(fn, tf.random.stateless_uniform([NUM_PROBED, *rest], [0, 0], *map(float, bounds)), 2, where)
+
+
+def _labels(given: Any, opened: Opened, num_classes: int) -> tuple[tuple[Label, ...], bool]:
+    """The labels, and whether they had to be guessed."""
+    source, where = opened.metadata.get("labels") if given is None else given, opened.handle
+    if source == "imagenet" or (source is None and num_classes in IMAGENET_OUTPUTS):
+        return imagenet_labels(num_classes), source is None
+    if isinstance(source, str):
+        source = read_label_file(Path(source))
+    class_map = next(iter(sorted((opened.folder / "assets").glob("*class_map.csv"))), None)
+    if source is None and class_map:
+        source = read_class_map(class_map)
+    is_guess = source is None
+    names = parse_labels([str(k) for k in range(num_classes)] if is_guess else source, f"labels of {where}")
     if len(names) != num_classes:
-        raise fail(f"model {path}", f"{num_classes} labels, one a class", len(names), "give the right labels")
-    return Classifier(opened.fn, names, (height, width), bounds, kind, str(path), opened.sha256, tuple(assumed), opened.module)
+        raise fail(f"model {where}", f"{num_classes} labels, one a class", len(names), "give the right labels")
+    return names, is_guess
 
 
-def _image_size(setting: Callable[..., Any], argument: Any, shape: list[int | None] | None, where: str) -> tuple[int, int]:
-    if argument is None and shape and len(shape) == 4 and shape[1] and shape[2]:
-        argument = shape[1:3]
-    size = setting("image_size", argument, DEFAULT_SIZE)
-    if not isinstance(size, list | tuple) or len(size) != 2 or not all(isinstance(n, int) and n > 0 for n in size):
-        raise fail(f"model {where} image_size", "two positive integers, height and width", repr(size), "give both")
+def _guess_output(scores: np.ndarray) -> str:
+    """'probabilities' where each row is a distribution, else 'logits'."""
+    is_distribution = scores.min() >= 0 and np.allclose(scores.sum(1), 1, atol=1e-3) and scores.shape[1] > 1
+    return "probabilities" if is_distribution else "logits"
+
+
+def _size(opened: Opened, given: ClassifierSettings, use: Use, bound: Bound) -> tuple[int, int] | None:
+    """(height, width) as far as anything tells it."""
+    shape = bound.spec.shape
+    own = shape[1:3] if shape.rank == 4 and shape[1] and shape[2] else None
+    usual = (use.image_size, use.image_size) if use.image_size else None
+    size: Any = given.image_size or opened.metadata.get("image_size") or own or usual
+    if size is None:
+        return None
+    is_pair = isinstance(size, list | tuple | tf.TensorShape) and len(size) == 2
+    if not is_pair or not all(isinstance(n, int) and n > 0 for n in size):
+        raise fail(f"model {opened.handle} image_size", "two positive integers, height and width", repr(size), "give both")
     return size[0], size[1]

@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-from tfgradgen.checks import did_you_mean, fail
+from tfgradgen.checks import UserError, did_you_mean, fail
 from tfgradgen.models.metadata import Label
+
+MAX_NEAR = 6  # classes that an error offers for a word that is part of their names: shark
 
 
 def resolve_labels(labels: Sequence[Label], wanted: Any) -> list[int]:
-    """Returns the indices that `wanted` names: a name, WordNet id or index, a list of them, or 'all'; no index twice.
+    """Returns the indices that `wanted` names: what `find_label` knows, a list of them, or 'all'; no index twice.
 
     'all' leaves out background classes, which can be named all the same.
     """
@@ -17,7 +19,7 @@ def resolve_labels(labels: Sequence[Label], wanted: Any) -> list[int]:
         if not found:
             raise fail("label", "a class that is no background", "a classifier with none", "name one of its labels")
         return found
-    if isinstance(wanted, str) and _named(labels, wanted) is None:  # a name may hold commas itself
+    if isinstance(wanted, str) and named(labels, wanted) is None:  # a name may hold commas itself
         wanted = [part for part in wanted.split(",") if part.strip()]
     items = list(wanted) if isinstance(wanted, list | tuple) else [wanted]
     if not items:
@@ -25,29 +27,62 @@ def resolve_labels(labels: Sequence[Label], wanted: Any) -> list[int]:
     return list(dict.fromkeys(_resolve_one(labels, item) for item in items))
 
 
-def _key(name: str) -> str:
+def as_key(name: str) -> str:
+    """`name` without what two spellings of it may differ in: case, spaces or hyphens for underscores."""
     return name.strip().lower().replace(" ", "_").replace("-", "_")
 
 
-def _named(labels: Sequence[Label], text: str) -> int | None:
+def named(labels: Sequence[Label], text: str) -> int | None:
     """The index of the label whose name or WordNet id is `text`, whatever its case, spaces or hyphens."""
-    key = _key(text)
-    matches = (k for k, label in enumerate(labels) if key and key in (_key(label.name), _key(label.wnid)))
+    key = as_key(text)
+    matches = (k for k, label in enumerate(labels) if key and key in (as_key(label.name), as_key(label.wnid)))
     return next(matches, None)
 
 
-def _resolve_one(labels: Sequence[Label], item: Any) -> int:
-    last = len(labels) - 1
-    expected, remedy = f"a class name, WordNet id or index 0..{last}", "python -m tfgradgen labels lists the classes"
-    if isinstance(item, str) or (isinstance(item, int) and not isinstance(item, bool)):
-        index = _named(labels, str(item))
-        if index is not None:
-            return index
+def find_label(labels: Sequence[Label], item: Any) -> int | None:
+    """The index of the class that `item` is the name, WordNet id, index, or a word of the synset of; None if there is none.
+
+    The name goes before the word: with ImageNet's labels 'cardigan' is the jacket, though a Welsh corgi has that word too.
+
+    Raises:
+      UserError: a word of several classes, which it lists.
+    """
+    if isinstance(item, bool) or not isinstance(item, str | int):
+        return None
+    index = named(labels, str(item))
+    if index is not None:
+        return index
+    key = as_key(str(item))
+    matches = [k for k, label in enumerate(labels) if key and key in _words(label)]
+    if len(matches) > 1:
+        classes = ", ".join(labels[k].name for k in matches)
+        raise fail("label", "a word of one class", f"{item!r}, a word of {len(matches)}", f"did you mean {classes}?")
+    if matches:
+        return matches[0]
     if isinstance(item, str):
         if not item.strip().isdecimal():
-            near = did_you_mean(_key(item), [label.name for label in labels])
-            raise fail("label", expected, repr(item), near or remedy)
+            return None
         item = int(item)
-    if not isinstance(item, int) or isinstance(item, bool) or not 0 <= item <= last:
-        raise fail("label", expected, repr(item), remedy)
-    return item
+    return item if 0 <= item < len(labels) else None
+
+
+def unknown_label(labelled: Sequence[Sequence[Label]], item: Any, where: str = "") -> UserError:
+    """The error of an `item` that `find_label` knows in none of `labelled`; `where` says more of where it stood."""
+    near, key = "", as_key(str(item))
+    if isinstance(item, str) and not item.strip().isdecimal():
+        words = {word: label.name for labels in labelled for label in labels for word in (as_key(label.name), *_words(label))}
+        within = dict.fromkeys(name for word, name in words.items() if f"_{key}_" in f"_{word}_")
+        near = f"did you mean {', '.join([*within][:MAX_NEAR])}?" if within and key else did_you_mean(key, words)
+    expected = f"a class name, WordNet id or index 0..{max(map(len, labelled)) - 1}"
+    return fail("label", expected, f"{item!r}{where}", near or "python -m tfgradgen labels lists the classes")
+
+
+def _words(label: Label) -> list[str]:
+    return [as_key(word) for word in label.synset.split(",") if word.strip()]
+
+
+def _resolve_one(labels: Sequence[Label], item: Any) -> int:
+    index = find_label(labels, item)
+    if index is None:
+        raise unknown_label([labels], item)
+    return index

@@ -1,5 +1,6 @@
 """What a SavedModel does not say of itself: a small JSON file in its folder, and the fingerprint of its content."""
 
+import csv
 import hashlib
 import json
 from dataclasses import dataclass
@@ -41,6 +42,24 @@ def read_metadata(folder: Path) -> dict[str, Any]:
             raise fail(str(file), "a JSON object", type(content).__name__, "see MODEL.md of the shipped models")
         return content
     return {}
+
+
+def read_label_file(file: Path) -> Any:
+    """What `parse_labels` takes, from a JSON file or a text file with one name a line."""
+    try:
+        text = file.expanduser().read_text(encoding="utf-8")
+        return json.loads(text) if file.suffix == ".json" else [line.strip() for line in text.splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise fail(
+            "labels", "imagenet, or a file with one name a line or a JSON list", f"{file} ({error})", "mend it"
+        ) from None
+
+
+def read_class_map(file: Path) -> list[dict[str, str]]:
+    """The labels of a CSV file with a column display_name, as sound models bring it; names that occur twice get their line."""
+    with file.open(encoding="utf-8", newline="") as stream:
+        names = [row.get("display_name") or str(k) for k, row in enumerate(csv.DictReader(stream))]
+    return [{"name": name if names.count(name) == 1 else f"{name} {k}"} for k, name in enumerate(names)]
 
 
 def parse_labels(content: Any, where: str) -> tuple[Label, ...]:

@@ -1,84 +1,190 @@
-"""Opens a SavedModel folder and finds the one function in it that maps one tensor to one tensor."""
+"""Opens a SavedModel folder, TF2's or TF1-hub's, and gives its functions: named tensors to named tensors."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import tensorflow as tf
+from google.protobuf.message import DecodeError
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from tfgradgen.checks import UserError, fail
+from tfgradgen.models.allowlist import check_ops
+from tfgradgen.models.handles import resolve_handle
 from tfgradgen.models.metadata import fingerprint, read_metadata
+from tfgradgen.models.tf1 import frozen_function
+
+CALL = "__call__"  # the name here of what a TF2 module does when it is called itself
 
 
-class Opened(NamedTuple):
-    """fn: one tensor -> one tensor. input_shape: list with None where unknown, or None. module: keeps variables alive."""
+class Signature(NamedTuple):
+    """What a function takes and gives: name -> TensorSpec. Outputs are {} where they are known only from a call."""
 
-    fn: Callable[[Any], Any]
-    input_shape: list[int | None] | None
-    module: Any
+    inputs: Mapping[str, tf.TensorSpec]
+    outputs: Mapping[str, tf.TensorSpec]
+
+    def __str__(self) -> str:
+        sides = [", ".join(f"{name} {_shown(spec)}" for name, spec in side.items()) for side in self]
+        return f"({sides[0]}) -> ({sides[1] or '?'})"
+
+
+@dataclass
+class Opened:
+    """A SavedModel whose functions are made when they are asked for.
+
+    signatures: by name; a callable's is `CALL`. tags: of the meta graph. is_tf1: whether it is of the TF1 format.
+    """
+
+    handle: str
+    folder: Path
     metadata: dict[str, Any]
     sha256: str
+    tags: tuple[str, ...]
+    is_tf1: bool
+    signatures: dict[str, Signature]
+    module: Any
+    _protos: Mapping[str, Any] = field(default_factory=dict)
+
+    def function(self, name: str) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+        """The function of the signature `name`: {input: tensor} -> {output: tensor}."""
+        if not self.is_tf1:
+            function = self.module.signatures.get(name)
+            return lambda inputs: _by_name(self.module(*inputs.values()) if name == CALL else function(**inputs))
+        proto = self._protos[name]
+        inputs, outputs = ({key: info.name for key, info in sorted(side.items())} for side in (proto.inputs, proto.outputs))
+        fn, graph = frozen_function(self.folder, self.tags, inputs, outputs)
+        self.module.graphs.append(graph)
+        return lambda given: dict(zip(outputs, fn(*(given[key] for key in inputs)), strict=True))
+
+    def listed(self) -> tuple[str, ...]:
+        """Its signatures as a person reads them."""
+        return tuple(f"{name} {signature}" for name, signature in self.signatures.items())
 
 
-def open_saved_model(path: str | Path) -> Opened:
-    """Loads `path`; raises `UserError` in one line where there is no SavedModel or no function of one tensor in it."""
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
-        raise fail(f"model {path}", "a SavedModel folder", "no such folder", "check the path")
-    if not (folder / "saved_model.pb").is_file():
-        raise fail(f"model {path}", "a folder with saved_model.pb", "none in it", "give the folder that holds that file")
+class FrozenModule:
+    """Stands for a TF1 module; graphs: those that were made of it."""
+
+    def __init__(self) -> None:
+        self.graphs: list[Any] = []
+
+
+def open_saved_model(handle: str | Path, tags: Sequence[str] | None = None, prefer: str = "", trust: bool = False) -> Opened:
+    """Finds and opens the SavedModel `handle`: a folder, an archive, a TF-Hub URL or a Kaggle Models handle.
+
+    Args:
+      tags: which of its meta graphs; by default the only one, the one without tags or that which serves.
+      prefer: a tag to choose by where there are several, as 'gen'.
+      trust: whether to load it although it holds ops that no picture model needs.
+
+    Raises:
+      UserError: nothing there, no such meta graph, an op that is not allowed, or a model that does not load.
+    """
+    folder = resolve_handle(str(handle))
     metadata, sha256 = read_metadata(folder), fingerprint(folder)
+    graphs = _meta_graphs(folder, str(handle))
+    chosen = _choose_tags(list(graphs), tags, prefer, str(handle))
+    if not trust:
+        check_ops(folder)
+    graph = graphs[chosen]
+    if not graph.object_graph_def.nodes:
+        protos = {name: proto for name, proto in graph.signature_def.items() if proto.outputs}
+        signatures = {name: Signature(_specs(proto.inputs), _specs(proto.outputs)) for name, proto in sorted(protos.items())}
+        return Opened(str(handle), folder, metadata, sha256, chosen, True, signatures, FrozenModule(), protos)
     try:
-        module = tf.saved_model.load(str(folder))
+        module = tf.saved_model.load(str(folder), list(chosen))
     except Exception as error:  # TensorFlow raises many kinds here; each means that the files cannot be used
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise fail(f"model {path}", "a SavedModel that loads", first_line[:200], "export it again") from None
-    fn, spec = _find_function(module, str(path))
-    shape = spec.shape.as_list() if spec is not None and spec.shape.rank is not None else None
-    return Opened(fn, shape, module, metadata, sha256)
+        raise fail(f"model {handle}", "a SavedModel that loads", _first_line(error), "export it again") from None
+    return Opened(str(handle), folder, metadata, sha256, chosen, False, dict(_signatures(module)), module)
 
 
-def _find_function(module: Any, where: str) -> tuple[Callable[[Any], Any], tf.TensorSpec | None]:
+def _meta_graphs(folder: Path, where: str) -> dict[tuple[str, ...], Any]:
+    proto = SavedModel()
+    try:
+        proto.ParseFromString((folder / "saved_model.pb").read_bytes())
+    except (DecodeError, OSError) as error:
+        raise fail(f"model {where}", "a SavedModel that loads", _first_line(error), "export it again") from None
+    if not proto.meta_graphs:
+        raise fail(f"model {where}", "a SavedModel that loads", "one without a graph", "export it again")
+    return {tuple(sorted(graph.meta_info_def.tags)): graph for graph in proto.meta_graphs}
+
+
+def _choose_tags(known: list[tuple[str, ...]], wanted: Sequence[str] | None, prefer: str, where: str) -> tuple[str, ...]:
+    if wanted is not None:
+        if tuple(sorted(wanted)) in known:
+            return tuple(sorted(wanted))
+        listed = " or ".join(",".join(tags) or "none" for tags in known)
+        raise fail(f"model {where} tags", listed, ",".join(wanted) or "none", "give one of those, as a,b")
+    suiting = [tags for tags in known if prefer in tags] or known
+    free = [tags for tags in suiting if "bsNone" in tags]
+    for tags in ((), ("serve",)):
+        if tags in known and suiting is known:
+            return tags
+    return (free or suiting)[0]
+
+
+def _specs(infos: Mapping[str, Any]) -> dict[str, tf.TensorSpec]:
+    return {
+        name: tf.TensorSpec(tf.TensorShape(info.tensor_shape), tf.as_dtype(info.dtype), name)
+        for name, info in sorted(infos.items())
+    }
+
+
+def _signatures(module: Any) -> Iterable[tuple[str, Signature]]:
     if callable(module):
-        return module, _spec_of_callable(module)
-    signatures = getattr(module, "signatures", {})
-    name = "serving_default" if "serving_default" in signatures else next(iter(signatures), None)
-    if name is None:
-        raise fail(f"model {where}", "a callable or a signature", "neither", "export it with a serving_default signature")
-    signature = signatures[name]
-    inputs, outputs = signature.structured_input_signature[1], signature.structured_outputs
-    if len(inputs) != 1 or len(outputs) != 1:
-        got = f"inputs {sorted(inputs)} and outputs {sorted(outputs)}"
-        raise fail(f"model {where} signature {name}", "one input and one output", got, "export it with one of each")
-    (key, spec), output = next(iter(inputs.items())), next(iter(outputs))
-    return lambda x: signature(**{key: x})[output], spec
+        yield CALL, _signature_of_callable(module)
+    for name, function in getattr(module, "signatures", {}).items():
+        yield name, Signature(dict(function.structured_input_signature[1]), _as_specs(_by_name(function.structured_outputs)))
 
 
-def _spec_of_callable(module: Any) -> tf.TensorSpec | None:
+def _signature_of_callable(module: Any) -> Signature:
+    """Of its trace that takes exactly one tensor; of unknown shape where there is none."""
     for concrete in getattr(module.__call__, "concrete_functions", []):
         specs = [s for s in tf.nest.flatten(concrete.structured_input_signature) if isinstance(s, tf.TensorSpec)]
         if len(specs) == 1:
-            return specs[0]
-    return None
+            return Signature({"input": specs[0]}, _as_specs(_by_name(concrete.structured_outputs)))
+    return Signature({"input": tf.TensorSpec(None, tf.float32)}, {})
 
 
-def try_call(fn: Callable[[Any], Any], example: tf.Tensor, rank: int, where: str) -> tf.Tensor:
-    """Runs `fn` once and checks that a floating-point tensor of `rank` dimensions with the example's batch comes back."""
+def _by_name(output: Any) -> dict[str, Any]:
+    """What a function returns, by name: the keys of a dictionary, the places in a tuple, 'output' of one alone."""
+    if isinstance(output, Mapping):
+        return dict(output)
+    return {str(k): t for k, t in enumerate(output)} if isinstance(output, list | tuple) else {"output": output}
+
+
+def _as_specs(outputs: Mapping[str, Any]) -> dict[str, tf.TensorSpec]:
+    return {name: tf.TensorSpec(t.shape, t.dtype, name) for name, t in sorted(outputs.items()) if hasattr(t, "dtype")}
+
+
+def try_call(fn: Callable[[Any], Any], example: tf.Tensor, ranks: int | tuple[int, ...], where: str) -> tf.Tensor:
+    """Runs `fn` once and checks that a floating-point tensor with the example's batch comes back, of one of `ranks`."""
+    ranks = (ranks,) if isinstance(ranks, int) else ranks
     try:
         output = fn(example)
     except (ValueError, TypeError, tf.errors.OpError) as error:
-        first_line = " ".join(str(error).split())[:200]
+        if isinstance(error, UserError):
+            raise
         raise fail(
             f"model {where}",
             f"a function of a float32 tensor {example.shape}",
-            first_line,
+            " ".join(str(error).split())[:200],
             "give the right latent_dim or input size, or export it again",
         ) from None
     if not isinstance(output, tf.Tensor | tf.Variable):
         raise fail(f"model {where}", "one tensor as output", type(output).__name__, "export it with one output")
-    if output.shape.rank != rank or output.shape[0] != example.shape[0] or not output.dtype.is_floating:
+    if output.shape.rank not in ranks or output.shape[0] != example.shape[0] or not output.dtype.is_floating:
         raise UserError(
-            f"model {where}: expected a floating-point output of {rank} dimensions with batch "
+            f"model {where}: expected a floating-point output of {ranks[0]} dimensions with batch "
             f"{example.shape[0]}, got {output.dtype.name} {output.shape}; export it without casts or reshapes."
         )
     return output
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def _shown(spec: tf.TensorSpec) -> str:
+    shape = "?" if spec.shape.rank is None else "[" + ", ".join("?" if n is None else str(n) for n in spec.shape) + "]"
+    return f"{spec.dtype.name} {shape}"

@@ -1,0 +1,230 @@
+"""Composed conditions: their text, such as `goldfish & !orange`, and the classifier that they make."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from tfgradgen.checks import UserError, fail
+from tfgradgen.models.classifier import Classifier
+from tfgradgen.models.expression import MAX_WEIGHT, And, Class, Evidence, Expression, Not, Or, Weighted, classifiers_of
+from tfgradgen.models.labels import as_key, find_label, named, unknown_label
+from tfgradgen.models.metadata import Label
+
+OPERATORS = "&|!()*@"
+MAX_DEPTH = 50  # far below where Python's own stack would end
+_OPERATOR = re.compile(f"[{OPERATORS}]")
+
+
+def is_condition(text: Any, labelled: Sequence[Sequence[Label]]) -> bool:
+    """Whether `text` composes classes; a name or a list of names is none, even where a foreign name holds an operator."""
+
+    def is_name(part: str) -> bool:
+        return any(named(labels, part) is not None for labels in labelled)
+
+    if not isinstance(text, str) or is_name(text):
+        return False
+    return any(set(part) & set(OPERATORS) and not is_name(part) for part in text.split(","))
+
+
+def parse_condition(text: str, labelled: Sequence[Sequence[Label]]) -> Expression:
+    """Reads a condition on the classes of one classifier or several, `labelled` having the labels of each.
+
+    `a & b`, `a | b`, `!a`, `0.5*a` and parentheses; `!` binds before a weight, that before `&`, that before `|`. A class is
+    whatever `find_label` knows: a name, WordNet id, index or word of a synset. `NAME@2` is a class of the second classifier;
+    without `@` it is of the first one that knows it. What the operators mean stands in `expression`.
+
+    Raises:
+      UserError: what cannot be read, with its place in the text, or a class that no classifier has.
+    """
+    return _Parser(text, labelled).parse()
+
+
+@dataclass(frozen=True, eq=False)
+class ConditionClassifier:
+    """`classifier(image)`: image [B, height, width, channels] in [-1, 1] -> logits [B, 2] = log(1 - p), log p of a condition.
+
+    Its class 1 is the condition, named by its text; class 0 is what does not meet it. What a run record asks of a model is
+    that of its one classifier; of several, paths and fingerprints are joined and the settings stand one after the other.
+
+    Args:
+      classifiers: in the order that `parse_condition` had their labels in. Each that the condition asks is called once.
+      expression: of `parse_condition`.
+
+    Raises:
+      UserError: some part of the condition holds all classes of a classifier, and is always met.
+    """
+
+    classifiers: Sequence[Classifier]
+    expression: Expression
+    num_classes = 2
+    module = None
+
+    def __post_init__(self) -> None:
+        self._logits({k: tf.zeros([1, self.classifiers[k].num_classes]) for k in classifiers_of(self.expression)})
+
+    def __call__(self, image: tf.Tensor) -> tf.Tensor:
+        return self._logits({k: self.classifiers[k].log_probs(image) for k in sorted(classifiers_of(self.expression))})
+
+    def _logits(self, log_probs: dict[int, tf.Tensor]) -> tf.Tensor:
+        odds = self.expression.log_odds({k: Evidence(each, self.classifiers[k].is_exclusive) for k, each in log_probs.items()})
+        return tf.stack([tf.math.log_sigmoid(-odds), tf.math.log_sigmoid(odds)], -1)
+
+    @property
+    def labels(self) -> tuple[Label, Label]:
+        name = str(self.expression)
+        return Label(f"not ({name})", background=True), Label(name)
+
+    @property
+    def path(self) -> str:
+        return " + ".join(classifier.path for classifier in self.classifiers)
+
+    @property
+    def sha256(self) -> str:
+        return " + ".join(classifier.sha256 for classifier in self.classifiers)
+
+    @property
+    def image_range(self) -> Any:
+        return self._setting("image_range")
+
+    @property
+    def image_size(self) -> Any:
+        return self._setting("image_size")
+
+    @property
+    def output(self) -> Any:
+        return self._setting("output")
+
+    @property
+    def assumed(self) -> tuple[str, ...]:
+        """Those of a second classifier end in @2."""
+        marked = [(name, f"@{k + 1}" if k else "") for k, each in enumerate(self.classifiers) for name in each.assumed]
+        return tuple(name + mark for name, mark in marked)
+
+    def _setting(self, name: str) -> Any:
+        values = tuple(getattr(classifier, name) for classifier in self.classifiers)
+        return values[0] if len(values) == 1 else values
+
+
+class _Parser:
+    """Recursive descent: a method for each operator, the one that binds the least first."""
+
+    def __init__(self, text: str, labelled: Sequence[Sequence[Label]]):
+        self.text, self.labelled = text, labelled
+        self.at = self.depth = 0
+        names = [label.name for labels in labelled for label in labels if set(label.name) & set(OPERATORS)]
+        self.odd_names = sorted(names, key=len, reverse=True)  # the longest first: one may begin another
+
+    def parse(self) -> Expression:
+        expression = self._any()
+        if self._next():
+            raise self._error("& or | or the end", "close each bracket once and part operands by & or |")
+        return expression
+
+    def _any(self) -> Expression:
+        return self._chain("|", self._all, Or)
+
+    def _all(self) -> Expression:
+        return self._chain("&", self._weighted, And)
+
+    def _chain(self, operator: str, operand: Callable[[], Expression], kind: type[Or] | type[And]) -> Expression:
+        parts = [operand()]
+        while self._take(operator):
+            parts.append(operand())
+        flat = [inner for part in parts for inner in (part.of if isinstance(part, kind) else (part,))]
+        return kind(tuple(flat)) if len(flat) > 1 else flat[0]
+
+    def _weighted(self) -> Expression:
+        self._next()
+        word = self._word()
+        if self._odd_name() or not self.text.startswith("*", self.at + len(word)):
+            return self._negated()
+        try:
+            weight = float(word)
+        except ValueError:
+            weight = 0.0
+        if not 1 / MAX_WEIGHT <= weight <= MAX_WEIGHT:
+            expected = f"a weight of {1 / MAX_WEIGHT:g} to {MAX_WEIGHT:g} before *"
+            raise self._error(expected, "write it as in 0.5*orange", word.strip())
+        self.at += len(word) + 1
+        return Weighted(weight, self._deeper(self._weighted))
+
+    def _negated(self) -> Expression:
+        if not self._odd_name():
+            if self._take("!"):
+                return Not(self._deeper(self._negated))
+            if self._take("("):
+                expression = self._deeper(self._any)
+                if not self._take(")"):
+                    raise self._error("& or | or )", "close each bracket once and part operands by & or |")
+                return expression
+        return self._class()
+
+    def _class(self) -> Expression:
+        self._next()
+        start, name = self.at, self._odd_name() or self._word()
+        if not name.strip():
+            raise self._error("a class name", "write one there")
+        self.at += len(name)
+        if self._next() == "*":
+            raise self._error("& or | or the end", "put a weighted operand in brackets")
+        known = list(enumerate(self.labelled))
+        if self._take("@"):
+            known = [known[self._number()]]
+        for k, labels in known:
+            index = find_label(labels, name.strip())
+            if index is not None:
+                return Class(k, index, labels[index].name)
+        raise unknown_label([labels for _, labels in known], name.strip(), self._place(start))
+
+    def _number(self) -> int:
+        """The index of the classifier after an @."""
+        word = self._word()
+        number = word.strip()
+        if not number.isdecimal() or not 1 <= int(number) <= len(self.labelled):
+            expected = f"a classifier's number, 1 to {len(self.labelled)}, after @"
+            raise self._error(expected, "write it as in goldfish@1", number)
+        self.at += len(word)
+        return int(number) - 1
+
+    def _word(self) -> str:
+        """What stands here up to the next operator."""
+        return _OPERATOR.split(self.text[self.at :], maxsplit=1)[0]
+
+    def _odd_name(self) -> str:
+        """What stands here, if it is the name of a class that holds operators; else nothing."""
+        self._next()
+        for name in self.odd_names:
+            here = self.text[self.at : self.at + len(name)]
+            rest = self.text[self.at + len(name) :].strip()
+            if as_key(here) == as_key(name) and (not rest or rest[0] in "&|)@"):
+                return here
+        return ""
+
+    def _deeper(self, operand: Callable[[], Expression]) -> Expression:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise self._error(f"a condition nested at most {MAX_DEPTH} deep", "make it simpler")
+        expression = operand()
+        self.depth -= 1
+        return expression
+
+    def _next(self) -> str:
+        """The next character that is no space, which is gone to; nothing at the end."""
+        while self.text[self.at : self.at + 1].isspace():
+            self.at += 1
+        return self.text[self.at : self.at + 1]
+
+    def _take(self, operator: str) -> bool:
+        is_there = self._next() == operator
+        self.at += is_there
+        return is_there
+
+    def _error(self, expected: str, remedy: str, got: str = "") -> UserError:
+        found = got or self._next()
+        return fail("label", expected, (repr(found) if found else "the end") + self._place(self.at), remedy)
+
+    def _place(self, at: int) -> str:
+        return f" at character {at + 1} of {self.text!r}"

@@ -1,0 +1,72 @@
+"""A discriminator: a classifier with a class `natural`, or the score that a generator's adversary gives a picture."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from tfgradgen.batching import by_parts
+from tfgradgen.checks import fail
+from tfgradgen.models.classifier import Classifier, assemble, load_classifier
+from tfgradgen.models.families import use_of
+from tfgradgen.models.roles import Bound, bind
+from tfgradgen.models.saved_model import open_saved_model
+from tfgradgen.models.settings import ClassifierSettings, settings_of
+
+NATURAL = "natural"
+LABELS = ("generated", NATURAL)
+
+
+def load_discriminator(path: str | Path, **settings: Any) -> Classifier:
+    """Loads `path` as a classifier one of whose labels is `natural`.
+
+    Args:
+      path, settings: as for `load_classifier`. Of a family with a discriminator (BigBiGAN, compare_gan) its score is the logit
+        of `natural` against `generated`; if it looks at latent points too, it is shown the origin, if at classes, class 0.
+
+    Raises:
+      UserError: no model there, or it has no such label.
+    """
+    given = settings_of(ClassifierSettings, settings)
+    opened = open_saved_model(path, given.tags, "disc", given.trust)
+    use, assumed = use_of(opened, "discriminator")
+    if not use.is_known:
+        classifier = load_classifier(path, **settings)
+        natural_index(classifier)
+        return classifier
+    bound = bind(opened, "discriminator", use, given.signature)
+    whole = ClassifierSettings(**{**given.__dict__, "labels": LABELS, "output": "logits"})
+    return assemble(opened, whole, use, bound._replace(fn=_two_logits(bound)), assumed)
+
+
+def natural_index(classifier: Classifier) -> int:
+    """The output of `classifier` that stands for natural pictures; raises `UserError` where it has none."""
+    names = [label.name for label in classifier.labels]
+    if NATURAL not in names:
+        raise fail("discriminator", f"a classifier with a label {NATURAL!r}", ", ".join(names[:5]), "name it in model.json")
+    return names.index(NATURAL)
+
+
+def natural_log_odds(classifier: Classifier) -> Callable[[Any], Any]:
+    """image [B, height, width, channels] in [-1, 1] -> log p(natural) - log(1 - p(natural)) [B], in nats."""
+    index = natural_index(classifier)
+
+    def log_odds(image: tf.Tensor) -> tf.Tensor:
+        logits = classifier(image)
+        others = tf.concat([logits[:, :index], logits[:, index + 1 :]], 1)
+        return logits[:, index] - tf.reduce_logsumexp(others, 1)
+
+    return log_odds
+
+
+def _two_logits(bound: Bound) -> Callable[[Any], Any]:
+    def score(image: tf.Tensor) -> tf.Tensor:
+        rows = tf.shape(image)[0]
+        more = {name: tf.zeros(tf.concat([[rows], spec.shape[1:]], 0), spec.dtype) for name, spec in bound.extras.items()}
+        natural = tf.reshape(bound.fn({bound.main: image, **more}), [-1, 1])
+        return tf.concat([tf.zeros_like(natural), natural], 1)
+
+    size = bound.spec.shape[0] if bound.spec.shape.rank else None
+    fn = by_parts(score, size) if size else score
+    return lambda inputs: fn(inputs[bound.main])

@@ -1,0 +1,32 @@
+"""The way back of some generators: from a picture to its latent point."""
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from tfgradgen.checks import fail
+from tfgradgen.models.families import use_of
+from tfgradgen.models.ranges import SYMMETRIC, to_range
+from tfgradgen.models.resize import resize
+from tfgradgen.models.roles import bind
+from tfgradgen.models.saved_model import Opened
+
+
+def encoder_of(opened: Opened, latent_dim: int) -> Callable[[Any], Any] | None:
+    """picture [B, H, W, channels] in [-1, 1], of any size -> z [B, latent_dim]; None where the family has no encoder."""
+    use, _ = use_of(opened, "encoder")
+    if not use.is_known:
+        return None
+    bound = bind(opened, "encoder", use)
+
+    def encode(image: tf.Tensor) -> tf.Tensor:
+        height, width = bound.spec.shape[1:3]
+        z = bound.fn({bound.main: to_range(resize(image, height, width), use.image_range or SYMMETRIC)})
+        if z.shape[-1] != latent_dim:
+            raise fail(
+                f"model {opened.handle} encoder", f"latent points of {latent_dim} coordinates", z.shape[-1], "leave --init out"
+            )
+        return z
+
+    return encode

@@ -1,0 +1,170 @@
+"""Where a model comes from: a folder, an archive, TF-Hub or Kaggle Models, all as a local SavedModel folder."""
+
+import contextlib
+import hashlib
+import logging
+import os
+import re
+import shutil
+import socket
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from tfgradgen.checks import UserError, fail
+from tfgradgen.models.archives import unpack
+
+_ARCHIVES = (".tar.gz", ".tgz", ".tar")
+_EXPECTED = "a SavedModel folder, its .tar.gz, a https://tfhub.dev/... URL or Kaggle's owner/model/framework/variation/version"
+_KAGGLE = re.compile(r"\w[\w.-]*/\w[\w.-]*/tensorflow[12]/\w[\w.-]*(/\d+)?", re.IGNORECASE)
+_CONNECT_SECONDS, _STALL_SECONDS = 3.0, 30.0
+
+
+def resolve_handle(handle: str) -> Path:
+    """Returns the folder with saved_model.pb that `handle` stands for; fetches it where it is not on this machine yet.
+
+    Args:
+      handle: a SavedModel folder; a .tar.gz, .tgz or .tar file with the model at its top or in its only folder, which is
+        unpacked, once, into the cache folder $TFGRADGEN_CACHE_DIR (else $XDG_CACHE_HOME/tfgradgen, else
+        ~/.cache/tfgradgen); a URL that tensorflow_hub resolves, through its cache $TFHUB_CACHE_DIR/sha1(URL)/; or a Kaggle
+        Models handle or page, through kagglehub's cache $KAGGLEHUB_CACHE. What is on disk under a name comes before Kaggle.
+
+    Raises:
+      UserError: there is no model under that name, or it can neither be fetched nor found in its cache; the line then says
+        in which folder a copy belongs. Without a network this takes seconds.
+    """
+    path = Path(os.path.expanduser(handle))
+    if os.path.isdir(path):  # as pathlib's own, but false for what cannot be a path
+        if not (path / "saved_model.pb").is_file():
+            raise fail(f"model {handle}", "a folder with saved_model.pb", "none in it", "give the folder that holds that file")
+        return path
+    if os.path.isfile(path):
+        if not path.name.lower().endswith(_ARCHIVES):
+            raise fail(f"model {handle}", _EXPECTED, "another file", "give the folder that holds saved_model.pb")
+        return _from_archive(path)
+    if handle.startswith(("https://", "http://")):
+        kaggle = _kaggle_handle_of(handle)
+        return _from_hub(handle) if kaggle is None else _from_kaggle(kaggle)
+    if _KAGGLE.fullmatch(handle.rstrip("/")):
+        return _from_kaggle(handle.rstrip("/"))
+    raise fail(f"model {handle}", _EXPECTED, "no such folder", "check the path")
+
+
+def _model_in(folder: Path, where: str) -> Path:
+    if (folder / "saved_model.pb").is_file():
+        return folder
+    inner = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+    if len(inner) == 1 and (inner[0] / "saved_model.pb").is_file():
+        return inner[0]
+    raise fail(where, "saved_model.pb at its top or in its only folder", "none there", "give a model in SavedModel format")
+
+
+def _from_archive(archive: Path) -> Path:
+    digest = hashlib.sha256()
+    try:
+        with archive.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    except OSError as error:
+        raise fail(f"archive {archive}", "a readable file", error.strerror, "check the file") from None
+    parent = os.getenv("TFGRADGEN_CACHE_DIR") or Path(os.getenv("XDG_CACHE_HOME") or Path.home() / ".cache") / "tfgradgen"
+    folder = Path(parent) / "archives" / digest.hexdigest()
+    if not folder.is_dir():
+        unpack(archive, folder)
+    try:
+        return _model_in(folder, f"archive {archive}")
+    except UserError:
+        shutil.rmtree(folder, ignore_errors=True)  # of no use to a later run
+        raise
+
+
+def _from_hub(handle: str) -> Path:
+    """The cache's key is the URL's exact spelling: a copy under the one given is taken, else the usual one is asked for."""
+    root = Path(os.getenv("TFHUB_CACHE_DIR") or Path(tempfile.gettempdir()) / "tfhub_modules")
+    usual = re.sub(r"^http://tfhub\.dev/", "https://tfhub.dev/", handle.rstrip("/"))
+    spellings = {url: root / hashlib.sha1(url.encode()).hexdigest() for url in (handle, usual)}
+    url = next((url for url, folder in spellings.items() if _is_filled(folder)), usual)
+    folder = spellings[url]
+    remedy = f"put the model's files into {folder} (TFHUB_CACHE_DIR sets the folder above it) or give a local folder"
+    with _fetching(f"model {handle}", remedy):
+        try:
+            import tensorflow_hub
+        except ImportError as error:
+            install = "pip install 'tensorflow-hub>=0.16,<0.17' 'setuptools<82'"
+            raise fail(f"model {handle}", "the package tensorflow_hub", error, install) from None
+        if not _is_filled(folder):
+            _check_network(url)
+        return _model_in(Path(tensorflow_hub.resolve(url)), f"model {handle} in {folder}")
+
+
+def _is_filled(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())
+
+
+def _kaggle_handle_of(url: str) -> str | None:
+    """The handle in the address of a page of Kaggle Models, in either of its forms; None for other addresses."""
+    parts = urlsplit(url)
+    if parts.hostname not in ("www.kaggle.com", "kaggle.com") or not parts.path.startswith("/models/"):
+        return None
+    named = [part for part in parts.path.split("/")[2:] if part not in ("", "frameworks", "variations", "versions")]
+    handle = "/".join(named)
+    if not _KAGGLE.fullmatch(handle):
+        expected = "the page of one variation, https://www.kaggle.com/models/owner/model/TensorFlow2/variation/version"
+        raise fail(f"model {url}", expected, repr(handle), "open that variation's page and copy its address")
+    return handle
+
+
+def _from_kaggle(handle: str) -> Path:
+    owner, model, framework, variation, *version = handle.split("/")
+    root = Path(os.getenv("KAGGLEHUB_CACHE") or Path.home() / ".cache" / "kagglehub")
+    folder = root / "models" / owner / model / framework / variation / (version[0] if version else "VERSION")
+    marker = folder.with_name(f"{folder.name}.complete")
+    remedy = f"put the model's files into {folder} and an empty file {marker.name} beside it (KAGGLEHUB_CACHE sets {root})"
+    if not version:
+        remedy += ", and name that version in the handle"
+    with _fetching(f"model {handle}", f"{remedy}, or give a local folder"):
+        try:
+            import kagglehub
+        except ImportError as error:
+            raise fail(f"model {handle}", "the package kagglehub", error, "pip install 'tfgradgen[kaggle]'") from None
+        if not (version and folder.is_dir() and marker.exists()):
+            _check_network("https://www.kaggle.com")
+        return _model_in(Path(kagglehub.model_download(handle)), f"model {handle} in {folder}")
+
+
+def _check_network(url: str) -> None:
+    """Raises `OSError` within seconds where the host of `url` cannot be reached; the libraries would wait for minutes."""
+    parts = urlsplit(url)
+    if not urllib.request.getproxies():  # through a proxy, the host itself need not be in reach
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        socket.create_connection((parts.hostname or "", port), timeout=_CONNECT_SECONDS).close()
+
+
+@contextlib.contextmanager
+def _fetching(where: str, remedy: str) -> Iterator[None]:
+    """Keeps a download library's notes from the user, and turns whatever it raises into one line that ends in `remedy`."""
+    stall, disabled = socket.getdefaulttimeout(), logging.root.manager.disable
+    socket.setdefaulttimeout(_STALL_SECONDS)
+    logging.disable(max(disabled, logging.WARNING))
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
+            warnings.simplefilter("ignore")
+            yield
+    except UserError:
+        raise
+    except Exception as error:  # each library has kinds of its own: no network, HTTP 403 or 404, a damaged file
+        reason = getattr(error, "reason", None) if isinstance(error, urllib.error.URLError) else None
+        code = ""
+        if isinstance(error, urllib.error.HTTPError):
+            code = f"HTTP {error.code} "
+            error.close()
+        got = code + (str(reason or error) or type(error).__name__)
+        raise fail(where, "a model that can be fetched", " ".join(got.split())[:200], remedy) from None
+    finally:
+        socket.setdefaulttimeout(stall)
+        logging.disable(disabled)

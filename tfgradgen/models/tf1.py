@@ -1,0 +1,77 @@
+"""Functions of the TF1 format, TF-Hub's first: a meta graph's signature with its variables frozen into constants.
+
+Reference variables, which XLA and gradients through a tf.Variable stumble over, are gone then; the values are the same bits.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+v1 = tf.compat.v1
+
+# TF1's control flow inside a graph: TF2 cannot differentiate it (tensorflow/hub#416), a v1 session's tf.gradients can.
+CONTROL_FLOW = {"Switch", "RefSwitch", "Merge", "RefMerge", "Enter", "RefEnter", "Exit", "RefExit", "NextIteration", "LoopCond"}
+
+
+def frozen_function(folder: Path, tags: Sequence[str], inputs: Mapping[str, str], outputs: Mapping[str, str]) -> Any:
+    """A concrete function of the tensors named by `inputs`, in that order, to those named by `outputs`, as a list.
+
+    Args:
+      folder: of the SavedModel. tags: those of the meta graph.
+      inputs, outputs: name in the signature -> name of the tensor in the graph.
+
+    Returns:
+      (function, graph): of the frozen graph, and the graph for who wants to look into it.
+    """
+    graph = tf.Graph()
+    with graph.as_default(), v1.Session(graph=graph) as session:
+        v1.saved_model.loader.load(session, list(tags), str(folder), clear_devices=True)
+        feeds = [graph.get_tensor_by_name(name) for name in inputs.values()]
+        fetches = [graph.get_tensor_by_name(name) for name in outputs.values()]
+        definition = _freeze(session, fetches)
+        if not {node.op for node in definition.node} & CONTROL_FLOW:
+            function = _wrap(definition, feeds, fetches)
+            return lambda *x: _as_list(function(*x)), function.graph
+        smooth = [k for k, t in enumerate(feeds) if t.dtype.is_floating]
+        slopes = [k for k, t in enumerate(fetches) if t.dtype.is_floating]
+        upstream = [v1.placeholder(fetches[k].dtype, fetches[k].shape) for k in slopes]
+        found = tf.gradients([fetches[k] for k in slopes], [feeds[k] for k in smooth], upstream)
+        gradients = [tf.zeros_like(feeds[k]) if g is None else tf.identity(g) for k, g in zip(smooth, found, strict=True)]
+        forward = _wrap(definition, feeds, fetches)
+        backward = _wrap(_freeze(session, gradients), [*feeds, *upstream], gradients)
+
+    @tf.custom_gradient
+    def with_gradient(*x: tf.Tensor) -> Any:
+        def gradient_fn(*slope: tf.Tensor) -> list[tf.Tensor | None]:
+            by_input = dict(zip(smooth, _as_list(backward(*x, *(slope[k] for k in slopes))), strict=True))
+            return [by_input.get(k) for k in range(len(x))]
+
+        return _as_list(forward(*x)), gradient_fn
+
+    return lambda *x: _as_list(with_gradient(*x)), forward.graph
+
+
+def _freeze(session: Any, fetches: Sequence[Any]) -> Any:
+    """The graph that `fetches` need, as a GraphDef without variables."""
+    names = sorted({tensor.op.name for tensor in fetches})
+    return v1.graph_util.convert_variables_to_constants(session, session.graph.as_graph_def(), names)
+
+
+def _wrap(definition: Any, feeds: Sequence[Any], fetches: Sequence[Any]) -> Any:
+    names = {node.name for node in definition.node}
+    unused = [tensor for tensor in feeds if tensor.op.name not in names]
+
+    def load() -> None:
+        tf.import_graph_def(definition, name="")
+        for tensor in unused:  # no output needs it, but a caller gives it
+            v1.placeholder(tensor.dtype, tensor.shape, tensor.op.name)
+
+    imported = v1.wrap_function(load, [])
+    found = [[imported.graph.as_graph_element(tensor.name) for tensor in tensors] for tensors in (feeds, fetches)]
+    return imported.prune(*found)
+
+
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
