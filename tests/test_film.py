@@ -1,5 +1,7 @@
 """film.png: which draws it shows, and where."""
 
+import functools
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -7,7 +9,7 @@ from PIL import Image
 from tests import toy
 from tfgradgen.cli.run import make_film
 from tfgradgen.contracts import Draws
-from tfgradgen.images import CAPTION_HEIGHT, GAP, to_uint8
+from tfgradgen.images import CAPTION_HEIGHT, GAP, decode, to_uint8
 
 TILE = 128
 
@@ -20,7 +22,7 @@ def test_each_tile_is_its_draw_decoded(num_results: int, num_chains: int, shown:
     generator = toy.ToyGenerator()
     z = np.random.default_rng(0).uniform(-1, 1, (num_results, num_chains, 6)).astype(np.float32)
     other = np.zeros((num_results, num_chains), np.float32)
-    film = np.asarray(make_film(generator, Draws(z, other, other, other > 0, other, other)))
+    film = np.asarray(make_film(functools.partial(decode, generator), Draws(z, other, other, other > 0, other, other)))
     rows, top = min(num_chains, 16), GAP + CAPTION_HEIGHT * (2 if num_chains > 16 else 1)
     width, height = TILE + GAP, TILE + GAP + CAPTION_HEIGHT
     assert film.shape == (rows * height + top, len(shown) * width + GAP, 3)

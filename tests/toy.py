@@ -66,6 +66,8 @@ def save_pair(folder: Path) -> tuple[Path, Path]:
         return tf.reduce_mean(image, [1, 2]) * 4.0
 
     labels = [{"name": "goldfish", "wnid": "n01443537"}, {"name": "king_penguin", "wnid": "n02056570"}, {"name": "alp"}]
-    generator = save(folder / "generator", generate, [None, 6], {"latent_dim": 6, "image_range": [-1, 1]})
-    classifier = save(folder / "classifier", classify, [None, 8, 8, 3], {"image_range": [-1, 1], "labels": labels})
+    generator = save(folder / "generator", generate, [None, 6], {"latent_dim": 6, "image_range": [-1, 1], "prior": "normal"})
+    classifier = save(
+        folder / "classifier", classify, [None, 8, 8, 3], {"image_range": [-1, 1], "labels": labels, "output": "logits"}
+    )
     return generator, classifier

@@ -58,7 +58,8 @@ def resident_bytes(is_trimmed: bool = False) -> int:
 def _timed(fn: Callable[[Any], Any], z: tf.Tensor) -> float:
     start = time.perf_counter()
     for value in tf.nest.flatten(fn(z)):
-        value.numpy()
+        if value is not None:  # no gradient
+            value.numpy()
     return time.perf_counter() - start
 
 

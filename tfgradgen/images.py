@@ -22,9 +22,10 @@ def to_uint8(image: Any) -> np.ndarray:
     return np.clip(np.rint((np.asarray(image, np.float32) + 1.0) * 127.5), 0, 255).astype(np.uint8)
 
 
-def decode(generator: GeneratorLike, z: np.ndarray) -> np.ndarray:
+def decode(generator: GeneratorLike, z: np.ndarray, batch_size: int | None = None) -> np.ndarray:
     """uint8 pictures [B, height, width, channels] of `z` [B, latent_dim], a batch at a time; drawings of waveforms."""
-    batches = [np.asarray(generator(z[k : k + DECODE_BATCH])) for k in range(0, len(z), DECODE_BATCH)]
+    size = min(batch_size or DECODE_BATCH, DECODE_BATCH)
+    batches = [np.asarray(generator(z[k : k + size])) for k in range(0, len(z), size)]
     return np.concatenate([draw_waveforms(batch) if batch.ndim == 2 else to_uint8(batch) for batch in batches])
 
 

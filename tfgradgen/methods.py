@@ -14,7 +14,7 @@ from tfgradgen.contracts import Chunk, Cost, Networks, Regularization
 from tfgradgen.kernels import KERNELS
 from tfgradgen.kernels.base import KernelFamily
 from tfgradgen.posterior import ClassPosterior
-from tfgradgen.preflight import doubts, preflight, value_and_gradient
+from tfgradgen.preflight import doubts, preflight, value_and_gradient, xla_check
 from tfgradgen.rejection import class_moments, exact_chunks
 from tfgradgen.sampling import chain_chunks, initial_points
 from tfgradgen.smc import smc_chunks
@@ -118,22 +118,47 @@ def likelihood_gradient(networks: Networks, temperature: float, xla: bool) -> An
     return tf.function(evaluate, jit_compile=xla, autograph=False)
 
 
+class _Looked(NamedTuple):
+    """How a run looks at its posterior before the first step: prior draws, and the compiled evaluations."""
+
+    z: tf.Tensor
+    graph_fn: Any
+    xla_fn: Any
+
+
+def _looking(posterior: ClassPosterior, run: RunConfig) -> _Looked:
+    graph_fn, xla_fn = (
+        functools.partial(likelihood_gradient(posterior.networks, posterior.temperature, xla), posterior.label)
+        for xla in (False, True)
+    )
+    return _Looked(
+        posterior.sample_prior(NUM_CHECKED, fold_in(as_seed(run.seed), PREFLIGHT_STREAM)),
+        graph_fn,
+        xla_fn if use_xla(run.jit) else None,
+    )
+
+
 def look(posterior: ClassPosterior, run: RunConfig) -> dict[str, Any]:
     """`preflight` as this run will evaluate: what is to be said of it (doubts) and what it cost (start_cost).
 
     Raises:
       UserError: a run would go wrong.
     """
-    networks, temperature = posterior.networks, posterior.temperature
-    graph_fn = functools.partial(likelihood_gradient(networks, temperature, False), posterior.label)
-    xla_fn = functools.partial(likelihood_gradient(networks, temperature, True), posterior.label) if use_xla(run.jit) else None
-    z = posterior.sample_prior(NUM_CHECKED, fold_in(as_seed(run.seed), PREFLIGHT_STREAM))
+    z, graph_fn, xla_fn = _looking(posterior, run)
     checks = preflight(posterior.generator(z), z, graph_fn, xla_fn)
     for check in checks:
         if check.what == "xla" and not check.is_ok:  # this run would compile them
             raise check.error()
-    found = doubts(checks)
-    return {"doubts": found, "start_cost": [NUM_CHECKED * (3 if xla_fn else 2), NUM_CHECKED]}
+    return {"doubts": doubts(checks), "start_cost": [NUM_CHECKED * (3 if xla_fn else 2), NUM_CHECKED]}
+
+
+def without_xla(posterior: ClassPosterior, run: RunConfig) -> str:
+    """Why a run that would take XLA by itself (jit 'auto') has to do without; '' where it has not."""
+    z, graph_fn, xla_fn = _looking(posterior, run)
+    if run.jit != "auto" or xla_fn is None:
+        return ""
+    check = xla_check(xla_fn, z, *graph_fn(z))
+    return "" if check.is_ok else check.found
 
 
 def _restored(posterior: ClassPosterior, config: Any, state: dict[str, np.ndarray]) -> ClassPosterior:

@@ -129,7 +129,7 @@ def preflight(image: tf.Tensor, z: tf.Tensor, graph_fn: EvaluateFn, xla_fn: Eval
             "take the model's own noise or dropout out; a chain needs one density",
         )
     )
-    return [*found, _xla_check(xla_fn, z, value, gradient)] if xla_fn else found
+    return [*found, xla_check(xla_fn, z, value, gradient)] if xla_fn else found
 
 
 def _image_checks(image: tf.Tensor) -> list[Check]:
@@ -155,7 +155,8 @@ def _image_checks(image: tf.Tensor) -> list[Check]:
     ]
 
 
-def _xla_check(xla_fn: EvaluateFn, z: tf.Tensor, value: tf.Tensor, gradient: tf.Tensor) -> Check:
+def xla_check(xla_fn: EvaluateFn, z: tf.Tensor, value: tf.Tensor, gradient: tf.Tensor) -> Check:
+    """XLA against graph mode's `value` [B] and `gradient` at `z`; not grave where it cannot compile the models at all."""
     expected = f"graph mode's value and gradient within {XLA_TOLERANCE:g} by XLA"
     remedy = "use --jit=false"
     try:

@@ -13,6 +13,7 @@ from tfgradgen.cli.model_options import ModelOptions
 from tfgradgen.cli.options import SampleOptions
 from tfgradgen.contracts import Networks
 from tfgradgen.images import read_pictures
+from tfgradgen.methods import METHODS, without_xla
 from tfgradgen.models.classifier import Classifier, load_classifier
 from tfgradgen.models.condition import ConditionClassifier, is_condition, parse_condition
 from tfgradgen.models.discriminator import load_discriminator, natural_log_odds
@@ -21,6 +22,7 @@ from tfgradgen.models.labels import resolve_labels
 from tfgradgen.models.metadata import Label
 from tfgradgen.models.precision import lower_gradients
 from tfgradgen.models.saved_model import try_call
+from tfgradgen.posterior import ClassPosterior
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,16 @@ def say_guesses(role: str, model: Generator | Classifier) -> None:
             named.append(f"{name} {values[name]} (--{role}_{flags.get(name, name)})")
     if named:
         print(f"guessed  {role} {model.path}: {', '.join(named)}", file=sys.stderr, flush=True)
+
+
+def choose_backend(options: SampleOptions, loaded: Loaded, target: Target) -> SampleOptions:
+    """`options` in graph mode where XLA would be taken but cannot compile the models, which is said on stderr."""
+    posterior = ClassPosterior.of(loaded.networks(target), target.index, options.run.temperature)
+    why = without_xla(posterior, options.run) if METHODS[options.kernel].takes_gradients else ""
+    if not why:
+        return options
+    print(f"graph    mode, for of XLA there is {why}", file=sys.stderr, flush=True)
+    return replace(options, run=replace(options.run, jit=False))
 
 
 def start_at_photograph(options: SampleOptions, generator: Generator) -> SampleOptions:

@@ -1,8 +1,10 @@
 """One label's run: drawn into a store beside its folder, then written whole."""
 
+import functools
 import json
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +16,7 @@ from tfgradgen.cli.options import SampleOptions
 from tfgradgen.cli.output import check_target, clear, discard, held, load_run, new_folder, not_written, partial_of, sweep
 from tfgradgen.cli.progress import progress_bar
 from tfgradgen.cli.report import UNITS, identity, run_record, summary
-from tfgradgen.contracts import Draws, GeneratorLike, ProgressFn
+from tfgradgen.contracts import Draws, ProgressFn
 from tfgradgen.images import decode, make_grid, save_png
 from tfgradgen.methods import METHODS, Resume
 from tfgradgen.netcdf import write_netcdf
@@ -113,7 +115,8 @@ def _run_held(
         raise
     draws = store.draws()
     record = run_record(planned, draws, facts)
-    images, film = decode(posterior.generator, draws.z[-1]), make_film(posterior.generator, draws)
+    decode_fn = functools.partial(decode, posterior.generator, batch_size=options.models.max_batch)
+    images, film = decode_fn(draws.z[-1]), make_film(decode_fn, draws)
     with new_folder(folder, overwrite, _hint(partial)) as beside:
         write_run(beside, record, draws, images, film)
         if options.netcdf:
@@ -137,14 +140,15 @@ def draw(posterior: ClassPosterior, options: SampleOptions, store: RunStore, pro
     return facts
 
 
-def make_film(generator: GeneratorLike, draws: Draws) -> Image.Image:
-    """The first chains along the run: one row a chain, one column a kept draw, evenly spaced from the first to the last."""
+def make_film(decode_fn: Callable[[np.ndarray], np.ndarray], draws: Draws) -> Image.Image:
+    """The first chains along the run, pictures by `decode_fn`: one row a chain, one column a kept draw, evenly spaced from the
+    first to the last."""
     num_results = len(draws.z)
     shown = np.rint(np.linspace(0, num_results - 1, min(FILM_DRAWS, num_results))).astype(int)
     z, prob = (np.swapaxes(column[shown, :FILM_CHAINS], 0, 1) for column in (draws.z, draws.class_prob))
     captions = [f"p {p:.2f}" if k else f"chain {c}, p {p:.2f}" for c, row in enumerate(prob) for k, p in enumerate(row)]
     return make_grid(
-        decode(generator, z.reshape(-1, z.shape[-1])),
+        decode_fn(z.reshape(-1, z.shape[-1])),
         captions,
         num_columns=len(shown),
         title=f"the first {FILM_CHAINS} of {draws.z.shape[1]} chains, one a row" if draws.z.shape[1] > FILM_CHAINS else "",

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from tfgradgen.checks import fail
-from tfgradgen.cli.load import load_models, start_at_photograph
+from tfgradgen.cli.load import choose_backend, load_models, start_at_photograph
 from tfgradgen.cli.options import SampleOptions
 from tfgradgen.cli.output import as_file, check_partial, check_target, not_written
 from tfgradgen.cli.report import plan
@@ -27,6 +27,7 @@ def run_sample(options: SampleOptions) -> list[str]:
     loaded = load_models(options.models, options.gradient_precision)
     options = start_at_photograph(options, loaded.generator)
     targets = loaded.targets(options.label)
+    options = choose_backend(options, loaded, targets[0])
     names = [target.label.name for target in targets]
     is_all = {label.name for label in loaded.classifiers[0].labels if not label.background} == set(names)
     folders = choose_folders(options, names, is_all)

@@ -6,7 +6,7 @@ same, as for a copy in a folder. Every entry can be overridden by a flag.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from tfgradgen.models.ranges import SYMMETRIC, UNIT
 from tfgradgen.models.saved_model import Opened
@@ -37,13 +37,13 @@ UNKNOWN = Use(is_known=False)
 
 @dataclass(frozen=True)
 class Family:
-    """handle: a regular expression, in lower case with hyphens. interface: signature -> inputs that a model must have to be
-    recognized without its handle; {} where others have the same. uses: role -> Use."""
+    """handle: a regular expression, in lower case with hyphens. interfaces: each signature -> inputs, one of which a model must
+    have to be recognized without its handle; none where others have the same. uses: role -> Use."""
 
     name: str
     handle: str
     uses: Mapping[str, Use]
-    interface: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    interfaces: tuple[Mapping[str, frozenset[str]], ...] = ()
 
 
 _IMAGENET = Use(image_range=UNIT, image_size=224)
@@ -61,7 +61,7 @@ FAMILIES = (
         "biggan",
         r"deepmind/biggan",
         {"generator": Use("default", "default", SYMMETRIC, "truncated_normal")},
-        {"default": frozenset({"z", "y", "truncation"})},
+        ({"default": frozenset({"z", "y", "truncation"})},),
     ),
     Family(
         "bigbigan",
@@ -71,16 +71,21 @@ FAMILIES = (
             "discriminator": Use("discriminate", "score_x", SYMMETRIC),
             "encoder": Use("encode", "z_mean", SYMMETRIC),
         },
-        {"generate": frozenset({"z"}), "encode": frozenset({"x"}), "discriminate": frozenset({"x", "z"})},
+        ({"generate": frozenset({"z"}), "encode": frozenset({"x"}), "discriminate": frozenset({"x", "z"})},),
     ),
     Family("progan", r"google/progan", {"generator": Use("default", "default", UNIT)}),
     Family(
         "compare_gan",
         r"google/compare-gan/(.*/)?model-",
         _COMPARE_GAN,
-        {"generator": frozenset({"z"}), "discriminator": frozenset()},
+        ({"generator": frozenset({"z"}), "discriminator": frozenset()},),
     ),
-    Family("s3gan", r"google/compare-gan/", _S3GAN, {"default": frozenset({"z", "labels"})}),
+    Family(
+        "s3gan",
+        r"google/compare-gan/",
+        _S3GAN,
+        ({"default": frozenset({"z", "labels"})}, {"default": frozenset({"images", "labels"})}),
+    ),
     Family("efficientnet", r"google/efficientnet/.*classification", {"classifier": _IMAGENET}),
     Family("inception", r"google/(imagenet/)?inception.*classification", {"classifier": replace(_IMAGENET, image_size=299)}),
     Family("imagenet", r"google/(imagenet|mobilenet|resnet).*classification", {"classifier": _IMAGENET}),
@@ -98,7 +103,7 @@ def use_of(opened: Opened, role: str) -> tuple[Use, list[str]]:
         if re.search(rf"(^|/){family.handle}", handle):
             use, size = family.uses.get(role, UNKNOWN), re.search(r"-(\d{3})[-/]classification", handle)
             return replace(use, image_size=int(size[1])) if size and use.image_size else use, []
-    alike = (family for family in FAMILIES if family.interface and _has(opened, family.interface))
+    alike = (family for family in FAMILIES if any(_has(opened, interface) for interface in family.interfaces))
     found = next(alike, None)
     if found and role in found.uses:
         return found.uses[role], [f"family {found.name}"]

@@ -41,7 +41,7 @@ def lower_gradients(module: Any) -> int:
 def _graphs_of(module: Any) -> list[Any]:
     callables = [*([module.__call__] if callable(module) else []), *getattr(module, "signatures", {}).values()]
     concrete = [c for fn in callables for c in getattr(fn, "concrete_functions", [fn] if hasattr(fn, "graph") else [])]
-    return [function.graph for function in concrete]
+    return [*getattr(module, "graphs", []), *(function.graph for function in concrete)]
 
 
 def _low(x: tf.Tensor) -> tf.Tensor:

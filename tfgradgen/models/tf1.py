@@ -1,6 +1,7 @@
 """Functions of the TF1 format, TF-Hub's first: a meta graph's signature with its variables frozen into constants.
 
-Reference variables, which XLA and gradients through a tf.Variable stumble over, are gone then; the values are the same bits.
+Reference variables, which XLA and gradients through a tf.Variable stumble over, are gone then. Values stay as they are, but for
+the last places: TensorFlow fuses more of what is constant.
 """
 
 from collections.abc import Mapping, Sequence
