@@ -11,6 +11,7 @@ from tests import standins, toy
 from tfgradgen.checks import UserError
 from tfgradgen.models.classifier import load_classifier
 from tfgradgen.models.discriminator import load_discriminator, natural_log_odds
+from tfgradgen.models.families import use_of
 from tfgradgen.models.generator import load_generator
 from tfgradgen.models.metadata import Label
 from tfgradgen.models.saved_model import open_saved_model
@@ -190,3 +191,27 @@ def test_a_dictionary_of_one_output_is_that_output(tmp_path: Path) -> None:
     pixels = lambda z: {"a": tf.reshape(z, [-1, 2, 2, 1])}  # noqa: E731
     generator = load_generator(toy.save(tmp_path / "g", pixels, [None, 4], {"image_range": [-1, 1]}))
     np.testing.assert_allclose(generator(Z[:, :4]), pixels(Z[:, :4])["a"])
+
+
+@pytest.mark.parametrize(
+    ("handle", "role", "expected"),
+    [
+        ("deepmind/bigbigan/tensorFlow1/resnet50/1", "generator", ("generate", None)),
+        ("https://tfhub.dev/deepmind/bigbigan-revnet50x4/1", "discriminator", ("discriminate", None)),
+        ("deepmind/biggan/tensorFlow1/deep-256/1", "generator", ("default", None)),
+        ("google/progan-128/tensorFlow1/progan-128/1", "generator", ("default", None)),
+        ("https://tfhub.dev/google/compare_gan/model_15_cifar10_resnet_cifar/1", "generator", ("generator", None)),
+        ("google/inception-v3/tensorFlow2/classification/2", "classifier", ("", 299)),
+        ("https://tfhub.dev/google/imagenet/mobilenet_v2_100_160/classification/5", "classifier", ("", 160)),
+        ("google/mobilenet-v2/tensorFlow2/100-96-classification/2", "classifier", ("", 96)),
+        ("https://tfhub.dev/google/imagenet/resnet_v2_50/classification/5", "classifier", ("", 224)),
+        ("google/bit/tensorFlow2/m-r50x1-ilsvrc2012-classification/1", "classifier", ("", 224)),
+        ("google/aiy/tensorFlow1/vision-classifier-birds-v1/1", "classifier", ("", None)),
+        ("google/yamnet/tensorFlow2/yamnet/1", "classifier", ("", None)),
+    ],
+)
+def test_handles_of_both_hubs_name_a_family(folder: Path, handle: str, role: str, expected: tuple[str, int | None]) -> None:
+    opened = open_saved_model(folder / "pro")
+    opened.handle = handle
+    use, assumed = use_of(opened, role)
+    assert ((use.signature, use.image_size), assumed, use.is_known) == (expected, [], True)

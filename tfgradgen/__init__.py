@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "ClassPosterior": "tfgradgen.posterior",
+    "ConditionClassifier": "tfgradgen.models.condition",
     "Draws": "tfgradgen.contracts",
     "KERNELS": "tfgradgen.kernels",
     "METHODS": "tfgradgen.methods",
@@ -21,6 +22,7 @@ _HOMES = {
     "LocalGlobalConfig": "tfgradgen.config",
     "MalaConfig": "tfgradgen.config",
     "MapConfig": "tfgradgen.config",
+    "Networks": "tfgradgen.contracts",
     "NutsConfig": "tfgradgen.config",
     "Regularization": "tfgradgen.contracts",
     "ReplicaConfig": "tfgradgen.config",
@@ -33,7 +35,9 @@ _HOMES = {
     "initial_points": "tfgradgen.sampling",
     "lower_gradients": "tfgradgen.models.precision",
     "load_classifier": "tfgradgen.models.classifier",
+    "load_discriminator": "tfgradgen.models.discriminator",
     "load_generator": "tfgradgen.models.generator",
+    "parse_condition": "tfgradgen.models.condition",
     "sample_chains": "tfgradgen.sampling",
     "sample_exact": "tfgradgen.rejection",
 }

@@ -1,5 +1,5 @@
-"""Time and peak memory of a few mala steps with a generator of BigGAN-deep-256's true layer sizes (random weights), all chains at
-once and split by --max_batch; one run after another, so that the ratios hold.
+"""Time and peak memory of a few mala steps with a generator of BigGAN-deep-256's true layer sizes (random weights): all
+chains at once, and split by --max_batch.
 
 python tools/memory.py --work=work/memory [--num_chains=4] [--num_steps=10] [--max_batches=0,1]
 """
@@ -33,11 +33,8 @@ def main(work: str = "work/memory", num_chains: int = 4, num_steps: int = 10, ma
             draws.append(samples["z"])
         sampling = json.loads((out / "run.json").read_text())["seconds"]
         apart = np.abs(draws[-1] - draws[0]).max()
-        print(
-            f"max_batch {max_batch or 'none'}: {sampling:.0f} s of sampling, {seconds:.0f} s in all, peak {peak / GIB:.1f} GiB, "
-            f"{apart:.2g} from the first row's draws",
-            flush=True,
-        )
+        cost = f"{sampling:.0f} s of sampling, {seconds:.0f} s in all, peak {peak / GIB:.1f} GiB"
+        print(f"max_batch {max_batch or 'none'}: {cost}, {apart:.2g} from the first row's draws", flush=True)
 
 
 def build(work: Path) -> tuple[Path, Path]:

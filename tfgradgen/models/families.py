@@ -101,7 +101,7 @@ def use_of(opened: Opened, role: str) -> tuple[Use, list[str]]:
     handle = opened.handle.lower().replace("_", "-")
     for family in FAMILIES:
         if re.search(rf"(^|/){family.handle}", handle):
-            use, size = family.uses.get(role, UNKNOWN), re.search(r"-(\d{3})[-/]classification", handle)
+            use, size = family.uses.get(role, UNKNOWN), re.search(r"-(96|128|160|192|224)[-/]classification", handle)
             return replace(use, image_size=int(size[1])) if size and use.image_size else use, []
     alike = (family for family in FAMILIES if any(_has(opened, interface) for interface in family.interfaces))
     found = next(alike, None)
