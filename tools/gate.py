@@ -11,7 +11,8 @@ STEPS = (
     ("lint", ["ruff", "check", "."]),
     ("format", ["ruff", "format", "--check", "."]),
     ("types", ["mypy"]),
-    ("tests", ["pytest", "-q", "--durations=10"]),
+    # Two at a time: most tests keep one core busy, and those on the shipped models, which begin, two.
+    ("tests", ["pytest", "-q", "--durations=10", "-n", "2", "--dist=loadfile"]),
 )
 
 
