@@ -15,7 +15,7 @@ from scipy import stats
 
 from tfgradgen import ClassPosterior, RunConfig, load_classifier, load_generator, sample_exact
 from tfgradgen.backend import as_seed, fold_in
-from tfgradgen.cli.options import SHIPPED_MODELS, default_model
+from tfgradgen.cli.model_options import SHIPPED_MODELS, default_model
 from tfgradgen.config import ReplicaConfig
 from tfgradgen.kernels import KERNELS
 from tfgradgen.kernels.replica_exchange import inverse_temperatures

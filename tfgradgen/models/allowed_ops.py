@@ -105,7 +105,15 @@ _RANDOM = """
     StatefulStandardNormal StatefulStandardNormalV2 StatefulTruncatedNormal StatefulRandomBinomial
 """
 
-ALLOWED_OPS = frozenset((_STRUCTURE + _STATE + _ARRAYS + _MATHS + _NETWORKS + _IMAGES + _RANDOM).split())
+# Left in graphs that were exported from a training run. These summaries are texts in memory; others write files.
+_TRAINING = """
+    ApplyGradientDescent ApplyMomentum ApplyAdam ApplyRMSProp ApplyCenteredRMSProp ApplyAdagrad ApplyAdadelta ApplyFtrl
+    ResourceApplyGradientDescent ResourceApplyMomentum ResourceApplyKerasMomentum ResourceApplyAdam ResourceApplyRMSProp
+    ResourceApplyCenteredRMSProp ResourceApplyAdagrad ResourceApplyAdagradV2 ResourceApplyAdadelta ResourceApplyFtrl
+    ScalarSummary HistogramSummary ImageSummary MergeSummary
+"""
+
+ALLOWED_OPS = frozenset((_STRUCTURE + _STATE + _ARRAYS + _MATHS + _NETWORKS + _IMAGES + _RANDOM + _TRAINING).split())
 
 # What only a SavedModel's saver may hold. It writes when someone saves the model's variables again, which tfgradgen never does.
 SAVE_OPS = frozenset(
