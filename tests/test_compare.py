@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from tests import standins
 from tfgradgen.checks import UserError
 from tfgradgen.cli import compare as module
 from tfgradgen.cli.commands import main
@@ -212,3 +213,15 @@ def test_a_name_with_reg_sets_the_weight_and_nothing_else() -> None:
     assert pulled.config.to_dict() == plain.config.to_dict() | {"class_reg": 2.0}
     with pytest.raises(UserError, match="kernels"):
         parse_entry("rejection+reg", 1.0)
+
+
+def test_bigbigans_own_adversary_serves_as_discriminator(toy_flags: list[str], observers: list[str], tmp_path: Path) -> None:
+    """And changes nothing but what is said of naturalness."""
+    folder = standins.build("https://tfhub.dev/deepmind/bigbigan-resnet50/1", tmp_path / "bigbigan")
+    values = []
+    for out, discriminator in (("own", observers[1]), ("adversary", f"--discriminator={folder}")):
+        main([*SMALL, "--labels=goldfish", "--kernels=rejection", f"--out={out}", *toy_flags, observers[0], discriminator])
+        values.append(rows_of(Path(out))["rejection"]["values"])
+    assert values[0].pop("log_natural") != values[1].pop("log_natural")
+    assert values[0] == values[1]
+    assert json.loads(Path("adversary/report.json").read_text())["record"]["discriminator"]["signature"] == "discriminate"
