@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from tests import toy
 from tests.test_cli import FAST, refused
+from tfgradgen.checks import UserError
 from tfgradgen.cli.commands import main
 from tfgradgen.cli.output import held
 from tfgradgen.contracts import Draws
@@ -209,6 +210,11 @@ def test_draws_lie_on_disk_and_not_in_memory(tmp_path: Path) -> None:
         assert isinstance(column, np.memmap)
         np.testing.assert_array_equal(column, np.concatenate([getattr(rows, name)] * 3))
     assert RunStore(tmp_path, {"seed": 0}).state == {"num_done": 2}
+    data = (tmp_path / CHECKPOINT).read_bytes()
+    for place in range(0, len(data), 41):
+        (tmp_path / CHECKPOINT).write_bytes(data[:place] + bytes([data[place] ^ 255]) + data[place + 1 :])
+        with pytest.raises(UserError, match="got a damaged one"):
+            RunStore(tmp_path, {"seed": 0})
 
 
 # Where the process is killed: before the folder is written, in the middle of it, and when it is in place with the rest beside.

@@ -24,7 +24,7 @@ from tfgradgen.models.precision import lower_gradients
 
 pytestmark = pytest.mark.slow
 
-NUM_DRAWS = 512  # exact draws evolved, and as many fresh ones to compare with
+NUM_DRAWS = 320  # exact draws evolved, and as many fresh ones to compare with
 BATCH = 64
 STEP_SIZE = 0.2
 LEVEL = 1e-4
@@ -176,11 +176,15 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.mark.parametrize("kernel", ["mala", "hmc"])
 def test_the_main_command_agrees_with_exact_draws(kernel: str, runs: dict[str, Path]) -> None:
-    record, exact = (json.loads((runs[name] / "run.json").read_text()) for name in (kernel, "rejection"))
-    ours, truth = record["statistics"]["class_prob"], exact["statistics"]["class_prob"]
-    error = np.hypot(ours["standard_error"], truth["standard_error"])
-    assert abs(ours["mean"] - truth["mean"]) < 3 * error
-    assert error < 0.1, "an error so wide would agree with anything"
+    record = json.loads((runs[kernel] / "run.json").read_text())
+    with np.load(runs["rejection"] / "samples.npz") as exact:
+        truth, spread = exact["class_prob"].mean(), exact["class_prob"].std()
+    # A minute's chains hardly leave their modes, so each counts as one draw: with exact starts it is never less than that.
+    # What the run itself gives as its error is too small by then, and its `trust` lines say so.
+    tolerance = 3 * spread / np.sqrt(record["arguments"]["num_chains"])
+    assert abs(record["statistics"]["class_prob"]["mean"] - truth) < tolerance
+    assert record["prior_class_prob"] < truth - tolerance, "the prior has to fail"
+    assert truth + tolerance < 1, "an ascent to sure pictures has to fail"
     assert abs(record["accept_rate"] - record["arguments"]["kernel_config"]["target_accept_prob"]) < 0.1
     with Image.open(runs[kernel] / "grid.png") as grid:
         assert grid.size == (532, 596)

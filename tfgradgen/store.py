@@ -1,13 +1,14 @@
 """An unfinished run on disk: draws as they come, and a checkpoint that says how far they hold.
 
 Each field of `Draws` is a raw file that only grows. The checkpoint, written beside and renamed, names the number of bytes and
-the CRC-32 of each file; what lies beyond was being written when the run was killed, and is cut off.
+the CRC-32 of each file; what lies beyond was being written when the run was killed, and is cut off. It ends in a digest of
+itself: the checksums within an npz leave out its own headers.
 """
 
+import hashlib
 import io
 import json
 import os
-import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,8 +19,9 @@ import numpy as np
 from tfgradgen.checks import UserError, fail
 from tfgradgen.contracts import Draws
 
-CHECKPOINT, FORMAT = "checkpoint.npz", 2
+CHECKPOINT, FORMAT = "checkpoint.npz", 3
 FILES = {CHECKPOINT, f"{CHECKPOINT}.new", *(f"{name}.raw" for name in Draws._fields)}
+DIGEST_BYTES = 32
 BLOCK = 1 << 22  # bytes read at a time
 
 
@@ -66,8 +68,9 @@ class RunStore:
         header = {"format": FORMAT, "identity": self.identity, "facts": facts, "files": files}
         arrays = {f"state_{name}": value for name, value in state.items()}
         beside = self.folder / f"{CHECKPOINT}.new"
-        with beside.open("wb") as stream:
-            np.savez(stream, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
+        archive = io.BytesIO()
+        np.savez(archive, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
+        beside.write_bytes(archive.getvalue() + digest(archive.getvalue()))
         os.replace(beside, self.folder / CHECKPOINT)
         self.state, self.facts, self._files = dict(state), dict(facts), files
 
@@ -83,12 +86,11 @@ class RunStore:
 
     def _restore(self) -> None:
         try:
-            data = io.BytesIO((self.folder / CHECKPOINT).read_bytes())
-            with zipfile.ZipFile(data) as archive:
-                if archive.testzip():
-                    raise ValueError("checksum")
-            data.seek(0)
-            with np.load(data, allow_pickle=False) as loaded:
+            data = (self.folder / CHECKPOINT).read_bytes()
+            data, kept = data[:-DIGEST_BYTES], data[-DIGEST_BYTES:]
+            if digest(data) != kept:
+                raise ValueError("checksum")
+            with np.load(io.BytesIO(data), allow_pickle=False) as loaded:
                 arrays = {name: loaded[name] for name in loaded.files}
             header = json.loads(arrays.pop("header").tobytes())
             theirs, facts, files = header["identity"], dict(header["facts"]), dict(header["files"])
@@ -108,6 +110,11 @@ class RunStore:
 
     def _damaged(self, what: str) -> UserError:
         return fail("resume", f"an interrupted run in {self.folder}", f"a damaged one: {what}", "start anew with --overwrite")
+
+
+def digest(data: bytes) -> bytes:
+    """SHA-256 of `data`, `DIGEST_BYTES` of them."""
+    return hashlib.sha256(data).digest()
 
 
 def layout(file: Mapping[str, Any]) -> tuple[np.dtype, tuple[int, ...], int]:
