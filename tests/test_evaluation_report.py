@@ -222,6 +222,13 @@ def test_kid_alone_tells_a_drift_where_it_has_errors() -> None:
     assert claim(report)[0].startswith("`mala` does not drift: ")
 
 
+def test_a_fall_that_many_falls_explain_is_no_drift() -> None:
+    fallen = row("chain", natural(-5, -5, -5.7))  # by two and a half errors
+    assert claim(make(mala=fallen))[0].startswith("`mala` drifts by log p(natural): ")
+    others = {f"chain_{k}": row("chain", natural(-5, -5, -5)) for k in range(9)}
+    assert claim(make(mala=fallen, **others))[0].startswith("`mala` does not drift: ")
+
+
 def test_claim_that_cannot_be_told() -> None:
     once = claim(make([30], map=row("ascent", natural(-6)), mala=row("chain", natural(-7))))
     assert once[0] == "`map` cannot be told: one checkpoint only, -6.00 ± 0.20 at 30."

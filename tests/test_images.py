@@ -48,3 +48,17 @@ def test_headings_stand_above_their_columns_and_below_the_title() -> None:
         assert (top[:, x : x + 64] < 128).any()
     np.testing.assert_array_equal(np.asarray(both)[CAPTION_HEIGHT + GAP // 2 + 2 :], np.asarray(headed)[GAP // 2 + 2 :])
     assert (np.asarray(both)[:CAPTION_HEIGHT] < 128).any()
+
+
+def test_row_names_stand_at_the_left_of_their_rows_and_long_headings_are_cut() -> None:
+    images = np.full((4, 8, 8, 3), 255, np.uint8)
+    headings = ["a heading wider than its column", "b"]
+    grid = np.asarray(make_grid(images, num_columns=2, tile_size=64, headings=headings, row_names=["hmc", "mala+reg"]))
+    left, top = grid.shape[1] - 2 * (64 + GAP), GAP + CAPTION_HEIGHT
+    assert left > 40
+    for row in range(2):
+        y = top + row * (64 + GAP)
+        assert (grid[y : y + 64, :left] < 128).any()
+    assert not (grid[top:, left:] < 128).any(), "no name reaches into the tiles"
+    assert (grid[:top, left : left + 64] < 128).any()
+    assert not (grid[:top, left + 64 : left + 64 + GAP] < 128).any(), "nor a heading into the next"

@@ -1,6 +1,6 @@
 """Pictures on disk: grids of tiles with captions."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,7 @@ def make_grid(
     tile_size: int = 128,
     title: str = "",
     headings: Sequence[str] = (),
+    row_names: Sequence[str] = (),
 ) -> Image.Image:
     """Lays out uint8 `images` [N, height, width, 1 or 3] as one picture, row by row.
 
@@ -66,7 +67,8 @@ def make_grid(
       num_columns: by default the smallest square that holds all tiles.
       tile_size: pixels; smaller tiles are enlarged to at least this height.
       title: written above the tiles.
-      headings: one a column, written above its first tile.
+      headings: one a column, written above its first tile, cut where they are wider.
+      row_names: one a row, written at its left.
     """
     count, height, width, channels = images.shape
     columns = num_columns or int(np.ceil(np.sqrt(count)))
@@ -74,19 +76,31 @@ def make_grid(
     scale = max(1, round(tile_size / height))
     cell_width, cell_height = width * scale + GAP, height * scale + GAP + (CAPTION_HEIGHT if captions else 0)
     top = GAP + CAPTION_HEIGHT * (bool(title) + bool(headings))
-    grid = Image.new("RGB", (columns * cell_width + GAP, rows * cell_height + top), BACKGROUND)
-    draw, font = ImageDraw.Draw(grid), ImageFont.load_default(size=CAPTION_HEIGHT - 4)
+    font = ImageFont.load_default(size=CAPTION_HEIGHT - 4)
+    left = GAP + max((int(font.getlength(name)) + 2 * GAP for name in row_names), default=0)
+    grid = Image.new("RGB", (left + columns * cell_width, rows * cell_height + top), BACKGROUND)
+    draw = ImageDraw.Draw(grid)
     if title:
         draw.text((GAP, GAP // 2), title, INK, font)
     for k, heading in enumerate(headings):
-        draw.text((GAP + k * cell_width, top - CAPTION_HEIGHT - GAP // 2), heading, INK, font)
+        shown = _cut(heading, cell_width - GAP, font.getlength)
+        draw.text((left + k * cell_width, top - CAPTION_HEIGHT - GAP // 2), shown, INK, font)
+    for k, name in enumerate(row_names):
+        draw.text((GAP, top + k * cell_height + (height * scale - CAPTION_HEIGHT) // 2), name, INK, font)
     for k, image in enumerate(images):
-        x, y = GAP + k % columns * cell_width, top + k // columns * cell_height
+        x, y = left + k % columns * cell_width, top + k // columns * cell_height
         tile = Image.fromarray(image[..., 0] if channels == 1 else image).convert("RGB")
         grid.paste(tile.resize((width * scale, height * scale), Image.Resampling.BICUBIC), (x, y))
         if captions:
             draw.text((x, y + height * scale + 1), captions[k], INK, font)
     return grid
+
+
+def _cut(text: str, width: int, length_fn: Callable[[str], float]) -> str:
+    """`text`, or as much of its beginning as fits into `width` pixels before dots."""
+    if length_fn(text) <= width:
+        return text
+    return next((text[:k] + "..." for k in range(len(text), 0, -1) if length_fn(text[:k] + "...") <= width), "")
 
 
 def save_png(path: Path, picture: Image.Image) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from tfgradgen.evaluation.catalogue import MEASURES
-from tfgradgen.evaluation.figures import REGULARIZED, curve, final, is_regularized
+from tfgradgen.evaluation.figures import REGULARIZED, curve, final, is_regularized, summary
 
 NUM_COLUMNS = 4
 WIDTH, PANEL_HEIGHT, LEGEND_LINE, DPI = 15.0, 2.7, 0.27, 100  # inches, pixels an inch
@@ -57,7 +57,7 @@ def plot_curves(report: dict[str, Any]) -> Image.Image:
         axes.set_axis_off()
     for axes in panels[max(0, len(measures) - num_columns) : len(measures)]:
         axes.set_xlabel("gradients a chain", color=INK, size=9)
-    labels = ", ".join(report["labels"])
+    labels = summary(report["labels"])
     said = f"{labels}; {report['num_chains']} chains a class; bars and grey band: one standard error"
     if not measures:
         said = f"{labels}: no measure has a curve"

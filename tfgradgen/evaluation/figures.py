@@ -1,11 +1,13 @@
 """A figure of a comparison's report: read, compared, and written with the digits that its error allows."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from tfgradgen.evaluation.catalogue import Value
 
 REGULARIZED = "+reg"  # how the name of a row with class-specific regularization ends
+MAX_NAMED = 6  # labels in a heading
 LEAST_PLAIN = 1e-4  # smaller figures are written with a power of ten
 
 
@@ -55,3 +57,8 @@ def _number(value: float, digits: int, scale: float) -> str:
         first = int(f"{value:e}".split("e")[1])
         return f"{value:.{max(0, first - last)}e}"
     return f"{round(value, -last):.{max(0, -last)}f}"
+
+
+def summary(labels: Sequence[str]) -> str:
+    """The labels of a comparison in a few words, for a heading."""
+    return ", ".join(labels) if len(labels) <= MAX_NAMED else f"{len(labels)} classes"

@@ -20,8 +20,7 @@ def plot_grids(pictures: Mapping[str, Mapping[str, Pictures]], labels: Sequence[
         for row in pictures.values()
         for k in labels
     ]
-    captions = [name if k == 0 else "" for name in pictures for k in range(len(labels))]
-    return make_grid(np.stack(tiles), captions, num_columns=len(labels), headings=labels)
+    return make_grid(np.stack(tiles), num_columns=len(labels), headings=labels, row_names=list(pictures))
 
 
 def mosaic(image: np.ndarray, shape: Sequence[int]) -> np.ndarray:

@@ -5,7 +5,7 @@ import io
 from typing import Any
 
 from tfgradgen.evaluation.catalogue import MEASURES, Value
-from tfgradgen.evaluation.figures import curve, final, read, shown
+from tfgradgen.evaluation.figures import curve, final, read, shown, summary
 from tfgradgen.evaluation.findings import POSTER, claim, exact_is_closest, poster_order, which_to_use
 
 CSV_COLUMNS = ("row", "kind", "num_gradients", "measure", "value", "standard_error", "num_labels")
@@ -40,7 +40,7 @@ def to_markdown(report: dict[str, Any]) -> str:
     labels = ", ".join(report["labels"])
     *by_row, verdict = claim(report)
     blocks = [
-        f"# Methods compared for {labels}",
+        f"# Methods compared for {summary(report['labels'])}",
         f"Classes: {labels}. Chains a class: {report['num_chains']}. Gradients a chain: {report['num_gradients']:,}, "
         f"measured at {', '.join(f'{at:,}' for at in report['checkpoints'])}.",
         f"```\n{report['command']}\n```",
