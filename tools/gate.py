@@ -3,6 +3,7 @@
 python tools/gate.py
 """
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,16 +12,17 @@ STEPS = (
     ("lint", ["ruff", "check", "."]),
     ("format", ["ruff", "format", "--check", "."]),
     ("types", ["mypy"]),
-    # Two at a time: most tests keep one core busy, and those on the shipped models, which begin, two.
     ("tests", ["pytest", "-q", "--durations=10", "-n", "2", "--dist=loadfile"]),
 )
+# Tests run two at a time, so each keeps to one core: threads of two processes on two cores wait for one another.
+ONE_CORE = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1"}
 
 
 def main() -> None:
     root = Path(__file__).resolve().parents[1]
     for name, command in STEPS:
         print(f"== {name}: {' '.join(command)}", flush=True)
-        code = subprocess.run([sys.executable, "-m", *command], cwd=root).returncode
+        code = subprocess.run([sys.executable, "-m", *command], cwd=root, env={**os.environ, **ONE_CORE}).returncode
         if code:
             raise SystemExit(f"gate: {name} failed; mend what it shows and run it again.")
 
