@@ -1,16 +1,19 @@
-"""Functions of the TF1 format, TF-Hub's first: a meta graph's signature with its variables frozen into constants.
+"""Functions of the TF1 format, TF-Hub's first: a meta graph's signature with its variables frozen.
 
-Reference variables, which XLA and gradients through a tf.Variable stumble over, are gone then. Values stay as they are, but for
-the last places: TensorFlow fuses more of what is constant.
+Reference variables, which XLA and gradients through a tf.Variable stumble over, are gone then: a large one is a tensor that all
+functions of the graph share, a small one a constant within it. Values stay as they are, but for the last places: TensorFlow
+fuses more of what is constant.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 v1 = tf.compat.v1
+
+SHARED_BYTES = 1 << 14  # of a constant; of a smaller one each graph, and each step in preparing one, has its own copy
 
 # TF1's control flow inside a graph: TF2 cannot differentiate it (tensorflow/hub#416), a v1 session's tf.gradients can.
 CONTROL_FLOW = {"Switch", "RefSwitch", "Merge", "RefMerge", "Enter", "RefEnter", "Exit", "RefExit", "NextIteration", "LoopCond"}
@@ -32,26 +35,43 @@ def frozen_function(folder: Path, tags: Sequence[str], inputs: Mapping[str, str]
         feeds = [graph.get_tensor_by_name(name) for name in inputs.values()]
         fetches = [graph.get_tensor_by_name(name) for name in outputs.values()]
         definition = _freeze(session, fetches)
-        if not {node.op for node in definition.node} & CONTROL_FLOW:
-            function = _wrap(definition, feeds, fetches)
-            return lambda *x: _as_list(function(*x)), function.graph
-        smooth = [k for k, t in enumerate(feeds) if t.dtype.is_floating]
-        slopes = [k for k, t in enumerate(fetches) if t.dtype.is_floating]
-        upstream = [v1.placeholder(fetches[k].dtype, fetches[k].shape) for k in slopes]
-        found = tf.gradients([fetches[k] for k in slopes], [feeds[k] for k in smooth], upstream)
-        gradients = [tf.zeros_like(feeds[k]) if g is None else tf.identity(g) for k, g in zip(smooth, found, strict=True)]
-        forward = _wrap(definition, feeds, fetches)
-        backward = _wrap(_freeze(session, gradients), [*feeds, *upstream], gradients)
+        has_flow = bool({node.op for node in definition.node} & CONTROL_FLOW)
+        backward = _gradient(session, feeds, fetches) if has_flow else None
+    forward = _wrap(definition, feeds, fetches)
+    if backward is None:
+        return lambda *x: _as_list(forward(*x)), forward.graph
+    smooth, slopes = backward.smooth, backward.slopes
+    pull_back = _wrap(backward.definition, [*feeds, *backward.upstream], backward.gradients)
 
     @tf.custom_gradient
     def with_gradient(*x: tf.Tensor) -> Any:
         def gradient_fn(*slope: tf.Tensor) -> list[tf.Tensor | None]:
-            by_input = dict(zip(smooth, _as_list(backward(*x, *(slope[k] for k in slopes))), strict=True))
+            by_input = dict(zip(smooth, _as_list(pull_back(*x, *(slope[k] for k in slopes))), strict=True))
             return [by_input.get(k) for k in range(len(x))]
 
         return _as_list(forward(*x)), gradient_fn
 
     return lambda *x: _as_list(with_gradient(*x)), forward.graph
+
+
+class Backward(NamedTuple):
+    """A frozen graph from inputs and slopes of outputs to slopes of inputs. smooth, slopes: which inputs and outputs have them.
+    upstream, gradients: the tensors of the two kinds of slopes."""
+
+    definition: Any
+    smooth: list[int]
+    slopes: list[int]
+    upstream: list[Any]
+    gradients: list[Any]
+
+
+def _gradient(session: Any, feeds: Sequence[Any], fetches: Sequence[Any]) -> Backward:
+    smooth = [k for k, t in enumerate(feeds) if t.dtype.is_floating]
+    slopes = [k for k, t in enumerate(fetches) if t.dtype.is_floating]
+    upstream = [v1.placeholder(fetches[k].dtype, fetches[k].shape) for k in slopes]
+    found = tf.gradients([fetches[k] for k in slopes], [feeds[k] for k in smooth], upstream)
+    gradients = [tf.zeros_like(feeds[k]) if g is None else tf.identity(g) for k, g in zip(smooth, found, strict=True)]
+    return Backward(_freeze(session, gradients), smooth, slopes, upstream, gradients)
 
 
 def _freeze(session: Any, fetches: Sequence[Any]) -> Any:
@@ -63,15 +83,30 @@ def _freeze(session: Any, fetches: Sequence[Any]) -> Any:
 def _wrap(definition: Any, feeds: Sequence[Any], fetches: Sequence[Any]) -> Any:
     names = {node.name for node in definition.node}
     unused = [tensor for tensor in feeds if tensor.op.name not in names]
+    shared = _lift(definition, {tensor.op.name for tensor in fetches})
 
     def load() -> None:
-        tf.import_graph_def(definition, name="")
+        graph = v1.get_default_graph()
+        tf.import_graph_def(definition, {name: graph.capture(value) for name, value in shared.items()}, name="")
         for tensor in unused:  # no output needs it, but a caller gives it
             v1.placeholder(tensor.dtype, tensor.shape, tensor.op.name)
 
     imported = v1.wrap_function(load, [])
     found = [[imported.graph.as_graph_element(tensor.name) for tensor in tensors] for tensors in (feeds, fetches)]
     return imported.prune(*found)
+
+
+def _lift(definition: Any, kept: Collection[str]) -> dict[str, tf.Tensor]:
+    """Takes the values of large constants out of `definition`, whose nodes are placeholders then: tensor name -> value."""
+    shared = {}
+    for node in definition.node:
+        if node.op == "Const" and node.name not in kept and node.attr["value"].tensor.ByteSize() >= SHARED_BYTES:
+            value = tf.make_ndarray(node.attr["value"].tensor)
+            node.op = "Placeholder"
+            del node.attr["value"]
+            node.attr["shape"].shape.CopyFrom(tf.TensorShape(value.shape).as_proto())
+            shared[f"{node.name}:0"] = tf.constant(value)
+    return shared
 
 
 def _as_list(value: Any) -> list[Any]:
