@@ -90,7 +90,9 @@ def test_one_command_gives_the_table_the_curves_and_the_pictures(
     written = list(csv.DictReader((out / "table.csv").read_text().splitlines()))
     assert {row["row"] for row in written} == set(rows)
     report = (out / "report.md").read_text()
-    assert "--labels=goldfish,alp" in report
+    command = next(line for line in report.splitlines() if line.startswith("python -m tfgradgen compare"))
+    assert "--labels=goldfish,alp" in command
+    assert all(flag in command for flag in [*toy_flags, *observers, f"--photographs={photographs}"]), "as it was typed"
     assert "curves.png" in report
     assert "report.md" in capsys.readouterr().out
 

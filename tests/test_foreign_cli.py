@@ -111,6 +111,10 @@ def test_errors_of_conditions_and_models_are_one_line(
         (["--label=goldfish", "--classifier_labels=none.txt"], "a file with one name a line"),
     ):
         assert text in refused(["sample", *flags, *toy_flags], capsys)
+    both = next(flag for flag in toy_flags if flag.startswith("--classifier"))
+    both += "," + both.removeprefix("--classifier=")
+    said = refused(["sample", "--label=goldfish", toy_flags[0], both, "--classifier_range=0,1"], capsys)
+    assert "classifier_range: expected one classifier, got 2 of them" in said
     assert not list(tmp_path.iterdir()), "nothing is left behind"
 
 
@@ -205,9 +209,12 @@ def test_where_xla_cannot_compile_a_run_goes_on_in_graph_mode(
 
 
 def test_check_says_what_was_found_and_what_it_costs(hub: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    main(["check", "--label=goldfish", *hub])
+    main(["check", *hub])
     out = capsys.readouterr().out
+    assert out.count(", at 16 prior draws") == 4, "and not a thousand times"
     for text in (
+        "labels      4 of 1000, for --label names none",
+        "tench, at 16 prior draws",
         f"generator   {BIGBIGAN}\n            takes generate\n            signatures default (x float32 [?, 256, 256, 3]) -> ",
         "z 120 (prior normal) -> image 128 x 128 x 3 in [-1, 1], with an encoder",
         "image 299 x 299 in [0, 1] -> logits of 1001 classes",

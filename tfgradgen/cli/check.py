@@ -6,17 +6,19 @@ from typing import Any
 import tensorflow as tf
 
 from tfgradgen.backend import as_seed
-from tfgradgen.cli.load import Loaded, load_models
+from tfgradgen.cli.load import Loaded, Target, load_models
 from tfgradgen.cli.options import SampleOptions
 from tfgradgen.footprint import USABLE, Footprint, bytes_per_row, free_bytes, measure, resident_bytes
 from tfgradgen.methods import likelihood_gradient
 from tfgradgen.models.classifier import Classifier
 from tfgradgen.models.generator import Generator
+from tfgradgen.models.labels import resolve_labels
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.preflight import Check, preflight
 
 NUM_POINTS = 16  # prior draws that are looked at
 NUM_CHAINS = (1, 16, 64)  # whose gradients are measured
+MAX_ALL, NUM_OF_MANY = 20, 4  # labels that are all looked at where none is named, and of more how many
 MIB = 2**20
 
 
@@ -25,8 +27,8 @@ def run_check(options: SampleOptions) -> bool:
     it is as it should be. That XLA cannot compile them is no fault: runs then go in graph mode."""
     loaded = load_models(options.models)
     print("\n".join(described(loaded)), flush=True)
-    all_ok, targets = True, loaded.targets(options.label)
-    for target in targets:
+    all_ok = True
+    for target in chosen(loaded, options.label):
         networks = loaded.networks(target)
         z = ClassPosterior.of(networks, target.index).sample_prior(NUM_POINTS, as_seed(options.run.seed))
         compiled = [likelihood_gradient(networks, options.run.temperature, xla) for xla in (False, True)]
@@ -37,6 +39,17 @@ def run_check(options: SampleOptions) -> bool:
         all_ok = all_ok and all(check.is_ok or is_no_xla(check) for check in found)
     print("\n".join(costs(graph_fn, loaded.generator.latent_dim, options)), flush=True)
     return all_ok
+
+
+def chosen(loaded: Loaded, wanted: Any) -> list[Target]:
+    """What `wanted` names; where it names nothing all labels, or of more than `MAX_ALL` some, evenly spaced."""
+    if wanted is not None:
+        return loaded.targets(wanted)
+    classes = resolve_labels(loaded.classifiers[0].labels, "all")
+    if len(classes) > MAX_ALL:
+        print(f"labels      {NUM_OF_MANY} of {len(classes)}, for --label names none")
+        classes = [classes[k * len(classes) // NUM_OF_MANY] for k in range(NUM_OF_MANY)]
+    return loaded.targets(classes)
 
 
 def described(loaded: Loaded) -> list[str]:

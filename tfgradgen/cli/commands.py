@@ -144,7 +144,7 @@ def models(*extra: Any, **flags: Any) -> None:
 
 
 @fire.decorators.SetParseFns(**TEXTS)
-def check(label: Any = "all", *extra: Any, **flags: Any) -> None:
+def check(label: Any = None, *extra: Any, **flags: Any) -> None:
     """Looks at a generator and a classifier as a run would use them, and says what would go wrong.
 
     Shape, range and variety of the images, the likelihood's value and gradient without the prior's, the scales of the two
@@ -153,7 +153,7 @@ def check(label: Any = "all", *extra: Any, **flags: Any) -> None:
     Example: python -m tfgradgen check --label=goldfish
 
     Args:
-      label: as for `sample`; by default all.
+      label: as for `sample`; by default all, or four of them where there are more than twenty.
       extra: nothing else goes without a flag.
       flags: those of the models, --temperature and --seed, as for `sample`.
     """

@@ -6,7 +6,9 @@ import shlex
 import shutil
 import sys
 import time
+import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,8 @@ from PIL import Image
 
 from tfgradgen.checks import UserError, fail
 from tfgradgen.cli.compare_options import CompareOptions
-from tfgradgen.cli.load import Loaded, load_models
-from tfgradgen.cli.model_options import default_model
+from tfgradgen.cli.load import Loaded, load_models, start_at_photograph
+from tfgradgen.cli.model_options import default_model, parse_models
 from tfgradgen.cli.output import LOCK, as_file, held, not_written
 from tfgradgen.cli.progress import progress_bar
 from tfgradgen.cli.report import environment, model_record
@@ -29,6 +31,7 @@ from tfgradgen.evaluation.pictures import Observer, Photographs, Pictures, load_
 from tfgradgen.evaluation.shelf import Shelf
 from tfgradgen.evaluation.tables import to_csv, to_markdown
 from tfgradgen.images import decode, save_png
+from tfgradgen.models.classifier import Classifier
 from tfgradgen.models.generator import Generator
 from tfgradgen.posterior import ClassPosterior
 
@@ -43,6 +46,7 @@ def run_compare(options: CompareOptions) -> int:
     out = options.out
     check_out(out, options.resume)
     loaded = load_models(options.pair.models)
+    options = replace(options, pair=start_at_photograph(options.pair, loaded.generator))
     observer = load_observer(options.judge, options.discriminator, options.pair.models.trust)
     names = [target.label.name for target in loaded.targets(options.labels)]
     try_out(observer, loaded.generator, names)
@@ -79,7 +83,7 @@ def _run_held(options: CompareOptions, loaded: Loaded, observer: Observer, photo
         "record": {
             "arguments": options.to_dict(),
             "generator": model_record(loaded.generator),
-            "classifier": model_record(loaded.classifiers[0]),
+            "classifiers": [model_record(classifier) for classifier in loaded.classifiers],
             "judge": model_record(observer.judge),
             "discriminator": model_record(observer.discriminator),
             **environment(options.pair.run.jit),
@@ -103,8 +107,9 @@ def sample_all(
     """Every cell, method by method so that each is compiled once; those on the shelf are not made again."""
     run, shelf, sampled = options.pair.run, Shelf(options.out / CELLS, identity), Sampled()
     total = len(posteriors) * (1 + len(entries))
+    indices = {name: number_of(posterior, name) for name, posterior in posteriors.items()}
     for number, (name, posterior) in enumerate(posteriors.items(), 1):
-        index = int(posterior.label)
+        index = indices[name]
         settings = dict[str, Any](label=index, method=None)
         ground = shelf.get(folder_of(index, name), GROUND, Ground, settings)
         if ground is None:
@@ -121,7 +126,7 @@ def sample_all(
         raise fail("labels", "a class that can be sampled", "none", "see why above")
     cells = [(entry, name) for entry in entries for name in sampled.grounds]
     for number, (entry, name) in enumerate(cells, total - len(cells) + 1):
-        index = int(posteriors[name].label)
+        index = indices[name]
         settings = {"label": index, "method": entry.name, "config": entry.config.to_dict(), "checkpoints": list(checkpoints)}
         cell = shelf.get(folder_of(index, name), entry.name, Cell, settings)
         if cell is None:
@@ -176,8 +181,14 @@ def identity(options: CompareOptions, loaded: Loaded) -> dict[str, Any]:
     return run | {
         **{name: surroundings[name] for name in ("versions", "device", "machine", "backend")},
         "generator": loaded.generator.sha256,
-        "classifier": loaded.classifiers[0].sha256,
+        "classifiers": [classifier.sha256 for classifier in loaded.classifiers],
     }
+
+
+def number_of(posterior: ClassPosterior, name: str) -> int:
+    """What the seed and the folder of a label go by: of a class its output of the classifier, of a condition, whose output is
+    the same for all, a number made of its name."""
+    return int(posterior.label) if isinstance(posterior.classifier, Classifier) else zlib.crc32(name.encode())
 
 
 def folder_of(index: int, name: str) -> str:
@@ -203,14 +214,28 @@ def find_photographs(
 
 
 def command_line(options: CompareOptions) -> str:
-    """What makes the comparison again; paths are in the record."""
+    """What makes the comparison again."""
     labels = shlex.quote(str(options.labels) if isinstance(options.labels, str | int) else ",".join(map(str, options.labels)))
     run = options.pair.run
     return (
         f"python -m tfgradgen compare --labels={labels} --kernels={','.join(options.kernels)} "
         f"--num_gradients={options.num_gradients} --num_chains={run.num_chains} --class_reg={options.class_reg!r} "
-        f"--seed={run.seed} --init={run.init}"
+        f"--seed={run.seed} --init={shlex.quote(str(options.pair.init_photograph or run.init))}"
+        f"{''.join(f' --{flag}={value}' for flag, value in more_flags(options).items())}"
     )
+
+
+def more_flags(options: CompareOptions) -> dict[str, str]:
+    """Flag -> value as a shell takes it, of the models where they are not the shipped ones."""
+    usual, models = parse_models({}, trust=False).to_dict(), options.pair.models.to_dict()
+    given = {flag: value for flag, value in models.items() if value != usual.get(flag)}
+    for name in ("judge", "discriminator"):
+        if getattr(options, name) != str(default_model(name)):
+            given[name] = getattr(options, name)
+    if options.photographs:
+        given["photographs"] = options.photographs
+    texts = {flag: ",".join(map(str, v)) if isinstance(v, list | tuple) else str(v) for flag, v in given.items()}
+    return {flag: shlex.quote(text) for flag, text in texts.items()}
 
 
 def write_report(out: Path, report: dict[str, Any], pictures: Mapping[str, Mapping[str, Pictures]]) -> None:

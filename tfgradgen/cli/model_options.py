@@ -93,11 +93,17 @@ def parse_models(flags: dict[str, Any], trust: bool) -> ModelOptions:
     if max_batch is not None:
         check_int("max_batch", max_batch, 1)
     discriminator = flags.get("discriminator", str(default_model("discriminator")))
+    classifiers = _classifiers(parse_handle("classifier", flags.get("classifier", str(default_model("classifier")))))
+    classifier_settings = _settings(flags, CLASSIFIER_FLAGS)
+    if len(classifiers) > 1 and classifier_settings:
+        flag = next(flag for flag in CLASSIFIER_FLAGS if flag in flags)
+        got = f"{len(classifiers)} of them, which it would all describe"
+        raise fail(flag, "one classifier", got, "say it in a model.json in the folder of the one that is meant")
     return ModelOptions(
         generator=parse_handle("generator", flags.get("generator", str(default_model("generator")))),
-        classifiers=_classifiers(parse_handle("classifier", flags.get("classifier", str(default_model("classifier"))))),
+        classifiers=classifiers,
         generator_settings=_settings(flags, GENERATOR_FLAGS),
-        classifier_settings=_settings(flags, CLASSIFIER_FLAGS),
+        classifier_settings=classifier_settings,
         discriminator=parse_handle("discriminator", discriminator) if weight else None,
         discriminator_weight=weight,
         max_batch=max_batch,
