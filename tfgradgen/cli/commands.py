@@ -235,7 +235,44 @@ def diagnose(folder: Any = None, *extra: Any, **flags: Any) -> None:
         raise SystemExit(1)
 
 
-COMMANDS = {"sample": sample, "compare": compare, "check": check, "diagnose": diagnose, "labels": labels, "models": models}
+@fire.decorators.SetParseFns(**TEXTS)
+def export(labels: Any = "all", kernel: Any = "mala", *extra: Any, **flags: Any) -> None:
+    """Writes a SavedModel that TF Serving serves as it is: a label and a seed in, a picture out.
+
+    Example: python -m tfgradgen export --kernel=mala --labels=goldfish,monarch --out=out/served
+
+    Args:
+      labels: the classes that can be asked for, as label of `sample`; by default all.
+      kernel: mala or hmc; its step size is tuned for each label now and frozen.
+      extra: nothing else goes without a flag.
+      flags: any of
+
+        --out=BASE                 BASE/<version>/ is the model; beside it what starts a server, and two clients
+        --version=N                by default the next that is free; one that exists is refused
+        --num_steps=N              transitions of a picture (mala 100, hmc 33: about 100 gradients)
+        --max_steps=N              most that a request can ask for, by default ten times as many
+        --num_start_draws=64       prior draws that a chain's start is picked from
+        --batch_sizes=1,4,16       what the server fills batches up to
+        --xla                      a further signature serving_xla, for servers that may compile; the others need no XLA
+        --step_size=X              where tuning begins; with --target_accept_prob, --num_leapfrog_steps, --num_chains,
+                                   --temperature and --seed as for `sample`
+        --generator=MODEL          with all other flags of the models, as for `sample`
+
+    Signatures: serving_default (label, seed), sample (with num_steps), continue (with num_steps and z), grid (a sheet).
+    """
+    _no_extra(extra)
+    from tfgradgen.cli.export_options import parse_export
+
+    options = parse_export({"labels": labels, "kernel": kernel, **flags})
+    from tfgradgen.cli.export import run_export
+
+    run_export(options)
+
+
+COMMANDS = {
+    **{"sample": sample, "compare": compare, "export": export, "check": check, "diagnose": diagnose},
+    **{"labels": labels, "models": models},
+}
 
 
 def _no_extra(extra: tuple[Any, ...]) -> None:

@@ -1,0 +1,85 @@
+"""An export runs where there is neither TFP nor Python: through TensorFlow's C API, and beside nothing but TensorFlow."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+from tfgradgen.cli.commands import main
+
+SOURCE = Path(__file__).with_name("run_export.c")
+INVALID_ARGUMENT = 3  # TF_INVALID_ARGUMENT
+
+
+@pytest.fixture(scope="module")
+def export(toy_pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    base = tmp_path_factory.mktemp("served") / "toys"
+    main(["export", "--kernel=mala", f"--generator={toy_pair[0]}", f"--classifier={toy_pair[1]}", f"--out={base}"])
+    return base / "1"
+
+
+def from_python(export: Path, label: str, seed: int) -> dict[str, bytes]:
+    """The bytes of every output, as TensorFlow's Python gives them."""
+    served = tf.saved_model.load(str(export)).signatures["serving_default"]
+    outputs = served(label=tf.constant([label]), seed=tf.constant([seed], tf.int64))
+    return {name: t.numpy()[0] if t.dtype == tf.string else t.numpy().tobytes() for name, t in outputs.items()}
+
+
+def test_a_c_program_gives_the_same_bits(export: Path, tmp_path: Path) -> None:
+    compiler = shutil.which("gcc")
+    assert compiler, "gcc is needed to compile tests/run_export.c: install it (apt-get install gcc)"
+    home, program = Path(tf.__file__).parent, tmp_path / "run_export"
+    quick = ["-fuse-ld=gold"] if shutil.which("ld.gold") else []  # the usual linker takes long over a gigabyte of TensorFlow
+    libraries = [*quick, "-l:libtensorflow_cc.so.2", "-l:libtensorflow_framework.so.2", f"-Wl,-rpath,{home}"]
+    command = [compiler, "-O2", "-Wall", "-Werror", f"-I{home / 'include'}", str(SOURCE), "-o", str(program), f"-L{home}"]
+    subprocess.run([*command, *libraries], check=True)
+
+    saved = SavedModel.FromString((export / "saved_model.pb").read_bytes())
+    signature = saved.meta_graphs[0].signature_def["serving_default"]
+    feeds = [signature.inputs[name].name.split(":")[0] for name in ("label", "seed")]
+    names = sorted(signature.outputs)
+    fetches = [part for name in names for part in signature.outputs[name].name.split(":")]
+
+    requests = [("goldfish", 7), ("whale", 0), ("n02056570", -(2**40))]
+    done = subprocess.run(
+        [str(program), str(export), *feeds, *fetches],
+        input="".join(f"{seed} {label}\n" for label, seed in requests),
+        capture_output=True,
+        text=True,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    refused = lines.pop(len(names))
+    for start, (label, seed) in ((0, requests[0]), (len(names), requests[2])):
+        printed = dict(zip(names, map(bytes.fromhex, lines[start : start + len(names)]), strict=True))
+        assert printed == from_python(export, label, seed)
+    assert len(lines) == 2 * len(names)
+    assert refused.startswith(f"! {INVALID_ARGUMENT} ")
+    assert "expected a name or WordNet id of goldfish, king_penguin, alp; got] [whale]" in refused
+
+
+def test_a_process_with_tensorflow_alone_gives_the_same_bits(export: Path, tmp_path: Path) -> None:
+    code = """
+import json, sys
+import tensorflow as tf
+served = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
+found = served(label=tf.constant(["alp"]), seed=tf.constant([3], tf.int64))
+print(json.dumps({name: (t.numpy()[0] if t.dtype == tf.string else t.numpy().tobytes()).hex() for name, t in found.items()}))
+loaded = [name for name in ("tensorflow_probability", "tf_keras", "tfgradgen") if name in sys.modules]
+assert not loaded, loaded
+"""
+    # Isolated, and in another folder, so that nothing of this project could be found.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-I", "-c", code, str(export)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    expected = from_python(export, "alp", 3)
+    assert json.loads(done.stdout.splitlines()[-1]) == {name: value.hex() for name, value in expected.items()}
+    assert np.frombuffer(expected["z"], np.float32).shape == (6,)
