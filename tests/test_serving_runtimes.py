@@ -63,7 +63,7 @@ def test_a_c_program_gives_the_same_bits(export: Path, tmp_path: Path) -> None:
         assert printed == from_python(export, label, seed)
     assert len(lines) == 2 * len(names)
     assert refused.startswith(f"! {INVALID_ARGUMENT} ")
-    assert "expected a name or WordNet id of goldfish, king_penguin, alp; got] [whale]" in refused
+    assert "expected a name, WordNet id or index of goldfish, king_penguin, alp; got] [whale]" in refused
 
 
 def test_a_process_with_tensorflow_alone_gives_the_same_bits(export: Path, tmp_path: Path) -> None:

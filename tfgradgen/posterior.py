@@ -22,8 +22,8 @@ class ClassPosterior:
     Args:
       generator: z [B, latent_dim] -> image [B, height, width, channels] in [-1, 1]; has `latent_dim`.
       classifier: image -> logits [B, num_classes]; has `num_classes`.
-      label: class index, a Python int in 0..num_classes - 1 or an int32 tensor, so that one compiled function serves every
-        class: a scalar, or [B], the class of each row, where z is [B, latent_dim].
+      label: class index, a Python int in 0..num_classes - 1 or a scalar int32 tensor (so that one compiled function
+        serves every class).
       temperature: > 0; the likelihood enters as likelihood ** (1 / temperature).
       regularization: a further term of `unnormalized_log_prob`, which is then not the posterior's; None for none.
       further: fields of `Networks`: a discriminator, whose log-odds d(g(z)) that the picture is natural then enter the target
@@ -151,7 +151,7 @@ class ClassPosterior:
         return self.prior_log_prob(z) - 0.5 * weight * tf.reduce_sum(tf.square((z - mean) / scale), -1)
 
     def _of_class(self, of_each: tf.Tensor) -> tf.Tensor:
-        return tf.gather(of_each, self.label, axis=-1, batch_dims=self.label.shape.rank)
+        return tf.gather(of_each, self.label, axis=-1)
 
     def _tempered(self, of_each: tf.Tensor) -> tf.Tensor:
         return self._of_class(of_each) / self.temperature

@@ -1,7 +1,8 @@
 """The module that is exported: every row of a batch is a label and a seed, and a chain of its own.
 
-A row's noise is drawn from its own seed, step by step, so its chain is the same in any batch, at any place in it: but for the
-rounding of the models, which may add up a picture's numbers in another order in another size of batch.
+A row is evaluated by itself, with noise from its own seed, so that its bits are the same in any batch, at any place in it. Rows
+through the networks together would be faster on one core, but a network adds up a picture's numbers in another order at another
+place or in another size of batch, and after some tens of accepted and refused proposals a last bit has become another picture.
 """
 
 from typing import Any, NamedTuple
@@ -11,15 +12,17 @@ import tensorflow as tf
 from tfgradgen.backend import fold_in
 from tfgradgen.config import KernelConfig
 from tfgradgen.contracts import Networks
+from tfgradgen.models.condition import ConditionClassifier
 from tfgradgen.models.labels import as_key
 from tfgradgen.models.metadata import Label
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.sampling import resampled_point
-from tfgradgen.serving.rules import Noise, Point, choose, hamiltonian_step, leapfrog_steps, point_at
+from tfgradgen.serving.rules import Noise, Point, hamiltonian_step, leapfrog_steps, point_at
 
 START_STREAM, CHAIN_STREAM, CONTINUE_STREAM = 0, 1, 2
 MAX_NAMED = 4000  # letters of class names in an error: gRPC carries a message in 8 KB of metadata
 NUM_COLUMNS = 4  # of a sheet, and as many rows
+PARALLEL_ROWS = 16  # chains under way at once, which cores share; a chain's evaluations are in turn
 
 
 class Plan(NamedTuple):
@@ -42,7 +45,7 @@ class Plan(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """What a request asks of each row. index: int32 [B], output of the classifier. step_size: [B, 1]. seed: int32 [B, 2].
+    """What a request asks of each row. index: int32 [B], output of the classifier. step_size: [B]. seed: int32 [B, 2].
     num_steps: int32 [B], in 0..max_steps."""
 
     index: tf.Tensor
@@ -69,22 +72,23 @@ class Serving(tf.Module):
         super().__init__(name="serving")
         self._networks, self._plan, self._models = networks, plan, list(models)
         names = [(as_key(name), k) for k, label in enumerate(plan.labels) for name in (label.name, label.wnid) if name]
+        if not isinstance(networks.classifier, ConditionClassifier):  # a composed condition is no output of a model
+            names += [(str(index), k) for k, index in enumerate(plan.indices)]
         self._keys, self._entry_of_key = [key for key, _ in names], [k for _, k in names]
         rows = Rows(
-            spec("index", tf.int32), spec("step_size", tf.float32, 1), spec("row_seed", tf.int32, 2), spec("steps", tf.int32)
+            spec("index", tf.int32), spec("step_size", tf.float32), spec("row_seed", tf.int32, 2), spec("steps", tf.int32)
         )
         z = spec("z", tf.float32, networks.generator.latent_dim)
         compiled = lambda fn, *specs: tf.function(fn, list(specs), autograph=False)  # noqa: E731
         # One function each, so that the graph holds the networks once, whatever the signatures.
-        self._start_fn = compiled(self._start, *rows[::2])
-        self._advance_fn = compiled(self._advance, *rows, z, tf.TensorSpec([], tf.int32, "stream"))
-        self._look_fn = compiled(self._look, spec("index", tf.int32), z, spec("target_log_prob", tf.float32))
+        self._start_fn = compiled(self._start, rows.index, rows.seed)
+        self._chains_fn = compiled(self._chains, *rows, z, tf.TensorSpec([], tf.int32, "stream"))
 
     def signatures(self, xla: bool = False) -> dict[str, Any]:
         """Name -> function of named tensors, each [B, ...], to named tensors [B, ...].
 
-        serving_default: label (a name or WordNet id), seed int64 -> image_bytes (PNG), class_prob, target_log_prob (nats),
-        accept_rate (mean acceptance probability, 0 of no steps) and z [B, latent_dim], after `Plan.num_steps` transitions.
+        serving_default: label (a name, WordNet id or index), seed int64 -> image_bytes (PNG), class_prob, target_log_prob
+        (nats), accept_rate (mean acceptance probability, 0 of no steps) and z, after `Plan.num_steps` transitions.
         sample: the same of label, seed and num_steps int32, brought into 0..`Plan.max_steps`.
         continue: label, seed, num_steps and z, to go on from; its noise is not that of `sample` with that seed, and each call
         is to have a seed of its own.
@@ -118,29 +122,17 @@ class Serving(tf.Module):
         return as_outputs(*self._from_start(*self._rows(label, seed, num_steps)))
 
     def _continue(self, label: tf.Tensor, seed: tf.Tensor, num_steps: tf.Tensor, z: tf.Tensor) -> dict[str, tf.Tensor]:
-        rows = self._rows(label, seed, num_steps)
-        return as_outputs(*self._with_picture(rows, *self._advance_fn(*rows, z, CONTINUE_STREAM)))
+        return as_outputs(*self._chains_fn(*self._rows(label, seed, num_steps), z, CONTINUE_STREAM))
 
     def _grid(self, label: tf.Tensor, seed: tf.Tensor, num_steps: tf.Tensor) -> dict[str, tf.Tensor]:
         count = NUM_COLUMNS**2
-
-        def sheet(row: tuple[tf.Tensor, ...]) -> tf.Tensor:
-            label, seed, steps = row
-            rows = self._rows(tf.fill([count], label), seed + tf.range(count, dtype=tf.int64), tf.fill([count], steps))
-            image = self._from_start(*rows)[0]
-            height, width, channels = image.shape[1:]
-            tiles = tf.reshape(image, [NUM_COLUMNS, NUM_COLUMNS, height, width, channels])
-            return tf.reshape(tf.transpose(tiles, [0, 2, 1, 3, 4]), [NUM_COLUMNS * height, NUM_COLUMNS * width, channels])
-
-        # A sheet at a time: a batch of them would be too many chains at once, and each is the same in any batch.
-        size = [NUM_COLUMNS * side for side in self._networks.generator.image_shape[:2]]  # type: ignore[attr-defined]
-        sheets = tf.map_fn(
-            sheet,
-            (label, seed, num_steps),
-            fn_output_signature=tf.TensorSpec([*size, self._networks.generator.image_shape[2]], tf.uint8),  # type: ignore[attr-defined]
-            parallel_iterations=1,
-        )
-        return {"image_bytes": tf.io.encode_png(sheets)}
+        asked = Rows(*(tf.repeat(each, count, 0) for each in self._rows(label, seed, num_steps)))
+        own_seed = tf.reshape(seed[:, None] + tf.range(count, dtype=tf.int64), [-1])
+        image = self._from_start(*asked._replace(seed=tf.bitcast(own_seed, tf.int32)))[0]
+        height, width, channels = image.shape[1:]
+        tiles = tf.reshape(image, [-1, NUM_COLUMNS, NUM_COLUMNS, height, width, channels])
+        tiles = tf.transpose(tiles, [0, 1, 3, 2, 4, 5])
+        return {"image_bytes": tf.io.encode_png(tf.reshape(tiles, [-1, NUM_COLUMNS * height, NUM_COLUMNS * width, channels]))}
 
     def _xla(self, label: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
         # Text and PNG stay outside: XLA knows neither.
@@ -158,7 +150,7 @@ class Serving(tf.Module):
             entry = tf.gather(self._entry_of_key, tf.argmax(is_match, 1))
         return Rows(
             tf.gather(self._plan.indices, entry),
-            tf.gather(tf.constant(self._plan.step_sizes, tf.float32), entry)[:, None],
+            tf.gather(tf.constant(self._plan.step_sizes, tf.float32), entry),
             tf.bitcast(seed, tf.int32),
             tf.clip_by_value(num_steps, 0, self._plan.max_steps),
         )
@@ -167,17 +159,12 @@ class Serving(tf.Module):
         return ClassPosterior.of(self._networks, index, self._plan.temperature)
 
     def _from_start(self, *rows: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """uint8 pictures, p(class), and what `_advance` gives, from starts of the rows' own."""
+        """What `_chains` gives, from starts of the rows' own."""
         asked = Rows(*rows)
-        start = self._start_fn(asked.index, asked.seed)
-        return self._with_picture(asked, *self._advance_fn(*asked, start, CHAIN_STREAM))
-
-    def _with_picture(self, rows: Rows, z: tf.Tensor, value: tf.Tensor, accept_rate: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        image, class_prob = self._look_fn(rows.index, z, value)
-        return image, class_prob, z, value, accept_rate
+        return self._chains_fn(*asked, self._start_fn(asked.index, asked.seed), CHAIN_STREAM)
 
     def _start(self, index: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """Row by row, so that a start is the same bits in any batch and no more than its own draws are held at once."""
+        """z [B, latent_dim], row after row, so that no more than one row's draws are held at once."""
 
         def of_row(row: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
             return resampled_point(self._posterior(row[0]), self._plan.num_start_draws, fold_in(row[1], START_STREAM))[0]
@@ -185,53 +172,55 @@ class Serving(tf.Module):
         point = tf.TensorSpec([self._networks.generator.latent_dim])
         return tf.map_fn(of_row, (index, seed), fn_output_signature=point, parallel_iterations=1)
 
-    def _advance(
-        self,
-        index: tf.Tensor,
-        step_size: tf.Tensor,
-        seed: tf.Tensor,
-        num_steps: tf.Tensor,
-        z: tf.Tensor,
-        stream: tf.Tensor,
-    ) -> tuple[tf.Tensor, ...]:
-        """z, target_log_prob and accept_rate after each row's own number of steps; rows that are done wait for the others."""
-        posterior, config = self._posterior(index), self._plan.config
-        num_leapfrog_steps = leapfrog_steps(self._plan.kernel, config)
+    def _chains(self, *given: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """A chain for each of `Rows`, from z [B, latent_dim], its noise of `stream`, which come last.
+
+        Returns:
+          uint8 pictures [B, height, width, channels], and class_prob [B], z [B, latent_dim], target_log_prob [B] and
+          accept_rate [B] after the rows' own numbers of steps.
+        """
+        *rows, stream = given
+        generator, scalar = self._networks.generator, tf.TensorSpec([])
+        picture = tf.TensorSpec(generator.image_shape, tf.uint8)  # type: ignore[attr-defined]
+        return tf.map_fn(
+            lambda row: self._chain(Rows(*row[:-1]), row[-1], stream),
+            tuple(rows),
+            fn_output_signature=(picture, scalar, tf.TensorSpec([generator.latent_dim]), scalar, scalar),
+            parallel_iterations=PARALLEL_ROWS,
+        )
+
+    def _chain(self, row: Rows, z: tf.Tensor, stream: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """What `_chains` gives, of one row: a batch of one through the networks."""
+        posterior, seed = self._posterior(row.index), fold_in(row.seed, stream)
+        num_leapfrog_steps = leapfrog_steps(self._plan.kernel, self._plan.config)
 
         def step(i: tf.Tensor, point: Point, total: tf.Tensor) -> tuple[tf.Tensor, Point, tf.Tensor]:
-            noise = noise_of(seed, stream, i, posterior.latent_dim)
-            after, log_accept_ratio = hamiltonian_step(posterior, num_leapfrog_steps, step_size, point, noise)
-            goes_on = i < num_steps
-            accept_prob = tf.exp(tf.minimum(log_accept_ratio, 0.0))
-            return i + 1, choose(goes_on, after, point), total + tf.where(goes_on, accept_prob, 0.0)
+            noise = noise_of(fold_in(seed, i), posterior.latent_dim)
+            point, log_accept_ratio = hamiltonian_step(posterior, num_leapfrog_steps, row.step_size, point, noise)
+            return i + 1, point, total + tf.exp(tf.minimum(log_accept_ratio, 0.0))
 
-        start = point_at(posterior, z)
         _, end, total = tf.while_loop(
-            lambda i, *_: i < tf.reduce_max(num_steps),
+            lambda i, *_: i < row.num_steps,
             step,
-            (tf.constant(0), start, tf.zeros_like(start.target_log_prob)),
+            (tf.constant(0), point_at(posterior, z[None]), tf.zeros([1])),
             parallel_iterations=1,
         )
-        return end.z, end.target_log_prob, tf.math.divide_no_nan(total, tf.cast(num_steps, tf.float32))
+        accept_rate = tf.math.divide_no_nan(total, tf.cast(row.num_steps, tf.float32))
+        class_prob = posterior.class_prob_of(end.z, end.target_log_prob)
+        # As `images.to_uint8`, which is no graph.
+        image = tf.saturate_cast(tf.round((self._networks.generator(end.z) + 1.0) * 127.5), tf.uint8)
+        return image[0], class_prob[0], end.z[0], end.target_log_prob[0], accept_rate[0]
 
-    def _look(self, index: tf.Tensor, z: tf.Tensor, value: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """uint8 pictures [B, height, width, channels], as `images.to_uint8` makes them, and p(class) [B]."""
-        image = self._networks.generator(z)
-        pixels = tf.saturate_cast(tf.round((image + 1.0) * 127.5), tf.uint8)
-        return pixels, self._posterior(index).class_prob_of(z, value)
+    def _posterior(self, index: tf.Tensor) -> ClassPosterior:
+        return ClassPosterior.of(self._networks, index, self._plan.temperature)
 
 
-def noise_of(seed: tf.Tensor, stream: tf.Tensor, step: tf.Tensor, latent_dim: int) -> Noise:
-    """Noise of transition `step` for rows of `seed` int32 [B, 2], each from its own seed alone."""
-
-    def of_row(row_seed: tf.Tensor) -> Noise:
-        own = fold_in(fold_in(row_seed, stream), step)
-        return Noise(
-            tf.random.stateless_normal([latent_dim], fold_in(own, 0)),
-            tf.math.log(tf.random.stateless_uniform([], fold_in(own, 1))),
-        )
-
-    return tf.map_fn(of_row, seed, fn_output_signature=Noise(tf.TensorSpec([latent_dim]), tf.TensorSpec([])))
+def noise_of(seed: tf.Tensor, latent_dim: int) -> Noise:
+    """Noise of one transition of one chain, from a stateless `seed` int32 [2]."""
+    return Noise(
+        tf.random.stateless_normal([1, latent_dim], fold_in(seed, 0)),
+        tf.math.log(tf.random.stateless_uniform([1], fold_in(seed, 1))),
+    )
 
 
 def named_labels(labels: tuple[Label, ...]) -> str:
@@ -240,7 +229,7 @@ def named_labels(labels: tuple[Label, ...]) -> str:
     if len(listed) > MAX_NAMED:
         cut = listed[:MAX_NAMED].rpartition(", ")[0]
         listed = f"{cut} and {len(labels) - cut.count(', ') - 1} more, all of which stand in export.json"
-    return f"label: expected a name or WordNet id of {listed}; got"
+    return f"label: expected a name, WordNet id or index of {listed}; got"
 
 
 def as_outputs(

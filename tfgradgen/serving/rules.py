@@ -1,12 +1,13 @@
-"""Transition rules with their noise passed in, so that every row of a batch can bring noise of its own.
+"""Transition rules that a server runs, without TFP's state and with their noise passed in.
 
-TFP's kernels draw the noise of all chains from one seed: a chain's numbers would depend on its place in the batch. A rule is
-the same transition as the kernel of its name, given momentum and uniform number; the tests hold the two to each other.
+A rule is the same transition as the kernel of its name, given momentum and uniform number; the tests hold the two to each
+other.
 
-Served are the kernels whose step costs the same for every row and whose rows need nothing of one another. `nuts` waits for the
-longest of its trees and `elliptical_slice` for the longest search; `rejection` has no bound on its draws, and a clamp would
-leave some rows without one; `smc`, `replica_exchange` and `chees` are populations; `map` draws nothing. `local_global` is left
-out because a served chain begins with its global move (`sampling.resampled_point`).
+Served are the kernels whose steps cost the same, so that a clamp on their number bounds a request, and whose chains need
+nothing of one another. A tree of `nuts` and a search of `elliptical_slice` have no length that is known before; `rejection` has
+no bound on its draws, and a clamp would leave some requests without one; `smc`, `replica_exchange` and `chees` are populations;
+`map` draws nothing. `local_global` is left out because a served chain begins with its global move
+(`sampling.resampled_point`).
 """
 
 from collections.abc import Callable
@@ -49,7 +50,7 @@ def hamiltonian_step(
     With one leapfrog step it is MALA's: the proposal z + (step_size^2 / 2) gradient + step_size * momentum, and the same ratio.
 
     Args:
-      step_size: [B, 1], a distance in z.
+      step_size: scalar or [B, 1], a distance in z.
     """
     leapfrog = leapfrog_integrator.SimpleLeapfrogIntegrator(
         posterior.unnormalized_log_prob, step_sizes=[step_size], num_steps=num_leapfrog_steps
