@@ -8,21 +8,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
-from tfgradgen.cli.commands import main
-
 SOURCE = Path(__file__).with_name("run_export.c")
 INVALID_ARGUMENT = 3  # TF_INVALID_ARGUMENT
-
-
-@pytest.fixture(scope="module")
-def export(toy_pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    base = tmp_path_factory.mktemp("served") / "toys"
-    main(["export", "--kernel=mala", f"--generator={toy_pair[0]}", f"--classifier={toy_pair[1]}", f"--out={base}"])
-    return base / "1"
 
 
 def from_python(export: Path, label: str, seed: int) -> dict[str, bytes]:

@@ -19,14 +19,12 @@ from tfgradgen.serving.adapt import Adapted, adapt
 from tfgradgen.serving.beside import next_version, texts
 from tfgradgen.serving.export import write_saved_model
 from tfgradgen.serving.module import Plan, Serving
-from tfgradgen.serving.warmup import check_serving_api
 
 RECORD = "export.json"
 
 
 def run_export(options: ExportOptions) -> None:
     """Writes the next version of a served model, and what a server of it needs beside; nothing is left of what fails."""
-    check_serving_api()
     version = options.version or next_version(options.out)
     folder, was_there = options.out / str(version), options.out.exists()
     if folder.exists():
@@ -53,12 +51,10 @@ def run_export(options: ExportOptions) -> None:
             with suppress(OSError):  # there, or not empty: a version is in it
                 options.out.rmdir()
     print(f"exported {folder}: {', '.join(names)} of {len(targets)} label{'s' if len(targets) > 1 else ''}")
-    kept = write_beside(options.out, texts(model, options.batch_sizes, options.xla))
-    if kept:
-        print(
-            f"kept     {', '.join(kept)} in {options.out}, which {'differ' if len(kept) > 1 else 'differs'} from what fits this"
-        )
-    print(f"start    docker compose --project-directory {options.out} up, then python {options.out / 'rest_client.py'} LABEL")
+    for name in write_beside(options.out, texts(model, options.batch_sizes, options.xla)):
+        print(f"kept     {options.out / name}, which differs from what this version wants: see {name}.new")
+    print(f"start    docker compose -f {options.out / 'docker-compose.yml'} up")
+    print(f"ask      python {options.out / 'rest_client.py'} {targets[0].label.name}")
 
 
 def shared_networks(loaded: Loaded, targets: Sequence[Target]) -> Networks:
@@ -127,17 +123,18 @@ def record_of(options: ExportOptions, loaded: Loaded, targets: Sequence[Target],
 
 
 def write_beside(base: Path, files: Mapping[str, str]) -> list[str]:
-    """Writes `files` into `base`; those that are there already are left as they are. Returns the names of those that differ."""
+    """Writes `files` into `base`. What is there and differs is somebody's by now: it is left, and the new text goes into
+    NAME.new. Returns the names of those."""
     kept = []
     for name, text in files.items():
         path = base / name
         try:
-            if not path.exists():
-                beside = path.with_name(f".{name}.partial")
-                beside.write_text(text, encoding="utf-8")
-                beside.replace(path)
-            elif path.read_text(encoding="utf-8") != text:
+            if path.exists() and path.read_text(encoding="utf-8") != text:
                 kept.append(name)
+                path = base / f"{name}.new"
+            beside = path.with_name(f".{path.name}.partial")
+            beside.write_text(text, encoding="utf-8")
+            beside.replace(path)
         except OSError as error:
             raise not_written(path, error, "the version itself is whole") from None
     return kept

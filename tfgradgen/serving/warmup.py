@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-
-from tfgradgen.checks import fail
+from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 FILE = Path("assets.extra") / "tf_serving_warmup_requests"  # where TF Serving looks
 NUM_STEPS = 1  # of a request that can say so: enough to run every part of the graph
@@ -41,12 +40,11 @@ def write_warmup(folder: Path, model: str, asked: Iterator[tuple[str, dict[str, 
 
     model: the name that the server gives it.
     """
-    log_type = check_serving_api().PredictionLog
     (folder / FILE).parent.mkdir(exist_ok=True)
     count = 0
     with tf.io.TFRecordWriter(str(folder / FILE)) as writer:
         for name, inputs in asked:
-            log = log_type()
+            log = PredictionLog()
             request = log.predict_log.request
             request.model_spec.name, request.model_spec.signature_name = model, name
             for key, value in inputs.items():
@@ -54,14 +52,3 @@ def write_warmup(folder: Path, model: str, asked: Iterator[tuple[str, dict[str, 
             writer.write(log.SerializeToString(deterministic=True))
             count += 1
     return count
-
-
-def check_serving_api() -> Any:
-    """The module of PredictionLog; raises `UserError` where its package is not installed."""
-    try:
-        from tensorflow_serving.apis import prediction_log_pb2
-    except ImportError as error:
-        raise fail(
-            "export", "the package tensorflow-serving-api", error, "pip install 'tfgradgen[serving]', which brings it"
-        ) from None
-    return prediction_log_pb2

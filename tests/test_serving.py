@@ -1,0 +1,252 @@
+"""What an export answers: labels, seeds and steps in, pictures and chains out, the same in any batch."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+from tests import toy
+from tfgradgen.contracts import Networks
+from tfgradgen.images import decode
+from tfgradgen.kernels import KERNELS
+from tfgradgen.models.allowlist import check_ops
+from tfgradgen.models.classifier import load_classifier
+from tfgradgen.models.generator import load_generator
+from tfgradgen.models.metadata import Label
+from tfgradgen.posterior import ClassPosterior
+from tfgradgen.serving.module import Plan, Serving, named_labels
+
+OUTPUTS = {"image_bytes", "class_prob", "target_log_prob", "accept_rate", "z"}
+NAMES = ["goldfish", "king_penguin", "alp"]
+Ask = Callable[..., dict[str, np.ndarray]]
+
+
+@pytest.fixture(scope="module")
+def signatures(served: Path) -> Any:
+    module = tf.saved_model.load(str(served))
+    module.signatures.kept = module  # a signature does not keep its variables alive
+    return module.signatures
+
+
+@pytest.fixture(scope="module")
+def ask(signatures: Any) -> Ask:
+    def ask(name: str, labels: list[str], seeds: list[int], steps: Any = None, z: Any = None) -> dict[str, np.ndarray]:
+        more = {} if steps is None else {"num_steps": tf.constant(steps, tf.int32, [len(labels)])}
+        more |= {} if z is None else {"z": tf.constant(z, tf.float32)}
+        found = signatures[name](label=tf.constant(labels), seed=tf.constant(seeds, tf.int64), **more)
+        return {key: value.numpy() for key, value in found.items()}
+
+    return ask
+
+
+def same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
+    return one.keys() == other.keys() and all(np.array_equal(one[key], other[key]) for key in one)
+
+
+def taken(rows: dict[str, np.ndarray], which: Any) -> dict[str, np.ndarray]:
+    return {key: value[which] for key, value in rows.items()}
+
+
+def pixels(png: bytes) -> np.ndarray:
+    return tf.io.decode_png(png).numpy()
+
+
+def test_signatures_take_and_give_rows(signatures: Any) -> None:
+    label, seed = ("label", "string", (None,)), ("seed", "int64", (None,))
+    steps, z = ("num_steps", "int32", (None,)), ("z", "float32", (None, 6))
+    takes = {
+        **{"serving_default": {label, seed}, "serving_xla": {label, seed}},
+        **{"sample": {label, seed, steps}, "grid": {label, seed, steps}, "continue": {label, seed, steps, z}},
+    }
+    shown = lambda specs: {(name, spec.dtype.name, tuple(spec.shape)) for name, spec in specs.items()}  # noqa: E731
+    for name, specs in takes.items():
+        assert shown(signatures[name].structured_input_signature[1]) == specs
+        assert set(signatures[name].structured_outputs) == ({"image_bytes"} if name == "grid" else OUTPUTS)
+    assert len(signatures) == len(takes)
+
+
+def test_a_row_is_the_same_bits_in_any_batch(ask: Ask) -> None:
+    labels, seeds, steps = [NAMES[k % 3] for k in range(7)], [3, 1, 4, 1, 5, 9, -2], [5, 0, 12, 7, 5, 3, 12]
+    z = np.random.default_rng(0).normal(size=(7, 6))
+    for name, more in (("serving_default", False), ("sample", True), ("continue", True), ("grid", True)):
+        given = lambda k: (  # noqa: E731
+            [labels[i] for i in k],
+            [seeds[i] for i in k],
+            [steps[i] for i in k] if more else None,  # noqa: B023
+            z[k] if name == "continue" else None,  # noqa: B023
+        )
+        whole = ask(name, *given(range(7)))
+        assert len(set(whole["image_bytes"].tolist())) == 7, "rows differ"
+        order = [6, 2, 0, 5, 1, 3, 4]
+        assert same(ask(name, *given(order)), taken(whole, order))
+        for part in ([0], [1, 2], [3, 4, 5, 6]):
+            assert same(ask(name, *given(part)), taken(whole, part))
+
+
+class Mixing(toy.ToyGenerator):
+    """Pictures that depend on the others of their batch, as rounding does in real networks, only more."""
+
+    image_shape = (2, 2, 1)
+
+    def __call__(self, z: Any) -> tf.Tensor:
+        return super().__call__(z + tf.reduce_mean(z, 0))
+
+
+def toy_plan(**changed: Any) -> Plan:
+    labels = (Label("no"), Label("yes"))
+    config = KERNELS["mala"].defaults
+    return Plan(labels, (0, 1), (1.5, 1.5), "mala", config, 1.0, num_steps=4, max_steps=8, num_start_draws=4)._replace(
+        **changed
+    )
+
+
+def test_rows_never_meet_in_a_network() -> None:
+    sample = Serving(Networks(Mixing(), toy.ToyClassifier()), [], toy_plan()).signatures()["sample"]
+    labels, seeds, steps = tf.constant(["no", "yes", "yes"]), tf.constant([1, 2, 3], tf.int64), tf.constant([4, 2, 3])
+    whole = {key: value.numpy() for key, value in sample(label=labels, seed=seeds, num_steps=steps).items()}
+    for k in range(3):
+        alone = sample(label=labels[k : k + 1], seed=seeds[k : k + 1], num_steps=steps[k : k + 1])
+        assert same({key: value.numpy() for key, value in alone.items()}, taken(whole, [k]))
+
+
+def test_what_comes_back_belongs_to_the_chain(ask: Ask, toy_pair: tuple[Path, Path]) -> None:
+    found = ask("serving_default", NAMES, [1, 2, 3])
+    generator, classifier = load_generator(toy_pair[0]), load_classifier(toy_pair[1])
+    for k in range(3):
+        posterior, z = ClassPosterior(generator, classifier, k), tf.constant(found["z"][k : k + 1])
+        np.testing.assert_allclose(found["class_prob"][k], tf.exp(posterior.class_log_prob(z))[0], rtol=1e-5)
+        np.testing.assert_allclose(found["target_log_prob"][k], posterior.unnormalized_log_prob(z)[0], rtol=1e-5)
+        assert np.array_equal(pixels(found["image_bytes"][k]), decode(generator, z)[0])
+    assert ((found["accept_rate"] > 0) & (found["accept_rate"] <= 1)).all()
+
+
+def test_a_label_goes_by_name_wordnet_id_or_index(ask: Ask) -> None:
+    spellings = {
+        "goldfish": [" Goldfish ", "n01443537", "0"],
+        "king_penguin": ["King-Penguin", "king penguin", "1"],
+        "alp": ["2"],
+    }
+    for name, others in spellings.items():
+        first = ask("sample", [name], [5], 3)
+        for other in others:
+            assert same(ask("sample", [other], [5], 3), first), other
+
+
+@pytest.mark.parametrize("name", ["serving_default", "continue", "grid", "serving_xla"])
+def test_an_unknown_label_is_an_invalid_argument(name: str, ask: Ask) -> None:
+    more = {"steps": 1} if name in ("continue", "grid") else {}
+    more |= {"z": np.zeros([2, 6])} if name == "continue" else {}
+    for wrong in ("whale", "", "3", "-1"):
+        with pytest.raises(tf.errors.InvalidArgumentError) as error:
+            ask(name, ["alp", wrong], [0, 1], **more)
+        assert f"expected a name, WordNet id or index of goldfish, king_penguin, alp; got] [{wrong}]" in error.value.message
+
+
+def test_an_error_names_as_many_labels_as_a_message_holds() -> None:
+    labels = tuple(Label(f"class_{k}") for k in range(1000))
+    text = named_labels(labels)
+    count = text.count("class_")
+    assert 200 < count < 1000
+    assert f"class_{count - 1} and {1000 - count} more, all of which stand in export.json; got" in text
+    assert len(text) < 5000
+
+
+def test_steps_are_counted_and_clamped(ask: Ask) -> None:
+    names, seeds = ["alp", "goldfish"], [8, 9]
+    assert same(ask("sample", names, seeds, 5), ask("serving_default", names, seeds))
+    longest = ask("sample", names, seeds, 12)
+    assert same(ask("sample", names, seeds, 2_000_000_000), longest)
+    assert not np.array_equal(ask("sample", names, seeds, 11)["accept_rate"], longest["accept_rate"])
+    start = ask("sample", names, seeds, 0)
+    assert same(ask("sample", names, seeds, -7), start)
+    assert (start["accept_rate"] == 0).all()
+
+
+def test_a_chain_goes_on_from_where_it_was(ask: Ask) -> None:
+    names, seeds = ["alp", "goldfish"], [8, 9]
+    before = ask("sample", names, seeds, 5)
+    still = ask("continue", names, seeds, 0, before["z"])
+    for key in OUTPUTS - {"accept_rate"}:
+        assert np.array_equal(still[key], before[key]), key
+    after = ask("continue", names, seeds, 12, before["z"])
+    assert (after["z"] != before["z"]).any(1).all()
+    start = ask("sample", names, seeds, 0)["z"]
+    noise = [ask(name, names, seeds, 1, z)["accept_rate"] for name, z in (("sample", None), ("continue", start))]
+    assert (noise[0] != noise[1]).all(), "not the noise that was used before"
+
+
+def test_a_grid_is_a_sheet_of_neighbouring_seeds(ask: Ask) -> None:
+    sheets = ask("grid", ["alp", "goldfish"], [100, 7], [3, 2])["image_bytes"]
+    for sheet, label, first, steps in zip(sheets, ("alp", "goldfish"), (100, 7), (3, 2), strict=True):
+        tiles = [pixels(png) for png in ask("sample", [label] * 16, [first + k for k in range(16)], steps)["image_bytes"]]
+        rows = [np.concatenate(tiles[k : k + 4], 1) for k in range(0, 16, 4)]
+        assert np.array_equal(pixels(sheet), np.concatenate(rows, 0))
+
+
+def test_xla_is_in_its_own_signature_alone(served: Path, ask: Ask) -> None:
+    (meta,) = SavedModel.FromString((served / "saved_model.pb").read_bytes()).meta_graphs
+    library = {function.signature.name: function for function in meta.graph_def.library.function}
+
+    def reached(nodes: Any, seen: set[str]) -> bool:
+        """Whether XLA is to compile anything that `nodes` lead to."""
+        found = False
+        for node in nodes:
+            found |= node.attr["_XlaMustCompile"].b
+            for value in node.attr.values():
+                for function in [value.func, *value.list.func]:
+                    if function.name and function.name not in seen:
+                        seen.add(function.name)
+                        called = library[function.name]
+                        found |= called.attr["_XlaMustCompile"].b or reached(called.node_def, seen)
+        return found
+
+    operations = {node.name: node for node in meta.graph_def.node}
+    for name, signature in meta.signature_def.items():
+        if name != "__saved_model_init_op":
+            (node,) = {info.name.split(":")[0] for info in signature.outputs.values()}
+            assert reached([operations[node]], set()) == (name == "serving_xla"), name
+    found = ask("serving_xla", NAMES, [1, 2, 3])
+    assert np.isfinite(found["z"]).all()
+    assert [pixels(png).shape for png in found["image_bytes"]] == [(8, 8, 3)] * 3
+    assert found["z"].std() > 0.1
+
+
+def test_the_graph_only_computes_and_draws_from_its_seeds(served: Path) -> None:
+    check_ops(served)
+    (meta,) = SavedModel.FromString((served / "saved_model.pb").read_bytes()).meta_graphs
+    functions = meta.graph_def.library.function
+    ops = {node.op for nodes in (meta.graph_def.node, *(each.node_def for each in functions)) for node in nodes}
+    drawing = {op for op in ops if "Random" in op or "Multinomial" in op or "Normal" in op or "Rng" in op}
+    assert {"StatelessRandomNormalV2", "StatelessRandomUniformV2"} <= drawing
+    assert all(op.startswith("Stateless") for op in drawing), drawing
+
+
+def exact_draws(count: int) -> np.ndarray:
+    """Of the toy posterior of class 1, by rejection."""
+    rng = np.random.default_rng(1)
+    z = rng.normal(size=(20 * count, 6))
+    return z[rng.uniform(size=len(z)) < 1 / (1 + np.exp(-toy.SLOPE * z[:, 0]))][:count].astype(np.float32)
+
+
+@pytest.mark.parametrize("is_right", [True, False])
+def test_served_chains_keep_the_posterior(is_right: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From exact draws, by the mean and the spread of z_0; without the Metropolis test they are found out."""
+    if not is_right:
+        step = "tfgradgen.serving.rules.absent_if_nan"
+        monkeypatch.setattr(step, lambda ratio: tf.zeros_like(ratio))
+    generator = toy.ToyGenerator()
+    generator.image_shape = (2, 2, 1)  # type: ignore[attr-defined]
+    go_on = Serving(Networks(generator, toy.ToyClassifier()), [], toy_plan()).signatures()["continue"]
+    count = 600
+    found = go_on(
+        label=tf.fill([count], "yes"), seed=tf.range(count, dtype=tf.int64), num_steps=tf.fill([count], 4), z=exact_draws(count)
+    )
+    mean, std, class_prob = toy.exact_moments()
+    z = found["z"].numpy()[:, 0]
+    scores = [(z.mean() - mean) / (std / np.sqrt(count)), (z.std() / std - 1) * np.sqrt(2 * count)]
+    assert (max(map(abs, scores)) < 5) == is_right, scores
+    assert not is_right or abs(found["class_prob"].numpy().mean() - class_prob) < 0.05

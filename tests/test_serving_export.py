@@ -1,0 +1,251 @@
+"""The export command as a person meets it: folders, versions, errors, and what stands beside a version."""
+
+import base64
+import importlib.util
+import json
+import os
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
+from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
+
+from tests.test_cli import refused
+from tfgradgen.cli.commands import main
+from tfgradgen.cli.export_options import FLAGS
+from tfgradgen.serving.beside import TEMPLATES, XLA_FLAG, next_version, texts
+
+FILES = {"batching.config", "docker-compose.yml", "grpc_client.py", "models.config", "rest_client.py"}
+FEW = ["--num_chains=2", "--num_steps=2", "--num_start_draws=2", "--batch_sizes=1"]
+
+
+@pytest.fixture(scope="module")
+def signatures(served: Path) -> Any:
+    module = tf.saved_model.load(str(served))
+    module.signatures.kept = module
+    return module.signatures
+
+
+def record(version: Path) -> dict[str, Any]:
+    return json.loads((version / "export.json").read_text())
+
+
+def test_a_version_is_whole_and_says_how_it_was_made(served: Path) -> None:
+    assert {path.name for path in served.parent.iterdir()} == {"1", *FILES}
+    parts = {"saved_model.pb", "variables", "assets", "assets.extra", "fingerprint.pb", "export.json"}
+    assert {path.name for path in served.iterdir()} == parts
+    found = record(served)
+    assert [(label["name"], label["wnid"], label["index"]) for label in found["labels"]] == [
+        ("goldfish", "n01443537", 0),
+        ("king_penguin", "n02056570", 1),
+        ("alp", "", 2),
+    ]
+    sizes = [label["step_size"] for label in found["labels"]]
+    assert len(set(sizes)) == 3, "each label has its own"
+    assert all(0.2 < size < 5 for size in sizes)
+    assert all(0 <= label["accept_rate"] <= 1 for label in found["labels"])
+    assert (found["arguments"]["num_steps"], found["arguments"]["max_steps"]) == (5, 12)
+    assert found["signatures"] == ["serving_default", "sample", "continue", "grid", "serving_xla"]
+    assert len(found["generator"]["sha256"]) == 64
+
+
+def test_the_step_size_that_was_found_is_the_one_that_is_served(served: Path, signatures: Any) -> None:
+    """A proposal of mala from where a chain stands: its length tells."""
+    label = record(served)["labels"][0]
+    z = np.random.default_rng(0).normal(size=(200, 6)).astype(np.float32)
+    given = dict(label=tf.fill([200], "goldfish"), seed=tf.range(200, dtype=tf.int64), num_steps=tf.fill([200], 1))
+    moved = signatures["continue"](z=z, **given)["z"].numpy() - z
+    moved = moved[(moved != 0).any(1)]
+    assert len(moved) > 50
+    # Its noise has step_size as standard deviation; the drift adds to it, the Metropolis test takes from it.
+    assert moved.std() == pytest.approx(label["step_size"], rel=0.3)
+
+
+def test_warmup_has_every_signature_and_batch_size(served: Path, signatures: Any) -> None:
+    records = tf.data.TFRecordDataset(str(served / "assets.extra" / "tf_serving_warmup_requests")).as_numpy_iterator()
+    requests = [PredictionLog.FromString(each).predict_log.request for each in records]
+    found = {}
+    for request in requests:
+        inputs = {name: tf.make_ndarray(tensor) for name, tensor in request.inputs.items()}
+        assert request.model_spec.name == "toys"
+        signature, size = request.model_spec.signature_name, len(inputs["label"])
+        check_inputs(signatures[signature], request)
+        if signature != "serving_xla" or size == 3:  # each size is compiled anew
+            outputs = signatures[signature](**{name: tf.constant(value) for name, value in inputs.items()})
+            assert {len(value) for value in outputs.values()} == {size}
+        found[signature, size] = inputs
+    names = {"serving_default", "sample", "continue", "grid", "serving_xla"}
+    assert found.keys() == {(name, size) for name in names for size in (1, 3)}
+    assert len(requests) == len(found)
+    assert found["sample", 3]["label"].tolist() == [b"goldfish", b"king_penguin", b"alp"]
+    assert (found["grid", 3]["num_steps"] == 1).all()
+
+
+def check_inputs(signature: Any, request: PredictRequest) -> None:
+    """As the server does: the names, types and shapes of the signature."""
+    specs = signature.structured_input_signature[1]
+    assert specs.keys() == request.inputs.keys()
+    for name, tensor in request.inputs.items():
+        assert tensor.dtype == specs[name].dtype.as_datatype_enum
+        assert specs[name].shape.is_compatible_with(tf.TensorShape(tensor.tensor_shape))
+
+
+def client(base: Path, name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"its_{name}", base / f"{name}.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_clients_speak_as_the_signature_does(served: Path, signatures: Any) -> None:
+    labels, seeds, signature = ["alp", "goldfish"], [5, 2**40], signatures["serving_default"]
+    expected = signature(label=tf.constant(labels), seed=tf.constant(seeds, tf.int64))
+    rest, grpc = client(served.parent, "rest_client"), client(served.parent, "grpc_client")
+
+    request = grpc.request_of(labels, seeds)
+    assert (request.model_spec.name, request.model_spec.signature_name) == ("toys", ""), "empty is serving_default"
+    check_inputs(signature, PredictRequest.FromString(request.SerializeToString()))
+    given = {name: tf.make_ndarray(tensor) for name, tensor in request.inputs.items()}
+    assert (given["label"].tolist(), given["seed"].tolist()) == ([b"alp", b"goldfish"], seeds)
+    reply = PredictResponse()
+    for name, value in expected.items():
+        reply.outputs[name].CopyFrom(tf.make_tensor_proto(value.numpy()))
+    by_grpc = grpc.rows_of(reply)
+
+    instances = json.loads(rest.request_of(labels, seeds))["instances"]
+    assert {tuple(row) for row in instances} == {tuple(signature.structured_input_signature[1])}
+    assert [(row["label"], row["seed"]) for row in instances] == list(zip(labels, seeds, strict=True))
+    # What is named in _bytes the server gives as {"b64": ...}, the rest as numbers.
+    rows = [{name: value[k].numpy() for name, value in expected.items()} for k in range(2)]
+    shown = lambda name, v: {"b64": base64.b64encode(v).decode()} if name == "image_bytes" else v.tolist()  # noqa: E731
+    by_rest = rest.rows_of(json.dumps({"predictions": [{name: shown(name, v) for name, v in row.items()} for row in rows]}))
+
+    for found in (by_grpc, by_rest):
+        for row, truth in zip(found, rows, strict=True):
+            assert row.keys() == truth.keys()
+            assert row["image_bytes"] == truth["image_bytes"]
+            for name in row.keys() - {"image_bytes"}:
+                assert np.array_equal(np.asarray(row[name], np.float32), truth[name])
+    for name in ("rest_client.py", "grpc_client.py"):
+        assert len((served.parent / name).read_text().splitlines()) <= 32
+
+
+def test_settings_fit_one_another() -> None:
+    found = texts("birds", (1, 8), xla=True)
+    assert found.keys() == FILES
+    assert 'name: "birds"' in found["models.config"]
+    assert 'base_path: "/models/birds"' in found["models.config"]
+    assert "max_batch_size { value: 8 }" in found["batching.config"]
+    assert re.findall(r"^allowed_batch_sizes: (\d+)$", found["batching.config"], re.M) == ["1", "8"]
+    compose = found["docker-compose.yml"]
+    assert "- .:/models/birds:ro" in compose
+    for flag in ("model_config_file=/models/birds/models.config", "batching_parameters_file=/models/birds/batching.config"):
+        assert f"- --{flag}" in compose
+    assert f"- {XLA_FLAG}" in compose
+    assert XLA_FLAG not in texts("birds", (1, 8), xla=False)["docker-compose.yml"]
+    for name, text in found.items():
+        assert set(re.findall(r"\$\S+", text)) <= {"${TENSORFLOW_SERVING_IMAGE:-tensorflow/serving:latest}"}, name
+        assert text.count("{") == text.count("}")
+    assert {path.stem for path in TEMPLATES.iterdir()} == FILES
+
+
+def test_versions_follow_and_what_was_changed_is_kept(toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["export", "--labels=goldfish & !alp", "--kernel=hmc", *FEW, *toy_flags, "--out=its/models"]
+    main(command)
+    assert "exported" in capsys.readouterr().out
+    base = Path("its/models")
+    (base / "rest_client.py").write_text("mine")
+    (base / "7").mkdir()
+    assert next_version(base) == 8
+    said = refused([*command, "--version=1"], capsys)
+    assert "expected one that is not in" in said
+    assert "--version=8 is free" in said
+    main([*command, "--batch_sizes=1,2"])
+    out = capsys.readouterr().out
+    assert (base / "8" / "saved_model.pb").exists()
+    assert (base / "rest_client.py").read_text() == "mine"
+    assert "allowed_batch_sizes: 2" in (base / "batching.config.new").read_text()
+    for name in ("batching.config", "rest_client.py"):
+        assert f"{name}, which differs from what this version wants: see {name}.new" in out
+    assert "docker-compose.yml, which" not in out
+    assert {path.name for path in base.iterdir()} == {"1", "7", "8", *FILES, "batching.config.new", "rest_client.py.new"}
+
+    found = record(base / "8")
+    assert (found["arguments"]["kernel"], found["arguments"]["num_steps"]) == ("hmc", 2)
+    module = tf.saved_model.load(str(base / "8"))
+    served = module.signatures["serving_default"]
+    assert served(label=tf.constant(["goldfish & !alp"]), seed=tf.constant([1], tf.int64))["z"].shape == (1, 6)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="goldfish & !alp; got"):
+        served(label=tf.constant(["1"]), seed=tf.constant([1], tf.int64))  # king_penguin is not what was exported
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        ([], "out: expected a folder for the versions of the model, got none; give --out=BASE"),
+        (["--out=."], "got no name"),
+        (["--out=file"], "out: expected a folder"),
+        (["--out=x", "--labels=goldfsh"], "did you mean goldfish?"),
+        (["--out=x", "--kernel=nuts"], "kernel: expected one of mala, hmc, got 'nuts'"),
+        (["--out=x", "--numsteps=3"], "did you mean num_steps"),
+        (["--out=x", "--num_burnin_steps=3"], "flags: expected one of"),
+        (["--out=x", "--num_steps=0"], "num_steps: expected an integer in 1.."),
+        (["--out=x", "--num_steps=20", "--max_steps=10"], "max_steps: expected at least num_steps=20, got 10"),
+        (["--out=x", "--version=0"], "version: expected an integer"),
+        (["--out=x", "--version=one"], "version: expected an integer"),
+        (["--out=x", "--batch_sizes=4,1"], "batch_sizes: expected rising whole numbers in 1..1024, got (4, 1)"),
+        (["--out=x", "--batch_sizes=0,1"], "batch_sizes"),
+        (["--out=x", "--num_start_draws=no"], "num_start_draws: expected an integer"),
+        (["--out=x", "--xla=maybe"], "xla: expected one of True, False"),
+        (["--out=x", "--num_leapfrog_steps=2"], "a flag that --kernel=mala uses"),
+        (["--out=x", "--generator=nowhere"], "model nowhere"),
+    ],
+)
+def test_errors_are_one_line_and_nothing_is_written(
+    flags: list[str], text: str, toy_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    own = {flag.split("=")[0] for flag in flags}
+    more = [flag for flag in toy_flags if flag.split("=")[0] not in own]
+    assert text in refused(["export", *flags, *more], capsys)
+    assert os.listdir() == ["file"]
+
+
+def test_networks_that_differ_by_label_are_exported_each_for_itself(
+    toy_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refused(["export", "--labels=goldfish & !alp, king_penguin", "--out=x", *toy_flags], capsys)
+    assert "2, each with networks of its own; export each under its own --out" in said
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
+def test_an_export_that_is_cut_off_leaves_nothing(
+    error: BaseException,
+    toy_flags: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def cut_off(*args: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("tfgradgen.serving.export.write_warmup", cut_off)
+    is_full = isinstance(error, OSError)
+    said = refused(["export", "--labels=alp", "--out=x", *FEW, *toy_flags], capsys, code=2 if is_full else 130)
+    assert ("No space left on device" if is_full else "interrupted; nothing was exported") in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["export", "--help"])
+    shown = capsys.readouterr().out
+    named = {*re.findall(r"--(\w+)", shown), *re.findall(r"^ *(\w+): ", shown, re.MULTILINE)}
+    assert {flag for flag in FLAGS if flag in named} >= {"out", "version", "num_steps", "max_steps", "labels", "kernel", "xla"}
