@@ -22,7 +22,8 @@ def requests(
     """
     for name, function in signatures.items():
         for size in batch_sizes:
-            yield name, {key: example(spec, labels, size) for key, spec in function.structured_input_signature[1].items()}
+            specs = tf.nest.flatten(function.structured_input_signature)
+            yield name, {spec.name: example(spec, labels, size) for spec in specs}
 
 
 def example(spec: tf.TensorSpec, labels: Sequence[str], size: int) -> np.ndarray:
