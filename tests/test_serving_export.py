@@ -76,7 +76,7 @@ def test_warmup_has_every_signature_and_batch_size(served: Path, signatures: Any
         assert request.model_spec.name == "toys"
         signature, size = request.model_spec.signature_name, len(inputs["label"])
         check_inputs(signatures[signature], request)
-        if signature != "serving_xla" or size == 3:  # each size is compiled anew
+        if signature != "serving_xla":  # compiles anew for each size, which takes long
             outputs = signatures[signature](**{name: tf.constant(value) for name, value in inputs.items()})
             assert {len(value) for value in outputs.values()} == {size}
         found[signature, size] = inputs
