@@ -87,10 +87,14 @@ def test_a_row_is_the_same_bits_in_any_batch(ask: Ask) -> None:
             assert same(ask(name, *given(part)), taken(whole, part))
 
 
+def with_shape(generator: Any) -> Any:
+    """`generator` of toys, which says its pictures' shape as loaded ones do."""
+    generator.image_shape = (2, 2, 1)
+    return generator
+
+
 class Mixing(toy.ToyGenerator):
     """Pictures that depend on the others of their batch, as rounding does in real networks, only more."""
-
-    image_shape = (2, 2, 1)
 
     def __call__(self, z: Any) -> tf.Tensor:
         return super().__call__(z + tf.reduce_mean(z, 0))
@@ -105,12 +109,21 @@ def toy_plan(**changed: Any) -> Plan:
 
 
 def test_rows_never_meet_in_a_network() -> None:
-    sample = Serving(Networks(Mixing(), toy.ToyClassifier()), [], toy_plan()).signatures()["sample"]
+    sample = Serving(Networks(with_shape(Mixing()), toy.ToyClassifier()), [], toy_plan()).signatures()["sample"]
     labels, seeds, steps = tf.constant(["no", "yes", "yes"]), tf.constant([1, 2, 3], tf.int64), tf.constant([4, 2, 3])
     whole = {key: value.numpy() for key, value in sample(label=labels, seed=seeds, num_steps=steps).items()}
     for k in range(3):
         alone = sample(label=labels[k : k + 1], seed=seeds[k : k + 1], num_steps=steps[k : k + 1])
         assert same({key: value.numpy() for key, value in alone.items()}, taken(whole, [k]))
+
+
+def test_each_label_has_its_own_step_size() -> None:
+    networks = Networks(with_shape(toy.ToyGenerator()), toy.ToyClassifier())
+    go_on = Serving(networks, [], toy_plan(step_sizes=(0.01, 1.5))).signatures()["continue"]
+    labels, seeds = tf.constant(["no"] * 20 + ["yes"] * 20), tf.range(40, dtype=tf.int64)
+    z = go_on(label=labels, seed=seeds, num_steps=tf.fill([40], 2), z=tf.zeros([40, 6]))["z"].numpy()
+    assert 0.005 < z[:20].std() < 0.03
+    assert z[20:].std() > 0.3
 
 
 def test_what_comes_back_belongs_to_the_chain(ask: Ask, toy_pair: tuple[Path, Path]) -> None:
@@ -238,9 +251,7 @@ def test_served_chains_keep_the_posterior(is_right: bool, monkeypatch: pytest.Mo
     if not is_right:
         step = "tfgradgen.serving.rules.absent_if_nan"
         monkeypatch.setattr(step, lambda ratio: tf.zeros_like(ratio))
-    generator = toy.ToyGenerator()
-    generator.image_shape = (2, 2, 1)  # type: ignore[attr-defined]
-    go_on = Serving(Networks(generator, toy.ToyClassifier()), [], toy_plan()).signatures()["continue"]
+    go_on = Serving(Networks(with_shape(toy.ToyGenerator()), toy.ToyClassifier()), [], toy_plan()).signatures()["continue"]
     count = 600
     found = go_on(
         label=tf.fill([count], "yes"), seed=tf.range(count, dtype=tf.int64), num_steps=tf.fill([count], 4), z=exact_draws(count)

@@ -17,7 +17,7 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from tests.test_cli import refused
 from tfgradgen.cli.commands import main
-from tfgradgen.cli.export_options import FLAGS
+from tfgradgen.cli.export_options import parse_export
 from tfgradgen.serving.adapt import Adapted
 from tfgradgen.serving.beside import TEMPLATES, XLA_FLAG, next_version, texts
 
@@ -256,8 +256,14 @@ def test_an_export_that_is_cut_off_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
-def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["export", "--help"])
-    shown = capsys.readouterr().out
-    named = {*re.findall(r"--(\w+)", shown), *re.findall(r"^ *(\w+): ", shown, re.MULTILINE)}
-    assert {flag for flag in FLAGS if flag in named} >= {"out", "version", "num_steps", "max_steps", "labels", "kernel", "xla"}
+def test_the_readme_embeds_with_files_that_an_export_writes(root: Path) -> None:
+    _, _, section = (root / "README.md").read_text().partition("## Embed it")
+    commands = re.findall(r"^    (\S.*)$", section.partition("\n## ")[0], re.M)
+    assert len(commands) == 3
+    flags = dict(word.lstrip("-").split("=") for word in commands[0].split("tfgradgen export ")[1].split())
+    out = parse_export(flags).out.relative_to(Path.cwd())
+    for command in commands[1:]:
+        assert set(re.findall(rf"{out}/([\w.-]+)", command)) <= FILES
+    assert [word for command in commands[1:] for word in command.split() if str(out) in word]
+    label = commands[2].split()[2]
+    assert label in flags["labels"].split(",")

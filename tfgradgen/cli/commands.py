@@ -254,11 +254,22 @@ def export(labels: Any = "all", kernel: Any = "mala", *extra: Any, **flags: Any)
         --num_start_draws=64       prior draws that a chain's start is picked from
         --batch_sizes=1,4,16       what the server fills batches up to
         --xla                      a further signature serving_xla, for servers that may compile; the others need no XLA
-        --step_size=X              where tuning begins; with --target_accept_prob, --num_leapfrog_steps, --num_chains,
-                                   --temperature and --seed as for `sample`
-        --generator=MODEL          with all other flags of the models, as for `sample`
+        --step_size=X              where tuning begins; as for `sample`, like the next five
+        --target_accept_prob=X
+        --num_leapfrog_steps=N     of hmc
+        --num_chains=16            that tune
+        --temperature=1
+        --seed=0                   of tuning; a request has its own
+        --generator=MODEL          with --latent_dim, --truncation, --generator_signature, --generator_tags, --generator_range,
+                                   --generator_prior, --generator_class as for `sample`
+        --classifier=MODEL         with --classifier_signature, --classifier_tags, --classifier_range, --classifier_size,
+                                   --classifier_output, --classifier_labels
+        --discriminator=MODEL      with --discriminator_weight
+        --max_batch=N
+        --trust
 
-    Signatures: serving_default (label, seed), sample (with num_steps), continue (with num_steps and z), grid (a sheet).
+    Signatures: serving_default (label, seed), sample (with num_steps), continue (with num_steps and z), grid (a sheet of 16).
+    A row is one label and one seed, and the same bits in any batch.
     """
     _no_extra(extra)
     from tfgradgen.cli.export_options import parse_export
