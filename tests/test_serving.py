@@ -1,24 +1,25 @@
-"""What an export answers: labels, seeds and steps in, pictures and chains out, the same in any batch."""
+"""What an export answers: labels, seeds and steps in, pictures and chains out, the same in any batch; and what asks it."""
 
+import base64
+import importlib.util
+import json
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
+from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
-from tests import toy
-from tfgradgen.contracts import Networks
 from tfgradgen.images import decode
-from tfgradgen.kernels import KERNELS
 from tfgradgen.models.allowlist import check_ops
 from tfgradgen.models.classifier import load_classifier
 from tfgradgen.models.generator import load_generator
-from tfgradgen.models.metadata import Label
 from tfgradgen.posterior import ClassPosterior
-from tfgradgen.serving.module import Plan, Serving, named_labels
 
 OUTPUTS = {"image_bytes", "class_prob", "target_log_prob", "accept_rate", "z"}
 NAMES = ["goldfish", "king_penguin", "alp"]
@@ -87,45 +88,6 @@ def test_a_row_is_the_same_bits_in_any_batch(ask: Ask) -> None:
             assert same(ask(name, *given(part)), taken(whole, part))
 
 
-def with_shape(generator: Any) -> Any:
-    """`generator` of toys, which says its pictures' shape as loaded ones do."""
-    generator.image_shape = (2, 2, 1)
-    return generator
-
-
-class Mixing(toy.ToyGenerator):
-    """Pictures that depend on the others of their batch, as rounding does in real networks, only more."""
-
-    def __call__(self, z: Any) -> tf.Tensor:
-        return super().__call__(z + tf.reduce_mean(z, 0))
-
-
-def toy_plan(**changed: Any) -> Plan:
-    labels = (Label("no"), Label("yes"))
-    config = KERNELS["mala"].defaults
-    return Plan(labels, (0, 1), (1.5, 1.5), "mala", config, 1.0, num_steps=4, max_steps=8, num_start_draws=4)._replace(
-        **changed
-    )
-
-
-def test_rows_never_meet_in_a_network() -> None:
-    sample = Serving(Networks(with_shape(Mixing()), toy.ToyClassifier()), [], toy_plan()).signatures()["sample"]
-    labels, seeds, steps = tf.constant(["no", "yes", "yes"]), tf.constant([1, 2, 3], tf.int64), tf.constant([4, 2, 3])
-    whole = {key: value.numpy() for key, value in sample(label=labels, seed=seeds, num_steps=steps).items()}
-    for k in range(3):
-        alone = sample(label=labels[k : k + 1], seed=seeds[k : k + 1], num_steps=steps[k : k + 1])
-        assert same({key: value.numpy() for key, value in alone.items()}, taken(whole, [k]))
-
-
-def test_each_label_has_its_own_step_size() -> None:
-    networks = Networks(with_shape(toy.ToyGenerator()), toy.ToyClassifier())
-    go_on = Serving(networks, [], toy_plan(step_sizes=(0.01, 1.5))).signatures()["continue"]
-    labels, seeds = tf.constant(["no"] * 20 + ["yes"] * 20), tf.range(40, dtype=tf.int64)
-    z = go_on(label=labels, seed=seeds, num_steps=tf.fill([40], 2), z=tf.zeros([40, 6]))["z"].numpy()
-    assert 0.005 < z[:20].std() < 0.03
-    assert z[20:].std() > 0.3
-
-
 def test_what_comes_back_belongs_to_the_chain(ask: Ask, toy_pair: tuple[Path, Path]) -> None:
     found = ask("serving_default", NAMES, [1, 2, 3])
     generator, classifier = load_generator(toy_pair[0]), load_classifier(toy_pair[1])
@@ -157,15 +119,6 @@ def test_an_unknown_label_is_an_invalid_argument(name: str, ask: Ask) -> None:
         with pytest.raises(tf.errors.InvalidArgumentError) as error:
             ask(name, ["alp", wrong], [0, 1], **more)
         assert f"expected a name, WordNet id or index of goldfish, king_penguin, alp; got] [{wrong}]" in error.value.message
-
-
-def test_an_error_names_as_many_labels_as_a_message_holds() -> None:
-    labels = tuple(Label(f"class_{k}") for k in range(1000))
-    text = named_labels(labels)
-    count = text.count("class_")
-    assert 200 < count < 1000
-    assert f"class_{count - 1} and {1000 - count} more, all of which stand in export.json; got" in text
-    assert len(text) < 5000
 
 
 def test_steps_are_counted_and_clamped(ask: Ask) -> None:
@@ -238,26 +191,84 @@ def test_the_graph_only_computes_and_draws_from_its_seeds(served: Path) -> None:
     assert all(op.startswith("Stateless") for op in drawing), drawing
 
 
-def exact_draws(count: int) -> np.ndarray:
-    """Of the toy posterior of class 1, by rejection."""
-    rng = np.random.default_rng(1)
-    z = rng.normal(size=(20 * count, 6))
-    return z[rng.uniform(size=len(z)) < 1 / (1 + np.exp(-toy.SLOPE * z[:, 0]))][:count].astype(np.float32)
+def test_the_step_size_that_was_found_is_the_one_that_is_served(served: Path, signatures: Any) -> None:
+    """A proposal of mala from where a chain stands: its length tells."""
+    label = json.loads((served / "export.json").read_text())["labels"][0]
+    z = np.random.default_rng(0).normal(size=(200, 6)).astype(np.float32)
+    given = dict(label=tf.fill([200], "goldfish"), seed=tf.range(200, dtype=tf.int64), num_steps=tf.fill([200], 1))
+    moved = signatures["continue"](z=z, **given)["z"].numpy() - z
+    moved = moved[(moved != 0).any(1)]
+    assert len(moved) > 50
+    # Its noise has step_size as standard deviation; the drift adds to it, the Metropolis test takes from it.
+    assert moved.std() == pytest.approx(label["step_size"], rel=0.3)
 
 
-@pytest.mark.parametrize("is_right", [True, False])
-def test_served_chains_keep_the_posterior(is_right: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From exact draws, by the mean and the spread of z_0; without the Metropolis test they are found out."""
-    if not is_right:
-        step = "tfgradgen.serving.rules.absent_if_nan"
-        monkeypatch.setattr(step, lambda ratio: tf.zeros_like(ratio))
-    go_on = Serving(Networks(with_shape(toy.ToyGenerator()), toy.ToyClassifier()), [], toy_plan()).signatures()["continue"]
-    count = 600
-    found = go_on(
-        label=tf.fill([count], "yes"), seed=tf.range(count, dtype=tf.int64), num_steps=tf.fill([count], 4), z=exact_draws(count)
-    )
-    mean, std, class_prob = toy.exact_moments()
-    z = found["z"].numpy()[:, 0]
-    scores = [(z.mean() - mean) / (std / np.sqrt(count)), (z.std() / std - 1) * np.sqrt(2 * count)]
-    assert (max(map(abs, scores)) < 5) == is_right, scores
-    assert not is_right or abs(found["class_prob"].numpy().mean() - class_prob) < 0.05
+def test_warmup_has_every_signature_and_batch_size(served: Path, signatures: Any) -> None:
+    records = tf.data.TFRecordDataset(str(served / "assets.extra" / "tf_serving_warmup_requests")).as_numpy_iterator()
+    requests = [PredictionLog.FromString(each).predict_log.request for each in records]
+    found = {}
+    for request in requests:
+        inputs = {name: tf.make_ndarray(tensor) for name, tensor in request.inputs.items()}
+        assert request.model_spec.name == "toys"
+        signature, size = request.model_spec.signature_name, len(inputs["label"])
+        check_inputs(signatures[signature], request)
+        if signature != "serving_xla":  # compiles anew for each size, which takes long
+            outputs = signatures[signature](**{name: tf.constant(value) for name, value in inputs.items()})
+            assert {len(value) for value in outputs.values()} == {size}
+        found[signature, size] = inputs
+    names = {"serving_default", "sample", "continue", "grid", "serving_xla"}
+    assert found.keys() == {(name, size) for name in names for size in (1, 3)}
+    assert len(requests) == len(found)
+    assert found["sample", 3]["label"].tolist() == [b"goldfish", b"king_penguin", b"alp"]
+    assert (found["grid", 3]["num_steps"] == 1).all()
+
+
+def check_inputs(signature: Any, request: PredictRequest) -> None:
+    """As the server does: the names, types and shapes of the signature."""
+    specs = signature.structured_input_signature[1]
+    assert specs.keys() == request.inputs.keys()
+    for name, tensor in request.inputs.items():
+        assert tensor.dtype == specs[name].dtype.as_datatype_enum
+        assert specs[name].shape.is_compatible_with(tf.TensorShape(tensor.tensor_shape))
+
+
+def client(base: Path, name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"its_{name}", base / f"{name}.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_clients_speak_as_the_signature_does(served: Path, signatures: Any) -> None:
+    labels, seeds, signature = ["alp", "goldfish"], [5, 2**40], signatures["serving_default"]
+    expected = signature(label=tf.constant(labels), seed=tf.constant(seeds, tf.int64))
+    rest, grpc = client(served.parent, "rest_client"), client(served.parent, "grpc_client")
+
+    request = grpc.request_of(labels, seeds)
+    assert (request.model_spec.name, request.model_spec.signature_name) == ("toys", ""), "empty is serving_default"
+    check_inputs(signature, PredictRequest.FromString(request.SerializeToString()))
+    given = {name: tf.make_ndarray(tensor) for name, tensor in request.inputs.items()}
+    assert (given["label"].tolist(), given["seed"].tolist()) == ([b"alp", b"goldfish"], seeds)
+    reply = PredictResponse()
+    for name, value in expected.items():
+        reply.outputs[name].CopyFrom(tf.make_tensor_proto(value.numpy()))
+    by_grpc = grpc.rows_of(reply)
+
+    instances = json.loads(rest.request_of(labels, seeds))["instances"]
+    assert all(row.keys() == signature.structured_input_signature[1].keys() for row in instances)
+    assert [(row["label"], row["seed"]) for row in instances] == list(zip(labels, seeds, strict=True))
+    # What is named in _bytes the server gives as {"b64": ...}, the rest as numbers.
+    rows = [{name: value[k].numpy() for name, value in expected.items()} for k in range(2)]
+    shown = lambda name, v: {"b64": base64.b64encode(v).decode()} if name == "image_bytes" else v.tolist()  # noqa: E731
+    by_rest = rest.rows_of(json.dumps({"predictions": [{name: shown(name, v) for name, v in row.items()} for row in rows]}))
+
+    for found in (by_grpc, by_rest):
+        for row, truth in zip(found, rows, strict=True):
+            assert row.keys() == truth.keys()
+            assert row["image_bytes"] == truth["image_bytes"]
+            for name in row.keys() - {"image_bytes"}:
+                assert np.array_equal(np.asarray(row[name], np.float32), truth[name])
+    for name in ("rest_client.py", "grpc_client.py"):
+        assert len((served.parent / name).read_text().splitlines()) <= 32

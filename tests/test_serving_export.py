@@ -1,19 +1,13 @@
 """The export command as a person meets it: folders, versions, errors, and what stands beside a version."""
 
-import base64
-import importlib.util
 import json
 import os
 import re
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
-from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from tests.test_cli import refused
 from tfgradgen.cli.commands import main
@@ -23,13 +17,6 @@ from tfgradgen.serving.beside import TEMPLATES, XLA_FLAG, next_version, texts
 
 FILES = {"batching.config", "docker-compose.yml", "grpc_client.py", "models.config", "rest_client.py"}
 FEW = ["--num_chains=2", "--num_steps=2", "--num_start_draws=2", "--batch_sizes=1"]
-
-
-@pytest.fixture(scope="module")
-def signatures(served: Path) -> Any:
-    module = tf.saved_model.load(str(served))
-    module.signatures.kept = module
-    return module.signatures
 
 
 def record(version: Path) -> dict[str, Any]:
@@ -53,89 +40,6 @@ def test_a_version_is_whole_and_says_how_it_was_made(served: Path) -> None:
     assert (found["arguments"]["num_steps"], found["arguments"]["max_steps"]) == (5, 12)
     assert found["signatures"] == ["serving_default", "sample", "continue", "grid", "serving_xla"]
     assert len(found["generator"]["sha256"]) == 64
-
-
-def test_the_step_size_that_was_found_is_the_one_that_is_served(served: Path, signatures: Any) -> None:
-    """A proposal of mala from where a chain stands: its length tells."""
-    label = record(served)["labels"][0]
-    z = np.random.default_rng(0).normal(size=(200, 6)).astype(np.float32)
-    given = dict(label=tf.fill([200], "goldfish"), seed=tf.range(200, dtype=tf.int64), num_steps=tf.fill([200], 1))
-    moved = signatures["continue"](z=z, **given)["z"].numpy() - z
-    moved = moved[(moved != 0).any(1)]
-    assert len(moved) > 50
-    # Its noise has step_size as standard deviation; the drift adds to it, the Metropolis test takes from it.
-    assert moved.std() == pytest.approx(label["step_size"], rel=0.3)
-
-
-def test_warmup_has_every_signature_and_batch_size(served: Path, signatures: Any) -> None:
-    records = tf.data.TFRecordDataset(str(served / "assets.extra" / "tf_serving_warmup_requests")).as_numpy_iterator()
-    requests = [PredictionLog.FromString(each).predict_log.request for each in records]
-    found = {}
-    for request in requests:
-        inputs = {name: tf.make_ndarray(tensor) for name, tensor in request.inputs.items()}
-        assert request.model_spec.name == "toys"
-        signature, size = request.model_spec.signature_name, len(inputs["label"])
-        check_inputs(signatures[signature], request)
-        if signature != "serving_xla":  # compiles anew for each size, which takes long
-            outputs = signatures[signature](**{name: tf.constant(value) for name, value in inputs.items()})
-            assert {len(value) for value in outputs.values()} == {size}
-        found[signature, size] = inputs
-    names = {"serving_default", "sample", "continue", "grid", "serving_xla"}
-    assert found.keys() == {(name, size) for name in names for size in (1, 3)}
-    assert len(requests) == len(found)
-    assert found["sample", 3]["label"].tolist() == [b"goldfish", b"king_penguin", b"alp"]
-    assert (found["grid", 3]["num_steps"] == 1).all()
-
-
-def check_inputs(signature: Any, request: PredictRequest) -> None:
-    """As the server does: the names, types and shapes of the signature."""
-    specs = signature.structured_input_signature[1]
-    assert specs.keys() == request.inputs.keys()
-    for name, tensor in request.inputs.items():
-        assert tensor.dtype == specs[name].dtype.as_datatype_enum
-        assert specs[name].shape.is_compatible_with(tf.TensorShape(tensor.tensor_shape))
-
-
-def client(base: Path, name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"its_{name}", base / f"{name}.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_clients_speak_as_the_signature_does(served: Path, signatures: Any) -> None:
-    labels, seeds, signature = ["alp", "goldfish"], [5, 2**40], signatures["serving_default"]
-    expected = signature(label=tf.constant(labels), seed=tf.constant(seeds, tf.int64))
-    rest, grpc = client(served.parent, "rest_client"), client(served.parent, "grpc_client")
-
-    request = grpc.request_of(labels, seeds)
-    assert (request.model_spec.name, request.model_spec.signature_name) == ("toys", ""), "empty is serving_default"
-    check_inputs(signature, PredictRequest.FromString(request.SerializeToString()))
-    given = {name: tf.make_ndarray(tensor) for name, tensor in request.inputs.items()}
-    assert (given["label"].tolist(), given["seed"].tolist()) == ([b"alp", b"goldfish"], seeds)
-    reply = PredictResponse()
-    for name, value in expected.items():
-        reply.outputs[name].CopyFrom(tf.make_tensor_proto(value.numpy()))
-    by_grpc = grpc.rows_of(reply)
-
-    instances = json.loads(rest.request_of(labels, seeds))["instances"]
-    assert all(row.keys() == signature.structured_input_signature[1].keys() for row in instances)
-    assert [(row["label"], row["seed"]) for row in instances] == list(zip(labels, seeds, strict=True))
-    # What is named in _bytes the server gives as {"b64": ...}, the rest as numbers.
-    rows = [{name: value[k].numpy() for name, value in expected.items()} for k in range(2)]
-    shown = lambda name, v: {"b64": base64.b64encode(v).decode()} if name == "image_bytes" else v.tolist()  # noqa: E731
-    by_rest = rest.rows_of(json.dumps({"predictions": [{name: shown(name, v) for name, v in row.items()} for row in rows]}))
-
-    for found in (by_grpc, by_rest):
-        for row, truth in zip(found, rows, strict=True):
-            assert row.keys() == truth.keys()
-            assert row["image_bytes"] == truth["image_bytes"]
-            for name in row.keys() - {"image_bytes"}:
-                assert np.array_equal(np.asarray(row[name], np.float32), truth[name])
-    for name in ("rest_client.py", "grpc_client.py"):
-        assert len((served.parent / name).read_text().splitlines()) <= 32
 
 
 def test_settings_fit_one_another() -> None:
