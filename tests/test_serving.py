@@ -133,16 +133,16 @@ def test_steps_are_counted_and_clamped(ask: Ask) -> None:
 
 
 def test_a_chain_goes_on_from_where_it_was(ask: Ask) -> None:
-    names, seeds = ["alp", "goldfish"], [8, 9]
+    names, seeds = NAMES * 4, list(range(12))
     before = ask("sample", names, seeds, 5)
     still = ask("continue", names, seeds, 0, before["z"])
     for key in OUTPUTS - {"accept_rate"}:
         assert np.array_equal(still[key], before[key]), key
     after = ask("continue", names, seeds, 12, before["z"])
-    assert (after["z"] != before["z"]).any(1).all()
+    assert (after["z"] != before["z"]).any(1).mean() > 0.5, "a few refuse each of 12 proposals"
     start = ask("sample", names, seeds, 0)["z"]
     noise = [ask(name, names, seeds, 1, z)["accept_rate"] for name, z in (("sample", None), ("continue", start))]
-    assert (noise[0] != noise[1]).all(), "not the noise that was used before"
+    assert (noise[0] != noise[1]).mean() > 0.5, "not the noise that was used before"
 
 
 def test_a_grid_is_a_sheet_of_neighbouring_seeds(ask: Ask) -> None:

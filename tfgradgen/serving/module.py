@@ -211,9 +211,6 @@ class Serving(tf.Module):
         image = tf.saturate_cast(tf.round((self._networks.generator(end.z) + 1.0) * 127.5), tf.uint8)
         return image[0], class_prob[0], end.z[0], end.target_log_prob[0], accept_rate[0]
 
-    def _posterior(self, index: tf.Tensor) -> ClassPosterior:
-        return ClassPosterior.of(self._networks, index, self._plan.temperature)
-
 
 def noise_of(seed: tf.Tensor, latent_dim: int) -> Noise:
     """Noise of one transition of one chain, from a stateless `seed` int32 [2]."""
