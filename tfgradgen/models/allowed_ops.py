@@ -90,11 +90,8 @@ _IMAGES = """
     ResizeNearestNeighbor ResizeNearestNeighborGrad ResizeBilinear ResizeBilinearGrad ResizeBicubic ResizeBicubicGrad ResizeArea
     ScaleAndTranslate ScaleAndTranslateGrad CropAndResize CropAndResizeGradImage CropAndResizeGradBoxes ExtractGlimpse
     ExtractGlimpseV2 ImageProjectiveTransformV2 ImageProjectiveTransformV3 AdjustContrast AdjustContrastv2 AdjustHue
-    AdjustSaturation RGBToHSV HSVToRGB EncodePng
+    AdjustSaturation RGBToHSV HSVToRGB
 """
-
-# What an export of ours does to the label that it is asked for.
-_TEXTS = "StringStrip StringLower StaticRegexReplace"
 
 _RANDOM = """
     RandomUniform RandomUniformInt RandomStandardNormal TruncatedNormal ParameterizedTruncatedNormal RandomShuffle RandomGamma
@@ -116,7 +113,7 @@ _TRAINING = """
     ScalarSummary HistogramSummary ImageSummary MergeSummary
 """
 
-ALLOWED_OPS = frozenset((_STRUCTURE + _STATE + _ARRAYS + _MATHS + _NETWORKS + _IMAGES + _TEXTS + _RANDOM + _TRAINING).split())
+ALLOWED_OPS = frozenset((_STRUCTURE + _STATE + _ARRAYS + _MATHS + _NETWORKS + _IMAGES + _RANDOM + _TRAINING).split())
 
 # What only a SavedModel's saver may hold. It writes when someone saves the model's variables again, which tfgradgen never does.
 SAVE_OPS = frozenset(
