@@ -34,3 +34,14 @@ def toy_flags(toy_pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.M
     """Flags that name the toy pair; the working folder is an empty one."""
     monkeypatch.chdir(tmp_path)
     return [f"--generator={toy_pair[0]}", f"--classifier={toy_pair[1]}"]
+
+
+@pytest.fixture(scope="session")
+def served(toy_pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An export of the toy pair with every signature, its version 1; nobody may change it."""
+    from tfgradgen.cli.commands import main
+
+    base = tmp_path_factory.mktemp("served") / "toys"
+    few = ["--num_chains=2", "--num_steps=5", "--max_steps=12", "--num_start_draws=8", "--batch_sizes=1,3", "--xla"]
+    main(["export", "--kernel=mala", f"--generator={toy_pair[0]}", f"--classifier={toy_pair[1]}", *few, f"--out={base}"])
+    return base / "1"

@@ -14,6 +14,7 @@ from PIL import Image
 
 from tfgradgen.cli.commands import main
 from tfgradgen.cli.compare_options import FLAGS as COMPARE_FLAGS
+from tfgradgen.cli.export_options import FLAGS as EXPORT_FLAGS
 from tfgradgen.cli.options import FLAGS, parse_sample
 from tfgradgen.config import RunConfig
 from tfgradgen.methods import METHODS
@@ -192,8 +193,9 @@ def test_a_path_is_taken_as_it_is_written(toy_flags: list[str], tmp_path: Path) 
 
 
 def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
-    sample, compare = set(FLAGS), set(COMPARE_FLAGS)
-    commands = ((["sample", "--help"], sample), (["sample", "--label=goldfish", "-h"], sample), (["compare", "-h"], compare))
+    sample, compare, export = set(FLAGS), set(COMPARE_FLAGS), set(EXPORT_FLAGS)
+    commands = [(["sample", "--help"], sample), (["sample", "--label=goldfish", "-h"], sample)]
+    commands += [(["compare", "-h"], compare), (["export", "-h"], export)]
     for argv, flags in commands:
         main(argv)
         shown = capsys.readouterr().out
@@ -201,7 +203,7 @@ def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
     shown = "".join(capsys.readouterr())
-    assert all(command in shown for command in ("sample", "labels", "models"))
+    assert all(command in shown for command in ("sample", "export", "labels", "models"))
 
 
 def test_labels_come_from_the_card_or_from_the_model(

@@ -16,7 +16,7 @@ FLOORS = [
     {"kernels", "posterior", "models", "preflight", "footprint", "diagnostics", "images", "store"},
     {"sampling", "rejection", "smc", "plots"},
     {"methods", "trust"},
-    {"netcdf", "evaluation"},
+    {"netcdf", "evaluation", "serving"},
     {"cli"},
     {"__init__", "__main__"},
 ]

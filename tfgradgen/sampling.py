@@ -63,25 +63,31 @@ def initial_points(posterior: ClassPosterior, run: RunConfig) -> tuple[tf.Tensor
     num_draws = run.num_init_draws if run.init == "resample" else 1
     starts, probs = [], []
     for chain in range(run.num_chains):
-        chain_seed = fold_in(seed, chain)
-        draws = posterior.sample_prior(num_draws, fold_in(chain_seed, 0))
-        log_prob = posterior.class_log_prob(draws)
-        weights = tf.where(tf.math.is_finite(log_prob), log_prob / posterior.temperature, -np.inf)
-        if run.init == "resample" and not bool(tf.reduce_any(weights > -np.inf)):
+        start, log_prob = resampled_point(posterior, num_draws, fold_in(seed, chain))
+        if run.init == "resample" and not bool(tf.reduce_any(tf.math.is_finite(log_prob))):
             raise fail(
                 "p(class)",
                 "a finite likelihood at some prior draw",
                 f"none in {num_draws}",
                 "check the models' ranges and labels",
             )
-        picked = tf.random.stateless_categorical(weights[None], 1, fold_in(chain_seed, 1))[0, 0] if num_draws > 1 else 0
-        starts.append(draws[picked])
+        starts.append(start)
         probs.append(tf.exp(log_prob))
     if run.init_z is not None:
         if len(run.init_z) != posterior.latent_dim:
             raise fail("init_z", f"{posterior.latent_dim} coordinates", len(run.init_z), "give a latent point of the generator")
         starts = [tf.constant(run.init_z, tf.float32)] * run.num_chains
     return tf.stack(starts), float(tf.reduce_mean(probs)), num_draws * run.num_chains
+
+
+def resampled_point(posterior: ClassPosterior, num_draws: int, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """One of `num_draws` prior draws, picked with weight likelihood ** (1 / temperature): z [latent_dim], and log p(class)
+    [num_draws] of all of them, in nats. Where none is finite the pick means nothing."""
+    draws = posterior.sample_prior(num_draws, fold_in(seed, 0))
+    log_prob = posterior.class_log_prob(draws)
+    weights = tf.where(tf.math.is_finite(log_prob), log_prob / posterior.temperature, -np.inf)
+    picked = tf.random.stateless_categorical(weights[None], 1, fold_in(seed, 1))[0, 0] if num_draws > 1 else 0
+    return draws[picked], log_prob
 
 
 @functools.lru_cache(maxsize=8)

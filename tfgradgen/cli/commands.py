@@ -235,7 +235,55 @@ def diagnose(folder: Any = None, *extra: Any, **flags: Any) -> None:
         raise SystemExit(1)
 
 
-COMMANDS = {"sample": sample, "compare": compare, "check": check, "diagnose": diagnose, "labels": labels, "models": models}
+@fire.decorators.SetParseFns(**TEXTS)
+def export(labels: Any = "all", kernel: Any = "mala", *extra: Any, **flags: Any) -> None:
+    """Writes a SavedModel that TF Serving serves as it is: a label and a seed in, a picture out.
+
+    Example: python -m tfgradgen export --kernel=mala --labels=goldfish,monarch --out=out/served
+
+    Args:
+      labels: the classes that can be asked for, as label of `sample`; by default all.
+      kernel: mala or hmc; its step size is tuned for each label now and frozen.
+      extra: nothing else goes without a flag.
+      flags: any of
+
+        --out=BASE                 BASE/<version>/ is the model; beside it what starts a server, and two clients
+        --version=N                by default the next that is free; one that exists is refused
+        --num_steps=N              transitions of a picture (mala 100, hmc 33: about 100 gradients)
+        --max_steps=N              most that a request can ask for, by default ten times as many
+        --num_start_draws=64       prior draws that a chain's start is picked from
+        --batch_sizes=1,4,16       what the server fills batches up to
+        --xla                      a further signature serving_xla, for servers that may compile; the others need no XLA
+        --step_size=X              where tuning begins; as for `sample`, like the next five
+        --target_accept_prob=X
+        --num_leapfrog_steps=N     of hmc
+        --num_chains=16            that tune
+        --temperature=1
+        --seed=0                   of tuning; a request has its own
+        --generator=MODEL          with --latent_dim, --truncation, --generator_signature, --generator_tags, --generator_range,
+                                   --generator_prior, --generator_class as for `sample`
+        --classifier=MODEL         with --classifier_signature, --classifier_tags, --classifier_range, --classifier_size,
+                                   --classifier_output, --classifier_labels
+        --discriminator=MODEL      with --discriminator_weight
+        --max_batch=N
+        --trust
+
+    Signatures: serving_default (label, seed), sample (with num_steps), continue (with num_steps and z), grid (a sheet of 16).
+    A row is one label and one seed, and the same bits in any batch.
+    """
+    _no_extra(extra)
+    from tfgradgen.cli.export_options import parse_export
+
+    options = parse_export({"labels": labels, "kernel": kernel, **flags})
+    from tfgradgen.cli.export import run_export
+
+    run_export(options)
+
+
+COMMANDS = {
+    **{"sample": sample, "compare": compare, "export": export, "check": check, "diagnose": diagnose},
+    **{"labels": labels, "models": models},
+}
 
 
 def _no_extra(extra: tuple[Any, ...]) -> None:

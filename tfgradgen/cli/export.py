@@ -1,0 +1,140 @@
+"""The `export` command: from checked options to a folder that TF Serving serves as it is."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from tfgradgen.checks import fail
+from tfgradgen.cli.export_options import ExportOptions
+from tfgradgen.cli.load import Loaded, Target, load_models
+from tfgradgen.cli.output import as_file, check_target, new_folder, not_written
+from tfgradgen.cli.progress import progress_bar
+from tfgradgen.cli.report import environment, model_record
+from tfgradgen.contracts import Networks
+from tfgradgen.posterior import ClassPosterior
+from tfgradgen.serving.adapt import Adapted, adapt
+from tfgradgen.serving.beside import next_version, texts
+from tfgradgen.serving.export import write_saved_model
+from tfgradgen.serving.module import Plan, Serving
+
+RECORD = "export.json"
+
+
+def run_export(options: ExportOptions) -> None:
+    """Writes the next version of a served model, and what a server of it needs beside; nothing is left of what fails."""
+    version = options.version or next_version(options.out)
+    folder, was_there = options.out / str(version), options.out.exists()
+    if folder.exists():
+        raise fail(
+            "version", f"one that is not in {options.out} yet", version, f"--version={next_version(options.out)} is free"
+        )
+    check_target(folder, overwrite=False)
+    loaded = load_models(options.pair.models)
+    targets = loaded.targets(options.labels)
+    networks = shared_networks(loaded, targets)
+    model = as_file(options.out.name)
+    try:
+        adapted = adapt_all(options, networks, targets)
+        plan = plan_of(options, targets, adapted)
+        models = [model.module for model in (loaded.generator, *loaded.classifiers, loaded.discriminator) if model]
+        with new_folder(folder) as beside:
+            names = write_saved_model(Serving(networks, models, plan), beside, model, options.batch_sizes, options.xla)
+            record = record_of(options, loaded, targets, adapted) | {"model": model, "signatures": names}
+            (beside / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("nothing was exported") from None
+    finally:
+        if not was_there:
+            with suppress(OSError):  # there, or not empty: a version is in it
+                options.out.rmdir()
+    print(f"exported {folder}: {', '.join(names)} of {len(targets)} label{'s' if len(targets) > 1 else ''}")
+    for name in write_beside(options.out, texts(model, options.batch_sizes, options.xla)):
+        print(f"kept     {options.out / name}, which differs from what this version wants: see {name}.new")
+    print(f"start    docker compose -f {options.out / 'docker-compose.yml'} up")
+    print(f"ask      python {options.out / 'rest_client.py'} {targets[0].label.name}")
+
+
+def shared_networks(loaded: Loaded, targets: Sequence[Target]) -> Networks:
+    """What the chains of all targets evaluate.
+
+    Raises:
+      UserError: they are not the same for all, or make no pictures.
+    """
+    networks = loaded.networks(targets[0])
+    if len(targets) > 1 and any(loaded.networks(target) != networks for target in targets):
+        raise fail(
+            "labels",
+            "one label of a class-conditional generator or of a composed condition",
+            f"{len(targets)}, each with networks of its own",
+            "export each under its own --out",
+        )
+    shape = loaded.generator.image_shape
+    if len(shape) != 3 or shape[2] not in (1, 3, 4):
+        raise fail("generator", "pictures of 1, 3 or 4 channels, as PNG has them", list(shape), "choose another --generator")
+    return networks
+
+
+def adapt_all(options: ExportOptions, networks: Networks, targets: Sequence[Target]) -> list[Adapted]:
+    """The step size of each target; what is to be said of the models goes to stderr."""
+    pair, found = options.pair, []
+    for number, target in enumerate(targets, 1):
+        posterior = ClassPosterior.of(networks, target.index, pair.run.temperature)
+        with progress_bar(f"{number} of {len(targets)}, step size of {target.label.name}") as progress_fn:
+            found.append(
+                adapt(posterior, pair.kernel, pair.kernel_config, pair.schedule.num_adaptation_steps, pair.run, progress_fn)
+            )
+        for doubt in found[-1].doubts:
+            print(f"trust    {target.label.name}: {doubt}", file=sys.stderr, flush=True)
+    return found
+
+
+def plan_of(options: ExportOptions, targets: Sequence[Target], adapted: Sequence[Adapted]) -> Plan:
+    pair = options.pair
+    return Plan(
+        labels=tuple(target.label for target in targets),
+        indices=tuple(target.index for target in targets),
+        step_sizes=tuple(each.step_size for each in adapted),
+        kernel=pair.kernel,
+        config=pair.kernel_config,
+        temperature=pair.run.temperature,
+        num_steps=options.num_steps,
+        max_steps=options.max_steps,
+        num_start_draws=options.num_start_draws,
+    )
+
+
+def record_of(options: ExportOptions, loaded: Loaded, targets: Sequence[Target], adapted: Sequence[Adapted]) -> dict[str, Any]:
+    """What it takes to make the export again, and what was frozen in it."""
+    return {
+        "command": "export",
+        "arguments": options.to_dict(),
+        "labels": [
+            {"index": target.index, "name": target.label.name, "wnid": target.label.wnid, **each._asdict()}
+            for target, each in zip(targets, adapted, strict=True)
+        ],
+        "generator": model_record(loaded.generator),
+        "classifiers": [model_record(classifier) for classifier in loaded.classifiers],
+        **({"discriminator": model_record(loaded.discriminator)} if loaded.discriminator else {}),
+        **environment(options.pair.run.jit),
+    }
+
+
+def write_beside(base: Path, files: Mapping[str, str]) -> list[str]:
+    """Writes `files` into `base`. What is there and differs is somebody's by now: it is left, and the new text goes into
+    NAME.new. Returns the names of those."""
+    kept = []
+    for name, text in files.items():
+        path = base / name
+        try:
+            if path.exists() and path.read_text(encoding="utf-8") != text:
+                kept.append(name)
+                path = base / f"{name}.new"
+            beside = path.with_name(f".{path.name}.partial")
+            beside.write_text(text, encoding="utf-8")
+            beside.replace(path)
+        except OSError as error:
+            raise not_written(path, error, "the version itself is whole") from None
+    return kept

@@ -1,0 +1,49 @@
+"""Step sizes that an export freezes: those that the ordinary adaptation of a run finds for each class."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from tfgradgen.checks import fail
+from tfgradgen.config import KernelConfig, RunConfig, Schedule
+from tfgradgen.contracts import ProgressFn, accept_prob
+from tfgradgen.methods import look
+from tfgradgen.posterior import ClassPosterior
+from tfgradgen.sampling import initial_points, sample_chains
+
+NUM_KEPT_STEPS = 10  # after adaptation: what the acceptance is taken from
+
+
+class Adapted(NamedTuple):
+    """step_size: median over the adapted chains, a distance in z. accept_rate: mean acceptance probability of those chains in
+    `NUM_KEPT_STEPS` steps, each with its own step size. doubts: of the look at the models (`methods.look`)."""
+
+    step_size: float
+    accept_rate: float
+    doubts: list[str]
+
+
+def adapt(
+    posterior: ClassPosterior,
+    kernel: str,
+    config: KernelConfig,
+    num_adaptation_steps: int,
+    run: RunConfig,
+    progress_fn: ProgressFn | None = None,
+) -> Adapted:
+    """Tunes the step size of `kernel` for the class of `posterior` as `sample_chains` does in a run.
+
+    A served chain has no burn-in of its own to tune in, so it takes the median of the chains' step sizes: one stuck chain does
+    not move it.
+
+    Raises:
+      UserError: a run of these models would go wrong, or no chain found a step size.
+    """
+    found = look(posterior, run)
+    init_z, _, _ = initial_points(posterior, run)
+    schedule = Schedule(NUM_KEPT_STEPS, num_adaptation_steps, num_adaptation_steps)
+    draws, _ = sample_chains(posterior, kernel, config, schedule, run, init_z, progress_fn)
+    step_size = float(np.median(draws.step_size[-1]))
+    if not (np.isfinite(step_size) and step_size > 0):
+        raise fail("step_size", "a finite one after adaptation", step_size, "check the models with python -m tfgradgen check")
+    return Adapted(step_size, float(accept_prob(draws).mean()), found["doubts"])

@@ -1,0 +1,22 @@
+"""Writes a `Serving` as a SavedModel with its warm-up requests."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import tensorflow as tf
+
+from tfgradgen.serving.module import Serving
+from tfgradgen.serving.warmup import requests, write_warmup
+
+
+def write_saved_model(serving: Serving, folder: Path, model: str, batch_sizes: Sequence[int], xla: bool) -> list[str]:
+    """Writes `serving` into the existing `folder`, and the requests that a server warms up with; returns the signatures' names.
+
+    Args:
+      model: the name that the server gives it. batch_sizes: of the warm-up requests, those that the server fills batches up to.
+      xla: whether there is a signature that is compiled by XLA.
+    """
+    signatures = serving.signatures(xla)
+    tf.saved_model.save(serving, str(folder), signatures=signatures)
+    write_warmup(folder, model, requests(signatures, serving.names, batch_sizes))
+    return list(signatures)

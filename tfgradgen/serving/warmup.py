@@ -1,0 +1,55 @@
+"""Requests that a server runs before it takes others, so that the first of those need not wait for a graph to be prepared."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
+
+FILE = Path("assets.extra") / "tf_serving_warmup_requests"  # where TF Serving looks
+NUM_STEPS = 1  # of a request that can say so: enough to run every part of the graph
+
+
+def requests(
+    signatures: Mapping[str, Any], labels: Sequence[str], batch_sizes: Sequence[int]
+) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    """A request for each signature and batch size: the signature's name, and its inputs.
+
+    Args:
+      signatures: of `Serving.signatures`. labels: names that it knows; they take turns.
+    """
+    for name, function in signatures.items():
+        for size in batch_sizes:
+            specs = tf.nest.flatten(function.structured_input_signature)
+            yield name, {spec.name: example(spec, labels, size) for spec in specs}
+
+
+def example(spec: tf.TensorSpec, labels: Sequence[str], size: int) -> np.ndarray:
+    """Values [size, ...] for one input of a signature."""
+    shape = (size, *spec.shape[1:])
+    if spec.dtype == tf.string:
+        return np.resize(np.array(list(labels), object), shape)
+    if spec.name == "num_steps":
+        return np.full(shape, NUM_STEPS, np.int32)
+    return np.arange(size, dtype=np.int64) if spec.name == "seed" else np.zeros(shape, np.float32)
+
+
+def write_warmup(folder: Path, model: str, asked: Iterator[tuple[str, dict[str, np.ndarray]]]) -> int:
+    """Writes `asked` as PredictionLog records into the SavedModel `folder`; returns their number.
+
+    model: the name that the server gives it.
+    """
+    (folder / FILE).parent.mkdir(exist_ok=True)
+    count = 0
+    with tf.io.TFRecordWriter(str(folder / FILE)) as writer:
+        for name, inputs in asked:
+            log = PredictionLog()
+            request = log.predict_log.request
+            request.model_spec.name, request.model_spec.signature_name = model, name
+            for key, value in inputs.items():
+                request.inputs[key].CopyFrom(tf.make_tensor_proto(value))
+            writer.write(log.SerializeToString(deterministic=True))
+            count += 1
+    return count
