@@ -1,16 +1,19 @@
 """Archives from strangers: what is whole and plain is unpacked, anything else is refused and leaves nothing behind."""
 
+import errno
 import gzip
 import io
+import os
 import tarfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tfgradgen.checks import UserError
-from tfgradgen.models.archives import unpack
+from tfgradgen.models.archives import MAX_DEPTH, unpack
 
 Member = tuple[str, bytes]
 FILES: list[Member] = [("./saved_model.pb", b"graph"), ("variables/variables.index", bytes(range(256)) * 9), ("empty", b"")]
@@ -98,8 +101,41 @@ def test_a_file_that_is_also_a_folder_is_refused(tmp_path: Path) -> None:
 def test_bounds_on_bytes_and_members(tmp_path: Path) -> None:
     size = sum(len(content) for _, content in FILES)
     refused(tar_of(FILES), tmp_path, f"at most {size - 1} bytes", max_bytes=size - 1)
-    refused(tar_of(FILES), tmp_path, "more than 2 members", max_members=2)
-    unpack(tmp_path / "model.tar.gz", tmp_path / "fits", max_bytes=size, max_members=3)
+    refused(tar_of(FILES), tmp_path, "more than 3 members", max_members=3)
+    unpack(tmp_path / "model.tar.gz", tmp_path / "fits", max_bytes=size, max_members=4)
+
+
+def test_folders_that_are_only_on_the_way_count(tmp_path: Path) -> None:
+    """A few hundred bytes could make thousands of folders, which no bound on bytes sees."""
+    branches = [(f"{k:02d}/" + "a/" * (MAX_DEPTH - 2) + "f", b"") for k in range(40)]
+    refused(gzip.compress(tar_of(branches)), tmp_path, "more than 1000 members", max_members=1000)
+    unpack(tmp_path / "model.tar.gz", tmp_path / "fits", max_members=40 * MAX_DEPTH)
+
+
+@pytest.mark.parametrize("depth", [MAX_DEPTH + 1, 1900, 200_000])
+def test_a_deep_name_is_refused(depth: int, tmp_path: Path) -> None:
+    refused(
+        tar_of([*FILES, ("a/" * (depth - 1) + "f", b"")]), tmp_path, f"at most {MAX_DEPTH} folders, got 'a/a.*, {depth} deep"
+    )
+
+
+def test_headers_of_headers_are_refused(tmp_path: Path) -> None:
+    nested = b"".join(header("long", 1, tarfile.GNUTYPE_LONGNAME) + b"x" + bytes(511) for _ in range(2000))
+    refused(gzip.compress(nested + tar_of(FILES)), tmp_path, "headers of headers without end")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])
+def test_a_disk_that_takes_no_more_is_said(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def copy(source: Any, file: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("tfgradgen.models.archives._copy", copy)
+    (tmp_path / "model.tar").write_bytes(tar_of(FILES))
+    with pytest.raises(UserError, match=rf"can be written, got {tmp_path} \({os.strerror(number)}\); free space or set"):
+        unpack(tmp_path / "model.tar", tmp_path / "model")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.tar"]
+    with pytest.raises(UserError, match=r"cache of archives: expected a folder that can be written, got .*model\.tar \("):
+        unpack(tmp_path / "model.tar", tmp_path / "model.tar" / "model")
 
 
 def header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:

@@ -1,21 +1,27 @@
 """Unpacks a tar archive that a stranger may have made: files and folders only, inside one folder, within bounds."""
 
+import contextlib
+import errno
 import gzip
 import os
 import tarfile
 import tempfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path, PureWindowsPath
 from typing import IO, Protocol
 
-from tfgradgen.checks import fail
+from tfgradgen.checks import UserError, fail
 
 MAX_BYTES = 16 << 30  # more than ten times the largest image model on TF-Hub
 # Trained weights hardly compress (about 1.1 times); gzip reaches 1032 times on zeros.
 MAX_RATIO = 50
 MAX_MEMBERS = 10_000
+MAX_DEPTH = 32  # a SavedModel has a depth of 2 or 3; a deeper tree is a trap for what walks it
 _SMALL = 64 << 20  # any archive may hold this much: the ratio says little of a tiny graph of zeros
 _BLOCK = 1 << 20
+# Unlike these, any other error while files are written is one of the names in the archive.
+_OF_THE_DISK = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO)
 _REMEDY = "fetch it again, or unpack it by hand if you trust it"
 
 
@@ -49,18 +55,15 @@ def unpack(
     Args:
       max_bytes: what its files may hold in all.
       max_ratio: the same as a multiple of the archive's size, beyond the first 64 MiB.
-      max_members: how many files and folders it may hold.
+      max_members: how many files and folders it may hold, with the folders that it names only on the way to a file.
 
     Raises:
-      UserError: it is truncated, damaged or beyond a bound; or it holds a link, a device, a name twice or a name that leads
-        out of `folder`. Nothing stays on disk then.
+      UserError: it is truncated, damaged or beyond a bound, that of `MAX_DEPTH` among them; or it holds a link, a device, a
+        name twice or a name that leads out of `folder`; or what it unpacks to cannot be written. Nothing stays on disk then.
     """
     try:
         bound = min(max_bytes, _SMALL + max_ratio * archive.stat().st_size)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f"{folder.name[:16]}.", dir=folder.parent) as beside, archive.open("rb") as raw:
-            content = Path(beside) / "content"
-            content.mkdir()
+        with archive.open("rb") as raw, _beside(folder) as content:
             is_compressed = raw.read(2) == b"\x1f\x8b"
             raw.seek(0)
             stream = gzip.GzipFile(fileobj=raw) if is_compressed else raw
@@ -68,8 +71,33 @@ def unpack(
             _move(content, folder)
     except _Refusal as refusal:
         raise fail(f"archive {archive}", refusal.expected, refusal.got, _REMEDY) from None
+    except UserError:
+        raise
+    except RecursionError:  # tarfile reads a header's header by recursion
+        raise fail(f"archive {archive}", "a whole tar archive", "headers of headers without end", _REMEDY) from None
     except (OSError, EOFError, ValueError, tarfile.TarError, zlib.error) as error:
+        if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+            raise _not_written(folder.parent, error) from None
         raise fail(f"archive {archive}", "a whole tar archive", str(error)[:200], _REMEDY) from None
+
+
+@contextlib.contextmanager
+def _beside(folder: Path) -> Iterator[Path]:
+    """An empty folder on the disk of `folder`, for as long as it is needed."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        beside = tempfile.TemporaryDirectory(prefix=f"{folder.name[:16]}.", dir=folder.parent)
+    except OSError as error:
+        raise _not_written(folder.parent, error) from None
+    with beside:
+        content = Path(beside.name) / "content"
+        content.mkdir()
+        yield content
+
+
+def _not_written(folder: Path, error: OSError) -> UserError:
+    remedy = "free space or set TFGRADGEN_CACHE_DIR to another folder"
+    return fail("cache of archives", "a folder that can be written", f"{folder} ({error.strerror})", remedy)
 
 
 class _Refusal(Exception):
@@ -79,13 +107,15 @@ class _Refusal(Exception):
 
 def _extract(stream: _Metered, folder: Path, bound: int, max_members: int) -> None:
     seen: set[PureWindowsPath] = set()
+    places: set[PureWindowsPath] = set()  # with the folders on the way
     total = end = 0
     with tarfile.open(fileobj=stream, mode="r|", bufsize=_BLOCK) as tar:  # type: ignore[call-overload]
         for member in tar:
             size = member.size if member.isfile() else 0
             total += size
             path = _checked(member, seen)
-            if total > bound or len(seen) > max_members:
+            places.update([path, *path.parents[:-1]])
+            if total > bound or len(places) > max_members:
                 got = f"{total} bytes" if total > bound else f"more than {max_members} members"
                 raise _Refusal(f"at most {bound} bytes in {max_members} members", got)
             end = member.offset_data + -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
@@ -117,6 +147,8 @@ def _checked(member: tarfile.TarInfo, seen: set[PureWindowsPath]) -> PureWindows
     path, name = PureWindowsPath(member.name), repr(member.name)[:80]
     if path.anchor or ".." in path.parts or (member.isfile() and not path.parts):
         raise _Refusal("names inside its own folder", name)
+    if len(path.parts) > MAX_DEPTH:
+        raise _Refusal(f"a depth of at most {MAX_DEPTH} folders", f"{name}, {len(path.parts)} deep")
     if member.size < 0 or member.issparse() or not (member.isfile() or member.isdir()):
         raise _Refusal("files and folders only", f"{name}, a link, device or other special member")
     if path in seen:
