@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
+from tests import toy
 from tfgradgen.cli.commands import main
 from tfgradgen.cli.compare_options import FLAGS as COMPARE_FLAGS
 from tfgradgen.cli.export_options import FLAGS as EXPORT_FLAGS
@@ -215,6 +217,22 @@ def test_labels_come_from_the_card_or_from_the_model(
         ["1", "n02056570", "king_penguin"],
         ["2", "-", "alp"],
     ]
+    folder = Path(shutil.copytree(toy_pair[1], tmp_path / "foreign"))
+    (folder / "model.json").write_text(json.dumps({"labels": ["one\x1b[2J\nline", "ä", "c"], "image_range": [-1, 1]}))
+    main(["labels", f"--classifier={folder}"])
+    assert capsys.readouterr().out.splitlines() == [
+        "   0  -           one\\x1b[2J\\nline",
+        "   1  -           ä",
+        "   2  -           c",
+    ]
+    (tmp_path / "names.txt").write_text("x\ny\nz\n")
+    main(["labels", f"--classifier={folder}", f"--classifier_labels={tmp_path / 'names.txt'}"])
+    assert [line.split()[-1] for line in capsys.readouterr().out.splitlines()] == ["x", "y", "z"]
+    thousand = lambda x: tf.zeros([tf.shape(x)[0], 1000]) + x[:, 0, 0]  # noqa: E731
+    wide = toy.save(tmp_path / "wide", thousand, [None, 8, 8, 1], {"labels": "imagenet"})
+    main(["labels", f"--classifier={wide}"])
+    lines = capsys.readouterr().out.splitlines()
+    assert (len(lines), lines[1].split()) == (1000, ["1", "n01443537", "goldfish"])
 
 
 def test_defaults_that_follow_other_flags() -> None:

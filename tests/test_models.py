@@ -1,6 +1,7 @@
 """Loading SavedModels: conventions, guesses that are noted, and errors in one line."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,17 @@ def brightness(image: tf.Tensor) -> tf.Tensor:
     return tf.stack([mean, -mean], -1)
 
 
+@pytest.fixture(scope="module")
+def saved_brightness(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return toy.save(tmp_path_factory.mktemp("brightness") / "c", brightness, [None, 4, 4, 1])
+
+
+@pytest.fixture
+def two_outputs(saved_brightness: Path, tmp_path: Path) -> Path:
+    """A classifier of two classes without a card."""
+    return Path(shutil.copytree(saved_brightness, tmp_path / "c"))
+
+
 def test_classifier_takes_its_own_range_and_size(tmp_path: Path) -> None:
     folder = toy.save(tmp_path / "c", brightness, [None, 4, 4, 1], {"image_range": [0, 255], "labels": ["day", "night"]})
     classifier = load_classifier(folder)
@@ -104,6 +116,86 @@ def test_labels_beside_the_folder_and_from_arguments(tmp_path: Path) -> None:
     for labels, text in ((["a"], "expected 2 labels"), (["a", "a"], "distinct"), ([1, 2], "class names")):
         with pytest.raises(UserError, match=text):
             load_classifier(folder, labels=labels)
+
+
+def test_a_card_names_files_of_its_own_model_only(tmp_path: Path) -> None:
+    """A caller may name any regular file; a pipe would be waited for without end."""
+    folder = toy.save(tmp_path / "c", brightness, [None, 4, 4, 1])
+    secret, pipe = tmp_path / "secret.txt", tmp_path / "pipe"
+    secret.write_text("user\npassword\n")
+    (folder / "names.txt").write_text("Tag\nNächte\n")
+    (folder / "link.txt").symlink_to(secret)
+    (folder / "circle.txt").symlink_to("circle.txt")
+    os.mkfifo(pipe)
+    os.mkfifo(folder / "pipe.txt")
+    for name in (
+        str(secret),
+        "../secret.txt",
+        "link.txt",
+        "circle.txt",
+        "pipe.txt",
+        str(pipe),
+        "none.txt",
+        "assets",
+        "",
+        "a\0b",
+    ):
+        (folder / "model.json").write_text(json.dumps({"labels": name}))
+        with pytest.raises(UserError, match=r"the name of a file in the model's own folder, got '.*--classifier_labels=FILE"):
+            load_classifier(folder)
+    assert [label.name for label in load_classifier(folder, labels=str(secret)).labels] == ["user", "password"]
+    for name, text in ((pipe, "no regular file"), ("~nobody-of-that-name/x", "No such file"), ("a\0b", "null")):
+        with pytest.raises(UserError, match=text):
+            load_classifier(folder, labels=str(name))
+    (folder / "model.json").write_text(json.dumps({"labels": "names.txt"}))
+    assert [label.name for label in load_classifier(folder).labels] == ["Tag", "Nächte"]
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("[" * 100_000, "a readable JSON file"),
+        ('{"labels": [[[[1]]]]}', "a list of class names"),
+        ('{"labels": "day, night"}', "the name of a file"),
+        ('{"labels": {"day": 0, "night": 1}}', "a list of class names"),
+        ('{"labels": [{"name": 1}, "b"]}', "a list of class names"),
+        ('{"labels": [{"name": "a", "wnid": 1}, "b"]}', "a list of class names"),
+        ('{"labels": [{"name": "a", "synset": null}, "b"]}', "a list of class names"),
+        ('{"labels": [{"name": ["a"]}, "b"]}', "a list of class names"),
+        ('{"labels": 7}', "a list of class names"),
+    ],
+    ids=range(9),
+)
+def test_labels_that_cannot_be_read(content: str, text: str, two_outputs: Path) -> None:
+    (two_outputs / "model.json").write_text(content)
+    with pytest.raises(UserError, match=text) as error:
+        load_classifier(two_outputs)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b"\xff"], ids=["nested", "no UTF-8"])
+def test_label_files_that_cannot_be_read(content: bytes, two_outputs: Path, tmp_path: Path) -> None:
+    file = tmp_path / "names.json"
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=r"got .*names\.json \("):
+        load_classifier(two_outputs, labels=str(file))
+
+
+@pytest.mark.parametrize(
+    "content", [b"index,display_name\n0,\xff\n", b"display_name\n" + b"x" * 200_000], ids=["no UTF-8", "huge"]
+)
+def test_class_maps_that_cannot_be_read(content: bytes, two_outputs: Path) -> None:
+    (two_outputs / "assets").mkdir(exist_ok=True)
+    (two_outputs / "assets" / "yamnet_class_map.csv").write_bytes(content)
+    with pytest.raises(UserError, match=r"class_map\.csv: expected a CSV file in UTF-8"):
+        load_classifier(two_outputs)
+
+
+def test_names_that_could_steer_a_terminal_are_escaped() -> None:
+    labels = parse_labels(["a\x1b[2J", "b\n\a", "größer als 1", {"name": "\ud800", "wnid": "n\r", "synset": "\u202ex"}], "here")
+    assert [label.name for label in labels] == ["a\\x1b[2J", "b\\n\\x07", "größer als 1", "\\ud800"]
+    assert (labels[3].wnid, labels[3].synset) == ("n\\r", "\\u202ex")
+    assert resolve_labels(labels, r"b\n\x07") == [1], "what is shown is what is typed"
 
 
 def test_fingerprint_follows_content_not_place(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def labels(*extra: Any, **flags: Any) -> None:
     handle = parse_handle("classifier", flags.get("classifier", str(default_model("classifier"))))
     folder = Path(handle).expanduser()
     card = read_metadata(folder) if folder.is_dir() else {}
-    if "labels" in card and len(flags) <= 1:
+    if isinstance(card.get("labels"), list) and flags.keys() <= {"classifier", "trust"}:
         names: tuple[Label, ...] = parse_labels(card["labels"], f"labels of {folder}")
     else:  # only the model itself can say how many there are
         options = parse_sample({"label": "all", "kernel": "mala", **flags})

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tfgradgen.checks import check_choice, fail
 from tfgradgen.models.families import Use, use_of
 from tfgradgen.models.imagenet import imagenet_labels
-from tfgradgen.models.metadata import Label, parse_labels, parse_range, read_class_map, read_label_file
+from tfgradgen.models.metadata import Label, file_of_model, parse_labels, parse_range, read_class_map, read_label_file
 from tfgradgen.models.ranges import SYMMETRIC, UNIT, to_range
 from tfgradgen.models.resize import resize
 from tfgradgen.models.roles import Bound, bind
@@ -166,8 +166,10 @@ def _labels(given: Any, opened: Opened, num_classes: int) -> tuple[tuple[Label, 
     if source == "imagenet" or (source is None and num_classes in IMAGENET_OUTPUTS):
         return imagenet_labels(num_classes), source is None
     if isinstance(source, str):
-        source = read_label_file(Path(source))
-    class_map = next(iter(sorted((opened.folder / "assets").glob("*class_map.csv"))), None)
+        # A caller may name any file, a model's card only one of its own.
+        file = file_of_model(opened.folder, source, f"labels of {where}") if given is None else Path(source)
+        source = read_label_file(file)
+    class_map = next((path for path in sorted((opened.folder / "assets").glob("*class_map.csv")) if path.is_file()), None)
     if source is None and class_map:
         source = read_class_map(class_map)
     is_guess = source is None

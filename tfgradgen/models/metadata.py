@@ -3,6 +3,9 @@
 import csv
 import hashlib
 import json
+import os
+import reprlib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +39,7 @@ def read_metadata(folder: Path) -> dict[str, Any]:
             continue
         try:
             content = wrap(json.loads(file.read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise fail(str(file), "a readable JSON file", error, "mend or remove it") from None
         if not isinstance(content, dict):
             raise fail(str(file), "a JSON object", type(content).__name__, "see MODEL.md of the shipped models")
@@ -46,38 +49,70 @@ def read_metadata(folder: Path) -> dict[str, Any]:
 
 def read_label_file(file: Path) -> Any:
     """What `parse_labels` takes, from a JSON file or a text file with one name a line."""
+    path = os.path.expanduser(file)
     try:
-        text = file.expanduser().read_text(encoding="utf-8")
+        if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for without end
+            raise ValueError("no regular file")
+        text = Path(path).read_text(encoding="utf-8")
         return json.loads(text) if file.suffix == ".json" else [line.strip() for line in text.splitlines() if line.strip()]
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise fail(
             "labels", "imagenet, or a file with one name a line or a JSON list", f"{file} ({error})", "mend it"
         ) from None
 
 
+def file_of_model(folder: Path, name: str, where: str) -> Path:
+    """The file `name` of the model in `folder`: a stranger's card may name no other, nor a link that leads to one."""
+    try:
+        file = (folder / name).resolve(strict=True)
+        if file.is_file() and file.is_relative_to(folder.resolve()):
+            return file
+    except (OSError, ValueError, RuntimeError):  # none there, no path, links in a circle
+        pass
+    expected = "imagenet, a list, or the name of a file in the model's own folder"
+    raise fail(where, expected, repr(name)[:100], "mend its model.json or give --classifier_labels=FILE")
+
+
 def read_class_map(file: Path) -> list[dict[str, str]]:
     """The labels of a CSV file with a column display_name, as sound models bring it; names that occur twice get their line."""
-    with file.open(encoding="utf-8", newline="") as stream:
-        names = [row.get("display_name") or str(k) for k, row in enumerate(csv.DictReader(stream))]
-    return [{"name": name if names.count(name) == 1 else f"{name} {k}"} for k, name in enumerate(names)]
+    try:
+        with file.open(encoding="utf-8", newline="") as stream:
+            names = [row.get("display_name") or str(k) for k, row in enumerate(csv.DictReader(stream))]
+    except (OSError, ValueError, csv.Error) as error:
+        raise fail(str(file), "a CSV file in UTF-8 with a column display_name", error, "mend or remove it") from None
+    counts = Counter(names)
+    return [{"name": name if counts[name] == 1 else f"{name} {k}"} for k, name in enumerate(names)]
+
+
+def printable(text: str) -> str:
+    """`text` with escapes such as \\x1b for what could steer a terminal or break a line; letters of any language stay."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def parse_labels(content: Any, where: str) -> tuple[Label, ...]:
-    """Turns a JSON list of names, or of objects with `name` and optionally the other fields of `Label`, into labels."""
+    """Turns a JSON list of names, or of objects with `name` and optionally the other fields of `Label`, into labels.
+
+    Their texts are `printable`: names come from strangers and go to the terminal, into file names and pictures.
+    """
     try:
-        labels = tuple(
-            Label(entry)
-            if isinstance(entry, str)
-            else Label(entry["name"], entry.get("wnid", ""), entry.get("synset", ""), bool(entry.get("background", False)))
-            for entry in content
-        )
+        if isinstance(content, str | dict):
+            raise TypeError("its letters or keys are no names")
+        labels = tuple(map(_label, content))
     except (TypeError, KeyError, AttributeError):
-        raise fail(
-            where, "a list of class names or of {name, wnid, synset, background}", repr(content)[:60], "mend it"
-        ) from None
+        expected = "a list of class names or of {name, wnid, synset, background}"
+        raise fail(where, expected, reprlib.repr(content)[:60], "mend it") from None
     if len({label.name for label in labels}) < len(labels):
         raise fail(where, "distinct class names", "a name that occurs twice", "make the names distinct")
     return labels
+
+
+def _label(entry: Any) -> Label:
+    if isinstance(entry, str):
+        return Label(printable(entry))
+    name, wnid, synset = entry["name"], entry.get("wnid", ""), entry.get("synset", "")
+    if not (isinstance(name, str) and isinstance(wnid, str) and isinstance(synset, str)):
+        raise TypeError("texts only")
+    return Label(printable(name), printable(wnid), printable(synset), bool(entry.get("background", False)))
 
 
 def parse_range(content: Any, where: str) -> tuple[float, float]:
@@ -87,7 +122,7 @@ def parse_range(content: Any, where: str) -> tuple[float, float]:
     except (TypeError, ValueError):
         low, high = 0.0, 0.0
     if not low < high:
-        raise fail(f"{where} image_range", "two numbers, low then high", repr(content), "give for example [-1, 1]")
+        raise fail(f"{where} image_range", "two numbers, low then high", reprlib.repr(content), "give for example [-1, 1]")
     return low, high
 
 
