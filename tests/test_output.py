@@ -5,12 +5,58 @@ from pathlib import Path
 import pytest
 
 from tfgradgen.checks import UserError
-from tfgradgen.cli.output import check_target, new_folder
+from tfgradgen.cli.output import LONGEST_LABEL, as_file, check_partial, check_target, new_folder
 
 
 def write_run(folder: Path, text: str) -> None:
     with new_folder(folder, overwrite=True) as beside:
         (beside / "run.json").write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("king_penguin", "king_penguin"),
+        ("T-shirt/top, größer", "T-shirt_top_größer"),
+        ("goldfish & orange", "goldfish_orange"),
+        ("goldfish & !orange", "goldfish_not_orange"),
+        ("goldfish | orange", "goldfish_or_orange"),
+        ("goldfish & 0.5*orange@2", "goldfish_0_5_orange_2"),
+        ("../\\x\0\ud800", "_x_"),
+        ("x" * LONGEST_LABEL, "x" * LONGEST_LABEL),
+    ],
+)
+def test_labels_as_file_names(name: str, file: str) -> None:
+    assert as_file(name) == file
+
+
+def test_different_conditions_are_different_files() -> None:
+    texts = ["a", "!a", "a & b", "a | b", "a & !b", "!a & b", "!(a & b)", "!(a | b)", "a & (b | c)", "a & b | c", "a | !b"]
+    assert len({as_file(text) for text in texts}) == len(texts)
+
+
+def test_long_names_are_cut_and_stay_apart() -> None:
+    for letter in ("x", "ß", "字"):
+        files = [as_file(letter * 400 + end) for end in ("", "1", " & 2")]
+        assert len(set(files)) == 3
+        for file in files:
+            assert LONGEST_LABEL - 4 <= len(file.encode()) <= LONGEST_LABEL
+            assert file.startswith(letter * 30)
+
+
+@pytest.mark.parametrize("parts", [("x" * 300,), ("ü" * 130,), ("x" * 300, "run")])
+def test_a_name_that_no_file_can_have_is_refused(parts: tuple[str, ...], tmp_path: Path) -> None:
+    for welcome in (False, True):
+        with pytest.raises(UserError, match="names of at most 233 bytes"):
+            check_partial(tmp_path.joinpath(*parts), welcome)
+
+
+def test_the_longest_name_that_is_taken_can_be_written_and_replaced(tmp_path: Path) -> None:
+    target = tmp_path / ("x" * 233)
+    for text in ("1", "2"):
+        check_partial(target, False)
+        write_run(target, text)
+    assert (target / "run.json").read_text() == "2"
 
 
 def test_a_folder_appears_whole_and_is_replaced_whole(tmp_path: Path) -> None:

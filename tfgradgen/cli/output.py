@@ -1,6 +1,7 @@
 """Folders that appear whole or not at all."""
 
 import glob
+import hashlib
 import json
 import os
 import re
@@ -23,11 +24,22 @@ except ImportError:  # Windows: two processes in one folder go unnoticed there
 
 OURS = {"grid.png", "plots.png", "film.png", "samples.npz", "chains.nc", "run.json"}
 LOCK = "lock"
+LONGEST = 255  # bytes in the name of a file on all usual file systems
+LONGEST_LABEL = 100  # of those, so that there is room for what stands beside a label
 
 
 def as_file(name: str) -> str:
-    """A label's name as that of a file: a foreign model's may hold commas and slashes."""
-    return re.sub(r"[^\w-]+", "_", name)
+    """A label's name as that of a file: a foreign model's may hold commas and slashes, a condition operators."""
+    return shortened(re.sub(r"[^\w-]+", "_", name.replace("!", "not_").replace("|", " or ")), name)
+
+
+def shortened(file: str, name: str) -> str:
+    """`file` in at most `LONGEST_LABEL` bytes; one that is cut ends in a digest of `name`, all of what it stands for."""
+    content = file.encode()
+    if len(content) <= LONGEST_LABEL:
+        return file
+    digest = hashlib.sha256(name.encode(errors="backslashreplace")).hexdigest()[:8]
+    return f"{content[: LONGEST_LABEL - 9].decode(errors='ignore')}_{digest}"
 
 
 def partial_of(folder: Path) -> Path:
@@ -43,9 +55,12 @@ def load_run(folder: Path, names: Iterable[str]) -> tuple[dict[str, Any], list[n
 
 
 def check_partial(folder: Path, welcome: bool) -> None:
-    """Raises `UserError` where an unfinished run of `folder` is there, unless that is `welcome`."""
+    """Raises `UserError` where an unfinished run of `folder` is, unless that is `welcome`, or no folder can have its name."""
     if folder.name in ("", ".."):
         raise fail("out", "a folder with a name of its own", str(folder), "give --out=NAME")
+    room = LONGEST - len("..partial-12345678.old")  # what `new_folder` makes of the name
+    if any(len(os.fsencode(part)) > room for part in folder.parts):
+        raise fail("out", f"names of at most {room} bytes", folder, "give a shorter --out=NAME")
     partial = partial_of(folder)
     if os.path.lexists(partial) and not welcome:
         raise fail(

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -81,7 +82,7 @@ def run_label(posterior: ClassPosterior, options: SampleOptions, planned: dict[s
                 sweep(folder)
                 row, record = _run_held(posterior, options, planned, folder)
             finally:
-                if not (partial / CHECKPOINT).exists():  # whole, or not begun
+                if not os.path.exists(partial / CHECKPOINT):  # whole, or not begun
                     discard(partial)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_hint(partial)) from None
@@ -93,7 +94,8 @@ def run_label(posterior: ClassPosterior, options: SampleOptions, planned: dict[s
 
 def _hint(partial: Path) -> str:
     """Where an interrupted run is kept; '' where nothing is."""
-    return f"what was drawn is in {partial}, --resume goes on with it" if (partial / CHECKPOINT).exists() else ""
+    is_kept = os.path.exists(partial / CHECKPOINT)  # unlike pathlib's, never an error of its own
+    return f"what was drawn is in {partial}, --resume goes on with it" if is_kept else ""
 
 
 def _run_held(

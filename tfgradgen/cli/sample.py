@@ -8,7 +8,7 @@ import numpy as np
 from tfgradgen.checks import fail
 from tfgradgen.cli.load import choose_backend, load_models, start_at_photograph
 from tfgradgen.cli.options import SampleOptions
-from tfgradgen.cli.output import as_file, check_partial, check_target, not_written
+from tfgradgen.cli.output import as_file, check_partial, check_target, not_written, shortened
 from tfgradgen.cli.report import plan
 from tfgradgen.cli.run import Row, finished, run_label
 from tfgradgen.images import make_grid, save_png
@@ -61,7 +61,8 @@ def choose_folders(options: SampleOptions, names: list[str], is_all: bool) -> li
     names = [as_file(name) for name in names]
     if len({*names, ""}) <= len(names):
         names = [f"{name}_{k}" for k, name in enumerate(names)]
-    together = "all" if is_all else "+".join(names[:3]) + ("+more" if len(names) > 3 else "")
+    joined = "+".join(names[:3]) + ("+more" if len(names) > 3 else "")
+    together = "all" if is_all else shortened(joined, joined)
     chosen = "-".join([names[0] if len(names) == 1 else together, options.kernel, str(options.run.seed)])
     base = options.out or Path("out") / chosen
     return [base] if len(names) == 1 else [base / name for name in names]
