@@ -166,6 +166,12 @@ def test_two_processes_give_the_same_bytes(toy_pair: tuple[Path, Path], tmp_path
         (["sample", "--label=goldfish", "--out=~nobody-of-that-name/x"], "no such user's home"),
         (["labels", "--label=goldfish"], "flags: expected one of --classifier"),
         (["labels", "--classifier=nowhere"], "model nowhere"),
+        (["labels", "--classifier=~nobody-of-that-name/x"], "no such folder"),
+        (["labels", f"--classifier={'x' * 300}"], "no such folder"),
+        (["sample", "--label=goldfish", "--classifier=,"], "classifier: expected a model, or several as A,B, got ','"),
+        (["sample", "--label=goldfish", "--classifier=~nobody-of-that-name/x"], "no such folder"),
+        (["sample", "--label=goldfish", f"--classifier={'x' * 300}"], "no such folder"),
+        (["sample", "--label=goldfish", "--generator=http://[::1"], "expected a URL, got Invalid IPv6 URL"),
         (["models", "now"], "arguments: expected flags"),
     ],
 )

@@ -1,6 +1,8 @@
 """What the command line makes of foreign models: conditions, photographs, discriminators, memory, trust."""
 
 import json
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,13 @@ from PIL import Image
 from tests import standins, toy
 from tests.test_cli import FAST, refused
 from tfgradgen import methods
+from tfgradgen.checks import UserError
 from tfgradgen.cli import load
 from tfgradgen.cli.commands import main
-from tfgradgen.cli.load import load_models
+from tfgradgen.cli.load import load_models, start_at_photograph
 from tfgradgen.cli.options import parse_sample
+from tfgradgen.cli.output import check_partial
+from tfgradgen.cli.sample import choose_folders
 from tfgradgen.models.classifier import load_classifier
 from tfgradgen.posterior import ClassPosterior
 
@@ -94,6 +99,22 @@ def test_two_classifiers_compose(toy_flags: list[str], toy_pair: tuple[Path, Pat
     assert {path.name for path in Path("two").iterdir()} == {"goldfish_king_penguin_2", "alp", "sheet.png"}
 
 
+def test_a_condition_of_any_length_finds_a_folder(toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    label = " | ".join(["goldfish & !alp"] * 8)
+    main(["sample", f"--label={label}", "--kernel=mala", *FAST, *toy_flags])
+    (folder,) = Path("out").iterdir()
+    assert folder.name.startswith("goldfish_not_alp_or_goldfish_not_alp")
+    assert record(str(folder))["label"]["name"].startswith("goldfish & !alp | ")
+    names = [f"{label} | {k}" for k in range(3)]
+    folders = choose_folders(parse_sample({"label": 0, "kernel": "mala"}), names, False)
+    for folder in folders:
+        check_partial(folder, False)
+    assert len(set(folders)) == 3
+    capsys.readouterr()
+    assert "names of at most" in refused(["sample", "--label=alp", *toy_flags, f"--out=new/{'x' * 300}"], capsys)
+    assert not Path("new").exists()
+
+
 def test_errors_of_conditions_and_models_are_one_line(
     toy_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -141,7 +162,7 @@ def test_a_discriminator_enters_the_target(hub: list[str], capsys: pytest.Captur
     assert "a flag that --kernel=rejection uses, got --discriminator_weight" in said
 
 
-def test_chains_start_at_a_photograph(hub: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_chains_start_at_a_photograph(hub: list[str]) -> None:
     generator = parsed_posterior(hub, "goldfish").generator
     z = tf.random.stateless_normal([1, 120], [5, 6])
     Image.fromarray(np.uint8(np.clip(127.5 * (generator(z)[0] + 1), 0, 255))).save("photo.png")
@@ -149,9 +170,28 @@ def test_chains_start_at_a_photograph(hub: list[str], capsys: pytest.CaptureFixt
     assert all(np.corrcoef(start, z[0])[0, 1] > 0.9 for start in z_of("at")[0]), "the encoder's way back"
     assert record("at")["arguments"]["init_photograph"] == "photo.png"
     assert len(record("at")["arguments"]["init_z"]) == 120
-    Path("text.png").write_text("no picture")
-    capsys.readouterr()
-    assert "a picture that can be read" in refused(["sample", "--label=goldfish", *hub, "--init=text.png"], capsys)
+
+
+def test_a_photograph_that_cannot_be_read_is_one_line(hub: list[str]) -> None:
+    Image.new("RGB", (8, 8)).save("whole.png")
+    whole = Path("whole.png").read_bytes()
+    contents = {
+        "text": b"no picture",
+        "cut": whole[: len(whole) // 2],
+        "huge": b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)),
+        "header": b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", b"\0\0"),
+    }
+    generator = parsed_posterior(hub, "goldfish").generator
+    for name, content in contents.items():
+        Path(f"{name}.png").write_bytes(content)
+        options = parse_sample({"label": "goldfish", "kernel": "mala", "init": f"{name}.png"})
+        with pytest.raises(UserError, match=rf"a picture that can be read, got {name}\.png \("):
+            start_at_photograph(options, generator)
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    """A part of a PNG file."""
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
 def test_a_generator_without_encoder_starts_at_no_photograph(toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:

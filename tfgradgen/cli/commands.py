@@ -115,8 +115,8 @@ def labels(*extra: Any, **flags: Any) -> None:
     from tfgradgen.models.metadata import Label, parse_labels, read_metadata
 
     handle = parse_handle("classifier", flags.get("classifier", str(default_model("classifier"))))
-    folder = Path(handle).expanduser()
-    card = read_metadata(folder) if folder.is_dir() else {}
+    folder = Path(os.path.expanduser(handle))
+    card = read_metadata(folder) if os.path.isdir(folder) else {}
     if isinstance(card.get("labels"), list) and flags.keys() <= {"classifier", "trust"}:
         names: tuple[Label, ...] = parse_labels(card["labels"], f"labels of {folder}")
     else:  # only the model itself can say how many there are

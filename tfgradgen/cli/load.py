@@ -144,7 +144,7 @@ def start_at_photograph(options: SampleOptions, generator: Generator) -> SampleO
     try:
         height, width = generator.image_shape[:2]
         picture = read_pictures([options.init_photograph], width, height)
-    except OSError as error:
+    except Exception as error:  # Pillow has kinds of its own for what is damaged or too large to be a picture
         raise fail("init", "a picture that can be read", f"{options.init_photograph} ({error})", "give another") from None
     z = generator.encode_fn(tf.cast(picture, tf.float32) / 127.5 - 1.0)[0]
     return replace(options, run=replace(options.run, init="given", init_z=tuple(float(x) for x in z.numpy())))

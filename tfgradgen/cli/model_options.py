@@ -1,5 +1,6 @@
 """From the flags that name and describe models to checked settings."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,12 @@ def parse_models(flags: dict[str, Any], trust: bool) -> ModelOptions:
 
 def _classifiers(text: str) -> tuple[str, ...]:
     """`A,B` -> two; a comma in the name of a folder that exists separates nothing."""
-    return (text,) if Path(text).expanduser().exists() else tuple(part.strip() for part in text.split(",") if part.strip())
+    if os.path.exists(os.path.expanduser(text)):  # unlike pathlib's, false for what cannot be a path
+        return (text,)
+    handles = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not handles:
+        raise fail("classifier", "a model, or several as A,B", repr(text), "give --classifier=MODEL")
+    return handles
 
 
 def _settings(flags: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:

@@ -108,7 +108,10 @@ def _is_filled(folder: Path) -> bool:
 
 def _kaggle_handle_of(url: str) -> str | None:
     """The handle in the address of a page of Kaggle Models, in either of its forms; None for other addresses."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise fail(f"model {url}", "a URL", error, "check the address") from None
     if parts.hostname not in ("www.kaggle.com", "kaggle.com") or not parts.path.startswith("/models/"):
         return None
     named = [part for part in parts.path.split("/")[2:] if part not in ("", "frameworks", "variations", "versions")]
