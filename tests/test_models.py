@@ -44,6 +44,7 @@ def test_image_range_is_mapped_to_minus_one_to_one(tmp_path: Path) -> None:
     [
         (pixels, [None, 4], {"prior": "beta"}, "prior: expected one of normal"),
         (pixels, [None, 4], {"image_range": [1, -1]}, "image_range: expected two numbers"),
+        (pixels, [None, 4], {"image_range": [0, 10**400]}, "image_range: expected two numbers"),
         (pixels, [None, 4], {"latent_dim": 5}, "expected a function of a float32 tensor"),
         (pixels, [None, None], None, "latent_dim"),
         (

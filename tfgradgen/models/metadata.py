@@ -119,7 +119,7 @@ def parse_range(content: Any, where: str) -> tuple[float, float]:
     """Turns [low, high] into a pair of floats with low < high."""
     try:
         low, high = (float(bound) for bound in content)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         low, high = 0.0, 0.0
     if not low < high:
         raise fail(f"{where} image_range", "two numbers, low then high", reprlib.repr(content), "give for example [-1, 1]")
