@@ -128,6 +128,8 @@ def test_errors_of_conditions_and_models_are_one_line(
         (["--label=goldfish", "--max_batch=0"], "max_batch"),
         (["--label=goldfish", "--discriminator=x"], "a --discriminator_weight above 0"),
         (["--label=goldfish", "--init=photo.jpg"], "the file of a picture"),
+        (["--label=goldfish", "--init=~nobody-of-that-name/x"], "the file of a picture"),
+        (["--label=goldfish", f"--init={'x' * 5000}"], "the file of a picture"),
         (["--label=goldfish", "--classifier_size=big"], "two positive integers"),
         (["--label=goldfish", "--classifier_labels=none.txt"], "a file with one name a line"),
     ):

@@ -1,5 +1,6 @@
 """From the flags that a user types to checked settings, before anything slow is imported."""
 
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -147,16 +148,17 @@ def _photograph(flags: dict[str, Any]) -> Path | None:
     init = flags.get("init")
     if init in (None, "resample", "prior"):
         return None
-    path = Path(str(init)).expanduser()
-    if not path.is_file():
-        raise fail(
-            "init",
-            "resample, prior or the file of a picture",
-            repr(init),
-            did_you_mean(init, ("resample", "prior")) or "check the path",
-        )
-    del flags["init"]
-    return path
+    with suppress(OSError, RuntimeError):  # a name that no file can have, or nobody's home
+        path = Path(str(init)).expanduser()
+        if path.is_file():
+            del flags["init"]
+            return path
+    raise fail(
+        "init",
+        "resample, prior or the file of a picture",
+        repr(init),
+        did_you_mean(init, ("resample", "prior")) or "check the path",
+    )
 
 
 def _jit_as_bool(flags: dict[str, Any]) -> dict[str, Any]:
