@@ -72,7 +72,9 @@ class Observer:
         """
         names = [known.name for known in self.judge.labels]
         if label not in names:
-            raise fail("judge", f"a class named {label}", ", ".join(names[:5]), "give a judge that knows it, or leave that label out")
+            raise fail(
+                "judge", f"a class named {label}", ", ".join(names[:5]), "give a judge that knows it, or leave that label out"
+            )
         return names.index(label)
 
     def look(self, image: np.ndarray, label: str) -> Pictures:
