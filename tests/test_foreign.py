@@ -166,6 +166,26 @@ def test_an_adversary_is_a_discriminator(folder: Path) -> None:
         load_discriminator(folder / "birds")
 
 
+def test_a_score_that_is_a_probability_becomes_log_odds(folder: Path, tmp_path: Path) -> None:
+    """S3GAN's discriminator ends in a sigmoid, which rounds to 0 and 1 where it is sure."""
+    image = tf.random.stateless_uniform([3, 128, 128, 3], [1, 2], -1, 1)
+    disc = open_saved_model(folder / "s3", prefer="disc").function("default")
+    prob = disc({"images": (image + 1) / 2, "labels": tf.zeros([3], tf.int32)})["prediction"].numpy()[:, 0].astype(float)
+    odds = natural_log_odds(load_discriminator(folder / "s3"))(image)
+    np.testing.assert_allclose(odds, np.log(prob / (1 - prob)), rtol=1e-4)
+    module = tf.Module()
+    score = lambda images, labels: {"prediction": tf.clip_by_value(1e9 * images[:, 0, 0, :1], 0, 1)}  # noqa: E731
+    specs = [tf.TensorSpec([None, 1, 1, 3], name="images"), tf.TensorSpec([None], tf.int32, name="labels")]
+    module.score = tf.function(score, input_signature=specs)
+    tf.saved_model.save(module, str(tmp_path / "sure"), signatures={"default": module.score})
+    sure = natural_log_odds(load_discriminator(tmp_path / "sure"))(tf.constant([[[[-1.0] * 3]], [[[1.0] * 3]]]))
+    np.testing.assert_allclose(sure, [-87.3, 16.6], atol=0.1)
+    logits = natural_log_odds(load_discriminator(tmp_path / "sure", output="logits"))(
+        tf.constant([[[[-1.0] * 3]], [[[1.0] * 3]]])
+    )
+    np.testing.assert_allclose(logits, [0, 1])
+
+
 def test_an_encoder_finds_the_way_back(folder: Path) -> None:
     generator = load_generator(folder / "bi")
     z = Z[:1, :120]

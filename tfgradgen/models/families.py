@@ -18,7 +18,7 @@ class Use:
 
     signature, output: names; '' where the model has only one that fits. image_range: of the pictures that it takes or gives.
     prior: law of a generator's latent point (`priors.TRANSPORTS`). scores: what a classifier gives, 'logits', 'probabilities'
-    or 'scores'. num_classes: of a model that takes class numbers, which its signature does not tell. image_size: height and
+    or 'scores'; a discriminator, the logit or the probability that a picture is natural. num_classes: of a model that takes class numbers, which its signature does not tell. image_size: height and
     width that a classifier of any size was trained on. is_known: False where no family tells all this.
     """
 
@@ -53,7 +53,7 @@ _COMPARE_GAN = {
 }
 _S3GAN = {
     "generator": Use("default", "generated", UNIT, num_classes=1000),
-    "discriminator": Use("", "prediction", UNIT, num_classes=1000),
+    "discriminator": Use("", "prediction", UNIT, scores="probabilities", num_classes=1000),
 }
 
 FAMILIES = (
