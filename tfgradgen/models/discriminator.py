@@ -24,7 +24,8 @@ def load_discriminator(path: str | Path, **settings: Any) -> Classifier:
 
     Args:
       path, settings: as for `load_classifier`. Of a family with a discriminator (BigBiGAN, compare_gan) its score is the logit
-        of `natural` against `generated`, or is made it where it is a probability (S3GAN); if it looks at latent points too, it is shown the origin, if at classes, class 0.
+        of `natural` against `generated`, or is made it where it is a probability (S3GAN); if it looks at latent points too, it
+        is shown the origin, if at classes, class 0.
 
     Raises:
       UserError: no model there, or it has no such label.

@@ -18,8 +18,9 @@ class Use:
 
     signature, output: names; '' where the model has only one that fits. image_range: of the pictures that it takes or gives.
     prior: law of a generator's latent point (`priors.TRANSPORTS`). scores: what a classifier gives, 'logits', 'probabilities'
-    or 'scores'; a discriminator, the logit or the probability that a picture is natural. num_classes: of a model that takes class numbers, which its signature does not tell. image_size: height and
-    width that a classifier of any size was trained on. is_known: False where no family tells all this.
+    or 'scores'; a discriminator, the logit or the probability that a picture is natural. num_classes: of a model that takes
+    class numbers, which its signature does not tell. image_size: height and width that a classifier of any size was trained on.
+    is_known: False where no family tells all this.
     """
 
     signature: str = ""
