@@ -53,7 +53,10 @@ class Opened:
             return lambda inputs: _by_name(self.module(*inputs.values()) if name == CALL else function(**inputs))
         proto = self._protos[name]
         inputs, outputs = ({key: info.name for key, info in sorted(side.items())} for side in (proto.inputs, proto.outputs))
-        fn, graph = frozen_function(self.folder, self.tags, inputs, outputs)
+        try:
+            fn, graph = frozen_function(self.folder, self.tags, inputs, outputs)
+        except Exception as error:
+            raise _no_load(self.handle, error) from None
         self.module.graphs.append(graph)
         return lambda given: dict(zip(outputs, fn(*(given[key] for key in inputs)), strict=True))
 
@@ -88,13 +91,16 @@ def open_saved_model(handle: str | Path, tags: Sequence[str] | None = None, pref
         check_ops(folder)
     graph = graphs[chosen]
     if not graph.object_graph_def.nodes:
-        protos = {name: proto for name, proto in graph.signature_def.items() if proto.outputs}
-        signatures = {name: Signature(_specs(proto.inputs), _specs(proto.outputs)) for name, proto in sorted(protos.items())}
+        protos = {name: proto for name, proto in sorted(graph.signature_def.items()) if proto.outputs}
+        try:
+            signatures = {name: Signature(_specs(proto.inputs), _specs(proto.outputs)) for name, proto in protos.items()}
+        except (TypeError, ValueError) as error:  # a dtype or a shape that there is not
+            raise _no_load(str(handle), error) from None
         return Opened(str(handle), folder, metadata, sha256, chosen, True, signatures, FrozenModule(), protos)
     try:
         module = tf.saved_model.load(str(folder), list(chosen))
-    except Exception as error:  # TensorFlow raises many kinds here; each means that the files cannot be used
-        raise fail(f"model {handle}", "a SavedModel that loads", _first_line(error), "export it again") from None
+    except Exception as error:
+        raise _no_load(str(handle), error) from None
     return Opened(str(handle), folder, metadata, sha256, chosen, False, dict(_signatures(module)), module)
 
 
@@ -103,7 +109,7 @@ def _meta_graphs(folder: Path, where: str) -> dict[tuple[str, ...], Any]:
     try:
         proto.ParseFromString((folder / "saved_model.pb").read_bytes())
     except (DecodeError, OSError) as error:
-        raise fail(f"model {where}", "a SavedModel that loads", _first_line(error), "export it again") from None
+        raise _no_load(where, error) from None
     if not proto.meta_graphs:
         raise fail(f"model {where}", "a SavedModel that loads", "one without a graph", "export it again")
     return {tuple(sorted(graph.meta_info_def.tags)): graph for graph in proto.meta_graphs}
@@ -181,8 +187,10 @@ def try_call(fn: Callable[[Any], Any], example: tf.Tensor, ranks: int | tuple[in
     return output
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+def _no_load(where: str, error: Exception) -> UserError:
+    """TensorFlow raises many kinds where a model is loaded; each means that the files cannot be used."""
+    first_line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return fail(f"model {where}", "a SavedModel that loads", first_line, "export it again")
 
 
 def _shown(spec: tf.TensorSpec) -> str:
