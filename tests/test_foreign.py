@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.ops import control_flow_util
 
 from tests import standins, toy
+from tests.hostile import save_v1
 from tfgradgen.checks import UserError
 from tfgradgen.models.classifier import load_classifier
 from tfgradgen.models.discriminator import load_discriminator, natural_log_odds
@@ -15,6 +17,7 @@ from tfgradgen.models.families import use_of
 from tfgradgen.models.generator import load_generator
 from tfgradgen.models.metadata import Label
 from tfgradgen.models.saved_model import open_saved_model
+from tfgradgen.preflight import value_and_gradient
 
 DEEPMIND, GOOGLE = "https://tfhub.dev/deepmind", "https://tfhub.dev/google"
 Z = tf.random.stateless_normal([3, 512], [5, 6])
@@ -235,3 +238,29 @@ def test_handles_of_both_hubs_name_a_family(folder: Path, handle: str, role: str
     opened.handle = handle
     use, assumed = use_of(opened, role)
     assert ((use.signature, use.image_size), assumed, use.is_known) == (expected, [], True)
+
+
+def area(image: tf.Tensor) -> tf.Tensor:
+    return tf.raw_ops.ResizeArea(images=tf.reshape(image, [-1, 2, 2, 1]), size=[2, 2])
+
+
+def area_in_a_loop(z: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
+    enabled = control_flow_util.ENABLE_CONTROL_FLOW_V2
+    control_flow_util.ENABLE_CONTROL_FLOW_V2 = False
+    try:
+        return area(tf.compat.v1.while_loop(lambda k, x: k < 2, lambda k, x: (k + 1, 1.5 * x), (0, image))[1])
+    finally:
+        control_flow_util.ENABLE_CONTROL_FLOW_V2 = enabled
+
+
+@pytest.mark.parametrize("kind", ["tf2", "tf1", "loop"])
+def test_an_operation_without_gradient_is_named_and_forward_passes_work(kind: str, tmp_path: Path) -> None:
+    if kind == "tf2":
+        folder = toy.save(tmp_path / "g", lambda z: area(tf.tanh(z)), [None, 4])
+    else:
+        folder = save_v1(tmp_path / "g", finish=area_in_a_loop if kind == "loop" else lambda z, image: area(image))
+    generator = load_generator(folder, image_range=(-1, 1))
+    assert np.ptp(generator(Z[:, :4])) > 0
+    fn = tf.function(lambda z: value_and_gradient(lambda z: tf.reduce_sum(generator(z), [1, 2, 3]), z), autograph=False)
+    with pytest.raises(UserError, match=r"a gradient of .*, got none of the operation ResizeArea; use --kernel=rejection"):
+        fn(Z[:, :4])

@@ -34,11 +34,23 @@ class Check(NamedTuple):
 
 
 def value_and_gradient(fn: Callable[[tf.Tensor], tf.Tensor], z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
-    """`fn(z)` [B] and its gradient by `z` [B, latent_dim], None where `fn` does not depend on z."""
-    with tf.GradientTape() as tape:
-        tape.watch(z)
-        value = fn(z)
-    return value, tape.gradient(value, z)
+    """`fn(z)` [B] and its gradient by `z` [B, latent_dim], None where `fn` does not depend on z.
+
+    Raises:
+      UserError: an operation on the way has no gradient.
+    """
+    try:
+        with tf.GradientTape() as tape:
+            tape.watch(z)
+            value = fn(z)
+        return value, tape.gradient(value, z)
+    except LookupError as error:
+        op = re.search(r"op type: (\w+)", str(error))
+        if op is None:
+            raise
+        raise fail(
+            "models", "a gradient of log p(class | g(z)) by z", f"none of the operation {op[1]}", "use --kernel=rejection"
+        ) from None
 
 
 def likelihood_checks(value: tf.Tensor, gradient: tf.Tensor | None) -> list[Check]:

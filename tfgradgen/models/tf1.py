@@ -4,7 +4,7 @@ Reference variables, which XLA and gradients through a tf.Variable stumble over,
 the last places: TensorFlow fuses more of what is constant.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ def frozen_function(folder: Path, tags: Sequence[str], inputs: Mapping[str, str]
       inputs, outputs: name in the signature -> name of the tensor in the graph.
 
     Returns:
-      (function, graph): of the frozen graph, and the graph for who wants to look into it.
+      (function, graph): of the frozen graph, and the graph for who wants to look into it. Where an operation has no gradient,
+      whoever takes that of the function meets TensorFlow's LookupError; its values are there.
     """
     graph = tf.Graph()
     with graph.as_default(), v1.Session(graph=graph) as session:
@@ -38,10 +39,13 @@ def frozen_function(folder: Path, tags: Sequence[str], inputs: Mapping[str, str]
         smooth = [k for k, t in enumerate(feeds) if t.dtype.is_floating]
         slopes = [k for k, t in enumerate(fetches) if t.dtype.is_floating]
         upstream = [v1.placeholder(fetches[k].dtype, fetches[k].shape) for k in slopes]
-        found = tf.gradients([fetches[k] for k in slopes], [feeds[k] for k in smooth], upstream)
-        gradients = [tf.zeros_like(feeds[k]) if g is None else tf.identity(g) for k, g in zip(smooth, found, strict=True)]
         forward = _wrap(definition, feeds, fetches)
-        backward = _wrap(_freeze(session, gradients), [*feeds, *upstream], gradients)
+        try:
+            found = tf.gradients([fetches[k] for k in slopes], [feeds[k] for k in smooth], upstream)
+            gradients = [tf.zeros_like(feeds[k]) if g is None else tf.identity(g) for k, g in zip(smooth, found, strict=True)]
+            backward = _wrap(_freeze(session, gradients), [*feeds, *upstream], gradients)
+        except LookupError as error:
+            backward = _raiser(error)
 
     @tf.custom_gradient
     def with_gradient(*x: tf.Tensor) -> Any:
@@ -72,6 +76,13 @@ def _wrap(definition: Any, feeds: Sequence[Any], fetches: Sequence[Any]) -> Any:
     imported = v1.wrap_function(load, [])
     found = [[imported.graph.as_graph_element(tensor.name) for tensor in tensors] for tensors in (feeds, fetches)]
     return imported.prune(*found)
+
+
+def _raiser(error: Exception) -> Callable[..., Any]:
+    def fn(*x: tf.Tensor) -> Any:
+        raise error
+
+    return fn
 
 
 def _as_list(value: Any) -> list[Any]:
