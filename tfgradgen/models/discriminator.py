@@ -67,7 +67,7 @@ def _two_logits(bound: Bound, scores: str) -> Callable[[Any], Any]:
     def score(image: tf.Tensor) -> tf.Tensor:
         rows = tf.shape(image)[0]
         more = {name: tf.zeros(tf.concat([[rows], spec.shape[1:]], 0), spec.dtype) for name, spec in bound.extras.items()}
-        natural = tf.reshape(bound.fn({bound.main: image, **more}), [-1, 1])
+        natural = tf.cast(tf.reshape(bound.fn({bound.main: image, **more}), [-1, 1]), tf.float32)
         natural = natural if scores == "logits" else _logit(natural)
         return tf.concat([tf.zeros_like(natural), natural], 1)
 

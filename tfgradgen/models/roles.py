@@ -15,8 +15,8 @@ EXTRAS = ("truncation", "y", "labels", "z")  # inputs beside the main one that a
 
 
 class Bound(NamedTuple):
-    """A function chosen for a role. fn: {input: tensor} -> the output tensor. main: name of its input of latent points or of
-    pictures. extras: its other inputs. output: name of the output, '' where a call first tells."""
+    """A function chosen for a role. fn: {input: tensor of any number type} -> the output tensor. main: name of its input of
+    latent points or of pictures. extras: its other inputs. output: name of the output, '' where a call first tells."""
 
     name: str
     fn: Callable[[Mapping[str, Any]], Any]
@@ -64,7 +64,7 @@ def bind(opened: Opened, role: str, use: Use, wanted: str | None = None) -> Boun
     extras = {key: spec for key, spec in signature.inputs.items() if key != main}
 
     def call(inputs: Mapping[str, Any]) -> Any:
-        found = function(inputs)
+        found = function({key: tf.cast(value, signature.inputs[key].dtype) for key, value in inputs.items()})
         return found[output or next(iter(found))]
 
     return Bound(name, call, main, signature.inputs[main], extras, output)

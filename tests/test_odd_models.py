@@ -1,0 +1,59 @@
+"""Models of unusual types, batches, sizes and names: taken as they are, or refused in one line."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests import toy
+from tfgradgen.models.generator import load_generator
+
+Z = tf.random.stateless_normal([3, 4], [1, 2])
+
+
+def spec(name: str, *shape: int | None, dtype: tf.DType = tf.float32) -> tf.TensorSpec:
+    return tf.TensorSpec(shape, dtype, name)
+
+
+def picture(z: tf.Tensor) -> tf.Tensor:
+    return tf.reshape(tf.tanh(z), [-1, 2, 2, 1])
+
+
+def value_and_slope(fn: Any, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        value = fn(x)
+    return value, tape.gradient(value, x)
+
+
+@pytest.mark.parametrize("dtype", [tf.float64, tf.float16])
+def test_latent_points_of_other_precisions(dtype: tf.DType, tmp_path: Path) -> None:
+    folder = toy.save_signature(tmp_path / "g", lambda z: {"image": picture(z)}, spec("z", None, 4, dtype=dtype))
+    value, slope = value_and_slope(load_generator(folder, image_range=(-1, 1)), Z)
+    assert (value.dtype, slope.dtype) == (tf.float32, tf.float32)
+    expected = value_and_slope(picture, Z)
+    np.testing.assert_allclose(value, expected[0], atol=2e-3)
+    np.testing.assert_allclose(slope, expected[1], atol=2e-3)
+
+
+@pytest.mark.parametrize(("dtype", "mode"), [(tf.int64, "target"), (tf.int64, "uniform"), (tf.float64, "latent")])
+def test_classes_of_other_types(dtype: tf.DType, mode: str, tmp_path: Path) -> None:
+    """Class numbers, or one-hot rows, in 64 bits."""
+    takes_numbers = dtype.is_integer
+    shift = (lambda y: tf.cast(y, tf.float32)[:, None]) if takes_numbers else (lambda y: tf.cast(y[:, 1:], tf.float32))
+    classes = spec("y", None, dtype=dtype) if takes_numbers else spec("y", None, 2, dtype=dtype)
+    folder = toy.save_signature(
+        tmp_path / "g",
+        lambda z, y: {"image": picture(z + shift(y))},
+        spec("z", None, 4),
+        classes,
+        card={"labels": ["a", "b"], "image_range": [-1, 1]},
+    )
+    generator = load_generator(folder, generator_class=mode)
+    z = tf.random.stateless_normal([3, generator.latent_dim], [3, 4])
+    value, slope = value_and_slope(generator, z)
+    assert np.all(np.abs(slope[:, :4]) > 0)
+    share = {"uniform": tf.cast(z[:, 4:] > 0, tf.float32), "latent": tf.nn.softmax(8 * z[:, 4:])[:, 1:]}
+    np.testing.assert_allclose(value, picture(z[:, :4] + share.get(mode, 0.0)), atol=1e-6)
