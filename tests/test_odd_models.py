@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from tests import toy
+from tfgradgen.models.classifier import load_classifier
 from tfgradgen.models.generator import load_generator
 
 Z = tf.random.stateless_normal([3, 4], [1, 2])
@@ -57,3 +58,16 @@ def test_classes_of_other_types(dtype: tf.DType, mode: str, tmp_path: Path) -> N
     assert np.all(np.abs(slope[:, :4]) > 0)
     share = {"uniform": tf.cast(z[:, 4:] > 0, tf.float32), "latent": tf.nn.softmax(8 * z[:, 4:])[:, 1:]}
     np.testing.assert_allclose(value, picture(z[:, :4] + share.get(mode, 0.0)), atol=1e-6)
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_classifier_of_a_fixed_batch_takes_any(batch: int, tmp_path: Path) -> None:
+    weights = tf.random.stateless_normal([12, 5], [5, 6])
+    logits = lambda x: tf.matmul(tf.reshape(x, [-1, 12]), weights)  # noqa: E731
+    fixed = lambda x: {"logits": tf.ensure_shape(logits(x), [batch, 5])}  # noqa: E731
+    classifier = load_classifier(
+        toy.save_signature(tmp_path / "c", fixed, spec("x", batch, 2, 2, 3)), image_range=(-1, 1), output="logits"
+    )
+    image = tf.random.stateless_uniform([6, 2, 2, 3], [7, 8], -1, 1)
+    for ours, expected in zip(value_and_slope(classifier, image), value_and_slope(logits, image), strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-5)

@@ -14,7 +14,7 @@ from tfgradgen.models.imagenet import imagenet_labels
 from tfgradgen.models.metadata import Label, parse_labels, parse_range, read_class_map, read_label_file
 from tfgradgen.models.ranges import SYMMETRIC, UNIT, to_range
 from tfgradgen.models.resize import resize
-from tfgradgen.models.roles import Bound, bind
+from tfgradgen.models.roles import Bound, bind, in_batches
 from tfgradgen.models.saved_model import Opened, open_saved_model, try_call
 from tfgradgen.models.settings import SCORES, ClassifierSettings, settings_of
 
@@ -139,7 +139,7 @@ def assemble(opened: Opened, given: ClassifierSettings, use: Use, bound: Bound, 
 
 
 def _of_pictures(bound: Bound) -> Callable[[Any], Any]:
-    return lambda image: bound.fn({bound.main: image})
+    return in_batches(lambda image: bound.fn({bound.main: image}), bound)
 
 
 def _of_waveforms(bound: Bound) -> Callable[[Any], Any]:

@@ -6,7 +6,6 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfgradgen.batching import by_parts
 from tfgradgen.checks import check_choice, fail
 from tfgradgen.models.classifier import SMALLEST, Classifier, assemble, load_classifier
 from tfgradgen.models.families import use_of
@@ -71,9 +70,7 @@ def _two_logits(bound: Bound, scores: str) -> Callable[[Any], Any]:
         natural = natural if scores == "logits" else _logit(natural)
         return tf.concat([tf.zeros_like(natural), natural], 1)
 
-    size = bound.spec.shape[0] if bound.spec.shape.rank else None
-    fn = by_parts(score, size) if size else score
-    return lambda inputs: fn(inputs[bound.main])
+    return lambda inputs: score(inputs[bound.main])
 
 
 def _logit(prob: tf.Tensor) -> tf.Tensor:

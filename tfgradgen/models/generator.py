@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfgradgen.batching import by_parts
 from tfgradgen.checks import check_choice, check_int, fail
 from tfgradgen.models.conditional import ClassFn, class_fn, class_number, num_coordinates
 from tfgradgen.models.encoder import encoder_of
@@ -17,7 +16,7 @@ from tfgradgen.models.imagenet import imagenet_labels
 from tfgradgen.models.metadata import Label, parse_labels, parse_range
 from tfgradgen.models.priors import TRANSPORTS
 from tfgradgen.models.ranges import BYTES, SYMMETRIC, UNIT, from_range
-from tfgradgen.models.roles import Bound, bind
+from tfgradgen.models.roles import Bound, bind, in_batches
 from tfgradgen.models.saved_model import open_saved_model, try_call
 from tfgradgen.models.settings import PRIORS, GeneratorSettings, settings_of
 
@@ -145,8 +144,7 @@ def _of_latent(
             inputs[name] = tf.constant(scale) if name == "truncation" else classes_fn(z[:, dim:])  # type: ignore[misc]
         return bound.fn(inputs)
 
-    size = bound.spec.shape[0] if bound.spec.shape.rank else None
-    return by_parts(fn, size) if size else fn
+    return in_batches(fn, bound)
 
 
 def _truncation(bound: Bound, given: GeneratorSettings, where: str) -> float | None:

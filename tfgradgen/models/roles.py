@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from tfgradgen.batching import by_parts
 from tfgradgen.checks import fail
 from tfgradgen.models.families import Use
 from tfgradgen.models.saved_model import CALL, Opened, Signature
@@ -68,6 +69,12 @@ def bind(opened: Opened, role: str, use: Use, wanted: str | None = None) -> Boun
         return found[output or next(iter(found))]
 
     return Bound(name, call, main, signature.inputs[main], extras, output)
+
+
+def in_batches(fn: Callable[[Any], Any], bound: Bound) -> Callable[[Any], Any]:
+    """`fn`, of the rows of the main input, for any number of them, also where the function takes a fixed one."""
+    size = bound.spec.shape[0] if bound.spec.shape.rank else None
+    return by_parts(fn, size) if size else fn
 
 
 def _main(role: str, signature: Signature) -> str | None:
