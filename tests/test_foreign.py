@@ -93,7 +93,7 @@ def test_what_the_caller_says_wins(folder: Path, tmp_path: Path) -> None:
         ("big", {"truncation": 1.5}, "truncation"),
         ("pro", {"prior": "beta"}, "one of normal, truncated_normal, uniform"),
         ("pro", {"priors": "normal"}, "did you mean prior"),
-        ("pro", {"latent_dim": 100}, "a function of a float32 tensor"),
+        ("pro", {"latent_dim": 100}, "latent_dim: expected 512, as its signature says, got 100"),
     ],
 )
 def test_what_cannot_be_understood_lists_what_there_is(folder: Path, name: str, settings: dict[str, Any], text: str) -> None:

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from tests import toy
+from tfgradgen.checks import UserError
 from tfgradgen.models.classifier import load_classifier
 from tfgradgen.models.generator import load_generator
 
@@ -71,3 +72,24 @@ def test_a_classifier_of_a_fixed_batch_takes_any(batch: int, tmp_path: Path) -> 
     image = tf.random.stateless_uniform([6, 2, 2, 3], [7, 8], -1, 1)
     for ours, expected in zip(value_and_slope(classifier, image), value_and_slope(logits, image), strict=True):
         np.testing.assert_allclose(ours, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "image", "text"),
+    [
+        ([None, 2, 2, 1], [3, 2, 2, 3], r"pictures of 1 channels, the last of its input float32 \[\?, 2, 2, 1\], got 3"),
+        ([None, 2, 2, 4], [3, 8, 8, 3], r"pictures of 4 channels, .*, got 3"),
+        ([None, 3, 8, 8], [3, 8, 8, 3], r"pictures of 8 channels, .* \[\?, 3, 8, 8\], got 3"),
+        ([None, 2, 2, 3], [3, 8, 8, 1], r"pictures of 3 channels, .*, got 1"),
+        ([None, 2, 2, 3], [3, 8000], r"pictures \[batch, height, width, channels\], got shape \(3, 8000\)"),
+        ([None], [3, 8, 8, 3], r"waveforms \[batch, num_samples\], got shape \(3, 8, 8, 3\)"),
+    ],
+)
+def test_a_classifier_shown_what_it_does_not_take(shape: list[int | None], image: list[int], text: str, tmp_path: Path) -> None:
+    """Grey pictures for coloured ones, channels first, sounds."""
+    mean = (lambda x: tf.reduce_mean(x, [1, 2])) if len(shape) == 4 else (lambda x: tf.stack([[tf.reduce_mean(x), 0.0]]))
+    folder = toy.save_signature(tmp_path / "c", lambda x: {"logits": mean(x)}, spec("x", *shape))
+    classifier = load_classifier(folder, output="logits")
+    with pytest.raises(UserError, match=text) as error:
+        classifier(tf.zeros(image))
+    assert "\n" not in str(error.value)

@@ -15,7 +15,7 @@ from tfgradgen.models.metadata import Label, parse_labels, parse_range, read_cla
 from tfgradgen.models.ranges import SYMMETRIC, UNIT, to_range
 from tfgradgen.models.resize import resize
 from tfgradgen.models.roles import Bound, bind, in_batches
-from tfgradgen.models.saved_model import Opened, open_saved_model, try_call
+from tfgradgen.models.saved_model import Opened, open_saved_model, shown, try_call
 from tfgradgen.models.settings import SCORES, ClassifierSettings, settings_of
 
 DEFAULT_SIZE, IMAGENET_SIZE = (64, 64), (224, 224)
@@ -56,6 +56,9 @@ class Classifier:
 
     def as_input(self, image: tf.Tensor) -> tf.Tensor:
         """`image` in the size and the range that the model itself takes."""
+        kind = "pictures [batch, height, width, channels]" if self.image_size else "waveforms [batch, num_samples]"
+        if image.shape.rank != (4 if self.image_size else 2):
+            raise fail(f"model {self.path}", kind, f"shape {image.shape}", "pair it with a generator of such")
         fitting = resize(image, *self.image_size) if self.image_size else image
         return to_range(fitting, self.image_range)
 
@@ -100,9 +103,9 @@ def load_classifier(path: str | Path, **settings: Any) -> Classifier:
 def assemble(opened: Opened, given: ClassifierSettings, use: Use, bound: Bound, assumed: list[str]) -> Classifier:
     """The function `bound` of `opened` as a classifier; see `load_classifier`."""
     card, where = opened.metadata, opened.handle
-    fn, size = (
-        (_of_waveforms(bound), ()) if bound.spec.shape.rank == 1 else (_of_pictures(bound), _size(opened, given, use, bound))
-    )
+    hears = bound.spec.shape.rank == 1
+    fn = _of_waveforms(bound) if hears else _of_pictures(bound, opened.handle)
+    size = () if hears else _size(opened, given, use, bound)
     bounds = given.image_range or card.get("image_range") or use.image_range
     scores = _try(fn, size or DEFAULT_SIZE, bounds or SYMMETRIC, bound, where)
     is_imagenet = scores.shape[1] in IMAGENET_OUTPUTS
@@ -138,8 +141,16 @@ def assemble(opened: Opened, given: ClassifierSettings, use: Use, bound: Bound, 
     )
 
 
-def _of_pictures(bound: Bound) -> Callable[[Any], Any]:
-    return in_batches(lambda image: bound.fn({bound.main: image}), bound)
+def _of_pictures(bound: Bound, where: str) -> Callable[[Any], Any]:
+    channels = bound.spec.shape[3] if bound.spec.shape.rank == 4 else None
+
+    def look(image: tf.Tensor) -> tf.Tensor:
+        if channels not in (None, image.shape[3]):
+            expected = f"pictures of {channels} channels, the last of its input {shown(bound.spec)}"
+            raise fail(f"model {where}", expected, image.shape[3], "pair it with a generator of such pictures")
+        return bound.fn({bound.main: image})
+
+    return in_batches(look, bound)
 
 
 def _of_waveforms(bound: Bound) -> Callable[[Any], Any]:

@@ -20,6 +20,7 @@ from tfgradgen.models.roles import Bound, bind, in_batches
 from tfgradgen.models.saved_model import open_saved_model, try_call
 from tfgradgen.models.settings import PRIORS, GeneratorSettings, settings_of
 
+MAX_LATENT_DIM = 2**20  # what is more is a slip, and would fill the memory
 NUM_PROBED = 16  # prior draws whose pictures tell the range of a model that nothing else tells
 
 
@@ -100,10 +101,7 @@ def load_generator(path: str | Path, **settings: Any) -> Generator:
     if prior is None and not use.is_known:
         assumed.append("prior")
     prior = check_choice(f"model {path} prior", prior or use.prior, PRIORS)
-    dim = given.latent_dim or card.get("latent_dim") or (bound.spec.shape[-1] if bound.spec.shape.rank else None)
-    if dim is None:
-        raise fail(f"model {path}", "a known latent_dim", "none in model.json or its signature", "give latent_dim")
-    check_int("latent_dim", dim, 1)
+    dim = _latent_dim(bound, given, card, str(path))
     truncation = _truncation(bound, given, str(path))
     classes = _classes(bound, (given, card, use), str(path), lambda f: _of_latent(bound, dim, prior, truncation, f))
     more = num_coordinates(classes.mode, len(classes.labels)) if classes else 0
@@ -145,6 +143,18 @@ def _of_latent(
         return bound.fn(inputs)
 
     return in_batches(fn, bound)
+
+
+def _latent_dim(bound: Bound, given: GeneratorSettings, card: Mapping[str, Any], where: str) -> int:
+    own = bound.spec.shape[-1] if bound.spec.shape.rank else None
+    said = card.get("latent_dim") if given.latent_dim is None else given.latent_dim
+    dim = own if said is None else said
+    if dim is None:
+        raise fail(f"model {where}", "a known latent_dim", "none in model.json or its signature", "give latent_dim")
+    check_int("latent_dim", dim, 1, MAX_LATENT_DIM)
+    if own not in (None, dim):
+        raise fail(f"model {where} latent_dim", f"{own}, as its signature says", dim, "leave latent_dim out")
+    return dim
 
 
 def _truncation(bound: Bound, given: GeneratorSettings, where: str) -> float | None:

@@ -25,7 +25,7 @@ class Signature(NamedTuple):
     outputs: Mapping[str, tf.TensorSpec]
 
     def __str__(self) -> str:
-        sides = [", ".join(f"{name} {_shown(spec)}" for name, spec in side.items()) for side in self]
+        sides = [", ".join(f"{name} {shown(spec)}" for name, spec in side.items()) for side in self]
         return f"({sides[0]}) -> ({sides[1] or '?'})"
 
 
@@ -174,7 +174,7 @@ def try_call(fn: Callable[[Any], Any], example: tf.Tensor, ranks: int | tuple[in
         raise fail(
             f"model {where}",
             f"a function of a float32 tensor {example.shape}",
-            " ".join(str(error).split())[:200],
+            _reason(error),
             "give the right latent_dim or input size, or export it again",
         ) from None
     if not isinstance(output, tf.Tensor | tf.Variable):
@@ -187,12 +187,20 @@ def try_call(fn: Callable[[Any], Any], example: tf.Tensor, ranks: int | tuple[in
     return output
 
 
+def _reason(error: Exception) -> str:
+    """Its message without the places in Python where the graph was made, which TensorFlow puts first."""
+    lines = (line.strip() for line in str(error).splitlines())
+    places = ("Graph execution error", "Detected at node", "File ", "<stack traces", "Node:")
+    return " ".join(" ".join(line for line in lines if not line.startswith(places)).split())[:200]
+
+
 def _no_load(where: str, error: Exception) -> UserError:
     """TensorFlow raises many kinds where a model is loaded; each means that the files cannot be used."""
     first_line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
     return fail(f"model {where}", "a SavedModel that loads", first_line, "export it again")
 
 
-def _shown(spec: tf.TensorSpec) -> str:
+def shown(spec: tf.TensorSpec) -> str:
+    """As `float32 [?, 120]`; `float32 ?` where the rank is not known."""
     shape = "?" if spec.shape.rank is None else "[" + ", ".join("?" if n is None else str(n) for n in spec.shape) + "]"
     return f"{spec.dtype.name} {shape}"
