@@ -73,6 +73,7 @@ def test_what_the_caller_says_wins(folder: Path, tmp_path: Path) -> None:
     assert upsampled.image_shape == (256, 256, 3)
     s3 = load_generator(folder / "s3", tags=("gen", "bs64"))
     assert s3.tags == ("bs64", "gen")
+    assert load_generator(folder / "pro", tags=("none",)).tags == (), "as the message of a wrong choice has it"
     names = tmp_path / "names.txt"
     names.write_text("\n".join(f"bird {k}" for k in range(965)))
     birds = load_classifier(folder / "birds", labels=str(names), image_size=(200, 210), image_range=(0, 1), output="logits")
@@ -90,7 +91,11 @@ def test_what_the_caller_says_wins(folder: Path, tmp_path: Path) -> None:
         ("bi", {"truncation": 0.5}, "takes none"),
         ("s3", {"tags": ("x",)}, "tags: expected .*bsNone,gen.*got x"),
         ("s3", {"generator_class": "latent"}, "mixes classes"),
-        ("big", {"truncation": 1.5}, "truncation"),
+        ("big", {"truncation": 1.5}, "truncation: expected a number above 0, at most 1, got 1.5"),
+        ("big", {"truncation": True}, "truncation: expected a number above 0, at most 1, got True"),
+        ("big", {"truncation": float("nan")}, "truncation: expected a number above 0, at most 1, got nan"),
+        ("pro", {"image_range": (0, float("inf"))}, "image_range: expected two finite numbers"),
+        ("pro", {"tags": ("x",)}, "tags: expected none, got x"),
         ("pro", {"prior": "beta"}, "one of normal, truncated_normal, uniform"),
         ("pro", {"priors": "normal"}, "did you mean prior"),
         ("pro", {"latent_dim": 100}, "latent_dim: expected 512, as its signature says, got 100"),

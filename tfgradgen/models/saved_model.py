@@ -76,7 +76,8 @@ def open_saved_model(handle: str | Path, tags: Sequence[str] | None = None, pref
     """Finds and opens the SavedModel `handle`: a folder, an archive, a TF-Hub URL or a Kaggle Models handle.
 
     Args:
-      tags: which of its meta graphs; by default the only one, the one without tags or that which serves.
+      tags: which of its meta graphs, ('none',) or () for that without tags; by default the only one, the one without tags or
+        that which serves.
       prefer: a tag to choose by where there are several, as 'gen'.
       trust: whether to load it although it holds ops that no picture model needs.
 
@@ -117,8 +118,11 @@ def _meta_graphs(folder: Path, where: str) -> dict[tuple[str, ...], Any]:
 
 def _choose_tags(known: list[tuple[str, ...]], wanted: Sequence[str] | None, prefer: str, where: str) -> tuple[str, ...]:
     if wanted is not None:
-        if tuple(sorted(wanted)) in known:
-            return tuple(sorted(wanted))
+        chosen = tuple(sorted(wanted))
+        if chosen == ("none",) and chosen not in known:
+            chosen = ()  # as the list below has it
+        if chosen in known:
+            return chosen
         listed = " or ".join(",".join(tags) or "none" for tags in known)
         raise fail(f"model {where} tags", listed, ",".join(wanted) or "none", "give one of those, as a,b")
     suiting = [tags for tags in known if prefer in tags] or known
