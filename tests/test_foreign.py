@@ -16,6 +16,7 @@ from tfgradgen.models.discriminator import load_discriminator, natural_log_odds
 from tfgradgen.models.families import use_of
 from tfgradgen.models.generator import load_generator
 from tfgradgen.models.metadata import Label
+from tfgradgen.models.roles import bind
 from tfgradgen.models.saved_model import open_saved_model
 from tfgradgen.preflight import value_and_gradient
 
@@ -192,6 +193,17 @@ def test_a_score_that_is_a_probability_becomes_log_odds(folder: Path, tmp_path: 
         tf.constant([[[[-1.0] * 3]], [[[1.0] * 3]]])
     )
     np.testing.assert_allclose(logits, [0, 1])
+
+
+def test_a_family_serves_in_its_own_roles_only(folder: Path) -> None:
+    """BigBiGAN's encoder has the look of a classifier with 120 outputs."""
+    with pytest.raises(UserError, match="expected a classifier, got a model of the family bigbigan, which has none"):
+        load_classifier(folder / "bi")
+    opened = open_saved_model(folder / "pro")
+    opened.handle = f"{GOOGLE}/imagenet/mobilenet_v2_100_160/classification/5"
+    with pytest.raises(UserError, match="expected a generator, got a model of the family imagenet, which has none"):
+        bind(opened, "generator", use_of(opened, "generator")[0])
+    assert load_classifier(folder / "bi", signature="encode:z_mean", output="logits").num_classes == 120, "who insists"
 
 
 def test_an_encoder_finds_the_way_back(folder: Path) -> None:

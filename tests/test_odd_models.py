@@ -93,3 +93,22 @@ def test_a_classifier_shown_what_it_does_not_take(shape: list[int | None], image
     with pytest.raises(UserError, match=text) as error:
         classifier(tf.zeros(image))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "expected"),
+    [
+        (lambda x: x, "logits"),
+        (tf.nn.softmax, "probabilities"),
+        (tf.sigmoid, "scores"),
+        (lambda x: tf.sigmoid(x[:, :1]), "scores"),
+        (lambda x: tf.sigmoid(x) + 0.5, "logits"),
+    ],
+    ids=["logits", "softmax", "sigmoid", "one sigmoid", "beyond 1"],
+)
+def test_the_kind_of_output_is_guessed_from_a_look(outputs: Any, expected: str, tmp_path: Path) -> None:
+    weights = tf.random.stateless_normal([12, 5], [5, 6])
+    fn = lambda x: {"y": outputs(tf.matmul(tf.reshape(x, [-1, 12]), weights))}  # noqa: E731
+    classifier = load_classifier(toy.save_signature(tmp_path / "c", fn, spec("x", None, 2, 2, 3)))
+    assert classifier.output == expected
+    assert "output" in classifier.assumed

@@ -189,9 +189,11 @@ def _labels(given: Any, opened: Opened, num_classes: int) -> tuple[tuple[Label, 
 
 
 def _guess_output(scores: np.ndarray) -> str:
-    """'probabilities' where each row is a distribution, else 'logits'."""
-    is_distribution = scores.min() >= 0 and np.allclose(scores.sum(1), 1, atol=1e-3) and scores.shape[1] > 1
-    return "probabilities" if is_distribution else "logits"
+    """'probabilities' where each row is a distribution, 'scores' where all are in 0..1 but not that, else 'logits'."""
+    if not (scores.min() >= 0 and scores.max() <= 1):
+        return "logits"
+    is_distribution = np.allclose(scores.sum(1), 1, atol=1e-3) and scores.shape[1] > 1
+    return "probabilities" if is_distribution else "scores"
 
 
 def _size(opened: Opened, given: ClassifierSettings, use: Use, bound: Bound) -> tuple[int, int] | None:

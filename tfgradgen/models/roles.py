@@ -35,8 +35,11 @@ def bind(opened: Opened, role: str, use: Use, wanted: str | None = None) -> Boun
       wanted: SIGNATURE or SIGNATURE:OUTPUT, which overrides it.
 
     Raises:
-      UserError: none or several could serve; the message lists all.
+      UserError: the family has no such role, or none or several functions could serve; the message lists all.
     """
+    if use.lacking and not wanted:
+        expected = f"a {role}"
+        raise fail(f"model {opened.handle}", expected, f"a model of the family {use.lacking}, which has none", "give another")
     name, _, output = (wanted or use.signature).partition(":")
     output = output or ("" if wanted else use.output)
     flag = f"give --{role}_signature=NAME or NAME:OUTPUT"
