@@ -112,3 +112,16 @@ def test_the_kind_of_output_is_guessed_from_a_look(outputs: Any, expected: str, 
     classifier = load_classifier(toy.save_signature(tmp_path / "c", fn, spec("x", None, 2, 2, 3)))
     assert classifier.output == expected
     assert "output" in classifier.assumed
+
+
+def test_what_is_empty_or_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
+    empty = toy.save_signature(tmp_path / "g", lambda z: {"image": picture(z)[:, :0]}, spec("z", None, 4))
+    with pytest.raises(UserError, match=r"at least one pixel or score, got an output of shape \(16, 0, 2, 1\)"):
+        load_generator(empty)
+    mean = lambda x: {"logits": tf.reduce_mean(x, [1, 2])}  # noqa: E731
+    wide = toy.save_signature(tmp_path / "c", mean, spec("x", None, None, None, 3))
+    with pytest.raises(UserError, match=r"at most 16,777,216 numbers, got 1000000 x 1000000 x 3; give another image_size"):
+        load_classifier(wide, image_size=(10**6, 10**6))
+    deep = toy.save_signature(tmp_path / "d", mean, spec("x", None, None, None, 10**9))
+    with pytest.raises(UserError, match="got 64 x 64 x 1000000000"):
+        load_classifier(deep)

@@ -1,5 +1,6 @@
 """A classifier: a model that names what a picture shows, brought to one image range and to logits."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ DEFAULT_SIZE, IMAGENET_SIZE = (64, 64), (224, 224)
 IMAGENET_OUTPUTS = (1000, 1001)
 WAVEFORM = 16_000  # samples of noise that a model of sounds is tried on
 NUM_PROBED = 8
+MAX_NUMBERS = 2**24  # of one picture: what is more is a slip, and would fill the memory
 SMALLEST = 1.2e-38  # normal float32: a probability of exactly 0 would give an infinite log and no gradient
 
 
@@ -168,6 +170,9 @@ def _try(fn: Callable[[Any], Any], size: tuple[int, ...], bounds: Any, bound: Bo
     shape = bound.spec.shape
     channels = (shape[3] if shape.rank == 4 else None) or 3
     rest = [*size, channels] if bound.spec.shape.rank != 1 else [WAVEFORM]
+    if math.prod(rest) > MAX_NUMBERS:
+        got = " x ".join(map(str, rest))
+        raise fail(f"model {where}", f"an input of at most {MAX_NUMBERS:,} numbers", got, "give another image_size")
     return try_call(fn, tf.random.stateless_uniform([NUM_PROBED, *rest], [0, 0], *map(float, bounds)), 2, where)
 
 

@@ -183,6 +183,8 @@ def try_call(fn: Callable[[Any], Any], example: tf.Tensor, ranks: int | tuple[in
         ) from None
     if not isinstance(output, tf.Tensor | tf.Variable):
         raise fail(f"model {where}", "one tensor as output", type(output).__name__, "export it with one output")
+    if 0 in output.shape:
+        raise fail(f"model {where}", "at least one pixel or score", f"an output of shape {output.shape}", "export it again")
     if output.shape.rank not in ranks or output.shape[0] != example.shape[0] or not output.dtype.is_floating:
         raise UserError(
             f"model {where}: expected a floating-point output of {ranks[0]} dimensions with batch "
