@@ -1,5 +1,6 @@
 """Models of unusual types, batches, sizes and names: taken as they are, or refused in one line."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from tests import toy
+from tests.hostile import edit, save_v1
 from tfgradgen.checks import UserError
 from tfgradgen.models.classifier import load_classifier
 from tfgradgen.models.generator import load_generator
@@ -125,3 +127,36 @@ def test_what_is_empty_or_would_fill_the_memory_is_refused(tmp_path: Path) -> No
     deep = toy.save_signature(tmp_path / "d", mean, spec("x", None, None, None, 10**9))
     with pytest.raises(UserError, match="got 64 x 64 x 1000000000"):
         load_classifier(deep)
+
+
+NAME = "\x1b[31mred\r\u202e"
+PRINTED = r"\x1b[31mred\r\u202e"
+
+
+def test_names_in_a_model_steer_no_terminal(tmp_path: Path) -> None:
+    """Signatures, inputs, outputs and tags as they are listed; the model serves under its own names none the less."""
+    folder = save_v1(tmp_path / "g", finish=lambda z, image: picture(image))
+
+    def rename(proto: Any) -> None:
+        meta = proto.meta_graphs[0]
+        signature = meta.signature_def.pop("default")
+        signature.inputs[NAME].CopyFrom(signature.inputs.pop("z"))
+        signature.outputs[NAME].CopyFrom(signature.outputs.pop("default"))
+        meta.signature_def[NAME].CopyFrom(signature)
+        meta.meta_info_def.tags.append(NAME)
+
+    edit(folder, rename)
+    generator = load_generator(folder)
+    assert generator(Z).shape == (3, 2, 2, 1)
+    listed = f"{PRINTED} ({PRINTED} float32 [?, 4]) -> ({PRINTED} float32 [?, 2, 2, 1])"
+    assert (generator.signature, generator.tags, generator.signatures) == (PRINTED, (PRINTED,), (listed,))
+    for load_fn, settings, text in (
+        (load_generator, {"tags": ("x",)}, f"tags: expected {PRINTED}, got x"),
+        (load_generator, {"signature": "x"}, f"got signatures {listed}"),
+        (load_generator, {"signature": f"{NAME}:x"}, f"signature {PRINTED}: expected an output x, got {PRINTED};"),
+        (load_classifier, {}, f"got signatures {listed}"),
+        (load_classifier, {"signature": NAME}, f"signature {PRINTED}: expected what a classifier takes"),
+    ):
+        with pytest.raises(UserError, match=re.escape(text)) as error:
+            load_fn(folder, **settings)
+        assert str(error.value).isprintable()

@@ -25,6 +25,7 @@ from tensorflow.python.framework import op_def_registry
 
 from tfgradgen.checks import UserError, fail
 from tfgradgen.models.allowed_ops import ALLOWED_OPS, RESTORE_OPS, SAVE_OPS
+from tfgradgen.models.untrusted import printable
 
 _Vertex = tuple[str, str]  # "node" or "function", and its name
 _FILE_OPS = ("Const", "Placeholder", "PlaceholderWithDefault")  # of one output: what savers take the path of the variables from
@@ -70,8 +71,7 @@ def _refusal(folder: Path, node: Any, place: str) -> UserError:
 
 
 def _shown(name: str) -> str:
-    """`name` without what could steer a terminal, cut to a length that leaves one line."""
-    return ascii(name)[:100]
+    return f"'{printable(name)}'"
 
 
 class _Reach:

@@ -9,6 +9,7 @@ from tfgradgen.batching import by_parts
 from tfgradgen.checks import fail
 from tfgradgen.models.families import Use
 from tfgradgen.models.saved_model import CALL, Opened, Signature
+from tfgradgen.models.untrusted import printable
 
 # In this order, where several fit; what else fits is not guessed among.
 PREFERRED = (CALL, "serving_default", "default", "generator", "generate", "discriminator", "discriminate", "encode")
@@ -62,7 +63,7 @@ def bind(opened: Opened, role: str, use: Use, wanted: str | None = None) -> Boun
     signature = opened.signatures[name]
     main = _main(role, signature)
     if main is None:
-        raise fail(f"model {opened.handle} signature {name}", f"what a {role} takes and gives", str(signature), flag)
+        raise fail(f"model {opened.handle} signature {printable(name)}", f"what a {role} takes and gives", str(signature), flag)
     output = _output(role, opened, name, output)
     function = opened.function(name)
     extras = {key: spec for key, spec in signature.inputs.items() if key != main}
@@ -71,7 +72,7 @@ def bind(opened: Opened, role: str, use: Use, wanted: str | None = None) -> Boun
         found = function({key: tf.cast(value, signature.inputs[key].dtype) for key, value in inputs.items()})
         return found[output or next(iter(found))]
 
-    return Bound(name, call, main, signature.inputs[main], extras, output)
+    return Bound(printable(name), call, main, signature.inputs[main], extras, output)
 
 
 def in_batches(fn: Callable[[Any], Any], bound: Bound) -> Callable[[Any], Any]:
@@ -98,12 +99,14 @@ def _main(role: str, signature: Signature) -> str | None:
 
 def _output(role: str, opened: Opened, name: str, wanted: str) -> str:
     outputs = opened.signatures[name].outputs
+    where, listed = f"model {opened.handle} signature {printable(name)}", ", ".join(map(printable, outputs))
+    remedy = f"give --{role}_signature={printable(name)}:OUTPUT"
     if wanted and outputs and wanted not in outputs:
         raise fail(
-            f"model {opened.handle} signature {name}",
+            where,
             f"an output {wanted}",
-            ", ".join(outputs),
-            f"give --{role}_signature={name}:OUTPUT",
+            listed,
+            remedy,
         )
     if wanted or not outputs:
         return wanted
@@ -115,8 +118,8 @@ def _output(role: str, opened: Opened, name: str, wanted: str) -> str:
     if len(outputs) == 1 or len(fitting) == 1:
         return (fitting or list(outputs))[0]
     raise fail(
-        f"model {opened.handle} signature {name}",
+        where,
         "one output that fits",
-        ", ".join(outputs),
-        f"give --{role}_signature={name}:OUTPUT",
+        listed,
+        remedy,
     )

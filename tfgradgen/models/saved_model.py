@@ -14,6 +14,7 @@ from tfgradgen.models.allowlist import check_ops
 from tfgradgen.models.handles import resolve_handle
 from tfgradgen.models.metadata import fingerprint, read_metadata
 from tfgradgen.models.tf1 import frozen_function
+from tfgradgen.models.untrusted import printable
 
 CALL = "__call__"  # the name here of what a TF2 module does when it is called itself
 
@@ -25,7 +26,7 @@ class Signature(NamedTuple):
     outputs: Mapping[str, tf.TensorSpec]
 
     def __str__(self) -> str:
-        sides = [", ".join(f"{name} {shown(spec)}" for name, spec in side.items()) for side in self]
+        sides = [", ".join(f"{printable(name)} {shown(spec)}" for name, spec in side.items()) for side in self]
         return f"({sides[0]}) -> ({sides[1] or '?'})"
 
 
@@ -61,8 +62,8 @@ class Opened:
         return lambda given: dict(zip(outputs, fn(*(given[key] for key in inputs)), strict=True))
 
     def listed(self) -> tuple[str, ...]:
-        """Its signatures as a person reads them."""
-        return tuple(f"{name} {signature}" for name, signature in self.signatures.items())
+        """Its signatures as a person reads them, on a terminal too."""
+        return tuple(f"{printable(name)} {signature}" for name, signature in self.signatures.items())
 
 
 class FrozenModule:
@@ -123,7 +124,7 @@ def _choose_tags(known: list[tuple[str, ...]], wanted: Sequence[str] | None, pre
             chosen = ()  # as the list below has it
         if chosen in known:
             return chosen
-        listed = " or ".join(",".join(tags) or "none" for tags in known)
+        listed = " or ".join(printable(",".join(tags)) or "none" for tags in known)
         raise fail(f"model {where} tags", listed, ",".join(wanted) or "none", "give one of those, as a,b")
     suiting = [tags for tags in known if prefer in tags] or known
     free = [tags for tags in suiting if "bsNone" in tags]
@@ -197,12 +198,12 @@ def _reason(error: Exception) -> str:
     """Its message without the places in Python where the graph was made, which TensorFlow puts first."""
     lines = (line.strip() for line in str(error).splitlines())
     places = ("Graph execution error", "Detected at node", "File ", "<stack traces", "Node:")
-    return " ".join(" ".join(line for line in lines if not line.startswith(places)).split())[:200]
+    return printable(" ".join(" ".join(line for line in lines if not line.startswith(places)).split()), 200)
 
 
 def _no_load(where: str, error: Exception) -> UserError:
     """TensorFlow raises many kinds where a model is loaded; each means that the files cannot be used."""
-    first_line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    first_line = printable((str(error).strip().splitlines() or [type(error).__name__])[0], 200)
     return fail(f"model {where}", "a SavedModel that loads", first_line, "export it again")
 
 
