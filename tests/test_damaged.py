@@ -72,6 +72,6 @@ def test_a_damaged_tf1_model_is_refused_in_one_line(damage: Callable[[Path], Non
     folder = save_v1(tmp_path / "model")
     open_saved_model(folder).function("default")
     damage(folder)
-    with pytest.raises(UserError, match=r"expected a SavedModel that loads, got .+; export it again\.") as error:
+    with pytest.raises(UserError, match=r"expected a SavedModel that loads, got (?!Graph exec).+; export it again\.") as error:
         open_saved_model(folder).function("default")
     assert "\n" not in str(error.value)

@@ -79,7 +79,7 @@ def test_a_classifier_of_a_fixed_batch_takes_any(batch: int, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("shape", "image", "text"),
     [
-        ([None, 2, 2, 1], [3, 2, 2, 3], r"pictures of 1 channels, the last of its input float32 \[\?, 2, 2, 1\], got 3"),
+        ([None, 2, 2, 1], [3, 2, 2, 3], r"pictures of 1 channel, the last of its input float32 \[\?, 2, 2, 1\], got 3"),
         ([None, 2, 2, 4], [3, 8, 8, 3], r"pictures of 4 channels, .*, got 3"),
         ([None, 3, 8, 8], [3, 8, 8, 3], r"pictures of 8 channels, .* \[\?, 3, 8, 8\], got 3"),
         ([None, 2, 2, 3], [3, 8, 8, 1], r"pictures of 3 channels, .*, got 1"),

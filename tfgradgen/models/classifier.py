@@ -149,7 +149,7 @@ def _of_pictures(bound: Bound, where: str) -> Callable[[Any], Any]:
 
     def look(image: tf.Tensor) -> tf.Tensor:
         if channels not in (None, image.shape[3]):
-            expected = f"pictures of {channels} channels, the last of its input {shown(bound.spec)}"
+            expected = f"pictures of {channels} channel{'s' if channels > 1 else ''}, the last of its input {shown(bound.spec)}"
             raise fail(f"model {where}", expected, image.shape[3], "pair it with a generator of such pictures")
         return bound.fn({bound.main: image})
 

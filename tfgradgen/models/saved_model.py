@@ -203,8 +203,8 @@ def _reason(error: Exception) -> str:
 
 def _no_load(where: str, error: Exception) -> UserError:
     """TensorFlow raises many kinds where a model is loaded; each means that the files cannot be used."""
-    first_line = printable((str(error).strip().splitlines() or [type(error).__name__])[0], 200)
-    return fail(f"model {where}", "a SavedModel that loads", first_line, "export it again")
+    reason = _reason(error) or type(error).__name__
+    return fail(f"model {where}", "a SavedModel that loads", reason, "export it again")
 
 
 def shown(spec: tf.TensorSpec) -> str:
