@@ -44,11 +44,15 @@ def writes(loot: Path, x: tf.Tensor) -> tf.Tensor:
 
 
 def save_v1(folder: Path, make_init: Callable[[], Any] = v1.tables_initializer, **settings: Any) -> Path:
-    """A TF1 model of one variable, as TF-Hub's old format has it, with a saver of a training run left in its graph."""
+    """A TF1 model of one variable, as TF-Hub's old format has it, with a saver of a training run left in its graph.
+
+    settings: `use_resource` of the variable, `finish`, from z and tanh(w z) [?, 4] to the output; else of the builder.
+    """
+    finish = settings.pop("finish", lambda z, image: image)
     with v1.Graph().as_default(), v1.Session() as session:
         z = v1.placeholder(tf.float32, SHAPE, name="z")
         w = v1.get_variable("w", [4, 4], use_resource=settings.pop("use_resource", False))
-        image = tf.nn.tanh(tf.matmul(z, w), name="image")
+        image = finish(z, tf.nn.tanh(tf.matmul(z, w), name="image"))
         session.run(v1.global_variables_initializer())
         v1.add_to_collection("savers", v1.train.Saver())
         builder = v1.saved_model.Builder(str(folder))

@@ -64,6 +64,28 @@ def from_elsewhere(proto: Any) -> None:
             node.input[0] = other.name
 
 
+def from_the_other_output(proto: Any) -> None:
+    """Loading fills in `both:1`; `both:0` stays what it is."""
+    meta = proto.meta_graphs[0]
+    paths = meta.graph_def.node.add(name="paths", op="Const")
+    paths.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(["/secret/checkpoint", "own"]))
+    paths.attr["dtype"].type = tf.string.as_datatype_enum
+    axis = meta.graph_def.node.add(name="axis", op="Const")
+    axis.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(0))
+    axis.attr["dtype"].type = tf.int32.as_datatype_enum
+    both = meta.graph_def.node.add(name="both", op="Split", input=["axis", "paths"])
+    both.attr["T"].type, both.attr["num_split"].i = tf.string.as_datatype_enum, 2
+    for node in meta.graph_def.node:
+        if node.op == "RestoreV2":
+            node.input[0] = "both"
+    meta.saver_def.filename_tensor_name = "both:1"
+
+
+def from_a_computation(proto: Any) -> None:
+    from_the_other_output(proto)
+    proto.meta_graphs[0].saver_def.filename_tensor_name = "both:0"
+
+
 @pytest.mark.parametrize("use_resource", [False, True])
 @pytest.mark.parametrize(
     ("change", "op"),
@@ -77,6 +99,8 @@ def from_elsewhere(proto: Any) -> None:
         (in_asset, "StaticRegexFullMatch"),
         (in_restore, "SaveV2"),
         (from_elsewhere, "RestoreV2"),
+        (from_the_other_output, "RestoreV2"),
+        (from_a_computation, "RestoreV2"),
     ],
 )
 def test_a_tf1_saver_is_for_its_own_variables(change: Any, op: str, use_resource: bool, tmp_path: Path) -> None:
@@ -171,6 +195,26 @@ def is_handed_another_file(proto: Any) -> None:
     next(node for node in meta.graph_def.node if node.name == meta.saver_def.restore_op_name).input[0] = "Const"
 
 
+def restore_of(proto: Any) -> Any:
+    meta = proto.meta_graphs[0]
+    return next(node for node in meta.graph_def.node if node.name == meta.saver_def.restore_op_name)
+
+
+def is_a_branch(proto: Any) -> None:
+    """`If(path, secret)` hands on what follows the condition."""
+    restore = restore_of(proto)
+    restore.op = "If"
+    for branch in ("then_branch", "else_branch"):
+        restore.attr[branch].func.name = restore.attr["f"].func.name
+    del restore.attr["f"]
+
+
+def is_called_by_another(proto: Any) -> None:
+    """What is called is given the function as an attribute, and may call it with another file."""
+    function = restore_of(proto).attr["f"].func
+    function.attr["f"].func.name, function.name = function.name, called(proto).signature.name
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -186,6 +230,8 @@ def is_handed_another_file(proto: Any) -> None:
         as_leftover,
         restores_elsewhere,
         is_handed_another_file,
+        is_a_branch,
+        is_called_by_another,
     ],
 )
 def test_a_tf2_saver_is_for_its_own_variables(change: Any, tmp_path: Path) -> None:

@@ -63,6 +63,7 @@ def test_a_sound_pair_has_no_fault() -> None:
         "gradient",
         "scales",
         "determinism",
+        "rows",
         "xla",
     ]
 
@@ -86,6 +87,22 @@ def test_noise_and_a_wrong_compilation_are_named() -> None:
     assert "determinism" in faults(Changed(tf.identity), Noisy())
     assert faults(Changed(tf.identity), Unlike()) == ["xla"]
     assert faults(Changed(tf.identity), temperature=1e5) == ["scales"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda image: image - tf.reduce_mean(image, 0),
+        lambda image: image / (1.0 + tf.math.reduce_std(image, 0)),
+        lambda image: image - image[:1],
+        lambda image: image + 0.1 * tf.roll(image, 1, 0),
+    ],
+    ids=["mean", "deviation", "first", "neighbour"],
+)
+def test_a_model_that_mixes_rows_is_named(change: Any) -> None:
+    assert faults(Changed(lambda image: 0.4 * change(image))) == ["rows"]
+    mixing = type("Mixing", (toy.ToyClassifier,), {"__call__": lambda self, x: change(toy.ToyClassifier.__call__(self, x))})
+    assert faults(Changed(tf.identity), mixing()) == ["rows"]
 
 
 def test_a_run_looks_first_and_stops_at_grave_faults_only(
@@ -114,7 +131,7 @@ def test_the_command_prints_a_table_and_fails_on_a_fault(
     main(["check", "--label=goldfish", *toy_flags])
     lines = capsys.readouterr().out.splitlines()
     start = lines.index("goldfish, at 16 prior draws") + 1
-    assert [line.split()[0] for line in lines[start : start + 9]] == ["ok"] * 9
+    assert [line.split()[0] for line in lines[start : start + 10]] == ["ok"] * 10
     card = json.loads((toy_pair[0] / "model.json").read_text())
     rounded = lambda z: tf.round(tf.reshape(tf.tile(tf.tanh(z), [1, 32]), [-1, 8, 8, 3]))  # noqa: E731
     toy.save(tmp_path / "rounded", rounded, [None, 6], card)

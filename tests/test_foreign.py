@@ -6,15 +6,19 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.ops import control_flow_util
 
 from tests import standins, toy
+from tests.hostile import save_v1
 from tfgradgen.checks import UserError
 from tfgradgen.models.classifier import load_classifier
 from tfgradgen.models.discriminator import load_discriminator, natural_log_odds
 from tfgradgen.models.families import use_of
 from tfgradgen.models.generator import load_generator
 from tfgradgen.models.metadata import Label
+from tfgradgen.models.roles import bind
 from tfgradgen.models.saved_model import open_saved_model
+from tfgradgen.preflight import value_and_gradient
 
 DEEPMIND, GOOGLE = "https://tfhub.dev/deepmind", "https://tfhub.dev/google"
 Z = tf.random.stateless_normal([3, 512], [5, 6])
@@ -70,6 +74,7 @@ def test_what_the_caller_says_wins(folder: Path, tmp_path: Path) -> None:
     assert upsampled.image_shape == (256, 256, 3)
     s3 = load_generator(folder / "s3", tags=("gen", "bs64"))
     assert s3.tags == ("bs64", "gen")
+    assert load_generator(folder / "pro", tags=("none",)).tags == (), "as the message of a wrong choice has it"
     names = tmp_path / "names.txt"
     names.write_text("\n".join(f"bird {k}" for k in range(965)))
     birds = load_classifier(folder / "birds", labels=str(names), image_size=(200, 210), image_range=(0, 1), output="logits")
@@ -87,10 +92,14 @@ def test_what_the_caller_says_wins(folder: Path, tmp_path: Path) -> None:
         ("bi", {"truncation": 0.5}, "takes none"),
         ("s3", {"tags": ("x",)}, "tags: expected .*bsNone,gen.*got x"),
         ("s3", {"generator_class": "latent"}, "mixes classes"),
-        ("big", {"truncation": 1.5}, "truncation"),
+        ("big", {"truncation": 1.5}, "truncation: expected a number above 0, at most 1, got 1.5"),
+        ("big", {"truncation": True}, "truncation: expected a number above 0, at most 1, got True"),
+        ("big", {"truncation": float("nan")}, "truncation: expected a number above 0, at most 1, got nan"),
+        ("pro", {"image_range": (0, float("inf"))}, "image_range: expected two finite numbers"),
+        ("pro", {"tags": ("x",)}, "tags: expected none, got x"),
         ("pro", {"prior": "beta"}, "one of normal, truncated_normal, uniform"),
         ("pro", {"priors": "normal"}, "did you mean prior"),
-        ("pro", {"latent_dim": 100}, "a function of a float32 tensor"),
+        ("pro", {"latent_dim": 100}, "latent_dim: expected 512, as its signature says, got 100"),
     ],
 )
 def test_what_cannot_be_understood_lists_what_there_is(folder: Path, name: str, settings: dict[str, Any], text: str) -> None:
@@ -166,6 +175,37 @@ def test_an_adversary_is_a_discriminator(folder: Path) -> None:
         load_discriminator(folder / "birds")
 
 
+def test_a_score_that_is_a_probability_becomes_log_odds(folder: Path, tmp_path: Path) -> None:
+    """S3GAN's discriminator ends in a sigmoid, which rounds to 0 and 1 where it is sure."""
+    image = tf.random.stateless_uniform([3, 128, 128, 3], [1, 2], -1, 1)
+    disc = open_saved_model(folder / "s3", prefer="disc").function("default")
+    prob = disc({"images": (image + 1) / 2, "labels": tf.zeros([3], tf.int32)})["prediction"].numpy()[:, 0].astype(float)
+    odds = natural_log_odds(load_discriminator(folder / "s3"))(image)
+    np.testing.assert_allclose(odds, np.log(prob / (1 - prob)), rtol=1e-4)
+    module = tf.Module()
+    score = lambda images, labels: {"prediction": tf.clip_by_value(1e9 * images[:, 0, 0, :1], 0, 1)}  # noqa: E731
+    specs = [tf.TensorSpec([None, 1, 1, 3], name="images"), tf.TensorSpec([None], tf.int32, name="labels")]
+    module.score = tf.function(score, input_signature=specs)
+    tf.saved_model.save(module, str(tmp_path / "sure"), signatures={"default": module.score})
+    sure = natural_log_odds(load_discriminator(tmp_path / "sure"))(tf.constant([[[[-1.0] * 3]], [[[1.0] * 3]]]))
+    np.testing.assert_allclose(sure, [-87.3, 16.6], atol=0.1)
+    logits = natural_log_odds(load_discriminator(tmp_path / "sure", output="logits"))(
+        tf.constant([[[[-1.0] * 3]], [[[1.0] * 3]]])
+    )
+    np.testing.assert_allclose(logits, [0, 1])
+
+
+def test_a_family_serves_in_its_own_roles_only(folder: Path) -> None:
+    """BigBiGAN's encoder has the look of a classifier with 120 outputs."""
+    with pytest.raises(UserError, match="expected a classifier, got a model of the family bigbigan, which has none"):
+        load_classifier(folder / "bi")
+    opened = open_saved_model(folder / "pro")
+    opened.handle = f"{GOOGLE}/imagenet/mobilenet_v2_100_160/classification/5"
+    with pytest.raises(UserError, match="expected a generator, got a model of the family imagenet, which has none"):
+        bind(opened, "generator", use_of(opened, "generator")[0])
+    assert load_classifier(folder / "bi", signature="encode:z_mean", output="logits").num_classes == 120, "who insists"
+
+
 def test_an_encoder_finds_the_way_back(folder: Path) -> None:
     generator = load_generator(folder / "bi")
     z = Z[:1, :120]
@@ -215,3 +255,29 @@ def test_handles_of_both_hubs_name_a_family(folder: Path, handle: str, role: str
     opened.handle = handle
     use, assumed = use_of(opened, role)
     assert ((use.signature, use.image_size), assumed, use.is_known) == (expected, [], True)
+
+
+def area(image: tf.Tensor) -> tf.Tensor:
+    return tf.raw_ops.ResizeArea(images=tf.reshape(image, [-1, 2, 2, 1]), size=[2, 2])
+
+
+def area_in_a_loop(z: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
+    enabled = control_flow_util.ENABLE_CONTROL_FLOW_V2
+    control_flow_util.ENABLE_CONTROL_FLOW_V2 = False
+    try:
+        return area(tf.compat.v1.while_loop(lambda k, x: k < 2, lambda k, x: (k + 1, 1.5 * x), (0, image))[1])
+    finally:
+        control_flow_util.ENABLE_CONTROL_FLOW_V2 = enabled
+
+
+@pytest.mark.parametrize("kind", ["tf2", "tf1", "loop"])
+def test_an_operation_without_gradient_is_named_and_forward_passes_work(kind: str, tmp_path: Path) -> None:
+    if kind == "tf2":
+        folder = toy.save(tmp_path / "g", lambda z: area(tf.tanh(z)), [None, 4])
+    else:
+        folder = save_v1(tmp_path / "g", finish=area_in_a_loop if kind == "loop" else lambda z, image: area(image))
+    generator = load_generator(folder, image_range=(-1, 1))
+    assert np.ptp(generator(Z[:, :4])) > 0
+    fn = tf.function(lambda z: value_and_gradient(lambda z: tf.reduce_sum(generator(z), [1, 2, 3]), z), autograph=False)
+    with pytest.raises(UserError, match=r"a gradient of .*, got none of the operation ResizeArea; use --kernel=rejection"):
+        fn(Z[:, :4])

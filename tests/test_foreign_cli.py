@@ -124,7 +124,7 @@ def test_errors_of_conditions_and_models_are_one_line(
         (["--label=goldfish@2"], "a classifier's number, 1 to 1"),
         (["--label=goldfish", "--generator_class=uniform"], "takes no class"),
         (["--label=goldfish", "--generator_signature=x"], "one that it has"),
-        (["--label=goldfish", "--generator_range=1,0"], "two numbers"),
+        (["--label=goldfish", "--generator_range=1,0"], "two finite numbers"),
         (["--label=goldfish", "--max_batch=0"], "max_batch"),
         (["--label=goldfish", "--discriminator=x"], "a --discriminator_weight above 0"),
         (["--label=goldfish", "--init=photo.jpg"], "the file of a picture"),

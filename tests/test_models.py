@@ -43,9 +43,17 @@ def test_image_range_is_mapped_to_minus_one_to_one(tmp_path: Path) -> None:
     ("fn", "shape", "card", "text"),
     [
         (pixels, [None, 4], {"prior": "beta"}, "prior: expected one of normal"),
-        (pixels, [None, 4], {"image_range": [1, -1]}, "image_range: expected two numbers"),
-        (pixels, [None, 4], {"image_range": [0, 10**400]}, "image_range: expected two numbers"),
-        (pixels, [None, 4], {"latent_dim": 5}, "expected a function of a float32 tensor"),
+        (pixels, [None, 4], {"image_range": [0, 10**400]}, "image_range: expected two finite numbers"),
+        (pixels, [None, 4], {"image_range": [1, -1]}, "image_range: expected two finite numbers"),
+        (pixels, [None, 4], {"latent_dim": 5}, "latent_dim: expected 4, as its signature says, got 5"),
+        (pixels, [None, 4], {"latent_dim": 0}, r"latent_dim: expected an integer in 1\.\.1048576, got 0"),
+        (pixels, None, {"latent_dim": 10**12}, r"latent_dim: expected an integer in 1\.\.1048576, got 10"),
+        (
+            lambda z: pixels(tf.matmul(z, tf.eye(4))),
+            None,
+            {"latent_dim": 5},
+            r"a float32 tensor \(16, 5\), got Matrix size-incompatible",
+        ),
         (pixels, [None, None], None, "latent_dim"),
         (
             lambda z: tf.cast(pixels(z) * 255, tf.uint8),

@@ -56,6 +56,16 @@ def save(folder: Path, fn: Any, shape: list[int | None], card: dict[str, Any] | 
     return folder
 
 
+def save_signature(folder: Path, fn: Any, *specs: tf.TensorSpec, card: dict[str, Any] | None = None) -> Path:
+    """Writes `fn` of named inputs as a SavedModel with a serving_default only."""
+    module = tf.Module()
+    module.serve = tf.function(fn, input_signature=specs)
+    tf.saved_model.save(module, str(folder), signatures={"serving_default": module.serve})
+    if card is not None:
+        (folder / "model.json").write_text(json.dumps(card))
+    return folder
+
+
 def save_pair(folder: Path) -> tuple[Path, Path]:
     """The toy pair on disk, with three classes so that names can be confused."""
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 from tfgradgen.checks import UserError, fail
 
 XLA_TOLERANCE = 1e-2  # nats, and of a gradient's length: what reordered float32 sums of deep networks differ by
+ROW_TOLERANCE = 1e-3  # likewise: what a row's last places may differ by among other rows, should a library sort them otherwise
 SCALES = (1e-3, 1e3)  # of the likelihood's gradient over the prior's: outside, one of the two is not felt
 
 
@@ -34,11 +35,23 @@ class Check(NamedTuple):
 
 
 def value_and_gradient(fn: Callable[[tf.Tensor], tf.Tensor], z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
-    """`fn(z)` [B] and its gradient by `z` [B, latent_dim], None where `fn` does not depend on z."""
-    with tf.GradientTape() as tape:
-        tape.watch(z)
-        value = fn(z)
-    return value, tape.gradient(value, z)
+    """`fn(z)` [B] and its gradient by `z` [B, latent_dim], None where `fn` does not depend on z.
+
+    Raises:
+      UserError: an operation on the way has no gradient.
+    """
+    try:
+        with tf.GradientTape() as tape:
+            tape.watch(z)
+            value = fn(z)
+        return value, tape.gradient(value, z)
+    except LookupError as error:
+        op = re.search(r"op type: (\w+)", str(error))
+        if op is None:
+            raise
+        raise fail(
+            "models", "a gradient of log p(class | g(z)) by z", f"none of the operation {op[1]}", "use --kernel=rejection"
+        ) from None
 
 
 def likelihood_checks(value: tf.Tensor, gradient: tf.Tensor | None) -> list[Check]:
@@ -84,7 +97,7 @@ def preflight(image: tf.Tensor, z: tf.Tensor, graph_fn: EvaluateFn, xla_fn: Eval
     """Everything that can be seen of a posterior at `z` [B, latent_dim], prior draws, before a run.
 
     Shape, range and variety of their images, the likelihood's value and gradient, the two gradients' scales, the same bits
-    twice, and XLA against graph mode.
+    twice, each row for itself, and XLA against graph mode.
 
     Args:
       image: [B, height, width, channels], the generator's images of `z`.
@@ -118,18 +131,51 @@ def preflight(image: tf.Tensor, z: tf.Tensor, graph_fn: EvaluateFn, xla_fn: Eval
             is_grave=False,
         )
     )
-    again = graph_fn(z)
-    same = all(np.array_equal(a, b, equal_nan=True) for a, b in zip((value, gradient), again, strict=True))
-    found.append(
+    found += _again(graph_fn, z, value, gradient)
+    return [*found, xla_check(xla_fn, z, value, gradient)] if xla_fn else found
+
+
+def _again(graph_fn: EvaluateFn, z: tf.Tensor, value: tf.Tensor, gradient: tf.Tensor) -> list[Check]:
+    """Whether a second evaluation gives one of the rows the same, and does so among other rows than at first.
+
+    Both are seen at once: in the second, all rows are that one. Only where it comes out otherwise, a third tells why. It is a
+    row other than the first, which a model could hold the others against, and the likelihood's least, which is not saturated.
+    """
+    row = 1 + int(np.argmin(np.where(np.isfinite(value[1:]), value[1:], np.inf))) if len(value) > 1 else 0
+    first, among_others = (value, gradient), graph_fn(tf.repeat(z[row : row + 1], len(z), axis=0))
+    is_same = all(np.array_equal(a[row], b[row], equal_nan=True) for a, b in zip(first, among_others, strict=True))
+    apart = "the same"
+    is_alone = is_same
+    if not is_same:
+        is_same = all(np.array_equal(a, b, equal_nan=True) for a, b in zip(first, graph_fn(z), strict=True))
+        nats, turned = _differences(*((f[row : row + 1], o[row : row + 1]) for f, o in zip(first, among_others, strict=True)))
+        is_alone = not is_same or bool(nats <= ROW_TOLERANCE and turned <= ROW_TOLERANCE)  # noise has its own line
+        apart = f"{nats:.1g} nats and {turned:.1g} of the gradient apart"
+    return [
         Check(
             "determinism",
-            same,
+            is_same,
             "the same bits from two evaluations",
-            "the same" if same else "others",
+            "the same" if is_same else "others",
             "take the model's own noise or dropout out; a chain needs one density",
-        )
-    )
-    return [*found, xla_check(xla_fn, z, value, gradient)] if xla_fn else found
+        ),
+        Check(
+            "rows",
+            is_alone,
+            "the same of a latent point whatever others are in its batch",
+            apart,
+            "take what looks at the whole batch, as its mean, out of the model; chains would steer one another",
+        ),
+    ]
+
+
+def _differences(values: tuple[Any, Any], gradients: tuple[Any, Any]) -> tuple[float, float]:
+    """Of two evaluations, (first, other) values [B] and gradients [B, latent_dim]: the largest difference in nats, and of the
+    gradients by the first's length, or by 1 where that is shorter; of rows where the first is finite."""
+    (value, other_value), (gradient, other_gradient) = (tuple(map(np.asarray, pair)) for pair in (values, gradients))
+    usable = np.isfinite(value) & np.isfinite(gradient).all(-1)  # elsewhere there is nothing to compare
+    turned = np.linalg.norm(other_gradient - gradient, axis=-1) / np.maximum(np.linalg.norm(gradient, axis=-1), 1.0)
+    return np.abs(other_value - value)[usable].max(initial=0.0), turned[usable].max(initial=0.0)
 
 
 def _image_checks(image: tf.Tensor) -> list[Check]:
@@ -166,11 +212,7 @@ def xla_check(xla_fn: EvaluateFn, z: tf.Tensor, value: tf.Tensor, gradient: tf.T
         missing = ", ".join(dict.fromkeys(re.findall(r"(\w+) \(No registered", str(error))))
         why = f"no kernel for {missing}" if missing else " ".join(str(error).split())[:160]
         return Check("xla", False, expected, f"no compilation ({why})", remedy, is_grave=False)
-    usable = np.isfinite(value) & np.isfinite(gradient).all(-1)  # elsewhere there is nothing to compare
-    apart = np.abs(np.asarray(other_value) - np.asarray(value))[usable].max()
-    lengths = np.linalg.norm(gradient, axis=-1)
-    difference = np.linalg.norm(np.asarray(other_gradient) - np.asarray(gradient), axis=-1)
-    turned = (difference / np.maximum(lengths, 1.0))[usable].max()
+    apart, turned = _differences((value, other_value), (gradient, other_gradient))
     return Check(
         "xla",
         bool(apart <= XLA_TOLERANCE and turned <= XLA_TOLERANCE),

@@ -25,8 +25,10 @@ from tensorflow.python.framework import op_def_registry
 
 from tfgradgen.checks import UserError, fail
 from tfgradgen.models.allowed_ops import ALLOWED_OPS, RESTORE_OPS, SAVE_OPS
+from tfgradgen.models.untrusted import printable
 
 _Vertex = tuple[str, str]  # "node" or "function", and its name
+_FILE_OPS = ("Const", "Placeholder", "PlaceholderWithDefault")  # of one output: what savers take the path of the variables from
 _TRUST = "pass --trust if you trust its author"
 
 
@@ -69,27 +71,33 @@ def _refusal(folder: Path, node: Any, place: str) -> UserError:
 
 
 def _shown(name: str) -> str:
-    """`name` without what could steer a terminal, cut to a length that leaves one line."""
-    return ascii(name)[:100]
+    return f"'{printable(name)}'"
 
 
 class _Reach:
     """What the nodes and functions of one meta graph lead to.
 
-    run: what signatures, the init op, variables' initializers, objects and gradients lead to. restore: what loading runs to
-    read the variables. saver: that, and what saving them again would run.
+    reads_own_file: nodes whose first input is the path that loading fills in: a RestoreV2, or a call that hands it on as the
+    called function's first. run: what signatures, the init op, variables' initializers, objects and gradients lead to. restore:
+    what loading runs to read the variables. saver: that, and what saving them again would run.
     """
 
     def __init__(self, meta: Any) -> None:
         self.functions = {function.signature.name for function in meta.graph_def.library.function}
         self.edges: dict[_Vertex, set[_Vertex]] = defaultdict(set)
         saver = meta.saver_def
-        file_node = _node_of(saver.filename_tensor_name)
+        kind = {node.name: node.op for node in meta.graph_def.node}.get(_node_of(saver.filename_tensor_name))
+        # Loading puts the path of the variables in place of this tensor alone, not of all that its node gives.
+        file = saver.filename_tensor_name if kind in _FILE_OPS else None
         self.reads_own_file: set[_Vertex] = set()
         for node in meta.graph_def.node:
             vertex = ("node", node.name)
             self.edges[vertex] |= {("node", _node_of(name)) for name in node.input} | self._called(node)
-            if node.input and _node_of(node.input[0]) == file_node:
+            if (
+                node.input
+                and file in (node.input[0], f"{node.input[0]}:0")
+                and (node.op in RESTORE_OPS or _is_plain_call(node))
+            ):
                 self.reads_own_file.add(vertex)
         for function in meta.graph_def.library.function:
             vertex = ("function", function.signature.name)
@@ -141,6 +149,12 @@ class _Reach:
 
 def _node_of(tensor: str) -> str:
     return tensor.removeprefix("^").split(":")[0]
+
+
+def _is_plain_call(node: Any) -> bool:
+    """Whether `node` calls one function, with its own inputs in order; a branch or a loop would hand on others."""
+    names = [name for attr in node.attr.values() for name in _function_names(attr)]
+    return node.op in ("PartitionedCall", "StatefulPartitionedCall") and len(names) == 1
 
 
 def _function_names(attr: Any) -> Iterator[str]:

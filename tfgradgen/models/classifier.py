@@ -1,5 +1,6 @@
 """A classifier: a model that names what a picture shows, brought to one image range and to logits."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +15,16 @@ from tfgradgen.models.imagenet import imagenet_labels
 from tfgradgen.models.metadata import Label, file_of_model, parse_labels, parse_range, read_class_map, read_label_file
 from tfgradgen.models.ranges import SYMMETRIC, UNIT, to_range
 from tfgradgen.models.resize import resize
-from tfgradgen.models.roles import Bound, bind
-from tfgradgen.models.saved_model import Opened, open_saved_model, try_call
+from tfgradgen.models.roles import Bound, bind, in_batches
+from tfgradgen.models.saved_model import Opened, open_saved_model, shown, try_call
 from tfgradgen.models.settings import SCORES, ClassifierSettings, settings_of
+from tfgradgen.models.untrusted import printable
 
 DEFAULT_SIZE, IMAGENET_SIZE = (64, 64), (224, 224)
 IMAGENET_OUTPUTS = (1000, 1001)
 WAVEFORM = 16_000  # samples of noise that a model of sounds is tried on
 NUM_PROBED = 8
+MAX_NUMBERS = 2**24  # of one picture: what is more is a slip, and would fill the memory
 SMALLEST = 1.2e-38  # normal float32: a probability of exactly 0 would give an infinite log and no gradient
 
 
@@ -56,6 +59,9 @@ class Classifier:
 
     def as_input(self, image: tf.Tensor) -> tf.Tensor:
         """`image` in the size and the range that the model itself takes."""
+        kind = "pictures [batch, height, width, channels]" if self.image_size else "waveforms [batch, num_samples]"
+        if image.shape.rank != (4 if self.image_size else 2):
+            raise fail(f"model {self.path}", kind, f"shape {image.shape}", "pair it with a generator of such")
         fitting = resize(image, *self.image_size) if self.image_size else image
         return to_range(fitting, self.image_range)
 
@@ -100,9 +106,9 @@ def load_classifier(path: str | Path, **settings: Any) -> Classifier:
 def assemble(opened: Opened, given: ClassifierSettings, use: Use, bound: Bound, assumed: list[str]) -> Classifier:
     """The function `bound` of `opened` as a classifier; see `load_classifier`."""
     card, where = opened.metadata, opened.handle
-    fn, size = (
-        (_of_waveforms(bound), ()) if bound.spec.shape.rank == 1 else (_of_pictures(bound), _size(opened, given, use, bound))
-    )
+    hears = bound.spec.shape.rank == 1
+    fn = _of_waveforms(bound) if hears else _of_pictures(bound, opened.handle)
+    size = () if hears else _size(opened, given, use, bound)
     bounds = given.image_range or card.get("image_range") or use.image_range
     scores = _try(fn, size or DEFAULT_SIZE, bounds or SYMMETRIC, bound, where)
     is_imagenet = scores.shape[1] in IMAGENET_OUTPUTS
@@ -133,13 +139,21 @@ def assemble(opened: Opened, given: ClassifierSettings, use: Use, bound: Bound, 
         tuple(assumed),
         opened.module,
         bound.name,
-        opened.tags,
+        tuple(map(printable, opened.tags)),
         opened.listed(),
     )
 
 
-def _of_pictures(bound: Bound) -> Callable[[Any], Any]:
-    return lambda image: bound.fn({bound.main: image})
+def _of_pictures(bound: Bound, where: str) -> Callable[[Any], Any]:
+    channels = bound.spec.shape[3] if bound.spec.shape.rank == 4 else None
+
+    def look(image: tf.Tensor) -> tf.Tensor:
+        if channels not in (None, image.shape[3]):
+            expected = f"pictures of {channels} channel{'s' if channels > 1 else ''}, the last of its input {shown(bound.spec)}"
+            raise fail(f"model {where}", expected, image.shape[3], "pair it with a generator of such pictures")
+        return bound.fn({bound.main: image})
+
+    return in_batches(look, bound)
 
 
 def _of_waveforms(bound: Bound) -> Callable[[Any], Any]:
@@ -157,6 +171,9 @@ def _try(fn: Callable[[Any], Any], size: tuple[int, ...], bounds: Any, bound: Bo
     shape = bound.spec.shape
     channels = (shape[3] if shape.rank == 4 else None) or 3
     rest = [*size, channels] if bound.spec.shape.rank != 1 else [WAVEFORM]
+    if math.prod(rest) > MAX_NUMBERS:
+        got = " x ".join(map(str, rest))
+        raise fail(f"model {where}", f"an input of at most {MAX_NUMBERS:,} numbers", got, "give another image_size")
     return try_call(fn, tf.random.stateless_uniform([NUM_PROBED, *rest], [0, 0], *map(float, bounds)), 2, where)
 
 
@@ -180,9 +197,11 @@ def _labels(given: Any, opened: Opened, num_classes: int) -> tuple[tuple[Label, 
 
 
 def _guess_output(scores: np.ndarray) -> str:
-    """'probabilities' where each row is a distribution, else 'logits'."""
-    is_distribution = scores.min() >= 0 and np.allclose(scores.sum(1), 1, atol=1e-3) and scores.shape[1] > 1
-    return "probabilities" if is_distribution else "logits"
+    """'probabilities' where each row is a distribution, 'scores' where all are in 0..1 but not that, else 'logits'."""
+    if not (scores.min() >= 0 and scores.max() <= 1):
+        return "logits"
+    is_distribution = np.allclose(scores.sum(1), 1, atol=1e-3) and scores.shape[1] > 1
+    return "probabilities" if is_distribution else "scores"
 
 
 def _size(opened: Opened, given: ClassifierSettings, use: Use, bound: Bound) -> tuple[int, int] | None:

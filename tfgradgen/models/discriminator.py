@@ -6,16 +6,16 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfgradgen.batching import by_parts
-from tfgradgen.checks import fail
-from tfgradgen.models.classifier import Classifier, assemble, load_classifier
+from tfgradgen.checks import check_choice, fail
+from tfgradgen.models.classifier import SMALLEST, Classifier, assemble, load_classifier
 from tfgradgen.models.families import use_of
 from tfgradgen.models.roles import Bound, bind
 from tfgradgen.models.saved_model import open_saved_model
-from tfgradgen.models.settings import ClassifierSettings, settings_of
+from tfgradgen.models.settings import SCORES, ClassifierSettings, settings_of
 
 NATURAL = "natural"
 LABELS = ("generated", NATURAL)
+LARGEST = 1.0 - 2.0**-24  # float32 below 1
 
 
 def load_discriminator(path: str | Path, **settings: Any) -> Classifier:
@@ -23,7 +23,8 @@ def load_discriminator(path: str | Path, **settings: Any) -> Classifier:
 
     Args:
       path, settings: as for `load_classifier`. Of a family with a discriminator (BigBiGAN, compare_gan) its score is the logit
-        of `natural` against `generated`; if it looks at latent points too, it is shown the origin, if at classes, class 0.
+        of `natural` against `generated`, or is made it where it is a probability (S3GAN); if it looks at latent points too, it
+        is shown the origin, if at classes, class 0.
 
     Raises:
       UserError: no model there, or it has no such label.
@@ -36,8 +37,9 @@ def load_discriminator(path: str | Path, **settings: Any) -> Classifier:
         natural_index(classifier)
         return classifier
     bound = bind(opened, "discriminator", use, given.signature)
+    scores = check_choice(f"model {path} output", given.output or opened.metadata.get("output") or use.scores, SCORES)
     whole = ClassifierSettings(**{**given.__dict__, "labels": LABELS, "output": "logits"})
-    return assemble(opened, whole, use, bound._replace(fn=_two_logits(bound)), assumed)
+    return assemble(opened, whole, use, bound._replace(fn=_two_logits(bound, scores)), assumed)
 
 
 def natural_index(classifier: Classifier) -> int:
@@ -60,13 +62,18 @@ def natural_log_odds(classifier: Classifier) -> Callable[[Any], Any]:
     return log_odds
 
 
-def _two_logits(bound: Bound) -> Callable[[Any], Any]:
+def _two_logits(bound: Bound, scores: str) -> Callable[[Any], Any]:
     def score(image: tf.Tensor) -> tf.Tensor:
         rows = tf.shape(image)[0]
         more = {name: tf.zeros(tf.concat([[rows], spec.shape[1:]], 0), spec.dtype) for name, spec in bound.extras.items()}
-        natural = tf.reshape(bound.fn({bound.main: image, **more}), [-1, 1])
+        natural = tf.cast(tf.reshape(bound.fn({bound.main: image, **more}), [-1, 1]), tf.float32)
+        natural = natural if scores == "logits" else _logit(natural)
         return tf.concat([tf.zeros_like(natural), natural], 1)
 
-    size = bound.spec.shape[0] if bound.spec.shape.rank else None
-    fn = by_parts(score, size) if size else score
-    return lambda inputs: fn(inputs[bound.main])
+    return lambda inputs: score(inputs[bound.main])
+
+
+def _logit(prob: tf.Tensor) -> tf.Tensor:
+    """log p - log(1 - p), finite also where p was rounded to 0 or 1."""
+    inside = tf.clip_by_value(prob, SMALLEST, LARGEST)
+    return tf.math.log(inside) - tf.math.log1p(-inside)

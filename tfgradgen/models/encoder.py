@@ -22,7 +22,8 @@ def encoder_of(opened: Opened, latent_dim: int) -> Callable[[Any], Any] | None:
 
     def encode(image: tf.Tensor) -> tf.Tensor:
         height, width = bound.spec.shape[1:3]
-        z = bound.fn({bound.main: to_range(resize(image, height, width), use.image_range or SYMMETRIC)})
+        picture = to_range(resize(image, height, width), use.image_range or SYMMETRIC)
+        z = tf.cast(bound.fn({bound.main: picture}), tf.float32)
         if z.shape[-1] != latent_dim:
             raise fail(
                 f"model {opened.handle} encoder", f"latent points of {latent_dim} coordinates", z.shape[-1], "leave --init out"

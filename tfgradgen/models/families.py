@@ -18,8 +18,9 @@ class Use:
 
     signature, output: names; '' where the model has only one that fits. image_range: of the pictures that it takes or gives.
     prior: law of a generator's latent point (`priors.TRANSPORTS`). scores: what a classifier gives, 'logits', 'probabilities'
-    or 'scores'. num_classes: of a model that takes class numbers, which its signature does not tell. image_size: height and
-    width that a classifier of any size was trained on. is_known: False where no family tells all this.
+    or 'scores'; a discriminator, the logit or the probability that a picture is natural. num_classes: of a model that takes
+    class numbers, which its signature does not tell. image_size: height and width that a classifier of any size was trained on.
+    is_known: False where no family tells all this. lacking: the family, where it is known and has no such role.
     """
 
     signature: str = ""
@@ -30,6 +31,7 @@ class Use:
     num_classes: int = 0
     image_size: int | None = None
     is_known: bool = True
+    lacking: str = ""
 
 
 UNKNOWN = Use(is_known=False)
@@ -53,7 +55,7 @@ _COMPARE_GAN = {
 }
 _S3GAN = {
     "generator": Use("default", "generated", UNIT, num_classes=1000),
-    "discriminator": Use("", "prediction", UNIT, num_classes=1000),
+    "discriminator": Use("", "prediction", UNIT, scores="probabilities", num_classes=1000),
 }
 
 FAMILIES = (
@@ -96,18 +98,22 @@ FAMILIES = (
 
 
 def use_of(opened: Opened, role: str) -> tuple[Use, list[str]]:
-    """How a model serves in `role`, `UNKNOWN` where nothing tells; and what was assumed for it: [] or ['family NAME'] where its
-    signatures alone say so."""
+    """How a model serves in `role`, `UNKNOWN` where nothing tells, also `lacking` where its family does not serve in that; and
+    what was assumed for it: [] or ['family NAME'] where its signatures alone say so."""
     handle = opened.handle.lower().replace("_", "-")
     for family in FAMILIES:
         if re.search(rf"(^|/){family.handle}", handle):
-            use, size = family.uses.get(role, UNKNOWN), re.search(r"-(96|128|160|192|224)[-/]classification", handle)
+            use, size = _use(family, role), re.search(r"-(96|128|160|192|224)[-/]classification", handle)
             return replace(use, image_size=int(size[1])) if size and use.image_size else use, []
     alike = (family for family in FAMILIES if any(_has(opened, interface) for interface in family.interfaces))
     found = next(alike, None)
-    if found and role in found.uses:
-        return found.uses[role], [f"family {found.name}"]
-    return UNKNOWN, []
+    if found is None:
+        return UNKNOWN, []
+    return _use(found, role), [f"family {found.name}"] if role in found.uses else []
+
+
+def _use(family: Family, role: str) -> Use:
+    return family.uses.get(role) or replace(UNKNOWN, lacking=family.name)
 
 
 def _has(opened: Opened, interface: Mapping[str, frozenset[str]]) -> bool:

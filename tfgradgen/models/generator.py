@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfgradgen.batching import by_parts
 from tfgradgen.checks import check_choice, check_int, fail
 from tfgradgen.models.conditional import ClassFn, class_fn, class_number, num_coordinates
 from tfgradgen.models.encoder import encoder_of
@@ -17,10 +16,12 @@ from tfgradgen.models.imagenet import imagenet_labels
 from tfgradgen.models.metadata import Label, parse_labels, parse_range
 from tfgradgen.models.priors import TRANSPORTS
 from tfgradgen.models.ranges import BYTES, SYMMETRIC, UNIT, from_range
-from tfgradgen.models.roles import Bound, bind
+from tfgradgen.models.roles import Bound, bind, in_batches
 from tfgradgen.models.saved_model import open_saved_model, try_call
 from tfgradgen.models.settings import PRIORS, GeneratorSettings, settings_of
+from tfgradgen.models.untrusted import printable
 
+MAX_LATENT_DIM = 2**20  # what is more is a slip, and would fill the memory
 NUM_PROBED = 16  # prior draws whose pictures tell the range of a model that nothing else tells
 
 
@@ -101,10 +102,7 @@ def load_generator(path: str | Path, **settings: Any) -> Generator:
     if prior is None and not use.is_known:
         assumed.append("prior")
     prior = check_choice(f"model {path} prior", prior or use.prior, PRIORS)
-    dim = given.latent_dim or card.get("latent_dim") or (bound.spec.shape[-1] if bound.spec.shape.rank else None)
-    if dim is None:
-        raise fail(f"model {path}", "a known latent_dim", "none in model.json or its signature", "give latent_dim")
-    check_int("latent_dim", dim, 1)
+    dim = _latent_dim(bound, given, card, str(path))
     truncation = _truncation(bound, given, str(path))
     classes = _classes(bound, (given, card, use), str(path), lambda f: _of_latent(bound, dim, prior, truncation, f))
     more = num_coordinates(classes.mode, len(classes.labels)) if classes else 0
@@ -128,7 +126,7 @@ def load_generator(path: str | Path, **settings: Any) -> Generator:
         classes,
         encoder_of(opened, dim + more),
         bound.name,
-        opened.tags,
+        tuple(map(printable, opened.tags)),
         opened.listed(),
     )
 
@@ -145,8 +143,19 @@ def _of_latent(
             inputs[name] = tf.constant(scale) if name == "truncation" else classes_fn(z[:, dim:])  # type: ignore[misc]
         return bound.fn(inputs)
 
-    size = bound.spec.shape[0] if bound.spec.shape.rank else None
-    return by_parts(fn, size) if size else fn
+    return in_batches(fn, bound)
+
+
+def _latent_dim(bound: Bound, given: GeneratorSettings, card: Mapping[str, Any], where: str) -> int:
+    own = bound.spec.shape[-1] if bound.spec.shape.rank else None
+    said = card.get("latent_dim") if given.latent_dim is None else given.latent_dim
+    dim = own if said is None else said
+    if dim is None:
+        raise fail(f"model {where}", "a known latent_dim", "none in model.json or its signature", "give latent_dim")
+    check_int("latent_dim", dim, 1, MAX_LATENT_DIM)
+    if own not in (None, dim):
+        raise fail(f"model {where} latent_dim", f"{own}, as its signature says", dim, "leave latent_dim out")
+    return dim
 
 
 def _truncation(bound: Bound, given: GeneratorSettings, where: str) -> float | None:

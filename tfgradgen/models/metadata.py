@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import math
 import os
 import reprlib
 from collections import Counter
@@ -116,13 +117,15 @@ def _label(entry: Any) -> Label:
 
 
 def parse_range(content: Any, where: str) -> tuple[float, float]:
-    """Turns [low, high] into a pair of floats with low < high."""
+    """Turns [low, high] into a pair of finite floats with low < high."""
     try:
         low, high = (float(bound) for bound in content)
     except (TypeError, ValueError, OverflowError):
         low, high = 0.0, 0.0
-    if not low < high:
-        raise fail(f"{where} image_range", "two numbers, low then high", reprlib.repr(content), "give for example [-1, 1]")
+    if not -math.inf < low < high < math.inf:
+        raise fail(
+            f"{where} image_range", "two finite numbers, low then high", reprlib.repr(content), "give for example [-1, 1]"
+        )
     return low, high
 
 

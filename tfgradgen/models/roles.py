@@ -5,9 +5,11 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from tfgradgen.batching import by_parts
 from tfgradgen.checks import fail
 from tfgradgen.models.families import Use
 from tfgradgen.models.saved_model import CALL, Opened, Signature
+from tfgradgen.models.untrusted import printable
 
 # In this order, where several fit; what else fits is not guessed among.
 PREFERRED = (CALL, "serving_default", "default", "generator", "generate", "discriminator", "discriminate", "encode")
@@ -15,8 +17,8 @@ EXTRAS = ("truncation", "y", "labels", "z")  # inputs beside the main one that a
 
 
 class Bound(NamedTuple):
-    """A function chosen for a role. fn: {input: tensor} -> the output tensor. main: name of its input of latent points or of
-    pictures. extras: its other inputs. output: name of the output, '' where a call first tells."""
+    """A function chosen for a role. fn: {input: tensor of any number type} -> the output tensor. main: name of its input of
+    latent points or of pictures. extras: its other inputs. output: name of the output, '' where a call first tells."""
 
     name: str
     fn: Callable[[Mapping[str, Any]], Any]
@@ -34,8 +36,11 @@ def bind(opened: Opened, role: str, use: Use, wanted: str | None = None) -> Boun
       wanted: SIGNATURE or SIGNATURE:OUTPUT, which overrides it.
 
     Raises:
-      UserError: none or several could serve; the message lists all.
+      UserError: the family has no such role, or none or several functions could serve; the message lists all.
     """
+    if use.lacking and not wanted:
+        expected = f"a {role}"
+        raise fail(f"model {opened.handle}", expected, f"a model of the family {use.lacking}, which has none", "give another")
     name, _, output = (wanted or use.signature).partition(":")
     output = output or ("" if wanted else use.output)
     flag = f"give --{role}_signature=NAME or NAME:OUTPUT"
@@ -58,16 +63,22 @@ def bind(opened: Opened, role: str, use: Use, wanted: str | None = None) -> Boun
     signature = opened.signatures[name]
     main = _main(role, signature)
     if main is None:
-        raise fail(f"model {opened.handle} signature {name}", f"what a {role} takes and gives", str(signature), flag)
+        raise fail(f"model {opened.handle} signature {printable(name)}", f"what a {role} takes and gives", str(signature), flag)
     output = _output(role, opened, name, output)
     function = opened.function(name)
     extras = {key: spec for key, spec in signature.inputs.items() if key != main}
 
     def call(inputs: Mapping[str, Any]) -> Any:
-        found = function(inputs)
+        found = function({key: tf.cast(value, signature.inputs[key].dtype) for key, value in inputs.items()})
         return found[output or next(iter(found))]
 
-    return Bound(name, call, main, signature.inputs[main], extras, output)
+    return Bound(printable(name), call, main, signature.inputs[main], extras, output)
+
+
+def in_batches(fn: Callable[[Any], Any], bound: Bound) -> Callable[[Any], Any]:
+    """`fn`, of the rows of the main input, for any number of them, also where the function takes a fixed one."""
+    size = bound.spec.shape[0] if bound.spec.shape.rank else None
+    return by_parts(fn, size) if size else fn
 
 
 def _main(role: str, signature: Signature) -> str | None:
@@ -88,12 +99,14 @@ def _main(role: str, signature: Signature) -> str | None:
 
 def _output(role: str, opened: Opened, name: str, wanted: str) -> str:
     outputs = opened.signatures[name].outputs
+    where, listed = f"model {opened.handle} signature {printable(name)}", ", ".join(map(printable, outputs))
+    remedy = f"give --{role}_signature={printable(name)}:OUTPUT"
     if wanted and outputs and wanted not in outputs:
         raise fail(
-            f"model {opened.handle} signature {name}",
+            where,
             f"an output {wanted}",
-            ", ".join(outputs),
-            f"give --{role}_signature={name}:OUTPUT",
+            listed,
+            remedy,
         )
     if wanted or not outputs:
         return wanted
@@ -105,8 +118,8 @@ def _output(role: str, opened: Opened, name: str, wanted: str) -> str:
     if len(outputs) == 1 or len(fitting) == 1:
         return (fitting or list(outputs))[0]
     raise fail(
-        f"model {opened.handle} signature {name}",
+        where,
         "one output that fits",
-        ", ".join(outputs),
-        f"give --{role}_signature={name}:OUTPUT",
+        listed,
+        remedy,
     )

@@ -14,6 +14,7 @@ from tfgradgen.models.allowlist import check_ops
 from tfgradgen.models.handles import resolve_handle
 from tfgradgen.models.metadata import fingerprint, read_metadata
 from tfgradgen.models.tf1 import frozen_function
+from tfgradgen.models.untrusted import printable
 
 CALL = "__call__"  # the name here of what a TF2 module does when it is called itself
 
@@ -25,7 +26,7 @@ class Signature(NamedTuple):
     outputs: Mapping[str, tf.TensorSpec]
 
     def __str__(self) -> str:
-        sides = [", ".join(f"{name} {_shown(spec)}" for name, spec in side.items()) for side in self]
+        sides = [", ".join(f"{printable(name)} {shown(spec)}" for name, spec in side.items()) for side in self]
         return f"({sides[0]}) -> ({sides[1] or '?'})"
 
 
@@ -53,13 +54,16 @@ class Opened:
             return lambda inputs: _by_name(self.module(*inputs.values()) if name == CALL else function(**inputs))
         proto = self._protos[name]
         inputs, outputs = ({key: info.name for key, info in sorted(side.items())} for side in (proto.inputs, proto.outputs))
-        fn, graph = frozen_function(self.folder, self.tags, inputs, outputs)
+        try:
+            fn, graph = frozen_function(self.folder, self.tags, inputs, outputs)
+        except Exception as error:
+            raise _no_load(self.handle, error) from None
         self.module.graphs.append(graph)
         return lambda given: dict(zip(outputs, fn(*(given[key] for key in inputs)), strict=True))
 
     def listed(self) -> tuple[str, ...]:
-        """Its signatures as a person reads them."""
-        return tuple(f"{name} {signature}" for name, signature in self.signatures.items())
+        """Its signatures as a person reads them, on a terminal too."""
+        return tuple(f"{printable(name)} {signature}" for name, signature in self.signatures.items())
 
 
 class FrozenModule:
@@ -73,7 +77,8 @@ def open_saved_model(handle: str | Path, tags: Sequence[str] | None = None, pref
     """Finds and opens the SavedModel `handle`: a folder, an archive, a TF-Hub URL or a Kaggle Models handle.
 
     Args:
-      tags: which of its meta graphs; by default the only one, the one without tags or that which serves.
+      tags: which of its meta graphs, ('none',) or () for that without tags; by default the only one, the one without tags or
+        that which serves.
       prefer: a tag to choose by where there are several, as 'gen'.
       trust: whether to load it although it holds ops that no picture model needs.
 
@@ -88,13 +93,16 @@ def open_saved_model(handle: str | Path, tags: Sequence[str] | None = None, pref
         check_ops(folder)
     graph = graphs[chosen]
     if not graph.object_graph_def.nodes:
-        protos = {name: proto for name, proto in graph.signature_def.items() if proto.outputs}
-        signatures = {name: Signature(_specs(proto.inputs), _specs(proto.outputs)) for name, proto in sorted(protos.items())}
+        protos = {name: proto for name, proto in sorted(graph.signature_def.items()) if proto.outputs}
+        try:
+            signatures = {name: Signature(_specs(proto.inputs), _specs(proto.outputs)) for name, proto in protos.items()}
+        except (TypeError, ValueError) as error:  # a dtype or a shape that there is not
+            raise _no_load(str(handle), error) from None
         return Opened(str(handle), folder, metadata, sha256, chosen, True, signatures, FrozenModule(), protos)
     try:
         module = tf.saved_model.load(str(folder), list(chosen))
-    except Exception as error:  # TensorFlow raises many kinds here; each means that the files cannot be used
-        raise fail(f"model {handle}", "a SavedModel that loads", _first_line(error), "export it again") from None
+    except Exception as error:
+        raise _no_load(str(handle), error) from None
     return Opened(str(handle), folder, metadata, sha256, chosen, False, dict(_signatures(module)), module)
 
 
@@ -103,7 +111,7 @@ def _meta_graphs(folder: Path, where: str) -> dict[tuple[str, ...], Any]:
     try:
         proto.ParseFromString((folder / "saved_model.pb").read_bytes())
     except (DecodeError, OSError) as error:
-        raise fail(f"model {where}", "a SavedModel that loads", _first_line(error), "export it again") from None
+        raise _no_load(where, error) from None
     if not proto.meta_graphs:
         raise fail(f"model {where}", "a SavedModel that loads", "one without a graph", "export it again")
     return {tuple(sorted(graph.meta_info_def.tags)): graph for graph in proto.meta_graphs}
@@ -111,9 +119,12 @@ def _meta_graphs(folder: Path, where: str) -> dict[tuple[str, ...], Any]:
 
 def _choose_tags(known: list[tuple[str, ...]], wanted: Sequence[str] | None, prefer: str, where: str) -> tuple[str, ...]:
     if wanted is not None:
-        if tuple(sorted(wanted)) in known:
-            return tuple(sorted(wanted))
-        listed = " or ".join(",".join(tags) or "none" for tags in known)
+        chosen = tuple(sorted(wanted))
+        if chosen == ("none",) and chosen not in known:
+            chosen = ()  # as the list below has it
+        if chosen in known:
+            return chosen
+        listed = " or ".join(printable(",".join(tags)) or "none" for tags in known)
         raise fail(f"model {where} tags", listed, ",".join(wanted) or "none", "give one of those, as a,b")
     suiting = [tags for tags in known if prefer in tags] or known
     free = [tags for tags in suiting if "bsNone" in tags]
@@ -168,11 +179,13 @@ def try_call(fn: Callable[[Any], Any], example: tf.Tensor, ranks: int | tuple[in
         raise fail(
             f"model {where}",
             f"a function of a float32 tensor {example.shape}",
-            " ".join(str(error).split())[:200],
+            _reason(error),
             "give the right latent_dim or input size, or export it again",
         ) from None
     if not isinstance(output, tf.Tensor | tf.Variable):
         raise fail(f"model {where}", "one tensor as output", type(output).__name__, "export it with one output")
+    if 0 in output.shape:
+        raise fail(f"model {where}", "at least one pixel or score", f"an output of shape {output.shape}", "export it again")
     if output.shape.rank not in ranks or output.shape[0] != example.shape[0] or not output.dtype.is_floating:
         raise UserError(
             f"model {where}: expected a floating-point output of {ranks[0]} dimensions with batch "
@@ -181,10 +194,20 @@ def try_call(fn: Callable[[Any], Any], example: tf.Tensor, ranks: int | tuple[in
     return output
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+def _reason(error: Exception) -> str:
+    """Its message without the places in Python where the graph was made, which TensorFlow puts first."""
+    lines = (line.strip() for line in str(error).splitlines())
+    places = ("Graph execution error", "Detected at node", "File ", "<stack traces", "Node:")
+    return printable(" ".join(" ".join(line for line in lines if not line.startswith(places)).split()), 200)
 
 
-def _shown(spec: tf.TensorSpec) -> str:
+def _no_load(where: str, error: Exception) -> UserError:
+    """TensorFlow raises many kinds where a model is loaded; each means that the files cannot be used."""
+    reason = _reason(error) or type(error).__name__
+    return fail(f"model {where}", "a SavedModel that loads", reason, "export it again")
+
+
+def shown(spec: tf.TensorSpec) -> str:
+    """As `float32 [?, 120]`; `float32 ?` where the rank is not known."""
     shape = "?" if spec.shape.rank is None else "[" + ", ".join("?" if n is None else str(n) for n in spec.shape) + "]"
     return f"{spec.dtype.name} {shape}"

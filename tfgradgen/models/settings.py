@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
-from tfgradgen.checks import check_choice, check_int, check_real, did_you_mean, fail
+from tfgradgen.checks import check_choice, check_int, did_you_mean, fail
 from tfgradgen.models.metadata import parse_range
 
 GENERATOR_CLASSES = ("target", "uniform", "latent")
@@ -46,8 +46,10 @@ class GeneratorSettings(ModelSettings):
             check_int("latent_dim", self.latent_dim, 1)
         if self.prior is not None:
             check_choice("prior", self.prior, PRIORS)
-        if self.truncation is not None and self.truncation != 1:
-            check_real("truncation", self.truncation, 0.0, 1.0)
+        if self.truncation is not None:
+            is_number = isinstance(self.truncation, int | float) and not isinstance(self.truncation, bool)
+            if not is_number or not 0 < self.truncation <= 1:
+                raise fail("truncation", "a number above 0, at most 1", repr(self.truncation), "give one in that range")
         if self.generator_class is not None:
             check_choice("generator_class", self.generator_class, GENERATOR_CLASSES)
 

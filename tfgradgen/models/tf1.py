@@ -5,9 +5,9 @@ functions of the graph share, a small one a constant within it. Values stay as t
 fuses more of what is constant.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import tensorflow as tf
 
@@ -27,7 +27,8 @@ def frozen_function(folder: Path, tags: Sequence[str], inputs: Mapping[str, str]
       inputs, outputs: name in the signature -> name of the tensor in the graph.
 
     Returns:
-      (function, graph): of the frozen graph, and the graph for who wants to look into it.
+      (function, graph): of the frozen graph, and the graph for who wants to look into it. Where an operation has no gradient,
+      whoever takes that of the function meets TensorFlow's LookupError; its values are there.
     """
     graph = tf.Graph()
     with graph.as_default(), v1.Session(graph=graph) as session:
@@ -36,12 +37,13 @@ def frozen_function(folder: Path, tags: Sequence[str], inputs: Mapping[str, str]
         fetches = [graph.get_tensor_by_name(name) for name in outputs.values()]
         definition = _freeze(session, fetches)
         has_flow = bool({node.op for node in definition.node} & CONTROL_FLOW)
-        backward = _gradient(session, feeds, fetches) if has_flow else None
+        smooth = [k for k, t in enumerate(feeds) if t.dtype.is_floating]
+        slopes = [k for k, t in enumerate(fetches) if t.dtype.is_floating]
+        backward = _gradient(session, feeds, fetches, smooth, slopes) if has_flow else None
     forward = _wrap(definition, feeds, fetches)
     if backward is None:
         return lambda *x: _as_list(forward(*x)), forward.graph
-    smooth, slopes = backward.smooth, backward.slopes
-    pull_back = _wrap(backward.definition, [*feeds, *backward.upstream], backward.gradients)
+    pull_back = _raiser(backward) if isinstance(backward, LookupError) else _wrap(*backward)
 
     @tf.custom_gradient
     def with_gradient(*x: tf.Tensor) -> Any:
@@ -54,24 +56,18 @@ def frozen_function(folder: Path, tags: Sequence[str], inputs: Mapping[str, str]
     return lambda *x: _as_list(with_gradient(*x)), forward.graph
 
 
-class Backward(NamedTuple):
-    """A frozen graph from inputs and slopes of outputs to slopes of inputs. smooth, slopes: which inputs and outputs have them.
-    upstream, gradients: the tensors of the two kinds of slopes."""
-
-    definition: Any
-    smooth: list[int]
-    slopes: list[int]
-    upstream: list[Any]
-    gradients: list[Any]
-
-
-def _gradient(session: Any, feeds: Sequence[Any], fetches: Sequence[Any]) -> Backward:
-    smooth = [k for k, t in enumerate(feeds) if t.dtype.is_floating]
-    slopes = [k for k, t in enumerate(fetches) if t.dtype.is_floating]
+def _gradient(
+    session: Any, feeds: Sequence[Any], fetches: Sequence[Any], smooth: Sequence[int], slopes: Sequence[int]
+) -> tuple[Any, list[Any], list[Any]] | LookupError:
+    """What `_wrap` takes of a function of `feeds` and the slopes of the outputs `slopes` to those of the inputs `smooth`; the
+    error where an operation has no gradient, which a run without gradients need not mind."""
     upstream = [v1.placeholder(fetches[k].dtype, fetches[k].shape) for k in slopes]
-    found = tf.gradients([fetches[k] for k in slopes], [feeds[k] for k in smooth], upstream)
+    try:
+        found = tf.gradients([fetches[k] for k in slopes], [feeds[k] for k in smooth], upstream)
+    except LookupError as error:
+        return error
     gradients = [tf.zeros_like(feeds[k]) if g is None else tf.identity(g) for k, g in zip(smooth, found, strict=True)]
-    return Backward(_freeze(session, gradients), smooth, slopes, upstream, gradients)
+    return _freeze(session, gradients), [*feeds, *upstream], gradients
 
 
 def _freeze(session: Any, fetches: Sequence[Any]) -> Any:
@@ -107,6 +103,13 @@ def _lift(definition: Any, kept: Collection[str]) -> dict[str, tf.Tensor]:
             node.attr["shape"].shape.CopyFrom(tf.TensorShape(value.shape).as_proto())
             shared[f"{node.name}:0"] = tf.constant(value)
     return shared
+
+
+def _raiser(error: Exception) -> Callable[..., Any]:
+    def fn(*x: tf.Tensor) -> Any:
+        raise error
+
+    return fn
 
 
 def _as_list(value: Any) -> list[Any]:
