@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tfgradgen.checks import UserError, check_choice, fail
+from tfgradgen.models.untrusted import printable
 
 FILE_NAME = "model.json"
 
@@ -85,11 +86,6 @@ def read_class_map(file: Path) -> list[dict[str, str]]:
     return [{"name": name if counts[name] == 1 else f"{name} {k}"} for k, name in enumerate(names)]
 
 
-def printable(text: str) -> str:
-    """`text` with escapes such as \\x1b for what could steer a terminal or break a line; letters of any language stay."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def parse_labels(content: Any, where: str) -> tuple[Label, ...]:
     """Turns a JSON list of names, or of objects with `name` and optionally the other fields of `Label`, into labels.
 
@@ -109,11 +105,11 @@ def parse_labels(content: Any, where: str) -> tuple[Label, ...]:
 
 def _label(entry: Any) -> Label:
     if isinstance(entry, str):
-        return Label(printable(entry))
+        return Label(printable(entry, None))
     name, wnid, synset = entry["name"], entry.get("wnid", ""), entry.get("synset", "")
     if not (isinstance(name, str) and isinstance(wnid, str) and isinstance(synset, str)):
         raise TypeError("texts only")
-    return Label(printable(name), printable(wnid), printable(synset), bool(entry.get("background", False)))
+    return Label(printable(name, None), printable(wnid, None), printable(synset, None), bool(entry.get("background", False)))
 
 
 def parse_range(content: Any, where: str) -> tuple[float, float]:

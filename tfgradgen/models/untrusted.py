@@ -1,6 +1,9 @@
 """Text from models that nobody vouches for."""
 
 
-def printable(text: str, length: int = 100) -> str:
-    """`text` without what could steer a terminal, cut to a length that leaves one line: ASCII, all else as an escape."""
-    return "".join(c if " " <= c <= "~" else ascii(c)[1:-1] for c in text[:length])[:length]
+def printable(text: str, length: int | None = 100) -> str:
+    """`text` with escapes such as \\x1b for what could steer a terminal or break a line; letters of any language stay.
+
+    length: what it is cut to, for a name within a message; None where all of it counts.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:length])[:length]
