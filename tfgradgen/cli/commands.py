@@ -18,12 +18,12 @@ CHECK_FLAGS = (*MODEL_FLAGS, "temperature", "seed")
 
 # Fire would evaluate a path: 2026_07_20 would become a number, run#2 would lose its end.
 TEXTS = dict.fromkeys(
-    ("out", "generator", "classifier", "judge", "discriminator", "photographs", "init", "classifier_labels"), str
+    ("out", "generator", "classifier", "judge", "discriminator", "photographs", "init", "classifier_labels", "schedule"), str
 )
 
 
 @fire.decorators.SetParseFns(**TEXTS)
-def sample(label: Any = None, kernel: Any = "mala", *extra: Any, **flags: Any) -> None:
+def sample(label: Any = None, kernel: Any = None, *extra: Any, **flags: Any) -> None:
     """Draws pictures of a class and writes grid.png, plots.png, film.png, samples.npz and run.json into a folder.
 
     Example: python -m tfgradgen sample --label=goldfish --kernel=mala
@@ -31,7 +31,8 @@ def sample(label: Any = None, kernel: Any = "mala", *extra: Any, **flags: Any) -
     Args:
       label: a class name, WordNet id or index; several as a,b,c; or all. `labels` lists them.
       kernel: rejection (exact, independent draws), mala, hmc, split_hmc, nuts, chees, local_global, replica_exchange,
-        elliptical_slice, smc (which estimates p(class) too), or map (the baseline: modes, no draws).
+        elliptical_slice, smc (which estimates p(class) too), or map (the baseline: modes, no draws). By default mala, or that
+        of --schedule.
       extra: nothing else goes without a flag.
       flags: any of
 
@@ -39,8 +40,14 @@ def sample(label: Any = None, kernel: Any = "mala", *extra: Any, **flags: Any) -
         --num_results=N            kept draws of each chain (mala 150, hmc 50, rejection 40, ...), for smc particles
         --num_burnin_steps=N       discarded first steps (mala 150, hmc 50, ...)
         --num_adaptation_steps=N   those of them that tune the step size (about three quarters)
+        --schedule=FILE            YAML with the settings of a kernel, as `tune` writes it; single flags go before it
         --step_size=X              initial distance of one step in z, the same unit for every kernel; for map a fixed one
         --target_accept_prob=X     acceptance to tune for (mala 0.4, hmc 0.6, ...)
+        --adaptation=dual_averaging  how the step size is tuned: dual_averaging, or simple (multiplied or divided), with
+        --exploration_shrinkage=0.2, --decay_rate=0.75, --step_count_smoothing=10    of dual averaging
+        --adaptation_rate=0.1      of simple: by 1 + adaptation_rate
+        --num_windows=0            mala, hmc, split_hmc, nuts, local_global: how often in the adaptation the scale of each
+                                   coordinate is measured, for steps as long as z is wide there
         --num_leapfrog_steps=3     gradients in one step of hmc, split_hmc, and of each replica in replica_exchange
         --max_leapfrog_steps=16    chees: at most so many
         --max_tree_depth=4         nuts: at most 2 ** max_tree_depth gradients in one step
