@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from tfgradgen.checks import UserError, check_choice, did_you_mean, fail
-from tfgradgen.config import KernelConfig, Schedule
+from tfgradgen.config import AdaptedConfig, KernelConfig, Schedule
 from tfgradgen.kernels.windows import window_ends
 from tfgradgen.methods import METHODS, Method
 
@@ -37,12 +37,20 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         return {"kernel": self.kernel, **self.config.to_dict(), **self.schedule.to_dict()}
 
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "Recipe":
+        """From what `to_dict` gives."""
+        return default_recipe(values["kernel"]).changed({name: value for name, value in values.items() if name != "kernel"})
+
     def changed(self, values: Mapping[str, Any]) -> "Recipe":
         """The same but for `values`, settings and counts by name.
 
-        Tuning takes the share of the burn-in that it has here, where only the burn-in is given.
+        Tuning takes the share of the burn-in that it has here, where only the burn-in is given; another way to adapt begins
+        with its own defaults.
         """
         own, counts = self.config.to_dict(), self.schedule.to_dict()
+        for name in AdaptedConfig.idle.get(values.get("adaptation", ""), ()):
+            own[name] = getattr(AdaptedConfig, name)
         burnin = values.get("num_burnin_steps")
         if isinstance(burnin, int) and counts["num_burnin_steps"]:
             share = counts["num_adaptation_steps"] / counts["num_burnin_steps"]

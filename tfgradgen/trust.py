@@ -61,6 +61,12 @@ def problems(
     return lines
 
 
+def faults(chains: Mapping[str, list[Any]], num_results: int, target: float | None) -> list[str]:
+    """Those of `problems` that no further draws would mend: densities that are not finite, divergences, stuck chains,
+    acceptance off its target. Arguments as there."""
+    return [*_broken(chains, num_results), *_moving(chains, num_results, target)]
+
+
 def _broken(chains: Mapping[str, list[Any]], num_results: int) -> Iterable[str]:
     total = num_results * len(chains["accept_rate"])
     bad = chains["num_not_finite"]

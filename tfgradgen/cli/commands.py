@@ -18,7 +18,19 @@ CHECK_FLAGS = (*MODEL_FLAGS, "temperature", "seed")
 
 # Fire would evaluate a path: 2026_07_20 would become a number, run#2 would lose its end.
 TEXTS = dict.fromkeys(
-    ("out", "generator", "classifier", "judge", "discriminator", "photographs", "init", "classifier_labels", "schedule"), str
+    (
+        "out",
+        "generator",
+        "classifier",
+        "judge",
+        "discriminator",
+        "photographs",
+        "init",
+        "classifier_labels",
+        "schedule",
+        "control",
+    ),
+    str,
 )
 
 
@@ -220,6 +232,54 @@ def compare(labels: Any = None, *extra: Any, **flags: Any) -> None:
         raise SystemExit(1)
 
 
+@fire.decorators.SetParseFns(**TEXTS)
+def tune(label: Any = None, *extra: Any, **flags: Any) -> None:
+    """Searches the schedule that gives a kernel most effective draws for its gradients, and holds it against a control on fresh
+    seeds.
+
+    Example: python -m tfgradgen tune --label=goldfish,monarch --kernel=hmc --budget=40000 --out=out/tune
+
+    Args:
+      label: as for `sample`; several count alike.
+      extra: nothing else goes without a flag.
+      flags: any of
+
+        --kernel=hmc               or mala, split_hmc, nuts, chees, local_global, replica_exchange
+        --budget=40000             gradients a chain, of all trials together
+        --num_gradients=1000       gradients a chain of one run, burn-in and adaptation among them
+        --num_seeds=2              runs of each label that a trial gets, if it stays in so long
+        --num_fresh=4              runs of each label on fresh seeds, of the best and of the control, on top of --budget
+        --control=FILE             the schedule to beat; by default the kernel's own
+        --num_chains=8             of each run
+        --temperature=1.0          as for `sample`, like the next three
+        --seed=0
+        --init=resample            or prior
+        --jit=auto
+        --out=FOLDER               by default out/tune
+        --resume                   go on with the search in that folder, further with a larger --budget
+
+      and those of the models, as for `sample`:
+
+        --generator=MODEL          with --latent_dim, --truncation, --generator_signature, --generator_tags, --generator_range,
+                                   --generator_prior, --generator_class
+        --classifier=MODEL         with --classifier_signature, --classifier_tags, --classifier_range, --classifier_size,
+                                   --classifier_output, --classifier_labels
+        --discriminator_weight=0, --discriminator=MODEL, --max_batch=N, --trust
+
+    Writes report.md (begin there), best.yaml for `sample --schedule`, tuning.csv, tuning.png and study.db, which is Optuna's.
+    Needs pip install 'tfgradgen[tune]'.
+    """
+    _no_extra(extra)
+    if label is None:
+        raise fail("label", "a class", "none", "give --label=NAME; python -m tfgradgen labels lists them")
+    from tfgradgen.cli.tune_options import parse_tune
+
+    options = parse_tune({"label": label, **flags})
+    from tfgradgen.cli.tune import run_tune
+
+    run_tune(options)
+
+
 @fire.decorators.SetParseFns(folder=str)
 def diagnose(folder: Any = None, *extra: Any, **flags: Any) -> None:
     """Says from the files of a run whether to trust it: per chain, per statistic, and what to do.
@@ -242,7 +302,10 @@ def diagnose(folder: Any = None, *extra: Any, **flags: Any) -> None:
         raise SystemExit(1)
 
 
-COMMANDS = {"sample": sample, "compare": compare, "check": check, "diagnose": diagnose, "labels": labels, "models": models}
+COMMANDS = {
+    **{"sample": sample, "compare": compare, "tune": tune, "check": check, "diagnose": diagnose},
+    **{"labels": labels, "models": models},
+}
 
 
 def _no_extra(extra: tuple[Any, ...]) -> None:
