@@ -96,7 +96,8 @@ def compiled(
 ) -> Compiled:
     """The compiled parts of a run; the same object, without tracing again, for the same settings.
 
-    Of `config` only what `KernelFamily.compiled_as` leaves is built in; the rest comes as `Dials`.
+    Of `config` only what `KernelFamily.compiled_as` leaves is built in; the rest comes as `Dials`. num_adaptation_steps: where
+    the kernel `counts_adaptation`, else 0.
     """
     family = KERNELS[kernel_name]
     # A chunk of another config has as many transitions as its own cost allows, at most one a gradient.
@@ -188,7 +189,7 @@ def chain_chunks(
         posterior.temperature,
         kernel_name,
         family.compiled_as(config),
-        schedule.num_adaptation_steps,
+        schedule.num_adaptation_steps if family.counts_adaptation else 0,
         use_xla(run.jit),
     )
     seed = fold_in(as_seed(run.seed), CHAIN_STREAM)

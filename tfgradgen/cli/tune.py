@@ -1,5 +1,6 @@
 """The `tune` command: searches, judges on fresh seeds, and writes the report."""
 
+import math
 import os
 import shlex
 import time
@@ -8,6 +9,7 @@ from typing import Any
 
 from tfgradgen.checks import fail
 from tfgradgen.cli.load import Loaded, load_models
+from tfgradgen.cli.model_options import parse_models
 from tfgradgen.cli.output import LOCK, held, not_written
 from tfgradgen.cli.progress import progress_bar
 from tfgradgen.cli.report import environment, model_record
@@ -21,23 +23,27 @@ from tfgradgen.tuning.figures import importances, plot_search
 from tfgradgen.tuning.gain import Judged, judge
 from tfgradgen.tuning.report import to_csv, to_markdown, verdict, winner
 from tfgradgen.tuning.search import FAULTY, Plan, Trial, open_study, search
-from tfgradgen.tuning.space import check_tunable, filled
+from tfgradgen.tuning.space import MIN_RESULTS, filled, num_gradients_of
 
 STUDY_FILE = "study.db"
 OURS = {STUDY_FILE, f"{STUDY_FILE}-journal", LOCK, "report.md", "best.yaml", "tuning.csv", "tuning.png"}
 
 
 def run_tune(options: TuneOptions) -> None:
-    """Writes the folder of a search."""
-    out = options.out
+    """Writes the folder of a search, once models, labels and control are known to be good."""
+    out, run = options.out, options.sampled.run
     check_out(out, options.resume)
     control = read_control(options)
     loaded = load_models(options.sampled.models)
+    targets = loaded.targets(options.sampled.label)
+    bench = Bench({t.label.name: ClassPosterior.of(loaded.networks(t), t.index, run.temperature) for t in targets}, run)
+    bench.check()
     try:
         out.mkdir(parents=True, exist_ok=True)
         with held(out):
             try:
-                _run_held(options, control, loaded)
+                study = open_study(out / STUDY_FILE, identity(options, control, loaded))
+                _run_held(options, control, bench, study)
             finally:
                 (out / LOCK).unlink(missing_ok=True)
     except KeyboardInterrupt:
@@ -48,21 +54,20 @@ def run_tune(options: TuneOptions) -> None:
 
 def read_control(options: TuneOptions) -> Recipe:
     """The schedule to beat, as long as every run."""
-    if options.control is None:
-        return filled(default_recipe(options.kernel), options.num_gradients)
-    recipe = read_recipe(options.control)
-    check_tunable(recipe.kernel)
-    return filled(recipe, options.num_gradients)
+    recipe = default_recipe(options.kernel) if options.control is None else read_recipe(options.control)
+    if recipe.kernel != options.kernel:
+        raise fail("control", f"a schedule of {options.kernel}", f"one of {recipe.kernel}", f"give --kernel={recipe.kernel}")
+    control = filled(recipe, options.num_gradients)
+    least = math.ceil(num_gradients_of(control))
+    if least > options.num_gradients:
+        what = f"at least {least}, the control's burn-in and {MIN_RESULTS} draws"
+        raise fail("num_gradients", what, options.num_gradients, "raise it, or give a --control with a shorter burn-in")
+    return control
 
 
-def _run_held(options: TuneOptions, control: Recipe, loaded: Loaded) -> None:
-    start, run = time.monotonic(), options.sampled.run
-    plan = Plan(options.kernel, control, options.num_gradients, options.num_seeds, options.budget, run.seed)
-    targets = loaded.targets(options.sampled.label)
-    posteriors = {t.label.name: ClassPosterior.of(loaded.networks(t), t.index, run.temperature) for t in targets}
-    bench = Bench(posteriors, run)
-    study = open_study(options.out / STUDY_FILE, identity(options, control, loaded))
-    bench.check()
+def _run_held(options: TuneOptions, control: Recipe, bench: Bench, study: Any) -> None:
+    start = time.monotonic()
+    plan = Plan(options.kernel, control, options.num_gradients, options.num_seeds, options.budget, options.sampled.run.seed)
     best = [0.0]
 
     def say(trial: Trial, spent: float) -> None:
@@ -82,33 +87,27 @@ def _run_held(options: TuneOptions, control: Recipe, loaded: Loaded) -> None:
         with progress_bar("fresh seeds", "gradient") as progress_fn:
             judged = judge(study, bench, plan, options.num_fresh, progress_fn)
     finally:
-        compiled.cache_clear()  # a graph for every number of adaptation steps
-    write_results(options, plan, study, found, judged)
+        compiled.cache_clear()  # a graph for every way to adapt
+    write_results(options, plan, bench.labels, study, found, judged)
     print(f"gain     {verdict(judged)[0]}")
     print(f"took     {time.monotonic() - start:.0f} s for what was not there yet")
     print(f"wrote    {options.out}: report.md, best.yaml, tuning.csv, tuning.png, {STUDY_FILE}", flush=True)
 
 
-def write_results(options: TuneOptions, plan: Plan, study: Any, found: list[Trial], judged: list[Judged]) -> None:
+def write_results(
+    options: TuneOptions, plan: Plan, labels: list[str], study: Any, found: list[Trial], judged: list[Judged]
+) -> None:
     """All files but the study, each written beside and renamed."""
-    out, sentence = options.out, verdict(judged)[0]
-    labels = ", ".join(map(str, _labels(options)))
+    out, sentence, command = options.out, verdict(judged)[0], command_line(options)
     best = judged[-1].trial if judged else None
-    save_png(out / "tuning.png", plot_search(found, best, importances(study), f"{plan.kernel} for {labels}: {sentence}"))
-    texts = {
-        "tuning.csv": to_csv(found),
-        "report.md": to_markdown(plan, _labels(options), found, judged, command_line(options)),
-    }
+    title = f"{plan.kernel} for {', '.join(labels)}: {sentence}"
+    save_png(out / "tuning.png", plot_search(found, best, importances(study), title))
+    texts = {"tuning.csv": to_csv(found), "report.md": to_markdown(plan, labels, found, judged, command)}
     for name, text in texts.items():
         beside = out / f".{name}.partial"
         beside.write_text(text, encoding="utf-8")
         beside.replace(out / name)
-    write_recipe(out / "best.yaml", winner(plan, judged), f"{sentence}\nSearched by: {command_line(options)}")
-
-
-def _labels(options: TuneOptions) -> list[str]:
-    label = options.sampled.label
-    return [str(part) for part in label] if isinstance(label, list | tuple) else str(label).split(",")
+    write_recipe(out / "best.yaml", winner(plan, judged), f"{sentence}\nSearched by: {command}")
 
 
 def identity(options: TuneOptions, control: Recipe, loaded: Loaded) -> dict[str, Any]:
@@ -139,12 +138,18 @@ def check_out(out: Path, resume: bool) -> None:
 
 
 def command_line(options: TuneOptions) -> str:
-    """What makes the search again; models are to be named as they were."""
-    run = options.sampled.run
-    control = f" --control={shlex.quote(str(options.control))}" if options.control else ""
-    return (
-        f"python -m tfgradgen tune --label={shlex.quote(','.join(_labels(options)))} --kernel={options.kernel} "
-        f"--budget={options.budget:g} --num_gradients={options.num_gradients} --num_seeds={options.num_seeds} "
-        f"--num_fresh={options.num_fresh} --num_chains={run.num_chains} --temperature={run.temperature:g} --seed={run.seed} "
-        f"--init={run.init}{control} --out={shlex.quote(str(options.out))}"
-    )
+    """What makes the search again."""
+    run, label, models = options.sampled.run, options.sampled.label, options.sampled.models.to_dict()
+    shipped = parse_models({}, trust=False).to_dict()
+    flags = {
+        "label": ",".join(map(str, label)) if isinstance(label, list | tuple) else label,
+        "kernel": options.kernel,
+        "budget": f"{options.budget:g}",
+        **{name: getattr(options, name) for name in ("num_gradients", "num_seeds", "num_fresh")},
+        **{name: getattr(run, name) for name in ("num_chains", "temperature", "seed", "init")},
+        **({"control": options.control} if options.control else {}),
+        **{name: value for name, value in models.items() if value != shipped.get(name)},
+        "out": options.out,
+    }
+    texts = {name: ",".join(map(str, value)) if isinstance(value, tuple) else str(value) for name, value in flags.items()}
+    return " ".join(["python -m tfgradgen tune", *(f"--{name}={shlex.quote(text)}" for name, text in texts.items())])

@@ -119,6 +119,7 @@ class KernelFamily:
     is_calibrated: whether the kernel leaves the posterior invariant, given its settings.
     min_chains: chains that it takes to tune it.
     live: settings of its own that its results hold too, so that they can be changed there.
+    counts_adaptation: whether `make_fn` looks at the number of adaptation steps, so that each number is a graph of its own.
     """
 
     name: str
@@ -133,6 +134,7 @@ class KernelFamily:
     is_calibrated: Callable[[Any], bool] = lambda config: True
     min_chains: int = 1
     live: tuple[str, ...] = ()
+    counts_adaptation: bool = False
 
     def dials(self, config: KernelConfig, num_chains: int, latent_dim: int, num_adaptation_steps: int) -> Dials | None:
         """Those of the start of a run; None where nothing is tuned."""

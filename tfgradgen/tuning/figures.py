@@ -26,8 +26,8 @@ def importances(study: Any) -> dict[str, float]:
 
     apart = optuna.create_study(direction="maximize")  # without the control, which has no settings of the search's
     for trial in study.get_trials(deepcopy=False):
-        if trial.params and trial.intermediate_values:
-            value = trial.intermediate_values[max(trial.intermediate_values)]
+        if trial.params and trial.value is not None:
+            value = trial.value
             apart.add_trial(optuna.create_trial(params=trial.params, distributions=trial.distributions, value=value))
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tfgradgen.recipe import Recipe
+from tfgradgen.tuning.bench import Cell
 from tfgradgen.tuning.gain import Gain, Judged
 from tfgradgen.tuning.search import CONTROL, Plan, Trial, geometric_mean
 
@@ -22,7 +23,6 @@ def to_csv(found: Sequence[Trial]) -> str:
     writer = csv.DictWriter(stream, [*columns, "faults", *settings], restval="", lineterminator="\n")
     writer.writeheader()
     for trial in found:
-        rhats = [cell.rhat for cell in trial.cells if cell.rhat is not None]
         row: dict[str, Any] = {"trial": trial.number, "state": trial.state, "rung": len(trial.cells)}
         if trial.cells:
             row |= {
@@ -30,7 +30,7 @@ def to_csv(found: Sequence[Trial]) -> str:
                 "worst": " ".join(dict.fromkeys(cell.worst for cell in trial.cells)),
                 "accept_rate": f"{np.mean([cell.accept_rate for cell in trial.cells]):.4f}",
                 "tuned_step_size": f"{np.mean([cell.step_size for cell in trial.cells]):.6g}",
-                "rhat": f"{max(rhats):.4f}" if rhats else "",
+                "rhat": _largest_rhat(trial.cells),
                 "gradients": f"{trial.work:.1f}",
                 "seconds": f"{sum(cell.seconds for cell in trial.cells):.2f}",
             }
@@ -43,6 +43,11 @@ def _faults(trial: Trial) -> list[str]:
     if trial.recipe is None:
         return ["its transitions are too dear for a run of this length"]
     return list(dict.fromkeys(fault for cell in trial.cells for fault in cell.faults))
+
+
+def _largest_rhat(cells: Sequence[Cell]) -> str:
+    rhats = [cell.rhat for cell in cells if cell.rhat is not None]
+    return f"{max(rhats):.3f}" if rhats else ""
 
 
 def verdict(judged: Sequence[Judged]) -> tuple[str, Gain | None]:
@@ -85,7 +90,9 @@ def to_markdown(plan: Plan, labels: Sequence[str], found: Sequence[Trial], judge
         f"{seconds:,.0f} s. Each run is {plan.num_gradients} gradients a chain long, burn-in and adaptation among them; a "
         f"schedule that stays in gets {plan.num_seeds} for each label. Figures are effective draws of 1000 gradients of all "
         "chains, by the statistic with fewest of them (p(class), target density, four projections of z), geometric means over "
-        "runs. The choice of start points is in no figure; it is the same for all.",
+        "runs. The choice of start points is in no figure; it is the same for all. A schedule is out where a density is not "
+        "finite, a transition diverges, a chain is stuck or acceptance misses its target; a large R-hat is what few effective "
+        "draws are, and shown.",
         "",
         "![the search](tuning.png)",
         "",
@@ -147,11 +154,12 @@ def _fresh_table(judged: Sequence[Judged]) -> list[str]:
 def _trials_table(found: Sequence[Trial], control: Trial) -> list[str]:
     sound = sorted((t for t in found if t.is_sound and t is not control), key=lambda t: (-len(t.cells), -t.value))[:NUM_SHOWN]
     rows = [
-        "| trial | runs | effective draws of 1000 gradients | acceptance | step size | state |",
-        "|---|---|---|---|---|---|",
+        "| trial | runs | effective draws of 1000 gradients | acceptance | step size | largest R-hat | state |",
+        "|---|---|---|---|---|---|---|",
     ]
     for trial in [control, *sound]:
         accept, step = (np.mean([getattr(c, name) for c in trial.cells]) for name in ("accept_rate", "step_size"))
-        rows.append(f"| {trial.number} | {len(trial.cells)} | {trial.value:.2f} | {accept:.2f} | {step:.3g} | {trial.state} |")
+        figures = f"{trial.value:.2f} | {accept:.2f} | {step:.3g} | {_largest_rhat(trial.cells)}"
+        rows.append(f"| {trial.number} | {len(trial.cells)} | {figures} | {trial.state} |")
     faults = _faults(control)
     return [*rows, *(["", f"The control has faults: {faults[0]}."] if faults else [])]

@@ -4,10 +4,13 @@ Proposals are of the tree-structured Parzen estimator (Bergstra et al. 2011), Op
 asynchronous successive halving (Li et al. 2020): of the schedules that have been run so often, the better half goes on. What
 grows from rung to rung is the number of runs (labels and seeds), not their length: a shorter chain is another problem, in which
 burn-in costs more and slow mixing shows less, while a mean over fewer runs is the same figure with more noise. All schedules
-see the same places in the same order, starts and seeds included, so that what a place does to them all cancels.
+see the same places in the same order, starts and seeds included, so that what a place does to them all cancels. The rule is
+Optuna's own (`SuccessiveHalvingPruner`), but looks at the runs themselves: Optuna's counts a trial that was interrupted and
+taken up again twice, and a search would not go on as if it had not been.
 
 The objective is the mean over places of the log of the effective draws of 1000 gradients. A schedule with a fault in any run
-(`trust.faults`) is out: it counts as `FAULT_VALUE`, so that its neighbourhood is left.
+(`trust.faults`) is out: it counts as `FAULT_VALUE`, so that its neighbourhood is left. R-hat and the number of effective draws
+are no such faults: every schedule mends them with longer runs, and how fast is the objective.
 """
 
 import logging
@@ -72,6 +75,11 @@ class Trial(NamedTuple):
         return geometric_mean(self.cells)
 
     @property
+    def log_value(self) -> float:
+        """What the search maximizes."""
+        return float(np.log(self.value))
+
+    @property
     def work(self) -> float:
         return sum(cell.work for cell in self.cells)
 
@@ -106,7 +114,6 @@ def open_study(path: Path, identity: Mapping[str, Any]) -> Any:
             storage=optuna.storages.RDBStorage(f"sqlite:///{path.absolute()}"),
             study_name=STUDY,
             direction="maximize",
-            pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=HALVING),
             load_if_exists=True,
         )
         theirs = study.user_attrs.get("identity")
@@ -156,7 +163,6 @@ def search(
         study.tell(trial.number, state=gone)
     if not any(trial.user_attrs.get("control") for trial in study.get_trials(deepcopy=False)):
         study.enqueue_trial({}, user_attrs={"control": True})
-    places = bench.places(SEARCH, plan.num_seeds)
     most = NUM_UNFIT + plan.budget / plan.num_gradients
     spent = sum(trial.work for trial in trials(study))
     while spent < plan.budget or study.get_trials(deepcopy=False, states=(waiting,)):
@@ -166,44 +172,65 @@ def search(
             raise fail("num_gradients", f"runs that a schedule of {plan.kernel} fits into", plan.num_gradients, "raise it")
         study.sampler = optuna.samplers.TPESampler(seed=seed_of(plan.seed, number) % 2**32, n_startup_trials=NUM_RANDOM)
         asked = study.ask()
-        state, value = _run(asked, bench, plan, places, spent, progress_fn)
-        asked.set_user_attr("state", state)
-        if state in (CONTROL, WHOLE):
-            study.tell(asked, value)
-        else:
-            study.tell(asked, state=optuna.trial.TrialState.PRUNED)
+        asked.set_user_attr("state", _run(asked, study, bench, plan, spent, progress_fn))
         known = trials(study)
+        trial = next(trial for trial in known if trial.number == asked.number)
         spent = sum(trial.work for trial in known)
-        say_fn(next(trial for trial in known if trial.number == asked.number), spent)
+        if trial.state in (CONTROL, WHOLE):
+            study.tell(asked, trial.log_value)
+        else:
+            # Of trials that are out, TPE takes a later report for a better one.
+            if trial.state == FAULTY:
+                asked.report(FAULT_VALUE, 1)
+            elif trial.cells:
+                asked.report(trial.log_value, len(trial.cells))
+            study.tell(asked, state=optuna.trial.TrialState.PRUNED)
+        say_fn(trial, spent)
     return trials(study)
 
 
-def _run(
-    trial: Any, bench: Bench, plan: Plan, places: Sequence[Place], spent: float, progress_fn: ProgressFn
-) -> tuple[str, float]:
-    """Runs a trial place by place, until it is whole or out; returns its state and value."""
+def _run(trial: Any, study: Any, bench: Bench, plan: Plan, spent: float, progress_fn: ProgressFn) -> str:
+    """Runs a trial place by place, until it is whole or out; returns its state."""
     is_control = trial.user_attrs.get("control", False)
     recipe = plan.control if is_control else suggest(trial, plan.kernel, plan.num_gradients)
     if recipe is None:
-        return FAULTY, FAULT_VALUE
+        return FAULTY
     trial.set_user_attr("recipe", recipe.to_dict())
     cells = [Cell(**cell) for cell in trial.user_attrs.get("cells", [])]
     before = spent - sum(cell.work for cell in cells)
+    rivals = [other for other in trials(study) if other.number != trial.number]
+    places = bench.places(SEARCH, plan.num_seeds)
     for number, place in enumerate(places, 1):
         if number > len(cells):
             done = before + sum(cell.work for cell in cells)
             if done >= plan.budget and not is_control:
-                return DROPPED, FAULT_VALUE
+                return DROPPED
             show = part_of(progress_fn, done, plan.num_gradients, plan.budget)
             cells.append(measured(bench, recipe, place, plan, show))
             trial.set_user_attr("cells", [cell._asdict() for cell in cells])
-        if cells[-1].faults and not is_control:
-            trial.report(FAULT_VALUE, number)
-            return FAULTY, FAULT_VALUE
-        trial.report(np.log(geometric_mean(cells)), number)
-        if not is_control and number < len(places) and trial.should_prune():
-            return DROPPED, FAULT_VALUE
-    return CONTROL if is_control else WHOLE, float(np.log(geometric_mean(cells)))
+        if is_control:
+            continue
+        if cells[number - 1].faults:
+            return FAULTY
+        if number < len(places) and not goes_on(cells[:number], rivals):
+            return DROPPED
+    return CONTROL if is_control else WHOLE
+
+
+def goes_on(cells: Sequence[Cell], rivals: Sequence[Trial]) -> bool:
+    """Whether a trial with these runs is worth another: always, but after 1, 2, 4, ... only if it is among the better half of
+    all that have been run so often, itself included; the first of them is."""
+    count = len(cells)
+    if count & (count - 1):
+        return True
+    others = [
+        0.0 if any(c.faults for c in r.cells[:count]) else geometric_mean(r.cells[:count])
+        for r in rivals
+        if len(r.cells) >= count
+    ]
+    value = geometric_mean(cells)
+    num_kept = max((len(others) + 1) // HALVING, 1)
+    return sum(other > value for other in others) < num_kept
 
 
 def part_of(progress_fn: ProgressFn, done: float, num_gradients: float, total: float) -> ProgressFn:

@@ -9,7 +9,7 @@ from tfgradgen.kernels import KERNELS
 from tfgradgen.kernels.windows import MIN_PART
 from tfgradgen.recipe import Recipe, default_recipe
 
-MIN_RESULTS = 8  # kept draws: of fewer there is no effective sample size worth the name
+MIN_RESULTS = 20  # kept draws of a chain: of fewer, effective sample sizes come out too large
 MAX_BURNIN_SHARE = 0.6  # of the gradients of a run
 LEAST_ADAPTATION, MOST_ADAPTATION = 8, 256  # transitions
 STEP_FACTORS = 0.1, 5.0  # times the default step size
@@ -62,8 +62,7 @@ def check_tunable(kernel: Any) -> str:
 def suggest(trial: Any, kernel: str, num_gradients: float) -> Recipe | None:
     """A schedule of `kernel` that takes about `num_gradients` a chain, as an Optuna `trial` proposes it.
 
-    None where its transitions are so dear that the run would be too short. The adaptation has a power of two of transitions,
-    for each other number is another graph to compile, and at most `MAX_BURNIN_SHARE` of the run is burn-in.
+    None where its transitions are so dear that the run would be too short. At most `MAX_BURNIN_SHARE` of the run is burn-in.
     """
     default = KERNELS[kernel].defaults
     values: dict[str, Any] = {}
@@ -79,7 +78,9 @@ def suggest(trial: Any, kernel: str, num_gradients: float) -> Recipe | None:
     most = int(MAX_BURNIN_SHARE * num_steps * share)
     if most < MIN_PART or num_steps < 2 * MIN_RESULTS:
         return None
-    num_adaptation_steps = 1 << (min(num_adaptation_steps, most).bit_length() - 1)
+    num_adaptation_steps = min(num_adaptation_steps, most)
+    if KERNELS[kernel].counts_adaptation:  # a power of two, so that few graphs are compiled
+        num_adaptation_steps = 1 << (num_adaptation_steps.bit_length() - 1)
     if "num_windows" in values:
         values["num_windows"] = min(values["num_windows"], num_adaptation_steps // MIN_PART - 1)
     counts = {"num_adaptation_steps": num_adaptation_steps, "num_burnin_steps": int(num_adaptation_steps / share)}
@@ -89,6 +90,14 @@ def suggest(trial: Any, kernel: str, num_gradients: float) -> Recipe | None:
 def filled(recipe: Recipe, num_gradients: float) -> Recipe:
     """`recipe` with as many kept draws as make its run `num_gradients` a chain long, its burn-in among them; at least
     `MIN_RESULTS`."""
-    per_step = KERNELS[recipe.kernel].cost_fn(recipe.config).work
-    num_results = int(num_gradients / per_step) - recipe.schedule.num_burnin_steps
+    num_results = int(num_gradients / _per_step(recipe)) - recipe.schedule.num_burnin_steps
     return recipe.changed({"num_results": max(MIN_RESULTS, num_results)})
+
+
+def num_gradients_of(recipe: Recipe) -> float:
+    """What a run of `recipe` takes of each chain, about, forward passes counted in gradients."""
+    return _per_step(recipe) * recipe.schedule.num_steps
+
+
+def _per_step(recipe: Recipe) -> float:
+    return KERNELS[recipe.kernel].cost_fn(recipe.config).work
