@@ -20,6 +20,7 @@ from tfgradgen.kernels.base import KernelFamily, Scaled, adaptive_kernel
 from tfgradgen.kernels.windows import step_scale
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.sampling import sample_chains
+from tfgradgen.trust import MAX_ACCEPT_GAP
 
 UNEVEN = tf.constant(np.exp(np.linspace(-1, 1, 16) * np.resize([1, -1], 16)), tf.float32)  # neither that of the target nor 1
 HALF_WIDTHS = np.geomspace(0.05, 1.0, 6)
@@ -75,7 +76,7 @@ def test_simple_adaptation_reaches_its_target_and_is_frozen_after() -> None:
         family = KERNELS[name]
         config = replace(family.defaults, adaptation="simple")
         z, accept, step_size, _ = run_kernel(family, config)
-        assert abs(np.median(accept) - family.defaults.to_dict()["target_accept_prob"]) < 0.06
+        assert abs(np.median(accept) - family.defaults.to_dict()["target_accept_prob"]) < MAX_ACCEPT_GAP
         assert abs(np.median(accept) - accept.mean()) > 0.01, "or the two could not be told apart"
         assert worst_z_score(z) < 4
         np.testing.assert_array_equal(step_size, np.broadcast_to(step_size[0], step_size.shape))

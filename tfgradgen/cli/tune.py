@@ -22,7 +22,7 @@ from tfgradgen.tuning.bench import Bench
 from tfgradgen.tuning.figures import importances, plot_search
 from tfgradgen.tuning.gain import Judged, judge
 from tfgradgen.tuning.report import to_csv, to_markdown, verdict, winner
-from tfgradgen.tuning.search import FAULTY, Plan, Trial, open_study, search
+from tfgradgen.tuning.search import CONTROL, FAULTY, Plan, Trial, open_study, search
 from tfgradgen.tuning.space import MIN_RESULTS, filled, num_gradients_of
 
 STUDY_FILE = "study.db"
@@ -73,9 +73,8 @@ def _run_held(options: TuneOptions, control: Recipe, bench: Bench, study: Any) -
     def say(trial: Trial, spent: float) -> None:
         if trial.is_sound:
             best[0] = max(best[0], trial.value)
-        faults = [fault for cell in trial.cells for fault in cell.faults]
         what = f"{trial.value:.2f} draws of 1000 gradients in {len(trial.cells)} runs" if trial.cells else "no run"
-        why = f": {faults[0]}" if trial.state == FAULTY and faults else ""
+        why = f": {trial.faults[0]}" if trial.state in (CONTROL, FAULTY) and trial.faults else ""
         share = 100 * min(spent / plan.budget, 1.0)
         print(
             f"trial    {trial.number} {trial.state}, {what} (best {best[0]:.2f}), {share:.0f} % of the budget{why}", flush=True

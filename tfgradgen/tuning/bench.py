@@ -1,7 +1,7 @@
 """Runs a schedule for a label with a seed, and says what its draws are worth."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from tfgradgen.methods import look
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.recipe import Recipe
 from tfgradgen.sampling import chain_chunks, initial_points
-from tfgradgen.trust import chain_table, faults
+from tfgradgen.trust import chain_table, faults, off_target
 
 SEARCH, FRESH = 0, 1  # the seeds that schedules are chosen by, and those that the choice is judged by
 LEAST_DRAWS = 1.0  # what any run is worth
@@ -38,8 +38,8 @@ class Cell(NamedTuple):
     per_1000: effective draws of 1000 gradients, those of burn-in and adaptation among them, by the statistic `worst` that has
     fewest (bulk effective sample size of all chains; Vehtari et al. 2021). work: gradients a chain. accept_rate, step_size: of
     the kept draws, the mean, and the median over chains. rhat: the largest, None where there is none. faults: what speaks
-    against the run whatever its length. seconds: with compiling. trace: gradients, step_size and accept_rate along the run,
-    medians and means over chains, at most TRACE_POINTS of each.
+    against the run whatever its length, but for its acceptance (see `faults_of`). seconds: with compiling. trace: gradients,
+    step_size and accept_rate along the run, medians and means over chains, at most TRACE_POINTS of each.
     """
 
     per_1000: float
@@ -57,6 +57,19 @@ def failed(reason: str, work: float = 0.0) -> Cell:
     """The cell of a run that broke off."""
     nothing: dict[str, list[float]] = {"gradients": [], "step_size": [], "accept_rate": []}
     return Cell(0.0, "", work, 0.0, 0.0, None, [reason], 0.0, nothing)
+
+
+def faults_of(recipe: Recipe, cells: Sequence[Cell]) -> list[str]:
+    """What speaks against `recipe` after these runs of it, each once.
+
+    Whether acceptance meets the target that it was tuned for is asked of the mean over runs: of the few chains of one run it is
+    mostly luck, and each further run would be one more chance to be out.
+    """
+    found = list(dict.fromkeys(fault for cell in cells for fault in cell.faults))
+    if not cells or found:
+        return found
+    target = recipe.config.to_dict()["target_accept_prob"] if recipe.schedule.num_adaptation_steps else None
+    return list(off_target(float(np.mean([cell.accept_rate for cell in cells])), target))
 
 
 class Bench:
@@ -99,14 +112,13 @@ class Bench:
             work.extend(np.linspace(work[-1], spent, len(rows.z) + 1)[1:].tolist())
             progress_fn(chunk.progress)
         draws, whole = (Draws(*map(np.concatenate, zip(*parts, strict=True))) for parts in (kept, everything))
-        return self._judged(recipe, draws, whole, np.asarray(work[1:]), time.monotonic() - start)
+        return self._judged(draws, whole, np.asarray(work[1:]), time.monotonic() - start)
 
-    def _judged(self, recipe: Recipe, draws: Draws, whole: Draws, work: np.ndarray, seconds: float) -> Cell:
+    def _judged(self, draws: Draws, whole: Draws, work: np.ndarray, seconds: float) -> Cell:
         found = statistics(draws)
         sizes = {name: convergence.ess_bulk for name, convergence in found.items()}
         worst = min(sizes, key=lambda name: sizes[name] or 0.0)
-        target = recipe.config.to_dict()["target_accept_prob"] if recipe.schedule.num_adaptation_steps else None
-        wrong = faults(chain_table(draws), len(draws.z), target)
+        wrong = faults(chain_table(draws), len(draws.z))
         if sizes[worst] is None:
             wrong.append(f"the effective sample size of {worst} is unknown: it is constant or not finite")
         rhats = [c.rhat for c in found.values() if c.rhat is not None]

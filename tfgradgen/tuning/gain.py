@@ -7,7 +7,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from tfgradgen.contracts import ProgressFn
-from tfgradgen.tuning.bench import FRESH, Bench, Cell, Place
+from tfgradgen.tuning.bench import FRESH, Bench, Cell, Place, faults_of
 from tfgradgen.tuning.search import CONTROL, WHOLE, Plan, Trial, measured, part_of, trials
 
 LEVEL = 0.95
@@ -51,7 +51,8 @@ class Judged(NamedTuple):
 
     @property
     def faults(self) -> list[str]:
-        return [fault for cell in self.ours for fault in cell.faults]
+        assert self.trial.recipe is not None
+        return faults_of(self.trial.recipe, self.ours)
 
     @property
     def gain(self) -> Gain | None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tfgradgen.recipe import Recipe
-from tfgradgen.tuning.bench import Cell
+from tfgradgen.tuning.bench import Cell, faults_of
 from tfgradgen.tuning.gain import Gain, Judged
 from tfgradgen.tuning.search import CONTROL, Plan, Trial, geometric_mean
 
@@ -34,15 +34,9 @@ def to_csv(found: Sequence[Trial]) -> str:
                 "gradients": f"{trial.work:.1f}",
                 "seconds": f"{sum(cell.seconds for cell in trial.cells):.2f}",
             }
-        row["faults"] = "; ".join(_faults(trial))
+        row["faults"] = "; ".join(trial.faults)
         writer.writerow(row | (trial.recipe.to_dict() if trial.recipe else {}))
     return stream.getvalue()
-
-
-def _faults(trial: Trial) -> list[str]:
-    if trial.recipe is None:
-        return ["its transitions are too dear for a run of this length"]
-    return list(dict.fromkeys(fault for cell in trial.cells for fault in cell.faults))
 
 
 def _largest_rhat(cells: Sequence[Cell]) -> str:
@@ -91,8 +85,8 @@ def to_markdown(plan: Plan, labels: Sequence[str], found: Sequence[Trial], judge
         f"schedule that stays in gets {plan.num_seeds} for each label. Figures are effective draws of 1000 gradients of all "
         "chains, by the statistic with fewest of them (p(class), target density, four projections of z), geometric means over "
         "runs. The choice of start points is in no figure; it is the same for all. A schedule is out where a density is not "
-        "finite, a transition diverges, a chain is stuck or acceptance misses its target; a large R-hat is what few effective "
-        "draws are, and shown.",
+        "finite, a transition diverges, a chain is stuck, or acceptance misses its target on average over its runs; a large "
+        "R-hat is what few effective draws are, and shown.",
         "",
         "![the search](tuning.png)",
         "",
@@ -102,7 +96,7 @@ def to_markdown(plan: Plan, labels: Sequence[str], found: Sequence[Trial], judge
         "",
         "## On fresh seeds",
         "",
-        *(_fresh_table(judged) or ["Nothing to hold against the control."]),
+        *(_fresh_table(plan.control, judged) or ["Nothing to hold against the control."]),
         "",
         "## The best of the search",
         "",
@@ -135,7 +129,7 @@ def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _fresh_table(judged: Sequence[Judged]) -> list[str]:
+def _fresh_table(control: Recipe, judged: Sequence[Judged]) -> list[str]:
     if not judged:
         return []
     last = judged[-1]
@@ -146,7 +140,7 @@ def _fresh_table(judged: Sequence[Judged]) -> list[str]:
     means = [geometric_mean(cells) for cells in (last.ours, last.control)]
     rows.append(f"| geometric mean | | {means[0]:.2f} | {means[1]:.2f} | {means[0] / means[1]:.2f} |")
     said = [f"Trial {each.trial.number} had faults there: {each.faults[0]}." for each in judged if each.faults]
-    wrong = list(dict.fromkeys(fault for cell in last.control for fault in cell.faults))
+    wrong = faults_of(control, last.control)
     said += [f"The control had faults there: {wrong[0]}."] if wrong else []
     return [*rows, *(line for text in said for line in ("", text))]
 
@@ -161,5 +155,4 @@ def _trials_table(found: Sequence[Trial], control: Trial) -> list[str]:
         accept, step = (np.mean([getattr(c, name) for c in trial.cells]) for name in ("accept_rate", "step_size"))
         figures = f"{trial.value:.2f} | {accept:.2f} | {step:.3g} | {_largest_rhat(trial.cells)}"
         rows.append(f"| {trial.number} | {len(trial.cells)} | {figures} | {trial.state} |")
-    faults = _faults(control)
-    return [*rows, *(["", f"The control has faults: {faults[0]}."] if faults else [])]
+    return [*rows, *(["", f"The control has faults: {control.faults[0]}."] if control.faults else [])]

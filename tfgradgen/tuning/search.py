@@ -8,9 +8,9 @@ see the same places in the same order, starts and seeds included, so that what a
 Optuna's own (`SuccessiveHalvingPruner`), but looks at the runs themselves: Optuna's counts a trial that was interrupted and
 taken up again twice, and a search would not go on as if it had not been.
 
-The objective is the mean over places of the log of the effective draws of 1000 gradients. A schedule with a fault in any run
-(`trust.faults`) is out: it counts as `FAULT_VALUE`, so that its neighbourhood is left. R-hat and the number of effective draws
-are no such faults: every schedule mends them with longer runs, and how fast is the objective.
+The objective is the mean over places of the log of the effective draws of 1000 gradients. A schedule with a fault in any run,
+or with all its runs (`bench.faults_of`), is out: it counts as `FAULT_VALUE`, so that its neighbourhood is left. R-hat and the
+number of effective draws are no such faults: every schedule mends them with longer runs, and how fast is the objective.
 """
 
 import logging
@@ -27,7 +27,7 @@ from tfgradgen.checks import UserError, fail
 from tfgradgen.contracts import Progress, ProgressFn
 from tfgradgen.recipe import Recipe
 from tfgradgen.store import check_same
-from tfgradgen.tuning.bench import SEARCH, Bench, Cell, Place, failed
+from tfgradgen.tuning.bench import SEARCH, Bench, Cell, Place, failed, faults_of
 from tfgradgen.tuning.space import suggest
 
 STUDY = "tune"
@@ -66,8 +66,14 @@ class Trial(NamedTuple):
     params: dict[str, Any]
 
     @property
+    def faults(self) -> list[str]:
+        if self.recipe is None:
+            return ["its transitions are too dear for a run of this length"]
+        return faults_of(self.recipe, self.cells)
+
+    @property
     def is_sound(self) -> bool:
-        return bool(self.cells) and not any(cell.faults for cell in self.cells)
+        return bool(self.cells) and not self.faults
 
     @property
     def value(self) -> float:
@@ -214,7 +220,9 @@ def _run(trial: Any, study: Any, bench: Bench, plan: Plan, spent: float, progres
             return FAULTY
         if number < len(places) and not goes_on(cells[:number], rivals):
             return DROPPED
-    return CONTROL if is_control else WHOLE
+    if is_control:
+        return CONTROL
+    return FAULTY if faults_of(recipe, cells) else WHOLE
 
 
 def goes_on(cells: Sequence[Cell], rivals: Sequence[Trial]) -> bool:

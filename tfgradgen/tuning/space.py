@@ -75,7 +75,7 @@ def suggest(trial: Any, kernel: str, num_gradients: float) -> Recipe | None:
     share = trial.suggest_float("adaptation_share", 0.5, 1.0, step=0.25)  # of the burn-in
     config = type(default)(**values)
     num_steps = int(num_gradients / KERNELS[kernel].cost_fn(config).work)
-    most = int(MAX_BURNIN_SHARE * num_steps * share)
+    most = int(min(MAX_BURNIN_SHARE * num_steps, num_steps - MIN_RESULTS) * share)
     if most < MIN_PART or num_steps < 2 * MIN_RESULTS:
         return None
     num_adaptation_steps = min(num_adaptation_steps, most)
