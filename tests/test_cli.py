@@ -15,6 +15,7 @@ from PIL import Image
 from tfgradgen.cli.commands import main
 from tfgradgen.cli.compare_options import FLAGS as COMPARE_FLAGS
 from tfgradgen.cli.options import FLAGS, parse_sample
+from tfgradgen.cli.tune_options import FLAGS as TUNE_FLAGS
 from tfgradgen.config import RunConfig
 from tfgradgen.methods import METHODS
 
@@ -192,8 +193,9 @@ def test_a_path_is_taken_as_it_is_written(toy_flags: list[str], tmp_path: Path) 
 
 
 def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
-    sample, compare = set(FLAGS), set(COMPARE_FLAGS)
-    commands = ((["sample", "--help"], sample), (["sample", "--label=goldfish", "-h"], sample), (["compare", "-h"], compare))
+    sample, compare, tune = set(FLAGS), set(COMPARE_FLAGS), set(TUNE_FLAGS)
+    commands = [(["sample", "--help"], sample), (["sample", "--label=goldfish", "-h"], sample)]
+    commands += [(["compare", "-h"], compare), (["tune", "-h"], tune)]
     for argv, flags in commands:
         main(argv)
         shown = capsys.readouterr().out

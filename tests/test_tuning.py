@@ -13,7 +13,7 @@ from tfgradgen.checks import UserError
 from tfgradgen.config import AdaptedConfig, RunConfig
 from tfgradgen.kernels import KERNELS
 from tfgradgen.recipe import Recipe, default_recipe
-from tfgradgen.tuning.bench import FRESH, Bench, Cell, Place
+from tfgradgen.tuning.bench import FRESH, Bench, Cell, Place, faults_of
 from tfgradgen.tuning.figures import importances, plot_search
 from tfgradgen.tuning.gain import MAX_CANDIDATES, Judged, gain, judge
 from tfgradgen.tuning.report import to_csv, to_markdown, verdict, winner
@@ -26,9 +26,9 @@ BEST_STEP, TOO_LONG = 0.6, 1.0
 SILENT: Any = lambda *_: None  # noqa: E731
 
 
-def cell_of(per_1000: float, *faults: str) -> Cell:
+def cell_of(per_1000: float, *faults: str, accept_rate: float = 0.6) -> Cell:
     trace = {"gradients": [1.0, float(LONG)], "step_size": [0.2, 0.3], "accept_rate": [0.5, 0.6]}
-    return Cell(per_1000, "class_prob", float(LONG), 0.6, 0.3, 1.1, list(faults), 0.5, trace)
+    return Cell(per_1000, "class_prob", float(LONG), accept_rate, 0.3, 1.1, list(faults), 0.5, trace)
 
 
 class Pretended(Bench):
@@ -44,13 +44,15 @@ class Pretended(Bench):
             raise KeyboardInterrupt
         self.left -= 1
         self.made.append((recipe, place))
-        step_size = recipe.config.to_dict()["step_size"]
+        settings = recipe.config.to_dict()
+        step_size, accept_rate = settings["step_size"], settings["target_accept_prob"]
         noise = np.random.default_rng(seed_of(int(1e9 * step_size), *place[1:])).normal(0.0, 0.1)
         if step_size > TOO_LONG:
             return cell_of(100.0, "chains 0 stuck")
         if place.stream == FRESH and self.fresh_faults(recipe):
             return cell_of(100.0, "acceptance is off")
-        return cell_of(20.0 * float(np.exp(-np.abs(np.log(step_size / BEST_STEP)) + noise)))
+        per_1000 = 20.0 * float(np.exp(-np.abs(np.log(step_size / BEST_STEP)) + noise))
+        return cell_of(per_1000, accept_rate=accept_rate)
 
 
 CONTROL_RECIPE = filled(default_recipe("hmc").changed({"step_size": 0.03, "num_burnin_steps": 20}), LONG)
@@ -58,6 +60,16 @@ CONTROL_RECIPE = filled(default_recipe("hmc").changed({"step_size": 0.03, "num_b
 
 def plan_of(num_runs: int, num_seeds: int = 2) -> Plan:
     return Plan("hmc", CONTROL_RECIPE, LONG, num_seeds, num_runs * LONG, seed=1)
+
+
+class Copied:
+    """A study whose trials are those of another, and whose fresh runs are its own."""
+
+    def __init__(self, study: Any):
+        self.get_trials, self.user_attrs, self.set_user_attr = study.get_trials, {}, self._set
+
+    def _set(self, name: str, value: Any) -> None:
+        self.user_attrs[name] = value
 
 
 def facts(found: list[Trial]) -> list[Any]:
@@ -97,6 +109,15 @@ def test_what_has_a_fault_is_out_however_good_it_looks(searched: Any) -> None:
     assert np.mean(np.asarray(later) > TOO_LONG) < 0.3, "the search leaves where faults are: at random it were 0.29 or more"
 
 
+def test_acceptance_is_asked_of_the_mean_over_runs() -> None:
+    cells = [cell_of(1.0, accept_rate=rate) for rate in (0.47, 0.55)]
+    assert faults_of(CONTROL_RECIPE, cells) == []
+    assert faults_of(CONTROL_RECIPE, cells[:1])[0].startswith("acceptance 0.47 is off its target 0.60: lower --step_size")
+    untuned = CONTROL_RECIPE.changed({"num_adaptation_steps": 0})
+    assert faults_of(untuned, cells[:1]) == [], "nothing was tuned for"
+    assert faults_of(CONTROL_RECIPE, [*cells, cell_of(1.0, "stuck"), cell_of(1.0, "stuck")]) == ["stuck"]
+
+
 def test_only_the_better_half_goes_on() -> None:
     rivals = [Trial(k, DROPPED, None, [cell_of(value)], {}) for k, value in enumerate((1.0, 2.0, 3.0))]
     assert goes_on([cell_of(2.5)], rivals), "the second of four"
@@ -107,20 +128,24 @@ def test_only_the_better_half_goes_on() -> None:
     assert goes_on([cell_of(2.5)], [*rivals, faulty]), "a fault is no rival"
 
 
-@pytest.mark.parametrize("stop", [0, 1, 3, 9, 14])
-def test_interrupted_anywhere_and_resumed_it_is_the_same_search(stop: int, tmp_path: Path) -> None:
-    def run(name: str, bench: Bench) -> list[Trial]:
-        return search(open_study(tmp_path / name, {"of": 1}), bench, plan_of(24), SILENT, SILENT)
-
-    whole, first, second = Pretended(), Pretended(stop), Pretended()
-    expected = run("whole.db", whole)
-    with pytest.raises(KeyboardInterrupt):
-        run("cut.db", first)
-    resumed = run("cut.db", second)
-    assert facts(resumed) == facts(expected)
-    assert first.made + second.made == whole.made, "no run is made twice"
-    with pytest.raises(UserError, match="of"):
-        open_study(tmp_path / "cut.db", {"of": 2})
+def test_interrupted_anywhere_and_resumed_it_is_the_same_search(searched: Any, tmp_path: Path) -> None:
+    """In the control, in a trial's first run and between its runs, where halving has spoken, and beyond the random trials."""
+    _, whole, _, expected, _ = searched
+    plan = plan_of(24)
+    made = list[Any]()
+    for stop in (0, 1, 4, 1, 4, 5, 3, 100):
+        bench, study = Pretended(stop), open_study(tmp_path / "study.db", {"of": 1})
+        if stop < 100:
+            with pytest.raises(KeyboardInterrupt):
+                search(study, bench, plan, SILENT, SILENT)
+        else:
+            found = search(study, bench, plan, SILENT, SILENT)
+        made += bench.made
+    assert made == whole.made[: len(made)], "no run is made twice"
+    assert len(made) == 24
+    assert facts(found)[:-1] == facts(expected)[: len(found) - 1]
+    with pytest.raises(UserError, match=r"expected .*of"):
+        open_study(tmp_path / "study.db", {"of": 2})
 
 
 def test_a_larger_budget_goes_on(tmp_path: Path) -> None:
@@ -179,19 +204,13 @@ def test_fresh_seeds_are_seen_by_no_trial_and_kept(searched: Any) -> None:
     assert verdict(first)[0].startswith(f"Trial {last.trial.number} gives ")
 
 
-def test_a_fault_on_fresh_seeds_passes_the_candidate_over(tmp_path: Path) -> None:
-    study, plan = open_study(tmp_path / "study.db", {}), plan_of(40)
-    able = [t for t in search(study, Pretended(), plan, SILENT, SILENT) if t.state == WHOLE]
-    best, second, *_ = sorted(able, key=lambda t: -t.value)
-    judged = judge(study, Pretended(fresh_faults=lambda recipe: recipe == best.recipe), plan, 2, SILENT)
+def test_a_fault_on_fresh_seeds_passes_the_candidate_over(searched: Any, tmp_path: Path) -> None:
+    study, _, plan, found, _ = searched
+    best, second, *_ = sorted((t for t in found if t.state == WHOLE), key=lambda t: -t.value)
+    judged = judge(Copied(study), Pretended(fresh_faults=lambda recipe: recipe == best.recipe), plan, 2, SILENT)
     assert [each.trial for each in judged] == [best, second]
     assert winner(plan, judged) == second.recipe
-
-
-def test_where_all_have_faults_on_fresh_seeds_the_control_stands(tmp_path: Path) -> None:
-    study, plan = open_study(tmp_path / "study.db", {}), plan_of(40)
-    search(study, Pretended(), plan, SILENT, SILENT)
-    judged = judge(study, Pretended(fresh_faults=lambda recipe: recipe != CONTROL_RECIPE), plan, 2, SILENT)
+    judged = judge(Copied(study), Pretended(fresh_faults=lambda recipe: recipe != CONTROL_RECIPE), plan, 2, SILENT)
     assert len(judged) == MAX_CANDIDATES
     assert verdict(judged)[0].startswith("No gain: every schedule that was looked at on fresh seeds had faults")
     assert winner(plan, judged) == CONTROL_RECIPE
@@ -263,10 +282,10 @@ def test_proposals_fit_into_a_run(kernel: str) -> None:
     recipes = [recipe for recipe in proposed if recipe]
     assert len(recipes) > 10
     for recipe in recipes:
-        burnin = recipe.changed({"num_results": 1}).schedule.num_burnin_steps
-        assert recipe.schedule.num_results >= MIN_RESULTS or num_gradients_of(recipe) <= 1000
-        assert num_gradients_of(recipe) <= 1000
-        assert burnin <= MAX_BURNIN_SHARE * recipe.schedule.num_steps + 1
+        assert 1000 - num_gradients_of(recipe) >= 0, "and as many draws as fit are kept"
+        assert num_gradients_of(recipe.changed({"num_results": recipe.schedule.num_results + 1})) > 1000
+        assert recipe.schedule.num_results >= MIN_RESULTS
+        assert recipe.schedule.num_burnin_steps <= MAX_BURNIN_SHARE * recipe.schedule.num_steps + 1
         assert Recipe.of(recipe.to_dict()) == recipe
     assert len({recipe.config for recipe in recipes}) == len(recipes)
 
@@ -276,7 +295,8 @@ def test_kernels_without_a_step_size_are_refused() -> None:
         check_tunable("elliptical_slice")
 
 
-def test_runs_that_nothing_fits_into_end_the_search(tmp_path: Path) -> None:
-    plan = Plan("nuts", CONTROL_RECIPE, 60, 1, 600, 0)
-    with pytest.raises(UserError, match="num_gradients: expected runs that a schedule of nuts fits into, got 60"):
+def test_runs_that_nothing_fits_into_end_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = Plan("replica_exchange", CONTROL_RECIPE, 60, 1, 3 * LONG, 0)
+    monkeypatch.setattr("tfgradgen.tuning.search.NUM_UNFIT", 5)
+    with pytest.raises(UserError, match="num_gradients: expected runs that a schedule of replica_exchange fits into, got 60"):
         search(open_study(tmp_path / "study.db", {}), Pretended(), plan, SILENT, SILENT)

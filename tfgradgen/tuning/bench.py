@@ -96,11 +96,14 @@ class Bench:
         """All labels of the first replicate, then of the next."""
         return [Place(label, stream, k) for k in range(num_replicates) for label in self.labels]
 
+    def seed_at(self, place: Place) -> int:
+        return seed_of(self.run.seed, self.labels.index(place.label), place.stream, place.replicate)
+
     def measure(self, recipe: Recipe, place: Place, progress_fn: ProgressFn) -> Cell:
         """Runs `recipe` at `place`. The choice of start points, which all schedules share, is in no figure."""
         start = time.monotonic()
         posterior = self.posteriors[place.label]
-        run = replace(self.run, seed=seed_of(self.run.seed, self.labels.index(place.label), place.stream, place.replicate))
+        run = replace(self.run, seed=self.seed_at(place))
         if place not in self._starts:
             self._starts[place] = initial_points(posterior, run)[0]
         kept, everything, work = [], [], [0.0]
