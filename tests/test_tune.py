@@ -1,11 +1,14 @@
 """The `tune` command on the toy pair: what it finds, what it writes, how it goes on, what it refuses."""
 
 import csv
+import sqlite3
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
 from PIL import Image
 
 from tests.test_cli import refused
@@ -93,6 +96,15 @@ def test_where_nothing_is_better_the_control_stands_and_it_is_said(
     assert "\ngain     No gain" in capsys.readouterr().out
     assert Path("none/best.yaml").read_text().startswith("# No gain")
     assert read_recipe(Path("none/best.yaml")).config == read_recipe(Path("good.yaml")).config
+
+
+def test_a_full_disk_is_said(command: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: Any) -> None:
+        raise StorageInternalError("An exception is raised") from sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(RDBStorage, "set_trial_user_attr", full)
+    line = refused([*command, "--out=full"], capsys)
+    assert "out: expected a study that can be written, got full/study.db (database or disk is full); free space" in line
 
 
 @pytest.mark.parametrize(

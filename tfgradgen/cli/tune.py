@@ -4,11 +4,12 @@ import math
 import os
 import shlex
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tfgradgen.checks import fail
-from tfgradgen.cli.load import Loaded, load_models
+from tfgradgen.cli.load import Loaded, choose_backend, load_models
 from tfgradgen.cli.model_options import parse_models
 from tfgradgen.cli.output import LOCK, held, not_written
 from tfgradgen.cli.progress import progress_bar
@@ -26,16 +27,21 @@ from tfgradgen.tuning.search import CONTROL, FAULTY, Plan, Trial, open_study, se
 from tfgradgen.tuning.space import MIN_RESULTS, filled, num_gradients_of
 
 STUDY_FILE = "study.db"
+KEPT = "finished runs are kept, --resume goes on with them"
 OURS = {STUDY_FILE, f"{STUDY_FILE}-journal", LOCK, "report.md", "best.yaml", "tuning.csv", "tuning.png"}
 
 
 def run_tune(options: TuneOptions) -> None:
     """Writes the folder of a search, once models, labels and control are known to be good."""
-    out, run = options.out, options.sampled.run
+    from optuna.exceptions import StorageInternalError
+
+    out = options.out
     check_out(out, options.resume)
     control = read_control(options)
     loaded = load_models(options.sampled.models)
     targets = loaded.targets(options.sampled.label)
+    options = replace(options, sampled=choose_backend(options.sampled, loaded, targets[0]))
+    run = options.sampled.run
     bench = Bench({t.label.name: ClassPosterior.of(loaded.networks(t), t.index, run.temperature) for t in targets}, run)
     bench.check()
     try:
@@ -49,7 +55,10 @@ def run_tune(options: TuneOptions) -> None:
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"finished runs are in {out / STUDY_FILE}, --resume goes on with them") from None
     except OSError as error:
-        raise not_written(out, error, "finished runs are kept, --resume goes on with them") from None
+        raise not_written(out, error, KEPT) from None
+    except StorageInternalError as error:
+        reason = " ".join(str(error.__cause__ or error).split())[:200]
+        raise fail("out", "a study that can be written", f"{out / STUDY_FILE} ({reason})", f"free space; {KEPT}") from None
 
 
 def read_control(options: TuneOptions) -> Recipe:

@@ -256,6 +256,7 @@ def measured(bench: Bench, recipe: Recipe, place: Place, plan: Plan, progress_fn
     try:
         return bench.measure(recipe, place, progress_fn)
     except CELL_ERRORS as error:
+        reason = " ".join(str(error).split())[:200]
         if recipe == plan.control:
-            raise
-        return failed(" ".join(f"it broke off: {error}".split())[:200], plan.num_gradients)
+            raise fail("control", "a schedule that runs", reason, "look at the models with `check`, or give another") from None
+        return failed(f"it broke off: {reason}", plan.num_gradients)
