@@ -99,7 +99,7 @@ def test_where_nothing_is_better_the_control_stands_and_it_is_said(
 
 
 def test_a_full_disk_is_said(command: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*arguments: Any) -> None:
+    def full(*arguments: Any, **named: Any) -> None:
         raise StorageInternalError("An exception is raised") from sqlite3.OperationalError("database or disk is full")
 
     monkeypatch.setattr(RDBStorage, "set_trial_user_attr", full)
