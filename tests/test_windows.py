@@ -71,13 +71,12 @@ def test_a_scale_of_one_is_no_scale() -> None:
 
 
 def test_simple_adaptation_reaches_its_target_and_is_frozen_after() -> None:
-    """It weighs each proposal by whether it is above the target, so the target is met by the median."""
+    """Within what a run is not blamed for: the last step size is one of a walk in steps of a tenth."""
     for name in ("mala", "hmc"):
         family = KERNELS[name]
         config = replace(family.defaults, adaptation="simple")
         z, accept, step_size, _ = run_kernel(family, config)
         assert abs(np.median(accept) - family.defaults.to_dict()["target_accept_prob"]) < MAX_ACCEPT_GAP
-        assert abs(np.median(accept) - accept.mean()) > 0.01, "or the two could not be told apart"
         assert worst_z_score(z) < 4
         np.testing.assert_array_equal(step_size, np.broadcast_to(step_size[0], step_size.shape))
 
@@ -123,8 +122,8 @@ def sizes(draws: Draws) -> list[float]:
 def test_windows_pay_where_coordinates_differ_in_width() -> None:
     plain, windowed = (narrow_draws(num_windows) for num_windows in (0, 2))
     assert min(sizes(windowed)) > 3 * min(sizes(plain))
-    deviation = windowed.z.std((0, 1)) / HALF_WIDTHS
-    np.testing.assert_allclose(deviation, 1.0, atol=0.1)
+    square = np.square(windowed.z).mean(0) / HALF_WIDTHS**2  # [16 chains, 6], each 1 on average
+    assert (abs(square.mean(0) - 1) < 4 * square.std(0, ddof=1) / 4).all()
     assert (windowed.step_size == windowed.step_size[0]).all()
 
 
@@ -156,10 +155,10 @@ def test_with_windows_chains_reach_the_known_law(name: str) -> None:
 
 def test_a_scale_is_of_geometric_mean_one_and_shrinks_to_it() -> None:
     rng = np.random.default_rng(0)
-    z = rng.standard_normal((5000, 4)) * [0.1, 1.0, 1.0, 10.0] + 3.0
+    z = rng.standard_normal((500_000, 4)) * [0.1, 1.0, 1.0, 10.0] + 3.0
     scale = step_scale(len(z), z.sum(0), np.square(z).sum(0))
     assert scale is not None
-    np.testing.assert_allclose(scale, [0.1, 1.0, 1.0, 10.0], rtol=0.25)
+    np.testing.assert_allclose(scale, [0.1, 1.0, 1.0, 10.0], rtol=0.02)
     assert abs(np.log(scale).sum()) < 1e-5
     few = step_scale(4, z[:4].sum(0), np.square(z[:4]).sum(0))
     assert few is not None
