@@ -119,12 +119,12 @@ def test_acceptance_is_asked_of_the_mean_over_runs() -> None:
 
 
 def test_only_the_better_half_goes_on() -> None:
-    rivals = [Trial(k, DROPPED, None, [cell_of(value)], {}) for k, value in enumerate((1.0, 2.0, 3.0))]
+    rivals = [Trial(k, DROPPED, None, [cell_of(value)]) for k, value in enumerate((1.0, 2.0, 3.0))]
     assert goes_on([cell_of(2.5)], rivals), "the second of four"
     assert not goes_on([cell_of(1.5)], rivals), "the third"
     assert goes_on([cell_of(1.0), cell_of(9.0)], rivals), "of two runs it is the first to have so many"
-    assert goes_on([cell_of(0.1)] * 3, [Trial(0, WHOLE, None, [cell_of(9.0)] * 4, {})]), "halving is after 1, 2, 4, ... runs"
-    faulty = Trial(9, FAULTY, None, [cell_of(50.0, "stuck")], {})
+    assert goes_on([cell_of(0.1)] * 3, [Trial(0, WHOLE, None, [cell_of(9.0)] * 4)]), "halving is after 1, 2, 4, ... runs"
+    faulty = Trial(9, FAULTY, None, [cell_of(50.0, "stuck")])
     assert goes_on([cell_of(2.5)], [*rivals, faulty]), "a fault is no rival"
 
 
@@ -236,7 +236,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
 def test_the_verdict_says_plainly_whether_there_is_a_gain(ours: list[float], said: str, wins: bool) -> None:
     recipe = CONTROL_RECIPE.changed({"step_size": 0.5})
     cells = [cell_of(value) for value in ours]
-    trial = Trial(3, WHOLE, recipe, cells, {})
+    trial = Trial(3, WHOLE, recipe, cells)
     judged = [Judged(trial, [Place("a", FRESH, k) for k in range(3)], cells, [cell_of(1.0)] * 3)]
     assert verdict(judged)[0].startswith(said)
     assert winner(plan_of(3), judged) == (recipe if wins else CONTROL_RECIPE)

@@ -23,7 +23,7 @@ from tfgradgen.tuning.bench import Bench
 from tfgradgen.tuning.figures import importances, plot_search
 from tfgradgen.tuning.gain import Judged, judge
 from tfgradgen.tuning.report import to_csv, to_markdown, verdict, winner
-from tfgradgen.tuning.search import CONTROL, FAULTY, Plan, Trial, open_study, search
+from tfgradgen.tuning.search import CONTROL, FAULTY, Plan, Trial, open_study, search, trials
 from tfgradgen.tuning.space import MIN_RESULTS, filled, num_gradients_of
 
 STUDY_FILE = "study.db"
@@ -77,7 +77,7 @@ def read_control(options: TuneOptions) -> Recipe:
 def _run_held(options: TuneOptions, control: Recipe, bench: Bench, study: Any) -> None:
     start = time.monotonic()
     plan = Plan(options.kernel, control, options.num_gradients, options.num_seeds, options.budget, options.sampled.run.seed)
-    best = [0.0]
+    best = [max((trial.value for trial in trials(study) if trial.is_sound), default=0.0)]
 
     def say(trial: Trial, spent: float) -> None:
         if trial.is_sound:

@@ -56,14 +56,13 @@ class Trial(NamedTuple):
     """A schedule and what is known of it.
 
     recipe: None where the proposal did not fit into a run. state: CONTROL, WHOLE (all its runs are done), DROPPED by halving or
-    at the end of the budget, FAULTY or UNFINISHED. params: as Optuna knows them.
+    at the end of the budget, FAULTY or UNFINISHED.
     """
 
     number: int
     state: str
     recipe: Recipe | None
     cells: list[Cell]
-    params: dict[str, Any]
 
     @property
     def faults(self) -> list[str]:
@@ -143,7 +142,7 @@ def trials(study: Any) -> list[Trial]:
             continue
         recipe = Recipe.of(attrs["recipe"]) if "recipe" in attrs else None
         cells = [Cell(**cell) for cell in attrs.get("cells", [])]
-        found.append(Trial(trial.number, attrs.get("state", UNFINISHED), recipe, cells, dict(trial.params)))
+        found.append(Trial(trial.number, attrs.get("state", UNFINISHED), recipe, cells))
     return found
 
 
