@@ -56,7 +56,7 @@ def plot_search(found: Sequence[Trial], best: Trial | None, shares: Mapping[str,
     for axes in panels.reshape(-1):
         axes.spines[["top", "right"]].set_visible(False)
         axes.spines[["left", "bottom"]].set_color(GREY)
-        axes.tick_params(color=GREY, labelcolor=INK, labelsize=8)
+        axes.tick_params(which="both", color=GREY, labelcolor=INK, labelsize=8)
     traced = _traced(found, best)
     for axes, name in zip(panels[0], ("step_size", "accept_rate"), strict=False):
         _draw_traces(axes, traced, best, name)
