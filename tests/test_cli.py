@@ -18,6 +18,7 @@ from tfgradgen.cli.commands import main
 from tfgradgen.cli.compare_options import FLAGS as COMPARE_FLAGS
 from tfgradgen.cli.export_options import FLAGS as EXPORT_FLAGS
 from tfgradgen.cli.options import FLAGS, parse_sample
+from tfgradgen.cli.tune_options import FLAGS as TUNE_FLAGS
 from tfgradgen.config import RunConfig
 from tfgradgen.methods import METHODS
 
@@ -201,9 +202,12 @@ def test_a_path_is_taken_as_it_is_written(toy_flags: list[str], tmp_path: Path) 
 
 
 def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
-    sample, compare, export = set(FLAGS), set(COMPARE_FLAGS), set(EXPORT_FLAGS)
-    commands = [(["sample", "--help"], sample), (["sample", "--label=goldfish", "-h"], sample)]
-    commands += [(["compare", "-h"], compare), (["export", "-h"], export)]
+    commands = [(["sample", "--help"], set(FLAGS)), (["sample", "--label=goldfish", "-h"], set(FLAGS))]
+    commands += [
+        (["compare", "-h"], set(COMPARE_FLAGS)),
+        (["export", "-h"], set(EXPORT_FLAGS)),
+        (["tune", "-h"], set(TUNE_FLAGS)),
+    ]
     for argv, flags in commands:
         main(argv)
         shown = capsys.readouterr().out

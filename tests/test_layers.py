@@ -16,7 +16,8 @@ FLOORS = [
     {"kernels", "posterior", "models", "preflight", "footprint", "diagnostics", "images", "store"},
     {"sampling", "rejection", "smc", "plots"},
     {"methods", "trust"},
-    {"netcdf", "evaluation", "serving"},
+    {"recipe"},
+    {"netcdf", "evaluation", "serving", "tuning"},
     {"cli"},
     {"__init__", "__main__"},
 ]

@@ -10,6 +10,7 @@ import pytest
 from tfgradgen.cli.compare_options import FLAGS as COMPARE_FLAGS
 from tfgradgen.cli.export_options import FLAGS as EXPORT_FLAGS
 from tfgradgen.cli.options import FLAGS
+from tfgradgen.cli.tune_options import FLAGS as TUNE_FLAGS
 
 
 def test_commands_are_those_of_the_gate_and_of_the_shipped_tests(root: Path) -> None:
@@ -19,16 +20,14 @@ def test_commands_are_those_of_the_gate_and_of_the_shipped_tests(root: Path) -> 
         assert part in text
         assert part in ci
     known = {f"--{flag}" for flag in FLAGS} | {"--help"}
-    others = {
-        f"tfgradgen {command}": {f"--{flag}" for flag in flags}
-        for command, flags in (("compare", COMPARE_FLAGS), ("export", EXPORT_FLAGS))
-    }
+    of_commands = {"compare": COMPARE_FLAGS, "export": EXPORT_FLAGS, "tune": TUNE_FLAGS}
+    own = {name: {f"--{flag}" for flag in flags} for name, flags in of_commands.items()}
     tools = {path.name: flags_of(path) for path in (root / "tools").glob("*.py") if "fire.Fire(main)" in path.read_text()}
-    anywhere = known.union(*others.values(), *tools.values())  # a sentence may speak of any flag, a command takes its own
+    anywhere = known.union(*own.values(), *tools.values())  # a sentence may speak of any flag, a command takes its own
     for line in text.splitlines():
         called = re.search(r"python tools/(\w+\.py)", line)
-        of_command = [flags for command, flags in others.items() if command in line]
-        takes = tools.get(called[1], known) if called else of_command[0] if of_command else anywhere
+        command = re.search(r"-m tfgradgen (\w+)", line)
+        takes = tools.get(called[1], known) if called else own.get(command[1], anywhere) if command else anywhere
         assert set(re.findall(r"--[a-z_0-9]+", line)) <= takes, line
 
 

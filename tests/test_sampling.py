@@ -161,7 +161,10 @@ def test_one_trace_serves_labels_seeds_and_phases(kernel: str) -> None:
     sampling.compiled.cache_clear()
     for label, seed in ((0, 1), (1, 1), (1, 2)):
         chains(make(label), kernel, seed=seed)
-    key = (Networks(GENERATOR, CLASSIFIER), 1.0, kernel, KERNELS[kernel].defaults, 5, False)
+    counted = KERNELS[kernel].counts_adaptation
+    if not counted:  # one for every number of adaptation steps, too
+        chains(make(), kernel, Schedule(5, 7, 3))
+    key = (Networks(GENERATOR, CLASSIFIER), 1.0, kernel, KERNELS[kernel].defaults, 5 if counted else 0, False)
     functions = sampling.compiled(*key)
     assert sampling.compiled.cache_info().currsize == 1
     assert functions.chunk_fn.experimental_get_tracing_count() == 1

@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from tests.test_cli import refused
+from tfgradgen.checks import UserError
 from tfgradgen.cli.commands import main
 from tfgradgen.cli.export_options import parse_export
 from tfgradgen.serving.adapt import Adapted
@@ -171,3 +172,16 @@ def test_the_readme_embeds_with_files_that_an_export_writes(root: Path) -> None:
     assert [word for command in commands[1:] for word in command.split() if str(out) in word]
     label = commands[2].split()[2]
     assert label in flags["labels"].split(",")
+
+
+def test_an_export_follows_a_schedule(tmp_path: Path) -> None:
+    path = tmp_path / "best.yaml"
+    path.write_text("kernel: hmc\nstep_size: 0.7\nnum_leapfrog_steps: 4\nadaptation: simple\n")
+    flags = {"labels": "goldfish", "kernel": None, "out": str(tmp_path / "served"), "schedule": str(path)}
+    options = parse_export(flags | {"step_size": 0.5})
+    assert (options.pair.kernel, options.num_steps) == ("hmc", 25)
+    settings = options.pair.kernel_config.to_dict()
+    assert (settings["step_size"], settings["num_leapfrog_steps"], settings["adaptation"]) == (0.5, 4, "simple")
+    path.write_text("kernel: hmc\nnum_windows: 2\n")
+    with pytest.raises(UserError, match="num_windows: expected 0, for a served chain has one step size"):
+        parse_export(flags)

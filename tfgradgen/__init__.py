@@ -26,6 +26,7 @@ _HOMES = {
     "NutsConfig": "tfgradgen.config",
     "Regularization": "tfgradgen.contracts",
     "ReplicaConfig": "tfgradgen.config",
+    "Recipe": "tfgradgen.recipe",
     "RunConfig": "tfgradgen.config",
     "Schedule": "tfgradgen.config",
     "SmcConfig": "tfgradgen.config",
@@ -39,6 +40,7 @@ _HOMES = {
     "load_generator": "tfgradgen.models.generator",
     "parse_condition": "tfgradgen.models.condition",
     "sample_chains": "tfgradgen.sampling",
+    "read_recipe": "tfgradgen.recipe",
     "sample_exact": "tfgradgen.rejection",
 }
 

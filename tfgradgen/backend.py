@@ -1,11 +1,18 @@
 """Stateless seeds and the choice of compiler, as every sampling method uses them."""
 
+import numpy as np
 import tensorflow as tf
 
 
 def as_seed(seed: int) -> tf.Tensor:
     """The stateless seed int32[2] of an integer in 0..2**62 - 1."""
     return tf.constant([seed & 0x7FFFFFFF, seed >> 31], tf.int32)
+
+
+def seed_of(*numbers: int) -> int:
+    """One integer seed in 0..2**62 - 1 from several integers >= 0: another for every tuple of them."""
+    words = np.random.SeedSequence(numbers).generate_state(2)
+    return int(words[0]) << 29 | int(words[1]) >> 3
 
 
 def fold_in(seed: tf.Tensor, data: int | tf.Tensor) -> tf.Tensor:

@@ -26,7 +26,8 @@ from tfgradgen.contracts import (
     collect,
 )
 from tfgradgen.kernels import KERNELS
-from tfgradgen.kernels.base import adaptive_kernel
+from tfgradgen.kernels.base import Dials, adaptive_kernel, start
+from tfgradgen.kernels.windows import Windows
 from tfgradgen.posterior import ClassPosterior
 
 GRADIENTS_PER_CHUNK = 20  # about a second on two cores: often enough to show progress, rare enough to cost nothing
@@ -43,12 +44,12 @@ class Condition(NamedTuple):
 
 
 class Compiled(NamedTuple):
-    """bootstrap_fn: (condition, z) -> kernel results. chunk_fn: (condition, seed, first, count, z, results) -> z, results,
-    traces and evaluations [2]."""
+    """bootstrap_fn: (condition, dials, z) -> kernel results. chunk_fn: (condition, dials, seed, first, count, z, results) -> z,
+    results, traces and evaluations [2]. max_count: transitions in a chunk, at most."""
 
     bootstrap_fn: Any
     chunk_fn: Any
-    chunk_size: int
+    max_count: int
 
 
 def initial_points(posterior: ClassPosterior, run: RunConfig) -> tuple[tf.Tensor, float, int]:
@@ -99,22 +100,34 @@ def compiled(
     num_adaptation_steps: int,
     xla: bool,
 ) -> Compiled:
-    """The compiled parts of a run; the same object, without tracing again, for the same settings."""
+    """The compiled parts of a run; the same object, without tracing again, for the same settings.
+
+    Of `config` only what `KernelFamily.compiled_as` leaves is built in; the rest comes as `Dials`. num_adaptation_steps: where
+    the kernel `counts_adaptation`, else 0.
+    """
     family = KERNELS[kernel_name]
-    per_step = family.cost_fn(config)
-    chunk_size = max(1, int(GRADIENTS_PER_CHUNK / per_step.work))
+    # A chunk of another config has as many transitions as its own cost allows, at most one a gradient.
+    max_count = max(GRADIENTS_PER_CHUNK, chunk_size(kernel_name, config))
     weight = config.to_dict().get("class_reg", 0.0)
 
-    def parts(condition: Condition, z: tf.Tensor) -> tuple[ClassPosterior, Any]:
+    def parts(condition: Condition, dials: Dials | None, z: tf.Tensor) -> tuple[ClassPosterior, Any]:
         regularization = Regularization(weight, *condition[1:]) if config.needs_class_moments else None
         posterior = ClassPosterior.of(networks, condition.label, temperature, regularization)
-        return posterior, adaptive_kernel(family, posterior, config, z.shape[0], num_adaptation_steps)
+        return posterior, adaptive_kernel(family, posterior, config, z.shape[0], num_adaptation_steps, dials)
 
-    def bootstrap(condition: Condition, z: tf.Tensor) -> Any:
-        return parts(condition, z)[1].bootstrap_results(z)
+    def bootstrap(condition: Condition, dials: Dials | None, z: tf.Tensor) -> Any:
+        return start(family, parts(condition, dials, z)[1], z, dials)
 
-    def chunk(condition: Condition, seed: tf.Tensor, first: tf.Tensor, count: tf.Tensor, z: tf.Tensor, results: Any) -> Any:
-        posterior, kernel = parts(condition, z)
+    def chunk(
+        condition: Condition,
+        dials: Dials | None,
+        seed: tf.Tensor,
+        first: tf.Tensor,
+        count: tf.Tensor,
+        z: tf.Tensor,
+        results: Any,
+    ) -> Any:
+        posterior, kernel = parts(condition, dials, z)
 
         def trace(z: tf.Tensor, results: Any) -> tuple[tuple[tf.Tensor, ...], tf.Tensor]:
             info = family.info_fn(posterior, config, z, results)
@@ -134,7 +147,7 @@ def compiled(
             row, spent = trace(z, results)
             return i + 1, z, results, tuple(a.write(i, t) for a, t in zip(arrays, row, strict=True)), cost + spent
 
-        arrays = tuple(tf.TensorArray(t.dtype, chunk_size, element_shape=t.shape) for t in trace(z, results)[0])
+        arrays = tuple(tf.TensorArray(t.dtype, max_count, element_shape=t.shape) for t in trace(z, results)[0])
         _, z, results, arrays, cost = tf.while_loop(
             lambda i, *_: i < count,
             step,
@@ -144,7 +157,12 @@ def compiled(
         return z, results, tuple(a.stack() for a in arrays), cost
 
     function = functools.partial(tf.function, jit_compile=xla, autograph=False, reduce_retracing=False)
-    return Compiled(function(bootstrap), function(chunk), chunk_size)
+    return Compiled(function(bootstrap), function(chunk), max_count)
+
+
+def chunk_size(kernel_name: str, config: KernelConfig) -> int:
+    """Transitions in a chunk of about `GRADIENTS_PER_CHUNK`."""
+    return max(1, int(GRADIENTS_PER_CHUNK / KERNELS[kernel_name].cost_fn(config).work))
 
 
 def chain_chunks(
@@ -170,40 +188,48 @@ def chain_chunks(
     Yields:
       One `Chunk` after every about `GRADIENTS_PER_CHUNK` gradients of each chain; none where `state` is the last one.
     """
-    check_num_chains(kernel_name, len(init_z), KERNELS[kernel_name].min_chains)
+    family = KERNELS[kernel_name]
+    check_num_chains(kernel_name, len(init_z), family.min_chains)
     functions = compiled(
         posterior.networks,
         posterior.temperature,
         kernel_name,
-        config,
-        schedule.num_adaptation_steps,
+        family.compiled_as(config),
+        schedule.num_adaptation_steps if family.counts_adaptation else 0,
         use_xla(run.jit),
     )
     seed = fold_in(as_seed(run.seed), CHAIN_STREAM)
-    done, z = 0, tf.convert_to_tensor(init_z)
+    done, z = 0 if state is None else int(state["num_done"]), tf.convert_to_tensor(init_z)
+    windows = Windows(family, config, schedule, (z.shape[0], z.shape[1]), done, state)
     condition = condition_of(posterior)
     class_state = {"class_mean": condition.mean.numpy(), "class_scale": condition.scale.numpy()}
-    results = functions.bootstrap_fn(condition, z)
-    cost = np.asarray(KERNELS[kernel_name].start_cost(config), np.int64) * len(z)
+    results = functions.bootstrap_fn(condition, windows.dials, z)
+    start_cost = np.asarray(family.start_cost(config), np.int64) * len(z)
+    cost = start_cost
     if state is not None:
         leaves = [state[f"kernel_{k}"] for k in range(len(tf.nest.flatten(results)))]
-        done, z, results = int(state["num_done"]), tf.constant(state["z"]), tf.nest.pack_sequence_as(results, leaves)
+        z, results = tf.constant(state["z"]), tf.nest.pack_sequence_as(results, leaves)
         results, cost = tf.nest.map_structure(tf.convert_to_tensor, results), state["cost"]
+    most = min(functions.max_count, chunk_size(kernel_name, config))
     while done < schedule.num_steps:
-        # Chunks end where the burn-in ends, so that every chunk is kept or discarded as a whole.
+        # Chunks end where a window or the burn-in ends, so that every chunk belongs to one part as a whole.
         is_kept = done >= schedule.num_burnin_steps
-        end = schedule.num_steps if is_kept else schedule.num_burnin_steps
-        count = min(functions.chunk_size, end - done)
-        z, results, traces, spent = functions.chunk_fn(condition, seed, tf.constant(done), tf.constant(count), z, results)
+        end = next(end for end in (*windows.ends, schedule.num_burnin_steps, schedule.num_steps) if end > done)
+        count = min(most, end - done)
+        z, results, traces, spent = functions.chunk_fn(
+            condition, windows.dials, seed, tf.constant(done), tf.constant(count), z, results
+        )
         rows = Draws(*(t.numpy()[:count] for t in traces))
         draws = rows if is_kept else Draws(*(row[:0] for row in rows))
         done, cost = done + count, cost + spent.numpy()
+        if windows.add(rows, done, results):
+            results, cost = functions.bootstrap_fn(condition, windows.dials, z), cost + start_cost
         means = (float(np.mean(values)) for values in (accept_prob(rows), rows.step_size, rows.class_prob))
         kernel_state = {f"kernel_{k}": leaf.numpy() for k, leaf in enumerate(tf.nest.flatten(results))}
         yield Chunk(
             Progress(done, schedule.num_steps, *means),
             draws,
-            {"num_done": np.asarray(done), "z": z.numpy(), "cost": cost, **class_state, **kernel_state},
+            {"num_done": np.asarray(done), "z": z.numpy(), "cost": cost, **class_state, **windows.state(), **kernel_state},
             Cost(*cost.tolist()),
             {},
             None if is_kept else rows,

@@ -55,10 +55,16 @@ def problems(
     if kind == "ascent":
         lines.append("these are points on the way to modes, no draws of the posterior: take a kernel that samples for those")
     if kind == "chain":
-        lines += _moving(chains, num_results, target)
+        lines += [*_moving(chains, num_results), *off_target(float(np.mean(chains["accept_rate"])), target)]
     if kind in ("chain", "particles"):
         lines += _mixing(found)
     return lines
+
+
+def faults(chains: Mapping[str, list[Any]], num_results: int) -> list[str]:
+    """Those of `problems` that one run shows for sure, and that no further draws would mend: densities that are not finite,
+    divergences, stuck chains. Arguments as there."""
+    return [*_broken(chains, num_results), *_moving(chains, num_results)]
 
 
 def _broken(chains: Mapping[str, list[Any]], num_results: int) -> Iterable[str]:
@@ -77,7 +83,14 @@ def _broken(chains: Mapping[str, list[Any]], num_results: int) -> Iterable[str]:
         )
 
 
-def _moving(chains: Mapping[str, list[Any]], num_results: int, target: float | None) -> Iterable[str]:
+def off_target(accept_rate: float, target: float | None) -> Iterable[str]:
+    """What is to be said of a mean acceptance, where it was tuned for `target`."""
+    if target is not None and abs(accept_rate - target) > MAX_ACCEPT_GAP:
+        remedy = "lower --step_size or raise" if accept_rate < target else "raise --step_size or"
+        yield f"acceptance {accept_rate:.2f} is off its target {target:.2f}: {remedy} --num_adaptation_steps"
+
+
+def _moving(chains: Mapping[str, list[Any]], num_results: int) -> Iterable[str]:
     rates = np.asarray(chains["accept_rate"])
     stuck = rates < STUCK_ACCEPT_RATE
     bad = chains["num_divergent"]
@@ -92,9 +105,6 @@ def _moving(chains: Mapping[str, list[Any]], num_results: int, target: float | N
             f"{_chains(stuck)} stuck, acceptance below {STUCK_ACCEPT_RATE}: the step is too large there; lower --step_size, or "
             "raise --num_adaptation_steps"
         )
-    if target is not None and abs(rates.mean() - target) > MAX_ACCEPT_GAP:
-        remedy = "lower --step_size or raise" if rates.mean() < target else "raise --step_size or"
-        yield f"acceptance {rates.mean():.2f} is off its target {target:.2f}: {remedy} --num_adaptation_steps"
 
 
 def _mixing(found: Mapping[str, Convergence]) -> Iterable[str]:

@@ -18,12 +18,24 @@ CHECK_FLAGS = (*MODEL_FLAGS, "temperature", "seed")
 
 # Fire would evaluate a path: 2026_07_20 would become a number, run#2 would lose its end.
 TEXTS = dict.fromkeys(
-    ("out", "generator", "classifier", "judge", "discriminator", "photographs", "init", "classifier_labels"), str
+    (
+        "out",
+        "generator",
+        "classifier",
+        "judge",
+        "discriminator",
+        "photographs",
+        "init",
+        "classifier_labels",
+        "schedule",
+        "control",
+    ),
+    str,
 )
 
 
 @fire.decorators.SetParseFns(**TEXTS)
-def sample(label: Any = None, kernel: Any = "mala", *extra: Any, **flags: Any) -> None:
+def sample(label: Any = None, kernel: Any = None, *extra: Any, **flags: Any) -> None:
     """Draws pictures of a class and writes grid.png, plots.png, film.png, samples.npz and run.json into a folder.
 
     Example: python -m tfgradgen sample --label=goldfish --kernel=mala
@@ -31,7 +43,8 @@ def sample(label: Any = None, kernel: Any = "mala", *extra: Any, **flags: Any) -
     Args:
       label: a class name, WordNet id or index; several as a,b,c; or all. `labels` lists them.
       kernel: rejection (exact, independent draws), mala, hmc, split_hmc, nuts, chees, local_global, replica_exchange,
-        elliptical_slice, smc (which estimates p(class) too), or map (the baseline: modes, no draws).
+        elliptical_slice, smc (which estimates p(class) too), or map (the baseline: modes, no draws). By default mala, or that
+        of --schedule.
       extra: nothing else goes without a flag.
       flags: any of
 
@@ -39,8 +52,14 @@ def sample(label: Any = None, kernel: Any = "mala", *extra: Any, **flags: Any) -
         --num_results=N            kept draws of each chain (mala 150, hmc 50, rejection 40, ...), for smc particles
         --num_burnin_steps=N       discarded first steps (mala 150, hmc 50, ...)
         --num_adaptation_steps=N   those of them that tune the step size (about three quarters)
+        --schedule=FILE            YAML with the settings of a kernel, as `tune` writes it; single flags go before it
         --step_size=X              initial distance of one step in z, the same unit for every kernel; for map a fixed one
         --target_accept_prob=X     acceptance to tune for (mala 0.4, hmc 0.6, ...)
+        --adaptation=dual_averaging  how the step size is tuned: dual_averaging, or simple (multiplied or divided), with
+        --exploration_shrinkage=0.2, --decay_rate=0.75, --step_count_smoothing=10    of dual averaging
+        --adaptation_rate=0.1      of simple: by 1 + adaptation_rate
+        --num_windows=0            mala, hmc, split_hmc, nuts, local_global: how often in the adaptation the scale of each
+                                   coordinate is measured, for steps as long as z is wide there
         --num_leapfrog_steps=3     gradients in one step of hmc, split_hmc, and of each replica in replica_exchange
         --max_leapfrog_steps=16    chees: at most so many
         --max_tree_depth=4         nuts: at most 2 ** max_tree_depth gradients in one step
@@ -213,6 +232,54 @@ def compare(labels: Any = None, *extra: Any, **flags: Any) -> None:
         raise SystemExit(1)
 
 
+@fire.decorators.SetParseFns(**TEXTS)
+def tune(label: Any = None, *extra: Any, **flags: Any) -> None:
+    """Searches the schedule that gives a kernel most effective draws for its gradients, and holds it against a control on fresh
+    seeds.
+
+    Example: python -m tfgradgen tune --label=goldfish,monarch --kernel=hmc --budget=40000 --out=out/tune
+
+    Args:
+      label: as for `sample`; several count alike.
+      extra: nothing else goes without a flag.
+      flags: any of
+
+        --kernel=hmc               or mala, split_hmc, nuts, chees, local_global, replica_exchange
+        --budget=40000             gradients a chain, of all trials together
+        --num_gradients=1000       gradients a chain of one run, burn-in and adaptation among them
+        --num_seeds=2              runs of each label that a trial gets, if it stays in so long
+        --num_fresh=4              runs of each label on fresh seeds, of the best and of the control, on top of --budget
+        --control=FILE             the schedule to beat; by default the kernel's own
+        --num_chains=8             of each run
+        --temperature=1.0          as for `sample`, like the next three
+        --seed=0
+        --init=resample            or prior
+        --jit=auto
+        --out=FOLDER               by default out/tune
+        --resume                   go on with the search in that folder, further with a larger --budget
+
+      and those of the models, as for `sample`:
+
+        --generator=MODEL          with --latent_dim, --truncation, --generator_signature, --generator_tags, --generator_range,
+                                   --generator_prior, --generator_class
+        --classifier=MODEL         with --classifier_signature, --classifier_tags, --classifier_range, --classifier_size,
+                                   --classifier_output, --classifier_labels
+        --discriminator_weight=0, --discriminator=MODEL, --max_batch=N, --trust
+
+    Writes report.md (begin there), best.yaml for `sample --schedule`, tuning.csv, tuning.png and study.db, which is Optuna's.
+    Needs pip install 'tfgradgen[tune]'.
+    """
+    _no_extra(extra)
+    if label is None:
+        raise fail("label", "a class", "none", "give --label=NAME; python -m tfgradgen labels lists them")
+    from tfgradgen.cli.tune_options import parse_tune
+
+    options = parse_tune({"label": label, **flags})
+    from tfgradgen.cli.tune import run_tune
+
+    run_tune(options)
+
+
 @fire.decorators.SetParseFns(folder=str)
 def diagnose(folder: Any = None, *extra: Any, **flags: Any) -> None:
     """Says from the files of a run whether to trust it: per chain, per statistic, and what to do.
@@ -236,14 +303,14 @@ def diagnose(folder: Any = None, *extra: Any, **flags: Any) -> None:
 
 
 @fire.decorators.SetParseFns(**TEXTS)
-def export(labels: Any = "all", kernel: Any = "mala", *extra: Any, **flags: Any) -> None:
+def export(labels: Any = "all", kernel: Any = None, *extra: Any, **flags: Any) -> None:
     """Writes a SavedModel that TF Serving serves as it is: a label and a seed in, a picture out.
 
     Example: python -m tfgradgen export --kernel=mala --labels=goldfish,monarch --out=out/served
 
     Args:
       labels: the classes that can be asked for, as label of `sample`; by default all.
-      kernel: mala or hmc; its step size is tuned for each label now and frozen.
+      kernel: mala or hmc, by default mala or that of --schedule; its step size is tuned for each label now and frozen.
       extra: nothing else goes without a flag.
       flags: any of
 
@@ -254,6 +321,7 @@ def export(labels: Any = "all", kernel: Any = "mala", *extra: Any, **flags: Any)
         --num_start_draws=64       prior draws that a chain's start is picked from
         --batch_sizes=1,4,16       what the server fills batches up to
         --xla                      a further signature serving_xla, for servers that may compile; the others need no XLA
+        --schedule=FILE            settings that `tune` wrote; single flags go before it
         --step_size=X              where tuning begins; as for `sample`, like the next five
         --target_accept_prob=X
         --num_leapfrog_steps=N     of hmc
@@ -281,7 +349,7 @@ def export(labels: Any = "all", kernel: Any = "mala", *extra: Any, **flags: Any)
 
 
 COMMANDS = {
-    **{"sample": sample, "compare": compare, "export": export, "check": check, "diagnose": diagnose},
+    **{"sample": sample, "compare": compare, "tune": tune, "export": export, "check": check, "diagnose": diagnose},
     **{"labels": labels, "models": models},
 }
 

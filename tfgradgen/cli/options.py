@@ -13,14 +13,15 @@ from tfgradgen.config import KernelConfig, RunConfig, Schedule
 KERNEL_FLAGS = tuple(KernelConfig.checks)
 SCHEDULE_FLAGS = tuple(field.name for field in fields(Schedule))
 RUN_FLAGS = tuple(field.name for field in fields(RunConfig) if field.name != "init_z")
-OWN_FLAGS = ("out", "gradient_precision", "overwrite", "resume", "strict", "netcdf")
+OWN_FLAGS = ("schedule", "out", "gradient_precision", "overwrite", "resume", "strict", "netcdf")
+DEFAULT_KERNEL = "mala"
 FLAGS = ("label", "kernel", *KERNEL_FLAGS, *SCHEDULE_FLAGS, *RUN_FLAGS, *MODEL_FLAGS, *OWN_FLAGS)
 
 
 @dataclass(frozen=True)
 class SampleOptions:
     """Everything that `sample` was asked for; `out` is None where a folder is to be chosen, `init_photograph` where chains
-    start at none."""
+    start at none, `schedule_file` where all settings are flags and defaults."""
 
     label: Any
     kernel: str
@@ -35,6 +36,7 @@ class SampleOptions:
     strict: bool
     netcdf: bool
     gradient_precision: str
+    schedule_file: Path | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Every argument as it was used, defaults filled in, for the run record."""
@@ -43,6 +45,7 @@ class SampleOptions:
             "kernel": self.kernel,
             "kernel_config": self.kernel_config.to_dict(),
             "schedule": self.schedule.to_dict(),
+            **({"schedule_file": str(self.schedule_file)} if self.schedule_file else {}),
             **self.run.to_dict(),
             **({"init_photograph": str(self.init_photograph)} if self.init_photograph else {}),
             **self.models.to_dict(),
@@ -86,9 +89,15 @@ def parse_sample(flags: dict[str, Any]) -> SampleOptions:
     """Checks the flags of `sample`; raises `UserError` for the first that cannot be used."""
     start_tensorflow()  # not at the head of the file: a mistyped flag should not wait for it
     from tfgradgen.methods import METHODS
+    from tfgradgen.recipe import default_recipe, read_recipe, settings_of
 
     given = dict(flags)
-    kernel = check_choice("kernel", given.pop("kernel"), METHODS)
+    kernel = given.pop("kernel", None)
+    schedule_file = parse_path("schedule", given.pop("schedule")) if "schedule" in given else None
+    base = read_recipe(schedule_file) if schedule_file else None
+    kernel = check_choice("kernel", (base.kernel if base else DEFAULT_KERNEL) if kernel is None else kernel, METHODS)
+    if base and base.kernel != kernel:
+        raise fail("kernel", f"{base.kernel}, as in {schedule_file}", kernel, "leave it out, or give another --schedule")
     label = given.pop("label")
     overwrite, resume, strict, netcdf, trust = (
         parse_bool(flag, given.pop(flag, False)) for flag in ("overwrite", "resume", "strict", "netcdf", "trust")
@@ -112,25 +121,15 @@ def parse_sample(flags: dict[str, Any]) -> SampleOptions:
     for flag in flags:
         if unused.get(flag):
             raise not_used(flag, kernel)
-    own, schedule = method.defaults.to_dict(), method.schedule.to_dict()
-    # A method that discards nothing by default has neither steps to tune nor draws to discard.
-    used = (*own, *(SCHEDULE_FLAGS if method.schedule.num_burnin_steps else ("num_results",)))
-    if "target_accept_prob" not in own:
-        used = tuple(flag for flag in used if flag != "num_adaptation_steps")
     for flag in given:
-        if flag not in used:
+        if flag not in settings_of(method):
             raise not_used(flag, kernel)
-    defaults = own | schedule
-    if "num_burnin_steps" in given and isinstance(given["num_burnin_steps"], int):
-        # Tuning takes the share of the burn-in that it has by default.
-        share = defaults["num_adaptation_steps"] / defaults["num_burnin_steps"]
-        defaults["num_adaptation_steps"] = int(share * given["num_burnin_steps"])
-    values = defaults | given
+    recipe = (base or default_recipe(kernel)).changed(given)
     return SampleOptions(
         label=label,
         kernel=kernel,
-        kernel_config=type(method.defaults)(**{flag: values[flag] for flag in own}),
-        schedule=Schedule(**{flag: values[flag] for flag in SCHEDULE_FLAGS}),
+        kernel_config=recipe.config,
+        schedule=recipe.schedule,
         run=run,
         init_photograph=photograph,
         models=models,
@@ -140,6 +139,7 @@ def parse_sample(flags: dict[str, Any]) -> SampleOptions:
         strict=strict,
         netcdf=netcdf,
         gradient_precision=precision,
+        schedule_file=schedule_file,
     )
 
 

@@ -20,12 +20,12 @@ def described(progress: Progress) -> dict[str, str]:
 
 
 @contextmanager
-def progress_bar(title: str) -> Iterator[ProgressFn]:
+def progress_bar(title: str, unit: str = "step") -> Iterator[ProgressFn]:
     """Shows on stderr how far a run is and how long the rest will take."""
     if not sys.stderr.isatty():
-        yield plain_lines(title)
+        yield plain_lines(title, unit)
         return
-    with tqdm(desc=title, file=sys.stderr, unit="step", dynamic_ncols=True) as bar:
+    with tqdm(desc=title, file=sys.stderr, unit=unit, dynamic_ncols=True) as bar:
 
         def show(progress: Progress) -> None:
             bar.set_postfix(described(progress), refresh=False)
@@ -37,7 +37,7 @@ def progress_bar(title: str) -> Iterator[ProgressFn]:
         yield show
 
 
-def plain_lines(title: str) -> ProgressFn:
+def plain_lines(title: str, unit: str = "step") -> ProgressFn:
     """Prints a line whenever another tenth of the run is done."""
     start, first, tenths = 0.0, -1, -1
 
@@ -52,6 +52,6 @@ def plain_lines(title: str) -> ProgressFn:
         left = (time.monotonic() - start) * (total - done) / max(done - first, 1)
         facts = ", ".join(f"{name} {value}" for name, value in described(progress).items())
         rest = f", about {left:.0f} s left" if first < done < total else ""
-        print(f"{title}: {done} of {total} steps, {facts}{rest}", file=sys.stderr, flush=True)
+        print(f"{title}: {done} of {total} {unit}s, {facts}{rest}", file=sys.stderr, flush=True)
 
     return show

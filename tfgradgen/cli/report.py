@@ -72,7 +72,8 @@ def plan(options: SampleOptions, loaded: Loaded, target: Target) -> dict[str, An
 
 def identity(record: dict[str, Any]) -> dict[str, Any]:
     """What of a `plan` or run.json decides the bits of the draws: not where things lie, nor how a flag was spelt."""
-    places = ("label", *MODELS, "init_photograph", "out", "overwrite", "resume", "strict", "netcdf", "jit", "trust")
+    switches = ("overwrite", "resume", "strict", "netcdf", "jit", "trust")
+    places = ("label", *MODELS, "init_photograph", "schedule_file", "out", *switches)
     return {
         **{name: record[name] for name in ("label", "kernel", "versions", "device", "machine", "backend")},
         "arguments": {name: value for name, value in record["arguments"].items() if name not in places},

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfgradgen.backend import as_seed, fold_in
+from tfgradgen.backend import as_seed, fold_in, seed_of
 from tfgradgen.checks import UserError, check_choice, fail
 from tfgradgen.config import KernelConfig, RunConfig, Schedule
 from tfgradgen.contracts import Cost, Draws, ProgressFn, Regularization, accept_prob, collect
@@ -101,8 +101,7 @@ def checkpoints_up_to(num_gradients: int) -> list[int]:
 
 def run_of_label(run: RunConfig, index: int) -> RunConfig:
     """`run` with a seed of the label's own: pictures of different classes are pooled in tests that take them as independent."""
-    words = np.random.SeedSequence([run.seed, index]).generate_state(2)
-    return replace(run, seed=int(words[0]) << 29 | int(words[1]) >> 3)
+    return replace(run, seed=seed_of(run.seed, index))
 
 
 def lay_ground(posterior: ClassPosterior, run: RunConfig, progress_fn: ProgressFn) -> Ground:

@@ -63,4 +63,5 @@ FAMILY = KernelFamily(
     info_fn=leapfrog_info,
     cost_fn=lambda config: Cost(START_LEAPFROG_STEPS, 0),
     min_chains=2,  # the criterion looks at their spread
+    counts_adaptation=True,
 )

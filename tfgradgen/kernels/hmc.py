@@ -45,4 +45,5 @@ FAMILY = KernelFamily(
     schedule=Schedule(num_results=50, num_burnin_steps=50, num_adaptation_steps=37),
     info_fn=leapfrog_info,
     cost_fn=leapfrog_cost,
+    live=("num_leapfrog_steps",),
 )

@@ -1,0 +1,163 @@
+"""The `tune` command: searches, judges on fresh seeds, and writes the report."""
+
+import math
+import os
+import shlex
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tfgradgen.checks import fail
+from tfgradgen.cli.load import Loaded, choose_backend, load_models
+from tfgradgen.cli.model_options import parse_models
+from tfgradgen.cli.output import LOCK, held, not_written
+from tfgradgen.cli.progress import progress_bar
+from tfgradgen.cli.report import environment, model_record
+from tfgradgen.cli.tune_options import TuneOptions
+from tfgradgen.images import save_png
+from tfgradgen.posterior import ClassPosterior
+from tfgradgen.recipe import Recipe, default_recipe, read_recipe, write_recipe
+from tfgradgen.sampling import compiled
+from tfgradgen.tuning.bench import Bench
+from tfgradgen.tuning.figures import importances, plot_search
+from tfgradgen.tuning.gain import Judged, judge
+from tfgradgen.tuning.report import to_csv, to_markdown, verdict, winner
+from tfgradgen.tuning.search import CONTROL, FAULTY, Plan, Trial, open_study, search, trials
+from tfgradgen.tuning.space import MIN_RESULTS, filled, num_gradients_of
+
+STUDY_FILE = "study.db"
+KEPT = "finished runs are kept, --resume goes on with them"
+OURS = {STUDY_FILE, f"{STUDY_FILE}-journal", LOCK, "report.md", "best.yaml", "tuning.csv", "tuning.png"}
+
+
+def run_tune(options: TuneOptions) -> None:
+    """Writes the folder of a search, once models, labels and control are known to be good."""
+    from optuna.exceptions import StorageInternalError
+
+    out = options.out
+    check_out(out, options.resume)
+    control = read_control(options)
+    loaded = load_models(options.sampled.models)
+    targets = loaded.targets(options.sampled.label)
+    options = replace(options, sampled=choose_backend(options.sampled, loaded, targets[0]))
+    run = options.sampled.run
+    bench = Bench({t.label.name: ClassPosterior.of(loaded.networks(t), t.index, run.temperature) for t in targets}, run)
+    bench.check()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with held(out):
+            try:
+                study = open_study(out / STUDY_FILE, identity(options, control, loaded))
+                _run_held(options, control, bench, study)
+            finally:
+                (out / LOCK).unlink(missing_ok=True)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"finished runs are in {out / STUDY_FILE}, --resume goes on with them") from None
+    except OSError as error:
+        raise not_written(out, error, KEPT) from None
+    except StorageInternalError as error:
+        reason = " ".join(str(error.__cause__ or error).split())[:200]
+        raise fail("out", "a study that can be written", f"{out / STUDY_FILE} ({reason})", f"free space; {KEPT}") from None
+
+
+def read_control(options: TuneOptions) -> Recipe:
+    """The schedule to beat, as long as every run."""
+    recipe = default_recipe(options.kernel) if options.control is None else read_recipe(options.control)
+    if recipe.kernel != options.kernel:
+        raise fail("control", f"a schedule of {options.kernel}", f"one of {recipe.kernel}", f"give --kernel={recipe.kernel}")
+    control = filled(recipe, options.num_gradients)
+    least = math.ceil(num_gradients_of(control))
+    if least > options.num_gradients:
+        what = f"at least {least}, the control's burn-in and {MIN_RESULTS} draws"
+        raise fail("num_gradients", what, options.num_gradients, "raise it, or give a --control with a shorter burn-in")
+    return control
+
+
+def _run_held(options: TuneOptions, control: Recipe, bench: Bench, study: Any) -> None:
+    start = time.monotonic()
+    plan = Plan(options.kernel, control, options.num_gradients, options.num_seeds, options.budget, options.sampled.run.seed)
+    best = [max((trial.value for trial in trials(study) if trial.is_sound), default=0.0)]
+
+    def say(trial: Trial, spent: float) -> None:
+        if trial.is_sound:
+            best[0] = max(best[0], trial.value)
+        what = f"{trial.value:.2f} draws of 1000 gradients in {len(trial.cells)} runs" if trial.cells else "no run"
+        why = f": {trial.faults[0]}" if trial.state in (CONTROL, FAULTY) and trial.faults else ""
+        share = 100 * min(spent / plan.budget, 1.0)
+        print(
+            f"trial    {trial.number} {trial.state}, {what} (best {best[0]:.2f}), {share:.0f} % of the budget{why}", flush=True
+        )
+
+    try:
+        with progress_bar(f"tune {plan.kernel}", "gradient") as progress_fn:
+            found = search(study, bench, plan, progress_fn, say)
+        with progress_bar("fresh seeds", "gradient") as progress_fn:
+            judged = judge(study, bench, plan, options.num_fresh, progress_fn)
+    finally:
+        compiled.cache_clear()  # a graph for every way to adapt
+    write_results(options, plan, bench.labels, study, found, judged)
+    print(f"gain     {verdict(judged)[0]}")
+    print(f"took     {time.monotonic() - start:.0f} s for what was not there yet")
+    print(f"wrote    {options.out}: report.md, best.yaml, tuning.csv, tuning.png, {STUDY_FILE}", flush=True)
+
+
+def write_results(
+    options: TuneOptions, plan: Plan, labels: list[str], study: Any, found: list[Trial], judged: list[Judged]
+) -> None:
+    """All files but the study, each written beside and renamed."""
+    out, sentence, command = options.out, verdict(judged)[0], command_line(options)
+    best = judged[-1].trial if judged else None
+    title = f"{plan.kernel} for {', '.join(labels)}: {sentence}"
+    save_png(out / "tuning.png", plot_search(found, best, importances(study), title))
+    texts = {"tuning.csv": to_csv(found), "report.md": to_markdown(plan, labels, found, judged, command)}
+    for name, text in texts.items():
+        beside = out / f".{name}.partial"
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(out / name)
+    write_recipe(out / "best.yaml", winner(plan, judged), f"{sentence}\nSearched by: {command}")
+
+
+def identity(options: TuneOptions, control: Recipe, loaded: Loaded) -> dict[str, Any]:
+    """What decides every trial."""
+    surroundings = environment(options.sampled.run.jit)
+    models = options.sampled.models
+    return {
+        "arguments": options.to_dict(),
+        "control": control.to_dict(),
+        "discriminator_weight": models.discriminator_weight,
+        **{name: surroundings[name] for name in ("versions", "device", "machine", "backend")},
+        "generator": model_record(loaded.generator) | {"path": None},
+        "classifiers": {str(k): model_record(model) | {"path": None} for k, model in enumerate(loaded.classifiers)},
+    }
+
+
+def check_out(out: Path, resume: bool) -> None:
+    """Raises `UserError` unless `out` can be made, or holds a search and nothing else where `resume` allows it."""
+    if not os.path.lexists(out):
+        return
+    if not out.is_dir() or (any(out.iterdir()) and not resume):
+        raise fail("out", "a new folder", f"{out}, which exists", "go on with it with --resume, or choose another --out")
+    names = {path.name for path in out.iterdir()}
+    foreign = sorted(name for name in names - OURS if not name.startswith("."))
+    if names and (foreign or STUDY_FILE not in names):
+        what = f"which also holds {foreign[0]}" if foreign else f"which has no {STUDY_FILE}"
+        raise fail("out", "the folder of a search to resume", f"{out}, {what}", "choose another --out; it is left as it is")
+
+
+def command_line(options: TuneOptions) -> str:
+    """What makes the search again."""
+    run, label, models = options.sampled.run, options.sampled.label, options.sampled.models.to_dict()
+    shipped = parse_models({}, trust=False).to_dict()
+    flags = {
+        "label": ",".join(map(str, label)) if isinstance(label, list | tuple) else label,
+        "kernel": options.kernel,
+        "budget": f"{options.budget:g}",
+        **{name: getattr(options, name) for name in ("num_gradients", "num_seeds", "num_fresh")},
+        **{name: getattr(run, name) for name in ("num_chains", "temperature", "seed", "init")},
+        **({"control": options.control} if options.control else {}),
+        **{name: value for name, value in models.items() if value != shipped.get(name)},
+        "out": options.out,
+    }
+    texts = {name: ",".join(map(str, value)) if isinstance(value, tuple) else str(value) for name, value in flags.items()}
+    return " ".join(["python -m tfgradgen tune", *(f"--{name}={shlex.quote(text)}" for name, text in texts.items())])

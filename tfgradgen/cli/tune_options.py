@@ -1,0 +1,70 @@
+"""From the flags of `tune` to checked settings."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tfgradgen.checks import check_int, check_real, fail
+from tfgradgen.cli.model_options import MODEL_FLAGS
+from tfgradgen.cli.options import SampleOptions, check_flags, parse_bool, parse_path, parse_sample
+
+SAMPLE_FLAGS = ("num_chains", "temperature", "seed", "init", "jit", *MODEL_FLAGS)
+OWN_FLAGS = ("kernel", "budget", "num_gradients", "num_seeds", "num_fresh", "control", "out", "resume")
+FLAGS = ("label", *OWN_FLAGS, *SAMPLE_FLAGS)
+DEFAULT_KERNEL, DEFAULT_CHAINS = "hmc", 8
+MIN_CHAINS = 4  # effective sample sizes see by them whether chains agree
+MIN_GRADIENTS = 60  # fewer make no run of any kernel
+
+
+@dataclass(frozen=True)
+class TuneOptions:
+    """Everything that `tune` was asked for. sampled: what is sampled, of which models, and how it is run. control: None for
+    the kernel's own schedule."""
+
+    kernel: str
+    sampled: SampleOptions
+    budget: float
+    num_gradients: int
+    num_seeds: int
+    num_fresh: int
+    control: Path | None
+    out: Path
+    resume: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """What decides the trials, JSON-able: neither the budget, which only says how many of them there are, nor where models
+        and results lie."""
+        own = ("kernel", "num_gradients", "num_seeds")
+        run = {name: value for name, value in self.sampled.run.to_dict().items() if name != "jit"}
+        return {**{name: getattr(self, name) for name in own}, **run, "label": str(self.sampled.label)}
+
+
+def parse_tune(flags: dict[str, Any]) -> TuneOptions:
+    """Checks the flags of `tune`; raises `UserError` for the first that cannot be used."""
+    check_flags(flags, FLAGS)
+    given = {flag: flags[flag] for flag in SAMPLE_FLAGS if flag in flags}
+    sampled = parse_sample({"label": flags["label"], "kernel": "mala", "num_chains": DEFAULT_CHAINS} | given)
+    from tfgradgen.tuning.search import check_optuna
+    from tfgradgen.tuning.space import check_tunable
+
+    check_optuna()
+    check_int("num_chains", sampled.run.num_chains, MIN_CHAINS, 4096)
+    if sampled.init_photograph:
+        raise fail("init", "one of resample, prior", repr(flags["init"]), "all chains at one point say little of how they mix")
+    num_gradients = check_int("num_gradients", flags.get("num_gradients", 1000), MIN_GRADIENTS, 10_000_000)
+    budget = check_real("budget", flags.get("budget", 40 * num_gradients), 0.0)
+    if budget < num_gradients:
+        raise fail(
+            "budget", f"at least one run of num_gradients {num_gradients}", f"{budget:g}", "raise it, to some forty runs"
+        )
+    return TuneOptions(
+        kernel=check_tunable(flags.get("kernel", DEFAULT_KERNEL)),
+        sampled=sampled,
+        budget=budget,
+        num_gradients=num_gradients,
+        num_seeds=check_int("num_seeds", flags.get("num_seeds", 2), 1, 1000),
+        num_fresh=check_int("num_fresh", flags.get("num_fresh", 4), 2, 1000),
+        control=parse_path("control", flags["control"]) if "control" in flags else None,
+        out=parse_path("out", flags.get("out", "out/tune")),
+        resume=parse_bool("resume", flags.get("resume", False)),
+    )

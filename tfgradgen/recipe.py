@@ -1,0 +1,120 @@
+"""What `--schedule=FILE` holds: a kernel, its settings and how many transitions it makes, as a small YAML file.
+
+    kernel: hmc
+    step_size: 0.25
+    target_accept_prob: 0.6
+    num_leapfrog_steps: 3
+    num_burnin_steps: 40
+    num_adaptation_steps: 30
+
+Keys are named as the flags of `sample`; what a file leaves out is as the kernel has it by default.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tfgradgen.checks import UserError, check_choice, did_you_mean, fail
+from tfgradgen.config import AdaptedConfig, KernelConfig, Schedule
+from tfgradgen.kernels.windows import window_ends
+from tfgradgen.methods import METHODS, Method
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """kernel: a key of `METHODS`. config: its settings. schedule: its counts."""
+
+    kernel: str
+    config: KernelConfig
+    schedule: Schedule
+
+    def __post_init__(self) -> None:
+        window_ends(self.config, self.schedule)  # raises where they do not fit
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kernel": self.kernel, **self.config.to_dict(), **self.schedule.to_dict()}
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "Recipe":
+        """From what `to_dict` gives."""
+        return default_recipe(values["kernel"]).changed({name: value for name, value in values.items() if name != "kernel"})
+
+    def changed(self, values: Mapping[str, Any]) -> "Recipe":
+        """The same but for `values`, settings and counts by name.
+
+        Tuning takes the share of the burn-in that it has here, where only the burn-in is given; another way to adapt begins
+        with its own defaults.
+        """
+        own, counts = self.config.to_dict(), self.schedule.to_dict()
+        for name in AdaptedConfig.idle.get(values.get("adaptation", ""), ()):
+            own[name] = getattr(AdaptedConfig, name)
+        burnin = values.get("num_burnin_steps")
+        if isinstance(burnin, int) and counts["num_burnin_steps"]:
+            share = counts["num_adaptation_steps"] / counts["num_burnin_steps"]
+            counts["num_adaptation_steps"] = int(share * burnin)
+        merged = own | counts | dict(values)
+        return Recipe(
+            self.kernel,
+            type(self.config)(**{name: merged[name] for name in own}),
+            Schedule(**{name: merged[name] for name in counts}),
+        )
+
+
+def default_recipe(kernel: str) -> Recipe:
+    method = METHODS[kernel]
+    return Recipe(kernel, method.defaults, method.schedule)
+
+
+def settings_of(method: Method) -> tuple[str, ...]:
+    """The names of all that can be set of `method`."""
+    own = tuple(method.defaults.to_dict())
+    # A method that discards nothing by default has neither steps to tune nor draws to discard.
+    counts = tuple(method.schedule.to_dict()) if method.schedule.num_burnin_steps else ("num_results",)
+    if "target_accept_prob" not in own:
+        counts = tuple(name for name in counts if name != "num_adaptation_steps")
+    return (*own, *counts)
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The schedule in a YAML file.
+
+    Raises:
+      UserError: no such file, no YAML, an unknown key or a value out of its range; the message names the file.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "no text"
+        raise fail("schedule", "a YAML file", f"{path} ({reason})", "check the path") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" in line {mark.line + 1}" if mark else ""
+        raise fail(
+            f"schedule {path}", "YAML", f"{getattr(error, 'problem', error)}{place}", "write `name: value` lines"
+        ) from None
+    if not isinstance(values, dict) or "kernel" not in values:
+        got = "no kernel" if isinstance(values, dict) else type(values).__name__
+        raise fail(f"schedule {path}", "`name: value` lines, a kernel among them", got, "add for example `kernel: hmc`")
+    kernel = check_choice(f"schedule {path}: kernel", values.pop("kernel"), METHODS)
+    known = settings_of(METHODS[kernel])
+    for name in values:
+        if name not in known:
+            listed = f"of {kernel} any of {', '.join(known)}"
+            raise fail(f"schedule {path}", listed, name, did_you_mean(name, known) or "leave it out")
+    try:
+        return default_recipe(kernel).changed(values)
+    except UserError as error:
+        raise UserError(f"schedule {path}: {error}") from None
+
+
+def write_recipe(path: Path, recipe: Recipe, comment: str = "") -> None:
+    """Writes `recipe` as `read_recipe` reads it, whole or not at all; `comment` goes above it, line by line."""
+    known = settings_of(METHODS[recipe.kernel])
+    values = {name: value for name, value in recipe.to_dict().items() if name == "kernel" or name in known}
+    above = "".join(f"# {line}\n" for line in comment.splitlines())
+    beside = path.with_name(f".{path.name}.partial")
+    beside.write_text(above + yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    beside.replace(path)

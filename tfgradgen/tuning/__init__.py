@@ -1,0 +1,1 @@
+"""Searches a kernel's schedule for the one that gives most effective draws for its gradients."""

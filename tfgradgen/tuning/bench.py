@@ -1,0 +1,153 @@
+"""Runs a schedule for a label with a seed, and says what its draws are worth."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tfgradgen.backend import seed_of
+from tfgradgen.config import RunConfig
+from tfgradgen.contracts import Draws, ProgressFn, accept_prob
+from tfgradgen.diagnostics import statistics
+from tfgradgen.methods import look
+from tfgradgen.posterior import ClassPosterior
+from tfgradgen.recipe import Recipe
+from tfgradgen.sampling import chain_chunks, initial_points
+from tfgradgen.trust import chain_table, faults, off_target
+
+SEARCH, FRESH = 0, 1  # the seeds that schedules are chosen by, and those that the choice is judged by
+LEAST_DRAWS = 1.0  # what any run is worth
+TRACE_POINTS = 80
+
+
+class Place(NamedTuple):
+    """Where schedules are compared: label, its name; stream, `SEARCH` or `FRESH`; replicate, 0, 1, ... Chains of all schedules
+    start alike there, and draw from the same seed."""
+
+    label: str
+    stream: int
+    replicate: int
+
+
+class Cell(NamedTuple):
+    """What a schedule did at a place, JSON-able.
+
+    per_1000: effective draws of 1000 gradients, those of burn-in and adaptation among them, by the statistic `worst` that has
+    fewest (bulk effective sample size of all chains; Vehtari et al. 2021). work: gradients a chain. accept_rate, step_size: of
+    the kept draws, the mean, and the median over chains. rhat: the largest, None where there is none. faults: what speaks
+    against the run whatever its length, but for its acceptance (see `faults_of`). seconds: with compiling. trace: gradients,
+    step_size and accept_rate along the run, medians and means over chains, at most TRACE_POINTS of each.
+    """
+
+    per_1000: float
+    worst: str
+    work: float
+    accept_rate: float
+    step_size: float
+    rhat: float | None
+    faults: list[str]
+    seconds: float
+    trace: dict[str, list[float]]
+
+
+def failed(reason: str, work: float = 0.0) -> Cell:
+    """The cell of a run that broke off."""
+    nothing: dict[str, list[float]] = {"gradients": [], "step_size": [], "accept_rate": []}
+    return Cell(0.0, "", work, 0.0, 0.0, None, [reason], 0.0, nothing)
+
+
+def faults_of(recipe: Recipe, cells: Sequence[Cell]) -> list[str]:
+    """What speaks against `recipe` after these runs of it, each once.
+
+    Whether acceptance meets the target that it was tuned for is asked of the mean over runs: of the few chains of one run it is
+    mostly luck, and each further run would be one more chance to be out.
+    """
+    found = list(dict.fromkeys(fault for cell in cells for fault in cell.faults))
+    if not cells or found:
+        return found
+    target = recipe.config.to_dict()["target_accept_prob"] if recipe.schedule.num_adaptation_steps else None
+    return list(off_target(float(np.mean([cell.accept_rate for cell in cells])), target))
+
+
+class Bench:
+    """The posteriors that schedules are tried on.
+
+    Args:
+      posteriors: by label name. run: its seed is that of the whole search.
+    """
+
+    def __init__(self, posteriors: Mapping[str, ClassPosterior], run: RunConfig):
+        self.posteriors, self.run = dict(posteriors), run
+        self._starts: dict[Place, Any] = {}
+
+    @property
+    def labels(self) -> list[str]:
+        return list(self.posteriors)
+
+    def check(self) -> None:
+        """Raises `UserError` where the models would make a run go wrong."""
+        for posterior in self.posteriors.values():
+            look(posterior, self.run)
+
+    def places(self, stream: int, num_replicates: int) -> list[Place]:
+        """All labels of the first replicate, then of the next."""
+        return [Place(label, stream, k) for k in range(num_replicates) for label in self.labels]
+
+    def seed_at(self, place: Place) -> int:
+        return seed_of(self.run.seed, self.labels.index(place.label), place.stream, place.replicate)
+
+    def measure(self, recipe: Recipe, place: Place, progress_fn: ProgressFn) -> Cell:
+        """Runs `recipe` at `place`. The choice of start points, which all schedules share, is in no figure."""
+        start = time.monotonic()
+        posterior = self.posteriors[place.label]
+        run = replace(self.run, seed=self.seed_at(place))
+        if place not in self._starts:
+            self._starts[place] = initial_points(posterior, run)[0]
+        kept, everything, work = [], [], [0.0]
+        for chunk in chain_chunks(posterior, recipe.kernel, recipe.config, recipe.schedule, run, self._starts[place]):
+            kept.append(chunk.draws)
+            rows = chunk.draws if chunk.discarded is None else chunk.discarded
+            everything.append(rows)
+            spent = chunk.cost.work / run.num_chains
+            work.extend(np.linspace(work[-1], spent, len(rows.z) + 1)[1:].tolist())
+            progress_fn(chunk.progress)
+        draws, whole = (Draws(*map(np.concatenate, zip(*parts, strict=True))) for parts in (kept, everything))
+        return self._judged(draws, whole, np.asarray(work[1:]), time.monotonic() - start)
+
+    def _judged(self, draws: Draws, whole: Draws, work: np.ndarray, seconds: float) -> Cell:
+        found = statistics(draws)
+        sizes = {name: convergence.ess_bulk for name, convergence in found.items()}
+        worst = min(sizes, key=lambda name: sizes[name] or 0.0)
+        wrong = faults(chain_table(draws), len(draws.z))
+        if sizes[worst] is None:
+            wrong.append(f"the effective sample size of {worst} is unknown: it is constant or not finite")
+        rhats = [c.rhat for c in found.values() if c.rhat is not None]
+        return Cell(
+            per_1000=1000 * max(sizes[worst] or 0.0, LEAST_DRAWS) / (float(work[-1]) * self.run.num_chains),
+            worst=worst,
+            work=float(work[-1]),
+            accept_rate=float(accept_prob(draws).mean()),
+            step_size=_median(draws.step_size[-1:])[0],
+            rhat=max(rhats, default=None),
+            faults=wrong,
+            seconds=round(seconds, 3),
+            trace=_trace(whole, work),
+        )
+
+
+def _median(step_size: np.ndarray) -> list[float]:
+    """Over the chains that have a step size, [num_draws] of [num_draws, num_chains]; 0 where none has."""
+    return [float(np.median(row[np.isfinite(row)])) if np.isfinite(row).any() else 0.0 for row in step_size]
+
+
+def _trace(whole: Draws, work: np.ndarray) -> dict[str, list[float]]:
+    edges = np.unique(np.linspace(0, len(work), min(TRACE_POINTS, len(work)) + 1).astype(int))
+    accept = accept_prob(whole).mean(1)
+    return {
+        "gradients": work[edges[1:] - 1].tolist(),
+        "step_size": _median(whole.step_size[edges[1:] - 1]),
+        "accept_rate": [float(accept[a:b].mean()) for a, b in pairwise(edges)],
+    }

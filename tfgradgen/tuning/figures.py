@@ -1,0 +1,159 @@
+"""A picture of a search: how step sizes and acceptance went, and what each setting did to the effective draws."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from tfgradgen.config import AdaptedConfig
+from tfgradgen.plots import GREY, INK
+from tfgradgen.tuning.search import CONTROL, DROPPED, FAULTY, UNFINISHED, WHOLE, Trial
+
+NUM_COLUMNS, NUM_TRACES = 4, 6
+WIDTH, PANEL_HEIGHT, DPI = 15.0, 2.6, 100  # inches, pixels an inch
+COLORS = {CONTROL: "#d55e00", WHOLE: "#0072b2", DROPPED: "#56b4e9", FAULTY: "#8c8c8c", UNFINISHED: "#cc79a7"}
+MARKERS = {CONTROL: "D", WHOLE: "o", DROPPED: "o", FAULTY: "x", UNFINISHED: "s"}
+BEST, PALE = "#009e73", "#b9dcf2"
+LOG_SPAN, NUM_TICKS = 8.0, 4  # settings that span more are drawn on a log scale, with so many figures below
+
+
+def importances(study: Any) -> dict[str, float]:
+    """Share of each setting in what makes the better trials better, by Optuna (PED-ANOVA; Watanabe, Bansal and Hutter 2023),
+    the largest first; {} of fewer trials than it takes."""
+    import optuna
+
+    apart = optuna.create_study(direction="maximize")  # without the control, which has no settings of the search's
+    for trial in study.get_trials(deepcopy=False):
+        if trial.params and trial.value is not None:
+            value = trial.value
+            apart.add_trial(optuna.create_trial(params=trial.params, distributions=trial.distributions, value=value))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            found = optuna.importance.get_param_importances(apart)
+        except (UserWarning, ValueError):  # too few of them
+            return {}
+    return {name: float(share) for name, share in found.items() if np.isfinite(share)}
+
+
+def plot_search(found: Sequence[Trial], best: Trial | None, shares: Mapping[str, float], title: str) -> Image.Image:
+    """Traces of the control, of `best` and of the next best schedules; importance; each setting that varied."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # here: importing it takes most of a second
+    from matplotlib.figure import Figure
+
+    settings = _varied(found)
+    num_rows = 1 + -(-len(settings) // NUM_COLUMNS)
+    height = num_rows * PANEL_HEIGHT + 1.0
+    figure = Figure((WIDTH, height), DPI, facecolor="white")
+    canvas = FigureCanvasAgg(figure)
+    top, bottom = 1 - 0.75 / height, 0.5 / height
+    figure.subplots_adjust(left=0.05, right=0.985, bottom=bottom, top=top, wspace=0.24, hspace=0.5)
+    printable = title.encode("ascii", "replace").decode()  # the font lacks most other letters, and would warn
+    figure.text(0.05, 1 - 0.3 / height, printable, color=INK, size=12, parse_math=False)
+    panels = figure.subplots(num_rows, NUM_COLUMNS, squeeze=False)
+    for axes in panels.reshape(-1):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color(GREY)
+        axes.tick_params(which="both", color=GREY, labelcolor=INK, labelsize=8)
+    traced = _traced(found, best)
+    for axes, name in zip(panels[0], ("step_size", "accept_rate"), strict=False):
+        _draw_traces(axes, traced, best, name)
+    panels[0][0].set_yscale("log")
+    _draw_importances(panels[0][2], shares)
+    _draw_legend(panels[0][3], found, best)
+    below = panels[1:].reshape(-1)
+    for axes, (name, points) in zip(below, settings.items(), strict=False):
+        _draw_setting(axes, name, points, best)
+    for axes in below[len(settings) :]:
+        axes.set_axis_off()
+    canvas.draw()
+    return Image.fromarray(np.array(canvas.buffer_rgba())[..., :3].copy())
+
+
+def _varied(found: Sequence[Trial]) -> dict[str, list[tuple[Any, Trial]]]:
+    """Of each setting that is not the same everywhere, its value in every trial that was run and has a use for it."""
+    points: dict[str, list[tuple[Any, Trial]]] = {}
+    for trial in found:
+        values = trial.recipe.to_dict() if trial.recipe and trial.cells else {}
+        idle = ("kernel", *AdaptedConfig.idle.get(values.get("adaptation", ""), ()))
+        for name, value in values.items():
+            if name not in idle:
+                points.setdefault(name, []).append((value, trial))
+    return {name: pairs for name, pairs in points.items() if len({value for value, _ in pairs}) > 1}
+
+
+def _traced(found: Sequence[Trial], best: Trial | None) -> list[Trial]:
+    control = [trial for trial in found if trial.state == CONTROL]
+    others = sorted((t for t in found if t.state in (WHOLE, DROPPED) and t is not best and t.is_sound), key=lambda t: -t.value)
+    chosen = [*control, *([best] if best else []), *others]
+    return [trial for trial in chosen if trial.cells][:NUM_TRACES]
+
+
+def _name(trial: Trial, best: Trial | None) -> str:
+    if trial.state == CONTROL:
+        return "control"
+    return f"trial {trial.number}, the best" if best and trial.number == best.number else f"trial {trial.number}"
+
+
+def _draw_traces(axes: Any, traced: Sequence[Trial], best: Trial | None, name: str) -> None:
+    for trial in traced:
+        trace = trial.cells[0].trace
+        is_best = best is not None and trial.number == best.number
+        color = BEST if is_best else COLORS[trial.state]
+        width = 2.0 if is_best or trial.state == CONTROL else 0.8
+        values = np.where(np.asarray(trace[name]) > 0, trace[name], np.nan) if name == "step_size" else trace[name]
+        axes.plot(trace["gradients"], values, color=color, linewidth=width, alpha=0.9, label=_name(trial, best))
+    axes.set_xlabel("gradients a chain", color=INK, size=9)
+    about = {"step_size": "step size, median of chains", "accept_rate": "acceptance, mean of chains"}
+    axes.set_title(f"{about[name]} (first run)", color=INK, size=10, loc="left")
+
+
+def _draw_importances(axes: Any, shares: Mapping[str, float]) -> None:
+    axes.set_title("importance, PED-ANOVA", color=INK, size=10, loc="left")
+    if not shares:
+        axes.set_axis_off()
+        axes.text(0.5, 0.5, "too few trials", transform=axes.transAxes, ha="center", color=GREY)
+        return
+    names = list(shares)[::-1]
+    axes.barh(range(len(names)), [shares[name] for name in names], color=PALE)
+    axes.set_yticks([])
+    for row, name in enumerate(names):
+        axes.text(0.01, row, name, transform=axes.get_yaxis_transform(), va="center", size=7.5, color=INK)
+
+
+def _draw_legend(axes: Any, found: Sequence[Trial], best: Trial | None) -> None:
+    axes.set_axis_off()
+    states = dict.fromkeys(trial.state for trial in found if trial.cells)
+    for state in states:
+        axes.scatter([], [], color=COLORS[state], marker=MARKERS[state], label=state)
+    if best:
+        axes.scatter([], [], color=BEST, marker="*", s=90, label=f"trial {best.number}, the best of the search")
+    axes.legend(loc="center left", frameon=False, fontsize=9)
+
+
+def _draw_setting(axes: Any, name: str, points: Sequence[tuple[Any, Trial]], best: Trial | None) -> None:
+    """Effective draws of 1000 gradients against one setting, a mark a trial."""
+    is_text = any(isinstance(value, str) for value, _ in points)
+    levels = sorted({value for value, _ in points}) if is_text else []
+    for value, trial in points:
+        is_best = best is not None and trial.number == best.number
+        color, marker = (BEST, "*") if is_best else (COLORS[trial.state], MARKERS[trial.state])
+        place = levels.index(value) if is_text else value
+        axes.scatter(
+            place, max(trial.value, 1e-3), color=color, marker=marker, s=90 if is_best else 22, zorder=3 if is_best else 2
+        )
+    if is_text:
+        axes.set_xticks(range(len(levels)), levels)
+        axes.set_xlim(-0.5, len(levels) - 0.5)
+    else:
+        low, high = (pick(value for value, _ in points) for pick in (min, max))
+        if low > 0 and high / low > LOG_SPAN:
+            axes.set_xscale("log")
+            axes.minorticks_off()
+            ticks = np.geomspace(low, high, NUM_TICKS)
+            axes.set_xticks(ticks, [f"{tick:.2g}" if tick < 100 else f"{tick:.0f}" for tick in ticks])
+    axes.set_yscale("log")
+    axes.set_xlabel(name, color=INK, size=9)
+    axes.set_ylabel("effective draws of 1000", color=INK, size=8)

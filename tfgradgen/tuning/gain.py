@@ -1,0 +1,95 @@
+"""How much better one schedule is than another, and how sure that is."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.stats import t as student
+
+from tfgradgen.contracts import ProgressFn
+from tfgradgen.tuning.bench import FRESH, Bench, Cell, Place, faults_of
+from tfgradgen.tuning.search import CONTROL, WHOLE, Plan, Trial, measured, part_of, trials
+
+LEVEL = 0.95
+MAX_CANDIDATES = 3  # schedules that are looked at on fresh seeds until one has no fault there
+
+
+class Gain(NamedTuple):
+    """ratio of effective draws for the same gradients, above 1 for better; low, high: its 95 % interval; num_pairs."""
+
+    ratio: float
+    low: float
+    high: float
+    num_pairs: int
+
+    @property
+    def verdict(self) -> str:
+        if self.low > 1:
+            return "a gain"
+        return "a loss" if self.high < 1 else "no gain"
+
+
+def gain(ours: Sequence[float], control: Sequence[float]) -> Gain:
+    """Of paired figures > 0, one pair for each label and seed, at least two.
+
+    The logarithms of their ratios are taken as normal around a common mean: the ratio is their geometric mean, and its interval
+    is Student's. Pairing takes out what label, seed and start do to both.
+    """
+    logs = np.log(np.asarray(ours) / np.asarray(control))
+    middle = float(logs.mean())
+    margin = float(student.ppf(0.5 + LEVEL / 2, len(logs) - 1) * logs.std(ddof=1) / np.sqrt(len(logs)))
+    return Gain(float(np.exp(middle)), float(np.exp(middle - margin)), float(np.exp(middle + margin)), len(logs))
+
+
+class Judged(NamedTuple):
+    """A candidate on fresh seeds: its trial, and its cells and the control's, place by place."""
+
+    trial: Trial
+    places: list[Place]
+    ours: list[Cell]
+    control: list[Cell]
+
+    @property
+    def faults(self) -> list[str]:
+        assert self.trial.recipe is not None
+        return faults_of(self.trial.recipe, self.ours)
+
+    @property
+    def gain(self) -> Gain | None:
+        """None where it has a fault."""
+        if self.faults:
+            return None
+        return gain([cell.per_1000 for cell in self.ours], [cell.per_1000 for cell in self.control])
+
+
+def judge(study: Any, bench: Bench, plan: Plan, num_fresh: int, progress_fn: ProgressFn) -> list[Judged]:
+    """Holds the best schedules against the control on seeds that no trial has seen, the best first, until one has no fault;
+    [] where nothing sound was found that is better than the control.
+
+    Whether a candidate is passed over depends on its faults alone, so the gain of the one that is left is no maximum of noise.
+    What was run is kept in the study.
+    """
+    found = trials(study)
+    control = next(trial for trial in found if trial.state == CONTROL)
+    least = control.value if control.is_sound else 0.0
+    able = [trial for trial in found if trial.state == WHOLE and trial.is_sound and trial.value > least]
+    places, judged = bench.places(FRESH, num_fresh), list[Judged]()
+
+    runs = [0]
+
+    def fresh(trial: Trial, place: Place) -> Cell:
+        done, total = (count * plan.num_gradients for count in (runs[0], (2 + len(judged)) * len(places)))
+        runs[0] += 1
+        name = f"fresh/{trial.number}/{bench.labels.index(place.label)}/{place.replicate}"
+        if name not in study.user_attrs:
+            assert trial.recipe is not None
+            show = part_of(progress_fn, done, plan.num_gradients, total)
+            study.set_user_attr(name, measured(bench, trial.recipe, place, plan, show)._asdict())
+        return Cell(**study.user_attrs[name])
+
+    for candidate in sorted(able, key=lambda trial: -trial.value)[:MAX_CANDIDATES]:
+        pairs = [(fresh(candidate, place), fresh(control, place)) for place in places]
+        judged.append(Judged(candidate, places, [ours for ours, _ in pairs], [theirs for _, theirs in pairs]))
+        if not judged[-1].faults:
+            break
+    return judged

@@ -1,0 +1,158 @@
+"""A search in words and numbers: tuning.csv and report.md."""
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tfgradgen.recipe import Recipe
+from tfgradgen.tuning.bench import Cell, faults_of
+from tfgradgen.tuning.gain import Gain, Judged
+from tfgradgen.tuning.search import CONTROL, Plan, Trial, geometric_mean
+
+NUM_SHOWN = 10  # trials in the table of the report
+
+
+def to_csv(found: Sequence[Trial]) -> str:
+    """One row a trial: its number, state and settings; rung, how many runs it had; their means; and its faults."""
+    settings = dict.fromkeys(name for trial in found if trial.recipe for name in trial.recipe.to_dict())
+    columns = ["trial", "state", "rung", "per_1000", "worst", "accept_rate", "tuned_step_size", "rhat", "gradients", "seconds"]
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, [*columns, "faults", *settings], restval="", lineterminator="\n")
+    writer.writeheader()
+    for trial in found:
+        row: dict[str, Any] = {"trial": trial.number, "state": trial.state, "rung": len(trial.cells)}
+        if trial.cells:
+            row |= {
+                "per_1000": f"{trial.value:.6g}",
+                "worst": " ".join(dict.fromkeys(cell.worst for cell in trial.cells)),
+                "accept_rate": f"{np.mean([cell.accept_rate for cell in trial.cells]):.4f}",
+                "tuned_step_size": f"{np.mean([cell.step_size for cell in trial.cells]):.6g}",
+                "rhat": _largest_rhat(trial.cells),
+                "gradients": f"{trial.work:.1f}",
+                "seconds": f"{sum(cell.seconds for cell in trial.cells):.2f}",
+            }
+        row["faults"] = "; ".join(trial.faults)
+        writer.writerow(row | (trial.recipe.to_dict() if trial.recipe else {}))
+    return stream.getvalue()
+
+
+def _largest_rhat(cells: Sequence[Cell]) -> str:
+    rhats = [cell.rhat for cell in cells if cell.rhat is not None]
+    return f"{max(rhats):.3f}" if rhats else ""
+
+
+def verdict(judged: Sequence[Judged]) -> tuple[str, Gain | None]:
+    """One sentence that says what came out on fresh seeds, and the gain that it speaks of."""
+    if not judged:
+        return "No gain: no schedule without faults was better than the control, so the control stands.", None
+    last = judged[-1]
+    found = last.gain
+    if found is None:
+        return "No gain: every schedule that was looked at on fresh seeds had faults there, so the control stands.", None
+    times = f"{found.ratio:.2f} times the control's effective draws for the same gradients"
+    interval = f"95 % interval {found.low:.2f} to {found.high:.2f}, {found.num_pairs} pairs of runs on fresh seeds"
+    if found.verdict == "a gain":
+        return f"Trial {last.trial.number} gives {times} ({interval}).", found
+    if found.verdict == "a loss":
+        return f"No gain: trial {last.trial.number} gives {times} ({interval}), so the control stands.", found
+    return f"No gain is shown: trial {last.trial.number} gives {times} ({interval}: it covers 1), so the control stands.", found
+
+
+def winner(plan: Plan, judged: Sequence[Judged]) -> Recipe:
+    """The schedule for best.yaml: the control, unless a gain over it is shown."""
+    found = judged[-1].gain if judged else None
+    best = judged[-1].trial.recipe if found and found.verdict == "a gain" else None
+    return best or plan.control
+
+
+def to_markdown(plan: Plan, labels: Sequence[str], found: Sequence[Trial], judged: Sequence[Judged], command: str) -> str:
+    """report.md; `command` repeats the search."""
+    control = next(trial for trial in found if trial.state == CONTROL)
+    states = [trial.state for trial in found]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    spent, seconds = sum(trial.work for trial in found), sum(cell.seconds for trial in found for cell in trial.cells)
+    sentence, _ = verdict(judged)
+    lines = [
+        f"# A schedule for {plan.kernel}",
+        "",
+        f"**{sentence}**",
+        "",
+        f"Searched on {', '.join(labels)}: {len(found)} schedules ({counts}), {spent:,.0f} gradients a chain in "
+        f"{seconds:,.0f} s. Each run is {plan.num_gradients} gradients a chain long, burn-in and adaptation among them; a "
+        f"schedule that stays in gets {plan.num_seeds} for each label. Figures are effective draws of 1000 gradients of all "
+        "chains, by the statistic with fewest of them (p(class), target density, four projections of z), geometric means over "
+        "runs. The choice of start points is in no figure; it is the same for all. A schedule is out where a density is not "
+        "finite, a transition diverges, a chain is stuck, or acceptance misses its target on average over its runs; a large "
+        "R-hat is what few effective draws are, and shown.",
+        "",
+        "![the search](tuning.png)",
+        "",
+        "## Settings",
+        "",
+        *_settings_table(plan, judged),
+        "",
+        "## On fresh seeds",
+        "",
+        *(_fresh_table(plan.control, judged) or ["Nothing to hold against the control."]),
+        "",
+        "## The best of the search",
+        "",
+        "Chosen by these very figures, so they flatter; the ones above do not.",
+        "",
+        *_trials_table(found, control),
+        "",
+        "All of them are in tuning.csv, and in study.db for Optuna.",
+        "",
+        "## Again",
+        "",
+        f"    {command}",
+        "    python -m tfgradgen sample --label=LABEL --schedule=best.yaml",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _settings_table(plan: Plan, judged: Sequence[Judged]) -> list[str]:
+    control = plan.control.to_dict()
+    best = judged[-1].trial.recipe.to_dict() if judged and judged[-1].trial.recipe else {}
+    head = f"trial {judged[-1].trial.number}" if judged else "-"
+    rows = [f"| setting | control | {head} |", "|---|---|---|"]
+    return rows + [
+        f"| {k} | {_short(control.get(k, '-'))} | {_short(best.get(k, '-'))} |" for k in dict.fromkeys([*control, *best])
+    ]
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _fresh_table(control: Recipe, judged: Sequence[Judged]) -> list[str]:
+    if not judged:
+        return []
+    last = judged[-1]
+    rows = [f"| label | seed | trial {last.trial.number} | control | ratio |", "|---|---|---|---|---|"]
+    for place, ours, theirs in zip(last.places, last.ours, last.control, strict=True):
+        ratio = f"{ours.per_1000 / theirs.per_1000:.2f}"
+        rows.append(f"| {place.label} | {place.replicate} | {ours.per_1000:.2f} | {theirs.per_1000:.2f} | {ratio} |")
+    means = [geometric_mean(cells) for cells in (last.ours, last.control)]
+    rows.append(f"| geometric mean | | {means[0]:.2f} | {means[1]:.2f} | {means[0] / means[1]:.2f} |")
+    said = [f"Trial {each.trial.number} had faults there: {each.faults[0]}." for each in judged if each.faults]
+    wrong = faults_of(control, last.control)
+    said += [f"The control had faults there: {wrong[0]}."] if wrong else []
+    return [*rows, *(line for text in said for line in ("", text))]
+
+
+def _trials_table(found: Sequence[Trial], control: Trial) -> list[str]:
+    sound = sorted((t for t in found if t.is_sound and t is not control), key=lambda t: (-len(t.cells), -t.value))[:NUM_SHOWN]
+    rows = [
+        "| trial | runs | effective draws of 1000 gradients | acceptance | step size | largest R-hat | state |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for trial in [control, *sound]:
+        accept, step = (np.mean([getattr(c, name) for c in trial.cells]) for name in ("accept_rate", "step_size"))
+        figures = f"{trial.value:.2f} | {accept:.2f} | {step:.3g} | {_largest_rhat(trial.cells)}"
+        rows.append(f"| {trial.number} | {len(trial.cells)} | {figures} | {trial.state} |")
+    return [*rows, *(["", f"The control has faults: {control.faults[0]}."] if control.faults else [])]

@@ -1,0 +1,103 @@
+"""Which schedules a search may try: a range for every setting, and how many transitions fit into one run."""
+
+from collections.abc import Callable
+from typing import Any
+
+from tfgradgen.checks import check_choice
+from tfgradgen.config import AdaptedConfig
+from tfgradgen.kernels import KERNELS
+from tfgradgen.kernels.windows import MIN_PART
+from tfgradgen.recipe import Recipe, default_recipe
+
+MIN_RESULTS = 20  # kept draws of a chain: of fewer, effective sample sizes come out too large
+MAX_BURNIN_SHARE = 0.6  # of the gradients of a run
+LEAST_ADAPTATION, MOST_ADAPTATION = 8, 256  # transitions
+STEP_FACTORS = 0.1, 5.0  # times the default step size
+
+Suggest = Callable[[Any, str], Any]
+
+
+def _real(low: float, high: float, **options: Any) -> Suggest:
+    return lambda trial, name: trial.suggest_float(name, low, high, **options)
+
+
+def _whole(low: int, high: int, log: bool = False) -> Suggest:
+    return lambda trial, name: trial.suggest_int(name, low, high, log=log)
+
+
+def _any_of(*choices: Any) -> Suggest:
+    return lambda trial, name: trial.suggest_categorical(name, choices)
+
+
+# Each setting of a kernel that is searched; class_reg, which changes the target, is not among them.
+RANGES: dict[str, Suggest] = {
+    "target_accept_prob": _real(0.25, 0.9),
+    "adaptation": _any_of("dual_averaging", "simple"),
+    "num_windows": _whole(0, 3),
+    "num_leapfrog_steps": _whole(1, 12, log=True),
+    "max_leapfrog_steps": _whole(2, 32, log=True),
+    "max_tree_depth": _whole(1, 6),
+    "num_global_draws": _whole(1, 64, log=True),
+    "num_local_steps": _whole(1, 8, log=True),
+    "num_replicas": _whole(2, 6),
+    "min_inverse_temperature": _real(0.02, 0.5, log=True),
+}
+OF_ADAPTATION: dict[str, dict[str, Suggest]] = {
+    "dual_averaging": {
+        "exploration_shrinkage": _real(0.05, 0.8, log=True),
+        "decay_rate": _real(0.55, 0.95),
+        "step_count_smoothing": _whole(2, 40, log=True),
+    },
+    "simple": {"adaptation_rate": _real(0.02, 0.5, log=True)},
+}
+
+
+def check_tunable(kernel: Any) -> str:
+    """Returns `kernel` if it is one whose step size is tuned."""
+    return str(
+        check_choice("kernel", kernel, [name for name, family in KERNELS.items() if isinstance(family.defaults, AdaptedConfig)])
+    )
+
+
+def suggest(trial: Any, kernel: str, num_gradients: float) -> Recipe | None:
+    """A schedule of `kernel` that takes about `num_gradients` a chain, as an Optuna `trial` proposes it.
+
+    None where its transitions are so dear that the run would be too short. At most `MAX_BURNIN_SHARE` of the run is burn-in.
+    """
+    default = KERNELS[kernel].defaults
+    values: dict[str, Any] = {}
+    low, high = (factor * default.to_dict()["step_size"] for factor in STEP_FACTORS)
+    values["step_size"] = trial.suggest_float("step_size", low, high, log=True)
+    values |= {name: RANGES[name](trial, name) for name in default.to_dict() if name in RANGES}
+    chosen = OF_ADAPTATION[values["adaptation"]]
+    values |= {name: ask(trial, name) for name, ask in chosen.items()}
+    num_adaptation_steps = trial.suggest_int("num_adaptation_steps", LEAST_ADAPTATION, MOST_ADAPTATION, log=True)
+    share = trial.suggest_float("adaptation_share", 0.5, 1.0, step=0.25)  # of the burn-in
+    config = type(default)(**values)
+    num_steps = int(num_gradients / KERNELS[kernel].cost_fn(config).work)
+    most = int(min(MAX_BURNIN_SHARE * num_steps, num_steps - MIN_RESULTS) * share)
+    if most < MIN_PART or num_steps < 2 * MIN_RESULTS:
+        return None
+    num_adaptation_steps = min(num_adaptation_steps, most)
+    if KERNELS[kernel].counts_adaptation:  # a power of two, so that few graphs are compiled
+        num_adaptation_steps = 1 << (num_adaptation_steps.bit_length() - 1)
+    if "num_windows" in values:
+        values["num_windows"] = min(values["num_windows"], num_adaptation_steps // MIN_PART - 1)
+    counts = {"num_adaptation_steps": num_adaptation_steps, "num_burnin_steps": int(num_adaptation_steps / share)}
+    return filled(default_recipe(kernel).changed(values | counts), num_gradients)
+
+
+def filled(recipe: Recipe, num_gradients: float) -> Recipe:
+    """`recipe` with as many kept draws as make its run `num_gradients` a chain long, its burn-in among them; at least
+    `MIN_RESULTS`."""
+    num_results = int(num_gradients / _per_step(recipe)) - recipe.schedule.num_burnin_steps
+    return recipe.changed({"num_results": max(MIN_RESULTS, num_results)})
+
+
+def num_gradients_of(recipe: Recipe) -> float:
+    """What a run of `recipe` takes of each chain, about, forward passes counted in gradients."""
+    return _per_step(recipe) * recipe.schedule.num_steps
+
+
+def _per_step(recipe: Recipe) -> float:
+    return KERNELS[recipe.kernel].cost_fn(recipe.config).work
