@@ -3,35 +3,20 @@
 import inspect
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
 import fire
 
 from tfgradgen.checks import UserError, check_choice, fail
-from tfgradgen.cli.model_options import CLASSIFIER_FLAGS, MODEL_FLAGS, SHIPPED_MODELS, default_model, parse_handle
+from tfgradgen.cli.model_options import CLASSIFIER_FLAGS, MODEL_FLAGS
 from tfgradgen.cli.options import FLAGS, check_flags, parse_bool, parse_path, parse_sample
 from tfgradgen.cli.quiet import start_tensorflow
 
 CHECK_FLAGS = (*MODEL_FLAGS, "temperature", "seed")
 
-
 # Fire would evaluate a path: 2026_07_20 would become a number, run#2 would lose its end.
-TEXTS = dict.fromkeys(
-    (
-        "out",
-        "generator",
-        "classifier",
-        "judge",
-        "discriminator",
-        "photographs",
-        "init",
-        "classifier_labels",
-        "schedule",
-        "control",
-    ),
-    str,
-)
+MODELS = ("generator", "classifier", "classifier_labels", "judge", "discriminator")
+TEXTS = dict.fromkeys((*MODELS, "out", "photographs", "init", "schedule", "control"), str)
 
 
 @fire.decorators.SetParseFns(**TEXTS)
@@ -131,35 +116,18 @@ def labels(*extra: Any, **flags: Any) -> None:
     """
     _no_extra(extra)
     check_flags(flags, ("classifier", *CLASSIFIER_FLAGS, "trust"))
-    from tfgradgen.models.metadata import Label, parse_labels, read_metadata
+    from tfgradgen.cli.listing import list_labels
 
-    handle = parse_handle("classifier", flags.get("classifier", str(default_model("classifier"))))
-    folder = Path(os.path.expanduser(handle))
-    card = read_metadata(folder) if os.path.isdir(folder) else {}
-    if isinstance(card.get("labels"), list) and flags.keys() <= {"classifier", "trust"}:
-        names: tuple[Label, ...] = parse_labels(card["labels"], f"labels of {folder}")
-    else:  # only the model itself can say how many there are
-        options = parse_sample({"label": "all", "kernel": "mala", **flags})
-        from tfgradgen.models.classifier import load_classifier
-
-        names = load_classifier(handle, **options.models.classifier_settings, trust=options.models.trust).labels
-    for index, label in enumerate(names):
-        print(f"{index:4d}  {label.wnid or '-':10s}  {label.name}")
+    list_labels(flags)
 
 
 def models(*extra: Any, **flags: Any) -> None:
     """Shows the models that come with tfgradgen: where they lie, what they take and give, and their sha256."""
     _no_extra(extra)
     check_flags(flags, ())
-    from tfgradgen.models.metadata import fingerprint, read_metadata
+    from tfgradgen.cli.listing import list_models
 
-    for name in SHIPPED_MODELS:
-        folder = default_model(name)
-        print(f"{name}: {folder}")
-        for key, value in read_metadata(folder).items():
-            shown = f"{len(value)}, see `python -m tfgradgen labels --classifier={folder}`" if key == "labels" else value
-            print(f"  {key}: {shown}")
-        print(f"  sha256: {fingerprint(folder)}")
+    list_models()
 
 
 @fire.decorators.SetParseFns(**TEXTS)

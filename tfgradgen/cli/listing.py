@@ -1,0 +1,36 @@
+"""What there is to choose from: the classes of a classifier, and the models that come with tfgradgen."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from tfgradgen.cli.model_options import SHIPPED_MODELS, default_model, parse_handle
+from tfgradgen.cli.options import parse_sample
+from tfgradgen.models.metadata import Label, fingerprint, parse_labels, read_metadata
+
+
+def list_labels(flags: dict[str, Any]) -> None:
+    """Prints index, WordNet id and name of each class of the classifier that `flags` name."""
+    handle = parse_handle("classifier", flags.get("classifier", str(default_model("classifier"))))
+    folder = Path(os.path.expanduser(handle))
+    card = read_metadata(folder) if os.path.isdir(folder) else {}
+    if isinstance(card.get("labels"), list) and flags.keys() <= {"classifier", "trust"}:
+        names: tuple[Label, ...] = parse_labels(card["labels"], f"labels of {folder}")
+    else:  # only the model itself can say how many there are
+        options = parse_sample({"label": "all", "kernel": "mala", **flags})
+        from tfgradgen.models.classifier import load_classifier
+
+        names = load_classifier(handle, **options.models.classifier_settings, trust=options.models.trust).labels
+    for index, label in enumerate(names):
+        print(f"{index:4d}  {label.wnid or '-':10s}  {label.name}")
+
+
+def list_models() -> None:
+    """Prints where each shipped model lies, what its card says, and its fingerprint."""
+    for name in SHIPPED_MODELS:
+        folder = default_model(name)
+        print(f"{name}: {folder}")
+        for key, value in read_metadata(folder).items():
+            shown = f"{len(value)}, see `python -m tfgradgen labels --classifier={folder}`" if key == "labels" else value
+            print(f"  {key}: {shown}")
+        print(f"  sha256: {fingerprint(folder)}")
