@@ -60,7 +60,7 @@ class Classifier:
     def as_input(self, image: tf.Tensor) -> tf.Tensor:
         """`image` in the size and the range that the model itself takes."""
         kind = "pictures [batch, height, width, channels]" if self.image_size else "waveforms [batch, num_samples]"
-        if image.shape.rank != (4 if self.image_size else 2):
+        if len(image.shape) != (4 if self.image_size else 2):
             raise fail(f"model {self.path}", kind, f"shape {image.shape}", "pair it with a generator of such")
         fitting = resize(image, *self.image_size) if self.image_size else image
         return to_range(fitting, self.image_range)
