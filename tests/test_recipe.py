@@ -100,8 +100,10 @@ def test_a_run_follows_its_schedule_and_single_flags_go_before_it(
     assert not Path("none").exists()
 
 
-@pytest.mark.parametrize("settings", [{"num_windows": 2}, {"num_windows": 1, "adaptation": "simple", "decay_rate": 0.75}])
-@pytest.mark.parametrize("num_appends", [1, 3])
+@pytest.mark.parametrize(
+    ("settings", "num_appends"),
+    [({"num_windows": 2}, 3), ({"num_windows": 1, "adaptation": "simple", "decay_rate": 0.75}, 1)],
+)
 def test_resumed_in_any_part_of_the_adaptation_it_ends_with_the_same_bytes(
     settings: dict[str, Any], num_appends: int, toy_flags: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

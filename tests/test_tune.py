@@ -17,10 +17,10 @@ from tfgradgen.cli.commands import main
 from tfgradgen.config import RunConfig
 from tfgradgen.diagnostics import statistics
 from tfgradgen.posterior import ClassPosterior
-from tfgradgen.recipe import default_recipe, read_recipe
+from tfgradgen.recipe import Recipe, default_recipe, read_recipe
 from tfgradgen.sampling import initial_points, sample_chains
-from tfgradgen.tuning.bench import SEARCH, TRACE_POINTS, Bench, Place
-from tfgradgen.tuning.space import filled
+from tfgradgen.tuning.bench import FRESH, SEARCH, TRACE_POINTS, Bench, Place
+from tfgradgen.tuning.space import RANGES, _any_of, _whole, filled
 
 POOR = "kernel: hmc\nstep_size: 0.03\nnum_leapfrog_steps: 1\nnum_burnin_steps: 10\nnum_adaptation_steps: 0\n"
 SILENT: Any = lambda *_: None  # noqa: E731
@@ -28,36 +28,42 @@ OURS = ["best.yaml", "report.md", "study.db", "tuning.csv", "tuning.png"]
 
 
 @pytest.fixture
-def command(toy_flags: list[str]) -> list[str]:
+def command(toy_flags: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A small search, of what one graph serves: compiling takes most of the time."""
+    narrow = {"adaptation": _any_of("dual_averaging"), "num_windows": _whole(0, 0)}
+    monkeypatch.setattr("tfgradgen.tuning.space.RANGES", RANGES | narrow)
     Path("poor.yaml").write_text(POOR)
     own = ["--num_gradients=120", "--budget=1200", "--num_seeds=1", "--num_fresh=2", "--num_chains=4"]
     return ["tune", "--label=goldfish,alp", "--kernel=hmc", "--control=poor.yaml", *own, *toy_flags]
 
 
-def stop_after(num_runs: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C in the run after so many."""
-    left, measure = [num_runs], Bench.measure
+def stop_after(num_runs: int, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Recipe, Place]]:
+    """Ctrl-C in the run after so many; returns a list of those that were made."""
+    made, measure = list[Any](), Bench.measure
 
-    def measured(self: Bench, *arguments: Any) -> Any:
-        left[0] -= 1
-        if left[0] < 0:
+    def measured(self: Bench, recipe: Recipe, place: Place, progress_fn: Any) -> Any:
+        if len(made) == num_runs:
             raise KeyboardInterrupt
-        return measure(self, *arguments)
+        made.append((recipe, place))
+        return measure(self, recipe, place, progress_fn)
 
     monkeypatch.setattr(Bench, "measure", measured)
+    return made
 
 
 def test_it_beats_a_poor_control_though_interrupted(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        stop_after(12, patch)  # on fresh seeds: the search takes ten runs
+        made = stop_after(12, patch)  # on fresh seeds: the search takes ten runs
         with pytest.raises(SystemExit) as exit_:
             main([*command, "--out=found"])
     assert exit_.value.code == 130
     assert "interrupted; finished runs are in found/study.db, --resume goes on with them" in capsys.readouterr().err
     assert [path.name for path in Path("found").iterdir()] == ["study.db"]
     with pytest.MonkeyPatch.context() as patch:
-        stop_after(6, patch)  # of the eight on fresh seeds, at least two are there
+        later = stop_after(100, patch)
         main([*command, "--out=found", "--resume"])
+    assert not set(made) & set(later), "no run is made twice"
+    assert made[11][1].stream == FRESH
     said = capsys.readouterr().out
     assert "\ngain     Trial " in f"\n{said}"
     assert sorted(path.name for path in Path("found").iterdir()) == OURS
