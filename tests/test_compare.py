@@ -200,7 +200,7 @@ def test_an_existing_folder_is_left_alone(toy_flags: list[str], tmp_path: Path, 
     (tmp_path / "mine" / "thesis.txt").unlink()
     with pytest.raises(SystemExit):
         main([*SMALL, "--labels=alp", f"--out={tmp_path / 'mine'}", "--resume", *toy_flags])
-    assert "which has no cells/" in capsys.readouterr().err
+    assert "which has no cells;" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["pictures"]
 
 

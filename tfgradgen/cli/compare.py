@@ -1,7 +1,6 @@
 """The `compare` command: samples what is not sampled yet, measures all of it, and writes the report."""
 
 import json
-import os
 import shlex
 import shutil
 import sys
@@ -20,7 +19,7 @@ from tfgradgen.checks import UserError, fail
 from tfgradgen.cli.compare_options import CompareOptions
 from tfgradgen.cli.load import Loaded, load_models, start_at_photograph
 from tfgradgen.cli.model_options import default_model, parse_models
-from tfgradgen.cli.output import LOCK, as_file, held, not_written
+from tfgradgen.cli.output import LOCK, as_file, check_resumable, held, not_written
 from tfgradgen.cli.progress import progress_bar
 from tfgradgen.cli.report import environment, model_record
 from tfgradgen.evaluation.cells import Cell, Entry, Ground, checkpoints_up_to, lay_ground, parse_entry, run_cell, run_of_label
@@ -44,7 +43,7 @@ CELL_ERRORS = (UserError, ValueError, FloatingPointError, MemoryError, tf.errors
 def run_compare(options: CompareOptions) -> int:
     """Writes the folder of a comparison; returns how many cells failed."""
     out = options.out
-    check_out(out, options.resume)
+    check_resumable(out, options.resume, "a comparison", CELLS, OURS)
     loaded = load_models(options.pair.models)
     options = replace(options, pair=start_at_photograph(options.pair, loaded.generator))
     observer = load_observer(options.judge, options.discriminator, options.pair.models.trust)
@@ -147,19 +146,6 @@ def note_failure(sampled: Sampled, entry: Entry, name: str, error: Exception) ->
     reason = " ".join(str(error).split())[:200]
     sampled.failed[entry.name, name] = reason
     print(f"failed   {entry.name} for {name}: {reason}", flush=True)
-
-
-def check_out(out: Path, resume: bool) -> None:
-    """Raises `UserError` unless `out` can be made, or holds a comparison and nothing else where `resume` allows it."""
-    if not os.path.lexists(out):
-        return
-    if not out.is_dir() or (any(out.iterdir()) and not resume):
-        raise fail("out", "a new folder", f"{out}, which exists", "go on with it with --resume, or choose another --out")
-    names = {path.name for path in out.iterdir()}
-    foreign = sorted(name for name in names - OURS if not name.startswith("."))
-    if names and (foreign or CELLS not in names or (out / PICTURES).is_symlink()):
-        what = f"which also holds {foreign[0]}" if foreign else f"which has no {CELLS}/"
-        raise fail("out", "the folder of a comparison to resume", f"{out}, {what}", "choose another --out; it is left as it is")
 
 
 def try_out(observer: Observer, generator: Generator, names: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -130,6 +130,22 @@ def check_target(folder: Path, overwrite: bool) -> None:
         os.rmdir(tempfile.mkdtemp(prefix=".tfgradgen-", dir=ancestor))
     except OSError as error:
         raise fail("out", "a folder that can be written", f"{folder} ({error.strerror})", "choose another --out") from None
+
+
+def check_resumable(out: Path, resume: bool, what: str, marker: str, ours: Collection[str]) -> None:
+    """Raises `UserError` unless `out` can be made, or holds `what` and nothing else where `resume` allows it.
+
+    marker: the one of its entries, `ours`, by which it is known. An entry that is a link is none of ours.
+    """
+    if not os.path.lexists(out):
+        return
+    if not out.is_dir() or (any(out.iterdir()) and not resume):
+        raise fail("out", "a new folder", f"{out}, which exists", "go on with it with --resume, or choose another --out")
+    names = {path.name for path in out.iterdir()}
+    foreign = sorted(name for name in names if not name.startswith(".") and (name not in ours or (out / name).is_symlink()))
+    if names and (foreign or marker not in names):
+        got = f"which also holds {foreign[0]}" if foreign else f"which has no {marker}"
+        raise fail("out", f"the folder of {what} to resume", f"{out}, {got}", "choose another --out; it is left as it is")
 
 
 @contextmanager

@@ -1,17 +1,15 @@
 """The `tune` command: searches, judges on fresh seeds, and writes the report."""
 
 import math
-import os
 import shlex
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from tfgradgen.checks import fail
 from tfgradgen.cli.load import Loaded, choose_backend, load_models
 from tfgradgen.cli.model_options import parse_models
-from tfgradgen.cli.output import LOCK, held, not_written
+from tfgradgen.cli.output import LOCK, check_resumable, held, not_written
 from tfgradgen.cli.progress import progress_bar
 from tfgradgen.cli.report import environment, model_record
 from tfgradgen.cli.tune_options import TuneOptions
@@ -36,7 +34,7 @@ def run_tune(options: TuneOptions) -> None:
     from optuna.exceptions import StorageInternalError
 
     out = options.out
-    check_out(out, options.resume)
+    check_resumable(out, options.resume, "a search", STUDY_FILE, OURS)
     control = read_control(options)
     loaded = load_models(options.sampled.models)
     targets = loaded.targets(options.sampled.label)
@@ -130,19 +128,6 @@ def identity(options: TuneOptions, control: Recipe, loaded: Loaded) -> dict[str,
         "generator": model_record(loaded.generator) | {"path": None},
         "classifiers": {str(k): model_record(model) | {"path": None} for k, model in enumerate(loaded.classifiers)},
     }
-
-
-def check_out(out: Path, resume: bool) -> None:
-    """Raises `UserError` unless `out` can be made, or holds a search and nothing else where `resume` allows it."""
-    if not os.path.lexists(out):
-        return
-    if not out.is_dir() or (any(out.iterdir()) and not resume):
-        raise fail("out", "a new folder", f"{out}, which exists", "go on with it with --resume, or choose another --out")
-    names = {path.name for path in out.iterdir()}
-    foreign = sorted(name for name in names - OURS if not name.startswith("."))
-    if names and (foreign or STUDY_FILE not in names):
-        what = f"which also holds {foreign[0]}" if foreign else f"which has no {STUDY_FILE}"
-        raise fail("out", "the folder of a search to resume", f"{out}, {what}", "choose another --out; it is left as it is")
 
 
 def command_line(options: TuneOptions) -> str:
