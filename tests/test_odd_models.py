@@ -1,5 +1,6 @@
 """Models of unusual types, batches, sizes and names: taken as they are, or refused in one line."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from tests import toy
 from tests.hostile import edit, save_v1
 from tfgradgen.checks import UserError
 from tfgradgen.models.classifier import load_classifier
+from tfgradgen.models.discriminator import load_discriminator, natural_log_odds
 from tfgradgen.models.generator import load_generator
 
 Z = tf.random.stateless_normal([3, 4], [1, 2])
@@ -160,3 +162,25 @@ def test_names_in_a_model_steer_no_terminal(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=re.escape(text)) as error:
             load_fn(folder, **settings)
         assert str(error.value).isprintable()
+
+
+def test_a_discriminator_of_two_functions_is_chosen_by_its_card(tmp_path: Path) -> None:
+    module = tf.Module()
+    for name, sign in (("right", 1.0), ("wrong", -1.0)):
+        fn = lambda x, sign=sign: {"logits": sign * tf.reduce_mean(x, [1, 2])[:, :2]}  # noqa: E731
+        setattr(module, name, tf.function(fn, input_signature=[spec("x", None, 2, 2, 3)]))
+    tf.saved_model.save(module, str(tmp_path), signatures={"right": module.right, "wrong": module.wrong})
+    card = {"image_range": [-1, 1], "output": "logits", "labels": ["generated", "natural"]}
+    (tmp_path / "model.json").write_text(json.dumps(card))
+    with pytest.raises(UserError, match=r"right .*wrong .*name it in its model.json, as signature"):
+        load_discriminator(tmp_path)
+    (tmp_path / "model.json").write_text(json.dumps(card | {"signature": "right"}))
+    image = tf.random.stateless_uniform([2, 2, 2, 3], [0, 1])
+    means = tf.reduce_mean(image, [1, 2])
+    np.testing.assert_allclose(natural_log_odds(load_discriminator(tmp_path))(image), means[:, 1] - means[:, 0], rtol=1e-5)
+
+
+def test_a_discriminator_of_one_output_is_refused(tmp_path: Path) -> None:
+    toy.save(tmp_path / "d", lambda x: tf.reduce_mean(x, [1, 2, 3])[:, None], [None, 2, 2, 3], {"labels": ["natural"]})
+    with pytest.raises(UserError, match="expected an output beside 'natural', got one output only"):
+        load_discriminator(tmp_path / "d")

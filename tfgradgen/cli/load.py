@@ -88,6 +88,8 @@ def load_models(options: ModelOptions, gradient_precision: str = "float32") -> L
     say_guesses("generator", generator)
     for classifier in classifiers:
         say_guesses("classifier", classifier)
+    if discriminator:
+        say_guesses("discriminator", discriminator)
     example = tf.zeros([2, generator.latent_dim])
     for model in observers:
         into = functools.partial(lambda model, z: model.log_probs(generator(z)), model)
@@ -96,7 +98,7 @@ def load_models(options: ModelOptions, gradient_precision: str = "float32") -> L
 
 
 def say_guesses(role: str, model: Generator | Classifier) -> None:
-    """One line on stderr with what was assumed of `model`, with the values, and the flags that say otherwise."""
+    """One line on stderr with what was assumed of `model`, with the values, and where to say otherwise."""
     values = {
         "image_range": model.image_range,
         "prior": getattr(model, "prior", None),
@@ -105,13 +107,17 @@ def say_guesses(role: str, model: Generator | Classifier) -> None:
     values["image_size"] = getattr(model, "image_size", None)
     flags = {"image_range": "range", "image_size": "size"}
     named = []
+
+    def mend(name: str) -> str:
+        return f"(--{role}_{flags.get(name, name)})" if role != "discriminator" else f"({name} in its model.json)"
+
     for name in model.assumed:
         if name.startswith("family"):
             named.append(f"{name} by its signatures")
         elif name == "labels":
-            named.append(f"labels of {model.num_classes} outputs (--{role}_labels)")  # type: ignore[union-attr]
+            named.append(f"labels of {model.num_classes} outputs {mend(name)}")  # type: ignore[union-attr]
         else:
-            named.append(f"{name} {values[name]} (--{role}_{flags.get(name, name)})")
+            named.append(f"{name} {values[name]} {mend(name)}")
     if named:
         print(f"guessed  {role} {model.path}: {', '.join(named)}", file=sys.stderr, flush=True)
 

@@ -10,8 +10,9 @@ import tensorflow as tf
 from tfgradgen.checks import fail
 from tfgradgen.evaluation.diversity import ms_ssim_pairs
 from tfgradgen.images import read_pictures
-from tfgradgen.models.classifier import Classifier, load_classifier
+from tfgradgen.models.classifier import Classifier, load_as
 from tfgradgen.models.discriminator import load_discriminator, natural_index
+from tfgradgen.models.settings import ClassifierSettings
 
 BATCH = 100
 FEATURES = "features"  # the signature of the judge
@@ -99,7 +100,8 @@ class Observer:
 
 def load_observer(judge: str | Path, discriminator: str | Path, trust: bool = False) -> Observer:
     """The observer of two models, named as for `load_classifier` and `load_discriminator`."""
-    return Observer(load_classifier(judge, trust=trust), load_discriminator(discriminator, trust=trust))
+    names = load_as("judge", judge, ClassifierSettings(trust=trust))
+    return Observer(names, load_discriminator(discriminator, trust=trust))
 
 
 class Photographs:

@@ -97,10 +97,14 @@ def load_classifier(path: str | Path, **settings: Any) -> Classifier:
     Raises:
       UserError: no model there, no usable function, or a number of labels that is not its number of outputs.
     """
-    given = settings_of(ClassifierSettings, settings)
+    return load_as("classifier", path, settings_of(ClassifierSettings, settings))
+
+
+def load_as(role: str, path: str | Path, given: ClassifierSettings) -> Classifier:
+    """`load_classifier` of a network that messages call by its `role`: 'classifier', 'judge' or 'discriminator'."""
     opened = open_saved_model(path, given.tags, "", given.trust)
     use, assumed = use_of(opened, "classifier")
-    return assemble(opened, given, use, bind(opened, "classifier", use, given.signature), assumed)
+    return assemble(opened, given, use, bind(opened, role, use, given.signature), assumed)
 
 
 def assemble(opened: Opened, given: ClassifierSettings, use: Use, bound: Bound, assumed: list[str]) -> Classifier:

@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfgradgen.checks import check_choice, fail
-from tfgradgen.models.classifier import SMALLEST, Classifier, assemble, load_classifier
+from tfgradgen.models.classifier import SMALLEST, Classifier, assemble, load_as
 from tfgradgen.models.families import use_of
 from tfgradgen.models.roles import Bound, bind
 from tfgradgen.models.saved_model import open_saved_model
@@ -33,7 +33,7 @@ def load_discriminator(path: str | Path, **settings: Any) -> Classifier:
     opened = open_saved_model(path, given.tags, "disc", given.trust)
     use, assumed = use_of(opened, "discriminator")
     if not use.is_known:
-        classifier = load_classifier(path, **settings)
+        classifier = load_as("discriminator", path, given)
         natural_index(classifier)
         return classifier
     bound = bind(opened, "discriminator", use, given.signature)
@@ -47,6 +47,10 @@ def natural_index(classifier: Classifier) -> int:
     names = [label.name for label in classifier.labels]
     if NATURAL not in names:
         raise fail("discriminator", f"a classifier with a label {NATURAL!r}", ", ".join(names[:5]), "name it in model.json")
+    if len(names) < 2:
+        raise fail(
+            "discriminator", f"an output beside {NATURAL!r}", "one output only", "export two logits, one of them a constant 0"
+        )
     return names.index(NATURAL)
 
 

@@ -33,7 +33,7 @@ def bind(opened: Opened, role: str, use: Use, wanted: str | None = None) -> Boun
 
     Args:
       use: what is known of the family.
-      wanted: SIGNATURE or SIGNATURE:OUTPUT, which overrides it.
+      wanted: SIGNATURE or SIGNATURE:OUTPUT, which overrides it; of an unknown family also by `signature` in its model.json.
 
     Raises:
       UserError: the family has no such role, or none or several functions could serve; the message lists all.
@@ -41,9 +41,11 @@ def bind(opened: Opened, role: str, use: Use, wanted: str | None = None) -> Boun
     if use.lacking and not wanted:
         expected = f"a {role}"
         raise fail(f"model {opened.handle}", expected, f"a model of the family {use.lacking}, which has none", "give another")
+    if not wanted and not use.is_known and isinstance(opened.metadata.get("signature"), str):
+        wanted = opened.metadata["signature"]
     name, _, output = (wanted or use.signature).partition(":")
     output = output or ("" if wanted else use.output)
-    flag = f"give --{role}_signature=NAME or NAME:OUTPUT"
+    flag = _way_to_say(role, "NAME or NAME:OUTPUT")
     if wanted and name not in opened.signatures:
         raise fail(
             f"model {opened.handle} signature {name}",
@@ -81,12 +83,19 @@ def in_batches(fn: Callable[[Any], Any], bound: Bound) -> Callable[[Any], Any]:
     return by_parts(fn, size) if size else fn
 
 
+def _way_to_say(role: str, signature: str) -> str:
+    """What to do to have `signature` chosen: the models that a run samples have flags for it, those that look on have none."""
+    if role in ("generator", "classifier"):
+        return f"give --{role}_signature={signature}"
+    return f"name it in its model.json, as signature: {signature}"
+
+
 def _main(role: str, signature: Signature) -> str | None:
     """The input that the role is about; None where the function cannot serve."""
     rank = 2 if role == "generator" else 4
     floats = {key: spec for key, spec in signature.inputs.items() if spec.dtype.is_floating}
     fits = [key for key, spec in floats.items() if spec.shape.rank in (None, rank) and key not in ("truncation", "y")]
-    if role == "classifier" and len(signature.inputs) == 1 and not fits:
+    if role in ("classifier", "judge") and len(signature.inputs) == 1 and not fits:
         fits = [key for key, spec in floats.items() if spec.shape.rank == 1]  # a waveform
     named = [key for key in fits if key in ("z", "x", "images", "inputs")]
     fits = named if len(fits) > 1 else fits
@@ -100,7 +109,7 @@ def _main(role: str, signature: Signature) -> str | None:
 def _output(role: str, opened: Opened, name: str, wanted: str) -> str:
     outputs = opened.signatures[name].outputs
     where, listed = f"model {opened.handle} signature {printable(name)}", ", ".join(map(printable, outputs))
-    remedy = f"give --{role}_signature={printable(name)}:OUTPUT"
+    remedy = _way_to_say(role, f"{printable(name)}:OUTPUT")
     if wanted and outputs and wanted not in outputs:
         raise fail(
             where,
