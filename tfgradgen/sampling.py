@@ -88,7 +88,7 @@ def resampled_point(posterior: ClassPosterior, num_draws: int, seed: tf.Tensor) 
     log_prob = posterior.class_log_prob(draws)
     weights = tf.where(tf.math.is_finite(log_prob), log_prob / posterior.temperature, -np.inf)
     picked = tf.random.stateless_categorical(weights[None], 1, fold_in(seed, 1))[0, 0] if num_draws > 1 else 0
-    return draws[picked], log_prob
+    return draws[tf.minimum(picked, num_draws - 1)], log_prob  # of weights that are all zero, one past the last is picked
 
 
 @functools.lru_cache(maxsize=8)
