@@ -11,7 +11,7 @@ import pytest
 import tfgradgen
 
 FLOORS = [
-    {"contracts", "checks"},
+    {"contracts", "checks", "files"},
     {"config", "backend", "batching"},
     {"kernels", "posterior", "models", "preflight", "footprint", "diagnostics", "images", "store"},
     {"sampling", "rejection", "smc", "plots"},

@@ -19,6 +19,7 @@ import yaml
 
 from tfgradgen.checks import UserError, check_choice, did_you_mean, fail
 from tfgradgen.config import AdaptedConfig, KernelConfig, Schedule
+from tfgradgen.files import write_text
 from tfgradgen.kernels.windows import window_ends
 from tfgradgen.methods import METHODS, Method
 
@@ -115,6 +116,4 @@ def write_recipe(path: Path, recipe: Recipe, comment: str = "") -> None:
     known = settings_of(METHODS[recipe.kernel])
     values = {name: value for name, value in recipe.to_dict().items() if name == "kernel" or name in known}
     above = "".join(f"# {line}\n" for line in comment.splitlines())
-    beside = path.with_name(f".{path.name}.partial")
-    beside.write_text(above + yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
-    beside.replace(path)
+    write_text(path, above + yaml.safe_dump(values, sort_keys=False))

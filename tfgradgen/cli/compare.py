@@ -18,7 +18,7 @@ from PIL import Image
 from tfgradgen.checks import UserError, fail
 from tfgradgen.cli.compare_options import CompareOptions
 from tfgradgen.cli.load import Loaded, load_models, start_at_photograph
-from tfgradgen.cli.model_options import default_model, parse_models
+from tfgradgen.cli.model_options import default_model, unlike_shipped
 from tfgradgen.cli.output import LOCK, as_file, check_resumable, held, not_written
 from tfgradgen.cli.progress import progress_bar
 from tfgradgen.cli.report import environment, model_record
@@ -29,6 +29,7 @@ from tfgradgen.evaluation.grids import plot_grids
 from tfgradgen.evaluation.pictures import Observer, Photographs, Pictures, load_observer, load_photographs, look_at_photographs
 from tfgradgen.evaluation.shelf import Shelf
 from tfgradgen.evaluation.tables import to_csv, to_markdown
+from tfgradgen.files import write_text
 from tfgradgen.images import decode, save_png
 from tfgradgen.models.classifier import Classifier
 from tfgradgen.models.generator import Generator
@@ -213,8 +214,7 @@ def command_line(options: CompareOptions) -> str:
 
 def more_flags(options: CompareOptions) -> dict[str, str]:
     """Flag -> value as a shell takes it, of the models where they are not the shipped ones."""
-    usual, models = parse_models({}, trust=False).to_dict(), options.pair.models.to_dict()
-    given = {flag: value for flag, value in models.items() if value != usual.get(flag)}
+    given = unlike_shipped(options.pair.models)
     for name in ("judge", "discriminator"):
         if getattr(options, name) != str(default_model(name)):
             given[name] = getattr(options, name)
@@ -233,9 +233,7 @@ def write_report(out: Path, report: dict[str, Any], pictures: Mapping[str, Mappi
         "report.md": to_markdown(report),
         "report.json": json.dumps(report, indent=1) + "\n",
     }.items():
-        beside = out / f".{name}.partial"
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(out / name)
+        write_text(out / name, text)
     beside = out / f".{PICTURES}.partial"
     shutil.rmtree(beside, ignore_errors=True)
     for row, by_label in pictures.items():

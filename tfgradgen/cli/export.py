@@ -14,6 +14,7 @@ from tfgradgen.cli.output import as_file, check_target, new_folder, not_written
 from tfgradgen.cli.progress import progress_bar
 from tfgradgen.cli.report import environment, model_record
 from tfgradgen.contracts import Networks
+from tfgradgen.files import write_text
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.serving.adapt import Adapted, adapt
 from tfgradgen.serving.beside import next_version, texts
@@ -132,9 +133,7 @@ def write_beside(base: Path, files: Mapping[str, str]) -> list[str]:
             if path.exists() and path.read_text(encoding="utf-8") != text:
                 kept.append(name)
                 path = base / f"{name}.new"
-            beside = path.with_name(f".{path.name}.partial")
-            beside.write_text(text, encoding="utf-8")
-            beside.replace(path)
+            write_text(path, text)
         except OSError as error:
             raise not_written(path, error, "the version itself is whole") from None
     return kept

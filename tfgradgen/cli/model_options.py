@@ -112,6 +112,12 @@ def parse_models(flags: dict[str, Any], trust: bool) -> ModelOptions:
     )
 
 
+def unlike_shipped(options: ModelOptions) -> dict[str, Any]:
+    """Flag -> value of what a command has to say of its models."""
+    usual = parse_models({}, trust=False).to_dict()
+    return {flag: value for flag, value in options.to_dict().items() if value != usual.get(flag)}
+
+
 def _classifiers(text: str) -> tuple[str, ...]:
     """`A,B` -> two; a comma in the name of a folder that exists separates nothing."""
     if os.path.exists(os.path.expanduser(text)):  # unlike pathlib's, false for what cannot be a path

@@ -8,11 +8,12 @@ from typing import Any
 
 from tfgradgen.checks import fail
 from tfgradgen.cli.load import Loaded, choose_backend, load_models
-from tfgradgen.cli.model_options import parse_models
+from tfgradgen.cli.model_options import unlike_shipped
 from tfgradgen.cli.output import LOCK, check_resumable, held, not_written
 from tfgradgen.cli.progress import progress_bar
 from tfgradgen.cli.report import environment, model_record
 from tfgradgen.cli.tune_options import TuneOptions
+from tfgradgen.files import write_text
 from tfgradgen.images import save_png
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.recipe import Recipe, default_recipe, read_recipe, write_recipe
@@ -110,9 +111,7 @@ def write_results(
     save_png(out / "tuning.png", plot_search(found, best, importances(study), title))
     texts = {"tuning.csv": to_csv(found), "report.md": to_markdown(plan, labels, found, judged, command)}
     for name, text in texts.items():
-        beside = out / f".{name}.partial"
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(out / name)
+        write_text(out / name, text)
     write_recipe(out / "best.yaml", winner(plan, judged), f"{sentence}\nSearched by: {command}")
 
 
@@ -132,8 +131,7 @@ def identity(options: TuneOptions, control: Recipe, loaded: Loaded) -> dict[str,
 
 def command_line(options: TuneOptions) -> str:
     """What makes the search again."""
-    run, label, models = options.sampled.run, options.sampled.label, options.sampled.models.to_dict()
-    shipped = parse_models({}, trust=False).to_dict()
+    run, label = options.sampled.run, options.sampled.label
     flags = {
         "label": ",".join(map(str, label)) if isinstance(label, list | tuple) else label,
         "kernel": options.kernel,
@@ -141,7 +139,7 @@ def command_line(options: TuneOptions) -> str:
         **{name: getattr(options, name) for name in ("num_gradients", "num_seeds", "num_fresh")},
         **{name: getattr(run, name) for name in ("num_chains", "temperature", "seed", "init")},
         **({"control": options.control} if options.control else {}),
-        **{name: value for name, value in models.items() if value != shipped.get(name)},
+        **unlike_shipped(options.sampled.models),
         "out": options.out,
     }
     texts = {name: ",".join(map(str, value)) if isinstance(value, tuple) else str(value) for name, value in flags.items()}
