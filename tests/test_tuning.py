@@ -1,6 +1,7 @@
 """The search itself, on runs that are pretended: halving, budget, resuming, faults, and how sure a gain is."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,15 @@ from tfgradgen.tuning.figures import importances, plot_search
 from tfgradgen.tuning.gain import MAX_CANDIDATES, Judged, gain, judge
 from tfgradgen.tuning.report import to_csv, to_markdown, verdict, winner
 from tfgradgen.tuning.search import CONTROL, DROPPED, FAULTY, WHOLE, Plan, Trial, goes_on, open_study, search
-from tfgradgen.tuning.space import MAX_BURNIN_SHARE, MIN_RESULTS, check_tunable, filled, num_gradients_of, suggest
+from tfgradgen.tuning.space import (
+    MAX_BURNIN_SHARE,
+    MIN_RESULTS,
+    check_tunable,
+    coordinates,
+    filled,
+    num_gradients_of,
+    suggest,
+)
 
 TUNABLE = [name for name, family in KERNELS.items() if isinstance(family.defaults, AdaptedConfig)]
 LONG = 400  # gradients of a run
@@ -33,11 +42,16 @@ def cell_of(per_1000: float, *faults: str, accept_rate: float = 0.6) -> Cell:
 
 class Pretended(Bench):
     """Effective draws fall with the distance of log step_size from that of BEST_STEP; a step that is longer than TOO_LONG seems
-    best of all, but has a fault. `stop` runs are made, then it is interrupted."""
+    best of all, but has the faults `of_long`. `stop` runs are made, then it is interrupted."""
 
-    def __init__(self, stop: int = 10**6, fresh_faults: Callable[[Recipe], bool] = lambda recipe: False):
+    def __init__(
+        self,
+        stop: int = 10**6,
+        fresh_faults: Callable[[Recipe], bool] = lambda recipe: False,
+        of_long: tuple[str, ...] = ("chains 0 stuck",),
+    ):
         super().__init__({"a": None, "b": None}, RunConfig(num_chains=4))  # type: ignore[dict-item]
-        self.left, self.fresh_faults, self.made = stop, fresh_faults, list[tuple[Recipe, Place]]()
+        self.left, self.fresh_faults, self.of_long, self.made = stop, fresh_faults, of_long, list[tuple[Recipe, Place]]()
 
     def measure(self, recipe: Recipe, place: Place, progress_fn: Any) -> Cell:
         if self.left == 0:
@@ -48,7 +62,7 @@ class Pretended(Bench):
         step_size, accept_rate = settings["step_size"], settings["target_accept_prob"]
         noise = np.random.default_rng(seed_of(int(1e9 * step_size), *place[1:])).normal(0.0, 0.1)
         if step_size > TOO_LONG:
-            return cell_of(100.0, "chains 0 stuck")
+            return cell_of(100.0, *self.of_long, accept_rate=accept_rate)
         if place.stream == FRESH and self.fresh_faults(recipe):
             return cell_of(100.0, "acceptance is off")
         per_1000 = 20.0 * float(np.exp(-np.abs(np.log(step_size / BEST_STEP)) + noise))
@@ -78,7 +92,7 @@ def facts(found: list[Trial]) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Pretended, Plan, list[Trial], list[float]]:
-    study, bench, plan = open_study(tmp_path_factory.mktemp("search") / "study.db", {"of": 1}), Pretended(), plan_of(60)
+    study, bench, plan = open_study(tmp_path_factory.mktemp("search") / "study.db", {"of": 1}), Pretended(), plan_of(120)
     shares: list[float] = []
     found = search(study, bench, plan, lambda p: shares.append(p.num_done / p.num_total), SILENT)
     return study, bench, plan, found, shares
@@ -96,7 +110,13 @@ def test_a_search_finds_what_is_better_within_its_budget(searched: Any) -> None:
     assert {t.state for t in found} == {CONTROL, WHOLE, DROPPED, FAULTY}
 
 
-def test_what_has_a_fault_is_out_however_good_it_looks(searched: Any) -> None:
+def share_of_long(found: list[Trial]) -> float:
+    """Of the later proposals."""
+    steps = [t.recipe.config.to_dict()["step_size"] for t in found[len(found) // 2 :] if t.recipe]
+    return float(np.mean(np.asarray(steps) > TOO_LONG))
+
+
+def test_what_has_a_fault_is_out_however_good_it_looks(searched: Any, tmp_path: Path) -> None:
     study, bench, plan, found, _ = searched
     faulty = [t for t in found if t.state == FAULTY and t.cells]
     assert faulty
@@ -105,8 +125,8 @@ def test_what_has_a_fault_is_out_however_good_it_looks(searched: Any) -> None:
     judged = judge(study, bench, plan, 2, SILENT)
     assert judged[-1].trial.state == WHOLE
     assert winner(plan, judged).config.to_dict()["step_size"] <= TOO_LONG
-    later = [t.recipe.config.to_dict()["step_size"] for t in found[len(found) // 2 :] if t.recipe]
-    assert np.mean(np.asarray(later) > TOO_LONG) < 0.3, "the search leaves where faults are: at random it were 0.29 or more"
+    unfaulty = search(open_study(tmp_path / "study.db", {}), Pretended(of_long=()), plan, SILENT, SILENT)
+    assert 2 * share_of_long(found) < share_of_long(unfaulty), "the search leaves where faults are, not where none are"
 
 
 def test_acceptance_is_asked_of_the_mean_over_runs() -> None:
@@ -146,6 +166,22 @@ def test_interrupted_anywhere_and_resumed_it_is_the_same_search(searched: Any, t
     assert facts(found)[:-1] == facts(expected)[: len(found) - 1]
     with pytest.raises(UserError, match=r"expected .*of"):
         open_study(tmp_path / "study.db", {"of": 2})
+
+
+def test_the_default_is_tried_beside_another_control(tmp_path: Path) -> None:
+    default = filled(default_recipe("hmc"), LONG)
+    plan = replace(plan_of(12), default=default)
+    study = open_study(tmp_path / "study.db", {})
+    with pytest.raises(KeyboardInterrupt):
+        search(study, Pretended(5), plan, SILENT, SILENT)
+    found = search(study, Pretended(), plan, SILENT, SILENT)
+    assert [t.recipe for t in found[:2]] == [CONTROL_RECIPE, default]
+    assert found[1].state == WHOLE
+    assert "| whole, the kernel's default |" in to_markdown(
+        plan, ["a", "b"], found, judge(study, Pretended(), plan, 2, SILENT), ""
+    )
+    known = [t.params for t in study.get_trials(deepcopy=False) if t.state != optuna.trial.TrialState.FAIL]
+    assert [known[k]["step_size"] for k in (0, 1)] == [0.03, 0.3], "the model of proposals knows both"
 
 
 def test_a_larger_budget_goes_on(tmp_path: Path) -> None:
@@ -288,6 +324,18 @@ def test_proposals_fit_into_a_run(kernel: str) -> None:
         assert recipe.schedule.num_burnin_steps <= MAX_BURNIN_SHARE * recipe.schedule.num_steps + 1
         assert Recipe.of(recipe.to_dict()) == recipe
     assert len({recipe.config for recipe in recipes}) == len(recipes)
+
+
+@pytest.mark.parametrize("kernel", TUNABLE)
+def test_a_schedule_within_the_ranges_could_have_been_proposed(kernel: str) -> None:
+    default = filled(default_recipe(kernel), 1200)
+    proposed = suggest(optuna.trial.FixedTrial(coordinates(default)), kernel, 1200)
+    assert proposed is not None
+    if not KERNELS[kernel].counts_adaptation:
+        assert proposed.config == default.config
+        assert abs(proposed.schedule.num_burnin_steps - default.schedule.num_burnin_steps) <= 10
+    assert coordinates(default.changed({"step_size": 60.0})) == {}
+    assert coordinates(default.changed({"num_adaptation_steps": 0})) == {}
 
 
 def test_kernels_without_a_step_size_are_refused() -> None:

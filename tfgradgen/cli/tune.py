@@ -73,9 +73,16 @@ def read_control(options: TuneOptions) -> Recipe:
     return control
 
 
+def default_beside(control: Recipe, num_gradients: int) -> Recipe | None:
+    """The kernel's own schedule, as long as every run; None where it is the control, or a run is too short for it."""
+    default = filled(default_recipe(control.kernel), num_gradients)
+    return None if default == control or num_gradients_of(default) > num_gradients else default
+
+
 def _run_held(options: TuneOptions, control: Recipe, bench: Bench, study: Any) -> None:
     start = time.monotonic()
-    plan = Plan(options.kernel, control, options.num_gradients, options.num_seeds, options.budget, options.sampled.run.seed)
+    counts = options.num_gradients, options.num_seeds, options.budget
+    plan = Plan(options.kernel, control, *counts, options.sampled.run.seed, default_beside(control, options.num_gradients))
     best = [max((trial.value for trial in trials(study) if trial.is_sound), default=0.0)]
 
     def say(trial: Trial, spent: float) -> None:

@@ -24,7 +24,7 @@ def importances(study: Any) -> dict[str, float]:
     the largest first; {} of fewer trials than it takes."""
     import optuna
 
-    apart = optuna.create_study(direction="maximize")  # without the control, which has no settings of the search's
+    apart = optuna.create_study(direction="maximize")  # without a control that lies beyond the search's ranges
     for trial in study.get_trials(deepcopy=False):
         if trial.params and trial.value is not None:
             value = trial.value

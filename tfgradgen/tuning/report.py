@@ -102,7 +102,7 @@ def to_markdown(plan: Plan, labels: Sequence[str], found: Sequence[Trial], judge
         "",
         "Chosen by these very figures, so they flatter; the ones above do not.",
         "",
-        *_trials_table(found, control),
+        *_trials_table(plan, found, control),
         "",
         "All of them are in tuning.csv, and in study.db for Optuna.",
         "",
@@ -118,11 +118,15 @@ def to_markdown(plan: Plan, labels: Sequence[str], found: Sequence[Trial], judge
 def _settings_table(plan: Plan, judged: Sequence[Judged]) -> list[str]:
     control = plan.control.to_dict()
     best = judged[-1].trial.recipe.to_dict() if judged and judged[-1].trial.recipe else {}
-    head = f"trial {judged[-1].trial.number}" if judged else "-"
+    head = f"trial {judged[-1].trial.number}{_origin(plan, judged[-1].trial)}" if judged else "-"
     rows = [f"| setting | control | {head} |", "|---|---|---|"]
     return rows + [
         f"| {k} | {_short(control.get(k, '-'))} | {_short(best.get(k, '-'))} |" for k in dict.fromkeys([*control, *best])
     ]
+
+
+def _origin(plan: Plan, trial: Trial) -> str:
+    return ", the kernel's default" if trial.recipe == plan.default else ""
 
 
 def _short(value: Any) -> str:
@@ -145,7 +149,7 @@ def _fresh_table(control: Recipe, judged: Sequence[Judged]) -> list[str]:
     return [*rows, *(line for text in said for line in ("", text))]
 
 
-def _trials_table(found: Sequence[Trial], control: Trial) -> list[str]:
+def _trials_table(plan: Plan, found: Sequence[Trial], control: Trial) -> list[str]:
     sound = sorted((t for t in found if t.is_sound and t is not control), key=lambda t: (-len(t.cells), -t.value))[:NUM_SHOWN]
     rows = [
         "| trial | runs | effective draws of 1000 gradients | acceptance | step size | largest R-hat | state |",
@@ -154,5 +158,5 @@ def _trials_table(found: Sequence[Trial], control: Trial) -> list[str]:
     for trial in [control, *sound]:
         accept, step = (np.mean([getattr(c, name) for c in trial.cells]) for name in ("accept_rate", "step_size"))
         figures = f"{trial.value:.2f} | {accept:.2f} | {step:.3g} | {_largest_rhat(trial.cells)}"
-        rows.append(f"| {trial.number} | {len(trial.cells)} | {figures} | {trial.state} |")
+        rows.append(f"| {trial.number} | {len(trial.cells)} | {figures} | {trial.state}{_origin(plan, trial)} |")
     return [*rows, *(["", f"The control has faults: {control.faults[0]}."] if control.faults else [])]

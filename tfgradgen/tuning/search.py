@@ -4,9 +4,11 @@ Proposals are of the tree-structured Parzen estimator (Bergstra et al. 2011), Op
 asynchronous successive halving (Li et al. 2020): of the schedules that have been run so often, the better half goes on. What
 grows from rung to rung is the number of runs (labels and seeds), not their length: a shorter chain is another problem, in which
 burn-in costs more and slow mixing shows less, while a mean over fewer runs is the same figure with more noise. All schedules
-see the same places in the same order, starts and seeds included, so that what a place does to them all cancels. The rule is
-Optuna's own (`SuccessiveHalvingPruner`), but looks at the runs themselves: Optuna's counts a trial that was interrupted and
-taken up again twice, and a search would not go on as if it had not been.
+see the same places in the same order, starts and seeds included, so that what a place does to them all cancels. First come
+the control and, where that is another, the kernel's default; both are points like any other to the model, so that it proposes
+around the better of them, where a good schedule most likely is. The rule of halving is Optuna's own
+(`SuccessiveHalvingPruner`), but looks at the runs themselves: Optuna's counts a trial that was interrupted and taken up again
+twice, and a search would not go on as if it had not been.
 
 The objective is the mean over places of the log of the effective draws of 1000 gradients. A schedule with a fault in any run,
 or with all its runs (`bench.faults_of`), is out: it counts as `FAULT_VALUE`, so that its neighbourhood is left. R-hat and the
@@ -28,21 +30,23 @@ from tfgradgen.contracts import Progress, ProgressFn
 from tfgradgen.recipe import Recipe
 from tfgradgen.store import check_same
 from tfgradgen.tuning.bench import SEARCH, Bench, Cell, Place, failed, faults_of
-from tfgradgen.tuning.space import suggest
+from tfgradgen.tuning.space import coordinates, suggest
 
 STUDY = "tune"
-NUM_RANDOM = 8  # trials before the model of them decides
+NUM_RANDOM = 6  # trials before the model of them decides, those given among them
 HALVING = 2
 FAULT_VALUE = float(np.log(1e-3))
 CELL_ERRORS = (UserError, ValueError, FloatingPointError, MemoryError, tf.errors.OpError)
 NUM_UNFIT = 200  # proposals that do not fit into a run, at most
 CONTROL, WHOLE, DROPPED, FAULTY, UNFINISHED = "control", "whole", "dropped", "faulty", "interrupted"
+DEFAULT, GIVEN = "default", "given"
 
 
 @dataclass(frozen=True)
 class Plan:
     """What is searched. kernel: a key of `KERNELS`. control: the schedule to beat, filled (see `space.filled`).
-    num_gradients: of each chain of one run. num_seeds: runs of each label. budget: gradients a chain of all trials."""
+    num_gradients: of each chain of one run. num_seeds: runs of each label. budget: gradients a chain of all trials. default:
+    the kernel's own schedule, filled; None where it is the control or does not fit into a run."""
 
     kernel: str
     control: Recipe
@@ -50,6 +54,12 @@ class Plan:
     num_seeds: int
     budget: float
     seed: int
+    default: Recipe | None = None
+
+    @property
+    def given(self) -> dict[str, Recipe]:
+        """The schedules that nobody proposes, in the order of their trials."""
+        return {CONTROL: self.control, **({DEFAULT: self.default} if self.default else {})}
 
 
 class Trial(NamedTuple):
@@ -163,11 +173,13 @@ def search(
     waiting, running, gone = (getattr(optuna.trial.TrialState, name) for name in ("WAITING", "RUNNING", "FAIL"))
     for trial in study.get_trials(deepcopy=False, states=(running,)):
         # It was interrupted: it comes first, with the runs that it has.
-        attrs = {name: value for name, value in trial.user_attrs.items() if name in ("control", "cells")}
-        study.enqueue_trial(trial.params, user_attrs=attrs)
+        attrs = {name: value for name, value in trial.user_attrs.items() if name in (GIVEN, "cells")}
+        study.enqueue_trial(coordinates(plan.given[attrs[GIVEN]]) if GIVEN in attrs else trial.params, user_attrs=attrs)
         study.tell(trial.number, state=gone)
-    if not any(trial.user_attrs.get("control") for trial in study.get_trials(deepcopy=False)):
-        study.enqueue_trial({}, user_attrs={"control": True})
+    known_names = {trial.user_attrs.get(GIVEN) for trial in study.get_trials(deepcopy=False)}
+    for name, recipe in plan.given.items():
+        if name not in known_names:
+            study.enqueue_trial(coordinates(recipe), user_attrs={GIVEN: name})
     most = NUM_UNFIT + plan.budget / plan.num_gradients
     spent = sum(trial.work for trial in trials(study))
     while spent < plan.budget or study.get_trials(deepcopy=False, states=(waiting,)):
@@ -196,8 +208,8 @@ def search(
 
 def _run(trial: Any, study: Any, bench: Bench, plan: Plan, spent: float, progress_fn: ProgressFn) -> str:
     """Runs a trial place by place, until it is whole or out; returns its state."""
-    is_control = trial.user_attrs.get("control", False)
-    recipe = plan.control if is_control else suggest(trial, plan.kernel, plan.num_gradients)
+    is_control = trial.user_attrs.get(GIVEN) == CONTROL
+    recipe = _recipe_of(trial, plan)
     if recipe is None:
         return FAULTY
     trial.set_user_attr("recipe", recipe.to_dict())
@@ -222,6 +234,13 @@ def _run(trial: Any, study: Any, bench: Bench, plan: Plan, spent: float, progres
     if is_control:
         return CONTROL
     return FAULTY if faults_of(recipe, cells) else WHOLE
+
+
+def _recipe_of(trial: Any, plan: Plan) -> Recipe | None:
+    """What is given as it is, though known to the model by its coordinates; else a proposal, None where none fits."""
+    given = plan.given.get(trial.user_attrs.get(GIVEN, ""))
+    proposed = suggest(trial, plan.kernel, plan.num_gradients) if given is None or coordinates(given) else None
+    return given or proposed
 
 
 def goes_on(cells: Sequence[Cell], rivals: Sequence[Trial]) -> bool:

@@ -1,5 +1,6 @@
 """Which schedules a search may try: a range for every setting, and how many transitions fit into one run."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -85,6 +86,23 @@ def suggest(trial: Any, kernel: str, num_gradients: float) -> Recipe | None:
         values["num_windows"] = min(values["num_windows"], num_adaptation_steps // MIN_PART - 1)
     counts = {"num_adaptation_steps": num_adaptation_steps, "num_burnin_steps": int(num_adaptation_steps / share)}
     return filled(default_recipe(kernel).changed(values | counts), num_gradients)
+
+
+def coordinates(recipe: Recipe) -> dict[str, Any]:
+    """What `suggest` would ask a trial for, and be told, to propose about `recipe`; {} where that is out of the ranges."""
+    import optuna
+
+    values = recipe.to_dict()
+    names = ("step_size", "num_adaptation_steps", *RANGES, *OF_ADAPTATION[values["adaptation"]])
+    share = values["num_adaptation_steps"] / max(values["num_burnin_steps"], 1)
+    found = {name: values[name] for name in names if name in values} | {"adaptation_share": round(4 * share) / 4}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            suggest(optuna.trial.FixedTrial(found), recipe.kernel, num_gradients_of(recipe))
+        except (UserWarning, ValueError):  # that a value is out of its range, or of a logarithm's
+            return {}
+    return found
 
 
 def filled(recipe: Recipe, num_gradients: float) -> Recipe:
