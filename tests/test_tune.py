@@ -20,7 +20,7 @@ from tfgradgen.posterior import ClassPosterior
 from tfgradgen.recipe import Recipe, default_recipe, read_recipe
 from tfgradgen.sampling import initial_points, sample_chains
 from tfgradgen.tuning.bench import FRESH, SEARCH, TRACE_POINTS, Bench, Place
-from tfgradgen.tuning.space import RANGES, _any_of, _whole, filled
+from tfgradgen.tuning.space import filled
 
 POOR = "kernel: hmc\nstep_size: 0.03\nnum_leapfrog_steps: 1\nnum_burnin_steps: 10\nnum_adaptation_steps: 0\n"
 SILENT: Any = lambda *_: None  # noqa: E731
@@ -28,13 +28,12 @@ OURS = ["best.yaml", "report.md", "study.db", "tuning.csv", "tuning.png"]
 
 
 @pytest.fixture
-def command(toy_flags: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def command(toy_flags: list[str]) -> list[str]:
     """A small search, of what one graph serves: compiling takes most of the time."""
-    narrow = {"adaptation": _any_of("dual_averaging"), "num_windows": _whole(0, 0)}
-    monkeypatch.setattr("tfgradgen.tuning.space.RANGES", RANGES | narrow)
     Path("poor.yaml").write_text(POOR)
     own = ["--num_gradients=120", "--budget=1200", "--num_seeds=1", "--num_fresh=2", "--num_chains=4"]
-    return ["tune", "--label=goldfish,alp", "--kernel=hmc", "--control=poor.yaml", *own, *toy_flags]
+    held = ["--adaptation=dual_averaging", "--num_windows=0"]
+    return ["tune", "--label=goldfish,alp", "--kernel=hmc", "--control=poor.yaml", *held, *own, *toy_flags]
 
 
 def stop_after(num_runs: int, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Recipe, Place]]:
@@ -76,6 +75,9 @@ def test_it_beats_a_poor_control_though_interrupted(command: list[str], capsys: 
     with Path("found/tuning.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert rows[0]["state"] == "control"
+    assert {(row["adaptation"], row["num_windows"]) for row in rows if row["step_size"]} == {("dual_averaging", "0")}
+    assert "Held fixed in all that is proposed: adaptation dual_averaging, num_windows 0." in report
+    assert " --adaptation=dual_averaging --num_windows=0 " in report
     assert sum(float(row["gradients"] or 0) for row in rows) >= 1200
     with Image.open("found/tuning.png") as picture:
         assert picture.size[0] == 1500
@@ -131,6 +133,9 @@ def test_a_full_disk_is_said(command: list[str], capsys: pytest.CaptureFixture[s
         ),
         (["--num_chains=3"], "num_chains: expected an integer in 4..4096, got 3"),
         (["--num_fresh=1"], "num_fresh: expected an integer in 2..1000, got 1"),
+        (["--num_windows=-1"], "num_windows: expected an integer in 0..10, got -1"),
+        (["--max_tree_depth=3"], "max_tree_depth: expected a flag that --kernel=hmc uses, got --max_tree_depth; leave it out"),
+        (["--class_reg=1"], "class_reg: expected a flag that --kernel=hmc uses"),
         (["--num_seeds=0"], "num_seeds: expected an integer in 1..1000, got 0"),
         (["--init=photo.png"], "init: expected resample, prior or the file of a picture, got 'photo.png'"),
         (["--generator=nothing"], "model nothing: expected a SavedModel folder"),

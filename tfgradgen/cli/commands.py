@@ -218,11 +218,10 @@ def tune(label: Any = None, *extra: Any, **flags: Any) -> None:
         --num_seeds=2              runs of each label that a trial gets, if it stays in so long
         --num_fresh=4              runs of each label on fresh seeds, of the best and of the control, on top of --budget
         --control=FILE             the schedule to beat; by default the kernel's own
+        --num_windows=0            or any other setting of the kernel, as for `sample`: holds it fixed in all that is proposed
         --num_chains=8             of each run
-        --temperature=1.0          as for `sample`, like the next three
-        --seed=0
+        --temperature=1.0          as for `sample`, like --seed=0, --jit=auto
         --init=resample            or prior
-        --jit=auto
         --out=FOLDER               by default out/tune
         --resume                   go on with the search in that folder, further with a larger --budget
 

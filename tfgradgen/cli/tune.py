@@ -82,7 +82,14 @@ def default_beside(control: Recipe, num_gradients: int) -> Recipe | None:
 def _run_held(options: TuneOptions, control: Recipe, bench: Bench, study: Any) -> None:
     start = time.monotonic()
     counts = options.num_gradients, options.num_seeds, options.budget
-    plan = Plan(options.kernel, control, *counts, options.sampled.run.seed, default_beside(control, options.num_gradients))
+    plan = Plan(
+        options.kernel,
+        control,
+        *counts,
+        options.sampled.run.seed,
+        default_beside(control, options.num_gradients),
+        options.fixed,
+    )
     best = [max((trial.value for trial in trials(study) if trial.is_sound), default=0.0)]
 
     def say(trial: Trial, spent: float) -> None:
@@ -145,6 +152,7 @@ def command_line(options: TuneOptions) -> str:
         "budget": f"{options.budget:g}",
         **{name: getattr(options, name) for name in ("num_gradients", "num_seeds", "num_fresh")},
         **{name: getattr(run, name) for name in ("num_chains", "temperature", "seed", "init")},
+        **options.fixed,
         **({"control": options.control} if options.control else {}),
         **unlike_shipped(options.sampled.models),
         "out": options.out,

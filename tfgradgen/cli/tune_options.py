@@ -6,11 +6,12 @@ from typing import Any
 
 from tfgradgen.checks import check_int, check_real, fail
 from tfgradgen.cli.model_options import MODEL_FLAGS
-from tfgradgen.cli.options import SampleOptions, check_flags, parse_bool, parse_path, parse_sample
+from tfgradgen.cli.options import KERNEL_FLAGS, SampleOptions, check_flags, not_used, parse_bool, parse_path, parse_sample
+from tfgradgen.config import KernelConfig
 
 SAMPLE_FLAGS = ("num_chains", "temperature", "seed", "init", "jit", *MODEL_FLAGS)
 OWN_FLAGS = ("kernel", "budget", "num_gradients", "num_seeds", "num_fresh", "control", "out", "resume")
-FLAGS = ("label", *OWN_FLAGS, *SAMPLE_FLAGS)
+FLAGS = ("label", *OWN_FLAGS, *SAMPLE_FLAGS, *KERNEL_FLAGS)
 DEFAULT_KERNEL, DEFAULT_CHAINS = "hmc", 8
 MIN_CHAINS = 4  # effective sample sizes see by them whether chains agree
 MIN_GRADIENTS = 60  # fewer make no run of any kernel
@@ -19,7 +20,7 @@ MIN_GRADIENTS = 60  # fewer make no run of any kernel
 @dataclass(frozen=True)
 class TuneOptions:
     """Everything that `tune` was asked for. sampled: what is sampled, of which models, and how it is run. control: None for
-    the kernel's own schedule."""
+    the kernel's own schedule. fixed: settings of the kernel that are not searched."""
 
     kernel: str
     sampled: SampleOptions
@@ -30,11 +31,12 @@ class TuneOptions:
     control: Path | None
     out: Path
     resume: bool
+    fixed: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
         """What decides the trials, JSON-able: neither the budget, which only says how many of them there are, nor where models
         and results lie."""
-        own = ("kernel", "num_gradients", "num_seeds")
+        own = ("kernel", "num_gradients", "num_seeds", "fixed")
         run = {name: value for name, value in self.sampled.run.to_dict().items() if name != "jit"}
         return {**{name: getattr(self, name) for name in own}, **run, "label": str(self.sampled.label)}
 
@@ -45,9 +47,14 @@ def parse_tune(flags: dict[str, Any]) -> TuneOptions:
     given = {flag: flags[flag] for flag in SAMPLE_FLAGS if flag in flags}
     sampled = parse_sample({"label": flags["label"], "kernel": "mala", "num_chains": DEFAULT_CHAINS} | given)
     from tfgradgen.tuning.search import check_optuna
-    from tfgradgen.tuning.space import check_tunable
+    from tfgradgen.tuning.space import check_tunable, searched
 
     check_optuna()
+    kernel = check_tunable(flags.get("kernel", DEFAULT_KERNEL))
+    fixed = {flag: KernelConfig.checks[flag](flag, flags[flag]) for flag in KERNEL_FLAGS if flag in flags}
+    for flag in fixed:
+        if flag not in searched(kernel):
+            raise not_used(flag, kernel)
     check_int("num_chains", sampled.run.num_chains, MIN_CHAINS, 4096)
     if sampled.init_photograph:
         raise fail("init", "one of resample, prior", repr(flags["init"]), "all chains at one point say little of how they mix")
@@ -58,7 +65,7 @@ def parse_tune(flags: dict[str, Any]) -> TuneOptions:
             "budget", f"at least one run of num_gradients {num_gradients}", f"{budget:g}", "raise it, to some forty runs"
         )
     return TuneOptions(
-        kernel=check_tunable(flags.get("kernel", DEFAULT_KERNEL)),
+        kernel=kernel,
         sampled=sampled,
         budget=budget,
         num_gradients=num_gradients,
@@ -67,4 +74,5 @@ def parse_tune(flags: dict[str, Any]) -> TuneOptions:
         control=parse_path("control", flags["control"]) if "control" in flags else None,
         out=parse_path("out", flags.get("out", "out/tune")),
         resume=parse_bool("resume", flags.get("resume", False)),
+        fixed=fixed,
     )

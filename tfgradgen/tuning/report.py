@@ -82,11 +82,11 @@ def to_markdown(plan: Plan, labels: Sequence[str], found: Sequence[Trial], judge
         "",
         f"Searched on {', '.join(labels)}: {len(found)} schedules ({counts}), {spent:,.0f} gradients a chain in "
         f"{seconds:,.0f} s. Each run is {plan.num_gradients} gradients a chain long, burn-in and adaptation among them; a "
-        f"schedule that stays in gets {plan.num_seeds} for each label. Figures are effective draws of 1000 gradients of all "
-        "chains, by the statistic with fewest of them (p(class), target density, four projections of z), geometric means over "
-        "runs. The choice of start points is in no figure; it is the same for all. A schedule is out where a density is not "
-        "finite, a transition diverges, a chain is stuck, or acceptance misses its target on average over its runs; a large "
-        "R-hat is what few effective draws are, and shown.",
+        f"schedule that stays in gets {plan.num_seeds} for each label.{_fixed(plan)} Figures are effective draws of 1000 "
+        "gradients of all chains, by the statistic with fewest of them (p(class), target density, four projections of z), "
+        "geometric means over runs. The choice of start points is in no figure; it is the same for all. A schedule is out "
+        "where a density is not finite, a transition diverges, a chain is stuck, or acceptance misses its target on average "
+        "over its runs; a large R-hat is what few effective draws are, and shown.",
         "",
         "![the search](tuning.png)",
         "",
@@ -123,6 +123,11 @@ def _settings_table(plan: Plan, judged: Sequence[Judged]) -> list[str]:
     return rows + [
         f"| {k} | {_short(control.get(k, '-'))} | {_short(best.get(k, '-'))} |" for k in dict.fromkeys([*control, *best])
     ]
+
+
+def _fixed(plan: Plan) -> str:
+    held = ", ".join(f"{name} {_short(value)}" for name, value in plan.fixed.items())
+    return f" Held fixed in all that is proposed: {held}." if held else ""
 
 
 def _origin(plan: Plan, trial: Trial) -> str:

@@ -17,7 +17,7 @@ number of effective draws are no such faults: every schedule mends them with lon
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,7 +46,8 @@ DEFAULT, GIVEN = "default", "given"
 class Plan:
     """What is searched. kernel: a key of `KERNELS`. control: the schedule to beat, filled (see `space.filled`).
     num_gradients: of each chain of one run. num_seeds: runs of each label. budget: gradients a chain of all trials. default:
-    the kernel's own schedule, filled; None where it is the control or does not fit into a run."""
+    the kernel's own schedule, filled; None where it is the control or does not fit into a run. fixed: settings that all
+    proposals have."""
 
     kernel: str
     control: Recipe
@@ -55,6 +56,7 @@ class Plan:
     budget: float
     seed: int
     default: Recipe | None = None
+    fixed: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def given(self) -> dict[str, Recipe]:
@@ -174,12 +176,14 @@ def search(
     for trial in study.get_trials(deepcopy=False, states=(running,)):
         # It was interrupted: it comes first, with the runs that it has.
         attrs = {name: value for name, value in trial.user_attrs.items() if name in (GIVEN, "cells")}
-        study.enqueue_trial(coordinates(plan.given[attrs[GIVEN]]) if GIVEN in attrs else trial.params, user_attrs=attrs)
+        study.enqueue_trial(
+            coordinates(plan.given[attrs[GIVEN]], plan.fixed) if GIVEN in attrs else trial.params, user_attrs=attrs
+        )
         study.tell(trial.number, state=gone)
     known_names = {trial.user_attrs.get(GIVEN) for trial in study.get_trials(deepcopy=False)}
     for name, recipe in plan.given.items():
         if name not in known_names:
-            study.enqueue_trial(coordinates(recipe), user_attrs={GIVEN: name})
+            study.enqueue_trial(coordinates(recipe, plan.fixed), user_attrs={GIVEN: name})
     most = NUM_UNFIT + plan.budget / plan.num_gradients
     spent = sum(trial.work for trial in trials(study))
     while spent < plan.budget or study.get_trials(deepcopy=False, states=(waiting,)):
@@ -239,7 +243,9 @@ def _run(trial: Any, study: Any, bench: Bench, plan: Plan, spent: float, progres
 def _recipe_of(trial: Any, plan: Plan) -> Recipe | None:
     """What is given as it is, though known to the model by its coordinates; else a proposal, None where none fits."""
     given = plan.given.get(trial.user_attrs.get(GIVEN, ""))
-    proposed = suggest(trial, plan.kernel, plan.num_gradients) if given is None or coordinates(given) else None
+    if given and not coordinates(given, plan.fixed):
+        return given
+    proposed = suggest(trial, plan.kernel, plan.num_gradients, plan.fixed)
     return given or proposed
 
 

@@ -1,7 +1,8 @@
 """Which schedules a search may try: a range for every setting, and how many transitions fit into one run."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from tfgradgen.checks import check_choice
@@ -16,6 +17,7 @@ LEAST_ADAPTATION, MOST_ADAPTATION = 8, 256  # transitions
 STEP_FACTORS = 0.1, 5.0  # times the default step size
 
 Suggest = Callable[[Any, str], Any]
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 def _real(low: float, high: float, **options: Any) -> Suggest:
@@ -60,18 +62,27 @@ def check_tunable(kernel: Any) -> str:
     )
 
 
-def suggest(trial: Any, kernel: str, num_gradients: float) -> Recipe | None:
-    """A schedule of `kernel` that takes about `num_gradients` a chain, as an Optuna `trial` proposes it.
+def searched(kernel: str) -> tuple[str, ...]:
+    """The settings of `kernel` that a search varies unless they are held fixed."""
+    own = tuple(KERNELS[kernel].defaults.to_dict())
+    return tuple(name for name in own if name in ("step_size", *RANGES, *(n for way in OF_ADAPTATION.values() for n in way)))
+
+
+def suggest(trial: Any, kernel: str, num_gradients: float, fixed: Mapping[str, Any] = NOTHING) -> Recipe | None:
+    """A schedule of `kernel` that takes about `num_gradients` a chain, as an Optuna `trial` proposes it, but for the settings
+    that are `fixed`.
 
     None where its transitions are so dear that the run would be too short. At most `MAX_BURNIN_SHARE` of the run is burn-in.
     """
     default = KERNELS[kernel].defaults
-    values: dict[str, Any] = {}
     low, high = (factor * default.to_dict()["step_size"] for factor in STEP_FACTORS)
-    values["step_size"] = trial.suggest_float("step_size", low, high, log=True)
-    values |= {name: RANGES[name](trial, name) for name in default.to_dict() if name in RANGES}
-    chosen = OF_ADAPTATION[values["adaptation"]]
-    values |= {name: ask(trial, name) for name, ask in chosen.items()}
+    values: dict[str, Any] = {}
+
+    def ask(ranges: Mapping[str, Suggest]) -> None:
+        values.update({name: fixed[name] if name in fixed else of(trial, name) for name, of in ranges.items()})
+
+    ask({"step_size": _real(low, high, log=True)} | {n: RANGES[n] for n in default.to_dict() if n in RANGES})
+    ask(OF_ADAPTATION[values["adaptation"]])
     num_adaptation_steps = trial.suggest_int("num_adaptation_steps", LEAST_ADAPTATION, MOST_ADAPTATION, log=True)
     share = trial.suggest_float("adaptation_share", 0.5, 1.0, step=0.25)  # of the burn-in
     config = type(default)(**values)
@@ -84,22 +95,28 @@ def suggest(trial: Any, kernel: str, num_gradients: float) -> Recipe | None:
         num_adaptation_steps = 1 << (num_adaptation_steps.bit_length() - 1)
     if "num_windows" in values:
         values["num_windows"] = min(values["num_windows"], num_adaptation_steps // MIN_PART - 1)
+        if values["num_windows"] != fixed.get("num_windows", values["num_windows"]):
+            return None
     counts = {"num_adaptation_steps": num_adaptation_steps, "num_burnin_steps": int(num_adaptation_steps / share)}
     return filled(default_recipe(kernel).changed(values | counts), num_gradients)
 
 
-def coordinates(recipe: Recipe) -> dict[str, Any]:
-    """What `suggest` would ask a trial for, and be told, to propose about `recipe`; {} where that is out of the ranges."""
+def coordinates(recipe: Recipe, fixed: Mapping[str, Any] = NOTHING) -> dict[str, Any]:
+    """What `suggest` would ask a trial for, and be told, to propose about `recipe`; {} where that is out of the ranges, or is
+    not as `fixed`."""
     import optuna
 
     values = recipe.to_dict()
-    names = ("step_size", "num_adaptation_steps", *RANGES, *OF_ADAPTATION[values["adaptation"]])
+    names = [name for name in searched(recipe.kernel) if name not in AdaptedConfig.idle[values["adaptation"]]]
+    if any(values[name] != fixed[name] for name in names if name in fixed):
+        return {}
     share = values["num_adaptation_steps"] / max(values["num_burnin_steps"], 1)
-    found = {name: values[name] for name in names if name in values} | {"adaptation_share": round(4 * share) / 4}
+    found = {name: values[name] for name in ("num_adaptation_steps", *names) if name not in fixed}
+    found["adaptation_share"] = round(4 * share) / 4
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
-            suggest(optuna.trial.FixedTrial(found), recipe.kernel, num_gradients_of(recipe))
+            suggest(optuna.trial.FixedTrial(found), recipe.kernel, num_gradients_of(recipe), fixed)
         except (UserWarning, ValueError):  # that a value is out of its range, or of a logarithm's
             return {}
     return found
