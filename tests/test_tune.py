@@ -122,7 +122,7 @@ def test_a_full_disk_is_said(command: list[str], capsys: pytest.CaptureFixture[s
         (["--kernel=hcm"], "kernel: expected one of mala, hmc"),
         (["--kernel=rejection"], "kernel: expected one of mala, hmc"),
         (["--label=goldfisch"], "did you mean goldfish"),
-        (["--budget=100"], "budget: expected at least one run of num_gradients 120, got 100; raise it, to some forty runs"),
+        (["--budget=100"], "budget: expected at least one run of num_gradients 120, got 100; raise it, to some twenty runs"),
         (["--budget=many"], "budget: expected a number above 0, got 'many'"),
         (["--num_gradients=59"], "num_gradients: expected an integer in 60..10000000, got 59"),
         (["--control=none.yaml"], "schedule: expected a YAML file, got none.yaml (No such file or directory)"),

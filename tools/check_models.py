@@ -23,8 +23,8 @@ REMARKS = {
     "judge": CALIBRATED,
     "discriminator": "The held-out photographs and draws took part in no training, but the photographs fit the temperature.",
     "generator": """Features are the spatial means of the last feature map of each network, scaled to unit mean square. KID is
-the unbiased squared MMD with the cubic kernel. Chains for the reach start at prior draws (`--init=prior`); mala has the
-defaults of `sample`, hmc bolder settings than those (two leapfrog steps, acceptance 0.4).""",
+the unbiased squared MMD with the cubic kernel. Chains for the reach start at prior draws (`--init=prior`); both have
+bolder settings than the defaults of `sample` (mala acceptance 0.4; hmc the same, with two leapfrog steps).""",
 }
 
 

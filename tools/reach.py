@@ -6,14 +6,14 @@ import numpy as np
 import tensorflow as tf
 
 from tfgradgen.backend import as_seed, fold_in
-from tfgradgen.config import HmcConfig
+from tfgradgen.config import HmcConfig, MalaConfig
 from tfgradgen.kernels import KERNELS
 from tfgradgen.kernels.base import adaptive_kernel
 from tfgradgen.posterior import ClassPosterior
 
-# (settings, steps that tune). For hmc bolder ones than the defaults of `sample`, which serve effective draws: the question
-# is how far the slope carries.
-SETTINGS = {"mala": (KERNELS["mala"].defaults, 110), "hmc": (HmcConfig(0.4, 0.4, num_leapfrog_steps=2), 56)}
+# (settings, steps that tune). Bolder ones than the defaults of `sample`, which serve effective draws: the question is how far
+# the slope carries.
+SETTINGS = {"mala": (MalaConfig(0.4, 0.4), 110), "hmc": (HmcConfig(0.4, 0.4, num_leapfrog_steps=2), 56)}
 CHAINS_LEFT = (64, 32, 16, 8)  # batch sizes that are compiled; chains that have arrived leave the batch
 
 

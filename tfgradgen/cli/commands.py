@@ -135,7 +135,8 @@ def check(label: Any = None, *extra: Any, **flags: Any) -> None:
     """Looks at a generator and a classifier as a run would use them, and says what would go wrong.
 
     Shape, range and variety of the images, the likelihood's value and gradient without the prior's, the scales of the two
-    gradients, the same bits from two evaluations, XLA against graph mode. Ends with exit code 1 where there is a fault.
+    gradients, the same bits from two evaluations, rows that do not mix, XLA against graph mode. Ends with exit code 1 where
+    there is a fault.
 
     Example: python -m tfgradgen check --label=goldfish
 
@@ -205,7 +206,7 @@ def tune(label: Any = None, *extra: Any, **flags: Any) -> None:
     """Searches the schedule that gives a kernel most effective draws for its gradients, and holds it against a control on fresh
     seeds.
 
-    Example: python -m tfgradgen tune --label=goldfish,monarch --kernel=hmc --budget=40000 --out=out/tune
+    Example: python -m tfgradgen tune --label=goldfish,monarch --kernel=hmc --budget=20000 --out=out/tune
 
     Args:
       label: as for `sample`; several count alike.
@@ -213,9 +214,9 @@ def tune(label: Any = None, *extra: Any, **flags: Any) -> None:
       flags: any of
 
         --kernel=hmc               or mala, split_hmc, nuts, chees, local_global, replica_exchange
-        --budget=40000             gradients a chain, of all trials together
+        --budget=20000             gradients a chain, of all trials together
         --num_gradients=1000       gradients a chain of one run, burn-in and adaptation among them
-        --num_seeds=2              runs of each label that a trial gets, if it stays in so long
+        --num_seeds=1              runs of each label that a trial gets, if it stays in so long
         --num_fresh=4              runs of each label on fresh seeds, of the best and of the control, on top of --budget
         --control=FILE             the schedule to beat; by default the kernel's own
         --num_windows=0            or any other setting of the kernel, as for `sample`: holds it fixed in all that is proposed

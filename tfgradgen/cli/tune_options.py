@@ -59,17 +59,17 @@ def parse_tune(flags: dict[str, Any]) -> TuneOptions:
     if sampled.init_photograph:
         raise fail("init", "one of resample, prior", repr(flags["init"]), "all chains at one point say little of how they mix")
     num_gradients = check_int("num_gradients", flags.get("num_gradients", 1000), MIN_GRADIENTS, 10_000_000)
-    budget = check_real("budget", flags.get("budget", 40 * num_gradients), 0.0)
+    budget = check_real("budget", flags.get("budget", 20 * num_gradients), 0.0)
     if budget < num_gradients:
         raise fail(
-            "budget", f"at least one run of num_gradients {num_gradients}", f"{budget:g}", "raise it, to some forty runs"
+            "budget", f"at least one run of num_gradients {num_gradients}", f"{budget:g}", "raise it, to some twenty runs"
         )
     return TuneOptions(
         kernel=kernel,
         sampled=sampled,
         budget=budget,
         num_gradients=num_gradients,
-        num_seeds=check_int("num_seeds", flags.get("num_seeds", 2), 1, 1000),
+        num_seeds=check_int("num_seeds", flags.get("num_seeds", 1), 1, 1000),
         num_fresh=check_int("num_fresh", flags.get("num_fresh", 4), 2, 1000),
         control=parse_path("control", flags["control"]) if "control" in flags else None,
         out=parse_path("out", flags.get("out", "out/tune")),

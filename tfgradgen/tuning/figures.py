@@ -1,5 +1,6 @@
 """A picture of a search: how step sizes and acceptance went, and what each setting did to the effective draws."""
 
+import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +17,8 @@ WIDTH, PANEL_HEIGHT, DPI = 15.0, 2.6, 100  # inches, pixels an inch
 COLORS = {CONTROL: "#d55e00", WHOLE: "#0072b2", DROPPED: "#56b4e9", FAULTY: "#8c8c8c", UNFINISHED: "#cc79a7"}
 MARKERS = {CONTROL: "D", WHOLE: "o", DROPPED: "o", FAULTY: "x", UNFINISHED: "s"}
 BEST, PALE = "#009e73", "#b9dcf2"
-LOG_SPAN, NUM_TICKS = 8.0, 4  # settings that span more are drawn on a log scale, with so many figures below
+LOG_SPAN, NUM_TICKS = 8.0, 4  # figures that span more are drawn on a log scale, with so many of them beside
+LEAST_VALUE, TITLE_LETTERS = 1e-3, 150  # of a line
 
 
 def importances(study: Any) -> dict[str, float]:
@@ -51,7 +53,8 @@ def plot_search(found: Sequence[Trial], best: Trial | None, shares: Mapping[str,
     top, bottom = 1 - 0.75 / height, 0.5 / height
     figure.subplots_adjust(left=0.05, right=0.985, bottom=bottom, top=top, wspace=0.24, hspace=0.5)
     printable = title.encode("ascii", "replace").decode()  # the font lacks most other letters, and would warn
-    figure.text(0.05, 1 - 0.3 / height, printable, color=INK, size=12, parse_math=False)
+    lines = textwrap.fill(printable, TITLE_LETTERS, max_lines=2, placeholder=" ...")
+    figure.text(0.05, 1 - 0.1 / height, lines, color=INK, size=12, va="top", parse_math=False)
     panels = figure.subplots(num_rows, NUM_COLUMNS, squeeze=False)
     for axes in panels.reshape(-1):
         axes.spines[["top", "right"]].set_visible(False)
@@ -60,7 +63,6 @@ def plot_search(found: Sequence[Trial], best: Trial | None, shares: Mapping[str,
     traced = _traced(found, best)
     for axes, name in zip(panels[0], ("step_size", "accept_rate"), strict=False):
         _draw_traces(axes, traced, best, name)
-    panels[0][0].set_yscale("log")
     _draw_importances(panels[0][2], shares)
     _draw_legend(panels[0][3], found, best)
     below = panels[1:].reshape(-1)
@@ -105,6 +107,8 @@ def _draw_traces(axes: Any, traced: Sequence[Trial], best: Trial | None, name: s
         width = 2.0 if is_best or trial.state == CONTROL else 0.8
         values = np.where(np.asarray(trace[name]) > 0, trace[name], np.nan) if name == "step_size" else trace[name]
         axes.plot(trace["gradients"], values, color=color, linewidth=width, alpha=0.9, label=_name(trial, best))
+    if name == "step_size":
+        _scale(axes, "y", [step for trial in traced for step in trial.cells[0].trace[name] if step > 0])
     axes.set_xlabel("gradients a chain", color=INK, size=9)
     about = {"step_size": "step size, median of chains", "accept_rate": "acceptance, mean of chains"}
     axes.set_title(f"{about[name]} (first run)", color=INK, size=10, loc="left")
@@ -133,6 +137,16 @@ def _draw_legend(axes: Any, found: Sequence[Trial], best: Trial | None) -> None:
     axes.legend(loc="center left", frameon=False, fontsize=9)
 
 
+def _scale(axes: Any, direction: str, values: Sequence[float]) -> None:
+    """A log scale in `direction` (x or y) with a few figures, where `values` span much."""
+    low, high = min(values, default=1.0), max(values, default=1.0)
+    if low > 0 and high / low > LOG_SPAN:
+        axes.set(**{f"{direction}scale": "log"})
+        axes.minorticks_off()
+        ticks = np.geomspace(low, high, NUM_TICKS)
+        getattr(axes, f"{direction}axis").set_ticks(ticks, [f"{tick:.2g}" if tick < 100 else f"{tick:.0f}" for tick in ticks])
+
+
 def _draw_setting(axes: Any, name: str, points: Sequence[tuple[Any, Trial]], best: Trial | None) -> None:
     """Effective draws of 1000 gradients against one setting, a mark a trial."""
     is_text = any(isinstance(value, str) for value, _ in points)
@@ -142,18 +156,18 @@ def _draw_setting(axes: Any, name: str, points: Sequence[tuple[Any, Trial]], bes
         color, marker = (BEST, "*") if is_best else (COLORS[trial.state], MARKERS[trial.state])
         place = levels.index(value) if is_text else value
         axes.scatter(
-            place, max(trial.value, 1e-3), color=color, marker=marker, s=90 if is_best else 22, zorder=3 if is_best else 2
+            place,
+            max(trial.value, LEAST_VALUE),
+            color=color,
+            marker=marker,
+            s=90 if is_best else 22,
+            zorder=3 if is_best else 2,
         )
     if is_text:
         axes.set_xticks(range(len(levels)), levels)
         axes.set_xlim(-0.5, len(levels) - 0.5)
     else:
-        low, high = (pick(value for value, _ in points) for pick in (min, max))
-        if low > 0 and high / low > LOG_SPAN:
-            axes.set_xscale("log")
-            axes.minorticks_off()
-            ticks = np.geomspace(low, high, NUM_TICKS)
-            axes.set_xticks(ticks, [f"{tick:.2g}" if tick < 100 else f"{tick:.0f}" for tick in ticks])
-    axes.set_yscale("log")
+        _scale(axes, "x", [value for value, _ in points])
+    _scale(axes, "y", [max(trial.value, LEAST_VALUE) for _, trial in points])
     axes.set_xlabel(name, color=INK, size=9)
     axes.set_ylabel("effective draws of 1000", color=INK, size=8)

@@ -1,0 +1,30 @@
+"""The defaults of each kernel whose step size is tuned are what `tune` found, and its report lies in `tools/tuning`."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.test_tuning import TUNABLE
+from tfgradgen.recipe import default_recipe, read_recipe
+
+REPORTS = Path(__file__).parents[1] / "tools" / "tuning"
+
+
+@pytest.mark.parametrize("kernel", TUNABLE)
+def test_defaults_are_what_tune_found(kernel: str) -> None:
+    """To three figures, as they are written in the kernel's file."""
+    found, default = read_recipe(REPORTS / kernel / "best.yaml").to_dict(), default_recipe(kernel).to_dict()
+    assert default == {
+        name: float(f"{value:.3g}") if isinstance(value, float) else value for name, value in found.items()
+    }
+
+
+@pytest.mark.parametrize("kernel", TUNABLE)
+def test_the_report_says_what_the_schedule_says(kernel: str) -> None:
+    folder = REPORTS / kernel
+    said = (folder / "best.yaml").read_text().splitlines()
+    report = (folder / "report.md").read_text()
+    assert f"**{said[0].removeprefix('# ')}**" in report
+    assert f"    {said[1].removeprefix('# Searched by: ')}\n" in report
+    assert f" --kernel={kernel} " in said[1]
+    assert {path.name for path in folder.iterdir()} == {"best.yaml", "report.md", "tuning.csv", "tuning.png"}
