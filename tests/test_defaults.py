@@ -14,9 +14,7 @@ REPORTS = Path(__file__).parents[1] / "tools" / "tuning"
 def test_defaults_are_what_tune_found(kernel: str) -> None:
     """To three figures, as they are written in the kernel's file."""
     found, default = read_recipe(REPORTS / kernel / "best.yaml").to_dict(), default_recipe(kernel).to_dict()
-    assert default == {
-        name: float(f"{value:.3g}") if isinstance(value, float) else value for name, value in found.items()
-    }
+    assert default == {name: float(f"{value:.3g}") if isinstance(value, float) else value for name, value in found.items()}
 
 
 @pytest.mark.parametrize("kernel", TUNABLE)

@@ -15,7 +15,7 @@ FLOORS = [
     {"config", "backend", "batching"},
     {"kernels", "posterior", "models", "preflight", "footprint", "diagnostics", "images", "store"},
     {"sampling", "rejection", "smc", "plots"},
-    {"methods", "trust"},
+    {"methods", "trust", "trail"},
     {"recipe"},
     {"netcdf", "evaluation", "serving", "tuning"},
     {"cli"},

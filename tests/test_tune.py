@@ -13,8 +13,9 @@ from PIL import Image
 
 from tests.test_cli import refused
 from tests.toy import ToyClassifier, ToyGenerator
+from tfgradgen.checks import UserError
 from tfgradgen.cli.commands import main
-from tfgradgen.config import RunConfig
+from tfgradgen.config import RunConfig, Schedule
 from tfgradgen.diagnostics import statistics
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.recipe import Recipe, default_recipe, read_recipe
@@ -134,8 +135,12 @@ def test_a_full_disk_is_said(command: list[str], capsys: pytest.CaptureFixture[s
         (["--num_chains=3"], "num_chains: expected an integer in 4..4096, got 3"),
         (["--num_fresh=1"], "num_fresh: expected an integer in 2..1000, got 1"),
         (["--num_windows=-1"], "num_windows: expected an integer in 0..10, got -1"),
-        (["--max_tree_depth=3"], "max_tree_depth: expected a flag that --kernel=hmc uses, got --max_tree_depth; leave it out"),
-        (["--class_reg=1"], "class_reg: expected a flag that --kernel=hmc uses"),
+        (["--class_reg=1"], "flags: expected of the settings of hmc any of step_size, "),
+        (["--num_leapfrog_steps=9"], "of hmc, --adaptation=dual_averaging, --num_windows=0, --num_leapfrog_steps=9 fits into"),
+        (
+            ["--adaptation_rate=0.2"],
+            "adaptation_rate: expected a setting that adaptation 'dual_averaging' uses, got 0.2; leave",
+        ),
         (["--num_seeds=0"], "num_seeds: expected an integer in 1..1000, got 0"),
         (["--init=photo.png"], "init: expected resample, prior or the file of a picture, got 'photo.png'"),
         (["--generator=nothing"], "model nothing: expected a SavedModel folder"),
@@ -166,18 +171,21 @@ def test_a_lack_of_optuna_is_said(
 def test_a_cell_counts_every_gradient_and_takes_the_worst_statistic() -> None:
     posterior, run = ClassPosterior(ToyGenerator(), ToyClassifier(), 1), RunConfig(num_chains=4, seed=3)
     recipe = filled(default_recipe("hmc").changed({"num_burnin_steps": 20, "num_windows": 1}), 150)
-    bench = Bench({"one": posterior}, run)
+    bench = Bench({"one": posterior}, run, 150)
     place = Place("one", SEARCH, 1)
     cell = bench.measure(recipe, place, SILENT)
-    assert cell.work == 2 + 3 * 50, "a gradient at the start of each part, and all that burn-in and adaptation took"
+    assert cell.work == 2 + 3 * 49, "a gradient at the start of each part, and all that burn-in and adaptation took"
+    assert cell.num_results == 49 - 20
     assert cell == bench.measure(recipe, place, SILENT)._replace(seconds=cell.seconds), "the same place, the same run"
     seeded = RunConfig(num_chains=4, seed=bench.seed_at(place))
     start = initial_points(posterior, seeded)[0]
-    draws, _ = sample_chains(posterior, "hmc", recipe.config, recipe.schedule, seeded, start)
+    draws, _ = sample_chains(
+        posterior, "hmc", recipe.config, Schedule(29, 20, recipe.schedule.num_adaptation_steps), seeded, start
+    )
     sizes = {name: found.ess_bulk or 0.0 for name, found in statistics(draws).items()}
     assert cell.worst == min(sizes, key=lambda name: sizes[name])
-    assert cell.per_1000 == pytest.approx(1000 * sizes[cell.worst] / (152 * 4))
-    assert len(cell.trace["gradients"]) == len(cell.trace["step_size"]) == min(TRACE_POINTS, 50)
+    assert cell.per_1000 == pytest.approx(1000 * sizes[cell.worst] / (149 * 4))
+    assert len(cell.trace["gradients"]) == len(cell.trace["step_size"]) == min(TRACE_POINTS, 49)
     assert cell.trace["gradients"] == sorted(cell.trace["gradients"])
     assert cell.trace["gradients"][-1] == cell.work
     assert cell.trace["step_size"][-1] == pytest.approx(cell.step_size) == pytest.approx(float(np.median(draws.step_size[-1])))
@@ -185,8 +193,26 @@ def test_a_cell_counts_every_gradient_and_takes_the_worst_statistic() -> None:
     assert other.per_1000 != cell.per_1000
 
 
+@pytest.mark.parametrize("max_leapfrog_steps", [1, 16])
+def test_a_run_takes_its_gradients_whatever_a_transition_takes(max_leapfrog_steps: int) -> None:
+    """Where trajectories turn out short, it has more draws, not fewer gradients: its starts would be draws for less."""
+    recipe = default_recipe("chees").changed({"max_leapfrog_steps": max_leapfrog_steps, "num_burnin_steps": 20})
+    bench = Bench({"one": ClassPosterior(ToyGenerator(), ToyClassifier(), 1)}, RunConfig(num_chains=4), 300)
+    cell = bench.measure(filled(recipe, 300), Place("one", SEARCH, 0), SILENT)
+    assert 300 - max_leapfrog_steps < cell.work <= 302
+    if max_leapfrog_steps == 1:
+        assert cell.num_results == 280
+
+
+def test_a_run_that_has_too_few_draws_is_refused() -> None:
+    recipe = default_recipe("hmc").changed({"num_leapfrog_steps": 10})
+    bench = Bench({"one": ClassPosterior(ToyGenerator(), ToyClassifier(), 1)}, RunConfig(num_chains=4), 690)
+    with pytest.raises(UserError, match="expected 20 draws after the burn-in from 690 gradients, got 19; raise it, or shorten"):
+        bench.measure(recipe, Place("one", SEARCH, 0), SILENT)
+
+
 def test_chains_that_stand_still_or_break_are_faults() -> None:
-    bench = Bench({"one": ClassPosterior(ToyGenerator(), ToyClassifier(), 1)}, RunConfig(num_chains=4))
+    bench = Bench({"one": ClassPosterior(ToyGenerator(), ToyClassifier(), 1)}, RunConfig(num_chains=4), 90)
     stuck = default_recipe("hmc").changed({"step_size": 60.0, "num_burnin_steps": 0, "num_adaptation_steps": 0})
     cell = bench.measure(filled(stuck, 90), Place("one", SEARCH, 0), SILENT)
     assert any("stuck" in fault for fault in cell.faults)

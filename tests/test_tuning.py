@@ -22,6 +22,7 @@ from tfgradgen.tuning.search import CONTROL, DROPPED, FAULTY, WHOLE, Plan, Trial
 from tfgradgen.tuning.space import (
     MAX_BURNIN_SHARE,
     MIN_RESULTS,
+    check_fits,
     check_tunable,
     coordinates,
     filled,
@@ -35,9 +36,9 @@ BEST_STEP, TOO_LONG = 0.6, 1.0
 SILENT: Any = lambda *_: None  # noqa: E731
 
 
-def cell_of(per_1000: float, *faults: str, accept_rate: float = 0.6) -> Cell:
+def cell_of(per_1000: float, *faults: str, accept_rate: float = 0.6, num_results: int = 50) -> Cell:
     trace = {"gradients": [1.0, float(LONG)], "step_size": [0.2, 0.3], "accept_rate": [0.5, 0.6]}
-    return Cell(per_1000, "class_prob", float(LONG), accept_rate, 0.3, 1.1, list(faults), 0.5, trace)
+    return Cell(per_1000, "class_prob", float(LONG), num_results, accept_rate, 0.3, 1.1, list(faults), 0.5, trace)
 
 
 class Pretended(Bench):
@@ -50,7 +51,7 @@ class Pretended(Bench):
         fresh_faults: Callable[[Recipe], bool] = lambda recipe: False,
         of_long: tuple[str, ...] = ("chains 0 stuck",),
     ):
-        super().__init__({"a": None, "b": None}, RunConfig(num_chains=4))  # type: ignore[dict-item]
+        super().__init__({"a": None, "b": None}, RunConfig(num_chains=4), LONG)  # type: ignore[dict-item]
         self.left, self.fresh_faults, self.of_long, self.made = stop, fresh_faults, of_long, list[tuple[Recipe, Place]]()
 
     def measure(self, recipe: Recipe, place: Place, progress_fn: Any) -> Cell:
@@ -62,11 +63,11 @@ class Pretended(Bench):
         step_size, accept_rate = settings["step_size"], settings["target_accept_prob"]
         noise = np.random.default_rng(seed_of(int(1e9 * step_size), *place[1:])).normal(0.0, 0.1)
         if step_size > TOO_LONG:
-            return cell_of(100.0, *self.of_long, accept_rate=accept_rate)
+            return cell_of(100.0, *self.of_long, accept_rate=accept_rate, num_results=recipe.schedule.num_results)
         if place.stream == FRESH and self.fresh_faults(recipe):
             return cell_of(100.0, "acceptance is off")
         per_1000 = 20.0 * float(np.exp(-np.abs(np.log(step_size / BEST_STEP)) + noise))
-        return cell_of(per_1000, accept_rate=accept_rate)
+        return cell_of(per_1000, accept_rate=accept_rate, num_results=recipe.schedule.num_results)
 
 
 CONTROL_RECIPE = filled(default_recipe("hmc").changed({"step_size": 0.03, "num_burnin_steps": 20}), LONG)
@@ -148,19 +149,24 @@ def test_only_the_better_half_goes_on() -> None:
     assert goes_on([cell_of(2.5)], [*rivals, faulty]), "a fault is no rival"
 
 
-def test_interrupted_anywhere_and_resumed_it_is_the_same_search(searched: Any, tmp_path: Path) -> None:
-    """In the control, in a trial's first run and between its runs, where halving has spoken, and beyond the random trials."""
-    _, whole, _, expected, _ = searched
-    plan = plan_of(24)
+def in_pieces(plan: Plan, stops: tuple[int, ...], path: Path) -> tuple[list[Trial], list[Any]]:
+    """The trials and the runs of a search that is interrupted after each of `stops` runs."""
     made = list[Any]()
-    for stop in (0, 1, 4, 1, 4, 5, 3, 100):
-        bench, study = Pretended(stop), open_study(tmp_path / "study.db", {"of": 1})
-        if stop < 100:
+    for stop in (*stops, 10**6):
+        bench, study = Pretended(stop), open_study(path, {"of": 1})
+        if stop < 10**6:
             with pytest.raises(KeyboardInterrupt):
                 search(study, bench, plan, SILENT, SILENT)
         else:
             found = search(study, bench, plan, SILENT, SILENT)
         made += bench.made
+    return found, made
+
+
+def test_interrupted_anywhere_and_resumed_it_is_the_same_search(searched: Any, tmp_path: Path) -> None:
+    """In the control, in a trial's first run and between its runs, where halving has spoken, and beyond the random trials."""
+    _, whole, _, expected, _ = searched
+    found, made = in_pieces(plan_of(24), (0, 1, 4, 1, 4, 5, 3), tmp_path / "study.db")
     assert made == whole.made[: len(made)], "no run is made twice"
     assert len(made) == 24
     assert facts(found)[:-1] == facts(expected)[: len(found) - 1]
@@ -169,19 +175,36 @@ def test_interrupted_anywhere_and_resumed_it_is_the_same_search(searched: Any, t
 
 
 def test_the_default_is_tried_beside_another_control(tmp_path: Path) -> None:
-    default = filled(default_recipe("hmc"), LONG)
-    plan = replace(plan_of(12), default=default)
+    control = CONTROL_RECIPE.changed({"step_size": 0.6})  # a rival that the default is dropped for
+    default = filled(default_recipe("hmc").changed({"step_size": 0.3}), LONG)
+    plan = replace(plan_of(12), control=control, default=default)
+    study, bench = open_study(tmp_path / "whole.db", {"of": 1}), Pretended()
+    found = search(study, bench, plan, SILENT, SILENT)
+    assert [t.recipe for t in found[:2]] == [control, default]
+    assert [len(t.cells) for t in found[:2]] == [4, 1]
+    known = [t.params["step_size"] for t in study.get_trials(deepcopy=False)]
+    assert known[:2] == [0.6, 0.3], "the model of proposals knows both"
+    pieces, made = in_pieces(plan, (0, 2, 2, 0, 3), tmp_path / "pieces.db")
+    assert (facts(pieces), made) == (facts(found), bench.made)
+    report = to_markdown(plan, ["a", "b"], found, judge(study, Pretended(), plan, 2, SILENT), "")
+    assert "| dropped, the kernel's default |" in report
+
+
+def test_a_default_that_the_budget_did_not_reach_is_tried_later(tmp_path: Path) -> None:
+    plan = replace(plan_of(1), default=filled(default_recipe("hmc"), LONG))
     study = open_study(tmp_path / "study.db", {})
-    with pytest.raises(KeyboardInterrupt):
-        search(study, Pretended(5), plan, SILENT, SILENT)
-    found = search(study, Pretended(), plan, SILENT, SILENT)
-    assert [t.recipe for t in found[:2]] == [CONTROL_RECIPE, default]
-    assert found[1].state == WHOLE
-    assert "| whole, the kernel's default |" in to_markdown(
-        plan, ["a", "b"], found, judge(study, Pretended(), plan, 2, SILENT), ""
-    )
-    known = [t.params for t in study.get_trials(deepcopy=False) if t.state != optuna.trial.TrialState.FAIL]
-    assert [known[k]["step_size"] for k in (0, 1)] == [0.03, 0.3], "the model of proposals knows both"
+    assert [t.state for t in search(study, Pretended(), plan, SILENT, SILENT)] == [CONTROL]
+    later = search(study, Pretended(), replace(plan, budget=8 * LONG), SILENT, SILENT)
+    assert later[1].recipe == plan.default
+    assert later[1].cells
+
+
+def test_a_control_with_faults_is_no_example(tmp_path: Path) -> None:
+    """Though it seems best of all, proposals keep off it."""
+    plan = replace(plan_of(80), control=CONTROL_RECIPE.changed({"step_size": 1.3}))
+    found = search(open_study(tmp_path / "study.db", {}), Pretended(), plan, SILENT, SILENT)
+    assert found[0].faults
+    assert share_of_long(found) < 0.29, "that of proposals at random"
 
 
 def test_a_larger_budget_goes_on(tmp_path: Path) -> None:
@@ -270,7 +293,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
     ],
 )
 def test_the_verdict_says_plainly_whether_there_is_a_gain(ours: list[float], said: str, wins: bool) -> None:
-    recipe = CONTROL_RECIPE.changed({"step_size": 0.5})
+    recipe = CONTROL_RECIPE.changed({"step_size": 0.5, "num_results": 50})
     cells = [cell_of(value) for value in ours]
     trial = Trial(3, WHOLE, recipe, cells)
     judged = [Judged(trial, [Place("a", FRESH, k) for k in range(3)], cells, [cell_of(1.0)] * 3)]
@@ -346,5 +369,29 @@ def test_kernels_without_a_step_size_are_refused() -> None:
 def test_runs_that_nothing_fits_into_end_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = Plan("replica_exchange", CONTROL_RECIPE, 60, 1, 3 * LONG, 0)
     monkeypatch.setattr("tfgradgen.tuning.search.NUM_UNFIT", 5)
-    with pytest.raises(UserError, match="num_gradients: expected runs that a schedule of replica_exchange fits into, got 60"):
+    said = "num_gradients: expected runs that a schedule of replica_exchange fits into, got 60; raise it."
+    with pytest.raises(UserError, match=f"{said}$"):
         search(open_study(tmp_path / "study.db", {}), Pretended(), plan, SILENT, SILENT)
+    with pytest.raises(UserError, match=f"{said}$"):
+        check_fits("replica_exchange", 60, {})
+    check_fits("nuts", 1000, {"max_tree_depth": 4})
+    with pytest.raises(UserError, match="of nuts, --max_tree_depth=6 fits into, got 1000; raise it, or hold less fixed"):
+        check_fits("nuts", 1000, {"max_tree_depth": 6})
+
+
+@pytest.mark.parametrize(("fixed", "share"), [({"num_windows": 5}, 0.9), ({"num_windows": 9, "num_leapfrog_steps": 1}, 1.0)])
+def test_what_is_held_fixed_is_in_every_proposal(fixed: dict[str, Any], share: float) -> None:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    free = [suggest(study.ask(), "hmc", 1000) for _ in range(60)]
+    recipes = [recipe for recipe in (suggest(study.ask(), "hmc", 1000, fixed) for _ in range(60)) if recipe]
+    assert len(recipes) >= share * sum(recipe is not None for recipe in free), "they hardly fit more rarely"
+    for recipe in recipes:
+        assert fixed.items() <= recipe.to_dict().items()
+    assert coordinates(recipes[0])
+    assert set(coordinates(recipes[0])) - set(coordinates(recipes[0], fixed)) == set(fixed)
+    assert coordinates(CONTROL_RECIPE, fixed) == {}, "it is not so"
+
+
+def test_a_target_that_is_another_teaches_nothing() -> None:
+    assert coordinates(default_recipe("mala"))
+    assert coordinates(default_recipe("mala").changed({"class_reg": 1.0})) == {}

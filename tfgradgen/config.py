@@ -1,6 +1,6 @@
 """Small frozen settings, checked on construction and written beside the output."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, asdict, dataclass, fields
 from typing import Any, ClassVar
 
@@ -96,6 +96,19 @@ class AdaptedConfig(StepConfig):
                 other = next(way for way, names in self.idle.items() if name not in names)
                 remedy = f"leave it out, or give --adaptation={other}"
                 raise fail(name, f"a setting that adaptation {self.adaptation!r} uses", value, remedy)
+
+
+def changed_config(config: KernelConfig, values: Mapping[str, Any]) -> KernelConfig:
+    """`config` but for `values`, of which those that are no settings of it are left out; another way to adapt begins with its
+    own defaults.
+
+    Raises:
+      UserError: a value is out of its range.
+    """
+    own = config.to_dict()
+    for name in AdaptedConfig.idle.get(values.get("adaptation", ""), ()):
+        own[name] = getattr(AdaptedConfig, name)
+    return type(config)(**{name: values.get(name, value) for name, value in own.items()})
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from tfgradgen.checks import UserError, check_choice, did_you_mean, fail
-from tfgradgen.config import AdaptedConfig, KernelConfig, Schedule
+from tfgradgen.config import KernelConfig, Schedule, changed_config
 from tfgradgen.files import write_text
 from tfgradgen.kernels.windows import window_ends
 from tfgradgen.methods import METHODS, Method
@@ -49,19 +49,14 @@ class Recipe:
         Tuning takes the share of the burn-in that it has here, where only the burn-in is given; another way to adapt begins
         with its own defaults.
         """
-        own, counts = self.config.to_dict(), self.schedule.to_dict()
-        for name in AdaptedConfig.idle.get(values.get("adaptation", ""), ()):
-            own[name] = getattr(AdaptedConfig, name)
+        counts = self.schedule.to_dict()
         burnin = values.get("num_burnin_steps")
         if isinstance(burnin, int) and counts["num_burnin_steps"]:
             share = counts["num_adaptation_steps"] / counts["num_burnin_steps"]
             counts["num_adaptation_steps"] = int(share * burnin)
-        merged = own | counts | dict(values)
-        return Recipe(
-            self.kernel,
-            type(self.config)(**{name: merged[name] for name in own}),
-            Schedule(**{name: merged[name] for name in counts}),
-        )
+        merged = counts | dict(values)
+        schedule = Schedule(**{name: merged[name] for name in counts})
+        return Recipe(self.kernel, changed_config(self.config, values), schedule)
 
 
 def default_recipe(kernel: str) -> Recipe:

@@ -23,7 +23,7 @@ from tfgradgen.tuning.figures import importances, plot_search
 from tfgradgen.tuning.gain import Judged, judge
 from tfgradgen.tuning.report import to_csv, to_markdown, verdict, winner
 from tfgradgen.tuning.search import CONTROL, FAULTY, Plan, Trial, open_study, search, trials
-from tfgradgen.tuning.space import MIN_RESULTS, filled, num_gradients_of
+from tfgradgen.tuning.space import MIN_RESULTS, check_fits, filled, num_gradients_of
 
 STUDY_FILE = "study.db"
 KEPT = "finished runs are kept, --resume goes on with them"
@@ -41,7 +41,12 @@ def run_tune(options: TuneOptions) -> None:
     targets = loaded.targets(options.sampled.label)
     options = replace(options, sampled=choose_backend(options.sampled, loaded, targets[0]))
     run = options.sampled.run
-    bench = Bench({t.label.name: ClassPosterior.of(loaded.networks(t), t.index, run.temperature) for t in targets}, run)
+    bench = Bench(
+        {t.label.name: ClassPosterior.of(loaded.networks(t), t.index, run.temperature) for t in targets},
+        run,
+        options.num_gradients,
+    )
+    check_fits(options.kernel, options.num_gradients, options.fixed)
     bench.check()
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -73,10 +78,12 @@ def read_control(options: TuneOptions) -> Recipe:
     return control
 
 
-def default_beside(control: Recipe, num_gradients: int) -> Recipe | None:
-    """The kernel's own schedule, as long as every run; None where it is the control, or a run is too short for it."""
-    default = filled(default_recipe(control.kernel), num_gradients)
-    return None if default == control or num_gradients_of(default) > num_gradients else default
+def default_beside(control: Recipe, options: TuneOptions) -> Recipe | None:
+    """The kernel's own schedule, as long as every run; None where it is the control, does not fit into a run, or is not as what
+    is held fixed."""
+    default = filled(default_recipe(control.kernel), options.num_gradients)
+    is_held = all(default.to_dict()[name] == value for name, value in options.fixed.items())
+    return default if is_held and default != control and num_gradients_of(default) <= options.num_gradients else None
 
 
 def _run_held(options: TuneOptions, control: Recipe, bench: Bench, study: Any) -> None:
@@ -87,7 +94,7 @@ def _run_held(options: TuneOptions, control: Recipe, bench: Bench, study: Any) -
         control,
         *counts,
         options.sampled.run.seed,
-        default_beside(control, options.num_gradients),
+        default_beside(control, options),
         options.fixed,
     )
     best = [max((trial.value for trial in trials(study) if trial.is_sound), default=0.0)]
@@ -136,6 +143,7 @@ def identity(options: TuneOptions, control: Recipe, loaded: Loaded) -> dict[str,
     return {
         "arguments": options.to_dict(),
         "control": control.to_dict(),
+        "default": default_recipe(control.kernel).to_dict(),  # ranges lie about it
         "discriminator_weight": models.discriminator_weight,
         **{name: surroundings[name] for name in ("versions", "device", "machine", "backend")},
         "generator": model_record(loaded.generator) | {"path": None},

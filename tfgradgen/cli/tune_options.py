@@ -6,8 +6,8 @@ from typing import Any
 
 from tfgradgen.checks import check_int, check_real, fail
 from tfgradgen.cli.model_options import MODEL_FLAGS
-from tfgradgen.cli.options import KERNEL_FLAGS, SampleOptions, check_flags, not_used, parse_bool, parse_path, parse_sample
-from tfgradgen.config import KernelConfig
+from tfgradgen.cli.options import KERNEL_FLAGS, SampleOptions, check_flags, parse_bool, parse_path, parse_sample
+from tfgradgen.config import AdaptedConfig, changed_config
 
 SAMPLE_FLAGS = ("num_chains", "temperature", "seed", "init", "jit", *MODEL_FLAGS)
 OWN_FLAGS = ("kernel", "budget", "num_gradients", "num_seeds", "num_fresh", "control", "out", "resume")
@@ -51,10 +51,12 @@ def parse_tune(flags: dict[str, Any]) -> TuneOptions:
 
     check_optuna()
     kernel = check_tunable(flags.get("kernel", DEFAULT_KERNEL))
-    fixed = {flag: KernelConfig.checks[flag](flag, flags[flag]) for flag in KERNEL_FLAGS if flag in flags}
-    for flag in fixed:
+    given = {flag: flags[flag] for flag in KERNEL_FLAGS if flag in flags}
+    for flag in given:
         if flag not in searched(kernel):
-            raise not_used(flag, kernel)
+            listed = ", ".join(searched(kernel))
+            raise fail("flags", f"of the settings of {kernel} any of {listed}", f"--{flag}", "leave it out")
+    fixed = held_fixed(kernel, given)
     check_int("num_chains", sampled.run.num_chains, MIN_CHAINS, 4096)
     if sampled.init_photograph:
         raise fail("init", "one of resample, prior", repr(flags["init"]), "all chains at one point say little of how they mix")
@@ -76,3 +78,16 @@ def parse_tune(flags: dict[str, Any]) -> TuneOptions:
         resume=parse_bool("resume", flags.get("resume", False)),
         fixed=fixed,
     )
+
+
+def held_fixed(kernel: str, given: dict[str, Any]) -> dict[str, Any]:
+    """The settings `given`, checked, with the way to adapt that they belong to.
+
+    Raises:
+      UserError: one is out of its range, or belongs to another way to adapt.
+    """
+    from tfgradgen.kernels import KERNELS
+
+    config = changed_config(KERNELS[kernel].defaults, given).to_dict()
+    belongs = any(name in names for names in AdaptedConfig.idle.values() for name in given)
+    return {name: config[name] for name in (*given, *(("adaptation",) if belongs else ()))}

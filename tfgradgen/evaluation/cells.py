@@ -19,6 +19,7 @@ from tfgradgen.methods import METHODS, Method, look
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.rejection import class_moments, exact_chunks
 from tfgradgen.sampling import chain_chunks, initial_points
+from tfgradgen.trail import Trail, trail_of, without_end
 
 NUM_TRUTH = 64  # exact draws of a label that all methods are compared with, at least
 PRIOR_STREAM = 5
@@ -169,28 +170,20 @@ def _exact_cell(ground: Ground, num_checkpoints: int) -> Cell:
     )
 
 
-class Trail(NamedTuple):
-    """Where chains have been: draws, the work of one chain after each, and how many of them are burn-in."""
-
-    draws: Draws
-    work: np.ndarray
-    cost: np.ndarray
-    num_burnin: int
-
-
 def _chain_cell(
     posterior: ClassPosterior, entry: Entry, ground: Ground, run: RunConfig, checkpoints: Sequence[int], progress_fn: ProgressFn
 ) -> Cell:
     trail = _trail(posterior, entry, ground, run, checkpoints[-1], progress_fn)
     # A chain is at a checkpoint after the last step that it could afford; before its first step it is at its start.
-    at = np.searchsorted(trail.work, np.asarray(checkpoints) + 0.5) - 1
+    paid = trail.work
+    at = np.searchsorted(paid, np.asarray(checkpoints) + 0.5) - 1
     z = np.stack([trail.draws.z[k] if k >= 0 else ground.init_z for k in at])
     spent = np.stack([trail.cost[k] if k >= 0 else np.zeros(2) for k in at])
     first, last = trail.num_burnin, at[-1] + 1
-    kept = Draws(*(column[first:last] for column in trail.draws))
+    kept = trail.kept(last)
     ess, rate = Value(np.nan, None), np.nan
     if entry.kind == "chain" and len(kept.z) >= MIN_DRAWS:
-        work = (trail.work[last - 1] - (trail.work[first - 1] if first else 0.0)) * run.num_chains
+        work = (paid[last - 1] - (paid[first - 1] if first else 0.0)) * run.num_chains
         ess, rate = draws_per_1000(kept, float(work)), float(accept_prob(kept).mean())
     return Cell(z, spent[:, 0], spent[:, 1], as_array(ess), np.asarray(rate))
 
@@ -201,25 +194,9 @@ def _trail(
     if entry.config.needs_class_moments:
         weight = entry.config.to_dict()["class_reg"]
         posterior = posterior.regularized(Regularization(weight, ground.mean, ground.scale))
-    burnin = entry.method.schedule
-    # More steps than the budget can pay for; it ends the run.
-    most = Schedule(10 * num_gradients, burnin.num_burnin_steps, burnin.num_adaptation_steps)
-    before = np.asarray(KERNELS[entry.method.name].start_cost(entry.config), float)
-    parts, costs, num_burnin = [], [], 0
-    for chunk in chain_chunks(posterior, entry.method.name, entry.config, most, run, ground.init_z):
-        rows = chunk.draws if chunk.discarded is None else chunk.discarded
-        spent, count = np.asarray(chunk.cost) / run.num_chains, len(rows.z)
-        # What one step of a chunk took is known of the chunk only.
-        costs.append(before + (spent - before) * np.arange(1, count + 1)[:, None] / count)
-        parts.append(rows)
-        num_burnin += 0 if chunk.discarded is None else count
-        before, work = spent, Cost(*spent).work
-        progress_fn(chunk.progress._replace(num_done=min(int(work), num_gradients), num_total=num_gradients))
-        if work >= num_gradients:
-            break
-    cost = np.concatenate(costs)
-    work_done = np.asarray([Cost(*row).work for row in cost])
-    return Trail(Draws(*map(np.concatenate, zip(*parts, strict=True))), work_done, cost, num_burnin)
+    name, schedule = entry.method.name, without_end(entry.method.schedule, num_gradients)
+    chunks = chain_chunks(posterior, name, entry.config, schedule, run, ground.init_z)
+    return trail_of(chunks, KERNELS[name].start_cost(entry.config), run.num_chains, num_gradients, progress_fn)
 
 
 def _particle_cell(

@@ -9,14 +9,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tfgradgen.backend import seed_of
+from tfgradgen.checks import fail
 from tfgradgen.config import RunConfig
 from tfgradgen.contracts import Draws, ProgressFn, accept_prob
 from tfgradgen.diagnostics import statistics
+from tfgradgen.kernels import KERNELS
 from tfgradgen.methods import look
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.recipe import Recipe
 from tfgradgen.sampling import chain_chunks, initial_points
+from tfgradgen.trail import trail_of, without_end
 from tfgradgen.trust import chain_table, faults, off_target
+from tfgradgen.tuning.space import MIN_RESULTS
 
 SEARCH, FRESH = 0, 1  # the seeds that schedules are chosen by, and those that the choice is judged by
 LEAST_DRAWS = 1.0  # what any run is worth
@@ -36,7 +40,8 @@ class Cell(NamedTuple):
     """What a schedule did at a place, JSON-able.
 
     per_1000: effective draws of 1000 gradients, those of burn-in and adaptation among them, by the statistic `worst` that has
-    fewest (bulk effective sample size of all chains; Vehtari et al. 2021). work: gradients a chain. accept_rate, step_size: of
+    fewest (bulk effective sample size of all chains; Vehtari et al. 2021). work: gradients a chain. num_results: kept draws of
+    a chain. accept_rate, step_size: of
     the kept draws, the mean, and the median over chains. rhat: the largest, None where there is none. faults: what speaks
     against the run whatever its length, but for its acceptance (see `faults_of`). seconds: with compiling. trace: gradients,
     step_size and accept_rate along the run, medians and means over chains, at most TRACE_POINTS of each.
@@ -45,6 +50,7 @@ class Cell(NamedTuple):
     per_1000: float
     worst: str
     work: float
+    num_results: int
     accept_rate: float
     step_size: float
     rhat: float | None
@@ -56,7 +62,7 @@ class Cell(NamedTuple):
 def failed(reason: str, work: float = 0.0) -> Cell:
     """The cell of a run that broke off."""
     nothing: dict[str, list[float]] = {"gradients": [], "step_size": [], "accept_rate": []}
-    return Cell(0.0, "", work, 0.0, 0.0, None, [reason], 0.0, nothing)
+    return Cell(0.0, "", work, 0, 0.0, 0.0, None, [reason], 0.0, nothing)
 
 
 def faults_of(recipe: Recipe, cells: Sequence[Cell]) -> list[str]:
@@ -76,11 +82,13 @@ class Bench:
     """The posteriors that schedules are tried on.
 
     Args:
-      posteriors: by label name. run: its seed is that of the whole search.
+      posteriors: by label name. run: its seed is that of the whole search. num_gradients: what each chain of a run takes after
+        its start. All schedules take the same: the chains' starts are effective draws too, and whose runs were short of
+        gradients would have them cheaper.
     """
 
-    def __init__(self, posteriors: Mapping[str, ClassPosterior], run: RunConfig):
-        self.posteriors, self.run = dict(posteriors), run
+    def __init__(self, posteriors: Mapping[str, ClassPosterior], run: RunConfig, num_gradients: float):
+        self.posteriors, self.run, self.num_gradients = dict(posteriors), run, num_gradients
         self._starts: dict[Place, Any] = {}
 
     @property
@@ -100,22 +108,29 @@ class Bench:
         return seed_of(self.run.seed, self.labels.index(place.label), place.stream, place.replicate)
 
     def measure(self, recipe: Recipe, place: Place, progress_fn: ProgressFn) -> Cell:
-        """Runs `recipe` at `place`. The choice of start points, which all schedules share, is in no figure."""
+        """Runs `recipe` at `place` with as many draws as the gradients pay for. The choice of start points, which all schedules
+        share, is in no figure.
+
+        Raises:
+          UserError: they pay for fewer than `MIN_RESULTS` draws.
+        """
         start = time.monotonic()
         posterior = self.posteriors[place.label]
         run = replace(self.run, seed=self.seed_at(place))
         if place not in self._starts:
             self._starts[place] = initial_points(posterior, run)[0]
-        kept, everything, work = [], [], [0.0]
-        for chunk in chain_chunks(posterior, recipe.kernel, recipe.config, recipe.schedule, run, self._starts[place]):
-            kept.append(chunk.draws)
-            rows = chunk.draws if chunk.discarded is None else chunk.discarded
-            everything.append(rows)
-            spent = chunk.cost.work / run.num_chains
-            work.extend(np.linspace(work[-1], spent, len(rows.z) + 1)[1:].tolist())
-            progress_fn(chunk.progress)
-        draws, whole = (Draws(*map(np.concatenate, zip(*parts, strict=True))) for parts in (kept, everything))
-        return self._judged(draws, whole, np.asarray(work[1:]), time.monotonic() - start)
+        schedule = without_end(recipe.schedule, self.num_gradients)
+        chunks = chain_chunks(posterior, recipe.kernel, recipe.config, schedule, run, self._starts[place])
+        start_cost = KERNELS[recipe.kernel].start_cost(recipe.config)
+        most = self.num_gradients + start_cost.work
+        trail = trail_of(chunks, start_cost, run.num_chains, most, progress_fn)
+        last = int(np.searchsorted(trail.work, most + 0.5))
+        draws = trail.kept(last)
+        if len(draws.z) < MIN_RESULTS:
+            what = f"{MIN_RESULTS} draws after the burn-in from {self.num_gradients:.0f} gradients"
+            raise fail("num_gradients", what, len(draws.z), "raise it, or shorten the burn-in")
+        whole = Draws(*(column[:last] for column in trail.draws))
+        return self._judged(draws, whole, trail.work[:last], time.monotonic() - start)
 
     def _judged(self, draws: Draws, whole: Draws, work: np.ndarray, seconds: float) -> Cell:
         found = statistics(draws)
@@ -129,6 +144,7 @@ class Bench:
             per_1000=1000 * max(sizes[worst] or 0.0, LEAST_DRAWS) / (float(work[-1]) * self.run.num_chains),
             worst=worst,
             work=float(work[-1]),
+            num_results=len(draws.z),
             accept_rate=float(accept_prob(draws).mean()),
             step_size=_median(draws.step_size[-1:])[0],
             rhat=max(rhats, default=None),

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from tfgradgen.recipe import Recipe
+from tfgradgen.recipe import Recipe, default_recipe
 from tfgradgen.tuning.bench import Cell, faults_of
 from tfgradgen.tuning.gain import Gain, Judged
 from tfgradgen.tuning.search import CONTROL, Plan, Trial, geometric_mean
+from tfgradgen.tuning.space import filled
 
 NUM_SHOWN = 10  # trials in the table of the report
 
@@ -64,7 +65,7 @@ def verdict(judged: Sequence[Judged]) -> tuple[str, Gain | None]:
 def winner(plan: Plan, judged: Sequence[Judged]) -> Recipe:
     """The schedule for best.yaml: the control, unless a gain over it is shown."""
     found = judged[-1].gain if judged else None
-    best = judged[-1].trial.recipe if found and found.verdict == "a gain" else None
+    best = judged[-1].trial.settled if found and found.verdict == "a gain" else None
     return best or plan.control
 
 
@@ -117,7 +118,8 @@ def to_markdown(plan: Plan, labels: Sequence[str], found: Sequence[Trial], judge
 
 def _settings_table(plan: Plan, judged: Sequence[Judged]) -> list[str]:
     control = plan.control.to_dict()
-    best = judged[-1].trial.recipe.to_dict() if judged and judged[-1].trial.recipe else {}
+    settled = judged[-1].trial.settled if judged else None
+    best = settled.to_dict() if settled else {}
     head = f"trial {judged[-1].trial.number}{_origin(plan, judged[-1].trial)}" if judged else "-"
     rows = [f"| setting | control | {head} |", "|---|---|---|"]
     return rows + [
@@ -127,7 +129,10 @@ def _settings_table(plan: Plan, judged: Sequence[Judged]) -> list[str]:
 
 def _fixed(plan: Plan) -> str:
     held = ", ".join(f"{name} {_short(value)}" for name, value in plan.fixed.items())
-    return f" Held fixed in all that is proposed: {held}." if held else ""
+    said = f" Held fixed in all that is proposed: {held}." if held else ""
+    if plan.default is None and plan.control != filled(default_recipe(plan.kernel), plan.num_gradients):
+        said += " The kernel's own default was not tried beside the control: it is not so, or does not fit into a run."
+    return said
 
 
 def _origin(plan: Plan, trial: Trial) -> str:

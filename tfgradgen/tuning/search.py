@@ -5,8 +5,8 @@ asynchronous successive halving (Li et al. 2020): of the schedules that have bee
 grows from rung to rung is the number of runs (labels and seeds), not their length: a shorter chain is another problem, in which
 burn-in costs more and slow mixing shows less, while a mean over fewer runs is the same figure with more noise. All schedules
 see the same places in the same order, starts and seeds included, so that what a place does to them all cancels. First come
-the control and, where that is another, the kernel's default; both are points like any other to the model, so that it proposes
-around the better of them, where a good schedule most likely is. The rule of halving is Optuna's own
+the control and, where that is another, the kernel's default; where they lie in the ranges they are points like any other to the
+model, so that it proposes around the better of them, where a good schedule most likely is. The rule of halving is Optuna's own
 (`SuccessiveHalvingPruner`), but looks at the runs themselves: Optuna's counts a trial that was interrupted and taken up again
 twice, and a search would not go on as if it had not been.
 
@@ -30,14 +30,13 @@ from tfgradgen.contracts import Progress, ProgressFn
 from tfgradgen.recipe import Recipe
 from tfgradgen.store import check_same
 from tfgradgen.tuning.bench import SEARCH, Bench, Cell, Place, failed, faults_of
-from tfgradgen.tuning.space import coordinates, suggest
+from tfgradgen.tuning.space import NUM_UNFIT, coordinates, suggest, unfit
 
 STUDY = "tune"
 NUM_RANDOM = 6  # trials before the model of them decides, those given among them
 HALVING = 2
 FAULT_VALUE = float(np.log(1e-3))
 CELL_ERRORS = (UserError, ValueError, FloatingPointError, MemoryError, tf.errors.OpError)
-NUM_UNFIT = 200  # proposals that do not fit into a run, at most
 CONTROL, WHOLE, DROPPED, FAULTY, UNFINISHED = "control", "whole", "dropped", "faulty", "interrupted"
 DEFAULT, GIVEN = "default", "given"
 
@@ -95,6 +94,13 @@ class Trial(NamedTuple):
     def log_value(self) -> float:
         """What the search maximizes."""
         return float(np.log(self.value))
+
+    @property
+    def settled(self) -> Recipe | None:
+        """`recipe` with as many kept draws as its runs had: of some kernels what a transition takes is known only then."""
+        if self.recipe is None or not self.cells:
+            return self.recipe
+        return self.recipe.changed({"num_results": int(np.median([cell.num_results for cell in self.cells]))})
 
     @property
     def work(self) -> float:
@@ -180,34 +186,43 @@ def search(
             coordinates(plan.given[attrs[GIVEN]], plan.fixed) if GIVEN in attrs else trial.params, user_attrs=attrs
         )
         study.tell(trial.number, state=gone)
-    known_names = {trial.user_attrs.get(GIVEN) for trial in study.get_trials(deepcopy=False)}
-    for name, recipe in plan.given.items():
-        if name not in known_names:
-            study.enqueue_trial(coordinates(recipe, plan.fixed), user_attrs={GIVEN: name})
     most = NUM_UNFIT + plan.budget / plan.num_gradients
     spent = sum(trial.work for trial in trials(study))
-    while spent < plan.budget or study.get_trials(deepcopy=False, states=(waiting,)):
+    while True:
+        if not study.get_trials(deepcopy=False, states=(waiting,)):
+            _call_given(study, plan, spent)
+        if spent >= plan.budget and not study.get_trials(deepcopy=False, states=(waiting,)):
+            return trials(study)
         # A seed for each trial, so that a search that was interrupted goes on as if it had not been.
         number = sum(trial.state not in (gone, waiting) for trial in study.get_trials(deepcopy=False))
         if number > most:
-            raise fail("num_gradients", f"runs that a schedule of {plan.kernel} fits into", plan.num_gradients, "raise it")
+            raise unfit(plan.kernel, plan.num_gradients, plan.fixed)
         study.sampler = optuna.samplers.TPESampler(seed=seed_of(plan.seed, number) % 2**32, n_startup_trials=NUM_RANDOM)
         asked = study.ask()
         asked.set_user_attr("state", _run(asked, study, bench, plan, spent, progress_fn))
         known = trials(study)
         trial = next(trial for trial in known if trial.number == asked.number)
         spent = sum(trial.work for trial in known)
-        if trial.state in (CONTROL, WHOLE):
+        if trial.state in (CONTROL, WHOLE) and trial.is_sound:
             study.tell(asked, trial.log_value)
         else:
             # Of trials that are out, TPE takes a later report for a better one.
-            if trial.state == FAULTY:
+            if trial.faults:
                 asked.report(FAULT_VALUE, 1)
             elif trial.cells:
                 asked.report(trial.log_value, len(trial.cells))
             study.tell(asked, state=optuna.trial.TrialState.PRUNED)
         say_fn(trial, spent)
-    return trials(study)
+
+
+def _call_given(study: Any, plan: Plan, spent: float) -> None:
+    """Puts the next of the given schedules before the proposals: the control in any case, others while budget is left."""
+    known = {trial.user_attrs.get(GIVEN) for trial in study.get_trials(deepcopy=False)}
+    for name, recipe in plan.given.items():
+        if name not in known:
+            if name == CONTROL or spent < plan.budget:
+                study.enqueue_trial(coordinates(recipe, plan.fixed), user_attrs={GIVEN: name})
+            return
 
 
 def _run(trial: Any, study: Any, bench: Bench, plan: Plan, spent: float, progress_fn: ProgressFn) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from tfgradgen.checks import check_choice
+from tfgradgen.checks import UserError, check_choice, fail
 from tfgradgen.config import AdaptedConfig
 from tfgradgen.kernels import KERNELS
 from tfgradgen.kernels.windows import MIN_PART
@@ -14,6 +14,7 @@ from tfgradgen.recipe import Recipe, default_recipe
 MIN_RESULTS = 20  # kept draws of a chain: of fewer, effective sample sizes come out too large
 MAX_BURNIN_SHARE = 0.6  # of the gradients of a run
 LEAST_ADAPTATION, MOST_ADAPTATION = 8, 256  # transitions
+NUM_UNFIT = 200  # proposals that do not fit into a run, at most
 STEP_FACTORS = 0.1, 5.0  # times the default step size
 
 Suggest = Callable[[Any, str], Any]
@@ -83,22 +84,36 @@ def suggest(trial: Any, kernel: str, num_gradients: float, fixed: Mapping[str, A
 
     ask({"step_size": _real(low, high, log=True)} | {n: RANGES[n] for n in default.to_dict() if n in RANGES})
     ask(OF_ADAPTATION[values["adaptation"]])
-    num_adaptation_steps = trial.suggest_int("num_adaptation_steps", LEAST_ADAPTATION, MOST_ADAPTATION, log=True)
+    least = MIN_PART * (fixed.get("num_windows", 0) + 1)
+    num_adaptation_steps = trial.suggest_int("num_adaptation_steps", max(LEAST_ADAPTATION, least), MOST_ADAPTATION, log=True)
     share = trial.suggest_float("adaptation_share", 0.5, 1.0, step=0.25)  # of the burn-in
     config = type(default)(**values)
     num_steps = int(num_gradients / KERNELS[kernel].cost_fn(config).work)
     most = int(min(MAX_BURNIN_SHARE * num_steps, num_steps - MIN_RESULTS) * share)
-    if most < MIN_PART or num_steps < 2 * MIN_RESULTS:
+    if most < least or num_steps < 2 * MIN_RESULTS:
         return None
     num_adaptation_steps = min(num_adaptation_steps, most)
     if KERNELS[kernel].counts_adaptation:  # a power of two, so that few graphs are compiled
         num_adaptation_steps = 1 << (num_adaptation_steps.bit_length() - 1)
     if "num_windows" in values:
         values["num_windows"] = min(values["num_windows"], num_adaptation_steps // MIN_PART - 1)
-        if values["num_windows"] != fixed.get("num_windows", values["num_windows"]):
-            return None
     counts = {"num_adaptation_steps": num_adaptation_steps, "num_burnin_steps": int(num_adaptation_steps / share)}
     return filled(default_recipe(kernel).changed(values | counts), num_gradients)
+
+
+def check_fits(kernel: str, num_gradients: float, fixed: Mapping[str, Any]) -> None:
+    """Raises `UserError` where hardly any proposal fits into a run."""
+    import optuna
+
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    if not any(suggest(study.ask(), kernel, num_gradients, fixed) for _ in range(NUM_UNFIT)):
+        raise unfit(kernel, num_gradients, fixed)
+
+
+def unfit(kernel: str, num_gradients: float, fixed: Mapping[str, Any]) -> UserError:
+    held = "".join(f", --{name}={value}" for name, value in fixed.items())
+    remedy = "raise it, or hold less fixed" if held else "raise it"
+    return fail("num_gradients", f"runs that a schedule of {kernel}{held} fits into", f"{num_gradients:g}", remedy)
 
 
 def coordinates(recipe: Recipe, fixed: Mapping[str, Any] = NOTHING) -> dict[str, Any]:
@@ -108,7 +123,10 @@ def coordinates(recipe: Recipe, fixed: Mapping[str, Any] = NOTHING) -> dict[str,
 
     values = recipe.to_dict()
     names = [name for name in searched(recipe.kernel) if name not in AdaptedConfig.idle[values["adaptation"]]]
-    if any(values[name] != fixed[name] for name in names if name in fixed):
+    default = default_recipe(recipe.kernel).config.to_dict()
+    if any(values[name] != fixed.get(name, values[name]) for name in names) or any(
+        values[name] != default[name] for name in default if name not in searched(recipe.kernel)
+    ):
         return {}
     share = values["num_adaptation_steps"] / max(values["num_burnin_steps"], 1)
     found = {name: values[name] for name in ("num_adaptation_steps", *names) if name not in fixed}
