@@ -379,16 +379,15 @@ def test_runs_that_nothing_fits_into_end_the_search(tmp_path: Path, monkeypatch:
         check_fits("nuts", 1000, {"max_tree_depth": 6})
 
 
-@pytest.mark.parametrize(("fixed", "share"), [({"num_windows": 5}, 0.9), ({"num_windows": 9, "num_leapfrog_steps": 1}, 1.0)])
-def test_what_is_held_fixed_is_in_every_proposal(fixed: dict[str, Any], share: float) -> None:
+@pytest.mark.parametrize("fixed", [{"num_windows": 5}, {"num_windows": 9, "num_leapfrog_steps": 1}])
+def test_what_is_held_fixed_is_in_every_proposal(fixed: dict[str, Any]) -> None:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    free = [suggest(study.ask(), "hmc", 1000) for _ in range(60)]
     recipes = [recipe for recipe in (suggest(study.ask(), "hmc", 1000, fixed) for _ in range(60)) if recipe]
-    assert len(recipes) >= share * sum(recipe is not None for recipe in free), "they hardly fit more rarely"
+    assert len(recipes) > 20, "the adaptation is long enough for the windows"
     for recipe in recipes:
         assert fixed.items() <= recipe.to_dict().items()
-    assert coordinates(recipes[0])
-    assert set(coordinates(recipes[0])) - set(coordinates(recipes[0], fixed)) == set(fixed)
+    assert coordinates(recipes[0], fixed)
+    assert not set(coordinates(recipes[0], fixed)) & set(fixed), "nothing is proposed of it"
     assert coordinates(CONTROL_RECIPE, fixed) == {}, "it is not so"
 
 
