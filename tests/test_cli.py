@@ -64,7 +64,7 @@ def test_sample_writes_grid_samples_and_record(kernel: str, toy_flags: list[str]
     assert len(record["generator"]["sha256"]) == 64
     assert {"tensorflow", "tensorflow_probability", "python", "numpy", "tfgradgen"} == set(record["versions"])
     if kernel in ("mala", "hmc", "split_hmc", "map"):
-        assert record["num_gradients"] == 3 * (1 + 8 * (3 if "hmc" in kernel else 1)) + 2 * 4
+        assert record["num_gradients"] == 3 * (1 + 8 * getattr(method.defaults, "num_leapfrog_steps", 1)) + 2 * 4
         assert record["num_forward"] == 3 * RunConfig.num_init_draws + 4
     assert (record["num_gradients"] > 0) == (kernel not in ("rejection", "elliptical_slice"))
     assert record["num_forward"] > 0
@@ -246,7 +246,9 @@ def test_labels_come_from_the_card_or_from_the_model(
 
 
 def test_defaults_that_follow_other_flags() -> None:
-    options = parse_sample({"label": 0, "kernel": "mala", "num_burnin_steps": 40, "jit": "False"})
-    assert (options.schedule.num_burnin_steps, options.schedule.num_adaptation_steps) == (40, 29)
+    options = parse_sample({"label": 0, "kernel": "nuts", "num_burnin_steps": 40, "jit": "False"})
+    whole = METHODS["nuts"].schedule
+    share = whole.num_adaptation_steps / whole.num_burnin_steps
+    assert (options.schedule.num_burnin_steps, options.schedule.num_adaptation_steps) == (40, int(share * 40))
     assert options.run.jit is False
     assert parse_sample({"label": 0, "kernel": "hmc", "num_burnin_steps": 0}).schedule.num_adaptation_steps == 0

@@ -34,7 +34,9 @@ def test_settings_that_are_not_the_defaults_are_kept_and_the_rest_may_be_left_ou
     (tmp_path / "b.yaml").write_text("kernel: hmc\nnum_burnin_steps: 20\nstep_size: 1\n")
     short = read_recipe(tmp_path / "b.yaml")
     assert short.config == replace(METHODS["hmc"].defaults, step_size=1.0)
-    assert short.schedule == Schedule(50, 20, 14), "tuning keeps its share of the burn-in"
+    whole = METHODS["hmc"].schedule
+    share = whole.num_adaptation_steps / whole.num_burnin_steps
+    assert short.schedule == Schedule(whole.num_results, 20, int(share * 20)), "tuning keeps its share of the burn-in"
 
 
 @pytest.mark.parametrize(
@@ -61,7 +63,7 @@ def test_settings_that_are_not_the_defaults_are_kept_and_the_rest_may_be_left_ou
             "kernel: hmc\nnum_windows: 2\nnum_adaptation_steps: 11",
             "num_windows: expected at most 1 for num_adaptation_steps 11",
         ),
-        ("kernel: hmc\nnum_adaptation_steps: 51", "at most num_burnin_steps=50, got 51"),
+        ("kernel: hmc\nnum_burnin_steps: 50\nnum_adaptation_steps: 51", "at most num_burnin_steps=50, got 51"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(

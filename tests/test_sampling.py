@@ -11,7 +11,7 @@ from tests.toy import SLOPE, ToyClassifier, ToyGenerator, exact_moments
 from tfgradgen import sampling
 from tfgradgen.backend import as_seed, fold_in
 from tfgradgen.checks import UserError
-from tfgradgen.config import RunConfig, Schedule
+from tfgradgen.config import HmcConfig, RunConfig, Schedule
 from tfgradgen.contracts import Draws, Networks, Progress
 from tfgradgen.kernels import KERNELS
 from tfgradgen.posterior import ClassPosterior
@@ -142,9 +142,8 @@ def test_what_is_traced_is_what_was_drawn() -> None:
     posterior, progress = make(), list[Progress]()
     settings = RunConfig(num_chains=3)
     init_z = sampling.initial_points(posterior, settings)[0]
-    draws, cost = sampling.sample_chains(
-        posterior, "hmc", KERNELS["hmc"].defaults, Schedule(7, 4, 3), settings, init_z, progress.append
-    )
+    config = HmcConfig(0.3, 0.6, num_leapfrog_steps=3)
+    draws, cost = sampling.sample_chains(posterior, "hmc", config, Schedule(7, 4, 3), settings, init_z, progress.append)
     assert draws.z.shape == (7, 3, 6)
     assert draws.z.dtype == np.float32
     np.testing.assert_allclose(draws.target_log_prob, posterior.unnormalized_log_prob(draws.z), rtol=1e-5)

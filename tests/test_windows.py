@@ -11,7 +11,7 @@ from tests.test_kernels import Bare, starts, target, worst_z_score
 from tests.test_kernels import run as run_kernel
 from tests.toy import ToyClassifier, ToyGenerator, exact_moments
 from tfgradgen import sampling
-from tfgradgen.config import AdaptedConfig, KernelConfig, RunConfig, Schedule
+from tfgradgen.config import AdaptedConfig, HmcConfig, KernelConfig, RunConfig, Schedule, changed_config
 from tfgradgen.contracts import Draws
 from tfgradgen.diagnostics import convergence
 from tfgradgen.kernels import KERNELS
@@ -38,6 +38,7 @@ def uneven(name: str) -> KernelFamily:
     return Uneven(**{field: getattr(KERNELS[name], field) for field in KernelFamily.__dataclass_fields__})
 
 
+HMC = HmcConfig(0.3, 0.6, num_leapfrog_steps=3)
 WINDOWED = [name for name, family in KERNELS.items() if "num_windows" in family.defaults.to_dict()]
 
 
@@ -74,7 +75,7 @@ def test_simple_adaptation_reaches_its_target_and_is_frozen_after() -> None:
     """Within what a run is not blamed for: the last step size is one of a walk in steps of a tenth."""
     for name in ("mala", "hmc"):
         family = KERNELS[name]
-        config = replace(family.defaults, adaptation="simple")
+        config = changed_config(family.defaults, {"adaptation": "simple"})
         z, accept, step_size, _ = run_kernel(family, config)
         assert abs(np.median(accept) - family.defaults.to_dict()["target_accept_prob"]) < MAX_ACCEPT_GAP
         assert worst_z_score(z) < 4
@@ -84,7 +85,7 @@ def test_simple_adaptation_reaches_its_target_and_is_frozen_after() -> None:
 def test_a_chain_of_nan_moves_no_other_in_simple_adaptation() -> None:
     fn = lambda z: tf.where(tf.reduce_any(z > 90.0, -1), np.nan, target(z))  # noqa: E731
     family = KERNELS["hmc"]
-    config = replace(family.defaults, adaptation="simple")
+    config = changed_config(family.defaults, {"adaptation": "simple"})
     good, bad = starts(4), starts(4) + 100.0 * tf.one_hot(3, 4)[:, None]
     pair = [run_kernel(family, config, fn, init, 20) for init in (good, bad)]
     for with_good, with_bad in zip(*pair, strict=True):
@@ -109,7 +110,7 @@ NARROW = ClassPosterior(All(), Narrow(), 1)
 
 
 def narrow_draws(num_windows: int, bad: int = 0) -> Draws:
-    config = replace(KERNELS["hmc"].defaults, num_windows=num_windows, target_accept_prob=0.7)
+    config = replace(HMC, num_windows=num_windows, target_accept_prob=0.7)
     init = tf.constant(HALF_WIDTHS, tf.float32) * tf.random.stateless_normal([16, 6], [3, 4])
     init = tf.where(tf.range(16)[:, None] < bad, np.nan, init)
     return sample_chains(NARROW, "hmc", config, Schedule(200, 150, 120), RunConfig(num_chains=16, seed=2), init)[0]
@@ -170,7 +171,7 @@ def test_one_graph_serves_all_settings_that_are_numbers() -> None:
     posterior, run = ClassPosterior(ToyGenerator(), ToyClassifier(), 1), RunConfig(num_chains=4)
     init = sampling.initial_points(posterior, run)[0]
     sampling.compiled.cache_clear()
-    default = KERNELS["hmc"].defaults
+    default = HMC
     changes = [{}, {"step_size": 0.1, "num_leapfrog_steps": 1}, {"decay_rate": 0.6, "target_accept_prob": 0.9}]
     seen = [
         sample_chains(posterior, "hmc", replace(default, **change), Schedule(5, 20, 16), run, init)[0] for change in changes

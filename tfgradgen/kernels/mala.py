@@ -60,9 +60,10 @@ def with_drift(inner_results: Any, step_size: tf.Tensor) -> Any:
 FAMILY = KernelFamily(
     name="mala",
     make_fn=lambda posterior, config, step_size, num_adaptation_steps: Mala(posterior.unnormalized_log_prob, step_size),
-    # Chosen on the shipped models. Below 0.574, the optimum as the dimension grows (Roberts and Rosenthal 1998), chains take
-    # longer steps: as many effective draws, and from prior starts more of them find their class.
-    defaults=MalaConfig(step_size=0.4, target_accept_prob=0.4),
-    schedule=Schedule(num_results=150, num_burnin_steps=150, num_adaptation_steps=110),
+    # Found by `tune` on the shipped models: tools/tuning/mala.
+    defaults=MalaConfig(
+        step_size=1.44, target_accept_prob=0.535, exploration_shrinkage=0.0711, decay_rate=0.939, step_count_smoothing=14
+    ),
+    schedule=Schedule(num_results=277, num_burnin_steps=23, num_adaptation_steps=23),
     is_calibrated=lambda config: config.class_reg == 0,
 )

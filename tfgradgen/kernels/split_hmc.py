@@ -127,8 +127,16 @@ def make_split_hmc(posterior: PosteriorLike, config: HmcConfig, step_size: Any, 
 FAMILY = KernelFamily(
     name="split_hmc",
     make_fn=make_split_hmc,
-    defaults=HmcConfig(step_size=0.3, target_accept_prob=0.6, num_leapfrog_steps=3),
-    schedule=Schedule(num_results=50, num_burnin_steps=50, num_adaptation_steps=37),
+    # Found by `tune` on the shipped models: tools/tuning/split_hmc.
+    defaults=HmcConfig(
+        step_size=0.274,
+        target_accept_prob=0.542,
+        exploration_shrinkage=0.164,
+        decay_rate=0.643,
+        step_count_smoothing=24,
+        num_leapfrog_steps=4,
+    ),
+    schedule=Schedule(num_results=47, num_burnin_steps=28, num_adaptation_steps=21),
     info_fn=leapfrog_info,
     cost_fn=leapfrog_cost,
 )

@@ -115,11 +115,13 @@ def geometric_mean(cells: Sequence[Cell]) -> float:
 
 
 def check_optuna() -> None:
-    """Raises `UserError` where what searches is not installed."""
+    """Raises `UserError` where what searches is not installed, and else has it print warnings alone."""
     try:
-        import optuna  # noqa: F401
+        import optuna
     except ImportError as error:
         raise fail("tune", "optuna, which proposes schedules", f"none ({error})", "pip install 'tfgradgen[tune]'") from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 def open_study(path: Path, identity: Mapping[str, Any]) -> Any:
@@ -130,8 +132,6 @@ def open_study(path: Path, identity: Mapping[str, Any]) -> Any:
     """
     import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
         study = optuna.create_study(
             storage=optuna.storages.RDBStorage(f"sqlite:///{path.absolute()}"),
@@ -296,6 +296,8 @@ def measured(bench: Bench, recipe: Recipe, place: Place, plan: Plan, progress_fn
         return bench.measure(recipe, place, progress_fn)
     except CELL_ERRORS as error:
         reason = " ".join(str(error).split())[:200]
+        if recipe == plan.control and isinstance(error, UserError):
+            raise
         if recipe == plan.control:
             raise fail("control", "a schedule that runs", reason, "look at the models with `check`, or give another") from None
         return failed(f"it broke off: {reason}", plan.num_gradients)
