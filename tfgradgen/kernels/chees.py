@@ -58,6 +58,7 @@ def make_chees(posterior: PosteriorLike, config: CheesConfig, step_size: Any, nu
 FAMILY = KernelFamily(
     name="chees",
     make_fn=make_chees,
+    # `tune` shows none better on the shipped models: tools/tuning/chees.
     defaults=CheesConfig(step_size=0.3, target_accept_prob=0.65, max_leapfrog_steps=16),
     schedule=Schedule(num_results=50, num_burnin_steps=50, num_adaptation_steps=37),
     info_fn=leapfrog_info,

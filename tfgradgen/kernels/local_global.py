@@ -125,6 +125,7 @@ def local_global_info(posterior: PosteriorLike, config: LocalGlobalConfig, z: tf
 FAMILY = KernelFamily(
     name="local_global",
     make_fn=make_local_global,
+    # `tune` shows none better on the shipped models: tools/tuning/local_global.
     defaults=LocalGlobalConfig(step_size=0.4, target_accept_prob=0.4, num_global_draws=16, num_local_steps=1),
     schedule=Schedule(num_results=40, num_burnin_steps=60, num_adaptation_steps=52),
     info_fn=local_global_info,

@@ -62,8 +62,8 @@ FAMILY = KernelFamily(
     make_fn=lambda posterior, config, step_size, num_adaptation_steps: Mala(posterior.unnormalized_log_prob, step_size),
     # Found by `tune` on the shipped models: tools/tuning/mala.
     defaults=MalaConfig(
-        step_size=1.44, target_accept_prob=0.535, exploration_shrinkage=0.0711, decay_rate=0.939, step_count_smoothing=14
+        step_size=0.4, target_accept_prob=0.442, exploration_shrinkage=0.208, decay_rate=0.715, step_count_smoothing=12
     ),
-    schedule=Schedule(num_results=277, num_burnin_steps=23, num_adaptation_steps=23),
+    schedule=Schedule(num_results=264, num_burnin_steps=36, num_adaptation_steps=27),
     is_calibrated=lambda config: config.class_reg == 0,
 )

@@ -67,6 +67,7 @@ def replica_info(posterior: PosteriorLike, config: ReplicaConfig, z: tf.Tensor, 
 FAMILY = KernelFamily(
     name="replica_exchange",
     make_fn=make_replica_exchange,
+    # `tune` shows none better on the shipped models: tools/tuning/replica_exchange.
     defaults=ReplicaConfig(
         step_size=0.2, target_accept_prob=0.6, num_leapfrog_steps=3, num_replicas=4, min_inverse_temperature=0.1
     ),
