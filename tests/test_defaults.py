@@ -28,4 +28,13 @@ def test_the_report_says_what_the_schedule_says(kernel: str) -> None:
     assert f"**{said[0].removeprefix('# ')}**" in report
     assert f"    {said[1].removeprefix('# Searched by: ')}\n" in report
     assert f" --kernel={kernel} " in said[1]
-    assert {path.name for path in folder.iterdir()} == {"best.yaml", "report.md", "tuning.csv", "tuning.png"}
+    files = {"best.yaml", "report.md", "tuning.csv", "tuning.png"}
+    assert {path.name for path in folder.iterdir()} - {"control.yaml"} == files
+
+
+@pytest.mark.parametrize("kernel", ["mala", "split_hmc"])
+def test_the_control_that_was_beaten_is_kept(kernel: str) -> None:
+    control = read_recipe(REPORTS / kernel / "control.yaml").to_dict()
+    table = (REPORTS / kernel / "report.md").read_text()
+    for name, value in control.items():
+        assert f"\n| {name} | {value:.4g} |" in table if isinstance(value, float) else f"\n| {name} | {value} |" in table
