@@ -34,18 +34,18 @@ def sample(label: Any = None, kernel: Any = None, *extra: Any, **flags: Any) -> 
       flags: any of
 
         --num_chains=16            independent chains, one tile each in grid.png
-        --num_results=N            kept draws of each chain (mala 150, hmc 50, rejection 40, ...), for smc particles
-        --num_burnin_steps=N       discarded first steps (mala 150, hmc 50, ...)
+        --num_results=N            kept draws of each chain (mala 264, hmc 50, rejection 40, ...), for smc particles
+        --num_burnin_steps=N       discarded first steps (mala 36, hmc 50, ...)
         --num_adaptation_steps=N   those of them that tune the step size (about three quarters)
         --schedule=FILE            YAML with the settings of a kernel, as `tune` writes it; single flags go before it
         --step_size=X              initial distance of one step in z, the same unit for every kernel; for map a fixed one
-        --target_accept_prob=X     acceptance to tune for (mala 0.4, hmc 0.6, ...)
+        --target_accept_prob=X     acceptance to tune for (mala 0.44, hmc 0.6, ...)
         --adaptation=dual_averaging  how the step size is tuned: dual_averaging, or simple (multiplied or divided), with
-        --exploration_shrinkage=0.2, --decay_rate=0.75, --step_count_smoothing=10    of dual averaging
+        --exploration_shrinkage=0.2, --decay_rate=0.75, --step_count_smoothing=10    of dual averaging, about
         --adaptation_rate=0.1      of simple: by 1 + adaptation_rate
         --num_windows=0            mala, hmc, split_hmc, nuts, local_global: how often in the adaptation the scale of each
                                    coordinate is measured, for steps as long as z is wide there
-        --num_leapfrog_steps=3     gradients in one step of hmc, split_hmc, and of each replica in replica_exchange
+        --num_leapfrog_steps=3     gradients in one step of hmc, split_hmc (4), and of each replica in replica_exchange
         --max_leapfrog_steps=16    chees: at most so many
         --max_tree_depth=4         nuts: at most 2 ** max_tree_depth gradients in one step
         --num_global_draws=16      local_global: fresh prior draws in each global move
