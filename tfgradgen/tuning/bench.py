@@ -19,7 +19,7 @@ from tfgradgen.posterior import ClassPosterior
 from tfgradgen.recipe import Recipe
 from tfgradgen.sampling import chain_chunks, initial_points
 from tfgradgen.trail import trail_of, without_end
-from tfgradgen.trust import chain_table, faults, off_target
+from tfgradgen.trust import MAX_ACCEPT_GAP, chain_table, faults, off_target
 from tfgradgen.tuning.space import MIN_RESULTS
 
 SEARCH, FRESH = 0, 1  # the seeds that schedules are chosen by, and those that the choice is judged by
@@ -40,11 +40,11 @@ class Cell(NamedTuple):
     """What a schedule did at a place, JSON-able.
 
     per_1000: effective draws of 1000 gradients, those of burn-in and adaptation among them, by the statistic `worst` that has
-    fewest (bulk effective sample size of all chains; Vehtari et al. 2021). work: gradients a chain. num_results: kept draws of
-    a chain. accept_rate, step_size: of
-    the kept draws, the mean, and the median over chains. rhat: the largest, None where there is none. faults: what speaks
-    against the run whatever its length, but for its acceptance (see `faults_of`). seconds: with compiling. trace: gradients,
-    step_size and accept_rate along the run, medians and means over chains, at most TRACE_POINTS of each.
+    fewest (bulk effective sample size of all chains; Vehtari et al. 2021). work: gradients a chain. num_results: kept draws
+    of a chain. accept_rate, step_size: of the kept draws, the mean, and the median over chains; accept_error: standard error
+    of the former, over chains. rhat: the largest, None where there is none. faults: what speaks against the run whatever its
+    length, but for its acceptance (see `faults_of`). seconds: with compiling. trace: gradients, step_size and accept_rate
+    along the run, medians and means over chains, at most TRACE_POINTS of each.
     """
 
     per_1000: float
@@ -52,6 +52,7 @@ class Cell(NamedTuple):
     work: float
     num_results: int
     accept_rate: float
+    accept_error: float
     step_size: float
     rhat: float | None
     faults: list[str]
@@ -62,20 +63,24 @@ class Cell(NamedTuple):
 def failed(reason: str, work: float = 0.0) -> Cell:
     """The cell of a run that broke off."""
     nothing: dict[str, list[float]] = {"gradients": [], "step_size": [], "accept_rate": []}
-    return Cell(0.0, "", work, 0, 0.0, 0.0, None, [reason], 0.0, nothing)
+    return Cell(0.0, "", work, 0, 0.0, 0.0, 0.0, None, [reason], 0.0, nothing)
 
 
 def faults_of(recipe: Recipe, cells: Sequence[Cell]) -> list[str]:
     """What speaks against `recipe` after these runs of it, each once.
 
-    Whether acceptance meets the target that it was tuned for is asked of the mean over runs: of the few chains of one run it is
-    mostly luck, and each further run would be one more chance to be out.
+    Whether acceptance meets the target that it was tuned for is asked of the mean over runs, and it is out only beyond two
+    standard errors of that: of the few chains of one run it is mostly luck, and each further run would be one more chance to
+    be out.
     """
     found = list(dict.fromkeys(fault for cell in cells for fault in cell.faults))
     if not cells or found:
         return found
     target = recipe.config.to_dict()["target_accept_prob"] if recipe.schedule.num_adaptation_steps else None
-    return list(off_target(float(np.mean([cell.accept_rate for cell in cells])), target))
+    rate, error = (float(np.mean([getattr(cell, name) for cell in cells])) for name in ("accept_rate", "accept_error"))
+    if target is None or abs(rate - target) < MAX_ACCEPT_GAP + 2 * error / np.sqrt(len(cells)):
+        return []
+    return list(off_target(rate, target))
 
 
 class Bench:
@@ -146,6 +151,7 @@ class Bench:
             work=float(work[-1]),
             num_results=len(draws.z),
             accept_rate=float(accept_prob(draws).mean()),
+            accept_error=float(accept_prob(draws).mean(0).std(ddof=1) / np.sqrt(self.run.num_chains)),
             step_size=_median(draws.step_size[-1:])[0],
             rhat=max(rhats, default=None),
             faults=wrong,

@@ -87,7 +87,7 @@ def to_markdown(plan: Plan, labels: Sequence[str], found: Sequence[Trial], judge
         "gradients of all chains, by the statistic with fewest of them (p(class), target density, four projections of z), "
         "geometric means over runs. The choice of start points is in no figure; it is the same for all. A schedule is out "
         "where a density is not finite, a transition diverges, a chain is stuck, or acceptance misses its target on average "
-        "over its runs; a large R-hat is what few effective draws are, and shown.",
+        "over its runs by more than chance; a large R-hat is what few effective draws are, and shown.",
         "",
         "![the search](tuning.png)",
         "",
