@@ -11,7 +11,9 @@ import pytest
 import tfgradgen
 
 FLOORS = [
-    {"contracts", "checks", "files"},
+    {"contracts", "text", "files"},
+    {"checks"},
+    {"parsing"},
     {"config", "backend", "batching"},
     {"kernels", "posterior", "models", "preflight", "footprint", "diagnostics", "images", "store"},
     {"sampling", "rejection", "smc", "plots"},

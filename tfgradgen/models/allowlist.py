@@ -25,7 +25,7 @@ from tensorflow.python.framework import op_def_registry
 
 from tfgradgen.checks import UserError, fail
 from tfgradgen.models.allowed_ops import ALLOWED_OPS, RESTORE_OPS, SAVE_OPS
-from tfgradgen.models.untrusted import printable
+from tfgradgen.text import printable
 
 _Vertex = tuple[str, str]  # "node" or "function", and its name
 _FILE_OPS = ("Const", "Placeholder", "PlaceholderWithDefault")  # of one output: what savers take the path of the variables from

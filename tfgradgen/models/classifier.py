@@ -18,7 +18,7 @@ from tfgradgen.models.resize import resize
 from tfgradgen.models.roles import Bound, bind, in_batches
 from tfgradgen.models.saved_model import Opened, open_saved_model, shown, try_call
 from tfgradgen.models.settings import SCORES, ClassifierSettings, settings_of
-from tfgradgen.models.untrusted import printable
+from tfgradgen.text import printable
 
 DEFAULT_SIZE, IMAGENET_SIZE = (64, 64), (224, 224)
 IMAGENET_OUTPUTS = (1000, 1001)

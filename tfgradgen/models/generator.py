@@ -19,7 +19,7 @@ from tfgradgen.models.ranges import BYTES, SYMMETRIC, UNIT, from_range
 from tfgradgen.models.roles import Bound, bind, in_batches
 from tfgradgen.models.saved_model import open_saved_model, try_call
 from tfgradgen.models.settings import PRIORS, GeneratorSettings, settings_of
-from tfgradgen.models.untrusted import printable
+from tfgradgen.text import printable
 
 MAX_LATENT_DIM = 2**20  # what is more is a slip, and would fill the memory
 NUM_PROBED = 16  # prior draws whose pictures tell the range of a model that nothing else tells

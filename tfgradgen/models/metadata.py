@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tfgradgen.checks import UserError, check_choice, fail
-from tfgradgen.models.untrusted import printable
+from tfgradgen.text import printable
 
 FILE_NAME = "model.json"
 

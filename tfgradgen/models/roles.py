@@ -9,7 +9,7 @@ from tfgradgen.batching import by_parts
 from tfgradgen.checks import fail
 from tfgradgen.models.families import Use
 from tfgradgen.models.saved_model import CALL, Opened, Signature
-from tfgradgen.models.untrusted import printable
+from tfgradgen.text import printable
 
 # In this order, where several fit; what else fits is not guessed among.
 PREFERRED = (CALL, "serving_default", "default", "generator", "generate", "discriminator", "discriminate", "encode")

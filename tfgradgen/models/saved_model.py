@@ -14,7 +14,7 @@ from tfgradgen.models.allowlist import check_ops
 from tfgradgen.models.handles import resolve_handle
 from tfgradgen.models.metadata import fingerprint, read_metadata
 from tfgradgen.models.tf1 import frozen_function
-from tfgradgen.models.untrusted import printable
+from tfgradgen.text import printable
 
 CALL = "__call__"  # the name here of what a TF2 module does when it is called itself
 

@@ -1,0 +1,83 @@
+"""Files from outside: whatever their parser raises becomes one line that names the file."""
+
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tfgradgen.checks import UserError, fail
+
+# What parsers of the standard library, NumPy and Pillow raise on damaged or hostile bytes, and what taking a value of the wrong
+# type apart raises. ValueError has UnicodeDecodeError and json.JSONDecodeError below it; RuntimeError has RecursionError and
+# NotImplementedError.
+PARSER_ERRORS: tuple[type[Exception], ...] = (
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+    EOFError,
+    MemoryError,
+    SyntaxError,
+    struct.error,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+@contextmanager
+def parsing(what: str, expected: str, remedy: str, *further: type[Exception]) -> Iterator[None]:
+    """Turns whatever a parser raises within the block into a `UserError`.
+
+    Keep the block narrow: the reading of one file and the taking apart of what was read, nothing of our own.
+
+    Args:
+      what: names the file, such as `schedule out/best.yaml`.
+      expected: what the file should hold.
+      remedy: what the user can do.
+      *further: kinds of error that a library has beside `PARSER_ERRORS`, such as `yaml.YAMLError`.
+
+    Raises:
+      UserError: the block raised one of these; a `UserError` of the block passes as it is.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (*PARSER_ERRORS, *further) as error:
+        raise fail(what, expected, reason(error), remedy) from error
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong, for the `got` of an error: without errno, path or the exception's name where its text says enough."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, KeyError):
+        return f"no entry {error}"
+    if isinstance(error, MemoryError):
+        return "more than fits into memory"
+    if isinstance(error, RecursionError):
+        return "too deep a nesting"
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def read_bytes(path: Path, most: int) -> bytes:
+    """The bytes of a regular file of at most `most` bytes.
+
+    Raises:
+      OSError: it cannot be read. ValueError: it is larger, or no regular file; both become one line within `parsing`.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(2, "no such file" if not path.exists() else "no regular file", str(path))
+    with path.open("rb") as stream:
+        data = stream.read(most + 1)
+    if len(data) > most:
+        raise ValueError(f"more than {most:,} bytes")
+    return data

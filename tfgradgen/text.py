@@ -1,0 +1,75 @@
+"""Text from outside: cards, labels, paths, flags, YAML, run records, checkpoints, requests.
+
+Whatever a stranger may have written passes one of these functions before a person or a program reads it: escaped, so that it
+cannot steer a terminal or break a line; bounded, so that it cannot fill one; and quoted for the place where it stands.
+"""
+
+import html
+import reprlib
+import shlex
+import unicodedata
+from typing import Any
+
+NAME_LENGTH = 100  # characters shown of a name or a value
+MESSAGE_LENGTH = 300  # characters shown of a whole message
+CUT = "..."
+
+# Letters that change the order or the look of the text around them, though `str.isprintable` lets some of them pass.
+_HIDDEN_CATEGORIES = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+_MOST_MARKS = 4  # combining marks in a row; more of them draw over the neighbouring lines
+
+
+def printable(text: str, length: int | None = NAME_LENGTH) -> str:
+    """Escapes what could steer a terminal or break a line, such as `\\x1b`; letters of any language stay.
+
+    Args:
+      text: anything.
+      length: characters to keep, `CUT` included where something is cut off; None keeps all.
+    """
+    shown, marks = [], 0
+    for c in text if length is None else text[: length + 1]:
+        marks = marks + 1 if unicodedata.combining(c) else 0
+        is_plain = c == " " or (c.isprintable() and unicodedata.category(c) not in _HIDDEN_CATEGORIES)
+        shown.append(c if is_plain and marks <= _MOST_MARKS else c.encode("unicode_escape").decode())
+    return "".join(shown) if length is None else shortened("".join(shown), length)
+
+
+def shortened(text: str, length: int) -> str:
+    """Cuts `text` in its middle to at most `length` characters; of a path both ends matter."""
+    if len(text) <= length:
+        return text
+    kept = max(length - len(CUT), 0)
+    head = (kept + 1) // 2
+    return (text[:head] + CUT + text[len(text) - (kept - head) :])[:length]
+
+
+def value_text(value: Any, length: int = NAME_LENGTH) -> str:
+    """`repr` of any value, bounded in depth, in time and in length, and printable.
+
+    `repr` itself takes forever on nested aliases of YAML, and raises for integers of more than 4300 digits.
+    """
+    return printable(_BOUNDED.repr(value), length)
+
+
+class _Bounded(reprlib.Repr):
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxdict, self.maxlist, self.maxtuple, self.maxset, self.maxfrozenset = 2, 4, 4, 4, 4, 4
+        self.maxstring = self.maxother = NAME_LENGTH
+
+    def repr_int(self, x: int, level: int) -> str:
+        return repr(x) if x.bit_length() < 200 else f"an integer of {x.bit_length()} bits"
+
+
+_BOUNDED = _Bounded()
+
+
+def shell_word(text: str) -> str:
+    """`text` as one word of a POSIX shell's command line."""
+    return shlex.quote(printable(text, None))
+
+
+def markdown_text(text: str) -> str:
+    """`text` for a table cell or a paragraph of Markdown: no HTML, no links, no new cell."""
+    escaped = html.escape(printable(text, None), quote=False)
+    return "".join(f"\\{c}" if c in "\\`*_{}[]()#+!|~" else c for c in escaped)
