@@ -127,7 +127,8 @@ def _from_kaggle(handle: str) -> Path:
     root = Path(os.getenv("KAGGLEHUB_CACHE") or Path.home() / ".cache" / "kagglehub")
     folder = root / "models" / owner / model / framework / variation / (version[0] if version else "VERSION")
     marker = folder.with_name(f"{folder.name}.complete")
-    remedy = f"put the model's files into {folder} and an empty file {marker.name} beside it (KAGGLEHUB_CACHE sets the folder above models)"
+    where = "KAGGLEHUB_CACHE sets the folder above models"
+    remedy = f"put the model's files into {folder} and an empty file {marker.name} beside it ({where})"
     if not version:
         remedy += ", and name that version in the handle"
     with _fetching(f"model {handle}", f"{remedy}, or give a local folder"):
