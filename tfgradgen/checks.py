@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-from tfgradgen.text import CUT, MESSAGE_LENGTH, NAME_LENGTH, printable, shortened, value_text
+from tfgradgen.text import CUT, MESSAGE_LENGTH, NAME_LENGTH, REMEDY_LENGTH, printable, shortened, value_text
 
 MAX_REAL = 1.7976931348623157e308  # of a float; an integer beyond it raises where it becomes one
 MOST_LISTED = 12  # choices that an error names
@@ -29,7 +29,7 @@ def fail(name: str, expected: str, got: Any, remedy: str) -> UserError:
     shown = str(got) if isinstance(got, str | BaseException | os.PathLike) else value_text(got)
     *parts, remedy = [printable(" ".join(part.split()), None) for part in (name, expected, shown, remedy)]
     # The remedy goes first: it holds the folder or the command that a user copies.
-    remedy = shortened(remedy, MESSAGE_LENGTH)
+    remedy = shortened(remedy, REMEDY_LENGTH)
     frame = len(": expected , got ; .")
     name, expected, shown = _fitted(parts, max(MESSAGE_LENGTH - frame - len(remedy), MESSAGE_LENGTH // 2))
     return UserError(f"{name}: expected {expected}, got {shown}; {remedy}{end}")

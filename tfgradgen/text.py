@@ -12,6 +12,7 @@ from typing import Any
 
 NAME_LENGTH = 100  # characters shown of a name or a value
 MESSAGE_LENGTH = 300  # characters shown of a whole message
+REMEDY_LENGTH = 340  # characters of what to do, which may name a folder that a user has to copy whole
 CUT = "..."
 
 # Letters that change the order or the look of the text around them, though `str.isprintable` lets some of them pass.
