@@ -11,7 +11,8 @@ from tfgradgen.checks import UserError
 from tfgradgen.config import RunConfig, Schedule
 from tfgradgen.contracts import Progress
 from tfgradgen.evaluation import cells
-from tfgradgen.evaluation.cells import Cell, Ground, lay_ground, parse_entry, run_cell
+from tfgradgen.evaluation.cells import Cell, Ground, lay_ground, run_cell
+from tfgradgen.evaluation.entries import Entry, parse_entry
 from tfgradgen.evaluation.shelf import Shelf
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.sampling import sample_chains
@@ -57,7 +58,7 @@ def test_every_chain_method_starts_at_the_same_points(posterior: ClassPosterior,
     """After two gradients a step of mala with a tiny step size is still at its start, and so is map's."""
     for name in ("mala", "mala+reg", "map", "map+reg"):
         entry = parse_entry(name, 1.0)
-        tiny = cells.Entry(name, entry.method, type(entry.config)(**entry.config.to_dict() | {"step_size": 1e-6}))
+        tiny = Entry(name, entry.method, type(entry.config)(**entry.config.to_dict() | {"step_size": 1e-6}))
         cell = run_cell(posterior, tiny, ground, RUN, [2], ignore)
         np.testing.assert_allclose(cell.z[0], ground.init_z, atol=1e-4)
 

@@ -14,7 +14,8 @@ from tests import standins
 from tfgradgen.checks import UserError
 from tfgradgen.cli import compare as module
 from tfgradgen.cli.commands import main
-from tfgradgen.evaluation.cells import checkpoints_up_to, parse_entry
+from tfgradgen.evaluation.cells import checkpoints_up_to
+from tfgradgen.evaluation.entries import parse_entry
 
 LABELS = [{"name": "goldfish"}, {"name": "king_penguin"}, {"name": "alp"}]
 SMALL = ["compare", "--num_chains=5", "--num_gradients=100"]

@@ -6,6 +6,8 @@ from typing import Any, ClassVar
 
 from tfgradgen.checks import check_choice, check_int, check_real, fail
 
+MIN_PART = 4  # transitions of one part of an adaptation with windows: fewer tune nothing
+
 
 @dataclass(frozen=True)
 class KernelConfig:
@@ -243,6 +245,21 @@ class Schedule:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def window_ends(config: KernelConfig, schedule: Schedule) -> list[int]:
+    """After how many transitions each window ends; [] where `config` has none.
+
+    Raises:
+      UserError: the adaptation is too short for so many windows.
+    """
+    num_windows = config.to_dict().get("num_windows", 0)
+    num_steps = schedule.num_adaptation_steps
+    most = max(num_steps // MIN_PART - 1, 0)
+    if num_windows > most:
+        expected = f"at most {most} for num_adaptation_steps {num_steps}"
+        raise fail("num_windows", expected, num_windows, "lower it, or raise --num_adaptation_steps")
+    return [num_steps * (k + 1) // (num_windows + 1) for k in range(num_windows)]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from tfgradgen.kernels import KERNELS
 from tfgradgen.kernels.base import KernelFamily
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.preflight import doubts, preflight, value_and_gradient, xla_check
+from tfgradgen.presets import PRESETS, Preset
 from tfgradgen.rejection import class_moments, exact_chunks
 from tfgradgen.sampling import chain_chunks, initial_points
 from tfgradgen.smc import smc_chunks
@@ -35,26 +36,14 @@ ChunksFn = Callable[[ClassPosterior, Any, Schedule, RunConfig, Resume | None], I
 
 
 @dataclass(frozen=True)
-class Method:
+class Method(Preset):
     """One way to draw.
 
     chunks_fn: (posterior, config, schedule, run, resume) -> chunks; the facts of each hold all that is known so far, and
       prior_class_prob, the mean p(class) of prior_draws prior draws, where the method looks at some.
-    defaults, schedule: what the command line uses; the fields of `defaults` are the method's flags.
-    kind: what the draws are: 'chain', 'exact' (independent, of the posterior), 'particles' (of populations) or 'ascent' (none).
-    is_calibrated: config -> whether it is the posterior that the method leaves invariant.
-    takes_gradients, takes_starts: whether it does. min_chains: fewer cannot be tuned.
     """
 
-    name: str
-    chunks_fn: ChunksFn
-    defaults: KernelConfig
-    schedule: Schedule
-    kind: str
-    is_calibrated: Callable[[Any], bool]
-    takes_gradients: bool
-    takes_starts: bool
-    min_chains: int = 1
+    chunks_fn: ChunksFn = field(kw_only=True)
 
 
 def _chains(family: KernelFamily) -> Method:
@@ -69,17 +58,7 @@ def _chains(family: KernelFamily) -> Method:
         for chunk in chain_chunks(posterior, family.name, config, schedule, run, init_z, state):
             yield _from_the_start(chunk, facts)
 
-    return Method(
-        family.name,
-        chunks,
-        family.defaults,
-        family.schedule,
-        family.kind,
-        family.is_calibrated,
-        takes_gradients=family.cost_fn(family.defaults).num_gradients > 0,
-        takes_starts=True,
-        min_chains=family.min_chains,
-    )
+    return Method(**vars(PRESETS[family.name]), chunks_fn=chunks)
 
 
 def _from_the_start(chunk: Chunk, facts: dict[str, Any]) -> Chunk:
@@ -186,8 +165,7 @@ def _smc_chunks(
 
 
 _OTHERS = (
-    Method("rejection", _exact_chunks, KernelConfig(), Schedule(40, 0, 0), "exact", lambda config: True, False, False),
-    # Finite populations are biased, by the order of 1 / num_results.
-    Method("smc", _smc_chunks, SmcConfig(0.4, 0.4), Schedule(32, 0, 0), "particles", lambda config: False, True, False),
+    Method(**vars(PRESETS["rejection"]), chunks_fn=_exact_chunks),
+    Method(**vars(PRESETS["smc"]), chunks_fn=_smc_chunks),
 )
 METHODS: dict[str, Method] = {method.name: method for method in (*(_chains(family) for family in KERNELS.values()), *_OTHERS)}

@@ -18,15 +18,14 @@ from typing import Any
 import yaml
 
 from tfgradgen.checks import UserError, check_choice, did_you_mean, fail
-from tfgradgen.config import KernelConfig, Schedule, changed_config
+from tfgradgen.config import KernelConfig, Schedule, changed_config, window_ends
 from tfgradgen.files import write_text
-from tfgradgen.kernels.windows import window_ends
-from tfgradgen.methods import METHODS, Method
+from tfgradgen.presets import PRESETS, Preset
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """kernel: a key of `METHODS`. config: its settings. schedule: its counts."""
+    """kernel: a key of `PRESETS`. config: its settings. schedule: its counts."""
 
     kernel: str
     config: KernelConfig
@@ -60,11 +59,11 @@ class Recipe:
 
 
 def default_recipe(kernel: str) -> Recipe:
-    method = METHODS[kernel]
+    method = PRESETS[kernel]
     return Recipe(kernel, method.defaults, method.schedule)
 
 
-def settings_of(method: Method) -> tuple[str, ...]:
+def settings_of(method: Preset) -> tuple[str, ...]:
     """The names of all that can be set of `method`."""
     own = tuple(method.defaults.to_dict())
     # A method that discards nothing by default has neither steps to tune nor draws to discard.
@@ -94,8 +93,8 @@ def read_recipe(path: Path) -> Recipe:
     if not isinstance(values, dict) or "kernel" not in values:
         got = "no kernel" if isinstance(values, dict) else type(values).__name__
         raise fail(f"schedule {path}", "`name: value` lines, a kernel among them", got, "add for example `kernel: hmc`")
-    kernel = check_choice(f"schedule {path}: kernel", values.pop("kernel"), METHODS)
-    known = settings_of(METHODS[kernel])
+    kernel = check_choice(f"schedule {path}: kernel", values.pop("kernel"), PRESETS)
+    known = settings_of(PRESETS[kernel])
     for name in values:
         if name not in known:
             listed = f"of {kernel} any of {', '.join(known)}"
@@ -108,7 +107,7 @@ def read_recipe(path: Path) -> Recipe:
 
 def write_recipe(path: Path, recipe: Recipe, comment: str = "") -> None:
     """Writes `recipe` as `read_recipe` reads it, whole or not at all; `comment` goes above it, line by line."""
-    known = settings_of(METHODS[recipe.kernel])
+    known = settings_of(PRESETS[recipe.kernel])
     values = {name: value for name, value in recipe.to_dict().items() if name == "kernel" or name in known}
     above = "".join(f"# {line}\n" for line in comment.splitlines())
     write_text(path, above + yaml.safe_dump(values, sort_keys=False))

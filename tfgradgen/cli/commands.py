@@ -100,6 +100,7 @@ def sample(label: Any = None, kernel: Any = None, *extra: Any, **flags: Any) -> 
     if label is None:
         raise fail("label", "a class", "none", "give --label=NAME; python -m tfgradgen labels lists them")
     options = parse_sample({"label": label, "kernel": kernel, **flags})
+    start_tensorflow()
     from tfgradgen.cli.sample import run_sample
 
     if run_sample(options) and options.strict:
@@ -148,6 +149,7 @@ def check(label: Any = None, *extra: Any, **flags: Any) -> None:
     _no_extra(extra)
     check_flags(flags, CHECK_FLAGS)
     options = parse_sample({"label": label, "kernel": "mala", **flags})
+    start_tensorflow()
     from tfgradgen.cli.check import run_check
 
     if not run_check(options):
@@ -195,6 +197,7 @@ def compare(labels: Any = None, *extra: Any, **flags: Any) -> None:
     from tfgradgen.cli.compare_options import parse_compare
 
     options = parse_compare({"labels": labels, **flags})
+    start_tensorflow()
     from tfgradgen.cli.compare import run_compare
 
     if run_compare(options):
@@ -243,6 +246,7 @@ def tune(label: Any = None, *extra: Any, **flags: Any) -> None:
     from tfgradgen.cli.tune_options import parse_tune
 
     options = parse_tune({"label": label, **flags})
+    start_tensorflow()
     from tfgradgen.cli.tune import run_tune
 
     run_tune(options)
@@ -263,7 +267,6 @@ def diagnose(folder: Any = None, *extra: Any, **flags: Any) -> None:
     check_flags(flags, ("strict",))
     strict = parse_bool("strict", flags.get("strict", False))
     path = parse_path("folder", folder)
-    start_tensorflow()
     from tfgradgen.cli.diagnose import diagnose as run_diagnose
 
     if run_diagnose(path) and strict:
@@ -311,6 +314,7 @@ def export(labels: Any = "all", kernel: Any = None, *extra: Any, **flags: Any) -
     from tfgradgen.cli.export_options import parse_export
 
     options = parse_export({"labels": labels, "kernel": kernel, **flags})
+    start_tensorflow()
     from tfgradgen.cli.export import run_export
 
     run_export(options)

@@ -21,10 +21,11 @@ from tfgradgen.cli.load import Loaded, load_models, start_at_photograph
 from tfgradgen.cli.model_options import default_model, unlike_shipped
 from tfgradgen.cli.output import LOCK, as_file, check_resumable, held, not_written
 from tfgradgen.cli.progress import progress_bar
-from tfgradgen.cli.report import environment, model_record
-from tfgradgen.evaluation.cells import Cell, Entry, Ground, checkpoints_up_to, lay_ground, parse_entry, run_cell, run_of_label
+from tfgradgen.cli.surroundings import environment, model_record
+from tfgradgen.evaluation.cells import Cell, Ground, checkpoints_up_to, lay_ground, run_cell, run_of_label
 from tfgradgen.evaluation.comparison import Comparer, Sampled, compare
 from tfgradgen.evaluation.curves import plot_curves
+from tfgradgen.evaluation.entries import Entry, parse_entry
 from tfgradgen.evaluation.grids import plot_grids
 from tfgradgen.evaluation.pictures import Observer, Photographs, Pictures, load_observer, load_photographs, look_at_photographs
 from tfgradgen.evaluation.shelf import Shelf

@@ -7,6 +7,7 @@ from typing import Any
 from tfgradgen.checks import check_int, check_real, fail
 from tfgradgen.cli.model_options import CLASSIFIER_FLAGS, GENERATOR_FLAGS, default_model, parse_handle
 from tfgradgen.cli.options import SampleOptions, check_flags, parse_bool, parse_path, parse_sample
+from tfgradgen.evaluation.entries import parse_entry
 
 # The poster's four columns, then what it is to be seen against.
 DEFAULT_KERNELS = ("map+reg", "mala+reg", "mala", "hmc", "map", "split_hmc", "smc", "rejection")
@@ -52,8 +53,6 @@ def parse_compare(flags: dict[str, Any]) -> CompareOptions:
     check_int("num_chains", pair.run.num_chains, MIN_CHAINS, 4096)
     class_reg = check_real("class_reg", flags.get("class_reg", 1.0), 0.0)
     kernels = _names(flags.get("kernels", DEFAULT_KERNELS))
-    from tfgradgen.evaluation.cells import parse_entry
-
     for name in kernels:
         parse_entry(name, class_reg)
     models = {name: parse_handle(name, flags.get(name, str(default_model(name)))) for name in ("judge", "discriminator")}

@@ -12,7 +12,7 @@ from tfgradgen.cli.export_options import ExportOptions
 from tfgradgen.cli.load import Loaded, Target, load_models
 from tfgradgen.cli.output import as_file, check_target, new_folder, not_written
 from tfgradgen.cli.progress import progress_bar
-from tfgradgen.cli.report import environment, model_record
+from tfgradgen.cli.surroundings import environment, model_record
 from tfgradgen.contracts import Networks
 from tfgradgen.files import write_text
 from tfgradgen.posterior import ClassPosterior

@@ -7,6 +7,7 @@ from typing import Any
 from tfgradgen.checks import check_choice, check_int, fail
 from tfgradgen.cli.model_options import MODEL_FLAGS
 from tfgradgen.cli.options import SampleOptions, check_flags, parse_bool, parse_path, parse_sample
+from tfgradgen.presets import SERVED
 
 SAMPLE_FLAGS = (
     *("schedule", "step_size", "target_accept_prob", "num_leapfrog_steps", "num_chains", "temperature", "seed"),
@@ -68,14 +69,12 @@ def parse_export(flags: dict[str, Any]) -> ExportOptions:
         raise fail("out", "a folder with a name of its own", str(out), "give --out=BASE")
     asked = {name: flags[name] for name in SAMPLE_FLAGS if name in flags}
     pair = parse_sample({"label": flags["labels"], "kernel": flags["kernel"]} | asked)
-    from tfgradgen.serving.rules import SERVED, leapfrog_steps
-
     check_choice("kernel", pair.kernel, SERVED)
     for name in ("num_windows", "class_reg"):
         value = pair.kernel_config.to_dict().get(name)
         if value:
             raise fail(f"schedule: {name}", "0, for a served chain has one step size and the posterior", value, "set it to 0")
-    own_steps = max(1, NUM_GRADIENTS // leapfrog_steps(pair.kernel, pair.kernel_config))
+    own_steps = max(1, NUM_GRADIENTS // SERVED[pair.kernel](pair.kernel_config))
     num_steps = check_int("num_steps", flags.get("num_steps", own_steps), 1, 1_000_000)
     max_steps = check_int("max_steps", flags.get("max_steps", MAX_STEPS_FACTOR * num_steps), 1, 1_000_000)
     if max_steps < num_steps:

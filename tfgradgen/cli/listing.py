@@ -6,6 +6,7 @@ from typing import Any
 
 from tfgradgen.cli.model_options import SHIPPED_MODELS, default_model, parse_handle
 from tfgradgen.cli.options import parse_sample
+from tfgradgen.cli.quiet import start_tensorflow
 from tfgradgen.models.metadata import Label, fingerprint, parse_labels, read_metadata
 
 
@@ -18,6 +19,7 @@ def list_labels(flags: dict[str, Any]) -> None:
         names: tuple[Label, ...] = parse_labels(card["labels"], f"labels of {folder}")
     else:  # only the model itself can say how many there are
         options = parse_sample({"label": "all", "kernel": "mala", **flags})
+        start_tensorflow()
         from tfgradgen.models.classifier import load_classifier
 
         names = load_classifier(handle, **options.models.classifier_settings, trust=options.models.trust).labels

@@ -7,8 +7,9 @@ from typing import Any
 
 from tfgradgen.checks import UserError, check_choice, check_num_chains, did_you_mean, fail
 from tfgradgen.cli.model_options import MODEL_FLAGS, ModelOptions, parse_models
-from tfgradgen.cli.quiet import start_tensorflow
 from tfgradgen.config import KernelConfig, RunConfig, Schedule
+from tfgradgen.presets import PRESETS
+from tfgradgen.recipe import default_recipe, read_recipe, settings_of
 
 KERNEL_FLAGS = tuple(KernelConfig.checks)
 SCHEDULE_FLAGS = tuple(field.name for field in fields(Schedule))
@@ -87,15 +88,11 @@ def not_used(flag: str, kernel: str) -> UserError:
 
 def parse_sample(flags: dict[str, Any]) -> SampleOptions:
     """Checks the flags of `sample`; raises `UserError` for the first that cannot be used."""
-    start_tensorflow()  # not at the head of the file: a mistyped flag should not wait for it
-    from tfgradgen.methods import METHODS
-    from tfgradgen.recipe import default_recipe, read_recipe, settings_of
-
     given = dict(flags)
     kernel = given.pop("kernel", None)
     schedule_file = parse_path("schedule", given.pop("schedule")) if "schedule" in given else None
     base = read_recipe(schedule_file) if schedule_file else None
-    kernel = check_choice("kernel", (base.kernel if base else DEFAULT_KERNEL) if kernel is None else kernel, METHODS)
+    kernel = check_choice("kernel", (base.kernel if base else DEFAULT_KERNEL) if kernel is None else kernel, PRESETS)
     if base and base.kernel != kernel:
         raise fail("kernel", f"{base.kernel}, as in {schedule_file}", kernel, "leave it out, or give another --schedule")
     label = given.pop("label")
@@ -113,7 +110,7 @@ def parse_sample(flags: dict[str, Any]) -> SampleOptions:
     out = parse_path("out", given.pop("out")) if "out" in given else None
     photograph = _photograph(given)
     run = RunConfig(**_jit_as_bool({flag: given.pop(flag) for flag in RUN_FLAGS if flag in given}))
-    method = METHODS[kernel]
+    method = PRESETS[kernel]
     check_num_chains(kernel, run.num_chains, method.min_chains)
     unused = {"init": not method.takes_starts, "gradient_precision": not method.takes_gradients}
     # They rest on the likelihood being a probability, and that of the class alone.

@@ -1,73 +1,18 @@
 """The record beside every output, and the six lines that a person reads."""
 
-import platform
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
-import tensorflow_probability as tfp
 
-import tfgradgen
-from tfgradgen.backend import use_xla
-from tfgradgen.cli.load import Loaded, Target
-from tfgradgen.cli.options import SampleOptions
 from tfgradgen.contracts import Draws, accept_prob
 from tfgradgen.diagnostics import statistics
-from tfgradgen.methods import METHODS
-from tfgradgen.models.classifier import Classifier
-from tfgradgen.models.condition import ConditionClassifier
-from tfgradgen.models.generator import Generator
+from tfgradgen.presets import PRESETS
 from tfgradgen.trust import chain_table, problems
 
 MODELS = ("generator", "classifier", "discriminator")
 WORK = {"gradients": "gradients", "forward": "forward passes"}
 UNITS = {"chain": "chains", "exact": "chains", "particles": "populations", "ascent": "ascents"}
-
-
-def environment(jit: bool | str) -> dict[str, Any]:
-    """Versions and the device: what decides the bits of a result besides the arguments."""
-    devices = tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("CPU")
-    xla = use_xla(jit)
-    return {
-        "versions": {
-            "tfgradgen": tfgradgen.__version__,
-            "python": platform.python_version(),
-            "tensorflow": tf.__version__,
-            "tensorflow_probability": tfp.__version__,
-            "numpy": np.__version__,
-        },
-        "device": [device.name for device in devices],
-        "machine": platform.machine(),
-        "jit": xla,
-        "backend": "xla" if xla else "graph",  # the two draw different random numbers from one seed
-    }
-
-
-def model_record(model: Generator | Classifier | ConditionClassifier) -> dict[str, Any]:
-    own = ("latent_dim", "image_shape", "image_size", "output", "prior", "truncation", "generator_class", "signature", "tags")
-    return {
-        "path": model.path,
-        "sha256": model.sha256,
-        "image_range": list(model.image_range),
-        **{name: value for name in own if (value := getattr(model, name, None)) not in (None, "", ())},
-        "assumed": list(model.assumed),
-    }
-
-
-def plan(options: SampleOptions, loaded: Loaded, target: Target) -> dict[str, Any]:
-    """The part of run.json that is known before the run."""
-    return {
-        "command": "sample",
-        "label": {"index": target.index, "name": target.label.name, "wnid": target.label.wnid},
-        "kernel": options.kernel,
-        "seed": options.run.seed,
-        "arguments": options.to_dict(),
-        "generator": model_record(loaded.generator),
-        "classifier": model_record(target.classifier),
-        **({"discriminator": model_record(loaded.discriminator)} if loaded.discriminator else {}),
-        **environment(options.run.jit),
-    }
 
 
 def identity(record: dict[str, Any]) -> dict[str, Any]:
@@ -103,7 +48,7 @@ def run_record(planned: dict[str, Any], draws: Draws, facts: dict[str, Any]) -> 
 def trust(draws: Draws, kernel: str, config: dict[str, Any], doubts: Sequence[str]) -> dict[str, Any]:
     """The part of run.json that says whether to trust the draws of `kernel` with the settings `config`; `doubts` are those that
     the models gave before the first step."""
-    method = METHODS[kernel]
+    method = PRESETS[kernel]
     found, chains = statistics(draws, independent=method.kind == "exact"), chain_table(draws)
     lines = [*doubts, *problems(chains, found, len(draws.z), method.kind, config.get("target_accept_prob"))]
     if method.kind == "chain" and not method.is_calibrated(type(method.defaults)(**config)):
@@ -124,7 +69,7 @@ def summary(record: dict[str, Any], folder: Any) -> str:
     """Six lines or more: what ran, what came out, how it moved, how sure that is, is it to be trusted, where it lies."""
     arguments, name = record["arguments"], record["label"]["name"]
     schedule, num_chains = arguments["schedule"], arguments["num_chains"]
-    stat, kind = record["statistics"]["class_prob"], METHODS[record["kernel"]].kind
+    stat, kind = record["statistics"]["class_prob"], PRESETS[record["kernel"]].kind
     work = [f"{record[f'num_{kind}']:,} {word}" for kind, word in WORK.items() if record[f"num_{kind}"]]
     burnin = f" after {schedule['num_burnin_steps']} discarded" if schedule["num_burnin_steps"] else ""
     ess = "unknown" if stat["ess_bulk"] is None else f"{stat['ess_bulk']:.0f} of {schedule['num_results'] * num_chains}"
@@ -155,7 +100,7 @@ def _prior(record: dict[str, Any]) -> str:
 
 
 def _moved(record: dict[str, Any]) -> str:
-    kind, rate = METHODS[record["kernel"]].kind, record["accept_rate"]
+    kind, rate = PRESETS[record["kernel"]].kind, record["accept_rate"]
     if kind == "exact":
         return f"acceptance {rate:.4f} of the prior draws; the draws are exact and independent"
     if kind == "particles":

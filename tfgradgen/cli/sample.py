@@ -9,8 +9,8 @@ from tfgradgen.checks import fail
 from tfgradgen.cli.load import choose_backend, load_models, start_at_photograph
 from tfgradgen.cli.options import SampleOptions
 from tfgradgen.cli.output import as_file, check_partial, check_target, not_written, shortened
-from tfgradgen.cli.report import plan
 from tfgradgen.cli.run import Row, finished, run_label
+from tfgradgen.cli.surroundings import plan
 from tfgradgen.images import make_grid, save_png
 from tfgradgen.posterior import ClassPosterior
 

@@ -11,7 +11,7 @@ from tfgradgen.cli.load import Loaded, choose_backend, load_models
 from tfgradgen.cli.model_options import unlike_shipped
 from tfgradgen.cli.output import LOCK, check_resumable, held, not_written
 from tfgradgen.cli.progress import progress_bar
-from tfgradgen.cli.report import environment, model_record
+from tfgradgen.cli.surroundings import environment, model_record
 from tfgradgen.cli.tune_options import TuneOptions
 from tfgradgen.files import write_text
 from tfgradgen.images import save_png

@@ -8,6 +8,8 @@ from tfgradgen.checks import check_int, check_real, fail
 from tfgradgen.cli.model_options import MODEL_FLAGS
 from tfgradgen.cli.options import KERNEL_FLAGS, SampleOptions, check_flags, parse_bool, parse_path, parse_sample
 from tfgradgen.config import AdaptedConfig, changed_config
+from tfgradgen.presets import PRESETS
+from tfgradgen.tuning.space import check_optuna, check_tunable, searched
 
 SAMPLE_FLAGS = ("num_chains", "temperature", "seed", "init", "jit", *MODEL_FLAGS)
 OWN_FLAGS = ("kernel", "budget", "num_gradients", "num_seeds", "num_fresh", "control", "out", "resume")
@@ -46,9 +48,6 @@ def parse_tune(flags: dict[str, Any]) -> TuneOptions:
     check_flags(flags, FLAGS)
     given = {flag: flags[flag] for flag in SAMPLE_FLAGS if flag in flags}
     sampled = parse_sample({"label": flags["label"], "kernel": "mala", "num_chains": DEFAULT_CHAINS} | given)
-    from tfgradgen.tuning.search import check_optuna
-    from tfgradgen.tuning.space import check_tunable, searched
-
     check_optuna()
     kernel = check_tunable(flags.get("kernel", DEFAULT_KERNEL))
     given = {flag: flags[flag] for flag in KERNEL_FLAGS if flag in flags}
@@ -86,8 +85,6 @@ def held_fixed(kernel: str, given: dict[str, Any]) -> dict[str, Any]:
     Raises:
       UserError: one is out of its range, or belongs to another way to adapt.
     """
-    from tfgradgen.kernels import KERNELS
-
-    config = changed_config(KERNELS[kernel].defaults, given).to_dict()
+    config = changed_config(PRESETS[kernel].defaults, given).to_dict()
     belongs = any(name in names for names in AdaptedConfig.idle.values() for name in given)
     return {name: config[name] for name in (*given, *(("adaptation",) if belongs else ()))}

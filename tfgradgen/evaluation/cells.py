@@ -2,20 +2,20 @@
 so many gradients."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
 from tfgradgen.backend import as_seed, fold_in, seed_of
-from tfgradgen.checks import UserError, check_choice, fail
-from tfgradgen.config import KernelConfig, RunConfig, Schedule
+from tfgradgen.checks import UserError, fail
+from tfgradgen.config import RunConfig, Schedule
 from tfgradgen.contracts import Cost, Draws, ProgressFn, Regularization, accept_prob, collect
 from tfgradgen.evaluation.catalogue import Value
 from tfgradgen.evaluation.efficiency import draws_per_1000
-from tfgradgen.evaluation.figures import REGULARIZED, is_regularized
+from tfgradgen.evaluation.entries import Entry
 from tfgradgen.kernels import KERNELS
-from tfgradgen.methods import METHODS, Method, look
+from tfgradgen.methods import METHODS, look
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.rejection import class_moments, exact_chunks
 from tfgradgen.sampling import chain_chunks, initial_points
@@ -61,37 +61,6 @@ class Cell(NamedTuple):
     num_forward: np.ndarray
     ess: np.ndarray
     accept_rate: np.ndarray
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A row of the comparison: a method with the settings that it runs with."""
-
-    name: str
-    method: Method
-    config: KernelConfig
-
-    @property
-    def kind(self) -> str:
-        return self.method.kind
-
-    @property
-    def about(self) -> str:
-        """One line: the settings."""
-        return ", ".join(f"{name} {value}" for name, value in self.config.to_dict().items()) or "no settings"
-
-
-def parse_entry(name: Any, class_reg: float) -> Entry:
-    """`mala` or `mala+reg` -> the method with its default settings; `class_reg` is the weight of the regularization."""
-    known = [*METHODS, *(f"{key}{REGULARIZED}" for key, m in METHODS.items() if _takes_reg(m))]
-    check_choice("kernels", name, known)
-    method = METHODS[name.removesuffix(REGULARIZED)]
-    own = {"class_reg": class_reg} if is_regularized(name) else {}
-    return Entry(name, method, replace(method.defaults, **own))
-
-
-def _takes_reg(method: Method) -> bool:
-    return any(field.name == "class_reg" for field in fields(method.defaults))
 
 
 def checkpoints_up_to(num_gradients: int) -> list[int]:
@@ -233,6 +202,8 @@ def _populations(
     posterior: ClassPosterior, entry: Entry, run: RunConfig, num_particles: int, progress_fn: ProgressFn
 ) -> tuple[Draws, Cost]:
     """The particles of num_chains populations, and what one population cost, without the check before a run."""
-    found = collect(entry.method.chunks_fn(posterior, entry.config, Schedule(num_particles, 0, 0), run, None), progress_fn)
+    found = collect(
+        METHODS[entry.method.name].chunks_fn(posterior, entry.config, Schedule(num_particles, 0, 0), run, None), progress_fn
+    )
     checked = found.facts["start_cost"]
     return found.draws, Cost(*((a - b) / run.num_chains for a, b in zip(found.cost, checked, strict=True)))

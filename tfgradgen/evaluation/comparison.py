@@ -8,7 +8,8 @@ import numpy as np
 
 from tfgradgen.contracts import GeneratorLike
 from tfgradgen.evaluation.catalogue import Value
-from tfgradgen.evaluation.cells import Cell, Entry, Ground
+from tfgradgen.evaluation.cells import Cell, Ground
+from tfgradgen.evaluation.entries import Entry
 from tfgradgen.evaluation.measures import Standards, halves, measure, told_apart
 from tfgradgen.evaluation.pictures import Observer, Photographs, Pictures
 from tfgradgen.images import decode

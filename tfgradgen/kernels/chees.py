@@ -11,12 +11,11 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability.python.internal import unnest
 
-from tfgradgen.config import CheesConfig, Schedule
-from tfgradgen.contracts import Cost, PosteriorLike
+from tfgradgen.config import CheesConfig
+from tfgradgen.contracts import PosteriorLike
 from tfgradgen.kernels.base import KernelFamily, absent_if_nan, log_accept_prob
 from tfgradgen.kernels.hmc import leapfrog_info, make_hmc
-
-START_LEAPFROG_STEPS = 3
+from tfgradgen.presets import CHEES_START_STEPS, PRESETS
 
 
 def typical_step_size(results: Any) -> tf.Tensor:
@@ -46,7 +45,7 @@ def make_chees(posterior: PosteriorLike, config: CheesConfig, step_size: Any, nu
         results, num_leapfrog_steps=tf.minimum(num_steps, config.max_leapfrog_steps)
     )
     return Chees(
-        make_hmc(posterior.unnormalized_log_prob, step_size, min(START_LEAPFROG_STEPS, config.max_leapfrog_steps)),
+        make_hmc(posterior.unnormalized_log_prob, step_size, min(CHEES_START_STEPS, config.max_leapfrog_steps)),
         num_adaptation_steps=num_adaptation_steps,
         max_leapfrog_steps=config.max_leapfrog_steps,
         step_size_getter_fn=typical_step_size,
@@ -56,13 +55,7 @@ def make_chees(posterior: PosteriorLike, config: CheesConfig, step_size: Any, nu
 
 
 FAMILY = KernelFamily(
-    name="chees",
+    **vars(PRESETS["chees"]),
     make_fn=make_chees,
-    # `tune` shows none better on the shipped models: tools/tuning/chees.
-    defaults=CheesConfig(step_size=0.3, target_accept_prob=0.65, max_leapfrog_steps=16),
-    schedule=Schedule(num_results=50, num_burnin_steps=50, num_adaptation_steps=37),
     info_fn=leapfrog_info,
-    cost_fn=lambda config: Cost(START_LEAPFROG_STEPS, 0),
-    min_chains=2,  # the criterion looks at their spread
-    counts_adaptation=True,
 )

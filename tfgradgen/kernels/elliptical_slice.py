@@ -10,9 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfgradgen.backend import fold_in
-from tfgradgen.config import KernelConfig, Schedule
-from tfgradgen.contracts import Cost, PosteriorLike
+from tfgradgen.config import KernelConfig
+from tfgradgen.contracts import PosteriorLike
 from tfgradgen.kernels.base import KernelFamily, OwnKernel, StepInfo, absent_if_nan
+from tfgradgen.presets import PRESETS
 
 MAX_SHRINKS = 100  # the bracket is then far below the precision of an angle
 
@@ -105,11 +106,7 @@ def slice_info(posterior: PosteriorLike, config: KernelConfig, z: tf.Tensor, res
 
 
 FAMILY = KernelFamily(
-    name="elliptical_slice",
+    **vars(PRESETS["elliptical_slice"]),
     make_fn=lambda posterior, config, step_size, num_adaptation_steps: EllipticalSlice(posterior.likelihood_log_prob),
-    defaults=KernelConfig(),
-    schedule=Schedule(num_results=100, num_burnin_steps=50, num_adaptation_steps=0),
     info_fn=slice_info,
-    cost_fn=lambda config: Cost(0, 6),
-    start_cost=lambda config: Cost(0, 1),
 )

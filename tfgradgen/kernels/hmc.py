@@ -7,9 +7,9 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability.python.internal import unnest
 
-from tfgradgen.config import HmcConfig, Schedule
-from tfgradgen.contracts import Cost, PosteriorLike
+from tfgradgen.contracts import PosteriorLike
 from tfgradgen.kernels.base import KernelFamily, StepInfo, read_step
+from tfgradgen.presets import PRESETS
 
 
 def make_hmc(
@@ -29,21 +29,11 @@ def leapfrog_info(posterior: PosteriorLike, config: Any, z: tf.Tensor, results: 
     return read_step(results, unnest.get_innermost(results, "num_leapfrog_steps"))
 
 
-def leapfrog_cost(config: HmcConfig) -> Cost:
-    return Cost(config.num_leapfrog_steps, 0)
-
-
 FAMILY = KernelFamily(
-    name="hmc",
+    **vars(PRESETS["hmc"]),
     make_fn=lambda posterior, config, step_size, num_adaptation_steps: make_hmc(
         posterior.unnormalized_log_prob, step_size, config.num_leapfrog_steps
     ),
-    # Chosen on the shipped models, and `tune` shows none better: tools/tuning/hmc. The acceptance lies below 0.651, the optimum
-    # as the dimension grows (Beskos et al. 2013), and the first step is long: as many effective draws, and from prior starts
-    # more chains find their class.
-    defaults=HmcConfig(step_size=0.3, target_accept_prob=0.6, num_leapfrog_steps=3),
-    schedule=Schedule(num_results=50, num_burnin_steps=50, num_adaptation_steps=37),
     info_fn=leapfrog_info,
-    cost_fn=leapfrog_cost,
     live=("num_leapfrog_steps",),
 )

@@ -13,10 +13,11 @@ import tensorflow_probability as tfp
 from tensorflow_probability.python.internal import unnest
 
 from tfgradgen.backend import fold_in
-from tfgradgen.config import LocalGlobalConfig, Schedule
-from tfgradgen.contracts import Cost, PosteriorLike
+from tfgradgen.config import LocalGlobalConfig
+from tfgradgen.contracts import PosteriorLike
 from tfgradgen.kernels.base import KernelFamily, OwnKernel, StepInfo, absent_if_nan, read_step
 from tfgradgen.kernels.mala import Mala
+from tfgradgen.presets import PRESETS
 
 
 class LocalGlobalResults(NamedTuple):
@@ -123,11 +124,7 @@ def local_global_info(posterior: PosteriorLike, config: LocalGlobalConfig, z: tf
 
 
 FAMILY = KernelFamily(
-    name="local_global",
+    **vars(PRESETS["local_global"]),
     make_fn=make_local_global,
-    # `tune` shows none better on the shipped models: tools/tuning/local_global.
-    defaults=LocalGlobalConfig(step_size=0.4, target_accept_prob=0.4, num_global_draws=16, num_local_steps=1),
-    schedule=Schedule(num_results=40, num_burnin_steps=60, num_adaptation_steps=52),
     info_fn=local_global_info,
-    cost_fn=lambda config: Cost(1 + config.num_local_steps, config.num_global_draws),
 )

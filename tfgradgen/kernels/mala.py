@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfgradgen.config import MalaConfig, Schedule
 from tfgradgen.kernels.base import KernelFamily, OwnKernel
+from tfgradgen.presets import PRESETS
 
 
 class MalaResults(NamedTuple):
@@ -58,12 +58,6 @@ def with_drift(inner_results: Any, step_size: tf.Tensor) -> Any:
 
 
 FAMILY = KernelFamily(
-    name="mala",
+    **vars(PRESETS["mala"]),
     make_fn=lambda posterior, config, step_size, num_adaptation_steps: Mala(posterior.unnormalized_log_prob, step_size),
-    # Found by `tune` on the shipped models: tools/tuning/mala.
-    defaults=MalaConfig(
-        step_size=0.4, target_accept_prob=0.442, exploration_shrinkage=0.208, decay_rate=0.715, step_count_smoothing=12
-    ),
-    schedule=Schedule(num_results=264, num_burnin_steps=36, num_adaptation_steps=27),
-    is_calibrated=lambda config: config.class_reg == 0,
 )

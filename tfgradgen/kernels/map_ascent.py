@@ -11,9 +11,10 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfgradgen.config import MapConfig, Schedule
+from tfgradgen.config import MapConfig
 from tfgradgen.contracts import PosteriorLike, Regularization, Tensor
 from tfgradgen.kernels.base import KernelFamily, StepInfo
+from tfgradgen.presets import PRESETS
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8  # Adam's own defaults (Kingma and Ba 2015)
 
@@ -115,11 +116,7 @@ def map_info(posterior: PosteriorLike, config: MapConfig, z: tf.Tensor, results:
 
 
 FAMILY = KernelFamily(
-    name="map",
+    **vars(PRESETS["map"]),
     make_fn=lambda posterior, config, step_size, num_adaptation_steps: MapAscent(posterior, config),
-    defaults=MapConfig(step_size=0.05),
-    schedule=Schedule(num_results=100, num_burnin_steps=200, num_adaptation_steps=0),
     info_fn=map_info,
-    kind="ascent",
-    is_calibrated=lambda config: False,
 )

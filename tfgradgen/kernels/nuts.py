@@ -6,9 +6,10 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability.python.internal import unnest
 
-from tfgradgen.config import NutsConfig, Schedule
-from tfgradgen.contracts import Cost, PosteriorLike
+from tfgradgen.config import NutsConfig
+from tfgradgen.contracts import PosteriorLike
 from tfgradgen.kernels.base import KernelFamily, StepInfo, read_step
+from tfgradgen.presets import PRESETS
 
 MAX_ENERGY_DIFF = 1000.0  # nats, TFP's own; beyond it the trajectory has diverged
 
@@ -26,16 +27,12 @@ def nuts_info(posterior: PosteriorLike, config: NutsConfig, z: tf.Tensor, result
 
 
 FAMILY = KernelFamily(
-    name="nuts",
+    **vars(PRESETS["nuts"]),
     make_fn=lambda posterior, config, step_size, num_adaptation_steps: tfp.mcmc.NoUTurnSampler(
         posterior.unnormalized_log_prob,
         step_size=step_size,
         max_tree_depth=config.max_tree_depth,
         max_energy_diff=MAX_ENERGY_DIFF,
     ),
-    # `tune` shows none better on the shipped models: tools/tuning/nuts.
-    defaults=NutsConfig(step_size=0.2, target_accept_prob=0.7, max_tree_depth=4),
-    schedule=Schedule(num_results=25, num_burnin_steps=50, num_adaptation_steps=40),
     info_fn=nuts_info,
-    cost_fn=lambda config: Cost(2 ** (config.max_tree_depth - 1), 0),
 )

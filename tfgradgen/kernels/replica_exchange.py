@@ -11,10 +11,11 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability.python.internal import unnest
 
-from tfgradgen.config import ReplicaConfig, Schedule
-from tfgradgen.contracts import Cost, PosteriorLike
+from tfgradgen.config import ReplicaConfig
+from tfgradgen.contracts import PosteriorLike
 from tfgradgen.kernels.base import KernelFamily, StepInfo, StepSizeAccess, log_accept_prob
 from tfgradgen.kernels.hmc import make_hmc
+from tfgradgen.presets import PRESETS
 
 
 def inverse_temperatures(config: ReplicaConfig) -> np.ndarray:
@@ -65,15 +66,8 @@ def replica_info(posterior: PosteriorLike, config: ReplicaConfig, z: tf.Tensor, 
 
 
 FAMILY = KernelFamily(
-    name="replica_exchange",
+    **vars(PRESETS["replica_exchange"]),
     make_fn=make_replica_exchange,
-    # `tune` shows none better on the shipped models: tools/tuning/replica_exchange.
-    defaults=ReplicaConfig(
-        step_size=0.2, target_accept_prob=0.6, num_leapfrog_steps=3, num_replicas=4, min_inverse_temperature=0.1
-    ),
-    schedule=Schedule(num_results=25, num_burnin_steps=40, num_adaptation_steps=34),
     info_fn=replica_info,
-    cost_fn=lambda config: Cost(config.num_replicas * (config.num_leapfrog_steps + 1), config.num_replicas),
-    start_cost=lambda config: Cost(config.num_replicas, 0),
     access=ACCESS,
 )

@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfgradgen.config import HmcConfig, Schedule
+from tfgradgen.config import HmcConfig
 from tfgradgen.contracts import PosteriorLike
 from tfgradgen.kernels.base import KernelFamily, OwnKernel
-from tfgradgen.kernels.hmc import leapfrog_cost, leapfrog_info
+from tfgradgen.kernels.hmc import leapfrog_info
+from tfgradgen.presets import PRESETS
 
 LogProbFn = Callable[[tf.Tensor], tf.Tensor]
 
@@ -125,18 +126,7 @@ def make_split_hmc(posterior: PosteriorLike, config: HmcConfig, step_size: Any, 
 
 
 FAMILY = KernelFamily(
-    name="split_hmc",
+    **vars(PRESETS["split_hmc"]),
     make_fn=make_split_hmc,
-    # Found by `tune` on the shipped models: tools/tuning/split_hmc.
-    defaults=HmcConfig(
-        step_size=0.274,
-        target_accept_prob=0.542,
-        exploration_shrinkage=0.164,
-        decay_rate=0.643,
-        step_count_smoothing=24,
-        num_leapfrog_steps=4,
-    ),
-    schedule=Schedule(num_results=47, num_burnin_steps=28, num_adaptation_steps=21),
     info_fn=leapfrog_info,
-    cost_fn=leapfrog_cost,
 )

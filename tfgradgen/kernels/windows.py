@@ -13,28 +13,11 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability.python.internal import unnest
 
-from tfgradgen.checks import fail
-from tfgradgen.config import KernelConfig, Schedule
+from tfgradgen.config import KernelConfig, Schedule, window_ends
 from tfgradgen.contracts import Draws
 from tfgradgen.kernels.base import KernelFamily
 
-MIN_PART = 4  # transitions of one part: fewer tune nothing
 PSEUDO_DRAWS = 5.0  # of even deviations, which a measured deviation is shrunk towards; as many as Stan's
-
-
-def window_ends(config: KernelConfig, schedule: Schedule) -> list[int]:
-    """After how many transitions each window ends; [] where `config` has none.
-
-    Raises:
-      UserError: the adaptation is too short for so many windows.
-    """
-    num_windows = config.to_dict().get("num_windows", 0)
-    num_steps = schedule.num_adaptation_steps
-    most = max(num_steps // MIN_PART - 1, 0)
-    if num_windows > most:
-        expected = f"at most {most} for num_adaptation_steps {num_steps}"
-        raise fail("num_windows", expected, num_windows, "lower it, or raise --num_adaptation_steps")
-    return [num_steps * (k + 1) // (num_windows + 1) for k in range(num_windows)]
 
 
 def step_scale(count: float, total: np.ndarray, square: np.ndarray) -> np.ndarray | None:

@@ -16,8 +16,9 @@ from tfgradgen.models.condition import ConditionClassifier
 from tfgradgen.models.labels import as_key
 from tfgradgen.models.metadata import Label
 from tfgradgen.posterior import ClassPosterior
+from tfgradgen.presets import SERVED
 from tfgradgen.sampling import resampled_point
-from tfgradgen.serving.rules import Noise, Point, hamiltonian_step, leapfrog_steps, point_at
+from tfgradgen.serving.rules import Noise, Point, hamiltonian_step, point_at
 
 START_STREAM, CHAIN_STREAM, CONTINUE_STREAM = 0, 1, 2
 MAX_NAMED = 4000  # letters of class names in an error: gRPC carries a message in 8 KB of metadata
@@ -29,7 +30,7 @@ class Plan(NamedTuple):
     """What an export fixes.
 
     labels: the classes that can be asked for. indices: their outputs of the classifier. step_sizes: theirs, distances in z.
-    kernel: a key of `rules.SERVED`. config: its settings. temperature: of the likelihood. num_steps: transitions of
+    kernel: a key of `presets.SERVED`. config: its settings. temperature: of the likelihood. num_steps: transitions of
     `serving_default`; max_steps: most that a request can ask for. num_start_draws: prior draws that a start is picked from.
     """
 
@@ -192,7 +193,7 @@ class Serving(tf.Module):
     def _chain(self, row: Rows, z: tf.Tensor, stream: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """What `_chains` gives, of one row: a batch of one through the networks."""
         posterior, seed = self._posterior(row.index), fold_in(row.seed, stream)
-        num_leapfrog_steps = leapfrog_steps(self._plan.kernel, self._plan.config)
+        num_leapfrog_steps = SERVED[self._plan.kernel](self._plan.config)
 
         def step(i: tf.Tensor, point: Point, total: tf.Tensor) -> tuple[tf.Tensor, Point, tf.Tensor]:
             noise = noise_of(fold_in(seed, i), posterior.latent_dim)

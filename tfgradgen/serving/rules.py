@@ -10,14 +10,12 @@ no bound on its draws, and a clamp would leave some requests without one; `smc`,
 (`sampling.resampled_point`).
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability.python.mcmc.internal import leapfrog_integrator  # what TFP's own HMC moves by
 
-from tfgradgen.config import KernelConfig
 from tfgradgen.contracts import PosteriorLike
 from tfgradgen.kernels.base import absent_if_nan
 
@@ -70,12 +68,3 @@ def choose(takes: tf.Tensor, one: Point, other: Point) -> Point:
         tf.where(takes, one.target_log_prob, other.target_log_prob),
         tf.where(rows, one.gradient, other.gradient),
     )
-
-
-# Kernel -> its leapfrog steps in one transition.
-SERVED: dict[str, Callable[[Any], int]] = {"mala": lambda config: 1, "hmc": lambda config: config.num_leapfrog_steps}
-
-
-def leapfrog_steps(kernel: str, config: KernelConfig) -> int:
-    """Gradients that one transition of `kernel`, a key of `SERVED`, takes."""
-    return SERVED[kernel](config)

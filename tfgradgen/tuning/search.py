@@ -15,7 +15,6 @@ or with all its runs (`bench.faults_of`), is out: it counts as `FAULT_VALUE`, so
 number of effective draws are no such faults: every schedule mends them with longer runs, and how fast is the objective.
 """
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,16 +111,6 @@ def geometric_mean(cells: Sequence[Cell]) -> float:
     if not cells or any(cell.per_1000 == 0 for cell in cells):
         return 0.0
     return float(np.exp(np.mean([np.log(cell.per_1000) for cell in cells])))
-
-
-def check_optuna() -> None:
-    """Raises `UserError` where what searches is not installed, and else has it print warnings alone."""
-    try:
-        import optuna
-    except ImportError as error:
-        raise fail("tune", "optuna, which proposes schedules", f"none ({error})", "pip install 'tfgradgen[tune]'") from None
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 def open_study(path: Path, identity: Mapping[str, Any]) -> Any:

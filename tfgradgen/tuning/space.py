@@ -1,14 +1,14 @@
 """Which schedules a search may try: a range for every setting, and how many transitions fit into one run."""
 
+import logging
 import warnings
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
 from tfgradgen.checks import UserError, check_choice, fail
-from tfgradgen.config import AdaptedConfig
-from tfgradgen.kernels import KERNELS
-from tfgradgen.kernels.windows import MIN_PART
+from tfgradgen.config import MIN_PART, AdaptedConfig
+from tfgradgen.presets import PRESETS
 from tfgradgen.recipe import Recipe, default_recipe
 
 MIN_RESULTS = 20  # kept draws of a chain: of fewer, effective sample sizes come out too large
@@ -56,16 +56,26 @@ OF_ADAPTATION: dict[str, dict[str, Suggest]] = {
 }
 
 
+def check_optuna() -> None:
+    """Raises `UserError` where what searches is not installed, and else has it print warnings alone."""
+    try:
+        import optuna
+    except ImportError as error:
+        raise fail("tune", "optuna, which proposes schedules", f"none ({error})", "pip install 'tfgradgen[tune]'") from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
 def check_tunable(kernel: Any) -> str:
     """Returns `kernel` if it is one whose step size is tuned."""
     return str(
-        check_choice("kernel", kernel, [name for name, family in KERNELS.items() if isinstance(family.defaults, AdaptedConfig)])
+        check_choice("kernel", kernel, [name for name, family in PRESETS.items() if isinstance(family.defaults, AdaptedConfig)])
     )
 
 
 def searched(kernel: str) -> tuple[str, ...]:
     """The settings of `kernel` that a search varies unless they are held fixed."""
-    own = tuple(KERNELS[kernel].defaults.to_dict())
+    own = tuple(PRESETS[kernel].defaults.to_dict())
     return tuple(name for name in own if name in ("step_size", *RANGES, *(n for way in OF_ADAPTATION.values() for n in way)))
 
 
@@ -75,7 +85,7 @@ def suggest(trial: Any, kernel: str, num_gradients: float, fixed: Mapping[str, A
 
     None where its transitions are so dear that the run would be too short. At most `MAX_BURNIN_SHARE` of the run is burn-in.
     """
-    default = KERNELS[kernel].defaults
+    default = PRESETS[kernel].defaults
     low, high = (factor * default.to_dict()["step_size"] for factor in STEP_FACTORS)
     values: dict[str, Any] = {}
 
@@ -88,12 +98,12 @@ def suggest(trial: Any, kernel: str, num_gradients: float, fixed: Mapping[str, A
     num_adaptation_steps = trial.suggest_int("num_adaptation_steps", max(LEAST_ADAPTATION, least), MOST_ADAPTATION, log=True)
     share = trial.suggest_float("adaptation_share", 0.5, 1.0, step=0.25)  # of the burn-in
     config = type(default)(**values)
-    num_steps = int(num_gradients / KERNELS[kernel].cost_fn(config).work)
+    num_steps = int(num_gradients / PRESETS[kernel].cost_fn(config).work)
     most = int(min(MAX_BURNIN_SHARE * num_steps, num_steps - MIN_RESULTS) * share)
     if most < least or num_steps < 2 * MIN_RESULTS:
         return None
     num_adaptation_steps = min(num_adaptation_steps, most)
-    if KERNELS[kernel].counts_adaptation:  # a power of two, so that few graphs are compiled
+    if PRESETS[kernel].counts_adaptation:  # a power of two, so that few graphs are compiled
         num_adaptation_steps = 1 << (num_adaptation_steps.bit_length() - 1)
     if "num_windows" in values:
         values["num_windows"] = min(values["num_windows"], num_adaptation_steps // MIN_PART - 1)
@@ -153,4 +163,4 @@ def num_gradients_of(recipe: Recipe) -> float:
 
 
 def _per_step(recipe: Recipe) -> float:
-    return KERNELS[recipe.kernel].cost_fn(recipe.config).work
+    return PRESETS[recipe.kernel].cost_fn(recipe.config).work
