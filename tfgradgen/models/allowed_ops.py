@@ -120,3 +120,10 @@ SAVE_OPS = frozenset(
     {"SaveV2", "MergeV2Checkpoints", "ShardedFilename", "StringJoin", "StaticRegexFullMatch", "DisableCopyOnRead"}
 )
 RESTORE_OPS = frozenset({"RestoreV2"})
+
+# Of the allowed operations, those that take a saver's results in the saver itself.
+_SAVER_PARTS = """
+    NoOp Identity Pack ExpandDims Reshape Select SelectV2 Assign AssignVariableOp LookupTableImport LookupTableImportV2
+    PartitionedCall StatefulPartitionedCall
+"""
+SAVER_PARTS = frozenset(_SAVER_PARTS.split())

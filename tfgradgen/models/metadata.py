@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tfgradgen.checks import UserError, check_choice, fail
+from tfgradgen.checks import check_choice, fail
+from tfgradgen.models.inside import parts
 from tfgradgen.text import printable
 
 FILE_NAME = "model.json"
@@ -130,16 +131,14 @@ def check_prior(content: Any, where: str) -> None:
 
 
 def fingerprint(folder: Path) -> str:
-    """Returns the sha256 of a SavedModel: of the names and bytes of saved_model.pb, variables/ and assets/, in order."""
-    files = [folder / "saved_model.pb"]
-    for name in ("variables", "assets"):
-        files += sorted(path for path in (folder / name).rglob("*") if path.is_file())
+    """Returns the sha256 of a SavedModel: of the names and bytes of saved_model.pb, variables/ and assets/, in order.
+
+    Raises:
+      UserError: a file that cannot be read, is no regular file or links out of the folder, or more than `inside` allows.
+    """
     digest = hashlib.sha256()
-    for path in files:
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise UserError(f"{path}: expected a readable file, got {error.strerror}; check the model's folder.") from None
-        digest.update(f"{path.relative_to(folder).as_posix()}\0{len(content)}\0".encode())
-        digest.update(content)
+    for part in parts(folder):
+        digest.update(part.header())
+        for block in part.blocks:
+            digest.update(block)
     return digest.hexdigest()

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import tensorflow as tf
-from google.protobuf.message import DecodeError
-from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from tfgradgen.checks import UserError, fail
-from tfgradgen.models.allowlist import check_ops
+from tfgradgen.models.allowlist import check_ops, read_program
 from tfgradgen.models.handles import resolve_handle
-from tfgradgen.models.metadata import fingerprint, read_metadata
+from tfgradgen.models.inside import Copy
+from tfgradgen.models.metadata import read_metadata
+from tfgradgen.models.savers import named_variables, saved_variables, without_collections
 from tfgradgen.models.tf1 import frozen_function
 from tfgradgen.text import printable
 
@@ -34,7 +34,8 @@ class Signature(NamedTuple):
 class Opened:
     """A SavedModel whose functions are made when they are asked for.
 
-    signatures: by name; a callable's is `CALL`. tags: of the meta graph. is_tf1: whether it is of the TF1 format.
+    folder: that of the model, for files beside its SavedModel. signatures: by name; a callable's is `CALL`. tags: of the meta
+    graph. is_tf1: whether it is of the TF1 format.
     """
 
     handle: str
@@ -45,17 +46,20 @@ class Opened:
     is_tf1: bool
     signatures: dict[str, Signature]
     module: Any
-    _protos: Mapping[str, Any] = field(default_factory=dict)
+    _graph: Any = None  # of the TF1 format: the meta graph, its variables' places in the checkpoint, and the files
+    _variables: Mapping[str, Any] = field(default_factory=dict)
+    _files: Copy | None = None
 
     def function(self, name: str) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
         """The function of the signature `name`: {input: tensor} -> {output: tensor}."""
         if not self.is_tf1:
             function = self.module.signatures.get(name)
             return lambda inputs: _by_name(self.module(*inputs.values()) if name == CALL else function(**inputs))
-        proto = self._protos[name]
+        assert self._files is not None
+        proto = self._graph.signature_def[name]
         inputs, outputs = ({key: info.name for key, info in sorted(side.items())} for side in (proto.inputs, proto.outputs))
         try:
-            fn, graph = frozen_function(self.folder, self.tags, inputs, outputs)
+            fn, graph = frozen_function(self._graph, self._files.folder, self._variables, inputs, outputs)
         except Exception as error:
             raise _no_load(self.handle, error) from None
         self.module.graphs.append(graph)
@@ -86,35 +90,38 @@ def open_saved_model(handle: str | Path, tags: Sequence[str] | None = None, pref
       UserError: nothing there, no such meta graph, an op that is not allowed, or a model that does not load.
     """
     folder = resolve_handle(str(handle))
-    metadata, sha256 = read_metadata(folder), fingerprint(folder)
-    graphs = _meta_graphs(folder, str(handle))
-    chosen = _choose_tags(list(graphs), tags, prefer, str(handle))
-    if not trust:
-        check_ops(folder)
-    graph = graphs[chosen]
-    if not graph.object_graph_def.nodes:
-        protos = {name: proto for name, proto in sorted(graph.signature_def.items()) if proto.outputs}
+    metadata, files = read_metadata(folder), Copy(folder)
+    program = read_program(files.folder, folder)
+    known = [tuple(sorted(meta.meta_info_def.tags)) for meta in program.meta_graphs]
+    chosen = _choose_tags(list(dict.fromkeys(known)), tags, prefer, str(handle))
+    loadable = [without_collections(meta) for meta in program.meta_graphs] if trust else check_ops(files.folder, folder)
+    k = max(k for k, found in enumerate(known) if found == chosen)
+    original, meta = program.meta_graphs[k], loadable[k]
+    if not meta.object_graph_def.nodes:
+        protos = {name: proto for name, proto in sorted(meta.signature_def.items()) if proto.outputs}
         try:
             signatures = {name: Signature(_specs(proto.inputs), _specs(proto.outputs)) for name, proto in protos.items()}
+            variables = saved_variables(original) or named_variables(original)
         except (TypeError, ValueError) as error:  # a dtype or a shape that there is not
             raise _no_load(str(handle), error) from None
-        return Opened(str(handle), folder, metadata, sha256, chosen, True, signatures, FrozenModule(), protos)
+        return Opened(
+            str(handle), folder, metadata, files.sha256, chosen, True, signatures, FrozenModule(), meta, variables, files
+        )
+    module = _loaded(program, meta, files, str(handle))
+    if not trust:  # what was checked reads no file after this
+        files.remove()
+    return Opened(str(handle), folder, metadata, files.sha256, chosen, False, dict(_signatures(module)), module, _files=files)
+
+
+def _loaded(program: Any, meta: Any, files: Copy, where: str) -> Any:
+    """The TF2 module of the meta graph `meta`, which alone is written into the copy before TensorFlow sees it."""
+    del program.meta_graphs[:]
+    program.meta_graphs.append(meta)
+    (files.folder / "saved_model.pb").write_bytes(program.SerializeToString())
     try:
-        module = tf.saved_model.load(str(folder), list(chosen))
+        return tf.saved_model.load(str(files.folder), list(meta.meta_info_def.tags))
     except Exception as error:
-        raise _no_load(str(handle), error) from None
-    return Opened(str(handle), folder, metadata, sha256, chosen, False, dict(_signatures(module)), module)
-
-
-def _meta_graphs(folder: Path, where: str) -> dict[tuple[str, ...], Any]:
-    proto = SavedModel()
-    try:
-        proto.ParseFromString((folder / "saved_model.pb").read_bytes())
-    except (DecodeError, OSError) as error:
         raise _no_load(where, error) from None
-    if not proto.meta_graphs:
-        raise fail(f"model {where}", "a SavedModel that loads", "one without a graph", "export it again")
-    return {tuple(sorted(graph.meta_info_def.tags)): graph for graph in proto.meta_graphs}
 
 
 def _choose_tags(known: list[tuple[str, ...]], wanted: Sequence[str] | None, prefer: str, where: str) -> tuple[str, ...]:
