@@ -21,7 +21,7 @@ def refused(folder: Path, *texts: str) -> None:
         check_ops(folder)
     (line,) = str(error.value).splitlines()
     assert line.startswith(f"model {folder}: expected ")
-    assert "--trust if you trust its author." in line
+    assert "--allow_unknown_ops if you trust its author." in line
     for text in texts:
         assert text in line
 

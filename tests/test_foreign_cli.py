@@ -22,6 +22,7 @@ from tfgradgen.cli.options import parse_sample
 from tfgradgen.cli.output import check_partial
 from tfgradgen.cli.sample import choose_folders
 from tfgradgen.models.classifier import load_classifier
+from tfgradgen.models.generator import load_generator
 from tfgradgen.posterior import ClassPosterior
 
 BIGBIGAN = "https://tfhub.dev/deepmind/bigbigan-resnet50/1"
@@ -223,11 +224,14 @@ def test_a_hostile_model_runs_nothing_unless_trusted(
     command = ["sample", "--label=goldfish", "--kernel=mala", *FAST, f"--generator={folder}", toy_flags[1], "--out=run"]
     said = refused(command, capsys)
     assert "WriteFile" in said
-    assert "--trust" in said
+    assert "--allow_unknown_ops" in said
     assert not target.exists()
-    main([*command, "--trust"])
+    assert "--trust is now --allow_unknown_ops" in refused([*command, "--trust"], capsys)
+    with pytest.raises(UserError, match="trust is now allow_unknown_ops"):
+        load_generator(folder, trust=True)
+    main([*command, "--allow_unknown_ops"])
     assert target.exists(), "the model does what it was built for"
-    assert record("run")["arguments"]["trust"] is True
+    assert record("run")["arguments"]["allow_unknown_ops"] is True
 
 
 def test_where_xla_cannot_compile_a_run_goes_on_in_graph_mode(

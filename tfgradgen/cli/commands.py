@@ -91,7 +91,7 @@ def sample(label: Any = None, kernel: Any = None, *extra: Any, **flags: Any) -> 
         --discriminator_weight=0   adds so many times a discriminator's log-odds of `natural` to the target
         --discriminator=MODEL
         --max_batch=N              so many pictures at a time go through the models, where memory is short; same results
-        --trust                    load models although they hold operations that picture models have no use for
+        --allow_unknown_ops        load models although they hold operations that image models have no use for
 
     Conditions: --label="goldfish & !orange", "monarch | ladybug", "goldfish & 0.5*orange", with parentheses.
     """
@@ -113,10 +113,11 @@ def labels(*extra: Any, **flags: Any) -> None:
 
     Args:
       extra: nothing goes without a flag.
-      flags: --classifier=MODEL, by default the one that comes with tfgradgen; --classifier_labels and the like, --trust.
+      flags: --classifier=MODEL, by default the one that comes with tfgradgen; --classifier_labels and the like,
+        --allow_unknown_ops.
     """
     _no_extra(extra)
-    check_flags(flags, ("classifier", *CLASSIFIER_FLAGS, "trust"))
+    check_flags(flags, ("classifier", *CLASSIFIER_FLAGS, "allow_unknown_ops"))
     from tfgradgen.cli.listing import list_labels
 
     list_labels(flags)
@@ -181,7 +182,7 @@ def compare(labels: Any = None, *extra: Any, **flags: Any) -> None:
         --classifier=MODEL         with --classifier_signature, --classifier_tags, --classifier_range, --classifier_size,
                                    --classifier_output, --classifier_labels
         --max_batch=N
-        --trust
+        --allow_unknown_ops
         --judge=MODEL              names classes and guides no chain, with a signature `features`
         --discriminator=MODEL      a classifier with a label `natural`, or BigBiGAN or compare_gan with their discriminators
         --photographs=FOLDER       held-out photographs, FOLDER/<label>/*.jpg; by default what the shipped judge saw of its own
@@ -235,7 +236,7 @@ def tune(label: Any = None, *extra: Any, **flags: Any) -> None:
                                    --generator_prior, --generator_class
         --classifier=MODEL         with --classifier_signature, --classifier_tags, --classifier_range, --classifier_size,
                                    --classifier_output, --classifier_labels
-        --discriminator_weight=0, --discriminator=MODEL, --max_batch=N, --trust
+        --discriminator_weight=0, --discriminator=MODEL, --max_batch=N, --allow_unknown_ops
 
     Writes report.md (begin there), best.yaml for `sample --schedule`, tuning.csv, tuning.png and study.db, which is Optuna's.
     Needs pip install 'tfgradgen[tune]'.
@@ -305,7 +306,7 @@ def export(labels: Any = "all", kernel: Any = None, *extra: Any, **flags: Any) -
                                    --classifier_output, --classifier_labels
         --discriminator=MODEL      with --discriminator_weight
         --max_batch=N
-        --trust
+        --allow_unknown_ops
 
     Signatures: serving_default (label, seed), sample (with num_steps), continue (with num_steps and z), grid (a sheet of 16).
     A row is one label and one seed, and the same bits in any batch.

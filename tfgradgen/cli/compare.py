@@ -48,7 +48,7 @@ def run_compare(options: CompareOptions) -> int:
     check_resumable(out, options.resume, "a comparison", CELLS, OURS)
     loaded = load_models(options.pair.models)
     options = replace(options, pair=start_at_photograph(options.pair, loaded.generator))
-    observer = load_observer(options.judge, options.discriminator, options.pair.models.trust)
+    observer = load_observer(options.judge, options.discriminator, options.pair.models.allow_unknown_ops)
     names = [target.label.name for target in loaded.targets(options.labels)]
     try_out(observer, loaded.generator, names)
     photographs = find_photographs(options, names, observer, loaded.generator.image_shape)

@@ -12,7 +12,7 @@ from tfgradgen.evaluation.entries import parse_entry
 # The poster's four columns, then what it is to be seen against.
 DEFAULT_KERNELS = ("map+reg", "mala+reg", "mala", "hmc", "map", "split_hmc", "smc", "rejection")
 SAMPLE_FLAGS = (
-    *("num_chains", "seed", "jit", "init", "generator", "classifier", "max_batch", "trust"),
+    *("num_chains", "seed", "jit", "init", "generator", "classifier", "max_batch", "allow_unknown_ops"),
     *GENERATOR_FLAGS,
     *CLASSIFIER_FLAGS,
 )

@@ -15,14 +15,16 @@ def list_labels(flags: dict[str, Any]) -> None:
     handle = parse_handle("classifier", flags.get("classifier", str(default_model("classifier"))))
     folder = Path(os.path.expanduser(handle))
     card = read_metadata(folder) if os.path.isdir(folder) else {}
-    if isinstance(card.get("labels"), list) and flags.keys() <= {"classifier", "trust"}:
+    if isinstance(card.get("labels"), list) and flags.keys() <= {"classifier", "allow_unknown_ops"}:
         names: tuple[Label, ...] = parse_labels(card["labels"], f"labels of {folder}")
     else:  # only the model itself can say how many there are
         options = parse_sample({"label": "all", "kernel": "mala", **flags})
         start_tensorflow()
         from tfgradgen.models.classifier import load_classifier
 
-        names = load_classifier(handle, **options.models.classifier_settings, trust=options.models.trust).labels
+        names = load_classifier(
+            handle, **options.models.classifier_settings, allow_unknown_ops=options.models.allow_unknown_ops
+        ).labels
     for index, label in enumerate(names):
         print(f"{index:4d}  {label.wnid or '-':10s}  {label.name}")
 

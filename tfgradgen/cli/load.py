@@ -76,10 +76,10 @@ class Loaded(NamedTuple):
 def load_models(options: ModelOptions, gradient_precision: str = "float32") -> Loaded:
     """The models, run together once: each may be sound and still not take the other's pictures. What had to be guessed is
     said on stderr."""
-    trust, is_low = {"trust": options.trust}, gradient_precision == "bfloat16"
-    generator = load_generator(options.generator, **options.generator_settings, **trust)
-    classifiers = tuple(load_classifier(path, **options.classifier_settings, **trust) for path in options.classifiers)
-    discriminator = load_discriminator(options.discriminator, **trust) if options.discriminator else None
+    lenient, is_low = {"allow_unknown_ops": options.allow_unknown_ops}, gradient_precision == "bfloat16"
+    generator = load_generator(options.generator, **options.generator_settings, **lenient)
+    classifiers = tuple(load_classifier(path, **options.classifier_settings, **lenient) for path in options.classifiers)
+    discriminator = load_discriminator(options.discriminator, **lenient) if options.discriminator else None
     loaded = Loaded(generator, classifiers, discriminator, discriminator and natural_log_odds(discriminator), options)
     observers = [*classifiers, *([discriminator] if discriminator else [])]
     modules = [generator.module, *(model.module for model in observers)]

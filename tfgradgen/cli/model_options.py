@@ -38,7 +38,7 @@ MODEL_FLAGS = (
     "discriminator",
     "discriminator_weight",
     "max_batch",
-    "trust",
+    "allow_unknown_ops",
 )
 
 
@@ -53,7 +53,7 @@ class ModelOptions:
     discriminator: str | None
     discriminator_weight: float
     max_batch: int | None
-    trust: bool
+    allow_unknown_ops: bool
 
     def to_dict(self) -> dict[str, Any]:
         """By flag, for the run record."""
@@ -66,7 +66,7 @@ class ModelOptions:
             **({"discriminator": self.discriminator} if self.discriminator else {}),
             "discriminator_weight": self.discriminator_weight,
             "max_batch": self.max_batch,
-            "trust": self.trust,
+            "allow_unknown_ops": self.allow_unknown_ops,
         }
 
 
@@ -83,7 +83,7 @@ def parse_handle(flag: str, value: Any) -> str:
     return str(value)
 
 
-def parse_models(flags: dict[str, Any], trust: bool) -> ModelOptions:
+def parse_models(flags: dict[str, Any], allow_unknown_ops: bool) -> ModelOptions:
     """Checks the flags of `MODEL_FLAGS` among `flags`; raises `UserError` for the first that cannot be used."""
     weight = check_real("discriminator_weight", flags.get("discriminator_weight", 0.0), 0.0, is_low_in=True)
     if "discriminator" in flags and not weight:
@@ -108,13 +108,13 @@ def parse_models(flags: dict[str, Any], trust: bool) -> ModelOptions:
         discriminator=parse_handle("discriminator", discriminator) if weight else None,
         discriminator_weight=weight,
         max_batch=max_batch,
-        trust=trust,
+        allow_unknown_ops=allow_unknown_ops,
     )
 
 
 def unlike_shipped(options: ModelOptions) -> dict[str, Any]:
     """Flag -> value of what a command has to say of its models."""
-    usual = parse_models({}, trust=False).to_dict()
+    usual = parse_models({}, allow_unknown_ops=False).to_dict()
     return {flag: value for flag, value in options.to_dict().items() if value != usual.get(flag)}
 
 

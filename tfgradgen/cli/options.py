@@ -16,6 +16,7 @@ SCHEDULE_FLAGS = tuple(field.name for field in fields(Schedule))
 RUN_FLAGS = tuple(field.name for field in fields(RunConfig) if field.name != "init_z")
 OWN_FLAGS = ("schedule", "out", "gradient_precision", "overwrite", "resume", "strict", "netcdf")
 DEFAULT_KERNEL = "mala"
+RENAMED = {"trust": "allow_unknown_ops"}  # old flag -> its name now
 FLAGS = ("label", "kernel", *KERNEL_FLAGS, *SCHEDULE_FLAGS, *RUN_FLAGS, *MODEL_FLAGS, *OWN_FLAGS)
 
 
@@ -62,6 +63,8 @@ class SampleOptions:
 def check_flags(flags: dict[str, Any], known: tuple[str, ...]) -> None:
     """Refuses flags that do not exist, naming the nearest that do."""
     for flag in flags:
+        if flag in RENAMED and RENAMED[flag] in known:
+            raise fail("flags", f"--{RENAMED[flag]}", f"--{flag}", f"--{flag} is now --{RENAMED[flag]}")
         if flag not in known:
             listed = "one of " + ", ".join(f"--{name}" for name in known)
             raise fail("flags", listed, f"--{flag}", did_you_mean(flag, known) or "give one of those")
@@ -96,8 +99,8 @@ def parse_sample(flags: dict[str, Any]) -> SampleOptions:
     if base and base.kernel != kernel:
         raise fail("kernel", f"{base.kernel}, as in {schedule_file}", kernel, "leave it out, or give another --schedule")
     label = given.pop("label")
-    overwrite, resume, strict, netcdf, trust = (
-        parse_bool(flag, given.pop(flag, False)) for flag in ("overwrite", "resume", "strict", "netcdf", "trust")
+    overwrite, resume, strict, netcdf, allow_unknown_ops = (
+        parse_bool(flag, given.pop(flag, False)) for flag in ("overwrite", "resume", "strict", "netcdf", "allow_unknown_ops")
     )
     precision = check_choice("gradient_precision", given.pop("gradient_precision", "float32"), ("float32", "bfloat16"))
     if netcdf:
@@ -106,7 +109,8 @@ def parse_sample(flags: dict[str, Any]) -> SampleOptions:
         check_netcdf()
     if overwrite and resume:
         raise fail("resume", "--resume or --overwrite", "both", "--resume goes on with a run, --overwrite starts it anew")
-    models = parse_models({flag: given.pop(flag) for flag in MODEL_FLAGS if flag in given and flag != "trust"}, trust)
+    of_models = {flag: given.pop(flag) for flag in MODEL_FLAGS if flag in given}
+    models = parse_models(of_models, allow_unknown_ops)
     out = parse_path("out", given.pop("out")) if "out" in given else None
     photograph = _photograph(given)
     run = RunConfig(**_jit_as_bool({flag: given.pop(flag) for flag in RUN_FLAGS if flag in given}))

@@ -17,7 +17,7 @@ UNITS = {"chain": "chains", "exact": "chains", "particles": "populations", "asce
 
 def identity(record: dict[str, Any]) -> dict[str, Any]:
     """What of a `plan` or run.json decides the bits of the draws: not where things lie, nor how a flag was spelt."""
-    switches = ("overwrite", "resume", "strict", "netcdf", "jit", "trust")
+    switches = ("overwrite", "resume", "strict", "netcdf", "jit", "allow_unknown_ops", "trust")  # the last: of older runs
     places = ("label", *MODELS, "init_photograph", "schedule_file", "out", *switches)
     return {
         **{name: record[name] for name in ("label", "kernel", "versions", "device", "machine", "backend")},

@@ -98,10 +98,10 @@ class Observer:
         )
 
 
-def load_observer(judge: str | Path, discriminator: str | Path, trust: bool = False) -> Observer:
+def load_observer(judge: str | Path, discriminator: str | Path, allow_unknown_ops: bool = False) -> Observer:
     """The observer of two models, named as for `load_classifier` and `load_discriminator`."""
-    names = load_as("judge", judge, ClassifierSettings(trust=trust))
-    return Observer(names, load_discriminator(discriminator, trust=trust))
+    names = load_as("judge", judge, ClassifierSettings(allow_unknown_ops=allow_unknown_ops))
+    return Observer(names, load_discriminator(discriminator, allow_unknown_ops=allow_unknown_ops))
 
 
 class Photographs:

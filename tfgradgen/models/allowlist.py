@@ -29,7 +29,7 @@ from tfgradgen.models.inside import is_inside
 from tfgradgen.models.savers import SAVER_OPS, Misuse, function_names, pruned
 from tfgradgen.text import printable
 
-_TRUST = "pass --trust if you trust its author"
+_TRUST = "pass --allow_unknown_ops if you trust its author"
 
 
 def read_program(folder: Path, where: Path) -> Any:

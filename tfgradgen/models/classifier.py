@@ -102,7 +102,7 @@ def load_classifier(path: str | Path, **settings: Any) -> Classifier:
 
 def load_as(role: str, path: str | Path, given: ClassifierSettings) -> Classifier:
     """`load_classifier` of a network that messages call by its `role`: 'classifier', 'judge' or 'discriminator'."""
-    opened = open_saved_model(path, given.tags, "", given.trust)
+    opened = open_saved_model(path, given.tags, "", given.allow_unknown_ops)
     use, assumed = use_of(opened, "classifier")
     return assemble(opened, given, use, bind(opened, role, use, given.signature), assumed)
 

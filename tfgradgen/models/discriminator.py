@@ -30,7 +30,7 @@ def load_discriminator(path: str | Path, **settings: Any) -> Classifier:
       UserError: no model there, or it has no such label.
     """
     given = settings_of(ClassifierSettings, settings)
-    opened = open_saved_model(path, given.tags, "disc", given.trust)
+    opened = open_saved_model(path, given.tags, "disc", given.allow_unknown_ops)
     use, assumed = use_of(opened, "discriminator")
     if not use.is_known:
         classifier = load_as("discriminator", path, given)

@@ -95,7 +95,7 @@ def load_generator(path: str | Path, **settings: Any) -> Generator:
       UserError: no model there, no usable function, an unknown prior, or an output that is no float picture.
     """
     given = settings_of(GeneratorSettings, settings)
-    opened = open_saved_model(path, given.tags, "gen", given.trust)
+    opened = open_saved_model(path, given.tags, "gen", given.allow_unknown_ops)
     use, assumed = use_of(opened, "generator")
     bound, card = bind(opened, "generator", use, given.signature), opened.metadata
     prior = given.prior or card.get("prior")

@@ -77,14 +77,16 @@ class FrozenModule:
         self.graphs: list[Any] = []
 
 
-def open_saved_model(handle: str | Path, tags: Sequence[str] | None = None, prefer: str = "", trust: bool = False) -> Opened:
+def open_saved_model(
+    handle: str | Path, tags: Sequence[str] | None = None, prefer: str = "", allow_unknown_ops: bool = False
+) -> Opened:
     """Finds and opens the SavedModel `handle`: a folder, an archive, a TF-Hub URL or a Kaggle Models handle.
 
     Args:
       tags: which of its meta graphs, ('none',) or () for that without tags; by default the only one, the one without tags or
         that which serves.
       prefer: a tag to choose by where there are several, as 'gen'.
-      trust: whether to load it although it holds ops that no picture model needs.
+      allow_unknown_ops: whether to load it although it holds operations that image models have no use for.
 
     Raises:
       UserError: nothing there, no such meta graph, an op that is not allowed, or a model that does not load.
@@ -94,7 +96,9 @@ def open_saved_model(handle: str | Path, tags: Sequence[str] | None = None, pref
     program = read_program(files.folder, folder)
     known = [tuple(sorted(meta.meta_info_def.tags)) for meta in program.meta_graphs]
     chosen = _choose_tags(list(dict.fromkeys(known)), tags, prefer, str(handle))
-    loadable = [without_collections(meta) for meta in program.meta_graphs] if trust else check_ops(files.folder, folder)
+    loadable = (
+        [without_collections(meta) for meta in program.meta_graphs] if allow_unknown_ops else check_ops(files.folder, folder)
+    )
     k = max(k for k, found in enumerate(known) if found == chosen)
     original, meta = program.meta_graphs[k], loadable[k]
     if not meta.object_graph_def.nodes:
@@ -108,7 +112,7 @@ def open_saved_model(handle: str | Path, tags: Sequence[str] | None = None, pref
             str(handle), folder, metadata, files.sha256, chosen, True, signatures, FrozenModule(), meta, variables, files
         )
     module = _loaded(program, meta, files, str(handle))
-    if not trust:  # what was checked reads no file after this
+    if not allow_unknown_ops:  # what was checked reads no file after this
         files.remove()
     return Opened(str(handle), folder, metadata, files.sha256, chosen, False, dict(_signatures(module)), module, _files=files)
 

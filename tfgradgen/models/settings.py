@@ -16,12 +16,13 @@ T = TypeVar("T", bound="ModelSettings")
 @dataclass(frozen=True)
 class ModelSettings:
     """None where nothing is said. signature: name of the function, NAME or NAME:OUTPUT. tags: of the meta graph. image_range:
-    (low, high) of the pictures that it takes or gives. trust: load it although it holds ops that are not allowed."""
+    (low, high) of the pictures that it takes or gives. allow_unknown_ops: load it although it
+    holds operations that are not allowed."""
 
     signature: str | None = None
     tags: tuple[str, ...] | None = None
     image_range: tuple[float, float] | None = None
-    trust: bool = False
+    allow_unknown_ops: bool = False
 
     def __post_init__(self) -> None:
         if self.image_range is not None:
@@ -73,6 +74,8 @@ def settings_of(kind: type[T], given: Mapping[str, Any]) -> T:
     """`kind(**given)`; raises `UserError` for a name that it has not."""
     known = [field.name for field in fields(kind)]
     for name in given:
+        if name == "trust":
+            raise fail("settings", "allow_unknown_ops", "trust", "trust is now allow_unknown_ops")
         if name not in known:
             raise fail("settings", "one of " + ", ".join(known), name, did_you_mean(name, known) or "give one of those")
     return kind(**given)
