@@ -163,7 +163,7 @@ def test_two_processes_give_the_same_bytes(toy_pair: tuple[Path, Path], tmp_path
         (["sample", "--label=goldfish", "-"], "a lone -"),
         (["sample", "--label=goldfish", "--", "--seed=1"], "a lone --"),
         (["--seed=1", "sample"], "command: expected one of sample"),
-        (["sample", "--label=goldfish", "--out"], "out: expected a path"),
+        (["sample", "--label=goldfish", "--out"], "out: expected a value"),
         (["sample", "--label=goldfish", "--out=~nobody-of-that-name/x"], "no such user's home"),
         (["labels", "--label=goldfish"], "flags: expected one of --classifier"),
         (["labels", "--classifier=nowhere"], "model nowhere"),

@@ -188,7 +188,7 @@ def test_a_photograph_that_cannot_be_read_is_one_line(hub: list[str]) -> None:
     for name, content in contents.items():
         Path(f"{name}.png").write_bytes(content)
         options = parse_sample({"label": "goldfish", "kernel": "mala", "init": f"{name}.png"})
-        with pytest.raises(UserError, match=rf"a picture that can be read, got {name}\.png \("):
+        with pytest.raises(UserError, match=rf"image {name}\.png: expected an image that can be read, got "):
             start_at_photograph(options, generator)
 
 
@@ -248,7 +248,7 @@ def test_where_xla_cannot_compile_a_run_goes_on_in_graph_mode(
     for module in (methods, load):
         monkeypatch.setattr(module, "use_xla", lambda jit: jit in ("auto", True), raising=False)
     main(["sample", *command, "--kernel=mala", *FAST, "--out=run"])
-    assert "graph    mode, for of XLA there is no compilation" in capsys.readouterr().err
+    assert "graph    mode, without XLA: no compilation" in capsys.readouterr().err
     assert record("run")["backend"] == "graph"
     main(["sample", "--label=goldfish", *toy_flags, "--kernel=mala", *FAST, "--out=compiled"])
     assert "graph    mode" not in capsys.readouterr().err, "where XLA can, it does"

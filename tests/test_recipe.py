@@ -42,7 +42,7 @@ def test_settings_that_are_not_the_defaults_are_kept_and_the_rest_may_be_left_ou
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (None, "schedule: expected a YAML file, got a.yaml (No such file or directory)"),
+        (None, "schedule a.yaml: expected a YAML file, got no such file"),
         ("kernel: [hmc", "schedule a.yaml: expected YAML, got"),
         ("kernel: hmc\n  step_size: 1", "in line 2"),
         ("- hmc", "expected `name: value` lines, a kernel among them, got list"),

@@ -97,7 +97,7 @@ class AdaptedConfig(StepConfig):
             if value != getattr(AdaptedConfig, name):
                 other = next(way for way, names in self.idle.items() if name not in names)
                 remedy = f"leave it out, or give --adaptation={other}"
-                raise fail(name, f"a setting that adaptation {self.adaptation!r} uses", value, remedy)
+                raise fail(name, f"a setting that adaptation '{self.adaptation}' uses", value, remedy)
 
 
 def changed_config(config: KernelConfig, values: Mapping[str, Any]) -> KernelConfig:

@@ -1,17 +1,22 @@
 """Pictures on disk: grids of tiles with captions."""
 
+import io
+import warnings
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from tfgradgen.contracts import GeneratorLike
+from tfgradgen.parsing import PARSER_ERRORS, parsing, read_bytes
 
 CAPTION_HEIGHT = 16  # pixels below each tile
 GAP = 4
+FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "GIF", "BMP", "WEBP", "PPM")  # none that starts another program
+MAX_PIXELS, MAX_FILE = 80_000_000, 1 << 28  # of one image, and bytes of its file
 DECODE_BATCH = 64
 WAVEFORM_SIZE = (64, 128)
 BACKGROUND, INK = (255, 255, 255), (40, 40, 40)
@@ -41,14 +46,54 @@ def draw_waveforms(waveform: np.ndarray) -> np.ndarray:
 
 
 def read_pictures(paths: Sequence[Path], width: int, height: int) -> np.ndarray:
-    """uint8 RGB [N, height, width, 3] of picture files, resized where they need it."""
-    pictures = []
+    """uint8 RGB [N, height, width, 3] of image files (see `read_image`), resized where they need it."""
+    images = []
     for path in paths:
-        with Image.open(path) as picture:
-            rgb = picture.convert("RGB")
-            same = rgb.size == (width, height)
-            pictures.append(np.asarray(rgb if same else rgb.resize((width, height), Image.Resampling.LANCZOS)))
-    return np.stack(pictures)
+        rgb = read_image(path)
+        same = rgb.size == (width, height)
+        images.append(np.asarray(rgb if same else rgb.resize((width, height), Image.Resampling.LANCZOS)))
+    return np.stack(images)
+
+
+def read_image(path: Path) -> Image.Image:
+    """The image in a file as a viewer shows it, in RGB: upright, of several frames the first, transparency over white, 16 bits
+    brought to 8.
+
+    Raises:
+      UserError: it cannot be read, is of no format in `FORMATS`, or of more than `MAX_PIXELS`; the message names the file.
+    """
+    kinds = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+    with (
+        parsing(f"image {path}", "an image that can be read", "give another, or remove it", *kinds),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")  # of damaged metadata
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        data = io.BytesIO(read_bytes(path, MAX_FILE))
+        with Image.open(data, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"one of {image.width} x {image.height} pixels")
+            image.load()
+            return _as_rgb(_upright(image))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except PARSER_ERRORS:  # its metadata is damaged: a viewer shows the pixels as they lie
+        return image
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith(("I", "F")):  # one channel of 16 or 32 bits, which `convert` would cut at 255
+        values = np.nan_to_num(np.asarray(image, np.float64))
+        tops = (1.0, 255.0, 65535.0) if image.mode == "F" else (65535.0,)
+        top = next((top for top in tops if values.max() <= top), values.max())
+        return Image.fromarray(np.rint(np.clip(values / top, 0, 1) * 255).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
 
 
 def make_grid(

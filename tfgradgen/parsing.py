@@ -1,12 +1,15 @@
 """Files from outside: whatever their parser raises becomes one line that names the file."""
 
+import json
 import struct
 import tarfile
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tfgradgen.checks import UserError, fail
 
@@ -24,11 +27,15 @@ PARSER_ERRORS: tuple[type[Exception], ...] = (
     EOFError,
     MemoryError,
     SyntaxError,
+    tokenize.TokenError,
     struct.error,
     tarfile.TarError,
     zipfile.BadZipFile,
     zlib.error,
 )
+
+
+MAX_TEXT = 16 << 20  # bytes of a file of names or of settings
 
 
 @contextmanager
@@ -81,3 +88,22 @@ def read_bytes(path: Path, most: int) -> bytes:
     if len(data) > most:
         raise ValueError(f"more than {most:,} bytes")
     return data
+
+
+def read_text(path: Path, most: int = MAX_TEXT) -> str:
+    """The text of a file in UTF-8, with or without a byte order mark. Raises what `read_bytes` does, and UnicodeDecodeError."""
+    return read_bytes(path, most).decode("utf-8-sig")
+
+
+def read_json(path: Path, most: int = MAX_TEXT) -> Any:
+    """What a JSON file holds. Raises what `read_text` does, json.JSONDecodeError, and RecursionError where it is too deep."""
+    return json.loads(read_text(path, most))
+
+
+def whole_number(value: Any, least: int = 0) -> int:
+    """`value`, of a file from outside, if it is a whole number of 64 bits; raises ValueError or TypeError otherwise."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError("is no whole number")
+    if not least <= value < 2**63:
+        raise ValueError("is out of its range")
+    return value

@@ -10,6 +10,7 @@
 Keys are named as the flags of `sample`; what a file leaves out is as the kernel has it by default.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,10 @@ import yaml
 from tfgradgen.checks import UserError, check_choice, did_you_mean, fail
 from tfgradgen.config import KernelConfig, Schedule, changed_config, window_ends
 from tfgradgen.files import write_text
+from tfgradgen.parsing import parsing, read_text
 from tfgradgen.presets import PRESETS, Preset
+
+MAX_FILE = 1 << 16  # bytes of a schedule, which has some hundreds
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class Recipe:
         """
         counts = self.schedule.to_dict()
         burnin = values.get("num_burnin_steps")
-        if isinstance(burnin, int) and counts["num_burnin_steps"]:
+        if isinstance(burnin, int) and counts["num_burnin_steps"] and abs(burnin) < 2**53:  # else refused below
             share = counts["num_adaptation_steps"] / counts["num_burnin_steps"]
             counts["num_adaptation_steps"] = int(share * burnin)
         merged = counts | dict(values)
@@ -79,17 +83,8 @@ def read_recipe(path: Path) -> Recipe:
     Raises:
       UserError: no such file, no YAML, an unknown key or a value out of its range; the message names the file.
     """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "no text"
-        raise fail("schedule", "a YAML file", f"{path} ({reason})", "check the path") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f" in line {mark.line + 1}" if mark else ""
-        raise fail(
-            f"schedule {path}", "YAML", f"{getattr(error, 'problem', error)}{place}", "write `name: value` lines"
-        ) from None
+    with parsing(f"schedule {path}", "a YAML file", "write `name: value` lines"):
+        values = read_yaml(read_text(path, MAX_FILE))
     if not isinstance(values, dict) or "kernel" not in values:
         got = "no kernel" if isinstance(values, dict) else type(values).__name__
         raise fail(f"schedule {path}", "`name: value` lines, a kernel among them", got, "add for example `kernel: hmc`")
@@ -103,6 +98,37 @@ def read_recipe(path: Path) -> Recipe:
         return default_recipe(kernel).changed(values)
     except UserError as error:
         raise UserError(f"schedule {path}: {error}") from None
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's plain values. No anchors, whose few bytes can stand for a tree without end, and no name twice."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event = self.peek_event()
+        if getattr(event, "anchor", None) is not None:
+            raise yaml.composer.ComposerError(None, None, "anchors and aliases are not allowed", event.start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        names = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        twice = [name for name, count in names.items() if count > 1]
+        if twice:
+            raise yaml.constructor.ConstructorError(None, None, f"{twice[0]} occurs twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(text: str) -> Any:
+    """What YAML of plain values says.
+
+    Raises:
+      ValueError: it is none, with the line. Whatever PyYAML makes of a value that does not fit to its tag.
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" in line {mark.line + 1}" if mark else ""
+        raise ValueError(f"{getattr(error, 'problem', None) or error}{place}") from error
 
 
 def write_recipe(path: Path, recipe: Recipe, comment: str = "") -> None:

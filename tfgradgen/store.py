@@ -8,6 +8,7 @@ itself: the checksums within an npz leave out its own headers.
 import hashlib
 import io
 import json
+import math
 import os
 import zlib
 from collections.abc import Mapping
@@ -16,12 +17,17 @@ from typing import Any
 
 import numpy as np
 
+from tfgradgen.arrays import read_npz
 from tfgradgen.checks import UserError, fail
 from tfgradgen.contracts import Draws
+from tfgradgen.files import json_text
+from tfgradgen.parsing import parsing, read_bytes, whole_number
 
 CHECKPOINT, FORMAT = "checkpoint.npz", 3
 FILES = {CHECKPOINT, f"{CHECKPOINT}.new", *(f"{name}.raw" for name in Draws._fields)}
 DIGEST_BYTES = 32
+_DTYPES = ("<f4", "|b1")  # of the fields of `Draws`
+MAX_CHECKPOINT = 1 << 30  # bytes
 BLOCK = 1 << 22  # bytes read at a time
 
 
@@ -69,7 +75,7 @@ class RunStore:
         arrays = {f"state_{name}": value for name, value in state.items()}
         beside = self.folder / f"{CHECKPOINT}.new"
         archive = io.BytesIO()
-        np.savez(archive, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
+        np.savez(archive, header=np.frombuffer(json_text(header).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
         beside.write_bytes(archive.getvalue() + digest(archive.getvalue()))
         os.replace(beside, self.folder / CHECKPOINT)
         self.state, self.facts, self._files = dict(state), dict(facts), files
@@ -85,21 +91,20 @@ class RunStore:
         return np.memmap(self.folder / f"{name}.raw", dtype, "r", shape=(num_rows, *row_shape))
 
     def _restore(self) -> None:
-        try:
-            data = (self.folder / CHECKPOINT).read_bytes()
+        expected = f"an interrupted run, with its {CHECKPOINT} as it was written,"
+        with parsing(f"resume {self.folder}", expected, "start anew with --overwrite"):
+            data = read_bytes(self.folder / CHECKPOINT, MAX_CHECKPOINT)
             data, kept = data[:-DIGEST_BYTES], data[-DIGEST_BYTES:]
             if digest(data) != kept:
-                raise ValueError("checksum")
-            with np.load(io.BytesIO(data), allow_pickle=False) as loaded:
-                arrays = {name: loaded[name] for name in loaded.files}
+                raise ValueError("a damaged one")
+            arrays = read_npz(io.BytesIO(data))
             header = json.loads(arrays.pop("header").tobytes())
-            theirs, facts, files = header["identity"], dict(header["facts"]), dict(header["files"])
-            is_ours = header["format"] == FORMAT and set(files) == set(Draws._fields)
+            if header["format"] != FORMAT or set(header["files"]) != set(Draws._fields):
+                raise ValueError("one of another version of tfgradgen")
+            theirs, facts, files = header["identity"], _checked_facts(header["facts"]), header["files"]
+            if not isinstance(theirs, dict):
+                raise TypeError("one without its settings")
             is_even = len({layout(file)[2] for file in files.values()}) == 1
-        except Exception as error:  # whatever a damaged file makes of its readers
-            raise self._damaged(f"{CHECKPOINT} cannot be read ({type(error).__name__})") from None
-        if not is_ours:
-            raise self._damaged(f"{CHECKPOINT} is of another version of tfgradgen")
         check_same(self.identity, theirs, self.folder)
         for name, file in files.items():
             path = self.folder / f"{name}.raw"
@@ -119,8 +124,26 @@ def digest(data: bytes) -> bytes:
 
 def layout(file: Mapping[str, Any]) -> tuple[np.dtype, tuple[int, ...], int]:
     """dtype, shape of a row and number of rows of a raw file."""
-    dtype, row_shape = np.dtype(file["dtype"]), tuple(file["row_shape"])
-    return dtype, row_shape, file["num_bytes"] // (dtype.itemsize * int(np.prod(row_shape, dtype=int)))
+    if file["dtype"] not in _DTYPES:
+        raise ValueError("a file of another type of numbers")
+    dtype = np.dtype(file["dtype"])
+    row_shape = tuple(whole_number(size, 1) for size in file["row_shape"])
+    num_bytes, row_bytes = whole_number(file["num_bytes"]), dtype.itemsize * math.prod(row_shape)
+    if num_bytes % row_bytes:
+        raise ValueError("a file that ends within a row")
+    return dtype, row_shape, num_bytes // row_bytes
+
+
+def _checked_facts(facts: Any) -> dict[str, Any]:
+    """The facts of a checkpoint; raises what `parsing` turns into one line where they are none."""
+    known = dict(facts)
+    for name in ("num_gradients", "num_forward"):
+        whole_number(known.get(name, 0))
+    if not 0 <= known.get("seconds", 0.0) < math.inf:
+        raise ValueError("a time that is none")
+    if not isinstance(known.get("doubts", []), list) or not isinstance(known.get("overwrite", False), bool):
+        raise TypeError("facts of another type")
+    return known
 
 
 def crc32(path: Path, num_bytes: int) -> int | None:
@@ -137,7 +160,7 @@ def crc32(path: Path, num_bytes: int) -> int | None:
 
 def check_same(ours: Mapping[str, Any], theirs: Mapping[str, Any], folder: Path) -> None:
     """Raises `UserError` that names the first entry in which this run differs from the one in `folder`."""
-    found = difference(json.loads(json.dumps(ours)), theirs)
+    found = difference(json.loads(json_text(ours)), theirs)
     if found:
         name, our_value, their_value = found
         raise fail(

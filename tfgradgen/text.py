@@ -5,6 +5,7 @@ cannot steer a terminal or break a line; bounded, so that it cannot fill one; an
 """
 
 import html
+import re
 import reprlib
 import shlex
 import unicodedata
@@ -17,6 +18,7 @@ CUT = "..."
 
 # Letters that change the order or the look of the text around them, though `str.isprintable` lets some of them pass.
 _HIDDEN_CATEGORIES = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+_NUMBER = re.compile(r"[+-]?[\d.,]+(?:e[+-]?\d+)?|[+-]?(?:nan|inf)", re.ASCII)
 _MOST_MARKS = 4  # combining marks in a row; more of them draw over the neighbouring lines
 
 
@@ -71,6 +73,20 @@ def shell_word(text: str) -> str:
 
 
 def markdown_text(text: str) -> str:
-    """`text` for a table cell or a paragraph of Markdown: no HTML, no links, no new cell."""
+    """`text` for a table cell or a paragraph of Markdown: no HTML, no links, no code, no new cell, no heading or list.
+
+    An underscore within a word stays as it is: it means nothing there, and names have them.
+    """
     escaped = html.escape(printable(text, None), quote=False)
-    return "".join(f"\\{c}" if c in "\\`*_{}[]()#+!|~" else c for c in escaped)
+    escaped = re.sub(
+        r"[\\`*\[\]|~@]|(?<![^\W_])_|_(?![^\W_])|^[#+=-]|:(?=//)|(?<=^www)\.|(?<=\bwww)\.|(?<=^\d)[.)]", r"\\\g<0>", escaped
+    )
+    return escaped
+
+
+def csv_text(value: Any) -> Any:
+    """Text for a cell of CSV that no spreadsheet takes for a formula; what is a number stays one."""
+    if not isinstance(value, str):
+        return value
+    shown = printable(value, None)
+    return f"'{shown}" if shown.lstrip()[:1] in tuple("=+-@|%") and not _NUMBER.fullmatch(shown) else shown

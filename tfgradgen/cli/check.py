@@ -8,6 +8,7 @@ import tensorflow as tf
 from tfgradgen.backend import as_seed
 from tfgradgen.cli.load import Loaded, Target, load_models
 from tfgradgen.cli.options import SampleOptions
+from tfgradgen.cli.terminal import as_text, say
 from tfgradgen.footprint import USABLE, Footprint, bytes_per_row, free_bytes, measure, resident_bytes
 from tfgradgen.methods import likelihood_gradient
 from tfgradgen.models.classifier import Classifier
@@ -26,7 +27,7 @@ def run_check(options: SampleOptions) -> bool:
     """Prints what the models are, what was looked at for each wanted label, and what a gradient costs; returns whether all of
     it is as it should be. That XLA cannot compile them is no fault: runs then go in graph mode."""
     loaded = load_models(options.models)
-    print("\n".join(described(loaded)), flush=True)
+    say("\n".join(described(loaded)))
     all_ok = True
     for target in chosen(loaded, options.label):
         networks = loaded.networks(target)
@@ -34,10 +35,10 @@ def run_check(options: SampleOptions) -> bool:
         compiled = [likelihood_gradient(networks, options.run.temperature, xla) for xla in (False, True)]
         graph_fn, xla_fn = (functools.partial(fn, tf.constant(target.index)) for fn in compiled)
         found = preflight(networks.generator(z), z, graph_fn, xla_fn)
-        print(f"{target.label.name}, at {NUM_POINTS} prior draws")
-        print("\n".join(map(line, found)), flush=True)
+        say(f"{as_text(target.label.name)}, at {NUM_POINTS} prior draws")
+        say("\n".join(map(line, found)))
         all_ok = all_ok and all(check.is_ok or is_no_xla(check) for check in found)
-    print("\n".join(costs(graph_fn, loaded.generator.latent_dim, options)), flush=True)
+    say("\n".join(costs(graph_fn, loaded.generator.latent_dim, options)))
     return all_ok
 
 
@@ -47,7 +48,7 @@ def chosen(loaded: Loaded, wanted: Any) -> list[Target]:
         return loaded.targets(wanted)
     classes = resolve_labels(loaded.classifiers[0].labels, "all")
     if len(classes) > MAX_ALL:
-        print(f"labels      {NUM_OF_MANY} of {len(classes)}, for --label names none")
+        say(f"labels      {NUM_OF_MANY} of {len(classes)}, for --label names none")
         classes = [classes[k * len(classes) // NUM_OF_MANY] for k in range(NUM_OF_MANY)]
     return loaded.targets(classes)
 
@@ -77,7 +78,11 @@ def described(loaded: Loaded) -> list[str]:
 def _head(role: str, model: Generator | Classifier) -> list[str]:
     tags = f", tags {','.join(model.tags)}" if model.tags else ""
     signatures = f"            signatures {'; '.join(model.signatures)}" if model.signatures else ""
-    return [f"{role:10s}  {model.path}", f"            takes {model.signature}{tags}", *([signatures] if signatures else [])]
+    return [
+        f"{role:10s}  {as_text(model.path)}",
+        f"            takes {as_text(model.signature)}{tags}",
+        *([signatures] if signatures else []),
+    ]
 
 
 def _range(model: Generator | Classifier) -> str:

@@ -3,23 +3,29 @@
 import inspect
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import fire
 
 from tfgradgen.checks import UserError, check_choice, fail
+from tfgradgen.cli.arguments import TEXTS, evaluated, normalized
 from tfgradgen.cli.model_options import CLASSIFIER_FLAGS, MODEL_FLAGS
 from tfgradgen.cli.options import FLAGS, check_flags, parse_bool, parse_path, parse_sample
 from tfgradgen.cli.quiet import start_tensorflow
+from tfgradgen.cli.terminal import note, say
+from tfgradgen.text import value_text
 
 CHECK_FLAGS = (*MODEL_FLAGS, "temperature", "seed")
 
-# Fire would evaluate a path: 2026_07_20 would become a number, run#2 would lose its end.
-MODELS = ("generator", "classifier", "classifier_labels", "judge", "discriminator")
-TEXTS = dict.fromkeys((*MODELS, "out", "photographs", "init", "schedule", "control"), str)
+
+def command(fn: Callable[..., None]) -> Callable[..., None]:
+    """`fn` for Fire, with values as `arguments` reads them."""
+    with_texts = fire.decorators.SetParseFns(**dict.fromkeys(TEXTS, str))(fn)
+    return fire.decorators.SetParseFn(evaluated)(with_texts)
 
 
-@fire.decorators.SetParseFns(**TEXTS)
+@command
 def sample(label: Any = None, kernel: Any = None, *extra: Any, **flags: Any) -> None:
     """Draws pictures of a class and writes grid.png, plots.png, film.png, samples.npz and run.json into a folder.
 
@@ -94,6 +100,7 @@ def sample(label: Any = None, kernel: Any = None, *extra: Any, **flags: Any) -> 
         --allow_unknown_ops        load models although they hold operations that image models have no use for
 
     Conditions: --label="goldfish & !orange", "monarch | ladybug", "goldfish & 0.5*orange", with parentheses.
+    A class whose own name holds a comma or an operator is named as it is.
     """
     _no_extra(extra)
     check_flags(flags, FLAGS)
@@ -107,7 +114,7 @@ def sample(label: Any = None, kernel: Any = None, *extra: Any, **flags: Any) -> 
         raise SystemExit(1)
 
 
-@fire.decorators.SetParseFns(**TEXTS)
+@command
 def labels(*extra: Any, **flags: Any) -> None:
     """Lists the classes of a classifier: index, WordNet id, name.
 
@@ -123,6 +130,7 @@ def labels(*extra: Any, **flags: Any) -> None:
     list_labels(flags)
 
 
+@command
 def models(*extra: Any, **flags: Any) -> None:
     """Shows the models that come with tfgradgen: where they lie, what they take and give, and their sha256."""
     _no_extra(extra)
@@ -132,7 +140,7 @@ def models(*extra: Any, **flags: Any) -> None:
     list_models()
 
 
-@fire.decorators.SetParseFns(**TEXTS)
+@command
 def check(label: Any = None, *extra: Any, **flags: Any) -> None:
     """Looks at a generator and a classifier as a run would use them, and says what would go wrong.
 
@@ -157,7 +165,7 @@ def check(label: Any = None, *extra: Any, **flags: Any) -> None:
         raise SystemExit(1)
 
 
-@fire.decorators.SetParseFns(**TEXTS)
+@command
 def compare(labels: Any = None, *extra: Any, **flags: Any) -> None:
     """Says which method gives natural, diverse pictures of the classes: all of them from the same starts, at the same number of
     gradients, by many measures, with the poster's own table beside.
@@ -205,7 +213,7 @@ def compare(labels: Any = None, *extra: Any, **flags: Any) -> None:
         raise SystemExit(1)
 
 
-@fire.decorators.SetParseFns(**TEXTS)
+@command
 def tune(label: Any = None, *extra: Any, **flags: Any) -> None:
     """Searches the schedule that gives a kernel most effective draws for its gradients, and holds it against a control on fresh
     seeds.
@@ -253,7 +261,7 @@ def tune(label: Any = None, *extra: Any, **flags: Any) -> None:
     run_tune(options)
 
 
-@fire.decorators.SetParseFns(folder=str)
+@command
 def diagnose(folder: Any = None, *extra: Any, **flags: Any) -> None:
     """Says from the files of a run whether to trust it: per chain, per statistic, and what to do.
 
@@ -274,7 +282,7 @@ def diagnose(folder: Any = None, *extra: Any, **flags: Any) -> None:
         raise SystemExit(1)
 
 
-@fire.decorators.SetParseFns(**TEXTS)
+@command
 def export(labels: Any = "all", kernel: Any = None, *extra: Any, **flags: Any) -> None:
     """Writes a SavedModel that TF Serving serves as it is: a label and a seed in, a picture out.
 
@@ -329,7 +337,7 @@ COMMANDS = {
 
 def _no_extra(extra: tuple[Any, ...]) -> None:
     if extra:
-        raise fail("arguments", "flags such as --seed=1", repr(extra[0]), "write it as --flag=value")
+        raise fail("arguments", "flags such as --seed=1", value_text(extra[0]), "write it as --flag=value")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -341,15 +349,15 @@ def main(argv: list[str] | None = None) -> None:
         if argv and not (wants_help and argv[0].startswith("-")):
             check_choice("command", argv[0], COMMANDS)
         if wants_help and argv[0] in COMMANDS:
-            print(inspect.getdoc(COMMANDS[argv[0]]))  # Fire would fold the table of flags into one paragraph
+            say(inspect.getdoc(COMMANDS[argv[0]]) or "")  # Fire would fold the table of flags into one paragraph
             return
         for word in ("-", "--"):
             if word in argv:
                 raise fail("arguments", "flags such as --seed=1", f"a lone {word}", "leave it out")
-        fire.Fire(COMMANDS, command=argv, name="python -m tfgradgen")
+        fire.Fire(COMMANDS, command=normalized(argv), name="python -m tfgradgen")
     except UserError as error:
-        print(f"tfgradgen: {error}", file=sys.stderr)
+        note(f"tfgradgen: {error}")
         raise SystemExit(2) from None
     except KeyboardInterrupt as interrupt:
-        print(f"tfgradgen: interrupted; {str(interrupt) or 'nothing new was kept for the label under way'}.", file=sys.stderr)
+        note(f"tfgradgen: interrupted; {str(interrupt) or 'nothing new was kept for the label under way'}.")
         raise SystemExit(130) from None

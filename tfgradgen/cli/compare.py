@@ -1,9 +1,7 @@
 """The `compare` command: samples what is not sampled yet, measures all of it, and writes the report."""
 
-import json
-import shlex
+import functools
 import shutil
-import sys
 import time
 import zlib
 from collections.abc import Mapping, Sequence
@@ -22,7 +20,17 @@ from tfgradgen.cli.model_options import default_model, unlike_shipped
 from tfgradgen.cli.output import LOCK, as_file, check_resumable, held, not_written
 from tfgradgen.cli.progress import progress_bar
 from tfgradgen.cli.surroundings import environment, model_record
-from tfgradgen.evaluation.cells import Cell, Ground, checkpoints_up_to, lay_ground, run_cell, run_of_label
+from tfgradgen.cli.terminal import as_text, command_text, note, one_line, say
+from tfgradgen.evaluation.cells import (
+    Cell,
+    Ground,
+    checkpoints_up_to,
+    is_cell,
+    is_ground,
+    lay_ground,
+    run_cell,
+    run_of_label,
+)
 from tfgradgen.evaluation.comparison import Comparer, Sampled, compare
 from tfgradgen.evaluation.curves import plot_curves
 from tfgradgen.evaluation.entries import Entry, parse_entry
@@ -30,7 +38,7 @@ from tfgradgen.evaluation.grids import plot_grids
 from tfgradgen.evaluation.pictures import Observer, Photographs, Pictures, load_observer, load_photographs, look_at_photographs
 from tfgradgen.evaluation.shelf import Shelf
 from tfgradgen.evaluation.tables import to_csv, to_markdown
-from tfgradgen.files import write_text
+from tfgradgen.files import json_text, write_text
 from tfgradgen.images import decode, save_png
 from tfgradgen.models.classifier import Classifier
 from tfgradgen.models.generator import Generator
@@ -72,8 +80,8 @@ def _run_held(options: CompareOptions, loaded: Loaded, observer: Observer, photo
     sampled = sample_all(options, entries, posteriors, identity(options, loaded), checkpoints)
     generators = {name: posterior.generator for name, posterior in posteriors.items()}
     comparer = Comparer(sampled, generators, observer, photographs)
-    say = lambda name: print(f"measuring {name}", file=sys.stderr, flush=True)  # noqa: E731
-    found = compare(comparer, entries, options.pair.run.num_chains, len(checkpoints), say)
+    tell = lambda name: note(f"measuring {name}")  # noqa: E731
+    found = compare(comparer, entries, options.pair.run.num_chains, len(checkpoints), tell)
     report = {
         "command": command_line(options),
         "labels": sampled.labels,
@@ -91,10 +99,8 @@ def _run_held(options: CompareOptions, loaded: Loaded, observer: Observer, photo
         },
     }
     write_report(options.out, report, found.pictures)
-    print(f"took     {time.monotonic() - start:.0f} s for what was not there yet")
-    print(
-        f"wrote    {options.out}: report.md, table.csv, report.json, curves.png, grids.png, {PICTURES}/, {CELLS}/", flush=True
-    )
+    say(f"took     {time.monotonic() - start:.0f} s for what was not there yet")
+    say(f"wrote    {as_text(options.out)}: report.md, table.csv, report.json, curves.png, grids.png, {PICTURES}/, {CELLS}/")
     return len(sampled.failed)
 
 
@@ -109,10 +115,13 @@ def sample_all(
     run, shelf, sampled = options.pair.run, Shelf(options.out / CELLS, identity), Sampled()
     total = len(posteriors) * (1 + len(entries))
     indices = {name: number_of(posterior, name) for name, posterior in posteriors.items()}
+    latent_dim = next(iter(posteriors.values())).latent_dim
+    ground_fits = functools.partial(is_ground, num_chains=run.num_chains, latent_dim=latent_dim)
+    cell_fits = functools.partial(is_cell, num_checkpoints=len(checkpoints), num_chains=run.num_chains, latent_dim=latent_dim)
     for number, (name, posterior) in enumerate(posteriors.items(), 1):
         index = indices[name]
         settings = dict[str, Any](label=index, method=None)
-        ground = shelf.get(folder_of(index, name), GROUND, Ground, settings)
+        ground = shelf.get(folder_of(index, name), GROUND, Ground, settings, ground_fits)
         if ground is None:
             try:
                 with progress_bar(f"{number} of {total}, exact draws of {name}") as progress_fn:
@@ -129,7 +138,7 @@ def sample_all(
     for number, (entry, name) in enumerate(cells, total - len(cells) + 1):
         index = indices[name]
         settings = {"label": index, "method": entry.name, "config": entry.config.to_dict(), "checkpoints": list(checkpoints)}
-        cell = shelf.get(folder_of(index, name), entry.name, Cell, settings)
+        cell = shelf.get(folder_of(index, name), entry.name, Cell, settings, cell_fits)
         if cell is None:
             own_run = run_of_label(run, index)
             try:
@@ -145,9 +154,9 @@ def sample_all(
 
 def note_failure(sampled: Sampled, entry: Entry, name: str, error: Exception) -> None:
     """One line for a cell that is not there, now and in the report."""
-    reason = " ".join(str(error).split())[:200]
+    reason = one_line(error)
     sampled.failed[entry.name, name] = reason
-    print(f"failed   {entry.name} for {name}: {reason}", flush=True)
+    say(f"failed   {entry.name} for {as_text(name)}: {reason}")
 
 
 def try_out(observer: Observer, generator: Generator, names: Sequence[str]) -> None:
@@ -158,8 +167,9 @@ def try_out(observer: Observer, generator: Generator, names: Sequence[str]) -> N
     try:
         observer.look(image, names[0])
     except CELL_ERRORS as error:
-        got = " ".join(str(error).split())[:200]
-        raise fail("judge", "networks that take the generator's pictures", got, "give others, or export them again") from None
+        raise fail(
+            "judge", "networks that take the generator's pictures", one_line(error), "give others, or export them again"
+        ) from None
 
 
 def identity(options: CompareOptions, loaded: Loaded) -> dict[str, Any]:
@@ -195,34 +205,28 @@ def find_photographs(
     shipped = load_photographs(default_model("photographs") / PHOTOGRAPHS_FILE)
     if shipped.sha256 == observer.sha256 and set(names) <= set(shipped.pictures):
         return shipped
-    print(
-        "without  photographs of these classes seen by this judge: no KID, FID, density, coverage, repeats; give --photographs"
-    )
+    say("without  photographs of these classes seen by this judge: no KID, FID, density, coverage, repeats; give --photographs")
     return None
 
 
 def command_line(options: CompareOptions) -> str:
     """What makes the comparison again."""
-    labels = shlex.quote(str(options.labels) if isinstance(options.labels, str | int) else ",".join(map(str, options.labels)))
     run = options.pair.run
-    return (
-        f"python -m tfgradgen compare --labels={labels} --kernels={','.join(options.kernels)} "
-        f"--num_gradients={options.num_gradients} --num_chains={run.num_chains} --class_reg={options.class_reg!r} "
-        f"--seed={run.seed} --init={shlex.quote(str(options.pair.init_photograph or run.init))}"
-        f"{''.join(f' --{flag}={value}' for flag, value in more_flags(options).items())}"
-    )
-
-
-def more_flags(options: CompareOptions) -> dict[str, str]:
-    """Flag -> value as a shell takes it, of the models where they are not the shipped ones."""
-    given = unlike_shipped(options.pair.models)
-    for name in ("judge", "discriminator"):
-        if getattr(options, name) != str(default_model(name)):
-            given[name] = getattr(options, name)
-    if options.photographs:
-        given["photographs"] = options.photographs
-    texts = {flag: ",".join(map(str, v)) if isinstance(v, list | tuple) else str(v) for flag, v in given.items()}
-    return {flag: shlex.quote(text) for flag, text in texts.items()}
+    flags = {
+        "labels": options.labels,
+        "kernels": options.kernels,
+        **{name: getattr(options, name) for name in ("num_gradients", "class_reg")},
+        **{name: getattr(run, name) for name in ("num_chains", "seed")},
+        "init": options.pair.init_photograph or run.init,
+        **unlike_shipped(options.pair.models),
+        **{
+            name: getattr(options, name)
+            for name in ("judge", "discriminator")
+            if getattr(options, name) != str(default_model(name))
+        },
+        **({"photographs": options.photographs} if options.photographs else {}),
+    }
+    return command_text("compare", flags)
 
 
 def write_report(out: Path, report: dict[str, Any], pictures: Mapping[str, Mapping[str, Pictures]]) -> None:
@@ -232,7 +236,7 @@ def write_report(out: Path, report: dict[str, Any], pictures: Mapping[str, Mappi
     for name, text in {
         "table.csv": to_csv(report),
         "report.md": to_markdown(report),
-        "report.json": json.dumps(report, indent=1) + "\n",
+        "report.json": json_text(report, 1) + "\n",
     }.items():
         write_text(out / name, text)
     beside = out / f".{PICTURES}.partial"

@@ -8,6 +8,7 @@ from tfgradgen.checks import check_int, check_real, fail
 from tfgradgen.cli.model_options import CLASSIFIER_FLAGS, GENERATOR_FLAGS, default_model, parse_handle
 from tfgradgen.cli.options import SampleOptions, check_flags, parse_bool, parse_path, parse_sample
 from tfgradgen.evaluation.entries import parse_entry
+from tfgradgen.text import value_text
 
 # The poster's four columns, then what it is to be seen against.
 DEFAULT_KERNELS = ("map+reg", "mala+reg", "mala", "hmc", "map", "split_hmc", "smc", "rejection")
@@ -74,5 +75,5 @@ def _names(value: Any) -> tuple[str, ...]:
     """`a,b`, or what Fire makes of it -> distinct names."""
     items = value.split(",") if isinstance(value, str) else value
     if not isinstance(items, list | tuple) or not items:
-        raise fail("kernels", "names of methods, a,b,c", repr(value), "give for example --kernels=mala,hmc,rejection")
+        raise fail("kernels", "names of methods, a,b,c", value_text(value), "give for example --kernels=mala,hmc,rejection")
     return tuple(dict.fromkeys(str(item).strip() for item in items))

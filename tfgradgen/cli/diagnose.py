@@ -3,32 +3,19 @@
 from pathlib import Path
 from typing import Any
 
-from tfgradgen.checks import fail
-from tfgradgen.cli.output import load_run
+from tfgradgen.cli.records import read_run
 from tfgradgen.cli.report import trust, trust_lines
-from tfgradgen.contracts import Draws
-
-
-def read_run(folder: Path) -> tuple[dict[str, Any], Draws, dict[str, Any]]:
-    """run.json, the draws and what is to be said of them, of a run's folder; raises `UserError` where they cannot be read."""
-    try:
-        record, arrays = load_run(folder, Draws._fields)
-        record = {key: record[key] for key in ("label", "kernel", "arguments", "doubts", "num_gradients", "seconds")}
-        draws = Draws(*arrays)
-        return record, draws, trust(draws, record["kernel"], record["arguments"]["kernel_config"], record["doubts"])
-    except Exception as error:  # whatever a damaged file, or one of another version, makes of its readers
-        got = f"{type(error).__name__}: {error}"
-        raise fail(
-            "diagnose", f"a run's folder with run.json and samples.npz at {folder}", got, "give that of `sample`"
-        ) from None
+from tfgradgen.cli.terminal import as_text, say
 
 
 def diagnose(folder: Path) -> list[str]:
     """Prints chains, statistics and what speaks against the run in `folder`; returns the latter."""
-    record, draws, found = read_run(folder)
+    record, draws, _ = read_run(folder, "diagnose", "give the folder that `sample` wrote")
+    found = trust(draws, record["kernel"], record["arguments"]["kernel_config"], record["doubts"])
     seconds = max(record["seconds"], 1e-9)
-    print(f"ran      {record['kernel']} for {record['label']['name']}: {draws.z.shape[1]} chains, {len(draws.z)} draws each")
-    print(table({"chain": list(range(draws.z.shape[1])), **found["chains"]}))
+    name = as_text(record["label"]["name"])
+    say(f"ran      {record['kernel']} for {name}: {draws.z.shape[1]} chains, {len(draws.z)} draws each")
+    say(table({"chain": list(range(draws.z.shape[1])), **found["chains"]}))
     rows = found["statistics"]
     columns: dict[str, list[Any]] = {"statistic": list(rows)}
     for key in ("mean", "standard_error", "ess_bulk", "ess_tail", "rhat", "between"):
@@ -37,8 +24,8 @@ def diagnose(folder: Path) -> list[str]:
     if record["num_gradients"]:
         columns["ess per gradient"] = [size and size / record["num_gradients"] for size in least]
     columns["ess per second"] = [size and size / seconds for size in least]
-    print(table(columns))
-    print("\n".join(trust_lines(found)))
+    say(table(columns))
+    say("\n".join(trust_lines(found)))
     return list(found["problems"])
 
 

@@ -1,7 +1,5 @@
 """The `export` command: from checked options to a folder that TF Serving serves as it is."""
 
-import json
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -13,13 +11,15 @@ from tfgradgen.cli.load import Loaded, Target, load_models
 from tfgradgen.cli.output import as_file, check_target, new_folder, not_written
 from tfgradgen.cli.progress import progress_bar
 from tfgradgen.cli.surroundings import environment, model_record
+from tfgradgen.cli.terminal import as_text, note, say
 from tfgradgen.contracts import Networks
-from tfgradgen.files import write_text
+from tfgradgen.files import json_text, write_text
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.serving.adapt import Adapted, adapt
 from tfgradgen.serving.beside import next_version, texts
 from tfgradgen.serving.export import write_saved_model
 from tfgradgen.serving.module import Plan, Serving
+from tfgradgen.text import shell_word
 
 RECORD = "export.json"
 
@@ -44,18 +44,18 @@ def run_export(options: ExportOptions) -> None:
         with new_folder(folder) as beside:
             names = write_saved_model(Serving(networks, models, plan), beside, model, options.batch_sizes, options.xla)
             record = record_of(options, loaded, targets, adapted) | {"model": model, "signatures": names}
-            (beside / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+            write_text(beside / RECORD, json_text(record, 2) + "\n")
     except KeyboardInterrupt:
         raise KeyboardInterrupt("nothing was exported") from None
     finally:
         if not was_there:
             with suppress(OSError):  # there, or not empty: a version is in it
                 options.out.rmdir()
-    print(f"exported {folder}: {', '.join(names)} of {len(targets)} label{'s' if len(targets) > 1 else ''}")
+    say(f"exported {as_text(folder)}: {', '.join(names)} of {len(targets)} label{'s' if len(targets) > 1 else ''}")
     for name in write_beside(options.out, texts(model, options.batch_sizes, options.xla)):
-        print(f"kept     {options.out / name}, which differs from what this version wants: see {name}.new")
-    print(f"start    docker compose -f {options.out / 'docker-compose.yml'} up")
-    print(f"ask      python {options.out / 'rest_client.py'} {targets[0].label.name}")
+        say(f"kept     {as_text(options.out / name)}, which differs from what this version wants: see {name}.new")
+    say(f"start    docker compose -f {shell_word(str(options.out / 'docker-compose.yml'))} up")
+    say(f"ask      python {shell_word(str(options.out / 'rest_client.py'))} {shell_word(targets[0].label.name)}")
 
 
 def shared_networks(loaded: Loaded, targets: Sequence[Target]) -> Networks:
@@ -88,7 +88,7 @@ def adapt_all(options: ExportOptions, networks: Networks, targets: Sequence[Targ
                 adapt(posterior, pair.kernel, pair.kernel_config, pair.schedule.num_adaptation_steps, pair.run, progress_fn)
             )
         for doubt in found[-1].doubts:
-            print(f"trust    {target.label.name}: {doubt}", file=sys.stderr, flush=True)
+            note(f"trust    {as_text(target.label.name)}: {doubt}")
     return found
 
 

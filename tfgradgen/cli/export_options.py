@@ -8,6 +8,7 @@ from tfgradgen.checks import check_choice, check_int, fail
 from tfgradgen.cli.model_options import MODEL_FLAGS
 from tfgradgen.cli.options import SampleOptions, check_flags, parse_bool, parse_path, parse_sample
 from tfgradgen.presets import SERVED
+from tfgradgen.text import value_text
 
 SAMPLE_FLAGS = (
     *("schedule", "step_size", "target_accept_prob", "num_leapfrog_steps", "num_chains", "temperature", "seed"),
@@ -98,5 +99,5 @@ def _sizes(value: Any) -> tuple[int, ...]:
     items = list(value) if isinstance(value, list | tuple) else [value]
     is_rising = all(isinstance(size, int) and not isinstance(size, bool) for size in items) and items == sorted({*items})
     if not is_rising or not items or not 1 <= items[0] <= items[-1] <= 1024:
-        raise fail("batch_sizes", "rising whole numbers in 1..1024", repr(value), "give for example --batch_sizes=1,4,16")
+        raise fail("batch_sizes", "rising whole numbers in 1..1024", value_text(value), "give for example --batch_sizes=1,4,16")
     return tuple(items)

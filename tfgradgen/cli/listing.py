@@ -7,7 +7,8 @@ from typing import Any
 from tfgradgen.cli.model_options import SHIPPED_MODELS, default_model, parse_handle
 from tfgradgen.cli.options import parse_sample
 from tfgradgen.cli.quiet import start_tensorflow
-from tfgradgen.models.metadata import Label, fingerprint, parse_labels, read_metadata
+from tfgradgen.cli.terminal import as_text, say
+from tfgradgen.models.metadata import MAX_NAME, Label, fingerprint, parse_labels, read_metadata
 
 
 def list_labels(flags: dict[str, Any]) -> None:
@@ -26,15 +27,15 @@ def list_labels(flags: dict[str, Any]) -> None:
             handle, **options.models.classifier_settings, allow_unknown_ops=options.models.allow_unknown_ops
         ).labels
     for index, label in enumerate(names):
-        print(f"{index:4d}  {label.wnid or '-':10s}  {label.name}")
+        say(f"{index:4d}  {as_text(label.wnid or '-'):10s}  {as_text(label.name, MAX_NAME)}")
 
 
 def list_models() -> None:
     """Prints where each shipped model lies, what its card says, and its fingerprint."""
     for name in SHIPPED_MODELS:
         folder = default_model(name)
-        print(f"{name}: {folder}")
+        say(f"{name}: {as_text(folder)}")
         for key, value in read_metadata(folder).items():
             shown = f"{len(value)}, see `python -m tfgradgen labels --classifier={folder}`" if key == "labels" else value
-            print(f"  {key}: {shown}")
-        print(f"  sha256: {fingerprint(folder)}")
+            say(f"  {as_text(key)}: {as_text(shown)}")
+        say(f"  sha256: {fingerprint(folder)}")

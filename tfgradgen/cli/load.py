@@ -1,7 +1,6 @@
 """Loads the models that the flags name, and says what is to be sampled of them."""
 
 import functools
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ import tensorflow as tf
 from tfgradgen.checks import fail
 from tfgradgen.cli.model_options import ModelOptions
 from tfgradgen.cli.options import SampleOptions
+from tfgradgen.cli.terminal import as_text, note
 from tfgradgen.contracts import Networks
 from tfgradgen.images import read_pictures
 from tfgradgen.methods import METHODS, without_xla
@@ -18,7 +18,7 @@ from tfgradgen.models.classifier import Classifier, load_classifier
 from tfgradgen.models.condition import ConditionClassifier, is_condition, parse_condition
 from tfgradgen.models.discriminator import load_discriminator, natural_log_odds
 from tfgradgen.models.generator import Generator, load_generator
-from tfgradgen.models.labels import resolve_labels
+from tfgradgen.models.labels import resolve_labels, split_names
 from tfgradgen.models.metadata import Label
 from tfgradgen.models.precision import lower_gradients
 from tfgradgen.models.saved_model import try_call
@@ -47,7 +47,7 @@ class Loaded(NamedTuple):
         """What `wanted` names: classes of the first classifier, or conditions on the classes of all."""
         labelled = [classifier.labels for classifier in self.classifiers]
         if is_condition(wanted, labelled):
-            return [self._condition(part, labelled) for part in wanted.split(",") if part.strip()]
+            return [self._condition(part, labelled) for part in split_names(labelled, wanted)]
         first = self.classifiers[0]
         indices = resolve_labels(first.labels, wanted)
         if first.output == "scores":  # each class for itself is a condition of its own
@@ -119,7 +119,7 @@ def say_guesses(role: str, model: Generator | Classifier) -> None:
         else:
             named.append(f"{name} {values[name]} {mend(name)}")
     if named:
-        print(f"guessed  {role} {model.path}: {', '.join(named)}", file=sys.stderr, flush=True)
+        note(f"guessed  {role} {as_text(model.path)}: {', '.join(named)}")
 
 
 def choose_backend(options: SampleOptions, loaded: Loaded, target: Target) -> SampleOptions:
@@ -128,7 +128,7 @@ def choose_backend(options: SampleOptions, loaded: Loaded, target: Target) -> Sa
     why = without_xla(posterior, options.run) if METHODS[options.kernel].takes_gradients else ""
     if not why:
         return options
-    print(f"graph    mode, for of XLA there is {why}", file=sys.stderr, flush=True)
+    note(f"graph    mode, without XLA: {why}")
     return replace(options, run=replace(options.run, jit=False))
 
 
@@ -147,10 +147,7 @@ def start_at_photograph(options: SampleOptions, generator: Generator) -> SampleO
             f"{generator.path}, which has none",
             "use --init=resample or --init=prior",
         )
-    try:
-        height, width = generator.image_shape[:2]
-        picture = read_pictures([options.init_photograph], width, height)
-    except Exception as error:  # Pillow has kinds of its own for what is damaged or too large to be a picture
-        raise fail("init", "a picture that can be read", f"{options.init_photograph} ({error})", "give another") from None
+    height, width = generator.image_shape[:2]
+    picture = read_pictures([options.init_photograph], width, height)
     z = generator.encode_fn(tf.cast(picture, tf.float32) / 127.5 - 1.0)[0]
     return replace(options, run=replace(options.run, init="given", init_z=tuple(float(x) for x in z.numpy())))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tfgradgen.checks import check_int, check_real, fail
+from tfgradgen.text import value_text
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -78,8 +79,10 @@ def default_model(name: str) -> Path:
 
 def parse_handle(flag: str, value: Any) -> str:
     """A folder, an archive, a URL or a Kaggle handle, as text; what Fire makes of one is no text only for odd file names."""
-    if not isinstance(value, str | int | float) or isinstance(value, bool) or value in ("", "True"):
-        raise fail(flag, "a model: a folder, an archive, a TF-Hub URL or a Kaggle handle", repr(value), f"give --{flag}=MODEL")
+    if not isinstance(value, str | int | float) or isinstance(value, bool) or value == "":
+        raise fail(
+            flag, "a model: a folder, an archive, a TF-Hub URL or a Kaggle handle", value_text(value), f"give --{flag}=MODEL"
+        )
     return str(value)
 
 
@@ -124,7 +127,7 @@ def _classifiers(text: str) -> tuple[str, ...]:
         return (text,)
     handles = tuple(part.strip() for part in text.split(",") if part.strip())
     if not handles:
-        raise fail("classifier", "a model, or several as A,B", repr(text), "give --classifier=MODEL")
+        raise fail("classifier", "a model, or several as A,B", value_text(text), "give --classifier=MODEL")
     return handles
 
 
@@ -140,7 +143,7 @@ def _parsed(flag: str, name: str, value: Any) -> Any:
     if name == "labels" and value != "imagenet":
         return str(value)
     if name == "signature" and not isinstance(value, str):
-        raise fail(flag, "the name of a signature", repr(value), f"give --{flag}=NAME or NAME:OUTPUT")
+        raise fail(flag, "the name of a signature", value_text(value), f"give --{flag}=NAME or NAME:OUTPUT")
     return value
 
 
@@ -148,5 +151,5 @@ def _words(flag: str, value: Any) -> tuple[str, ...]:
     """`a,b`, or what Fire makes of it."""
     items = value.split(",") if isinstance(value, str) else value
     if not isinstance(items, list | tuple):
-        raise fail(flag, "tags as a,b", repr(value), f"give --{flag}=gen,bsNone, for example")
+        raise fail(flag, "tags as a,b", value_text(value), f"give --{flag}=gen,bsNone, for example")
     return tuple(word for item in items if (word := str(item).strip()))

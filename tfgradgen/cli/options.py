@@ -10,6 +10,7 @@ from tfgradgen.cli.model_options import MODEL_FLAGS, ModelOptions, parse_models
 from tfgradgen.config import KernelConfig, RunConfig, Schedule
 from tfgradgen.presets import PRESETS
 from tfgradgen.recipe import default_recipe, read_recipe, settings_of
+from tfgradgen.text import value_text
 
 KERNEL_FLAGS = tuple(KernelConfig.checks)
 SCHEDULE_FLAGS = tuple(field.name for field in fields(Schedule))
@@ -71,12 +72,12 @@ def check_flags(flags: dict[str, Any], known: tuple[str, ...]) -> None:
 
 
 def parse_path(flag: str, value: Any) -> Path:
-    if not isinstance(value, str | int | float) or isinstance(value, bool) or value in ("", "True"):
-        raise fail(flag, "a path", repr(value), f"give --{flag}=PATH")
+    if not isinstance(value, str | int | float) or isinstance(value, bool) or value == "":
+        raise fail(flag, "a path", value_text(value), f"give --{flag}=PATH")
     try:
         return Path(str(value)).expanduser()
     except RuntimeError:
-        raise fail(flag, "a path", repr(value), "there is no such user's home; write the path out") from None
+        raise fail(flag, "a path", value_text(value), "there is no such user's home; write the path out") from None
 
 
 def parse_bool(flag: str, value: Any) -> bool:
@@ -157,7 +158,7 @@ def _photograph(flags: dict[str, Any]) -> Path | None:
     raise fail(
         "init",
         "resample, prior or the file of a picture",
-        repr(init),
+        value_text(init),
         did_you_mean(init, ("resample", "prior")) or "check the path",
     )
 

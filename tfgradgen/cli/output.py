@@ -2,17 +2,13 @@
 
 import glob
 import hashlib
-import json
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from tfgradgen.checks import UserError, fail
 from tfgradgen.store import CHECKPOINT, FILES
@@ -45,13 +41,6 @@ def shortened(file: str, name: str) -> str:
 def partial_of(folder: Path) -> Path:
     """Where the run that will be `folder` keeps what it has, until it is whole."""
     return folder.with_name(f"{folder.name}.partial")
-
-
-def load_run(folder: Path, names: Iterable[str]) -> tuple[dict[str, Any], list[np.ndarray]]:
-    """run.json and the arrays `names` of samples.npz of a run's folder; raises what a missing or damaged file makes of them."""
-    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    with np.load(folder / "samples.npz") as samples:
-        return record, [samples[name] for name in names]
 
 
 def check_partial(folder: Path, welcome: bool) -> None:

@@ -8,7 +8,9 @@ from contextlib import contextmanager
 import numpy as np
 from tqdm import tqdm
 
+from tfgradgen.cli.terminal import note
 from tfgradgen.contracts import Progress, ProgressFn
+from tfgradgen.text import printable
 
 LINES = 10  # in a log file, about
 
@@ -22,6 +24,7 @@ def described(progress: Progress) -> dict[str, str]:
 @contextmanager
 def progress_bar(title: str, unit: str = "step") -> Iterator[ProgressFn]:
     """Shows on stderr how far a run is and how long the rest will take."""
+    title = printable(title)
     if not sys.stderr.isatty():
         yield plain_lines(title, unit)
         return
@@ -52,6 +55,6 @@ def plain_lines(title: str, unit: str = "step") -> ProgressFn:
         left = (time.monotonic() - start) * (total - done) / max(done - first, 1)
         facts = ", ".join(f"{name} {value}" for name, value in described(progress).items())
         rest = f", about {left:.0f} s left" if first < done < total else ""
-        print(f"{title}: {done} of {total} {unit}s, {facts}{rest}", file=sys.stderr, flush=True)
+        note(f"{title}: {done} of {total} {unit}s, {facts}{rest}")
 
     return show

@@ -5,13 +5,16 @@ from typing import Any
 
 import numpy as np
 
+from tfgradgen.cli.terminal import as_text
 from tfgradgen.contracts import Draws, accept_prob
 from tfgradgen.diagnostics import statistics
+from tfgradgen.files import finite
 from tfgradgen.presets import PRESETS
 from tfgradgen.trust import chain_table, problems
 
 MODELS = ("generator", "classifier", "discriminator")
 WORK = {"gradients": "gradients", "forward": "forward passes"}
+MAX_PROBLEM = 1000  # characters
 UNITS = {"chain": "chains", "exact": "chains", "particles": "populations", "ascent": "ascents"}
 
 
@@ -30,7 +33,7 @@ def run_record(planned: dict[str, Any], draws: Draws, facts: dict[str, Any]) -> 
     """All of run.json: `plan` and what came out; `facts` are what the run itself found: cost, seconds, and by method more."""
     steps = draws.step_size[-1]
     found = {name: facts.get(name) for name in ("prior_class_prob", "prior_draws", "evidence")}
-    return {
+    record = {
         **planned,
         "accept_rate": facts.get("accept_rate", float(accept_prob(draws).mean())),
         "step_size": [float(s) for s in steps] if np.isfinite(steps).any() else None,
@@ -43,6 +46,7 @@ def run_record(planned: dict[str, Any], draws: Draws, facts: dict[str, Any]) -> 
         "num_forward": facts["num_forward"],
         "seconds": round(facts["seconds"], 3),
     }
+    return dict(finite(record))  # as it is read again
 
 
 def trust(draws: Draws, kernel: str, config: dict[str, Any], doubts: Sequence[str]) -> dict[str, Any]:
@@ -62,7 +66,7 @@ def trust(draws: Draws, kernel: str, config: dict[str, Any], doubts: Sequence[st
 
 def trust_lines(record: dict[str, Any]) -> list[str]:
     """One line for each thing that speaks against a run, or one that nothing does."""
-    return [f"trust    {problem}" for problem in record["problems"] or ["nothing speaks against it"]]
+    return [f"trust    {as_text(problem, MAX_PROBLEM)}" for problem in record["problems"] or ["nothing speaks against it"]]
 
 
 def summary(record: dict[str, Any], folder: Any) -> str:
@@ -78,22 +82,27 @@ def summary(record: dict[str, Any], folder: Any) -> str:
     error = "" if stat["standard_error"] is None else f" +- {stat['standard_error']:.3f}"
     return "\n".join(
         [
-            f"ran      {record['kernel']} for {name}: {num_chains} {UNITS[kind]}, "
+            f"ran      {record['kernel']} for {as_text(name)}: {num_chains} {UNITS[kind]}, "
             f"{schedule['num_results']} draws each{burnin}, "
             f"{', '.join(work)} in {record['seconds']:.0f} s ({record['backend']} mode)",
-            f"p(class) mean {record['mean_class_prob']:.3f}{error}; under the prior {_prior(record)}",
+            f"p(class) mean {figure(record['mean_class_prob'])}{error}; under the prior {_prior(record)}",
             f"moved    {_moved(record)}",
             *([f"mixing   effective draws of p(class) {ess}{rhat}"] if kind != "ascent" else []),
             *trust_lines(record),
-            f"wrote    {folder}: grid.png, plots.png, film.png, samples.npz, {chains}run.json",
+            f"wrote    {as_text(folder)}: grid.png, plots.png, film.png, samples.npz, {chains}run.json",
         ]
     )
 
 
+def figure(value: float | None, digits: int = 3) -> str:
+    """`value` with so many digits after the point; of a figure that is not finite there is nothing in a record."""
+    return "unknown" if value is None else f"{value:.{digits}f}"
+
+
 def _prior(record: dict[str, Any]) -> str:
     if record["prior_draws"]:
-        return f"{record['prior_class_prob']:.3f} ({record['prior_draws']} draws)"
-    evidence = np.asarray(record["evidence"])
+        return f"{figure(record['prior_class_prob'])} ({record['prior_draws']} draws)"
+    evidence = np.asarray(record["evidence"], float)  # NaN for null
     error = f" +- {evidence.std(ddof=1) / np.sqrt(len(evidence)):.3f}" if len(evidence) > 1 else ""
     power = "" if record["arguments"]["temperature"] == 1 else " ** (1 / temperature)"
     return f"p(class){power} is {evidence.mean():.3f}{error} by annealing"
@@ -102,13 +111,13 @@ def _prior(record: dict[str, Any]) -> str:
 def _moved(record: dict[str, Any]) -> str:
     kind, rate = PRESETS[record["kernel"]].kind, record["accept_rate"]
     if kind == "exact":
-        return f"acceptance {rate:.4f} of the prior draws; the draws are exact and independent"
+        return f"acceptance {figure(rate, 4)} of the prior draws; the draws are exact and independent"
     if kind == "particles":
         return "from the prior to the posterior, by powers of the likelihood"
     parts = []
     if "target_accept_prob" in record["arguments"]["kernel_config"]:
-        parts.append(f"acceptance {rate:.2f} (target {record['arguments']['kernel_config']['target_accept_prob']:.2f})")
+        parts.append(f"acceptance {figure(rate, 2)} (target {record['arguments']['kernel_config']['target_accept_prob']:.2f})")
     if record["step_size"]:
-        steps = np.asarray(record["step_size"])
+        steps = np.asarray([step for step in record["step_size"] if step is not None])
         parts.append(f"step size {np.median(steps):.3f} ({steps.min():.3f} to {steps.max():.3f} over chains)")
     return ", ".join(parts or ["every step, without a step size"])

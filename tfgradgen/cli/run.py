@@ -1,7 +1,6 @@
 """One label's run: drawn into a store beside its folder, then written whole."""
 
 import functools
-import json
 import os
 import shutil
 import time
@@ -12,12 +11,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from tfgradgen.checks import UserError, fail
+from tfgradgen.checks import UserError
 from tfgradgen.cli.options import SampleOptions
-from tfgradgen.cli.output import check_target, clear, discard, held, load_run, new_folder, not_written, partial_of, sweep
+from tfgradgen.cli.output import check_target, clear, discard, held, new_folder, not_written, partial_of, sweep
 from tfgradgen.cli.progress import progress_bar
+from tfgradgen.cli.records import RUN_FILE, SAMPLES_FILE, read_run
 from tfgradgen.cli.report import UNITS, identity, run_record, summary
+from tfgradgen.cli.terminal import say
 from tfgradgen.contracts import Draws, ProgressFn
+from tfgradgen.files import json_text, write_text
 from tfgradgen.images import decode, make_grid, save_png
 from tfgradgen.methods import METHODS, Resume
 from tfgradgen.netcdf import write_netcdf
@@ -45,14 +47,10 @@ def finished(planned: dict[str, Any], folder: Path) -> Row | None:
     Raises:
       UserError: what lies there is another run, or none.
     """
+    record, draws, image = read_run(folder, "resume", "choose another --out")
+    row = Row(planned["label"]["name"], image, draws.class_prob[-1], record["problems"])
     try:
-        record, (image, class_prob) = load_run(folder, ("image", "class_prob"))
-        theirs = identity(record)
-        row = Row(planned["label"]["name"], image, class_prob[-1], record["problems"])
-    except Exception as error:  # whatever a damaged file makes of its readers
-        raise fail("resume", "a run", f"{folder}, which holds none ({type(error).__name__})", "choose another --out") from None
-    try:
-        check_same(identity(planned), theirs, folder)
+        check_same(identity(planned), identity(record), folder)
     except UserError:
         if (partial_of(folder) / CHECKPOINT).exists():
             return None
@@ -65,11 +63,11 @@ def finished(planned: dict[str, Any], folder: Path) -> Row | None:
 
 def add_netcdf(folder: Path) -> None:
     """Adds chains.nc to a run that is whole: a copy with it takes the folder's place."""
-    record, arrays = load_run(folder, Draws._fields)
+    record, draws, _ = read_run(folder, "resume", "choose another --out")
     with new_folder(folder, overwrite=True) as beside:
         for path in folder.iterdir():
             shutil.copy2(path, beside)
-        write_chains(beside, record, Draws(*arrays))
+        write_chains(beside, record, draws)
 
 
 def run_label(posterior: ClassPosterior, options: SampleOptions, planned: dict[str, Any], folder: Path) -> Row:
@@ -88,7 +86,7 @@ def run_label(posterior: ClassPosterior, options: SampleOptions, planned: dict[s
         raise KeyboardInterrupt(_hint(partial)) from None
     except OSError as error:
         raise not_written(folder, error, _hint(partial)) from None
-    print(summary(record, folder), flush=True)
+    say(summary(record, folder))
     return row
 
 
@@ -167,8 +165,8 @@ def write_run(folder: Path, record: dict[str, Any], draws: Draws, images: np.nda
     title = f"{record['kernel']} for {record['label']['name']}: {num_chains} {units}, {num_results} draws each"
     save_png(folder / "plots.png", plot_chains(draws, title))
     save_png(folder / "film.png", film)
-    np.savez_compressed(folder / "samples.npz", image=images, **draws._asdict())
-    (folder / "run.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    np.savez_compressed(folder / SAMPLES_FILE, image=images, **draws._asdict())
+    write_text(folder / RUN_FILE, json_text(record, 2) + "\n")
 
 
 def write_chains(folder: Path, record: dict[str, Any], draws: Draws) -> None:
@@ -185,6 +183,6 @@ def write_chains(folder: Path, record: dict[str, Any], draws: Draws) -> None:
         "seed": record["seed"],
         "generator_sha256": record["generator"]["sha256"],
         "classifier_sha256": record["classifier"]["sha256"],
-        "arguments": json.dumps(record["arguments"]),
+        "arguments": json_text(record["arguments"]),
     }
     write_netcdf(folder / NETCDF, draws, attributes, is_chain=kind == "chain")

@@ -11,6 +11,7 @@ from tfgradgen.cli.options import SampleOptions
 from tfgradgen.cli.output import as_file, check_partial, check_target, not_written, shortened
 from tfgradgen.cli.run import Row, finished, run_label
 from tfgradgen.cli.surroundings import plan
+from tfgradgen.cli.terminal import as_text, say
 from tfgradgen.images import make_grid, save_png
 from tfgradgen.posterior import ClassPosterior
 
@@ -42,7 +43,7 @@ def run_sample(options: SampleOptions) -> list[str]:
     rows = {folder: finished(planned, folder) for folder, planned in plans.items() if options.resume and folder.exists()}
     for target, folder in zip(targets, folders, strict=True):
         if rows.get(folder):
-            print(f"kept     {folder}: this run was finished earlier", flush=True)
+            say(f"kept     {as_text(folder)}: this run was finished earlier")
         else:
             posterior = ClassPosterior.of(loaded.networks(target), target.index, options.run.temperature)
             rows[folder] = run_label(posterior, options, plans[folder], folder)
@@ -52,7 +53,7 @@ def run_sample(options: SampleOptions) -> list[str]:
             save_png(sheet_path, sheet(whole))
         except OSError as error:
             raise not_written(sheet_path, error, "every label is whole, --resume makes the sheet") from None
-        print(f"sheet    {sheet_path}: one row a label", flush=True)
+        say(f"sheet    {as_text(sheet_path)}: one row a label")
     return [problem for row in whole for problem in row.problems]
 
 

@@ -1,7 +1,6 @@
 """The `tune` command: searches, judges on fresh seeds, and writes the report."""
 
 import math
-import shlex
 import time
 from dataclasses import replace
 from typing import Any
@@ -12,6 +11,7 @@ from tfgradgen.cli.model_options import unlike_shipped
 from tfgradgen.cli.output import LOCK, check_resumable, held, not_written
 from tfgradgen.cli.progress import progress_bar
 from tfgradgen.cli.surroundings import environment, model_record
+from tfgradgen.cli.terminal import as_text, command_text, one_line, say
 from tfgradgen.cli.tune_options import TuneOptions
 from tfgradgen.files import write_text
 from tfgradgen.images import save_png
@@ -61,7 +61,7 @@ def run_tune(options: TuneOptions) -> None:
     except OSError as error:
         raise not_written(out, error, KEPT) from None
     except StorageInternalError as error:
-        reason = " ".join(str(error.__cause__ or error).split())[:200]
+        reason = one_line(error.__cause__ or error)
         raise fail("out", "a study that can be written", f"{out / STUDY_FILE} ({reason})", f"free space; {KEPT}") from None
 
 
@@ -99,27 +99,25 @@ def _run_held(options: TuneOptions, control: Recipe, bench: Bench, study: Any) -
     )
     best = [max((trial.value for trial in trials(study) if trial.is_sound), default=0.0)]
 
-    def say(trial: Trial, spent: float) -> None:
+    def tell(trial: Trial, spent: float) -> None:
         if trial.is_sound:
             best[0] = max(best[0], trial.value)
         what = f"{trial.value:.2f} draws of 1000 gradients in {len(trial.cells)} runs" if trial.cells else "no run"
         why = f": {trial.faults[0]}" if trial.state in (CONTROL, FAULTY) and trial.faults else ""
         share = 100 * min(spent / plan.budget, 1.0)
-        print(
-            f"trial    {trial.number} {trial.state}, {what} (best {best[0]:.2f}), {share:.0f} % of the budget{why}", flush=True
-        )
+        say(f"trial    {trial.number} {trial.state}, {what} (best {best[0]:.2f}), {share:.0f} % of the budget{why}")
 
     try:
         with progress_bar(f"tune {plan.kernel}", "gradient") as progress_fn:
-            found = search(study, bench, plan, progress_fn, say)
+            found = search(study, bench, plan, progress_fn, tell)
         with progress_bar("fresh seeds", "gradient") as progress_fn:
             judged = judge(study, bench, plan, options.num_fresh, progress_fn)
     finally:
         compiled.cache_clear()  # a graph for every way to adapt
     write_results(options, plan, bench.labels, study, found, judged)
-    print(f"gain     {verdict(judged)[0]}")
-    print(f"took     {time.monotonic() - start:.0f} s for what was not there yet")
-    print(f"wrote    {options.out}: report.md, best.yaml, tuning.csv, tuning.png, {STUDY_FILE}", flush=True)
+    say(f"gain     {verdict(judged)[0]}")
+    say(f"took     {time.monotonic() - start:.0f} s for what was not there yet")
+    say(f"wrote    {as_text(options.out)}: report.md, best.yaml, tuning.csv, tuning.png, {STUDY_FILE}")
 
 
 def write_results(
@@ -155,7 +153,7 @@ def command_line(options: TuneOptions) -> str:
     """What makes the search again."""
     run, label = options.sampled.run, options.sampled.label
     flags = {
-        "label": ",".join(map(str, label)) if isinstance(label, list | tuple) else label,
+        "label": label,
         "kernel": options.kernel,
         "budget": f"{options.budget:g}",
         **{name: getattr(options, name) for name in ("num_gradients", "num_seeds", "num_fresh")},
@@ -165,5 +163,4 @@ def command_line(options: TuneOptions) -> str:
         **unlike_shipped(options.sampled.models),
         "out": options.out,
     }
-    texts = {name: ",".join(map(str, value)) if isinstance(value, tuple) else str(value) for name, value in flags.items()}
-    return " ".join(["python -m tfgradgen tune", *(f"--{name}={shlex.quote(text)}" for name, text in texts.items())])
+    return command_text("tune", flags)

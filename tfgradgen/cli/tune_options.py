@@ -9,6 +9,7 @@ from tfgradgen.cli.model_options import MODEL_FLAGS
 from tfgradgen.cli.options import KERNEL_FLAGS, SampleOptions, check_flags, parse_bool, parse_path, parse_sample
 from tfgradgen.config import AdaptedConfig, changed_config
 from tfgradgen.presets import PRESETS
+from tfgradgen.text import value_text
 from tfgradgen.tuning.space import check_optuna, check_tunable, searched
 
 SAMPLE_FLAGS = ("num_chains", "temperature", "seed", "init", "jit", *MODEL_FLAGS)
@@ -58,7 +59,9 @@ def parse_tune(flags: dict[str, Any]) -> TuneOptions:
     fixed = held_fixed(kernel, given)
     check_int("num_chains", sampled.run.num_chains, MIN_CHAINS, 4096)
     if sampled.init_photograph:
-        raise fail("init", "one of resample, prior", repr(flags["init"]), "all chains at one point say little of how they mix")
+        raise fail(
+            "init", "one of resample, prior", value_text(flags["init"]), "all chains at one point say little of how they mix"
+        )
     num_gradients = check_int("num_gradients", flags.get("num_gradients", 1000), MIN_GRADIENTS, 10_000_000)
     budget = check_real("budget", flags.get("budget", 20 * num_gradients), 0.0)
     if budget < num_gradients:

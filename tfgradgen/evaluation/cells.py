@@ -63,6 +63,25 @@ class Cell(NamedTuple):
     accept_rate: np.ndarray
 
 
+def is_ground(ground: Ground, num_chains: int, latent_dim: int) -> bool:
+    """Whether `ground` can be that of so many chains: what was read from a file may be anything."""
+    points, row, scalars = (num_chains, latent_dim), (latent_dim,), ((), ())
+    is_rare = not len(np.atleast_1d(ground.exact_z))
+    none = (0, latent_dim)
+    found = (none, none, none, none) if is_rare else (points, (*ground.truth_z.shape[:1], latent_dim), row, row)
+    return _are(ground, (points, points, *found, *scalars)) and bool(is_rare or 0 < ground.num_accepted <= ground.num_drawn)
+
+
+def is_cell(cell: Cell, num_checkpoints: int, num_chains: int, latent_dim: int) -> bool:
+    """Whether `cell` can be one of so many checkpoints and chains."""
+    each = (num_checkpoints,)
+    return _are(cell, ((num_checkpoints, num_chains, latent_dim), each, each, (2,), ()))
+
+
+def _are(arrays: Sequence[np.ndarray], shapes: Sequence[tuple[int, ...]]) -> bool:
+    return all(a.dtype.kind in "fiu" and a.shape == shape for a, shape in zip(arrays, shapes, strict=True))
+
+
 def checkpoints_up_to(num_gradients: int) -> list[int]:
     """10, 30, 100, 300, ... below `num_gradients`, then that."""
     steps = [step * 10**power for power in range(1, 8) for step in (1, 3)]

@@ -7,6 +7,7 @@ from scipy import stats
 
 from tfgradgen.evaluation.catalogue import MEASURES
 from tfgradgen.evaluation.figures import REGULARIZED, combined_error, curve, final, is_regularized, shown
+from tfgradgen.text import markdown_text
 
 LEVEL = 0.05  # of all the tests of a report together
 SAMPLERS = ("chain", "particles", "exact")  # kinds of rows whose draws can be the posterior's
@@ -149,7 +150,7 @@ def _advice(rows: dict[str, Any], passed: list[str], least: dict[str, float]) ->
     best = passed[0]
     said = f"**Use `{best}`**: {_draws(rows[best])}, pictures not told from exact draws (p {_p(least[best])})"
     if rows[best].get("failed"):
-        said += f"; it failed for {', '.join(rows[best]['failed'])}"
+        said += f"; it failed for {markdown_text(', '.join(rows[best]['failed']))}"
     chain = next((name for name in passed if rows[name]["kind"] == "chain"), None)
     if rows[best]["kind"] == "chain":
         return said + "."

@@ -7,12 +7,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from tfgradgen.arrays import read_npz
 from tfgradgen.checks import fail
 from tfgradgen.evaluation.diversity import ms_ssim_pairs
 from tfgradgen.images import read_pictures
 from tfgradgen.models.classifier import Classifier, load_as
 from tfgradgen.models.discriminator import load_discriminator, natural_index
 from tfgradgen.models.settings import ClassifierSettings
+from tfgradgen.parsing import parsing
 
 BATCH = 100
 FEATURES = "features"  # the signature of the judge
@@ -57,7 +59,7 @@ class Observer:
         signatures = getattr(judge.module, "signatures", {})
         if FEATURES not in signatures:
             found = ", ".join(sorted(signatures)) or "none"
-            raise fail("judge", f"a SavedModel with a signature {FEATURES!r}", found, "export the judge with one")
+            raise fail("judge", f"a SavedModel with a signature '{FEATURES}'", found, "export the judge with one")
         self._natural = natural_index(discriminator)
         self._features = signatures[FEATURES]
 
@@ -123,14 +125,17 @@ class Photographs:
 
 
 def load_photographs(path: Path) -> Photographs:
-    """What `Photographs.save` wrote."""
-    with np.load(path, allow_pickle=False) as loaded:
-        fields = Pictures._fields
-        rows = [[loaded[f"{k}_{name}"] for name in fields] for k in range(len(loaded["names"]))]
+    """What `Photographs.save` wrote.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    with parsing(f"photographs {path}", "what was measured of photographs", "give --photographs=FOLDER"):
+        loaded = read_npz(path)
+        names, fields = loaded["names"].tolist(), Pictures._fields
+        rows = [[loaded[f"{k}_{name}"] for name in fields] for k in range(len(names))]
         wide = [[a.astype(np.float32) if a.dtype == np.float16 else a for a in row] for row in rows]
-        return Photographs(
-            {str(name): Pictures(*row) for name, row in zip(loaded["names"], wide, strict=True)}, str(loaded["sha256"])
-        )
+        return Photographs({str(name): Pictures(*row) for name, row in zip(names, wide, strict=True)}, str(loaded["sha256"]))
 
 
 def look_at_photographs(folder: Path, labels: Sequence[str], observer: Observer, image_shape: Sequence[int]) -> Photographs:
@@ -142,13 +147,12 @@ def look_at_photographs(folder: Path, labels: Sequence[str], observer: Observer,
     root = folder / "val" if (folder / "val").is_dir() else folder
     pictures = {}
     for label in labels:
+        if label in ("", ".", "..") or "/" in label or "\\" in label:
+            raise fail("photographs", "a class whose name can be that of a folder", label, "leave that label out")
         paths = sorted(path for path in (root / label).glob("*") if path.suffix.lower() in ENDINGS)
         if len(paths) < MIN_PHOTOGRAPHS:
             expected = f"{MIN_PHOTOGRAPHS} pictures or more in {root / label}"
             raise fail("photographs", expected, len(paths), "give a folder with one folder of them a label")
-        try:
-            image = read_pictures(paths, image_shape[1], image_shape[0])
-        except OSError as error:
-            raise fail("photographs", f"readable pictures in {root / label}", error, "remove what is none") from None
+        image = read_pictures(paths, image_shape[1], image_shape[0])
         pictures[label] = observer.look(image, label)
     return Photographs(pictures, observer.sha256)

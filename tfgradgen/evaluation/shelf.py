@@ -3,12 +3,16 @@ nor made twice."""
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from tfgradgen.checks import fail
+from tfgradgen.arrays import read_npz
+from tfgradgen.checks import UserError, fail
+from tfgradgen.files import json_text
+from tfgradgen.parsing import parsing
 from tfgradgen.store import difference
 
 HEADER = "header"
@@ -28,22 +32,29 @@ class Shelf:
     def path(self, label: str, name: str) -> Path:
         return self.folder / label / f"{name}.npz"
 
-    def get(self, label: str, name: str, kind: type[T], settings: dict[str, Any]) -> T | None:
-        """The finished cell, None where there is none that can be read.
+    def get(self, label: str, name: str, kind: type[T], settings: dict[str, Any], fits_fn: Callable[[T], bool]) -> T | None:
+        """The finished cell, None where there is none that can be read, or whose arrays `fits_fn` refuses.
 
         Raises:
           UserError: what lies there was made by another comparison.
         """
         path = self.path(label, name)
-        try:
-            with np.load(path, allow_pickle=False) as loaded:
-                header = json.loads(loaded[HEADER].tobytes())
-                cell = kind(*(loaded[field] for field in kind._fields))
-        except (PermissionError, MemoryError):
-            raise
-        except Exception:  # whatever a missing or damaged file makes of its readers: it is made again
+        if not path.exists():
             return None
-        found = difference(json.loads(json.dumps(self.identity | settings)), header)
+        try:
+            with parsing(f"cell {path}", "a finished cell", "remove it"):
+                arrays = read_npz(path, [HEADER, *kind._fields])
+                header = json.loads(arrays.pop(HEADER).tobytes())
+                if not isinstance(header, dict):
+                    raise TypeError("no header")
+        except UserError as error:
+            if isinstance(error.__cause__, PermissionError | MemoryError):
+                raise
+            return None  # damaged: it is made again
+        cell = kind(*(arrays[field] for field in kind._fields))  # type: ignore[call-overload]
+        if not fits_fn(cell):
+            return None
+        found = difference(json.loads(json_text(self.identity | settings)), header)
         if found:
             what, ours, theirs = found
             raise fail("resume", f"{what} {theirs} as in {path}", ours, "give the same again, or choose another --out")
@@ -52,7 +63,7 @@ class Shelf:
     def put(self, label: str, name: str, cell: NamedTuple, settings: dict[str, Any]) -> None:
         path = self.path(label, name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        header = np.frombuffer(json.dumps(self.identity | settings).encode(), np.uint8)
+        header = np.frombuffer(json_text(self.identity | settings).encode(), np.uint8)
         beside = path.with_suffix(".npz.partial")
         arrays: dict[str, Any] = {HEADER: header, **cell._asdict()}
         with beside.open("wb") as stream:

@@ -7,6 +7,7 @@ from typing import Any
 from tfgradgen.evaluation.catalogue import MEASURES, Value
 from tfgradgen.evaluation.figures import curve, final, read, shown, summary
 from tfgradgen.evaluation.findings import POSTER, claim, exact_is_closest, poster_order, which_to_use
+from tfgradgen.text import csv_text, markdown_text
 
 CSV_COLUMNS = ("row", "kind", "num_gradients", "measure", "value", "standard_error", "num_labels")
 WORK = {
@@ -30,17 +31,17 @@ def to_csv(report: dict[str, Any]) -> str:
         for measure in MEASURES:
             for at, value in _points(report, row, measure):
                 error = "" if value.error is None else value.error
-                writer.writerow([name, row["kind"], at, measure, value.value, error, len(row["labels"])])
+                writer.writerow([csv_text(name), row["kind"], at, measure, value.value, error, len(row["labels"])])
     return text.getvalue()
 
 
 def to_markdown(report: dict[str, Any]) -> str:
     """The whole of report.md; curves.png and grids.png lie beside it."""
     warning = exact_is_closest(report)
-    labels = ", ".join(report["labels"])
+    labels = markdown_text(", ".join(report["labels"]))
     *by_row, verdict = claim(report)
     blocks = [
-        f"# Methods compared for {summary(report['labels'])}",
+        f"# Methods compared for {markdown_text(summary(report['labels']))}",
         f"Classes: {labels}. Chains a class: {report['num_chains']}. Gradients a chain: {report['num_gradients']:,}, "
         f"measured at {', '.join(f'{at:,}' for at in report['checkpoints'])}.",
         f"```\n{report['command']}\n```",
@@ -115,7 +116,11 @@ def _table(report: dict[str, Any], columns: tuple[str, ...]) -> str:
     for name, row in report["rows"].items():
         cells = [_work(row, column) if column in WORK else shown(final(row, column)) for column in columns]
         marked = [f"**{cell}**" if name in best[column] else cell for cell, column in zip(cells, columns, strict=True)]
-        fewer = f" ({', '.join(row['labels'])})" if row["labels"] and len(row["labels"]) < len(report["labels"]) else ""
+        fewer = (
+            f" ({markdown_text(', '.join(row['labels']))})"
+            if row["labels"] and len(row["labels"]) < len(report["labels"])
+            else ""
+        )
         lines.append([f"`{name}`{fewer}", *marked])
     return _pipes(lines)
 
@@ -134,7 +139,7 @@ def _bullets(lines: list[str]) -> str:
 
 def _failures(report: dict[str, Any]) -> list[str]:
     failed = [
-        f"failed: {label} with {name}: {reason}"
+        f"failed: {markdown_text(label)} with {name}: {markdown_text(reason)}"
         for name, row in report["rows"].items()
         for label, reason in row.get("failed", {}).items()
     ]

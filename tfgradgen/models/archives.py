@@ -12,6 +12,7 @@ from pathlib import Path, PureWindowsPath
 from typing import IO, Protocol
 
 from tfgradgen.checks import UserError, fail
+from tfgradgen.text import value_text
 
 MAX_BYTES = 16 << 30  # more than ten times the largest image model on TF-Hub
 # Trained weights hardly compress (about 1.1 times); gzip reaches 1032 times on zeros.
@@ -144,7 +145,7 @@ def _copy(source: IO[bytes], file: IO[bytes]) -> None:
 
 def _checked(member: tarfile.TarInfo, seen: set[PureWindowsPath]) -> PureWindowsPath:
     """Where `member` goes; Windows' rules hold on every system, as they are the stricter ones: drives, case, both slashes."""
-    path, name = PureWindowsPath(member.name), repr(member.name)[:80]
+    path, name = PureWindowsPath(member.name), value_text(member.name)
     if path.anchor or ".." in path.parts or (member.isfile() and not path.parts):
         raise _Refusal("names inside its own folder", name)
     if len(path.parts) > MAX_DEPTH:

@@ -18,7 +18,7 @@ from tfgradgen.models.resize import resize
 from tfgradgen.models.roles import Bound, bind, in_batches
 from tfgradgen.models.saved_model import Opened, open_saved_model, shown, try_call
 from tfgradgen.models.settings import SCORES, ClassifierSettings, settings_of
-from tfgradgen.text import printable
+from tfgradgen.text import printable, value_text
 
 DEFAULT_SIZE, IMAGENET_SIZE = (64, 64), (224, 224)
 IMAGENET_OUTPUTS = (1000, 1001)
@@ -218,5 +218,7 @@ def _size(opened: Opened, given: ClassifierSettings, use: Use, bound: Bound) -> 
         return None
     is_pair = isinstance(size, list | tuple | tf.TensorShape) and len(size) == 2
     if not is_pair or not all(isinstance(n, int) and n > 0 for n in size):
-        raise fail(f"model {opened.handle} image_size", "two positive integers, height and width", repr(size), "give both")
+        raise fail(
+            f"model {opened.handle} image_size", "two positive integers, height and width", value_text(size), "give both"
+        )
     return size[0], size[1]

@@ -1,6 +1,5 @@
 """Composed conditions: their text, such as `goldfish & !orange`, and the classifier that they make."""
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,12 +9,11 @@ import tensorflow as tf
 from tfgradgen.checks import UserError, fail
 from tfgradgen.models.classifier import Classifier
 from tfgradgen.models.expression import MAX_WEIGHT, And, Class, Evidence, Expression, Not, Or, Weighted, classifiers_of
-from tfgradgen.models.labels import as_key, find_label, named, unknown_label
+from tfgradgen.models.labels import OPERATOR, OPERATORS, as_key, find_label, named, split_names, unknown_label
 from tfgradgen.models.metadata import Label
+from tfgradgen.text import value_text
 
-OPERATORS = "&|!()*@"
 MAX_DEPTH = 50  # far below where Python's own stack would end
-_OPERATOR = re.compile(f"[{OPERATORS}]")
 
 
 def is_condition(text: Any, labelled: Sequence[Sequence[Label]]) -> bool:
@@ -26,7 +24,7 @@ def is_condition(text: Any, labelled: Sequence[Sequence[Label]]) -> bool:
 
     if not isinstance(text, str) or is_name(text):
         return False
-    return any(set(part) & set(OPERATORS) and not is_name(part) for part in text.split(","))
+    return any(set(part) & set(OPERATORS) and not is_name(part) for part in split_names(labelled, text))
 
 
 def parse_condition(text: str, labelled: Sequence[Sequence[Label]]) -> Expression:
@@ -191,7 +189,7 @@ class _Parser:
 
     def _word(self) -> str:
         """What stands here up to the next operator."""
-        return _OPERATOR.split(self.text[self.at :], maxsplit=1)[0]
+        return OPERATOR.split(self.text[self.at :], maxsplit=1)[0]
 
     def _odd_name(self) -> str:
         """What stands here, if it is the name of a class that holds operators; else nothing."""
@@ -224,7 +222,7 @@ class _Parser:
 
     def _error(self, expected: str, remedy: str, got: str = "") -> UserError:
         found = got or self._next()
-        return fail("label", expected, (repr(found) if found else "the end") + self._place(self.at), remedy)
+        return fail("label", expected, (value_text(found) if found else "the end") + self._place(self.at), remedy)
 
     def _place(self, at: int) -> str:
-        return f" at character {at + 1} of {self.text!r}"
+        return f" at character {at + 1} of {value_text(self.text)}"

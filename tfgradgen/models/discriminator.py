@@ -46,10 +46,10 @@ def natural_index(classifier: Classifier) -> int:
     """The output of `classifier` that stands for natural pictures; raises `UserError` where it has none."""
     names = [label.name for label in classifier.labels]
     if NATURAL not in names:
-        raise fail("discriminator", f"a classifier with a label {NATURAL!r}", ", ".join(names[:5]), "name it in model.json")
+        raise fail("discriminator", f"a classifier with a label '{NATURAL}'", ", ".join(names[:5]), "name it in model.json")
     if len(names) < 2:
         raise fail(
-            "discriminator", f"an output beside {NATURAL!r}", "one output only", "export two logits, one of them a constant 0"
+            "discriminator", f"an output beside '{NATURAL}'", "one output only", "export two logits, one of them a constant 0"
         )
     return names.index(NATURAL)
 

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from tfgradgen.checks import UserError, fail
 from tfgradgen.models.archives import unpack
+from tfgradgen.text import value_text
 
 _ARCHIVES = (".tar.gz", ".tgz", ".tar")
 _EXPECTED = "a SavedModel folder, its .tar.gz, a https://tfhub.dev/... URL or Kaggle's owner/model/framework/variation/version"
@@ -118,7 +119,7 @@ def _kaggle_handle_of(url: str) -> str | None:
     handle = "/".join(named)
     if not _KAGGLE.fullmatch(handle):
         expected = "the page of one variation, https://www.kaggle.com/models/owner/model/TensorFlow2/variation/version"
-        raise fail(f"model {url}", expected, repr(handle), "open that variation's page and copy its address")
+        raise fail(f"model {url}", expected, value_text(handle), "open that variation's page and copy its address")
     return handle
 
 

@@ -1,11 +1,16 @@
 """From what a user types to class indices."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from tfgradgen.checks import UserError, did_you_mean, fail
 from tfgradgen.models.metadata import Label
+from tfgradgen.text import value_text
 
+MAX_PIECES = 32  # between the commas of one name or condition
+OPERATORS = "&|!()*@"  # of conditions
+OPERATOR = re.compile(f"[{OPERATORS}]")
 MAX_NEAR = 6  # classes that an error offers for a word that is part of their names: shark
 
 
@@ -19,12 +24,32 @@ def resolve_labels(labels: Sequence[Label], wanted: Any) -> list[int]:
         if not found:
             raise fail("label", "a class that is no background", "a classifier with none", "name one of its labels")
         return found
-    if isinstance(wanted, str) and named(labels, wanted) is None:  # a name may hold commas itself
-        wanted = [part for part in wanted.split(",") if part.strip()]
+    if isinstance(wanted, str):
+        wanted = split_names([labels], wanted)
     items = list(wanted) if isinstance(wanted, list | tuple) else [wanted]
     if not items:
-        raise fail("label", "at least one class", repr(wanted), "python -m tfgradgen labels lists them")
+        raise fail("label", "at least one class", value_text(wanted), "python -m tfgradgen labels lists them")
     return list(dict.fromkeys(_resolve_one(labels, item) for item in items))
+
+
+def split_names(labelled: Sequence[Sequence[Label]], text: str) -> list[str]:
+    """The names or conditions in `text` between commas; a comma within the name of one of `labelled` separates nothing.
+
+    Where several names could begin at one place, the longest does.
+    """
+    known = {as_key(each) for labels in labelled for label in labels for each in (label.name, label.wnid) if "," in each}
+
+    def is_one(part: str) -> bool:
+        operands = [part] if as_key(part) in known else OPERATOR.split(part)
+        return all("," not in operand or as_key(operand) in known for operand in operands)
+
+    pieces, parts, at = text.split(","), list[str](), 0
+    while at < len(pieces):
+        lengths = range(min(MAX_PIECES, len(pieces) - at) if known else 1, 0, -1)
+        taken = next(n for n in lengths if is_one(",".join(pieces[at : at + n])))
+        parts.append(",".join(pieces[at : at + taken]))
+        at += taken
+    return [part for part in parts if part.strip()]
 
 
 def as_key(name: str) -> str:
@@ -33,7 +58,11 @@ def as_key(name: str) -> str:
 
 
 def named(labels: Sequence[Label], text: str) -> int | None:
-    """The index of the label whose name or WordNet id is `text`, whatever its case, spaces or hyphens."""
+    """The index of the label whose name is `text`, or else whose name or WordNet id is that whatever its case, spaces or
+    hyphens."""
+    exact = next((k for k, label in enumerate(labels) if label.name == text), None)
+    if exact is not None:
+        return exact
     key = as_key(text)
     matches = (k for k, label in enumerate(labels) if key and key in (as_key(label.name), as_key(label.wnid)))
     return next(matches, None)
@@ -56,7 +85,7 @@ def find_label(labels: Sequence[Label], item: Any) -> int | None:
     matches = [k for k, label in enumerate(labels) if key and key in _words(label)]
     if len(matches) > 1:
         classes = ", ".join(labels[k].name for k in matches)
-        raise fail("label", "a word of one class", f"{item!r}, a word of {len(matches)}", f"did you mean {classes}?")
+        raise fail("label", "a word of one class", f"{value_text(item)}, a word of {len(matches)}", f"did you mean {classes}?")
     if matches:
         return matches[0]
     if isinstance(item, str):
@@ -74,7 +103,7 @@ def unknown_label(labelled: Sequence[Sequence[Label]], item: Any, where: str = "
         within = dict.fromkeys(name for word, name in words.items() if f"_{key}_" in f"_{word}_")
         near = f"did you mean {', '.join([*within][:MAX_NEAR])}?" if within and key else did_you_mean(key, words)
     expected = f"a class name, WordNet id or index 0..{max(map(len, labelled)) - 1}"
-    return fail("label", expected, f"{item!r}{where}", near or "python -m tfgradgen labels lists the classes")
+    return fail("label", expected, f"{value_text(item)}{where}", near or "python -m tfgradgen labels lists the classes")
 
 
 def _words(label: Label) -> list[str]:

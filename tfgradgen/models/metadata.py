@@ -2,20 +2,30 @@
 
 import csv
 import hashlib
-import json
-import math
+import io
 import os
-import reprlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tfgradgen.checks import check_choice, fail
+from tfgradgen.checks import fail
 from tfgradgen.models.inside import parts
-from tfgradgen.text import printable
+from tfgradgen.parsing import parsing, read_json, read_text
+from tfgradgen.text import printable, value_text
 
 FILE_NAME = "model.json"
+MAX_BOUND = 1e30  # of an image range, well within float32
+MAX_NAME = 1000  # characters of a class's name, WordNet id or synset
+_CARD: dict[str, tuple[Any, str]] = {
+    "image_range": (list, "two numbers, low then high"),
+    "image_size": (list, "two positive integers, height and width"),
+    "latent_dim": (int, "a positive integer"),
+    "prior": (str, "the name of a distribution"),
+    "output": (str, "logits, probabilities or scores"),
+    "signature": (str, "the name of a signature"),
+    "labels": ((list, str), "a list of class names or of {name, wnid, synset, background}"),
+}
 
 
 @dataclass(frozen=True)
@@ -40,28 +50,35 @@ def read_metadata(folder: Path) -> dict[str, Any]:
     ):
         if not file.is_file():
             continue
-        try:
-            content = wrap(json.loads(file.read_text(encoding="utf-8")))
-        except (OSError, ValueError, RecursionError) as error:
-            raise fail(str(file), "a readable JSON file", error, "mend or remove it") from None
+        with parsing(str(file), "a readable JSON file", "correct or remove it"):
+            content = wrap(read_json(file))
         if not isinstance(content, dict):
             raise fail(str(file), "a JSON object", type(content).__name__, "see MODEL.md of the shipped models")
-        return content
+        return checked_card(content, str(file))
     return {}
+
+
+def checked_card(content: dict[str, Any], where: str) -> dict[str, Any]:
+    """A card without its empty entries; raises `UserError` where a setting that a model is loaded by has the wrong type.
+
+    Which of the texts there are, and what fits to the model, is checked where they are used.
+    """
+    card = {key: value for key, value in content.items() if value is not None}
+    for key, (kind, expected) in _CARD.items():
+        if key in card and (not isinstance(card[key], kind) or isinstance(card[key], bool)):
+            raise fail(f"{where} {key}", expected, value_text(card[key]), "correct its model.json, or leave it out")
+    if "image_range" in card:
+        parse_range(card["image_range"], where)
+    return card
 
 
 def read_label_file(file: Path) -> Any:
     """What `parse_labels` takes, from a JSON file or a text file with one name a line."""
-    path = os.path.expanduser(file)
-    try:
-        if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for without end
-            raise ValueError("no regular file")
-        text = Path(path).read_text(encoding="utf-8")
-        return json.loads(text) if file.suffix == ".json" else [line.strip() for line in text.splitlines() if line.strip()]
-    except (OSError, ValueError, RecursionError) as error:
-        raise fail(
-            "labels", "imagenet, or a file with one name a line or a JSON list", f"{file} ({error})", "mend it"
-        ) from None
+    path = Path(os.path.expanduser(file))
+    with parsing(f"labels {file}", "imagenet, or a file with one name a line or a JSON list", "correct it"):
+        if file.suffix == ".json":
+            return read_json(path)
+        return [line.strip() for line in read_text(path).splitlines() if line.strip()]
 
 
 def file_of_model(folder: Path, name: str, where: str) -> Path:
@@ -73,16 +90,14 @@ def file_of_model(folder: Path, name: str, where: str) -> Path:
     except (OSError, ValueError, RuntimeError):  # none there, no path, links in a circle
         pass
     expected = "imagenet, a list, or the name of a file in the model's own folder"
-    raise fail(where, expected, repr(name)[:100], "mend its model.json or give --classifier_labels=FILE")
+    raise fail(where, expected, value_text(name), "correct its model.json or give --classifier_labels=FILE")
 
 
 def read_class_map(file: Path) -> list[dict[str, str]]:
     """The labels of a CSV file with a column display_name, as sound models bring it; names that occur twice get their line."""
-    try:
-        with file.open(encoding="utf-8", newline="") as stream:
-            names = [row.get("display_name") or str(k) for k, row in enumerate(csv.DictReader(stream))]
-    except (OSError, ValueError, csv.Error) as error:
-        raise fail(str(file), "a CSV file in UTF-8 with a column display_name", error, "mend or remove it") from None
+    with parsing(str(file), "a CSV file in UTF-8 with a column display_name", "correct or remove it", csv.Error):
+        rows = csv.DictReader(io.StringIO(read_text(file), newline=""))
+        names = [row.get("display_name") or str(k) for k, row in enumerate(rows)]
     counts = Counter(names)
     return [{"name": name if counts[name] == 1 else f"{name} {k}"} for k, name in enumerate(names)]
 
@@ -93,12 +108,15 @@ def parse_labels(content: Any, where: str) -> tuple[Label, ...]:
     Their texts are `printable`: names come from strangers and go to the terminal, into file names and pictures.
     """
     try:
-        if isinstance(content, str | dict):
+        if not isinstance(content, list | tuple):
             raise TypeError("its letters or keys are no names")
         labels = tuple(map(_label, content))
     except (TypeError, KeyError, AttributeError):
         expected = "a list of class names or of {name, wnid, synset, background}"
-        raise fail(where, expected, reprlib.repr(content)[:60], "mend it") from None
+        raise fail(where, expected, value_text(content), "correct it") from None
+    longest = max((text for label in labels for text in (label.name, label.wnid, label.synset)), key=len, default="")
+    if len(longest) > MAX_NAME:
+        raise fail(where, f"names of at most {MAX_NAME} characters", f"{longest} ({len(longest)})", "shorten it")
     if len({label.name for label in labels}) < len(labels):
         raise fail(where, "distinct class names", "a name that occurs twice", "make the names distinct")
     return labels
@@ -106,28 +124,29 @@ def parse_labels(content: Any, where: str) -> tuple[Label, ...]:
 
 def _label(entry: Any) -> Label:
     if isinstance(entry, str):
-        return Label(printable(entry, None))
+        return Label(_name(entry))
     name, wnid, synset = entry["name"], entry.get("wnid", ""), entry.get("synset", "")
     if not (isinstance(name, str) and isinstance(wnid, str) and isinstance(synset, str)):
         raise TypeError("texts only")
-    return Label(printable(name, None), printable(wnid, None), printable(synset, None), bool(entry.get("background", False)))
+    return Label(_name(name), _name(wnid), _name(synset), bool(entry.get("background", False)))
+
+
+def _name(text: str) -> str:
+    """`text` without what could steer a terminal; of one that is too long only enough to be refused."""
+    return printable(text[: MAX_NAME + 1], None)
 
 
 def parse_range(content: Any, where: str) -> tuple[float, float]:
     """Turns [low, high] into a pair of finite floats with low < high."""
-    try:
-        low, high = (float(bound) for bound in content)
-    except (TypeError, ValueError, OverflowError):
-        low, high = 0.0, 0.0
-    if not -math.inf < low < high < math.inf:
-        raise fail(
-            f"{where} image_range", "two finite numbers, low then high", reprlib.repr(content), "give for example [-1, 1]"
-        )
-    return low, high
-
-
-def check_prior(content: Any, where: str) -> None:
-    check_choice(f"{where} prior", content, ("normal",))
+    is_pair = isinstance(content, list | tuple) and len(content) == 2
+    bounds = (
+        [b for b in content if isinstance(b, int | float) and not isinstance(b, bool) and abs(b) <= MAX_BOUND]
+        if is_pair
+        else []
+    )
+    if len(bounds) < 2 or not bounds[0] < bounds[1]:
+        raise fail(f"{where} image_range", "two finite numbers, low then high", value_text(content), "give for example [-1, 1]")
+    return float(bounds[0]), float(bounds[1])
 
 
 def fingerprint(folder: Path) -> str:

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from tfgradgen.checks import check_choice, check_int, did_you_mean, fail
 from tfgradgen.models.metadata import parse_range
+from tfgradgen.text import value_text
 
 GENERATOR_CLASSES = ("target", "uniform", "latent")
 PRIORS = ("normal", "truncated_normal", "uniform")
@@ -50,7 +51,7 @@ class GeneratorSettings(ModelSettings):
         if self.truncation is not None:
             is_number = isinstance(self.truncation, int | float) and not isinstance(self.truncation, bool)
             if not is_number or not 0 < self.truncation <= 1:
-                raise fail("truncation", "a number above 0, at most 1", repr(self.truncation), "give one in that range")
+                raise fail("truncation", "a number above 0, at most 1", value_text(self.truncation), "give one in that range")
         if self.generator_class is not None:
             check_choice("generator_class", self.generator_class, GENERATOR_CLASSES)
 

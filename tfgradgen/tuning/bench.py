@@ -1,5 +1,7 @@
 """Runs a schedule for a label with a seed, and says what its draws are worth."""
 
+import itertools
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -25,6 +27,8 @@ from tfgradgen.tuning.space import MIN_RESULTS
 SEARCH, FRESH = 0, 1  # the seeds that schedules are chosen by, and those that the choice is judged by
 LEAST_DRAWS = 1.0  # what any run is worth
 TRACE_POINTS = 80
+_FIGURES = ("per_1000", "work", "num_results", "accept_rate", "accept_error", "step_size", "seconds")
+_TRACE = ("gradients", "step_size", "accept_rate")
 
 
 class Place(NamedTuple):
@@ -58,6 +62,26 @@ class Cell(NamedTuple):
     faults: list[str]
     seconds: float
     trace: dict[str, list[float]]
+
+
+def cell_of(values: Any) -> Cell:
+    """The cell that a study holds.
+
+    Raises:
+      TypeError, ValueError: it is none.
+    """
+    cell = Cell(**values)
+    figures = [getattr(cell, name) for name in _FIGURES] + ([] if cell.rhat is None else [cell.rhat])
+    traces = [cell.trace[name] for name in _TRACE]
+    if not all(isinstance(each, int | float) and math.isfinite(each) for each in figures) or len({*map(len, traces)}) != 1:
+        raise ValueError("a run whose figures are none")
+    if not all(isinstance(each, int | float) for each in itertools.chain.from_iterable(traces)):
+        raise TypeError("a run whose traces are none")
+    if min(cell.per_1000, cell.work, cell.num_results) < 0 or not isinstance(cell.num_results, int):
+        raise ValueError("a run whose figures are out of their range")
+    if not isinstance(cell.worst, str) or not all(isinstance(fault, str) for fault in cell.faults):
+        raise TypeError("a run whose faults are no text")
+    return cell
 
 
 def failed(reason: str, work: float = 0.0) -> Cell:

@@ -7,7 +7,8 @@ import numpy as np
 from scipy.stats import t as student
 
 from tfgradgen.contracts import ProgressFn
-from tfgradgen.tuning.bench import FRESH, Bench, Cell, Place, faults_of
+from tfgradgen.parsing import parsing
+from tfgradgen.tuning.bench import FRESH, Bench, Cell, Place, cell_of, faults_of
 from tfgradgen.tuning.search import CONTROL, WHOLE, Plan, Trial, measured, part_of, trials
 
 LEVEL = 0.95
@@ -85,7 +86,8 @@ def judge(study: Any, bench: Bench, plan: Plan, num_fresh: int, progress_fn: Pro
             assert trial.recipe is not None
             show = part_of(progress_fn, done, plan.num_gradients, total)
             study.set_user_attr(name, measured(bench, trial.recipe, place, plan, show)._asdict())
-        return Cell(**study.user_attrs[name])
+        with parsing("study", "runs on fresh seeds as they were written", "choose another --out"):
+            return cell_of(study.user_attrs[name])
 
     for candidate in sorted(able, key=lambda trial: -trial.value)[:MAX_CANDIDATES]:
         pairs = [(fresh(candidate, place), fresh(control, place)) for place in places]

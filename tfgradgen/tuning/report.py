@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tfgradgen.recipe import Recipe, default_recipe
+from tfgradgen.text import csv_text, markdown_text
 from tfgradgen.tuning.bench import Cell, faults_of
 from tfgradgen.tuning.gain import Gain, Judged
 from tfgradgen.tuning.search import CONTROL, Plan, Trial, geometric_mean
@@ -36,7 +37,8 @@ def to_csv(found: Sequence[Trial]) -> str:
                 "seconds": f"{sum(cell.seconds for cell in trial.cells):.2f}",
             }
         row["faults"] = "; ".join(trial.faults)
-        writer.writerow(row | (trial.recipe.to_dict() if trial.recipe else {}))
+        row |= trial.recipe.to_dict() if trial.recipe else {}
+        writer.writerow({name: csv_text(value) for name, value in row.items()})
     return stream.getvalue()
 
 
@@ -81,7 +83,7 @@ def to_markdown(plan: Plan, labels: Sequence[str], found: Sequence[Trial], judge
         "",
         f"**{sentence}**",
         "",
-        f"Searched on {', '.join(labels)}: {len(found)} schedules ({counts}), {spent:,.0f} gradients a chain in "
+        f"Searched on {markdown_text(', '.join(labels))}: {len(found)} schedules ({counts}), {spent:,.0f} gradients a chain in "
         f"{seconds:,.0f} s. Each run is {plan.num_gradients} gradients a chain long, burn-in and adaptation among them; a "
         f"schedule that stays in gets {plan.num_seeds} for each label.{_fixed(plan)} Figures are effective draws of 1000 "
         "gradients of all chains, by the statistic with fewest of them (p(class), target density, four projections of z), "
@@ -150,12 +152,14 @@ def _fresh_table(control: Recipe, judged: Sequence[Judged]) -> list[str]:
     rows = [f"| label | seed | trial {last.trial.number} | control | ratio |", "|---|---|---|---|---|"]
     for place, ours, theirs in zip(last.places, last.ours, last.control, strict=True):
         ratio = f"{ours.per_1000 / theirs.per_1000:.2f}"
-        rows.append(f"| {place.label} | {place.replicate} | {ours.per_1000:.2f} | {theirs.per_1000:.2f} | {ratio} |")
+        rows.append(
+            f"| {markdown_text(place.label)} | {place.replicate} | {ours.per_1000:.2f} | {theirs.per_1000:.2f} | {ratio} |"
+        )
     means = [geometric_mean(cells) for cells in (last.ours, last.control)]
     rows.append(f"| geometric mean | | {means[0]:.2f} | {means[1]:.2f} | {means[0] / means[1]:.2f} |")
-    said = [f"Trial {each.trial.number} had faults there: {each.faults[0]}." for each in judged if each.faults]
+    said = [f"Trial {each.trial.number} had faults there: {markdown_text(each.faults[0])}." for each in judged if each.faults]
     wrong = faults_of(control, last.control)
-    said += [f"The control had faults there: {wrong[0]}."] if wrong else []
+    said += [f"The control had faults there: {markdown_text(wrong[0])}."] if wrong else []
     return [*rows, *(line for text in said for line in ("", text))]
 
 
@@ -169,4 +173,4 @@ def _trials_table(plan: Plan, found: Sequence[Trial], control: Trial) -> list[st
         accept, step = (np.mean([getattr(c, name) for c in trial.cells]) for name in ("accept_rate", "step_size"))
         figures = f"{trial.value:.2f} | {accept:.2f} | {step:.3g} | {_largest_rhat(trial.cells)}"
         rows.append(f"| {trial.number} | {len(trial.cells)} | {figures} | {trial.state}{_origin(plan, trial)} |")
-    return [*rows, *(["", f"The control has faults: {control.faults[0]}."] if control.faults else [])]
+    return [*rows, *(["", f"The control has faults: {markdown_text(control.faults[0])}."] if control.faults else [])]

@@ -15,6 +15,7 @@ or with all its runs (`bench.faults_of`), is out: it counts as `FAULT_VALUE`, so
 number of effective draws are no such faults: every schedule mends them with longer runs, and how fast is the objective.
 """
 
+import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,9 +27,12 @@ import tensorflow as tf
 from tfgradgen.backend import seed_of
 from tfgradgen.checks import UserError, fail
 from tfgradgen.contracts import Progress, ProgressFn
+from tfgradgen.files import finite
+from tfgradgen.parsing import parsing
 from tfgradgen.recipe import Recipe
 from tfgradgen.store import check_same
-from tfgradgen.tuning.bench import SEARCH, Bench, Cell, Place, failed, faults_of
+from tfgradgen.text import printable
+from tfgradgen.tuning.bench import SEARCH, Bench, Cell, Place, cell_of, failed, faults_of
 from tfgradgen.tuning.space import NUM_UNFIT, coordinates, suggest, unfit
 
 STUDY = "tune"
@@ -37,6 +41,7 @@ HALVING = 2
 FAULT_VALUE = float(np.log(1e-3))
 CELL_ERRORS = (UserError, ValueError, FloatingPointError, MemoryError, tf.errors.OpError)
 CONTROL, WHOLE, DROPPED, FAULTY, UNFINISHED = "control", "whole", "dropped", "faulty", "interrupted"
+STATES = (CONTROL, WHOLE, DROPPED, FAULTY, UNFINISHED)
 DEFAULT, GIVEN = "default", "given"
 
 
@@ -120,22 +125,30 @@ def open_study(path: Path, identity: Mapping[str, Any]) -> Any:
       UserError: it is of another search, or damaged.
     """
     import optuna
+    from sqlalchemy.exc import SQLAlchemyError
 
-    try:
+    kinds = (optuna.exceptions.OptunaError, SQLAlchemyError, AssertionError)  # the last is Optuna's, of a foreign database
+    with parsing(f"resume {path}", "a search's study", "choose another --out", *kinds):
         study = optuna.create_study(
-            storage=optuna.storages.RDBStorage(f"sqlite:///{path.absolute()}"),
+            storage=optuna.storages.RDBStorage(f"sqlite:///{STUDY}", engine_kwargs={"creator": lambda: _connected(path)}),
             study_name=STUDY,
             direction="maximize",
             load_if_exists=True,
         )
         theirs = study.user_attrs.get("identity")
-    except Exception as error:  # whatever a damaged file makes of its readers
-        raise fail("resume", "a search's study", f"{path} ({type(error).__name__})", "choose another --out") from None
+        if [direction.name for direction in study.directions] != ["MAXIMIZE"] or not isinstance(theirs, dict | None):
+            raise ValueError("a study of another kind")
+        trials(study)
     if theirs is None:
-        study.set_user_attr("identity", dict(identity))
+        study.set_user_attr("identity", finite(dict(identity)))
     else:
         check_same(identity, theirs, path.parent)
     return study
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    """The database itself: of a URL, `?`, `%` or `{` in the path would not be the file's name."""
+    return sqlite3.connect(path, check_same_thread=False)
 
 
 def trials(study: Any) -> list[Trial]:
@@ -147,8 +160,10 @@ def trials(study: Any) -> list[Trial]:
         attrs, is_gone = trial.user_attrs, trial.state == optuna.trial.TrialState.FAIL
         if is_gone or not ("state" in attrs or attrs.get("cells")):
             continue
+        if attrs.get("state", UNFINISHED) not in STATES or attrs.get(GIVEN, CONTROL) not in (CONTROL, DEFAULT):
+            raise ValueError("a trial of another kind")
         recipe = Recipe.of(attrs["recipe"]) if "recipe" in attrs else None
-        cells = [Cell(**cell) for cell in attrs.get("cells", [])]
+        cells = [cell_of(cell) for cell in attrs.get("cells", [])]
         found.append(Trial(trial.number, attrs.get("state", UNFINISHED), recipe, cells))
     return found
 
@@ -221,7 +236,7 @@ def _run(trial: Any, study: Any, bench: Bench, plan: Plan, spent: float, progres
     if recipe is None:
         return FAULTY
     trial.set_user_attr("recipe", recipe.to_dict())
-    cells = [Cell(**cell) for cell in trial.user_attrs.get("cells", [])]
+    cells = [cell_of(cell) for cell in trial.user_attrs.get("cells", [])]
     before = spent - sum(cell.work for cell in cells)
     rivals = [other for other in trials(study) if other.number != trial.number]
     places = bench.places(SEARCH, plan.num_seeds)
@@ -284,7 +299,7 @@ def measured(bench: Bench, recipe: Recipe, place: Place, plan: Plan, progress_fn
     try:
         return bench.measure(recipe, place, progress_fn)
     except CELL_ERRORS as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = printable(" ".join(str(error).split()), 200)
         if recipe == plan.control and isinstance(error, UserError):
             raise
         if recipe == plan.control:

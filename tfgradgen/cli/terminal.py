@@ -1,0 +1,45 @@
+"""The one way from the commands to a terminal or a log."""
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from tfgradgen.text import MESSAGE_LENGTH, printable, shell_word, shortened, value_text
+
+MAX_LINE = 4000  # characters; a line of our own is far shorter
+
+
+def say(text: str) -> None:
+    """Prints `text` to stdout at once. It keeps its line breaks; whatever else is not printable is escaped."""
+    print(shown(text), flush=True)
+
+
+def note(text: str) -> None:
+    """`say`, to stderr: what is not the result of a command."""
+    print(shown(text), file=sys.stderr, flush=True)
+
+
+def shown(text: str) -> str:
+    """`text` as it may go to a terminal, line by line. The parts of a line that come from outside are escaped and bounded
+    where the line is made, so that they cannot add lines; this holds whatever was missed there."""
+    return "\n".join(shortened(printable(line, None), MAX_LINE) for line in text.split("\n"))
+
+
+def as_text(name: Any, length: int = MESSAGE_LENGTH) -> str:
+    """A name, a path or another value from outside as part of a line: it can neither end the line nor fill it."""
+    if isinstance(name, os.PathLike):
+        return printable(str(name), None)  # whole, as a user copies it
+    return printable(name, length) if isinstance(name, str) else value_text(name, length)
+
+
+def one_line(error: BaseException) -> str:
+    """The text of an error that a library made, as part of a line."""
+    return as_text(" ".join(str(error).split()), 200)
+
+
+def command_text(command: str, flags: Mapping[str, Any]) -> str:
+    """The line for a POSIX shell that runs `command` with `flags` again; a value of several parts is joined by commas."""
+    parts = {name: value if isinstance(value, list | tuple) else (value,) for name, value in flags.items()}
+    words = (f"--{name}={shell_word(','.join(map(str, values)))}" for name, values in parts.items())
+    return " ".join([f"python -m tfgradgen {command}", *words])
