@@ -56,9 +56,43 @@ def test_an_error_names_as_many_labels_as_a_message_holds() -> None:
     labels = tuple(Label(f"class_{k}") for k in range(1000))
     text = named_labels(labels)
     count = text.count("class_")
-    assert 200 < count < 1000
+    assert 80 < count < 1000
     assert f"class_{count - 1} and {1000 - count} more, all of which stand in export.json; got" in text
-    assert len(text) < 5000
+    assert len(text) < 1200
+    assert len(named_labels(tuple(Label("金" * k) for k in range(300, 400))).encode()) < 1200
+
+
+def test_requests_that_make_no_sense_are_short_invalid_arguments() -> None:
+    serving = Serving(Networks(with_shape(toy.ToyGenerator()), toy.ToyClassifier()), [], toy_plan())
+    signatures, seeds = serving.signatures(), tf.constant([1, 2], tf.int64)
+    no, one, z = tf.constant(["no"]), tf.constant([1]), tf.zeros([1, 6])
+
+    def refused(name: str, **inputs: Any) -> str:
+        with pytest.raises(tf.errors.InvalidArgumentError, match="expected") as error:
+            signatures[name](**inputs)
+        return error.value.message
+
+    for label in (b"\xff\xfe", b"a" * 10**6, b"\x1b[31m", "\u202ebad".encode(), b"a\nb"):
+        said = refused("serving_default", label=tf.constant([label]), seed=seeds[:1])
+        assert "index of no, yes; got] [a text that is too long or not printable]" in said
+        assert len(said) < 600
+    for label, seed in ((no, seeds), (tf.repeat(no, 2), seeds[:1]), (no[:0], seeds[:0])):
+        assert "expected one of each for every row" in refused("serving_default", label=label, seed=seed)
+    for steps in (-1, 9):
+        assert "num_steps: expected 0 to 8" in refused("grid", label=no, seed=seeds[:1], num_steps=tf.constant([steps]))
+    assert "for every row" in refused("sample", label=tf.repeat(no, 2), seed=seeds, num_steps=one)
+    for wrong in (z * np.nan, z + np.inf, tf.zeros([1, 5]), tf.zeros([2, 6]), z[:0]):
+        assert "z: expected 6 finite" in refused("continue", label=no, seed=seeds[:1], num_steps=one, z=wrong)
+    assert signatures["continue"](label=no, seed=seeds[:1], num_steps=one, z=z)["z"].shape == (1, 6)
+
+
+def test_labels_that_differ_in_their_case_are_told_apart() -> None:
+    plan = toy_plan(labels=(Label("Yes"), Label("yes")), indices=(0, 1))
+    sample = Serving(Networks(with_shape(toy.ToyGenerator()), toy.ToyClassifier()), [], plan).signatures()["sample"]
+    asked = dict(seed=tf.constant([3, 3, 3], tf.int64), num_steps=tf.constant([0, 0, 0]))
+    first, second, spelt = sample(label=tf.constant(["Yes", "yes", " YES "]), **asked)["class_prob"].numpy()
+    assert first != second
+    assert first == spelt
 
 
 def exact_draws(count: int) -> np.ndarray:

@@ -5,6 +5,7 @@ through the networks together would be faster on one core, but a network adds up
 place or in another size of batch, and after some tens of accepted and refused proposals a last bit has become another picture.
 """
 
+import itertools
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -14,14 +15,18 @@ from tfgradgen.config import KernelConfig
 from tfgradgen.contracts import Networks
 from tfgradgen.models.condition import ConditionClassifier
 from tfgradgen.models.labels import as_key
-from tfgradgen.models.metadata import Label
+from tfgradgen.models.metadata import MAX_NAME, Label
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.presets import SERVED
 from tfgradgen.sampling import resampled_point
 from tfgradgen.serving.rules import Noise, Point, hamiltonian_step, point_at
 
 START_STREAM, CHAIN_STREAM, CONTINUE_STREAM = 0, 1, 2
-MAX_NAMED = 4000  # letters of class names in an error: gRPC carries a message in 8 KB of metadata
+MAX_NAMED = 1000  # bytes of class names in an error: gRPC carries a message in 8 KB of metadata, each byte as up to three
+MAX_LABEL = 4 * MAX_NAME  # bytes of a label that can be one
+MAX_SHOWN = 100  # bytes of an unknown label that an error repeats
+_SHOWN = r"[\pL\pM\pN _.,;:'&()+|!*@/-]*"  # a label that an error repeats: nothing that could steer a terminal
+_NOT_SHOWN = "a text that is too long or not printable"
 NUM_COLUMNS = 4  # of a sheet, and as many rows
 PARALLEL_ROWS = 16  # chains under way at once, which cores share; a chain's evaluations are in turn
 
@@ -75,7 +80,8 @@ class Serving(tf.Module):
         names = [(as_key(name), k) for k, label in enumerate(plan.labels) for name in (label.name, label.wnid) if name]
         if not isinstance(networks.classifier, ConditionClassifier):  # a composed condition is no output of a model
             names += [(str(index), k) for k, index in enumerate(plan.indices)]
-        self._keys, self._entry_of_key = [key for key, _ in names], [k for _, k in names]
+        self._keys = [key for key, _ in names]
+        self._entry_of_match = [*range(len(plan.labels)), *(k for _, k in names)]
         rows = Rows(
             spec("index", tf.int32), spec("step_size", tf.float32), spec("row_seed", tf.int32, 2), spec("steps", tf.int32)
         )
@@ -90,13 +96,14 @@ class Serving(tf.Module):
 
         serving_default: label (a name, WordNet id or index), seed int64 -> image_bytes (PNG), class_prob, target_log_prob
         (nats), accept_rate (mean acceptance probability, 0 of no steps) and z, after `Plan.num_steps` transitions.
-        sample: the same of label, seed and num_steps int32, brought into 0..`Plan.max_steps`.
+        sample: the same of label, seed and num_steps int32, in 0..`Plan.max_steps`.
         continue: label, seed, num_steps and z, to go on from; its noise is not that of `sample` with that seed, and each call
         is to have a seed of its own.
         grid: label, seed, num_steps -> image_bytes, a sheet for each row: the pictures of seed, seed + 1, ..., row by row.
         serving_xla: serving_default compiled by XLA, which draws other numbers from a seed; only with `xla`.
 
-        An unknown label is an INVALID_ARGUMENT that names those there are.
+        An INVALID_ARGUMENT, short and printable, is: an unknown label, which names those there are; inputs of different
+        lengths, or of none; num_steps out of its range; a z of another width or one that is not finite.
         """
         label, seed = spec("label", tf.string), spec("seed", tf.int64)
         steps, z = spec("num_steps", tf.int32), spec("z", tf.float32, self._networks.generator.latent_dim)
@@ -123,12 +130,20 @@ class Serving(tf.Module):
         return as_outputs(*self._from_start(*self._rows(label, seed, num_steps)))
 
     def _continue(self, label: tf.Tensor, seed: tf.Tensor, num_steps: tf.Tensor, z: tf.Tensor) -> dict[str, tf.Tensor]:
-        return as_outputs(*self._chains_fn(*self._rows(label, seed, num_steps), z, CONTINUE_STREAM))
+        rows = self._rows(label, seed, num_steps)
+        width = self._networks.generator.latent_dim
+        # What the signature promises of its width is taken for granted, and a check of that left out, unless it is hidden.
+        z = tf.compat.v1.placeholder_with_default(z, [None, None])
+        is_fit = (tf.size(z) == width * tf.size(rows.seed) // 2) & tf.reduce_all(tf.math.is_finite(z))
+        checks = [_checked(is_fit, f"z: expected {width} finite numbers a row")]
+        with tf.control_dependencies(checks):
+            z = tf.reshape(z, [-1, width])
+        return as_outputs(*self._chains_fn(*rows, z, CONTINUE_STREAM))
 
     def _grid(self, label: tf.Tensor, seed: tf.Tensor, num_steps: tf.Tensor) -> dict[str, tf.Tensor]:
         count = NUM_COLUMNS**2
         asked = Rows(*(tf.repeat(each, count, 0) for each in self._rows(label, seed, num_steps)))
-        own_seed = tf.reshape(seed[:, None] + tf.range(count, dtype=tf.int64), [-1])
+        own_seed = tf.reshape(tf.reshape(seed, [-1, 1]) + tf.range(count, dtype=tf.int64), [-1])
         image = self._from_start(*asked._replace(seed=tf.bitcast(own_seed, tf.int32)))[0]
         height, width, channels = image.shape[1:]
         tiles = tf.reshape(image, [-1, NUM_COLUMNS, NUM_COLUMNS, height, width, channels])
@@ -141,19 +156,32 @@ class Serving(tf.Module):
         return as_outputs(*compiled(*self._rows(label, seed, tf.fill(tf.shape(seed), self._plan.num_steps))))
 
     def _rows(self, label: tf.Tensor, seed: tf.Tensor, num_steps: tf.Tensor) -> Rows:
-        key = tf.strings.regex_replace(tf.strings.lower(tf.strings.strip(label), "utf-8"), "[ -]", "_")  # `labels.as_key`
-        is_match = key[:, None] == tf.constant(self._keys)
+        sizes = [tf.size(each) for each in (label, seed, num_steps)]
+        is_even = tf.reduce_all(tf.equal(sizes, sizes[0])) & (sizes[0] > 0)
+        with tf.control_dependencies([_checked(is_even, "label, seed, num_steps: expected one of each for every row")]):
+            label, seed, num_steps = (tf.reshape(each, [-1]) for each in (label, seed, num_steps))
+        # What is no UTF-8 is unknown like any other text; `lower` would raise an error of its own.
+        is_short = tf.strings.length(label) <= MAX_LABEL
+        text = tf.strings.unicode_transcode(tf.where(is_short, label, ""), "UTF-8", "UTF-8")
+        key = tf.strings.regex_replace(tf.strings.lower(tf.strings.strip(text), "utf-8"), "[ -]", "_")  # `labels.as_key`
+        # Exact names first: two may differ in their case alone.
+        is_match = tf.concat([text[:, None] == tf.constant(self.names), key[:, None] == tf.constant(self._keys)], 1)
+        is_match &= is_short[:, None]
         is_known = tf.reduce_any(is_match, 1)
-        named = tf.debugging.Assert(
-            tf.reduce_all(is_known), [named_labels(self._plan.labels), tf.boolean_mask(label, ~is_known)[:3]], summarize=3
-        )
-        with tf.control_dependencies([named]):
-            entry = tf.gather(self._entry_of_key, tf.argmax(is_match, 1))
+        unknown = tf.boolean_mask(label, ~is_known)[:3]
+        is_plain = (tf.strings.length(unknown) <= MAX_SHOWN) & tf.strings.regex_full_match(unknown, _SHOWN)
+        shown = tf.where(is_plain, unknown, _NOT_SHOWN)
+        named = tf.debugging.Assert(tf.reduce_all(is_known), [named_labels(self._plan.labels), shown], summarize=3)
+        most = self._plan.max_steps
+        counted = _checked(tf.reduce_all((num_steps >= 0) & (num_steps <= most)), f"num_steps: expected 0 to {most}")
+        with tf.control_dependencies([named, counted]):
+            entry = tf.gather(self._entry_of_match, tf.argmax(is_match, 1))
+            seed, num_steps = tf.identity(seed), tf.identity(num_steps)
         return Rows(
             tf.gather(self._plan.indices, entry),
             tf.gather(tf.constant(self._plan.step_sizes, tf.float32), entry),
             tf.bitcast(seed, tf.int32),
-            tf.clip_by_value(num_steps, 0, self._plan.max_steps),
+            num_steps,
         )
 
     def _posterior(self, index: tf.Tensor) -> ClassPosterior:
@@ -213,6 +241,11 @@ class Serving(tf.Module):
         return image[0], class_prob[0], end.z[0], end.target_log_prob[0], accept_rate[0]
 
 
+def _checked(is_right: tf.Tensor, text: str) -> tf.Operation:
+    """An INVALID_ARGUMENT that says `text` where it is not."""
+    return tf.debugging.Assert(is_right, [text])
+
+
 def noise_of(seed: tf.Tensor, latent_dim: int) -> Noise:
     """Noise of one transition of one chain, from a stateless `seed` int32 [2]."""
     return Noise(
@@ -223,10 +256,11 @@ def noise_of(seed: tf.Tensor, latent_dim: int) -> Noise:
 
 def named_labels(labels: tuple[Label, ...]) -> str:
     """The start of the error for an unknown label; names the labels as far as they fit."""
-    listed = ", ".join(label.name for label in labels)
-    if len(listed) > MAX_NAMED:
-        cut = listed[:MAX_NAMED].rpartition(", ")[0]
-        listed = f"{cut} and {len(labels) - cut.count(', ') - 1} more, all of which stand in export.json"
+    sizes = itertools.accumulate(len(label.name.encode()) + 2 for label in labels)
+    count = sum(size <= MAX_NAMED for size in sizes)
+    listed = ", ".join(label.name for label in labels[:count])
+    if count < len(labels):
+        listed = f"{listed} and {len(labels) - count} more, all of which stand in export.json" if count else "export.json"
     return f"label: expected a name, WordNet id or index of {listed}; got"
 
 
