@@ -119,12 +119,14 @@ def test_a_chain_that_is_lost_fails_its_cell(posterior: ClassPosterior, ground: 
 def test_a_shelf_gives_back_what_was_put_and_nothing_else(tmp_path: Path) -> None:
     cell = Cell(*(np.arange(k + 2.0) for k in range(5)))
     shelf = Shelf(tmp_path, {"seed": 0})
-    assert shelf.get("alp", "mala", Cell, {"config": None}) is None
+    fits: Any = lambda _: True  # noqa: E731
+    assert shelf.get("alp", "mala", Cell, {"config": None}, fits) is None
     shelf.put("alp", "mala", cell, {"config": None})
-    found = shelf.get("alp", "mala", Cell, {"config": None})
+    found = shelf.get("alp", "mala", Cell, {"config": None}, fits)
+    assert shelf.get("alp", "mala", Cell, {"config": None}, lambda _: False) is None
     assert found is not None
     for ours, theirs in zip(cell, found, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     with pytest.raises(UserError, match="seed 0 as in"):
-        Shelf(tmp_path, {"seed": 1}).get("alp", "mala", Cell, {"config": None})
+        Shelf(tmp_path, {"seed": 1}).get("alp", "mala", Cell, {"config": None}, fits)
     assert [path.name for path in (tmp_path / "alp").iterdir()] == ["mala.npz"]

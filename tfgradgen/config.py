@@ -108,7 +108,8 @@ def changed_config(config: KernelConfig, values: Mapping[str, Any]) -> KernelCon
       UserError: a value is out of its range.
     """
     own = config.to_dict()
-    for name in AdaptedConfig.idle.get(values.get("adaptation", ""), ()):
+    way = values.get("adaptation")
+    for name in AdaptedConfig.idle.get(way, ()) if isinstance(way, str) else ():
         own[name] = getattr(AdaptedConfig, name)
     return type(config)(**{name: values.get(name, value) for name, value in own.items()})
 

@@ -1,6 +1,8 @@
 """A run as a NetCDF file in ArviZ's InferenceData schema, which ArviZ, xarray and their like read."""
 
+import errno
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ import numpy as np
 
 from tfgradgen.checks import fail
 from tfgradgen.contracts import Draws, accept_prob
+from tfgradgen.text import printable
 from tfgradgen.trust import diverged
 
 BLOCK_DRAWS = 1000  # in memory at a time
@@ -38,7 +41,7 @@ def write_netcdf(path: Path, draws: Draws, attributes: Mapping[str, str | int | 
     sizes = {"chain": num_chains, "draw": num_results, "latent": latent_dim}
     stamp = {"created_at": datetime.now(timezone.utc).isoformat(), **attributes}
     has_step_size = bool(np.isfinite(draws.step_size[-1]).any())
-    with h5netcdf.File(path, "w") as file:
+    with _writing(), h5netcdf.File(path, "w") as file:
         file.attrs.update(stamp)
         for name, dimensions in (("posterior", ("chain", "draw", "latent")), ("sample_stats", ("chain", "draw"))):
             group = file.create_group(name)
@@ -50,6 +53,15 @@ def write_netcdf(path: Path, draws: Draws, attributes: Mapping[str, str | int | 
             block = Draws(*(np.asarray(column[first : first + BLOCK_DRAWS]) for column in draws))
             for name, values in _variables(block, is_chain, has_step_size):
                 _append(file, name, values, first)
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    """Turns what h5py makes of a full disk into the OSError that it is."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise OSError(errno.EIO, printable(str(error), 150)) from error
 
 
 def _variables(draws: Draws, is_chain: bool, has_step_size: bool) -> Iterator[tuple[str, np.ndarray]]:

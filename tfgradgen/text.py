@@ -78,10 +78,8 @@ def markdown_text(text: str) -> str:
     An underscore within a word stays as it is: it means nothing there, and names have them.
     """
     escaped = html.escape(printable(text, None), quote=False)
-    escaped = re.sub(
-        r"[\\`*\[\]|~@]|(?<![^\W_])_|_(?![^\W_])|^[#+=-]|:(?=//)|(?<=^www)\.|(?<=\bwww)\.|(?<=^\d)[.)]", r"\\\g<0>", escaped
-    )
-    return escaped
+    escaped = re.sub(r"[\\`*\[\]|~@]|(?<![^\W_])_|_(?![^\W_])|^[#+=-]|:(?=//)|(?<=\bwww)\.", r"\\\g<0>", escaped)
+    return re.sub(r"^(\d+)([.)])(?=\s)", r"\1\\\2", escaped)
 
 
 def csv_text(value: Any) -> Any:

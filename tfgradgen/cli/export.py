@@ -1,5 +1,6 @@
 """The `export` command: from checked options to a folder that TF Serving serves as it is."""
 
+import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 from tfgradgen.checks import fail
 from tfgradgen.cli.export_options import ExportOptions
 from tfgradgen.cli.load import Loaded, Target, load_models
-from tfgradgen.cli.output import as_file, check_target, new_folder, not_written
+from tfgradgen.cli.output import LOCK, as_file, check_target, held, new_folder, not_written
 from tfgradgen.cli.progress import progress_bar
 from tfgradgen.cli.surroundings import environment, model_record
 from tfgradgen.cli.terminal import as_text, note, say
@@ -38,15 +39,24 @@ def run_export(options: ExportOptions) -> None:
     networks = shared_networks(loaded, targets)
     model = as_file(options.out.name)
     try:
-        adapted = adapt_all(options, networks, targets)
-        plan = plan_of(options, targets, adapted)
-        models = [model.module for model in (loaded.generator, *loaded.classifiers, loaded.discriminator) if model]
-        with new_folder(folder) as beside:
-            names = write_saved_model(Serving(networks, models, plan), beside, model, options.batch_sizes, options.xla)
-            record = record_of(options, loaded, targets, adapted) | {"model": model, "signatures": names}
-            write_text(beside / RECORD, json_text(record, 2) + "\n")
+        options.out.mkdir(parents=True, exist_ok=True)
+        with held(options.out):
+            try:
+                for left in options.out.glob(".*.partial-*"):  # of an export that was killed
+                    shutil.rmtree(left, ignore_errors=True)
+                adapted = adapt_all(options, networks, targets)
+                plan = plan_of(options, targets, adapted)
+                models = [model.module for model in (loaded.generator, *loaded.classifiers, loaded.discriminator) if model]
+                with new_folder(folder) as beside:
+                    names = write_saved_model(Serving(networks, models, plan), beside, model, options.batch_sizes, options.xla)
+                    record = record_of(options, loaded, targets, adapted) | {"model": model, "signatures": names}
+                    write_text(beside / RECORD, json_text(record, 2) + "\n")
+            finally:
+                (options.out / LOCK).unlink(missing_ok=True)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("nothing was exported") from None
+    except OSError as error:
+        raise not_written(options.out, error) from None
     finally:
         if not was_there:
             with suppress(OSError):  # there, or not empty: a version is in it

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tfgradgen.checks import UserError, fail
+from tfgradgen.parsing import reason
 from tfgradgen.store import CHECKPOINT, FILES
 
 try:
@@ -118,7 +119,7 @@ def check_target(folder: Path, overwrite: bool) -> None:
     try:
         os.rmdir(tempfile.mkdtemp(prefix=".tfgradgen-", dir=ancestor))
     except OSError as error:
-        raise fail("out", "a folder that can be written", f"{folder} ({error.strerror})", "choose another --out") from None
+        raise fail("out", "a folder that can be written", f"{folder} ({reason(error)})", "choose another --out") from None
 
 
 def check_resumable(out: Path, resume: bool, what: str, marker: str, ours: Collection[str]) -> None:
@@ -187,7 +188,7 @@ def new_folder(folder: Path, overwrite: bool = False, hint: str = "") -> Iterato
 def not_written(folder: Path, error: OSError, hint: str = "") -> UserError:
     """The error of a folder that cannot be written; `hint` says what else to know."""
     remedy = "free space or choose another --out" + (f"; {hint}" if hint else "")
-    return fail("out", "a folder that can be written", f"{folder} ({error.strerror})", remedy)
+    return fail("out", "a folder that can be written", f"{folder} ({reason(error)})", remedy)
 
 
 def _umask() -> int:
