@@ -1,6 +1,7 @@
 """What a comparison samples: the same starts for all, states after just so many gradients, exact draws that are exact."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest

@@ -222,6 +222,8 @@ def test_images(ending: str, tmp_path: Path) -> None:
     exif[0x0112] = 6
     Image.fromarray(pixels).save(stream, {"jpg": "JPEG", "tif": "TIFF"}.get(ending, ending.upper()), exif=exif)
     path = tmp_path / f"a.{ending}"
+    path.write_bytes(stream.getvalue())
+    assert holds(lambda: read_image(path), tmp_path)
     fuzz(path, as_bytes(stream.getvalue()), lambda: read_image(path))
 
 

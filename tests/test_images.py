@@ -1,12 +1,14 @@
 """Pictures: the mapping to bytes and the layout of grids, read back from the PNG."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tfgradgen.images import CAPTION_HEIGHT, GAP, make_grid, save_png, to_uint8
+from tfgradgen.checks import UserError
+from tfgradgen.images import CAPTION_HEIGHT, GAP, make_grid, read_image, read_pictures, save_png, to_uint8
 
 
 def test_range_rounding_and_clipping() -> None:
@@ -62,3 +64,83 @@ def test_row_names_stand_at_the_left_of_their_rows_and_long_headings_are_cut() -
     assert not (grid[top:, left:] < 128).any(), "no name reaches into the tiles"
     assert (grid[:top, left : left + 64] < 128).any()
     assert not (grid[:top, left + 64 : left + 64 + GAP] < 128).any(), "nor a heading into the next"
+
+
+def pixels(path: Path, image: Image.Image, **settings: Any) -> np.ndarray:
+    """What is read of `image` after it was saved."""
+    image.save(path, **settings)
+    return np.asarray(read_image(path))
+
+
+GRADIENT = np.linspace(0, 255, 32 * 24).reshape(24, 32)
+RGB = np.stack([GRADIENT, GRADIENT[::-1], 255 - GRADIENT], -1).astype(np.uint8)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("ending", ["png", "jpg", "tif"])
+def test_a_photograph_is_read_upright(orientation: int, ending: str, tmp_path: Path) -> None:
+    """Each of EXIF's orientations, as the opposite turn was saved."""
+    turned = {
+        **{1: RGB, 2: RGB[:, ::-1], 3: RGB[::-1, ::-1], 4: RGB[::-1]},
+        **{5: RGB.transpose(1, 0, 2), 6: np.rot90(RGB, 1), 7: RGB[::-1, ::-1].transpose(1, 0, 2), 8: np.rot90(RGB, -1)},
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    settings = {"quality": 95, "subsampling": 0} if ending == "jpg" else {}
+    found = pixels(tmp_path / f"a.{ending}", Image.fromarray(np.ascontiguousarray(turned)), exif=exif, **settings)
+    assert found.shape == RGB.shape
+    assert np.abs(found.astype(int) - RGB).mean() < 2
+
+
+def test_sixteen_bits_are_brought_to_eight(tmp_path: Path) -> None:
+    wide = np.rint(GRADIENT * 257).astype(np.uint16)
+    for name in ("a.png", "a.tif"):
+        found = pixels(tmp_path / name, Image.fromarray(wide))
+        np.testing.assert_allclose(found, np.repeat(GRADIENT[..., None], 3, 2), atol=1)
+    for dtype, scale in ((np.int32, 257), (np.float32, 1 / 255)):
+        found = pixels(tmp_path / "b.tif", Image.fromarray((GRADIENT * scale).astype(dtype)))
+        np.testing.assert_allclose(found[..., 0], GRADIENT, atol=2)
+
+
+def test_what_is_transparent_is_white(tmp_path: Path) -> None:
+    alpha = np.concatenate([RGB, np.zeros((24, 32, 1), np.uint8)], -1)
+    alpha[:, 16:, 3] = 255
+    for name, image in {"a.png": Image.fromarray(alpha), "b.webp": Image.fromarray(alpha)}.items():
+        found = pixels(tmp_path / name, image, **({"lossless": True} if name.endswith("webp") else {}))
+        assert (found[:, :16] == 255).all()
+        np.testing.assert_array_equal(found[:, 16:], RGB[:, 16:])
+    grey = Image.fromarray(alpha[..., [0, 3]].copy(), "LA")
+    assert (pixels(tmp_path / "c.png", grey)[:, :16] == 255).all()
+    palette = Image.fromarray(np.uint8([[0, 1], [1, 0]]), "P")
+    palette.putpalette([10, 20, 30, 200, 100, 50])
+    for name in ("d.png", "d.gif"):
+        found = pixels(tmp_path / name, palette, transparency=0)
+        assert found.tolist() == [[[255] * 3, [200, 100, 50]], [[200, 100, 50], [255] * 3]]
+
+
+def test_other_modes_are_read_in_colour(tmp_path: Path) -> None:
+    image = Image.fromarray(RGB)
+    close = lambda a, b: np.abs(a.astype(int) - b).mean() < 4  # noqa: E731
+    assert close(pixels(tmp_path / "a.jpg", image.convert("CMYK"), quality=95), RGB)
+    assert close(pixels(tmp_path / "b.jpg", image.convert("L"), quality=95), np.asarray(image.convert("L"))[..., None])
+    ones = np.asarray(image.convert("1"))
+    np.testing.assert_array_equal(pixels(tmp_path / "c.png", image.convert("1")), np.repeat(255 * ones[..., None], 3, 2))
+    frames = [Image.fromarray(np.full((4, 4, 3), level, np.uint8)) for level in (10, 200)]
+    for name in ("d.gif", "d.png", "d.tif"):
+        assert (pixels(tmp_path / name, frames[0], save_all=True, append_images=frames[1:]) == 10).all()
+
+
+def test_damaged_metadata_spoils_no_image(tmp_path: Path) -> None:
+    found = pixels(tmp_path / "a.png", Image.fromarray(RGB), exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + b"\xff" * 50)
+    np.testing.assert_array_equal(found, RGB)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"text", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", b"P6 90000 90000 255\n", b"P6 9000 9000 255\n"],
+)
+def test_what_is_no_image_is_refused_by_name(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.png: expected an image that can be read, got .+; give another"):
+        read_pictures([path], 8, 8)

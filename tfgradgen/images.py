@@ -15,7 +15,7 @@ from tfgradgen.parsing import PARSER_ERRORS, parsing, read_bytes
 
 CAPTION_HEIGHT = 16  # pixels below each tile
 GAP = 4
-FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "GIF", "BMP", "WEBP", "PPM")  # none that starts another program
+FORMATS = ("JPEG", "PNG", "TIFF", "GIF", "BMP", "WEBP", "PPM")  # none that starts another program
 MAX_PIXELS, MAX_FILE = 80_000_000, 1 << 28  # of one image, and bytes of its file
 DECODE_BATCH = 64
 WAVEFORM_SIZE = (64, 128)
@@ -69,8 +69,9 @@ def read_image(path: Path) -> Image.Image:
     ):
         warnings.simplefilter("ignore")  # of damaged metadata
         warnings.simplefilter("error", Image.DecompressionBombWarning)
+        Image.init()  # registers the formats
         data = io.BytesIO(read_bytes(path, MAX_FILE))
-        with Image.open(data, formats=FORMATS) as image:
+        with Image.open(data, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"one of {image.width} x {image.height} pixels")
             image.load()
