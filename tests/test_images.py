@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from tfgradgen.checks import UserError
+from tfgradgen.evaluation.pictures import look_at_photographs
 from tfgradgen.images import CAPTION_HEIGHT, GAP, make_grid, read_image, read_pictures, save_png, to_uint8
 
 
@@ -144,3 +145,17 @@ def test_what_is_no_image_is_refused_by_name(content: bytes, tmp_path: Path) -> 
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"a\.png: expected an image that can be read, got .+; give another"):
         read_pictures([path], 8, 8)
+
+
+def test_a_damaged_photograph_of_many_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "alp"
+    folder.mkdir()
+    for k in range(12):
+        Image.fromarray(RGB).save(folder / f"{k}.png")
+    (folder / "7.png").write_bytes((folder / "7.png").read_bytes()[:200])
+    observer: Any = None
+    with pytest.raises(UserError, match=r"image .+7\.png: expected an image that can be read"):
+        look_at_photographs(tmp_path, ["alp"], observer, (8, 8, 3))
+    for label in ("..", "a/b", ""):
+        with pytest.raises(UserError, match="whose name can be that of a folder"):
+            look_at_photographs(tmp_path / "alp", [label], observer, (8, 8, 3))

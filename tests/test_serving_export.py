@@ -13,6 +13,7 @@ from tests.test_cli import refused
 from tfgradgen.checks import UserError
 from tfgradgen.cli.commands import main
 from tfgradgen.cli.export_options import parse_export
+from tfgradgen.cli.output import held
 from tfgradgen.serving.adapt import Adapted
 from tfgradgen.serving.beside import TEMPLATES, XLA_FLAG, next_version, texts
 
@@ -185,3 +186,41 @@ def test_an_export_follows_a_schedule(tmp_path: Path) -> None:
     path.write_text("kernel: hmc\nnum_windows: 2\n")
     with pytest.raises(UserError, match="num_windows: expected 0, for a served chain has one step size"):
         parse_export(flags)
+
+
+@pytest.mark.parametrize("kind", [tf.errors.ResourceExhaustedError, tf.errors.UnknownError, tf.errors.PermissionDeniedError])
+def test_a_full_disk_under_tensorflow_is_one_line(
+    kind: Any,
+    untuned: None,
+    toy_flags: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def full(*args: Any, **settings: Any) -> None:
+        raise kind(None, None, "variables.data; No space left on device\n\x1b[2J" + "x" * 10**5)
+
+    monkeypatch.setattr("tensorflow.saved_model.save", full)
+    said = refused(["export", "--labels=alp", "--out=x", *FEW, *toy_flags], capsys)
+    assert "out: expected a folder that can be written, got " in said
+    assert "No space left on device" in said
+    assert said.isprintable()
+    assert len(said) < 450
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_export_left_is_cleared_by_the_next(untuned: None, toy_flags: list[str]) -> None:
+    left = [Path("x/.1.partial-abc"), Path("x/.7.partial-def")]
+    for folder in left:
+        folder.mkdir(parents=True)
+        (folder / "saved_model.pb").write_text("half")
+    mine = Path("x/.mine")
+    mine.mkdir()
+    main(["export", "--labels=alp", "--kernel=hmc", "--out=x", *FEW, *toy_flags])
+    assert {path.name for path in Path("x").iterdir()} == {"1", ".mine", *FILES}
+
+
+def test_two_exports_do_not_work_in_one_folder(untuned: None, toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    Path("x").mkdir()
+    with held(Path("x")):
+        assert "another at work in x" in refused(["export", "--labels=alp", "--out=x", *FEW, *toy_flags], capsys)

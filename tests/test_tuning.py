@@ -1,5 +1,6 @@
 """The search itself, on runs that are pretended: halving, budget, resuming, faults, and how sure a gain is."""
 
+import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -395,3 +396,54 @@ def test_what_is_held_fixed_is_in_every_proposal(fixed: dict[str, Any]) -> None:
 def test_a_target_that_is_another_teaches_nothing() -> None:
     assert coordinates(default_recipe("mala"))
     assert coordinates(default_recipe("mala").changed({"class_reg": 1.0})) == {}
+
+
+@pytest.mark.parametrize("name", ["t?1", "a#b", "50%20", "a b", "x?mode=memory", "{SCHEMA_VERSION}", "é;'", "file:x", "a\\b"])
+def test_a_study_lies_where_its_name_says(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    open_study(folder / "study.db", {"of": 1})
+    assert [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*"))] == [name, f"{name}/study.db"]
+    assert open_study(folder / "study.db", {"of": 1}).user_attrs["identity"] == {"of": 1}
+
+
+WHOLE_ATTRS: dict[str, Any] = {
+    "state": WHOLE,
+    "recipe": default_recipe("hmc").to_dict(),
+    "cells": [cell_of(3.0)._asdict()],
+}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        *({"state": "new"}, {"state": 3}, {"given": "mine"}, {"recipe": {}}, {"recipe": {"kernel": "none"}}, {"recipe": "hmc"}),
+        *({"cells": [{}]}, {"cells": {}}, {"cells": [3]}, {"cells": [cell_of(-1.0)._asdict()]}),
+        *({"cells": [cell_of(3.0)._asdict() | change]} for change in ({"per_1000": "x"}, {"rhat": []}, {"trace": {}})),
+        {"cells": [cell_of(3.0)._asdict() | {"faults": "x"}]},
+        {"recipe": default_recipe("hmc").to_dict() | {"step_size": -1}},
+    ],
+)
+def test_a_study_of_another_kind_is_one_line(changed: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "study.db"
+    study = open_study(path, {"of": 1})
+    trial = study.ask()
+    for name, value in (WHOLE_ATTRS | changed).items():
+        trial.set_user_attr(name, value)
+    with pytest.raises(UserError, match=r"^resume .+: expected a search's study, got .+; choose another --out\.$"):
+        open_study(path, {"of": 1})
+
+
+def test_what_is_no_study_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "study.db"
+    optuna.create_study(storage=f"sqlite:///{path}", study_name="tune", directions=["maximize", "minimize"])
+    with pytest.raises(UserError, match="expected a search's study"):
+        open_study(path, {})
+    path.unlink()
+    with sqlite3.connect(path) as other:
+        other.execute("create table studies (study_id text)")
+    with pytest.raises(UserError, match="expected a search's study"):
+        open_study(path, {})
+    path.write_bytes(b"no database" * 100)
+    with pytest.raises(UserError, match="expected a search's study"):
+        open_study(path, {})

@@ -140,7 +140,7 @@ def write_beside(base: Path, files: Mapping[str, str]) -> list[str]:
     for name, text in files.items():
         path = base / name
         try:
-            if path.exists() and path.read_text(encoding="utf-8") != text:
+            if path.exists() and path.read_bytes() != text.encode():
                 kept.append(name)
                 path = base / f"{name}.new"
             write_text(path, text)
