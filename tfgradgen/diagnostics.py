@@ -72,8 +72,12 @@ def projections(z: np.ndarray) -> np.ndarray:
     return np.moveaxis(np.concatenate(blocks), -1, 0)
 
 
-def statistics(draws: Draws, independent: bool = False) -> dict[str, Convergence]:
-    """`Convergence` of p(class), of the target density and of random projections of z, by name."""
+def scalars(draws: Draws) -> dict[str, np.ndarray]:
+    """p(class), the target density and random projections of z, [num_results, num_chains] each, by name."""
     columns = {"class_prob": draws.class_prob, "target_log_prob": draws.target_log_prob}
-    columns |= {f"z_projection_{k}": column for k, column in enumerate(projections(draws.z))}
-    return {name: convergence(column, independent) for name, column in columns.items()}
+    return columns | {f"z_projection_{k}": column for k, column in enumerate(projections(draws.z))}
+
+
+def statistics(draws: Draws, independent: bool = False) -> dict[str, Convergence]:
+    """`Convergence` of the `scalars`, by name."""
+    return {name: convergence(column, independent) for name, column in scalars(draws).items()}

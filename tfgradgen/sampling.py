@@ -27,7 +27,6 @@ from tfgradgen.contracts import (
 )
 from tfgradgen.kernels import KERNELS
 from tfgradgen.kernels.base import Dials, adaptive_kernel, start
-from tfgradgen.kernels.windows import Windows
 from tfgradgen.posterior import ClassPosterior
 
 GRADIENTS_PER_CHUNK = 20  # about a second on two cores: often enough to show progress, rare enough to cost nothing
@@ -113,7 +112,7 @@ def compiled(
     def parts(condition: Condition, dials: Dials | None, z: tf.Tensor) -> tuple[ClassPosterior, Any]:
         regularization = Regularization(weight, *condition[1:]) if config.needs_class_moments else None
         posterior = ClassPosterior.of(networks, condition.label, temperature, regularization)
-        return posterior, adaptive_kernel(family, posterior, config, z.shape[0], num_adaptation_steps, dials)
+        return posterior, adaptive_kernel(family, posterior, config, num_adaptation_steps, dials)
 
     def bootstrap(condition: Condition, dials: Dials | None, z: tf.Tensor) -> Any:
         return start(family, parts(condition, dials, z)[1], z, dials)
@@ -200,36 +199,33 @@ def chain_chunks(
     )
     seed = fold_in(as_seed(run.seed), CHAIN_STREAM)
     done, z = 0 if state is None else int(state["num_done"]), tf.convert_to_tensor(init_z)
-    windows = Windows(family, config, schedule, (z.shape[0], z.shape[1]), done, state)
+    dials = family.dials(config, schedule.num_adaptation_steps)
     condition = condition_of(posterior)
     class_state = {"class_mean": condition.mean.numpy(), "class_scale": condition.scale.numpy()}
-    results = functions.bootstrap_fn(condition, windows.dials, z)
-    start_cost = np.asarray(family.start_cost(config), np.int64) * len(z)
-    cost = start_cost
+    results = functions.bootstrap_fn(condition, dials, z)
+    cost = np.asarray(family.start_cost(config), np.int64) * len(z)
     if state is not None:
         leaves = [state[f"kernel_{k}"] for k in range(len(tf.nest.flatten(results)))]
         z, results = tf.constant(state["z"]), tf.nest.pack_sequence_as(results, leaves)
         results, cost = tf.nest.map_structure(tf.convert_to_tensor, results), state["cost"]
     most = min(functions.max_count, chunk_size(kernel_name, config))
     while done < schedule.num_steps:
-        # Chunks end where a window or the burn-in ends, so that every chunk belongs to one part as a whole.
+        # A chunk ends where the burn-in ends, so that every chunk belongs to one part as a whole.
         is_kept = done >= schedule.num_burnin_steps
-        end = next(end for end in (*windows.ends, schedule.num_burnin_steps, schedule.num_steps) if end > done)
+        end = schedule.num_steps if is_kept else schedule.num_burnin_steps
         count = min(most, end - done)
         z, results, traces, spent = functions.chunk_fn(
-            condition, windows.dials, seed, tf.constant(done), tf.constant(count), z, results
+            condition, dials, seed, tf.constant(done), tf.constant(count), z, results
         )
         rows = Draws(*(t.numpy()[:count] for t in traces))
         draws = rows if is_kept else Draws(*(row[:0] for row in rows))
         done, cost = done + count, cost + spent.numpy()
-        if windows.add(rows, done, results):
-            results, cost = functions.bootstrap_fn(condition, windows.dials, z), cost + start_cost
         means = (float(np.mean(values)) for values in (accept_prob(rows), rows.step_size, rows.class_prob))
         kernel_state = {f"kernel_{k}": leaf.numpy() for k, leaf in enumerate(tf.nest.flatten(results))}
         yield Chunk(
             Progress(done, schedule.num_steps, *means),
             draws,
-            {"num_done": np.asarray(done), "z": z.numpy(), "cost": cost, **class_state, **windows.state(), **kernel_state},
+            {"num_done": np.asarray(done), "z": z.numpy(), "cost": cost, **class_state, **kernel_state},
             Cost(*cost.tolist()),
             {},
             None if is_kept else rows,

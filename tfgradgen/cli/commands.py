@@ -42,15 +42,13 @@ def sample(label: Any = None, kernel: Any = None, *extra: Any, **flags: Any) -> 
         --num_chains=16            independent chains, one tile each in grid.png
         --num_results=N            kept draws of each chain (mala 264, hmc 50, rejection 40, ...), for smc particles
         --num_burnin_steps=N       discarded first steps (mala 36, hmc 50, ...)
-        --num_adaptation_steps=N   those of them that tune the step size (about three quarters)
+        --num_adaptation_steps=N   those of them that tune the step size, one for all chains (about three quarters; 0: none)
         --schedule=FILE            YAML with the settings of a kernel, as `tune` writes it; single flags go before it
         --step_size=X              initial distance of one step in z, the same unit for every kernel; for map a fixed one
         --target_accept_prob=X     acceptance to tune for (mala 0.44, hmc 0.6, ...)
-        --adaptation=dual_averaging  how the step size is tuned: dual_averaging, or simple (multiplied or divided), with
+        --adaptation=dual_averaging  how it is tuned: dual_averaging, or simple (multiplied or divided), with
         --exploration_shrinkage=0.2, --decay_rate=0.75, --step_count_smoothing=10    of dual averaging, about
         --adaptation_rate=0.1      of simple: by 1 + adaptation_rate
-        --num_windows=0            mala, hmc, split_hmc, nuts, local_global: how often in the adaptation the scale of each
-                                   coordinate is measured, for steps as long as z is wide there
         --num_leapfrog_steps=3     gradients in one step of hmc, split_hmc (4), and of each replica in replica_exchange
         --max_leapfrog_steps=16    chees: at most so many
         --max_tree_depth=4         nuts: at most 2 ** max_tree_depth gradients in one step
@@ -231,7 +229,7 @@ def tune(label: Any = None, *extra: Any, **flags: Any) -> None:
         --num_seeds=1              runs of each label that a trial gets, if it stays in so long
         --num_fresh=4              runs of each label on fresh seeds, of the best and of the control, on top of --budget
         --control=FILE             the schedule to beat; by default the kernel's own
-        --num_windows=0            or any other setting of the kernel, as for `sample`: holds it fixed in all that is proposed
+        --step_size=0.3            or any other setting of the kernel, as for `sample`: holds it fixed in all that is proposed
         --num_chains=8             of each run
         --temperature=1.0          as for `sample`, like --seed=0, --jit=auto
         --init=resample            or prior

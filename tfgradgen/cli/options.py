@@ -7,7 +7,7 @@ from typing import Any
 
 from tfgradgen.checks import UserError, check_choice, check_num_chains, did_you_mean, fail
 from tfgradgen.cli.model_options import MODEL_FLAGS, ModelOptions, parse_models
-from tfgradgen.config import KernelConfig, RunConfig, Schedule
+from tfgradgen.config import REMOVED, KernelConfig, RunConfig, Schedule
 from tfgradgen.presets import PRESETS
 from tfgradgen.recipe import default_recipe, read_recipe, settings_of
 from tfgradgen.text import value_text
@@ -68,7 +68,7 @@ def check_flags(flags: dict[str, Any], known: tuple[str, ...]) -> None:
             raise fail("flags", f"--{RENAMED[flag]}", f"--{flag}", f"--{flag} is now --{RENAMED[flag]}")
         if flag not in known:
             listed = "one of " + ", ".join(f"--{name}" for name in known)
-            raise fail("flags", listed, f"--{flag}", did_you_mean(flag, known) or "give one of those")
+            raise fail("flags", listed, f"--{flag}", REMOVED.get(flag) or did_you_mean(flag, known) or "give one of those")
 
 
 def parse_path(flag: str, value: Any) -> Path:

@@ -119,5 +119,6 @@ def _moved(record: dict[str, Any]) -> str:
         parts.append(f"acceptance {figure(rate, 2)} (target {record['arguments']['kernel_config']['target_accept_prob']:.2f})")
     if record["step_size"]:
         steps = np.asarray([step for step in record["step_size"] if step is not None])
-        parts.append(f"step size {np.median(steps):.3f} ({steps.min():.3f} to {steps.max():.3f} over chains)")
+        spread = f" ({steps.min():.3f} to {steps.max():.3f} over chains)" if np.ptp(steps) else ""  # of smc's populations
+        parts.append(f"step size {np.median(steps):.3f}{spread}")
     return ", ".join(parts or ["every step, without a step size"])

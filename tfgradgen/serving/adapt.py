@@ -15,8 +15,8 @@ NUM_KEPT_STEPS = 10  # after adaptation: what the acceptance is taken from
 
 
 class Adapted(NamedTuple):
-    """step_size: median over the adapted chains, a distance in z. accept_rate: mean acceptance probability of those chains in
-    `NUM_KEPT_STEPS` steps, each with its own step size. doubts: of the look at the models (`methods.look`)."""
+    """step_size: that of all adapted chains, a distance in z. accept_rate: mean acceptance probability of those chains in
+    `NUM_KEPT_STEPS` steps with it. doubts: of the check of the models (`methods.look`)."""
 
     step_size: float
     accept_rate: float
@@ -33,17 +33,16 @@ def adapt(
 ) -> Adapted:
     """Tunes the step size of `kernel` for the class of `posterior` as `sample_chains` does in a run.
 
-    A served chain has no burn-in of its own to tune in, so it takes the median of the chains' step sizes: one stuck chain does
-    not move it.
+    A served chain has no burn-in of its own to tune in, so it takes the step size that the chains of the run share.
 
     Raises:
-      UserError: a run of these models would go wrong, or no chain found a step size.
+      UserError: a run of these models would go wrong, or found no step size.
     """
     found = look(posterior, run)
     init_z, _, _ = initial_points(posterior, run)
     schedule = Schedule(NUM_KEPT_STEPS, num_adaptation_steps, num_adaptation_steps)
     draws, _ = sample_chains(posterior, kernel, config, schedule, run, init_z, progress_fn)
-    step_size = float(np.median(draws.step_size[-1]))
+    step_size = float(draws.step_size[-1, 0])
     if not (np.isfinite(step_size) and step_size > 0):
         raise fail("step_size", "a finite one after adaptation", step_size, "check the models with python -m tfgradgen check")
     return Adapted(step_size, float(accept_prob(draws).mean()), found["doubts"])
