@@ -97,7 +97,8 @@ def facts(found: list[Trial]) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Pretended, Plan, list[Trial], list[float]]:
-    study, bench, plan = open_study(tmp_path_factory.mktemp("search") / "study.db", {"of": 1}), Pretended(), plan_of(120)
+    study, bench = open_study(tmp_path_factory.mktemp("search") / "study.db", {"of": 1}), Pretended()
+    plan = replace(plan_of(120), fixed={"adaptation": "dual_averaging"})
     shares: list[float] = []
     found = search(study, bench, plan, lambda p: shares.append(p.num_done / p.num_total), SILENT)
     return study, bench, plan, found, shares
