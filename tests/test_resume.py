@@ -193,7 +193,10 @@ def test_of_several_labels_the_finished_ones_are_kept(
 
 def test_a_log_file_gets_plain_lines_with_the_time_left(toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     main([*SMALL, *STEPS["mala"], *toy_flags])
-    lines = capsys.readouterr().err.splitlines()
+    notes = capsys.readouterr().err.splitlines()
+    stages = [line for line in notes if line.startswith("doing    ")]
+    assert ["TensorFlow" in stages[0], "models" in stages[1], "starts" in stages[2], "compiling" in stages[3]] == [True] * 4
+    lines = notes[len(stages) :]
     assert len(lines) == 6, "chunks of 20 steps, cut where the burn-in ends"
     assert lines[0].startswith("mala goldfish: 20 of 100 steps, accept 0.")
     assert "s left" in lines[1]

@@ -22,9 +22,12 @@ def identity(record: dict[str, Any]) -> dict[str, Any]:
     """What of a `plan` or run.json decides the bits of the draws: not where things lie, nor how a flag was spelt."""
     switches = ("overwrite", "resume", "strict", "netcdf", "jit", "allow_unknown_ops", "trust")  # the last: of older runs
     places = ("label", *MODELS, "init_photograph", "schedule_file", "out", *switches)
+    arguments = {name: value for name, value in record["arguments"].items() if name not in places}
+    # How many draws there are does not change those that come before them.
+    arguments["schedule"] = {name: value for name, value in arguments["schedule"].items() if name != "num_results"}
     return {
         **{name: record[name] for name in ("label", "kernel", "versions", "device", "machine", "backend")},
-        "arguments": {name: value for name, value in record["arguments"].items() if name not in places},
+        "arguments": arguments,
         **{name: record[name] | {"path": None} for name in MODELS if name in record},
     }
 

@@ -39,21 +39,31 @@ def resolve_handle(handle: str) -> Path:
       UserError: there is no model under that name, or it can neither be fetched nor found in its cache; the line then says
         in which folder a copy belongs. Without a network this takes seconds.
     """
+    check_handle(handle)
     path = Path(os.path.expanduser(handle))
     if os.path.isdir(path):  # as pathlib's own, but false for what cannot be a path
-        if not (path / "saved_model.pb").is_file():
-            raise fail(f"model {handle}", "a folder with saved_model.pb", "none in it", "give the folder that holds that file")
         return path
     if os.path.isfile(path):
-        if not path.name.lower().endswith(_ARCHIVES):
-            raise fail(f"model {handle}", _EXPECTED, "another file", "give the folder that holds saved_model.pb")
         return _from_archive(path)
     if handle.startswith(("https://", "http://")):
         kaggle = _kaggle_handle_of(handle)
         return _from_hub(handle) if kaggle is None else _from_kaggle(kaggle)
-    if _KAGGLE.fullmatch(handle.rstrip("/")):
-        return _from_kaggle(handle.rstrip("/"))
-    raise fail(f"model {handle}", _EXPECTED, "no such folder", "check the path")
+    return _from_kaggle(handle.rstrip("/"))
+
+
+def check_handle(handle: str) -> None:
+    """Raises `UserError` where `handle` is sure to stand for no model; fetches and unpacks nothing."""
+    path = Path(os.path.expanduser(handle))
+    if os.path.isdir(path):
+        if not (path / "saved_model.pb").is_file():
+            raise fail(f"model {handle}", "a folder with saved_model.pb", "none in it", "give the folder that holds that file")
+    elif os.path.isfile(path):
+        if not path.name.lower().endswith(_ARCHIVES):
+            raise fail(f"model {handle}", _EXPECTED, "another file", "give the folder that holds saved_model.pb")
+    elif handle.startswith(("https://", "http://")):
+        _kaggle_handle_of(handle)
+    elif not _KAGGLE.fullmatch(handle.rstrip("/")):
+        raise fail(f"model {handle}", _EXPECTED, "no such folder", "check the path")
 
 
 def _model_in(folder: Path, where: str) -> Path:
