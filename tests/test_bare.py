@@ -10,9 +10,11 @@ import pytest
 
 from tests.test_cli import FAST, refused
 from tests.test_resume import SMALL, STEPS
+from tfgradgen.checks import UserError
 from tfgradgen.cli import system
 from tfgradgen.cli.commands import main
 from tfgradgen.cli.output import as_file
+from tfgradgen.models.handles import resolve_handle
 
 ROOT = Path(__file__).parents[1]
 QUICK = [sys.executable, "-m", "tfgradgen"]
@@ -87,6 +89,22 @@ def test_sigterm_keeps_what_was_drawn_and_names_the_command_that_goes_on(
     os.chdir(tmp_path)
     main(subprocess.run(["bash", "-c", f"printf '%s\\n' {again}"], capture_output=True, text=True).stdout.split("\n")[3:-1])
     assert (tmp_path / "run it/samples.npz").read_bytes() == (tmp_path / "whole/samples.npz").read_bytes()
+
+
+def test_a_user_without_a_home_is_told_which_folder_to_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def nobody(number: int) -> None:
+        raise KeyError(number)
+
+    for name in ("HOME", "TFGRADGEN_CACHE_DIR", "XDG_CACHE_HOME", "KAGGLEHUB_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    (tmp_path / "model.tar.gz").write_bytes(b"")
+    for handle, variable in (
+        (str(tmp_path / "model.tar.gz"), "TFGRADGEN_CACHE_DIR"),
+        ("a/b/tensorflow2/c/1", "KAGGLEHUB_CACHE"),
+    ):
+        with pytest.raises(UserError, match=f"got a user without one; set {variable} to a folder"):
+            resolve_handle(handle)
 
 
 def test_a_signal_that_is_ignored_stays_ignored() -> None:

@@ -34,7 +34,8 @@ def command(fn: Callable[..., None]) -> Callable[..., None]:
 
 @command
 def sample(label: Any = None, kernel: Any = None, *extra: Any, **flags: Any) -> None:
-    """Draws images of a class and writes grid.png, plots.png, film.png, samples.npz and run.json into a folder.
+    """Draws images of a class and writes grid.png, plots.png, film.png, samples.npz, checkpoint.npz and run.json into a
+    folder.
 
     Example: python -m tfgradgen sample --label=goldfish --kernel=mala
 

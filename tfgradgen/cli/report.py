@@ -81,7 +81,7 @@ def summary(record: dict[str, Any], folder: Any) -> str:
     burnin = f" after {schedule['num_burnin_steps']} discarded" if schedule["num_burnin_steps"] else ""
     ess = "unknown" if stat["ess_bulk"] is None else f"{stat['ess_bulk']:.0f} of {schedule['num_results'] * num_chains}"
     rhat = "" if stat["rhat"] is None else f", R-hat {stat['rhat']:.3f}"
-    chains = "chains.nc, " if arguments["netcdf"] else ""
+    more = ("chains.nc, " if arguments["netcdf"] else "") + ("checkpoint.npz, " if PRESETS[record["kernel"]].can_go_on else "")
     error = "" if stat["standard_error"] is None else f" +- {stat['standard_error']:.3f}"
     return "\n".join(
         [
@@ -92,7 +92,7 @@ def summary(record: dict[str, Any], folder: Any) -> str:
             f"moved    {_moved(record)}",
             *([f"mixing   effective draws of p(class) {ess}{rhat}"] if kind != "ascent" else []),
             *trust_lines(record),
-            f"wrote    {as_text(folder)}: grid.png, plots.png, film.png, samples.npz, {chains}run.json",
+            f"wrote    {as_text(folder)}: grid.png, plots.png, film.png, samples.npz, {more}run.json",
         ]
     )
 

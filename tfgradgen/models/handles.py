@@ -75,6 +75,14 @@ def _model_in(folder: Path, where: str) -> Path:
     raise fail(where, "saved_model.pb at its top or in its only folder", "none there", "give a model in SavedModel format")
 
 
+def _home(model: Path | str, variable: str = "TFGRADGEN_CACHE_DIR") -> Path:
+    """The folder of caches of a user who has a home."""
+    folder = os.path.expanduser("~/.cache")
+    if folder.startswith("~"):
+        raise fail(f"model {model}", "a home folder, for a copy of it", "a user without one", f"set {variable} to a folder")
+    return Path(folder)
+
+
 def _from_archive(archive: Path) -> Path:
     digest = hashlib.sha256()
     try:
@@ -83,7 +91,7 @@ def _from_archive(archive: Path) -> Path:
                 digest.update(chunk)
     except OSError as error:
         raise fail(f"archive {archive}", "a readable file", error.strerror, "check the file") from None
-    parent = os.getenv("TFGRADGEN_CACHE_DIR") or Path(os.getenv("XDG_CACHE_HOME") or Path.home() / ".cache") / "tfgradgen"
+    parent = os.getenv("TFGRADGEN_CACHE_DIR") or Path(os.getenv("XDG_CACHE_HOME") or _home(archive)) / "tfgradgen"
     folder = Path(parent) / "archives" / digest.hexdigest()
     if not folder.is_dir():
         unpack(archive, folder)
@@ -135,7 +143,7 @@ def _kaggle_handle_of(url: str) -> str | None:
 
 def _from_kaggle(handle: str) -> Path:
     owner, model, framework, variation, *version = handle.split("/")
-    root = Path(os.getenv("KAGGLEHUB_CACHE") or Path.home() / ".cache" / "kagglehub")
+    root = Path(os.getenv("KAGGLEHUB_CACHE") or _home(handle, "KAGGLEHUB_CACHE") / "kagglehub")
     folder = root / "models" / owner / model / framework / variation / (version[0] if version else "VERSION")
     marker = folder.with_name(f"{folder.name}.complete")
     where = "KAGGLEHUB_CACHE sets the folder above models"
