@@ -13,9 +13,9 @@ from tests.test_cli import refused
 from tfgradgen.checks import UserError
 from tfgradgen.cli.commands import main
 from tfgradgen.cli.export_options import parse_export
-from tfgradgen.cli.output import held
+from tfgradgen.cli.output import held, next_version
 from tfgradgen.serving.adapt import Adapted
-from tfgradgen.serving.beside import TEMPLATES, XLA_FLAG, next_version, texts
+from tfgradgen.serving.beside import TEMPLATES, XLA_FLAG, texts
 
 FILES = {"batching.config", "docker-compose.yml", "grpc_client.py", "models.config", "rest_client.py"}
 FEW = ["--num_chains=2", "--num_steps=2", "--num_start_draws=2", "--batch_sizes=1"]

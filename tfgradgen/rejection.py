@@ -1,6 +1,7 @@
 """Exact draws: the likelihood is a probability, so accepting z ~ Normal(0, I) with it is rejection sampling."""
 
 import functools
+import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -13,6 +14,8 @@ from tfgradgen.checks import UserError, fail
 from tfgradgen.config import RunConfig
 from tfgradgen.contracts import Chunk, Cost, Draws, Networks, Progress, ProgressFn, collect
 from tfgradgen.posterior import ClassPosterior
+
+logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 128
 MAX_FRUITLESS_DRAWS = 200_000  # p(class) under the prior is then most likely below 2e-5
@@ -66,27 +69,32 @@ def exact_chunks(
 
     Yields:
       A `Chunk` after each batch of prior draws. Its draws are whole rows of num_chains, accepted all, without a step size;
-      what is left over waits in the state, which `counts_of` reads.
+      what is left over waits in the state, of which `counts_of` reads the counts.
 
     Raises:
       UserError: nothing was accepted in `MAX_FRUITLESS_DRAWS` draws.
     """
     propose_fn = _compiled(posterior.networks, posterior.temperature, use_xla(run.jit))
+    if not propose_fn.experimental_get_tracing_count():
+        logger.info("compiling rejection")
     seed = fold_in(as_seed(run.seed), REJECTION_STREAM)
-    counts, wanted = Counts(), num_results * run.num_chains
+    counts, num_rows, wanted = Counts(), 0, num_results * run.num_chains
     left: tuple[np.ndarray, ...] = tuple(np.zeros([0, *row], np.float32) for row in ([posterior.latent_dim], [], []))
     if state is not None:
-        counts, left = counts_of(state), (state["z"], state["class_prob"], state["target_log_prob"])
-    while counts.num_accepted < wanted:
-        batch = propose_fn(posterior.label, fold_in(seed, counts.num_drawn // BATCH_SIZE))
-        z, prob, target, mask = (t.numpy() for t in batch)
-        num_before = counts.num_accepted
-        counts = Counts(
-            counts.num_drawn + BATCH_SIZE,
-            num_before + int(mask.sum()),
-            counts.sum_prob + float(prob.sum()),
-            counts.sum_accepted_prob + float(prob[mask].sum()),
-        )
+        left = state["z"], state["class_prob"], state["target_log_prob"]
+        counts, num_rows = counts_of(state), int(state["num_rows"])
+    while num_rows < num_results:
+        columns = left
+        if len(left[0]) < run.num_chains:  # a run that goes on for longer may have left whole rows over
+            batch = propose_fn(posterior.label, fold_in(seed, counts.num_drawn // BATCH_SIZE))
+            z, prob, target, mask = (t.numpy() for t in batch)
+            columns = tuple(np.concatenate([old, new[mask]]) for old, new in zip(left, (z, prob, target), strict=True))
+            counts = Counts(
+                counts.num_drawn + BATCH_SIZE,
+                counts.num_accepted + int(mask.sum()),
+                counts.sum_prob + float(prob.sum()),
+                counts.sum_accepted_prob + float(prob[mask].sum()),
+            )
         if not counts.num_accepted and counts.num_drawn >= MAX_FRUITLESS_DRAWS:
             raise fail(
                 "rejection",
@@ -94,11 +102,8 @@ def exact_chunks(
                 f"none accepted in {counts.num_drawn} prior draws",
                 "use --kernel=hmc or a higher --temperature",
             )
-        room = wanted - num_before
-        columns = [np.concatenate([old, new[mask][:room]]) for old, new in zip(left, (z, prob, target), strict=True)]
-        num_rows = len(columns[0]) // run.num_chains
-        whole = num_rows * run.num_chains
-        shape = (num_rows, run.num_chains)
+        shape = (min(len(columns[0]) // run.num_chains, num_results - num_rows), run.num_chains)
+        num_rows, whole = num_rows + shape[0], shape[0] * run.num_chains
         rows = [column[:whole].reshape(*shape, *column.shape[1:]) for column in columns]
         left = tuple(column[whole:] for column in columns)
         mean = counts.sum_accepted_prob / counts.num_accepted if counts.num_accepted else float("nan")
@@ -107,7 +112,7 @@ def exact_chunks(
             Draws(
                 rows[0], rows[1], rows[2], np.ones(shape, bool), np.full(shape, np.nan, np.float32), np.zeros(shape, np.float32)
             ),
-            {name: np.asarray(value) for name, value in counts._asdict().items()}
+            {name: np.asarray(value) for name, value in (counts._asdict() | {"num_rows": num_rows}).items()}
             | dict(zip(("z", "class_prob", "target_log_prob"), left, strict=True)),
             Cost(0, counts.num_drawn),
             {"prior_class_prob": counts.prior_class_prob, "prior_draws": counts.num_drawn, "accept_rate": counts.accept_rate},

@@ -5,6 +5,7 @@ chunks, nor on where it was interrupted. One compiled function serves every labe
 """
 
 import functools
+import logging
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -28,6 +29,8 @@ from tfgradgen.contracts import (
 from tfgradgen.kernels import KERNELS
 from tfgradgen.kernels.base import Dials, adaptive_kernel, start
 from tfgradgen.posterior import ClassPosterior
+
+logger = logging.getLogger(__name__)
 
 GRADIENTS_PER_CHUNK = 20  # about a second on two cores: often enough to show progress, rare enough to cost nothing
 INIT_STREAM, CHAIN_STREAM = 0, 1
@@ -62,6 +65,7 @@ def initial_points(posterior: ClassPosterior, run: RunConfig) -> tuple[tf.Tensor
     seed = fold_in(as_seed(run.seed), INIT_STREAM)
     num_draws = run.num_init_draws if run.init == "resample" else 1
     starts, probs = [], []
+    logger.info("drawing the starts of %d chains, each from %d prior draws", run.num_chains, num_draws)
     for chain in range(run.num_chains):
         start, log_prob = resampled_point(posterior, num_draws, fold_in(seed, chain))
         if run.init == "resample" and not bool(tf.reduce_any(tf.math.is_finite(log_prob))):
@@ -202,6 +206,8 @@ def chain_chunks(
     dials = family.dials(config, schedule.num_adaptation_steps)
     condition = condition_of(posterior)
     class_state = {"class_mean": condition.mean.numpy(), "class_scale": condition.scale.numpy()}
+    if not functions.chunk_fn.experimental_get_tracing_count():
+        logger.info("compiling %s", kernel_name)
     results = functions.bootstrap_fn(condition, dials, z)
     cost = np.asarray(family.start_cost(config), np.int64) * len(z)
     if state is not None:

@@ -6,6 +6,7 @@ inverse temperature above 1 in the last stage.
 """
 
 import functools
+import logging
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -22,6 +23,8 @@ from tfgradgen.contracts import Chunk, Cost, Draws, Networks, Progress
 from tfgradgen.kernels.base import absent_if_nan, log_accept_prob
 from tfgradgen.kernels.mala import Mala
 from tfgradgen.posterior import ClassPosterior
+
+logger = logging.getLogger(__name__)
 
 SMC_STREAM = 3
 SLICE = 64  # particles in one batch through the networks
@@ -136,6 +139,8 @@ def smc_chunks(
       `accept_rate`, the mean acceptance of all moves so far.
     """
     start_fn, mutate_fn = _compiled(posterior.networks, config.num_mutations, use_xla(run.jit))
+    if not mutate_fn.experimental_get_tracing_count():
+        logger.info("compiling smc")
     run_seed = fold_in(as_seed(run.seed), SMC_STREAM)
     z, log_prob = np.zeros([num_results, 0, posterior.latent_dim], np.float32), np.zeros([num_results, 0], np.float32)
     evidence, cost, moves = np.zeros(0), np.zeros(2, np.int64), np.zeros(2)

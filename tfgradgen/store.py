@@ -166,10 +166,20 @@ def check_same(ours: Mapping[str, Any], theirs: Mapping[str, Any], folder: Path)
         name, our_value, their_value = found
         raise fail(
             "resume",
-            f"{name} {their_value} as in {folder}",
-            our_value,
+            f"{as_flag(name, their_value)} as in {folder}",
+            as_flag(name, our_value),
             "give the same again, or start anew with --overwrite",
         )
+
+
+def as_flag(name: str, value: Any) -> str:
+    """An entry of an identity as the user gave it: `arguments.schedule.num_results` is --num_results, others are words."""
+    first, *others = name.split(".")
+    if first == "arguments" and others:
+        return f"--{others[-1]}={value}"
+    if name == "kernel":
+        return f"--{name}={value}"
+    return f"{' '.join([first, *others])} {value}"
 
 
 def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> tuple[str, Any, Any] | None:

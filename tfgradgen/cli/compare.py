@@ -17,9 +17,10 @@ from tfgradgen.checks import UserError, fail
 from tfgradgen.cli.compare_options import CompareOptions
 from tfgradgen.cli.load import Loaded, load_models, start_at_photograph
 from tfgradgen.cli.model_options import default_model, unlike_shipped
-from tfgradgen.cli.output import LOCK, as_file, check_resumable, held, not_written
+from tfgradgen.cli.output import COMPARISON, LOCK, as_file, check_resumable, held, not_written
 from tfgradgen.cli.progress import progress_bar
 from tfgradgen.cli.surroundings import environment, model_record
+from tfgradgen.cli.system import stopped
 from tfgradgen.cli.terminal import as_text, command_text, note, one_line, say
 from tfgradgen.evaluation.cells import (
     Cell,
@@ -46,14 +47,13 @@ from tfgradgen.posterior import ClassPosterior
 
 CELLS, PICTURES, GROUND = "cells", "pictures", "ground"
 PHOTOGRAPHS_FILE = "photographs.npz"
-OURS = {CELLS, PICTURES, LOCK, "report.md", "table.csv", "report.json", "curves.png", "grids.png"}
 CELL_ERRORS = (UserError, ValueError, FloatingPointError, MemoryError, tf.errors.OpError)
 
 
 def run_compare(options: CompareOptions) -> int:
     """Writes the folder of a comparison; returns how many cells failed."""
     out = options.out
-    check_resumable(out, options.resume, "a comparison", CELLS, OURS)
+    check_resumable(out, options.resume, "a comparison", *COMPARISON)
     loaded = load_models(options.pair.models)
     options = replace(options, pair=start_at_photograph(options.pair, loaded.generator))
     observer = load_observer(options.judge, options.discriminator, options.pair.models.allow_unknown_ops)
@@ -67,8 +67,8 @@ def run_compare(options: CompareOptions) -> int:
                 return _run_held(options, loaded, observer, photographs)
             finally:
                 (out / LOCK).unlink(missing_ok=True)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"finished cells are in {out}, --resume goes on with them") from None
+    except KeyboardInterrupt as interrupt:
+        raise stopped(interrupt, f"finished cells are in {out}, --resume goes on with them") from None
     except OSError as error:
         raise not_written(out, error, "finished cells are kept, --resume goes on with them") from None
 

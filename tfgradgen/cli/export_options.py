@@ -62,7 +62,7 @@ class ExportOptions:
 
 def parse_export(flags: dict[str, Any]) -> ExportOptions:
     """Checks the flags of `export`; raises `UserError` for the first that cannot be used."""
-    check_flags(flags, FLAGS)
+    check_flags("export", flags, FLAGS)
     if "out" not in flags:
         raise fail("out", "a folder for the versions of the model", "none", "give --out=BASE")
     out = parse_path("out", flags["out"]).absolute()

@@ -76,6 +76,7 @@ class Loaded(NamedTuple):
 def load_models(options: ModelOptions, gradient_precision: str = "float32") -> Loaded:
     """The models, run together once: each may be sound and still not take the other's pictures. What had to be guessed is
     said on stderr."""
+    note("doing    loading models")
     lenient, is_low = {"allow_unknown_ops": options.allow_unknown_ops}, gradient_precision == "bfloat16"
     generator = load_generator(options.generator, **options.generator_settings, **lenient)
     classifiers = tuple(load_classifier(path, **options.classifier_settings, **lenient) for path in options.classifiers)

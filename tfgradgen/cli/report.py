@@ -22,9 +22,12 @@ def identity(record: dict[str, Any]) -> dict[str, Any]:
     """What of a `plan` or run.json decides the bits of the draws: not where things lie, nor how a flag was spelt."""
     switches = ("overwrite", "resume", "strict", "netcdf", "jit", "allow_unknown_ops", "trust")  # the last: of older runs
     places = ("label", *MODELS, "init_photograph", "schedule_file", "out", *switches)
+    arguments = {name: value for name, value in record["arguments"].items() if name not in places}
+    # How many draws there are does not change those that come before them.
+    arguments["schedule"] = {name: value for name, value in arguments["schedule"].items() if name != "num_results"}
     return {
         **{name: record[name] for name in ("label", "kernel", "versions", "device", "machine", "backend")},
-        "arguments": {name: value for name, value in record["arguments"].items() if name not in places},
+        "arguments": arguments,
         **{name: record[name] | {"path": None} for name in MODELS if name in record},
     }
 
@@ -78,7 +81,7 @@ def summary(record: dict[str, Any], folder: Any) -> str:
     burnin = f" after {schedule['num_burnin_steps']} discarded" if schedule["num_burnin_steps"] else ""
     ess = "unknown" if stat["ess_bulk"] is None else f"{stat['ess_bulk']:.0f} of {schedule['num_results'] * num_chains}"
     rhat = "" if stat["rhat"] is None else f", R-hat {stat['rhat']:.3f}"
-    chains = "chains.nc, " if arguments["netcdf"] else ""
+    more = ("chains.nc, " if arguments["netcdf"] else "") + ("checkpoint.npz, " if PRESETS[record["kernel"]].can_go_on else "")
     error = "" if stat["standard_error"] is None else f" +- {stat['standard_error']:.3f}"
     return "\n".join(
         [
@@ -89,7 +92,7 @@ def summary(record: dict[str, Any], folder: Any) -> str:
             f"moved    {_moved(record)}",
             *([f"mixing   effective draws of p(class) {ess}{rhat}"] if kind != "ascent" else []),
             *trust_lines(record),
-            f"wrote    {as_text(folder)}: grid.png, plots.png, film.png, samples.npz, {chains}run.json",
+            f"wrote    {as_text(folder)}: grid.png, plots.png, film.png, samples.npz, {more}run.json",
         ]
     )
 

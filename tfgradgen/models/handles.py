@@ -39,21 +39,31 @@ def resolve_handle(handle: str) -> Path:
       UserError: there is no model under that name, or it can neither be fetched nor found in its cache; the line then says
         in which folder a copy belongs. Without a network this takes seconds.
     """
+    check_handle(handle)
     path = Path(os.path.expanduser(handle))
     if os.path.isdir(path):  # as pathlib's own, but false for what cannot be a path
-        if not (path / "saved_model.pb").is_file():
-            raise fail(f"model {handle}", "a folder with saved_model.pb", "none in it", "give the folder that holds that file")
         return path
     if os.path.isfile(path):
-        if not path.name.lower().endswith(_ARCHIVES):
-            raise fail(f"model {handle}", _EXPECTED, "another file", "give the folder that holds saved_model.pb")
         return _from_archive(path)
     if handle.startswith(("https://", "http://")):
         kaggle = _kaggle_handle_of(handle)
         return _from_hub(handle) if kaggle is None else _from_kaggle(kaggle)
-    if _KAGGLE.fullmatch(handle.rstrip("/")):
-        return _from_kaggle(handle.rstrip("/"))
-    raise fail(f"model {handle}", _EXPECTED, "no such folder", "check the path")
+    return _from_kaggle(handle.rstrip("/"))
+
+
+def check_handle(handle: str) -> None:
+    """Raises `UserError` where `handle` is sure to stand for no model; fetches and unpacks nothing."""
+    path = Path(os.path.expanduser(handle))
+    if os.path.isdir(path):
+        if not (path / "saved_model.pb").is_file():
+            raise fail(f"model {handle}", "a folder with saved_model.pb", "none in it", "give the folder that holds that file")
+    elif os.path.isfile(path):
+        if not path.name.lower().endswith(_ARCHIVES):
+            raise fail(f"model {handle}", _EXPECTED, "another file", "give the folder that holds saved_model.pb")
+    elif handle.startswith(("https://", "http://")):
+        _kaggle_handle_of(handle)
+    elif not _KAGGLE.fullmatch(handle.rstrip("/")):
+        raise fail(f"model {handle}", _EXPECTED, "no such folder", "check the path")
 
 
 def _model_in(folder: Path, where: str) -> Path:
@@ -65,6 +75,14 @@ def _model_in(folder: Path, where: str) -> Path:
     raise fail(where, "saved_model.pb at its top or in its only folder", "none there", "give a model in SavedModel format")
 
 
+def _home(model: Path | str, variable: str = "TFGRADGEN_CACHE_DIR") -> Path:
+    """The folder of caches of a user who has a home."""
+    folder = os.path.expanduser("~/.cache")
+    if folder.startswith("~"):
+        raise fail(f"model {model}", "a home folder, for a copy of it", "a user without one", f"set {variable} to a folder")
+    return Path(folder)
+
+
 def _from_archive(archive: Path) -> Path:
     digest = hashlib.sha256()
     try:
@@ -73,7 +91,7 @@ def _from_archive(archive: Path) -> Path:
                 digest.update(chunk)
     except OSError as error:
         raise fail(f"archive {archive}", "a readable file", error.strerror, "check the file") from None
-    parent = os.getenv("TFGRADGEN_CACHE_DIR") or Path(os.getenv("XDG_CACHE_HOME") or Path.home() / ".cache") / "tfgradgen"
+    parent = os.getenv("TFGRADGEN_CACHE_DIR") or Path(os.getenv("XDG_CACHE_HOME") or _home(archive)) / "tfgradgen"
     folder = Path(parent) / "archives" / digest.hexdigest()
     if not folder.is_dir():
         unpack(archive, folder)
@@ -125,7 +143,7 @@ def _kaggle_handle_of(url: str) -> str | None:
 
 def _from_kaggle(handle: str) -> Path:
     owner, model, framework, variation, *version = handle.split("/")
-    root = Path(os.getenv("KAGGLEHUB_CACHE") or Path.home() / ".cache" / "kagglehub")
+    root = Path(os.getenv("KAGGLEHUB_CACHE") or _home(handle, "KAGGLEHUB_CACHE") / "kagglehub")
     folder = root / "models" / owner / model / framework / variation / (version[0] if version else "VERSION")
     marker = folder.with_name(f"{folder.name}.complete")
     where = "KAGGLEHUB_CACHE sets the folder above models"
