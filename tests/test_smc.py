@@ -95,9 +95,10 @@ def test_a_likelihood_that_is_absent_for_most_of_z_counts_as_none() -> None:
 def test_progress_cost_and_a_model_without_likelihood() -> None:
     posterior = ClassPosterior(ToyGenerator(), ToyClassifier(), 1)
     chunks = list(smc_chunks(posterior, SmcConfig(0.8, 0.5, 3, 0.9), 10, RunConfig(num_chains=2)))
-    assert [c.progress.num_total for c in chunks] == [200] * len(chunks)
-    assert chunks[-1].progress.num_done == 200
-    assert chunks[-1].cost == (len(chunks) * 10 * 4, len(chunks) * 10 + 2 * 10)
+    assert [c.progress.num_total for c in chunks] == [300] * len(chunks), "the pilot and two populations"
+    assert chunks[-1].progress.num_done == 300
+    assert chunks[-1].cost == (len(chunks) * 10 * 4, len(chunks) * 10 + 3 * 10)
+    assert len(chunks) % 3 == 0, "all take the temperatures of the pilot"
     assert 0 < chunks[-1].facts["accept_rate"] < 1
     assert [len(c.draws.z) for c in chunks] == [0] * (len(chunks) - 1) + [10]
 

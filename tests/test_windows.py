@@ -20,6 +20,7 @@ from tfgradgen.kernels.base import KernelFamily, Scaled, adaptive_kernel
 from tfgradgen.kernels.windows import step_scale
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.sampling import sample_chains
+from tfgradgen.starts import initial_points
 from tfgradgen.trust import MAX_ACCEPT_GAP
 
 UNEVEN = tf.constant(np.exp(np.linspace(-1, 1, 16) * np.resize([1, -1], 16)), tf.float32)  # neither that of the target nor 1
@@ -138,9 +139,7 @@ def test_chains_that_are_not_finite_take_no_part_in_the_scale() -> None:
 def test_with_windows_chains_reach_the_known_law(name: str) -> None:
     posterior, run = ClassPosterior(ToyGenerator(), ToyClassifier(), 1), RunConfig(num_chains=64, seed=3)
     config: KernelConfig = replace(KERNELS[name].defaults, num_windows=3)
-    draws, cost = sample_chains(
-        posterior, name, config, Schedule(200, 120, 100), run, sampling.initial_points(posterior, run)[0]
-    )
+    draws, cost = sample_chains(posterior, name, config, Schedule(200, 120, 100), run, initial_points(posterior, run)[0])
     mean, deviation, prob = exact_moments()
     for values, expected in (
         (draws.z[..., 0], mean),
@@ -169,7 +168,7 @@ def test_a_scale_is_of_geometric_mean_one_and_shrinks_to_it() -> None:
 
 def test_one_graph_serves_all_settings_that_are_numbers() -> None:
     posterior, run = ClassPosterior(ToyGenerator(), ToyClassifier(), 1), RunConfig(num_chains=4)
-    init = sampling.initial_points(posterior, run)[0]
+    init = initial_points(posterior, run)[0]
     sampling.compiled.cache_clear()
     default = HMC
     changes = [{}, {"step_size": 0.1, "num_leapfrog_steps": 1}, {"decay_rate": 0.6, "target_accept_prob": 0.9}]

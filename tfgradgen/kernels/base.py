@@ -120,6 +120,8 @@ class KernelFamily:
     min_chains: chains that it takes to tune it.
     live: settings of its own that its results hold too, so that they can be changed there.
     counts_adaptation: whether `make_fn` looks at the number of adaptation steps, so that each number is a graph of its own.
+    powers: config -> of a kernel with replicas the powers of the likelihood in their targets, 1 first: its chains can start
+      from states [num_replicas, num_chains, latent_dim]. () without replicas.
     """
 
     name: str
@@ -135,6 +137,7 @@ class KernelFamily:
     min_chains: int = 1
     live: tuple[str, ...] = ()
     counts_adaptation: bool = False
+    powers: Callable[[Any], tuple[float, ...]] = lambda config: ()
 
     def dials(self, config: KernelConfig, num_chains: int, latent_dim: int, num_adaptation_steps: int) -> Dials | None:
         """Those of the start of a run; None where nothing is tuned."""

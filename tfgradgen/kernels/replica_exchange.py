@@ -23,10 +23,20 @@ def inverse_temperatures(config: ReplicaConfig) -> np.ndarray:
     return np.geomspace(1.0, config.min_inverse_temperature, config.num_replicas).astype(np.float32)
 
 
+class ReplicaExchange(tfp.mcmc.ReplicaExchangeMC):
+    """TFP's, which can also start from a state of each replica, [num_replicas, num_chains, latent_dim]."""
+
+    def bootstrap_results(self, init_state: tf.Tensor) -> Any:
+        if init_state.shape.rank == 2:
+            return super().bootstrap_results(init_state)
+        apart = tfp.mcmc.ReplicaExchangeMC(**self.parameters | {"state_includes_replicas": True})
+        return apart.bootstrap_results(init_state)
+
+
 def make_replica_exchange(posterior: PosteriorLike, config: ReplicaConfig, step_size: Any, num_adaptation_steps: int) -> Any:
     # Each replica of each chain tunes a step of its own: [num_replicas, num_chains, 1].
     steps = tf.tile(step_size[None], [config.num_replicas, 1, 1])
-    return tfp.mcmc.ReplicaExchangeMC(
+    return ReplicaExchange(
         target_log_prob_fn=None,
         untempered_log_prob_fn=posterior.prior_log_prob,
         tempered_log_prob_fn=posterior.likelihood_log_prob,
@@ -70,4 +80,5 @@ FAMILY = KernelFamily(
     make_fn=make_replica_exchange,
     info_fn=replica_info,
     access=ACCESS,
+    powers=lambda config: tuple(inverse_temperatures(config).tolist()),
 )
