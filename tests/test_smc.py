@@ -6,6 +6,7 @@ import tensorflow as tf
 from scipy.special import logsumexp
 
 from tests.toy import SLOPE, ToyClassifier, ToyGenerator, exact_moments
+from tfgradgen import smc
 from tfgradgen.checks import UserError
 from tfgradgen.config import RunConfig, SmcConfig
 from tfgradgen.contracts import Found, collect
@@ -51,6 +52,42 @@ def test_a_wrong_weight_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tfgradgen.smc.logsumexp", lambda log_weight: logsumexp(0.9 * log_weight))
     evidence = np.array(anneal().facts["evidence"])
     assert abs(evidence.mean() - true_evidence(1.0)) > 4 * evidence.std(ddof=1) / np.sqrt(NUM_POPULATIONS)
+
+
+RARE_EDGE, RARE_STEEPNESS, NUM_RARE = 3.43, 6.0, 250
+
+
+class Rare(ToyClassifier):
+    """p(class 1) = sigmoid(6 (first pixel - 3.43)): 5.1e-4 of the prior."""
+
+    def __call__(self, image: tf.Tensor) -> tf.Tensor:
+        value = RARE_STEEPNESS * (image[:, 0, 0, 0] - RARE_EDGE)
+        return tf.stack([tf.zeros_like(value), value], -1)
+
+
+def rare_evidence() -> np.ndarray:
+    """Of `NUM_RARE` populations of 12, as shares of the truth by quadrature."""
+    z = np.linspace(-12, 12, 200_001)
+    prior = np.exp(-0.5 * z**2)
+    truth = (prior / (1 + np.exp(-RARE_STEEPNESS * (z - RARE_EDGE)))).sum() / prior.sum()
+    assert truth == pytest.approx(5.1e-4, rel=0.05)
+    posterior = ClassPosterior(ToyGenerator(), Rare(), 1)
+    found = collect(smc_chunks(posterior, SmcConfig(0.6, 0.5, 8), 12, RunConfig(num_chains=NUM_RARE, seed=1)))
+    return np.array(found.facts["evidence"]) / truth
+
+
+def errors_off(shares: np.ndarray) -> float:
+    return float((shares.mean() - 1) / shares.std(ddof=1) * np.sqrt(len(shares)))
+
+
+def test_the_evidence_of_a_rare_class_is_unbiased() -> None:
+    assert abs(errors_off(rare_evidence())) < 3
+
+
+def test_temperatures_of_a_populations_own_choice_fail_the_same_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen_fn = smc.next_stage
+    monkeypatch.setattr(smc, "next_stage", lambda *given: chosen_fn(*given[:-1], None))
+    assert errors_off(rare_evidence()) < -3
 
 
 def test_each_temperature_keeps_its_share_of_the_particles() -> None:

@@ -190,10 +190,10 @@ def _mixing(found: Mapping[str, Convergence]) -> Iterable[str]:
     sizes = {f"bulk of {name}": c.ess_bulk for name, c in found.items()}
     sizes |= {f"tail of {name}": c.ess_tail for name, c in found.items()}
     sizes |= {f"mean of {name}": c.ess for name, c in found.items() if c.ess is not None}
-    unknown = [name for name, size in sizes.items() if size is None]
     least = min(sizes, key=lambda key: sizes[key] or 0.0)
-    if unknown or sizes[least] < MIN_ESS:
-        shown = "unknown" if unknown else f"{sizes[least]:.0f}"
+    size = sizes[least]
+    if size is None or size < MIN_ESS:
+        shown = "unknown" if size is None else f"{size:.0f}"
         yield f"small effective sample size ({shown} for the {least} < {MIN_ESS:.0f}): raise --num_results"
 
 

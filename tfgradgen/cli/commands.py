@@ -67,7 +67,8 @@ def sample(label: Any = None, kernel: Any = None, *extra: Any, **flags: Any) -> 
         --clip_sigma=0             map: keeps z within so many deviations (0: no bound) of
         --clip_around=prior        map: the prior, or unit by unit of the class
         --temperature=1.0          the likelihood enters as likelihood ** (1 / temperature)
-        --seed=0                   same seed, machine and backend: the same samples.npz, bit for bit
+        --seed=0                   same seed, machine and backend: the same samples.npz, bit for bit; each label draws by
+                                   random numbers of its own, the same alone and among others
         --jit=auto                 XLA: auto (where there is a GPU), true or false
         --init=resample            chains start at exact draws of the class, found among 256 prior draws each, or at likely
                                    ones where the class is too rare; prior: at any prior draw; PICTURE: all at that
