@@ -193,7 +193,7 @@ def test_a_run_interrupted_before_its_first_draw_leaves_nothing(
     def interrupt(*args: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tfgradgen.methods.initial_points", interrupt)
+    monkeypatch.setattr("tfgradgen.methods.choose_starts", interrupt)
     assert "interrupted; nothing new was kept" in refused(["sample", "--label=goldfish", *toy_flags, *FAST], capsys, code=130)
     assert not list((tmp_path / "out").iterdir())
 

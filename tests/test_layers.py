@@ -17,7 +17,7 @@ FLOORS = [
     {"config", "backend", "batching"},
     {"presets"},
     {"kernels", "posterior", "models", "preflight", "footprint", "diagnostics", "images", "store"},
-    {"sampling", "rejection", "smc", "plots"},
+    {"sampling", "rejection", "smc", "plots", "starts"},
     {"methods", "trust", "trail"},
     {"recipe"},
     {"netcdf", "evaluation", "serving", "tuning"},

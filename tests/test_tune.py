@@ -19,7 +19,8 @@ from tfgradgen.config import RunConfig, Schedule
 from tfgradgen.diagnostics import statistics
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.recipe import Recipe, default_recipe, read_recipe
-from tfgradgen.sampling import initial_points, sample_chains
+from tfgradgen.sampling import sample_chains
+from tfgradgen.starts import initial_points
 from tfgradgen.tuning.bench import FRESH, SEARCH, TRACE_POINTS, Bench, Place
 from tfgradgen.tuning.space import filled
 

@@ -249,8 +249,9 @@ class RunConfig:
     temperature: the likelihood enters as likelihood ** (1 / temperature); > 0; 1 is the posterior.
     seed: 0..2**62 - 1; a run is repeatable bit for bit on the same machine and backend.
     jit: 'auto' (XLA where there is a GPU), True or False.
-    init: 'resample' (each chain starts at one of its own `num_init_draws` prior draws, picked with weight p(class)), 'prior',
-      or 'given', at `init_z`, the latent point [latent_dim] at which all chains start.
+    init: 'resample' (each chain starts at an exact draw, found among its own `num_init_draws` prior draws, or at a likely one
+      where the class is too rare; see `starts`), 'prior', or 'given', at `init_z`, the latent point [latent_dim] at which all
+      chains start.
     """
 
     num_chains: int = 16

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfgradgen.backend import as_seed, fold_in, use_xla
+from tfgradgen.backend import fold_in, use_xla
 from tfgradgen.config import KernelConfig, RunConfig, Schedule, SmcConfig
 from tfgradgen.contracts import Chunk, Cost, Networks, Regularization
 from tfgradgen.kernels import KERNELS
@@ -17,12 +17,22 @@ from tfgradgen.posterior import ClassPosterior
 from tfgradgen.preflight import doubts, preflight, value_and_gradient, xla_check
 from tfgradgen.presets import PRESETS, Preset
 from tfgradgen.rejection import class_moments, exact_chunks
-from tfgradgen.sampling import chain_chunks, initial_points
+from tfgradgen.sampling import chain_chunks
 from tfgradgen.smc import smc_chunks
+from tfgradgen.starts import choose_starts
 
 NUM_CHECKED = 4  # prior draws that are looked at before the first step
 PREFLIGHT_STREAM = 4
-START_FACTS = ("doubts", "start_cost", "prior_class_prob", "prior_draws")
+START_FACTS = (
+    "doubts",
+    "start_cost",
+    "prior_class_prob",
+    "prior_class_prob_error",
+    "prior_draws",
+    "num_not_finite",
+    "num_scored",
+    "exact_starts",
+)
 
 
 class Resume(NamedTuple):
@@ -40,7 +50,10 @@ class Method(Preset):
     """One way to draw.
 
     chunks_fn: (posterior, config, schedule, run, resume) -> chunks; the facts of each hold all that is known so far, and
-      prior_class_prob, the mean p(class) of prior_draws prior draws, where the method looks at some.
+      num_scored, how many prior draws the method has scored, and num_not_finite, those of them without a finite p(class);
+      where it scores them for that, prior_draws, as many, and the mean p(class) of the finite ones, prior_class_prob, with its
+      standard error, prior_class_prob_error; exact_starts, how many chains start at an exact draw (`starts`), None where they
+      were not to.
     """
 
     chunks_fn: ChunksFn = field(kw_only=True)
@@ -71,16 +84,19 @@ def _start(
     posterior: ClassPosterior, family: KernelFamily, config: Any, run: RunConfig
 ) -> tuple[Any, ClassPosterior, dict[str, Any]]:
     """Start points, the target with the class's moments if the kernel wants them, and what was seen on the way."""
-    init_z, prior_class_prob, prior_draws = initial_points(posterior, run)
+    starts = choose_starts(posterior, run, family.powers(config))
     facts: dict[str, Any] = {"doubts": [], "start_cost": [0, 0]}
     if family.cost_fn(config).num_gradients:
         facts = look(posterior, run)
-    num_forward = prior_draws
+    num_forward = starts.num_draws
     if config.needs_class_moments:
         mean, scale, num_drawn = class_moments(posterior, run)
         posterior, num_forward = _regularized(posterior, config, mean, scale), num_forward + num_drawn
     facts["start_cost"][1] += num_forward
-    return init_z, posterior, facts | {"prior_class_prob": prior_class_prob, "prior_draws": prior_draws}
+    facts |= {"prior_class_prob": starts.class_prob, "prior_class_prob_error": starts.class_prob_error}
+    facts |= {"prior_draws": starts.num_draws, "exact_starts": starts.num_exact}
+    facts |= {"num_not_finite": starts.num_not_finite, "num_scored": starts.num_draws}
+    return starts.z, posterior, facts
 
 
 @functools.lru_cache(maxsize=8)
@@ -111,7 +127,7 @@ def _looking(posterior: ClassPosterior, run: RunConfig) -> _Looked:
         for xla in (False, True)
     )
     return _Looked(
-        posterior.sample_prior(NUM_CHECKED, fold_in(as_seed(run.seed), PREFLIGHT_STREAM)),
+        posterior.sample_prior(NUM_CHECKED, fold_in(posterior.own_seed(run.seed), PREFLIGHT_STREAM)),
         graph_fn,
         xla_fn if use_xla(run.jit) else None,
     )

@@ -5,6 +5,7 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfgradgen.backend import as_seed, fold_in
 from tfgradgen.batching import by_parts
 from tfgradgen.checks import check_int, check_real, fail
 from tfgradgen.contracts import ClassifierLike, GeneratorLike, Networks, Regularization
@@ -78,6 +79,16 @@ class ClassPosterior:
         """The same with another term in `unnormalized_log_prob`."""
         return ClassPosterior.of(self.networks, self.label, self.temperature, regularization)
 
+    def own_seed(self, seed: Any) -> tf.Tensor:
+        """The stateless seed int32[2] of this label's runs, from that of a run, an integer or a seed: a stream for each label.
+
+        Whatever draws from a posterior begins with it, so that runs of several labels with one seed share no random number,
+        and a run of a label is the same whether other labels are run beside it or not. Classes go by their index, conditions,
+        whose index is the same for all, by their text.
+        """
+        given = seed if tf.is_tensor(seed) else as_seed(seed)
+        return fold_in(fold_in(given, getattr(self.classifier, "stream", 0)), self.label)
+
     @property
     def pinned(self) -> Any:
         """The joint with the label pinned, TFP's own object; at temperature 1 its unnormalized_log_prob is this one's."""
@@ -118,8 +129,14 @@ class ClassPosterior:
     def likelihood_log_prob(self, z: tf.Tensor) -> tf.Tensor:
         """The tempered log-likelihood, log p(class | g(z)) / temperature [...], never above 0; with a discriminator also its
         term, which has no bound: all of the target but the prior and the regularization."""
+        return self.class_and_likelihood_log_prob(z)[1]
+
+    def class_and_likelihood_log_prob(self, z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """`class_log_prob` and `likelihood_log_prob`, from one image of each `z`."""
         logits, energy = self._look(z, self.has_energy)
-        return self._check_batch(self._tempered(tf.nn.log_softmax(logits)) + energy, z)
+        log_probs = tf.nn.log_softmax(logits)
+        likelihood = self._tempered(log_probs) + energy
+        return self._check_batch(self._of_class(log_probs), z), self._check_batch(likelihood, z)
 
     def prior_log_prob(self, z: tf.Tensor) -> tf.Tensor:
         """log Normal(z; 0, I) [...]."""
@@ -158,7 +175,7 @@ class ClassPosterior:
 
     def sample_prior(self, num: int, seed: tf.Tensor) -> tf.Tensor:
         """`num` latent points [num, latent_dim] ~ Normal(0, I) from a stateless `seed` int32[2]."""
-        return self.joint.model["z"].sample(num, seed=seed)
+        return tf.random.stateless_normal([num, self.latent_dim], seed)
 
     def _check_z(self, z: Any) -> tf.Tensor:
         z = tf.convert_to_tensor(z, tf.float32)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfgradgen.backend import as_seed, fold_in, use_xla
+from tfgradgen.backend import fold_in, log_uniform, use_xla
 from tfgradgen.checks import UserError, fail
 from tfgradgen.config import RunConfig
 from tfgradgen.contracts import Chunk, Cost, Draws, Networks, Progress, ProgressFn, collect
@@ -29,25 +29,36 @@ def _compiled(networks: Networks, temperature: float, xla: bool) -> Any:
         posterior = ClassPosterior.of(networks, label, temperature)
         z = posterior.sample_prior(BATCH_SIZE, fold_in(seed, 0))
         log_prob = posterior.class_log_prob(z)
-        log_uniform = tf.math.log(tf.random.stateless_uniform([BATCH_SIZE], fold_in(seed, 1)))
-        is_accepted = log_uniform < log_prob / temperature
+        is_accepted = log_uniform([BATCH_SIZE], fold_in(seed, 1)) < log_prob / temperature
         return z, tf.exp(log_prob), posterior.prior_log_prob(z) + log_prob / temperature, is_accepted
 
     return tf.function(propose, jit_compile=xla, autograph=False)
 
 
 class Counts(NamedTuple):
-    """What rejection counts: prior draws, accepted ones, and the sums of p(class) over each."""
+    """What rejection counts: prior draws, accepted ones, the sums of p(class) over each and of its square over the former, and
+    the prior draws without a finite p(class), which are in no sum and never accepted."""
 
     num_drawn: int = 0
     num_accepted: int = 0
     sum_prob: float = 0.0
     sum_accepted_prob: float = 0.0
+    sum_square: float = 0.0
+    num_not_finite: int = 0
 
     @property
-    def prior_class_prob(self) -> float:
-        """The mean of p(class | g(z)) under the prior."""
-        return self.sum_prob / self.num_drawn
+    def prior_class_prob(self) -> float | None:
+        """The mean of p(class | g(z)) under the prior, where it is finite; None where it nowhere is."""
+        num = self.num_drawn - self.num_not_finite
+        return self.sum_prob / num if num else None
+
+    @property
+    def prior_class_prob_error(self) -> float | None:
+        """Its standard error, None of fewer than two draws."""
+        num = self.num_drawn - self.num_not_finite
+        if num < 2:
+            return None
+        return float(np.sqrt(max(self.sum_square - self.sum_prob**2 / num, 0.0) / (num - 1) / num))
 
     @property
     def accept_rate(self) -> float:
@@ -64,7 +75,8 @@ def exact_chunks(
 ) -> Iterator[Chunk]:
     """Independent exact draws from `posterior` (von Neumann 1951), num_results x run.num_chains of them, a batch at a time.
 
-    It costs about 1 / p(class) forward passes a draw, p(class) being its mean under the prior. `state` is that of an earlier
+    It costs about 1 / p(class) forward passes a draw, p(class) being its mean under the prior. A prior draw without a finite
+    p(class) is rejected, as if its likelihood were 0, and counted. `state` is that of an earlier
     chunk of the same run, to go on after it.
 
     Yields:
@@ -77,7 +89,7 @@ def exact_chunks(
     propose_fn = _compiled(posterior.networks, posterior.temperature, use_xla(run.jit))
     if not propose_fn.experimental_get_tracing_count():
         logger.info("compiling rejection")
-    seed = fold_in(as_seed(run.seed), REJECTION_STREAM)
+    seed = fold_in(posterior.own_seed(run.seed), REJECTION_STREAM)
     counts, num_rows, wanted = Counts(), 0, num_results * run.num_chains
     left: tuple[np.ndarray, ...] = tuple(np.zeros([0, *row], np.float32) for row in ([posterior.latent_dim], [], []))
     if state is not None:
@@ -89,13 +101,18 @@ def exact_chunks(
             batch = propose_fn(posterior.label, fold_in(seed, counts.num_drawn // BATCH_SIZE))
             z, prob, target, mask = (t.numpy() for t in batch)
             columns = tuple(np.concatenate([old, new[mask]]) for old, new in zip(left, (z, prob, target), strict=True))
+            finite = prob[np.isfinite(prob)].astype(np.float64)
             counts = Counts(
                 counts.num_drawn + BATCH_SIZE,
                 counts.num_accepted + int(mask.sum()),
-                counts.sum_prob + float(prob.sum()),
+                counts.sum_prob + float(finite.sum()),
                 counts.sum_accepted_prob + float(prob[mask].sum()),
+                counts.sum_square + float(np.square(finite).sum()),
+                counts.num_not_finite + len(prob) - len(finite),
             )
         if not counts.num_accepted and counts.num_drawn >= MAX_FRUITLESS_DRAWS:
+            if counts.num_not_finite == counts.num_drawn:
+                raise fail("p(class)", "a finite likelihood at some prior draw", "none", "check the models' ranges and weights")
             raise fail(
                 "rejection",
                 "a class that the generator can draw",
@@ -115,7 +132,14 @@ def exact_chunks(
             {name: np.asarray(value) for name, value in (counts._asdict() | {"num_rows": num_rows}).items()}
             | dict(zip(("z", "class_prob", "target_log_prob"), left, strict=True)),
             Cost(0, counts.num_drawn),
-            {"prior_class_prob": counts.prior_class_prob, "prior_draws": counts.num_drawn, "accept_rate": counts.accept_rate},
+            {
+                "prior_class_prob": counts.prior_class_prob,
+                "prior_class_prob_error": counts.prior_class_prob_error,
+                "prior_draws": counts.num_drawn,
+                "num_not_finite": counts.num_not_finite,
+                "num_scored": counts.num_drawn,
+                "accept_rate": counts.accept_rate,
+            },
         )
 
 

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfgradgen.backend import as_seed, fold_in, use_xla
-from tfgradgen.checks import check_num_chains, fail
+from tfgradgen.backend import fold_in, use_xla
+from tfgradgen.checks import check_num_chains
 from tfgradgen.config import KernelConfig, RunConfig, Schedule
 from tfgradgen.contracts import (
     Chunk,
@@ -33,7 +33,7 @@ from tfgradgen.posterior import ClassPosterior
 logger = logging.getLogger(__name__)
 
 GRADIENTS_PER_CHUNK = 20  # about a second on two cores: often enough to show progress, rare enough to cost nothing
-INIT_STREAM, CHAIN_STREAM = 0, 1
+CHAIN_STREAM = 1
 
 
 class Condition(NamedTuple):
@@ -52,46 +52,6 @@ class Compiled(NamedTuple):
     bootstrap_fn: Any
     chunk_fn: Any
     max_count: int
-
-
-def initial_points(posterior: ClassPosterior, run: RunConfig) -> tuple[tf.Tensor, float, int]:
-    """Start points [num_chains, latent_dim], the mean p(class) of the prior draws that were looked at, and their number.
-
-    'given' is `run.init_z` for all. 'prior' draws each from Normal(0, I). 'resample' picks each from
-    `RunConfig.num_init_draws` prior draws of its own with weight likelihood ** (1 / temperature): sampling importance
-    resampling (Rubin 1987), forward passes only. Chains share no draws, so that they stay independent and the spread of their
-    means is an honest Monte Carlo error.
-    """
-    seed = fold_in(as_seed(run.seed), INIT_STREAM)
-    num_draws = run.num_init_draws if run.init == "resample" else 1
-    starts, probs = [], []
-    logger.info("drawing the starts of %d chains, each from %d prior draws", run.num_chains, num_draws)
-    for chain in range(run.num_chains):
-        start, log_prob = resampled_point(posterior, num_draws, fold_in(seed, chain))
-        if run.init == "resample" and not bool(tf.reduce_any(tf.math.is_finite(log_prob))):
-            raise fail(
-                "p(class)",
-                "a finite likelihood at some prior draw",
-                f"none in {num_draws}",
-                "check the models' ranges and labels",
-            )
-        starts.append(start)
-        probs.append(tf.exp(log_prob))
-    if run.init_z is not None:
-        if len(run.init_z) != posterior.latent_dim:
-            raise fail("init_z", f"{posterior.latent_dim} coordinates", len(run.init_z), "give a latent point of the generator")
-        starts = [tf.constant(run.init_z, tf.float32)] * run.num_chains
-    return tf.stack(starts), float(tf.reduce_mean(probs)), num_draws * run.num_chains
-
-
-def resampled_point(posterior: ClassPosterior, num_draws: int, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """One of `num_draws` prior draws, picked with weight likelihood ** (1 / temperature): z [latent_dim], and log p(class)
-    [num_draws] of all of them, in nats. Where none is finite the pick means nothing."""
-    draws = posterior.sample_prior(num_draws, fold_in(seed, 0))
-    log_prob = posterior.class_log_prob(draws)
-    weights = tf.where(tf.math.is_finite(log_prob), log_prob / posterior.temperature, -np.inf)
-    picked = tf.random.stateless_categorical(weights[None], 1, fold_in(seed, 1))[0, 0] if num_draws > 1 else 0
-    return draws[tf.minimum(picked, num_draws - 1)], log_prob  # of weights that are all zero, one past the last is picked
 
 
 @functools.lru_cache(maxsize=8)
@@ -179,6 +139,9 @@ def chain_chunks(
 ) -> Iterator[Chunk]:
     """Runs one chain from each row of `init_z` [num_chains, latent_dim], a compiled chunk at a time.
 
+    A kernel with replicas can also start from [num_replicas, num_chains, latent_dim], a row for each of them (see
+    `KernelFamily.powers`).
+
     Args:
       posterior: with a `regularization` where `config.needs_class_moments`, whose mean and scale are used; its weight is that
         of `config`.
@@ -192,7 +155,9 @@ def chain_chunks(
       One `Chunk` after every about `GRADIENTS_PER_CHUNK` gradients of each chain; none where `state` is the last one.
     """
     family = KERNELS[kernel_name]
-    check_num_chains(kernel_name, len(init_z), family.min_chains)
+    first = tf.convert_to_tensor(init_z)
+    z = first[0] if first.shape.rank == 3 else first
+    check_num_chains(kernel_name, len(z), family.min_chains)
     functions = compiled(
         posterior.networks,
         posterior.temperature,
@@ -201,14 +166,14 @@ def chain_chunks(
         schedule.num_adaptation_steps if family.counts_adaptation else 0,
         use_xla(run.jit),
     )
-    seed = fold_in(as_seed(run.seed), CHAIN_STREAM)
-    done, z = 0 if state is None else int(state["num_done"]), tf.convert_to_tensor(init_z)
+    seed = fold_in(posterior.own_seed(run.seed), CHAIN_STREAM)
+    done = 0 if state is None else int(state["num_done"])
     dials = family.dials(config, schedule.num_adaptation_steps)
     condition = condition_of(posterior)
     class_state = {"class_mean": condition.mean.numpy(), "class_scale": condition.scale.numpy()}
     if not functions.chunk_fn.experimental_get_tracing_count():
         logger.info("compiling %s", kernel_name)
-    results = functions.bootstrap_fn(condition, dials, z)
+    results = functions.bootstrap_fn(condition, dials, first)
     cost = np.asarray(family.start_cost(config), np.int64) * len(z)
     if state is not None:
         leaves = [state[f"kernel_{k}"] for k in range(len(tf.nest.flatten(results)))]

@@ -70,10 +70,12 @@ def sample(label: Any = None, kernel: Any = None, *extra: Any, **flags: Any) -> 
         --clip_sigma=0             map: bound on abs(z), in standard deviations (0: none)
         --clip_around=prior        map: centre of that bound: prior, or class (per coordinate)
         --temperature=1.0          the likelihood enters as likelihood ** (1 / temperature)
-        --seed=0                   same seed, machine and backend: the same samples.npz, bit for bit
+        --seed=0                   same seed, machine and backend: the same samples.npz, bit for bit; each label draws by
+                                   random numbers of its own, the same alone and among others
         --jit=auto                 XLA: auto (where there is a GPU), true or false
-        --init=resample            chains start at likely prior draws; prior: at any; PICTURE: all at that photograph's latent
-                                   point, by the generator's own encoder (BigBiGAN's)
+        --init=resample            chains start at exact draws of the class, found among 256 prior draws each, or at likely
+                                   ones where the class is too rare; prior: at any prior draw; PICTURE: all at that
+                                   photograph's latent point, by the generator's own encoder (BigBiGAN's)
         --gradient_precision=float32  bfloat16: the gradients' convolutions; the law stays exact, values keep their bits
         --out=FOLDER               by default out/<label>-<kernel>-<seed>
         --overwrite                replace an earlier run in that folder

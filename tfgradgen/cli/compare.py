@@ -30,7 +30,6 @@ from tfgradgen.evaluation.cells import (
     is_ground,
     lay_ground,
     run_cell,
-    run_of_label,
 )
 from tfgradgen.evaluation.comparison import Comparer, Sampled, compare
 from tfgradgen.evaluation.curves import plot_curves
@@ -125,7 +124,7 @@ def sample_all(
         if ground is None:
             try:
                 with progress_bar(f"{number} of {total}, exact draws of {name}") as progress_fn:
-                    ground = lay_ground(posterior, run_of_label(run, index), progress_fn)
+                    ground = lay_ground(posterior, run, progress_fn)
             except CELL_ERRORS as error:
                 for entry in entries:
                     note_failure(sampled, entry, name, error)
@@ -140,10 +139,9 @@ def sample_all(
         settings = {"label": index, "method": entry.name, "config": entry.config.to_dict(), "checkpoints": list(checkpoints)}
         cell = shelf.get(folder_of(index, name), entry.name, Cell, settings, cell_fits)
         if cell is None:
-            own_run = run_of_label(run, index)
             try:
                 with progress_bar(f"{number} of {total}, {entry.name} for {name}") as progress_fn:
-                    cell = run_cell(posteriors[name], entry, sampled.grounds[name], own_run, checkpoints, progress_fn)
+                    cell = run_cell(posteriors[name], entry, sampled.grounds[name], run, checkpoints, progress_fn)
             except CELL_ERRORS as error:
                 note_failure(sampled, entry, name, error)
                 continue
@@ -184,7 +182,7 @@ def identity(options: CompareOptions, loaded: Loaded) -> dict[str, Any]:
 
 
 def number_of(posterior: ClassPosterior, name: str) -> int:
-    """What the seed and the folder of a label go by: of a class its output of the classifier, of a condition, whose output is
+    """What the folder of a label goes by: of a class its output of the classifier, of a condition, whose output is
     the same for all, a number made of its name."""
     return int(posterior.label) if isinstance(posterior.classifier, Classifier) else zlib.crc32(name.encode())
 

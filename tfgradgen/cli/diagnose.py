@@ -6,7 +6,7 @@ from typing import Any
 from tfgradgen.checks import UserError, fail
 from tfgradgen.cli.output import partial_of
 from tfgradgen.cli.records import RUN_FILE, read_run
-from tfgradgen.cli.report import trust, trust_lines
+from tfgradgen.cli.report import said_before, trust, trust_lines
 from tfgradgen.cli.terminal import as_text, say
 from tfgradgen.store import CHECKPOINT
 
@@ -51,16 +51,16 @@ def no_run(folder: Path) -> UserError:
 def diagnose(folder: Path) -> list[str]:
     """Prints chains, statistics and what speaks against the run in `folder`; returns the latter."""
     record, draws, _ = read_run(folder, "diagnose", "give the folder that `sample` wrote")
-    found = trust(draws, record["kernel"], record["arguments"]["kernel_config"], record["doubts"])
+    found = trust(draws, record["kernel"], record["arguments"]["kernel_config"], said_before(record))
     seconds = max(record["seconds"], 1e-9)
     name = as_text(record["label"]["name"])
     say(f"ran      {record['kernel']} for {name}: {draws.z.shape[1]} chains, {len(draws.z)} draws each")
     say(table({"chain": list(range(draws.z.shape[1])), **found["chains"]}))
     rows = found["statistics"]
     columns: dict[str, list[Any]] = {"statistic": list(rows)}
-    for key in ("mean", "standard_error", "ess_bulk", "ess_tail", "rhat", "between"):
+    for key in ("mean", "standard_error", "ess", "ess_bulk", "ess_tail", "rhat", "between"):
         columns[key] = [row[key] for row in rows.values()]
-    least = [min((row[key] for key in ("ess_bulk", "ess_tail") if row[key]), default=None) for row in rows.values()]
+    least = [min((row[key] for key in ("ess", "ess_bulk", "ess_tail") if row[key]), default=None) for row in rows.values()]
     if record["num_gradients"]:
         columns["ess per gradient"] = [size and size / record["num_gradients"] for size in least]
     columns["ess per second"] = [size and size / seconds for size in least]

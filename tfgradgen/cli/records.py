@@ -107,6 +107,11 @@ def _arguments(value: Any) -> None:
     whole_number(_mapping(value["schedule"])["num_results"], 1)
 
 
+def _count(value: Any) -> None:
+    if value is not None:
+        whole_number(value)
+
+
 def _seconds(value: Any) -> None:
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < math.inf or value > 1e18:
         raise TypeError("is no time")
@@ -120,6 +125,8 @@ _ENTRIES: dict[str, Callable[[Any], Any]] = {
     "problems": _texts,
     "num_gradients": whole_number,
     "num_forward": whole_number,
+    "num_not_finite": _count,
+    "num_scored": _count,
     "seconds": _seconds,
     "generator": _mapping,
     "classifier": _mapping,

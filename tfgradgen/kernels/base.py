@@ -125,6 +125,8 @@ class KernelFamily:
     live: settings of its own that its results hold too, so that they can be changed there.
     step_shape: config -> shape of the step size, which broadcasts with the states that the kernel steps.
     counts_adaptation: whether `make_fn` looks at the number of adaptation steps, so that each number is a graph of its own.
+    powers: config -> of a kernel with replicas the powers of the likelihood in their targets, 1 first: its chains can start
+      from states [num_replicas, num_chains, latent_dim]. () without replicas.
     """
 
     name: str
@@ -141,6 +143,7 @@ class KernelFamily:
     live: tuple[str, ...] = ()
     step_shape: Callable[[Any], tuple[int, ...]] = lambda config: (1, 1)
     counts_adaptation: bool = False
+    powers: Callable[[Any], tuple[float, ...]] = lambda config: ()
 
     def dials(self, config: KernelConfig, num_adaptation_steps: int) -> Dials | None:
         """Those of the start of a run; None where nothing is tuned."""

@@ -23,8 +23,18 @@ def inverse_temperatures(config: ReplicaConfig) -> np.ndarray:
     return np.geomspace(1.0, config.min_inverse_temperature, config.num_replicas).astype(np.float32)
 
 
+class ReplicaExchange(tfp.mcmc.ReplicaExchangeMC):
+    """TFP's, which can also start from a state of each replica, [num_replicas, num_chains, latent_dim]."""
+
+    def bootstrap_results(self, init_state: tf.Tensor) -> Any:
+        if init_state.shape.rank == 2:
+            return super().bootstrap_results(init_state)
+        apart = tfp.mcmc.ReplicaExchangeMC(**self.parameters | {"state_includes_replicas": True})
+        return apart.bootstrap_results(init_state)
+
+
 def make_replica_exchange(posterior: PosteriorLike, config: ReplicaConfig, step_size: Any, num_adaptation_steps: int) -> Any:
-    return tfp.mcmc.ReplicaExchangeMC(
+    return ReplicaExchange(
         target_log_prob_fn=None,
         untempered_log_prob_fn=posterior.prior_log_prob,
         tempered_log_prob_fn=posterior.likelihood_log_prob,
@@ -71,4 +81,5 @@ FAMILY = KernelFamily(
     info_fn=replica_info,
     access=ACCESS,
     step_shape=lambda config: (config.num_replicas, 1, 1),  # a step of each replica, shared by the chains
+    powers=lambda config: tuple(inverse_temperatures(config).tolist()),
 )

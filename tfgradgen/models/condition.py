@@ -1,5 +1,6 @@
 """Composed conditions: their text, such as `goldfish & !orange`, and the classifier that they make."""
 
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -74,6 +75,11 @@ class ConditionClassifier:
     def labels(self) -> tuple[Label, Label]:
         name = str(self.expression)
         return Label(f"not ({name})", background=True), Label(name)
+
+    @property
+    def stream(self) -> int:
+        """What the condition's random numbers go by (`ClassPosterior.own_seed`), in 1..2**31 - 1, from its text."""
+        return 1 + zlib.crc32(str(self.expression).encode()) % (2**31 - 1)
 
     @property
     def path(self) -> str:

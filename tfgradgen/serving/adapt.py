@@ -9,7 +9,8 @@ from tfgradgen.config import KernelConfig, RunConfig, Schedule
 from tfgradgen.contracts import ProgressFn, accept_prob
 from tfgradgen.methods import look
 from tfgradgen.posterior import ClassPosterior
-from tfgradgen.sampling import initial_points, sample_chains
+from tfgradgen.sampling import sample_chains
+from tfgradgen.starts import initial_points
 
 NUM_KEPT_STEPS = 10  # after adaptation: what the acceptance is taken from
 

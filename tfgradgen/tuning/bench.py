@@ -19,7 +19,8 @@ from tfgradgen.kernels import KERNELS
 from tfgradgen.methods import look
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.recipe import Recipe
-from tfgradgen.sampling import chain_chunks, initial_points
+from tfgradgen.sampling import chain_chunks
+from tfgradgen.starts import choose_starts
 from tfgradgen.trail import trail_of, without_end
 from tfgradgen.trust import MAX_ACCEPT_GAP, chain_table, faults, off_target
 from tfgradgen.tuning.space import MIN_RESULTS
@@ -123,7 +124,7 @@ class Bench:
 
     def __init__(self, posteriors: Mapping[str, ClassPosterior], run: RunConfig, num_gradients: float):
         self.posteriors, self.run, self.num_gradients = dict(posteriors), run, num_gradients
-        self._starts: dict[Place, Any] = {}
+        self._starts: dict[tuple[Place, tuple[float, ...]], Any] = {}
 
     @property
     def labels(self) -> list[str]:
@@ -139,7 +140,8 @@ class Bench:
         return [Place(label, stream, k) for k in range(num_replicates) for label in self.labels]
 
     def seed_at(self, place: Place) -> int:
-        return seed_of(self.run.seed, self.labels.index(place.label), place.stream, place.replicate)
+        """Of a run there, the same for all labels: each draws from a stream of its own (`ClassPosterior.own_seed`)."""
+        return seed_of(self.run.seed, place.stream, place.replicate)
 
     def measure(self, recipe: Recipe, place: Place, progress_fn: ProgressFn) -> Cell:
         """Runs `recipe` at `place` with as many draws as the gradients pay for. The choice of start points, which all schedules
@@ -151,10 +153,11 @@ class Bench:
         start = time.monotonic()
         posterior = self.posteriors[place.label]
         run = replace(self.run, seed=self.seed_at(place))
-        if place not in self._starts:
-            self._starts[place] = initial_points(posterior, run)[0]
+        powers = tuple(KERNELS[recipe.kernel].powers(recipe.config))
+        if (place, powers) not in self._starts:
+            self._starts[place, powers] = choose_starts(posterior, run, powers).z
         schedule = without_end(recipe.schedule, self.num_gradients)
-        chunks = chain_chunks(posterior, recipe.kernel, recipe.config, schedule, run, self._starts[place])
+        chunks = chain_chunks(posterior, recipe.kernel, recipe.config, schedule, run, self._starts[place, powers])
         start_cost = KERNELS[recipe.kernel].start_cost(recipe.config)
         most = self.num_gradients + start_cost.work
         trail = trail_of(chunks, start_cost, run.num_chains, most, progress_fn)
