@@ -59,9 +59,9 @@ def test_image_range_is_mapped_to_minus_one_to_one(tmp_path: Path) -> None:
             lambda z: tf.cast(pixels(z) * 255, tf.uint8),
             [None, 4],
             None,
-            r"latent points to pictures, got .*uint8",
+            r"latent points to images, got .*uint8",
         ),
-        (lambda z: pixels(z)[0], [None, 4], None, r"latent points to pictures, got .*float32 \[2, 2, 1\]"),
+        (lambda z: pixels(z)[0], [None, 4], None, r"latent points to images, got .*float32 \[2, 2, 1\]"),
         (lambda z: {"a": pixels(z), "b": pixels(z)}, [None, 4], None, "expected one output that fits, got a, b"),
     ],
 )

@@ -33,6 +33,7 @@ def run_record(planned: dict[str, Any], draws: Draws, facts: dict[str, Any]) -> 
     """All of run.json: `plan` and what came out; `facts` are what the run itself found: cost, seconds, and by method more."""
     steps = draws.step_size[-1]
     found = {name: facts.get(name) for name in ("prior_class_prob", "prior_draws", "evidence")}
+    doubts = [*planned["classifier"].get("doubts", []), *facts.get("doubts", [])]
     record = {
         **planned,
         "accept_rate": facts.get("accept_rate", float(accept_prob(draws).mean())),
@@ -40,8 +41,8 @@ def run_record(planned: dict[str, Any], draws: Draws, facts: dict[str, Any]) -> 
         "mean_class_prob": float(draws.class_prob.mean()),
         "final_class_prob": [float(p) for p in draws.class_prob[-1]],
         **found,
-        "doubts": facts.get("doubts", []),
-        **trust(draws, planned["kernel"], planned["arguments"]["kernel_config"], facts.get("doubts", [])),
+        "doubts": doubts,
+        **trust(draws, planned["kernel"], planned["arguments"]["kernel_config"], doubts),
         "num_gradients": facts["num_gradients"],
         "num_forward": facts["num_forward"],
         "seconds": round(facts["seconds"], 3),
