@@ -64,8 +64,8 @@ class Classifier:
     or 'scores', a probability of its own for each class, as of sounds: those go through a `ConditionClassifier`.
     is_binary: whether the model has one output: the logit or the probability of class 1 of two. wants: 'grey' or 'rgb', what
     images become before the model sees them. signature, tags: which of its `signatures`. assumed: what neither the model, its
-    card, its family nor the caller told. range_scores: of the ranges that a generator's images were tried in. doubts: why a guess
-    or a setting may be wrong, a line each. sha256: of the files ('' if not from files).
+    card, its family nor the caller told. range_scores: of the ranges that a generator's images were tried in. doubts: why a
+    guess or a setting may be wrong, a line each. sha256: of the files ('' if not from files).
     """
 
     fn: Callable[[Any], Any]

@@ -1,15 +1,15 @@
 """What a generator's images tell of a classifier that does not say: the image range that it takes, and what its outputs are.
 
-Of each usual range, images of prior draws are shown to the classifier in it. In the wrong one, a network is blind (all images are
+Images of prior draws are shown to the classifier in each usual range. In the wrong one, a network is blind (all images are
 nearly black to it and all predictions the same), or it prefers few classes, or it is saturated. So the score of a range is
 
     (I + V) / 2 * w    in nats
 
 I: the mutual information between image and predicted class, the mean KL divergence of p(. | image) to the mean prediction: high
-where predictions are sharp and differ. V: the entropy of the votes, the most likely class of each image, which does not grow with
-the mere size of the pixels, as I does. w: 1 where the median log-odds of the first class to the second are those of a trained
-network, less where they are hardly above 0 or beyond `SATURATED`: cross-entropy in float32 has no gradient left where 1 - p rounds
-to 0, at 17 nats, so that training goes no further.
+where predictions are sharp and differ. V: the entropy of the votes, the most likely class of each image, which does not grow
+with the mere size of the pixels, as I does. w: 1 where the median log-odds of the first class to the second are those of a
+trained network, less where they are hardly above 0 or beyond `SATURATED`: cross-entropy in float32 has no gradient left where
+1 - p rounds to 0, at 17 nats, so that training goes no further.
 """
 
 from collections.abc import Callable
@@ -33,7 +33,7 @@ LEEWAY, SUM_LEEWAY = 1e-3, 1e-2  # of a probability, and of the sum of a row, be
 
 
 class RangeGuess(NamedTuple):
-    """image_range: the best. scores: of all that were tried, the best first. doubt: why it may be wrong; '' where it is clear."""
+    """image_range: the best. scores: of all that were tried, the best first. doubt: why it may be wrong, '' if it is clear."""
 
     image_range: tuple[float, float]
     scores: tuple[tuple[tuple[float, float], float], ...]
@@ -41,7 +41,7 @@ class RangeGuess(NamedTuple):
 
 
 def prior_images(generator: Any, max_batch: int | None = None) -> tf.Tensor:
-    """Images [NUM_DRAWS, ...] of prior draws, the same for the same generator; of several classes where it takes the target's."""
+    """Images [NUM_DRAWS, ...] of prior draws, the same for one generator; of several classes where it takes the target's."""
     size = min(max_batch or BATCH, BATCH)
     classes = getattr(generator, "classes", None)
     shown: list[Any] = [generator]

@@ -30,8 +30,8 @@ class Inputs(NamedTuple):
 
 
 class Misfit(NamedTuple):
-    """Why a function cannot serve. got: what it takes or gives. remedy: what the user can do. is_near: whether the function would
-    serve after that, or in another form, so that it is worth naming although there are others."""
+    """Why a function cannot serve. got: what it takes or gives. remedy: what the user can do. is_near: whether the function
+    would serve after that, or in another form, so that it is worth naming although there are others."""
 
     got: str
     remedy: str

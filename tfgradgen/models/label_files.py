@@ -98,8 +98,9 @@ def _of_hugging_face(file: Path) -> Named | None:
 def read_label_file(file: Path) -> Named:
     """The labels of a JSON file, or of a text file with a name a line.
 
-    A byte order mark, empty lines and lines that begin with # are no names. Where all lines are numbered, from 0 or 1 without a
-    gap, as in `0 Rock`, the number is the class's index and no part of its name; where all begin with a WordNet id, it is theirs.
+    A byte order mark, empty lines and lines that begin with # are no names. Where all lines are numbered, from 0 or 1 without
+    a gap, as in `0 Rock`, the number is the class's index and no part of its name; where all begin with a WordNet id, it is
+    theirs.
 
     Raises:
       UserError: it cannot be read, or holds no labels.
@@ -116,8 +117,8 @@ def read_label_file(file: Path) -> Named:
 
 
 def parse_content(content: Any, where: str) -> tuple[Label, ...]:
-    """Labels from JSON: a list of names, of {name, wnid, synset} or of [WordNet id, name]; {index: any of those}; {name: index};
-    or an object with such a thing under id2label, labels, names, class_names or classes.
+    """Labels from JSON: a list of names, of {name, wnid, synset} or of [WordNet id, name]; {index: any of those};
+    {name: index}; or an object with such a thing under id2label, labels, names, class_names or classes.
 
     Raises:
       UserError: none of these; the message names `where`.

@@ -43,8 +43,8 @@ class GeneratorSettings(ModelSettings):
     'uniform' (-1 to 1). truncation: of models that take one, in (0, 1]; their latent points are scaled by it.
     generator_class: of a class-conditional generator: 'target', the class that is sampled; 'uniform', one more normal
     coordinate whose quantile picks a class, each as likely; 'latent', a softmax of one more normal coordinate a class.
-    class_input: name of the input that takes the class. class_slice: (start, stop) of the coordinates of the model's own latent
-    point that are a one-hot class, as 'START:STOP' or a pair; they count in latent_dim. num_classes: how many classes it has."""
+    class_input: name of the input that takes the class. class_slice: (start, stop) of the coordinates of the model's own
+    latent point that are a one-hot class, as 'START:STOP' or a pair; they count in latent_dim. num_classes: of the class."""
 
     latent_dim: int | None = None
     prior: str | None = None
