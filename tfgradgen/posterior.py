@@ -22,7 +22,8 @@ class ClassPosterior:
 
     Args:
       generator: z [B, latent_dim] -> image [B, height, width, channels] in [-1, 1]; has `latent_dim`.
-      classifier: image -> logits [B, num_classes]; has `num_classes`.
+      classifier: image -> logits [B, num_classes]; has `num_classes`. One of `load_classifier` whose image range nothing told
+        is taken in the range that the generator's images tell (`classifier.for_generator`).
       label: class index, a Python int in 0..num_classes - 1 or a scalar int32 tensor (so that one compiled function
         serves every class).
       temperature: > 0; the likelihood enters as likelihood ** (1 / temperature).
@@ -44,6 +45,9 @@ class ClassPosterior:
             check_int("label", label, 0, classifier.num_classes - 1)
         if not tf.is_tensor(temperature):
             check_real("temperature", temperature, 0.0)
+        for_generator = getattr(classifier, "for_generator", None)
+        if for_generator:
+            classifier = for_generator(generator)
         self.networks = Networks(generator, classifier, **further)
         self.generator, self.classifier = generator, classifier
         self.label = tf.convert_to_tensor(label, tf.int32)

@@ -91,15 +91,22 @@ def sample(label: Any = None, kernel: Any = None, *extra: Any, **flags: Any) -> 
         --classifier=MODEL         several as A,B: their classes compose in --label, NAME@2 is one of the second
         --generator_signature=NAME, --classifier_signature=NAME    which function of a model with several; NAME:OUTPUT
         --generator_tags=A,B, --classifier_tags=A,B                which of its graphs
-        --generator_range=0,1, --classifier_range=0,1              of its pictures
+        --generator_range=0,1, --classifier_range=0,1              of its images; where nothing tells that
+                                   of the classifier, the usual range in which it tells the generator's images apart best
         --generator_prior=normal   of its latent point: normal, truncated_normal (2 deviations) or uniform (-1 to 1)
         --latent_dim=N             width of its latent point
         --truncation=1             BigGAN's, above 0 to 1
         --generator_class=target   of a class-conditional generator: target, the class asked for; uniform, one more coordinate
                                    picks any; latent, a softmax of one more coordinate a class
+        --generator_class_input=NAME  which of its inputs is the class, where shapes and names do not tell
+        --generator_class_slice=32:42  which coordinates of z are a one-hot class; :10 the first ten, -10: the last
+        --num_classes=N            how many classes it has, where its class input is a number
+        --generator_layout=channels_last, --classifier_layout=channels_last    or channels_first, [B, channels, height, width]
         --classifier_size=N        or HEIGHT,WIDTH of its input
         --classifier_output=logits logits, probabilities (that sum to one) or scores (one a class, for itself)
-        --classifier_labels=FILE   JSON, or a name a line; imagenet for those of ImageNet
+        --classifier_channels=rgb  or grey: shows it the luma of coloured images
+        --classifier_labels=FILE   JSON, or a name a line; imagenet for those of ImageNet. By default a labels.txt or the like
+                                   in or beside the model's folder
         --discriminator_weight=0   adds so many times a discriminator's log-odds of `natural` to the target
         --discriminator=MODEL
         --max_batch=N              so many pictures at a time go through the models, where memory is short; same results
@@ -193,9 +200,10 @@ def compare(labels: Any = None, *extra: Any, **flags: Any) -> None:
         --init=resample
         --jit=auto
         --generator=MODEL          with --latent_dim, --truncation, --generator_signature, --generator_tags, --generator_range,
-                                   --generator_prior, --generator_class as for `sample`
+                                   --generator_prior, --generator_class, --generator_class_input, --generator_class_slice,
+                                   --num_classes, --generator_layout as for `sample`
         --classifier=MODEL         with --classifier_signature, --classifier_tags, --classifier_range, --classifier_size,
-                                   --classifier_output, --classifier_labels
+                                   --classifier_output, --classifier_labels, --classifier_channels, --classifier_layout
         --max_batch=N
         --allow_unknown_ops
         --judge=MODEL              names classes and guides no chain, with a signature `features`
@@ -248,9 +256,10 @@ def tune(label: Any = None, *extra: Any, **flags: Any) -> None:
       and those of the models, as for `sample`:
 
         --generator=MODEL          with --latent_dim, --truncation, --generator_signature, --generator_tags, --generator_range,
-                                   --generator_prior, --generator_class
+                                   --generator_prior, --generator_class, --generator_class_input, --generator_class_slice,
+                                   --num_classes, --generator_layout
         --classifier=MODEL         with --classifier_signature, --classifier_tags, --classifier_range, --classifier_size,
-                                   --classifier_output, --classifier_labels
+                                   --classifier_output, --classifier_labels, --classifier_channels, --classifier_layout
         --discriminator_weight=0, --discriminator=MODEL, --max_batch=N, --allow_unknown_ops
 
     Writes report.md (begin there), best.yaml for `sample --schedule`, tuning.csv, tuning.png and study.db, which is Optuna's.
@@ -319,9 +328,10 @@ def export(labels: Any = "all", kernel: Any = None, *extra: Any, **flags: Any) -
         --temperature=1
         --seed=0                   of tuning; a request has its own
         --generator=MODEL          with --latent_dim, --truncation, --generator_signature, --generator_tags, --generator_range,
-                                   --generator_prior, --generator_class as for `sample`
+                                   --generator_prior, --generator_class, --generator_class_input, --generator_class_slice,
+                                   --num_classes, --generator_layout as for `sample`
         --classifier=MODEL         with --classifier_signature, --classifier_tags, --classifier_range, --classifier_size,
-                                   --classifier_output, --classifier_labels
+                                   --classifier_output, --classifier_labels, --classifier_channels, --classifier_layout
         --discriminator=MODEL      with --discriminator_weight
         --max_batch=N
         --allow_unknown_ops

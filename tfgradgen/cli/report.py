@@ -45,6 +45,7 @@ def run_record(planned: dict[str, Any], draws: Draws, facts: dict[str, Any]) -> 
         "evidence",
     )
     found = {name: facts.get(name) for name in names}
+    found["doubts"] = [*planned["classifier"].get("doubts", []), *facts.get("doubts", [])]
     record = {
         **planned,
         "accept_rate": facts.get("accept_rate", float(accept_prob(draws).mean())),
@@ -52,8 +53,7 @@ def run_record(planned: dict[str, Any], draws: Draws, facts: dict[str, Any]) -> 
         "mean_class_prob": finite_mean(draws.class_prob),
         "final_class_prob": [or_none(p) for p in draws.class_prob[-1]],
         **found,
-        "doubts": facts.get("doubts", []),
-        **trust(draws, planned["kernel"], planned["arguments"]["kernel_config"], said_before(facts)),
+        **trust(draws, planned["kernel"], planned["arguments"]["kernel_config"], said_before({**facts, **found})),
         "num_gradients": facts["num_gradients"],
         "num_forward": facts["num_forward"],
         "seconds": round(facts["seconds"], 3),

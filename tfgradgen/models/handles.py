@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from tfgradgen.checks import UserError, fail
 from tfgradgen.models.archives import unpack
+from tfgradgen.models.wrong_files import check_whole, file_error, half_cached, is_lfs_pointer, missing_error, model_folder
 from tfgradgen.text import value_text
 
 _ARCHIVES = (".tar.gz", ".tgz", ".tar")
@@ -42,7 +43,7 @@ def resolve_handle(handle: str) -> Path:
     check_handle(handle)
     path = Path(os.path.expanduser(handle))
     if os.path.isdir(path):  # as pathlib's own, but false for what cannot be a path
-        return path
+        return model_folder(path, handle)
     if os.path.isfile(path):
         return _from_archive(path)
     if handle.startswith(("https://", "http://")):
@@ -55,19 +56,25 @@ def check_handle(handle: str) -> None:
     """Raises `UserError` where `handle` is sure to stand for no model; fetches and unpacks nothing."""
     path = Path(os.path.expanduser(handle))
     if os.path.isdir(path):
-        if not (path / "saved_model.pb").is_file():
-            raise fail(f"model {handle}", "a folder with saved_model.pb", "none in it", "give the folder that holds that file")
+        model_folder(path, handle)
     elif os.path.isfile(path):
-        if not path.name.lower().endswith(_ARCHIVES):
-            raise fail(f"model {handle}", _EXPECTED, "another file", "give the folder that holds saved_model.pb")
+        if not path.name.lower().endswith(_ARCHIVES) or is_lfs_pointer(path):
+            raise file_error(path, handle, _EXPECTED)
     elif handle.startswith(("https://", "http://")):
         _kaggle_handle_of(handle)
     elif not _KAGGLE.fullmatch(handle.rstrip("/")):
-        raise fail(f"model {handle}", _EXPECTED, "no such folder", "check the path")
+        raise missing_error(path, handle, _EXPECTED)
+
+
+def version_of(folder: Path, handle: str) -> str:
+    """The name of the numbered `folder` that was taken for a `handle` that names the folder above it; '' for others."""
+    above = os.path.realpath(os.path.expanduser(handle))
+    return folder.name if os.path.isdir(above) and os.path.realpath(folder.parent) == above else ""
 
 
 def _model_in(folder: Path, where: str) -> Path:
     if (folder / "saved_model.pb").is_file():
+        check_whole(folder, where)
         return folder
     inner = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
     if len(inner) == 1 and (inner[0] / "saved_model.pb").is_file():
@@ -110,6 +117,7 @@ def _from_hub(handle: str) -> Path:
     url = next((url for url, folder in spellings.items() if _is_filled(folder)), usual)
     folder = spellings[url]
     remedy = f"put the model's files into {folder} (TFHUB_CACHE_DIR sets the folder above it) or give a local folder"
+    _check_emptied(folder, handle)
     with _fetching(f"model {handle}", remedy):
         try:
             import tensorflow_hub
@@ -119,6 +127,12 @@ def _from_hub(handle: str) -> Path:
         if not _is_filled(folder):
             _check_network(url)
         return _model_in(Path(tensorflow_hub.resolve(url)), f"model {handle} in {folder}")
+
+
+def _check_emptied(folder: Path, handle: str) -> None:
+    emptied = half_cached(folder, f"model {handle}")
+    if emptied:
+        raise emptied
 
 
 def _is_filled(folder: Path) -> bool:
@@ -150,6 +164,8 @@ def _from_kaggle(handle: str) -> Path:
     remedy = f"put the model's files into {folder} and an empty file {marker.name} beside it ({where})"
     if not version:
         remedy += ", and name that version in the handle"
+    if marker.exists():
+        _check_emptied(folder, handle)
     with _fetching(f"model {handle}", f"{remedy}, or give a local folder"):
         try:
             import kagglehub
