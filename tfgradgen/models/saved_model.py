@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 
 from tfgradgen.checks import UserError, fail
 from tfgradgen.models.allowlist import check_ops, read_program
@@ -15,8 +16,11 @@ from tfgradgen.models.inside import Copy
 from tfgradgen.models.metadata import read_metadata
 from tfgradgen.models.savers import named_variables, saved_variables, without_collections
 from tfgradgen.models.tf1 import frozen_function
+from tfgradgen.parsing import PARSER_ERRORS
 from tfgradgen.text import printable
 
+# What TensorFlow raises where the files of a model are not what it takes them for; assertions are its own.
+LOAD_ERRORS = (*PARSER_ERRORS, tf.errors.OpError, DecodeError, AssertionError)
 CALL = "__call__"  # the name here of what a TF2 module does when it is called itself
 
 
@@ -62,7 +66,7 @@ class Opened:
         inputs, outputs = ({key: info.name for key, info in sorted(side.items())} for side in (proto.inputs, proto.outputs))
         try:
             fn, graph = frozen_function(self._graph, self._files.folder, self._variables, inputs, outputs)
-        except Exception as error:
+        except LOAD_ERRORS as error:
             raise _no_load(self.handle, error) from None
         self.module.graphs.append(graph)
         return lambda given: dict(zip(outputs, fn(*(given[key] for key in inputs)), strict=True))
@@ -130,7 +134,7 @@ def _loaded(program: Any, meta: Any, files: Copy, where: str) -> Any:
     (files.folder / "saved_model.pb").write_bytes(program.SerializeToString())
     try:
         return tf.saved_model.load(str(files.folder), list(meta.meta_info_def.tags))
-    except Exception as error:
+    except LOAD_ERRORS as error:
         raise _no_load(where, error) from None
 
 
