@@ -263,7 +263,8 @@ def test_draws_are_split_shown_by_interest_and_weighed_back(draws_folder: Path) 
     of_class = 1 - draws.target[:, -1]
     photos = SimpleNamespace(sets=[(np.zeros((4, 64, 64, 3), "uint8"), np.eye(NUM_CLASSES + 1, dtype="float32"))] * 2)
     batches = data.Batches(draws, photos, 3, seed=0, counts=(4000, 2, 2))
-    ((image, target, weight),) = batches[0]
+    ((image, target, weight, u),) = batches[0]
+    assert u.shape == (4, 8)
     assert image.shape == (4004, 64, 64, 3)
     shown = 1 - target[:4000, -1].astype("float64")
     weighed = shown * weight[:4000]
@@ -361,8 +362,8 @@ def test_a_lesson_learns_from_features_and_from_images() -> None:
     before = [np.asarray(v) for v in student.network.kernels]
     image = np.broadcast_to(60 * label[:32, None, None, None], (32, 64, 64, 3)).astype("uint8")
     lesson = stages.Lesson(student, counts=(24, 8))
-    lesson.compile(optimizer=stages.optimizer_of(1e-3, 4), jit_compile=False)
-    batch = (image, eye[label[:32]], np.ones(32, "float32"))
+    lesson.compile(optimizer=stages.optimizer_of(1e-3, 4), run_eagerly=True, jit_compile=False)
+    batch = (image, eye[label[:32]], np.ones(32, "float32"), rng.random((8, 8), "float32"))
     lesson.fit(Repeated(batch), epochs=1, verbose=0)
     changed = [(old != np.asarray(new)).any() for old, new in zip(before, student.network.kernels, strict=True)]
     assert not any(changed[:-4])
@@ -379,6 +380,57 @@ class Repeated(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> Any:
         return (self.batch,)
+
+
+class Plain(keras.Model):
+    """Logits from the mean colour: a student that trains in no time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = keras.layers.Dense(NUM_CLASSES + 1, kernel_initializer="zeros")
+        self.head.build((None, 3))
+        self.built = True
+
+    def freeze(self, num_blocks: int) -> None: ...
+
+    def call(self, image: Any, training: bool = False) -> Any:
+        return self.head(tf.reduce_mean(image, [1, 2]))
+
+
+def test_fine_tuning_goes_on_where_it_stopped(draws_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped after the second of four epochs and started again, it ends with the weights of a run that never stopped."""
+    stages = tool("consensus_stages")
+    monkeypatch.setattr(stages, "STEPS_PER_EPOCH", 2)
+    constant = lambda rate, steps: keras.optimizers.Adam(0.01, use_ema=True, ema_momentum=0.5)  # noqa: E731
+    monkeypatch.setattr(stages, "optimizer_of", constant)
+    photos = SimpleNamespace(sets=[(np.zeros((4, 64, 64, 3), "uint8"), np.eye(NUM_CLASSES + 1, dtype="float32"))] * 2)
+
+    def studio(name: str, is_stopped: bool = False) -> Any:
+        def calibrate(student: Any) -> None:
+            if is_stopped:
+                raise KeyboardInterrupt
+
+        work = draws_folder.parent / name
+        work.mkdir(exist_ok=True)
+        weights = lambda stage: work / f"{stage}.npz"  # noqa: E731
+        student = lambda before: Plain()  # noqa: E731
+        return SimpleNamespace(
+            work=work, draws=draws_folder, photos=photos, weights=weights, student=student, calibrate=calibrate
+        )
+
+    def kernel(name: str) -> np.ndarray:
+        with np.load(studio(name).weights("tune")) as arrays:
+            return arrays["v0"]
+
+    stages.tune(studio("whole"), "tune", "head", steps=8)
+    with pytest.raises(KeyboardInterrupt):
+        stages.tune(studio("parts", is_stopped=True), "tune", "head", steps=4)
+    assert not studio("parts").weights("tune").exists()
+    stages.tune(studio("parts"), "tune", "head", steps=8)
+    np.testing.assert_allclose(kernel("parts"), kernel("whole"), atol=1e-6)
+    stages.tune(studio("short"), "tune", "head", steps=4)
+    assert np.abs(kernel("short") - kernel("whole")).max() > 1e-3, "the later steps count"
+    assert not (studio("parts").work / "backup_tune").exists()
 
 
 def test_mixture_weighs_every_row_as_it_should() -> None:

@@ -89,7 +89,10 @@ class Photographs:
 
 
 class Batches(keras.utils.PyDataset):
-    """(image uint8 [B, 64, 64, 3], target [B, K + 1], weight [B]); draws come first. Depends on (seed, epoch, index) only."""
+    """(image uint8 [B, 64, 64, 3], target [B, K + 1], weight [B], u); draws come first. Depends on (seed, epoch, index) only.
+
+    u [number of photographs, 8] are the uniform numbers that `augment` changes the photographs by.
+    """
 
     def __init__(self, draws, photos, steps, seed, counts=COUNTS, **kwargs):
         super().__init__(**kwargs)
@@ -114,7 +117,8 @@ class Batches(keras.utils.PyDataset):
             images.append(image[rows])
             target.append(label[rows])
             weights.append(np.full(count, PHOTOGRAPH_WEIGHT * self.counts[0] / sum(self.counts[1:])))
-        return ((np.concatenate(images), np.concatenate(target), np.concatenate(weights).astype("float32")),)
+        u = rng.random((sum(self.counts[1:]), 8), "float32")
+        return ((np.concatenate(images), np.concatenate(target), np.concatenate(weights).astype("float32"), u),)
 
 
 def augment(image, num_kept, u):

@@ -40,15 +40,14 @@ def say(text):
 
 
 class Lesson(keras.Model):
-    """`fit` on (features, target, weight), or on images where `counts` is given: weighted cross-entropy.
+    """`fit` on (features, target, weight), or on (image, target, weight, u) of `Batches`: weighted cross-entropy.
 
-    counts: how many draws and how many photographs a batch holds; the photographs, which come last, are augmented.
+    counts: how many draws and how many photographs a batch of images holds; the photographs, which come last, are augmented.
     """
 
-    def __init__(self, student, counts=None, seed=5, **kwargs):
+    def __init__(self, student, counts=None, **kwargs):
         super().__init__(**kwargs)
         self.student, self.counts = student, counts
-        self.seed_generator = keras.random.SeedGenerator(seed)
         self.tracker = keras.metrics.Mean(name="cross_entropy")
         self.built = True
 
@@ -57,12 +56,12 @@ class Lesson(keras.Model):
         return [self.tracker]
 
     def call(self, data, training=False):
-        x, target, weight = data
-        if self.counts is None:
+        x, target, weight, *u = data
+        if not u:
             return cross_entropy(self.student.of_features(x, training), target, weight)
         num_draws, num_photographs = self.counts
         image = photographs.to_range(ops.reshape(x, (num_draws + num_photographs, *x.shape[1:])))
-        u = photographs.uniform(self.seed_generator, (num_photographs, 8))
+        u = ops.reshape(u[0], (num_photographs, 8))
         return cross_entropy(self.student(augment(image, num_draws, u), training=training), target, weight)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
@@ -222,8 +221,8 @@ def train_head(studio, stage, steps=4000, rate=1e-3):
     lesson = Lesson(student)
     lesson.compile(optimizer=optimizer_of(rate, steps), jit_compile=False)
     lesson.fit(
-        Rows(arrays, probs, steps // 10), epochs=10, verbose=2, callbacks=[keras.callbacks.SwapEMAWeights(swap_on_epoch=True)]
-    )
+        Rows(arrays, probs, steps // 10), epochs=10, shuffle=False, verbose=2
+    )  # which leaves the averaged weights in the student
     studio.calibrate(student)
     save(student, studio.weights(stage))
 
@@ -243,15 +242,8 @@ def tune(studio, stage, before, steps=3000, rate=2e-4):
     lesson.optimizer.build(lesson.trainable_variables)
     batches.num_seen_fn = lambda: int(lesson.optimizer.iterations.numpy())
     backup = studio.work / f"backup_{stage}"
-    lesson.fit(
-        batches,
-        epochs=steps // STEPS_PER_EPOCH,
-        verbose=2,
-        callbacks=[
-            keras.callbacks.BackupAndRestore(backup, double_checkpoint=True, delete_checkpoint=False),
-            keras.callbacks.SwapEMAWeights(swap_on_epoch=True),
-        ],
-    )
+    checkpoint = keras.callbacks.BackupAndRestore(backup, double_checkpoint=True, delete_checkpoint=False)
+    lesson.fit(batches, epochs=steps // STEPS_PER_EPOCH, shuffle=False, verbose=2, callbacks=[checkpoint])
     studio.calibrate(student)
     save(student, studio.weights(stage))
     shutil.rmtree(backup, ignore_errors=True)
