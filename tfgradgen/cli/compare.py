@@ -38,7 +38,7 @@ from tfgradgen.evaluation.grids import plot_grids
 from tfgradgen.evaluation.pictures import Observer, Photographs, Pictures, load_observer, load_photographs, look_at_photographs
 from tfgradgen.evaluation.shelf import Shelf
 from tfgradgen.evaluation.tables import to_csv, to_markdown
-from tfgradgen.files import json_text, write_text
+from tfgradgen.files import json_text, own_folder, write_text
 from tfgradgen.images import decode, save_png
 from tfgradgen.models.classifier import Classifier
 from tfgradgen.models.generator import Generator
@@ -237,8 +237,8 @@ def write_report(out: Path, report: dict[str, Any], pictures: Mapping[str, Mappi
         "report.json": json_text(report, 1) + "\n",
     }.items():
         write_text(out / name, text)
-    beside = out / f".{PICTURES}.partial"
-    shutil.rmtree(beside, ignore_errors=True)
+    beside = own_folder(out / f".{PICTURES}.partial")
+    shutil.rmtree(beside)
     for row, by_label in pictures.items():
         (beside / row).mkdir(parents=True)
         for label, seen in by_label.items():

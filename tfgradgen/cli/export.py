@@ -1,5 +1,6 @@
 """The `export` command: from checked options to a folder that TF Serving serves as it is."""
 
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -136,7 +137,8 @@ def write_beside(base: Path, files: Mapping[str, str]) -> list[str]:
     for name, text in files.items():
         path = base / name
         try:
-            if path.exists() and path.read_bytes() != text.encode():
+            is_file = path.is_file() and not path.is_symlink()
+            if os.path.lexists(path) and not (is_file and path.read_bytes() == text.encode()):
                 kept.append(name)
                 path = base / f"{name}.new"
             write_text(path, text)

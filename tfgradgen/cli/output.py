@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tfgradgen.checks import UserError, fail
 from tfgradgen.cli.options import SampleOptions
+from tfgradgen.files import open_own
 from tfgradgen.parsing import reason
 from tfgradgen.store import CHECKPOINT, FILES
 
@@ -231,7 +232,7 @@ def check_resumable(out: Path, resume: bool, what: str, marker: str, ours: Colle
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
     """Keeps `folder` for this process for as long as it lives; another that wants it is refused."""
-    with (folder / LOCK).open("w") as lock:
+    with open_own(folder / LOCK, "w+b") as lock:
         if fcntl:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -31,7 +31,7 @@ from tfgradgen.cli.report import UNITS, identity, run_record, summary
 from tfgradgen.cli.system import stopped
 from tfgradgen.cli.terminal import say
 from tfgradgen.contracts import Draws, ProgressFn
-from tfgradgen.files import json_text, write_text
+from tfgradgen.files import json_text, own_folder, write_text
 from tfgradgen.images import decode, make_grid, save_png
 from tfgradgen.methods import METHODS, Resume
 from tfgradgen.netcdf import write_netcdf
@@ -140,7 +140,7 @@ def add_netcdf(folder: Path) -> None:
     record, draws, _ = read_run(folder, "resume", "choose another --out")
     with new_folder(folder, overwrite=True) as beside:
         for path in folder.iterdir():
-            shutil.copy2(path, beside)
+            shutil.copy2(path, beside, follow_symlinks=False)
         write_chains(beside, record, draws)
 
 
@@ -148,7 +148,7 @@ def run_label(posterior: ClassPosterior, options: SampleOptions, planned: dict[s
     """Runs one label, or the rest of it, and writes its folder. Until that is whole, what was drawn is beside it."""
     partial = partial_of(folder)
     try:
-        partial.mkdir(parents=True, exist_ok=True)
+        own_folder(partial)
         with held(partial):
             try:
                 sweep(folder)
