@@ -67,7 +67,7 @@ def place(folder: Path) -> Path:
 def archive_of(prefix: str = "", content: bytes = b"abc") -> bytes:
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w:gz") as tar:
-        for name in (*filter(None, [prefix]), "saved_model.pb", "variables/", "variables/variables.index"):
+        for name in (*filter(None, [prefix]), "saved_model.pb", "variables/", "variables/variables.index", "variables/variables.data-00000-of-00001"):
             member = tarfile.TarInfo(name if name == prefix else prefix + name)
             member.type, member.size = (tarfile.DIRTYPE, 0) if name.endswith("/") else (tarfile.REGTYPE, len(content))
             tar.addfile(member, io.BytesIO(content))
@@ -134,7 +134,7 @@ def test_what_is_no_model_is_said(tmp_path: Path) -> None:
         assert forms in refused(handle)
     assert "no such folder" in refused(str(tmp_path / "none"))
     (tmp_path / "empty").mkdir()
-    assert "a folder with saved_model.pb, got none in it" in refused(str(tmp_path / "empty"))
+    assert "a folder with saved_model.pb, got an empty folder" in refused(str(tmp_path / "empty"))
     place(tmp_path / "model")
     assert "got another file; give the folder that holds saved_model.pb" in refused(str(tmp_path / "model" / "saved_model.pb"))
 
