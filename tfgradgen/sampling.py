@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfgradgen.backend import as_seed, fold_in, use_xla
-from tfgradgen.checks import check_num_chains, fail
+from tfgradgen.backend import as_seed, fold_in, full_float32, use_xla
+from tfgradgen.checks import check_choice, check_num_chains, fail
 from tfgradgen.config import KernelConfig, RunConfig, Schedule
 from tfgradgen.contracts import (
     Chunk,
@@ -28,6 +28,8 @@ from tfgradgen.contracts import (
 from tfgradgen.kernels import KERNELS
 from tfgradgen.kernels.base import Dials, adaptive_kernel, start
 from tfgradgen.kernels.windows import Windows
+from tfgradgen.memo import per_networks
+from tfgradgen.model_checks import admit, checked_start, warn_of, with_number
 from tfgradgen.posterior import ClassPosterior
 
 GRADIENTS_PER_CHUNK = 20  # about a second on two cores: often enough to show progress, rare enough to cost nothing
@@ -91,7 +93,7 @@ def resampled_point(posterior: ClassPosterior, num_draws: int, seed: tf.Tensor) 
     return draws[tf.minimum(picked, num_draws - 1)], log_prob  # of weights that are all zero, one past the last is picked
 
 
-@functools.lru_cache(maxsize=8)
+@per_networks
 def compiled(
     networks: Networks,
     temperature: float,
@@ -186,10 +188,23 @@ def chain_chunks(
       state: that of an earlier chunk of the same run, to go on after it; `init_z` then gives the shape only.
 
     Yields:
-      One `Chunk` after every about `GRADIENTS_PER_CHUNK` gradients of each chain; none where `state` is the last one.
+      One `Chunk` after every about `GRADIENTS_PER_CHUNK` gradients of each chain; none where `state` is the last one. facts:
+      doubts, what the checks of the models found, a line each; not where `state` is given.
+
+    Raises:
+      UserError: arguments that do not fit, or models that would make the run go wrong (`model_checks.admit`).
     """
+    check_choice("kernel", kernel_name, KERNELS)
     family = KERNELS[kernel_name]
-    check_num_chains(kernel_name, len(init_z), family.min_chains)
+    check_config(kernel_name, config, family.defaults)
+    z = checked_start(init_z, posterior, run, is_resumed=state is not None)
+    check_num_chains(kernel_name, len(z), family.min_chains)
+    facts: dict[str, Any] = {}
+    if state is None:
+        takes_gradients = family.cost_fn(config).num_gradients > 0
+        posterior, facts["doubts"], _ = admit(posterior, run, takes_gradients)
+    else:  # checked when it began
+        posterior = with_number(posterior)
     functions = compiled(
         posterior.networks,
         posterior.temperature,
@@ -199,7 +214,7 @@ def chain_chunks(
         use_xla(run.jit),
     )
     seed = fold_in(as_seed(run.seed), CHAIN_STREAM)
-    done, z = 0 if state is None else int(state["num_done"]), tf.convert_to_tensor(init_z)
+    done = 0 if state is None else int(state["num_done"])
     windows = Windows(family, config, schedule, (z.shape[0], z.shape[1]), done, state)
     condition = condition_of(posterior)
     class_state = {"class_mean": condition.mean.numpy(), "class_scale": condition.scale.numpy()}
@@ -216,6 +231,7 @@ def chain_chunks(
         is_kept = done >= schedule.num_burnin_steps
         end = next(end for end in (*windows.ends, schedule.num_burnin_steps, schedule.num_steps) if end > done)
         count = min(most, end - done)
+        full_float32()
         z, results, traces, spent = functions.chunk_fn(
             condition, windows.dials, seed, tf.constant(done), tf.constant(count), z, results
         )
@@ -231,9 +247,16 @@ def chain_chunks(
             draws,
             {"num_done": np.asarray(done), "z": z.numpy(), "cost": cost, **class_state, **windows.state(), **kernel_state},
             Cost(*cost.tolist()),
-            {},
+            facts,
             None if is_kept else rows,
         )
+
+
+def check_config(kernel_name: str, config: Any, defaults: KernelConfig) -> None:
+    """Raises `UserError` where `config` is not of the class that `kernel_name` takes."""
+    if not isinstance(config, type(defaults)):
+        kind = type(defaults).__name__
+        raise fail("config", f"a {kind}, as {kernel_name} takes", type(config).__name__, f"pass tfgradgen.{kind}(...)")
 
 
 def condition_of(posterior: ClassPosterior) -> Condition:
@@ -253,9 +276,10 @@ def sample_chains(
     init_z: tf.Tensor,
     progress_fn: ProgressFn | None = None,
 ) -> tuple[Draws, Cost]:
-    """All draws of `chain_chunks` (see there for the arguments) and what they cost.
+    """All draws of `chain_chunks` (see there for the arguments) and what they cost. Warns of the doubts that it found.
 
     `progress_fn` is called with a `Progress` after each compiled chunk.
     """
     found = collect(chain_chunks(posterior, kernel_name, config, schedule, run, init_z), progress_fn)
+    warn_of(found.facts["doubts"])
     return found.draws, found.cost

@@ -15,12 +15,14 @@ import tensorflow_probability as tfp
 from scipy.optimize import brentq
 from scipy.special import logsumexp
 
-from tfgradgen.backend import as_seed, fold_in, use_xla
+from tfgradgen.backend import as_seed, fold_in, full_float32, use_xla
 from tfgradgen.checks import fail
 from tfgradgen.config import RunConfig, SmcConfig
 from tfgradgen.contracts import Chunk, Cost, Draws, Networks, Progress
 from tfgradgen.kernels.base import absent_if_nan, log_accept_prob
 from tfgradgen.kernels.mala import Mala
+from tfgradgen.memo import per_networks
+from tfgradgen.model_checks import admit, with_number
 from tfgradgen.posterior import ClassPosterior
 
 SMC_STREAM = 3
@@ -42,7 +44,7 @@ class Population(NamedTuple):
     stage: np.ndarray
 
 
-@functools.lru_cache(maxsize=8)
+@per_networks
 def _compiled(networks: Networks, num_mutations: int, xla: bool) -> Any:
     def start(label: tf.Tensor, seed: tf.Tensor, num_particles: int) -> tuple[tf.Tensor, tf.Tensor]:
         posterior = ClassPosterior.of(networks, label)
@@ -135,6 +137,13 @@ def smc_chunks(
       population the estimate of the mean of likelihood ** (1 / temperature) under the prior: at temperature 1, of p(class);
       `accept_rate`, the mean acceptance of all moves so far.
     """
+    facts: dict[str, Any] = {}
+    if not isinstance(config, SmcConfig):
+        raise fail("config", "an SmcConfig, as smc takes", type(config).__name__, "pass tfgradgen.SmcConfig(...)")
+    if state is None:
+        posterior, facts["doubts"], _ = admit(posterior, run, takes_gradients=True)
+    else:  # checked when it began
+        posterior = with_number(posterior)
     start_fn, mutate_fn = _compiled(posterior.networks, config.num_mutations, use_xla(run.jit))
     run_seed = fold_in(as_seed(run.seed), SMC_STREAM)
     z, log_prob = np.zeros([num_results, 0, posterior.latent_dim], np.float32), np.zeros([num_results, 0], np.float32)
@@ -147,6 +156,7 @@ def smc_chunks(
         population = Population(*(state[name] for name in Population._fields)) if "stage" in state else None
     while len(evidence) < run.num_chains:
         seed = fold_in(run_seed, len(evidence))
+        full_float32()
         if population is None:
             sizes = [min(SLICE, num_results - k) for k in range(0, num_results, SLICE)]
             parts = [start_fn(posterior.label, fold_in(fold_in(seed, 0), k), tf.constant(n)) for k, n in enumerate(sizes)]
@@ -179,7 +189,7 @@ def smc_chunks(
             as_draws(posterior, z, log_prob) if is_last else as_draws(posterior, *no_draws),
             {"whole_z": z, "whole_log_prob": log_prob, "evidence": evidence, "cost": cost, "moves": moves} | under_way,
             Cost(*cost.tolist()),
-            {"evidence": evidence.tolist(), "accept_rate": float(moves[0] / moves[1])},
+            facts | {"evidence": evidence.tolist(), "accept_rate": float(moves[0] / moves[1])},
         )
 
 

@@ -13,7 +13,8 @@ from tfgradgen.cli.options import SampleOptions
 from tfgradgen.cli.terminal import as_text, note
 from tfgradgen.contracts import Networks
 from tfgradgen.images import read_pictures
-from tfgradgen.methods import METHODS, without_xla
+from tfgradgen.methods import METHODS
+from tfgradgen.model_checks import without_xla
 from tfgradgen.models.classifier import Classifier, load_classifier
 from tfgradgen.models.condition import ConditionClassifier, is_condition, parse_condition
 from tfgradgen.models.discriminator import load_discriminator, natural_log_odds
