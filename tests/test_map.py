@@ -14,6 +14,7 @@ from tfgradgen.contracts import Found, Regularization, collect
 from tfgradgen.kernels import KERNELS
 from tfgradgen.methods import METHODS
 from tfgradgen.posterior import ClassPosterior
+from tfgradgen.prior_checks import NUM_FORWARD
 from tfgradgen.rejection import class_moments
 
 POSTERIOR = ClassPosterior(ToyGenerator(), ToyClassifier(), 1)
@@ -73,7 +74,7 @@ def test_the_pull_of_the_class_moves_the_mode_as_its_formula_says() -> None:
     rest = 5.0 * mean[1:] / scale[1:] ** 2 / (1 + 5.0 / scale[1:] ** 2)
     np.testing.assert_allclose(found.draws.z[-1, :, 1:], np.tile(rest, [4, 1]), atol=1e-3)
     np.testing.assert_allclose(found.draws.class_prob, np.exp(POSTERIOR.class_log_prob(found.draws.z)), atol=1e-5)
-    assert found.cost.num_forward == num_drawn + 4 * RunConfig.num_init_draws + 4
+    assert found.cost.num_forward == num_drawn + 4 * RunConfig.num_init_draws + NUM_FORWARD
 
 
 def test_moments_are_those_of_the_class_at_any_temperature() -> None:

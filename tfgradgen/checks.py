@@ -63,15 +63,18 @@ def check_num_chains(kernel: str, num_chains: int, least: int) -> None:
         raise fail("num_chains", f"at least {least} for --kernel={kernel}, which tunes by their spread", num_chains, "raise it")
 
 
-def _is_real(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
+def _as_number(value: Any) -> int | float:
+    """`value` as Python's own number, NumPy's too; NaN where it is none."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return math.nan
+    return int(value) if isinstance(value, Integral) else float(value)
 
 
 def check_real(name: str, value: Any, low: float, high: float = math.inf, is_low_in: bool = False) -> float:
     """Returns `value` as a float if it is a finite number within (low, high), or [low, high) with `is_low_in`."""
-    is_number = _is_real(value) and -MAX_REAL <= value <= MAX_REAL
-    if is_number and (low < value < high or (is_low_in and value == low)):
-        return float(value)
+    number = _as_number(value)
+    if -MAX_REAL <= number <= MAX_REAL and (low < number < high or (is_low_in and number == low)):
+        return float(number)
     start = f"a number of at least {low:g}" if is_low_in else f"a number above {low:g}"
     expected = start if high == math.inf else f"{start} and below {high:g}"
     raise fail(name, expected, value_text(value), "give a finite number in that range")

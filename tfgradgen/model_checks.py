@@ -166,7 +166,7 @@ def checked_start(init_z: Any, posterior: ClassPosterior, run: RunConfig, is_res
     shape = f"start points [{run.num_chains}, {posterior.latent_dim}], a row for each of num_chains={run.num_chains}"
     try:
         z = tf.cast(tf.convert_to_tensor(init_z), tf.float32)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, tf.errors.OpError):
         raise fail("init_z", shape, type(init_z).__name__, "give an array of numbers") from None
     if z.shape != (run.num_chains, posterior.latent_dim):
         remedy = f"give RunConfig(num_chains={z.shape[0]})" if z.shape.rank == 2 and z.shape[0] else "give that shape"

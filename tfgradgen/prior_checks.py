@@ -22,6 +22,7 @@ from tfgradgen.backend import as_seed
 from tfgradgen.checks import fail
 from tfgradgen.contracts import Networks
 from tfgradgen.preflight import ROW_TOLERANCE, Check, is_channels_first, share
+from tfgradgen.text import value_text
 
 NUM_PRIOR = 64  # prior draws
 NUM_ROWS = 8  # of them that are evaluated again, and rows of a batch
@@ -129,12 +130,11 @@ def examine(networks: Networks, random_ops_fn: Callable[[], Sequence[str]]) -> E
     copies = evaluate(networks, tf.repeat(points[:1], size, 0))
     reversed_ = evaluate(networks, tf.reverse(points[:size], [0]))
     is_same = all(map(_same_as(first), repeats)) and all(map(_same_as(alone[0]), alone[1:]))
-    is_same = is_same and _same_as(copies)(Output(*(np.repeat(column[:1], size, 0) for column in copies)))
     checks = [*image_checks(images), _determinism(is_same, random_ops_fn)]
     if is_same:
         rows = [
             (first, Output(*(column[::-1] for column in reversed_))),
-            (Output(*(column[:1] for column in first)), Output(*(column[:1] for column in copies))),
+            (Output(*(np.repeat(column[:1], size, 0) for column in first)), copies),
             (Output(*(column[:1] for column in first)), alone[0]),
         ]
         checks.append(_rows([apart(*pair) for pair in rows]))
@@ -185,7 +185,7 @@ def image_checks(images: Sequence[np.ndarray]) -> list[Check]:
     variety = float(np.std(images[0], 0).mean()) if whole.all() else np.inf
     return [
         Check(
-            "finite",
+            "generator",
             bool(whole.all()),
             "images without NaN or inf",
             share(whole),
@@ -223,8 +223,8 @@ def class_checks(log_probs: np.ndarray, classifier: Any) -> Iterable[Check]:
     shares = np.bincount(probs.argmax(1), minlength=num_classes) / len(probs)
     information = float((probs * (log_probs - np.log(np.maximum(probs.mean(0), 1e-300)))).sum(1).mean())
     confidence, top = float(probs.max()), int(shares.argmax())
-    name = classifier.labels[top].name if hasattr(classifier, "labels") else str(top)
-    found = f"{information:.3g} nats about the class, {shares[top]:.0%} most like {name!r}, no p above {confidence:.3f}"
+    name = value_text(classifier.labels[top].name) if hasattr(classifier, "labels") else f"class {top}"
+    found = f"{information:.3g} nats about the class, {shares[top]:.0%} most like {name}, no p above {confidence:.3f}"
     yield Check(
         "classes",
         information > MIN_INFORMATION and shares[top] < 1 and confidence > MIN_CONFIDENCE / num_classes,

@@ -5,6 +5,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfgradgen.text import printable
+
 # Each call of these draws anew.
 STATEFUL = {
     "RandomUniform",
@@ -42,7 +44,7 @@ def random_ops(fn: Callable[[tf.Tensor], Any], spec: tf.TensorSpec) -> list[str]
         graph = tf.function(fn, autograph=False).get_concrete_function(spec).graph.as_graph_def()
     except (ValueError, TypeError, NotImplementedError, tf.errors.OpError):
         return []
-    found = [f"{node.op} (node {node.name})" for nodes in _reached(graph) for node in nodes if _draws(node, nodes)]
+    found = [f"{node.op} (node {printable(node.name)})" for nodes in _reached(graph) for node in nodes if _draws(node, nodes)]
     return list(dict.fromkeys(found))
 
 

@@ -141,6 +141,7 @@ def class_moments(posterior: ClassPosterior, run: RunConfig) -> tuple[np.ndarray
       UserError: the class is too rare.
     """
     plain = ClassPosterior.of(posterior.networks, posterior.label)
+    admit(plain, run, takes_gradients=False)  # its faults are not those of a rare class
     try:
         draws, cost, _ = collect(exact_chunks(plain, NUM_MOMENT_DRAWS, replace(run, num_chains=1)))
     except UserError as error:
