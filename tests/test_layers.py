@@ -17,7 +17,7 @@ FLOORS = [
     {"config", "backend", "batching", "preflight", "memo", "random_ops"},
     {"presets"},
     {"kernels", "posterior", "models", "prior_checks", "footprint", "diagnostics", "images", "store"},
-    {"model_checks"},
+    {"model_checks", "stored_images"},
     {"sampling", "rejection", "smc", "plots"},
     {"methods", "trust", "trail"},
     {"recipe"},

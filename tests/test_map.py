@@ -13,6 +13,7 @@ from tfgradgen.config import MalaConfig, MapConfig, RunConfig, Schedule
 from tfgradgen.contracts import Found, Regularization, collect
 from tfgradgen.kernels import KERNELS
 from tfgradgen.methods import METHODS
+from tfgradgen.model_checks import NUM_CHECKED, NUM_EVALUATIONS
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.prior_checks import NUM_FORWARD
 from tfgradgen.rejection import class_moments
@@ -42,7 +43,7 @@ def test_adam_ends_at_the_mode(objective: str) -> None:
     np.testing.assert_allclose(found.draws.z[-1, :, 0], expected_mode(objective), atol=1e-3)
     np.testing.assert_allclose(found.draws.z[-1, :, 1:], 0.0, atol=1e-3)
     np.testing.assert_allclose(found.draws.target_log_prob, POSTERIOR.unnormalized_log_prob(found.draws.z), rtol=1e-5)
-    assert found.cost.num_gradients == 4 * (1 + 601) + 2 * 4
+    assert found.cost.num_gradients == 4 * (1 + 601) + NUM_CHECKED * NUM_EVALUATIONS
 
 
 def test_a_normalized_step_ends_within_its_length_of_the_mode() -> None:
