@@ -137,6 +137,22 @@ def test_a_run_looks_first_and_stops_at_grave_faults_only(
     )
 
 
+@pytest.mark.parametrize("shape", [[3, 8, 8], [8, 8, 5]])
+def test_images_that_no_png_can_hold_are_refused_before_a_run(
+    shape: list[int], toy_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Channels first, or more channels than a colour image has: a run ended in a traceback when it wrote its grid."""
+    pictures = lambda z: tf.tanh(tf.reshape(tf.tile(z, [1, 60]), [-1, 360]))[:, : int(np.prod(shape))]  # noqa: E731
+    toy.save(tmp_path / "odd", lambda z: tf.reshape(pictures(z), [-1, *shape]), [None, 6])
+    mean = lambda x: tf.stack([tf.reduce_mean(x, [1, 2, 3]), tf.reduce_max(x, [1, 2, 3])], 1)  # noqa: E731
+    toy.save(tmp_path / "any", mean, [None, *shape])
+    for command in (["sample", *FAST], ["check"]):
+        line = refused([*command, "--label=1", "--generator=odd", "--classifier=any"], capsys)
+        assert "channels" in line
+        assert str(shape).strip("[]") in line
+    assert not Path("out").exists()
+
+
 def test_the_command_prints_a_table_and_fails_on_a_fault(
     toy_flags: list[str], toy_pair: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

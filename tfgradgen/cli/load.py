@@ -25,6 +25,8 @@ from tfgradgen.models.precision import lower_gradients
 from tfgradgen.models.saved_model import try_call
 from tfgradgen.posterior import ClassPosterior
 
+MAX_CHANNELS = 4  # of an image that can be written as PNG
+
 
 @dataclass(frozen=True)
 class Target:
@@ -79,6 +81,12 @@ def load_models(options: ModelOptions, gradient_precision: str = "float32") -> L
     said on stderr."""
     lenient, is_low = {"allow_unknown_ops": options.allow_unknown_ops}, gradient_precision == "bfloat16"
     generator = load_generator(options.generator, **options.generator_settings, **lenient)
+    if len(generator.image_shape) == 3 and generator.image_shape[2] > MAX_CHANNELS:
+        got = f"images {list(generator.image_shape)}"
+        remedy = "choose another --generator or --generator_signature, or export it with its channels last"
+        raise fail(
+            "generator", f"images [height, width, channels] of 1 to {MAX_CHANNELS} channels, as PNG has them", got, remedy
+        )
     classifiers = tuple(load_classifier(path, **options.classifier_settings, **lenient) for path in options.classifiers)
     discriminator = load_discriminator(options.discriminator, **lenient) if options.discriminator else None
     loaded = Loaded(generator, classifiers, discriminator, discriminator and natural_log_odds(discriminator), options)
