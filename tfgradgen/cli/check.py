@@ -39,8 +39,7 @@ def run_check(options: SampleOptions) -> bool:
         if not any(check.is_grave and not check.is_ok for check in found):  # else its gradients mean nothing
             found += gradient_checks(prior_points(loaded.generator.latent_dim)[:NUM_POINTS], graph_fn, xla_fn)
         say(f"{as_text(target.label.name)}, at {NUM_PRIOR} prior draws, of gradients at {NUM_POINTS}")
-        say("
-".join(map(line, found)))
+        say("\n".join(map(line, found)))
         all_ok = all_ok and all(check.is_ok or is_no_xla(check) for check in found)
     say("\n".join(costs(graph_fn, loaded.generator.latent_dim, options)))
     return all_ok

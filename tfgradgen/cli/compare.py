@@ -133,7 +133,7 @@ def sample_all(
                 continue
             shelf.put(folder_of(index, name), GROUND, ground, settings)
             for doubt in admit(posterior, run, takes_gradients=False).doubts:
-                print(f"trust    {name}: {doubt}", flush=True)
+                say(f"trust    {as_text(name)}: {doubt}")
         sampled.grounds[name] = ground
     if not sampled.grounds:
         raise fail("labels", "a class that can be sampled", "none", "see why above")

@@ -49,7 +49,7 @@ def run_tune(options: TuneOptions) -> None:
     check_fits(options.kernel, options.num_gradients, options.fixed)
     for name, doubts in bench.check().items():
         for doubt in doubts:
-            print(f"trust    {name}: {doubt}", flush=True)
+            say(f"trust    {as_text(name)}: {doubt}")
     try:
         out.mkdir(parents=True, exist_ok=True)
         with held(out):
