@@ -11,7 +11,6 @@ from tests import toy
 from tfgradgen.checks import UserError
 from tfgradgen.config import RunConfig, Schedule
 from tfgradgen.contracts import Progress
-from tfgradgen.evaluation import cells
 from tfgradgen.evaluation.cells import Cell, Ground, lay_ground, run_cell
 from tfgradgen.evaluation.entries import Entry, parse_entry
 from tfgradgen.evaluation.shelf import Shelf
@@ -104,11 +103,12 @@ def test_a_class_too_rare_for_rejection_leaves_the_other_methods(monkeypatch: py
             run_cell(rare, parse_entry(name, 1.0), ground, RUN, POINTS, ignore)
 
 
-def test_labels_have_seeds_of_their_own() -> None:
+def test_labels_share_no_draw(posterior: ClassPosterior, ground: Ground) -> None:
     """With shared noise, chain k of one class and of another would be one chain to a test that pools them."""
-    seeds = {cells.run_of_label(RunConfig(seed=seed), index).seed for seed in (0, 1) for index in range(50)}
-    assert len(seeds) == 100
-    assert cells.run_of_label(RUN, 3) == cells.run_of_label(RUN, 3)
+    other = lay_ground(ClassPosterior(toy.ToyGenerator(), toy.ToyClassifier(), 0), RUN, ignore)
+    for name in ("init_z", "prior_z", "exact_z", "truth_z"):
+        both = np.concatenate([getattr(ground, name), getattr(other, name)])
+        assert len(np.unique(both, axis=0)) == len(both), name
 
 
 def test_a_chain_that_is_lost_fails_its_cell(

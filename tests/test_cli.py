@@ -43,7 +43,9 @@ def test_sample_writes_grid_samples_and_record(kernel: str, toy_flags: list[str]
     fast = FAST if method.schedule.num_burnin_steps else ["--num_results=4", "--num_chains=3"]
     main(["sample", "--label=goldfish", f"--kernel={kernel}", *toy_flags, *fast])
     folder = Path(f"out/goldfish-{kernel}-0")
-    assert sorted(path.name for path in folder.iterdir()) == ["film.png", "grid.png", "plots.png", "run.json", "samples.npz"]
+    state = [] if kernel == "smc" else ["checkpoint.npz"]
+    names = [*state, "film.png", "grid.png", "plots.png", "run.json", "samples.npz"]
+    assert sorted(path.name for path in folder.iterdir()) == names
     with np.load(folder / "samples.npz") as file:
         shapes = {name: (file[name].shape, str(file[name].dtype)) for name in file.files}
         assert shapes == {
@@ -140,7 +142,7 @@ def test_two_processes_give_the_same_bytes(toy_pair: tuple[Path, Path], tmp_path
         (["smaple"], "did you mean sample?"),
         (["sample"], "label: expected a class"),
         (["sample", "--label=goldfsh"], "did you mean goldfish?"),
-        (["sample", "--label=goldfish", "--num_chain=3"], "did you mean num_chains"),
+        (["sample", "--label=goldfish", "--num_chain=3"], "did you mean --num_chains?"),
         (["sample", "--label=goldfish", "--kernel=hcm"], "got 'hcm'; did you mean hmc"),
         (["sample", "--label=goldfish", "--step_size=-1"], "step_size: expected a number above 0, got -1"),
         (["sample", "--label=goldfish", "--num_chains=0"], "num_chains: expected an integer"),
@@ -167,10 +169,10 @@ def test_two_processes_give_the_same_bytes(toy_pair: tuple[Path, Path], tmp_path
         (["sample", "goldfish", "mala", "again"], "arguments: expected flags"),
         (["sample", "--label=goldfish", "-"], "a lone -"),
         (["sample", "--label=goldfish", "--", "--seed=1"], "a lone --"),
-        (["--seed=1", "sample"], "command: expected one of sample"),
+        (["--seed=1", "sample"], "unknown command --seed=1; all commands"),
         (["sample", "--label=goldfish", "--out"], "out: expected a value"),
         (["sample", "--label=goldfish", "--out=~nobody-of-that-name/x"], "no such user's home"),
-        (["labels", "--label=goldfish"], "flags: expected one of --classifier"),
+        (["labels", "--label=goldfish"], "unknown flag --label; all flags: python -m tfgradgen labels --help"),
         (["labels", "--classifier=nowhere"], "model nowhere"),
         (["labels", "--classifier=~nobody-of-that-name/x"], "no such folder"),
         (["labels", f"--classifier={'x' * 300}"], "no such folder"),
@@ -196,7 +198,7 @@ def test_a_run_interrupted_before_its_first_draw_leaves_nothing(
     def interrupt(*args: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tfgradgen.methods.initial_points", interrupt)
+    monkeypatch.setattr("tfgradgen.methods.choose_starts", interrupt)
     assert "interrupted; nothing new was kept" in refused(["sample", "--label=goldfish", *toy_flags, *FAST], capsys, code=130)
     assert not list((tmp_path / "out").iterdir())
 

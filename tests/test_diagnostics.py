@@ -69,7 +69,8 @@ def test_independent_draws_count_in_full() -> None:
     x = autoregressive(0.0)
     result = convergence(x, independent=True)
     assert result.ess_bulk == x.size
-    assert result.standard_error == pytest.approx(x.std() / np.sqrt(x.size))
+    assert result.standard_error == pytest.approx(x.std(ddof=1) / np.sqrt(x.size))
+    assert result.ess == x.size
 
 
 def test_projections_are_of_unit_scale_and_the_same_every_time() -> None:
@@ -123,15 +124,15 @@ GOOD = {"class_prob": Convergence(0.8, 0.01, 500.0, 400.0, 1.005, 0.01)}
             {},
             {"x": Convergence(0.8, 0.1, 50.0, 60.0, 1.2, 0.2)},
             0.6,
-            ["R-hat of x 1.20", "few effective draws (50 in the bulk of x"],
+            ["R-hat of x 1.20", "small effective sample size (50 for the bulk of x"],
         ),
         (
             {},
             {"x": Convergence(0.8, 0.1, 500.0, 60.0, 1.2, 0.7)},
             0.6,
-            ["R-hat of x", "different modes (70% of", "(60 in the tail of x"],
+            ["R-hat of x", "different modes (70% of", "(60 for the tail of x"],
         ),
-        ({}, {"x": Convergence()}, 0.6, ["few effective draws (unknown"]),
+        ({}, {"x": Convergence()}, 0.6, ["small effective sample size (unknown"]),
     ],
 )
 def test_faults_are_named_with_what_to_do(changed: Any, found: Any, target: float | None, texts: list[str]) -> None:

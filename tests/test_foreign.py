@@ -84,7 +84,7 @@ def test_what_the_caller_says_wins(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "settings", "text"),
     [
-        ("birds", {}, "latent points to pictures, got signatures .*image_classifier .*give --generator_signature=NAME"),
+        ("birds", {}, "latent points to images, got signatures .*image_classifier .*give --generator_signature=NAME"),
         ("bi", {"signature": "encode"}, "what a generator takes and gives, got .*z_mean"),
         ("bi", {"signature": "nothing"}, "one that it has, got signatures .*generate"),
         ("bi", {"signature": "generate:other"}, "an output other, got default, upsampled"),
@@ -221,7 +221,7 @@ def test_a_model_of_two_functions_needs_a_choice(tmp_path: Path) -> None:
     picture = lambda k: tf.function(lambda z: {"p": tf.reshape(tf.tanh(k * z), [-1, 2, 2, 1])}, input_signature=spec)  # noqa: E731
     module.a, module.b = picture(1.0), picture(2.0)
     tf.saved_model.save(module, str(tmp_path / "two"), signatures={"a": module.a, "b": module.b})
-    with pytest.raises(UserError, match=r"one signature of latent points to pictures, got signatures a .*; b "):
+    with pytest.raises(UserError, match=r"one signature of latent points to images, got signatures a .*; b "):
         load_generator(tmp_path / "two")
     chosen = load_generator(tmp_path / "two", signature="b", image_range=(-1, 1))
     np.testing.assert_allclose(chosen(Z[:, :4]), tf.reshape(tf.tanh(2 * Z[:, :4]), [-1, 2, 2, 1]))

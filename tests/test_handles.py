@@ -1,22 +1,26 @@
 """Handles of models: each form finds its folder, offline where a copy is in place, and fails in one line that helps."""
 
+import contextlib
 import hashlib
 import importlib.util
 import io
 import logging
+import os
 import socket
 import subprocess
 import sys
 import tarfile
-import tempfile
 import time
+import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from random import Random
 from threading import Thread
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,6 +71,30 @@ def archive_of(prefix: str = "", content: bytes = b"abc") -> bytes:
             member = tarfile.TarInfo(name if name == prefix else prefix + name)
             member.type, member.size = (tarfile.DIRTYPE, 0) if name.endswith("/") else (tarfile.REGTYPE, len(content))
             tar.addfile(member, io.BytesIO(content))
+    return stream.getvalue()
+
+
+def bomb() -> bytes:
+    """A model of 256 MiB of zeros, as 260 kB."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz") as tar:
+        member = tarfile.TarInfo("saved_model.pb")
+        member.size = 256 << 20
+        tar.addfile(member, Zeros())
+    return stream.getvalue()
+
+
+class Zeros(io.RawIOBase):
+    def read(self, size: int = -1) -> bytes:
+        return bytes(size)
+
+
+def linked() -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz") as tar:
+        member = tarfile.TarInfo("x")
+        member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(member)
     return stream.getvalue()
 
 
@@ -166,25 +194,26 @@ def test_without_a_network_the_line_names_the_place(
     assert f"{in_hub_cache(tmp_path, BIGBIGAN)} (TFHUB_CACHE_DIR sets the folder above it)" in line
     assert no_network == [("tfhub.dev", 443)]
     monkeypatch.delenv("TFHUB_CACHE_DIR")
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    assert f"{tmp_path}/tfhub_modules/{hashlib.sha1(BIGBIGAN.encode()).hexdigest()} " in refused(BIGBIGAN)
+    own = tmp_path / "TFGRADGEN_CACHE_DIR" / "tfhub_modules"
+    assert f"{own / hashlib.sha1(BIGBIGAN.encode()).hexdigest()} " in refused(BIGBIGAN), "not in a folder that all share"
 
 
-def test_the_cache_folders_are_those_of_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    place(in_hub_cache(tmp_path, BIGBIGAN))
-    resolve_handle(BIGBIGAN)  # imports the library as it should be
-    from tensorflow_hub import compressed_module_resolver as library
+def test_the_cache_folders_are_those_of_the_library(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from tensorflow_hub import compressed_module_resolver as library
 
     assert library._module_dir(BIGBIGAN) == str(in_hub_cache(tmp_path, BIGBIGAN))
-    monkeypatch.delenv("TFHUB_CACHE_DIR")
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    assert Path(library._module_dir(BIGBIGAN)).parent == tmp_path / "tfhub_modules"
+
+
+LENGTHS = {"short": 10_000, "huge": 1 << 40}  # of answers that promise more bytes than they have
 
 
 @pytest.fixture
 def server() -> Iterator[str]:
     """A server on this machine whose answers are in the path: a model, a model within a folder, a page, or an error."""
     answers = {"model": archive_of(), "inner": archive_of("a/"), "page": b"<html></html>"}
+    answers |= {"short": archive_of(), "huge": archive_of(), "empty": archive_of("a/b/"), "bomb": bomb(), "link": linked()}
     answers["cut"] = archive_of(content=Random(0).randbytes(100_000))[:150_000]
 
     class Handler(BaseHTTPRequestHandler):
@@ -194,9 +223,18 @@ def server() -> Iterator[str]:
                 self.send_error(int(kind))
                 return
             assert self.path.endswith("?tf-hub-format=compressed")
+            if kind == "to":  # elsewhere: what follows is where
+                self.send_response(302)
+                target = urllib.parse.unquote(self.path.split("/")[2].split("?")[0])
+                self.send_header("Location", self.path if target == "loop" else target)
+                self.end_headers()
+                return
             self.send_response(200)
+            if kind in LENGTHS:
+                self.send_header("Content-Length", str(LENGTHS[kind]))
             self.end_headers()
-            self.wfile.write(answers[kind])
+            with contextlib.suppress(ConnectionError):
+                self.wfile.write(answers[kind])
 
         def log_message(self, *_: object) -> None:
             pass
@@ -227,6 +265,14 @@ def test_a_url_is_fetched_once(server: str, tmp_path: Path, capfd: pytest.Captur
         ("404/1", "got HTTP 404 Not Found"),
         ("cut/1", "does not appear to be a valid module"),
         ("page/1", "does not appear to be a valid module"),
+        ("empty/1", "does not appear to be a valid module: no saved_model.pb in it"),
+        ("bomb/1", "does not appear to be a valid module: "),
+        ("link/1", "does not appear to be a valid"),
+        ("short/1", "of 10,000 bytes, then no more"),
+        ("huge/1", "an archive of 1,099,511,627,776 bytes, of at most "),
+        ("to/file%3A%2F%2F%2Fetc%2Fpasswd", "got HTTP 302"),
+        ("to/ftp%3A%2F%2F127.0.0.1%2Fmodel", "which is not on the web"),
+        ("to/loop", "got HTTP 302"),
     ],
 )
 def test_answers_that_are_no_model_are_one_line(server: str, path: str, text: str, tmp_path: Path) -> None:
@@ -234,7 +280,7 @@ def test_answers_that_are_no_model_are_one_line(server: str, path: str, text: st
     assert line.startswith(f"model {server}/{path}: expected a model that can be fetched, got ")
     assert text in line
     assert f"put the model's files into {in_hub_cache(tmp_path, f'{server}/{path}')} " in line
-    assert not [file for file in (tmp_path / "TFHUB_CACHE_DIR").rglob("*") if file.is_file()]
+    assert not list((tmp_path / "TFHUB_CACHE_DIR").rglob("*"))
 
 
 def test_a_closed_door_is_found_at_once() -> None:
@@ -246,10 +292,26 @@ def test_a_closed_door_is_found_at_once() -> None:
 
 
 def test_a_missing_library_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "tensorflow_hub", None)
-    assert refused(BIGBIGAN).endswith("pip install 'tensorflow-hub>=0.16,<0.17' 'setuptools<82'.")
     monkeypatch.setitem(sys.modules, "kagglehub", None)
     assert refused(KAGGLE).endswith("pip install 'tfgradgen[kaggle]'.")
+
+
+def planted(folder: Path) -> Path:
+    """A copy that is whole, for its cache."""
+    place(folder)
+    folder.with_name(f"{folder.name}.complete").touch()
+    return folder
+
+
+def as_of(owner: int, fn: Callable[..., Any]) -> Callable[..., Any]:
+    """`os.stat` where everything belongs to the user `owner`."""
+
+    def found(*args: Any, **kwargs: Any) -> os.stat_result:
+        entries = list(fn(*args, **kwargs))
+        entries[4] = owner
+        return os.stat_result(entries)
+
+    return found
 
 
 def in_kaggle_cache(root: Path, handle: str = KAGGLE) -> Path:
@@ -348,3 +410,44 @@ def test_the_libraries_are_imported_only_for_their_handles(root: Path) -> None:
         "assert not {'tensorflow', 'tensorflow_hub', 'kagglehub', 'pkg_resources'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root)
+
+
+def test_redirects_on_the_web_are_followed(server: str, tmp_path: Path) -> None:
+    there = urllib.parse.quote(f"{server}/model/1?tf-hub-format=compressed", "")
+    assert (resolve_handle(f"{server}/to/{there}") / "saved_model.pb").read_bytes() == b"abc"
+
+
+@pytest.mark.parametrize(
+    ("variable", "handle", "place"),
+    [
+        ("TFHUB_CACHE_DIR", BIGBIGAN, ""),
+        ("TFHUB_CACHE_DIR", BIGBIGAN, hashlib.sha1(BIGBIGAN.encode()).hexdigest()),
+        ("KAGGLEHUB_CACHE", KAGGLE, ""),
+        ("KAGGLEHUB_CACHE", KAGGLE, f"models/{KAGGLE}"),
+        ("TFGRADGEN_CACHE_DIR", "model.tgz", "archives"),
+    ],
+)
+@pytest.mark.parametrize("how", ["mode", "owner", "link"])
+def test_a_cache_that_others_can_write_is_refused(
+    variable: str, handle: str, place: str, how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model in it may be somebody else's."""
+    (tmp_path / "model.tgz").write_bytes(archive_of())
+    folder = tmp_path / variable / place
+    planted(in_hub_cache(tmp_path, BIGBIGAN))
+    planted(in_kaggle_cache(tmp_path))
+    folder.mkdir(parents=True, exist_ok=True)
+    if how == "mode":
+        folder.chmod(0o777)
+    elif how == "owner":
+        monkeypatch.setattr(os, "geteuid", lambda: 4321)
+        monkeypatch.setattr(os, "lstat", as_of(4322, os.lstat))
+        monkeypatch.setattr(os, "stat", as_of(4322, os.stat))
+    else:
+        folder.rename(tmp_path / "elsewhere")
+        (tmp_path / "elsewhere").chmod(0o777)
+        folder.symlink_to(tmp_path / "elsewhere")
+    line = refused(handle)
+    expected = "a folder of your own, got one of another user" if how == "owner" else "a folder that only you can write"
+    assert f"expected {expected}" in line
+    assert f"set {variable} to another folder." in line

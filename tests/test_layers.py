@@ -18,7 +18,7 @@ FLOORS = [
     {"presets"},
     {"kernels", "posterior", "models", "prior_checks", "footprint", "diagnostics", "images", "store"},
     {"model_checks", "stored_images"},
-    {"sampling", "rejection", "smc", "plots"},
+    {"sampling", "rejection", "smc", "plots", "starts"},
     {"methods", "trust", "trail"},
     {"recipe"},
     {"netcdf", "evaluation", "serving", "tuning"},
@@ -91,8 +91,7 @@ def test_public_names_resolve_and_are_documented() -> None:
 
 def test_checks_of_flags_and_reports_import_no_tensorflow() -> None:
     """What answers before a run starts, and what reads a finished one, has no second to spend on TensorFlow."""
-    modules = [
-        f"tfgradgen.cli.{name}" for name in ("commands", "compare_options", "tune_options", "export_options", "diagnose")
-    ]
+    names = ("commands", "compare_options", "tune_options", "export_options", "early", "diagnose")
+    modules = [f"tfgradgen.cli.{name}" for name in names]
     code = f"import sys, {', '.join(modules)}; assert 'tensorflow' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=PACKAGE.parent)

@@ -81,16 +81,19 @@ def test_a_classifier_of_a_fixed_batch_takes_any(batch: int, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("shape", "image", "text"),
     [
-        ([None, 2, 2, 1], [3, 2, 2, 3], r"pictures of 1 channel, the last of its input float32 \[\?, 2, 2, 1\], got 3"),
-        ([None, 2, 2, 4], [3, 8, 8, 3], r"pictures of 4 channels, .*, got 3"),
-        ([None, 3, 8, 8], [3, 8, 8, 3], r"pictures of 8 channels, .* \[\?, 3, 8, 8\], got 3"),
-        ([None, 2, 2, 3], [3, 8, 8, 1], r"pictures of 3 channels, .*, got 1"),
-        ([None, 2, 2, 3], [3, 8000], r"pictures \[batch, height, width, channels\], got shape \(3, 8000\)"),
+        (
+            [None, 2, 2, 1],
+            [3, 2, 2, 3],
+            r"images of 1 channel, as in its input float32 \[\?, 2, 2, 1\], got 3; give --classifier_channels=grey",
+        ),
+        ([None, 2, 2, 4], [3, 8, 8, 3], r"images of 4 channels, .*, got 3"),
+        ([None, 2, 2, 3], [3, 8, 8, 4], r"images of 3 channels, .*, got 4"),
+        ([None, 2, 2, 3], [3, 8000], r"images \[batch, height, width, channels\], got shape \(3, 8000\)"),
         ([None], [3, 8, 8, 3], r"waveforms \[batch, num_samples\], got shape \(3, 8, 8, 3\)"),
     ],
 )
 def test_a_classifier_shown_what_it_does_not_take(shape: list[int | None], image: list[int], text: str, tmp_path: Path) -> None:
-    """Grey pictures for coloured ones, channels first, sounds."""
+    """Coloured images for grey ones, an alpha channel, sounds."""
     mean = (lambda x: tf.reduce_mean(x, [1, 2])) if len(shape) == 4 else (lambda x: tf.stack([[tf.reduce_mean(x), 0.0]]))
     folder = toy.save_signature(tmp_path / "c", lambda x: {"logits": mean(x)}, spec("x", *shape))
     classifier = load_classifier(folder, output="logits")
@@ -105,7 +108,7 @@ def test_a_classifier_shown_what_it_does_not_take(shape: list[int | None], image
         (lambda x: x, "logits"),
         (tf.nn.softmax, "probabilities"),
         (tf.sigmoid, "scores"),
-        (lambda x: tf.sigmoid(x[:, :1]), "scores"),
+        (lambda x: tf.sigmoid(x[:, :1]), "probabilities"),
         (lambda x: tf.sigmoid(x) + 0.5, "logits"),
     ],
     ids=["logits", "softmax", "sigmoid", "one sigmoid", "beyond 1"],
@@ -156,7 +159,7 @@ def test_names_in_a_model_steer_no_terminal(tmp_path: Path) -> None:
         (load_generator, {"tags": ("x",)}, f"tags: expected {PRINTED}, got x"),
         (load_generator, {"signature": "x"}, f"got signatures {listed}"),
         (load_generator, {"signature": f"{NAME}:x"}, f"signature {PRINTED}: expected an output x, got {PRINTED};"),
-        (load_classifier, {}, f"got signatures {listed}"),
+        (load_classifier, {}, f"signature {PRINTED}: expected what a classifier takes and gives, got outputs {PRINTED} "),
         (load_classifier, {"signature": NAME}, f"signature {PRINTED}: expected what a classifier takes"),
     ):
         with pytest.raises(UserError, match=re.escape(text)) as error:
@@ -180,7 +183,9 @@ def test_a_discriminator_of_two_functions_is_chosen_by_its_card(tmp_path: Path) 
     np.testing.assert_allclose(natural_log_odds(load_discriminator(tmp_path))(image), means[:, 1] - means[:, 0], rtol=1e-5)
 
 
-def test_a_discriminator_of_one_output_is_refused(tmp_path: Path) -> None:
-    toy.save(tmp_path / "d", lambda x: tf.reduce_mean(x, [1, 2, 3])[:, None], [None, 2, 2, 3], {"labels": ["natural"]})
-    with pytest.raises(UserError, match="expected an output beside 'natural', got one output only"):
+def test_a_discriminator_of_one_output_names_it(tmp_path: Path) -> None:
+    toy.save(tmp_path / "d", lambda x: tf.reduce_mean(x, [1, 2, 3])[:, None], [None, 2, 2, 3])
+    with pytest.raises(UserError, match="a classifier with a label 'natural', got negative, positive"):
         load_discriminator(tmp_path / "d")
+    (tmp_path / "d" / "model.json").write_text(json.dumps({"labels": ["natural"]}))
+    assert [label.name for label in load_discriminator(tmp_path / "d").labels] == ["not natural", "natural"]

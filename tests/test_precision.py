@@ -87,7 +87,7 @@ def z_scores(family: KernelFamily, shift: float = 0.0) -> np.ndarray:
     num_chains, num_adaptation, num_results = 256, 200, 600
     posterior = Coarse(toy.ToyGenerator(), toy.ToyClassifier(), 1)
     posterior.shift = shift
-    kernel = adaptive_kernel(family, posterior, family.defaults, num_chains, num_adaptation)
+    kernel = adaptive_kernel(family, posterior, family.defaults, num_adaptation)
 
     @tf.function(autograph=False)
     def draw() -> tf.Tensor:

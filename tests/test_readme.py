@@ -56,3 +56,15 @@ def test_the_python_example_runs(root: Path, monkeypatch: pytest.MonkeyPatch) ->
     exec(code, names)
     assert names["pictures"].shape == (2, 64, 64, 3)
     assert names["draws"].z.shape == (2, 2, 84)
+
+
+def stray_lines(text: str) -> list[str]:
+    """The lines outside code that are one bare word: what an editor or a script left behind."""
+    outside = re.sub(r"^(```|~~~).*?^\1", "", text, flags=re.M | re.S)
+    return [line for line in outside.splitlines() if re.fullmatch(r"\w+", line.strip()) and not line.startswith("    ")]
+
+
+def test_no_line_is_a_bare_word(root: Path) -> None:
+    text = (root / "README.md").read_text()
+    assert not stray_lines(text)
+    assert stray_lines(text.replace("\n## ", "\nPOOR\n\n## ", 1)) == ["POOR"]

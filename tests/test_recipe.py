@@ -16,7 +16,7 @@ from tfgradgen.config import HmcConfig, Schedule
 from tfgradgen.methods import METHODS
 from tfgradgen.recipe import Recipe, default_recipe, read_recipe, write_recipe
 
-HMC = Recipe("hmc", HmcConfig(0.25, 0.7, 2, num_windows=1, decay_rate=0.8), Schedule(20, 24, 16))
+HMC = Recipe("hmc", HmcConfig(0.25, 0.7, 2, decay_rate=0.8), Schedule(20, 24, 16))
 
 
 @pytest.mark.parametrize("kernel", METHODS)
@@ -51,7 +51,7 @@ def test_settings_that_are_not_the_defaults_are_kept_and_the_rest_may_be_left_ou
         ("kernel: hmc\nstep_sise: 0.1", "got step_sise; did you mean step_size?"),
         ("kernel: mala\nnum_leapfrog_steps: 2", "of mala any of step_size, target_accept_prob, adaptation"),
         ("kernel: rejection\nnum_burnin_steps: 2", "of rejection any of num_results, got num_burnin_steps"),
-        ("kernel: chees\nnum_windows: 1", "got num_windows"),
+        ("kernel: mala\nnum_windows: 0", "got num_windows; all coordinates have the same step size now; leave it out"),
         ("kernel: hmc\nstep_size: -1", "schedule a.yaml: step_size: expected a number above 0, got -1"),
         ("kernel: hmc\nstep_size: 1e-2", "schedule a.yaml: step_size: expected a number above 0, got '1e-2'"),
         ("kernel: hmc\nnum_results: many", "num_results: expected an integer of at least 1, got 'many'"),
@@ -59,10 +59,6 @@ def test_settings_that_are_not_the_defaults_are_kept_and_the_rest_may_be_left_ou
         ("kernel: hmc\nadaptation: sipmle", "got 'sipmle'; did you mean simple?"),
         ("kernel: hmc\nadaptation_rate: 0.3", "got 0.3; leave it out, or give --adaptation=simple"),
         ("kernel: hmc\nadaptation: simple\ndecay_rate: 0.6", "got 0.6; leave it out, or give --adaptation=dual_averaging"),
-        (
-            "kernel: hmc\nnum_windows: 2\nnum_adaptation_steps: 11",
-            "num_windows: expected at most 1 for num_adaptation_steps 11",
-        ),
         ("kernel: hmc\nnum_burnin_steps: 50\nnum_adaptation_steps: 51", "at most num_burnin_steps=50, got 51"),
     ],
 )
@@ -104,12 +100,12 @@ def test_a_run_follows_its_schedule_and_single_flags_go_before_it(
 
 @pytest.mark.parametrize(
     ("settings", "num_appends"),
-    [({"num_windows": 2}, 3), ({"num_windows": 1, "adaptation": "simple", "decay_rate": 0.75}, 1)],
+    [({}, 3), ({"adaptation": "simple", "decay_rate": 0.75}, 1)],
 )
 def test_resumed_in_any_part_of_the_adaptation_it_ends_with_the_same_bytes(
     settings: dict[str, Any], num_appends: int, toy_flags: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Chunks of mala are of 20 transitions, so it stops within windows and between them."""
+    """Chunks of mala are of 20 transitions, so it stops within the adaptation."""
     recipe = default_recipe("mala").changed({"num_results": 20, "num_burnin_steps": 100, "num_adaptation_steps": 84} | settings)
     write_recipe(Path("a.yaml"), recipe)
     command = ["sample", "--label=goldfish", "--num_chains=3", "--schedule=a.yaml", *toy_flags]

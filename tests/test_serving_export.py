@@ -13,9 +13,9 @@ from tests.test_cli import refused
 from tfgradgen.checks import UserError
 from tfgradgen.cli.commands import main
 from tfgradgen.cli.export_options import parse_export
-from tfgradgen.cli.output import held
+from tfgradgen.cli.output import held, next_version
 from tfgradgen.serving.adapt import Adapted
-from tfgradgen.serving.beside import TEMPLATES, XLA_FLAG, next_version, texts
+from tfgradgen.serving.beside import TEMPLATES, XLA_FLAG, texts
 
 FILES = {"batching.config", "docker-compose.yml", "grpc_client.py", "models.config", "rest_client.py"}
 FEW = ["--num_chains=2", "--num_steps=2", "--num_start_draws=2", "--batch_sizes=1"]
@@ -183,8 +183,8 @@ def test_an_export_follows_a_schedule(tmp_path: Path) -> None:
     assert (options.pair.kernel, options.num_steps) == ("hmc", 25)
     settings = options.pair.kernel_config.to_dict()
     assert (settings["step_size"], settings["num_leapfrog_steps"], settings["adaptation"]) == (0.5, 4, "simple")
-    path.write_text("kernel: hmc\nnum_windows: 2\n")
-    with pytest.raises(UserError, match="num_windows: expected 0, for a served chain has one step size"):
+    path.write_text("kernel: mala\nclass_reg: 0.5\n")
+    with pytest.raises(UserError, match="class_reg: expected 0, for a served chain samples the posterior"):
         parse_export(flags)
 
 

@@ -62,7 +62,7 @@ def test_a_global_move_takes_each_draw_with_its_share_of_the_weight() -> None:
 
 def leapfrogs_of_chees(num_adaptation_steps: int, max_leapfrog_steps: int) -> list[int]:
     config = CheesConfig(0.02, 0.65, max_leapfrog_steps)  # so short a step wants many of them
-    kernel = adaptive_kernel(KERNELS["chees"], Bare(), config, 16, num_adaptation_steps)
+    kernel = adaptive_kernel(KERNELS["chees"], Bare(), config, num_adaptation_steps)
     z, counts = starts(16), []
     step_fn = tf.function(kernel.one_step, autograph=False)
     results = kernel.bootstrap_results(z)
@@ -90,7 +90,7 @@ def test_a_global_move_passes_over_draws_without_a_likelihood() -> None:
 def test_a_move_in_any_local_step_is_a_move() -> None:
     family, posterior = KERNELS["local_global"], Bare()
     config = LocalGlobalConfig(0.3, 0.4, num_global_draws=1, num_local_steps=3)
-    kernel = family.make_fn(posterior, config, tf.fill([500, 1], 0.6), 0)
+    kernel = family.make_fn(posterior, config, tf.fill([1, 1], 0.6), 0)
     z = starts(500)
     after, results = kernel.one_step(z, kernel.bootstrap_results(z), seed=as_seed(2))
     is_accepted = family.info_fn(posterior, config, after, results).is_accepted

@@ -6,6 +6,7 @@ import tensorflow as tf
 from scipy.special import logsumexp
 
 from tests.toy import SLOPE, ToyClassifier, ToyGenerator, exact_moments
+from tfgradgen import smc
 from tfgradgen.checks import UserError
 from tfgradgen.config import RunConfig, SmcConfig
 from tfgradgen.contracts import Found, collect
@@ -53,6 +54,42 @@ def test_a_wrong_weight_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     assert abs(evidence.mean() - true_evidence(1.0)) > 4 * evidence.std(ddof=1) / np.sqrt(NUM_POPULATIONS)
 
 
+RARE_EDGE, RARE_STEEPNESS, NUM_RARE = 3.43, 6.0, 250
+
+
+class Rare(ToyClassifier):
+    """p(class 1) = sigmoid(6 (first pixel - 3.43)): 5.1e-4 of the prior."""
+
+    def __call__(self, image: tf.Tensor) -> tf.Tensor:
+        value = RARE_STEEPNESS * (image[:, 0, 0, 0] - RARE_EDGE)
+        return tf.stack([tf.zeros_like(value), value], -1)
+
+
+def rare_evidence() -> np.ndarray:
+    """Of `NUM_RARE` populations of 12, as shares of the truth by quadrature."""
+    z = np.linspace(-12, 12, 200_001)
+    prior = np.exp(-0.5 * z**2)
+    truth = (prior / (1 + np.exp(-RARE_STEEPNESS * (z - RARE_EDGE)))).sum() / prior.sum()
+    assert truth == pytest.approx(5.1e-4, rel=0.05)
+    posterior = ClassPosterior(ToyGenerator(), Rare(), 1)
+    found = collect(smc_chunks(posterior, SmcConfig(0.6, 0.5, 8), 12, RunConfig(num_chains=NUM_RARE, seed=1)))
+    return np.array(found.facts["evidence"]) / truth
+
+
+def errors_off(shares: np.ndarray) -> float:
+    return float((shares.mean() - 1) / shares.std(ddof=1) * np.sqrt(len(shares)))
+
+
+def test_the_evidence_of_a_rare_class_is_unbiased() -> None:
+    assert abs(errors_off(rare_evidence())) < 3
+
+
+def test_temperatures_of_a_populations_own_choice_fail_the_same_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen_fn = smc.next_stage
+    monkeypatch.setattr(smc, "next_stage", lambda *given: chosen_fn(*given[:-1], None))
+    assert errors_off(rare_evidence()) < -3
+
+
 def test_each_temperature_keeps_its_share_of_the_particles() -> None:
     log_likelihood = np.random.default_rng(0).normal(-20.0, 8.0, 500)
     beta, steps = 0.0, 0
@@ -95,9 +132,10 @@ def test_a_likelihood_that_is_absent_for_most_of_z_counts_as_none() -> None:
 def test_progress_cost_and_a_model_without_likelihood() -> None:
     posterior = ClassPosterior(ToyGenerator(), ToyClassifier(), 1)
     chunks = list(smc_chunks(posterior, SmcConfig(0.8, 0.5, 3, 0.9), 10, RunConfig(num_chains=2)))
-    assert [c.progress.num_total for c in chunks] == [200] * len(chunks)
-    assert chunks[-1].progress.num_done == 200
-    assert chunks[-1].cost == (len(chunks) * 10 * 4, len(chunks) * 10 + 2 * 10)
+    assert [c.progress.num_total for c in chunks] == [300] * len(chunks), "the pilot and two populations"
+    assert chunks[-1].progress.num_done == 300
+    assert chunks[-1].cost == (len(chunks) * 10 * 4, len(chunks) * 10 + 3 * 10)
+    assert len(chunks) % 3 == 0, "all take the temperatures of the pilot"
     assert 0 < chunks[-1].facts["accept_rate"] < 1
     assert [len(c.draws.z) for c in chunks] == [0] * (len(chunks) - 1) + [10]
 

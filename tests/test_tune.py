@@ -19,7 +19,8 @@ from tfgradgen.config import RunConfig, Schedule
 from tfgradgen.diagnostics import statistics
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.recipe import Recipe, default_recipe, read_recipe
-from tfgradgen.sampling import initial_points, sample_chains
+from tfgradgen.sampling import sample_chains
+from tfgradgen.starts import initial_points
 from tfgradgen.tuning.bench import FRESH, SEARCH, TRACE_POINTS, Bench, Place
 from tfgradgen.tuning.space import filled
 
@@ -33,7 +34,7 @@ def command(toy_flags: list[str]) -> list[str]:
     """A small search, of what one graph serves: compiling takes most of the time."""
     Path("poor.yaml").write_text(POOR)
     own = ["--num_gradients=120", "--budget=1200", "--num_seeds=1", "--num_fresh=2", "--num_chains=4"]
-    held = ["--adaptation=dual_averaging", "--num_windows=0"]
+    held = ["--adaptation=dual_averaging", "--step_count_smoothing=10"]
     return ["tune", "--label=goldfish,alp", "--kernel=hmc", "--control=poor.yaml", *held, *own, *toy_flags]
 
 
@@ -76,9 +77,9 @@ def test_it_beats_a_poor_control_though_interrupted(command: list[str], capsys: 
     with Path("found/tuning.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert rows[0]["state"] == "control"
-    assert {(row["adaptation"], row["num_windows"]) for row in rows if row["step_size"]} == {("dual_averaging", "0")}
-    assert "Held fixed in all that is proposed: adaptation dual_averaging, num_windows 0." in report
-    assert " --adaptation=dual_averaging --num_windows=0 " in report
+    assert {(row["adaptation"], row["step_count_smoothing"]) for row in rows if row["step_size"]} == {("dual_averaging", "10")}
+    assert "Held fixed in all that is proposed: adaptation dual_averaging, step_count_smoothing 10." in report
+    assert " --adaptation=dual_averaging --step_count_smoothing=10 " in report
     assert sum(float(row["gradients"] or 0) for row in rows) >= 1200
     with Image.open("found/tuning.png") as picture:
         assert picture.size[0] == 1500
@@ -134,9 +135,12 @@ def test_a_full_disk_is_said(command: list[str], capsys: pytest.CaptureFixture[s
         ),
         (["--num_chains=3"], "num_chains: expected an integer in 4..4096, got 3"),
         (["--num_fresh=1"], "num_fresh: expected an integer in 2..1000, got 1"),
-        (["--num_windows=-1"], "num_windows: expected an integer in 0..10, got -1"),
+        (["--num_windows=0"], "got --num_windows; all coordinates have the same step size now; leave it out"),
         (["--class_reg=1"], "flags: expected of the settings of hmc any of step_size, "),
-        (["--num_leapfrog_steps=9"], "of hmc, --adaptation=dual_averaging, --num_windows=0, --num_leapfrog_steps=9 fits into"),
+        (
+            ["--num_leapfrog_steps=9"],
+            "of hmc, --adaptation=dual_averaging, --step_count_smoothing=10, --num_leapfrog_steps=9 fits into",
+        ),
         (
             ["--adaptation_rate=0.2"],
             "adaptation_rate: expected a setting that adaptation 'dual_averaging' uses, got 0.2; leave",
@@ -170,22 +174,22 @@ def test_a_lack_of_optuna_is_said(
 
 def test_a_cell_counts_every_gradient_and_takes_the_worst_statistic() -> None:
     posterior, run = ClassPosterior(ToyGenerator(), ToyClassifier(), 1), RunConfig(num_chains=4, seed=3)
-    recipe = filled(default_recipe("hmc").changed({"num_burnin_steps": 20, "num_windows": 1}), 150)
+    recipe = filled(default_recipe("hmc").changed({"num_burnin_steps": 20}), 150)
     bench = Bench({"one": posterior}, run, 150)
     place = Place("one", SEARCH, 1)
     cell = bench.measure(recipe, place, SILENT)
-    assert cell.work == 2 + 3 * 49, "a gradient at the start of each part, and all that burn-in and adaptation took"
-    assert cell.num_results == 49 - 20
+    assert cell.work == 1 + 3 * 50, "a gradient at the start, and all that burn-in and adaptation took"
+    assert cell.num_results == 50 - 20
     assert cell == bench.measure(recipe, place, SILENT)._replace(seconds=cell.seconds), "the same place, the same run"
     seeded = RunConfig(num_chains=4, seed=bench.seed_at(place))
     start = initial_points(posterior, seeded)[0]
     draws, _ = sample_chains(
-        posterior, "hmc", recipe.config, Schedule(29, 20, recipe.schedule.num_adaptation_steps), seeded, start
+        posterior, "hmc", recipe.config, Schedule(30, 20, recipe.schedule.num_adaptation_steps), seeded, start
     )
     sizes = {name: found.ess_bulk or 0.0 for name, found in statistics(draws).items()}
     assert cell.worst == min(sizes, key=lambda name: sizes[name])
-    assert cell.per_1000 == pytest.approx(1000 * sizes[cell.worst] / (149 * 4))
-    assert len(cell.trace["gradients"]) == len(cell.trace["step_size"]) == min(TRACE_POINTS, 49)
+    assert cell.per_1000 == pytest.approx(1000 * sizes[cell.worst] / (151 * 4))
+    assert len(cell.trace["gradients"]) == len(cell.trace["step_size"]) == min(TRACE_POINTS, 50)
     assert cell.trace["gradients"] == sorted(cell.trace["gradients"])
     assert cell.trace["gradients"][-1] == cell.work
     assert cell.trace["step_size"][-1] == pytest.approx(cell.step_size) == pytest.approx(float(np.median(draws.step_size[-1])))

@@ -18,6 +18,7 @@ from tfgradgen.recipe import Recipe, default_recipe
 from tfgradgen.tuning.bench import FRESH, Bench, Cell, Place, faults_of
 from tfgradgen.tuning.figures import importances, plot_search
 from tfgradgen.tuning.gain import MAX_CANDIDATES, Judged, gain, judge
+from tfgradgen.tuning.guard import Exact
 from tfgradgen.tuning.report import to_csv, to_markdown, verdict, winner
 from tfgradgen.tuning.search import CONTROL, DROPPED, FAULTY, WHOLE, Plan, Trial, goes_on, open_study, search
 from tfgradgen.tuning.space import (
@@ -27,6 +28,7 @@ from tfgradgen.tuning.space import (
     check_tunable,
     coordinates,
     filled,
+    may_be_untuned,
     num_gradients_of,
     suggest,
 )
@@ -35,11 +37,12 @@ TUNABLE = [name for name, family in KERNELS.items() if isinstance(family.default
 LONG = 400  # gradients of a run
 BEST_STEP, TOO_LONG = 0.6, 1.0
 SILENT: Any = lambda *_: None  # noqa: E731
+UNKNOWN = {"a": Exact(0, {}, {}), "b": Exact(0, {}, {})}
 
 
 def cell_of(per_1000: float, *faults: str, accept_rate: float = 0.6, num_results: int = 50) -> Cell:
     trace = {"gradients": [1.0, float(LONG)], "step_size": [0.2, 0.3], "accept_rate": [0.5, 0.6]}
-    return Cell(per_1000, "class_prob", float(LONG), num_results, accept_rate, 0.01, 0.3, 1.1, list(faults), 0.5, trace)
+    return Cell(per_1000, "class_prob", float(LONG), num_results, accept_rate, 0.01, 0.3, 1.1, list(faults), 0.5, trace, {})
 
 
 class Pretended(Bench):
@@ -94,7 +97,8 @@ def facts(found: list[Trial]) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Pretended, Plan, list[Trial], list[float]]:
-    study, bench, plan = open_study(tmp_path_factory.mktemp("search") / "study.db", {"of": 1}), Pretended(), plan_of(120)
+    study, bench = open_study(tmp_path_factory.mktemp("search") / "study.db", {"of": 1}), Pretended()
+    plan = replace(plan_of(120), fixed={"adaptation": "dual_averaging"})
     shares: list[float] = []
     found = search(study, bench, plan, lambda p: shares.append(p.num_done / p.num_total), SILENT)
     return study, bench, plan, found, shares
@@ -124,7 +128,7 @@ def test_what_has_a_fault_is_out_however_good_it_looks(searched: Any, tmp_path: 
     assert faulty
     assert all(t.cells[0].per_1000 > max(o.value for o in found if o.state == WHOLE) for t in faulty)
     assert all(len(t.cells) == 1 for t in faulty), "it gets no second run"
-    judged = judge(study, bench, plan, 2, SILENT)
+    judged = judge(study, bench, plan, 2, UNKNOWN, SILENT)
     assert judged[-1].trial.state == WHOLE
     assert winner(plan, judged).config.to_dict()["step_size"] <= TOO_LONG
     unfaulty = search(open_study(tmp_path / "study.db", {}), Pretended(of_long=()), plan, SILENT, SILENT)
@@ -188,7 +192,7 @@ def test_the_default_is_tried_beside_another_control(tmp_path: Path) -> None:
     assert known[:2] == [0.6, 0.3], "the model of proposals knows both"
     pieces, made = in_pieces(plan, (0, 2, 2, 0, 3), tmp_path / "pieces.db")
     assert (facts(pieces), made) == (facts(found), bench.made)
-    report = to_markdown(plan, ["a", "b"], found, judge(study, Pretended(), plan, 2, SILENT), "")
+    report = to_markdown(plan, UNKNOWN, found, judge(study, Pretended(), plan, 2, UNKNOWN, SILENT), "")
     assert "| dropped, the kernel's default |" in report
 
 
@@ -256,7 +260,7 @@ def test_a_damaged_study_is_said_in_one_line(tmp_path: Path) -> None:
 def test_fresh_seeds_are_seen_by_no_trial_and_kept(searched: Any) -> None:
     study, bench, plan, found, _ = searched
     assert all(place.stream != FRESH for _, place in bench.made[: sum(len(t.cells) for t in found)])
-    first, again = (judge(study, each, plan, 3, SILENT) for each in (Pretended(), Pretended(0)))
+    first, again = (judge(study, each, plan, 3, UNKNOWN, SILENT) for each in (Pretended(), Pretended(0)))
     assert first == again, "nothing is run twice"
     last = first[-1]
     assert (len(last.ours), len(last.control)) == (6, 6), "two labels, three seeds"
@@ -268,10 +272,10 @@ def test_fresh_seeds_are_seen_by_no_trial_and_kept(searched: Any) -> None:
 def test_a_fault_on_fresh_seeds_passes_the_candidate_over(searched: Any, tmp_path: Path) -> None:
     study, _, plan, found, _ = searched
     best, second, *_ = sorted((t for t in found if t.state == WHOLE), key=lambda t: -t.value)
-    judged = judge(Copied(study), Pretended(fresh_faults=lambda recipe: recipe == best.recipe), plan, 2, SILENT)
+    judged = judge(Copied(study), Pretended(fresh_faults=lambda recipe: recipe == best.recipe), plan, 2, UNKNOWN, SILENT)
     assert [each.trial for each in judged] == [best, second]
     assert winner(plan, judged) == second.recipe
-    judged = judge(Copied(study), Pretended(fresh_faults=lambda recipe: recipe != CONTROL_RECIPE), plan, 2, SILENT)
+    judged = judge(Copied(study), Pretended(fresh_faults=lambda recipe: recipe != CONTROL_RECIPE), plan, 2, UNKNOWN, SILENT)
     assert len(judged) == MAX_CANDIDATES
     assert verdict(judged)[0].startswith("No gain: every schedule that was looked at on fresh seeds had faults")
     assert winner(plan, judged) == CONTROL_RECIPE
@@ -298,7 +302,7 @@ def test_the_verdict_says_plainly_whether_there_is_a_gain(ours: list[float], sai
     recipe = CONTROL_RECIPE.changed({"step_size": 0.5, "num_results": 50})
     cells = [cell_of(value) for value in ours]
     trial = Trial(3, WHOLE, recipe, cells)
-    judged = [Judged(trial, [Place("a", FRESH, k) for k in range(3)], cells, [cell_of(1.0)] * 3)]
+    judged = [Judged(trial, [Place("a", FRESH, k) for k in range(3)], cells, [cell_of(1.0)] * 3, {})]
     assert verdict(judged)[0].startswith(said)
     assert winner(plan_of(3), judged) == (recipe if wins else CONTROL_RECIPE)
     assert winner(plan_of(3), []) == CONTROL_RECIPE
@@ -306,12 +310,12 @@ def test_the_verdict_says_plainly_whether_there_is_a_gain(ours: list[float], sai
 
 def test_the_report_and_the_table_tell_all_trials(searched: Any) -> None:
     study, _, plan, found, _ = searched
-    judged = judge(study, Pretended(), plan, 2, SILENT)
+    judged = judge(study, Pretended(), plan, 2, UNKNOWN, SILENT)
     rows = to_csv(found).splitlines()
     assert len(rows) == 1 + len(found)
     assert rows[0].startswith("trial,state,rung,per_1000,worst,")
     assert "chains 0 stuck" in next(row for row in rows if ",faulty,1," in row)
-    text = to_markdown(plan, ["a", "b"], found, judged, "the command")
+    text = to_markdown(plan, UNKNOWN, found, judged, "the command")
     assert text.splitlines()[2] == f"**{verdict(judged)[0]}**"
     assert "    the command\n" in text
     table = text.split("## On fresh seeds")[1].split("##")[0]
@@ -360,7 +364,12 @@ def test_a_schedule_within_the_ranges_could_have_been_proposed(kernel: str) -> N
         assert proposed.config == default.config
         assert abs(proposed.schedule.num_burnin_steps - default.schedule.num_burnin_steps) <= 10
     assert coordinates(default.changed({"step_size": 60.0})) == {}
-    assert coordinates(default.changed({"num_adaptation_steps": 0})) == {}
+    untuned = coordinates(default.changed({"num_adaptation_steps": 0}))
+    assert bool(untuned) == may_be_untuned(kernel)
+    if untuned:
+        proposed = suggest(optuna.trial.FixedTrial(untuned), kernel, 1200)
+        assert proposed == default.changed({"num_adaptation_steps": 0})
+        assert "target_accept_prob" not in untuned
 
 
 def test_kernels_without_a_step_size_are_refused() -> None:
@@ -381,11 +390,11 @@ def test_runs_that_nothing_fits_into_end_the_search(tmp_path: Path, monkeypatch:
         check_fits("nuts", 1000, {"max_tree_depth": 6})
 
 
-@pytest.mark.parametrize("fixed", [{"num_windows": 5}, {"num_windows": 9, "num_leapfrog_steps": 1}])
+@pytest.mark.parametrize("fixed", [{"num_leapfrog_steps": 2}, {"adaptation": "simple", "num_leapfrog_steps": 1}])
 def test_what_is_held_fixed_is_in_every_proposal(fixed: dict[str, Any]) -> None:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     recipes = [recipe for recipe in (suggest(study.ask(), "hmc", 1000, fixed) for _ in range(60)) if recipe]
-    assert len(recipes) > 20, "the adaptation is long enough for the windows"
+    assert len(recipes) > 20
     for recipe in recipes:
         assert fixed.items() <= recipe.to_dict().items()
     assert coordinates(recipes[0], fixed)

@@ -5,10 +5,12 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+TOOLS = Path(__file__).resolve().parents[1] / "tools"
+
 
 def tool(name: str) -> ModuleType:
-    """tools/<name>.py, or a library that only tools use."""
-    folder = str(Path(__file__).resolve().parents[1] / "tools")
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
+    """tools/<name>.py, tools/train/<name>.py, or a library that only tools use."""
+    for folder in (str(TOOLS / "train"), str(TOOLS)):
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
     return importlib.import_module(name)

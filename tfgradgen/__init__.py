@@ -33,7 +33,7 @@ _HOMES = {
     "UserError": "tfgradgen.checks",
     "class_moments": "tfgradgen.rejection",
     "collect": "tfgradgen.contracts",
-    "initial_points": "tfgradgen.sampling",
+    "initial_points": "tfgradgen.starts",
     "lower_gradients": "tfgradgen.models.precision",
     "load_classifier": "tfgradgen.models.classifier",
     "load_discriminator": "tfgradgen.models.discriminator",

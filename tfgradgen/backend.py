@@ -1,5 +1,7 @@
 """Stateless seeds and the choice of compiler, as every sampling method uses them."""
 
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 
@@ -16,8 +18,21 @@ def seed_of(*numbers: int) -> int:
 
 
 def fold_in(seed: tf.Tensor, data: int | tf.Tensor) -> tf.Tensor:
-    """A new stateless seed int32[2] from `seed` and an integer: one stream for each integer."""
-    return tf.random.experimental.stateless_fold_in(seed, tf.cast(data, tf.int32))
+    """A new stateless seed int32[2] from `seed` and an integer: one stream for each integer.
+
+    All 64 bits depend on `seed`. TensorFlow's own function keeps 32 of them, so that batches of draws repeat after some 1e5.
+    """
+    mixed = tf.random.stateless_uniform([2], seed, None, None, tf.int32)
+    return mixed + tf.stack([0, tf.cast(data, tf.int32)])
+
+
+def log_uniform(shape: Any, seed: tf.Tensor) -> tf.Tensor:
+    """log of uniform numbers in (0, 1], float32 of the given shape: the threshold of every acceptance that is decided here.
+
+    A float32 uniform number is a multiple of 2^-23, and once in 2^23 exactly 0, whose log accepts any likelihood. These are
+    multiples of 2^-52, so nothing below -36 nats is accepted by rounding, and everything above with its own probability.
+    """
+    return tf.cast(tf.math.log1p(-tf.random.stateless_uniform(shape, seed, dtype=tf.float64)), tf.float32)
 
 
 def full_float32() -> None:

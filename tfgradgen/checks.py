@@ -14,7 +14,10 @@ MOST_LISTED = 12  # choices that an error names
 
 
 class UserError(ValueError):
-    """Input that cannot be used; its text is one line that a person can act on."""
+    """Input that cannot be used; its text is one line that a person can act on. can_resume: whether --resume goes on with what
+    was done."""
+
+    can_resume = False
 
 
 def fail(name: str, expected: str, got: Any, remedy: str) -> UserError:

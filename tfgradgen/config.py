@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from tfgradgen.checks import check_choice, check_int, check_real, fail
 
-MIN_PART = 4  # transitions of one part of an adaptation with windows: fewer tune nothing
+REMOVED = {"num_windows": "all coordinates have the same step size now; leave it out"}  # settings of earlier versions
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,6 @@ class KernelConfig:
         "decay_rate": lambda name, value: check_real(name, value, 0.5, 1.0),
         "step_count_smoothing": lambda name, value: check_int(name, value, 1, 1000),
         "adaptation_rate": lambda name, value: check_real(name, value, 0.0, 1.0),
-        "num_windows": lambda name, value: check_int(name, value, 0, 10),
         "num_leapfrog_steps": lambda name, value: check_int(name, value, 1, 1000),
         "max_leapfrog_steps": lambda name, value: check_int(name, value, 1, 1000),
         "max_tree_depth": lambda name, value: check_int(name, value, 1, 12),
@@ -63,11 +62,14 @@ class StepConfig(KernelConfig):
 
 @dataclass(frozen=True)
 class AdaptedConfig(StepConfig):
-    """How each chain's step size is tuned, the same for every kernel that has this.
+    """How the step size of all chains is tuned, the same for every kernel that has this.
+
+    The mean acceptance of the healthy chains decides. While it is tuned, the step size depends on where the chains are, which
+    biases the draws the more, the fewer chains there are: one chain tunes by its own acceptance alone. So run several, or with
+    one chain give a step size and no adaptation steps.
 
     adaptation: 'dual_averaging' (Nesterov 2009; Hoffman and Gelman 2014, whose gamma, kappa and t0 the next three are), or
-      'simple', which multiplies or divides by 1 + adaptation_rate after each transition (Andrieu and Thoms 2008) and so aims
-      at the median of the acceptance, not at its mean.
+      'simple', which multiplies or divides by 1 + adaptation_rate after each transition (Andrieu and Thoms 2008).
     exploration_shrinkage: > 0; the larger, the less a step size swings with the acceptance of single proposals.
     decay_rate: in (0.5, 1); the larger, the more the early steps count in the average that is kept.
     step_count_smoothing: 1..1000, steps that are counted as done before the first.
@@ -76,9 +78,9 @@ class AdaptedConfig(StepConfig):
 
     _: KW_ONLY
     adaptation: str = "dual_averaging"
-    # One chain's acceptance is noisy, and averaging the log of a step size that swings with it ends up too small: at TFP's
-    # 0.05, acceptance after 150 steps was 0.65 (mala) and 0.80 (hmc) for targets of 0.574 and 0.651 on a normal; at 0.2, 0.59
-    # and 0.74.
+    # The mean acceptance of few chains is noisy, and averaging the log of a step size that swings with it ends up too small: of
+    # one chain, at TFP's 0.05, acceptance after 150 steps was 0.65 (mala) and 0.80 (hmc) for targets of 0.574 and 0.651 on a
+    # normal; at 0.2, 0.59 and 0.74.
     exploration_shrinkage: float = 0.2
     decay_rate: float = 0.75
     step_count_smoothing: int = 10
@@ -115,16 +117,7 @@ def changed_config(config: KernelConfig, values: Mapping[str, Any]) -> KernelCon
 
 
 @dataclass(frozen=True)
-class WindowedConfig(AdaptedConfig):
-    """num_windows: 0..10, how often in the adaptation the scale of each coordinate is measured; 0 for never (see
-    `kernels.windows`)."""
-
-    _: KW_ONLY
-    num_windows: int = 0
-
-
-@dataclass(frozen=True)
-class MalaConfig(WindowedConfig):
+class MalaConfig(AdaptedConfig):
     """class_reg: weight >= 0 of the pull towards the class's mean latent point (`Regularization`); above 0 the target is no
     longer the posterior."""
 
@@ -136,14 +129,14 @@ class MalaConfig(WindowedConfig):
 
 
 @dataclass(frozen=True)
-class HmcConfig(WindowedConfig):
+class HmcConfig(AdaptedConfig):
     """num_leapfrog_steps: gradients in one transition, 1..1000."""
 
     num_leapfrog_steps: int = 1
 
 
 @dataclass(frozen=True)
-class NutsConfig(WindowedConfig):
+class NutsConfig(AdaptedConfig):
     """max_tree_depth: doublings of a trajectory, 1..12; it takes at most 2 ** max_tree_depth gradients."""
 
     max_tree_depth: int = 4
@@ -167,7 +160,7 @@ class ReplicaConfig(AdaptedConfig):
 
 
 @dataclass(frozen=True)
-class LocalGlobalConfig(WindowedConfig):
+class LocalGlobalConfig(AdaptedConfig):
     """num_global_draws: fresh prior draws in each global move, 1..10000. num_local_steps: mala transitions after it,
     1..1000."""
 
@@ -248,21 +241,6 @@ class Schedule:
         return asdict(self)
 
 
-def window_ends(config: KernelConfig, schedule: Schedule) -> list[int]:
-    """After how many transitions each window ends; [] where `config` has none.
-
-    Raises:
-      UserError: the adaptation is too short for so many windows.
-    """
-    num_windows = config.to_dict().get("num_windows", 0)
-    num_steps = schedule.num_adaptation_steps
-    most = max(num_steps // MIN_PART - 1, 0)
-    if num_windows > most:
-        expected = f"at most {most} for num_adaptation_steps {num_steps}"
-        raise fail("num_windows", expected, num_windows, "lower it, or raise --num_adaptation_steps")
-    return [num_steps * (k + 1) // (num_windows + 1) for k in range(num_windows)]
-
-
 @dataclass(frozen=True)
 class RunConfig:
     """Settings of a run that no kernel sees.
@@ -271,8 +249,9 @@ class RunConfig:
     temperature: the likelihood enters as likelihood ** (1 / temperature); > 0; 1 is the posterior.
     seed: 0..2**62 - 1; a run is repeatable bit for bit on the same machine and backend.
     jit: 'auto' (XLA where there is a GPU), True or False.
-    init: 'resample' (each chain starts at one of its own `num_init_draws` prior draws, picked with weight p(class)), 'prior',
-      or 'given', at `init_z`, the latent point [latent_dim] at which all chains start.
+    init: 'resample' (each chain starts at an exact draw, found among its own `num_init_draws` prior draws, or at a likely one
+      where the class is too rare; see `starts`), 'prior', or 'given', at `init_z`, the latent point [latent_dim] at which all
+      chains start.
     """
 
     num_chains: int = 16

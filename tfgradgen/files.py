@@ -1,17 +1,74 @@
-"""Files that are whole or not there."""
+"""Files in folders of our own: whole or not there, and never those of somebody else that a link leads to."""
 
+import errno
 import json
 import math
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePath
+from typing import Any, BinaryIO, cast
+
+_SAFE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+_FLAGS = {"rb": os.O_RDONLY, "r+b": os.O_RDWR, "w+b": os.O_RDWR | os.O_CREAT}
+_CAN_DESCEND = os.open in os.supports_dir_fd
+
+
+def open_own(path: Path, mode: str) -> BinaryIO:
+    """Opens a file in a folder of our own, `mode` 'rb', 'r+b' or 'w+b'.
+
+    Raises:
+      OSError: it cannot be opened, or is a link, a device or a pipe, or has a second name that would change with it.
+    """
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, f"{path.name} is a link", str(path))
+    descriptor = os.open(path, _FLAGS[mode] | _SAFE, 0o666)
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, f"{path.name} is no regular file", str(path))
+        if mode != "rb" and found.st_nlink > 1:
+            raise OSError(errno.EMLINK, f"{path.name} is a link", str(path))
+        if mode == "w+b":
+            os.ftruncate(descriptor, 0)
+        return cast(BinaryIO, os.fdopen(descriptor, mode))
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def own_folder(path: Path) -> Path:
+    """Makes the folder `path` where it is not there yet.
+
+    Raises:
+      OSError: it cannot be made, or is a link.
+    """
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, f"{path.name} is a link", str(path))
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A stream to write into, beside `path`, that takes its place at the end; after an error nothing is left."""
+    beside = path.with_name(f".{path.name}.partial")
+    with open_own(beside, "w+b") as stream:
+        try:
+            yield stream
+            stream.close()
+            os.replace(beside, path)
+        except BaseException:
+            with suppress(OSError):
+                beside.unlink(missing_ok=True)
+            raise
 
 
 def write_text(path: Path, text: str) -> None:
     """Writes `text`, UTF-8, beside `path` and renames it into place."""
-    beside = path.with_name(f".{path.name}.partial")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
+    with atomic_file(path) as stream:
+        stream.write(text.encode())
 
 
 def json_text(value: Any, indent: int | None = None) -> str:
@@ -26,3 +83,44 @@ def finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [finite(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def open_inside(folder: Path, name: str | PurePath) -> BinaryIO:
+    """Opens the regular file `name` of `folder`, which a stranger may have made; `folder` itself may be a link.
+
+    A link is followed only to a regular file in the same folder, or, in a snapshot of Hugging Face's cache, in the `blobs`
+    beside the snapshots. The file is opened from its folder's descriptor down, so that a link put there meanwhile is not
+    followed.
+
+    Raises:
+      OSError: there is none, it is no regular file, or it is a link out of the folder. ValueError: `name` cannot be a path.
+    """
+    root = Path(os.path.realpath(folder))
+    target = Path(os.path.realpath(root / name, strict=True))
+    blobs = [outer.parent / "blobs" for outer in root.parents if outer.name == "snapshots"][:1]
+    base = next((base for base in (root, *blobs) if target.is_relative_to(base) and target != base), None)
+    if base is None:
+        raise OSError(errno.ELOOP, "a link out of the model's folder", str(folder / name))
+    descriptor = _descend(base, target.relative_to(base).parts)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "no regular file", str(folder / name))
+    return os.fdopen(descriptor, "rb")
+
+
+def _descend(base: Path, names: tuple[str, ...]) -> int:
+    """A descriptor of the file `names` below `base`, without following a link on the way."""
+    if not _CAN_DESCEND:
+        return os.open(base.joinpath(*names), os.O_RDONLY | _SAFE)
+    at = os.open(base, os.O_RDONLY | _SAFE | os.O_DIRECTORY)
+    try:
+        for name in names[:-1]:
+            below = os.open(name, os.O_RDONLY | _SAFE | os.O_DIRECTORY, dir_fd=at)
+            os.close(at)
+            at = below
+        # Opening a device may already do something.
+        if not stat.S_ISREG(os.stat(names[-1], dir_fd=at, follow_symlinks=False).st_mode):
+            raise OSError(errno.EINVAL, "no regular file", str(base.joinpath(*names)))
+        return os.open(names[-1], os.O_RDONLY | _SAFE, dir_fd=at)
+    finally:
+        os.close(at)

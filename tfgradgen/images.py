@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from tfgradgen.contracts import GeneratorLike
+from tfgradgen.files import atomic_file
 from tfgradgen.parsing import PARSER_ERRORS, parsing, read_bytes
 
 CAPTION_HEIGHT = 16  # pixels below each tile
@@ -151,6 +152,5 @@ def _cut(text: str, width: int, length_fn: Callable[[str], float]) -> str:
 
 def save_png(path: Path, picture: Image.Image) -> None:
     """Writes `picture` beside `path` and renames it into place."""
-    beside = path.with_name(f".{path.name}.partial")
-    picture.save(beside, "PNG")
-    beside.replace(path)
+    with atomic_file(path) as stream:
+        picture.save(stream, "PNG")

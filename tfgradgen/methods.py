@@ -14,10 +14,20 @@ from tfgradgen.model_checks import admit
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.presets import PRESETS, Preset
 from tfgradgen.rejection import class_moments, exact_chunks
-from tfgradgen.sampling import chain_chunks, initial_points
+from tfgradgen.sampling import chain_chunks
 from tfgradgen.smc import smc_chunks
+from tfgradgen.starts import choose_starts
 
-START_FACTS = ("doubts", "start_cost", "prior_class_prob", "prior_draws")
+START_FACTS = (
+    "doubts",
+    "start_cost",
+    "prior_class_prob",
+    "prior_class_prob_error",
+    "prior_draws",
+    "num_not_finite",
+    "num_scored",
+    "exact_starts",
+)
 
 
 class Resume(NamedTuple):
@@ -35,7 +45,10 @@ class Method(Preset):
     """One way to draw.
 
     chunks_fn: (posterior, config, schedule, run, resume) -> chunks; the facts of each hold all that is known so far, and
-      prior_class_prob, the mean p(class) of prior_draws prior draws, where the method looks at some.
+      num_scored, how many prior draws the method has scored, and num_not_finite, those of them without a finite p(class);
+      where it scores them for that, prior_draws, as many, and the mean p(class) of the finite ones, prior_class_prob, with its
+      standard error, prior_class_prob_error; exact_starts, how many chains start at an exact draw (`starts`), None where they
+      were not to.
     """
 
     chunks_fn: ChunksFn = field(kw_only=True)
@@ -68,13 +81,16 @@ def _start(
     """Start points, the target with the class's moments if the kernel wants them, and what was seen on the way."""
     posterior, doubts, start_cost = admit(posterior, run, family.cost_fn(config).num_gradients > 0)
     facts: dict[str, Any] = {"doubts": doubts, "start_cost": [*start_cost]}
-    init_z, prior_class_prob, prior_draws = initial_points(posterior, run)
-    num_forward = prior_draws
+    starts = choose_starts(posterior, run, family.powers(config))
+    num_forward = starts.num_draws
     if config.needs_class_moments:
         mean, scale, num_drawn = class_moments(posterior, run)
         posterior, num_forward = _regularized(posterior, config, mean, scale), num_forward + num_drawn
     facts["start_cost"][1] += num_forward
-    return init_z, posterior, facts | {"prior_class_prob": prior_class_prob, "prior_draws": prior_draws}
+    facts |= {"prior_class_prob": starts.class_prob, "prior_class_prob_error": starts.class_prob_error}
+    facts |= {"prior_draws": starts.num_draws, "exact_starts": starts.num_exact}
+    facts |= {"num_not_finite": starts.num_not_finite, "num_scored": starts.num_draws}
+    return starts.z, posterior, facts
 
 
 def _restored(posterior: ClassPosterior, config: Any, state: dict[str, np.ndarray]) -> ClassPosterior:

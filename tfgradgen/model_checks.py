@@ -98,8 +98,10 @@ def evidence(networks: Networks) -> Evidence:
 def prior_checks(posterior: ClassPosterior) -> list[Check]:
     """The checks at prior draws that need no gradient, of the models and of the label."""
     seen = evidence(posterior.networks)
-    log_prob = seen.log_probs[:, int(posterior.label)]
-    return [*seen.checks, *label_checks(log_prob, posterior.classifier.num_classes)]
+    of_label = label_checks(seen.log_probs[:, int(posterior.label)], posterior.classifier.num_classes)
+    if any(not check.is_ok for check in seen.checks if check.what == "generator") and not of_label[0].is_grave:
+        of_label = of_label[1:]  # images that are not finite say it already
+    return [*seen.checks, *of_label]
 
 
 @per_networks
@@ -155,10 +157,13 @@ def without_xla(posterior: ClassPosterior, run: RunConfig) -> str:
     return "" if check.is_ok else check.found
 
 
-def checked_start(init_z: Any, posterior: ClassPosterior, run: RunConfig, is_resumed: bool = False) -> tf.Tensor:
-    """`init_z` as float32 [num_chains, latent_dim].
+def checked_start(
+    init_z: Any, posterior: ClassPosterior, run: RunConfig, num_replicas: int = 0, is_resumed: bool = False
+) -> tf.Tensor:
+    """`init_z` as float32 [num_chains, latent_dim], or [num_replicas, num_chains, latent_dim] as it came.
 
-    is_resumed: whether it is the state of a run under way, of which only the shape is used.
+    num_replicas: of the kernel, 0 where it has none. is_resumed: whether it is the state of a run under way, of which only the
+    shape is used.
 
     Raises:
       UserError: another shape, or values that are no finite numbers.
@@ -168,7 +173,8 @@ def checked_start(init_z: Any, posterior: ClassPosterior, run: RunConfig, is_res
         z = tf.cast(tf.convert_to_tensor(init_z), tf.float32)
     except (TypeError, ValueError, tf.errors.OpError):
         raise fail("init_z", shape, type(init_z).__name__, "give an array of numbers") from None
-    if z.shape != (run.num_chains, posterior.latent_dim):
+    rows = (run.num_chains, posterior.latent_dim)
+    if z.shape != rows and not (num_replicas and z.shape == (num_replicas, *rows)):
         remedy = f"give RunConfig(num_chains={z.shape[0]})" if z.shape.rank == 2 and z.shape[0] else "give that shape"
         raise fail("init_z", shape, f"shape {list(z.shape)}", remedy)
     if not is_resumed and not np.isfinite(z).all():

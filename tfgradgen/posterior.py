@@ -5,6 +5,7 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfgradgen.backend import as_seed, fold_in
 from tfgradgen.batching import by_parts
 from tfgradgen.checks import check_int, check_real, did_you_mean, fail
 from tfgradgen.contracts import ClassifierLike, GeneratorLike, Networks, Regularization
@@ -32,7 +33,8 @@ class ClassPosterior:
 
     Args:
       generator: z [B, latent_dim] -> image [B, height, width, channels] in [-1, 1]; has `latent_dim`.
-      classifier: image -> logits [B, num_classes]; has `num_classes`.
+      classifier: image -> logits [B, num_classes]; has `num_classes`. One of `load_classifier` whose image range nothing told
+        is taken in the range that the generator's images tell (`classifier.for_generator`).
       label: class index, a Python int in 0..num_classes - 1 or a scalar int32 tensor (so that one compiled function
         serves every class).
       temperature: > 0; the likelihood enters as likelihood ** (1 / temperature).
@@ -57,15 +59,17 @@ class ClassPosterior:
         **unknown: Any,
     ):
         for name in unknown:
-            raise fail(
-                "ClassPosterior", "one of " + ", ".join(ARGUMENTS), name, did_you_mean(name, ARGUMENTS) or "leave it out"
-            )
+            remedy = did_you_mean(name, ARGUMENTS) or "leave it out"
+            raise fail("ClassPosterior", "one of " + ", ".join(ARGUMENTS), name, remedy)
         if not tf.is_tensor(label):
             label = check_int("label", label, 0, classifier.num_classes - 1)
         if not tf.is_tensor(temperature):
             temperature = check_real("temperature", temperature, 0.0)
         weight = check_real("discriminator_weight", discriminator_weight, 0.0, is_low_in=True)
         max_batch = None if max_batch is None else check_int("max_batch", max_batch, 1)
+        for_generator = getattr(classifier, "for_generator", None)
+        if for_generator:
+            classifier = for_generator(generator)
         self.networks = Networks(generator, classifier, discriminator, weight, max_batch)
         self.generator, self.classifier = generator, classifier
         self.label = tf.convert_to_tensor(label, tf.int32)
@@ -100,6 +104,16 @@ class ClassPosterior:
     def regularized(self, regularization: Regularization) -> "ClassPosterior":
         """The same with another term in `unnormalized_log_prob`."""
         return ClassPosterior.of(self.networks, self.label, self.temperature, regularization)
+
+    def own_seed(self, seed: Any) -> tf.Tensor:
+        """The stateless seed int32[2] of this label's runs, from that of a run, an integer or a seed: a stream for each label.
+
+        Whatever draws from a posterior begins with it, so that runs of several labels with one seed share no random number,
+        and a run of a label is the same whether other labels are run beside it or not. Classes go by their index, conditions,
+        whose index is the same for all, by their text.
+        """
+        given = seed if tf.is_tensor(seed) else as_seed(seed)
+        return fold_in(fold_in(given, getattr(self.classifier, "stream", 0)), self.label)
 
     @property
     def pinned(self) -> Any:
@@ -141,8 +155,14 @@ class ClassPosterior:
     def likelihood_log_prob(self, z: tf.Tensor) -> tf.Tensor:
         """The tempered log-likelihood, log p(class | g(z)) / temperature [...], never above 0; with a discriminator also its
         term, which has no bound: all of the target but the prior and the regularization."""
+        return self.class_and_likelihood_log_prob(z)[1]
+
+    def class_and_likelihood_log_prob(self, z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """`class_log_prob` and `likelihood_log_prob`, from one image of each `z`."""
         logits, energy = self._look(z, self.has_energy)
-        return self._check_batch(self._tempered(tf.nn.log_softmax(logits)) + energy, z)
+        log_probs = tf.nn.log_softmax(logits)
+        likelihood = self._tempered(log_probs) + energy
+        return self._check_batch(self._of_class(log_probs), z), self._check_batch(likelihood, z)
 
     def prior_log_prob(self, z: tf.Tensor) -> tf.Tensor:
         """log Normal(z; 0, I) [...]."""
@@ -181,7 +201,7 @@ class ClassPosterior:
 
     def sample_prior(self, num: int, seed: tf.Tensor) -> tf.Tensor:
         """`num` latent points [num, latent_dim] ~ Normal(0, I) from a stateless `seed` int32[2]."""
-        return self.joint.model["z"].sample(num, seed=seed)
+        return tf.random.stateless_normal([num, self.latent_dim], seed)
 
     def _check_z(self, z: Any) -> tf.Tensor:
         z = tf.convert_to_tensor(z, tf.float32)

@@ -50,6 +50,11 @@ class Preset:
         return self.cost_fn(self.defaults).num_gradients > 0
 
     @property
+    def can_go_on(self) -> bool:
+        """Whether a finished run can be made longer: particles move together, so that more of them are another run."""
+        return self.kind != "particles"
+
+    @property
     def takes_starts(self) -> bool:
         """Whether its chains start at points that the user can choose."""
         return self.kind in ("chain", "ascent")

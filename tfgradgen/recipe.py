@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from tfgradgen.checks import UserError, check_choice, did_you_mean, fail
-from tfgradgen.config import KernelConfig, Schedule, changed_config, window_ends
+from tfgradgen.config import REMOVED, KernelConfig, Schedule, changed_config
 from tfgradgen.files import write_text
 from tfgradgen.parsing import parsing, read_text
 from tfgradgen.presets import PRESETS, Preset
@@ -34,9 +34,6 @@ class Recipe:
     kernel: str
     config: KernelConfig
     schedule: Schedule
-
-    def __post_init__(self) -> None:
-        window_ends(self.config, self.schedule)  # raises where they do not fit
 
     def to_dict(self) -> dict[str, Any]:
         return {"kernel": self.kernel, **self.config.to_dict(), **self.schedule.to_dict()}
@@ -93,7 +90,7 @@ def read_recipe(path: Path) -> Recipe:
     for name in values:
         if name not in known:
             listed = f"of {kernel} any of {', '.join(known)}"
-            raise fail(f"schedule {path}", listed, name, did_you_mean(name, known) or "leave it out")
+            raise fail(f"schedule {path}", listed, name, REMOVED.get(name) or did_you_mean(name, known) or "leave it out")
     try:
         return default_recipe(kernel).changed(values)
     except UserError as error:

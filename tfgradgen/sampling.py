@@ -5,13 +5,14 @@ chunks, nor on where it was interrupted. One compiled function serves every labe
 """
 
 import functools
+import logging
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from tfgradgen.backend import as_seed, fold_in, full_float32, use_xla
+from tfgradgen.backend import fold_in, full_float32, use_xla
 from tfgradgen.checks import check_choice, check_num_chains, fail
 from tfgradgen.config import KernelConfig, RunConfig, Schedule
 from tfgradgen.contracts import (
@@ -27,13 +28,14 @@ from tfgradgen.contracts import (
 )
 from tfgradgen.kernels import KERNELS
 from tfgradgen.kernels.base import Dials, adaptive_kernel, start
-from tfgradgen.kernels.windows import Windows
 from tfgradgen.memo import per_networks
 from tfgradgen.model_checks import admit, checked_start, warn_of, with_number
 from tfgradgen.posterior import ClassPosterior
 
+logger = logging.getLogger(__name__)
+
 GRADIENTS_PER_CHUNK = 20  # about a second on two cores: often enough to show progress, rare enough to cost nothing
-INIT_STREAM, CHAIN_STREAM = 0, 1
+CHAIN_STREAM = 1
 
 
 class Condition(NamedTuple):
@@ -52,45 +54,6 @@ class Compiled(NamedTuple):
     bootstrap_fn: Any
     chunk_fn: Any
     max_count: int
-
-
-def initial_points(posterior: ClassPosterior, run: RunConfig) -> tuple[tf.Tensor, float, int]:
-    """Start points [num_chains, latent_dim], the mean p(class) of the prior draws that were looked at, and their number.
-
-    'given' is `run.init_z` for all. 'prior' draws each from Normal(0, I). 'resample' picks each from
-    `RunConfig.num_init_draws` prior draws of its own with weight likelihood ** (1 / temperature): sampling importance
-    resampling (Rubin 1987), forward passes only. Chains share no draws, so that they stay independent and the spread of their
-    means is an honest Monte Carlo error.
-    """
-    seed = fold_in(as_seed(run.seed), INIT_STREAM)
-    num_draws = run.num_init_draws if run.init == "resample" else 1
-    starts, probs = [], []
-    for chain in range(run.num_chains):
-        start, log_prob = resampled_point(posterior, num_draws, fold_in(seed, chain))
-        if run.init == "resample" and not bool(tf.reduce_any(tf.math.is_finite(log_prob))):
-            raise fail(
-                "p(class)",
-                "a finite likelihood at some prior draw",
-                f"none in {num_draws}",
-                "check the models' ranges and labels",
-            )
-        starts.append(start)
-        probs.append(tf.exp(log_prob))
-    if run.init_z is not None:
-        if len(run.init_z) != posterior.latent_dim:
-            raise fail("init_z", f"{posterior.latent_dim} coordinates", len(run.init_z), "give a latent point of the generator")
-        starts = [tf.constant(run.init_z, tf.float32)] * run.num_chains
-    return tf.stack(starts), float(tf.reduce_mean(probs)), num_draws * run.num_chains
-
-
-def resampled_point(posterior: ClassPosterior, num_draws: int, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """One of `num_draws` prior draws, picked with weight likelihood ** (1 / temperature): z [latent_dim], and log p(class)
-    [num_draws] of all of them, in nats. Where none is finite the pick means nothing."""
-    draws = posterior.sample_prior(num_draws, fold_in(seed, 0))
-    log_prob = posterior.class_log_prob(draws)
-    weights = tf.where(tf.math.is_finite(log_prob), log_prob / posterior.temperature, -np.inf)
-    picked = tf.random.stateless_categorical(weights[None], 1, fold_in(seed, 1))[0, 0] if num_draws > 1 else 0
-    return draws[tf.minimum(picked, num_draws - 1)], log_prob  # of weights that are all zero, one past the last is picked
 
 
 @per_networks
@@ -115,7 +78,7 @@ def compiled(
     def parts(condition: Condition, dials: Dials | None, z: tf.Tensor) -> tuple[ClassPosterior, Any]:
         regularization = Regularization(weight, *condition[1:]) if config.needs_class_moments else None
         posterior = ClassPosterior.of(networks, condition.label, temperature, regularization)
-        return posterior, adaptive_kernel(family, posterior, config, z.shape[0], num_adaptation_steps, dials)
+        return posterior, adaptive_kernel(family, posterior, config, num_adaptation_steps, dials)
 
     def bootstrap(condition: Condition, dials: Dials | None, z: tf.Tensor) -> Any:
         return start(family, parts(condition, dials, z)[1], z, dials)
@@ -178,6 +141,9 @@ def chain_chunks(
 ) -> Iterator[Chunk]:
     """Runs one chain from each row of `init_z` [num_chains, latent_dim], a compiled chunk at a time.
 
+    A kernel with replicas can also start from [num_replicas, num_chains, latent_dim], a row for each of them (see
+    `KernelFamily.powers`).
+
     Args:
       posterior: with a `regularization` where `config.needs_class_moments`, whose mean and scale are used; its weight is that
         of `config`.
@@ -197,12 +163,12 @@ def chain_chunks(
     check_choice("kernel", kernel_name, KERNELS)
     family = KERNELS[kernel_name]
     check_config(kernel_name, config, family.defaults)
-    z = checked_start(init_z, posterior, run, is_resumed=state is not None)
+    first = checked_start(init_z, posterior, run, len(family.powers(config)), is_resumed=state is not None)
+    z = first[0] if first.shape.rank == 3 else first
     check_num_chains(kernel_name, len(z), family.min_chains)
     facts: dict[str, Any] = {}
     if state is None:
-        takes_gradients = family.cost_fn(config).num_gradients > 0
-        posterior, facts["doubts"], _ = admit(posterior, run, takes_gradients)
+        posterior, facts["doubts"], _ = admit(posterior, run, family.cost_fn(config).num_gradients > 0)
     else:  # checked when it began
         posterior = with_number(posterior)
     functions = compiled(
@@ -213,39 +179,38 @@ def chain_chunks(
         schedule.num_adaptation_steps if family.counts_adaptation else 0,
         use_xla(run.jit),
     )
-    seed = fold_in(as_seed(run.seed), CHAIN_STREAM)
+    seed = fold_in(posterior.own_seed(run.seed), CHAIN_STREAM)
     done = 0 if state is None else int(state["num_done"])
-    windows = Windows(family, config, schedule, (z.shape[0], z.shape[1]), done, state)
+    dials = family.dials(config, schedule.num_adaptation_steps)
     condition = condition_of(posterior)
     class_state = {"class_mean": condition.mean.numpy(), "class_scale": condition.scale.numpy()}
-    results = functions.bootstrap_fn(condition, windows.dials, z)
-    start_cost = np.asarray(family.start_cost(config), np.int64) * len(z)
-    cost = start_cost
+    if not functions.chunk_fn.experimental_get_tracing_count():
+        logger.info("compiling %s", kernel_name)
+    results = functions.bootstrap_fn(condition, dials, first)
+    cost = np.asarray(family.start_cost(config), np.int64) * len(z)
     if state is not None:
         leaves = [state[f"kernel_{k}"] for k in range(len(tf.nest.flatten(results)))]
         z, results = tf.constant(state["z"]), tf.nest.pack_sequence_as(results, leaves)
         results, cost = tf.nest.map_structure(tf.convert_to_tensor, results), state["cost"]
     most = min(functions.max_count, chunk_size(kernel_name, config))
     while done < schedule.num_steps:
-        # Chunks end where a window or the burn-in ends, so that every chunk belongs to one part as a whole.
+        # A chunk ends where the burn-in ends, so that every chunk belongs to one part as a whole.
         is_kept = done >= schedule.num_burnin_steps
-        end = next(end for end in (*windows.ends, schedule.num_burnin_steps, schedule.num_steps) if end > done)
+        end = schedule.num_steps if is_kept else schedule.num_burnin_steps
         count = min(most, end - done)
         full_float32()
         z, results, traces, spent = functions.chunk_fn(
-            condition, windows.dials, seed, tf.constant(done), tf.constant(count), z, results
+            condition, dials, seed, tf.constant(done), tf.constant(count), z, results
         )
         rows = Draws(*(t.numpy()[:count] for t in traces))
         draws = rows if is_kept else Draws(*(row[:0] for row in rows))
         done, cost = done + count, cost + spent.numpy()
-        if windows.add(rows, done, results):
-            results, cost = functions.bootstrap_fn(condition, windows.dials, z), cost + start_cost
         means = (float(np.mean(values)) for values in (accept_prob(rows), rows.step_size, rows.class_prob))
         kernel_state = {f"kernel_{k}": leaf.numpy() for k, leaf in enumerate(tf.nest.flatten(results))}
         yield Chunk(
             Progress(done, schedule.num_steps, *means),
             draws,
-            {"num_done": np.asarray(done), "z": z.numpy(), "cost": cost, **class_state, **windows.state(), **kernel_state},
+            {"num_done": np.asarray(done), "z": z.numpy(), "cost": cost, **class_state, **kernel_state},
             Cost(*cost.tolist()),
             facts,
             None if is_kept else rows,

@@ -1,21 +1,24 @@
 """Sequential Monte Carlo from the prior to the posterior by annealing the likelihood, which also estimates p(class).
 
-After Neal (2001) and Del Moral, Doucet and Jasra (2012), on TFP's resampling and this project's MALA. TFP's own
+A pilot population chooses the temperatures and the step sizes, and is thrown away; all others take them as given. With
+temperatures of its own choice a population's estimate of the evidence is biased, low where the class is rare.
+
+After Neal (2001) and Del Moral, Doucet and Jasra (2012), on this project's MALA. TFP's own
 `sample_sequential_monte_carlo` is not used: in 0.25 it draws every stage with the same seed, and reweights its evidence by an
 inverse temperature above 1 in the last stage.
 """
 
 import functools
+import logging
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_probability as tfp
 from scipy.optimize import brentq
 from scipy.special import logsumexp
 
-from tfgradgen.backend import as_seed, fold_in, full_float32, use_xla
+from tfgradgen.backend import fold_in, full_float32, use_xla
 from tfgradgen.checks import fail
 from tfgradgen.config import RunConfig, SmcConfig
 from tfgradgen.contracts import Chunk, Cost, Draws, Networks, Progress
@@ -24,6 +27,8 @@ from tfgradgen.kernels.mala import Mala
 from tfgradgen.memo import per_networks
 from tfgradgen.model_checks import admit, with_number
 from tfgradgen.posterior import ClassPosterior
+
+logger = logging.getLogger(__name__)
 
 SMC_STREAM = 3
 SLICE = 64  # particles in one batch through the networks
@@ -91,20 +96,41 @@ def next_inverse_temperature(log_likelihood: np.ndarray, now: float, ess_share: 
     return float(brentq(excess, now, 1.0, xtol=1e-12, rtol=1e-6))
 
 
+def resample_systematic(weights: np.ndarray, offset: float) -> np.ndarray:
+    """Indices [num_particles] of particles, each as often as its weight says, up to one (Kitagawa 1996).
+
+    weights: [num_particles], of sum 1. offset: uniform in [0, 1).
+    """
+    places = (np.arange(len(weights)) + offset) / len(weights)
+    total = np.cumsum(weights)
+    # Scaled, or rounding could leave the last place beyond the sum.
+    return np.searchsorted(total / total[-1], places, side="right")
+
+
 def next_stage(
-    posterior: ClassPosterior, config: SmcConfig, mutate_fn: Any, now: Population, seed: tf.Tensor
+    posterior: ClassPosterior, config: SmcConfig, mutate_fn: Any, now: Population, seed: tf.Tensor, ladder: np.ndarray | None
 ) -> tuple[Population, float]:
-    """Reweights to the next temperature, resamples, moves; returns the population there and the moves' mean acceptance."""
+    """Reweights to the next temperature, resamples, moves; returns the population there and the moves' mean acceptance.
+
+    ladder: [num_stages, 2], of each stage the inverse temperature and the log of the step size; None for the pilot, whose
+    particles choose them.
+    """
     log_likelihood = np.nan_to_num(now.log_prob.astype(np.float64) / posterior.temperature, nan=-np.inf)
     if not np.isfinite(log_likelihood).any():
         raise fail("p(class)", "a finite likelihood at some particle", "none", "check the models' ranges and labels")
-    beta = next_inverse_temperature(log_likelihood, float(now.inverse_temperature), config.ess_share)
+    if ladder is None:
+        beta, log_step_size = (
+            next_inverse_temperature(log_likelihood, float(now.inverse_temperature), config.ess_share),
+            float(now.log_step_size),
+        )
+    else:
+        beta, log_step_size = ladder[int(now.stage)]
     log_weight = (beta - now.inverse_temperature) * log_likelihood
     total = logsumexp(log_weight)
-    weights = tf.constant(log_weight - total, tf.float32)
-    chosen = tfp.experimental.mcmc.resample_systematic(weights, len(log_weight), [], seed=fold_in(seed, 1)).numpy()
+    offset = float(tf.random.stateless_uniform([], fold_in(seed, 1), dtype=tf.float64))
+    chosen = resample_systematic(np.exp(log_weight - total), offset)
     temperature = tf.constant(posterior.temperature / beta, tf.float32)
-    step_size = tf.constant(np.exp(now.log_step_size), tf.float32)
+    step_size = tf.constant(np.exp(log_step_size), tf.float32)
     move_seed = fold_in(seed, 2)
     moved = [
         mutate_fn(posterior.label, fold_in(move_seed, k), tf.constant(now.z[chosen[k : k + SLICE]]), temperature, step_size)
@@ -126,16 +152,19 @@ def next_stage(
 def smc_chunks(
     posterior: ClassPosterior, config: SmcConfig, num_results: int, run: RunConfig, state: dict[str, np.ndarray] | None = None
 ) -> Iterator[Chunk]:
-    """Runs `run.num_chains` independent populations of `num_results` particles, one after the other, a temperature at a time.
+    """Runs a pilot and then `run.num_chains` independent populations, each of `num_results` particles, one after the other, a
+    temperature at a time.
 
-    Each population's draws are in random order, so that they read as those of a chain. A population of finite size is biased,
-    by order 1 / num_results, and so is its estimate of the evidence, for its temperatures are chosen by its own particles.
-    `state` is that of an earlier chunk of the same run.
+    Each population's draws are in random order, so that they read as those of a chain. The draws of a population of finite
+    size are biased, by order 1 / num_results. Its estimate of the evidence is not, because the pilot chose the temperatures:
+    the mean over populations is unbiased, and their spread gives its standard error. `state` is that of an earlier chunk of
+    the same run.
 
     Yields:
-      A `Chunk` after each temperature of each population; all draws come with the last. facts: `evidence`, for each whole
-      population the estimate of the mean of likelihood ** (1 / temperature) under the prior: at temperature 1, of p(class);
-      `accept_rate`, the mean acceptance of all moves so far.
+      A `Chunk` after each temperature of the pilot and of each population; all draws come with the last. facts: `evidence`,
+      for each whole population the estimate of the mean of likelihood ** (1 / temperature) under the prior, at temperature 1
+      of p(class); `accept_rate`, the mean acceptance of all moves so far; `num_scored`, the prior draws that populations began
+      with, and `num_not_finite`, those of them without a finite p(class), whose weight is 0.
     """
     facts: dict[str, Any] = {}
     if not isinstance(config, SmcConfig):
@@ -145,18 +174,23 @@ def smc_chunks(
     else:  # checked when it began
         posterior = with_number(posterior)
     start_fn, mutate_fn = _compiled(posterior.networks, config.num_mutations, use_xla(run.jit))
-    run_seed = fold_in(as_seed(run.seed), SMC_STREAM)
+    if not mutate_fn.experimental_get_tracing_count():
+        logger.info("compiling smc")
+    run_seed = fold_in(posterior.own_seed(run.seed), SMC_STREAM)
     z, log_prob = np.zeros([num_results, 0, posterior.latent_dim], np.float32), np.zeros([num_results, 0], np.float32)
     evidence, cost, moves = np.zeros(0), np.zeros(2, np.int64), np.zeros(2)
+    ladder, scored = np.zeros([0, 2]), np.zeros(2, np.int64)
     population: Population | None = None
-    no_draws = (np.zeros([0, run.num_chains, posterior.latent_dim], np.float32), np.zeros([0, run.num_chains], np.float32))
+    shape = (0, run.num_chains)
+    no_draws = as_draws(posterior, np.zeros([*shape, posterior.latent_dim], np.float32), np.zeros(shape, np.float32))
     if state is not None:
         z, log_prob, evidence, cost = (state[name] for name in ("whole_z", "whole_log_prob", "evidence", "cost"))
-        moves = state["moves"]
+        moves, ladder, scored = (state[name] for name in ("moves", "ladder", "scored"))
         population = Population(*(state[name] for name in Population._fields)) if "stage" in state else None
     while len(evidence) < run.num_chains:
-        seed = fold_in(run_seed, len(evidence))
         full_float32()
+        is_pilot = not len(ladder) or ladder[-1, 0] < 1.0
+        seed = fold_in(run_seed, 0 if is_pilot else 1 + len(evidence))
         if population is None:
             sizes = [min(SLICE, num_results - k) for k in range(0, num_results, SLICE)]
             parts = [start_fn(posterior.label, fold_in(fold_in(seed, 0), k), tf.constant(n)) for k, n in enumerate(sizes)]
@@ -164,13 +198,19 @@ def smc_chunks(
             zero = np.zeros(())
             population = Population(first_z, first_log_prob, zero, zero, np.log(config.step_size), zero)
             cost = cost + np.array([0, num_results])
-        population, accepted = next_stage(posterior, config, mutate_fn, population, fold_in(seed, 1 + int(population.stage)))
+            scored = scored + np.array([(~np.isfinite(first_log_prob)).sum(), num_results])
+        log_step_size, stage_seed = float(population.log_step_size), fold_in(seed, 1 + int(population.stage))
+        population, accepted = next_stage(posterior, config, mutate_fn, population, stage_seed, None if is_pilot else ladder)
+        if is_pilot:
+            ladder = np.append(ladder, [[float(population.inverse_temperature), log_step_size]], 0)
         cost = cost + np.array([num_results * (1 + config.num_mutations), num_results])
         moves = moves + np.array([accepted, 1.0])
         beta, now = float(population.inverse_temperature), population
-        done = len(evidence) + beta
-        if beta == 1.0:
-            order = np.random.default_rng([run.seed, len(evidence)]).permutation(num_results)
+        done = (0 if is_pilot else 1) + len(evidence) + beta
+        if beta == 1.0 and is_pilot:
+            population = None
+        elif beta == 1.0:
+            order = np.random.default_rng([*run_seed.numpy().view(np.uint32), len(evidence)]).permutation(num_results)
             z, log_prob = (
                 np.concatenate([whole, new[order][:, None]], 1)
                 for whole, new in ((z, population.z), (log_prob, population.log_prob))
@@ -181,15 +221,18 @@ def smc_chunks(
         yield Chunk(
             Progress(
                 int(STEPS_SHOWN * done),
-                STEPS_SHOWN * run.num_chains,
+                STEPS_SHOWN * (1 + run.num_chains),
                 accepted,
                 float(np.exp(now.log_step_size)),
                 float(np.exp(now.log_prob).mean()),
             ),
-            as_draws(posterior, z, log_prob) if is_last else as_draws(posterior, *no_draws),
-            {"whole_z": z, "whole_log_prob": log_prob, "evidence": evidence, "cost": cost, "moves": moves} | under_way,
+            as_draws(posterior, z, log_prob) if is_last else no_draws,
+            {"whole_z": z, "whole_log_prob": log_prob, "evidence": evidence, "cost": cost, "moves": moves}
+            | {"ladder": ladder, "scored": scored, **under_way},
             Cost(*cost.tolist()),
-            facts | {"evidence": evidence.tolist(), "accept_rate": float(moves[0] / moves[1])},
+            facts
+            | {"evidence": evidence.tolist(), "accept_rate": float(moves[0] / moves[1])}
+            | {"num_not_finite": int(scored[0]), "num_scored": int(scored[1])},
         )
 
 

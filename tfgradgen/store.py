@@ -20,7 +20,7 @@ import numpy as np
 from tfgradgen.arrays import read_npz
 from tfgradgen.checks import UserError, fail
 from tfgradgen.contracts import Draws
-from tfgradgen.files import json_text
+from tfgradgen.files import json_text, open_own
 from tfgradgen.parsing import parsing, read_bytes, whole_number
 
 CHECKPOINT, FORMAT = "checkpoint.npz", 3
@@ -61,7 +61,7 @@ class RunStore:
             file = self._files.get(name, {"num_bytes": 0, "crc": 0})
             data = np.ascontiguousarray(rows).tobytes()
             path = self.folder / f"{name}.raw"
-            with path.open("r+b" if file["num_bytes"] else "w+b") as stream:
+            with open_own(path, "r+b" if file["num_bytes"] else "w+b") as stream:
                 stream.truncate(file["num_bytes"])
                 stream.seek(file["num_bytes"])
                 stream.write(data)
@@ -76,7 +76,8 @@ class RunStore:
         beside = self.folder / f"{CHECKPOINT}.new"
         archive = io.BytesIO()
         np.savez(archive, header=np.frombuffer(json_text(header).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
-        beside.write_bytes(archive.getvalue() + digest(archive.getvalue()))
+        with open_own(beside, "w+b") as stream:
+            stream.write(archive.getvalue() + digest(archive.getvalue()))
         os.replace(beside, self.folder / CHECKPOINT)
         self.state, self.facts, self._files = dict(state), dict(facts), files
 
@@ -88,7 +89,8 @@ class RunStore:
         dtype, row_shape, num_rows = layout(self._files[name])
         if not num_rows:
             return np.empty((0, *row_shape), dtype)
-        return np.memmap(self.folder / f"{name}.raw", dtype, "r", shape=(num_rows, *row_shape))
+        with open_own(self.folder / f"{name}.raw", "rb") as stream:
+            return np.memmap(stream, dtype, "r", shape=(num_rows, *row_shape))
 
     def _restore(self) -> None:
         expected = f"an interrupted run, with its {CHECKPOINT} as it was written,"
@@ -150,7 +152,7 @@ def _checked_facts(facts: Any) -> dict[str, Any]:
 def crc32(path: Path, num_bytes: int) -> int | None:
     """The CRC-32 of the first `num_bytes` of a file, None where it has fewer."""
     crc = 0
-    with path.open("rb") as stream:
+    with open_own(path, "rb") as stream:
         while num_bytes:
             block = stream.read(min(BLOCK, num_bytes))
             if not block:
@@ -166,10 +168,20 @@ def check_same(ours: Mapping[str, Any], theirs: Mapping[str, Any], folder: Path)
         name, our_value, their_value = found
         raise fail(
             "resume",
-            f"{name} {their_value} as in {folder}",
-            our_value,
+            f"{as_flag(name, their_value)} as in {folder}",
+            as_flag(name, our_value),
             "give the same again, or start anew with --overwrite",
         )
+
+
+def as_flag(name: str, value: Any) -> str:
+    """An entry of an identity as the user gave it: `arguments.schedule.num_results` is --num_results, others are words."""
+    first, *others = name.split(".")
+    if first == "arguments" and others:
+        return f"--{others[-1]}={value}"
+    if name == "kernel":
+        return f"--{name}={value}"
+    return f"{' '.join([first, *others])} {value}"
 
 
 def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> tuple[str, Any, Any] | None:

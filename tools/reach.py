@@ -25,17 +25,17 @@ def _compiled(networks, kernel_name):
     def class_prob(posterior, z, results):
         return posterior.class_prob_of(z, family.info_fn(posterior, config, z, results).target_log_prob)
 
-    def kernel_of(label, num_chains):
+    def kernel_of(label):
         posterior = ClassPosterior(generator, classifier, label)
-        return posterior, adaptive_kernel(family, posterior, config, num_chains, num_adaptation_steps)
+        return posterior, adaptive_kernel(family, posterior, config, num_adaptation_steps)
 
     def bootstrap(label, z):
-        posterior, kernel = kernel_of(label, z.shape[0])
+        posterior, kernel = kernel_of(label)
         results = kernel.bootstrap_results(z)
         return results, class_prob(posterior, z, results)
 
     def steps(label, seed, count, z, results, best):
-        posterior, kernel = kernel_of(label, z.shape[0])
+        posterior, kernel = kernel_of(label)
 
         def step(i, z, results, best):
             z, results = kernel.one_step(z, results, seed=fold_in(seed, i))
@@ -66,7 +66,7 @@ def reach(networks, label, kernel_name, num_gradients=300, threshold=0.5, seed=0
             break
         size = min(s for s in CHAINS_LEFT if s >= len(left))
         if size < len(best):
-            # Chains do not see one another, so those that have arrived can go; some stay to fill the batch.
+            # Chains that have arrived can go: the rest tune the shared step size on. Some stay to fill the batch.
             rows = np.concatenate([left, np.setdiff1d(np.arange(len(best)), left)])[:size]
             keep = functools.partial(_rows, rows=rows, batch=len(best))
             z, best, results = keep(z), keep(best), tf.nest.map_structure(keep, results)

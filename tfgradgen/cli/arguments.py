@@ -16,6 +16,7 @@ TEXTS = (
     *("label", "labels", "kernel", "kernels", "out", "folder"),
     *("generator", "classifier", "judge", "discriminator", "photographs", "init", "schedule", "control"),
     *("generator_signature", "classifier_signature", "generator_tags", "classifier_tags", "classifier_labels"),
+    *("generator_class_input", "generator_class_slice"),
 )
 _FLAG = re.compile(r"--|-[a-zA-Z]")
 _NAME = re.compile(r"[a-zA-Z]\w*", re.ASCII)

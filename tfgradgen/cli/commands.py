@@ -2,21 +2,28 @@
 
 import inspect
 import os
+import re
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import fire
 
-from tfgradgen.checks import UserError, check_choice, fail
+import tfgradgen
+from tfgradgen.checks import UserError, fail
 from tfgradgen.cli.arguments import TEXTS, evaluated, normalized
 from tfgradgen.cli.model_options import CLASSIFIER_FLAGS, MODEL_FLAGS
-from tfgradgen.cli.options import FLAGS, check_flags, parse_bool, parse_path, parse_sample
-from tfgradgen.cli.quiet import start_tensorflow
-from tfgradgen.cli.terminal import note, say
-from tfgradgen.text import value_text
+from tfgradgen.cli.options import FLAGS, check_flags, check_known, parse_bool, parse_path, parse_sample
+from tfgradgen.cli.progress import stages_shown
+from tfgradgen.cli.quiet import quiet_matplotlib, start_tensorflow
+from tfgradgen.cli.system import ended_by_signals, prepare_streams, stopped
+from tfgradgen.cli.terminal import as_text, note, say
+from tfgradgen.parsing import reason
+from tfgradgen.text import shell_word, value_text
 
-CHECK_FLAGS = (*MODEL_FLAGS, "temperature", "seed")
+SWITCHES = ("--resume", "--overwrite", "--noresume", "--nooverwrite")
+CHECK_FLAGS = ("label", *MODEL_FLAGS, "temperature", "seed")
 
 
 def command(fn: Callable[..., None]) -> Callable[..., None]:
@@ -27,7 +34,8 @@ def command(fn: Callable[..., None]) -> Callable[..., None]:
 
 @command
 def sample(label: Any = None, kernel: Any = None, *extra: Any, **flags: Any) -> None:
-    """Draws pictures of a class and writes grid.png, plots.png, film.png, samples.npz and run.json into a folder.
+    """Draws images of a class and writes grid.png, plots.png, film.png, samples.npz, checkpoint.npz and run.json into a
+    folder.
 
     Example: python -m tfgradgen sample --label=goldfish --kernel=mala
 
@@ -36,45 +44,43 @@ def sample(label: Any = None, kernel: Any = None, *extra: Any, **flags: Any) -> 
       kernel: rejection (exact, independent draws), mala, hmc, split_hmc, nuts, chees, local_global, replica_exchange,
         elliptical_slice, smc (which estimates p(class) too), or map (the baseline: modes, no draws). By default mala, or that
         of --schedule.
-      extra: nothing else goes without a flag.
-      flags: any of
-
         --num_chains=16            independent chains, one tile each in grid.png
         --num_results=N            kept draws of each chain (mala 264, hmc 50, rejection 40, ...), for smc particles
         --num_burnin_steps=N       discarded first steps (mala 36, hmc 50, ...)
-        --num_adaptation_steps=N   those of them that tune the step size (about three quarters)
-        --schedule=FILE            YAML with the settings of a kernel, as `tune` writes it; single flags go before it
+        --num_adaptation_steps=N   how many of the burn-in steps tune the step size, one for all chains (about three quarters)
+        --schedule=FILE            YAML with the settings of a kernel, as `tune` writes it; flags given as well override it
         --step_size=X              initial distance of one step in z, the same unit for every kernel; for map a fixed one
         --target_accept_prob=X     acceptance to tune for (mala 0.44, hmc 0.6, ...)
-        --adaptation=dual_averaging  how the step size is tuned: dual_averaging, or simple (multiplied or divided), with
+        --adaptation=dual_averaging  how it is tuned: dual_averaging, or simple (multiplied or divided), with
         --exploration_shrinkage=0.2, --decay_rate=0.75, --step_count_smoothing=10    of dual averaging, about
         --adaptation_rate=0.1      of simple: by 1 + adaptation_rate
-        --num_windows=0            mala, hmc, split_hmc, nuts, local_global: how often in the adaptation the scale of each
-                                   coordinate is measured, for steps as long as z is wide there
         --num_leapfrog_steps=3     gradients in one step of hmc, split_hmc (4), and of each replica in replica_exchange
         --max_leapfrog_steps=16    chees: at most so many
         --max_tree_depth=4         nuts: at most 2 ** max_tree_depth gradients in one step
         --num_global_draws=16      local_global: fresh prior draws in each global move
         --num_local_steps=1        local_global: mala steps after each global move
-        --num_replicas=4           replica_exchange: powers of the likelihood, from 1 down to
-        --min_inverse_temperature=0.1
+        --num_replicas=4           replica_exchange: powers of the likelihood
+        --min_inverse_temperature=0.1  replica_exchange: the smallest of them
         --num_mutations=4          smc: mala steps at each power of the likelihood
         --ess_share=0.5            smc: particles that stay effective from one power to the next
         --class_reg=0              mala, map: weight of a pull to the middle of the class's exact draws, in their deviations
         --optimizer=adam           map: adam, or normalized (steps of length step_size)
         --objective=log_prob       map: what is raised, log_prob or the class's logit
         --l2_decay=0               map: share of z taken off in each step
-        --clip_sigma=0             map: keeps z within so many deviations (0: no bound) of
-        --clip_around=prior        map: the prior, or unit by unit of the class
+        --clip_sigma=0             map: bound on abs(z), in standard deviations (0: none)
+        --clip_around=prior        map: centre of that bound: prior, or class (per coordinate)
         --temperature=1.0          the likelihood enters as likelihood ** (1 / temperature)
-        --seed=0                   same seed, machine and backend: the same samples.npz, bit for bit
+        --seed=0                   same seed, machine and backend: the same samples.npz, bit for bit; each label draws by
+                                   random numbers of its own, the same alone and among others
         --jit=auto                 XLA: auto (where there is a GPU), true or false
-        --init=resample            chains start at likely prior draws; prior: at any; PICTURE: all at that photograph's latent
-                                   point, by the generator's own encoder (BigBiGAN's)
+        --init=resample            chains start at exact draws of the class, found among 256 prior draws each, or at likely
+                                   ones where the class is too rare; prior: at any prior draw; PICTURE: all at that
+                                   photograph's latent point, by the generator's own encoder (BigBiGAN's)
         --gradient_precision=float32  bfloat16: the gradients' convolutions; the law stays exact, values keep their bits
         --out=FOLDER               by default out/<label>-<kernel>-<seed>
         --overwrite                replace an earlier run in that folder
-        --resume                   go on with an interrupted run, with the same other flags
+        --resume                   go on with an interrupted run, or make a finished one longer with a larger --num_results;
+                                   the other flags are the same
         --strict                   end with exit code 1 where something speaks against a run
         --netcdf                   write chains.nc too, for ArviZ: pip install 'tfgradgen[netcdf]'
 
@@ -85,15 +91,22 @@ def sample(label: Any = None, kernel: Any = None, *extra: Any, **flags: Any) -> 
         --classifier=MODEL         several as A,B: their classes compose in --label, NAME@2 is one of the second
         --generator_signature=NAME, --classifier_signature=NAME    which function of a model with several; NAME:OUTPUT
         --generator_tags=A,B, --classifier_tags=A,B                which of its graphs
-        --generator_range=0,1, --classifier_range=0,1              of its pictures
+        --generator_range=0,1, --classifier_range=0,1              of its images; where nothing tells that
+                                   of the classifier, the usual range in which it tells the generator's images apart best
         --generator_prior=normal   of its latent point: normal, truncated_normal (2 deviations) or uniform (-1 to 1)
         --latent_dim=N             width of its latent point
         --truncation=1             BigGAN's, above 0 to 1
         --generator_class=target   of a class-conditional generator: target, the class asked for; uniform, one more coordinate
                                    picks any; latent, a softmax of one more coordinate a class
+        --generator_class_input=NAME  which of its inputs is the class, where shapes and names do not tell
+        --generator_class_slice=32:42  which coordinates of z are a one-hot class; :10 the first ten, -10: the last
+        --num_classes=N            how many classes it has, where its class input is a number
+        --generator_layout=channels_last, --classifier_layout=channels_last    or channels_first, [B, channels, height, width]
         --classifier_size=N        or HEIGHT,WIDTH of its input
         --classifier_output=logits logits, probabilities (that sum to one) or scores (one a class, for itself)
-        --classifier_labels=FILE   JSON, or a name a line; imagenet for those of ImageNet
+        --classifier_channels=rgb  or grey: shows it the luma of coloured images
+        --classifier_labels=FILE   JSON, or a name a line; imagenet for those of ImageNet. By default a labels.txt or the like
+                                   in or beside the model's folder
         --discriminator_weight=0   adds so many times a discriminator's log-odds of `natural` to the target
         --discriminator=MODEL
         --max_batch=N              so many pictures at a time go through the models, where memory is short; same results
@@ -103,11 +116,14 @@ def sample(label: Any = None, kernel: Any = None, *extra: Any, **flags: Any) -> 
     A class whose own name holds a comma or an operator is named as it is.
     """
     _no_extra(extra)
-    check_flags(flags, FLAGS)
+    check_flags("sample", flags, FLAGS)
     if label is None:
         raise fail("label", "a class", "none", "give --label=NAME; python -m tfgradgen labels lists them")
     options = parse_sample({"label": label, "kernel": kernel, **flags})
-    start_tensorflow()
+    from tfgradgen.cli.early import check_sample
+
+    check_sample(options)
+    _load_tensorflow()
     from tfgradgen.cli.sample import run_sample
 
     if run_sample(options) and options.strict:
@@ -119,12 +135,11 @@ def labels(*extra: Any, **flags: Any) -> None:
     """Lists the classes of a classifier: index, WordNet id, name.
 
     Args:
-      extra: nothing goes without a flag.
       flags: --classifier=MODEL, by default the one that comes with tfgradgen; --classifier_labels and the like,
         --allow_unknown_ops.
     """
     _no_extra(extra)
-    check_flags(flags, ("classifier", *CLASSIFIER_FLAGS, "allow_unknown_ops"))
+    check_flags("labels", flags, ("classifier", *CLASSIFIER_FLAGS, "allow_unknown_ops"))
     from tfgradgen.cli.listing import list_labels
 
     list_labels(flags)
@@ -134,7 +149,7 @@ def labels(*extra: Any, **flags: Any) -> None:
 def models(*extra: Any, **flags: Any) -> None:
     """Shows the models that come with tfgradgen: where they lie, what they take and give, and their sha256."""
     _no_extra(extra)
-    check_flags(flags, ())
+    check_flags("models", flags, ())
     from tfgradgen.cli.listing import list_models
 
     list_models()
@@ -152,13 +167,15 @@ def check(label: Any = None, *extra: Any, **flags: Any) -> None:
 
     Args:
       label: as for `sample`; by default all, or four of them where there are more than twenty.
-      extra: nothing else goes without a flag.
       flags: those of the models, --temperature and --seed, as for `sample`.
     """
     _no_extra(extra)
-    check_flags(flags, CHECK_FLAGS)
+    check_flags("check", flags, CHECK_FLAGS)
     options = parse_sample({"label": label, "kernel": "mala", **flags})
-    start_tensorflow()
+    from tfgradgen.cli.early import check_check
+
+    check_check(options)
+    _load_tensorflow()
     from tfgradgen.cli.check import run_check
 
     if not run_check(options):
@@ -174,9 +191,6 @@ def compare(labels: Any = None, *extra: Any, **flags: Any) -> None:
 
     Args:
       labels: as label of `sample`: names, WordNet ids or indices, a,b,c, or all.
-      extra: nothing else goes without a flag.
-      flags: any of
-
         --kernels=a,b,c            methods of `sample`; NAME+reg for map and mala with class-specific regularization. By default
                                    map+reg,mala+reg,mala,hmc (the poster's four),map,split_hmc,smc,rejection
         --num_gradients=300        of each chain; every measure is taken at 10, 30, 100, 300, ... up to there
@@ -186,9 +200,10 @@ def compare(labels: Any = None, *extra: Any, **flags: Any) -> None:
         --init=resample
         --jit=auto
         --generator=MODEL          with --latent_dim, --truncation, --generator_signature, --generator_tags, --generator_range,
-                                   --generator_prior, --generator_class as for `sample`
+                                   --generator_prior, --generator_class, --generator_class_input, --generator_class_slice,
+                                   --num_classes, --generator_layout as for `sample`
         --classifier=MODEL         with --classifier_signature, --classifier_tags, --classifier_range, --classifier_size,
-                                   --classifier_output, --classifier_labels
+                                   --classifier_output, --classifier_labels, --classifier_channels, --classifier_layout
         --max_batch=N
         --allow_unknown_ops
         --judge=MODEL              names classes and guides no chain, with a signature `features`
@@ -206,7 +221,10 @@ def compare(labels: Any = None, *extra: Any, **flags: Any) -> None:
     from tfgradgen.cli.compare_options import parse_compare
 
     options = parse_compare({"labels": labels, **flags})
-    start_tensorflow()
+    from tfgradgen.cli.early import check_compare
+
+    check_compare(options)
+    _load_tensorflow()
     from tfgradgen.cli.compare import run_compare
 
     if run_compare(options):
@@ -222,16 +240,13 @@ def tune(label: Any = None, *extra: Any, **flags: Any) -> None:
 
     Args:
       label: as for `sample`; several count alike.
-      extra: nothing else goes without a flag.
-      flags: any of
-
         --kernel=hmc               or mala, split_hmc, nuts, chees, local_global, replica_exchange
         --budget=20000             gradients a chain, of all trials together
         --num_gradients=1000       gradients a chain of one run, burn-in and adaptation among them
         --num_seeds=1              runs of each label that a trial gets, if it stays in so long
         --num_fresh=4              runs of each label on fresh seeds, of the best and of the control, on top of --budget
         --control=FILE             the schedule to beat; by default the kernel's own
-        --num_windows=0            or any other setting of the kernel, as for `sample`: holds it fixed in all that is proposed
+        --step_size=0.3            or any other setting of the kernel, as for `sample`: holds it fixed in all that is proposed
         --num_chains=8             of each run
         --temperature=1.0          as for `sample`, like --seed=0, --jit=auto
         --init=resample            or prior
@@ -241,9 +256,10 @@ def tune(label: Any = None, *extra: Any, **flags: Any) -> None:
       and those of the models, as for `sample`:
 
         --generator=MODEL          with --latent_dim, --truncation, --generator_signature, --generator_tags, --generator_range,
-                                   --generator_prior, --generator_class
+                                   --generator_prior, --generator_class, --generator_class_input, --generator_class_slice,
+                                   --num_classes, --generator_layout
         --classifier=MODEL         with --classifier_signature, --classifier_tags, --classifier_range, --classifier_size,
-                                   --classifier_output, --classifier_labels
+                                   --classifier_output, --classifier_labels, --classifier_channels, --classifier_layout
         --discriminator_weight=0, --discriminator=MODEL, --max_batch=N, --allow_unknown_ops
 
     Writes report.md (begin there), best.yaml for `sample --schedule`, tuning.csv, tuning.png and study.db, which is Optuna's.
@@ -255,7 +271,10 @@ def tune(label: Any = None, *extra: Any, **flags: Any) -> None:
     from tfgradgen.cli.tune_options import parse_tune
 
     options = parse_tune({"label": label, **flags})
-    start_tensorflow()
+    from tfgradgen.cli.early import check_tune
+
+    check_tune(options)
+    _load_tensorflow()
     from tfgradgen.cli.tune import run_tune
 
     run_tune(options)
@@ -269,14 +288,17 @@ def diagnose(folder: Any = None, *extra: Any, **flags: Any) -> None:
 
     Args:
       folder: what `sample` wrote.
-      extra: nothing else goes without a flag.
       flags: --strict ends with exit code 1 where something speaks against the run.
     """
     _no_extra(extra)
-    check_flags(flags, ("strict",))
+    check_flags("diagnose", flags, ("folder", "strict"))
     strict = parse_bool("strict", flags.get("strict", False))
+    if folder is None:
+        raise fail(
+            "folder", "the folder of a run", "none", "give it, for example: python -m tfgradgen diagnose out/goldfish-mala-0"
+        )
     path = parse_path("folder", folder)
-    from tfgradgen.cli.diagnose import diagnose as run_diagnose
+    from tfgradgen.cli.diagnose import run_diagnose
 
     if run_diagnose(path) and strict:
         raise SystemExit(1)
@@ -291,9 +313,6 @@ def export(labels: Any = "all", kernel: Any = None, *extra: Any, **flags: Any) -
     Args:
       labels: the classes that can be asked for, as label of `sample`; by default all.
       kernel: mala or hmc, by default mala or that of --schedule; its step size is tuned for each label now and frozen.
-      extra: nothing else goes without a flag.
-      flags: any of
-
         --out=BASE                 BASE/<version>/ is the model; beside it what starts a server, and two clients
         --version=N                by default the next that is free; one that exists is refused
         --num_steps=N              transitions of a picture (mala 100, hmc 33: about 100 gradients)
@@ -301,7 +320,7 @@ def export(labels: Any = "all", kernel: Any = None, *extra: Any, **flags: Any) -
         --num_start_draws=64       prior draws that a chain's start is picked from
         --batch_sizes=1,4,16       what the server fills batches up to
         --xla                      a further signature serving_xla, for servers that may compile; the others need no XLA
-        --schedule=FILE            settings that `tune` wrote; single flags go before it
+        --schedule=FILE            settings that `tune` wrote; flags given as well override it
         --step_size=X              where tuning begins; as for `sample`, like the next five
         --target_accept_prob=X
         --num_leapfrog_steps=N     of hmc
@@ -309,9 +328,10 @@ def export(labels: Any = "all", kernel: Any = None, *extra: Any, **flags: Any) -
         --temperature=1
         --seed=0                   of tuning; a request has its own
         --generator=MODEL          with --latent_dim, --truncation, --generator_signature, --generator_tags, --generator_range,
-                                   --generator_prior, --generator_class as for `sample`
+                                   --generator_prior, --generator_class, --generator_class_input, --generator_class_slice,
+                                   --num_classes, --generator_layout as for `sample`
         --classifier=MODEL         with --classifier_signature, --classifier_tags, --classifier_range, --classifier_size,
-                                   --classifier_output, --classifier_labels
+                                   --classifier_output, --classifier_labels, --classifier_channels, --classifier_layout
         --discriminator=MODEL      with --discriminator_weight
         --max_batch=N
         --allow_unknown_ops
@@ -323,7 +343,10 @@ def export(labels: Any = "all", kernel: Any = None, *extra: Any, **flags: Any) -
     from tfgradgen.cli.export_options import parse_export
 
     options = parse_export({"labels": labels, "kernel": kernel, **flags})
-    start_tensorflow()
+    from tfgradgen.cli.early import check_export
+
+    check_export(options)
+    _load_tensorflow()
     from tfgradgen.cli.export import run_export
 
     run_export(options)
@@ -335,29 +358,81 @@ COMMANDS = {
 }
 
 
+def _load_tensorflow() -> None:
+    note("doing    loading TensorFlow")
+    start_tensorflow()
+
+
 def _no_extra(extra: tuple[Any, ...]) -> None:
     if extra:
         raise fail("arguments", "flags such as --seed=1", value_text(extra[0]), "write it as --flag=value")
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Runs one command; a user's error is one line on stderr and exit code 2."""
+    """Runs one command. A user's error is one line on stderr and exit code 2; a signal ends it with 128 and its number."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    prepare_streams()
+    quiet_matplotlib()
+    with ended_by_signals(), stages_shown():
+        try:
+            run(argv)
+        except UserError as error:
+            note(f"tfgradgen: {error}" + (f" Go on with: {command_again(argv)}" if error.can_resume else ""))
+            raise SystemExit(2) from None
+        except OSError as error:  # the disk is full, or a file is not ours to read
+            where = f"{error.filename}: " if error.filename else ""
+            note(f"tfgradgen: {as_text(where + reason(error))}.")
+            raise SystemExit(2) from None
+        except KeyboardInterrupt as interrupt:
+            end = stopped(interrupt)
+            how = "interrupted" if end.signum == signal.SIGINT else f"ended by {signal.Signals(end.signum).name}"
+            then = f": {command_again(argv)}" if end.can_resume else "."
+            note(f"tfgradgen: {how}; {end.hint or 'nothing new was kept'}{then}")
+            raise SystemExit(128 + end.signum) from None
+
+
+def run(argv: list[str]) -> None:
+    """Shows help or the version, or has Fire call the command."""
     os.environ.setdefault("PAGER", "cat")
-    try:
-        wants_help = any(word in ("-h", "--help") for word in argv)
-        if argv and not (wants_help and argv[0].startswith("-")):
-            check_choice("command", argv[0], COMMANDS)
-        if wants_help and argv[0] in COMMANDS:
-            say(inspect.getdoc(COMMANDS[argv[0]]) or "")  # Fire would fold the table of flags into one paragraph
-            return
+    first = argv[0] if argv else "help"
+    wants_help = any(word in ("-h", "--help") for word in argv)
+    if first in ("version", "--version"):
+        say(f"tfgradgen {tfgradgen.__version__}")
+    elif first in ("help", "-h", "--help") or (wants_help and first in COMMANDS):
+        named = [word for word in argv if not word.startswith("-") and word != "help"]
+        say(help_text(named[0]) if named else overview())
+    else:
+        check_known("command", first, COMMANDS, "python -m tfgradgen --help")
         for word in ("-", "--"):
             if word in argv:
                 raise fail("arguments", "flags such as --seed=1", f"a lone {word}", "leave it out")
         fire.Fire(COMMANDS, command=normalized(argv), name="python -m tfgradgen")
-    except UserError as error:
-        note(f"tfgradgen: {error}")
-        raise SystemExit(2) from None
-    except KeyboardInterrupt as interrupt:
-        note(f"tfgradgen: interrupted; {str(interrupt) or 'nothing new was kept for the label under way'}.")
-        raise SystemExit(130) from None
+
+
+def help_text(name: str) -> str:
+    """What `NAME --help` shows; Fire would fold the table of flags into one paragraph."""
+    check_known("command", name, COMMANDS, "python -m tfgradgen --help")
+    return inspect.getdoc(COMMANDS[name]) or ""
+
+
+def overview() -> str:
+    """What `--help` shows: the commands, each with the first sentence of its help."""
+    lines = {name: " ".join(help_text(name).split("\n\n")[0].split()) for name in COMMANDS}
+    return "\n".join(
+        [
+            f"tfgradgen {tfgradgen.__version__}: class-conditional images from a generator and a classifier, by MCMC",
+            "",
+            "Usage: python -m tfgradgen COMMAND [--flag=value ...]",
+            "",
+            *(f"  {name:9s} {re.split(r'[.:](?: |$)', line)[0]}." for name, line in lines.items()),
+            "",
+            "COMMAND --help shows the flags of a command, --version the version.",
+            "Begin with: python -m tfgradgen sample --label=goldfish --kernel=mala",
+        ]
+    )
+
+
+def command_again(argv: list[str]) -> str:
+    """The line for a shell that goes on with what `argv` began."""
+    words = [word for word in normalized(argv) if word.partition("=")[0] not in SWITCHES]
+    return " ".join(["python -m tfgradgen", *map(shell_word, words), "--resume"])

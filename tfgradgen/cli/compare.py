@@ -17,9 +17,10 @@ from tfgradgen.checks import UserError, fail
 from tfgradgen.cli.compare_options import CompareOptions
 from tfgradgen.cli.load import Loaded, load_models, start_at_photograph
 from tfgradgen.cli.model_options import default_model, unlike_shipped
-from tfgradgen.cli.output import LOCK, as_file, check_resumable, held, not_written
+from tfgradgen.cli.output import COMPARISON, LOCK, as_file, check_resumable, held, not_written
 from tfgradgen.cli.progress import progress_bar
 from tfgradgen.cli.surroundings import environment, model_record
+from tfgradgen.cli.system import stopped
 from tfgradgen.cli.terminal import as_text, command_text, note, one_line, say
 from tfgradgen.evaluation.cells import (
     Cell,
@@ -29,7 +30,6 @@ from tfgradgen.evaluation.cells import (
     is_ground,
     lay_ground,
     run_cell,
-    run_of_label,
 )
 from tfgradgen.evaluation.comparison import Comparer, Sampled, compare
 from tfgradgen.evaluation.curves import plot_curves
@@ -38,7 +38,7 @@ from tfgradgen.evaluation.grids import plot_grids
 from tfgradgen.evaluation.pictures import Observer, Photographs, Pictures, load_observer, load_photographs, look_at_photographs
 from tfgradgen.evaluation.shelf import Shelf
 from tfgradgen.evaluation.tables import to_csv, to_markdown
-from tfgradgen.files import json_text, write_text
+from tfgradgen.files import json_text, own_folder, write_text
 from tfgradgen.images import decode, save_png
 from tfgradgen.model_checks import admit
 from tfgradgen.models.classifier import Classifier
@@ -47,14 +47,13 @@ from tfgradgen.posterior import ClassPosterior
 
 CELLS, PICTURES, GROUND = "cells", "pictures", "ground"
 PHOTOGRAPHS_FILE = "photographs.npz"
-OURS = {CELLS, PICTURES, LOCK, "report.md", "table.csv", "report.json", "curves.png", "grids.png"}
 CELL_ERRORS = (UserError, ValueError, FloatingPointError, MemoryError, tf.errors.OpError)
 
 
 def run_compare(options: CompareOptions) -> int:
     """Writes the folder of a comparison; returns how many cells failed."""
     out = options.out
-    check_resumable(out, options.resume, "a comparison", CELLS, OURS)
+    check_resumable(out, options.resume, "a comparison", *COMPARISON)
     loaded = load_models(options.pair.models)
     options = replace(options, pair=start_at_photograph(options.pair, loaded.generator))
     observer = load_observer(options.judge, options.discriminator, options.pair.models.allow_unknown_ops)
@@ -68,8 +67,8 @@ def run_compare(options: CompareOptions) -> int:
                 return _run_held(options, loaded, observer, photographs)
             finally:
                 (out / LOCK).unlink(missing_ok=True)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"finished cells are in {out}, --resume goes on with them") from None
+    except KeyboardInterrupt as interrupt:
+        raise stopped(interrupt, f"finished cells are in {out}, --resume goes on with them") from None
     except OSError as error:
         raise not_written(out, error, "finished cells are kept, --resume goes on with them") from None
 
@@ -126,7 +125,7 @@ def sample_all(
         if ground is None:
             try:
                 with progress_bar(f"{number} of {total}, exact draws of {name}") as progress_fn:
-                    ground = lay_ground(posterior, run_of_label(run, index), progress_fn)
+                    ground = lay_ground(posterior, run, progress_fn)
             except CELL_ERRORS as error:
                 for entry in entries:
                     note_failure(sampled, entry, name, error)
@@ -143,10 +142,9 @@ def sample_all(
         settings = {"label": index, "method": entry.name, "config": entry.config.to_dict(), "checkpoints": list(checkpoints)}
         cell = shelf.get(folder_of(index, name), entry.name, Cell, settings, cell_fits)
         if cell is None:
-            own_run = run_of_label(run, index)
             try:
                 with progress_bar(f"{number} of {total}, {entry.name} for {name}") as progress_fn:
-                    cell = run_cell(posteriors[name], entry, sampled.grounds[name], own_run, checkpoints, progress_fn)
+                    cell = run_cell(posteriors[name], entry, sampled.grounds[name], run, checkpoints, progress_fn)
             except CELL_ERRORS as error:
                 note_failure(sampled, entry, name, error)
                 continue
@@ -187,7 +185,7 @@ def identity(options: CompareOptions, loaded: Loaded) -> dict[str, Any]:
 
 
 def number_of(posterior: ClassPosterior, name: str) -> int:
-    """What the seed and the folder of a label go by: of a class its output of the classifier, of a condition, whose output is
+    """What the folder of a label goes by: of a class its output of the classifier, of a condition, whose output is
     the same for all, a number made of its name."""
     return int(posterior.label) if isinstance(posterior.classifier, Classifier) else zlib.crc32(name.encode())
 
@@ -242,8 +240,8 @@ def write_report(out: Path, report: dict[str, Any], pictures: Mapping[str, Mappi
         "report.json": json_text(report, 1) + "\n",
     }.items():
         write_text(out / name, text)
-    beside = out / f".{PICTURES}.partial"
-    shutil.rmtree(beside, ignore_errors=True)
+    beside = own_folder(out / f".{PICTURES}.partial")
+    shutil.rmtree(beside)
     for row, by_label in pictures.items():
         (beside / row).mkdir(parents=True)
         for label, seen in by_label.items():

@@ -49,7 +49,7 @@ class CompareOptions:
 
 def parse_compare(flags: dict[str, Any]) -> CompareOptions:
     """Checks the flags of `compare`; raises `UserError` for the first that cannot be used."""
-    check_flags(flags, FLAGS)
+    check_flags("compare", flags, FLAGS)
     pair = parse_sample({"label": flags["labels"], "kernel": "mala"} | {k: flags[k] for k in SAMPLE_FLAGS if k in flags})
     check_int("num_chains", pair.run.num_chains, MIN_CHAINS, 4096)
     class_reg = check_real("class_reg", flags.get("class_reg", 1.0), 0.0)

@@ -3,24 +3,64 @@
 from pathlib import Path
 from typing import Any
 
-from tfgradgen.cli.records import read_run
-from tfgradgen.cli.report import trust, trust_lines
+from tfgradgen.checks import UserError, fail
+from tfgradgen.cli.output import partial_of
+from tfgradgen.cli.records import RUN_FILE, read_run
+from tfgradgen.cli.report import said_before, trust, trust_lines
 from tfgradgen.cli.terminal import as_text, say
+from tfgradgen.store import CHECKPOINT
+
+MOST_NAMED = 12  # runs with problems that the last line names
+
+
+def run_diagnose(folder: Path) -> list[str]:
+    """Diagnoses the run in `folder`, or each of the runs of several labels in it, and returns all that speaks against them.
+
+    Raises:
+      UserError: there is no run.
+    """
+    if (folder / RUN_FILE).exists():
+        return diagnose(folder)
+    inner = sorted(path for path in folder.iterdir() if (path / RUN_FILE).exists()) if folder.is_dir() else []
+    if not inner:
+        raise no_run(folder)
+    found = {path: _shown_run(path) for path in inner}
+    bad = [path.name for path, problems in found.items() if problems]
+    listed = ", ".join(as_text(name) for name in bad[:MOST_NAMED]) + (", ..." if len(bad) > MOST_NAMED else "")
+    say(f"in all   {len(inner)} runs, {len(bad)} with problems" + (f": {listed}" if bad else ""))
+    return [problem for problems in found.values() for problem in problems]
+
+
+def _shown_run(folder: Path) -> list[str]:
+    say(f"run      {as_text(folder)}")
+    problems = diagnose(folder)
+    say("")
+    return problems
+
+
+def no_run(folder: Path) -> UserError:
+    """The error of a folder that holds no run: whether it is missing, unfinished or something else."""
+    example = "give a folder that `sample` wrote, such as out/goldfish-mala-0"
+    unfinished = folder if (folder / CHECKPOINT).exists() else partial_of(folder)
+    if (unfinished / CHECKPOINT).exists():
+        return fail("diagnose", "a finished run", f"{unfinished}, an unfinished one", "finish it with sample --resume")
+    why = f"{RUN_FILE} is missing" if folder.is_dir() else "no such folder" if not folder.exists() else "it is no folder"
+    return fail("diagnose", "a run", f"no run at {folder} ({why})", example)
 
 
 def diagnose(folder: Path) -> list[str]:
     """Prints chains, statistics and what speaks against the run in `folder`; returns the latter."""
     record, draws, _ = read_run(folder, "diagnose", "give the folder that `sample` wrote")
-    found = trust(draws, record["kernel"], record["arguments"]["kernel_config"], record["doubts"])
+    found = trust(draws, record["kernel"], record["arguments"]["kernel_config"], said_before(record))
     seconds = max(record["seconds"], 1e-9)
     name = as_text(record["label"]["name"])
     say(f"ran      {record['kernel']} for {name}: {draws.z.shape[1]} chains, {len(draws.z)} draws each")
     say(table({"chain": list(range(draws.z.shape[1])), **found["chains"]}))
     rows = found["statistics"]
     columns: dict[str, list[Any]] = {"statistic": list(rows)}
-    for key in ("mean", "standard_error", "ess_bulk", "ess_tail", "rhat", "between"):
+    for key in ("mean", "standard_error", "ess", "ess_bulk", "ess_tail", "rhat", "between"):
         columns[key] = [row[key] for row in rows.values()]
-    least = [min((row[key] for key in ("ess_bulk", "ess_tail") if row[key]), default=None) for row in rows.values()]
+    least = [min((row[key] for key in ("ess", "ess_bulk", "ess_tail") if row[key]), default=None) for row in rows.values()]
     if record["num_gradients"]:
         columns["ess per gradient"] = [size and size / record["num_gradients"] for size in least]
     columns["ess per second"] = [size and size / seconds for size in least]

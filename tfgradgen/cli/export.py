@@ -1,5 +1,6 @@
 """The `export` command: from checked options to a folder that TF Serving serves as it is."""
 
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -7,17 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from tfgradgen.checks import fail
+from tfgradgen.cli.early import check_version
 from tfgradgen.cli.export_options import ExportOptions
 from tfgradgen.cli.load import Loaded, Target, load_models
-from tfgradgen.cli.output import LOCK, as_file, check_target, held, new_folder, not_written
+from tfgradgen.cli.output import LOCK, as_file, held, new_folder, not_written
 from tfgradgen.cli.progress import progress_bar
 from tfgradgen.cli.surroundings import environment, model_record
+from tfgradgen.cli.system import stopped
 from tfgradgen.cli.terminal import as_text, note, say
 from tfgradgen.contracts import Networks
 from tfgradgen.files import json_text, write_text
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.serving.adapt import Adapted, adapt
-from tfgradgen.serving.beside import next_version, texts
+from tfgradgen.serving.beside import texts
 from tfgradgen.serving.export import write_saved_model
 from tfgradgen.serving.module import Plan, Serving
 from tfgradgen.text import shell_word
@@ -27,13 +30,7 @@ RECORD = "export.json"
 
 def run_export(options: ExportOptions) -> None:
     """Writes the next version of a served model, and what a server of it needs beside; nothing is left of what fails."""
-    version = options.version or next_version(options.out)
-    folder, was_there = options.out / str(version), options.out.exists()
-    if folder.exists():
-        raise fail(
-            "version", f"one that is not in {options.out} yet", version, f"--version={next_version(options.out)} is free"
-        )
-    check_target(folder, overwrite=False)
+    folder, was_there = check_version(options), options.out.exists()
     loaded = load_models(options.pair.models)
     targets = loaded.targets(options.labels)
     networks = shared_networks(loaded, targets)
@@ -53,8 +50,8 @@ def run_export(options: ExportOptions) -> None:
                     write_text(beside / RECORD, json_text(record, 2) + "\n")
             finally:
                 (options.out / LOCK).unlink(missing_ok=True)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("nothing was exported") from None
+    except KeyboardInterrupt as interrupt:
+        raise stopped(interrupt, "nothing was exported", can_resume=False) from None
     except OSError as error:
         raise not_written(options.out, error) from None
     finally:
@@ -140,7 +137,8 @@ def write_beside(base: Path, files: Mapping[str, str]) -> list[str]:
     for name, text in files.items():
         path = base / name
         try:
-            if path.exists() and path.read_bytes() != text.encode():
+            is_file = path.is_file() and not path.is_symlink()
+            if os.path.lexists(path) and not (is_file and path.read_bytes() == text.encode()):
                 kept.append(name)
                 path = base / f"{name}.new"
             write_text(path, text)

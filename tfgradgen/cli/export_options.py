@@ -62,7 +62,7 @@ class ExportOptions:
 
 def parse_export(flags: dict[str, Any]) -> ExportOptions:
     """Checks the flags of `export`; raises `UserError` for the first that cannot be used."""
-    check_flags(flags, FLAGS)
+    check_flags("export", flags, FLAGS)
     if "out" not in flags:
         raise fail("out", "a folder for the versions of the model", "none", "give --out=BASE")
     out = parse_path("out", flags["out"]).absolute()
@@ -71,10 +71,9 @@ def parse_export(flags: dict[str, Any]) -> ExportOptions:
     asked = {name: flags[name] for name in SAMPLE_FLAGS if name in flags}
     pair = parse_sample({"label": flags["labels"], "kernel": flags["kernel"]} | asked)
     check_choice("kernel", pair.kernel, SERVED)
-    for name in ("num_windows", "class_reg"):
-        value = pair.kernel_config.to_dict().get(name)
-        if value:
-            raise fail(f"schedule: {name}", "0, for a served chain has one step size and the posterior", value, "set it to 0")
+    class_reg = pair.kernel_config.to_dict().get("class_reg")
+    if class_reg:
+        raise fail("schedule: class_reg", "0, for a served chain samples the posterior", class_reg, "set it to 0")
     own_steps = max(1, NUM_GRADIENTS // SERVED[pair.kernel](pair.kernel_config))
     num_steps = check_int("num_steps", flags.get("num_steps", own_steps), 1, 1_000_000)
     max_steps = check_int("max_steps", flags.get("max_steps", MAX_STEPS_FACTOR * num_steps), 1, 1_000_000)

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from tfgradgen.cli.early import check_models
 from tfgradgen.cli.model_options import SHIPPED_MODELS, default_model, parse_handle
 from tfgradgen.cli.options import parse_sample
 from tfgradgen.cli.quiet import start_tensorflow
@@ -20,6 +21,7 @@ def list_labels(flags: dict[str, Any]) -> None:
         names: tuple[Label, ...] = parse_labels(card["labels"], f"labels of {folder}")
     else:  # only the model itself can say how many there are
         options = parse_sample({"label": "all", "kernel": "mala", **flags})
+        check_models(options.models)
         start_tensorflow()
         from tfgradgen.models.classifier import load_classifier
 

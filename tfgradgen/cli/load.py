@@ -15,9 +15,10 @@ from tfgradgen.contracts import Networks
 from tfgradgen.images import read_pictures
 from tfgradgen.methods import METHODS
 from tfgradgen.model_checks import without_xla
-from tfgradgen.models.classifier import Classifier, load_classifier
+from tfgradgen.models.classifier import Classifier, fitted, load_classifier
 from tfgradgen.models.condition import ConditionClassifier, is_condition, parse_condition
 from tfgradgen.models.discriminator import load_discriminator, natural_log_odds
+from tfgradgen.models.fitting import range_text
 from tfgradgen.models.generator import Generator, load_generator
 from tfgradgen.models.labels import resolve_labels, split_names
 from tfgradgen.models.metadata import Label
@@ -53,7 +54,7 @@ class Loaded(NamedTuple):
             return [self._condition(part, labelled) for part in split_names(labelled, wanted)]
         first = self.classifiers[0]
         indices = resolve_labels(first.labels, wanted)
-        if first.output == "scores":  # each class for itself is a condition of its own
+        if not first.is_exclusive:  # each class for itself is a condition of its own
             return [self._condition(str(index), labelled) for index in indices]
         return [Target(first, index, first.labels[index]) for index in indices]
 
@@ -79,15 +80,16 @@ class Loaded(NamedTuple):
 def load_models(options: ModelOptions, gradient_precision: str = "float32") -> Loaded:
     """The models, run together once: each may be sound and still not take the other's pictures. What had to be guessed is
     said on stderr."""
+    note("doing    loading models")
     lenient, is_low = {"allow_unknown_ops": options.allow_unknown_ops}, gradient_precision == "bfloat16"
     generator = load_generator(options.generator, **options.generator_settings, **lenient)
     if len(generator.image_shape) == 3 and generator.image_shape[2] > MAX_CHANNELS:
-        got = f"images {list(generator.image_shape)}"
+        expected = f"images [height, width, channels] of 1 to {MAX_CHANNELS} channels, as PNG has them"
         remedy = "choose another --generator or --generator_signature, or export it with its channels last"
-        raise fail(
-            "generator", f"images [height, width, channels] of 1 to {MAX_CHANNELS} channels, as PNG has them", got, remedy
-        )
+        raise fail("generator", expected, f"images {list(generator.image_shape)}", remedy)
     classifiers = tuple(load_classifier(path, **options.classifier_settings, **lenient) for path in options.classifiers)
+    generator = generator.with_class_names(classifiers[0].labels)
+    classifiers = tuple(_fitted(classifier, generator, options) for classifier in classifiers)
     discriminator = load_discriminator(options.discriminator, **lenient) if options.discriminator else None
     loaded = Loaded(generator, classifiers, discriminator, discriminator and natural_log_odds(discriminator), options)
     observers = [*classifiers, *([discriminator] if discriminator else [])]
@@ -106,29 +108,47 @@ def load_models(options: ModelOptions, gradient_precision: str = "float32") -> L
     return loaded
 
 
+def _fitted(classifier: Classifier, generator: Generator, options: ModelOptions) -> Classifier:
+    """`classifier` with what the generator's images tell, as far as the two fit together at all."""
+    shape = (2, *generator.image_shape)
+    ranks = 2 if classifier.image_size == () else 4
+    if len(shape) == ranks:  # else the line below this names both models
+        try_call(lambda image: classifier.raw_scores(image), tf.zeros(shape), 2, f"{generator.path} into {classifier.path}")
+        return fitted(classifier, generator, options.max_batch)
+    return classifier
+
+
 def say_guesses(role: str, model: Generator | Classifier) -> None:
-    """One line on stderr with what was assumed of `model`, with the values, and where to say otherwise."""
-    values = {
-        "image_range": model.image_range,
-        "prior": getattr(model, "prior", None),
-        "output": getattr(model, "output", None),
-    }
-    values["image_size"] = getattr(model, "image_size", None)
-    flags = {"image_range": "range", "image_size": "size"}
-    named = []
-
-    def mend(name: str) -> str:
-        return f"(--{role}_{flags.get(name, name)})" if role != "discriminator" else f"({name} in its model.json)"
-
-    for name in model.assumed:
-        if name.startswith("family"):
-            named.append(f"{name} by its signatures")
-        elif name == "labels":
-            named.append(f"labels of {model.num_classes} outputs {mend(name)}")  # type: ignore[union-attr]
-        else:
-            named.append(f"{name} {values[name]} {mend(name)}")
+    """A line on stderr with what was assumed of `model`, with the values, and where to say otherwise; then its doubts."""
+    named = [_guess(role, model, name) for name in model.assumed]
+    if getattr(model, "is_binary", False):
+        named.append(f"one output, {'the logit' if model.output == 'logits' else 'the probability'} of {model.labels[1].name}")  # type: ignore[union-attr]
     if named:
         note(f"guessed  {role} {as_text(model.path)}: {', '.join(named)}")
+    for doubt in getattr(model, "doubts", ()):
+        note(f"doubt    {role} {as_text(model.path)}: {doubt}")
+
+
+def _guess(role: str, model: Generator | Classifier, name: str) -> str:
+    """What was assumed as `name`, and the flag that says otherwise."""
+    flags = {"image_range": "range", "image_size": "size"}
+    way = f"--{role}_{flags.get(name, name)}" if role != "discriminator" else f"{name} in its model.json"
+    if name.startswith("family"):
+        return f"{name} by its signatures"
+    if name.startswith("version "):
+        return f"{name}, the highest in that folder"
+    if isinstance(model, Generator):
+        if name == "class_input":
+            return f"the input {model.classes.place if model.classes else ''} is the class ({way})"
+        if name == "class_names":
+            return "its classes in the classifier's order (labels in its model.json)"
+    elif name == "labels":
+        return f"labels of {model.num_classes} {'classes' if model.is_binary else 'outputs'} ({way})"
+    elif name == "image_range" and model.range_scores:
+        (best, top), *others = model.range_scores
+        scores = ", ".join(f"{range_text(bounds)} {score:.2f}" for bounds, score in others)
+        return f"image_range {range_text(best)} with score {top:.2f}, {scores} ({way})"
+    return f"{name} {getattr(model, name)} ({way})"
 
 
 def choose_backend(options: SampleOptions, loaded: Loaded, target: Target) -> SampleOptions:

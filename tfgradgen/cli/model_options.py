@@ -22,6 +22,10 @@ GENERATOR_FLAGS = {
     "latent_dim": "latent_dim",
     "truncation": "truncation",
     "generator_class": "generator_class",
+    "generator_class_input": "class_input",
+    "generator_class_slice": "class_slice",
+    "num_classes": "num_classes",
+    "generator_layout": "layout",
 }
 CLASSIFIER_FLAGS = {
     "classifier_signature": "signature",
@@ -30,6 +34,8 @@ CLASSIFIER_FLAGS = {
     "classifier_size": "image_size",
     "classifier_output": "output",
     "classifier_labels": "labels",
+    "classifier_channels": "channels",
+    "classifier_layout": "layout",
 }
 MODEL_FLAGS = (
     "generator",

@@ -1,5 +1,7 @@
 """From the flags that a user types to checked settings, before anything slow is imported."""
 
+import difflib
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -7,10 +9,10 @@ from typing import Any
 
 from tfgradgen.checks import UserError, check_choice, check_num_chains, did_you_mean, fail
 from tfgradgen.cli.model_options import MODEL_FLAGS, ModelOptions, parse_models
-from tfgradgen.config import KernelConfig, RunConfig, Schedule
+from tfgradgen.config import REMOVED, KernelConfig, RunConfig, Schedule
 from tfgradgen.presets import PRESETS
 from tfgradgen.recipe import default_recipe, read_recipe, settings_of
-from tfgradgen.text import value_text
+from tfgradgen.text import NAME_LENGTH, printable, value_text
 
 KERNEL_FLAGS = tuple(KernelConfig.checks)
 SCHEDULE_FLAGS = tuple(field.name for field in fields(Schedule))
@@ -61,14 +63,25 @@ class SampleOptions:
         }
 
 
-def check_flags(flags: dict[str, Any], known: tuple[str, ...]) -> None:
-    """Refuses flags that do not exist, naming the nearest that do."""
+def check_known(kind: str, given: str, known: Collection[str], where: str) -> None:
+    """Raises `UserError`, one short line, where `given` is none of `known`, the names of all of that `kind`; `where` lists
+    them."""
+    if given not in known:
+        bare = {name.strip("-"): name for name in known}
+        near = difflib.get_close_matches(given[:NAME_LENGTH].strip("-").lower(), bare, n=1)
+        asked = f"did you mean {bare[near[0]]}? " if near else ""
+        raise UserError(f"unknown {kind} {printable(given)}; {asked}all {kind}s: {where}")
+
+
+def check_flags(command: str, flags: Mapping[str, Any], known: Collection[str]) -> None:
+    """Refuses flags that `command` does not have, naming the nearest that it has."""
+    named = [f"--{name}" for name in known]
     for flag in flags:
         if flag in RENAMED and RENAMED[flag] in known:
             raise fail("flags", f"--{RENAMED[flag]}", f"--{flag}", f"--{flag} is now --{RENAMED[flag]}")
-        if flag not in known:
-            listed = "one of " + ", ".join(f"--{name}" for name in known)
-            raise fail("flags", listed, f"--{flag}", did_you_mean(flag, known) or "give one of those")
+        if flag in REMOVED:
+            raise fail("flags", "a flag of this version", f"--{flag}", REMOVED[flag])
+        check_known("flag", f"--{flag}", named, f"python -m tfgradgen {command} --help")
 
 
 def parse_path(flag: str, value: Any) -> Path:

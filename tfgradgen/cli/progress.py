@@ -1,5 +1,6 @@
 """How far a run is: a bar on a terminal, plain lines elsewhere."""
 
+import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -28,16 +29,21 @@ def progress_bar(title: str, unit: str = "step") -> Iterator[ProgressFn]:
     if not sys.stderr.isatty():
         yield plain_lines(title, unit)
         return
-    with tqdm(desc=title, file=sys.stderr, unit=unit, dynamic_ncols=True) as bar:
+    bars: list[tqdm] = []
 
-        def show(progress: Progress) -> None:
-            bar.set_postfix(described(progress), refresh=False)
-            if bar.total is None:
-                # What was done before a resume, and the first chunk, whose time is that of compiling, say nothing of the rest.
-                bar.total, bar.initial, bar.start_t = progress.num_total, progress.num_done, time.time()
-            bar.update(progress.num_done - bar.n)
+    def show(progress: Progress) -> None:
+        if not bars:
+            # What was done before a resume, and the first chunk, whose time is that of compiling, say nothing of the rest.
+            done = {"initial": progress.num_done, "total": progress.num_total}
+            bars.append(tqdm(desc=title, file=sys.stderr, unit=unit, dynamic_ncols=True, **done))
+        bars[0].set_postfix(described(progress), refresh=False)
+        bars[0].update(progress.num_done - bars[0].n)
 
+    try:
         yield show
+    finally:
+        for bar in bars:
+            bar.close()
 
 
 def plain_lines(title: str, unit: str = "step") -> ProgressFn:
@@ -58,3 +64,22 @@ def plain_lines(title: str, unit: str = "step") -> ProgressFn:
         note(f"{title}: {done} of {total} {unit}s, {facts}{rest}")
 
     return show
+
+
+class _Notes(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        note(f"doing    {record.getMessage()}")
+
+
+@contextmanager
+def stages_shown() -> Iterator[None]:
+    """Shows on stderr what takes long before there is any progress: the library logs it."""
+    logger, handler = logging.getLogger("tfgradgen"), _Notes()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)

@@ -11,9 +11,14 @@ from contextlib import contextmanager
 @contextmanager
 def _held_stderr() -> Iterator[None]:
     """Holds back what C++ writes to stderr meanwhile; shows it after all when an exception leaves the block."""
+    try:
+        held_file = tempfile.TemporaryFile()  # noqa: SIM115  # closed below
+    except OSError:  # there is no temporary folder
+        yield
+        return
     sys.stderr.flush()
     kept = os.dup(2)
-    with tempfile.TemporaryFile() as held:
+    with held_file as held:
         os.dup2(held.fileno(), 2)
         try:
             yield
@@ -25,6 +30,11 @@ def _held_stderr() -> Iterator[None]:
         finally:
             os.dup2(kept, 2)
             os.close(kept)
+
+
+def quiet_matplotlib() -> None:
+    """Keeps Matplotlib from saying at length that the folder of its cache cannot be written: it takes a temporary one."""
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 
 def start_tensorflow() -> None:

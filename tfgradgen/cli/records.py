@@ -9,11 +9,12 @@ import numpy as np
 
 from tfgradgen.arrays import check_arrays, read_npz
 from tfgradgen.checks import UserError
+from tfgradgen.cli.output import RECORD
 from tfgradgen.contracts import Draws
 from tfgradgen.parsing import parsing, read_json, whole_number
 from tfgradgen.presets import PRESETS
 
-RUN_FILE, SAMPLES_FILE = "run.json", "samples.npz"
+RUN_FILE, SAMPLES_FILE = RECORD, "samples.npz"
 _TABLE = ("results", "chains")
 LAYOUT = {
     "z": (np.float32, (*_TABLE, "latent_dim")),
@@ -103,6 +104,12 @@ def _kernel(value: Any) -> None:
 
 def _arguments(value: Any) -> None:
     _mapping(_mapping(value)["kernel_config"])
+    whole_number(_mapping(value["schedule"])["num_results"], 1)
+
+
+def _count(value: Any) -> None:
+    if value is not None:
+        whole_number(value)
 
 
 def _seconds(value: Any) -> None:
@@ -118,6 +125,8 @@ _ENTRIES: dict[str, Callable[[Any], Any]] = {
     "problems": _texts,
     "num_gradients": whole_number,
     "num_forward": whole_number,
+    "num_not_finite": _count,
+    "num_scored": _count,
     "seconds": _seconds,
     "generator": _mapping,
     "classifier": _mapping,

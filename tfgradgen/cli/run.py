@@ -11,20 +11,34 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from tfgradgen.checks import UserError
+from tfgradgen.checks import UserError, fail
 from tfgradgen.cli.options import SampleOptions
-from tfgradgen.cli.output import check_target, clear, discard, held, new_folder, not_written, partial_of, sweep
+from tfgradgen.cli.output import (
+    RECORD,
+    check_target,
+    clear,
+    discard,
+    has_checkpoint,
+    held,
+    new_folder,
+    not_written,
+    partial_of,
+    sweep,
+)
 from tfgradgen.cli.progress import progress_bar
-from tfgradgen.cli.records import RUN_FILE, SAMPLES_FILE, read_run
+from tfgradgen.cli.records import SAMPLES_FILE, checked_record, read_run
 from tfgradgen.cli.report import UNITS, identity, run_record, summary
+from tfgradgen.cli.system import stopped
 from tfgradgen.cli.terminal import say
 from tfgradgen.contracts import Draws, ProgressFn
-from tfgradgen.files import json_text, write_text
+from tfgradgen.files import json_text, own_folder, write_text
 from tfgradgen.images import decode, make_grid, save_png
 from tfgradgen.methods import METHODS, Resume
 from tfgradgen.netcdf import write_netcdf
+from tfgradgen.parsing import parsing, read_json
 from tfgradgen.plots import plot_chains
 from tfgradgen.posterior import ClassPosterior
+from tfgradgen.presets import PRESETS
 from tfgradgen.store import CHECKPOINT, RunStore, check_same
 from tfgradgen.stored_images import last_images
 
@@ -43,23 +57,83 @@ class Row(NamedTuple):
 
 
 def finished(planned: dict[str, Any], folder: Path) -> Row | None:
-    """The row of a run that is whole already, None where a run under way is to replace it.
+    """The row of a run that is whole already; None where there is none, or one to be made longer, or replaced by one under way.
 
     Raises:
-      UserError: what lies there is another run, or none.
+      UserError: what lies there is another run, or cannot be read.
     """
+    if not (folder / RECORD).exists():
+        return None
     record, draws, image = read_run(folder, "resume", "choose another --out")
     row = Row(planned["label"]["name"], image, draws.class_prob[-1], record["problems"])
+    num_results = record["arguments"]["schedule"]["num_results"]
     try:
         check_same(identity(planned), identity(record), folder)
     except UserError:
-        if (partial_of(folder) / CHECKPOINT).exists():
+        if has_checkpoint(folder):
             return None
         raise
-    discard(partial_of(folder))  # of a run that was killed after its last step
+    check_length(planned, num_results, folder)
+    if num_results < planned["arguments"]["schedule"]["num_results"]:
+        if not has_checkpoint(folder) and not (folder / CHECKPOINT).exists():
+            got = f"{folder}, which has no {CHECKPOINT}"
+            raise fail("resume", "a run that can be made longer", got, "start anew with --overwrite")
+        return None
+    if is_remains(planned, folder):
+        discard(partial_of(folder))
     if planned["arguments"]["netcdf"] and not (folder / NETCDF).exists():
         add_netcdf(folder)
     return row
+
+
+def check_length(planned: dict[str, Any], num_results: int, where: Path) -> None:
+    """Raises `UserError` unless a run of `num_results` draws a chain, in the folder `where`, can become the planned one."""
+    wanted = planned["arguments"]["schedule"]["num_results"]
+    if wanted < num_results:
+        expected, remedy = f"at least the --num_results={num_results} of the run in {where}", "start anew with --overwrite"
+        raise fail("resume", expected, f"--num_results={wanted}", f"give it again, or {remedy}")
+    if wanted > num_results and not PRESETS[planned["kernel"]].can_go_on:
+        raise fail(
+            "resume",
+            f"the --num_results={num_results} of the run in {where}, for the particles of {planned['kernel']} move together",
+            f"--num_results={wanted}, another run",
+            "start anew with --overwrite",
+        )
+
+
+def is_remains(planned: dict[str, Any], folder: Path) -> bool:
+    """Whether beside the finished run in `folder` lies what was left of it when it was killed after its last step."""
+    partial = partial_of(folder)
+    try:
+        with held(partial):
+            facts = RunStore(partial, identity(planned)).facts
+    except (UserError, OSError):  # of another run, or of one at work, or none
+        return False
+    return bool(facts.get("num_results", 0) <= planned["arguments"]["schedule"]["num_results"])
+
+
+def is_longer(planned: dict[str, Any], folder: Path) -> bool:
+    """Whether the planned run is the one in `folder` with more draws."""
+    if not (folder / RECORD).exists():
+        return False
+    try:
+        with parsing("resume", "a run", "choose another --out"):
+            record = checked_record(read_json(folder / RECORD))
+        check_same(identity(planned), identity(record), folder)
+    except UserError:
+        return False
+    num_results = record["arguments"]["schedule"]["num_results"]
+    return bool(num_results < planned["arguments"]["schedule"]["num_results"])
+
+
+def lay_out(folder: Path, partial: Path) -> None:
+    """Makes of the finished run in `folder` an unfinished one in `partial`, to go on with; the checkpoint comes last."""
+    _, draws, _ = read_run(folder, "resume", "start anew with --overwrite")
+    for name, column in draws._asdict().items():
+        (partial / f"{name}.raw").write_bytes(np.ascontiguousarray(column).tobytes())
+    beside = partial / f"{CHECKPOINT}.new"
+    shutil.copyfile(folder / CHECKPOINT, beside)
+    os.replace(beside, partial / CHECKPOINT)
 
 
 def add_netcdf(folder: Path) -> None:
@@ -67,7 +141,7 @@ def add_netcdf(folder: Path) -> None:
     record, draws, _ = read_run(folder, "resume", "choose another --out")
     with new_folder(folder, overwrite=True) as beside:
         for path in folder.iterdir():
-            shutil.copy2(path, beside)
+            shutil.copy2(path, beside, follow_symlinks=False)
         write_chains(beside, record, draws)
 
 
@@ -75,7 +149,7 @@ def run_label(posterior: ClassPosterior, options: SampleOptions, planned: dict[s
     """Runs one label, or the rest of it, and writes its folder. Until that is whole, what was drawn is beside it."""
     partial = partial_of(folder)
     try:
-        partial.mkdir(parents=True, exist_ok=True)
+        own_folder(partial)
         with held(partial):
             try:
                 sweep(folder)
@@ -83,8 +157,8 @@ def run_label(posterior: ClassPosterior, options: SampleOptions, planned: dict[s
             finally:
                 if not os.path.exists(partial / CHECKPOINT):  # whole, or not begun
                     discard(partial)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(_hint(partial)) from None
+    except KeyboardInterrupt as interrupt:
+        raise stopped(interrupt, _hint(partial)) from None
     except OSError as error:
         raise not_written(folder, error, _hint(partial)) from None
     say(summary(record, folder))
@@ -104,9 +178,22 @@ def _run_held(
     partial = partial_of(folder)
     if options.overwrite:
         clear(partial)
-    store = RunStore(partial, identity(planned))
-    overwrite = options.overwrite or store.facts.get("overwrite", False)
-    store.facts["overwrite"] = overwrite  # a resumed run replaces what the interrupted one was to replace
+    longer = options.resume and is_longer(planned, folder)
+    is_new = longer and not has_checkpoint(folder)
+    if is_new:
+        lay_out(folder, partial)
+    try:
+        store = RunStore(partial, identity(planned))
+    except UserError:
+        if is_new:  # the run is damaged, and its copy is of no use
+            clear(partial)
+        raise
+    if "num_results" in store.facts:
+        check_length(planned, store.facts["num_results"], partial)
+    # A resumed run replaces what the interrupted one was to replace, and what that had put into place by then.
+    half = options.resume and folder.is_dir() and not (folder / RECORD).exists()
+    overwrite = options.overwrite or longer or half or store.facts.get("overwrite", False)
+    store.facts |= {"overwrite": overwrite, "num_results": options.schedule.num_results}
     check_target(folder, overwrite)
     try:
         with progress_bar(f"{options.kernel} {planned['label']['name']}") as progress_fn:
@@ -121,8 +208,10 @@ def _run_held(
     record = run_record(planned, draws, facts | {"doubts": [*facts.get("doubts", []), *doubts]})
     with new_folder(folder, overwrite, _hint(partial)) as beside:
         write_run(beside, record, draws, images, film)
-        if options.netcdf:
+        if options.netcdf or (longer and (folder / NETCDF).exists()):
             write_chains(beside, record, draws)
+        if PRESETS[options.kernel].can_go_on:
+            shutil.copyfile(partial / CHECKPOINT, beside / CHECKPOINT)
     row = Row(planned["label"]["name"], images, np.array(draws.class_prob[-1]), record["problems"])
     del draws  # the maps of the files
     clear(partial)
@@ -168,7 +257,7 @@ def write_run(folder: Path, record: dict[str, Any], draws: Draws, images: np.nda
     save_png(folder / "plots.png", plot_chains(draws, title))
     save_png(folder / "film.png", film)
     np.savez_compressed(folder / SAMPLES_FILE, image=images, **draws._asdict())
-    write_text(folder / RUN_FILE, json_text(record, 2) + "\n")
+    write_text(folder / RECORD, json_text(record, 2) + "\n")
 
 
 def write_chains(folder: Path, record: dict[str, Any], draws: Draws) -> None:

@@ -5,19 +5,19 @@ from typing import Any
 
 import numpy as np
 
-from tfgradgen.checks import fail
+from tfgradgen.checks import UserError
 from tfgradgen.cli.load import choose_backend, load_models, start_at_photograph
 from tfgradgen.cli.options import SampleOptions
-from tfgradgen.cli.output import as_file, check_partial, check_target, not_written, shortened
+from tfgradgen.cli.output import SHEET_NAME, check_folders, choose_folders, not_written
 from tfgradgen.cli.run import Row, finished, run_label
 from tfgradgen.cli.surroundings import plan
+from tfgradgen.cli.system import stopped
 from tfgradgen.cli.terminal import as_text, say
 from tfgradgen.images import make_grid, save_png
 from tfgradgen.posterior import ClassPosterior
 
 SHEET_COLUMNS = 8
 NAME_LENGTH = 15  # letters that fit below a tile beside p(class)
-SHEET_NAME = "sheet.png"
 
 
 def run_sample(options: SampleOptions) -> list[str]:
@@ -32,41 +32,35 @@ def run_sample(options: SampleOptions) -> list[str]:
     names = [target.label.name for target in targets]
     is_all = {label.name for label in loaded.classifiers[0].labels if not label.background} == set(names)
     folders = choose_folders(options, names, is_all)
-    for folder in folders:
-        check_partial(folder, options.overwrite or options.resume)
-        if not (options.resume and folder.is_dir()):
-            check_target(folder, options.overwrite)
+    check_folders(options, folders)
     sheet_path = folders[0].parent / SHEET_NAME if len(folders) > 1 else None
-    if sheet_path and sheet_path.exists() and not (options.overwrite or options.resume):
-        raise fail("out", "a folder without a sheet", f"{sheet_path}, which exists", "choose another --out or add --overwrite")
     plans = {folder: plan(options, loaded, target) for target, folder in zip(targets, folders, strict=True)}
     rows = {folder: finished(planned, folder) for folder, planned in plans.items() if options.resume and folder.exists()}
-    for target, folder in zip(targets, folders, strict=True):
-        if rows.get(folder):
-            say(f"kept     {as_text(folder)}: this run was finished earlier")
-        else:
-            posterior = ClassPosterior.of(loaded.networks(target), target.index, options.run.temperature)
-            rows[folder] = run_label(posterior, options, plans[folder], folder)
-    whole = [row for row in (rows[folder] for folder in folders) if row]
-    if sheet_path:
-        try:
+    made: list[Path] = []
+    try:
+        for target, folder in zip(targets, folders, strict=True):
+            if rows.get(folder):
+                say(f"kept     {as_text(folder)}: this run was finished earlier")
+            else:
+                posterior = ClassPosterior.of(loaded.networks(target), target.index, options.run.temperature)
+                rows[folder] = run_label(posterior, options, plans[folder], folder)
+            made.append(folder)
+        whole = [row for row in (rows[folder] for folder in folders) if row]
+        if sheet_path:
             save_png(sheet_path, sheet(whole))
-        except OSError as error:
-            raise not_written(sheet_path, error, "every label is whole, --resume makes the sheet") from None
-        say(f"sheet    {as_text(sheet_path)}: one row a label")
+            say(f"sheet    {as_text(sheet_path)}: one row a label")
+    except KeyboardInterrupt as interrupt:
+        raise stopped(interrupt, f"{kept(made)}, --resume goes on with the rest" if made else "") from None
+    except UserError as error:
+        error.can_resume = error.can_resume or bool(made)
+        raise
+    except OSError as error:
+        raise not_written(sheet_path or folders[0], error, f"{kept(made)}, --resume makes the sheet") from None
     return [problem for row in whole for problem in row.problems]
 
 
-def choose_folders(options: SampleOptions, names: list[str], is_all: bool) -> list[Path]:
-    """One folder a label: --out itself for one label, a folder in it for each of several."""
-    names = [as_file(name) for name in names]
-    if len({*names, ""}) <= len(names):
-        names = [f"{name}_{k}" for k, name in enumerate(names)]
-    joined = "+".join(names[:3]) + ("+more" if len(names) > 3 else "")
-    together = "all" if is_all else shortened(joined, joined)
-    chosen = "-".join([names[0] if len(names) == 1 else together, options.kernel, str(options.run.seed)])
-    base = options.out or Path("out") / chosen
-    return [base] if len(names) == 1 else [base / name for name in names]
+def kept(folders: list[Path]) -> str:
+    return f"{len(folders)} label{'s are' if len(folders) > 1 else ' is'} finished"
 
 
 def sheet(rows: list[Row]) -> Any:

@@ -43,7 +43,13 @@ def model_record(model: Generator | Classifier | ConditionClassifier) -> dict[st
         "image_range": list(model.image_range),
         **{name: value for name in own if (value := getattr(model, name, None)) not in (None, "", ())},
         "assumed": list(model.assumed),
+        **{name: found for name in ("range_scores", "doubts") if (found := as_json(getattr(model, name, ())))},
     }
+
+
+def as_json(value: Any) -> Any:
+    """Tuples as JSON has them, so that a record compares with one that was read."""
+    return [as_json(item) for item in value] if isinstance(value, tuple) else value
 
 
 def plan(options: SampleOptions, loaded: Loaded, target: Target) -> dict[str, Any]:

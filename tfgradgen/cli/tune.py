@@ -1,33 +1,34 @@
 """The `tune` command: searches, judges on fresh seeds, and writes the report."""
 
-import math
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from tfgradgen.checks import fail
 from tfgradgen.cli.load import Loaded, choose_backend, load_models
 from tfgradgen.cli.model_options import unlike_shipped
-from tfgradgen.cli.output import LOCK, check_resumable, held, not_written
+from tfgradgen.cli.output import LOCK, SEARCH, check_resumable, held, not_written
 from tfgradgen.cli.progress import progress_bar
 from tfgradgen.cli.surroundings import environment, model_record
+from tfgradgen.cli.system import stopped
 from tfgradgen.cli.terminal import as_text, command_text, one_line, say
-from tfgradgen.cli.tune_options import TuneOptions
+from tfgradgen.cli.tune_options import TuneOptions, read_control
 from tfgradgen.files import write_text
 from tfgradgen.images import save_png
 from tfgradgen.posterior import ClassPosterior
-from tfgradgen.recipe import Recipe, default_recipe, read_recipe, write_recipe
+from tfgradgen.recipe import Recipe, default_recipe, write_recipe
 from tfgradgen.sampling import compiled
 from tfgradgen.tuning.bench import Bench
 from tfgradgen.tuning.figures import importances, plot_search
-from tfgradgen.tuning.gain import Judged, judge
+from tfgradgen.tuning.gain import Judged, exact_draws, judge
+from tfgradgen.tuning.guard import Exact
 from tfgradgen.tuning.report import to_csv, to_markdown, verdict, winner
 from tfgradgen.tuning.search import CONTROL, FAULTY, Plan, Trial, open_study, search, trials
-from tfgradgen.tuning.space import MIN_RESULTS, check_fits, filled, num_gradients_of
+from tfgradgen.tuning.space import check_fits, filled, num_gradients_of
 
-STUDY_FILE = "study.db"
+STUDY_FILE = SEARCH[0]
 KEPT = "finished runs are kept, --resume goes on with them"
-OURS = {STUDY_FILE, f"{STUDY_FILE}-journal", LOCK, "report.md", "best.yaml", "tuning.csv", "tuning.png"}
 
 
 def run_tune(options: TuneOptions) -> None:
@@ -35,7 +36,7 @@ def run_tune(options: TuneOptions) -> None:
     from optuna.exceptions import StorageInternalError
 
     out = options.out
-    check_resumable(out, options.resume, "a search", STUDY_FILE, OURS)
+    check_resumable(out, options.resume, "a search", *SEARCH)
     control = read_control(options)
     loaded = load_models(options.sampled.models)
     targets = loaded.targets(options.sampled.label)
@@ -58,26 +59,13 @@ def run_tune(options: TuneOptions) -> None:
                 _run_held(options, control, bench, study)
             finally:
                 (out / LOCK).unlink(missing_ok=True)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"finished runs are in {out / STUDY_FILE}, --resume goes on with them") from None
+    except KeyboardInterrupt as interrupt:
+        raise stopped(interrupt, f"finished runs are in {out / STUDY_FILE}, --resume goes on with them") from None
     except OSError as error:
         raise not_written(out, error, KEPT) from None
     except StorageInternalError as error:
         reason = one_line(error.__cause__ or error)
         raise fail("out", "a study that can be written", f"{out / STUDY_FILE} ({reason})", f"free space; {KEPT}") from None
-
-
-def read_control(options: TuneOptions) -> Recipe:
-    """The schedule to beat, as long as every run."""
-    recipe = default_recipe(options.kernel) if options.control is None else read_recipe(options.control)
-    if recipe.kernel != options.kernel:
-        raise fail("control", f"a schedule of {options.kernel}", f"one of {recipe.kernel}", f"give --kernel={recipe.kernel}")
-    control = filled(recipe, options.num_gradients)
-    least = math.ceil(num_gradients_of(control))
-    if least > options.num_gradients:
-        what = f"at least {least}, the control's burn-in and {MIN_RESULTS} draws"
-        raise fail("num_gradients", what, options.num_gradients, "raise it, or give a --control with a shorter burn-in")
-    return control
 
 
 def default_beside(control: Recipe, options: TuneOptions) -> Recipe | None:
@@ -113,24 +101,25 @@ def _run_held(options: TuneOptions, control: Recipe, bench: Bench, study: Any) -
         with progress_bar(f"tune {plan.kernel}", "gradient") as progress_fn:
             found = search(study, bench, plan, progress_fn, tell)
         with progress_bar("fresh seeds", "gradient") as progress_fn:
-            judged = judge(study, bench, plan, options.num_fresh, progress_fn)
+            exact = exact_draws(study, bench)
+            judged = judge(study, bench, plan, options.num_fresh, exact, progress_fn)
     finally:
         compiled.cache_clear()  # a graph for every way to adapt
-    write_results(options, plan, bench.labels, study, found, judged)
+    write_results(options, plan, exact, study, found, judged)
     say(f"gain     {verdict(judged)[0]}")
     say(f"took     {time.monotonic() - start:.0f} s for what was not there yet")
     say(f"wrote    {as_text(options.out)}: report.md, best.yaml, tuning.csv, tuning.png, {STUDY_FILE}")
 
 
 def write_results(
-    options: TuneOptions, plan: Plan, labels: list[str], study: Any, found: list[Trial], judged: list[Judged]
+    options: TuneOptions, plan: Plan, exact: Mapping[str, Exact], study: Any, found: list[Trial], judged: list[Judged]
 ) -> None:
     """All files but the study, each written beside and renamed."""
     out, sentence, command = options.out, verdict(judged)[0], command_line(options)
     best = judged[-1].trial if judged else None
-    title = f"{plan.kernel} for {', '.join(labels)}: {sentence}"
+    title = f"{plan.kernel} for {', '.join(exact)}: {sentence}"
     save_png(out / "tuning.png", plot_search(found, best, importances(study), title))
-    texts = {"tuning.csv": to_csv(found), "report.md": to_markdown(plan, labels, found, judged, command)}
+    texts = {"tuning.csv": to_csv(found), "report.md": to_markdown(plan, exact, found, judged, command)}
     for name, text in texts.items():
         write_text(out / name, text)
     write_recipe(out / "best.yaml", winner(plan, judged), f"{sentence}\nSearched by: {command}")

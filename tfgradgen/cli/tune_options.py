@@ -1,5 +1,6 @@
 """From the flags of `tune` to checked settings."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ from tfgradgen.cli.model_options import MODEL_FLAGS
 from tfgradgen.cli.options import KERNEL_FLAGS, SampleOptions, check_flags, parse_bool, parse_path, parse_sample
 from tfgradgen.config import AdaptedConfig, changed_config
 from tfgradgen.presets import PRESETS
+from tfgradgen.recipe import Recipe, default_recipe, read_recipe
 from tfgradgen.text import value_text
-from tfgradgen.tuning.space import check_optuna, check_tunable, searched
+from tfgradgen.tuning.space import MIN_RESULTS, check_optuna, check_tunable, filled, num_gradients_of, searched
 
 SAMPLE_FLAGS = ("num_chains", "temperature", "seed", "init", "jit", *MODEL_FLAGS)
 OWN_FLAGS = ("kernel", "budget", "num_gradients", "num_seeds", "num_fresh", "control", "out", "resume")
@@ -46,7 +48,7 @@ class TuneOptions:
 
 def parse_tune(flags: dict[str, Any]) -> TuneOptions:
     """Checks the flags of `tune`; raises `UserError` for the first that cannot be used."""
-    check_flags(flags, FLAGS)
+    check_flags("tune", flags, FLAGS)
     given = {flag: flags[flag] for flag in SAMPLE_FLAGS if flag in flags}
     sampled = parse_sample({"label": flags["label"], "kernel": "mala", "num_chains": DEFAULT_CHAINS} | given)
     check_optuna()
@@ -80,6 +82,19 @@ def parse_tune(flags: dict[str, Any]) -> TuneOptions:
         resume=parse_bool("resume", flags.get("resume", False)),
         fixed=fixed,
     )
+
+
+def read_control(options: TuneOptions) -> Recipe:
+    """The schedule to beat, as long as every run."""
+    recipe = default_recipe(options.kernel) if options.control is None else read_recipe(options.control)
+    if recipe.kernel != options.kernel:
+        raise fail("control", f"a schedule of {options.kernel}", f"one of {recipe.kernel}", f"give --kernel={recipe.kernel}")
+    control = filled(recipe, options.num_gradients)
+    least = math.ceil(num_gradients_of(control))
+    if least > options.num_gradients:
+        what = f"at least {least}, the control's burn-in and {MIN_RESULTS} draws"
+        raise fail("num_gradients", what, options.num_gradients, "raise it, or give a --control with a shorter burn-in")
+    return control
 
 
 def held_fixed(kernel: str, given: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tfgradgen.backend import as_seed, fold_in, seed_of
+from tfgradgen.backend import fold_in
 from tfgradgen.checks import UserError, fail
 from tfgradgen.config import RunConfig, Schedule
 from tfgradgen.contracts import Cost, Draws, ProgressFn, Regularization, accept_prob, collect
@@ -19,7 +19,8 @@ from tfgradgen.methods import METHODS
 from tfgradgen.model_checks import admit
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.rejection import class_moments, exact_chunks
-from tfgradgen.sampling import chain_chunks, initial_points
+from tfgradgen.sampling import chain_chunks
+from tfgradgen.starts import choose_starts
 from tfgradgen.trail import Trail, trail_of, without_end
 
 NUM_TRUTH = 64  # exact draws of a label that all methods are compared with, at least
@@ -89,11 +90,6 @@ def checkpoints_up_to(num_gradients: int) -> list[int]:
     return [step for step in steps if step < num_gradients] + [num_gradients]
 
 
-def run_of_label(run: RunConfig, index: int) -> RunConfig:
-    """`run` with a seed of the label's own: pictures of different classes are pooled in tests that take them as independent."""
-    return replace(run, seed=seed_of(run.seed, index))
-
-
 def lay_ground(posterior: ClassPosterior, run: RunConfig, progress_fn: ProgressFn) -> Ground:
     """Starts, prior draws and exact draws of one label.
 
@@ -101,8 +97,8 @@ def lay_ground(posterior: ClassPosterior, run: RunConfig, progress_fn: ProgressF
       UserError: the models would make a run of any method go wrong (`model_checks.admit`).
     """
     posterior = admit(posterior, run, takes_gradients=False).posterior
-    init_z = initial_points(posterior, run)[0].numpy()
-    prior_z = posterior.sample_prior(run.num_chains, fold_in(as_seed(run.seed), PRIOR_STREAM)).numpy()
+    init_z = choose_starts(posterior, run).z.numpy()
+    prior_z = posterior.sample_prior(run.num_chains, fold_in(posterior.own_seed(run.seed), PRIOR_STREAM)).numpy()
     none = np.zeros((0, posterior.latent_dim), np.float32)
     # The moments are of other draws, or the regularized rows would be pulled to the very draws that they are compared with.
     apart = replace(run, seed=(run.seed + 1) % 2**62)
@@ -184,7 +180,10 @@ def _trail(
         weight = entry.config.to_dict()["class_reg"]
         posterior = posterior.regularized(Regularization(weight, ground.mean, ground.scale))
     name, schedule = entry.method.name, without_end(entry.method.schedule, num_gradients)
-    chunks = chain_chunks(posterior, name, entry.config, schedule, run, ground.init_z)
+    powers = KERNELS[name].powers(entry.config)
+    # The ground holds no starts of replicas: the same draws are scored again.
+    init_z = choose_starts(posterior, run, powers).z if powers and run.init == "resample" else ground.init_z
+    chunks = chain_chunks(posterior, name, entry.config, schedule, run, init_z)
     return trail_of(chunks, KERNELS[name].start_cost(entry.config), run.num_chains, num_gradients, progress_fn)
 
 

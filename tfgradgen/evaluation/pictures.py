@@ -10,6 +10,7 @@ import tensorflow as tf
 from tfgradgen.arrays import read_npz
 from tfgradgen.checks import fail
 from tfgradgen.evaluation.diversity import ms_ssim_pairs
+from tfgradgen.files import atomic_file
 from tfgradgen.images import read_pictures
 from tfgradgen.models.classifier import Classifier, load_as
 from tfgradgen.models.discriminator import load_discriminator, natural_index
@@ -118,10 +119,8 @@ class Photographs:
         for k, pictures in enumerate(self.pictures.values()):
             for name, column in pictures._replace(image=pictures.image[:0])._asdict().items():
                 arrays[f"{k}_{name}"] = column.astype(np.float16) if column.dtype == np.float32 else column
-        beside = path.with_suffix(".npz.partial")
-        with beside.open("wb") as stream:
+        with atomic_file(path) as stream:
             np.savez_compressed(stream, **arrays)
-        beside.replace(path)
 
 
 def load_photographs(path: Path) -> Photographs:

@@ -2,7 +2,6 @@
 nor made twice."""
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -11,7 +10,7 @@ import numpy as np
 
 from tfgradgen.arrays import read_npz
 from tfgradgen.checks import UserError, fail
-from tfgradgen.files import json_text
+from tfgradgen.files import atomic_file, json_text, own_folder
 from tfgradgen.parsing import parsing
 from tfgradgen.store import difference
 
@@ -62,10 +61,9 @@ class Shelf:
 
     def put(self, label: str, name: str, cell: NamedTuple, settings: dict[str, Any]) -> None:
         path = self.path(label, name)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        for folder in (self.folder, path.parent):
+            own_folder(folder)
         header = np.frombuffer(json_text(self.identity | settings).encode(), np.uint8)
-        beside = path.with_suffix(".npz.partial")
         arrays: dict[str, Any] = {HEADER: header, **cell._asdict()}
-        with beside.open("wb") as stream:
+        with atomic_file(path) as stream:
             np.savez_compressed(stream, **arrays)
-        os.replace(beside, path)

@@ -12,7 +12,7 @@ from tensorflow_probability.python.internal import unnest  # how TFP's own adapt
 from tfgradgen.config import AdaptedConfig, KernelConfig, Schedule
 from tfgradgen.contracts import Cost, PosteriorLike
 
-FIRST_PULL = 10.0  # dual averaging begins by trying steps up to so many times the first, as TFP's own default does
+MANY_MOVES = 4  # moves of most chains, by which a chain that has not moved once counts as stuck: of healthy ones 1 in 100
 
 
 class StepInfo(NamedTuple):
@@ -32,12 +32,18 @@ class StepInfo(NamedTuple):
 
 
 class StepSizeAccess(NamedTuple):
-    """How adaptation reaches into kernel results: get(results) -> step sizes, put(results, step sizes) -> results,
-    log_accept_prob(results) -> like the step sizes without their last axis."""
+    """How adaptation reaches into kernel results.
+
+    get(results) -> step size [..., 1, 1], put(results, step size) -> results. Of each chain, [..., num_chains]:
+    log_accept_prob(results), of its last proposal; is_accepted(results), whether it moved; target_log_prob(results), of its
+    state.
+    """
 
     get: Callable[[Any], Any]
     put: Callable[[Any, Any], Any]
     log_accept_prob: Callable[[Any], Any]
+    is_accepted: Callable[[Any], Any]
+    target_log_prob: Callable[[Any], Any]
 
 
 def log_accept_prob(results: Any) -> tf.Tensor:
@@ -68,11 +74,13 @@ INNERMOST = StepSizeAccess(
     get=lambda results: unnest.get_innermost(results, "step_size"),
     put=lambda results, step_size: unnest.replace_innermost(results, step_size=step_size),
     log_accept_prob=log_accept_prob,
+    is_accepted=lambda results: unnest.get_innermost(results, "is_accepted"),
+    target_log_prob=lambda results: unnest.get_innermost(results, "target_log_prob"),
 )
 
 
 def read_step(results: Any, num_gradients: Any = 1, num_forward: Any = 0) -> StepInfo:
-    """`StepInfo` from the results of a Metropolis-Hastings kernel of one step size a chain, adapted or not."""
+    """`StepInfo` from the results of a Metropolis-Hastings kernel, adapted or not."""
     accept = unnest.get_innermost(results, "is_accepted")
     shape = tf.shape(accept)
     return StepInfo(
@@ -88,17 +96,13 @@ def read_step(results: Any, num_gradients: Any = 1, num_forward: Any = 0) -> Ste
 class Dials(NamedTuple):
     """What tunes a kernel, as tensors, so that one compiled run serves all values.
 
-    step_size: [num_chains, 1] float32, the first. num_adaptation_steps: int32, transitions after which it is frozen.
-    numbers: further settings, by name. step_scale: [latent_dim] float32 of geometric mean 1: coordinate k steps
-    step_size * step_scale[k]; None where all step alike. shrinkage_target: like step_size, what dual averaging is drawn to in
-    the beginning; None for TFP's own, 10 times step_size.
+    step_size: float32, the first of all chains, shaped as `KernelFamily.step_shape` says. num_adaptation_steps: int32,
+    transitions after which it is frozen. numbers: further settings, by name.
     """
 
     step_size: tf.Tensor
     num_adaptation_steps: tf.Tensor
     numbers: dict[str, tf.Tensor]
-    step_scale: tf.Tensor | None = None
-    shrinkage_target: tf.Tensor | None = None
 
 
 ADAPTATION_NUMBERS = ("target_accept_prob", "exploration_shrinkage", "decay_rate", "step_count_smoothing", "adaptation_rate")
@@ -109,7 +113,7 @@ class KernelFamily:
     """One entry of the registry.
 
     make_fn: (posterior, config, step_size, num_adaptation_steps) -> tfp.mcmc.TransitionKernel. `step_size` has shape
-      [num_chains, 1]; kernels without one (`StepConfig` tells) get None.
+      `step_shape(config)`; kernels without one (`StepConfig` tells) get None.
     defaults, schedule: what the command line uses; the fields of `defaults` are the kernel's flags.
     info_fn: (posterior, config, z, results) -> `StepInfo`.
     cost_fn: config -> gradients and forward passes a chain of one transition, about; it decides how many make a chunk.
@@ -119,7 +123,10 @@ class KernelFamily:
     is_calibrated: whether the kernel leaves the posterior invariant, given its settings.
     min_chains: chains that it takes to tune it.
     live: settings of its own that its results hold too, so that they can be changed there.
+    step_shape: config -> shape of the step size, which broadcasts with the states that the kernel steps.
     counts_adaptation: whether `make_fn` looks at the number of adaptation steps, so that each number is a graph of its own.
+    powers: config -> of a kernel with replicas the powers of the likelihood in their targets, 1 first: its chains can start
+      from states [num_replicas, num_chains, latent_dim]. () without replicas.
     """
 
     name: str
@@ -134,19 +141,18 @@ class KernelFamily:
     is_calibrated: Callable[[Any], bool] = lambda config: True
     min_chains: int = 1
     live: tuple[str, ...] = ()
+    step_shape: Callable[[Any], tuple[int, ...]] = lambda config: (1, 1)
     counts_adaptation: bool = False
+    powers: Callable[[Any], tuple[float, ...]] = lambda config: ()
 
-    def dials(self, config: KernelConfig, num_chains: int, latent_dim: int, num_adaptation_steps: int) -> Dials | None:
+    def dials(self, config: KernelConfig, num_adaptation_steps: int) -> Dials | None:
         """Those of the start of a run; None where nothing is tuned."""
         if not isinstance(config, AdaptedConfig):
             return None
         given = config.to_dict()
-        step_size = tf.fill([num_chains, 1], tf.constant(given["step_size"], tf.float32))
         numbers = {name: tf.constant(given[name]) for name in (*ADAPTATION_NUMBERS, *self.live)}
-        dials = Dials(step_size, tf.constant(num_adaptation_steps), numbers)
-        if not given.get("num_windows"):
-            return dials
-        return dials._replace(step_scale=tf.ones([latent_dim]), shrinkage_target=FIRST_PULL * step_size)
+        step_size = tf.fill(self.step_shape(config), tf.constant(given["step_size"], tf.float32))
+        return Dials(step_size, tf.constant(num_adaptation_steps), numbers)
 
     def compiled_as(self, config: KernelConfig) -> KernelConfig:
         """`config` with whatever `Dials` hold as in `defaults`: configs that are equal then are one compiled run."""
@@ -154,78 +160,86 @@ class KernelFamily:
             return config
         own, idle = self.defaults.to_dict(), config.idle[config.adaptation]
         values = {name: own[name] for name in ("step_size", *ADAPTATION_NUMBERS, *self.live) if name not in idle}
-        if config.to_dict().get("num_windows"):
-            values["num_windows"] = own["num_windows"] or 1  # how many is no matter of the graph
         return replace(config, **values)
 
 
-class ScaledResults(NamedTuple):
-    """step_size: [num_chains, 1], a distance in z, the geometric mean over coordinates. inner_results: of the kernel inside,
-    whose step sizes are [num_chains, latent_dim]."""
+class PooledResults(NamedTuple):
+    """num_moves: [..., num_chains] int32, of each chain so far. log_accept_prob: [..., 1], see `pooled_log_accept_prob`."""
 
-    step_size: tf.Tensor
+    num_moves: tf.Tensor
+    log_accept_prob: tf.Tensor
     inner_results: Any
 
 
-class Scaled(OwnKernel):
-    """A kernel that steps farther in some coordinates: `inner_kernel` with a step size for each.
+def pooled_log_accept_prob(log_accept_prob: tf.Tensor, is_fit: tf.Tensor, num_moves: tf.Tensor) -> tf.Tensor:
+    """log of the mean acceptance probability of the healthy chains, [..., 1]; -inf where there is none.
 
-    With a step size of its own, e * s_k, in coordinate k, leapfrog and Langevin steps are those with the step size e in the
-    coordinates z_k / s_k: diagonal preconditioning. The density of z stays as it is, so there is no Jacobian to count.
+    Left out are chains whose state has no finite density, and chains that have never moved by the time that most have moved
+    `MANY_MOVES` times: they accept nothing at any step size, and would draw the step of all others towards 0. Whether a chain
+    counts depends on earlier transitions alone, so the mean over healthy chains is not selected by its own outcome. A proposal
+    without a finite acceptance probability, as of a trajectory that diverged, counts as refused.
 
     Args:
-      inner_kernel: made with the step sizes step_size * step_scale.
-      access: where its results hold them.
-      step_size: [num_chains, 1].
-      step_scale: [latent_dim] > 0.
+      log_accept_prob: [..., num_chains], of the last proposals.
+      is_fit: like it, bool, whether the density of the chain's state is finite.
+      num_moves: like it, int32, before the last transition.
+    """
+    is_still = is_fit & (num_moves == 0)
+    share = lambda flags: tf.reduce_sum(tf.cast(flags, tf.int32), -1, keepdims=True)  # noqa: E731
+    is_stuck = is_still & (share(is_fit & (num_moves >= MANY_MOVES)) > share(is_still))
+    weight = tf.cast(is_fit & ~is_stuck, log_accept_prob.dtype)
+    total = tf.reduce_sum(weight * tf.exp(absent_if_nan(log_accept_prob)), -1, keepdims=True)
+    return tf.math.log(tf.math.divide_no_nan(total, tf.reduce_sum(weight, -1, keepdims=True)))
+
+
+class Pooled(OwnKernel):
+    """`inner_kernel`, with the acceptance of all chains taken together in its results, for the step size that they share.
+
+    Args:
+      inner_kernel: any that `access` fits.
+      access: see `StepSizeAccess`.
     """
 
-    def __init__(self, inner_kernel: tfp.mcmc.TransitionKernel, access: StepSizeAccess, step_size: Any, step_scale: Any):
-        self._parameters = dict(inner_kernel=inner_kernel, access=access, step_size=step_size, step_scale=step_scale)
+    def __init__(self, inner_kernel: tfp.mcmc.TransitionKernel, access: StepSizeAccess):
+        self._parameters = dict(inner_kernel=inner_kernel, access=access)
 
-    def bootstrap_results(self, init_state: tf.Tensor) -> ScaledResults:
-        own = self._parameters
-        return ScaledResults(own["step_size"], own["inner_kernel"].bootstrap_results(init_state))
+    def bootstrap_results(self, init_state: tf.Tensor) -> PooledResults:
+        results = self._parameters["inner_kernel"].bootstrap_results(init_state)
+        ratio = self._parameters["access"].log_accept_prob(results)
+        return PooledResults(tf.zeros_like(ratio, tf.int32), tf.zeros_like(ratio[..., :1]), results)
 
-    def one_step(self, current_state: tf.Tensor, previous_kernel_results: ScaledResults, seed: Any = None) -> Any:
-        own, step_size = self._parameters, previous_kernel_results.step_size
-        results = own["access"].put(previous_kernel_results.inner_results, step_size * own["step_scale"])
-        state, results = own["inner_kernel"].one_step(current_state, results, seed=seed)
-        return state, ScaledResults(step_size, results)
-
-
-OUTERMOST = StepSizeAccess(
-    get=lambda results: results.step_size,
-    put=lambda results, step_size: results._replace(step_size=step_size),
-    log_accept_prob=log_accept_prob,
-)
+    def one_step(self, current_state: tf.Tensor, previous_kernel_results: PooledResults, seed: Any = None) -> Any:
+        access, num_moves = self._parameters["access"], previous_kernel_results.num_moves
+        state, results = self._parameters["inner_kernel"].one_step(
+            current_state, previous_kernel_results.inner_results, seed=seed
+        )
+        is_fit = tf.math.is_finite(access.target_log_prob(results))
+        pooled = pooled_log_accept_prob(access.log_accept_prob(results), is_fit, num_moves)
+        return state, PooledResults(num_moves + tf.cast(access.is_accepted(results), tf.int32), pooled, results)
 
 
-def dual_averaging(kernel: Any, dials: Dials, access: StepSizeAccess) -> tfp.mcmc.TransitionKernel:
+def dual_averaging(kernel: Pooled, dials: Dials, **access: Any) -> tfp.mcmc.TransitionKernel:
     numbers = dials.numbers
     return tfp.mcmc.DualAveragingStepSizeAdaptation(
         kernel,
         num_adaptation_steps=dials.num_adaptation_steps,
         target_accept_prob=numbers["target_accept_prob"],
         exploration_shrinkage=numbers["exploration_shrinkage"],
-        shrinkage_target=dials.shrinkage_target,
+        # TFP's own is 10 times the first step, which costs a short adaptation its first ten transitions.
+        shrinkage_target=dials.step_size,
         decay_rate=numbers["decay_rate"],
         step_count_smoothing=numbers["step_count_smoothing"],
-        step_size_getter_fn=access.get,
-        step_size_setter_fn=access.put,
-        log_accept_prob_getter_fn=access.log_accept_prob,
+        **access,
     )
 
 
-def simple(kernel: Any, dials: Dials, access: StepSizeAccess) -> tfp.mcmc.TransitionKernel:
+def simple(kernel: Pooled, dials: Dials, **access: Any) -> tfp.mcmc.TransitionKernel:
     return tfp.mcmc.SimpleStepSizeAdaptation(
         kernel,
         num_adaptation_steps=dials.num_adaptation_steps,
         target_accept_prob=dials.numbers["target_accept_prob"],
         adaptation_rate=dials.numbers["adaptation_rate"],
-        step_size_getter_fn=access.get,
-        step_size_setter_fn=access.put,
-        log_accept_prob_getter_fn=access.log_accept_prob,
+        **access,
     )
 
 
@@ -236,23 +250,29 @@ def adaptive_kernel(
     family: KernelFamily,
     posterior: PosteriorLike,
     config: KernelConfig,
-    num_chains: int,
     num_adaptation_steps: int,
     dials: Dials | None = None,
 ) -> tfp.mcmc.TransitionKernel:
-    """`family`'s kernel with a step size per chain, tuned as `config` says, then frozen.
+    """`family`'s kernel with one step size for all chains, tuned as `config` says, then frozen.
 
-    The step size has shape [num_chains, 1]: a chain that is stuck or not finite tunes its own and nobody else's. A kernel
+    It is tuned by the mean acceptance of all chains. A chain that tuned its own step would have a kernel that depends on where
+    the chain is, which leaves no distribution invariant: while it lasts, mass flows from one mode to another, and chains that
+    cannot flow back keep it there. What a shared step takes over from any one chain shrinks with the number of chains. A kernel
     without a target acceptance comes as it is. `dials`, those of `config` where there are none, take the place of its numbers.
     """
-    dials = dials or family.dials(config, num_chains, posterior.latent_dim, num_adaptation_steps)
+    dials = dials or family.dials(config, num_adaptation_steps)
     if dials is None or not isinstance(config, AdaptedConfig):
         return family.make_fn(posterior, config, None, num_adaptation_steps)
-    adapt = ADAPTATIONS[config.adaptation]
-    if dials.step_scale is None:
-        return adapt(family.make_fn(posterior, config, dials.step_size, num_adaptation_steps), dials, family.access)
-    kernel = family.make_fn(posterior, config, dials.step_size * dials.step_scale, num_adaptation_steps)
-    return adapt(Scaled(kernel, family.access, dials.step_size, dials.step_scale), dials, OUTERMOST)
+    kernel, access = family.make_fn(posterior, config, dials.step_size, num_adaptation_steps), family.access
+    return ADAPTATIONS[config.adaptation](
+        Pooled(kernel, access),
+        dials,
+        step_size_getter_fn=lambda results: access.get(results.inner_results),
+        step_size_setter_fn=lambda results, step_size: results._replace(
+            inner_results=access.put(results.inner_results, step_size)
+        ),
+        log_accept_prob_getter_fn=lambda results: results.log_accept_prob,
+    )
 
 
 def start(family: KernelFamily, kernel: tfp.mcmc.TransitionKernel, z: tf.Tensor, dials: Dials | None) -> Any:

@@ -1,12 +1,11 @@
 """HMC whose trajectory length is adapted too: ChEES-HMC (Hoffman, Radul and Sountsov 2021), TFP's adaptation.
 
-The length is one for all chains, so a chain cannot have a length of its own as it has a step size; what each chain adds to the
-criterion is weighted by its acceptance, so a stuck chain or one that is not finite adds nothing.
+The length is one for all chains, like the step size; what each chain adds to the criterion is weighted by its acceptance, so a
+stuck chain or one that is not finite adds nothing.
 """
 
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability.python.internal import unnest
@@ -18,12 +17,9 @@ from tfgradgen.kernels.hmc import leapfrog_info, make_hmc
 from tfgradgen.presets import CHEES_START_STEPS, PRESETS
 
 
-def typical_step_size(results: Any) -> tf.Tensor:
-    """The median over the chains that are at a finite density: it turns the common length into a number of steps."""
-    is_fit = tf.math.is_finite(unnest.get_innermost(results, "target_log_prob"))
-    step_size = tf.reshape(unnest.get_innermost(results, "step_size"), [-1])
-    ordered = tf.sort(tf.where(is_fit, step_size, np.inf))
-    return ordered[tf.maximum(tf.reduce_sum(tf.cast(is_fit, tf.int32)) - 1, 0) // 2]
+def shared_step_size(results: Any) -> tf.Tensor:
+    """The step size of all chains, a scalar: it turns the length into a number of steps."""
+    return tf.reshape(unnest.get_innermost(results, "step_size"), [])
 
 
 def finite_log_accept_prob(results: Any) -> tf.Tensor:
@@ -48,7 +44,7 @@ def make_chees(posterior: PosteriorLike, config: CheesConfig, step_size: Any, nu
         make_hmc(posterior.unnormalized_log_prob, step_size, min(CHEES_START_STEPS, config.max_leapfrog_steps)),
         num_adaptation_steps=num_adaptation_steps,
         max_leapfrog_steps=config.max_leapfrog_steps,
-        step_size_getter_fn=typical_step_size,
+        step_size_getter_fn=shared_step_size,
         num_leapfrog_steps_setter_fn=bounded,
         log_accept_prob_getter_fn=finite_log_accept_prob,
     )

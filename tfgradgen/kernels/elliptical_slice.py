@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfgradgen.backend import fold_in
+from tfgradgen.backend import fold_in, log_uniform
 from tfgradgen.config import KernelConfig
 from tfgradgen.contracts import PosteriorLike
 from tfgradgen.kernels.base import KernelFamily, OwnKernel, StepInfo, absent_if_nan
@@ -59,10 +59,9 @@ class EllipticalSlice(OwnKernel):
     def one_step(self, current_state: tf.Tensor, previous_kernel_results: SliceResults, seed: Any = None) -> Any:
         shape = tf.shape(previous_kernel_results.log_likelihood)
         other = tf.random.stateless_normal(tf.shape(current_state), fold_in(seed, 0))
-        log_uniform = tf.math.log(tf.random.stateless_uniform(shape, fold_in(seed, 1)))
         start = previous_kernel_results.log_likelihood
         # A chain at a point without a likelihood takes the first that has one.
-        threshold = absent_if_nan(start + log_uniform)
+        threshold = absent_if_nan(start + log_uniform(shape, fold_in(seed, 1)))
         angle = tf.random.stateless_uniform(shape, fold_in(seed, 2), maxval=2 * np.pi)
         no = tf.zeros_like(start, tf.bool)
         bracket = Bracket(angle - 2 * np.pi, angle, current_state, start, no, ~no, tf.zeros_like(start, tf.int32))

@@ -12,7 +12,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability.python.internal import unnest
 
-from tfgradgen.backend import fold_in
+from tfgradgen.backend import fold_in, log_uniform
 from tfgradgen.config import LocalGlobalConfig
 from tfgradgen.contracts import PosteriorLike
 from tfgradgen.kernels.base import KernelFamily, OwnKernel, StepInfo, absent_if_nan, read_step
@@ -38,10 +38,10 @@ def resample_prior(
 
     def propose(i: tf.Tensor, z: tf.Tensor, total: tf.Tensor, has_jumped: tf.Tensor) -> Any:
         draw = tf.random.stateless_normal(tf.shape(z), fold_in(fold_in(seed, i), 0))
-        log_uniform = tf.math.log(tf.random.stateless_uniform(tf.shape(total), fold_in(fold_in(seed, i), 1)))
+        threshold = log_uniform(tf.shape(total), fold_in(fold_in(seed, i), 1))
         weight = absent_if_nan(likelihood_log_prob_fn(draw))
         total = tf.where(tf.math.is_finite(weight), tfp.math.log_add_exp(total, weight), total)
-        takes = log_uniform < weight - total
+        takes = threshold < weight - total
         return i + 1, tf.where(takes[:, None], draw, z), total, has_jumped | takes
 
     _, z, _, has_jumped = tf.while_loop(

@@ -27,7 +27,7 @@ class Mala(OwnKernel):
 
     Args:
       target_log_prob_fn: `z [num_chains, latent_dim]` -> float32 [num_chains].
-      step_size: distance, > 0, a scalar or [num_chains, 1]: the standard deviation of the proposal's noise, the same
+      step_size: distance, > 0, a scalar or [1, 1]: the standard deviation of the proposal's noise, the same
         unit as the step size of HMC with one leapfrog step.
     """
 

@@ -23,15 +23,23 @@ def inverse_temperatures(config: ReplicaConfig) -> np.ndarray:
     return np.geomspace(1.0, config.min_inverse_temperature, config.num_replicas).astype(np.float32)
 
 
+class ReplicaExchange(tfp.mcmc.ReplicaExchangeMC):
+    """TFP's, which can also start from a state of each replica, [num_replicas, num_chains, latent_dim]."""
+
+    def bootstrap_results(self, init_state: tf.Tensor) -> Any:
+        if init_state.shape.rank == 2:
+            return super().bootstrap_results(init_state)
+        apart = tfp.mcmc.ReplicaExchangeMC(**self.parameters | {"state_includes_replicas": True})
+        return apart.bootstrap_results(init_state)
+
+
 def make_replica_exchange(posterior: PosteriorLike, config: ReplicaConfig, step_size: Any, num_adaptation_steps: int) -> Any:
-    # Each replica of each chain tunes a step of its own: [num_replicas, num_chains, 1].
-    steps = tf.tile(step_size[None], [config.num_replicas, 1, 1])
-    return tfp.mcmc.ReplicaExchangeMC(
+    return ReplicaExchange(
         target_log_prob_fn=None,
         untempered_log_prob_fn=posterior.prior_log_prob,
         tempered_log_prob_fn=posterior.likelihood_log_prob,
         inverse_temperatures=tf.constant(inverse_temperatures(config)),
-        make_kernel_fn=lambda target_log_prob_fn: make_hmc(target_log_prob_fn, steps, config.num_leapfrog_steps),
+        make_kernel_fn=lambda target_log_prob_fn: make_hmc(target_log_prob_fn, step_size, config.num_leapfrog_steps),
         swap_proposal_fn=tfp.mcmc.even_odd_swap_proposal_fn(1.0),
     )
 
@@ -42,6 +50,8 @@ ACCESS = StepSizeAccess(
         post_swap_replica_results=unnest.replace_innermost(results.post_swap_replica_results, step_size=step_size)
     ),
     log_accept_prob=lambda results: log_accept_prob(results.pre_swap_replica_results),
+    is_accepted=lambda results: unnest.get_innermost(results.pre_swap_replica_results, "is_accepted"),
+    target_log_prob=lambda results: unnest.get_innermost(results.pre_swap_replica_results, "target_log_prob"),
 )
 
 
@@ -59,7 +69,7 @@ def replica_info(posterior: PosteriorLike, config: ReplicaConfig, z: tf.Tensor, 
         target_log_prob=unnest.get_innermost(after, "target_log_prob")[0],
         is_accepted=accepted | swapped,
         log_accept_ratio=unnest.get_innermost(before, "log_accept_ratio")[0],
-        step_size=tf.reshape(unnest.get_innermost(before, "step_size")[0], [-1]),
+        step_size=tf.broadcast_to(tf.reshape(unnest.get_innermost(before, "step_size")[0], [-1]), tf.shape(accepted)),
         num_gradients=tf.fill(tf.shape(accepted), gradients),
         num_forward=tf.fill(tf.shape(accepted), config.num_replicas),
     )
@@ -70,4 +80,6 @@ FAMILY = KernelFamily(
     make_fn=make_replica_exchange,
     info_fn=replica_info,
     access=ACCESS,
+    step_shape=lambda config: (config.num_replicas, 1, 1),  # a step of each replica, shared by the chains
+    powers=lambda config: tuple(inverse_temperatures(config).tolist()),
 )

@@ -32,7 +32,7 @@ class UncalibratedResults(NamedTuple):
 
 
 class SplitHmcResults(NamedTuple):
-    """step_size: [num_chains, 1], a distance in z. num_leapfrog_steps: int32 scalar.
+    """step_size: [1, 1], a distance in z. num_leapfrog_steps: int32 scalar.
     inner_results: of tfp.mcmc.MetropolisHastings."""
 
     step_size: tf.Tensor
@@ -103,7 +103,7 @@ class SplitHmc(_SplitKernel):
     Args:
       prior_log_prob_fn: log Normal(z; 0, I), which the rotation is for; `z [num_chains, latent_dim]` -> float32 [num_chains].
       likelihood_log_prob_fn: like it.
-      step_size: > 0, a scalar or [num_chains, 1]; the same distance in z as the step of HMC where it is small.
+      step_size: > 0, a scalar or [1, 1]; the same distance in z as the step of HMC where it is small.
       num_leapfrog_steps: gradients in one transition, >= 1.
     """
 

@@ -12,6 +12,7 @@ from pathlib import Path, PureWindowsPath
 from typing import IO, Protocol
 
 from tfgradgen.checks import UserError, fail
+from tfgradgen.models.caches import make_private
 from tfgradgen.text import value_text
 
 MAX_BYTES = 16 << 30  # more than ten times the largest image model on TF-Hub
@@ -71,22 +72,22 @@ def unpack(
             _extract(_Metered(stream, 2 * _BLOCK), content, bound, max_members)
             _move(content, folder)
     except _Refusal as refusal:
-        raise fail(f"archive {archive}", refusal.expected, refusal.got, _REMEDY) from None
+        raise fail(f"archive {archive}", refusal.expected, refusal.got, _REMEDY) from refusal
     except UserError:
         raise
-    except RecursionError:  # tarfile reads a header's header by recursion
-        raise fail(f"archive {archive}", "a whole tar archive", "headers of headers without end", _REMEDY) from None
+    except RecursionError as error:  # tarfile reads a header's header by recursion
+        raise fail(f"archive {archive}", "a whole tar archive", "headers of headers without end", _REMEDY) from error
     except (OSError, EOFError, ValueError, tarfile.TarError, zlib.error) as error:
         if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
             raise _not_written(folder.parent, error) from None
-        raise fail(f"archive {archive}", "a whole tar archive", str(error)[:200], _REMEDY) from None
+        raise fail(f"archive {archive}", "a whole tar archive", str(error)[:200], _REMEDY) from error
 
 
 @contextlib.contextmanager
 def _beside(folder: Path) -> Iterator[Path]:
     """An empty folder on the disk of `folder`, for as long as it is needed."""
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_private(folder.parent)
         beside = tempfile.TemporaryDirectory(prefix=f"{folder.name[:16]}.", dir=folder.parent)
     except OSError as error:
         raise _not_written(folder.parent, error) from None
@@ -103,6 +104,7 @@ def _not_written(folder: Path, error: OSError) -> UserError:
 
 class _Refusal(Exception):
     def __init__(self, expected: str, got: str) -> None:
+        super().__init__(f"{got}, of {expected}")
         self.expected, self.got = expected, got
 
 

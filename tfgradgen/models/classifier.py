@@ -1,8 +1,10 @@
-"""A classifier: a model that names what a picture shows, brought to one image range and to logits."""
+"""A classifier: a model that names what an image shows, brought to one image range and to logits."""
 
+import functools
 import math
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +13,45 @@ import tensorflow as tf
 
 from tfgradgen.checks import check_choice, fail
 from tfgradgen.models.families import Use, use_of
+from tfgradgen.models.fitting import (
+    RANGES,
+    RangeGuess,
+    check_output,
+    choose_range,
+    guess_output,
+    in_parts,
+    prior_images,
+)
 from tfgradgen.models.imagenet import imagenet_labels
-from tfgradgen.models.metadata import Label, file_of_model, parse_labels, parse_range, read_class_map, read_label_file
-from tfgradgen.models.ranges import SYMMETRIC, UNIT, to_range
+from tfgradgen.models.inputs import shown
+from tfgradgen.models.label_files import checked_count, find_labels, parse_content, read_label_file, read_labels, wrong_count
+from tfgradgen.models.layout import channels_first_error, is_channels_first, to_channels_first, to_grey, to_rgb
+from tfgradgen.models.metadata import Label, parse_range
+from tfgradgen.models.ranges import BYTES, SYMMETRIC, UNIT, to_range
 from tfgradgen.models.resize import resize
 from tfgradgen.models.roles import Bound, bind, in_batches
-from tfgradgen.models.saved_model import Opened, open_saved_model, shown, try_call
-from tfgradgen.models.settings import SCORES, ClassifierSettings, settings_of
+from tfgradgen.models.saved_model import Opened, open_saved_model, try_call
+from tfgradgen.models.settings import (
+    CHANNELS_FIRST,
+    GREY,
+    RGB,
+    SCORES,
+    ClassifierSettings,
+    ModelSettings,
+    settings_of,
+    with_card,
+)
 from tfgradgen.text import printable, value_text
 
 DEFAULT_SIZE, IMAGENET_SIZE = (64, 64), (224, 224)
 IMAGENET_OUTPUTS = (1000, 1001)
 WAVEFORM = 16_000  # samples of noise that a model of sounds is tried on
 NUM_PROBED = 8
-MAX_NUMBERS = 2**24  # of one picture: what is more is a slip, and would fill the memory
+MAX_NUMBERS = 2**24  # of one image: a larger number is a typing error and would fill the memory
 SMALLEST = 1.2e-38  # normal float32: a probability of exactly 0 would give an infinite log and no gradient
+LARGEST = 1.0 - 2.0**-24  # float32 below 1
+BINARY_NAMES = ("negative", "positive")
+CARD = ("layout", "channels")  # settings that a model.json may give as a flag would
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,11 +59,13 @@ class Classifier:
     """`classifier(image)`: image [B, height, width, channels] in [-1, 1], of any size -> logits [B, num_classes] float32.
 
     labels: one a class, in the order of the logits. image_size: (height, width) that the model takes, () of a
-    model of sounds, which takes waveforms [B, num_samples] of any length for pictures.
+    model of sounds, which takes waveforms [B, num_samples] of any length for images. channels: that it takes, None for any.
     image_range: what the model takes. output: what the model gives, 'logits', 'probabilities' that sum to one over the classes,
     or 'scores', a probability of its own for each class, as of sounds: those go through a `ConditionClassifier`.
-    signature, tags: which of its `signatures`. assumed: what neither the model, its card, its family nor the caller
-    told. sha256: of the files ('' if not from files).
+    is_binary: whether the model has one output: the logit or the probability of class 1 of two. wants: 'grey' or 'rgb', what
+    images become before the model sees them. signature, tags: which of its `signatures`. assumed: what neither the model, its
+    card, its family nor the caller told. range_scores: of the ranges that a generator's images were tried in. doubts: why a
+    guess or a setting may be wrong, a line each. sha256: of the files ('' if not from files).
     """
 
     fn: Callable[[Any], Any]
@@ -52,23 +80,47 @@ class Classifier:
     signature: str = ""
     tags: tuple[str, ...] = ()
     signatures: tuple[str, ...] = ()
+    channels: int | None = None
+    is_binary: bool = False
+    wants: str | None = None
+    range_scores: tuple[tuple[tuple[float, float], float], ...] = ()
+    doubts: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:
         return len(self.labels)
 
+    @property
+    def image_range_is_guessed(self) -> bool:
+        """Whether nothing told the range, and no generator's images were tried yet: see `guess_image_range`."""
+        return "image_range" in self.assumed and not self.range_scores
+
+    def for_generator(self, generator: Any) -> "Classifier":
+        """The classifier for a generator's images: with the range that they tell where nothing else told it. `ClassPosterior`
+        calls it, so that the library guesses as the command line does."""
+        return _for_generator(self, generator) if self.image_range_is_guessed and self.image_size else self
+
     def as_input(self, image: tf.Tensor) -> tf.Tensor:
-        """`image` in the size and the range that the model itself takes."""
-        kind = "pictures [batch, height, width, channels]" if self.image_size else "waveforms [batch, num_samples]"
+        """`image` in the size, the channels and the range that the model itself takes."""
+        kind = "images [batch, height, width, channels]" if self.image_size else "waveforms [batch, num_samples]"
         if len(image.shape) != (4 if self.image_size else 2):
             raise fail(f"model {self.path}", kind, f"shape {image.shape}", "pair it with a generator of such")
-        fitting = resize(image, *self.image_size) if self.image_size else image
+        fitting = resize(self._coloured(image), *self.image_size) if self.image_size else image
         return to_range(fitting, self.image_range)
+
+    def _coloured(self, image: tf.Tensor) -> tf.Tensor:
+        """Grey as RGB where the model takes that; RGB as grey only where somebody says so, for colour is lost."""
+        if image.shape[3] == 1 and (self.channels == 3 or (self.channels is None and self.wants == RGB)):
+            return to_rgb(image)
+        if image.shape[3] != 3 or self.wants != GREY:
+            return image
+        grey = to_grey(image)
+        return to_rgb(grey) if self.channels == 3 else grey
 
     @property
     def is_exclusive(self) -> bool:
         """Whether an image shows exactly one of the classes, so that their probabilities sum to one."""
-        return self.output != "scores"
+        return self.is_binary or self.output != "scores"
 
     def __call__(self, image: tf.Tensor) -> tf.Tensor:
         if not self.is_exclusive:
@@ -77,22 +129,95 @@ class Classifier:
 
     def log_probs(self, image: tf.Tensor) -> tf.Tensor:
         """log p(class | image) [B, num_classes] float32, in nats."""
-        log_scores = self._log_scores(image)
+        return self.log_probs_of(self.raw_scores(image))
+
+    def raw_scores(self, image: tf.Tensor) -> tf.Tensor:
+        """What the model itself gives [B, num_classes] float32; [B, 1] of one with `is_binary`."""
+        width = 1 if self.is_binary else self.num_classes
+        return tf.ensure_shape(tf.cast(self.fn(self.as_input(image)), tf.float32), [None, width])
+
+    def log_probs_of(self, scores: tf.Tensor) -> tf.Tensor:
+        """What `log_probs` makes of `raw_scores`."""
+        log_scores = self._as_logs(scores)
         return tf.nn.log_softmax(log_scores) if self.is_exclusive else log_scores
 
     def _log_scores(self, image: tf.Tensor) -> tf.Tensor:
-        scores = tf.ensure_shape(tf.cast(self.fn(self.as_input(image)), tf.float32), [None, self.num_classes])
-        return scores if self.output == "logits" else tf.math.log(tf.maximum(scores, SMALLEST))
+        return self._as_logs(self.raw_scores(image))
+
+    def _as_logs(self, scores: tf.Tensor) -> tf.Tensor:
+        if self.is_binary:
+            logit = scores if self.output == "logits" else logit_of(scores)
+            return tf.concat([tf.zeros_like(logit), logit], 1)
+        if self.output == "logits":
+            return scores
+        return tf.math.log(tf.maximum(scores, SMALLEST))
+
+
+def logit_of(prob: tf.Tensor) -> tf.Tensor:
+    """log p - log(1 - p), finite also where p was rounded to 0 or 1."""
+    inside = tf.clip_by_value(prob, SMALLEST, LARGEST)
+    return tf.math.log(inside) - tf.math.log1p(-inside)
+
+
+def guess_image_range(generator: Any, classifier: Classifier, max_batch: int | None = None) -> RangeGuess:
+    """The usual image range in which `classifier` makes most of the generator's images; see `fitting`.
+
+    Args:
+      generator: `latent_dim`, and z [B, latent_dim] -> image [B, height, width, channels] in [-1, 1].
+      max_batch: so many images at a time.
+
+    Raises:
+      UserError: the classifier does not take such images.
+    """
+    return _try_ranges(classifier, prior_images(generator, max_batch), max_batch)[0]
+
+
+def fitted(classifier: Classifier, generator: Any, max_batch: int | None = None) -> Classifier:
+    """`classifier` with what nothing told of it guessed from the generator's images, and the rest compared with them.
+
+    Raises:
+      UserError: the classifier does not take such images, or its outputs are not what it was said to give.
+    """
+    image, is_guess = prior_images(generator, max_batch), classifier.image_range_is_guessed and bool(classifier.image_size)
+    if is_guess:
+        guess, scores = _try_ranges(classifier, image, max_batch)
+        doubts = (guess.doubt,) if guess.doubt else ()
+        classifier = replace(classifier, image_range=guess.image_range, range_scores=guess.scores, doubts=doubts)
+    else:
+        scores = in_parts(classifier.raw_scores, image, max_batch)
+    if "output" in classifier.assumed:
+        return replace(classifier, output=guess_output(scores))
+    doubt = check_output(scores, classifier.output, classifier.path, "--classifier_output")
+    return replace(classifier, doubts=(*classifier.doubts, doubt)) if doubt else classifier
+
+
+def _try_ranges(classifier: Classifier, image: tf.Tensor, max_batch: int | None) -> tuple[RangeGuess, np.ndarray]:
+    """The best range, and the raw scores of `image` [B, ...] in it."""
+    found = {bounds: in_parts(replace(classifier, image_range=bounds).raw_scores, image, max_batch) for bounds in RANGES}
+    if "output" in classifier.assumed:
+        classifier = replace(classifier, output=guess_output(np.concatenate(list(found.values()))))
+    log_probs = {bounds: classifier.log_probs_of(tf.constant(scores)).numpy() for bounds, scores in found.items()}
+    guess = choose_range(log_probs, classifier.is_exclusive, "give --classifier_range=LOW,HIGH")
+    return guess, found[guess.image_range]
+
+
+@functools.lru_cache(maxsize=8)
+def _for_generator(classifier: Classifier, generator: Any) -> Classifier:
+    with tf.init_scope():  # a posterior may be built while a function is traced
+        found = fitted(classifier, generator)
+    for doubt in found.doubts:
+        warnings.warn(f"model {classifier.path}: {doubt}", stacklevel=4)
+    return found
 
 
 def load_classifier(path: str | Path, **settings: Any) -> Classifier:
-    """Loads `path` as a classifier of pictures.
+    """Loads `path` as a classifier of images.
 
     Args:
       path: a folder with saved_model.pb or an archive of one, a TF-Hub URL or a Kaggle Models handle; TF2 or TF1-hub format.
-      settings: fields of `ClassifierSettings`; by default from model.json (labels also from a labels.json in or beside the
-        folder), the model's family, its signature, ImageNet's labels for 1000 or 1001 outputs, or a look at its outputs.
-        What had to be guessed is noted in `assumed`.
+      settings: fields of `ClassifierSettings`; by default from model.json (labels also from a file such as labels.txt in or
+        beside the folder), the model's family, its signature, ImageNet's labels for 1000 or 1001 outputs, or its outputs.
+        What had to be guessed is noted in `assumed`; `fitted` guesses again from a generator's images.
 
     Raises:
       UserError: no model there, no usable function, or a number of labels that is not its number of outputs.
@@ -104,32 +229,36 @@ def load_as(role: str, path: str | Path, given: ClassifierSettings) -> Classifie
     """`load_classifier` of a network that messages call by its `role`: 'classifier', 'judge' or 'discriminator'."""
     opened = open_saved_model(path, given.tags, "", given.allow_unknown_ops)
     use, assumed = use_of(opened, "classifier")
-    return assemble(opened, given, use, bind(opened, role, use, given.signature), assumed)
+    given = with_card(given, opened.metadata, CARD, opened.handle)
+    return assemble(opened, given, use, bind(opened, role, use, given), assumed)
 
 
 def assemble(opened: Opened, given: ClassifierSettings, use: Use, bound: Bound, assumed: list[str]) -> Classifier:
     """The function `bound` of `opened` as a classifier; see `load_classifier`."""
     card, where = opened.metadata, opened.handle
     hears = bound.spec.shape.rank == 1
-    fn = _of_waveforms(bound) if hears else _of_pictures(bound, opened.handle)
+    fn = _of_waveforms(bound) if hears else _of_images(bound, given, where)
     size = () if hears else _size(opened, given, use, bound)
     bounds = given.image_range or card.get("image_range") or use.image_range
-    scores = _try(fn, size or DEFAULT_SIZE, bounds or SYMMETRIC, bound, where)
-    is_imagenet = scores.shape[1] in IMAGENET_OUTPUTS
+    if bounds is None and bound.spec.dtype.is_integer:
+        bounds = BYTES  # whole numbers hold no other usual range
+    scores = _try(fn, size or DEFAULT_SIZE, bounds or SYMMETRIC, _channels(bound, given), hears, where)
+    num_outputs = int(scores.shape[1])
+    is_imagenet = num_outputs in IMAGENET_OUTPUTS
     if size is None:
         size = IMAGENET_SIZE if is_imagenet else DEFAULT_SIZE
         assumed = [*assumed, "image_size"]
     if bounds is None:
-        # What TF-Hub asks of its image models; elsewhere what this project's own take.
+        # What TF-Hub asks of its image models; elsewhere what this project's own take. A generator's images tell more.
         bounds = UNIT if is_imagenet or "://" in where else SYMMETRIC
         assumed = [*assumed, "image_range"]
     bounds = parse_range(bounds, where)
     output = given.output or card.get("output") or (use.scores if use.is_known else None)
     if output is None:
-        output = _guess_output(_try(fn, size, bounds, bound, where).numpy())
+        output = guess_output(_try(fn, size, bounds, _channels(bound, given), hears, where).numpy())
         assumed = [*assumed, "output"]
     check_choice(f"model {where} output", output, SCORES)
-    labels, is_guess = _labels(given.labels, opened, int(scores.shape[1]))
+    labels, is_guess = _labels(given.labels, opened, num_outputs)
     if is_guess and not use.is_known:
         assumed = [*assumed, "labels"]
     return Classifier(
@@ -145,19 +274,47 @@ def assemble(opened: Opened, given: ClassifierSettings, use: Use, bound: Bound, 
         bound.name,
         tuple(map(printable, opened.tags)),
         opened.listed(),
+        channels=None if hears else _channels(bound, given),
+        is_binary=num_outputs == 1,
+        wants=given.channels,
     )
 
 
-def _of_pictures(bound: Bound, where: str) -> Callable[[Any], Any]:
-    channels = bound.spec.shape[3] if bound.spec.shape.rank == 4 else None
+def _channels(bound: Bound, given: ModelSettings) -> int | None:
+    """How many channels its images have; None where its signature leaves that open."""
+    shape = bound.spec.shape
+    if shape.rank == 3:
+        return 1
+    return shape[1 if given.layout == CHANNELS_FIRST else 3] if shape.rank == 4 else None
 
-    def look(image: tf.Tensor) -> tf.Tensor:
+
+def _of_images(bound: Bound, given: ModelSettings, where: str) -> Callable[[Any], Any]:
+    spec, channels, is_first = bound.spec, _channels(bound, given), given.layout == CHANNELS_FIRST
+    if given.layout is None and spec.shape.rank == 4 and is_channels_first(list(spec.shape[1:])):
+        raise channels_first_error(f"model {where}", "classifier", f"its input {shown(spec)}")
+
+    def see(image: tf.Tensor) -> tf.Tensor:
         if channels not in (None, image.shape[3]):
-            expected = f"pictures of {channels} channel{'s' if channels > 1 else ''}, the last of its input {shown(bound.spec)}"
-            raise fail(f"model {where}", expected, image.shape[3], "pair it with a generator of such pictures")
-        return bound.fn({bound.main: image})
+            expected = f"images of {channels} channel{'s' if channels > 1 else ''}, as in its input {shown(spec)}"
+            is_grey = (channels, image.shape[3]) == (1, 3)
+            remedy = "give --classifier_channels=grey to show it their luma" if is_grey else "pair it with a generator of such"
+            raise fail(f"model {where}", expected, image.shape[3], remedy)
+        if spec.dtype.is_integer:  # a cast alone would cut
+            image = tf.clip_by_value(tf.round(image), 0.0, 255.0)
+        image = to_channels_first(image) if is_first else image
+        return _as_row(bound.fn({bound.main: image[..., 0] if spec.shape.rank == 3 else image}))
 
-    return in_batches(look, bound)
+    return in_batches(see, bound)
+
+
+def _as_row(scores: Any) -> Any:
+    """Scores [B, K] of [B, K], of one number an image [B], or of [B, 1, 1, K]."""
+    if not tf.is_tensor(scores):
+        return scores  # `try_call` names it
+    if scores.shape.rank == 1:
+        return scores[:, None]
+    is_wide = scores.shape.rank == 4 and tuple(scores.shape[1:3]) == (1, 1)
+    return tf.reshape(scores, [-1, scores.shape[3]]) if is_wide else scores
 
 
 def _of_waveforms(bound: Bound) -> Callable[[Any], Any]:
@@ -170,48 +327,51 @@ def _of_waveforms(bound: Bound) -> Callable[[Any], Any]:
     return lambda waveforms: tf.map_fn(hear, waveforms)
 
 
-def _try(fn: Callable[[Any], Any], size: tuple[int, ...], bounds: Any, bound: Bound, where: str) -> tf.Tensor:
+def _try(
+    fn: Callable[[Any], Any], size: tuple[int, ...], bounds: Any, channels: int | None, hears: bool, where: str
+) -> tf.Tensor:
     """Scores of noise."""
-    shape = bound.spec.shape
-    channels = (shape[3] if shape.rank == 4 else None) or 3
-    rest = [*size, channels] if bound.spec.shape.rank != 1 else [WAVEFORM]
+    rest = [WAVEFORM] if hears else [*size, channels or 3]
     if math.prod(rest) > MAX_NUMBERS:
         got = " x ".join(map(str, rest))
         raise fail(f"model {where}", f"an input of at most {MAX_NUMBERS:,} numbers", got, "give another image_size")
     return try_call(fn, tf.random.stateless_uniform([NUM_PROBED, *rest], [0, 0], *map(float, bounds)), 2, where)
 
 
-def _labels(given: Any, opened: Opened, num_classes: int) -> tuple[tuple[Label, ...], bool]:
-    """The labels, and whether they had to be guessed."""
-    source, where = opened.metadata.get("labels") if given is None else given, opened.handle
-    if source == "imagenet" or (source is None and num_classes in IMAGENET_OUTPUTS):
-        return imagenet_labels(num_classes), source is None
-    if isinstance(source, str):
-        # A caller may name any file, a model's card only one of its own.
-        file = file_of_model(opened.folder, source, f"labels of {where}") if given is None else Path(source)
-        source = read_label_file(file)
-    class_map = next((path for path in sorted((opened.folder / "assets").glob("*class_map.csv")) if path.is_file()), None)
-    if source is None and class_map:
-        source = read_class_map(class_map)
-    is_guess = source is None
-    names = parse_labels([str(k) for k in range(num_classes)] if is_guess else source, f"labels of {where}")
-    if len(names) != num_classes:
-        raise fail(f"model {where}", f"{num_classes} labels, one a class", len(names), "give the right labels")
-    return names, is_guess
+def _labels(given: Any, opened: Opened, num_outputs: int) -> tuple[tuple[Label, ...], bool]:
+    """The labels, and whether they had to be guessed. Of one output: of the two classes that it separates."""
+    card, where = opened.metadata.get("labels"), opened.handle
+    count = max(num_outputs, 2)
+    if given == "imagenet" or (given is None and card is None and num_outputs in IMAGENET_OUTPUTS and not _own(opened, count)):
+        return imagenet_labels(num_outputs), given is None
+    if given is not None:  # a caller may name any file, a model's card only one of its own
+        labels = read_label_file(Path(given)).labels if isinstance(given, str) else parse_content(given, f"labels of {where}")
+    elif card is not None:
+        labels = read_labels(card, opened.folder, where, num_outputs)
+    else:
+        found = find_labels(opened.folder)
+        if found is None:
+            names = BINARY_NAMES if num_outputs == 1 else tuple(str(k) for k in range(num_outputs))
+            return tuple(map(Label, names)), True
+        labels = found.labels if num_outputs == 1 and len(found.labels) == 1 else checked_count(found, count, where)
+    if num_outputs == 1 and len(labels) == 1:  # the other class is what is not that one
+        labels = (Label(f"not {labels[0].name}", background=True), labels[0])
+    if len(labels) != count:
+        raise wrong_count(where, count, str(len(labels)))
+    return labels, False
 
 
-def _guess_output(scores: np.ndarray) -> str:
-    """'probabilities' where each row is a distribution, 'scores' where all are in 0..1 but not that, else 'logits'."""
-    if not (scores.min() >= 0 and scores.max() <= 1):
-        return "logits"
-    is_distribution = np.allclose(scores.sum(1), 1, atol=1e-3) and scores.shape[1] > 1
-    return "probabilities" if is_distribution else "scores"
+def _own(opened: Opened, count: int) -> bool:
+    """Whether a file of labels comes with the model."""
+    found = find_labels(opened.folder)
+    return found is not None and len(found.labels) == count
 
 
 def _size(opened: Opened, given: ClassifierSettings, use: Use, bound: Bound) -> tuple[int, int] | None:
     """(height, width) as far as anything tells it."""
     shape = bound.spec.shape
-    own = shape[1:3] if shape.rank == 4 and shape[1] and shape[2] else None
+    axes = slice(2, 4) if given.layout == CHANNELS_FIRST and shape.rank == 4 else slice(1, 3)
+    own = shape[axes] if shape.rank in (3, 4) and None not in tuple(shape[axes]) else None
     usual = (use.image_size, use.image_size) if use.image_size else None
     size: Any = given.image_size or opened.metadata.get("image_size") or own or usual
     if size is None:

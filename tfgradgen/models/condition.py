@@ -1,5 +1,6 @@
 """Composed conditions: their text, such as `goldfish & !orange`, and the classifier that they make."""
 
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -63,6 +64,12 @@ class ConditionClassifier:
     def __post_init__(self) -> None:
         self._logits({k: tf.zeros([1, self.classifiers[k].num_classes]) for k in classifiers_of(self.expression)})
 
+    def for_generator(self, generator: Any) -> "ConditionClassifier":
+        """The condition on the classifiers for a generator's images; see `Classifier.for_generator`."""
+        classifiers = [classifier.for_generator(generator) for classifier in self.classifiers]
+        is_same = all(new is old for new, old in zip(classifiers, self.classifiers, strict=True))
+        return self if is_same else ConditionClassifier(classifiers, self.expression)
+
     def __call__(self, image: tf.Tensor) -> tf.Tensor:
         return self._logits({k: self.classifiers[k].log_probs(image) for k in sorted(classifiers_of(self.expression))})
 
@@ -74,6 +81,11 @@ class ConditionClassifier:
     def labels(self) -> tuple[Label, Label]:
         name = str(self.expression)
         return Label(f"not ({name})", background=True), Label(name)
+
+    @property
+    def stream(self) -> int:
+        """What the condition's random numbers go by (`ClassPosterior.own_seed`), in 1..2**31 - 1, from its text."""
+        return 1 + zlib.crc32(str(self.expression).encode()) % (2**31 - 1)
 
     @property
     def path(self) -> str:
@@ -100,6 +112,10 @@ class ConditionClassifier:
         """Those of a second classifier end in @2."""
         marked = [(name, f"@{k + 1}" if k else "") for k, each in enumerate(self.classifiers) for name in each.assumed]
         return tuple(name + mark for name, mark in marked)
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        return tuple(doubt for classifier in self.classifiers for doubt in classifier.doubts)
 
     def _setting(self, name: str) -> Any:
         values = tuple(getattr(classifier, name) for classifier in self.classifiers)

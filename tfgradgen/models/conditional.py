@@ -1,14 +1,54 @@
 """Where a class-conditional model takes its class from: the target, or further coordinates of the latent point."""
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import tensorflow as tf
 
 from tfgradgen.checks import fail
+from tfgradgen.models.imagenet import imagenet_labels
+from tfgradgen.models.label_files import labels_inside, read_labels
 from tfgradgen.models.metadata import Label
+from tfgradgen.models.saved_model import Opened
 
 SHARPNESS = 8.0  # of 1000 normal coordinates the first class then has four fifths of the weight or more, mostly
 ClassFn = Callable[[tf.Tensor], tf.Tensor]  # further coordinates [B, num_coordinates] -> the model's class input [B] or [B, K]
+
+
+class ClassForm(NamedTuple):
+    """How a model takes its class. takes_numbers: as one class number a row, else as a one-hot row. width: of that row, None
+    where it is not known or there is none."""
+
+    takes_numbers: bool
+    width: int | None
+
+
+def class_labels(opened: Opened, form: ClassForm, num_classes: int, place: str) -> tuple[tuple[Label, ...], bool]:
+    """The classes of a generator, and whether they have names: from its card, from a file of labels in its folder, of ImageNet
+    where there are 1000, else numbers.
+
+    Args:
+      num_classes: as the caller or the model's family says; 0 where neither does.
+      place: what of the model takes the class, as a person reads it.
+
+    Raises:
+      UserError: their number is not known, or numbers that should agree do not.
+    """
+    where = f"model {opened.handle}"
+    if form.width and num_classes and form.width != num_classes:
+        raise fail(f"{where} num_classes", f"{form.width}, the width of its class input", num_classes, "leave num_classes out")
+    count = form.width or num_classes
+    source = opened.metadata.get("labels")
+    if source is not None:
+        labels = read_labels(source, opened.folder, where)
+    else:
+        labels = labels_inside(opened.folder) or (imagenet_labels(1000) if count == 1000 else ())
+    if labels and count and len(labels) != count:
+        raise fail(where, f"{count} labels, one a class", len(labels), "correct the labels in its folder, or num_classes")
+    if not labels and not count:
+        expected = f"a known number of classes for its class input {place}"
+        raise fail(where, expected, "none", "give --num_classes=N, or list its labels in its model.json")
+    return labels or tuple(Label(str(k)) for k in range(count)), bool(labels)
 
 
 def num_coordinates(mode: str, num_classes: int) -> int:

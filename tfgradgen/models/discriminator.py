@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfgradgen.checks import check_choice, fail
-from tfgradgen.models.classifier import SMALLEST, Classifier, assemble, load_as
+from tfgradgen.models.classifier import Classifier, assemble, load_as, logit_of
 from tfgradgen.models.families import use_of
 from tfgradgen.models.roles import Bound, bind
 from tfgradgen.models.saved_model import open_saved_model
@@ -15,7 +15,6 @@ from tfgradgen.models.settings import SCORES, ClassifierSettings, settings_of
 
 NATURAL = "natural"
 LABELS = ("generated", NATURAL)
-LARGEST = 1.0 - 2.0**-24  # float32 below 1
 
 
 def load_discriminator(path: str | Path, **settings: Any) -> Classifier:
@@ -36,7 +35,7 @@ def load_discriminator(path: str | Path, **settings: Any) -> Classifier:
         classifier = load_as("discriminator", path, given)
         natural_index(classifier)
         return classifier
-    bound = bind(opened, "discriminator", use, given.signature)
+    bound = bind(opened, "discriminator", use, given)
     scores = check_choice(f"model {path} output", given.output or opened.metadata.get("output") or use.scores, SCORES)
     whole = ClassifierSettings(**{**given.__dict__, "labels": LABELS, "output": "logits"})
     return assemble(opened, whole, use, bound._replace(fn=_two_logits(bound, scores)), assumed)
@@ -71,13 +70,7 @@ def _two_logits(bound: Bound, scores: str) -> Callable[[Any], Any]:
         rows = tf.shape(image)[0]
         more = {name: tf.zeros(tf.concat([[rows], spec.shape[1:]], 0), spec.dtype) for name, spec in bound.extras.items()}
         natural = tf.cast(tf.reshape(bound.fn({bound.main: image, **more}), [-1, 1]), tf.float32)
-        natural = natural if scores == "logits" else _logit(natural)
+        natural = natural if scores == "logits" else logit_of(natural)
         return tf.concat([tf.zeros_like(natural), natural], 1)
 
     return lambda inputs: score(inputs[bound.main])
-
-
-def _logit(prob: tf.Tensor) -> tf.Tensor:
-    """log p - log(1 - p), finite also where p was rounded to 0 or 1."""
-    inside = tf.clip_by_value(prob, SMALLEST, LARGEST)
-    return tf.math.log(inside) - tf.math.log1p(-inside)

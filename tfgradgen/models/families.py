@@ -99,7 +99,12 @@ FAMILIES = (
 
 def use_of(opened: Opened, role: str) -> tuple[Use, list[str]]:
     """How a model serves in `role`, `UNKNOWN` where nothing tells, also `lacking` where its family does not serve in that; and
-    what was assumed for it: [] or ['family NAME'] where its signatures alone say so."""
+    what was assumed for it: 'family NAME' where its signatures alone say so, 'version N' where N was the highest of several."""
+    use, assumed = _use_of(opened, role)
+    return use, [*([f"version {opened.version}"] if opened.version else []), *assumed]
+
+
+def _use_of(opened: Opened, role: str) -> tuple[Use, list[str]]:
     handle = opened.handle.lower().replace("_", "-")
     for family in FAMILIES:
         if re.search(rf"(^|/){family.handle}", handle):

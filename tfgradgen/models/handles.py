@@ -8,7 +8,6 @@ import re
 import shutil
 import socket
 import sys
-import tempfile
 import urllib.error
 import urllib.request
 import warnings
@@ -18,12 +17,15 @@ from urllib.parse import urlsplit
 
 from tfgradgen.checks import UserError, fail
 from tfgradgen.models.archives import unpack
+from tfgradgen.models.caches import cache_folder, check_private, home_caches, make_private
+from tfgradgen.models.download import STALL_SECONDS, downloaded
+from tfgradgen.models.wrong_files import check_whole, file_error, half_cached, is_lfs_pointer, missing_error, model_folder
 from tfgradgen.text import value_text
 
 _ARCHIVES = (".tar.gz", ".tgz", ".tar")
 _EXPECTED = "a SavedModel folder, its .tar.gz, a https://tfhub.dev/... URL or Kaggle's owner/model/framework/variation/version"
 _KAGGLE = re.compile(r"\w[\w.-]*/\w[\w.-]*/tensorflow[12]/\w[\w.-]*(/\d+)?", re.IGNORECASE)
-_CONNECT_SECONDS, _STALL_SECONDS = 3.0, 30.0
+_CONNECT_SECONDS = 3.0
 
 
 def resolve_handle(handle: str) -> Path:
@@ -32,32 +34,49 @@ def resolve_handle(handle: str) -> Path:
     Args:
       handle: a SavedModel folder; a .tar.gz, .tgz or .tar file with the model at its top or in its only folder, which is
         unpacked, once, into the cache folder $TFGRADGEN_CACHE_DIR (else $XDG_CACHE_HOME/tfgradgen, else
-        ~/.cache/tfgradgen); a URL that tensorflow_hub resolves, through its cache $TFHUB_CACHE_DIR/sha1(URL)/; or a Kaggle
-        Models handle or page, through kagglehub's cache $KAGGLEHUB_CACHE. What is on disk under a name comes before Kaggle.
+        ~/.cache/tfgradgen); a URL of TF-Hub, which is fetched and unpacked, once, into $TFHUB_CACHE_DIR/sha1(URL)/
+        (else tfhub_modules/ in the cache folder); or a Kaggle Models handle or page, through kagglehub's cache
+        $KAGGLEHUB_CACHE. What is on disk under a name comes before Kaggle. A cache that other users can write is refused.
 
     Raises:
       UserError: there is no model under that name, or it can neither be fetched nor found in its cache; the line then says
         in which folder a copy belongs. Without a network this takes seconds.
     """
+    check_handle(handle)
     path = Path(os.path.expanduser(handle))
     if os.path.isdir(path):  # as pathlib's own, but false for what cannot be a path
-        if not (path / "saved_model.pb").is_file():
-            raise fail(f"model {handle}", "a folder with saved_model.pb", "none in it", "give the folder that holds that file")
-        return path
+        return model_folder(path, handle)
     if os.path.isfile(path):
-        if not path.name.lower().endswith(_ARCHIVES):
-            raise fail(f"model {handle}", _EXPECTED, "another file", "give the folder that holds saved_model.pb")
         return _from_archive(path)
     if handle.startswith(("https://", "http://")):
         kaggle = _kaggle_handle_of(handle)
         return _from_hub(handle) if kaggle is None else _from_kaggle(kaggle)
-    if _KAGGLE.fullmatch(handle.rstrip("/")):
-        return _from_kaggle(handle.rstrip("/"))
-    raise fail(f"model {handle}", _EXPECTED, "no such folder", "check the path")
+    return _from_kaggle(handle.rstrip("/"))
+
+
+def check_handle(handle: str) -> None:
+    """Raises `UserError` where `handle` is sure to stand for no model; fetches and unpacks nothing."""
+    path = Path(os.path.expanduser(handle))
+    if os.path.isdir(path):
+        model_folder(path, handle)
+    elif os.path.isfile(path):
+        if not path.name.lower().endswith(_ARCHIVES) or is_lfs_pointer(path):
+            raise file_error(path, handle, _EXPECTED)
+    elif handle.startswith(("https://", "http://")):
+        _kaggle_handle_of(handle)
+    elif not _KAGGLE.fullmatch(handle.rstrip("/")):
+        raise missing_error(path, handle, _EXPECTED)
+
+
+def version_of(folder: Path, handle: str) -> str:
+    """The name of the numbered `folder` that was taken for a `handle` that names the folder above it; '' for others."""
+    above = os.path.realpath(os.path.expanduser(handle))
+    return folder.name if os.path.isdir(above) and os.path.realpath(folder.parent) == above else ""
 
 
 def _model_in(folder: Path, where: str) -> Path:
     if (folder / "saved_model.pb").is_file():
+        check_whole(folder, where)
         return folder
     inner = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
     if len(inner) == 1 and (inner[0] / "saved_model.pb").is_file():
@@ -73,8 +92,9 @@ def _from_archive(archive: Path) -> Path:
                 digest.update(chunk)
     except OSError as error:
         raise fail(f"archive {archive}", "a readable file", error.strerror, "check the file") from None
-    parent = os.getenv("TFGRADGEN_CACHE_DIR") or Path(os.getenv("XDG_CACHE_HOME") or Path.home() / ".cache") / "tfgradgen"
-    folder = Path(parent) / "archives" / digest.hexdigest()
+    folder = cache_folder() / "archives" / digest.hexdigest()
+    for place in (folder.parent, folder):
+        check_private(place, "TFGRADGEN_CACHE_DIR")
     if not folder.is_dir():
         unpack(archive, folder)
     try:
@@ -86,21 +106,43 @@ def _from_archive(archive: Path) -> Path:
 
 def _from_hub(handle: str) -> Path:
     """The cache's key is the URL's exact spelling: a copy under the one given is taken, else the usual one is asked for."""
-    root = Path(os.getenv("TFHUB_CACHE_DIR") or Path(tempfile.gettempdir()) / "tfhub_modules")
+    root = Path(os.getenv("TFHUB_CACHE_DIR") or cache_folder() / "tfhub_modules")
     usual = re.sub(r"^http://tfhub\.dev/", "https://tfhub.dev/", handle.rstrip("/"))
     spellings = {url: root / hashlib.sha1(url.encode()).hexdigest() for url in (handle, usual)}
     url = next((url for url, folder in spellings.items() if _is_filled(folder)), usual)
     folder = spellings[url]
     remedy = f"put the model's files into {folder} (TFHUB_CACHE_DIR sets the folder above it) or give a local folder"
-    with _fetching(f"model {handle}", remedy):
-        try:
-            import tensorflow_hub
-        except ImportError as error:
-            install = "pip install 'tensorflow-hub>=0.16,<0.17' 'setuptools<82'"
-            raise fail(f"model {handle}", "the package tensorflow_hub", error, install) from None
-        if not _is_filled(folder):
+    for place in (root, folder):
+        check_private(place, "TFHUB_CACHE_DIR")
+    _check_emptied(folder, handle)
+    if not _is_filled(folder):
+        with _fetching(f"model {handle}", remedy):
             _check_network(url)
-        return _model_in(Path(tensorflow_hub.resolve(url)), f"model {handle} in {folder}")
+            _fetch(url, folder)
+    return _model_in(folder, f"model {handle} in {folder}")
+
+
+def _fetch(url: str, folder: Path) -> None:
+    """Fetches and unpacks the model at `url` as the new `folder`, which appears whole or not at all."""
+    make_private(folder.parent)
+    with downloaded(url, folder.parent) as archive:
+        try:
+            unpack(archive, folder)
+        except UserError as error:
+            if error.__cause__ is None:  # it cannot be written
+                raise
+            raise ValueError(f"what does not appear to be a valid module: {error.__cause__}") from None
+    try:
+        _model_in(folder, "")
+    except UserError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise ValueError("what does not appear to be a valid module: no saved_model.pb in it") from None
+
+
+def _check_emptied(folder: Path, handle: str) -> None:
+    emptied = half_cached(folder, f"model {handle}")
+    if emptied:
+        raise emptied
 
 
 def _is_filled(folder: Path) -> bool:
@@ -125,13 +167,17 @@ def _kaggle_handle_of(url: str) -> str | None:
 
 def _from_kaggle(handle: str) -> Path:
     owner, model, framework, variation, *version = handle.split("/")
-    root = Path(os.getenv("KAGGLEHUB_CACHE") or Path.home() / ".cache" / "kagglehub")
+    root = Path(os.getenv("KAGGLEHUB_CACHE") or home_caches("KAGGLEHUB_CACHE") / "kagglehub")
     folder = root / "models" / owner / model / framework / variation / (version[0] if version else "VERSION")
     marker = folder.with_name(f"{folder.name}.complete")
     where = "KAGGLEHUB_CACHE sets the folder above models"
     remedy = f"put the model's files into {folder} and an empty file {marker.name} beside it ({where})"
     if not version:
         remedy += ", and name that version in the handle"
+    for place in (root, folder):
+        check_private(place, "KAGGLEHUB_CACHE")
+    if marker.exists():
+        _check_emptied(folder, handle)
     with _fetching(f"model {handle}", f"{remedy}, or give a local folder"):
         try:
             import kagglehub
@@ -154,7 +200,7 @@ def _check_network(url: str) -> None:
 def _fetching(where: str, remedy: str) -> Iterator[None]:
     """Keeps a download library's notes from the user, and turns whatever it raises into one line that ends in `remedy`."""
     stall, disabled = socket.getdefaulttimeout(), logging.root.manager.disable
-    socket.setdefaulttimeout(_STALL_SECONDS)
+    socket.setdefaulttimeout(STALL_SECONDS)
     logging.disable(max(disabled, logging.WARNING))
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):

@@ -1,14 +1,12 @@
 """Files of a model's folder, which a stranger may have made: read once, within bounds, and none from outside of it.
 
-A link is followed only to a regular file in the same folder, or, in a snapshot of Hugging Face's cache, in the `blobs` beside
-the snapshots. Each file is opened from its folder's descriptor down, so that a link put in place meanwhile is not followed.
+Each file is opened by `files.open_inside`, which says which links are followed.
 """
 
 import errno
 import hashlib
 import os
 import shutil
-import stat
 import tempfile
 import weakref
 from collections.abc import Iterator
@@ -16,6 +14,7 @@ from pathlib import Path, PurePath
 from typing import BinaryIO, NamedTuple
 
 from tfgradgen.checks import UserError, fail
+from tfgradgen.files import open_inside
 
 MAX_BYTES = 16 << 30  # more than ten times the largest image model on TF-Hub
 MAX_PROGRAM = (2 << 30) - 1  # of saved_model.pb: no protobuf is larger
@@ -23,9 +22,6 @@ MAX_FILES = 10_000
 MAX_DEPTH = 32  # a SavedModel has a depth of 2 or 3
 MAX_TEXT = 16 << 20  # of a card or a file of labels
 _BLOCK = 1 << 20
-_OF_WINDOWS = getattr(os, "O_BINARY", 0)
-_FLAGS = os.O_RDONLY | _OF_WINDOWS | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
-_CAN_DESCEND = os.open in os.supports_dir_fd
 
 
 class Part(NamedTuple):
@@ -38,24 +34,6 @@ class Part(NamedTuple):
     def header(self) -> bytes:
         """What goes before its bytes in the model's fingerprint."""
         return f"{self.name.as_posix()}\0{self.size}\0".encode()
-
-
-def open_inside(folder: Path, name: str | PurePath) -> BinaryIO:
-    """Opens the regular file `name` of `folder`; `folder` itself may be a link.
-
-    Raises:
-      OSError: there is none, it is no regular file, or it is a link out of the folder. ValueError: `name` cannot be a path.
-    """
-    root = Path(os.path.realpath(folder))
-    target = Path(os.path.realpath(root / name, strict=True))
-    base = next((base for base in (root, *_blobs(root)) if target.is_relative_to(base) and target != base), None)
-    if base is None:
-        raise OSError(errno.ELOOP, "a link out of the model's folder", str(folder / name))
-    descriptor = _descend(base, target.relative_to(base).parts)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "no regular file", str(folder / name))
-    return os.fdopen(descriptor, "rb")
 
 
 def read_inside(folder: Path, name: str | PurePath, most: int = MAX_TEXT) -> bytes:
@@ -148,29 +126,6 @@ def _blocks(stream: BinaryIO, size: int) -> Iterator[bytes]:
             raise ValueError("a file that is cut off while it is read")
         left -= len(block)
         yield block
-
-
-def _blobs(root: Path) -> list[Path]:
-    """Where the files of a snapshot in Hugging Face's cache are: MODEL/snapshots/REVISION/... links to MODEL/blobs/."""
-    return [outer.parent / "blobs" for outer in root.parents if outer.name == "snapshots"][:1]
-
-
-def _descend(base: Path, names: tuple[str, ...]) -> int:
-    """A descriptor of the file `names` below `base`, without following a link on the way."""
-    if not _CAN_DESCEND:
-        return os.open(base.joinpath(*names), _FLAGS)
-    at = os.open(base, _FLAGS | os.O_DIRECTORY)
-    try:
-        for name in names[:-1]:
-            below = os.open(name, _FLAGS | os.O_DIRECTORY, dir_fd=at)
-            os.close(at)
-            at = below
-        # Opening a device may already do something.
-        if not stat.S_ISREG(os.stat(names[-1], dir_fd=at, follow_symlinks=False).st_mode):
-            raise OSError(errno.EINVAL, "no regular file", str(base.joinpath(*names)))
-        return os.open(names[-1], _FLAGS, dir_fd=at)
-    finally:
-        os.close(at)
 
 
 def _names(folder: Path, top: PurePath) -> list[PurePath]:

@@ -3,8 +3,8 @@
 import csv
 import hashlib
 import io
-import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,9 @@ _CARD: dict[str, tuple[Any, str]] = {
     "prior": (str, "the name of a distribution"),
     "output": (str, "logits, probabilities or scores"),
     "signature": (str, "the name of a signature"),
-    "labels": ((list, str), "a list of class names or of {name, wnid, synset, background}"),
+    "labels": ((list, str, dict), "a list of class names or of {name, wnid, synset, background}"),
 }
+MOST_NAMED = 3  # names that an error gives with their places
 
 
 @dataclass(frozen=True)
@@ -42,20 +43,15 @@ class Label:
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:
-    """Returns the content of `folder/model.json`; without one, of a `labels.json` in the folder or beside it, else {}."""
-    for file, wrap in (
-        (folder / FILE_NAME, lambda content: content),
-        (folder / "labels.json", lambda content: {"labels": content}),
-        (folder.parent / "labels.json", lambda content: {"labels": content}),
-    ):
-        if not file.is_file():
-            continue
-        with parsing(str(file), "a readable JSON file", "correct or remove it"):
-            content = wrap(read_json(file))
-        if not isinstance(content, dict):
-            raise fail(str(file), "a JSON object", type(content).__name__, "see MODEL.md of the shipped models")
-        return checked_card(content, str(file))
-    return {}
+    """Returns the content of `folder/model.json`, {} where there is none."""
+    file = folder / FILE_NAME
+    if not file.is_file():
+        return {}
+    with parsing(str(file), "a readable JSON file", "correct or remove it"):
+        content = read_json(file)
+    if not isinstance(content, dict):
+        raise fail(str(file), "a JSON object", type(content).__name__, "see MODEL.md of the shipped models")
+    return checked_card(content, str(file))
 
 
 def checked_card(content: dict[str, Any], where: str) -> dict[str, Any]:
@@ -70,15 +66,6 @@ def checked_card(content: dict[str, Any], where: str) -> dict[str, Any]:
     if "image_range" in card:
         parse_range(card["image_range"], where)
     return card
-
-
-def read_label_file(file: Path) -> Any:
-    """What `parse_labels` takes, from a JSON file or a text file with one name a line."""
-    path = Path(os.path.expanduser(file))
-    with parsing(f"labels {file}", "imagenet, or a file with one name a line or a JSON list", "correct it"):
-        if file.suffix == ".json":
-            return read_json(path)
-        return [line.strip() for line in read_text(path).splitlines() if line.strip()]
 
 
 def file_of_model(folder: Path, name: str, where: str) -> Path:
@@ -102,10 +89,13 @@ def read_class_map(file: Path) -> list[dict[str, str]]:
     return [{"name": name if counts[name] == 1 else f"{name} {k}"} for k, name in enumerate(names)]
 
 
-def parse_labels(content: Any, where: str) -> tuple[Label, ...]:
+def parse_labels(content: Any, where: str, lines: Sequence[int] = ()) -> tuple[Label, ...]:
     """Turns a JSON list of names, or of objects with `name` and optionally the other fields of `Label`, into labels.
 
-    Their texts are `printable`: names come from strangers and go to the terminal, into file names and pictures.
+    Their texts are `printable`: names come from strangers and go to the terminal, into file names and images.
+
+    Args:
+      lines: of a text file, on which line each name stands.
     """
     try:
         if not isinstance(content, list | tuple):
@@ -117,8 +107,16 @@ def parse_labels(content: Any, where: str) -> tuple[Label, ...]:
     longest = max((text for label in labels for text in (label.name, label.wnid, label.synset)), key=len, default="")
     if len(longest) > MAX_NAME:
         raise fail(where, f"names of at most {MAX_NAME} characters", f"{longest} ({len(longest)})", "shorten it")
-    if len({label.name for label in labels}) < len(labels):
-        raise fail(where, "distinct class names", "a name that occurs twice", "make the names distinct")
+    counts = Counter(label.name for label in labels)
+    if len(counts) < len(labels):
+        twice = [name for name, count in counts.items() if count > 1]
+        unit, places = ("lines", lines) if lines else ("entries", range(1, len(labels) + 1))
+        named = [
+            f"{name} in {unit} {' and '.join(str(n) for n, label in zip(places, labels, strict=True) if label.name == name)}"
+            for name in twice[:MOST_NAMED]
+        ]
+        got = "; ".join(named) + (f"; and {len(twice) - MOST_NAMED} more" if len(twice) > MOST_NAMED else "")
+        raise fail(where, "distinct class names", got, "make the names distinct")
     return labels
 
 

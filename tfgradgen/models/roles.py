@@ -6,19 +6,23 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from tfgradgen.batching import by_parts
-from tfgradgen.checks import fail
+from tfgradgen.checks import UserError, fail
 from tfgradgen.models.families import Use
+from tfgradgen.models.inputs import IMAGE_CHANNELS, Inputs, Misfit, inputs_of, is_switch, listed
 from tfgradgen.models.saved_model import CALL, Opened, Signature
+from tfgradgen.models.settings import ModelSettings
 from tfgradgen.text import printable
 
 # In this order, where several fit; what else fits is not guessed among.
 PREFERRED = (CALL, "serving_default", "default", "generator", "generate", "discriminator", "discriminate", "encode")
-EXTRAS = ("truncation", "y", "labels", "z")  # inputs beside the main one that a caller here knows how to fill
+PURPOSES = {"generator": "latent points to images", "encoder": "images to latent points"}
 
 
 class Bound(NamedTuple):
     """A function chosen for a role. fn: {input: tensor of any number type} -> the output tensor. main: name of its input of
-    latent points or of pictures. extras: its other inputs. output: name of the output, '' where a call first tells."""
+    latent points or of images. extras: its other inputs. output: name of the output, '' where a call first tells.
+    class_name: name of a generator's class input, '' without one. class_is_guess: whether shapes or names alone tell that.
+    gives: of the output; None where a call first tells."""
 
     name: str
     fn: Callable[[Mapping[str, Any]], Any]
@@ -26,18 +30,25 @@ class Bound(NamedTuple):
     spec: tf.TensorSpec
     extras: Mapping[str, tf.TensorSpec]
     output: str
+    class_name: str = ""
+    class_is_guess: bool = False
+    gives: tf.TensorSpec | None = None
 
 
-def bind(opened: Opened, role: str, use: Use, wanted: str | None = None) -> Bound:
+def bind(opened: Opened, role: str, use: Use, given: ModelSettings | None = None) -> Bound:
     """Chooses the function of `opened` for `role`.
 
     Args:
       use: what is known of the family.
-      wanted: SIGNATURE or SIGNATURE:OUTPUT, which overrides it; of an unknown family also by `signature` in its model.json.
+      given: its signature, SIGNATURE or SIGNATURE:OUTPUT, overrides that of the family; of an unknown family also `signature`
+        in its model.json does. Of a generator also which input is the class.
 
     Raises:
-      UserError: the family has no such role, or none or several functions could serve; the message lists all.
+      UserError: the family has no such role, or none or several functions could serve; the message lists all, or says what the
+        only one lacks.
     """
+    given = given or ModelSettings()
+    wanted = given.signature
     if use.lacking and not wanted:
         expected = f"a {role}"
         raise fail(f"model {opened.handle}", expected, f"a model of the family {use.lacking}, which has none", "give another")
@@ -53,28 +64,28 @@ def bind(opened: Opened, role: str, use: Use, wanted: str | None = None) -> Boun
             f"signatures {'; '.join(opened.listed()) or 'none'}",
             flag,
         )
-    fitting = [known for known in (*PREFERRED, *opened.signatures) if known in opened.signatures]
-    fitting = [known for known in dict.fromkeys(fitting) if _main(role, opened.signatures[known]) is not None]
+    found = {known: _fit(role, signature, given) for known, signature in opened.signatures.items()}
     if name not in opened.signatures:
-        sure = [known for known in fitting if known in PREFERRED] or fitting
-        if not sure or (sure[0] not in PREFERRED and len(sure) > 1):
-            purpose = {"generator": "latent points to pictures", "encoder": "pictures to latent points"}
-            expected = f"one signature of {purpose.get(role, 'pictures to scores')}"
-            raise fail(f"model {opened.handle}", expected, f"signatures {'; '.join(opened.listed()) or 'none'}", flag)
-        name = sure[0]
-    signature = opened.signatures[name]
-    main = _main(role, signature)
-    if main is None:
-        raise fail(f"model {opened.handle} signature {printable(name)}", f"what a {role} takes and gives", str(signature), flag)
-    output = _output(role, opened, name, output)
-    function = opened.function(name)
-    extras = {key: spec for key, spec in signature.inputs.items() if key != main}
+        name = _choose(opened, role, found)
+    inputs = found[name]
+    if isinstance(inputs, Misfit):
+        raise _misfit(opened, role, name, inputs)
+    return _bound(opened, name, inputs, _output(role, opened, name, output))
 
-    def call(inputs: Mapping[str, Any]) -> Any:
-        found = function({key: tf.cast(value, signature.inputs[key].dtype) for key, value in inputs.items()})
+
+def _bound(opened: Opened, name: str, inputs: Inputs, output: str) -> Bound:
+    (specs, outputs), function = opened.signatures[name], opened.function(name)
+    switches = {key: tf.constant(False) for key, spec in specs.items() if is_switch(spec)}
+    extras = {key: spec for key, spec in specs.items() if key != inputs.main and key not in switches}
+
+    def call(values: Mapping[str, Any]) -> Any:
+        given = {**values, **switches}
+        found = function({key: tf.cast(given[key], specs[key].dtype) for key in specs if key in given})
         return found[output or next(iter(found))]
 
-    return Bound(printable(name), call, main, signature.inputs[main], extras, output)
+    gives = outputs.get(output or next(iter(outputs), ""))
+    spec, class_name = specs[inputs.main], inputs.class_name
+    return Bound(printable(name), call, inputs.main, spec, extras, output, class_name, inputs.is_guess, gives)
 
 
 def in_batches(fn: Callable[[Any], Any], bound: Bound) -> Callable[[Any], Any]:
@@ -90,45 +101,63 @@ def _way_to_say(role: str, signature: str) -> str:
     return f"name it in its model.json, as signature: {signature}"
 
 
-def _main(role: str, signature: Signature) -> str | None:
-    """The input that the role is about; None where the function cannot serve."""
-    rank = 2 if role == "generator" else 4
-    floats = {key: spec for key, spec in signature.inputs.items() if spec.dtype.is_floating}
-    fits = [key for key, spec in floats.items() if spec.shape.rank in (None, rank) and key not in ("truncation", "y")]
-    if role in ("classifier", "judge") and len(signature.inputs) == 1 and not fits:
-        fits = [key for key, spec in floats.items() if spec.shape.rank == 1]  # a waveform
-    named = [key for key in fits if key in ("z", "x", "images", "inputs")]
-    fits = named if len(fits) > 1 else fits
-    others = [key for key in signature.inputs if key not in (*fits[:1], *EXTRAS)]
-    gives = [spec.shape.rank for spec in signature.outputs.values() if spec.dtype.is_floating]
-    right = {"generator": (4, 2)}.get(role, (2, 1))
-    is_given = not signature.outputs or any(rank in (None, *right) for rank in gives)
-    return fits[0] if len(fits) == 1 and not others and is_given else None
+def _choose(opened: Opened, role: str, found: Mapping[str, Inputs | Misfit]) -> str:
+    """The name of the function that serves; raises `UserError` where none or several could."""
+    order = [known for known in dict.fromkeys((*PREFERRED, *found)) if known in found]
+    fitting = [known for known in order if isinstance(found[known], Inputs)]
+    sure = [known for known in fitting if known in PREFERRED] or fitting
+    if sure and (sure[0] in PREFERRED or len(sure) == 1):
+        return sure[0]
+    near = [known for known in order if isinstance(found[known], Misfit) and (len(order) == 1 or found[known].is_near)]  # type: ignore[union-attr]
+    if not fitting and near:
+        raise _misfit(opened, role, near[0], found[near[0]])  # type: ignore[arg-type]
+    expected = f"one signature of {PURPOSES.get(role, 'images to scores')}"
+    got = f"signatures {'; '.join(opened.listed()) or 'none'}"
+    raise fail(f"model {opened.handle}", expected, got, _way_to_say(role, "NAME or NAME:OUTPUT"))
+
+
+def _misfit(opened: Opened, role: str, name: str, misfit: Misfit) -> UserError:
+    where = f"model {opened.handle} signature {printable(name)}"
+    return fail(where, f"what a {role} takes and gives", misfit.got, misfit.remedy)
+
+
+def _fit(role: str, signature: Signature, given: ModelSettings) -> Inputs | Misfit:
+    """What the inputs of a function are to a role, or why it cannot serve."""
+    inputs = inputs_of(role, signature.inputs, given)
+    outputs = signature.outputs
+    if not outputs or any(_serves(role, spec) for spec in outputs.values()):
+        return inputs
+    got = f"outputs {listed(outputs)}"
+    if role == "generator":
+        return Misfit(got, "export a function to images [?, height, width, channels]", is_near=False)
+    return Misfit(got, "export a function to one row of scores an image", is_near=False)
+
+
+def _serves(role: str, spec: tf.TensorSpec) -> bool:
+    """Whether an output can be images or sounds, scores, or latent points."""
+    rank = spec.shape.rank
+    if role == "generator":  # of integers: images of 0 to 255, which have no gradient
+        is_number = spec.dtype.is_floating or (spec.dtype.is_integer and rank != 2)
+        is_grey = rank == 3 and spec.shape[2] not in IMAGE_CHANNELS  # [?, height, width]
+        return is_number and (is_grey or rank in (None, 4, 2))
+    is_row = rank == 4 and tuple(spec.shape[1:3]) == (1, 1)
+    return spec.dtype.is_floating and (rank in (None, 2, 1) or is_row)
 
 
 def _output(role: str, opened: Opened, name: str, wanted: str) -> str:
     outputs = opened.signatures[name].outputs
-    where, listed = f"model {opened.handle} signature {printable(name)}", ", ".join(map(printable, outputs))
+    where, names = f"model {opened.handle} signature {printable(name)}", ", ".join(map(printable, outputs))
     remedy = _way_to_say(role, f"{printable(name)}:OUTPUT")
     if wanted and outputs and wanted not in outputs:
-        raise fail(
-            where,
-            f"an output {wanted}",
-            listed,
-            remedy,
-        )
+        raise fail(where, f"an output {wanted}", names, remedy)
     if wanted or not outputs:
         return wanted
-    ranks = (None, 4) if role == "generator" else (None, 1, 2)
-    fitting = [key for key, spec in outputs.items() if spec.dtype.is_floating and spec.shape.rank in ranks]
+    fitting = [key for key, spec in outputs.items() if _serves(role, spec)]
+    if role == "generator" and len(fitting) > 1:
+        fitting = [key for key in fitting if outputs[key].shape.rank in (None, 4)] or fitting
     for key in ("default", "generated", "logits", "prediction"):
         if key in fitting:
             return key
     if len(outputs) == 1 or len(fitting) == 1:
         return (fitting or list(outputs))[0]
-    raise fail(
-        where,
-        "one output that fits",
-        listed,
-        remedy,
-    )
+    raise fail(where, "one output that fits", names, remedy)

@@ -6,16 +6,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 
 from tfgradgen.checks import UserError, fail
 from tfgradgen.models.allowlist import check_ops, read_program
-from tfgradgen.models.handles import resolve_handle
+from tfgradgen.models.handles import resolve_handle, version_of
+from tfgradgen.models.inputs import listed
 from tfgradgen.models.inside import Copy
 from tfgradgen.models.metadata import read_metadata
 from tfgradgen.models.savers import named_variables, saved_variables, without_collections
 from tfgradgen.models.tf1 import frozen_function
+from tfgradgen.parsing import PARSER_ERRORS
 from tfgradgen.text import printable
 
+# What TensorFlow raises where the files of a model are not what it takes them for; assertions are its own.
+LOAD_ERRORS = (*PARSER_ERRORS, tf.errors.OpError, DecodeError, AssertionError)
 CALL = "__call__"  # the name here of what a TF2 module does when it is called itself
 
 
@@ -26,8 +31,7 @@ class Signature(NamedTuple):
     outputs: Mapping[str, tf.TensorSpec]
 
     def __str__(self) -> str:
-        sides = [", ".join(f"{printable(name)} {shown(spec)}" for name, spec in side.items()) for side in self]
-        return f"({sides[0]}) -> ({sides[1] or '?'})"
+        return f"({listed(self.inputs)}) -> ({listed(self.outputs) or '?'})"
 
 
 @dataclass
@@ -35,7 +39,8 @@ class Opened:
     """A SavedModel whose functions are made when they are asked for.
 
     folder: that of the model, for files beside its SavedModel. signatures: by name; a callable's is `CALL`. tags: of the meta
-    graph. is_tf1: whether it is of the TF1 format.
+    graph. is_tf1: whether it is of the TF1 format. version: the numbered folder that was taken where the handle names the one
+    above it, '' where it names the model itself.
     """
 
     handle: str
@@ -46,6 +51,7 @@ class Opened:
     is_tf1: bool
     signatures: dict[str, Signature]
     module: Any
+    version: str = ""
     _graph: Any = None  # of the TF1 format: the meta graph, its variables' places in the checkpoint, and the files
     _variables: Mapping[str, Any] = field(default_factory=dict)
     _files: Copy | None = None
@@ -60,7 +66,7 @@ class Opened:
         inputs, outputs = ({key: info.name for key, info in sorted(side.items())} for side in (proto.inputs, proto.outputs))
         try:
             fn, graph = frozen_function(self._graph, self._files.folder, self._variables, inputs, outputs)
-        except Exception as error:
+        except LOAD_ERRORS as error:
             raise _no_load(self.handle, error) from None
         self.module.graphs.append(graph)
         return lambda given: dict(zip(outputs, fn(*(given[key] for key in inputs)), strict=True))
@@ -92,6 +98,7 @@ def open_saved_model(
       UserError: nothing there, no such meta graph, an op that is not allowed, or a model that does not load.
     """
     folder = resolve_handle(str(handle))
+    version = version_of(folder, str(handle))
     metadata, files = read_metadata(folder), Copy(folder)
     program = read_program(files.folder, folder)
     known = [tuple(sorted(meta.meta_info_def.tags)) for meta in program.meta_graphs]
@@ -108,13 +115,16 @@ def open_saved_model(
             variables = saved_variables(original) or named_variables(original)
         except (TypeError, ValueError) as error:  # a dtype or a shape that there is not
             raise _no_load(str(handle), error) from None
+        module = FrozenModule()
         return Opened(
-            str(handle), folder, metadata, files.sha256, chosen, True, signatures, FrozenModule(), meta, variables, files
+            str(handle), folder, metadata, files.sha256, chosen, True, signatures, module, version, meta, variables, files
         )
     module = _loaded(program, meta, files, str(handle))
     if not allow_unknown_ops:  # what was checked reads no file after this
         files.remove()
-    return Opened(str(handle), folder, metadata, files.sha256, chosen, False, dict(_signatures(module)), module, _files=files)
+    return Opened(
+        str(handle), folder, metadata, files.sha256, chosen, False, dict(_signatures(module)), module, version, _files=files
+    )
 
 
 def _loaded(program: Any, meta: Any, files: Copy, where: str) -> Any:
@@ -124,7 +134,7 @@ def _loaded(program: Any, meta: Any, files: Copy, where: str) -> Any:
     (files.folder / "saved_model.pb").write_bytes(program.SerializeToString())
     try:
         return tf.saved_model.load(str(files.folder), list(meta.meta_info_def.tags))
-    except Exception as error:
+    except LOAD_ERRORS as error:
         raise _no_load(where, error) from None
 
 
@@ -135,8 +145,8 @@ def _choose_tags(known: list[tuple[str, ...]], wanted: Sequence[str] | None, pre
             chosen = ()  # as the list below has it
         if chosen in known:
             return chosen
-        listed = " or ".join(printable(",".join(tags)) or "none" for tags in known)
-        raise fail(f"model {where} tags", listed, ",".join(wanted) or "none", "give one of those, as a,b")
+        names = " or ".join(printable(",".join(tags)) or "none" for tags in known)
+        raise fail(f"model {where} tags", names, ",".join(wanted) or "none", "give one of those, as a,b")
     suiting = [tags for tags in known if prefer in tags] or known
     free = [tags for tags in suiting if "bsNone" in tags]
     for tags in ((), ("serve",)):
@@ -153,19 +163,29 @@ def _specs(infos: Mapping[str, Any]) -> dict[str, tf.TensorSpec]:
 
 
 def _signatures(module: Any) -> Iterable[tuple[str, Signature]]:
-    if callable(module):
-        yield CALL, _signature_of_callable(module)
-    for name, function in getattr(module, "signatures", {}).items():
+    named = getattr(module, "signatures", {})
+    called = _signature_of_callable(module, bool(named)) if callable(module) else None
+    if called:
+        yield CALL, called
+    for name, function in named.items():
         yield name, Signature(dict(function.structured_input_signature[1]), _as_specs(_by_name(function.structured_outputs)))
 
 
-def _signature_of_callable(module: Any) -> Signature:
-    """Of its trace that takes exactly one tensor; of unknown shape where there is none."""
+def _signature_of_callable(module: Any, has_others: bool) -> Signature | None:
+    """Of its trace that takes exactly one tensor, else of one that takes only tensors, one after the other. Without either, of
+    unknown shape, or None where the model has other signatures, as Keras's models of several inputs in a list have."""
+    several = None
     for concrete in getattr(module.__call__, "concrete_functions", []):
+        args, _ = concrete.structured_input_signature
         specs = [s for s in tf.nest.flatten(concrete.structured_input_signature) if isinstance(s, tf.TensorSpec)]
         if len(specs) == 1:
             return Signature({"input": specs[0]}, _as_specs(_by_name(concrete.structured_outputs)))
-    return Signature({"input": tf.TensorSpec(None, tf.float32)}, {})
+        if several is None and specs and all(isinstance(arg, tf.TensorSpec) for arg in args) and len(args) == len(specs):
+            inputs = {spec.name or f"input_{k}": spec for k, spec in enumerate(specs)}
+            several = Signature(inputs, _as_specs(_by_name(concrete.structured_outputs)))
+    if several and not has_others:
+        return several
+    return None if has_others else Signature({"input": tf.TensorSpec(None, tf.float32)}, {})
 
 
 def _by_name(output: Any) -> dict[str, Any]:
@@ -216,9 +236,3 @@ def _no_load(where: str, error: Exception) -> UserError:
     """TensorFlow raises many kinds where a model is loaded; each means that the files cannot be used."""
     reason = _reason(error) or type(error).__name__
     return fail(f"model {where}", "a SavedModel that loads", reason, "export it again")
-
-
-def shown(spec: tf.TensorSpec) -> str:
-    """As `float32 [?, 120]`; `float32 ?` where the rank is not known."""
-    shape = "?" if spec.shape.rank is None else "[" + ", ".join("?" if n is None else str(n) for n in spec.shape) + "]"
-    return f"{spec.dtype.name} {shape}"

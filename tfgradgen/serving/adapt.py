@@ -10,14 +10,15 @@ from tfgradgen.contracts import ProgressFn, accept_prob, collect
 from tfgradgen.kernels import KERNELS
 from tfgradgen.model_checks import admit
 from tfgradgen.posterior import ClassPosterior
-from tfgradgen.sampling import chain_chunks, initial_points
+from tfgradgen.sampling import chain_chunks
+from tfgradgen.starts import initial_points
 
 NUM_KEPT_STEPS = 10  # after adaptation: what the acceptance is taken from
 
 
 class Adapted(NamedTuple):
-    """step_size: median over the adapted chains, a distance in z. accept_rate: mean acceptance probability of those chains in
-    `NUM_KEPT_STEPS` steps, each with its own step size. doubts: of the checks of the models (`model_checks.admit`)."""
+    """step_size: that of all adapted chains, a distance in z. accept_rate: mean acceptance probability of those chains in
+    `NUM_KEPT_STEPS` steps with it. doubts: of the checks of the models (`model_checks.admit`)."""
 
     step_size: float
     accept_rate: float
@@ -34,17 +35,16 @@ def adapt(
 ) -> Adapted:
     """Tunes the step size of `kernel` for the class of `posterior` as `sample_chains` does in a run.
 
-    A served chain has no burn-in of its own to tune in, so it takes the median of the chains' step sizes: one stuck chain does
-    not move it.
+    A served chain has no burn-in of its own to tune in, so it takes the step size that the chains of the run share.
 
     Raises:
-      UserError: a run of these models would go wrong, or no chain found a step size.
+      UserError: a run of these models would go wrong, or found no step size.
     """
     posterior, doubts, _ = admit(posterior, run, KERNELS[kernel].cost_fn(config).num_gradients > 0)
     init_z, _, _ = initial_points(posterior, run)
     schedule = Schedule(NUM_KEPT_STEPS, num_adaptation_steps, num_adaptation_steps)
     draws, *_ = collect(chain_chunks(posterior, kernel, config, schedule, run, init_z), progress_fn)
-    step_size = float(np.median(draws.step_size[-1]))
+    step_size = float(draws.step_size[-1, 0])
     if not (np.isfinite(step_size) and step_size > 0):
         raise fail("step_size", "a finite one after adaptation", step_size, "check the models with python -m tfgradgen check")
     return Adapted(step_size, float(accept_prob(draws).mean()), doubts)

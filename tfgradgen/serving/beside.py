@@ -24,9 +24,3 @@ def texts(model: str, batch_sizes: Sequence[int], xla: bool) -> dict[str, str]:
     }
     paths = sorted(TEMPLATES.glob("*.in"))
     return {path.stem: Template(path.read_text(encoding="utf-8")).substitute(values) for path in paths}
-
-
-def next_version(base: Path) -> int:
-    """One more than the highest version in `base`, 1 where there is none: what the server would load next."""
-    versions = [int(path.name) for path in base.iterdir() if path.name.isdecimal()] if base.is_dir() else []
-    return max(versions, default=0) + 1

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tfgradgen.backend import fold_in
+from tfgradgen.backend import fold_in, log_uniform
 from tfgradgen.config import KernelConfig
 from tfgradgen.contracts import Networks
 from tfgradgen.models.condition import ConditionClassifier
@@ -18,8 +18,8 @@ from tfgradgen.models.labels import as_key
 from tfgradgen.models.metadata import MAX_NAME, Label
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.presets import SERVED
-from tfgradgen.sampling import resampled_point
 from tfgradgen.serving.rules import Noise, Point, hamiltonian_step, point_at
+from tfgradgen.starts import start_point
 
 START_STREAM, CHAIN_STREAM, CONTINUE_STREAM = 0, 1, 2
 MAX_NAMED = 1000  # bytes of class names in an error: gRPC carries a message in 8 KB of metadata, each byte as up to three
@@ -196,7 +196,9 @@ class Serving(tf.Module):
         """z [B, latent_dim], row after row, so that no more than one row's draws are held at once."""
 
         def of_row(row: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-            return resampled_point(self._posterior(row[0]), self._plan.num_start_draws, fold_in(row[1], START_STREAM))[0]
+            posterior = self._posterior(row[0])
+            seed = fold_in(posterior.own_seed(row[1]), START_STREAM)
+            return start_point(posterior, self._plan.num_start_draws, seed)
 
         point = tf.TensorSpec([self._networks.generator.latent_dim])
         return tf.map_fn(of_row, (index, seed), fn_output_signature=point, parallel_iterations=1)
@@ -220,7 +222,8 @@ class Serving(tf.Module):
 
     def _chain(self, row: Rows, z: tf.Tensor, stream: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """What `_chains` gives, of one row: a batch of one through the networks."""
-        posterior, seed = self._posterior(row.index), fold_in(row.seed, stream)
+        posterior = self._posterior(row.index)
+        seed = fold_in(posterior.own_seed(row.seed), stream)
         num_leapfrog_steps = SERVED[self._plan.kernel](self._plan.config)
 
         def step(i: tf.Tensor, point: Point, total: tf.Tensor) -> tuple[tf.Tensor, Point, tf.Tensor]:
@@ -250,7 +253,7 @@ def noise_of(seed: tf.Tensor, latent_dim: int) -> Noise:
     """Noise of one transition of one chain, from a stateless `seed` int32 [2]."""
     return Noise(
         tf.random.stateless_normal([1, latent_dim], fold_in(seed, 0)),
-        tf.math.log(tf.random.stateless_uniform([1], fold_in(seed, 1))),
+        log_uniform([1], fold_in(seed, 1)),
     )
 
 

@@ -7,7 +7,7 @@ Served are the kernels whose steps cost the same, so that a clamp on their numbe
 nothing of one another. A tree of `nuts` and a search of `elliptical_slice` have no length that is known before; `rejection` has
 no bound on its draws, and a clamp would leave some requests without one; `smc`, `replica_exchange` and `chees` are populations;
 `map` draws nothing. `local_global` is left out because a served chain begins with its global move
-(`sampling.resampled_point`).
+(`starts.start_point`).
 """
 
 from typing import NamedTuple
@@ -29,7 +29,7 @@ class Point(NamedTuple):
 
 
 class Noise(NamedTuple):
-    """Of one transition. momentum: [B, latent_dim], standard normal. log_uniform: [B], log of a uniform number in [0, 1)."""
+    """Of one transition. momentum: [B, latent_dim], standard normal. log_uniform: [B], log of a uniform number in (0, 1]."""
 
     momentum: tf.Tensor
     log_uniform: tf.Tensor

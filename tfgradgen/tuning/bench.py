@@ -14,17 +14,19 @@ from tfgradgen.backend import seed_of
 from tfgradgen.checks import fail
 from tfgradgen.config import RunConfig
 from tfgradgen.contracts import Draws, ProgressFn, accept_prob
-from tfgradgen.diagnostics import statistics
+from tfgradgen.diagnostics import scalars, statistics
 from tfgradgen.kernels import KERNELS
 from tfgradgen.model_checks import admit
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.recipe import Recipe
-from tfgradgen.sampling import chain_chunks, initial_points
+from tfgradgen.sampling import chain_chunks
+from tfgradgen.starts import choose_starts
 from tfgradgen.trail import trail_of, without_end
 from tfgradgen.trust import MAX_ACCEPT_GAP, chain_table, faults, off_target
 from tfgradgen.tuning.space import MIN_RESULTS
 
-SEARCH, FRESH = 0, 1  # the seeds that schedules are chosen by, and those that the choice is judged by
+# The seeds that schedules are chosen by, those that the choice is judged by, and those of the exact draws.
+SEARCH, FRESH, EXACT = 0, 1, 2
 LEAST_DRAWS = 1.0  # what any run is worth
 TRACE_POINTS = 80
 _FIGURES = ("per_1000", "work", "num_results", "accept_rate", "accept_error", "step_size", "seconds")
@@ -45,10 +47,11 @@ class Cell(NamedTuple):
 
     per_1000: effective draws of 1000 gradients, those of burn-in and adaptation among them, by the statistic `worst` that has
     fewest (bulk effective sample size of all chains; Vehtari et al. 2021). work: gradients a chain. num_results: kept draws
-    of a chain. accept_rate, step_size: of the kept draws, the mean, and the median over chains; accept_error: standard error
+    of a chain. accept_rate, step_size: of the kept draws, the mean, and the one of all chains; accept_error: standard error
     of the former, over chains. rhat: the largest, None where there is none. faults: what speaks against the run whatever its
     length, but for its acceptance (see `faults_of`). seconds: with compiling. trace: gradients, step_size and accept_rate
-    along the run, medians and means over chains, at most TRACE_POINTS of each.
+    along the run, acceptance as means over chains, at most TRACE_POINTS of each. chain_means: by statistic, of each chain's
+    kept draws.
     """
 
     per_1000: float
@@ -62,13 +65,14 @@ class Cell(NamedTuple):
     faults: list[str]
     seconds: float
     trace: dict[str, list[float]]
+    chain_means: dict[str, list[float]]
 
 
 def cell_of(values: Any) -> Cell:
     """The cell that a study holds.
 
     Raises:
-      TypeError, ValueError: it is none.
+      AttributeError, TypeError, ValueError: it is none.
     """
     cell = Cell(**values)
     figures = [getattr(cell, name) for name in _FIGURES] + ([] if cell.rhat is None else [cell.rhat])
@@ -77,6 +81,8 @@ def cell_of(values: Any) -> Cell:
         raise ValueError("a run whose figures are none")
     if not all(isinstance(each, int | float) for each in itertools.chain.from_iterable(traces)):
         raise TypeError("a run whose traces are none")
+    if not all(isinstance(mean, int | float) for means in cell.chain_means.values() for mean in means):
+        raise TypeError("a run whose means are none")
     if min(cell.per_1000, cell.work, cell.num_results) < 0 or not isinstance(cell.num_results, int):
         raise ValueError("a run whose figures are out of their range")
     if not isinstance(cell.worst, str) or not all(isinstance(fault, str) for fault in cell.faults):
@@ -87,7 +93,7 @@ def cell_of(values: Any) -> Cell:
 def failed(reason: str, work: float = 0.0) -> Cell:
     """The cell of a run that broke off."""
     nothing: dict[str, list[float]] = {"gradients": [], "step_size": [], "accept_rate": []}
-    return Cell(0.0, "", work, 0, 0.0, 0.0, 0.0, None, [reason], 0.0, nothing)
+    return Cell(0.0, "", work, 0, 0.0, 0.0, 0.0, None, [reason], 0.0, nothing, {})
 
 
 def faults_of(recipe: Recipe, cells: Sequence[Cell]) -> list[str]:
@@ -118,7 +124,7 @@ class Bench:
 
     def __init__(self, posteriors: Mapping[str, ClassPosterior], run: RunConfig, num_gradients: float):
         self.posteriors, self.run, self.num_gradients = dict(posteriors), run, num_gradients
-        self._starts: dict[Place, Any] = {}
+        self._starts: dict[tuple[Place, tuple[float, ...]], Any] = {}
 
     @property
     def labels(self) -> list[str]:
@@ -133,7 +139,8 @@ class Bench:
         return [Place(label, stream, k) for k in range(num_replicates) for label in self.labels]
 
     def seed_at(self, place: Place) -> int:
-        return seed_of(self.run.seed, self.labels.index(place.label), place.stream, place.replicate)
+        """Of a run there, the same for all labels: each draws from a stream of its own (`ClassPosterior.own_seed`)."""
+        return seed_of(self.run.seed, place.stream, place.replicate)
 
     def measure(self, recipe: Recipe, place: Place, progress_fn: ProgressFn) -> Cell:
         """Runs `recipe` at `place` with as many draws as the gradients pay for. The choice of start points, which all schedules
@@ -145,10 +152,11 @@ class Bench:
         start = time.monotonic()
         posterior = self.posteriors[place.label]
         run = replace(self.run, seed=self.seed_at(place))
-        if place not in self._starts:
-            self._starts[place] = initial_points(posterior, run)[0]
+        powers = tuple(KERNELS[recipe.kernel].powers(recipe.config))
+        if (place, powers) not in self._starts:
+            self._starts[place, powers] = choose_starts(posterior, run, powers).z
         schedule = without_end(recipe.schedule, self.num_gradients)
-        chunks = chain_chunks(posterior, recipe.kernel, recipe.config, schedule, run, self._starts[place])
+        chunks = chain_chunks(posterior, recipe.kernel, recipe.config, schedule, run, self._starts[place, powers])
         start_cost = KERNELS[recipe.kernel].start_cost(recipe.config)
         most = self.num_gradients + start_cost.work
         trail = trail_of(chunks, start_cost, run.num_chains, most, progress_fn)
@@ -180,6 +188,7 @@ class Bench:
             faults=wrong,
             seconds=round(seconds, 3),
             trace=_trace(whole, work),
+            chain_means={name: column.mean(0, dtype=np.float64).tolist() for name, column in scalars(draws).items()},
         )
 
 

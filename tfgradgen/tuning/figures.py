@@ -110,7 +110,7 @@ def _draw_traces(axes: Any, traced: Sequence[Trial], best: Trial | None, name: s
     if name == "step_size":
         _scale(axes, "y", [step for trial in traced for step in trial.cells[0].trace[name] if step > 0])
     axes.set_xlabel("gradients a chain", color=INK, size=9)
-    about = {"step_size": "step size, median of chains", "accept_rate": "acceptance, mean of chains"}
+    about = {"step_size": "step size", "accept_rate": "acceptance, mean of chains"}
     axes.set_title(f"{about[name]} (first run)", color=INK, size=10, loc="left")
 
 

@@ -1,6 +1,7 @@
 """How much better one schedule is than another, and how sure that is."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,7 +9,9 @@ from scipy.stats import t as student
 
 from tfgradgen.contracts import ProgressFn
 from tfgradgen.parsing import parsing
-from tfgradgen.tuning.bench import FRESH, Bench, Cell, Place, cell_of, faults_of
+from tfgradgen.recipe import Recipe
+from tfgradgen.tuning.bench import EXACT, FRESH, SEARCH, Bench, Cell, Place, cell_of, faults_of
+from tfgradgen.tuning.guard import Difference, Exact, bias_faults, differences, exact_from, exact_of
 from tfgradgen.tuning.search import CONTROL, WHOLE, Plan, Trial, measured, part_of, trials
 
 LEVEL = 0.95
@@ -43,17 +46,26 @@ def gain(ours: Sequence[float], control: Sequence[float]) -> Gain:
 
 
 class Judged(NamedTuple):
-    """A candidate on fresh seeds: its trial, and its cells and the control's, place by place."""
+    """A candidate on fresh seeds: its trial, its cells and the control's, place by place, and the exact draws by label."""
 
     trial: Trial
     places: list[Place]
     ours: list[Cell]
     control: list[Cell]
+    exact: Mapping[str, Exact]
 
     @property
     def faults(self) -> list[str]:
+        """Those of its runs, and a bias."""
         assert self.trial.recipe is not None
-        return faults_of(self.trial.recipe, self.ours)
+        return [*faults_of(self.trial.recipe, self.ours), *bias_faults(self.differences(self.ours), MAX_CANDIDATES)]
+
+    def control_faults(self, control: Recipe) -> list[str]:
+        return [*faults_of(control, self.control), *bias_faults(self.differences(self.control), 1)]
+
+    def differences(self, cells: Sequence[Cell]) -> list[Difference]:
+        """From exact draws, of `ours` or of the control's."""
+        return differences(self.places, cells, self.exact)
 
     @property
     def gain(self) -> Gain | None:
@@ -63,16 +75,38 @@ class Judged(NamedTuple):
         return gain([cell.per_1000 for cell in self.ours], [cell.per_1000 for cell in self.control])
 
 
-def judge(study: Any, bench: Bench, plan: Plan, num_fresh: int, progress_fn: ProgressFn) -> list[Judged]:
+def exact_draws(study: Any, bench: Bench) -> dict[str, Exact]:
+    """By label, what means are compared with; kept in the study."""
+    found = {}
+    for number, label in enumerate(bench.labels):
+        name = f"exact/{number}"
+        if name not in study.user_attrs:
+            run = replace(bench.run, num_chains=1, seed=bench.seed_at(Place(label, EXACT, 0)))
+            study.set_user_attr(name, exact_of(bench.posteriors[label], run)._asdict())
+        with parsing("study", "exact draws as they were written", "choose another --out"):
+            found[label] = exact_from(study.user_attrs[name])
+    return found
+
+
+def faults_of_control(control: Trial, exact: Mapping[str, Exact]) -> list[str]:
+    """Those of its runs in the search, and a bias there."""
+    labels = list(exact)
+    places = [Place(labels[k % len(labels)], SEARCH, k // len(labels)) for k in range(len(control.cells))]
+    return [*control.faults, *bias_faults(differences(places, control.cells, exact), 1)]
+
+
+def judge(
+    study: Any, bench: Bench, plan: Plan, num_fresh: int, exact: Mapping[str, Exact], progress_fn: ProgressFn
+) -> list[Judged]:
     """Holds the best schedules against the control on seeds that no trial has seen, the best first, until one has no fault;
-    [] where nothing sound was found that is better than the control.
+    [] where nothing sound was found that is better than the control. A bias is a fault (see `guard`).
 
     Whether a candidate is passed over depends on its faults alone, so the gain of the one that is left is no maximum of noise.
     What was run is kept in the study.
     """
     found = trials(study)
     control = next(trial for trial in found if trial.state == CONTROL)
-    least = control.value if control.is_sound else 0.0
+    least = 0.0 if faults_of_control(control, exact) else control.value
     able = [trial for trial in found if trial.state == WHOLE and trial.is_sound and trial.value > least]
     places, judged = bench.places(FRESH, num_fresh), list[Judged]()
 
@@ -91,7 +125,7 @@ def judge(study: Any, bench: Bench, plan: Plan, num_fresh: int, progress_fn: Pro
 
     for candidate in sorted(able, key=lambda trial: -trial.value)[:MAX_CANDIDATES]:
         pairs = [(fresh(candidate, place), fresh(control, place)) for place in places]
-        judged.append(Judged(candidate, places, [ours for ours, _ in pairs], [theirs for _, theirs in pairs]))
+        judged.append(Judged(candidate, places, [ours for ours, _ in pairs], [theirs for _, theirs in pairs], exact))
         if not judged[-1].faults:
             break
     return judged

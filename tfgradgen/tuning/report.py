@@ -2,15 +2,17 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from tfgradgen.recipe import Recipe, default_recipe
 from tfgradgen.text import csv_text, markdown_text
-from tfgradgen.tuning.bench import Cell, faults_of
-from tfgradgen.tuning.gain import Gain, Judged
+from tfgradgen.tuning.bench import Cell
+from tfgradgen.tuning.gain import Gain, Judged, faults_of_control
+from tfgradgen.tuning.guard import Exact
+from tfgradgen.tuning.guard import said as guard_lines
 from tfgradgen.tuning.search import CONTROL, Plan, Trial, geometric_mean
 from tfgradgen.tuning.space import filled
 
@@ -71,8 +73,8 @@ def winner(plan: Plan, judged: Sequence[Judged]) -> Recipe:
     return best or plan.control
 
 
-def to_markdown(plan: Plan, labels: Sequence[str], found: Sequence[Trial], judged: Sequence[Judged], command: str) -> str:
-    """report.md; `command` repeats the search."""
+def to_markdown(plan: Plan, exact: Mapping[str, Exact], found: Sequence[Trial], judged: Sequence[Judged], command: str) -> str:
+    """report.md; `exact` draws by label, `command` repeats the search."""
     control = next(trial for trial in found if trial.state == CONTROL)
     states = [trial.state for trial in found]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
@@ -83,13 +85,14 @@ def to_markdown(plan: Plan, labels: Sequence[str], found: Sequence[Trial], judge
         "",
         f"**{sentence}**",
         "",
-        f"Searched on {markdown_text(', '.join(labels))}: {len(found)} schedules ({counts}), {spent:,.0f} gradients a chain in "
+        f"Searched on {markdown_text(', '.join(exact))}: {len(found)} schedules ({counts}), {spent:,.0f} gradients a chain in "
         f"{seconds:,.0f} s. Each run is {plan.num_gradients} gradients a chain long, burn-in and adaptation among them; a "
         f"schedule that stays in gets {plan.num_seeds} for each label.{_fixed(plan)} Figures are effective draws of 1000 "
         "gradients of all chains, by the statistic with fewest of them (p(class), target density, four projections of z), "
         "geometric means over runs. The choice of start points is in no figure; it is the same for all. A schedule is out "
         "where a density is not finite, a transition diverges, a chain is stuck, or acceptance misses its target on average "
-        "over its runs by more than chance; a large R-hat is what few effective draws are, and shown.",
+        "over its runs by more than chance, or where, on fresh seeds, its means differ from those of exact draws by more than "
+        "chance; a large R-hat is what few effective draws are, and shown.",
         "",
         "![the search](tuning.png)",
         "",
@@ -105,7 +108,7 @@ def to_markdown(plan: Plan, labels: Sequence[str], found: Sequence[Trial], judge
         "",
         "Chosen by these very figures, so they flatter; the ones above do not.",
         "",
-        *_trials_table(plan, found, control),
+        *_trials_table(plan, found, control, faults_of_control(control, exact)),
         "",
         "All of them are in tuning.csv, and in study.db for Optuna.",
         "",
@@ -158,12 +161,13 @@ def _fresh_table(control: Recipe, judged: Sequence[Judged]) -> list[str]:
     means = [geometric_mean(cells) for cells in (last.ours, last.control)]
     rows.append(f"| geometric mean | | {means[0]:.2f} | {means[1]:.2f} | {means[0] / means[1]:.2f} |")
     said = [f"Trial {each.trial.number} had faults there: {markdown_text(each.faults[0])}." for each in judged if each.faults]
-    wrong = faults_of(control, last.control)
+    wrong = last.control_faults(control)
     said += [f"The control had faults there: {markdown_text(wrong[0])}."] if wrong else []
+    said += [markdown_text(line) for line in guard_lines(last.differences(last.ours), last.exact)]
     return [*rows, *(line for text in said for line in ("", text))]
 
 
-def _trials_table(plan: Plan, found: Sequence[Trial], control: Trial) -> list[str]:
+def _trials_table(plan: Plan, found: Sequence[Trial], control: Trial, faults: Sequence[str]) -> list[str]:
     sound = sorted((t for t in found if t.is_sound and t is not control), key=lambda t: (-len(t.cells), -t.value))[:NUM_SHOWN]
     rows = [
         "| trial | runs | effective draws of 1000 gradients | acceptance | step size | largest R-hat | state |",
@@ -173,4 +177,4 @@ def _trials_table(plan: Plan, found: Sequence[Trial], control: Trial) -> list[st
         accept, step = (np.mean([getattr(c, name) for c in trial.cells]) for name in ("accept_rate", "step_size"))
         figures = f"{trial.value:.2f} | {accept:.2f} | {step:.3g} | {_largest_rhat(trial.cells)}"
         rows.append(f"| {trial.number} | {len(trial.cells)} | {figures} | {trial.state}{_origin(plan, trial)} |")
-    return [*rows, *(["", f"The control has faults: {markdown_text(control.faults[0])}."] if control.faults else [])]
+    return [*rows, *(["", f"The control has faults: {markdown_text(faults[0])}."] if faults else [])]

@@ -7,13 +7,14 @@ from types import MappingProxyType
 from typing import Any
 
 from tfgradgen.checks import UserError, check_choice, fail
-from tfgradgen.config import MIN_PART, AdaptedConfig
+from tfgradgen.config import AdaptedConfig, changed_config
 from tfgradgen.presets import PRESETS
 from tfgradgen.recipe import Recipe, default_recipe
 
 MIN_RESULTS = 20  # kept draws of a chain: of fewer, effective sample sizes come out too large
 MAX_BURNIN_SHARE = 0.6  # of the gradients of a run
 LEAST_ADAPTATION, MOST_ADAPTATION = 8, 256  # transitions
+LEAST_PART = 4  # of them, where a run has room for no more: fewer tune nothing
 NUM_UNFIT = 200  # proposals that do not fit into a run, at most
 STEP_FACTORS = 0.1, 5.0  # times the default step size
 
@@ -37,7 +38,6 @@ def _any_of(*choices: Any) -> Suggest:
 RANGES: dict[str, Suggest] = {
     "target_accept_prob": _real(0.25, 0.9),
     "adaptation": _any_of("dual_averaging", "simple"),
-    "num_windows": _whole(0, 3),
     "num_leapfrog_steps": _whole(1, 12, log=True),
     "max_leapfrog_steps": _whole(2, 32, log=True),
     "max_tree_depth": _whole(1, 6),
@@ -46,6 +46,7 @@ RANGES: dict[str, Suggest] = {
     "num_replicas": _whole(2, 6),
     "min_inverse_temperature": _real(0.02, 0.5, log=True),
 }
+OF_TUNING = ("target_accept_prob", "adaptation")  # those of RANGES that only runs that tune have a use for
 OF_ADAPTATION: dict[str, dict[str, Suggest]] = {
     "dual_averaging": {
         "exploration_shrinkage": _real(0.05, 0.8, log=True),
@@ -79,6 +80,13 @@ def searched(kernel: str) -> tuple[str, ...]:
     return tuple(name for name in own if name in ("step_size", *RANGES, *(n for way in OF_ADAPTATION.values() for n in way)))
 
 
+def may_be_untuned(kernel: str, fixed: Mapping[str, Any] = NOTHING) -> bool:
+    """Whether a search also tries runs that tune nothing: not where more than the step size is tuned, nor where how to tune is
+    held fixed."""
+    of_tuning = {*OF_TUNING, *(name for names in OF_ADAPTATION.values() for name in names)}
+    return not PRESETS[kernel].counts_adaptation and not of_tuning & set(fixed)
+
+
 def suggest(trial: Any, kernel: str, num_gradients: float, fixed: Mapping[str, Any] = NOTHING) -> Recipe | None:
     """A schedule of `kernel` that takes about `num_gradients` a chain, as an Optuna `trial` proposes it, but for the settings
     that are `fixed`.
@@ -92,21 +100,26 @@ def suggest(trial: Any, kernel: str, num_gradients: float, fixed: Mapping[str, A
     def ask(ranges: Mapping[str, Suggest]) -> None:
         values.update({name: fixed[name] if name in fixed else of(trial, name) for name, of in ranges.items()})
 
-    ask({"step_size": _real(low, high, log=True)} | {n: RANGES[n] for n in default.to_dict() if n in RANGES})
+    own = {"step_size": _real(low, high, log=True)} | {n: RANGES[n] for n in default.to_dict() if n in RANGES}
+    ask({name: of for name, of in own.items() if name not in OF_TUNING})
+    num_steps = int(num_gradients / PRESETS[kernel].cost_fn(changed_config(default, values)).work)
+    most_burnin = int(min(MAX_BURNIN_SHARE * num_steps, num_steps - MIN_RESULTS))
+    if may_be_untuned(kernel, fixed) and not trial.suggest_categorical("is_tuned", (True, False)):
+        if num_steps < 2 * MIN_RESULTS:
+            return None
+        num_burnin_steps = min(trial.suggest_int("num_burnin_steps", 1, MOST_ADAPTATION, log=True), most_burnin)
+        counts = {"num_adaptation_steps": 0, "num_burnin_steps": num_burnin_steps}
+        return filled(default_recipe(kernel).changed(values | counts), num_gradients)
+    ask({name: own[name] for name in OF_TUNING})
     ask(OF_ADAPTATION[values["adaptation"]])
-    least = MIN_PART * (fixed.get("num_windows", 0) + 1)
-    num_adaptation_steps = trial.suggest_int("num_adaptation_steps", max(LEAST_ADAPTATION, least), MOST_ADAPTATION, log=True)
+    num_adaptation_steps = trial.suggest_int("num_adaptation_steps", LEAST_ADAPTATION, MOST_ADAPTATION, log=True)
     share = trial.suggest_float("adaptation_share", 0.5, 1.0, step=0.25)  # of the burn-in
-    config = type(default)(**values)
-    num_steps = int(num_gradients / PRESETS[kernel].cost_fn(config).work)
-    most = int(min(MAX_BURNIN_SHARE * num_steps, num_steps - MIN_RESULTS) * share)
-    if most < least or num_steps < 2 * MIN_RESULTS:
+    most = int(most_burnin * share)
+    if most < LEAST_PART or num_steps < 2 * MIN_RESULTS:
         return None
     num_adaptation_steps = min(num_adaptation_steps, most)
     if PRESETS[kernel].counts_adaptation:  # a power of two, so that few graphs are compiled
         num_adaptation_steps = 1 << (num_adaptation_steps.bit_length() - 1)
-    if "num_windows" in values:
-        values["num_windows"] = min(values["num_windows"], num_adaptation_steps // MIN_PART - 1)
     counts = {"num_adaptation_steps": num_adaptation_steps, "num_burnin_steps": int(num_adaptation_steps / share)}
     return filled(default_recipe(kernel).changed(values | counts), num_gradients)
 
@@ -132,15 +145,24 @@ def coordinates(recipe: Recipe, fixed: Mapping[str, Any] = NOTHING) -> dict[str,
     import optuna
 
     values = recipe.to_dict()
-    names = [name for name in searched(recipe.kernel) if name not in AdaptedConfig.idle[values["adaptation"]]]
+    is_tuned = values["num_adaptation_steps"] > 0
+    idle = AdaptedConfig.idle[values["adaptation"]]
+    if not is_tuned:
+        idle = (*OF_TUNING, *(name for names in OF_ADAPTATION.values() for name in names))
+    names = [name for name in searched(recipe.kernel) if name not in idle]
     default = default_recipe(recipe.kernel).config.to_dict()
     if any(values[name] != fixed.get(name, values[name]) for name in names) or any(
         values[name] != default[name] for name in default if name not in searched(recipe.kernel)
     ):
         return {}
-    share = values["num_adaptation_steps"] / max(values["num_burnin_steps"], 1)
-    found = {name: values[name] for name in ("num_adaptation_steps", *names) if name not in fixed}
-    found["adaptation_share"] = round(4 * share) / 4
+    found = {name: values[name] for name in names if name not in fixed}
+    if may_be_untuned(recipe.kernel, fixed):
+        found["is_tuned"] = is_tuned
+    if is_tuned:
+        share = values["num_adaptation_steps"] / max(values["num_burnin_steps"], 1)
+        found |= {"num_adaptation_steps": values["num_adaptation_steps"], "adaptation_share": round(4 * share) / 4}
+    else:
+        found["num_burnin_steps"] = values["num_burnin_steps"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:

@@ -1,0 +1,130 @@
+"""What is known to be wrong before TensorFlow is imported and a model is loaded: labels, folders, models that are not there.
+
+Nothing here decides that a run is right: what is not known yet is checked again, and in full, once the models are loaded.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tfgradgen.checks import fail
+from tfgradgen.cli.compare_options import CompareOptions
+from tfgradgen.cli.export_options import ExportOptions
+from tfgradgen.cli.model_options import ModelOptions
+from tfgradgen.cli.options import SampleOptions
+from tfgradgen.cli.output import (
+    COMPARISON,
+    SEARCH,
+    check_folders,
+    check_resumable,
+    check_target,
+    choose_folders,
+    next_version,
+)
+from tfgradgen.cli.tune_options import TuneOptions, read_control
+from tfgradgen.models.handles import check_handle
+from tfgradgen.models.labels import OPERATORS, named, resolve_labels, split_names
+from tfgradgen.models.metadata import Label, parse_labels, read_metadata
+from tfgradgen.models.settings import ClassifierSettings, GeneratorSettings, settings_of
+from tfgradgen.tuning.space import check_fits
+
+PROBABILITIES = ("logits", "probabilities")  # outputs of a classifier whose classes exclude one another
+
+
+def check_sample(options: SampleOptions) -> None:
+    """Raises `UserError` where `sample` is sure to fail."""
+    check_models(options.models)
+    names = label_names(options.models, options.label)
+    if names is None:
+        return
+    every = known_of(options.models)[0] or ()
+    is_all = {label.name for label in every if not label.background} == set(names)
+    check_folders(options, choose_folders(options, names, is_all))
+
+
+def check_check(options: SampleOptions) -> None:
+    check_models(options.models)
+    if options.label is not None:
+        label_names(options.models, options.label)
+
+
+def check_compare(options: CompareOptions) -> None:
+    check_resumable(options.out, options.resume, "a comparison", *COMPARISON)
+    check_models(options.pair.models)
+    for name in ("judge", "discriminator"):
+        check_handle(getattr(options, name))
+    if options.photographs and not options.photographs.is_dir():
+        raise fail("photographs", "a folder", options.photographs, "give one with <label>/*.jpg in it")
+    label_names(options.pair.models, options.labels)
+
+
+def check_tune(options: TuneOptions) -> None:
+    check_resumable(options.out, options.resume, "a search", *SEARCH)
+    read_control(options)
+    check_fits(options.kernel, options.num_gradients, options.fixed)
+    check_models(options.sampled.models)
+    label_names(options.sampled.models, options.sampled.label)
+
+
+def check_export(options: ExportOptions) -> None:
+    check_version(options)
+    check_models(options.pair.models)
+    label_names(options.pair.models, options.labels)
+
+
+def check_version(options: ExportOptions) -> Path:
+    """The folder of the version that is asked for, or of the next that is free."""
+    folder = options.out / str(options.version or next_version(options.out))
+    if folder.exists():
+        raise fail(
+            "version",
+            f"one that is not in {options.out} yet",
+            options.version,
+            f"--version={next_version(options.out)} is free",
+        )
+    check_target(folder, overwrite=False)
+    return folder
+
+
+def check_models(options: ModelOptions) -> None:
+    """Raises `UserError` for the first model that is not there, or of which the flags say what cannot be; nothing is fetched or
+    unpacked."""
+    settings_of(GeneratorSettings, options.generator_settings)
+    settings_of(ClassifierSettings, options.classifier_settings)
+    models = [options.generator, *options.classifiers, *([options.discriminator] if options.discriminator else [])]
+    for handle in models:
+        check_handle(handle)
+
+
+def known_of(options: ModelOptions) -> list[tuple[Label, ...] | None]:
+    """The labels of each classifier, None where its card does not list them or the flags say otherwise."""
+    found: list[tuple[Label, ...] | None] = []
+    for handle in options.classifiers:
+        folder = Path(os.path.expanduser(handle))
+        listed = read_metadata(folder).get("labels") if os.path.isdir(folder) else None
+        is_known = isinstance(listed, list) and "labels" not in options.classifier_settings
+        found.append(parse_labels(listed, f"labels of {folder}") if is_known else None)
+    return found
+
+
+def label_names(options: ModelOptions, wanted: Any) -> list[str] | None:
+    """The names of the classes that `wanted` stands for; None where that takes the models, or is a condition.
+
+    Raises:
+      UserError: a class that the classifier does not have.
+    """
+    labelled = known_of(options)
+    first = labelled[0]
+    if first is None or _is_condition(wanted, [labels or () for labels in labelled]):
+        return None
+    names = [first[index].name for index in resolve_labels(first, wanted)]
+    folder = Path(os.path.expanduser(options.classifiers[0]))
+    output = options.classifier_settings.get("output") or read_metadata(folder).get("output")
+    return names if output in PROBABILITIES else None  # of other outputs a class is a condition, and named by its text
+
+
+def _is_condition(wanted: Any, labelled: Sequence[Sequence[Label]]) -> bool:
+    if not isinstance(wanted, str) or any(named(labels, wanted) is not None for labels in labelled):
+        return False
+    return any(set(part) & set(OPERATORS) for part in split_names(labelled, wanted))

@@ -1,0 +1,202 @@
+"""Class names as models come with them: the files that hold them, and the forms of their content."""
+
+import json
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tfgradgen.checks import UserError, fail
+from tfgradgen.models.imagenet import imagenet_labels
+from tfgradgen.models.metadata import Label, file_of_model, parse_labels, read_class_map
+from tfgradgen.parsing import parsing, read_bytes
+
+MAX_BYTES = 16 << 20  # of a file of names
+FILES = ("labels.json", "labels.txt", "class_names.json", "class_names.txt", "classes.json", "classes.txt", "class_index.json")
+CLASS_MAP, HUGGING_FACE = "*class_map.csv", "config.json"
+EXPECTED = "imagenet, or a file with one name a line or a JSON list"
+
+_WNID = re.compile(r"n\d{8}")
+_WNID_LINE = re.compile(r"(n\d{8})[\s,:]+(\S.*)")
+_NUMBERED = re.compile(r"(\d{1,7})(?:[:;,.)]\s+|[:;,]|\s+)(\S.*)")
+_LISTS = ("id2label", "labels", "names", "class_names", "classes")  # where a larger JSON object has them
+
+
+class Named(NamedTuple):
+    """Labels from a file. where: the file as a person reads it."""
+
+    labels: tuple[Label, ...]
+    where: str
+
+
+def read_labels(source: Any, folder: Path, where: str, num_classes: int = 1000) -> tuple[Label, ...]:
+    """The labels that a model's card gives: 'imagenet', the name of a file in the model's own `folder`, or the labels.
+
+    Raises:
+      UserError: no such file, or content that is none of the forms of `parse_content`; the message names `where`.
+    """
+    if source == "imagenet":
+        return imagenet_labels(num_classes)
+    if isinstance(source, str):
+        return read_label_file(file_of_model(folder, source, f"labels of {where}")).labels
+    return parse_content(source, f"labels of {where}")
+
+
+def labels_inside(folder: Path) -> tuple[Label, ...]:
+    """The labels of the first file of `FILES` in a model's folder or in its assets; () where there is none."""
+    found = _first(folder, [folder, folder / "assets"])
+    return found.labels if found else ()
+
+
+def find_labels(folder: Path) -> Named | None:
+    """The labels of the first such file in a model's folder, in its assets, or beside the folder; None where there is none.
+
+    Raises:
+      UserError: a file of that name that cannot be read.
+    """
+    return _first(folder, [folder, folder / "assets", folder.parent])
+
+
+def _first(folder: Path, places: Sequence[Path]) -> Named | None:
+    for place in places:
+        for name in FILES:
+            if os.path.lexists(place / name) and not _is_foreign(place / name, folder):
+                return read_label_file(place / name)
+        maps = sorted(path for path in place.glob(CLASS_MAP) if path.is_file() and not _is_foreign(path, folder))
+        if maps and place != folder.parent:
+            return Named(parse_labels(read_class_map(maps[0]), str(maps[0])), str(maps[0]))
+        found = _of_hugging_face(place / HUGGING_FACE) if place == folder else None
+        if found:
+            return found
+    return None
+
+
+def _is_foreign(file: Path, folder: Path) -> bool:
+    """Whether a file of a model's folder is a link out of it: a stranger's model may not have others' files read."""
+    if not file.is_relative_to(folder):
+        return False
+    try:
+        return not file.resolve(strict=True).is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):  # leads nowhere, or in a circle
+        return True
+
+
+def _of_hugging_face(file: Path) -> Named | None:
+    """`id2label` of a config.json; None where there is none: other programs have files of that name."""
+    if not file.is_file() or _is_foreign(file, file.parent):
+        return None
+    try:
+        content = json.loads(read_bytes(file, MAX_BYTES).decode("utf-8-sig"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(content, dict) or not isinstance(content.get("id2label"), dict):
+        return None
+    return Named(parse_content(content["id2label"], str(file)), str(file))
+
+
+def read_label_file(file: Path) -> Named:
+    """The labels of a JSON file, or of a text file with a name a line.
+
+    A byte order mark, empty lines and lines that begin with # are no names. Where all lines are numbered, from 0 or 1 without
+    a gap, as in `0 Rock`, the number is the class's index and no part of its name; where all begin with a WordNet id, it is
+    theirs.
+
+    Raises:
+      UserError: it cannot be read, or holds no labels.
+    """
+    where, path = f"labels {file}", Path(os.path.expanduser(file))
+    with parsing(where, EXPECTED, "correct the file"):
+        if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for without end
+            raise ValueError("no regular file")
+        text = read_bytes(path, MAX_BYTES).decode("utf-8-sig")
+        content = json.loads(text) if path.suffix.lower() == ".json" else None
+    if content is not None:
+        return Named(parse_content(content, where), str(file))
+    return Named(_parse_lines(text, where), str(file))
+
+
+def parse_content(content: Any, where: str) -> tuple[Label, ...]:
+    """Labels from JSON: a list of names, of {name, wnid, synset} or of [WordNet id, name]; {index: any of those};
+    {name: index}; or an object with such a thing under id2label, labels, names, class_names or classes.
+
+    Raises:
+      UserError: none of these; the message names `where`.
+    """
+    if isinstance(content, dict):
+        key = next((key for key in _LISTS if isinstance(content.get(key), list | dict)), None)
+        content = content[key] if key else content
+    if isinstance(content, dict) and content:
+        content = _in_order(content, where)
+    if isinstance(content, list | tuple):
+        content = [_entry(item) for item in content]
+    return parse_labels(content, where)
+
+
+def _in_order(content: dict[Any, Any], where: str) -> list[Any]:
+    """The values of {index: ...} or the keys of {name: index}, by index."""
+    keys, values = list(content), list(content.values())
+    for indices, items in ((_as_indices(keys), values), (_as_indices(values, text=False), keys)):
+        if indices is None:
+            continue
+        if sorted(indices) != list(range(len(indices))):
+            expected = f"each index from 0 to {len(indices) - 1} once"
+            missing = next(k for k in range(len(indices)) if k not in set(indices))
+            raise fail(where, expected, f"none for {missing}", "correct the file")
+        return [item for _, item in sorted(zip(indices, items, strict=True), key=lambda pair: pair[0])]
+    raise fail(where, "names by index, or indices by name", content, "correct it, or give --classifier_labels=FILE")
+
+
+def _as_indices(values: Iterable[Any], text: bool = True) -> list[int] | None:
+    """`values` as integers, also from text; None where one is none."""
+    found = []
+    for value in values:
+        if isinstance(value, str) and text and value.isdecimal() and len(value) <= 7:
+            value = int(value)
+        if not isinstance(value, int) or isinstance(value, bool):
+            return None
+        found.append(value)
+    return found
+
+
+def _entry(item: Any) -> Any:
+    """[WordNet id, name] in either order as {wnid, name}; others as they are."""
+    if not isinstance(item, list | tuple) or len(item) != 2 or not all(isinstance(part, str) for part in item):
+        return item
+    first, second = item
+    if _WNID.fullmatch(second) and not _WNID.fullmatch(first):
+        first, second = second, first
+    return {"wnid": first, "name": second} if _WNID.fullmatch(first) else item
+
+
+def _parse_lines(text: str, where: str) -> tuple[Label, ...]:
+    rows = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1)]
+    rows = [(number, line) for number, line in rows if line and not line.startswith("#")]
+    if not rows:
+        raise fail(where, "one class name a line", "none", "correct the file")
+    numbered = [_NUMBERED.fullmatch(line) for _, line in rows]
+    if all(numbered):
+        indices = [int(match[1]) for match in numbered if match]
+        if min(indices) in (0, 1) and sorted(indices) == list(range(min(indices), min(indices) + len(indices))):
+            names = [(number, match[2]) for (number, _), match in zip(rows, numbered, strict=True) if match]
+            rows = [row for _, row in sorted(zip(indices, names, strict=True))]
+    known = [_WNID_LINE.fullmatch(line) for _, line in rows]
+    entries: list[Any] = [line for _, line in rows]
+    if all(known):
+        words = [(match[1], match[2]) for match in known if match]
+        entries = [{"wnid": wnid, "name": text.split(",")[0].strip(), "synset": text} for wnid, text in words]
+    return parse_labels(entries, where, [number for number, _ in rows])
+
+
+def checked_count(named: Named, num_classes: int, where: str) -> tuple[Label, ...]:
+    """The labels of a file for a model of `num_classes` classes; raises `UserError`, which names both numbers."""
+    if len(named.labels) != num_classes:
+        raise wrong_count(where, num_classes, f"{len(named.labels)} in {named.where}")
+    return named.labels
+
+
+def wrong_count(where: str, num_classes: int, got: str) -> UserError:
+    """The error of labels that are not as many as a model's classes."""
+    return fail(
+        f"model {where}", f"{num_classes} labels, one a class", got, "give the right labels by --classifier_labels=FILE"
+    )

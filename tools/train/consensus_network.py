@@ -1,0 +1,101 @@
+"""The classifier by consensus: EfficientNet-Lite features, a head of one hidden layer, and how it is saved."""
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from efficientnet_lite import TOP, Network
+from keras import ops
+from scipy.optimize import minimize
+from scipy.special import log_softmax
+
+TAPS = (6, 14)  # blocks of Lite1 whose spatial means the head sees beside the features: of 40 and 112 channels
+
+
+class Student(keras.Model):
+    """`image [B, 64, 64, 3]` in [-1, 1] -> logits [B, K + 1], "other" last.
+
+    `opinion` calibrates them: `other_bias` is added to the last, `temperature` divides all.
+    """
+
+    def __init__(self, num_outputs, variant="lite1", image_size=96, hidden=256, weight_dtype="float32", **kwargs):
+        super().__init__(**kwargs)
+        self.network = Network(variant, image_size, weight_dtype)
+        self.num_features = sum(self.network.blocks[k][3] for k in TAPS) + TOP
+        fixed = dict(trainable=False, autocast=False)
+        self.shift = self.add_weight(shape=(self.num_features,), initializer="zeros", name="shift", **fixed)
+        self.scale = self.add_weight(shape=(self.num_features,), initializer="ones", name="scale", **fixed)
+        self.temperature = self.add_weight(shape=(), initializer="ones", name="temperature", **fixed)
+        self.other_bias = self.add_weight(shape=(), initializer="zeros", name="other_bias", **fixed)
+        self.hidden = keras.layers.Dense(hidden, activation="silu")
+        self.dropout = keras.layers.Dropout(0.2, seed=1)
+        self.head = keras.layers.Dense(num_outputs, kernel_initializer=keras.initializers.RandomNormal(stddev=0.02))
+        self.hidden.build((None, self.num_features))
+        self.head.build((None, hidden))
+        self.built = True
+
+    def features(self, image):
+        """Spatial means of two early maps and of the last, [B, num_features]."""
+        maps = self.network.maps(image)
+        return ops.concatenate([ops.mean(maps[k], axis=(1, 2)) for k in (*TAPS, -1)], axis=1)
+
+    def of_features(self, features, training=False):
+        """Logits [B, K + 1]."""
+        x = self.hidden((features - self.shift) * self.scale)
+        return self.head(self.dropout(x, training=training))
+
+    def call(self, image, training=False):
+        return self.of_features(self.features(image), training)
+
+    def opinion(self, image):
+        """Calibrated logits."""
+        logits = self(image)
+        return ops.concatenate([logits[:, :-1], logits[:, -1:] + self.other_bias], axis=1) / self.temperature
+
+    def standardize(self, features):
+        """Brings each feature of the sample `features [N, F]` to mean 0 and variance 1."""
+        self.shift.assign(features.mean(0))
+        self.scale.assign(1 / (features.std(0) + 1e-3))
+
+    def freeze(self, num_blocks):
+        """Leaves the stem and the first `num_blocks` blocks as they are in training; all blocks and the top for None."""
+        network = self.network
+        counts = [3 if block[4] > 1 else 2 for block in network.blocks]
+        fixed = len(network.kernels) if num_blocks is None else 1 + sum(counts[:num_blocks])
+        for k, variables in enumerate(zip(network.kernels, network.biases, strict=True)):
+            for variable in variables:
+                variable.trainable = k >= fixed
+
+
+def save(student, path):
+    """Writes the variables to the .npz `path`, beside it first."""
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.partial")
+    arrays: Any = {f"v{k}": np.asarray(variable) for k, variable in enumerate(student.weights)}
+    with partial.open("wb") as file:
+        np.savez(file, **arrays)
+    partial.replace(path)
+
+
+def restore(student, path):
+    """Takes what `save` wrote, in the student's own precision."""
+    if not Path(path).exists():
+        raise SystemExit(f"{path}: expected weights of an earlier stage, got nothing; run that stage first.")
+    with np.load(path) as arrays:
+        for k, variable in enumerate(student.weights):
+            variable.assign(arrays[f"v{k}"].astype(variable.dtype))
+    return student
+
+
+def soft_log_loss(logits, target, weight):
+    """Weighted mean cross-entropy to soft targets [N, K + 1], in nats."""
+    return float(np.average(-(target * log_softmax(logits, axis=1)).sum(1), weights=weight))
+
+
+def calibration_of(logits, target, weight):
+    """The (temperature, bias of the last column) of least cross-entropy to soft targets."""
+    last = np.eye(logits.shape[1])[-1]
+    loss = lambda v: soft_log_loss((logits + v[1] * last) * np.exp(-v[0]), target, weight)  # noqa: E731
+    best = minimize(loss, np.zeros(2), method="Nelder-Mead", options=dict(xatol=1e-3, fatol=1e-6, maxiter=200)).x
+    return float(np.exp(best[0])), float(best[1])

@@ -1,0 +1,285 @@
+"""The stages of train_consensus.py, each of which leaves its weights as an .npz and is left out where they are there."""
+
+import functools
+import json
+import shutil
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import photographs
+from consensus_data import (
+    COUNTS,
+    PHOTOGRAPH_WEIGHT,
+    Batches,
+    Draws,
+    Photographs,
+    augment,
+    cached,
+    cross_entropy,
+    fingerprint,
+    interest,
+)
+from consensus_network import Student, calibration_of, restore, save
+from efficientnet_lite import Pretrained
+from keras import ops
+from label_draws import CHUNK, Teachers, chunk_folder, compiled, write_chunk
+from scipy.special import softmax
+
+ROOT = Path(__file__).resolve().parents[2]
+VARIANT = "lite1"
+STEPS_PER_EPOCH = 50
+FROZEN_BLOCKS = 4  # of 21 when fine-tuning: the costly ones at 48 and 24 pixels
+KEEP_FLOOR = 0.05  # least probability with which a round keeps a draw
+MIN_KEPT = 0.25  # share of the draws of no class whose features the head is trained on
+
+
+def say(text):
+    print(f"{time.strftime('%F %T')} {text}", flush=True)
+
+
+class Lesson(keras.Model):
+    """`fit` on (features, target, weight), or on (image, target, weight, u) of `Batches`: weighted cross-entropy.
+
+    counts: how many draws and how many photographs a batch of images holds; the photographs, which come last, are augmented.
+    """
+
+    def __init__(self, student, counts=None, **kwargs):
+        super().__init__(**kwargs)
+        self.student, self.counts = student, counts
+        self.tracker = keras.metrics.Mean(name="cross_entropy")
+        self.built = True
+
+    @property
+    def metrics(self):
+        return [self.tracker]
+
+    def call(self, data, training=False):
+        x, target, weight, *u = data
+        if not u:
+            return cross_entropy(self.student.of_features(x, training), target, weight)
+        num_draws, num_photographs = self.counts
+        image = photographs.to_range(ops.reshape(x, (num_draws + num_photographs, *x.shape[1:])))
+        u = ops.reshape(u[0], (num_photographs, 8))
+        return cross_entropy(self.student(augment(image, num_draws, u), training=training), target, weight)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        return y_pred
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        self.tracker.update_state(y_pred)
+        return self.get_metrics_result()
+
+
+def optimizer_of(rate, steps):
+    schedule = keras.optimizers.schedules.CosineDecay(rate, steps, alpha=0.02)
+    return keras.optimizers.AdamW(
+        schedule, weight_decay=0.01, beta_2=0.99, global_clipnorm=3.0, use_ema=True, ema_momentum=0.99
+    )
+
+
+class Rows(keras.utils.PyDataset):
+    """(features [B, F], target, weight) drawn with `probs`; a batch depends on (epoch, index) only."""
+
+    def __init__(self, arrays, probs, steps, size=256, **kwargs):
+        super().__init__(**kwargs)
+        self.arrays, self.cumulative, self.steps, self.size, self.epoch = arrays, np.cumsum(probs), steps, size, 0
+
+    def __len__(self):
+        return self.steps
+
+    def on_epoch_begin(self):
+        self.epoch += 1
+
+    def __getitem__(self, index):
+        rng = np.random.default_rng([3, self.epoch, index])
+        rows = np.searchsorted(self.cumulative, rng.random(self.size) * self.cumulative[-1])
+        rows = np.minimum(rows, len(self.cumulative) - 1)
+        return (tuple(np.asarray(array[rows], "float32") for array in self.arrays),)
+
+
+class Studio:
+    """What all stages share: the folder `work`, the photographs, the names of the classes, the size that the network sees."""
+
+    def __init__(self, work, data, others, size=96, models=None):
+        self.work, self.data, self.others, self.size = Path(work), data, others, size
+        self.models = Path(models or ROOT / "saved_models")
+        self.work.mkdir(parents=True, exist_ok=True)
+        self.labels = json.loads((self.models / "classifier/model.json").read_text(encoding="utf-8"))["labels"]
+        self.names = [label["name"] for label in self.labels if not label.get("background")]
+        self.draws = self.work / "draws"
+
+    @functools.cached_property
+    def teachers(self):
+        return Teachers(self.models)
+
+    @functools.cached_property
+    def photos(self):
+        return Photographs(self.data, self.others, self.names)
+
+    def student(self, stage=None):
+        """With Lite1's own weights, or with those that `stage` left."""
+        student = self.empty_student()
+        if stage:
+            return restore(student, self.weights(stage))
+        lite = Pretrained(VARIANT, self.size).network
+        student.network.assign([(np.asarray(k), np.asarray(b)) for k, b in zip(lite.kernels, lite.biases, strict=True)])
+        return student
+
+    def empty_student(self, **settings):
+        return Student(len(self.names) + 1, VARIANT, self.size, **settings)
+
+    def weights(self, stage):
+        return self.work / f"{stage}.npz"
+
+    def opinion(self, student):
+        """Calibrated logits of uint8 images [N, 64, 64, 3], as an array."""
+        return compiled(lambda image: student.opinion(image / 127.5 - 1.0), (photographs.SIZE, photographs.SIZE, 3))
+
+    def calibrate(self, student):
+        """Fits temperature and bias to the held-out draws, as the prior weighs them."""
+        student.temperature.assign(1.0)
+        student.other_bias.assign(0.0)
+        draws = Draws(self.draws, held_out=True, kinds=["prior"])
+        logits = self.opinion(student)(draws.images(np.arange(len(draws))))
+        temperature, bias = calibration_of(logits, draws.target, draws.weight)
+        student.temperature.assign(temperature)
+        student.other_bias.assign(bias)
+        say(f"calibrated on {len(draws)} held-out draws: temperature {temperature:.3f}, bias of other {bias:.3f}")
+
+
+class FrozenFeatures:
+    """Features of Lite1 as it comes, of the draws and photographs that the head is trained on, each computed once."""
+
+    def __init__(self, studio):
+        self.studio = studio
+        self.folder = studio.work / "features" / fingerprint(VARIANT, studio.size, MIN_KEPT)
+        student = studio.student()
+        self.fn = compiled(lambda image: student.features(image / 127.5 - 1.0), (photographs.SIZE, photographs.SIZE, 3))
+
+    def of_chunk(self, chunk, image, target):
+        """(rows, features float16 [rows, F], probability [rows] with which each was taken)."""
+        kept = MIN_KEPT + (1 - MIN_KEPT) * np.minimum(1.0, 4 * (1 - target[:, -1].astype("float64")))
+        rows = np.flatnonzero(np.random.default_rng([4, int(chunk.name)]).random(len(kept)) < kept)
+        path = self.folder / f"{chunk.parent.name}_{chunk.name}.npz"
+        arrays = cached(path, lambda: {"feature": self.fn(image[rows]).astype("float16")})
+        return rows, arrays["feature"], kept[rows]
+
+    def of_draws(self, draws):
+        """(features, targets, weights, interest) of the draws that were taken; the weights add up to about those of all."""
+        parts = []
+        for k, chunk in enumerate(draws.folders):
+            first, last = draws.starts[k : k + 2]
+            rows, feature, kept = self.of_chunk(chunk, draws.sources[k], draws.target[first:last])
+            parts.append((feature, draws.target[first + rows], draws.weight[first + rows] / kept))
+        feature, target, weight = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        return feature, target, weight / weight.sum(), interest(target)
+
+    def of_photographs(self):
+        """[(features, targets)] of the photographs of the classes, twice mirrored, and of other things."""
+        (image, target), (other, other_target) = self.studio.photos.sets
+        path = self.folder / "photographs.npz"
+        make = lambda: {  # noqa: E731
+            "classes": self.fn(np.concatenate([image, image[:, :, ::-1]])).astype("float16"),
+            "others": self.fn(other).astype("float16"),
+        }
+        arrays = cached(path, make)
+        return [(arrays["classes"], np.concatenate([target, target])), (arrays["others"], other_target)]
+
+
+def mixture(draws, photos):
+    """All rows as one: (features, targets, weights of the loss), and how often each is shown.
+
+    draws: (features, targets, weights, interest); photos: [(features, targets)]. Times its probability, a draw weighs what it
+    weighs in the prior, and all photographs together PHOTOGRAPH_WEIGHT.
+    """
+    feature, target, weight, shown = draws
+    features, all_targets, losses = [feature], [target], [weight]
+    shares = [COUNTS[0] * weight * shown / np.sum(weight * shown)]
+    for (more, label), count in zip(photos, COUNTS[1:], strict=True):
+        features.append(more)
+        all_targets.append(label)
+        losses.append(np.full(len(more), PHOTOGRAPH_WEIGHT * count / sum(COUNTS[1:]) / len(more)))
+        shares.append(np.full(len(more), count / len(more)))
+    probs = np.concatenate(shares) / sum(COUNTS)
+    return (np.concatenate(features), np.concatenate(all_targets), np.concatenate(losses) / probs), probs
+
+
+def train_head(studio, stage, steps=4000, rate=1e-3):
+    """A frozen Lite1 with a new head, on all draws that are labelled now."""
+    if studio.weights(stage).exists():
+        return
+    keras.utils.set_random_seed(0)
+    student, frozen = studio.student(), FrozenFeatures(studio)
+    draws = Draws(studio.draws)
+    say(f"{stage}: {len(draws)} draws; features of frozen {VARIANT} at {studio.size} pixels")
+    arrays, probs = mixture(frozen.of_draws(draws), frozen.of_photographs())
+    some = np.random.default_rng(0).permutation(len(probs))[:20_000]
+    student.standardize(arrays[0][some].astype("float32"))
+    student.freeze(None)
+    lesson = Lesson(student)
+    lesson.compile(optimizer=optimizer_of(rate, steps), jit_compile=False)
+    lesson.fit(
+        Rows(arrays, probs, steps // 10), epochs=10, shuffle=False, verbose=2
+    )  # which leaves the averaged weights in the student
+    studio.calibrate(student)
+    save(student, studio.weights(stage))
+
+
+def tune(studio, stage, before, steps=3000, rate=2e-4):
+    """Goes on from the stage `before`, with the blocks after the first FROZEN_BLOCKS free; a checkpoint every 50 steps."""
+    if studio.weights(stage).exists():
+        return
+    keras.utils.set_random_seed(1)
+    student = studio.student(before)
+    student.freeze(FROZEN_BLOCKS)
+    draws = Draws(studio.draws)
+    say(f"{stage}: {len(draws)} draws, {steps} steps of {sum(COUNTS)} images, from {before}")
+    batches = Batches(draws, studio.photos, STEPS_PER_EPOCH, seed=2)
+    lesson = Lesson(student, (COUNTS[0], sum(COUNTS[1:])))
+    lesson.compile(optimizer=optimizer_of(rate, steps), jit_compile=False)
+    lesson.optimizer.build(lesson.trainable_variables)
+    batches.num_seen_fn = lambda: int(lesson.optimizer.iterations.numpy())
+    backup = studio.work / f"backup_{stage}"
+    checkpoint = keras.callbacks.BackupAndRestore(backup, double_checkpoint=True, delete_checkpoint=False)
+    lesson.fit(batches, epochs=steps // STEPS_PER_EPOCH, shuffle=False, verbose=2, callbacks=[checkpoint])
+    studio.calibrate(student)
+    save(student, studio.weights(stage))
+    shutil.rmtree(backup, ignore_errors=True)
+
+
+def label_round(studio, kind, before, count, size=CHUNK):
+    """`count` fresh prior draws that the student of stage `before` keeps, with what the teachers say, and keep.npy.
+
+    A draw is kept with probability KEEP_FLOOR + (1 - KEEP_FLOOR) p(any class): those that a sampler would find.
+    """
+    opinion = None
+    for number in range(-(-count // size)):
+        folder = chunk_folder(studio.draws, kind, number)
+        if folder.exists():
+            continue
+        opinion = opinion or studio.opinion(studio.student(before))
+        rng = np.random.default_rng([int(kind.removeprefix("round")), 77, number])
+        found: list[tuple[np.ndarray, np.ndarray]] = []
+        num_seen = num_found = 0
+        while num_found < size:
+            z = rng.standard_normal((size, studio.teachers.latent_dim), "float32")
+            p_any = 1 - softmax(opinion(studio.teachers.generate(z)), axis=1)[:, -1]
+            keep = KEEP_FLOOR + (1 - KEEP_FLOOR) * p_any
+            kept = rng.random(size) < keep
+            found.append((z[kept], keep[kept]))
+            num_seen, num_found = num_seen + size, num_found + int(kept.sum())
+        z, keep = (np.concatenate(arrays)[:size] for arrays in zip(*found, strict=True))
+        write_chunk(folder, {**studio.teachers.label(z), "keep": keep.astype("float32")})
+        say(f"{kind}: {(number + 1) * size} of {count}, the last {size} of {num_seen} prior draws")
+
+
+def write_model(studio, stage, out):
+    """Exports the student of `stage` with weights of 16 bits."""
+    from export import export
+
+    half = restore(studio.empty_student(weight_dtype="float16"), studio.weights(stage))
+    shape = (photographs.SIZE, photographs.SIZE, 3)
+    metadata = {"image_range": [-1, 1], "image_size": list(shape[:2]), "output": "logits", "labels": studio.labels}
+    export(half, half.opinion, shape, out, metadata, {"features": half.features})

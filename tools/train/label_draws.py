@@ -1,0 +1,188 @@
+"""Draws of the generator with what two teachers say of them, in chunks of 2,000, resuming where it stopped:
+
+    python tools/train/label_draws.py --out=DIR [--count=200000] [--kind=prior|near] [--size=112]
+
+The teachers are saved_models/classifier and EfficientNet-Lite1, which sees the images at `--size` pixels. `near` draws lie
+around and between the draws of the prior chunks that both teachers give to a class; they need those chunks first. A chunk is
+a folder of .npy files that is renamed into place when it is whole, and depends on its kind and number only.
+"""
+
+import functools
+import os
+import shutil
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import fire
+import numpy as np
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[k]) for k in (0, 1, 2)]  # this folder, tools/ and the repository
+
+CHUNK = 2000
+BATCH = 10  # images that a network sees at once
+KINDS = {"prior": 0, "near": 1}
+FIELDS = ("z", "image", "classifier", "lite")
+
+
+def targets(classifier_log_probs, lite_log_probs):
+    """[N, K + 1], [N, K] -> float32 [N, K + 1]: the product of both for each class, the rest to "other", which is last."""
+    both = np.exp(classifier_log_probs[:, :-1] + lite_log_probs)
+    return np.concatenate([both, 1 - both.sum(1, keepdims=True)], 1).astype("float32")
+
+
+def near(z, target, count, rng):
+    """`count` points [count, D] around draws `z [N, D]` that are of a class, a third of each kind.
+
+    On the arc from such a draw to any other; on a short arc to a fresh draw; and such a draw, shrunk or stretched.
+    """
+    of_class = 1 - target[:, -1].astype("float64")
+    # Doubtful draws too, since it is between sure and doubtful ones that log p(class) has its slope.
+    chosen = z[rng.choice(len(z), count, p=np.sqrt(of_class) / np.sqrt(of_class).sum())]
+    third = count // 3
+    angle = rng.uniform(0, np.pi / 2, (count, 1))
+    partner = z[rng.integers(0, len(z), count)]
+    angle[third:], partner[third:] = angle[third:] / 3, rng.standard_normal((count - third, z.shape[1]))
+    moved = np.cos(angle) * chosen + np.sin(angle) * partner
+    moved[2 * third :] = chosen[2 * third :] * rng.uniform(0.6, 1.2, (count - 2 * third, 1))
+    return moved.astype("float32")
+
+
+def num_threads():
+    return int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)) or len(os.sched_getaffinity(0))
+
+
+def compiled(fn, shape):
+    """`fn` of float32 [BATCH, *shape] as a function of arrays [N, *shape] -> array.
+
+    TensorFlow Lite runs it, on a CPU in little more than half the time that TensorFlow takes for depthwise convolutions.
+    """
+    import tensorflow as tf
+
+    spec = tf.TensorSpec([BATCH, *shape], tf.float32)
+    traced = tf.function(lambda x: fn(x), autograph=False, input_signature=[spec]).get_concrete_function()
+    content = tf.lite.TFLiteConverter.from_concrete_functions([traced]).convert()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it will move to another package, after the TensorFlow that setup.cfg allows
+        interpreter = tf.lite.Interpreter(model_content=content, num_threads=num_threads())
+    interpreter.allocate_tensors()
+    (source,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
+
+    def call(x):
+        interpreter.set_tensor(source["index"], x)
+        interpreter.invoke()
+        return interpreter.get_tensor(result["index"])
+
+    def in_batches(x):
+        padded = np.concatenate([x, np.zeros((-len(x) % BATCH, *x.shape[1:]), x.dtype)])
+        parts = [call(np.asarray(padded[i : i + BATCH], "float32")) for i in range(0, len(padded), BATCH)]
+        return np.concatenate(parts)[: len(x)]
+
+    return in_batches
+
+
+class Teachers:
+    """`generate(z)`, uint8 images; `classifier(image)` [N, K + 1] and `lite(image)` [N, K], log-probabilities."""
+
+    def __init__(self, models, size=112):
+        import tensorflow as tf
+        from efficientnet_lite import Pretrained
+
+        from tfgradgen.images import to_uint8
+        from tfgradgen.models.classifier import load_classifier
+        from tfgradgen.models.generator import load_generator
+
+        generator = load_generator(Path(models) / "generator")
+        classifier = load_classifier(Path(models) / "classifier")
+        lite, columns = Pretrained("lite1", size), imagenet_columns(classifier.labels)
+        self.latent_dim = generator.latent_dim
+        generate = compiled(generator, (self.latent_dim,))
+        self.generate = lambda z: np.concatenate([to_uint8(generate(z[i : i + 200])) for i in range(0, len(z), 200)])
+        in_range = lambda fn: compiled(lambda image: tf.nn.log_softmax(fn(image / 127.5 - 1.0)), (64, 64, 3))  # noqa: E731
+        self.classifier = in_range(classifier)
+        self.lite = compiled(
+            lambda image: tf.gather(tf.nn.log_softmax(lite(image / 127.5 - 1.0)), columns, axis=1), (64, 64, 3)
+        )
+
+    def label(self, z):
+        """{field: array} of the draws at `z [N, D]`."""
+        image = self.generate(z)
+        return {"z": z, "image": image, "classifier": self.classifier(image), "lite": self.lite(image)}
+
+
+def imagenet_columns(labels):
+    """The indices among ImageNet's 1000 classes of `labels` but "other", found by their WordNet ids."""
+    from tfgradgen.models.imagenet import imagenet_labels
+
+    index = {label.wnid: k for k, label in enumerate(imagenet_labels(1000))}
+    missing = [label.name for label in labels if not label.background and label.wnid not in index]
+    if missing:
+        raise SystemExit(f"teacher: expected classes of ImageNet, got {', '.join(missing)}; give their wnid in model.json.")
+    return [index[label.wnid] for label in labels if not label.background]
+
+
+def chunk_folder(out, kind, number):
+    return Path(out) / kind / f"{number:05d}"
+
+
+def chunks(out, kind):
+    """The folders of the chunks that are whole, in their order."""
+    return sorted(path for path in (Path(out) / kind).glob("[0-9]*") if path.is_dir())
+
+
+def read_chunk(folder, fields=FIELDS):
+    """[array for each field], memory-mapped."""
+    return [np.load(folder / f"{field}.npy", mmap_mode="r") for field in fields]
+
+
+def write_chunk(folder, arrays):
+    """Writes {field: array} beside `folder` and renames it into place."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for field, array in arrays.items():
+        np.save(partial / f"{field}.npy", array)
+    partial.rename(folder)
+
+
+def points(out, kind, number, latent_dim, size=CHUNK):
+    """The latent points [size, latent_dim] of a chunk."""
+    rng = np.random.default_rng([18, KINDS[kind], number])
+    if kind == "prior":
+        return rng.standard_normal((size, latent_dim), "float32")
+    source = chunk_folder(out, "prior", number)
+    if not source.exists():
+        raise SystemExit(f"{source}: expected the prior draws of this number, got nothing; label --kind=prior first.")
+    z, classifier, lite = read_chunk(source, ("z", "classifier", "lite"))
+    return near(np.asarray(z), targets(classifier, lite), size, rng)
+
+
+def label_all(out, kind, count, teachers_fn, size=CHUNK, say=print):
+    """Labels until there are `count` draws of `kind`, in whole chunks of `size`; `teachers_fn()` is called if need be."""
+    for number in range(-(-count // size)):
+        folder = chunk_folder(out, kind, number)
+        if folder.exists():
+            continue
+        teachers = teachers_fn()
+        start, cpu = time.monotonic(), time.process_time()
+        arrays = teachers.label(points(out, kind, number, teachers.latent_dim, size))
+        write_chunk(folder, arrays)
+        mass = targets(arrays["classifier"], arrays["lite"])[:, :-1].sum(1).mean()
+        say(
+            f"{time.strftime('%F %T')} {kind} {(number + 1) * size} of {count}: p(any class) {mass:.3f}, "
+            f"{time.monotonic() - start:.0f} s, {time.process_time() - cpu:.0f} s of CPU"
+        )
+
+
+def main(out, count=200_000, kind="prior", size=112, models=None):
+    """Labels `count` draws of `kind` in all; `models` is the folder of generator/ and classifier/, saved_models/ by default."""
+    if kind not in KINDS:
+        raise SystemExit(f"kind: expected {' or '.join(KINDS)}, got {kind!r}; the rounds are made by train_consensus.py.")
+    models = models or Path(__file__).resolve().parents[2] / "saved_models"
+    teachers = functools.cache(lambda: Teachers(models, size))
+    label_all(out, kind, count, teachers, say=lambda text: print(text, flush=True))
+
+
+if __name__ == "__main__":
+    fire.Fire(main)

@@ -1,0 +1,146 @@
+"""What a classifier is worth to the sampler: figures of its exact posterior draws, of photographs, and of its cost.
+
+Exact draws are the held-out prior draws weighed by p(class). Two strangers name them: saved_models/judge and EfficientNet-Lite2
+at 144 pixels, which no training sees.
+"""
+
+import csv
+import time
+
+import numpy as np
+import photographs
+from consensus_data import Draws, cached
+from efficientnet_lite import Pretrained
+from label_draws import compiled, imagenet_columns
+from quality import expected_calibration_error
+from scipy.special import softmax
+
+STRANGER, STRANGER_SIZE = "lite2", 144
+NUM_CHAINS = 16  # of the gradient that is timed
+MAIN_CLASS = "goldfish"
+SHAPE = (photographs.SIZE, photographs.SIZE, 3)
+
+
+def exact_figures(probs, verdicts, teachers, names):
+    """Of exact draws: `probs [N, K + 1]` of prior draws, {who: verdict [N]}, the teachers' targets [N, K + 1].
+
+    For each stranger the share that it names rightly (mean over classes, worst, goldfish); the teachers' mean p(class) over
+    that of the classifier itself; the prior mass of the classes; and the effective number of draws behind the worst class.
+    """
+    p, t = probs[:, :-1].astype("float64"), teachers[:, :-1].astype("float64")
+    mass = p.mean(0)
+    weights = p / p.sum(0)
+    figures: dict[str, float] = {}
+    for who, verdict in verdicts.items():
+        right = (weights * (verdict[:, None] == np.arange(len(names)))).sum(0)
+        figures |= {f"{who}_mean": right.mean(), f"{who}_worst": right.min()}
+        if MAIN_CLASS in names:
+            figures[f"{who}_{MAIN_CLASS}"] = right[names.index(MAIN_CLASS)]
+    agreement = (weights * t).sum(0) / (weights * p).sum(0)
+    return figures | {
+        "agreement_mean": agreement.mean(),
+        "agreement_worst": agreement.min(),
+        "mass_mean": mass.mean(),
+        "mass_least": mass.min(),
+        "least_ess": (1 / (weights**2).sum(0)).min(),
+    }
+
+
+def photograph_figures(probs, labels):
+    """Top-1 with "other" as an answer and without, and the calibration error; `probs [N, K + 1]`, `labels [N]`."""
+    return {
+        "top1": np.mean(probs.argmax(1) == labels),
+        "top1_named": np.mean(probs[:, :-1].argmax(1) == labels),
+        "calibration_error": expected_calibration_error(probs, labels),
+    }
+
+
+def verdicts_of(studio, draws):
+    """{who: class [N] that each stranger names}, kept beside the draws' features."""
+    from tfgradgen.models.classifier import load_classifier
+
+    path = studio.work / "verdicts" / f"{len(draws)}.npz"
+
+    def make():
+        image = draws.images(np.arange(len(draws)))
+        lite = Pretrained(STRANGER, STRANGER_SIZE)
+        judge = load_classifier(studio.models / "judge")
+        columns = imagenet_columns(load_classifier(studio.models / "classifier").labels)
+        by_lite = compiled(lambda x: lite(x / 127.5 - 1.0), SHAPE)(image)[:, columns]
+        by_judge = compiled(lambda x: judge(x / 127.5 - 1.0), SHAPE)(image)
+        return {STRANGER: by_lite.argmax(1), "judge": by_judge[:, : len(columns)].argmax(1)}
+
+    return cached(path, make)
+
+
+def gradient_seconds(generator, classifiers, latent_dim, repeats=9):
+    """CPU seconds of one gradient of log p(class 0 | image) + log prior for each of {name: classifier}, timed in turn."""
+    import tensorflow as tf
+
+    def gradient_of(classifier):
+        @tf.function(autograph=False)
+        def gradient(z):
+            with tf.GradientTape() as tape:
+                tape.watch(z)
+                value = tf.nn.log_softmax(classifier(generator(z)))[:, 0] - tf.reduce_sum(z**2, 1) / 2
+            return tape.gradient(value, z)
+
+        return gradient
+
+    z = tf.constant(np.random.default_rng(0).standard_normal((NUM_CHAINS, latent_dim), "float32"))
+    fns = {name: gradient_of(classifier) for name, classifier in classifiers.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in fns}
+    for repeat in range(repeats + 1):
+        for name, fn in fns.items():
+            start = time.process_time()
+            fn(z).numpy()
+            if repeat:
+                seconds[name].append(time.process_time() - start)
+    # Other processes only ever add to a timing.
+    return {name: float(np.min(values)) for name, values in seconds.items()}
+
+
+def measure_stage(studio, stage, say=print):
+    """Figures of one stage's student, or of `shipped` or `teachers`, as a line and as a row of figures.csv."""
+    from tfgradgen.models.classifier import load_classifier
+    from tfgradgen.models.generator import load_generator
+
+    draws = Draws(studio.draws, held_out=True, kinds=["prior"])
+    image = draws.images(np.arange(len(draws)))
+    held_out, labels = photographs.load(studio.data, "val", studio.names)
+    shipped = load_classifier(studio.models / "classifier")
+    figures = {"stage": stage, "draws": len(draws)}
+    if stage == "teachers":
+        probs = draws.target
+    elif stage == "shipped":
+        opinion = compiled(lambda x: shipped(x / 127.5 - 1.0), SHAPE)
+    else:
+        student = studio.student(stage)
+        opinion = studio.opinion(student)
+        generator = load_generator(studio.models / "generator")
+        seconds = gradient_seconds(generator, {"shipped": shipped, "new": student.opinion}, generator.latent_dim)
+        figures["gradient_ratio"] = seconds["new"] / seconds["shipped"]
+    if stage != "teachers":
+        probs = softmax(opinion(image), axis=1)
+        figures |= photograph_figures(softmax(opinion(held_out), axis=1), labels)
+    figures |= exact_figures(probs, verdicts_of(studio, draws), draws.target, studio.names)
+    shown = {key: value if isinstance(value, (str, int)) else round(float(value), 4) for key, value in figures.items()}
+    append_row(studio.work / "figures.csv", shown)
+    say("figures " + ", ".join(f"{key} {value}" for key, value in shown.items()))
+    return figures
+
+
+def append_row(path, row):
+    """Adds {column: value} to the .csv `path`, whose columns grow where they must."""
+    rows = []
+    if path.exists():
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+    rows = [old for old in rows if old["stage"] != row["stage"]] + [row]
+    columns = list(dict.fromkeys(key for each in rows for key in each))
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+    partial.replace(path)

@@ -1,0 +1,69 @@
+"""Trains a classifier on what two others agree about, in stages that each resume where they stopped:
+
+    python tools/train/train_consensus.py run --work=DIR --data=PHOTOGRAPHS --others=PHOTOGRAPHS [--draws=200000] [--rounds=2]
+
+`run` makes everything from the shipped models, the photographs (see train_classifier.py) and EfficientNet-Lite1's ImageNet
+weights (extra `train`). The target of a draw is p(class) by saved_models/classifier times p(class) by Lite1 at 112 pixels, and
+the rest goes to "other"; that of a photograph is its label. Stages: a head on a frozen Lite1 that sees `--size` pixels
+(`head_early` on a tenth of the draws, `head` on all); fine-tuning of its later blocks (`tune`); then rounds (`tune_round1`...),
+each with fresh prior draws that the student of the round before keeps, labelled by the teachers. DIR keeps the draws, the
+features, the weights of each stage as .npz, and figures.csv, what `measure` finds after each; `export` writes a SavedModel.
+"""
+
+import sys
+from pathlib import Path
+
+import fire
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[k]) for k in (0, 1, 2)]  # this folder, tools/ and the repository
+
+
+def run(work, data, others, draws=200_000, rounds=2, size=96, models=None):
+    """All stages; the first head, on a tenth of the draws, shows early where it will lead."""
+    from consensus_stages import Studio, label_round, say, train_head, tune
+    from label_draws import CHUNK, label_all
+    from measure_consensus import measure_stage
+
+    studio = Studio(work, data, others, size, models)
+    label = lambda kind, count: label_all(studio.draws, kind, count, lambda: studio.teachers, say=say)  # noqa: E731
+    finish = lambda stage: measure_stage(studio, stage, say)  # noqa: E731
+    label("prior", max(draws // 10, 2 * CHUNK))
+    finish("teachers")
+    finish("shipped")
+    train_head(studio, "head_early")
+    finish("head_early")
+    label("prior", draws)
+    label("near", draws // 10)
+    finish("teachers")
+    finish("shipped")
+    train_head(studio, "head")
+    finish("head")
+    tune(studio, "tune", "head")
+    finish("tune")
+    before = "tune"
+    for k in range(1, rounds + 1):
+        label_round(studio, f"round{k}", before, draws // 10)
+        tune(studio, f"tune_round{k}", before, steps=1500, rate=1e-4)
+        before = f"tune_round{k}"
+        finish(before)
+    say(f"done: {studio.weights(before)}; figures in {studio.work}/figures.csv")
+
+
+def measure(work, data, others, stage, size=96, models=None):
+    """Measures one stage again, or `shipped` or `teachers`, and prints the figures."""
+    from consensus_stages import Studio, say
+    from measure_consensus import measure_stage
+
+    measure_stage(Studio(work, data, others, size, models), stage, say)
+
+
+def export(work, data, others, stage, out, size=96, models=None):
+    """Writes the student of `stage` to the folder `out`, with weights of 16 bits."""
+    from consensus_stages import Studio, say, write_model
+
+    write_model(Studio(work, data, others, size, models), stage, out)
+    say(f"exported {stage} to {out}")
+
+
+if __name__ == "__main__":
+    fire.Fire({fn.__name__: fn for fn in (run, measure, export)})
