@@ -12,7 +12,8 @@ from tests import toy
 from tests.test_cli import FAST, refused
 from tfgradgen import ClassPosterior
 from tfgradgen.cli.commands import main
-from tfgradgen.preflight import Check, preflight, value_and_gradient
+from tfgradgen.model_checks import NUM_CHECKED, NUM_EVALUATIONS, prior_checks
+from tfgradgen.preflight import Check, gradient_checks, value_and_gradient
 
 Z = tf.constant(np.random.default_rng(0).standard_normal((8, 6)), tf.float32)
 
@@ -20,7 +21,10 @@ Z = tf.constant(np.random.default_rng(0).standard_normal((8, 6)), tf.float32)
 def looked_at(posterior: ClassPosterior) -> list[Check]:
     evaluate = lambda z: value_and_gradient(posterior.likelihood_log_prob, z)  # noqa: E731
     graph_fn, xla_fn = (tf.function(evaluate, jit_compile=xla, autograph=False) for xla in (False, True))
-    return preflight(posterior.generator(Z), Z, graph_fn, xla_fn)
+    found = prior_checks(posterior)
+    if any(check.is_grave and not check.is_ok for check in found):
+        return found
+    return [*found, *gradient_checks(Z, graph_fn, xla_fn)]
 
 
 def faults(generator: Any = None, classifier: Any = None, temperature: float = 1.0) -> list[str]:
@@ -45,8 +49,8 @@ class Unlike(toy.ToyClassifier):
     """Another function under XLA than in graph mode, as a wrong compilation would be."""
 
     def __call__(self, image: tf.Tensor) -> tf.Tensor:
-        self.count += 1  # the second trace is that of XLA
-        return super().__call__(image) * (1.0 if self.count == 1 else 1.5)
+        self.count += not tf.executing_eagerly()  # the second trace is that of XLA
+        return super().__call__(image) * (1.0 if self.count < 2 else 1.5)
 
     count = 0
 
@@ -55,8 +59,14 @@ def test_a_sound_pair_has_no_fault() -> None:
     checks = looked_at(ClassPosterior(Changed(tf.identity), toy.ToyClassifier(), 1))
     assert [check.what for check in checks if not check.is_ok] == []
     assert [check.what for check in checks] == [
+        "generator",
         "image",
         "variety",
+        "determinism",
+        "rows",
+        "p(class)",
+        "p(class)",
+        "p(class)",
         "p(class)",
         "models",
         "models",
@@ -72,10 +82,10 @@ def test_a_sound_pair_has_no_fault() -> None:
     ("change", "expected"),
     [
         (lambda image: image * 3.0, ["image"]),
-        (lambda image: image * np.nan, ["image", "variety", "p(class)", "models", "models"]),
+        (lambda image: image * np.nan, ["generator", "p(class)"]),
         (tf.round, ["models"]),
-        (lambda image: image[:1] * 0.0 + 0.1 * tf.ones_like(image), ["variety", "models"]),
-        (lambda image: 0.1 + image * 1e-5, ["variety", "scales"]),
+        (lambda image: image[:1] * 0.0 + 0.1 * tf.ones_like(image), ["variety", "p(class)", "models"]),
+        (lambda image: 0.1 + image * 1e-5, ["variety", "p(class)", "scales"]),
     ],
     ids=["range", "nan", "rounded", "constant", "flat"],
 )
@@ -122,7 +132,25 @@ def test_a_run_looks_first_and_stops_at_grave_faults_only(
     main(["diagnose", "wide_run"])
     assert said[0] in capsys.readouterr().out
     main([*command, "--jit=true", "--out=compiled"])
-    assert json.loads(Path("compiled/run.json").read_text())["num_gradients"] == 3 * (1 + 8) + 3 * 4
+    assert json.loads(Path("compiled/run.json").read_text())["num_gradients"] == 3 * (1 + 8) + NUM_CHECKED * (
+        NUM_EVALUATIONS + 1
+    )
+
+
+@pytest.mark.parametrize("shape", [[3, 8, 8], [8, 8, 5]])
+def test_images_that_no_png_can_hold_are_refused_before_a_run(
+    shape: list[int], toy_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Channels first, or more channels than a colour image has: a run ended in a traceback when it wrote its grid."""
+    pictures = lambda z: tf.tanh(tf.reshape(tf.tile(z, [1, 60]), [-1, 360]))[:, : int(np.prod(shape))]  # noqa: E731
+    toy.save(tmp_path / "odd", lambda z: tf.reshape(pictures(z), [-1, *shape]), [None, 6])
+    mean = lambda x: tf.stack([tf.reduce_mean(x, [1, 2, 3]), tf.reduce_max(x, [1, 2, 3])], 1)  # noqa: E731
+    toy.save(tmp_path / "any", mean, [None, *shape])
+    for command in (["sample", *FAST], ["check"]):
+        line = refused([*command, "--label=1", "--generator=odd", "--classifier=any"], capsys)
+        assert "channels" in line
+        assert str(shape).strip("[]") in line
+    assert not Path("out").exists()
 
 
 def test_the_command_prints_a_table_and_fails_on_a_fault(
@@ -130,8 +158,8 @@ def test_the_command_prints_a_table_and_fails_on_a_fault(
 ) -> None:
     main(["check", "--label=goldfish", *toy_flags])
     lines = capsys.readouterr().out.splitlines()
-    start = lines.index("goldfish, at 16 prior draws") + 1
-    assert [line.split()[0] for line in lines[start : start + 10]] == ["ok"] * 10
+    start = lines.index("goldfish, at 64 prior draws, of gradients at 16") + 1
+    assert [line.split()[0] for line in lines[start : start + 17]] == ["ok"] * 17
     card = json.loads((toy_pair[0] / "model.json").read_text())
     rounded = lambda z: tf.round(tf.reshape(tf.tile(tf.tanh(z), [1, 32]), [-1, 8, 8, 3]))  # noqa: E731
     toy.save(tmp_path / "rounded", rounded, [None, 6], card)

@@ -21,6 +21,8 @@ from tfgradgen.cli.options import FLAGS, KERNEL_FLAGS, parse_sample
 from tfgradgen.cli.tune_options import FLAGS as TUNE_FLAGS
 from tfgradgen.config import RunConfig
 from tfgradgen.methods import METHODS
+from tfgradgen.model_checks import NUM_CHECKED, NUM_EVALUATIONS
+from tfgradgen.prior_checks import NUM_FORWARD
 
 FAST = ["--num_results=4", "--num_burnin_steps=4", "--num_chains=3"]
 
@@ -66,8 +68,11 @@ def test_sample_writes_grid_samples_and_record(kernel: str, toy_flags: list[str]
     assert len(record["generator"]["sha256"]) == 64
     assert {"tensorflow", "tensorflow_probability", "python", "numpy", "tfgradgen"} == set(record["versions"])
     if kernel in ("mala", "hmc", "split_hmc", "map"):
-        assert record["num_gradients"] == 3 * (1 + 8 * getattr(method.defaults, "num_leapfrog_steps", 1)) + 2 * 4
-        assert record["num_forward"] == 3 * RunConfig.num_init_draws + 4
+        assert (
+            record["num_gradients"]
+            == 3 * (1 + 8 * getattr(method.defaults, "num_leapfrog_steps", 1)) + NUM_CHECKED * NUM_EVALUATIONS
+        )
+        assert record["num_forward"] == 3 * RunConfig.num_init_draws + NUM_FORWARD
     assert (record["num_gradients"] > 0) == (kernel not in ("rejection", "elliptical_slice"))
     assert record["num_forward"] > 0
     assert (record["evidence"] is not None) == (kernel == "smc")

@@ -24,6 +24,7 @@ from tfgradgen.cli.sample import choose_folders
 from tfgradgen.models.classifier import load_classifier
 from tfgradgen.models.generator import load_generator
 from tfgradgen.posterior import ClassPosterior
+from tfgradgen.prior_checks import NUM_FORWARD
 
 BIGBIGAN = "https://tfhub.dev/deepmind/bigbigan-resnet50/1"
 INCEPTION = "https://tfhub.dev/google/imagenet/inception_v3/classification/5"
@@ -159,7 +160,7 @@ def test_a_discriminator_enters_the_target(hub: list[str], capsys: pytest.Captur
     main(["sample", "--label=goldfish", *FEW, *hub, *flags, "--out=driven"])
     found = record("driven")
     assert found["discriminator"]["signature"] == "discriminate"
-    assert found["num_forward"] == 3 + 4 + 3 * 5, "starts, the look before the run, and p(class) of each step"
+    assert found["num_forward"] == 3 + NUM_FORWARD + 3 * 5, "starts, the checks before the run, and p(class) of each step"
     capsys.readouterr()
     said = refused(["sample", "--label=goldfish", "--kernel=rejection", *hub, *flags], capsys)
     assert "a flag that --kernel=rejection uses, got --discriminator_weight" in said

@@ -13,7 +13,9 @@ from tfgradgen.config import MalaConfig, MapConfig, RunConfig, Schedule
 from tfgradgen.contracts import Found, Regularization, collect
 from tfgradgen.kernels import KERNELS
 from tfgradgen.methods import METHODS
+from tfgradgen.model_checks import NUM_CHECKED, NUM_EVALUATIONS
 from tfgradgen.posterior import ClassPosterior
+from tfgradgen.prior_checks import NUM_FORWARD
 from tfgradgen.rejection import class_moments
 
 POSTERIOR = ClassPosterior(ToyGenerator(), ToyClassifier(), 1)
@@ -41,7 +43,7 @@ def test_adam_ends_at_the_mode(objective: str) -> None:
     np.testing.assert_allclose(found.draws.z[-1, :, 0], expected_mode(objective), atol=1e-3)
     np.testing.assert_allclose(found.draws.z[-1, :, 1:], 0.0, atol=1e-3)
     np.testing.assert_allclose(found.draws.target_log_prob, POSTERIOR.unnormalized_log_prob(found.draws.z), rtol=1e-5)
-    assert found.cost.num_gradients == 4 * (1 + 601) + 2 * 4
+    assert found.cost.num_gradients == 4 * (1 + 601) + NUM_CHECKED * NUM_EVALUATIONS
 
 
 def test_a_normalized_step_ends_within_its_length_of_the_mode() -> None:
@@ -73,7 +75,7 @@ def test_the_pull_of_the_class_moves_the_mode_as_its_formula_says() -> None:
     rest = 5.0 * mean[1:] / scale[1:] ** 2 / (1 + 5.0 / scale[1:] ** 2)
     np.testing.assert_allclose(found.draws.z[-1, :, 1:], np.tile(rest, [4, 1]), atol=1e-3)
     np.testing.assert_allclose(found.draws.class_prob, np.exp(POSTERIOR.class_log_prob(found.draws.z)), atol=1e-5)
-    assert found.cost.num_forward == num_drawn + 4 * RunConfig.num_init_draws + 4
+    assert found.cost.num_forward == num_drawn + 4 * RunConfig.num_init_draws + NUM_FORWARD
 
 
 def test_moments_are_those_of_the_class_at_any_temperature() -> None:

@@ -8,12 +8,13 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tests.toy import SLOPE, ToyClassifier, ToyGenerator
-from tfgradgen import methods, preflight
+from tfgradgen import model_checks, preflight
 from tfgradgen.backend import as_seed
 from tfgradgen.checks import UserError
 from tfgradgen.config import RunConfig
-from tfgradgen.methods import look
+from tfgradgen.model_checks import admit
 from tfgradgen.posterior import ClassPosterior
+from tfgradgen.prior_checks import NUM_FORWARD
 
 
 def make(**kwargs: Any) -> ClassPosterior:
@@ -95,8 +96,8 @@ def test_preflight_takes_no_eager_gradient(monkeypatch: pytest.MonkeyPatch) -> N
         assert not tf.executing_eagerly()
         return preflight.value_and_gradient(fn, z)
 
-    monkeypatch.setattr(methods, "value_and_gradient", value_and_gradient)
-    look(make(), RunConfig())
+    monkeypatch.setattr(model_checks, "value_and_gradient", value_and_gradient)
+    admit(ClassPosterior(ToyGenerator(), ToyClassifier(), 1), RunConfig(), takes_gradients=True)
 
 
 def test_preflight_sees_a_missing_gradient_that_the_prior_hides() -> None:
@@ -108,8 +109,10 @@ def test_preflight_sees_a_missing_gradient_that_the_prior_hides() -> None:
         def __call__(self, z: Any) -> tf.Tensor:
             return super().__call__(z) * np.nan
 
-    assert look(make(), RunConfig())["start_cost"] == [8, 4]
+    assert admit(make(), RunConfig(), True).cost == [16, NUM_FORWARD]
+    assert admit(make(), RunConfig(), False).cost == [0, NUM_FORWARD]
     with pytest.raises(UserError, match="non-zero gradient"):
-        look(ClassPosterior(Rounds(), ToyClassifier(), 1), RunConfig())
-    with pytest.raises(UserError, match="finite log-likelihood"):
-        look(ClassPosterior(IsNan(), ToyClassifier(), 1), RunConfig())
+        admit(ClassPosterior(Rounds(), ToyClassifier(), 1), RunConfig(), True)
+    for takes_gradients in (True, False):
+        with pytest.raises(UserError, match="images without NaN or inf, got 0% of 64 points"):
+            admit(ClassPosterior(IsNan(), ToyClassifier(), 1), RunConfig(), takes_gradients)

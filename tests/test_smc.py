@@ -143,5 +143,5 @@ def test_progress_cost_and_a_model_without_likelihood() -> None:
         def __call__(self, z):  # type: ignore[no-untyped-def]
             return super().__call__(z) * np.nan
 
-    with pytest.raises(UserError, match="finite likelihood"):
+    with pytest.raises(UserError, match="images without NaN or inf, got 0% of 64 points"):
         list(smc_chunks(ClassPosterior(IsNan(), ToyClassifier(), 1), SmcConfig(0.8, 0.5), 10, RunConfig(num_chains=1)))

@@ -35,6 +35,18 @@ def log_uniform(shape: Any, seed: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.math.log1p(-tf.random.stateless_uniform(shape, seed, dtype=tf.float64)), tf.float32)
 
 
+def full_float32() -> None:
+    """Switches TensorFloat-32 off: it rounds the factors of a product to 11 bits, and on an Ampere or later GPU chains would
+    accept by a blurred density.
+
+    It is a switch of the whole process, read by each operation as it runs. It stays off after a run, so that whoever evaluates
+    the posterior at its draws finds the densities that it reports; each chunk of a run switches it off again. Networks that the
+    process trains beside it are slower then; `tf.config.experimental.enable_tensor_float_32_execution(True)` switches it on.
+    """
+    if tf.config.experimental.tensor_float_32_execution_enabled():
+        tf.config.experimental.enable_tensor_float_32_execution(False)
+
+
 def use_xla(jit: bool | str) -> bool:
     """Resolves `jit`: 'auto' is XLA where TensorFlow sees a GPU; on CPU graph mode is several times faster."""
     return bool(tf.config.list_physical_devices("GPU")) if jit == "auto" else bool(jit)

@@ -4,6 +4,7 @@ import difflib
 import math
 import os
 from collections.abc import Iterable
+from numbers import Integral, Real
 from typing import Any
 
 from tfgradgen.text import CUT, MESSAGE_LENGTH, NAME_LENGTH, REMEDY_LENGTH, printable, shortened, value_text
@@ -50,12 +51,11 @@ def _fitted(parts: list[str], length: int) -> list[str]:
 
 
 def check_int(name: str, value: Any, low: int, high: int | None = None) -> int:
-    """Returns `value` if it is an int within [low, high]; bools and floats such as 1e3 are refused."""
-    in_range = isinstance(value, int) and not isinstance(value, bool) and value >= low
-    if in_range and (high is None or value <= high):
-        return value
+    """Returns `value` as an int if it is an integer (NumPy's too) within [low, high]; bools and floats are refused."""
+    is_whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if is_whole and value >= low and (high is None or value <= high):
+        return int(value)
     expected = f"an integer of at least {low}" if high is None else f"an integer in {low}..{high}"
-    is_whole = isinstance(value, int) and not isinstance(value, bool)
     remedy = "give a value in that range" if is_whole else f"give a whole number, for example --{name}={max(low, 1)}"
     raise fail(name, expected, value_text(value), remedy)
 
@@ -66,11 +66,18 @@ def check_num_chains(kernel: str, num_chains: int, least: int) -> None:
         raise fail("num_chains", f"at least {least} for --kernel={kernel}, which tunes by their spread", num_chains, "raise it")
 
 
+def _as_number(value: Any) -> int | float:
+    """`value` as Python's own number, NumPy's too; NaN where it is none."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return math.nan
+    return int(value) if isinstance(value, Integral) else float(value)
+
+
 def check_real(name: str, value: Any, low: float, high: float = math.inf, is_low_in: bool = False) -> float:
     """Returns `value` as a float if it is a finite number within (low, high), or [low, high) with `is_low_in`."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and -MAX_REAL <= value <= MAX_REAL
-    if is_number and (low < value < high or (is_low_in and value == low)):
-        return float(value)
+    number = _as_number(value)
+    if -MAX_REAL <= number <= MAX_REAL and (low < number < high or (is_low_in and number == low)):
+        return float(number)
     start = f"a number of at least {low:g}" if is_low_in else f"a number above {low:g}"
     expected = start if high == math.inf else f"{start} and below {high:g}"
     raise fail(name, expected, value_text(value), "give a finite number in that range")

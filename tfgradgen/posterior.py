@@ -7,10 +7,21 @@ import tensorflow_probability as tfp
 
 from tfgradgen.backend import as_seed, fold_in
 from tfgradgen.batching import by_parts
-from tfgradgen.checks import check_int, check_real, fail
+from tfgradgen.checks import check_int, check_real, did_you_mean, fail
 from tfgradgen.contracts import ClassifierLike, GeneratorLike, Networks, Regularization
 
 tfd = tfp.distributions
+
+ARGUMENTS = (
+    "generator",
+    "classifier",
+    "label",
+    "temperature",
+    "regularization",
+    "discriminator",
+    "discriminator_weight",
+    "max_batch",
+)
 
 
 class ClassPosterior:
@@ -28,8 +39,10 @@ class ClassPosterior:
         serves every class).
       temperature: > 0; the likelihood enters as likelihood ** (1 / temperature).
       regularization: a further term of `unnormalized_log_prob`, which is then not the posterior's; None for none.
-      further: fields of `Networks`: a discriminator, whose log-odds d(g(z)) that the picture is natural then enter the target
-        as discriminator_weight * d, the energy of discriminator driven latent sampling (Che et al. 2020); max_batch.
+      discriminator: image -> log-odds d(g(z)) [B] that the image is natural; they enter the target as discriminator_weight * d,
+        the energy of discriminator driven latent sampling (Che et al. 2020). None for none.
+      discriminator_weight: >= 0.
+      max_batch: rows that go through the networks at a time; None for all.
     """
 
     def __init__(
@@ -39,16 +52,25 @@ class ClassPosterior:
         label: Any,
         temperature: Any = 1.0,
         regularization: Regularization | None = None,
-        **further: Any,
+        *,
+        discriminator: Any = None,
+        discriminator_weight: float = 0.0,
+        max_batch: int | None = None,
+        **unknown: Any,
     ):
+        for name in unknown:
+            remedy = did_you_mean(name, ARGUMENTS) or "leave it out"
+            raise fail("ClassPosterior", "one of " + ", ".join(ARGUMENTS), name, remedy)
         if not tf.is_tensor(label):
-            check_int("label", label, 0, classifier.num_classes - 1)
+            label = check_int("label", label, 0, classifier.num_classes - 1)
         if not tf.is_tensor(temperature):
-            check_real("temperature", temperature, 0.0)
+            temperature = check_real("temperature", temperature, 0.0)
+        weight = check_real("discriminator_weight", discriminator_weight, 0.0, is_low_in=True)
+        max_batch = None if max_batch is None else check_int("max_batch", max_batch, 1)
         for_generator = getattr(classifier, "for_generator", None)
         if for_generator:
             classifier = for_generator(generator)
-        self.networks = Networks(generator, classifier, **further)
+        self.networks = Networks(generator, classifier, discriminator, weight, max_batch)
         self.generator, self.classifier = generator, classifier
         self.label = tf.convert_to_tensor(label, tf.int32)
         self.temperature = temperature

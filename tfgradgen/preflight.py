@@ -1,7 +1,7 @@
-"""Looks at a posterior before the first step: what would otherwise fail silently in the middle of a run."""
+"""Checks of a posterior's likelihood and its gradient before the first step: what would otherwise fail silently in a run."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,12 +54,22 @@ def value_and_gradient(fn: Callable[[tf.Tensor], tf.Tensor], z: tf.Tensor) -> tu
         ) from None
 
 
+def share(mask: Any) -> str:
+    """`75% of 64 points`: those for which `mask` [B] is true."""
+    return f"{np.mean(mask):.0%} of {len(mask)} points"
+
+
+def is_channels_first(shape: Sequence[int | None]) -> bool:
+    """Whether images of `shape` are plainly [batch, channels, height, width]: the last axis is too long for channels, the
+    second is not."""
+    return len(shape) == 4 and shape[1] in (1, 3, 4) and shape[3] is not None and shape[3] > 4
+
+
 def likelihood_checks(value: tf.Tensor, gradient: tf.Tensor | None) -> list[Check]:
     """Of the log-likelihood [B] and its gradient, the prior left out.
 
     A generator without gradient, one that ends in a cast for example, would go unnoticed behind the prior's gradient.
     """
-    share = lambda mask: f"{np.mean(mask):.0%} of {len(value)} points"  # noqa: E731
     finite = np.isfinite(value)
     slopes = np.zeros((len(value), 1)) if gradient is None else np.asarray(gradient)
     finite_slopes = np.isfinite(slopes).all(-1)
@@ -93,20 +103,18 @@ def doubts(checks: Iterable[Check]) -> list[str]:
     return [f"{check.what}: expected {check.expected}, found {check.found}: {check.remedy}" for check in bad]
 
 
-def preflight(image: tf.Tensor, z: tf.Tensor, graph_fn: EvaluateFn, xla_fn: EvaluateFn | None) -> list[Check]:
-    """Everything that can be seen of a posterior at `z` [B, latent_dim], prior draws, before a run.
+def gradient_checks(z: tf.Tensor, graph_fn: EvaluateFn, xla_fn: EvaluateFn | None) -> list[Check]:
+    """Everything that can be seen of the likelihood and its gradient at `z` [B, latent_dim], prior draws, before a run.
 
-    Shape, range and variety of their images, the likelihood's value and gradient, the two gradients' scales, the same bits
-    twice, each row for itself, and XLA against graph mode.
+    The likelihood's value and gradient, the two gradients' scales, the same bits twice, each row for itself, and XLA against
+    graph mode.
 
     Args:
-      image: [B, height, width, channels], the generator's images of `z`.
       graph_fn, xla_fn: `value_and_gradient` of the log-likelihood, without and with XLA; None where XLA takes no part.
     """
     value, gradient = graph_fn(z)
-    likelihood = likelihood_checks(value, gradient)
-    found = [*_image_checks(image), *likelihood]
-    if gradient is None or not all(check.is_ok for check in likelihood):
+    found = likelihood_checks(value, gradient)
+    if gradient is None or not all(check.is_ok for check in found):
         return found  # without a slope there is nothing further to compare
     prior = np.linalg.norm(z, axis=-1)  # the gradient of log Normal(z; 0, I) is -z
     ratio = float(np.median(np.linalg.norm(gradient, axis=-1) / prior))
@@ -136,34 +144,31 @@ def preflight(image: tf.Tensor, z: tf.Tensor, graph_fn: EvaluateFn, xla_fn: Eval
 
 
 def _again(graph_fn: EvaluateFn, z: tf.Tensor, value: tf.Tensor, gradient: tf.Tensor) -> list[Check]:
-    """Whether a second evaluation gives one of the rows the same, and does so among other rows than at first.
+    """Whether two further evaluations give all rows the same bits, and whether a row is the same among copies of itself.
 
-    Both are seen at once: in the second, all rows are that one. Only where it comes out otherwise, a third tells why. It is a
-    row other than the first, which a model could hold the others against, and the likelihood's least, which is not saturated.
+    That row is one other than the first, which a model could compare the others with, and the likelihood's least, which is not
+    saturated.
     """
     row = 1 + int(np.argmin(np.where(np.isfinite(value[1:]), value[1:], np.inf))) if len(value) > 1 else 0
     first, among_others = (value, gradient), graph_fn(tf.repeat(z[row : row + 1], len(z), axis=0))
-    is_same = all(np.array_equal(a[row], b[row], equal_nan=True) for a, b in zip(first, among_others, strict=True))
-    apart = "the same"
-    is_alone = is_same
-    if not is_same:
-        is_same = all(np.array_equal(a, b, equal_nan=True) for a, b in zip(first, graph_fn(z), strict=True))
-        nats, turned = _differences(*((f[row : row + 1], o[row : row + 1]) for f, o in zip(first, among_others, strict=True)))
-        is_alone = not is_same or bool(nats <= ROW_TOLERANCE and turned <= ROW_TOLERANCE)  # noise has its own line
-        apart = f"{nats:.1g} nats and {turned:.1g} of the gradient apart"
+    same = lambda one, other: all(np.array_equal(a, b, equal_nan=True) for a, b in zip(one, other, strict=True))  # noqa: E731
+    is_same = same(first, graph_fn(z)) and same(first, graph_fn(z))
+    copies = tuple(np.repeat(column[row : row + 1], len(z), 0) for column in first)
+    nats, turned = _differences(*zip(copies, among_others, strict=True))
+    is_alone = not is_same or bool(nats <= ROW_TOLERANCE and turned <= ROW_TOLERANCE)  # noise has its own line
     return [
         Check(
             "determinism",
             is_same,
-            "the same bits from two evaluations",
+            "the same bits of the likelihood and its gradient from two evaluations",
             "the same" if is_same else "others",
             "take the model's own noise or dropout out; a chain needs one density",
         ),
         Check(
             "rows",
             is_alone,
-            "the same of a latent point whatever others are in its batch",
-            apart,
+            "the same gradient of a latent point whatever others are in its batch",
+            "the same" if nats == turned == 0 else f"{nats:.1g} nats and {turned:.1g} of the gradient apart",
             "take what looks at the whole batch, as its mean, out of the model; chains would steer one another",
         ),
     ]
@@ -176,29 +181,6 @@ def _differences(values: tuple[Any, Any], gradients: tuple[Any, Any]) -> tuple[f
     usable = np.isfinite(value) & np.isfinite(gradient).all(-1)  # elsewhere there is nothing to compare
     turned = np.linalg.norm(other_gradient - gradient, axis=-1) / np.maximum(np.linalg.norm(gradient, axis=-1), 1.0)
     return np.abs(other_value - value)[usable].max(initial=0.0), turned[usable].max(initial=0.0)
-
-
-def _image_checks(image: tf.Tensor) -> list[Check]:
-    pixels = np.asarray(image)
-    low, high, variety = pixels.min(), pixels.max(), float(pixels.std(0).mean())
-    return [
-        Check(
-            "image",
-            bool(np.isfinite(pixels).all() and low >= -1.01 and high <= 1.01),
-            f"{image.dtype.name} {list(image.shape[1:])} in [-1, 1]",
-            f"{low:.3g} to {high:.3g}",
-            "give the generator's image_range",
-            is_grave=False,
-        ),
-        Check(
-            "variety",
-            variety > 1e-3,
-            "images that differ from z to z",
-            f"a standard deviation of {variety:.2g} a pixel",
-            "check latent_dim and prior of the generator",
-            is_grave=False,
-        ),
-    ]
 
 
 def xla_check(xla_fn: EvaluateFn, z: tf.Tensor, value: tf.Tensor, gradient: tf.Tensor) -> Check:

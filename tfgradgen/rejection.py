@@ -1,6 +1,5 @@
 """Exact draws: the likelihood is a probability, so accepting z ~ Normal(0, I) with it is rejection sampling."""
 
-import functools
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,10 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfgradgen.backend import fold_in, log_uniform, use_xla
+from tfgradgen.backend import fold_in, full_float32, log_uniform, use_xla
 from tfgradgen.checks import UserError, fail
 from tfgradgen.config import RunConfig
 from tfgradgen.contracts import Chunk, Cost, Draws, Networks, Progress, ProgressFn, collect
+from tfgradgen.memo import per_networks
+from tfgradgen.model_checks import admit, warn_of, with_number
 from tfgradgen.posterior import ClassPosterior
 
 logger = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ REJECTION_STREAM = 2
 NUM_MOMENT_DRAWS = 128  # a mean is then good to 0.09 of a deviation
 
 
-@functools.lru_cache(maxsize=8)
+@per_networks
 def _compiled(networks: Networks, temperature: float, xla: bool) -> Any:
     def propose(label: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
         posterior = ClassPosterior.of(networks, label, temperature)
@@ -84,8 +85,14 @@ def exact_chunks(
       what is left over waits in the state, of which `counts_of` reads the counts.
 
     Raises:
-      UserError: nothing was accepted in `MAX_FRUITLESS_DRAWS` draws.
+      UserError: nothing was accepted in `MAX_FRUITLESS_DRAWS` draws, or the models would make the run go wrong
+        (`model_checks.admit`).
     """
+    facts: dict[str, Any] = {}
+    if state is None:
+        posterior, facts["doubts"], _ = admit(posterior, run, takes_gradients=False)
+    else:  # checked when it began
+        posterior = with_number(posterior)
     propose_fn = _compiled(posterior.networks, posterior.temperature, use_xla(run.jit))
     if not propose_fn.experimental_get_tracing_count():
         logger.info("compiling rejection")
@@ -98,6 +105,7 @@ def exact_chunks(
     while num_rows < num_results:
         columns = left
         if len(left[0]) < run.num_chains:  # a run that goes on for longer may have left whole rows over
+            full_float32()
             batch = propose_fn(posterior.label, fold_in(seed, counts.num_drawn // BATCH_SIZE))
             z, prob, target, mask = (t.numpy() for t in batch)
             columns = tuple(np.concatenate([old, new[mask]]) for old, new in zip(left, (z, prob, target), strict=True))
@@ -132,7 +140,8 @@ def exact_chunks(
             {name: np.asarray(value) for name, value in (counts._asdict() | {"num_rows": num_rows}).items()}
             | dict(zip(("z", "class_prob", "target_log_prob"), left, strict=True)),
             Cost(0, counts.num_drawn),
-            {
+            facts
+            | {
                 "prior_class_prob": counts.prior_class_prob,
                 "prior_class_prob_error": counts.prior_class_prob_error,
                 "prior_draws": counts.num_drawn,
@@ -147,8 +156,9 @@ def sample_exact(
     posterior: ClassPosterior, num_results: int, run: RunConfig, progress_fn: ProgressFn | None = None
 ) -> tuple[Draws, Cost, float, float]:
     """All draws of `exact_chunks` (see there), what they cost, the mean p(class | g(z)) under the prior, and the accepted
-    share of the prior draws."""
+    share of the prior draws. Warns of the doubts that it found."""
     draws, cost, facts = collect(exact_chunks(posterior, num_results, run), progress_fn)
+    warn_of(facts["doubts"])
     return draws, cost, facts["prior_class_prob"], facts["accept_rate"]
 
 
@@ -160,8 +170,9 @@ def class_moments(posterior: ClassPosterior, run: RunConfig) -> tuple[np.ndarray
       UserError: the class is too rare.
     """
     plain = ClassPosterior.of(posterior.networks, posterior.label)
+    admit(plain, run, takes_gradients=False)  # its faults are not those of a rare class
     try:
-        draws, cost, _, _ = sample_exact(plain, NUM_MOMENT_DRAWS, replace(run, num_chains=1))
+        draws, cost, _ = collect(exact_chunks(plain, NUM_MOMENT_DRAWS, replace(run, num_chains=1)))
     except UserError as error:
         raise fail(
             "class_reg",

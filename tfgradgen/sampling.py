@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfgradgen.backend import fold_in, use_xla
-from tfgradgen.checks import check_num_chains
+from tfgradgen.backend import fold_in, full_float32, use_xla
+from tfgradgen.checks import check_choice, check_num_chains, fail
 from tfgradgen.config import KernelConfig, RunConfig, Schedule
 from tfgradgen.contracts import (
     Chunk,
@@ -28,6 +28,8 @@ from tfgradgen.contracts import (
 )
 from tfgradgen.kernels import KERNELS
 from tfgradgen.kernels.base import Dials, adaptive_kernel, start
+from tfgradgen.memo import per_networks
+from tfgradgen.model_checks import admit, checked_start, warn_of, with_number
 from tfgradgen.posterior import ClassPosterior
 
 logger = logging.getLogger(__name__)
@@ -54,7 +56,7 @@ class Compiled(NamedTuple):
     max_count: int
 
 
-@functools.lru_cache(maxsize=8)
+@per_networks
 def compiled(
     networks: Networks,
     temperature: float,
@@ -152,12 +154,23 @@ def chain_chunks(
       state: that of an earlier chunk of the same run, to go on after it; `init_z` then gives the shape only.
 
     Yields:
-      One `Chunk` after every about `GRADIENTS_PER_CHUNK` gradients of each chain; none where `state` is the last one.
+      One `Chunk` after every about `GRADIENTS_PER_CHUNK` gradients of each chain; none where `state` is the last one. facts:
+      doubts, what the checks of the models found, a line each; not where `state` is given.
+
+    Raises:
+      UserError: arguments that do not fit, or models that would make the run go wrong (`model_checks.admit`).
     """
+    check_choice("kernel", kernel_name, KERNELS)
     family = KERNELS[kernel_name]
-    first = tf.convert_to_tensor(init_z)
+    check_config(kernel_name, config, family.defaults)
+    first = checked_start(init_z, posterior, run, len(family.powers(config)), is_resumed=state is not None)
     z = first[0] if first.shape.rank == 3 else first
     check_num_chains(kernel_name, len(z), family.min_chains)
+    facts: dict[str, Any] = {}
+    if state is None:
+        posterior, facts["doubts"], _ = admit(posterior, run, family.cost_fn(config).num_gradients > 0)
+    else:  # checked when it began
+        posterior = with_number(posterior)
     functions = compiled(
         posterior.networks,
         posterior.temperature,
@@ -185,6 +198,7 @@ def chain_chunks(
         is_kept = done >= schedule.num_burnin_steps
         end = schedule.num_steps if is_kept else schedule.num_burnin_steps
         count = min(most, end - done)
+        full_float32()
         z, results, traces, spent = functions.chunk_fn(
             condition, dials, seed, tf.constant(done), tf.constant(count), z, results
         )
@@ -198,9 +212,16 @@ def chain_chunks(
             draws,
             {"num_done": np.asarray(done), "z": z.numpy(), "cost": cost, **class_state, **kernel_state},
             Cost(*cost.tolist()),
-            {},
+            facts,
             None if is_kept else rows,
         )
+
+
+def check_config(kernel_name: str, config: Any, defaults: KernelConfig) -> None:
+    """Raises `UserError` where `config` is not of the class that `kernel_name` takes."""
+    if not isinstance(config, type(defaults)):
+        kind = type(defaults).__name__
+        raise fail("config", f"a {kind}, as {kernel_name} takes", type(config).__name__, f"pass tfgradgen.{kind}(...)")
 
 
 def condition_of(posterior: ClassPosterior) -> Condition:
@@ -220,9 +241,10 @@ def sample_chains(
     init_z: tf.Tensor,
     progress_fn: ProgressFn | None = None,
 ) -> tuple[Draws, Cost]:
-    """All draws of `chain_chunks` (see there for the arguments) and what they cost.
+    """All draws of `chain_chunks` (see there for the arguments) and what they cost. Warns of the doubts that it found.
 
     `progress_fn` is called with a `Progress` after each compiled chunk.
     """
     found = collect(chain_chunks(posterior, kernel_name, config, schedule, run, init_z), progress_fn)
+    warn_of(found.facts["doubts"])
     return found.draws, found.cost

@@ -18,12 +18,14 @@ import tensorflow as tf
 from scipy.optimize import brentq
 from scipy.special import logsumexp
 
-from tfgradgen.backend import fold_in, use_xla
+from tfgradgen.backend import fold_in, full_float32, use_xla
 from tfgradgen.checks import fail
 from tfgradgen.config import RunConfig, SmcConfig
 from tfgradgen.contracts import Chunk, Cost, Draws, Networks, Progress
 from tfgradgen.kernels.base import absent_if_nan, log_accept_prob
 from tfgradgen.kernels.mala import Mala
+from tfgradgen.memo import per_networks
+from tfgradgen.model_checks import admit, with_number
 from tfgradgen.posterior import ClassPosterior
 
 logger = logging.getLogger(__name__)
@@ -47,7 +49,7 @@ class Population(NamedTuple):
     stage: np.ndarray
 
 
-@functools.lru_cache(maxsize=8)
+@per_networks
 def _compiled(networks: Networks, num_mutations: int, xla: bool) -> Any:
     def start(label: tf.Tensor, seed: tf.Tensor, num_particles: int) -> tuple[tf.Tensor, tf.Tensor]:
         posterior = ClassPosterior.of(networks, label)
@@ -164,6 +166,13 @@ def smc_chunks(
       of p(class); `accept_rate`, the mean acceptance of all moves so far; `num_scored`, the prior draws that populations began
       with, and `num_not_finite`, those of them without a finite p(class), whose weight is 0.
     """
+    facts: dict[str, Any] = {}
+    if not isinstance(config, SmcConfig):
+        raise fail("config", "an SmcConfig, as smc takes", type(config).__name__, "pass tfgradgen.SmcConfig(...)")
+    if state is None:
+        posterior, facts["doubts"], _ = admit(posterior, run, takes_gradients=True)
+    else:  # checked when it began
+        posterior = with_number(posterior)
     start_fn, mutate_fn = _compiled(posterior.networks, config.num_mutations, use_xla(run.jit))
     if not mutate_fn.experimental_get_tracing_count():
         logger.info("compiling smc")
@@ -179,6 +188,7 @@ def smc_chunks(
         moves, ladder, scored = (state[name] for name in ("moves", "ladder", "scored"))
         population = Population(*(state[name] for name in Population._fields)) if "stage" in state else None
     while len(evidence) < run.num_chains:
+        full_float32()
         is_pilot = not len(ladder) or ladder[-1, 0] < 1.0
         seed = fold_in(run_seed, 0 if is_pilot else 1 + len(evidence))
         if population is None:
@@ -220,7 +230,8 @@ def smc_chunks(
             {"whole_z": z, "whole_log_prob": log_prob, "evidence": evidence, "cost": cost, "moves": moves}
             | {"ladder": ladder, "scored": scored, **under_way},
             Cost(*cost.tolist()),
-            {"evidence": evidence.tolist(), "accept_rate": float(moves[0] / moves[1])}
+            facts
+            | {"evidence": evidence.tolist(), "accept_rate": float(moves[0] / moves[1])}
             | {"num_not_finite": int(scored[0]), "num_scored": int(scored[1])},
         )
 

@@ -159,9 +159,9 @@ def models(*extra: Any, **flags: Any) -> None:
 def check(label: Any = None, *extra: Any, **flags: Any) -> None:
     """Looks at a generator and a classifier as a run would use them, and says what would go wrong.
 
-    Shape, range and variety of the images, the likelihood's value and gradient without the prior's, the scales of the two
-    gradients, the same bits from two evaluations, rows that do not mix, XLA against graph mode. Ends with exit code 1 where
-    there is a fault.
+    Shape, range and variety of the images, the same bits from repeated evaluations, rows that do not mix, a p(class) that is
+    finite and varies; the likelihood's value and gradient without the prior's, the scales of the two gradients, XLA compared
+    with graph mode. Ends with exit code 1 where there is a fault.
 
     Example: python -m tfgradgen check --label=goldfish
 

@@ -40,6 +40,7 @@ from tfgradgen.evaluation.shelf import Shelf
 from tfgradgen.evaluation.tables import to_csv, to_markdown
 from tfgradgen.files import json_text, own_folder, write_text
 from tfgradgen.images import decode, save_png
+from tfgradgen.model_checks import admit
 from tfgradgen.models.classifier import Classifier
 from tfgradgen.models.generator import Generator
 from tfgradgen.posterior import ClassPosterior
@@ -130,6 +131,8 @@ def sample_all(
                     note_failure(sampled, entry, name, error)
                 continue
             shelf.put(folder_of(index, name), GROUND, ground, settings)
+            for doubt in admit(posterior, run, takes_gradients=False).doubts:
+                say(f"trust    {as_text(name)}: {doubt}")
         sampled.grounds[name] = ground
     if not sampled.grounds:
         raise fail("labels", "a class that can be sampled", "none", "see why above")

@@ -13,7 +13,8 @@ from tfgradgen.cli.options import SampleOptions
 from tfgradgen.cli.terminal import as_text, note
 from tfgradgen.contracts import Networks
 from tfgradgen.images import read_pictures
-from tfgradgen.methods import METHODS, without_xla
+from tfgradgen.methods import METHODS
+from tfgradgen.model_checks import without_xla
 from tfgradgen.models.classifier import Classifier, fitted, load_classifier
 from tfgradgen.models.condition import ConditionClassifier, is_condition, parse_condition
 from tfgradgen.models.discriminator import load_discriminator, natural_log_odds
@@ -24,6 +25,8 @@ from tfgradgen.models.metadata import Label
 from tfgradgen.models.precision import lower_gradients
 from tfgradgen.models.saved_model import try_call
 from tfgradgen.posterior import ClassPosterior
+
+MAX_CHANNELS = 4  # of an image that can be written as PNG
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,10 @@ def load_models(options: ModelOptions, gradient_precision: str = "float32") -> L
     note("doing    loading models")
     lenient, is_low = {"allow_unknown_ops": options.allow_unknown_ops}, gradient_precision == "bfloat16"
     generator = load_generator(options.generator, **options.generator_settings, **lenient)
+    if len(generator.image_shape) == 3 and generator.image_shape[2] > MAX_CHANNELS:
+        expected = f"images [height, width, channels] of 1 to {MAX_CHANNELS} channels, as PNG has them"
+        remedy = "choose another --generator or --generator_signature, or export it with its channels last"
+        raise fail("generator", expected, f"images {list(generator.image_shape)}", remedy)
     classifiers = tuple(load_classifier(path, **options.classifier_settings, **lenient) for path in options.classifiers)
     generator = generator.with_class_names(classifiers[0].labels)
     classifiers = tuple(_fitted(classifier, generator, options) for classifier in classifiers)

@@ -40,6 +40,7 @@ from tfgradgen.plots import plot_chains
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.presets import PRESETS
 from tfgradgen.store import CHECKPOINT, RunStore, check_same
+from tfgradgen.stored_images import last_images
 
 NETCDF = "chains.nc"
 FILM_CHAINS, FILM_DRAWS = 16, 8  # rows and columns of film.png, at most
@@ -201,9 +202,10 @@ def _run_held(
         clear(partial)
         raise
     draws = store.draws()
-    record = run_record(planned, draws, facts)
     decode_fn = functools.partial(decode, posterior.generator, batch_size=options.models.max_batch)
-    images, film = decode_fn(draws.z[-1]), make_film(decode_fn, draws)
+    images, doubts = last_images(posterior, draws, options.models.max_batch)
+    film = make_film(decode_fn, draws)
+    record = run_record(planned, draws, facts | {"doubts": [*facts.get("doubts", []), *doubts]})
     with new_folder(folder, overwrite, _hint(partial)) as beside:
         write_run(beside, record, draws, images, film)
         if options.netcdf or (longer and (folder / NETCDF).exists()):

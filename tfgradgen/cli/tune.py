@@ -48,7 +48,9 @@ def run_tune(options: TuneOptions) -> None:
         options.num_gradients,
     )
     check_fits(options.kernel, options.num_gradients, options.fixed)
-    bench.check()
+    for name, doubts in bench.check().items():
+        for doubt in doubts:
+            say(f"trust    {as_text(name)}: {doubt}")
     try:
         out.mkdir(parents=True, exist_ok=True)
         with held(out):

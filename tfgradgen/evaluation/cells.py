@@ -15,7 +15,8 @@ from tfgradgen.evaluation.catalogue import Value
 from tfgradgen.evaluation.efficiency import draws_per_1000
 from tfgradgen.evaluation.entries import Entry
 from tfgradgen.kernels import KERNELS
-from tfgradgen.methods import METHODS, look
+from tfgradgen.methods import METHODS
+from tfgradgen.model_checks import admit
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.rejection import class_moments, exact_chunks
 from tfgradgen.sampling import chain_chunks
@@ -93,9 +94,9 @@ def lay_ground(posterior: ClassPosterior, run: RunConfig, progress_fn: ProgressF
     """Starts, prior draws and exact draws of one label.
 
     Raises:
-      UserError: the models would make a run go wrong (`preflight`).
+      UserError: the models would make a run of any method go wrong (`model_checks.admit`).
     """
-    look(posterior, run)
+    posterior = admit(posterior, run, takes_gradients=False).posterior
     init_z = choose_starts(posterior, run).z.numpy()
     prior_z = posterior.sample_prior(run.num_chains, fold_in(posterior.own_seed(run.seed), PRIOR_STREAM)).numpy()
     none = np.zeros((0, posterior.latent_dim), np.float32)

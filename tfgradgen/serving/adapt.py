@@ -6,10 +6,11 @@ import numpy as np
 
 from tfgradgen.checks import fail
 from tfgradgen.config import KernelConfig, RunConfig, Schedule
-from tfgradgen.contracts import ProgressFn, accept_prob
-from tfgradgen.methods import look
+from tfgradgen.contracts import ProgressFn, accept_prob, collect
+from tfgradgen.kernels import KERNELS
+from tfgradgen.model_checks import admit
 from tfgradgen.posterior import ClassPosterior
-from tfgradgen.sampling import sample_chains
+from tfgradgen.sampling import chain_chunks
 from tfgradgen.starts import initial_points
 
 NUM_KEPT_STEPS = 10  # after adaptation: what the acceptance is taken from
@@ -17,7 +18,7 @@ NUM_KEPT_STEPS = 10  # after adaptation: what the acceptance is taken from
 
 class Adapted(NamedTuple):
     """step_size: that of all adapted chains, a distance in z. accept_rate: mean acceptance probability of those chains in
-    `NUM_KEPT_STEPS` steps with it. doubts: of the check of the models (`methods.look`)."""
+    `NUM_KEPT_STEPS` steps with it. doubts: of the checks of the models (`model_checks.admit`)."""
 
     step_size: float
     accept_rate: float
@@ -39,11 +40,11 @@ def adapt(
     Raises:
       UserError: a run of these models would go wrong, or found no step size.
     """
-    found = look(posterior, run)
+    posterior, doubts, _ = admit(posterior, run, KERNELS[kernel].cost_fn(config).num_gradients > 0)
     init_z, _, _ = initial_points(posterior, run)
     schedule = Schedule(NUM_KEPT_STEPS, num_adaptation_steps, num_adaptation_steps)
-    draws, _ = sample_chains(posterior, kernel, config, schedule, run, init_z, progress_fn)
+    draws, *_ = collect(chain_chunks(posterior, kernel, config, schedule, run, init_z), progress_fn)
     step_size = float(draws.step_size[-1, 0])
     if not (np.isfinite(step_size) and step_size > 0):
         raise fail("step_size", "a finite one after adaptation", step_size, "check the models with python -m tfgradgen check")
-    return Adapted(step_size, float(accept_prob(draws).mean()), found["doubts"])
+    return Adapted(step_size, float(accept_prob(draws).mean()), doubts)

@@ -16,7 +16,7 @@ from tfgradgen.config import RunConfig
 from tfgradgen.contracts import Draws, ProgressFn, accept_prob
 from tfgradgen.diagnostics import scalars, statistics
 from tfgradgen.kernels import KERNELS
-from tfgradgen.methods import look
+from tfgradgen.model_checks import admit
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.recipe import Recipe
 from tfgradgen.sampling import chain_chunks
@@ -130,10 +130,9 @@ class Bench:
     def labels(self) -> list[str]:
         return list(self.posteriors)
 
-    def check(self) -> None:
-        """Raises `UserError` where the models would make a run go wrong."""
-        for posterior in self.posteriors.values():
-            look(posterior, self.run)
+    def check(self) -> dict[str, list[str]]:
+        """What the checks of the models found, by label, a line each; raises `UserError` where a run would go wrong."""
+        return {name: admit(posterior, self.run, True).doubts for name, posterior in self.posteriors.items()}
 
     def places(self, stream: int, num_replicates: int) -> list[Place]:
         """All labels of the first replicate, then of the next."""
