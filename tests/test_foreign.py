@@ -84,7 +84,7 @@ def test_what_the_caller_says_wins(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "settings", "text"),
     [
-        ("birds", {}, "latent points to images, got signatures .*image_classifier .*give --generator_signature=NAME"),
+        ("birds", {}, "latent points to images, got signatures .*image_classifier; give --generator_signature=NAME"),
         ("bi", {"signature": "encode"}, "what a generator takes and gives, got .*z_mean"),
         ("bi", {"signature": "nothing"}, "one that it has, got signatures .*generate"),
         ("bi", {"signature": "generate:other"}, "an output other, got default, upsampled"),

@@ -15,6 +15,7 @@ from tfgradgen.text import printable
 
 # In this order, where several fit; what else fits is not guessed among.
 PREFERRED = (CALL, "serving_default", "default", "generator", "generate", "discriminator", "discriminate", "encode")
+MOST_SHOWN = 150  # characters of signatures in an error
 PURPOSES = {"generator": "latent points to images", "encoder": "images to latent points"}
 
 
@@ -61,7 +62,7 @@ def bind(opened: Opened, role: str, use: Use, given: ModelSettings | None = None
         raise fail(
             f"model {opened.handle} signature {name}",
             "one that it has",
-            f"signatures {'; '.join(opened.listed()) or 'none'}",
+            _listing(opened),
             flag,
         )
     found = {known: _fit(role, signature, given) for known, signature in opened.signatures.items()}
@@ -69,7 +70,8 @@ def bind(opened: Opened, role: str, use: Use, given: ModelSettings | None = None
         name = _choose(opened, role, found)
     inputs = found[name]
     if isinstance(inputs, Misfit):
-        raise _misfit(opened, role, name, inputs)
+        whole = Misfit(_brief(opened.signatures[name]), flag)
+        raise _misfit(opened, role, name, inputs if inputs.is_near else whole)
     return _bound(opened, name, inputs, _output(role, opened, name, output))
 
 
@@ -112,8 +114,19 @@ def _choose(opened: Opened, role: str, found: Mapping[str, Inputs | Misfit]) -> 
     if not fitting and near:
         raise _misfit(opened, role, near[0], found[near[0]])  # type: ignore[arg-type]
     expected = f"one signature of {PURPOSES.get(role, 'images to scores')}"
-    got = f"signatures {'; '.join(opened.listed()) or 'none'}"
-    raise fail(f"model {opened.handle}", expected, got, _way_to_say(role, "NAME or NAME:OUTPUT"))
+    raise fail(f"model {opened.handle}", expected, _listing(opened), _way_to_say(role, "NAME or NAME:OUTPUT"))
+
+
+def _listing(opened: Opened) -> str:
+    """The signatures of a model, or their names alone where all would be more than an error shows."""
+    whole = f"signatures {'; '.join(opened.listed()) or 'none'}"
+    return whole if len(whole) <= MOST_SHOWN else f"signatures {', '.join(map(printable, opened.signatures))}"
+
+
+def _brief(signature: Signature) -> str:
+    """A signature, or the names in it alone where all would be more than an error shows."""
+    names = [", ".join(map(printable, side)) for side in signature]
+    return str(signature) if len(str(signature)) <= MOST_SHOWN else f"({names[0]}) -> ({names[1]})"
 
 
 def _misfit(opened: Opened, role: str, name: str, misfit: Misfit) -> UserError:
@@ -123,8 +136,9 @@ def _misfit(opened: Opened, role: str, name: str, misfit: Misfit) -> UserError:
 
 def _fit(role: str, signature: Signature, given: ModelSettings) -> Inputs | Misfit:
     """What the inputs of a function are to a role, or why it cannot serve."""
-    inputs = inputs_of(role, signature.inputs, given)
-    outputs = signature.outputs
+    inputs, outputs = inputs_of(role, signature.inputs, given), signature.outputs
+    if isinstance(inputs, Misfit) and role == "generator" and outputs and all(s.shape.rank in (1, 2) for s in outputs.values()):
+        return inputs._replace(is_near=False)  # neither side is a generator's
     if not outputs or any(_serves(role, spec) for spec in outputs.values()):
         return inputs
     got = f"outputs {listed(outputs)}"
