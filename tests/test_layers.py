@@ -65,7 +65,7 @@ def test_files_and_functions_are_small(path: Path) -> None:
 
 def test_only_the_command_line_prints_or_exits() -> None:
     for path in FILES:
-        if unit_of(path) != "cli":
+        if unit_of(path) not in ("cli", "__main__"):
             calls = [
                 node.func.id
                 for node in ast.walk(ast.parse(path.read_text()))
