@@ -107,6 +107,21 @@ def test_a_user_without_a_home_is_told_which_folder_to_name(monkeypatch: pytest.
             resolve_handle(handle)
 
 
+def test_a_user_without_a_home_gets_one_in_which_nothing_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ArviZ, which every run and `diagnose` import, raises where there is none."""
+    monkeypatch.setenv("HOME", "/somewhere")
+    system.prepare_home()
+    assert os.environ["HOME"] == "/somewhere"
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", dict().__getitem__)
+    with pytest.raises(RuntimeError):
+        Path.home()
+    system.prepare_home()
+    assert not (Path.home() / ".config").exists()
+    with pytest.raises(OSError, match="Not a directory"):
+        (Path.home() / ".config").mkdir(parents=True)
+
+
 def test_a_signal_that_is_ignored_stays_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

@@ -17,7 +17,7 @@ from tfgradgen.cli.model_options import CLASSIFIER_FLAGS, MODEL_FLAGS
 from tfgradgen.cli.options import FLAGS, check_flags, check_known, parse_bool, parse_path, parse_sample
 from tfgradgen.cli.progress import stages_shown
 from tfgradgen.cli.quiet import quiet_matplotlib, start_tensorflow
-from tfgradgen.cli.system import ended_by_signals, prepare_streams, stopped
+from tfgradgen.cli.system import ended_by_signals, prepare_home, prepare_streams, stopped
 from tfgradgen.cli.terminal import as_text, note, say
 from tfgradgen.parsing import reason
 from tfgradgen.text import shell_word, value_text
@@ -372,6 +372,7 @@ def main(argv: list[str] | None = None) -> None:
     """Runs one command. A user's error is one line on stderr and exit code 2; a signal ends it with 128 and its number."""
     argv = list(sys.argv[1:] if argv is None else argv)
     prepare_streams()
+    prepare_home()
     quiet_matplotlib()
     with ended_by_signals(), stages_shown():
         try:

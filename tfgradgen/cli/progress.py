@@ -75,11 +75,13 @@ class _Notes(logging.Handler):
 def stages_shown() -> Iterator[None]:
     """Shows on stderr what takes long before there is any progress: the library logs it."""
     logger, handler = logging.getLogger("tfgradgen"), _Notes()
-    level = logger.level
+    level, propagate = logger.level, logger.propagate
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
+    logger.propagate = False  # libraries give the root logger handlers of their own
     try:
         yield
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
+        logger.propagate = propagate

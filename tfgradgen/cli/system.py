@@ -77,6 +77,12 @@ def _open_if_closed(number: int, mode: int) -> None:
             os.close(opened)
 
 
+def prepare_home() -> None:
+    """Gives a user without a home one in which nothing can be: ArviZ and others fail where there is none at all."""
+    if os.path.expanduser("~") == "~":
+        os.environ["HOME"] = os.devnull
+
+
 def prepare_streams() -> None:
     """Makes stdout and stderr take any text, and go on where nobody reads them.
 

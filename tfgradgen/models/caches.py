@@ -15,10 +15,10 @@ def cache_folder() -> Path:
 
 def home_caches(variable: str) -> Path:
     """~/.cache; raises `UserError`, which names the environment's `variable`, for a user without a home."""
-    folder = os.path.expanduser("~/.cache")
-    if folder.startswith("~"):
+    home = os.path.expanduser("~")
+    if home in ("~", os.devnull):
         raise fail("cache", "a home folder, for a copy of the model", "a user without one", f"set {variable} to a folder")
-    return Path(folder)
+    return Path(home) / ".cache"
 
 
 def make_private(folder: Path) -> None:
