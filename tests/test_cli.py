@@ -37,6 +37,12 @@ def refused(argv: list[str], capsys: pytest.CaptureFixture[str], code: int = 2) 
     return lines[0]
 
 
+def with_flags(command: list[str], *flags: str) -> list[str]:
+    """`command` with `flags` for those of the same names in it: a flag may be given once."""
+    names = {flag.split("=")[0] for flag in flags}
+    return [*(word for word in command if word.split("=")[0] not in names), *flags]
+
+
 @pytest.mark.parametrize("kernel", METHODS)
 def test_sample_writes_grid_samples_and_record(kernel: str, toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     method = METHODS[kernel]

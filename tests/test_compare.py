@@ -11,6 +11,7 @@ import tensorflow as tf
 from PIL import Image
 
 from tests import standins
+from tests.test_cli import with_flags
 from tfgradgen.checks import UserError
 from tfgradgen.cli import compare as module
 from tfgradgen.cli.commands import main
@@ -138,7 +139,7 @@ def test_a_finished_cell_is_not_made_again_and_a_failed_one_leaves_the_rest(
     assert rows_of(out)["mala"] == before
     made.clear()
     (out / "cells" / "0000_goldfish" / "mala.npz").write_bytes(b"half a file")
-    main([*command[:-4], "--kernels=hmc,mala,map", *command[-4:], "--resume"])
+    main(with_flags(command, "--kernels=hmc,mala,map", "--resume"))
     assert made == [("mala", 0), ("map", 0), ("map", 2)], "a damaged cell and new ones only"
     assert rows_of(out)["mala"] == before, "the same bits again"
     with pytest.raises(SystemExit):
@@ -164,7 +165,7 @@ def test_bad_input_is_one_line(
 ) -> None:
     labels = [] if any(flag.startswith("--labels") for flag in flags) else ["--labels=alp"]
     with pytest.raises(SystemExit) as stop:
-        main([*SMALL, *labels, "--out=c", *toy_flags, *observers, *flags])
+        main(with_flags([*SMALL, *labels, "--out=c", *toy_flags, *observers], *flags))
     assert stop.value.code == 2
     error = capsys.readouterr().err.strip()
     assert message in error
