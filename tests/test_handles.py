@@ -266,7 +266,7 @@ def test_a_url_is_fetched_once(server: str, tmp_path: Path, capfd: pytest.Captur
         ("404/1", "got HTTP 404 Not Found"),
         ("cut/1", "does not appear to be a valid module"),
         ("page/1", "does not appear to be a valid module"),
-        ("empty/1", "does not appear to be a valid module: no saved_model.pb in it"),
+        ("empty/1", "does not appear to be a valid"),
         ("bomb/1", "does not appear to be a valid module: "),
         ("link/1", "does not appear to be a valid"),
         ("short/1", "of 10,000 bytes, then no more"),

@@ -100,7 +100,7 @@ def open_inside(folder: Path, name: str | PurePath) -> BinaryIO:
     blobs = [outer.parent / "blobs" for outer in root.parents if outer.name == "snapshots"][:1]
     base = next((base for base in (root, *blobs) if target.is_relative_to(base) and target != base), None)
     if base is None:
-        raise OSError(errno.ELOOP, "a link out of the model's folder", str(folder / name))
+        raise OSError(errno.ELOOP, "a link out of its folder", str(folder / name))
     descriptor = _descend(base, target.relative_to(base).parts)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)

@@ -1,6 +1,7 @@
 """Files from outside: whatever their parser raises becomes one line that names the file."""
 
 import json
+import os
 import struct
 import tarfile
 import tokenize
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tfgradgen.checks import UserError, fail
+from tfgradgen.files import open_inside
 
 # What parsers of the standard library, NumPy and Pillow raise on damaged or hostile bytes, and what taking a value of the wrong
 # type apart raises. ValueError has UnicodeDecodeError and json.JSONDecodeError below it; RuntimeError has RecursionError and
@@ -75,29 +77,32 @@ def reason(error: BaseException) -> str:
     return text.splitlines()[0] if text else type(error).__name__
 
 
-def read_bytes(path: Path, most: int) -> bytes:
+def read_bytes(path: Path, most: int, within: Path | None = None) -> bytes:
     """The bytes of a regular file of at most `most` bytes.
+
+    Args:
+      within: the folder that `path` is in, where a stranger made it: a link that leads out of it is not followed.
 
     Raises:
       OSError: it cannot be read. ValueError: it is larger, or no regular file; both become one line within `parsing`.
     """
-    if not path.is_file():
+    if within is None and not path.is_file():
         raise FileNotFoundError(2, "no such file" if not path.exists() else "no regular file", str(path))
-    with path.open("rb") as stream:
+    with path.open("rb") if within is None else open_inside(within, os.path.abspath(path)) as stream:
         data = stream.read(most + 1)
     if len(data) > most:
         raise ValueError(f"more than {most:,} bytes")
     return data
 
 
-def read_text(path: Path, most: int = MAX_TEXT) -> str:
+def read_text(path: Path, most: int = MAX_TEXT, within: Path | None = None) -> str:
     """The text of a file in UTF-8, with or without a byte order mark. Raises what `read_bytes` does, and UnicodeDecodeError."""
-    return read_bytes(path, most).decode("utf-8-sig")
+    return read_bytes(path, most, within).decode("utf-8-sig")
 
 
-def read_json(path: Path, most: int = MAX_TEXT) -> Any:
+def read_json(path: Path, most: int = MAX_TEXT, within: Path | None = None) -> Any:
     """What a JSON file holds. Raises what `read_text` does, json.JSONDecodeError, and RecursionError where it is too deep."""
-    return json.loads(read_text(path, most))
+    return json.loads(read_text(path, most, within))
 
 
 def whole_number(value: Any, least: int = 0) -> int:

@@ -95,7 +95,7 @@ class RunStore:
     def _restore(self) -> None:
         expected = f"an interrupted run, with its {CHECKPOINT} as it was written,"
         with parsing(f"resume {self.folder}", expected, "start anew with --overwrite"):
-            data = read_bytes(self.folder / CHECKPOINT, MAX_CHECKPOINT)
+            data = read_bytes(self.folder / CHECKPOINT, MAX_CHECKPOINT, self.folder)
             data, kept = data[:-DIGEST_BYTES], data[-DIGEST_BYTES:]
             if digest(data) != kept:
                 raise ValueError("a damaged one")

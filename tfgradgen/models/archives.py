@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import gzip
+import hashlib
 import os
 import tarfile
 import tempfile
@@ -47,8 +48,25 @@ class _Metered:
         return chunk
 
 
+class _Hashed:
+    """A stream of bytes that knows the SHA-256 of what was read."""
+
+    def __init__(self, stream: _Stream) -> None:
+        self.stream, self.digest = stream, hashlib.sha256()
+
+    def read(self, size: int) -> bytes:
+        chunk = self.stream.read(size)
+        self.digest.update(chunk)
+        return chunk
+
+
 def unpack(
-    archive: Path, folder: Path, max_bytes: int = MAX_BYTES, max_ratio: int = MAX_RATIO, max_members: int = MAX_MEMBERS
+    archive: Path,
+    folder: Path,
+    max_bytes: int = MAX_BYTES,
+    max_ratio: int = MAX_RATIO,
+    max_members: int = MAX_MEMBERS,
+    sha256: str | None = None,
 ) -> None:
     """Unpacks the tar file `archive`, gzip-compressed or not, as the new folder `folder`, which appears whole or not at all.
 
@@ -58,6 +76,7 @@ def unpack(
       max_bytes: what its files may hold in all.
       max_ratio: the same as a multiple of the archive's size, beyond the first 64 MiB.
       max_members: how many files and folders it may hold, with the folders that it names only on the way to a file.
+      sha256: what the archive's digest must be; None for any.
 
     Raises:
       UserError: it is truncated, damaged or beyond a bound, that of `MAX_DEPTH` among them; or it holds a link, a device, a
@@ -68,8 +87,13 @@ def unpack(
         with archive.open("rb") as raw, _beside(folder) as content:
             is_compressed = raw.read(2) == b"\x1f\x8b"
             raw.seek(0)
-            stream = gzip.GzipFile(fileobj=raw) if is_compressed else raw
+            hashed = _Hashed(raw)
+            stream = gzip.GzipFile(fileobj=hashed) if is_compressed else hashed  # type: ignore[call-overload]
             _extract(_Metered(stream, 2 * _BLOCK), content, bound, max_members)
+            while hashed.read(_BLOCK):
+                pass
+            if sha256 not in (None, hashed.digest.hexdigest()):
+                raise ValueError("one that changed while it was read")
             _move(content, folder)
     except _Refusal as refusal:
         raise fail(f"archive {archive}", refusal.expected, refusal.got, _REMEDY) from refusal

@@ -85,23 +85,28 @@ def _model_in(folder: Path, where: str) -> Path:
 
 
 def _from_archive(archive: Path) -> Path:
-    digest = hashlib.sha256()
     try:
-        with archive.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
+        digest = _sha256(archive)
     except OSError as error:
         raise fail(f"archive {archive}", "a readable file", error.strerror, "check the file") from None
-    folder = cache_folder() / "archives" / digest.hexdigest()
+    folder = cache_folder() / "archives" / digest
     for place in (folder.parent, folder):
         check_private(place, "TFGRADGEN_CACHE_DIR")
     if not folder.is_dir():
-        unpack(archive, folder)
+        unpack(archive, folder, sha256=digest)
     try:
         return _model_in(folder, f"archive {archive}")
     except UserError:
         shutil.rmtree(folder, ignore_errors=True)  # of no use to a later run
         raise
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _from_hub(handle: str) -> Path:
@@ -133,10 +138,10 @@ def _fetch(url: str, folder: Path) -> None:
                 raise
             raise ValueError(f"what does not appear to be a valid module: {error.__cause__}") from None
     try:
-        _model_in(folder, "")
-    except UserError:
+        _model_in(folder, "it")
+    except UserError as error:
         shutil.rmtree(folder, ignore_errors=True)
-        raise ValueError("what does not appear to be a valid module: no saved_model.pb in it") from None
+        raise ValueError(f"what does not appear to be a valid module; {error}") from None
 
 
 def _check_emptied(folder: Path, handle: str) -> None:

@@ -20,7 +20,6 @@ MAX_BYTES = 16 << 30  # more than ten times the largest image model on TF-Hub
 MAX_PROGRAM = (2 << 30) - 1  # of saved_model.pb: no protobuf is larger
 MAX_FILES = 10_000
 MAX_DEPTH = 32  # a SavedModel has a depth of 2 or 3
-MAX_TEXT = 16 << 20  # of a card or a file of labels
 _BLOCK = 1 << 20
 
 
@@ -34,19 +33,6 @@ class Part(NamedTuple):
     def header(self) -> bytes:
         """What goes before its bytes in the model's fingerprint."""
         return f"{self.name.as_posix()}\0{self.size}\0".encode()
-
-
-def read_inside(folder: Path, name: str | PurePath, most: int = MAX_TEXT) -> bytes:
-    """The bytes of the regular file `name` of `folder`, at most `most`.
-
-    Raises:
-      OSError: as `open_inside`. ValueError: it is larger.
-    """
-    with open_inside(folder, name) as stream:
-        data = stream.read(most + 1)
-    if len(data) > most:
-        raise ValueError(f"more than {most:,} bytes")
-    return data
 
 
 def is_inside(folder: Path, name: str | PurePath) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tfgradgen.checks import UserError, fail
+from tfgradgen.files import open_inside
 from tfgradgen.models.imagenet import imagenet_labels
 from tfgradgen.models.metadata import Label, file_of_model, parse_labels, read_class_map
 from tfgradgen.parsing import parsing, read_bytes
@@ -39,7 +40,7 @@ def read_labels(source: Any, folder: Path, where: str, num_classes: int = 1000) 
     if source == "imagenet":
         return imagenet_labels(num_classes)
     if isinstance(source, str):
-        return read_label_file(file_of_model(folder, source, f"labels of {where}")).labels
+        return read_label_file(file_of_model(folder, source, f"labels of {where}"), folder).labels
     return parse_content(source, f"labels of {where}")
 
 
@@ -62,10 +63,10 @@ def _first(folder: Path, places: Sequence[Path]) -> Named | None:
     for place in places:
         for name in FILES:
             if os.path.lexists(place / name) and not _is_foreign(place / name, folder):
-                return read_label_file(place / name)
+                return read_label_file(place / name, None if place == folder.parent else folder)
         maps = sorted(path for path in place.glob(CLASS_MAP) if path.is_file() and not _is_foreign(path, folder))
         if maps and place != folder.parent:
-            return Named(parse_labels(read_class_map(maps[0]), str(maps[0])), str(maps[0]))
+            return Named(parse_labels(read_class_map(maps[0], folder), str(maps[0])), str(maps[0]))
         found = _of_hugging_face(place / HUGGING_FACE) if place == folder else None
         if found:
             return found
@@ -73,13 +74,17 @@ def _first(folder: Path, places: Sequence[Path]) -> Named | None:
 
 
 def _is_foreign(file: Path, folder: Path) -> bool:
-    """Whether a file of a model's folder is a link out of it: a stranger's model may not have others' files read."""
-    if not file.is_relative_to(folder):
+    """Whether a file of a model's folder is a link out of it, or one beside the folder is a link: a stranger's model may not
+    have others' files read."""
+    if not file.is_symlink():
         return False
-    try:
-        return not file.resolve(strict=True).is_relative_to(folder.resolve())
-    except (OSError, RuntimeError):  # leads nowhere, or in a circle
+    if not file.is_relative_to(folder):
         return True
+    try:
+        open_inside(folder, os.path.abspath(file)).close()
+    except OSError:  # leads out, nowhere, or in a circle
+        return True
+    return False
 
 
 def _of_hugging_face(file: Path) -> Named | None:
@@ -87,7 +92,7 @@ def _of_hugging_face(file: Path) -> Named | None:
     if not file.is_file() or _is_foreign(file, file.parent):
         return None
     try:
-        content = json.loads(read_bytes(file, MAX_BYTES).decode("utf-8-sig"))
+        content = json.loads(read_bytes(file, MAX_BYTES, file.parent).decode("utf-8-sig"))
     except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(content, dict) or not isinstance(content.get("id2label"), dict):
@@ -95,21 +100,22 @@ def _of_hugging_face(file: Path) -> Named | None:
     return Named(parse_content(content["id2label"], str(file)), str(file))
 
 
-def read_label_file(file: Path) -> Named:
+def read_label_file(file: Path, within: Path | None = None) -> Named:
     """The labels of a JSON file, or of a text file with a name a line.
 
     A byte order mark, empty lines and lines that begin with # are no names. Where all lines are numbered, from 0 or 1 without
     a gap, as in `0 Rock`, the number is the class's index and no part of its name; where all begin with a WordNet id, it is
     theirs.
 
+    Args:
+      within: the folder of the model that the file comes with, None for one that the user names.
+
     Raises:
-      UserError: it cannot be read, or holds no labels.
+      UserError: it cannot be read, leads out of that folder, or holds no labels.
     """
     where, path = f"labels {file}", Path(os.path.expanduser(file))
     with parsing(where, EXPECTED, "correct the file"):
-        if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for without end
-            raise ValueError("no regular file")
-        text = read_bytes(path, MAX_BYTES).decode("utf-8-sig")
+        text = read_bytes(path, MAX_BYTES, within).decode("utf-8-sig")
         content = json.loads(text) if path.suffix.lower() == ".json" else None
     if content is not None:
         return Named(parse_content(content, where), str(file))

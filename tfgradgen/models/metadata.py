@@ -3,13 +3,16 @@
 import csv
 import hashlib
 import io
+import os
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tfgradgen.checks import fail
+from tfgradgen.files import open_inside
 from tfgradgen.models.inside import parts
 from tfgradgen.parsing import parsing, read_json, read_text
 from tfgradgen.text import printable, value_text
@@ -45,10 +48,10 @@ class Label:
 def read_metadata(folder: Path) -> dict[str, Any]:
     """Returns the content of `folder/model.json`, {} where there is none."""
     file = folder / FILE_NAME
-    if not file.is_file():
+    if not os.path.lexists(file):
         return {}
     with parsing(str(file), "a readable JSON file", "correct or remove it"):
-        content = read_json(file)
+        content = read_json(file, within=folder)
     if not isinstance(content, dict):
         raise fail(str(file), "a JSON object", type(content).__name__, "see MODEL.md of the shipped models")
     return checked_card(content, str(file))
@@ -70,20 +73,17 @@ def checked_card(content: dict[str, Any], where: str) -> dict[str, Any]:
 
 def file_of_model(folder: Path, name: str, where: str) -> Path:
     """The file `name` of the model in `folder`: a stranger's card may name no other, nor a link that leads to one."""
-    try:
-        file = (folder / name).resolve(strict=True)
-        if file.is_file() and file.is_relative_to(folder.resolve()):
-            return file
-    except (OSError, ValueError, RuntimeError):  # none there, no path, links in a circle
-        pass
+    with suppress(OSError, ValueError), open_inside(folder, name):  # none there, no path, links in a circle
+        return folder / name
     expected = "imagenet, a list, or the name of a file in the model's own folder"
     raise fail(where, expected, value_text(name), "correct its model.json or give --classifier_labels=FILE")
 
 
-def read_class_map(file: Path) -> list[dict[str, str]]:
-    """The labels of a CSV file with a column display_name, as sound models bring it; names that occur twice get their line."""
+def read_class_map(file: Path, folder: Path) -> list[dict[str, str]]:
+    """The labels of a CSV file with a column display_name, as sound models bring it in their `folder`; names that occur twice
+    get their line."""
     with parsing(str(file), "a CSV file in UTF-8 with a column display_name", "correct or remove it", csv.Error):
-        rows = csv.DictReader(io.StringIO(read_text(file), newline=""))
+        rows = csv.DictReader(io.StringIO(read_text(file, within=folder), newline=""))
         names = [row.get("display_name") or str(k) for k, row in enumerate(rows)]
     counts = Counter(names)
     return [{"name": name if counts[name] == 1 else f"{name} {k}"} for k, name in enumerate(names)]
