@@ -169,4 +169,4 @@ def test_the_command_prints_a_table_and_fails_on_a_fault(
     out = capsys.readouterr().out
     assert out.count("FAULT  models       a non-zero gradient") == 3, "one for each class"
     assert "the generator or classifier cuts it" in out
-    assert "did you mean seed?" in refused(["check", "--sed=1"], capsys)
+    assert "did you mean --seed?" in refused(["check", "--sed=1"], capsys)
