@@ -24,7 +24,8 @@ from tfgradgen.evaluation.pictures import Photographs, Pictures, load_photograph
 from tfgradgen.images import read_image
 from tfgradgen.models.allowlist import check_ops
 from tfgradgen.models.archives import unpack
-from tfgradgen.models.metadata import parse_labels, read_class_map, read_label_file, read_metadata
+from tfgradgen.models.label_files import labels_inside, read_label_file, read_labels
+from tfgradgen.models.metadata import parse_labels, read_class_map, read_metadata
 from tfgradgen.recipe import default_recipe, read_recipe
 from tfgradgen.store import CHECKPOINT, DIGEST_BYTES, RunStore, digest
 from tfgradgen.tuning.search import open_study, trials
@@ -122,9 +123,13 @@ def a_record() -> dict[str, Any]:
     model = {"path": "models/x", "sha256": "0" * 64, "image_range": [-1.0, 1.0]}
     return {
         **{"label": {"index": 0, "name": "goldfish", "wnid": ""}, "kernel": "mala", "seed": 0},
-        "arguments": {"kernel_config": default_recipe("mala").config.to_dict(), "num_chains": 3, "netcdf": False},
+        "arguments": {
+            **{"kernel_config": default_recipe("mala").config.to_dict(), "num_chains": 3, "netcdf": False},
+            "schedule": {"num_results": 8, "num_burnin_steps": 2, "num_adaptation_steps": 1},
+        },
         **{"generator": model, "classifier": model, "versions": {"python": "3"}, "device": ["cpu"], "machine": "x86_64"},
         **{"jit": False, "backend": "graph", "doubts": ["a doubt"], "problems": [], "accept_rate": 0.5},
+        **{"num_not_finite": None, "num_scored": None, "exact_starts": None},
         **{"num_gradients": 100, "num_forward": 5, "seconds": 1.5, "mean_class_prob": None, "step_size": [0.1, None]},
         **{"num_not_finite": 0, "num_scored": 768},
     }
@@ -141,20 +146,31 @@ def test_schedules(tmp_path: Path) -> None:
 
 def test_cards(tmp_path: Path) -> None:
     path = tmp_path / "model.json"
-    assert 0.1 < fuzz(path, as_json(CARD), lambda: parse_labels(read_metadata(tmp_path).get("labels"), "labels")) < 0.9
+
+    def read() -> None:
+        card = read_metadata(tmp_path)
+        read_labels(card.get("labels", []), tmp_path, "m")
+
+    assert 0.1 < fuzz(path, as_json(CARD), read) < 0.9
 
 
 @pytest.mark.parametrize("name", ["labels.json", "labels.txt"])
 def test_label_files(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     contents = as_json(NAMES) if name.endswith("json") else as_bytes("goldfish\nking penguin\nZürich\n金魚\n".encode())
-    assert 0.01 < fuzz(path, contents, lambda: parse_labels(read_label_file(path), "labels")) < 0.95
+    assert 0.01 < fuzz(path, contents, lambda: read_label_file(path)) < 0.95
+
+
+@pytest.mark.parametrize("content", [{"id2label": {"0": "goldfish", "1": "alp"}}, {"goldfish": 0, "alp": 1}])
+def test_label_files_of_others(content: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / ("config.json" if "id2label" in content else "labels.json")
+    assert 0.01 < fuzz(path, as_json(content), lambda: labels_inside(tmp_path)) <= 1
 
 
 def test_class_maps(tmp_path: Path) -> None:
     path = tmp_path / "its_class_map.csv"
     text = 'index,mid,display_name\n0,/m/a,Speech\n1,/m/b,"Child speech, kid"\n2,/m/c,Speech\n'
-    fuzz(path, as_bytes(text.encode()), lambda: parse_labels(read_class_map(path), "labels"))
+    fuzz(path, as_bytes(text.encode()), lambda: parse_labels(read_class_map(path, tmp_path), "labels"))
 
 
 def test_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,7 +36,7 @@ def test_numbers_that_are_not_finite_are_null() -> None:
 @pytest.mark.parametrize("kernel", ["mala", "rejection", "smc", "map"])
 def test_the_record_of_a_run_that_is_not_finite_is_json_and_can_be_summed_up(kernel: str) -> None:
     draws = some_draws()
-    draws.class_prob[:, 0], draws.target_log_prob[2, 1], draws.step_size[:, 2] = np.nan, -np.inf, np.nan
+    draws.class_prob[:], draws.target_log_prob[2, 1], draws.step_size[:, 2] = np.nan, -np.inf, np.nan
     nan = float("nan")
     facts = {
         "accept_rate": nan,
@@ -80,8 +80,8 @@ def test_a_checkpoint_holds_json(tmp_path: Path) -> None:
         ("kernel", ["mala"], "whose kernel is no text"),
         ("label", {}, "whose label is not whole"),
         ("doubts", "none", "whose doubts is no list of texts"),
-        ("arguments", {"kernel_config": {"step_size": "large"}}, "settings of the kernel"),
-        ("arguments", {"kernel_config": {"no_setting": 1}}, "settings of the kernel"),
+        ("arguments", {"kernel_config": {"step_size": "large"}, "schedule": {"num_results": 8}}, "settings of the kernel"),
+        ("arguments", {"kernel_config": {"no_setting": 1}, "schedule": {"num_results": 8}}, "settings of the kernel"),
         ("device", ..., "no entry 'device in run.json'"),
     ],
 )
