@@ -137,7 +137,9 @@ def test_what_is_no_model_is_said(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert "a folder with saved_model.pb, got an empty folder" in refused(str(tmp_path / "empty"))
     place(tmp_path / "model")
-    assert "the folder of a SavedModel, got its file saved_model.pb; give " in refused(str(tmp_path / "model" / "saved_model.pb"))
+    assert "the folder of a SavedModel, got its file saved_model.pb; give " in refused(
+        str(tmp_path / "model" / "saved_model.pb")
+    )
 
 
 @pytest.mark.parametrize(("prefix", "inner"), [("", ""), ("./", ""), ("bigbigan/", "bigbigan")])
