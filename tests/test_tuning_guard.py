@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.test_adaptation_bias import BUMPS, NUM_CHAINS, FiveClasses, Plane, each_chain_its_own
+from tests.test_adaptation_bias import NUM_CHAINS, FiveClasses, Plane, Truth, each_chain_its_own
 from tests.test_tuning import cell_of
 from tests.toy import ToyClassifier, ToyGenerator
 from tfgradgen import sampling
@@ -25,10 +25,14 @@ TOY = ClassPosterior(ToyGenerator(), ToyClassifier(), 1)
 TWO_MODES = ClassPosterior(Plane(), FiveClasses(), 2)
 
 
-def judged(posterior: ClassPosterior, recipe: Recipe, num_chains: int, num_gradients: int) -> Judged:
-    """`recipe` on three fresh seeds, as `judge` has it."""
+def judged(
+    posterior: ClassPosterior, recipe: Recipe, num_chains: int, num_gradients: int, init: np.ndarray | None = None
+) -> Judged:
+    """`recipe` on three fresh seeds, as `judge` has it; from `init`, [3, num_chains, latent_dim], where it is given."""
     bench = Bench({"one": posterior}, RunConfig(num_chains=num_chains, seed=3), num_gradients)
     places = bench.places(FRESH, 3)
+    if init is not None:
+        bench._starts = {place: tf.constant(rows) for place, rows in zip(places, init, strict=True)}
     cells = [bench.measure(recipe, place, SILENT) for place in places]
     return Judged(Trial(1, WHOLE, recipe, cells), places, cells, cells, {"one": exact_of(posterior, bench.run)})
 
@@ -47,13 +51,13 @@ def test_a_pull_to_the_middle_of_the_class_is_refused_and_its_absence_is_not() -
 
 @pytest.mark.slow
 def test_step_sizes_chain_by_chain_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """2000 chains in each run: a step size for each chain moves the modes' shares, a shared one does not."""
-    assert BUMPS.narrow[0] > 0
+    """2000 chains in each run, from exact draws: a step size for each chain moves the modes' shares, a shared one does not."""
     recipe = mala(num_burnin_steps=300, num_adaptation_steps=280)
-    assert judged(TWO_MODES, recipe, NUM_CHAINS, 330).faults == []
+    init = Truth.of(TWO_MODES).draw(3 * NUM_CHAINS, 4).reshape(3, NUM_CHAINS, 2)
+    assert judged(TWO_MODES, recipe, NUM_CHAINS, 330, init).faults == []
     sampling.compiled.cache_clear()
     monkeypatch.setattr(sampling, "adaptive_kernel", each_chain_its_own)
-    faults = judged(TWO_MODES, recipe, NUM_CHAINS, 330).faults
+    faults = judged(TWO_MODES, recipe, NUM_CHAINS, 330, init).faults
     sampling.compiled.cache_clear()
     assert "its draws are not of the posterior" in faults[-1]
 

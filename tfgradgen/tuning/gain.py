@@ -81,7 +81,7 @@ def exact_draws(study: Any, bench: Bench) -> dict[str, Exact]:
     for number, label in enumerate(bench.labels):
         name = f"exact/{number}"
         if name not in study.user_attrs:
-            run = replace(bench.run, num_chains=1, seed=bench.seed_at(Place(label, EXACT, 0)))
+            run = replace(bench.run, seed=bench.seed_at(Place(label, EXACT, 0)))
             study.set_user_attr(name, exact_of(bench.posteriors[label], run)._asdict())
         with parsing("study", "exact draws as they were written", "choose another --out"):
             found[label] = exact_from(study.user_attrs[name])

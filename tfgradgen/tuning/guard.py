@@ -6,6 +6,7 @@ the prior gives exact draws, where a class is not too rare; a schedule whose mea
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from scipy.stats import t as student
 
 from tfgradgen.checks import UserError
 from tfgradgen.config import RunConfig
+from tfgradgen.contracts import Draws
 from tfgradgen.diagnostics import scalars
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.rejection import exact_chunks
@@ -50,18 +52,19 @@ def exact_from(values: Any) -> Exact:
 
 def exact_of(posterior: ClassPosterior, run: RunConfig) -> Exact:
     """`NUM_EXACT` draws, or as many as `MOST_FORWARD` prior draws give; none where those are fewer than `LEAST_EXACT`."""
-    rows = []
+    parts = []
     try:
-        for chunk in exact_chunks(posterior, NUM_EXACT, run):
-            rows.append(scalars(chunk.draws))
+        for chunk in exact_chunks(posterior, NUM_EXACT, replace(run, num_chains=1)):
+            parts.append(chunk.draws)
             if chunk.cost.num_forward >= MOST_FORWARD:
                 break
     except UserError:  # nothing was accepted at all
         return Exact(0, {}, {})
-    values = {name: np.concatenate([row[name].ravel() for row in rows]).astype(np.float64) for name in rows[0]}
-    num_draws = len(next(iter(values.values())))
+    draws = Draws(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+    num_draws = len(draws.z)
     if num_draws < LEAST_EXACT:
         return Exact(0, {}, {})
+    values = {name: column[:, 0].astype(np.float64) for name, column in scalars(draws).items()}
     means = {name: float(column.mean()) for name, column in values.items()}
     return Exact(num_draws, means, {name: float(column.std(ddof=1) / np.sqrt(num_draws)) for name, column in values.items()})
 
