@@ -11,6 +11,7 @@ from tests.test_tuning import cell_of
 from tests.toy import ToyClassifier, ToyGenerator
 from tfgradgen import sampling
 from tfgradgen.config import RunConfig
+from tfgradgen.kernels import KERNELS
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.recipe import Recipe, default_recipe
 from tfgradgen.tuning import guard
@@ -32,7 +33,8 @@ def judged(
     bench = Bench({"one": posterior}, RunConfig(num_chains=num_chains, seed=3), num_gradients)
     places = bench.places(FRESH, 3)
     if init is not None:
-        bench._starts = {place: tf.constant(rows) for place, rows in zip(places, init, strict=True)}
+        powers = tuple(KERNELS[recipe.kernel].powers(recipe.config))
+        bench._starts = {(place, powers): tf.constant(rows) for place, rows in zip(places, init, strict=True)}
     cells = [bench.measure(recipe, place, SILENT) for place in places]
     return Judged(Trial(1, WHOLE, recipe, cells), places, cells, cells, {"one": exact_of(posterior, bench.run)})
 
