@@ -17,6 +17,7 @@ from tfgradgen.kernels import KERNELS, base
 from tfgradgen.kernels.base import MANY_MOVES, KernelFamily, absent_if_nan, adaptive_kernel, pooled_log_accept_prob
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.sampling import sample_chains
+from tfgradgen.starts import choose_starts
 
 NUM_RUNS, NUM_TUNED = 12, 60
 NAN_AT, STUCK_AT = 100.0, -100.0  # in every coordinate: where the bad chain starts
@@ -123,7 +124,7 @@ def test_a_short_adaptation_does_not_leap_away_from_the_first_step(kernel: str) 
     """Dual averaging is drawn to the first step, not to ten times it, where nothing is accepted."""
     posterior, run = ClassPosterior(ToyGenerator(), ToyClassifier(), 1), RunConfig(num_chains=16, seed=2)
     schedule = Schedule(10, 8, 8)
-    init = sampling.initial_points(posterior, run)[0]
+    init = choose_starts(posterior, run).z
     config = replace(KERNELS[kernel].defaults, step_size=0.4)
     discarded = [chunk.discarded for chunk in sampling.chain_chunks(posterior, kernel, config, schedule, run, init)]
     steps = np.concatenate([rows.step_size for rows in discarded if rows])
@@ -132,7 +133,7 @@ def test_a_short_adaptation_does_not_leap_away_from_the_first_step(kernel: str) 
 
 def test_one_graph_serves_all_settings_that_are_numbers() -> None:
     posterior, run = ClassPosterior(ToyGenerator(), ToyClassifier(), 1), RunConfig(num_chains=4)
-    init = sampling.initial_points(posterior, run)[0]
+    init = choose_starts(posterior, run).z
     sampling.compiled.cache_clear()
     default = HmcConfig(0.3, 0.6, num_leapfrog_steps=3)
     changes = [{}, {"step_size": 0.1, "num_leapfrog_steps": 1}, {"decay_rate": 0.6, "target_accept_prob": 0.9}]
