@@ -25,12 +25,12 @@ NUM_CHAINS = 2000
 
 
 class Plane:
-    """The image is z itself."""
+    """The image has z as its upper row, and the shape of the toy's."""
 
     latent_dim = 2
 
     def __call__(self, z: Any) -> tf.Tensor:
-        return tf.reshape(z, [-1, 2, 1, 1])
+        return tf.reshape(tf.concat([z, tf.zeros_like(z)], -1), [-1, 2, 2, 1])
 
 
 class Bumps(NamedTuple):
@@ -53,7 +53,7 @@ class FiveClasses:
     num_classes = 5
 
     def __call__(self, image: tf.Tensor) -> tf.Tensor:
-        z = tf.reshape(image, [-1, 2])
+        z = image[:, 0, :, 0]
         flat = tf.zeros_like(z[:, 0])
         return tf.stack([flat + 1.5, 1.0 + z[:, 0], BUMPS(z), 1.0 - z[:, 0], 0.5 + z[:, 1]], -1)
 
