@@ -83,10 +83,10 @@ def test_the_mean_is_of_healthy_chains() -> None:
         assert pooled([False] * 5, [many] * 5) == 0.0
 
 
-def two_widths(z: tf.Tensor) -> tf.Tensor:
-    """Two normals far apart, one of a third of the other's width."""
+def two_widths(z: tf.Tensor, narrow: float = 1 / 3) -> tf.Tensor:
+    """Two normals far apart, of the widths 1 and `narrow`."""
     far = tf.abs(z[:, 0]) - 20.0
-    width = tf.where(z[:, 0] > 0, 1.0, 1 / 3)
+    width = tf.where(z[:, 0] > 0, 1.0, narrow)
     return -0.5 * (tf.square(far) + tf.reduce_sum(tf.square(z[:, 1:]), -1)) / tf.square(width) - 16 * tf.math.log(width)
 
 
@@ -105,6 +105,23 @@ def test_the_mean_acceptance_meets_its_target_where_chains_differ(monkeypatch: p
     assert gap_of_two_widths() < 0.03
     monkeypatch.setattr(base, "pooled_log_accept_prob", middle)
     assert gap_of_two_widths() > 0.03
+
+
+def moves_in_a_narrow_mode() -> float:
+    """Share of the transitions in which chains move that are in a mode of 0.6 times the width that the step is tuned to."""
+    num_chains = 64
+    is_wide = tf.cast(tf.range(num_chains) >= 4, tf.float32)[:, None]
+    init = (is_wide + (1 - is_wide) * 0.6) * tf.random.stateless_normal([num_chains, 16], [1, 2])
+    init += 20.0 * (2 * is_wide - 1) * tf.one_hot(0, 16)
+    is_moved = run_kernel(KERNELS["mala"], KERNELS["mala"].defaults, lambda z: two_widths(z, 0.6), init)[3]
+    return float(is_moved[:, :4].mean())
+
+
+def test_jitter_keeps_chains_in_narrow_modes_moving(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four chains of 64 x 300 transitions; the negative control steps by the shared size each time."""
+    assert moves_in_a_narrow_mode() > 0.05
+    monkeypatch.setattr(base, "STEP_JITTER", 0.0)
+    assert moves_in_a_narrow_mode() < 0.02
 
 
 def test_simple_adaptation_ends_where_dual_averaging_does_and_is_frozen_after() -> None:

@@ -9,9 +9,14 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability.python.internal import unnest  # how TFP's own adapters find a field in nested results
 
+from tfgradgen.backend import fold_in
 from tfgradgen.config import AdaptedConfig, KernelConfig, Schedule
 from tfgradgen.contracts import Cost, PosteriorLike
 
+# One step size does not fit every place: in a narrow mode nothing may be accepted. So each transition steps by the shared size
+# times a factor that is uniform within 1 -+ STEP_JITTER: some steps are then short enough there.
+STEP_JITTER = 0.5
+JITTER_STREAM = 5
 MANY_MOVES = 4  # moves of most chains, by which a chain that has not moved once counts as stuck: of healthy ones 1 in 100
 
 
@@ -19,8 +24,8 @@ class StepInfo(NamedTuple):
     """What a transition left in its kernel results, each [num_chains].
 
     target_log_prob: of the state now, in nats. is_accepted: bool, whether the chain moved to a proposal. log_accept_ratio: of
-    the proposal; its acceptance probability is exp(min(., 0)). step_size: distance in z that the transition used, NaN where
-    there is none. num_gradients, num_forward: int32, evaluations that the transition took.
+    the proposal; its acceptance probability is exp(min(., 0)). step_size: distance in z that all chains share, before the
+    jitter, NaN where there is none. num_gradients, num_forward: int32, evaluations that the transition took.
     """
 
     target_log_prob: tf.Tensor
@@ -195,6 +200,9 @@ def pooled_log_accept_prob(log_accept_prob: tf.Tensor, is_fit: tf.Tensor, num_mo
 class Pooled(OwnKernel):
     """`inner_kernel`, with the acceptance of all chains taken together in its results, for the step size that they share.
 
+    Each transition steps by that size times a random factor (see `STEP_JITTER`), the same for all chains. The factor depends on
+    the seed alone, so that each transition leaves the target invariant. The results hold the size without the factor.
+
     Args:
       inner_kernel: any that `access` fits.
       access: see `StepSizeAccess`.
@@ -210,9 +218,15 @@ class Pooled(OwnKernel):
 
     def one_step(self, current_state: tf.Tensor, previous_kernel_results: PooledResults, seed: Any = None) -> Any:
         access, num_moves = self._parameters["access"], previous_kernel_results.num_moves
-        state, results = self._parameters["inner_kernel"].one_step(
-            current_state, previous_kernel_results.inner_results, seed=seed
+        seed = tfp.random.sanitize_seed(seed)
+        inner_results = previous_kernel_results.inner_results
+        step_size = access.get(inner_results)
+        factor = tf.random.stateless_uniform(
+            tf.shape(step_size), fold_in(seed, JITTER_STREAM), 1 - STEP_JITTER, 1 + STEP_JITTER, step_size.dtype
         )
+        inner_results = access.put(inner_results, step_size * factor)
+        state, results = self._parameters["inner_kernel"].one_step(current_state, inner_results, seed=seed)
+        results = access.put(results, step_size)
         is_fit = tf.math.is_finite(access.target_log_prob(results))
         pooled = pooled_log_accept_prob(access.log_accept_prob(results), is_fit, num_moves)
         return state, PooledResults(num_moves + tf.cast(access.is_accepted(results), tf.int32), pooled, results)
