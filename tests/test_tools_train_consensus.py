@@ -483,8 +483,9 @@ def test_cached_arrays_are_made_once(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["b.npz"]
 
 
-def test_a_gradient_is_timed_for_each_classifier_in_turn() -> None:
+def test_a_gradient_is_timed_for_each_classifier_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     measure = tool("measure_consensus")
+    monkeypatch.setattr(measure, "REPEATS", 3)
     light = lambda x: x[:, :2]  # noqa: E731
 
     def heavy(x: tf.Tensor) -> tf.Tensor:
@@ -494,5 +495,5 @@ def test_a_gradient_is_timed_for_each_classifier_in_turn() -> None:
         return y[:, :2]
 
     generator = lambda z: tf.tile(z, [1, 80])  # noqa: E731
-    seconds = measure.gradient_seconds(generator, {"light": light, "heavy": heavy}, LATENT_DIM, repeats=3)
+    seconds = measure.gradient_seconds(generator, {"light": light, "heavy": heavy}, LATENT_DIM)
     assert seconds["heavy"] > 2 * seconds["light"] > 0

@@ -170,7 +170,7 @@ def label_all(out, kind, count, teachers_fn, size=CHUNK, say=print):
         write_chunk(folder, arrays)
         mass = targets(arrays["classifier"], arrays["lite"])[:, :-1].sum(1).mean()
         say(
-            f"{time.strftime('%F %T')} {kind} {(number + 1) * size} of {count}: p(any class) {mass:.3f}, "
+            f"{kind} {(number + 1) * size} of {count}: p(any class) {mass:.3f}, "
             f"{time.monotonic() - start:.0f} s, {time.process_time() - cpu:.0f} s of CPU"
         )
 
@@ -181,7 +181,7 @@ def main(out, count=200_000, kind="prior", size=112, models=None):
         raise SystemExit(f"kind: expected {' or '.join(KINDS)}, got {kind!r}; the rounds are made by train_consensus.py.")
     models = models or Path(__file__).resolve().parents[2] / "saved_models"
     teachers = functools.cache(lambda: Teachers(models, size))
-    label_all(out, kind, count, teachers, say=lambda text: print(text, flush=True))
+    label_all(out, kind, count, teachers, say=lambda text: print(time.strftime("%F %T"), text, flush=True))
 
 
 if __name__ == "__main__":

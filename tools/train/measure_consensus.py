@@ -16,7 +16,7 @@ from quality import expected_calibration_error
 from scipy.special import softmax
 
 STRANGER, STRANGER_SIZE = "lite2", 144
-NUM_CHAINS = 16  # of the gradient that is timed
+NUM_CHAINS, REPEATS = 16, 9  # of the gradient that is timed
 MAIN_CLASS = "goldfish"
 SHAPE = (photographs.SIZE, photographs.SIZE, 3)
 
@@ -29,20 +29,20 @@ def exact_figures(probs, verdicts, teachers, names):
     """
     p, t = probs[:, :-1].astype("float64"), teachers[:, :-1].astype("float64")
     mass = p.mean(0)
-    weights = p / p.sum(0)
+    weights = p / np.maximum(p.sum(0), 1e-30)
     figures: dict[str, float] = {}
     for who, verdict in verdicts.items():
         right = (weights * (verdict[:, None] == np.arange(len(names)))).sum(0)
         figures |= {f"{who}_mean": right.mean(), f"{who}_worst": right.min()}
         if MAIN_CLASS in names:
             figures[f"{who}_{MAIN_CLASS}"] = right[names.index(MAIN_CLASS)]
-    agreement = (weights * t).sum(0) / (weights * p).sum(0)
+    agreement = (weights * t).sum(0) / np.maximum((weights * p).sum(0), 1e-30)
     return figures | {
         "agreement_mean": agreement.mean(),
         "agreement_worst": agreement.min(),
         "mass_mean": mass.mean(),
         "mass_least": mass.min(),
-        "least_ess": (1 / (weights**2).sum(0)).min(),
+        "least_ess": (1 / np.maximum((weights**2).sum(0), 1e-30)).min(),
     }
 
 
@@ -68,12 +68,12 @@ def verdicts_of(studio, draws):
         columns = imagenet_columns(load_classifier(studio.models / "classifier").labels)
         by_lite = compiled(lambda x: lite(x / 127.5 - 1.0), SHAPE)(image)[:, columns]
         by_judge = compiled(lambda x: judge(x / 127.5 - 1.0), SHAPE)(image)
-        return {STRANGER: by_lite.argmax(1), "judge": by_judge[:, : len(columns)].argmax(1)}
+        return {STRANGER: by_lite.argmax(1), "judge": by_judge.argmax(1)}
 
     return cached(path, make)
 
 
-def gradient_seconds(generator, classifiers, latent_dim, repeats=9):
+def gradient_seconds(generator, classifiers, latent_dim):
     """CPU seconds of one gradient of log p(class 0 | image) + log prior for each of {name: classifier}, timed in turn."""
     import tensorflow as tf
 
@@ -90,7 +90,7 @@ def gradient_seconds(generator, classifiers, latent_dim, repeats=9):
     z = tf.constant(np.random.default_rng(0).standard_normal((NUM_CHAINS, latent_dim), "float32"))
     fns = {name: gradient_of(classifier) for name, classifier in classifiers.items()}
     seconds: dict[str, list[float]] = {name: [] for name in fns}
-    for repeat in range(repeats + 1):
+    for repeat in range(REPEATS + 1):
         for name, fn in fns.items():
             start = time.process_time()
             fn(z).numpy()
@@ -100,26 +100,33 @@ def gradient_seconds(generator, classifiers, latent_dim, repeats=9):
     return {name: float(np.min(values)) for name, values in seconds.items()}
 
 
+def gradient_ratio(studio, student):
+    """Cost of a gradient of the generator with the student over that with the shipped classifier."""
+    from tfgradgen.models.classifier import load_classifier
+    from tfgradgen.models.generator import load_generator
+
+    generator, shipped = load_generator(studio.models / "generator"), load_classifier(studio.models / "classifier")
+    seconds = gradient_seconds(generator, {"shipped": shipped, "new": student.opinion}, generator.latent_dim)
+    return seconds["new"] / seconds["shipped"]
+
+
 def measure_stage(studio, stage, say=print):
     """Figures of one stage's student, or of `shipped` or `teachers`, as a line and as a row of figures.csv."""
     from tfgradgen.models.classifier import load_classifier
-    from tfgradgen.models.generator import load_generator
 
     draws = Draws(studio.draws, held_out=True, kinds=["prior"])
     image = draws.images(np.arange(len(draws)))
     held_out, labels = photographs.load(studio.data, "val", studio.names)
-    shipped = load_classifier(studio.models / "classifier")
     figures = {"stage": stage, "draws": len(draws)}
     if stage == "teachers":
         probs = draws.target
     elif stage == "shipped":
+        shipped = load_classifier(studio.models / "classifier")
         opinion = compiled(lambda x: shipped(x / 127.5 - 1.0), SHAPE)
     else:
         student = studio.student(stage)
         opinion = studio.opinion(student)
-        generator = load_generator(studio.models / "generator")
-        seconds = gradient_seconds(generator, {"shipped": shipped, "new": student.opinion}, generator.latent_dim)
-        figures["gradient_ratio"] = seconds["new"] / seconds["shipped"]
+        figures["gradient_ratio"] = gradient_ratio(studio, student)
     if stage != "teachers":
         probs = softmax(opinion(image), axis=1)
         figures |= photograph_figures(softmax(opinion(held_out), axis=1), labels)
@@ -130,13 +137,23 @@ def measure_stage(studio, stage, say=print):
     return figures
 
 
+def read_rows(path):
+    """The rows of figures.csv, {column: text}."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def is_measured(studio, stage):
+    """Whether figures.csv has the figures of `stage` on the held-out draws that there are now."""
+    num_draws = str(len(Draws(studio.draws, held_out=True, kinds=["prior"])))
+    return any((row["stage"], row["draws"]) == (stage, num_draws) for row in read_rows(studio.work / "figures.csv"))
+
+
 def append_row(path, row):
     """Adds {column: value} to the .csv `path`, whose columns grow where they must."""
-    rows = []
-    if path.exists():
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-    rows = [old for old in rows if old["stage"] != row["stage"]] + [row]
+    rows = [old for old in read_rows(path) if old["stage"] != row["stage"]] + [row]
     columns = list(dict.fromkeys(key for each in rows for key in each))
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("w", newline="") as file:

@@ -18,32 +18,36 @@ import fire
 sys.path[:0] = [str(Path(__file__).resolve().parents[k]) for k in (0, 1, 2)]  # this folder, tools/ and the repository
 
 
-def run(work, data, others, draws=200_000, rounds=2, size=96, models=None):
-    """All stages; the first head, on a tenth of the draws, shows early where it will lead."""
+def run(work, data, others, draws=200_000, rounds=2, size=96, models=None, head_steps=4000, tune_steps=3000):
+    """All stages; the first head, on a tenth of the draws, shows early where it will lead. A round takes `tune_steps` / 2."""
     from consensus_stages import Studio, label_round, say, train_head, tune
     from label_draws import CHUNK, label_all
-    from measure_consensus import measure_stage
+    from measure_consensus import is_measured, measure_stage
 
     studio = Studio(work, data, others, size, models)
     label = lambda kind, count: label_all(studio.draws, kind, count, lambda: studio.teachers, say=say)  # noqa: E731
-    finish = lambda stage: measure_stage(studio, stage, say)  # noqa: E731
+
+    def finish(stage):
+        if not is_measured(studio, stage):
+            measure_stage(studio, stage, say)
+
     label("prior", max(draws // 10, 2 * CHUNK))
     finish("teachers")
     finish("shipped")
-    train_head(studio, "head_early")
+    train_head(studio, "head_early", head_steps)
     finish("head_early")
     label("prior", draws)
     label("near", draws // 10)
     finish("teachers")
     finish("shipped")
-    train_head(studio, "head")
+    train_head(studio, "head", head_steps)
     finish("head")
-    tune(studio, "tune", "head")
+    tune(studio, "tune", "head", tune_steps)
     finish("tune")
     before = "tune"
     for k in range(1, rounds + 1):
         label_round(studio, f"round{k}", before, draws // 10)
-        tune(studio, f"tune_round{k}", before, steps=1500, rate=1e-4)
+        tune(studio, f"tune_round{k}", before, tune_steps // 2, rate=1e-4)
         before = f"tune_round{k}"
         finish(before)
     say(f"done: {studio.weights(before)}; figures in {studio.work}/figures.csv")
