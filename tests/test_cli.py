@@ -225,8 +225,7 @@ def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
         main(argv)
         shown = capsys.readouterr().out
         assert flags <= {*re.findall(r"--(\w+)", shown), *re.findall(r"^ *(\w+): ", shown, re.MULTILINE)}
-    with pytest.raises(SystemExit):
-        main(["--help"])
+    main(["--help"])
     shown = "".join(capsys.readouterr())
     assert all(command in shown for command in ("sample", "export", "labels", "models"))
 

@@ -155,7 +155,7 @@ def test_a_finished_cell_is_not_made_again_and_a_failed_one_leaves_the_rest(
         (["--num_gradients=5"], "num_gradients: expected an integer in 10.."),
         (["--class_reg=-1"], "class_reg"),
         (["--num_chains=4"], "num_chains: expected an integer in 5..4096"),
-        (["--num_steps=5"], "--num_gradients"),
+        (["--num_steps=5"], "unknown flag --num_steps"),
         (["--photographs=nowhere"], "photographs: expected a folder"),
         (["--labels=dog"], "label: expected a class name"),
     ],

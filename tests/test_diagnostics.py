@@ -210,7 +210,7 @@ def test_diagnose_says_what_sample_said(toy_flags: list[str], capsys: pytest.Cap
 
 
 def test_a_folder_without_a_run_is_refused(toy_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "folder: expected a path" in refused(["diagnose"], capsys)
-    assert "run's folder with run.json and samples.npz at nowhere" in refused(["diagnose", "nowhere"], capsys)
+    assert "folder: expected the folder of a run, got none" in refused(["diagnose"], capsys)
+    assert "expected a run, got no run at nowhere (no such folder)" in refused(["diagnose", "nowhere"], capsys)
     (tmp_path / "run.json").write_text("[]")
     assert "got FileNotFoundError" in refused(["diagnose", "."], capsys)

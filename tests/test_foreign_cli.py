@@ -13,9 +13,9 @@ from PIL import Image
 
 from tests import standins, toy
 from tests.test_cli import FAST, refused
-from tfgradgen import methods
+from tfgradgen import model_checks
 from tfgradgen.checks import UserError
-from tfgradgen.cli import load
+from tfgradgen.cli import surroundings
 from tfgradgen.cli.commands import main
 from tfgradgen.cli.load import load_models, start_at_photograph
 from tfgradgen.cli.options import parse_sample
@@ -246,8 +246,8 @@ def test_where_xla_cannot_compile_a_run_goes_on_in_graph_mode(
     assert "  no     xla          " in capsys.readouterr().out, "no fault: there is graph mode"
     said = refused(["sample", *command, "--kernel=mala", *FAST, "--jit=true"], capsys)
     assert "no compilation (no kernel for" in said
-    for module in (methods, load):
-        monkeypatch.setattr(module, "use_xla", lambda jit: jit in ("auto", True), raising=False)
+    for module in (model_checks, surroundings):
+        monkeypatch.setattr(module, "use_xla", lambda jit: jit in ("auto", True))
     main(["sample", *command, "--kernel=mala", *FAST, "--out=run"])
     assert "graph    mode, without XLA: no compilation" in capsys.readouterr().err
     assert record("run")["backend"] == "graph"
@@ -258,10 +258,10 @@ def test_where_xla_cannot_compile_a_run_goes_on_in_graph_mode(
 def test_check_says_what_was_found_and_what_it_costs(hub: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     main(["check", *hub])
     out = capsys.readouterr().out
-    assert out.count(", at 16 prior draws") == 4, "and not a thousand times"
+    assert out.count(", at 64 prior draws, of gradients at 16") == 4, "and not a thousand times"
     for text in (
         "labels      4 of 1000, for --label names none",
-        "tench, at 16 prior draws",
+        "tench, at 64 prior draws, of gradients at 16",
         f"generator   {BIGBIGAN}\n            takes generate\n            signatures default (x float32 [?, 256, 256, 3]) -> ",
         "z 120 (prior normal) -> image 128 x 128 x 3 in [-1, 1], with an encoder",
         "image 299 x 299 in [0, 1] -> logits of 1001 classes",

@@ -86,16 +86,22 @@ def test_a_checkpoint_holds_json(tmp_path: Path) -> None:
     ],
 )
 def test_a_record_of_wrong_types_is_one_line(
-    entry: str, value: Any, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    entry: str,
+    value: Any,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.chdir(tmp_path.parent)
     record = a_record() | {entry: value}
     if value is ...:
         del record[entry]
     (tmp_path / "run.json").write_text(json.dumps(record))
     (tmp_path / "samples.npz").write_bytes(npz(**some_draws()._asdict(), image=np.zeros((3, 8, 8, 3), np.uint8)))
-    line = refused(["diagnose", str(tmp_path)], capsys)
+    line = refused(["diagnose", tmp_path.name], capsys)
     assert said in line
-    assert str(tmp_path) in line
+    assert tmp_path.name in line
 
 
 def test_a_bug_of_ours_shows_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

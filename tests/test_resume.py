@@ -276,4 +276,4 @@ def test_a_class_that_cannot_be_drawn_leaves_nothing(
 
 def never_accepting(*_: Any) -> Any:
     nothing = tf.zeros([128])
-    return lambda label, seed: (tf.zeros([128, 6]), nothing, nothing, nothing > 0)
+    return tf.function(lambda label, seed: (tf.zeros([128, 6]), nothing, nothing, nothing > 0), autograph=False)

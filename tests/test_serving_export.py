@@ -111,8 +111,8 @@ def test_versions_follow_and_what_was_changed_is_kept(
         (["--out=file"], "out: expected a folder"),
         (["--out=x", "--labels=goldfsh"], "did you mean goldfish?"),
         (["--out=x", "--kernel=nuts"], "kernel: expected one of mala, hmc, got 'nuts'"),
-        (["--out=x", "--numsteps=3"], "did you mean num_steps"),
-        (["--out=x", "--num_burnin_steps=3"], "flags: expected one of"),
+        (["--out=x", "--numsteps=3"], "did you mean --num_steps"),
+        (["--out=x", "--num_burnin_steps=3"], "unknown flag --num_burnin_steps"),
         (["--out=x", "--num_steps=0"], "num_steps: expected an integer in 1.."),
         (["--out=x", "--num_steps=20", "--max_steps=10"], "max_steps: expected at least num_steps=20, got 10"),
         (["--out=x", "--version=0"], "version: expected an integer"),
@@ -223,4 +223,4 @@ def test_what_a_killed_export_left_is_cleared_by_the_next(untuned: None, toy_fla
 def test_two_exports_do_not_work_in_one_folder(untuned: None, toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     Path("x").mkdir()
     with held(Path("x")):
-        assert "another at work in x" in refused(["export", "--labels=alp", "--out=x", *FEW, *toy_flags], capsys)
+        assert "another at work in " in refused(["export", "--labels=alp", "--out=x", *FEW, *toy_flags], capsys)

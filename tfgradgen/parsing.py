@@ -14,6 +14,7 @@ from typing import Any
 
 from tfgradgen.checks import UserError, fail
 from tfgradgen.files import open_inside
+from tfgradgen.text import printable
 
 # What parsers of the standard library, NumPy and Pillow raise on damaged or hostile bytes, and what taking a value of the wrong
 # type apart raises. ValueError has UnicodeDecodeError and json.JSONDecodeError below it; RuntimeError has RecursionError and
@@ -74,7 +75,7 @@ def reason(error: BaseException) -> str:
     if isinstance(error, RecursionError):
         return "too deep a nesting"
     text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+    return printable(text.splitlines()[0]) if text else type(error).__name__
 
 
 def read_bytes(path: Path, most: int, within: Path | None = None) -> bytes:

@@ -85,7 +85,8 @@ def cell_of(values: Any) -> Cell:
         raise TypeError("a run whose means are none")
     if min(cell.per_1000, cell.work, cell.num_results) < 0 or not isinstance(cell.num_results, int):
         raise ValueError("a run whose figures are out of their range")
-    if not isinstance(cell.worst, str) or not all(isinstance(fault, str) for fault in cell.faults):
+    is_list = isinstance(cell.faults, list) and all(isinstance(fault, str) for fault in cell.faults)
+    if not isinstance(cell.worst, str) or not is_list:
         raise TypeError("a run whose faults are no text")
     return cell
 

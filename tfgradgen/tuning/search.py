@@ -162,7 +162,12 @@ def trials(study: Any) -> list[Trial]:
             continue
         if attrs.get("state", UNFINISHED) not in STATES or attrs.get(GIVEN, CONTROL) not in (CONTROL, DEFAULT):
             raise ValueError("a trial of another kind")
-        recipe = Recipe.of(attrs["recipe"]) if "recipe" in attrs else None
+        if not isinstance(attrs.get("cells", []), list):
+            raise ValueError("a trial without a list of runs")
+        try:
+            recipe = Recipe.of(attrs["recipe"]) if "recipe" in attrs else None
+        except UserError as error:
+            raise ValueError(f"a trial with {error}") from None
         cells = [cell_of(cell) for cell in attrs.get("cells", [])]
         found.append(Trial(trial.number, attrs.get("state", UNFINISHED), recipe, cells))
     return found
