@@ -179,11 +179,12 @@ def spread(scale: float, offset: float = 0.0) -> Logits:
         (spread(0.6), []),
         (spread(0.05), ["varies"]),
         (spread(0.05, 9.0), ["varies"]),
+        (spread(0.5, 4.0), []),
         (Logits(lambda image: 0.0 * image[:, 0, 0], 1), ["varies"]),
         (spread(3.0, -30.0), ["some prior draw"]),
         (spread(3.0, -8.0), []),
     ],
-    ids=["good", "weak", "flat", "flat at one", "one class", "out of reach", "rare"],
+    ids=["good", "weak", "flat", "flat at one", "likely everywhere", "one class", "out of reach", "rare"],
 )
 def test_a_class_that_hardly_varies_or_is_out_of_reach_is_said(classifier: Any, words: list[str]) -> None:
     label = classifier.num_classes - 1

@@ -1,11 +1,18 @@
 """What the parts promise one another: shapes, units and ranges."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 Tensor = Any  # tf.Tensor; TensorFlow is imported by the modules that compute
+
+IMAGE_CHANNELS = (1, 3, 4)  # lengths of a last axis that can be one of colours
+
+
+def is_channels_first(dims: Sequence[int | None]) -> bool:
+    """Whether the axes after the batch can only be (channels, height, width)."""
+    return len(dims) == 3 and dims[0] in IMAGE_CHANNELS and dims[2] not in IMAGE_CHANNELS and dims[0] != dims[1]
 
 
 class GeneratorLike(Protocol):

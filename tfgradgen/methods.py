@@ -12,22 +12,13 @@ from tfgradgen.kernels import KERNELS
 from tfgradgen.kernels.base import KernelFamily
 from tfgradgen.model_checks import admit
 from tfgradgen.posterior import ClassPosterior
-from tfgradgen.presets import PRESETS, Preset
+from tfgradgen.presets import PRESETS, PRIOR_FACTS, Preset
 from tfgradgen.rejection import class_moments, exact_chunks
 from tfgradgen.sampling import chain_chunks
 from tfgradgen.smc import smc_chunks
 from tfgradgen.starts import choose_starts
 
-START_FACTS = (
-    "doubts",
-    "start_cost",
-    "prior_class_prob",
-    "prior_class_prob_error",
-    "prior_draws",
-    "num_not_finite",
-    "num_scored",
-    "exact_starts",
-)
+START_FACTS = ("doubts", "start_cost", *PRIOR_FACTS)
 
 
 class Resume(NamedTuple):

@@ -1,7 +1,7 @@
 """Checks of a posterior's likelihood and its gradient before the first step: what would otherwise fail silently in a run."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,12 +57,6 @@ def value_and_gradient(fn: Callable[[tf.Tensor], tf.Tensor], z: tf.Tensor) -> tu
 def share(mask: Any) -> str:
     """`75% of 64 points`: those for which `mask` [B] is true."""
     return f"{np.mean(mask):.0%} of {len(mask)} points"
-
-
-def is_channels_first(shape: Sequence[int | None]) -> bool:
-    """Whether images of `shape` are plainly [batch, channels, height, width]: the last axis is too long for channels, the
-    second is not."""
-    return len(shape) == 4 and shape[1] in (1, 3, 4) and shape[3] is not None and shape[3] > 4
 
 
 def likelihood_checks(value: tf.Tensor, gradient: tf.Tensor | None) -> list[Check]:

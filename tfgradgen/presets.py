@@ -19,6 +19,15 @@ from tfgradgen.config import (
 )
 from tfgradgen.contracts import Cost
 
+# What a method finds out about the models before its first step, by the names in run.json.
+PRIOR_FACTS = (
+    "prior_class_prob",
+    "prior_class_prob_error",
+    "prior_draws",
+    "num_not_finite",
+    "num_scored",
+    "exact_starts",
+)
 CHEES_START_STEPS = 3  # leapfrog steps of the first trajectory of chees
 
 

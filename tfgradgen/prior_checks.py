@@ -19,8 +19,8 @@ import tensorflow as tf
 
 from tfgradgen.backend import as_seed
 from tfgradgen.checks import fail
-from tfgradgen.contracts import Networks
-from tfgradgen.preflight import ROW_TOLERANCE, Check, is_channels_first, share
+from tfgradgen.contracts import Networks, is_channels_first
+from tfgradgen.preflight import ROW_TOLERANCE, Check, share
 from tfgradgen.text import value_text
 
 NUM_PRIOR = 64  # prior draws
@@ -30,6 +30,9 @@ NUM_ROWS = 8  # of them that are evaluated again, and rows of a batch
 NUM_ALONE = 15
 NUM_FORWARD = NUM_PRIOR + 4 * NUM_ROWS + NUM_ALONE  # what the checks cost
 MIN_SPREAD = 0.1  # nats; the posterior is then within spread ** 2 / 2 = 0.005 nats of the prior
+# Of a condition that nearly all prior draws meet, such as `!goldfish`, log p cannot vary by more than -log(LIKELY); a classifier
+# that says 1 whatever it is shown does not vary at all.
+LIKELY, MIN_SPREAD_LIKELY = 0.9, 1e-3
 MIN_INFORMATION = 0.02  # nats
 LEAST_REACH = 1e-5  # of the largest p(class), as a multiple of 1 / num_classes
 MIN_CONFIDENCE = 1.5  # of the largest probability of any class, as a multiple of 1 / num_classes
@@ -93,7 +96,7 @@ def _tensor(role: str, output: Any) -> tf.Tensor:
 def check_image(image: tf.Tensor, num_rows: int) -> None:
     """Raises `UserError` where `image` is not a batch of `num_rows` images [height, width, channels] or waveforms."""
     shape = list(image.shape)
-    if is_channels_first(shape):
+    if is_channels_first(shape[1:]):
         raise fail(
             "generator",
             "images [batch, height, width, channels]",
@@ -251,13 +254,14 @@ def label_checks(log_prob: np.ndarray, num_classes: int) -> list[Check]:
         return found
     values = log_prob[finite].astype(np.float64)
     least, most, spread = np.exp(values.min()), np.exp(values.max()), float(values.std())
+    enough = MIN_SPREAD if least < LIKELY else MIN_SPREAD_LIKELY
     bound = LEAST_REACH / num_classes
     seen = f"{least:.4g} to {most:.4g} at {len(values)} draws"
     found.append(
         Check(
             "p(class)",
-            spread >= MIN_SPREAD or len(values) < 2,
-            f"a p(class) that varies over prior draws, by {MIN_SPREAD:g} nats at least",
+            spread >= enough or len(values) < 2,
+            f"a p(class) that varies over prior draws, by {enough:g} nats at least",
             f"{seen}, {spread:.2g} nats: the draws are hardly other than the prior's",
             INPUT_REMEDY,
             is_grave=False,

@@ -9,7 +9,7 @@ from tfgradgen.cli.terminal import as_text
 from tfgradgen.contracts import Draws, accept_prob
 from tfgradgen.diagnostics import statistics
 from tfgradgen.files import finite
-from tfgradgen.presets import PRESETS
+from tfgradgen.presets import PRESETS, PRIOR_FACTS
 from tfgradgen.trust import chain_table, finite_mean, never_moved, prior_problems, problems
 
 MODELS = ("generator", "classifier", "discriminator")
@@ -35,16 +35,7 @@ def identity(record: dict[str, Any]) -> dict[str, Any]:
 def run_record(planned: dict[str, Any], draws: Draws, facts: dict[str, Any]) -> dict[str, Any]:
     """All of run.json: `plan` and what came out; `facts` are what the run itself found: cost, seconds, and by method more."""
     steps = draws.step_size[-1]
-    names = (
-        "prior_class_prob",
-        "prior_class_prob_error",
-        "prior_draws",
-        "num_not_finite",
-        "num_scored",
-        "exact_starts",
-        "evidence",
-    )
-    found = {name: facts.get(name) for name in names}
+    found = {name: facts.get(name) for name in (*PRIOR_FACTS, "evidence")}
     found["doubts"] = [*planned["classifier"].get("doubts", []), *facts.get("doubts", [])]
     record = {
         **planned,

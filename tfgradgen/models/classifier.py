@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfgradgen.checks import check_choice, fail
+from tfgradgen.contracts import is_channels_first
 from tfgradgen.models.families import Use, use_of
 from tfgradgen.models.fitting import (
     RANGES,
@@ -25,7 +26,7 @@ from tfgradgen.models.fitting import (
 from tfgradgen.models.imagenet import imagenet_labels
 from tfgradgen.models.inputs import shown
 from tfgradgen.models.label_files import checked_count, find_labels, parse_content, read_label_file, read_labels, wrong_count
-from tfgradgen.models.layout import channels_first_error, is_channels_first, to_channels_first, to_grey, to_rgb
+from tfgradgen.models.layout import channels_first_error, to_channels_first, to_grey, to_rgb
 from tfgradgen.models.metadata import Label, parse_range
 from tfgradgen.models.ranges import BYTES, SYMMETRIC, UNIT, to_range
 from tfgradgen.models.resize import resize

@@ -9,11 +9,12 @@ import numpy as np
 import tensorflow as tf
 
 from tfgradgen.checks import check_choice, check_int, fail
+from tfgradgen.contracts import is_channels_first
 from tfgradgen.models.conditional import ClassFn, ClassForm, class_fn, class_labels, class_number, num_coordinates
 from tfgradgen.models.encoder import encoder_of
 from tfgradgen.models.families import use_of
 from tfgradgen.models.inputs import shaped, shown, takes_numbers, width_of
-from tfgradgen.models.layout import channels_first_error, is_channels_first, to_channels_last
+from tfgradgen.models.layout import channels_first_error, to_channels_last
 from tfgradgen.models.metadata import Label, parse_range
 from tfgradgen.models.priors import TRANSPORTS
 from tfgradgen.models.ranges import BYTES, SYMMETRIC, UNIT, from_range

@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from tfgradgen.contracts import IMAGE_CHANNELS
 from tfgradgen.models.settings import GeneratorSettings, ModelSettings
 from tfgradgen.text import printable
 
 EXTRAS = ("truncation", "y", "labels", "z")  # inputs beside the main one that a caller here knows how to fill
 CLASS_NAMES = ("y", "labels")  # of the class input of public generators
-IMAGE_CHANNELS = (1, 3, 4)
 
 _CLASS_LIKE = re.compile(r"label|class|one_?hot|categor|condition", re.IGNORECASE)
 _LATENT_LIKE = re.compile(r"z(_?in(put)?)?|noise\w*|latent\w*|random\w*", re.IGNORECASE)

@@ -1,19 +1,11 @@
 """The axes of images: channels last, as everything here has them, or first, as models that come from PyTorch or ONNX do."""
 
-from collections.abc import Sequence
-
 import tensorflow as tf
 
 from tfgradgen.checks import UserError, fail
-from tfgradgen.models.inputs import IMAGE_CHANNELS
 from tfgradgen.models.settings import CHANNELS_FIRST
 
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601, as Pillow and TensorFlow make grey
-
-
-def is_channels_first(dims: Sequence[int | None]) -> bool:
-    """Whether three axes after the batch can only be (channels, height, width)."""
-    return len(dims) == 3 and dims[0] in IMAGE_CHANNELS and dims[2] not in IMAGE_CHANNELS and dims[0] != dims[1]
 
 
 def channels_first_error(where: str, role: str, got: str) -> UserError:

@@ -7,8 +7,9 @@ import tensorflow as tf
 
 from tfgradgen.batching import by_parts
 from tfgradgen.checks import UserError, fail
+from tfgradgen.contracts import IMAGE_CHANNELS
 from tfgradgen.models.families import Use
-from tfgradgen.models.inputs import IMAGE_CHANNELS, Inputs, Misfit, inputs_of, is_switch, listed
+from tfgradgen.models.inputs import Inputs, Misfit, inputs_of, is_switch, listed
 from tfgradgen.models.saved_model import CALL, Opened, Signature
 from tfgradgen.models.settings import ModelSettings
 from tfgradgen.text import printable
