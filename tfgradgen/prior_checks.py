@@ -30,7 +30,7 @@ NUM_ROWS = 8  # of them that are evaluated again, and rows of a batch
 NUM_ALONE = 15
 NUM_FORWARD = NUM_PRIOR + 4 * NUM_ROWS + NUM_ALONE  # what the checks cost
 MIN_SPREAD = 0.1  # nats; the posterior is then within spread ** 2 / 2 = 0.005 nats of the prior
-# Of a condition that nearly all prior draws meet, such as `!goldfish`, log p cannot vary by more than -log(LIKELY); a classifier
+# Of a condition that nearly all prior draws meet, as `!goldfish`, log p cannot vary by more than -log(LIKELY); a classifier
 # that says 1 whatever it is shown does not vary at all.
 LIKELY, MIN_SPREAD_LIKELY = 0.9, 1e-3
 MIN_INFORMATION = 0.02  # nats
