@@ -69,7 +69,7 @@ def replica_info(posterior: PosteriorLike, config: ReplicaConfig, z: tf.Tensor, 
         target_log_prob=unnest.get_innermost(after, "target_log_prob")[0],
         is_accepted=accepted | swapped,
         log_accept_ratio=unnest.get_innermost(before, "log_accept_ratio")[0],
-        step_size=tf.broadcast_to(tf.reshape(unnest.get_innermost(before, "step_size")[0], [-1]), tf.shape(accepted)),
+        step_size=tf.broadcast_to(tf.reshape(unnest.get_innermost(after, "step_size")[0], [-1]), tf.shape(accepted)),
         num_gradients=tf.fill(tf.shape(accepted), gradients),
         num_forward=tf.fill(tf.shape(accepted), config.num_replicas),
     )
