@@ -12,7 +12,7 @@ import unicodedata
 from typing import Any
 
 NAME_LENGTH = 100  # characters shown of a name or a value
-MESSAGE_LENGTH = 300  # characters shown of a whole message
+MESSAGE_LENGTH = 340  # characters shown of a whole message
 REMEDY_LENGTH = 340  # characters of what to do, which may name a folder that a user has to copy whole
 CUT = "..."
 
