@@ -43,6 +43,7 @@ TEXTS: dict[str, tuple[bytes, list[str]]] = {
     "numbered, not in order": (b"2 Scissors\n0 Rock\n1 Paper\n", ["Rock", "Paper", "Scissors"]),
     "not all numbered": (b"0 Rock\nPaper\n2 Scissors\n", ["0 Rock", "Paper", "2 Scissors"]),
     "numbers with a gap": (b"0 Rock\n1 Paper\n3 Scissors\n", ["0 Rock", "1 Paper", "3 Scissors"]),
+    "amounts": (b"1 stars\n2 stars\n3 stars\n", ["1 stars", "2 stars", "3 stars"]),
     "measures": (b"5 mm\n10 mm\n15 mm\n", ["5 mm", "10 mm", "15 mm"]),
     "mere numbers": (b"0\n1\n2\n", ["0", "1", "2"]),
     "byte order mark": (b"\xef\xbb\xbf0 Rock\r\n1 Paper\r\n2 Scissors\r\n\r\n", ["Rock", "Paper", "Scissors"]),

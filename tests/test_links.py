@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.test_cli import FAST, refused
+from tfgradgen.cli.commands import main
 from tfgradgen.cli.compare import PICTURES
 from tfgradgen.cli.export import write_beside
 from tfgradgen.cli.output import LOCK, held
@@ -142,6 +143,18 @@ def test_a_run_with_a_link_in_it_is_refused_in_one_line(
     assert f"{name} is a link" in said or name == CHECKPOINT
     assert "run.partial" in said or "out: expected" in said
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["z.raw", f"{CHECKPOINT}.new"])
+def test_a_link_in_the_way_of_a_longer_run_is_refused(
+    name: str, mine: Path, toy_flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["sample", "--label=alp", "--kernel=rejection", "--out=one", "--num_chains=2", *toy_flags]
+    main([*command, "--num_results=2"])
+    capsys.readouterr()
+    Path("one.partial").mkdir()
+    Path("one.partial", name).symlink_to(mine)
+    assert "one.partial" in refused([*command, "--num_results=4", "--resume"], capsys)
 
 
 def test_regular_files_are_opened_as_ever(ours: Path) -> None:

@@ -189,3 +189,24 @@ def test_a_discriminator_of_one_output_names_it(tmp_path: Path) -> None:
         load_discriminator(tmp_path / "d")
     (tmp_path / "d" / "model.json").write_text(json.dumps({"labels": ["natural"]}))
     assert [label.name for label in load_discriminator(tmp_path / "d").labels] == ["not natural", "natural"]
+
+
+def without_argument_names(proto: Any) -> None:
+    for node in proto.meta_graphs[0].object_graph_def.nodes:
+        if node.WhichOneof("kind") == "function":
+            node.function.function_spec.ClearField("fullargspec")
+
+
+def with_signatures_elsewhere(proto: Any) -> None:
+    nodes = proto.meta_graphs[0].object_graph_def.nodes
+    for child in nodes[0].children:
+        if child.local_name == "signatures":
+            child.node_id = 0
+
+
+@pytest.mark.parametrize("change", [without_argument_names, with_signatures_elsewhere])
+def test_a_damaged_object_graph_is_one_line(change: Any, tmp_path: Path) -> None:
+    folder = toy.save(tmp_path / "model", lambda z: tf.tanh(tf.reshape(tf.tile(z, [1, 2]), [-1, 2, 2, 3])), [None, 6])
+    edit(folder, change)
+    with pytest.raises(UserError, match=r"expected .*got .*; "):
+        load_generator(folder)

@@ -214,10 +214,16 @@ def test_what_a_killed_export_left_is_cleared_by_the_next(untuned: None, toy_fla
     for folder in left:
         folder.mkdir(parents=True)
         (folder / "saved_model.pb").write_text("half")
-    mine = Path("x/.mine")
-    mine.mkdir()
+    others = (
+        Path("x/.mine"),
+        Path("x/.holiday.partial-2019"),
+        Path("x/.goldfish.partial-ab12.old"),
+        Path("x/.3.partial-ab.old"),
+    )
+    for folder in others:
+        folder.mkdir()
     main(["export", "--labels=alp", "--kernel=hmc", "--out=x", *FEW, *toy_flags])
-    assert {path.name for path in Path("x").iterdir()} == {"1", ".mine", *FILES}
+    assert {path.name for path in Path("x").iterdir()} == {"1", *(path.name for path in others), *FILES}
 
 
 def test_two_exports_do_not_work_in_one_folder(untuned: None, toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,13 +9,18 @@ import tensorflow as tf
 from tests.toy import ToyClassifier, ToyGenerator, exact_moments
 from tfgradgen import starts
 from tfgradgen.backend import fold_in
+from tfgradgen.checks import UserError
 from tfgradgen.config import RunConfig, Schedule
 from tfgradgen.contracts import collect
 from tfgradgen.kernels import KERNELS
 from tfgradgen.kernels.replica_exchange import inverse_temperatures
 from tfgradgen.methods import METHODS
 from tfgradgen.posterior import ClassPosterior
+from tfgradgen.presets import PRESETS
+from tfgradgen.rejection import exact_chunks
+from tfgradgen.smc import smc_chunks
 from tfgradgen.starts import INIT_STREAM, Scores, choose_starts, pick, start_point
+from tfgradgen.tuning.guard import exact_of
 
 STEEPNESS, EDGE = 6.0, 2.0
 NUM_CHAINS = 600
@@ -161,3 +166,14 @@ def test_replica_exchange_begins_with_them() -> None:
     np.testing.assert_array_equal(tf.reshape(states[0], z.shape), z)
     draws = collect(method.chunks_fn(posterior, method.defaults, Schedule(3, 2, 1), run, None)).draws
     assert np.isfinite(draws.target_log_prob).all()
+
+
+def test_methods_that_need_a_probability_refuse_a_discriminator() -> None:
+    posterior = ClassPosterior(
+        ToyGenerator(), ToyClassifier(), 1, discriminator=lambda image: image[:, 0, 1, 0], discriminator_weight=1.0
+    )
+    run = RunConfig(num_chains=2)
+    for chunks in (exact_chunks(posterior, 1, run), smc_chunks(posterior, PRESETS["smc"].defaults, 4, run, None)):
+        with pytest.raises(UserError, match="discriminator_weight: expected no discriminator in the target of"):
+            next(chunks)
+    assert exact_of(posterior, run).num_draws == 0, "tune compares with none"

@@ -69,7 +69,8 @@ def _of_chains(values: np.ndarray, mean: float) -> Convergence:
     between = None
     if num_chains > 1:
         errors.append(values.mean(0).std(ddof=1) / np.sqrt(num_chains))
-        between = float(values.mean(0).var() / variance)
+        # Of fewer draws a chain's mean is hardly more than a draw: independent chains would seem to stay apart.
+        between = float(values.mean(0).var() / variance) if num_results >= MIN_RESULTS else None
     error = float(max(errors, default=0.0)) or None
     amounts_to = min(variance / error**2, num_distinct) if error else None
     return Convergence(mean, error, ess["bulk"], ess["tail"], rhat, between, amounts_to)
@@ -86,7 +87,8 @@ def projections(z: np.ndarray) -> np.ndarray:
     """
     directions = np.random.default_rng(PROJECTION_SEED).standard_normal((z.shape[-1], NUM_PROJECTIONS))
     directions /= np.linalg.norm(directions, axis=0)
-    blocks = [z[k : k + BLOCK_DRAWS] @ directions for k in range(0, len(z), BLOCK_DRAWS)]
+    with np.errstate(invalid="ignore", over="ignore"):  # a draw that is not finite gives none
+        blocks = [z[k : k + BLOCK_DRAWS] @ directions for k in range(0, len(z), BLOCK_DRAWS)]
     return np.moveaxis(np.concatenate(blocks), -1, 0)
 
 

@@ -98,7 +98,8 @@ def evidence(networks: Networks) -> Evidence:
 def prior_checks(posterior: ClassPosterior) -> list[Check]:
     """The checks at prior draws that need no gradient, of the models and of the label."""
     seen = evidence(posterior.networks)
-    of_label = label_checks(seen.log_probs[:, int(posterior.label)], posterior.classifier.num_classes)
+    log_prob = seen.log_probs[:, int(posterior.label)]
+    of_label = label_checks(log_prob, posterior.classifier.num_classes, float(posterior.temperature))
     if any(not check.is_ok for check in seen.checks if check.what == "generator") and not of_label[0].is_grave:
         of_label = of_label[1:]  # images that are not finite say it already
     return [*seen.checks, *of_label]

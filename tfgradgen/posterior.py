@@ -101,6 +101,12 @@ class ClassPosterior:
         """Whether a discriminator takes part."""
         return self.networks.discriminator is not None and self.networks.discriminator_weight > 0
 
+    def check_without_energy(self, method: str) -> None:
+        """Raises `UserError` where a discriminator takes part: `method` needs a likelihood that is a probability."""
+        if self.has_energy:
+            remedy = "leave it out, or use a kernel such as mala"
+            raise fail("discriminator_weight", f"no discriminator in the target of {method}", "one", remedy)
+
     def regularized(self, regularization: Regularization) -> "ClassPosterior":
         """The same with another term in `unnormalized_log_prob`."""
         return ClassPosterior.of(self.networks, self.label, self.temperature, regularization)

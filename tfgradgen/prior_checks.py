@@ -140,7 +140,8 @@ def examine(networks: Networks, random_ops_fn: Callable[[], Sequence[str]]) -> E
             (Output(*(column[:1] for column in first)), alone[0]),
         ]
         checks.append(_rows([apart(*pair) for pair in rows]))
-    return Evidence([*checks, *class_checks(log_probs, networks.classifier)], log_probs)
+    is_of_one_class = getattr(networks.generator, "generator_class", None) == "target"
+    return Evidence([*checks, *class_checks(log_probs, networks.classifier, is_of_one_class)], log_probs)
 
 
 def _same_as(first: Output) -> Callable[[Output], bool]:
@@ -213,12 +214,12 @@ def image_checks(images: Sequence[np.ndarray]) -> list[Check]:
     ]
 
 
-def class_checks(log_probs: np.ndarray, classifier: Any) -> Iterable[Check]:
+def class_checks(log_probs: np.ndarray, classifier: Any, is_of_one_class: bool = False) -> Iterable[Check]:
     """Whether a classifier of three classes or more tells prior draws apart by `log_probs` [B, num_classes]; of two classes, as
-    of a condition, one may well be rare."""
+    of a condition, one may well be rare. is_of_one_class: all images are of the class that the generator was asked for."""
     finite = np.isfinite(log_probs).all(1)
     num_classes = log_probs.shape[1]
-    if num_classes < 3 or not finite.any():
+    if num_classes < 3 or not finite.any() or is_of_one_class:
         return
     log_probs = log_probs[finite].astype(np.float64)
     probs = np.exp(log_probs)
@@ -237,8 +238,9 @@ def class_checks(log_probs: np.ndarray, classifier: Any) -> Iterable[Check]:
     )
 
 
-def label_checks(log_prob: np.ndarray, num_classes: int) -> list[Check]:
-    """Of log p(class) [B] at prior draws: whether it is finite, varies, and is not out of reach."""
+def label_checks(log_prob: np.ndarray, num_classes: int, temperature: float = 1.0) -> list[Check]:
+    """Of log p(class) [B] at prior draws: whether it is finite, varies by enough at the likelihood's `temperature`, and is not
+    out of reach."""
     finite = np.isfinite(log_prob)
     found = [
         Check(
@@ -253,7 +255,7 @@ def label_checks(log_prob: np.ndarray, num_classes: int) -> list[Check]:
     if not finite.any():
         return found
     values = log_prob[finite].astype(np.float64)
-    least, most, spread = np.exp(values.min()), np.exp(values.max()), float(values.std())
+    least, most, spread = np.exp(values.min()), np.exp(values.max()), float(values.std()) / temperature
     enough = MIN_SPREAD if least < LIKELY else MIN_SPREAD_LIKELY
     bound = LEAST_REACH / num_classes
     seen = f"{least:.4g} to {most:.4g} at {len(values)} draws"

@@ -88,6 +88,7 @@ def exact_chunks(
       UserError: nothing was accepted in `MAX_FRUITLESS_DRAWS` draws, or the models would make the run go wrong
         (`model_checks.admit`).
     """
+    posterior.check_without_energy("rejection")
     facts: dict[str, Any] = {}
     if state is None:
         posterior, facts["doubts"], _ = admit(posterior, run, takes_gradients=False)
@@ -169,7 +170,8 @@ def class_moments(posterior: ClassPosterior, run: RunConfig) -> tuple[np.ndarray
     Raises:
       UserError: the class is too rare.
     """
-    plain = ClassPosterior.of(posterior.networks, posterior.label)
+    networks = posterior.networks._replace(discriminator=None, discriminator_weight=0.0)
+    plain = ClassPosterior.of(networks, posterior.label)
     admit(plain, run, takes_gradients=False)  # its faults are not those of a rare class
     try:
         draws, cost, _ = collect(exact_chunks(plain, NUM_MOMENT_DRAWS, replace(run, num_chains=1)))

@@ -166,6 +166,7 @@ def smc_chunks(
       of p(class); `accept_rate`, the mean acceptance of all moves so far; `num_scored`, the prior draws that populations began
       with, and `num_not_finite`, those of them without a finite p(class), whose weight is 0.
     """
+    posterior.check_without_energy("smc")
     facts: dict[str, Any] = {}
     if not isinstance(config, SmcConfig):
         raise fail("config", "an SmcConfig, as smc takes", type(config).__name__, "pass tfgradgen.SmcConfig(...)")

@@ -93,7 +93,7 @@ class RunStore:
             return np.memmap(stream, dtype, "r", shape=(num_rows, *row_shape))
 
     def _restore(self) -> None:
-        expected = f"an interrupted run, with its {CHECKPOINT} as it was written,"
+        expected = f"an interrupted run, with its {CHECKPOINT} as it was written"
         with parsing(f"resume {self.folder}", expected, "start anew with --overwrite"):
             data = read_bytes(self.folder / CHECKPOINT, MAX_CHECKPOINT, self.folder)
             data, kept = data[:-DIGEST_BYTES], data[-DIGEST_BYTES:]

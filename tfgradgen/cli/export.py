@@ -1,6 +1,7 @@
 """The `export` command: from checked options to a folder that TF Serving serves as it is."""
 
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -28,6 +29,10 @@ from tfgradgen.text import shell_word
 RECORD = "export.json"
 
 
+# What `new_folder` makes for a version. An earlier folder that is about to be replaced ends in .old; no version ever is.
+OF_A_KILLED_EXPORT = re.compile(r"\.\d+\.partial-[^.]+")
+
+
 def run_export(options: ExportOptions) -> None:
     """Writes the next version of a served model, and what a server of it needs beside; nothing is left of what fails."""
     folder, was_there = check_version(options), options.out.exists()
@@ -39,8 +44,9 @@ def run_export(options: ExportOptions) -> None:
         options.out.mkdir(parents=True, exist_ok=True)
         with held(options.out):
             try:
-                for left in options.out.glob(".*.partial-*"):  # of an export that was killed
-                    shutil.rmtree(left, ignore_errors=True)
+                for left in options.out.iterdir():
+                    if OF_A_KILLED_EXPORT.fullmatch(left.name):
+                        shutil.rmtree(left, ignore_errors=True)
                 adapted = adapt_all(options, networks, targets)
                 plan = plan_of(options, targets, adapted)
                 models = [model.module for model in (loaded.generator, *loaded.classifiers, loaded.discriminator) if model]

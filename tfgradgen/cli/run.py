@@ -31,15 +31,15 @@ from tfgradgen.cli.report import UNITS, identity, run_record, summary
 from tfgradgen.cli.system import stopped
 from tfgradgen.cli.terminal import say
 from tfgradgen.contracts import Draws, ProgressFn
-from tfgradgen.files import json_text, own_folder, write_text
+from tfgradgen.files import json_text, open_own, own_folder, write_text
 from tfgradgen.images import decode, make_grid, save_png
 from tfgradgen.methods import METHODS, Resume
 from tfgradgen.netcdf import write_netcdf
-from tfgradgen.parsing import parsing, read_json
+from tfgradgen.parsing import parsing, read_bytes, read_json
 from tfgradgen.plots import plot_chains
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.presets import PRESETS
-from tfgradgen.store import CHECKPOINT, RunStore, check_same
+from tfgradgen.store import CHECKPOINT, MAX_CHECKPOINT, RunStore, check_same
 from tfgradgen.stored_images import last_images
 
 NETCDF = "chains.nc"
@@ -130,9 +130,13 @@ def lay_out(folder: Path, partial: Path) -> None:
     """Makes of the finished run in `folder` an unfinished one in `partial`, to go on with; the checkpoint comes last."""
     _, draws, _ = read_run(folder, "resume", "start anew with --overwrite")
     for name, column in draws._asdict().items():
-        (partial / f"{name}.raw").write_bytes(np.ascontiguousarray(column).tobytes())
+        with open_own(partial / f"{name}.raw", "w+b") as stream:
+            stream.write(np.ascontiguousarray(column).tobytes())
+    with parsing("resume", f"a run with its {CHECKPOINT}", "start anew with --overwrite"):
+        checkpoint = read_bytes(folder / CHECKPOINT, MAX_CHECKPOINT, folder)
     beside = partial / f"{CHECKPOINT}.new"
-    shutil.copyfile(folder / CHECKPOINT, beside)
+    with open_own(beside, "w+b") as stream:
+        stream.write(checkpoint)
     os.replace(beside, partial / CHECKPOINT)
 
 

@@ -185,7 +185,8 @@ def _parse_lines(text: str, where: str) -> tuple[Label, ...]:
         indices = [int(match[1]) for match in numbered if match]
         if min(indices) in (0, 1) and sorted(indices) == list(range(min(indices), min(indices) + len(indices))):
             names = [(number, match[2]) for (number, _), match in zip(rows, numbered, strict=True) if match]
-            rows = [row for _, row in sorted(zip(indices, names, strict=True))]
+            if len({name for _, name in names}) == len(names):  # "1 star" and "2 stars" are names with numbers
+                rows = [row for _, row in sorted(zip(indices, names, strict=True))]
     known = [_WNID_LINE.fullmatch(line) for _, line in rows]
     entries: list[Any] = [line for _, line in rows]
     if all(known):

@@ -120,11 +120,13 @@ def open_saved_model(
             str(handle), folder, metadata, files.sha256, chosen, True, signatures, module, version, meta, variables, files
         )
     module = _loaded(program, meta, files, str(handle))
+    try:
+        found = dict(_signatures(module))
+    except LOAD_ERRORS as error:
+        raise _no_load(str(handle), error) from None
     if not allow_unknown_ops:  # what was checked reads no file after this
         files.remove()
-    return Opened(
-        str(handle), folder, metadata, files.sha256, chosen, False, dict(_signatures(module)), module, version, _files=files
-    )
+    return Opened(str(handle), folder, metadata, files.sha256, chosen, False, found, module, version, _files=files)
 
 
 def _loaded(program: Any, meta: Any, files: Copy, where: str) -> Any:
@@ -134,7 +136,7 @@ def _loaded(program: Any, meta: Any, files: Copy, where: str) -> Any:
     (files.folder / "saved_model.pb").write_bytes(program.SerializeToString())
     try:
         return tf.saved_model.load(str(files.folder), list(meta.meta_info_def.tags))
-    except LOAD_ERRORS as error:
+    except Exception as error:  # its loader has kinds of its own for each part of a damaged file
         raise _no_load(where, error) from None
 
 

@@ -26,5 +26,5 @@ def write_saved_model(serving: Serving, folder: Path, model: str, batch_sizes: S
         tf.saved_model.save(serving, str(folder), signatures=signatures)
         write_warmup(folder, model, requests(signatures, serving.names, batch_sizes))
     except tf.errors.OpError as error:  # what TensorFlow makes of a full disk, by the system as ResourceExhausted, Unknown, ...
-        raise OSError(errno.EIO, shortened(printable(" ".join(error.message.split()), None), 150)) from error
+        raise OSError(errno.EIO, shortened(printable(" ".join(error.message.split()), None), 80)) from error
     return list(signatures)

@@ -51,7 +51,10 @@ def exact_from(values: Any) -> Exact:
 
 
 def exact_of(posterior: ClassPosterior, run: RunConfig) -> Exact:
-    """`NUM_EXACT` draws, or as many as `MOST_FORWARD` prior draws give; none where those are fewer than `LEAST_EXACT`."""
+    """`NUM_EXACT` draws, or as many as `MOST_FORWARD` prior draws give; none where those are fewer than `LEAST_EXACT`, or where
+    a discriminator is in the target, which rejection cannot take."""
+    if posterior.has_energy:
+        return Exact(0, {}, {})
     parts = []
     try:
         for chunk in exact_chunks(posterior, NUM_EXACT, replace(run, num_chains=1)):
