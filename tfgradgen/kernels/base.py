@@ -13,8 +13,8 @@ from tfgradgen.backend import fold_in
 from tfgradgen.config import AdaptedConfig, KernelConfig, Schedule
 from tfgradgen.contracts import Cost, PosteriorLike
 
-# One step size does not fit every place: in a narrow mode nothing may be accepted. So each transition steps by the shared size
-# times a factor that is uniform within 1 -+ STEP_JITTER: some steps are then short enough there.
+# One step size does not fit every place: in a narrow mode nothing may be accepted. So each transition after the adaptation steps
+# by the shared size times a factor that is uniform within 1 -+ STEP_JITTER: some steps are then short enough there.
 STEP_JITTER = 0.5
 JITTER_STREAM = -1  # kernels number their own streams from 0
 MANY_MOVES = 4  # moves of most chains, by which a chain that has not moved once counts as stuck: of healthy ones 1 in 100
@@ -169,8 +169,10 @@ class KernelFamily:
 
 
 class PooledResults(NamedTuple):
-    """num_moves: [..., num_chains] int32, of each chain so far. log_accept_prob: [..., 1], see `pooled_log_accept_prob`."""
+    """num_steps: int32, transitions so far. num_moves: [..., num_chains] int32, of each chain so far. log_accept_prob:
+    [..., 1], see `pooled_log_accept_prob`."""
 
+    num_steps: tf.Tensor
     num_moves: tf.Tensor
     log_accept_prob: tf.Tensor
     inner_results: Any
@@ -200,21 +202,23 @@ def pooled_log_accept_prob(log_accept_prob: tf.Tensor, is_fit: tf.Tensor, num_mo
 class Pooled(OwnKernel):
     """`inner_kernel`, with the acceptance of all chains taken together in its results, for the step size that they share.
 
-    Each transition steps by that size times a random factor (see `STEP_JITTER`), the same for all chains. The factor depends on
-    the seed alone, so that each transition leaves the target invariant. The results hold the size without the factor.
+    After the adaptation each transition steps by that size times a random factor (see `STEP_JITTER`), the same for all chains.
+    The factor depends on the seed alone, so that each transition leaves the target invariant. The results hold the size without
+    the factor.
 
     Args:
       inner_kernel: any that `access` fits.
       access: see `StepSizeAccess`.
+      num_adaptation_steps: int32, transitions without jitter, while the step size is tuned.
     """
 
-    def __init__(self, inner_kernel: tfp.mcmc.TransitionKernel, access: StepSizeAccess):
-        self._parameters = dict(inner_kernel=inner_kernel, access=access)
+    def __init__(self, inner_kernel: tfp.mcmc.TransitionKernel, access: StepSizeAccess, num_adaptation_steps: Any):
+        self._parameters = dict(inner_kernel=inner_kernel, access=access, num_adaptation_steps=num_adaptation_steps)
 
     def bootstrap_results(self, init_state: tf.Tensor) -> PooledResults:
         results = self._parameters["inner_kernel"].bootstrap_results(init_state)
         ratio = self._parameters["access"].log_accept_prob(results)
-        return PooledResults(tf.zeros_like(ratio, tf.int32), tf.zeros_like(ratio[..., :1]), results)
+        return PooledResults(tf.constant(0), tf.zeros_like(ratio, tf.int32), tf.zeros_like(ratio[..., :1]), results)
 
     def one_step(self, current_state: tf.Tensor, previous_kernel_results: PooledResults, seed: Any = None) -> Any:
         access, num_moves = self._parameters["access"], previous_kernel_results.num_moves
@@ -224,12 +228,14 @@ class Pooled(OwnKernel):
         factor = tf.random.stateless_uniform(
             tf.shape(step_size), fold_in(seed, JITTER_STREAM), 1 - STEP_JITTER, 1 + STEP_JITTER, step_size.dtype
         )
-        inner_results = access.put(inner_results, step_size * factor)
+        is_tuning = previous_kernel_results.num_steps < self._parameters["num_adaptation_steps"]
+        inner_results = access.put(inner_results, tf.where(is_tuning, step_size, step_size * factor))
         state, results = self._parameters["inner_kernel"].one_step(current_state, inner_results, seed=seed)
         results = access.put(results, step_size)
         is_fit = tf.math.is_finite(access.target_log_prob(results))
         pooled = pooled_log_accept_prob(access.log_accept_prob(results), is_fit, num_moves)
-        return state, PooledResults(num_moves + tf.cast(access.is_accepted(results), tf.int32), pooled, results)
+        num_moves += tf.cast(access.is_accepted(results), tf.int32)
+        return state, PooledResults(previous_kernel_results.num_steps + 1, num_moves, pooled, results)
 
 
 def dual_averaging(kernel: Pooled, dials: Dials, **access: Any) -> tfp.mcmc.TransitionKernel:
@@ -279,7 +285,7 @@ def adaptive_kernel(
         return family.make_fn(posterior, config, None, num_adaptation_steps)
     kernel, access = family.make_fn(posterior, config, dials.step_size, num_adaptation_steps), family.access
     return ADAPTATIONS[config.adaptation](
-        Pooled(kernel, access),
+        Pooled(kernel, access, dials.num_adaptation_steps),
         dials,
         step_size_getter_fn=lambda results: access.get(results.inner_results),
         step_size_setter_fn=lambda results, step_size: results._replace(
