@@ -13,8 +13,8 @@ from tfgradgen.backend import fold_in
 from tfgradgen.config import AdaptedConfig, KernelConfig, Schedule
 from tfgradgen.contracts import Cost, PosteriorLike
 
-# One step size does not fit every place: in a narrow mode nothing may be accepted. After the adaptation each transition steps by
-# the shared size times a factor that is uniform within 1 -+ STEP_JITTER: some steps are then short enough there.
+# One step size does not fit every place: in a narrow mode nothing may be accepted. After the adaptation each transition steps
+# by the shared size times a factor that is uniform within 1 -+ STEP_JITTER: some steps are then short enough there.
 STEP_JITTER = 0.5
 JITTER_STREAM = -1  # kernels number their own streams from 0
 MANY_MOVES = 4  # moves of most chains, by which a chain that has not moved once counts as stuck: of healthy ones 1 in 100
