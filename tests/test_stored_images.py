@@ -125,7 +125,8 @@ def test_a_run_stores_images_with_their_p(toy_flags: list[str], toy_pair: tuple[
         np.testing.assert_allclose(seen, prob, atol=2 * 4 * 0.5 / 127.5 / 4)
         record = json.loads(Path(kernel, "run.json").read_text())
         assert not [line for line in record["problems"] if "stored images" in line]
-        assert Image.open(f"{kernel}/grid.png").size[0] > 0
+        with Image.open(f"{kernel}/grid.png") as grid:
+            assert grid.size[0] > 0
 
 
 def test_a_run_that_stores_other_images_says_so_and_strict_fails(
