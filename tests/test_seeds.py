@@ -80,6 +80,7 @@ def big_batches(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def
     rejection._compiled.cache_clear()
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of a class that is out of reach, which is the point
 def test_rejection_accepts_no_likelihood_of_a_billionth(big_batches: pytest.MonkeyPatch) -> None:
     """2^22 prior draws, of a seed whose float32 numbers have a 0 among them; 0.004 accepted ones are expected."""
     posterior, run = ClassPosterior(OneNumber(), Hopeless(), 1), RunConfig(num_chains=1, seed=SEED_OF_A_ZERO)

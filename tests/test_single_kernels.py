@@ -1,6 +1,7 @@
 """What single kernels promise besides the contract: known special cases, bounds, and points without a likelihood."""
 
 import numpy as np
+import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability.python.internal import unnest
@@ -72,8 +73,9 @@ def leapfrogs_of_chees(num_adaptation_steps: int, max_leapfrog_steps: int) -> li
     return counts
 
 
-def test_chees_takes_no_more_steps_than_it_may_and_its_own_length_without_adaptation() -> None:
+def test_chees_takes_no_more_steps_than_it_may_and_its_own_length_without_adaptation(monkeypatch: pytest.MonkeyPatch) -> None:
     assert max(leapfrogs_of_chees(30, 4)) <= 4
+    monkeypatch.setattr("tfgradgen.kernels.base.STEP_JITTER", 0.0)  # or shorter steps would take more of them
     assert set(leapfrogs_of_chees(0, 16)) == {1, 2, 3}, "jittered up to the three that it starts with"
 
 
