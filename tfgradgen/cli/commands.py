@@ -22,7 +22,7 @@ from tfgradgen.cli.terminal import as_text, note, say
 from tfgradgen.parsing import reason
 from tfgradgen.text import shell_word, value_text
 
-SWITCHES = ("--resume", "--overwrite", "--noresume", "--nooverwrite")
+SWITCHES = ("--resume", "--overwrite")
 CHECK_FLAGS = ("label", *MODEL_FLAGS, "temperature", "seed")
 
 

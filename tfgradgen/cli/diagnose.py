@@ -14,7 +14,7 @@ MOST_NAMED = 12  # runs with problems that the last line names
 
 
 def run_diagnose(folder: Path) -> list[str]:
-    """Diagnoses the run in `folder`, or each of the runs of several labels in it, and returns all that speaks against them.
+    """Diagnoses the run in `folder`, or each of the runs of several labels in it, and returns the problems of all of them.
 
     Raises:
       UserError: there is no run.

@@ -31,7 +31,7 @@ class Part(NamedTuple):
     blocks: Iterator[bytes]
 
     def header(self) -> bytes:
-        """What goes before its bytes in the model's fingerprint."""
+        """The header that precedes its bytes in the model's fingerprint."""
         return f"{self.name.as_posix()}\0{self.size}\0".encode()
 
 
