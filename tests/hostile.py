@@ -23,7 +23,7 @@ def refused(folder: Path, *texts: str) -> None:
     assert line.startswith(f"model {folder}: expected ")
     assert "--allow_unknown_ops if you trust its author." in line
     for text in texts:
-        assert text in line
+        assert text in line, line
 
 
 def edit(folder: Path, change: Callable[[Any], None]) -> None:

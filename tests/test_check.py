@@ -96,7 +96,7 @@ def test_faults_of_a_generator_are_named(change: Any, expected: list[str]) -> No
 def test_noise_and_a_wrong_compilation_are_named() -> None:
     assert "determinism" in faults(Changed(tf.identity), Noisy())
     assert faults(Changed(tf.identity), Unlike()) == ["xla"]
-    assert faults(Changed(tf.identity), temperature=1e5) == ["scales"]
+    assert faults(Changed(tf.identity), temperature=1e5) == ["p(class)", "scales"]
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,8 @@ def make_kernel(name: str, posterior: ClassPosterior) -> tfp.mcmc.TransitionKern
     if name == "broken":
         return tfp.mcmc.MetropolisHastings(ForgetsTheProposal(posterior.unnormalized_log_prob, step_size=STEP_SIZE**2))
     step_size = STEP_SIZE if name in ("mala", "local_global") else STEP_SIZE / 2
-    kernel = KERNELS[name].make_fn(posterior, KERNELS[name].defaults, tf.fill([BATCH, 1], step_size), 0)
+    family = KERNELS[name]
+    kernel = family.make_fn(posterior, family.defaults, tf.fill(family.step_shape(family.defaults), step_size), 0)
     return kernel.copy(state_includes_replicas=True) if name == "replica_exchange" else kernel
 
 

@@ -39,6 +39,11 @@ def judged(
     return Judged(Trial(1, WHOLE, recipe, cells), places, cells, cells, {"one": exact_of(posterior, bench.run)})
 
 
+def bias_of(found: Judged) -> list[str]:
+    """Its faults but for those of single chains: in a narrow mode some stand still."""
+    return bias_faults(found.differences(found.ours), MAX_CANDIDATES)
+
+
 def mala(**values: Any) -> Recipe:
     return default_recipe("mala").changed({"num_burnin_steps": 40, "num_adaptation_steps": 30} | values)
 
@@ -56,10 +61,10 @@ def test_step_sizes_chain_by_chain_are_refused(monkeypatch: pytest.MonkeyPatch) 
     """2000 chains in each run, from exact draws: a step size for each chain moves the modes' shares, a shared one does not."""
     recipe = mala(num_burnin_steps=300, num_adaptation_steps=280)
     init = Truth.of(TWO_MODES).draw(3 * NUM_CHAINS, 4).reshape(3, NUM_CHAINS, 2)
-    assert judged(TWO_MODES, recipe, NUM_CHAINS, 330, init).faults == []
+    assert bias_of(judged(TWO_MODES, recipe, NUM_CHAINS, 330, init)) == []
     sampling.compiled.cache_clear()
     monkeypatch.setattr(sampling, "adaptive_kernel", each_chain_its_own)
-    faults = judged(TWO_MODES, recipe, NUM_CHAINS, 330, init).faults
+    faults = bias_of(judged(TWO_MODES, recipe, NUM_CHAINS, 330, init))
     sampling.compiled.cache_clear()
     assert "its draws are not of the posterior" in faults[-1]
 
@@ -113,14 +118,14 @@ def test_a_class_too_rare_for_exact_draws_is_said(monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_report_tells_what_was_compared_and_a_bias_of_the_control() -> None:
-    recipe = mala(num_results=50)
+    recipe = mala(num_results=50, target_accept_prob=0.6)
     rng = np.random.default_rng(0)
     exact = {"one": exact_draws(rng), "other": Exact(0, {}, {})}
     (sound,), (biased,) = cells_of(rng, 0.0, 24), cells_of(rng, 1.5, 24)
-    place = Bench({"one": TOY, "other": TOY}, RunConfig(), 100).places(FRESH, 1)[:1]
+    places = Bench({"one": TOY, "other": TOY}, RunConfig(), 100).places(FRESH, 2)[::2]
     plan = Plan("mala", recipe, 400, 1, 4000.0, 0)
-    control, winner = Trial(0, CONTROL, recipe, [biased]), Trial(1, WHOLE, mala(step_size=0.3), [sound])
-    text = to_markdown(plan, exact, [control, winner], [Judged(winner, place, [sound], [biased], exact)], "the command")
+    control, winner = Trial(0, CONTROL, recipe, [biased]), Trial(1, WHOLE, recipe.changed({"step_size": 0.3}), [sound])
+    text = to_markdown(plan, exact, [control, winner], [Judged(winner, places, [sound] * 2, [biased] * 2, exact)], "the command")
     assert "Means of 2 statistics were compared with exact draws of one." in text
     assert "Means were not compared with exact draws of other" in text
     assert "The control had faults there: its draws are not of the posterior: the mean class_prob of one is " in text

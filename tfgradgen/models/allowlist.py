@@ -104,4 +104,4 @@ def _refusal(node: Any, function: Any, meta: Any, where: Path) -> UserError:
 
 
 def _shown(name: str) -> str:
-    return f"'{printable(name, 32)}'"
+    return f"'{printable(name, 40)}'"
