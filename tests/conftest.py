@@ -8,7 +8,7 @@ from tfgradgen.cli.quiet import start_tensorflow
 
 start_tensorflow()
 
-from tests import toy  # noqa: E402
+from tests.support import toy  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -11,17 +11,11 @@ import pytest
 import tfgradgen
 
 FLOORS = [
-    {"contracts", "text", "files"},
-    {"checks"},
-    {"parsing", "arrays"},
-    {"config", "backend", "batching", "preflight", "memo", "random_ops"},
-    {"presets"},
-    {"kernels", "posterior", "models", "prior_checks", "footprint", "diagnostics", "images", "store"},
-    {"model_checks", "stored_images"},
-    {"sampling", "rejection", "smc", "plots", "starts"},
-    {"methods", "trust", "trail"},
-    {"recipe"},
-    {"netcdf", "evaluation", "serving", "tuning"},
+    {"core"},
+    {"io", "models", "posterior"},
+    {"diagnostics"},
+    {"mcmc"},
+    {"evaluation", "serving", "tuning"},
     {"cli"},
     {"__init__", "__main__"},
 ]

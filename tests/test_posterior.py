@@ -7,14 +7,14 @@ import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tests.toy import SLOPE, ToyClassifier, ToyGenerator
-from tfgradgen import model_checks, preflight
-from tfgradgen.backend import as_seed
-from tfgradgen.checks import UserError
-from tfgradgen.config import RunConfig
-from tfgradgen.model_checks import admit
+from tests.support.toy import SLOPE, ToyClassifier, ToyGenerator
+from tfgradgen.core.backend import as_seed
+from tfgradgen.core.checks import UserError
+from tfgradgen.core.config import RunConfig
+from tfgradgen.diagnostics import model_checks, preflight
+from tfgradgen.diagnostics.model_checks import admit
+from tfgradgen.diagnostics.prior_checks import NUM_FORWARD
 from tfgradgen.posterior import ClassPosterior
-from tfgradgen.prior_checks import NUM_FORWARD
 
 
 def make(**kwargs: Any) -> ClassPosterior:

@@ -22,10 +22,10 @@ def test_commands_are_those_of_the_gate_and_of_the_shipped_tests(root: Path) -> 
     known = {f"--{flag}" for flag in FLAGS} | {"--help"}
     of_commands = {"compare": COMPARE_FLAGS, "export": EXPORT_FLAGS, "tune": TUNE_FLAGS}
     own = {name: {f"--{flag}" for flag in flags} for name, flags in of_commands.items()}
-    tools = {path.name: flags_of(path) for path in (root / "tools").glob("*.py") if "fire.Fire(main)" in path.read_text()}
+    tools = {path.stem: flags_of(path) for path in (root / "tools").rglob("*.py") if "fire.Fire(main)" in path.read_text()}
     anywhere = known.union(*own.values(), *tools.values())  # a sentence may speak of any flag, a command takes its own
     for line in text.splitlines():
-        called = re.search(r"python tools/(\w+\.py)", line)
+        called = re.search(r"python (?:-m )?tools[\w./]*?(\w+)(?:\.py)?(?= |`|$)", line)
         command = re.search(r"-m tfgradgen (\w+)", line)
         takes = tools.get(called[1], known) if called else own.get(command[1], anywhere) if command else anywhere
         assert set(re.findall(r"--[a-z_0-9]+", line)) <= takes, line

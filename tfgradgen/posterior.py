@@ -5,10 +5,10 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfgradgen.backend import as_seed, fold_in
-from tfgradgen.batching import by_parts
-from tfgradgen.checks import check_int, check_real, did_you_mean, fail
-from tfgradgen.contracts import ClassifierLike, GeneratorLike, Networks, Regularization
+from tfgradgen.core.backend import as_seed, fold_in
+from tfgradgen.core.batching import by_parts
+from tfgradgen.core.checks import check_int, check_real, did_you_mean, fail
+from tfgradgen.core.contracts import ClassifierLike, GeneratorLike, Networks, Regularization
 
 tfd = tfp.distributions
 

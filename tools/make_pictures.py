@@ -2,19 +2,19 @@
 
     for k in mala hmc rejection; do python -m tfgradgen sample --label=goldfish --kernel=$k; done
     python -m tfgradgen sample --label=all --kernel=mala
-    python tools/make_pictures.py --runs=out --data=PHOTOGRAPHS [--label=goldfish]
+    python -m tools.make_pictures --runs=out --data=PHOTOGRAPHS [--label=goldfish]
 
 PHOTOGRAPHS is a folder or .tar that holds `val/<label>/*.JPEG`, held-out photographs to compare with.
 """
 
 import json
-import sys
 from pathlib import Path
 
 import fire
 import numpy as np
-import photographs
 from PIL import Image
+
+from tools.train import photographs
 
 PANELS = (("rejection", "exact draws"), ("mala", "mala"), ("hmc", "hmc"))
 NUM_TILES = 16
@@ -73,9 +73,9 @@ def sheet(folder, names, data, judge, make_grid):
 def main(runs, data, label="goldfish", out="tools/pictures"):
     """Writes <label>.png, the grid of the mala run, comparison.png, five panels, and sheet.png, all classes, into `out`."""
     from tfgradgen import load_classifier, load_generator
-    from tfgradgen.backend import as_seed
     from tfgradgen.cli.model_options import default_model
-    from tfgradgen.images import make_grid, save_png, to_uint8
+    from tfgradgen.core.backend import as_seed
+    from tfgradgen.io.images import make_grid, save_png, to_uint8
     from tfgradgen.posterior import ClassPosterior
 
     classifier, judge = (load_classifier(default_model(name)) for name in ("classifier", "judge"))
@@ -91,5 +91,4 @@ def main(runs, data, label="goldfish", out="tools/pictures"):
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     fire.Fire(main)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from tfgradgen.checks import fail
+from tfgradgen.core.checks import fail
 
 # These name things that a user chose a name for; nothing is made of them.
 TEXTS = (

@@ -5,18 +5,18 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfgradgen.backend import as_seed, full_float32
 from tfgradgen.cli.load import Loaded, Target, load_models
 from tfgradgen.cli.options import SampleOptions
 from tfgradgen.cli.terminal import as_text, say
-from tfgradgen.footprint import USABLE, Footprint, bytes_per_row, free_bytes, measure, resident_bytes
-from tfgradgen.model_checks import likelihood_gradient, prior_checks
+from tfgradgen.core.backend import as_seed, full_float32
+from tfgradgen.diagnostics.footprint import USABLE, Footprint, bytes_per_row, free_bytes, measure, resident_bytes
+from tfgradgen.diagnostics.model_checks import likelihood_gradient, prior_checks
+from tfgradgen.diagnostics.preflight import Check, gradient_checks
+from tfgradgen.diagnostics.prior_checks import NUM_PRIOR, prior_points
 from tfgradgen.models.classifier import Classifier
 from tfgradgen.models.generator import Generator
 from tfgradgen.models.labels import resolve_labels
 from tfgradgen.posterior import ClassPosterior
-from tfgradgen.preflight import Check, gradient_checks
-from tfgradgen.prior_checks import NUM_PRIOR, prior_points
 
 NUM_POINTS = 16  # prior draws whose gradients are checked
 NUM_CHAINS = (1, 16, 64)  # whose gradients are measured

@@ -11,7 +11,6 @@ from typing import Any
 import fire
 
 import tfgradgen
-from tfgradgen.checks import UserError, fail
 from tfgradgen.cli.arguments import TEXTS, evaluated, normalized
 from tfgradgen.cli.model_options import CLASSIFIER_FLAGS, MODEL_FLAGS
 from tfgradgen.cli.options import FLAGS, check_flags, check_known, parse_bool, parse_path, parse_sample
@@ -19,8 +18,9 @@ from tfgradgen.cli.progress import stages_shown
 from tfgradgen.cli.quiet import quiet_matplotlib, start_tensorflow
 from tfgradgen.cli.system import ended_by_signals, prepare_home, prepare_streams, stopped
 from tfgradgen.cli.terminal import as_text, note, say
-from tfgradgen.parsing import reason
-from tfgradgen.text import shell_word, value_text
+from tfgradgen.core.checks import UserError, fail
+from tfgradgen.core.parsing import reason
+from tfgradgen.core.text import shell_word, value_text
 
 SWITCHES = ("--resume", "--overwrite")
 CHECK_FLAGS = ("label", *MODEL_FLAGS, "temperature", "seed")

@@ -13,7 +13,6 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from tfgradgen.checks import UserError, fail
 from tfgradgen.cli.compare_options import CompareOptions
 from tfgradgen.cli.load import Loaded, load_models, start_at_photograph
 from tfgradgen.cli.model_options import default_model, unlike_shipped
@@ -22,6 +21,9 @@ from tfgradgen.cli.progress import progress_bar
 from tfgradgen.cli.surroundings import environment, model_record
 from tfgradgen.cli.system import stopped
 from tfgradgen.cli.terminal import as_text, command_text, note, one_line, say
+from tfgradgen.core.checks import UserError, fail
+from tfgradgen.core.files import json_text, own_folder, write_text
+from tfgradgen.diagnostics.model_checks import admit
 from tfgradgen.evaluation.cells import (
     Cell,
     Ground,
@@ -32,15 +34,13 @@ from tfgradgen.evaluation.cells import (
     run_cell,
 )
 from tfgradgen.evaluation.comparison import Comparer, Sampled, compare
-from tfgradgen.evaluation.curves import plot_curves
 from tfgradgen.evaluation.entries import Entry, parse_entry
-from tfgradgen.evaluation.grids import plot_grids
 from tfgradgen.evaluation.pictures import Observer, Photographs, Pictures, load_observer, load_photographs, look_at_photographs
+from tfgradgen.evaluation.report.curves import plot_curves
+from tfgradgen.evaluation.report.grids import plot_grids
+from tfgradgen.evaluation.report.tables import to_csv, to_markdown
 from tfgradgen.evaluation.shelf import Shelf
-from tfgradgen.evaluation.tables import to_csv, to_markdown
-from tfgradgen.files import json_text, own_folder, write_text
-from tfgradgen.images import decode, save_png
-from tfgradgen.model_checks import admit
+from tfgradgen.io.images import decode, save_png
 from tfgradgen.models.classifier import Classifier
 from tfgradgen.models.generator import Generator
 from tfgradgen.posterior import ClassPosterior

@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from tfgradgen.checks import UserError, fail
 from tfgradgen.cli.output import partial_of
 from tfgradgen.cli.records import RUN_FILE, read_run
 from tfgradgen.cli.report import said_before, trust, trust_lines
 from tfgradgen.cli.terminal import as_text, say
-from tfgradgen.store import CHECKPOINT
+from tfgradgen.core.checks import UserError, fail
+from tfgradgen.io.store import CHECKPOINT
 
 MOST_NAMED = 12  # runs with problems that the last line names
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tfgradgen.checks import fail
 from tfgradgen.cli.compare_options import CompareOptions
 from tfgradgen.cli.export_options import ExportOptions
 from tfgradgen.cli.model_options import ModelOptions
@@ -23,10 +22,11 @@ from tfgradgen.cli.output import (
     next_version,
 )
 from tfgradgen.cli.tune_options import TuneOptions, read_control
-from tfgradgen.models.handles import check_handle
+from tfgradgen.core.checks import fail
 from tfgradgen.models.labels import OPERATORS, named, resolve_labels, split_names
-from tfgradgen.models.metadata import Label, parse_labels, read_metadata
-from tfgradgen.models.settings import ClassifierSettings, GeneratorSettings, settings_of
+from tfgradgen.models.loading.handles import check_handle
+from tfgradgen.models.loading.metadata import Label, parse_labels, read_metadata
+from tfgradgen.models.loading.settings import ClassifierSettings, GeneratorSettings, settings_of
 from tfgradgen.tuning.space import check_fits
 
 PROBABILITIES = ("logits", "probabilities")  # outputs of a classifier whose classes exclude one another

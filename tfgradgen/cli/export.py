@@ -8,7 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tfgradgen.checks import fail
 from tfgradgen.cli.early import check_version
 from tfgradgen.cli.export_options import ExportOptions
 from tfgradgen.cli.load import Loaded, Target, load_models
@@ -17,14 +16,15 @@ from tfgradgen.cli.progress import progress_bar
 from tfgradgen.cli.surroundings import environment, model_record
 from tfgradgen.cli.system import stopped
 from tfgradgen.cli.terminal import as_text, note, say
-from tfgradgen.contracts import Networks
-from tfgradgen.files import json_text, write_text
+from tfgradgen.core.checks import fail
+from tfgradgen.core.contracts import Networks
+from tfgradgen.core.files import json_text, write_text
+from tfgradgen.core.text import shell_word
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.serving.adapt import Adapted, adapt
 from tfgradgen.serving.beside import texts
 from tfgradgen.serving.export import write_saved_model
 from tfgradgen.serving.module import Plan, Serving
-from tfgradgen.text import shell_word
 
 RECORD = "export.json"
 

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tfgradgen.checks import check_choice, check_int, fail
 from tfgradgen.cli.model_options import MODEL_FLAGS
 from tfgradgen.cli.options import SampleOptions, check_flags, parse_bool, parse_path, parse_sample
-from tfgradgen.presets import SERVED
-from tfgradgen.text import value_text
+from tfgradgen.core.checks import check_choice, check_int, fail
+from tfgradgen.core.text import value_text
+from tfgradgen.mcmc.presets import SERVED
 
 SAMPLE_FLAGS = (
     *("schedule", "step_size", "target_accept_prob", "num_leapfrog_steps", "num_chains", "temperature", "seed"),

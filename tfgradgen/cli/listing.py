@@ -9,7 +9,7 @@ from tfgradgen.cli.model_options import SHIPPED_MODELS, default_model, parse_han
 from tfgradgen.cli.options import parse_sample
 from tfgradgen.cli.quiet import start_tensorflow
 from tfgradgen.cli.terminal import as_text, say
-from tfgradgen.models.metadata import MAX_NAME, Label, fingerprint, parse_labels, read_metadata
+from tfgradgen.models.loading.metadata import MAX_NAME, Label, fingerprint, parse_labels, read_metadata
 
 
 def list_labels(flags: dict[str, Any]) -> None:

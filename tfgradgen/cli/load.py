@@ -7,23 +7,23 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tfgradgen.checks import fail
 from tfgradgen.cli.model_options import ModelOptions
 from tfgradgen.cli.options import SampleOptions
 from tfgradgen.cli.terminal import as_text, note
-from tfgradgen.contracts import Networks
-from tfgradgen.images import read_pictures
-from tfgradgen.methods import METHODS
-from tfgradgen.model_checks import without_xla
+from tfgradgen.core.checks import fail
+from tfgradgen.core.contracts import Networks
+from tfgradgen.diagnostics.model_checks import without_xla
+from tfgradgen.io.images import read_pictures
+from tfgradgen.mcmc.registry import METHODS
 from tfgradgen.models.classifier import Classifier, fitted, load_classifier
 from tfgradgen.models.condition import ConditionClassifier, is_condition, parse_condition
 from tfgradgen.models.discriminator import load_discriminator, natural_log_odds
 from tfgradgen.models.fitting import range_text
 from tfgradgen.models.generator import Generator, load_generator
 from tfgradgen.models.labels import resolve_labels, split_names
-from tfgradgen.models.metadata import Label
+from tfgradgen.models.loading.metadata import Label
+from tfgradgen.models.loading.saved_model import try_call
 from tfgradgen.models.precision import lower_gradients
-from tfgradgen.models.saved_model import try_call
 from tfgradgen.posterior import ClassPosterior
 
 MAX_CHANNELS = 4  # of an image that can be written as PNG

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tfgradgen.checks import check_int, check_real, fail
-from tfgradgen.text import value_text
+from tfgradgen.core.checks import check_int, check_real, fail
+from tfgradgen.core.text import value_text
 
 PACKAGE = Path(__file__).resolve().parents[1]
 

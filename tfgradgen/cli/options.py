@@ -7,12 +7,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from tfgradgen.checks import UserError, check_choice, check_num_chains, did_you_mean, fail
 from tfgradgen.cli.model_options import MODEL_FLAGS, ModelOptions, parse_models
-from tfgradgen.config import REMOVED, KernelConfig, RunConfig, Schedule
-from tfgradgen.presets import PRESETS
-from tfgradgen.recipe import default_recipe, read_recipe, settings_of
-from tfgradgen.text import NAME_LENGTH, printable, value_text
+from tfgradgen.core.checks import UserError, check_choice, check_num_chains, did_you_mean, fail
+from tfgradgen.core.config import REMOVED, KernelConfig, RunConfig, Schedule
+from tfgradgen.core.text import NAME_LENGTH, printable, value_text
+from tfgradgen.mcmc.presets import PRESETS
+from tfgradgen.mcmc.recipe import default_recipe, read_recipe, settings_of
 
 KERNEL_FLAGS = tuple(KernelConfig.checks)
 SCHEDULE_FLAGS = tuple(field.name for field in fields(Schedule))
@@ -118,7 +118,7 @@ def parse_sample(flags: dict[str, Any]) -> SampleOptions:
     )
     precision = check_choice("gradient_precision", given.pop("gradient_precision", "float32"), ("float32", "bfloat16"))
     if netcdf:
-        from tfgradgen.netcdf import check_netcdf
+        from tfgradgen.diagnostics.netcdf import check_netcdf
 
         check_netcdf()
     if overwrite and resume:

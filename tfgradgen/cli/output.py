@@ -11,11 +11,11 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tfgradgen.checks import UserError, fail
 from tfgradgen.cli.options import SampleOptions
-from tfgradgen.files import open_own
-from tfgradgen.parsing import reason
-from tfgradgen.store import CHECKPOINT, FILES
+from tfgradgen.core.checks import UserError, fail
+from tfgradgen.core.files import open_own
+from tfgradgen.core.parsing import reason
+from tfgradgen.io.store import CHECKPOINT, FILES
 
 try:
     import fcntl

@@ -10,8 +10,8 @@ import numpy as np
 from tqdm import tqdm
 
 from tfgradgen.cli.terminal import note
-from tfgradgen.contracts import Progress, ProgressFn
-from tfgradgen.text import printable
+from tfgradgen.core.contracts import Progress, ProgressFn
+from tfgradgen.core.text import printable
 
 LINES = 10  # in a log file, about
 

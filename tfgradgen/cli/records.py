@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from tfgradgen.arrays import check_arrays, read_npz
-from tfgradgen.checks import UserError
 from tfgradgen.cli.output import RECORD
-from tfgradgen.contracts import Draws
-from tfgradgen.parsing import parsing, read_json, whole_number
-from tfgradgen.presets import PRESETS
+from tfgradgen.core.arrays import check_arrays, read_npz
+from tfgradgen.core.checks import UserError
+from tfgradgen.core.contracts import Draws
+from tfgradgen.core.parsing import parsing, read_json, whole_number
+from tfgradgen.mcmc.presets import PRESETS
 
 RUN_FILE, SAMPLES_FILE = RECORD, "samples.npz"
 _TABLE = ("results", "chains")

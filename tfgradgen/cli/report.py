@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 from tfgradgen.cli.terminal import as_text
-from tfgradgen.contracts import Draws, accept_prob
-from tfgradgen.diagnostics import statistics
-from tfgradgen.files import finite
-from tfgradgen.presets import PRESETS, PRIOR_FACTS
-from tfgradgen.trust import chain_table, finite_mean, never_moved, prior_problems, problems
+from tfgradgen.core.contracts import Draws, accept_prob
+from tfgradgen.core.files import finite
+from tfgradgen.diagnostics.convergence import statistics
+from tfgradgen.diagnostics.issues import chain_table, finite_mean, never_moved, prior_problems, problems
+from tfgradgen.mcmc.presets import PRESETS, PRIOR_FACTS
 
 MODELS = ("generator", "classifier", "discriminator")
 WORK = {"gradients": "gradients", "forward": "forward passes"}

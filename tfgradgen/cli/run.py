@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from tfgradgen.checks import UserError, fail
 from tfgradgen.cli.options import SampleOptions
 from tfgradgen.cli.output import (
     RECORD,
@@ -30,17 +29,18 @@ from tfgradgen.cli.records import SAMPLES_FILE, checked_record, read_run
 from tfgradgen.cli.report import UNITS, identity, run_record, summary
 from tfgradgen.cli.system import stopped
 from tfgradgen.cli.terminal import say
-from tfgradgen.contracts import Draws, ProgressFn
-from tfgradgen.files import json_text, open_own, own_folder, write_text
-from tfgradgen.images import decode, make_grid, save_png
-from tfgradgen.methods import METHODS, Resume
-from tfgradgen.netcdf import write_netcdf
-from tfgradgen.parsing import parsing, read_bytes, read_json
-from tfgradgen.plots import plot_chains
+from tfgradgen.core.checks import UserError, fail
+from tfgradgen.core.contracts import Draws, ProgressFn
+from tfgradgen.core.files import json_text, open_own, own_folder, write_text
+from tfgradgen.core.parsing import parsing, read_bytes, read_json
+from tfgradgen.diagnostics.netcdf import write_netcdf
+from tfgradgen.diagnostics.plots import plot_chains
+from tfgradgen.diagnostics.stored_images import last_images
+from tfgradgen.io.images import decode, make_grid, save_png
+from tfgradgen.io.store import CHECKPOINT, MAX_CHECKPOINT, RunStore, check_same
+from tfgradgen.mcmc.presets import PRESETS
+from tfgradgen.mcmc.registry import METHODS, Resume
 from tfgradgen.posterior import ClassPosterior
-from tfgradgen.presets import PRESETS
-from tfgradgen.store import CHECKPOINT, MAX_CHECKPOINT, RunStore, check_same
-from tfgradgen.stored_images import last_images
 
 NETCDF = "chains.nc"
 FILM_CHAINS, FILM_DRAWS = 16, 8  # rows and columns of film.png, at most

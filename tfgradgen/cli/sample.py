@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from tfgradgen.checks import UserError
 from tfgradgen.cli.load import choose_backend, load_models, start_at_photograph
 from tfgradgen.cli.options import SampleOptions
 from tfgradgen.cli.output import SHEET_NAME, check_folders, choose_folders, not_written
@@ -13,7 +12,8 @@ from tfgradgen.cli.run import Row, finished, run_label
 from tfgradgen.cli.surroundings import plan
 from tfgradgen.cli.system import stopped
 from tfgradgen.cli.terminal import as_text, say
-from tfgradgen.images import make_grid, save_png
+from tfgradgen.core.checks import UserError
+from tfgradgen.io.images import make_grid, save_png
 from tfgradgen.posterior import ClassPosterior
 
 SHEET_COLUMNS = 8

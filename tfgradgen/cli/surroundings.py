@@ -8,9 +8,9 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 import tfgradgen
-from tfgradgen.backend import use_xla
 from tfgradgen.cli.load import Loaded, Target
 from tfgradgen.cli.options import SampleOptions
+from tfgradgen.core.backend import use_xla
 from tfgradgen.models.classifier import Classifier
 from tfgradgen.models.condition import ConditionClassifier
 from tfgradgen.models.generator import Generator

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from tfgradgen.text import MESSAGE_LENGTH, printable, shell_word, shortened, value_text
+from tfgradgen.core.text import MESSAGE_LENGTH, printable, shell_word, shortened, value_text
 
 MAX_LINE = 4000  # characters; a line of our own is far shorter
 

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from tfgradgen.checks import fail
 from tfgradgen.cli.load import Loaded, choose_backend, load_models
 from tfgradgen.cli.model_options import unlike_shipped
 from tfgradgen.cli.output import LOCK, SEARCH, check_resumable, held, not_written
@@ -14,11 +13,12 @@ from tfgradgen.cli.surroundings import environment, model_record
 from tfgradgen.cli.system import stopped
 from tfgradgen.cli.terminal import as_text, command_text, one_line, say
 from tfgradgen.cli.tune_options import TuneOptions, read_control
-from tfgradgen.files import write_text
-from tfgradgen.images import save_png
+from tfgradgen.core.checks import fail
+from tfgradgen.core.files import write_text
+from tfgradgen.io.images import save_png
+from tfgradgen.mcmc.chains import compiled
+from tfgradgen.mcmc.recipe import Recipe, default_recipe, write_recipe
 from tfgradgen.posterior import ClassPosterior
-from tfgradgen.recipe import Recipe, default_recipe, write_recipe
-from tfgradgen.sampling import compiled
 from tfgradgen.tuning.bench import Bench
 from tfgradgen.tuning.figures import importances, plot_search
 from tfgradgen.tuning.gain import Judged, exact_draws, judge

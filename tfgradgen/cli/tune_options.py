@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tfgradgen.checks import check_int, check_real, fail
 from tfgradgen.cli.model_options import MODEL_FLAGS
 from tfgradgen.cli.options import KERNEL_FLAGS, SampleOptions, check_flags, parse_bool, parse_path, parse_sample
-from tfgradgen.config import AdaptedConfig, changed_config
-from tfgradgen.presets import PRESETS
-from tfgradgen.recipe import Recipe, default_recipe, read_recipe
-from tfgradgen.text import value_text
+from tfgradgen.core.checks import check_int, check_real, fail
+from tfgradgen.core.config import AdaptedConfig, changed_config
+from tfgradgen.core.text import value_text
+from tfgradgen.mcmc.presets import PRESETS
+from tfgradgen.mcmc.recipe import Recipe, default_recipe, read_recipe
 from tfgradgen.tuning.space import MIN_RESULTS, check_optuna, check_tunable, filled, num_gradients_of, searched
 
 SAMPLE_FLAGS = ("num_chains", "temperature", "seed", "init", "jit", *MODEL_FLAGS)

@@ -7,21 +7,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tfgradgen.backend import fold_in
-from tfgradgen.checks import UserError, fail
-from tfgradgen.config import RunConfig, Schedule
-from tfgradgen.contracts import Cost, Draws, ProgressFn, Regularization, accept_prob, collect
-from tfgradgen.evaluation.catalogue import Value
+from tfgradgen.core.backend import fold_in
+from tfgradgen.core.checks import UserError, fail
+from tfgradgen.core.config import RunConfig, Schedule
+from tfgradgen.core.contracts import Cost, Draws, ProgressFn, Regularization, accept_prob, collect
+from tfgradgen.diagnostics.model_checks import admit
 from tfgradgen.evaluation.efficiency import draws_per_1000
 from tfgradgen.evaluation.entries import Entry
-from tfgradgen.kernels import KERNELS
-from tfgradgen.methods import METHODS
-from tfgradgen.model_checks import admit
+from tfgradgen.evaluation.report.catalogue import Value
+from tfgradgen.mcmc.budget import Trail, trail_of, without_end
+from tfgradgen.mcmc.chains import chain_chunks
+from tfgradgen.mcmc.kernels import KERNELS
+from tfgradgen.mcmc.registry import METHODS
+from tfgradgen.mcmc.rejection import class_moments, exact_chunks
+from tfgradgen.mcmc.starts import choose_starts
 from tfgradgen.posterior import ClassPosterior
-from tfgradgen.rejection import class_moments, exact_chunks
-from tfgradgen.sampling import chain_chunks
-from tfgradgen.starts import choose_starts
-from tfgradgen.trail import Trail, trail_of, without_end
 
 NUM_TRUTH = 64  # exact draws of a label that all methods are compared with, at least
 PRIOR_STREAM = 5

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from tfgradgen.contracts import GeneratorLike
-from tfgradgen.evaluation.catalogue import Value
+from tfgradgen.core.contracts import GeneratorLike
 from tfgradgen.evaluation.cells import Cell, Ground
 from tfgradgen.evaluation.entries import Entry
 from tfgradgen.evaluation.measures import Standards, halves, measure, told_apart
 from tfgradgen.evaluation.pictures import Observer, Photographs, Pictures
-from tfgradgen.images import decode
+from tfgradgen.evaluation.report.catalogue import Value
+from tfgradgen.io.images import decode
 
 PHOTOGRAPHS, PRIOR = "photographs", "prior"
 

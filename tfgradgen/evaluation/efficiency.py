@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tfgradgen.contracts import Draws
-from tfgradgen.diagnostics import convergence, projections
-from tfgradgen.evaluation.catalogue import Value
+from tfgradgen.core.contracts import Draws
+from tfgradgen.diagnostics.convergence import convergence, projections
+from tfgradgen.evaluation.report.catalogue import Value
 
 
 def jackknife(statistic_fn: Callable[[np.ndarray], float], num_chains: int) -> Value:

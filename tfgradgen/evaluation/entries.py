@@ -3,10 +3,10 @@
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from tfgradgen.checks import check_choice
-from tfgradgen.config import KernelConfig
-from tfgradgen.evaluation.figures import REGULARIZED, is_regularized
-from tfgradgen.presets import PRESETS, Preset
+from tfgradgen.core.checks import check_choice
+from tfgradgen.core.config import KernelConfig
+from tfgradgen.evaluation.report.figures import REGULARIZED, is_regularized
+from tfgradgen.mcmc.presets import PRESETS, Preset
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tfgradgen.evaluation.catalogue import Value
 from tfgradgen.evaluation.distances import (
     classifier_two_sample_test,
     density_and_coverage,
@@ -18,6 +17,7 @@ from tfgradgen.evaluation.distances import (
 from tfgradgen.evaluation.diversity import mean_distance, mean_similarity, repeat_rate, vendi_score
 from tfgradgen.evaluation.efficiency import jackknife_all
 from tfgradgen.evaluation.pictures import Pictures
+from tfgradgen.evaluation.report.catalogue import Value
 
 NUM_PERMUTATIONS = 1000
 TEST_SEED = 0

@@ -7,15 +7,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfgradgen.arrays import read_npz
-from tfgradgen.checks import fail
+from tfgradgen.core.arrays import read_npz
+from tfgradgen.core.checks import fail
+from tfgradgen.core.files import atomic_file
+from tfgradgen.core.parsing import parsing
 from tfgradgen.evaluation.diversity import ms_ssim_pairs
-from tfgradgen.files import atomic_file
-from tfgradgen.images import read_pictures
+from tfgradgen.io.images import read_pictures
 from tfgradgen.models.classifier import Classifier, load_as
 from tfgradgen.models.discriminator import load_discriminator, natural_index
-from tfgradgen.models.settings import ClassifierSettings
-from tfgradgen.parsing import parsing
+from tfgradgen.models.loading.settings import ClassifierSettings
 
 BATCH = 100
 FEATURES = "features"  # the signature of the judge

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from tfgradgen.arrays import read_npz
-from tfgradgen.checks import UserError, fail
-from tfgradgen.files import atomic_file, json_text, own_folder
-from tfgradgen.parsing import parsing
-from tfgradgen.store import difference
+from tfgradgen.core.arrays import read_npz
+from tfgradgen.core.checks import UserError, fail
+from tfgradgen.core.files import atomic_file, json_text, own_folder
+from tfgradgen.core.parsing import parsing
+from tfgradgen.io.store import difference
 
 HEADER = "header"
 T = TypeVar("T", bound=NamedTuple)

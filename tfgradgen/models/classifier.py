@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfgradgen.checks import check_choice, fail
-from tfgradgen.contracts import is_channels_first
-from tfgradgen.models.families import Use, use_of
+from tfgradgen.core.checks import check_choice, fail
+from tfgradgen.core.contracts import is_channels_first
+from tfgradgen.core.text import printable, value_text
 from tfgradgen.models.fitting import (
     RANGES,
     RangeGuess,
@@ -24,15 +24,15 @@ from tfgradgen.models.fitting import (
     prior_images,
 )
 from tfgradgen.models.imagenet import imagenet_labels
-from tfgradgen.models.inputs import shown
 from tfgradgen.models.label_files import checked_count, find_labels, parse_content, read_label_file, read_labels, wrong_count
-from tfgradgen.models.layout import channels_first_error, to_channels_first, to_grey, to_rgb
-from tfgradgen.models.metadata import Label, parse_range
-from tfgradgen.models.ranges import BYTES, SYMMETRIC, UNIT, to_range
-from tfgradgen.models.resize import resize
-from tfgradgen.models.roles import Bound, bind, in_batches
-from tfgradgen.models.saved_model import Opened, open_saved_model, try_call
-from tfgradgen.models.settings import (
+from tfgradgen.models.loading.families import Use, use_of
+from tfgradgen.models.loading.inputs import shown
+from tfgradgen.models.loading.layout import channels_first_error, to_channels_first, to_grey, to_rgb
+from tfgradgen.models.loading.metadata import Label, parse_range
+from tfgradgen.models.loading.ranges import BYTES, SYMMETRIC, UNIT, to_range
+from tfgradgen.models.loading.roles import Bound, bind, in_batches
+from tfgradgen.models.loading.saved_model import Opened, open_saved_model, try_call
+from tfgradgen.models.loading.settings import (
     CHANNELS_FIRST,
     GREY,
     RGB,
@@ -42,7 +42,7 @@ from tfgradgen.models.settings import (
     settings_of,
     with_card,
 )
-from tfgradgen.text import printable, value_text
+from tfgradgen.models.resize import resize
 
 DEFAULT_SIZE, IMAGENET_SIZE = (64, 64), (224, 224)
 IMAGENET_OUTPUTS = (1000, 1001)

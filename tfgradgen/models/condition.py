@@ -7,12 +7,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfgradgen.checks import UserError, fail
+from tfgradgen.core.checks import UserError, fail
+from tfgradgen.core.text import value_text
 from tfgradgen.models.classifier import Classifier
 from tfgradgen.models.expression import MAX_WEIGHT, And, Class, Evidence, Expression, Not, Or, Weighted, classifiers_of
 from tfgradgen.models.labels import OPERATOR, OPERATORS, as_key, find_label, named, split_names, unknown_label
-from tfgradgen.models.metadata import Label
-from tfgradgen.text import value_text
+from tfgradgen.models.loading.metadata import Label
 
 MAX_DEPTH = 50  # far below where Python's own stack would end
 

@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tfgradgen.checks import fail
+from tfgradgen.core.checks import fail
 from tfgradgen.models.imagenet import imagenet_labels
 from tfgradgen.models.label_files import labels_inside, read_labels
-from tfgradgen.models.metadata import Label
-from tfgradgen.models.saved_model import Opened
+from tfgradgen.models.loading.metadata import Label
+from tfgradgen.models.loading.saved_model import Opened
 
 SHARPNESS = 8.0  # of 1000 normal coordinates the first class then has four fifths of the weight or more, mostly
 ClassFn = Callable[[tf.Tensor], tf.Tensor]  # further coordinates [B, num_coordinates] -> the model's class input [B] or [B, K]

@@ -6,12 +6,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfgradgen.checks import check_choice, fail
+from tfgradgen.core.checks import check_choice, fail
 from tfgradgen.models.classifier import Classifier, assemble, load_as, logit_of
-from tfgradgen.models.families import use_of
-from tfgradgen.models.roles import Bound, bind
-from tfgradgen.models.saved_model import open_saved_model
-from tfgradgen.models.settings import SCORES, ClassifierSettings, settings_of
+from tfgradgen.models.loading.families import use_of
+from tfgradgen.models.loading.roles import Bound, bind
+from tfgradgen.models.loading.saved_model import open_saved_model
+from tfgradgen.models.loading.settings import SCORES, ClassifierSettings, settings_of
 
 NATURAL = "natural"
 LABELS = ("generated", NATURAL)

@@ -5,12 +5,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfgradgen.checks import fail
-from tfgradgen.models.families import use_of
-from tfgradgen.models.ranges import SYMMETRIC, to_range
+from tfgradgen.core.checks import fail
+from tfgradgen.models.loading.families import use_of
+from tfgradgen.models.loading.ranges import SYMMETRIC, to_range
+from tfgradgen.models.loading.roles import bind
+from tfgradgen.models.loading.saved_model import Opened
 from tfgradgen.models.resize import resize
-from tfgradgen.models.roles import bind
-from tfgradgen.models.saved_model import Opened
 
 
 def encoder_of(opened: Opened, latent_dim: int) -> Callable[[Any], Any] | None:

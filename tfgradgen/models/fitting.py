@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfgradgen.checks import UserError, fail
-from tfgradgen.models.ranges import BYTES, SYMMETRIC, UNIT
+from tfgradgen.core.checks import UserError, fail
+from tfgradgen.models.loading.ranges import BYTES, SYMMETRIC, UNIT
 
 NUM_DRAWS, BATCH = 64, 16
 NUM_CLASSES_SHOWN = 8  # of a generator that takes the class: images of one class alone would tell little

@@ -8,20 +8,20 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfgradgen.checks import check_choice, check_int, fail
-from tfgradgen.contracts import is_channels_first
+from tfgradgen.core.checks import check_choice, check_int, fail
+from tfgradgen.core.contracts import is_channels_first
+from tfgradgen.core.text import printable
 from tfgradgen.models.conditional import ClassFn, ClassForm, class_fn, class_labels, class_number, num_coordinates
 from tfgradgen.models.encoder import encoder_of
-from tfgradgen.models.families import use_of
-from tfgradgen.models.inputs import shaped, shown, takes_numbers, width_of
-from tfgradgen.models.layout import channels_first_error, to_channels_last
-from tfgradgen.models.metadata import Label, parse_range
+from tfgradgen.models.loading.families import use_of
+from tfgradgen.models.loading.inputs import shaped, shown, takes_numbers, width_of
+from tfgradgen.models.loading.layout import channels_first_error, to_channels_last
+from tfgradgen.models.loading.metadata import Label, parse_range
+from tfgradgen.models.loading.ranges import BYTES, SYMMETRIC, UNIT, from_range
+from tfgradgen.models.loading.roles import Bound, bind, in_batches
+from tfgradgen.models.loading.saved_model import Opened, open_saved_model, try_call
+from tfgradgen.models.loading.settings import CHANNELS_FIRST, MAX_WIDTH, PRIORS, GeneratorSettings, settings_of, with_card
 from tfgradgen.models.priors import TRANSPORTS
-from tfgradgen.models.ranges import BYTES, SYMMETRIC, UNIT, from_range
-from tfgradgen.models.roles import Bound, bind, in_batches
-from tfgradgen.models.saved_model import Opened, open_saved_model, try_call
-from tfgradgen.models.settings import CHANNELS_FIRST, MAX_WIDTH, PRIORS, GeneratorSettings, settings_of, with_card
-from tfgradgen.text import printable
 
 NUM_PROBED = 16  # prior draws whose images tell the range of a model that nothing else tells
 MAX_CHANNELS = 4

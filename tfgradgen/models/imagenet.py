@@ -7,8 +7,8 @@ same order, but for two that both lists had to tell apart.
 import functools
 from pathlib import Path
 
-from tfgradgen.checks import fail
-from tfgradgen.models.metadata import Label
+from tfgradgen.core.checks import fail
+from tfgradgen.models.loading.metadata import Label
 
 FILE = Path(__file__).with_name("imagenet_labels.txt")
 BACKGROUND = Label("background", background=True)

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tfgradgen.checks import UserError, fail
-from tfgradgen.files import open_inside
+from tfgradgen.core.checks import UserError, fail
+from tfgradgen.core.files import open_inside
+from tfgradgen.core.parsing import parsing, read_bytes
 from tfgradgen.models.imagenet import imagenet_labels
-from tfgradgen.models.metadata import Label, file_of_model, parse_labels, read_class_map
-from tfgradgen.parsing import parsing, read_bytes
+from tfgradgen.models.loading.metadata import Label, file_of_model, parse_labels, read_class_map
 
 MAX_BYTES = 16 << 20  # of a file of names
 FILES = ("labels.json", "labels.txt", "class_names.json", "class_names.txt", "classes.json", "classes.txt", "class_index.json")

@@ -4,9 +4,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from tfgradgen.checks import UserError, did_you_mean, fail
-from tfgradgen.models.metadata import Label
-from tfgradgen.text import value_text
+from tfgradgen.core.checks import UserError, did_you_mean, fail
+from tfgradgen.core.text import value_text
+from tfgradgen.models.loading.metadata import Label
 
 MAX_PIECES = 32  # between the commas of one name or condition
 OPERATORS = "&|!()*@"  # of conditions

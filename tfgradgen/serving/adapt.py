@@ -4,14 +4,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tfgradgen.checks import fail
-from tfgradgen.config import KernelConfig, RunConfig, Schedule
-from tfgradgen.contracts import ProgressFn, accept_prob, collect
-from tfgradgen.kernels import KERNELS
-from tfgradgen.model_checks import admit
+from tfgradgen.core.checks import fail
+from tfgradgen.core.config import KernelConfig, RunConfig, Schedule
+from tfgradgen.core.contracts import ProgressFn, accept_prob, collect
+from tfgradgen.diagnostics.model_checks import admit
+from tfgradgen.mcmc.chains import chain_chunks
+from tfgradgen.mcmc.kernels import KERNELS
+from tfgradgen.mcmc.starts import initial_points
 from tfgradgen.posterior import ClassPosterior
-from tfgradgen.sampling import chain_chunks
-from tfgradgen.starts import initial_points
 
 NUM_KEPT_STEPS = 10  # after adaptation: what the acceptance is taken from
 

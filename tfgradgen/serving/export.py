@@ -6,9 +6,9 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from tfgradgen.core.text import printable, shortened
 from tfgradgen.serving.module import Serving
 from tfgradgen.serving.warmup import requests, write_warmup
-from tfgradgen.text import printable, shortened
 
 
 def write_saved_model(serving: Serving, folder: Path, model: str, batch_sizes: Sequence[int], xla: bool) -> list[str]:

@@ -10,16 +10,16 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tfgradgen.backend import fold_in, log_uniform
-from tfgradgen.config import KernelConfig
-from tfgradgen.contracts import Networks
+from tfgradgen.core.backend import fold_in, log_uniform
+from tfgradgen.core.config import KernelConfig
+from tfgradgen.core.contracts import Networks
+from tfgradgen.mcmc.presets import SERVED
+from tfgradgen.mcmc.starts import start_point
 from tfgradgen.models.condition import ConditionClassifier
 from tfgradgen.models.labels import as_key
-from tfgradgen.models.metadata import MAX_NAME, Label
+from tfgradgen.models.loading.metadata import MAX_NAME, Label
 from tfgradgen.posterior import ClassPosterior
-from tfgradgen.presets import SERVED
 from tfgradgen.serving.rules import Noise, Point, hamiltonian_step, point_at
-from tfgradgen.starts import start_point
 
 START_STREAM, CHAIN_STREAM, CONTINUE_STREAM = 0, 1, 2
 MAX_NAMED = 1000  # bytes of class names in an error: gRPC carries a message in 8 KB of metadata, each byte as up to three

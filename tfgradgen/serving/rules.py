@@ -16,8 +16,8 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability.python.mcmc.internal import leapfrog_integrator  # what TFP's own HMC moves by
 
-from tfgradgen.contracts import PosteriorLike
-from tfgradgen.kernels.base import absent_if_nan
+from tfgradgen.core.contracts import PosteriorLike
+from tfgradgen.mcmc.kernel import absent_if_nan
 
 
 class Point(NamedTuple):

@@ -10,19 +10,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfgradgen.backend import seed_of
-from tfgradgen.checks import fail
-from tfgradgen.config import RunConfig
-from tfgradgen.contracts import Draws, ProgressFn, accept_prob
-from tfgradgen.diagnostics import scalars, statistics
-from tfgradgen.kernels import KERNELS
-from tfgradgen.model_checks import admit
+from tfgradgen.core.backend import seed_of
+from tfgradgen.core.checks import fail
+from tfgradgen.core.config import RunConfig
+from tfgradgen.core.contracts import Draws, ProgressFn, accept_prob
+from tfgradgen.diagnostics.convergence import scalars, statistics
+from tfgradgen.diagnostics.issues import MAX_ACCEPT_GAP, chain_table, faults, off_target
+from tfgradgen.diagnostics.model_checks import admit
+from tfgradgen.mcmc.budget import trail_of, without_end
+from tfgradgen.mcmc.chains import chain_chunks
+from tfgradgen.mcmc.kernels import KERNELS
+from tfgradgen.mcmc.recipe import Recipe
+from tfgradgen.mcmc.starts import choose_starts
 from tfgradgen.posterior import ClassPosterior
-from tfgradgen.recipe import Recipe
-from tfgradgen.sampling import chain_chunks
-from tfgradgen.starts import choose_starts
-from tfgradgen.trail import trail_of, without_end
-from tfgradgen.trust import MAX_ACCEPT_GAP, chain_table, faults, off_target
 from tfgradgen.tuning.space import MIN_RESULTS
 
 # The seeds that schedules are chosen by, those that the choice is judged by, and those of the exact draws.

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tfgradgen.config import AdaptedConfig
-from tfgradgen.plots import GREY, INK
+from tfgradgen.core.config import AdaptedConfig
+from tfgradgen.diagnostics.plots import GREY, INK
 from tfgradgen.tuning.search import CONTROL, DROPPED, FAULTY, UNFINISHED, WHOLE, Trial
 
 NUM_COLUMNS, NUM_TRACES = 4, 6

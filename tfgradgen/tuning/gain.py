@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.stats import t as student
 
-from tfgradgen.contracts import ProgressFn
-from tfgradgen.parsing import parsing
-from tfgradgen.recipe import Recipe
+from tfgradgen.core.contracts import ProgressFn
+from tfgradgen.core.parsing import parsing
+from tfgradgen.mcmc.recipe import Recipe
 from tfgradgen.tuning.bench import EXACT, FRESH, SEARCH, Bench, Cell, Place, cell_of, faults_of
 from tfgradgen.tuning.guard import Difference, Exact, bias_faults, differences, exact_from, exact_of
 from tfgradgen.tuning.search import CONTROL, WHOLE, Plan, Trial, measured, part_of, trials

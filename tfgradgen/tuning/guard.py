@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.stats import t as student
 
-from tfgradgen.checks import UserError
-from tfgradgen.config import RunConfig
-from tfgradgen.contracts import Draws
-from tfgradgen.diagnostics import scalars
+from tfgradgen.core.checks import UserError
+from tfgradgen.core.config import RunConfig
+from tfgradgen.core.contracts import Draws
+from tfgradgen.diagnostics.convergence import scalars
+from tfgradgen.mcmc.rejection import exact_chunks
 from tfgradgen.posterior import ClassPosterior
-from tfgradgen.rejection import exact_chunks
 from tfgradgen.tuning.bench import Cell, Place
 
 NUM_EXACT, LEAST_EXACT = 256, 64  # exact draws of a label: wanted, and fewer than which tell nothing

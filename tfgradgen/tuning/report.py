@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tfgradgen.recipe import Recipe, default_recipe
-from tfgradgen.text import csv_text, markdown_text
+from tfgradgen.core.text import csv_text, markdown_text
+from tfgradgen.mcmc.recipe import Recipe, default_recipe
 from tfgradgen.tuning.bench import Cell
 from tfgradgen.tuning.gain import Gain, Judged, faults_of_control
 from tfgradgen.tuning.guard import Exact

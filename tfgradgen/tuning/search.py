@@ -24,14 +24,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfgradgen.backend import seed_of
-from tfgradgen.checks import UserError, fail
-from tfgradgen.contracts import Progress, ProgressFn
-from tfgradgen.files import finite
-from tfgradgen.parsing import parsing
-from tfgradgen.recipe import Recipe
-from tfgradgen.store import check_same
-from tfgradgen.text import printable
+from tfgradgen.core.backend import seed_of
+from tfgradgen.core.checks import UserError, fail
+from tfgradgen.core.contracts import Progress, ProgressFn
+from tfgradgen.core.files import finite
+from tfgradgen.core.parsing import parsing
+from tfgradgen.core.text import printable
+from tfgradgen.io.store import check_same
+from tfgradgen.mcmc.recipe import Recipe
 from tfgradgen.tuning.bench import SEARCH, Bench, Cell, Place, cell_of, failed, faults_of
 from tfgradgen.tuning.space import NUM_UNFIT, coordinates, suggest, unfit
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from tfgradgen.checks import UserError, check_choice, fail
-from tfgradgen.config import AdaptedConfig, changed_config
-from tfgradgen.presets import PRESETS
-from tfgradgen.recipe import Recipe, default_recipe
+from tfgradgen.core.checks import UserError, check_choice, fail
+from tfgradgen.core.config import AdaptedConfig, changed_config
+from tfgradgen.mcmc.presets import PRESETS
+from tfgradgen.mcmc.recipe import Recipe, default_recipe
 
 MIN_RESULTS = 20  # kept draws of a chain: of fewer, effective sample sizes come out too large
 MAX_BURNIN_SHARE = 0.6  # of the gradients of a run

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import photographs
-from classifier_data import window
 from keras import ops
-from label_draws import chunks, read_chunk, targets
+
+from tools.train import photographs
+from tools.train.classifier_data import window
+from tools.train.label_draws import chunks, read_chunk, targets
 
 SHARES = {"prior": 1.0, "near": 0.15}  # of the loss on draws; every round counts as much as the prior draws
 FLOOR = 0.1  # how often a draw of no class is shown, compared with a sure one of a class of mean mass

@@ -5,10 +5,11 @@ from typing import Any
 
 import keras
 import numpy as np
-from efficientnet_lite import TOP, Network
 from keras import ops
 from scipy.optimize import minimize
 from scipy.special import log_softmax
+
+from tools.train.efficientnet_lite import TOP, Network
 
 TAPS = (6, 14)  # blocks of Lite1 whose spatial means the head sees beside the features: of 40 and 112 channels
 

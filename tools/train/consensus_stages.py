@@ -8,8 +8,11 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import photographs
-from consensus_data import (
+from keras import ops
+from scipy.special import softmax
+
+from tools.train import photographs
+from tools.train.consensus_data import (
     COUNTS,
     PHOTOGRAPH_WEIGHT,
     Batches,
@@ -21,11 +24,9 @@ from consensus_data import (
     fingerprint,
     interest,
 )
-from consensus_network import Student, calibration_of, restore, save
-from efficientnet_lite import Pretrained
-from keras import ops
-from label_draws import CHUNK, Teachers, chunk_folder, compiled, write_chunk
-from scipy.special import softmax
+from tools.train.consensus_network import Student, calibration_of, restore, save
+from tools.train.efficientnet_lite import Pretrained
+from tools.train.label_draws import CHUNK, Teachers, chunk_folder, compiled, write_chunk
 
 ROOT = Path(__file__).resolve().parents[2]
 VARIANT = "lite1"
@@ -277,7 +278,7 @@ def label_round(studio, kind, before, count, size=CHUNK):
 
 def write_model(studio, stage, out):
     """Exports the student of `stage` with weights of 16 bits."""
-    from export import export
+    from tools.train.export import export
 
     half = restore(studio.empty_student(weight_dtype="float16"), studio.weights(stage))
     shape = (photographs.SIZE, photographs.SIZE, 3)

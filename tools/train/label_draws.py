@@ -1,6 +1,6 @@
 """Draws of the generator with what two teachers say of them, in chunks of 2,000, resuming where it stopped:
 
-    python tools/train/label_draws.py --out=DIR [--count=200000] [--kind=prior|near] [--size=112]
+    python -m tools.train.label_draws --out=DIR [--count=200000] [--kind=prior|near] [--size=112]
 
 The teachers are saved_models/classifier and EfficientNet-Lite1, which sees the images at `--size` pixels. `near` draws lie
 around and between the draws of the prior chunks that both teachers give to a class; they need those chunks first. A chunk is
@@ -10,15 +10,12 @@ a folder of .npy files that is renamed into place when it is whole, and depends 
 import functools
 import os
 import shutil
-import sys
 import time
 import warnings
 from pathlib import Path
 
 import fire
 import numpy as np
-
-sys.path[:0] = [str(Path(__file__).resolve().parents[k]) for k in (0, 1, 2)]  # this folder, tools/ and the repository
 
 CHUNK = 2000
 BATCH = 10  # images that a network sees at once
@@ -87,11 +84,11 @@ class Teachers:
 
     def __init__(self, models, size=112):
         import tensorflow as tf
-        from efficientnet_lite import Pretrained
 
-        from tfgradgen.images import to_uint8
+        from tfgradgen.io.images import to_uint8
         from tfgradgen.models.classifier import load_classifier
         from tfgradgen.models.generator import load_generator
+        from tools.train.efficientnet_lite import Pretrained
 
         generator = load_generator(Path(models) / "generator")
         classifier = load_classifier(Path(models) / "classifier")

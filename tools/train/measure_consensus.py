@@ -8,12 +8,13 @@ import csv
 import time
 
 import numpy as np
-import photographs
-from consensus_data import Draws, cached
-from efficientnet_lite import Pretrained
-from label_draws import compiled, imagenet_columns
-from quality import expected_calibration_error
 from scipy.special import softmax
+
+from tools.cards.quality import expected_calibration_error
+from tools.train import photographs
+from tools.train.consensus_data import Draws, cached
+from tools.train.efficientnet_lite import Pretrained
+from tools.train.label_draws import compiled, imagenet_columns
 
 STRANGER, STRANGER_SIZE = "lite2", 144
 NUM_CHAINS, REPEATS = 16, 9  # of the gradient that is timed

@@ -1,6 +1,6 @@
 """Trains a classifier on what two others agree about, in stages that each resume where they stopped:
 
-    python tools/train/train_consensus.py run --work=DIR --data=PHOTOGRAPHS --others=PHOTOGRAPHS [--draws=200000] [--rounds=2]
+    python -m tools.train.train_consensus run --work=DIR --data=PHOTOGRAPHS --others=PHOTOGRAPHS [--draws=200000] [--rounds=2]
 
 `run` makes everything from the shipped models, the photographs (see train_classifier.py) and EfficientNet-Lite1's ImageNet
 weights (extra `train`). The target of a draw is p(class) by saved_models/classifier times p(class) by Lite1 at 112 pixels, and
@@ -10,19 +10,14 @@ each with fresh prior draws that the student of the round before keeps, labelled
 features, the weights of each stage as .npz, and figures.csv, what `measure` finds after each; `export` writes a SavedModel.
 """
 
-import sys
-from pathlib import Path
-
 import fire
-
-sys.path[:0] = [str(Path(__file__).resolve().parents[k]) for k in (0, 1, 2)]  # this folder, tools/ and the repository
 
 
 def run(work, data, others, draws=200_000, rounds=2, size=96, models=None, head_steps=4000, tune_steps=3000):
     """All stages; the first head, on a tenth of the draws, shows early where it will lead. A round takes `tune_steps` / 2."""
-    from consensus_stages import Studio, label_round, say, train_head, tune
-    from label_draws import CHUNK, label_all
-    from measure_consensus import is_measured, measure_stage
+    from tools.train.consensus_stages import Studio, label_round, say, train_head, tune
+    from tools.train.label_draws import CHUNK, label_all
+    from tools.train.measure_consensus import is_measured, measure_stage
 
     studio = Studio(work, data, others, size, models)
     label = lambda kind, count: label_all(studio.draws, kind, count, lambda: studio.teachers, say=say)  # noqa: E731
@@ -55,15 +50,15 @@ def run(work, data, others, draws=200_000, rounds=2, size=96, models=None, head_
 
 def measure(work, data, others, stage, size=96, models=None):
     """Measures one stage again, or `shipped` or `teachers`, and prints the figures."""
-    from consensus_stages import Studio, say
-    from measure_consensus import measure_stage
+    from tools.train.consensus_stages import Studio, say
+    from tools.train.measure_consensus import measure_stage
 
     measure_stage(Studio(work, data, others, size, models), stage, say)
 
 
 def export(work, data, others, stage, out, size=96, models=None):
     """Writes the student of `stage` to the folder `out`, with weights of 16 bits."""
-    from consensus_stages import Studio, say, write_model
+    from tools.train.consensus_stages import Studio, say, write_model
 
     write_model(Studio(work, data, others, size, models), stage, out)
     say(f"exported {stage} to {out}")

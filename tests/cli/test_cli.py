@@ -1,0 +1,266 @@
+"""The command line as a person meets it: help, errors in one line, files on disk."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from tests.support import toy
+from tfgradgen.cli.commands import main
+from tfgradgen.cli.compare_options import FLAGS as COMPARE_FLAGS
+from tfgradgen.cli.export_options import FLAGS as EXPORT_FLAGS
+from tfgradgen.cli.options import FLAGS, KERNEL_FLAGS, parse_sample
+from tfgradgen.cli.tune_options import FLAGS as TUNE_FLAGS
+from tfgradgen.core.config import RunConfig
+from tfgradgen.diagnostics.model_checks import NUM_CHECKED, NUM_EVALUATIONS
+from tfgradgen.diagnostics.prior_checks import NUM_FORWARD
+from tfgradgen.mcmc.registry import METHODS
+
+FAST = ["--num_results=4", "--num_burnin_steps=4", "--num_chains=3"]
+
+
+def refused(argv: list[str], capsys: pytest.CaptureFixture[str], code: int = 2) -> str:
+    """Runs a command that must fail; returns its one line."""
+    with pytest.raises(SystemExit) as exit_:
+        main(argv)
+    captured = capsys.readouterr()
+    lines = [line for line in captured.err.splitlines() if line.startswith("tfgradgen: ")]
+    assert (exit_.value.code, captured.out, len(lines)) == (code, "", 1)
+    return lines[0]
+
+
+def with_flags(command: list[str], *flags: str) -> list[str]:
+    """`command` with `flags` for those of the same names in it: a flag may be given once."""
+    names = {flag.split("=")[0] for flag in flags}
+    return [*(word for word in command if word.split("=")[0] not in names), *flags]
+
+
+@pytest.mark.parametrize("kernel", METHODS)
+def test_sample_writes_grid_samples_and_record(kernel: str, toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    method = METHODS[kernel]
+    fast = FAST if method.schedule.num_burnin_steps else ["--num_results=4", "--num_chains=3"]
+    main(["sample", "--label=goldfish", f"--kernel={kernel}", *toy_flags, *fast])
+    folder = Path(f"out/goldfish-{kernel}-0")
+    state = [] if kernel == "smc" else ["checkpoint.npz"]
+    names = [*state, "film.png", "grid.png", "plots.png", "run.json", "samples.npz"]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    with np.load(folder / "samples.npz") as file:
+        shapes = {name: (file[name].shape, str(file[name].dtype)) for name in file.files}
+        assert shapes == {
+            "z": ((4, 3, 6), "float32"),
+            "image": ((3, 8, 8, 3), "uint8"),
+            "class_prob": ((4, 3), "float32"),
+            "target_log_prob": ((4, 3), "float32"),
+            "is_accepted": ((4, 3), "bool"),
+            "step_size": ((4, 3), "float32"),
+            "log_accept_ratio": ((4, 3), "float32"),
+        }
+        has_step_size = "step_size" in method.defaults.to_dict() and kernel != "smc"
+        assert np.isfinite(file["step_size"]).all() == has_step_size
+        final = file["class_prob"][-1]
+    record = json.loads((folder / "run.json").read_text())
+    np.testing.assert_allclose(record["final_class_prob"], final)
+    assert record["label"] == {"index": 0, "name": "goldfish", "wnid": "n01443537"}
+    assert (record["kernel"], record["seed"], record["jit"], record["backend"]) == (kernel, 0, False, "graph")
+    assert (record["arguments"]["jit"], record["arguments"]["num_chains"]) == ("auto", 3)
+    assert len(record["generator"]["sha256"]) == 64
+    assert {"tensorflow", "tensorflow_probability", "python", "numpy", "tfgradgen"} == set(record["versions"])
+    if kernel in ("mala", "hmc", "split_hmc", "map"):
+        assert (
+            record["num_gradients"]
+            == 3 * (1 + 8 * getattr(method.defaults, "num_leapfrog_steps", 1)) + NUM_CHECKED * NUM_EVALUATIONS
+        )
+        assert record["num_forward"] == 3 * RunConfig.num_init_draws + NUM_FORWARD
+    assert (record["num_gradients"] > 0) == (kernel not in ("rejection", "elliptical_slice"))
+    assert record["num_forward"] > 0
+    assert (record["evidence"] is not None) == (kernel == "smc")
+    assert 0 <= record["accept_rate"] <= 1
+    assert kernel != "smc" or 0 < record["accept_rate"] < 1
+    with Image.open(folder / "grid.png") as grid, Image.open(folder / "film.png") as film:
+        assert grid.size[0] > 2 * 128
+        assert film.size[0] > 4 * 128, "a column for each of four draws"
+    out = capsys.readouterr().out.splitlines()
+    words = [line.split()[0] for line in out]
+    mixing = [] if kernel == "map" else ["mixing"]
+    assert list(dict.fromkeys(words)) == ["ran", "p(class)", "moved", *mixing, "trust", "wrote"]
+    assert words.count("trust") == max(1, len(record["problems"]))
+    assert sorted(out[-1].split(": ")[1].split(", ")) == sorted(path.name for path in folder.iterdir())
+
+
+def test_several_labels_share_a_sheet_and_an_earlier_run_is_kept(
+    toy_flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["sample", "--label=goldfish,alp", "--out=runs", *toy_flags, *FAST])
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["alp", "goldfish", "sheet.png"]
+    capsys.readouterr()
+    before = Path("runs/alp/samples.npz").read_bytes()
+    assert "which exists; choose another --out or add --overwrite" in refused(
+        ["sample", "--label=alp,goldfish", "--out=runs", "--seed=1", *toy_flags, *FAST], capsys
+    )
+    assert Path("runs/alp/samples.npz").read_bytes() == before
+    main(["sample", "--label=all", "--out=runs", "--seed=1", "--overwrite", *toy_flags, *FAST])
+    assert Path("runs/alp/samples.npz").read_bytes() != before
+
+
+def test_all_is_every_class_but_the_background(toy_pair: tuple[Path, Path], toy_flags: list[str], tmp_path: Path) -> None:
+    classifier = tmp_path / "with_background"
+    shutil.copytree(toy_pair[1], classifier)
+    card = json.loads((classifier / "model.json").read_text())
+    card["labels"][1]["background"] = True
+    (classifier / "model.json").write_text(json.dumps(card))
+    main(["sample", "--label=all", toy_flags[0], f"--classifier={classifier}", *FAST])
+    assert sorted(path.name for path in Path("out/all-mala-0").iterdir()) == ["alp", "goldfish", "sheet.png"]
+
+
+def test_two_processes_give_the_same_bytes(toy_pair: tuple[Path, Path], tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "tfgradgen",
+                "sample",
+                "--label=goldfish",
+                "--seed=5",
+                f"--out={name}",
+                *FAST,
+                f"--generator={toy_pair[0]}",
+                f"--classifier={toy_pair[1]}",
+            ],
+            check=True,
+            cwd=tmp_path,
+            capture_output=True,
+        )
+    assert (tmp_path / "one/samples.npz").read_bytes() == (tmp_path / "two/samples.npz").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("argv", "text"),
+    [
+        (["smaple"], "did you mean sample?"),
+        (["sample"], "label: expected a class"),
+        (["sample", "--label=goldfsh"], "did you mean goldfish?"),
+        (["sample", "--label=goldfish", "--num_chain=3"], "did you mean --num_chains?"),
+        (["sample", "--label=goldfish", "--kernel=hcm"], "got 'hcm'; did you mean hmc"),
+        (["sample", "--label=goldfish", "--step_size=-1"], "step_size: expected a number above 0, got -1"),
+        (["sample", "--label=goldfish", "--num_chains=0"], "num_chains: expected an integer"),
+        (["sample", "--label=goldfish", "--num_chains=1e3"], "num_chains: expected an integer in 1..4096, got 1000.0"),
+        (["sample", "--label=goldfish", "--seed=1e3"], "seed: expected an integer"),
+        (
+            ["sample", "--label=goldfish", "--num_leapfrog_steps=3"],
+            "num_leapfrog_steps: expected a flag that --kernel=mala uses",
+        ),
+        (["sample", "--label=goldfish", "--kernel=rejection", "--step_size=0.1"], "that --kernel=rejection uses"),
+        (["sample", "--label=goldfish", "--kernel=smc", "--init=prior"], "init: expected a flag that --kernel=smc uses"),
+        (["sample", "--label=goldfish", "--kernel=elliptical_slice", "--gradient_precision=bfloat16"], "slice uses"),
+        (["sample", "--label=goldfish", "--kernel=map", "--clip_around=class"], "clip_sigma 0, which is no bound"),
+        (["sample", "--label=goldfish", "--kernel=map", "--num_adaptation_steps=3"], "that --kernel=map uses"),
+        (["sample", "--label=goldfish", "--kernel=chees", "--num_chains=1"], "at least 2 for --kernel=chees"),
+        (
+            ["sample", "--label=goldfish", "--num_adaptation_steps=9", "--num_burnin_steps=8"],
+            "at most num_burnin_steps=8",
+        ),
+        (["sample", "--label=goldfish", "--jit=maybe"], "jit: expected one of auto, True, False"),
+        (["sample", "--label=goldfish", "--overwrite=perhaps"], "overwrite: expected one of True, False"),
+        (["sample", "--label=goldfish", "--generator=nowhere"], "model nowhere: expected a SavedModel folder"),
+        (["sample", "--label=goldfish", "--out="], "out: expected a path"),
+        (["sample", "goldfish", "mala", "again"], "arguments: expected flags"),
+        (["sample", "--label=goldfish", "-"], "a lone -"),
+        (["sample", "--label=goldfish", "--", "--seed=1"], "a lone --"),
+        (["--seed=1", "sample"], "unknown command --seed=1; all commands"),
+        (["sample", "--label=goldfish", "--out"], "out: expected a value"),
+        (["sample", "--label=goldfish", "--out=~nobody-of-that-name/x"], "no such user's home"),
+        (["labels", "--label=goldfish"], "unknown flag --label; all flags: python -m tfgradgen labels --help"),
+        (["labels", "--classifier=nowhere"], "model nowhere"),
+        (["labels", "--classifier=~nobody-of-that-name/x"], "no such folder"),
+        (["labels", f"--classifier={'x' * 300}"], "no such folder"),
+        (["sample", "--label=goldfish", "--classifier=,"], "classifier: expected a model, or several as A,B, got ','"),
+        (["sample", "--label=goldfish", "--classifier=~nobody-of-that-name/x"], "no such folder"),
+        (["sample", "--label=goldfish", f"--classifier={'x' * 300}"], "no such folder"),
+        (["sample", "--label=goldfish", "--generator=http://[::1"], "expected a URL, got Invalid IPv6 URL"),
+        (["models", "now"], "arguments: expected flags"),
+    ],
+)
+def test_errors_are_one_line_and_nothing_is_written(
+    argv: list[str], text: str, toy_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = [flag for flag in toy_flags if flag.split("=")[0] not in {word.split("=")[0] for word in argv}]
+    with_models = argv + flags if argv[0] == "sample" else argv
+    assert text in refused(with_models, capsys)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_interrupted_before_its_first_draw_leaves_nothing(
+    toy_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tfgradgen.mcmc.registry.choose_starts", interrupt)
+    assert "interrupted; nothing new was kept" in refused(["sample", "--label=goldfish", *toy_flags, *FAST], capsys, code=130)
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_path_is_taken_as_it_is_written(toy_flags: list[str], tmp_path: Path) -> None:
+    main(["sample", "--label=goldfish", "--out=2026_07_20", *toy_flags, *FAST])
+    assert (tmp_path / "2026_07_20" / "run.json").exists()
+
+
+def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    commands = [(["sample", "--help"], set(FLAGS)), (["sample", "--label=goldfish", "-h"], set(FLAGS))]
+    commands += [
+        (["compare", "-h"], set(COMPARE_FLAGS)),
+        (["export", "-h"], set(EXPORT_FLAGS)),
+        (["tune", "-h"], set(TUNE_FLAGS) - set(KERNEL_FLAGS)),  # "as for `sample`"
+    ]
+    for argv, flags in commands:
+        main(argv)
+        shown = capsys.readouterr().out
+        assert flags <= {*re.findall(r"--(\w+)", shown), *re.findall(r"^ *(\w+): ", shown, re.MULTILINE)}
+    main(["--help"])
+    shown = "".join(capsys.readouterr())
+    assert all(command in shown for command in ("sample", "export", "labels", "models"))
+
+
+def test_labels_come_from_the_card_or_from_the_model(
+    toy_pair: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["labels", f"--classifier={toy_pair[1]}"])
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        ["0", "n01443537", "goldfish"],
+        ["1", "n02056570", "king_penguin"],
+        ["2", "-", "alp"],
+    ]
+    folder = Path(shutil.copytree(toy_pair[1], tmp_path / "foreign"))
+    (folder / "model.json").write_text(json.dumps({"labels": ["one\x1b[2J\nline", "ä", "c"], "image_range": [-1, 1]}))
+    main(["labels", f"--classifier={folder}"])
+    assert capsys.readouterr().out.splitlines() == [
+        "   0  -           one\\x1b[2J\\nline",
+        "   1  -           ä",
+        "   2  -           c",
+    ]
+    (tmp_path / "names.txt").write_text("x\ny\nz\n")
+    main(["labels", f"--classifier={folder}", f"--classifier_labels={tmp_path / 'names.txt'}"])
+    assert [line.split()[-1] for line in capsys.readouterr().out.splitlines()] == ["x", "y", "z"]
+    thousand = lambda x: tf.zeros([tf.shape(x)[0], 1000]) + x[:, 0, 0]  # noqa: E731
+    wide = toy.save(tmp_path / "wide", thousand, [None, 8, 8, 1], {"labels": "imagenet"})
+    main(["labels", f"--classifier={wide}"])
+    lines = capsys.readouterr().out.splitlines()
+    assert (len(lines), lines[1].split()) == (1000, ["1", "n01443537", "goldfish"])
+
+
+def test_defaults_that_follow_other_flags() -> None:
+    options = parse_sample({"label": 0, "kernel": "nuts", "num_burnin_steps": 40, "jit": "False"})
+    whole = METHODS["nuts"].schedule
+    share = whole.num_adaptation_steps / whole.num_burnin_steps
+    assert (options.schedule.num_burnin_steps, options.schedule.num_adaptation_steps) == (40, int(share * 40))
+    assert options.run.jit is False
+    assert parse_sample({"label": 0, "kernel": "hmc", "num_burnin_steps": 0}).schedule.num_adaptation_steps == 0

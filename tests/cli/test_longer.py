@@ -1,0 +1,138 @@
+"""A run that is made longer ends with the bytes of one that was so long from the start."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.cli.test_cli import refused
+from tests.cli.test_resume import CTRL_C, stop_after
+from tests.support.toy import ToyClassifier, ToyGenerator
+from tfgradgen.cli.commands import main
+from tfgradgen.core.config import RunConfig, Schedule
+from tfgradgen.core.contracts import Chunk, Draws
+from tfgradgen.io.store import CHECKPOINT
+from tfgradgen.mcmc.presets import PRESETS
+from tfgradgen.mcmc.registry import METHODS, Resume
+from tfgradgen.posterior import ClassPosterior
+
+START = ["sample", "--label=goldfish", "--num_chains=3"]
+POSTERIOR = ClassPosterior(ToyGenerator(), ToyClassifier(), 1, 1.0)
+LONGER = [name for name, preset in PRESETS.items() if preset.can_go_on]
+
+
+def command_of(kernel: str, num_results: int, flags: list[str]) -> list[str]:
+    burnin = [] if kernel == "rejection" else ["--num_burnin_steps=7"]
+    return [*START, f"--kernel={kernel}", f"--num_results={num_results}", *burnin, *flags]
+
+
+def record_of(folder: str) -> dict[str, Any]:
+    """run.json without what may differ between two runs of the same draws."""
+    record = json.loads(Path(folder, "run.json").read_text())
+    for name in ("out", "resume", "overwrite"):
+        del record["arguments"][name]
+    del record["seconds"]
+    return record
+
+
+def assert_same(one: str, other: str) -> None:
+    assert Path(one, "samples.npz").read_bytes() == Path(other, "samples.npz").read_bytes()
+    for name in ("grid.png", "film.png", "plots.png"):
+        assert Path(one, name).read_bytes() == Path(other, name).read_bytes(), name
+    assert record_of(one) == record_of(other)
+
+
+def chunks_of(kernel: str, num_results: int, resume: Resume | None = None) -> list[Chunk]:
+    method, burnin = METHODS[kernel], 0 if kernel == "rejection" else 7
+    config = replace(method.defaults, class_reg=0.1) if "class_reg" in method.defaults.to_dict() else method.defaults
+    schedule = Schedule(num_results, burnin, min(burnin, method.schedule.num_adaptation_steps))
+    return list(method.chunks_fn(POSTERIOR, config, schedule, RunConfig(num_chains=3), resume))
+
+
+@pytest.mark.parametrize("kernel", LONGER)
+def test_every_method_goes_on_from_where_a_shorter_run_ended(kernel: str) -> None:
+    whole, first = chunks_of(kernel, 25), chunks_of(kernel, 4)
+    rest = chunks_of(kernel, 25, Resume(first[-1].state, first[-1].facts))
+    for name in Draws._fields:
+        columns = [np.concatenate([getattr(chunk.draws, name) for chunk in chunks]) for chunks in (whole, [*first, *rest])]
+        np.testing.assert_array_equal(*columns, err_msg=name)
+    assert (rest[-1].cost, rest[-1].facts) == (whole[-1].cost, whole[-1].facts)
+    for name, value in whole[-1].state.items():
+        np.testing.assert_array_equal(rest[-1].state[name], value, err_msg=name)
+
+
+@pytest.mark.parametrize("kernel", ["mala", "rejection"])
+def test_a_longer_run_has_the_bytes_of_one_that_was_so_long_from_the_start(
+    kernel: str, toy_flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    main([*command_of(kernel, 125, toy_flags), "--out=whole"])
+    main([*command_of(kernel, 4, toy_flags), "--out=run"])
+    first = Path("run/samples.npz").read_bytes()
+    longer = [*command_of(kernel, 125, toy_flags), "--out=run", "--resume"]
+    for num_appends in (0, 1, 2):  # before anything, before the first further draw, and after it
+        with pytest.MonkeyPatch.context() as patch:
+            stop_after(num_appends, CTRL_C, patch)
+            capsys.readouterr()
+            assert "interrupted" in refused(longer, capsys, 130)
+        assert Path("run/samples.npz").read_bytes() == first, "until the longer run is whole, the shorter one stands"
+    main(longer)
+    assert_same("run", "whole")
+    assert sorted(path.name for path in Path().iterdir()) == ["run", "whole"]
+
+
+def test_an_unfinished_run_can_be_made_longer_too(toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    main([*command_of("mala", 60, toy_flags), "--out=whole"])
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(3, CTRL_C, patch)
+        capsys.readouterr()
+        refused([*command_of("mala", 50, toy_flags), "--out=run"], capsys, 130)
+    main([*command_of("mala", 60, toy_flags), "--out=run", "--resume"])
+    assert_same("run", "whole")
+
+
+def test_of_several_labels_each_is_made_longer(toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    several = ["--label=goldfish,alp"]
+    main(["sample", *several, *_short(6, toy_flags, "whole")])
+    main(["sample", *several, *_short(4, toy_flags, "run")])
+    main(["sample", *several, *_short(6, toy_flags, "run"), "--resume"])
+    for label in ("goldfish", "alp"):
+        assert Path("run", label, "samples.npz").read_bytes() == Path("whole", label, "samples.npz").read_bytes()
+    assert Path("run/sheet.png").read_bytes() == Path("whole/sheet.png").read_bytes()
+    main(["sample", *several, *_short(6, toy_flags, "run"), "--resume"])
+    assert capsys.readouterr().out.count("kept     run/") == 2
+
+
+def _short(num_results: int, flags: list[str], out: str) -> list[str]:
+    return ["--num_chains=2", "--num_burnin_steps=4", f"--num_results={num_results}", f"--out={out}", *flags]
+
+
+def test_what_cannot_be_made_longer_says_why(toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    main([*command_of("mala", 6, toy_flags), "--out=run"])
+    before = Path("run/samples.npz").read_bytes()
+    capsys.readouterr()
+    line = refused([*command_of("mala", 5, toy_flags), "--out=run", "--resume"], capsys)
+    assert "expected at least the --num_results=6 of the run in run, got --num_results=5" in line
+    line = refused([*command_of("mala", 9, toy_flags), "--seed=1", "--out=run", "--resume"], capsys)
+    assert "expected --seed=0 as in run, got --seed=1" in line
+    Path("run", CHECKPOINT).rename("elsewhere")
+    line = refused([*command_of("mala", 9, toy_flags), "--out=run", "--resume"], capsys)
+    assert f"got run, which has no {CHECKPOINT}; start anew with --overwrite" in line
+    Path("run", CHECKPOINT).write_bytes(Path("elsewhere").read_bytes()[:-40])
+    refused([*command_of("mala", 9, toy_flags), "--out=run", "--resume"], capsys)
+    with np.load("run/samples.npz") as file:
+        arrays = dict(file)
+    Path("run", CHECKPOINT).write_bytes(Path("elsewhere").read_bytes())
+    np.savez_compressed("run/samples.npz", **arrays | {"z": arrays["z"] + 1})
+    assert "z.raw is not what was written" in refused([*command_of("mala", 9, toy_flags), "--out=run", "--resume"], capsys)
+    Path("run/samples.npz").write_bytes(before)
+    main([*command_of("mala", 9, toy_flags), "--out=run", "--resume"])
+    capsys.readouterr()
+    populations = [*START, "--kernel=smc", *toy_flags, "--out=population"]
+    main([*populations, "--num_results=4"])
+    assert not Path("population", CHECKPOINT).exists()
+    capsys.readouterr()
+    line = refused([*populations, "--num_results=8", "--resume"], capsys)
+    assert "for the particles of smc move together, got --num_results=8, another run" in line

@@ -1,0 +1,279 @@
+"""A run that is stopped, by whatever, loses nothing and ends with the same bytes."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.cli.test_cli import FAST, refused
+from tests.support import toy
+from tfgradgen.cli.commands import main
+from tfgradgen.cli.output import held
+from tfgradgen.core.checks import UserError
+from tfgradgen.core.contracts import Draws
+from tfgradgen.io.store import CHECKPOINT, RunStore
+from tfgradgen.mcmc.kernels import KERNELS
+
+SMALL = ["sample", "--label=goldfish", "--num_chains=3"]
+STEPS = {
+    "mala": ["--num_results=50", "--num_burnin_steps=50"],
+    "hmc": ["--num_results=30", "--num_burnin_steps=30"],
+    "rejection": ["--num_results=300"],
+    "smc": ["--num_results=20", "--ess_share=0.95"],
+    "map": ["--num_results=50", "--num_burnin_steps=50", "--class_reg=0.1"],
+}
+SHORT = ["--num_results=15", "--num_burnin_steps=15"]  # more than two chunks of every other kernel
+STEPS |= {name: SHORT for name in KERNELS if name not in STEPS}
+
+
+def stop_after(num_appends: int, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes the store raise `error` where the checkpoint after `num_appends` would be renamed into place."""
+    left, replace = [num_appends], os.replace
+
+    def failing(source: Any, target: Any) -> None:
+        left[0] -= Path(target).name == CHECKPOINT
+        if left[0] < 0:
+            raise error
+        replace(source, target)
+
+    monkeypatch.setattr("tfgradgen.io.store.os.replace", failing)
+
+
+CTRL_C, FULL_DISK = KeyboardInterrupt(), OSError(28, "No space left on device")
+STOPS = [(kernel, CTRL_C) for kernel in STEPS] + [(kernel, FULL_DISK) for kernel in ("mala", "rejection")]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "error"), STOPS, ids=lambda value: value if isinstance(value, str) else type(value).__name__
+)
+def test_interrupted_and_resumed_is_bit_identical(
+    kernel: str, error: BaseException, toy_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [*SMALL, f"--kernel={kernel}", *STEPS[kernel], *toy_flags]
+    main([*command, "--out=whole"])
+    capsys.readouterr()
+    for num_appends in (1, 2):  # the second time it goes on, and stops further on
+        with pytest.MonkeyPatch.context() as patch:
+            stop_after(num_appends, error, patch)
+            resume = ["--resume"] if num_appends > 1 else []
+            line = refused([*command, "--out=cut", *resume], capsys, 130 if isinstance(error, KeyboardInterrupt) else 2)
+        assert "cut.partial" in line
+        assert "--resume goes on with it" in line
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["cut.partial", "whole"]
+    main([*command, "--out=cut", "--resume"])
+    assert (tmp_path / "cut/samples.npz").read_bytes() == (tmp_path / "whole/samples.npz").read_bytes()
+    cut, whole = (json.loads((tmp_path / name / "run.json").read_text()) for name in ("cut", "whole"))
+    for record in (cut, whole):
+        for place in ("out", "resume"):
+            del record["arguments"][place]
+        del record["seconds"]
+    assert cut == whole
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cut", "whole"]
+
+
+def test_killed_at_ten_random_points_it_ends_with_the_same_bytes(toy_flags: list[str], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tfgradgen", *SMALL, "--num_results=6000", "--num_burnin_steps=600", *toy_flags]
+    subprocess.run([*command, "--out=whole"], check=True, cwd=tmp_path, capture_output=True)
+    rng = random.Random(0)
+    checkpoint = tmp_path / "cut.partial" / CHECKPOINT
+    for _ in range(10):
+        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+        process = subprocess.Popen([*command, "--out=cut", "--resume"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+        while process.poll() is None and (not checkpoint.exists() or checkpoint.stat().st_mtime_ns == before):
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0, 0.1))
+        process.send_signal(signal.SIGKILL)
+        err = process.communicate()[1]
+        assert process.returncode == -signal.SIGKILL, f"it has to be killed in the middle for this to mean anything: {err}"
+        assert not (tmp_path / "cut").exists()
+    subprocess.run([*command, "--out=cut", "--resume"], check=True, cwd=tmp_path, capture_output=True)
+    assert (tmp_path / "cut/samples.npz").read_bytes() == (tmp_path / "whole/samples.npz").read_bytes()
+
+
+@pytest.fixture
+def interrupted(toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """A command whose run was stopped after its first chunk."""
+    command = [*SMALL, *STEPS["mala"], *toy_flags, "--out=run"]
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(1, KeyboardInterrupt(), patch)
+        refused(command, capsys, 130)
+    return command
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"--seed": "1"}, "resume: expected --seed=0 as in run.partial, got --seed=1; give the same again"),
+        ({"--num_results": "49"}, "at least the --num_results=50 of the run in run.partial, got --num_results=49"),
+        ({"--kernel": "hmc"}, "--kernel=mala as in run.partial, got --kernel=hmc"),
+        ({"--label": "alp"}, "label index 0"),
+        ({"--temperature": "2.0"}, "expected --temperature=1.0"),
+    ],
+)
+def test_another_run_s_checkpoint_is_refused(
+    change: dict[str, str], text: str, interrupted: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = [word for word in interrupted if word.split("=")[0] not in change]
+    line = refused([*kept, *(f"{flag}={value}" for flag, value in change.items()), "--resume"], capsys)
+    assert text in line
+    assert Path("run.partial", CHECKPOINT).exists()
+
+
+def test_another_model_s_checkpoint_is_refused(
+    interrupted: list[str], toy_pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = json.loads((toy_pair[1] / "model.json").read_text())
+    toy.save(Path("other"), lambda image: tf.reduce_mean(image, [1, 2]) * 3.0, [None, 8, 8, 3], card)
+    kept = [word for word in interrupted if not word.startswith("--classifier")]
+    assert "classifier sha256" in refused([*kept, "--classifier=other", "--resume"], capsys)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        (CHECKPOINT, lambda data: data[:-200]),
+        (CHECKPOINT, lambda data: data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 255]) + data[len(data) // 2 + 1 :]),
+        (CHECKPOINT, lambda data: b""),
+        ("z.raw", lambda data: data[:100]),
+        ("class_prob.raw", lambda data: bytes([data[0] ^ 1]) + data[1:]),
+        ("is_accepted.raw", None),
+    ],
+)
+def test_a_damaged_checkpoint_is_refused(
+    name: str, damage: Any, toy_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [*SMALL, *STEPS["mala"], *toy_flags, "--out=run"]
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(5, KeyboardInterrupt(), patch)  # some draws are kept by then
+        refused(command, capsys, 130)
+    path = tmp_path / "run.partial" / name
+    path.write_bytes(damage(path.read_bytes())) if damage else path.unlink()
+    line = refused([*command, "--resume"], capsys)
+    assert "got a damaged one" in line
+    assert "start anew with --overwrite" in line
+    main([*command, "--overwrite"])
+    assert Path("run/samples.npz").exists()
+    assert not Path("run.partial").exists()
+
+
+def test_an_interrupted_run_is_not_started_anew_by_accident(interrupted: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert "run.partial, a run that was interrupted or is under way" in refused(interrupted, capsys)
+    assert "expected --resume or --overwrite, got both" in refused([*interrupted, "--resume", "--overwrite"], capsys)
+    with held(Path("run.partial")):
+        assert "another at work in run.partial" in refused([*interrupted, "--resume"], capsys)
+    assert Path("run.partial", CHECKPOINT).exists()
+
+
+def test_of_several_labels_the_finished_ones_are_kept(
+    toy_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["sample", "--label=goldfish,alp", "--out=runs", *toy_flags, *FAST]
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(3, KeyboardInterrupt(), patch)  # goldfish has two chunks
+        with pytest.raises(SystemExit):
+            main(command)
+    assert "what was drawn is in runs/alp.partial" in capsys.readouterr().err
+    made = Path("runs/goldfish/run.json").stat().st_mtime_ns
+    assert "resume: expected --seed=0 as in runs/goldfish" in refused([*command, "--resume", "--seed=1"], capsys)
+    main([*command, "--resume"])
+    assert "kept     runs/goldfish" in capsys.readouterr().out
+    assert Path("runs/goldfish/run.json").stat().st_mtime_ns == made
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["alp", "goldfish", "sheet.png"]
+    main([*command, "--resume"])  # nothing is left to do, and that is no error
+
+
+def test_a_log_file_gets_plain_lines_with_the_time_left(toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    main([*SMALL, *STEPS["mala"], *toy_flags])
+    notes = capsys.readouterr().err.splitlines()
+    stages = [line for line in notes if line.startswith("doing    ")]
+    assert ["TensorFlow" in stages[0], "models" in stages[1], "starts" in stages[2], "compiling" in stages[3]] == [True] * 4
+    lines = notes[len(stages) :]
+    assert len(lines) == 6, "chunks of 20 steps, cut where the burn-in ends"
+    assert lines[0].startswith("mala goldfish: 20 of 100 steps, accept 0.")
+    assert "s left" in lines[1]
+    assert "s left" not in lines[-1]
+    assert "\r" not in "".join(lines)
+
+
+def test_draws_lie_on_disk_and_not_in_memory(tmp_path: Path) -> None:
+    store = RunStore(tmp_path, {"seed": 0})
+    rows = Draws(*(np.full((2, 3, 4) if name == "z" else (2, 3), k, "f4") for k, name in enumerate(Draws._fields)))
+    for step in range(3):
+        store.append(rows, {"num_done": np.asarray(step)}, {})
+    for name, column in store.draws()._asdict().items():
+        assert isinstance(column, np.memmap)
+        np.testing.assert_array_equal(column, np.concatenate([getattr(rows, name)] * 3))
+    assert RunStore(tmp_path, {"seed": 0}).state == {"num_done": 2}
+    data = (tmp_path / CHECKPOINT).read_bytes()
+    for place in range(0, len(data), 41):
+        (tmp_path / CHECKPOINT).write_bytes(data[:place] + bytes([data[place] ^ 255]) + data[place + 1 :])
+        with pytest.raises(UserError, match="got a damaged one"):
+            RunStore(tmp_path, {"seed": 0})
+
+
+# Where the process is killed: before the folder is written, in the middle of it, and when it is in place with the rest beside.
+@pytest.mark.parametrize("at", ["run.write_run", "run.save_png", "run.clear"])
+def test_killed_while_it_finishes_it_ends_with_the_same_bytes(at: str, toy_flags: list[str], tmp_path: Path) -> None:
+    command = [*SMALL, *STEPS["mala"], *toy_flags]
+    main([*command, "--out=whole"])
+    code = (
+        "import os, signal, sys; from tfgradgen.cli.quiet import start_tensorflow; start_tensorflow(); "
+        "import tfgradgen.cli.run; "
+        f"tfgradgen.cli.{at} = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL); "
+        "from tfgradgen.cli.commands import main; main(sys.argv[1:])"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, *command, "--out=cut"], cwd=tmp_path, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    main([*command, "--out=cut", "--resume"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cut", "whole"], "no remains, hidden ones neither"
+    assert (tmp_path / "cut/samples.npz").read_bytes() == (tmp_path / "whole/samples.npz").read_bytes()
+
+
+def test_an_interrupted_overwrite_goes_on_and_then_replaces(
+    toy_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [*SMALL, *STEPS["mala"], *toy_flags, "--out=run"]
+    main(command)
+    before = (tmp_path / "run/samples.npz").read_bytes()
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(1, KeyboardInterrupt(), patch)
+        capsys.readouterr()
+        refused([*command, "--seed=1", "--overwrite"], capsys, 130)
+    assert (tmp_path / "run/samples.npz").read_bytes() == before, "until the new one is whole, the earlier one stands"
+    main([*command, "--seed=1", "--resume"])
+    assert (tmp_path / "run/samples.npz").read_bytes() != before
+    assert json.loads((tmp_path / "run/run.json").read_text())["seed"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_foreign_files_are_left_alone(toy_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run.partial").mkdir()
+    (tmp_path / "run.partial/thesis.tex").write_text("mine")
+    for flag in ("--overwrite", "--resume"):
+        assert "run.partial, which also holds thesis.tex" in refused([*SMALL, *toy_flags, "--out=run", flag], capsys)
+    assert (tmp_path / "run.partial/thesis.tex").read_text() == "mine"
+    assert "out: expected a folder with a name of its own" in refused([*SMALL, *toy_flags, "--out=."], capsys)
+
+
+def test_a_class_that_cannot_be_drawn_leaves_nothing(
+    toy_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tfgradgen.mcmc.rejection.MAX_FRUITLESS_DRAWS", 0)
+    monkeypatch.setattr("tfgradgen.mcmc.rejection._compiled", never_accepting)
+    command = [*SMALL, "--kernel=rejection", "--num_results=4", "--out=run", *toy_flags]
+    assert "rejection: expected a class that the generator can draw" in refused(command, capsys)
+    assert not list(tmp_path.iterdir())
+
+
+def never_accepting(*_: Any) -> Any:
+    nothing = tf.zeros([128])
+    return tf.function(lambda label, seed: (tf.zeros([128, 6]), nothing, nothing, nothing > 0), autograph=False)

@@ -1,0 +1,108 @@
+"""Ranges are checked on construction, in one wording."""
+
+import math
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+from tfgradgen.core.checks import UserError, check_choice, did_you_mean, fail
+from tfgradgen.core.config import HmcConfig, KernelConfig, MapConfig, RunConfig, Schedule, SmcConfig
+
+
+def test_an_error_is_one_line_with_name_expectation_value_and_remedy() -> None:
+    text = str(fail("num_chains", "an integer", "'a\nb'", "give one"))
+    assert text == "num_chains: expected an integer, got 'a b'; give one."
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("step_size", 0.0),
+        ("step_size", -1.0),
+        ("step_size", math.nan),
+        ("step_size", math.inf),
+        ("step_size", "0.1"),
+        ("target_accept_prob", 0.0),
+        ("target_accept_prob", 1.0),
+        ("num_leapfrog_steps", 0),
+        ("num_leapfrog_steps", 2.0),
+        ("num_leapfrog_steps", True),
+    ],
+)
+def test_kernel_config_refuses(field: str, value: Any) -> None:
+    with pytest.raises(UserError, match=f"^{field}: expected .*, got .*; "):
+        HmcConfig(**{"step_size": 0.1, "target_accept_prob": 0.6, field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("optimizer", "sgd"),
+        ("objective", "logits"),
+        ("class_reg", -0.1),
+        ("l2_decay", 1.0),
+        ("clip_sigma", -1),
+        ("clip_around", "posterior"),
+        ("clip_around", "class"),
+    ],
+)
+def test_map_config_refuses(field: str, value: Any) -> None:
+    with pytest.raises(UserError, match=f"^{field}: expected .*, got .*; "):
+        MapConfig(**{"step_size": 0.1, field: value})
+
+
+def test_every_setting_of_every_kernel_has_a_check_and_no_check_is_idle() -> None:
+    kinds, found = [KernelConfig], set()
+    while kinds:
+        kind = kinds.pop()
+        kinds += kind.__subclasses__()
+        found |= {field.name for field in fields(kind)}
+    assert found == set(KernelConfig.checks)
+
+
+def test_the_class_moments_are_wanted_only_where_they_are_used() -> None:
+    assert not MapConfig(0.1, clip_sigma=2.0).needs_class_moments
+    assert MapConfig(0.1, clip_sigma=2.0, clip_around="class").needs_class_moments
+    assert MapConfig(0.1, class_reg=0.1).needs_class_moments
+    assert not SmcConfig(0.1, 0.5).needs_class_moments
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("num_chains", 0),
+        ("num_chains", 1000.0),
+        ("temperature", 0),
+        ("seed", -1),
+        ("seed", 2**62),
+        ("jit", "yes"),
+        ("jit", 1),
+        ("init", "warm"),
+    ],
+)
+def test_run_config_refuses(field: str, value: Any) -> None:
+    with pytest.raises(UserError, match=f"^{field}: expected "):
+        RunConfig(**{field: value})
+
+
+@pytest.mark.parametrize("counts", [(0, 0, 0), (1, -1, 0), (1, 5, 6), (1, 5, -1), (1.5, 0, 0)])
+def test_schedule_refuses(counts: tuple[Any, Any, Any]) -> None:
+    with pytest.raises(UserError):
+        Schedule(*counts)
+
+
+def test_schedule_counts_all_transitions_and_settings_are_records() -> None:
+    schedule = Schedule(num_results=3, num_burnin_steps=5, num_adaptation_steps=4)
+    assert schedule.num_steps == 8
+    assert schedule.to_dict() == {"num_results": 3, "num_burnin_steps": 5, "num_adaptation_steps": 4}
+    assert RunConfig(seed=7).to_dict()["seed"] == 7
+    assert HmcConfig(0.1, 0.5).to_dict()["num_leapfrog_steps"] == 1
+
+
+def test_choices_are_typed_and_the_nearest_are_named() -> None:
+    with pytest.raises(UserError, match=r"did you mean hmc\?$"):
+        check_choice("kernel", "hcm", ("mala", "hmc"))
+    with pytest.raises(UserError):
+        check_choice("overwrite", 1, (True, False))
+    assert did_you_mean("zzz", ["mala"]) == ""

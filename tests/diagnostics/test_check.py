@@ -1,0 +1,172 @@
+"""Faults of a pair of models that a run would meet in silence."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.cli.test_cli import FAST, refused
+from tests.support import toy
+from tfgradgen import ClassPosterior
+from tfgradgen.cli.commands import main
+from tfgradgen.diagnostics.model_checks import NUM_CHECKED, NUM_EVALUATIONS, prior_checks
+from tfgradgen.diagnostics.preflight import Check, gradient_checks, value_and_gradient
+
+Z = tf.constant(np.random.default_rng(0).standard_normal((8, 6)), tf.float32)
+
+
+def looked_at(posterior: ClassPosterior) -> list[Check]:
+    evaluate = lambda z: value_and_gradient(posterior.likelihood_log_prob, z)  # noqa: E731
+    graph_fn, xla_fn = (tf.function(evaluate, jit_compile=xla, autograph=False) for xla in (False, True))
+    found = prior_checks(posterior)
+    if any(check.is_grave and not check.is_ok for check in found):
+        return found
+    return [*found, *gradient_checks(Z, graph_fn, xla_fn)]
+
+
+def faults(generator: Any = None, classifier: Any = None, temperature: float = 1.0) -> list[str]:
+    posterior = ClassPosterior(generator or toy.ToyGenerator(), classifier or toy.ToyClassifier(), 1, temperature)
+    return [check.what for check in looked_at(posterior) if not check.is_ok]
+
+
+class Changed(toy.ToyGenerator):
+    def __init__(self, change: Any):
+        self.change = change
+
+    def __call__(self, z: Any) -> tf.Tensor:
+        return self.change(tf.tanh(super().__call__(z)))
+
+
+class Noisy(toy.ToyClassifier):
+    def __call__(self, image: tf.Tensor) -> tf.Tensor:
+        return super().__call__(image) + tf.random.normal([image.shape[0], 2])
+
+
+class Unlike(toy.ToyClassifier):
+    """Another function under XLA than in graph mode, as a wrong compilation would be."""
+
+    def __call__(self, image: tf.Tensor) -> tf.Tensor:
+        self.count += not tf.executing_eagerly()  # the second trace is that of XLA
+        return super().__call__(image) * (1.0 if self.count < 2 else 1.5)
+
+    count = 0
+
+
+def test_a_sound_pair_has_no_fault() -> None:
+    checks = looked_at(ClassPosterior(Changed(tf.identity), toy.ToyClassifier(), 1))
+    assert [check.what for check in checks if not check.is_ok] == []
+    assert [check.what for check in checks] == [
+        "generator",
+        "image",
+        "variety",
+        "determinism",
+        "rows",
+        "p(class)",
+        "p(class)",
+        "p(class)",
+        "p(class)",
+        "models",
+        "models",
+        "gradient",
+        "scales",
+        "determinism",
+        "rows",
+        "xla",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda image: image * 3.0, ["image"]),
+        (lambda image: image * np.nan, ["generator", "p(class)"]),
+        (tf.round, ["models"]),
+        (lambda image: image[:1] * 0.0 + 0.1 * tf.ones_like(image), ["variety", "p(class)", "models"]),
+        (lambda image: 0.1 + image * 1e-5, ["variety", "p(class)", "scales"]),
+    ],
+    ids=["range", "nan", "rounded", "constant", "flat"],
+)
+def test_faults_of_a_generator_are_named(change: Any, expected: list[str]) -> None:
+    assert faults(Changed(change)) == expected
+
+
+def test_noise_and_a_wrong_compilation_are_named() -> None:
+    assert "determinism" in faults(Changed(tf.identity), Noisy())
+    assert faults(Changed(tf.identity), Unlike()) == ["xla"]
+    assert faults(Changed(tf.identity), temperature=1e5) == ["p(class)", "scales"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda image: image - tf.reduce_mean(image, 0),
+        lambda image: image / (1.0 + tf.math.reduce_std(image, 0)),
+        lambda image: image - image[:1],
+        lambda image: image + 0.1 * tf.roll(image, 1, 0),
+    ],
+    ids=["mean", "deviation", "first", "neighbour"],
+)
+def test_a_model_that_mixes_rows_is_named(change: Any) -> None:
+    assert faults(Changed(lambda image: 0.4 * change(image))) == ["rows"]
+    mixing = type("Mixing", (toy.ToyClassifier,), {"__call__": lambda self, x: change(toy.ToyClassifier.__call__(self, x))})
+    assert faults(Changed(tf.identity), mixing()) == ["rows"]
+
+
+def test_a_run_looks_first_and_stops_at_grave_faults_only(
+    toy_flags: list[str], toy_pair: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The noise is found before a step is made; images out of range are said among what speaks against the run."""
+    card = json.loads((toy_pair[0] / "model.json").read_text())
+    pictures = lambda z: tf.tanh(tf.reshape(tf.tile(z, [1, 32]), [-1, 8, 8, 3]))  # noqa: E731
+    noisy = lambda z: pictures(z) + 0.1 * tf.random.uniform(tf.shape(pictures(z)))  # noqa: E731
+    toy.save(tmp_path / "noisy", noisy, [None, 6], card)
+    toy.save(tmp_path / "wide", lambda z: 3.0 * pictures(z), [None, 6], card)
+    command = ["sample", "--label=goldfish", *FAST, toy_flags[1]]
+    assert "determinism: expected the same bits" in refused([*command, "--generator=noisy"], capsys)
+    main([*command, "--generator=wide", "--out=wide_run"])
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("trust    image: expected float32")]
+    assert len(said) == 1
+    main(["diagnose", "wide_run"])
+    assert said[0] in capsys.readouterr().out
+    main([*command, "--jit=true", "--out=compiled"])
+    assert json.loads(Path("compiled/run.json").read_text())["num_gradients"] == 3 * (1 + 8) + NUM_CHECKED * (
+        NUM_EVALUATIONS + 1
+    )
+
+
+@pytest.mark.parametrize("shape", [[3, 8, 8], [8, 8, 5]])
+def test_images_that_no_png_can_hold_are_refused_before_a_run(
+    shape: list[int], toy_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Channels first, or more channels than a colour image has: a run ended in a traceback when it wrote its grid."""
+    pictures = lambda z: tf.tanh(tf.reshape(tf.tile(z, [1, 60]), [-1, 360]))[:, : int(np.prod(shape))]  # noqa: E731
+    toy.save(tmp_path / "odd", lambda z: tf.reshape(pictures(z), [-1, *shape]), [None, 6])
+    mean = lambda x: tf.stack([tf.reduce_mean(x, [1, 2, 3]), tf.reduce_max(x, [1, 2, 3])], 1)  # noqa: E731
+    toy.save(tmp_path / "any", mean, [None, *shape])
+    for command in (["sample", *FAST], ["check"]):
+        line = refused([*command, "--label=1", "--generator=odd", "--classifier=any"], capsys)
+        assert "channels" in line
+        assert str(shape).strip("[]") in line
+    assert not Path("out").exists()
+
+
+def test_the_command_prints_a_table_and_fails_on_a_fault(
+    toy_flags: list[str], toy_pair: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["check", "--label=goldfish", *toy_flags])
+    lines = capsys.readouterr().out.splitlines()
+    start = lines.index("goldfish, at 64 prior draws, of gradients at 16") + 1
+    assert [line.split()[0] for line in lines[start : start + 17]] == ["ok"] * 17
+    card = json.loads((toy_pair[0] / "model.json").read_text())
+    rounded = lambda z: tf.round(tf.reshape(tf.tile(tf.tanh(z), [1, 32]), [-1, 8, 8, 3]))  # noqa: E731
+    toy.save(tmp_path / "rounded", rounded, [None, 6], card)
+    with pytest.raises(SystemExit) as exit_:
+        main(["check", "--label=all", "--generator=rounded", toy_flags[1]])
+    assert exit_.value.code == 1
+    out = capsys.readouterr().out
+    assert out.count("FAULT  models       a non-zero gradient") == 3, "one for each class"
+    assert "the generator or classifier cuts it" in out
+    assert "did you mean --seed?" in refused(["check", "--sed=1"], capsys)

@@ -1,0 +1,216 @@
+"""Diagnostics against processes whose mixing is known, and the names of known faults."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.cli.test_cli import refused
+from tests.support import toy
+from tfgradgen.cli.commands import main
+from tfgradgen.core.contracts import Draws
+from tfgradgen.diagnostics.convergence import Convergence, convergence, projections
+from tfgradgen.diagnostics.issues import chain_table, problems
+
+
+def autoregressive(rho: float, num_results: int = 2000, num_chains: int = 8) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    x = np.empty((num_results, num_chains))
+    x[0] = rng.standard_normal(num_chains)
+    for t in range(1, num_results):
+        x[t] = rho * x[t - 1] + np.sqrt(1 - rho**2) * rng.standard_normal(num_chains)
+    return x
+
+
+# An AR(1) process has ESS = N (1 - rho) / (1 + rho); the estimate from 16,000 draws is good to about a tenth.
+@pytest.mark.parametrize("rho", [0.0, 0.5, 0.9])
+def test_effective_sample_size_of_an_autoregressive_process(rho: float) -> None:
+    result = convergence(autoregressive(rho))
+    expected = 16_000 * (1 - rho) / (1 + rho)
+    assert result.ess_bulk == pytest.approx(expected, rel=0.2)
+    assert result.standard_error == pytest.approx(1 / np.sqrt(expected), rel=0.2)
+    assert result.rhat == pytest.approx(1, abs=0.01)
+    assert result.ess_tail is not None
+    assert result.ess_tail > expected / 3
+
+
+def test_chains_apart_have_a_large_rhat_few_effective_draws_and_their_variance_between() -> None:
+    apart = convergence(autoregressive(0.5) + 3 * np.arange(8))
+    assert apart.rhat is not None
+    assert apart.rhat > 2
+    assert apart.ess_bulk is not None
+    assert apart.ess_bulk < 50
+    variance = 9 * (8**2 - 1) / 12
+    assert apart.between == pytest.approx(variance / (1 + variance), abs=0.02)
+
+
+def test_chains_of_one_mean_and_two_scales_are_told_apart_by_ranks() -> None:
+    """The folded part of the rank-normalized R-hat; the classic one sees nothing here."""
+    scales = np.where(np.arange(8) < 4, 1.0, 5.0)
+    rhat = convergence(autoregressive(0.0) * scales).rhat
+    assert rhat is not None
+    assert rhat > 1.1
+
+
+def test_what_cannot_be_computed_is_none() -> None:
+    assert convergence(np.ones((10, 4))) == Convergence(1.0)
+    assert convergence(np.zeros((3, 4)) + np.arange(4)).rhat is None
+    assert convergence(np.full((10, 4), np.nan)).mean is None
+    assert convergence(autoregressive(0.5)[:, :1]).rhat is None
+    one_stuck = autoregressive(0.5)
+    one_stuck[:, 0] = 0.3
+    assert convergence(one_stuck).mean is not None
+
+
+def test_independent_draws_count_in_full() -> None:
+    x = autoregressive(0.0)
+    result = convergence(x, independent=True)
+    assert result.ess_bulk == x.size
+    assert result.standard_error == pytest.approx(x.std(ddof=1) / np.sqrt(x.size))
+    assert result.ess == x.size
+
+
+def test_projections_are_of_unit_scale_and_the_same_every_time() -> None:
+    z = np.random.default_rng(1).standard_normal((3000, 4, 6)).astype("float32")  # more than one block
+    column = projections(z)
+    assert column.shape[1:] == (3000, 4)
+    np.testing.assert_allclose(column.std((1, 2)), 1, atol=0.05)
+    np.testing.assert_array_equal(column, projections(z))
+    np.testing.assert_allclose(column[:, 1500:], projections(z[1500:]), rtol=1e-6)
+
+
+def some_draws(**changed: np.ndarray) -> Draws:
+    rng = np.random.default_rng(0)
+    shape = (200, 4)
+    draws = Draws(
+        rng.standard_normal((*shape, 6)),
+        np.full(shape, 0.5),
+        rng.standard_normal(shape),
+        rng.uniform(size=shape) < 0.6,
+        np.full(shape, 0.1),
+        np.full(shape, np.log(0.63)),
+    )
+    return draws._replace(**changed)
+
+
+def with_chain(value: float, chain: int, base: float = -0.01) -> np.ndarray:
+    values = np.full((200, 4), base)
+    values[:, chain] = value
+    return values
+
+
+GOOD = {"class_prob": Convergence(0.8, 0.01, 500.0, 400.0, 1.005, 0.01)}
+
+
+@pytest.mark.parametrize(
+    ("changed", "found", "target", "texts"),
+    [
+        ({}, GOOD, 0.574, []),
+        ({}, GOOD, 0.8, ["acceptance 0.63 is off its target 0.80: lower --step_size"]),
+        ({"log_accept_ratio": with_chain(-50, 2)}, GOOD, 0.75, ["chain 2 stuck"]),
+        ({"log_accept_ratio": with_chain(-2000, 1)}, GOOD, 0.75, ["200 of 800 transitions diverged", "chain 1 stuck"]),
+        ({"log_accept_ratio": with_chain(-2000, 1)}, GOOD, None, ["200 of 800 transitions diverged", "chain 1 stuck"]),
+        (
+            {"log_accept_ratio": with_chain(np.nan, 1)},
+            GOOD,
+            0.75,
+            ["200 of 800 proposals had no finite density or gradient (chain 1)", "chain 1 stuck"],
+        ),
+        ({"target_log_prob": with_chain(np.nan, 3)}, GOOD, None, ["not finite in 200 of 800 draws (chain 3)"]),
+        (
+            {},
+            {"x": Convergence(0.8, 0.1, 50.0, 60.0, 1.2, 0.2)},
+            0.6,
+            ["R-hat of x 1.20", "small effective sample size (50 for the bulk of x"],
+        ),
+        (
+            {},
+            {"x": Convergence(0.8, 0.1, 500.0, 60.0, 1.2, 0.7)},
+            0.6,
+            ["R-hat of x", "different modes (70% of", "(60 for the tail of x"],
+        ),
+        ({}, {"x": Convergence()}, 0.6, ["small effective sample size (unknown"]),
+    ],
+)
+def test_faults_are_named_with_what_to_do(changed: Any, found: Any, target: float | None, texts: list[str]) -> None:
+    lines = problems(chain_table(some_draws(**changed)), found, 200, "chain", target)
+    assert len(lines) == len(texts), lines
+    assert all(text in line and ": " in line for text, line in zip(texts, lines, strict=True)), lines
+
+
+def test_what_counts_depends_on_what_the_draws_are() -> None:
+    """Exact draws do not mix badly, particles are not tuned, and an ascent draws nothing."""
+    bad = chain_table(some_draws(log_accept_ratio=with_chain(-50, 2)))
+    disagree = {"x": Convergence(0.8, 0.1, 50.0, 60.0, 1.2, 0.2)}
+    assert problems(bad, disagree, 200, "exact", None) == []
+    assert ["R-hat" in line for line in problems(bad, disagree, 200, "particles", 0.75)] == [True, False]
+    (line,) = problems(bad, disagree, 200, "ascent", None)
+    assert "no draws of the posterior" in line
+
+
+def diagnosed(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """What `diagnose --strict` says of a run that it must not pass."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as exit_:
+        main(["diagnose", str(folder), "--strict"])
+    assert exit_.value.code == 1
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kernel", ["mala", "hmc"])
+def test_a_step_a_hundred_times_too_large_is_named(
+    kernel: str, toy_flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(
+        [
+            "sample",
+            "--label=goldfish",
+            f"--kernel={kernel}",
+            "--step_size=100",
+            "--num_adaptation_steps=0",
+            "--out=bad",
+            *toy_flags,
+        ]
+    )
+    out = diagnosed(Path("bad"), capsys)
+    assert "stuck, acceptance below 0.02: the step is too large there; lower --step_size" in out
+    assert "transitions diverged" in out
+
+
+def test_a_model_that_is_not_a_number_for_part_of_z_is_named(
+    toy_pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def partly(z: tf.Tensor) -> tf.Tensor:
+        image = tf.tanh(tf.reshape(tf.tile(z, [1, 32]), [-1, 8, 8, 3]))
+        return tf.where(z[:, 5, None, None, None] > 1.0, np.nan, image)
+
+    card = json.loads((toy_pair[0] / "model.json").read_text())
+    toy.save(tmp_path / "partly", partly, [None, 6], card)
+    main(["sample", "--label=goldfish", "--out=bad", "--generator=partly", f"--classifier={toy_pair[1]}"])
+    assert "had no finite density or gradient (" in diagnosed(Path("bad"), capsys)
+
+
+def test_diagnose_says_what_sample_said(toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["sample", "--label=goldfish", "--num_results=20", "--strict", "--out=short", *toy_flags])
+    assert exit_.value.code == 1
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("trust")]
+    out = diagnosed(Path("short"), capsys).splitlines()
+    assert said == [line for line in out if line.startswith("trust")]
+    assert sum(line.split()[0].isdigit() for line in out) == 16, "one row a chain"
+    main(["diagnose", "short"])  # without --strict it only says so
+    main(["sample", "--label=goldfish", "--kernel=rejection", "--strict", "--out=exact", *toy_flags])
+    main(["diagnose", "exact", "--strict"])
+    assert "nothing speaks against it" in capsys.readouterr().out
+
+
+def test_a_folder_without_a_run_is_refused(toy_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "folder: expected the folder of a run, got none" in refused(["diagnose"], capsys)
+    assert "expected a run, got no run at nowhere (no such folder)" in refused(["diagnose", "nowhere"], capsys)
+    (tmp_path / "run.json").write_text("[]")
+    assert "got a run.json that is no object" in refused(["diagnose", "."], capsys)

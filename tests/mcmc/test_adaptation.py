@@ -1,0 +1,189 @@
+"""How the step size of all chains is tuned: to its target, whatever a bad chain does; one graph serves all settings."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tests.mcmc.test_kernels import FEW_STEPS, Bare, is_tuned, starts, target, worst_z_score
+from tests.mcmc.test_kernels import run as run_kernel
+from tests.support.toy import ToyClassifier, ToyGenerator
+from tfgradgen.core.backend import as_seed
+from tfgradgen.core.config import AdaptedConfig, HmcConfig, RunConfig, Schedule, changed_config
+from tfgradgen.mcmc import chains as sampling
+from tfgradgen.mcmc import kernel as base
+from tfgradgen.mcmc.chains import sample_chains
+from tfgradgen.mcmc.kernel import (
+    MANY_MOVES,
+    KernelFamily,
+    absent_if_nan,
+    adaptive_kernel,
+    dual_averaging,
+    pooled_log_accept_prob,
+)
+from tfgradgen.mcmc.kernels import KERNELS
+from tfgradgen.mcmc.starts import choose_starts
+from tfgradgen.posterior import ClassPosterior
+
+NUM_RUNS, NUM_TUNED = 12, 60
+NAN_AT, STUCK_AT = 100.0, -100.0  # in every coordinate: where the bad chain starts
+
+
+def with_bad_places(z: tf.Tensor) -> tf.Tensor:
+    """`target`, not a number around one place, and from another point no proposal is ever accepted."""
+    is_nan, is_stuck = tf.reduce_any(z > 90.0, -1), tf.reduce_all(tf.equal(z, STUCK_AT), -1)
+    return tf.where(is_nan, np.nan, tf.where(is_stuck, 1e4, target(z)))
+
+
+def plain_mean(log_accept_prob: tf.Tensor, is_fit: tf.Tensor, num_moves: tf.Tensor) -> tf.Tensor:
+    return tf.math.log(tf.reduce_mean(tf.exp(absent_if_nan(log_accept_prob)), -1, keepdims=True))
+
+
+def middle(log_accept_prob: tf.Tensor, is_fit: tf.Tensor, num_moves: tf.Tensor) -> tf.Tensor:
+    """The median: robust, but off the target where the chains' acceptances are of two kinds."""
+    return tfp.stats.percentile(absent_if_nan(log_accept_prob), 50.0, axis=-1, keepdims=True)
+
+
+def shifts(family: KernelFamily) -> list[float]:
+    """z-scores of what the last chain of four changes in the tuned log step size, starting at NaN, and stuck."""
+    posterior = Bare(with_bad_places)
+    kernel = adaptive_kernel(family, posterior, family.defaults, NUM_TUNED)
+
+    @tf.function(autograph=False)
+    def tuned(seed: tf.Tensor, init: tf.Tensor) -> tf.Tensor:
+        trace = lambda z, results: family.info_fn(posterior, family.defaults, z, results).step_size[0]  # noqa: E731
+        return tfp.mcmc.sample_chain(1, init, num_burnin_steps=NUM_TUNED, kernel=kernel, trace_fn=trace, seed=seed).trace
+
+    ends = (None, NAN_AT, STUCK_AT)
+    inits = [tf.concat([starts(4)[:3], starts(4)[3:] if end is None else tf.fill([1, 16], end)], 0) for end in ends]
+    steps = np.log([[float(tuned(as_seed(k), init)[0]) for k in range(NUM_RUNS)] for init in inits])
+    errors = steps.std(1, ddof=1) / np.sqrt(NUM_RUNS)
+    return [float((steps[k] - steps[0]).mean() / np.hypot(errors[0], errors[k])) for k in (1, 2)]
+
+
+@is_tuned
+def test_a_bad_chain_of_four_leaves_the_step_of_the_others(family: KernelFamily) -> None:
+    assert max(abs(z) for z in shifts(family)) < 4
+
+
+def test_a_plain_mean_is_moved_by_a_bad_chain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The negative control: three of four chains have to accept more, so that all four meet the target."""
+    monkeypatch.setattr(base, "pooled_log_accept_prob", plain_mean)
+    assert max(shifts(KERNELS["hmc"])) < -4
+
+
+def test_the_mean_is_of_healthy_chains() -> None:
+    accept = np.array([0.1, 0.9, 0.4, 0.0, np.nan], np.float32)
+
+    def pooled(is_fit: list[bool], num_moves: list[int]) -> float:
+        return float(np.exp(pooled_log_accept_prob(np.log(accept), np.array(is_fit), np.array(num_moves)))[0])
+
+    fit, many = [True] * 5, MANY_MOVES
+    with np.errstate(divide="ignore"):
+        assert pooled(fit, [0] * 5) == pytest.approx(1.4 / 5), "at the start all count, and what is not a number is refused"
+        assert pooled(fit, [many, 1, 1, 1, 1]) == pytest.approx(1.4 / 5)
+        assert pooled([True, True, True, False, False], [0] * 5) == pytest.approx(1.4 / 3)
+        assert pooled(fit, [many, many, many, 0, 0]) == pytest.approx(1.4 / 3), "two are stuck"
+        assert pooled(fit, [many, many, 0, 0, 1]) == pytest.approx(1.4 / 5), "not most others move"
+        assert pooled(fit, [many - 1, many - 1, many - 1, 0, 1]) == pytest.approx(1.4 / 5), "not long enough to tell"
+        assert pooled([False] * 5, [many] * 5) == 0.0
+
+
+def two_widths(z: tf.Tensor, narrow: float = 1 / 3) -> tf.Tensor:
+    """Two normals far apart, of the widths 1 and `narrow`."""
+    far = tf.abs(z[:, 0]) - 20.0
+    width = tf.where(z[:, 0] > 0, 1.0, narrow)
+    return -0.5 * (tf.square(far) + tf.reduce_sum(tf.square(z[:, 1:]), -1)) / tf.square(width) - 16 * tf.math.log(width)
+
+
+def gap_of_two_widths() -> float:
+    """How far mala's mean acceptance is off its target where half of the chains are in either mode."""
+    family, num_chains = KERNELS["mala"], 64
+    is_wide = tf.cast(tf.range(num_chains) % 2 == 0, tf.float32)[:, None]
+    init = (is_wide + (1 - is_wide) / 3) * tf.random.stateless_normal([num_chains, 16], [1, 2])
+    init += 20.0 * (2 * is_wide - 1) * tf.one_hot(0, 16)
+    config = replace(family.defaults, target_accept_prob=0.6)
+    return abs(float(run_kernel(family, config, two_widths, init)[1].mean()) - 0.6)
+
+
+def test_the_mean_acceptance_meets_its_target_where_chains_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    """64 chains x 300 draws; the negative control is a median, which half of the chains decide."""
+    assert gap_of_two_widths() < 0.03
+    monkeypatch.setattr(base, "pooled_log_accept_prob", middle)
+    assert gap_of_two_widths() > 0.03
+
+
+def moves_in_a_narrow_mode() -> float:
+    """Share of the transitions in which chains move that are in a mode of 0.6 times the width that the step is tuned to."""
+    num_chains = 64
+    is_wide = tf.cast(tf.range(num_chains) >= 4, tf.float32)[:, None]
+    init = (is_wide + (1 - is_wide) * 0.6) * tf.random.stateless_normal([num_chains, 16], [1, 2])
+    init += 20.0 * (2 * is_wide - 1) * tf.one_hot(0, 16)
+    is_moved = run_kernel(KERNELS["mala"], KERNELS["mala"].defaults, lambda z: two_widths(z, 0.6), init)[3]
+    return float(is_moved[:, :4].mean())
+
+
+def test_jitter_keeps_chains_in_narrow_modes_moving(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four chains of 64 x 300 transitions; the negative control steps by the shared size each time."""
+    assert moves_in_a_narrow_mode() > 0.05
+    monkeypatch.setattr(base, "STEP_JITTER", 0.0)
+    assert moves_in_a_narrow_mode() < 0.02
+
+
+def test_simple_adaptation_ends_where_dual_averaging_does_and_is_frozen_after() -> None:
+    """The last step size is one of a walk about the right one in steps of a tenth."""
+    for name in ("mala", "hmc"):
+        family = KERNELS[name]
+        configs = [changed_config(family.defaults, {"adaptation": way}) for way in ("simple", "dual_averaging")]
+        z, _, step_size, _ = run_kernel(family, configs[0])
+        other = run_kernel(family, configs[1], num_steps=FEW_STEPS)[2]
+        assert abs(np.log(step_size[0, 0] / other[0, 0])) < 1.5 * np.log(1.1)
+        assert worst_z_score(z) < 4
+        np.testing.assert_array_equal(step_size, np.broadcast_to(step_size[0, 0], step_size.shape))
+
+
+def steps_of_a_short_adaptation(kernel: str) -> np.ndarray:
+    posterior, run = ClassPosterior(ToyGenerator(), ToyClassifier(), 1), RunConfig(num_chains=16, seed=2)
+    schedule = Schedule(10, 8, 8)
+    init = choose_starts(posterior, run).z
+    config = replace(KERNELS[kernel].defaults, step_size=0.4)
+    discarded = [chunk.discarded for chunk in sampling.chain_chunks(posterior, kernel, config, schedule, run, init)]
+    steps = np.concatenate([rows.step_size for rows in discarded if rows])
+    return steps
+
+
+@pytest.mark.parametrize("kernel", ["mala", "hmc"])
+def test_a_short_adaptation_does_not_leap_away_from_the_first_step(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dual averaging is drawn to the first step; the control, as TFP's own default, to ten times it."""
+    steps = steps_of_a_short_adaptation(kernel)
+    far = lambda inner, dials, **access: dual_averaging(inner, dials._replace(step_size=10 * dials.step_size), **access)  # noqa: E731
+    monkeypatch.setitem(base.ADAPTATIONS, "dual_averaging", far)
+    assert 0.2 < steps.min() < 2 * steps.max() < steps_of_a_short_adaptation(kernel).max()
+
+
+def test_one_graph_serves_all_settings_that_are_numbers() -> None:
+    posterior, run = ClassPosterior(ToyGenerator(), ToyClassifier(), 1), RunConfig(num_chains=4)
+    init = choose_starts(posterior, run).z
+    sampling.compiled.cache_clear()
+    default = HmcConfig(0.3, 0.6, num_leapfrog_steps=3)
+    changes = [{}, {"step_size": 0.1, "num_leapfrog_steps": 1}, {"decay_rate": 0.6, "target_accept_prob": 0.9}]
+    seen = [
+        sample_chains(posterior, "hmc", replace(default, **change), Schedule(5, 20, 16), run, init)[0] for change in changes
+    ]
+    assert sampling.compiled.cache_info().currsize == 1
+    assert not np.array_equal(seen[0].z, seen[1].z)
+    assert not np.array_equal(seen[0].step_size, seen[2].step_size)
+    for change, draws in zip(changes, seen, strict=True):
+        kernel = adaptive_kernel(KERNELS["hmc"], Bare(), replace(default, **change), 16)
+        assert kernel.is_calibrated
+        sampling.compiled.cache_clear()  # the same bits from a graph of its own
+        again = sample_chains(posterior, "hmc", replace(default, **change), Schedule(5, 20, 16), run, init)[0]
+        np.testing.assert_array_equal(draws.z, again.z)
+
+
+def test_every_way_to_adapt_says_what_it_has_no_use_for() -> None:
+    names = {name for names in AdaptedConfig.idle.values() for name in names}
+    assert set(AdaptedConfig.idle) == set(base.ADAPTATIONS)
+    assert names <= set(base.ADAPTATION_NUMBERS)

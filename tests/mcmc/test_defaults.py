@@ -1,0 +1,40 @@
+"""The defaults of each kernel whose step size is tuned are what `tune` found, and its report lies in `tools/tuning`."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.tuning.test_tuning import TUNABLE
+from tfgradgen.mcmc.recipe import default_recipe, read_recipe
+
+REPORTS = Path(__file__).parents[2] / "tools" / "tuning"
+
+
+@pytest.mark.parametrize("kernel", TUNABLE)
+def test_defaults_are_what_tune_found(kernel: str) -> None:
+    """To three figures, as they are written in the kernel's file; where the control stood, but for the length of the runs."""
+    path = REPORTS / kernel / "best.yaml"
+    found, default = read_recipe(path).to_dict(), default_recipe(kernel).to_dict()
+    if path.read_text().startswith("# No gain"):
+        found["num_results"] = default["num_results"]
+    assert default == {name: float(f"{value:.3g}") if isinstance(value, float) else value for name, value in found.items()}
+
+
+@pytest.mark.parametrize("kernel", TUNABLE)
+def test_the_report_says_what_the_schedule_says(kernel: str) -> None:
+    folder = REPORTS / kernel
+    said = (folder / "best.yaml").read_text().splitlines()
+    report = (folder / "report.md").read_text()
+    assert f"**{said[0].removeprefix('# ')}**" in report
+    assert f"    {said[1].removeprefix('# Searched by: ')}\n" in report
+    assert f" --kernel={kernel} " in said[1]
+    files = {"best.yaml", "report.md", "tuning.csv", "tuning.png"}
+    assert {path.name for path in folder.iterdir()} - {"control.yaml"} == files
+
+
+@pytest.mark.parametrize("kernel", ["mala", "split_hmc"])
+def test_the_control_that_was_beaten_is_kept(kernel: str) -> None:
+    control = read_recipe(REPORTS / kernel / "control.yaml").to_dict()
+    table = (REPORTS / kernel / "report.md").read_text()
+    for name, value in control.items():
+        assert f"\n| {name} | {value:.4g} |" in table if isinstance(value, float) else f"\n| {name} | {value} |" in table

@@ -1,0 +1,275 @@
+"""One contract over the registry, with wrong kernels that it must find out; each kernel against another that is known."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfgradgen.core.backend import as_seed, fold_in
+from tfgradgen.core.config import HmcConfig, KernelConfig
+from tfgradgen.mcmc import hmc, local_global, mala, split_hmc
+from tfgradgen.mcmc.kernel import KernelFamily, adaptive_kernel
+from tfgradgen.mcmc.kernels import KERNELS
+
+SCALES = tf.constant(np.linspace(0.4, 1.0, 16), tf.float32)
+NUM_CHAINS, NUM_STEPS, FEW_STEPS = 128, 300, 40
+
+
+def target(z: tf.Tensor) -> tf.Tensor:
+    return -0.5 * tf.reduce_sum(tf.square(z / SCALES), -1)
+
+
+class Bare:
+    """A posterior that is just a density, split into the prior Normal(0, I) and the rest."""
+
+    latent_dim = 16
+
+    def __init__(self, fn: Any = target):
+        self.unnormalized_log_prob = fn
+
+    def prior_log_prob(self, z: tf.Tensor) -> tf.Tensor:
+        return -0.5 * tf.reduce_sum(tf.square(z), -1)
+
+    def likelihood_log_prob(self, z: tf.Tensor) -> tf.Tensor:
+        return self.unnormalized_log_prob(z) - self.prior_log_prob(z)
+
+
+def starts(num_chains: int = NUM_CHAINS) -> tf.Tensor:
+    """Exact draws, so that what is kept of a right kernel has the law from the first step on."""
+    return SCALES * tf.random.stateless_normal([num_chains, 16], [1, 2])
+
+
+def run(family: KernelFamily, config: KernelConfig, fn: Any = target, init: Any = None, num_steps: int = NUM_STEPS) -> Any:
+    """Of `num_steps` draws after as many that tune: z, acceptance probability, step size, and whether the chain moved."""
+    init = starts() if init is None else init
+    posterior = Bare(fn)
+    kernel = adaptive_kernel(family, posterior, config, num_steps)
+
+    def trace(z: tf.Tensor, results: Any) -> Any:
+        info = family.info_fn(posterior, config, z, results)
+        return z, tf.exp(tf.minimum(info.log_accept_ratio, 0.0)), info.step_size, info.is_accepted
+
+    @tf.function(autograph=False)
+    def go() -> Any:
+        return tfp.mcmc.sample_chain(
+            num_steps, init, num_burnin_steps=num_steps, kernel=kernel, trace_fn=trace, seed=as_seed(5)
+        ).trace
+
+    return [t.numpy() for t in go()]
+
+
+def worst_z_score(z: np.ndarray) -> float:
+    """Of the mean of each coordinate's square; chains are independent, so their spread is the Monte Carlo error."""
+    per_chain = np.square(z / SCALES.numpy()).mean(0)
+    return float(np.abs((per_chain.mean(0) - 1) / (per_chain.std(0, ddof=1) / np.sqrt(NUM_CHAINS))).max())
+
+
+def family_of(kernel_fn: Any, like: KernelFamily) -> KernelFamily:
+    """`like` with a wrong kernel in place of its own."""
+    return KernelFamily("wrong", kernel_fn, like.defaults, like.schedule, like.info_fn, like.cost_fn, like.start_cost)
+
+
+class StaleMala(mala.Mala):
+    """MALA that keeps the drift of the previous step, as TFP's cached results would."""
+
+    def one_step(self, current_state: Any, previous_kernel_results: Any, seed: Any = None) -> Any:
+        step_size = previous_kernel_results.step_size
+        state, inner = self._inner(step_size).one_step(current_state, previous_kernel_results.inner_results, seed=seed)
+        return state, mala.MalaResults(step_size, inner)
+
+
+ONE_LEAPFROG = HmcConfig(step_size=0.3, target_accept_prob=0.574, num_leapfrog_steps=1)
+
+
+def agreement(family: KernelFamily, config: KernelConfig) -> tuple[float, float, float]:
+    """Against one-leapfrog HMC with the same adaptation: gap in acceptance, ratio of step sizes, worst z-score of E[z^2]."""
+    z, accept, step_size, _ = run(family, config)
+    _, accept_hmc, step_size_hmc, _ = run(hmc.FAMILY, ONE_LEAPFROG)
+    return (
+        abs(accept.mean() - accept_hmc.mean()),
+        step_size.mean() / step_size_hmc.mean(),
+        worst_z_score(z),
+    )
+
+
+AS_ONE_LEAPFROG = type(mala.FAMILY.defaults)(step_size=0.3, target_accept_prob=0.574)
+
+
+# Acceptance: both are means over 128 chains x 300 draws tuned to one target. Law: 16 z-scores; 4 has p < 1e-3 in all.
+def test_adapted_mala_is_one_leapfrog_hmc() -> None:
+    gap, ratio, z_score = agreement(mala.FAMILY, AS_ONE_LEAPFROG)
+    assert gap < 0.02
+    assert 0.95 < ratio < 1.05
+    assert z_score < 4
+
+
+def test_a_step_size_that_changes_takes_its_own_drift_along() -> None:
+    """As while it is tuned: a transition with a new step size is that of a kernel which never had another."""
+
+    def after_a_change(kernel: mala.Mala) -> Any:
+        results = kernel.bootstrap_results(starts())._replace(step_size=tf.constant(0.6))
+        return kernel.one_step(starts(), results, seed=as_seed(5))[1].inner_results.log_accept_ratio
+
+    fresh = mala.Mala(target, 0.6)
+    expected = fresh.one_step(starts(), fresh.bootstrap_results(starts()), seed=as_seed(5))[1].inner_results.log_accept_ratio
+    np.testing.assert_allclose(after_a_change(mala.Mala(target, 0.3)), expected, atol=1e-4)
+    assert np.abs(after_a_change(StaleMala(target, 0.3)) - expected).max() > 0.1, "the negative control keeps the old one"
+
+
+def test_mala_is_hmc_step_by_step_with_the_same_noise() -> None:
+    """The proposal of MALA(eps) from noise w is one leapfrog step of size eps from momentum w."""
+    z, noise, step_size = tf.constant([[0.3, -0.2]]), tf.constant([[1.0, 0.5]]), 0.7
+    fn = lambda x: -0.5 * tf.reduce_sum(tf.square(x), -1)  # noqa: E731
+    results = mala.Mala(fn, step_size).bootstrap_results(z)
+    drift = mala.with_drift(results.inner_results, tf.constant(step_size)).accepted_results.diffusion_drift[0]
+    integrator = tfp.mcmc.internal.leapfrog_integrator.SimpleLeapfrogIntegrator(fn, [step_size], 1)
+    leapfrog = integrator([noise], [z])[1][0]
+    np.testing.assert_allclose(z + drift + step_size * noise, leapfrog, rtol=1e-6)
+
+
+class KeepsNoKineticEnergy(split_hmc.UncalibratedSplitHmc):
+    def _results(self, z: Any, likelihood: Any, gradient: Any, kinetic_loss: Any) -> Any:
+        return super()._results(z, likelihood, gradient, tf.zeros_like(kinetic_loss))
+
+
+class WrongSplitHmc(split_hmc.SplitHmc):
+    def _inner(self, step_size: Any) -> Any:
+        return tfp.mcmc.MetropolisHastings(KeepsNoKineticEnergy(**self._parameters | {"step_size": step_size}))
+
+
+def make_forgetful_jump(posterior: Any, config: Any, step_size: Any, num_adaptation_steps: int) -> Any:
+    """A global move that weighs draws by the square root of their likelihood."""
+    kernel = local_global.make_local_global(posterior, config, step_size, num_adaptation_steps)
+    return kernel.copy(likelihood_log_prob_fn=lambda z: 0.5 * posterior.likelihood_log_prob(z))
+
+
+def another(z: tf.Tensor) -> tf.Tensor:
+    """A target whose likelihood is a fifth too flat: what a kernel that mistakes its target would have."""
+    bare = Bare()
+    return bare.prior_log_prob(z) + 0.8 * bare.likelihood_log_prob(z)
+
+
+WRONG = {
+    "split_hmc": family_of(
+        lambda posterior, config, step_size, n: WrongSplitHmc(
+            posterior.prior_log_prob, posterior.likelihood_log_prob, step_size, config.num_leapfrog_steps
+        ),
+        split_hmc.FAMILY,
+    ),
+    "local_global": family_of(make_forgetful_jump, local_global.FAMILY),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_kernel_does_not_have_the_law(name: str) -> None:
+    assert worst_z_score(run(WRONG[name], WRONG[name].defaults)[0]) > 4
+
+
+def only(wanted: Any) -> Any:
+    families = {name: family for name, family in KERNELS.items() if wanted(family)}
+    return pytest.mark.parametrize("family", families.values(), ids=families)
+
+
+is_calibrated = only(lambda family: family.is_calibrated(family.defaults))
+is_tuned = only(lambda family: "target_accept_prob" in family.defaults.to_dict())
+
+
+class TestContract:
+    """What every entry of the registry promises."""
+
+    @is_calibrated
+    def test_the_law_of_another_target_is_found_out(self, family: KernelFamily) -> None:
+        """The negative control of the test below: it sees so small a difference in every kernel's draws."""
+        assert worst_z_score(run(family, family.defaults, another)[0]) > 4
+
+    @is_calibrated
+    def test_law_and_acceptance(self, family: KernelFamily) -> None:
+        z, accept, _, is_accepted = run(family, family.defaults)
+        given = family.defaults.to_dict()
+        if "target_accept_prob" in given:
+            assert abs(accept.mean() - given["target_accept_prob"]) < 0.1  # the promise of the README
+        assert worst_z_score(z) < 4
+        assert is_accepted.mean() > accept.mean() - 5 * 0.5 / np.sqrt(accept.size)
+
+    @is_tuned
+    def test_one_step_size_for_all_chains_is_frozen_after_adaptation(self, family: KernelFamily) -> None:
+        step_size = run(family, family.defaults, num_steps=FEW_STEPS)[2]
+        assert step_size.shape == (FEW_STEPS, NUM_CHAINS)
+        assert len(np.unique(step_size)) == 1
+        assert step_size[0, 0] != np.float32(family.defaults.to_dict()["step_size"])
+
+    @only(lambda family: family.name != "map" and "target_accept_prob" not in family.defaults.to_dict())
+    def test_without_a_step_size_a_chain_of_nan_moves_no_other(self, family: KernelFamily) -> None:
+        good, bad = starts(4), starts(4) + 100.0 * tf.one_hot(3, 4)[:, None]
+        pair = (run(family, family.defaults, partly_nan, init, FEW_STEPS) for init in (good, bad))
+        for with_good, with_bad in zip(*pair, strict=True):
+            np.testing.assert_array_equal(with_good[:, :3], with_bad[:, :3])
+
+    @pytest.mark.parametrize("num_bad", [1, 5])
+    def test_chains_of_nan_spoil_no_common_trajectory(self, num_bad: int) -> None:
+        """chees shares a length among chains besides the step size; the others stay well tuned."""
+        family, is_bad = KERNELS["chees"], tf.range(8) >= 8 - num_bad
+        z, accept, step_size, _ = run(
+            family, family.defaults, partly_nan, starts(8) + 100.0 * tf.cast(is_bad, tf.float32)[:, None]
+        )
+        good = slice(0, 8 - num_bad)
+        assert np.isfinite(z[:, good]).all()
+        assert np.isfinite(step_size[:, good]).all()
+        assert abs(accept[:, good].mean() - family.defaults.to_dict()["target_accept_prob"]) < 0.15
+
+    @is_calibrated
+    def test_rebuilt_from_its_parameters_it_is_the_same_kernel(self, family: KernelFamily) -> None:
+        kernel = family.make_fn(Bare(), family.defaults, tf.fill(family.step_shape(family.defaults), 0.2), 3)
+        z = starts(4)
+        again = type(kernel)(**kernel.parameters)
+        first, _ = kernel.one_step(z, kernel.bootstrap_results(z), seed=as_seed(1))
+        second, _ = again.one_step(z, again.bootstrap_results(z), seed=as_seed(1))
+        np.testing.assert_array_equal(first, second)
+        assert kernel.is_calibrated
+
+    @is_calibrated
+    def test_evaluations_are_counted(self, family: KernelFamily) -> None:
+        """Against a counter in the density itself, with as few chains as can be: none waits for another."""
+        counts = {"gradient": 0, "forward": 0}
+
+        def count(name: str, z: tf.Tensor) -> tf.Tensor:
+            def add(value: np.ndarray) -> np.ndarray:
+                counts[name] += int(np.prod(value.shape[:-1]))
+                return value
+
+            return tf.ensure_shape(tf.numpy_function(add, [z], tf.float32), z.shape)
+
+        @tf.custom_gradient
+        def counted(z: tf.Tensor) -> Any:
+            return count("forward", z), lambda upstream: count("gradient", upstream)
+
+        posterior = Bare(lambda z: target(counted(z)))
+        num_chains = family.min_chains
+        kernel = family.make_fn(posterior, family.defaults, tf.fill(family.step_shape(family.defaults), 0.2), 3)
+        # Compiled: in eager mode TFP evaluates twice for a gradient.
+        start_fn, step_fn = (tf.function(fn, autograph=False) for fn in (kernel.bootstrap_results, kernel.one_step))
+        z = starts(num_chains)
+        results = start_fn(z)
+        started = family.start_cost(family.defaults)
+        assert counts["gradient"] == started.num_gradients * num_chains
+        assert counts["forward"] - counts["gradient"] == started.num_forward * num_chains
+        for k in range(3):
+            before = dict(counts)
+            z, results = step_fn(z, results, seed=fold_in(as_seed(1), k))
+            info = family.info_fn(posterior, family.defaults, z, results)
+            gradients = counts["gradient"] - before["gradient"]
+            assert gradients == int(tf.reduce_sum(info.num_gradients))
+            assert counts["forward"] - before["forward"] - gradients == int(tf.reduce_sum(info.num_forward))
+
+    @only(lambda family: True)
+    def test_defaults_are_complete(self, family: KernelFamily) -> None:
+        assert KERNELS[family.name] is family
+        assert (family.schedule.num_adaptation_steps > 0) == ("target_accept_prob" in family.defaults.to_dict())
+        assert family.schedule.num_burnin_steps > 0
+
+
+def partly_nan(z: tf.Tensor) -> tf.Tensor:
+    """`target` that is not a number beyond 90, where the last chain of the tests below starts."""
+    return tf.where(tf.reduce_any(z > 90.0, -1), np.nan, target(z))

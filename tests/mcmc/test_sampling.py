@@ -1,0 +1,177 @@
+"""Runs of chains on a posterior that is known: the law, the seeds, the number of traces."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy import stats
+
+from tests.support.toy import SLOPE, ToyClassifier, ToyGenerator, exact_moments
+from tfgradgen.core.backend import as_seed, fold_in
+from tfgradgen.core.checks import UserError
+from tfgradgen.core.config import HmcConfig, RunConfig, Schedule
+from tfgradgen.core.contracts import Draws, Networks, Progress
+from tfgradgen.mcmc import chains as sampling
+from tfgradgen.mcmc.kernels import KERNELS
+from tfgradgen.mcmc.rejection import sample_exact
+from tfgradgen.mcmc.starts import initial_points
+from tfgradgen.posterior import ClassPosterior
+
+GENERATOR, CLASSIFIER = ToyGenerator(), ToyClassifier()
+
+
+def make(label: int = 1, temperature: float = 1.0) -> ClassPosterior:
+    return ClassPosterior(GENERATOR, CLASSIFIER, label, temperature)
+
+
+def chains(posterior: ClassPosterior, kernel: str = "mala", schedule: Schedule | None = None, **run: Any) -> Draws:
+    settings = RunConfig(**({"num_chains": 4} | run))
+    init_z = initial_points(posterior, settings)[0]
+    return sampling.sample_chains(posterior, kernel, KERNELS[kernel].defaults, schedule or Schedule(5, 7, 5), settings, init_z)[
+        0
+    ]
+
+
+SAMPLERS = [name for name, family in KERNELS.items() if family.is_calibrated(family.defaults)]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+@pytest.mark.parametrize("kernel", SAMPLERS)
+def test_chains_reach_the_known_law(kernel: str, temperature: float) -> None:
+    mean, deviation, prob = exact_moments(temperature)
+    tuned = 150 if KERNELS[kernel].schedule.num_adaptation_steps else 0
+    draws = chains(make(1, temperature), kernel, Schedule(400, 200, tuned), num_chains=64, seed=3)
+    for statistic, expected in (
+        (draws.z[..., 0], mean),
+        ((draws.z[..., 0] - mean) ** 2, deviation**2),
+        (draws.class_prob, prob),
+        (draws.z[..., 5], 0.0),
+        (draws.z[..., 5] ** 2, 1.0),
+    ):
+        per_chain = statistic.mean(0)  # independent chains: their spread is the Monte Carlo error
+        assert abs(per_chain.mean() - expected) < 4 * per_chain.std(ddof=1) / 8
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5, 2.0])
+def test_rejection_is_exact(temperature: float) -> None:
+    mean, deviation, prob = exact_moments(temperature)
+    draws, cost, prior_prob, accept_rate = sample_exact(make(1, temperature), 100, RunConfig(num_chains=20, seed=4))
+    z = draws.z[..., 0].ravel()
+    assert draws.z.shape == (100, 20, 6)
+    assert abs(z.mean() - mean) < 4 * deviation / np.sqrt(z.size)
+    assert abs(draws.class_prob.mean() - prob) < 4 * draws.class_prob.std() / np.sqrt(z.size)
+    if temperature == 1.0:
+        assert abs(accept_rate - prior_prob) < 4 * 0.5 / np.sqrt(cost.num_forward)
+    assert abs(prior_prob - 0.5) < 4 * 0.5 / np.sqrt(cost.num_forward)  # the toy is symmetric
+    np.testing.assert_allclose(draws.target_log_prob, make(1, temperature).unnormalized_log_prob(draws.z), rtol=1e-5)
+    assert draws.is_accepted.all()
+    assert np.isnan(draws.step_size).all()
+
+
+def test_a_class_that_cannot_be_drawn_ends_rejection(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Never(ToyClassifier):
+        def __call__(self, image: tf.Tensor) -> tf.Tensor:
+            return super().__call__(image) * 0.0 - tf.constant([0.0, 80.0])
+
+    monkeypatch.setattr("tfgradgen.mcmc.rejection.MAX_FRUITLESS_DRAWS", 500)
+    with pytest.raises(UserError, match="none accepted in 512 prior draws"):
+        sample_exact(ClassPosterior(GENERATOR, Never(), 1), 1, RunConfig())
+
+
+def test_exact_draws_and_their_own_start_have_one_law_and_prior_starts_do_not() -> None:
+    exact = sample_exact(make(), 500, RunConfig(num_chains=1))[0].z[:, 0, 0]
+    resampled = initial_points(make(), RunConfig(num_chains=300))[0].numpy()[:, 0]
+    prior = initial_points(make(), RunConfig(num_chains=300, init="prior"))[0].numpy()[:, 0]
+    assert stats.ks_2samp(exact, resampled).pvalue > 1e-3
+    assert stats.ks_2samp(exact, prior).pvalue < 1e-6
+
+
+def test_initial_points_report_the_prior_mean_of_p_class() -> None:
+    _, mean, count = initial_points(make(), RunConfig())
+    sd = np.std(1 / (1 + np.exp(-SLOPE * np.random.default_rng(0).standard_normal(10_000))))
+    assert count == 16 * RunConfig.num_init_draws
+    assert abs(mean - 0.5) < 4 * sd / np.sqrt(count)
+
+
+def test_a_chain_starts_alike_whatever_the_number_of_chains() -> None:
+    few, many = (initial_points(make(), RunConfig(num_chains=n))[0] for n in (4, 16))
+    np.testing.assert_array_equal(few, many[:4])
+
+
+@pytest.mark.parametrize("kernel", [name for name in KERNELS if name != "replica_exchange"])
+def test_a_chain_is_the_same_in_a_run_of_four_and_of_sixteen(kernel: str) -> None:
+    """Where nothing is tuned, and but for rounding: how a batch is vectorized depends on its size.
+
+    TFP's replica_exchange draws the noise of a replica after that of all chains of the one before: its chains are independent,
+    but not the same.
+    """
+    few, many = (chains(make(), kernel, Schedule(10, 10, 0), num_chains=n) for n in (4, 16))
+    for a, b in zip(few, many, strict=True):
+        np.testing.assert_allclose(a, b[:, :4], rtol=1e-3, atol=1e-3)
+
+
+def test_no_finite_likelihood_is_said() -> None:
+    class IsNan(ToyGenerator):
+        def __call__(self, z: Any) -> tf.Tensor:
+            return super().__call__(z) * np.nan
+
+    with pytest.raises(UserError, match="finite likelihood"):
+        initial_points(ClassPosterior(IsNan(), CLASSIFIER, 0), RunConfig())
+
+
+def test_the_seed_decides_everything() -> None:
+    first, again, other = (chains(make(), seed=s) for s in (1, 1, 2))
+    for a, b in zip(first, again, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(first.z, other.z)
+    high = fold_in(as_seed(2**40 + 1), 0)
+    assert not np.array_equal(high, fold_in(as_seed(1), 0))
+
+
+def test_how_a_run_is_cut_into_chunks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = chains(make(), schedule=Schedule(12, 9, 6))
+    monkeypatch.setattr(sampling, "GRADIENTS_PER_CHUNK", 4)
+    sampling.compiled.cache_clear()
+    cut = chains(make(), schedule=Schedule(12, 9, 6))
+    sampling.compiled.cache_clear()
+    for a, b in zip(whole, cut, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_what_is_traced_is_what_was_drawn() -> None:
+    posterior, progress = make(), list[Progress]()
+    settings = RunConfig(num_chains=3)
+    init_z = initial_points(posterior, settings)[0]
+    config = HmcConfig(0.3, 0.6, num_leapfrog_steps=3)
+    draws, cost = sampling.sample_chains(posterior, "hmc", config, Schedule(7, 4, 3), settings, init_z, progress.append)
+    assert draws.z.shape == (7, 3, 6)
+    assert draws.z.dtype == np.float32
+    np.testing.assert_allclose(draws.target_log_prob, posterior.unnormalized_log_prob(draws.z), rtol=1e-5)
+    np.testing.assert_allclose(draws.class_prob, np.exp(posterior.class_log_prob(draws.z)), atol=1e-5)
+    moved = np.any(draws.z[1:] != draws.z[:-1], -1)
+    np.testing.assert_array_equal(moved, draws.is_accepted[1:])
+    assert cost.num_gradients == 3 * (1 + 11 * 3)
+    assert [p.num_done for p in progress] == [4, 10, 11]
+    assert progress[-1].num_total == 11
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_one_trace_serves_labels_seeds_and_phases(kernel: str) -> None:
+    sampling.compiled.cache_clear()
+    for label, seed in ((0, 1), (1, 1), (1, 2)):
+        chains(make(label), kernel, seed=seed)
+    counted = KERNELS[kernel].counts_adaptation
+    if not counted:  # one for every number of adaptation steps, too
+        chains(make(), kernel, Schedule(5, 7, 3))
+    key = (Networks(GENERATOR, CLASSIFIER), 1.0, kernel, KERNELS[kernel].defaults, 5 if counted else 0, False)
+    functions = sampling.compiled(*key)
+    assert sampling.compiled.cache_info().currsize == 1
+    assert functions.chunk_fn.experimental_get_tracing_count() == 1
+    assert functions.bootstrap_fn.experimental_get_tracing_count() == 1
+
+
+def test_xla_gives_the_same_law() -> None:
+    """The two backends draw different numbers from one seed, so the laws are compared."""
+    laws = [chains(make(), "mala", Schedule(40, 40, 30), num_chains=256, jit=jit).z[-1, :, 0] for jit in (True, False)]
+    assert stats.ks_2samp(*laws).pvalue > 1e-3

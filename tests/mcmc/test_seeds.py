@@ -1,0 +1,131 @@
+"""Random numbers: uniform down to where likelihoods are, and a stream of its own for each label."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy import stats
+
+from tests.support.toy import ToyClassifier, ToyGenerator
+from tfgradgen.cli.commands import main
+from tfgradgen.core.backend import as_seed, fold_in, log_uniform
+from tfgradgen.core.checks import UserError
+from tfgradgen.core.config import RunConfig, Schedule
+from tfgradgen.core.contracts import collect
+from tfgradgen.mcmc import rejection
+from tfgradgen.mcmc.registry import METHODS
+from tfgradgen.posterior import ClassPosterior
+
+NUM_BATCHES, BATCH = 8, 2**22
+SEED_OF_A_ZERO = 1
+
+
+def float32_log_uniform(shape: list[int], seed: tf.Tensor) -> tf.Tensor:
+    """What must not decide an acceptance."""
+    return tf.math.log(tf.random.stateless_uniform(shape, seed))
+
+
+def tail(log_uniform_fn) -> np.ndarray:  # type: ignore[no-untyped-def]
+    """log2 of those of NUM_BATCHES * BATCH = 2^25 numbers that are below 2^-16."""
+    parts = [log_uniform_fn([BATCH], fold_in(as_seed(5), k)).numpy() for k in range(NUM_BATCHES)]
+    return np.concatenate([part[part < -16 * np.log(2)] / np.log(2) for part in parts])
+
+
+def tail_p_value(values: np.ndarray) -> float:
+    """Chi-square of the counts in half octaves from 2^-16 to 2^-22, where 8 numbers are expected below the last."""
+    edges = -np.arange(16, 22.1, 0.5)
+    expected = [*(2.0**25 * (2.0 ** edges[:-1] - 2.0 ** edges[1:])), 2.0**25 * 2.0 ** edges[-1]]
+    found = [*(((values < high) & (values >= low)).sum() for high, low in pairwise(edges))]
+    found.append((values < edges[-1]).sum())
+    return float(stats.chi2.sf(((np.array(found) - expected) ** 2 / expected).sum(), len(expected)))
+
+
+def test_uniform_numbers_are_uniform_in_the_far_tail_and_never_zero() -> None:
+    values = tail(log_uniform)
+    assert np.isfinite(values).all()
+    assert values.min() < -23, "of 2^25 numbers one at least is below 2^-23 but for one case in 55"
+    assert tail_p_value(values) > 1e-3
+
+
+def test_float32_numbers_fail_the_same_test() -> None:
+    values = tail(float32_log_uniform)
+    assert np.isneginf(values).any()
+    assert len(np.unique(values)) <= 128 < len(np.unique(tail(log_uniform))), "multiples of 2^-23 below 2^-16"
+
+
+class OneNumber:
+    """z [B, 1] as an image of one pixel."""
+
+    latent_dim = 1
+
+    def __call__(self, z: tf.Tensor) -> tf.Tensor:
+        return z[:, None, None]
+
+
+class Hopeless(ToyClassifier):
+    """p(class 1) = 1e-9 everywhere."""
+
+    def __call__(self, image: tf.Tensor) -> tf.Tensor:
+        return super().__call__(image) * 0.0 + tf.constant([0.0, float(np.log(1e-9))])
+
+
+@pytest.fixture
+def big_batches(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(rejection, "BATCH_SIZE", BATCH)
+    monkeypatch.setattr(rejection, "MAX_FRUITLESS_DRAWS", BATCH)
+    rejection._compiled.cache_clear()
+    yield monkeypatch
+    rejection._compiled.cache_clear()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of a class that is out of reach, which is the point
+def test_rejection_accepts_no_likelihood_of_a_billionth(big_batches: pytest.MonkeyPatch) -> None:
+    """2^22 prior draws, of a seed whose float32 numbers have a 0 among them; 0.004 accepted ones are expected."""
+    posterior, run = ClassPosterior(OneNumber(), Hopeless(), 1), RunConfig(num_chains=1, seed=SEED_OF_A_ZERO)
+    with pytest.raises(UserError, match=f"none accepted in {BATCH} prior draws"):
+        rejection.sample_exact(posterior, 1, run)
+    big_batches.setattr(rejection, "log_uniform", float32_log_uniform)
+    rejection._compiled.cache_clear()
+    draws, *_ = rejection.sample_exact(posterior, 1, run)
+    assert draws.class_prob.max() < 1.1e-9
+
+
+def test_a_folded_seed_keeps_all_64_bits_of_its_history() -> None:
+    """Both words depend on what was folded in before; of TensorFlow's own function the second is the last number folded in."""
+    seeds = np.array([fold_in(fold_in(as_seed(1), k), 0) for k in range(200)])
+    assert all(len(np.unique(word)) == 200 for word in seeds.T)
+    assert len(np.unique([fold_in(as_seed(1), k) for k in range(200)], axis=0)) == 200
+
+
+def all_z(folder: Path) -> np.ndarray:
+    with np.load(folder / "samples.npz") as samples:
+        return samples["z"].reshape(-1, 6)
+
+
+def test_labels_of_one_command_share_no_draw_and_each_is_as_it_is_alone(toy_flags: list[str]) -> None:
+    """Classes and conditions, whose index in their classifier is the same for all."""
+    flags = ["--kernel=rejection", "--num_results=20", *toy_flags]
+    labels = ("goldfish", "king_penguin", "alp")
+    main(["sample", "--label=all", "--out=all", *flags])
+    together = np.concatenate([all_z(Path("all") / label) for label in labels])
+    assert len(np.unique(together, axis=0)) == len(together) == 3 * 20 * 16
+    main(["sample", "--label=alp", "--out=alone", *flags])
+    np.testing.assert_array_equal(all_z(Path("alone")), all_z(Path("all/alp")))
+    main(["sample", "--label=alp & !goldfish,alp & !king_penguin", "--out=conditions", *flags])
+    first, second = (all_z(folder) for folder in sorted(Path("conditions").glob("alp*")))
+    both = np.concatenate([first, second, together])
+    assert len(np.unique(both, axis=0)) == len(both)
+
+
+@pytest.mark.parametrize("name", ["rejection", "smc", "mala"])
+def test_no_method_draws_the_same_for_two_labels(name: str) -> None:
+    """Where neither prior draws nor noise were shared, no coordinate without influence on the class is the same."""
+    method, run = METHODS[name], RunConfig(num_chains=4, seed=2)
+    z = []
+    for label in (0, 1):
+        posterior = ClassPosterior(ToyGenerator(), ToyClassifier(), label)
+        schedule = Schedule(8, 0, 0)
+        z.append(collect(method.chunks_fn(posterior, method.defaults, schedule, run, None)).draws.z[..., 5].ravel())
+    assert not np.intersect1d(*z).size

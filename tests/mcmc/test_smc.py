@@ -1,0 +1,147 @@
+"""Annealing from the prior: the evidence and the law are known on the toy; the temperatures keep the share they promise."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy.special import logsumexp
+
+from tests.support.toy import SLOPE, ToyClassifier, ToyGenerator, exact_moments
+from tfgradgen.core.checks import UserError
+from tfgradgen.core.config import RunConfig, SmcConfig
+from tfgradgen.core.contracts import Found, collect
+from tfgradgen.mcmc import smc
+from tfgradgen.mcmc.smc import next_inverse_temperature, smc_chunks
+from tfgradgen.posterior import ClassPosterior
+
+NUM_POPULATIONS = 24
+
+
+def anneal(temperature: float = 1.0, num_mutations: int = 4, label: int = 1, ess_share: float = 0.9) -> Found:
+    posterior = ClassPosterior(ToyGenerator(), ToyClassifier(), label, temperature)
+    config = SmcConfig(0.8, 0.5, num_mutations, ess_share)  # the toy is so easy that a share of 0.5 needs but one step
+    return collect(smc_chunks(posterior, config, 200, RunConfig(num_chains=NUM_POPULATIONS, seed=3)))
+
+
+def true_evidence(temperature: float) -> float:
+    z = np.linspace(-12, 12, 200_001)
+    prior = np.exp(-0.5 * z**2)
+    return float((prior * (1 / (1 + np.exp(-SLOPE * z))) ** (1 / temperature)).sum() / prior.sum())
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.2])
+def test_evidence_and_law_are_those_of_the_posterior(temperature: float) -> None:
+    found = anneal(temperature)
+    evidence = np.array(found.facts["evidence"])
+    error = evidence.std(ddof=1) / np.sqrt(NUM_POPULATIONS)
+    assert abs(evidence.mean() - true_evidence(temperature)) < 4 * error
+    assert error < 0.02 * true_evidence(temperature) / 0.5, "so wide an error would agree with anything"
+    mean, deviation, prob = exact_moments(temperature)
+    draws = found.draws
+    assert draws.z.shape == (200, NUM_POPULATIONS, 6)
+    for statistic, expected in (
+        (draws.z[..., 0], mean),
+        ((draws.z[..., 0] - mean) ** 2, deviation**2),
+        (draws.class_prob, prob),
+        (draws.z[..., 5] ** 2, 1.0),
+    ):
+        per_population = statistic.mean(0)
+        assert abs(per_population.mean() - expected) < 4 * per_population.std(ddof=1) / np.sqrt(NUM_POPULATIONS)
+
+
+def test_a_wrong_weight_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tfgradgen.mcmc.smc.logsumexp", lambda log_weight: logsumexp(0.9 * log_weight))
+    evidence = np.array(anneal().facts["evidence"])
+    assert abs(evidence.mean() - true_evidence(1.0)) > 4 * evidence.std(ddof=1) / np.sqrt(NUM_POPULATIONS)
+
+
+RARE_EDGE, RARE_STEEPNESS, NUM_RARE = 3.43, 6.0, 250
+
+
+class Rare(ToyClassifier):
+    """p(class 1) = sigmoid(6 (first pixel - 3.43)): 5.1e-4 of the prior."""
+
+    def __call__(self, image: tf.Tensor) -> tf.Tensor:
+        value = RARE_STEEPNESS * (image[:, 0, 0, 0] - RARE_EDGE)
+        return tf.stack([tf.zeros_like(value), value], -1)
+
+
+def rare_evidence() -> np.ndarray:
+    """Of `NUM_RARE` populations of 12, as shares of the truth by quadrature."""
+    z = np.linspace(-12, 12, 200_001)
+    prior = np.exp(-0.5 * z**2)
+    truth = (prior / (1 + np.exp(-RARE_STEEPNESS * (z - RARE_EDGE)))).sum() / prior.sum()
+    assert truth == pytest.approx(5.1e-4, rel=0.05)
+    posterior = ClassPosterior(ToyGenerator(), Rare(), 1)
+    found = collect(smc_chunks(posterior, SmcConfig(0.6, 0.5, 8), 12, RunConfig(num_chains=NUM_RARE, seed=1)))
+    return np.array(found.facts["evidence"]) / truth
+
+
+def errors_off(shares: np.ndarray) -> float:
+    return float((shares.mean() - 1) / shares.std(ddof=1) * np.sqrt(len(shares)))
+
+
+def test_the_evidence_of_a_rare_class_is_unbiased() -> None:
+    assert abs(errors_off(rare_evidence())) < 3
+
+
+def test_temperatures_of_a_populations_own_choice_fail_the_same_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen_fn = smc.next_stage
+    monkeypatch.setattr(smc, "next_stage", lambda *given: chosen_fn(*given[:-1], None))
+    assert errors_off(rare_evidence()) < -3
+
+
+def test_each_temperature_keeps_its_share_of_the_particles() -> None:
+    log_likelihood = np.random.default_rng(0).normal(-20.0, 8.0, 500)
+    beta, steps = 0.0, 0
+    while beta < 1.0:
+        after = next_inverse_temperature(log_likelihood, beta, 0.5)
+        assert after > beta
+        log_weight = (after - beta) * log_likelihood
+        share = np.exp(2 * logsumexp(log_weight) - logsumexp(2 * log_weight)) / 500
+        assert share == pytest.approx(0.5, abs=1e-3) or (after == 1.0 and share > 0.5)
+        beta, steps = after, steps + 1
+    assert steps > 3
+    assert next_inverse_temperature(np.zeros(500), 0.0, 0.5) == 1.0
+    few = np.full(500, -np.inf)
+    few[:10] = -1.0
+    assert next_inverse_temperature(few, 0.0, 0.5) == 1.0, "particles without likelihood are left behind by any reweighting"
+
+
+def test_a_likelihood_that_is_absent_for_most_of_z_counts_as_none() -> None:
+    """In 128 dimensions, of which the first decides: absent below 0.5 (69 % of the prior), else the toy's."""
+
+    class Wide(ToyGenerator):
+        latent_dim = 128
+
+        def __call__(self, z: tf.Tensor) -> tf.Tensor:
+            return super().__call__(z) + tf.where(z[:, 0] < 0.5, np.nan, 0.0)[:, None, None, None]
+
+    posterior = ClassPosterior(Wide(), ToyClassifier(), 0)
+    found = collect(smc_chunks(posterior, SmcConfig(0.5, 0.5), 150, RunConfig(num_chains=NUM_POPULATIONS, seed=3)))
+    z = np.linspace(-12, 12, 200_001)
+    weight = np.where(z < 0.5, 0.0, np.exp(-0.5 * z**2) / (1 + np.exp(SLOPE * z)))
+    evidence = np.array(found.facts["evidence"])
+    expected = weight.sum() / np.exp(-0.5 * z**2).sum()
+    assert abs(evidence.mean() - expected) < 4 * evidence.std(ddof=1) / np.sqrt(NUM_POPULATIONS)
+    per_population = found.draws.class_prob.mean(0)
+    truth = (weight / (1 + np.exp(SLOPE * z))).sum() / weight.sum()
+    assert abs(per_population.mean() - truth) < 4 * per_population.std(ddof=1) / np.sqrt(NUM_POPULATIONS)
+    assert np.isfinite(found.draws.target_log_prob).all()
+
+
+def test_progress_cost_and_a_model_without_likelihood() -> None:
+    posterior = ClassPosterior(ToyGenerator(), ToyClassifier(), 1)
+    chunks = list(smc_chunks(posterior, SmcConfig(0.8, 0.5, 3, 0.9), 10, RunConfig(num_chains=2)))
+    assert [c.progress.num_total for c in chunks] == [300] * len(chunks), "the pilot and two populations"
+    assert chunks[-1].progress.num_done == 300
+    assert chunks[-1].cost == (len(chunks) * 10 * 4, len(chunks) * 10 + 3 * 10)
+    assert len(chunks) % 3 == 0, "all take the temperatures of the pilot"
+    assert 0 < chunks[-1].facts["accept_rate"] < 1
+    assert [len(c.draws.z) for c in chunks] == [0] * (len(chunks) - 1) + [10]
+
+    class IsNan(ToyGenerator):
+        def __call__(self, z):  # type: ignore[no-untyped-def]
+            return super().__call__(z) * np.nan
+
+    with pytest.raises(UserError, match="images without NaN or inf, got 0% of 64 points"):
+        list(smc_chunks(ClassPosterior(IsNan(), ToyClassifier(), 1), SmcConfig(0.8, 0.5), 10, RunConfig(num_chains=1)))

@@ -1,0 +1,179 @@
+"""Starts: exact draws where there are any among the prior draws, likely ones where not; replicas at their own distributions."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.support.toy import ToyClassifier, ToyGenerator, exact_moments
+from tfgradgen.core.backend import fold_in
+from tfgradgen.core.checks import UserError
+from tfgradgen.core.config import RunConfig, Schedule
+from tfgradgen.core.contracts import collect
+from tfgradgen.mcmc import starts
+from tfgradgen.mcmc.kernels import KERNELS
+from tfgradgen.mcmc.presets import PRESETS
+from tfgradgen.mcmc.registry import METHODS
+from tfgradgen.mcmc.rejection import exact_chunks
+from tfgradgen.mcmc.replica_exchange import inverse_temperatures
+from tfgradgen.mcmc.smc import smc_chunks
+from tfgradgen.mcmc.starts import INIT_STREAM, Scores, choose_starts, pick, start_point
+from tfgradgen.posterior import ClassPosterior
+from tfgradgen.tuning.guard import exact_of
+
+STEEPNESS, EDGE = 6.0, 2.0
+NUM_CHAINS = 600
+
+
+class Rare(ToyClassifier):
+    """p(class 1) = sigmoid(6 (first pixel - 2)): 0.028 of the prior."""
+
+    def __call__(self, image: tf.Tensor) -> tf.Tensor:
+        value = STEEPNESS * (image[:, 0, 0, 0] - EDGE)
+        return tf.stack([tf.zeros_like(value), value], -1)
+
+
+def rare(temperature: float = 1.0) -> ClassPosterior:
+    return ClassPosterior(ToyGenerator(), Rare(), 1, temperature)
+
+
+def truth(power: float = 1.0) -> tuple[float, float]:
+    """Mean p(class 1) and mean z_0 under the prior times the likelihood to a power, by quadrature."""
+    z = np.linspace(-12, 12, 200_001)
+    prob = 1 / (1 + np.exp(-STEEPNESS * (z - EDGE)))
+    weight = np.exp(-0.5 * z**2) * prob**power
+    return float((weight * prob).sum() / weight.sum()), float((weight * z).sum() / weight.sum())
+
+
+def standard_errors_off(z: np.ndarray, power: float = 1.0) -> float:
+    """How far mean p(class) or z_0 of starts z [num_chains, 6], the worse of the two, is from the truth, in standard errors."""
+    prob = 1 / (1 + np.exp(-STEEPNESS * (z[:, 0] - EDGE)))
+    pairs = zip((prob, z[:, 0]), truth(power), strict=True)
+    return max(float(abs(x.mean() - mean) / x.std(ddof=1) * np.sqrt(len(x))) for x, mean in pairs)
+
+
+@pytest.fixture
+def few_draws(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """64 prior draws a chain, 1.8 accepted ones: one chain in six has none of its own."""
+    monkeypatch.setattr(RunConfig, "num_init_draws", 64)
+    return monkeypatch
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_starts_are_exact_draws(few_draws: pytest.MonkeyPatch, temperature: float) -> None:
+    found = choose_starts(rare(temperature), RunConfig(num_chains=NUM_CHAINS, seed=1, temperature=temperature))
+    assert found.num_exact == NUM_CHAINS
+    z = found.z.numpy()
+    assert standard_errors_off(z, 1 / temperature) < 4
+    assert len(np.unique(z, axis=0)) == NUM_CHAINS, "chains share no draw"
+
+
+def test_resampling_fails_the_same_test(few_draws: pytest.MonkeyPatch) -> None:
+    few_draws.setattr(starts, "pick", lambda scores, has_energy: pick(scores, True))
+    z = choose_starts(rare(), RunConfig(num_chains=NUM_CHAINS, seed=1)).z.numpy()
+    assert standard_errors_off(z) > 5, "its mean p(class) is 0.54 for 0.63: 7 standard errors"
+
+
+def scores(log_weight: list[list[float]], accepted: list[list[int]]) -> Scores:
+    weight = np.asarray(log_weight, np.float32)
+    uniform = np.where(np.asarray(accepted, bool), weight - 1, np.minimum(weight + 1, 0))
+    return Scores(weight, weight, uniform.astype(np.float32), np.zeros_like(weight))
+
+
+def test_a_chain_takes_its_own_first_then_what_others_leave_then_the_likeliest_left() -> None:
+    weight = [[-1.0, -2, -3, -4], [-1, -2, -3, -4], [-5, -6, -7, -8], [-9, -0.5, -11, -12], [-5.5, -6, -7, -8]]
+    accepted = [[0, 1, 0, 0], [0, 0, 1, 1], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+    picks, num_exact = pick(scores(weight, accepted), False)
+    assert picks.tolist() == [1, 6, 7, 13, 0], "own, own, chain 1's second, then without replacement by weight"
+    assert num_exact == 3
+    few = np.full((3, 2), -np.inf)
+    few[1, 1] = -2.0
+    picks, num_exact = pick(scores(few.tolist(), np.zeros((3, 2)).tolist()), False)
+    assert picks.tolist() == [3, 3, 3], "the only draw with a likelihood serves all"
+    assert num_exact == 0
+
+
+def test_a_class_too_rare_is_started_at_likely_draws_and_counted() -> None:
+    class Rarer(Rare):
+        def __call__(self, image: tf.Tensor) -> tf.Tensor:
+            return super().__call__(image) - tf.constant([0.0, 9.0])
+
+    found = choose_starts(ClassPosterior(ToyGenerator(), Rarer(), 1), RunConfig(num_chains=32, seed=1))
+    assert found.num_exact is not None
+    assert found.num_exact < 32
+    assert np.median(found.z.numpy()[:, 0]) > 2.5, "of 8192 draws 51 lie so far out"
+    assert len(np.unique(found.z, axis=0)) == 32
+
+
+def test_with_a_discriminator_starts_are_resampled_by_the_whole_target() -> None:
+    """The energy pulls the second pixel by 1; it has no bound, so nothing can be accepted."""
+    posterior = ClassPosterior(
+        ToyGenerator(), ToyClassifier(), 1, discriminator=lambda image: image[:, 0, 1, 0], discriminator_weight=1.0
+    )
+    found = choose_starts(posterior, RunConfig(num_chains=200, seed=2))
+    assert found.num_exact == 0
+    z = found.z.numpy()
+    mean, deviation, _ = exact_moments()
+    assert abs(z[:, 0].mean() - mean) < 4 * deviation / np.sqrt(200)
+    assert abs(z[:, 1].mean() - 1.0) < 4 / np.sqrt(200)
+
+
+def test_a_start_by_itself_is_that_of_the_chain() -> None:
+    """What an export compiles is the same choice."""
+    posterior, run = rare(), RunConfig(num_chains=4, seed=3)
+    found = choose_starts(posterior, run).z.numpy()
+    seed = fold_in(posterior.own_seed(run.seed), INIT_STREAM)
+    alone = tf.function(lambda s: start_point(posterior, run.num_init_draws, s), autograph=False)
+    for chain in range(4):
+        np.testing.assert_allclose(alone(fold_in(seed, chain)), found[chain], rtol=1e-6)
+
+
+def test_draws_without_a_likelihood_are_counted_and_never_started_at() -> None:
+    class Partly(ToyGenerator):
+        def __call__(self, z: Any) -> tf.Tensor:
+            return super().__call__(z) + tf.where(z[:, 5] > 1.0, np.nan, 0.0)[:, None, None, None]
+
+    found = choose_starts(ClassPosterior(Partly(), ToyClassifier(), 1), RunConfig(num_chains=16, seed=1))
+    share = 0.1587
+    assert abs(found.num_not_finite / found.num_draws - share) < 4 * np.sqrt(share / found.num_draws)
+    assert found.z.numpy()[:, 5].max() < 1.0
+    assert found.class_prob_error is not None
+    assert abs(found.class_prob - 0.5) < 4 * found.class_prob_error
+
+
+def test_replicas_start_at_their_own_distributions_from_the_same_draws(few_draws: pytest.MonkeyPatch) -> None:
+    config = KERNELS["replica_exchange"].defaults
+    powers = KERNELS["replica_exchange"].powers(config)
+    np.testing.assert_allclose(powers, inverse_temperatures(config))  # type: ignore[arg-type]
+    run = RunConfig(num_chains=NUM_CHAINS, seed=1)
+    found = choose_starts(rare(), run, powers)
+    z = found.z.numpy()
+    assert z.shape == (4, NUM_CHAINS, 6)
+    np.testing.assert_array_equal(z[0], choose_starts(rare(), run).z)
+    assert found.num_draws == 64 * NUM_CHAINS, "no further evaluations"
+    hottest = [standard_errors_off(z[-1], power) for power in (powers[-1], 1.0)]
+    assert hottest[0] < 4 < hottest[1]
+    assert len(np.unique(z.reshape(-1, 6), axis=0)) > 3.9 * NUM_CHAINS
+
+
+def test_replica_exchange_begins_with_them() -> None:
+    method, run = METHODS["replica_exchange"], RunConfig(num_chains=4, seed=1)
+    family, posterior = KERNELS["replica_exchange"], rare()
+    z = choose_starts(posterior, run, family.powers(family.defaults)).z
+    kernel = family.make_fn(posterior, family.defaults, tf.fill([4, 1], 1e-6), 0)
+    states = kernel.bootstrap_results(z).post_swap_replica_states
+    np.testing.assert_array_equal(tf.reshape(states[0], z.shape), z)
+    draws = collect(method.chunks_fn(posterior, method.defaults, Schedule(3, 2, 1), run, None)).draws
+    assert np.isfinite(draws.target_log_prob).all()
+
+
+def test_methods_that_need_a_probability_refuse_a_discriminator() -> None:
+    posterior = ClassPosterior(
+        ToyGenerator(), ToyClassifier(), 1, discriminator=lambda image: image[:, 0, 1, 0], discriminator_weight=1.0
+    )
+    run = RunConfig(num_chains=2)
+    for chunks in (exact_chunks(posterior, 1, run), smc_chunks(posterior, PRESETS["smc"].defaults, 4, run, None)):
+        with pytest.raises(UserError, match="discriminator_weight: expected no discriminator in the target of"):
+            next(chunks)
+    assert exact_of(posterior, run).num_draws == 0, "tune compares with none"

@@ -1,0 +1,131 @@
+"""Every family of public models, by its real handle, from TF-Hub's cache to pictures; nothing is fetched."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from tests.support import standins, toy
+from tfgradgen.cli.commands import main
+from tfgradgen.cli.load import load_models
+from tfgradgen.cli.options import parse_sample
+from tfgradgen.diagnostics.preflight import value_and_gradient
+from tfgradgen.posterior import ClassPosterior
+
+DEEPMIND, GOOGLE = "https://tfhub.dev/deepmind", "https://tfhub.dev/google"
+MOBILENET = f"{GOOGLE}/imagenet/mobilenet_v2_100_224/classification/5"
+BIGBIGAN = f"{DEEPMIND}/bigbigan-resnet50/1"
+YAMNET = f"{GOOGLE}/yamnet/1"
+
+# Handle -> flags beside it, what the record must say of it.
+GENERATORS = {
+    f"{DEEPMIND}/biggan-128/2": (["--truncation=0.5"], {"prior": "truncated_normal", "truncation": 0.5, "latent_dim": 120}),
+    f"{DEEPMIND}/biggan-256/2": (["--generator_class=uniform"], {"generator_class": "uniform", "latent_dim": 141}),
+    f"{DEEPMIND}/biggan-deep-128/1": (["--generator_class=latent"], {"generator_class": "latent", "latent_dim": 1128}),
+    BIGBIGAN: ([], {"prior": "normal", "latent_dim": 120, "image_range": [-1, 1], "signature": "generate"}),
+    f"{GOOGLE}/progan-128/1": ([], {"prior": "normal", "latent_dim": 512, "image_range": [0, 1]}),
+    f"{GOOGLE}/compare_gan/model_1_celebahq128_resnet19/1": (
+        [],
+        {"prior": "uniform", "latent_dim": 128, "image_range": [0, 1]},
+    ),
+    f"{GOOGLE}/compare_gan/s3gan_20_128x128/1": (
+        [],
+        {"generator_class": "target", "latent_dim": 120, "tags": ["bsNone", "gen"]},
+    ),
+    f"{GOOGLE}/compare_gan/ssgan_128x128/1": (["--generator_class=uniform"], {"latent_dim": 121, "image_range": [0, 1]}),
+}
+CLASSIFIERS = {
+    f"{GOOGLE}/imagenet/inception_v3/classification/5": ("goldfish", {"image_size": [299, 299], "image_range": [0, 1]}),
+    f"{GOOGLE}/imagenet/resnet_v2_50/classification/5": ("n01443537", {"image_size": [224, 224], "output": "logits"}),
+    f"{GOOGLE}/efficientnet/b0/classification/1": ("goldfish", {"image_size": [224, 224], "output": "logits"}),
+    f"{GOOGLE}/bit/m-r50x1/ilsvrc2012_classification/1": ("goldfish", {"image_range": [0, 1], "output": "logits"}),
+    f"{GOOGLE}/aiy/vision/classifier/birds_V1/1": (7, {"image_size": [224, 224], "output": "probabilities"}),
+}
+STEPS = ["--kernel=mala", "--num_chains=2", "--num_results=3", "--num_burnin_steps=2", "--init=prior"]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """TF-Hub's cache with a copy of each model below."""
+    folder = tmp_path_factory.mktemp("hub")
+    for handle in (*GENERATORS, *CLASSIFIERS, MOBILENET, YAMNET):
+        standins.cached_copy(handle, folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def offline(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TFHUB_CACHE_DIR", str(cache))
+    monkeypatch.chdir(tmp_path)
+
+
+def check_gradient(flags: dict[str, object]) -> None:
+    """The slope of log p(class | g(z)) along three directions against central differences; the coordinate that picks a class,
+    where the density jumps, is left as it is."""
+    options = parse_sample({"kernel": "mala", **flags})
+    loaded = load_models(options.models)
+    (target,) = loaded.targets(options.label)
+    posterior = ClassPosterior.of(loaded.networks(target), target.index)
+    evaluate = tf.function(lambda z: value_and_gradient(posterior.class_log_prob, z), autograph=False)
+    z = posterior.sample_prior(3, tf.constant([1, 2]))
+    smooth = tf.one_hot([z.shape[1] - 1], z.shape[1], 0.0, 1.0) if loaded.generator.generator_class == "uniform" else 1.0
+    direction = tf.math.l2_normalize(smooth * tf.random.stateless_normal(z.shape, [3, 4]), -1)
+    step = 0.02
+    ends = [evaluate(z + sign * step * direction)[0].numpy() for sign in (1, -1)]
+    value, gradient = (t.numpy() for t in evaluate(z))
+    slope = (gradient * direction.numpy()).sum(-1)
+    # A float32 value is good to a few units of its last place; the third derivative adds its share.
+    tolerance = 2e-2 * np.linalg.norm(gradient, axis=-1) + 8 * np.spacing(np.abs(value)) / step
+    assert np.all(np.abs((ends[0] - ends[1]) / (2 * step) - slope) < tolerance)
+    assert np.all(np.linalg.norm(gradient, axis=-1) > 0)
+
+
+def sampled(label: object, generator: object, classifier: object, *flags: str) -> dict:
+    """The record of five mala steps, whose grid must show pictures that differ."""
+    main(["sample", f"--label={label}", f"--generator={generator}", f"--classifier={classifier}", *STEPS, "--out=run", *flags])
+    with Image.open("run/grid.png") as grid:
+        assert np.asarray(grid).std() > 5
+    with np.load("run/samples.npz") as samples:
+        assert samples["z"].shape[:2] == (3, 2)
+        assert not np.array_equal(samples["image"][0], samples["image"][1])
+    return json.loads(Path("run/run.json").read_text())
+
+
+@pytest.mark.parametrize("handle", GENERATORS)
+def test_each_generator_gives_pictures_of_a_class(handle: str) -> None:
+    flags, expected = GENERATORS[handle]
+    given = dict(flag.lstrip("-").split("=") for flag in flags)
+    given = {name: float(value) if name == "truncation" else value for name, value in given.items()}
+    check_gradient({"label": "goldfish", "generator": handle, "classifier": MOBILENET, **given})
+    record = sampled("goldfish", handle, MOBILENET, *flags)
+    assert record["generator"].items() >= expected.items()
+    assert record["generator"]["assumed"] == []
+    assert record["label"] == {"index": 2, "name": "goldfish", "wnid": "n01443537"}, "ImageNet's class 1 is logit 2 of 1001"
+
+
+@pytest.mark.parametrize("handle", CLASSIFIERS)
+def test_each_classifier_guides_a_chain(handle: str) -> None:
+    label, expected = CLASSIFIERS[handle]
+    check_gradient({"label": label, "generator": BIGBIGAN, "classifier": handle})
+    record = sampled(label, BIGBIGAN, handle)
+    assert record["classifier"].items() >= expected.items()
+    assert record["classifier"]["assumed"] == []
+
+
+def test_a_tagger_of_sounds_guides_a_generator_of_sounds(tmp_path: Path) -> None:
+    """YAMNet hears one waveform at a time and scores each class for itself."""
+    time = tf.range(8000, dtype=tf.float32) / 16000
+
+    tones = tf.sin(6.2832 * tf.constant([[200.0], [700.0], [3000.0]]) * time)
+
+    def sing(z: tf.Tensor) -> tf.Tensor:
+        return tf.matmul(0.1 + 0.2 * tf.sigmoid(z), tones)
+
+    singer = toy.save(tmp_path / "singer", sing, [None, 3], {"image_range": [-1, 1], "prior": "normal"})
+    record = sampled("Speech", singer, YAMNET)
+    assert record["classifier"].items() >= {"output": "scores", "assumed": []}.items()
+    assert record["label"]["name"] == "Speech"
+    check_gradient({"label": "Speech", "generator": str(singer), "classifier": YAMNET})

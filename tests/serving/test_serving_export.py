@@ -1,0 +1,232 @@
+"""The export command as a person meets it: folders, versions, errors, and what stands beside a version."""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tensorflow as tf
+
+from tests.cli.test_cli import refused
+from tfgradgen.cli.commands import main
+from tfgradgen.cli.export_options import parse_export
+from tfgradgen.cli.output import held, next_version
+from tfgradgen.core.checks import UserError
+from tfgradgen.serving.adapt import Adapted
+from tfgradgen.serving.beside import TEMPLATES, XLA_FLAG, texts
+
+FILES = {"batching.config", "docker-compose.yml", "grpc_client.py", "models.config", "rest_client.py"}
+FEW = ["--num_chains=2", "--num_steps=2", "--num_start_draws=2", "--batch_sizes=1"]
+
+
+def record(version: Path) -> dict[str, Any]:
+    return json.loads((version / "export.json").read_text())
+
+
+def test_a_version_is_whole_and_says_how_it_was_made(served: Path) -> None:
+    assert {path.name for path in served.parent.iterdir()} == {"1", *FILES}
+    parts = {"saved_model.pb", "variables", "assets", "assets.extra", "fingerprint.pb", "export.json"}
+    assert {path.name for path in served.iterdir()} == parts
+    found = record(served)
+    assert [(label["name"], label["wnid"], label["index"]) for label in found["labels"]] == [
+        ("goldfish", "n01443537", 0),
+        ("king_penguin", "n02056570", 1),
+        ("alp", "", 2),
+    ]
+    sizes = [label["step_size"] for label in found["labels"]]
+    assert len(set(sizes)) == 3, "each label has its own"
+    assert all(0.2 < size < 5 for size in sizes)
+    assert all(0 <= label["accept_rate"] <= 1 for label in found["labels"])
+    assert (found["arguments"]["num_steps"], found["arguments"]["max_steps"]) == (5, 12)
+    assert found["signatures"] == ["serving_default", "sample", "continue", "grid", "serving_xla"]
+    assert len(found["generator"]["sha256"]) == 64
+
+
+def test_settings_fit_one_another() -> None:
+    found = texts("birds", (1, 8), xla=True)
+    assert found.keys() == FILES
+    assert 'name: "birds"' in found["models.config"]
+    assert 'base_path: "/models/birds"' in found["models.config"]
+    assert "max_batch_size { value: 8 }" in found["batching.config"]
+    assert re.findall(r"^allowed_batch_sizes: (\d+)$", found["batching.config"], re.M) == ["1", "8"]
+    compose = found["docker-compose.yml"]
+    assert "- .:/models/birds:ro" in compose
+    for flag in ("model_config_file=/models/birds/models.config", "batching_parameters_file=/models/birds/batching.config"):
+        assert f"- --{flag}" in compose
+    assert f"- {XLA_FLAG}" in compose
+    assert XLA_FLAG not in texts("birds", (1, 8), xla=False)["docker-compose.yml"]
+    for name, text in found.items():
+        assert set(re.findall(r"\$\S+", text)) <= {"${TENSORFLOW_SERVING_IMAGE:-tensorflow/serving:latest}"}, name
+        assert text.count("{") == text.count("}")
+    assert {path.stem for path in TEMPLATES.iterdir()} == FILES
+
+
+@pytest.fixture
+def untuned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Step sizes without looking for them, which takes most of an export's time."""
+    monkeypatch.setattr("tfgradgen.cli.export.adapt", lambda *args: Adapted(1.0, 0.5, ["a doubt"]))
+
+
+def test_versions_follow_and_what_was_changed_is_kept(
+    untuned: None, toy_flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["export", "--labels=goldfish & !alp", "--kernel=hmc", *FEW, *toy_flags, "--out=its/models"]
+    main(command)
+    captured = capsys.readouterr()
+    assert "exported" in captured.out
+    assert "trust    goldfish & !alp: a doubt" in captured.err
+    base = Path("its/models")
+    (base / "rest_client.py").write_text("mine")
+    (base / "7").mkdir()
+    assert next_version(base) == 8
+    said = refused([*command, "--version=1"], capsys)
+    assert "expected one that is not in" in said
+    assert "--version=8 is free" in said
+    main([*(word for word in command if "--batch_sizes" not in word), "--batch_sizes=1,2"])
+    out = capsys.readouterr().out
+    assert (base / "8" / "saved_model.pb").exists()
+    assert (base / "rest_client.py").read_text() == "mine"
+    assert "allowed_batch_sizes: 2" in (base / "batching.config.new").read_text()
+    for name in ("batching.config", "rest_client.py"):
+        assert f"{name}, which differs from what this version wants: see {name}.new" in out
+    assert "docker-compose.yml, which" not in out
+    assert {path.name for path in base.iterdir()} == {"1", "7", "8", *FILES, "batching.config.new", "rest_client.py.new"}
+
+    found = record(base / "8")
+    assert (found["arguments"]["kernel"], found["arguments"]["num_steps"]) == ("hmc", 2)
+    module = tf.saved_model.load(str(base / "8"))
+    served = module.signatures["serving_default"]
+    assert served(label=tf.constant(["goldfish & !alp"]), seed=tf.constant([1], tf.int64))["z"].shape == (1, 6)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="goldfish & !alp; got"):
+        served(label=tf.constant(["1"]), seed=tf.constant([1], tf.int64))  # king_penguin is not what was exported
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        ([], "out: expected a folder for the versions of the model, got none; give --out=BASE"),
+        (["--out=/"], "out: expected a folder with a name of its own"),
+        (["--out=file"], "out: expected a folder"),
+        (["--out=x", "--labels=goldfsh"], "did you mean goldfish?"),
+        (["--out=x", "--kernel=nuts"], "kernel: expected one of mala, hmc, got 'nuts'"),
+        (["--out=x", "--numsteps=3"], "did you mean --num_steps"),
+        (["--out=x", "--num_burnin_steps=3"], "unknown flag --num_burnin_steps"),
+        (["--out=x", "--num_steps=0"], "num_steps: expected an integer in 1.."),
+        (["--out=x", "--num_steps=20", "--max_steps=10"], "max_steps: expected at least num_steps=20, got 10"),
+        (["--out=x", "--version=0"], "version: expected an integer"),
+        (["--out=x", "--version=one"], "version: expected an integer"),
+        (["--out=x", "--batch_sizes=4,1"], "batch_sizes: expected rising whole numbers in 1..1024, got (4, 1)"),
+        (["--out=x", "--batch_sizes=0,1"], "batch_sizes"),
+        (["--out=x", "--num_start_draws=no"], "num_start_draws: expected an integer"),
+        (["--out=x", "--xla=maybe"], "xla: expected one of True, False"),
+        (["--out=x", "--num_leapfrog_steps=2"], "a flag that --kernel=mala uses"),
+        (["--out=x", "--generator=nowhere"], "model nowhere"),
+    ],
+)
+def test_errors_are_one_line_and_nothing_is_written(
+    flags: list[str], text: str, toy_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    own = {flag.split("=")[0] for flag in flags}
+    more = [flag for flag in toy_flags if flag.split("=")[0] not in own]
+    assert text in refused(["export", *flags, *more], capsys)
+    assert os.listdir() == ["file"]
+
+
+def test_networks_that_differ_by_label_are_exported_each_for_itself(
+    toy_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refused(["export", "--labels=goldfish & !alp, king_penguin", "--out=x", *toy_flags], capsys)
+    assert "2, each with networks of its own; export each under its own --out" in said
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
+def test_an_export_that_is_cut_off_leaves_nothing(
+    error: BaseException,
+    untuned: None,
+    toy_flags: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def cut_off(*args: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("tfgradgen.serving.export.write_warmup", cut_off)
+    is_full = isinstance(error, OSError)
+    said = refused(["export", "--labels=alp", "--out=x", *FEW, *toy_flags], capsys, code=2 if is_full else 130)
+    assert ("No space left on device" if is_full else "interrupted; nothing was exported") in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_readme_embeds_with_files_that_an_export_writes(root: Path) -> None:
+    _, _, section = (root / "README.md").read_text().partition("## Embed it")
+    commands = re.findall(r"^    (\S.*)$", section.partition("\n## ")[0], re.M)
+    assert len(commands) == 3
+    flags = dict(word.lstrip("-").split("=") for word in commands[0].split("tfgradgen export ")[1].split())
+    out = parse_export(flags).out.relative_to(Path.cwd())
+    for command in commands[1:]:
+        assert set(re.findall(rf"{out}/([\w.-]+)", command)) <= FILES
+    assert [word for command in commands[1:] for word in command.split() if str(out) in word]
+    label = commands[2].split()[2]
+    assert label in flags["labels"].split(",")
+
+
+def test_an_export_follows_a_schedule(tmp_path: Path) -> None:
+    path = tmp_path / "best.yaml"
+    path.write_text("kernel: hmc\nstep_size: 0.7\nnum_leapfrog_steps: 4\nadaptation: simple\n")
+    flags = {"labels": "goldfish", "kernel": None, "out": str(tmp_path / "served"), "schedule": str(path)}
+    options = parse_export(flags | {"step_size": 0.5})
+    assert (options.pair.kernel, options.num_steps) == ("hmc", 25)
+    settings = options.pair.kernel_config.to_dict()
+    assert (settings["step_size"], settings["num_leapfrog_steps"], settings["adaptation"]) == (0.5, 4, "simple")
+    path.write_text("kernel: mala\nclass_reg: 0.5\n")
+    with pytest.raises(UserError, match="class_reg: expected 0, for a served chain samples the posterior"):
+        parse_export(flags)
+
+
+@pytest.mark.parametrize("kind", [tf.errors.ResourceExhaustedError, tf.errors.UnknownError, tf.errors.PermissionDeniedError])
+def test_a_full_disk_under_tensorflow_is_one_line(
+    kind: Any,
+    untuned: None,
+    toy_flags: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def full(*args: Any, **settings: Any) -> None:
+        raise kind(None, None, "variables.data; No space left on device\n\x1b[2J" + "x" * 10**5)
+
+    monkeypatch.setattr("tensorflow.saved_model.save", full)
+    said = refused(["export", "--labels=alp", "--out=x", *FEW, *toy_flags], capsys)
+    assert "out: expected a folder that can be written, got " in said
+    assert "No space left on device" in said
+    assert said.isprintable()
+    assert len(said) < 450
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_export_left_is_cleared_by_the_next(untuned: None, toy_flags: list[str]) -> None:
+    left = [Path("x/.1.partial-abc"), Path("x/.7.partial-def")]
+    for folder in left:
+        folder.mkdir(parents=True)
+        (folder / "saved_model.pb").write_text("half")
+    others = (
+        Path("x/.mine"),
+        Path("x/.holiday.partial-2019"),
+        Path("x/.goldfish.partial-ab12.old"),
+        Path("x/.3.partial-ab.old"),
+    )
+    for folder in others:
+        folder.mkdir()
+    main(["export", "--labels=alp", "--kernel=hmc", "--out=x", *FEW, *toy_flags])
+    assert {path.name for path in Path("x").iterdir()} == {"1", *(path.name for path in others), *FILES}
+
+
+def test_two_exports_do_not_work_in_one_folder(untuned: None, toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    Path("x").mkdir()
+    with held(Path("x")):
+        assert "another at work in " in refused(["export", "--labels=alp", "--out=x", *FEW, *toy_flags], capsys)

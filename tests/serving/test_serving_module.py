@@ -1,0 +1,120 @@
+"""The exported module itself, on models so small that their posterior is known: rows, step sizes, the law of the chains."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.support import toy
+from tfgradgen.core.contracts import Networks
+from tfgradgen.mcmc.kernels import KERNELS
+from tfgradgen.models.loading.metadata import Label
+from tfgradgen.serving.module import Plan, Serving, named_labels
+
+
+def with_shape(generator: Any) -> Any:
+    """`generator` of toys, which says its pictures' shape as loaded ones do."""
+    generator.image_shape = (2, 2, 1)
+    return generator
+
+
+class Mixing(toy.ToyGenerator):
+    """Pictures that depend on the others of their batch, as rounding does in real networks, only more."""
+
+    def __call__(self, z: Any) -> tf.Tensor:
+        return super().__call__(z + tf.reduce_mean(z, 0))
+
+
+def toy_plan(**changed: Any) -> Plan:
+    labels = (Label("no"), Label("yes"))
+    config = KERNELS["mala"].defaults
+    return Plan(labels, (0, 1), (1.5, 1.5), "mala", config, 1.0, num_steps=4, max_steps=8, num_start_draws=4)._replace(
+        **changed
+    )
+
+
+def test_rows_never_meet_in_a_network() -> None:
+    sample = Serving(Networks(with_shape(Mixing()), toy.ToyClassifier()), [], toy_plan()).signatures()["sample"]
+    labels, seeds, steps = tf.constant(["no", "yes", "yes"]), tf.constant([1, 2, 3], tf.int64), tf.constant([4, 2, 3])
+    whole = sample(label=labels, seed=seeds, num_steps=steps)
+    for k in range(3):
+        alone = sample(label=labels[k : k + 1], seed=seeds[k : k + 1], num_steps=steps[k : k + 1])
+        assert all(np.array_equal(alone[key][0], whole[key][k]) for key in whole)
+
+
+def test_each_label_has_its_own_step_size() -> None:
+    networks = Networks(with_shape(toy.ToyGenerator()), toy.ToyClassifier())
+    go_on = Serving(networks, [], toy_plan(step_sizes=(0.01, 1.5))).signatures()["continue"]
+    labels, seeds = tf.constant(["no"] * 20 + ["yes"] * 20), tf.range(40, dtype=tf.int64)
+    z = go_on(label=labels, seed=seeds, num_steps=tf.fill([40], 2), z=tf.zeros([40, 6]))["z"].numpy()
+    assert 0.005 < z[:20].std() < 0.03
+    assert z[20:].std() > 0.1, "ten times that of the short step, though most long ones are refused"
+
+
+def test_an_error_names_as_many_labels_as_a_message_holds() -> None:
+    labels = tuple(Label(f"class_{k}") for k in range(1000))
+    text = named_labels(labels)
+    count = text.count("class_")
+    assert 80 < count < 1000
+    assert f"class_{count - 1} and {1000 - count} more, all of which stand in export.json; got" in text
+    assert len(text) < 1200
+    assert len(named_labels(tuple(Label("金" * k) for k in range(300, 400))).encode()) < 1200
+
+
+def test_requests_that_make_no_sense_are_short_invalid_arguments() -> None:
+    serving = Serving(Networks(with_shape(toy.ToyGenerator()), toy.ToyClassifier()), [], toy_plan())
+    signatures, seeds = serving.signatures(), tf.constant([1, 2], tf.int64)
+    no, one, z = tf.constant(["no"]), tf.constant([1]), tf.zeros([1, 6])
+
+    def refused(name: str, **inputs: Any) -> str:
+        with pytest.raises(tf.errors.InvalidArgumentError, match="expected") as error:
+            signatures[name](**inputs)
+        return error.value.message.partition("assertion failed: ")[2]
+
+    for label in (b"\xff\xfe", b"a" * 10**6, b"\x1b[31m", "\u202ebad".encode(), b"a\nb"):
+        said = refused("serving_default", label=tf.constant([label]), seed=seeds[:1])
+        assert "index of no, yes; got] [a text that is too long or not printable]" in said
+        assert len(said) < 300
+    for label, seed in ((no, seeds), (tf.repeat(no, 2), seeds[:1]), (no[:0], seeds[:0])):
+        assert "expected one of each for every row" in refused("serving_default", label=label, seed=seed)
+    for steps in (-1, 9):
+        assert "num_steps: expected 0 to 8" in refused("grid", label=no, seed=seeds[:1], num_steps=tf.constant([steps]))
+    assert "for every row" in refused("sample", label=tf.repeat(no, 2), seed=seeds, num_steps=one)
+    for wrong in (z * np.nan, z + np.inf, tf.zeros([1, 5]), tf.zeros([2, 6]), z[:0]):
+        assert "z: expected 6 finite" in refused("continue", label=no, seed=seeds[:1], num_steps=one, z=wrong)
+    assert signatures["continue"](label=no, seed=seeds[:1], num_steps=one, z=z)["z"].shape == (1, 6)
+
+
+def test_labels_that_differ_in_their_case_are_told_apart() -> None:
+    plan = toy_plan(labels=(Label("Yes"), Label("yes")), indices=(0, 1))
+    sample = Serving(Networks(with_shape(toy.ToyGenerator()), toy.ToyClassifier()), [], plan).signatures()["sample"]
+    asked = dict(seed=tf.constant([3, 3, 3], tf.int64), num_steps=tf.constant([0, 0, 0]))
+    first, second, spelt = sample(label=tf.constant(["Yes", "yes", " YES "]), **asked)["class_prob"].numpy()
+    assert first != second
+    assert first == spelt
+
+
+def exact_draws(count: int) -> np.ndarray:
+    """Of the toy posterior of class 1, by rejection."""
+    rng = np.random.default_rng(1)
+    z = rng.normal(size=(20 * count, 6))
+    return z[rng.uniform(size=len(z)) < 1 / (1 + np.exp(-toy.SLOPE * z[:, 0]))][:count].astype(np.float32)
+
+
+@pytest.mark.parametrize("is_right", [True, False])
+def test_served_chains_keep_the_posterior(is_right: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From exact draws, by the mean and the spread of z_0; without the Metropolis test they are found out."""
+    if not is_right:
+        step = "tfgradgen.serving.rules.absent_if_nan"
+        monkeypatch.setattr(step, lambda ratio: tf.zeros_like(ratio))
+    go_on = Serving(Networks(with_shape(toy.ToyGenerator()), toy.ToyClassifier()), [], toy_plan()).signatures()["continue"]
+    count = 600
+    found = go_on(
+        label=tf.fill([count], "yes"), seed=tf.range(count, dtype=tf.int64), num_steps=tf.fill([count], 4), z=exact_draws(count)
+    )
+    mean, std, class_prob = toy.exact_moments()
+    z = found["z"].numpy()[:, 0]
+    scores = [(z.mean() - mean) / (std / np.sqrt(count)), (z.std() / std - 1) * np.sqrt(2 * count)]
+    assert (max(map(abs, scores)) < 5) == is_right, scores
+    assert not is_right or abs(found["class_prob"].numpy().mean() - class_prob) < 0.05

@@ -1,0 +1,13 @@
+"""The modules of tools/."""
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
+
+
+def tool(name: str) -> ModuleType:
+    """The module `name` of tools/, in whatever room it is, or a library that only tools use."""
+    (*found,) = TOOLS.rglob(f"{name}.py")
+    return importlib.import_module(".".join(found[0].relative_to(TOOLS.parent).with_suffix("").parts) if found else name)

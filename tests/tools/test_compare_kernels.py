@@ -1,0 +1,62 @@
+"""The table of kernels: effective draws are what they should be for known chains, and a cell is not computed twice."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support.tooling import tool
+from tfgradgen.core.contracts import Draws
+from tfgradgen.evaluation.efficiency import effective_draws
+from tfgradgen.mcmc.registry import METHODS
+
+compare_kernels = tool("compare_kernels")
+
+
+def chains(rho: float, between: float = 0.0) -> Draws:
+    """64 chains of 2000 draws: every coordinate and p(class) an AR(1) of unit variance, the chains' means `between` apart."""
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal((2000, 64, 7)) * np.sqrt(1 - rho**2)
+    x = np.empty_like(noise)
+    x[0] = rng.standard_normal((64, 7))
+    for t in range(1, len(x)):
+        x[t] = rho * x[t - 1] + noise[t]
+    x += between * rng.standard_normal((64, 7))
+    rows = np.zeros(x.shape[:2])
+    return Draws(x[..., 1:], x[..., 0], rows, rows > 0, rows, rows)
+
+
+# Known: num_draws * (1 - rho) / (1 + rho). The spread of 64 means gives each variance to 18 %, five statistics 8 % on average;
+# the error is the larger of two estimates, so it errs to the low side.
+@pytest.mark.parametrize("rho", [0.0, 0.5, 0.9])
+def test_effective_draws_of_an_autoregression(rho: float) -> None:
+    expected = 2000 * 64 * (1 - rho) / (1 + rho)
+    assert 0.7 * expected < effective_draws(chains(rho)) < 1.1 * expected
+
+
+def test_chains_that_do_not_meet_count_little() -> None:
+    """As many as there are chains, about, where most of the variance lies between them."""
+    assert effective_draws(chains(0.0, between=3.0)) < 2 * 64
+
+
+def test_schedules_scale_with_the_budget() -> None:
+    schedule = compare_kernels.schedule_of(METHODS["hmc"], 300)
+    assert (schedule.num_results, schedule.num_burnin_steps, schedule.num_adaptation_steps) == (100, 50, 37)
+    assert compare_kernels.schedule_of(METHODS["rejection"], 300) == METHODS["rejection"].schedule
+
+
+def test_a_cell_that_is_done_is_shown_and_not_run_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    work = tmp_path / "cells.json"
+    compare_kernels.main(work, ladder=True, budget=30, num_chains=4)
+    cells = json.loads(work.read_text())
+    assert len(cells) == 12
+    cells["hmc 32"]["per_1000_gradients"] = 12345.6
+    work.write_text(json.dumps(cells))
+    capsys.readouterr()
+    compare_kernels.main(work, ladder=True, budget=30, num_chains=4)
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    rows = [line for line in shown.out.splitlines() if line.startswith("| ")]
+    assert "12345.6" in rows[1]
+    assert [row.split()[1] for row in rows] == ["kernel", "hmc", "split_hmc"]

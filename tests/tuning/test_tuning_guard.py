@@ -1,0 +1,139 @@
+"""tune refuses schedules whose draws are not of the posterior, by exact draws, and says where it could not look."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.mcmc.test_adaptation_bias import NUM_CHAINS, FiveClasses, Plane, Truth, each_chain_its_own
+from tests.support.toy import ToyClassifier, ToyGenerator
+from tests.tuning.test_tuning import cell_of
+from tfgradgen.core.config import RunConfig
+from tfgradgen.mcmc import chains as sampling
+from tfgradgen.mcmc.kernels import KERNELS
+from tfgradgen.mcmc.recipe import Recipe, default_recipe
+from tfgradgen.posterior import ClassPosterior
+from tfgradgen.tuning import guard
+from tfgradgen.tuning.bench import FRESH, Bench, Cell
+from tfgradgen.tuning.gain import MAX_CANDIDATES, Judged
+from tfgradgen.tuning.guard import LEAST_EXACT, LEVEL, NUM_EXACT, Exact, bias_faults, differences, exact_of, said
+from tfgradgen.tuning.report import to_markdown
+from tfgradgen.tuning.search import CONTROL, WHOLE, Plan, Trial
+
+SILENT: Any = lambda *_: None  # noqa: E731
+TOY = ClassPosterior(ToyGenerator(), ToyClassifier(), 1)
+TWO_MODES = ClassPosterior(Plane(), FiveClasses(), 2)
+
+
+def judged(
+    posterior: ClassPosterior, recipe: Recipe, num_chains: int, num_gradients: int, init: np.ndarray | None = None
+) -> Judged:
+    """`recipe` on three fresh seeds, as `judge` has it; from `init`, [3, num_chains, latent_dim], where it is given."""
+    bench = Bench({"one": posterior}, RunConfig(num_chains=num_chains, seed=3), num_gradients)
+    places = bench.places(FRESH, 3)
+    if init is not None:
+        powers = tuple(KERNELS[recipe.kernel].powers(recipe.config))
+        bench._starts = {(place, powers): tf.constant(rows) for place, rows in zip(places, init, strict=True)}
+    cells = [bench.measure(recipe, place, SILENT) for place in places]
+    return Judged(Trial(1, WHOLE, recipe, cells), places, cells, cells, {"one": exact_of(posterior, bench.run)})
+
+
+def bias_of(found: Judged) -> list[str]:
+    """Its faults but for those of single chains: in a narrow mode some stand still."""
+    return bias_faults(found.differences(found.ours), MAX_CANDIDATES)
+
+
+def mala(**values: Any) -> Recipe:
+    return default_recipe("mala").changed({"num_burnin_steps": 40, "num_adaptation_steps": 30} | values)
+
+
+def test_a_pull_to_the_middle_of_the_class_is_refused_and_its_absence_is_not() -> None:
+    sound, pulled = (judged(TOY, mala(class_reg=weight), 64, 120) for weight in (0.0, 1.0))
+    assert sound.faults == []
+    assert pulled.faults[-1].startswith("its draws are not of the posterior: the mean ")
+    assert f"{NUM_EXACT} exact draws" in pulled.faults[-1]
+    assert pulled.gain is None, "it cannot win"
+
+
+@pytest.mark.slow
+def test_step_sizes_chain_by_chain_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """2000 chains in each run, from exact draws: a step size for each chain moves the modes' shares, a shared one does not."""
+    recipe = mala(num_burnin_steps=300, num_adaptation_steps=280)
+    init = Truth.of(TWO_MODES).draw(3 * NUM_CHAINS, 4).reshape(3, NUM_CHAINS, 2)
+    assert bias_of(judged(TWO_MODES, recipe, NUM_CHAINS, 330, init)) == []
+    sampling.compiled.cache_clear()
+    monkeypatch.setattr(sampling, "adaptive_kernel", each_chain_its_own)
+    faults = bias_of(judged(TWO_MODES, recipe, NUM_CHAINS, 330, init))
+    sampling.compiled.cache_clear()
+    assert "its draws are not of the posterior" in faults[-1]
+
+
+def cells_of(rng: np.random.Generator, shift: float, num_chains: int) -> list[Cell]:
+    means = {
+        "class_prob": (rng.normal(0.5 + shift, 0.2, num_chains)).tolist(),
+        "z_projection_0": rng.normal(0, 1, num_chains).tolist(),
+    }
+    return [replaced(cell_of(1.0), means)]
+
+
+def replaced(cell: Cell, means: dict[str, list[float]]) -> Cell:
+    return cell._replace(chain_means=means)
+
+
+def exact_draws(rng: np.random.Generator) -> Exact:
+    prob, z = rng.normal(0.5, 0.3, NUM_EXACT), rng.normal(0, 2, NUM_EXACT)
+    errors = {name: float(x.std(ddof=1) / 16) for name, x in (("class_prob", prob), ("z_projection_0", z))}
+    return Exact(NUM_EXACT, {"class_prob": float(prob.mean()), "z_projection_0": float(z.mean())}, errors)
+
+
+@pytest.mark.parametrize("num_chains", [4, 24])
+def test_a_sound_schedule_is_refused_as_rarely_as_said(num_chains: int) -> None:
+    """Bonferroni's bound of LEVEL for two statistics, whatever the number of chains; of 4000 runs 40 at most, and chance."""
+    rng, place = np.random.default_rng(0), Bench({"one": TOY}, RunConfig(), 100).places(FRESH, 1)
+    refused = sum(
+        bool(bias_faults(differences(place, cells_of(rng, 0.0, num_chains), {"one": exact_draws(rng)}), 1)) for _ in range(4000)
+    )
+    assert refused < 4000 * LEVEL + 4 * np.sqrt(4000 * LEVEL)
+    assert refused > 0, "the bound is not far off"
+    found = [
+        bias_faults(differences(place, cells_of(rng, 1.5, 24), {"one": exact_draws(rng)}), MAX_CANDIDATES) for _ in range(9)
+    ]
+    assert all(found), "a shift of seven chains' deviations is always found"
+
+
+def test_a_class_too_rare_for_exact_draws_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Rare(ToyClassifier):
+        def __call__(self, image: tf.Tensor) -> tf.Tensor:
+            return super().__call__(image) - tf.constant([0.0, 9.0])
+
+    monkeypatch.setattr(guard, "MOST_FORWARD", 2000)
+    rare = exact_of(ClassPosterior(ToyGenerator(), Rare(), 1), RunConfig(seed=1))
+    assert rare == Exact(0, {}, {})
+    lines = said([], {"one": rare})
+    assert lines == [
+        f"Means were not compared with exact draws of one: rejection gives fewer than {LEAST_EXACT} of 2000 prior draws. "
+        "A bias there would not be seen."
+    ]
+
+
+def test_the_report_tells_what_was_compared_and_a_bias_of_the_control() -> None:
+    recipe = mala(num_results=50, target_accept_prob=0.6)
+    rng = np.random.default_rng(0)
+    exact = {"one": exact_draws(rng), "other": Exact(0, {}, {})}
+    (sound,), (biased,) = cells_of(rng, 0.0, 24), cells_of(rng, 1.5, 24)
+    places = Bench({"one": TOY, "other": TOY}, RunConfig(), 100).places(FRESH, 2)[::2]
+    plan = Plan("mala", recipe, 400, 1, 4000.0, 0)
+    control, winner = Trial(0, CONTROL, recipe, [biased]), Trial(1, WHOLE, recipe.changed({"step_size": 0.3}), [sound])
+    of_winner = Judged(winner, places, [sound] * 2, [biased] * 2, exact)
+    text = to_markdown(plan, exact, [control, winner], [of_winner], "the command")
+    assert "Means of 2 statistics were compared with exact draws of one." in text
+    assert "Means were not compared with exact draws of other" in text
+    assert "The control had faults there: its draws are not of the posterior: the mean class_prob of one is " in text
+    assert "The control has faults: its draws are not of the posterior" in text
+
+
+def test_a_damaged_study_is_no_exact_draws() -> None:
+    for values in ({"num_draws": "a", "means": {}, "errors": {}}, {"num_draws": 9, "means": {"a": 1.0}, "errors": {}}, {}, 3):
+        with pytest.raises((TypeError, ValueError, AttributeError)):
+            guard.exact_from(values)

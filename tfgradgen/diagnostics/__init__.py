@@ -1,0 +1,1 @@
+"""Whether models can be sampled, and whether draws can be trusted."""

@@ -1,0 +1,183 @@
+"""The checks that each method makes of its models before the first step, in the command and in the library alike.
+
+They are made once for the same models, and kept with them: a run of many labels makes those that no label changes once.
+"""
+
+import functools
+import warnings
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tfgradgen.core.backend import full_float32, use_xla
+from tfgradgen.core.checks import check_real, fail
+from tfgradgen.core.config import RunConfig
+from tfgradgen.core.contracts import Networks
+from tfgradgen.core.memo import per_networks
+from tfgradgen.diagnostics.preflight import Check, doubts, gradient_checks, value_and_gradient, xla_check
+from tfgradgen.diagnostics.prior_checks import NUM_FORWARD, NUM_ROWS, Evidence, examine, label_checks, prior_points
+from tfgradgen.diagnostics.random_ops import random_ops
+from tfgradgen.posterior import ClassPosterior
+
+NUM_CHECKED = 4  # prior draws whose gradients are checked
+NUM_EVALUATIONS = 4  # of their gradients; one more by XLA
+
+
+class Admitted(NamedTuple):
+    """A posterior that passed its checks.
+
+    posterior: its temperature is a number. doubts: what is to be said of it, a line each. cost: gradients and forward passes of
+    the checks, whether they were made now or earlier.
+    """
+
+    posterior: ClassPosterior
+    doubts: list[str]
+    cost: list[int]
+
+
+def admit(posterior: ClassPosterior, run: RunConfig, takes_gradients: bool) -> Admitted:
+    """Makes the checks of a method that takes gradients, or takes none; each method begins with it.
+
+    TensorFloat-32 is switched off for the whole process (see `full_float32`).
+
+    Raises:
+      UserError: a run would go wrong: the models are random, mix the rows of a batch, give other shapes than they promise, no
+        finite likelihood or, where gradients are taken, none of these.
+    """
+    full_float32()
+    posterior = with_number(posterior)
+    found = [*prior_checks(posterior)]
+    doubts(found)  # what is grave there comes first
+    cost = [0, NUM_FORWARD]
+    if takes_gradients:
+        found += checked_gradients(posterior, run)
+        cost[0] = NUM_CHECKED * (NUM_EVALUATIONS + use_xla(run.jit))
+    return Admitted(posterior, doubts(found), cost)
+
+
+def with_number(posterior: ClassPosterior) -> ClassPosterior:
+    """`posterior` with its temperature as a Python float, by which compiled functions are kept.
+
+    Raises:
+      UserError: the temperature is a tensor without a value, or its value is out of range.
+    """
+    temperature = posterior.temperature
+    if not tf.is_tensor(temperature):
+        return posterior
+    try:
+        value = float(temperature)
+    except (TypeError, ValueError):
+        got = "a tensor of a graph" if not hasattr(temperature, "numpy") else f"a tensor of shape {list(temperature.shape)}"
+        raise fail("temperature", "one number", got, "pass a float, or sample outside of tf.function") from None
+    return ClassPosterior.of(
+        posterior.networks, posterior.label, check_real("temperature", value, 0.0), posterior.regularization
+    )
+
+
+def warn_of(lines: Iterable[str]) -> None:
+    """Warns of each doubt where the library is called; the command prints them."""
+    for line in lines:
+        warnings.warn(line, stacklevel=3)
+
+
+@per_networks
+def evidence(networks: Networks) -> Evidence:
+    """`examine` of `networks`, once."""
+
+    def scores(z: tf.Tensor) -> Any:
+        image = networks.generator(z)
+        observers = (networks.classifier, networks.discriminator)
+        return [observer(image) for observer in observers if observer is not None]
+
+    spec = tf.TensorSpec([NUM_ROWS, networks.generator.latent_dim], tf.float32)
+    return examine(networks, lambda: random_ops(scores, spec))
+
+
+def prior_checks(posterior: ClassPosterior) -> list[Check]:
+    """The checks at prior draws that need no gradient, of the models and of the label."""
+    seen = evidence(posterior.networks)
+    log_prob = seen.log_probs[:, int(posterior.label)]
+    of_label = label_checks(log_prob, posterior.classifier.num_classes, float(posterior.temperature))
+    if any(not check.is_ok for check in seen.checks if check.what == "generator") and not of_label[0].is_grave:
+        of_label = of_label[1:]  # images that are not finite say it already
+    return [*seen.checks, *of_label]
+
+
+@per_networks
+def likelihood_gradient(networks: Networks, temperature: float, xla: bool) -> Any:
+    """Compiled `value_and_gradient` of the log-likelihood, (label, z) -> (value, gradient): one for every class.
+
+    Compiled where a single value is wanted, too: TensorFlow rewrites a SavedModel at its first eager gradient, and from then on
+    every graph of it, the sampler's among them, keeps all intermediate results: slower by a sixth, and a gigabyte at 64 chains.
+    """
+
+    def evaluate(label: tf.Tensor, z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
+        return value_and_gradient(ClassPosterior.of(networks, label, temperature).likelihood_log_prob, z)
+
+    return tf.function(evaluate, jit_compile=xla, autograph=False)
+
+
+def _functions(posterior: ClassPosterior, run: RunConfig) -> tuple[Any, Any]:
+    """`likelihood_gradient` of the label without and with XLA; None for the latter where a run does without."""
+    graph_fn, xla_fn = (
+        functools.partial(likelihood_gradient(posterior.networks, posterior.temperature, xla), posterior.label)
+        for xla in (False, True)
+    )
+    return graph_fn, xla_fn if use_xla(run.jit) else None
+
+
+def checked_gradients(posterior: ClassPosterior, run: RunConfig) -> list[Check]:
+    """`gradient_checks` as a run will evaluate.
+
+    Raises:
+      UserError: XLA cannot compile the models, and this run would.
+    """
+    found = _gradients_of_label(posterior.networks, posterior.temperature, use_xla(run.jit), int(posterior.label))
+    for check in found:
+        if check.what == "xla" and not check.is_ok:
+            raise check.error()
+    return found
+
+
+@per_networks
+def _gradients_of_label(networks: Networks, temperature: float, xla: bool, label: int) -> list[Check]:
+    posterior = ClassPosterior.of(networks, label, temperature)
+    graph_fn, xla_fn = _functions(posterior, RunConfig(jit=xla))
+    return gradient_checks(prior_points(posterior.latent_dim)[:NUM_CHECKED], graph_fn, xla_fn)
+
+
+def without_xla(posterior: ClassPosterior, run: RunConfig) -> str:
+    """Why a run that would take XLA by itself (jit 'auto') has to do without; '' where it has not."""
+    graph_fn, xla_fn = _functions(posterior, run)
+    if run.jit != "auto" or xla_fn is None:
+        return ""
+    z = prior_points(posterior.latent_dim)[:NUM_CHECKED]
+    check = xla_check(xla_fn, z, *graph_fn(z))
+    return "" if check.is_ok else check.found
+
+
+def checked_start(
+    init_z: Any, posterior: ClassPosterior, run: RunConfig, num_replicas: int = 0, is_resumed: bool = False
+) -> tf.Tensor:
+    """`init_z` as float32 [num_chains, latent_dim], or [num_replicas, num_chains, latent_dim] as it came.
+
+    num_replicas: of the kernel, 0 where it has none. is_resumed: whether it is the state of a run under way, of which only the
+    shape is used.
+
+    Raises:
+      UserError: another shape, or values that are no finite numbers.
+    """
+    shape = f"start points [{run.num_chains}, {posterior.latent_dim}], a row for each of num_chains={run.num_chains}"
+    try:
+        z = tf.cast(tf.convert_to_tensor(init_z), tf.float32)
+    except (TypeError, ValueError, tf.errors.OpError):
+        raise fail("init_z", shape, type(init_z).__name__, "give an array of numbers") from None
+    rows = (run.num_chains, posterior.latent_dim)
+    if z.shape != rows and not (num_replicas and z.shape == (num_replicas, *rows)):
+        remedy = f"give RunConfig(num_chains={z.shape[0]})" if z.shape.rank == 2 and z.shape[0] else "give that shape"
+        raise fail("init_z", shape, f"shape {list(z.shape)}", remedy)
+    if not is_resumed and not np.isfinite(z).all():
+        raise fail("init_z", "finite start points", "NaN or inf", "give finite latent points")
+    return z

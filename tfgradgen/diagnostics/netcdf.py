@@ -1,0 +1,89 @@
+"""A run as a NetCDF file in ArviZ's InferenceData schema, which ArviZ, xarray and their like read."""
+
+import errno
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfgradgen.core.checks import fail
+from tfgradgen.core.contracts import Draws, accept_prob
+from tfgradgen.core.text import printable
+from tfgradgen.diagnostics.issues import diverged
+
+BLOCK_DRAWS = 1000  # in memory at a time
+
+
+def check_netcdf() -> None:
+    """Raises `UserError` where what writes the file is not installed."""
+    try:
+        import h5netcdf  # noqa: F401
+        import h5py  # noqa: F401  # which h5netcdf itself may import only when it opens a file
+    except ImportError as error:
+        remedy = "pip install 'tfgradgen[netcdf]', or leave --netcdf out"
+        raise fail("netcdf", "h5netcdf to write chains.nc", f"none ({error})", remedy) from None
+
+
+def write_netcdf(path: Path, draws: Draws, attributes: Mapping[str, str | int | float], is_chain: bool) -> None:
+    """Writes `draws` with dimensions [chain, draw, ...], a block of draws at a time: they may be larger than memory.
+
+    Group posterior: z, class_prob. Group sample_stats, by the schema's names: lp, the target density in nats; step_size, where
+    there is one; where `is_chain` also acceptance_rate, the probability 0..1 with which the proposal before a draw was to be
+    taken, and diverging, an energy error as of `trust.diverged`; and ours: is_accepted, log_accept_ratio. Each group has
+    `attributes`, and when it was written.
+    """
+    import h5netcdf
+
+    num_results, num_chains, latent_dim = draws.z.shape
+    sizes = {"chain": num_chains, "draw": num_results, "latent": latent_dim}
+    stamp = {"created_at": datetime.now(timezone.utc).isoformat(), **attributes}
+    has_step_size = bool(np.isfinite(draws.step_size[-1]).any())
+    with _writing(), h5netcdf.File(path, "w") as file:
+        file.attrs.update(stamp)
+        for name, dimensions in (("posterior", ("chain", "draw", "latent")), ("sample_stats", ("chain", "draw"))):
+            group = file.create_group(name)
+            group.attrs.update(stamp)
+            for dimension in dimensions:
+                group.dimensions[dimension] = sizes[dimension]
+                group.create_variable(dimension, (dimension,), data=np.arange(sizes[dimension]))
+        for first in range(0, num_results, BLOCK_DRAWS):
+            block = Draws(*(np.asarray(column[first : first + BLOCK_DRAWS]) for column in draws))
+            for name, values in _variables(block, is_chain, has_step_size):
+                _append(file, name, values, first)
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    """Turns what h5py makes of a full disk into the OSError that it is."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise OSError(errno.EIO, printable(str(error), 150)) from error
+
+
+def _variables(draws: Draws, is_chain: bool, has_step_size: bool) -> Iterator[tuple[str, np.ndarray]]:
+    """Path in the file and values [draw, chain, ...] of what is written of a block of draws."""
+    yield "posterior/z", draws.z
+    yield "posterior/class_prob", draws.class_prob
+    yield "sample_stats/lp", draws.target_log_prob
+    if is_chain:
+        ratio = draws.log_accept_ratio
+        yield "sample_stats/acceptance_rate", accept_prob(draws)
+        yield "sample_stats/diverging", diverged(ratio)
+        yield "sample_stats/is_accepted", draws.is_accepted
+        yield "sample_stats/log_accept_ratio", ratio
+    if has_step_size:
+        yield "sample_stats/step_size", draws.step_size
+
+
+def _append(file: Any, name: str, values: np.ndarray, first: int) -> None:
+    if name not in file:
+        dimensions = ("chain", "draw", "latent")[: values.ndim]
+        is_bool = values.dtype == bool
+        variable = file.create_variable(name, dimensions, "i1" if is_bool else values.dtype)
+        if is_bool:  # NetCDF has none; xarray marks them so
+            variable.attrs["dtype"] = "bool"
+    file[name][:, first : first + len(values)] = np.swapaxes(values, 0, 1)

@@ -1,0 +1,175 @@
+"""A picture of how the chains of a run mixed: traces, rank histograms and autocorrelations."""
+
+from typing import Any
+
+import numpy as np
+from arviz_stats.base import array_stats
+from PIL import Image
+from scipy.stats import rankdata
+
+from tfgradgen.core.contracts import Draws
+from tfgradgen.diagnostics.convergence import projections
+
+NUM_SHOWN = 16  # chains that are drawn one by one; more of them would hide one another
+NUM_POINTS = 2000  # of one trace: about what the panel's pixels can tell apart
+NUM_BINS, DRAWS_PER_BIN = 20, 5  # of a rank histogram: at most the one, and on average at least the other
+MAX_LAG = 100
+MIN_DRAWS = 4  # as `diagnostics.convergence`
+WIDTH, HEIGHT, DPI = 15.0, 10.5, 100  # inches, pixels an inch
+INK, GREY, ALPHA = "#282828", "#8c8c8c", 0.75
+PITCH = 3  # from one chain's rank histogram to the next, in uniform levels; higher bars are cut
+COLUMNS = (
+    "trace",
+    f"ranks of each chain (line: uniform; cut at {PITCH} times it)",
+    "autocorrelation of each chain (black: mean of all)",
+)
+X_LABELS = ("kept draw", "rank among the draws of all chains", "lag, draws")
+
+
+def rank_counts(values: np.ndarray, num_bins: int) -> np.ndarray:
+    """How many draws of each chain have a rank in each of `num_bins` even parts of the ranks over all chains.
+
+    Args:
+      values: [num_results, num_chains], without NaN.
+
+    Returns:
+      [num_chains, num_bins] int, rows of sum num_results: near num_results / num_bins where the chains agree (the rank plots of
+      Vehtari et al. 2021).
+    """
+    num_chains = values.shape[1]
+    bins = ((rankdata(values, axis=None).reshape(values.shape) - 0.5) / values.size * num_bins).astype(int)
+    flat = bins + num_bins * np.arange(num_chains)
+    return np.bincount(flat.reshape(-1), minlength=num_chains * num_bins).reshape(num_chains, num_bins)
+
+
+def autocorrelation(values: np.ndarray, max_lag: int) -> np.ndarray:
+    """Autocorrelation of each chain about its own mean, [max_lag + 1, num_chains]; 1 for a chain that never moves.
+
+    Args:
+      values: [num_results, num_chains], finite. max_lag: below num_results.
+    """
+    by_chain = np.asarray(values, np.float64).T
+    moves = np.ptp(by_chain, axis=1) > 0
+    result = np.ones((len(by_chain), max_lag + 1))
+    scaled = by_chain[moves] / np.abs(by_chain[moves]).max(1, keepdims=True)  # squares of any finite value stay finite
+    if moves.any():
+        result[moves] = array_stats.autocorr(scaled)[:, : max_lag + 1]
+    return result.T
+
+
+def plot_chains(draws: Draws, title: str = "") -> Image.Image:
+    """One picture of a run: p(class), target density and one random projection of z (rows) by trace, ranks and
+    autocorrelation (columns). Where something cannot be said, the panel says why."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # here: importing it takes most of a second
+    from matplotlib.figure import Figure
+
+    statistics = {
+        "p(class)": draws.class_prob,
+        "target log density, nats": draws.target_log_prob,
+        "z along a random direction": projections(draws.z)[0],
+    }
+    num_results, num_chains = draws.class_prob.shape
+    figure = Figure((WIDTH, HEIGHT), DPI, facecolor="white")
+    canvas = FigureCanvasAgg(figure)
+    figure.subplots_adjust(left=0.05, right=0.985, bottom=0.055, top=0.92, wspace=0.13, hspace=0.17)
+    said = [title]
+    if num_chains > NUM_SHOWN:
+        said.append(f"the first {NUM_SHOWN} chains are drawn")
+    if _stride(num_results) > 1:
+        said.append(f"every {_stride(num_results)}th draw in the traces")
+    printable = "; ".join(said).encode("ascii", "replace").decode()  # the font lacks most other letters, and would warn
+    figure.text(0.05, 0.967, printable, color=INK, size=13, parse_math=False)
+    panels = figure.subplots(len(statistics), len(COLUMNS), squeeze=False)
+    for row, (name, values) in zip(panels, statistics.items(), strict=True):
+        for axes, draw in zip(row, (_draw_trace, _draw_ranks, _draw_autocorrelation), strict=True):
+            _style(axes)
+            draw(axes, np.asarray(values, np.float64))
+        row[0].set_ylabel(name, color=INK, size=10)
+    for axes, heading in zip(panels[0], COLUMNS, strict=True):
+        axes.set_title(heading, color=INK, size=10, loc="left")
+    for axes, label in zip(panels[-1], X_LABELS, strict=True):
+        axes.set_xlabel(label, color=INK, size=9)
+    canvas.draw()
+    return Image.fromarray(np.array(canvas.buffer_rgba())[..., :3].copy())
+
+
+def _stride(num_results: int) -> int:
+    return -(-num_results // NUM_POINTS)
+
+
+def _colors(count: int) -> list[Any]:
+    from matplotlib import colormaps
+
+    return [colormaps["turbo"](x) for x in np.linspace(0.1, 0.9, count)]
+
+
+def _style(axes: Any) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(GREY)
+    axes.tick_params(color=GREY, labelcolor=INK, labelsize=8)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+
+
+def _say(axes: Any, text: str) -> None:
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=GREY, size=11)
+
+
+def _unusable(values: np.ndarray) -> str:
+    """Why there is no diagnosis of `values` [num_results, num_chains]; '' where there is."""
+    num_invalid = int((~np.isfinite(values)).sum())
+    if num_invalid:
+        return f"{num_invalid} of {values.size} draws are not finite"
+    if len(values) < MIN_DRAWS:
+        return f"fewer than {MIN_DRAWS} draws"
+    return "constant" if np.ptp(values) == 0 else ""
+
+
+def _draw_trace(axes: Any, values: np.ndarray) -> None:
+    stride = _stride(len(values))
+    shown = values[::stride, :NUM_SHOWN]
+    shown = np.where(np.isfinite(shown), shown, np.nan)  # a gap in the line
+    if np.isnan(shown).all():
+        _say(axes, "no finite draw")
+        return
+    marker = "." if len(shown) <= NUM_BINS else ""  # a line of one point cannot be seen
+    for line, color in zip(shown.T, _colors(shown.shape[1]), strict=True):
+        axes.plot(stride * np.arange(len(shown)), line, color=color, alpha=ALPHA, linewidth=0.9, marker=marker)
+    axes.set_xlim(-0.5, len(values) - 0.5)
+
+
+def _draw_ranks(axes: Any, values: np.ndarray) -> None:
+    num_results, num_chains = values.shape
+    why = "one chain: nothing to compare it with" if num_chains == 1 else _unusable(values)
+    if why:
+        _say(axes, why)
+        return
+    num_bins = min(NUM_BINS, max(2, num_results // DRAWS_PER_BIN))
+    counts, edges = rank_counts(values, num_bins)[:NUM_SHOWN], np.linspace(0, values.size, num_bins + 1)
+    heights = np.minimum(counts / (PITCH * num_results / num_bins), 1)
+    baselines = range(len(heights) - 1, -1, -1)  # chain 0 on top, as in the film
+    for row, baseline, color in zip(heights, baselines, _colors(len(heights)), strict=True):
+        axes.stairs(baseline + row, edges, baseline=baseline, fill=True, color=color, alpha=ALPHA)
+        axes.axhline(baseline + 1 / PITCH, color=INK, linewidth=0.6)
+    axes.set_xlim(0, values.size)
+    axes.set_ylim(0, len(heights))
+    axes.set_yticks(baselines, [str(k) for k in range(len(heights))])
+    axes.set_ylabel("chain", color=INK, size=8, labelpad=0)
+
+
+def _draw_autocorrelation(axes: Any, values: np.ndarray) -> None:
+    why = _unusable(values)
+    if why:
+        _say(axes, why)
+        return
+    max_lag = min(MAX_LAG, len(values) // 2)
+    found = autocorrelation(values, max_lag)
+    shown = found[:, :NUM_SHOWN]
+    for line, color in zip(shown.T, _colors(shown.shape[1]), strict=True):
+        axes.plot(line, color=color, alpha=ALPHA, linewidth=0.8)
+    if found.shape[1] > 1:
+        axes.plot(found.mean(1), color="black", linewidth=2)
+    axes.axhline(0, color=GREY, linewidth=0.8)
+    axes.set_xlim(0, max_lag)
+    axes.set_ylim(min(-0.3, shown.min() - 0.05), 1.05)

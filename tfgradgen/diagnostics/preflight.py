@@ -1,0 +1,198 @@
+"""Checks of a posterior's likelihood and its gradient before the first step: what would otherwise fail silently in a run."""
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tfgradgen.core.checks import UserError, fail
+
+XLA_TOLERANCE = 1e-2  # nats, and of a gradient's length: what reordered float32 sums of deep networks differ by
+ROW_TOLERANCE = 1e-3  # likewise: what a row's last places may differ by among other rows, should a library sort them otherwise
+SCALES = (1e-3, 1e3)  # of the likelihood's gradient over the prior's: outside, one of the two is not felt
+
+
+EvaluateFn = Callable[[tf.Tensor], tuple[tf.Tensor, Any]]  # z [B, latent_dim] -> value [B], gradient like z or None
+
+
+class Check(NamedTuple):
+    """One thing that was looked at: `what` was `found` where it was `expected`; `remedy` where it is not `is_ok`.
+
+    is_grave: a run that went on would be wrong, not only of doubtful use.
+    """
+
+    what: str
+    is_ok: bool
+    expected: str
+    found: str
+    remedy: str
+    is_grave: bool = True
+
+    def error(self) -> UserError:
+        return fail(self.what, self.expected, self.found, self.remedy)
+
+
+def value_and_gradient(fn: Callable[[tf.Tensor], tf.Tensor], z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
+    """`fn(z)` [B] and its gradient by `z` [B, latent_dim], None where `fn` does not depend on z.
+
+    Raises:
+      UserError: an operation on the way has no gradient.
+    """
+    try:
+        with tf.GradientTape() as tape:
+            tape.watch(z)
+            value = fn(z)
+        return value, tape.gradient(value, z)
+    except LookupError as error:
+        op = re.search(r"op type: (\w+)", str(error))
+        if op is None:
+            raise
+        raise fail(
+            "models", "a gradient of log p(class | g(z)) by z", f"none of the operation {op[1]}", "use --kernel=rejection"
+        ) from None
+
+
+def share(mask: Any) -> str:
+    """`75% of 64 points`: those for which `mask` [B] is true."""
+    return f"{np.mean(mask):.0%} of {len(mask)} points"
+
+
+def likelihood_checks(value: tf.Tensor, gradient: tf.Tensor | None) -> list[Check]:
+    """Of the log-likelihood [B] and its gradient, the prior left out.
+
+    A generator without gradient, one that ends in a cast for example, would go unnoticed behind the prior's gradient.
+    """
+    finite = np.isfinite(value)
+    slopes = np.zeros((len(value), 1)) if gradient is None else np.asarray(gradient)
+    finite_slopes = np.isfinite(slopes).all(-1)
+    steep = np.any(np.nan_to_num(slopes) != 0, -1)
+    models = "check the models and their ranges"
+    return [
+        Check("p(class)", bool(finite.any()), "a finite log-likelihood at the start points", share(finite), models),
+        Check(
+            "models",
+            bool(finite_slopes.any()),
+            "a finite gradient of log p(class | g(z)) by z",
+            share(finite_slopes),
+            models,
+        ),
+        Check(
+            "models",
+            bool(steep.any()),
+            "a non-zero gradient of log p(class | g(z)) by z",
+            share(steep),
+            "the generator or classifier cuts it (a cast, a rounding, an argmax); use --kernel=rejection",
+        ),
+    ]
+
+
+def doubts(checks: Iterable[Check]) -> list[str]:
+    """What is not as it should be and yet lets a run go on, a line each; raises `UserError` for the first grave fault."""
+    bad = [check for check in checks if not check.is_ok]
+    for check in bad:
+        if check.is_grave:
+            raise check.error()
+    return [f"{check.what}: expected {check.expected}, found {check.found}: {check.remedy}" for check in bad]
+
+
+def gradient_checks(z: tf.Tensor, graph_fn: EvaluateFn, xla_fn: EvaluateFn | None) -> list[Check]:
+    """Everything that can be seen of the likelihood and its gradient at `z` [B, latent_dim], prior draws, before a run.
+
+    The likelihood's value and gradient, the two gradients' scales, the same bits twice, each row for itself, and XLA against
+    graph mode.
+
+    Args:
+      graph_fn, xla_fn: `value_and_gradient` of the log-likelihood, without and with XLA; None where XLA takes no part.
+    """
+    value, gradient = graph_fn(z)
+    found = likelihood_checks(value, gradient)
+    if gradient is None or not all(check.is_ok for check in found):
+        return found  # without a slope there is nothing further to compare
+    prior = np.linalg.norm(z, axis=-1)  # the gradient of log Normal(z; 0, I) is -z
+    ratio = float(np.median(np.linalg.norm(gradient, axis=-1) / prior))
+    lengths = np.linalg.norm(gradient, axis=-1)
+    found.append(
+        Check(
+            "gradient",
+            True,
+            "its length by z",
+            f"{np.nanmedian(lengths):.3g} in the middle, {np.nanmin(lengths):.3g} to {np.nanmax(lengths):.3g}; "
+            f"the prior's {np.median(prior):.3g}",
+            "",
+        )
+    )
+    found.append(
+        Check(
+            "scales",
+            SCALES[0] < ratio < SCALES[1],
+            f"the likelihood's gradient between {SCALES[0]:g} and {SCALES[1]:g} of the prior's",
+            f"{ratio:.3g}",
+            "choose a --temperature that brings the two together",
+            is_grave=False,
+        )
+    )
+    found += _again(graph_fn, z, value, gradient)
+    return [*found, xla_check(xla_fn, z, value, gradient)] if xla_fn else found
+
+
+def _again(graph_fn: EvaluateFn, z: tf.Tensor, value: tf.Tensor, gradient: tf.Tensor) -> list[Check]:
+    """Whether two further evaluations give all rows the same bits, and whether a row is the same among copies of itself.
+
+    That row is one other than the first, which a model could compare the others with, and the likelihood's least, which is not
+    saturated.
+    """
+    row = 1 + int(np.argmin(np.where(np.isfinite(value[1:]), value[1:], np.inf))) if len(value) > 1 else 0
+    first, among_others = (value, gradient), graph_fn(tf.repeat(z[row : row + 1], len(z), axis=0))
+    same = lambda one, other: all(np.array_equal(a, b, equal_nan=True) for a, b in zip(one, other, strict=True))  # noqa: E731
+    is_same = same(first, graph_fn(z)) and same(first, graph_fn(z))
+    copies = tuple(np.repeat(column[row : row + 1], len(z), 0) for column in first)
+    nats, turned = _differences(*zip(copies, among_others, strict=True))
+    is_alone = not is_same or bool(nats <= ROW_TOLERANCE and turned <= ROW_TOLERANCE)  # noise has its own line
+    return [
+        Check(
+            "determinism",
+            is_same,
+            "the same bits of the likelihood and its gradient from two evaluations",
+            "the same" if is_same else "others",
+            "take the model's own noise or dropout out; a chain needs one density",
+        ),
+        Check(
+            "rows",
+            is_alone,
+            "the same gradient of a latent point whatever others are in its batch",
+            "the same" if nats == turned == 0 else f"{nats:.1g} nats and {turned:.1g} of the gradient apart",
+            "take what looks at the whole batch, as its mean, out of the model; chains would steer one another",
+        ),
+    ]
+
+
+def _differences(values: tuple[Any, Any], gradients: tuple[Any, Any]) -> tuple[float, float]:
+    """Of two evaluations, (first, other) values [B] and gradients [B, latent_dim]: the largest difference in nats, and of the
+    gradients by the first's length, or by 1 where that is shorter; of rows where the first is finite."""
+    (value, other_value), (gradient, other_gradient) = (tuple(map(np.asarray, pair)) for pair in (values, gradients))
+    usable = np.isfinite(value) & np.isfinite(gradient).all(-1)  # elsewhere there is nothing to compare
+    turned = np.linalg.norm(other_gradient - gradient, axis=-1) / np.maximum(np.linalg.norm(gradient, axis=-1), 1.0)
+    return np.abs(other_value - value)[usable].max(initial=0.0), turned[usable].max(initial=0.0)
+
+
+def xla_check(xla_fn: EvaluateFn, z: tf.Tensor, value: tf.Tensor, gradient: tf.Tensor) -> Check:
+    """XLA against graph mode's `value` [B] and `gradient` at `z`; not grave where it cannot compile the models at all."""
+    expected = f"graph mode's value and gradient within {XLA_TOLERANCE:g} by XLA"
+    remedy = "use --jit=false"
+    try:
+        other_value, other_gradient = xla_fn(z)
+    except (tf.errors.OpError, ValueError, NotImplementedError) as error:
+        # The message names what is missing amid pages of the graph.
+        missing = ", ".join(dict.fromkeys(re.findall(r"(\w+) \(No registered", str(error))))
+        why = f"no kernel for {missing}" if missing else " ".join(str(error).split())[:160]
+        return Check("xla", False, expected, f"no compilation ({why})", remedy, is_grave=False)
+    apart, turned = _differences((value, other_value), (gradient, other_gradient))
+    return Check(
+        "xla",
+        bool(apart <= XLA_TOLERANCE and turned <= XLA_TOLERANCE),
+        expected,
+        f"{apart:.1g} nats and {turned:.1g} of the gradient apart",
+        remedy,
+    )

@@ -1,0 +1,282 @@
+"""Checks of the models at prior draws that need no gradient: each method makes them before its first step.
+
+Thresholds, over 64 prior draws. Legitimate pairs: the shipped one, the toy of the tests, stand-ins of five hub classifiers with
+six hub generators and with the shipped one. Bad pair: the shipped one with the generator's images divided by 127.5 once more.
+
+| quantity | legitimate, least | bad | bound |
+|---|---|---|---|
+| standard deviation of log p(class), nats, over all classes | 0.20 | 0.032 | 0.1 |
+| mutual information of image and predicted class, nats | 0.23 | 0.0001 | 0.02 |
+| share of the draws outside the class that is predicted most | 0.52 | 0 | above 0 |
+| largest p(class), of 21 and of about 1000 classes | 0.47 and 1e-7 | 0 | 5e-7 and 1e-8 |
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tfgradgen.core.backend import as_seed
+from tfgradgen.core.checks import fail
+from tfgradgen.core.contracts import Networks, is_channels_first
+from tfgradgen.core.text import value_text
+from tfgradgen.diagnostics.preflight import ROW_TOLERANCE, Check, share
+
+NUM_PRIOR = 64  # prior draws
+NUM_ROWS = 8  # of them that are evaluated again, and rows of a batch
+# Evaluations of one point alone. With the five of whole batches they are 20, which a coin that a model flips for each call
+# leaves alike with a probability of 2e-6; one coin a row, of 1e-9.
+NUM_ALONE = 15
+NUM_FORWARD = NUM_PRIOR + 4 * NUM_ROWS + NUM_ALONE  # what the checks cost
+MIN_SPREAD = 0.1  # nats; the posterior is then within spread ** 2 / 2 = 0.005 nats of the prior
+# Of a condition that nearly all prior draws meet, as `!goldfish`, log p cannot vary by more than -log(LIKELY); a classifier
+# that says 1 whatever it is shown does not vary at all.
+LIKELY, MIN_SPREAD_LIKELY = 0.9, 1e-3
+MIN_INFORMATION = 0.02  # nats
+LEAST_REACH = 1e-5  # of the largest p(class), as a multiple of 1 / num_classes
+MIN_CONFIDENCE = 1.5  # of the largest probability of any class, as a multiple of 1 / num_classes
+PRIOR_SEED = 0x5EED
+
+INPUT_REMEDY = "check the classifier's input range (--classifier_range), the order of its labels, and the generator's range"
+
+
+class Output(NamedTuple):
+    """What the networks give for a batch: image [B, ...], log_probs [B, num_classes] over the classes, energy [B] in nats, all
+    float32."""
+
+    image: np.ndarray
+    log_probs: np.ndarray
+    energy: np.ndarray
+
+
+class Evidence(NamedTuple):
+    """What was seen of networks at `NUM_PRIOR` prior draws. checks: those that no label changes. log_probs: [NUM_PRIOR,
+    num_classes] float32."""
+
+    checks: list[Check]
+    log_probs: np.ndarray
+
+
+def prior_points(latent_dim: int) -> tf.Tensor:
+    """The prior draws [NUM_PRIOR, latent_dim] that all checks use, the same in every run."""
+    return tf.random.stateless_normal([NUM_PRIOR, latent_dim], as_seed(PRIOR_SEED))
+
+
+def evaluate(networks: Networks, z: tf.Tensor) -> Output:
+    """The networks once, eagerly, at `z` [B, latent_dim].
+
+    Raises:
+      UserError: the image or the logits are not of the shape or the type that `GeneratorLike` and `ClassifierLike` promise.
+    """
+    generator, classifier, discriminator, *_ = networks
+    image = _tensor("generator", generator(z))
+    check_image(image, len(z))
+    logits = _tensor("classifier", classifier(image))
+    if logits.shape != (len(z), classifier.num_classes) or logits.dtype != tf.float32:
+        raise fail(
+            "classifier",
+            f"float32 logits [{len(z)}, {classifier.num_classes}], a row for each of {len(z)} images",
+            f"{logits.dtype.name} {list(logits.shape)}",
+            "return one row of num_classes logits for each image",
+        )
+    energy = tf.zeros([len(z)]) if discriminator is None else _tensor("discriminator", discriminator(image))
+    if energy.shape != (len(z),):
+        raise fail("discriminator", f"one value for each of {len(z)} images", list(energy.shape), "return shape [batch]")
+    return Output(image.numpy(), tf.nn.log_softmax(logits).numpy(), energy.numpy())
+
+
+def _tensor(role: str, output: Any) -> tf.Tensor:
+    try:
+        return tf.convert_to_tensor(output)
+    except (TypeError, ValueError):
+        raise fail(role, "one tensor as output", type(output).__name__, "return a float32 tensor") from None
+
+
+def check_image(image: tf.Tensor, num_rows: int) -> None:
+    """Raises `UserError` where `image` is not a batch of `num_rows` images [height, width, channels] or waveforms."""
+    shape = list(image.shape)
+    if is_channels_first(shape[1:]):
+        raise fail(
+            "generator",
+            "images [batch, height, width, channels]",
+            f"{shape}, channels first",
+            "return tf.transpose(image, [0, 2, 3, 1])",
+        )
+    if len(shape) not in (2, 4) or shape[0] != num_rows or 0 in shape or not image.dtype.is_floating:
+        raise fail(
+            "generator",
+            f"floating-point images [{num_rows}, height, width, channels], a row for each of {num_rows} latent points",
+            f"{image.dtype.name} {shape}",
+            "return one image for each latent point",
+        )
+
+
+def examine(networks: Networks, random_ops_fn: Callable[[], Sequence[str]]) -> Evidence:
+    """Evaluates `networks` at prior draws, `NUM_FORWARD` rows in all, in batches of at most `NUM_ROWS`.
+
+    Args:
+      random_ops_fn: gives the names of the models' random operations; called where they are not deterministic.
+
+    Raises:
+      UserError: of `evaluate`.
+    """
+    points = prior_points(networks.generator.latent_dim)
+    size = min(NUM_ROWS, networks.max_batch or NUM_ROWS)
+    first = evaluate(networks, points[:size])
+    later = [evaluate(networks, points[k : k + size]) for k in range(size, NUM_PRIOR, size)]
+    log_probs = np.concatenate([output.log_probs for output in (first, *later)])
+    images = [output.image for output in (first, *later)]
+    repeats = [evaluate(networks, points[:size]) for _ in range(2)]
+    alone = [evaluate(networks, points[:1]) for _ in range(NUM_ALONE)]
+    copies = evaluate(networks, tf.repeat(points[:1], size, 0))
+    reversed_ = evaluate(networks, tf.reverse(points[:size], [0]))
+    is_same = all(map(_same_as(first), repeats)) and all(map(_same_as(alone[0]), alone[1:]))
+    checks = [*image_checks(images), _determinism(is_same, random_ops_fn)]
+    if is_same:
+        rows = [
+            (first, Output(*(column[::-1] for column in reversed_))),
+            (Output(*(np.repeat(column[:1], size, 0) for column in first)), copies),
+            (Output(*(column[:1] for column in first)), alone[0]),
+        ]
+        checks.append(_rows([apart(*pair) for pair in rows]))
+    is_of_one_class = getattr(networks.generator, "generator_class", None) == "target"
+    return Evidence([*checks, *class_checks(log_probs, networks.classifier, is_of_one_class)], log_probs)
+
+
+def _same_as(first: Output) -> Callable[[Output], bool]:
+    return lambda other: all(np.array_equal(a, b, equal_nan=True) for a, b in zip(first, other, strict=True))
+
+
+def apart(first: Output, other: Output) -> tuple[float, float]:
+    """How far two evaluations of the same points are apart, as multiples of what rounding explains: images by the largest
+    value, log-probabilities in nats, and relative where they are below -1."""
+    scale = max(1.0, float(np.nanmax(np.abs(first.image), initial=0.0)))
+    pixels = float(np.nan_to_num(np.abs(other.image - first.image)).max()) / scale
+    nats = np.nan_to_num(np.abs(other.log_probs - first.log_probs) / np.maximum(np.abs(first.log_probs), 1.0)).max()
+    energy = np.nan_to_num(np.abs(other.energy - first.energy) / np.maximum(np.abs(first.energy), 1.0)).max()
+    return pixels, float(max(nats, energy))
+
+
+def _determinism(is_same: bool, random_ops_fn: Callable[[], Sequence[str]]) -> Check:
+    names = [] if is_same else random_ops_fn()
+    by = f", random operation {', '.join(names[:2])}" if names else ""
+    return Check(
+        "determinism",
+        is_same,
+        "the same bits from two evaluations",
+        "the same" if is_same else f"others{by}",
+        "take the model's own noise, dropout or augmentation out; a chain needs one density",
+    )
+
+
+def _rows(differences: Sequence[tuple[float, float]]) -> Check:
+    pixels, nats = (max(values) for values in zip(*differences, strict=True))
+    return Check(
+        "rows",
+        pixels <= ROW_TOLERANCE and nats <= ROW_TOLERANCE,
+        "the same of a latent point whatever others are in its batch",
+        "the same" if pixels == nats == 0 else f"images {pixels:.1g} and log-probabilities {nats:.1g} apart",
+        "take what looks at the whole batch, as its mean, out of the model; chains would steer one another",
+    )
+
+
+def image_checks(images: Sequence[np.ndarray]) -> list[Check]:
+    """Finite values, range and variety of batches of images [B, ...]."""
+    whole = np.concatenate([np.isfinite(batch).all(tuple(range(1, batch.ndim))) for batch in images])
+    low, high = (fn([fn(batch[np.isfinite(batch)], initial=0.0) for batch in images]) for fn in (np.min, np.max))
+    variety = float(np.std(images[0], 0).mean()) if whole.all() else np.inf
+    return [
+        Check(
+            "generator",
+            bool(whole.all()),
+            "images without NaN or inf",
+            share(whole),
+            "the generator gives NaN or inf for part of z; check its weights, or export it in float32",
+            is_grave=not whole.any(),
+        ),
+        Check(
+            "image",
+            bool(low >= -1.01 and high <= 1.01),
+            f"{images[0].dtype.name} {list(images[0].shape[1:])} in [-1, 1]",
+            f"{low:.3g} to {high:.3g}",
+            "give the generator's image_range",
+            is_grave=False,
+        ),
+        Check(
+            "variety",
+            variety > 1e-3,
+            "images that differ from z to z",
+            f"a standard deviation of {variety:.2g} a pixel",
+            "check latent_dim and prior of the generator",
+            is_grave=False,
+        ),
+    ]
+
+
+def class_checks(log_probs: np.ndarray, classifier: Any, is_of_one_class: bool = False) -> Iterable[Check]:
+    """Whether a classifier of three classes or more tells prior draws apart by `log_probs` [B, num_classes]; of two classes, as
+    of a condition, one may well be rare. is_of_one_class: all images are of the class that the generator was asked for."""
+    finite = np.isfinite(log_probs).all(1)
+    num_classes = log_probs.shape[1]
+    if num_classes < 3 or not finite.any() or is_of_one_class:
+        return
+    log_probs = log_probs[finite].astype(np.float64)
+    probs = np.exp(log_probs)
+    shares = np.bincount(probs.argmax(1), minlength=num_classes) / len(probs)
+    information = float((probs * (log_probs - np.log(np.maximum(probs.mean(0), 1e-300)))).sum(1).mean())
+    confidence, top = float(probs.max()), int(shares.argmax())
+    name = value_text(classifier.labels[top].name) if hasattr(classifier, "labels") else f"class {top}"
+    found = f"{information:.3g} nats about the class, {shares[top]:.0%} most like {name}, no p above {confidence:.3f}"
+    yield Check(
+        "classes",
+        information > MIN_INFORMATION and shares[top] < 1 and confidence > MIN_CONFIDENCE / num_classes,
+        "images of prior draws that the classifier tells apart",
+        found,
+        INPUT_REMEDY,
+        is_grave=False,
+    )
+
+
+def label_checks(log_prob: np.ndarray, num_classes: int, temperature: float = 1.0) -> list[Check]:
+    """Of log p(class) [B] at prior draws: whether it is finite, varies by enough at the likelihood's `temperature`, and is not
+    out of reach."""
+    finite = np.isfinite(log_prob)
+    found = [
+        Check(
+            "p(class)",
+            bool(finite.all()),
+            "a finite log-likelihood at prior draws",
+            share(finite),
+            "a model gives NaN or inf for part of z, and the draws leave that part out; check its weights and its range",
+            is_grave=not finite.any(),
+        )
+    ]
+    if not finite.any():
+        return found
+    values = log_prob[finite].astype(np.float64)
+    least, most, spread = np.exp(values.min()), np.exp(values.max()), float(values.std()) / temperature
+    enough = MIN_SPREAD if least < LIKELY else MIN_SPREAD_LIKELY
+    bound = LEAST_REACH / num_classes
+    seen = f"{least:.4g} to {most:.4g} at {len(values)} draws"
+    found.append(
+        Check(
+            "p(class)",
+            spread >= enough or len(values) < 2,
+            f"a p(class) that varies over prior draws, by {enough:g} nats at least",
+            f"{seen}, {spread:.2g} nats: the draws are hardly other than the prior's",
+            INPUT_REMEDY,
+            is_grave=False,
+        )
+    )
+    found.append(
+        Check(
+            "p(class)",
+            most >= bound,
+            f"p(class) above {bound:.0e} at some prior draw",
+            seen,
+            f"the generator's images look nothing like the class; {INPUT_REMEDY}",
+            is_grave=False,
+        )
+    )
+    return found

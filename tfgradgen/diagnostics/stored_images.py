@@ -1,0 +1,87 @@
+"""Images as they are stored, and whether the p(class) beside each is that of the image."""
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfgradgen.core.contracts import Draws
+from tfgradgen.diagnostics.preflight import XLA_TOLERANCE
+from tfgradgen.io.images import DECODE_BATCH, draw_waveforms, to_uint8
+from tfgradgen.posterior import ClassPosterior
+
+SHOWN = 0.005  # half a unit of the last place of a caption
+LEAST = 1e-4  # of p(class), beside what a difference in nats makes of it
+NUM_DITHERS = 4  # evaluations that measure how far rounding to 8 bits moves the classifier
+NUM_DEVIATIONS = 10  # of that: exceeded by chance in 6e-4 of images, by Student's t of four dithers
+
+
+def last_images(posterior: ClassPosterior, draws: Draws, max_batch: int | None = None) -> tuple[np.ndarray, list[str]]:
+    """uint8 images [num_chains, height, width, channels] of each chain's last draw, and what is to be said of them.
+
+    The images are made anew from z, one batch at a time: a model that is random, or looks at the whole batch, may give others
+    than those that the chains accepted. The classifier sees each image once more, before and after rounding to 8
+    bits. p(class) of the image before rounding has to be that of the draw within `XLA_TOLERANCE` nats and what cancels in
+    float32. After rounding it may differ by `NUM_DEVIATIONS` times what noise of the same size changes, or by `SHOWN`.
+    """
+    size = min(max_batch or DECODE_BATCH, DECODE_BATCH)
+    rng = np.random.default_rng(0)
+    stored, columns, most = [], [], 0.0
+    for k in range(0, len(draws.z[-1]), size):
+        image = np.asarray(posterior.generator(tf.constant(draws.z[-1][k : k + size])), np.float32)
+        is_sound, most = image.ndim == 2, max(most, float(np.abs(image).max()))
+        stored.append(draw_waveforms(image) if is_sound else to_uint8(image))
+        rounded = image if is_sound else stored[-1].astype(np.float32) / 127.5 - 1.0
+        half = 0.0 if is_sound else 0.5 / 127.5
+        dithered = [image + rng.uniform(-half, half, image.shape).astype(np.float32) for _ in range(NUM_DITHERS)]
+        columns.append(np.stack([_log_odds(posterior, each) for each in (image, rounded, *dithered)]))
+    odds = np.concatenate(columns, 1)
+    return np.concatenate(stored), [*_of_draw(odds[0], posterior, draws), *_of_rounding(odds, most > 1.01)]
+
+
+def _log_odds(posterior: ClassPosterior, image: np.ndarray) -> np.ndarray:
+    """log p - log(1 - p) [B] of the label; infinite where the classifier has no other class."""
+    logits = tf.nn.log_softmax(posterior.classifier(tf.constant(image)))
+    label = int(posterior.label)
+    others = tf.concat([logits[:, :label], logits[:, label + 1 :]], 1)
+    return (logits[:, label] - tf.reduce_logsumexp(others, 1)).numpy().astype(np.float64)
+
+
+def _prob(log_odds: Any) -> np.ndarray:
+    return np.exp(-np.logaddexp(0.0, -np.asarray(log_odds)))
+
+
+def _of_draw(log_odds: np.ndarray, posterior: ClassPosterior, draws: Draws) -> list[str]:
+    drawn, found = np.asarray(draws.class_prob[-1], np.float64), _prob(log_odds)
+    target = np.abs(np.nan_to_num(np.asarray(draws.target_log_prob[-1], np.float32)))
+    nats = XLA_TOLERANCE + 4 * np.spacing(target) * float(posterior.temperature)
+    return _line(
+        drawn,
+        found,
+        found * nats + LEAST,
+        "the generator gives another image of the same z than in the run: it is random or looks at the whole batch; take that "
+        "out of the model",
+    )
+
+
+def _of_rounding(odds: np.ndarray, is_cut: bool) -> list[str]:
+    image, rounded, *dithered = odds
+    with np.errstate(invalid="ignore"):  # infinite odds have no difference
+        moved = np.nan_to_num(np.square(np.stack(dithered) - image))
+    scale = NUM_DEVIATIONS * np.sqrt(np.maximum(moved.mean(0), moved.mean()))
+    before, after = _prob(image), _prob(rounded)
+    tolerance = np.maximum(_prob(image + scale) - before, before - _prob(image - scale)) + SHOWN
+    cut = "values outside [-1, 1] are cut off where an image is stored: give the generator's image_range"
+    return _line(before, after, tolerance, cut if is_cut else "rounding to 8 bits changes what the classifier sees")
+
+
+def _line(drawn: np.ndarray, found: np.ndarray, tolerance: np.ndarray, why: str) -> list[str]:
+    apart = np.nan_to_num(np.abs(found - drawn))
+    is_wrong = apart > tolerance
+    if not is_wrong.any():
+        return []
+    worst = int(apart.argmax())
+    return [
+        f"p(class) of {is_wrong.sum()} of {len(apart)} stored images is not that of their draws ({drawn[worst]:.3g} of a draw, "
+        f"{found[worst]:.3g} of its image): {why}"
+    ]

@@ -1,0 +1,1 @@
+"""Tables, curves and image grids of a comparison."""

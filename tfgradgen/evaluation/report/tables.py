@@ -1,0 +1,163 @@
+"""A comparison's report as a tidy table of figures, and as a page that a person reads."""
+
+import csv
+import io
+from typing import Any
+
+from tfgradgen.core.text import csv_text, markdown_text
+from tfgradgen.evaluation.report.catalogue import MEASURES, Value
+from tfgradgen.evaluation.report.figures import curve, final, read, shown, summary
+from tfgradgen.evaluation.report.findings import POSTER, claim, exact_is_closest, poster_order, which_to_use
+
+CSV_COLUMNS = ("row", "kind", "num_gradients", "measure", "value", "standard_error", "num_labels")
+WORK = {
+    "gradients": ("gradients", "gradients a chain that were really spent"),
+    "forward": ("forward passes", "forward passes a chain"),
+}
+IDEAL = {"kid": 0.0, "mmd": 0.0, "c2st": 0.5}  # what equal laws give, where less is no better
+TABLES = {
+    "Natural, and of the class": ("log_natural", "judge_accuracy", "judge_log_prob", "kid", "fid", "density", "coverage"),
+    "Diversity": ("vendi", "feature_distance", "ms_ssim", "repeats"),
+    "Law and work": ("mmd", "mmd_p", "c2st", "c2st_p", "ess_per_1000", *WORK),
+}
+
+
+def to_csv(report: dict[str, Any]) -> str:
+    """One line a row, number of gradients and measure; what is absent has no line. References have no number of gradients."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for name, row in report["rows"].items():
+        for measure in MEASURES:
+            for at, value in _points(report, row, measure):
+                error = "" if value.error is None else value.error
+                writer.writerow([csv_text(name), row["kind"], at, measure, value.value, error, len(row["labels"])])
+    return text.getvalue()
+
+
+def to_markdown(report: dict[str, Any]) -> str:
+    """The whole of report.md; curves.png and grids.png lie beside it."""
+    warning = exact_is_closest(report)
+    labels = markdown_text(", ".join(report["labels"]))
+    *by_row, verdict = claim(report)
+    blocks = [
+        f"# Methods compared for {markdown_text(summary(report['labels']))}",
+        f"Classes: {labels}. Chains a class: {report['num_chains']}. Gradients a chain: {report['num_gradients']:,}, "
+        f"measured at {', '.join(f'{at:,}' for at in report['checkpoints'])}.",
+        f"```\n{report['command']}\n```",
+        "\n".join(f"- `{name}`: {row['about']}" for name, row in report["rows"].items()),
+        "## Which to use",
+        *([warning] if warning else []),
+        *which_to_use(report),
+        "## The figures",
+        "Means over the classes ± one standard error at the last checkpoint. Bold: the best of the methods, and all within one "
+        "combined standard error of it; a row of fewer classes than the others says which.",
+        *_failures(report),
+    ]
+    for heading, columns in TABLES.items():
+        blocks += [f"### {heading}", _table(report, columns), _legend(columns)]
+    blocks += [
+        "## More gradients",
+        "![Measures by gradients](curves.png)",
+        "One panel a measure, one line a method; bars are one standard error. A method whose line turns the worse way gets "
+        "worse with more work. The lines across are the references (grey) and exact draws (black, in a band of one standard "
+        "error): a sampler's line should end at the black one, be that the better way or not.",
+        "![Pictures by method](grids.png)",
+        "The pictures themselves. Look for what the figures miss: the same picture twice, and pictures of nothing.",
+        "## The poster's claim",
+        "Xu, Acuna and Duvenaud, 'Generating Class-conditional Images with Gradient-based Inference': MAP drifts off the "
+        "manifold of natural pictures when it runs long unless it is regularized; the chains do not. Here, from the best "
+        "earlier checkpoint to the last:",
+        *([_bullets(by_row)] if by_row else []),
+        verdict,
+        "The poster's average log-probability natural beside ours; the models differ, so only the order compares:",
+        _poster(report),
+        poster_order(report),
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _points(report: dict[str, Any], row: dict[str, Any], measure: str) -> list[tuple[int | str, Value]]:
+    """(number of gradients, value): the curve's points and the final value, none of them twice."""
+    last = final(row, measure)
+    if row["kind"] == "reference":
+        return [] if last is None else [("", last)]
+    points: dict[int | str, Value] = {
+        at: value for at, value in zip(report["checkpoints"], curve(row, measure), strict=False) if value is not None
+    }
+    own = read(row.get("values", {}).get(measure))
+    if own is not None:
+        points.setdefault(report["checkpoints"][-1] if points else report["num_gradients"], own)
+    return list(points.items())
+
+
+def _best(report: dict[str, Any], measure: str) -> set[str]:
+    """Names of the best rows that are no references, with all within one combined standard error of the best."""
+    better = MEASURES[measure].better if measure in MEASURES else ""
+    found = {name: final(row, measure) for name, row in report["rows"].items() if row["kind"] != "reference"}
+    values = {name: value for name, value in found.items() if value is not None}
+    if not better or not values:
+        return set()
+    sign = 1 if better == "up" else -1
+    if measure in IDEAL:  # what lies beyond is the chance of few pictures
+        values = {name: value._replace(value=max(value.value, IDEAL[measure])) for name, value in values.items()}
+    best = max(values.values(), key=lambda value: sign * value.value)
+    return {
+        name
+        for name, value in values.items()
+        if sign * (best.value - value.value) <= ((best.error or 0) ** 2 + (value.error or 0) ** 2) ** 0.5
+    }
+
+
+def _table(report: dict[str, Any], columns: tuple[str, ...]) -> str:
+    heads = [MEASURES[name].head if name in MEASURES else WORK[name][0] for name in columns]
+    lines = [["method", *heads], ["---"] + ["---:"] * len(heads)]
+    best = {column: _best(report, column) for column in columns}
+    for name, row in report["rows"].items():
+        cells = [_work(row, column) if column in WORK else shown(final(row, column)) for column in columns]
+        marked = [f"**{cell}**" if name in best[column] else cell for cell, column in zip(cells, columns, strict=True)]
+        fewer = (
+            f" ({markdown_text(', '.join(row['labels']))})"
+            if row["labels"] and len(row["labels"]) < len(report["labels"])
+            else ""
+        )
+        lines.append([f"`{name}`{fewer}", *marked])
+    return _pipes(lines)
+
+
+def _work(row: dict[str, Any], column: str) -> str:
+    return "-" if row.get(column) is None else f"{row[column]:,.0f}"
+
+
+def _pipes(lines: list[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |" for cells in lines)
+
+
+def _bullets(lines: list[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _failures(report: dict[str, Any]) -> list[str]:
+    failed = [
+        f"failed: {markdown_text(label)} with {name}: {markdown_text(reason)}"
+        for name, row in report["rows"].items()
+        for label, reason in row.get("failed", {}).items()
+    ]
+    return ["  \n".join(failed)] if failed else []
+
+
+def _legend(columns: tuple[str, ...]) -> str:
+    lines = []
+    for name in columns:
+        head, about = (MEASURES[name].head, MEASURES[name].about) if name in MEASURES else WORK[name]
+        way = {"up": " (up is better)", "down": " (down is better)"}.get(MEASURES[name].better if name in MEASURES else "", "")
+        lines.append(f"*{head}*: {about}{way}")
+    return _bullets(lines)
+
+
+def _poster(report: dict[str, Any]) -> str:
+    lines = [["method", "poster", "here"], ["---", "---:", "---:"]]
+    for name, figure in POSTER.items():
+        row = report["rows"].get(name)
+        lines.append([f"`{name}`", f"{figure:.2f}", shown(final(row, "log_natural")) if row else "-"])
+    return _pipes(lines)

@@ -1,0 +1,156 @@
+"""Pictures on disk: grids of tiles with captions."""
+
+import io
+import warnings
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from tfgradgen.core.contracts import GeneratorLike
+from tfgradgen.core.files import atomic_file
+from tfgradgen.core.parsing import PARSER_ERRORS, parsing, read_bytes
+
+CAPTION_HEIGHT = 16  # pixels below each tile
+GAP = 4
+FORMATS = ("JPEG", "PNG", "TIFF", "GIF", "BMP", "WEBP", "PPM")  # none that starts another program
+MAX_PIXELS, MAX_FILE = 80_000_000, 1 << 28  # of one image, and bytes of its file
+DECODE_BATCH = 64
+WAVEFORM_SIZE = (64, 128)
+BACKGROUND, INK = (255, 255, 255), (40, 40, 40)
+
+
+def to_uint8(image: Any) -> np.ndarray:
+    """`image` [..., height, width, channels] in [-1, 1] -> uint8, rounded; values outside the range are clipped."""
+    return np.clip(np.rint((np.asarray(image, np.float32) + 1.0) * 127.5), 0, 255).astype(np.uint8)
+
+
+def decode(generator: GeneratorLike, z: np.ndarray, batch_size: int | None = None) -> np.ndarray:
+    """uint8 pictures [B, height, width, channels] of `z` [B, latent_dim], a batch at a time; drawings of waveforms."""
+    size = min(batch_size or DECODE_BATCH, DECODE_BATCH)
+    batches = [np.asarray(generator(z[k : k + size])) for k in range(0, len(z), size)]
+    return np.concatenate([draw_waveforms(batch) if batch.ndim == 2 else to_uint8(batch) for batch in batches])
+
+
+def draw_waveforms(waveform: np.ndarray) -> np.ndarray:
+    """`waveform` [B, num_samples] in [-1, 1] -> uint8 [B, 64, 128, 1]: from lowest to highest sample of each column."""
+    height, width = WAVEFORM_SIZE
+    ends = np.linspace(0, waveform.shape[1], width + 1).astype(int)
+    parts = [waveform[:, start : max(end, start + 1)] for start, end in pairwise(ends)]
+    lows, highs = (np.stack([fn(part, 1) for part in parts], 1)[:, None] for fn in (np.min, np.max))
+    levels = np.linspace(1, -1, height)[None, :, None]
+    half = 1 / (height - 1)
+    return np.where((levels >= lows - half) & (levels <= highs + half), 40, 255).astype(np.uint8)[..., None]
+
+
+def read_pictures(paths: Sequence[Path], width: int, height: int) -> np.ndarray:
+    """uint8 RGB [N, height, width, 3] of image files (see `read_image`), resized where they need it."""
+    images = []
+    for path in paths:
+        rgb = read_image(path)
+        same = rgb.size == (width, height)
+        images.append(np.asarray(rgb if same else rgb.resize((width, height), Image.Resampling.LANCZOS)))
+    return np.stack(images)
+
+
+def read_image(path: Path) -> Image.Image:
+    """The image in a file as a viewer shows it, in RGB: upright, of several frames the first, transparency over white, 16 bits
+    brought to 8.
+
+    Raises:
+      UserError: it cannot be read, is of no format in `FORMATS`, or of more than `MAX_PIXELS`; the message names the file.
+    """
+    kinds = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+    with (
+        parsing(f"image {path}", "an image that can be read", "give another, or remove it", *kinds),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")  # of damaged metadata
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        Image.init()  # registers the formats
+        data = io.BytesIO(read_bytes(path, MAX_FILE))
+        with Image.open(data, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"one of {image.width} x {image.height} pixels")
+            image.load()
+            return _as_rgb(_upright(image))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except PARSER_ERRORS:  # its metadata is damaged: a viewer shows the pixels as they lie
+        return image
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith(("I", "F")):  # one channel of 16 or 32 bits, which `convert` would cut at 255
+        values = np.nan_to_num(np.asarray(image, np.float64))
+        tops = (1.0, 255.0, 65535.0) if image.mode == "F" else (65535.0,)
+        top = next((top for top in tops if values.max() <= top), values.max())
+        return Image.fromarray(np.rint(np.clip(values / top, 0, 1) * 255).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def make_grid(
+    images: np.ndarray,
+    captions: Sequence[str] = (),
+    num_columns: int | None = None,
+    tile_size: int = 128,
+    title: str = "",
+    headings: Sequence[str] = (),
+    row_names: Sequence[str] = (),
+) -> Image.Image:
+    """Lays out uint8 `images` [N, height, width, 1 or 3] as one picture, row by row.
+
+    Args:
+      captions: one a tile, written below it.
+      num_columns: by default the smallest square that holds all tiles.
+      tile_size: pixels; smaller tiles are enlarged to at least this height.
+      title: written above the tiles.
+      headings: one a column, written above its first tile, cut where they are wider.
+      row_names: one a row, written at its left.
+    """
+    count, height, width, channels = images.shape
+    columns = num_columns or int(np.ceil(np.sqrt(count)))
+    rows = -(-count // columns)
+    scale = max(1, round(tile_size / height))
+    cell_width, cell_height = width * scale + GAP, height * scale + GAP + (CAPTION_HEIGHT if captions else 0)
+    top = GAP + CAPTION_HEIGHT * (bool(title) + bool(headings))
+    font = ImageFont.load_default(size=CAPTION_HEIGHT - 4)
+    left = GAP + max((int(font.getlength(name)) + 2 * GAP for name in row_names), default=0)
+    grid = Image.new("RGB", (left + columns * cell_width, rows * cell_height + top), BACKGROUND)
+    draw = ImageDraw.Draw(grid)
+    if title:
+        draw.text((GAP, GAP // 2), title, INK, font)
+    for k, heading in enumerate(headings):
+        shown = _cut(heading, cell_width - GAP, font.getlength)
+        draw.text((left + k * cell_width, top - CAPTION_HEIGHT - GAP // 2), shown, INK, font)
+    for k, name in enumerate(row_names):
+        draw.text((GAP, top + k * cell_height + (height * scale - CAPTION_HEIGHT) // 2), name, INK, font)
+    for k, image in enumerate(images):
+        x, y = left + k % columns * cell_width, top + k // columns * cell_height
+        tile = Image.fromarray(image[..., 0] if channels == 1 else image).convert("RGB")
+        grid.paste(tile.resize((width * scale, height * scale), Image.Resampling.BICUBIC), (x, y))
+        if captions:
+            draw.text((x, y + height * scale + 1), captions[k], INK, font)
+    return grid
+
+
+def _cut(text: str, width: int, length_fn: Callable[[str], float]) -> str:
+    """`text`, or as much of its beginning as fits into `width` pixels before dots."""
+    if length_fn(text) <= width:
+        return text
+    return next((text[:k] + "..." for k in range(len(text), 0, -1) if length_fn(text[:k] + "...") <= width), "")
+
+
+def save_png(path: Path, picture: Image.Image) -> None:
+    """Writes `picture` beside `path` and renames it into place."""
+    with atomic_file(path) as stream:
+        picture.save(stream, "PNG")

@@ -1,0 +1,250 @@
+"""Runs chains: pure functions of (posterior, kernel settings, seed). No pictures, no paths.
+
+Each transition's seed is folded from (seed, index of the transition), so the draws do not depend on how a run is cut into
+chunks, nor on where it was interrupted. One compiled function serves every label, seed and phase of a run.
+"""
+
+import functools
+import logging
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tfgradgen.core.backend import fold_in, full_float32, use_xla
+from tfgradgen.core.checks import check_choice, check_num_chains, fail
+from tfgradgen.core.config import KernelConfig, RunConfig, Schedule
+from tfgradgen.core.contracts import (
+    Chunk,
+    Cost,
+    Draws,
+    Networks,
+    Progress,
+    ProgressFn,
+    Regularization,
+    accept_prob,
+    collect,
+)
+from tfgradgen.core.memo import per_networks
+from tfgradgen.diagnostics.model_checks import admit, checked_start, warn_of, with_number
+from tfgradgen.mcmc.kernel import Dials, adaptive_kernel, start
+from tfgradgen.mcmc.kernels import KERNELS
+from tfgradgen.posterior import ClassPosterior
+
+logger = logging.getLogger(__name__)
+
+GRADIENTS_PER_CHUNK = 20  # about a second on two cores: often enough to show progress, rare enough to cost nothing
+CHAIN_STREAM = 1
+
+
+class Condition(NamedTuple):
+    """What a compiled run takes as tensors, so that it serves every class. label: int32. mean, scale: [latent_dim] float32, of
+    the class's latent points, 0 and 1 where nothing asks for them."""
+
+    label: tf.Tensor
+    mean: tf.Tensor
+    scale: tf.Tensor
+
+
+class Compiled(NamedTuple):
+    """bootstrap_fn: (condition, dials, z) -> kernel results. chunk_fn: (condition, dials, seed, first, count, z, results) -> z,
+    results, traces and evaluations [2]. max_count: transitions in a chunk, at most."""
+
+    bootstrap_fn: Any
+    chunk_fn: Any
+    max_count: int
+
+
+@per_networks
+def compiled(
+    networks: Networks,
+    temperature: float,
+    kernel_name: str,
+    config: KernelConfig,
+    num_adaptation_steps: int,
+    xla: bool,
+) -> Compiled:
+    """The compiled parts of a run; the same object, without tracing again, for the same settings.
+
+    Of `config` only what `KernelFamily.compiled_as` leaves is built in; the rest comes as `Dials`. num_adaptation_steps: where
+    the kernel `counts_adaptation`, else 0.
+    """
+    family = KERNELS[kernel_name]
+    # A chunk of another config has as many transitions as its own cost allows, at most one a gradient.
+    max_count = max(GRADIENTS_PER_CHUNK, chunk_size(kernel_name, config))
+    weight = config.to_dict().get("class_reg", 0.0)
+
+    def parts(condition: Condition, dials: Dials | None, z: tf.Tensor) -> tuple[ClassPosterior, Any]:
+        regularization = Regularization(weight, *condition[1:]) if config.needs_class_moments else None
+        posterior = ClassPosterior.of(networks, condition.label, temperature, regularization)
+        return posterior, adaptive_kernel(family, posterior, config, num_adaptation_steps, dials)
+
+    def bootstrap(condition: Condition, dials: Dials | None, z: tf.Tensor) -> Any:
+        return start(family, parts(condition, dials, z)[1], z, dials)
+
+    def chunk(
+        condition: Condition,
+        dials: Dials | None,
+        seed: tf.Tensor,
+        first: tf.Tensor,
+        count: tf.Tensor,
+        z: tf.Tensor,
+        results: Any,
+    ) -> Any:
+        posterior, kernel = parts(condition, dials, z)
+
+        def trace(z: tf.Tensor, results: Any) -> tuple[tuple[tf.Tensor, ...], tf.Tensor]:
+            info = family.info_fn(posterior, config, z, results)
+            row = Draws(
+                z,
+                posterior.class_prob_of(z, info.target_log_prob),
+                info.target_log_prob,
+                info.is_accepted,
+                info.step_size,
+                info.log_accept_ratio,
+            )
+            num_looks = z.shape[0] if posterior.has_energy else 0  # by class_prob_of
+            return tuple(row), tf.stack([tf.reduce_sum(info.num_gradients), tf.reduce_sum(info.num_forward) + num_looks])
+
+        def step(i: tf.Tensor, z: tf.Tensor, results: Any, arrays: Any, cost: tf.Tensor) -> Any:
+            z, results = kernel.one_step(z, results, seed=fold_in(seed, first + i))
+            row, spent = trace(z, results)
+            return i + 1, z, results, tuple(a.write(i, t) for a, t in zip(arrays, row, strict=True)), cost + spent
+
+        arrays = tuple(tf.TensorArray(t.dtype, max_count, element_shape=t.shape) for t in trace(z, results)[0])
+        _, z, results, arrays, cost = tf.while_loop(
+            lambda i, *_: i < count,
+            step,
+            (tf.constant(0), z, results, arrays, tf.constant([0, 0])),
+            parallel_iterations=1,
+        )
+        return z, results, tuple(a.stack() for a in arrays), cost
+
+    function = functools.partial(tf.function, jit_compile=xla, autograph=False, reduce_retracing=False)
+    return Compiled(function(bootstrap), function(chunk), max_count)
+
+
+def chunk_size(kernel_name: str, config: KernelConfig) -> int:
+    """Transitions in a chunk of about `GRADIENTS_PER_CHUNK`."""
+    return max(1, int(GRADIENTS_PER_CHUNK / KERNELS[kernel_name].cost_fn(config).work))
+
+
+def chain_chunks(
+    posterior: ClassPosterior,
+    kernel_name: str,
+    config: KernelConfig,
+    schedule: Schedule,
+    run: RunConfig,
+    init_z: Any,
+    state: dict[str, np.ndarray] | None = None,
+) -> Iterator[Chunk]:
+    """Runs one chain from each row of `init_z` [num_chains, latent_dim], a compiled chunk at a time.
+
+    A kernel with replicas can also start from [num_replicas, num_chains, latent_dim], a row for each of them (see
+    `KernelFamily.powers`).
+
+    Args:
+      posterior: with a `regularization` where `config.needs_class_moments`, whose mean and scale are used; its weight is that
+        of `config`.
+      kernel_name: a key of `tfgradgen.mcmc.kernels.KERNELS`.
+      config, schedule: settings of the kernel, and how many transitions; the step size is tuned in the first
+        `num_adaptation_steps` and frozen after.
+      run: gives the seed and `jit`; the same arguments give the same draws bit for bit on the same machine and backend.
+      state: that of an earlier chunk of the same run, to go on after it; `init_z` then gives the shape only.
+
+    Yields:
+      One `Chunk` after every about `GRADIENTS_PER_CHUNK` gradients of each chain; none where `state` is the last one. facts:
+      doubts, what the checks of the models found, a line each; not where `state` is given.
+
+    Raises:
+      UserError: arguments that do not fit, or models that would make the run go wrong (`model_checks.admit`).
+    """
+    check_choice("kernel", kernel_name, KERNELS)
+    family = KERNELS[kernel_name]
+    check_config(kernel_name, config, family.defaults)
+    first = checked_start(init_z, posterior, run, len(family.powers(config)), is_resumed=state is not None)
+    z = first[0] if first.shape.rank == 3 else first
+    check_num_chains(kernel_name, len(z), family.min_chains)
+    facts: dict[str, Any] = {}
+    if state is None:
+        posterior, facts["doubts"], _ = admit(posterior, run, family.cost_fn(config).num_gradients > 0)
+    else:  # checked when it began
+        posterior = with_number(posterior)
+    functions = compiled(
+        posterior.networks,
+        posterior.temperature,
+        kernel_name,
+        family.compiled_as(config),
+        schedule.num_adaptation_steps if family.counts_adaptation else 0,
+        use_xla(run.jit),
+    )
+    seed = fold_in(posterior.own_seed(run.seed), CHAIN_STREAM)
+    done = 0 if state is None else int(state["num_done"])
+    dials = family.dials(config, schedule.num_adaptation_steps)
+    condition = condition_of(posterior)
+    class_state = {"class_mean": condition.mean.numpy(), "class_scale": condition.scale.numpy()}
+    if not functions.chunk_fn.experimental_get_tracing_count():
+        logger.info("compiling %s", kernel_name)
+    results = functions.bootstrap_fn(condition, dials, first)
+    cost = np.asarray(family.start_cost(config), np.int64) * len(z)
+    if state is not None:
+        leaves = [state[f"kernel_{k}"] for k in range(len(tf.nest.flatten(results)))]
+        z, results = tf.constant(state["z"]), tf.nest.pack_sequence_as(results, leaves)
+        results, cost = tf.nest.map_structure(tf.convert_to_tensor, results), state["cost"]
+    most = min(functions.max_count, chunk_size(kernel_name, config))
+    while done < schedule.num_steps:
+        # A chunk ends where the burn-in ends, so that every chunk belongs to one part as a whole.
+        is_kept = done >= schedule.num_burnin_steps
+        end = schedule.num_steps if is_kept else schedule.num_burnin_steps
+        count = min(most, end - done)
+        full_float32()
+        z, results, traces, spent = functions.chunk_fn(
+            condition, dials, seed, tf.constant(done), tf.constant(count), z, results
+        )
+        rows = Draws(*(t.numpy()[:count] for t in traces))
+        draws = rows if is_kept else Draws(*(row[:0] for row in rows))
+        done, cost = done + count, cost + spent.numpy()
+        means = (float(np.mean(values)) for values in (accept_prob(rows), rows.step_size, rows.class_prob))
+        kernel_state = {f"kernel_{k}": leaf.numpy() for k, leaf in enumerate(tf.nest.flatten(results))}
+        yield Chunk(
+            Progress(done, schedule.num_steps, *means),
+            draws,
+            {"num_done": np.asarray(done), "z": z.numpy(), "cost": cost, **class_state, **kernel_state},
+            Cost(*cost.tolist()),
+            facts,
+            None if is_kept else rows,
+        )
+
+
+def check_config(kernel_name: str, config: Any, defaults: KernelConfig) -> None:
+    """Raises `UserError` where `config` is not of the class that `kernel_name` takes."""
+    if not isinstance(config, type(defaults)):
+        kind = type(defaults).__name__
+        raise fail("config", f"a {kind}, as {kernel_name} takes", type(config).__name__, f"pass tfgradgen.{kind}(...)")
+
+
+def condition_of(posterior: ClassPosterior) -> Condition:
+    """The label of `posterior` and the class's moments that it knows."""
+    if posterior.regularization is None:
+        return Condition(posterior.label, tf.zeros([posterior.latent_dim]), tf.ones([posterior.latent_dim]))
+    _, mean, scale = posterior.regularization
+    return Condition(posterior.label, tf.constant(mean, tf.float32), tf.constant(scale, tf.float32))
+
+
+def sample_chains(
+    posterior: ClassPosterior,
+    kernel_name: str,
+    config: KernelConfig,
+    schedule: Schedule,
+    run: RunConfig,
+    init_z: tf.Tensor,
+    progress_fn: ProgressFn | None = None,
+) -> tuple[Draws, Cost]:
+    """All draws of `chain_chunks` (see there for the arguments) and what they cost. Warns of the doubts that it found.
+
+    `progress_fn` is called with a `Progress` after each compiled chunk.
+    """
+    found = collect(chain_chunks(posterior, kernel_name, config, schedule, run, init_z), progress_fn)
+    warn_of(found.facts["doubts"])
+    return found.draws, found.cost

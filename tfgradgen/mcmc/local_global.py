@@ -1,0 +1,130 @@
+"""Ex2MCMC (Samsonov et al. 2022): global moves among fresh prior draws, alternated with MALA.
+
+The global move is iterated sampling importance resampling (Tjelmeland 2004; Andrieu, Lee and Vihola 2018): of the state and N
+fresh prior draws one is taken with a weight of its likelihood, which leaves prior times likelihood invariant. It takes forward
+passes only, and lets a chain change modes wherever a class is not too rare under the prior.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+from tensorflow_probability.python.internal import unnest
+
+from tfgradgen.core.backend import fold_in, log_uniform
+from tfgradgen.core.config import LocalGlobalConfig
+from tfgradgen.core.contracts import PosteriorLike
+from tfgradgen.mcmc.kernel import KernelFamily, OwnKernel, StepInfo, absent_if_nan, read_step
+from tfgradgen.mcmc.mala import Mala
+from tfgradgen.mcmc.presets import PRESETS
+
+
+class LocalGlobalResults(NamedTuple):
+    """has_moved: [num_chains] bool, by the global move or a local step. inner_results: of the last local step."""
+
+    has_moved: tf.Tensor
+    inner_results: Any
+
+
+def resample_prior(
+    likelihood_log_prob_fn: Callable[[tf.Tensor], tf.Tensor], z: tf.Tensor, log_likelihood: tf.Tensor, num_draws: int, seed: Any
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """One i-SIR move: the new z [num_chains, latent_dim] and whether it is another [num_chains].
+
+    The draws come one by one, and each takes the place with its share of the weight so far, which is the same choice as one
+    among all (Chao 1982) and holds a single batch of images at a time. A weight that is not a number counts as none.
+    """
+
+    def propose(i: tf.Tensor, z: tf.Tensor, total: tf.Tensor, has_jumped: tf.Tensor) -> Any:
+        draw = tf.random.stateless_normal(tf.shape(z), fold_in(fold_in(seed, i), 0))
+        threshold = log_uniform(tf.shape(total), fold_in(fold_in(seed, i), 1))
+        weight = absent_if_nan(likelihood_log_prob_fn(draw))
+        total = tf.where(tf.math.is_finite(weight), tfp.math.log_add_exp(total, weight), total)
+        takes = threshold < weight - total
+        return i + 1, tf.where(takes[:, None], draw, z), total, has_jumped | takes
+
+    _, z, _, has_jumped = tf.while_loop(
+        lambda i, *_: i < num_draws,
+        propose,
+        (tf.constant(0), z, absent_if_nan(log_likelihood), tf.zeros_like(log_likelihood, tf.bool)),
+        parallel_iterations=1,
+    )
+    return z, has_jumped
+
+
+class LocalGlobal(OwnKernel):
+    """One global move, then `num_local_steps` transitions of `inner_kernel`.
+
+    Args:
+      inner_kernel: of the same target, with `target_log_prob` and `step_size` in its results.
+      prior_log_prob_fn: log Normal(z; 0, I), `z [num_chains, latent_dim]` -> float32 [num_chains].
+      likelihood_log_prob_fn: like it; the target is the sum of the two.
+      num_global_draws: fresh prior draws in a global move, >= 1.
+      num_local_steps: >= 1.
+    """
+
+    def __init__(
+        self,
+        inner_kernel: tfp.mcmc.TransitionKernel,
+        prior_log_prob_fn: Any,
+        likelihood_log_prob_fn: Any,
+        num_global_draws: int,
+        num_local_steps: int,
+    ):
+        self._parameters = dict(
+            inner_kernel=inner_kernel,
+            prior_log_prob_fn=prior_log_prob_fn,
+            likelihood_log_prob_fn=likelihood_log_prob_fn,
+            num_global_draws=num_global_draws,
+            num_local_steps=num_local_steps,
+        )
+
+    def bootstrap_results(self, init_state: tf.Tensor) -> LocalGlobalResults:
+        inner_results = self._parameters["inner_kernel"].bootstrap_results(init_state)
+        return LocalGlobalResults(tf.zeros(tf.shape(init_state)[:1], tf.bool), inner_results)
+
+    def one_step(self, current_state: tf.Tensor, previous_kernel_results: LocalGlobalResults, seed: Any = None) -> Any:
+        own, before = self._parameters, previous_kernel_results.inner_results
+        log_likelihood = unnest.get_innermost(before, "target_log_prob") - own["prior_log_prob_fn"](current_state)
+        z, has_jumped = resample_prior(
+            own["likelihood_log_prob_fn"], current_state, log_likelihood, own["num_global_draws"], fold_in(seed, 0)
+        )
+        # What the local kernel keeps of its state belongs to the new one now; only its step size stays.
+        step_size = unnest.get_innermost(before, "step_size")
+        results = unnest.replace_innermost(own["inner_kernel"].bootstrap_results(z), step_size=step_size)
+
+        def local(i: tf.Tensor, z: tf.Tensor, now: LocalGlobalResults) -> Any:
+            z, results = own["inner_kernel"].one_step(z, now.inner_results, seed=fold_in(seed, 1 + i))
+            return i + 1, z, LocalGlobalResults(now.has_moved | unnest.get_innermost(results, "is_accepted"), results)
+
+        _, z, after = tf.while_loop(
+            lambda i, *_: i < own["num_local_steps"],
+            local,
+            (tf.constant(0), z, LocalGlobalResults(has_jumped, results)),
+            parallel_iterations=1,
+        )
+        return z, after
+
+
+def make_local_global(posterior: PosteriorLike, config: LocalGlobalConfig, step_size: Any, num_adaptation_steps: int) -> Any:
+    return LocalGlobal(
+        Mala(posterior.unnormalized_log_prob, step_size),
+        posterior.prior_log_prob,
+        posterior.likelihood_log_prob,
+        config.num_global_draws,
+        config.num_local_steps,
+    )
+
+
+def local_global_info(posterior: PosteriorLike, config: LocalGlobalConfig, z: tf.Tensor, results: Any) -> StepInfo:
+    """`StepInfo`: acceptance is that of the last local step, which its step size is tuned by."""
+    info = read_step(results, 1 + config.num_local_steps, config.num_global_draws)
+    return info._replace(is_accepted=unnest.get_outermost(results, "has_moved"))
+
+
+FAMILY = KernelFamily(
+    **vars(PRESETS["local_global"]),
+    make_fn=make_local_global,
+    info_fn=local_global_info,
+)

@@ -1,0 +1,63 @@
+"""Metropolis-adjusted Langevin algorithm (Roberts and Tweedie 1996) whose step size can be adapted.
+
+TFP's kernel takes the step size as a constructor argument only, as a variance, and keeps the drift of the last step in its
+results. Adapters write the step size into the results, so this kernel holds it there, as a distance, and recomputes the drift
+from the gradient that is kept beside it: a stale drift belongs to another proposal density, and biases the acceptance.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfgradgen.mcmc.kernel import KernelFamily, OwnKernel
+from tfgradgen.mcmc.presets import PRESETS
+
+
+class MalaResults(NamedTuple):
+    """step_size: distance in z, broadcasts with the state. inner_results: of tfp.mcmc.MetropolisAdjustedLangevinAlgorithm."""
+
+    step_size: tf.Tensor
+    inner_results: Any
+
+
+class Mala(OwnKernel):
+    """MALA: proposal z + (step_size^2 / 2) grad log p(z) + step_size * Normal(0, I), with the Metropolis-Hastings test.
+
+    Args:
+      target_log_prob_fn: `z [num_chains, latent_dim]` -> float32 [num_chains].
+      step_size: distance, > 0, a scalar or [1, 1]: the standard deviation of the proposal's noise, the same
+        unit as the step size of HMC with one leapfrog step.
+    """
+
+    def __init__(self, target_log_prob_fn: Callable[[tf.Tensor], tf.Tensor], step_size: Any, name: str = "mala"):
+        self._parameters = dict(target_log_prob_fn=target_log_prob_fn, step_size=step_size, name=name)
+
+    def _inner(self, step_size: Any) -> tfp.mcmc.TransitionKernel:
+        return tfp.mcmc.MetropolisAdjustedLangevinAlgorithm(
+            self._parameters["target_log_prob_fn"], step_size=tf.square(step_size), name=self._parameters["name"]
+        )
+
+    def bootstrap_results(self, init_state: tf.Tensor) -> MalaResults:
+        step_size = tf.convert_to_tensor(self._parameters["step_size"], init_state.dtype)
+        return MalaResults(step_size, self._inner(step_size).bootstrap_results(init_state))
+
+    def one_step(self, current_state: tf.Tensor, previous_kernel_results: MalaResults, seed: Any = None) -> Any:
+        step_size = previous_kernel_results.step_size
+        inner_results = with_drift(previous_kernel_results.inner_results, step_size)
+        state, inner_results = self._inner(step_size).one_step(current_state, inner_results, seed=seed)
+        return state, MalaResults(step_size, inner_results)
+
+
+def with_drift(inner_results: Any, step_size: tf.Tensor) -> Any:
+    """TFP's MALA results with the drift that belongs to `step_size`: (step_size^2 / 2) grad log p, volatility being 1."""
+    accepted = inner_results.accepted_results
+    drift = [0.5 * tf.square(step_size) * gradient for gradient in accepted.grads_target_log_prob]
+    return inner_results._replace(accepted_results=accepted._replace(diffusion_drift=drift))
+
+
+FAMILY = KernelFamily(
+    **vars(PRESETS["mala"]),
+    make_fn=lambda posterior, config, step_size, num_adaptation_steps: Mala(posterior.unnormalized_log_prob, step_size),
+)

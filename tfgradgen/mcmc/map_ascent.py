@@ -1,0 +1,122 @@
+"""MAP: gradient ascent on the posterior's density, the baseline that the chains are compared with. It draws nothing.
+
+The regularizers are those of Nguyen et al. (2016): a decay of z in each step, and bounds unit by unit; each is a setting of
+its own. Class-specific regularization is our reading of the poster of Xu, Acuna and Duvenaud, which names it and gives no
+formula: a quadratic pull towards the mean of the class's exact draws, in units of their deviation (`Regularization`).
+"""
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfgradgen.core.config import MapConfig
+from tfgradgen.core.contracts import PosteriorLike, Regularization, Tensor
+from tfgradgen.mcmc.kernel import KernelFamily, StepInfo
+from tfgradgen.mcmc.presets import PRESETS
+
+BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8  # Adam's own defaults (Kingma and Ba 2015)
+
+
+class ClassTarget(PosteriorLike, Protocol):
+    """`PosteriorLike` that knows the classifier's logit too."""
+
+    @property
+    def regularization(self) -> Regularization | None: ...
+
+    def objectives(self, z: Tensor, /) -> tuple[Tensor, Tensor]: ...
+
+
+class MapResults(NamedTuple):
+    """target_log_prob: [num_chains], of the state. gradient: of the objective there, like z. first_moment, second_moment:
+    Adam's running means, like z. step: int32 scalar, steps so far."""
+
+    target_log_prob: tf.Tensor
+    gradient: tf.Tensor
+    first_moment: tf.Tensor
+    second_moment: tf.Tensor
+    step: tf.Tensor
+
+
+class MapAscent(tfp.mcmc.TransitionKernel):
+    """One step uphill: of Adam, or along the gradient with a given length; then decay and bounds.
+
+    Args:
+      posterior: `objectives(z)` gives what is raised for 'log_prob' and for 'logit'.
+      config: see `MapConfig`.
+    """
+
+    def __init__(self, posterior: ClassTarget, config: MapConfig):
+        self._posterior, self._config = posterior, config
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return dict(posterior=self._posterior, config=self._config)
+
+    @property
+    def is_calibrated(self) -> bool:
+        return False
+
+    def bootstrap_results(self, init_state: tf.Tensor) -> MapResults:
+        zeros = tf.zeros_like(init_state)
+        return MapResults(*self._evaluate(init_state), zeros, zeros, tf.constant(0))
+
+    def one_step(self, current_state: tf.Tensor, previous_kernel_results: MapResults, seed: Any = None) -> Any:
+        config, before = self._config, previous_kernel_results
+        uphill, first, second = OPTIMIZERS[config.optimizer](before)
+        z = (current_state + config.step_size * uphill) * (1.0 - config.l2_decay)
+        if config.clip_sigma > 0:
+            mean, scale = self._bounds()
+            z = tf.clip_by_value(z, mean - config.clip_sigma * scale, mean + config.clip_sigma * scale)
+        return z, MapResults(*self._evaluate(z), first, second, before.step + 1)
+
+    def _bounds(self) -> tuple[Any, Any]:
+        regularization = self._posterior.regularization
+        if self._config.clip_around == "prior" or regularization is None:
+            return 0.0, 1.0
+        return regularization.mean, regularization.scale
+
+    def _evaluate(self, z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        with tf.GradientTape() as tape:
+            tape.watch(z)
+            log_prob, logit = self._posterior.objectives(z)
+            objective = log_prob if self._config.objective == "log_prob" else logit
+        return log_prob, tape.gradient(objective, z)
+
+
+def adam(before: MapResults) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The step of Adam for a unit learning rate, and its two running means."""
+    count = tf.cast(before.step + 1, before.gradient.dtype)
+    first = BETA_1 * before.first_moment + (1 - BETA_1) * before.gradient
+    second = BETA_2 * before.second_moment + (1 - BETA_2) * tf.square(before.gradient)
+    scale = tf.sqrt(second / (1 - tf.pow(BETA_2, count))) + EPSILON
+    return first / (1 - tf.pow(BETA_1, count)) / scale, first, second
+
+
+def normalized(before: MapResults) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The gradient, with length one for each chain; the running means stay as they are."""
+    uphill = tf.math.l2_normalize(before.gradient, axis=-1)
+    return uphill, before.first_moment, before.second_moment
+
+
+OPTIMIZERS = {"adam": adam, "normalized": normalized}
+
+
+def map_info(posterior: PosteriorLike, config: MapConfig, z: tf.Tensor, results: MapResults) -> StepInfo:
+    value = results.target_log_prob
+    return StepInfo(
+        target_log_prob=value,
+        is_accepted=tf.ones_like(value, tf.bool),
+        log_accept_ratio=tf.where(tf.math.is_finite(value), tf.zeros_like(value), value),
+        step_size=tf.fill(tf.shape(value), np.float32(config.step_size)),
+        num_gradients=tf.ones_like(value, tf.int32),
+        num_forward=tf.zeros_like(value, tf.int32),
+    )
+
+
+FAMILY = KernelFamily(
+    **vars(PRESETS["map"]),
+    make_fn=lambda posterior, config, step_size, num_adaptation_steps: MapAscent(posterior, config),
+    info_fn=map_info,
+)

@@ -1,0 +1,185 @@
+"""Exact draws: the likelihood is a probability, so accepting z ~ Normal(0, I) with it is rejection sampling."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tfgradgen.core.backend import fold_in, full_float32, log_uniform, use_xla
+from tfgradgen.core.checks import UserError, fail
+from tfgradgen.core.config import RunConfig
+from tfgradgen.core.contracts import Chunk, Cost, Draws, Networks, Progress, ProgressFn, collect
+from tfgradgen.core.memo import per_networks
+from tfgradgen.diagnostics.model_checks import admit, warn_of, with_number
+from tfgradgen.posterior import ClassPosterior
+
+logger = logging.getLogger(__name__)
+
+BATCH_SIZE = 128
+MAX_FRUITLESS_DRAWS = 200_000  # p(class) under the prior is then most likely below 2e-5
+REJECTION_STREAM = 2
+NUM_MOMENT_DRAWS = 128  # a mean is then good to 0.09 of a deviation
+
+
+@per_networks
+def _compiled(networks: Networks, temperature: float, xla: bool) -> Any:
+    def propose(label: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        posterior = ClassPosterior.of(networks, label, temperature)
+        z = posterior.sample_prior(BATCH_SIZE, fold_in(seed, 0))
+        log_prob = posterior.class_log_prob(z)
+        is_accepted = log_uniform([BATCH_SIZE], fold_in(seed, 1)) < log_prob / temperature
+        return z, tf.exp(log_prob), posterior.prior_log_prob(z) + log_prob / temperature, is_accepted
+
+    return tf.function(propose, jit_compile=xla, autograph=False)
+
+
+class Counts(NamedTuple):
+    """What rejection counts: prior draws, accepted ones, the sums of p(class) over each and of its square over the former, and
+    the prior draws without a finite p(class), which are in no sum and never accepted."""
+
+    num_drawn: int = 0
+    num_accepted: int = 0
+    sum_prob: float = 0.0
+    sum_accepted_prob: float = 0.0
+    sum_square: float = 0.0
+    num_not_finite: int = 0
+
+    @property
+    def prior_class_prob(self) -> float | None:
+        """The mean of p(class | g(z)) under the prior, where it is finite; None where it nowhere is."""
+        num = self.num_drawn - self.num_not_finite
+        return self.sum_prob / num if num else None
+
+    @property
+    def prior_class_prob_error(self) -> float | None:
+        """Its standard error, None of fewer than two draws."""
+        num = self.num_drawn - self.num_not_finite
+        if num < 2:
+            return None
+        return float(np.sqrt(max(self.sum_square - self.sum_prob**2 / num, 0.0) / (num - 1) / num))
+
+    @property
+    def accept_rate(self) -> float:
+        return self.num_accepted / self.num_drawn
+
+
+def counts_of(state: dict[str, np.ndarray]) -> Counts:
+    """The counts in the state of a `Chunk`."""
+    return Counts(*(state[name].item() for name in Counts._fields))
+
+
+def exact_chunks(
+    posterior: ClassPosterior, num_results: int, run: RunConfig, state: dict[str, np.ndarray] | None = None
+) -> Iterator[Chunk]:
+    """Independent exact draws from `posterior` (von Neumann 1951), num_results x run.num_chains of them, a batch at a time.
+
+    It costs about 1 / p(class) forward passes a draw, p(class) being its mean under the prior. A prior draw without a finite
+    p(class) is rejected, as if its likelihood were 0, and counted. `state` is that of an earlier
+    chunk of the same run, to go on after it.
+
+    Yields:
+      A `Chunk` after each batch of prior draws. Its draws are whole rows of num_chains, accepted all, without a step size;
+      what is left over waits in the state, of which `counts_of` reads the counts.
+
+    Raises:
+      UserError: nothing was accepted in `MAX_FRUITLESS_DRAWS` draws, or the models would make the run go wrong
+        (`model_checks.admit`).
+    """
+    posterior.check_without_energy("rejection")
+    facts: dict[str, Any] = {}
+    if state is None:
+        posterior, facts["doubts"], _ = admit(posterior, run, takes_gradients=False)
+    else:  # checked when it began
+        posterior = with_number(posterior)
+    propose_fn = _compiled(posterior.networks, posterior.temperature, use_xla(run.jit))
+    if not propose_fn.experimental_get_tracing_count():
+        logger.info("compiling rejection")
+    seed = fold_in(posterior.own_seed(run.seed), REJECTION_STREAM)
+    counts, num_rows, wanted = Counts(), 0, num_results * run.num_chains
+    left: tuple[np.ndarray, ...] = tuple(np.zeros([0, *row], np.float32) for row in ([posterior.latent_dim], [], []))
+    if state is not None:
+        left = state["z"], state["class_prob"], state["target_log_prob"]
+        counts, num_rows = counts_of(state), int(state["num_rows"])
+    while num_rows < num_results:
+        columns = left
+        if len(left[0]) < run.num_chains:  # a run that goes on for longer may have left whole rows over
+            full_float32()
+            batch = propose_fn(posterior.label, fold_in(seed, counts.num_drawn // BATCH_SIZE))
+            z, prob, target, mask = (t.numpy() for t in batch)
+            columns = tuple(np.concatenate([old, new[mask]]) for old, new in zip(left, (z, prob, target), strict=True))
+            finite = prob[np.isfinite(prob)].astype(np.float64)
+            counts = Counts(
+                counts.num_drawn + BATCH_SIZE,
+                counts.num_accepted + int(mask.sum()),
+                counts.sum_prob + float(finite.sum()),
+                counts.sum_accepted_prob + float(prob[mask].sum()),
+                counts.sum_square + float(np.square(finite).sum()),
+                counts.num_not_finite + len(prob) - len(finite),
+            )
+        if not counts.num_accepted and counts.num_drawn >= MAX_FRUITLESS_DRAWS:
+            if counts.num_not_finite == counts.num_drawn:
+                raise fail("p(class)", "a finite likelihood at some prior draw", "none", "check the models' ranges and weights")
+            raise fail(
+                "rejection",
+                "a class that the generator can draw",
+                f"none accepted in {counts.num_drawn} prior draws",
+                "use --kernel=hmc or a higher --temperature",
+            )
+        shape = (min(len(columns[0]) // run.num_chains, num_results - num_rows), run.num_chains)
+        num_rows, whole = num_rows + shape[0], shape[0] * run.num_chains
+        rows = [column[:whole].reshape(*shape, *column.shape[1:]) for column in columns]
+        left = tuple(column[whole:] for column in columns)
+        mean = counts.sum_accepted_prob / counts.num_accepted if counts.num_accepted else float("nan")
+        yield Chunk(
+            Progress(min(counts.num_accepted, wanted), wanted, counts.accept_rate, float("nan"), mean),
+            Draws(
+                rows[0], rows[1], rows[2], np.ones(shape, bool), np.full(shape, np.nan, np.float32), np.zeros(shape, np.float32)
+            ),
+            {name: np.asarray(value) for name, value in (counts._asdict() | {"num_rows": num_rows}).items()}
+            | dict(zip(("z", "class_prob", "target_log_prob"), left, strict=True)),
+            Cost(0, counts.num_drawn),
+            facts
+            | {
+                "prior_class_prob": counts.prior_class_prob,
+                "prior_class_prob_error": counts.prior_class_prob_error,
+                "prior_draws": counts.num_drawn,
+                "num_not_finite": counts.num_not_finite,
+                "num_scored": counts.num_drawn,
+                "accept_rate": counts.accept_rate,
+            },
+        )
+
+
+def sample_exact(
+    posterior: ClassPosterior, num_results: int, run: RunConfig, progress_fn: ProgressFn | None = None
+) -> tuple[Draws, Cost, float, float]:
+    """All draws of `exact_chunks` (see there), what they cost, the mean p(class | g(z)) under the prior, and the accepted
+    share of the prior draws. Warns of the doubts that it found."""
+    draws, cost, facts = collect(exact_chunks(posterior, num_results, run), progress_fn)
+    warn_of(facts["doubts"])
+    return draws, cost, facts["prior_class_prob"], facts["accept_rate"]
+
+
+def class_moments(posterior: ClassPosterior, run: RunConfig) -> tuple[np.ndarray, np.ndarray, int]:
+    """Mean and standard deviation of z, [latent_dim] float32 each, over `NUM_MOMENT_DRAWS` exact draws of the class at
+    temperature 1, and the number of prior draws that they took.
+
+    Raises:
+      UserError: the class is too rare.
+    """
+    networks = posterior.networks._replace(discriminator=None, discriminator_weight=0.0)
+    plain = ClassPosterior.of(networks, posterior.label)
+    admit(plain, run, takes_gradients=False)  # its faults are not those of a rare class
+    try:
+        draws, cost, _ = collect(exact_chunks(plain, NUM_MOMENT_DRAWS, replace(run, num_chains=1)))
+    except UserError as error:
+        raise fail(
+            "class_reg",
+            "a class whose middle exact draws can tell",
+            f"none accepted in {MAX_FRUITLESS_DRAWS} prior draws",
+            "leave --class_reg and --clip_around out",
+        ) from error
+    return draws.z[:, 0].mean(0), draws.z[:, 0].std(0, ddof=1), cost.num_forward

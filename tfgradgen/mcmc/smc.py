@@ -1,0 +1,244 @@
+"""Sequential Monte Carlo from the prior to the posterior by annealing the likelihood, which also estimates p(class).
+
+A pilot population chooses the temperatures and the step sizes, and is thrown away; all others take them as given. With
+temperatures of its own choice a population's estimate of the evidence is biased, low where the class is rare.
+
+After Neal (2001) and Del Moral, Doucet and Jasra (2012), on this project's MALA. TFP's own
+`sample_sequential_monte_carlo` is not used: in 0.25 it draws every stage with the same seed, and reweights its evidence by an
+inverse temperature above 1 in the last stage.
+"""
+
+import functools
+import logging
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from scipy.optimize import brentq
+from scipy.special import logsumexp
+
+from tfgradgen.core.backend import fold_in, full_float32, use_xla
+from tfgradgen.core.checks import fail
+from tfgradgen.core.config import RunConfig, SmcConfig
+from tfgradgen.core.contracts import Chunk, Cost, Draws, Networks, Progress
+from tfgradgen.core.memo import per_networks
+from tfgradgen.diagnostics.model_checks import admit, with_number
+from tfgradgen.mcmc.kernel import absent_if_nan, log_accept_prob
+from tfgradgen.mcmc.mala import Mala
+from tfgradgen.posterior import ClassPosterior
+
+logger = logging.getLogger(__name__)
+
+SMC_STREAM = 3
+SLICE = 64  # particles in one batch through the networks
+STEPS_SHOWN = 100  # of progress for each population
+STEP_GAIN = 1.0  # of log step size, per unit of acceptance off its target in one stage
+
+
+class Population(NamedTuple):
+    """Particles on their way: z [num_particles, latent_dim]; log_prob [num_particles], log p(class | g(z)) at temperature 1;
+    scalars: inverse_temperature 0..1 of the likelihood; log_evidence so far, in nats; log_step_size; stage, how many were done.
+    """
+
+    z: np.ndarray
+    log_prob: np.ndarray
+    inverse_temperature: np.ndarray
+    log_evidence: np.ndarray
+    log_step_size: np.ndarray
+    stage: np.ndarray
+
+
+@per_networks
+def _compiled(networks: Networks, num_mutations: int, xla: bool) -> Any:
+    def start(label: tf.Tensor, seed: tf.Tensor, num_particles: int) -> tuple[tf.Tensor, tf.Tensor]:
+        posterior = ClassPosterior.of(networks, label)
+        z = posterior.sample_prior(num_particles, seed)
+        return z, posterior.class_log_prob(z)
+
+    def mutate(label: tf.Tensor, seed: tf.Tensor, z: tf.Tensor, temperature: tf.Tensor, step_size: tf.Tensor) -> Any:
+        posterior = ClassPosterior.of(networks, label, temperature)
+        kernel = Mala(posterior.unnormalized_log_prob, step_size)
+
+        def step(i: tf.Tensor, z: tf.Tensor, results: Any, accepted: tf.Tensor) -> Any:
+            z, results = kernel.one_step(z, results, seed=fold_in(seed, i))
+            return i + 1, z, results, accepted + tf.reduce_mean(tf.exp(absent_if_nan(log_accept_prob(results))))
+
+        _, z, _, accepted = tf.while_loop(
+            lambda i, *_: i < num_mutations,
+            step,
+            (tf.constant(0), z, kernel.bootstrap_results(z), 0.0),
+            parallel_iterations=1,
+        )
+        # From the tempered target it would be but rounding where the temperature is high.
+        return z, posterior.class_log_prob(z), accepted / num_mutations
+
+    function = functools.partial(tf.function, jit_compile=xla, autograph=False)
+    return function(start), function(mutate)
+
+
+def next_inverse_temperature(log_likelihood: np.ndarray, now: float, ess_share: float) -> float:
+    """The inverse temperature in (now, 1] to which reweighting leaves `ess_share` of the particles effective (Jasra et al.
+    2011).
+
+    log_likelihood: [num_particles], at inverse temperature 1; -inf at particles without one, which any reweighting leaves
+    behind: the share is that of the others, of which there is one at least.
+    """
+    log_likelihood = log_likelihood[np.isfinite(log_likelihood)]
+
+    def excess(beta: float) -> float:
+        log_weight = (beta - now) * log_likelihood
+        log_ess = 2 * logsumexp(log_weight) - logsumexp(2 * log_weight)
+        return float(log_ess - np.log(ess_share * len(log_likelihood)))
+
+    if excess(1.0) >= 0:
+        return 1.0
+    return float(brentq(excess, now, 1.0, xtol=1e-12, rtol=1e-6))
+
+
+def resample_systematic(weights: np.ndarray, offset: float) -> np.ndarray:
+    """Indices [num_particles] of particles, each as often as its weight says, up to one (Kitagawa 1996).
+
+    weights: [num_particles], of sum 1. offset: uniform in [0, 1).
+    """
+    places = (np.arange(len(weights)) + offset) / len(weights)
+    total = np.cumsum(weights)
+    # Scaled, or rounding could leave the last place beyond the sum.
+    return np.searchsorted(total / total[-1], places, side="right")
+
+
+def next_stage(
+    posterior: ClassPosterior, config: SmcConfig, mutate_fn: Any, now: Population, seed: tf.Tensor, ladder: np.ndarray | None
+) -> tuple[Population, float]:
+    """Reweights to the next temperature, resamples, moves; returns the population there and the moves' mean acceptance.
+
+    ladder: [num_stages, 2], of each stage the inverse temperature and the log of the step size; None for the pilot, whose
+    particles choose them.
+    """
+    log_likelihood = np.nan_to_num(now.log_prob.astype(np.float64) / posterior.temperature, nan=-np.inf)
+    if not np.isfinite(log_likelihood).any():
+        raise fail("p(class)", "a finite likelihood at some particle", "none", "check the models' ranges and labels")
+    if ladder is None:
+        beta, log_step_size = (
+            next_inverse_temperature(log_likelihood, float(now.inverse_temperature), config.ess_share),
+            float(now.log_step_size),
+        )
+    else:
+        beta, log_step_size = ladder[int(now.stage)]
+    log_weight = (beta - now.inverse_temperature) * log_likelihood
+    total = logsumexp(log_weight)
+    offset = float(tf.random.stateless_uniform([], fold_in(seed, 1), dtype=tf.float64))
+    chosen = resample_systematic(np.exp(log_weight - total), offset)
+    temperature = tf.constant(posterior.temperature / beta, tf.float32)
+    step_size = tf.constant(np.exp(log_step_size), tf.float32)
+    move_seed = fold_in(seed, 2)
+    moved = [
+        mutate_fn(posterior.label, fold_in(move_seed, k), tf.constant(now.z[chosen[k : k + SLICE]]), temperature, step_size)
+        for k in range(0, len(chosen), SLICE)
+    ]
+    z, log_prob = (np.concatenate(parts) for parts in list(zip(*moved, strict=True))[:2])
+    accepted = np.average([float(part[2]) for part in moved], weights=[len(part[0]) for part in moved])
+    after = Population(
+        z,
+        log_prob,
+        np.asarray(beta),
+        now.log_evidence + total - np.log(len(log_weight)),
+        now.log_step_size + STEP_GAIN * (float(accepted) - config.target_accept_prob),
+        now.stage + 1,
+    )
+    return after, float(accepted)
+
+
+def smc_chunks(
+    posterior: ClassPosterior, config: SmcConfig, num_results: int, run: RunConfig, state: dict[str, np.ndarray] | None = None
+) -> Iterator[Chunk]:
+    """Runs a pilot and then `run.num_chains` independent populations, each of `num_results` particles, one after the other, a
+    temperature at a time.
+
+    Each population's draws are in random order, so that they read as those of a chain. The draws of a population of finite
+    size are biased, by order 1 / num_results. Its estimate of the evidence is not, because the pilot chose the temperatures:
+    the mean over populations is unbiased, and their spread gives its standard error. `state` is that of an earlier chunk of
+    the same run.
+
+    Yields:
+      A `Chunk` after each temperature of the pilot and of each population; all draws come with the last. facts: `evidence`,
+      for each whole population the estimate of the mean of likelihood ** (1 / temperature) under the prior, at temperature 1
+      of p(class); `accept_rate`, the mean acceptance of all moves so far; `num_scored`, the prior draws that populations began
+      with, and `num_not_finite`, those of them without a finite p(class), whose weight is 0.
+    """
+    posterior.check_without_energy("smc")
+    facts: dict[str, Any] = {}
+    if not isinstance(config, SmcConfig):
+        raise fail("config", "an SmcConfig, as smc takes", type(config).__name__, "pass tfgradgen.SmcConfig(...)")
+    if state is None:
+        posterior, facts["doubts"], _ = admit(posterior, run, takes_gradients=True)
+    else:  # checked when it began
+        posterior = with_number(posterior)
+    start_fn, mutate_fn = _compiled(posterior.networks, config.num_mutations, use_xla(run.jit))
+    if not mutate_fn.experimental_get_tracing_count():
+        logger.info("compiling smc")
+    run_seed = fold_in(posterior.own_seed(run.seed), SMC_STREAM)
+    z, log_prob = np.zeros([num_results, 0, posterior.latent_dim], np.float32), np.zeros([num_results, 0], np.float32)
+    evidence, cost, moves = np.zeros(0), np.zeros(2, np.int64), np.zeros(2)
+    ladder, scored = np.zeros([0, 2]), np.zeros(2, np.int64)
+    population: Population | None = None
+    shape = (0, run.num_chains)
+    no_draws = as_draws(posterior, np.zeros([*shape, posterior.latent_dim], np.float32), np.zeros(shape, np.float32))
+    if state is not None:
+        z, log_prob, evidence, cost = (state[name] for name in ("whole_z", "whole_log_prob", "evidence", "cost"))
+        moves, ladder, scored = (state[name] for name in ("moves", "ladder", "scored"))
+        population = Population(*(state[name] for name in Population._fields)) if "stage" in state else None
+    while len(evidence) < run.num_chains:
+        full_float32()
+        is_pilot = not len(ladder) or ladder[-1, 0] < 1.0
+        seed = fold_in(run_seed, 0 if is_pilot else 1 + len(evidence))
+        if population is None:
+            sizes = [min(SLICE, num_results - k) for k in range(0, num_results, SLICE)]
+            parts = [start_fn(posterior.label, fold_in(fold_in(seed, 0), k), tf.constant(n)) for k, n in enumerate(sizes)]
+            first_z, first_log_prob = (np.concatenate(column) for column in zip(*parts, strict=True))
+            zero = np.zeros(())
+            population = Population(first_z, first_log_prob, zero, zero, np.log(config.step_size), zero)
+            cost = cost + np.array([0, num_results])
+            scored = scored + np.array([(~np.isfinite(first_log_prob)).sum(), num_results])
+        log_step_size, stage_seed = float(population.log_step_size), fold_in(seed, 1 + int(population.stage))
+        population, accepted = next_stage(posterior, config, mutate_fn, population, stage_seed, None if is_pilot else ladder)
+        if is_pilot:
+            ladder = np.append(ladder, [[float(population.inverse_temperature), log_step_size]], 0)
+        cost = cost + np.array([num_results * (1 + config.num_mutations), num_results])
+        moves = moves + np.array([accepted, 1.0])
+        beta, now = float(population.inverse_temperature), population
+        done = (0 if is_pilot else 1) + len(evidence) + beta
+        if beta == 1.0 and is_pilot:
+            population = None
+        elif beta == 1.0:
+            order = np.random.default_rng([*run_seed.numpy().view(np.uint32), len(evidence)]).permutation(num_results)
+            z, log_prob = (
+                np.concatenate([whole, new[order][:, None]], 1)
+                for whole, new in ((z, population.z), (log_prob, population.log_prob))
+            )
+            evidence, population = np.append(evidence, np.exp(population.log_evidence)), None
+        under_way = {name: np.asarray(value) for name, value in population._asdict().items()} if population else {}
+        is_last = len(evidence) == run.num_chains
+        yield Chunk(
+            Progress(
+                int(STEPS_SHOWN * done),
+                STEPS_SHOWN * (1 + run.num_chains),
+                accepted,
+                float(np.exp(now.log_step_size)),
+                float(np.exp(now.log_prob).mean()),
+            ),
+            as_draws(posterior, z, log_prob) if is_last else no_draws,
+            {"whole_z": z, "whole_log_prob": log_prob, "evidence": evidence, "cost": cost, "moves": moves}
+            | {"ladder": ladder, "scored": scored, **under_way},
+            Cost(*cost.tolist()),
+            facts
+            | {"evidence": evidence.tolist(), "accept_rate": float(moves[0] / moves[1])}
+            | {"num_not_finite": int(scored[0]), "num_scored": int(scored[1])},
+        )
+
+
+def as_draws(posterior: ClassPosterior, z: np.ndarray, log_prob: np.ndarray) -> Draws:
+    """`Draws` of particles z [num_results, num_chains, latent_dim] with log p(class | g(z)) [num_results, num_chains]."""
+    target = posterior.prior_log_prob(z).numpy() + log_prob / np.float32(posterior.temperature)
+    no_step = np.full_like(log_prob, np.nan)
+    return Draws(z, np.exp(log_prob), target, np.ones(log_prob.shape, bool), no_step, np.zeros_like(log_prob))

@@ -1,0 +1,132 @@
+"""Hamiltonian Monte Carlo split along the normal prior: exact rotations, and kicks by the likelihood's gradient alone.
+
+The Hamiltonian is -log Normal(z; 0, I) + |p|^2 / 2, whose flow turns (z, p) by an angle, exactly, minus the log-likelihood,
+whose flow kicks p. Strang's splitting of the two (Beskos, Pinski, Sanz-Serna and Stuart 2011; Shahbaba, Lan, Johnson and Neal
+2014) errs only where the likelihood bends, so its step does not shrink as the prior's dimension grows. A step of size h kicks
+by h / 2 twice and turns by the angle 2 arctan(h / 2) between, which Beskos et al. choose for this: with one leapfrog step it is
+then the preconditioned Crank-Nicolson Langevin proposal (Cotter, Roberts, Stuart and White 2013) of their step h^2 / 2.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfgradgen.core.config import HmcConfig
+from tfgradgen.core.contracts import PosteriorLike
+from tfgradgen.mcmc.hmc import leapfrog_info
+from tfgradgen.mcmc.kernel import KernelFamily, OwnKernel
+from tfgradgen.mcmc.presets import PRESETS
+
+LogProbFn = Callable[[tf.Tensor], tf.Tensor]
+
+
+class UncalibratedResults(NamedTuple):
+    """Of a proposal: target_log_prob [num_chains] there; gradient, of the log-likelihood, like z; log_acceptance_correction
+    [num_chains], the loss in kinetic energy."""
+
+    target_log_prob: tf.Tensor
+    gradient: tf.Tensor
+    log_acceptance_correction: tf.Tensor
+
+
+class SplitHmcResults(NamedTuple):
+    """step_size: [1, 1], a distance in z. num_leapfrog_steps: int32 scalar.
+    inner_results: of tfp.mcmc.MetropolisHastings."""
+
+    step_size: tf.Tensor
+    num_leapfrog_steps: tf.Tensor
+    inner_results: Any
+
+
+class _SplitKernel(OwnKernel):
+    """What the proposal and the whole kernel are made of; see `SplitHmc`."""
+
+    def __init__(
+        self, prior_log_prob_fn: LogProbFn, likelihood_log_prob_fn: LogProbFn, step_size: Any, num_leapfrog_steps: Any
+    ):
+        self._parameters = dict(
+            prior_log_prob_fn=prior_log_prob_fn,
+            likelihood_log_prob_fn=likelihood_log_prob_fn,
+            step_size=step_size,
+            num_leapfrog_steps=num_leapfrog_steps,
+        )
+
+
+class UncalibratedSplitHmc(_SplitKernel):
+    """The proposal of `SplitHmc`, every one of which is taken."""
+
+    @property
+    def is_calibrated(self) -> bool:
+        return False
+
+    def _likelihood(self, z: tf.Tensor) -> Any:
+        return tfp.math.value_and_gradient(self._parameters["likelihood_log_prob_fn"], z)
+
+    def _results(
+        self, z: tf.Tensor, likelihood: tf.Tensor, gradient: tf.Tensor, kinetic_loss: tf.Tensor
+    ) -> UncalibratedResults:
+        return UncalibratedResults(self._parameters["prior_log_prob_fn"](z) + likelihood, gradient, kinetic_loss)
+
+    def bootstrap_results(self, init_state: tf.Tensor) -> UncalibratedResults:
+        value, gradient = self._likelihood(init_state)
+        return self._results(init_state, value, gradient, tf.zeros_like(value))
+
+    def one_step(self, current_state: tf.Tensor, previous_kernel_results: UncalibratedResults, seed: Any = None) -> Any:
+        step_size = tf.convert_to_tensor(self._parameters["step_size"], current_state.dtype)
+        # Of the angle 2 arctan(h / 2).
+        cos = (4.0 - tf.square(step_size)) / (4.0 + tf.square(step_size))
+        sin = 4.0 * step_size / (4.0 + tf.square(step_size))
+        momentum = tf.random.stateless_normal(tf.shape(current_state), seed, dtype=current_state.dtype)
+
+        def leapfrog(i: tf.Tensor, z: tf.Tensor, p: tf.Tensor, value: tf.Tensor, gradient: tf.Tensor) -> Any:
+            p = p + 0.5 * step_size * gradient
+            z, p = cos * z + sin * p, cos * p - sin * z
+            value, gradient = self._likelihood(z)
+            return i + 1, z, p + 0.5 * step_size * gradient, value, gradient
+
+        start = previous_kernel_results
+        _, z, end_momentum, value, gradient = tf.while_loop(
+            lambda i, *_: i < self._parameters["num_leapfrog_steps"],
+            leapfrog,
+            (tf.constant(0), current_state, momentum, tf.zeros_like(start.target_log_prob), start.gradient),
+            parallel_iterations=1,
+        )
+        kinetic = lambda p: 0.5 * tf.reduce_sum(tf.square(p), -1)  # noqa: E731
+        return z, self._results(z, value, gradient, kinetic(momentum) - kinetic(end_momentum))
+
+
+class SplitHmc(_SplitKernel):
+    """HMC by rotations of the prior and kicks of the likelihood, with the Metropolis test.
+
+    Args:
+      prior_log_prob_fn: log Normal(z; 0, I), which the rotation is for; `z [num_chains, latent_dim]` -> float32 [num_chains].
+      likelihood_log_prob_fn: like it.
+      step_size: > 0, a scalar or [1, 1]; the same distance in z as the step of HMC where it is small.
+      num_leapfrog_steps: gradients in one transition, >= 1.
+    """
+
+    def _inner(self, step_size: Any) -> tfp.mcmc.TransitionKernel:
+        return tfp.mcmc.MetropolisHastings(UncalibratedSplitHmc(**self._parameters | {"step_size": step_size}))
+
+    def bootstrap_results(self, init_state: tf.Tensor) -> SplitHmcResults:
+        step_size = tf.convert_to_tensor(self._parameters["step_size"], init_state.dtype)
+        num_leapfrog_steps = tf.convert_to_tensor(self._parameters["num_leapfrog_steps"], tf.int32)
+        return SplitHmcResults(step_size, num_leapfrog_steps, self._inner(step_size).bootstrap_results(init_state))
+
+    def one_step(self, current_state: tf.Tensor, previous_kernel_results: SplitHmcResults, seed: Any = None) -> Any:
+        before = previous_kernel_results
+        state, inner_results = self._inner(before.step_size).one_step(current_state, before.inner_results, seed=seed)
+        return state, before._replace(inner_results=inner_results)
+
+
+def make_split_hmc(posterior: PosteriorLike, config: HmcConfig, step_size: Any, num_adaptation_steps: int) -> SplitHmc:
+    return SplitHmc(posterior.prior_log_prob, posterior.likelihood_log_prob, step_size, config.num_leapfrog_steps)
+
+
+FAMILY = KernelFamily(
+    **vars(PRESETS["split_hmc"]),
+    make_fn=make_split_hmc,
+    info_fn=leapfrog_info,
+)

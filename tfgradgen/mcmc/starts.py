@@ -1,0 +1,187 @@
+"""Where chains start: at exact draws of the posterior, found among a few hundred prior draws of each chain.
+
+A prior draw that its own uniform number accepts with probability likelihood ** (1 / temperature) is an exact draw (see
+`rejection`). Which draws are accepted says nothing about where the accepted ones lie, so the accepted draws of all chains are
+independent exact draws, whichever chain takes them. A chain takes, in this order:
+
+1. the first accepted draw of its own: it is then the same in a run of any number of chains;
+2. an accepted draw that another chain has left over;
+3. where the class is so rare that the draws of all chains together hold too few, one of the draws that were not accepted, of
+   all chains, picked with its importance weight and without replacement: sampling importance resampling (Rubin 1987). Such a
+   start is likely, but not exact; and several of them depend on each other, as far as few draws hold most of the weight.
+
+With a discriminator in the target there is no bound on its energy, and no acceptance: each chain resamples its own draws.
+"""
+
+import logging
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tfgradgen.core.backend import fold_in, log_uniform
+from tfgradgen.core.checks import fail
+from tfgradgen.core.config import RunConfig
+from tfgradgen.posterior import ClassPosterior
+
+logger = logging.getLogger(__name__)
+
+INIT_STREAM = 0
+SMALLEST = 1e-30  # of a probability whose log is taken
+
+
+class Scores(NamedTuple):
+    """Of the prior draws of chains, each [..., num_draws].
+
+    class_log_prob: log p(class | g(z)), in nats. log_weight: log of target over prior, -inf where it is not finite.
+    log_uniform: by which a draw is accepted. noise: Gumbel noise, by which one is picked with its weight.
+    """
+
+    class_log_prob: Any
+    log_weight: Any
+    log_uniform: Any
+    noise: Any
+
+
+class Starts(NamedTuple):
+    """What chains start from.
+
+    z: [num_chains, latent_dim] float32. num_exact: how many of them are exact draws; None where they were not to be
+    ('prior', 'given'). class_prob, class_prob_error: mean of p(class) over the prior draws where it is finite, None of none,
+    and its standard error, None of fewer than two. num_draws: those draws and the others. num_not_finite: the others.
+    """
+
+    z: tf.Tensor
+    num_exact: int | None
+    class_prob: float | None
+    class_prob_error: float | None
+    num_draws: int
+    num_not_finite: int
+
+
+def score(posterior: ClassPosterior, num_draws: int, seed: tf.Tensor) -> tuple[tf.Tensor, Scores]:
+    """`num_draws` prior draws z [num_draws, latent_dim] and what is known of them: one forward pass each."""
+    z = posterior.sample_prior(num_draws, fold_in(seed, 0))
+    class_log_prob, log_weight = posterior.class_and_likelihood_log_prob(z)
+    log_weight = tf.where(tf.math.is_finite(log_weight), log_weight, -np.inf)
+    noise = -tf.math.log(-log_uniform([num_draws], fold_in(seed, 2)) + SMALLEST)
+    return z, Scores(class_log_prob, log_weight, log_uniform([num_draws], fold_in(seed, 1)), noise)
+
+
+def start_point(posterior: ClassPosterior, num_draws: int, seed: tf.Tensor) -> tf.Tensor:
+    """A start z [latent_dim] of one chain by itself, from `num_draws` prior draws: the first accepted one, else one picked by
+    its weight; of a single draw that one. As operations of TensorFlow, for graphs. Where no draw has a finite weight the pick
+    means nothing."""
+    z, scores = score(posterior, num_draws, seed)
+    picked = tf.argmax(left_weight(scores.log_weight, posterior.has_energy) + scores.noise)
+    accepted = scores.log_uniform < scores.log_weight
+    if not posterior.has_energy:
+        picked = tf.where(tf.reduce_any(accepted), tf.argmax(tf.cast(accepted, tf.int32)), picked)
+    return z[picked]
+
+
+def left_weight(log_weight: Any, has_energy: bool) -> Any:
+    """log importance weight of draws that were not accepted: their density is that of the prior times 1 - likelihood."""
+    return log_weight if has_energy else log_weight - tf.math.log(tf.maximum(-tf.math.expm1(log_weight), SMALLEST))
+
+
+def choose_starts(posterior: ClassPosterior, run: RunConfig, powers: Sequence[float] = ()) -> Starts:
+    """Start points of `run.num_chains` chains, as `run.init` says: 'resample' as above, from `RunConfig.num_init_draws` prior
+    draws a chain; 'prior' at a prior draw each; 'given' all at `run.init_z`.
+
+    Args:
+      powers: of a kernel with replicas, those of the likelihood that each has in its target, 1 first. z is then
+        [num_replicas, num_chains, latent_dim]: a replica of a lower power takes a draw of its chain that is exact for its own
+        target, the last one rather than the first, so that it shares none with the others where there are enough.
+
+    Raises:
+      UserError: no draw has a finite likelihood, or `run.init_z` is no point of the generator.
+    """
+    seed = fold_in(posterior.own_seed(run.seed), INIT_STREAM)
+    resample = run.init == "resample"
+    num_draws, chains = run.num_init_draws if resample else 1, range(run.num_chains)
+    logger.info("drawing the starts of %d chains, each from %d prior draws", run.num_chains, num_draws)
+    found = [score(posterior, num_draws, fold_in(seed, chain))[1] for chain in chains]
+    scores = Scores(*(np.stack([np.asarray(value) for value in column]) for column in zip(*found, strict=True)))
+    if resample and not np.isfinite(scores.log_weight).any():
+        raise fail(
+            "p(class)",
+            "a finite likelihood at some prior draw",
+            f"none in {num_draws * run.num_chains}",
+            "check the models' ranges and labels",
+        )
+    picks, num_exact = np.arange(run.num_chains) * num_draws, None
+    if resample:
+        picks, num_exact = pick(scores, posterior.has_energy)
+    replicas = pick_replicas(scores, picks, powers, posterior.has_energy) if resample else [picks for _ in powers]
+    z = np.empty([1 + len(replicas), run.num_chains, posterior.latent_dim], np.float32)
+    rows = np.stack([picks, *replicas])
+    for chain in np.unique(rows // num_draws):  # drawn again rather than kept: it needs no network, and memory is short
+        draws = posterior.sample_prior(num_draws, fold_in(fold_in(seed, int(chain)), 0)).numpy()
+        where = rows // num_draws == chain
+        z[where] = draws[rows[where] % num_draws]
+    if run.init_z is not None:
+        if len(run.init_z) != posterior.latent_dim:
+            raise fail("init_z", f"{posterior.latent_dim} coordinates", len(run.init_z), "give a latent point of the generator")
+        z[:] = np.asarray(run.init_z, np.float32)
+    finite = np.isfinite(scores.class_log_prob)
+    prob = np.exp(scores.class_log_prob[finite].astype(np.float64))
+    return Starts(
+        tf.constant(z[1:] if len(powers) else z[0]),
+        num_exact,
+        float(prob.mean()) if prob.size else None,
+        float(prob.std(ddof=1) / np.sqrt(prob.size)) if prob.size > 1 else None,
+        scores.class_log_prob.size,
+        int((~finite).sum()),
+    )
+
+
+def pick(scores: Scores, has_energy: bool) -> tuple[np.ndarray, int]:
+    """Of each chain the place of its start among the draws of all, chain by chain, and how many of them are exact draws.
+
+    scores: [num_chains, num_draws].
+    """
+    num_chains, num_draws = scores.log_weight.shape
+    flat = np.arange(num_chains * num_draws).reshape(num_chains, num_draws)
+    weight = np.asarray(left_weight(tf.constant(scores.log_weight), has_energy))
+    key = weight + scores.noise
+    if has_energy:
+        own = flat[np.arange(num_chains), key.argmax(1)]
+        return np.where(np.isfinite(key).any(1), own, key.argmax()), 0
+    accepted = scores.log_uniform < scores.log_weight
+    picks = flat[np.arange(num_chains), accepted.argmax(1)]
+    without = np.flatnonzero(~accepted.any(1))
+    spare = np.setdiff1d(flat[accepted], picks)[: len(without)]
+    picks[without[: len(spare)]] = spare
+    rest = without[len(spare) :]
+    key = np.where(accepted, -np.inf, key).ravel()
+    likely = np.argsort(-key, kind="stable")[: max(min(len(rest), np.isfinite(key).sum()), 1)]
+    picks[rest] = np.resize(likely, len(rest))  # again from the first, where fewer draws than chains have a likelihood
+    return picks, num_chains - len(rest)
+
+
+def pick_replicas(scores: Scores, picks: np.ndarray, powers: Sequence[float], has_energy: bool) -> list[np.ndarray]:
+    """`pick` of the replicas whose likelihood has these powers, `picks` for the first of them."""
+    num_chains, num_draws = scores.log_weight.shape
+    rows, chains = [picks], np.arange(num_chains)
+    used = np.zeros(num_chains * num_draws, bool)
+    used[picks] = True
+    used = used.reshape(num_chains, num_draws)
+    for power in sorted(powers[1:]):
+        log_weight = np.where(used, -np.inf, power * scores.log_weight)
+        accepted = (scores.log_uniform < log_weight) & (not has_energy)
+        last = num_draws - 1 - accepted[:, ::-1].argmax(1)
+        key = np.asarray(left_weight(tf.constant(log_weight), has_energy)) + scores.noise
+        own = np.where(accepted.any(1), last, key.argmax(1))
+        found = np.isfinite(log_weight[chains, own])
+        used[chains, own] |= found
+        rows.append(np.where(found, chains * num_draws + own, picks))
+    return [rows[0], *rows[:0:-1]] if powers else []
+
+
+def initial_points(posterior: ClassPosterior, run: RunConfig) -> tuple[tf.Tensor, float, int]:
+    """Start points [num_chains, latent_dim], the mean p(class) of the prior draws that were scored, and their number (see
+    `choose_starts`)."""
+    found = choose_starts(posterior, run)
+    return found.z, float("nan") if found.class_prob is None else found.class_prob, found.num_draws

@@ -1,0 +1,233 @@
+"""Where a model comes from: a folder, an archive, TF-Hub or Kaggle Models, all as a local SavedModel folder."""
+
+import contextlib
+import hashlib
+import logging
+import os
+import re
+import shutil
+import socket
+import sys
+import urllib.error
+import urllib.request
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from tfgradgen.core.checks import UserError, fail
+from tfgradgen.core.text import value_text
+from tfgradgen.models.loading.archives import unpack
+from tfgradgen.models.loading.caches import cache_folder, check_private, home_caches, make_private
+from tfgradgen.models.loading.download import STALL_SECONDS, downloaded
+from tfgradgen.models.loading.wrong_files import (
+    check_whole,
+    file_error,
+    half_cached,
+    is_lfs_pointer,
+    missing_error,
+    model_folder,
+)
+
+_ARCHIVES = (".tar.gz", ".tgz", ".tar")
+_EXPECTED = "a SavedModel folder, its .tar.gz, a https://tfhub.dev/... URL or Kaggle's owner/model/framework/variation/version"
+_KAGGLE = re.compile(r"\w[\w.-]*/\w[\w.-]*/tensorflow[12]/\w[\w.-]*(/\d+)?", re.IGNORECASE)
+_CONNECT_SECONDS = 3.0
+
+
+def resolve_handle(handle: str) -> Path:
+    """Returns the folder with saved_model.pb that `handle` stands for; fetches it where it is not on this machine yet.
+
+    Args:
+      handle: a SavedModel folder; a .tar.gz, .tgz or .tar file with the model at its top or in its only folder, which is
+        unpacked, once, into the cache folder $TFGRADGEN_CACHE_DIR (else $XDG_CACHE_HOME/tfgradgen, else
+        ~/.cache/tfgradgen); a URL of TF-Hub, which is fetched and unpacked, once, into $TFHUB_CACHE_DIR/sha1(URL)/
+        (else tfhub_modules/ in the cache folder); or a Kaggle Models handle or page, through kagglehub's cache
+        $KAGGLEHUB_CACHE. What is on disk under a name comes before Kaggle. A cache that other users can write is refused.
+
+    Raises:
+      UserError: there is no model under that name, or it can neither be fetched nor found in its cache; the line then says
+        in which folder a copy belongs. Without a network this takes seconds.
+    """
+    check_handle(handle)
+    path = Path(os.path.expanduser(handle))
+    if os.path.isdir(path):  # as pathlib's own, but false for what cannot be a path
+        return model_folder(path, handle)
+    if os.path.isfile(path):
+        return _from_archive(path)
+    if handle.startswith(("https://", "http://")):
+        kaggle = _kaggle_handle_of(handle)
+        return _from_hub(handle) if kaggle is None else _from_kaggle(kaggle)
+    return _from_kaggle(handle.rstrip("/"))
+
+
+def check_handle(handle: str) -> None:
+    """Raises `UserError` where `handle` is sure to stand for no model; fetches and unpacks nothing."""
+    path = Path(os.path.expanduser(handle))
+    if os.path.isdir(path):
+        model_folder(path, handle)
+    elif os.path.isfile(path):
+        if not path.name.lower().endswith(_ARCHIVES) or is_lfs_pointer(path):
+            raise file_error(path, handle, _EXPECTED)
+    elif handle.startswith(("https://", "http://")):
+        _kaggle_handle_of(handle)
+    elif not _KAGGLE.fullmatch(handle.rstrip("/")):
+        raise missing_error(path, handle, _EXPECTED)
+
+
+def version_of(folder: Path, handle: str) -> str:
+    """The name of the numbered `folder` that was taken for a `handle` that names the folder above it; '' for others."""
+    above = os.path.realpath(os.path.expanduser(handle))
+    return folder.name if os.path.isdir(above) and os.path.realpath(folder.parent) == above else ""
+
+
+def _model_in(folder: Path, where: str) -> Path:
+    if (folder / "saved_model.pb").is_file():
+        check_whole(folder, where)
+        return folder
+    inner = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+    if len(inner) == 1 and (inner[0] / "saved_model.pb").is_file():
+        return inner[0]
+    raise fail(where, "saved_model.pb at its top or in its only folder", "none there", "give a model in SavedModel format")
+
+
+def _from_archive(archive: Path) -> Path:
+    try:
+        digest = _sha256(archive)
+    except OSError as error:
+        raise fail(f"archive {archive}", "a readable file", error.strerror, "check the file") from None
+    folder = cache_folder() / "archives" / digest
+    for place in (folder.parent, folder):
+        check_private(place, "TFGRADGEN_CACHE_DIR")
+    if not folder.is_dir():
+        unpack(archive, folder, sha256=digest)
+    try:
+        return _model_in(folder, f"archive {archive}")
+    except UserError:
+        shutil.rmtree(folder, ignore_errors=True)  # of no use to a later run
+        raise
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _from_hub(handle: str) -> Path:
+    """The cache's key is the URL's exact spelling: a copy under the one given is taken, else the usual one is asked for."""
+    root = Path(os.getenv("TFHUB_CACHE_DIR") or cache_folder() / "tfhub_modules")
+    usual = re.sub(r"^http://tfhub\.dev/", "https://tfhub.dev/", handle.rstrip("/"))
+    spellings = {url: root / hashlib.sha1(url.encode()).hexdigest() for url in (handle, usual)}
+    url = next((url for url, folder in spellings.items() if _is_filled(folder)), usual)
+    folder = spellings[url]
+    remedy = f"put the model's files into {folder} (TFHUB_CACHE_DIR sets the folder above it) or give a local folder"
+    for place in (root, folder):
+        check_private(place, "TFHUB_CACHE_DIR")
+    _check_emptied(folder, handle)
+    if not _is_filled(folder):
+        with _fetching(f"model {handle}", remedy):
+            _check_network(url)
+            _fetch(url, folder)
+    return _model_in(folder, f"model {handle} in {folder}")
+
+
+def _fetch(url: str, folder: Path) -> None:
+    """Fetches and unpacks the model at `url` as the new `folder`, which appears whole or not at all."""
+    make_private(folder.parent)
+    with downloaded(url, folder.parent) as archive:
+        try:
+            unpack(archive, folder)
+        except UserError as error:
+            if error.__cause__ is None:  # it cannot be written
+                raise
+            raise ValueError(f"what does not appear to be a valid module: {error.__cause__}") from None
+    try:
+        _model_in(folder, "it")
+    except UserError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise ValueError(f"what does not appear to be a valid module; {error}") from None
+
+
+def _check_emptied(folder: Path, handle: str) -> None:
+    emptied = half_cached(folder, f"model {handle}")
+    if emptied:
+        raise emptied
+
+
+def _is_filled(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())
+
+
+def _kaggle_handle_of(url: str) -> str | None:
+    """The handle in the address of a page of Kaggle Models, in either of its forms; None for other addresses."""
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise fail(f"model {url}", "a URL", error, "check the address") from None
+    if parts.hostname not in ("www.kaggle.com", "kaggle.com") or not parts.path.startswith("/models/"):
+        return None
+    named = [part for part in parts.path.split("/")[2:] if part not in ("", "frameworks", "variations", "versions")]
+    handle = "/".join(named)
+    if not _KAGGLE.fullmatch(handle):
+        expected = "the page of one variation, https://www.kaggle.com/models/owner/model/TensorFlow2/variation/version"
+        raise fail(f"model {url}", expected, value_text(handle), "open that variation's page and copy its address")
+    return handle
+
+
+def _from_kaggle(handle: str) -> Path:
+    owner, model, framework, variation, *version = handle.split("/")
+    root = Path(os.getenv("KAGGLEHUB_CACHE") or home_caches("KAGGLEHUB_CACHE") / "kagglehub")
+    folder = root / "models" / owner / model / framework / variation / (version[0] if version else "VERSION")
+    marker = folder.with_name(f"{folder.name}.complete")
+    where = "KAGGLEHUB_CACHE sets the folder above models"
+    remedy = f"put the model's files into {folder} and an empty file {marker.name} beside it ({where})"
+    if not version:
+        remedy += ", and name that version in the handle"
+    for place in (root, folder):
+        check_private(place, "KAGGLEHUB_CACHE")
+    if marker.exists():
+        _check_emptied(folder, handle)
+    with _fetching(f"model {handle}", f"{remedy}, or give a local folder"):
+        try:
+            import kagglehub
+        except ImportError as error:
+            raise fail(f"model {handle}", "the package kagglehub", error, "pip install 'tfgradgen[kaggle]'") from None
+        if not (version and folder.is_dir() and marker.exists()):
+            _check_network("https://www.kaggle.com")
+        return _model_in(Path(kagglehub.model_download(handle)), f"model {handle} in {folder}")
+
+
+def _check_network(url: str) -> None:
+    """Raises `OSError` within seconds where the host of `url` cannot be reached; the libraries would wait for minutes."""
+    parts = urlsplit(url)
+    if not urllib.request.getproxies():  # through a proxy, the host itself need not be in reach
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        socket.create_connection((parts.hostname or "", port), timeout=_CONNECT_SECONDS).close()
+
+
+@contextlib.contextmanager
+def _fetching(where: str, remedy: str) -> Iterator[None]:
+    """Keeps a download library's notes from the user, and turns whatever it raises into one line that ends in `remedy`."""
+    stall, disabled = socket.getdefaulttimeout(), logging.root.manager.disable
+    socket.setdefaulttimeout(STALL_SECONDS)
+    logging.disable(max(disabled, logging.WARNING))
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
+            warnings.simplefilter("ignore")
+            yield
+    except UserError:
+        raise
+    except Exception as error:  # each library has kinds of its own: no network, HTTP 403 or 404, a damaged file
+        reason = getattr(error, "reason", None) if isinstance(error, urllib.error.URLError) else None
+        code = ""
+        if isinstance(error, urllib.error.HTTPError):
+            code = f"HTTP {error.code} "
+            error.close()
+        got = code + (str(reason or error) or type(error).__name__)
+        raise fail(where, "a model that can be fetched", " ".join(got.split())[:200], remedy) from None
+    finally:
+        socket.setdefaulttimeout(stall)
+        logging.disable(disabled)

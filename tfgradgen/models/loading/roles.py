@@ -1,0 +1,178 @@
+"""Which of a model's functions serves a role, and which of its inputs is what."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from tfgradgen.core.batching import by_parts
+from tfgradgen.core.checks import UserError, fail
+from tfgradgen.core.contracts import IMAGE_CHANNELS
+from tfgradgen.core.text import printable
+from tfgradgen.models.loading.families import Use
+from tfgradgen.models.loading.inputs import Inputs, Misfit, inputs_of, is_switch, listed
+from tfgradgen.models.loading.saved_model import CALL, Opened, Signature
+from tfgradgen.models.loading.settings import ModelSettings
+
+# In this order, where several fit; what else fits is not guessed among.
+PREFERRED = (CALL, "serving_default", "default", "generator", "generate", "discriminator", "discriminate", "encode")
+MOST_SHOWN = 150  # characters of signatures in an error
+PURPOSES = {"generator": "latent points to images", "encoder": "images to latent points"}
+
+
+class Bound(NamedTuple):
+    """A function chosen for a role. fn: {input: tensor of any number type} -> the output tensor. main: name of its input of
+    latent points or of images. extras: its other inputs. output: name of the output, '' where a call first tells.
+    class_name: name of a generator's class input, '' without one. class_is_guess: whether shapes or names alone tell that.
+    gives: of the output; None where a call first tells."""
+
+    name: str
+    fn: Callable[[Mapping[str, Any]], Any]
+    main: str
+    spec: tf.TensorSpec
+    extras: Mapping[str, tf.TensorSpec]
+    output: str
+    class_name: str = ""
+    class_is_guess: bool = False
+    gives: tf.TensorSpec | None = None
+
+
+def bind(opened: Opened, role: str, use: Use, given: ModelSettings | None = None) -> Bound:
+    """Chooses the function of `opened` for `role`.
+
+    Args:
+      use: what is known of the family.
+      given: its signature, SIGNATURE or SIGNATURE:OUTPUT, overrides that of the family; of an unknown family also `signature`
+        in its model.json does. Of a generator also which input is the class.
+
+    Raises:
+      UserError: the family has no such role, or none or several functions could serve; the message lists all, or says what the
+        only one lacks.
+    """
+    given = given or ModelSettings()
+    wanted = given.signature
+    if use.lacking and not wanted:
+        expected = f"a {role}"
+        raise fail(f"model {opened.handle}", expected, f"a model of the family {use.lacking}, which has none", "give another")
+    if not wanted and not use.is_known and isinstance(opened.metadata.get("signature"), str):
+        wanted = opened.metadata["signature"]
+    name, _, output = (wanted or use.signature).partition(":")
+    output = output or ("" if wanted else use.output)
+    flag = _way_to_say(role, "NAME or NAME:OUTPUT")
+    if wanted and name not in opened.signatures:
+        raise fail(
+            f"model {opened.handle} signature {name}",
+            "one that it has",
+            _listing(opened),
+            flag,
+        )
+    found = {known: _fit(role, signature, given) for known, signature in opened.signatures.items()}
+    if name not in opened.signatures:
+        name = _choose(opened, role, found)
+    inputs = found[name]
+    if isinstance(inputs, Misfit):
+        whole = Misfit(_brief(opened.signatures[name]), flag)
+        raise _misfit(opened, role, name, inputs if inputs.is_near else whole)
+    return _bound(opened, name, inputs, _output(role, opened, name, output))
+
+
+def _bound(opened: Opened, name: str, inputs: Inputs, output: str) -> Bound:
+    (specs, outputs), function = opened.signatures[name], opened.function(name)
+    switches = {key: tf.constant(False) for key, spec in specs.items() if is_switch(spec)}
+    extras = {key: spec for key, spec in specs.items() if key != inputs.main and key not in switches}
+
+    def call(values: Mapping[str, Any]) -> Any:
+        given = {**values, **switches}
+        found = function({key: tf.cast(given[key], specs[key].dtype) for key in specs if key in given})
+        return found[output or next(iter(found))]
+
+    gives = outputs.get(output or next(iter(outputs), ""))
+    spec, class_name = specs[inputs.main], inputs.class_name
+    return Bound(printable(name), call, inputs.main, spec, extras, output, class_name, inputs.is_guess, gives)
+
+
+def in_batches(fn: Callable[[Any], Any], bound: Bound) -> Callable[[Any], Any]:
+    """`fn`, of the rows of the main input, for any number of them, also where the function takes a fixed one."""
+    size = bound.spec.shape[0] if bound.spec.shape.rank else None
+    return by_parts(fn, size) if size else fn
+
+
+def _way_to_say(role: str, signature: str) -> str:
+    """What to do to have `signature` chosen: the models that a run samples have flags for it, those that look on have none."""
+    if role in ("generator", "classifier"):
+        return f"give --{role}_signature={signature}"
+    return f"name it in its model.json, as signature: {signature}"
+
+
+def _choose(opened: Opened, role: str, found: Mapping[str, Inputs | Misfit]) -> str:
+    """The name of the function that serves; raises `UserError` where none or several could."""
+    order = [known for known in dict.fromkeys((*PREFERRED, *found)) if known in found]
+    fitting = [known for known in order if isinstance(found[known], Inputs)]
+    sure = [known for known in fitting if known in PREFERRED] or fitting
+    if sure and (sure[0] in PREFERRED or len(sure) == 1):
+        return sure[0]
+    near = [known for known in order if isinstance(found[known], Misfit) and (len(order) == 1 or found[known].is_near)]  # type: ignore[union-attr]
+    if not fitting and near:
+        raise _misfit(opened, role, near[0], found[near[0]])  # type: ignore[arg-type]
+    expected = f"one signature of {PURPOSES.get(role, 'images to scores')}"
+    raise fail(f"model {opened.handle}", expected, _listing(opened), _way_to_say(role, "NAME or NAME:OUTPUT"))
+
+
+def _listing(opened: Opened) -> str:
+    """The signatures of a model, or their names alone where all would be more than an error shows."""
+    whole = f"signatures {'; '.join(opened.listed()) or 'none'}"
+    return whole if len(whole) <= MOST_SHOWN else f"signatures {', '.join(map(printable, opened.signatures))}"
+
+
+def _brief(signature: Signature) -> str:
+    """A signature, or the names in it alone where all would be more than an error shows."""
+    names = [", ".join(map(printable, side)) for side in signature]
+    return str(signature) if len(str(signature)) <= MOST_SHOWN else f"({names[0]}) -> ({names[1]})"
+
+
+def _misfit(opened: Opened, role: str, name: str, misfit: Misfit) -> UserError:
+    where = f"model {opened.handle} signature {printable(name)}"
+    return fail(where, f"what a {role} takes and gives", misfit.got, misfit.remedy)
+
+
+def _fit(role: str, signature: Signature, given: ModelSettings) -> Inputs | Misfit:
+    """What the inputs of a function are to a role, or why it cannot serve."""
+    inputs, outputs = inputs_of(role, signature.inputs, given), signature.outputs
+    if isinstance(inputs, Misfit) and role == "generator" and outputs and all(s.shape.rank in (1, 2) for s in outputs.values()):
+        return inputs._replace(is_near=False)  # neither side is a generator's
+    if not outputs or any(_serves(role, spec) for spec in outputs.values()):
+        return inputs
+    got = f"outputs {listed(outputs)}"
+    if role == "generator":
+        return Misfit(got, "export a function to images [?, height, width, channels]", is_near=False)
+    return Misfit(got, "export a function to one row of scores an image", is_near=False)
+
+
+def _serves(role: str, spec: tf.TensorSpec) -> bool:
+    """Whether an output can be images or sounds, scores, or latent points."""
+    rank = spec.shape.rank
+    if role == "generator":  # of integers: images of 0 to 255, which have no gradient
+        is_number = spec.dtype.is_floating or (spec.dtype.is_integer and rank != 2)
+        is_grey = rank == 3 and spec.shape[2] not in IMAGE_CHANNELS  # [?, height, width]
+        return is_number and (is_grey or rank in (None, 4, 2))
+    is_row = rank == 4 and tuple(spec.shape[1:3]) == (1, 1)
+    return spec.dtype.is_floating and (rank in (None, 2, 1) or is_row)
+
+
+def _output(role: str, opened: Opened, name: str, wanted: str) -> str:
+    outputs = opened.signatures[name].outputs
+    where, names = f"model {opened.handle} signature {printable(name)}", ", ".join(map(printable, outputs))
+    remedy = _way_to_say(role, f"{printable(name)}:OUTPUT")
+    if wanted and outputs and wanted not in outputs:
+        raise fail(where, f"an output {wanted}", names, remedy)
+    if wanted or not outputs:
+        return wanted
+    fitting = [key for key, spec in outputs.items() if _serves(role, spec)]
+    if role == "generator" and len(fitting) > 1:
+        fitting = [key for key in fitting if outputs[key].shape.rank in (None, 4)] or fitting
+    for key in ("default", "generated", "logits", "prediction"):
+        if key in fitting:
+            return key
+    if len(outputs) == 1 or len(fitting) == 1:
+        return (fitting or list(outputs))[0]
+    raise fail(where, "one output that fits", names, remedy)

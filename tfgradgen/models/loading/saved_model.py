@@ -1,0 +1,240 @@
+"""Opens a SavedModel folder, TF2's or TF1-hub's, and gives its functions: named tensors to named tensors."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+
+from tfgradgen.core.checks import UserError, fail
+from tfgradgen.core.parsing import PARSER_ERRORS
+from tfgradgen.core.text import printable
+from tfgradgen.models.loading.allowlist import check_ops, read_program
+from tfgradgen.models.loading.handles import resolve_handle, version_of
+from tfgradgen.models.loading.inputs import listed
+from tfgradgen.models.loading.inside import Copy
+from tfgradgen.models.loading.metadata import read_metadata
+from tfgradgen.models.loading.savers import named_variables, saved_variables, without_collections
+from tfgradgen.models.loading.tf1 import frozen_function
+
+# What TensorFlow raises where the files of a model are not what it takes them for; assertions are its own.
+LOAD_ERRORS = (*PARSER_ERRORS, tf.errors.OpError, DecodeError, AssertionError)
+CALL = "__call__"  # the name here of what a TF2 module does when it is called itself
+
+
+class Signature(NamedTuple):
+    """What a function takes and gives: name -> TensorSpec. Outputs are {} where they are known only from a call."""
+
+    inputs: Mapping[str, tf.TensorSpec]
+    outputs: Mapping[str, tf.TensorSpec]
+
+    def __str__(self) -> str:
+        return f"({listed(self.inputs)}) -> ({listed(self.outputs) or '?'})"
+
+
+@dataclass
+class Opened:
+    """A SavedModel whose functions are made when they are asked for.
+
+    folder: that of the model, for files beside its SavedModel. signatures: by name; a callable's is `CALL`. tags: of the meta
+    graph. is_tf1: whether it is of the TF1 format. version: the numbered folder that was taken where the handle names the one
+    above it, '' where it names the model itself.
+    """
+
+    handle: str
+    folder: Path
+    metadata: dict[str, Any]
+    sha256: str
+    tags: tuple[str, ...]
+    is_tf1: bool
+    signatures: dict[str, Signature]
+    module: Any
+    version: str = ""
+    _graph: Any = None  # of the TF1 format: the meta graph, its variables' places in the checkpoint, and the files
+    _variables: Mapping[str, Any] = field(default_factory=dict)
+    _files: Copy | None = None
+
+    def function(self, name: str) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+        """The function of the signature `name`: {input: tensor} -> {output: tensor}."""
+        if not self.is_tf1:
+            function = self.module.signatures.get(name)
+            return lambda inputs: _by_name(self.module(*inputs.values()) if name == CALL else function(**inputs))
+        assert self._files is not None
+        proto = self._graph.signature_def[name]
+        inputs, outputs = ({key: info.name for key, info in sorted(side.items())} for side in (proto.inputs, proto.outputs))
+        try:
+            fn, graph = frozen_function(self._graph, self._files.folder, self._variables, inputs, outputs)
+        except LOAD_ERRORS as error:
+            raise _no_load(self.handle, error) from None
+        self.module.graphs.append(graph)
+        return lambda given: dict(zip(outputs, fn(*(given[key] for key in inputs)), strict=True))
+
+    def listed(self) -> tuple[str, ...]:
+        """Its signatures as a person reads them, on a terminal too."""
+        return tuple(f"{printable(name)} {signature}" for name, signature in self.signatures.items())
+
+
+class FrozenModule:
+    """Stands for a TF1 module; graphs: those that were made of it."""
+
+    def __init__(self) -> None:
+        self.graphs: list[Any] = []
+
+
+def open_saved_model(
+    handle: str | Path, tags: Sequence[str] | None = None, prefer: str = "", allow_unknown_ops: bool = False
+) -> Opened:
+    """Finds and opens the SavedModel `handle`: a folder, an archive, a TF-Hub URL or a Kaggle Models handle.
+
+    Args:
+      tags: which of its meta graphs, ('none',) or () for that without tags; by default the only one, the one without tags or
+        that which serves.
+      prefer: a tag to choose by where there are several, as 'gen'.
+      allow_unknown_ops: whether to load it although it holds operations that image models have no use for.
+
+    Raises:
+      UserError: nothing there, no such meta graph, an op that is not allowed, or a model that does not load.
+    """
+    folder = resolve_handle(str(handle))
+    version = version_of(folder, str(handle))
+    metadata, files = read_metadata(folder), Copy(folder)
+    program = read_program(files.folder, folder)
+    known = [tuple(sorted(meta.meta_info_def.tags)) for meta in program.meta_graphs]
+    chosen = _choose_tags(list(dict.fromkeys(known)), tags, prefer, str(handle))
+    loadable = (
+        [without_collections(meta) for meta in program.meta_graphs] if allow_unknown_ops else check_ops(files.folder, folder)
+    )
+    k = max(k for k, found in enumerate(known) if found == chosen)
+    original, meta = program.meta_graphs[k], loadable[k]
+    if not meta.object_graph_def.nodes:
+        protos = {name: proto for name, proto in sorted(meta.signature_def.items()) if proto.outputs}
+        try:
+            signatures = {name: Signature(_specs(proto.inputs), _specs(proto.outputs)) for name, proto in protos.items()}
+            variables = saved_variables(original) or named_variables(original)
+        except (TypeError, ValueError) as error:  # a dtype or a shape that there is not
+            raise _no_load(str(handle), error) from None
+        module = FrozenModule()
+        return Opened(
+            str(handle), folder, metadata, files.sha256, chosen, True, signatures, module, version, meta, variables, files
+        )
+    module = _loaded(program, meta, files, str(handle))
+    try:
+        found = dict(_signatures(module))
+    except LOAD_ERRORS as error:
+        raise _no_load(str(handle), error) from None
+    if not allow_unknown_ops:  # what was checked reads no file after this
+        files.remove()
+    return Opened(str(handle), folder, metadata, files.sha256, chosen, False, found, module, version, _files=files)
+
+
+def _loaded(program: Any, meta: Any, files: Copy, where: str) -> Any:
+    """The TF2 module of the meta graph `meta`, which alone is written into the copy before TensorFlow sees it."""
+    del program.meta_graphs[:]
+    program.meta_graphs.append(meta)
+    (files.folder / "saved_model.pb").write_bytes(program.SerializeToString())
+    try:
+        return tf.saved_model.load(str(files.folder), list(meta.meta_info_def.tags))
+    except Exception as error:  # its loader has kinds of its own for each part of a damaged file
+        raise _no_load(where, error) from None
+
+
+def _choose_tags(known: list[tuple[str, ...]], wanted: Sequence[str] | None, prefer: str, where: str) -> tuple[str, ...]:
+    if wanted is not None:
+        chosen = tuple(sorted(wanted))
+        if chosen == ("none",) and chosen not in known:
+            chosen = ()  # as the list below has it
+        if chosen in known:
+            return chosen
+        names = " or ".join(printable(",".join(tags)) or "none" for tags in known)
+        raise fail(f"model {where} tags", names, ",".join(wanted) or "none", "give one of those, as a,b")
+    suiting = [tags for tags in known if prefer in tags] or known
+    free = [tags for tags in suiting if "bsNone" in tags]
+    for tags in ((), ("serve",)):
+        if tags in known and suiting is known:
+            return tags
+    return (free or suiting)[0]
+
+
+def _specs(infos: Mapping[str, Any]) -> dict[str, tf.TensorSpec]:
+    return {
+        name: tf.TensorSpec(tf.TensorShape(info.tensor_shape), tf.as_dtype(info.dtype), name)
+        for name, info in sorted(infos.items())
+    }
+
+
+def _signatures(module: Any) -> Iterable[tuple[str, Signature]]:
+    named = getattr(module, "signatures", {})
+    called = _signature_of_callable(module, bool(named)) if callable(module) else None
+    if called:
+        yield CALL, called
+    for name, function in named.items():
+        yield name, Signature(dict(function.structured_input_signature[1]), _as_specs(_by_name(function.structured_outputs)))
+
+
+def _signature_of_callable(module: Any, has_others: bool) -> Signature | None:
+    """Of its trace that takes exactly one tensor, else of one that takes only tensors, one after the other. Without either, of
+    unknown shape, or None where the model has other signatures, as Keras's models of several inputs in a list have."""
+    several = None
+    for concrete in getattr(module.__call__, "concrete_functions", []):
+        args, _ = concrete.structured_input_signature
+        specs = [s for s in tf.nest.flatten(concrete.structured_input_signature) if isinstance(s, tf.TensorSpec)]
+        if len(specs) == 1:
+            return Signature({"input": specs[0]}, _as_specs(_by_name(concrete.structured_outputs)))
+        if several is None and specs and all(isinstance(arg, tf.TensorSpec) for arg in args) and len(args) == len(specs):
+            inputs = {spec.name or f"input_{k}": spec for k, spec in enumerate(specs)}
+            several = Signature(inputs, _as_specs(_by_name(concrete.structured_outputs)))
+    if several and not has_others:
+        return several
+    return None if has_others else Signature({"input": tf.TensorSpec(None, tf.float32)}, {})
+
+
+def _by_name(output: Any) -> dict[str, Any]:
+    """What a function returns, by name: the keys of a dictionary, the places in a tuple, 'output' of one alone."""
+    if isinstance(output, Mapping):
+        return dict(output)
+    return {str(k): t for k, t in enumerate(output)} if isinstance(output, list | tuple) else {"output": output}
+
+
+def _as_specs(outputs: Mapping[str, Any]) -> dict[str, tf.TensorSpec]:
+    return {name: tf.TensorSpec(t.shape, t.dtype, name) for name, t in sorted(outputs.items()) if hasattr(t, "dtype")}
+
+
+def try_call(fn: Callable[[Any], Any], example: tf.Tensor, ranks: int | tuple[int, ...], where: str) -> tf.Tensor:
+    """Runs `fn` once and checks that a floating-point tensor with the example's batch comes back, of one of `ranks`."""
+    ranks = (ranks,) if isinstance(ranks, int) else ranks
+    try:
+        output = fn(example)
+    except (ValueError, TypeError, tf.errors.OpError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise fail(
+            f"model {where}",
+            f"a function of a float32 tensor {example.shape}",
+            _reason(error),
+            "give the right latent_dim or input size, or export it again",
+        ) from None
+    if not isinstance(output, tf.Tensor | tf.Variable):
+        raise fail(f"model {where}", "one tensor as output", type(output).__name__, "export it with one output")
+    if 0 in output.shape:
+        raise fail(f"model {where}", "at least one pixel or score", f"an output of shape {output.shape}", "export it again")
+    if output.shape.rank not in ranks or output.shape[0] != example.shape[0] or not output.dtype.is_floating:
+        raise UserError(
+            f"model {where}: expected a floating-point output of {ranks[0]} dimensions with batch "
+            f"{example.shape[0]}, got {output.dtype.name} {output.shape}; export it without casts or reshapes."
+        )
+    return output
+
+
+def _reason(error: Exception) -> str:
+    """Its message without the places in Python where the graph was made, which TensorFlow puts first."""
+    lines = (line.strip() for line in str(error).splitlines())
+    places = ("Graph execution error", "Detected at node", "File ", "<stack traces", "Node:")
+    return printable(" ".join(" ".join(line for line in lines if not line.startswith(places)).split()), 200)
+
+
+def _no_load(where: str, error: Exception) -> UserError:
+    """TensorFlow raises many kinds where a model is loaded; each means that the files cannot be used."""
+    reason = _reason(error) or type(error).__name__
+    return fail(f"model {where}", "a SavedModel that loads", reason, "export it again")

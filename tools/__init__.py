@@ -1,0 +1,1 @@
+"""What makes, measures and pictures the models; for developers."""

@@ -1,0 +1,289 @@
+"""What a run costs, part by part, and how the sampler compares: with the bare gradient, PyTorch and BlackJAX. All in one run:
+
+    python -m tools.bench.bench [--label=goldfish] [--num_chains=16,64] [--repeats=7] [--threads=2] [--patience=30]
+                          [--clock=wall] [--only=parts,commands,first,frameworks] [--python=PYTHON]
+
+PYTHON runs PyTorch, JAX and BlackJAX (`pip install '.[bench]'` there); one that is not there is left out. Seconds depend on the
+machine; the shares and ratios are what to compare. Timings wait up to `--patience` seconds each for other processes to leave
+the cores alone, and the last line says how far these did. `--threads=1 --clock=cpu` counts CPU seconds of one thread: what a
+machine that is busy for long can still compare.
+"""
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import fire
+
+from tools.bench.bench_worker import GRADIENT, SAMPLERS, Worker, WorkerError
+
+ROOT = Path(__file__).resolve().parents[2]
+TABLES = ("parts", "commands", "first", "frameworks")
+OURS, THEIRS = "tensorflow", ("torch", "torch_compiled", "jax")
+MOST = {"mala": 1.05, "hmc": 1.10}  # seconds a gradient of the sampler over those of the bare one
+TOLERANCE = 1e-3  # nats between the frameworks' log densities; of the gradients, of their largest entry
+SECONDS = 2.0  # one timing, about
+CLOCKS = {"wall": "seconds", "cpu": "cpu_seconds"}
+BUSY = 0.1  # share of the cores that other processes may take in a timing
+
+
+def table(head, rows):
+    print("\n| " + " | ".join(head) + " |\n|" + "---|" * len(head))
+    for row in rows:
+        print("| " + " | ".join(map(str, row)) + " |")
+    sys.stdout.flush()
+
+
+def spread(values):
+    """Median (least to most)."""
+    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})" if values else "-"
+
+
+def timed(parts, name, fn):
+    start = time.monotonic()
+    result = fn()
+    parts[name] = time.monotonic() - start
+    return result
+
+
+def parts_of_a_run(label, num_chains):
+    """Prints the parts of a mala run in this process, and their shares."""
+    parts: dict[str, float] = {}
+
+    def start():
+        from tfgradgen.cli.quiet import start_tensorflow
+
+        start_tensorflow()
+
+    timed(parts, "importing TensorFlow and TFP", start)
+    import tfgradgen as tg
+    from tfgradgen.cli.model_options import default_model
+    from tfgradgen.models.labels import resolve_labels
+
+    models = timed(
+        parts,
+        "loading the models",
+        lambda: (tg.load_generator(default_model("generator")), tg.load_classifier(default_model("classifier"))),
+    )
+    posterior = tg.ClassPosterior(*models, resolve_labels(models[1].labels, label)[0])
+    run = tg.RunConfig(num_chains=num_chains)
+    z = timed(parts, "choosing the starts", lambda: tg.initial_points(posterior, run)[0])
+    mala = tg.KERNELS["mala"]
+    draw = lambda steps: tg.sample_chains(posterior, "mala", mala.defaults, tg.Schedule(steps, 0, 0), run, z)  # noqa: E731
+    timed(parts, "tracing and optimizing the graph, and 20 steps", lambda: draw(20))
+    steps = mala.schedule.num_steps - 20
+    timed(parts, f"{steps} further steps", lambda: draw(steps))
+    total = sum(parts.values())
+    rows = [(name, f"{seconds:.2f}", f"{seconds / total:.2f}") for name, seconds in parts.items()]
+    table((f"parts of `sample --kernel=mala`, {num_chains} chains", "seconds", "share"), rows)
+
+
+def whole_command(*flags):
+    """Runs `sample` in a process of its own.
+
+    Returns:
+      Seconds from its start until the first draw of every chain is on disk (it then prints its first line of progress),
+      seconds until it ended, and its peak memory in GB.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "tfgradgen", "sample", *flags, f"--out={folder}/run"]
+        start, first, lines = time.monotonic(), float("nan"), []
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+        assert process.stderr
+        for line in process.stderr:
+            if first != first and " steps, " in line:
+                first = time.monotonic() - start
+            lines.append(line)
+        _, status, usage = os.wait4(process.pid, 0)  # the usage of this child alone
+        seconds = time.monotonic() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+        process.stderr.close()
+    if process.returncode:
+        raise SystemExit(f"bench: {' '.join(command)} failed: {''.join(lines[-3:])}")
+    return first, seconds, usage.ru_maxrss / 1e6
+
+
+def show_commands(label):
+    rows = []
+    for kernel in (*SAMPLERS, "rejection"):
+        _, seconds, memory = whole_command(f"--label={label}", f"--kernel={kernel}")
+        rows.append((kernel, f"{seconds:.1f}", f"{memory:.2f}"))
+    table(("whole command, defaults", "seconds", "peak memory, GB"), rows)
+
+
+def show_first_draw(label, num_chains):
+    rows = []
+    one = ("--num_results=1", "--num_burnin_steps=0", "--num_adaptation_steps=0")
+    for kernel in SAMPLERS:
+        for count in num_chains:
+            flags = (f"--label={label}", f"--kernel={kernel}", f"--num_chains={count}", *one)
+            first, seconds, memory = whole_command(*flags)
+            rows.append((kernel, count, f"{first:.1f}", f"{seconds:.1f}", f"{memory:.2f}"))
+    head = ("kernel, one draw without burn-in", "chains", "seconds to the first draw", "whole command", "peak memory, GB")
+    table(head, rows)
+
+
+def busy_seconds():
+    """CPU seconds that all processes took since the machine started; 0 where the system does not say."""
+    stat = Path("/proc/stat")
+    if not stat.exists():
+        return 0.0
+    user, nice, system, _, _, irq, softirq, steal = map(int, stat.read_text(encoding="utf-8").split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def undisturbed(fn, patience):
+    """The reply of `fn()`, with `disturbed`: the share of the cores that others took. Tries again while that is too much.
+
+    fn: -> facts with `cpu_seconds`, its own. patience: seconds after which the least disturbed reply so far has to do.
+    """
+    cores, end, best = os.cpu_count() or 1, time.monotonic() + patience, None
+    while True:
+        start, busy = time.monotonic(), busy_seconds()
+        time.sleep(0.5)  # also lets the thread pools of the others fall asleep
+        idle = busy_seconds() - busy < BUSY * cores * (time.monotonic() - start)
+        if idle or time.monotonic() > end:
+            start, busy = time.monotonic(), busy_seconds()
+            reply = fn()
+            others = busy_seconds() - busy - reply["cpu_seconds"]
+            reply["disturbed"] = max(0.0, others / (cores * (time.monotonic() - start)))
+            if best is None or reply["disturbed"] < best["disturbed"]:
+                best = reply
+            if best["disturbed"] < BUSY or time.monotonic() > end:
+                return best
+
+
+def start_workers(folder, label, python):
+    """{framework: Worker}: ours, and those of the others that are installed."""
+    script = ("-m", "tools.bench.bench_worker")
+    workers = {OURS: Worker([sys.executable, *script, OURS, folder, f"--label={label}"])}
+    for name in THEIRS:
+        attempt(workers, name, lambda: workers.update({name: Worker([python, *script, name, folder])}))  # noqa: B023
+    for worker in workers.values():
+        print(worker.title, flush=True)
+    return workers
+
+
+def attempt(workers, name, fn):
+    """The result of `fn`; where a framework other than ours fails at it, leaves it out, says so and returns None."""
+    try:
+        return fn()
+    except WorkerError as error:
+        if name == OURS:
+            raise
+        print(f"{name} is left out: {error}", flush=True)
+        workers.pop(name, None)
+        return None
+
+
+def check_same(workers, latent_dim, num_chains=16):
+    """Raises where another framework computes something else than ours."""
+    replies = {}
+    for name, worker in list(workers.items()):
+        replies[name] = attempt(workers, name, lambda: worker.ask(do="check", num_chains=num_chains, latent_dim=latent_dim))  # noqa: B023
+    largest = largest_difference(replies[OURS]["gradient"], [[0.0] * latent_dim] * num_chains)
+    for name in workers.keys() - {OURS}:
+        value, gradient = (largest_difference(replies[OURS][key], replies[name][key]) for key in ("value", "gradient"))
+        if not (value < TOLERANCE and gradient < TOLERANCE * largest):
+            raise SystemExit(f"bench: {name} differs from ours by {value} nats (gradient {gradient} of {largest}): not timed.")
+        print(f"{name}: log density within {value:.0e} nats of ours, gradient within {gradient / largest:.0e} of its largest")
+
+
+def largest_difference(ours, theirs):
+    """Of two equally nested lists of numbers; infinite where one is not a number."""
+    if isinstance(ours, list):
+        return max(largest_difference(a, b) for a, b in zip(ours, theirs, strict=True))
+    difference = abs(ours - theirs)
+    return difference if difference == difference else float("inf")
+
+
+def measure(workers, num_chains, latent_dim, repeats, patience, clock):
+    """Interleaved timings {(framework, task): [facts, one a repeat]}, so that all meet the same load of the machine."""
+    asked = {}
+    for name, task in [(name, task) for name, worker in workers.items() for task in worker.tasks]:
+        request = dict(do="time", task=task, num_chains=num_chains, latent_dim=latent_dim, num_gradients=3)
+        if name in workers and attempt(workers, name, lambda: workers[name].ask(**request)):  # compiles  # noqa: B023
+            warm = workers[name].ask(**request)
+            asked[name, task] = request | {"num_gradients": max(3, round(SECONDS * warm["gradients"] / warm["seconds"]))}
+    timings: dict[tuple[str, str], list[dict[str, float]]] = {key: [] for key in asked if key[0] in workers}
+    for repeat in range(repeats):
+        for name, task in sorted(timings, reverse=repeat % 2 == 1):
+            facts = undisturbed(lambda: workers[name].ask(**asked[name, task]), patience)  # noqa: B023
+            timings[name, task].append(facts | {"per_gradient": facts[CLOCKS[clock]] / facts["gradients"]})
+    return timings
+
+
+def ratios(timings, one, other):
+    """Seconds a gradient of `one` over those of `other`, one a repeat; none where one could not be measured."""
+    pairs = zip(timings.get(one, ()), timings.get(other, ()), strict=False)
+    return [a["per_gradient"] / b["per_gradient"] for a, b in pairs]
+
+
+def show_frameworks(label, num_chains, repeats, patience, clock, python):
+    with tempfile.TemporaryDirectory() as folder:
+        workers = start_workers(folder, label, python)
+        latent_dim = workers[OURS].latent_dim
+        check_same(workers, latent_dim)
+        timings, memory = {}, {}
+        for count in num_chains:
+            timings[count] = measure(workers, count, latent_dim, repeats, patience, clock)
+            memory[count] = {name: worker.ask(do="memory")["gigabytes"] for name, worker in workers.items()}
+        titles = {name: worker.title for name, worker in workers.items()}
+        for worker in workers.values():
+            worker.close()
+    chains = [f"{count} chains" for count in num_chains]
+    rows = [
+        (name, *(spread(ratios(timings[n], (OURS, name), (OURS, GRADIENT))) for n in num_chains), f"{MOST[name]:.2f}")
+        for name in SAMPLERS
+    ]
+    table(("seconds a gradient over those of the bare value and gradient", *chains, "at most"), rows)
+    rows = [
+        (task, titles[name], *(spread(ratios(timings[n], (name, task), (OURS, task))) for n in num_chains))
+        for name, task in timings[num_chains[0]]
+        if name != OURS
+    ]
+    table(("seconds a gradient of another over ours", "the other", *chains), rows)
+    rows = []
+    for (name, task), facts in timings[num_chains[0]].items():
+        times = [[fact["per_gradient"] for fact in timings[n].get((name, task), ())] for n in num_chains]
+        milliseconds = [f"{1e3 * statistics.median(values):.1f}" if values else "-" for values in times]
+        accepted = f"{facts[0]['accept_rate']:.2f}" if "accept_rate" in facts[0] else "-"
+        rows.append((titles[name], task, *milliseconds, accepted))
+    table((f"milliseconds a gradient, median, {clock} clock", "task", *chains, "accepted, from the prior"), rows)
+    rows = [(titles[name], *(f"{memory[n][name]:.2f}" if name in memory[n] else "-" for n in num_chains)) for name in titles]
+    table(("peak memory of the process so far, GB", *chains), rows)
+    shares = [fact["disturbed"] for n in num_chains for facts in timings[n].values() for fact in facts]
+    print(
+        f"\nOther processes took {statistics.median(shares):.0%} of the cores in the median timing, {max(shares):.0%} at most."
+    )
+
+
+def main(
+    label="goldfish", num_chains=(16, 64), repeats=7, threads=2, patience=30, clock="wall", only=TABLES, python=sys.executable
+):
+    """Prints the tables named by `only`: parts of a mala run, whole commands, the first draw, the frameworks compared."""
+    counts = (num_chains,) if isinstance(num_chains, int) else tuple(num_chains)
+    wanted = (only,) if isinstance(only, str) else tuple(only)
+    if not set(wanted) <= set(TABLES):
+        raise SystemExit(f"bench: expected --only of {', '.join(TABLES)}, got {only!r}; name some of these.")
+    if clock not in CLOCKS:
+        raise SystemExit(f"bench: expected --clock of {', '.join(CLOCKS)}, got {clock!r}; name one.")
+    os.sched_setaffinity(
+        0, sorted(os.sched_getaffinity(0))[:threads]
+    )  # every framework takes as many threads as cores it may use
+    if "parts" in wanted:
+        parts_of_a_run(label, counts[0])
+    if "commands" in wanted:
+        show_commands(label)
+    if "first" in wanted:
+        show_first_draw(label, counts)
+    if "frameworks" in wanted:
+        show_frameworks(label, counts, repeats, patience, clock, python)
+
+
+if __name__ == "__main__":
+    fire.Fire(main)

@@ -1,0 +1,76 @@
+"""What a request to an export costs a picture, by TensorFlow's own loader, which is the server's, without network and queue:
+
+    python -m tools.bench.bench_serving [--export=BASE/VERSION] [--label=goldfish] [--batch_sizes=1,4,16] [--repeats=5]
+                                  [--threads=2] [--clock=wall]
+
+Without --export the shipped models are exported first. Each size of batch has a process of its own, so that its first call is
+one: it prepares the graph, which the warm-up requests do in a server. Seconds depend on the machine; the ratios are what to
+compare. `--threads=1 --clock=cpu` counts CPU seconds of one thread: what a machine that is busy for long can still compare.
+"""
+
+import multiprocessing
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import fire
+
+from tools.bench.bench import CLOCKS, ROOT, spread, table
+
+TICKS = {"wall": time.monotonic, "cpu": time.process_time}
+
+
+def measure(job):
+    """Seconds of (export, label, size, repeats, clock): of loading, of a picture in the first call, and in the later ones."""
+    export, label, size, repeats, clock = job
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    import tensorflow as tf
+
+    def seconds_of(fn):
+        start = TICKS[clock]()
+        result = fn()
+        return TICKS[clock]() - start, result
+
+    loading, module = seconds_of(lambda: tf.saved_model.load(export))
+    served, calls = module.signatures["serving_default"], []
+    for call in range(1 + repeats):
+        seeds = tf.range(call * size, (call + 1) * size, dtype=tf.int64)
+        seconds, _ = seconds_of(lambda: served(label=tf.fill([size], label), seed=seeds)["image_bytes"].numpy())  # noqa: B023
+        calls.append(seconds / size)
+    return loading, calls[0], calls[1:]
+
+
+def show(export, label, batch_sizes, repeats, clock):
+    rows, base = [], None
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        for size in batch_sizes:
+            loading, first, later = pool.apply(measure, ((str(export), str(label), size, repeats, clock),))
+            base = base or statistics.median(later)
+            ratios = f"{first / base:.2f}", spread([seconds / base for seconds in later])
+            rows.append((size, f"{loading:.2f}", f"{first:.2f}", f"{statistics.median(later):.2f}", *ratios))
+    head = ("batch", "loading", "first call, a picture", "later calls, a picture")
+    table((*head, f"first over later of batch {batch_sizes[0]}", "later over those"), rows)
+
+
+def main(export="", label="goldfish", batch_sizes=(1, 4, 16), repeats=5, threads=2, clock="wall"):
+    """Prints one table: a row for each size of batch."""
+    sizes = (batch_sizes,) if isinstance(batch_sizes, int) else tuple(batch_sizes)
+    if clock not in CLOCKS:
+        raise SystemExit(f"bench_serving: expected --clock of {', '.join(CLOCKS)}, got {clock!r}; name one.")
+    if export and not Path(export, "saved_model.pb").is_file():
+        raise SystemExit(f"bench_serving: expected --export of a version's folder, got {export!r}; give BASE/VERSION.")
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])  # TensorFlow takes as many threads as cores it may use
+    if export:
+        return show(Path(export).absolute(), label, sizes, repeats, clock)
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "tfgradgen", "export", f"--labels={label}", f"--out={folder}/shipped"]
+        subprocess.run(command, check=True, cwd=ROOT)
+        return show(Path(folder, "shipped", "1"), label, sizes, repeats, clock)
+
+
+if __name__ == "__main__":
+    fire.Fire(main)

@@ -1,0 +1,162 @@
+"""How many effective draws each kernel gives for its work, on the shipped models and on a ladder of latent dimensions:
+
+    python -m tools.bench.compare_kernels --work=work/kernels.json [--labels=goldfish,monarch,beacon,pizza] [--kernels=mala,hmc]
+    python -m tools.bench.compare_kernels --work=work/ladder.json --ladder --budget=1500 --num_chains=32
+
+Each cell (kernel and label, or kernel and dimension) is written into the file as it is done and not run again. A gradient is
+the unit of work, a forward pass 0.45 of one (measured on the shipped models on CPU). Effective draws are (deviation / standard
+error)^2, where the error is the larger of that of the autocorrelation and that of the chains' means, on average over p(class)
+and four projections of z; burn-in, the kernel's own, counts for neither draws nor work. Seconds depend on the machine; their
+ratios carry over.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import fire
+import numpy as np
+
+LABELS = "goldfish,monarch,beacon,pizza"
+DIMENSIONS = (32, 64, 128, 256, 512, 1024)
+LADDER_KERNELS = ("hmc", "split_hmc")
+NUM_FEATURES, STEEPNESS = 64, 6.0  # of the ladder's synthetic image, and of its class
+
+
+def synthetic_pair(latent_dim):
+    """A generator z [B, latent_dim] -> image [B, 8, 8, 1] by a random layer, and a classifier linear in the image."""
+    import tensorflow as tf
+
+    rng = np.random.default_rng(latent_dim)
+    mixing = tf.constant(rng.standard_normal((latent_dim, NUM_FEATURES)) / np.sqrt(latent_dim), tf.float32)
+    weights = tf.constant(STEEPNESS * rng.standard_normal((NUM_FEATURES, 2)) / np.sqrt(NUM_FEATURES), tf.float32)
+
+    class Generator:
+        def __init__(self):
+            self.latent_dim = latent_dim
+
+        def __call__(self, z):
+            return tf.reshape(tf.tanh(2.0 * z @ mixing), [-1, 8, 8, 1])
+
+    class Classifier:
+        num_classes = 2
+
+        def __call__(self, image):
+            return tf.reshape(image, [-1, NUM_FEATURES]) @ weights
+
+    return Generator(), Classifier()
+
+
+def worst_rhat(draws):
+    from tfgradgen.diagnostics.convergence import statistics
+
+    return max((c.rhat for c in statistics(draws).values() if c.rhat is not None), default=None)
+
+
+def schedule_of(method, budget):
+    """About `budget` gradients of each chain for the kept draws, after the method's own burn-in."""
+    from tfgradgen import KERNELS, Schedule
+
+    if method.name not in KERNELS:
+        return method.schedule
+    cost = KERNELS[method.name].cost_fn(method.defaults)
+    num_results = max(4, round(budget / cost.work))
+    return Schedule(num_results, method.schedule.num_burnin_steps, method.schedule.num_adaptation_steps)
+
+
+def measure(posterior, method, schedule, run):
+    """One cell: runs the method and returns its figures."""
+    from tfgradgen.core.contracts import Cost, Draws, accept_prob
+    from tfgradgen.evaluation.efficiency import effective_draws
+
+    chunks = method.chunks_fn(posterior, method.defaults, schedule, run, None)
+    seconds, spent, kept, cost, facts = [], Cost(0, 0), [], Cost(0, 0), {}
+    while True:
+        start = time.monotonic()
+        chunk = next(chunks, None)
+        if chunk is None:
+            break
+        more = Cost(*np.subtract(chunk.cost, cost).tolist())
+        if chunk.progress.num_done > schedule.num_burnin_steps or not schedule.num_burnin_steps:
+            kept.append(chunk.draws)
+            seconds.append((time.monotonic() - start) / more.work)
+            spent = Cost(*np.add(spent, more).tolist())
+        cost, facts = chunk.cost, chunk.facts
+    draws = Draws(*map(np.concatenate, zip(*kept, strict=True)))
+    size = effective_draws(draws)
+    return {
+        "draws": draws.class_prob.size,
+        "effective": size,
+        "num_gradients": spent.num_gradients,
+        "num_forward": spent.num_forward,
+        "per_1000_gradients": 1000 * size / spent.work,
+        # The first chunk compiles, so the median stands for all.
+        "per_second": size / float(np.median(seconds) * spent.work),
+        "accept_rate": float(accept_prob(draws).mean()),
+        "rhat": worst_rhat(draws),
+        "class_prob": float(draws.class_prob.mean()),
+        "evidence": facts.get("evidence"),
+    }
+
+
+def show(cells, columns):
+    """A row a kernel: its figures on average over `columns`, and for each the effective draws of 1000 gradients."""
+    kernels = list(dict.fromkeys(name.split()[0] for name in cells))
+    columns = [c for c in columns if any(name.split()[1] == str(c) for name in cells)]
+    heads = [
+        "kernel",
+        "effective draws of 1000 gradients",
+        "of a second, mala = 1",
+        "acceptance",
+        "worst R-hat",
+        *map(str, columns),
+    ]
+    print("| " + " | ".join(heads) + " |\n|" + "---|" * len(heads))
+    mean = lambda kernel, key: np.mean([cells[f"{kernel} {c}"][key] for c in columns if f"{kernel} {c}" in cells])  # noqa: E731
+    base = mean("mala", "per_second") if "mala" in kernels else mean(kernels[0], "per_second")
+    for kernel in kernels:
+        rhats = [cells[f"{kernel} {c}"]["rhat"] or np.nan for c in columns if f"{kernel} {c}" in cells]
+        own = [f"{cells[f'{kernel} {c}']['per_1000_gradients']:.1f}" if f"{kernel} {c}" in cells else "-" for c in columns]
+        figures = (f"{mean(kernel, 'per_1000_gradients'):.1f}", f"{mean(kernel, 'per_second') / base:.2f}")
+        row = [kernel, *figures, f"{mean(kernel, 'accept_rate'):.2f}", f"{max(rhats):.2f}", *own]
+        print("| " + " | ".join(row) + " |")
+
+
+def main(work, labels=LABELS, kernels=None, ladder=False, budget=300, num_chains=16, seed=0):
+    """Fills the table in the file `work` and prints it."""
+    from tfgradgen.cli.quiet import start_tensorflow
+
+    start_tensorflow()
+    from tfgradgen import ClassPosterior, RunConfig, load_classifier, load_generator
+    from tfgradgen.cli.model_options import default_model
+    from tfgradgen.mcmc.registry import METHODS
+    from tfgradgen.models.labels import resolve_labels
+
+    path = Path(work)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cells = json.loads(path.read_text()) if path.exists() else {}
+    names = lambda text: list(text) if isinstance(text, tuple | list) else str(text).split(",")  # noqa: E731
+    if ladder:
+        columns, wanted = [str(d) for d in DIMENSIONS], list(LADDER_KERNELS)
+        posterior_of = lambda column: ClassPosterior(*synthetic_pair(int(column)), 1)  # noqa: E731
+    else:
+        columns = names(labels)
+        wanted = names(kernels) if kernels else [name for name, m in METHODS.items() if m.kind != "ascent"]
+        pair = load_generator(default_model("generator")), load_classifier(default_model("classifier"))
+        posterior_of = lambda column: ClassPosterior(*pair, resolve_labels(pair[1].labels, column)[0])  # noqa: E731
+    for name in wanted:
+        for column in columns:
+            if f"{name} {column}" in cells:
+                continue
+            schedule = schedule_of(METHODS[name], budget)
+            cell = measure(posterior_of(column), METHODS[name], schedule, RunConfig(num_chains=num_chains, seed=seed))
+            cells[f"{name} {column}"] = cell | {"schedule": schedule.to_dict(), "config": METHODS[name].defaults.to_dict()}
+            path.with_suffix(".new").write_text(json.dumps(cells, indent=1))
+            path.with_suffix(".new").replace(path)
+            print(f"{name} {column}: {cell['per_1000_gradients']:.1f} of 1000 gradients", file=sys.stderr, flush=True)
+    show(cells, columns)
+
+
+if __name__ == "__main__":
+    fire.Fire(main)

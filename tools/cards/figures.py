@@ -1,0 +1,206 @@
+"""Every figure of the cards in saved_models/: functions of `Evidence` that give {what: Figure}."""
+
+import functools
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from scipy.special import softmax
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+from tfgradgen.core.backend import as_seed
+from tfgradgen.evaluation.distances import density_and_coverage, fid, kid
+from tfgradgen.models.classifier import load_classifier
+from tfgradgen.models.generator import load_generator
+from tools.cards.quality import chance_calibration_error, expected_calibration_error
+from tools.cards.reach import SETTINGS, reach
+from tools.cards.smoothness import spectral_norms
+from tools.train.calibration import cross_fitted, log_loss
+
+NUM_SMOOTHNESS = 300  # prior draws behind the spectral norms
+
+
+class Figure(NamedTuple):
+    """`text` as the card shows it; `tolerance`: how far its numbers may lie off when another machine measures them.
+
+    One tolerance for all numbers of the text, or one for each.
+    """
+
+    text: str
+    tolerance: float | tuple[float, ...] = 0.005
+
+
+def mega_flop(fn, input_shape):
+    """Million floating-point operations of one forward pass for one input; a multiply-add counts as two."""
+    concrete = tf.function(fn).get_concrete_function(tf.TensorSpec([1, *input_shape], tf.float32))
+    frozen = convert_variables_to_constants_v2(concrete)
+    options = tf.compat.v1.profiler.ProfileOptionBuilder(tf.compat.v1.profiler.ProfileOptionBuilder.float_operation())
+    profile = tf.compat.v1.profiler.profile(frozen.graph, options=options.with_empty_output().build())
+    return profile.total_float_ops / 1e6
+
+
+def files(model, folder, input_shape):
+    """What the folder holds: cost, size, sha256."""
+    megabytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.suffix != ".md") / 1e6
+    parameters = sum(int(np.prod(v.shape)) for v in model.module.weights) / 1e6
+    flop = mega_flop(model.fn, input_shape)
+    return {
+        "cost": Figure(
+            f"{flop:.0f} MFLOP a picture (a multiply-add counts as two), {parameters:.2f} M parameters, {megabytes:.1f} MB",
+            (1.0, 0.005, 0.05),
+        ),
+        "sha256 (as `tfgradgen models` prints it)": Figure(f"`{model.sha256}`"),
+    }
+
+
+def by_class(names, values, digits=2):
+    return ", ".join(f"{name} {value:.{digits}f}" for name, value in zip(names, values, strict=True))
+
+
+def classifier_figures(evidence, name):
+    """Of the classifier or the judge."""
+    model, labels = evidence.classifier(name), evidence.labels
+    probs, others = evidence.probs(name, "val"), evidence.log_probs(name, "others")
+    num, other = len(evidence.names), len(model.labels) - 1
+    right = probs.argmax(1) == labels
+    rows = files(model, evidence.folder / name, (64, 64, 3)) | {
+        f"top-1 accuracy on {len(labels)} held-out photographs": Figure(f"{right.mean():.3f}"),
+        "accuracy there by class": Figure(by_class(evidence.names, [right[labels == c].mean() for c in range(num)]), 0.041),
+    }
+    has_other = other == num
+    if has_other:
+        rows |= {
+            'top-1 accuracy there with "other" left out': Figure(f"{(probs[:, :num].argmax(1) == labels).mean():.3f}"),
+            f'share of {len(others)} held-out photographs of other things that it calls "other"': Figure(
+                f"{(others.argmax(1) == other).mean():.3f}"
+            ),
+        }
+    # Both kinds of photograph, as when they were fitted; the figures are of the classes' photographs.
+    logits = np.concatenate([evidence.log_probs(name, "val"), others if has_other else others[:0]])
+    all_labels = np.concatenate([labels, np.full(len(logits) - len(labels), other)]).astype(int)
+    refitted = softmax(cross_fitted(logits, all_labels, has_other)[: len(labels)], axis=1)
+    error = lambda p: expected_calibration_error(p, labels)  # noqa: E731
+    return rows | {
+        "log loss there": Figure(f"{log_loss(np.log(probs), labels):.3f} nats", 0.01),
+        "expected calibration error there, 10 bins": Figure(
+            f"{error(probs):.3f}; with each half's fit on the other half {error(refitted):.3f}; "
+            f"of a classifier that is calibrated, {chance_calibration_error(probs):.3f} by chance",
+            0.008,
+        ),
+    }
+
+
+def guidance_figures(evidence):
+    """What the classifier's word on this generator's pictures is worth, with the judge in a person's place."""
+    probs, verdict = evidence.probs("classifier", "prior"), evidence.probs("judge", "prior").argmax(1)
+    num = len(evidence.names)
+    sure, word = probs.max(1) > 0.99, probs.argmax(1)
+    sure &= word < num
+    share = lambda rows: float((verdict[rows] == word[rows]).mean()) if rows.any() else float("nan")  # noqa: E731
+    rows = {
+        f"share of {len(probs)} prior draws with p(class) > 0.99": Figure(f"{sure.mean():.3f}", 0.01),
+        "share of those that the judge calls that class": Figure(f"{share(sure):.3f}", 0.02),
+    }
+    for what, p in (("", probs), (', "other" left out', probs[:, :num] / probs[:, :num].sum(1, keepdims=True))):
+        rows["judge's agreement with exact posterior draws, mean over classes" + what] = Figure(
+            f"{np.mean(agreement(p, verdict, num)):.3f}", 0.01
+        )
+    return rows
+
+
+def agreement(probs, verdict, num_classes):
+    """For each class, how often the judge would name an exact posterior draw so: prior draws weighted by p(class)."""
+    return [float(np.average(verdict == c, weights=probs[:, c])) for c in range(num_classes)]
+
+
+def generator_figures(evidence, progress=print):
+    generator, names = evidence.generator, evidence.names
+    rows = files(generator, evidence.folder / "generator", (generator.latent_dim,))
+    num = len(evidence.images("train"))
+    for name in ("classifier", "judge"):
+        prior, train, held_out = (evidence.features(name, source) for source in ("prior", "train", "val"))
+        scale = 1 / np.sqrt(np.mean(held_out**2))
+        prior, train, held_out = prior * scale, train * scale, held_out * scale
+        rows |= {
+            f"KID of {len(prior)} prior draws to {len(held_out)} held-out photographs, {name}'s features": Figure(
+                f"{kid(prior, held_out):.4f} (training photographs: {kid(train, held_out):.4f})", 0.002
+            ),
+            f"FID of the draws to {num} training photographs, {name}'s features": Figure(f"{fid(prior, train):.2f}", 0.5),
+        }
+        progress(f"generator: distances in {name}'s features")
+    half = slice(0, 5000)  # in the judge's features, the last above
+    density, coverage = density_and_coverage(prior[half], train[np.random.default_rng(0).permutation(num)[half]])
+    rows["density and coverage of 5000 draws, judge's features, 5 neighbours"] = Figure(f"{density:.2f}, {coverage:.2f}", 0.02)
+    probs = evidence.probs("classifier", "prior")
+    rows["mean p(class) over the prior draws"] = Figure(by_class(names, probs.mean(0)[: len(names)], 3))
+    agreed = agreement(probs, evidence.probs("judge", "prior").argmax(1), len(names))
+    rows["judge's agreement with exact posterior draws"] = Figure(by_class(names, agreed), 0.02)
+    z = tf.random.stateless_normal([NUM_SMOOTHNESS, generator.latent_dim], as_seed(12))
+    norms = spectral_norms(generator, z)
+    rows[f"spectral norm of d image / d z at {NUM_SMOOTHNESS} prior draws: median, 99th percentile"] = Figure(
+        f"{np.median(norms):.0f}, {np.quantile(norms, 0.99):.0f}", 10.0
+    )
+    return rows
+
+
+def reach_figures(evidence, progress=print):
+    """Of mala, hmc and every class, in two processes with one thread each: small operations leave a second thread idle."""
+    names = evidence.names
+    jobs = [(kernel, c) for kernel in SETTINGS for c in range(len(names))]
+    shares = {}
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn"), initializer=one_thread) as pool:
+        waiting = {pool.submit(reach_of, evidence.folder, kernel, c): (kernel, c) for kernel, c in jobs}
+        for future in as_completed(waiting):
+            kernel, c = waiting[future]
+            shares[kernel, c] = future.result()
+            progress(f"generator: reach of {kernel} for {names[c]}: {shares[kernel, c]:.2f} ({len(shares)} of {len(jobs)})")
+    # Chains are chaotic: a rounding error makes other chains of the same law.
+    return {
+        f"reach of {kernel}: share of 64 prior starts whose p(class) passes 0.5 within 300 gradients": Figure(
+            by_class(names, [shares[kernel, c] for c in range(len(names))]), 0.15
+        )
+        for kernel in SETTINGS
+    }
+
+
+def one_thread():
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+
+
+@functools.lru_cache(maxsize=1)
+def _networks(folder):
+    return load_generator(folder / "generator"), load_classifier(folder / "classifier")
+
+
+def reach_of(folder, kernel, c):
+    return reach(_networks(folder), c, kernel)
+
+
+def discriminator_figures(evidence):
+    """p(natural | picture), on photographs and prior draws that no training saw."""
+    model = evidence.classifier("discriminator")
+    natural = [label.name for label in model.labels].index("natural")
+    sets = {"photographs of the classes": "val", "photographs of other things": "others", "prior draws": "fresh"}
+    log_probs = {what: evidence.log_probs("discriminator", source) for what, source in sets.items()}
+    rows = files(model, evidence.folder / "discriminator", (64, 64, 3)) | {
+        f"mean log p(natural) of {len(values)} held-out {what}": Figure(f"{values[:, natural].mean():.2f} nats", 0.05)
+        for what, values in log_probs.items()
+    }
+    probs = np.exp(np.concatenate(list(log_probs.values())))
+    labels = np.where(np.arange(len(probs)) < len(probs) // 2, natural, 1 - natural)
+    rows |= {
+        "accuracy on all of these": Figure(f"{(probs.argmax(1) == labels).mean():.3f}"),
+        "expected calibration error there, 10 bins": Figure(f"{expected_calibration_error(probs, labels):.3f}"),
+    }
+    p = probs[:, natural]
+    for low in np.arange(10) / 10:
+        inside = (p >= low) & (p < low + 0.1 if low < 0.9 else p <= 1)
+        if inside.any():
+            rows[f"reliability: p(natural) from {low:.1f} to {low + 0.1:.1f}"] = Figure(
+                f"mean {p[inside].mean():.2f}, natural {(labels[inside] == natural).mean():.2f}, of {inside.sum()}",
+                (0.03, 0.15, 3.0),
+            )
+    return rows

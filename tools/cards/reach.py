@@ -1,0 +1,79 @@
+"""Reach: from how many prior draws does a gradient kernel find the class? Pictures may be good where no chain can get to."""
+
+import functools
+
+import numpy as np
+import tensorflow as tf
+
+from tfgradgen.core.backend import as_seed, fold_in
+from tfgradgen.core.config import HmcConfig, MalaConfig
+from tfgradgen.mcmc.kernel import adaptive_kernel
+from tfgradgen.mcmc.kernels import KERNELS
+from tfgradgen.posterior import ClassPosterior
+
+# (settings, steps that tune). Bolder ones than the defaults of `sample`, which serve effective draws: the question is how far
+# the slope carries.
+SETTINGS = {"mala": (MalaConfig(0.4, 0.4), 110), "hmc": (HmcConfig(0.4, 0.4, num_leapfrog_steps=2), 56)}
+CHAINS_LEFT = (64, 32, 16, 8)  # batch sizes that are compiled; chains that have arrived leave the batch
+
+
+@functools.lru_cache(maxsize=16)
+def _compiled(networks, kernel_name):
+    family, (generator, classifier) = KERNELS[kernel_name], networks
+    config, num_adaptation_steps = SETTINGS[kernel_name]
+
+    def class_prob(posterior, z, results):
+        return posterior.class_prob_of(z, family.info_fn(posterior, config, z, results).target_log_prob)
+
+    def kernel_of(label):
+        posterior = ClassPosterior(generator, classifier, label)
+        return posterior, adaptive_kernel(family, posterior, config, num_adaptation_steps)
+
+    def bootstrap(label, z):
+        posterior, kernel = kernel_of(label)
+        results = kernel.bootstrap_results(z)
+        return results, class_prob(posterior, z, results)
+
+    def steps(label, seed, count, z, results, best):
+        posterior, kernel = kernel_of(label)
+
+        def step(i, z, results, best):
+            z, results = kernel.one_step(z, results, seed=fold_in(seed, i))
+            return i + 1, z, results, tf.maximum(best, class_prob(posterior, z, results))
+
+        state = tf.while_loop(lambda i, *_: i < count, step, (tf.constant(0), z, results, best), parallel_iterations=1)
+        return state[1:]
+
+    return tf.function(bootstrap, autograph=False), tf.function(steps, autograph=False)
+
+
+def reach(networks, label, kernel_name, num_gradients=300, threshold=0.5, seed=0):
+    """Share of 64 chains, each started at a prior draw, whose p(class) passes `threshold` within `num_gradients`.
+
+    Step sizes are tuned as in `sample`, from `SETTINGS`. `networks` is (generator, classifier), `label` an index.
+    """
+    bootstrap_fn, steps_fn = _compiled(networks, kernel_name)
+    gradients_per_step = KERNELS[kernel_name].cost_fn(SETTINGS[kernel_name][0]).num_gradients
+    label, seed = tf.constant(label, tf.int32), as_seed(seed)
+    num_chains = CHAINS_LEFT[0]
+    z = ClassPosterior(networks[0], networks[1], label).sample_prior(num_chains, fold_in(seed, 0))
+    results, best = bootstrap_fn(label, z)
+    per_call = max(1, 10 // gradients_per_step)
+    num_steps = num_gradients // gradients_per_step
+    for done in range(0, num_steps, per_call):
+        left = np.flatnonzero(~(best.numpy() > threshold))
+        if not len(left):
+            break
+        size = min(s for s in CHAINS_LEFT if s >= len(left))
+        if size < len(best):
+            # Chains that have arrived can go: the rest tune the shared step size on. Some stay to fill the batch.
+            rows = np.concatenate([left, np.setdiff1d(np.arange(len(best)), left)])[:size]
+            keep = functools.partial(_rows, rows=rows, batch=len(best))
+            z, best, results = keep(z), keep(best), tf.nest.map_structure(keep, results)
+        count = tf.constant(min(per_call, num_steps - done))
+        z, results, best = steps_fn(label, fold_in(seed, done + 1), count, z, results, best)
+    return 1.0 - float(np.sum(~(best.numpy() > threshold))) / num_chains
+
+
+def _rows(value, rows, batch):
+    return tf.gather(value, rows) if value.shape.rank and value.shape[0] == batch else value

@@ -1,0 +1,102 @@
+"""Frozen features that a generator can be trained on, in Keras 3: feature maps of growing depth, each [B, H, W, C].
+
+Both kinds have `channels`, those of their maps, and `image_size`, the pixels that they are to be shown.
+"""
+
+import h5py
+import keras
+import numpy as np
+from keras import ops
+
+from tools.train.classifier_networks import ResidualClassifier
+
+
+def load_features(path, dtype="float32"):
+    """SqueezeNet from an .npz, or the classifier from the weights (.h5) that train_classifier.py leaves."""
+    return SqueezeNetFeatures(path, dtype=dtype) if str(path).endswith(".npz") else ClassifierFeatures(path, dtype=dtype)
+
+
+class ClassifierFeatures(keras.layers.Layer):
+    """The four stages of a `ResidualClassifier`: a person with photographs alone can train on these."""
+
+    channels = ResidualClassifier.CHANNELS
+    image_size = 64
+
+    def __init__(self, path, dtype="float32", **kwargs):
+        super().__init__(dtype=dtype, trainable=False, **kwargs)
+        with h5py.File(path) as file:
+            num_outputs = file["head/vars/1"].shape[0]
+        self.network = ResidualClassifier(num_outputs, dtype=dtype)
+        self.network(np.zeros((1, 64, 64, 3), "float32"))
+        self.network.load_weights(path)
+        self.network.trainable = False
+
+    def call(self, image):
+        return self.network.taps(ops.cast(image, self.compute_dtype), training=False)
+
+
+class SqueezeNetFeatures(keras.layers.Layer):
+    """Frozen SqueezeNet v1.0 (Iandola et al. 2016): `image [B, S, S, 3]` RGB in [-1, 1] -> four feature maps.
+
+    Taps: the pool after conv1 (96 channels), fire4 (256), fire8 (512), fire9 (512). `path` is an .npz of
+    `<layer>_w [out, in, height, width]` and `<layer>_b`, trained on BGR in 0..255 minus (104, 117, 123).
+    """
+
+    channels = (96, 256, 512, 512)
+    image_size = 88  # pixels that it is shown: 64 would leave fire9 too little to see
+
+    def __init__(self, path, dtype="float32", **kwargs):
+        super().__init__(dtype=dtype, trainable=False, **kwargs)
+        self.kernels, self.biases = {}, {}
+        with np.load(path) as file:
+            for name in file.files:
+                if name.endswith("_w"):
+                    key = name[:-2]
+                    kernel, bias = file[name].transpose(2, 3, 1, 0), file[f"{key}_b"]
+                    if key.startswith("conv1"):
+                        kernel, bias = self._space_to_depth_form(kernel, bias)
+                    self.kernels[key] = ops.cast(kernel, self.compute_dtype)
+                    self.biases[key] = ops.cast(bias, self.compute_dtype)
+
+    @staticmethod
+    def _space_to_depth_form(kernel, bias):
+        # 7x7 stride 2 on 3 channels is slow on CPU; 4x4 stride 1 on 12 channels is the same map. The input's
+        # RGB order and [-1, 1] range are folded in: x255 = 127.5 x + 127.5 - mean.
+        kernel = kernel[:, :, ::-1, :]
+        offset = 127.5 - np.array([123.0, 117.0, 104.0])
+        bias = bias + (kernel * offset[None, None, :, None]).sum((0, 1, 2))
+        padded = np.zeros((8, 8, *kernel.shape[2:]), "float32")
+        padded[:7, :7] = kernel * 127.5
+        out = padded.shape[-1]
+        return padded.reshape(4, 2, 4, 2, 3, out).transpose(0, 2, 1, 3, 4, 5).reshape(4, 4, 12, out), bias
+
+    def _conv(self, x, key, padding="valid"):
+        return ops.relu(ops.conv(x, self.kernels[key], padding=padding) + self.biases[key])
+
+    @staticmethod
+    def _pool(x):
+        # Caffe rounds the number of windows up; the input is not negative, so zeros never win.
+        extra = (-(x.shape[1] - 3)) % 2
+        return ops.max_pool(ops.pad(x, [[0, 0], [0, extra], [0, extra], [0, 0]]), 3, 2, padding="valid")
+
+    def _fire(self, x, i):
+        squeezed = self._conv(x, f"fire{i}__conv1x1_1")
+        return ops.concatenate(
+            [self._conv(squeezed, f"fire{i}__conv1x1_2"), self._conv(squeezed, f"fire{i}__conv3x3_2", "same")], axis=-1
+        )
+
+    def call(self, image):
+        size = image.shape[1] // 2
+        x = ops.reshape(ops.cast(image, self.compute_dtype), (-1, size, 2, size, 2, 3))
+        x = ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, size, size, 12))
+        x = self._pool(self._conv(x, "conv1"))
+        taps = [x]
+        for i in (2, 3, 4):
+            x = self._fire(x, i)
+        taps.append(x)
+        x = self._pool(x)
+        for i in (5, 6, 7, 8):
+            x = self._fire(x, i)
+        taps.append(x)
+        taps.append(self._fire(self._pool(x), 9))
+        return taps

@@ -1,0 +1,240 @@
+"""A class-conditional Projected GAN (Sauer et al. 2021) as one Keras model: one pass over the same fakes trains both sides.
+
+Discriminator heads see frozen features, each through a fixed random 1x1 projection, and the pixels with their high-pass.
+Batches hold pairs of one class (row i and row i + B / 2): the heads also see the pair's difference, and a hinge asks the
+generator for pairs as far apart as the photographs' pairs. Without it every class collapses to one shape.
+"""
+
+import keras
+import numpy as np
+from keras import ops
+
+from tools.train.photographs import crop_matrix, cut_out, jitter_colour, resample, to_range, uniform
+
+# Of the heads on the four feature maps: channels of the fixed random projection, and (size, stride, filters) of each layer.
+HEADS = (
+    (32, ((3, 2, 48), (3, 2, 64))),
+    (64, ((3, 2, 64), (3, 2, 64))),
+    (96, ((3, 2, 96), (3, 1, 96))),
+    (128, ((3, 1, 96),)),
+)
+NUDGE = 0.3  # length in z of the step along which smoothness is measured
+
+
+class SpectralKernel(keras.layers.Layer):
+    """A weight divided by its largest singular value, which one power iteration per call follows (Miyato et al. 2018)."""
+
+    def __init__(self, shape, **kwargs):
+        super().__init__(**kwargs)
+        std = float(np.sqrt(2 / np.prod(shape[:-1])))
+        self.kernel = self.add_weight(shape=shape, initializer=keras.initializers.RandomNormal(stddev=std), autocast=False)
+        self.u = self.add_weight(
+            shape=(1, shape[-1]),
+            initializer=keras.initializers.RandomNormal(stddev=1.0),
+            trainable=False,
+            autocast=False,
+        )
+        self.built = True
+
+    def call(self, training=False):
+        matrix = ops.reshape(self.kernel, (-1, self.kernel.shape[-1]))
+        frozen = ops.stop_gradient(matrix)
+        v = ops.normalize(ops.matmul(self.u, ops.transpose(frozen)), axis=-1)
+        u = ops.normalize(ops.matmul(v, frozen), axis=-1)
+        if training:
+            self.u.assign(u)
+        return ops.cast(self.kernel / ops.sum(ops.matmul(v, matrix) * u), self.compute_dtype)
+
+
+class Head(keras.layers.Layer):
+    """One patch discriminator on one feature map, with a class projection and a term for the pair's difference."""
+
+    def __init__(self, channels, projected, layers, num_classes, gain=4.0, seed=0, **kwargs):
+        super().__init__(**kwargs)
+        self.gain, self.projection = gain, None
+        if projected:
+            draw = np.random.RandomState(seed).randn(1, 1, channels, projected) / np.sqrt(channels)
+            self.projection = ops.cast(draw.astype("float32"), self.compute_dtype)
+            channels = projected
+        self.strides = [stride for _, stride, _ in layers]
+        self.kernels, self.biases = [], []
+        for size, _, filters in layers:
+            self.kernels.append(SpectralKernel((size, size, channels, filters), dtype=self.dtype_policy))
+            self.biases.append(self.add_weight(shape=(filters,), initializer="zeros"))
+            channels = filters
+        kernel = lambda *shape: SpectralKernel(shape, dtype=self.dtype_policy)  # noqa: E731
+        self.real, self.classes, self.pair = kernel(channels, 1), kernel(num_classes, channels), kernel(channels, 1)
+        self.bias = self.add_weight(shape=(), initializer="zeros", autocast=False)
+        self.built = True
+
+    def weights_now(self, training):
+        """The normalized weights, computed once a step and used on photographs and on fakes."""
+        kernels = [kernel(training=training) for kernel in self.kernels]
+        biases = [ops.cast(bias, self.compute_dtype) for bias in self.biases]
+        ends = [layer(training=training) for layer in (self.real, self.classes, self.pair)]
+        return [*kernels, *biases, *ends, self.bias + 0.0]
+
+    def call(self, x, label, weights):
+        """`x [B, H, W, C]`, `label [B]` -> logits [B, H', W'] float32."""
+        n = len(self.kernels)
+        x = ops.cast(x, self.compute_dtype)
+        if self.projection is not None:
+            x = ops.conv(x, self.projection)
+        for kernel, bias, stride in zip(weights[:n], weights[n : 2 * n], self.strides, strict=True):
+            x = ops.leaky_relu(ops.conv(x, kernel, strides=stride, padding="same") + bias, 0.2)
+        real, classes, pair, bias = weights[2 * n :]
+        half = x.shape[0] // 2 if x.shape[0] else ops.shape(x)[0] // 2
+        swapped = ops.concatenate([x[half:], x[:half]])
+        difference = ops.cast(ops.matmul(ops.mean(ops.abs(x - swapped), axis=(1, 2)), pair), "float32")
+        direction = real[:, 0][None] + ops.take(classes, label, axis=0)
+        logits = ops.cast(ops.einsum("bhwc,bc->bhw", x, direction), "float32")
+        return self.gain * (logits + difference[:, :, None]) + ops.cast(bias, "float32")
+
+
+def swap_class(z, label, num_classes):
+    """Moves the largest class coordinate of `z` to `label`; under a uniform label z stays Normal(0, I)."""
+    chosen, content = z[:, :num_classes], z[:, num_classes:]
+    wanted = ops.one_hot(label, num_classes)
+    largest = ops.one_hot(ops.argmax(chosen, axis=-1), num_classes)
+    difference = ops.sum(chosen * (largest - wanted), axis=-1, keepdims=True)
+    return ops.concatenate([chosen + difference * (wanted - largest), content], axis=-1)
+
+
+class ProjectedGan(keras.Model):
+    """`fit` on `(image uint8 [B, 64, 64, 3], label int32 [B])`, rows i and i + B / 2 of one class.
+
+    The weight of diversity is annealed over `total_steps`; `smoothness` weighs the evenness of the generator in z.
+    """
+
+    def __init__(self, generator, features, num_classes, batch_size, total_steps, smoothness=0.0, seed=23, **kwargs):
+        super().__init__(**kwargs)
+        self.generator, self.features, self.smoothness = generator, features, smoothness
+        layer = dict(num_classes=num_classes, dtype=generator.dtype_policy)
+        self.heads = [
+            *(
+                Head(channels, projected, layers, seed=k, **layer)
+                for k, (channels, (projected, layers)) in enumerate(zip(features.channels, HEADS, strict=True))
+            ),
+            Head(6, None, [(4, 2, 32), (4, 2, 64), (4, 2, 128)], gain=8.0, **layer),
+        ]
+        self.num_classes, self.batch_size, self.total_steps = num_classes, batch_size, total_steps
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        weight = dict(shape=(), trainable=False, autocast=False)
+        self.step_count = self.add_weight(name="step_count", initializer="zeros", **weight)
+        self.feature_scales = [self.add_weight(name=f"feature_scale_{i}", initializer="ones", **weight) for i in range(4)]
+        self.mean_change = self.add_weight(name="mean_change", initializer="zeros", **weight)
+        self.real_distances = [self.add_weight(name=f"distance_{i}", initializer="zeros", **weight) for i in range(3)]
+        names = ("d_loss", "g_loss", "d_real", "d_fake", "spread")
+        self.trackers = {name: keras.metrics.Mean(name=name) for name in names}
+        self.built = True
+
+    @property
+    def metrics(self):
+        return list(self.trackers.values())
+
+    def set_feature_scales(self, images):
+        """Brings each feature map to unit mean square on `images` (uint8), so that the heads start alike."""
+        size = self.features.image_size
+        resized = keras.ops.image.resize(to_range(images), (size, size))
+        for scale, tap in zip(self.feature_scales, self.features(resized), strict=True):
+            scale.assign(1.0 / ops.sqrt(ops.mean(ops.square(ops.cast(tap, "float32")))))
+
+    def augment(self, image, batch_size):
+        """Two views, at 64 pixels and at what the features see, of one augmentation; a pair shares its draw."""
+        u = uniform(self.seed_generator, (batch_size // 2, 10))
+        u = ops.concatenate([u, u])
+        x = jitter_colour(image, u[:, 4:7], brightness=0.3, saturation=0.3, contrast=0.2)
+        x = cut_out(x, u[:, 7:9], half=u[:, 9:10] * 14.0 + 2.0)
+        zoom = 0.82 + 0.23 * u[:, 0:1]
+        flip = ops.where(u[:, 3:4] > 0.5, 1.0, -1.0)
+        rows, columns = (u[:, 1:2] - 0.5) * 0.3, (u[:, 2:3] - 0.5) * 0.3
+        return [
+            resample(x, crop_matrix(64, size, zoom, rows), crop_matrix(64, size, zoom, columns, flip))
+            for size in (64, self.features.image_size)
+        ]
+
+    def inputs_of_heads(self, views):
+        pixels, large = views
+        taps = [tap * ops.cast(scale, tap.dtype) for tap, scale in zip(self.features(large), self.feature_scales, strict=True)]
+        # The high-pass part is amplified: without it woven artefacts go unpunished.
+        high = pixels - ops.average_pool(pixels, 3, 1, padding="same")
+        return [*taps, ops.concatenate([1.5 * pixels, 6.0 * high], axis=-1)]
+
+    def fakes(self, z, training):
+        """The generator's images of `z`, and how unevenly they change along a small step in z.
+
+        The latter is the mean squared deviation of |g(z + step) - g(z)| from its running mean, relative to that mean: the
+        path-length regularization of StyleGAN2 (Karras et al. 2020) with a finite difference, on a quarter of the batch.
+        """
+        if not self.smoothness:
+            return self.generator(z, training=training), 0.0
+        quarter = self.batch_size // 4
+        step = ops.normalize(keras.random.normal((quarter, z.shape[1]), seed=self.seed_generator), axis=-1)
+        # One pass, so that batch normalization sees both ends alike.
+        image = self.generator(ops.concatenate([z, z[:quarter] + NUDGE * step]), training=training)
+        image, near = image[: self.batch_size], image[self.batch_size :]
+        change = ops.sqrt(ops.sum(ops.square(near - image[:quarter]), axis=(1, 2, 3)) + 1e-6)
+        rate = ops.where(self.step_count < 20, 1.0, 0.02)
+        self.mean_change.assign(self.mean_change + rate * (ops.stop_gradient(ops.mean(change)) - self.mean_change))
+        return image, ops.mean(ops.square(change / self.mean_change - 1.0))
+
+    @staticmethod
+    def pair_distances(inputs):
+        """Mean absolute differences of pairs, in coarse pixels and in two coarse feature maps: a list of [B / 2]."""
+        coarse = [
+            ops.average_pool(inputs[4][..., :3], 8, 8),
+            ops.average_pool(inputs[2], 2, 2, padding="same"),
+            inputs[3],
+        ]
+        half = coarse[0].shape[0] // 2
+        return [ops.mean(ops.abs(ops.cast(c[:half] - c[half:], "float32")), axis=(1, 2, 3)) for c in coarse]
+
+    def call(self, data, training=False):
+        # Static shapes: the halves of a pair are slices, and the graph is compiled once.
+        batch_size = self.batch_size
+        image, label = ops.reshape(data[0], (batch_size, 64, 64, 3)), ops.reshape(data[1], (batch_size,))
+        z = keras.random.normal((batch_size, self.generator.latent_dim), seed=self.seed_generator)
+        fake, unevenness = self.fakes(swap_class(z, label, self.num_classes), training)
+        on_real = [ops.stop_gradient(x) for x in self.inputs_of_heads(self.augment(to_range(image), batch_size))]
+        on_fake = self.inputs_of_heads(self.augment(fake, batch_size))
+        weights = [head.weights_now(training) for head in self.heads]
+        frozen = [[ops.stop_gradient(w) for w in ws] for ws in weights]
+        score = lambda xs, wss: [h(x, label, ws) for h, x, ws in zip(self.heads, xs, wss, strict=True)]  # noqa: E731
+        real_logits = score(on_real, weights)
+        fake_logits = score([ops.stop_gradient(x) for x in on_fake], weights)
+        generator_logits = score(on_fake, frozen)
+
+        d_loss = sum(
+            ops.mean(ops.relu(1 - r)) + ops.mean(ops.relu(1 + f)) for r, f in zip(real_logits, fake_logits, strict=True)
+        )
+        head_weights = (1.0, 1.0, 1.0, 1.0, 1.5)
+        g_loss = -sum(w * ops.mean(f) for w, f in zip(head_weights, generator_logits, strict=True)) / len(self.heads)
+        spread = []
+        for moving, real, fake_ in zip(
+            self.real_distances, self.pair_distances(on_real), self.pair_distances(on_fake), strict=True
+        ):
+            rate = ops.where(self.step_count < 20, 1.0, 0.02)
+            moving.assign(moving + rate * (ops.mean(real) - moving))
+            spread.append(fake_ / moving)
+        shortfall = sum(ops.mean(ops.relu(1 - s)) for s in spread) / len(spread)
+        progress = ops.minimum(self.step_count / (0.6 * self.total_steps), 1.0)
+        g_loss = g_loss + 2.0 * ops.power(0.05, progress) * shortfall  # 2, annealed to 0.1
+        g_loss = g_loss + self.smoothness * unevenness
+        self.step_count.assign(self.step_count + 1)
+        mean = lambda xs: sum(ops.mean(x) for x in xs) / len(xs)  # noqa: E731
+        return dict(
+            loss=d_loss + g_loss,
+            d_loss=d_loss,
+            g_loss=g_loss,
+            d_real=mean(real_logits),
+            d_fake=mean(fake_logits),
+            spread=mean(spread),
+        )
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        return y_pred["loss"]
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        for name, tracker in self.trackers.items():
+            tracker.update_state(y_pred[name])
+        return self.get_metrics_result()

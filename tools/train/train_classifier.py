@@ -1,0 +1,171 @@
+"""Trains the classifier of saved_models/classifier, or the judge beside it, and exports it, resuming where it stopped:
+
+    python -m tools.train.train_classifier --data=PHOTOGRAPHS --work=DIR [--role=classifier|judge] [--others=PHOTOGRAPHS]
+        [--classes=a,b] [--labels=labels.json]
+
+PHOTOGRAPHS is a folder or .tar of `train/<name>/*.JPEG` and, for --data, `val/<name>/*.JPEG`; DIR keeps the checkpoint, the
+log and the weights. --others are photographs of anything else: with them there is one more class, "other". labels.json is a
+list of {name, wnid, synset}. `KERAS_BACKEND=jax` trains without TensorFlow; run again with `--epochs=0` where it is, to export.
+"""
+
+from pathlib import Path
+
+import fire
+import keras
+import numpy as np
+
+from tools.train import photographs
+from tools.train.calibration import fit
+from tools.train.classifier_data import Batches, Lesson
+from tools.train.classifier_networks import NETWORKS
+from tools.train.photographs import HELD_OUT, TRAINING, in_batches
+
+VIEWS_PER_EPOCH = 20_000
+SEEDS = {"classifier": 0, "judge": 1, "discriminator": 2}
+BALANCED = "balanced batches of the classes' photographs"
+WITH_OTHERS = """balanced batches of the classes' photographs (56 %), of other things (34 %) and of distorted ones (10 %:
+blobs of their colours, shuffled squares), each of the other things as a class of its own; the exported graph adds their
+probabilities up to "other\""""
+BUILT = {
+    "classifier": """A residual network of SiLU units in Keras 3 (`tools/train/classifier_networks.py`), trained by
+`python -m tools.train.train_classifier`: {batches}.
+Crops, colour, blur, noise, cut-outs, mixup; AdamW with a cosine schedule, EMA 0.995; {views:,} views.""",
+    "judge": """A plain network of ReLU units and max-pooling in Keras 3 (`tools/train/classifier_networks.py`), trained by
+`python -m tools.train.train_classifier --role=judge` on the same photographs with another seed and other augmentations (tighter
+crops, mixed colour channels, CutMix; neither blur nor noise); {views:,} views. No sampler sees it: it only measures whether
+a sample is its class. As for the classifier: {batches}.""",
+    "discriminator": """The judge's architecture with two outputs, trained by `python -m tools.train.train_discriminator` on
+photographs of all classes (also of those that the generator never saw) against as many of its
+prior draws, mirrored and slightly moved; {views:,} views.""",
+}
+
+
+class Watch(keras.callbacks.Callback):
+    """Prints the held-out accuracy of the EMA weights now and then."""
+
+    def __init__(self, network, held_out):
+        super().__init__()
+        self.network, self.held_out = network, held_out
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch % 4 == 3:
+            accuracy = np.mean(in_batches(self.network.opinion, self.held_out[0]).argmax(1) == self.held_out[1])
+            print(f"held out: {accuracy:.3f}", flush=True)
+
+
+def train(sets, held_out, work, epochs, role, num_others=0, precision="mixed_bfloat16"):
+    """Trains for `epochs` in all, resuming from `work`, and leaves the weights there. `sets`: see `Batches`."""
+    seed = SEEDS[role]
+    keras.utils.set_random_seed(seed)
+    network = NETWORKS[role](len(np.unique(sets[0][1])), num_others, dtype=precision)
+    network(np.zeros((2, 64, 64, 3), "float32"))
+    batches = Batches(sets, VIEWS_PER_EPOCH // 64, seed)
+    lesson = Lesson(network, role, batches.counts[2], seed=seed + 77)
+    batches.num_seen_fn = lambda: int(lesson.optimizer.iterations.numpy())
+    steps = epochs * len(batches)
+    warmup = min(200, steps // 10)
+    rate = keras.optimizers.schedules.CosineDecay(0.0, steps - warmup, warmup_target=3e-3, warmup_steps=warmup)
+    lesson.compile(
+        optimizer=keras.optimizers.AdamW(
+            rate, weight_decay=0.05, beta_2=0.99, global_clipnorm=3.0, use_ema=True, ema_momentum=0.995
+        ),
+        jit_compile=keras.backend.backend() == "jax",
+    )
+    lesson.optimizer.build(lesson.trainable_variables)
+    lesson.fit(
+        batches,
+        epochs=epochs,
+        verbose=2,
+        callbacks=[
+            keras.callbacks.BackupAndRestore(work / "backup", double_checkpoint=True, delete_checkpoint=False),
+            keras.callbacks.CSVLogger(work / "log.csv", append=True),
+            keras.callbacks.SwapEMAWeights(swap_on_epoch=True),
+            Watch(network, held_out),
+        ],
+    )
+    # fit left the EMA weights in the model; batch normalization is to have their statistics.
+    for k in range(120):
+        lesson(batches[k % len(batches)][0], training=True)
+    network.save_weights(work / "final.weights.h5")
+
+
+def trained(role, work, num_classes, num_others=0):
+    """The network with the weights that `train` left in `work`, in float32."""
+    network = NETWORKS[role](num_classes, num_others)
+    network(np.zeros((2, 64, 64, 3), "float32"))
+    photographs.load_weights(network, work / "final.weights.h5")
+    return network
+
+
+def main(
+    data,
+    work,
+    role="classifier",
+    others=None,
+    classes=None,
+    labels=None,
+    epochs=20,
+    precision="mixed_bfloat16",
+    out=None,
+    licence=None,
+):
+    """Trains for `epochs` of 20,000 views in all, calibrates on held-out photographs, and exports to `out`."""
+    if role not in ("classifier", "judge"):
+        raise SystemExit(f"role: expected classifier or judge, got {role!r}; the discriminator has train_discriminator.py.")
+    known = photographs.read_labels(labels)
+    names = photographs.as_names(classes) or photographs.class_names(data, known)
+    work = Path(work)
+    work.mkdir(parents=True, exist_ok=True)
+    other_names = [name for name in photographs.class_names(others) if name not in names] if others else []
+    num_others = len(other_names) + 1 if others else 0  # and the distorted ones
+    held_out = photographs.load(data, "val", names)
+    if epochs:
+        sets = [photographs.load(data, "train", names)]
+        if others:
+            sets.append(photographs.load(others, "train", other_names, TRAINING))
+        train(sets, held_out, work, epochs, role, num_others, precision)
+    if keras.backend.backend() != "tensorflow":
+        print(f"trained; weights in {work}/final.weights.h5; export them where TensorFlow is, with --epochs=0")
+        return
+    network = trained(role, work, len(names), num_others)
+    if others:
+        strangers = photographs.load(others, "train", other_names, HELD_OUT)[0]
+        held_out = (
+            np.concatenate([held_out[0], strangers]),
+            np.concatenate([held_out[1], np.full(len(strangers), len(names))]),
+        )
+    temperature, bias = fit(in_batches(network.opinion, held_out[0]), held_out[1], has_other=bool(others))
+    network.temperature.assign(temperature)
+    network.other_bias.assign(bias)
+    entries = {entry["name"]: entry for entry in known}
+    labels = [entries.get(name, {"name": name}) for name in names]
+    labels = [{key: entry[key] for key in ("name", "wnid", "synset") if key in entry} for entry in labels]
+    publish(network, labels + [{"name": "other", "background": True}] * bool(others), work, role, out, licence)
+
+
+def publish(network, labels, work, role, out=None, licence=None):
+    """Exports the calibrated network with its card, whose figures check_models.py fills in."""
+    from tools.train.export import export, write_card
+
+    metadata = {"image_range": [-1, 1], "image_size": [64, 64], "output": "logits", "labels": labels}
+    folder = out or f"saved_models/{role}"
+    export(network, network.opinion, (64, 64, 3), folder, metadata, {"features": network.features})
+    views = len((work / "log.csv").read_text().splitlines()[1:]) * VIEWS_PER_EPOCH
+    interface = {
+        "signature": f"callable, and `serving_default`: `input` float32 [B, 64, 64, 3] -> logits float32 [B, {len(labels)}]",
+        "further signature": "`features`: the same input -> float32 [B, D], the spatial mean of the last feature map",
+        "range": "[-1, 1], RGB",
+        "classes": ", ".join(label["name"] for label in labels),
+    }
+    write_card(
+        folder,
+        role.capitalize(),
+        interface,
+        BUILT[role].format(views=views, batches=WITH_OTHERS if network.num_others else BALANCED),
+        licence,
+    )
+    print(f"exported to {folder}; tools/cards/check_models.py --only={role} --write measures the figures of its card")
+
+
+if __name__ == "__main__":
+    fire.Fire(main)

@@ -1,0 +1,211 @@
+"""Trains the generator of saved_models/generator and exports it, resuming where an earlier run stopped:
+
+    python -m tools.train.train_generator --data=FOLDER --features=FEATURES --work=DIR [--classes=a,b] [--emphasis=a]
+
+FOLDER, or a .tar, holds `train/<name>/*.JPEG` and `val/<name>/*.JPEG`. FEATURES are the frozen ones that the discriminator
+sees: SqueezeNet as an .npz, or `final.weights.h5` of a classifier trained by train_classifier.py. DIR keeps the checkpoint, the
+log, sample sheets, and the weights with the lowest KID so far, which are the ones that are exported. `--emphasis` shows
+photographs of a class twice as often. `--smoothness` weighs a term that asks for even changes of the image along z.
+`KERAS_BACKEND=jax` trains without TensorFlow; run again with `--images=0` where it is, to export.
+"""
+
+import csv
+from pathlib import Path
+
+import fire
+import keras
+import numpy as np
+
+from tools.cards.quality import save_sheet
+from tools.train import photographs
+from tools.train.features import load_features
+from tools.train.generator_network import SHIPPED_SHARPNESS, TRAINING_SHARPNESS, Generator
+from tools.train.projected_gan import ProjectedGan, swap_class
+
+IMAGES_PER_EPOCH = 16_000
+NUM_DRAWS = 1200  # prior draws behind each KID
+
+
+class PairBatches(keras.utils.PyDataset):
+    """Batches whose rows i and i + B / 2 show one class; a batch depends on (seed, epoch, index) only."""
+
+    def __init__(self, gan, images, labels, class_probs, seed, **kwargs):
+        super().__init__(**kwargs)
+        self.gan, self.images, self.labels, self.class_probs, self.seed = gan, images, labels, class_probs, seed
+        self.members = [np.flatnonzero(labels == c) for c in range(len(class_probs))]
+        self.epoch = 0
+
+    def __len__(self):
+        return IMAGES_PER_EPOCH // self.gan.batch_size
+
+    def on_epoch_begin(self):
+        self.epoch = round(float(self.gan.step_count.numpy()) / len(self))  # right after a resume, too
+
+    def __getitem__(self, index):
+        rng = np.random.default_rng([self.seed, self.epoch, index])
+        half = rng.choice(len(self.members), self.gan.batch_size // 2, p=self.class_probs)
+        rows = np.array([rng.choice(self.members[c]) for c in np.concatenate([half, half])])
+        return ((self.images[rows], self.labels[rows]),)
+
+
+def pooled_features(features, images, batch_size=100):
+    """Spatial mean of the last feature map, [N, channels] float32."""
+    pooled = []
+    for i in range(0, len(images), batch_size):
+        resized = keras.ops.image.resize(images[i : i + batch_size], (features.image_size, features.image_size))
+        pooled.append(np.asarray(keras.ops.mean(keras.ops.cast(features(resized)[-1], "float32"), axis=(1, 2))))
+    return np.concatenate(pooled)
+
+
+def calibrate(generator, seed=1, num_batches=16):
+    rng = np.random.default_rng(seed)
+    generator.calibrate([rng.standard_normal((128, generator.latent_dim), "float32") for _ in range(num_batches)])
+
+
+class Watch(keras.callbacks.Callback):
+    """At the end of each epoch, under the EMA weights: KID, a sheet, a line of the log, and the best weights."""
+
+    def __init__(self, features, held_out, work):
+        super().__init__()
+        self.features, self.work = features, work
+        real = pooled_features(features, np.asarray(photographs.to_range(held_out)))
+        self.scale = 1 / np.sqrt(np.mean(real**2))  # unit mean square, as the kernel of KID expects
+        self.real = real * self.scale
+        rng = np.random.default_rng(7)
+        self.log = work / "log.csv"
+        rows = list(csv.DictReader(self.log.open())) if self.log.exists() else []
+        self.best = min((float(row["kid"]) for row in rows), default=float("inf"))
+        self.rng_z = lambda dim: rng.standard_normal((NUM_DRAWS, dim), "float32")
+        self.z = None
+
+    def on_epoch_end(self, epoch, logs=None):
+        from tfgradgen.evaluation.distances import kid  # of NumPy and SciPy only
+
+        gan = self.model
+        generator, classes = gan.generator, gan.num_classes
+        if self.z is None:
+            self.z = self.rng_z(generator.latent_dim)
+        calibrate(generator)
+        images = np.concatenate([np.asarray(generator(self.z[i : i + 100])) for i in range(0, NUM_DRAWS, 100)])
+        distance = kid(pooled_features(self.features, images) * self.scale, self.real)
+        seen = (epoch + 1) * IMAGES_PER_EPOCH
+        labels = np.repeat(np.arange(classes), 10).astype("int32")
+        by_class = np.asarray(generator(np.asarray(swap_class(self.z[: len(labels)], labels, classes))))
+        save_sheet(self.work / f"sheet_{seen // 1000:05d}k.png", by_class, columns=10)
+        row = dict(images=seen, kid=round(distance, 5), **{k: round(float(v), 4) for k, v in (logs or {}).items()})
+        new = not self.log.exists()
+        with self.log.open("a", newline="") as file:
+            writer = csv.DictWriter(file, row)
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
+        if distance < self.best:
+            self.best = distance
+            generator.save_weights(self.work / "new.weights.h5")
+            (self.work / "new.weights.h5").replace(self.work / "best.weights.h5")
+        print(f"{seen} images: KID {distance:.4f}, best {self.best:.4f}", flush=True)
+
+
+def train(data, features, work, names, images, batch_size, emphasis, smoothness, precision, seed):
+    keras.utils.set_random_seed(seed)
+    train_images, train_labels = photographs.load(data, "train", names)
+    held_out, _ = photographs.load(data, "val", names)
+    frozen = load_features(features, dtype="bfloat16" if "bfloat16" in precision else "float32")
+    generator = Generator(len(names), dtype=precision)
+    generator(np.zeros((2, generator.latent_dim), "float32"))
+    gan = ProjectedGan(
+        generator,
+        frozen,
+        len(names),
+        batch_size,
+        total_steps=images // batch_size,
+        smoothness=smoothness,
+        seed=seed + 23,
+    )
+    gan.set_feature_scales(train_images[:: max(1, len(train_images) // 128)])
+    weights = np.array([2.0 if name in emphasis else 1.0 for name in names])
+    rate = keras.optimizers.schedules.PolynomialDecay(2.5e-4, images // batch_size, end_learning_rate=5e-5)
+    adam = keras.optimizers.Adam(rate, beta_1=0.0, beta_2=0.99, epsilon=1e-8, use_ema=True, ema_momentum=0.999)
+    gan.compile(optimizer=adam, jit_compile=keras.backend.backend() == "jax")
+    adam.build(gan.trainable_variables)
+    gan.fit(
+        PairBatches(gan, train_images, train_labels, weights / weights.sum(), seed),
+        epochs=images // IMAGES_PER_EPOCH,
+        verbose=2,
+        callbacks=[
+            keras.callbacks.BackupAndRestore(work / "backup", double_checkpoint=True, delete_checkpoint=False),
+            keras.callbacks.SwapEMAWeights(swap_on_epoch=True),
+            Watch(frozen, held_out, work),
+            keras.callbacks.TerminateOnNaN(),
+        ],
+    )
+
+
+def main(
+    data,
+    features,
+    work,
+    classes=None,
+    labels=None,
+    emphasis=(),
+    images=528_000,
+    batch_size=32,
+    smoothness=0.0,
+    precision="mixed_bfloat16",
+    seed=0,
+    out="saved_models/generator",
+    licence=None,
+):
+    """Trains for `images` fakes in all (a multiple of 16,000), then exports the best weights to `out`."""
+    names = photographs.as_names(classes) or photographs.class_names(data, photographs.read_labels(labels))
+    for name in photographs.as_names(emphasis):
+        if name not in names:
+            raise SystemExit(f"emphasis: expected one of {', '.join(names)}, got {name!r}; give a class of the photographs.")
+    if images % IMAGES_PER_EPOCH:
+        raise SystemExit(f"images: expected a multiple of {IMAGES_PER_EPOCH}, got {images!r}; the checkpoints lie there.")
+    work = Path(work)
+    work.mkdir(parents=True, exist_ok=True)
+    if images:
+        train(data, features, work, names, images, batch_size, photographs.as_names(emphasis), smoothness, precision, seed)
+    if keras.backend.backend() != "tensorflow":
+        print(f"trained; best weights in {work}/best.weights.h5; export them where TensorFlow is, with --images=0")
+        return
+    publish(work, names, Path(features).name, out, licence)
+
+
+def publish(work, names, features, out, licence=None):
+    """Exports the best weights in float32, with freshly measured statistics; check_models.py completes the card."""
+    from tools.train.export import export, write_card
+
+    generator = Generator(len(names), SHIPPED_SHARPNESS)
+    generator(np.zeros((2, generator.latent_dim), "float32"))
+    photographs.load_weights(generator, work / "best.weights.h5")
+    calibrate(generator, seed=2, num_batches=64)
+    metadata = {"latent_dim": generator.latent_dim, "prior": "normal", "image_range": [-1, 1], "image_shape": [64, 64, 3]}
+    export(generator, generator, (generator.latent_dim,), out, metadata)
+    with (work / "log.csv").open() as file:
+        best = min(csv.DictReader(file), key=lambda row: float(row["kid"]))
+    interface = {
+        "signature": f"callable, and `serving_default`: `input` float32 [B, {generator.latent_dim}] (z) -> image float32 "
+        "[B, 64, 64, 3]",
+        "range": "[-1, 1], RGB",
+        "prior": "z ~ Normal(0, I)",
+        "classes it was trained on": ", ".join(names),
+    }
+    write_card(
+        out,
+        "Generator",
+        interface,
+        f"""A Projected GAN in Keras 3 (`tools/train/generator_network.py`, `tools/train/projected_gan.py`), trained by
+`python -m tools.train.train_generator` on the photographs of each class, with {features} as frozen features. The checkpoint
+with the lowest KID of its EMA weights (1,200 draws, in the training features) is shipped: that after
+{int(best["images"]):,} images. The first {len(names)} coordinates of z choose the class by softmax(s z_c) over learnt
+embeddings, inside; from outside the generator is unconditional. s was {TRAINING_SHARPNESS} in training and is
+{SHIPPED_SHARPNESS} here.""",
+        licence,
+    )
+    print(f"exported to {out}; tools/cards/check_models.py --only=generator --write measures the figures of its card")
+
+
+if __name__ == "__main__":
+    fire.Fire(main)
