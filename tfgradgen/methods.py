@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tfgradgen.arrays import check_state
 from tfgradgen.config import KernelConfig, RunConfig, Schedule, SmcConfig
 from tfgradgen.contracts import Chunk, Cost, Regularization
 from tfgradgen.kernels import KERNELS
@@ -14,7 +15,7 @@ from tfgradgen.model_checks import admit
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.presets import PRESETS, PRIOR_FACTS, Preset
 from tfgradgen.rejection import class_moments, exact_chunks
-from tfgradgen.sampling import chain_chunks
+from tfgradgen.sampling import chain_chunks, state_layout
 from tfgradgen.smc import smc_chunks
 from tfgradgen.starts import choose_starts
 
@@ -52,6 +53,8 @@ def _chains(family: KernelFamily) -> Method:
         if resume is None:
             init_z, posterior, facts = _start(posterior, family, config, run)
         else:
+            layout = state_layout(run.num_chains, posterior.latent_dim)
+            check_state({name: resume.state[name] for name in layout if name in resume.state}, layout)
             init_z, posterior, facts = resume.state["z"], _restored(posterior, config, resume.state), resume.facts
         state = resume and resume.state
         for chunk in chain_chunks(posterior, family.name, config, schedule, run, init_z, state):
