@@ -224,9 +224,10 @@ def test_a_replica_without_a_draw_of_its_own_takes_one_of_another_chain() -> Non
     """Chain 1 has no draw that a replica of power 0.5 accepts; chain 0 has two to spare."""
     weight = [[-1.0, -1.0, -1.0, -1.0], [-30.0, -31.0, -32.0, -33.0]]
     found = scores(weight, [[1, 1, 1, 1], [0, 0, 0, 0]])
+    found.log_uniform[1] = 0.0  # accepted at no power
     picks, num_exact = pick(found, False)
     assert (picks.tolist(), num_exact) == ([0, 1], 2)
-    replicas = starts.pick_replicas(found._replace(log_uniform=found.log_uniform), picks, (1.0, 0.5), False)
+    replicas = starts.pick_replicas(found, picks, (1.0, 0.5), False)
     assert replicas[1].tolist() == [3, 2]
 
 
