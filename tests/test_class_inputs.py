@@ -267,9 +267,7 @@ def test_a_setting_beside_z_is_not_taken_for_the_class(
     )
     concrete = fn.get_concrete_function(z=spec("z", None, SIZE), **{name: spec(name, *shape, dtype=dtype)})
     tf.saved_model.save(module, str(tmp_path / "g"), signatures={"serving_default": concrete})
-    with pytest.raises(
-        UserError, match=rf"of which {name} is neither a latent point nor a class; export it with a value"
-    ) as error:
+    with pytest.raises(UserError, match="neither a latent point nor a class; export it with a value") as error:
         load_generator(tmp_path / "g", num_classes=NUM_CLASSES)
     assert "number of classes" not in str(error.value)
 
