@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 from tfgradgen.core.backend import fold_in, log_uniform
 from tfgradgen.core.config import KernelConfig
 from tfgradgen.core.contracts import PosteriorLike
-from tfgradgen.mcmc.kernel import KernelFamily, OwnKernel, StepInfo, absent_if_nan
+from tfgradgen.mcmc.kernel import KernelFamily, OwnKernel, StepInfo, absent_if_nan, one_tensor
 from tfgradgen.mcmc.presets import PRESETS
 
 MAX_SHRINKS = 100  # the bracket is then far below the precision of an angle
@@ -52,11 +53,12 @@ class EllipticalSlice(OwnKernel):
         self._parameters = dict(likelihood_log_prob_fn=likelihood_log_prob_fn)
 
     def bootstrap_results(self, init_state: tf.Tensor) -> SliceResults:
-        value = self._parameters["likelihood_log_prob_fn"](init_state)
+        value = self._parameters["likelihood_log_prob_fn"](one_tensor(init_state))
         yes = tf.ones_like(value, tf.bool)
         return SliceResults(value, yes, yes, tf.ones_like(value, tf.int32))
 
     def one_step(self, current_state: tf.Tensor, previous_kernel_results: SliceResults, seed: Any = None) -> Any:
+        seed = tfp.random.sanitize_seed(seed)
         shape = tf.shape(previous_kernel_results.log_likelihood)
         other = tf.random.stateless_normal(tf.shape(current_state), fold_in(seed, 0))
         start = previous_kernel_results.log_likelihood
