@@ -426,5 +426,5 @@ def check_label_tensor(label: tf.Tensor, num_classes: int) -> None:
     if not label.dtype.is_integer or label.shape.rank not in (0, 1) or label.shape == (0,):
         raise fail("label", expected, f"{label.dtype.name} of shape {label.shape}", "give int32 [] or [num_chains]")
     if hasattr(label, "numpy"):
-        for value in np.unique(label.numpy()):
+        for value in np.unique(label.numpy()).tolist():
             check_int("label", value, 0, num_classes - 1)

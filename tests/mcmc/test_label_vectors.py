@@ -69,9 +69,10 @@ def worst_z_score(draws: Draws, labels: list[int]) -> float:
 
 
 BY_LABEL = [name for name, family in KERNELS.items() if family.tunes_by_label and family.is_calibrated(family.defaults)]
+ALIKE = {"hmc", "split_hmc", "local_global"}  # whose step sizes are those of nuts and mala
 
 
-@pytest.mark.parametrize("kernel", BY_LABEL)
+@pytest.mark.parametrize("kernel", [pytest.param(k, marks=[pytest.mark.slow] if k in ALIKE else []) for k in BY_LABEL])
 def test_each_label_has_its_own_distribution_in_one_batch(kernel: str) -> None:
     labels = [0, 1] * 24
     sampling.compiled.cache_clear()
