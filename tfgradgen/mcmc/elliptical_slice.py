@@ -59,12 +59,12 @@ class EllipticalSlice(OwnKernel):
 
     def one_step(self, current_state: tf.Tensor, previous_kernel_results: SliceResults, seed: Any = None) -> Any:
         seed = tfp.random.sanitize_seed(seed)
-        shape = tf.shape(previous_kernel_results.log_likelihood)
-        other = tf.random.stateless_normal(tf.shape(current_state), fold_in(seed, 0))
+        shape, dtype = tf.shape(previous_kernel_results.log_likelihood), current_state.dtype
+        other = tf.random.stateless_normal(tf.shape(current_state), fold_in(seed, 0), dtype=dtype)
         start = previous_kernel_results.log_likelihood
         # A chain at a point without a likelihood takes the first that has one.
-        threshold = absent_if_nan(start + log_uniform(shape, fold_in(seed, 1)))
-        angle = tf.random.stateless_uniform(shape, fold_in(seed, 2), maxval=2 * np.pi)
+        threshold = absent_if_nan(start + tf.cast(log_uniform(shape, fold_in(seed, 1)), dtype))
+        angle = tf.random.stateless_uniform(shape, fold_in(seed, 2), maxval=2 * np.pi, dtype=dtype)
         no = tf.zeros_like(start, tf.bool)
         bracket = Bracket(angle - 2 * np.pi, angle, current_state, start, no, ~no, tf.zeros_like(start, tf.int32))
 
@@ -82,7 +82,7 @@ class EllipticalSlice(OwnKernel):
                 now.is_valid & (now.is_found | tf.math.is_finite(value)),
                 now.num_forward + tf.cast(~now.is_found, tf.int32),
             )
-            share = tf.random.stateless_uniform(shape, fold_in(seed, 3 + i))
+            share = tf.random.stateless_uniform(shape, fold_in(seed, 3 + i), dtype=dtype)
             return i + 1, after.low + share * (after.high - after.low), after
 
         _, _, end = tf.while_loop(

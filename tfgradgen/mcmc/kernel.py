@@ -59,7 +59,8 @@ def log_accept_prob(results: Any) -> tf.Tensor:
 
 def absent_if_nan(log_weight: tf.Tensor) -> tf.Tensor:
     """`log_weight`, -inf where it is not a number."""
-    return tf.where(tf.math.is_nan(log_weight), -np.inf, log_weight)
+    log_weight = tf.convert_to_tensor(log_weight)
+    return tf.where(tf.math.is_nan(log_weight), tf.constant(-np.inf, log_weight.dtype), log_weight)
 
 
 def one_tensor(state: Any) -> Any:

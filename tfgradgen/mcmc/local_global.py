@@ -37,8 +37,8 @@ def resample_prior(
     """
 
     def propose(i: tf.Tensor, z: tf.Tensor, total: tf.Tensor, has_jumped: tf.Tensor) -> Any:
-        draw = tf.random.stateless_normal(tf.shape(z), fold_in(fold_in(seed, i), 0))
-        threshold = log_uniform(tf.shape(total), fold_in(fold_in(seed, i), 1))
+        draw = tf.random.stateless_normal(tf.shape(z), fold_in(fold_in(seed, i), 0), dtype=z.dtype)
+        threshold = tf.cast(log_uniform(tf.shape(total), fold_in(fold_in(seed, i), 1)), total.dtype)
         weight = absent_if_nan(likelihood_log_prob_fn(draw))
         total = tf.where(tf.math.is_finite(weight), tfp.math.log_add_exp(total, weight), total)
         takes = threshold < weight - total
