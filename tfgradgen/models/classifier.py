@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tfgradgen.core.checks import check_choice, fail
 from tfgradgen.core.contracts import Networks, is_channels_first
-from tfgradgen.core.memo import per_networks
+from tfgradgen.core.memo import per_networks, real
 from tfgradgen.core.text import printable, value_text
 from tfgradgen.models.fitting import (
     RANGES,
@@ -204,7 +204,7 @@ def _try_ranges(classifier: Classifier, image: tf.Tensor, max_batch: int | None)
 
 @per_networks
 def _for_generator(networks: Networks) -> Classifier:
-    classifier: Any = networks.classifier
+    classifier = real(networks.classifier)
     with tf.init_scope():  # a posterior may be built while a function is traced
         found = fitted(classifier, networks.generator)
     for doubt in found.doubts:
