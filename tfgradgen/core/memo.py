@@ -48,10 +48,42 @@ def _store_of(generator: Any) -> _Store:
         return _SHARED
 
 
+class _Faint:
+    """A model for whoever is not to keep it alive: called, and asked for its attributes, as the model itself."""
+
+    def __init__(self, model: Any):
+        self._ref = weakref.ref(model)
+
+    def __call__(self, *args: Any) -> Any:
+        return real(self)(*args)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(real(self), name)
+
+
+def real(model: Any) -> Any:
+    """`model` itself, where a function of `per_networks` was given a stand-in for it."""
+    if not isinstance(model, _Faint):
+        return model
+    found = model._ref()
+    if found is None:
+        raise ReferenceError("the model of a compiled function is gone")
+    return found
+
+
+def _faint(model: Any) -> Any:
+    try:
+        return None if model is None else _Faint(model)
+    except TypeError:  # it takes no weak reference
+        return model
+
+
 def per_networks(fn: Callable[..., Any]) -> Any:
     """`fn(networks, *settings)`, computed once for the same models by identity and the same settings.
 
-    Unlike `functools.lru_cache`, it asks no hash of the models, which may be plain dataclasses, and keeps none alive.
+    Unlike `functools.lru_cache`, it asks no hash of the models, which may be plain dataclasses, and keeps none alive: a result
+    lies with the generator, and goes when one of the other models does. `fn` gets stand-ins for those, or the functions that it
+    compiles would keep them; where it needs one itself, `real` gives it.
     """
     name = f"{fn.__module__}.{fn.__qualname__}"
 
@@ -59,10 +91,16 @@ def per_networks(fn: Callable[..., Any]) -> Any:
     def kept(networks: Networks, *settings: Any) -> Any:
         results = _store_of(networks.generator).of.setdefault(name, OrderedDict())
         generator, classifier, discriminator, *rest = networks
-        key = (id(generator), id(classifier), id(discriminator), *rest, *settings)
+        observers = real(classifier), real(discriminator)
+        key = (id(generator), *map(id, observers), *rest, *settings)
         if key not in results:
-            # The models are kept beside the result: while it is there, their ids are not given to others.
-            results[key] = (networks, fn(networks, *settings))
+            faint = [_faint(model) for model in observers]
+            # While a result is there, the ids of its models are given to no others: it goes with the first of them.
+            guards = [
+                weakref.ref(real(each), lambda _: results.pop(key, None)) if isinstance(each, _Faint) else each
+                for each in faint
+            ]
+            results[key] = ((generator, guards), fn(Networks(generator, *faint, *rest), *settings))
             while len(results) > MAX_KEPT:
                 results.popitem(last=False)
         results.move_to_end(key)

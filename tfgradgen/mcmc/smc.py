@@ -210,6 +210,7 @@ def smc_chunks(
       which no population goes on from.
     """
     posterior.check_without_energy("smc")
+    posterior.check_one_label("smc")
     facts: dict[str, Any] = {}
     if not isinstance(config, SmcConfig):
         raise fail("config", "an SmcConfig, as smc takes", type(config).__name__, "pass tfgradgen.SmcConfig(...)")
