@@ -1,20 +1,24 @@
 """Exact draws: the likelihood is a probability, so accepting z ~ Normal(0, I) with it is rejection sampling."""
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
 from tfgradgen.core.backend import fold_in, full_float32, log_uniform, use_xla
 from tfgradgen.core.checks import UserError, fail
-from tfgradgen.core.config import RunConfig
+from tfgradgen.core.config import KernelConfig, RunConfig, Schedule
 from tfgradgen.core.contracts import Chunk, Cost, Draws, Networks, Progress, ProgressFn, collect
+from tfgradgen.core.lazy import tf
 from tfgradgen.core.memo import per_networks
-from tfgradgen.diagnostics.model_checks import admit, warn_of, with_number
-from tfgradgen.posterior import ClassPosterior
+from tfgradgen.mcmc.sampler import Resume, Sampler, checked_facts, with_start
+
+if TYPE_CHECKING:
+    from tfgradgen.posterior import ClassPosterior
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +30,8 @@ NUM_MOMENT_DRAWS = 128  # a mean is then good to 0.09 of a deviation
 
 @per_networks
 def _compiled(networks: Networks, temperature: float, xla: bool) -> Any:
+    from tfgradgen.posterior import ClassPosterior
+
     def propose(label: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
         posterior = ClassPosterior.of(networks, label, temperature)
         z = posterior.sample_prior(BATCH_SIZE, fold_in(seed, 0))
@@ -88,6 +94,8 @@ def exact_chunks(
       UserError: nothing was accepted in `MAX_FRUITLESS_DRAWS` draws, or the models would make the run go wrong
         (`model_checks.admit`).
     """
+    from tfgradgen.diagnostics.model_checks import admit, with_number
+
     posterior.check_without_energy("rejection")
     facts: dict[str, Any] = {}
     if state is None:
@@ -158,6 +166,8 @@ def sample_exact(
 ) -> tuple[Draws, Cost, float, float]:
     """All draws of `exact_chunks` (see there), what they cost, the mean p(class | g(z)) under the prior, and the accepted
     share of the prior draws. Warns of the doubts that it found."""
+    from tfgradgen.diagnostics.model_checks import warn_of
+
     draws, cost, facts = collect(exact_chunks(posterior, num_results, run), progress_fn)
     warn_of(facts["doubts"])
     return draws, cost, facts["prior_class_prob"], facts["accept_rate"]
@@ -170,6 +180,9 @@ def class_moments(posterior: ClassPosterior, run: RunConfig) -> tuple[np.ndarray
     Raises:
       UserError: the class is too rare.
     """
+    from tfgradgen.diagnostics.model_checks import admit
+    from tfgradgen.posterior import ClassPosterior
+
     networks = posterior.networks._replace(discriminator=None, discriminator_weight=0.0)
     plain = ClassPosterior.of(networks, posterior.label)
     admit(plain, run, takes_gradients=False)  # its faults are not those of a rare class
@@ -183,3 +196,24 @@ def class_moments(posterior: ClassPosterior, run: RunConfig) -> tuple[np.ndarray
             "leave --class_reg and --clip_around out",
         ) from error
     return draws.z[:, 0].mean(0), draws.z[:, 0].std(0, ddof=1), cost.num_forward
+
+
+def _run(
+    sampler: Sampler, posterior: ClassPosterior, config: Any, schedule: Schedule, run: RunConfig, resume: Resume | None
+) -> Iterator[Chunk]:
+    facts = checked_facts(posterior, run, sampler.takes_gradients, resume)
+    for chunk in exact_chunks(posterior, schedule.num_results, run, resume and resume.state):
+        yield with_start(chunk, facts)
+
+
+SAMPLER = Sampler(
+    "rejection",
+    about="the best where a class is not rare",
+    law="exact",
+    defaults=KernelConfig(),
+    schedule=Schedule(num_results=40, num_burnin_steps=0, num_adaptation_steps=0),
+    kind="exact",
+    cost_fn=lambda config: Cost(0, 1),
+    start_cost=lambda config: Cost(0, 0),
+    run_fn=_run,
+)

@@ -13,7 +13,7 @@ import tensorflow as tf
 from tfgradgen.core.backend import fold_in, log_uniform
 from tfgradgen.core.config import KernelConfig
 from tfgradgen.core.contracts import Networks
-from tfgradgen.mcmc.presets import SERVED
+from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.mcmc.starts import start_point
 from tfgradgen.models.condition import ConditionClassifier
 from tfgradgen.models.labels import as_key
@@ -35,7 +35,7 @@ class Plan(NamedTuple):
     """What an export fixes.
 
     labels: the classes that can be asked for. indices: their outputs of the classifier. step_sizes: theirs, distances in z.
-    kernel: a key of `presets.SERVED`. config: its settings. temperature: of the likelihood. num_steps: transitions of
+    kernel: a sampler that `is_served`. config: its settings. temperature: of the likelihood. num_steps: transitions of
     `serving_default`; max_steps: most that a request can ask for. num_start_draws: prior draws that a start is picked from.
     """
 
@@ -224,7 +224,7 @@ class Serving(tf.Module):
         """What `_chains` gives, of one row: a batch of one through the networks."""
         posterior = self._posterior(row.index)
         seed = fold_in(posterior.own_seed(row.seed), stream)
-        num_leapfrog_steps = SERVED[self._plan.kernel](self._plan.config)
+        num_leapfrog_steps = SAMPLERS[self._plan.kernel].served_steps(self._plan.config)
 
         def step(i: tf.Tensor, point: Point, total: tf.Tensor) -> tuple[tf.Tensor, Point, tf.Tensor]:
             noise = noise_of(fold_in(seed, i), posterior.latent_dim)
