@@ -7,12 +7,12 @@ from typing import Any
 
 from tfgradgen.cli.flags import flags_of, read_flags
 from tfgradgen.cli.model_options import MODEL_FLAGS, ModelOptions, parse_models
-from tfgradgen.core.checks import UserError, check_choice, check_num_chains, did_you_mean, fail
+from tfgradgen.core.checks import check_choice, check_num_chains, did_you_mean, fail
 from tfgradgen.core.config import KernelConfig, RunConfig, Schedule
 from tfgradgen.core.settings import choice, path, switch, text
 from tfgradgen.core.settings import settings_of as declared
 from tfgradgen.core.text import value_text
-from tfgradgen.mcmc.recipe import default_recipe, read_recipe, settings_of
+from tfgradgen.mcmc.recipe import Recipe, default_recipe, read_recipe, settings_of
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.mcmc.sampler import Sampler
 
@@ -27,9 +27,7 @@ class SampleOptions:
     start at none, `schedule_file` where all settings are flags and defaults."""
 
     label: Any = text(shown="NAME", help="a class name, WordNet id or index; several as a,b,c; or all. `labels` lists them")
-    kernel: str = text(shown=DEFAULT_KERNEL, help="how it is sampled; `kernels` compares them")
-    kernel_config: KernelConfig
-    schedule: Schedule
+    recipe: Recipe = text(flag="kernel", shown=DEFAULT_KERNEL, help="how it is sampled; `kernels` compares them")
     run: RunConfig
     init_photograph: Path | None
     models: ModelOptions
@@ -53,6 +51,18 @@ class SampleOptions:
     )
     strict: bool = switch(help="end with exit code 1 where something speaks against a run")
     netcdf: bool = switch(help="write chains.nc too, for ArviZ: pip install 'tfgradgen[netcdf]'")
+
+    @property
+    def kernel(self) -> str:
+        return self.recipe.kernel
+
+    @property
+    def kernel_config(self) -> KernelConfig:
+        return self.recipe.config
+
+    @property
+    def schedule(self) -> Schedule:
+        return self.recipe.schedule
 
     def to_dict(self) -> dict[str, Any]:
         """Every argument as it was used, defaults filled in, for the run record."""
@@ -85,7 +95,7 @@ def kernel_flags() -> tuple[str, ...]:
 
 def sample_flags() -> tuple[str, ...]:
     """All that `sample` takes, whatever the kernel."""
-    return (*OWN_FLAGS[:2], *kernel_flags(), *SCHEDULE_FLAGS, *RUN_FLAGS, *MODEL_FLAGS, *OWN_FLAGS[2:])
+    return (*OWN_FLAGS, *kernel_flags(), *SCHEDULE_FLAGS, *RUN_FLAGS, *MODEL_FLAGS)
 
 
 def unused_flags(sampler: Sampler, has_discriminator: bool = True) -> tuple[str, ...]:
@@ -96,15 +106,12 @@ def unused_flags(sampler: Sampler, has_discriminator: bool = True) -> tuple[str,
     return tuple(flag for flag, is_unused in unused.items() if is_unused)
 
 
-def not_used(flag: str, kernel: str) -> UserError:
-    return fail(flag, f"a flag that --kernel={kernel} uses", f"--{flag}", "leave it out, or choose another kernel")
-
-
 def parse_sample(flags: dict[str, Any]) -> SampleOptions:
     """Checks the flags of `sample`; raises `UserError` for the first that cannot be used."""
-    own = read_flags(SampleOptions, {"kernel": None} | flags)
+    own = read_flags(SampleOptions, flags)
     base = read_recipe(own["schedule_file"]) if own["schedule_file"] else None
-    kernel = own["kernel"] if own["kernel"] is not None else base.kernel if base else DEFAULT_KERNEL
+    kernel = flags.get("kernel")
+    kernel = kernel if kernel is not None else base.kernel if base else DEFAULT_KERNEL
     sampler = SAMPLERS[check_choice("kernel", kernel, SAMPLERS)]
     if base and base.kernel != kernel:
         raise fail("kernel", f"{base.kernel}, as in {own['schedule_file']}", kernel, "leave it out, or give another --schedule")
@@ -123,9 +130,8 @@ def parse_sample(flags: dict[str, Any]) -> SampleOptions:
     wrong = [*(flag for flag in flags if flag in unused), *(flag for flag in given if flag not in known)]
     if wrong:
         raise fail(wrong[0], f"a flag that --kernel={kernel} uses", f"--{wrong[0]}", "leave it out, or choose another kernel")
-    recipe = (base or default_recipe(kernel)).changed(given)
-    more = {"kernel": kernel, "kernel_config": recipe.config, "schedule": recipe.schedule, "run": run}
-    return SampleOptions(**own | more, init_photograph=photograph, models=models)
+    own["recipe"] = (base or default_recipe(kernel)).changed(given)
+    return SampleOptions(**own, run=run, init_photograph=photograph, models=models)
 
 
 def _photograph(flags: dict[str, Any]) -> Path | None:
@@ -134,10 +140,10 @@ def _photograph(flags: dict[str, Any]) -> Path | None:
     if init in (None, "resample", "prior"):
         return None
     with suppress(OSError, RuntimeError):  # a name that no file can have, or nobody's home
-        path = Path(str(init)).expanduser()
-        if path.is_file():
+        picture = Path(str(init)).expanduser()
+        if picture.is_file():
             del flags["init"]
-            return path
+            return picture
     raise fail(
         "init",
         "resample, prior or the file of a picture",

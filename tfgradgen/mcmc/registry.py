@@ -1,36 +1,33 @@
-"""The registry of samplers: a file each, whose `SAMPLER` stands here."""
+"""The registry of samplers. To add one, write its file in this folder, ending with its `SAMPLER`, and name the file here."""
+
+import importlib
 
 from tfgradgen.core.checks import check_choice
-from tfgradgen.mcmc import (
-    chees,
-    elliptical_slice,
-    hmc,
-    local_global,
-    mala,
-    map_ascent,
-    nuts,
-    rejection,
-    replica_exchange,
-    smc,
-    split_hmc,
-)
 from tfgradgen.mcmc.kernel import KernelSampler
 from tfgradgen.mcmc.sampler import Sampler
 
-_ALL: tuple[Sampler, ...] = (
-    mala.SAMPLER,
-    hmc.SAMPLER,
-    split_hmc.SAMPLER,
-    nuts.SAMPLER,
-    chees.SAMPLER,
-    local_global.SAMPLER,
-    replica_exchange.SAMPLER,
-    elliptical_slice.SAMPLER,
-    map_ascent.SAMPLER,
-    rejection.SAMPLER,
-    smc.SAMPLER,
+FILES = (
+    "mala",
+    "hmc",
+    "split_hmc",
+    "nuts",
+    "chees",
+    "local_global",
+    "replica_exchange",
+    "elliptical_slice",
+    "map_ascent",
+    "rejection",
+    "smc",
 )
-SAMPLERS: dict[str, Sampler] = {sampler.name: sampler for sampler in _ALL}
+
+
+def load(file: str) -> dict[str, Sampler]:
+    """The sampler of one file in this folder, by its name."""
+    sampler: Sampler = importlib.import_module(f"tfgradgen.mcmc.{file}").SAMPLER
+    return {sampler.name: sampler}
+
+
+SAMPLERS: dict[str, Sampler] = {name: sampler for file in FILES for name, sampler in load(file).items()}
 
 
 def kernel_samplers() -> dict[str, KernelSampler]:
