@@ -1,5 +1,6 @@
 """The class-conditional posterior over latent points, p(z | class) ∝ p(class | g(z)) ** (1 / temperature) Normal(z; 0, I)."""
 
+from numbers import Integral
 from typing import Any
 
 import tensorflow as tf
@@ -22,6 +23,14 @@ ARGUMENTS = (
     "discriminator_weight",
     "max_batch",
 )
+
+
+def _check_size(role: str, model: Any, name: str) -> None:
+    """Raises `UserError` unless the attribute `name` of a model is a whole number of at least 1."""
+    size = getattr(model, name, None)
+    if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
+        got = f"{name}={size}" if hasattr(model, name) else "none"
+        raise fail(role, f"a {name}, an integer of at least 1", got, f"give the {role} a whole number as {name}")
 
 
 class ClassPosterior:
@@ -61,6 +70,8 @@ class ClassPosterior:
         for name in unknown:
             remedy = did_you_mean(name, ARGUMENTS) or "leave it out"
             raise fail("ClassPosterior", "one of " + ", ".join(ARGUMENTS), name, remedy)
+        _check_size("generator", generator, "latent_dim")
+        _check_size("classifier", classifier, "num_classes")
         if not tf.is_tensor(label):
             label = check_int("label", label, 0, classifier.num_classes - 1)
         if not tf.is_tensor(temperature):

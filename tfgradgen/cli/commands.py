@@ -27,7 +27,6 @@ from tfgradgen.core.parsing import reason
 from tfgradgen.core.text import shell_word, value_text
 from tfgradgen.mcmc.registry import SAMPLERS
 
-SWITCHES = ("--resume", "--overwrite")
 KINDS = {"real": float, "whole": int, "switch": bool, "path": str, "text": str, "choice": str}  # of a setting, for Fire
 
 
@@ -204,7 +203,8 @@ def run(argv: list[str]) -> None:
     """Shows help or the version, or has Fire call the command."""
     os.environ.setdefault("PAGER", "cat")
     first = argv[0] if argv else "help"
-    wants_help = any(word in ("-h", "--help") for word in argv)
+    first = first.partition("=")[0] if first.startswith("-") else first
+    wants_help = any(word.partition("=")[0] in ("-h", "--help") for word in argv)
     if first in ("version", "--version"):
         say(f"tfgradgen {tfgradgen.__version__}")
     elif first in ("help", "-h", "--help") or (wants_help and first in COMMANDS):
@@ -257,5 +257,5 @@ def overview() -> str:
 
 def command_again(argv: list[str]) -> str:
     """The line for a shell that goes on with what `argv` began."""
-    words = [word for word in normalized(argv) if word.partition("=")[0] not in SWITCHES]
+    words = [word for word in normalized(argv) if word.partition("=")[0] != "--resume"]
     return " ".join(["python -m tfgradgen", *map(shell_word, words), "--resume"])

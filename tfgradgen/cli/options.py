@@ -47,7 +47,7 @@ class SampleOptions:
     overwrite: bool = switch(help="replace an earlier run in that folder")
     resume: bool = switch(
         help="go on with an interrupted run, or make a finished one longer with a larger --num_results; the other flags are "
-        "the same"
+        "the same. With --overwrite too, what is of another run is replaced"
     )
     strict: bool = switch(help="end with exit code 1 where something speaks against a run")
     netcdf: bool = switch(help="write chains.nc too, for ArviZ: pip install 'tfgradgen[netcdf]'")
@@ -119,8 +119,6 @@ def parse_sample(flags: dict[str, Any]) -> SampleOptions:
         from tfgradgen.diagnostics.netcdf import check_netcdf
 
         check_netcdf()
-    if own["overwrite"] and own["resume"]:
-        raise fail("resume", "--resume or --overwrite", "both", "--resume goes on with a run, --overwrite starts it anew")
     given = {flag: value for flag, value in flags.items() if flag not in OWN_FLAGS}
     models = parse_models({flag: given.pop(flag) for flag in MODEL_FLAGS if flag in given})
     photograph = _photograph(given)

@@ -145,7 +145,18 @@ def checked_gradients(posterior: ClassPosterior, run: RunConfig) -> list[Check]:
 def _gradients_of_label(networks: Networks, temperature: float, xla: bool, label: int) -> list[Check]:
     posterior = ClassPosterior.of(networks, label, temperature)
     graph_fn, xla_fn = _functions(posterior, RunConfig(jit=xla))
-    return gradient_checks(prior_points(posterior.latent_dim)[:NUM_CHECKED], graph_fn, xla_fn)
+    z, class_prob = checked_points(networks, label, NUM_CHECKED)
+    return gradient_checks(z, graph_fn, xla_fn, class_prob)
+
+
+def checked_points(networks: Networks, label: int, num: int) -> tuple[tf.Tensor, np.ndarray]:
+    """`num` prior draws z [num, latent_dim] to check gradients at, those where the target is finite first, and p(class) there.
+
+    A model that gives NaN for part of z is then judged by the rest, whichever part the first draws are in.
+    """
+    seen = evidence(networks)
+    places = seen.points(label, num)
+    return tf.gather(prior_points(networks.generator.latent_dim), places), np.exp(seen.log_probs[places, label])
 
 
 def without_xla(posterior: ClassPosterior, run: RunConfig) -> str:
@@ -153,7 +164,7 @@ def without_xla(posterior: ClassPosterior, run: RunConfig) -> str:
     graph_fn, xla_fn = _functions(posterior, run)
     if run.jit != "auto" or xla_fn is None:
         return ""
-    z = prior_points(posterior.latent_dim)[:NUM_CHECKED]
+    z, _ = checked_points(posterior.networks, int(posterior.label), NUM_CHECKED)
     check = xla_check(xla_fn, z, *graph_fn(z))
     return "" if check.is_ok else check.found
 

@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from tfgradgen.core.arrays import check_state
 from tfgradgen.core.config import RunConfig, Schedule
 from tfgradgen.core.contracts import Chunk, Regularization
 from tfgradgen.diagnostics.model_checks import admit
-from tfgradgen.mcmc.chains import chain_chunks
+from tfgradgen.mcmc.chains import chain_chunks, state_layout
 from tfgradgen.mcmc.kernel import KernelSampler
 from tfgradgen.mcmc.rejection import class_moments
 from tfgradgen.mcmc.sampler import Resume, with_start
@@ -28,6 +29,8 @@ def started_chunks(
     if resume is None:
         init_z, posterior, facts = _start(posterior, sampler, config, run)
     else:
+        layout = state_layout(run.num_chains, posterior.latent_dim)
+        check_state({name: resume.state[name] for name in layout if name in resume.state}, layout)
         init_z, posterior, facts = resume.state["z"], _restored(posterior, config, resume.state), resume.facts
     state = resume and resume.state
     for chunk in chain_chunks(posterior, sampler.name, config, schedule, run, init_z, state):
