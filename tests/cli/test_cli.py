@@ -26,6 +26,7 @@ from tfgradgen.diagnostics.model_checks import NUM_CHECKED, NUM_EVALUATIONS
 from tfgradgen.diagnostics.prior_checks import NUM_FORWARD
 from tfgradgen.mcmc.recipe import settings_of
 from tfgradgen.mcmc.registry import SAMPLERS
+from tfgradgen.tuning.space import searched
 
 FAST = ["--num_results=4", "--num_burnin_steps=4", "--num_chains=3"]
 
@@ -232,9 +233,13 @@ def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
     assert flags_shown(["compare", "-h"], capsys) == set(COMPARE_FLAGS)
     assert flags_shown(["export", "-h"], capsys) == set(EXPORT_FLAGS)
     assert flags_shown(["tune", "-h"], capsys) == set(tune_flags()) - own
+    for kernel in ("mala", "map"):
+        held = flags_shown(["tune", "-h", f"--kernel={kernel}"], capsys) & own
+        assert held == (set(searched(kernel)) if SAMPLERS[kernel].is_tuned else set())
     main(["--help"])
-    shown = "".join(capsys.readouterr())
-    assert all(command in shown for command in COMMANDS)
+    shown = capsys.readouterr().out
+    assert all(f"\n  {command} " in shown for command in COMMANDS)
+    assert max(map(len, shown.splitlines())) <= 100
 
 
 @pytest.mark.parametrize("kernel", SAMPLERS)

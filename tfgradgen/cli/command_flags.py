@@ -13,9 +13,11 @@ from tfgradgen.core.settings import path
 from tfgradgen.mcmc.recipe import settings_of
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.mcmc.sampler import Sampler
+from tfgradgen.tuning.space import searched
 
 COUNTS = ("num_results", "num_burnin_steps", "num_adaptation_steps")
 OF_A_LABEL = "Where a class's own name holds a comma or an operator, it is named as it is."
+NOT_TUNED = "No step size of it is adapted, so `tune` has nothing to search."
 OF_MODELS = (
     "A MODEL is a folder, an archive (.tar.gz), a TF-Hub URL or a Kaggle Models handle; by default the ones that come with "
     "tfgradgen. What a model and its family do not tell is guessed, and said."
@@ -65,6 +67,11 @@ def _every_run() -> dict[str, Flag]:
 
 def _of(flags: Mapping[str, Flag], *names: str) -> dict[str, Flag]:
     return {name: flags[name] for name in names if name in flags}
+
+
+def _told(flag: Flag, help: str, default: Any = None) -> Flag:
+    """`flag` as a command means it that says more, or less, of it."""
+    return Flag(replace(flag.setting, help=help), flag.default if default is None else default)
 
 
 def _settings_group(sampler: Sampler | None, command: str) -> Group:
@@ -119,7 +126,7 @@ def _compare_groups(sampler: Sampler | None) -> list[Group]:
         Group("What to compare", _of(own, "labels", "kernels", "class_reg") | _of(flags, "init")),
         Group("Length", _of(own, "num_gradients") | _of(flags, "num_chains")),
         Group("Computation", _of(flags, "seed", "jit")),
-        _models_group(*(name for name in compare_options.SAMPLE_FLAGS if name in DECLARED)),
+        _models_group(*(name for name in DECLARED if name in compare_options.SAMPLE_FLAGS)),
         Group("What measures", _of(own, "judge", "discriminator", "photographs")),
         Group("Output", _of(own, "out", "resume")),
     ]
@@ -127,14 +134,17 @@ def _compare_groups(sampler: Sampler | None) -> list[Group]:
 
 def _tune_groups(sampler: Sampler | None) -> list[Group]:
     own, flags = flags_of(tune_options.TuneOptions), _every_run()
-    flags["num_chains"] = Flag(flags["num_chains"].setting, tune_options.DEFAULT_CHAINS)
+    flags["num_chains"] = _told(flags["num_chains"], "chains of each run", tune_options.DEFAULT_CHAINS)
+    flags["init"] = _told(flags["init"], "where chains start, as for `sample`: resample or prior")
     held = _settings_group(sampler, "tune")
-    note = "One that is given is held fixed in all that is proposed."
+    is_tuned = sampler is None or sampler.is_tuned
+    varied = _of(held.flags, *searched(sampler.name)) if sampler and is_tuned else {}
+    note = "One that is given is held fixed in all that is proposed." if is_tuned else NOT_TUNED
     kernel = own["kernel"] if sampler is None else Flag(own["kernel"].setting, sampler.name)
     return [
         Group("What to sample", _of(flags, "label", "temperature", "init"), "Several labels count alike."),
         Group("Sampler", {"kernel": kernel} | _of(own, "control")),
-        replace(held, note=f"{held.note} {note}".strip()),
+        replace(held, flags=varied, note=f"{held.note} {note}".strip()),
         Group("Length", _of(own, "budget", "num_gradients", "num_seeds", "num_fresh") | _of(flags, "num_chains")),
         Group("Computation", _of(flags, "seed", "jit")),
         _models_group(),
@@ -149,6 +159,8 @@ def _export_groups(sampler: Sampler | None) -> list[Group]:
     if sampler is not None:
         settings = flags_of(sampler.defaults)
     settings = {name: flag for name, flag in settings.items() if name in export_options.SAMPLE_FLAGS}
+    flags["num_chains"] = _told(flags["num_chains"], "chains that tune the step size")
+    flags["seed"] = _told(flags["seed"], "of the tuning; a request has its own")
     note = f"Served are {' and '.join(each.name for each in SAMPLERS.values() if each.is_served)}."
     return [
         Group("What to serve", _of(own, "labels") | _of(flags, "temperature")),
@@ -172,8 +184,7 @@ def _check_groups(sampler: Sampler | None) -> list[Group]:
 _ALL = (
     Command(
         "sample",
-        "Draws images of a class and writes grid.png, plots.png, film.png, samples.npz, checkpoint.npz and\n"
-        "run.json into a folder.",
+        "Draws images of a class into a folder: grid.png, plots.png, film.png, samples.npz, checkpoint.npz\nand run.json.",
         _sample_groups,
         {"label": None, "kernel": None},
         sample_flags,
@@ -193,8 +204,8 @@ _ALL = (
     ),
     Command(
         "tune",
-        "Searches the schedule that gives a kernel most effective draws for its gradients, and compares it\n"
-        "with a control on fresh seeds.",
+        "Searches the schedule that gives a kernel most effective draws for its gradients. The best is\n"
+        "compared with a control on fresh seeds.",
         _tune_groups,
         {"label": None},
         tune_options.tune_flags,
@@ -214,7 +225,7 @@ _ALL = (
     ),
     Command(
         "check",
-        "Looks at a generator and a classifier as a run would use them, and says what would go wrong.\n\n"
+        "Looks at the models as a run would use them, and says what would go wrong.\n\n"
         "Shape, range and variety of the images, the same bits from repeated evaluations, rows that do not\n"
         "mix, a p(class) that is finite and varies; the likelihood's value and gradient without the prior's,\n"
         "the scales of the two gradients, XLA compared with graph mode. Ends with exit code 1 where there is\n"
@@ -245,7 +256,7 @@ _ALL = (
     ),
     Command(
         "models",
-        "Shows the models that come with tfgradgen: where they lie, what they take and give, and their sha256.",
+        "Shows the models that come with tfgradgen: where they are, what they take and give, their sha256.",
         lambda sampler: [],
     ),
 )

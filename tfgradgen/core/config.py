@@ -166,7 +166,7 @@ class RunConfig:
       chains start.
     """
 
-    num_chains: int = whole(16, low=1, high=4096, help="independent chains, one tile each in grid.png")
+    num_chains: int = whole(16, low=1, high=4096, help="independent chains, a picture of each")
     temperature: float = real(1.0, help="the likelihood enters as likelihood ** (1 / temperature)")
     seed: int = whole(
         0,
