@@ -235,6 +235,8 @@ class TestContract:
         second, _ = again.one_step(z, again.bootstrap_results(z), seed=as_seed(1))
         np.testing.assert_array_equal(first, second)
         assert kernel.is_calibrated
+        assert isinstance(kernel, tfp.mcmc.TransitionKernel), "TFP's own, or one whose class is made without TFP"
+        assert type(kernel.copy()) is type(kernel)
 
     @is_calibrated
     def test_evaluations_are_counted(self, family: KernelSampler) -> None:

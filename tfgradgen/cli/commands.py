@@ -211,7 +211,7 @@ def run(argv: list[str]) -> None:
         named = [word for word in argv if not word.startswith("-") and word != "help"]
         say(help_text(named[0], kernel_asked(argv)) if named else overview())
     else:
-        check_known("command", first, COMMANDS, "python -m tfgradgen --help")
+        check_known("command", argv[0], COMMANDS, "python -m tfgradgen --help")
         for word in ("-", "--"):
             if word in argv:
                 raise fail("arguments", "flags such as --seed=1", f"a lone {word}", "leave it out")
