@@ -1,5 +1,6 @@
 """The command line as a person meets it: help, errors in one line, files on disk."""
 
+import inspect
 import json
 import re
 import shutil
@@ -14,15 +15,18 @@ import tensorflow as tf
 from PIL import Image
 
 from tests.support import toy
-from tfgradgen.cli.commands import main
+from tfgradgen.cli.command_flags import COMMANDS
+from tfgradgen.cli.commands import fire_function, help_text, main
 from tfgradgen.cli.compare_options import FLAGS as COMPARE_FLAGS
 from tfgradgen.cli.export_options import FLAGS as EXPORT_FLAGS
-from tfgradgen.cli.options import FLAGS, KERNEL_FLAGS, parse_sample
-from tfgradgen.cli.tune_options import FLAGS as TUNE_FLAGS
+from tfgradgen.cli.options import kernel_flags, parse_sample, sample_flags
+from tfgradgen.cli.tune_options import tune_flags
 from tfgradgen.core.config import RunConfig
 from tfgradgen.diagnostics.model_checks import NUM_CHECKED, NUM_EVALUATIONS
 from tfgradgen.diagnostics.prior_checks import NUM_FORWARD
-from tfgradgen.mcmc.registry import METHODS
+from tfgradgen.mcmc.recipe import settings_of
+from tfgradgen.mcmc.registry import SAMPLERS
+from tfgradgen.tuning.space import searched
 
 FAST = ["--num_results=4", "--num_burnin_steps=4", "--num_chains=3"]
 
@@ -43,9 +47,9 @@ def with_flags(command: list[str], *flags: str) -> list[str]:
     return [*(word for word in command if word.split("=")[0] not in names), *flags]
 
 
-@pytest.mark.parametrize("kernel", METHODS)
+@pytest.mark.parametrize("kernel", SAMPLERS)
 def test_sample_writes_grid_samples_and_record(kernel: str, toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    method = METHODS[kernel]
+    method = SAMPLERS[kernel]
     fast = FAST if method.schedule.num_burnin_steps else ["--num_results=4", "--num_chains=3"]
     main(["sample", "--label=goldfish", f"--kernel={kernel}", *toy_flags, *fast])
     folder = Path(f"out/goldfish-{kernel}-0")
@@ -204,7 +208,7 @@ def test_a_run_interrupted_before_its_first_draw_leaves_nothing(
     def interrupt(*args: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tfgradgen.mcmc.registry.choose_starts", interrupt)
+    monkeypatch.setattr("tfgradgen.mcmc.runs.choose_starts", interrupt)
     assert "interrupted; nothing new was kept" in refused(["sample", "--label=goldfish", *toy_flags, *FAST], capsys, code=130)
     assert not list((tmp_path / "out").iterdir())
 
@@ -214,20 +218,69 @@ def test_a_path_is_taken_as_it_is_written(toy_flags: list[str], tmp_path: Path) 
     assert (tmp_path / "2026_07_20" / "run.json").exists()
 
 
+def flags_shown(argv: list[str], capsys: pytest.CaptureFixture[str]) -> set[str]:
+    """The flags that a line of the help of `argv` is about; no line is wider than a terminal."""
+    main(argv)
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 100
+    return set(re.findall(r"^  --(\w+)", shown, re.MULTILINE))
+
+
 def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
-    commands = [(["sample", "--help"], set(FLAGS)), (["sample", "--label=goldfish", "-h"], set(FLAGS))]
-    commands += [
-        (["compare", "-h"], set(COMPARE_FLAGS)),
-        (["export", "-h"], set(EXPORT_FLAGS)),
-        (["tune", "-h"], set(TUNE_FLAGS) - set(KERNEL_FLAGS)),  # "as for `sample`"
-    ]
-    for argv, flags in commands:
-        main(argv)
-        shown = capsys.readouterr().out
-        assert flags <= {*re.findall(r"--(\w+)", shown), *re.findall(r"^ *(\w+): ", shown, re.MULTILINE)}
+    own = set(kernel_flags())
+    for argv in (["sample", "--help"], ["sample", "--label=goldfish", "-h"], ["help", "sample"]):
+        assert flags_shown(argv, capsys) == set(sample_flags()) - own
+    assert flags_shown(["compare", "-h"], capsys) == set(COMPARE_FLAGS)
+    assert flags_shown(["export", "-h"], capsys) == set(EXPORT_FLAGS)
+    assert flags_shown(["tune", "-h"], capsys) == set(tune_flags()) - own
+    for kernel in ("mala", "map"):
+        held = flags_shown(["tune", "-h", f"--kernel={kernel}"], capsys) & own
+        assert held == (set(searched(kernel)) if SAMPLERS[kernel].is_tuned else set())
     main(["--help"])
-    shown = "".join(capsys.readouterr())
-    assert all(command in shown for command in ("sample", "export", "labels", "models"))
+    shown = capsys.readouterr().out
+    assert all(f"\n  {command} " in shown for command in COMMANDS)
+    assert max(map(len, shown.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("kernel", SAMPLERS)
+def test_help_of_a_kernel_shows_its_flags_alone(kernel: str, capsys: pytest.CaptureFixture[str]) -> None:
+    sampler = SAMPLERS[kernel]
+    for argv in (["sample", f"--kernel={kernel}", "--help"], ["sample", "-h", "--kernel", kernel]):
+        shown = flags_shown(argv, capsys)
+        assert shown & set(kernel_flags()) == set(sampler.defaults.to_dict())
+        assert shown & {"num_results", "num_burnin_steps", "num_adaptation_steps"} <= set(settings_of(sampler))
+        assert ("init" in shown) == sampler.takes_starts
+        assert ("gradient_precision" in shown) == sampler.takes_gradients
+    main(["sample", f"--kernel={kernel}", "--help"])
+    out = capsys.readouterr().out
+    for name, default in (sampler.defaults.to_dict() | {"num_results": sampler.schedule.num_results}).items():
+        assert re.search(
+            rf"^  --{name}={default:g}\b" if isinstance(default, float) else rf"^  --{name}={default}\b", out, re.M
+        )
+
+
+def test_help_of_a_kernel_that_does_not_exist_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "did you mean hmc" in refused(["sample", "--kernel=hcm", "--help"], capsys)
+
+
+def test_kernels_lists_each_sampler_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["kernels"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines] == [[name, sampler.kind] for name, sampler in SAMPLERS.items()]
+    assert max(map(len, lines)) <= 100
+    for line, sampler in zip(lines, SAMPLERS.values(), strict=True):
+        assert f"  {sampler.law}  " in line
+        assert line.endswith(f"  {sampler.about}")
+        assert (sampler.law in ("exact", "asymptotically exact")) == sampler.is_calibrated(sampler.defaults)
+
+
+def test_fire_gets_the_flags_that_are_declared() -> None:
+    for command in COMMANDS.values():
+        function = fire_function(command)
+        names = list(inspect.signature(function).parameters)
+        assert names[: len(command.places)] == list(command.places)
+        assert {*command.flags(), *command.places} == set(names) - {"extra", "flags"}
+        assert function.__doc__ == help_text(command.name)
 
 
 def test_labels_come_from_the_card_or_from_the_model(
@@ -259,7 +312,7 @@ def test_labels_come_from_the_card_or_from_the_model(
 
 def test_defaults_that_follow_other_flags() -> None:
     options = parse_sample({"label": 0, "kernel": "nuts", "num_burnin_steps": 40, "jit": "False"})
-    whole = METHODS["nuts"].schedule
+    whole = SAMPLERS["nuts"].schedule
     share = whole.num_adaptation_steps / whole.num_burnin_steps
     assert (options.schedule.num_burnin_steps, options.schedule.num_adaptation_steps) == (40, int(share * 40))
     assert options.run.jit is False

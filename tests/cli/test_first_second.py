@@ -10,7 +10,8 @@ import pytest
 
 from tests.cli.test_cli import FAST, refused
 from tfgradgen import __version__
-from tfgradgen.cli.commands import COMMANDS, main
+from tfgradgen.cli.command_flags import COMMANDS
+from tfgradgen.cli.commands import main
 
 HELP = "python -m tfgradgen"
 GOLDFISH = ["sample", "--label=goldfish"]

@@ -15,13 +15,13 @@ from tfgradgen.cli.commands import main
 from tfgradgen.core.config import RunConfig, Schedule
 from tfgradgen.core.contracts import Chunk, Draws
 from tfgradgen.io.store import CHECKPOINT
-from tfgradgen.mcmc.presets import PRESETS
-from tfgradgen.mcmc.registry import METHODS, Resume
+from tfgradgen.mcmc.registry import SAMPLERS
+from tfgradgen.mcmc.sampler import Resume
 from tfgradgen.posterior import ClassPosterior
 
 START = ["sample", "--label=goldfish", "--num_chains=3"]
 POSTERIOR = ClassPosterior(ToyGenerator(), ToyClassifier(), 1)
-LONGER = [name for name, preset in PRESETS.items() if preset.can_go_on]
+LONGER = [name for name, preset in SAMPLERS.items() if preset.can_go_on]
 
 
 def command_of(kernel: str, num_results: int, flags: list[str]) -> list[str]:
@@ -46,7 +46,7 @@ def assert_same(one: str, other: str) -> None:
 
 
 def chunks_of(kernel: str, num_results: int, resume: Resume | None = None) -> list[Chunk]:
-    method, burnin = METHODS[kernel], 0 if kernel == "rejection" else 7
+    method, burnin = SAMPLERS[kernel], 0 if kernel == "rejection" else 7
     config = replace(method.defaults, class_reg=0.1) if "class_reg" in method.defaults.to_dict() else method.defaults
     schedule = Schedule(num_results, burnin, min(burnin, method.schedule.num_adaptation_steps))
     return list(method.chunks_fn(POSTERIOR, config, schedule, RunConfig(num_chains=3), resume))

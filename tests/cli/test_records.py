@@ -48,10 +48,10 @@ def test_the_record_of_a_run_that_is_not_finite_is_json_and_can_be_summed_up(ker
     }
     facts |= {"evidence": [nan, 0.5], "prior_draws": 0} if kernel == "smc" else {}
     planned = a_record() | {"kernel": kernel}
-    from tfgradgen.mcmc.presets import PRESETS
+    from tfgradgen.mcmc.registry import SAMPLERS
 
     planned["arguments"] |= {
-        "kernel_config": PRESETS[kernel].defaults.to_dict(),
+        "kernel_config": SAMPLERS[kernel].defaults.to_dict(),
         "schedule": {"num_results": 8, "num_burnin_steps": 2, "num_adaptation_steps": 1},
         "temperature": 1.0,
     }

@@ -26,7 +26,7 @@ from tfgradgen.core.arrays import read_npz
 from tfgradgen.core.checks import UserError
 from tfgradgen.core.contracts import Draws
 from tfgradgen.io.store import CHECKPOINT, DIGEST_BYTES, RunStore, digest
-from tfgradgen.mcmc.kernels import KERNELS
+from tfgradgen.mcmc.registry import kernel_samplers
 
 SMALL = ["sample", "--label=goldfish", "--num_chains=3"]
 STEPS = {
@@ -37,7 +37,7 @@ STEPS = {
     "map": ["--num_results=50", "--num_burnin_steps=50", "--class_reg=0.1"],
 }
 SHORT = ["--num_results=15", "--num_burnin_steps=15"]  # more than two chunks of every other kernel
-STEPS |= {name: SHORT for name in KERNELS if name not in STEPS}
+STEPS |= {name: SHORT for name in kernel_samplers() if name not in STEPS}
 
 
 def stop_after(num_appends: int, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,13 +1,19 @@
 """Ranges are checked on construction, in one wording."""
 
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
 
 from tfgradgen.core.checks import UserError, check_choice, did_you_mean, fail
-from tfgradgen.core.config import HmcConfig, KernelConfig, MapConfig, RunConfig, Schedule, SmcConfig
+from tfgradgen.core.config import RunConfig, Schedule
+from tfgradgen.core.settings import settings_of
+from tfgradgen.mcmc.hmc import HmcConfig
+from tfgradgen.mcmc.map_ascent import MapConfig
+from tfgradgen.mcmc.registry import SAMPLERS
+from tfgradgen.mcmc.sampler import Sampler
+from tfgradgen.mcmc.smc import SmcConfig
 
 
 def test_an_error_is_one_line_with_name_expectation_value_and_remedy() -> None:
@@ -52,13 +58,25 @@ def test_map_config_refuses(field: str, value: Any) -> None:
         MapConfig(**{"step_size": 0.1, field: value})
 
 
-def test_every_setting_of_every_kernel_has_a_check_and_no_check_is_idle() -> None:
-    kinds, found = [KernelConfig], set()
-    while kinds:
-        kind = kinds.pop()
-        kinds += kind.__subclasses__()
-        found |= {field.name for field in fields(kind)}
-    assert found == set(KernelConfig.checks)
+@pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
+def test_every_setting_of_every_sampler_is_declared_with_help_and_bounds(sampler: Sampler) -> None:
+    declared = settings_of(sampler.defaults)
+    assert list(declared) == [field.name for field in fields(sampler.defaults)]
+    for name, setting in declared.items():
+        assert setting.help
+        assert setting.bounds, name
+        outside = "none of them" if setting.kind == "choice" else setting.low - 1
+        with pytest.raises(UserError, match=f"^{name}: expected "):
+            replace(sampler.defaults, **{name: outside})
+
+
+def test_a_search_stays_within_the_bounds_of_its_setting() -> None:
+    declared = [each for sampler in SAMPLERS.values() for each in settings_of(sampler.defaults).items()]
+    searched = [(name, setting) for name, setting in declared if setting.search]
+    assert len(searched) > 30
+    for name, setting in searched:
+        for value in setting.search[:2]:
+            setting.check(name, int(value) if setting.kind == "whole" else value)
 
 
 def test_the_class_moments_are_wanted_only_where_they_are_used() -> None:

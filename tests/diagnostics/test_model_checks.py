@@ -21,8 +21,7 @@ from tfgradgen.diagnostics import model_checks
 from tfgradgen.diagnostics.model_checks import NUM_CHECKED, admit, evidence, prior_checks
 from tfgradgen.diagnostics.prior_checks import INPUT_REMEDY, NUM_PRIOR, class_checks, label_checks, prior_points
 from tfgradgen.mcmc.chains import chain_chunks, sample_chains
-from tfgradgen.mcmc.kernels import KERNELS
-from tfgradgen.mcmc.registry import METHODS
+from tfgradgen.mcmc.registry import SAMPLERS, kernel_sampler
 from tfgradgen.mcmc.rejection import exact_chunks
 from tfgradgen.mcmc.smc import smc_chunks
 
@@ -56,23 +55,23 @@ def posterior_of(generator: Any = None, classifier: Any = None, label: int = 1, 
 
 
 def by_chains(kernel: str) -> Callable[[tg.ClassPosterior], Found]:
-    return lambda posterior: tg.collect(chain_chunks(posterior, kernel, KERNELS[kernel].defaults, SCHEDULE, RUN, STARTS))
+    return lambda posterior: tg.collect(chain_chunks(posterior, kernel, kernel_sampler(kernel).defaults, SCHEDULE, RUN, STARTS))
 
 
 def by_method(name: str) -> Callable[[tg.ClassPosterior], Found]:
-    method = METHODS[name]
+    method = SAMPLERS[name]
     schedule = tg.Schedule(2, 2, 1) if method.schedule.num_burnin_steps else tg.Schedule(2, 0, 0)
     return lambda posterior: tg.collect(method.chunks_fn(posterior, method.defaults, schedule, RUN, None))
 
 
 # Each entry point of the library, with gradients or without.
 ENTRIES: dict[str, Callable[[tg.ClassPosterior], Any]] = {
-    "sample_chains": lambda p: sample_chains(p, "mala", KERNELS["mala"].defaults, SCHEDULE, RUN, STARTS),
+    "sample_chains": lambda p: sample_chains(p, "mala", kernel_sampler("mala").defaults, SCHEDULE, RUN, STARTS),
     "elliptical_slice": by_chains("elliptical_slice"),
     "map": by_chains("map"),
     "sample_exact": lambda p: tg.sample_exact(p, 2, RUN),
     "exact_chunks": lambda p: tg.collect(exact_chunks(p, 2, RUN)),
-    "smc_chunks": lambda p: tg.collect(smc_chunks(p, METHODS["smc"].defaults, 2, RUN)),
+    "smc_chunks": lambda p: tg.collect(smc_chunks(p, SAMPLERS["smc"].defaults, 2, RUN)),
     "class_moments": lambda p: tg.class_moments(p, RUN),
     **{f"method {name}": by_method(name) for name in ("rejection", "smc", "elliptical_slice", "map", "mala")},
 }
@@ -340,7 +339,7 @@ def test_labels_and_counts_may_be_of_numpy() -> None:
 
 
 def test_start_points_of_other_types_and_shapes() -> None:
-    draw = lambda z: sample_chains(posterior_of(), "mala", KERNELS["mala"].defaults, SCHEDULE, RUN, z)[0].z  # noqa: E731
+    draw = lambda z: sample_chains(posterior_of(), "mala", kernel_sampler("mala").defaults, SCHEDULE, RUN, z)[0].z  # noqa: E731
     expected = draw(STARTS)
     np.testing.assert_array_equal(draw(STARTS.numpy().astype(np.float64)), expected)
     np.testing.assert_array_equal(draw(STARTS.numpy().tolist()), expected)
@@ -404,7 +403,7 @@ def test_no_method_computes_in_tensorfloat_32(entry: str) -> None:
 
 
 def test_it_is_switched_off_again_before_each_chunk() -> None:
-    chunks = chain_chunks(posterior_of(), "mala", KERNELS["mala"].defaults, SCHEDULE, RUN, STARTS)
+    chunks = chain_chunks(posterior_of(), "mala", kernel_sampler("mala").defaults, SCHEDULE, RUN, STARTS)
     try:
         for _ in chunks:
             assert not tf.config.experimental.tensor_float_32_execution_enabled()

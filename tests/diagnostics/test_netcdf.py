@@ -18,7 +18,7 @@ from tfgradgen.core.contracts import Draws
 from tfgradgen.diagnostics import netcdf
 from tfgradgen.diagnostics.convergence import convergence
 from tfgradgen.diagnostics.netcdf import write_netcdf
-from tfgradgen.mcmc.presets import PRESETS
+from tfgradgen.mcmc.registry import SAMPLERS
 
 RUN = ["sample", "--label=alp", "--num_chains=3", "--num_results=30", "--num_burnin_steps=20"]
 
@@ -121,7 +121,7 @@ def test_a_method_has_the_statistics_that_it_knows(kernel: str, stats: set[str],
     tree = read("run/chains.nc")
     assert set(tree["sample_stats"].data_vars) == stats
     assert all(np.isfinite(values).all() for values in tree["sample_stats"].data_vars.values())
-    whole = OURS if PRESETS[kernel].can_go_on else OURS - {"checkpoint.npz"}
+    whole = OURS if SAMPLERS[kernel].can_go_on else OURS - {"checkpoint.npz"}
     assert {path.name for path in Path("run").iterdir()} == whole
 
 

@@ -14,7 +14,7 @@ from tfgradgen.cli.commands import main
 from tfgradgen.core.config import RunConfig, Schedule
 from tfgradgen.core.contracts import collect
 from tfgradgen.diagnostics.issues import finite_mean, prior_problems
-from tfgradgen.mcmc.registry import METHODS
+from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.mcmc.rejection import sample_exact
 from tfgradgen.posterior import ClassPosterior
 
@@ -31,9 +31,9 @@ class Partly(toy.ToyGenerator):
 POSTERIOR = ClassPosterior(Partly(), toy.ToyClassifier(), 1)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", SAMPLERS)
 def test_every_method_counts_prior_draws_without_a_finite_likelihood(name: str) -> None:
-    method = METHODS[name]
+    method = SAMPLERS[name]
     schedule = Schedule(4, 2, 0) if method.takes_starts else Schedule(8, 0, 0)
     found = collect(method.chunks_fn(POSTERIOR, method.defaults, schedule, RunConfig(num_chains=4, seed=2), None))
     count, of = found.facts["num_not_finite"], found.facts["num_scored"]

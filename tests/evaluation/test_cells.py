@@ -41,7 +41,7 @@ def test_a_cell_holds_the_states_of_one_run(posterior: ClassPosterior, ground: G
     entry = parse_entry(name, 1.0)
     per_step = getattr(entry.config, "num_leapfrog_steps", 1)
     cell = run_cell(posterior, entry, ground, RUN, POINTS, ignore)
-    defaults = entry.method.schedule
+    defaults = entry.sampler.schedule
     for at, point in enumerate(POINTS):
         num_steps = (point - 1) // per_step  # one gradient at the start
         assert cell.num_gradients[at] == 1 + num_steps * per_step
@@ -58,7 +58,7 @@ def test_every_chain_method_starts_at_the_same_points(posterior: ClassPosterior,
     """After two gradients a step of mala with a tiny step size is still at its start, and so is map's."""
     for name in ("mala", "mala+reg", "map", "map+reg"):
         entry = parse_entry(name, 1.0)
-        tiny = Entry(name, entry.method, type(entry.config)(**entry.config.to_dict() | {"step_size": 1e-6}))
+        tiny = Entry(name, entry.sampler, type(entry.config)(**entry.config.to_dict() | {"step_size": 1e-6}))
         cell = run_cell(posterior, tiny, ground, RUN, [2], ignore)
         np.testing.assert_allclose(cell.z[0], ground.init_z, atol=1e-4)
 

@@ -11,19 +11,20 @@ from tests.mcmc.test_kernels import FEW_STEPS, Bare, is_tuned, starts, target, w
 from tests.mcmc.test_kernels import run as run_kernel
 from tests.support.toy import ToyClassifier, ToyGenerator
 from tfgradgen.core.backend import as_seed
-from tfgradgen.core.config import AdaptedConfig, HmcConfig, RunConfig, Schedule, changed_config
+from tfgradgen.core.config import AdaptedConfig, RunConfig, Schedule, changed_config
 from tfgradgen.mcmc import chains as sampling
 from tfgradgen.mcmc import kernel as base
 from tfgradgen.mcmc.chains import sample_chains
+from tfgradgen.mcmc.hmc import HmcConfig
 from tfgradgen.mcmc.kernel import (
     MANY_MOVES,
-    KernelFamily,
+    KernelSampler,
     absent_if_nan,
     adaptive_kernel,
     dual_averaging,
     pooled_log_accept_prob,
 )
-from tfgradgen.mcmc.kernels import KERNELS
+from tfgradgen.mcmc.registry import kernel_sampler
 from tfgradgen.mcmc.starts import choose_starts
 from tfgradgen.posterior import ClassPosterior
 
@@ -46,7 +47,7 @@ def middle(log_accept_prob: tf.Tensor, is_fit: tf.Tensor, num_moves: tf.Tensor) 
     return tfp.stats.percentile(absent_if_nan(log_accept_prob), 50.0, axis=-1, keepdims=True)
 
 
-def shifts(family: KernelFamily) -> list[float]:
+def shifts(family: KernelSampler) -> list[float]:
     """z-scores of what the last chain of four changes in the tuned log step size, starting at NaN, and stuck."""
     posterior = Bare(with_bad_places)
     kernel = adaptive_kernel(family, posterior, family.defaults, NUM_TUNED)
@@ -64,14 +65,14 @@ def shifts(family: KernelFamily) -> list[float]:
 
 
 @is_tuned
-def test_a_bad_chain_of_four_leaves_the_step_of_the_others(family: KernelFamily) -> None:
+def test_a_bad_chain_of_four_leaves_the_step_of_the_others(family: KernelSampler) -> None:
     assert max(abs(z) for z in shifts(family)) < 4
 
 
 def test_a_plain_mean_is_moved_by_a_bad_chain(monkeypatch: pytest.MonkeyPatch) -> None:
     """The negative control: three of four chains have to accept more, so that all four meet the target."""
     monkeypatch.setattr(base, "pooled_log_accept_prob", plain_mean)
-    assert max(shifts(KERNELS["hmc"])) < -4
+    assert max(shifts(kernel_sampler("hmc"))) < -4
 
 
 def test_the_mean_is_of_healthy_chains() -> None:
@@ -100,7 +101,7 @@ def two_widths(z: tf.Tensor, narrow: float = 1 / 3) -> tf.Tensor:
 
 def gap_of_two_widths() -> float:
     """How far mala's mean acceptance is off its target where half of the chains are in either mode."""
-    family, num_chains = KERNELS["mala"], 64
+    family, num_chains = kernel_sampler("mala"), 64
     is_wide = tf.cast(tf.range(num_chains) % 2 == 0, tf.float32)[:, None]
     init = (is_wide + (1 - is_wide) / 3) * tf.random.stateless_normal([num_chains, 16], [1, 2])
     init += 20.0 * (2 * is_wide - 1) * tf.one_hot(0, 16)
@@ -121,7 +122,7 @@ def moves_in_a_narrow_mode() -> float:
     is_wide = tf.cast(tf.range(num_chains) >= 4, tf.float32)[:, None]
     init = (is_wide + (1 - is_wide) * 0.6) * tf.random.stateless_normal([num_chains, 16], [1, 2])
     init += 20.0 * (2 * is_wide - 1) * tf.one_hot(0, 16)
-    is_moved = run_kernel(KERNELS["mala"], KERNELS["mala"].defaults, lambda z: two_widths(z, 0.6), init)[3]
+    is_moved = run_kernel(kernel_sampler("mala"), kernel_sampler("mala").defaults, lambda z: two_widths(z, 0.6), init)[3]
     return float(is_moved[:, :4].mean())
 
 
@@ -135,7 +136,7 @@ def test_jitter_keeps_chains_in_narrow_modes_moving(monkeypatch: pytest.MonkeyPa
 def test_simple_adaptation_ends_where_dual_averaging_does_and_is_frozen_after() -> None:
     """The last step size is one of a walk about the right one in steps of a tenth."""
     for name in ("mala", "hmc"):
-        family = KERNELS[name]
+        family = kernel_sampler(name)
         configs = [changed_config(family.defaults, {"adaptation": way}) for way in ("simple", "dual_averaging")]
         z, _, step_size, _ = run_kernel(family, configs[0])
         other = run_kernel(family, configs[1], num_steps=FEW_STEPS)[2]
@@ -148,7 +149,7 @@ def steps_of_a_short_adaptation(kernel: str) -> np.ndarray:
     posterior, run = ClassPosterior(ToyGenerator(), ToyClassifier(), 1), RunConfig(num_chains=16, seed=2)
     schedule = Schedule(10, 8, 8)
     init = choose_starts(posterior, run).z
-    config = replace(KERNELS[kernel].defaults, step_size=0.4)
+    config = replace(kernel_sampler(kernel).defaults, step_size=0.4)
     discarded = [chunk.discarded for chunk in sampling.chain_chunks(posterior, kernel, config, schedule, run, init)]
     steps = np.concatenate([rows.step_size for rows in discarded if rows])
     return steps
@@ -176,7 +177,7 @@ def test_one_graph_serves_all_settings_that_are_numbers() -> None:
     assert not np.array_equal(seen[0].z, seen[1].z)
     assert not np.array_equal(seen[0].step_size, seen[2].step_size)
     for change, draws in zip(changes, seen, strict=True):
-        kernel = adaptive_kernel(KERNELS["hmc"], Bare(), replace(default, **change), 16)
+        kernel = adaptive_kernel(kernel_sampler("hmc"), Bare(), replace(default, **change), 16)
         assert kernel.is_calibrated
         sampling.compiled.cache_clear()  # the same bits from a graph of its own
         again = sample_chains(posterior, "hmc", replace(default, **change), Schedule(5, 20, 16), run, init)[0]

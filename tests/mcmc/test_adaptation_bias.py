@@ -14,13 +14,13 @@ from scipy.stats import chi2
 from tfgradgen.core.config import AdaptedConfig, RunConfig, Schedule
 from tfgradgen.mcmc import chains as sampling
 from tfgradgen.mcmc.chains import sample_chains
-from tfgradgen.mcmc.kernel import Dials, KernelFamily
-from tfgradgen.mcmc.kernels import KERNELS
+from tfgradgen.mcmc.kernel import Dials, KernelSampler
+from tfgradgen.mcmc.registry import kernel_sampler, kernel_samplers
 from tfgradgen.posterior import ClassPosterior
 
 pytestmark = pytest.mark.slow
 
-TUNED = [name for name, family in KERNELS.items() if isinstance(family.defaults, AdaptedConfig)]
+TUNED = [name for name, family in kernel_samplers().items() if isinstance(family.defaults, AdaptedConfig)]
 NUM_CHAINS = 2000
 
 
@@ -91,7 +91,7 @@ class Truth(NamedTuple):
 
     def run(self, kernel: str, init: np.ndarray, seed: int, schedule: Schedule | None = None) -> Any:
         """`Draws` of a run as a command makes it, from `init`."""
-        family = KERNELS[kernel]
+        family = kernel_sampler(kernel)
         run = RunConfig(num_chains=len(init), seed=seed)
         schedule = schedule or family.schedule
         return sample_chains(self.posterior, kernel, family.defaults, schedule, run, tf.constant(init))[0]
@@ -112,7 +112,7 @@ def truth() -> Truth:
 
 
 def each_chain_its_own(
-    family: KernelFamily, posterior: Any, config: Any, num_adaptation_steps: int, dials: Dials
+    family: KernelSampler, posterior: Any, config: Any, num_adaptation_steps: int, dials: Dials
 ) -> tfp.mcmc.TransitionKernel:
     """The scheme that is refused: TFP's dual averaging of a step size for each chain."""
     step_size, numbers = tf.tile(dials.step_size, [NUM_CHAINS, 1]), dials.numbers

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
+from tfgradgen.mcmc.kernels import KERNELS
 
 from tests.support.toy import ToyClassifier, ToyGenerator
 from tfgradgen.core.backend import as_seed
 from tfgradgen.core.checks import UserError
 from tfgradgen.mcmc.kernel import INNERMOST, Pooled
-from tfgradgen.mcmc.kernels import KERNELS
 from tfgradgen.mcmc.mala import Mala
 from tfgradgen.posterior import ClassPosterior
 

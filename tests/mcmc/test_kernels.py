@@ -1,5 +1,6 @@
 """One contract over the registry, with wrong kernels that it must find out; each kernel against another that is known."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,10 +9,11 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfgradgen.core.backend import as_seed, fold_in
-from tfgradgen.core.config import HmcConfig, KernelConfig
+from tfgradgen.core.config import KernelConfig
 from tfgradgen.mcmc import hmc, local_global, mala, split_hmc
-from tfgradgen.mcmc.kernel import KernelFamily, adaptive_kernel
-from tfgradgen.mcmc.kernels import KERNELS
+from tfgradgen.mcmc.hmc import HmcConfig
+from tfgradgen.mcmc.kernel import KernelSampler, adaptive_kernel
+from tfgradgen.mcmc.registry import SAMPLERS, kernel_sampler, kernel_samplers
 
 SCALES = tf.constant(np.linspace(0.4, 1.0, 16), tf.float32)
 NUM_CHAINS, NUM_STEPS, FEW_STEPS = 128, 300, 40
@@ -41,7 +43,7 @@ def starts(num_chains: int = NUM_CHAINS) -> tf.Tensor:
     return SCALES * tf.random.stateless_normal([num_chains, 16], [1, 2])
 
 
-def run(family: KernelFamily, config: KernelConfig, fn: Any = target, init: Any = None, num_steps: int = NUM_STEPS) -> Any:
+def run(family: KernelSampler, config: KernelConfig, fn: Any = target, init: Any = None, num_steps: int = NUM_STEPS) -> Any:
     """Of `num_steps` draws after as many that tune: z, acceptance probability, step size, and whether the chain moved."""
     init = starts() if init is None else init
     posterior = Bare(fn)
@@ -66,9 +68,9 @@ def worst_z_score(z: np.ndarray) -> float:
     return float(np.abs((per_chain.mean(0) - 1) / (per_chain.std(0, ddof=1) / np.sqrt(NUM_CHAINS))).max())
 
 
-def family_of(kernel_fn: Any, like: KernelFamily) -> KernelFamily:
+def family_of(kernel_fn: Any, like: KernelSampler) -> KernelSampler:
     """`like` with a wrong kernel in place of its own."""
-    return KernelFamily("wrong", kernel_fn, like.defaults, like.schedule, like.info_fn, like.cost_fn, like.start_cost)
+    return replace(like, name="wrong", make_fn=kernel_fn)
 
 
 class StaleMala(mala.Mala):
@@ -83,10 +85,10 @@ class StaleMala(mala.Mala):
 ONE_LEAPFROG = HmcConfig(step_size=0.3, target_accept_prob=0.574, num_leapfrog_steps=1)
 
 
-def agreement(family: KernelFamily, config: KernelConfig) -> tuple[float, float, float]:
+def agreement(family: KernelSampler, config: KernelConfig) -> tuple[float, float, float]:
     """Against one-leapfrog HMC with the same adaptation: gap in acceptance, ratio of step sizes, worst z-score of E[z^2]."""
     z, accept, step_size, _ = run(family, config)
-    _, accept_hmc, step_size_hmc, _ = run(hmc.FAMILY, ONE_LEAPFROG)
+    _, accept_hmc, step_size_hmc, _ = run(hmc.SAMPLER, ONE_LEAPFROG)
     return (
         abs(accept.mean() - accept_hmc.mean()),
         step_size.mean() / step_size_hmc.mean(),
@@ -94,12 +96,12 @@ def agreement(family: KernelFamily, config: KernelConfig) -> tuple[float, float,
     )
 
 
-AS_ONE_LEAPFROG = type(mala.FAMILY.defaults)(step_size=0.3, target_accept_prob=0.574)
+AS_ONE_LEAPFROG = type(mala.SAMPLER.defaults)(step_size=0.3, target_accept_prob=0.574)
 
 
 # Acceptance: both are means over 128 chains x 300 draws tuned to one target. Law: 16 z-scores; 4 has p < 1e-3 in all.
 def test_adapted_mala_is_one_leapfrog_hmc() -> None:
-    gap, ratio, z_score = agreement(mala.FAMILY, AS_ONE_LEAPFROG)
+    gap, ratio, z_score = agreement(mala.SAMPLER, AS_ONE_LEAPFROG)
     assert gap < 0.02
     assert 0.95 < ratio < 1.05
     assert z_score < 4
@@ -135,8 +137,9 @@ class KeepsNoKineticEnergy(split_hmc.UncalibratedSplitHmc):
 
 
 class WrongSplitHmc(split_hmc.SplitHmc):
-    def _inner(self, step_size: Any) -> Any:
-        return tfp.mcmc.MetropolisHastings(KeepsNoKineticEnergy(**self._parameters | {"step_size": step_size}))
+    def _inner(self, step_size: Any, num_leapfrog_steps: Any) -> Any:
+        held = {"step_size": step_size, "num_leapfrog_steps": num_leapfrog_steps}
+        return tfp.mcmc.MetropolisHastings(KeepsNoKineticEnergy(**self._parameters | held))
 
 
 def make_forgetful_jump(posterior: Any, config: Any, step_size: Any, num_adaptation_steps: int) -> Any:
@@ -156,9 +159,9 @@ WRONG = {
         lambda posterior, config, step_size, n: WrongSplitHmc(
             posterior.prior_log_prob, posterior.likelihood_log_prob, step_size, config.num_leapfrog_steps
         ),
-        split_hmc.FAMILY,
+        split_hmc.SAMPLER,
     ),
-    "local_global": family_of(make_forgetful_jump, local_global.FAMILY),
+    "local_global": family_of(make_forgetful_jump, local_global.SAMPLER),
 }
 
 
@@ -167,8 +170,12 @@ def test_a_wrong_kernel_does_not_have_the_law(name: str) -> None:
     assert worst_z_score(run(WRONG[name], WRONG[name].defaults)[0]) > 4
 
 
+def families_of(wanted: Any) -> dict[str, KernelSampler]:
+    return {name: family for name, family in kernel_samplers().items() if wanted(family)}
+
+
 def only(wanted: Any) -> Any:
-    families = {name: family for name, family in KERNELS.items() if wanted(family)}
+    families = families_of(wanted)
     return pytest.mark.parametrize("family", families.values(), ids=families)
 
 
@@ -180,12 +187,12 @@ class TestContract:
     """What every entry of the registry promises."""
 
     @is_calibrated
-    def test_the_law_of_another_target_is_found_out(self, family: KernelFamily) -> None:
+    def test_the_law_of_another_target_is_found_out(self, family: KernelSampler) -> None:
         """The negative control of the test below: it sees so small a difference in every kernel's draws."""
         assert worst_z_score(run(family, family.defaults, another)[0]) > 4
 
     @is_calibrated
-    def test_law_and_acceptance(self, family: KernelFamily) -> None:
+    def test_law_and_acceptance(self, family: KernelSampler) -> None:
         z, accept, _, is_accepted = run(family, family.defaults)
         given = family.defaults.to_dict()
         if "target_accept_prob" in given:
@@ -194,14 +201,14 @@ class TestContract:
         assert is_accepted.mean() > accept.mean() - 5 * 0.5 / np.sqrt(accept.size)
 
     @is_tuned
-    def test_one_step_size_for_all_chains_is_frozen_after_adaptation(self, family: KernelFamily) -> None:
+    def test_one_step_size_for_all_chains_is_frozen_after_adaptation(self, family: KernelSampler) -> None:
         step_size = run(family, family.defaults, num_steps=FEW_STEPS)[2]
         assert step_size.shape == (FEW_STEPS, NUM_CHAINS)
         assert len(np.unique(step_size)) == 1
         assert step_size[0, 0] != np.float32(family.defaults.to_dict()["step_size"])
 
     @only(lambda family: family.name != "map" and "target_accept_prob" not in family.defaults.to_dict())
-    def test_without_a_step_size_a_chain_of_nan_moves_no_other(self, family: KernelFamily) -> None:
+    def test_without_a_step_size_a_chain_of_nan_moves_no_other(self, family: KernelSampler) -> None:
         good, bad = starts(4), starts(4) + 100.0 * tf.one_hot(3, 4)[:, None]
         pair = (run(family, family.defaults, partly_nan, init, FEW_STEPS) for init in (good, bad))
         for with_good, with_bad in zip(*pair, strict=True):
@@ -210,7 +217,7 @@ class TestContract:
     @pytest.mark.parametrize("num_bad", [1, 5])
     def test_chains_of_nan_spoil_no_common_trajectory(self, num_bad: int) -> None:
         """chees shares a length among chains besides the step size; the others stay well tuned."""
-        family, is_bad = KERNELS["chees"], tf.range(8) >= 8 - num_bad
+        family, is_bad = kernel_sampler("chees"), tf.range(8) >= 8 - num_bad
         z, accept, step_size, _ = run(
             family, family.defaults, partly_nan, starts(8) + 100.0 * tf.cast(is_bad, tf.float32)[:, None]
         )
@@ -220,7 +227,7 @@ class TestContract:
         assert abs(accept[:, good].mean() - family.defaults.to_dict()["target_accept_prob"]) < 0.15
 
     @is_calibrated
-    def test_rebuilt_from_its_parameters_it_is_the_same_kernel(self, family: KernelFamily) -> None:
+    def test_rebuilt_from_its_parameters_it_is_the_same_kernel(self, family: KernelSampler) -> None:
         kernel = family.make_fn(Bare(), family.defaults, tf.fill(family.step_shape(family.defaults), 0.2), 3)
         z = starts(4)
         again = type(kernel)(**kernel.parameters)
@@ -228,9 +235,11 @@ class TestContract:
         second, _ = again.one_step(z, again.bootstrap_results(z), seed=as_seed(1))
         np.testing.assert_array_equal(first, second)
         assert kernel.is_calibrated
+        assert isinstance(kernel, tfp.mcmc.TransitionKernel), "TFP's own, or one whose class is made without TFP"
+        assert type(kernel.copy()) is type(kernel)
 
     @is_calibrated
-    def test_evaluations_are_counted(self, family: KernelFamily) -> None:
+    def test_evaluations_are_counted(self, family: KernelSampler) -> None:
         """Against a counter in the density itself, with as few chains as can be: none waits for another."""
         counts = {"gradient": 0, "forward": 0}
 
@@ -264,8 +273,8 @@ class TestContract:
             assert counts["forward"] - before["forward"] - gradients == int(tf.reduce_sum(info.num_forward))
 
     @only(lambda family: True)
-    def test_defaults_are_complete(self, family: KernelFamily) -> None:
-        assert KERNELS[family.name] is family
+    def test_defaults_are_complete(self, family: KernelSampler) -> None:
+        assert SAMPLERS[family.name] is family
         assert (family.schedule.num_adaptation_steps > 0) == ("target_accept_prob" in family.defaults.to_dict())
         assert family.schedule.num_burnin_steps > 0
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from tfgradgen.mcmc.kernels import KERNELS
 
 from tests.support.toy import SLOPE, ToyClassifier, ToyGenerator
 from tfgradgen.core.backend import as_seed
@@ -17,7 +18,6 @@ from tfgradgen.diagnostics.stored_images import last_images
 from tfgradgen.mcmc import chains as sampling
 from tfgradgen.mcmc import kernel as kernels
 from tfgradgen.mcmc.kernel import pooled_log_accept_prob
-from tfgradgen.mcmc.kernels import KERNELS
 from tfgradgen.mcmc.registry import METHODS, Resume
 from tfgradgen.mcmc.rejection import class_moments, sample_exact
 from tfgradgen.mcmc.starts import choose_starts

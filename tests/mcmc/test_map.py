@@ -9,12 +9,13 @@ from scipy import optimize, stats
 
 from tests.support.toy import SLOPE, ToyClassifier, ToyGenerator
 from tfgradgen.core.checks import UserError
-from tfgradgen.core.config import MalaConfig, MapConfig, RunConfig, Schedule
+from tfgradgen.core.config import RunConfig, Schedule
 from tfgradgen.core.contracts import Found, Regularization, collect
 from tfgradgen.diagnostics.model_checks import NUM_CHECKED, NUM_EVALUATIONS
 from tfgradgen.diagnostics.prior_checks import NUM_FORWARD
-from tfgradgen.mcmc.kernels import KERNELS
-from tfgradgen.mcmc.registry import METHODS
+from tfgradgen.mcmc.mala import MalaConfig
+from tfgradgen.mcmc.map_ascent import MapConfig
+from tfgradgen.mcmc.registry import SAMPLERS, kernel_sampler
 from tfgradgen.mcmc.rejection import class_moments
 from tfgradgen.posterior import ClassPosterior
 
@@ -24,7 +25,7 @@ RUN = RunConfig(num_chains=4, seed=2)
 
 def ascend(steps: int = 600, **settings: Any) -> Found:
     config = MapConfig(**{"step_size": 0.05} | settings)
-    return collect(METHODS["map"].chunks_fn(POSTERIOR, config, Schedule(1, steps, 0), RUN, None))
+    return collect(SAMPLERS["map"].chunks_fn(POSTERIOR, config, Schedule(1, steps, 0), RUN, None))
 
 
 def highest(negative_fn: Any) -> float:
@@ -101,7 +102,7 @@ def test_a_class_too_rare_for_its_moments_names_the_flag(monkeypatch: pytest.Mon
 def law_of_pulled_chains(weight: float) -> float:
     """p-value of z_5 of mala with --class_reg against its closed form, one draw a chain."""
     run = RunConfig(num_chains=400, seed=5)
-    chunks = METHODS["mala"].chunks_fn(POSTERIOR, MalaConfig(0.8, 0.5, class_reg=3.0), Schedule(1, 60, 40), run, None)
+    chunks = SAMPLERS["mala"].chunks_fn(POSTERIOR, MalaConfig(0.8, 0.5, class_reg=3.0), Schedule(1, 60, 40), run, None)
     z = collect(chunks).draws.z[-1, :, 5]
     mean, scale, _ = class_moments(POSTERIOR, run)
     precision = 1 + weight / scale[5] ** 2
@@ -111,8 +112,8 @@ def law_of_pulled_chains(weight: float) -> float:
 def test_mala_with_the_pull_draws_from_the_pulled_density_and_from_no_other() -> None:
     assert law_of_pulled_chains(3.0) > 1e-3
     assert law_of_pulled_chains(0.0) < 1e-6  # the posterior itself
-    assert not KERNELS["mala"].is_calibrated(MalaConfig(0.8, 0.5, class_reg=3.0))
-    assert KERNELS["mala"].is_calibrated(MalaConfig(0.8, 0.5))
+    assert not kernel_sampler("mala").is_calibrated(MalaConfig(0.8, 0.5, class_reg=3.0))
+    assert kernel_sampler("mala").is_calibrated(MalaConfig(0.8, 0.5))
 
 
 def test_regularized_posterior_is_the_sum_of_its_terms() -> None:

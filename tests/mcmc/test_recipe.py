@@ -12,14 +12,15 @@ from tests.cli.test_cli import refused
 from tests.cli.test_resume import stop_after
 from tfgradgen.cli.commands import main
 from tfgradgen.core.checks import UserError
-from tfgradgen.core.config import HmcConfig, Schedule
+from tfgradgen.core.config import Schedule
+from tfgradgen.mcmc.hmc import HmcConfig
 from tfgradgen.mcmc.recipe import Recipe, default_recipe, read_recipe, write_recipe
-from tfgradgen.mcmc.registry import METHODS
+from tfgradgen.mcmc.registry import SAMPLERS
 
 HMC = Recipe("hmc", HmcConfig(0.25, 0.7, 2, decay_rate=0.8), Schedule(20, 24, 16))
 
 
-@pytest.mark.parametrize("kernel", METHODS)
+@pytest.mark.parametrize("kernel", SAMPLERS)
 def test_what_is_written_is_read_again(kernel: str, tmp_path: Path) -> None:
     recipe = default_recipe(kernel)
     write_recipe(tmp_path / "a.yaml", recipe, "of\ntwo lines")
@@ -33,8 +34,8 @@ def test_settings_that_are_not_the_defaults_are_kept_and_the_rest_may_be_left_ou
     assert read_recipe(tmp_path / "a.yaml") == HMC
     (tmp_path / "b.yaml").write_text("kernel: hmc\nnum_burnin_steps: 20\nstep_size: 1\n")
     short = read_recipe(tmp_path / "b.yaml")
-    assert short.config == replace(METHODS["hmc"].defaults, step_size=1.0)
-    whole = METHODS["hmc"].schedule
+    assert short.config == replace(SAMPLERS["hmc"].defaults, step_size=1.0)
+    whole = SAMPLERS["hmc"].schedule
     share = whole.num_adaptation_steps / whole.num_burnin_steps
     assert short.schedule == Schedule(whole.num_results, 20, int(share * 20)), "tuning keeps its share of the burn-in"
 

@@ -10,10 +10,11 @@ from scipy import stats
 from tests.support.toy import SLOPE, ToyClassifier, ToyGenerator, exact_moments
 from tfgradgen.core.backend import as_seed, fold_in
 from tfgradgen.core.checks import UserError
-from tfgradgen.core.config import HmcConfig, RunConfig, Schedule
+from tfgradgen.core.config import RunConfig, Schedule
 from tfgradgen.core.contracts import Draws, Networks, Progress
 from tfgradgen.mcmc import chains as sampling
-from tfgradgen.mcmc.kernels import KERNELS
+from tfgradgen.mcmc.hmc import HmcConfig
+from tfgradgen.mcmc.registry import kernel_sampler, kernel_samplers
 from tfgradgen.mcmc.rejection import sample_exact
 from tfgradgen.mcmc.starts import initial_points
 from tfgradgen.posterior import ClassPosterior
@@ -28,19 +29,19 @@ def make(label: int = 1, temperature: float = 1.0) -> ClassPosterior:
 def chains(posterior: ClassPosterior, kernel: str = "mala", schedule: Schedule | None = None, **run: Any) -> Draws:
     settings = RunConfig(**({"num_chains": 4} | run))
     init_z = initial_points(posterior, settings)[0]
-    return sampling.sample_chains(posterior, kernel, KERNELS[kernel].defaults, schedule or Schedule(5, 7, 5), settings, init_z)[
-        0
-    ]
+    return sampling.sample_chains(
+        posterior, kernel, kernel_sampler(kernel).defaults, schedule or Schedule(5, 7, 5), settings, init_z
+    )[0]
 
 
-SAMPLERS = [name for name, family in KERNELS.items() if family.is_calibrated(family.defaults)]
+CALIBRATED = [name for name, family in kernel_samplers().items() if family.is_calibrated(family.defaults)]
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
-@pytest.mark.parametrize("kernel", SAMPLERS)
+@pytest.mark.parametrize("kernel", CALIBRATED)
 def test_chains_reach_the_known_law(kernel: str, temperature: float) -> None:
     mean, deviation, prob = exact_moments(temperature)
-    tuned = 150 if KERNELS[kernel].schedule.num_adaptation_steps else 0
+    tuned = 150 if kernel_sampler(kernel).schedule.num_adaptation_steps else 0
     draws = chains(make(1, temperature), kernel, Schedule(400, 200, tuned), num_chains=64, seed=3)
     for statistic, expected in (
         (draws.z[..., 0], mean),
@@ -99,7 +100,7 @@ def test_a_chain_starts_alike_whatever_the_number_of_chains() -> None:
     np.testing.assert_array_equal(few, many[:4])
 
 
-@pytest.mark.parametrize("kernel", [name for name in KERNELS if name != "replica_exchange"])
+@pytest.mark.parametrize("kernel", [name for name in kernel_samplers() if name != "replica_exchange"])
 def test_a_chain_is_the_same_in_a_run_of_four_and_of_sixteen(kernel: str) -> None:
     """Where nothing is tuned, and but for rounding: how a batch is vectorized depends on its size.
 
@@ -156,15 +157,15 @@ def test_what_is_traced_is_what_was_drawn() -> None:
     assert progress[-1].num_total == 11
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", kernel_samplers())
 def test_one_trace_serves_labels_seeds_and_phases(kernel: str) -> None:
     sampling.compiled.cache_clear()
     for label, seed in ((0, 1), (1, 1), (1, 2)):
         chains(make(label), kernel, seed=seed)
-    counted = KERNELS[kernel].counts_adaptation
+    counted = kernel_sampler(kernel).counts_adaptation
     if not counted:  # one for every number of adaptation steps, too
         chains(make(), kernel, Schedule(5, 7, 3))
-    key = (Networks(GENERATOR, CLASSIFIER), 1.0, kernel, KERNELS[kernel].defaults, 5 if counted else 0, False)
+    key = (Networks(GENERATOR, CLASSIFIER), 1.0, kernel, kernel_sampler(kernel).defaults, 5 if counted else 0, False)
     functions = sampling.compiled(*key)
     assert sampling.compiled.cache_info().currsize == 1
     assert functions.chunk_fn.experimental_get_tracing_count() == 1

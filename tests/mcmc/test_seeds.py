@@ -15,7 +15,7 @@ from tfgradgen.core.checks import UserError
 from tfgradgen.core.config import RunConfig, Schedule
 from tfgradgen.core.contracts import collect
 from tfgradgen.mcmc import rejection
-from tfgradgen.mcmc.registry import METHODS
+from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.posterior import ClassPosterior
 
 NUM_BATCHES, BATCH = 8, 2**22
@@ -122,7 +122,7 @@ def test_labels_of_one_command_share_no_draw_and_each_is_as_it_is_alone(toy_flag
 @pytest.mark.parametrize("name", ["rejection", "smc", "mala"])
 def test_no_method_draws_the_same_for_two_labels(name: str) -> None:
     """Where neither prior draws nor noise were shared, no coordinate without influence on the class is the same."""
-    method, run = METHODS[name], RunConfig(num_chains=4, seed=2)
+    method, run = SAMPLERS[name], RunConfig(num_chains=4, seed=2)
     z = []
     for label in (0, 1):
         posterior = ClassPosterior(ToyGenerator(), ToyClassifier(), label)

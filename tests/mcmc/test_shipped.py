@@ -12,9 +12,8 @@ from scipy import stats
 from tfgradgen import ClassPosterior, RunConfig, load_classifier, load_generator, sample_exact
 from tfgradgen.cli.model_options import SHIPPED_MODELS, default_model
 from tfgradgen.core.backend import as_seed, fold_in
-from tfgradgen.core.config import ReplicaConfig
-from tfgradgen.mcmc.kernels import KERNELS
-from tfgradgen.mcmc.replica_exchange import inverse_temperatures
+from tfgradgen.mcmc.registry import kernel_sampler, kernel_samplers
+from tfgradgen.mcmc.replica_exchange import ReplicaConfig, inverse_temperatures
 from tfgradgen.models.loading.metadata import fingerprint
 from tfgradgen.models.precision import lower_gradients
 
@@ -71,14 +70,14 @@ def make_kernel(name: str, posterior: ClassPosterior) -> tfp.mcmc.TransitionKern
     if name == "broken":
         return tfp.mcmc.MetropolisHastings(ForgetsTheProposal(posterior.unnormalized_log_prob, step_size=STEP_SIZE**2))
     step_size = STEP_SIZE if name in ("mala", "local_global") else STEP_SIZE / 2
-    family = KERNELS[name]
+    family = kernel_sampler(name)
     kernel = family.make_fn(posterior, family.defaults, tf.fill(family.step_shape(family.defaults), step_size), 0)
     return kernel.copy(state_includes_replicas=True) if name == "replica_exchange" else kernel
 
 
 def exact_replicas(posterior: ClassPosterior, z: tf.Tensor) -> tf.Tensor:
     """`z` and exact draws of each further replica's own law: only all together are they where the kernel is to stay."""
-    config = KERNELS["replica_exchange"].defaults
+    config = kernel_sampler("replica_exchange").defaults
     assert isinstance(config, ReplicaConfig)
     tempered = []
     for k, power in enumerate(inverse_temperatures(config)[1:]):
@@ -132,7 +131,7 @@ def p_values(posterior: ClassPosterior, z: tf.Tensor, fresh: tf.Tensor) -> dict[
 
 # Ten statistics of ten kernels, at level 1e-4 each: correct kernels fail by chance in less than 1 seed of 100, all together.
 # The wrong one has a p-value of 1e-20 or so.
-@pytest.mark.parametrize("name", [name for name, family in KERNELS.items() if family.is_calibrated(family.defaults)])
+@pytest.mark.parametrize("name", [name for name, family in kernel_samplers().items() if family.is_calibrated(family.defaults)])
 def test_chains_started_at_exact_draws_stay_at_the_exact_law(
     name: str, posterior: ClassPosterior, exact_sets: list[tf.Tensor]
 ) -> None:

@@ -8,10 +8,11 @@ from tensorflow_probability.python.internal import unnest
 
 from tests.mcmc.test_kernels import Bare, starts, target
 from tfgradgen.core.backend import as_seed, fold_in
-from tfgradgen.core.config import CheesConfig, LocalGlobalConfig
 from tfgradgen.mcmc import elliptical_slice, local_global, split_hmc
+from tfgradgen.mcmc.chees import CheesConfig
 from tfgradgen.mcmc.kernel import adaptive_kernel
-from tfgradgen.mcmc.kernels import KERNELS
+from tfgradgen.mcmc.local_global import LocalGlobalConfig
+from tfgradgen.mcmc.registry import kernel_sampler
 
 
 def test_split_hmc_of_one_leapfrog_step_is_the_crank_nicolson_langevin_proposal() -> None:
@@ -64,7 +65,7 @@ def test_a_global_move_takes_each_draw_with_its_share_of_the_weight() -> None:
 
 def leapfrogs_of_chees(num_adaptation_steps: int, max_leapfrog_steps: int) -> list[int]:
     config = CheesConfig(0.02, 0.65, max_leapfrog_steps)  # so short a step wants many of them
-    kernel = adaptive_kernel(KERNELS["chees"], Bare(), config, num_adaptation_steps)
+    kernel = adaptive_kernel(kernel_sampler("chees"), Bare(), config, num_adaptation_steps)
     z, counts = starts(16), []
     step_fn = tf.function(kernel.one_step, autograph=False)
     results = kernel.bootstrap_results(z)
@@ -91,7 +92,7 @@ def test_a_global_move_passes_over_draws_without_a_likelihood() -> None:
 
 
 def test_a_move_in_any_local_step_is_a_move() -> None:
-    family, posterior = KERNELS["local_global"], Bare()
+    family, posterior = kernel_sampler("local_global"), Bare()
     config = LocalGlobalConfig(0.3, 0.4, num_global_draws=1, num_local_steps=3)
     kernel = family.make_fn(posterior, config, tf.fill([1, 1], 0.6), 0)
     z = starts(500)
@@ -102,7 +103,7 @@ def test_a_move_in_any_local_step_is_a_move() -> None:
 
 def test_elliptical_slice_says_where_a_point_had_no_likelihood() -> None:
     posterior = Bare(lambda z: tf.where(z[:, 0] > 0.2, np.nan, target(z)))
-    family, z = KERNELS["elliptical_slice"], -tf.abs(starts(300))
+    family, z = kernel_sampler("elliptical_slice"), -tf.abs(starts(300))
     kernel = family.make_fn(posterior, family.defaults, None, 0)
     after, results = kernel.one_step(z, kernel.bootstrap_results(z), seed=as_seed(2))
     invalid = np.isnan(family.info_fn(posterior, family.defaults, after, results).log_accept_ratio)

@@ -12,9 +12,7 @@ from tfgradgen.core.checks import UserError
 from tfgradgen.core.config import RunConfig, Schedule
 from tfgradgen.core.contracts import collect
 from tfgradgen.mcmc import starts
-from tfgradgen.mcmc.kernels import KERNELS
-from tfgradgen.mcmc.presets import PRESETS
-from tfgradgen.mcmc.registry import METHODS
+from tfgradgen.mcmc.registry import SAMPLERS, kernel_sampler
 from tfgradgen.mcmc.rejection import exact_chunks
 from tfgradgen.mcmc.replica_exchange import inverse_temperatures
 from tfgradgen.mcmc.smc import smc_chunks
@@ -146,8 +144,8 @@ def test_draws_without_a_likelihood_are_counted_and_never_started_at() -> None:
 
 
 def test_replicas_start_at_their_own_distributions_from_the_same_draws(few_draws: pytest.MonkeyPatch) -> None:
-    config = KERNELS["replica_exchange"].defaults
-    powers = KERNELS["replica_exchange"].powers(config)
+    config = kernel_sampler("replica_exchange").defaults
+    powers = kernel_sampler("replica_exchange").powers(config)
     np.testing.assert_allclose(powers, inverse_temperatures(config))  # type: ignore[arg-type]
     run = RunConfig(num_chains=NUM_CHAINS, seed=1)
     found = choose_starts(rare(), run, powers)
@@ -161,8 +159,8 @@ def test_replicas_start_at_their_own_distributions_from_the_same_draws(few_draws
 
 
 def test_replica_exchange_begins_with_them() -> None:
-    method, run = METHODS["replica_exchange"], RunConfig(num_chains=4, seed=1)
-    family, posterior = KERNELS["replica_exchange"], rare()
+    method, run = SAMPLERS["replica_exchange"], RunConfig(num_chains=4, seed=1)
+    family, posterior = kernel_sampler("replica_exchange"), rare()
     z = choose_starts(posterior, run, family.powers(family.defaults)).z
     kernel = family.make_fn(posterior, family.defaults, tf.fill([4, 1], 1e-6), 0)
     states = kernel.bootstrap_results(z).post_swap_replica_states
@@ -176,7 +174,7 @@ def test_methods_that_need_a_probability_refuse_a_discriminator() -> None:
         ToyGenerator(), ToyClassifier(), 1, discriminator=lambda image: image[:, 0, 1, 0], discriminator_weight=1.0
     )
     run = RunConfig(num_chains=2)
-    for chunks in (exact_chunks(posterior, 1, run), smc_chunks(posterior, PRESETS["smc"].defaults, 4, run, None)):
+    for chunks in (exact_chunks(posterior, 1, run), smc_chunks(posterior, SAMPLERS["smc"].defaults, 4, run, None)):
         with pytest.raises(UserError, match="discriminator_weight: expected no discriminator in the target of"):
             next(chunks)
     assert exact_of(posterior, run).num_draws == 0, "tune compares with none"

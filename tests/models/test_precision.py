@@ -14,8 +14,8 @@ from tests.support import toy
 from tfgradgen.cli.commands import main
 from tfgradgen.core.backend import as_seed
 from tfgradgen.diagnostics.preflight import value_and_gradient
-from tfgradgen.mcmc.kernel import KernelFamily, adaptive_kernel
-from tfgradgen.mcmc.kernels import KERNELS
+from tfgradgen.mcmc.kernel import KernelSampler, adaptive_kernel
+from tfgradgen.mcmc.registry import kernel_sampler
 from tfgradgen.models.generator import load_generator
 from tfgradgen.models.precision import lower_gradients
 from tfgradgen.posterior import ClassPosterior
@@ -82,7 +82,7 @@ class Coarse(ClassPosterior):
         return density(z)
 
 
-def z_scores(family: KernelFamily, shift: float = 0.0) -> np.ndarray:
+def z_scores(family: KernelSampler, shift: float = 0.0) -> np.ndarray:
     """Of the mean and the variance of z_0 against quadrature; chains are independent, so their spread is the error."""
     num_chains, num_adaptation, num_results = 256, 200, 600
     posterior = Coarse(toy.ToyGenerator(), toy.ToyClassifier(), 1)
@@ -104,9 +104,9 @@ def z_scores(family: KernelFamily, shift: float = 0.0) -> np.ndarray:
 
 @pytest.mark.parametrize("name", ["mala", "hmc", "split_hmc"])
 def test_a_coarse_gradient_keeps_the_law(name: str) -> None:
-    assert z_scores(KERNELS[name]).max() < 4
+    assert z_scores(kernel_sampler(name)).max() < 4
     # The same test finds a density that is off by 0.15 nats on one side: bfloat16 values are off by up to that and more.
-    assert z_scores(KERNELS[name], 0.15).max() > 4
+    assert z_scores(kernel_sampler(name), 0.15).max() > 4
 
 
 def test_the_command_lowers_its_own_models_only_where_that_changes_something(

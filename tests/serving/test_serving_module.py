@@ -8,7 +8,6 @@ import tensorflow as tf
 
 from tests.support import toy
 from tfgradgen.core.contracts import Networks
-from tfgradgen.mcmc.kernels import KERNELS
 from tfgradgen.models.loading.metadata import Label
 from tfgradgen.serving.module import Plan, Serving, named_labels
 
@@ -28,10 +27,7 @@ class Mixing(toy.ToyGenerator):
 
 def toy_plan(**changed: Any) -> Plan:
     labels = (Label("no"), Label("yes"))
-    config = KERNELS["mala"].defaults
-    return Plan(labels, (0, 1), (1.5, 1.5), "mala", config, 1.0, num_steps=4, max_steps=8, num_start_draws=4)._replace(
-        **changed
-    )
+    return Plan(labels, (0, 1), (1.5, 1.5), 1, 1.0, num_steps=4, max_steps=8, num_start_draws=4)._replace(**changed)
 
 
 def test_rows_never_meet_in_a_network() -> None:

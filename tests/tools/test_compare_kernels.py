@@ -9,7 +9,7 @@ import pytest
 from tests.support.tooling import tool
 from tfgradgen.core.contracts import Draws
 from tfgradgen.evaluation.efficiency import effective_draws
-from tfgradgen.mcmc.registry import METHODS
+from tfgradgen.mcmc.registry import SAMPLERS
 
 compare_kernels = tool("compare_kernels")
 
@@ -41,9 +41,9 @@ def test_chains_that_do_not_meet_count_little() -> None:
 
 
 def test_schedules_scale_with_the_budget() -> None:
-    schedule = compare_kernels.schedule_of(METHODS["hmc"], 300)
+    schedule = compare_kernels.schedule_of(SAMPLERS["hmc"], 300)
     assert (schedule.num_results, schedule.num_burnin_steps, schedule.num_adaptation_steps) == (100, 50, 37)
-    assert compare_kernels.schedule_of(METHODS["rejection"], 300) == METHODS["rejection"].schedule
+    assert compare_kernels.schedule_of(SAMPLERS["rejection"], 300) == SAMPLERS["rejection"].schedule
 
 
 def test_a_cell_that_is_done_is_shown_and_not_run_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,8 +13,8 @@ import pytest
 from tfgradgen.core.backend import seed_of
 from tfgradgen.core.checks import UserError
 from tfgradgen.core.config import AdaptedConfig, RunConfig
-from tfgradgen.mcmc.kernels import KERNELS
 from tfgradgen.mcmc.recipe import Recipe, default_recipe
+from tfgradgen.mcmc.registry import kernel_sampler, kernel_samplers
 from tfgradgen.tuning.bench import FRESH, Bench, Cell, Place, faults_of
 from tfgradgen.tuning.figures import importances, plot_search
 from tfgradgen.tuning.gain import MAX_CANDIDATES, Judged, gain, judge
@@ -33,7 +33,7 @@ from tfgradgen.tuning.space import (
     suggest,
 )
 
-TUNABLE = [name for name, family in KERNELS.items() if isinstance(family.defaults, AdaptedConfig)]
+TUNABLE = [name for name, family in kernel_samplers().items() if isinstance(family.defaults, AdaptedConfig)]
 LONG = 400  # gradients of a run
 BEST_STEP, TOO_LONG = 0.6, 1.0
 SILENT: Any = lambda *_: None  # noqa: E731
@@ -363,7 +363,7 @@ def test_a_schedule_within_the_ranges_could_have_been_proposed(kernel: str) -> N
     default = filled(default_recipe(kernel), 1200)
     proposed = suggest(optuna.trial.FixedTrial(coordinates(default)), kernel, 1200)
     assert proposed is not None
-    if not KERNELS[kernel].counts_adaptation:
+    if not kernel_sampler(kernel).counts_adaptation:
         assert proposed.config == default.config
         assert abs(proposed.schedule.num_burnin_steps - default.schedule.num_burnin_steps) <= 10
     assert coordinates(default.changed({"step_size": 60.0})) == {}

@@ -11,8 +11,8 @@ from tests.support.toy import ToyClassifier, ToyGenerator
 from tests.tuning.test_tuning import cell_of
 from tfgradgen.core.config import RunConfig
 from tfgradgen.mcmc import chains as sampling
-from tfgradgen.mcmc.kernels import KERNELS
 from tfgradgen.mcmc.recipe import Recipe, default_recipe
+from tfgradgen.mcmc.registry import kernel_sampler
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.tuning import guard
 from tfgradgen.tuning.bench import FRESH, Bench, Cell
@@ -33,7 +33,7 @@ def judged(
     bench = Bench({"one": posterior}, RunConfig(num_chains=num_chains, seed=3), num_gradients)
     places = bench.places(FRESH, 3)
     if init is not None:
-        powers = tuple(KERNELS[recipe.kernel].powers(recipe.config))
+        powers = tuple(kernel_sampler(recipe.kernel).powers(recipe.config))
         bench._starts = {(place, powers): tf.constant(rows) for place, rows in zip(places, init, strict=True)}
     cells = [bench.measure(recipe, place, SILENT) for place in places]
     return Judged(Trial(1, WHOLE, recipe, cells), places, cells, cells, {"one": exact_of(posterior, bench.run)})

@@ -11,13 +11,6 @@ from typing import Any
 
 from tfgradgen.core.checks import fail
 
-# These name things that a user chose a name for; nothing is made of them.
-TEXTS = (
-    *("label", "labels", "kernel", "kernels", "out", "folder"),
-    *("generator", "classifier", "judge", "discriminator", "photographs", "init", "schedule", "control"),
-    *("generator_signature", "classifier_signature", "generator_tags", "classifier_tags", "classifier_labels"),
-    *("generator_class_input", "generator_class_slice"),
-)
 _FLAG = re.compile(r"--|-[a-zA-Z]")
 _NAME = re.compile(r"[a-zA-Z]\w*", re.ASCII)
 _NUMBER = r"[+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
@@ -26,7 +19,7 @@ _WORDS = {"True": True, "true": True, "False": False, "false": False}
 _LONGEST_NUMBERS = 1000  # characters
 
 
-def normalized(argv: Sequence[str], texts: Collection[str] = TEXTS) -> list[str]:
+def normalized(argv: Sequence[str], texts: Collection[str] = ()) -> list[str]:
     """`argv` with every flag spelt --name=value, so that it can be read in one way only.
 
     Args:

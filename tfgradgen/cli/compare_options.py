@@ -4,10 +4,11 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from tfgradgen.cli.flags import check_flags, flags_of, parse_words, read_flags
 from tfgradgen.cli.model_options import CLASSIFIER_FLAGS, GENERATOR_FLAGS, default_model, parse_handle
-from tfgradgen.cli.options import SampleOptions, check_flags, parse_bool, parse_path, parse_sample
-from tfgradgen.core.checks import check_int, check_real, fail
-from tfgradgen.core.text import value_text
+from tfgradgen.cli.options import DEFAULT_KERNEL, SampleOptions, parse_sample
+from tfgradgen.core.checks import check_int
+from tfgradgen.core.settings import path, real, switch, text, whole
 from tfgradgen.evaluation.entries import parse_entry
 
 # The poster's four columns, then what it is to be seen against.
@@ -17,27 +18,40 @@ SAMPLE_FLAGS = (
     *GENERATOR_FLAGS,
     *CLASSIFIER_FLAGS,
 )
-OWN_FLAGS = ("kernels", "num_gradients", "class_reg", "judge", "discriminator", "photographs", "out", "resume")
-FLAGS = ("labels", *OWN_FLAGS, *SAMPLE_FLAGS)
 MIN_GRADIENTS = 10
 MIN_CHAINS = 5  # the errors are over chains, and a distance takes four pictures
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CompareOptions:
     """Everything that `compare` was asked for. pair: how the two models are loaded and run. photographs: a folder of
     <label>/ folders, None for what comes with tfgradgen."""
 
-    labels: Any
-    kernels: tuple[str, ...]
-    num_gradients: int
-    class_reg: float
+    labels: Any = text(shown="A,B", help="the classes, as label of `sample`: names, WordNet ids or indices, or all")
+    kernels: tuple[str, ...] = text(
+        DEFAULT_KERNELS,
+        help="samplers, as kernel of `sample`; NAME+reg for map and mala with class-specific regularization. The "
+        "first four are the poster's",
+    )
+    num_gradients: int = whole(
+        300,
+        low=MIN_GRADIENTS,
+        high=1_000_000,
+        help="of each chain; every measure is taken at 10, 30, 100, 300, ... up to there",
+    )
+    class_reg: float = real(1.0, help="weight of the regularization in the +reg methods")
     pair: SampleOptions
-    judge: str
-    discriminator: str
-    photographs: Path | None
-    out: Path
-    resume: bool
+    judge: str = text(shown="MODEL", help="names classes and guides no chain, with a signature `features`")
+    discriminator: str = text(
+        shown="MODEL", help="a classifier with a label `natural`, or BigBiGAN or compare_gan with their discriminators"
+    )
+    photographs: Path | None = path(
+        None,
+        shown="FOLDER",
+        help="held-out photographs, FOLDER/<label>/*.jpg; by default what the shipped judge saw of its own",
+    )
+    out: Path = path(Path("out/compare"), shown="out/compare", help="the folder for all that is written")
+    resume: bool = switch(help="go on in that folder: finished cells (method x label) are kept")
 
     def to_dict(self) -> dict[str, Any]:
         """Every argument as it was used, defaults filled in, for the record."""
@@ -47,33 +61,20 @@ class CompareOptions:
         return self.pair.models.to_dict() | own | {"kernels": list(self.kernels)} | texts | asdict(self.pair.run)
 
 
+OWN_FLAGS = tuple(flags_of(CompareOptions))
+FLAGS = (*OWN_FLAGS, *SAMPLE_FLAGS)
+
+
 def parse_compare(flags: dict[str, Any]) -> CompareOptions:
     """Checks the flags of `compare`; raises `UserError` for the first that cannot be used."""
     check_flags("compare", flags, FLAGS)
-    pair = parse_sample({"label": flags["labels"], "kernel": "mala"} | {k: flags[k] for k in SAMPLE_FLAGS if k in flags})
+    asked = {flag: flags[flag] for flag in SAMPLE_FLAGS if flag in flags}
+    pair = parse_sample({"label": flags["labels"], "kernel": DEFAULT_KERNEL} | asked)
     check_int("num_chains", pair.run.num_chains, MIN_CHAINS, 4096)
-    class_reg = check_real("class_reg", flags.get("class_reg", 1.0), 0.0)
-    kernels = _names(flags.get("kernels", DEFAULT_KERNELS))
-    for name in kernels:
-        parse_entry(name, class_reg)
-    models = {name: parse_handle(name, flags.get(name, str(default_model(name)))) for name in ("judge", "discriminator")}
-    return CompareOptions(
-        labels=flags["labels"],
-        kernels=kernels,
-        num_gradients=check_int("num_gradients", flags.get("num_gradients", 300), MIN_GRADIENTS, 1_000_000),
-        class_reg=class_reg,
-        pair=pair,
-        judge=models["judge"],
-        discriminator=models["discriminator"],
-        photographs=parse_path("photographs", flags["photographs"]) if "photographs" in flags else None,
-        out=parse_path("out", flags.get("out", "out/compare")),
-        resume=parse_bool("resume", flags.get("resume", False)),
-    )
-
-
-def _names(value: Any) -> tuple[str, ...]:
-    """`a,b`, or what Fire makes of it -> distinct names."""
-    items = value.split(",") if isinstance(value, str) else value
-    if not isinstance(items, list | tuple) or not items:
-        raise fail("kernels", "names of methods, a,b,c", value_text(value), "give for example --kernels=mala,hmc,rejection")
-    return tuple(dict.fromkeys(str(item).strip() for item in items))
+    own = read_flags(CompareOptions, flags)
+    names = parse_words("kernels", own["kernels"], "names of methods, a,b,c", "mala,hmc,rejection")
+    own["kernels"] = tuple(dict.fromkeys(names))
+    for name in own["kernels"]:
+        parse_entry(name, own["class_reg"])
+    models = {name: parse_handle(name, own.get(name, str(default_model(name)))) for name in ("judge", "discriminator")}
+    return CompareOptions(**own | models, pair=pair)

@@ -20,6 +20,7 @@ from tfgradgen.core.checks import fail
 from tfgradgen.core.contracts import Networks
 from tfgradgen.core.files import json_text, write_text
 from tfgradgen.core.text import shell_word
+from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.serving.adapt import Adapted, adapt
 from tfgradgen.serving.beside import texts
@@ -111,8 +112,7 @@ def plan_of(options: ExportOptions, targets: Sequence[Target], adapted: Sequence
         labels=tuple(target.label for target in targets),
         indices=tuple(target.index for target in targets),
         step_sizes=tuple(each.step_size for each in adapted),
-        kernel=pair.kernel,
-        config=pair.kernel_config,
+        num_leapfrog_steps=SAMPLERS[pair.kernel].served_steps(pair.kernel_config),
         temperature=pair.run.temperature,
         num_steps=options.num_steps,
         max_steps=options.max_steps,

@@ -4,18 +4,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tfgradgen.cli.flags import check_flags, flags_of, read_flags
 from tfgradgen.cli.model_options import MODEL_FLAGS
-from tfgradgen.cli.options import SampleOptions, check_flags, parse_bool, parse_path, parse_sample
-from tfgradgen.core.checks import check_choice, check_int, fail
+from tfgradgen.cli.options import SampleOptions, parse_sample
+from tfgradgen.core.checks import check_choice, fail
+from tfgradgen.core.settings import path, switch, text, value, whole
 from tfgradgen.core.text import value_text
-from tfgradgen.mcmc.presets import SERVED
+from tfgradgen.mcmc.registry import SAMPLERS
 
 SAMPLE_FLAGS = (
     *("schedule", "step_size", "target_accept_prob", "num_leapfrog_steps", "num_chains", "temperature", "seed"),
     *MODEL_FLAGS,
 )
-OWN_FLAGS = ("out", "version", "num_steps", "max_steps", "num_start_draws", "batch_sizes", "xla")
-FLAGS = ("kernel", "labels", *OWN_FLAGS, *SAMPLE_FLAGS)
 
 # A start costs this many forward passes, about 0.45 gradients each: with 64 as much as 29 steps of mala, with the 256 of a run
 # more than the whole chain. A class that is rarer than one in 64 mostly starts outside, and needs its steps.
@@ -25,20 +25,29 @@ MAX_STEPS_FACTOR = 10
 BATCH_SIZES = (1, 4, 16)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ExportOptions:
     """Everything that `export` was asked for. pair: models, kernel and how the step sizes are tuned. version: None for the next
     that is free."""
 
-    labels: Any
+    labels: Any = text("all", help="the classes that can be asked for, as label of `sample`")
     pair: SampleOptions
-    out: Path
-    version: int | None
-    num_steps: int
-    max_steps: int
-    num_start_draws: int
-    batch_sizes: tuple[int, ...]
-    xla: bool
+    out: Path = path(shown="BASE", help="BASE/<version>/ is the model; beside it what starts a server, and two clients")
+    version: int | None = whole(
+        None, low=1, high=2**62, shown="N", is_told=True, help="by default the next that is free; one that exists is refused"
+    )
+    num_steps: int = whole(
+        low=1, high=1_000_000, shown="N", help=f"transitions of a picture; by default about {NUM_GRADIENTS} gradients"
+    )
+    max_steps: int = whole(
+        low=1,
+        high=1_000_000,
+        shown="N",
+        help=f"most that a request can ask for, by default {MAX_STEPS_FACTOR} times as many as num_steps",
+    )
+    num_start_draws: int = whole(NUM_START_DRAWS, low=1, high=100_000, help="prior draws that a chain's start is picked from")
+    batch_sizes: tuple[int, ...] = value(BATCH_SIZES, help="what the server fills batches up to")
+    xla: bool = switch(help="a further signature serving_xla, for servers that may compile; the others need no XLA")
 
     def to_dict(self) -> dict[str, Any]:
         """Every argument as it was used, defaults filled in, for the record."""
@@ -60,43 +69,38 @@ class ExportOptions:
         }
 
 
+OWN_FLAGS = tuple(flags_of(ExportOptions))
+FLAGS = ("kernel", *OWN_FLAGS, *SAMPLE_FLAGS)
+
+
 def parse_export(flags: dict[str, Any]) -> ExportOptions:
     """Checks the flags of `export`; raises `UserError` for the first that cannot be used."""
     check_flags("export", flags, FLAGS)
     if "out" not in flags:
         raise fail("out", "a folder for the versions of the model", "none", "give --out=BASE")
-    out = parse_path("out", flags["out"]).absolute()
+    own = read_flags(ExportOptions, flags)
+    out = own["out"].absolute()
     if not out.name or out.name == ".." or (out.exists() and not out.is_dir()):
         raise fail("out", "a folder with a name of its own", str(out), "give --out=BASE")
     asked = {name: flags[name] for name in SAMPLE_FLAGS if name in flags}
     pair = parse_sample({"label": flags["labels"], "kernel": flags["kernel"]} | asked)
-    check_choice("kernel", pair.kernel, SERVED)
+    check_choice("kernel", pair.kernel, [name for name, sampler in SAMPLERS.items() if sampler.is_served])
     class_reg = pair.kernel_config.to_dict().get("class_reg")
     if class_reg:
         raise fail("schedule: class_reg", "0, for a served chain samples the posterior", class_reg, "set it to 0")
-    own_steps = max(1, NUM_GRADIENTS // SERVED[pair.kernel](pair.kernel_config))
-    num_steps = check_int("num_steps", flags.get("num_steps", own_steps), 1, 1_000_000)
-    max_steps = check_int("max_steps", flags.get("max_steps", MAX_STEPS_FACTOR * num_steps), 1, 1_000_000)
+    steps = SAMPLERS[pair.kernel].served_steps(pair.kernel_config)
+    num_steps = own.get("num_steps", max(1, NUM_GRADIENTS // steps))
+    max_steps = own.get("max_steps", MAX_STEPS_FACTOR * num_steps)
     if max_steps < num_steps:
         raise fail("max_steps", f"at least num_steps={num_steps}", max_steps, "raise --max_steps, or lower --num_steps")
-    version = flags.get("version")
-    return ExportOptions(
-        labels=flags["labels"],
-        pair=pair,
-        out=out,
-        version=None if version is None else check_int("version", version, 1, 2**62),
-        num_steps=num_steps,
-        max_steps=max_steps,
-        num_start_draws=check_int("num_start_draws", flags.get("num_start_draws", NUM_START_DRAWS), 1, 100_000),
-        batch_sizes=_sizes(flags.get("batch_sizes", BATCH_SIZES)),
-        xla=parse_bool("xla", flags.get("xla", False)),
-    )
+    counts = {"num_steps": num_steps, "max_steps": max_steps, "batch_sizes": _sizes(own["batch_sizes"])}
+    return ExportOptions(**own | counts | {"out": out}, pair=pair)
 
 
-def _sizes(value: Any) -> tuple[int, ...]:
+def _sizes(given: Any) -> tuple[int, ...]:
     """`1,4,16`, or what Fire makes of it."""
-    items = list(value) if isinstance(value, list | tuple) else [value]
+    items = list(given) if isinstance(given, list | tuple) else [given]
     is_rising = all(isinstance(size, int) and not isinstance(size, bool) for size in items) and items == sorted({*items})
     if not is_rising or not items or not 1 <= items[0] <= items[-1] <= 1024:
-        raise fail("batch_sizes", "rising whole numbers in 1..1024", value_text(value), "give for example --batch_sizes=1,4,16")
+        raise fail("batch_sizes", "rising whole numbers in 1..1024", value_text(given), "give for example --batch_sizes=1,4,16")
     return tuple(items)

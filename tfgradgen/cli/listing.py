@@ -1,15 +1,21 @@
-"""What there is to choose from: the classes of a classifier, and the models that come with tfgradgen."""
+"""What there is to choose from: samplers, the classes of a classifier, and the models that come with tfgradgen."""
 
 import os
 from pathlib import Path
 from typing import Any
 
 from tfgradgen.cli.early import check_models
-from tfgradgen.cli.model_options import SHIPPED_MODELS, default_model, parse_handle
-from tfgradgen.cli.options import parse_sample
+from tfgradgen.cli.model_options import SHIPPED_MODELS, default_model, parse_handle, parse_models
 from tfgradgen.cli.quiet import start_tensorflow
 from tfgradgen.cli.terminal import as_text, say
+from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.models.loading.metadata import MAX_NAME, Label, fingerprint, parse_labels, read_metadata
+
+
+def list_kernels() -> None:
+    """Prints a line for each sampler: its name, its kind, what law its draws have, and what it is good for."""
+    for sampler in SAMPLERS.values():
+        say(f"{sampler.name:16s}  {sampler.kind:9s}  {sampler.law:20s}  {sampler.about}")
 
 
 def list_labels(flags: dict[str, Any]) -> None:
@@ -20,14 +26,12 @@ def list_labels(flags: dict[str, Any]) -> None:
     if isinstance(card.get("labels"), list) and flags.keys() <= {"classifier", "allow_unknown_ops"}:
         names: tuple[Label, ...] = parse_labels(card["labels"], f"labels of {folder}")
     else:  # only the model itself can say how many there are
-        options = parse_sample({"label": "all", "kernel": "mala", **flags})
-        check_models(options.models)
+        options = parse_models(flags)
+        check_models(options)
         start_tensorflow()
         from tfgradgen.models.classifier import load_classifier
 
-        names = load_classifier(
-            handle, **options.models.classifier_settings, allow_unknown_ops=options.models.allow_unknown_ops
-        ).labels
+        names = load_classifier(handle, **options.classifier_settings, allow_unknown_ops=options.allow_unknown_ops).labels
     for index, label in enumerate(names):
         say(f"{index:4d}  {as_text(label.wnid or '-'):10s}  {as_text(label.name, MAX_NAME)}")
 

@@ -14,7 +14,7 @@ from tfgradgen.core.checks import fail
 from tfgradgen.core.contracts import Networks
 from tfgradgen.diagnostics.model_checks import without_xla
 from tfgradgen.io.images import read_pictures
-from tfgradgen.mcmc.registry import METHODS
+from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.models.classifier import Classifier, fitted, load_classifier
 from tfgradgen.models.condition import ConditionClassifier, is_condition, parse_condition
 from tfgradgen.models.discriminator import load_discriminator, natural_log_odds
@@ -154,7 +154,7 @@ def _guess(role: str, model: Generator | Classifier, name: str) -> str:
 def choose_backend(options: SampleOptions, loaded: Loaded, target: Target) -> SampleOptions:
     """`options` in graph mode where XLA would be taken but cannot compile the models, which is said on stderr."""
     posterior = ClassPosterior.of(loaded.networks(target), target.index, options.run.temperature)
-    why = without_xla(posterior, options.run) if METHODS[options.kernel].takes_gradients else ""
+    why = without_xla(posterior, options.run) if SAMPLERS[options.kernel].takes_gradients else ""
     if not why:
         return options
     note(f"graph    mode, without XLA: {why}")

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tfgradgen.core.checks import check_int, check_real, fail
+from tfgradgen.cli.flags import flags_of, parse_words
+from tfgradgen.core.checks import fail
+from tfgradgen.core.settings import real, switch, text, value, whole
 from tfgradgen.core.text import value_text
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -37,16 +39,66 @@ CLASSIFIER_FLAGS = {
     "classifier_channels": "channels",
     "classifier_layout": "layout",
 }
-MODEL_FLAGS = (
-    "generator",
-    "classifier",
-    *GENERATOR_FLAGS,
-    *CLASSIFIER_FLAGS,
-    "discriminator",
-    "discriminator_weight",
-    "max_batch",
-    "allow_unknown_ops",
-)
+
+
+@dataclass(frozen=True)
+class ModelFlags:
+    """What a user can say of models; whatever is not said, a model's card or family tells, or it is guessed, and said."""
+
+    generator: str = text(shown="MODEL", help="makes images from latent points")
+    classifier: str = text(
+        shown="MODEL", help="names them; several as A,B: their classes compose in --label, where NAME@2 is one of the second"
+    )
+    generator_signature: str = text(shown="NAME", help="which function of a model with several; NAME:OUTPUT for one output")
+    generator_tags: str = text(shown="A,B", help="which of its graphs")
+    generator_range: Any = value(shown="0,1", help="of its images")
+    generator_prior: str = value(
+        shown="normal", help="of its latent point: normal, truncated_normal (2 deviations) or uniform (-1 to 1)"
+    )
+    latent_dim: int = value(shown="N", help="width of its latent point")
+    truncation: float = value(shown="1", help="BigGAN's, above 0 to 1")
+    generator_class: str = value(
+        shown="target",
+        help="of a class-conditional generator: target, the class asked for; uniform, one more coordinate picks any; latent, a "
+        "softmax of one more coordinate a class",
+    )
+    generator_class_input: str = text(shown="NAME", help="which of its inputs is the class, where shapes and names do not tell")
+    generator_class_slice: str = text(
+        shown="32:42", help="which coordinates of z are a one-hot class; :10 the first ten, -10: the last"
+    )
+    num_classes: int = value(shown="N", help="how many classes it has, where its class input is a number")
+    generator_layout: str = value(
+        shown="channels_last", help="axes of its images; channels_first is [B, channels, height, width]"
+    )
+    classifier_signature: str = text(shown="NAME", help="as of the generator, like the next two")
+    classifier_tags: str = text(shown="A,B", help="which of its graphs")
+    classifier_range: Any = value(
+        shown="0,1",
+        help="where nothing tells it, the usual range in which the classifier tells the generator's images apart best",
+    )
+    classifier_size: Any = value(shown="N", help="height and width of its input, or HEIGHT,WIDTH")
+    classifier_output: str = value(
+        shown="logits", help="logits, probabilities (that sum to one) or scores (one a class, for itself)"
+    )
+    classifier_labels: str = text(
+        shown="FILE",
+        help="JSON, or a name a line; imagenet for those of ImageNet. By default a labels.txt or the like in or beside the "
+        "model's folder",
+    )
+    classifier_channels: str = value(shown="rgb", help="grey shows it the luma of coloured images")
+    classifier_layout: str = value(shown="channels_last", help="as of the generator")
+    discriminator: str = text(shown="MODEL", help="of natural images; with --discriminator_weight")
+    discriminator_weight: float = real(
+        0.0, is_low_in=True, help="adds so many times a discriminator's log-odds of `natural` to the target"
+    )
+    max_batch: int | None = whole(
+        None, low=1, shown="N", help="so many pictures at a time go through the models, where memory is short; same results"
+    )
+    allow_unknown_ops: bool = switch(help="load models although they hold operations that image models have no use for")
+
+
+DECLARED = flags_of(ModelFlags)
+MODEL_FLAGS = tuple(DECLARED)
 
 
 @dataclass(frozen=True)
@@ -92,16 +144,16 @@ def parse_handle(flag: str, value: Any) -> str:
     return str(value)
 
 
-def parse_models(flags: dict[str, Any], allow_unknown_ops: bool) -> ModelOptions:
+def parse_models(flags: dict[str, Any]) -> ModelOptions:
     """Checks the flags of `MODEL_FLAGS` among `flags`; raises `UserError` for the first that cannot be used."""
-    weight = check_real("discriminator_weight", flags.get("discriminator_weight", 0.0), 0.0, is_low_in=True)
+    weight, max_batch, allow_unknown_ops = (
+        DECLARED[flag].setting.parsed(flag, flags[flag]) if flag in flags else DECLARED[flag].default
+        for flag in ("discriminator_weight", "max_batch", "allow_unknown_ops")
+    )
     if "discriminator" in flags and not weight:
         raise fail(
             "discriminator", "a --discriminator_weight above 0", weight or "none", "give one, 1 is the discriminator's own"
         )
-    max_batch = flags.get("max_batch")
-    if max_batch is not None:
-        check_int("max_batch", max_batch, 1)
     discriminator = flags.get("discriminator", str(default_model("discriminator")))
     classifiers = _classifiers(parse_handle("classifier", flags.get("classifier", str(default_model("classifier")))))
     classifier_settings = _settings(flags, CLASSIFIER_FLAGS)
@@ -123,7 +175,7 @@ def parse_models(flags: dict[str, Any], allow_unknown_ops: bool) -> ModelOptions
 
 def unlike_shipped(options: ModelOptions) -> dict[str, Any]:
     """Flag -> value of what a command has to say of its models."""
-    usual = parse_models({}, allow_unknown_ops=False).to_dict()
+    usual = parse_models({}).to_dict()
     return {flag: value for flag, value in options.to_dict().items() if value != usual.get(flag)}
 
 
@@ -143,7 +195,7 @@ def _settings(flags: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
 
 def _parsed(flag: str, name: str, value: Any) -> Any:
     if name == "tags":
-        return _words(flag, value)
+        return tuple(word for word in parse_words(flag, value, "tags as a,b", "gen,bsNone") if word)
     if name == "image_size" and isinstance(value, int) and not isinstance(value, bool):
         return (value, value)
     if name == "labels" and value != "imagenet":
@@ -151,11 +203,3 @@ def _parsed(flag: str, name: str, value: Any) -> Any:
     if name == "signature" and not isinstance(value, str):
         raise fail(flag, "the name of a signature", value_text(value), f"give --{flag}=NAME or NAME:OUTPUT")
     return value
-
-
-def _words(flag: str, value: Any) -> tuple[str, ...]:
-    """`a,b`, or what Fire makes of it."""
-    items = value.split(",") if isinstance(value, str) else value
-    if not isinstance(items, list | tuple):
-        raise fail(flag, "tags as a,b", value_text(value), f"give --{flag}=gen,bsNone, for example")
-    return tuple(word for item in items if (word := str(item).strip()))

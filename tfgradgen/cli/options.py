@@ -1,47 +1,68 @@
 """From the flags that a user types to checked settings, before anything slow is imported."""
 
-import difflib
-from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tfgradgen.cli.flags import flags_of, read_flags
 from tfgradgen.cli.model_options import MODEL_FLAGS, ModelOptions, parse_models
-from tfgradgen.core.checks import UserError, check_choice, check_num_chains, did_you_mean, fail
-from tfgradgen.core.config import REMOVED, KernelConfig, RunConfig, Schedule
-from tfgradgen.core.text import NAME_LENGTH, printable, value_text
-from tfgradgen.mcmc.presets import PRESETS
-from tfgradgen.mcmc.recipe import default_recipe, read_recipe, settings_of
+from tfgradgen.core.checks import check_choice, check_num_chains, did_you_mean, fail
+from tfgradgen.core.config import KernelConfig, RunConfig, Schedule
+from tfgradgen.core.settings import choice, path, switch, text
+from tfgradgen.core.settings import settings_of as declared
+from tfgradgen.core.text import value_text
+from tfgradgen.mcmc.recipe import Recipe, default_recipe, read_recipe, settings_of
+from tfgradgen.mcmc.registry import SAMPLERS
+from tfgradgen.mcmc.sampler import Sampler
 
-KERNEL_FLAGS = tuple(KernelConfig.checks)
-SCHEDULE_FLAGS = tuple(field.name for field in fields(Schedule))
-RUN_FLAGS = tuple(field.name for field in fields(RunConfig) if field.name != "init_z")
-OWN_FLAGS = ("schedule", "out", "gradient_precision", "overwrite", "resume", "strict", "netcdf")
 DEFAULT_KERNEL = "mala"
-RENAMED = {"trust": "allow_unknown_ops"}  # old flag -> its name now
-FLAGS = ("label", "kernel", *KERNEL_FLAGS, *SCHEDULE_FLAGS, *RUN_FLAGS, *MODEL_FLAGS, *OWN_FLAGS)
+PRECISIONS = ("float32", "bfloat16")
+SCHEDULE_FLAGS, RUN_FLAGS = tuple(declared(Schedule)), tuple(declared(RunConfig))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SampleOptions:
     """Everything that `sample` was asked for; `out` is None where a folder is to be chosen, `init_photograph` where chains
     start at none, `schedule_file` where all settings are flags and defaults."""
 
-    label: Any
-    kernel: str
-    kernel_config: KernelConfig
-    schedule: Schedule
+    label: Any = text(shown="NAME", help="a class name, WordNet id or index; several as a,b,c; or all. `labels` lists them")
+    recipe: Recipe = text(flag="kernel", shown=DEFAULT_KERNEL, help="how it is sampled; `kernels` compares them")
     run: RunConfig
     init_photograph: Path | None
     models: ModelOptions
-    out: Path | None
-    overwrite: bool
-    resume: bool
-    strict: bool
-    netcdf: bool
-    gradient_precision: str
-    schedule_file: Path | None = None
+    schedule_file: Path | None = path(
+        None,
+        flag="schedule",
+        shown="FILE",
+        help="YAML with the settings of a kernel, as `tune` writes it; flags given as well override it",
+    )
+    gradient_precision: str = choice(
+        "float32",
+        choices=PRECISIONS,
+        is_told=True,
+        help="bfloat16: the gradients' convolutions; the law stays exact, values keep their bits",
+    )
+    out: Path | None = path(None, shown="FOLDER", help="by default out/<label>-<kernel>-<seed>")
+    overwrite: bool = switch(help="replace an earlier run in that folder")
+    resume: bool = switch(
+        help="go on with an interrupted run, or make a finished one longer with a larger --num_results; the other flags are "
+        "the same. With --overwrite too, what is of another run is replaced"
+    )
+    strict: bool = switch(help="end with exit code 1 where something speaks against a run")
+    netcdf: bool = switch(help="write chains.nc too, for ArviZ: pip install 'tfgradgen[netcdf]'")
+
+    @property
+    def kernel(self) -> str:
+        return self.recipe.kernel
+
+    @property
+    def kernel_config(self) -> KernelConfig:
+        return self.recipe.config
+
+    @property
+    def schedule(self) -> Schedule:
+        return self.recipe.schedule
 
     def to_dict(self) -> dict[str, Any]:
         """Every argument as it was used, defaults filled in, for the run record."""
@@ -63,97 +84,52 @@ class SampleOptions:
         }
 
 
-def check_known(kind: str, given: str, known: Collection[str], where: str) -> None:
-    """Raises `UserError`, one short line, where `given` is none of `known`, the names of all of that `kind`; `where` lists
-    them."""
-    if given not in known:
-        bare = {name.strip("-"): name for name in known}
-        near = difflib.get_close_matches(given[:NAME_LENGTH].strip("-").lower(), bare, n=1)
-        asked = f"did you mean {bare[near[0]]}? " if near else ""
-        raise UserError(f"unknown {kind} {printable(given)}; {asked}all {kind}s: {where}")
+OWN_FLAGS = tuple(flags_of(SampleOptions))
+RUN = declared(RunConfig)
 
 
-def check_flags(command: str, flags: Mapping[str, Any], known: Collection[str]) -> None:
-    """Refuses flags that `command` does not have, naming the nearest that it has."""
-    named = [f"--{name}" for name in known]
-    for flag in flags:
-        if flag in RENAMED and RENAMED[flag] in known:
-            raise fail("flags", f"--{RENAMED[flag]}", f"--{flag}", f"--{flag} is now --{RENAMED[flag]}")
-        if flag in REMOVED:
-            raise fail("flags", "a flag of this version", f"--{flag}", REMOVED[flag])
-        check_known("flag", f"--{flag}", named, f"python -m tfgradgen {command} --help")
+def kernel_flags() -> tuple[str, ...]:
+    """The settings of all samplers."""
+    return tuple(dict.fromkeys(name for sampler in SAMPLERS.values() for name in declared(sampler.defaults)))
 
 
-def parse_path(flag: str, value: Any) -> Path:
-    if not isinstance(value, str | int | float) or isinstance(value, bool) or value == "":
-        raise fail(flag, "a path", value_text(value), f"give --{flag}=PATH")
-    try:
-        return Path(str(value)).expanduser()
-    except RuntimeError:
-        raise fail(flag, "a path", value_text(value), "there is no such user's home; write the path out") from None
+def sample_flags() -> tuple[str, ...]:
+    """All that `sample` takes, whatever the kernel."""
+    return (*OWN_FLAGS, *kernel_flags(), *SCHEDULE_FLAGS, *RUN_FLAGS, *MODEL_FLAGS)
 
 
-def parse_bool(flag: str, value: Any) -> bool:
-    words = {"true": True, "false": False}
-    parsed = words.get(value.lower(), value) if isinstance(value, str) else value
-    return bool(check_choice(flag, parsed, (True, False)))
-
-
-def not_used(flag: str, kernel: str) -> UserError:
-    return fail(flag, f"a flag that --kernel={kernel} uses", f"--{flag}", "leave it out, or choose another kernel")
+def unused_flags(sampler: Sampler, has_discriminator: bool = True) -> tuple[str, ...]:
+    """The flags of every run that `sampler` has no use for."""
+    unused = {"init": not sampler.takes_starts, "gradient_precision": not sampler.takes_gradients}
+    # They rest on the likelihood being a probability, and that of the class alone.
+    unused["discriminator_weight"] = sampler.kind in ("exact", "particles") and has_discriminator
+    return tuple(flag for flag, is_unused in unused.items() if is_unused)
 
 
 def parse_sample(flags: dict[str, Any]) -> SampleOptions:
     """Checks the flags of `sample`; raises `UserError` for the first that cannot be used."""
-    given = dict(flags)
-    kernel = given.pop("kernel", None)
-    schedule_file = parse_path("schedule", given.pop("schedule")) if "schedule" in given else None
-    base = read_recipe(schedule_file) if schedule_file else None
-    kernel = check_choice("kernel", (base.kernel if base else DEFAULT_KERNEL) if kernel is None else kernel, PRESETS)
+    own = read_flags(SampleOptions, flags)
+    base = read_recipe(own["schedule_file"]) if own["schedule_file"] else None
+    kernel = flags.get("kernel")
+    kernel = kernel if kernel is not None else base.kernel if base else DEFAULT_KERNEL
+    sampler = SAMPLERS[check_choice("kernel", kernel, SAMPLERS)]
     if base and base.kernel != kernel:
-        raise fail("kernel", f"{base.kernel}, as in {schedule_file}", kernel, "leave it out, or give another --schedule")
-    label = given.pop("label")
-    overwrite, resume, strict, netcdf, allow_unknown_ops = (
-        parse_bool(flag, given.pop(flag, False)) for flag in ("overwrite", "resume", "strict", "netcdf", "allow_unknown_ops")
-    )
-    precision = check_choice("gradient_precision", given.pop("gradient_precision", "float32"), ("float32", "bfloat16"))
-    if netcdf:
+        raise fail("kernel", f"{base.kernel}, as in {own['schedule_file']}", kernel, "leave it out, or give another --schedule")
+    if own["netcdf"]:
         from tfgradgen.diagnostics.netcdf import check_netcdf
 
         check_netcdf()
-    of_models = {flag: given.pop(flag) for flag in MODEL_FLAGS if flag in given}
-    models = parse_models(of_models, allow_unknown_ops)
-    out = parse_path("out", given.pop("out")) if "out" in given else None
+    given = {flag: value for flag, value in flags.items() if flag not in OWN_FLAGS}
+    models = parse_models({flag: given.pop(flag) for flag in MODEL_FLAGS if flag in given})
     photograph = _photograph(given)
-    run = RunConfig(**_jit_as_bool({flag: given.pop(flag) for flag in RUN_FLAGS if flag in given}))
-    method = PRESETS[kernel]
-    check_num_chains(kernel, run.num_chains, method.min_chains)
-    unused = {"init": not method.takes_starts, "gradient_precision": not method.takes_gradients}
-    # They rest on the likelihood being a probability, and that of the class alone.
-    unused["discriminator_weight"] = method.kind in ("exact", "particles") and models.discriminator is not None
-    for flag in flags:
-        if unused.get(flag):
-            raise not_used(flag, kernel)
-    for flag in given:
-        if flag not in settings_of(method):
-            raise not_used(flag, kernel)
-    recipe = (base or default_recipe(kernel)).changed(given)
-    return SampleOptions(
-        label=label,
-        kernel=kernel,
-        kernel_config=recipe.config,
-        schedule=recipe.schedule,
-        run=run,
-        init_photograph=photograph,
-        models=models,
-        out=out,
-        overwrite=overwrite,
-        resume=resume,
-        strict=strict,
-        netcdf=netcdf,
-        gradient_precision=precision,
-        schedule_file=schedule_file,
-    )
+    run = RunConfig(**{flag: RUN[flag].parsed(flag, given.pop(flag)) for flag in RUN_FLAGS if flag in given})
+    check_num_chains(kernel, run.num_chains, sampler.min_chains)
+    unused, known = unused_flags(sampler, models.discriminator is not None), settings_of(sampler)
+    wrong = [*(flag for flag in flags if flag in unused), *(flag for flag in given if flag not in known)]
+    if wrong:
+        raise fail(wrong[0], f"a flag that --kernel={kernel} uses", f"--{wrong[0]}", "leave it out, or choose another kernel")
+    own["recipe"] = (base or default_recipe(kernel)).changed(given)
+    return SampleOptions(**own, run=run, init_photograph=photograph, models=models)
 
 
 def _photograph(flags: dict[str, Any]) -> Path | None:
@@ -162,20 +138,13 @@ def _photograph(flags: dict[str, Any]) -> Path | None:
     if init in (None, "resample", "prior"):
         return None
     with suppress(OSError, RuntimeError):  # a name that no file can have, or nobody's home
-        path = Path(str(init)).expanduser()
-        if path.is_file():
+        picture = Path(str(init)).expanduser()
+        if picture.is_file():
             del flags["init"]
-            return path
+            return picture
     raise fail(
         "init",
         "resample, prior or the file of a picture",
         value_text(init),
         did_you_mean(init, ("resample", "prior")) or "check the path",
     )
-
-
-def _jit_as_bool(flags: dict[str, Any]) -> dict[str, Any]:
-    jit = flags.get("jit")
-    if isinstance(jit, str) and jit.lower() in ("true", "false"):
-        flags["jit"] = jit.lower() == "true"
-    return flags

@@ -12,7 +12,7 @@ from tfgradgen.core.arrays import check_arrays, read_npz
 from tfgradgen.core.checks import UserError
 from tfgradgen.core.contracts import Draws
 from tfgradgen.core.parsing import parsing, read_json, whole_number
-from tfgradgen.mcmc.presets import PRESETS
+from tfgradgen.mcmc.registry import SAMPLERS
 
 RUN_FILE, SAMPLES_FILE = RECORD, "samples.npz"
 _TABLE = ("results", "chains")
@@ -57,7 +57,7 @@ def checked_record(record: Any) -> dict[str, Any]:
     for name, check_fn in _ENTRIES.items():
         _check_entry(record, name, check_fn)
     try:
-        type(PRESETS[record["kernel"]].defaults)(**record["arguments"]["kernel_config"])
+        type(SAMPLERS[record["kernel"]].defaults)(**record["arguments"]["kernel_config"])
     except (UserError, TypeError) as error:
         raise ValueError(f"a {RUN_FILE} whose settings of the kernel are none: {error}") from error
     return record
@@ -98,7 +98,7 @@ def _label(value: Any) -> None:
 
 def _kernel(value: Any) -> None:
     _text(value)
-    if value not in PRESETS:
+    if value not in SAMPLERS:
         raise ValueError("this version does not have")
 
 

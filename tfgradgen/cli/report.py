@@ -10,7 +10,8 @@ from tfgradgen.core.contracts import Draws, accept_prob
 from tfgradgen.core.files import finite
 from tfgradgen.diagnostics.convergence import statistics
 from tfgradgen.diagnostics.issues import chain_table, finite_mean, never_moved, prior_problems, problems
-from tfgradgen.mcmc.presets import PRESETS, PRIOR_FACTS
+from tfgradgen.mcmc.registry import SAMPLERS
+from tfgradgen.mcmc.sampler import PRIOR_FACTS
 
 MODELS = ("generator", "classifier", "discriminator")
 WORK = {"gradients": "gradients", "forward": "forward passes"}
@@ -65,7 +66,7 @@ def said_before(facts: Mapping[str, Any]) -> list[str]:
 def trust(draws: Draws, kernel: str, config: dict[str, Any], doubts: Sequence[str]) -> dict[str, Any]:
     """The part of run.json that says whether to trust the draws of `kernel` with the settings `config`; `doubts` are those that
     the models gave rise to (`said_before`)."""
-    method = PRESETS[kernel]
+    method = SAMPLERS[kernel]
     found, chains = statistics(draws, independent=method.kind == "exact"), chain_table(draws)
     lines = [*doubts, *problems(chains, found, len(draws.z), method.kind, config.get("target_accept_prob"))]
     if method.kind == "chain" and not method.is_calibrated(type(method.defaults)(**config)):
@@ -86,11 +87,11 @@ def summary(record: dict[str, Any], folder: Any) -> str:
     """Six lines or more: what ran, what came out, how it moved, how sure that is, is it to be trusted, where it lies."""
     arguments, name = record["arguments"], record["label"]["name"]
     schedule, num_chains = arguments["schedule"], arguments["num_chains"]
-    stat, kind = record["statistics"]["class_prob"], PRESETS[record["kernel"]].kind
+    stat, kind = record["statistics"]["class_prob"], SAMPLERS[record["kernel"]].kind
     work = [f"{record[f'num_{kind}']:,} {word}" for kind, word in WORK.items() if record[f"num_{kind}"]]
     burnin = f" after {schedule['num_burnin_steps']} discarded" if schedule["num_burnin_steps"] else ""
     ess = "unknown" if stat["ess"] is None else f"{stat['ess']:.0f}"
-    more = ("chains.nc, " if arguments["netcdf"] else "") + ("checkpoint.npz, " if PRESETS[record["kernel"]].can_go_on else "")
+    more = ("chains.nc, " if arguments["netcdf"] else "") + ("checkpoint.npz, " if SAMPLERS[record["kernel"]].can_go_on else "")
     mean = (
         "unknown" if record["mean_class_prob"] is None else f"{record['mean_class_prob']:.3f}{_error(stat['standard_error'])}"
     )
@@ -130,7 +131,7 @@ def _rhat(record: dict[str, Any], stat: dict[str, Any]) -> str:
     if stat["rhat"] is not None:
         return f", R-hat {stat['rhat']:.3f}"
     still = never_moved(record["chains"], record["arguments"]["schedule"]["num_results"])
-    return f", R-hat not defined: {still} never moved" if still and PRESETS[record["kernel"]].kind == "chain" else ""
+    return f", R-hat not defined: {still} never moved" if still and SAMPLERS[record["kernel"]].kind == "chain" else ""
 
 
 def _starts(record: dict[str, Any]) -> list[str]:
@@ -158,7 +159,7 @@ def _prior(record: dict[str, Any]) -> str:
 
 
 def _moved(record: dict[str, Any]) -> str:
-    kind, rate = PRESETS[record["kernel"]].kind, record["accept_rate"]
+    kind, rate = SAMPLERS[record["kernel"]].kind, record["accept_rate"]
     if kind == "exact":
         return f"acceptance {figure(rate, 4)} of the prior draws; the draws are exact and independent"
     if kind == "particles":

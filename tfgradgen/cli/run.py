@@ -40,8 +40,8 @@ from tfgradgen.diagnostics.plots import plot_chains
 from tfgradgen.diagnostics.stored_images import last_images
 from tfgradgen.io.images import decode, make_grid, save_png
 from tfgradgen.io.store import CHECKPOINT, MAX_CHECKPOINT, RunStore, check_same
-from tfgradgen.mcmc.presets import PRESETS
-from tfgradgen.mcmc.registry import METHODS, Resume
+from tfgradgen.mcmc.registry import SAMPLERS
+from tfgradgen.mcmc.sampler import Resume
 from tfgradgen.posterior import ClassPosterior
 
 NETCDF = "chains.nc"
@@ -110,7 +110,7 @@ def check_length(planned: dict[str, Any], num_results: int, where: Path) -> None
     if wanted < num_results:
         expected, remedy = f"at least the --num_results={num_results} of the run in {where}", "start anew with --overwrite"
         raise fail("resume", expected, f"--num_results={wanted}", f"give it again, or {remedy}")
-    if wanted > num_results and not PRESETS[planned["kernel"]].can_go_on:
+    if wanted > num_results and not SAMPLERS[planned["kernel"]].can_go_on:
         raise fail(
             "resume",
             f"the --num_results={num_results} of the run in {where}, for the particles of {planned['kernel']} move together",
@@ -252,7 +252,7 @@ def _run_held(
         write_run(beside, record, draws, images, film)
         if options.netcdf or (longer and (folder / NETCDF).exists()):
             write_chains(beside, record, draws)
-        if PRESETS[options.kernel].can_go_on:
+        if SAMPLERS[options.kernel].can_go_on:
             shutil.copyfile(partial / CHECKPOINT, beside / CHECKPOINT)
     row = Row(planned["label"]["name"], images, np.array(draws.class_prob[-1]), record["problems"])
     del draws  # the maps of the files
@@ -277,7 +277,7 @@ def draw(posterior: ClassPosterior, options: SampleOptions, store: RunStore, pro
         check_draws(store.draws(), options.run.num_chains, posterior.latent_dim)
     start = time.monotonic() - facts.get("seconds", 0.0)
     resume = None if store.state is None else Resume(store.state, facts)
-    chunks_fn = METHODS[options.kernel].chunks_fn
+    chunks_fn = SAMPLERS[options.kernel].chunks_fn
     for chunk in chunks_fn(posterior, options.kernel_config, options.schedule, options.run, resume):
         facts = facts | chunk.facts | chunk.cost._asdict() | {"seconds": time.monotonic() - start}
         store.append(chunk.draws, chunk.state, facts)
@@ -318,7 +318,7 @@ def write_run(folder: Path, record: dict[str, Any], draws: Draws, images: np.nda
     captions = [f"p {p:.2f}" for p in draws.class_prob[-1]]
     save_png(folder / "grid.png", make_grid(images, captions))
     num_results, num_chains = draws.class_prob.shape
-    units = UNITS[METHODS[record["kernel"]].kind]
+    units = UNITS[SAMPLERS[record["kernel"]].kind]
     title = f"{record['kernel']} for {record['label']['name']}: {num_chains} {units}, {num_results} draws each"
     save_png(folder / "plots.png", plot_chains(draws, title))
     save_png(folder / "film.png", film)
@@ -328,7 +328,7 @@ def write_run(folder: Path, record: dict[str, Any], draws: Draws, images: np.nda
 
 def write_chains(folder: Path, record: dict[str, Any], draws: Draws) -> None:
     """Writes chains.nc into `folder`; what it says of the run is from run.json, first by the names that ArviZ knows."""
-    kind = METHODS[record["kernel"]].kind
+    kind = SAMPLERS[record["kernel"]].kind
     attributes = {
         "inference_library": "tfgradgen",
         "inference_library_version": record["versions"]["tfgradgen"],

@@ -5,37 +5,51 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tfgradgen.cli.flags import check_flags, flags_of, read_flags
 from tfgradgen.cli.model_options import MODEL_FLAGS
-from tfgradgen.cli.options import KERNEL_FLAGS, SampleOptions, check_flags, parse_bool, parse_path, parse_sample
-from tfgradgen.core.checks import check_int, check_real, fail
+from tfgradgen.cli.options import DEFAULT_KERNEL as ANY_KERNEL
+from tfgradgen.cli.options import SampleOptions, kernel_flags, parse_sample
+from tfgradgen.core.checks import check_int, fail
 from tfgradgen.core.config import AdaptedConfig, changed_config
+from tfgradgen.core.settings import path, real, switch, text, whole
 from tfgradgen.core.text import value_text
-from tfgradgen.mcmc.presets import PRESETS
 from tfgradgen.mcmc.recipe import Recipe, default_recipe, read_recipe
+from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.tuning.space import MIN_RESULTS, check_optuna, check_tunable, filled, num_gradients_of, searched
 
 SAMPLE_FLAGS = ("num_chains", "temperature", "seed", "init", "jit", *MODEL_FLAGS)
-OWN_FLAGS = ("kernel", "budget", "num_gradients", "num_seeds", "num_fresh", "control", "out", "resume")
-FLAGS = ("label", *OWN_FLAGS, *SAMPLE_FLAGS, *KERNEL_FLAGS)
 DEFAULT_KERNEL, DEFAULT_CHAINS = "hmc", 8
 MIN_CHAINS = 4  # effective sample sizes see by them whether chains agree
 MIN_GRADIENTS = 60  # fewer make no run of any kernel
+RUNS_OF_BUDGET = 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TuneOptions:
     """Everything that `tune` was asked for. sampled: what is sampled, of which models, and how it is run. control: None for
     the kernel's own schedule. fixed: settings of the kernel that are not searched."""
 
-    kernel: str
+    kernel: str = text(DEFAULT_KERNEL, help="whose settings are searched: one whose step size is adapted")
     sampled: SampleOptions
-    budget: float
-    num_gradients: int
-    num_seeds: int
-    num_fresh: int
-    control: Path | None
-    out: Path
-    resume: bool
+    budget: float = real(
+        shown="X", help=f"gradients a chain, of all trials together; by default {RUNS_OF_BUDGET} times num_gradients"
+    )
+    num_gradients: int = whole(
+        1000,
+        low=MIN_GRADIENTS,
+        high=10_000_000,
+        help="gradients a chain of one run, burn-in and adaptation among them",
+    )
+    num_seeds: int = whole(1, low=1, high=1000, help="runs of each label that a trial gets, if it stays in so long")
+    num_fresh: int = whole(
+        4,
+        low=2,
+        high=1000,
+        help="runs of each label on fresh seeds, of the best and of the control, on top of --budget",
+    )
+    control: Path | None = path(None, shown="FILE", help="the schedule to beat; by default the kernel's own")
+    out: Path = path(Path("out/tune"), shown="out/tune", help="the folder for all that is written")
+    resume: bool = switch(help="go on with the search in that folder, further with a larger --budget")
     fixed: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
@@ -46,14 +60,23 @@ class TuneOptions:
         return {**{name: getattr(self, name) for name in own}, **run, "label": str(self.sampled.label)}
 
 
+OWN_FLAGS = tuple(flags_of(TuneOptions))
+
+
+def tune_flags() -> tuple[str, ...]:
+    """All that `tune` takes, whatever the kernel."""
+    return ("label", *OWN_FLAGS, *SAMPLE_FLAGS, *kernel_flags())
+
+
 def parse_tune(flags: dict[str, Any]) -> TuneOptions:
     """Checks the flags of `tune`; raises `UserError` for the first that cannot be used."""
-    check_flags("tune", flags, FLAGS)
+    check_flags("tune", flags, tune_flags())
     given = {flag: flags[flag] for flag in SAMPLE_FLAGS if flag in flags}
-    sampled = parse_sample({"label": flags["label"], "kernel": "mala", "num_chains": DEFAULT_CHAINS} | given)
+    sampled = parse_sample({"label": flags["label"], "kernel": ANY_KERNEL, "num_chains": DEFAULT_CHAINS} | given)
     check_optuna()
-    kernel = check_tunable(flags.get("kernel", DEFAULT_KERNEL))
-    given = {flag: flags[flag] for flag in KERNEL_FLAGS if flag in flags}
+    own = read_flags(TuneOptions, flags)
+    kernel = check_tunable(own["kernel"])
+    given = {flag: flags[flag] for flag in kernel_flags() if flag in flags}
     for flag in given:
         if flag not in searched(kernel):
             listed = ", ".join(searched(kernel))
@@ -64,24 +87,12 @@ def parse_tune(flags: dict[str, Any]) -> TuneOptions:
         raise fail(
             "init", "one of resample, prior", value_text(flags["init"]), "all chains at one point say little of how they mix"
         )
-    num_gradients = check_int("num_gradients", flags.get("num_gradients", 1000), MIN_GRADIENTS, 10_000_000)
-    budget = check_real("budget", flags.get("budget", 20 * num_gradients), 0.0)
+    budget, num_gradients = own.get("budget", float(RUNS_OF_BUDGET * own["num_gradients"])), own["num_gradients"]
     if budget < num_gradients:
         raise fail(
             "budget", f"at least one run of num_gradients {num_gradients}", f"{budget:g}", "raise it, to some twenty runs"
         )
-    return TuneOptions(
-        kernel=kernel,
-        sampled=sampled,
-        budget=budget,
-        num_gradients=num_gradients,
-        num_seeds=check_int("num_seeds", flags.get("num_seeds", 1), 1, 1000),
-        num_fresh=check_int("num_fresh", flags.get("num_fresh", 4), 2, 1000),
-        control=parse_path("control", flags["control"]) if "control" in flags else None,
-        out=parse_path("out", flags.get("out", "out/tune")),
-        resume=parse_bool("resume", flags.get("resume", False)),
-        fixed=fixed,
-    )
+    return TuneOptions(**own | {"budget": budget}, sampled=sampled, fixed=fixed)
 
 
 def read_control(options: TuneOptions) -> Recipe:
@@ -103,6 +114,6 @@ def held_fixed(kernel: str, given: dict[str, Any]) -> dict[str, Any]:
     Raises:
       UserError: one is out of its range, or belongs to another way to adapt.
     """
-    config = changed_config(PRESETS[kernel].defaults, given).to_dict()
+    config = changed_config(SAMPLERS[kernel].defaults, given).to_dict()
     belongs = any(name in names for names in AdaptedConfig.idle.values() for name in given)
     return {name: config[name] for name in (*given, *(("adaptation",) if belongs else ()))}

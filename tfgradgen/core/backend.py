@@ -1,9 +1,12 @@
 """Stateless seeds and the choice of compiler, as every sampling method uses them."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
+
+from tfgradgen.core.lazy import tf
 
 
 def as_seed(seed: int) -> tf.Tensor:

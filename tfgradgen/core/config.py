@@ -1,46 +1,22 @@
-"""Small frozen settings, checked on construction and written beside the output."""
+"""Small frozen settings, checked on construction and written beside the output. What every sampler has in common; the settings
+of one are declared in its own file (`tfgradgen.mcmc`)."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import KW_ONLY, asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, asdict, dataclass
 from typing import Any, ClassVar
 
-from tfgradgen.core.checks import check_choice, check_int, check_real, fail
+from tfgradgen.core.checks import fail
+from tfgradgen.core.settings import Search, check_settings, choice, real, whole
 
 REMOVED = {"num_windows": "all coordinates have the same step size now; leave it out"}  # settings of earlier versions
 
 
 @dataclass(frozen=True)
 class KernelConfig:
-    """Settings of one transition rule; each kernel has a class of its own, whose fields are its flags."""
-
-    checks: ClassVar[dict[str, Callable[[str, Any], Any]]] = {
-        "step_size": lambda name, value: check_real(name, value, 0.0),
-        "target_accept_prob": lambda name, value: check_real(name, value, 0.0, 1.0),
-        "adaptation": lambda name, value: check_choice(name, value, ("dual_averaging", "simple")),
-        "exploration_shrinkage": lambda name, value: check_real(name, value, 0.0),
-        "decay_rate": lambda name, value: check_real(name, value, 0.5, 1.0),
-        "step_count_smoothing": lambda name, value: check_int(name, value, 1, 1000),
-        "adaptation_rate": lambda name, value: check_real(name, value, 0.0, 1.0),
-        "num_leapfrog_steps": lambda name, value: check_int(name, value, 1, 1000),
-        "max_leapfrog_steps": lambda name, value: check_int(name, value, 1, 1000),
-        "max_tree_depth": lambda name, value: check_int(name, value, 1, 12),
-        "num_replicas": lambda name, value: check_int(name, value, 2, 64),
-        "min_inverse_temperature": lambda name, value: check_real(name, value, 0.0, 1.0),
-        "num_global_draws": lambda name, value: check_int(name, value, 1, 10_000),
-        "num_local_steps": lambda name, value: check_int(name, value, 1, 1000),
-        "num_mutations": lambda name, value: check_int(name, value, 1, 1000),
-        "ess_share": lambda name, value: check_real(name, value, 0.0, 1.0),
-        "optimizer": lambda name, value: check_choice(name, value, ("adam", "normalized")),
-        "objective": lambda name, value: check_choice(name, value, ("log_prob", "logit")),
-        "class_reg": lambda name, value: check_real(name, value, 0.0, is_low_in=True),
-        "l2_decay": lambda name, value: check_real(name, value, 0.0, 1.0, is_low_in=True),
-        "clip_sigma": lambda name, value: check_real(name, value, 0.0, is_low_in=True),
-        "clip_around": lambda name, value: check_choice(name, value, ("prior", "class")),
-    }
+    """Settings of one sampler; each has a class of its own, whose fields are its flags (see `core.settings`)."""
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            self.checks[field.name](field.name, getattr(self, field.name))
+        check_settings(self)
 
     @property
     def needs_class_moments(self) -> bool:
@@ -53,11 +29,16 @@ class KernelConfig:
 
 @dataclass(frozen=True)
 class StepConfig(KernelConfig):
-    """step_size: initial distance of one step in z, > 0; adapted during the adaptation steps.
-    target_accept_prob: acceptance that adaptation aims at, in (0, 1)."""
+    """A step size, and the acceptance that it is tuned to."""
 
-    step_size: float
-    target_accept_prob: float
+    step_size: float = real(
+        help="initial distance of one step in z, the same unit for every kernel",
+        search=Search(0.1, 5.0, log=True, relative=True),
+        held="step",
+    )
+    target_accept_prob: float = real(
+        low=0.0, high=1.0, help="acceptance to tune for", search=Search(0.25, 0.9), held="adaptation"
+    )
 
 
 @dataclass(frozen=True)
@@ -68,23 +49,47 @@ class AdaptedConfig(StepConfig):
     biases the draws the more, the fewer chains there are: one chain tunes by its own acceptance alone. So run several, or with
     one chain give a step size and no adaptation steps.
 
-    adaptation: 'dual_averaging' (Nesterov 2009; Hoffman and Gelman 2014, whose gamma, kappa and t0 the next three are), or
-      'simple', which multiplies or divides by 1 + adaptation_rate after each transition (Andrieu and Thoms 2008).
-    exploration_shrinkage: > 0; the larger, the less a step size swings with the acceptance of single proposals.
-    decay_rate: in (0.5, 1); the larger, the more the early steps count in the average that is kept.
-    step_count_smoothing: 1..1000, steps that are counted as done before the first.
-    adaptation_rate: in (0, 1).
+    The ways to adapt are 'dual_averaging' (Nesterov 2009; Hoffman and Gelman 2014, whose gamma, kappa and t0 are the three
+    settings that follow it) and 'simple' (Andrieu and Thoms 2008).
     """
 
     _: KW_ONLY
-    adaptation: str = "dual_averaging"
+    adaptation: str = choice(
+        "dual_averaging", choices=("dual_averaging", "simple"), is_searched=True, help="how the step size is tuned"
+    )
     # The mean acceptance of few chains is noisy, and averaging the log of a step size that swings with it ends up too small: of
     # one chain, at TFP's 0.05, acceptance after 150 steps was 0.65 (mala) and 0.80 (hmc) for targets of 0.574 and 0.651 on a
     # normal; at 0.2, 0.59 and 0.74.
-    exploration_shrinkage: float = 0.2
-    decay_rate: float = 0.75
-    step_count_smoothing: int = 10
-    adaptation_rate: float = 0.1
+    exploration_shrinkage: float = real(
+        0.2,
+        help="dual_averaging: the larger, the less a step size follows the acceptance of single proposals",
+        search=Search(0.05, 0.8, log=True),
+        held="adaptation",
+    )
+    decay_rate: float = real(
+        0.75,
+        low=0.5,
+        high=1.0,
+        help="dual_averaging: the larger, the less the early steps count in the average that is kept",
+        search=Search(0.55, 0.95),
+        held="adaptation",
+    )
+    step_count_smoothing: int = whole(
+        10,
+        low=1,
+        high=1000,
+        help="dual_averaging: steps that are counted as done before the first",
+        search=Search(2, 40, log=True),
+        held="adaptation",
+    )
+    adaptation_rate: float = real(
+        0.1,
+        low=0.0,
+        high=1.0,
+        help="simple: each step multiplies or divides the step size by 1 + adaptation_rate",
+        search=Search(0.02, 0.5, log=True),
+        held="adaptation",
+    )
 
     # What each way to adapt has no use for.
     idle: ClassVar[dict[str, tuple[str, ...]]] = {
@@ -117,97 +122,6 @@ def changed_config(config: KernelConfig, values: Mapping[str, Any]) -> KernelCon
 
 
 @dataclass(frozen=True)
-class MalaConfig(AdaptedConfig):
-    """class_reg: weight >= 0 of the pull towards the class's mean latent point (`Regularization`); above 0 the target is no
-    longer the posterior."""
-
-    class_reg: float = 0.0
-
-    @property
-    def needs_class_moments(self) -> bool:
-        return self.class_reg > 0
-
-
-@dataclass(frozen=True)
-class HmcConfig(AdaptedConfig):
-    """num_leapfrog_steps: gradients in one transition, 1..1000."""
-
-    num_leapfrog_steps: int = 1
-
-
-@dataclass(frozen=True)
-class NutsConfig(AdaptedConfig):
-    """max_tree_depth: doublings of a trajectory, 1..12; it takes at most 2 ** max_tree_depth gradients."""
-
-    max_tree_depth: int = 4
-
-
-@dataclass(frozen=True)
-class CheesConfig(AdaptedConfig):
-    """max_leapfrog_steps: gradients in one transition at most, 1..1000."""
-
-    max_leapfrog_steps: int = 16
-
-
-@dataclass(frozen=True)
-class ReplicaConfig(AdaptedConfig):
-    """num_leapfrog_steps: as of hmc, in each replica. num_replicas: temperatures, 2..64. min_inverse_temperature: the
-    likelihood's exponent in the last replica, in (0, 1); those between are spaced geometrically."""
-
-    num_leapfrog_steps: int = 1
-    num_replicas: int = 4
-    min_inverse_temperature: float = 0.1
-
-
-@dataclass(frozen=True)
-class LocalGlobalConfig(AdaptedConfig):
-    """num_global_draws: fresh prior draws in each global move, 1..10000. num_local_steps: mala transitions after it,
-    1..1000."""
-
-    num_global_draws: int = 16
-    num_local_steps: int = 1
-
-
-@dataclass(frozen=True)
-class SmcConfig(StepConfig):
-    """num_mutations: mala transitions at each temperature, 1..1000. ess_share: share of the particles that reweighting to the
-    next temperature leaves effective, in (0, 1)."""
-
-    num_mutations: int = 4
-    ess_share: float = 0.5
-
-
-@dataclass(frozen=True)
-class MapConfig(KernelConfig):
-    """Settings of gradient ascent.
-
-    step_size: > 0, of Adam, or the length of a normalized step. optimizer: 'adam' or 'normalized'. objective: what of the
-    classifier is raised, 'log_prob' or the class's 'logit'. class_reg: weight >= 0 of the pull towards the class's mean
-    latent point. l2_decay: share of z taken off in each step, 0..1. clip_sigma: z is kept within so many standard deviations,
-    > 0; 0 is no bound. clip_around: those of the 'prior', or unit by unit of the 'class'.
-    """
-
-    step_size: float
-    optimizer: str = "adam"
-    objective: str = "log_prob"
-    class_reg: float = 0.0
-    l2_decay: float = 0.0
-    clip_sigma: float = 0.0
-    clip_around: str = "prior"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.clip_around == "class" and self.clip_sigma == 0:
-            raise fail(
-                "clip_around", "a bound around the class", "clip_sigma 0, which is no bound", "give --clip_sigma=2, for example"
-            )
-
-    @property
-    def needs_class_moments(self) -> bool:
-        return self.class_reg > 0 or (self.clip_sigma > 0 and self.clip_around == "class")
-
-
-@dataclass(frozen=True)
 class Schedule:
     """How many transitions of each kind a run makes.
 
@@ -217,14 +131,12 @@ class Schedule:
       step size is frozen.
     """
 
-    num_results: int
-    num_burnin_steps: int
-    num_adaptation_steps: int
+    num_results: int = whole(low=1, shown="N", help="kept draws of each chain; of smc, particles")
+    num_burnin_steps: int = whole(low=0, shown="N", help="discarded first steps")
+    num_adaptation_steps: int = whole(low=0, shown="N", help="how many of the burn-in steps tune the step size")
 
     def __post_init__(self) -> None:
-        check_int("num_results", self.num_results, 1)
-        check_int("num_burnin_steps", self.num_burnin_steps, 0)
-        check_int("num_adaptation_steps", self.num_adaptation_steps, 0)
+        check_settings(self)
         if self.num_adaptation_steps > self.num_burnin_steps:
             raise fail(
                 "num_adaptation_steps",
@@ -254,21 +166,33 @@ class RunConfig:
       chains start.
     """
 
-    num_chains: int = 16
-    temperature: float = 1.0
-    seed: int = 0
-    jit: bool | str = "auto"
-    init: str = "resample"
+    num_chains: int = whole(16, low=1, high=4096, help="independent chains, a picture of each")
+    temperature: float = real(1.0, help="the likelihood enters as likelihood ** (1 / temperature)")
+    seed: int = whole(
+        0,
+        low=0,
+        high=2**62 - 1,
+        help="same seed, machine and backend: the same samples.npz, bit for bit. Each label has random numbers of its own: its "
+        "draws are the same alone and among others",
+    )
+    jit: bool | str = choice(
+        "auto", choices=("auto", True, False), is_told=True, help="XLA: auto (where there is a GPU), true or false"
+    )
+    init: str = choice(
+        "resample",
+        choices=("resample", "prior", "given"),
+        is_told=True,
+        is_text=True,
+        help="where chains start. resample: at exact draws of the class, found among 256 prior draws each, or at likely ones "
+        "where the class is too rare; prior: at any prior draw; PICTURE: all at that photograph's latent point, by the "
+        "generator's own encoder (BigBiGAN's)",
+    )
     init_z: tuple[float, ...] | None = None
 
     num_init_draws: ClassVar[int] = 256
 
     def __post_init__(self) -> None:
-        check_int("num_chains", self.num_chains, 1, 4096)
-        check_real("temperature", self.temperature, 0.0)
-        check_int("seed", self.seed, 0, 2**62 - 1)
-        check_choice("jit", self.jit, ("auto", True, False))
-        check_choice("init", self.init, ("resample", "prior", "given"))
+        check_settings(self)
         if (self.init == "given") != (self.init_z is not None):
             raise fail(
                 "init", "a latent point for init 'given', and for that alone", self.init, "give --init=PICTURE, or no init_z"

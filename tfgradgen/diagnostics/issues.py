@@ -83,7 +83,7 @@ def problems(
 
     Args:
       chains: `chain_table` of the run. found: its `statistics`. num_results: draws of each chain.
-      kind: 'chain', 'exact', which nothing but the models can spoil, 'particles' or 'ascent' (see `methods.Method`).
+      kind: 'chain', 'exact', which nothing but the models can spoil, 'particles' or 'ascent' (see `mcmc.sampler.Sampler`).
       target: acceptance that was tuned for, None where nothing was.
     """
     lines = [*_broken(chains, num_results)]

@@ -182,7 +182,7 @@ def without_xla(posterior: ClassPosterior, run: RunConfig) -> str:
     graph_fn, xla_fn = _functions(posterior, run)
     if run.jit != "auto" or xla_fn is None:
         return ""
-    z, _ = checked_points(posterior.networks, int(posterior.label), NUM_CHECKED)
+    z, _ = checked_points(posterior.networks, int(posterior.each_label()[0][0].label), NUM_CHECKED)
     check = xla_check(xla_fn, z, *graph_fn(z))
     return "" if check.is_ok else check.found
 

@@ -17,8 +17,7 @@ from tfgradgen.evaluation.entries import Entry
 from tfgradgen.evaluation.report.catalogue import Value
 from tfgradgen.mcmc.budget import Trail, trail_of, without_end
 from tfgradgen.mcmc.chains import chain_chunks
-from tfgradgen.mcmc.kernels import KERNELS
-from tfgradgen.mcmc.registry import METHODS
+from tfgradgen.mcmc.registry import kernel_sampler
 from tfgradgen.mcmc.rejection import class_moments, exact_chunks
 from tfgradgen.mcmc.starts import choose_starts
 from tfgradgen.posterior import ClassPosterior
@@ -124,11 +123,11 @@ def run_cell(
       UserError: the method needs exact draws and the class is too rare, the budget is too small for it, or a chain ends at a
         point that is not finite.
     """
-    if (entry.kind == "exact" or entry.config.needs_class_moments) and not len(ground.exact_z):
+    if (entry.sampler.kind == "exact" or entry.config.needs_class_moments) and not len(ground.exact_z):
         raise fail("rejection", "a class that the generator can draw", "a class that is too rare", "leave this method out")
-    if entry.kind == "exact":
+    if entry.sampler.kind == "exact":
         return _exact_cell(ground, len(checkpoints))
-    if entry.kind == "particles":
+    if entry.sampler.kind == "particles":
         return _particle_cell(posterior, entry, run, checkpoints, progress_fn)
     cell = _chain_cell(posterior, entry, ground, run, checkpoints, progress_fn)
     num_lost = int((~np.isfinite(cell.z[-1]).all(-1)).sum())
@@ -167,7 +166,7 @@ def _chain_cell(
     first, last = trail.num_burnin, at[-1] + 1
     kept = trail.kept(last)
     ess, rate = Value(np.nan, None), np.nan
-    if entry.kind == "chain" and len(kept.z) >= MIN_DRAWS:
+    if entry.sampler.kind == "chain" and len(kept.z) >= MIN_DRAWS:
         work = (paid[last - 1] - (paid[first - 1] if first else 0.0)) * run.num_chains
         ess, rate = draws_per_1000(kept, float(work)), float(accept_prob(kept).mean())
     return Cell(z, spent[:, 0], spent[:, 1], as_array(ess), np.asarray(rate))
@@ -179,12 +178,12 @@ def _trail(
     if entry.config.needs_class_moments:
         weight = entry.config.to_dict()["class_reg"]
         posterior = posterior.regularized(Regularization(weight, ground.mean, ground.scale))
-    name, schedule = entry.method.name, without_end(entry.method.schedule, num_gradients)
-    powers = KERNELS[name].powers(entry.config)
+    sampler = kernel_sampler(entry.sampler.name)
+    powers = sampler.powers(entry.config)
     # The ground holds no starts of replicas: the same draws are scored again.
     init_z = choose_starts(posterior, run, powers).z if powers and run.init == "resample" else ground.init_z
-    chunks = chain_chunks(posterior, name, entry.config, schedule, run, init_z)
-    return trail_of(chunks, KERNELS[name].start_cost(entry.config), run.num_chains, num_gradients, progress_fn)
+    chunks = chain_chunks(posterior, sampler.name, entry.config, without_end(sampler.schedule, num_gradients), run, init_z)
+    return trail_of(chunks, sampler.start_cost(entry.config), run.num_chains, num_gradients, progress_fn)
 
 
 def _particle_cell(
@@ -221,8 +220,6 @@ def _populations(
     posterior: ClassPosterior, entry: Entry, run: RunConfig, num_particles: int, progress_fn: ProgressFn
 ) -> tuple[Draws, Cost]:
     """The particles of num_chains populations, and what one population cost, without the check before a run."""
-    found = collect(
-        METHODS[entry.method.name].chunks_fn(posterior, entry.config, Schedule(num_particles, 0, 0), run, None), progress_fn
-    )
+    found = collect(entry.sampler.chunks_fn(posterior, entry.config, Schedule(num_particles, 0, 0), run, None), progress_fn)
     checked = found.facts["start_cost"]
     return found.draws, Cost(*((a - b) / run.num_chains for a, b in zip(found.cost, checked, strict=True)))

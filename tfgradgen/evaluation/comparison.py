@@ -75,7 +75,7 @@ class Comparer:
         cells = {k: self.sampled.cells[entry.name, k] for k in self.sampled.labels if (entry.name, k) in self.sampled.cells}
         row: dict[str, Any] = {
             "about": entry.about,
-            "kind": entry.kind,
+            "kind": entry.sampler.kind,
             "values": {},
             "curve": {},
             "gradients": None,
@@ -88,7 +88,7 @@ class Comparer:
         standards = self._standards(list(cells), self.photographs)
         points: list[dict[str, Value]] = []
         # Exact draws are the same ones at every checkpoint.
-        for at in range(num_checkpoints) if entry.kind != "exact" else [num_checkpoints - 1]:
+        for at in range(num_checkpoints) if entry.sampler.kind != "exact" else [num_checkpoints - 1]:
             if any(not np.isfinite(cell.z[at]).all() for cell in cells.values()):
                 points.append({})
                 continue

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tfgradgen.core.arrays import Layout, check_state, check_within
 from tfgradgen.core.backend import fold_in, full_float32, use_xla
-from tfgradgen.core.checks import check_choice, check_num_chains, fail
+from tfgradgen.core.checks import check_num_chains, fail
 from tfgradgen.core.config import KernelConfig, RunConfig, Schedule
 from tfgradgen.core.contracts import (
     Chunk,
@@ -30,7 +30,7 @@ from tfgradgen.core.contracts import (
 from tfgradgen.core.memo import per_networks
 from tfgradgen.diagnostics.model_checks import admit, checked_start, warn_of, with_number
 from tfgradgen.mcmc.kernel import Dials, adaptive_kernel, start
-from tfgradgen.mcmc.kernels import KERNELS
+from tfgradgen.mcmc.registry import kernel_sampler
 from tfgradgen.posterior import ClassPosterior
 
 logger = logging.getLogger(__name__)
@@ -68,10 +68,10 @@ def compiled(
 ) -> Compiled:
     """The compiled parts of a run; the same object, without tracing again, for the same settings.
 
-    Of `config` only what `KernelFamily.compiled_as` leaves is built in; the rest comes as `Dials`. num_adaptation_steps: where
+    Of `config` only what `KernelSampler.compiled_as` leaves is built in; the rest comes as `Dials`. num_adaptation_steps: where
     the kernel `counts_adaptation`, else 0.
     """
-    family = KERNELS[kernel_name]
+    sampler = kernel_sampler(kernel_name)
     # A chunk of another config has as many transitions as its own cost allows, at most one a gradient.
     max_count = max(GRADIENTS_PER_CHUNK, chunk_size(kernel_name, config))
     weight = config.to_dict().get("class_reg", 0.0)
@@ -80,10 +80,10 @@ def compiled(
         regularization = Regularization(weight, *condition[1:]) if config.needs_class_moments else None
         posterior = ClassPosterior.of(networks, condition.label, temperature, regularization)
         labels = condition.label if posterior.is_batched else None
-        return posterior, adaptive_kernel(family, posterior, config, num_adaptation_steps, dials, labels)
+        return posterior, adaptive_kernel(sampler, posterior, config, num_adaptation_steps, dials, labels)
 
     def bootstrap(condition: Condition, dials: Dials | None, z: tf.Tensor) -> Any:
-        return start(family, parts(condition, dials, z)[1], z, dials)
+        return start(sampler, parts(condition, dials, z)[1], z, dials)
 
     def chunk(
         condition: Condition,
@@ -97,7 +97,7 @@ def compiled(
         posterior, kernel = parts(condition, dials, z)
 
         def trace(z: tf.Tensor, results: Any) -> tuple[tuple[tf.Tensor, ...], tf.Tensor]:
-            info = family.info_fn(posterior, config, z, results)
+            info = sampler.info_fn(posterior, config, z, results)
             row = Draws(
                 z,
                 posterior.class_prob_of(z, info.target_log_prob),
@@ -129,7 +129,7 @@ def compiled(
 
 def chunk_size(kernel_name: str, config: KernelConfig) -> int:
     """Transitions in a chunk of about `GRADIENTS_PER_CHUNK`."""
-    return max(1, int(GRADIENTS_PER_CHUNK / KERNELS[kernel_name].cost_fn(config).work))
+    return max(1, int(GRADIENTS_PER_CHUNK / kernel_sampler(kernel_name).cost_fn(config).work))
 
 
 def chain_chunks(
@@ -144,12 +144,12 @@ def chain_chunks(
     """Runs one chain from each row of `init_z` [num_chains, latent_dim], a compiled chunk at a time.
 
     A kernel with replicas can also start from [num_replicas, num_chains, latent_dim], a row for each of them (see
-    `KernelFamily.powers`).
+    `KernelSampler.powers`).
 
     Args:
       posterior: with a `regularization` where `config.needs_class_moments`, whose mean and scale are used; its weight is that
         of `config`. With a vector of labels each chain has its own target, and the chains of one label share a step size.
-      kernel_name: a key of `tfgradgen.mcmc.kernels.KERNELS`.
+      kernel_name: a sampler that runs a kernel, a key of `registry.kernel_samplers()`.
       config, schedule: settings of the kernel, and how many transitions; the step size is tuned in the first
         `num_adaptation_steps` and frozen after.
       run: gives the seed and `jit`; the same arguments give the same draws bit for bit on the same machine and backend.
@@ -162,36 +162,35 @@ def chain_chunks(
     Raises:
       UserError: arguments that do not fit, or models that would make the run go wrong (`model_checks.admit`).
     """
-    check_choice("kernel", kernel_name, KERNELS)
-    family = KERNELS[kernel_name]
-    check_config(kernel_name, config, family.defaults)
-    first = checked_start(init_z, posterior, run, len(family.powers(config)), is_resumed=state is not None)
+    sampler = kernel_sampler(kernel_name)
+    check_config(kernel_name, config, sampler.defaults)
+    first = checked_start(init_z, posterior, run, len(sampler.powers(config)), is_resumed=state is not None)
     z = first[0] if first.shape.rank == 3 else first
-    check_num_chains(kernel_name, len(z), family.min_chains)
+    check_num_chains(kernel_name, len(z), sampler.min_chains)
     posterior.check_num_chains(len(z))
-    if not family.tunes_by_label:
+    if not sampler.tunes_by_label:
         posterior.check_one_label(kernel_name)
     facts: dict[str, Any] = {}
     if state is None:
-        posterior, facts["doubts"], _ = admit(posterior, run, family.cost_fn(config).num_gradients > 0)
+        posterior, facts["doubts"], _ = admit(posterior, run, sampler.cost_fn(config).num_gradients > 0)
     else:  # checked when it began
         posterior = with_number(posterior)
     functions = compiled(
         posterior.networks,
         posterior.temperature,
         kernel_name,
-        family.compiled_as(config),
-        schedule.num_adaptation_steps if family.counts_adaptation else 0,
+        sampler.compiled_as(config),
+        schedule.num_adaptation_steps if sampler.counts_adaptation else 0,
         use_xla(run.jit),
     )
     seed = fold_in(posterior.own_seed(run.seed), CHAIN_STREAM)
-    dials = family.dials(config, schedule.num_adaptation_steps, len(z) if posterior.is_batched else 1)
+    dials = sampler.dials(config, schedule.num_adaptation_steps, len(z) if posterior.is_batched else 1)
     condition = condition_of(posterior)
     class_state = {"class_mean": condition.mean.numpy(), "class_scale": condition.scale.numpy()}
     if not functions.chunk_fn.experimental_get_tracing_count():
         logger.info("compiling %s", kernel_name)
     results = functions.bootstrap_fn(condition, dials, first)
-    done, cost = 0, np.asarray(family.start_cost(config), np.int64) * len(z)
+    done, cost = 0, np.asarray(sampler.start_cost(config), np.int64) * len(z)
     if state is not None:
         leaves = tf.nest.flatten(results)
         check_state(state, _layout(z, leaves))

@@ -4,17 +4,26 @@ The length is one for all chains, like the step size; what each chain adds to th
 stuck chain or one that is not finite adds nothing.
 """
 
+from __future__ import annotations
+
+from dataclasses import dataclass
 from typing import Any
 
-import tensorflow as tf
-import tensorflow_probability as tfp
-from tensorflow_probability.python.internal import unnest
-
-from tfgradgen.core.config import CheesConfig
-from tfgradgen.core.contracts import PosteriorLike
+from tfgradgen.core.config import AdaptedConfig, Schedule
+from tfgradgen.core.contracts import Cost, PosteriorLike
+from tfgradgen.core.lazy import tf, tfp, unnest
+from tfgradgen.core.settings import Search, whole
 from tfgradgen.mcmc.hmc import leapfrog_info, make_hmc
-from tfgradgen.mcmc.kernel import KernelFamily, absent_if_nan, log_accept_prob
-from tfgradgen.mcmc.presets import CHEES_START_STEPS, PRESETS
+from tfgradgen.mcmc.kernel import KernelSampler, WrappedKernel, absent_if_nan, log_accept_prob
+
+START_STEPS = 3  # leapfrog steps of the first trajectory
+
+
+@dataclass(frozen=True)
+class CheesConfig(AdaptedConfig):
+    """The length of a trajectory is tuned, up to a bound."""
+
+    max_leapfrog_steps: int = whole(16, low=1, high=1000, help="gradients in one step, at most", search=Search(2, 32, log=True))
 
 
 def shared_step_size(results: Any) -> tf.Tensor:
@@ -27,11 +36,15 @@ def finite_log_accept_prob(results: Any) -> tf.Tensor:
     return absent_if_nan(log_accept_prob(results))
 
 
-class Chees(tfp.experimental.mcmc.GradientBasedTrajectoryLengthAdaptation):
+class Chees(WrappedKernel):
     """TFP's, which begins its average at a length of 0, and would end there without steps that adapt."""
 
+    @staticmethod
+    def make_fn(**parameters: Any) -> Any:
+        return tfp.experimental.mcmc.GradientBasedTrajectoryLengthAdaptation(**parameters)
+
     def bootstrap_results(self, init_state: tf.Tensor) -> Any:
-        results = super().bootstrap_results(init_state)
+        results = self.inner_kernel.bootstrap_results(init_state)
         return results._replace(averaged_max_trajectory_length=results.max_trajectory_length)
 
 
@@ -41,7 +54,7 @@ def make_chees(posterior: PosteriorLike, config: CheesConfig, step_size: Any, nu
         results, num_leapfrog_steps=tf.minimum(num_steps, config.max_leapfrog_steps)
     )
     return Chees(
-        make_hmc(posterior.unnormalized_log_prob, step_size, min(CHEES_START_STEPS, config.max_leapfrog_steps)),
+        inner_kernel=make_hmc(posterior.unnormalized_log_prob, step_size, min(START_STEPS, config.max_leapfrog_steps)),
         num_adaptation_steps=num_adaptation_steps,
         max_leapfrog_steps=config.max_leapfrog_steps,
         step_size_getter_fn=shared_step_size,
@@ -50,8 +63,16 @@ def make_chees(posterior: PosteriorLike, config: CheesConfig, step_size: Any, nu
     )
 
 
-FAMILY = KernelFamily(
-    **vars(PRESETS["chees"]),
+SAMPLER = KernelSampler(
+    "chees",
+    about="hmc that tunes one length for many chains",
+    law="asymptotically exact",
+    # `tune` shows none better on the shipped models: tools/tuning/chees.
+    defaults=CheesConfig(step_size=0.3, target_accept_prob=0.65, max_leapfrog_steps=16),
+    schedule=Schedule(num_results=50, num_burnin_steps=50, num_adaptation_steps=37),
+    cost_fn=lambda config: Cost(START_STEPS, 0),
+    min_chains=2,  # the criterion looks at their spread
+    counts_adaptation=True,
     make_fn=make_chees,
     info_fn=leapfrog_info,
     tunes_by_label=False,  # the length of a trajectory is one for all chains

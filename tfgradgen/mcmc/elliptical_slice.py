@@ -4,17 +4,17 @@ TFP has it too, but its results do not say how many evaluations a step took, and
 loop from ending; the tests hold the two to the same law.
 """
 
+from __future__ import annotations
+
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
-import tensorflow_probability as tfp
 
 from tfgradgen.core.backend import fold_in, log_uniform
-from tfgradgen.core.config import KernelConfig
-from tfgradgen.core.contracts import PosteriorLike
-from tfgradgen.mcmc.kernel import KernelFamily, OwnKernel, StepInfo, absent_if_nan, one_tensor
-from tfgradgen.mcmc.presets import PRESETS
+from tfgradgen.core.config import KernelConfig, Schedule
+from tfgradgen.core.contracts import Cost, PosteriorLike
+from tfgradgen.core.lazy import tf, tfp
+from tfgradgen.mcmc.kernel import KernelSampler, OwnKernel, StepInfo, absent_if_nan, one_tensor
 
 MAX_SHRINKS = 100  # the bracket is then far below the precision of an angle
 
@@ -106,8 +106,14 @@ def slice_info(posterior: PosteriorLike, config: KernelConfig, z: tf.Tensor, res
     )
 
 
-FAMILY = KernelFamily(
-    **vars(PRESETS["elliptical_slice"]),
+SAMPLER = KernelSampler(
+    "elliptical_slice",
+    about="no gradients, and nothing to set",
+    law="asymptotically exact",
+    defaults=KernelConfig(),
+    schedule=Schedule(num_results=100, num_burnin_steps=50, num_adaptation_steps=0),
+    cost_fn=lambda config: Cost(0, 6),
+    start_cost=lambda config: Cost(0, 1),
     make_fn=lambda posterior, config, step_size, num_adaptation_steps: EllipticalSlice(posterior.likelihood_log_prob),
     info_fn=slice_info,
 )

@@ -1,18 +1,23 @@
 """What a kernel is to the rest of the project, and the adaptation that all kernels with a step size share."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
-import tensorflow_probability as tfp
-from tensorflow_probability.python.internal import unnest  # how TFP's own adapters find a field in nested results
 
 from tfgradgen.core.backend import fold_in
 from tfgradgen.core.checks import fail
-from tfgradgen.core.config import AdaptedConfig, KernelConfig, Schedule
-from tfgradgen.core.contracts import Cost, PosteriorLike
+from tfgradgen.core.config import AdaptedConfig, KernelConfig, RunConfig, Schedule
+from tfgradgen.core.contracts import Chunk, PosteriorLike
+from tfgradgen.core.lazy import tf, tfp, unnest
+from tfgradgen.core.settings import settings_of
+from tfgradgen.mcmc.sampler import Resume, RunFn, Sampler
+
+if TYPE_CHECKING:
+    from tfgradgen.posterior import ClassPosterior
 
 # One step size does not fit every place: in a narrow mode nothing may be accepted. After the adaptation each transition steps
 # by the shared size times a factor that is uniform within 1 -+ STEP_JITTER: some steps are then short enough there.
@@ -75,10 +80,17 @@ def one_tensor(state: Any) -> Any:
     return tf.convert_to_tensor(state)
 
 
-class OwnKernel(tfp.mcmc.TransitionKernel):
-    """A kernel of ours: calibrated, with every constructor argument in `_parameters`, by which TFP's adapters rebuild it."""
+class OwnKernel:
+    """A kernel of ours: calibrated, with every constructor argument in `_parameters`, by which TFP's adapters rebuild it.
+
+    It is what `tfp.mcmc.TransitionKernel` is, and counts as one, but its class is made without TFP.
+    """
 
     _parameters: dict[str, Any]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        tfp.mcmc.TransitionKernel.register(OwnKernel)
+        return super().__new__(cls)
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -87,6 +99,36 @@ class OwnKernel(tfp.mcmc.TransitionKernel):
     @property
     def is_calibrated(self) -> bool:
         return True
+
+    def copy(self, **changed: Any) -> Any:
+        """The same kernel but for the constructor arguments `changed`."""
+        return type(self)(**self.parameters | changed)
+
+    @property
+    def experimental_shard_axis_names(self) -> list[str]:
+        return []
+
+    def experimental_with_shard_axes(self, shard_axis_names: Any) -> Any:
+        return self
+
+
+class WrappedKernel(OwnKernel):
+    """A kernel of TFP's whose steps are as they are, and whose first results are changed.
+
+    make_fn: makes TFP's kernel of the constructor's arguments.
+    """
+
+    make_fn: Callable[..., Any]
+
+    def __init__(self, **parameters: Any):
+        self.inner_kernel = self.make_fn(**parameters)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return dict(self.inner_kernel.parameters)
+
+    def one_step(self, current_state: tf.Tensor, previous_kernel_results: Any, seed: Any = None) -> Any:
+        return self.inner_kernel.one_step(current_state, previous_kernel_results, seed=seed)
 
 
 INNERMOST = StepSizeAccess(
@@ -115,7 +157,7 @@ def read_step(results: Any, num_gradients: Any = 1, num_forward: Any = 0) -> Ste
 class Dials(NamedTuple):
     """What tunes a kernel, as tensors, so that one compiled run serves all values.
 
-    step_size: float32, the first of all chains, shaped as `KernelFamily.step_shape` says, or with a row for each chain.
+    step_size: float32, the first of all chains, shaped as `KernelSampler.step_shape` says, or with a row for each chain.
     num_adaptation_steps: int32, transitions after which it is frozen. numbers: further settings, by name.
     """
 
@@ -124,47 +166,45 @@ class Dials(NamedTuple):
     numbers: dict[str, tf.Tensor]
 
 
-ADAPTATION_NUMBERS = ("target_accept_prob", "exploration_shrinkage", "decay_rate", "step_count_smoothing", "adaptation_rate")
+def _run_chains(
+    sampler: KernelSampler,
+    posterior: ClassPosterior,
+    config: Any,
+    schedule: Schedule,
+    run: RunConfig,
+    resume: Resume | None,
+) -> Iterator[Chunk]:
+    from tfgradgen.mcmc.runs import started_chunks
+
+    return started_chunks(sampler, posterior, config, schedule, run, resume)
 
 
 @dataclass(frozen=True)
-class KernelFamily:
-    """One entry of the registry.
+class KernelSampler(Sampler):
+    """A sampler that runs chains of a transition kernel.
 
     make_fn: (posterior, config, step_size, num_adaptation_steps) -> tfp.mcmc.TransitionKernel. `step_size` has shape
       `step_shape(config)`; kernels without one (`StepConfig` tells) get None.
-    defaults, schedule: what the command line uses; the fields of `defaults` are the kernel's flags.
     info_fn: (posterior, config, z, results) -> `StepInfo`.
-    cost_fn: config -> gradients and forward passes a chain of one transition, about; it decides how many make a chunk.
-    start_cost: of `bootstrap_results`, a chain.
     access: where the results hold the step size.
-    kind: what it gives, 'chain' or 'ascent' (see `methods.Method`).
-    is_calibrated: whether the kernel leaves the posterior invariant, given its settings.
-    min_chains: chains that it takes to tune it.
-    live: settings of its own that its results hold too, so that they can be changed there.
     step_shape: config -> shape of the step size, which broadcasts with the states that the kernel steps.
-    counts_adaptation: whether `make_fn` looks at the number of adaptation steps, so that each number is a graph of its own.
     tunes_by_label: whether chains of several labels can run beside one another without a part in each other's tuning.
     powers: config -> of a kernel with replicas the powers of the likelihood in their targets, 1 first: its chains can start
       from states [num_replicas, num_chains, latent_dim]. () without replicas.
     """
 
-    name: str
-    make_fn: Callable[[Any, Any, Any, int], tfp.mcmc.TransitionKernel]
-    defaults: KernelConfig
-    schedule: Schedule
-    info_fn: Callable[[Any, Any, tf.Tensor, Any], StepInfo] = lambda posterior, config, z, results: read_step(results)
-    cost_fn: Callable[[Any], Cost] = lambda config: Cost(1, 0)
-    start_cost: Callable[[Any], Cost] = lambda config: Cost(1, 0)
+    _: KW_ONLY
+    make_fn: Callable[[Any, Any, Any, int], Any]
+    info_fn: Callable[[Any, Any, Any, Any], StepInfo] = lambda posterior, config, z, results: read_step(results)
     access: StepSizeAccess = INNERMOST
-    kind: str = "chain"
-    is_calibrated: Callable[[Any], bool] = lambda config: True
-    min_chains: int = 1
-    live: tuple[str, ...] = ()
     step_shape: Callable[[Any], tuple[int, ...]] = lambda config: (1, 1)
-    counts_adaptation: bool = False
     tunes_by_label: bool = True
     powers: Callable[[Any], tuple[float, ...]] = lambda config: ()
+    run_fn: RunFn = _run_chains
+
+    def held(self, *places: str) -> tuple[str, ...]:
+        """The settings that a compiled run holds in any of `places` (see `Setting.held`), as tensors."""
+        return tuple(name for name, setting in settings_of(self.defaults).items() if setting.held in places)
 
     def dials(self, config: KernelConfig, num_adaptation_steps: int, num_sizes: int = 1) -> Dials | None:
         """Those of the start of a run; None where nothing is tuned. num_sizes: 1 where all chains share a step size, else the
@@ -172,7 +212,7 @@ class KernelFamily:
         if not isinstance(config, AdaptedConfig):
             return None
         given = config.to_dict()
-        numbers = {name: tf.constant(given[name]) for name in (*ADAPTATION_NUMBERS, *self.live)}
+        numbers = {name: tf.constant(given[name]) for name in self.held("adaptation", "results")}
         *replicas, _, _ = self.step_shape(config)
         step_size = tf.fill([*replicas, num_sizes, 1], tf.constant(given["step_size"], tf.float32))
         return Dials(step_size, tf.constant(num_adaptation_steps), numbers)
@@ -182,7 +222,7 @@ class KernelFamily:
         if not isinstance(config, AdaptedConfig):
             return config
         own, idle = self.defaults.to_dict(), config.idle[config.adaptation]
-        values = {name: own[name] for name in ("step_size", *ADAPTATION_NUMBERS, *self.live) if name not in idle}
+        values = {name: own[name] for name in self.held("step", "adaptation", "results") if name not in idle}
         return replace(config, **values)
 
 
@@ -306,14 +346,14 @@ ADAPTATIONS = {"dual_averaging": dual_averaging, "simple": simple}
 
 
 def adaptive_kernel(
-    family: KernelFamily,
+    sampler: KernelSampler,
     posterior: PosteriorLike,
     config: KernelConfig,
     num_adaptation_steps: int,
     dials: Dials | None = None,
     labels: tf.Tensor | None = None,
 ) -> tfp.mcmc.TransitionKernel:
-    """`family`'s kernel with one step size for all chains of a label, tuned as `config` says, then frozen.
+    """`sampler`'s kernel with one step size for all chains of a label, tuned as `config` says, then frozen.
 
     It is tuned by the mean acceptance of these chains. A chain that tuned its own step would have a kernel that depends on
     where the chain is, which leaves no distribution invariant: while it lasts, mass flows from one mode to another, and chains
@@ -321,10 +361,10 @@ def adaptive_kernel(
     kernel without a target acceptance comes as it is. `dials`, by default those of `config`, take the place of its numbers.
     `labels` [num_chains] int32: those of the chains, where they differ.
     """
-    dials = dials or family.dials(config, num_adaptation_steps)
+    dials = dials or sampler.dials(config, num_adaptation_steps)
     if dials is None or not isinstance(config, AdaptedConfig):
-        return family.make_fn(posterior, config, None, num_adaptation_steps)
-    kernel, access = family.make_fn(posterior, config, dials.step_size, num_adaptation_steps), family.access
+        return sampler.make_fn(posterior, config, None, num_adaptation_steps)
+    kernel, access = sampler.make_fn(posterior, config, dials.step_size, num_adaptation_steps), sampler.access
     return ADAPTATIONS[config.adaptation](
         Pooled(kernel, access, dials.num_adaptation_steps, labels),
         dials,
@@ -336,8 +376,8 @@ def adaptive_kernel(
     )
 
 
-def start(family: KernelFamily, kernel: tfp.mcmc.TransitionKernel, z: tf.Tensor, dials: Dials | None) -> Any:
+def start(sampler: KernelSampler, kernel: tfp.mcmc.TransitionKernel, z: tf.Tensor, dials: Dials | None) -> Any:
     """The kernel's first results at `z` [num_chains, latent_dim], with the settings that `dials` change in them."""
     results = kernel.bootstrap_results(z)
-    own = {name: dials.numbers[name] for name in family.live} if dials else {}
+    own = {name: dials.numbers[name] for name in sampler.held("results")} if dials else {}
     return unnest.replace_innermost(results, **own) if own else results

@@ -5,19 +5,29 @@ fresh prior draws one is taken with a weight of its likelihood, which leaves pri
 passes only, and lets a chain change modes wherever a class is not too rare under the prior.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import tensorflow as tf
-import tensorflow_probability as tfp
-from tensorflow_probability.python.internal import unnest
-
 from tfgradgen.core.backend import fold_in, log_uniform
-from tfgradgen.core.config import LocalGlobalConfig
-from tfgradgen.core.contracts import PosteriorLike
-from tfgradgen.mcmc.kernel import KernelFamily, OwnKernel, StepInfo, absent_if_nan, one_tensor, read_step
+from tfgradgen.core.config import AdaptedConfig, Schedule
+from tfgradgen.core.contracts import Cost, PosteriorLike
+from tfgradgen.core.lazy import tf, tfp, unnest
+from tfgradgen.core.settings import Search, whole
+from tfgradgen.mcmc.kernel import KernelSampler, OwnKernel, StepInfo, absent_if_nan, one_tensor, read_step
 from tfgradgen.mcmc.mala import Mala
-from tfgradgen.mcmc.presets import PRESETS
+
+
+@dataclass(frozen=True)
+class LocalGlobalConfig(AdaptedConfig):
+    """How much of each move a step makes."""
+
+    num_global_draws: int = whole(
+        16, low=1, high=10_000, help="fresh prior draws in each global move", search=Search(1, 64, log=True)
+    )
+    num_local_steps: int = whole(1, low=1, high=1000, help="mala steps after each global move", search=Search(1, 8, log=True))
 
 
 class LocalGlobalResults(NamedTuple):
@@ -124,8 +134,14 @@ def local_global_info(posterior: PosteriorLike, config: LocalGlobalConfig, z: tf
     return info._replace(is_accepted=unnest.get_outermost(results, "has_moved"))
 
 
-FAMILY = KernelFamily(
-    **vars(PRESETS["local_global"]),
+SAMPLER = KernelSampler(
+    "local_global",
+    about="several modes, of a class that is not rare",
+    law="asymptotically exact",
+    # `tune` shows none better on the shipped models: tools/tuning/local_global.
+    defaults=LocalGlobalConfig(step_size=0.4, target_accept_prob=0.4, num_global_draws=16, num_local_steps=1),
+    schedule=Schedule(num_results=40, num_burnin_steps=60, num_adaptation_steps=52),
+    cost_fn=lambda config: Cost(1 + config.num_local_steps, config.num_global_draws),
     make_fn=make_local_global,
     info_fn=local_global_info,
 )

@@ -5,14 +5,32 @@ results. Adapters write the step size into the results, so this kernel holds it 
 from the gradient that is kept beside it: a stale drift belongs to another proposal density, and biases the acceptance.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import tensorflow as tf
-import tensorflow_probability as tfp
+from tfgradgen.core.config import AdaptedConfig, Schedule
+from tfgradgen.core.lazy import tf, tfp
+from tfgradgen.core.settings import real
+from tfgradgen.mcmc.kernel import KernelSampler, OwnKernel, one_tensor
 
-from tfgradgen.mcmc.kernel import KernelFamily, OwnKernel, one_tensor
-from tfgradgen.mcmc.presets import PRESETS
+
+@dataclass(frozen=True)
+class MalaConfig(AdaptedConfig):
+    """Above 0, class_reg adds a `Regularization`, and the target is no longer the posterior."""
+
+    class_reg: float = real(
+        0.0,
+        is_low_in=True,
+        help="weight of a pull to the middle of the class's exact draws, in their deviations; above 0 the target is not the "
+        "posterior",
+    )
+
+    @property
+    def needs_class_moments(self) -> bool:
+        return self.class_reg > 0
 
 
 class MalaResults(NamedTuple):
@@ -58,7 +76,16 @@ def with_drift(inner_results: Any, step_size: tf.Tensor) -> Any:
     return inner_results._replace(accepted_results=accepted._replace(diffusion_drift=drift))
 
 
-FAMILY = KernelFamily(
-    **vars(PRESETS["mala"]),
+SAMPLER = KernelSampler(
+    "mala",
+    about="the default: one gradient a step",
+    law="asymptotically exact",
+    # Found by `tune` on the shipped models: tools/tuning/mala.
+    defaults=MalaConfig(
+        step_size=0.4, target_accept_prob=0.442, exploration_shrinkage=0.208, decay_rate=0.715, step_count_smoothing=12
+    ),
+    schedule=Schedule(num_results=264, num_burnin_steps=36, num_adaptation_steps=27),
+    is_calibrated=lambda config: config.class_reg == 0,
+    served_steps=lambda config: 1,
     make_fn=lambda posterior, config, step_size, num_adaptation_steps: Mala(posterior.unnormalized_log_prob, step_size),
 )

@@ -5,18 +5,49 @@ its own. Class-specific regularization is our reading of the poster of Xu, Acuna
 formula: a quadratic pull towards the mean of the class's exact draws, in units of their deviation (`Regularization`).
 """
 
+from __future__ import annotations
+
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-import tensorflow as tf
-import tensorflow_probability as tfp
 
-from tfgradgen.core.config import MapConfig
+from tfgradgen.core.checks import fail
+from tfgradgen.core.config import KernelConfig, Schedule
 from tfgradgen.core.contracts import PosteriorLike, Regularization, Tensor
-from tfgradgen.mcmc.kernel import KernelFamily, StepInfo, one_tensor
-from tfgradgen.mcmc.presets import PRESETS
+from tfgradgen.core.lazy import tf
+from tfgradgen.core.settings import choice, real
+from tfgradgen.mcmc.kernel import KernelSampler, OwnKernel, StepInfo, one_tensor
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8  # Adam's own defaults (Kingma and Ba 2015)
+
+
+@dataclass(frozen=True)
+class MapConfig(KernelConfig):
+    """Settings of gradient ascent."""
+
+    step_size: float = real(help="step size of adam, or the length of a normalized step")
+    optimizer: str = choice("adam", choices=("adam", "normalized"), help="how a step is made of the gradient")
+    objective: str = choice("log_prob", choices=("log_prob", "logit"), help="what of the classifier is raised")
+    class_reg: float = real(
+        0.0, is_low_in=True, help="weight of a pull to the middle of the class's exact draws, in their deviations"
+    )
+    l2_decay: float = real(0.0, high=1.0, is_low_in=True, help="share of z that each step takes off")
+    clip_sigma: float = real(0.0, is_low_in=True, help="bound on abs(z), in standard deviations; 0 is none")
+    clip_around: str = choice(
+        "prior", choices=("prior", "class"), help="whose middle and deviations clip_sigma counts from; class is per coordinate"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.clip_around == "class" and self.clip_sigma == 0:
+            raise fail(
+                "clip_around", "a bound around the class", "clip_sigma 0, which is no bound", "give --clip_sigma=2, for example"
+            )
+
+    @property
+    def needs_class_moments(self) -> bool:
+        return self.class_reg > 0 or (self.clip_sigma > 0 and self.clip_around == "class")
 
 
 class ClassTarget(PosteriorLike, Protocol):
@@ -39,7 +70,7 @@ class MapResults(NamedTuple):
     step: tf.Tensor
 
 
-class MapAscent(tfp.mcmc.TransitionKernel):
+class MapAscent(OwnKernel):
     """One step uphill: of Adam, or along the gradient with a given length; then decay and bounds.
 
     Args:
@@ -49,10 +80,7 @@ class MapAscent(tfp.mcmc.TransitionKernel):
 
     def __init__(self, posterior: ClassTarget, config: MapConfig):
         self._posterior, self._config = posterior, config
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        return dict(posterior=self._posterior, config=self._config)
+        self._parameters = dict(posterior=posterior, config=config)
 
     @property
     def is_calibrated(self) -> bool:
@@ -116,8 +144,14 @@ def map_info(posterior: PosteriorLike, config: MapConfig, z: tf.Tensor, results:
     )
 
 
-FAMILY = KernelFamily(
-    **vars(PRESETS["map"]),
+SAMPLER = KernelSampler(
+    "map",
+    about="the baseline: climbs to modes",
+    law="no draws",
+    defaults=MapConfig(step_size=0.05),
+    schedule=Schedule(num_results=100, num_burnin_steps=200, num_adaptation_steps=0),
+    kind="ascent",
+    is_calibrated=lambda config: False,
     make_fn=lambda posterior, config, step_size, num_adaptation_steps: MapAscent(posterior, config),
     info_fn=map_info,
 )

@@ -1,17 +1,26 @@
 """No-U-Turn sampler (Hoffman and Gelman 2014; Phan et al. 2019): TFP's kernel, its divergences made visible."""
 
+from __future__ import annotations
+
+from dataclasses import dataclass
 from typing import Any
 
-import tensorflow as tf
-import tensorflow_probability as tfp
-from tensorflow_probability.python.internal import unnest
-
-from tfgradgen.core.config import NutsConfig
-from tfgradgen.core.contracts import PosteriorLike
-from tfgradgen.mcmc.kernel import KernelFamily, StepInfo, read_step
-from tfgradgen.mcmc.presets import PRESETS
+from tfgradgen.core.config import AdaptedConfig, Schedule
+from tfgradgen.core.contracts import Cost, PosteriorLike
+from tfgradgen.core.lazy import tf, tfp, unnest
+from tfgradgen.core.settings import Search, whole
+from tfgradgen.mcmc.kernel import KernelSampler, StepInfo, read_step
 
 MAX_ENERGY_DIFF = 1000.0  # nats, TFP's own; beyond it the trajectory has diverged
+
+
+@dataclass(frozen=True)
+class NutsConfig(AdaptedConfig):
+    """A trajectory is doubled until it turns back."""
+
+    max_tree_depth: int = whole(
+        4, low=1, high=12, help="at most 2 ** max_tree_depth gradients in one step", search=Search(1, 6)
+    )
 
 
 def nuts_info(posterior: PosteriorLike, config: NutsConfig, z: tf.Tensor, results: Any) -> StepInfo:
@@ -26,8 +35,14 @@ def nuts_info(posterior: PosteriorLike, config: NutsConfig, z: tf.Tensor, result
     return info._replace(log_accept_ratio=tf.where(diverged, -MAX_ENERGY_DIFF - 1.0, info.log_accept_ratio))
 
 
-FAMILY = KernelFamily(
-    **vars(PRESETS["nuts"]),
+SAMPLER = KernelSampler(
+    "nuts",
+    about="hmc that finds the lengths of its moves",
+    law="asymptotically exact",
+    # `tune` shows none better on the shipped models: tools/tuning/nuts.
+    defaults=NutsConfig(step_size=0.2, target_accept_prob=0.7, max_tree_depth=4),
+    schedule=Schedule(num_results=25, num_burnin_steps=50, num_adaptation_steps=40),
+    cost_fn=lambda config: Cost(2 ** (config.max_tree_depth - 1), 0),
     make_fn=lambda posterior, config, step_size, num_adaptation_steps: tfp.mcmc.NoUTurnSampler(
         posterior.unnormalized_log_prob,
         step_size=step_size,

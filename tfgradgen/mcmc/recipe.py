@@ -22,14 +22,15 @@ from tfgradgen.core.checks import UserError, check_choice, did_you_mean, fail
 from tfgradgen.core.config import REMOVED, KernelConfig, Schedule, changed_config
 from tfgradgen.core.files import write_text
 from tfgradgen.core.parsing import parsing, read_text
-from tfgradgen.mcmc.presets import PRESETS, Preset
+from tfgradgen.mcmc.registry import SAMPLERS
+from tfgradgen.mcmc.sampler import Sampler
 
 MAX_FILE = 1 << 16  # bytes of a schedule, which has some hundreds
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """kernel: a key of `PRESETS`. config: its settings. schedule: its counts."""
+    """kernel: a key of `SAMPLERS`. config: its settings. schedule: its counts."""
 
     kernel: str
     config: KernelConfig
@@ -60,15 +61,14 @@ class Recipe:
 
 
 def default_recipe(kernel: str) -> Recipe:
-    method = PRESETS[kernel]
-    return Recipe(kernel, method.defaults, method.schedule)
+    return Recipe(kernel, SAMPLERS[kernel].defaults, SAMPLERS[kernel].schedule)
 
 
-def settings_of(method: Preset) -> tuple[str, ...]:
-    """The names of all that can be set of `method`."""
-    own = tuple(method.defaults.to_dict())
-    # A method that discards nothing by default has neither steps to tune nor draws to discard.
-    counts = tuple(method.schedule.to_dict()) if method.schedule.num_burnin_steps else ("num_results",)
+def settings_of(sampler: Sampler) -> tuple[str, ...]:
+    """The names of all that can be set of `sampler`."""
+    own = tuple(sampler.defaults.to_dict())
+    # A sampler that discards nothing by default has neither steps to tune nor draws to discard.
+    counts = tuple(sampler.schedule.to_dict()) if sampler.schedule.num_burnin_steps else ("num_results",)
     if "target_accept_prob" not in own:
         counts = tuple(name for name in counts if name != "num_adaptation_steps")
     return (*own, *counts)
@@ -85,8 +85,8 @@ def read_recipe(path: Path) -> Recipe:
     if not isinstance(values, dict) or "kernel" not in values:
         got = "no kernel" if isinstance(values, dict) else type(values).__name__
         raise fail(f"schedule {path}", "`name: value` lines, a kernel among them", got, "add for example `kernel: hmc`")
-    kernel = check_choice(f"schedule {path}: kernel", values.pop("kernel"), PRESETS)
-    known = settings_of(PRESETS[kernel])
+    kernel = check_choice(f"schedule {path}: kernel", values.pop("kernel"), SAMPLERS)
+    known = settings_of(SAMPLERS[kernel])
     for name in values:
         if name not in known:
             listed = f"of {kernel} any of {', '.join(known)}"
@@ -130,7 +130,7 @@ def read_yaml(text: str) -> Any:
 
 def write_recipe(path: Path, recipe: Recipe, comment: str = "") -> None:
     """Writes `recipe` as `read_recipe` reads it, whole or not at all; `comment` goes above it, line by line."""
-    known = settings_of(PRESETS[recipe.kernel])
+    known = settings_of(SAMPLERS[recipe.kernel])
     values = {name: value for name, value in recipe.to_dict().items() if name == "kernel" or name in known}
     above = "".join(f"# {line}\n" for line in comment.splitlines())
     write_text(path, above + yaml.safe_dump(values, sort_keys=False))

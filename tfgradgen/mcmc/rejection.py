@@ -1,21 +1,25 @@
 """Exact draws: the likelihood is a probability, so accepting z ~ Normal(0, I) with it is rejection sampling."""
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
 from tfgradgen.core.arrays import check_state, check_within
 from tfgradgen.core.backend import fold_in, full_float32, log_uniform, use_xla
 from tfgradgen.core.checks import UserError, fail
-from tfgradgen.core.config import RunConfig
+from tfgradgen.core.config import KernelConfig, RunConfig, Schedule
 from tfgradgen.core.contracts import Chunk, Cost, Draws, Networks, Progress, ProgressFn, collect
+from tfgradgen.core.lazy import tf
 from tfgradgen.core.memo import per_networks
-from tfgradgen.diagnostics.model_checks import admit, warn_of, with_number
-from tfgradgen.posterior import ClassPosterior
+from tfgradgen.mcmc.sampler import Resume, Sampler, checked_facts, with_start
+
+if TYPE_CHECKING:
+    from tfgradgen.posterior import ClassPosterior
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +31,8 @@ NUM_MOMENT_DRAWS = 128  # a mean is then good to 0.09 of a deviation
 
 @per_networks
 def _compiled(networks: Networks, temperature: float, xla: bool) -> Any:
+    from tfgradgen.posterior import ClassPosterior
+
     def propose(label: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
         posterior = ClassPosterior.of(networks, label, temperature)
         z = posterior.sample_prior(BATCH_SIZE, fold_in(seed, 0))
@@ -102,6 +108,8 @@ def exact_chunks(
       UserError: nothing was accepted in `MAX_FRUITLESS_DRAWS` draws, or the models would make the run go wrong
         (`model_checks.admit`).
     """
+    from tfgradgen.diagnostics.model_checks import admit, with_number
+
     posterior.check_without_energy("rejection")
     if posterior.is_batched:
         yield from _of_each_label(posterior, num_results, run, state)
@@ -179,6 +187,8 @@ def _of_each_label(
     posterior: ClassPosterior, num_results: int, run: RunConfig, state: dict[str, np.ndarray] | None
 ) -> Iterator[Chunk]:
     """`exact_chunks` of a vector of labels. The state holds the draws so far, the label under way and its own state."""
+    from tfgradgen.diagnostics.model_checks import admit
+
     posterior.check_num_chains(run.num_chains)
     parts, shape = posterior.each_label(), (num_results, run.num_chains)
     z, columns = np.zeros([*shape, posterior.latent_dim], np.float32), np.zeros([2, *shape], np.float32)
@@ -230,6 +240,8 @@ def sample_exact(
 ) -> tuple[Draws, Cost, float, float]:
     """All draws of `exact_chunks` (see there), what they cost, the mean p(class | g(z)) under the prior, and the accepted
     share of the prior draws. Warns of the doubts that it found."""
+    from tfgradgen.diagnostics.model_checks import warn_of
+
     draws, cost, facts = collect(exact_chunks(posterior, num_results, run), progress_fn)
     warn_of(facts["doubts"])
     return draws, cost, facts["prior_class_prob"], facts["accept_rate"]
@@ -243,6 +255,9 @@ def class_moments(posterior: ClassPosterior, run: RunConfig) -> tuple[np.ndarray
     Raises:
       UserError: the class is too rare.
     """
+    from tfgradgen.diagnostics.model_checks import admit
+    from tfgradgen.posterior import ClassPosterior
+
     if posterior.is_batched:
         moments, num_drawn = np.zeros([2, run.num_chains, posterior.latent_dim], np.float32), 0
         for of_label, places in posterior.each_label():
@@ -262,3 +277,24 @@ def class_moments(posterior: ClassPosterior, run: RunConfig) -> tuple[np.ndarray
             "leave --class_reg and --clip_around out",
         ) from error
     return draws.z[:, 0].mean(0), draws.z[:, 0].std(0, ddof=1), cost.num_forward
+
+
+def _run(
+    sampler: Sampler, posterior: ClassPosterior, config: Any, schedule: Schedule, run: RunConfig, resume: Resume | None
+) -> Iterator[Chunk]:
+    facts = checked_facts(posterior, run, sampler.takes_gradients, resume)
+    for chunk in exact_chunks(posterior, schedule.num_results, run, resume and resume.state):
+        yield with_start(chunk, facts)
+
+
+SAMPLER = Sampler(
+    "rejection",
+    about="the best where a class is not rare",
+    law="exact",
+    defaults=KernelConfig(),
+    schedule=Schedule(num_results=40, num_burnin_steps=0, num_adaptation_steps=0),
+    kind="exact",
+    cost_fn=lambda config: Cost(0, 1),
+    start_cost=lambda config: Cost(0, 0),
+    run_fn=_run,
+)

@@ -4,18 +4,32 @@ Replica k has the target prior * likelihood ** b_k, 1 = b_0 > b_1 > ...: the las
 reach of one another. States are handed on between neighbours; the draws are those of replica 0.
 """
 
+from __future__ import annotations
+
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
-import tensorflow_probability as tfp
-from tensorflow_probability.python.internal import unnest
 
-from tfgradgen.core.config import ReplicaConfig
-from tfgradgen.core.contracts import PosteriorLike
+from tfgradgen.core.config import AdaptedConfig, Schedule
+from tfgradgen.core.contracts import Cost, PosteriorLike
+from tfgradgen.core.lazy import tf, tfp, unnest
+from tfgradgen.core.settings import Search, real, whole
 from tfgradgen.mcmc.hmc import make_hmc
-from tfgradgen.mcmc.kernel import KernelFamily, StepInfo, StepSizeAccess, log_accept_prob
-from tfgradgen.mcmc.presets import PRESETS
+from tfgradgen.mcmc.kernel import KernelSampler, StepInfo, StepSizeAccess, WrappedKernel, log_accept_prob
+
+
+@dataclass(frozen=True)
+class ReplicaConfig(AdaptedConfig):
+    """The powers of the likelihood between 1 and the smallest are spaced geometrically."""
+
+    num_leapfrog_steps: int = whole(
+        1, low=1, high=1000, help="gradients in one step of each replica", search=Search(1, 12, log=True)
+    )
+    num_replicas: int = whole(4, low=2, high=64, help="powers of the likelihood", search=Search(2, 6))
+    min_inverse_temperature: float = real(
+        0.1, low=0.0, high=1.0, help="the smallest of them, in the last replica", search=Search(0.02, 0.5, log=True)
+    )
 
 
 def inverse_temperatures(config: ReplicaConfig) -> np.ndarray:
@@ -23,14 +37,17 @@ def inverse_temperatures(config: ReplicaConfig) -> np.ndarray:
     return np.geomspace(1.0, config.min_inverse_temperature, config.num_replicas).astype(np.float32)
 
 
-class ReplicaExchange(tfp.mcmc.ReplicaExchangeMC):
+class ReplicaExchange(WrappedKernel):
     """TFP's, which can also start from a state of each replica, [num_replicas, num_chains, latent_dim]."""
 
+    @staticmethod
+    def make_fn(**parameters: Any) -> Any:
+        return tfp.mcmc.ReplicaExchangeMC(**parameters)
+
     def bootstrap_results(self, init_state: tf.Tensor) -> Any:
-        if init_state.shape.rank == 2:
-            return super().bootstrap_results(init_state)
-        apart = tfp.mcmc.ReplicaExchangeMC(**self.parameters | {"state_includes_replicas": True})
-        return apart.bootstrap_results(init_state)
+        has_replicas = init_state.shape.rank == 3
+        inner = self.make_fn(**self.parameters | {"state_includes_replicas": True}) if has_replicas else self.inner_kernel
+        return inner.bootstrap_results(init_state)
 
 
 def make_replica_exchange(posterior: PosteriorLike, config: ReplicaConfig, step_size: Any, num_adaptation_steps: int) -> Any:
@@ -75,8 +92,17 @@ def replica_info(posterior: PosteriorLike, config: ReplicaConfig, z: tf.Tensor, 
     )
 
 
-FAMILY = KernelFamily(
-    **vars(PRESETS["replica_exchange"]),
+SAMPLER = KernelSampler(
+    "replica_exchange",
+    about="modes far apart: hmc at many temperatures",
+    law="asymptotically exact",
+    # `tune` shows none better on the shipped models: tools/tuning/replica_exchange.
+    defaults=ReplicaConfig(
+        step_size=0.2, target_accept_prob=0.6, num_leapfrog_steps=3, num_replicas=4, min_inverse_temperature=0.1
+    ),
+    schedule=Schedule(num_results=25, num_burnin_steps=40, num_adaptation_steps=34),
+    cost_fn=lambda config: Cost(config.num_replicas * (config.num_leapfrog_steps + 1), config.num_replicas),
+    start_cost=lambda config: Cost(config.num_replicas, 0),
     make_fn=make_replica_exchange,
     info_fn=replica_info,
     access=ACCESS,

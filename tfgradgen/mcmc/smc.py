@@ -8,34 +8,49 @@ After Neal (2001) and Del Moral, Doucet and Jasra (2012), on this project's MALA
 inverse temperature above 1 in the last stage.
 """
 
+from __future__ import annotations
+
 import functools
 import logging
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
-from scipy.optimize import brentq
-from scipy.special import logsumexp
 
 from tfgradgen.core.arrays import StateError, check_state, check_within
 from tfgradgen.core.backend import fold_in, full_float32, resample_systematic, use_xla
 from tfgradgen.core.checks import fail
-from tfgradgen.core.config import RunConfig, SmcConfig
+from tfgradgen.core.config import RunConfig, Schedule, StepConfig
 from tfgradgen.core.contracts import Chunk, Cost, Draws, Networks, Progress
+from tfgradgen.core.lazy import LazyModule, tf
 from tfgradgen.core.memo import per_networks
-from tfgradgen.diagnostics.model_checks import admit, with_number
+from tfgradgen.core.settings import real, whole
 from tfgradgen.mcmc.kernel import absent_if_nan, log_accept_prob
 from tfgradgen.mcmc.mala import Mala
-from tfgradgen.posterior import ClassPosterior
+from tfgradgen.mcmc.sampler import Resume, Sampler, checked_facts, with_start
+
+if TYPE_CHECKING:
+    from tfgradgen.posterior import ClassPosterior
 
 logger = logging.getLogger(__name__)
+optimize, special = LazyModule("scipy.optimize"), LazyModule("scipy.special")
 
 SMC_STREAM = 3
 SLICE = 64  # particles in one batch through the networks
 STEPS_SHOWN = 100  # of progress for each population
 MAX_FRUITLESS = 1000  # prior draws of a population, all without a finite p(class)
 STEP_GAIN = 1.0  # of log step size, per unit of acceptance off its target in one stage
+
+
+@dataclass(frozen=True)
+class SmcConfig(StepConfig):
+    """How particles are moved, and how far apart the temperatures are."""
+
+    num_mutations: int = whole(4, low=1, high=1000, help="mala steps at each power of the likelihood")
+    ess_share: float = real(
+        0.5, low=0.0, high=1.0, help="share of the particles that stay effective from one power to the next"
+    )
 
 
 class Population(NamedTuple):
@@ -53,6 +68,8 @@ class Population(NamedTuple):
 
 @per_networks
 def _compiled(networks: Networks, num_mutations: int, xla: bool) -> Any:
+    from tfgradgen.posterior import ClassPosterior
+
     def start(label: tf.Tensor, seed: tf.Tensor, num_particles: int) -> tuple[tf.Tensor, tf.Tensor]:
         posterior = ClassPosterior.of(networks, label)
         z = posterior.sample_prior(num_particles, seed)
@@ -90,12 +107,12 @@ def next_inverse_temperature(log_likelihood: np.ndarray, now: float, ess_share: 
 
     def excess(beta: float) -> float:
         log_weight = (beta - now) * log_likelihood
-        log_ess = 2 * logsumexp(log_weight) - logsumexp(2 * log_weight)
+        log_ess = 2 * special.logsumexp(log_weight) - special.logsumexp(2 * log_weight)
         return float(log_ess - np.log(ess_share * len(log_likelihood)))
 
     if excess(1.0) >= 0:
         return 1.0
-    return float(brentq(excess, now, 1.0, xtol=1e-12, rtol=1e-6))
+    return float(optimize.brentq(excess, now, 1.0, xtol=1e-12, rtol=1e-6))
 
 
 def next_stage(
@@ -117,7 +134,7 @@ def next_stage(
     else:
         beta, log_step_size = ladder[int(now.stage)]
     log_weight = (beta - now.inverse_temperature) * log_likelihood
-    total = logsumexp(log_weight)
+    total = special.logsumexp(log_weight)
     offset = float(tf.random.stateless_uniform([], fold_in(seed, 1), dtype=tf.float64))
     chosen = resample_systematic(np.exp(log_weight - total), offset)
     temperature = tf.constant(posterior.temperature / beta, tf.float32)
@@ -209,6 +226,8 @@ def smc_chunks(
       `num_scored`, the prior draws that populations began with, and `num_not_finite`, those of them without a finite p(class),
       which no population goes on from.
     """
+    from tfgradgen.diagnostics.model_checks import admit, with_number
+
     posterior.check_without_energy("smc")
     posterior.check_one_label("smc")
     facts: dict[str, Any] = {}
@@ -283,3 +302,25 @@ def as_draws(posterior: ClassPosterior, z: np.ndarray, log_prob: np.ndarray) -> 
     target = posterior.prior_log_prob(z).numpy() + log_prob / np.float32(posterior.temperature)
     no_step = np.full_like(log_prob, np.nan)
     return Draws(z, np.exp(log_prob), target, np.ones(log_prob.shape, bool), no_step, np.zeros_like(log_prob))
+
+
+def _run(
+    sampler: Sampler, posterior: ClassPosterior, config: Any, schedule: Schedule, run: RunConfig, resume: Resume | None
+) -> Iterator[Chunk]:
+    facts = checked_facts(posterior, run, sampler.takes_gradients, resume)
+    for chunk in smc_chunks(posterior, config, schedule.num_results, run, resume and resume.state):
+        yield with_start(chunk, facts)
+
+
+SAMPLER = Sampler(
+    "smc",
+    about="many particles; estimates p(class) too",
+    law="biased",  # by the order of 1 / num_results
+    defaults=SmcConfig(step_size=0.4, target_accept_prob=0.4),
+    schedule=Schedule(num_results=32, num_burnin_steps=0, num_adaptation_steps=0),
+    kind="particles",
+    cost_fn=lambda config: Cost(config.num_mutations + 1, 1),
+    start_cost=lambda config: Cost(0, 1),
+    is_calibrated=lambda config: False,
+    run_fn=_run,
+)

@@ -7,19 +7,18 @@ by h / 2 twice and turns by the angle 2 arctan(h / 2) between, which Beskos et a
 then the preconditioned Crank-Nicolson Langevin proposal (Cotter, Roberts, Stuart and White 2013) of their step h^2 / 2.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import tensorflow as tf
-import tensorflow_probability as tfp
-
-from tfgradgen.core.config import HmcConfig
+from tfgradgen.core.config import Schedule
 from tfgradgen.core.contracts import PosteriorLike
-from tfgradgen.mcmc.hmc import leapfrog_info
-from tfgradgen.mcmc.kernel import KernelFamily, OwnKernel, one_tensor
-from tfgradgen.mcmc.presets import PRESETS
+from tfgradgen.core.lazy import tf, tfp
+from tfgradgen.mcmc.hmc import HmcConfig, leapfrog_cost, leapfrog_info
+from tfgradgen.mcmc.kernel import KernelSampler, OwnKernel, one_tensor
 
-LogProbFn = Callable[[tf.Tensor], tf.Tensor]
+LogProbFn = Callable[[Any], Any]  # z [num_chains, latent_dim] -> float32 [num_chains]
 
 
 class UncalibratedResults(NamedTuple):
@@ -108,18 +107,21 @@ class SplitHmc(_SplitKernel):
       num_leapfrog_steps: gradients in one transition, >= 1.
     """
 
-    def _inner(self, step_size: Any) -> tfp.mcmc.TransitionKernel:
-        return tfp.mcmc.MetropolisHastings(UncalibratedSplitHmc(**self._parameters | {"step_size": step_size}))
+    def _inner(self, step_size: Any, num_leapfrog_steps: Any) -> tfp.mcmc.TransitionKernel:
+        held = {"step_size": step_size, "num_leapfrog_steps": num_leapfrog_steps}
+        return tfp.mcmc.MetropolisHastings(UncalibratedSplitHmc(**self._parameters | held))
 
     def bootstrap_results(self, init_state: tf.Tensor) -> SplitHmcResults:
         init_state = one_tensor(init_state)
         step_size = tf.convert_to_tensor(self._parameters["step_size"], init_state.dtype)
         num_leapfrog_steps = tf.convert_to_tensor(self._parameters["num_leapfrog_steps"], tf.int32)
-        return SplitHmcResults(step_size, num_leapfrog_steps, self._inner(step_size).bootstrap_results(init_state))
+        inner = self._inner(step_size, num_leapfrog_steps)
+        return SplitHmcResults(step_size, num_leapfrog_steps, inner.bootstrap_results(init_state))
 
     def one_step(self, current_state: tf.Tensor, previous_kernel_results: SplitHmcResults, seed: Any = None) -> Any:
         before = previous_kernel_results
-        state, inner_results = self._inner(before.step_size).one_step(current_state, before.inner_results, seed=seed)
+        inner = self._inner(before.step_size, before.num_leapfrog_steps)
+        state, inner_results = inner.one_step(current_state, before.inner_results, seed=seed)
         return state, before._replace(inner_results=inner_results)
 
 
@@ -127,8 +129,21 @@ def make_split_hmc(posterior: PosteriorLike, config: HmcConfig, step_size: Any, 
     return SplitHmc(posterior.prior_log_prob, posterior.likelihood_log_prob, step_size, config.num_leapfrog_steps)
 
 
-FAMILY = KernelFamily(
-    **vars(PRESETS["split_hmc"]),
+SAMPLER = KernelSampler(
+    "split_hmc",
+    about="hmc for latent points of many dimensions",
+    law="asymptotically exact",
+    # Found by `tune` on the shipped models: tools/tuning/split_hmc.
+    defaults=HmcConfig(
+        step_size=0.274,
+        target_accept_prob=0.542,
+        exploration_shrinkage=0.164,
+        decay_rate=0.643,
+        step_count_smoothing=24,
+        num_leapfrog_steps=4,
+    ),
+    schedule=Schedule(num_results=47, num_burnin_steps=28, num_adaptation_steps=21),
+    cost_fn=leapfrog_cost,
     make_fn=make_split_hmc,
     info_fn=leapfrog_info,
 )

@@ -11,9 +11,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from tfgradgen.core.backend import fold_in, log_uniform
-from tfgradgen.core.config import KernelConfig
 from tfgradgen.core.contracts import Networks
-from tfgradgen.mcmc.presets import SERVED
 from tfgradgen.mcmc.starts import start_point
 from tfgradgen.models.condition import ConditionClassifier
 from tfgradgen.models.labels import as_key
@@ -35,15 +33,14 @@ class Plan(NamedTuple):
     """What an export fixes.
 
     labels: the classes that can be asked for. indices: their outputs of the classifier. step_sizes: theirs, distances in z.
-    kernel: a key of `presets.SERVED`. config: its settings. temperature: of the likelihood. num_steps: transitions of
+    num_leapfrog_steps: in one transition. temperature: of the likelihood. num_steps: transitions of
     `serving_default`; max_steps: most that a request can ask for. num_start_draws: prior draws that a start is picked from.
     """
 
     labels: tuple[Label, ...]
     indices: tuple[int, ...]
     step_sizes: tuple[float, ...]
-    kernel: str
-    config: KernelConfig
+    num_leapfrog_steps: int
     temperature: float
     num_steps: int
     max_steps: int
@@ -224,11 +221,10 @@ class Serving(tf.Module):
         """What `_chains` gives, of one row: a batch of one through the networks."""
         posterior = self._posterior(row.index)
         seed = fold_in(posterior.own_seed(row.seed), stream)
-        num_leapfrog_steps = SERVED[self._plan.kernel](self._plan.config)
 
         def step(i: tf.Tensor, point: Point, total: tf.Tensor) -> tuple[tf.Tensor, Point, tf.Tensor]:
             noise = noise_of(fold_in(seed, i), posterior.latent_dim)
-            point, log_accept_ratio = hamiltonian_step(posterior, num_leapfrog_steps, row.step_size, point, noise)
+            point, log_accept_ratio = hamiltonian_step(posterior, self._plan.num_leapfrog_steps, row.step_size, point, noise)
             return i + 1, point, total + tf.exp(tf.minimum(log_accept_ratio, 0.0))
 
         _, end, total = tf.while_loop(

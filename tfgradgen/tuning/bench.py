@@ -19,8 +19,8 @@ from tfgradgen.diagnostics.issues import MAX_ACCEPT_GAP, chain_table, faults, of
 from tfgradgen.diagnostics.model_checks import admit
 from tfgradgen.mcmc.budget import trail_of, without_end
 from tfgradgen.mcmc.chains import chain_chunks
-from tfgradgen.mcmc.kernels import KERNELS
 from tfgradgen.mcmc.recipe import Recipe
+from tfgradgen.mcmc.registry import kernel_sampler
 from tfgradgen.mcmc.starts import choose_starts
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.tuning.space import MIN_RESULTS
@@ -153,12 +153,12 @@ class Bench:
         start = time.monotonic()
         posterior = self.posteriors[place.label]
         run = replace(self.run, seed=self.seed_at(place))
-        powers = tuple(KERNELS[recipe.kernel].powers(recipe.config))
+        powers = tuple(kernel_sampler(recipe.kernel).powers(recipe.config))
         if (place, powers) not in self._starts:
             self._starts[place, powers] = choose_starts(posterior, run, powers).z
         schedule = without_end(recipe.schedule, self.num_gradients)
         chunks = chain_chunks(posterior, recipe.kernel, recipe.config, schedule, run, self._starts[place, powers])
-        start_cost = KERNELS[recipe.kernel].start_cost(recipe.config)
+        start_cost = kernel_sampler(recipe.kernel).start_cost(recipe.config)
         most = self.num_gradients + start_cost.work
         trail = trail_of(chunks, start_cost, run.num_chains, most, progress_fn)
         last = int(np.searchsorted(trail.work, most + 0.5))

@@ -47,7 +47,7 @@ DEFAULT, GIVEN = "default", "given"
 
 @dataclass(frozen=True)
 class Plan:
-    """What is searched. kernel: a key of `KERNELS`. control: the schedule to beat, filled (see `space.filled`).
+    """What is searched. kernel: a key of `SAMPLERS`. control: the schedule to beat, filled (see `space.filled`).
     num_gradients: of each chain of one run. num_seeds: runs of each label. budget: gradients a chain of all trials. default:
     the kernel's own schedule, filled; None where it is the control or does not fit into a run. fixed: settings that all
     proposals have."""

@@ -2,59 +2,49 @@
 
 import logging
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
 from tfgradgen.core.checks import UserError, check_choice, fail
 from tfgradgen.core.config import AdaptedConfig, changed_config
-from tfgradgen.mcmc.presets import PRESETS
+from tfgradgen.core.settings import Setting, settings_of
 from tfgradgen.mcmc.recipe import Recipe, default_recipe
+from tfgradgen.mcmc.registry import SAMPLERS
 
 MIN_RESULTS = 20  # kept draws of a chain: of fewer, effective sample sizes come out too large
 MAX_BURNIN_SHARE = 0.6  # of the gradients of a run
 LEAST_ADAPTATION, MOST_ADAPTATION = 8, 256  # transitions
 LEAST_PART = 4  # of them, where a run has room for no more: fewer tune nothing
 NUM_UNFIT = 200  # proposals that do not fit into a run, at most
-STEP_FACTORS = 0.1, 5.0  # times the default step size
+OF_TUNING = ("target_accept_prob", "adaptation")  # settings that only runs that tune have a use for
+# Of each way to adapt, its own settings.
+OF_ADAPTATION = dict(zip(AdaptedConfig.idle, reversed(AdaptedConfig.idle.values()), strict=True))
 
 Suggest = Callable[[Any, str], Any]
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
-def _real(low: float, high: float, **options: Any) -> Suggest:
-    return lambda trial, name: trial.suggest_float(name, low, high, **options)
+def ranges_of(kernel: str) -> dict[str, Suggest]:
+    """Each setting of `kernel` that a search varies, as it is declared: how an Optuna trial is asked for it.
+
+    A setting that changes the target, as class_reg does, declares no range.
+    """
+    defaults = SAMPLERS[kernel].defaults
+    found = {name: _suggest(setting, getattr(defaults, name)) for name, setting in settings_of(defaults).items()}
+    return {name: suggest for name, suggest in found.items() if suggest is not None}
 
 
-def _whole(low: int, high: int, log: bool = False) -> Suggest:
-    return lambda trial, name: trial.suggest_int(name, low, high, log=log)
-
-
-def _any_of(*choices: Any) -> Suggest:
-    return lambda trial, name: trial.suggest_categorical(name, choices)
-
-
-# Each setting of a kernel that is searched; class_reg, which changes the target, is not among them.
-RANGES: dict[str, Suggest] = {
-    "target_accept_prob": _real(0.25, 0.9),
-    "adaptation": _any_of("dual_averaging", "simple"),
-    "num_leapfrog_steps": _whole(1, 12, log=True),
-    "max_leapfrog_steps": _whole(2, 32, log=True),
-    "max_tree_depth": _whole(1, 6),
-    "num_global_draws": _whole(1, 64, log=True),
-    "num_local_steps": _whole(1, 8, log=True),
-    "num_replicas": _whole(2, 6),
-    "min_inverse_temperature": _real(0.02, 0.5, log=True),
-}
-OF_TUNING = ("target_accept_prob", "adaptation")  # those of RANGES that only runs that tune have a use for
-OF_ADAPTATION: dict[str, dict[str, Suggest]] = {
-    "dual_averaging": {
-        "exploration_shrinkage": _real(0.05, 0.8, log=True),
-        "decay_rate": _real(0.55, 0.95),
-        "step_count_smoothing": _whole(2, 40, log=True),
-    },
-    "simple": {"adaptation_rate": _real(0.02, 0.5, log=True)},
-}
+def _suggest(setting: Setting, default: Any) -> Suggest | None:
+    if setting.is_searched:
+        return lambda trial, name: trial.suggest_categorical(name, setting.choices)
+    if setting.search is None:
+        return None
+    low, high, log, relative = setting.search
+    if setting.kind == "whole":
+        return lambda trial, name: trial.suggest_int(name, int(low), int(high), log=log)
+    scale = default if relative else 1.0
+    return lambda trial, name: trial.suggest_float(name, low * scale, high * scale, log=log)
 
 
 def check_optuna() -> None:
@@ -69,22 +59,19 @@ def check_optuna() -> None:
 
 def check_tunable(kernel: Any) -> str:
     """Returns `kernel` if it is one whose step size is tuned."""
-    return str(
-        check_choice("kernel", kernel, [name for name, family in PRESETS.items() if isinstance(family.defaults, AdaptedConfig)])
-    )
+    return str(check_choice("kernel", kernel, [name for name, sampler in SAMPLERS.items() if sampler.is_tuned]))
 
 
 def searched(kernel: str) -> tuple[str, ...]:
     """The settings of `kernel` that a search varies unless they are held fixed."""
-    own = tuple(PRESETS[kernel].defaults.to_dict())
-    return tuple(name for name in own if name in ("step_size", *RANGES, *(n for way in OF_ADAPTATION.values() for n in way)))
+    return tuple(ranges_of(kernel))
 
 
 def may_be_untuned(kernel: str, fixed: Mapping[str, Any] = NOTHING) -> bool:
     """Whether a search also tries runs that tune nothing: not where more than the step size is tuned, nor where how to tune is
     held fixed."""
     of_tuning = {*OF_TUNING, *(name for names in OF_ADAPTATION.values() for name in names)}
-    return not PRESETS[kernel].counts_adaptation and not of_tuning & set(fixed)
+    return not SAMPLERS[kernel].counts_adaptation and not of_tuning & set(fixed)
 
 
 def suggest(trial: Any, kernel: str, num_gradients: float, fixed: Mapping[str, Any] = NOTHING) -> Recipe | None:
@@ -93,16 +80,16 @@ def suggest(trial: Any, kernel: str, num_gradients: float, fixed: Mapping[str, A
 
     None where its transitions are so dear that the run would be too short. At most `MAX_BURNIN_SHARE` of the run is burn-in.
     """
-    default = PRESETS[kernel].defaults
-    low, high = (factor * default.to_dict()["step_size"] for factor in STEP_FACTORS)
+    default = SAMPLERS[kernel].defaults
+    ranges = ranges_of(kernel)
     values: dict[str, Any] = {}
 
-    def ask(ranges: Mapping[str, Suggest]) -> None:
-        values.update({name: fixed[name] if name in fixed else of(trial, name) for name, of in ranges.items()})
+    def ask(names: Iterable[str]) -> None:
+        values.update({name: fixed[name] if name in fixed else ranges[name](trial, name) for name in names})
 
-    own = {"step_size": _real(low, high, log=True)} | {n: RANGES[n] for n in default.to_dict() if n in RANGES}
-    ask({name: of for name, of in own.items() if name not in OF_TUNING})
-    num_steps = int(num_gradients / PRESETS[kernel].cost_fn(changed_config(default, values)).work)
+    of_tuning = (*OF_TUNING, *(name for names in OF_ADAPTATION.values() for name in names))
+    ask(name for name in ranges if name not in of_tuning)
+    num_steps = int(num_gradients / SAMPLERS[kernel].cost_fn(changed_config(default, values)).work)
     most_burnin = int(min(MAX_BURNIN_SHARE * num_steps, num_steps - MIN_RESULTS))
     if may_be_untuned(kernel, fixed) and not trial.suggest_categorical("is_tuned", (True, False)):
         if num_steps < 2 * MIN_RESULTS:
@@ -110,7 +97,7 @@ def suggest(trial: Any, kernel: str, num_gradients: float, fixed: Mapping[str, A
         num_burnin_steps = min(trial.suggest_int("num_burnin_steps", 1, MOST_ADAPTATION, log=True), most_burnin)
         counts = {"num_adaptation_steps": 0, "num_burnin_steps": num_burnin_steps}
         return filled(default_recipe(kernel).changed(values | counts), num_gradients)
-    ask({name: own[name] for name in OF_TUNING})
+    ask(OF_TUNING)
     ask(OF_ADAPTATION[values["adaptation"]])
     num_adaptation_steps = trial.suggest_int("num_adaptation_steps", LEAST_ADAPTATION, MOST_ADAPTATION, log=True)
     share = trial.suggest_float("adaptation_share", 0.5, 1.0, step=0.25)  # of the burn-in
@@ -118,7 +105,7 @@ def suggest(trial: Any, kernel: str, num_gradients: float, fixed: Mapping[str, A
     if most < LEAST_PART or num_steps < 2 * MIN_RESULTS:
         return None
     num_adaptation_steps = min(num_adaptation_steps, most)
-    if PRESETS[kernel].counts_adaptation:  # a power of two, so that few graphs are compiled
+    if SAMPLERS[kernel].counts_adaptation:  # a power of two, so that few graphs are compiled
         num_adaptation_steps = 1 << (num_adaptation_steps.bit_length() - 1)
     counts = {"num_adaptation_steps": num_adaptation_steps, "num_burnin_steps": int(num_adaptation_steps / share)}
     return filled(default_recipe(kernel).changed(values | counts), num_gradients)
@@ -185,4 +172,4 @@ def num_gradients_of(recipe: Recipe) -> float:
 
 
 def _per_step(recipe: Recipe) -> float:
-    return PRESETS[recipe.kernel].cost_fn(recipe.config).work
+    return SAMPLERS[recipe.kernel].cost_fn(recipe.config).work

@@ -72,7 +72,7 @@ def parts_of_a_run(label, num_chains):
     posterior = tg.ClassPosterior(*models, resolve_labels(models[1].labels, label)[0])
     run = tg.RunConfig(num_chains=num_chains)
     z = timed(parts, "choosing the starts", lambda: tg.initial_points(posterior, run)[0])
-    mala = tg.KERNELS["mala"]
+    mala = tg.SAMPLERS["mala"]
     draw = lambda steps: tg.sample_chains(posterior, "mala", mala.defaults, tg.Schedule(steps, 0, 0), run, z)  # noqa: E731
     timed(parts, "tracing and optimizing the graph, and 20 steps", lambda: draw(20))
     steps = mala.schedule.num_steps - 20

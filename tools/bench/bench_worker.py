@@ -45,7 +45,7 @@ def tensorflow_tasks(folder, label):
 
     generator, classifier = tg.load_generator(default_model("generator")), tg.load_classifier(default_model("classifier"))
     posterior = tg.ClassPosterior(generator, classifier, resolve_labels(classifier.labels, label)[0])
-    configs = {name: dataclasses.replace(tg.KERNELS[name].defaults, step_size=STEP_SIZES[name]) for name in SAMPLERS}
+    configs = {name: dataclasses.replace(tg.SAMPLERS[name].defaults, step_size=STEP_SIZES[name]) for name in SAMPLERS}
     leapfrogs = {name: getattr(config, "num_leapfrog_steps", 1) for name, config in configs.items()}
     arrays: dict[str, np.ndarray] = {}
     for name in MODELS:

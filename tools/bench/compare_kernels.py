@@ -56,11 +56,11 @@ def worst_rhat(draws):
 
 def schedule_of(method, budget):
     """About `budget` gradients of each chain for the kept draws, after the method's own burn-in."""
-    from tfgradgen import KERNELS, Schedule
+    from tfgradgen import Schedule
 
-    if method.name not in KERNELS:
+    if not method.takes_starts:
         return method.schedule
-    cost = KERNELS[method.name].cost_fn(method.defaults)
+    cost = method.cost_fn(method.defaults)
     num_results = max(4, round(budget / cost.work))
     return Schedule(num_results, method.schedule.num_burnin_steps, method.schedule.num_adaptation_steps)
 
@@ -130,7 +130,7 @@ def main(work, labels=LABELS, kernels=None, ladder=False, budget=300, num_chains
     start_tensorflow()
     from tfgradgen import ClassPosterior, RunConfig, load_classifier, load_generator
     from tfgradgen.cli.model_options import default_model
-    from tfgradgen.mcmc.registry import METHODS
+    from tfgradgen.mcmc.registry import SAMPLERS
     from tfgradgen.models.labels import resolve_labels
 
     path = Path(work)
@@ -142,16 +142,16 @@ def main(work, labels=LABELS, kernels=None, ladder=False, budget=300, num_chains
         posterior_of = lambda column: ClassPosterior(*synthetic_pair(int(column)), 1)  # noqa: E731
     else:
         columns = names(labels)
-        wanted = names(kernels) if kernels else [name for name, m in METHODS.items() if m.kind != "ascent"]
+        wanted = names(kernels) if kernels else [name for name, m in SAMPLERS.items() if m.kind != "ascent"]
         pair = load_generator(default_model("generator")), load_classifier(default_model("classifier"))
         posterior_of = lambda column: ClassPosterior(*pair, resolve_labels(pair[1].labels, column)[0])  # noqa: E731
     for name in wanted:
         for column in columns:
             if f"{name} {column}" in cells:
                 continue
-            schedule = schedule_of(METHODS[name], budget)
-            cell = measure(posterior_of(column), METHODS[name], schedule, RunConfig(num_chains=num_chains, seed=seed))
-            cells[f"{name} {column}"] = cell | {"schedule": schedule.to_dict(), "config": METHODS[name].defaults.to_dict()}
+            schedule = schedule_of(SAMPLERS[name], budget)
+            cell = measure(posterior_of(column), SAMPLERS[name], schedule, RunConfig(num_chains=num_chains, seed=seed))
+            cells[f"{name} {column}"] = cell | {"schedule": schedule.to_dict(), "config": SAMPLERS[name].defaults.to_dict()}
             path.with_suffix(".new").write_text(json.dumps(cells, indent=1))
             path.with_suffix(".new").replace(path)
             print(f"{name} {column}: {cell['per_1000_gradients']:.1f} of 1000 gradients", file=sys.stderr, flush=True)

@@ -6,9 +6,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfgradgen.core.backend import as_seed, fold_in
-from tfgradgen.core.config import HmcConfig, MalaConfig
+from tfgradgen.mcmc.hmc import HmcConfig
 from tfgradgen.mcmc.kernel import adaptive_kernel
-from tfgradgen.mcmc.kernels import KERNELS
+from tfgradgen.mcmc.mala import MalaConfig
+from tfgradgen.mcmc.registry import kernel_samplers
 from tfgradgen.posterior import ClassPosterior
 
 # (settings, steps that tune). Bolder ones than the defaults of `sample`, which serve effective draws: the question is how far
@@ -19,7 +20,7 @@ CHAINS_LEFT = (64, 32, 16, 8)  # batch sizes that are compiled; chains that have
 
 @functools.lru_cache(maxsize=16)
 def _compiled(networks, kernel_name):
-    family, (generator, classifier) = KERNELS[kernel_name], networks
+    family, (generator, classifier) = kernel_samplers()[kernel_name], networks
     config, num_adaptation_steps = SETTINGS[kernel_name]
 
     def class_prob(posterior, z, results):
@@ -53,7 +54,7 @@ def reach(networks, label, kernel_name, num_gradients=300, threshold=0.5, seed=0
     Step sizes are tuned as in `sample`, from `SETTINGS`. `networks` is (generator, classifier), `label` an index.
     """
     bootstrap_fn, steps_fn = _compiled(networks, kernel_name)
-    gradients_per_step = KERNELS[kernel_name].cost_fn(SETTINGS[kernel_name][0]).num_gradients
+    gradients_per_step = kernel_samplers()[kernel_name].cost_fn(SETTINGS[kernel_name][0]).num_gradients
     label, seed = tf.constant(label, tf.int32), as_seed(seed)
     num_chains = CHAINS_LEFT[0]
     z = ClassPosterior(networks[0], networks[1], label).sample_prior(num_chains, fold_in(seed, 0))

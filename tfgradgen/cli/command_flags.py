@@ -1,0 +1,263 @@
+"""The commands as help describes them: what each does, and which of the declared flags it takes, in groups."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from tfgradgen.cli import compare_options, export_options, tune_options
+from tfgradgen.cli.flags import Flag, Group, flags_of
+from tfgradgen.cli.model_options import CLASSIFIER_FLAGS, DECLARED
+from tfgradgen.cli.options import SampleOptions, sample_flags, unused_flags
+from tfgradgen.core.config import RunConfig, Schedule
+from tfgradgen.core.settings import path
+from tfgradgen.mcmc.recipe import settings_of
+from tfgradgen.mcmc.registry import SAMPLERS
+from tfgradgen.mcmc.sampler import Sampler
+from tfgradgen.tuning.space import searched
+
+COUNTS = ("num_results", "num_burnin_steps", "num_adaptation_steps")
+OF_A_LABEL = "Where a class's own name holds a comma or an operator, it is named as it is."
+NOT_TUNED = "No step size of it is adapted, so `tune` has nothing to search."
+OF_MODELS = (
+    "A MODEL is a folder, an archive (.tar.gz), a TF-Hub URL or a Kaggle Models handle; by default the ones that come with "
+    "tfgradgen. What a model and its family do not tell is guessed, and said."
+)
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command.
+
+    about: what it does; the first sentence stands in the overview. groups_fn: a sampler, or None for what all have in common ->
+    the groups of flags that help shows. places: arguments that can be given without a name -> their defaults. more_fn: flags
+    that no help without a sampler shows. example, end: lines of help.
+    """
+
+    name: str
+    about: str
+    groups_fn: Callable[[Sampler | None], list[Group]]
+    places: dict[str, Any] = field(default_factory=dict)
+    more_fn: Callable[[], tuple[str, ...]] = tuple
+    example: str = ""
+    end: str = ""
+
+    def flags(self) -> dict[str, Flag]:
+        """Those that do not depend on a sampler."""
+        return {name: flag for group in self.groups_fn(None) for name, flag in group.flags.items()}
+
+    def known(self) -> tuple[str, ...]:
+        """The names of all flags that it takes."""
+        return tuple(dict.fromkeys((*self.flags(), *self.more_fn())))
+
+    def texts(self) -> tuple[str, ...]:
+        """The flags whose value is taken as it is typed."""
+        return tuple(name for name, flag in self.flags().items() if flag.setting.is_text)
+
+
+@dataclass(frozen=True)
+class DiagnoseFlags:
+    """What `diagnose` takes besides --strict."""
+
+    folder: str = path(shown="FOLDER", help="what `sample` wrote; also given without its name")
+
+
+def _every_run() -> dict[str, Flag]:
+    return flags_of(SampleOptions) | flags_of(RunConfig) | flags_of(Schedule) | DECLARED
+
+
+def _of(flags: Mapping[str, Flag], *names: str) -> dict[str, Flag]:
+    return {name: flags[name] for name in names if name in flags}
+
+
+def _told(flag: Flag, help: str, default: Any = None) -> Flag:
+    """`flag` as a command means it that says more, or less, of it."""
+    return Flag(replace(flag.setting, help=help), flag.default if default is None else default)
+
+
+def _settings_group(sampler: Sampler | None, command: str) -> Group:
+    """The settings of `sampler`, or where they are found."""
+    if sampler is None:
+        names = ", ".join(SAMPLERS)
+        note = f"KERNEL is one of {names}. Each has settings of its own: python -m tfgradgen {command} --kernel=KERNEL --help"
+        return Group("Settings of a kernel", {}, f"{note} shows them. python -m tfgradgen kernels says what each is good for.")
+    flags = flags_of(sampler.defaults)
+    note = "" if flags else "It has none."
+    return Group(f"Settings of {sampler.name} ({sampler.about}; {sampler.law})", flags, note)
+
+
+def _models_group(*names: str) -> Group:
+    return Group("Models", _of(DECLARED, *names) if names else DECLARED, OF_MODELS)
+
+
+def _without(groups: list[Group], names: tuple[str, ...]) -> list[Group]:
+    return [replace(group, flags={n: flag for n, flag in group.flags.items() if n not in names}) for group in groups]
+
+
+def _sample_groups(sampler: Sampler | None) -> list[Group]:
+    flags = _every_run()
+    unused: tuple[str, ...] = ()
+    if sampler is not None:
+        flags |= flags_of(sampler.schedule) | {"kernel": Flag(flags["kernel"].setting, sampler.name)}
+        known = settings_of(sampler)
+        unused = (*unused_flags(sampler), *(name for name in COUNTS if name not in known))
+        unused += ("discriminator",) if "discriminator_weight" in unused else ()
+    length = Group(
+        "Length",
+        _of(flags, "num_chains", *COUNTS),
+        "" if sampler else "Each kernel has defaults of its own for the last three.",
+    )
+    return _without(
+        [
+            Group("What to sample", _of(flags, "label", "temperature", "init"), OF_A_LABEL),
+            Group("Sampler", _of(flags, "kernel", "schedule")),
+            _settings_group(sampler, "sample"),
+            length,
+            Group("Computation", _of(flags, "seed", "jit", "gradient_precision")),
+            _models_group(),
+            Group("Output", _of(flags, "out", "overwrite", "resume", "strict", "netcdf")),
+        ],
+        unused,
+    )
+
+
+def _compare_groups(sampler: Sampler | None) -> list[Group]:
+    own, flags = flags_of(compare_options.CompareOptions), _every_run()
+    return [
+        Group("What to compare", _of(own, "labels", "kernels", "class_reg") | _of(flags, "init")),
+        Group("Length", _of(own, "num_gradients") | _of(flags, "num_chains")),
+        Group("Computation", _of(flags, "seed", "jit")),
+        _models_group(*(name for name in DECLARED if name in compare_options.SAMPLE_FLAGS)),
+        Group("What measures", _of(own, "judge", "discriminator", "photographs")),
+        Group("Output", _of(own, "out", "resume")),
+    ]
+
+
+def _tune_groups(sampler: Sampler | None) -> list[Group]:
+    own, flags = flags_of(tune_options.TuneOptions), _every_run()
+    flags["num_chains"] = _told(flags["num_chains"], "chains of each run", tune_options.DEFAULT_CHAINS)
+    flags["init"] = _told(flags["init"], "where chains start, as for `sample`: resample or prior")
+    held = _settings_group(sampler, "tune")
+    is_tuned = sampler is None or sampler.is_tuned
+    varied = _of(held.flags, *searched(sampler.name)) if sampler and is_tuned else {}
+    note = "One that is given is held fixed in all that is proposed." if is_tuned else NOT_TUNED
+    kernel = own["kernel"] if sampler is None else Flag(own["kernel"].setting, sampler.name)
+    return [
+        Group("What to sample", _of(flags, "label", "temperature", "init"), "Several labels count alike."),
+        Group("Sampler", {"kernel": kernel} | _of(own, "control")),
+        replace(held, flags=varied, note=f"{held.note} {note}".strip()),
+        Group("Length", _of(own, "budget", "num_gradients", "num_seeds", "num_fresh") | _of(flags, "num_chains")),
+        Group("Computation", _of(flags, "seed", "jit")),
+        _models_group(),
+        Group("Output", _of(own, "out", "resume")),
+    ]
+
+
+def _export_groups(sampler: Sampler | None) -> list[Group]:
+    own, flags = flags_of(export_options.ExportOptions), _every_run()
+    served = [each for each in SAMPLERS.values() if each.is_served and sampler in (None, each)]
+    settings = {name: Flag(flag.setting) for each in served for name, flag in flags_of(each.defaults).items()}
+    if sampler is not None:
+        settings = flags_of(sampler.defaults)
+    settings = {name: flag for name, flag in settings.items() if name in export_options.SAMPLE_FLAGS}
+    flags["num_chains"] = _told(flags["num_chains"], "chains that tune the step size")
+    flags["seed"] = _told(flags["seed"], "of the tuning; a request has its own")
+    note = f"Served are {' and '.join(each.name for each in SAMPLERS.values() if each.is_served)}."
+    return [
+        Group("What to serve", _of(own, "labels") | _of(flags, "temperature")),
+        Group("Sampler", _of(flags, "kernel", "schedule") | settings | _of(flags, "num_chains", "seed"), note),
+        Group("Requests", _of(own, "num_steps", "max_steps", "num_start_draws", "batch_sizes", "xla")),
+        _models_group(),
+        Group("Output", _of(own, "out", "version")),
+    ]
+
+
+def _check_groups(sampler: Sampler | None) -> list[Group]:
+    flags = _every_run()
+    return [
+        Group(
+            "What to check", _of(flags, "label", "temperature", "seed"), "By default all labels, or four of more than twenty."
+        ),
+        _models_group(),
+    ]
+
+
+_ALL = (
+    Command(
+        "sample",
+        "Draws images of a class into a folder: grid.png, plots.png, film.png, samples.npz, checkpoint.npz\nand run.json.",
+        _sample_groups,
+        {"label": None, "kernel": None},
+        sample_flags,
+        "python -m tfgradgen sample --label=goldfish --kernel=mala",
+        'Conditions: --label="goldfish & !orange", "monarch | ladybug", "goldfish & 0.5*orange", with\nparentheses.',
+    ),
+    Command(
+        "compare",
+        "Says which sampler gives natural, diverse pictures of the classes: all of them from the same\n"
+        "starts, at the same number of gradients, by many measures, with the poster's own table beside.",
+        _compare_groups,
+        {"labels": None},
+        example="python -m tfgradgen compare --labels=goldfish,monarch --out=out/compare",
+        end="Writes report.md (begin there), table.csv, report.json, curves.png, grids.png, a folder of PNGs for\n"
+        "each sampler (pictures/) and what was sampled (cells/). A cell that fails is named, the rest stands,\n"
+        "and the exit code is 1.",
+    ),
+    Command(
+        "tune",
+        "Searches the schedule that gives a kernel most effective draws for its gradients. The best is\n"
+        "compared with a control on fresh seeds.",
+        _tune_groups,
+        {"label": None},
+        tune_options.tune_flags,
+        "python -m tfgradgen tune --label=goldfish,monarch --kernel=hmc --out=out/tune",
+        "Writes report.md (begin there), best.yaml for `sample --schedule`, tuning.csv, tuning.png and\n"
+        "study.db, which is Optuna's. Needs pip install 'tfgradgen[tune]'.",
+    ),
+    Command(
+        "export",
+        "Writes a SavedModel that TF Serving serves as it is: a label and a seed in, a picture out. The\n"
+        "step size is tuned for each label now, and frozen.",
+        _export_groups,
+        {"labels": "all", "kernel": None},
+        example="python -m tfgradgen export --kernel=mala --labels=goldfish,monarch --out=out/served",
+        end="Signatures: serving_default (label, seed), sample (with num_steps), continue (with num_steps and\n"
+        "z), grid (a sheet of 16). A row is one label and one seed, and the same bits in any batch.",
+    ),
+    Command(
+        "check",
+        "Looks at the models as a run would use them, and says what would go wrong.\n\n"
+        "Shape, range and variety of the images, the same bits from repeated evaluations, rows that do not\n"
+        "mix, a p(class) that is finite and varies; the likelihood's value and gradient without the prior's,\n"
+        "the scales of the two gradients, XLA compared with graph mode. Ends with exit code 1 where there is\n"
+        "a fault.",
+        _check_groups,
+        {"label": None},
+        example="python -m tfgradgen check --label=goldfish",
+    ),
+    Command(
+        "diagnose",
+        "Says from the files of a run whether to trust it: per chain, per statistic, and what to do.",
+        lambda sampler: [Group("Flags", flags_of(DiagnoseFlags) | _of(_every_run(), "strict"))],
+        {"folder": None},
+        example="python -m tfgradgen diagnose out/goldfish-mala-0",
+    ),
+    Command(
+        "kernels",
+        "Lists the samplers: what their draws are, and what each is good for.\n\n"
+        "The columns are: name, as --kernel takes it; kind (chains, independent draws, particles, or an\n"
+        "ascent); law, whether the draws have the posterior's distribution.",
+        lambda sampler: [],
+        example="python -m tfgradgen kernels",
+    ),
+    Command(
+        "labels",
+        "Lists the classes of a classifier: index, WordNet id, name.",
+        lambda sampler: [_models_group("classifier", *CLASSIFIER_FLAGS, "allow_unknown_ops")],
+    ),
+    Command(
+        "models",
+        "Shows the models that come with tfgradgen: where they are, what they take and give, their sha256.",
+        lambda sampler: [],
+    ),
+)
+COMMANDS: dict[str, Command] = {command.name: command for command in _ALL}
