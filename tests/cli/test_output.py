@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tfgradgen.cli.output import LONGEST_LABEL, as_file, check_partial, check_target, new_folder
 from tfgradgen.core.checks import UserError
+from tfgradgen.io.folders import LONGEST_LABEL, as_file, check_partial, check_target, new_folder
 
 
 def write_run(folder: Path, text: str) -> None:

@@ -17,9 +17,10 @@ from tfgradgen.cli.commands import main
 from tfgradgen.cli.compare_options import parse_compare
 from tfgradgen.cli.early import check_compare, check_tune
 from tfgradgen.cli.options import SampleOptions, parse_sample
-from tfgradgen.cli.output import INSIDE, OURS, RECORD, check_folders, check_resumable, new_folder, partial_of
+from tfgradgen.cli.output import check_folders
 from tfgradgen.cli.tune_options import parse_tune
 from tfgradgen.core.checks import UserError
+from tfgradgen.io.folders import INSIDE, OURS, RECORD, check_resumable, new_folder, partial_of
 from tfgradgen.io.store import CHECKPOINT
 
 COMMAND = [*SMALL, "--num_results=50", "--num_burnin_steps=30"]

@@ -15,12 +15,12 @@ from tfgradgen.cli.arguments import TEXTS, evaluated, normalized
 from tfgradgen.cli.model_options import CLASSIFIER_FLAGS, MODEL_FLAGS
 from tfgradgen.cli.options import FLAGS, check_flags, check_known, parse_bool, parse_path, parse_sample
 from tfgradgen.cli.progress import stages_shown
-from tfgradgen.cli.quiet import quiet_matplotlib, start_tensorflow
 from tfgradgen.cli.system import ended_by_signals, prepare_home, prepare_streams, stopped
-from tfgradgen.cli.terminal import as_text, note, say
+from tfgradgen.cli.terminal import note, say
 from tfgradgen.core.checks import UserError, fail
 from tfgradgen.core.parsing import reason
-from tfgradgen.core.text import shell_word, value_text
+from tfgradgen.core.quiet import quiet_matplotlib, start_tensorflow
+from tfgradgen.core.text import as_text, shell_word, value_text
 
 SWITCHES = ("--resume", "--overwrite")
 CHECK_FLAGS = ("label", *MODEL_FLAGS, "temperature", "seed")
@@ -378,7 +378,7 @@ def main(argv: list[str] | None = None) -> None:
         try:
             run(argv)
         except UserError as error:
-            note(f"tfgradgen: {error}" + (f" Go on with: {command_again(argv)}" if error.can_resume else ""))
+            note(f"tfgradgen: {error.command_text}" + (f" Go on with: {command_again(argv)}" if error.can_resume else ""))
             raise SystemExit(2) from None
         except OSError as error:  # the disk is full, or a file is not ours to read
             where = f"{error.filename}: " if error.filename else ""

@@ -4,11 +4,12 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from tfgradgen.cli.model_options import CLASSIFIER_FLAGS, GENERATOR_FLAGS, default_model, parse_handle
+from tfgradgen.cli.model_options import CLASSIFIER_FLAGS, GENERATOR_FLAGS, parse_handle
 from tfgradgen.cli.options import SampleOptions, check_flags, parse_bool, parse_path, parse_sample
 from tfgradgen.core.checks import check_int, check_real, fail
 from tfgradgen.core.text import value_text
 from tfgradgen.evaluation.entries import parse_entry
+from tfgradgen.models.shipped import default_model
 
 # The poster's four columns, then what it is to be seen against.
 DEFAULT_KERNELS = ("map+reg", "mala+reg", "mala", "hmc", "map", "split_hmc", "smc", "rejection")

@@ -12,7 +12,7 @@ from tfgradgen.core.checks import UserError, check_choice, check_num_chains, did
 from tfgradgen.core.config import REMOVED, KernelConfig, RunConfig, Schedule
 from tfgradgen.core.text import NAME_LENGTH, printable, value_text
 from tfgradgen.mcmc.presets import PRESETS
-from tfgradgen.mcmc.recipe import default_recipe, read_recipe, settings_of
+from tfgradgen.mcmc.recipe import Recipe, default_recipe, read_recipe, settings_of
 
 KERNEL_FLAGS = tuple(KernelConfig.checks)
 SCHEDULE_FLAGS = tuple(field.name for field in fields(Schedule))
@@ -42,6 +42,10 @@ class SampleOptions:
     netcdf: bool
     gradient_precision: str
     schedule_file: Path | None = None
+
+    @property
+    def recipe(self) -> Recipe:
+        return Recipe(self.kernel, self.kernel_config, self.schedule)
 
     def to_dict(self) -> dict[str, Any]:
         """Every argument as it was used, defaults filled in, for the run record."""
