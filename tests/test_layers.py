@@ -12,7 +12,8 @@ import tfgradgen
 
 FLOORS = [
     {"core"},
-    {"io", "models", "posterior"},
+    {"io", "models"},
+    {"posterior"},
     {"diagnostics"},
     {"mcmc"},
     {"results"},

@@ -1,7 +1,11 @@
 """The class-conditional posterior over latent points, p(z | class) ∝ p(class | g(z)) ** (1 / temperature) Normal(z; 0, I)."""
 
+import functools
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -9,8 +13,9 @@ from tfgradgen.core.backend import as_seed, fold_in
 from tfgradgen.core.batching import by_parts
 from tfgradgen.core.checks import check_int, check_real, did_you_mean, fail
 from tfgradgen.core.contracts import ClassifierLike, GeneratorLike, Networks, Regularization
+from tfgradgen.models.outputs import outputs_of
 
-tfd = tfp.distributions
+tfb, tfd = tfp.bijectors, tfp.distributions
 
 ARGUMENTS = (
     "generator",
@@ -24,35 +29,77 @@ ARGUMENTS = (
 )
 
 
-class ClassPosterior:
-    """A `tfp.distributions` joint over (z, label) with the label pinned.
+def _density(fn: Callable[..., Any]) -> Any:
+    """A method of `z` that takes it in each form of `ClassPosterior`, and computes in float32 whatever its type.
+
+    What it returns is float32, and float64 for a float64 tensor, whose kernels add it to numbers of that type.
+    """
+
+    @functools.wraps(fn)
+    def of_any_form(self: "ClassPosterior", z: Any) -> Any:
+        z = one_part(z)
+        is_double = tf.is_tensor(z) and z.dtype == tf.float64
+        found = fn(self, self._check_z(z))
+        return tf.nest.map_structure(lambda value: tf.cast(value, tf.float64), found) if is_double else found
+
+    return of_any_form
+
+
+def one_part(z: Any) -> Any:
+    """`z` itself, which may come in a structure of one part, as TFP passes it: {"z": z}, (z,) or [z].
+
+    Raises:
+      UserError: a mapping with other keys.
+    """
+    if isinstance(z, Mapping):
+        if set(z) != {"z"}:
+            raise fail("z", "one part z", ", ".join(map(str, z)) or "none", "pass z, or a dict with the key z alone")
+        return z["z"]
+    return z[0] if isinstance(z, list | tuple) and len(z) == 1 and hasattr(z[0], "shape") else z
+
+
+class ClassPosterior(tfp.experimental.distributions.JointDistributionPinned):
+    """The joint distribution of (z, label) with the label pinned, as `tfp.experimental.distributions` has it.
 
     z ~ Normal(0, I) [latent_dim]; label | z ~ Categorical(logits=classifier(generator(z))). Every density takes
-    `z [..., latent_dim]` and returns float32 [...], one value a chain, so that any TFP kernel can use it. Leading
-    dimensions are flattened into one batch for the networks.
+    `z [..., latent_dim]`, by position, as `z=z` or as {"z": z}, and returns one value a chain, float32 [...], so that any TFP
+    kernel can use it. Leading dimensions are flattened into one batch for the networks.
+
+    `unnormalized_log_prob`, `log_prob`, their parts and `log_weight` are those of the target that is sampled, with its
+    temperature, discriminator and regularization. `distribution`, `unpin` and `experimental_pin` give TFP's own objects for the
+    plain joint distribution, at temperature 1 and without further terms.
 
     Args:
       generator: z [B, latent_dim] -> image [B, height, width, channels] in [-1, 1]; has `latent_dim`.
-      classifier: image -> logits [B, num_classes]; has `num_classes`. One of `load_classifier` whose image range nothing told
-        is taken in the range that the generator's images tell (`classifier.for_generator`).
-      label: class index, a Python int in 0..num_classes - 1 or a scalar int32 tensor (so that one compiled function
-        serves every class).
+      classifier: image -> logits [B, num_classes]; has `num_classes`, and for names also `labels`. One of `load_classifier`
+        whose image range nothing told is taken in the range that the generator's images tell (`classifier.for_generator`).
+      label: a class index in 0..num_classes - 1, a name, a WordNet id, a condition such as "goldfish & !orange", or a scalar
+        int32 tensor (so that one compiled function serves every class). A list, an array or a tensor of labels [num_chains]
+        gives each chain its own; `batch_shape` is then [num_chains], which the last batch dimension of `z` has to match.
       temperature: > 0; the likelihood enters as likelihood ** (1 / temperature).
       regularization: a further term of `unnormalized_log_prob`, which is then not the posterior's; None for none.
       discriminator: image -> log-odds d(g(z)) [B] that the image is natural; they enter the target as discriminator_weight * d,
         the energy of discriminator driven latent sampling (Che et al. 2020). None for none.
       discriminator_weight: >= 0.
       max_batch: rows that go through the networks at a time; None for all.
+
+    Raises:
+      UserError: an argument out of its range, of another name, or a label that the classifier does not have.
     """
 
+    allow_nan_stats = False
+    use_vectorized_map = False
+    validate_args = False
+
+    # TFP's own constructor is not called: it evaluates the networks to learn shapes and types, which are known here.
     def __init__(
         self,
         generator: GeneratorLike,
         classifier: ClassifierLike,
         label: Any,
+        *,
         temperature: Any = 1.0,
         regularization: Regularization | None = None,
-        *,
         discriminator: Any = None,
         discriminator_weight: float = 0.0,
         max_batch: int | None = None,
@@ -61,8 +108,12 @@ class ClassPosterior:
         for name in unknown:
             remedy = did_you_mean(name, ARGUMENTS) or "leave it out"
             raise fail("ClassPosterior", "one of " + ", ".join(ARGUMENTS), name, remedy)
-        if not tf.is_tensor(label):
-            label = check_int("label", label, 0, classifier.num_classes - 1)
+        given = (generator, classifier, label, temperature, regularization, discriminator, discriminator_weight, max_batch)
+        self._parameters = dict(zip(ARGUMENTS, given, strict=True))
+        if tf.is_tensor(label):
+            check_label_tensor(label, classifier.num_classes)
+        else:
+            classifier, label = outputs_of(classifier, label)
         if not tf.is_tensor(temperature):
             temperature = check_real("temperature", temperature, 0.0)
         weight = check_real("discriminator_weight", discriminator_weight, 0.0, is_low_in=True)
@@ -72,16 +123,10 @@ class ClassPosterior:
             classifier = for_generator(generator)
         self.networks = Networks(generator, classifier, discriminator, weight, max_batch)
         self.generator, self.classifier = generator, classifier
-        self.label = tf.convert_to_tensor(label, tf.int32)
+        self.label = tf.cast(label, tf.int32) if tf.is_tensor(label) else tf.constant(label, tf.int32)
         self.temperature = temperature
         self.regularization = regularization
-        self.joint = tfd.JointDistributionNamed(
-            {
-                "z": tfd.MultivariateNormalDiag(tf.zeros([generator.latent_dim])),
-                "label": lambda z: tfd.Categorical(logits=self.class_logits(z)),
-            },
-            name="class_and_latent",
-        )
+        self.prior = tfd.MultivariateNormalDiag(tf.zeros([generator.latent_dim]))
 
     @classmethod
     def of(
@@ -90,7 +135,74 @@ class ClassPosterior:
         """The posterior of `label` under `networks`."""
         generator, classifier, *_ = networks
         further = {name: value for name, value in networks._asdict().items() if name not in ("generator", "classifier")}
-        return cls(generator, classifier, label, temperature, regularization, **further)
+        return cls(generator, classifier, label, temperature=temperature, regularization=regularization, **further)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The arguments that it was made with."""
+        return dict(self._parameters)
+
+    def copy(self, **changes: Any) -> "ClassPosterior":
+        """The same with other arguments, for example `posterior.copy(label="orange")`."""
+        return type(self)(**self._parameters | changes)
+
+    @functools.cached_property
+    def distribution(self) -> Any:
+        """The plain joint distribution of z and label, at temperature 1 and without discriminator or regularization."""
+        label = lambda z: tfd.Categorical(logits=self.class_logits(z))  # noqa: E731
+        return tfd.JointDistributionNamed(OrderedDict(z=self.prior, label=label), name="class_and_latent")
+
+    @property
+    def name(self) -> str:
+        return "class_posterior"
+
+    @property
+    def pins(self) -> dict[str, tf.Tensor]:
+        return {"label": self.label}
+
+    @property
+    def dtype(self) -> Any:
+        return OrderedDict(z=tf.float32)
+
+    @property
+    def event_shape(self) -> Any:
+        return OrderedDict(z=tf.TensorShape([self.latent_dim]))
+
+    def event_shape_tensor(self) -> Any:
+        return OrderedDict(z=tf.constant([self.latent_dim]))
+
+    @property
+    def batch_shape(self) -> tf.TensorShape:
+        """[] of one label, [num_chains] of a vector of labels."""
+        return self.label.shape
+
+    def batch_shape_tensor(self) -> tf.Tensor:
+        return tf.shape(self.label)
+
+    @property
+    def reparameterization_type(self) -> Any:
+        return OrderedDict(z=tfd.FULLY_REPARAMETERIZED)
+
+    @property
+    def experimental_shard_axis_names(self) -> Any:
+        return OrderedDict(z=[])
+
+    def experimental_default_event_space_bijector(self) -> Any:
+        """The identity: z is unconstrained."""
+        return tfb.JointMap(OrderedDict(z=tfb.Identity()))
+
+    def __repr__(self) -> str:
+        shapes = f"batch_shape={list(self.batch_shape)} event_shape={{'z': [{self.latent_dim}]}} dtype={{'z': float32}}"
+        label = ",".join(self.label_names) if tf.executing_eagerly() and hasattr(self.label, "numpy") else self.label.name
+        return f"<tfgradgen.ClassPosterior {label!r} temperature={self.temperature} {shapes}>"
+
+    __str__ = __repr__
+
+    @property
+    def label_names(self) -> list[str]:
+        """The names of its labels, one a chain where they are a vector; indices of a classifier without names."""
+        labels = getattr(self.classifier, "labels", None) or range(self.classifier.num_classes)
+        return [str(getattr(labels[k], "name", labels[k])) for k in np.atleast_1d(self.label.numpy())]
 
     @property
     def latent_dim(self) -> int:
@@ -116,23 +228,56 @@ class ClassPosterior:
 
         Whatever draws from a posterior begins with it, so that runs of several labels with one seed share no random number,
         and a run of a label is the same whether other labels are run beside it or not. Classes go by their index, conditions,
-        whose index is the same for all, by their text.
+        whose index is the same for all, by their text. A vector of labels has one stream of its own.
         """
         given = seed if tf.is_tensor(seed) else as_seed(seed)
-        return fold_in(fold_in(given, getattr(self.classifier, "stream", 0)), self.label)
+        begun = fold_in(given, getattr(self.classifier, "stream", 0))
+        if not self.is_batched:
+            return fold_in(begun, self.label)
+        # A random linear function of the labels: two vectors have the same seed with a probability of about 2 ** -64.
+        factors = tf.random.stateless_uniform([self.label.shape[0], 2], fold_in(begun, -1), None, None, tf.int32)
+        return begun + tf.reduce_sum(factors * self.label[:, None], 0)
 
     @property
-    def pinned(self) -> Any:
-        """The joint with the label pinned, TFP's own object; at temperature 1 its unnormalized_log_prob is this one's."""
-        return self.joint.experimental_pin(label=self.label)
+    def is_batched(self) -> bool:
+        """Whether its label is a vector, one a chain."""
+        return self.label.shape.rank == 1
 
-    def class_logits(self, z: tf.Tensor) -> tf.Tensor:
+    def check_one_label(self, method: str) -> None:
+        """Raises `UserError` where it has a vector of labels: `method` takes one."""
+        if self.is_batched:
+            got = f"a vector of {self.label.shape[0]} labels"
+            raise fail("label", f"one label for {method}", got, "run it for each label, or use a kernel such as mala")
+
+    def check_num_chains(self, num_chains: int) -> None:
+        """Raises `UserError` where its labels are not one for each of `num_chains` chains."""
+        if self.is_batched and self.label.shape[0] != num_chains:
+            count = self.label.shape[0]
+            raise fail("label", f"{num_chains} labels, one a chain", f"{count} labels", f"give RunConfig(num_chains={count})")
+
+    def each_label(self) -> list[tuple["ClassPosterior", Any]]:
+        """The posterior of each label, once, and the places of its chains, int [...]; itself and a slice of one label."""
+        if not self.is_batched:
+            return [(self, slice(None))]
+        if not hasattr(self.label, "numpy"):
+            raise fail("label", "labels with values", "a tensor of a graph", "call this outside of tf.function")
+        labels, parts = self.label.numpy(), []
+        for label in dict.fromkeys(labels.tolist()):
+            places, regularization = np.flatnonzero(labels == label), self.regularization
+            if regularization is not None:
+                weight, *moments = regularization
+                rows = (np.broadcast_to(row, [len(labels), self.latent_dim])[places[0]] for row in moments)
+                regularization = Regularization(weight, *rows)
+            parts.append((ClassPosterior.of(self.networks, label, self.temperature, regularization), places))
+        return parts
+
+    @_density
+    def class_logits(self, z: Any) -> tf.Tensor:
         """Logits [..., num_classes] of the picture of each `z [..., latent_dim]`."""
         return self._look(z, with_energy=False)[0]
 
     def _look(self, z: tf.Tensor, with_energy: bool) -> tuple[tf.Tensor, Any]:
         """Logits [..., num_classes], and the discriminator's term [...] in nats, 0.0 without; one picture of each `z`."""
-        z = self._check_z(z)
         flat = tf.reshape(z, [-1, self.latent_dim])
         num_classes, max_batch = self.classifier.num_classes, self.networks.max_batch
 
@@ -154,32 +299,62 @@ class ClassPosterior:
             return scores, 0.0
         return scores[..., :num_classes], self.networks.discriminator_weight * scores[..., num_classes]
 
-    def class_log_prob(self, z: tf.Tensor) -> tf.Tensor:
+    @_density
+    def class_log_prob(self, z: Any) -> tf.Tensor:
         """log p(class | g(z)) [...] in nats, at temperature 1."""
         return self._check_batch(self._of_class(tf.nn.log_softmax(self.class_logits(z))), z)
 
-    def likelihood_log_prob(self, z: tf.Tensor) -> tf.Tensor:
+    @_density
+    def likelihood_log_prob(self, z: Any) -> tf.Tensor:
         """The tempered log-likelihood, log p(class | g(z)) / temperature [...], never above 0; with a discriminator also its
         term, which has no bound: all of the target but the prior and the regularization."""
         return self.class_and_likelihood_log_prob(z)[1]
 
-    def class_and_likelihood_log_prob(self, z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    @_density
+    def class_and_likelihood_log_prob(self, z: Any) -> tuple[tf.Tensor, tf.Tensor]:
         """`class_log_prob` and `likelihood_log_prob`, from one image of each `z`."""
         logits, energy = self._look(z, self.has_energy)
         log_probs = tf.nn.log_softmax(logits)
         likelihood = self._tempered(log_probs) + energy
         return self._check_batch(self._of_class(log_probs), z), self._check_batch(likelihood, z)
 
-    def prior_log_prob(self, z: tf.Tensor) -> tf.Tensor:
+    @_density
+    def prior_log_prob(self, z: Any) -> tf.Tensor:
         """log Normal(z; 0, I) [...]."""
-        z = self._check_z(z)
-        return self._check_batch(self.joint.model["z"].log_prob(z), z)
+        return self.prior.log_prob(z)
 
-    def unnormalized_log_prob(self, z: tf.Tensor) -> tf.Tensor:
+    @_density
+    def unnormalized_log_prob(self, z: Any) -> tf.Tensor:
         """prior_log_prob + likelihood_log_prob, and the regularization if there is one, [...]: the target of every kernel."""
         return self._outside_likelihood(z) + self.likelihood_log_prob(z)
 
-    def objectives(self, z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def log_prob(self, z: Any) -> tf.Tensor:
+        """`unnormalized_log_prob`, as of every pinned distribution of TFP."""
+        return self.unnormalized_log_prob(z)
+
+    def unnormalized_log_prob_parts(self, z: Any) -> Any:
+        """The terms of `unnormalized_log_prob`: `unpinned`, the prior of z, and `pinned`, all others under the label."""
+        prior, likelihood = self.prior_log_prob(z), self.likelihood_log_prob(z)
+        if self.regularization is not None:
+            likelihood += self._outside_likelihood(z) - prior
+        parts = tfp.experimental.distributions.joint_distribution_pinned.UnnormalizedLogProbParts
+        return parts(pinned=OrderedDict(label=likelihood), unpinned=OrderedDict(z=prior))
+
+    def log_prob_parts(self, z: Any) -> Any:
+        """`unnormalized_log_prob_parts`."""
+        return self.unnormalized_log_prob_parts(z)
+
+    def log_weight(self, z: Any) -> tf.Tensor:
+        """log of the target's density over the prior's [...]: the importance weight of a draw of `sample_unpinned`."""
+        return self.unnormalized_log_prob_parts(z).pinned["label"]
+
+    def sample_unpinned(self, sample_shape: Any = (), seed: Any = None) -> Any:
+        """Prior draws {"z": [*sample_shape, *batch_shape, latent_dim]}; the networks take no part."""
+        shape = tf.concat([tf.reshape(tf.cast(sample_shape, tf.int32), [-1]), self.batch_shape_tensor()], 0)
+        return OrderedDict(z=self.prior.sample(shape, seed=seed))
+
+    @_density
+    def objectives(self, z: Any) -> tuple[tf.Tensor, tf.Tensor]:
         """`unnormalized_log_prob` [...], and the same with the class's logit in place of its log-probability, in one pass."""
         logits, energy = self._look(z, self.has_energy)
         outside = self._outside_likelihood(z) + energy
@@ -200,7 +375,11 @@ class ClassPosterior:
         return self.prior_log_prob(z) - 0.5 * weight * tf.reduce_sum(tf.square((z - mean) / scale), -1)
 
     def _of_class(self, of_each: tf.Tensor) -> tf.Tensor:
-        return tf.gather(of_each, self.label, axis=-1)
+        if not self.is_batched:
+            return tf.gather(of_each, self.label, axis=-1)
+        # A mask rather than a product: the other classes may hold infinities.
+        is_own = tf.one_hot(self.label, of_each.shape[-1], True, False)
+        return tf.reduce_sum(tf.where(is_own, of_each, 0.0), -1)
 
     def _tempered(self, of_each: tf.Tensor) -> tf.Tensor:
         return self._of_class(of_each) / self.temperature
@@ -210,15 +389,42 @@ class ClassPosterior:
         return tf.random.stateless_normal([num, self.latent_dim], seed)
 
     def _check_z(self, z: Any) -> tf.Tensor:
-        z = tf.convert_to_tensor(z, tf.float32)
+        shown = z.dtype.name if tf.is_tensor(z) else type(z).__name__
+        try:
+            z = tf.cast(z, tf.float32) if tf.is_tensor(z) and z.dtype.is_floating else tf.convert_to_tensor(z, tf.float32)
+        except (TypeError, ValueError):
+            raise fail("z", f"floating-point numbers [..., {self.latent_dim}]", shown, "pass latent points") from None
         if z.shape.rank == 0 or z.shape[-1] != self.latent_dim:
             raise fail("z", f"shape [..., {self.latent_dim}]", list(z.shape), "pass latent points of the generator")
+        self._batch_of(z)
         return z
 
-    @staticmethod
-    def _check_batch(density: tf.Tensor, z: Any) -> tf.Tensor:
+    def _batch_of(self, z: tf.Tensor) -> tf.TensorShape:
+        """The batch shape of a density at `z`.
+
+        Raises:
+          UserError: `z` and the labels are of different numbers of chains.
+        """
+        try:
+            return tf.broadcast_static_shape(z.shape[:-1], self.batch_shape)
+        except ValueError:
+            count = self.label.shape[0]
+            shape = f"shape [..., {count}, {self.latent_dim}], a row for each of {count} labels"
+            raise fail("z", shape, list(z.shape), "pass one latent point for each chain") from None
+
+    def _check_batch(self, density: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
         # A scalar density runs in TFP without complaint and accepts or rejects all chains together.
-        expected = tf.convert_to_tensor(z).shape[:-1]
+        expected = self._batch_of(z)
         if not density.shape.is_compatible_with(expected):
             raise fail("density", f"one value a chain, shape {expected}", density.shape, "keep the batch dimension")
         return density
+
+
+def check_label_tensor(label: tf.Tensor, num_classes: int) -> None:
+    """Raises `UserError` where `label` is no tensor of integers, [] or [num_chains], or holds values outside of the classes."""
+    expected = "a tensor of integers, one or one a chain"
+    if not label.dtype.is_integer or label.shape.rank not in (0, 1) or label.shape == (0,):
+        raise fail("label", expected, f"{label.dtype.name} of shape {label.shape}", "give int32 [] or [num_chains]")
+    if hasattr(label, "numpy"):
+        for value in np.unique(label.numpy()).tolist():
+            check_int("label", value, 0, num_classes - 1)

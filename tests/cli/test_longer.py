@@ -20,7 +20,7 @@ from tfgradgen.mcmc.registry import METHODS, Resume
 from tfgradgen.posterior import ClassPosterior
 
 START = ["sample", "--label=goldfish", "--num_chains=3"]
-POSTERIOR = ClassPosterior(ToyGenerator(), ToyClassifier(), 1, 1.0)
+POSTERIOR = ClassPosterior(ToyGenerator(), ToyClassifier(), 1)
 LONGER = [name for name, preset in PRESETS.items() if preset.can_go_on]
 
 

@@ -28,7 +28,7 @@ def looked_at(posterior: ClassPosterior) -> list[Check]:
 
 
 def faults(generator: Any = None, classifier: Any = None, temperature: float = 1.0) -> list[str]:
-    posterior = ClassPosterior(generator or toy.ToyGenerator(), classifier or toy.ToyClassifier(), 1, temperature)
+    posterior = ClassPosterior(generator or toy.ToyGenerator(), classifier or toy.ToyClassifier(), 1, temperature=temperature)
     return [check.what for check in looked_at(posterior) if not check.is_ok]
 
 

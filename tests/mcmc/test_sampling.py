@@ -22,7 +22,7 @@ GENERATOR, CLASSIFIER = ToyGenerator(), ToyClassifier()
 
 
 def make(label: int = 1, temperature: float = 1.0) -> ClassPosterior:
-    return ClassPosterior(GENERATOR, CLASSIFIER, label, temperature)
+    return ClassPosterior(GENERATOR, CLASSIFIER, label, temperature=temperature)
 
 
 def chains(posterior: ClassPosterior, kernel: str = "mala", schedule: Schedule | None = None, **run: Any) -> Draws:

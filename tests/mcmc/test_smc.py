@@ -17,7 +17,7 @@ NUM_POPULATIONS = 24
 
 
 def anneal(temperature: float = 1.0, num_mutations: int = 4, label: int = 1, ess_share: float = 0.9) -> Found:
-    posterior = ClassPosterior(ToyGenerator(), ToyClassifier(), label, temperature)
+    posterior = ClassPosterior(ToyGenerator(), ToyClassifier(), label, temperature=temperature)
     config = SmcConfig(0.8, 0.5, num_mutations, ess_share)  # the toy is so easy that a share of 0.5 needs but one step
     return collect(smc_chunks(posterior, config, 200, RunConfig(num_chains=NUM_POPULATIONS, seed=3)))
 

@@ -35,7 +35,7 @@ class Rare(ToyClassifier):
 
 
 def rare(temperature: float = 1.0) -> ClassPosterior:
-    return ClassPosterior(ToyGenerator(), Rare(), 1, temperature)
+    return ClassPosterior(ToyGenerator(), Rare(), 1, temperature=temperature)
 
 
 def truth(power: float = 1.0) -> tuple[float, float]:

@@ -4,6 +4,7 @@ They are made once for the same models, and kept with them: a run of many labels
 """
 
 import functools
+import itertools
 import warnings
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from tfgradgen.core.checks import check_real, fail
 from tfgradgen.core.config import RunConfig
 from tfgradgen.core.contracts import Networks
 from tfgradgen.core.memo import per_networks
-from tfgradgen.core.text import as_python
+from tfgradgen.core.text import as_python, value_text
 from tfgradgen.diagnostics.preflight import Check, doubts, gradient_checks, value_and_gradient, xla_check
 from tfgradgen.diagnostics.prior_checks import NUM_FORWARD, NUM_ROWS, Evidence, examine, label_checks, prior_points
 from tfgradgen.diagnostics.random_ops import random_ops
@@ -54,7 +55,7 @@ def admit(posterior: ClassPosterior, run: RunConfig, takes_gradients: bool) -> A
     cost = [0, NUM_FORWARD]
     if takes_gradients:
         found += checked_gradients(posterior, run)
-        cost[0] = NUM_CHECKED * (NUM_EVALUATIONS + use_xla(run.jit))
+        cost[0] = NUM_CHECKED * (NUM_EVALUATIONS + use_xla(run.jit)) * len(posterior.each_label())
     return Admitted(posterior, doubts(found), cost)
 
 
@@ -97,13 +98,22 @@ def evidence(networks: Networks) -> Evidence:
 
 
 def prior_checks(posterior: ClassPosterior) -> list[Check]:
-    """The checks at prior draws that need no gradient, of the models and of the label."""
+    """The checks at prior draws that need no gradient, of the models and of each label."""
     seen = evidence(posterior.networks)
-    log_prob = seen.log_probs[:, int(posterior.label)]
-    of_label = label_checks(log_prob, posterior.classifier.num_classes, float(posterior.temperature))
-    if any(not check.is_ok for check in seen.checks if check.what == "generator") and not of_label[0].is_grave:
-        of_label = of_label[1:]  # images that are not finite say it already
-    return [*seen.checks, *of_label]
+    says_it = any(not check.is_ok for check in seen.checks if check.what == "generator")
+    found = [*seen.checks]
+    for each, _ in posterior.each_label():
+        log_prob = seen.log_probs[:, int(each.label)]
+        of_label = label_checks(log_prob, each.classifier.num_classes, float(each.temperature))
+        if says_it and not of_label[0].is_grave:
+            of_label = of_label[1:]  # images that are not finite say it already
+        found += [_of_label(check, each) for check in of_label] if posterior.is_batched else of_label
+    return found
+
+
+def _of_label(check: Check, posterior: ClassPosterior) -> Check:
+    """`check` with the name of its label, among those of several."""
+    return check._replace(what=f"{check.what} of {value_text(posterior.label_names[0])}")
 
 
 @per_networks
@@ -121,32 +131,39 @@ def likelihood_gradient(networks: Networks, temperature: float, xla: bool) -> An
 
 
 def _functions(posterior: ClassPosterior, run: RunConfig) -> tuple[Any, Any]:
-    """`likelihood_gradient` of the label without and with XLA; None for the latter where a run does without."""
+    """`likelihood_gradient` of the first label, without and with XLA; None for the latter where a run does without."""
+    label = posterior.each_label()[0][0].label
     graph_fn, xla_fn = (
-        functools.partial(likelihood_gradient(posterior.networks, posterior.temperature, xla), posterior.label)
-        for xla in (False, True)
+        functools.partial(likelihood_gradient(posterior.networks, posterior.temperature, xla), label) for xla in (False, True)
     )
     return graph_fn, xla_fn if use_xla(run.jit) else None
 
 
 def checked_gradients(posterior: ClassPosterior, run: RunConfig) -> list[Check]:
-    """`gradient_checks` as a run will evaluate.
+    """`gradient_checks` of each label as a run will evaluate.
 
     Raises:
       UserError: XLA cannot compile the models, and this run would.
     """
-    found = _gradients_of_label(posterior.networks, posterior.temperature, use_xla(run.jit), int(posterior.label))
-    for check in found:
+    parts = [each for each, _ in posterior.each_label()]
+    labels = tuple(int(each.label) for each in parts)
+    found = _gradients_of_labels(posterior.networks, posterior.temperature, use_xla(run.jit), labels)
+    for check in itertools.chain(*found):
         if check.what == "xla" and not check.is_ok:
             raise check.error()
-    return found
+    if not posterior.is_batched:
+        return found[0]
+    return [_of_label(check, each) for each, checks in zip(parts, found, strict=True) for check in checks]
 
 
 @per_networks
-def _gradients_of_label(networks: Networks, temperature: float, xla: bool, label: int) -> list[Check]:
-    posterior = ClassPosterior.of(networks, label, temperature)
-    graph_fn, xla_fn = _functions(posterior, RunConfig(jit=xla))
-    return gradient_checks(prior_points(posterior.latent_dim)[:NUM_CHECKED], graph_fn, xla_fn)
+def _gradients_of_labels(networks: Networks, temperature: float, xla: bool, labels: tuple[int, ...]) -> list[list[Check]]:
+    found = []
+    for label in labels:
+        posterior = ClassPosterior.of(networks, label, temperature)
+        graph_fn, xla_fn = _functions(posterior, RunConfig(jit=xla))
+        found.append(gradient_checks(prior_points(posterior.latent_dim)[:NUM_CHECKED], graph_fn, xla_fn))
+    return found
 
 
 def without_xla(posterior: ClassPosterior, run: RunConfig) -> str:

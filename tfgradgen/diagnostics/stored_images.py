@@ -27,6 +27,7 @@ def last_images(posterior: ClassPosterior, draws: Draws, max_batch: int | None =
     size = min(max_batch or DECODE_BATCH, DECODE_BATCH)
     rng = np.random.default_rng(0)
     stored, columns, most = [], [], 0.0
+    labels = tf.fill([len(draws.z[-1])], posterior.label) if not posterior.is_batched else posterior.label
     for k in range(0, len(draws.z[-1]), size):
         image = np.asarray(posterior.generator(tf.constant(draws.z[-1][k : k + size])), np.float32)
         is_sound, most = image.ndim == 2, max(most, float(np.abs(image).max()))
@@ -34,17 +35,17 @@ def last_images(posterior: ClassPosterior, draws: Draws, max_batch: int | None =
         rounded = image if is_sound else stored[-1].astype(np.float32) / 127.5 - 1.0
         half = 0.0 if is_sound else 0.5 / 127.5
         dithered = [image + rng.uniform(-half, half, image.shape).astype(np.float32) for _ in range(NUM_DITHERS)]
-        columns.append(np.stack([_log_odds(posterior, each) for each in (image, rounded, *dithered)]))
+        columns.append(np.stack([_log_odds(posterior, each, labels[k : k + size]) for each in (image, rounded, *dithered)]))
     odds = np.concatenate(columns, 1)
     return np.concatenate(stored), [*_of_draw(odds[0], posterior, draws), *_of_rounding(odds, most > 1.01)]
 
 
-def _log_odds(posterior: ClassPosterior, image: np.ndarray) -> np.ndarray:
-    """log p - log(1 - p) [B] of the label; infinite where the classifier has no other class."""
+def _log_odds(posterior: ClassPosterior, image: np.ndarray, labels: tf.Tensor) -> np.ndarray:
+    """log p - log(1 - p) [B] of the labels int32 [B]; infinite where the classifier has no other class."""
     logits = tf.nn.log_softmax(posterior.classifier(tf.constant(image)))
-    label = int(posterior.label)
-    others = tf.concat([logits[:, :label], logits[:, label + 1 :]], 1)
-    return (logits[:, label] - tf.reduce_logsumexp(others, 1)).numpy().astype(np.float64)
+    is_own = tf.one_hot(labels, logits.shape[1], True, False)
+    others = tf.where(is_own, -np.inf, logits)
+    return (tf.gather(logits, labels, batch_dims=1) - tf.reduce_logsumexp(others, 1)).numpy().astype(np.float64)
 
 
 def _prob(log_odds: Any) -> np.ndarray:

@@ -39,8 +39,8 @@ CHAIN_STREAM = 1
 
 
 class Condition(NamedTuple):
-    """What a compiled run takes as tensors, so that it serves every class. label: int32. mean, scale: [latent_dim] float32, of
-    the class's latent points, 0 and 1 where nothing asks for them."""
+    """What a compiled run takes as tensors, so that it serves every class. label: int32, [] or one a chain. mean, scale:
+    [latent_dim] float32, or one row a chain, of the class's latent points, 0 and 1 where nothing asks for them."""
 
     label: tf.Tensor
     mean: tf.Tensor
@@ -78,7 +78,8 @@ def compiled(
     def parts(condition: Condition, dials: Dials | None, z: tf.Tensor) -> tuple[ClassPosterior, Any]:
         regularization = Regularization(weight, *condition[1:]) if config.needs_class_moments else None
         posterior = ClassPosterior.of(networks, condition.label, temperature, regularization)
-        return posterior, adaptive_kernel(family, posterior, config, num_adaptation_steps, dials)
+        labels = condition.label if posterior.is_batched else None
+        return posterior, adaptive_kernel(family, posterior, config, num_adaptation_steps, dials, labels)
 
     def bootstrap(condition: Condition, dials: Dials | None, z: tf.Tensor) -> Any:
         return start(family, parts(condition, dials, z)[1], z, dials)
@@ -146,7 +147,7 @@ def chain_chunks(
 
     Args:
       posterior: with a `regularization` where `config.needs_class_moments`, whose mean and scale are used; its weight is that
-        of `config`.
+        of `config`. With a vector of labels each chain has its own target, and the chains of one label share a step size.
       kernel_name: a key of `tfgradgen.mcmc.kernels.KERNELS`.
       config, schedule: settings of the kernel, and how many transitions; the step size is tuned in the first
         `num_adaptation_steps` and frozen after.
@@ -166,6 +167,9 @@ def chain_chunks(
     first = checked_start(init_z, posterior, run, len(family.powers(config)), is_resumed=state is not None)
     z = first[0] if first.shape.rank == 3 else first
     check_num_chains(kernel_name, len(z), family.min_chains)
+    posterior.check_num_chains(len(z))
+    if not family.tunes_by_label:
+        posterior.check_one_label(kernel_name)
     facts: dict[str, Any] = {}
     if state is None:
         posterior, facts["doubts"], _ = admit(posterior, run, family.cost_fn(config).num_gradients > 0)
@@ -181,7 +185,7 @@ def chain_chunks(
     )
     seed = fold_in(posterior.own_seed(run.seed), CHAIN_STREAM)
     done = 0 if state is None else int(state["num_done"])
-    dials = family.dials(config, schedule.num_adaptation_steps)
+    dials = family.dials(config, schedule.num_adaptation_steps, len(z) if posterior.is_batched else 1)
     condition = condition_of(posterior)
     class_state = {"class_mean": condition.mean.numpy(), "class_scale": condition.scale.numpy()}
     if not functions.chunk_fn.experimental_get_tracing_count():

@@ -54,4 +54,5 @@ FAMILY = KernelFamily(
     **vars(PRESETS["chees"]),
     make_fn=make_chees,
     info_fn=leapfrog_info,
+    tunes_by_label=False,  # the length of a trajectory is one for all chains
 )

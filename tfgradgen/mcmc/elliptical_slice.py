@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 from tfgradgen.core.backend import fold_in, log_uniform
 from tfgradgen.core.config import KernelConfig
 from tfgradgen.core.contracts import PosteriorLike
-from tfgradgen.mcmc.kernel import KernelFamily, OwnKernel, StepInfo, absent_if_nan
+from tfgradgen.mcmc.kernel import KernelFamily, OwnKernel, StepInfo, absent_if_nan, one_tensor
 from tfgradgen.mcmc.presets import PRESETS
 
 MAX_SHRINKS = 100  # the bracket is then far below the precision of an angle
@@ -52,17 +53,18 @@ class EllipticalSlice(OwnKernel):
         self._parameters = dict(likelihood_log_prob_fn=likelihood_log_prob_fn)
 
     def bootstrap_results(self, init_state: tf.Tensor) -> SliceResults:
-        value = self._parameters["likelihood_log_prob_fn"](init_state)
+        value = self._parameters["likelihood_log_prob_fn"](one_tensor(init_state))
         yes = tf.ones_like(value, tf.bool)
         return SliceResults(value, yes, yes, tf.ones_like(value, tf.int32))
 
     def one_step(self, current_state: tf.Tensor, previous_kernel_results: SliceResults, seed: Any = None) -> Any:
-        shape = tf.shape(previous_kernel_results.log_likelihood)
-        other = tf.random.stateless_normal(tf.shape(current_state), fold_in(seed, 0))
+        seed = tfp.random.sanitize_seed(seed)
+        shape, dtype = tf.shape(previous_kernel_results.log_likelihood), current_state.dtype
+        other = tf.random.stateless_normal(tf.shape(current_state), fold_in(seed, 0), dtype=dtype)
         start = previous_kernel_results.log_likelihood
         # A chain at a point without a likelihood takes the first that has one.
-        threshold = absent_if_nan(start + log_uniform(shape, fold_in(seed, 1)))
-        angle = tf.random.stateless_uniform(shape, fold_in(seed, 2), maxval=2 * np.pi)
+        threshold = absent_if_nan(start + tf.cast(log_uniform(shape, fold_in(seed, 1)), dtype))
+        angle = tf.random.stateless_uniform(shape, fold_in(seed, 2), maxval=2 * np.pi, dtype=dtype)
         no = tf.zeros_like(start, tf.bool)
         bracket = Bracket(angle - 2 * np.pi, angle, current_state, start, no, ~no, tf.zeros_like(start, tf.int32))
 
@@ -80,7 +82,7 @@ class EllipticalSlice(OwnKernel):
                 now.is_valid & (now.is_found | tf.math.is_finite(value)),
                 now.num_forward + tf.cast(~now.is_found, tf.int32),
             )
-            share = tf.random.stateless_uniform(shape, fold_in(seed, 3 + i))
+            share = tf.random.stateless_uniform(shape, fold_in(seed, 3 + i), dtype=dtype)
             return i + 1, after.low + share * (after.high - after.low), after
 
         _, _, end = tf.while_loop(

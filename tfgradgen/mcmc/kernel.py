@@ -10,6 +10,7 @@ import tensorflow_probability as tfp
 from tensorflow_probability.python.internal import unnest  # how TFP's own adapters find a field in nested results
 
 from tfgradgen.core.backend import fold_in
+from tfgradgen.core.checks import fail
 from tfgradgen.core.config import AdaptedConfig, KernelConfig, Schedule
 from tfgradgen.core.contracts import Cost, PosteriorLike
 
@@ -58,7 +59,20 @@ def log_accept_prob(results: Any) -> tf.Tensor:
 
 def absent_if_nan(log_weight: tf.Tensor) -> tf.Tensor:
     """`log_weight`, -inf where it is not a number."""
-    return tf.where(tf.math.is_nan(log_weight), -np.inf, log_weight)
+    log_weight = tf.convert_to_tensor(log_weight)
+    return tf.where(tf.math.is_nan(log_weight), tf.constant(-np.inf, log_weight.dtype), log_weight)
+
+
+def one_tensor(state: Any) -> Any:
+    """`state`, which our own kernels take as one tensor.
+
+    Raises:
+      UserError: it is a structure of parts.
+    """
+    if tf.nest.is_nested(state):
+        expected = "one tensor [num_chains, latent_dim]"
+        raise fail("current_state", expected, f"a {type(state).__name__} of {len(state)} parts", "pass z itself")
+    return tf.convert_to_tensor(state)
 
 
 class OwnKernel(tfp.mcmc.TransitionKernel):
@@ -101,8 +115,8 @@ def read_step(results: Any, num_gradients: Any = 1, num_forward: Any = 0) -> Ste
 class Dials(NamedTuple):
     """What tunes a kernel, as tensors, so that one compiled run serves all values.
 
-    step_size: float32, the first of all chains, shaped as `KernelFamily.step_shape` says. num_adaptation_steps: int32,
-    transitions after which it is frozen. numbers: further settings, by name.
+    step_size: float32, the first of all chains, shaped as `KernelFamily.step_shape` says, or with a row for each chain.
+    num_adaptation_steps: int32, transitions after which it is frozen. numbers: further settings, by name.
     """
 
     step_size: tf.Tensor
@@ -130,6 +144,7 @@ class KernelFamily:
     live: settings of its own that its results hold too, so that they can be changed there.
     step_shape: config -> shape of the step size, which broadcasts with the states that the kernel steps.
     counts_adaptation: whether `make_fn` looks at the number of adaptation steps, so that each number is a graph of its own.
+    tunes_by_label: whether chains of several labels can run beside one another without a part in each other's tuning.
     powers: config -> of a kernel with replicas the powers of the likelihood in their targets, 1 first: its chains can start
       from states [num_replicas, num_chains, latent_dim]. () without replicas.
     """
@@ -148,15 +163,18 @@ class KernelFamily:
     live: tuple[str, ...] = ()
     step_shape: Callable[[Any], tuple[int, ...]] = lambda config: (1, 1)
     counts_adaptation: bool = False
+    tunes_by_label: bool = True
     powers: Callable[[Any], tuple[float, ...]] = lambda config: ()
 
-    def dials(self, config: KernelConfig, num_adaptation_steps: int) -> Dials | None:
-        """Those of the start of a run; None where nothing is tuned."""
+    def dials(self, config: KernelConfig, num_adaptation_steps: int, num_sizes: int = 1) -> Dials | None:
+        """Those of the start of a run; None where nothing is tuned. num_sizes: 1 where all chains share a step size, else the
+        number of chains, of which those of one label share theirs."""
         if not isinstance(config, AdaptedConfig):
             return None
         given = config.to_dict()
         numbers = {name: tf.constant(given[name]) for name in (*ADAPTATION_NUMBERS, *self.live)}
-        step_size = tf.fill(self.step_shape(config), tf.constant(given["step_size"], tf.float32))
+        *replicas, _, _ = self.step_shape(config)
+        step_size = tf.fill([*replicas, num_sizes, 1], tf.constant(given["step_size"], tf.float32))
         return Dials(step_size, tf.constant(num_adaptation_steps), numbers)
 
     def compiled_as(self, config: KernelConfig) -> KernelConfig:
@@ -170,7 +188,7 @@ class KernelFamily:
 
 class PooledResults(NamedTuple):
     """num_steps: int32, transitions so far. num_moves: [..., num_chains] int32, of each chain so far. log_accept_prob:
-    [..., 1], see `pooled_log_accept_prob`."""
+    [..., 1] or [..., num_chains], see `pooled_log_accept_prob`."""
 
     num_steps: tf.Tensor
     num_moves: tf.Tensor
@@ -178,8 +196,12 @@ class PooledResults(NamedTuple):
     inner_results: Any
 
 
-def pooled_log_accept_prob(log_accept_prob: tf.Tensor, is_fit: tf.Tensor, num_moves: tf.Tensor) -> tf.Tensor:
+def pooled_log_accept_prob(
+    log_accept_prob: tf.Tensor, is_fit: tf.Tensor, num_moves: tf.Tensor, labels: tf.Tensor | None = None
+) -> tf.Tensor:
     """log of the mean acceptance probability of the healthy chains, [..., 1]; -inf where there is none.
+
+    With `labels` the mean of each label, at all of its chains [..., num_chains]: no chain has a part in another label's.
 
     Left out are chains whose state has no finite density, and chains that have never moved by the time that most have moved
     `MANY_MOVES` times: they accept nothing at any step size, and would draw the step of all others towards 0. Whether a chain
@@ -190,17 +212,27 @@ def pooled_log_accept_prob(log_accept_prob: tf.Tensor, is_fit: tf.Tensor, num_mo
       log_accept_prob: [..., num_chains], of the last proposals.
       is_fit: like it, bool, whether the density of the chain's state is finite.
       num_moves: like it, int32, before the last transition.
+      labels: [num_chains] int32; None where all chains have one.
     """
+
+    def total_of(values: tf.Tensor) -> tf.Tensor:
+        if labels is None:
+            return tf.reduce_sum(values, -1, keepdims=True)
+        # Sums over a mask, whose bits do not depend on the order in which a GPU adds.
+        is_same = labels[:, None] == labels
+        return tf.reduce_sum(tf.where(is_same, values[..., None, :], tf.zeros([], values.dtype)), -1)
+
     is_still = is_fit & (num_moves == 0)
-    share = lambda flags: tf.reduce_sum(tf.cast(flags, tf.int32), -1, keepdims=True)  # noqa: E731
+    share = lambda flags: total_of(tf.cast(flags, tf.int32))  # noqa: E731
     is_stuck = is_still & (share(is_fit & (num_moves >= MANY_MOVES)) > share(is_still))
     weight = tf.cast(is_fit & ~is_stuck, log_accept_prob.dtype)
-    total = tf.reduce_sum(weight * tf.exp(absent_if_nan(log_accept_prob)), -1, keepdims=True)
-    return tf.math.log(tf.math.divide_no_nan(total, tf.reduce_sum(weight, -1, keepdims=True)))
+    total = total_of(weight * tf.exp(absent_if_nan(log_accept_prob)))
+    return tf.math.log(tf.math.divide_no_nan(total, total_of(weight)))
 
 
 class Pooled(OwnKernel):
-    """`inner_kernel`, with the acceptance of all chains taken together in its results, for the step size that they share.
+    """`inner_kernel`, with the acceptance of all chains of a label taken together in its results, for the step size that they
+    share.
 
     After the adaptation each transition steps by that size times a random factor (see `STEP_JITTER`), the same for all chains.
     The factor depends on the seed alone, so that each transition leaves the target invariant. The results hold the size without
@@ -210,30 +242,37 @@ class Pooled(OwnKernel):
       inner_kernel: any that `access` fits.
       access: see `StepSizeAccess`.
       num_adaptation_steps: int32, transitions without jitter, while the step size is tuned.
+      labels: [num_chains] int32, of the chains, whose step size is then [..., num_chains, 1]; None where all have one.
     """
 
-    def __init__(self, inner_kernel: tfp.mcmc.TransitionKernel, access: StepSizeAccess, num_adaptation_steps: Any):
-        self._parameters = dict(inner_kernel=inner_kernel, access=access, num_adaptation_steps=num_adaptation_steps)
+    def __init__(
+        self, inner_kernel: tfp.mcmc.TransitionKernel, access: StepSizeAccess, num_adaptation_steps: Any, labels: Any = None
+    ):
+        self._parameters = dict(
+            inner_kernel=inner_kernel, access=access, num_adaptation_steps=num_adaptation_steps, labels=labels
+        )
 
     def bootstrap_results(self, init_state: tf.Tensor) -> PooledResults:
         results = self._parameters["inner_kernel"].bootstrap_results(init_state)
         ratio = self._parameters["access"].log_accept_prob(results)
-        return PooledResults(tf.constant(0), tf.zeros_like(ratio, tf.int32), tf.zeros_like(ratio[..., :1]), results)
+        first = ratio if self._parameters["labels"] is not None else ratio[..., :1]
+        return PooledResults(tf.constant(0), tf.zeros_like(ratio, tf.int32), tf.zeros_like(first), results)
 
     def one_step(self, current_state: tf.Tensor, previous_kernel_results: PooledResults, seed: Any = None) -> Any:
         access, num_moves = self._parameters["access"], previous_kernel_results.num_moves
         seed = tfp.random.sanitize_seed(seed)
         inner_results = previous_kernel_results.inner_results
         step_size = access.get(inner_results)
+        shape = tf.concat([tf.shape(step_size)[:-2], [1, 1]], 0)
         factor = tf.random.stateless_uniform(
-            tf.shape(step_size), fold_in(seed, JITTER_STREAM), 1 - STEP_JITTER, 1 + STEP_JITTER, step_size.dtype
+            shape, fold_in(seed, JITTER_STREAM), 1 - STEP_JITTER, 1 + STEP_JITTER, step_size.dtype
         )
         is_tuning = previous_kernel_results.num_steps < self._parameters["num_adaptation_steps"]
         inner_results = access.put(inner_results, tf.where(is_tuning, step_size, step_size * factor))
         state, results = self._parameters["inner_kernel"].one_step(current_state, inner_results, seed=seed)
         results = access.put(results, step_size)
         is_fit = tf.math.is_finite(access.target_log_prob(results))
-        pooled = pooled_log_accept_prob(access.log_accept_prob(results), is_fit, num_moves)
+        pooled = pooled_log_accept_prob(access.log_accept_prob(results), is_fit, num_moves, self._parameters["labels"])
         num_moves += tf.cast(access.is_accepted(results), tf.int32)
         return state, PooledResults(previous_kernel_results.num_steps + 1, num_moves, pooled, results)
 
@@ -272,20 +311,22 @@ def adaptive_kernel(
     config: KernelConfig,
     num_adaptation_steps: int,
     dials: Dials | None = None,
+    labels: tf.Tensor | None = None,
 ) -> tfp.mcmc.TransitionKernel:
-    """`family`'s kernel with one step size for all chains, tuned as `config` says, then frozen.
+    """`family`'s kernel with one step size for all chains of a label, tuned as `config` says, then frozen.
 
-    It is tuned by the mean acceptance of all chains. A chain that tuned its own step would have a kernel that depends on where
-    the chain is, which leaves no distribution invariant: while it lasts, mass flows from one mode to another, and chains that
-    cannot flow back keep it there. What a shared step takes over from any one chain shrinks with the number of chains. A kernel
-    without a target acceptance comes as it is. `dials`, those of `config` where there are none, take the place of its numbers.
+    It is tuned by the mean acceptance of these chains. A chain that tuned its own step would have a kernel that depends on
+    where the chain is, which leaves no distribution invariant: while it lasts, mass flows from one mode to another, and chains
+    that cannot flow back keep it there. What a shared step takes over from any one chain shrinks with the number of chains. A
+    kernel without a target acceptance comes as it is. `dials`, by default those of `config`, take the place of its numbers.
+    `labels` [num_chains] int32: those of the chains, where they differ.
     """
     dials = dials or family.dials(config, num_adaptation_steps)
     if dials is None or not isinstance(config, AdaptedConfig):
         return family.make_fn(posterior, config, None, num_adaptation_steps)
     kernel, access = family.make_fn(posterior, config, dials.step_size, num_adaptation_steps), family.access
     return ADAPTATIONS[config.adaptation](
-        Pooled(kernel, access, dials.num_adaptation_steps),
+        Pooled(kernel, access, dials.num_adaptation_steps, labels),
         dials,
         step_size_getter_fn=lambda results: access.get(results.inner_results),
         step_size_setter_fn=lambda results, step_size: results._replace(

@@ -15,7 +15,7 @@ from tensorflow_probability.python.internal import unnest
 from tfgradgen.core.backend import fold_in, log_uniform
 from tfgradgen.core.config import LocalGlobalConfig
 from tfgradgen.core.contracts import PosteriorLike
-from tfgradgen.mcmc.kernel import KernelFamily, OwnKernel, StepInfo, absent_if_nan, read_step
+from tfgradgen.mcmc.kernel import KernelFamily, OwnKernel, StepInfo, absent_if_nan, one_tensor, read_step
 from tfgradgen.mcmc.mala import Mala
 from tfgradgen.mcmc.presets import PRESETS
 
@@ -37,8 +37,8 @@ def resample_prior(
     """
 
     def propose(i: tf.Tensor, z: tf.Tensor, total: tf.Tensor, has_jumped: tf.Tensor) -> Any:
-        draw = tf.random.stateless_normal(tf.shape(z), fold_in(fold_in(seed, i), 0))
-        threshold = log_uniform(tf.shape(total), fold_in(fold_in(seed, i), 1))
+        draw = tf.random.stateless_normal(tf.shape(z), fold_in(fold_in(seed, i), 0), dtype=z.dtype)
+        threshold = tf.cast(log_uniform(tf.shape(total), fold_in(fold_in(seed, i), 1)), total.dtype)
         weight = absent_if_nan(likelihood_log_prob_fn(draw))
         total = tf.where(tf.math.is_finite(weight), tfp.math.log_add_exp(total, weight), total)
         takes = threshold < weight - total
@@ -81,11 +81,12 @@ class LocalGlobal(OwnKernel):
         )
 
     def bootstrap_results(self, init_state: tf.Tensor) -> LocalGlobalResults:
+        init_state = one_tensor(init_state)
         inner_results = self._parameters["inner_kernel"].bootstrap_results(init_state)
         return LocalGlobalResults(tf.zeros(tf.shape(init_state)[:1], tf.bool), inner_results)
 
     def one_step(self, current_state: tf.Tensor, previous_kernel_results: LocalGlobalResults, seed: Any = None) -> Any:
-        own, before = self._parameters, previous_kernel_results.inner_results
+        own, before, seed = self._parameters, previous_kernel_results.inner_results, tfp.random.sanitize_seed(seed)
         log_likelihood = unnest.get_innermost(before, "target_log_prob") - own["prior_log_prob_fn"](current_state)
         z, has_jumped = resample_prior(
             own["likelihood_log_prob_fn"], current_state, log_likelihood, own["num_global_draws"], fold_in(seed, 0)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfgradgen.mcmc.kernel import KernelFamily, OwnKernel
+from tfgradgen.mcmc.kernel import KernelFamily, OwnKernel, one_tensor
 from tfgradgen.mcmc.presets import PRESETS
 
 
@@ -40,6 +40,7 @@ class Mala(OwnKernel):
         )
 
     def bootstrap_results(self, init_state: tf.Tensor) -> MalaResults:
+        init_state = one_tensor(init_state)
         step_size = tf.convert_to_tensor(self._parameters["step_size"], init_state.dtype)
         return MalaResults(step_size, self._inner(step_size).bootstrap_results(init_state))
 

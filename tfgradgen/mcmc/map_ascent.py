@@ -13,7 +13,7 @@ import tensorflow_probability as tfp
 
 from tfgradgen.core.config import MapConfig
 from tfgradgen.core.contracts import PosteriorLike, Regularization, Tensor
-from tfgradgen.mcmc.kernel import KernelFamily, StepInfo
+from tfgradgen.mcmc.kernel import KernelFamily, StepInfo, one_tensor
 from tfgradgen.mcmc.presets import PRESETS
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8  # Adam's own defaults (Kingma and Ba 2015)
@@ -59,6 +59,7 @@ class MapAscent(tfp.mcmc.TransitionKernel):
         return False
 
     def bootstrap_results(self, init_state: tf.Tensor) -> MapResults:
+        init_state = one_tensor(init_state)
         zeros = tf.zeros_like(init_state)
         return MapResults(*self._evaluate(init_state), zeros, zeros, tf.constant(0))
 

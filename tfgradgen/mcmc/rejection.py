@@ -84,11 +84,17 @@ def exact_chunks(
       A `Chunk` after each batch of prior draws. Its draws are whole rows of num_chains, accepted all, without a step size;
       what is left over waits in the state, of which `counts_of` reads the counts.
 
+    With a vector of labels each label is drawn for its own chains, in turn, as in a run of that label alone, and all draws come
+    with the last chunk.
+
     Raises:
       UserError: nothing was accepted in `MAX_FRUITLESS_DRAWS` draws, or the models would make the run go wrong
         (`model_checks.admit`).
     """
     posterior.check_without_energy("rejection")
+    if posterior.is_batched:
+        yield from _of_each_label(posterior, num_results, run, state)
+        return
     facts: dict[str, Any] = {}
     if state is None:
         posterior, facts["doubts"], _ = admit(posterior, run, takes_gradients=False)
@@ -141,16 +147,70 @@ def exact_chunks(
             {name: np.asarray(value) for name, value in (counts._asdict() | {"num_rows": num_rows}).items()}
             | dict(zip(("z", "class_prob", "target_log_prob"), left, strict=True)),
             Cost(0, counts.num_drawn),
-            facts
-            | {
-                "prior_class_prob": counts.prior_class_prob,
-                "prior_class_prob_error": counts.prior_class_prob_error,
-                "prior_draws": counts.num_drawn,
-                "num_not_finite": counts.num_not_finite,
-                "num_scored": counts.num_drawn,
-                "accept_rate": counts.accept_rate,
-            },
+            facts | facts_of(counts),
         )
+
+
+def facts_of(counts: Counts) -> dict[str, Any]:
+    """What `counts` say of a run, JSON-able."""
+    return {
+        "prior_class_prob": counts.prior_class_prob,
+        "prior_class_prob_error": counts.prior_class_prob_error,
+        "prior_draws": counts.num_drawn,
+        "num_not_finite": counts.num_not_finite,
+        "num_scored": counts.num_drawn,
+        "accept_rate": counts.accept_rate,
+    }
+
+
+def _of_each_label(
+    posterior: ClassPosterior, num_results: int, run: RunConfig, state: dict[str, np.ndarray] | None
+) -> Iterator[Chunk]:
+    """`exact_chunks` of a vector of labels. The state holds the draws so far, the label under way and its own state."""
+    posterior.check_num_chains(run.num_chains)
+    parts, shape = posterior.each_label(), (num_results, run.num_chains)
+    z, columns = np.zeros([*shape, posterior.latent_dim], np.float32), np.zeros([2, *shape], np.float32)
+    facts: dict[str, Any] = {}
+    done, num_rows, before, within = 0, 0, Counts(), None
+    if state is None:
+        posterior, facts["doubts"], _ = admit(posterior, run, takes_gradients=False)
+    else:
+        z, columns, done, num_rows = state["whole_z"].copy(), state["columns"].copy(), int(state["done"]), int(state["rows"])
+        before = Counts._make(state[f"before_{name}"].item() for name in Counts._fields)
+        within = {name.removeprefix("label_"): value for name, value in state.items() if name.startswith("label_")} or None
+    for number, (of_label, places) in enumerate(parts[done:], done):
+        for chunk in exact_chunks(of_label, num_results, replace(run, num_chains=len(places)), within):
+            new = len(chunk.draws.z)
+            z[num_rows : num_rows + new, places] = chunk.draws.z
+            columns[:, num_rows : num_rows + new, places] = chunk.draws.class_prob, chunk.draws.target_log_prob
+            num_rows += new
+            is_whole, own = num_rows == num_results, counts_of(chunk.state)
+            counts = Counts._make(a + b for a, b in zip(before, own, strict=True))
+            is_last = is_whole and number == len(parts) - 1
+            begun = {} if is_whole else {f"label_{name}": value for name, value in chunk.state.items()}
+            kept = num_results if is_last else 0
+            no_step = np.full((kept, run.num_chains), np.nan, np.float32)
+            flags, zeros = np.ones(no_step.shape, bool), np.zeros(no_step.shape, np.float32)
+            if is_whole:
+                before, num_rows = counts, 0
+            yield Chunk(
+                chunk.progress._replace(
+                    num_done=number * num_results * run.num_chains // len(parts) + chunk.progress.num_done,
+                    num_total=num_results * run.num_chains,
+                ),
+                Draws(z[:kept], columns[0, :kept], columns[1, :kept], flags, no_step, zeros),
+                {
+                    "whole_z": z.copy(),
+                    "columns": columns.copy(),
+                    "done": np.asarray(number + is_whole),
+                    "rows": np.asarray(num_rows),
+                }
+                | {f"before_{name}": np.asarray(value) for name, value in before._asdict().items()}
+                | begun,
+                Cost(0, counts.num_drawn),
+                facts | facts_of(counts),
+            )
+        within = None
 
 
 def sample_exact(
@@ -165,11 +225,18 @@ def sample_exact(
 
 def class_moments(posterior: ClassPosterior, run: RunConfig) -> tuple[np.ndarray, np.ndarray, int]:
     """Mean and standard deviation of z, [latent_dim] float32 each, over `NUM_MOMENT_DRAWS` exact draws of the class at
-    temperature 1, and the number of prior draws that they took.
+    temperature 1, and the number of prior draws that they took. With a vector of labels [num_chains, latent_dim], each chain's
+    own.
 
     Raises:
       UserError: the class is too rare.
     """
+    if posterior.is_batched:
+        moments, num_drawn = np.zeros([2, run.num_chains, posterior.latent_dim], np.float32), 0
+        for of_label, places in posterior.each_label():
+            mean, scale, num = class_moments(of_label, run)
+            moments[0, places], moments[1, places], num_drawn = mean, scale, num_drawn + num
+        return moments[0], moments[1], num_drawn
     networks = posterior.networks._replace(discriminator=None, discriminator_weight=0.0)
     plain = ClassPosterior.of(networks, posterior.label)
     admit(plain, run, takes_gradients=False)  # its faults are not those of a rare class

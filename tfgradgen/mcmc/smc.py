@@ -167,6 +167,7 @@ def smc_chunks(
       with, and `num_not_finite`, those of them without a finite p(class), whose weight is 0.
     """
     posterior.check_without_energy("smc")
+    posterior.check_one_label("smc")
     facts: dict[str, Any] = {}
     if not isinstance(config, SmcConfig):
         raise fail("config", "an SmcConfig, as smc takes", type(config).__name__, "pass tfgradgen.SmcConfig(...)")

@@ -16,7 +16,7 @@ import tensorflow_probability as tfp
 from tfgradgen.core.config import HmcConfig
 from tfgradgen.core.contracts import PosteriorLike
 from tfgradgen.mcmc.hmc import leapfrog_info
-from tfgradgen.mcmc.kernel import KernelFamily, OwnKernel
+from tfgradgen.mcmc.kernel import KernelFamily, OwnKernel, one_tensor
 from tfgradgen.mcmc.presets import PRESETS
 
 LogProbFn = Callable[[tf.Tensor], tf.Tensor]
@@ -70,10 +70,11 @@ class UncalibratedSplitHmc(_SplitKernel):
         return UncalibratedResults(self._parameters["prior_log_prob_fn"](z) + likelihood, gradient, kinetic_loss)
 
     def bootstrap_results(self, init_state: tf.Tensor) -> UncalibratedResults:
-        value, gradient = self._likelihood(init_state)
+        value, gradient = self._likelihood(one_tensor(init_state))
         return self._results(init_state, value, gradient, tf.zeros_like(value))
 
     def one_step(self, current_state: tf.Tensor, previous_kernel_results: UncalibratedResults, seed: Any = None) -> Any:
+        seed = tfp.random.sanitize_seed(seed)
         step_size = tf.convert_to_tensor(self._parameters["step_size"], current_state.dtype)
         # Of the angle 2 arctan(h / 2).
         cos = (4.0 - tf.square(step_size)) / (4.0 + tf.square(step_size))
@@ -111,6 +112,7 @@ class SplitHmc(_SplitKernel):
         return tfp.mcmc.MetropolisHastings(UncalibratedSplitHmc(**self._parameters | {"step_size": step_size}))
 
     def bootstrap_results(self, init_state: tf.Tensor) -> SplitHmcResults:
+        init_state = one_tensor(init_state)
         step_size = tf.convert_to_tensor(self._parameters["step_size"], init_state.dtype)
         num_leapfrog_steps = tf.convert_to_tensor(self._parameters["num_leapfrog_steps"], tf.int32)
         return SplitHmcResults(step_size, num_leapfrog_steps, self._inner(step_size).bootstrap_results(init_state))

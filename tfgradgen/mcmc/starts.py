@@ -15,6 +15,7 @@ With a discriminator in the target there is no bound on its energy, and no accep
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -97,7 +98,11 @@ def choose_starts(posterior: ClassPosterior, run: RunConfig, powers: Sequence[fl
 
     Raises:
       UserError: no draw has a finite likelihood, or `run.init_z` is no point of the generator.
+
+    With a vector of labels the chains of each label start as in a run of that label alone.
     """
+    if posterior.is_batched:
+        return _starts_of_each(posterior, run, powers)
     seed = fold_in(posterior.own_seed(run.seed), INIT_STREAM)
     resample = run.init == "resample"
     num_draws, chains = run.num_init_draws if resample else 1, range(run.num_chains)
@@ -134,6 +139,30 @@ def choose_starts(posterior: ClassPosterior, run: RunConfig, powers: Sequence[fl
         float(prob.std(ddof=1) / np.sqrt(prob.size)) if prob.size > 1 else None,
         scores.class_log_prob.size,
         int((~finite).sum()),
+    )
+
+
+def _starts_of_each(posterior: ClassPosterior, run: RunConfig, powers: Sequence[float]) -> Starts:
+    """`choose_starts` of each label for its own chains. p(class) is then the mean over the draws of all, each of its label."""
+    posterior.check_num_chains(run.num_chains)
+    z = np.empty([*([len(powers)] if powers else []), run.num_chains, posterior.latent_dim], np.float32)
+    parts = []
+    for of_label, places in posterior.each_label():
+        parts.append(choose_starts(of_label, replace(run, num_chains=len(places)), powers))
+        z[..., places, :] = parts[-1].z
+    exact = [found.num_exact for found in parts if found.num_exact is not None]
+    num_draws, num_not_finite = sum(found.num_draws for found in parts), sum(found.num_not_finite for found in parts)
+    shares = [(found.num_draws - found.num_not_finite) / max(num_draws - num_not_finite, 1) for found in parts]
+    means, errors = [found.class_prob for found in parts], [found.class_prob_error for found in parts]
+    mean = sum(share * (each or 0.0) for share, each in zip(shares, means, strict=True))
+    error = float(np.sqrt(sum((share * each) ** 2 for share, each in zip(shares, errors, strict=True) if each is not None)))
+    return Starts(
+        tf.constant(z),
+        sum(exact) if exact else None,
+        None if all(each is None for each in means) else mean,
+        None if all(each is None for each in errors) else error,
+        num_draws,
+        num_not_finite,
     )
 
 

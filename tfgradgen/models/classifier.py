@@ -1,6 +1,5 @@
 """A classifier: a model that names what an image shows, brought to one image range and to logits."""
 
-import functools
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -12,7 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfgradgen.core.checks import check_choice, fail
-from tfgradgen.core.contracts import is_channels_first
+from tfgradgen.core.contracts import Networks, is_channels_first
+from tfgradgen.core.memo import per_networks
 from tfgradgen.core.text import as_python, printable, value_text
 from tfgradgen.models.fitting import (
     RANGES,
@@ -100,7 +100,7 @@ class Classifier:
     def for_generator(self, generator: Any) -> "Classifier":
         """The classifier for a generator's images: with the range that they tell where nothing else told it. `ClassPosterior`
         calls it, so that the library guesses as the command line does."""
-        return _for_generator(self, generator) if self.image_range_is_guessed and self.image_size else self
+        return _for_generator(Networks(generator, self)) if self.image_range_is_guessed and self.image_size else self
 
     def as_input(self, image: tf.Tensor) -> tf.Tensor:
         """`image` in the size, the channels and the range that the model itself takes."""
@@ -203,12 +203,13 @@ def _try_ranges(classifier: Classifier, image: tf.Tensor, max_batch: int | None)
     return guess, found[guess.image_range]
 
 
-@functools.lru_cache(maxsize=8)
-def _for_generator(classifier: Classifier, generator: Any) -> Classifier:
+@per_networks
+def _for_generator(networks: Networks) -> Classifier:
+    classifier: Any = networks.classifier
     with tf.init_scope():  # a posterior may be built while a function is traced
-        found = fitted(classifier, generator)
+        found = fitted(classifier, networks.generator)
     for doubt in found.doubts:
-        warnings.warn(f"model {classifier.path}: {as_python(doubt)}", stacklevel=4)
+        warnings.warn(f"model {classifier.path}: {as_python(doubt)}", stacklevel=5)
     return found
 
 

@@ -1,0 +1,85 @@
+"""From a label as a person gives it to a classifier and its outputs: names, indices, conditions, and lists of labels."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tfgradgen.core.checks import check_int, fail
+from tfgradgen.models.condition import ConditionClassifier, is_condition, parse_condition
+from tfgradgen.models.expression import Class, Expression
+from tfgradgen.models.labels import resolve_labels, split_names
+from tfgradgen.models.loading.metadata import Label
+
+
+def outputs_of(classifier: Any, wanted: Any) -> tuple[Any, int | list[int]]:
+    """Return the classifier to ask for `wanted`, and which of its outputs: one index, or a list with one index a chain.
+
+    Args:
+      classifier: has `num_classes`; for names also `labels`, one a class, and for conditions it is one of `load_classifier`.
+      wanted: an index; a text that `resolve_labels` knows, of several labels where it names several; a condition such as
+        `goldfish & !orange`; or a list, tuple or array of indices and names, in which a label may be repeated.
+
+    Raises:
+      UserError: `wanted` is none of these, or names nothing that the classifier has.
+    """
+    if isinstance(wanted, np.ndarray):
+        wanted = wanted.tolist()
+    if isinstance(wanted, list | tuple):
+        return _exclusive(classifier, [_index(classifier, item) for item in _not_empty(wanted)])
+    if isinstance(wanted, str):
+        labels = labels_of(classifier, wanted)
+        if is_condition(wanted, [labels]):
+            parts = split_names([labels], wanted)
+            if len(parts) > 1:
+                raise fail("label", "one condition, or a list of names", wanted, "make a posterior of each condition")
+            return _condition(classifier, parse_condition(parts[0], [labels]))
+        found = resolve_labels(labels, wanted)
+        return _exclusive(classifier, found if len(found) > 1 else found[0])
+    return _exclusive(classifier, _index(classifier, wanted))
+
+
+def labels_of(classifier: Any, wanted: str) -> Sequence[Label]:
+    """Return the labels of `classifier`, whose `labels` may be plain names.
+
+    Raises:
+      UserError: it has none, and `wanted` is a name.
+    """
+    labels = getattr(classifier, "labels", None)
+    if not labels:
+        expected = f"an index 0..{classifier.num_classes - 1}, for the classifier has no labels"
+        raise fail("label", expected, wanted, "give an index, or a classifier with labels")
+    return [label if isinstance(label, Label) else Label(str(label)) for label in labels]
+
+
+def _not_empty(wanted: Sequence[Any]) -> Sequence[Any]:
+    if not len(wanted):
+        raise fail("label", "at least one label", "none", "give one label for each chain")
+    return wanted
+
+
+def _index(classifier: Any, item: Any) -> int:
+    """The index of one label, given as an index or a name."""
+    if not isinstance(item, str):
+        return check_int("label", item, 0, classifier.num_classes - 1)
+    labels = labels_of(classifier, item)
+    if is_condition(item, [labels]):
+        raise fail("label", "names and indices in a list of labels", item, "make a posterior of each condition")
+    return resolve_labels(labels, [item])[0]
+
+
+def _exclusive(classifier: Any, index: int | list[int]) -> tuple[Any, int | list[int]]:
+    """A class of a classifier of scores, which is one for itself, is a condition."""
+    if getattr(classifier, "is_exclusive", True):
+        return classifier, index
+    if isinstance(index, list):
+        raise fail("label", "one class of a classifier of scores", f"{len(index)} classes", "make a posterior of each class")
+    return _condition(classifier, Class(0, index, classifier.labels[index].name))
+
+
+def _condition(classifier: Any, expression: Expression) -> tuple[Any, int]:
+    if not hasattr(classifier, "log_probs"):
+        remedy = "load the classifier with tfgradgen.load_classifier, or name one class"
+        expected = f"one that can be asked for the condition {expression}"
+        raise fail("classifier", expected, type(classifier).__name__, remedy)
+    return ConditionClassifier([classifier], expression), 1
