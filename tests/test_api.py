@@ -171,6 +171,22 @@ def test_models_that_are_callables_can_be_sampled_and_saved(tmp_path: Path) -> N
     assert tg.load_run(result.save(tmp_path / "run")).images.shape == (3, 2, 2, 1)
 
 
+def test_each_chain_may_have_a_label_of_its_own(posterior: tg.ClassPosterior, tmp_path: Path) -> None:
+    batch = posterior.copy(label=["alp", "goldfish", "alp"])
+    with pytest.raises(tg.UserError, match=r"num_chains: expected 3, a chain for each label .*, got 16; give num_chains=3\."):
+        tg.sample(batch)
+    read = tg.load_run(tg.sample(batch, num_burnin_steps=2, **FEW).save(tmp_path / "run"))
+    assert read.record["label"] == {"index": [2, 0, 2], "name": "alp, goldfish", "wnid": ["", "n01443537", ""]}
+    assert read.images.shape == (3, 8, 8, 3)
+
+
+def test_a_label_by_name_or_condition(posterior: tg.ClassPosterior) -> None:
+    assert repr(tg.sample(posterior.copy(label="alp"), "rejection", **FEW)).startswith("SampleResult(label='alp',")
+    either = tg.sample(posterior.copy(label="alp | goldfish"), "rejection", **FEW)
+    assert either.record["label"]["name"] == either.record["arguments"]["label"]
+    assert "alp" in either.summary().splitlines()[0]
+
+
 def test_tensor_float_32_is_off(posterior: tg.ClassPosterior) -> None:
     tf.config.experimental.enable_tensor_float_32_execution(True)
     tg.sample(posterior, "rejection", **FEW)
@@ -308,7 +324,7 @@ def test_a_result_is_read_without_tensorflow(result: tg.SampleResult, tmp_path: 
 
 
 def test_tensorflow_starts_quietly(tmp_path: Path) -> None:
-    code = "import os, sys, tfgradgen as tg; tg.ClassPosterior; assert 'tensorflow' in sys.modules; os.write(2, b'kept')"
+    code = "import os, tfgradgen as tg; tg.ClassPosterior; import tensorflow as tf; tf.constant(0); os.write(2, b'kept')"
     env = {"PYTHONPATH": str(Path(tg.__file__).parents[1])}
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"kept")

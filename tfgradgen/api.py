@@ -70,7 +70,7 @@ def sample(
       num_results: kept draws of each chain, >= 1; of smc, particles of each population. By default the kernel's own number.
       num_burnin_steps: discarded first transitions, >= 0.
       num_adaptation_steps: how many of those tune the step size; by default the kernel's own share of them.
-      num_chains: independent chains, 1..4096, which run as one batch.
+      num_chains: independent chains, 1..4096, which run as one batch; of a posterior with a vector of labels, one a label.
       seed: 0..2**62 - 1.
       init: where chains start: 'resample', at exact draws of the posterior, found among 256 prior draws of each chain (at
         likely ones where the class is too rare); 'prior', at prior draws; or a latent point [latent_dim] for all of them.
@@ -177,6 +177,10 @@ def _run(posterior: ClassPosterior, kernel: str, num_chains: Any, seed: Any, ini
     if not preset.takes_starts and run.init != "resample":
         raise fail("init", f"an argument that kernel {kernel} uses", value_text(init), "leave it out, or choose another kernel")
     check_num_chains(kernel, run.num_chains, preset.min_chains)
+    if posterior.is_batched and run.num_chains != posterior.batch_shape[0]:
+        count = posterior.batch_shape[0]
+        expected = f"{count}, a chain for each label of the posterior"
+        raise fail("num_chains", expected, run.num_chains, f"give num_chains={count}")
     return run
 
 
