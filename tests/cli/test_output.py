@@ -96,7 +96,7 @@ def test_targets_that_are_refused(tmp_path: Path) -> None:
     foreign.mkdir()
     (foreign / "thesis.tex").write_text("mine")
     for target, overwrite, text in (
-        (run, False, "which exists; choose another --out or add --overwrite"),
+        (run, False, "which exists; choose another out or add overwrite"),
         (file, True, "which is none"),
         (foreign, True, "which also holds thesis.tex"),
         (file / "below", False, "can be written"),
