@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tfgradgen.cli.quiet import start_tensorflow
+from tfgradgen.core.quiet import start_tensorflow
 
 start_tensorflow()
 

@@ -7,7 +7,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from tfgradgen.cli.model_options import SHIPPED_MODELS
+from tfgradgen.models.shipped import SHIPPED_MODELS
 
 
 def test_a_wheel_carries_its_models_and_runs_in_an_empty_folder(root: Path, tmp_path: Path) -> None:

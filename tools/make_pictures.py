@@ -73,9 +73,9 @@ def sheet(folder, names, data, judge, make_grid):
 def main(runs, data, label="goldfish", out="tools/pictures"):
     """Writes <label>.png, the grid of the mala run, comparison.png, five panels, and sheet.png, all classes, into `out`."""
     from tfgradgen import load_classifier, load_generator
-    from tfgradgen.cli.model_options import default_model
     from tfgradgen.core.backend import as_seed
     from tfgradgen.io.images import make_grid, save_png, to_uint8
+    from tfgradgen.models.shipped import default_model
     from tfgradgen.posterior import ClassPosterior
 
     classifier, judge = (load_classifier(default_model(name)) for name in ("classifier", "judge"))

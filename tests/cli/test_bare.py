@@ -12,8 +12,8 @@ from tests.cli.test_cli import FAST, refused
 from tests.cli.test_resume import SMALL, STEPS
 from tfgradgen.cli import system
 from tfgradgen.cli.commands import main
-from tfgradgen.cli.output import as_file
 from tfgradgen.core.checks import UserError
+from tfgradgen.io.folders import as_file
 from tfgradgen.models.loading.handles import resolve_handle
 
 ROOT = Path(__file__).parents[2]
@@ -133,5 +133,5 @@ def test_a_signal_that_is_ignored_stays_ignored() -> None:
 
 def test_a_label_that_the_locale_cannot_write_is_a_file_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     assert as_file("größer") == "größer"
-    monkeypatch.setattr("tfgradgen.cli.output.os.fsencode", lambda text: text.encode("ascii"))
+    monkeypatch.setattr("tfgradgen.io.folders.os.fsencode", lambda text: text.encode("ascii"))
     assert as_file("größer") == "gr_xf6_xdfer"

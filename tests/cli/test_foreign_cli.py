@@ -17,11 +17,11 @@ from tfgradgen.cli import surroundings
 from tfgradgen.cli.commands import main
 from tfgradgen.cli.load import load_models, start_at_photograph
 from tfgradgen.cli.options import parse_sample
-from tfgradgen.cli.output import check_partial
 from tfgradgen.cli.sample import choose_folders
 from tfgradgen.core.checks import UserError
 from tfgradgen.diagnostics import model_checks
 from tfgradgen.diagnostics.prior_checks import NUM_FORWARD
+from tfgradgen.io.folders import check_partial
 from tfgradgen.models.classifier import load_classifier
 from tfgradgen.models.generator import load_generator
 from tfgradgen.posterior import ClassPosterior

@@ -17,7 +17,6 @@ from PIL import Image
 
 from tests.support.fuzzing import changed, damaged
 from tfgradgen.cli.diagnose import diagnose
-from tfgradgen.cli.records import read_run
 from tfgradgen.core.checks import UserError
 from tfgradgen.core.contracts import Draws
 from tfgradgen.evaluation.pictures import Photographs, Pictures, load_photographs
@@ -28,6 +27,7 @@ from tfgradgen.models.label_files import labels_inside, read_label_file, read_la
 from tfgradgen.models.loading.allowlist import check_ops
 from tfgradgen.models.loading.archives import unpack
 from tfgradgen.models.loading.metadata import parse_labels, read_class_map, read_metadata
+from tfgradgen.results.files import read_run
 from tfgradgen.tuning.search import open_study, trials
 
 COUNT = 300

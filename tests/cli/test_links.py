@@ -13,11 +13,11 @@ from tests.cli.test_cli import FAST, refused
 from tfgradgen.cli.commands import main
 from tfgradgen.cli.compare import PICTURES
 from tfgradgen.cli.export import write_beside
-from tfgradgen.cli.output import LOCK, held
 from tfgradgen.core.contracts import Draws
 from tfgradgen.core.files import open_own, own_folder, write_text
 from tfgradgen.evaluation.pictures import Pictures
 from tfgradgen.evaluation.shelf import Shelf
+from tfgradgen.io.folders import LOCK, held
 from tfgradgen.io.images import save_png
 from tfgradgen.io.store import CHECKPOINT, RunStore
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tfgradgen.cli.output import LONGEST_LABEL, as_file, check_partial, check_target, new_folder
 from tfgradgen.core.checks import UserError
+from tfgradgen.io.folders import LONGEST_LABEL, as_file, check_partial, check_target, new_folder
 
 
 def write_run(folder: Path, text: str) -> None:
@@ -96,7 +96,7 @@ def test_targets_that_are_refused(tmp_path: Path) -> None:
     foreign.mkdir()
     (foreign / "thesis.tex").write_text("mine")
     for target, overwrite, text in (
-        (run, False, "which exists; choose another --out or add --overwrite"),
+        (run, False, "which exists; choose another out or add overwrite"),
         (file, True, "which is none"),
         (foreign, True, "which also holds thesis.tex"),
         (file / "below", False, "can be written"),

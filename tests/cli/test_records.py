@@ -10,13 +10,14 @@ import pytest
 from tests.cli.test_cli import refused
 from tests.cli.test_fuzz import a_record, npz, some_draws
 from tfgradgen.cli.commands import main
-from tfgradgen.cli.records import read_run
-from tfgradgen.cli.report import run_record, summary
 from tfgradgen.core.arrays import check_arrays, read_npz
 from tfgradgen.core.checks import UserError
 from tfgradgen.core.files import finite, json_text
 from tfgradgen.core.parsing import parsing
 from tfgradgen.io.store import RunStore
+from tfgradgen.results.files import read_run
+from tfgradgen.results.record import run_record
+from tfgradgen.results.summary import summary
 
 BARE: Any = lambda name: pytest.fail(f"{name} is no JSON")  # noqa: E731
 

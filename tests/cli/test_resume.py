@@ -20,11 +20,11 @@ import tensorflow as tf
 from tests.cli.test_cli import FAST, refused
 from tests.support import toy
 from tfgradgen.cli.commands import main
-from tfgradgen.cli.output import held
 from tfgradgen.cli.sample import kept
 from tfgradgen.core.arrays import read_npz
 from tfgradgen.core.checks import UserError
 from tfgradgen.core.contracts import Draws
+from tfgradgen.io.folders import held
 from tfgradgen.io.store import CHECKPOINT, DIGEST_BYTES, RunStore, digest
 from tfgradgen.mcmc.registry import kernel_samplers
 
@@ -423,14 +423,14 @@ def test_draws_lie_on_disk_and_not_in_memory(tmp_path: Path) -> None:
 
 
 # Where the process is killed: before the folder is written, in the middle of it, and when it is in place with the rest beside.
-@pytest.mark.parametrize("at", ["run.write_run", "run.save_png", "run.clear"])
+@pytest.mark.parametrize("at", ["results.result.write_run", "results.files.save_png", "cli.run.clear"])
 def test_killed_while_it_finishes_it_ends_with_the_same_bytes(at: str, toy_flags: list[str], tmp_path: Path) -> None:
     command = [*SMALL, *STEPS["mala"], *toy_flags]
     main([*command, "--out=whole"])
     code = (
-        "import os, signal, sys; from tfgradgen.cli.quiet import start_tensorflow; start_tensorflow(); "
+        "import os, signal, sys; from tfgradgen.core.quiet import start_tensorflow; start_tensorflow(); "
         "import tfgradgen.cli.run; "
-        f"tfgradgen.cli.{at} = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL); "
+        f"tfgradgen.{at} = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL); "
         "from tfgradgen.cli.commands import main; main(sys.argv[1:])"
     )
     killed = subprocess.run([sys.executable, "-c", code, *command, "--out=cut"], cwd=tmp_path, capture_output=True)

@@ -17,9 +17,11 @@ from tfgradgen.cli.commands import main
 from tfgradgen.cli.compare_options import parse_compare
 from tfgradgen.cli.early import check_compare, check_tune
 from tfgradgen.cli.options import SampleOptions, parse_sample
-from tfgradgen.cli.output import INSIDE, OURS, RECORD, check_folders, check_resumable, new_folder, partial_of
+from tfgradgen.cli.output import check_folders
 from tfgradgen.cli.tune_options import parse_tune
 from tfgradgen.core.checks import UserError
+from tfgradgen.core.text import as_python
+from tfgradgen.io.folders import INSIDE, OURS, RECORD, check_resumable, new_folder, partial_of
 from tfgradgen.io.store import CHECKPOINT
 
 COMMAND = [*SMALL, "--num_results=50", "--num_burnin_steps=30"]
@@ -130,7 +132,7 @@ def test_every_state_is_welcome_or_refused_in_one_line(
     options = options_of(out, flags)
     assert options.out is not None
     if text:
-        with pytest.raises(UserError, match=text):
+        with pytest.raises(UserError, match=as_python(text)):
             check_folders(options, [options.out])
     else:
         check_folders(options, [options.out])
@@ -245,7 +247,7 @@ def test_comparisons_and_searches_take_an_empty_folder_and_what_a_kill_left(
     check("resume")
     (out / marker[0]).mkdir()
     check("resume")
-    with pytest.raises(UserError, match="which exists; go on with it with --resume"):
+    with pytest.raises(UserError, match="which exists; go on with it with resume"):
         check()
     (out / "thesis.tex").write_text("mine")
     with pytest.raises(UserError, match=HOLDS):

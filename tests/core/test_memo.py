@@ -11,7 +11,7 @@ from tests.support.toy import ToyGenerator
 from tfgradgen.core.config import RunConfig, Schedule
 from tfgradgen.core.contracts import Networks, collect
 from tfgradgen.core.memo import per_networks, real
-from tfgradgen.mcmc.registry import METHODS
+from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.models.classifier import Classifier
 from tfgradgen.models.loading.metadata import Label
 from tfgradgen.posterior import ClassPosterior
@@ -51,7 +51,7 @@ def test_no_cache_keeps_models_alive(name: str, label: Any) -> None:
     more = {"discriminator": energy, "discriminator_weight": 0.1} if name == "mala" else {}
     posterior = ClassPosterior(generator, classifier, label, **more)
     assert posterior.unpin("label").sample(seed=1)["z"].shape == 6
-    method = METHODS[name]
+    method = SAMPLERS[name]
     collect(method.chunks_fn(posterior, method.defaults, Schedule(2, 2, 2), RunConfig(num_chains=2), None))
     references = [weakref.ref(each) for each in (posterior, posterior.classifier, classifier, energy, generator)]
     del posterior, more

@@ -231,7 +231,7 @@ def test_two_classes_may_be_of_one_kind() -> None:
 
 
 def test_the_shipped_pair_has_no_fault() -> None:
-    from tfgradgen.cli.model_options import default_model
+    from tfgradgen.models.shipped import default_model
 
     pair = tg.load_generator(default_model("generator")), tg.load_classifier(default_model("classifier"))
     faults = {check.what for label in range(20) for check in prior_checks(posterior_of(*pair, label=label)) if not check.is_ok}

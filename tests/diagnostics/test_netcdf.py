@@ -12,13 +12,13 @@ import xarray
 from tests.cli.test_cli import refused
 from tfgradgen import __version__
 from tfgradgen.cli.commands import main
-from tfgradgen.cli.output import OURS
-from tfgradgen.cli.run import NETCDF
 from tfgradgen.core.contracts import Draws
 from tfgradgen.diagnostics import netcdf
 from tfgradgen.diagnostics.convergence import convergence
 from tfgradgen.diagnostics.netcdf import write_netcdf
+from tfgradgen.io.folders import OURS
 from tfgradgen.mcmc.registry import SAMPLERS
+from tfgradgen.results.files import NETCDF
 
 RUN = ["sample", "--label=alp", "--num_chains=3", "--num_results=30", "--num_burnin_steps=20"]
 

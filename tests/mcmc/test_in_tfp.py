@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
-from tfgradgen.mcmc.kernels import KERNELS
 
 from tests.support.toy import ToyClassifier, ToyGenerator
 from tfgradgen.core.backend import as_seed
 from tfgradgen.core.checks import UserError
 from tfgradgen.mcmc.kernel import INNERMOST, Pooled
 from tfgradgen.mcmc.mala import Mala
+from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.posterior import ClassPosterior
 
 POSTERIOR = ClassPosterior(ToyGenerator(), ToyClassifier(), 1)
@@ -21,7 +21,7 @@ START = tf.random.stateless_normal([3, 6], [0, 1])
 
 
 def of_registry(name: str) -> Callable[[], Any]:
-    family = KERNELS[name]
+    family = SAMPLERS[name]
     return lambda: family.make_fn(POSTERIOR, family.defaults, 0.3, 0)
 
 

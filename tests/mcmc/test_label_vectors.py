@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from tfgradgen.mcmc.kernels import KERNELS
 
 from tests.support.toy import SLOPE, ToyClassifier, ToyGenerator
 from tfgradgen.core.backend import as_seed
@@ -18,8 +17,9 @@ from tfgradgen.diagnostics.stored_images import last_images
 from tfgradgen.mcmc import chains as sampling
 from tfgradgen.mcmc import kernel as kernels
 from tfgradgen.mcmc.kernel import pooled_log_accept_prob
-from tfgradgen.mcmc.registry import METHODS, Resume
+from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.mcmc.rejection import class_moments, sample_exact
+from tfgradgen.mcmc.sampler import Resume
 from tfgradgen.mcmc.starts import choose_starts
 from tfgradgen.posterior import ClassPosterior
 
@@ -54,7 +54,7 @@ def exact_mean(label: int) -> tuple[float, float]:
 
 def run_chains(posterior: ClassPosterior, kernel: str, schedule: Schedule, run: RunConfig) -> Draws:
     init_z = choose_starts(posterior, run).z
-    return sampling.sample_chains(posterior, kernel, KERNELS[kernel].defaults, schedule, run, init_z)[0]
+    return sampling.sample_chains(posterior, kernel, SAMPLERS[kernel].defaults, schedule, run, init_z)[0]
 
 
 def worst_z_score(draws: Draws, labels: list[int]) -> float:
@@ -68,7 +68,7 @@ def worst_z_score(draws: Draws, labels: list[int]) -> float:
     return float(max(scores))
 
 
-BY_LABEL = [name for name, family in KERNELS.items() if family.tunes_by_label and family.is_calibrated(family.defaults)]
+BY_LABEL = [name for name, family in SAMPLERS.items() if family.tunes_by_label and family.is_calibrated(family.defaults)]
 ALIKE = {"hmc", "split_hmc", "local_global"}  # whose step sizes are those of nuts and mala
 
 
@@ -76,10 +76,10 @@ ALIKE = {"hmc", "split_hmc", "local_global"}  # whose step sizes are those of nu
 def test_each_label_has_its_own_distribution_in_one_batch(kernel: str) -> None:
     labels = [0, 1] * 24
     sampling.compiled.cache_clear()
-    tuned = 60 if KERNELS[kernel].schedule.num_adaptation_steps else 0
+    tuned = 60 if SAMPLERS[kernel].schedule.num_adaptation_steps else 0
     run = RunConfig(num_chains=len(labels), seed=2)
     draws = run_chains(make(labels), kernel, Schedule(60, 80, tuned), run)
-    family, posterior = KERNELS[kernel], make(labels)
+    family, posterior = SAMPLERS[kernel], make(labels)
     functions = sampling.compiled(posterior.networks, 1.0, kernel, family.compiled_as(family.defaults), 0, False)
     assert functions.chunk_fn.experimental_get_tracing_count() == 1
     assert worst_z_score(draws, labels) < 4.5, "6e-6 a score, or with 23 degrees of freedom 2e-4"
@@ -95,7 +95,7 @@ def fixed_noise(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def first_two(kernel: str, labels: list[int]) -> tuple[np.ndarray, np.ndarray]:
     run, init_z = RunConfig(num_chains=4), 0.1 * tf.ones([4, 6])
-    draws, _ = sampling.sample_chains(make(labels), kernel, KERNELS[kernel].defaults, Schedule(6, 12, 12), run, init_z)
+    draws, _ = sampling.sample_chains(make(labels), kernel, SAMPLERS[kernel].defaults, Schedule(6, 12, 12), run, init_z)
     return draws.z[:, :2], draws.step_size[:, :2]
 
 
@@ -151,26 +151,26 @@ def test_rejection_draws_each_label_as_alone_and_goes_on_where_it_was() -> None:
     alone = sample_exact(make(1), 40, replace(run, num_chains=3))[0]
     for ours, theirs in zip(draws, alone, strict=True):
         np.testing.assert_array_equal(ours[:, [1, 5, 6]], theirs)
-    chunks = [*METHODS["rejection"].chunks_fn(make(LABELS), METHODS["rejection"].defaults, schedule, run, None)]
+    chunks = [*SAMPLERS["rejection"].chunks_fn(make(LABELS), SAMPLERS["rejection"].defaults, schedule, run, None)]
     assert [len(chunk.draws.z) for chunk in chunks[:-1]] == [0] * (len(chunks) - 1)
     for cut in range(len(chunks) - 1):
         resume = Resume(chunks[cut].state, chunks[cut].facts)
-        rest = collect(METHODS["rejection"].chunks_fn(make(LABELS), METHODS["rejection"].defaults, schedule, run, resume))
+        rest = collect(SAMPLERS["rejection"].chunks_fn(make(LABELS), SAMPLERS["rejection"].defaults, schedule, run, resume))
         np.testing.assert_array_equal(rest.draws.z, draws.z)
         assert rest.facts == chunks[-1].facts
     assert chunks[-1].cost.num_forward > cost.num_forward, "with those of the checks"
 
 
 def test_a_run_of_chains_goes_on_where_it_was() -> None:
-    schedule, run, method = Schedule(5, 20, 20), RunConfig(num_chains=8), METHODS["mala"]
+    schedule, run, method = Schedule(5, 20, 20), RunConfig(num_chains=8), SAMPLERS["mala"]
     chunks = [*method.chunks_fn(make(LABELS), method.defaults, schedule, run, None)]
     rest = collect(method.chunks_fn(make(LABELS), method.defaults, schedule, run, Resume(chunks[0].state, chunks[0].facts)))
     np.testing.assert_array_equal(rest.draws.z, collect(chunks).draws.z)
 
 
 def test_regularization_is_that_of_the_class_of_each_chain() -> None:
-    config = replace(METHODS["map"].defaults, class_reg=0.5, clip_sigma=1.0, clip_around="class")
-    found = collect(METHODS["map"].chunks_fn(make([1, 2]), config, Schedule(3, 0, 0), RunConfig(num_chains=2), None))
+    config = replace(SAMPLERS["map"].defaults, class_reg=0.5, clip_sigma=1.0, clip_around="class")
+    found = collect(SAMPLERS["map"].chunks_fn(make([1, 2]), config, Schedule(3, 0, 0), RunConfig(num_chains=2), None))
     mean, scale, _ = class_moments(make([1, 2]), RunConfig(num_chains=2))
     assert (np.abs(found.draws.z - mean) <= scale * 1.0001).all()
     assert np.sign(found.draws.z[-1, :, 0]).tolist() == [1, -1]
@@ -205,7 +205,9 @@ def test_stored_images_are_compared_with_the_class_of_their_own_chain() -> None:
 def test_methods_that_take_one_label_say_so(kernel: str, match: str) -> None:
     with pytest.raises(UserError, match=match):
         collect(
-            METHODS[kernel].chunks_fn(make([0, 1]), METHODS[kernel].defaults, Schedule(4, 4, 4), RunConfig(num_chains=2), None)
+            SAMPLERS[kernel].chunks_fn(
+                make([0, 1]), SAMPLERS[kernel].defaults, Schedule(4, 4, 4), RunConfig(num_chains=2), None
+            )
         )
 
 
@@ -215,7 +217,7 @@ def test_one_label_for_each_chain() -> None:
         lambda: choose_starts(make([0, 1]), run),
         lambda: sample_exact(make([0, 1]), 2, run),
         lambda: sampling.sample_chains(
-            make([0, 1]), "mala", KERNELS["mala"].defaults, Schedule(1, 0, 0), run, tf.zeros([3, 6])
+            make([0, 1]), "mala", SAMPLERS["mala"].defaults, Schedule(1, 0, 0), run, tf.zeros([3, 6])
         ),
     ):
         with pytest.raises(

@@ -58,8 +58,8 @@ def test_settings_that_are_not_the_defaults_are_kept_and_the_rest_may_be_left_ou
         ("kernel: hmc\nnum_results: many", "num_results: expected an integer of at least 1, got 'many'"),
         ("kernel: hmc\ndecay_rate: 0.5", "decay_rate: expected a number above 0.5 and below 1, got 0.5"),
         ("kernel: hmc\nadaptation: sipmle", "got 'sipmle'; did you mean simple?"),
-        ("kernel: hmc\nadaptation_rate: 0.3", "got 0.3; leave it out, or give --adaptation=simple"),
-        ("kernel: hmc\nadaptation: simple\ndecay_rate: 0.6", "got 0.6; leave it out, or give --adaptation=dual_averaging"),
+        ("kernel: hmc\nadaptation_rate: 0.3", "got 0.3; leave it out, or give adaptation='simple'"),
+        ("kernel: hmc\nadaptation: simple\ndecay_rate: 0.6", "got 0.6; leave it out, or give adaptation='dual_averaging'"),
         ("kernel: hmc\nnum_burnin_steps: 50\nnum_adaptation_steps: 51", "at most num_burnin_steps=50, got 51"),
     ],
 )

@@ -10,12 +10,12 @@ import tensorflow_probability as tfp
 from scipy import stats
 
 from tfgradgen import ClassPosterior, RunConfig, load_classifier, load_generator, sample_exact
-from tfgradgen.cli.model_options import SHIPPED_MODELS, default_model
 from tfgradgen.core.backend import as_seed, fold_in
 from tfgradgen.mcmc.registry import kernel_sampler, kernel_samplers
 from tfgradgen.mcmc.replica_exchange import ReplicaConfig, inverse_temperatures
 from tfgradgen.models.loading.metadata import fingerprint
 from tfgradgen.models.precision import lower_gradients
+from tfgradgen.models.shipped import SHIPPED_MODELS, default_model
 
 pytestmark = pytest.mark.slow
 

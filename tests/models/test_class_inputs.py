@@ -60,7 +60,7 @@ def test_a_class_number_beside_z_is_known_by_its_shape(shape: list[int | None], 
         spec("keras_tensor_3", *shape, dtype=dtype),
         spec("keras_tensor_4", None, SIZE),
     )
-    with pytest.raises(UserError, match=r"number of classes for its class input keras_tensor_3 .*give --num_classes=N"):
+    with pytest.raises(UserError, match=r"number of classes for its class input keras_tensor_3 .*give num_classes=N"):
         load_generator(folder)
     generator = load_generator(folder, num_classes=NUM_CLASSES)
     assert generator.latent_dim == SIZE
@@ -85,9 +85,9 @@ def two_wide(folder: Path, names: tuple[str, str] = ("a", "b"), card: dict[str, 
 
 def test_inputs_that_cannot_be_told_apart_are_refused(tmp_path: Path) -> None:
     folder = two_wide(tmp_path / "g")
-    with pytest.raises(UserError, match=r"inputs .*a float32 \[\?, 6\].*, any of which may .*--generator_class_input=NAME"):
+    with pytest.raises(UserError, match=r"inputs .*a float32 \[\?, 6\].*, any of which may .*class_input=NAME"):
         load_generator(folder)
-    with pytest.raises(UserError, match="give the --generator_class_input=NAME of one of those"):
+    with pytest.raises(UserError, match="give the class_input=NAME of one of those"):
         load_generator(folder, class_input="c")
     for settings in ({"class_input": "b"}, {"num_classes": NUM_CLASSES}, {"latent_dim": SIZE}):
         check_classes(load_generator(folder, **settings))
@@ -180,7 +180,7 @@ def test_a_latent_point_with_axes_of_length_one(shape: list[int | None], tmp_pat
 def test_a_latent_point_of_another_shape_needs_its_width(tmp_path: Path) -> None:
     plain = lambda z: {"image": tf.tanh(tf.repeat(z, 2, 1))}  # noqa: E731
     folder = toy.save_signature(tmp_path / "g", plain, spec("z", None, 2, 4, 3))
-    with pytest.raises(UserError, match=r"z float32 \[\?, 2, 4, 3\]; give --latent_dim=24 if normals fill it"):
+    with pytest.raises(UserError, match=r"z float32 \[\?, 2, 4, 3\]; give latent_dim=24 if normals fill it"):
         load_generator(folder)
     assert load_generator(folder, latent_dim=24).image_shape == (4, 4, 3)
 

@@ -108,9 +108,9 @@ def logits(x: tf.Tensor) -> tf.Tensor:
 @pytest.mark.parametrize(
     ("fn", "said", "text"),
     [
-        (logits, "probabilities", r"probabilities from 0 to 1, got .* at prior draws; give --classifier_output=logits"),
-        (logits, "scores", r"scores from 0 to 1, got .* at prior draws; give --classifier_output=logits"),
-        (lambda x: tf.sigmoid(logits(x)), "probabilities", r"sum to one, got sums of .*--classifier_output=scores"),
+        (logits, "probabilities", r"probabilities from 0 to 1, got .* at prior draws; give output='logits'"),
+        (logits, "scores", r"scores from 0 to 1, got .* at prior draws; give output='logits'"),
+        (lambda x: tf.sigmoid(logits(x)), "probabilities", r"sum to one, got sums of .*output='scores'"),
         (red, "probabilities", r"probabilities from 0 to 1"),
     ],
 )
@@ -147,7 +147,7 @@ def test_an_image_without_its_channel_axis(tmp_path: Path) -> None:
     assert (classifier.image_size, classifier.channels) == ((28, 28), 1)
     image = tf.random.stateless_uniform([2, 28, 28, 1], [1, 2], -1, 1)
     np.testing.assert_allclose(classifier(image), flat((image[..., 0] + 1) / 2)["y"], rtol=1e-5)
-    with pytest.raises(UserError, match="give --classifier_channels=grey"):
+    with pytest.raises(UserError, match="give channels='grey'"):
         classifier(tf.zeros([2, 28, 28, 3]))
 
 

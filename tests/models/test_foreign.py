@@ -84,7 +84,7 @@ def test_what_the_caller_says_wins(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "settings", "text"),
     [
-        ("birds", {}, "latent points to images, got signatures .*image_classifier; give --generator_signature=NAME"),
+        ("birds", {}, "latent points to images, got signatures .*image_classifier; give signature=NAME"),
         ("bi", {"signature": "encode"}, "what a generator takes and gives, got .*z_mean"),
         ("bi", {"signature": "nothing"}, "one that it has, got signatures .*generate"),
         ("bi", {"signature": "generate:other"}, "an output other, got default, upsampled"),
@@ -279,5 +279,5 @@ def test_an_operation_without_gradient_is_named_and_forward_passes_work(kind: st
     generator = load_generator(folder, image_range=(-1, 1))
     assert np.ptp(generator(Z[:, :4])) > 0
     fn = tf.function(lambda z: value_and_gradient(lambda z: tf.reduce_sum(generator(z), [1, 2, 3]), z), autograph=False)
-    with pytest.raises(UserError, match=r"a gradient of .*, got none of the operation ResizeArea; use --kernel=rejection"):
+    with pytest.raises(UserError, match=r"a gradient of .*, got none of the operation ResizeArea; use kernel='rejection'"):
         fn(Z[:, :4])

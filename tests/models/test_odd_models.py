@@ -84,7 +84,7 @@ def test_a_classifier_of_a_fixed_batch_takes_any(batch: int, tmp_path: Path) -> 
         (
             [None, 2, 2, 1],
             [3, 2, 2, 3],
-            r"images of 1 channel, as in its input float32 \[\?, 2, 2, 1\], got 3; give --classifier_channels=grey",
+            r"images of 1 channel, as in its input float32 \[\?, 2, 2, 1\], got 3; give channels='grey'",
         ),
         ([None, 2, 2, 4], [3, 8, 8, 3], r"images of 4 channels, .*, got 3"),
         ([None, 2, 2, 3], [3, 8, 8, 4], r"images of 3 channels, .*, got 4"),

@@ -12,8 +12,9 @@ import tensorflow as tf
 from tests.cli.test_cli import refused
 from tfgradgen.cli.commands import main
 from tfgradgen.cli.export_options import parse_export
-from tfgradgen.cli.output import held, next_version
+from tfgradgen.cli.output import next_version
 from tfgradgen.core.checks import UserError
+from tfgradgen.io.folders import held
 from tfgradgen.serving.adapt import Adapted
 from tfgradgen.serving.beside import TEMPLATES, XLA_FLAG, texts
 

@@ -389,7 +389,7 @@ def test_runs_that_nothing_fits_into_end_the_search(tmp_path: Path, monkeypatch:
     with pytest.raises(UserError, match=f"{said}$"):
         check_fits("replica_exchange", 60, {})
     check_fits("nuts", 1000, {"max_tree_depth": 4})
-    with pytest.raises(UserError, match="of nuts, --max_tree_depth=6 fits into, got 1000; raise it, or hold less fixed"):
+    with pytest.raises(UserError, match="of nuts, max_tree_depth=6 fits into, got 1000; raise it, or hold less fixed"):
         check_fits("nuts", 1000, {"max_tree_depth": 6})
 
 
@@ -442,7 +442,7 @@ def test_a_study_of_another_kind_is_one_line(changed: dict[str, Any], tmp_path: 
     trial = study.ask()
     for name, value in (WHOLE_ATTRS | changed).items():
         trial.set_user_attr(name, value)
-    with pytest.raises(UserError, match=r"^resume .+: expected a search's study, got .+; choose another --out\.$"):
+    with pytest.raises(UserError, match=r"^resume .+: expected a search's study, got .+; choose another out\.$"):
         open_study(path, {"of": 1})
 
 

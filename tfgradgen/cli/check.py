@@ -7,8 +7,9 @@ import tensorflow as tf
 
 from tfgradgen.cli.load import Loaded, Target, load_models
 from tfgradgen.cli.options import SampleOptions
-from tfgradgen.cli.terminal import as_text, say
+from tfgradgen.cli.terminal import say
 from tfgradgen.core.backend import as_seed, full_float32
+from tfgradgen.core.text import as_text
 from tfgradgen.diagnostics.footprint import USABLE, Footprint, bytes_per_row, free_bytes, measure, resident_bytes
 from tfgradgen.diagnostics.model_checks import checked_points, likelihood_gradient, prior_checks
 from tfgradgen.diagnostics.preflight import Check, gradient_checks

@@ -19,12 +19,12 @@ from tfgradgen.cli.command_flags import COMMANDS, Command
 from tfgradgen.cli.flags import check_flags, check_known, parse_path, shown_groups
 from tfgradgen.cli.options import parse_sample
 from tfgradgen.cli.progress import stages_shown
-from tfgradgen.cli.quiet import quiet_matplotlib, start_tensorflow
 from tfgradgen.cli.system import ended_by_signals, prepare_home, prepare_streams, stopped
-from tfgradgen.cli.terminal import as_text, note, say
+from tfgradgen.cli.terminal import note, say
 from tfgradgen.core.checks import UserError, check_choice, fail
 from tfgradgen.core.parsing import reason
-from tfgradgen.core.text import shell_word, value_text
+from tfgradgen.core.quiet import quiet_matplotlib, start_tensorflow
+from tfgradgen.core.text import as_text, shell_word, value_text
 from tfgradgen.mcmc.registry import SAMPLERS
 
 KINDS = {"real": float, "whole": int, "switch": bool, "path": str, "text": str, "choice": str}  # of a setting, for Fire
@@ -185,7 +185,7 @@ def main(argv: list[str] | None = None) -> None:
         try:
             run(argv)
         except UserError as error:
-            note(f"tfgradgen: {error}" + (f" Go on with: {command_again(argv)}" if error.can_resume else ""))
+            note(f"tfgradgen: {error.command_text}" + (f" Go on with: {command_again(argv)}" if error.can_resume else ""))
             raise SystemExit(2) from None
         except OSError as error:  # the disk is full, or a file is not ours to read
             where = f"{error.filename}: " if error.filename else ""

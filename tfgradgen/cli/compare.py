@@ -15,14 +15,14 @@ from PIL import Image
 
 from tfgradgen.cli.compare_options import CompareOptions
 from tfgradgen.cli.load import Loaded, load_models, start_at_photograph
-from tfgradgen.cli.model_options import default_model, unlike_shipped
-from tfgradgen.cli.output import COMPARISON, LOCK, as_file, check_resumable, held, not_written
+from tfgradgen.cli.model_options import unlike_shipped
+from tfgradgen.cli.output import COMPARISON
 from tfgradgen.cli.progress import progress_bar
-from tfgradgen.cli.surroundings import environment, model_record
 from tfgradgen.cli.system import stopped
-from tfgradgen.cli.terminal import as_text, command_text, note, one_line, say
+from tfgradgen.cli.terminal import command_text, note, one_line, say
 from tfgradgen.core.checks import UserError, fail
 from tfgradgen.core.files import json_text, own_folder, write_text
+from tfgradgen.core.text import as_text
 from tfgradgen.diagnostics.model_checks import admit
 from tfgradgen.evaluation.cells import (
     Cell,
@@ -40,10 +40,13 @@ from tfgradgen.evaluation.report.curves import plot_curves
 from tfgradgen.evaluation.report.grids import plot_grids
 from tfgradgen.evaluation.report.tables import to_csv, to_markdown
 from tfgradgen.evaluation.shelf import Shelf
+from tfgradgen.io.folders import LOCK, as_file, check_resumable, held, not_written
 from tfgradgen.io.images import decode, save_png
 from tfgradgen.models.classifier import Classifier
 from tfgradgen.models.generator import Generator
+from tfgradgen.models.shipped import default_model
 from tfgradgen.posterior import ClassPosterior
+from tfgradgen.results.origin import environment, model_record
 
 CELLS, PICTURES, GROUND = "cells", "pictures", "ground"
 PHOTOGRAPHS_FILE = "photographs.npz"

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from tfgradgen.cli.flags import check_flags, flags_of, parse_words, read_flags
-from tfgradgen.cli.model_options import CLASSIFIER_FLAGS, GENERATOR_FLAGS, default_model, parse_handle
+from tfgradgen.cli.model_options import CLASSIFIER_FLAGS, GENERATOR_FLAGS, parse_handle
 from tfgradgen.cli.options import DEFAULT_KERNEL, SampleOptions, parse_sample
 from tfgradgen.core.checks import check_int
 from tfgradgen.core.settings import path, real, switch, text, whole
 from tfgradgen.evaluation.entries import parse_entry
+from tfgradgen.models.shipped import default_model
 
 # The poster's four columns, then what it is to be seen against.
 DEFAULT_KERNELS = ("map+reg", "mala+reg", "mala", "hmc", "map", "split_hmc", "smc", "rejection")

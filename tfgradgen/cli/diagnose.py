@@ -3,12 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from tfgradgen.cli.output import partial_of
-from tfgradgen.cli.records import RUN_FILE, read_run
-from tfgradgen.cli.report import said_before, trust, trust_lines
-from tfgradgen.cli.terminal import as_text, say
+from tfgradgen.cli.terminal import say
 from tfgradgen.core.checks import UserError, fail
+from tfgradgen.core.text import as_text
+from tfgradgen.io.folders import partial_of
 from tfgradgen.io.store import CHECKPOINT
+from tfgradgen.results.files import RUN_FILE, read_run
+from tfgradgen.results.record import said_before, trust
+from tfgradgen.results.summary import trust_lines
 
 MOST_NAMED = 12  # runs with problems that the last line names
 

@@ -12,17 +12,10 @@ from tfgradgen.cli.compare_options import CompareOptions
 from tfgradgen.cli.export_options import ExportOptions
 from tfgradgen.cli.model_options import ModelOptions
 from tfgradgen.cli.options import SampleOptions
-from tfgradgen.cli.output import (
-    COMPARISON,
-    SEARCH,
-    check_folders,
-    check_resumable,
-    check_target,
-    choose_folders,
-    next_version,
-)
+from tfgradgen.cli.output import COMPARISON, SEARCH, check_folders, choose_folders, next_version
 from tfgradgen.cli.tune_options import TuneOptions, read_control
 from tfgradgen.core.checks import fail
+from tfgradgen.io.folders import check_resumable, check_target
 from tfgradgen.models.labels import OPERATORS, named, resolve_labels, split_names
 from tfgradgen.models.loading.handles import check_handle
 from tfgradgen.models.loading.metadata import Label, parse_labels, read_metadata

@@ -11,17 +11,17 @@ from typing import Any
 from tfgradgen.cli.early import check_version
 from tfgradgen.cli.export_options import ExportOptions
 from tfgradgen.cli.load import Loaded, Target, load_models
-from tfgradgen.cli.output import LOCK, as_file, held, new_folder, not_written
 from tfgradgen.cli.progress import progress_bar
-from tfgradgen.cli.surroundings import environment, model_record
 from tfgradgen.cli.system import stopped
-from tfgradgen.cli.terminal import as_text, note, say
+from tfgradgen.cli.terminal import note, say
 from tfgradgen.core.checks import fail
 from tfgradgen.core.contracts import Networks
 from tfgradgen.core.files import json_text, write_text
-from tfgradgen.core.text import shell_word
+from tfgradgen.core.text import as_text, shell_word
+from tfgradgen.io.folders import LOCK, as_file, held, new_folder, not_written
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.posterior import ClassPosterior
+from tfgradgen.results.origin import environment, model_record
 from tfgradgen.serving.adapt import Adapted, adapt
 from tfgradgen.serving.beside import texts
 from tfgradgen.serving.export import write_saved_model

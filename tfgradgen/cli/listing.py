@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from tfgradgen.cli.early import check_models
-from tfgradgen.cli.model_options import SHIPPED_MODELS, default_model, parse_handle, parse_models
-from tfgradgen.cli.quiet import start_tensorflow
-from tfgradgen.cli.terminal import as_text, say
+from tfgradgen.cli.model_options import parse_handle, parse_models
+from tfgradgen.cli.terminal import say
+from tfgradgen.core.quiet import start_tensorflow
+from tfgradgen.core.text import as_text
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.models.loading.metadata import MAX_NAME, Label, fingerprint, parse_labels, read_metadata
+from tfgradgen.models.shipped import SHIPPED_MODELS, default_model
 
 
 def list_kernels() -> None:

@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from tfgradgen.api import choose_jit
 from tfgradgen.cli.model_options import ModelOptions
 from tfgradgen.cli.options import SampleOptions
-from tfgradgen.cli.terminal import as_text, note
+from tfgradgen.cli.terminal import note
 from tfgradgen.core.checks import fail
 from tfgradgen.core.contracts import Networks
-from tfgradgen.diagnostics.model_checks import without_xla
+from tfgradgen.core.text import as_text
 from tfgradgen.io.images import read_pictures
-from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.models.classifier import Classifier, fitted, load_classifier
 from tfgradgen.models.condition import ConditionClassifier, is_condition, parse_condition
 from tfgradgen.models.discriminator import load_discriminator, natural_log_odds
@@ -81,16 +81,18 @@ def load_models(options: ModelOptions, gradient_precision: str = "float32") -> L
     """The models, run together once: each may be sound and still not take the other's pictures. What had to be guessed is
     said on stderr."""
     note("doing    loading models")
-    lenient, is_low = {"allow_unknown_ops": options.allow_unknown_ops}, gradient_precision == "bfloat16"
-    generator = load_generator(options.generator, **options.generator_settings, **lenient)
+    is_lenient, is_low = options.allow_unknown_ops, gradient_precision == "bfloat16"
+    generator = load_generator(options.generator, **options.generator_settings, allow_unknown_ops=is_lenient)
     if len(generator.image_shape) == 3 and generator.image_shape[2] > MAX_CHANNELS:
         expected = f"images [height, width, channels] of 1 to {MAX_CHANNELS} channels, as PNG has them"
         remedy = "choose another --generator or --generator_signature, or export it with its channels last"
         raise fail("generator", expected, f"images {list(generator.image_shape)}", remedy)
-    classifiers = tuple(load_classifier(path, **options.classifier_settings, **lenient) for path in options.classifiers)
+    classifiers = tuple(
+        load_classifier(path, **options.classifier_settings, allow_unknown_ops=is_lenient) for path in options.classifiers
+    )
     generator = generator.with_class_names(classifiers[0].labels)
     classifiers = tuple(_fitted(classifier, generator, options) for classifier in classifiers)
-    discriminator = load_discriminator(options.discriminator, **lenient) if options.discriminator else None
+    discriminator = load_discriminator(options.discriminator, allow_unknown_ops=is_lenient) if options.discriminator else None
     loaded = Loaded(generator, classifiers, discriminator, discriminator and natural_log_odds(discriminator), options)
     observers = [*classifiers, *([discriminator] if discriminator else [])]
     modules = [generator.module, *(model.module for model in observers)]
@@ -154,11 +156,10 @@ def _guess(role: str, model: Generator | Classifier, name: str) -> str:
 def choose_backend(options: SampleOptions, loaded: Loaded, target: Target) -> SampleOptions:
     """`options` in graph mode where XLA would be taken but cannot compile the models, which is said on stderr."""
     posterior = ClassPosterior.of(loaded.networks(target), target.index, options.run.temperature)
-    why = without_xla(posterior, options.run) if SAMPLERS[options.kernel].takes_gradients else ""
-    if not why:
-        return options
-    note(f"graph    mode, without XLA: {why}")
-    return replace(options, run=replace(options.run, jit=False))
+    run, why = choose_jit(posterior, options.kernel, options.run)
+    if why:
+        note(f"graph    mode, without XLA: {why}")
+    return replace(options, run=run)
 
 
 def start_at_photograph(options: SampleOptions, generator: Generator) -> SampleOptions:

@@ -2,18 +2,13 @@
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tfgradgen.cli.flags import flags_of, parse_words
 from tfgradgen.core.checks import fail
 from tfgradgen.core.settings import real, switch, text, value, whole
 from tfgradgen.core.text import value_text
-
-PACKAGE = Path(__file__).resolve().parents[1]
-
-# The last two take no part in sampling: they measure what was drawn.
-SHIPPED_MODELS = ("generator", "classifier", "judge", "discriminator")
+from tfgradgen.models.shipped import default_model
 
 # Flag -> the setting of the model that it gives.
 GENERATOR_FLAGS = {
@@ -127,12 +122,6 @@ class ModelOptions:
             "max_batch": self.max_batch,
             "allow_unknown_ops": self.allow_unknown_ops,
         }
-
-
-def default_model(name: str) -> Path:
-    """The shipped model `name`: inside the installed package, or beside it in a clone."""
-    inside, beside = PACKAGE / "saved_models" / name, PACKAGE.parent / "saved_models" / name
-    return inside if inside.is_dir() else beside
 
 
 def parse_handle(flag: str, value: Any) -> str:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import numpy as np
 from tqdm import tqdm
 
 from tfgradgen.cli.terminal import note
@@ -14,12 +13,6 @@ from tfgradgen.core.contracts import Progress, ProgressFn
 from tfgradgen.core.text import printable
 
 LINES = 10  # in a log file, about
-
-
-def described(progress: Progress) -> dict[str, str]:
-    """Acceptance, p(class) and, where the method has one, step size, as text."""
-    facts = {"accept": f"{progress.accept_rate:.2f}", "p(class)": f"{progress.class_prob:.2f}"}
-    return facts | ({"step_size": f"{progress.step_size:.3f}"} if np.isfinite(progress.step_size) else {})
 
 
 @contextmanager
@@ -36,7 +29,7 @@ def progress_bar(title: str, unit: str = "step") -> Iterator[ProgressFn]:
             # What was done before a resume, and the first chunk, whose time is that of compiling, say nothing of the rest.
             done = {"initial": progress.num_done, "total": progress.num_total}
             bars.append(tqdm(desc=title, file=sys.stderr, unit=unit, dynamic_ncols=True, **done))
-        bars[0].set_postfix(described(progress), refresh=False)
+        bars[0].set_postfix(progress.shown, refresh=False)
         bars[0].update(progress.num_done - bars[0].n)
 
     try:
@@ -59,7 +52,7 @@ def plain_lines(title: str, unit: str = "step") -> ProgressFn:
             return
         tenths = done * LINES // total
         left = (time.monotonic() - start) * (total - done) / max(done - first, 1)
-        facts = ", ".join(f"{name} {value}" for name, value in described(progress).items())
+        facts = ", ".join(f"{name} {value}" for name, value in progress.shown.items())
         rest = f", about {left:.0f} s left" if first < done < total else ""
         note(f"{title}: {done} of {total} {unit}s, {facts}{rest}")
 

@@ -1,19 +1,24 @@
 """One label's run: drawn into a store beside its folder, then written whole."""
 
-import functools
 import os
 import shutil
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image
 
+from tfgradgen.api import iter_chunks, result_of
 from tfgradgen.cli.options import SampleOptions
-from tfgradgen.cli.output import (
+from tfgradgen.cli.progress import progress_bar
+from tfgradgen.cli.system import stopped
+from tfgradgen.cli.terminal import one_line
+from tfgradgen.core.arrays import StateError, check_arrays
+from tfgradgen.core.checks import UserError, fail
+from tfgradgen.core.contracts import Draws
+from tfgradgen.core.files import open_own, own_folder
+from tfgradgen.core.parsing import parsing, read_bytes, read_json
+from tfgradgen.io.folders import (
     RECORD,
     check_target,
     clear,
@@ -25,28 +30,15 @@ from tfgradgen.cli.output import (
     partial_of,
     sweep,
 )
-from tfgradgen.cli.progress import progress_bar
-from tfgradgen.cli.records import LAYOUT, SAMPLES_FILE, checked_record, read_run
-from tfgradgen.cli.report import UNITS, identity, run_record, summary
-from tfgradgen.cli.system import stopped
-from tfgradgen.cli.terminal import one_line
-from tfgradgen.core.arrays import StateError, check_arrays
-from tfgradgen.core.checks import UserError, fail
-from tfgradgen.core.contracts import Draws, ProgressFn
-from tfgradgen.core.files import json_text, open_own, own_folder, write_text
-from tfgradgen.core.parsing import parsing, read_bytes, read_json
-from tfgradgen.diagnostics.netcdf import write_netcdf
-from tfgradgen.diagnostics.plots import plot_chains
-from tfgradgen.diagnostics.stored_images import last_images
-from tfgradgen.io.images import decode, make_grid, save_png
 from tfgradgen.io.store import CHECKPOINT, MAX_CHECKPOINT, RunStore, check_same
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.mcmc.sampler import Resume
 from tfgradgen.posterior import ClassPosterior
+from tfgradgen.results.files import LAYOUT, NETCDF, checked_record, read_run, write_chains
+from tfgradgen.results.record import identity
+from tfgradgen.results.summary import summary
 
-NETCDF = "chains.nc"
 NEEDED = {"num_gradients", "num_forward", "seconds", "start_cost"}  # facts of every run under way
-FILM_CHAINS, FILM_DRAWS = 16, 8  # rows and columns of film.png, at most
 
 
 class Row(NamedTuple):
@@ -237,25 +229,26 @@ def _run_held(
     check_target(folder, overwrite)
     try:
         with progress_bar(f"{options.kernel} {planned['label']['name']}") as progress_fn:
-            facts = draw(posterior, options, store, progress_fn)
+            for chunk in iter_chunks(posterior, options.recipe, options.run, resume_of(store, options, posterior.latent_dim)):
+                store.append(chunk.draws, chunk.state, store.facts | chunk.facts)
+                progress_fn(chunk.progress)
+        if len(store.draws().z) != options.schedule.num_results:
+            raise StateError(f"{len(store.draws().z)} draws, other than its state says")
     except StateError as error:  # left for the user to look at, as every damaged run
         raise store.damaged(f"{CHECKPOINT} holds {error.what}") from None
     except UserError:  # of the models or of the class: to go on would meet it again
         clear(partial)
         raise
-    draws = store.draws()
-    decode_fn = functools.partial(decode, posterior.generator, batch_size=options.models.max_batch)
-    images, doubts = last_images(posterior, draws, options.models.max_batch)
-    film = make_film(decode_fn, draws)
-    record = run_record(planned, draws, facts | {"doubts": [*facts.get("doubts", []), *doubts]})
+    result = result_of(posterior, planned, store.draws(), store.facts)
+    record = result.record
     with new_folder(folder, overwrite, _hint(partial)) as beside:
-        write_run(beside, record, draws, images, film)
+        result.write_into(beside)
         if options.netcdf or (longer and (folder / NETCDF).exists()):
-            write_chains(beside, record, draws)
+            write_chains(beside, record, result.draws)
         if SAMPLERS[options.kernel].can_go_on:
             shutil.copyfile(partial / CHECKPOINT, beside / CHECKPOINT)
-    row = Row(planned["label"]["name"], images, np.array(draws.class_prob[-1]), record["problems"])
-    del draws  # the maps of the files
+    row = Row(planned["label"]["name"], result.images, np.array(result.class_prob[-1]), record["problems"])
+    del result  # the maps of the files
     clear(partial)
     return row, record
 
@@ -268,23 +261,18 @@ def _opened(partial: Path, planned: dict[str, Any]) -> RunStore:
     return store
 
 
-def draw(posterior: ClassPosterior, options: SampleOptions, store: RunStore, progress_fn: ProgressFn) -> dict[str, Any]:
-    """Runs the wanted method to its end, from where `store` is; returns what it found on the way, cost and seconds among it."""
-    facts = dict(store.facts)
-    if store.state is not None:
-        for name in sorted(NEEDED - {*facts}):
-            raise StateError(f"no {name}")
-        check_draws(store.draws(), options.run.num_chains, posterior.latent_dim)
-    start = time.monotonic() - facts.get("seconds", 0.0)
-    resume = None if store.state is None else Resume(store.state, facts)
-    chunks_fn = SAMPLERS[options.kernel].chunks_fn
-    for chunk in chunks_fn(posterior, options.kernel_config, options.schedule, options.run, resume):
-        facts = facts | chunk.facts | chunk.cost._asdict() | {"seconds": time.monotonic() - start}
-        store.append(chunk.draws, chunk.state, facts)
-        progress_fn(chunk.progress)
-    if len(store.draws().z) != options.schedule.num_results:
-        raise StateError(f"{len(store.draws().z)} draws, other than its state says")
-    return facts
+def resume_of(store: RunStore, options: SampleOptions, latent_dim: int) -> Resume | None:
+    """Where the run in `store` goes on; None where it has not begun.
+
+    Raises:
+      StateError: what is kept does not fit the run.
+    """
+    if store.state is None:
+        return None
+    for name in sorted(NEEDED - {*store.facts}):
+        raise StateError(f"no {name}")
+    check_draws(store.draws(), options.run.num_chains, latent_dim)
+    return Resume(store.state, store.facts)
 
 
 def check_draws(draws: Draws, num_chains: int, latent_dim: int) -> None:
@@ -295,51 +283,3 @@ def check_draws(draws: Draws, num_chains: int, latent_dim: int) -> None:
         raise StateError(str(error)) from None
     if (sizes["chains"], sizes["latent_dim"]) != (num_chains, latent_dim):
         raise StateError(f"draws of {sizes['chains']} chains of {sizes['latent_dim']} coordinates")
-
-
-def make_film(decode_fn: Callable[[np.ndarray], np.ndarray], draws: Draws) -> Image.Image:
-    """The first chains along the run, pictures by `decode_fn`: one row a chain, one column a kept draw, evenly spaced from the
-    first to the last."""
-    num_results = len(draws.z)
-    shown = np.rint(np.linspace(0, num_results - 1, min(FILM_DRAWS, num_results))).astype(int)
-    z, prob = (np.swapaxes(column[shown, :FILM_CHAINS], 0, 1) for column in (draws.z, draws.class_prob))
-    captions = [f"p {p:.2f}" if k else f"chain {c}, p {p:.2f}" for c, row in enumerate(prob) for k, p in enumerate(row)]
-    return make_grid(
-        decode_fn(z.reshape(-1, z.shape[-1])),
-        captions,
-        num_columns=len(shown),
-        title=f"the first {FILM_CHAINS} of {draws.z.shape[1]} chains, one a row" if draws.z.shape[1] > FILM_CHAINS else "",
-        headings=[f"draw {k}" for k in shown],
-    )
-
-
-def write_run(folder: Path, record: dict[str, Any], draws: Draws, images: np.ndarray, film: Image.Image) -> None:
-    """Writes grid.png, plots.png, film.png, samples.npz and run.json into `folder`."""
-    captions = [f"p {p:.2f}" for p in draws.class_prob[-1]]
-    save_png(folder / "grid.png", make_grid(images, captions))
-    num_results, num_chains = draws.class_prob.shape
-    units = UNITS[SAMPLERS[record["kernel"]].kind]
-    title = f"{record['kernel']} for {record['label']['name']}: {num_chains} {units}, {num_results} draws each"
-    save_png(folder / "plots.png", plot_chains(draws, title))
-    save_png(folder / "film.png", film)
-    np.savez_compressed(folder / SAMPLES_FILE, image=images, **draws._asdict())
-    write_text(folder / RECORD, json_text(record, 2) + "\n")
-
-
-def write_chains(folder: Path, record: dict[str, Any], draws: Draws) -> None:
-    """Writes chains.nc into `folder`; what it says of the run is from run.json, first by the names that ArviZ knows."""
-    kind = SAMPLERS[record["kernel"]].kind
-    attributes = {
-        "inference_library": "tfgradgen",
-        "inference_library_version": record["versions"]["tfgradgen"],
-        "sampling_time": record["seconds"],  # burn-in included
-        "tuning_steps": record["arguments"]["schedule"]["num_adaptation_steps"],
-        "label": record["label"]["name"],
-        "kernel": record["kernel"],
-        "kind": kind,
-        "seed": record["seed"],
-        "generator_sha256": record["generator"]["sha256"],
-        "classifier_sha256": record["classifier"]["sha256"],
-        "arguments": json_text(record["arguments"]),
-    }
-    write_netcdf(folder / NETCDF, draws, attributes, is_chain=kind == "chain")

@@ -7,12 +7,14 @@ import numpy as np
 
 from tfgradgen.cli.load import choose_backend, load_models, start_at_photograph
 from tfgradgen.cli.options import SampleOptions
-from tfgradgen.cli.output import SHEET_NAME, check_folders, choose_folders, not_written
+from tfgradgen.cli.output import SHEET_NAME, check_folders, choose_folders
 from tfgradgen.cli.run import Row, finished, run_label
-from tfgradgen.cli.surroundings import plan
+from tfgradgen.cli.surroundings import plan_of
 from tfgradgen.cli.system import stopped
-from tfgradgen.cli.terminal import as_text, say
+from tfgradgen.cli.terminal import say
 from tfgradgen.core.checks import UserError
+from tfgradgen.core.text import as_text
+from tfgradgen.io.folders import not_written
 from tfgradgen.io.images import make_grid, save_png
 from tfgradgen.posterior import ClassPosterior
 
@@ -34,7 +36,7 @@ def run_sample(options: SampleOptions) -> list[str]:
     folders = choose_folders(options, names, is_all)
     check_folders(options, folders)
     sheet_path = folders[0].parent / SHEET_NAME if len(folders) > 1 else None
-    plans = {folder: plan(options, loaded, target) for target, folder in zip(targets, folders, strict=True)}
+    plans = {folder: plan_of(options, loaded, target) for target, folder in zip(targets, folders, strict=True)}
     rows = {folder: finished(plans[folder], folder, options.overwrite) for folder in folders if options.resume}
     made: list[Path] = []
     try:

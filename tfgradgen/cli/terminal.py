@@ -1,13 +1,12 @@
 """The one way from the commands to a terminal or a log."""
 
-import os
 import sys
 from collections.abc import Mapping
 from typing import Any
 
 from tfgradgen.core.checks import fail
 from tfgradgen.core.parsing import reason
-from tfgradgen.core.text import MESSAGE_LENGTH, printable, shell_word, shortened, value_text
+from tfgradgen.core.text import as_text, printable, shell_word, shortened
 
 MAX_LINE = 4000  # characters; a line of our own is far shorter
 
@@ -37,16 +36,9 @@ def shown(text: str) -> str:
     return "\n".join(shortened(printable(line, None), MAX_LINE) for line in text.split("\n"))
 
 
-def as_text(name: Any, length: int = MESSAGE_LENGTH) -> str:
-    """A name, a path or another value from outside as part of a line: it can neither end the line nor fill it."""
-    if isinstance(name, os.PathLike):
-        return printable(str(name), None)  # whole, as a user copies it
-    return printable(name, length) if isinstance(name, str) else value_text(name, length)
-
-
 def one_line(error: BaseException) -> str:
     """The text of an error that a library made, as part of a line."""
-    return as_text(" ".join(str(error).split()), 200)
+    return as_text(" ".join(getattr(error, "command_text", str(error)).split()), 200)
 
 
 def command_text(command: str, flags: Mapping[str, Any]) -> str:

@@ -7,18 +7,20 @@ from typing import Any
 
 from tfgradgen.cli.load import Loaded, choose_backend, load_models
 from tfgradgen.cli.model_options import unlike_shipped
-from tfgradgen.cli.output import LOCK, SEARCH, check_resumable, held, not_written
+from tfgradgen.cli.output import SEARCH
 from tfgradgen.cli.progress import progress_bar
-from tfgradgen.cli.surroundings import environment, model_record
 from tfgradgen.cli.system import stopped
-from tfgradgen.cli.terminal import as_text, command_text, one_line, say
+from tfgradgen.cli.terminal import command_text, one_line, say
 from tfgradgen.cli.tune_options import TuneOptions, read_control
 from tfgradgen.core.checks import fail
 from tfgradgen.core.files import write_text
+from tfgradgen.core.text import as_text
+from tfgradgen.io.folders import LOCK, check_resumable, held, not_written
 from tfgradgen.io.images import save_png
 from tfgradgen.mcmc.chains import compiled
 from tfgradgen.mcmc.recipe import Recipe, default_recipe, write_recipe
 from tfgradgen.posterior import ClassPosterior
+from tfgradgen.results.origin import environment, model_record
 from tfgradgen.tuning.bench import Bench
 from tfgradgen.tuning.figures import importances, plot_search
 from tfgradgen.tuning.gain import Judged, exact_draws, judge

@@ -7,24 +7,35 @@ from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any
 
-from tfgradgen.core.text import CUT, MESSAGE_LENGTH, NAME_LENGTH, REMEDY_LENGTH, printable, shortened, value_text
+from tfgradgen.core.text import CUT, MESSAGE_LENGTH, NAME_LENGTH, REMEDY_LENGTH, as_python, printable, shortened, value_text
 
 MAX_REAL = 1.7976931348623157e308  # of a float; an integer beyond it raises where it becomes one
 MOST_LISTED = 12  # choices that an error names
 
 
 class UserError(ValueError):
-    """Input that cannot be used; its text is one line that a person can act on. can_resume: whether --resume goes on with what
-    was done."""
+    """Input that cannot be used; its text is one line that a person can act on.
+
+    Attributes:
+      command_text: the same line as the command line says it, with flags for the parameters that it names.
+      can_resume: whether --resume goes on with what was done.
+    """
 
     can_resume = False
+
+    def __init__(self, text: str, command_text: str | None = None):
+        super().__init__(text)
+        self.command_text = text if command_text is None else command_text
 
 
 def fail(name: str, expected: str, got: Any, remedy: str) -> UserError:
     """Returns the error `name: expected ..., got ...; remedy.` for the caller to raise: one printable line of bounded length.
 
+    `name`, `expected` and `remedy` name a parameter as the command line does, `--num_chains=1`; the error's own text has
+    Python's form, `num_chains=1` (see `as_python`), its `command_text` this one.
+
     Args:
-      name: of the flag, the file or the model.
+      name: of the parameter, the file or the model.
       expected: what would have been right.
       got: what came: text, or any value, which is shown by `value_text`.
       remedy: what the user can do.
@@ -36,7 +47,10 @@ def fail(name: str, expected: str, got: Any, remedy: str) -> UserError:
     remedy = shortened(remedy, REMEDY_LENGTH)
     frame = len(": expected , got ; .")
     name, expected, shown = _fitted(parts, max(MESSAGE_LENGTH - frame - len(remedy), MESSAGE_LENGTH // 2))
-    return UserError(f"{name}: expected {expected}, got {shown}; {remedy}{end}")
+    line, in_python = (
+        f"{form(name)}: expected {form(expected)}, got {shown}; {form(remedy)}{end}" for form in (str, as_python)
+    )
+    return UserError(in_python, line)
 
 
 def _fitted(parts: list[str], length: int) -> list[str]:

@@ -127,6 +127,12 @@ class Progress(NamedTuple):
     step_size: float
     class_prob: float
 
+    @property
+    def shown(self) -> dict[str, str]:
+        """Acceptance, p(class) and, where the method has one, step size, as text."""
+        facts = {"accept": f"{self.accept_rate:.2f}", "p(class)": f"{self.class_prob:.2f}"}
+        return facts | ({"step_size": f"{self.step_size:.3f}"} if np.isfinite(self.step_size) else {})
+
 
 class Chunk(NamedTuple):
     """What a sampling method gives after each compiled chunk of a run.

@@ -5,6 +5,7 @@ cannot steer a terminal or break a line; bounded, so that it cannot fill one; an
 """
 
 import html
+import os
 import re
 import reprlib
 import shlex
@@ -19,6 +20,7 @@ CUT = "..."
 # Letters that change the order or the look of the text around them, though `str.isprintable` lets some of them pass.
 _HIDDEN_CATEGORIES = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 _NUMBER = re.compile(r"[+-]?[\d.,]+(?:e[+-]?\d+)?|[+-]?(?:nan|inf)", re.ASCII)
+_FLAG = re.compile(r"(?<![^\s(])--([a-z][a-z0-9_]*)(?:=([a-z][a-z_]*)\b)?")  # a value in capitals stands for any
 _MOST_MARKS = 4  # combining marks in a row; more of them draw over the neighbouring lines
 
 
@@ -52,6 +54,36 @@ def value_text(value: Any, length: int = NAME_LENGTH) -> str:
     `repr` itself takes forever on nested aliases of YAML, and raises for integers of more than 4300 digits.
     """
     return printable(_BOUNDED.repr(value), length)
+
+
+def as_text(name: Any, length: int = MESSAGE_LENGTH) -> str:
+    """A name, a path or another value from outside as part of a line: it can neither end the line nor fill it."""
+    if isinstance(name, os.PathLike):
+        return printable(str(name), None)  # whole, as a user copies it
+    return printable(name, length) if isinstance(name, str) else value_text(name, length)
+
+
+def as_python(text: str) -> str:
+    """A line of ours as the library says it.
+
+    The lines name parameters as the command line has them, `--step_size=0.3` or `--kernel=rejection`; in Python these are
+    arguments, `step_size=0.3` and `kernel='rejection'`.
+    """
+    return _FLAG.sub(lambda match: parameter(match[1]) + _argument(match[2]), text)
+
+
+def _argument(value: str | None) -> str:
+    if value is None:
+        return ""
+    return f"={value.capitalize()}" if value in ("true", "false") else f"={value!r}"
+
+
+def parameter(flag: str) -> str:
+    """The argument in Python for a flag of the command line, such as `image_range` for `classifier_range`."""
+    role, _, rest = flag.partition("_")
+    if role not in ("generator", "classifier") or not rest or flag == "generator_class":
+        return flag
+    return {"range": "image_range", "size": "image_size"}.get(rest, rest)
 
 
 class _Bounded(reprlib.Repr):

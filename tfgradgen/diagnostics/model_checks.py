@@ -17,7 +17,7 @@ from tfgradgen.core.checks import check_real, fail
 from tfgradgen.core.config import RunConfig
 from tfgradgen.core.contracts import Networks
 from tfgradgen.core.memo import per_networks
-from tfgradgen.core.text import value_text
+from tfgradgen.core.text import as_python, value_text
 from tfgradgen.diagnostics.preflight import Check, doubts, gradient_checks, value_and_gradient, xla_check
 from tfgradgen.diagnostics.prior_checks import NUM_FORWARD, NUM_ROWS, Evidence, examine, label_checks, prior_points
 from tfgradgen.diagnostics.random_ops import random_ops
@@ -79,9 +79,9 @@ def with_number(posterior: ClassPosterior) -> ClassPosterior:
 
 
 def warn_of(lines: Iterable[str]) -> None:
-    """Warns of each doubt where the library is called; the command prints them."""
+    """Warns of each doubt where the library is called; the command prints them, and `tg.sample` returns them."""
     for line in lines:
-        warnings.warn(line, stacklevel=3)
+        warnings.warn(as_python(line), stacklevel=3)
 
 
 @per_networks

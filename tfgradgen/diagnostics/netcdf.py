@@ -15,6 +15,7 @@ from tfgradgen.core.text import printable
 from tfgradgen.diagnostics.issues import diverged
 
 BLOCK_DRAWS = 1000  # in memory at a time
+DIMENSIONS = ("chain", "draw", "latent")
 
 
 def check_netcdf() -> None:
@@ -39,11 +40,10 @@ def write_netcdf(path: Path, draws: Draws, attributes: Mapping[str, str | int | 
 
     num_results, num_chains, latent_dim = draws.z.shape
     sizes = {"chain": num_chains, "draw": num_results, "latent": latent_dim}
-    stamp = {"created_at": datetime.now(timezone.utc).isoformat(), **attributes}
-    has_step_size = bool(np.isfinite(draws.step_size[-1]).any())
+    stamp, with_step_size = stamped(attributes), has_step_size(draws)
     with _writing(), h5netcdf.File(path, "w") as file:
         file.attrs.update(stamp)
-        for name, dimensions in (("posterior", ("chain", "draw", "latent")), ("sample_stats", ("chain", "draw"))):
+        for name, dimensions in (("posterior", DIMENSIONS), ("sample_stats", DIMENSIONS[:2])):
             group = file.create_group(name)
             group.attrs.update(stamp)
             for dimension in dimensions:
@@ -51,8 +51,16 @@ def write_netcdf(path: Path, draws: Draws, attributes: Mapping[str, str | int | 
                 group.create_variable(dimension, (dimension,), data=np.arange(sizes[dimension]))
         for first in range(0, num_results, BLOCK_DRAWS):
             block = Draws(*(np.asarray(column[first : first + BLOCK_DRAWS]) for column in draws))
-            for name, values in _variables(block, is_chain, has_step_size):
+            for name, values in _variables(block, is_chain, with_step_size):
                 _append(file, name, values, first)
+
+
+def stamped(attributes: Mapping[str, str | int | float]) -> dict[str, str | int | float]:
+    return {"created_at": datetime.now(timezone.utc).isoformat(), **attributes}
+
+
+def has_step_size(draws: Draws) -> bool:
+    return bool(np.isfinite(draws.step_size[-1]).any())
 
 
 @contextmanager
@@ -64,7 +72,7 @@ def _writing() -> Iterator[None]:
         raise OSError(errno.EIO, printable(str(error), 150)) from error
 
 
-def _variables(draws: Draws, is_chain: bool, has_step_size: bool) -> Iterator[tuple[str, np.ndarray]]:
+def _variables(draws: Draws, is_chain: bool, with_step_size: bool) -> Iterator[tuple[str, np.ndarray]]:
     """Path in the file and values [draw, chain, ...] of what is written of a block of draws."""
     yield "posterior/z", draws.z
     yield "posterior/class_prob", draws.class_prob
@@ -75,15 +83,38 @@ def _variables(draws: Draws, is_chain: bool, has_step_size: bool) -> Iterator[tu
         yield "sample_stats/diverging", diverged(ratio)
         yield "sample_stats/is_accepted", draws.is_accepted
         yield "sample_stats/log_accept_ratio", ratio
-    if has_step_size:
+    if with_step_size:
         yield "sample_stats/step_size", draws.step_size
 
 
 def _append(file: Any, name: str, values: np.ndarray, first: int) -> None:
     if name not in file:
-        dimensions = ("chain", "draw", "latent")[: values.ndim]
+        dimensions = DIMENSIONS[: values.ndim]
         is_bool = values.dtype == bool
         variable = file.create_variable(name, dimensions, "i1" if is_bool else values.dtype)
         if is_bool:  # NetCDF has none; xarray marks them so
             variable.attrs["dtype"] = "bool"
     file[name][:, first : first + len(values)] = np.swapaxes(values, 0, 1)
+
+
+def as_datatree(draws: Draws, attributes: Mapping[str, str | int | float], is_chain: bool) -> Any:
+    """What `write_netcdf` writes, as an `xarray.DataTree` in memory.
+
+    Raises:
+      UserError: xarray is not installed, or too old.
+    """
+    try:
+        from xarray import Dataset, DataTree
+    except ImportError as error:
+        raise fail("to_datatree", "xarray, 2024.11 or later", f"none ({error})", "pip install 'tfgradgen[netcdf]'") from None
+    stamp = stamped(attributes)
+    groups: dict[str, dict[str, Any]] = {"posterior": {}, "sample_stats": {}}
+    for path, values in _variables(draws, is_chain, has_step_size(draws)):
+        group, name = path.split("/")
+        groups[group][name] = (DIMENSIONS[: values.ndim], np.swapaxes(values, 0, 1))
+    sizes = dict(zip(DIMENSIONS, (draws.z.shape[1], draws.z.shape[0], draws.z.shape[2]), strict=True))
+    found = {"/": Dataset(attrs=stamp)}
+    for group, variables in groups.items():
+        used = {name for dimensions, _ in variables.values() for name in dimensions}
+        found[group] = Dataset(variables, {name: np.arange(sizes[name]) for name in DIMENSIONS if name in used}, stamp)
+    return DataTree.from_dict(found)

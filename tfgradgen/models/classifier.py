@@ -2,10 +2,10 @@
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import tensorflow as tf
@@ -13,7 +13,7 @@ import tensorflow as tf
 from tfgradgen.core.checks import check_choice, fail
 from tfgradgen.core.contracts import Networks, is_channels_first
 from tfgradgen.core.memo import per_networks, real
-from tfgradgen.core.text import printable, value_text
+from tfgradgen.core.text import as_python, printable, value_text
 from tfgradgen.models.fitting import (
     RANGES,
     RangeGuess,
@@ -43,6 +43,7 @@ from tfgradgen.models.loading.settings import (
     with_card,
 )
 from tfgradgen.models.resize import resize
+from tfgradgen.models.shipped import default_model
 
 DEFAULT_SIZE, IMAGENET_SIZE = (64, 64), (224, 224)
 IMAGENET_OUTPUTS = (1000, 1001)
@@ -208,23 +209,49 @@ def _for_generator(networks: Networks) -> Classifier:
     with tf.init_scope():  # a posterior may be built while a function is traced
         found = fitted(classifier, networks.generator)
     for doubt in found.doubts:
-        warnings.warn(f"model {classifier.path}: {doubt}", stacklevel=5)
+        warnings.warn(f"model {classifier.path}: {as_python(doubt)}", stacklevel=5)
     return found
 
 
-def load_classifier(path: str | Path, **settings: Any) -> Classifier:
-    """Loads `path` as a classifier of images.
+def load_classifier(
+    path: str | Path | None = None,
+    *,
+    labels: str | Sequence[Any] | None = None,
+    image_range: tuple[float, float] | None = None,
+    image_size: tuple[int, int] | None = None,
+    output: str | None = None,
+    channels: str | None = None,
+    layout: str | None = None,
+    signature: str | None = None,
+    tags: tuple[str, ...] | None = None,
+    allow_unknown_ops: bool = False,
+    **unknown: NoReturn,
+) -> Classifier:
+    """Loads a classifier of images.
+
+    What no argument says is taken from model.json (labels also from a file such as labels.txt in or beside the folder), the
+    model's family, its signature, ImageNet's labels for 1000 or 1001 outputs, or its outputs. What had to be guessed is noted
+    in `assumed`; `fitted` guesses again from a generator's images.
 
     Args:
-      path: a folder with saved_model.pb or an archive of one, a TF-Hub URL or a Kaggle Models handle; TF2 or TF1-hub format.
-      settings: fields of `ClassifierSettings`; by default from model.json (labels also from a file such as labels.txt in or
-        beside the folder), the model's family, its signature, ImageNet's labels for 1000 or 1001 outputs, or its outputs.
-        What had to be guessed is noted in `assumed`; `fitted` guesses again from a generator's images.
+      path: a folder with saved_model.pb or an archive of one, a TF-Hub URL or a Kaggle Models handle; TF2 or TF1-hub format. By
+        default the classifier that comes with the package.
+      labels: names, or {name, wnid, synset}, one an output; 'imagenet'; or the path of a file of them.
+      image_range: (low, high) of the images that the model takes.
+      image_size: (height, width) of its input.
+      output: 'logits', 'probabilities' that sum to one over the classes, or 'scores', a probability of each class for itself.
+      channels: 'grey' or 'rgb', what images of the other kind become before the model sees them.
+      layout: of the images' axes, 'channels_last' or 'channels_first'.
+      signature: name of the function, NAME or NAME:OUTPUT.
+      tags: of the meta graph.
+      allow_unknown_ops: whether to load a model that holds operations that are not on the list of allowed ones.
 
     Raises:
-      UserError: no model there, no usable function, or a number of labels that is not its number of outputs.
+      UserError: no model there, no usable function, another number of labels than of outputs, or an unknown argument.
     """
-    return load_as("classifier", path, settings_of(ClassifierSettings, settings))
+    settings = {name: value for name, value in locals().items() if name not in ("path", "unknown")}
+    given = settings_of(ClassifierSettings, settings | unknown)
+    return load_as("classifier", default_model("classifier") if path is None else path, given)
 
 
 def load_as(role: str, path: str | Path, given: ClassifierSettings) -> Classifier:

@@ -1,8 +1,8 @@
 """A discriminator: a classifier with a class `natural`, or the score that a generator's adversary gives a picture."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import tensorflow as tf
 
@@ -12,23 +12,41 @@ from tfgradgen.models.loading.families import use_of
 from tfgradgen.models.loading.roles import Bound, bind
 from tfgradgen.models.loading.saved_model import open_saved_model
 from tfgradgen.models.loading.settings import SCORES, ClassifierSettings, settings_of
+from tfgradgen.models.shipped import default_model
 
 NATURAL = "natural"
 LABELS = ("generated", NATURAL)
 
 
-def load_discriminator(path: str | Path, **settings: Any) -> Classifier:
-    """Loads `path` as a classifier one of whose labels is `natural`.
+def load_discriminator(
+    path: str | Path | None = None,
+    *,
+    labels: str | Sequence[Any] | None = None,
+    image_range: tuple[float, float] | None = None,
+    image_size: tuple[int, int] | None = None,
+    output: str | None = None,
+    channels: str | None = None,
+    layout: str | None = None,
+    signature: str | None = None,
+    tags: tuple[str, ...] | None = None,
+    allow_unknown_ops: bool = False,
+    **unknown: NoReturn,
+) -> Classifier:
+    """Loads a classifier one of whose labels is `natural`.
+
+    Of a family with a discriminator (BigBiGAN, compare_gan) its score is the logit of `natural` against `generated`, or is made
+    it where it is a probability (S3GAN); if it looks at latent points too, it is shown the origin, if at classes, class 0.
 
     Args:
-      path, settings: as for `load_classifier`. Of a family with a discriminator (BigBiGAN, compare_gan) its score is the logit
-        of `natural` against `generated`, or is made it where it is a probability (S3GAN); if it looks at latent points too, it
-        is shown the origin, if at classes, class 0.
+      path: as of `load_classifier`; by default the discriminator that comes with the package.
+      labels, image_range, image_size, output, channels, layout, signature, tags, allow_unknown_ops: as there.
 
     Raises:
-      UserError: no model there, or it has no such label.
+      UserError: no model there, it has no such label, or an unknown argument.
     """
-    given = settings_of(ClassifierSettings, settings)
+    settings = {name: value for name, value in locals().items() if name not in ("path", "unknown")}
+    given = settings_of(ClassifierSettings, settings | unknown)
+    path = default_model("discriminator") if path is None else path
     opened = open_saved_model(path, given.tags, "disc", given.allow_unknown_ops)
     use, assumed = use_of(opened, "discriminator")
     if not use.is_known:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import tensorflow as tf
@@ -22,6 +22,7 @@ from tfgradgen.models.loading.roles import Bound, bind, in_batches
 from tfgradgen.models.loading.saved_model import Opened, open_saved_model, try_call
 from tfgradgen.models.loading.settings import CHANNELS_FIRST, MAX_WIDTH, PRIORS, GeneratorSettings, settings_of, with_card
 from tfgradgen.models.priors import TRANSPORTS
+from tfgradgen.models.shipped import default_model
 
 NUM_PROBED = 16  # prior draws whose images tell the range of a model that nothing else tells
 MAX_CHANNELS = 4
@@ -100,18 +101,55 @@ class Generator:
         return replace(self, classes=classes, assumed=(*self.assumed, "class_names"))
 
 
-def load_generator(path: str | Path, **settings: Any) -> Generator:
-    """Loads `path` as a generator of images from latent points.
+def load_generator(
+    path: str | Path | None = None,
+    *,
+    latent_dim: int | None = None,
+    prior: str | None = None,
+    image_range: tuple[float, float] | None = None,
+    truncation: float | None = None,
+    generator_class: str | None = None,
+    class_input: str | None = None,
+    class_slice: str | tuple[int | None, int | None] | None = None,
+    num_classes: int | None = None,
+    layout: str | None = None,
+    signature: str | None = None,
+    tags: tuple[str, ...] | None = None,
+    allow_unknown_ops: bool = False,
+    **unknown: NoReturn,
+) -> Generator:
+    """Loads a generator of images from latent points.
+
+    What no argument says is taken from model.json, the model's family, its signature or its images. What had to be guessed is
+    noted in `assumed`.
 
     Args:
-      path: a folder with saved_model.pb or an archive of one, a TF-Hub URL or a Kaggle Models handle; TF2 or TF1-hub format.
-      settings: fields of `GeneratorSettings`; by default from model.json, the model's family, its signature or its images. What
-        had to be guessed is noted in `assumed`.
+      path: a folder with saved_model.pb or an archive of one, a TF-Hub URL or a Kaggle Models handle; TF2 or TF1-hub format. By
+        default the generator that comes with the package.
+      latent_dim: width of the model's latent point.
+      prior: its law: 'normal', 'truncated_normal' (within two standard deviations) or 'uniform' (-1 to 1).
+      image_range: (low, high) of the images that the model gives.
+      truncation: of models that take one, in (0, 1].
+      generator_class: where the class of a class-conditional generator is from: 'target', the class that is sampled; 'uniform',
+        one more normal coordinate whose quantile picks a class; 'latent', a softmax of one more normal coordinate a class.
+      class_input: name of the input that takes the class.
+      class_slice: (start, stop), or 'START:STOP', of the coordinates of the model's own latent point that are a one-hot class.
+      num_classes: of the class.
+      layout: of the images' axes, 'channels_last' or 'channels_first'.
+      signature: name of the function, NAME or NAME:OUTPUT.
+      tags: of the meta graph.
+      allow_unknown_ops: whether to load a model that holds operations that are not on the list of allowed ones.
 
     Raises:
-      UserError: no model there, no usable function, an unknown prior, or an output that is no image.
+      UserError: no model there, no usable function, an unknown prior, an output that is no image, or an unknown argument.
     """
-    given, where = settings_of(GeneratorSettings, settings), str(path)
+    settings = {name: value for name, value in locals().items() if name not in ("path", "unknown")}
+    given = settings_of(GeneratorSettings, settings | unknown)
+    return _load(default_model("generator") if path is None else path, given)
+
+
+def _load(path: str | Path, given: GeneratorSettings) -> Generator:
+    where = str(path)
     opened = open_saved_model(path, given.tags, "gen", given.allow_unknown_ops)
     card = opened.metadata
     given = with_card(given, card, CARD, where)

@@ -55,21 +55,16 @@ def parts_of_a_run(label, num_chains):
     parts: dict[str, float] = {}
 
     def start():
-        from tfgradgen.cli.quiet import start_tensorflow
+        from tfgradgen.core.quiet import start_tensorflow
 
         start_tensorflow()
 
     timed(parts, "importing TensorFlow and TFP", start)
     import tfgradgen as tg
-    from tfgradgen.cli.model_options import default_model
     from tfgradgen.models.labels import resolve_labels
 
-    models = timed(
-        parts,
-        "loading the models",
-        lambda: (tg.load_generator(default_model("generator")), tg.load_classifier(default_model("classifier"))),
-    )
-    posterior = tg.ClassPosterior(*models, resolve_labels(models[1].labels, label)[0])
+    generator, classifier = timed(parts, "loading the models", lambda: (tg.load_generator(), tg.load_classifier()))
+    posterior = tg.ClassPosterior(generator, classifier, resolve_labels(classifier.labels, label)[0])
     run = tg.RunConfig(num_chains=num_chains)
     z = timed(parts, "choosing the starts", lambda: tg.initial_points(posterior, run)[0])
     mala = tg.SAMPLERS["mala"]

@@ -7,7 +7,6 @@ tensorflow writes and the others read, so that they need neither TensorFlow nor 
 """
 
 import contextlib
-import dataclasses
 import functools
 import json
 import os
@@ -34,18 +33,18 @@ def latent_points(num_chains, latent_dim):
 
 def tensorflow_tasks(folder, label):
     """tfgradgen itself. Tasks are {name: (z, number of gradients) -> facts}, run once before they are timed."""
-    from tfgradgen.cli.quiet import start_tensorflow
+    from tfgradgen.core.quiet import start_tensorflow
 
     start_tensorflow()
     import tensorflow as tf
 
     import tfgradgen as tg
-    from tfgradgen.cli.model_options import default_model
     from tfgradgen.models.labels import resolve_labels
+    from tfgradgen.models.shipped import default_model
 
-    generator, classifier = tg.load_generator(default_model("generator")), tg.load_classifier(default_model("classifier"))
+    generator, classifier = tg.load_generator(), tg.load_classifier()
     posterior = tg.ClassPosterior(generator, classifier, resolve_labels(classifier.labels, label)[0])
-    configs = {name: dataclasses.replace(tg.SAMPLERS[name].defaults, step_size=STEP_SIZES[name]) for name in SAMPLERS}
+    configs = {name: changed_config(tg.SAMPLERS[name].defaults, {"step_size": STEP_SIZES[name]}) for name in SAMPLERS}
     leapfrogs = {name: getattr(config, "num_leapfrog_steps", 1) for name, config in configs.items()}
     arrays: dict[str, np.ndarray] = {}
     for name in MODELS:

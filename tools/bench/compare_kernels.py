@@ -14,6 +14,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import fire
 import numpy as np
@@ -24,7 +25,7 @@ LADDER_KERNELS = ("hmc", "split_hmc")
 NUM_FEATURES, STEEPNESS = 64, 6.0  # of the ladder's synthetic image, and of its class
 
 
-def synthetic_pair(latent_dim):
+def synthetic_pair(latent_dim: int) -> "tuple[Any, Any]":
     """A generator z [B, latent_dim] -> image [B, 8, 8, 1] by a random layer, and a classifier linear in the image."""
     import tensorflow as tf
 
@@ -125,11 +126,10 @@ def show(cells, columns):
 
 def main(work, labels=LABELS, kernels=None, ladder=False, budget=300, num_chains=16, seed=0):
     """Fills the table in the file `work` and prints it."""
-    from tfgradgen.cli.quiet import start_tensorflow
+    from tfgradgen.core.quiet import start_tensorflow
 
     start_tensorflow()
     from tfgradgen import ClassPosterior, RunConfig, load_classifier, load_generator
-    from tfgradgen.cli.model_options import default_model
     from tfgradgen.mcmc.registry import SAMPLERS
     from tfgradgen.models.labels import resolve_labels
 
@@ -143,8 +143,9 @@ def main(work, labels=LABELS, kernels=None, ladder=False, budget=300, num_chains
     else:
         columns = names(labels)
         wanted = names(kernels) if kernels else [name for name, m in SAMPLERS.items() if m.kind != "ascent"]
-        pair = load_generator(default_model("generator")), load_classifier(default_model("classifier"))
-        posterior_of = lambda column: ClassPosterior(*pair, resolve_labels(pair[1].labels, column)[0])  # noqa: E731
+        generator, classifier = load_generator(), load_classifier()
+        index = lambda column: resolve_labels(classifier.labels, column)[0]  # noqa: E731
+        posterior_of = lambda column: ClassPosterior(generator, classifier, index(column))  # noqa: E731
     for name in wanted:
         for column in columns:
             if f"{name} {column}" in cells:

@@ -63,7 +63,7 @@ def main(
     for photographs in (data, others):
         if not Path(photographs).exists():
             raise SystemExit(f"check_models: expected photographs at {photographs}, got nothing; give --data and --others.")
-    from tfgradgen.cli.quiet import start_tensorflow
+    from tfgradgen.core.quiet import start_tensorflow
 
     start_tensorflow()
     from tools.cards import figures

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def main(data):
     """Measures and writes."""
-    from tfgradgen.cli.quiet import start_tensorflow
+    from tfgradgen.core.quiet import start_tensorflow
 
     start_tensorflow()
     from tfgradgen.cli.compare import PHOTOGRAPHS_FILE

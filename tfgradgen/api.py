@@ -1,0 +1,244 @@
+"""`tg.sample`: draws from a posterior by any method, with all that a run needs around it.
+
+A call goes through six files:
+
+1. here: settings, checks of XLA, the loop over the chunks of a run;
+2. `posterior.py`: `ClassPosterior`, the target density;
+3. `mcmc/registry.py`: the methods by name; what a run of chains does before its first step: checks of the models and starts;
+4. `mcmc/chains.py`: the compiled loop over transitions, a chunk at a time;
+5. `mcmc/kernel.py`: the adaptation of the step size around a kernel;
+6. `mcmc/mala.py`, and likewise one file for each other kernel: the transition itself.
+
+What it returns is in `results/result.py`. The `sample` command uses the same functions, with a store on disk between them.
+"""
+
+import functools
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from tfgradgen.core.checks import check_choice, check_num_chains, did_you_mean, fail
+from tfgradgen.core.config import KernelConfig, RunConfig
+from tfgradgen.core.contracts import Chunk, Draws, Progress, ProgressFn, collect
+from tfgradgen.core.settings import settings_of as declared
+from tfgradgen.core.text import value_text
+from tfgradgen.diagnostics.model_checks import with_number, without_xla
+from tfgradgen.diagnostics.stored_images import last_images
+from tfgradgen.io.images import decode
+from tfgradgen.mcmc.recipe import Recipe, default_recipe, settings_of
+from tfgradgen.mcmc.registry import SAMPLERS
+from tfgradgen.mcmc.sampler import Resume
+from tfgradgen.posterior import ClassPosterior
+from tfgradgen.results.files import make_film
+from tfgradgen.results.origin import plan
+from tfgradgen.results.record import run_record
+from tfgradgen.results.result import SampleResult
+
+ARGUMENTS = ("num_results", "num_burnin_steps", "num_adaptation_steps", "num_chains", "seed", "init", "jit", "progress")
+COUNTS = ARGUMENTS[:3]
+
+
+def sample(
+    posterior: ClassPosterior,
+    kernel: str | KernelConfig | Recipe = "mala",
+    *,
+    num_results: int | None = None,
+    num_burnin_steps: int | None = None,
+    num_adaptation_steps: int | None = None,
+    num_chains: int = 16,
+    seed: int = 0,
+    init: Any = "resample",
+    jit: bool | str = "auto",
+    progress: bool = False,
+    **settings: Any,
+) -> SampleResult:
+    """Draws from `posterior`.
+
+    It checks the models first, starts the chains, tunes the step size during the burn-in, freezes it, and diagnoses what came
+    out. The same arguments give the same draws bit for bit on the same machine and backend, and the `sample` command gives them
+    too.
+    TensorFloat-32 is switched off for the process (see `core.backend.full_float32`).
+
+    Args:
+      posterior: the target.
+      kernel: the name of a method, 'mala', 'hmc', 'nuts', 'rejection', 'smc' or another of `tg.SAMPLERS`; or its settings, such
+        as tg.MalaConfig(...) (an HmcConfig is hmc's); or what `tg.read_recipe` gives.
+      num_results: kept draws of each chain, >= 1; of smc, particles of each population. By default the kernel's own number.
+      num_burnin_steps: discarded first transitions, >= 0.
+      num_adaptation_steps: how many of those tune the step size; by default the kernel's own share of them.
+      num_chains: independent chains, 1..4096, which run as one batch; of a posterior with a vector of labels, one a label.
+      seed: 0..2**62 - 1.
+      init: where chains start: 'resample', at exact draws of the posterior, found among 256 prior draws of each chain (at
+        likely ones where the class is too rare); 'prior', at prior draws; or a latent point [latent_dim] for all of them.
+      jit: True for XLA, False for graph mode; 'auto' is XLA where there is a GPU and it can compile the models.
+      progress: whether to show a bar, by tqdm.
+      **settings: of the kernel, such as step_size or num_leapfrog_steps; the defaults suit the shipped models.
+
+    Returns:
+      The draws with images and diagnosis. What speaks against the run is in its `issues`.
+
+    Raises:
+      UserError: an argument is out of its range or none of the kernel's, or the models would make the run go wrong.
+    """
+    if not isinstance(posterior, ClassPosterior):
+        raise fail(
+            "posterior", "a tfgradgen.ClassPosterior", type(posterior).__name__, "build one from a generator, a classifier"
+        )
+    counts = dict(zip(COUNTS, (num_results, num_burnin_steps, num_adaptation_steps), strict=True))
+    given = settings | {name: value for name, value in counts.items() if value is not None}
+    recipe = _recipe(kernel, {name: _as_python(value) for name, value in given.items()})
+    posterior = with_number(posterior)
+    run = _run(posterior, recipe.kernel, num_chains, seed, init, jit)
+    run, why = choose_jit(posterior, recipe.kernel, run)
+    planned = plan(_label(posterior), recipe.kernel, run, _arguments(posterior, recipe, run, jit), _models(posterior))
+    with _bar(recipe.kernel, progress) as progress_fn:
+        found = collect(iter_chunks(posterior, recipe, run), progress_fn)
+    doubts = [*found.facts.get("doubts", []), *([f"graph mode, without XLA: {why}"] if why else [])]
+    return result_of(posterior, planned, found.draws, found.facts | {"doubts": doubts})
+
+
+def iter_chunks(posterior: ClassPosterior, recipe: Recipe, run: RunConfig, resume: Resume | None = None) -> Iterator[Chunk]:
+    """Runs a method chunk by chunk, from its checks to its end, or from where `resume` is.
+
+    Yields:
+      Chunks whose `facts` hold all that is known of the run so far: num_gradients, num_forward and seconds among it.
+    """
+    facts = {} if resume is None else dict(resume.facts)
+    start = time.monotonic() - facts.get("seconds", 0.0)
+    for chunk in SAMPLERS[recipe.kernel].chunks_fn(posterior, recipe.config, recipe.schedule, run, resume):
+        facts = facts | chunk.facts | chunk.cost._asdict() | {"seconds": time.monotonic() - start}
+        yield chunk._replace(facts=facts)
+
+
+def choose_jit(posterior: ClassPosterior, kernel: str, run: RunConfig) -> tuple[RunConfig, str]:
+    """`run` in graph mode where jit 'auto' would take XLA but XLA cannot compile the models, and why; else `run` and ''."""
+    why = without_xla(posterior, run) if SAMPLERS[kernel].takes_gradients else ""
+    return (replace(run, jit=False), why) if why else (run, "")
+
+
+def result_of(posterior: ClassPosterior, planned: dict[str, Any], draws: Draws, facts: Mapping[str, Any]) -> SampleResult:
+    """The result of a run that is whole. planned: its `plan`. facts: those of its last chunk."""
+    max_batch = posterior.networks.max_batch
+
+    def finish() -> tuple[dict[str, Any], np.ndarray]:
+        images, doubts = last_images(posterior, draws, max_batch)
+        return run_record(planned, draws, {**facts, "doubts": [*facts.get("doubts", []), *doubts]}), images
+
+    def film() -> Image.Image:
+        return make_film(functools.partial(decode, posterior.generator, batch_size=max_batch), draws)
+
+    return SampleResult(planned, draws, finish, film)
+
+
+def _recipe(kernel: Any, values: dict[str, Any]) -> Recipe:
+    """Kernel, settings and counts, from a name, a config or a recipe, and `values` that go before those."""
+    if isinstance(kernel, Recipe):
+        base = kernel
+    elif isinstance(kernel, KernelConfig):
+        named = [name for name, preset in SAMPLERS.items() if type(preset.defaults) is type(kernel)]
+        if type(kernel) is KernelConfig or not named:
+            raise fail(
+                "kernel", "a config of one kernel", type(kernel).__name__, f"give one of {', '.join(SAMPLERS)} by its name"
+            )
+        base = Recipe(named[0], kernel, SAMPLERS[named[0]].schedule)
+    else:
+        base = default_recipe(check_choice("kernel", kernel, SAMPLERS))
+    known = settings_of(SAMPLERS[base.kernel])
+    for name in values:
+        if name not in known:
+            listed = f"a setting of {base.kernel}: {', '.join(known)}"
+            every = {*ARGUMENTS, *known}
+            is_known = name in every or any(name in declared(sampler.defaults) for sampler in SAMPLERS.values())
+            remedy = "leave it out, or choose another kernel" if is_known else ""
+            raise fail(name, listed, value_text(values[name]), remedy or did_you_mean(name, every) or "leave it out")
+    return base.changed(values)
+
+
+def _run(posterior: ClassPosterior, kernel: str, num_chains: Any, seed: Any, init: Any, jit: Any) -> RunConfig:
+    preset = SAMPLERS[kernel]
+    start: dict[str, Any] = {"init": init}
+    if not isinstance(init, str):
+        try:
+            z = np.asarray(init, np.float32)
+        except (TypeError, ValueError):
+            z = np.empty(0, np.float32)
+        if z.shape != (posterior.latent_dim,) or not np.isfinite(z).all():
+            expected = f"'resample', 'prior' or a latent point of {posterior.latent_dim} finite numbers"
+            got = value_text(init) if z.shape == (posterior.latent_dim,) else f"shape {list(z.shape)}"
+            raise fail("init", expected, got, "give one point, where all chains start")
+        start = {"init": "given", "init_z": tuple(float(x) for x in z)}
+    elif init == "given":
+        raise fail("init", "'resample', 'prior' or a latent point", "'given'", "give the point itself")
+    num_chains, seed, jit = map(_as_python, (num_chains, seed, jit))
+    run = RunConfig(num_chains=num_chains, temperature=float(posterior.temperature), seed=seed, jit=jit, **start)
+    if not preset.takes_starts and run.init != "resample":
+        raise fail("init", f"an argument that kernel {kernel} uses", value_text(init), "leave it out, or choose another kernel")
+    check_num_chains(kernel, run.num_chains, preset.min_chains)
+    if posterior.is_batched and run.num_chains != posterior.batch_shape[0]:
+        count = posterior.batch_shape[0]
+        expected = f"{count}, a chain for each label of the posterior"
+        raise fail("num_chains", expected, run.num_chains, f"give num_chains={count}")
+    return run
+
+
+def _as_python(value: Any) -> Any:
+    """A number of NumPy as Python's own, which JSON has."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _label(posterior: ClassPosterior) -> dict[str, Any]:
+    """Index, name and WordNet id of the label; lists of them, and all names in one, where each chain has its own."""
+    index = np.asarray(posterior.label)
+    labels = getattr(posterior.classifier, "labels", None)
+    names = [labels[int(k)].name if labels else str(k) for k in index.ravel()]
+    wnids = [getattr(labels[int(k)], "wnid", "") if labels else "" for k in index.ravel()]
+    one = index.ndim == 0
+    return {
+        "index": index.tolist(),
+        "name": names[0] if one else ", ".join(dict.fromkeys(names)),
+        "wnid": wnids[0] if one else wnids,
+    }
+
+
+def _models(posterior: ClassPosterior) -> dict[str, Any]:
+    models = {"generator": posterior.generator, "classifier": posterior.classifier}
+    return models | ({"discriminator": posterior.networks.discriminator} if posterior.has_energy else {})
+
+
+def _arguments(posterior: ClassPosterior, recipe: Recipe, run: RunConfig, jit: bool | str) -> dict[str, Any]:
+    """All arguments as they were used, by the names that the command's record has."""
+    return {
+        "label": _label(posterior)["name"],
+        "kernel": recipe.kernel,
+        "kernel_config": recipe.config.to_dict(),
+        "schedule": recipe.schedule.to_dict(),
+        **run.to_dict(),
+        "jit": jit,
+        **{role: getattr(model, "path", "") for role, model in _models(posterior).items()},
+        "discriminator_weight": posterior.networks.discriminator_weight,
+        "max_batch": posterior.networks.max_batch,
+        "netcdf": False,
+    }
+
+
+@contextmanager
+def _bar(title: str, is_shown: bool) -> Iterator[ProgressFn | None]:
+    """A bar of tqdm, which a notebook shows as its own."""
+    if not is_shown:
+        yield None
+        return
+    from tqdm.auto import tqdm
+
+    with tqdm(desc=title, unit="step") as bar:
+
+        def show(progress: Progress) -> None:
+            bar.total = progress.num_total
+            bar.set_postfix(progress.shown, refresh=False)
+            bar.update(progress.num_done - bar.n)
+
+        yield show

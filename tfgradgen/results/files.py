@@ -1,0 +1,236 @@
+"""The files of a run: written whole, and read again, though they may come from a stranger or from a disk that was full."""
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from tfgradgen.core.arrays import check_arrays, read_npz
+from tfgradgen.core.checks import UserError, check_real
+from tfgradgen.core.config import Schedule
+from tfgradgen.core.contracts import Draws
+from tfgradgen.core.files import json_text, write_text
+from tfgradgen.core.parsing import parsing, read_json, whole_number
+from tfgradgen.core.text import as_text
+from tfgradgen.diagnostics.netcdf import write_netcdf
+from tfgradgen.diagnostics.plots import plot_chains
+from tfgradgen.io.folders import RECORD
+from tfgradgen.io.images import make_grid, save_png
+from tfgradgen.mcmc.registry import SAMPLERS
+from tfgradgen.results.summary import UNITS
+
+RUN_FILE, SAMPLES_FILE, FILM, NETCDF = RECORD, "samples.npz", "film.png", "chains.nc"
+FILM_CHAINS, FILM_DRAWS = 16, 8  # rows and columns of film.png, at most
+_TABLE = ("results", "chains")
+LAYOUT = {
+    "z": (np.float32, (*_TABLE, "latent_dim")),
+    "class_prob": (np.float32, _TABLE),
+    "target_log_prob": (np.float32, _TABLE),
+    "is_accepted": (np.bool_, _TABLE),
+    "step_size": (np.float32, _TABLE),
+    "log_accept_ratio": (np.float32, _TABLE),
+}
+LAYOUT_OF_IMAGE = {"image": (np.uint8, ("chains", "height", "width", "channels"))}
+
+
+def read_run(folder: str | os.PathLike[str], what: str, remedy: str) -> tuple[dict[str, Any], Draws, np.ndarray]:
+    """The record, the draws and the images [num_chains, height, width, channels] uint8 of a run's folder.
+
+    Args:
+      what: the flag or the command that names the folder. remedy: what to do where it holds no run.
+
+    Raises:
+      UserError: a file is missing, damaged, of another version or of something else than a run.
+    """
+    with parsing(what, f"a run's folder with {RUN_FILE} and {SAMPLES_FILE} at {as_text(folder)}", remedy):
+        folder = Path(folder).expanduser()
+        record = checked_record(read_json(folder / RUN_FILE))
+        arrays = read_npz(folder / SAMPLES_FILE, [*LAYOUT, *LAYOUT_OF_IMAGE])
+        sizes = check_arrays(arrays, LAYOUT | LAYOUT_OF_IMAGE)
+        if not all(sizes.values()):
+            raise ValueError(f"{SAMPLES_FILE} without draws")
+        image = arrays.pop("image")
+    return record, Draws(**arrays), image
+
+
+def checked_record(record: Any) -> dict[str, Any]:
+    """`record` if it is what run.json holds: every entry that is read again has the type that it was written with.
+
+    Raises:
+      KeyError, TypeError, ValueError: it is something else; `parsing` turns each into one line.
+    """
+    if not isinstance(record, dict):
+        raise TypeError(f"a {RUN_FILE} that is no object")
+    for name, check_fn in _ENTRIES.items():
+        _check_entry(record, name, check_fn)
+    try:
+        type(SAMPLERS[record["kernel"]].defaults)(**record["arguments"]["kernel_config"])
+    except (UserError, TypeError) as error:
+        raise ValueError(f"a {RUN_FILE} whose settings of the kernel are none: {error}") from error
+    return record
+
+
+def checked_summary(record: Mapping[str, Any], draws: Draws, what: str, remedy: str) -> None:
+    """Raises `UserError` unless what a summary says of `record`, beside what is made again from `draws`, is of the right types
+    and fits them. what, remedy: as of `read_run`."""
+    with parsing(what, f"a {RUN_FILE} that fits its {SAMPLES_FILE}", remedy):
+        for name, check_fn in _SUMMARY_ENTRIES.items():
+            _check_entry(record, name, check_fn)
+        arguments = record["arguments"]
+        counts = Schedule(**arguments["schedule"]), whole_number(arguments["num_chains"], 1)
+        if (counts[0].num_results, counts[1]) != draws.class_prob.shape:
+            raise ValueError(f"draws {list(draws.class_prob.shape)} of a run of others")
+        check_real("temperature", arguments["temperature"], 0.0)
+        if not record["prior_draws"] and not record["evidence"]:
+            raise ValueError("neither prior draws nor evidence")
+
+
+def _check_entry(record: Mapping[str, Any], name: str, check_fn: Callable[[Any], Any]) -> None:
+    if name not in record:
+        raise KeyError(f"{name} in {RUN_FILE}")
+    try:
+        check_fn(record[name])
+    except (TypeError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"a {RUN_FILE} whose {name} {error if isinstance(error, TypeError | ValueError) else 'is not whole'}"
+        ) from error
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError("is no object")
+    return value
+
+
+def _text(value: Any) -> None:
+    if not isinstance(value, str):
+        raise TypeError("is no text")
+
+
+def _texts(value: Any) -> None:
+    if not isinstance(value, list):
+        raise TypeError("is no list of texts")
+    for each in value:
+        _text(each)
+
+
+def _label(value: Any) -> None:
+    _text(_mapping(value)["name"])
+
+
+def _kernel(value: Any) -> None:
+    _text(value)
+    if value not in SAMPLERS:
+        raise ValueError("this version does not have")
+
+
+def _arguments(value: Any) -> None:
+    _mapping(_mapping(value)["kernel_config"])
+    whole_number(_mapping(value["schedule"])["num_results"], 1)
+
+
+def _count(value: Any) -> None:
+    if value is not None:
+        whole_number(value)
+
+
+def _number(value: Any) -> None:
+    if value is not None and (not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < 1e300):
+        raise TypeError("is no number")
+
+
+def _numbers(value: Any) -> None:
+    if value is not None and not isinstance(value, list):
+        raise TypeError("is no list of numbers")
+    for each in value or ():
+        _number(each)
+
+
+def _seconds(value: Any) -> None:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < math.inf or value > 1e18:
+        raise TypeError("is no time")
+
+
+_ENTRIES: dict[str, Callable[[Any], Any]] = {
+    "label": _label,
+    "kernel": _kernel,
+    "arguments": _arguments,
+    "doubts": _texts,
+    "problems": _texts,
+    "num_gradients": whole_number,
+    "num_forward": whole_number,
+    "num_not_finite": _count,
+    "num_scored": _count,
+    "seconds": _seconds,
+    "generator": _mapping,
+    "classifier": _mapping,
+    "versions": _mapping,
+    **dict.fromkeys(("device", "machine", "backend", "seed"), lambda value: value),
+}
+_SUMMARY_ENTRIES: dict[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(("accept_rate", "prior_class_prob", "prior_class_prob_error"), _number),
+    **dict.fromkeys(("prior_draws", "exact_starts"), _count),
+    "evidence": _numbers,
+    "backend": _text,
+    "seed": whole_number,
+}
+
+
+def make_film(decode_fn: Callable[[np.ndarray], np.ndarray], draws: Draws) -> Image.Image:
+    """The first chains along the run, pictures by `decode_fn`: one row a chain, one column a kept draw, evenly spaced from the
+    first to the last."""
+    num_results = len(draws.z)
+    shown = np.rint(np.linspace(0, num_results - 1, min(FILM_DRAWS, num_results))).astype(int)
+    z, prob = (np.swapaxes(column[shown, :FILM_CHAINS], 0, 1) for column in (draws.z, draws.class_prob))
+    captions = [f"p {p:.2f}" if k else f"chain {c}, p {p:.2f}" for c, row in enumerate(prob) for k, p in enumerate(row)]
+    return make_grid(
+        decode_fn(z.reshape(-1, z.shape[-1])),
+        captions,
+        num_columns=len(shown),
+        title=f"the first {FILM_CHAINS} of {draws.z.shape[1]} chains, one a row" if draws.z.shape[1] > FILM_CHAINS else "",
+        headings=[f"draw {k}" for k in shown],
+    )
+
+
+def captions_of(draws: Draws) -> list[str]:
+    """What stands below the image of each chain's last draw."""
+    return [f"p {p:.2f}" for p in draws.class_prob[-1]]
+
+
+def write_run(folder: Path, record: dict[str, Any], draws: Draws, images: np.ndarray, film: Image.Image) -> None:
+    """Writes grid.png, plots.png, film.png, samples.npz and run.json into `folder`."""
+    save_png(folder / "grid.png", make_grid(images, captions_of(draws)))
+    num_results, num_chains = draws.class_prob.shape
+    units = UNITS[SAMPLERS[record["kernel"]].kind]
+    title = f"{record['kernel']} for {record['label']['name']}: {num_chains} {units}, {num_results} draws each"
+    save_png(folder / "plots.png", plot_chains(draws, title))
+    save_png(folder / FILM, film)
+    np.savez_compressed(folder / SAMPLES_FILE, image=images, **draws._asdict())
+    write_text(folder / RUN_FILE, json_text(record, 2) + "\n")
+
+
+def chain_attributes(record: dict[str, Any]) -> dict[str, Any]:
+    """What chains.nc says of a run, first by the names that ArviZ knows."""
+    return {
+        "inference_library": "tfgradgen",
+        "inference_library_version": str(record["versions"].get("tfgradgen", "")),
+        "sampling_time": record["seconds"],  # burn-in included
+        "tuning_steps": record["arguments"]["schedule"]["num_adaptation_steps"],
+        "label": record["label"]["name"],
+        "kernel": record["kernel"],
+        "kind": SAMPLERS[record["kernel"]].kind,
+        "seed": record["seed"],
+        "generator_sha256": str(record["generator"].get("sha256", "")),
+        "classifier_sha256": str(record["classifier"].get("sha256", "")),
+        "arguments": json_text(record["arguments"]),
+    }
+
+
+def write_chains(folder: Path, record: dict[str, Any], draws: Draws) -> None:
+    """Writes chains.nc into `folder`; what it says of the run is from run.json."""
+    attributes = chain_attributes(record)
+    write_netcdf(folder / NETCDF, draws, attributes, is_chain=attributes["kind"] == "chain")

@@ -1,0 +1,160 @@
+"""What `tg.sample` and `tg.load_run` return. Imports no TensorFlow."""
+
+import base64
+import functools
+import html
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from tfgradgen.core.contracts import Draws
+from tfgradgen.core.text import as_python, value_text
+from tfgradgen.diagnostics.netcdf import as_datatree
+from tfgradgen.io.folders import check_partial, check_target, new_folder
+from tfgradgen.io.images import make_grid, read_image
+from tfgradgen.results.files import FILM, captions_of, chain_attributes, checked_summary, read_run, write_run
+from tfgradgen.results.record import of_draws, said_before, trust
+from tfgradgen.results.summary import summary
+
+
+class SampleResult:
+    """All of a run: its draws, its images, and whether to trust them.
+
+    Images and diagnosis are made when they are first asked for, and kept. With C chains of N draws each:
+
+    Attributes:
+      z: float32 [N, C, latent_dim], the kept latent points; z[-1] is where the chains ended.
+      class_prob: float32 [N, C], p(class | image of z), in [0, 1].
+      target_log_prob: float32 [N, C], the unnormalized log density, in nats.
+      draws: these and, of each draw, is_accepted, step_size and log_accept_ratio (see `Draws`).
+      images: uint8 [C, height, width, channels], of the last draw of each chain.
+      issues: what speaks against trusting the run, a line each with what to do about it; [] if nothing was found.
+      statistics: by name, of p(class), the target density and four projections of z: mean, standard_error, ess, ess_bulk,
+        ess_tail, rhat and between (see `Convergence`).
+      record: all of run.json: arguments, versions, the models' sha256, cost in evaluations and seconds, diagnosis.
+    """
+
+    def __init__(
+        self,
+        planned: dict[str, Any],
+        draws: Draws,
+        finish_fn: Callable[[], tuple[dict[str, Any], np.ndarray]],
+        film_fn: Callable[[], Image.Image],
+    ):
+        """`sample` and `load_run` make it. planned: of the record what was known before the run. finish_fn: () -> record and
+        images. film_fn: () -> film.png."""
+        self.draws = draws
+        self._planned, self._finish_fn, self._film_fn = planned, finish_fn, film_fn
+
+    @property
+    def z(self) -> np.ndarray:
+        return self.draws.z
+
+    @property
+    def class_prob(self) -> np.ndarray:
+        return self.draws.class_prob
+
+    @property
+    def target_log_prob(self) -> np.ndarray:
+        return self.draws.target_log_prob
+
+    @functools.cached_property
+    def _finished(self) -> tuple[dict[str, Any], np.ndarray]:
+        return self._finish_fn()
+
+    @property
+    def record(self) -> dict[str, Any]:
+        return self._finished[0]
+
+    @property
+    def images(self) -> np.ndarray:
+        return self._finished[1]
+
+    @property
+    def issues(self) -> list[str]:
+        return [as_python(problem) for problem in self.record["problems"]]
+
+    @property
+    def statistics(self) -> dict[str, dict[str, Any]]:
+        return self.record["statistics"]
+
+    def summary(self) -> str:
+        """The lines that the `sample` command prints: what ran, what came out, how it mixed, and each of `issues`."""
+        return as_python(summary(self.record))
+
+    def grid(self) -> Image.Image:
+        """The images in a square, the p(class) of each below it."""
+        return make_grid(self.images, captions_of(self.draws))
+
+    def to_datatree(self) -> Any:
+        """The draws as an `xarray.DataTree` in ArviZ's schema, with the names, dimensions and attributes that chains.nc has:
+        group posterior with z and class_prob, group sample_stats with lp, acceptance_rate, diverging and others.
+
+        Raises:
+          UserError: xarray is not installed.
+        """
+        attributes = chain_attributes(self.record)
+        return as_datatree(self.draws, attributes, is_chain=attributes["kind"] == "chain")
+
+    def save(self, folder: str | os.PathLike[str], overwrite: bool = False) -> Path:
+        """Writes grid.png, plots.png, film.png, samples.npz and run.json, as the `sample` command does; `load_run` reads them.
+
+        The folder appears whole or not at all.
+
+        Args:
+          folder: a new one, or an empty one.
+          overwrite: replace an earlier run in it; a folder that holds anything else is left as it is.
+
+        Returns:
+          The folder.
+
+        Raises:
+          UserError: the folder cannot be written, or may not be replaced.
+        """
+        target = Path(folder).expanduser()
+        check_partial(target, welcome=False)
+        check_target(target, overwrite)
+        with new_folder(target, overwrite) as beside:
+            self.write_into(beside)
+        return target
+
+    def write_into(self, folder: Path) -> None:
+        """Writes the files of `save` into a folder that exists."""
+        write_run(folder, self.record, self.draws, self.images, self._film_fn())
+
+    def __repr__(self) -> str:
+        num_results, num_chains, latent_dim = self.z.shape
+        label = value_text(self._planned["label"]["name"])
+        sizes = f"num_results={num_results}, num_chains={num_chains}, latent_dim={latent_dim}"
+        return f"SampleResult(label={label}, kernel={self._planned['kernel']!r}, {sizes})"
+
+    def _repr_html_(self) -> str:
+        """In a notebook: the images, and the summary below them."""
+        stream = io.BytesIO()
+        self.grid().save(stream, "PNG")
+        image = base64.b64encode(stream.getvalue()).decode()
+        return (
+            f'<img alt="the last draw of each chain" src="data:image/png;base64,{image}">'
+            f"<pre>{html.escape(self.summary())}</pre>"
+        )
+
+
+def load_run(folder: str | os.PathLike[str]) -> SampleResult:
+    """Reads a run's folder, of the `sample` command or of `SampleResult.save`.
+
+    The diagnosis is made again from the draws. Neither TensorFlow nor the models are needed.
+
+    Raises:
+      UserError: a file is missing, damaged or of something else than a run.
+    """
+    remedy = "give a folder that `sample` or SampleResult.save wrote"
+    record, draws, images = read_run(folder, "load_run", remedy)
+    checked_summary(record, draws, "load_run", remedy)
+    found = trust(draws, record["kernel"], record["arguments"]["kernel_config"], said_before(record))
+    record = {**record, **of_draws(draws), **found}
+    return SampleResult(record, draws, lambda: (record, images), lambda: read_image(Path(folder).expanduser() / FILM))
