@@ -13,7 +13,7 @@ from tfgradgen.core.backend import as_seed
 from tfgradgen.core.checks import UserError
 from tfgradgen.mcmc.kernel import INNERMOST, Pooled
 from tfgradgen.mcmc.mala import Mala
-from tfgradgen.mcmc.registry import SAMPLERS
+from tfgradgen.mcmc.registry import kernel_samplers
 from tfgradgen.posterior import ClassPosterior
 
 POSTERIOR = ClassPosterior(ToyGenerator(), ToyClassifier(), 1)
@@ -21,7 +21,7 @@ START = tf.random.stateless_normal([3, 6], [0, 1])
 
 
 def of_registry(name: str) -> Callable[[], Any]:
-    family = SAMPLERS[name]
+    family = kernel_samplers()[name]
     return lambda: family.make_fn(POSTERIOR, family.defaults, 0.3, 0)
 
 

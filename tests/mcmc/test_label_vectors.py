@@ -17,7 +17,7 @@ from tfgradgen.diagnostics.stored_images import last_images
 from tfgradgen.mcmc import chains as sampling
 from tfgradgen.mcmc import kernel as kernels
 from tfgradgen.mcmc.kernel import pooled_log_accept_prob
-from tfgradgen.mcmc.registry import SAMPLERS
+from tfgradgen.mcmc.registry import SAMPLERS, kernel_samplers
 from tfgradgen.mcmc.rejection import class_moments, sample_exact
 from tfgradgen.mcmc.sampler import Resume
 from tfgradgen.mcmc.starts import choose_starts
@@ -68,7 +68,9 @@ def worst_z_score(draws: Draws, labels: list[int]) -> float:
     return float(max(scores))
 
 
-BY_LABEL = [name for name, family in SAMPLERS.items() if family.tunes_by_label and family.is_calibrated(family.defaults)]
+BY_LABEL = [
+    name for name, family in kernel_samplers().items() if family.tunes_by_label and family.is_calibrated(family.defaults)
+]
 ALIKE = {"hmc", "split_hmc", "local_global"}  # whose step sizes are those of nuts and mala
 
 
@@ -79,7 +81,7 @@ def test_each_label_has_its_own_distribution_in_one_batch(kernel: str) -> None:
     tuned = 60 if SAMPLERS[kernel].schedule.num_adaptation_steps else 0
     run = RunConfig(num_chains=len(labels), seed=2)
     draws = run_chains(make(labels), kernel, Schedule(60, 80, tuned), run)
-    family, posterior = SAMPLERS[kernel], make(labels)
+    family, posterior = kernel_samplers()[kernel], make(labels)
     functions = sampling.compiled(posterior.networks, 1.0, kernel, family.compiled_as(family.defaults), 0, False)
     assert functions.chunk_fn.experimental_get_tracing_count() == 1
     assert worst_z_score(draws, labels) < 4.5, "6e-6 a score, or with 23 degrees of freedom 2e-4"

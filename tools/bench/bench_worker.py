@@ -39,6 +39,7 @@ def tensorflow_tasks(folder, label):
     import tensorflow as tf
 
     import tfgradgen as tg
+    from tfgradgen.core.config import changed_config
     from tfgradgen.models.labels import resolve_labels
     from tfgradgen.models.shipped import default_model
 
