@@ -3,6 +3,7 @@
 import functools
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,14 @@ ARGUMENTS = (
     "discriminator_weight",
     "max_batch",
 )
+
+
+def _check_size(role: str, model: Any, name: str) -> None:
+    """Raises `UserError` unless the attribute `name` of a model is a whole number of at least 1."""
+    size = getattr(model, name, None)
+    if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
+        got = f"{name}={size}" if hasattr(model, name) else "none"
+        raise fail(role, f"a {name}, an integer of at least 1", got, f"give the {role} a whole number as {name}")
 
 
 def _density(fn: Callable[..., Any]) -> Any:
@@ -108,6 +117,8 @@ class ClassPosterior(tfp.experimental.distributions.JointDistributionPinned):
         for name in unknown:
             remedy = did_you_mean(name, ARGUMENTS) or "leave it out"
             raise fail("ClassPosterior", "one of " + ", ".join(ARGUMENTS), name, remedy)
+        _check_size("generator", generator, "latent_dim")
+        _check_size("classifier", classifier, "num_classes")
         given = (generator, classifier, label, temperature, regularization, discriminator, discriminator_weight, max_batch)
         self._parameters = dict(zip(ARGUMENTS, given, strict=True))
         if tf.is_tensor(label):

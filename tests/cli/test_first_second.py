@@ -18,6 +18,9 @@ GOLDFISH = ["sample", "--label=goldfish"]
 # Commands and what they answer: on stdout with code 0, or in one line on stderr with code 2.
 ANSWERS: list[tuple[list[str], int, str]] = [
     (["--version"], 0, f"tfgradgen {__version__}\n"),
+    (["--version=1"], 0, f"tfgradgen {__version__}\n"),
+    (["sample", "--help=1"], 0, "Example"),
+    (["--help=1"], 0, "Usage: python -m tfgradgen COMMAND"),
     (["version"], 0, f"tfgradgen {__version__}\n"),
     ([], 0, "Usage: python -m tfgradgen COMMAND"),
     (["help"], 0, "Usage: python -m tfgradgen COMMAND"),

@@ -1,12 +1,15 @@
 """A run that is stopped, by whatever, loses nothing and ends with the same bytes."""
 
+import io
 import json
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +20,12 @@ import tensorflow as tf
 from tests.cli.test_cli import FAST, refused
 from tests.support import toy
 from tfgradgen.cli.commands import main
+from tfgradgen.cli.sample import kept
+from tfgradgen.core.arrays import read_npz
 from tfgradgen.core.checks import UserError
 from tfgradgen.core.contracts import Draws
 from tfgradgen.io.folders import held
-from tfgradgen.io.store import CHECKPOINT, RunStore
+from tfgradgen.io.store import CHECKPOINT, DIGEST_BYTES, RunStore, digest
 from tfgradgen.mcmc.kernels import KERNELS
 
 SMALL = ["sample", "--label=goldfish", "--num_chains=3"]
@@ -167,7 +172,6 @@ def test_a_damaged_checkpoint_is_refused(
 
 def test_an_interrupted_run_is_not_started_anew_by_accident(interrupted: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert "run.partial, a run that was interrupted or is under way" in refused(interrupted, capsys)
-    assert "expected --resume or --overwrite, got both" in refused([*interrupted, "--resume", "--overwrite"], capsys)
     with held(Path("run.partial")):
         assert "another at work in run.partial" in refused([*interrupted, "--resume"], capsys)
     assert Path("run.partial", CHECKPOINT).exists()
@@ -189,6 +193,204 @@ def test_of_several_labels_the_finished_ones_are_kept(
     assert Path("runs/goldfish/run.json").stat().st_mtime_ns == made
     assert sorted(path.name for path in Path("runs").iterdir()) == ["alp", "goldfish", "sheet.png"]
     main([*command, "--resume"])  # nothing is left to do, and that is no error
+
+
+def words_of(line: str) -> list[str]:
+    """The words for `main` of the command that a message ends in."""
+    return shlex.split(line[line.index("python -m tfgradgen ") :])[3:]
+
+
+@pytest.mark.parametrize("num_appends", [1, 3], ids=["at the first label", "at the second"])
+def test_the_command_that_an_interrupted_overwrite_prints_goes_on(
+    num_appends: int, toy_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["sample", "--label=goldfish,alp,king_penguin", "--out=runs", *toy_flags, *FAST]
+    main(command)
+    again = [*command, "--seed=1", "--overwrite"]
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(num_appends, KeyboardInterrupt(), patch)
+        capsys.readouterr()
+        with pytest.raises(SystemExit):
+            main(again)
+    line = capsys.readouterr().err.splitlines()[-1]
+    made = Path("runs/goldfish/run.json").stat().st_mtime_ns
+    partial = Path("runs/alp.partial" if num_appends == 3 else "runs/goldfish.partial")
+    assert (partial / CHECKPOINT).exists()
+    started = (partial / CHECKPOINT).stat().st_mtime_ns
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(0, KeyboardInterrupt(), patch)
+        with pytest.raises(SystemExit):
+            main(words_of(line))
+    assert (partial / CHECKPOINT).stat().st_mtime_ns == started, "what was drawn is not thrown away"
+    main(words_of(line))
+    assert (Path("runs/goldfish/run.json").stat().st_mtime_ns == made) == (num_appends == 3), "what is finished is kept"
+    main(["sample", "--label=goldfish,alp,king_penguin", "--out=fresh", "--seed=1", *toy_flags, *FAST])
+    for name in ("goldfish", "alp", "king_penguin"):
+        assert Path("runs", name, "samples.npz").read_bytes() == Path("fresh", name, "samples.npz").read_bytes()
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["alp", "goldfish", "king_penguin", "sheet.png"]
+    capsys.readouterr()
+    assert "expected --seed=1 as in runs" in refused([*command, "--resume"], capsys), "without --overwrite nothing is replaced"
+
+
+def test_resume_with_overwrite_replaces_what_cannot_be_gone_on_with(
+    interrupted: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = Path("run.partial", CHECKPOINT)
+    path.write_bytes(path.read_bytes()[:-1])
+    assert "got a damaged one" in refused([*interrupted, "--resume"], capsys)
+    main([*interrupted, "--resume", "--overwrite"])
+    capsys.readouterr()
+    Path("run/samples.npz").write_bytes(b"")
+    Path("run/thesis.tex").write_text("mine")
+    assert "which also holds thesis.tex" in refused([*interrupted, "--resume", "--overwrite"], capsys)
+    Path("run/thesis.tex").unlink()
+    main([*interrupted, "--resume", "--overwrite"])
+    assert Path("run/samples.npz").stat().st_size > 0
+
+
+def setting(**arrays: Any) -> Callable[[dict[str, np.ndarray]], Any]:
+    return lambda state: state.update({f"state_{name}": np.asarray(value) for name, value in arrays.items()})
+
+
+STATES: dict[str, list[Callable[[dict[str, np.ndarray]], Any]]] = {
+    "mala": [
+        *(lambda state, name=name: state.pop(f"state_{name}") for name in ("num_done", "z", "cost", "class_mean", "kernel_0")),
+        setting(num_done=np.zeros(3, np.int64)),
+        setting(num_done=10**6),
+        setting(num_done=-1),
+        setting(z=np.zeros((1, 6), np.float32)),
+        setting(kernel_0=np.zeros(3, "U3")),
+        setting(kernel_99=np.zeros(3)),
+    ],
+    "replica_exchange": [setting(cost=np.zeros(2)), setting(kernel_1=np.zeros(7))],
+    "rejection": [
+        lambda state: state.pop("state_num_drawn"),
+        setting(z=np.zeros((4, 5), np.float32)),
+        setting(class_prob=np.zeros(99, np.float32)),
+        setting(num_drawn=0),
+        setting(num_rows=10**6),
+        setting(sum_prob="much"),
+    ],
+    "smc": [
+        lambda state: state.pop("state_moves"),
+        lambda state: state.pop("state_log_prob"),
+        setting(ladder=np.zeros(3)),
+        setting(stage=99.0),
+        setting(evidence=np.zeros(9)),
+        setting(inverse_temperature=2.0),
+    ],
+}
+FACTS: list[Callable[[dict[str, Any]], Any]] = [
+    *(lambda facts, name=name: facts.pop(name) for name in ("start_cost", "num_gradients", "seconds")),
+    *(lambda facts, value=value: facts.update(start_cost=value) for value in (None, [1], ["a", 2], {"a": 1})),
+    lambda facts: facts.update(doubts=[3]),
+    lambda facts: facts.update(prior_class_prob="x"),
+    lambda facts: facts.update(prior_draws=[1]),
+    lambda facts: facts.update(num_not_finite=0.5),
+    lambda facts: facts.update(exact_starts="all"),
+    lambda facts: facts.update(num_results="50"),
+    lambda facts: facts.update(evidence=3),
+]
+
+
+def change_checkpoint(path: Path, change: Callable[[dict[str, np.ndarray]], Any]) -> None:
+    """With the digest of what it then holds."""
+    arrays = read_npz(io.BytesIO(path.read_bytes()[:-DIGEST_BYTES]))
+    change(arrays)
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)  # type: ignore[arg-type]
+    path.write_bytes(stream.getvalue() + digest(stream.getvalue()))
+
+
+def is_refused_as_damaged(command: list[str], path: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    before = path.read_bytes()
+    line = refused([*command, "--resume"], capsys)
+    assert "run.partial" in line
+    assert "start anew with --overwrite" in line
+    assert path.read_bytes() == before, "it is left as it is"
+    return line
+
+
+@pytest.mark.parametrize("kernel", STATES)
+def test_a_checkpoint_with_another_state_is_refused(
+    kernel: str, toy_flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command, path = [*SMALL, f"--kernel={kernel}", *STEPS[kernel], *toy_flags, "--out=run"], Path("run.partial", CHECKPOINT)
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(2, KeyboardInterrupt(), patch)
+        refused(command, capsys, 130)
+    whole = path.read_bytes()
+    for change in STATES[kernel]:
+        path.write_bytes(whole)
+        change_checkpoint(path, change)
+        assert f"a damaged one: {CHECKPOINT} holds" in is_refused_as_damaged(command, path, capsys)
+    path.write_bytes(whole)
+    main([*command, "--resume"])
+
+
+def test_a_checkpoint_with_other_facts_is_refused(interrupted: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    path = Path("run.partial", CHECKPOINT)
+    whole = path.read_bytes()
+    for change in FACTS:
+
+        def in_header(arrays: dict[str, np.ndarray], change: Callable[[dict[str, Any]], Any] = change) -> None:
+            header = json.loads(arrays["header"].tobytes())
+            change(header["facts"])
+            arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
+
+        path.write_bytes(whole)
+        change_checkpoint(path, in_header)
+        is_refused_as_damaged(interrupted, path, capsys)
+    path.write_bytes(whole)
+    main([*interrupted, "--resume"])
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (MemoryError(), "more than fits into memory; free memory, or start anew with fewer --num_chains or --max_batch=N"),
+        (tf.errors.ResourceExhaustedError(None, None, "OOM"), "more than fits into memory"),
+        (tf.errors.InternalError(None, None, "a device\nis lost"), "a device is lost; look at the models and the device"),
+    ],
+)
+def test_a_run_that_the_machine_breaks_off_goes_on(
+    error: Exception, text: str, toy_flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [*SMALL, *STEPS["mala"], *toy_flags]
+    main([*command, "--out=whole"])
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(2, error, patch)
+        capsys.readouterr()
+        line = refused([*command, "--out=cut"], capsys)
+    assert text in line
+    assert "what was drawn is in cut.partial, --resume goes on with it" in line
+    main(words_of(line))
+    assert Path("cut/samples.npz").read_bytes() == Path("whole/samples.npz").read_bytes()
+
+
+def test_a_full_stdout_is_not_taken_for_a_full_out(
+    toy_flags: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*given: Any, file: Any = None, **options: Any) -> None:
+        if file is None:
+            raise FULL_DISK
+        real(*given, file=file, **options)
+
+    real, command = print, ["sample", "--label=goldfish,alp", "--out=runs", *toy_flags, *FAST]
+    with monkeypatch.context() as patch:
+        patch.setattr("tfgradgen.cli.terminal.print", full, raising=False)
+        line = refused(command, capsys)
+    assert "stdout: expected a place that can be written, got No space left on device" in line
+    assert "out: " not in line.replace("stdout: ", "")
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["goldfish"]
+    main(words_of(line))
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["alp", "goldfish", "sheet.png"]
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, ""), (1, "1 label is finished, --resume x"), (2, "2 labels are finished")])
+def test_what_is_kept_is_said_in_words(count: int, text: str) -> None:
+    assert kept([Path("a")] * count, "x").startswith(text)
+    assert bool(kept([Path("a")] * count, "x")) == bool(count)
 
 
 def test_a_log_file_gets_plain_lines_with_the_time_left(toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:

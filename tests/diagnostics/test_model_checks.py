@@ -17,8 +17,9 @@ import tfgradgen as tg
 from tests.support import toy
 from tfgradgen.core.checks import UserError
 from tfgradgen.core.contracts import Found
-from tfgradgen.diagnostics.model_checks import admit, evidence, prior_checks
-from tfgradgen.diagnostics.prior_checks import INPUT_REMEDY, NUM_PRIOR, class_checks, label_checks
+from tfgradgen.diagnostics import model_checks
+from tfgradgen.diagnostics.model_checks import NUM_CHECKED, admit, evidence, prior_checks
+from tfgradgen.diagnostics.prior_checks import INPUT_REMEDY, NUM_PRIOR, class_checks, label_checks, prior_points
 from tfgradgen.mcmc.chains import chain_chunks, sample_chains
 from tfgradgen.mcmc.kernels import KERNELS
 from tfgradgen.mcmc.registry import METHODS
@@ -427,3 +428,54 @@ def test_a_model_of_keras_that_flips_at_random_is_refused_by_name(tmp_path: Path
     for entry in ("sample_exact", "elliptical_slice", "sample_chains"):
         with pytest.raises(UserError, match="random operation StatelessRandomUniform"):
             ENTRIES[entry](tg.ClassPosterior(generator, classifier, 1))
+
+
+def test_gradients_are_checked_where_a_model_is_finite(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NaN at the first points of all, whichever these are: the check looks at others."""
+    first = np.asarray(prior_points(6))[:NUM_CHECKED, 0]
+
+    def partly(image: tf.Tensor) -> tf.Tensor:
+        is_first = tf.reduce_any(tf.abs(image[:, 0, 0, 0][:, None] - np.tanh(first)) < 1e-6, 1)
+        return tf.where(is_first[:, None, None, None], np.nan, image)
+
+    posterior = posterior_of(Bounded(partly))
+    z, prob = model_checks.checked_points(posterior.networks, 1, NUM_CHECKED)
+    assert np.isfinite(prob).all()
+    assert not set(np.asarray(z)[:, 0]) & set(first)
+    (line,) = admit(posterior, RUN, takes_gradients=True).doubts
+    assert line.startswith("generator: ")
+    only_gradients = model_checks.checked_gradients(posterior, RUN)
+    assert all(check.is_ok for check in only_gradients), only_gradients
+
+
+@pytest.mark.parametrize(("offset", "doubts"), [(12.0, []), (-12.0, []), (0.0, ["scales"])])
+def test_a_condition_that_nearly_all_meet_may_have_a_small_gradient(offset: float, doubts: list[str]) -> None:
+    """p(class 1) = sigmoid(offset + 0.5 pixel): where it is nearly 1, its log has hardly a gradient. At p = 1/2 it should."""
+    scale = 0.5 if offset else 1e-4
+    posterior = posterior_of(Bounded(), spread(scale, offset))
+    found = model_checks.checked_gradients(posterior, RUN)
+    assert [check.what for check in found if not check.is_ok] == doubts
+
+
+def test_a_discriminator_that_is_not_finite_is_said() -> None:
+    def of_image(image: tf.Tensor) -> tf.Tensor:
+        return tf.where(image[:, 0, 1, 0] > 0.5, np.nan, image[:, 0, 1, 0])
+
+    posterior = posterior_of(discriminator=of_image, discriminator_weight=1.0)
+    (line,) = admit(posterior, RUN, takes_gradients=True).doubts
+    assert line.startswith("discriminator: expected finite log-odds at prior draws, found ")
+    never = posterior_of(discriminator=lambda image: image[:, 0, 1, 0] * np.nan, discriminator_weight=1.0)
+    with pytest.raises(UserError, match="discriminator: expected finite log-odds at prior draws, got 0% of 64 points"):
+        admit(never, RUN, takes_gradients=False)
+    ignored = posterior_of(discriminator=lambda image: image[:, 0, 1, 0] * np.nan, discriminator_weight=0.0)
+    assert len(admit(ignored, RUN, takes_gradients=False).doubts) <= 1
+
+
+@pytest.mark.parametrize("value", [2.5, 0, -1, True, None, "6", "missing"])
+def test_sizes_that_are_no_whole_numbers_are_refused(value: Any) -> None:
+    generator, classifier = toy.ToyGenerator(), toy.ToyClassifier()
+    for model, name in ((generator, "latent_dim"), (classifier, "num_classes")):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.delattr(type(model), name) if value == "missing" else patch.setattr(type(model), name, value)
+            with pytest.raises(UserError, match=f"a {name}, an integer of at least 1, got"):
+                tg.ClassPosterior(generator, classifier, 1)

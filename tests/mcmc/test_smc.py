@@ -108,7 +108,8 @@ def test_each_temperature_keeps_its_share_of_the_particles() -> None:
 
 
 def test_a_likelihood_that_is_absent_for_most_of_z_counts_as_none() -> None:
-    """In 128 dimensions, of which the first decides: absent below 0.5 (69 % of the prior), else the toy's."""
+    """In 128 dimensions, of which the first decides: absent below 0.5 (69 % of the prior), else the toy's. The evidence is the
+    mean over the rest."""
 
     class Wide(ToyGenerator):
         latent_dim = 128
@@ -121,7 +122,7 @@ def test_a_likelihood_that_is_absent_for_most_of_z_counts_as_none() -> None:
     z = np.linspace(-12, 12, 200_001)
     weight = np.where(z < 0.5, 0.0, np.exp(-0.5 * z**2) / (1 + np.exp(SLOPE * z)))
     evidence = np.array(found.facts["evidence"])
-    expected = weight.sum() / np.exp(-0.5 * z**2).sum()
+    expected = weight.sum() / np.exp(-0.5 * z[z >= 0.5] ** 2).sum()
     assert abs(evidence.mean() - expected) < 4 * evidence.std(ddof=1) / np.sqrt(NUM_POPULATIONS)
     per_population = found.draws.class_prob.mean(0)
     truth = (weight / (1 + np.exp(SLOPE * z))).sum() / weight.sum()
@@ -145,3 +146,30 @@ def test_progress_cost_and_a_model_without_likelihood() -> None:
 
     with pytest.raises(UserError, match="images without NaN or inf, got 0% of 64 points"):
         list(smc_chunks(ClassPosterior(IsNan(), ToyClassifier(), 1), SmcConfig(0.8, 0.5), 10, RunConfig(num_chains=1)))
+
+
+class Half(ToyGenerator):
+    """NaN where the last coordinate, which the class does not depend on, is positive."""
+
+    def __call__(self, z: tf.Tensor) -> tf.Tensor:
+        return super().__call__(z) + tf.where(z[:, 5] > 0.0, np.nan, 0.0)[:, None, None, None]
+
+
+@pytest.mark.parametrize("num_results", [1, 2, 50])
+def test_the_evidence_is_the_mean_over_draws_that_are_finite(num_results: int) -> None:
+    """0.5, as other methods say, not 0.25; of one particle half of the populations have none that is finite at first."""
+    posterior, run = ClassPosterior(Half(), ToyClassifier(), 1), RunConfig(num_chains=200, seed=4)
+    found = collect(smc_chunks(posterior, SmcConfig(0.8, 0.5, 1, 0.5), num_results, run))
+    evidence = np.array(found.facts["evidence"])
+    assert abs(evidence.mean() - 0.5) < 4 * evidence.std(ddof=1) / np.sqrt(len(evidence))
+    assert evidence.std(ddof=1) / np.sqrt(len(evidence)) < 0.05, "else 0.25 would pass too"
+    count, of = found.facts["num_not_finite"], found.facts["num_scored"]
+    assert abs(count / of - 0.5) < 4 * 0.5 / np.sqrt(of)
+    assert found.cost.num_forward >= of
+    assert found.draws.z[..., 5].max() <= 0.0
+
+
+def test_a_population_that_nowhere_finds_a_likelihood_is_refused_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    nan = lambda seed, num: (np.zeros([num, 6], np.float32), np.full(num, np.nan, np.float32))  # noqa: E731
+    with pytest.raises(UserError, match="a finite likelihood at some particle, got none at 1000 prior draws"):
+        smc.start_population(nan, 1, SmcConfig(0.8, 0.5), tf.constant([1, 2]))

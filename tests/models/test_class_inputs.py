@@ -243,3 +243,44 @@ def test_a_switch_is_off(tmp_path: Path) -> None:
 
     folder = toy.save_signature(tmp_path / "g", fn, spec("z", None, 6), spec("is_training", dtype=tf.bool))
     assert np.ptp(load_generator(folder)(tf.ones([1, 6]) * tf.range(6.0)[None])) > 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "dtype"),
+    [
+        ("truncation_psi", [], tf.float32),
+        ("psi", [None, 1], tf.float32),
+        ("alpha", [None, 1], tf.float32),
+        ("seed", [], tf.int32),
+        ("seed", [2], tf.int32),
+        ("input_7", [], tf.float32),
+        ("input_7", [2], tf.int32),
+    ],
+    ids=str,
+)
+def test_a_setting_beside_z_is_not_taken_for_the_class(
+    name: str, shape: list[int | None], dtype: tf.DType, tmp_path: Path
+) -> None:
+    module = tf.Module()
+    fn = tf.function(
+        lambda **inputs: {"image": coloured(inputs["z"], inputs["z"][:, :3]) * tf.cast(tf.size(inputs[name]), tf.float32)}
+    )
+    concrete = fn.get_concrete_function(z=spec("z", None, SIZE), **{name: spec(name, *shape, dtype=dtype)})
+    tf.saved_model.save(module, str(tmp_path / "g"), signatures={"serving_default": concrete})
+    with pytest.raises(UserError, match="neither a latent point nor a class; export it with a value") as error:
+        load_generator(tmp_path / "g", num_classes=NUM_CLASSES)
+    assert "number of classes" not in str(error.value)
+
+
+def test_a_name_goes_before_a_width(tmp_path: Path) -> None:
+    """The one coordinate beside an input named label is the latent point."""
+    module = tf.Module()
+
+    def fn(input_1: tf.Tensor, label: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"image": coloured(tf.tile(input_1, [1, SIZE]), label)}
+
+    concrete = tf.function(fn).get_concrete_function(input_1=spec("input_1", None, 1), label=spec("label", None, NUM_CLASSES))
+    tf.saved_model.save(module, str(tmp_path / "g"), signatures={"serving_default": concrete})
+    generator = load_generator(tmp_path / "g")
+    assert generator.latent_dim == 1
+    check_classes(generator)

@@ -201,3 +201,21 @@ def test_what_a_score_rises_with() -> None:
     assert range_score(np.full([64, 3], np.nan), True) == 0
     tied = choose_range({UNIT: as_logs(logits), SYMMETRIC: as_logs(logits[::-1] * 0.95), BYTES: as_logs(logits * 0)}, True, "x")
     assert "is close" in tied.doubt
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "truth"),
+    [
+        (-0.005, 1.005, UNIT),
+        (0.0, 1.015, UNIT),
+        (-1.03, 1.0, SYMMETRIC),
+        (-0.1, 1.0, SYMMETRIC),
+        (-3.0, 258.0, BYTES),
+        (0.0, 1.5, BYTES),
+    ],
+)
+def test_a_generator_may_overshoot_its_range(low: float, high: float, truth: tuple[float, float], tmp_path: Path) -> None:
+    scaled = lambda z: tf.clip_by_value((images(z) + 1) / 2 * (high - low) * 1.001 + low, low, high)  # noqa: E731
+    generator = load_generator(toy.save(tmp_path / "g", scaled, [None, 6]))
+    assert generator.image_range == truth
+    assert "image_range" in generator.assumed

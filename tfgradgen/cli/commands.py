@@ -22,7 +22,6 @@ from tfgradgen.core.parsing import reason
 from tfgradgen.core.quiet import quiet_matplotlib, start_tensorflow
 from tfgradgen.core.text import as_text, shell_word, value_text
 
-SWITCHES = ("--resume", "--overwrite")
 CHECK_FLAGS = ("label", *MODEL_FLAGS, "temperature", "seed")
 
 
@@ -80,7 +79,7 @@ def sample(label: Any = None, kernel: Any = None, *extra: Any, **flags: Any) -> 
         --out=FOLDER               by default out/<label>-<kernel>-<seed>
         --overwrite                replace an earlier run in that folder
         --resume                   go on with an interrupted run, or make a finished one longer with a larger --num_results;
-                                   the other flags are the same
+                                   the other flags are the same. With --overwrite too, what is of another run is replaced
         --strict                   end with exit code 1 where something speaks against a run
         --netcdf                   write chains.nc too, for ArviZ: pip install 'tfgradgen[netcdf]'
 
@@ -396,7 +395,8 @@ def run(argv: list[str]) -> None:
     """Shows help or the version, or has Fire call the command."""
     os.environ.setdefault("PAGER", "cat")
     first = argv[0] if argv else "help"
-    wants_help = any(word in ("-h", "--help") for word in argv)
+    first = first.partition("=")[0] if first.startswith("-") else first
+    wants_help = any(word.partition("=")[0] in ("-h", "--help") for word in argv)
     if first in ("version", "--version"):
         say(f"tfgradgen {tfgradgen.__version__}")
     elif first in ("help", "-h", "--help") or (wants_help and first in COMMANDS):
@@ -435,5 +435,5 @@ def overview() -> str:
 
 def command_again(argv: list[str]) -> str:
     """The line for a shell that goes on with what `argv` began."""
-    words = [word for word in normalized(argv) if word.partition("=")[0] not in SWITCHES]
+    words = [word for word in normalized(argv) if word.partition("=")[0] != "--resume"]
     return " ".join(["python -m tfgradgen", *map(shell_word, words), "--resume"])

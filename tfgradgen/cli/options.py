@@ -125,8 +125,6 @@ def parse_sample(flags: dict[str, Any]) -> SampleOptions:
         from tfgradgen.diagnostics.netcdf import check_netcdf
 
         check_netcdf()
-    if overwrite and resume:
-        raise fail("resume", "--resume or --overwrite", "both", "--resume goes on with a run, --overwrite starts it anew")
     of_models = {flag: given.pop(flag) for flag in MODEL_FLAGS if flag in given}
     models = parse_models(of_models, allow_unknown_ops)
     out = parse_path("out", given.pop("out")) if "out" in given else None

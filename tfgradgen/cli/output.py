@@ -30,7 +30,7 @@ def check_folders(options: SampleOptions, folders: list[Path]) -> None:
             check_target(folder, options.overwrite)
         elif not (folder / RECORD).exists():
             check_target(folder, overwrite=True)
-            if names_in(folder) and not has_checkpoint(folder):
+            if names_in(folder) and not options.overwrite and not has_checkpoint(folder):
                 raise fail("resume", "a run", f"{folder}, which has no {RECORD}", "start anew with --overwrite")
     sheet = folders[0].parent / SHEET_NAME
     if len(folders) > 1 and sheet.exists() and not (options.overwrite or options.resume):

@@ -6,13 +6,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import tensorflow as tf
 
 from tfgradgen.api import iter_chunks, result_of
 from tfgradgen.cli.options import SampleOptions
 from tfgradgen.cli.progress import progress_bar
 from tfgradgen.cli.system import stopped
-from tfgradgen.cli.terminal import say
+from tfgradgen.cli.terminal import one_line
+from tfgradgen.core.arrays import StateError, check_arrays
 from tfgradgen.core.checks import UserError, fail
+from tfgradgen.core.contracts import Draws, ProgressFn
 from tfgradgen.core.files import open_own, own_folder
 from tfgradgen.core.parsing import parsing, read_bytes, read_json
 from tfgradgen.io.folders import (
@@ -31,9 +34,11 @@ from tfgradgen.io.store import CHECKPOINT, MAX_CHECKPOINT, RunStore, check_same
 from tfgradgen.mcmc.presets import PRESETS
 from tfgradgen.mcmc.registry import Resume
 from tfgradgen.posterior import ClassPosterior
-from tfgradgen.results.files import NETCDF, checked_record, read_run, write_chains
+from tfgradgen.results.files import LAYOUT, NETCDF, checked_record, read_run, write_chains
 from tfgradgen.results.record import identity
 from tfgradgen.results.summary import summary
+
+NEEDED = {"num_gradients", "num_forward", "seconds", "start_cost"}  # facts of every run under way
 
 
 class Row(NamedTuple):
@@ -46,12 +51,31 @@ class Row(NamedTuple):
     problems: list[str]
 
 
-def finished(planned: dict[str, Any], folder: Path) -> Row | None:
-    """The row of a run that is whole already; None where there is none, or one to be made longer, or replaced by one under way.
+def finished(planned: dict[str, Any], folder: Path, overwrite: bool = False) -> Row | None:
+    """The row of a run that is whole already; None where there is none, or one to be made longer, or replaced: by one under
+    way, or because it is another run, or cannot be read, and `overwrite` says so.
 
     Raises:
-      UserError: what lies there is another run, or cannot be read.
+      UserError: what lies there is another run, or cannot be read, and there is no `overwrite`.
     """
+    try:
+        row = _whole(planned, folder)
+    except UserError:
+        if not overwrite:
+            raise
+        check_target(folder, overwrite)  # now, rather than after the labels before it
+        return None
+    if row is None:
+        return None
+    if is_remains(planned, folder):
+        discard(partial_of(folder))
+    if planned["arguments"]["netcdf"] and not (folder / NETCDF).exists():
+        add_netcdf(folder)
+    return row
+
+
+def _whole(planned: dict[str, Any], folder: Path) -> Row | None:
+    """`finished`, of which nothing is written."""
     if not (folder / RECORD).exists():
         return None
     record, draws, image = read_run(folder, "resume", "choose another --out")
@@ -69,10 +93,6 @@ def finished(planned: dict[str, Any], folder: Path) -> Row | None:
             got = f"{folder}, which has no {CHECKPOINT}"
             raise fail("resume", "a run that can be made longer", got, "start anew with --overwrite")
         return None
-    if is_remains(planned, folder):
-        discard(partial_of(folder))
-    if planned["arguments"]["netcdf"] and not (folder / NETCDF).exists():
-        add_netcdf(folder)
     return row
 
 
@@ -139,8 +159,11 @@ def add_netcdf(folder: Path) -> None:
         write_chains(beside, record, draws)
 
 
-def run_label(posterior: ClassPosterior, options: SampleOptions, planned: dict[str, Any], folder: Path) -> Row:
-    """Runs one label, or the rest of it, and writes its folder. Until that is whole, what was drawn is beside it."""
+def run_label(posterior: ClassPosterior, options: SampleOptions, planned: dict[str, Any], folder: Path) -> tuple[Row, str]:
+    """Runs one label, or the rest of it, and writes its folder. Until that is whole, what was drawn is beside it.
+
+    Returns its row and the lines that say what came out.
+    """
     partial = partial_of(folder)
     try:
         own_folder(partial)
@@ -155,8 +178,23 @@ def run_label(posterior: ClassPosterior, options: SampleOptions, planned: dict[s
         raise stopped(interrupt, _hint(partial)) from None
     except OSError as error:
         raise not_written(folder, error, _hint(partial)) from None
-    say(summary(record, folder))
-    return row
+    except (tf.errors.OpError, MemoryError) as error:
+        raise broken_off(error, planned["label"]["name"], _hint(partial)) from error
+    return row, summary(record, folder)
+
+
+def broken_off(error: BaseException, name: str, hint: str) -> UserError:
+    """The error of a run that TensorFlow or the machine broke off. hint: what is kept, that `--resume` goes on with."""
+    is_short = isinstance(error, MemoryError | tf.errors.ResourceExhaustedError)
+    remedy = (
+        "free memory, or start anew with fewer --num_chains or --max_batch=N"
+        if is_short
+        else "look at the models and the device"
+    )
+    got = "more than fits into memory" if is_short else one_line(getattr(error, "message", error))
+    found = fail(f"sample {name}", "a run to its end", got, remedy + (f"; {hint}" if hint else ""))
+    found.can_resume = bool(hint)
+    return found
 
 
 def _hint(partial: Path) -> str:
@@ -170,20 +208,20 @@ def _run_held(
 ) -> tuple[Row, dict[str, Any]]:
     """`run_label` while no other process can come between."""
     partial = partial_of(folder)
-    if options.overwrite:
+    if options.overwrite and not options.resume:
         clear(partial)
     longer = options.resume and is_longer(planned, folder)
     is_new = longer and not has_checkpoint(folder)
-    if is_new:
-        lay_out(folder, partial)
     try:
-        store = RunStore(partial, identity(planned))
+        if is_new:
+            lay_out(folder, partial)
+        store = _opened(partial, planned)
     except UserError:
-        if is_new:  # the run is damaged, and its copy is of no use
+        if is_new or options.overwrite:  # the run is damaged, and its copy of no use; or it is another, to be replaced
             clear(partial)
-        raise
-    if "num_results" in store.facts:
-        check_length(planned, store.facts["num_results"], partial)
+        if not options.overwrite:
+            raise
+        longer, store = False, _opened(partial, planned)
     # A resumed run replaces what the interrupted one was to replace, and what that had put into place by then.
     half = options.resume and folder.is_dir() and not (folder / RECORD).exists()
     overwrite = options.overwrite or longer or half or store.facts.get("overwrite", False)
@@ -191,9 +229,9 @@ def _run_held(
     check_target(folder, overwrite)
     try:
         with progress_bar(f"{options.kernel} {planned['label']['name']}") as progress_fn:
-            for chunk in iter_chunks(posterior, options.recipe, options.run, resume_of(store)):
-                store.append(chunk.draws, chunk.state, store.facts | chunk.facts)
-                progress_fn(chunk.progress)
+            draw(posterior, options, store, progress_fn)
+    except StateError as error:  # left for the user to look at, as every damaged run
+        raise store.damaged(f"{CHECKPOINT} holds {error.what}") from None
     except UserError:  # of the models or of the class: to go on would meet it again
         clear(partial)
         raise
@@ -211,6 +249,34 @@ def _run_held(
     return row, record
 
 
-def resume_of(store: RunStore) -> Resume | None:
-    """Where the run in `store` goes on; None where it has not begun."""
-    return None if store.state is None else Resume(store.state, store.facts)
+def _opened(partial: Path, planned: dict[str, Any]) -> RunStore:
+    """What there is of the planned run in `partial`; raises `UserError` where it is of another one, or damaged."""
+    store = RunStore(partial, identity(planned))
+    if "num_results" in store.facts:
+        check_length(planned, store.facts["num_results"], partial)
+    return store
+
+
+def draw(posterior: ClassPosterior, options: SampleOptions, store: RunStore, progress_fn: ProgressFn) -> None:
+    """Runs the wanted method to its end, from where `store` is, and keeps in it what comes."""
+    resume = None
+    if store.state is not None:
+        for name in sorted(NEEDED - {*store.facts}):
+            raise StateError(f"no {name}")
+        check_draws(store.draws(), options.run.num_chains, posterior.latent_dim)
+        resume = Resume(store.state, store.facts)
+    for chunk in iter_chunks(posterior, options.recipe, options.run, resume):
+        store.append(chunk.draws, chunk.state, store.facts | chunk.facts)
+        progress_fn(chunk.progress)
+    if len(store.draws().z) != options.schedule.num_results:
+        raise StateError(f"{len(store.draws().z)} draws, other than its state says")
+
+
+def check_draws(draws: Draws, num_chains: int, latent_dim: int) -> None:
+    """Raises `StateError` unless `draws` are those of so many chains at points of so many coordinates."""
+    try:
+        sizes = check_arrays(draws._asdict(), LAYOUT)
+    except ValueError as error:
+        raise StateError(str(error)) from None
+    if (sizes["chains"], sizes["latent_dim"]) != (num_chains, latent_dim):
+        raise StateError(f"draws of {sizes['chains']} chains of {sizes['latent_dim']} coordinates")

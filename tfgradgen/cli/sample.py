@@ -37,32 +37,36 @@ def run_sample(options: SampleOptions) -> list[str]:
     check_folders(options, folders)
     sheet_path = folders[0].parent / SHEET_NAME if len(folders) > 1 else None
     plans = {folder: plan_of(options, loaded, target) for target, folder in zip(targets, folders, strict=True)}
-    rows = {folder: finished(planned, folder) for folder, planned in plans.items() if options.resume and folder.exists()}
+    rows = {folder: finished(plans[folder], folder, options.overwrite) for folder in folders if options.resume}
     made: list[Path] = []
     try:
         for target, folder in zip(targets, folders, strict=True):
             if rows.get(folder):
-                say(f"kept     {as_text(folder)}: this run was finished earlier")
+                told = f"kept     {as_text(folder)}: this run was finished earlier"
             else:
                 posterior = ClassPosterior.of(loaded.networks(target), target.index, options.run.temperature)
-                rows[folder] = run_label(posterior, options, plans[folder], folder)
+                rows[folder], told = run_label(posterior, options, plans[folder], folder)
             made.append(folder)
+            say(told)
         whole = [row for row in (rows[folder] for folder in folders) if row]
         if sheet_path:
             save_png(sheet_path, sheet(whole))
             say(f"sheet    {as_text(sheet_path)}: one row a label")
     except KeyboardInterrupt as interrupt:
-        raise stopped(interrupt, f"{kept(made)}, --resume goes on with the rest" if made else "") from None
+        raise stopped(interrupt, kept(made, "goes on with the rest")) from None
     except UserError as error:
-        error.can_resume = error.can_resume or bool(made)
+        error.can_resume = error.can_resume or (bool(made) and sheet_path is not None)
         raise
     except OSError as error:
-        raise not_written(sheet_path or folders[0], error, f"{kept(made)}, --resume makes the sheet") from None
+        raise not_written(sheet_path or folders[0], error, kept(made, "goes on with the rest")) from None
     return [problem for row in whole for problem in row.problems]
 
 
-def kept(folders: list[Path]) -> str:
-    return f"{len(folders)} label{'s are' if len(folders) > 1 else ' is'} finished"
+def kept(folders: list[Path], then: str) -> str:
+    """What is kept of several labels, and what --resume does `then`; '' where none is finished."""
+    if not folders:
+        return ""
+    return f"{len(folders)} label{'s are' if len(folders) > 1 else ' is'} finished, --resume {then}"
 
 
 def sheet(rows: list[Row]) -> Any:

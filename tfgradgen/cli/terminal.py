@@ -4,14 +4,25 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from tfgradgen.core.checks import fail
+from tfgradgen.core.parsing import reason
 from tfgradgen.core.text import as_text, printable, shell_word, shortened
 
 MAX_LINE = 4000  # characters; a line of our own is far shorter
 
 
 def say(text: str) -> None:
-    """Prints `text` to stdout at once. It keeps its line breaks; whatever else is not printable is escaped."""
-    print(shown(text), flush=True)
+    """Prints `text` to stdout at once. It keeps its line breaks; whatever else is not printable is escaped.
+
+    Raises:
+      UserError: stdout does not take it. An OSError would be taken for one of the folder that is being written.
+    """
+    try:
+        print(shown(text), flush=True)
+    except OSError as error:
+        raise fail(
+            "stdout", "a place that can be written", reason(error), "free space or print elsewhere; the files are kept"
+        ) from None
 
 
 def note(text: str) -> None:

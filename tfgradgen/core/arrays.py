@@ -7,6 +7,8 @@ from typing import IO, Any
 
 import numpy as np
 
+from tfgradgen.core.checks import UserError, fail
+
 MAX_BYTES = 1 << 30  # of the arrays of an archive; more only where the archive itself is large
 MAX_RATIO = 50  # of the unpacked to the packed size, beyond that: draws hardly compress
 MAX_MEMBERS = 4096
@@ -75,3 +77,31 @@ def check_arrays(arrays: Mapping[str, np.ndarray], layout: Layout) -> dict[str, 
         if array.dtype != dtype or len(shape) != array.ndim or expected != list(array.shape):
             raise ValueError(f"{name} {array.dtype} {list(array.shape)} instead of {np.dtype(dtype)} {list(map(str, shape))}")
     return sizes
+
+
+class StateError(UserError):
+    """A state to go on from that no run of the method can have left. what: the array that is wrong, and how."""
+
+    def __init__(self, what: str):
+        super().__init__(str(fail("resume", "the state of an interrupted run", what, "start anew")))
+        self.what = what
+
+
+def check_state(state: Mapping[str, np.ndarray], layout: Layout) -> dict[str, int]:
+    """`check_arrays` of the state of a method, which holds the arrays of `layout` and no others.
+
+    Raises:
+      StateError: it does not.
+    """
+    try:
+        for name in sorted({*state} ^ {*layout}):
+            raise ValueError(f"{'no ' if name in layout else 'a further '}array {name}")
+        return check_arrays(state, layout)
+    except ValueError as error:
+        raise StateError(str(error)) from None
+
+
+def check_within(state: Mapping[str, np.ndarray], name: str, low: float, high: float) -> None:
+    """Raises `StateError` unless every number of an array of a state is within [low, high]."""
+    if not np.all((state[name] >= low) & (state[name] <= high)):
+        raise StateError(f"{name} outside {low:g} to {high:g}")

@@ -35,6 +35,18 @@ def log_uniform(shape: Any, seed: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.math.log1p(-tf.random.stateless_uniform(shape, seed, dtype=tf.float64)), tf.float32)
 
 
+def resample_systematic(weights: np.ndarray, offset: float, num: int | None = None) -> np.ndarray:
+    """Indices [num] of particles, each as often as its weight says, up to one (Kitagawa 1996).
+
+    weights: [num_particles], of sum 1. offset: uniform in [0, 1). num: how many, by default num_particles.
+    """
+    num = len(weights) if num is None else num
+    places = (np.arange(num) + offset) / num
+    total = np.cumsum(weights)
+    # Scaled, or rounding could leave the last place beyond the sum.
+    return np.searchsorted(total / total[-1], places, side="right")
+
+
 def full_float32() -> None:
     """Switches TensorFloat-32 off: it rounds the factors of a product to 11 bits, and on an Ampere or later GPU chains would
     accept by a blurred density.

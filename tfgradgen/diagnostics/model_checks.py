@@ -162,8 +162,19 @@ def _gradients_of_labels(networks: Networks, temperature: float, xla: bool, labe
     for label in labels:
         posterior = ClassPosterior.of(networks, label, temperature)
         graph_fn, xla_fn = _functions(posterior, RunConfig(jit=xla))
-        found.append(gradient_checks(prior_points(posterior.latent_dim)[:NUM_CHECKED], graph_fn, xla_fn))
+        z, class_prob = checked_points(networks, label, NUM_CHECKED)
+        found.append(gradient_checks(z, graph_fn, xla_fn, class_prob))
     return found
+
+
+def checked_points(networks: Networks, label: int, num: int) -> tuple[tf.Tensor, np.ndarray]:
+    """`num` prior draws z [num, latent_dim] to check gradients at, those where the target is finite first, and p(class) there.
+
+    A model that gives NaN for part of z is then judged by the rest, whichever part the first draws are in.
+    """
+    seen = evidence(networks)
+    places = seen.points(label, num)
+    return tf.gather(prior_points(networks.generator.latent_dim), places), np.exp(seen.log_probs[places, label])
 
 
 def without_xla(posterior: ClassPosterior, run: RunConfig) -> str:
@@ -171,7 +182,7 @@ def without_xla(posterior: ClassPosterior, run: RunConfig) -> str:
     graph_fn, xla_fn = _functions(posterior, run)
     if run.jit != "auto" or xla_fn is None:
         return ""
-    z = prior_points(posterior.latent_dim)[:NUM_CHECKED]
+    z, _ = checked_points(posterior.networks, int(posterior.label), NUM_CHECKED)
     check = xla_check(xla_fn, z, *graph_fn(z))
     return "" if check.is_ok else check.found
 

@@ -21,7 +21,7 @@ from tfgradgen.core.backend import as_seed
 from tfgradgen.core.checks import fail
 from tfgradgen.core.contracts import Networks, is_channels_first
 from tfgradgen.core.text import value_text
-from tfgradgen.diagnostics.preflight import ROW_TOLERANCE, Check, share
+from tfgradgen.diagnostics.preflight import LIKELY, ROW_TOLERANCE, Check, share
 
 NUM_PRIOR = 64  # prior draws
 NUM_ROWS = 8  # of them that are evaluated again, and rows of a batch
@@ -30,12 +30,13 @@ NUM_ROWS = 8  # of them that are evaluated again, and rows of a batch
 NUM_ALONE = 15
 NUM_FORWARD = NUM_PRIOR + 4 * NUM_ROWS + NUM_ALONE  # what the checks cost
 MIN_SPREAD = 0.1  # nats; the posterior is then within spread ** 2 / 2 = 0.005 nats of the prior
-# Of a condition that nearly all prior draws meet, as `!goldfish`, log p cannot vary by more than -log(LIKELY); a classifier
-# that says 1 whatever it is shown does not vary at all.
-LIKELY, MIN_SPREAD_LIKELY = 0.9, 1e-3
+# Of a condition that nearly all prior draws meet log p cannot vary by more than -log(LIKELY); a classifier that says 1 whatever
+# it is shown does not vary at all.
+MIN_SPREAD_LIKELY = 1e-3
 MIN_INFORMATION = 0.02  # nats
 LEAST_REACH = 1e-5  # of the largest p(class), as a multiple of 1 / num_classes
 MIN_CONFIDENCE = 1.5  # of the largest probability of any class, as a multiple of 1 / num_classes
+MAX_PIXEL = 1.04  # what a generator that overshoots its range by 2 % of it gives
 PRIOR_SEED = 0x5EED
 
 INPUT_REMEDY = "check the classifier's input range (--classifier_range), the order of its labels, and the generator's range"
@@ -52,10 +53,17 @@ class Output(NamedTuple):
 
 class Evidence(NamedTuple):
     """What was seen of networks at `NUM_PRIOR` prior draws. checks: those that no label changes. log_probs: [NUM_PRIOR,
-    num_classes] float32."""
+    num_classes] float32. energy: [NUM_PRIOR] float32, 0 without a discriminator."""
 
     checks: list[Check]
     log_probs: np.ndarray
+    energy: np.ndarray
+
+    def points(self, label: int, num: int) -> np.ndarray:
+        """The places of the first `num` of the prior draws where the target of `label` is finite; where there are fewer, of
+        others after them."""
+        finite = np.isfinite(self.log_probs[:, label]) & np.isfinite(self.energy)
+        return np.argsort(~finite, kind="stable")[:num]
 
 
 def prior_points(latent_dim: int) -> tf.Tensor:
@@ -126,6 +134,7 @@ def examine(networks: Networks, random_ops_fn: Callable[[], Sequence[str]]) -> E
     first = evaluate(networks, points[:size])
     later = [evaluate(networks, points[k : k + size]) for k in range(size, NUM_PRIOR, size)]
     log_probs = np.concatenate([output.log_probs for output in (first, *later)])
+    energy = np.concatenate([output.energy for output in (first, *later)])
     images = [output.image for output in (first, *later)]
     repeats = [evaluate(networks, points[:size]) for _ in range(2)]
     alone = [evaluate(networks, points[:1]) for _ in range(NUM_ALONE)]
@@ -141,7 +150,22 @@ def examine(networks: Networks, random_ops_fn: Callable[[], Sequence[str]]) -> E
         ]
         checks.append(_rows([apart(*pair) for pair in rows]))
     is_of_one_class = getattr(networks.generator, "generator_class", None) == "target"
-    return Evidence([*checks, *class_checks(log_probs, networks.classifier, is_of_one_class)], log_probs)
+    if networks.discriminator is not None and all(check.is_ok for check in checks if check.what == "generator"):
+        checks.append(_energy_check(energy, networks.discriminator_weight))
+    return Evidence([*checks, *class_checks(log_probs, networks.classifier, is_of_one_class)], log_probs, energy)
+
+
+def _energy_check(energy: np.ndarray, weight: float) -> Check:
+    """Of a discriminator's log-odds [B]; weight: that they have in the target."""
+    finite = np.isfinite(energy)
+    return Check(
+        "discriminator",
+        bool(finite.all()),
+        "finite log-odds at prior draws",
+        share(finite),
+        "the discriminator gives NaN or inf for part of z, and the draws leave that part out; check its weights and its range",
+        is_grave=not finite.any() and weight > 0,
+    )
 
 
 def _same_as(first: Output) -> Callable[[Output], bool]:
@@ -197,7 +221,7 @@ def image_checks(images: Sequence[np.ndarray]) -> list[Check]:
         ),
         Check(
             "image",
-            bool(low >= -1.01 and high <= 1.01),
+            bool(low >= -MAX_PIXEL and high <= MAX_PIXEL),
             f"{images[0].dtype.name} {list(images[0].shape[1:])} in [-1, 1]",
             f"{low:.3g} to {high:.3g}",
             "give the generator's image_range",

@@ -27,6 +27,7 @@ CHECKPOINT, FORMAT = "checkpoint.npz", 3
 FILES = {CHECKPOINT, f"{CHECKPOINT}.new", *(f"{name}.raw" for name in Draws._fields)}
 DIGEST_BYTES = 32
 _DTYPES = ("<f4", "|b1")  # of the fields of `Draws`
+_LISTS: dict[str, list[Any]] = {"start_cost": [0, 0], "doubts": [], "evidence": []}  # facts, and where they are not there
 MAX_CHECKPOINT = 1 << 30  # bytes
 BLOCK = 1 << 22  # bytes read at a time
 
@@ -112,11 +113,12 @@ class RunStore:
         for name, file in files.items():
             path = self.folder / f"{name}.raw"
             if not is_even or not path.exists() or crc32(path, file["num_bytes"]) != sums[name]:
-                raise self._damaged(f"{path.name} is not what was written")
+                raise self.damaged(f"{path.name} is not what was written")
         self.state = {name.removeprefix("state_"): array for name, array in arrays.items()}
         self.facts, self._files = facts, files
 
-    def _damaged(self, what: str) -> UserError:
+    def damaged(self, what: str) -> UserError:
+        """The error of a run that cannot be gone on with; `what` names the file and what is wrong with it."""
         return fail("resume", f"an interrupted run in {self.folder}", f"a damaged one: {what}", "start anew with --overwrite")
 
 
@@ -142,9 +144,20 @@ def _checked_facts(facts: Any) -> dict[str, Any]:
     known = dict(facts)
     for name in ("num_gradients", "num_forward"):
         whole_number(known.get(name, 0))
+    whole_number(known.get("num_results", 1), 1)
+    for name in ("prior_draws", "exact_starts", "num_not_finite", "num_scored"):
+        whole_number(known.get(name) or 0)
     if not 0 <= known.get("seconds", 0.0) < math.inf:
         raise ValueError("a time that is none")
-    if not isinstance(known.get("doubts", []), list) or not isinstance(known.get("overwrite", False), bool):
+    start_cost, doubts, evidence = (known.get(name, default) for name, default in _LISTS.items())
+    if not all(isinstance(value, list) for value in (start_cost, doubts, evidence)):
+        raise TypeError("facts of another type")
+    if len([whole_number(value) for value in start_cost]) != 2 or not all(isinstance(doubt, str) for doubt in doubts):
+        raise ValueError("facts of another form")
+    numbers = [*evidence, *(known.get(name) for name in ("accept_rate", "prior_class_prob", "prior_class_prob_error"))]
+    if not all(value is None or (isinstance(value, int | float) and not isinstance(value, bool)) for value in numbers):
+        raise TypeError("figures that are no numbers")
+    if not isinstance(known.get("overwrite", False), bool):
         raise TypeError("facts of another type")
     return known
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from tfgradgen.core.arrays import Layout, check_state, check_within
 from tfgradgen.core.backend import fold_in, full_float32, use_xla
 from tfgradgen.core.checks import check_choice, check_num_chains, fail
 from tfgradgen.core.config import KernelConfig, RunConfig, Schedule
@@ -184,18 +185,21 @@ def chain_chunks(
         use_xla(run.jit),
     )
     seed = fold_in(posterior.own_seed(run.seed), CHAIN_STREAM)
-    done = 0 if state is None else int(state["num_done"])
     dials = family.dials(config, schedule.num_adaptation_steps, len(z) if posterior.is_batched else 1)
     condition = condition_of(posterior)
     class_state = {"class_mean": condition.mean.numpy(), "class_scale": condition.scale.numpy()}
     if not functions.chunk_fn.experimental_get_tracing_count():
         logger.info("compiling %s", kernel_name)
     results = functions.bootstrap_fn(condition, dials, first)
-    cost = np.asarray(family.start_cost(config), np.int64) * len(z)
+    done, cost = 0, np.asarray(family.start_cost(config), np.int64) * len(z)
     if state is not None:
-        leaves = [state[f"kernel_{k}"] for k in range(len(tf.nest.flatten(results)))]
+        leaves = tf.nest.flatten(results)
+        check_state(state, _layout(z, leaves))
+        check_within(state, "num_done", 0, schedule.num_steps)
+        leaves = [state[f"kernel_{k}"] for k in range(len(leaves))]
         z, results = tf.constant(state["z"]), tf.nest.pack_sequence_as(results, leaves)
-        results, cost = tf.nest.map_structure(tf.convert_to_tensor, results), state["cost"]
+        results = tf.nest.map_structure(tf.convert_to_tensor, results)
+        done, cost = int(state["num_done"]), state["cost"]
     most = min(functions.max_count, chunk_size(kernel_name, config))
     while done < schedule.num_steps:
         # A chunk ends where the burn-in ends, so that every chunk belongs to one part as a whole.
@@ -219,6 +223,22 @@ def chain_chunks(
             facts,
             None if is_kept else rows,
         )
+
+
+def _layout(z: tf.Tensor, leaves: list[tf.Tensor]) -> Layout:
+    """Of the state of chains at `z` [num_chains, latent_dim]; leaves: of the kernel's results."""
+    return {
+        "num_done": (np.int64, ()),
+        "cost": (np.int64, (2,)),
+        **state_layout(*z.shape),
+        **{f"kernel_{k}": (leaf.dtype.as_numpy_dtype, tuple(leaf.shape)) for k, leaf in enumerate(leaves)},
+    }
+
+
+def state_layout(num_chains: int, latent_dim: int) -> Layout:
+    """Of what is read of a state before a kernel is built."""
+    moments = (np.float32, (latent_dim,))
+    return {"z": (np.float32, (num_chains, latent_dim)), "class_mean": moments, "class_scale": moments}
 
 
 def check_config(kernel_name: str, config: Any, defaults: KernelConfig) -> None:

@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tfgradgen.core.arrays import check_state
 from tfgradgen.core.config import KernelConfig, RunConfig, Schedule, SmcConfig
 from tfgradgen.core.contracts import Chunk, Cost, Regularization
 from tfgradgen.diagnostics.model_checks import admit
-from tfgradgen.mcmc.chains import chain_chunks
+from tfgradgen.mcmc.chains import chain_chunks, state_layout
 from tfgradgen.mcmc.kernel import KernelFamily
 from tfgradgen.mcmc.kernels import KERNELS
 from tfgradgen.mcmc.presets import PRESETS, PRIOR_FACTS, Preset
@@ -52,6 +53,8 @@ def _chains(family: KernelFamily) -> Method:
         if resume is None:
             init_z, posterior, facts = _start(posterior, family, config, run)
         else:
+            layout = state_layout(run.num_chains, posterior.latent_dim)
+            check_state({name: resume.state[name] for name in layout if name in resume.state}, layout)
             init_z, posterior, facts = resume.state["z"], _restored(posterior, config, resume.state), resume.facts
         state = resume and resume.state
         for chunk in chain_chunks(posterior, family.name, config, schedule, run, init_z, state):

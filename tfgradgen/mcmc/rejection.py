@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from tfgradgen.core.arrays import check_state, check_within
 from tfgradgen.core.backend import fold_in, full_float32, log_uniform, use_xla
 from tfgradgen.core.checks import UserError, fail
 from tfgradgen.core.config import RunConfig
@@ -71,6 +72,16 @@ def counts_of(state: dict[str, np.ndarray]) -> Counts:
     return Counts(*(state[name].item() for name in Counts._fields))
 
 
+def _check_state(state: dict[str, np.ndarray], latent_dim: int, num_results: int) -> None:
+    """Raises `StateError` unless `state` can be that of a `Chunk` of `exact_chunks`."""
+    count, total = (np.int64, ()), (np.float64, ())
+    counts = {name: total if name.startswith("sum_") else count for name in (*Counts._fields, "num_rows")}
+    columns = {"class_prob": (np.float32, ("left",)), "target_log_prob": (np.float32, ("left",))}
+    check_state(state, {**counts, "z": (np.float32, ("left", latent_dim)), **columns})
+    for name in counts:
+        check_within(state, name, 1 if name == "num_drawn" else 0, num_results if name == "num_rows" else np.inf)
+
+
 def exact_chunks(
     posterior: ClassPosterior, num_results: int, run: RunConfig, state: dict[str, np.ndarray] | None = None
 ) -> Iterator[Chunk]:
@@ -107,6 +118,7 @@ def exact_chunks(
     counts, num_rows, wanted = Counts(), 0, num_results * run.num_chains
     left: tuple[np.ndarray, ...] = tuple(np.zeros([0, *row], np.float32) for row in ([posterior.latent_dim], [], []))
     if state is not None:
+        _check_state(state, posterior.latent_dim, num_results)
         left = state["z"], state["class_prob"], state["target_log_prob"]
         counts, num_rows = counts_of(state), int(state["num_rows"])
     while num_rows < num_results:

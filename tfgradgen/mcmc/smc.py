@@ -18,7 +18,8 @@ import tensorflow as tf
 from scipy.optimize import brentq
 from scipy.special import logsumexp
 
-from tfgradgen.core.backend import fold_in, full_float32, use_xla
+from tfgradgen.core.arrays import StateError, check_state, check_within
+from tfgradgen.core.backend import fold_in, full_float32, resample_systematic, use_xla
 from tfgradgen.core.checks import fail
 from tfgradgen.core.config import RunConfig, SmcConfig
 from tfgradgen.core.contracts import Chunk, Cost, Draws, Networks, Progress
@@ -33,6 +34,7 @@ logger = logging.getLogger(__name__)
 SMC_STREAM = 3
 SLICE = 64  # particles in one batch through the networks
 STEPS_SHOWN = 100  # of progress for each population
+MAX_FRUITLESS = 1000  # prior draws of a population, all without a finite p(class)
 STEP_GAIN = 1.0  # of log step size, per unit of acceptance off its target in one stage
 
 
@@ -96,17 +98,6 @@ def next_inverse_temperature(log_likelihood: np.ndarray, now: float, ess_share: 
     return float(brentq(excess, now, 1.0, xtol=1e-12, rtol=1e-6))
 
 
-def resample_systematic(weights: np.ndarray, offset: float) -> np.ndarray:
-    """Indices [num_particles] of particles, each as often as its weight says, up to one (Kitagawa 1996).
-
-    weights: [num_particles], of sum 1. offset: uniform in [0, 1).
-    """
-    places = (np.arange(len(weights)) + offset) / len(weights)
-    total = np.cumsum(weights)
-    # Scaled, or rounding could leave the last place beyond the sum.
-    return np.searchsorted(total / total[-1], places, side="right")
-
-
 def next_stage(
     posterior: ClassPosterior, config: SmcConfig, mutate_fn: Any, now: Population, seed: tf.Tensor, ladder: np.ndarray | None
 ) -> tuple[Population, float]:
@@ -142,11 +133,62 @@ def next_stage(
         z,
         log_prob,
         np.asarray(beta),
-        now.log_evidence + total - np.log(len(log_weight)),
+        now.log_evidence + total - np.log(np.isfinite(log_likelihood).sum()),  # particles without one are none of the prior's
         now.log_step_size + STEP_GAIN * (float(accepted) - config.target_accept_prob),
         now.stage + 1,
     )
     return after, float(accepted)
+
+
+def start_population(start_fn: Any, num_particles: int, config: SmcConfig, seed: tf.Tensor) -> tuple[Population, np.ndarray]:
+    """Prior draws to begin with, and of all that were scored for it the number without a finite p(class), and the number.
+
+    A population without any finite p(class) is drawn again: given that it has some, its mean likelihood over those is unbiased.
+
+    Raises:
+      UserError: there is none in `MAX_FRUITLESS` draws, or in one population where that is larger.
+    """
+    sizes = [min(SLICE, num_particles - k) for k in range(0, num_particles, SLICE)]
+    scored = np.zeros(2, np.int64)
+    while scored[0] < max(MAX_FRUITLESS, 1):
+        first = int(scored[1]) // num_particles * len(sizes)
+        parts = [start_fn(fold_in(fold_in(seed, 0), first + k), tf.constant(n)) for k, n in enumerate(sizes)]
+        z, log_prob = (np.concatenate(column) for column in zip(*parts, strict=True))
+        scored = scored + np.array([(~np.isfinite(log_prob)).sum(), num_particles])
+        if np.isfinite(log_prob).any():
+            zero = np.zeros(())
+            return Population(z, log_prob, zero, zero, np.log(config.step_size), zero), scored
+    raise fail(
+        "p(class)",
+        "a finite likelihood at some particle",
+        f"none at {scored[0]} prior draws",
+        "check the models' ranges and labels",
+    )
+
+
+def _check_state(state: dict[str, np.ndarray], latent_dim: int, num_results: int, num_chains: int) -> None:
+    """Raises `StateError` unless `state` can be that of a `Chunk` of `smc_chunks`."""
+    layout: dict[str, tuple[Any, tuple[Any, ...]]] = {
+        "whole_z": (np.float32, (num_results, "whole", latent_dim)),
+        "whole_log_prob": (np.float32, (num_results, "whole")),
+        "evidence": (np.float64, ("whole",)),
+        "cost": (np.int64, (2,)),
+        "moves": (np.float64, (2,)),
+        "ladder": (np.float64, ("stages", 2)),
+        "scored": (np.int64, (2,)),
+    }
+    if "stage" in state:  # a population is under way
+        layout |= dict.fromkeys(Population._fields, (np.float64, ()))
+        layout |= {"z": (np.float32, (num_results, latent_dim)), "log_prob": (np.float32, (num_results,))}
+    sizes = check_state(state, layout)
+    if sizes["whole"] > num_chains:
+        raise StateError(f"{sizes['whole']} populations of {num_chains}")
+    if "stage" in state:
+        check_within(state, "inverse_temperature", 0, 1)
+        check_within(state, "stage", 0, sizes["stages"])
+        is_last = state["stage"] == sizes["stages"]
+        if is_last and sizes["stages"] and state["ladder"][-1, 0] == 1.0:
+            raise StateError("a population beyond the last temperature")
 
 
 def smc_chunks(
@@ -162,9 +204,10 @@ def smc_chunks(
 
     Yields:
       A `Chunk` after each temperature of the pilot and of each population; all draws come with the last. facts: `evidence`,
-      for each whole population the estimate of the mean of likelihood ** (1 / temperature) under the prior, at temperature 1
-      of p(class); `accept_rate`, the mean acceptance of all moves so far; `num_scored`, the prior draws that populations began
-      with, and `num_not_finite`, those of them without a finite p(class), whose weight is 0.
+      for each whole population the estimate of the mean of likelihood ** (1 / temperature) under the prior where that is
+      finite, as every method takes it, at temperature 1 of p(class); `accept_rate`, the mean acceptance of all moves so far;
+      `num_scored`, the prior draws that populations began with, and `num_not_finite`, those of them without a finite p(class),
+      which no population goes on from.
     """
     posterior.check_without_energy("smc")
     posterior.check_one_label("smc")
@@ -186,6 +229,7 @@ def smc_chunks(
     shape = (0, run.num_chains)
     no_draws = as_draws(posterior, np.zeros([*shape, posterior.latent_dim], np.float32), np.zeros(shape, np.float32))
     if state is not None:
+        _check_state(state, posterior.latent_dim, num_results, run.num_chains)
         z, log_prob, evidence, cost = (state[name] for name in ("whole_z", "whole_log_prob", "evidence", "cost"))
         moves, ladder, scored = (state[name] for name in ("moves", "ladder", "scored"))
         population = Population(*(state[name] for name in Population._fields)) if "stage" in state else None
@@ -194,13 +238,9 @@ def smc_chunks(
         is_pilot = not len(ladder) or ladder[-1, 0] < 1.0
         seed = fold_in(run_seed, 0 if is_pilot else 1 + len(evidence))
         if population is None:
-            sizes = [min(SLICE, num_results - k) for k in range(0, num_results, SLICE)]
-            parts = [start_fn(posterior.label, fold_in(fold_in(seed, 0), k), tf.constant(n)) for k, n in enumerate(sizes)]
-            first_z, first_log_prob = (np.concatenate(column) for column in zip(*parts, strict=True))
-            zero = np.zeros(())
-            population = Population(first_z, first_log_prob, zero, zero, np.log(config.step_size), zero)
-            cost = cost + np.array([0, num_results])
-            scored = scored + np.array([(~np.isfinite(first_log_prob)).sum(), num_results])
+            population, found = start_population(functools.partial(start_fn, posterior.label), num_results, config, seed)
+            cost = cost + np.array([0, found[1]])
+            scored = scored + found
         log_step_size, stage_seed = float(population.log_step_size), fold_in(seed, 1 + int(population.stage))
         population, accepted = next_stage(posterior, config, mutate_fn, population, stage_seed, None if is_pilot else ladder)
         if is_pilot:

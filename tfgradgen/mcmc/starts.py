@@ -7,8 +7,11 @@ independent exact draws, whichever chain takes them. A chain takes, in this orde
 1. the first accepted draw of its own: it is then the same in a run of any number of chains;
 2. an accepted draw that another chain has left over;
 3. where the class is so rare that the draws of all chains together hold too few, one of the draws that were not accepted, of
-   all chains, picked with its importance weight and without replacement: sampling importance resampling (Rubin 1987). Such a
-   start is likely, but not exact; and several of them depend on each other, as far as few draws hold most of the weight.
+   all chains, picked with its importance weight: sampling importance resampling (Rubin 1987), by a systematic sample. A draw
+   then serves as many of these chains as its weight says, up to one, so that each start has the law of the weights, and
+   none is picked twice unless it holds more than its share. Without replacement, a draw that holds most of the weight could
+   serve one chain only, and the others' starts would be drawn towards the prior. Such a start is likely, but not exact; and
+   several of them depend on each other, as far as few draws hold most of the weight.
 
 With a discriminator in the target there is no bound on its energy, and no acceptance: each chain resamples its own draws.
 """
@@ -21,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfgradgen.core.backend import fold_in, log_uniform
+from tfgradgen.core.backend import fold_in, log_uniform, resample_systematic
 from tfgradgen.core.checks import fail
 from tfgradgen.core.config import RunConfig
 from tfgradgen.posterior import ClassPosterior
@@ -50,7 +53,8 @@ class Starts(NamedTuple):
 
     z: [num_chains, latent_dim] float32. num_exact: how many of them are exact draws; None where they were not to be
     ('prior', 'given'). class_prob, class_prob_error: mean of p(class) over the prior draws where it is finite, None of none,
-    and its standard error, None of fewer than two. num_draws: those draws and the others. num_not_finite: the others.
+    and its standard error, None of fewer than two. num_draws: those draws and the others. num_not_finite: the others, and those
+    where a discriminator in the target is not finite.
     """
 
     z: tf.Tensor
@@ -138,7 +142,7 @@ def choose_starts(posterior: ClassPosterior, run: RunConfig, powers: Sequence[fl
         float(prob.mean()) if prob.size else None,
         float(prob.std(ddof=1) / np.sqrt(prob.size)) if prob.size > 1 else None,
         scores.class_log_prob.size,
-        int((~finite).sum()),
+        int((~(finite & np.isfinite(scores.log_weight)) if posterior.has_energy else ~finite).sum()),
     )
 
 
@@ -179,33 +183,53 @@ def pick(scores: Scores, has_energy: bool) -> tuple[np.ndarray, int]:
         own = flat[np.arange(num_chains), key.argmax(1)]
         return np.where(np.isfinite(key).any(1), own, key.argmax()), 0
     accepted = scores.log_uniform < scores.log_weight
-    picks = flat[np.arange(num_chains), accepted.argmax(1)]
-    without = np.flatnonzero(~accepted.any(1))
-    spare = np.setdiff1d(flat[accepted], picks)[: len(without)]
+    picks = np.where(accepted.any(1), flat[np.arange(num_chains), accepted.argmax(1)], -1)
+    picks, num_exact = _filled(picks, accepted, weight, scores.noise)
+    if -1 in picks:  # every draw that has a likelihood was accepted: they serve again, from the first
+        picks = np.where(picks < 0, np.resize(flat[accepted], num_chains), picks)
+    return picks, num_exact
+
+
+def _filled(picks: np.ndarray, accepted: np.ndarray, left_log_weight: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, int]:
+    """`picks` [num_chains] with the chains that have none yet, -1, given draws of any chain, as far as there are some, and the
+    number of chains that are at accepted draws.
+
+    accepted, left_log_weight, noise: [num_chains, num_draws]: the draws that may be taken as they are, and the log weights of
+    the others, -inf of those out of the question.
+    """
+    picks, without = picks.copy(), np.flatnonzero(picks < 0)
+    spare = np.setdiff1d(np.flatnonzero(accepted), picks)[: len(without)]
     picks[without[: len(spare)]] = spare
-    rest = without[len(spare) :]
-    key = np.where(accepted, -np.inf, key).ravel()
-    likely = np.argsort(-key, kind="stable")[: max(min(len(rest), np.isfinite(key).sum()), 1)]
-    picks[rest] = np.resize(likely, len(rest))  # again from the first, where fewer draws than chains have a likelihood
-    return picks, num_chains - len(rest)
+    rest, log_weight = without[len(spare) :], np.where(accepted, -np.inf, left_log_weight).ravel().astype(np.float64)
+    if len(rest) and np.isfinite(log_weight).any():
+        offset = float(np.exp(-np.exp(-np.float64(noise[0, 0]))))  # a uniform number: neither weight nor acceptance is from it
+        picks[rest] = resample_systematic(np.exp(log_weight - log_weight.max()), min(offset, 1 - 1e-9), len(rest))
+    return picks, len(picks) - len(rest)
 
 
 def pick_replicas(scores: Scores, picks: np.ndarray, powers: Sequence[float], has_energy: bool) -> list[np.ndarray]:
-    """`pick` of the replicas whose likelihood has these powers, `picks` for the first of them."""
+    """`pick` of the replicas whose likelihood has these powers, `picks` for the first of them.
+
+    A replica without an accepted draw of its chain takes one of another chain, as in `pick`: the best of its own few draws
+    would be drawn towards the prior. With a discriminator each chain resamples its own.
+    """
     num_chains, num_draws = scores.log_weight.shape
     rows, chains = [picks], np.arange(num_chains)
     used = np.zeros(num_chains * num_draws, bool)
     used[picks] = True
-    used = used.reshape(num_chains, num_draws)
     for power in sorted(powers[1:]):
-        log_weight = np.where(used, -np.inf, power * scores.log_weight)
-        accepted = (scores.log_uniform < log_weight) & (not has_energy)
-        last = num_draws - 1 - accepted[:, ::-1].argmax(1)
-        key = np.asarray(left_weight(tf.constant(log_weight), has_energy)) + scores.noise
-        own = np.where(accepted.any(1), last, key.argmax(1))
-        found = np.isfinite(log_weight[chains, own])
-        used[chains, own] |= found
-        rows.append(np.where(found, chains * num_draws + own, picks))
+        log_weight = np.where(used.reshape(num_chains, num_draws), -np.inf, power * scores.log_weight)
+        weight = np.asarray(left_weight(tf.constant(log_weight), has_energy))
+        if has_energy:
+            own = (weight + scores.noise).argmax(1)
+            found = np.where(np.isfinite(log_weight[chains, own]), chains * num_draws + own, -1)
+        else:
+            accepted = scores.log_uniform < log_weight
+            last = num_draws - 1 - accepted[:, ::-1].argmax(1)
+            found = np.where(accepted.any(1), chains * num_draws + last, -1)
+            found, _ = _filled(found, accepted, weight, scores.noise)
+        used[found[found >= 0]] = True
+        rows.append(np.where(found < 0, picks, found))
     return [rows[0], *rows[:0:-1]] if powers else []
 
 

@@ -95,7 +95,8 @@ def _prior(record: dict[str, Any]) -> str:
     evidence = np.asarray(record["evidence"], float)  # NaN for null
     spread = float(evidence.std(ddof=1) / np.sqrt(len(evidence))) if len(evidence) > 1 else None
     power = "" if record["arguments"]["temperature"] == 1 else " ** (1 / temperature)"
-    return f"p(class){power} is {_places(float(evidence.mean()))}{_error(spread)} by annealing, unbiased"
+    where = ", over the prior draws where it is finite" if record["num_not_finite"] else ""
+    return f"p(class){power} is {_places(float(evidence.mean()))}{_error(spread)} by annealing, unbiased{where}"
 
 
 def _moved(record: dict[str, Any]) -> str:

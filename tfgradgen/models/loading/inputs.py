@@ -15,6 +15,7 @@ EXTRAS = ("truncation", "y", "labels", "z")  # inputs beside the main one that a
 CLASS_NAMES = ("y", "labels")  # of the class input of public generators
 
 _CLASS_LIKE = re.compile(r"label|class|one_?hot|categor|condition", re.IGNORECASE)
+_SETTING_LIKE = re.compile(r"trunc|(^|_)psi|seed|alpha|fade|temperature|scale|strength|sigma|(^|_)lod|train", re.IGNORECASE)
 _LATENT_LIKE = re.compile(r"z(_?in(put)?)?|noise\w*|latent\w*|random\w*", re.IGNORECASE)
 
 Specs = Mapping[str, tf.TensorSpec]
@@ -98,6 +99,11 @@ def _of_generator(inputs: Specs, given: GeneratorSettings) -> Inputs | Misfit:
         rest.pop(class_name, None)
     if len(rest) == 2 and not class_name:
         pair = _told_apart(rest, given)
+        if pair is None and (setting := _setting_of(rest)):
+            remedy = "export it with a value for that, or say which is the class with --generator_class_input=NAME"
+            return Misfit(
+                f"inputs {listed(inputs)}, of which {printable(setting)} is neither a latent point nor a class", remedy
+            )
         if pair is None:
             return Misfit(
                 f"inputs {listed(inputs)}, any of which may be the class",
@@ -131,21 +137,41 @@ def _is_latent(spec: tf.TensorSpec, given: GeneratorSettings) -> bool:
     return given.latent_dim is not None and given.latent_dim == width_of(spec)
 
 
+def _may_be_class(name: str, inputs: Specs) -> bool:
+    """Whether an input may be the class of each row: not one value for all rows, nor one with a name of another setting."""
+    spec, others = inputs[name], [each for other, each in inputs.items() if other != name]
+    if _SETTING_LIKE.search(name) and not _CLASS_LIKE.search(name):
+        return False
+    if spec.shape.rank in (None, 0):
+        return spec.shape.rank is None
+    rows = spec.shape[0]
+    return rows is None or any(other.shape.rank and other.shape[0] == rows for other in others)
+
+
+def _setting_of(inputs: Specs) -> str:
+    """The first that is neither the class nor a latent point, '' without one."""
+    narrow = (name for name, spec in inputs.items() if width_of(spec) == 1 or not spec.dtype.is_floating)
+    return next((name for name in narrow if not _may_be_class(name, inputs)), "")
+
+
 def _told_apart(inputs: Specs, given: GeneratorSettings) -> tuple[str, str] | None:
     """(latent point, class) of two inputs, by the first rule that leaves one way to see them; None where none does."""
     first, second = inputs
     pairs = [
         (z, c)
         for z, c in ((first, second), (second, first))
-        if _is_latent(inputs[z], given) and (len(_dims(inputs[c]) or ()) <= 1 or width_of(inputs[c]) == 1)
+        if _is_latent(inputs[z], given)
+        and _may_be_class(c, inputs)
+        and (len(_dims(inputs[c]) or ()) <= 1 or width_of(inputs[c]) == 1)
     ]
     rules = (
         lambda z, c: not inputs[c].dtype.is_floating,
+        # What a person named goes before what a width of 1 lets guess: a latent point may be as narrow.
+        lambda z, c: _CLASS_LIKE.search(c) and not _CLASS_LIKE.search(z),
+        lambda z, c: _LATENT_LIKE.fullmatch(z) and not _LATENT_LIKE.fullmatch(c),
         lambda z, c: takes_numbers(inputs[c]) and not takes_numbers(inputs[z]),
         lambda z, c: None not in (given.num_classes, width_of(inputs[z])) and width_of(inputs[c]) == given.num_classes,
         lambda z, c: None not in (given.latent_dim, width_of(inputs[c])) and width_of(inputs[z]) == given.latent_dim,
-        lambda z, c: _CLASS_LIKE.search(c) and not _CLASS_LIKE.search(z),
-        lambda z, c: _LATENT_LIKE.fullmatch(z) and not _LATENT_LIKE.fullmatch(c),
     )
     for rule in rules:
         fitting = [pair for pair in pairs if rule(*pair)]

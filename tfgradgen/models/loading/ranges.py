@@ -3,6 +3,7 @@
 from typing import Any
 
 SYMMETRIC, UNIT, BYTES = (-1.0, 1.0), (0.0, 1.0), (0.0, 255.0)
+OVERSHOOT = 0.02  # of a range's width: by so much a network without a squashing last layer goes beyond its range
 
 
 def to_range(image: Any, bounds: tuple[float, float]) -> Any:

@@ -199,9 +199,9 @@ def test_what_was_stopped_in_an_empty_folder_goes_on(
     with pytest.MonkeyPatch.context() as patch:
         stop_after(1, error, patch)
         line = refused([*command, *flags], capsys, 130 if error is CTRL_C else 2)
-    again = " ".join(["python -m tfgradgen", *command, "--resume"])
+    again = " ".join(["python -m tfgradgen", *command, *flags, "--resume"])
     assert line.endswith(again), "the command that is named, whole"
-    main([*command, "--resume"])
+    main([*command, *flags, "--resume"])
     assert {path.name for path in tmp_path.iterdir()} == {"run"}
     assert (tmp_path / "run" / RECORD).exists()
 
