@@ -15,7 +15,7 @@ from tfgradgen.cli.system import stopped
 from tfgradgen.cli.terminal import one_line
 from tfgradgen.core.arrays import StateError, check_arrays
 from tfgradgen.core.checks import UserError, fail
-from tfgradgen.core.contracts import Draws
+from tfgradgen.core.contracts import Draws, ProgressFn
 from tfgradgen.core.files import open_own, own_folder
 from tfgradgen.core.parsing import parsing, read_bytes, read_json
 from tfgradgen.io.folders import (
@@ -229,11 +229,7 @@ def _run_held(
     check_target(folder, overwrite)
     try:
         with progress_bar(f"{options.kernel} {planned['label']['name']}") as progress_fn:
-            for chunk in iter_chunks(posterior, options.recipe, options.run, resume_of(store, options, posterior.latent_dim)):
-                store.append(chunk.draws, chunk.state, store.facts | chunk.facts)
-                progress_fn(chunk.progress)
-        if len(store.draws().z) != options.schedule.num_results:
-            raise StateError(f"{len(store.draws().z)} draws, other than its state says")
+            draw(posterior, options, store, progress_fn)
     except StateError as error:  # left for the user to look at, as every damaged run
         raise store.damaged(f"{CHECKPOINT} holds {error.what}") from None
     except UserError:  # of the models or of the class: to go on would meet it again
@@ -261,18 +257,19 @@ def _opened(partial: Path, planned: dict[str, Any]) -> RunStore:
     return store
 
 
-def resume_of(store: RunStore, options: SampleOptions, latent_dim: int) -> Resume | None:
-    """Where the run in `store` goes on; None where it has not begun.
-
-    Raises:
-      StateError: what is kept does not fit the run.
-    """
-    if store.state is None:
-        return None
-    for name in sorted(NEEDED - {*store.facts}):
-        raise StateError(f"no {name}")
-    check_draws(store.draws(), options.run.num_chains, latent_dim)
-    return Resume(store.state, store.facts)
+def draw(posterior: ClassPosterior, options: SampleOptions, store: RunStore, progress_fn: ProgressFn) -> None:
+    """Runs the wanted method to its end, from where `store` is, and keeps in it what comes."""
+    resume = None
+    if store.state is not None:
+        for name in sorted(NEEDED - {*store.facts}):
+            raise StateError(f"no {name}")
+        check_draws(store.draws(), options.run.num_chains, posterior.latent_dim)
+        resume = Resume(store.state, store.facts)
+    for chunk in iter_chunks(posterior, options.recipe, options.run, resume):
+        store.append(chunk.draws, chunk.state, store.facts | chunk.facts)
+        progress_fn(chunk.progress)
+    if len(store.draws().z) != options.schedule.num_results:
+        raise StateError(f"{len(store.draws().z)} draws, other than its state says")
 
 
 def check_draws(draws: Draws, num_chains: int, latent_dim: int) -> None:
