@@ -36,6 +36,14 @@ def toy_flags(toy_pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.M
     return [f"--generator={toy_pair[0]}", f"--classifier={toy_pair[1]}"]
 
 
+@pytest.fixture
+def untuned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An export with given step sizes: to tune them takes most of its time."""
+    from tfgradgen.serving.adapt import Adapted
+
+    monkeypatch.setattr("tfgradgen.cli.export.adapt", lambda *args: Adapted(1.0, 0.5, ["a doubt"]))
+
+
 @pytest.fixture(scope="session")
 def served(toy_pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An export of the toy pair with every signature, its version 1; nobody may change it."""

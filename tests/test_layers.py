@@ -21,6 +21,7 @@ FLOORS = [
 ]
 PACKAGE = Path(tfgradgen.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
+TESTS = Path(__file__).parent
 
 
 def floor_of(unit: str) -> int:
@@ -29,6 +30,17 @@ def floor_of(unit: str) -> int:
 
 def unit_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_modules(tree: ast.AST) -> set[str]:
+    """Full names of all that is imported: of `from a import b`, both a and a.b."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return names
 
 
 def imported_units(tree: ast.AST) -> set[str]:
@@ -56,6 +68,17 @@ def test_files_and_functions_are_small(path: Path) -> None:
         if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
             arguments = [a.arg for a in (*node.args.args, *node.args.kwonlyargs) if a.arg not in ("self", "cls")]
             assert len(arguments) <= 7, f"{node.name} takes {len(arguments)} arguments"
+
+
+def test_no_test_module_imports_another() -> None:
+    """What tests share is in tests/support, or a fixture of conftest.py."""
+    offenders = [
+        f"{path.relative_to(TESTS)} imports {name}"
+        for path in sorted(TESTS.rglob("*.py"))
+        for name in imported_modules(ast.parse(path.read_text()))
+        if any(part.startswith("test_") or part == "conftest" for part in name.split("."))
+    ]
+    assert offenders == []
 
 
 def test_only_the_command_line_prints_or_exits() -> None:

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_cli import FAST, refused
-from tests.cli.test_resume import SMALL, STEPS
+from tests.support.command import FAST, SMALL, STEPS, refused
 from tfgradgen.cli import system
 from tfgradgen.cli.commands import main
 from tfgradgen.cli.output import as_file

@@ -14,6 +14,7 @@ import tensorflow as tf
 from PIL import Image
 
 from tests.support import toy
+from tests.support.command import FAST, refused
 from tfgradgen.cli.commands import main
 from tfgradgen.cli.compare_options import FLAGS as COMPARE_FLAGS
 from tfgradgen.cli.export_options import FLAGS as EXPORT_FLAGS
@@ -23,24 +24,6 @@ from tfgradgen.core.config import RunConfig
 from tfgradgen.diagnostics.model_checks import NUM_CHECKED, NUM_EVALUATIONS
 from tfgradgen.diagnostics.prior_checks import NUM_FORWARD
 from tfgradgen.mcmc.registry import METHODS
-
-FAST = ["--num_results=4", "--num_burnin_steps=4", "--num_chains=3"]
-
-
-def refused(argv: list[str], capsys: pytest.CaptureFixture[str], code: int = 2) -> str:
-    """Runs a command that must fail; returns its one line."""
-    with pytest.raises(SystemExit) as exit_:
-        main(argv)
-    captured = capsys.readouterr()
-    lines = [line for line in captured.err.splitlines() if line.startswith("tfgradgen: ")]
-    assert (exit_.value.code, captured.out, len(lines)) == (code, "", 1)
-    return lines[0]
-
-
-def with_flags(command: list[str], *flags: str) -> list[str]:
-    """`command` with `flags` for those of the same names in it: a flag may be given once."""
-    names = {flag.split("=")[0] for flag in flags}
-    return [*(word for word in command if word.split("=")[0] not in names), *flags]
 
 
 @pytest.mark.parametrize("kernel", METHODS)

@@ -10,8 +10,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tests.cli.test_cli import with_flags
 from tests.support import standins
+from tests.support.command import with_flags
 from tfgradgen.cli import compare as module
 from tfgradgen.cli.commands import main
 from tfgradgen.core.checks import UserError

@@ -11,8 +11,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tests.cli.test_cli import FAST, refused
 from tests.support import standins, toy
+from tests.support.command import FAST, refused
 from tfgradgen.cli import surroundings
 from tfgradgen.cli.commands import main
 from tfgradgen.cli.load import load_models, start_at_photograph

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.cli.test_cli import FAST, refused
+from tests.support.command import FAST, refused
 from tfgradgen.cli.commands import main
 from tfgradgen.cli.compare import PICTURES
 from tfgradgen.cli.export import write_beside

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.cli.test_cli import refused
-from tests.cli.test_resume import CTRL_C, stop_after
+from tests.support.command import CTRL_C, refused, stop_after
 from tests.support.toy import ToyClassifier, ToyGenerator
 from tfgradgen.cli.commands import main
 from tfgradgen.core.config import RunConfig, Schedule

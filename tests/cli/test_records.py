@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.cli.test_cli import refused
-from tests.cli.test_fuzz import a_record, npz, some_draws
+from tests.support.command import refused
+from tests.support.records import a_record, npz, some_draws
 from tfgradgen.cli.commands import main
 from tfgradgen.cli.records import read_run
 from tfgradgen.cli.report import run_record, summary

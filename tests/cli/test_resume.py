@@ -1,7 +1,6 @@
 """A run that is stopped, by whatever, loses nothing and ends with the same bytes."""
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -14,41 +13,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.cli.test_cli import FAST, refused
 from tests.support import toy
+from tests.support.command import CTRL_C, FAST, FULL_DISK, SMALL, STEPS, refused, stop_after
 from tfgradgen.cli.commands import main
 from tfgradgen.cli.output import held
 from tfgradgen.core.checks import UserError
 from tfgradgen.core.contracts import Draws
 from tfgradgen.io.store import CHECKPOINT, RunStore
-from tfgradgen.mcmc.kernels import KERNELS
 
-SMALL = ["sample", "--label=goldfish", "--num_chains=3"]
-STEPS = {
-    "mala": ["--num_results=50", "--num_burnin_steps=50"],
-    "hmc": ["--num_results=30", "--num_burnin_steps=30"],
-    "rejection": ["--num_results=300"],
-    "smc": ["--num_results=20", "--ess_share=0.95"],
-    "map": ["--num_results=50", "--num_burnin_steps=50", "--class_reg=0.1"],
-}
-SHORT = ["--num_results=15", "--num_burnin_steps=15"]  # more than two chunks of every other kernel
-STEPS |= {name: SHORT for name in KERNELS if name not in STEPS}
-
-
-def stop_after(num_appends: int, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes the store raise `error` where the checkpoint after `num_appends` would be renamed into place."""
-    left, replace = [num_appends], os.replace
-
-    def failing(source: Any, target: Any) -> None:
-        left[0] -= Path(target).name == CHECKPOINT
-        if left[0] < 0:
-            raise error
-        replace(source, target)
-
-    monkeypatch.setattr("tfgradgen.io.store.os.replace", failing)
-
-
-CTRL_C, FULL_DISK = KeyboardInterrupt(), OSError(28, "No space left on device")
 STOPS = [(kernel, CTRL_C) for kernel in STEPS] + [(kernel, FULL_DISK) for kernel in ("mala", "rejection")]
 
 

@@ -11,7 +11,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from PIL import Image
 
-from tests.cli.test_cli import refused, with_flags
+from tests.support.command import refused, with_flags
 from tests.support.toy import ToyClassifier, ToyGenerator
 from tfgradgen.cli.commands import main
 from tfgradgen.core.checks import UserError

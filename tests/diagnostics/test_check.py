@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.cli.test_cli import FAST, refused
 from tests.support import toy
+from tests.support.command import FAST, refused
 from tfgradgen import ClassPosterior
 from tfgradgen.cli.commands import main
 from tfgradgen.diagnostics.model_checks import NUM_CHECKED, NUM_EVALUATIONS, prior_checks

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.cli.test_cli import refused
 from tests.support import toy
+from tests.support.command import refused
 from tfgradgen.cli.commands import main
 from tfgradgen.core.contracts import Draws
 from tfgradgen.diagnostics.convergence import Convergence, convergence, projections

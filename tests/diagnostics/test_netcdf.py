@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import xarray
 
-from tests.cli.test_cli import refused
+from tests.support.command import refused
 from tfgradgen import __version__
 from tfgradgen.cli.commands import main
 from tfgradgen.cli.output import OURS

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tests.cli.test_cli import FAST
+from tests.support.command import FAST
 from tfgradgen import ClassPosterior, RunConfig
 from tfgradgen.cli.commands import main
 from tfgradgen.core.contracts import Draws, collect

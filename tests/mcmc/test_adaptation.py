@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tests.mcmc.test_kernels import FEW_STEPS, Bare, is_tuned, starts, target, worst_z_score
-from tests.mcmc.test_kernels import run as run_kernel
+from tests.support.laws import FEW_STEPS, Bare, is_tuned, starts, target, worst_z_score
+from tests.support.laws import run as run_kernel
 from tests.support.toy import ToyClassifier, ToyGenerator
 from tfgradgen.core.backend import as_seed
 from tfgradgen.core.config import AdaptedConfig, HmcConfig, RunConfig, Schedule, changed_config

@@ -7,63 +7,12 @@ import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tests.support.laws import FEW_STEPS, NUM_CHAINS, Bare, is_calibrated, is_tuned, only, run, starts, target, worst_z_score
 from tfgradgen.core.backend import as_seed, fold_in
 from tfgradgen.core.config import HmcConfig, KernelConfig
 from tfgradgen.mcmc import hmc, local_global, mala, split_hmc
-from tfgradgen.mcmc.kernel import KernelFamily, adaptive_kernel
+from tfgradgen.mcmc.kernel import KernelFamily
 from tfgradgen.mcmc.kernels import KERNELS
-
-SCALES = tf.constant(np.linspace(0.4, 1.0, 16), tf.float32)
-NUM_CHAINS, NUM_STEPS, FEW_STEPS = 128, 300, 40
-
-
-def target(z: tf.Tensor) -> tf.Tensor:
-    return -0.5 * tf.reduce_sum(tf.square(z / SCALES), -1)
-
-
-class Bare:
-    """A posterior that is just a density, split into the prior Normal(0, I) and the rest."""
-
-    latent_dim = 16
-
-    def __init__(self, fn: Any = target):
-        self.unnormalized_log_prob = fn
-
-    def prior_log_prob(self, z: tf.Tensor) -> tf.Tensor:
-        return -0.5 * tf.reduce_sum(tf.square(z), -1)
-
-    def likelihood_log_prob(self, z: tf.Tensor) -> tf.Tensor:
-        return self.unnormalized_log_prob(z) - self.prior_log_prob(z)
-
-
-def starts(num_chains: int = NUM_CHAINS) -> tf.Tensor:
-    """Exact draws, so that what is kept of a right kernel has the law from the first step on."""
-    return SCALES * tf.random.stateless_normal([num_chains, 16], [1, 2])
-
-
-def run(family: KernelFamily, config: KernelConfig, fn: Any = target, init: Any = None, num_steps: int = NUM_STEPS) -> Any:
-    """Of `num_steps` draws after as many that tune: z, acceptance probability, step size, and whether the chain moved."""
-    init = starts() if init is None else init
-    posterior = Bare(fn)
-    kernel = adaptive_kernel(family, posterior, config, num_steps)
-
-    def trace(z: tf.Tensor, results: Any) -> Any:
-        info = family.info_fn(posterior, config, z, results)
-        return z, tf.exp(tf.minimum(info.log_accept_ratio, 0.0)), info.step_size, info.is_accepted
-
-    @tf.function(autograph=False)
-    def go() -> Any:
-        return tfp.mcmc.sample_chain(
-            num_steps, init, num_burnin_steps=num_steps, kernel=kernel, trace_fn=trace, seed=as_seed(5)
-        ).trace
-
-    return [t.numpy() for t in go()]
-
-
-def worst_z_score(z: np.ndarray) -> float:
-    """Of the mean of each coordinate's square; chains are independent, so their spread is the Monte Carlo error."""
-    per_chain = np.square(z / SCALES.numpy()).mean(0)
-    return float(np.abs((per_chain.mean(0) - 1) / (per_chain.std(0, ddof=1) / np.sqrt(NUM_CHAINS))).max())
 
 
 def family_of(kernel_fn: Any, like: KernelFamily) -> KernelFamily:
@@ -165,15 +114,6 @@ WRONG = {
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_kernel_does_not_have_the_law(name: str) -> None:
     assert worst_z_score(run(WRONG[name], WRONG[name].defaults)[0]) > 4
-
-
-def only(wanted: Any) -> Any:
-    families = {name: family for name, family in KERNELS.items() if wanted(family)}
-    return pytest.mark.parametrize("family", families.values(), ids=families)
-
-
-is_calibrated = only(lambda family: family.is_calibrated(family.defaults))
-is_tuned = only(lambda family: "target_accept_prob" in family.defaults.to_dict())
 
 
 class TestContract:

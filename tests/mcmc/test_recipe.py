@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.cli.test_cli import refused
-from tests.cli.test_resume import stop_after
+from tests.support.command import refused, stop_after
 from tfgradgen.cli.commands import main
 from tfgradgen.core.checks import UserError
 from tfgradgen.core.config import HmcConfig, Schedule

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.test_cli import refused
-from tests.cli.test_resume import CTRL_C, FULL_DISK, SMALL, stop_after
+from tests.support.command import CTRL_C, FULL_DISK, SMALL, refused, stop_after
 from tfgradgen.cli import output
 from tfgradgen.cli.commands import main
 from tfgradgen.cli.compare_options import parse_compare

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import tensorflow as tf
 
-from tests.cli.test_cli import refused
 from tests.support import toy
+from tests.support.command import refused
 from tfgradgen.cli.commands import main
 from tfgradgen.core.checks import UserError
 from tfgradgen.models.classifier import load_classifier

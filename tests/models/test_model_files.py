@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.models.test_handles import archive_of
 from tests.support import toy
+from tests.support.archives import archive_of
 from tests.support.hostile import SHAPE, writes
 from tfgradgen.core.checks import UserError
 from tfgradgen.models.classifier import load_classifier

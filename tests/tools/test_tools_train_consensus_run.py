@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support.lite_states import random_state
 from tests.support.tooling import tool
-from tests.tools.test_tools_train_consensus import random_state
 from tfgradgen.models.classifier import load_classifier
 
 MODELS = Path(__file__).resolve().parents[2] / "saved_models"
