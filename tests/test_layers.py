@@ -70,6 +70,18 @@ def test_files_and_functions_are_small(path: Path) -> None:
             assert len(arguments) <= 7, f"{node.name} takes {len(arguments)} arguments"
 
 
+def test_private_api_of_tensorflow_and_tfp_is_used_in_one_file() -> None:
+    private = PACKAGE / "core" / "_tf_private.py"
+    sources = [path for folder in (PACKAGE, TESTS, TESTS.parent / "tools") for path in folder.rglob("*.py") if path != private]
+    offenders = [
+        f"{path} imports {name}"
+        for path in sources
+        for name in imported_modules(ast.parse(path.read_text()))
+        if name.startswith(("tensorflow.python", "tensorflow_probability.python"))
+    ]
+    assert offenders == []
+
+
 def test_no_test_module_imports_another() -> None:
     """What tests share is in tests/support, or a fixture of conftest.py."""
     offenders = [

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
-from tensorflow.python.ops import control_flow_util
 
 from tests.support import standins
 
@@ -310,7 +309,7 @@ def test_variants_with_control_flow_of_version_1(write: Any, ops: set[str], tmp_
     signature = load_folder(folder).signatures["default"]
     images = signature(default=tf.random.stateless_normal([4, 512], [1, 2]))["default"]
     assert np.std(images, axis=0).mean() > 0.05
-    assert control_flow_util.ENABLE_CONTROL_FLOW_V2, "switched back on"
+    assert tf.compat.v1.control_flow_v2_enabled(), "switched back on"
 
 
 def test_biggan_deep_256_in_a_small_width(tmp_path: Path) -> None:

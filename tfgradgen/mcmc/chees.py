@@ -8,8 +8,8 @@ from typing import Any
 
 import tensorflow as tf
 import tensorflow_probability as tfp
-from tensorflow_probability.python.internal import unnest
 
+from tfgradgen.core._tf_private import unnest
 from tfgradgen.core.config import CheesConfig
 from tfgradgen.core.contracts import PosteriorLike
 from tfgradgen.mcmc.hmc import leapfrog_info, make_hmc

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
-from tensorflow_probability.python.internal import unnest  # how TFP's own adapters find a field in nested results
 
+from tfgradgen.core._tf_private import unnest
 from tfgradgen.core.backend import fold_in
 from tfgradgen.core.config import AdaptedConfig, KernelConfig, Schedule
 from tfgradgen.core.contracts import Cost, PosteriorLike

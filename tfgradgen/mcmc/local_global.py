@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 import tensorflow_probability as tfp
-from tensorflow_probability.python.internal import unnest
 
+from tfgradgen.core._tf_private import unnest
 from tfgradgen.core.backend import fold_in, log_uniform
 from tfgradgen.core.config import LocalGlobalConfig
 from tfgradgen.core.contracts import PosteriorLike

@@ -4,8 +4,8 @@ from typing import Any
 
 import tensorflow as tf
 import tensorflow_probability as tfp
-from tensorflow_probability.python.internal import unnest
 
+from tfgradgen.core._tf_private import unnest
 from tfgradgen.core.config import NutsConfig
 from tfgradgen.core.contracts import PosteriorLike
 from tfgradgen.mcmc.kernel import KernelFamily, StepInfo, read_step

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
-from tensorflow_probability.python.internal import unnest
 
+from tfgradgen.core._tf_private import unnest
 from tfgradgen.core.config import ReplicaConfig
 from tfgradgen.core.contracts import PosteriorLike
 from tfgradgen.mcmc.hmc import make_hmc
