@@ -26,6 +26,7 @@ from tfgradgen.diagnostics.prior_checks import NUM_FORWARD
 from tfgradgen.mcmc.registry import METHODS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", METHODS)
 def test_sample_writes_grid_samples_and_record(kernel: str, toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     method = METHODS[kernel]
@@ -78,6 +79,7 @@ def test_sample_writes_grid_samples_and_record(kernel: str, toy_flags: list[str]
     assert sorted(out[-1].split(": ")[1].split(", ")) == sorted(path.name for path in folder.iterdir())
 
 
+@pytest.mark.usefixtures("quick_runs")
 def test_several_labels_share_a_sheet_and_an_earlier_run_is_kept(
     toy_flags: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -93,6 +95,7 @@ def test_several_labels_share_a_sheet_and_an_earlier_run_is_kept(
     assert Path("runs/alp/samples.npz").read_bytes() != before
 
 
+@pytest.mark.slow
 def test_all_is_every_class_but_the_background(toy_pair: tuple[Path, Path], toy_flags: list[str], tmp_path: Path) -> None:
     classifier = tmp_path / "with_background"
     shutil.copytree(toy_pair[1], classifier)
@@ -103,6 +106,7 @@ def test_all_is_every_class_but_the_background(toy_pair: tuple[Path, Path], toy_
     assert sorted(path.name for path in Path("out/all-mala-0").iterdir()) == ["alp", "goldfish", "sheet.png"]
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same_bytes(toy_pair: tuple[Path, Path], tmp_path: Path) -> None:
     for name in ("one", "two"):
         subprocess.run(
@@ -192,6 +196,7 @@ def test_a_run_interrupted_before_its_first_draw_leaves_nothing(
     assert not list((tmp_path / "out").iterdir())
 
 
+@pytest.mark.usefixtures("quick_runs")
 def test_a_path_is_taken_as_it_is_written(toy_flags: list[str], tmp_path: Path) -> None:
     main(["sample", "--label=goldfish", "--out=2026_07_20", *toy_flags, *FAST])
     assert (tmp_path / "2026_07_20" / "run.json").exists()

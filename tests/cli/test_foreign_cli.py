@@ -26,6 +26,8 @@ from tfgradgen.models.classifier import load_classifier
 from tfgradgen.models.generator import load_generator
 from tfgradgen.posterior import ClassPosterior
 
+pytestmark = pytest.mark.usefixtures("quick_runs")
+
 BIGBIGAN = "https://tfhub.dev/deepmind/bigbigan-resnet50/1"
 INCEPTION = "https://tfhub.dev/google/imagenet/inception_v3/classification/5"
 FEW = ["--kernel=mala", "--num_chains=3", "--num_results=3", "--num_burnin_steps=2", "--init=prior"]

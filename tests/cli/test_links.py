@@ -21,6 +21,8 @@ from tfgradgen.evaluation.shelf import Shelf
 from tfgradgen.io.images import save_png
 from tfgradgen.io.store import CHECKPOINT, RunStore
 
+pytestmark = pytest.mark.usefixtures("quick_runs")
+
 DRAWS = Draws(*(np.zeros((1, 2, 3), np.float32) for _ in Draws._fields))
 PICTURE = Image.new("RGB", (4, 4))
 

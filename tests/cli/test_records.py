@@ -18,6 +18,8 @@ from tfgradgen.core.files import finite, json_text
 from tfgradgen.core.parsing import parsing
 from tfgradgen.io.store import RunStore
 
+pytestmark = pytest.mark.usefixtures("quick_runs")
+
 BARE: Any = lambda name: pytest.fail(f"{name} is no JSON")  # noqa: E731
 
 

@@ -15,6 +15,8 @@ from tfgradgen.core.contracts import Draws
 from tfgradgen.diagnostics.convergence import Convergence, convergence, projections
 from tfgradgen.diagnostics.issues import chain_table, problems
 
+pytestmark = pytest.mark.usefixtures("quick_runs")
+
 
 def autoregressive(rho: float, num_results: int = 2000, num_chains: int = 8) -> np.ndarray:
     rng = np.random.default_rng(0)

@@ -20,6 +20,8 @@ from tfgradgen.diagnostics.convergence import convergence
 from tfgradgen.diagnostics.netcdf import write_netcdf
 from tfgradgen.mcmc.presets import PRESETS
 
+pytestmark = pytest.mark.usefixtures("quick_runs")
+
 RUN = ["sample", "--label=alp", "--num_chains=3", "--num_results=30", "--num_burnin_steps=20"]
 
 

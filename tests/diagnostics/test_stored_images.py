@@ -16,6 +16,8 @@ from tfgradgen.core.contracts import Draws, collect
 from tfgradgen.diagnostics.stored_images import last_images
 from tfgradgen.mcmc.rejection import exact_chunks, sample_exact
 
+pytestmark = pytest.mark.usefixtures("quick_runs")
+
 WEIGHTS = tf.random.stateless_normal([6, 192], [3, 4])
 
 

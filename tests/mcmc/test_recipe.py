@@ -15,6 +15,8 @@ from tfgradgen.core.config import HmcConfig, Schedule
 from tfgradgen.mcmc.recipe import Recipe, default_recipe, read_recipe, write_recipe
 from tfgradgen.mcmc.registry import METHODS
 
+pytestmark = pytest.mark.usefixtures("quick_runs")
+
 HMC = Recipe("hmc", HmcConfig(0.25, 0.7, 2, decay_rate=0.8), Schedule(20, 24, 16))
 
 

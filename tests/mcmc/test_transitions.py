@@ -21,6 +21,8 @@ from tfgradgen.cli.tune_options import parse_tune
 from tfgradgen.core.checks import UserError
 from tfgradgen.io.store import CHECKPOINT
 
+pytestmark = pytest.mark.usefixtures("quick_runs")
+
 COMMAND = [*SMALL, "--num_results=50", "--num_burnin_steps=30"]
 
 

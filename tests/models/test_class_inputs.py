@@ -15,6 +15,8 @@ from tfgradgen.core.checks import UserError
 from tfgradgen.models.generator import Generator, load_generator
 from tfgradgen.models.loading.metadata import Label
 
+pytestmark = pytest.mark.usefixtures("quick_runs")
+
 QUICK = ["--kernel=rejection", "--num_chains=4", "--num_results=2"]
 SIZE, NUM_CLASSES = 6, 3
 COLOURS = tf.eye(3)

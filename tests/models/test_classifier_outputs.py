@@ -18,6 +18,8 @@ from tfgradgen.models.classifier import fitted, load_classifier
 from tfgradgen.models.discriminator import load_discriminator, natural_log_odds
 from tfgradgen.models.generator import load_generator
 
+pytestmark = pytest.mark.usefixtures("quick_runs")
+
 QUICK = ["--kernel=rejection", "--num_chains=4", "--num_results=2"]
 IMAGE = tf.random.stateless_uniform([5, 8, 8, 3], [1, 2], -1, 1)
 

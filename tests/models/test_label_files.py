@@ -14,6 +14,8 @@ from tfgradgen.core.checks import UserError
 from tfgradgen.models.classifier import load_classifier
 from tfgradgen.models.label_files import parse_content, read_label_file
 
+pytestmark = pytest.mark.usefixtures("quick_runs")
+
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:

@@ -26,6 +26,8 @@ from tfgradgen.models.loading.inside import Copy
 from tfgradgen.models.loading.metadata import fingerprint, read_metadata
 from tfgradgen.models.loading.saved_model import open_saved_model
 
+pytestmark = pytest.mark.usefixtures("quick_runs")
+
 SECRET = ["secret", "words", "of others"]
 PARTS = ["saved_model.pb", "variables/variables.index", "variables/variables.data-00000-of-00001", "assets/words"]
 

@@ -63,6 +63,7 @@ def test_settings_fit_one_another() -> None:
     assert {path.stem for path in TEMPLATES.iterdir()} == FILES
 
 
+@pytest.mark.slow
 def test_versions_follow_and_what_was_changed_is_kept(
     untuned: None, toy_flags: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

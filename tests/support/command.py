@@ -8,19 +8,14 @@ import pytest
 
 from tfgradgen.cli.commands import main
 from tfgradgen.io.store import CHECKPOINT
-from tfgradgen.mcmc.kernels import KERNELS
 
 FAST = ["--num_results=4", "--num_burnin_steps=4", "--num_chains=3"]
 SMALL = ["sample", "--label=goldfish", "--num_chains=3"]
-STEPS = {
+STEPS = {  # more than two chunks of each
     "mala": ["--num_results=50", "--num_burnin_steps=50"],
-    "hmc": ["--num_results=30", "--num_burnin_steps=30"],
     "rejection": ["--num_results=300"],
     "smc": ["--num_results=20", "--ess_share=0.95"],
-    "map": ["--num_results=50", "--num_burnin_steps=50", "--class_reg=0.1"],
 }
-SHORT = ["--num_results=15", "--num_burnin_steps=15"]  # more than two chunks of every other kernel
-STEPS |= {name: SHORT for name in KERNELS if name not in STEPS}
 CTRL_C, FULL_DISK = KeyboardInterrupt(), OSError(28, "No space left on device")
 
 

@@ -1,5 +1,6 @@
 """A density whose law is known, and runs of kernels on it."""
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -40,23 +41,52 @@ def starts(num_chains: int = NUM_CHAINS) -> tf.Tensor:
     return SCALES * tf.random.stateless_normal([num_chains, 16], [1, 2])
 
 
-def run(family: KernelFamily, config: KernelConfig, fn: Any = target, init: Any = None, num_steps: int = NUM_STEPS) -> Any:
-    """Of `num_steps` draws after as many that tune: z, acceptance probability, step size, and whether the chain moved."""
-    init = starts() if init is None else init
-    posterior = Bare(fn)
-    kernel = adaptive_kernel(family, posterior, config, num_steps)
+def weighted(weight: Any, z: tf.Tensor) -> tf.Tensor:
+    """`target`, with its likelihood to the power of `weight`."""
+    bare = Bare()
+    return bare.prior_log_prob(z) + weight * bare.likelihood_log_prob(z)
 
-    def trace(z: tf.Tensor, results: Any) -> Any:
-        info = family.info_fn(posterior, config, z, results)
-        return z, tf.exp(tf.minimum(info.log_accept_ratio, 0.0)), info.step_size, info.is_accepted
+
+def compiled_run(family: KernelFamily, config: KernelConfig, fn: Any, num_steps: int) -> Any:
+    """Compile a run of `num_steps` draws after as many that tune, whose target is `fn(weight, z)`.
+
+    Returns:
+      (init, weight) -> z, acceptance probability, step size, and whether the chain moved, each with a row for every draw.
+    """
 
     @tf.function(autograph=False)
-    def go() -> Any:
+    def go(init: tf.Tensor, weight: tf.Tensor) -> Any:
+        posterior = Bare(functools.partial(fn, weight))
+        kernel = adaptive_kernel(family, posterior, config, num_steps)
+
+        def trace(z: tf.Tensor, results: Any) -> Any:
+            info = family.info_fn(posterior, config, z, results)
+            return z, tf.exp(tf.minimum(info.log_accept_ratio, 0.0)), info.step_size, info.is_accepted
+
         return tfp.mcmc.sample_chain(
             num_steps, init, num_burnin_steps=num_steps, kernel=kernel, trace_fn=trace, seed=as_seed(5)
         ).trace
 
-    return [t.numpy() for t in go()]
+    return lambda init, weight=1.0: [t.numpy() for t in go(init, tf.constant(weight))]
+
+
+def run(family: KernelFamily, config: KernelConfig, fn: Any = target, init: Any = None, num_steps: int = NUM_STEPS) -> Any:
+    """What `compiled_run` returns for the target `fn(z)`, by a graph of its own: parts of the kernel may be patched."""
+    return compiled_run(family, config, lambda _, z: fn(z), num_steps)(starts() if init is None else init)
+
+
+@functools.cache
+def _law_fn(name: str) -> Any:
+    return compiled_run(KERNELS[name], KERNELS[name].defaults, weighted, NUM_STEPS)
+
+
+@functools.cache
+def law_run(name: str, weight: float = 1.0) -> Any:
+    """A run from exact draws of `target` by the kernel `name` with its defaults, whose target is `weighted`; made once."""
+    arrays = _law_fn(name)(starts(), weight)
+    for array in arrays:
+        array.flags.writeable = False
+    return arrays
 
 
 def worst_z_score(z: np.ndarray) -> float:

@@ -24,6 +24,7 @@ def save_noise(folder: Path, names: list[str], split: str, count: int) -> None:
             Image.fromarray(rng.integers(0, 255, (64, 64, 3)).astype("uint8")).save(folder / split / name / f"{k}.png")
 
 
+@pytest.mark.slow
 def test_run_makes_every_stage_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lite, stages, measure = tool("efficientnet_lite"), tool("consensus_stages"), tool("measure_consensus")
     monkeypatch.setattr(lite, "STAGES", ((1, 3, 2, 8, 1), (1, 3, 2, 8, 2), (1, 5, 2, 16, 2)))
