@@ -1,7 +1,11 @@
 """TensorFlow is started once, quietly, as the command line starts it."""
 
+import hashlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from tfgradgen.core.quiet import start_tensorflow
@@ -14,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests first: where files are shared out among processes, none is left alone with them at the end."""
+    """Files with slow tests first, so that no process is left alone with them at the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
 
@@ -34,6 +38,56 @@ def toy_flags(toy_pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.M
     """Flags that name the toy pair; the working folder is an empty one."""
     monkeypatch.chdir(tmp_path)
     return [f"--generator={toy_pair[0]}", f"--classifier={toy_pair[1]}"]
+
+
+@pytest.fixture(scope="session")
+def loaded_once() -> dict[str, Any]:
+    """The toy pair as `quick_runs` loads it, by options."""
+    return {}
+
+
+@pytest.fixture
+def quick_runs(toy_pair: tuple[Path, Path], loaded_once: dict[str, Any]) -> Iterator[None]:
+    """Commands on the toy pair, without what takes most of their time.
+
+    The pair is loaded, and the graphs of a run are compiled, once for all tests of the process. plots.png is a sketch of the
+    digest of the draws. Not for tests whose subject is loading, compiling or plots.
+    """
+    from PIL import Image
+
+    from tfgradgen.cli import check, compare, export, load, sample, tune
+    from tfgradgen.core.contracts import Draws
+    from tfgradgen.results import files
+
+    toys = {str(path) for path in toy_pair}
+
+    def load_once(options: Any, gradient_precision: str = "float32") -> Any:
+        if {options.generator, *options.classifiers} != toys:
+            return load.load_models(options, gradient_precision)
+        key = repr((options, gradient_precision))
+        if key not in loaded_once:
+            loaded_once[key] = load.load_models(options, gradient_precision)
+        return loaded_once[key]
+
+    def sketch(draws: Draws, title: str = "") -> Image.Image:
+        digest = hashlib.sha256(title.encode())
+        for column in draws:
+            digest.update(np.ascontiguousarray(column).tobytes())
+        return Image.frombytes("L", (len(digest.digest()), 1), digest.digest())
+
+    with pytest.MonkeyPatch.context() as patch:  # of its own, so that a test's `undo` leaves it
+        for module in (check, compare, export, sample, tune):
+            patch.setattr(module, "load_models", load_once)
+        patch.setattr(files, "plot_chains", sketch)
+        yield
+
+
+@pytest.fixture
+def untuned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An export with given step sizes: to tune them takes most of its time."""
+    from tfgradgen.serving.adapt import Adapted
+
+    monkeypatch.setattr("tfgradgen.cli.export.adapt", lambda *args: Adapted(1.0, 0.5, ["a doubt"]))
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,7 @@ FLOORS = [
 FRONT_DOORS = ("sample", "load_generator", "load_classifier", "load_discriminator")
 PACKAGE = Path(tfgradgen.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
+TESTS = Path(__file__).parent
 
 
 def floor_of(unit: str) -> int:
@@ -33,6 +34,17 @@ def floor_of(unit: str) -> int:
 
 def unit_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_modules(tree: ast.AST) -> set[str]:
+    """Full names of all that is imported: of `from a import b`, both a and a.b."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return names
 
 
 def imported_units(tree: ast.AST) -> set[str]:
@@ -64,6 +76,29 @@ def test_files_and_functions_are_small(path: Path) -> None:
             assert len(arguments) <= 7 or (node.name in FRONT_DOORS and len(node.args.args) <= 2), (
                 f"{node.name} takes {len(arguments)} arguments"
             )
+
+
+def test_private_api_of_tensorflow_and_tfp_is_used_in_one_file() -> None:
+    private = PACKAGE / "core" / "_tf_private.py"
+    sources = [path for folder in (PACKAGE, TESTS, TESTS.parent / "tools") for path in folder.rglob("*.py") if path != private]
+    offenders = [
+        f"{path} imports {name}"
+        for path in sources
+        for name in imported_modules(ast.parse(path.read_text()))
+        if name.startswith(("tensorflow.python", "tensorflow_probability.python"))
+    ]
+    assert offenders == []
+
+
+def test_no_test_module_imports_another() -> None:
+    """What tests share is in tests/support, or a fixture of conftest.py."""
+    offenders = [
+        f"{path.relative_to(TESTS)} imports {name}"
+        for path in sorted(TESTS.rglob("*.py"))
+        for name in imported_modules(ast.parse(path.read_text()))
+        if any(part.startswith("test_") or part == "conftest" for part in name.split("."))
+    ]
+    assert offenders == []
 
 
 def test_only_the_command_line_prints_or_exits() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_cli import FAST, refused
+from tests.support.command import FAST, refused
 from tfgradgen.cli.arguments import evaluated, normalized
 from tfgradgen.cli.commands import main
 from tfgradgen.core.checks import UserError

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_cli import FAST, refused
-from tests.cli.test_resume import SMALL, STEPS
+from tests.support.command import FAST, SMALL, STEPS, refused
 from tfgradgen.cli import system
 from tfgradgen.cli.commands import main
 from tfgradgen.core.checks import UserError
@@ -26,6 +25,7 @@ def shell(line: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["bash", "-c", line], capture_output=True, encoding="cp1252", env=kept | environment)
 
 
+@pytest.mark.slow
 def test_commands_without_tensorflow_work_on_a_bare_system(tmp_path: Path) -> None:
     """One process each: a line or no effect, never a traceback."""
     (tmp_path / "model.json").write_text('{"labels": ["größer 字", "b"]}', encoding="utf-8")
@@ -51,6 +51,7 @@ def test_commands_without_tensorflow_work_on_a_bare_system(tmp_path: Path) -> No
     assert "No space left on device" in shell(f"{labels} > /dev/full").stderr
 
 
+@pytest.mark.slow
 def test_a_run_on_a_bare_system_is_saved(toy_flags: list[str], tmp_path: Path) -> None:
     """No home and no user of that number, nothing to write to but the run's own folder, no stderr, nobody who reads stdout."""
     words = " ".join(["sample", "--label=goldfish,alp", "--out=run", *FAST, *toy_flags])
@@ -60,9 +61,16 @@ def test_a_run_on_a_bare_system_is_saved(toy_flags: list[str], tmp_path: Path) -
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["alp", "goldfish", "sheet.png"]
 
 
+@pytest.mark.usefixtures("quick_runs")
 def test_sigterm_keeps_what_was_drawn_and_names_the_command_that_goes_on(
-    toy_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    toy_flags: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, and stays so
+    request.addfinalizer(lambda: signal.signal(signal.SIGHUP, before))
     command = [*SMALL, *STEPS["mala"], *toy_flags, "--out=run it", "--overwrite"]
     main([*command[:-2], "--out=whole"])
     real = os.replace

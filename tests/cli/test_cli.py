@@ -15,6 +15,7 @@ import tensorflow as tf
 from PIL import Image
 
 from tests.support import toy
+from tests.support.command import FAST, refused
 from tfgradgen.cli.command_flags import COMMANDS
 from tfgradgen.cli.commands import fire_function, help_text, main
 from tfgradgen.cli.compare_options import FLAGS as COMPARE_FLAGS
@@ -28,25 +29,8 @@ from tfgradgen.mcmc.recipe import settings_of
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.tuning.space import searched
 
-FAST = ["--num_results=4", "--num_burnin_steps=4", "--num_chains=3"]
 
-
-def refused(argv: list[str], capsys: pytest.CaptureFixture[str], code: int = 2) -> str:
-    """Runs a command that must fail; returns its one line."""
-    with pytest.raises(SystemExit) as exit_:
-        main(argv)
-    captured = capsys.readouterr()
-    lines = [line for line in captured.err.splitlines() if line.startswith("tfgradgen: ")]
-    assert (exit_.value.code, captured.out, len(lines)) == (code, "", 1)
-    return lines[0]
-
-
-def with_flags(command: list[str], *flags: str) -> list[str]:
-    """`command` with `flags` for those of the same names in it: a flag may be given once."""
-    names = {flag.split("=")[0] for flag in flags}
-    return [*(word for word in command if word.split("=")[0] not in names), *flags]
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", SAMPLERS)
 def test_sample_writes_grid_samples_and_record(kernel: str, toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     method = SAMPLERS[kernel]
@@ -99,6 +83,7 @@ def test_sample_writes_grid_samples_and_record(kernel: str, toy_flags: list[str]
     assert sorted(out[-1].split(": ")[1].split(", ")) == sorted(path.name for path in folder.iterdir())
 
 
+@pytest.mark.usefixtures("quick_runs")
 def test_several_labels_share_a_sheet_and_an_earlier_run_is_kept(
     toy_flags: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -114,6 +99,7 @@ def test_several_labels_share_a_sheet_and_an_earlier_run_is_kept(
     assert Path("runs/alp/samples.npz").read_bytes() != before
 
 
+@pytest.mark.slow
 def test_all_is_every_class_but_the_background(toy_pair: tuple[Path, Path], toy_flags: list[str], tmp_path: Path) -> None:
     classifier = tmp_path / "with_background"
     shutil.copytree(toy_pair[1], classifier)
@@ -124,6 +110,7 @@ def test_all_is_every_class_but_the_background(toy_pair: tuple[Path, Path], toy_
     assert sorted(path.name for path in Path("out/all-mala-0").iterdir()) == ["alp", "goldfish", "sheet.png"]
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same_bytes(toy_pair: tuple[Path, Path], tmp_path: Path) -> None:
     for name in ("one", "two"):
         subprocess.run(
@@ -213,6 +200,7 @@ def test_a_run_interrupted_before_its_first_draw_leaves_nothing(
     assert not list((tmp_path / "out").iterdir())
 
 
+@pytest.mark.usefixtures("quick_runs")
 def test_a_path_is_taken_as_it_is_written(toy_flags: list[str], tmp_path: Path) -> None:
     main(["sample", "--label=goldfish", "--out=2026_07_20", *toy_flags, *FAST])
     assert (tmp_path / "2026_07_20" / "run.json").exists()

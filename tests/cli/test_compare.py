@@ -10,13 +10,15 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tests.cli.test_cli import with_flags
 from tests.support import standins
+from tests.support.command import with_flags
 from tfgradgen.cli import compare as module
 from tfgradgen.cli.commands import main
 from tfgradgen.core.checks import UserError
 from tfgradgen.evaluation.cells import checkpoints_up_to
 from tfgradgen.evaluation.entries import parse_entry
+
+pytestmark = pytest.mark.usefixtures("quick_runs")
 
 LABELS = [{"name": "goldfish"}, {"name": "king_penguin"}, {"name": "alp"}]
 SMALL = ["compare", "--num_chains=5", "--num_gradients=100"]
@@ -61,6 +63,7 @@ def rows_of(out: Path) -> dict[str, Any]:
     return json.loads((out / "report.json").read_text())["rows"]
 
 
+@pytest.mark.slow
 def test_one_command_gives_the_table_the_curves_and_the_pictures(
     toy_flags: list[str], observers: list[str], photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -99,6 +102,7 @@ def test_one_command_gives_the_table_the_curves_and_the_pictures(
     assert "report.md" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_finished_cell_is_not_made_again_and_a_failed_one_leaves_the_rest(
     toy_flags: list[str],
     observers: list[str],

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.cli.test_cli import FAST, refused
+from tests.support.command import FAST, refused
 from tfgradgen import __version__
 from tfgradgen.cli.command_flags import COMMANDS
 from tfgradgen.cli.commands import main

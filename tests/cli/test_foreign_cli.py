@@ -11,8 +11,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tests.cli.test_cli import FAST, refused
 from tests.support import standins, toy
+from tests.support.command import FAST, refused
 from tfgradgen.cli import surroundings
 from tfgradgen.cli.commands import main
 from tfgradgen.cli.load import load_models, start_at_photograph
@@ -25,6 +25,8 @@ from tfgradgen.io.folders import check_partial
 from tfgradgen.models.classifier import load_classifier
 from tfgradgen.models.generator import load_generator
 from tfgradgen.posterior import ClassPosterior
+
+pytestmark = pytest.mark.usefixtures("quick_runs")
 
 BIGBIGAN = "https://tfhub.dev/deepmind/bigbigan-resnet50/1"
 INCEPTION = "https://tfhub.dev/google/imagenet/inception_v3/classification/5"

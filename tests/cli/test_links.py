@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.cli.test_cli import FAST, refused
+from tests.support.command import FAST, refused
 from tfgradgen.cli.commands import main
 from tfgradgen.cli.compare import PICTURES
 from tfgradgen.cli.export import write_beside
@@ -20,6 +20,8 @@ from tfgradgen.evaluation.shelf import Shelf
 from tfgradgen.io.folders import LOCK, held
 from tfgradgen.io.images import save_png
 from tfgradgen.io.store import CHECKPOINT, RunStore
+
+pytestmark = pytest.mark.usefixtures("quick_runs")
 
 DRAWS = Draws(*(np.zeros((1, 2, 3), np.float32) for _ in Draws._fields))
 PICTURE = Image.new("RGB", (4, 4))

@@ -1,6 +1,7 @@
 """A run that is made longer ends with the bytes of one that was so long from the start."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,16 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.cli.test_cli import refused
-from tests.cli.test_resume import CTRL_C, stop_after
+from tests.support.command import CTRL_C, refused, stop_after
 from tests.support.toy import ToyClassifier, ToyGenerator
 from tfgradgen.cli.commands import main
 from tfgradgen.core.config import RunConfig, Schedule
 from tfgradgen.core.contracts import Chunk, Draws
-from tfgradgen.io.store import CHECKPOINT
+from tfgradgen.io.store import CHECKPOINT, RunStore
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.mcmc.sampler import Resume
 from tfgradgen.posterior import ClassPosterior
+
+pytestmark = pytest.mark.usefixtures("quick_runs")
 
 START = ["sample", "--label=goldfish", "--num_chains=3"]
 POSTERIOR = ClassPosterior(ToyGenerator(), ToyClassifier(), 1)
@@ -45,17 +47,44 @@ def assert_same(one: str, other: str) -> None:
     assert record_of(one) == record_of(other)
 
 
-def chunks_of(kernel: str, num_results: int, resume: Resume | None = None) -> list[Chunk]:
-    method, burnin = SAMPLERS[kernel], 0 if kernel == "rejection" else 7
-    config = replace(method.defaults, class_reg=0.1) if "class_reg" in method.defaults.to_dict() else method.defaults
+NUM_RESULTS = {"rejection": 900, "elliptical_slice": 60}  # of the others 25: more than two chunks
+
+
+def chunks_of(kernel: str, num_results: int, resume: Resume | None = None) -> Iterator[Chunk]:
+    method, burnin = SAMPLERS[kernel], 0 if kernel in ("rejection", "smc") else 7
+    changes = {"class_reg": 0.1, "ess_share": 0.95}
+    config = replace(method.defaults, **{name: changes[name] for name in changes.keys() & method.defaults.to_dict().keys()})
     schedule = Schedule(num_results, burnin, min(burnin, method.schedule.num_adaptation_steps))
-    return list(method.chunks_fn(POSTERIOR, config, schedule, RunConfig(num_chains=3), resume))
+    return method.chunks_fn(POSTERIOR, config, schedule, RunConfig(num_chains=3), resume)
 
 
-@pytest.mark.parametrize("kernel", LONGER)
-def test_every_method_goes_on_from_where_a_shorter_run_ended(kernel: str) -> None:
-    whole, first = chunks_of(kernel, 25), chunks_of(kernel, 4)
-    rest = chunks_of(kernel, 25, Resume(first[-1].state, first[-1].facts))
+def stopped_after_every_chunk(kernel: str, num_results: int, folder: Path) -> tuple[Draws, list[Chunk]]:
+    """All draws and the chunks of a run that goes on from its folder each time, as `sample --resume` does."""
+    chunks: list[Chunk] = []
+    while not chunks or chunks[-1].progress.num_done < chunks[-1].progress.num_total:
+        store = RunStore(folder, {"seed": 0})
+        resume = None if store.state is None else Resume(store.state, store.facts)
+        chunks.append(next(chunks_of(kernel, num_results, resume)))
+        store.append(chunks[-1].draws, chunks[-1].state, store.facts | chunks[-1].facts | chunks[-1].cost._asdict())
+    return store.draws(), chunks
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kernel", SAMPLERS)
+def test_every_method_goes_on_from_any_chunk_and_from_where_a_shorter_run_ended(kernel: str, tmp_path: Path) -> None:
+    num_results = NUM_RESULTS.get(kernel, 25)
+    whole = list(chunks_of(kernel, num_results))
+    draws, chunks = stopped_after_every_chunk(kernel, num_results, tmp_path)
+    assert len(chunks) == len(whole) > 2
+    for name in Draws._fields:
+        expected = np.concatenate([getattr(chunk.draws, name) for chunk in whole])
+        np.testing.assert_array_equal(getattr(draws, name), expected, err_msg=name)
+    assert (chunks[-1].cost, chunks[-1].facts) == (whole[-1].cost, whole[-1].facts)
+    np.testing.assert_equal(chunks[-1].progress._asdict(), whole[-1].progress._asdict())  # a step size of NaN is none
+    if kernel not in LONGER:
+        return
+    first = list(chunks_of(kernel, 4))
+    rest = list(chunks_of(kernel, num_results, Resume(first[-1].state, first[-1].facts)))
     for name in Draws._fields:
         columns = [np.concatenate([getattr(chunk.draws, name) for chunk in chunks]) for chunks in (whole, [*first, *rest])]
         np.testing.assert_array_equal(*columns, err_msg=name)

@@ -7,6 +7,8 @@ import time
 
 import pytest
 
+from tests.support.command import SMALL, STEPS
+from tfgradgen.cli.commands import main
 from tfgradgen.cli.progress import progress_bar
 from tfgradgen.core.contracts import Progress
 
@@ -30,3 +32,16 @@ def test_the_time_left_of_a_resumed_run_is_that_of_its_own_pace(monkeypatch: pyt
     assert left
     assert 1 <= int(left[-1][1]) <= 20
     assert "p(class)=0.50" in shown.getvalue()
+
+
+def test_a_log_file_gets_plain_lines_with_the_time_left(toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    main([*SMALL, *STEPS["mala"], *toy_flags])
+    notes = capsys.readouterr().err.splitlines()
+    stages = [line for line in notes if line.startswith("doing    ")]
+    assert ["TensorFlow" in stages[0], "models" in stages[1], "starts" in stages[2], "compiling" in stages[3]] == [True] * 4
+    lines = notes[len(stages) :]
+    assert len(lines) == 6, "chunks of 20 steps, cut where the burn-in ends"
+    assert lines[0].startswith("mala goldfish: 20 of 100 steps, accept 0.")
+    assert "s left" in lines[1]
+    assert "s left" not in lines[-1]
+    assert "\r" not in "".join(lines)

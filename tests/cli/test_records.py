@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.cli.test_cli import refused
-from tests.cli.test_fuzz import a_record, npz, some_draws
+from tests.support.command import refused
+from tests.support.records import a_record, npz, some_draws
 from tfgradgen.cli.commands import main
 from tfgradgen.core.arrays import check_arrays, read_npz
 from tfgradgen.core.checks import UserError
@@ -18,6 +18,8 @@ from tfgradgen.io.store import RunStore
 from tfgradgen.results.files import read_run
 from tfgradgen.results.record import run_record
 from tfgradgen.results.summary import summary
+
+pytestmark = pytest.mark.usefixtures("quick_runs")
 
 BARE: Any = lambda name: pytest.fail(f"{name} is no JSON")  # noqa: E731
 

@@ -2,13 +2,10 @@
 
 import io
 import json
-import os
-import random
 import shlex
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,8 +14,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.cli.test_cli import FAST, refused
 from tests.support import toy
+from tests.support.command import CTRL_C, FAST, FULL_DISK, SMALL, STEPS, refused, stop_after
 from tfgradgen.cli.commands import main
 from tfgradgen.cli.sample import kept
 from tfgradgen.core.arrays import read_npz
@@ -26,35 +23,11 @@ from tfgradgen.core.checks import UserError
 from tfgradgen.core.contracts import Draws
 from tfgradgen.io.folders import held
 from tfgradgen.io.store import CHECKPOINT, DIGEST_BYTES, RunStore, digest
-from tfgradgen.mcmc.registry import kernel_samplers
 
-SMALL = ["sample", "--label=goldfish", "--num_chains=3"]
-STEPS = {
-    "mala": ["--num_results=50", "--num_burnin_steps=50"],
-    "hmc": ["--num_results=30", "--num_burnin_steps=30"],
-    "rejection": ["--num_results=300"],
-    "smc": ["--num_results=20", "--ess_share=0.95"],
-    "map": ["--num_results=50", "--num_burnin_steps=50", "--class_reg=0.1"],
-}
-SHORT = ["--num_results=15", "--num_burnin_steps=15"]  # more than two chunks of every other kernel
-STEPS |= {name: SHORT for name in kernel_samplers() if name not in STEPS}
+pytestmark = pytest.mark.usefixtures("quick_runs")
 
-
-def stop_after(num_appends: int, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes the store raise `error` where the checkpoint after `num_appends` would be renamed into place."""
-    left, replace = [num_appends], os.replace
-
-    def failing(source: Any, target: Any) -> None:
-        left[0] -= Path(target).name == CHECKPOINT
-        if left[0] < 0:
-            raise error
-        replace(source, target)
-
-    monkeypatch.setattr("tfgradgen.io.store.os.replace", failing)
-
-
-CTRL_C, FULL_DISK = KeyboardInterrupt(), OSError(28, "No space left on device")
-STOPS = [(kernel, CTRL_C) for kernel in STEPS] + [(kernel, FULL_DISK) for kernel in ("mala", "rejection")]
+# Each kind of method, and each way to be stopped. test_longer stops every method after every chunk.
+STOPS = [("mala", CTRL_C), ("mala", FULL_DISK), ("rejection", CTRL_C), ("smc", CTRL_C)]
 
 
 @pytest.mark.parametrize(
@@ -85,22 +58,51 @@ def test_interrupted_and_resumed_is_bit_identical(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cut", "whole"]
 
 
-def test_killed_at_ten_random_points_it_ends_with_the_same_bytes(toy_flags: list[str], tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tfgradgen", *SMALL, "--num_results=6000", "--num_burnin_steps=600", *toy_flags]
-    subprocess.run([*command, "--out=whole"], check=True, cwd=tmp_path, capture_output=True)
-    rng = random.Random(0)
-    checkpoint = tmp_path / "cut.partial" / CHECKPOINT
-    for _ in range(10):
-        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
-        process = subprocess.Popen([*command, "--out=cut", "--resume"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-        while process.poll() is None and (not checkpoint.exists() or checkpoint.stat().st_mtime_ns == before):
-            time.sleep(0.005)
-        time.sleep(rng.uniform(0, 0.1))
-        process.send_signal(signal.SIGKILL)
-        err = process.communicate()[1]
-        assert process.returncode == -signal.SIGKILL, f"it has to be killed in the middle for this to mean anything: {err}"
+# Where the process is killed while it draws: with some draws written of which no checkpoint knows, with a whole checkpoint
+# beside the old one, and with it in place.
+POINTS = {
+    "draws": ("tfgradgen.io.store.zlib", "crc32", "before", 20),
+    "checkpoint": ("tfgradgen.io.store.os", "replace", "before", 3),
+    "done": ("tfgradgen.io.store.os", "replace", "after", 2),
+}
+
+
+def killed(command: list[str], code: str, folder: Path) -> None:
+    """Run `command` in a process of its own in which `code` makes it kill itself."""
+    start = "import os, signal, sys; from tfgradgen.core.quiet import start_tensorflow; start_tensorflow()\n"
+    code = f"{start}{code}\nfrom tfgradgen.cli.commands import main; main(sys.argv[1:])"
+    ended = subprocess.run([sys.executable, "-c", code, *command], cwd=folder, capture_output=True)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+
+
+@pytest.mark.slow
+def test_killed_while_it_draws_it_ends_with_the_same_bytes(toy_flags: list[str], tmp_path: Path) -> None:
+    """One run, killed at each of `POINTS` and resumed."""
+    command = [*SMALL, "--num_results=150", "--num_burnin_steps=30", *toy_flags]
+    main([*command, "--out=whole"])
+    seen = []
+    for module, name, when, count in POINTS.values():
+        code = f"""
+import importlib
+module = importlib.import_module({module.rpartition(".")[0]!r}).{module.rpartition(".")[2]}
+real, left = module.{name}, [{count}]
+def counted(*args):
+    left[0] -= 1
+    if {when == "before"} and left[0] == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    result = real(*args)
+    if left[0] == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return result
+module.{name} = counted
+"""
+        killed([*command, "--out=cut", "--resume"], code, tmp_path)
+        partial = tmp_path / "cut.partial"
         assert not (tmp_path / "cut").exists()
-    subprocess.run([*command, "--out=cut", "--resume"], check=True, cwd=tmp_path, capture_output=True)
+        seen.append((sum(path.stat().st_size for path in partial.glob("*.raw")), (partial / f"{CHECKPOINT}.new").exists()))
+    assert 0 < seen[0][0] <= seen[1][0] < seen[2][0]
+    assert [beside for _, beside in seen] == [False, True, False]
+    main([*command, "--out=cut", "--resume"])
     assert (tmp_path / "cut/samples.npz").read_bytes() == (tmp_path / "whole/samples.npz").read_bytes()
 
 
@@ -393,19 +395,6 @@ def test_what_is_kept_is_said_in_words(count: int, text: str) -> None:
     assert bool(kept([Path("a")] * count, "x")) == bool(count)
 
 
-def test_a_log_file_gets_plain_lines_with_the_time_left(toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    main([*SMALL, *STEPS["mala"], *toy_flags])
-    notes = capsys.readouterr().err.splitlines()
-    stages = [line for line in notes if line.startswith("doing    ")]
-    assert ["TensorFlow" in stages[0], "models" in stages[1], "starts" in stages[2], "compiling" in stages[3]] == [True] * 4
-    lines = notes[len(stages) :]
-    assert len(lines) == 6, "chunks of 20 steps, cut where the burn-in ends"
-    assert lines[0].startswith("mala goldfish: 20 of 100 steps, accept 0.")
-    assert "s left" in lines[1]
-    assert "s left" not in lines[-1]
-    assert "\r" not in "".join(lines)
-
-
 def test_draws_lie_on_disk_and_not_in_memory(tmp_path: Path) -> None:
     store = RunStore(tmp_path, {"seed": 0})
     rows = Draws(*(np.full((2, 3, 4) if name == "z" else (2, 3), k, "f4") for k, name in enumerate(Draws._fields)))
@@ -423,18 +412,13 @@ def test_draws_lie_on_disk_and_not_in_memory(tmp_path: Path) -> None:
 
 
 # Where the process is killed: before the folder is written, in the middle of it, and when it is in place with the rest beside.
+@pytest.mark.slow
 @pytest.mark.parametrize("at", ["results.result.write_run", "results.files.save_png", "cli.run.clear"])
 def test_killed_while_it_finishes_it_ends_with_the_same_bytes(at: str, toy_flags: list[str], tmp_path: Path) -> None:
     command = [*SMALL, *STEPS["mala"], *toy_flags]
     main([*command, "--out=whole"])
-    code = (
-        "import os, signal, sys; from tfgradgen.core.quiet import start_tensorflow; start_tensorflow(); "
-        "import tfgradgen.cli.run; "
-        f"tfgradgen.{at} = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL); "
-        "from tfgradgen.cli.commands import main; main(sys.argv[1:])"
-    )
-    killed = subprocess.run([sys.executable, "-c", code, *command, "--out=cut"], cwd=tmp_path, capture_output=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    code = f"import tfgradgen.cli.run; tfgradgen.{at} = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)"
+    killed([*command, "--out=cut"], code, tmp_path)
     main([*command, "--out=cut", "--resume"])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cut", "whole"], "no remains, hidden ones neither"
     assert (tmp_path / "cut/samples.npz").read_bytes() == (tmp_path / "whole/samples.npz").read_bytes()

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.cli.test_cli import refused
-from tests.cli.test_fuzz import a_record, npz, some_draws
-from tests.serving.test_serving_export import untuned  # noqa: F401
+from tests.support.command import refused
+from tests.support.records import a_record, npz, some_draws
 from tfgradgen.cli.commands import main
 from tfgradgen.cli.compare import command_line as compare_line
 from tfgradgen.cli.compare_options import parse_compare
@@ -50,7 +49,7 @@ def flags(toy_pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_every_command_shows_hostile_labels_escaped(
     flags: list[str],
-    untuned: None,  # noqa: F811
+    untuned: None,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     main(["labels", flags[1]])

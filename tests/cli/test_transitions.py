@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.test_cli import refused
-from tests.cli.test_resume import CTRL_C, FULL_DISK, SMALL, stop_after
+from tests.support.command import CTRL_C, FULL_DISK, SMALL, refused, stop_after
 from tfgradgen.cli import output
 from tfgradgen.cli.commands import main
 from tfgradgen.cli.compare_options import parse_compare
@@ -23,6 +22,8 @@ from tfgradgen.core.checks import UserError
 from tfgradgen.core.text import as_python
 from tfgradgen.io.folders import INSIDE, OURS, RECORD, check_resumable, new_folder, partial_of
 from tfgradgen.io.store import CHECKPOINT
+
+pytestmark = pytest.mark.usefixtures("quick_runs")
 
 COMMAND = [*SMALL, "--num_results=50", "--num_burnin_steps=30"]
 

@@ -11,7 +11,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from PIL import Image
 
-from tests.cli.test_cli import refused, with_flags
+from tests.support.command import refused, with_flags
 from tests.support.toy import ToyClassifier, ToyGenerator
 from tfgradgen.cli.commands import main
 from tfgradgen.core.checks import UserError
@@ -23,6 +23,8 @@ from tfgradgen.mcmc.starts import initial_points
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.tuning.bench import FRESH, SEARCH, TRACE_POINTS, Bench, Place
 from tfgradgen.tuning.space import filled
+
+pytestmark = pytest.mark.usefixtures("quick_runs")
 
 POOR = "kernel: hmc\nstep_size: 0.03\nnum_leapfrog_steps: 1\nnum_burnin_steps: 10\nnum_adaptation_steps: 0\n"
 SILENT: Any = lambda *_: None  # noqa: E731
@@ -52,6 +54,7 @@ def stop_after(num_runs: int, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Rec
     return made
 
 
+@pytest.mark.slow
 def test_it_beats_a_poor_control_though_interrupted(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         made = stop_after(12, patch)  # on fresh seeds: the search takes ten runs
@@ -96,6 +99,7 @@ def test_it_beats_a_poor_control_though_interrupted(command: list[str], capsys: 
     assert "out: expected a new folder, got found, which exists; go on" in refused([*command, "--out=found"], capsys)
 
 
+@pytest.mark.slow
 def test_where_nothing_is_better_the_control_stands_and_it_is_said(
     command: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.cli.test_cli import FAST, refused
 from tests.support import toy
+from tests.support.command import FAST, refused
 from tfgradgen import ClassPosterior
 from tfgradgen.cli.commands import main
 from tfgradgen.diagnostics.model_checks import NUM_CHECKED, NUM_EVALUATIONS, prior_checks
 from tfgradgen.diagnostics.preflight import Check, gradient_checks, value_and_gradient
+
+pytestmark = pytest.mark.usefixtures("quick_runs")
 
 Z = tf.constant(np.random.default_rng(0).standard_normal((8, 6)), tf.float32)
 

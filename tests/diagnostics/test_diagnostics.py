@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.cli.test_cli import refused
 from tests.support import toy
+from tests.support.command import refused
 from tfgradgen.cli.commands import main
 from tfgradgen.core.contracts import Draws
 from tfgradgen.diagnostics.convergence import Convergence, convergence, projections
 from tfgradgen.diagnostics.issues import chain_table, problems
+
+pytestmark = pytest.mark.usefixtures("quick_runs")
 
 
 def autoregressive(rho: float, num_results: int = 2000, num_chains: int = 8) -> np.ndarray:

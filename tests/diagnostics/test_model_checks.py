@@ -97,8 +97,16 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("entry", ENTRIES)
-@pytest.mark.parametrize("fault", BAD)
+# Every entry refuses what a run shows and what a value shows, and three of them every fault: they share the checks.
+REFUSED = [
+    (fault, entry)
+    for fault in BAD
+    for entry in ENTRIES
+    if fault in ("noise", "nan") or entry in ("sample_chains", "sample_exact", "method smc")
+]
+
+
+@pytest.mark.parametrize(("fault", "entry"), REFUSED)
 def test_a_bad_model_is_refused_at_every_entry(fault: str, entry: str) -> None:
     change, text = BAD[fault]
     with pytest.raises(UserError, match=text) as error:

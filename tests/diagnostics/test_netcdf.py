@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import xarray
 
-from tests.cli.test_cli import refused
+from tests.support.command import refused
 from tfgradgen import __version__
 from tfgradgen.cli.commands import main
 from tfgradgen.core.contracts import Draws
@@ -19,6 +19,8 @@ from tfgradgen.diagnostics.netcdf import write_netcdf
 from tfgradgen.io.folders import OURS
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.results.files import NETCDF
+
+pytestmark = pytest.mark.usefixtures("quick_runs")
 
 RUN = ["sample", "--label=alp", "--num_chains=3", "--num_results=30", "--num_burnin_steps=20"]
 

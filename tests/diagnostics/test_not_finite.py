@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.diagnostics.test_still import record_of
 from tests.support import toy
+from tests.support.records import record_of
 from tfgradgen.cli.commands import main
 from tfgradgen.core.config import RunConfig, Schedule
 from tfgradgen.core.contracts import collect

@@ -8,7 +8,7 @@ import pytest
 from scipy.signal import lfilter
 
 from tfgradgen.core.contracts import Draws
-from tfgradgen.diagnostics import plots
+from tfgradgen.diagnostics import figure, plots
 from tfgradgen.diagnostics.plots import autocorrelation, plot_chains, rank_counts
 
 
@@ -88,7 +88,7 @@ def colored(picture: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("num_results", [1, 2, 4, 60])
 def test_every_panel_shows_chains_or_says_why_not(num_results: int, num_chains: int) -> None:
     picture = plot_chains(draws_of(num_results, num_chains), "mala")
-    assert picture.size == (plots.WIDTH * plots.DPI, plots.HEIGHT * plots.DPI)
+    assert picture.size == (figure.WIDTH * figure.DPI, plots.HEIGHT * figure.DPI)
     found = colored(np.asarray(picture))
     assert found[:, 0].all(), "a trace, be it of one draw"
     assert (found[:, 1] == (num_results >= 4 and num_chains > 1)).all()

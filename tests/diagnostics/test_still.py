@@ -1,12 +1,11 @@
 """Statistics of chains that hardly moved and of few draws, and advice that points one way."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.support.records import record_of
 from tfgradgen.cli.commands import main
 from tfgradgen.core.contracts import Draws
 from tfgradgen.diagnostics.convergence import Convergence, convergence, statistics
@@ -137,15 +136,6 @@ def test_advice_points_one_way(spoilt: Any, accept_prob: float) -> None:
 def test_without_anything_too_large_a_step_can_be_raised() -> None:
     z = np.random.default_rng(6).standard_normal((200, 8))
     assert any("raise --step_size" in line for line in told(draws_of(z, 0.8)))
-
-
-def record_of(folder: str) -> dict[str, Any]:
-    """run.json, which no NaN or infinity may be in."""
-
-    def refuse(name: str) -> None:
-        raise AssertionError(f"{name} in {folder}/run.json")
-
-    return json.loads((Path(folder) / "run.json").read_text(), parse_constant=refuse)  # type: ignore[no-any-return]
 
 
 def test_the_error_of_one_exact_draw_is_unknown(toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:

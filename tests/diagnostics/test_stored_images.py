@@ -9,12 +9,14 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tests.cli.test_cli import FAST
+from tests.support.command import FAST
 from tfgradgen import ClassPosterior, RunConfig
 from tfgradgen.cli.commands import main
 from tfgradgen.core.contracts import Draws, collect
 from tfgradgen.diagnostics.stored_images import last_images
 from tfgradgen.mcmc.rejection import exact_chunks, sample_exact
+
+pytestmark = pytest.mark.usefixtures("quick_runs")
 
 WEIGHTS = tf.random.stateless_normal([6, 192], [3, 4])
 

@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tests.mcmc.test_kernels import FEW_STEPS, Bare, is_tuned, starts, target, worst_z_score
-from tests.mcmc.test_kernels import run as run_kernel
+from tests.support.laws import FEW_STEPS, Bare, is_tuned, starts, target, worst_z_score
+from tests.support.laws import run as run_kernel
 from tests.support.toy import ToyClassifier, ToyGenerator
 from tfgradgen.core.backend import as_seed
 from tfgradgen.core.config import AdaptedConfig, RunConfig, Schedule, changed_config
@@ -64,11 +64,13 @@ def shifts(family: KernelSampler) -> list[float]:
     return [float((steps[k] - steps[0]).mean() / np.hypot(errors[0], errors[k])) for k in (1, 2)]
 
 
+@pytest.mark.slow
 @is_tuned
 def test_a_bad_chain_of_four_leaves_the_step_of_the_others(family: KernelSampler) -> None:
     assert max(abs(z) for z in shifts(family)) < 4
 
 
+@pytest.mark.slow
 def test_a_plain_mean_is_moved_by_a_bad_chain(monkeypatch: pytest.MonkeyPatch) -> None:
     """The negative control: three of four chains have to accept more, so that all four meet the target."""
     monkeypatch.setattr(base, "pooled_log_accept_prob", plain_mean)
@@ -109,6 +111,7 @@ def gap_of_two_widths() -> float:
     return abs(float(run_kernel(family, config, two_widths, init)[1].mean()) - 0.6)
 
 
+@pytest.mark.slow
 def test_the_mean_acceptance_meets_its_target_where_chains_differ(monkeypatch: pytest.MonkeyPatch) -> None:
     """64 chains x 300 draws; the negative control is a median, which half of the chains decide."""
     assert gap_of_two_widths() < 0.03
@@ -126,6 +129,7 @@ def moves_in_a_narrow_mode() -> float:
     return float(is_moved[:, :4].mean())
 
 
+@pytest.mark.slow
 def test_jitter_keeps_chains_in_narrow_modes_moving(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four chains of 64 x 300 transitions; the negative control steps by the shared size each time."""
     assert moves_in_a_narrow_mode() > 0.05
@@ -133,6 +137,7 @@ def test_jitter_keeps_chains_in_narrow_modes_moving(monkeypatch: pytest.MonkeyPa
     assert moves_in_a_narrow_mode() < 0.02
 
 
+@pytest.mark.slow
 def test_simple_adaptation_ends_where_dual_averaging_does_and_is_frozen_after() -> None:
     """The last step size is one of a walk about the right one in steps of a tenth."""
     for name in ("mala", "hmc"):
@@ -155,6 +160,7 @@ def steps_of_a_short_adaptation(kernel: str) -> np.ndarray:
     return steps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", ["mala", "hmc"])
 def test_a_short_adaptation_does_not_leap_away_from_the_first_step(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Dual averaging is drawn to the first step; the control, as TFP's own default, to ten times it."""
@@ -164,6 +170,7 @@ def test_a_short_adaptation_does_not_leap_away_from_the_first_step(kernel: str, 
     assert 0.2 < steps.min() < 2 * steps.max() < steps_of_a_short_adaptation(kernel).max()
 
 
+@pytest.mark.slow
 def test_one_graph_serves_all_settings_that_are_numbers() -> None:
     posterior, run = ClassPosterior(ToyGenerator(), ToyClassifier(), 1), RunConfig(num_chains=4)
     init = choose_starts(posterior, run).z

@@ -3,103 +3,22 @@
 Chains start at exact draws, so nothing has to be reached: what a run changes is its bias. The truth is by quadrature.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
-import tensorflow_probability as tfp
 from scipy.stats import chi2
 
-from tfgradgen.core.config import AdaptedConfig, RunConfig, Schedule
+from tests.support.two_modes import NUM_CHAINS, FiveClasses, Plane, Truth, each_chain_its_own, statistics_of
+from tfgradgen.core.config import AdaptedConfig, Schedule
 from tfgradgen.mcmc import chains as sampling
-from tfgradgen.mcmc.chains import sample_chains
-from tfgradgen.mcmc.kernel import Dials, KernelSampler
-from tfgradgen.mcmc.registry import kernel_sampler, kernel_samplers
+from tfgradgen.mcmc.registry import kernel_samplers
 from tfgradgen.posterior import ClassPosterior
 
 pytestmark = pytest.mark.slow
 
 TUNED = [name for name, family in kernel_samplers().items() if isinstance(family.defaults, AdaptedConfig)]
-NUM_CHAINS = 2000
-
-
-class Plane:
-    """The image has z as its upper row, and the shape of the toy's."""
-
-    latent_dim = 2
-
-    def __call__(self, z: Any) -> tf.Tensor:
-        return tf.reshape(tf.concat([z, tf.zeros_like(z)], -1), [-1, 2, 2, 1])
-
-
-class Bumps(NamedTuple):
-    """log of a sum of two normal densities, but for their constants: (z_0, z_1), width and log height of each."""
-
-    wide: tuple[float, float, float, float]
-    narrow: tuple[float, float, float, float]
-
-    def __call__(self, z: tf.Tensor) -> tf.Tensor:
-        parts = [h - 0.5 * ((z[:, 0] - a) ** 2 + (z[:, 1] - b) ** 2) / s**2 for a, b, s, h in self]
-        return tf.reduce_logsumexp(tf.stack(parts, -1), -1)
-
-
-BUMPS = Bumps((-1.2, 0.6, 0.7, 1.2), (2.3, -0.5, 0.2, 4.5))
-
-
-class FiveClasses:
-    """Softmax of five logits; class 2 has two modes of unequal mass and width, and 4 % of the prior."""
-
-    num_classes = 5
-
-    def __call__(self, image: tf.Tensor) -> tf.Tensor:
-        z = image[:, 0, :, 0]
-        flat = tf.zeros_like(z[:, 0])
-        return tf.stack([flat + 1.5, 1.0 + z[:, 0], BUMPS(z), 1.0 - z[:, 0], 0.5 + z[:, 1]], -1)
-
-
-GRID = np.stack(np.meshgrid(*[np.linspace(-6, 6, 1201)] * 2, indexing="ij"), -1).reshape(-1, 2).astype(np.float32)
-CELL = 0.01  # its spacing
-MODE = 1.2  # of z_0, between the two modes
-
-
-def statistics_of(z: np.ndarray, prob: np.ndarray) -> np.ndarray:
-    """p(class), both coordinates, their squares, and the share of the narrow mode, [..., 6]."""
-    first, second = (z[..., k].astype(np.float64) for k in (0, 1))
-    return np.stack([prob, first, second, first**2, second**2, first > MODE], -1)
-
-
-class Truth(NamedTuple):
-    """posterior, with the weight of each point of `GRID` and the mean of `statistics_of`, by quadrature."""
-
-    posterior: ClassPosterior
-    weight: np.ndarray
-    means: np.ndarray
-
-    @classmethod
-    def of(cls, posterior: ClassPosterior) -> "Truth":
-        prob = np.exp(posterior.class_log_prob(tf.constant(GRID)).numpy().astype(np.float64))
-        weight = prob * np.exp(-0.5 * np.square(GRID.astype(np.float64)).sum(-1))
-        weight /= weight.sum()
-        return cls(posterior, weight, weight @ statistics_of(GRID, prob))
-
-    def draw(self, count: int, seed: int) -> np.ndarray:
-        """Exact draws but for the spacing of the grid, [count, 2]."""
-        rng = np.random.default_rng(seed)
-        points = GRID[rng.choice(len(GRID), count, p=self.weight)]
-        return (points + CELL * rng.uniform(-0.5, 0.5, points.shape)).astype(np.float32)
-
-    def run(self, kernel: str, init: np.ndarray, seed: int, schedule: Schedule | None = None) -> Any:
-        """`Draws` of a run as a command makes it, from `init`."""
-        family = kernel_sampler(kernel)
-        run = RunConfig(num_chains=len(init), seed=seed)
-        schedule = schedule or family.schedule
-        return sample_chains(self.posterior, kernel, family.defaults, schedule, run, tf.constant(init))[0]
-
-    def z_scores(self, chain_means: np.ndarray) -> np.ndarray:
-        """Of means over chains [num_chains, 6], whose spread is the error."""
-        error = chain_means.std(0, ddof=1) / np.sqrt(len(chain_means))
-        return (chain_means.mean(0) - self.means) / error
 
 
 def chain_means(draws: Any) -> np.ndarray:
@@ -109,25 +28,6 @@ def chain_means(draws: Any) -> np.ndarray:
 @pytest.fixture(scope="module")
 def truth() -> Truth:
     return Truth.of(ClassPosterior(Plane(), FiveClasses(), 2))
-
-
-def each_chain_its_own(
-    family: KernelSampler, posterior: Any, config: Any, num_adaptation_steps: int, dials: Dials
-) -> tfp.mcmc.TransitionKernel:
-    """The scheme that is refused: TFP's dual averaging of a step size for each chain."""
-    step_size, numbers = tf.tile(dials.step_size, [NUM_CHAINS, 1]), dials.numbers
-    return tfp.mcmc.DualAveragingStepSizeAdaptation(
-        family.make_fn(posterior, config, step_size, num_adaptation_steps),
-        num_adaptation_steps=dials.num_adaptation_steps,
-        target_accept_prob=numbers["target_accept_prob"],
-        exploration_shrinkage=numbers["exploration_shrinkage"],
-        shrinkage_target=step_size,
-        decay_rate=numbers["decay_rate"],
-        step_count_smoothing=numbers["step_count_smoothing"],
-        step_size_getter_fn=family.access.get,
-        step_size_setter_fn=family.access.put,
-        log_accept_prob_getter_fn=family.access.log_accept_prob,
-    )
 
 
 @pytest.fixture

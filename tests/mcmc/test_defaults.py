@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tuning.test_tuning import TUNABLE
+from tests.support.tuned import TUNABLE
 from tfgradgen.mcmc.recipe import default_recipe, read_recipe
 
 REPORTS = Path(__file__).parents[2] / "tools" / "tuning"

@@ -8,64 +8,27 @@ import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tests.support.laws import (
+    FEW_STEPS,
+    NUM_CHAINS,
+    NUM_STEPS,
+    Bare,
+    compiled_run,
+    is_calibrated,
+    is_tuned,
+    law_run,
+    only,
+    run,
+    starts,
+    target,
+    worst_z_score,
+)
 from tfgradgen.core.backend import as_seed, fold_in
 from tfgradgen.core.config import KernelConfig
 from tfgradgen.mcmc import hmc, local_global, mala, split_hmc
 from tfgradgen.mcmc.hmc import HmcConfig
-from tfgradgen.mcmc.kernel import KernelSampler, adaptive_kernel
-from tfgradgen.mcmc.registry import SAMPLERS, kernel_sampler, kernel_samplers
-
-SCALES = tf.constant(np.linspace(0.4, 1.0, 16), tf.float32)
-NUM_CHAINS, NUM_STEPS, FEW_STEPS = 128, 300, 40
-
-
-def target(z: tf.Tensor) -> tf.Tensor:
-    return -0.5 * tf.reduce_sum(tf.square(z / SCALES), -1)
-
-
-class Bare:
-    """A posterior that is just a density, split into the prior Normal(0, I) and the rest."""
-
-    latent_dim = 16
-
-    def __init__(self, fn: Any = target):
-        self.unnormalized_log_prob = fn
-
-    def prior_log_prob(self, z: tf.Tensor) -> tf.Tensor:
-        return -0.5 * tf.reduce_sum(tf.square(z), -1)
-
-    def likelihood_log_prob(self, z: tf.Tensor) -> tf.Tensor:
-        return self.unnormalized_log_prob(z) - self.prior_log_prob(z)
-
-
-def starts(num_chains: int = NUM_CHAINS) -> tf.Tensor:
-    """Exact draws, so that what is kept of a right kernel has the law from the first step on."""
-    return SCALES * tf.random.stateless_normal([num_chains, 16], [1, 2])
-
-
-def run(family: KernelSampler, config: KernelConfig, fn: Any = target, init: Any = None, num_steps: int = NUM_STEPS) -> Any:
-    """Of `num_steps` draws after as many that tune: z, acceptance probability, step size, and whether the chain moved."""
-    init = starts() if init is None else init
-    posterior = Bare(fn)
-    kernel = adaptive_kernel(family, posterior, config, num_steps)
-
-    def trace(z: tf.Tensor, results: Any) -> Any:
-        info = family.info_fn(posterior, config, z, results)
-        return z, tf.exp(tf.minimum(info.log_accept_ratio, 0.0)), info.step_size, info.is_accepted
-
-    @tf.function(autograph=False)
-    def go() -> Any:
-        return tfp.mcmc.sample_chain(
-            num_steps, init, num_burnin_steps=num_steps, kernel=kernel, trace_fn=trace, seed=as_seed(5)
-        ).trace
-
-    return [t.numpy() for t in go()]
-
-
-def worst_z_score(z: np.ndarray) -> float:
-    """Of the mean of each coordinate's square; chains are independent, so their spread is the Monte Carlo error."""
-    per_chain = np.square(z / SCALES.numpy()).mean(0)
-    return float(np.abs((per_chain.mean(0) - 1) / (per_chain.std(0, ddof=1) / np.sqrt(NUM_CHAINS))).max())
+from tfgradgen.mcmc.kernel import KernelSampler
+from tfgradgen.mcmc.registry import SAMPLERS, kernel_sampler
 
 
 def family_of(kernel_fn: Any, like: KernelSampler) -> KernelSampler:
@@ -100,6 +63,7 @@ AS_ONE_LEAPFROG = type(mala.SAMPLER.defaults)(step_size=0.3, target_accept_prob=
 
 
 # Acceptance: both are means over 128 chains x 300 draws tuned to one target. Law: 16 z-scores; 4 has p < 1e-3 in all.
+@pytest.mark.slow
 def test_adapted_mala_is_one_leapfrog_hmc() -> None:
     gap, ratio, z_score = agreement(mala.SAMPLER, AS_ONE_LEAPFROG)
     assert gap < 0.02
@@ -148,10 +112,7 @@ def make_forgetful_jump(posterior: Any, config: Any, step_size: Any, num_adaptat
     return kernel.copy(likelihood_log_prob_fn=lambda z: 0.5 * posterior.likelihood_log_prob(z))
 
 
-def another(z: tf.Tensor) -> tf.Tensor:
-    """A target whose likelihood is a fifth too flat: what a kernel that mistakes its target would have."""
-    bare = Bare()
-    return bare.prior_log_prob(z) + 0.8 * bare.likelihood_log_prob(z)
+TOO_FLAT = 0.8  # the power of the likelihood in another target: what a kernel that mistakes its target would have
 
 
 WRONG = {
@@ -165,66 +126,58 @@ WRONG = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_kernel_does_not_have_the_law(name: str) -> None:
     assert worst_z_score(run(WRONG[name], WRONG[name].defaults)[0]) > 4
 
 
-def families_of(wanted: Any) -> dict[str, KernelSampler]:
-    return {name: family for name, family in kernel_samplers().items() if wanted(family)}
-
-
-def only(wanted: Any) -> Any:
-    families = families_of(wanted)
-    return pytest.mark.parametrize("family", families.values(), ids=families)
-
-
-is_calibrated = only(lambda family: family.is_calibrated(family.defaults))
-is_tuned = only(lambda family: "target_accept_prob" in family.defaults.to_dict())
-
-
 class TestContract:
     """What every entry of the registry promises."""
 
+    @pytest.mark.slow
     @is_calibrated
     def test_the_law_of_another_target_is_found_out(self, family: KernelSampler) -> None:
         """The negative control of the test below: it sees so small a difference in every kernel's draws."""
-        assert worst_z_score(run(family, family.defaults, another)[0]) > 4
+        assert worst_z_score(law_run(family.name, TOO_FLAT)[0]) > 4
 
+    @pytest.mark.slow
     @is_calibrated
     def test_law_and_acceptance(self, family: KernelSampler) -> None:
-        z, accept, _, is_accepted = run(family, family.defaults)
+        z, accept, _, is_accepted = law_run(family.name)
         given = family.defaults.to_dict()
         if "target_accept_prob" in given:
             assert abs(accept.mean() - given["target_accept_prob"]) < 0.1  # the promise of the README
         assert worst_z_score(z) < 4
         assert is_accepted.mean() > accept.mean() - 5 * 0.5 / np.sqrt(accept.size)
 
+    @pytest.mark.slow
     @is_tuned
     def test_one_step_size_for_all_chains_is_frozen_after_adaptation(self, family: KernelSampler) -> None:
-        step_size = run(family, family.defaults, num_steps=FEW_STEPS)[2]
-        assert step_size.shape == (FEW_STEPS, NUM_CHAINS)
+        step_size = law_run(family.name)[2]
+        assert step_size.shape == (NUM_STEPS, NUM_CHAINS)
         assert len(np.unique(step_size)) == 1
         assert step_size[0, 0] != np.float32(family.defaults.to_dict()["step_size"])
 
     @only(lambda family: family.name != "map" and "target_accept_prob" not in family.defaults.to_dict())
     def test_without_a_step_size_a_chain_of_nan_moves_no_other(self, family: KernelSampler) -> None:
         good, bad = starts(4), starts(4) + 100.0 * tf.one_hot(3, 4)[:, None]
-        pair = (run(family, family.defaults, partly_nan, init, FEW_STEPS) for init in (good, bad))
-        for with_good, with_bad in zip(*pair, strict=True):
+        run_fn = compiled_run(family, family.defaults, lambda _, z: partly_nan(z), FEW_STEPS)
+        for with_good, with_bad in zip(run_fn(good), run_fn(bad), strict=True):
             np.testing.assert_array_equal(with_good[:, :3], with_bad[:, :3])
 
-    @pytest.mark.parametrize("num_bad", [1, 5])
-    def test_chains_of_nan_spoil_no_common_trajectory(self, num_bad: int) -> None:
+    @pytest.mark.slow
+    def test_chains_of_nan_spoil_no_common_trajectory(self) -> None:
         """chees shares a length among chains besides the step size; the others stay well tuned."""
-        family, is_bad = kernel_sampler("chees"), tf.range(8) >= 8 - num_bad
-        z, accept, step_size, _ = run(
-            family, family.defaults, partly_nan, starts(8) + 100.0 * tf.cast(is_bad, tf.float32)[:, None]
-        )
-        good = slice(0, 8 - num_bad)
-        assert np.isfinite(z[:, good]).all()
-        assert np.isfinite(step_size[:, good]).all()
-        assert abs(accept[:, good].mean() - family.defaults.to_dict()["target_accept_prob"]) < 0.15
+        family = kernel_sampler("chees")
+        run_fn = compiled_run(family, family.defaults, lambda _, z: partly_nan(z), NUM_STEPS)
+        for num_bad in (1, 5):
+            is_bad = tf.range(8) >= 8 - num_bad
+            z, accept, step_size, _ = run_fn(starts(8) + 100.0 * tf.cast(is_bad, tf.float32)[:, None])
+            good = slice(0, 8 - num_bad)
+            assert np.isfinite(z[:, good]).all()
+            assert np.isfinite(step_size[:, good]).all()
+            assert abs(accept[:, good].mean() - family.defaults.to_dict()["target_accept_prob"]) < 0.15
 
     @is_calibrated
     def test_rebuilt_from_its_parameters_it_is_the_same_kernel(self, family: KernelSampler) -> None:

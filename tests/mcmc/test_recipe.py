@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.cli.test_cli import refused
-from tests.cli.test_resume import stop_after
+from tests.support.command import refused, stop_after
 from tfgradgen.cli.commands import main
 from tfgradgen.core.checks import UserError
 from tfgradgen.core.config import Schedule
 from tfgradgen.mcmc.hmc import HmcConfig
 from tfgradgen.mcmc.recipe import Recipe, default_recipe, read_recipe, write_recipe
 from tfgradgen.mcmc.registry import SAMPLERS
+
+pytestmark = pytest.mark.usefixtures("quick_runs")
 
 HMC = Recipe("hmc", HmcConfig(0.25, 0.7, 2, decay_rate=0.8), Schedule(20, 24, 16))
 

@@ -37,8 +37,13 @@ def chains(posterior: ClassPosterior, kernel: str = "mala", schedule: Schedule |
 CALIBRATED = [name for name, family in kernel_samplers().items() if family.is_calibrated(family.defaults)]
 
 
-@pytest.mark.parametrize("temperature", [1.0, 0.5])
-@pytest.mark.parametrize("kernel", CALIBRATED)
+# At another temperature: one kernel that takes the density as a whole, one that takes the likelihood alone, and one that
+# raises it to powers of its own.
+TEMPERED = ("mala", "elliptical_slice", "replica_exchange")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kernel", "temperature"), [*((k, 1.0) for k in CALIBRATED), *((k, 0.5) for k in TEMPERED)])
 def test_chains_reach_the_known_law(kernel: str, temperature: float) -> None:
     mean, deviation, prob = exact_moments(temperature)
     tuned = 150 if kernel_sampler(kernel).schedule.num_adaptation_steps else 0
@@ -80,6 +85,7 @@ def test_a_class_that_cannot_be_drawn_ends_rejection(monkeypatch: pytest.MonkeyP
         sample_exact(ClassPosterior(GENERATOR, Never(), 1), 1, RunConfig())
 
 
+@pytest.mark.slow
 def test_exact_draws_and_their_own_start_have_one_law_and_prior_starts_do_not() -> None:
     exact = sample_exact(make(), 500, RunConfig(num_chains=1))[0].z[:, 0, 0]
     resampled = initial_points(make(), RunConfig(num_chains=300))[0].numpy()[:, 0]
@@ -100,6 +106,7 @@ def test_a_chain_starts_alike_whatever_the_number_of_chains() -> None:
     np.testing.assert_array_equal(few, many[:4])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", [name for name in kernel_samplers() if name != "replica_exchange"])
 def test_a_chain_is_the_same_in_a_run_of_four_and_of_sixteen(kernel: str) -> None:
     """Where nothing is tuned, and but for rounding: how a batch is vectorized depends on its size.
@@ -172,6 +179,7 @@ def test_one_trace_serves_labels_seeds_and_phases(kernel: str) -> None:
     assert functions.bootstrap_fn.experimental_get_tracing_count() == 1
 
 
+@pytest.mark.slow
 def test_xla_gives_the_same_law() -> None:
     """The two backends draw different numbers from one seed, so the laws are compared."""
     laws = [chains(make(), "mala", Schedule(40, 40, 30), num_chains=256, jit=jit).z[-1, :, 0] for jit in (True, False)]

@@ -1,5 +1,6 @@
 """Random numbers: uniform down to where likelihoods are, and a stream of its own for each label."""
 
+import functools
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from tfgradgen.mcmc import rejection
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.posterior import ClassPosterior
 
+pytestmark = pytest.mark.usefixtures("quick_runs")
+
 NUM_BATCHES, BATCH = 8, 2**22
 SEED_OF_A_ZERO = 1
 
@@ -27,6 +30,7 @@ def float32_log_uniform(shape: list[int], seed: tf.Tensor) -> tf.Tensor:
     return tf.math.log(tf.random.stateless_uniform(shape, seed))
 
 
+@functools.cache
 def tail(log_uniform_fn) -> np.ndarray:  # type: ignore[no-untyped-def]
     """log2 of those of NUM_BATCHES * BATCH = 2^25 numbers that are below 2^-16."""
     parts = [log_uniform_fn([BATCH], fold_in(as_seed(5), k)).numpy() for k in range(NUM_BATCHES)]
@@ -42,6 +46,7 @@ def tail_p_value(values: np.ndarray) -> float:
     return float(stats.chi2.sf(((np.array(found) - expected) ** 2 / expected).sum(), len(expected)))
 
 
+@pytest.mark.slow
 def test_uniform_numbers_are_uniform_in_the_far_tail_and_never_zero() -> None:
     values = tail(log_uniform)
     assert np.isfinite(values).all()
@@ -49,6 +54,7 @@ def test_uniform_numbers_are_uniform_in_the_far_tail_and_never_zero() -> None:
     assert tail_p_value(values) > 1e-3
 
 
+@pytest.mark.slow
 def test_float32_numbers_fail_the_same_test() -> None:
     values = tail(float32_log_uniform)
     assert np.isneginf(values).any()
@@ -80,6 +86,7 @@ def big_batches(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def
     rejection._compiled.cache_clear()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of a class that is out of reach, which is the point
 def test_rejection_accepts_no_likelihood_of_a_billionth(big_batches: pytest.MonkeyPatch) -> None:
     """2^22 prior draws, of a seed whose float32 numbers have a 0 among them; 0.004 accepted ones are expected."""
@@ -104,6 +111,7 @@ def all_z(folder: Path) -> np.ndarray:
         return samples["z"].reshape(-1, 6)
 
 
+@pytest.mark.slow
 def test_labels_of_one_command_share_no_draw_and_each_is_as_it_is_alone(toy_flags: list[str]) -> None:
     """Classes and conditions, whose index in their classifier is the same for all."""
     flags = ["--kernel=rejection", "--num_results=20", *toy_flags]

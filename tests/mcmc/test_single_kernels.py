@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
-from tensorflow_probability.python.internal import unnest
 
-from tests.mcmc.test_kernels import Bare, starts, target
+from tests.support.laws import Bare, starts, target
+from tfgradgen.core._tf_private import unnest
 from tfgradgen.core.backend import as_seed, fold_in
 from tfgradgen.mcmc import elliptical_slice, local_global, split_hmc
 from tfgradgen.mcmc.chees import CheesConfig

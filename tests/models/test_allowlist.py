@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
-from tensorflow.python.framework import op_def_registry
 
 from tests.support import toy
 from tests.support.hostile import SHAPE, edit, function_with, refused, save_v1, v1, writes
+from tfgradgen.core._tf_private import op_def_registry
 from tfgradgen.core.checks import UserError
 from tfgradgen.models.loading.allowed_ops import ALLOWED_OPS, RESTORE_OPS, SAVE_OPS
 from tfgradgen.models.loading.allowlist import check_ops

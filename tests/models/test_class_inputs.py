@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.cli.test_cli import refused
 from tests.support import toy
+from tests.support.command import refused
 from tfgradgen.cli.commands import main
 from tfgradgen.core.checks import UserError
 from tfgradgen.models.generator import Generator, load_generator
 from tfgradgen.models.loading.metadata import Label
+
+pytestmark = pytest.mark.usefixtures("quick_runs")
 
 QUICK = ["--kernel=rejection", "--num_chains=4", "--num_results=2"]
 SIZE, NUM_CLASSES = 6, 3

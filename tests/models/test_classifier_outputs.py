@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.cli.test_cli import refused
 from tests.support import toy
+from tests.support.command import refused
 from tfgradgen.cli.commands import main
 from tfgradgen.cli.load import load_models
 from tfgradgen.cli.options import parse_sample
@@ -17,6 +17,8 @@ from tfgradgen.core.checks import UserError
 from tfgradgen.models.classifier import fitted, load_classifier
 from tfgradgen.models.discriminator import load_discriminator, natural_log_odds
 from tfgradgen.models.generator import load_generator
+
+pytestmark = pytest.mark.usefixtures("quick_runs")
 
 QUICK = ["--kernel=rejection", "--num_chains=4", "--num_results=2"]
 IMAGE = tf.random.stateless_uniform([5, 8, 8, 3], [1, 2], -1, 1)

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow.python.ops import control_flow_util
 
 from tests.support import standins, toy
 from tests.support.hostile import save_v1
@@ -262,12 +261,11 @@ def area(image: tf.Tensor) -> tf.Tensor:
 
 
 def area_in_a_loop(z: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
-    enabled = control_flow_util.ENABLE_CONTROL_FLOW_V2
-    control_flow_util.ENABLE_CONTROL_FLOW_V2 = False
+    tf.compat.v1.disable_control_flow_v2()
     try:
         return area(tf.compat.v1.while_loop(lambda k, x: k < 2, lambda k, x: (k + 1, 1.5 * x), (0, image))[1])
     finally:
-        control_flow_util.ENABLE_CONTROL_FLOW_V2 = enabled
+        tf.compat.v1.enable_control_flow_v2()
 
 
 @pytest.mark.parametrize("kind", ["tf2", "tf1", "loop"])

@@ -27,6 +27,7 @@ import pytest
 import tensorflow as tf
 
 from tests.support import toy
+from tests.support.archives import archive_of
 from tfgradgen.core.checks import UserError
 from tfgradgen.models.generator import load_generator
 from tfgradgen.models.loading.handles import resolve_handle
@@ -62,17 +63,6 @@ def place(folder: Path) -> Path:
     folder.mkdir(parents=True)
     (folder / "saved_model.pb").write_bytes(b"")
     return folder
-
-
-def archive_of(prefix: str = "", content: bytes = b"abc") -> bytes:
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w:gz") as tar:
-        variables = ("variables/", "variables/variables.index", "variables/variables.data-00000-of-00001")
-        for name in (*filter(None, [prefix]), "saved_model.pb", *variables):
-            member = tarfile.TarInfo(name if name == prefix else prefix + name)
-            member.type, member.size = (tarfile.DIRTYPE, 0) if name.endswith("/") else (tarfile.REGTYPE, len(content))
-            tar.addfile(member, io.BytesIO(content))
-    return stream.getvalue()
 
 
 def bomb() -> bytes:

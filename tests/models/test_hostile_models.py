@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
-from tensorflow.python.framework import op_def_registry
 
 from tests.support import toy
 from tests.support.hostile import SHAPE, check_ops, edit, save_v1, v1
 from tfgradgen.cli.commands import main
+from tfgradgen.core._tf_private import op_def_registry
 from tfgradgen.core.checks import UserError
 from tfgradgen.models.loading.allowed_ops import RESTORE_OPS, SAVE_OPS
 from tfgradgen.models.loading.saved_model import open_saved_model

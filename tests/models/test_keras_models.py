@@ -13,6 +13,8 @@ from tfgradgen.cli.commands import main
 from tfgradgen.models.classifier import fitted, load_classifier
 from tfgradgen.models.generator import load_generator
 
+pytestmark = pytest.mark.usefixtures("quick_runs")
+
 KERAS = pytest.mark.parametrize("library", [keras, tf_keras], ids=["keras", "tf_keras"])
 NUM_CLASSES = 4
 

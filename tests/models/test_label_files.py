@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 import tensorflow as tf
 
-from tests.cli.test_cli import refused
 from tests.support import toy
+from tests.support.command import refused
 from tfgradgen.cli.commands import main
 from tfgradgen.core.checks import UserError
 from tfgradgen.models.classifier import load_classifier
 from tfgradgen.models.label_files import parse_content, read_label_file
+
+pytestmark = pytest.mark.usefixtures("quick_runs")
 
 
 @pytest.fixture

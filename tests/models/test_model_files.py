@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.models.test_handles import archive_of
 from tests.support import toy
+from tests.support.archives import archive_of
 from tests.support.hostile import SHAPE, writes
 from tfgradgen.core.checks import UserError
 from tfgradgen.models.classifier import load_classifier
@@ -25,6 +25,8 @@ from tfgradgen.models.loading.archives import unpack
 from tfgradgen.models.loading.inside import Copy
 from tfgradgen.models.loading.metadata import fingerprint, read_metadata
 from tfgradgen.models.loading.saved_model import open_saved_model
+
+pytestmark = pytest.mark.usefixtures("quick_runs")
 
 SECRET = ["secret", "words", "of others"]
 PARTS = ["saved_model.pb", "variables/variables.index", "variables/variables.data-00000-of-00001", "assets/words"]

@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tests.cli.test_cli import FAST, refused
 from tests.support import toy
+from tests.support.command import FAST, refused
 from tfgradgen.cli.commands import main
 from tfgradgen.core.backend import as_seed
 from tfgradgen.diagnostics.preflight import value_and_gradient

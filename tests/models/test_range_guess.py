@@ -19,6 +19,8 @@ from tfgradgen.models.fitting import choose_range, range_score
 from tfgradgen.models.generator import load_generator
 from tfgradgen.posterior import ClassPosterior
 
+pytestmark = pytest.mark.usefixtures("quick_runs")
+
 QUICK = ["--kernel=rejection", "--num_chains=4", "--num_results=2"]
 UNIT, SYMMETRIC, BYTES = (0.0, 1.0), (-1.0, 1.0), (0.0, 255.0)
 NUM_CLASSES, SIZE = 5, 8

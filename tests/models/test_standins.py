@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
-from tensorflow.python.ops import control_flow_util
 
 from tests.support import standins
 
@@ -88,15 +87,21 @@ INTERFACES: dict[str, list[Any]] = {
     ],
     YAMNET: [(None, "serving_default", [("waveform", [ANY])], SOUNDS)],
 }
+# They differ from others of their family by sizes only: their interface is looked at, and none of their networks is run.
+LIKE_OTHERS = {
+    *(D + name for name in ("biggan-256/2", "biggan-512/2")),
+    *(G + f"compare_gan/{name}/1" for name in ("s3gan_10_256x256", "ssgan_128x128")),
+    *(G + f"imagenet/{name}/classification/5" for name in ("inception_v3", "resnet_v2_50")),
+}
+RUN = [handle for handle in INTERFACES if handle not in LIKE_OTHERS]
 GENERATORS = {  # handle: tags, signature, output, range
-    **{D + name: ([], "default", "default", (-1, 1)) for name in ("biggan-128/2", "biggan-512/2", "biggan-deep-128/1")},
+    **{D + name: ([], "default", "default", (-1, 1)) for name in ("biggan-128/2", "biggan-deep-128/1")},
     BIGBIGAN: ([], "generate", "upsampled", (-1, 1)),
     PROGAN: ([], "default", "default", (0, 1)),
     COMPARE: ([], "generator", "default", (0, 1)),
     S3GAN: (["gen", "bsNone"], "default", "generated", (0, 1)),
-    G + "compare_gan/ssgan_128x128/1": ([], "default", "generated", (0, 1)),
 }
-CLASSIFIERS = [handle for handle in INTERFACES if "classif" in handle]
+CLASSIFIERS = [handle for handle in RUN if "classif" in handle]
 
 Load = Callable[..., Any]
 
@@ -159,14 +164,14 @@ def test_interface(handle: str, load: Load, folder_of: Callable[[str], Path]) ->
         assert given == {key: (shape, dtype[0] if dtype else tf.float32) for key, shape, *dtype in inputs}
         returned = {key: (spec.shape.as_list(), spec.dtype) for key, spec in signature.structured_outputs.items()}
         assert returned == {key: (shape, tf.float32) for key, shape in outputs}
-        values = signature(**examples(signature))
-        for key, shape in outputs:
+        values = signature(**examples(signature)) if handle in RUN else {}
+        for key, shape in outputs if values else ():
             assert values[key].shape.is_compatible_with(shape)
             assert np.isfinite(values[key]).all()
             assert np.ptp(values[key].numpy(), axis=0).max() > 1e-4, f"{key} is the same for all inputs"
 
 
-@pytest.mark.parametrize("handle", INTERFACES)
+@pytest.mark.parametrize("handle", RUN)
 def test_deterministic(handle: str, load: Load, folder_of: Callable[[str], Path], tmp_path: Path) -> None:
     first, again = folder_of(handle), standins.build(handle, tmp_path / "again")
     if (first / "tfhub_module.pb").exists():
@@ -310,9 +315,10 @@ def test_variants_with_control_flow_of_version_1(write: Any, ops: set[str], tmp_
     signature = load_folder(folder).signatures["default"]
     images = signature(default=tf.random.stateless_normal([4, 512], [1, 2]))["default"]
     assert np.std(images, axis=0).mean() > 0.05
-    assert control_flow_util.ENABLE_CONTROL_FLOW_V2, "switched back on"
+    assert tf.compat.v1.control_flow_v2_enabled(), "switched back on"
 
 
+@pytest.mark.slow
 def test_biggan_deep_256_in_a_small_width(tmp_path: Path) -> None:
     generate = load_folder(standins.biggan_deep_256(tmp_path / "deep", width=4)).signatures["default"]
     z = tf.tile(tf.random.stateless_normal([2, 128], [1, 2]), [2, 1])

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.cli.test_cli import refused
+from tests.support.command import refused
 from tfgradgen.core.checks import UserError
 from tfgradgen.models.classifier import load_classifier
 from tfgradgen.models.generator import load_generator

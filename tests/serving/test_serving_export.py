@@ -3,19 +3,19 @@
 import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tensorflow as tf
 
-from tests.cli.test_cli import refused
+from tests.support.command import CTRL_C, FULL_DISK, refused
 from tfgradgen.cli.commands import main
 from tfgradgen.cli.export_options import parse_export
 from tfgradgen.cli.output import next_version
 from tfgradgen.core.checks import UserError
 from tfgradgen.io.folders import held
-from tfgradgen.serving.adapt import Adapted
 from tfgradgen.serving.beside import TEMPLATES, XLA_FLAG, texts
 
 FILES = {"batching.config", "docker-compose.yml", "grpc_client.py", "models.config", "rest_client.py"}
@@ -64,12 +64,7 @@ def test_settings_fit_one_another() -> None:
     assert {path.stem for path in TEMPLATES.iterdir()} == FILES
 
 
-@pytest.fixture
-def untuned(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Step sizes without looking for them, which takes most of an export's time."""
-    monkeypatch.setattr("tfgradgen.cli.export.adapt", lambda *args: Adapted(1.0, 0.5, ["a doubt"]))
-
-
+@pytest.mark.slow
 def test_versions_follow_and_what_was_changed_is_kept(
     untuned: None, toy_flags: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -144,23 +139,33 @@ def test_networks_that_differ_by_label_are_exported_each_for_itself(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
-def test_an_export_that_is_cut_off_leaves_nothing(
-    error: BaseException,
-    untuned: None,
-    toy_flags: list[str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    def cut_off(*args: Any) -> None:
-        raise error
+@pytest.fixture
+def failed_export(
+    untuned: None, toy_flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[[str, BaseException, int], str]:
+    """Run an export in which the function `at` raises `error`; return its one line. It must leave nothing behind."""
 
-    monkeypatch.setattr("tfgradgen.serving.export.write_warmup", cut_off)
-    is_full = isinstance(error, OSError)
-    said = refused(["export", "--labels=alp", "--out=x", *FEW, *toy_flags], capsys, code=2 if is_full else 130)
-    assert ("No space left on device" if is_full else "interrupted; nothing was exported") in said
-    assert not list(tmp_path.iterdir())
+    def export(at: str, error: BaseException, code: int) -> str:
+        def fail_at(*args: Any, **settings: Any) -> None:
+            raise error
+
+        monkeypatch.setattr(at, fail_at)
+        said = refused(["export", "--labels=alp", "--out=x", *FEW, *toy_flags], capsys, code)
+        assert not list(tmp_path.iterdir())
+        return said
+
+    return export
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [(CTRL_C, 130, "interrupted; nothing was exported"), (FULL_DISK, 2, "No space left on device")],
+    ids=["Ctrl-C", "full disk"],
+)
+def test_an_export_that_is_cut_off_leaves_nothing(
+    error: BaseException, code: int, text: str, failed_export: Callable[[str, BaseException, int], str]
+) -> None:
+    assert text in failed_export("tfgradgen.serving.export.write_warmup", error, code)
 
 
 def test_the_readme_embeds_with_files_that_an_export_writes(root: Path) -> None:
@@ -190,24 +195,13 @@ def test_an_export_follows_a_schedule(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [tf.errors.ResourceExhaustedError, tf.errors.UnknownError, tf.errors.PermissionDeniedError])
-def test_a_full_disk_under_tensorflow_is_one_line(
-    kind: Any,
-    untuned: None,
-    toy_flags: list[str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    def full(*args: Any, **settings: Any) -> None:
-        raise kind(None, None, "variables.data; No space left on device\n\x1b[2J" + "x" * 10**5)
-
-    monkeypatch.setattr("tensorflow.saved_model.save", full)
-    said = refused(["export", "--labels=alp", "--out=x", *FEW, *toy_flags], capsys)
+def test_a_full_disk_under_tensorflow_is_one_line(kind: Any, failed_export: Callable[[str, BaseException, int], str]) -> None:
+    full = kind(None, None, "variables.data; No space left on device\n\x1b[2J" + "x" * 10**5)
+    said = failed_export("tensorflow.saved_model.save", full, 2)
     assert "out: expected a folder that can be written, got " in said
     assert "No space left on device" in said
     assert said.isprintable()
     assert len(said) < 450
-    assert not list(tmp_path.iterdir())
 
 
 def test_what_a_killed_export_left_is_cleared_by_the_next(untuned: None, toy_flags: list[str]) -> None:

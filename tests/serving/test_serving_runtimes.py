@@ -16,6 +16,8 @@ from tests.support import standins
 from tfgradgen.cli.commands import main
 from tfgradgen.serving.adapt import Adapted
 
+pytestmark = pytest.mark.slow
+
 SOURCE = Path(__file__).with_name("run_export.c")
 PROGAN = "https://tfhub.dev/google/progan-128/1"
 INVALID_ARGUMENT = 3  # TF_INVALID_ARGUMENT

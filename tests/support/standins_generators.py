@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.ops import control_flow_util
 
 from tests.support.standins_writing import Graph, Signature, Weights, cosines, placeholder, write_hub_module
 
@@ -157,12 +156,11 @@ def progan(folder: Path, control: str = "") -> Path:
         image = tf.sigmoid(3.0 * convolve(weights, "rgb", double(x), 3))
         return {"default": Signature({"default": latent}, {"default": image})}
 
-    enabled = control_flow_util.ENABLE_CONTROL_FLOW_V2
-    control_flow_util.ENABLE_CONTROL_FLOW_V2 = False
+    tf.compat.v1.disable_control_flow_v2()
     try:
         return write_hub_module(folder, [((), graph)], Weights(512, resource=True))
     finally:
-        control_flow_util.ENABLE_CONTROL_FLOW_V2 = enabled
+        tf.compat.v1.enable_control_flow_v2()
 
 
 def critic(weights: Weights, images: tf.Tensor, embedded: tf.Tensor | None = None) -> tf.Tensor:

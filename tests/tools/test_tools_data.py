@@ -78,9 +78,11 @@ def test_blending_weighs_labels_as_it_weighs_pixels() -> None:
         assert (float(tf.reduce_min(weight)) < 1) == (mix is not data.leave)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role", ["classifier", "judge", "discriminator"])
-def test_a_lesson_lowers_its_loss(role: str) -> None:
+def test_a_lesson_lowers_its_loss(role: str, monkeypatch: pytest.MonkeyPatch) -> None:
     data, keras = tool("classifier_data"), tool("keras")
+    monkeypatch.setattr(data, "BATCH_SIZE", 16)
     keras.utils.set_random_seed(0)
     rng = np.random.default_rng(0)
     shade = np.repeat([40, 215], 8)[:, None, None, None]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support.lite_states import random_state
 from tests.support.tooling import tool
-from tests.tools.test_tools_train_consensus import random_state
 from tfgradgen.models.classifier import load_classifier
 
 MODELS = Path(__file__).resolve().parents[2] / "saved_models"
@@ -24,6 +24,7 @@ def save_noise(folder: Path, names: list[str], split: str, count: int) -> None:
             Image.fromarray(rng.integers(0, 255, (64, 64, 3)).astype("uint8")).save(folder / split / name / f"{k}.png")
 
 
+@pytest.mark.slow
 def test_run_makes_every_stage_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lite, stages, measure = tool("efficientnet_lite"), tool("consensus_stages"), tool("measure_consensus")
     monkeypatch.setattr(lite, "STAGES", ((1, 3, 2, 8, 1), (1, 3, 2, 8, 2), (1, 5, 2, 16, 2)))

@@ -10,11 +10,12 @@ import numpy as np
 import optuna
 import pytest
 
+from tests.support.tuned import LONG, TUNABLE, cell_of
 from tfgradgen.core.backend import seed_of
 from tfgradgen.core.checks import UserError
-from tfgradgen.core.config import AdaptedConfig, RunConfig
+from tfgradgen.core.config import RunConfig
 from tfgradgen.mcmc.recipe import Recipe, default_recipe
-from tfgradgen.mcmc.registry import kernel_sampler, kernel_samplers
+from tfgradgen.mcmc.registry import kernel_sampler
 from tfgradgen.tuning.bench import FRESH, Bench, Cell, Place, faults_of
 from tfgradgen.tuning.figures import importances, plot_search
 from tfgradgen.tuning.gain import MAX_CANDIDATES, Judged, gain, judge
@@ -33,16 +34,9 @@ from tfgradgen.tuning.space import (
     suggest,
 )
 
-TUNABLE = [name for name, family in kernel_samplers().items() if isinstance(family.defaults, AdaptedConfig)]
-LONG = 400  # gradients of a run
 BEST_STEP, TOO_LONG = 0.6, 1.0
 SILENT: Any = lambda *_: None  # noqa: E731
 UNKNOWN = {"a": Exact(0, {}, {}), "b": Exact(0, {}, {})}
-
-
-def cell_of(per_1000: float, *faults: str, accept_rate: float = 0.6, num_results: int = 50) -> Cell:
-    trace = {"gradients": [1.0, float(LONG)], "step_size": [0.2, 0.3], "accept_rate": [0.5, 0.6]}
-    return Cell(per_1000, "class_prob", float(LONG), num_results, accept_rate, 0.01, 0.3, 1.1, list(faults), 0.5, trace, {})
 
 
 class Pretended(Bench):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.mcmc.test_adaptation_bias import NUM_CHAINS, FiveClasses, Plane, Truth, each_chain_its_own
 from tests.support.toy import ToyClassifier, ToyGenerator
-from tests.tuning.test_tuning import cell_of
+from tests.support.tuned import cell_of
+from tests.support.two_modes import NUM_CHAINS, FiveClasses, Plane, Truth, each_chain_its_own
 from tfgradgen.core.config import RunConfig
 from tfgradgen.mcmc import chains as sampling
 from tfgradgen.mcmc.recipe import Recipe, default_recipe

@@ -7,6 +7,8 @@ import importlib
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from tfgradgen.core._tf_private import MODULES
+
 __all__ = ["LazyModule", "tf", "tfp", "unnest"]
 
 
@@ -20,9 +22,8 @@ class LazyModule(ModuleType):
 if TYPE_CHECKING:
     import tensorflow as tf
     import tensorflow_probability as tfp
-    from tensorflow_probability.python.internal import unnest
+
+    from tfgradgen.core._tf_private import unnest
 else:
     tf, tfp = LazyModule("tensorflow"), LazyModule("tensorflow_probability")
-    unnest = LazyModule(
-        "tensorflow_probability.python.internal.unnest"
-    )  # how TFP's own adapters find a field in nested results
+    unnest = LazyModule(MODULES["unnest"])

@@ -8,15 +8,14 @@ from PIL import Image
 from scipy.stats import rankdata
 
 from tfgradgen.core.contracts import Draws
-from tfgradgen.diagnostics.convergence import projections
+from tfgradgen.diagnostics.convergence import MIN_RESULTS, projections
+from tfgradgen.diagnostics.figure import GREY, INK, drawable, new_figure, style, to_image
 
 NUM_SHOWN = 16  # chains that are drawn one by one; more of them would hide one another
 NUM_POINTS = 2000  # of one trace: about what the panel's pixels can tell apart
 NUM_BINS, DRAWS_PER_BIN = 20, 5  # of a rank histogram: at most the one, and on average at least the other
 MAX_LAG = 100
-MIN_DRAWS = 4  # as `diagnostics.convergence`
-WIDTH, HEIGHT, DPI = 15.0, 10.5, 100  # inches, pixels an inch
-INK, GREY, ALPHA = "#282828", "#8c8c8c", 0.75
+HEIGHT, ALPHA = 10.5, 0.75  # inches; of lines and areas that may hide one another
 PITCH = 3  # from one chain's rank histogram to the next, in uniform levels; higher bars are cut
 COLUMNS = (
     "trace",
@@ -60,37 +59,32 @@ def autocorrelation(values: np.ndarray, max_lag: int) -> np.ndarray:
 def plot_chains(draws: Draws, title: str = "") -> Image.Image:
     """One picture of a run: p(class), target density and one random projection of z (rows) by trace, ranks and
     autocorrelation (columns). Where something cannot be said, the panel says why."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # here: importing it takes most of a second
-    from matplotlib.figure import Figure
-
     statistics = {
         "p(class)": draws.class_prob,
         "target log density, nats": draws.target_log_prob,
         "z along a random direction": projections(draws.z)[0],
     }
     num_results, num_chains = draws.class_prob.shape
-    figure = Figure((WIDTH, HEIGHT), DPI, facecolor="white")
-    canvas = FigureCanvasAgg(figure)
+    figure = new_figure(HEIGHT)
     figure.subplots_adjust(left=0.05, right=0.985, bottom=0.055, top=0.92, wspace=0.13, hspace=0.17)
     said = [title]
     if num_chains > NUM_SHOWN:
         said.append(f"the first {NUM_SHOWN} chains are drawn")
     if _stride(num_results) > 1:
         said.append(f"every {_stride(num_results)}th draw in the traces")
-    printable = "; ".join(said).encode("ascii", "replace").decode()  # the font lacks most other letters, and would warn
-    figure.text(0.05, 0.967, printable, color=INK, size=13, parse_math=False)
+    figure.text(0.05, 0.967, drawable("; ".join(said)), color=INK, size=13, parse_math=False)
     panels = figure.subplots(len(statistics), len(COLUMNS), squeeze=False)
     for row, (name, values) in zip(panels, statistics.items(), strict=True):
         for axes, draw in zip(row, (_draw_trace, _draw_ranks, _draw_autocorrelation), strict=True):
-            _style(axes)
+            style(axes)
+            axes.xaxis.get_major_locator().set_params(integer=True)
             draw(axes, np.asarray(values, np.float64))
         row[0].set_ylabel(name, color=INK, size=10)
     for axes, heading in zip(panels[0], COLUMNS, strict=True):
         axes.set_title(heading, color=INK, size=10, loc="left")
     for axes, label in zip(panels[-1], X_LABELS, strict=True):
         axes.set_xlabel(label, color=INK, size=9)
-    canvas.draw()
-    return Image.fromarray(np.array(canvas.buffer_rgba())[..., :3].copy())
+    return to_image(figure)
 
 
 def _stride(num_results: int) -> int:
@@ -101,13 +95,6 @@ def _colors(count: int) -> list[Any]:
     from matplotlib import colormaps
 
     return [colormaps["turbo"](x) for x in np.linspace(0.1, 0.9, count)]
-
-
-def _style(axes: Any) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(GREY)
-    axes.tick_params(color=GREY, labelcolor=INK, labelsize=8)
-    axes.xaxis.get_major_locator().set_params(integer=True)
 
 
 def _say(axes: Any, text: str) -> None:
@@ -121,8 +108,8 @@ def _unusable(values: np.ndarray) -> str:
     num_invalid = int((~np.isfinite(values)).sum())
     if num_invalid:
         return f"{num_invalid} of {values.size} draws are not finite"
-    if len(values) < MIN_DRAWS:
-        return f"fewer than {MIN_DRAWS} draws"
+    if len(values) < MIN_RESULTS:
+        return f"fewer than {MIN_RESULTS} draws"
     return "constant" if np.ptp(values) == 0 else ""
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfgradgen.core._tf_private import nested_graphs, override_gradient
+
 PREFIX = "TfgradgenLow"
 _SETTINGS = ("strides", "padding", "explicit_paddings", "dilations", "data_format")
 
@@ -29,11 +31,10 @@ def lower_gradients(module: Any) -> int:
         if id(graph) in seen:
             continue
         seen.add(id(graph))
-        nested = (getattr(function, "graph", None) for function in graph._functions.values())
-        pending += [inner for inner in nested if inner is not None]
+        pending += nested_graphs(graph)
         for op in graph.get_operations():
             if op.type in ("Conv2D", "Conv2DBackpropInput") and op.outputs[0].dtype == tf.float32:
-                op._set_attr("_gradient_op_type", tf.compat.v1.AttrValue(s=(PREFIX + op.type).encode()))
+                override_gradient(op, PREFIX + op.type)
                 count += 1
     return count
 

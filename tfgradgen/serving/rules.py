@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 import tensorflow_probability as tfp
-from tensorflow_probability.python.mcmc.internal import leapfrog_integrator  # what TFP's own HMC moves by
 
+from tfgradgen.core._tf_private import leapfrog_integrator
 from tfgradgen.core.contracts import PosteriorLike
 from tfgradgen.mcmc.kernel import absent_if_nan
 

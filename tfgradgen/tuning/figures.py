@@ -9,11 +9,11 @@ import numpy as np
 from PIL import Image
 
 from tfgradgen.core.config import AdaptedConfig
-from tfgradgen.diagnostics.plots import GREY, INK
+from tfgradgen.diagnostics.figure import GREY, INK, drawable, new_figure, style, to_image
 from tfgradgen.tuning.search import CONTROL, DROPPED, FAULTY, UNFINISHED, WHOLE, Trial
 
 NUM_COLUMNS, NUM_TRACES = 4, 6
-WIDTH, PANEL_HEIGHT, DPI = 15.0, 2.6, 100  # inches, pixels an inch
+PANEL_HEIGHT = 2.6  # inches
 COLORS = {CONTROL: "#d55e00", WHOLE: "#0072b2", DROPPED: "#56b4e9", FAULTY: "#8c8c8c", UNFINISHED: "#cc79a7"}
 MARKERS = {CONTROL: "D", WHOLE: "o", DROPPED: "o", FAULTY: "x", UNFINISHED: "s"}
 BEST, PALE = "#009e73", "#b9dcf2"
@@ -42,24 +42,17 @@ def importances(study: Any) -> dict[str, float]:
 
 def plot_search(found: Sequence[Trial], best: Trial | None, shares: Mapping[str, float], title: str) -> Image.Image:
     """Traces of the control, of `best` and of the next best schedules; importance; each setting that varied."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # here: importing it takes most of a second
-    from matplotlib.figure import Figure
-
     settings = _varied(found)
     num_rows = 1 + -(-len(settings) // NUM_COLUMNS)
     height = num_rows * PANEL_HEIGHT + 1.0
-    figure = Figure((WIDTH, height), DPI, facecolor="white")
-    canvas = FigureCanvasAgg(figure)
+    figure = new_figure(height)
     top, bottom = 1 - 0.75 / height, 0.5 / height
     figure.subplots_adjust(left=0.05, right=0.985, bottom=bottom, top=top, wspace=0.24, hspace=0.5)
-    printable = title.encode("ascii", "replace").decode()  # the font lacks most other letters, and would warn
-    lines = textwrap.fill(printable, TITLE_LETTERS, max_lines=2, placeholder=" ...")
+    lines = textwrap.fill(drawable(title), TITLE_LETTERS, max_lines=2, placeholder=" ...")
     figure.text(0.05, 1 - 0.1 / height, lines, color=INK, size=12, va="top", parse_math=False)
     panels = figure.subplots(num_rows, NUM_COLUMNS, squeeze=False)
     for axes in panels.reshape(-1):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.spines[["left", "bottom"]].set_color(GREY)
-        axes.tick_params(which="both", color=GREY, labelcolor=INK, labelsize=8)
+        style(axes)
     traced = _traced(found, best)
     for axes, name in zip(panels[0], ("step_size", "accept_rate"), strict=False):
         _draw_traces(axes, traced, best, name)
@@ -70,8 +63,7 @@ def plot_search(found: Sequence[Trial], best: Trial | None, shares: Mapping[str,
         _draw_setting(axes, name, points, best)
     for axes in below[len(settings) :]:
         axes.set_axis_off()
-    canvas.draw()
-    return Image.fromarray(np.array(canvas.buffer_rgba())[..., :3].copy())
+    return to_image(figure)
 
 
 def _varied(found: Sequence[Trial]) -> dict[str, list[tuple[Any, Trial]]]:

@@ -1,7 +1,7 @@
 """Time and peak memory of a few mala steps with a generator of BigGAN-deep-256's true layer sizes (random weights): all
 chains at once, and split by --max_batch.
 
-python -m tools.bench.memory --work=work/memory [--num_chains=4] [--num_steps=10] [--max_batches=0,1]
+    python -m tools.bench.memory --work=work/memory [--num_chains=4] [--num_steps=10] [--max_batches=0,1]
 """
 
 import json

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 from scipy.special import softmax
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+from tfgradgen.core._tf_private import convert_to_constants
 from tfgradgen.core.backend import as_seed
 from tfgradgen.evaluation.distances import density_and_coverage, fid, kid
 from tfgradgen.models.classifier import load_classifier
@@ -35,7 +35,7 @@ class Figure(NamedTuple):
 def mega_flop(fn, input_shape):
     """Million floating-point operations of one forward pass for one input; a multiply-add counts as two."""
     concrete = tf.function(fn).get_concrete_function(tf.TensorSpec([1, *input_shape], tf.float32))
-    frozen = convert_variables_to_constants_v2(concrete)
+    frozen = convert_to_constants.convert_variables_to_constants_v2(concrete)
     options = tf.compat.v1.profiler.ProfileOptionBuilder(tf.compat.v1.profiler.ProfileOptionBuilder.float_operation())
     profile = tf.compat.v1.profiler.profile(frozen.graph, options=options.with_empty_output().build())
     return profile.total_float_ops / 1e6

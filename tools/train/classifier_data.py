@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tools.train.lessons import Epochs, LossModel
 from tools.train.photographs import crop_matrix, cut_out, jitter_colour, resample, to_range, uniform
 
 SHARES = (0.56, 0.34, 0.10)  # of a batch: the classes, photographs of other things, distorted photographs
@@ -18,26 +19,18 @@ def batch_counts(has_others):
     return classes, others, BATCH_SIZE - classes - others
 
 
-class Batches(keras.utils.PyDataset):
+class Batches(Epochs):
     """(image uint8 [B, 64, 64, 3], label int32 [B]) balanced over classes; a batch depends on (seed, epoch, index) only.
 
     `sets` are (images, labels) of the classes and, optionally, of other things. Labels of the others follow the classes';
-    the last rows, to be distorted, show photographs of the classes and carry the label after all. `num_seen_fn` gives the
-    number of batches that were trained on, in earlier processes too.
+    the last rows, to be distorted, show photographs of the classes and carry the label after all.
     """
 
     def __init__(self, sets, steps, seed, **kwargs):
-        super().__init__(**kwargs)
-        self.sets, self.steps, self.seed, self.epoch = sets, steps, seed, 0
-        self.num_seen_fn = lambda: 0
+        super().__init__(steps, **kwargs)
+        self.sets, self.seed = sets, seed
         self.members = [[np.flatnonzero(labels == c) for c in np.unique(labels)] for _, labels in sets]
         self.counts = batch_counts(len(sets) > 1)
-
-    def __len__(self):
-        return self.steps
-
-    def on_epoch_begin(self):
-        self.epoch = self.num_seen_fn() // self.steps  # right after a resume, too
 
     def __getitem__(self, index):
         rng = np.random.default_rng([self.seed, self.epoch, index])
@@ -126,7 +119,7 @@ def distort(x, seed):
     return ops.concatenate([smooth, ops.reshape(shuffled, (-1, 64, 64, 3))])
 
 
-class Lesson(keras.Model):
+class Lesson(LossModel):
     """`fit` on `Batches`: augments, blends, and takes the cross-entropy of both labels. `role` chooses how."""
 
     def __init__(self, network, role, num_distorted, seed=77, **kwargs):
@@ -138,12 +131,7 @@ class Lesson(keras.Model):
             "discriminator": (augment_for_telling_apart, leave),
         }[role]
         self.seed_generator = keras.random.SeedGenerator(seed)
-        self.tracker = keras.metrics.Mean(name="cross_entropy")
         self.built = True
-
-    @property
-    def metrics(self):
-        return [self.tracker]
 
     def call(self, data, training=False):
         x, label = to_range(ops.reshape(data[0], (BATCH_SIZE, 64, 64, 3))), ops.reshape(data[1], (BATCH_SIZE,))
@@ -157,10 +145,3 @@ class Lesson(keras.Model):
         logits = self.network(ops.clip(x, -1.0, 1.0), training=training)
         loss = lambda target: keras.losses.sparse_categorical_crossentropy(target, logits, from_logits=True)  # noqa: E731
         return ops.mean(weight * loss(label) + (1 - weight) * loss(ops.roll(label, -1)))
-
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        return y_pred
-
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        self.tracker.update_state(y_pred)
-        return self.get_metrics_result()

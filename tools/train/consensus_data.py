@@ -8,9 +8,11 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfgradgen.core.files import atomic_file
 from tools.train import photographs
 from tools.train.classifier_data import window
 from tools.train.label_draws import chunks, read_chunk, targets
+from tools.train.lessons import Epochs
 
 SHARES = {"prior": 1.0, "near": 0.15}  # of the loss on draws; every round counts as much as the prior draws
 FLOOR = 0.1  # how often a draw of no class is shown, compared with a sure one of a class of mean mass
@@ -60,7 +62,7 @@ class Draws:
                 weight = np.concatenate(weights)
                 all_weights.append(weight / weight.sum() * SHARES.get(kind, 1.0))
         if not all_targets:
-            raise SystemExit(f"{folder}: expected labelled draws, got none; label some with label_draws.py.")
+            raise SystemExit(f"{folder}: expected labelled draws, got none; label some with python -m tools.train.label_draws.")
         self.target, self.weight = np.concatenate(all_targets), np.concatenate(all_weights)
 
     def __len__(self):
@@ -89,24 +91,17 @@ class Photographs:
         self.sets = [(image, eye[label]), (other_image, np.repeat(eye[-1:], len(other_image), 0))]
 
 
-class Batches(keras.utils.PyDataset):
+class Batches(Epochs):
     """(image uint8 [B, 64, 64, 3], target [B, K + 1], weight [B], u); draws come first. Depends on (seed, epoch, index) only.
 
     u [number of photographs, 8] are the uniform numbers that `augment` changes the photographs by.
     """
 
     def __init__(self, draws, photos, steps, seed, counts=COUNTS, **kwargs):
-        super().__init__(**kwargs)
-        self.draws, self.photos, self.steps, self.seed, self.counts = draws, photos, steps, seed, counts
+        super().__init__(steps, **kwargs)
+        self.draws, self.photos, self.seed, self.counts = draws, photos, seed, counts
         self.probs, self.weights = draws.sampling()
         self.cumulative = np.cumsum(self.probs)
-        self.epoch, self.num_seen_fn = 0, lambda: 0
-
-    def __len__(self):
-        return self.steps
-
-    def on_epoch_begin(self):
-        self.epoch = self.num_seen_fn() // self.steps  # right after a resume, too
 
     def __getitem__(self, index):
         rng = np.random.default_rng([self.seed, self.epoch, index])
@@ -139,10 +134,8 @@ def cached(path, make):
     path = Path(path)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
-        with partial.open("wb") as file:
+        with atomic_file(path) as file:
             np.savez(file, **make())
-        partial.replace(path)
     with np.load(path) as arrays:
         return {name: arrays[name] for name in arrays.files}
 

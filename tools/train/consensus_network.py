@@ -9,6 +9,7 @@ from keras import ops
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 
+from tfgradgen.core.files import atomic_file
 from tools.train.efficientnet_lite import TOP, Network
 
 TAPS = (6, 14)  # blocks of Lite1 whose spatial means the head sees beside the features: of 40 and 112 channels
@@ -70,13 +71,10 @@ class Student(keras.Model):
 
 
 def save(student, path):
-    """Writes the variables to the .npz `path`, beside it first."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
+    """Writes the variables to the .npz `path`."""
     arrays: Any = {f"v{k}": np.asarray(variable) for k, variable in enumerate(student.weights)}
-    with partial.open("wb") as file:
+    with atomic_file(Path(path)) as file:
         np.savez(file, **arrays)
-    partial.replace(path)
 
 
 def restore(student, path):

@@ -27,6 +27,7 @@ from tools.train.consensus_data import (
 from tools.train.consensus_network import Student, calibration_of, restore, save
 from tools.train.efficientnet_lite import Pretrained
 from tools.train.label_draws import CHUNK, Teachers, chunk_folder, compiled, write_chunk
+from tools.train.lessons import Epochs, LossModel
 
 ROOT = Path(__file__).resolve().parents[2]
 VARIANT = "lite1"
@@ -40,7 +41,7 @@ def say(text):
     print(f"{time.strftime('%F %T')} {text}", flush=True)
 
 
-class Lesson(keras.Model):
+class Lesson(LossModel):
     """`fit` on (features, target, weight), or on (image, target, weight, u) of `Batches`: weighted cross-entropy.
 
     counts: how many draws and how many photographs a batch of images holds; the photographs, which come last, are augmented.
@@ -49,12 +50,7 @@ class Lesson(keras.Model):
     def __init__(self, student, counts=None, **kwargs):
         super().__init__(**kwargs)
         self.student, self.counts = student, counts
-        self.tracker = keras.metrics.Mean(name="cross_entropy")
         self.built = True
-
-    @property
-    def metrics(self):
-        return [self.tracker]
 
     def call(self, data, training=False):
         x, target, weight, *u = data
@@ -65,13 +61,6 @@ class Lesson(keras.Model):
         u = ops.reshape(u[0], (num_photographs, 8))
         return cross_entropy(self.student(augment(image, num_draws, u), training=training), target, weight)
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        return y_pred
-
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        self.tracker.update_state(y_pred)
-        return self.get_metrics_result()
-
 
 def optimizer_of(rate, steps):
     schedule = keras.optimizers.schedules.CosineDecay(rate, steps, alpha=0.02)
@@ -80,15 +69,12 @@ def optimizer_of(rate, steps):
     )
 
 
-class Rows(keras.utils.PyDataset):
+class Rows(Epochs):
     """(features [B, F], target, weight) drawn with `probs`; a batch depends on (epoch, index) only."""
 
     def __init__(self, arrays, probs, steps, size=256, **kwargs):
-        super().__init__(**kwargs)
-        self.arrays, self.cumulative, self.steps, self.size, self.epoch = arrays, np.cumsum(probs), steps, size, 0
-
-    def __len__(self):
-        return self.steps
+        super().__init__(steps, **kwargs)
+        self.arrays, self.cumulative, self.size = arrays, np.cumsum(probs), size
 
     def on_epoch_begin(self):
         self.epoch += 1

@@ -175,7 +175,9 @@ def label_all(out, kind, count, teachers_fn, size=CHUNK, say=print):
 def main(out, count=200_000, kind="prior", size=112, models=None):
     """Labels `count` draws of `kind` in all; `models` is the folder of generator/ and classifier/, saved_models/ by default."""
     if kind not in KINDS:
-        raise SystemExit(f"kind: expected {' or '.join(KINDS)}, got {kind!r}; the rounds are made by train_consensus.py.")
+        raise SystemExit(
+            f"kind: expected {' or '.join(KINDS)}, got {kind!r}; python -m tools.train.train_consensus makes the rounds."
+        )
     models = models or Path(__file__).resolve().parents[2] / "saved_models"
     teachers = functools.cache(lambda: Teachers(models, size))
     label_all(out, kind, count, teachers, say=lambda text: print(time.strftime("%F %T"), text, flush=True))

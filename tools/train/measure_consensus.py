@@ -5,11 +5,13 @@ at 144 pixels, which no training sees.
 """
 
 import csv
+import io
 import time
 
 import numpy as np
 from scipy.special import softmax
 
+from tfgradgen.core.files import write_text
 from tools.cards.quality import expected_calibration_error
 from tools.train import photographs
 from tools.train.consensus_data import Draws, cached
@@ -156,9 +158,8 @@ def append_row(path, row):
     """Adds {column: value} to the .csv `path`, whose columns grow where they must."""
     rows = [old for old in read_rows(path) if old["stage"] != row["stage"]] + [row]
     columns = list(dict.fromkeys(key for each in rows for key in each))
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
-    partial.replace(path)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, restval="")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())

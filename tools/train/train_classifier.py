@@ -111,7 +111,8 @@ def main(
 ):
     """Trains for `epochs` of 20,000 views in all, calibrates on held-out photographs, and exports to `out`."""
     if role not in ("classifier", "judge"):
-        raise SystemExit(f"role: expected classifier or judge, got {role!r}; the discriminator has train_discriminator.py.")
+        remedy = "for the discriminator run python -m tools.train.train_discriminator"
+        raise SystemExit(f"role: expected classifier or judge, got {role!r}; {remedy}.")
     known = photographs.read_labels(labels)
     names = photographs.as_names(classes) or photographs.class_names(data, known)
     work = Path(work)
@@ -164,7 +165,7 @@ def publish(network, labels, work, role, out=None, licence=None):
         BUILT[role].format(views=views, batches=WITH_OTHERS if network.num_others else BALANCED),
         licence,
     )
-    print(f"exported to {folder}; tools/cards/check_models.py --only={role} --write measures the figures of its card")
+    print(f"exported to {folder}; python -m tools.cards.check_models --only={role} --write measures the figures of its card")
 
 
 if __name__ == "__main__":

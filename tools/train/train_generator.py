@@ -204,7 +204,7 @@ embeddings, inside; from outside the generator is unconditional. s was {TRAINING
 {SHIPPED_SHARPNESS} here.""",
         licence,
     )
-    print(f"exported to {out}; tools/cards/check_models.py --only=generator --write measures the figures of its card")
+    print(f"exported to {out}; python -m tools.cards.check_models --only=generator --write measures the figures of its card")
 
 
 if __name__ == "__main__":

@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from tfgradgen.diagnostics.figure import GREY, INK, drawable, new_figure, style, to_image
 from tfgradgen.evaluation.report.catalogue import MEASURES
 from tfgradgen.evaluation.report.figures import REGULARIZED, curve, final, is_regularized, summary
 
 NUM_COLUMNS = 4
-WIDTH, PANEL_HEIGHT, LEGEND_LINE, DPI = 15.0, 2.7, 0.27, 100  # inches, pixels an inch
-INK, GREY = "#282828", "#8c8c8c"
+PANEL_HEIGHT, LEGEND_LINE = 2.7, 0.27  # inches
 COLORS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#6a3d9a")  # told apart by the colour-blind too
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")  # their number and that of the colours share no divisor: few pairs repeat
 ACROSS = ("--", ":", "-.", (0, (6, 2, 1, 2, 1, 2)))  # of the references
@@ -24,9 +24,6 @@ def plot_curves(report: dict[str, Any]) -> Image.Image:
 
     References and exact draws, which spend no gradients, are lines across.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # here: importing it takes most of a second
-    from matplotlib.figure import Figure
-
     rows = report["rows"]
     measures = [m for m in MEASURES if any(v is not None for row in rows.values() for v in curve(row, m))]
     looks = _looks(rows)
@@ -36,8 +33,7 @@ def plot_curves(report: dict[str, Any]) -> Image.Image:
     legend_columns = min(6, max(1, len(looks)))
     legend_height = LEGEND_LINE * -(-len(looks) // legend_columns) + 0.6
     height = num_panel_rows * (PANEL_HEIGHT + upright) + legend_height + 0.2
-    figure = Figure((WIDTH, height), DPI, facecolor="white")
-    canvas = FigureCanvasAgg(figure)
+    figure = new_figure(height)
     top, bottom = 1 - (legend_height + 0.1) / height, (0.55 + upright) / height
     figure.subplots_adjust(left=0.045, right=0.99, bottom=bottom, top=top, wspace=0.2, hspace=0.32 + upright / 2)
     panels = figure.subplots(num_panel_rows, num_columns, squeeze=False).reshape(-1)
@@ -61,12 +57,12 @@ def plot_curves(report: dict[str, Any]) -> Image.Image:
     said = f"{labels}; {report['num_chains']} chains a class; bars and grey band: one standard error"
     if not measures:
         said = f"{labels}: no measure has a curve"
-    figure.text(0.045, 1 - 0.3 / height, _printable(said), color=INK, size=12, parse_math=False)
+    figure.text(0.045, 1 - 0.3 / height, drawable(said), color=INK, size=12, parse_math=False)
     drawn_names = [name for name, handle in handles.items() if handle is not None]
     if drawn_names:
         figure.legend(
             [handles[name] for name in drawn_names],
-            [_printable(name) for name in drawn_names],
+            [drawable(name) for name in drawn_names],
             loc="upper left",
             bbox_to_anchor=(0.042, 1 - 0.42 / height),
             ncols=legend_columns,
@@ -77,12 +73,7 @@ def plot_curves(report: dict[str, Any]) -> Image.Image:
             borderpad=0.2,
             columnspacing=2.5,
         )
-    canvas.draw()
-    return Image.fromarray(np.array(canvas.buffer_rgba())[..., :3].copy())
-
-
-def _printable(text: str) -> str:
-    return text.encode("ascii", "replace").decode()  # the font lacks most other letters, and would warn
+    return to_image(figure)
 
 
 def _looks(rows: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -94,8 +85,8 @@ def _looks(rows: dict[str, Any]) -> dict[str, dict[str, Any]]:
     looks: dict[str, dict[str, Any]] = {}
     for name in shown:
         if name in references:
-            style = ACROSS[references.index(name) % len(ACROSS)]
-            looks[name] = dict(color=GREY, linestyle=style, linewidth=1.6)
+            dashes = ACROSS[references.index(name) % len(ACROSS)]
+            looks[name] = dict(color=GREY, linestyle=dashes, linewidth=1.6)
         elif name in across:
             looks[name] = dict(color="black", linestyle="-", linewidth=1.1)
         else:
@@ -115,14 +106,12 @@ def _looks(rows: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def _style(axes: Any, checkpoints: list[int], measure: str) -> None:
     head, better, _ = MEASURES[measure]
     axes.set_xscale("log")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(GREY)
+    style(axes, size=8.5)
     axes.grid(axis="y", color="#ececec", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.minorticks_off()
     upright = dict(rotation=90) if len(checkpoints) > MAX_LEVEL_TICKS else {}
     axes.set_xticks(checkpoints, [f"{at:,}" for at in checkpoints], **upright)
-    axes.tick_params(color=GREY, labelcolor=INK, labelsize=8.5)
     axes.set_title(head, color=INK, size=11, loc="left")
     if better:
         axes.set_title(f"{better} is better", color="#666666", size=9, loc="right")

@@ -21,8 +21,8 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
-from tensorflow.python.framework import op_def_registry
 
+from tfgradgen.core._tf_private import op_def_registry
 from tfgradgen.core.checks import UserError, fail
 from tfgradgen.core.text import printable
 from tfgradgen.models.loading.allowed_ops import ALLOWED_OPS

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import AssetFileDef
 
+from tfgradgen.core._tf_private import capture
 from tfgradgen.models.loading.savers import VARIABLE_OPS, Slice, upstream
 
 v1 = tf.compat.v1
@@ -177,7 +178,7 @@ def _wrap(definition: Any, feeds: Sequence[Any], fetches: Sequence[Any]) -> Any:
 
     def load() -> None:
         graph = v1.get_default_graph()
-        tf.import_graph_def(definition, {name: graph.capture(value) for name, value in shared.items()}, name="")
+        tf.import_graph_def(definition, {name: capture(graph, value) for name, value in shared.items()}, name="")
         for tensor in unused:  # no output needs it, but a caller gives it
             v1.placeholder(tensor.dtype, tensor.shape, tensor.op.name)
 
