@@ -11,6 +11,7 @@ import pytest
 from tfgradgen.core.quiet import start_tensorflow
 
 start_tensorflow()
+pytest.register_assert_rewrite("tests.support")
 
 from tests.support import toy  # noqa: E402
 

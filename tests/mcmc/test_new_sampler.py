@@ -10,9 +10,9 @@ import optuna
 import pytest
 
 import tfgradgen.mcmc
-from tests.cli.test_cli import FAST, refused
-from tests.mcmc.test_kernels import TestContract as Contract
-from tests.mcmc.test_kernels import families_of
+from tests.support.command import FAST, refused
+from tests.support.contract import Contract
+from tests.support.laws import families_of
 from tfgradgen.cli.commands import main
 from tfgradgen.mcmc import registry
 from tfgradgen.mcmc.kernel import KernelSampler

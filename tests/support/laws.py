@@ -95,8 +95,12 @@ def worst_z_score(z: np.ndarray) -> float:
     return float(np.abs((per_chain.mean(0) - 1) / (per_chain.std(0, ddof=1) / np.sqrt(NUM_CHAINS))).max())
 
 
+def families_of(wanted: Any) -> dict[str, KernelSampler]:
+    return {name: family for name, family in kernel_samplers().items() if wanted(family)}
+
+
 def only(wanted: Any) -> Any:
-    families = {name: family for name, family in kernel_samplers().items() if wanted(family)}
+    families = families_of(wanted)
     return pytest.mark.parametrize("family", families.values(), ids=families)
 
 
