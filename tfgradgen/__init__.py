@@ -53,6 +53,8 @@ _HOMES = {
 
 __all__ = sorted(["__version__", *_HOMES])
 
+_WITH_TENSORFLOW = tuple(f"tfgradgen.{name}" for name in ("api", "mcmc.chains", "mcmc.starts", "models.", "posterior"))
+
 if TYPE_CHECKING:  # the same names, for editors and type checkers
     from tfgradgen.api import iter_chunks as iter_chunks
     from tfgradgen.api import sample as sample
@@ -96,7 +98,7 @@ else:
         if name not in _HOMES:
             raise AttributeError(f"module 'tfgradgen' has no attribute {name!r}")
         home = _HOMES[name]
-        if not home.startswith(("tfgradgen.core.", "tfgradgen.results.", "tfgradgen.mcmc.recipe")):
+        if home.startswith(_WITH_TENSORFLOW):  # which is then imported without its notes
             importlib.import_module("tfgradgen.core.quiet").import_tensorflow()
         return getattr(importlib.import_module(home), name)
 

@@ -8,14 +8,16 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from tfgradgen.core._tf_private import MODULES
+from tfgradgen.core.quiet import import_tensorflow
 
 __all__ = ["LazyModule", "tf", "tfp", "unnest"]
 
 
 class LazyModule(ModuleType):
-    """Stands for the module `name`, and imports it at the first look at one of its attributes."""
+    """Stands for `name`, TensorFlow or a module that needs it, and imports it when one of its attributes is asked for."""
 
     def __getattr__(self, attribute: str) -> Any:
+        import_tensorflow()
         return getattr(importlib.import_module(self.__name__), attribute)
 
 
