@@ -81,7 +81,7 @@ def test_the_pull_of_the_class_moves_the_mode_as_its_formula_says() -> None:
 
 def test_moments_are_those_of_the_class_at_any_temperature() -> None:
     mean, scale, num_drawn = class_moments(POSTERIOR, RUN)
-    warm = ClassPosterior(POSTERIOR.generator, POSTERIOR.classifier, 1, 50.0)
+    warm = ClassPosterior(POSTERIOR.generator, POSTERIOR.classifier, 1, temperature=50.0)
     np.testing.assert_array_equal(class_moments(warm, RUN)[0], mean)
     assert mean.shape == scale.shape == (6,)
     assert 0.3 < mean[0] < 1.1  # 0.69 +- 0.064 by quadrature

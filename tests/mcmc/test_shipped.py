@@ -81,7 +81,7 @@ def exact_replicas(posterior: ClassPosterior, z: tf.Tensor) -> tf.Tensor:
     assert isinstance(config, ReplicaConfig)
     tempered = []
     for k, power in enumerate(inverse_temperatures(config)[1:]):
-        warm = ClassPosterior(posterior.generator, posterior.classifier, posterior.label, float(1 / power))
+        warm = ClassPosterior(posterior.generator, posterior.classifier, posterior.label, temperature=float(1 / power))
         tempered.append(sample_exact(warm, 1, RunConfig(num_chains=len(z), seed=10 + k))[0].z[0])
     return tf.stack([z, *tempered])
 
