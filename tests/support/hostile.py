@@ -19,7 +19,7 @@ def refused(folder: Path, *texts: str) -> None:
     """`folder` must be refused in one line that holds each of `texts`."""
     with pytest.raises(UserError) as error:
         check_ops(folder)
-    (line,) = str(error.value).splitlines()
+    (line,) = error.value.command_text.splitlines()
     assert line.startswith(f"model {folder}: expected ")
     assert "--allow_unknown_ops if you trust its author." in line
     for text in texts:
