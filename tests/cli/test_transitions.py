@@ -190,7 +190,7 @@ def test_a_folder_that_turns_out_to_be_mounted_is_filled(tmp_path: Path, monkeyp
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-@pytest.mark.parametrize("flags", [[], ["--overwrite"]])
+@pytest.mark.parametrize("flags", [[], ["--overwrite=True"]])
 @pytest.mark.parametrize("error", [CTRL_C, FULL_DISK, OSError(errno.EDQUOT, "Disk quota exceeded")], ids=repr)
 def test_what_was_stopped_in_an_empty_folder_goes_on(
     error: BaseException, flags: list[str], toy_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -22,7 +22,7 @@ from tfgradgen.mcmc.recipe import Recipe, default_recipe, read_recipe
 from tfgradgen.mcmc.starts import initial_points
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.tuning.bench import FRESH, SEARCH, TRACE_POINTS, Bench, Place
-from tfgradgen.tuning.space import filled
+from tfgradgen.tuning.space import filled, ranges_of
 
 pytestmark = pytest.mark.usefixtures("quick_runs")
 
@@ -103,7 +103,8 @@ def test_it_beats_a_poor_control_though_interrupted(command: list[str], capsys: 
 def test_where_nothing_is_better_the_control_stands_and_it_is_said(
     command: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tfgradgen.tuning.space.STEP_FACTORS", (0.001, 0.002))
+    ranges = ranges_of("hmc") | {"step_size": lambda trial, name: trial.suggest_float(name, 1e-4, 1e-3, log=True)}
+    monkeypatch.setattr("tfgradgen.tuning.space.ranges_of", lambda kernel: ranges)
     monkeypatch.setattr("tfgradgen.tuning.space.MAX_BURNIN_SHARE", 0.04)  # no step is tuned far from its first
     Path("good.yaml").write_text(
         "kernel: hmc\nstep_size: 0.8\nnum_leapfrog_steps: 2\nnum_burnin_steps: 10\nnum_adaptation_steps: 0\n"

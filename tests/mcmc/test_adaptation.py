@@ -12,6 +12,7 @@ from tests.support.laws import run as run_kernel
 from tests.support.toy import ToyClassifier, ToyGenerator
 from tfgradgen.core.backend import as_seed
 from tfgradgen.core.config import AdaptedConfig, RunConfig, Schedule, changed_config
+from tfgradgen.core.settings import settings_of
 from tfgradgen.mcmc import chains as sampling
 from tfgradgen.mcmc import kernel as base
 from tfgradgen.mcmc.chains import sample_chains
@@ -38,11 +39,11 @@ def with_bad_places(z: tf.Tensor) -> tf.Tensor:
     return tf.where(is_nan, np.nan, tf.where(is_stuck, 1e4, target(z)))
 
 
-def plain_mean(log_accept_prob: tf.Tensor, is_fit: tf.Tensor, num_moves: tf.Tensor) -> tf.Tensor:
+def plain_mean(log_accept_prob: tf.Tensor, is_fit: tf.Tensor, num_moves: tf.Tensor, labels: None) -> tf.Tensor:
     return tf.math.log(tf.reduce_mean(tf.exp(absent_if_nan(log_accept_prob)), -1, keepdims=True))
 
 
-def middle(log_accept_prob: tf.Tensor, is_fit: tf.Tensor, num_moves: tf.Tensor) -> tf.Tensor:
+def middle(log_accept_prob: tf.Tensor, is_fit: tf.Tensor, num_moves: tf.Tensor, labels: None) -> tf.Tensor:
     """The median: robust, but off the target where the chains' acceptances are of two kinds."""
     return tfp.stats.percentile(absent_if_nan(log_accept_prob), 50.0, axis=-1, keepdims=True)
 
@@ -194,4 +195,4 @@ def test_one_graph_serves_all_settings_that_are_numbers() -> None:
 def test_every_way_to_adapt_says_what_it_has_no_use_for() -> None:
     names = {name for names in AdaptedConfig.idle.values() for name in names}
     assert set(AdaptedConfig.idle) == set(base.ADAPTATIONS)
-    assert names <= set(base.ADAPTATION_NUMBERS)
+    assert names <= {name for name, setting in settings_of(AdaptedConfig).items() if setting.held == "adaptation"}

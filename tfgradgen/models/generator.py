@@ -17,7 +17,7 @@ from tfgradgen.models.loading.families import use_of
 from tfgradgen.models.loading.inputs import shaped, shown, takes_numbers, width_of
 from tfgradgen.models.loading.layout import channels_first_error, to_channels_last
 from tfgradgen.models.loading.metadata import Label, parse_range
-from tfgradgen.models.loading.ranges import BYTES, OVERSHOOT, SYMMETRIC, UNIT, from_range
+from tfgradgen.models.loading.ranges import BYTES, LEAST_USED, OVERSHOOT, SYMMETRIC, UNIT, from_range
 from tfgradgen.models.loading.roles import Bound, bind, in_batches
 from tfgradgen.models.loading.saved_model import Opened, open_saved_model, try_call
 from tfgradgen.models.loading.settings import CHANNELS_FIRST, MAX_WIDTH, PRIORS, GeneratorSettings, settings_of, with_card
@@ -323,11 +323,13 @@ def _classes(opened: Opened, latent: _Latent, given: GeneratorSettings, known: i
 
 
 def _guess_range(pixels: np.ndarray) -> tuple[float, float]:
-    """The narrowest usual range that holds the images of some prior draws; (-1, 1) where none does."""
+    """The narrowest usual range that holds the images of some prior draws, and of which they use a part; (-1, 1) where none
+    does."""
     low, high = float(pixels.min()), float(pixels.max())
 
     def fits(bounds: tuple[float, float]) -> bool:
-        room = OVERSHOOT * (bounds[1] - bounds[0])
-        return bounds[0] - room <= low and high <= bounds[1] + room
+        width = bounds[1] - bounds[0]
+        room = OVERSHOOT * width
+        return bounds[0] - room <= low and high <= bounds[1] + room and high - low >= LEAST_USED * width
 
     return next(filter(fits, (UNIT, SYMMETRIC, BYTES)), SYMMETRIC)

@@ -3,6 +3,7 @@
 from typing import Any
 
 SYMMETRIC, UNIT, BYTES = (-1.0, 1.0), (0.0, 1.0), (0.0, 255.0)
+LEAST_USED = 0.05  # of a range's width: values that span less of 0 to 255 are of no such range
 OVERSHOOT = 0.02  # of a range's width: by so much a network without a squashing last layer goes beyond its range
 
 
