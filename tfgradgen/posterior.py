@@ -67,7 +67,7 @@ def one_part(z: Any) -> Any:
     return z[0] if isinstance(z, list | tuple) and len(z) == 1 and hasattr(z[0], "shape") else z
 
 
-class ClassPosterior(tfp.experimental.distributions.JointDistributionPinned):
+class ClassPosterior(tfp.experimental.distributions.JointDistributionPinned):  # type: ignore[misc]
     """The joint distribution of (z, label) with the label pinned, as `tfp.experimental.distributions` has it.
 
     z ~ Normal(0, I) [latent_dim]; label | z ~ Categorical(logits=classifier(generator(z))). Every density takes
@@ -160,7 +160,10 @@ class ClassPosterior(tfp.experimental.distributions.JointDistributionPinned):
     @functools.cached_property
     def distribution(self) -> Any:
         """The plain joint distribution of z and label, at temperature 1 and without discriminator or regularization."""
-        label = lambda z: tfd.Categorical(logits=self.class_logits(z))  # noqa: E731
+
+        def label(z: tf.Tensor) -> Any:
+            return tfd.Categorical(logits=self.class_logits(z))
+
         return tfd.JointDistributionNamed(OrderedDict(z=self.prior, label=label), name="class_and_latent")
 
     @property
@@ -252,7 +255,7 @@ class ClassPosterior(tfp.experimental.distributions.JointDistributionPinned):
     @property
     def is_batched(self) -> bool:
         """Whether its label is a vector, one a chain."""
-        return self.label.shape.rank == 1
+        return bool(self.label.shape.rank == 1)
 
     def check_one_label(self, method: str) -> None:
         """Raises `UserError` where it has a vector of labels: `method` takes one."""

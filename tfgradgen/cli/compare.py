@@ -83,7 +83,10 @@ def _run_held(options: CompareOptions, loaded: Loaded, observer: Observer, photo
     sampled = sample_all(options, entries, posteriors, identity(options, loaded), checkpoints)
     generators = {name: posterior.generator for name, posterior in posteriors.items()}
     comparer = Comparer(sampled, generators, observer, photographs)
-    tell = lambda name: note(f"measuring {name}")  # noqa: E731
+
+    def tell(name: str) -> None:
+        note(f"measuring {name}")
+
     found = compare(comparer, entries, options.pair.run.num_chains, len(checkpoints), tell)
     report = {
         "command": command_line(options),

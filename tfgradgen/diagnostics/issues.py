@@ -20,7 +20,8 @@ FEW = 6  # chains that a sentence lists
 
 def diverged(log_accept_ratio: np.ndarray) -> np.ndarray:
     """Whether each proposal's energy error is above `MAX_ENERGY_ERROR`, in the shape of its `log_accept_ratio`, in nats."""
-    return np.isfinite(log_accept_ratio) & (log_accept_ratio < -MAX_ENERGY_ERROR)
+    is_diverged: np.ndarray = np.isfinite(log_accept_ratio) & (log_accept_ratio < -MAX_ENERGY_ERROR)
+    return is_diverged
 
 
 def chain_table(draws: Draws) -> dict[str, list[Any]]:

@@ -147,7 +147,7 @@ def checked_gradients(posterior: ClassPosterior, run: RunConfig) -> list[Check]:
     """
     parts = [each for each, _ in posterior.each_label()]
     labels = tuple(int(each.label) for each in parts)
-    found = _gradients_of_labels(posterior.networks, posterior.temperature, use_xla(run.jit), labels)
+    found: list[list[Check]] = _gradients_of_labels(posterior.networks, posterior.temperature, use_xla(run.jit), labels)
     for check in itertools.chain(*found):
         if check.what == "xla" and not check.is_ok:
             raise check.error()

@@ -262,8 +262,10 @@ def pooled_log_accept_prob(
         is_same = labels[:, None] == labels
         return tf.reduce_sum(tf.where(is_same, values[..., None, :], tf.zeros([], values.dtype)), -1)
 
+    def share(flags: tf.Tensor) -> tf.Tensor:
+        return total_of(tf.cast(flags, tf.int32))
+
     is_still = is_fit & (num_moves == 0)
-    share = lambda flags: total_of(tf.cast(flags, tf.int32))  # noqa: E731
     is_stuck = is_still & (share(is_fit & (num_moves >= MANY_MOVES)) > share(is_still))
     weight = tf.cast(is_fit & ~is_stuck, log_accept_prob.dtype)
     total = total_of(weight * tf.exp(absent_if_nan(log_accept_prob)))

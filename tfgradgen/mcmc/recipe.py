@@ -97,7 +97,7 @@ def read_recipe(path: Path) -> Recipe:
         raise UserError(f"schedule {path}: {error}") from None
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
     """YAML's plain values. No anchors, whose few bytes can stand for a tree without end, and no name twice."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:

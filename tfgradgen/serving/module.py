@@ -6,6 +6,7 @@ place or in another size of batch, and after some tens of accepted and refused p
 """
 
 import itertools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -62,7 +63,7 @@ def spec(name: str, dtype: Any, *inner: int) -> tf.TensorSpec:
     return tf.TensorSpec([None, *inner], dtype, name)
 
 
-class Serving(tf.Module):
+class Serving(tf.Module):  # type: ignore[misc]
     """Chains as functions of tensors; `signatures` has them by name.
 
     Args:
@@ -83,7 +84,10 @@ class Serving(tf.Module):
             spec("index", tf.int32), spec("step_size", tf.float32), spec("row_seed", tf.int32, 2), spec("steps", tf.int32)
         )
         z = spec("z", tf.float32, networks.generator.latent_dim)
-        compiled = lambda fn, *specs: tf.function(fn, list(specs), autograph=False)  # noqa: E731
+
+        def compiled(fn: Callable[..., Any], *specs: tf.TensorSpec) -> Any:
+            return tf.function(fn, list(specs), autograph=False)
+
         # One function each, so that the graph holds the networks once, whatever the signatures.
         self._start_fn = compiled(self._start, rows.index, rows.seed)
         self._chains_fn = compiled(self._chains, *rows, z, tf.TensorSpec([], tf.int32, "stream"))
@@ -187,7 +191,8 @@ class Serving(tf.Module):
     def _from_start(self, *rows: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """What `_chains` gives, from starts of the rows' own."""
         asked = Rows(*rows)
-        return self._chains_fn(*asked, self._start_fn(asked.index, asked.seed), CHAIN_STREAM)
+        chains: tuple[tf.Tensor, ...] = self._chains_fn(*asked, self._start_fn(asked.index, asked.seed), CHAIN_STREAM)
+        return chains
 
     def _start(self, index: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """z [B, latent_dim], row after row, so that no more than one row's draws are held at once."""
@@ -210,12 +215,13 @@ class Serving(tf.Module):
         *rows, stream = given
         generator, scalar = self._networks.generator, tf.TensorSpec([])
         picture = tf.TensorSpec(generator.image_shape, tf.uint8)  # type: ignore[attr-defined]
-        return tf.map_fn(
+        chains: tuple[tf.Tensor, ...] = tf.map_fn(
             lambda row: self._chain(Rows(*row[:-1]), row[-1], stream),
             tuple(rows),
             fn_output_signature=(picture, scalar, tf.TensorSpec([generator.latent_dim]), scalar, scalar),
             parallel_iterations=PARALLEL_ROWS,
         )
+        return chains
 
     def _chain(self, row: Rows, z: tf.Tensor, stream: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """What `_chains` gives, of one row: a batch of one through the networks."""
