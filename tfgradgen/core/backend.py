@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tfgradgen.core.contracts import Jit
 from tfgradgen.core.lazy import tf
 
 
@@ -62,6 +63,6 @@ def full_float32() -> None:
         tf.config.experimental.enable_tensor_float_32_execution(False)
 
 
-def use_xla(jit: bool | str) -> bool:
+def use_xla(jit: Jit) -> bool:
     """Resolves `jit`: 'auto' is XLA where TensorFlow sees a GPU; on CPU graph mode is several times faster."""
     return bool(tf.config.list_physical_devices("GPU")) if jit == "auto" else bool(jit)

@@ -1,7 +1,7 @@
 """What the parts promise one another: shapes, units and ranges."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 Tensor: TypeAlias = "tf.Tensor"  # TensorFlow itself is imported by the modules that compute
+SamplerKind: TypeAlias = Literal["chain", "exact", "particles", "ascent"]  # see `mcmc.sampler.Sampler`
+Init: TypeAlias = Literal["resample", "prior", "given"]  # where chains start, see `core.config.RunConfig`
+Jit: TypeAlias = bool | Literal["auto"]  # XLA or not, see `core.backend.use_xla`
 
 IMAGE_CHANNELS = (1, 3, 4)  # lengths of a last axis that can be one of colours
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tfgradgen.core.contracts import Draws, accept_prob
+from tfgradgen.core.contracts import Draws, SamplerKind, accept_prob
 from tfgradgen.diagnostics.convergence import MIN_RESULTS, Convergence
 
 MIN_ESS, MAX_RHAT = 100.0, 1.01
@@ -78,7 +78,11 @@ def prior_problems(num_not_finite: int | None, num_scored: int | None) -> list[s
 
 
 def problems(
-    chains: Mapping[str, list[Any]], found: Mapping[str, Convergence], num_results: int, kind: str, target: float | None
+    chains: Mapping[str, list[Any]],
+    found: Mapping[str, Convergence],
+    num_results: int,
+    kind: SamplerKind,
+    target: float | None,
 ) -> list[str]:
     """What speaks against trusting a run, as `what: what to do`, the gravest first; [] where nothing was found.
 
