@@ -2,12 +2,37 @@
 
 from __future__ import annotations
 
+from enum import IntEnum, unique
 from typing import Any
 
 import numpy as np
 
 from tfgradgen.core.contracts import Jit
 from tfgradgen.core.lazy import tf
+
+
+@unique
+class Stream(IntEnum):
+    """What a run draws random numbers for, each from its own stream, `fold_in(posterior.own_seed(seed), Stream.CHAINS)`.
+
+    A draw is repeatable by these values, so none is ever changed, and that of a use that is gone is not given again.
+
+    Attributes:
+      STARTS: prior draws that the starts of chains are picked from, and the picking.
+      CHAINS: the transitions of chains.
+      REJECTION: rejection sampling.
+      SMC: the populations of sequential Monte Carlo.
+      PRIOR: plain prior draws, with which a comparison compares.
+      JITTER: of the step size. Folded into the seed of a transition, not of a run; kernels number their own streams there
+        from 0.
+    """
+
+    STARTS = 0
+    CHAINS = 1
+    REJECTION = 2
+    SMC = 3  # 4 was the preflight's
+    PRIOR = 5
+    JITTER = -1
 
 
 def as_seed(seed: int) -> tf.Tensor:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tfgradgen.core.backend import fold_in
+from tfgradgen.core.backend import Stream, fold_in
 from tfgradgen.core.checks import UserError, fail
 from tfgradgen.core.config import RunConfig, Schedule
 from tfgradgen.core.contracts import Cost, Draws, ProgressFn, Regularization, accept_prob, collect
@@ -23,7 +23,6 @@ from tfgradgen.mcmc.starts import choose_starts
 from tfgradgen.posterior import ClassPosterior
 
 NUM_TRUTH = 64  # exact draws of a label that all methods are compared with, at least
-PRIOR_STREAM = 5
 EXPECTED_STAGES = 5  # of smc: halving the effective particles in each, a class of 3 % of the prior takes five
 MIN_PARTICLES, MIN_DRAWS = 2, 4
 MAX_TRIALS = 6  # to find how many particles a budget pays for
@@ -97,7 +96,7 @@ def lay_ground(posterior: ClassPosterior, run: RunConfig, progress_fn: ProgressF
     """
     posterior = admit(posterior, run, takes_gradients=False).posterior
     init_z = choose_starts(posterior, run).z.numpy()
-    prior_z = posterior.sample_prior(run.num_chains, fold_in(posterior.own_seed(run.seed), PRIOR_STREAM)).numpy()
+    prior_z = posterior.sample_prior(run.num_chains, fold_in(posterior.own_seed(run.seed), Stream.PRIOR)).numpy()
     none = np.zeros((0, posterior.latent_dim), np.float32)
     # The moments are of other draws, or the regularized rows would be pulled to the very draws that they are compared with.
     apart = replace(run, seed=(run.seed + 1) % 2**62)

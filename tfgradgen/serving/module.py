@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tfgradgen.core.backend import fold_in, log_uniform
+from tfgradgen.core.backend import Stream, fold_in, log_uniform
 from tfgradgen.core.contracts import Networks
 from tfgradgen.mcmc.starts import start_point
 from tfgradgen.models.condition import ConditionClassifier
@@ -20,7 +20,8 @@ from tfgradgen.models.loading.metadata import MAX_NAME, Label
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.serving.rules import Noise, Point, hamiltonian_step, point_at
 
-START_STREAM, CHAIN_STREAM, CONTINUE_STREAM = 0, 1, 2
+# A server rejects nothing, so a chain that goes on from a given z has that stream: other noise than the one that led there.
+START_STREAM, CHAIN_STREAM, CONTINUE_STREAM = int(Stream.STARTS), int(Stream.CHAINS), int(Stream.REJECTION)
 MAX_NAMED = 1000  # bytes of class names in an error: gRPC carries a message in 8 KB of metadata, each byte as up to three
 MAX_LABEL = 4 * MAX_NAME  # bytes of a label that can be one
 MAX_SHOWN = 100  # bytes of an unknown label that an error repeats
