@@ -10,6 +10,10 @@ import numpy as np
 from tfgradgen.core.contracts import Jit
 from tfgradgen.core.lazy import tf
 
+# The smallest normal float32, where a probability is bounded: 0 would give an infinite log and no gradient, and some devices
+# flush what lies between to 0.
+TINY = float(np.finfo(np.float32).tiny)
+
 
 @unique
 class Stream(IntEnum):

@@ -12,9 +12,9 @@ import numpy as np
 from tfgradgen.core.checks import fail
 from tfgradgen.core.contracts import Draws, accept_prob
 from tfgradgen.core.text import printable
+from tfgradgen.diagnostics.convergence import BLOCK_DRAWS
 from tfgradgen.diagnostics.issues import diverged
 
-BLOCK_DRAWS = 1000  # in memory at a time
 DIMENSIONS = ("chain", "draw", "latent")
 
 
