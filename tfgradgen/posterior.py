@@ -406,8 +406,8 @@ class ClassPosterior(tfp.experimental.distributions.JointDistributionPinned):  #
         shown = z.dtype.name if tf.is_tensor(z) else type(z).__name__
         try:
             z = tf.cast(z, tf.float32) if tf.is_tensor(z) and z.dtype.is_floating else tf.convert_to_tensor(z, tf.float32)
-        except (TypeError, ValueError):
-            raise fail("z", f"floating-point numbers [..., {self.latent_dim}]", shown, "pass latent points") from None
+        except (TypeError, ValueError) as error:
+            raise fail("z", f"floating-point numbers [..., {self.latent_dim}]", shown, "pass latent points") from error
         if z.shape.rank == 0 or z.shape[-1] != self.latent_dim:
             raise fail("z", f"shape [..., {self.latent_dim}]", list(z.shape), "pass latent points of the generator")
         self._batch_of(z)
@@ -421,10 +421,10 @@ class ClassPosterior(tfp.experimental.distributions.JointDistributionPinned):  #
         """
         try:
             return tf.broadcast_static_shape(z.shape[:-1], self.batch_shape)
-        except ValueError:
+        except ValueError as error:
             count = self.label.shape[0]
             shape = f"shape [..., {count}, {self.latent_dim}], a row for each of {count} labels"
-            raise fail("z", shape, list(z.shape), "pass one latent point for each chain") from None
+            raise fail("z", shape, list(z.shape), "pass one latent point for each chain") from error
 
     def _check_batch(self, density: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
         # A scalar density runs in TFP without complaint and accepts or rejects all chains together.

@@ -168,7 +168,7 @@ def try_out(observer: Observer, generator: Generator, names: Sequence[str]) -> N
     except CELL_ERRORS as error:
         raise fail(
             "judge", "networks that take the generator's pictures", one_line(error), "give others, or export them again"
-        ) from None
+        ) from error
 
 
 def identity(options: CompareOptions, loaded: Loaded) -> dict[str, Any]:

@@ -141,5 +141,5 @@ def write_beside(base: Path, files: Mapping[str, str]) -> list[str]:
                 path = base / f"{name}.new"
             write_text(path, text)
         except OSError as error:
-            raise not_written(path, error, "the version itself is whole") from None
+            raise not_written(path, error, "the version itself is whole") from error
     return kept

@@ -58,7 +58,7 @@ def run_sample(options: SampleOptions) -> list[str]:
         error.can_resume = error.can_resume or (bool(made) and sheet_path is not None)
         raise
     except OSError as error:
-        raise not_written(sheet_path or folders[0], error, kept(made, "goes on with the rest")) from None
+        raise not_written(sheet_path or folders[0], error, kept(made, "goes on with the rest")) from error
     return [problem for row in whole for problem in row.problems]
 
 

@@ -53,7 +53,7 @@ def value_and_gradient(fn: Callable[[tf.Tensor], tf.Tensor], z: tf.Tensor) -> tu
             raise
         raise fail(
             "models", "a gradient of log p(class | g(z)) by z", f"none of the operation {op[1]}", "use --kernel=rejection"
-        ) from None
+        ) from error
 
 
 def share(mask: Any) -> str:

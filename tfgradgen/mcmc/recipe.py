@@ -94,7 +94,7 @@ def read_recipe(path: Path) -> Recipe:
     try:
         return default_recipe(kernel).changed(values)
     except UserError as error:
-        raise UserError(f"schedule {path}: {error}") from None
+        raise UserError(f"schedule {path}: {error}") from error
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]

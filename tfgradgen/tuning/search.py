@@ -167,7 +167,7 @@ def trials(study: Any) -> list[Trial]:
         try:
             recipe = Recipe.of(attrs["recipe"]) if "recipe" in attrs else None
         except UserError as error:
-            raise ValueError(f"a trial with {error}") from None
+            raise ValueError(f"a trial with {error}") from error
         cells = [cell_of(cell) for cell in attrs.get("cells", [])]
         found.append(Trial(trial.number, attrs.get("state", UNFINISHED), recipe, cells))
     return found
@@ -308,5 +308,5 @@ def measured(bench: Bench, recipe: Recipe, place: Place, plan: Plan, progress_fn
         if recipe == plan.control and isinstance(error, UserError):
             raise
         if recipe == plan.control:
-            raise fail("control", "a schedule that runs", reason, "look at the models with `check`, or give another") from None
+            raise fail("control", "a schedule that runs", reason, "look at the models with `check`, or give another") from error
         return failed(f"it broke off: {reason}", plan.num_gradients)

@@ -52,7 +52,7 @@ def check_optuna() -> None:
     try:
         import optuna
     except ImportError as error:
-        raise fail("tune", "optuna, which proposes schedules", f"none ({error})", "pip install 'tfgradgen[tune]'") from None
+        raise fail("tune", "optuna, which proposes schedules", f"none ({error})", "pip install 'tfgradgen[tune]'") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
 
