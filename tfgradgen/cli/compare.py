@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 from PIL import Image
 
 from tfgradgen.cli.compare_options import CompareOptions
@@ -19,7 +18,7 @@ from tfgradgen.cli.model_options import unlike_shipped
 from tfgradgen.cli.output import COMPARISON, workspace
 from tfgradgen.cli.progress import progress_bar
 from tfgradgen.cli.terminal import command_text, note, one_line, say
-from tfgradgen.core.checks import UserError, fail
+from tfgradgen.core.checks import fail
 from tfgradgen.core.files import json_text, own_folder, write_text
 from tfgradgen.core.text import as_text
 from tfgradgen.diagnostics.model_checks import admit
@@ -41,6 +40,7 @@ from tfgradgen.evaluation.report.tables import to_csv, to_markdown
 from tfgradgen.evaluation.shelf import Shelf
 from tfgradgen.io.folders import as_file, check_resumable
 from tfgradgen.io.images import decode, save_png
+from tfgradgen.mcmc.budget import CELL_ERRORS
 from tfgradgen.models.classifier import Classifier
 from tfgradgen.models.generator import Generator
 from tfgradgen.models.shipped import default_model
@@ -50,7 +50,6 @@ from tfgradgen.results.record import surroundings
 
 CELLS, PICTURES, GROUND = "cells", "pictures", "ground"
 PHOTOGRAPHS_FILE = "photographs.npz"
-CELL_ERRORS = (UserError, ValueError, FloatingPointError, MemoryError, tf.errors.OpError)
 
 
 def run_compare(options: CompareOptions) -> int:

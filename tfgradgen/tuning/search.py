@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
 from tfgradgen.core.backend import seed_of
 from tfgradgen.core.checks import UserError, fail
@@ -31,6 +30,7 @@ from tfgradgen.core.files import finite
 from tfgradgen.core.parsing import parsing
 from tfgradgen.core.text import printable
 from tfgradgen.io.store import check_same
+from tfgradgen.mcmc.budget import CELL_ERRORS
 from tfgradgen.mcmc.recipe import Recipe
 from tfgradgen.tuning.bench import SEARCH, Bench, Cell, Place, cell_of, failed, faults_of
 from tfgradgen.tuning.space import NUM_UNFIT, coordinates, suggest, unfit
@@ -39,7 +39,6 @@ STUDY = "tune"
 NUM_RANDOM = 6  # trials before the model of them decides, those given among them
 HALVING = 2
 FAULT_VALUE = float(np.log(1e-3))
-CELL_ERRORS = (UserError, ValueError, FloatingPointError, MemoryError, tf.errors.OpError)
 CONTROL, WHOLE, DROPPED, FAULTY, UNFINISHED = "control", "whole", "dropped", "faulty", "interrupted"
 STATES = (CONTROL, WHOLE, DROPPED, FAULTY, UNFINISHED)
 DEFAULT, GIVEN = "default", "given"
