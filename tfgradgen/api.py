@@ -24,7 +24,7 @@ from PIL import Image
 
 from tfgradgen.core.checks import check_choice, check_num_chains, did_you_mean, fail
 from tfgradgen.core.config import KernelConfig, RunConfig
-from tfgradgen.core.contracts import Chunk, Draws, Progress, ProgressFn, collect
+from tfgradgen.core.contracts import Chunk, Draws, Jit, Progress, ProgressFn, collect
 from tfgradgen.core.settings import settings_of as declared
 from tfgradgen.core.text import value_text
 from tfgradgen.diagnostics.model_checks import with_number, without_xla
@@ -53,7 +53,7 @@ def sample(
     num_chains: int = 16,
     seed: int = 0,
     init: Any = "resample",
-    jit: bool | str = "auto",
+    jit: Jit = "auto",
     progress: bool = False,
     **settings: Any,
 ) -> SampleResult:
@@ -210,7 +210,7 @@ def _models(posterior: ClassPosterior) -> dict[str, Any]:
     return models | ({"discriminator": posterior.networks.discriminator} if posterior.has_energy else {})
 
 
-def _arguments(posterior: ClassPosterior, recipe: Recipe, run: RunConfig, jit: bool | str) -> dict[str, Any]:
+def _arguments(posterior: ClassPosterior, recipe: Recipe, run: RunConfig, jit: Jit) -> dict[str, Any]:
     """All arguments as they were used, by the names that the command's record has."""
     return {
         "label": _label(posterior)["name"],

@@ -67,7 +67,7 @@ def one_part(z: Any) -> Any:
     return z[0] if isinstance(z, list | tuple) and len(z) == 1 and hasattr(z[0], "shape") else z
 
 
-class ClassPosterior(tfp.experimental.distributions.JointDistributionPinned):
+class ClassPosterior(tfp.experimental.distributions.JointDistributionPinned):  # type: ignore[misc]
     """The joint distribution of (z, label) with the label pinned, as `tfp.experimental.distributions` has it.
 
     z ~ Normal(0, I) [latent_dim]; label | z ~ Categorical(logits=classifier(generator(z))). Every density takes
@@ -160,7 +160,10 @@ class ClassPosterior(tfp.experimental.distributions.JointDistributionPinned):
     @functools.cached_property
     def distribution(self) -> Any:
         """The plain joint distribution of z and label, at temperature 1 and without discriminator or regularization."""
-        label = lambda z: tfd.Categorical(logits=self.class_logits(z))  # noqa: E731
+
+        def label(z: tf.Tensor) -> Any:
+            return tfd.Categorical(logits=self.class_logits(z))
+
         return tfd.JointDistributionNamed(OrderedDict(z=self.prior, label=label), name="class_and_latent")
 
     @property
@@ -252,7 +255,7 @@ class ClassPosterior(tfp.experimental.distributions.JointDistributionPinned):
     @property
     def is_batched(self) -> bool:
         """Whether its label is a vector, one a chain."""
-        return self.label.shape.rank == 1
+        return bool(self.label.shape.rank == 1)
 
     def check_one_label(self, method: str) -> None:
         """Raises `UserError` where it has a vector of labels: `method` takes one."""
@@ -403,8 +406,8 @@ class ClassPosterior(tfp.experimental.distributions.JointDistributionPinned):
         shown = z.dtype.name if tf.is_tensor(z) else type(z).__name__
         try:
             z = tf.cast(z, tf.float32) if tf.is_tensor(z) and z.dtype.is_floating else tf.convert_to_tensor(z, tf.float32)
-        except (TypeError, ValueError):
-            raise fail("z", f"floating-point numbers [..., {self.latent_dim}]", shown, "pass latent points") from None
+        except (TypeError, ValueError) as error:
+            raise fail("z", f"floating-point numbers [..., {self.latent_dim}]", shown, "pass latent points") from error
         if z.shape.rank == 0 or z.shape[-1] != self.latent_dim:
             raise fail("z", f"shape [..., {self.latent_dim}]", list(z.shape), "pass latent points of the generator")
         self._batch_of(z)
@@ -418,10 +421,10 @@ class ClassPosterior(tfp.experimental.distributions.JointDistributionPinned):
         """
         try:
             return tf.broadcast_static_shape(z.shape[:-1], self.batch_shape)
-        except ValueError:
+        except ValueError as error:
             count = self.label.shape[0]
             shape = f"shape [..., {count}, {self.latent_dim}], a row for each of {count} labels"
-            raise fail("z", shape, list(z.shape), "pass one latent point for each chain") from None
+            raise fail("z", shape, list(z.shape), "pass one latent point for each chain") from error
 
     def _check_batch(self, density: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
         # A scalar density runs in TFP without complaint and accepts or rejects all chains together.

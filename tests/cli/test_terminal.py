@@ -124,6 +124,25 @@ def _image() -> Any:
     return np.zeros((3, 8, 8, 3), np.uint8)
 
 
+@pytest.mark.parametrize("value", [None, "0", "1"])
+def test_a_traceback_with_its_causes_is_there_for_who_asks(
+    value: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TFGRADGEN_DEBUG", raising=False)
+    if value is not None:
+        monkeypatch.setenv("TFGRADGEN_DEBUG", value)
+    (tmp_path / "run.json").write_text("{\x1b")
+    with pytest.raises(SystemExit) as end:
+        main(["diagnose", str(tmp_path)])
+    assert end.value.code == 2
+    said = capsys.readouterr().err
+    line = next(line for line in said.splitlines() if line.startswith("tfgradgen: "))
+    assert said.endswith(line + "\n")
+    assert "\x1b" not in said
+    cause = [line.split(":")[0] for line in said.splitlines() if line.startswith("json.decoder.JSONDecodeError: ")]
+    assert len(cause) == said.count("direct cause of the following") == said.count("in read_json") == (value == "1")
+
+
 def test_the_last_defence_escapes_whatever_was_missed(capsys: pytest.CaptureFixture[str]) -> None:
     say("one\ntwo \x1b[2J" + "x" * 10**5)
     note("three \u202e\ud800")

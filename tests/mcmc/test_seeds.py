@@ -11,7 +11,7 @@ from scipy import stats
 
 from tests.support.toy import ToyClassifier, ToyGenerator
 from tfgradgen.cli.commands import main
-from tfgradgen.core.backend import as_seed, fold_in, log_uniform
+from tfgradgen.core.backend import Stream, as_seed, fold_in, log_uniform
 from tfgradgen.core.checks import UserError
 from tfgradgen.core.config import RunConfig, Schedule
 from tfgradgen.core.contracts import collect
@@ -112,6 +112,14 @@ def all_z(folder: Path) -> np.ndarray:
 
 
 @pytest.mark.slow
+def test_the_streams_of_a_run_are_those_of_earlier_runs() -> None:
+    values = {"STARTS": 0, "CHAINS": 1, "REJECTION": 2, "SMC": 3, "PRIOR": 5, "JITTER": -1}
+    assert {stream.name: stream.value for stream in Stream} == values
+    folded = {tuple(fold_in(as_seed(3), stream).numpy().tolist()) for stream in Stream}
+    assert folded == {tuple(fold_in(as_seed(3), value).numpy().tolist()) for value in values.values()}
+    assert len(folded) == len(values)
+
+
 def test_labels_of_one_command_share_no_draw_and_each_is_as_it_is_alone(toy_flags: list[str]) -> None:
     """Classes and conditions, whose index in their classifier is the same for all."""
     flags = ["--kernel=rejection", "--num_results=20", *toy_flags]

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from tests.support.toy import ToyClassifier, ToyGenerator, exact_moments
-from tfgradgen.core.backend import fold_in
+from tfgradgen.core.backend import Stream, fold_in
 from tfgradgen.core.checks import UserError
 from tfgradgen.core.config import RunConfig, Schedule
 from tfgradgen.core.contracts import collect
@@ -16,7 +16,7 @@ from tfgradgen.mcmc.registry import SAMPLERS, kernel_sampler
 from tfgradgen.mcmc.rejection import exact_chunks
 from tfgradgen.mcmc.replica_exchange import inverse_temperatures
 from tfgradgen.mcmc.smc import smc_chunks
-from tfgradgen.mcmc.starts import INIT_STREAM, Scores, choose_starts, pick, start_point
+from tfgradgen.mcmc.starts import Scores, choose_starts, pick, start_point
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.tuning.guard import exact_of
 
@@ -124,7 +124,7 @@ def test_a_start_by_itself_is_that_of_the_chain() -> None:
     """What an export compiles is the same choice."""
     posterior, run = rare(), RunConfig(num_chains=4, seed=3)
     found = choose_starts(posterior, run).z.numpy()
-    seed = fold_in(posterior.own_seed(run.seed), INIT_STREAM)
+    seed = fold_in(posterior.own_seed(run.seed), Stream.STARTS)
     alone = tf.function(lambda s: start_point(posterior, run.num_init_draws, s), autograph=False)
     for chain in range(4):
         np.testing.assert_allclose(alone(fold_in(seed, chain)), found[chain], rtol=1e-6)

@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 from tests.support import toy
+from tfgradgen.core.backend import TINY
 from tfgradgen.core.checks import UserError
 from tfgradgen.core.config import RunConfig
 from tfgradgen.mcmc.rejection import sample_exact
@@ -217,7 +218,7 @@ def test_log_probs_of_each_kind_of_output(tmp_path: Path) -> None:
     for output in ("logits", "probabilities"):
         np.testing.assert_allclose(loaded[output].log_probs(image), [np.log(values)], rtol=1e-5)
         np.testing.assert_allclose(tf.nn.log_softmax(loaded[output](image)), [np.log(values)], rtol=1e-5)
-    np.testing.assert_allclose(loaded["scores"].log_probs(image), [[math.log(0.9), math.log(1.2e-38)]], rtol=1e-5)
+    np.testing.assert_allclose(loaded["scores"].log_probs(image), [[math.log(0.9), math.log(TINY)]], rtol=1e-5)
     with pytest.raises(UserError, match="expected logits or probabilities, got scores; make a condition of its classes"):
         loaded["scores"](image)
     with pytest.raises(UserError, match="expected one of logits, probabilities, scores, got 'score'"):

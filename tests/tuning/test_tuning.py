@@ -24,7 +24,7 @@ from tfgradgen.tuning.report import to_csv, to_markdown, verdict, winner
 from tfgradgen.tuning.search import CONTROL, DROPPED, FAULTY, WHOLE, Plan, Trial, goes_on, open_study, search
 from tfgradgen.tuning.space import (
     MAX_BURNIN_SHARE,
-    MIN_RESULTS,
+    MIN_KEPT,
     check_fits,
     check_tunable,
     coordinates,
@@ -346,7 +346,7 @@ def test_proposals_fit_into_a_run(kernel: str) -> None:
     for recipe in recipes:
         assert 1000 - num_gradients_of(recipe) >= 0, "and as many draws as fit are kept"
         assert num_gradients_of(recipe.changed({"num_results": recipe.schedule.num_results + 1})) > 1000
-        assert recipe.schedule.num_results >= MIN_RESULTS
+        assert recipe.schedule.num_results >= MIN_KEPT
         assert recipe.schedule.num_burnin_steps <= MAX_BURNIN_SHARE * recipe.schedule.num_steps + 1
         assert Recipe.of(recipe.to_dict()) == recipe
     assert len({recipe.config for recipe in recipes}) == len(recipes)

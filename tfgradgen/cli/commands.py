@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -185,9 +186,11 @@ def main(argv: list[str] | None = None) -> None:
         try:
             run(argv)
         except UserError as error:
+            note_traceback(error)
             note(f"tfgradgen: {error.command_text}" + (f" Go on with: {command_again(argv)}" if error.can_resume else ""))
             raise SystemExit(2) from None
         except OSError as error:  # the disk is full, or a file is not ours to read
+            note_traceback(error)
             where = f"{error.filename}: " if error.filename else ""
             note(f"tfgradgen: {as_text(where + reason(error))}.")
             raise SystemExit(2) from None
@@ -197,6 +200,12 @@ def main(argv: list[str] | None = None) -> None:
             then = f": {command_again(argv)}" if end.can_resume else "."
             note(f"tfgradgen: {how}; {end.hint or 'nothing new was kept'}{then}")
             raise SystemExit(128 + end.signum) from None
+
+
+def note_traceback(error: Exception) -> None:
+    """Shows where `error` comes from, with its causes, for those who look for a fault here: TFGRADGEN_DEBUG=1 asks for it."""
+    if os.environ.get("TFGRADGEN_DEBUG") == "1":
+        note("".join(traceback.format_exception(error)).rstrip())
 
 
 def run(argv: list[str]) -> None:
@@ -250,6 +259,7 @@ def overview() -> str:
             *(f"  {name:9s} {re.split(r'[.:](?: |$)', line)[0]}." for name, line in lines.items()),
             "",
             "COMMAND --help shows the flags of a command, --version the version.",
+            "With TFGRADGEN_DEBUG=1 an error shows its traceback, too.",
             "Begin with: python -m tfgradgen sample --label=goldfish --kernel=mala",
         ]
     )

@@ -10,17 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 from PIL import Image
 
 from tfgradgen.cli.compare_options import CompareOptions
 from tfgradgen.cli.load import Loaded, load_models, start_at_photograph
 from tfgradgen.cli.model_options import unlike_shipped
-from tfgradgen.cli.output import COMPARISON
+from tfgradgen.cli.output import COMPARISON, workspace
 from tfgradgen.cli.progress import progress_bar
-from tfgradgen.cli.system import stopped
 from tfgradgen.cli.terminal import command_text, note, one_line, say
-from tfgradgen.core.checks import UserError, fail
+from tfgradgen.core.checks import fail
 from tfgradgen.core.files import json_text, own_folder, write_text
 from tfgradgen.core.text import as_text
 from tfgradgen.diagnostics.model_checks import admit
@@ -40,17 +38,18 @@ from tfgradgen.evaluation.report.curves import plot_curves
 from tfgradgen.evaluation.report.grids import plot_grids
 from tfgradgen.evaluation.report.tables import to_csv, to_markdown
 from tfgradgen.evaluation.shelf import Shelf
-from tfgradgen.io.folders import LOCK, as_file, check_resumable, held, not_written
+from tfgradgen.io.folders import as_file, check_resumable
 from tfgradgen.io.images import decode, save_png
+from tfgradgen.mcmc.budget import CELL_ERRORS
 from tfgradgen.models.classifier import Classifier
 from tfgradgen.models.generator import Generator
 from tfgradgen.models.shipped import default_model
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.results.origin import environment, model_record
+from tfgradgen.results.record import surroundings
 
 CELLS, PICTURES, GROUND = "cells", "pictures", "ground"
 PHOTOGRAPHS_FILE = "photographs.npz"
-CELL_ERRORS = (UserError, ValueError, FloatingPointError, MemoryError, tf.errors.OpError)
 
 
 def run_compare(options: CompareOptions) -> int:
@@ -63,17 +62,9 @@ def run_compare(options: CompareOptions) -> int:
     names = [target.label.name for target in loaded.targets(options.labels)]
     try_out(observer, loaded.generator, names)
     photographs = find_photographs(options, names, observer, loaded.generator.image_shape)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with held(out):
-            try:
-                return _run_held(options, loaded, observer, photographs)
-            finally:
-                (out / LOCK).unlink(missing_ok=True)
-    except KeyboardInterrupt as interrupt:
-        raise stopped(interrupt, f"finished cells are in {out}, --resume goes on with them") from None
-    except OSError as error:
-        raise not_written(out, error, "finished cells are kept, --resume goes on with them") from None
+    resumes = "--resume goes on with them"
+    with workspace(out, f"finished cells are in {out}, {resumes}", f"finished cells are kept, {resumes}"):
+        return _run_held(options, loaded, observer, photographs)
 
 
 def _run_held(options: CompareOptions, loaded: Loaded, observer: Observer, photographs: Photographs | None) -> int:
@@ -83,7 +74,10 @@ def _run_held(options: CompareOptions, loaded: Loaded, observer: Observer, photo
     sampled = sample_all(options, entries, posteriors, identity(options, loaded), checkpoints)
     generators = {name: posterior.generator for name, posterior in posteriors.items()}
     comparer = Comparer(sampled, generators, observer, photographs)
-    tell = lambda name: note(f"measuring {name}")  # noqa: E731
+
+    def tell(name: str) -> None:
+        note(f"measuring {name}")
+
     found = compare(comparer, entries, options.pair.run.num_chains, len(checkpoints), tell)
     report = {
         "command": command_line(options),
@@ -173,15 +167,14 @@ def try_out(observer: Observer, generator: Generator, names: Sequence[str]) -> N
     except CELL_ERRORS as error:
         raise fail(
             "judge", "networks that take the generator's pictures", one_line(error), "give others, or export them again"
-        ) from None
+        ) from error
 
 
 def identity(options: CompareOptions, loaded: Loaded) -> dict[str, Any]:
     """What decides the bits of every cell."""
     run = options.pair.run.to_dict()
-    surroundings = environment(run.pop("jit"))
     return run | {
-        **{name: surroundings[name] for name in ("versions", "device", "machine", "backend")},
+        **surroundings(environment(run.pop("jit"))),
         "generator": loaded.generator.sha256,
         "classifiers": [classifier.sha256 for classifier in loaded.classifiers],
     }

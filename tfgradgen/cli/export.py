@@ -11,14 +11,14 @@ from typing import Any
 from tfgradgen.cli.early import check_version
 from tfgradgen.cli.export_options import ExportOptions
 from tfgradgen.cli.load import Loaded, Target, load_models
+from tfgradgen.cli.output import workspace
 from tfgradgen.cli.progress import progress_bar
-from tfgradgen.cli.system import stopped
 from tfgradgen.cli.terminal import note, say
 from tfgradgen.core.checks import fail
 from tfgradgen.core.contracts import Networks
 from tfgradgen.core.files import json_text, write_text
 from tfgradgen.core.text import as_text, shell_word
-from tfgradgen.io.folders import LOCK, as_file, held, new_folder, not_written
+from tfgradgen.io.folders import as_file, new_folder, not_written
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.results.origin import environment, model_record
@@ -42,25 +42,17 @@ def run_export(options: ExportOptions) -> None:
     networks = shared_networks(loaded, targets)
     model = as_file(options.out.name)
     try:
-        options.out.mkdir(parents=True, exist_ok=True)
-        with held(options.out):
-            try:
-                for left in options.out.iterdir():
-                    if OF_A_KILLED_EXPORT.fullmatch(left.name):
-                        shutil.rmtree(left, ignore_errors=True)
-                adapted = adapt_all(options, networks, targets)
-                plan = plan_of(options, targets, adapted)
-                models = [model.module for model in (loaded.generator, *loaded.classifiers, loaded.discriminator) if model]
-                with new_folder(folder) as beside:
-                    names = write_saved_model(Serving(networks, models, plan), beside, model, options.batch_sizes, options.xla)
-                    record = record_of(options, loaded, targets, adapted) | {"model": model, "signatures": names}
-                    write_text(beside / RECORD, json_text(record, 2) + "\n")
-            finally:
-                (options.out / LOCK).unlink(missing_ok=True)
-    except KeyboardInterrupt as interrupt:
-        raise stopped(interrupt, "nothing was exported", can_resume=False) from None
-    except OSError as error:
-        raise not_written(options.out, error) from None
+        with workspace(options.out, "nothing was exported"):
+            for left in options.out.iterdir():
+                if OF_A_KILLED_EXPORT.fullmatch(left.name):
+                    shutil.rmtree(left, ignore_errors=True)
+            adapted = adapt_all(options, networks, targets)
+            plan = plan_of(options, targets, adapted)
+            models = [model.module for model in (loaded.generator, *loaded.classifiers, loaded.discriminator) if model]
+            with new_folder(folder) as beside:
+                names = write_saved_model(Serving(networks, models, plan), beside, model, options.batch_sizes, options.xla)
+                record = record_of(options, loaded, targets, adapted) | {"model": model, "signatures": names}
+                write_text(beside / RECORD, json_text(record, 2) + "\n")
     finally:
         if not was_there:
             with suppress(OSError):  # there, or not empty: a version is in it
@@ -149,5 +141,5 @@ def write_beside(base: Path, files: Mapping[str, str]) -> list[str]:
                 path = base / f"{name}.new"
             write_text(path, text)
         except OSError as error:
-            raise not_written(path, error, "the version itself is whole") from None
+            raise not_written(path, error, "the version itself is whole") from error
     return kept

@@ -69,8 +69,8 @@ def parse_path(flag: str, value: Any) -> Path:
         raise fail(flag, "a path", value_text(value), f"give --{flag}=PATH")
     try:
         return Path(str(value)).expanduser()
-    except RuntimeError:
-        raise fail(flag, "a path", value_text(value), "there is no such user's home; write the path out") from None
+    except RuntimeError as error:
+        raise fail(flag, "a path", value_text(value), "there is no such user's home; write the path out") from error
 
 
 def parse_words(flag: str, value: Any, expected: str, example: str) -> tuple[str, ...]:

@@ -1,9 +1,12 @@
 """Which folders a command writes, and whether it may."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tfgradgen.cli.options import SampleOptions
+from tfgradgen.cli.system import stopped
 from tfgradgen.core.checks import fail
 from tfgradgen.io.folders import (
     LOCK,
@@ -12,13 +15,41 @@ from tfgradgen.io.folders import (
     check_partial,
     check_target,
     has_checkpoint,
+    held,
     names_in,
+    not_written,
     shortened,
 )
 
 SHEET_NAME = "sheet.png"
 COMPARISON = ("cells", {"cells", "pictures", LOCK, "report.md", "table.csv", "report.json", "curves.png", "grids.png"})
 SEARCH = ("study.db", {"study.db", "study.db-journal", LOCK, "report.md", "best.yaml", "tuning.csv", "tuning.png"})
+
+
+@contextmanager
+def workspace(folder: Path, interrupted: str, kept: str = "") -> Iterator[None]:
+    """Makes `folder` and keeps it for this process while the block writes into it.
+
+    Args:
+      folder: created with its parents where it is missing.
+      interrupted: what is kept after a signal; ends its message.
+      kept: likewise after an error of the disk; '' where --resume cannot go on, after a signal neither.
+
+    Raises:
+      UserError: another process holds `folder`, or it cannot be written.
+      Stopped: a signal ended the block.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with held(folder):
+            try:
+                yield
+            finally:
+                (folder / LOCK).unlink(missing_ok=True)
+    except KeyboardInterrupt as interrupt:
+        raise stopped(interrupt, interrupted, can_resume=bool(kept)) from None
+    except OSError as error:
+        raise not_written(folder, error, kept) from error
 
 
 def check_folders(options: SampleOptions, folders: list[Path]) -> None:

@@ -177,7 +177,7 @@ def run_label(posterior: ClassPosterior, options: SampleOptions, planned: dict[s
     except KeyboardInterrupt as interrupt:
         raise stopped(interrupt, _hint(partial)) from None
     except OSError as error:
-        raise not_written(folder, error, _hint(partial)) from None
+        raise not_written(folder, error, _hint(partial)) from error
     except (tf.errors.OpError, MemoryError) as error:
         raise broken_off(error, planned["label"]["name"], _hint(partial)) from error
     return row, summary(record, folder)
@@ -231,7 +231,7 @@ def _run_held(
         with progress_bar(f"{options.kernel} {planned['label']['name']}") as progress_fn:
             draw(posterior, options, store, progress_fn)
     except StateError as error:  # left for the user to look at, as every damaged run
-        raise store.damaged(f"{CHECKPOINT} holds {error.what}") from None
+        raise store.damaged(f"{CHECKPOINT} holds {error.what}") from error
     except UserError:  # of the models or of the class: to go on would meet it again
         clear(partial)
         raise
@@ -277,6 +277,6 @@ def check_draws(draws: Draws, num_chains: int, latent_dim: int) -> None:
     try:
         sizes = check_arrays(draws._asdict(), LAYOUT)
     except ValueError as error:
-        raise StateError(str(error)) from None
+        raise StateError(str(error)) from error
     if (sizes["chains"], sizes["latent_dim"]) != (num_chains, latent_dim):
         raise StateError(f"draws of {sizes['chains']} chains of {sizes['latent_dim']} coordinates")

@@ -58,7 +58,7 @@ def run_sample(options: SampleOptions) -> list[str]:
         error.can_resume = error.can_resume or (bool(made) and sheet_path is not None)
         raise
     except OSError as error:
-        raise not_written(sheet_path or folders[0], error, kept(made, "goes on with the rest")) from None
+        raise not_written(sheet_path or folders[0], error, kept(made, "goes on with the rest")) from error
     return [problem for row in whole for problem in row.problems]
 
 
@@ -73,7 +73,10 @@ def sheet(rows: list[Row]) -> Any:
     """One row of tiles a label, with the label's name below the first."""
     columns = min(SHEET_COLUMNS, len(rows[0].image))
     tiles = np.concatenate([images[:columns] for _, images, _, _ in rows])
-    short = lambda name: name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 1]}…"  # noqa: E731
+
+    def short(name: str) -> str:
+        return name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 1]}…"
+
     captions = [
         f"{short(name)} {p:.2f}" if k == 0 else f"{p:.2f}" for name, _, probs, _ in rows for k, p in enumerate(probs[:columns])
     ]

@@ -22,7 +22,7 @@ def say(text: str) -> None:
     except OSError as error:
         raise fail(
             "stdout", "a place that can be written", reason(error), "free space or print elsewhere; the files are kept"
-        ) from None
+        ) from error
 
 
 def note(text: str) -> None:

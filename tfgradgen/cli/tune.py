@@ -7,20 +7,20 @@ from typing import Any
 
 from tfgradgen.cli.load import Loaded, choose_backend, load_models
 from tfgradgen.cli.model_options import unlike_shipped
-from tfgradgen.cli.output import SEARCH
+from tfgradgen.cli.output import SEARCH, workspace
 from tfgradgen.cli.progress import progress_bar
-from tfgradgen.cli.system import stopped
 from tfgradgen.cli.terminal import command_text, one_line, say
 from tfgradgen.cli.tune_options import TuneOptions, read_control
 from tfgradgen.core.checks import fail
 from tfgradgen.core.files import write_text
 from tfgradgen.core.text import as_text
-from tfgradgen.io.folders import LOCK, check_resumable, held, not_written
+from tfgradgen.io.folders import check_resumable
 from tfgradgen.io.images import save_png
 from tfgradgen.mcmc.chains import compiled
 from tfgradgen.mcmc.recipe import Recipe, default_recipe, write_recipe
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.results.origin import environment, model_record
+from tfgradgen.results.record import surroundings
 from tfgradgen.tuning.bench import Bench
 from tfgradgen.tuning.figures import importances, plot_search
 from tfgradgen.tuning.gain import Judged, exact_draws, judge
@@ -53,21 +53,14 @@ def run_tune(options: TuneOptions) -> None:
     for name, doubts in bench.check().items():
         for doubt in doubts:
             say(f"trust    {as_text(name)}: {doubt}")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with held(out):
-            try:
-                study = open_study(out / STUDY_FILE, identity(options, control, loaded))
-                _run_held(options, control, bench, study)
-            finally:
-                (out / LOCK).unlink(missing_ok=True)
-    except KeyboardInterrupt as interrupt:
-        raise stopped(interrupt, f"finished runs are in {out / STUDY_FILE}, --resume goes on with them") from None
-    except OSError as error:
-        raise not_written(out, error, KEPT) from None
-    except StorageInternalError as error:
-        reason = one_line(error.__cause__ or error)
-        raise fail("out", "a study that can be written", f"{out / STUDY_FILE} ({reason})", f"free space; {KEPT}") from None
+    with workspace(out, f"finished runs are in {out / STUDY_FILE}, --resume goes on with them", KEPT):
+        try:
+            study = open_study(out / STUDY_FILE, identity(options, control, loaded))
+            _run_held(options, control, bench, study)
+        except StorageInternalError as error:
+            reason = one_line(error.__cause__ or error)
+            expected, remedy = "a study that can be written", f"free space; {KEPT}"
+            raise fail("out", expected, f"{out / STUDY_FILE} ({reason})", remedy) from error
 
 
 def default_beside(control: Recipe, options: TuneOptions) -> Recipe | None:
@@ -129,14 +122,13 @@ def write_results(
 
 def identity(options: TuneOptions, control: Recipe, loaded: Loaded) -> dict[str, Any]:
     """What decides every trial."""
-    surroundings = environment(options.sampled.run.jit)
     models = options.sampled.models
     return {
         "arguments": options.to_dict(),
         "control": control.to_dict(),
         "default": default_recipe(control.kernel).to_dict(),  # ranges lie about it
         "discriminator_weight": models.discriminator_weight,
-        **{name: surroundings[name] for name in ("versions", "device", "machine", "backend")},
+        **surroundings(environment(options.sampled.run.jit)),
         "generator": model_record(loaded.generator) | {"path": None},
         "classifiers": {str(k): model_record(model) | {"path": None} for k, model in enumerate(loaded.classifiers)},
     }

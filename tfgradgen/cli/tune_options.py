@@ -15,7 +15,7 @@ from tfgradgen.core.settings import path, real, switch, text, whole
 from tfgradgen.core.text import value_text
 from tfgradgen.mcmc.recipe import Recipe, default_recipe, read_recipe
 from tfgradgen.mcmc.registry import SAMPLERS
-from tfgradgen.tuning.space import MIN_RESULTS, check_optuna, check_tunable, filled, num_gradients_of, searched
+from tfgradgen.tuning.space import MIN_KEPT, check_optuna, check_tunable, filled, num_gradients_of, searched
 
 SAMPLE_FLAGS = ("num_chains", "temperature", "seed", "init", "jit", *MODEL_FLAGS)
 DEFAULT_KERNEL, DEFAULT_CHAINS = "hmc", 8
@@ -103,7 +103,7 @@ def read_control(options: TuneOptions) -> Recipe:
     control = filled(recipe, options.num_gradients)
     least = math.ceil(num_gradients_of(control))
     if least > options.num_gradients:
-        what = f"at least {least}, the control's burn-in and {MIN_RESULTS} draws"
+        what = f"at least {least}, the control's burn-in and {MIN_KEPT} draws"
         raise fail("num_gradients", what, options.num_gradients, "raise it, or give a --control with a shorter burn-in")
     return control
 

@@ -98,7 +98,7 @@ def check_state(state: Mapping[str, np.ndarray], layout: Layout) -> dict[str, in
             raise ValueError(f"{'no ' if name in layout else 'a further '}array {name}")
         return check_arrays(state, layout)
     except ValueError as error:
-        raise StateError(str(error)) from None
+        raise StateError(str(error)) from error
 
 
 def check_within(state: Mapping[str, np.ndarray], name: str, low: float, high: float) -> None:

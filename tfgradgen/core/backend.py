@@ -2,11 +2,41 @@
 
 from __future__ import annotations
 
+from enum import IntEnum, unique
 from typing import Any
 
 import numpy as np
 
+from tfgradgen.core.contracts import Jit
 from tfgradgen.core.lazy import tf
+
+# The smallest normal float32, where a probability is bounded: 0 would give an infinite log and no gradient, and some devices
+# flush what lies between to 0.
+TINY = float(np.finfo(np.float32).tiny)
+
+
+@unique
+class Stream(IntEnum):
+    """What a run draws random numbers for, each from its own stream, `fold_in(posterior.own_seed(seed), Stream.CHAINS)`.
+
+    A draw is repeatable by these values, so none is ever changed, and that of a use that is gone is not given again.
+
+    Attributes:
+      STARTS: prior draws that the starts of chains are picked from, and the picking.
+      CHAINS: the transitions of chains.
+      REJECTION: rejection sampling.
+      SMC: the populations of sequential Monte Carlo.
+      PRIOR: plain prior draws, with which a comparison compares.
+      JITTER: of the step size. Folded into the seed of a transition, not of a run; kernels number their own streams there
+        from 0.
+    """
+
+    STARTS = 0
+    CHAINS = 1
+    REJECTION = 2
+    SMC = 3  # 4 was the preflight's
+    PRIOR = 5
+    JITTER = -1
 
 
 def as_seed(seed: int) -> tf.Tensor:
@@ -62,6 +92,6 @@ def full_float32() -> None:
         tf.config.experimental.enable_tensor_float_32_execution(False)
 
 
-def use_xla(jit: bool | str) -> bool:
+def use_xla(jit: Jit) -> bool:
     """Resolves `jit`: 'auto' is XLA where TensorFlow sees a GPU; on CPU graph mode is several times faster."""
     return bool(tf.config.list_physical_devices("GPU")) if jit == "auto" else bool(jit)

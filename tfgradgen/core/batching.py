@@ -42,7 +42,7 @@ def by_parts(fn: Callable[[Any], Any], size: int) -> Callable[[Any], Any]:
         gradient = tape.gradient(out, x, upstream, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         return gradient
 
-    @tf.custom_gradient
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
     def split(x: tf.Tensor) -> Any:
         def backward(upstream: tf.Tensor, variables: Any = None) -> Any:
             gradient = apply(gradient_part, x, upstream)

@@ -6,6 +6,7 @@ from dataclasses import KW_ONLY, asdict, dataclass
 from typing import Any, ClassVar
 
 from tfgradgen.core.checks import fail
+from tfgradgen.core.contracts import Init, Jit
 from tfgradgen.core.settings import Search, check_settings, choice, real, whole
 
 REMOVED = {"num_windows": "all coordinates have the same step size now; leave it out"}  # settings of earlier versions
@@ -175,10 +176,10 @@ class RunConfig:
         help="same seed, machine and backend: the same samples.npz, bit for bit. Each label has random numbers of its own: its "
         "draws are the same alone and among others",
     )
-    jit: bool | str = choice(
+    jit: Jit = choice(
         "auto", choices=("auto", True, False), is_told=True, help="XLA: auto (where there is a GPU), true or false"
     )
-    init: str = choice(
+    init: Init = choice(
         "resample",
         choices=("resample", "prior", "given"),
         is_told=True,

@@ -1,11 +1,17 @@
 """What the parts promise one another: shapes, units and ranges."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
-Tensor = Any  # tf.Tensor; TensorFlow is imported by the modules that compute
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+Tensor: TypeAlias = "tf.Tensor"  # TensorFlow itself is imported by the modules that compute
+SamplerKind: TypeAlias = Literal["chain", "exact", "particles", "ascent"]  # see `mcmc.sampler.Sampler`
+Init: TypeAlias = Literal["resample", "prior", "given"]  # where chains start, see `core.config.RunConfig`
+Jit: TypeAlias = bool | Literal["auto"]  # XLA or not, see `core.backend.use_xla`
 
 IMAGE_CHANNELS = (1, 3, 4)  # lengths of a last axis that can be one of colours
 
@@ -94,7 +100,8 @@ class Draws(NamedTuple):
 
 def accept_prob(draws: Draws) -> np.ndarray:
     """Acceptance probability [num_results, num_chains] of the proposal before each draw; 0 where it is not a number."""
-    return np.exp(np.minimum(np.nan_to_num(draws.log_accept_ratio, nan=-np.inf), 0.0))
+    prob: np.ndarray = np.exp(np.minimum(np.nan_to_num(draws.log_accept_ratio, nan=-np.inf), 0.0))
+    return prob
 
 
 FORWARD_COST = 0.45  # of a gradient's, measured on the shipped models on CPU

@@ -40,10 +40,11 @@ def _store_of(generator: Any) -> _Store:
     """The store that lies in the generator itself, so that nothing here keeps it, or the networks of its results, alive."""
     try:
         attributes = vars(generator)
-        if ATTRIBUTE not in attributes:
-            attributes[ATTRIBUTE] = _Store()  # without the object's own __setattr__, which may be frozen or track models
-            _STORES.add(attributes[ATTRIBUTE])
-        return attributes[ATTRIBUTE]
+        store: _Store | None = attributes.get(ATTRIBUTE)
+        if store is None:
+            store = attributes[ATTRIBUTE] = _Store()  # past the object's own __setattr__: it may be frozen or track models
+            _STORES.add(store)
+        return store
     except TypeError:
         return _SHARED
 

@@ -7,10 +7,11 @@ The checks of the class, the flag, its line of help and the range of a search al
 
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from tfgradgen.core.checks import check_choice, check_int, check_real
 
+SettingKind: TypeAlias = Literal["real", "whole", "choice", "switch", "text", "path", "value"]
 KEY = "setting"  # of a field's metadata
 
 
@@ -40,7 +41,7 @@ class Setting:
     """
 
     help: str
-    kind: str
+    kind: SettingKind
     low: float = 0.0
     high: float | None = None
     is_low_in: bool = False
@@ -87,7 +88,7 @@ def _as_bool(value: Any) -> Any:
     return {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
 
 
-def _of(kind: str, default: Any, given: Mapping[str, Any]) -> Any:
+def _of(kind: SettingKind, default: Any, given: Mapping[str, Any]) -> Any:
     metadata = {KEY: Setting(kind=kind, **given)}
     return field(metadata=metadata) if default is MISSING else field(default=default, metadata=metadata)
 

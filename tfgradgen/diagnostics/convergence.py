@@ -8,7 +8,7 @@ from arviz_stats.base import array_stats
 from tfgradgen.core.contracts import Draws
 
 NUM_PROJECTIONS, PROJECTION_SEED = 4, 0
-BLOCK_DRAWS = 1000  # read from disk at a time
+BLOCK_DRAWS = 1000  # read from disk, and held in memory, at a time
 TAILS = (0.05, 0.95)
 MIN_RESULTS = 4  # draws of a chain, of which halves have a variance
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tfgradgen.core.contracts import Draws, accept_prob
+from tfgradgen.core.contracts import Draws, SamplerKind, accept_prob
 from tfgradgen.diagnostics.convergence import MIN_RESULTS, Convergence
 
 MIN_ESS, MAX_RHAT = 100.0, 1.01
@@ -20,7 +20,8 @@ FEW = 6  # chains that a sentence lists
 
 def diverged(log_accept_ratio: np.ndarray) -> np.ndarray:
     """Whether each proposal's energy error is above `MAX_ENERGY_ERROR`, in the shape of its `log_accept_ratio`, in nats."""
-    return np.isfinite(log_accept_ratio) & (log_accept_ratio < -MAX_ENERGY_ERROR)
+    is_diverged: np.ndarray = np.isfinite(log_accept_ratio) & (log_accept_ratio < -MAX_ENERGY_ERROR)
+    return is_diverged
 
 
 def chain_table(draws: Draws) -> dict[str, list[Any]]:
@@ -77,7 +78,11 @@ def prior_problems(num_not_finite: int | None, num_scored: int | None) -> list[s
 
 
 def problems(
-    chains: Mapping[str, list[Any]], found: Mapping[str, Convergence], num_results: int, kind: str, target: float | None
+    chains: Mapping[str, list[Any]],
+    found: Mapping[str, Convergence],
+    num_results: int,
+    kind: SamplerKind,
+    target: float | None,
 ) -> list[str]:
     """What speaks against trusting a run, as `what: what to do`, the gravest first; [] where nothing was found.
 

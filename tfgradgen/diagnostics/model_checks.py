@@ -70,9 +70,9 @@ def with_number(posterior: ClassPosterior) -> ClassPosterior:
         return posterior
     try:
         value = float(temperature)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError) as error:
         got = "a tensor of a graph" if not hasattr(temperature, "numpy") else f"a tensor of shape {list(temperature.shape)}"
-        raise fail("temperature", "one number", got, "pass a float, or sample outside of tf.function") from None
+        raise fail("temperature", "one number", got, "pass a float, or sample outside of tf.function") from error
     return ClassPosterior.of(
         posterior.networks, posterior.label, check_real("temperature", value, 0.0), posterior.regularization
     )
@@ -147,7 +147,7 @@ def checked_gradients(posterior: ClassPosterior, run: RunConfig) -> list[Check]:
     """
     parts = [each for each, _ in posterior.each_label()]
     labels = tuple(int(each.label) for each in parts)
-    found = _gradients_of_labels(posterior.networks, posterior.temperature, use_xla(run.jit), labels)
+    found: list[list[Check]] = _gradients_of_labels(posterior.networks, posterior.temperature, use_xla(run.jit), labels)
     for check in itertools.chain(*found):
         if check.what == "xla" and not check.is_ok:
             raise check.error()
@@ -201,8 +201,8 @@ def checked_start(
     shape = f"start points [{run.num_chains}, {posterior.latent_dim}], a row for each of num_chains={run.num_chains}"
     try:
         z = tf.cast(tf.convert_to_tensor(init_z), tf.float32)
-    except (TypeError, ValueError, tf.errors.OpError):
-        raise fail("init_z", shape, type(init_z).__name__, "give an array of numbers") from None
+    except (TypeError, ValueError, tf.errors.OpError) as error:
+        raise fail("init_z", shape, type(init_z).__name__, "give an array of numbers") from error
     rows = (run.num_chains, posterior.latent_dim)
     if z.shape != rows and not (num_replicas and z.shape == (num_replicas, *rows)):
         remedy = f"give RunConfig(num_chains={z.shape[0]})" if z.shape.rank == 2 and z.shape[0] else "give that shape"

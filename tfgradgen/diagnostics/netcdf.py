@@ -12,9 +12,9 @@ import numpy as np
 from tfgradgen.core.checks import fail
 from tfgradgen.core.contracts import Draws, accept_prob
 from tfgradgen.core.text import printable
+from tfgradgen.diagnostics.convergence import BLOCK_DRAWS
 from tfgradgen.diagnostics.issues import diverged
 
-BLOCK_DRAWS = 1000  # in memory at a time
 DIMENSIONS = ("chain", "draw", "latent")
 
 
@@ -25,7 +25,7 @@ def check_netcdf() -> None:
         import h5py  # noqa: F401  # which h5netcdf itself may import only when it opens a file
     except ImportError as error:
         remedy = "pip install 'tfgradgen[netcdf]', or leave --netcdf out"
-        raise fail("netcdf", "h5netcdf to write chains.nc", f"none ({error})", remedy) from None
+        raise fail("netcdf", "h5netcdf to write chains.nc", f"none ({error})", remedy) from error
 
 
 def write_netcdf(path: Path, draws: Draws, attributes: Mapping[str, str | int | float], is_chain: bool) -> None:
@@ -106,7 +106,7 @@ def as_datatree(draws: Draws, attributes: Mapping[str, str | int | float], is_ch
     try:
         from xarray import Dataset, DataTree
     except ImportError as error:
-        raise fail("to_datatree", "xarray, 2024.11 or later", f"none ({error})", "pip install 'tfgradgen[netcdf]'") from None
+        raise fail("to_datatree", "xarray, 2024.11 or later", f"none ({error})", "pip install 'tfgradgen[netcdf]'") from error
     stamp = stamped(attributes)
     groups: dict[str, dict[str, Any]] = {"posterior": {}, "sample_stats": {}}
     for path, values in _variables(draws, is_chain, has_step_size(draws)):

@@ -49,11 +49,11 @@ def autocorrelation(values: np.ndarray, max_lag: int) -> np.ndarray:
     """
     by_chain = np.asarray(values, np.float64).T
     moves = np.ptp(by_chain, axis=1) > 0
-    result = np.ones((len(by_chain), max_lag + 1))
+    result = np.ones((max_lag + 1, len(by_chain)))
     scaled = by_chain[moves] / np.abs(by_chain[moves]).max(1, keepdims=True)  # squares of any finite value stay finite
     if moves.any():
-        result[moves] = array_stats.autocorr(scaled)[:, : max_lag + 1]
-    return result.T
+        result[:, moves] = array_stats.autocorr(scaled)[:, : max_lag + 1].T
+    return result
 
 
 def plot_chains(draws: Draws, title: str = "") -> Image.Image:

@@ -53,7 +53,7 @@ def value_and_gradient(fn: Callable[[tf.Tensor], tf.Tensor], z: tf.Tensor) -> tu
             raise
         raise fail(
             "models", "a gradient of log p(class | g(z)) by z", f"none of the operation {op[1]}", "use --kernel=rejection"
-        ) from None
+        ) from error
 
 
 def share(mask: Any) -> str:
@@ -151,7 +151,10 @@ def _again(graph_fn: EvaluateFn, z: tf.Tensor, value: tf.Tensor, gradient: tf.Te
     """
     row = 1 + int(np.argmin(np.where(np.isfinite(value[1:]), value[1:], np.inf))) if len(value) > 1 else 0
     first, among_others = (value, gradient), graph_fn(tf.repeat(z[row : row + 1], len(z), axis=0))
-    same = lambda one, other: all(np.array_equal(a, b, equal_nan=True) for a, b in zip(one, other, strict=True))  # noqa: E731
+
+    def same(one: Iterable[Any], other: Iterable[Any]) -> bool:
+        return all(np.array_equal(a, b, equal_nan=True) for a, b in zip(one, other, strict=True))
+
     is_same = same(first, graph_fn(z)) and same(first, graph_fn(z))
     copies = tuple(np.repeat(column[row : row + 1], len(z), 0) for column in first)
     nats, turned = _differences(*zip(copies, among_others, strict=True))

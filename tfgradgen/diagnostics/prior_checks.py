@@ -97,8 +97,8 @@ def evaluate(networks: Networks, z: tf.Tensor) -> Output:
 def _tensor(role: str, output: Any) -> tf.Tensor:
     try:
         return tf.convert_to_tensor(output)
-    except (TypeError, ValueError):
-        raise fail(role, "one tensor as output", type(output).__name__, "return a float32 tensor") from None
+    except (TypeError, ValueError) as error:
+        raise fail(role, "one tensor as output", type(output).__name__, "return a float32 tensor") from error
 
 
 def check_image(image: tf.Tensor, num_rows: int) -> None:

@@ -45,11 +45,13 @@ def _log_odds(posterior: ClassPosterior, image: np.ndarray, labels: tf.Tensor) -
     logits = tf.nn.log_softmax(posterior.classifier(tf.constant(image)))
     is_own = tf.one_hot(labels, logits.shape[1], True, False)
     others = tf.where(is_own, -np.inf, logits)
-    return (tf.gather(logits, labels, batch_dims=1) - tf.reduce_logsumexp(others, 1)).numpy().astype(np.float64)
+    log_odds: np.ndarray = (tf.gather(logits, labels, batch_dims=1) - tf.reduce_logsumexp(others, 1)).numpy()
+    return log_odds.astype(np.float64)
 
 
 def _prob(log_odds: Any) -> np.ndarray:
-    return np.exp(-np.logaddexp(0.0, -np.asarray(log_odds)))
+    prob: np.ndarray = np.exp(-np.logaddexp(0.0, -np.asarray(log_odds)))
+    return prob
 
 
 def _of_draw(log_odds: np.ndarray, posterior: ClassPosterior, draws: Draws) -> list[str]:

@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tfgradgen.core.backend import fold_in
+from tfgradgen.core.backend import Stream, fold_in
 from tfgradgen.core.checks import UserError, fail
 from tfgradgen.core.config import RunConfig, Schedule
 from tfgradgen.core.contracts import Cost, Draws, ProgressFn, Regularization, accept_prob, collect
+from tfgradgen.diagnostics.convergence import MIN_RESULTS
 from tfgradgen.diagnostics.model_checks import admit
 from tfgradgen.evaluation.efficiency import draws_per_1000
 from tfgradgen.evaluation.entries import Entry
@@ -23,9 +24,8 @@ from tfgradgen.mcmc.starts import choose_starts
 from tfgradgen.posterior import ClassPosterior
 
 NUM_TRUTH = 64  # exact draws of a label that all methods are compared with, at least
-PRIOR_STREAM = 5
 EXPECTED_STAGES = 5  # of smc: halving the effective particles in each, a class of 3 % of the prior takes five
-MIN_PARTICLES, MIN_DRAWS = 2, 4
+MIN_PARTICLES = 2
 MAX_TRIALS = 6  # to find how many particles a budget pays for
 
 
@@ -97,7 +97,7 @@ def lay_ground(posterior: ClassPosterior, run: RunConfig, progress_fn: ProgressF
     """
     posterior = admit(posterior, run, takes_gradients=False).posterior
     init_z = choose_starts(posterior, run).z.numpy()
-    prior_z = posterior.sample_prior(run.num_chains, fold_in(posterior.own_seed(run.seed), PRIOR_STREAM)).numpy()
+    prior_z = posterior.sample_prior(run.num_chains, fold_in(posterior.own_seed(run.seed), Stream.PRIOR)).numpy()
     none = np.zeros((0, posterior.latent_dim), np.float32)
     # The moments are of other draws, or the regularized rows would be pulled to the very draws that they are compared with.
     apart = replace(run, seed=(run.seed + 1) % 2**62)
@@ -166,7 +166,7 @@ def _chain_cell(
     first, last = trail.num_burnin, at[-1] + 1
     kept = trail.kept(last)
     ess, rate = Value(np.nan, None), np.nan
-    if entry.sampler.kind == "chain" and len(kept.z) >= MIN_DRAWS:
+    if entry.sampler.kind == "chain" and len(kept.z) >= MIN_RESULTS:
         work = (paid[last - 1] - (paid[first - 1] if first else 0.0)) * run.num_chains
         ess, rate = draws_per_1000(kept, float(work)), float(accept_prob(kept).mean())
     return Cell(z, spent[:, 0], spent[:, 1], as_array(ess), np.asarray(rate))
@@ -203,7 +203,7 @@ def _particle_cell(
             per_particle = cost.work / num_particles  # more of them need more temperatures, so it is known only afterwards
             if cost.work <= budget:
                 z[k], spent[k] = draws.z[0], cost
-                ess = draws_per_1000(draws, cost.work * run.num_chains) if num_particles >= MIN_DRAWS else ess
+                ess = draws_per_1000(draws, cost.work * run.num_chains) if num_particles >= MIN_RESULTS else ess
                 break
             num_particles = min(_even(budget / per_particle), num_particles - 2)
     if np.isnan(z[-1]).any():

@@ -57,7 +57,8 @@ def fid(features: np.ndarray, others: np.ndarray) -> float:
 
 def _root(covariance: np.ndarray) -> np.ndarray:
     values, vectors = np.linalg.eigh(covariance)
-    return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+    root: np.ndarray = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+    return root
 
 
 def density_and_coverage(features: np.ndarray, others: np.ndarray, num_neighbours: int = 5) -> tuple[float, float]:
@@ -76,7 +77,8 @@ def density_and_coverage(features: np.ndarray, others: np.ndarray, num_neighbour
 
 def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     squared = np.sum(a**2, 1)[:, None] + np.sum(b**2, 1)[None] - 2 * a @ b.T
-    return np.sqrt(np.maximum(squared, 0.0))
+    distances: np.ndarray = np.sqrt(np.maximum(squared, 0.0))
+    return distances
 
 
 def median_distance(features: np.ndarray) -> float:
@@ -102,7 +104,8 @@ def mmd(features: np.ndarray, others: np.ndarray, bandwidth: float) -> float:
 
 
 def _gaussian(a: np.ndarray, b: np.ndarray, bandwidth: float) -> np.ndarray:
-    return np.exp(-cdist(a, b, "sqeuclidean") / (2 * bandwidth**2))
+    kernel: np.ndarray = np.exp(-cdist(a, b, "sqeuclidean") / (2 * bandwidth**2))
+    return kernel
 
 
 def mmd_test(
@@ -138,7 +141,8 @@ def _permuted_mmd(x: np.ndarray, y: np.ndarray, num_permutations: int, rng: np.r
     # With a the indicator of the first set: sums of the kernel over pairs within it, and over pairs with any row.
     xx, any_row = np.sum((chosen @ kernel) * chosen, 1), chosen @ kernel.sum(1)
     xy, yy = any_row - xx, kernel.sum() - 2 * any_row + xx
-    return xx / (n * (n - 1)) + yy / (m * (m - 1)) - 2 * xy / (n * m)
+    distances: np.ndarray = xx / (n * (n - 1)) + yy / (m * (m - 1)) - 2 * xy / (n * m)
+    return distances
 
 
 def classifier_two_sample_test(
@@ -196,14 +200,16 @@ def _permuted_labels(labels: np.ndarray, cells: np.ndarray, num: int, rng: np.ra
     shuffled = np.empty((1 + num, len(labels)))
     shuffled[:, by_cell] = labels[np.argsort(cells + rng.random(shuffled.shape), axis=1)]
     shuffled[0] = labels
-    return shuffled.T
+    transposed: np.ndarray = shuffled.T
+    return transposed
 
 
 def _standardised(rows: np.ndarray, classes: np.ndarray, train: np.ndarray) -> np.ndarray:
     """`rows` less the mean of their class, over their spread within classes; both of the rows `train` alone."""
     centred = rows - np.stack([rows[train & (classes == c)].mean(0) for c in range(classes.max() + 1)])[classes]
     spread = centred[train].std(0)
-    return centred / np.where(spread > 0, spread, 1.0)
+    scaled: np.ndarray = centred / np.where(spread > 0, spread, 1.0)
+    return scaled
 
 
 def fit_logistic(rows: np.ndarray, labels: np.ndarray, penalty: float) -> tuple[np.ndarray, np.ndarray]:

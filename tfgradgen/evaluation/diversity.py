@@ -65,7 +65,8 @@ def ms_ssim_pairs(image: np.ndarray) -> np.ndarray | None:
     for k in range(0, len(one), at_a_time):
         i, j = one[k : k + at_a_time], other[k : k + at_a_time]
         pairs[i, j] = tf.image.ssim_multiscale(image[i], image[j], 255, powers.tolist(), FILTER_SIZE).numpy()
-    return np.maximum(pairs, pairs.T)
+    symmetric: np.ndarray = np.maximum(pairs, pairs.T)
+    return symmetric
 
 
 def num_scales(side: int) -> int:

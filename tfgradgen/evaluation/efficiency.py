@@ -47,6 +47,6 @@ def draws_per_1000(draws: Draws, work: float) -> Value:
 
     def of(chains: np.ndarray) -> float:
         part = draws._replace(z=draws.z[:, chains], class_prob=draws.class_prob[:, chains])
-        return 1000 * effective_draws(part) / (work * len(chains) / num_chains)
+        return 1000 * effective_draws(part) / float(work * len(chains) / num_chains)
 
     return jackknife(of, num_chains)

@@ -50,7 +50,7 @@ class Shelf:
             if isinstance(error.__cause__, PermissionError | MemoryError):
                 raise
             return None  # damaged: it is made again
-        cell = kind(*(arrays[field] for field in kind._fields))  # type: ignore[call-overload]
+        cell: T = kind(*(arrays[field] for field in kind._fields))  # type: ignore[call-overload]
         if not fits_fn(cell):
             return None
         found = difference(json.loads(json_text(self.identity | settings)), header)

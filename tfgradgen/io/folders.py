@@ -168,7 +168,7 @@ def check_writable(folder: Path) -> None:
     try:
         os.rmdir(tempfile.mkdtemp(prefix=f"{INSIDE}-", dir=place))
     except OSError as error:
-        raise fail("out", "a folder that can be written", f"{folder} ({reason(error)})", "choose another --out") from None
+        raise fail("out", "a folder that can be written", f"{folder} ({reason(error)})", "choose another --out") from error
 
 
 def check_resumable(out: Path, resume: bool, what: str, marker: str, ours: Collection[str]) -> None:
@@ -198,8 +198,8 @@ def held(folder: Path) -> Iterator[None]:
         if fcntl:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise fail("out", "a run of one process", f"another at work in {folder}", "wait, or stop it") from None
+            except BlockingIOError as error:
+                raise fail("out", "a run of one process", f"another at work in {folder}", "wait, or stop it") from error
             except OSError:
                 pass  # a file system without locks
         yield
@@ -219,7 +219,7 @@ def new_folder(folder: Path, overwrite: bool = False, hint: str = "") -> Iterato
         place, prefix = (folder, f"{INSIDE}-") if fixed else (folder.parent, f".{folder.name}.partial-")
         beside = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
     except OSError as error:
-        raise not_written(folder, error, hint) from None
+        raise not_written(folder, error, hint) from error
     try:
         beside.chmod(0o777 & ~_umask())  # mkdtemp makes it private
         yield beside
@@ -229,7 +229,7 @@ def new_folder(folder: Path, overwrite: bool = False, hint: str = "") -> Iterato
         else:
             _replace(folder, beside)
     except OSError as error:
-        raise not_written(folder, error, hint) from None
+        raise not_written(folder, error, hint) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 

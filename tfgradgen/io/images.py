@@ -25,7 +25,8 @@ BACKGROUND, INK = (255, 255, 255), (40, 40, 40)
 
 def to_uint8(image: Any) -> np.ndarray:
     """`image` [..., height, width, channels] in [-1, 1] -> uint8, rounded; values outside the range are clipped."""
-    return np.clip(np.rint((np.asarray(image, np.float32) + 1.0) * 127.5), 0, 255).astype(np.uint8)
+    rounded: np.ndarray = np.clip(np.rint((np.asarray(image, np.float32) + 1.0) * 127.5), 0, 255)
+    return rounded.astype(np.uint8)
 
 
 def decode(generator: GeneratorLike, z: np.ndarray, batch_size: int | None = None) -> np.ndarray:

@@ -4,9 +4,14 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
+import tensorflow as tf
 
+from tfgradgen.core.checks import UserError
 from tfgradgen.core.config import Schedule
 from tfgradgen.core.contracts import Chunk, Cost, Draws, ProgressFn
+
+# What breaks off one of many runs; the others go on.
+CELL_ERRORS = (UserError, ValueError, FloatingPointError, MemoryError, tf.errors.OpError)
 
 
 class Trail(NamedTuple):

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfgradgen.core.arrays import Layout, check_state, check_within
-from tfgradgen.core.backend import fold_in, full_float32, use_xla
+from tfgradgen.core.backend import Stream, fold_in, full_float32, use_xla
 from tfgradgen.core.checks import check_num_chains, fail
 from tfgradgen.core.config import KernelConfig, RunConfig, Schedule
 from tfgradgen.core.contracts import (
@@ -36,7 +36,6 @@ from tfgradgen.posterior import ClassPosterior
 logger = logging.getLogger(__name__)
 
 GRADIENTS_PER_CHUNK = 20  # about a second on two cores: often enough to show progress, rare enough to cost nothing
-CHAIN_STREAM = 1
 
 
 class Condition(NamedTuple):
@@ -183,7 +182,7 @@ def chain_chunks(
         schedule.num_adaptation_steps if sampler.counts_adaptation else 0,
         use_xla(run.jit),
     )
-    seed = fold_in(posterior.own_seed(run.seed), CHAIN_STREAM)
+    seed = fold_in(posterior.own_seed(run.seed), Stream.CHAINS)
     dials = sampler.dials(config, schedule.num_adaptation_steps, len(z) if posterior.is_batched else 1)
     condition = condition_of(posterior)
     class_state = {"class_mean": condition.mean.numpy(), "class_scale": condition.scale.numpy()}

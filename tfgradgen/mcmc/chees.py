@@ -50,9 +50,9 @@ class Chees(WrappedKernel):
 
 def make_chees(posterior: PosteriorLike, config: CheesConfig, step_size: Any, num_adaptation_steps: int) -> Any:
     # TFP bounds the length by the step size of the step before; the bound that holds is on the number of steps.
-    bounded = lambda results, num_steps: unnest.replace_innermost(  # noqa: E731
-        results, num_leapfrog_steps=tf.minimum(num_steps, config.max_leapfrog_steps)
-    )
+    def bounded(results: Any, num_steps: tf.Tensor) -> Any:
+        return unnest.replace_innermost(results, num_leapfrog_steps=tf.minimum(num_steps, config.max_leapfrog_steps))
+
     return Chees(
         inner_kernel=make_hmc(posterior.unnormalized_log_prob, step_size, min(START_STEPS, config.max_leapfrog_steps)),
         num_adaptation_steps=num_adaptation_steps,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tfgradgen.core.backend import fold_in
+from tfgradgen.core.backend import Stream, fold_in
 from tfgradgen.core.checks import fail
 from tfgradgen.core.config import AdaptedConfig, KernelConfig, RunConfig, Schedule
 from tfgradgen.core.contracts import Chunk, PosteriorLike
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 # One step size does not fit every place: in a narrow mode nothing may be accepted. After the adaptation each transition steps
 # by the shared size times a factor that is uniform within 1 -+ STEP_JITTER: some steps are then short enough there.
 STEP_JITTER = 0.5
-JITTER_STREAM = -1  # kernels number their own streams from 0
 MANY_MOVES = 4  # moves of most chains, by which a chain that has not moved once counts as stuck: of healthy ones 1 in 100
 
 
@@ -262,8 +261,10 @@ def pooled_log_accept_prob(
         is_same = labels[:, None] == labels
         return tf.reduce_sum(tf.where(is_same, values[..., None, :], tf.zeros([], values.dtype)), -1)
 
+    def share(flags: tf.Tensor) -> tf.Tensor:
+        return total_of(tf.cast(flags, tf.int32))
+
     is_still = is_fit & (num_moves == 0)
-    share = lambda flags: total_of(tf.cast(flags, tf.int32))  # noqa: E731
     is_stuck = is_still & (share(is_fit & (num_moves >= MANY_MOVES)) > share(is_still))
     weight = tf.cast(is_fit & ~is_stuck, log_accept_prob.dtype)
     total = total_of(weight * tf.exp(absent_if_nan(log_accept_prob)))
@@ -305,7 +306,7 @@ class Pooled(OwnKernel):
         step_size = access.get(inner_results)
         shape = tf.concat([tf.shape(step_size)[:-2], [1, 1]], 0)
         factor = tf.random.stateless_uniform(
-            shape, fold_in(seed, JITTER_STREAM), 1 - STEP_JITTER, 1 + STEP_JITTER, step_size.dtype
+            shape, fold_in(seed, Stream.JITTER), 1 - STEP_JITTER, 1 + STEP_JITTER, step_size.dtype
         )
         is_tuning = previous_kernel_results.num_steps < self._parameters["num_adaptation_steps"]
         inner_results = access.put(inner_results, tf.where(is_tuning, step_size, step_size * factor))

@@ -94,10 +94,10 @@ def read_recipe(path: Path) -> Recipe:
     try:
         return default_recipe(kernel).changed(values)
     except UserError as error:
-        raise UserError(f"schedule {path}: {error}") from None
+        raise UserError(f"schedule {path}: {error}") from error
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
     """YAML's plain values. No anchors, whose few bytes can stand for a tree without end, and no name twice."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:

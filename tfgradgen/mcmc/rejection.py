@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tfgradgen.core.arrays import check_state, check_within
-from tfgradgen.core.backend import fold_in, full_float32, log_uniform, use_xla
+from tfgradgen.core.backend import Stream, fold_in, full_float32, log_uniform, use_xla
 from tfgradgen.core.checks import UserError, fail
 from tfgradgen.core.config import KernelConfig, RunConfig, Schedule
 from tfgradgen.core.contracts import Chunk, Cost, Draws, Networks, Progress, ProgressFn, collect
@@ -25,7 +25,6 @@ logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 128
 MAX_FRUITLESS_DRAWS = 200_000  # p(class) under the prior is then most likely below 2e-5
-REJECTION_STREAM = 2
 NUM_MOMENT_DRAWS = 128  # a mean is then good to 0.09 of a deviation
 
 
@@ -122,7 +121,7 @@ def exact_chunks(
     propose_fn = _compiled(posterior.networks, posterior.temperature, use_xla(run.jit))
     if not propose_fn.experimental_get_tracing_count():
         logger.info("compiling rejection")
-    seed = fold_in(posterior.own_seed(run.seed), REJECTION_STREAM)
+    seed = fold_in(posterior.own_seed(run.seed), Stream.REJECTION)
     counts, num_rows, wanted = Counts(), 0, num_results * run.num_chains
     left: tuple[np.ndarray, ...] = tuple(np.zeros([0, *row], np.float32) for row in ([posterior.latent_dim], [], []))
     if state is not None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tfgradgen.core.config import AdaptedConfig, KernelConfig, RunConfig, Schedule
-from tfgradgen.core.contracts import Chunk, Cost
+from tfgradgen.core.contracts import Chunk, Cost, SamplerKind
 
 if TYPE_CHECKING:
     from tfgradgen.posterior import ClassPosterior
@@ -63,7 +63,7 @@ class Sampler:
     defaults: KernelConfig
     schedule: Schedule
     run_fn: RunFn
-    kind: str = "chain"
+    kind: SamplerKind = "chain"
     cost_fn: Callable[[Any], Cost] = lambda config: Cost(1, 0)
     start_cost: Callable[[Any], Cost] = lambda config: Cost(1, 0)
     is_calibrated: Callable[[Any], bool] = lambda config: True

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tfgradgen.core.arrays import StateError, check_state, check_within
-from tfgradgen.core.backend import fold_in, full_float32, resample_systematic, use_xla
+from tfgradgen.core.backend import Stream, fold_in, full_float32, resample_systematic, use_xla
 from tfgradgen.core.checks import fail
 from tfgradgen.core.config import RunConfig, Schedule, StepConfig
 from tfgradgen.core.contracts import Chunk, Cost, Draws, Networks, Progress
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 optimize, special = LazyModule("scipy.optimize"), LazyModule("scipy.special")
 
-SMC_STREAM = 3
 SLICE = 64  # particles in one batch through the networks
 STEPS_SHOWN = 100  # of progress for each population
 MAX_FRUITLESS = 1000  # prior draws of a population, all without a finite p(class)
@@ -240,7 +239,7 @@ def smc_chunks(
     start_fn, mutate_fn = _compiled(posterior.networks, config.num_mutations, use_xla(run.jit))
     if not mutate_fn.experimental_get_tracing_count():
         logger.info("compiling smc")
-    run_seed = fold_in(posterior.own_seed(run.seed), SMC_STREAM)
+    run_seed = fold_in(posterior.own_seed(run.seed), Stream.SMC)
     z, log_prob = np.zeros([num_results, 0, posterior.latent_dim], np.float32), np.zeros([num_results, 0], np.float32)
     evidence, cost, moves = np.zeros(0), np.zeros(2, np.int64), np.zeros(2)
     ladder, scored = np.zeros([0, 2]), np.zeros(2, np.int64)

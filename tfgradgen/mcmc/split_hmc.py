@@ -93,7 +93,10 @@ class UncalibratedSplitHmc(_SplitKernel):
             (tf.constant(0), current_state, momentum, tf.zeros_like(start.target_log_prob), start.gradient),
             parallel_iterations=1,
         )
-        kinetic = lambda p: 0.5 * tf.reduce_sum(tf.square(p), -1)  # noqa: E731
+
+        def kinetic(p: tf.Tensor) -> tf.Tensor:
+            return 0.5 * tf.reduce_sum(tf.square(p), -1)
+
         return z, self._results(z, value, gradient, kinetic(momentum) - kinetic(end_momentum))
 
 

@@ -24,14 +24,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfgradgen.core.backend import fold_in, log_uniform, resample_systematic
+from tfgradgen.core.backend import Stream, fold_in, log_uniform, resample_systematic
 from tfgradgen.core.checks import fail
 from tfgradgen.core.config import RunConfig
 from tfgradgen.posterior import ClassPosterior
 
 logger = logging.getLogger(__name__)
 
-INIT_STREAM = 0
 SMALLEST = 1e-30  # of a probability whose log is taken
 
 
@@ -107,7 +106,7 @@ def choose_starts(posterior: ClassPosterior, run: RunConfig, powers: Sequence[fl
     """
     if posterior.is_batched:
         return _starts_of_each(posterior, run, powers)
-    seed = fold_in(posterior.own_seed(run.seed), INIT_STREAM)
+    seed = fold_in(posterior.own_seed(run.seed), Stream.STARTS)
     resample = run.init == "resample"
     num_draws, chains = run.num_init_draws if resample else 1, range(run.num_chains)
     logger.info("drawing the starts of %d chains, each from %d prior draws", run.num_chains, num_draws)

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import numpy as np
 import tensorflow as tf
 
+from tfgradgen.core.backend import TINY
 from tfgradgen.core.checks import check_choice, fail
 from tfgradgen.core.contracts import Networks, is_channels_first
 from tfgradgen.core.memo import per_networks, real
@@ -50,7 +51,6 @@ IMAGENET_OUTPUTS = (1000, 1001)
 WAVEFORM = 16_000  # samples of noise that a model of sounds is tried on
 NUM_PROBED = 8
 MAX_NUMBERS = 2**24  # of one image: a larger number is a typing error and would fill the memory
-SMALLEST = 1.2e-38  # normal float32: a probability of exactly 0 would give an infinite log and no gradient
 LARGEST = 1.0 - 2.0**-24  # float32 below 1
 BINARY_NAMES = ("negative", "positive")
 CARD = ("layout", "channels")  # settings that a model.json may give as a flag would
@@ -152,12 +152,12 @@ class Classifier:
             return tf.concat([tf.zeros_like(logit), logit], 1)
         if self.output == "logits":
             return scores
-        return tf.math.log(tf.maximum(scores, SMALLEST))
+        return tf.math.log(tf.maximum(scores, TINY))
 
 
 def logit_of(prob: tf.Tensor) -> tf.Tensor:
     """log p - log(1 - p), finite also where p was rounded to 0 or 1."""
-    inside = tf.clip_by_value(prob, SMALLEST, LARGEST)
+    inside = tf.clip_by_value(prob, TINY, LARGEST)
     return tf.math.log(inside) - tf.math.log1p(-inside)
 
 

@@ -23,9 +23,9 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from tfgradgen.core.backend import TINY
 from tfgradgen.core.checks import fail
 
-TINY = 1.2e-38  # smallest normal float32: a complement of exactly 0 would give infinite log-odds and no gradient
 RARE = -30.0  # nats: below, 1 - (1 - q) ** w is w q to float32's precision for every weight up to MAX_WEIGHT
 MAX_WEIGHT = 1e6
 

@@ -318,7 +318,10 @@ def _classes(opened: Opened, latent: _Latent, given: GeneratorSettings, known: i
             "latent, which mixes classes",
             "give --generator_class=uniform",
         )
-    fn_of = lambda index: latent.fn(class_fn(mode, len(labels), form.takes_numbers, index))  # noqa: E731
+
+    def fn_of(index: int) -> Any:
+        return latent.fn(class_fn(mode, len(labels), form.takes_numbers, index))
+
     return Classes(mode, labels, fn_of, has_names, place)
 
 

@@ -53,7 +53,7 @@ def _settings(op: tf.Operation) -> dict[str, Any]:
     return {name: op.get_attr(name) for name in _SETTINGS}
 
 
-@tf.RegisterGradient(PREFIX + "Conv2D")
+@tf.RegisterGradient(PREFIX + "Conv2D")  # type: ignore[untyped-decorator]
 def _conv2d_gradient(op: tf.Operation, upstream: tf.Tensor) -> list[tf.Tensor | None]:
     """Inputs x, filter."""
     x, filters = op.inputs
@@ -63,7 +63,7 @@ def _conv2d_gradient(op: tf.Operation, upstream: tf.Tensor) -> list[tf.Tensor | 
     return [tf.cast(gradient, tf.float32), None]
 
 
-@tf.RegisterGradient(PREFIX + "Conv2DBackpropInput")
+@tf.RegisterGradient(PREFIX + "Conv2DBackpropInput")  # type: ignore[untyped-decorator]
 def _transposed_gradient(op: tf.Operation, upstream: tf.Tensor) -> list[tf.Tensor | None]:
     """Inputs sizes, filter, x."""
     gradient = tf.raw_ops.Conv2D(input=_low(upstream), filter=_low(op.inputs[1]), **_settings(op))

@@ -12,7 +12,8 @@ def interpolation_matrix(size: int, new_size: int) -> np.ndarray:
     scale = max(1.0, size / new_size)
     centres = (np.arange(new_size) + 0.5) * size / new_size - 0.5
     weights = np.maximum(0.0, 1.0 - np.abs(np.arange(size)[None] - centres[:, None]) / scale)
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    normalized: np.ndarray = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    return normalized
 
 
 def resize(image: tf.Tensor, height: int, width: int) -> tf.Tensor:

@@ -11,9 +11,10 @@ import tensorflow_probability as tfp
 import tfgradgen
 from tfgradgen.core.backend import use_xla
 from tfgradgen.core.config import RunConfig
+from tfgradgen.core.contracts import Jit
 
 
-def environment(jit: bool | str) -> dict[str, Any]:
+def environment(jit: Jit) -> dict[str, Any]:
     """Versions and the device: what decides the bits of a result besides the arguments."""
     devices = tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("CPU")
     xla = use_xla(jit)

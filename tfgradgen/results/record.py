@@ -13,6 +13,12 @@ from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.mcmc.sampler import PRIOR_FACTS
 
 MODELS = ("generator", "classifier", "discriminator")
+SURROUNDINGS = ("versions", "device", "machine", "backend")  # of `origin.environment`: what decides bits besides the arguments
+
+
+def surroundings(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of an environment, or of a record that holds one, that decides the bits of a result."""
+    return {name: record[name] for name in SURROUNDINGS}
 
 
 def identity(record: dict[str, Any]) -> dict[str, Any]:
@@ -23,7 +29,8 @@ def identity(record: dict[str, Any]) -> dict[str, Any]:
     # How many draws there are does not change those that come before them.
     arguments["schedule"] = {name: value for name, value in arguments["schedule"].items() if name != "num_results"}
     return {
-        **{name: record[name] for name in ("label", "kernel", "versions", "device", "machine", "backend")},
+        **{name: record[name] for name in ("label", "kernel")},
+        **surroundings(record),
         "arguments": arguments,
         **{name: record[name] | {"path": None} for name in MODELS if name in record},
     }

@@ -81,7 +81,8 @@ class SampleResult:
 
     @property
     def statistics(self) -> dict[str, dict[str, Any]]:
-        return self.record["statistics"]
+        statistics: dict[str, dict[str, Any]] = self.record["statistics"]
+        return statistics
 
     def summary(self) -> str:
         """The lines that the `sample` command prints: what ran, what came out, how it mixed, and each of `issues`."""

@@ -6,11 +6,12 @@ place or in another size of batch, and after some tens of accepted and refused p
 """
 
 import itertools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tfgradgen.core.backend import fold_in, log_uniform
+from tfgradgen.core.backend import Stream, fold_in, log_uniform
 from tfgradgen.core.contracts import Networks
 from tfgradgen.mcmc.starts import start_point
 from tfgradgen.models.condition import ConditionClassifier
@@ -19,7 +20,8 @@ from tfgradgen.models.loading.metadata import MAX_NAME, Label
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.serving.rules import Noise, Point, hamiltonian_step, point_at
 
-START_STREAM, CHAIN_STREAM, CONTINUE_STREAM = 0, 1, 2
+# A server rejects nothing, so a chain that goes on from a given z has that stream: other noise than the one that led there.
+START_STREAM, CHAIN_STREAM, CONTINUE_STREAM = int(Stream.STARTS), int(Stream.CHAINS), int(Stream.REJECTION)
 MAX_NAMED = 1000  # bytes of class names in an error: gRPC carries a message in 8 KB of metadata, each byte as up to three
 MAX_LABEL = 4 * MAX_NAME  # bytes of a label that can be one
 MAX_SHOWN = 100  # bytes of an unknown label that an error repeats
@@ -62,7 +64,7 @@ def spec(name: str, dtype: Any, *inner: int) -> tf.TensorSpec:
     return tf.TensorSpec([None, *inner], dtype, name)
 
 
-class Serving(tf.Module):
+class Serving(tf.Module):  # type: ignore[misc]
     """Chains as functions of tensors; `signatures` has them by name.
 
     Args:
@@ -83,7 +85,10 @@ class Serving(tf.Module):
             spec("index", tf.int32), spec("step_size", tf.float32), spec("row_seed", tf.int32, 2), spec("steps", tf.int32)
         )
         z = spec("z", tf.float32, networks.generator.latent_dim)
-        compiled = lambda fn, *specs: tf.function(fn, list(specs), autograph=False)  # noqa: E731
+
+        def compiled(fn: Callable[..., Any], *specs: tf.TensorSpec) -> Any:
+            return tf.function(fn, list(specs), autograph=False)
+
         # One function each, so that the graph holds the networks once, whatever the signatures.
         self._start_fn = compiled(self._start, rows.index, rows.seed)
         self._chains_fn = compiled(self._chains, *rows, z, tf.TensorSpec([], tf.int32, "stream"))
@@ -187,7 +192,8 @@ class Serving(tf.Module):
     def _from_start(self, *rows: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """What `_chains` gives, from starts of the rows' own."""
         asked = Rows(*rows)
-        return self._chains_fn(*asked, self._start_fn(asked.index, asked.seed), CHAIN_STREAM)
+        chains: tuple[tf.Tensor, ...] = self._chains_fn(*asked, self._start_fn(asked.index, asked.seed), CHAIN_STREAM)
+        return chains
 
     def _start(self, index: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """z [B, latent_dim], row after row, so that no more than one row's draws are held at once."""
@@ -210,12 +216,13 @@ class Serving(tf.Module):
         *rows, stream = given
         generator, scalar = self._networks.generator, tf.TensorSpec([])
         picture = tf.TensorSpec(generator.image_shape, tf.uint8)  # type: ignore[attr-defined]
-        return tf.map_fn(
+        chains: tuple[tf.Tensor, ...] = tf.map_fn(
             lambda row: self._chain(Rows(*row[:-1]), row[-1], stream),
             tuple(rows),
             fn_output_signature=(picture, scalar, tf.TensorSpec([generator.latent_dim]), scalar, scalar),
             parallel_iterations=PARALLEL_ROWS,
         )
+        return chains
 
     def _chain(self, row: Rows, z: tf.Tensor, stream: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """What `_chains` gives, of one row: a batch of one through the networks."""

@@ -23,7 +23,7 @@ from tfgradgen.mcmc.recipe import Recipe
 from tfgradgen.mcmc.registry import kernel_sampler
 from tfgradgen.mcmc.starts import choose_starts
 from tfgradgen.posterior import ClassPosterior
-from tfgradgen.tuning.space import MIN_RESULTS
+from tfgradgen.tuning.space import MIN_KEPT
 
 # The seeds that schedules are chosen by, those that the choice is judged by, and those of the exact draws.
 SEARCH, FRESH, EXACT = 0, 1, 2
@@ -148,7 +148,7 @@ class Bench:
         share, is in no figure.
 
         Raises:
-          UserError: they pay for fewer than `MIN_RESULTS` draws.
+          UserError: they pay for fewer than `MIN_KEPT` draws.
         """
         start = time.monotonic()
         posterior = self.posteriors[place.label]
@@ -163,8 +163,8 @@ class Bench:
         trail = trail_of(chunks, start_cost, run.num_chains, most, progress_fn)
         last = int(np.searchsorted(trail.work, most + 0.5))
         draws = trail.kept(last)
-        if len(draws.z) < MIN_RESULTS:
-            what = f"{MIN_RESULTS} draws after the burn-in from {self.num_gradients:.0f} gradients"
+        if len(draws.z) < MIN_KEPT:
+            what = f"{MIN_KEPT} draws after the burn-in from {self.num_gradients:.0f} gradients"
             raise fail("num_gradients", what, len(draws.z), "raise it, or shorten the burn-in")
         whole = Draws(*(column[:last] for column in trail.draws))
         return self._judged(draws, whole, trail.work[:last], time.monotonic() - start)

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
 from tfgradgen.core.backend import seed_of
 from tfgradgen.core.checks import UserError, fail
@@ -31,6 +30,7 @@ from tfgradgen.core.files import finite
 from tfgradgen.core.parsing import parsing
 from tfgradgen.core.text import printable
 from tfgradgen.io.store import check_same
+from tfgradgen.mcmc.budget import CELL_ERRORS
 from tfgradgen.mcmc.recipe import Recipe
 from tfgradgen.tuning.bench import SEARCH, Bench, Cell, Place, cell_of, failed, faults_of
 from tfgradgen.tuning.space import NUM_UNFIT, coordinates, suggest, unfit
@@ -39,7 +39,6 @@ STUDY = "tune"
 NUM_RANDOM = 6  # trials before the model of them decides, those given among them
 HALVING = 2
 FAULT_VALUE = float(np.log(1e-3))
-CELL_ERRORS = (UserError, ValueError, FloatingPointError, MemoryError, tf.errors.OpError)
 CONTROL, WHOLE, DROPPED, FAULTY, UNFINISHED = "control", "whole", "dropped", "faulty", "interrupted"
 STATES = (CONTROL, WHOLE, DROPPED, FAULTY, UNFINISHED)
 DEFAULT, GIVEN = "default", "given"
@@ -167,7 +166,7 @@ def trials(study: Any) -> list[Trial]:
         try:
             recipe = Recipe.of(attrs["recipe"]) if "recipe" in attrs else None
         except UserError as error:
-            raise ValueError(f"a trial with {error}") from None
+            raise ValueError(f"a trial with {error}") from error
         cells = [cell_of(cell) for cell in attrs.get("cells", [])]
         found.append(Trial(trial.number, attrs.get("state", UNFINISHED), recipe, cells))
     return found
@@ -308,5 +307,5 @@ def measured(bench: Bench, recipe: Recipe, place: Place, plan: Plan, progress_fn
         if recipe == plan.control and isinstance(error, UserError):
             raise
         if recipe == plan.control:
-            raise fail("control", "a schedule that runs", reason, "look at the models with `check`, or give another") from None
+            raise fail("control", "a schedule that runs", reason, "look at the models with `check`, or give another") from error
         return failed(f"it broke off: {reason}", plan.num_gradients)

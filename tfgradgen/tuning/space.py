@@ -12,7 +12,7 @@ from tfgradgen.core.settings import Setting, settings_of
 from tfgradgen.mcmc.recipe import Recipe, default_recipe
 from tfgradgen.mcmc.registry import SAMPLERS
 
-MIN_RESULTS = 20  # kept draws of a chain: of fewer, effective sample sizes come out too large
+MIN_KEPT = 20  # kept draws of a chain: of fewer, effective sample sizes come out too large
 MAX_BURNIN_SHARE = 0.6  # of the gradients of a run
 LEAST_ADAPTATION, MOST_ADAPTATION = 8, 256  # transitions
 LEAST_PART = 4  # of them, where a run has room for no more: fewer tune nothing
@@ -52,7 +52,7 @@ def check_optuna() -> None:
     try:
         import optuna
     except ImportError as error:
-        raise fail("tune", "optuna, which proposes schedules", f"none ({error})", "pip install 'tfgradgen[tune]'") from None
+        raise fail("tune", "optuna, which proposes schedules", f"none ({error})", "pip install 'tfgradgen[tune]'") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
 
@@ -90,9 +90,9 @@ def suggest(trial: Any, kernel: str, num_gradients: float, fixed: Mapping[str, A
     of_tuning = (*OF_TUNING, *(name for names in OF_ADAPTATION.values() for name in names))
     ask(name for name in ranges if name not in of_tuning)
     num_steps = int(num_gradients / SAMPLERS[kernel].cost_fn(changed_config(default, values)).work)
-    most_burnin = int(min(MAX_BURNIN_SHARE * num_steps, num_steps - MIN_RESULTS))
+    most_burnin = int(min(MAX_BURNIN_SHARE * num_steps, num_steps - MIN_KEPT))
     if may_be_untuned(kernel, fixed) and not trial.suggest_categorical("is_tuned", (True, False)):
-        if num_steps < 2 * MIN_RESULTS:
+        if num_steps < 2 * MIN_KEPT:
             return None
         num_burnin_steps = min(trial.suggest_int("num_burnin_steps", 1, MOST_ADAPTATION, log=True), most_burnin)
         counts = {"num_adaptation_steps": 0, "num_burnin_steps": num_burnin_steps}
@@ -102,7 +102,7 @@ def suggest(trial: Any, kernel: str, num_gradients: float, fixed: Mapping[str, A
     num_adaptation_steps = trial.suggest_int("num_adaptation_steps", LEAST_ADAPTATION, MOST_ADAPTATION, log=True)
     share = trial.suggest_float("adaptation_share", 0.5, 1.0, step=0.25)  # of the burn-in
     most = int(most_burnin * share)
-    if most < LEAST_PART or num_steps < 2 * MIN_RESULTS:
+    if most < LEAST_PART or num_steps < 2 * MIN_KEPT:
         return None
     num_adaptation_steps = min(num_adaptation_steps, most)
     if SAMPLERS[kernel].counts_adaptation:  # a power of two, so that few graphs are compiled
@@ -161,9 +161,9 @@ def coordinates(recipe: Recipe, fixed: Mapping[str, Any] = NOTHING) -> dict[str,
 
 def filled(recipe: Recipe, num_gradients: float) -> Recipe:
     """`recipe` with as many kept draws as make its run `num_gradients` a chain long, its burn-in among them; at least
-    `MIN_RESULTS`."""
+    `MIN_KEPT`."""
     num_results = int(num_gradients / _per_step(recipe)) - recipe.schedule.num_burnin_steps
-    return recipe.changed({"num_results": max(MIN_RESULTS, num_results)})
+    return recipe.changed({"num_results": max(MIN_KEPT, num_results)})
 
 
 def num_gradients_of(recipe: Recipe) -> float:

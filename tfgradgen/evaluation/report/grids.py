@@ -29,8 +29,9 @@ def mosaic(image: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     cells = np.full((SIDE * SIDE, height, width, channels), MISSING, np.uint8)
     shown = image[: SIDE * SIDE]
     cells[: len(shown)] = shown
-    return (
+    joined: np.ndarray = (
         cells.reshape(SIDE, SIDE, height, width, channels)
         .transpose(0, 2, 1, 3, 4)
         .reshape(SIDE * height, SIDE * width, channels)
     )
+    return joined

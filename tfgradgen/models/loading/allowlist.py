@@ -39,7 +39,7 @@ def read_program(folder: Path, where: Path) -> Any:
         proto.ParseFromString((folder / "saved_model.pb").read_bytes())
     except (OSError, DecodeError) as error:
         got = error.strerror if isinstance(error, OSError) else "a damaged saved_model.pb"
-        raise fail(f"model {where}", "a SavedModel that loads", got, "export it again") from None
+        raise fail(f"model {where}", "a SavedModel that loads", got, "export it again") from error
     if not proto.meta_graphs:
         raise fail(f"model {where}", "a SavedModel that loads", "one without a graph", "export it again")
     proto.DiscardUnknownFields()  # a later parser may know them

@@ -103,7 +103,7 @@ def unpack(
         raise fail(f"archive {archive}", "a whole tar archive", "headers of headers without end", _REMEDY) from error
     except (OSError, EOFError, ValueError, tarfile.TarError, zlib.error) as error:
         if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
-            raise _not_written(folder.parent, error) from None
+            raise _not_written(folder.parent, error) from None  # a cause means that the archive is at fault
         raise fail(f"archive {archive}", "a whole tar archive", str(error)[:200], _REMEDY) from error
 
 

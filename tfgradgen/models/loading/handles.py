@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import http.client
 import logging
 import os
 import re
@@ -33,6 +34,7 @@ _ARCHIVES = (".tar.gz", ".tgz", ".tar")
 _EXPECTED = "a SavedModel folder, its .tar.gz, a https://tfhub.dev/... URL or Kaggle's owner/model/framework/variation/version"
 _KAGGLE = re.compile(r"\w[\w.-]*/\w[\w.-]*/tensorflow[12]/\w[\w.-]*(/\d+)?", re.IGNORECASE)
 _CONNECT_SECONDS = 3.0
+FETCH_ERRORS = (OSError, ValueError, EOFError, http.client.HTTPException)  # of urllib and of `download`
 
 
 def resolve_handle(handle: str) -> Path:
@@ -95,7 +97,7 @@ def _from_archive(archive: Path) -> Path:
     try:
         digest = _sha256(archive)
     except OSError as error:
-        raise fail(f"archive {archive}", "a readable file", error.strerror, "check the file") from None
+        raise fail(f"archive {archive}", "a readable file", error.strerror, "check the file") from error
     folder = cache_folder() / "archives" / digest
     for place in (folder.parent, folder):
         check_private(place, "TFGRADGEN_CACHE_DIR")
@@ -128,7 +130,7 @@ def _from_hub(handle: str) -> Path:
         check_private(place, "TFHUB_CACHE_DIR")
     _check_emptied(folder, handle)
     if not _is_filled(folder):
-        with _fetching(f"model {handle}", remedy):
+        with _fetching(f"model {handle}", remedy, *FETCH_ERRORS):
             _check_network(url)
             _fetch(url, folder)
     return _model_in(folder, f"model {handle} in {folder}")
@@ -143,12 +145,12 @@ def _fetch(url: str, folder: Path) -> None:
         except UserError as error:
             if error.__cause__ is None:  # it cannot be written
                 raise
-            raise ValueError(f"what does not appear to be a valid module: {error.__cause__}") from None
+            raise ValueError(f"what does not appear to be a valid module: {error.__cause__}") from error
     try:
         _model_in(folder, "it")
     except UserError as error:
         shutil.rmtree(folder, ignore_errors=True)
-        raise ValueError(f"what does not appear to be a valid module; {error}") from None
+        raise ValueError(f"what does not appear to be a valid module; {error}") from error
 
 
 def _check_emptied(folder: Path, handle: str) -> None:
@@ -166,7 +168,7 @@ def _kaggle_handle_of(url: str) -> str | None:
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        raise fail(f"model {url}", "a URL", error, "check the address") from None
+        raise fail(f"model {url}", "a URL", error, "check the address") from error
     if parts.hostname not in ("www.kaggle.com", "kaggle.com") or not parts.path.startswith("/models/"):
         return None
     named = [part for part in parts.path.split("/")[2:] if part not in ("", "frameworks", "variations", "versions")]
@@ -190,14 +192,15 @@ def _from_kaggle(handle: str) -> Path:
         check_private(place, "KAGGLEHUB_CACHE")
     if marker.exists():
         _check_emptied(folder, handle)
-    with _fetching(f"model {handle}", f"{remedy}, or give a local folder"):
+    with _fetching(f"model {handle}", f"{remedy}, or give a local folder", Exception):  # it has kinds of its own, never ours
         try:
             import kagglehub
         except ImportError as error:
-            raise fail(f"model {handle}", "the package kagglehub", error, "pip install 'tfgradgen[kaggle]'") from None
+            raise fail(f"model {handle}", "the package kagglehub", error, "pip install 'tfgradgen[kaggle]'") from error
         if not (version and folder.is_dir() and marker.exists()):
             _check_network("https://www.kaggle.com")
-        return _model_in(Path(kagglehub.model_download(handle)), f"model {handle} in {folder}")
+        downloaded_to = Path(kagglehub.model_download(handle))
+    return _model_in(downloaded_to, f"model {handle} in {folder}")
 
 
 def _check_network(url: str) -> None:
@@ -209,8 +212,8 @@ def _check_network(url: str) -> None:
 
 
 @contextlib.contextmanager
-def _fetching(where: str, remedy: str) -> Iterator[None]:
-    """Keeps a download library's notes from the user, and turns whatever it raises into one line that ends in `remedy`."""
+def _fetching(where: str, remedy: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Keeps a download library's notes from the user, and turns errors of these `kinds` into one line that ends in `remedy`."""
     stall, disabled = socket.getdefaulttimeout(), logging.root.manager.disable
     socket.setdefaulttimeout(STALL_SECONDS)
     logging.disable(max(disabled, logging.WARNING))
@@ -220,14 +223,14 @@ def _fetching(where: str, remedy: str) -> Iterator[None]:
             yield
     except UserError:
         raise
-    except Exception as error:  # each library has kinds of its own: no network, HTTP 403 or 404, a damaged file
+    except kinds as error:
         reason = getattr(error, "reason", None) if isinstance(error, urllib.error.URLError) else None
         code = ""
         if isinstance(error, urllib.error.HTTPError):
             code = f"HTTP {error.code} "
             error.close()
         got = code + (str(reason or error) or type(error).__name__)
-        raise fail(where, "a model that can be fetched", " ".join(got.split())[:200], remedy) from None
+        raise fail(where, "a model that can be fetched", " ".join(got.split())[:200], remedy) from error
     finally:
         socket.setdefaulttimeout(stall)
         logging.disable(disabled)

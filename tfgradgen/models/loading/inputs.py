@@ -2,8 +2,8 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -51,7 +51,7 @@ def inputs_of(role: str, inputs: Specs, given: ModelSettings) -> Inputs | Misfit
 
 def is_switch(spec: tf.TensorSpec) -> bool:
     """Whether an input is a single truth value, as `training` is; it is always given False."""
-    return spec.dtype == tf.bool and spec.shape.rank == 0
+    return bool(spec.dtype == tf.bool and spec.shape.rank == 0)
 
 
 def width_of(spec: tf.TensorSpec) -> int | None:
@@ -164,7 +164,7 @@ def _told_apart(inputs: Specs, given: GeneratorSettings) -> tuple[str, str] | No
         and _may_be_class(c, inputs)
         and (len(_dims(inputs[c]) or ()) <= 1 or width_of(inputs[c]) == 1)
     ]
-    rules = (
+    rules: tuple[Callable[[str, str], Any], ...] = (
         lambda z, c: not inputs[c].dtype.is_floating,
         # What a person named goes before what a width of 1 lets guess: a latent point may be as narrow.
         lambda z, c: _CLASS_LIKE.search(c) and not _CLASS_LIKE.search(z),

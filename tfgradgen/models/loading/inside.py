@@ -67,7 +67,7 @@ def parts(folder: Path) -> Iterator[Part]:
         named = getattr(error, "filename", None)
         where = f"{named if isinstance(named, str) else folder}"
         reason = getattr(error, "strerror", None) or str(error)
-        raise fail(where, "a readable file of the model", reason, "copy the model's own files into its folder") from None
+        raise fail(where, "a readable file of the model", reason, "copy the model's own files into its folder") from error
 
 
 class Copy:
@@ -96,7 +96,7 @@ class Copy:
                     file.truncate()
         except OSError as error:
             remedy = "free space, or set TMPDIR to another folder"
-            raise fail("copy of the model", "a temporary folder that can be written", error, remedy) from None
+            raise fail("copy of the model", "a temporary folder that can be written", error, remedy) from error
         self.sha256 = digest.hexdigest()
 
     def remove(self) -> None:

@@ -101,9 +101,9 @@ def parse_labels(content: Any, where: str, lines: Sequence[int] = ()) -> tuple[L
         if not isinstance(content, list | tuple):
             raise TypeError("its letters or keys are no names")
         labels = tuple(map(_label, content))
-    except (TypeError, KeyError, AttributeError):
+    except (TypeError, KeyError, AttributeError) as error:
         expected = "a list of class names or of {name, wnid, synset, background}"
-        raise fail(where, expected, value_text(content), "correct it") from None
+        raise fail(where, expected, value_text(content), "correct it") from error
     longest = max((text for label in labels for text in (label.name, label.wnid, label.synset)), key=len, default="")
     if len(longest) > MAX_NAME:
         raise fail(where, f"names of at most {MAX_NAME} characters", f"{longest} ({len(longest)})", "shorten it")

@@ -67,7 +67,7 @@ class Opened:
         try:
             fn, graph = frozen_function(self._graph, self._files.folder, self._variables, inputs, outputs)
         except LOAD_ERRORS as error:
-            raise _no_load(self.handle, error) from None
+            raise _no_load(self.handle, error) from error
         self.module.graphs.append(graph)
         return lambda given: dict(zip(outputs, fn(*(given[key] for key in inputs)), strict=True))
 
@@ -114,7 +114,7 @@ def open_saved_model(
             signatures = {name: Signature(_specs(proto.inputs), _specs(proto.outputs)) for name, proto in protos.items()}
             variables = saved_variables(original) or named_variables(original)
         except (TypeError, ValueError) as error:  # a dtype or a shape that there is not
-            raise _no_load(str(handle), error) from None
+            raise _no_load(str(handle), error) from error
         module = FrozenModule()
         return Opened(
             str(handle), folder, metadata, files.sha256, chosen, True, signatures, module, version, meta, variables, files
@@ -123,7 +123,7 @@ def open_saved_model(
     try:
         found = dict(_signatures(module))
     except LOAD_ERRORS as error:
-        raise _no_load(str(handle), error) from None
+        raise _no_load(str(handle), error) from error
     if not allow_unknown_ops:  # what was checked reads no file after this
         files.remove()
     return Opened(str(handle), folder, metadata, files.sha256, chosen, False, found, module, version, _files=files)
@@ -137,7 +137,7 @@ def _loaded(program: Any, meta: Any, files: Copy, where: str) -> Any:
     try:
         return tf.saved_model.load(str(files.folder), list(meta.meta_info_def.tags))
     except Exception as error:  # its loader has kinds of its own for each part of a damaged file
-        raise _no_load(where, error) from None
+        raise _no_load(where, error) from error
 
 
 def _choose_tags(known: list[tuple[str, ...]], wanted: Sequence[str] | None, prefer: str, where: str) -> tuple[str, ...]:
@@ -214,7 +214,7 @@ def try_call(fn: Callable[[Any], Any], example: tf.Tensor, ranks: int | tuple[in
             f"a function of a float32 tensor {example.shape}",
             _reason(error),
             "give the right latent_dim or input size, or export it again",
-        ) from None
+        ) from error
     if not isinstance(output, tf.Tensor | tf.Variable):
         raise fail(f"model {where}", "one tensor as output", type(output).__name__, "export it with one output")
     if 0 in output.shape:

@@ -116,7 +116,7 @@ def with_card(given: T, card: Mapping[str, Any], names: tuple[str, ...], where: 
     try:
         return replace(given, **said)
     except UserError as error:
-        raise UserError(f"model {where}, model.json: {error}") from None
+        raise UserError(f"model {where}, model.json: {error}") from error
 
 
 def parse_slice(value: Any) -> tuple[int | None, int | None]:

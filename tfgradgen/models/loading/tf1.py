@@ -58,7 +58,7 @@ def frozen_function(
         return lambda *x: _as_list(forward(*x)), forward.graph
     pull_back = _raiser(backward) if isinstance(backward, LookupError) else _wrap(*backward)
 
-    @tf.custom_gradient
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
     def with_gradient(*x: tf.Tensor) -> Any:
         def gradient_fn(*slope: tf.Tensor) -> list[tf.Tensor | None]:
             by_input = dict(zip(smooth, _as_list(pull_back(*x, *(slope[k] for k in slopes))), strict=True))
