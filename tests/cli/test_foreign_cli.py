@@ -13,7 +13,6 @@ from PIL import Image
 
 from tests.support import standins, toy
 from tests.support.command import FAST, refused
-from tfgradgen.cli import surroundings
 from tfgradgen.cli.commands import main
 from tfgradgen.cli.load import load_models, start_at_photograph
 from tfgradgen.cli.options import parse_sample
@@ -25,6 +24,7 @@ from tfgradgen.io.folders import check_partial
 from tfgradgen.models.classifier import load_classifier
 from tfgradgen.models.generator import load_generator
 from tfgradgen.posterior import ClassPosterior
+from tfgradgen.results import origin
 
 pytestmark = pytest.mark.usefixtures("quick_runs")
 
@@ -248,7 +248,7 @@ def test_where_xla_cannot_compile_a_run_goes_on_in_graph_mode(
     assert "  no     xla          " in capsys.readouterr().out, "no fault: there is graph mode"
     said = refused(["sample", *command, "--kernel=mala", *FAST, "--jit=true"], capsys)
     assert "no compilation (no kernel for" in said
-    for module in (model_checks, surroundings):
+    for module in (model_checks, origin):
         monkeypatch.setattr(module, "use_xla", lambda jit: jit in ("auto", True))
     main(["sample", *command, "--kernel=mala", *FAST, "--out=run"])
     assert "graph    mode, without XLA: no compilation" in capsys.readouterr().err
