@@ -18,7 +18,7 @@ from tfgradgen.serving.adapt import Adapted
 
 pytestmark = pytest.mark.slow
 
-SOURCE = Path(__file__).with_name("run_export.c")
+SOURCE = Path(__file__).parents[1] / "support" / "run_export.c"
 PROGAN = "https://tfhub.dev/google/progan-128/1"
 INVALID_ARGUMENT = 3  # TF_INVALID_ARGUMENT
 
