@@ -192,6 +192,12 @@ def groups_of(options: SampleOptions, members: Sequence[Member], left: Sequence[
     return groups + [Group(batch, place if len(batch) > 1 else batch[0].folder) for batch in _batches(options, fresh)]
 
 
+def split_text(groups: Sequence[Group]) -> str:
+    """The line that says that several labels are more than one run."""
+    num_labels = sum(len(group.members) for group in groups)
+    return f"batches  {num_labels} labels in {len(groups)} runs, a batch of at most {MAX_CHAINS} chains each"
+
+
 def _batches(options: SampleOptions, members: Sequence[Member]) -> list[tuple[Member, ...]]:
     """`members` in batches of those that share their networks."""
     most = max(1, MAX_CHAINS // options.run.num_chains) if SAMPLERS[options.kernel].is_batched else 1

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tfgradgen.cli.groups import MAX_CHAINS, Group, Member, groups_of, members_of, under_way
+from tfgradgen.cli.groups import Group, Member, groups_of, members_of, split_text, under_way
 from tfgradgen.cli.load import choose_backend, load_models, start_at_photograph
 from tfgradgen.cli.options import SampleOptions
 from tfgradgen.cli.output import PLACE, SHEET_NAME, check_folders, choose_folders
@@ -82,9 +82,8 @@ def _planned(options: SampleOptions, members: list[Member]) -> tuple[dict[Path, 
     first = [begun] if begun else []
     left = [member for member in members if member.folder not in rows and not (begun and member in begun.members)]
     groups = [*first, *groups_of(options, members, left, place)]
-    batches = [group for group in groups if group.is_batch]
-    if len(batches) > 1:
-        note(f"batches  {len(batches)}, each of at most {MAX_CHAINS} chains or of other models")
+    if len(groups) > 1 and any(group.is_batch for group in groups):
+        note(split_text(groups))
     return rows, groups
 
 
