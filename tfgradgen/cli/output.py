@@ -31,7 +31,8 @@ def check_folders(options: SampleOptions, folders: list[Path]) -> None:
             check_target(folder, options.overwrite)
         elif not (folder / RECORD).exists():
             check_target(folder, overwrite=True)
-            if names_in(folder) and not options.overwrite and not has_checkpoint(folder):
+            places = [folder, *([folder.parent / PLACE] if len(folders) > 1 else [])]
+            if names_in(folder) and not options.overwrite and not any(map(has_checkpoint, places)):
                 raise fail("resume", "a run", f"{folder}, which has no {RECORD}", "start anew with --overwrite")
     if len(folders) > 1:
         check_partial(folders[0].parent / PLACE, options.overwrite or options.resume)

@@ -56,6 +56,7 @@ def admit(posterior: ClassPosterior, run: RunConfig, takes_gradients: bool) -> A
     doubts(found)  # what is grave there comes first
     if takes_gradients:
         found += checked_gradients(posterior, run)
+    all_doubts = doubts(found)  # whose errors name their labels
     num_gradients = NUM_CHECKED * (NUM_EVALUATIONS + use_xla(run.jit)) if takes_gradients else 0
     parts = posterior.each_label()
     gradients = _gradients_of_each(posterior, run) if takes_gradients else [[] for _ in parts]
@@ -63,7 +64,7 @@ def admit(posterior: ClassPosterior, run: RunConfig, takes_gradients: bool) -> A
         (doubts([*prior_checks(each), *own]), [num_gradients, NUM_FORWARD])
         for (each, _), own in zip(parts, gradients, strict=True)
     ]
-    return Admitted(posterior, doubts(found), [num_gradients * len(parts), NUM_FORWARD], of_each)
+    return Admitted(posterior, all_doubts, [num_gradients * len(parts), NUM_FORWARD], of_each)
 
 
 def with_number(posterior: ClassPosterior) -> ClassPosterior:
