@@ -241,8 +241,9 @@ class ClassPosterior(tfp.experimental.distributions.JointDistributionPinned):  #
         """The stateless seed int32[2] of this label's runs, from that of a run, an integer or a seed: a stream for each label.
 
         Whatever draws from a posterior begins with it, so that runs of several labels with one seed share no random number,
-        and a run of a label is the same whether other labels are run beside it or not. Classes go by their index, conditions,
-        whose index is the same for all, by their text. A vector of labels has one stream of its own.
+        and a run of a label is the same whether other labels are run before or after it. Classes go by their index, conditions,
+        whose index is the same for all, by their text. A vector of labels has one stream of its own, for all chains of the
+        batch: the noise of a label's chains is then another than in a run of that label alone.
         """
         given = seed if tf.is_tensor(seed) else as_seed(seed)
         begun = fold_in(given, getattr(self.classifier, "stream", 0))

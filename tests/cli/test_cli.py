@@ -25,6 +25,7 @@ from tfgradgen.cli.tune_options import tune_flags
 from tfgradgen.core.config import RunConfig
 from tfgradgen.diagnostics.model_checks import NUM_CHECKED, NUM_EVALUATIONS
 from tfgradgen.diagnostics.prior_checks import NUM_FORWARD
+from tfgradgen.io.store import CHECKPOINT
 from tfgradgen.mcmc.recipe import settings_of
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.tuning.space import searched
@@ -97,6 +98,60 @@ def test_several_labels_share_a_sheet_and_an_earlier_run_is_kept(
     assert Path("runs/alp/samples.npz").read_bytes() == before
     main(["sample", "--label=all", "--out=runs", "--seed=1", "--overwrite", *toy_flags, *FAST])
     assert Path("runs/alp/samples.npz").read_bytes() != before
+
+
+@pytest.mark.usefixtures("quick_runs")
+def test_several_labels_run_as_one_batch(toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    main(["sample", "--label=goldfish,alp", "--out=runs", *toy_flags, *FAST])
+    captured = capsys.readouterr()
+    lines = [line for line in captured.err.splitlines() if line.startswith("mala ")]
+    assert len(lines) == 2, "one run of two chunks"
+    assert all(line.startswith("mala 2 labels: ") for line in lines)
+    assert captured.out.count("its share of a batch of 2 labels (graph mode)") == 2
+    main(["sample", "--label=alp", "--out=alone", *toy_flags, *FAST])
+    records = {name: json.loads(Path(name, "run.json").read_text()) for name in ("runs/goldfish", "runs/alp", "alone")}
+    batch, alone = records["runs/alp"], records["alone"]
+    assert batch.pop("batch") == records["runs/goldfish"]["batch"]
+    assert [batch["label"]["index"], batch["label"]["name"]] == [alone["label"]["index"], "alp"]
+    assert set(batch) == set(alone)
+    same = (
+        "prior_class_prob",
+        "prior_class_prob_error",
+        "prior_draws",
+        "exact_starts",
+        "num_scored",
+        "num_not_finite",
+        "doubts",
+    )
+    for name in (*same, "num_gradients", "num_forward"):
+        assert batch[name] == alone[name], name
+    assert batch["prior_class_prob"] != records["runs/goldfish"]["prior_class_prob"]
+    steps = [record["step_size"] for record in records.values()]
+    assert all(len(step) == 3 and len({*step}) == 1 for step in steps)
+    assert len({step[0] for step in steps}) == 3, "each label tunes its own"
+    for name in ("grid.png", "plots.png", "film.png", "samples.npz", CHECKPOINT):
+        assert Path("runs/alp", name).exists()
+    indices = ",".join(map(str, records["runs/goldfish"]["batch"]["index"]))
+    main(["sample", f"--label={indices}", "--out=again", *toy_flags, *FAST])
+    for name in ("goldfish", "alp"):
+        assert Path("again", name, "samples.npz").read_bytes() == Path("runs", name, "samples.npz").read_bytes()
+
+
+@pytest.mark.usefixtures("quick_runs")
+def test_a_batch_holds_whole_labels_of_so_many_chains(
+    toy_flags: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tfgradgen.cli.groups.MAX_CHAINS", 8)
+    labels = ("goldfish", "king_penguin", "alp")
+    main(["sample", "--label=all", "--out=runs", *toy_flags, *FAST])
+    shown = capsys.readouterr().err
+    records = [json.loads(Path("runs", label, "run.json").read_text()) for label in labels]
+    assert sorted(len(record.get("batch", {"index": [0]})["index"]) for record in records) == [1, 2, 2]
+    assert "batches  3 labels in 2 runs, a batch of at most 8 chains each" in shown
+
+
+def test_what_moves_together_is_no_batch() -> None:
+    assert {name for name, sampler in SAMPLERS.items() if not sampler.is_batched} == {"rejection", "smc", "chees"}
 
 
 @pytest.mark.slow

@@ -126,7 +126,16 @@ def test_of_several_labels_each_is_made_longer(toy_flags: list[str], capsys: pyt
     several = ["--label=goldfish,alp"]
     main(["sample", *several, *_short(6, toy_flags, "whole")])
     main(["sample", *several, *_short(4, toy_flags, "run")])
+    capsys.readouterr()
+    some = ["sample", "--label=alp,king_penguin", *_short(6, toy_flags, "run"), "--resume"]
+    assert "the labels that ran as one batch, as in run/alp: goldfish,alp" in refused(some, capsys)
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(1, CTRL_C, patch)  # what was laid out is counted as the first
+        assert "run/labels.batch.partial" in refused(
+            ["sample", *several, *_short(6, toy_flags, "run"), "--resume"], capsys, 130
+        )
     main(["sample", *several, *_short(6, toy_flags, "run"), "--resume"])
+    assert sorted(path.name for path in Path("run").iterdir()) == ["alp", "goldfish", "sheet.png"]
     for label in ("goldfish", "alp"):
         assert Path("run", label, "samples.npz").read_bytes() == Path("whole", label, "samples.npz").read_bytes()
     assert Path("run/sheet.png").read_bytes() == Path("whole/sheet.png").read_bytes()

@@ -3,6 +3,7 @@
 import io
 import json
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 import tensorflow as tf
 
 from tests.support import toy
-from tests.support.command import CTRL_C, FAST, FULL_DISK, SMALL, STEPS, refused, stop_after
+from tests.support.command import CTRL_C, FAST, FULL_DISK, SMALL, STEPS, refused, stop_after, with_flags
 from tfgradgen.cli.commands import main
 from tfgradgen.cli.sample import kept
 from tfgradgen.core.arrays import read_npz
@@ -23,6 +24,7 @@ from tfgradgen.core.checks import UserError
 from tfgradgen.core.contracts import Draws
 from tfgradgen.io.folders import held
 from tfgradgen.io.store import CHECKPOINT, DIGEST_BYTES, RunStore, digest
+from tfgradgen.results import result
 
 pytestmark = pytest.mark.usefixtures("quick_runs")
 
@@ -179,22 +181,114 @@ def test_an_interrupted_run_is_not_started_anew_by_accident(interrupted: list[st
     assert Path("run.partial", CHECKPOINT).exists()
 
 
-def test_of_several_labels_the_finished_ones_are_kept(
-    toy_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    command = ["sample", "--label=goldfish,alp", "--out=runs", *toy_flags, *FAST]
+SEVERAL = ["sample", "--label=goldfish,alp", *FAST]
+
+
+def same_draws(one: str, other: str, *labels: str) -> bool:
+    return all(Path(one, name, "samples.npz").read_bytes() == Path(other, name, "samples.npz").read_bytes() for name in labels)
+
+
+@pytest.mark.parametrize("error", [CTRL_C, FULL_DISK], ids=repr)
+def test_an_interrupted_batch_goes_on(error: BaseException, toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    command = [*SEVERAL, "--out=runs", *toy_flags]
     with pytest.MonkeyPatch.context() as patch:
-        stop_after(3, KeyboardInterrupt(), patch)  # goldfish has two chunks
+        stop_after(1, error, patch)
+        line = refused(command, capsys, 130 if error is CTRL_C else 2)
+    assert "what was drawn is in runs/labels.batch.partial, --resume goes on with it" in line
+    assert [path.name for path in Path("runs").iterdir()] == ["labels.batch.partial"]
+    assert "labels.batch.partial, a run that was interrupted or is under way" in refused(command, capsys)
+    assert "resume: expected --seed=0 as in runs/labels.batch.partial" in refused([*command, "--resume", "--seed=1"], capsys)
+    other = with_flags([*command, "--resume"], "--label=alp,king_penguin")
+    assert "the labels that ran as one batch, as in runs/labels.batch.partial: goldfish,alp" in refused(other, capsys)
+    started = Path("runs/labels.batch.partial", CHECKPOINT).stat().st_mtime_ns
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(0, error, patch)
+        refused(words_of(line), capsys, 130 if error is CTRL_C else 2)
+    assert Path("runs/labels.batch.partial", CHECKPOINT).stat().st_mtime_ns == started, "what was drawn is not thrown away"
+    main(words_of(line))
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["alp", "goldfish", "sheet.png"]
+    main([*SEVERAL, "--out=whole", *toy_flags])
+    assert same_draws("runs", "whole", "goldfish", "alp")
+    records = [json.loads(Path(out, "alp/run.json").read_text()) for out in ("runs", "whole")]
+    for record in records:
+        del record["seconds"], record["arguments"]["out"], record["arguments"]["resume"]
+    assert records[0] == records[1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda facts: facts.pop("labels"),
+        lambda facts: facts.update(labels=facts["labels"][:1]),
+        lambda facts: facts.update(labels=3),
+        lambda facts: facts["labels"][0].pop("num_gradients"),
+        lambda facts: facts["labels"][1].update(prior_class_prob="x"),
+    ],
+)
+def test_a_batch_s_checkpoint_with_other_facts_is_refused(
+    change: Callable[[dict[str, Any]], Any], toy_flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command, path = [*SEVERAL, "--out=runs", *toy_flags], Path("runs/labels.batch.partial", CHECKPOINT)
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(1, CTRL_C, patch)
+        refused(command, capsys, 130)
+
+    def of_header(state: dict[str, np.ndarray]) -> None:
+        header = json.loads(state["header"].tobytes())
+        change(header["facts"])
+        state["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
+
+    change_checkpoint(path, of_header)
+    line = refused([*command, "--resume"], capsys)
+    assert "start anew with --overwrite" in line
+
+
+def test_of_several_labels_the_finished_ones_are_kept(toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Stopped while the second folder is written, then with nothing left to do but what was left over."""
+    command, writes = [*SEVERAL, "--out=runs", *toy_flags], []
+    real_write = result.write_run
+
+    def write(*args: Any) -> None:
+        writes.append(args)
+        if len(writes) == 2:
+            raise CTRL_C
+        real_write(*args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(result, "write_run", write)
         with pytest.raises(SystemExit):
             main(command)
-    assert "what was drawn is in runs/alp.partial" in capsys.readouterr().err
+    assert "what was drawn is in runs/labels.batch.partial" in capsys.readouterr().err
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["goldfish", "labels.batch.partial"]
     made = Path("runs/goldfish/run.json").stat().st_mtime_ns
-    assert "resume: expected --seed=0 as in runs/goldfish" in refused([*command, "--resume", "--seed=1"], capsys)
+    assert "resume: expected --seed=0 as in runs/labels.batch.partial" in refused([*command, "--resume", "--seed=1"], capsys)
+    shutil.copytree("runs/labels.batch.partial", "left")
     main([*command, "--resume"])
     assert "kept     runs/goldfish" in capsys.readouterr().out
+    shutil.copytree("left", "runs/labels.batch.partial")  # as after a kill before the last step
+    main([*command, "--resume"])
+    assert capsys.readouterr().out.count("kept     runs/") == 2
     assert Path("runs/goldfish/run.json").stat().st_mtime_ns == made
     assert sorted(path.name for path in Path("runs").iterdir()) == ["alp", "goldfish", "sheet.png"]
-    main([*command, "--resume"])  # nothing is left to do, and that is no error
+    main([*SEVERAL, "--out=whole", *toy_flags])
+    assert same_draws("runs", "whole", "goldfish", "alp")
+
+
+def test_a_label_that_was_sampled_by_itself_is_kept(toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """A finished one as it is, an interrupted one goes on by itself, and the others are a batch."""
+    alone = lambda label: with_flags(SEVERAL, f"--label={label}")  # noqa: E731
+    main([*alone("goldfish"), "--out=runs/goldfish", *toy_flags])
+    made = Path("runs/goldfish/run.json").stat().st_mtime_ns
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(1, CTRL_C, patch)
+        capsys.readouterr()
+        refused([*alone("alp"), "--out=runs/alp", *toy_flags], capsys, 130)
+    main([*alone("all"), "--out=runs", "--resume", *toy_flags])
+    assert "kept     runs/goldfish" in capsys.readouterr().out
+    assert Path("runs/goldfish/run.json").stat().st_mtime_ns == made
+    main([*alone("alp"), "--out=alone/alp", *toy_flags])
+    assert same_draws("runs", "alone", "alp")
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["alp", "goldfish", "king_penguin", "sheet.png"]
 
 
 def words_of(line: str) -> list[str]:
@@ -202,21 +296,22 @@ def words_of(line: str) -> list[str]:
     return shlex.split(line[line.index("python -m tfgradgen ") :])[3:]
 
 
-@pytest.mark.parametrize("num_appends", [1, 3], ids=["at the first label", "at the second"])
+@pytest.mark.parametrize("num_labels", [1, 3], ids=["one after another", "one batch"])
 def test_the_command_that_an_interrupted_overwrite_prints_goes_on(
-    num_appends: int, toy_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    num_labels: int, toy_flags: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("tfgradgen.cli.groups.MAX_CHAINS", 3 * num_labels)
     command = ["sample", "--label=goldfish,alp,king_penguin", "--out=runs", *toy_flags, *FAST]
     main(command)
     again = [*command, "--seed=1", "--overwrite"]
     with pytest.MonkeyPatch.context() as patch:
-        stop_after(num_appends, KeyboardInterrupt(), patch)
+        stop_after(3 if num_labels == 1 else 1, KeyboardInterrupt(), patch)
         capsys.readouterr()
         with pytest.raises(SystemExit):
             main(again)
     line = capsys.readouterr().err.splitlines()[-1]
     made = Path("runs/goldfish/run.json").stat().st_mtime_ns
-    partial = Path("runs/alp.partial" if num_appends == 3 else "runs/goldfish.partial")
+    partial = Path("runs/alp.partial" if num_labels == 1 else "runs/labels.batch.partial")
     assert (partial / CHECKPOINT).exists()
     started = (partial / CHECKPOINT).stat().st_mtime_ns
     with pytest.MonkeyPatch.context() as patch:
@@ -225,10 +320,9 @@ def test_the_command_that_an_interrupted_overwrite_prints_goes_on(
             main(words_of(line))
     assert (partial / CHECKPOINT).stat().st_mtime_ns == started, "what was drawn is not thrown away"
     main(words_of(line))
-    assert (Path("runs/goldfish/run.json").stat().st_mtime_ns == made) == (num_appends == 3), "what is finished is kept"
+    assert (Path("runs/goldfish/run.json").stat().st_mtime_ns == made) == (num_labels == 1), "what is finished is kept"
     main(["sample", "--label=goldfish,alp,king_penguin", "--out=fresh", "--seed=1", *toy_flags, *FAST])
-    for name in ("goldfish", "alp", "king_penguin"):
-        assert Path("runs", name, "samples.npz").read_bytes() == Path("fresh", name, "samples.npz").read_bytes()
+    assert same_draws("runs", "fresh", "goldfish", "alp", "king_penguin")
     assert sorted(path.name for path in Path("runs").iterdir()) == ["alp", "goldfish", "king_penguin", "sheet.png"]
     capsys.readouterr()
     assert "expected --seed=1 as in runs" in refused([*command, "--resume"], capsys), "without --overwrite nothing is replaced"
@@ -384,7 +478,7 @@ def test_a_full_stdout_is_not_taken_for_a_full_out(
         line = refused(command, capsys)
     assert "stdout: expected a place that can be written, got No space left on device" in line
     assert "out: " not in line.replace("stdout: ", "")
-    assert sorted(path.name for path in Path("runs").iterdir()) == ["goldfish"]
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["goldfish", "labels.batch.partial"]
     main(words_of(line))
     assert sorted(path.name for path in Path("runs").iterdir()) == ["alp", "goldfish", "sheet.png"]
 

@@ -140,6 +140,16 @@ def test_every_state_is_welcome_or_refused_in_one_line(
     assert sorted(map(str, tmp_path.rglob("*"))) == before, "a check leaves nothing behind"
 
 
+def test_what_a_batch_left_is_welcome_where_the_flags_go_on_with_it_or_replace_it(tmp_path: Path) -> None:
+    folders = [tmp_path / "goldfish", tmp_path / "alp"]
+    begun(tmp_path / output.PLACE)
+    for flags in (OVER, ON):
+        check_folders(options_of(tmp_path, flags, "goldfish,alp"), folders)
+    with pytest.raises(UserError, match=UNDER_WAY):
+        check_folders(options_of(tmp_path, NEW, "goldfish,alp"), folders)
+    check_folders(options_of(folders[0], NEW), folders[:1])
+
+
 def test_a_folder_on_which_something_is_mounted_is_written_into(
     toy_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

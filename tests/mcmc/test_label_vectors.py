@@ -163,11 +163,35 @@ def test_rejection_draws_each_label_as_alone_and_goes_on_where_it_was() -> None:
     assert chunks[-1].cost.num_forward > cost.num_forward, "with those of the checks"
 
 
-def test_a_run_of_chains_goes_on_where_it_was() -> None:
+@pytest.mark.parametrize("class_reg", [0.0, 0.5])
+def test_a_run_of_chains_goes_on_where_it_was(class_reg: float) -> None:
     schedule, run, method = Schedule(5, 20, 20), RunConfig(num_chains=8), SAMPLERS["mala"]
-    chunks = [*method.chunks_fn(make(LABELS), method.defaults, schedule, run, None)]
-    rest = collect(method.chunks_fn(make(LABELS), method.defaults, schedule, run, Resume(chunks[0].state, chunks[0].facts)))
+    config = replace(method.defaults, class_reg=class_reg)
+    chunks = [*method.chunks_fn(make(LABELS), config, schedule, run, None)]
+    rest = collect(method.chunks_fn(make(LABELS), config, schedule, run, Resume(chunks[0].state, chunks[0].facts)))
     np.testing.assert_array_equal(rest.draws.z, collect(chunks).draws.z)
+    assert (rest.cost, rest.facts) == (chunks[-1].cost, chunks[-1].facts)
+
+
+@pytest.mark.parametrize(("kernel", "class_reg"), [("mala", 0.5), ("nuts", None)])
+def test_each_label_has_facts_and_costs_of_its_own(kernel: str, class_reg: float | None) -> None:
+    schedule, run, method = Schedule(4, 4, 4), RunConfig(num_chains=8), SAMPLERS[kernel]
+    config = method.defaults if class_reg is None else replace(method.defaults, class_reg=class_reg)
+    found = collect(method.chunks_fn(make(LABELS), config, schedule, run, None))
+    labels = found.facts["labels"]
+    posterior = make(LABELS)
+    assert len(labels) == 3
+    for own, (each, places) in zip(labels, posterior.each_label(), strict=True):
+        alone = collect(method.chunks_fn(each, config, schedule, replace(run, num_chains=len(places)), None))
+        assert {name: own[name] for name in alone.facts} == alone.facts
+        assert kernel == "nuts" or (own["num_gradients"], own["num_forward"]) == (
+            alone.cost.num_gradients,
+            alone.cost.num_forward,
+        )
+    assert sum(own["num_gradients"] for own in labels) == found.cost.num_gradients
+    checks = admit(posterior, run, takes_gradients=True)
+    shared = sum(cost[1] for _, cost in checks.of_each) - checks.cost[1]
+    assert sum(own["num_forward"] for own in labels) == found.cost.num_forward + shared, "the checks of the models serve all"
 
 
 def test_regularization_is_that_of_the_class_of_each_chain() -> None:

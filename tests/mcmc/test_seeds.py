@@ -1,6 +1,7 @@
 """Random numbers: uniform down to where likelihoods are, and a stream of its own for each label."""
 
 import functools
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -145,3 +146,13 @@ def test_no_method_draws_the_same_for_two_labels(name: str) -> None:
         schedule = Schedule(8, 0, 0)
         z.append(collect(method.chunks_fn(posterior, method.defaults, schedule, run, None)).draws.z[..., 5].ravel())
     assert not np.intersect1d(*z).size
+
+
+def test_in_a_batch_no_two_chains_draw_the_same() -> None:
+    """Neither those of two labels nor those of a label alone, whose start they share."""
+    method, schedule, run = SAMPLERS["mala"], Schedule(8, 0, 0), RunConfig(num_chains=4, seed=2)
+    make = lambda label: ClassPosterior(ToyGenerator(), ToyClassifier(), label)  # noqa: E731
+    batch = collect(method.chunks_fn(make([0, 0, 1, 1]), method.defaults, schedule, run, None)).draws
+    alone = collect(method.chunks_fn(make(0), method.defaults, schedule, replace(run, num_chains=2), None)).draws
+    moved = np.concatenate([draws.z[draws.is_accepted][:, 5] for draws in (batch, alone)])
+    assert len(np.unique(moved)) == len(moved) > 8

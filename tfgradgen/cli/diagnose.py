@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from tfgradgen.cli.output import PLACE
 from tfgradgen.cli.terminal import say
 from tfgradgen.core.checks import UserError, fail
 from tfgradgen.core.text import as_text
@@ -43,9 +44,9 @@ def _shown_run(folder: Path) -> list[str]:
 def no_run(folder: Path) -> UserError:
     """The error of a folder that holds no run: whether it is missing, unfinished or something else."""
     example = "give a folder that `sample` wrote, such as out/goldfish-mala-0"
-    unfinished = folder if (folder / CHECKPOINT).exists() else partial_of(folder)
-    if (unfinished / CHECKPOINT).exists():
-        return fail("diagnose", "a finished run", f"{unfinished}, an unfinished one", "finish it with sample --resume")
+    for unfinished in (folder, partial_of(folder), partial_of(folder / PLACE)):
+        if (unfinished / CHECKPOINT).exists():
+            return fail("diagnose", "a finished run", f"{unfinished}, an unfinished one", "finish it with sample --resume")
     why = f"{RUN_FILE} is missing" if folder.is_dir() else "no such folder" if not folder.exists() else "it is no folder"
     return fail("diagnose", "a run", f"no run at {folder} ({why})", example)
 

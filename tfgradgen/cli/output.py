@@ -22,6 +22,7 @@ from tfgradgen.io.folders import (
 )
 
 SHEET_NAME = "sheet.png"
+PLACE = "labels.batch"  # of several labels: `partial_of` it is where a batch is kept; a label's folder has no such name
 COMPARISON = ("cells", {"cells", "pictures", LOCK, "report.md", "table.csv", "report.json", "curves.png", "grids.png"})
 SEARCH = ("study.db", {"study.db", "study.db-journal", LOCK, "report.md", "best.yaml", "tuning.csv", "tuning.png"})
 
@@ -61,8 +62,11 @@ def check_folders(options: SampleOptions, folders: list[Path]) -> None:
             check_target(folder, options.overwrite)
         elif not (folder / RECORD).exists():
             check_target(folder, overwrite=True)
-            if names_in(folder) and not options.overwrite and not has_checkpoint(folder):
+            places = [folder, *([folder.parent / PLACE] if len(folders) > 1 else [])]
+            if names_in(folder) and not options.overwrite and not any(map(has_checkpoint, places)):
                 raise fail("resume", "a run", f"{folder}, which has no {RECORD}", "start anew with --overwrite")
+    if len(folders) > 1:
+        check_partial(folders[0].parent / PLACE, options.overwrite or options.resume)
     sheet = folders[0].parent / SHEET_NAME
     if len(folders) > 1 and sheet.exists() and not (options.overwrite or options.resume):
         raise fail("out", "a folder without a sheet", f"{sheet}, which exists", "choose another --out or add --overwrite")

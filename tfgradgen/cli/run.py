@@ -1,7 +1,9 @@
-"""One label's run: drawn into a store beside its folder, then written whole."""
+"""A run of one label, or of several as one batch: drawn into a store beside their folders, which are then written whole."""
 
 import os
 import shutil
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfgradgen.api import iter_chunks, result_of
+from tfgradgen.cli.groups import Group, Member, record_of_shorter
 from tfgradgen.cli.options import SampleOptions
 from tfgradgen.cli.progress import progress_bar
 from tfgradgen.cli.system import stopped
@@ -17,7 +20,7 @@ from tfgradgen.core.arrays import StateError, check_arrays
 from tfgradgen.core.checks import UserError, fail
 from tfgradgen.core.contracts import Draws, ProgressFn
 from tfgradgen.core.files import open_own, own_folder
-from tfgradgen.core.parsing import parsing, read_bytes, read_json
+from tfgradgen.core.parsing import parsing, read_bytes
 from tfgradgen.io.folders import (
     RECORD,
     check_target,
@@ -33,12 +36,14 @@ from tfgradgen.io.folders import (
 from tfgradgen.io.store import CHECKPOINT, MAX_CHECKPOINT, RunStore, check_same
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.mcmc.sampler import Resume
-from tfgradgen.posterior import ClassPosterior
-from tfgradgen.results.files import LAYOUT, NETCDF, checked_record, read_run, write_chains
-from tfgradgen.results.record import identity
+from tfgradgen.results.files import LAYOUT, NETCDF, read_run, write_chains
+from tfgradgen.results.record import BATCH, identity
+from tfgradgen.results.result import SampleResult
 from tfgradgen.results.summary import summary
 
 NEEDED = {"num_gradients", "num_forward", "seconds", "start_cost"}  # facts of every run under way
+
+DoneFn = Callable[["Member", "Row", str], None]
 
 
 class Row(NamedTuple):
@@ -75,7 +80,8 @@ def finished(planned: dict[str, Any], folder: Path, overwrite: bool = False) -> 
 
 
 def _whole(planned: dict[str, Any], folder: Path) -> Row | None:
-    """`finished`, of which nothing is written."""
+    """`finished`, of which nothing is written. Of a batch that is under way only what that batch wrote is finished; else a run
+    of any batch, or of none, is."""
     if not (folder / RECORD).exists():
         return None
     record, draws, image = read_run(folder, "resume", "choose another --out")
@@ -84,9 +90,11 @@ def _whole(planned: dict[str, Any], folder: Path) -> Row | None:
     try:
         check_same(identity(planned), identity(record), folder)
     except UserError:
-        if has_checkpoint(folder):
+        if has_checkpoint(folder) or BATCH in planned:
             return None
         raise
+    if BATCH in planned and record.get(BATCH) != planned[BATCH]:
+        return None
     check_length(planned, num_results, folder)
     if num_results < planned["arguments"]["schedule"]["num_results"]:
         if not has_checkpoint(folder) and not (folder / CHECKPOINT).exists():
@@ -122,26 +130,18 @@ def is_remains(planned: dict[str, Any], folder: Path) -> bool:
     return bool(facts.get("num_results", 0) <= planned["arguments"]["schedule"]["num_results"])
 
 
-def is_longer(planned: dict[str, Any], folder: Path) -> bool:
-    """Whether the planned run is the one in `folder` with more draws."""
-    if not (folder / RECORD).exists():
-        return False
-    try:
-        with parsing("resume", "a run", "choose another --out"):
-            record = checked_record(read_json(folder / RECORD))
-        check_same(identity(planned), identity(record), folder)
-    except UserError:
-        return False
-    num_results = record["arguments"]["schedule"]["num_results"]
-    return bool(num_results < planned["arguments"]["schedule"]["num_results"])
-
-
-def lay_out(folder: Path, partial: Path) -> None:
-    """Makes of the finished run in `folder` an unfinished one in `partial`, to go on with; the checkpoint comes last."""
-    _, draws, _ = read_run(folder, "resume", "start anew with --overwrite")
-    for name, column in draws._asdict().items():
+def lay_out(group: Group, partial: Path) -> None:
+    """Makes of the finished runs of `group` an unfinished one in `partial`, to go on with; the checkpoint comes last."""
+    runs = [read_run(member.folder, "resume", "start anew with --overwrite") for member in group.members]
+    shortest = min(range(len(runs)), key=lambda k: len(runs[k][1].z))  # where some were made longer already
+    num_results = len(runs[shortest][1].z)
+    for name in Draws._fields:
+        columns = [getattr(draws, name)[:num_results] for _, draws, _ in runs]
+        with parsing("resume", "runs of one batch", "start anew with --overwrite"):
+            column = np.ascontiguousarray(np.concatenate(columns, 1))
         with open_own(partial / f"{name}.raw", "w+b") as stream:
-            stream.write(np.ascontiguousarray(column).tobytes())
+            stream.write(column.tobytes())
+    folder = group.members[shortest].folder
     with parsing("resume", f"a run with its {CHECKPOINT}", "start anew with --overwrite"):
         checkpoint = read_bytes(folder / CHECKPOINT, MAX_CHECKPOINT, folder)
     beside = partial / f"{CHECKPOINT}.new"
@@ -159,28 +159,27 @@ def add_netcdf(folder: Path) -> None:
         write_chains(beside, record, draws)
 
 
-def run_label(posterior: ClassPosterior, options: SampleOptions, planned: dict[str, Any], folder: Path) -> tuple[Row, str]:
-    """Runs one label, or the rest of it, and writes its folder. Until that is whole, what was drawn is beside it.
+def run_group(group: Group, options: SampleOptions, rows: Collection[Path], done_fn: DoneFn) -> None:
+    """Runs a group, or the rest of it, and writes its members' folders. Until all are whole, what was drawn is beside them.
 
-    Returns its row and the lines that say what came out.
+    rows: folders that are whole already. done_fn: gets each member that is whole now, its row and the lines that say what came
+    out.
     """
-    partial = partial_of(folder)
+    partial = partial_of(group.place)
     try:
         own_folder(partial)
         with held(partial):
             try:
-                sweep(folder)
-                row, record = _run_held(posterior, options, planned, folder)
+                _run_held(group, options, rows, done_fn)
             finally:
                 if not os.path.exists(partial / CHECKPOINT):  # whole, or not begun
                     discard(partial)
     except KeyboardInterrupt as interrupt:
         raise stopped(interrupt, _hint(partial)) from None
     except OSError as error:
-        raise not_written(folder, error, _hint(partial)) from error
+        raise not_written(group.out, error, _hint(partial)) from error
     except (tf.errors.OpError, MemoryError) as error:
-        raise broken_off(error, planned["label"]["name"], _hint(partial)) from error
-    return row, summary(record, folder)
+        raise broken_off(error, group.title, _hint(partial)) from error
 
 
 def broken_off(error: BaseException, name: str, hint: str) -> UserError:
@@ -203,50 +202,88 @@ def _hint(partial: Path) -> str:
     return f"what was drawn is in {partial}, --resume goes on with it" if is_kept else ""
 
 
-def _run_held(
-    posterior: ClassPosterior, options: SampleOptions, planned: dict[str, Any], folder: Path
-) -> tuple[Row, dict[str, Any]]:
-    """`run_label` while no other process can come between."""
-    partial = partial_of(folder)
+def _run_held(group: Group, options: SampleOptions, rows: Collection[Path], done_fn: DoneFn) -> None:
+    """`run_group` while no other process can come between."""
+    partial, members = partial_of(group.place), [member for member in group.members if member.folder not in rows]
+    if not group.is_batch:
+        sweep(group.place)
     if options.overwrite and not options.resume:
         clear(partial)
-    longer = options.resume and is_longer(planned, folder)
-    is_new = longer and not has_checkpoint(folder)
+    longer = options.resume and any(record_of_shorter(member.planned, member.folder) for member in members)
+    is_new = longer and not has_checkpoint(group.place)
     try:
         if is_new:
-            lay_out(folder, partial)
-        store = _opened(partial, planned)
+            lay_out(group, partial)
+        store = _opened(partial, group.planned)
     except UserError:
         if is_new or options.overwrite:  # the run is damaged, and its copy of no use; or it is another, to be replaced
             clear(partial)
         if not options.overwrite:
             raise
-        longer, store = False, _opened(partial, planned)
+        longer, store = False, _opened(partial, group.planned)
     # A resumed run replaces what the interrupted one was to replace, and what that had put into place by then.
-    half = options.resume and folder.is_dir() and not (folder / RECORD).exists()
-    overwrite = options.overwrite or longer or half or store.facts.get("overwrite", False)
+    overwrite = options.overwrite or longer or store.facts.get("overwrite", False)
     store.facts |= {"overwrite": overwrite, "num_results": options.schedule.num_results}
-    check_target(folder, overwrite)
+    replaced = {member.folder: overwrite or (options.resume and _is_half(member.folder)) for member in members}
+    for folder, is_replaced in replaced.items():
+        check_target(folder, is_replaced)
     try:
-        with progress_bar(f"{options.kernel} {planned['label']['name']}") as progress_fn:
-            draw(posterior, options, store, progress_fn)
+        with progress_bar(f"{options.kernel} {group.title}") as progress_fn:
+            draw(group, options, store, progress_fn)
     except StateError as error:  # left for the user to look at, as every damaged run
         raise store.damaged(f"{CHECKPOINT} holds {error.what}") from error
     except UserError:  # of the models or of the class: to go on would meet it again
         clear(partial)
         raise
-    result = result_of(posterior, planned, store.draws(), store.facts)
-    record = result.record
-    with new_folder(folder, overwrite, _hint(partial)) as beside:
-        result.write_into(beside)
-        if options.netcdf or (longer and (folder / NETCDF).exists()):
-            write_chains(beside, record, result.draws)
-        if SAMPLERS[options.kernel].can_go_on:
-            shutil.copyfile(partial / CHECKPOINT, beside / CHECKPOINT)
-    row = Row(planned["label"]["name"], result.images, np.array(result.class_prob[-1]), record["problems"])
-    del result  # the maps of the files
+    for member in members:
+        with _own_place(group, member, options.overwrite):
+            has_netcdf = options.netcdf or (longer and (member.folder / NETCDF).exists())
+            result = _result(group, member, options, store)
+            with new_folder(member.folder, replaced[member.folder], _hint(partial)) as beside:
+                result.write_into(beside)
+                if has_netcdf:
+                    write_chains(beside, result.record, result.draws)
+                if SAMPLERS[options.kernel].can_go_on:
+                    shutil.copyfile(partial / CHECKPOINT, beside / CHECKPOINT)
+        row = Row(member.name, result.images, np.array(result.class_prob[-1]), result.record["problems"])
+        done_fn(member, row, summary(result.record, member.folder))
+        del result  # the maps of the files
     clear(partial)
-    return row, record
+
+
+def _is_half(folder: Path) -> bool:
+    """Whether files of a run were being put into `folder` when it was killed."""
+    return folder.is_dir() and not (folder / RECORD).exists()
+
+
+@contextmanager
+def _own_place(group: Group, member: Member, overwrite: bool) -> Iterator[None]:
+    """Keeps other processes from the folder of a member of a batch, as a run of that label alone does."""
+    if not group.is_batch:
+        yield
+        return
+    partial = partial_of(member.folder)
+    own_folder(partial)
+    with held(partial):
+        sweep(member.folder)
+        if overwrite:
+            clear(partial)
+        try:
+            yield
+        finally:
+            if not os.path.exists(partial / CHECKPOINT):
+                discard(partial)
+
+
+def _result(group: Group, member: Member, options: SampleOptions, store: RunStore) -> SampleResult:
+    """Of one member of a group whose draws are all in `store`."""
+    draws, facts, num_chains = store.draws(), store.facts, options.run.num_chains
+    if group.is_batch:
+        number = group.members.index(member)
+        chains = slice(number * num_chains, (number + 1) * num_chains)
+        draws = Draws(*(column[:, chains] for column in draws))
+        facts = facts["labels"][number] | {"seconds": facts["seconds"] / len(group.members)}
+    return result_of(group.posterior_of(member, options.run), group.planned_of(member), draws, facts)
 
 
 def _opened(partial: Path, planned: dict[str, Any]) -> RunStore:
@@ -257,15 +294,19 @@ def _opened(partial: Path, planned: dict[str, Any]) -> RunStore:
     return store
 
 
-def draw(posterior: ClassPosterior, options: SampleOptions, store: RunStore, progress_fn: ProgressFn) -> None:
+def draw(group: Group, options: SampleOptions, store: RunStore, progress_fn: ProgressFn) -> None:
     """Runs the wanted method to its end, from where `store` is, and keeps in it what comes."""
-    resume = None
+    resume, posterior, run = None, group.posterior(options.run), group.run_of(options.run)
     if store.state is not None:
-        for name in sorted(NEEDED - {*store.facts}):
-            raise StateError(f"no {name}")
-        check_draws(store.draws(), options.run.num_chains, posterior.latent_dim)
+        labels = store.facts.get("labels", [])
+        for facts, needed in [(store.facts, NEEDED), *((each, NEEDED - {"seconds"}) for each in labels)]:
+            for name in sorted(needed - {*facts}):
+                raise StateError(f"no {name}")
+        if len(labels) != (len(group.members) if group.is_batch else 0):
+            raise StateError("facts of other labels")
+        check_draws(store.draws(), run.num_chains, posterior.latent_dim)
         resume = Resume(store.state, store.facts)
-    for chunk in iter_chunks(posterior, options.recipe, options.run, resume):
+    for chunk in iter_chunks(posterior, options.recipe, run, resume):
         store.append(chunk.draws, chunk.state, store.facts | chunk.facts)
         progress_fn(chunk.progress)
     if len(store.draws().z) != options.schedule.num_results:

@@ -5,25 +5,25 @@ from typing import Any
 
 import numpy as np
 
+from tfgradgen.cli.groups import Group, Member, groups_of, members_of, split_text, under_way
 from tfgradgen.cli.load import choose_backend, load_models, start_at_photograph
 from tfgradgen.cli.options import SampleOptions
-from tfgradgen.cli.output import SHEET_NAME, check_folders, choose_folders
-from tfgradgen.cli.run import Row, finished, run_label
-from tfgradgen.cli.surroundings import plan_of
+from tfgradgen.cli.output import PLACE, SHEET_NAME, check_folders, choose_folders
+from tfgradgen.cli.run import Row, finished, is_remains, run_group
 from tfgradgen.cli.system import stopped
-from tfgradgen.cli.terminal import say
+from tfgradgen.cli.terminal import note, say
 from tfgradgen.core.checks import UserError
 from tfgradgen.core.text import as_text
-from tfgradgen.io.folders import not_written
+from tfgradgen.io.folders import discard, not_written, partial_of
 from tfgradgen.io.images import make_grid, save_png
-from tfgradgen.posterior import ClassPosterior
 
 SHEET_COLUMNS = 8
 NAME_LENGTH = 15  # letters that fit below a tile beside p(class)
 
 
 def run_sample(options: SampleOptions) -> list[str]:
-    """Samples every wanted label into a folder of its own; several labels also share a sheet, one row a label.
+    """Samples every wanted label into a folder of its own; several labels run as one batch of chains where the method allows
+    it, and share a sheet, one row a label.
 
     Returns what speaks against trusting any of them.
     """
@@ -36,19 +36,22 @@ def run_sample(options: SampleOptions) -> list[str]:
     folders = choose_folders(options, names, is_all)
     check_folders(options, folders)
     sheet_path = folders[0].parent / SHEET_NAME if len(folders) > 1 else None
-    plans = {folder: plan_of(options, loaded, target) for target, folder in zip(targets, folders, strict=True)}
-    rows = {folder: finished(plans[folder], folder, options.overwrite) for folder in folders if options.resume}
+    members = members_of(options, loaded, targets, folders)
+    rows, groups = _planned(options, members)
     made: list[Path] = []
+
+    def done(member: Member, row: Row, told: str) -> None:
+        rows[member.folder] = row
+        made.append(member.folder)
+        say(told)
+
     try:
-        for target, folder in zip(targets, folders, strict=True):
-            if rows.get(folder):
-                told = f"kept     {as_text(folder)}: this run was finished earlier"
-            else:
-                posterior = ClassPosterior.of(loaded.networks(target), target.index, options.run.temperature)
-                rows[folder], told = run_label(posterior, options, plans[folder], folder)
+        for folder in rows:
             made.append(folder)
-            say(told)
-        whole = [row for row in (rows[folder] for folder in folders) if row]
+            say(f"kept     {as_text(folder)}: this run was finished earlier")
+        while groups:  # each is let go with what was compiled for it
+            run_group(groups.pop(0), options, {*rows}, done)
+        whole = [rows[folder] for folder in folders]
         if sheet_path:
             save_png(sheet_path, sheet(whole))
             say(f"sheet    {as_text(sheet_path)}: one row a label")
@@ -60,6 +63,28 @@ def run_sample(options: SampleOptions) -> list[str]:
     except OSError as error:
         raise not_written(sheet_path or folders[0], error, kept(made, "goes on with the rest")) from error
     return [problem for row in whole for problem in row.problems]
+
+
+def _planned(options: SampleOptions, members: list[Member]) -> tuple[dict[Path, Row], list[Group]]:
+    """The rows of what is finished already, by folder, and the groups in which the rest is to run."""
+    place = members[0].folder.parent / PLACE
+    begun = under_way(options, members, place) if len(members) > 1 else None
+    rows: dict[Path, Row] = {}
+    for member in members if options.resume else ():
+        planned = begun.planned_of(member) if begun and member in begun.members else member.planned
+        row = finished(planned, member.folder, options.overwrite)
+        if row:
+            rows[member.folder] = row
+    if begun and all(member.folder in rows for member in begun.members):
+        if is_remains(begun.planned, begun.place):
+            discard(partial_of(begun.place))
+        begun = None
+    first = [begun] if begun else []
+    left = [member for member in members if member.folder not in rows and not (begun and member in begun.members)]
+    groups = [*first, *groups_of(options, members, left, place)]
+    if len(groups) > 1 and any(group.is_batch for group in groups):
+        note(split_text(groups))
+    return rows, groups
 
 
 def kept(folders: list[Path], then: str) -> str:

@@ -31,12 +31,14 @@ class Admitted(NamedTuple):
     """A posterior that passed its checks.
 
     posterior: its temperature is a number. doubts: what is to be said of it, a line each. cost: gradients and forward passes of
-    the checks, whether they were made now or earlier.
+    the checks, whether they were made now or earlier. of_each: doubts and cost of each label, as alone, in the order of
+    `ClassPosterior.each_label`.
     """
 
     posterior: ClassPosterior
     doubts: list[str]
     cost: list[int]
+    of_each: list[tuple[list[str], list[int]]]
 
 
 def admit(posterior: ClassPosterior, run: RunConfig, takes_gradients: bool) -> Admitted:
@@ -52,11 +54,17 @@ def admit(posterior: ClassPosterior, run: RunConfig, takes_gradients: bool) -> A
     posterior = with_number(posterior)
     found = [*prior_checks(posterior)]
     doubts(found)  # what is grave there comes first
-    cost = [0, NUM_FORWARD]
     if takes_gradients:
         found += checked_gradients(posterior, run)
-        cost[0] = NUM_CHECKED * (NUM_EVALUATIONS + use_xla(run.jit)) * len(posterior.each_label())
-    return Admitted(posterior, doubts(found), cost)
+    all_doubts = doubts(found)  # whose errors name their labels
+    num_gradients = NUM_CHECKED * (NUM_EVALUATIONS + use_xla(run.jit)) if takes_gradients else 0
+    parts = posterior.each_label()
+    gradients = _gradients_of_each(posterior, run) if takes_gradients else [[] for _ in parts]
+    of_each = [
+        (doubts([*prior_checks(each), *own]), [num_gradients, NUM_FORWARD])
+        for (each, _), own in zip(parts, gradients, strict=True)
+    ]
+    return Admitted(posterior, all_doubts, [num_gradients * len(parts), NUM_FORWARD], of_each)
 
 
 def with_number(posterior: ClassPosterior) -> ClassPosterior:
@@ -145,15 +153,20 @@ def checked_gradients(posterior: ClassPosterior, run: RunConfig) -> list[Check]:
     Raises:
       UserError: XLA cannot compile the models, and this run would.
     """
-    parts = [each for each, _ in posterior.each_label()]
-    labels = tuple(int(each.label) for each in parts)
-    found: list[list[Check]] = _gradients_of_labels(posterior.networks, posterior.temperature, use_xla(run.jit), labels)
+    found = _gradients_of_each(posterior, run)
     for check in itertools.chain(*found):
         if check.what == "xla" and not check.is_ok:
             raise check.error()
     if not posterior.is_batched:
         return found[0]
-    return [_of_label(check, each) for each, checks in zip(parts, found, strict=True) for check in checks]
+    parts = posterior.each_label()
+    return [_of_label(check, each) for (each, _), checks in zip(parts, found, strict=True) for check in checks]
+
+
+def _gradients_of_each(posterior: ClassPosterior, run: RunConfig) -> list[list[Check]]:
+    labels = tuple(int(each.label) for each, _ in posterior.each_label())
+    found: list[list[Check]] = _gradients_of_labels(posterior.networks, posterior.temperature, use_xla(run.jit), labels)
+    return found
 
 
 @per_networks

@@ -13,7 +13,7 @@ import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -94,32 +94,54 @@ class RunStore:
             return np.memmap(stream, dtype, "r", shape=(num_rows, *row_shape))
 
     def _restore(self) -> None:
-        expected = f"an interrupted run, with its {CHECKPOINT} as it was written"
-        with parsing(f"resume {self.folder}", expected, "start anew with --overwrite"):
-            data = read_bytes(self.folder / CHECKPOINT, MAX_CHECKPOINT, self.folder)
-            data, kept = data[:-DIGEST_BYTES], data[-DIGEST_BYTES:]
-            if digest(data) != kept:
-                raise ValueError("a damaged one")
-            arrays = read_npz(io.BytesIO(data))
-            header = json.loads(arrays.pop("header").tobytes())
-            if header["format"] != FORMAT or set(header["files"]) != set(Draws._fields):
-                raise ValueError("one of another version of tfgradgen")
-            theirs, facts, files = header["identity"], _checked_facts(header["facts"]), header["files"]
-            if not isinstance(theirs, dict):
-                raise TypeError("one without its settings")
-            is_even = len({layout(file)[2] for file in files.values()}) == 1
-            sums = {name: whole_number(file["crc"]) for name, file in files.items()}
-        check_same(self.identity, theirs, self.folder)
-        for name, file in files.items():
+        found = read_checkpoint(self.folder)
+        check_same(self.identity, found.identity, self.folder)
+        is_even = len({layout(file)[2] for file in found.files.values()}) == 1
+        for name, file in found.files.items():
             path = self.folder / f"{name}.raw"
-            if not is_even or not path.exists() or crc32(path, file["num_bytes"]) != sums[name]:
+            if not is_even or not path.exists() or crc32(path, file["num_bytes"]) != file["crc"]:
                 raise self.damaged(f"{path.name} is not what was written")
-        self.state = {name.removeprefix("state_"): array for name, array in arrays.items()}
-        self.facts, self._files = facts, files
+        self.state, self.facts, self._files = found.state, found.facts, found.files
 
     def damaged(self, what: str) -> UserError:
         """The error of a run that cannot be gone on with; `what` names the file and what is wrong with it."""
         return fail("resume", f"an interrupted run in {self.folder}", f"a damaged one: {what}", "start anew with --overwrite")
+
+
+class Checkpoint(NamedTuple):
+    """What a checkpoint holds: see `RunStore`. files: of each raw file the number of bytes that hold, their CRC-32, the dtype
+    and the shape of a row."""
+
+    identity: dict[str, Any]
+    state: dict[str, np.ndarray]
+    facts: dict[str, Any]
+    files: dict[str, dict[str, Any]]
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """The checkpoint in `folder`.
+
+    Raises:
+      UserError: it is missing, damaged or of another version.
+    """
+    expected = f"an interrupted run, with its {CHECKPOINT} as it was written"
+    with parsing(f"resume {folder}", expected, "start anew with --overwrite"):
+        data = read_bytes(folder / CHECKPOINT, MAX_CHECKPOINT, folder)
+        data, kept = data[:-DIGEST_BYTES], data[-DIGEST_BYTES:]
+        if digest(data) != kept:
+            raise ValueError("a damaged one")
+        arrays = read_npz(io.BytesIO(data))
+        header = json.loads(arrays.pop("header").tobytes())
+        if header["format"] != FORMAT or set(header["files"]) != set(Draws._fields):
+            raise ValueError("one of another version of tfgradgen")
+        identity, facts, files = header["identity"], _checked_facts(header["facts"]), header["files"]
+        if not isinstance(identity, dict):
+            raise TypeError("one without its settings")
+        for file in files.values():
+            layout(file)
+            whole_number(file["crc"])
+        state = {name.removeprefix("state_"): array for name, array in arrays.items()}
+    return Checkpoint(identity, state, facts, files)
 
 
 def digest(data: bytes) -> bytes:
@@ -157,8 +179,10 @@ def _checked_facts(facts: Any) -> dict[str, Any]:
     numbers = [*evidence, *(known.get(name) for name in ("accept_rate", "prior_class_prob", "prior_class_prob_error"))]
     if not all(value is None or (isinstance(value, int | float) and not isinstance(value, bool)) for value in numbers):
         raise TypeError("figures that are no numbers")
-    if not isinstance(known.get("overwrite", False), bool):
+    if not isinstance(known.get("overwrite", False), bool) or not isinstance(known.get("labels", []), list):
         raise TypeError("facts of another type")
+    for of_label in known.get("labels", []):
+        _checked_facts(of_label)
     return known
 
 

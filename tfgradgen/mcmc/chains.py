@@ -49,7 +49,7 @@ class Condition(NamedTuple):
 
 class Compiled(NamedTuple):
     """bootstrap_fn: (condition, dials, z) -> kernel results. chunk_fn: (condition, dials, seed, first, count, z, results) -> z,
-    results, traces and evaluations [2]. max_count: transitions in a chunk, at most."""
+    results, traces and evaluations [num_chains, 2]. max_count: transitions in a chunk, at most."""
 
     bootstrap_fn: Any
     chunk_fn: Any
@@ -105,8 +105,8 @@ def compiled(
                 info.step_size,
                 info.log_accept_ratio,
             )
-            num_looks = z.shape[0] if posterior.has_energy else 0  # by class_prob_of
-            return tuple(row), tf.stack([tf.reduce_sum(info.num_gradients), tf.reduce_sum(info.num_forward) + num_looks])
+            num_looks = 1 if posterior.has_energy else 0  # by class_prob_of
+            return tuple(row), tf.stack([info.num_gradients, info.num_forward + num_looks], 1)
 
         def step(i: tf.Tensor, z: tf.Tensor, results: Any, arrays: Any, cost: tf.Tensor) -> Any:
             z, results = kernel.one_step(z, results, seed=fold_in(seed, first + i))
@@ -117,7 +117,7 @@ def compiled(
         _, z, results, arrays, cost = tf.while_loop(
             lambda i, *_: i < count,
             step,
-            (tf.constant(0), z, results, arrays, tf.constant([0, 0])),
+            (tf.constant(0), z, results, arrays, tf.zeros([z.shape[0], 2], tf.int32)),
             parallel_iterations=1,
         )
         return z, results, tuple(a.stack() for a in arrays), cost
@@ -171,7 +171,7 @@ def chain_chunks(
         posterior.check_one_label(kernel_name)
     facts: dict[str, Any] = {}
     if state is None:
-        posterior, facts["doubts"], _ = admit(posterior, run, sampler.cost_fn(config).num_gradients > 0)
+        posterior, facts["doubts"], *_ = admit(posterior, run, sampler.cost_fn(config).num_gradients > 0)
     else:  # checked when it began
         posterior = with_number(posterior)
     functions = compiled(
@@ -189,16 +189,19 @@ def chain_chunks(
     if not functions.chunk_fn.experimental_get_tracing_count():
         logger.info("compiling %s", kernel_name)
     results = functions.bootstrap_fn(condition, dials, first)
-    done, cost = 0, np.asarray(sampler.start_cost(config), np.int64) * len(z)
+    done, cost = 0, np.tile(np.asarray(sampler.start_cost(config), np.int64), [len(z), 1])
+    cost = cost if posterior.is_batched else cost.sum(0)
     if state is not None:
         leaves = tf.nest.flatten(results)
-        check_state(state, _layout(z, leaves))
+        check_state(state, _layout(posterior, config, z, leaves))
         check_within(state, "num_done", 0, schedule.num_steps)
         leaves = [state[f"kernel_{k}"] for k in range(len(leaves))]
         z, results = tf.constant(state["z"]), tf.nest.pack_sequence_as(results, leaves)
         results = tf.nest.map_structure(tf.convert_to_tensor, results)
         done, cost = int(state["num_done"]), state["cost"]
     most = min(functions.max_count, chunk_size(kernel_name, config))
+    if posterior.is_batched and not use_xla(run.jit):  # on a CPU each label takes its time; on a GPU the launches do
+        most = max(1, most // len(posterior.each_label()))
     while done < schedule.num_steps:
         # A chunk ends where the burn-in ends, so that every chunk belongs to one part as a whole.
         is_kept = done >= schedule.num_burnin_steps
@@ -210,33 +213,34 @@ def chain_chunks(
         )
         rows = Draws(*(t.numpy()[:count] for t in traces))
         draws = rows if is_kept else Draws(*(row[:0] for row in rows))
-        done, cost = done + count, cost + spent.numpy()
+        done, cost = done + count, cost + (spent.numpy() if posterior.is_batched else spent.numpy().sum(0))
         means = (float(np.mean(values)) for values in (accept_prob(rows), rows.step_size, rows.class_prob))
         kernel_state = {f"kernel_{k}": leaf.numpy() for k, leaf in enumerate(tf.nest.flatten(results))}
         yield Chunk(
             Progress(done, schedule.num_steps, *means),
             draws,
             {"num_done": np.asarray(done), "z": z.numpy(), "cost": cost, **class_state, **kernel_state},
-            Cost(*cost.tolist()),
+            Cost(*cost.reshape(-1, 2).sum(0).tolist()),
             facts,
             None if is_kept else rows,
         )
 
 
-def _layout(z: tf.Tensor, leaves: list[tf.Tensor]) -> Layout:
+def _layout(posterior: ClassPosterior, config: KernelConfig, z: tf.Tensor, leaves: list[tf.Tensor]) -> Layout:
     """Of the state of chains at `z` [num_chains, latent_dim]; leaves: of the kernel's results."""
     return {
         "num_done": (np.int64, ()),
-        "cost": (np.int64, (2,)),
-        **state_layout(*z.shape),
+        "cost": (np.int64, (len(z), 2) if posterior.is_batched else (2,)),
+        **state_layout(posterior, config, len(z)),
         **{f"kernel_{k}": (leaf.dtype.as_numpy_dtype, tuple(leaf.shape)) for k, leaf in enumerate(leaves)},
     }
 
 
-def state_layout(num_chains: int, latent_dim: int) -> Layout:
+def state_layout(posterior: ClassPosterior, config: KernelConfig, num_chains: int) -> Layout:
     """Of what is read of a state before a kernel is built."""
-    moments = (np.float32, (latent_dim,))
-    return {"z": (np.float32, (num_chains, latent_dim)), "class_mean": moments, "class_scale": moments}
+    of_chains = (np.float32, (num_chains, posterior.latent_dim))
+    moments = of_chains if posterior.is_batched and config.needs_class_moments else (np.float32, (posterior.latent_dim,))
+    return {"z": of_chains, "class_mean": moments, "class_scale": moments}
 
 
 def check_config(kernel_name: str, config: Any, defaults: KernelConfig) -> None:

@@ -201,6 +201,10 @@ class KernelSampler(Sampler):
     powers: Callable[[Any], tuple[float, ...]] = lambda config: ()
     run_fn: RunFn = _run_chains
 
+    @property
+    def is_batched(self) -> bool:
+        return self.tunes_by_label
+
     def held(self, *places: str) -> tuple[str, ...]:
         """The settings that a compiled run holds in any of `places` (see `Setting.held`), as tensors."""
         return tuple(name for name, setting in settings_of(self.defaults).items() if setting.held in places)

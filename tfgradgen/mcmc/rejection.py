@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -115,7 +115,7 @@ def exact_chunks(
         return
     facts: dict[str, Any] = {}
     if state is None:
-        posterior, facts["doubts"], _ = admit(posterior, run, takes_gradients=False)
+        posterior, facts["doubts"], *_ = admit(posterior, run, takes_gradients=False)
     else:  # checked when it began
         posterior = with_number(posterior)
     propose_fn = _compiled(posterior.networks, posterior.temperature, use_xla(run.jit))
@@ -194,7 +194,7 @@ def _of_each_label(
     facts: dict[str, Any] = {}
     done, num_rows, before, within = 0, 0, Counts(), None
     if state is None:
-        posterior, facts["doubts"], _ = admit(posterior, run, takes_gradients=False)
+        posterior, facts["doubts"], *_ = admit(posterior, run, takes_gradients=False)
     else:
         z, columns, done, num_rows = state["whole_z"].copy(), state["columns"].copy(), int(state["done"]), int(state["rows"])
         before = Counts._make(state[f"before_{name}"].item() for name in Counts._fields)
@@ -258,11 +258,7 @@ def class_moments(posterior: ClassPosterior, run: RunConfig) -> tuple[np.ndarray
     from tfgradgen.posterior import ClassPosterior
 
     if posterior.is_batched:
-        moments, num_drawn = np.zeros([2, run.num_chains, posterior.latent_dim], np.float32), 0
-        for of_label, places in posterior.each_label():
-            mean, scale, num = class_moments(of_label, run)
-            moments[0, places], moments[1, places], num_drawn = mean, scale, num_drawn + num
-        return moments[0], moments[1], num_drawn
+        return of_chains(posterior, [class_moments(each, run) for each, _ in posterior.each_label()])
     networks = posterior.networks._replace(discriminator=None, discriminator_weight=0.0)
     plain = ClassPosterior.of(networks, posterior.label)
     admit(plain, run, takes_gradients=False)  # its faults are not those of a rare class
@@ -276,6 +272,16 @@ def class_moments(posterior: ClassPosterior, run: RunConfig) -> tuple[np.ndarray
             "leave --class_reg and --clip_around out",
         ) from error
     return draws.z[:, 0].mean(0), draws.z[:, 0].std(0, ddof=1), cost.num_forward
+
+
+def of_chains(
+    posterior: ClassPosterior, moments: Sequence[tuple[np.ndarray, np.ndarray, int]]
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """`class_moments` of a vector of labels from those of each label, in the order of `ClassPosterior.each_label`."""
+    mean, scale = np.zeros([2, posterior.batch_shape[0], posterior.latent_dim], np.float32)
+    for (_, places), (own_mean, own_scale, _) in zip(posterior.each_label(), moments, strict=True):
+        mean[places], scale[places] = own_mean, own_scale
+    return mean, scale, sum(num_drawn for _, _, num_drawn in moments)
 
 
 def _run(

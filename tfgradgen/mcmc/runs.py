@@ -7,13 +7,13 @@ import numpy as np
 
 from tfgradgen.core.arrays import check_state
 from tfgradgen.core.config import RunConfig, Schedule
-from tfgradgen.core.contracts import Chunk, Regularization
+from tfgradgen.core.contracts import Chunk, Cost, Regularization
 from tfgradgen.diagnostics.model_checks import admit
 from tfgradgen.mcmc.chains import chain_chunks, state_layout
 from tfgradgen.mcmc.kernel import KernelSampler
-from tfgradgen.mcmc.rejection import class_moments
+from tfgradgen.mcmc.rejection import class_moments, of_chains
 from tfgradgen.mcmc.sampler import Resume, with_start
-from tfgradgen.mcmc.starts import choose_starts
+from tfgradgen.mcmc.starts import Starts, choose_starts
 from tfgradgen.posterior import ClassPosterior
 
 
@@ -29,30 +29,49 @@ def started_chunks(
     if resume is None:
         init_z, posterior, facts = _start(posterior, sampler, config, run)
     else:
-        layout = state_layout(run.num_chains, posterior.latent_dim)
+        layout = state_layout(posterior, config, run.num_chains)
         check_state({name: resume.state[name] for name in layout if name in resume.state}, layout)
         init_z, posterior, facts = resume.state["z"], _restored(posterior, config, resume.state), resume.facts
     state = resume and resume.state
     for chunk in chain_chunks(posterior, sampler.name, config, schedule, run, init_z, state):
-        yield with_start(chunk, facts)
+        chunk = with_start(chunk, facts)
+        yield chunk._replace(facts=chunk.facts | _of_labels(posterior, facts, chunk)) if posterior.is_batched else chunk
+
+
+def _of_labels(posterior: ClassPosterior, facts: dict[str, Any], chunk: Chunk) -> dict[str, Any]:
+    """`labels`: of each label, in the order of `ClassPosterior.each_label`, the facts that a run of it alone would have."""
+    costs = [chunk.state["cost"][places].sum(0).tolist() for _, places in posterior.each_label()]
+    of_each = [
+        own | {name: begun + spent for name, begun, spent in zip(Cost._fields, own["start_cost"], cost, strict=True)}
+        for own, cost in zip(facts["labels"], costs, strict=True)
+    ]
+    return {"labels": of_each}
 
 
 def _start(
     posterior: ClassPosterior, sampler: KernelSampler, config: Any, run: RunConfig
 ) -> tuple[Any, ClassPosterior, dict[str, Any]]:
     """Start points, the target with the class's moments if the kernel wants them, and what was seen on the way."""
-    posterior, doubts, start_cost = admit(posterior, run, sampler.cost_fn(config).num_gradients > 0)
-    facts: dict[str, Any] = {"doubts": doubts, "start_cost": [*start_cost]}
-    starts = choose_starts(posterior, run, sampler.powers(config))
-    num_forward = starts.num_draws
+    admitted = admit(posterior, run, sampler.cost_fn(config).num_gradients > 0)
+    posterior = admitted.posterior
+    starts, parts = choose_starts(posterior, run, sampler.powers(config)), posterior.each_label()
+    nums_drawn = [0] * len(parts)
     if config.needs_class_moments:
-        mean, scale, num_drawn = class_moments(posterior, run)
-        posterior, num_forward = _regularized(posterior, config, mean, scale), num_forward + num_drawn
-    facts["start_cost"][1] += num_forward
-    facts |= {"prior_class_prob": starts.class_prob, "prior_class_prob_error": starts.class_prob_error}
-    facts |= {"prior_draws": starts.num_draws, "exact_starts": starts.num_exact}
-    facts |= {"num_not_finite": starts.num_not_finite, "num_scored": starts.num_draws}
+        moments = [class_moments(each, run) for each, _ in parts]
+        nums_drawn = [num_drawn for _, _, num_drawn in moments]
+        mean, scale, _ = of_chains(posterior, moments) if posterior.is_batched else moments[0]
+        posterior = _regularized(posterior, config, mean, scale)
+    facts = _facts(admitted.doubts, admitted.cost, starts, sum(nums_drawn))
+    if posterior.is_batched:
+        seen = zip(admitted.of_each, starts.of_each, nums_drawn, strict=True)
+        facts["labels"] = [_facts(doubts, cost, own, num_drawn) for (doubts, cost), own, num_drawn in seen]
     return starts.z, posterior, facts
+
+
+def _facts(doubts: list[str], cost: list[int], starts: Starts, num_drawn: int) -> dict[str, Any]:
+    """What is known before the first step; num_drawn: prior draws for the class's moments."""
+    num_gradients, num_forward = cost
+    return {"doubts": doubts, "start_cost": [num_gradients, num_forward + starts.num_draws + num_drawn], **starts.facts}
 
 
 def _restored(posterior: ClassPosterior, config: Any, state: dict[str, np.ndarray]) -> ClassPosterior:

@@ -103,6 +103,12 @@ class Sampler:
         return self.kind != "particles"
 
     @property
+    def is_batched(self) -> bool:
+        """Whether several labels gain from running as one batch of chains: not of independent draws, where each label is drawn
+        in turn either way, and not where all chains are tuned or moved together."""
+        return False
+
+    @property
     def takes_starts(self) -> bool:
         """Whether its chains start at points that the user can choose."""
         return self.kind in ("chain", "ascent")
@@ -120,5 +126,5 @@ def checked_facts(posterior: ClassPosterior, run: RunConfig, takes_gradients: bo
 
     if resume is not None:
         return resume.facts
-    _, doubts, cost = admit(posterior, run, takes_gradients)
-    return {"doubts": doubts, "start_cost": cost}
+    admitted = admit(posterior, run, takes_gradients)
+    return {"doubts": admitted.doubts, "start_cost": admitted.cost}

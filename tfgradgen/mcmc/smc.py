@@ -233,7 +233,7 @@ def smc_chunks(
     if not isinstance(config, SmcConfig):
         raise fail("config", "an SmcConfig, as smc takes", type(config).__name__, "pass tfgradgen.SmcConfig(...)")
     if state is None:
-        posterior, facts["doubts"], _ = admit(posterior, run, takes_gradients=True)
+        posterior, facts["doubts"], *_ = admit(posterior, run, takes_gradients=True)
     else:  # checked when it began
         posterior = with_number(posterior)
     start_fn, mutate_fn = _compiled(posterior.networks, config.num_mutations, use_xla(run.jit))

@@ -53,7 +53,8 @@ class Starts(NamedTuple):
     z: [num_chains, latent_dim] float32. num_exact: how many of them are exact draws; None where they were not to be
     ('prior', 'given'). class_prob, class_prob_error: mean of p(class) over the prior draws where it is finite, None of none,
     and its standard error, None of fewer than two. num_draws: those draws and the others. num_not_finite: the others, and those
-    where a discriminator in the target is not finite.
+    where a discriminator in the target is not finite. of_each: of a vector of labels, those of each label, in the order of
+    `ClassPosterior.each_label`.
     """
 
     z: tf.Tensor
@@ -62,6 +63,19 @@ class Starts(NamedTuple):
     class_prob_error: float | None
     num_draws: int
     num_not_finite: int
+    of_each: tuple["Starts", ...] = ()
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What is said of them in the facts of a run."""
+        return {
+            "prior_class_prob": self.class_prob,
+            "prior_class_prob_error": self.class_prob_error,
+            "prior_draws": self.num_draws,
+            "exact_starts": self.num_exact,
+            "num_not_finite": self.num_not_finite,
+            "num_scored": self.num_draws,
+        }
 
 
 def score(posterior: ClassPosterior, num_draws: int, seed: tf.Tensor) -> tuple[tf.Tensor, Scores]:
@@ -166,6 +180,7 @@ def _starts_of_each(posterior: ClassPosterior, run: RunConfig, powers: Sequence[
         None if all(each is None for each in errors) else error,
         num_draws,
         num_not_finite,
+        tuple(parts),
     )
 
 

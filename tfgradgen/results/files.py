@@ -21,6 +21,7 @@ from tfgradgen.diagnostics.plots import plot_chains
 from tfgradgen.io.folders import RECORD
 from tfgradgen.io.images import make_grid, save_png
 from tfgradgen.mcmc.registry import SAMPLERS
+from tfgradgen.results.record import BATCH
 from tfgradgen.results.summary import UNITS
 
 RUN_FILE, SAMPLES_FILE, FILM, NETCDF = RECORD, "samples.npz", "film.png", "chains.nc"
@@ -67,6 +68,8 @@ def checked_record(record: Any) -> dict[str, Any]:
         raise TypeError(f"a {RUN_FILE} that is no object")
     for name, check_fn in _ENTRIES.items():
         _check_entry(record, name, check_fn)
+    if BATCH in record:
+        _check_entry(record, BATCH, _batch)
     try:
         type(SAMPLERS[record["kernel"]].defaults)(**record["arguments"]["kernel_config"])
     except (UserError, TypeError) as error:
@@ -120,6 +123,12 @@ def _texts(value: Any) -> None:
 
 def _label(value: Any) -> None:
     _text(_mapping(value)["name"])
+
+
+def _batch(value: Any) -> None:
+    for index in _mapping(value)["index"]:
+        whole_number(index)
+    _texts(value["name"])
 
 
 def _kernel(value: Any) -> None:

@@ -37,7 +37,7 @@ def summary(record: dict[str, Any], folder: Any = None) -> str:
         [
             f"ran      {record['kernel']} for {as_text(name)}: {num_chains} {UNITS[kind]}, "
             f"{schedule['num_results']} draws each{burnin}, "
-            f"{', '.join(work)} in {record['seconds']:.0f} s ({as_text(record['backend'])} mode)",
+            f"{', '.join(work)} in {record['seconds']:.0f} s{_batch(record)} ({as_text(record['backend'])} mode)",
             f"p(class) mean {mean}; under the prior {_prior(record)}",
             *_starts(record),
             f"moved    {_moved(record)}",
@@ -46,6 +46,10 @@ def summary(record: dict[str, Any], folder: Any = None) -> str:
             *([] if folder is None else [_wrote(record, folder)]),
         ]
     )
+
+
+def _batch(record: dict[str, Any]) -> str:
+    return f", its share of a batch of {len(record['batch']['index'])} labels" if "batch" in record else ""
 
 
 def _wrote(record: dict[str, Any], folder: Any) -> str:

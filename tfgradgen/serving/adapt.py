@@ -40,7 +40,7 @@ def adapt(
     Raises:
       UserError: a run of these models would go wrong, or found no step size.
     """
-    posterior, doubts, _ = admit(posterior, run, SAMPLERS[kernel].cost_fn(config).num_gradients > 0)
+    posterior, doubts, *_ = admit(posterior, run, SAMPLERS[kernel].cost_fn(config).num_gradients > 0)
     init_z, _, _ = initial_points(posterior, run)
     schedule = Schedule(NUM_KEPT_STEPS, num_adaptation_steps, num_adaptation_steps)
     draws, *_ = collect(chain_chunks(posterior, kernel, config, schedule, run, init_z), progress_fn)

@@ -1,0 +1,210 @@
+"""Which labels of a command run as one batch of chains, and which by themselves."""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfgradgen.cli.load import Loaded, Target
+from tfgradgen.cli.options import SampleOptions
+from tfgradgen.cli.surroundings import plan_of
+from tfgradgen.core.checks import UserError, fail
+from tfgradgen.core.config import RunConfig
+from tfgradgen.core.contracts import Networks
+from tfgradgen.core.parsing import parsing, read_json, whole_number
+from tfgradgen.core.text import as_text
+from tfgradgen.io.folders import RECORD, has_checkpoint, partial_of
+from tfgradgen.io.store import check_same, read_checkpoint
+from tfgradgen.mcmc.registry import SAMPLERS
+from tfgradgen.posterior import ClassPosterior
+from tfgradgen.results.files import checked_record
+from tfgradgen.results.record import BATCH, identity
+
+MAX_CHAINS = 512  # of a batch of several labels: about 2 GB for the shipped models
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """One label of a command.
+
+    networks_fn: () -> what its run evaluates. planned: of its record what is known before the run.
+    """
+
+    target: Target
+    networks_fn: Callable[[], Networks]
+    folder: Path
+    planned: dict[str, Any]
+
+    @property
+    def index(self) -> int:
+        return self.target.index
+
+    @property
+    def name(self) -> str:
+        return self.target.label.name
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Labels whose chains run as one batch, or one label by itself.
+
+    members: at least one. place: `partial_of(place)` holds what there is until all folders are written.
+    """
+
+    members: tuple[Member, ...]
+    place: Path
+
+    @property
+    def is_batch(self) -> bool:
+        return len(self.members) > 1
+
+    @property
+    def title(self) -> str:
+        return f"{len(self.members)} labels" if self.is_batch else self.members[0].name
+
+    @property
+    def out(self) -> Path:
+        """The folder that holds all that comes of it."""
+        return self.place.parent if self.is_batch else self.place
+
+    @property
+    def label(self) -> dict[str, list[Any]]:
+        """Index, name and WordNet id of each label, in the order of the chains."""
+        labels = [member.planned["label"] for member in self.members]
+        return {name: [label[name] for label in labels] for name in ("index", "name", "wnid")}
+
+    @property
+    def planned(self) -> dict[str, Any]:
+        """What of its members' records is known before the run and decides the bits of the draws (`identity`)."""
+        first = self.members[0].planned
+        return first | {"label": self.label} if self.is_batch else first
+
+    def planned_of(self, member: Member) -> dict[str, Any]:
+        """Of the record of one of its members what is known before the run."""
+        return member.planned | {BATCH: self.label} if self.is_batch else member.planned
+
+    def run_of(self, run: RunConfig) -> RunConfig:
+        """`run`, which tells the chains of a label, with the chains of all."""
+        return replace(run, num_chains=run.num_chains * len(self.members))
+
+    @functools.cached_property
+    def networks(self) -> Networks:
+        return self.members[0].networks_fn()
+
+    def posterior(self, run: RunConfig) -> ClassPosterior:
+        """Of all chains; `run` tells those of a label."""
+        if not self.is_batch:
+            return self.posterior_of(self.members[0], run)
+        label = np.repeat([member.index for member in self.members], run.num_chains)
+        return ClassPosterior.of(self.networks, label, run.temperature)
+
+    def posterior_of(self, member: Member, run: RunConfig) -> ClassPosterior:
+        """Of one member by itself."""
+        return ClassPosterior.of(self.networks, member.index, run.temperature)
+
+
+def members_of(options: SampleOptions, loaded: Loaded, targets: Sequence[Target], folders: Sequence[Path]) -> list[Member]:
+    return [
+        Member(target, functools.partial(loaded.networks, target), folder, plan_of(options, loaded, target))
+        for target, folder in zip(targets, folders, strict=True)
+    ]
+
+
+def under_way(options: SampleOptions, members: Sequence[Member], place: Path) -> Group | None:
+    """The batch that was interrupted, to go on with; None where there is none, or one to be replaced.
+
+    Raises:
+      UserError: it has labels that are not among `members`, or is damaged, and there is no --overwrite.
+    """
+    if not options.resume or not has_checkpoint(place):
+        return None
+    try:
+        label = read_checkpoint(partial_of(place)).identity.get("label")
+        return _same_again(label, members, place, partial_of(place))
+    except UserError:
+        if not options.overwrite:
+            raise
+        return None
+
+
+def _same_again(label: Any, members: Sequence[Member], place: Path, where: Path, own: int | None = None) -> Group:
+    """The batch of the labels that `label` lists, as `Group.label` does.
+
+    where: what is to be gone on with. own: a label that must be among them.
+    """
+    with parsing("resume", f"a batch of labels in {as_text(where)}", "start anew with --overwrite"):
+        indices, names = [whole_number(index) for index in label["index"]], ",".join(map(str, label["name"]))
+        if len({*indices}) < max(len(indices), 2) or own not in (None, *indices):
+            raise ValueError("other labels")
+    by_index = {member.index: member for member in members}
+    if any(index not in by_index for index in indices):
+        asked = ",".join(member.name for member in members)
+        remedy = f"give --label={','.join(map(str, indices))}, or start anew with --overwrite"
+        raise fail("resume", f"the labels that ran as one batch, as in {where}: {names}", asked, remedy)
+    return Group(tuple(by_index[index] for index in indices), place)
+
+
+def record_of_shorter(planned: dict[str, Any], folder: Path) -> dict[str, Any] | None:
+    """The record of the finished run in `folder` where the planned run is the same with more draws, else None."""
+    if not (folder / RECORD).exists():
+        return None
+    try:
+        with parsing("resume", "a run", "choose another --out"):
+            record = checked_record(read_json(folder / RECORD))
+        check_same(identity(planned), identity(record), folder)
+    except UserError:
+        return None
+    num_results = record["arguments"]["schedule"]["num_results"]
+    return record if num_results < planned["arguments"]["schedule"]["num_results"] else None
+
+
+def groups_of(options: SampleOptions, members: Sequence[Member], left: Sequence[Member], place: Path) -> list[Group]:
+    """How `left`, those of `members` that are neither finished nor in a batch under way, are to run.
+
+    What was begun by itself goes on by itself; what ran as a batch is made longer as that batch; the others are as few batches
+    as `MAX_CHAINS` allows.
+
+    Raises:
+      UserError: a label ran in a batch with others that are not among `members`, and there is no --overwrite.
+    """
+    groups: list[Group] = []
+    fresh: list[Member] = []
+    for member in left:
+        if any(member in group.members for group in groups):
+            continue
+        shorter = record_of_shorter(member.planned, member.folder) if options.resume else None
+        if options.resume and has_checkpoint(member.folder):
+            groups.append(Group((member,), member.folder))
+        elif shorter is None:
+            fresh.append(member)
+        elif BATCH not in shorter:
+            groups.append(Group((member,), member.folder))
+        else:
+            try:
+                groups.append(_same_again(shorter[BATCH], members, place, member.folder, member.index))
+            except UserError:
+                if not options.overwrite:
+                    raise
+                fresh.append(member)
+    return groups + [Group(batch, place if len(batch) > 1 else batch[0].folder) for batch in _batches(options, fresh)]
+
+
+def split_text(groups: Sequence[Group]) -> str:
+    """The line that says that several labels are more than one run."""
+    num_labels = sum(len(group.members) for group in groups)
+    return f"batches  {num_labels} labels in {len(groups)} runs, a batch of at most {MAX_CHAINS} chains each"
+
+
+def _batches(options: SampleOptions, members: Sequence[Member]) -> list[tuple[Member, ...]]:
+    """`members` in batches of those that share their networks."""
+    most = max(1, MAX_CHAINS // options.run.num_chains) if SAMPLERS[options.kernel].is_batched else 1
+    found: list[list[Member]] = []
+    for member in members:
+        if found and len(found[-1]) < most and found[-1][0].networks_fn() == member.networks_fn():
+            found[-1].append(member)
+        else:
+            found.append([member])
+    return [tuple(batch) for batch in found]
