@@ -145,7 +145,7 @@ def test_chains_started_at_exact_draws_stay_at_the_exact_law(
 def test_gradients_in_bfloat16_keep_the_exact_law(
     name: str, posterior: ClassPosterior, low_posterior: ClassPosterior, exact_sets: list[tf.Tensor]
 ) -> None:
-    z = evolve(low_posterior, name, exact_sets[0])
+    z = evolve(low_posterior, name, exact_sets[0][: 2 * BATCH])  # where bfloat16 is emulated, ten times as dear as float32
     values = p_values(posterior, z, exact_sets[1])
     assert min(values.values()) > LEVEL, values
     np.testing.assert_array_equal(low_posterior.class_log_prob(z[:BATCH]), posterior.class_log_prob(z[:BATCH]))
