@@ -145,7 +145,7 @@ def test_what_a_batch_left_is_welcome_where_the_flags_go_on_with_it_or_replace_i
     begun(tmp_path / output.PLACE)
     for flags in (OVER, ON):
         check_folders(options_of(tmp_path, flags, "goldfish,alp"), folders)
-    with pytest.raises(UserError, match=UNDER_WAY):
+    with pytest.raises(UserError, match=as_python(UNDER_WAY)):
         check_folders(options_of(tmp_path, NEW, "goldfish,alp"), folders)
     check_folders(options_of(folders[0], NEW), folders[:1])
 
