@@ -1,15 +1,18 @@
 """Ranges are checked on construction, in one wording."""
 
+import json
 import math
 from dataclasses import fields, replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tfgradgen.core.checks import UserError, check_choice, did_you_mean, fail
 from tfgradgen.core.config import RunConfig, Schedule
 from tfgradgen.core.settings import settings_of
 from tfgradgen.mcmc.hmc import HmcConfig
+from tfgradgen.mcmc.mala import MalaConfig
 from tfgradgen.mcmc.map_ascent import MapConfig
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.mcmc.sampler import Sampler
@@ -116,6 +119,19 @@ def test_schedule_counts_all_transitions_and_settings_are_records() -> None:
     assert schedule.to_dict() == {"num_results": 3, "num_burnin_steps": 5, "num_adaptation_steps": 4}
     assert RunConfig(seed=7).to_dict()["seed"] == 7
     assert HmcConfig(0.1, 0.5).to_dict()["num_leapfrog_steps"] == 1
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        (MalaConfig(np.float32(0.25), np.float64(0.5)), MalaConfig(0.25, 0.5)),
+        (HmcConfig(0.1, 0.5, num_leapfrog_steps=np.int64(2)), HmcConfig(0.1, 0.5, 2)),
+        (Schedule(np.int64(3), np.uint8(2), np.int32(1)), Schedule(3, 2, 1)),
+        (RunConfig(seed=np.int64(1), temperature=np.float32(1), num_chains=np.int8(4)), RunConfig(4, 1.0, 1)),
+    ],
+)
+def test_numbers_of_numpy_are_stored_as_python_s(record: Any, expected: Any) -> None:
+    assert json.dumps(record.to_dict()) == json.dumps(expected.to_dict())
 
 
 def test_choices_are_typed_and_the_nearest_are_named() -> None:

@@ -134,6 +134,10 @@ def settings_of(kind: Any) -> dict[str, Setting]:
 
 
 def check_settings(record: Any) -> None:
-    """Raises `UserError` for the first declared field of `record` whose value is out of its range."""
+    """Stores every declared field of the frozen `record` in its own type: numbers of NumPy become Python's, which JSON has.
+
+    Raises:
+      UserError: a value is out of its range.
+    """
     for name, setting in settings_of(record).items():
-        setting.check(name, getattr(record, name))
+        object.__setattr__(record, name, setting.check(name, getattr(record, name)))
