@@ -189,6 +189,22 @@ def test_arguments_out_of_range(kwargs: dict[str, Any]) -> None:
         make(**kwargs)
 
 
+@pytest.mark.parametrize("value", [-2.0, 0.0, np.nan, np.inf, -1])
+def test_a_temperature_that_is_a_tensor_is_checked_where_it_is_known(value: float) -> None:
+    for given in (tf.constant(value), tf.Variable(value), tf.constant(value, tf.float64)):
+        with pytest.raises(UserError, match="temperature: expected a number above 0, got "):
+            make(temperature=given)
+
+
+def test_a_temperature_of_a_graph_is_a_tensor() -> None:
+    z = tf.random.stateless_normal([3, 6], [0, 1])
+    expected = make(temperature=2.0).unnormalized_log_prob(z)
+    for given in (tf.constant(2), tf.constant(2.0, tf.float64), tf.constant(2.0)):
+        np.testing.assert_allclose(make(temperature=given).unnormalized_log_prob(z), expected, rtol=1e-6)
+        in_graph = tf.function(lambda temperature: make(temperature=temperature).unnormalized_log_prob(z))
+        np.testing.assert_allclose(in_graph(given), expected, rtol=1e-6)
+
+
 def test_any_tfp_kernel_takes_it() -> None:
     posterior = make()
     kernel = tfp.mcmc.NoUTurnSampler(posterior.unnormalized_log_prob, step_size=0.3)

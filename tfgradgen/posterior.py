@@ -38,6 +38,22 @@ def _check_size(role: str, model: Any, name: str) -> None:
         raise fail(role, f"a {name}, an integer of at least 1", got, f"give the {role} a whole number as {name}")
 
 
+def _checked_temperature(temperature: Any) -> Any:
+    """`temperature` as a number, or the tensor itself, whose values are checked where they are known already.
+
+    Raises:
+      UserError: it is no finite number above 0.
+    """
+    if not tf.is_tensor(temperature):
+        return check_real("temperature", temperature, 0.0)
+    if not (temperature.dtype.is_floating or temperature.dtype.is_integer):
+        raise fail("temperature", "a number above 0", f"a tensor of {temperature.dtype.name}", "give a float32 tensor")
+    is_known = hasattr(temperature, "numpy") and not (isinstance(temperature, tf.Variable) and tf.inside_function())
+    for value in temperature.numpy().ravel().tolist() if is_known else ():
+        check_real("temperature", value, 0.0)
+    return temperature if temperature.dtype == tf.float32 else tf.cast(temperature, tf.float32)
+
+
 def _density(fn: Callable[..., Any]) -> Any:
     """A method of `z` that takes it in each form of `ClassPosterior`, and computes in float32 whatever its type.
 
@@ -125,8 +141,7 @@ class ClassPosterior(tfp.experimental.distributions.JointDistributionPinned):  #
             check_label_tensor(label, classifier.num_classes)
         else:
             classifier, label = outputs_of(classifier, label)
-        if not tf.is_tensor(temperature):
-            temperature = check_real("temperature", temperature, 0.0)
+        temperature = _checked_temperature(temperature)
         weight = check_real("discriminator_weight", discriminator_weight, 0.0, is_low_in=True)
         max_batch = None if max_batch is None else check_int("max_batch", max_batch, 1)
         for_generator = getattr(classifier, "for_generator", None)
