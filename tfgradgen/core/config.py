@@ -101,8 +101,10 @@ class AdaptedConfig(StepConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in self.idle[self.adaptation]:
-            value = getattr(self, name)
-            if value != getattr(AdaptedConfig, name):
+            value, common = getattr(self, name), getattr(AdaptedConfig, name)
+            if value == getattr(type(self), name):  # the sampler's own default: not given
+                object.__setattr__(self, name, common)
+            elif value != common:
                 other = next(way for way, names in self.idle.items() if name not in names)
                 remedy = f"leave it out, or give --adaptation={other}"
                 raise fail(name, f"a setting that adaptation '{self.adaptation}' uses", value, remedy)

@@ -128,6 +128,11 @@ def value(default: Any = MISSING, **given: Any) -> Any:
     return _of("value", default, given)
 
 
+def again(kind: Any, name: str, default: Any) -> Any:
+    """The field `name` that the dataclass `kind` declares, with another default: that of a class which inherits it."""
+    return field(default=default, metadata={KEY: settings_of(kind)[name]})
+
+
 def settings_of(kind: Any) -> dict[str, Setting]:
     """The declared settings of a dataclass (or of an instance of one), by field."""
     return {each.name: each.metadata[KEY] for each in fields(kind) if KEY in each.metadata}
