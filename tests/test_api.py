@@ -1,10 +1,13 @@
 """tg.sample and what it returns: the command's draws, images, diagnosis and files, from Python."""
 
 import ast
+import copy
 import html
 import inspect
 import json
+import pickle
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import fields
@@ -91,6 +94,15 @@ def test_settings_by_name_by_config_and_by_recipe_are_one_run(posterior: tg.Clas
     assert read.record["arguments"]["kernel_config"]["step_size"] == 0.3
     assert read.record["arguments"]["schedule"] == {"num_results": 4, "num_burnin_steps": 6, "num_adaptation_steps": 4}
     assert np.any(tg.sample(posterior, step_size=0.1, **counts).z != by_name.z), "a setting has an effect"
+
+
+def test_a_run_by_chunks_has_the_posterior_s_temperature(posterior: tg.ClassPosterior) -> None:
+    recipe = tg.sample.__globals__["default_recipe"]("rejection").changed({"num_results": 2})
+    with pytest.raises(tg.UserError, match=r"^temperature: expected 1, which the posterior has, got 3\.0; give RunConfig"):
+        tg.iter_chunks(posterior, recipe, tg.RunConfig(temperature=3.0))
+    warm = posterior.copy(temperature=tf.constant(1.7))
+    for run in (tg.RunConfig(num_chains=2), tg.RunConfig(num_chains=2, temperature=1.7)):
+        assert tg.collect(tg.iter_chunks(warm, recipe, run)).draws.z.shape[:2] == (2, 2)
 
 
 def test_starts(posterior: tg.ClassPosterior) -> None:
@@ -236,7 +248,7 @@ def test_saving_replaces_only_runs(result: tg.SampleResult, tmp_path: Path) -> N
     files = {"grid.png", "plots.png", "film.png", "samples.npz", "run.json"}
     assert {path.name for path in folder.iterdir()} == files
     before = (folder / "run.json").read_bytes()
-    with pytest.raises(tg.UserError, match=r"out: expected a new folder, got .*; choose another out or add overwrite\."):
+    with pytest.raises(tg.UserError, match=r"folder: expected a new folder, got .*; choose another folder or add overwrite\."):
         result.save(folder)
     result.save(folder, overwrite=True)
     (folder / "notes.txt").write_text("mine")
@@ -247,6 +259,19 @@ def test_saving_replaces_only_runs(result: tg.SampleResult, tmp_path: Path) -> N
     with pytest.raises(tg.UserError, match="expected a folder"):
         result.save(tmp_path / "file")
     assert sorted(path.name for path in tmp_path.rglob("*")) == sorted([*files, "notes.txt", "deep", "run", "file"])
+
+
+@pytest.mark.parametrize("folder", [None, 3, b"x", "a\0b", "~nosuchuser/x", "", True])
+def test_a_folder_that_is_no_path_is_one_line(folder: Any, result: tg.SampleResult) -> None:
+    with pytest.raises(tg.UserError, match="^folder: expected a path, got "):
+        result.save(folder)
+
+
+def test_overwrite_is_true_or_false(result: tg.SampleResult, tmp_path: Path) -> None:
+    for given in ("no", 1, None):
+        with pytest.raises(tg.UserError, match="^overwrite: expected one of True, False, got "):
+            result.save(tmp_path / "run", overwrite=given)  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_error_while_it_saves_leaves_nothing(
@@ -274,6 +299,19 @@ def test_a_run_is_read_again(result: tg.SampleResult, tmp_path: Path) -> None:
             np.testing.assert_array_equal(np.asarray(Image.open(again / path.name)), np.asarray(Image.open(path)))
         else:
             assert (again / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_result_can_be_pickled_and_copied(result: tg.SampleResult, tmp_path: Path) -> None:
+    folder = result.save(tmp_path / "run")
+    read = tg.load_run(folder)
+    copies = [pickle.loads(pickle.dumps(each)) for each in (result, read)] + [copy.deepcopy(read)]
+    shutil.rmtree(folder)
+    for k, again in enumerate(copies):
+        for name, column in result.draws._asdict().items():
+            np.testing.assert_array_equal(getattr(again.draws, name), column)
+        np.testing.assert_array_equal(again.images, result.images)
+        assert (again.record, repr(again)) == (result.record, repr(result))
+        assert (again.save(tmp_path / str(k)) / "film.png").stat().st_size > 0
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """The joint, its pieces, and the shapes that keep chains apart."""
 
+import copy
+import pickle
 from typing import Any
 
 import numpy as np
@@ -189,6 +191,22 @@ def test_arguments_out_of_range(kwargs: dict[str, Any]) -> None:
         make(**kwargs)
 
 
+@pytest.mark.parametrize("value", [-2.0, 0.0, np.nan, np.inf, -1])
+def test_a_temperature_that_is_a_tensor_is_checked_where_it_is_known(value: float) -> None:
+    for given in (tf.constant(value), tf.Variable(value), tf.constant(value, tf.float64)):
+        with pytest.raises(UserError, match="temperature: expected a number above 0, got "):
+            make(temperature=given)
+
+
+def test_a_temperature_of_a_graph_is_a_tensor() -> None:
+    z = tf.random.stateless_normal([3, 6], [0, 1])
+    expected = make(temperature=2.0).unnormalized_log_prob(z)
+    for given in (tf.constant(2), tf.constant(2.0, tf.float64), tf.constant(2.0)):
+        np.testing.assert_allclose(make(temperature=given).unnormalized_log_prob(z), expected, rtol=1e-6)
+        in_graph = tf.function(lambda temperature: make(temperature=temperature).unnormalized_log_prob(z))
+        np.testing.assert_allclose(in_graph(given), expected, rtol=1e-6)
+
+
 def test_any_tfp_kernel_takes_it() -> None:
     posterior = make()
     kernel = tfp.mcmc.NoUTurnSampler(posterior.unnormalized_log_prob, step_size=0.3)
@@ -302,6 +320,44 @@ def test_labels_one_a_chain(labels: Any) -> None:
     assert [(int(each.label), places.tolist()) for each, places in posterior.each_label()] == [(0, [0]), (2, [1, 2]), (1, [3])]
     with pytest.raises(UserError, match=r"z: expected shape \[..., 4, 6\], a row for each of 4 labels, got \[3, 6\]"):
         posterior.unnormalized_log_prob(z[:3])
+
+
+def test_labels_of_a_graph_are_one_a_chain() -> None:
+    z = tf.random.stateless_normal([4, 6], [0, 1])
+    for xla in (False, True):
+        spec = [tf.TensorSpec([None, 6]), tf.TensorSpec([None], tf.int32)]
+        in_graph = tf.function(lambda z, labels: named(labels).unnormalized_log_prob(z), spec, jit_compile=xla)
+        labels = tf.constant([0, 2, 2, 1])
+        np.testing.assert_allclose(in_graph(z, labels), named(labels).unnormalized_log_prob(z), rtol=1e-5)
+        for other in ([1], [1, 2]):
+            with pytest.raises(tf.errors.InvalidArgumentError):
+                in_graph(z, tf.constant(other))
+    with pytest.raises(UserError, match=r"z: expected shape \[..., 1, 6\], a row for each of 1 labels, got \[4, 6\]"):
+        named([1]).unnormalized_log_prob(z)
+
+
+def test_points_and_labels_of_unknown_rank_are_refused() -> None:
+    of_points = tf.function(lambda z: named(1).unnormalized_log_prob(z), [tf.TensorSpec(None)])
+    with pytest.raises(UserError, match=r"z: expected shape \[..., 6\], got <unknown>"):
+        of_points(tf.zeros([2, 6]))
+    of_labels = tf.function(lambda label: named(label).own_seed(1), [tf.TensorSpec(None, tf.int32)])
+    with pytest.raises(
+        UserError, match="label: expected a tensor of integers, one or one a chain, got int32 of shape <unknown>"
+    ):
+        of_labels(tf.constant(1))
+
+
+def test_a_range_is_a_vector_of_labels() -> None:
+    assert named(range(1, 3)).label.numpy().tolist() == [1, 2]
+
+
+def test_it_is_copied_and_says_that_it_cannot_be_pickled() -> None:
+    posterior, z = make(temperature=2.0), tf.random.stateless_normal([3, 6], [0, 1])
+    for again in (copy.deepcopy(posterior), copy.copy(posterior)):
+        assert again is not posterior
+        np.testing.assert_array_equal(again.unnormalized_log_prob(z), posterior.unnormalized_log_prob(z))
+    with pytest.raises(UserError, match="ClassPosterior: expected what can be pickled"):
+        pickle.dumps(posterior)
 
 
 def test_tfps_own_sampling_takes_labels_one_a_chain() -> None:

@@ -105,9 +105,24 @@ def sample(
 def iter_chunks(posterior: ClassPosterior, recipe: Recipe, run: RunConfig, resume: Resume | None = None) -> Iterator[Chunk]:
     """Runs a method chunk by chunk, from its checks to its end, or from where `resume` is.
 
-    Yields:
+    Args:
+      run: its temperature is the posterior's, or left at its default.
+
+    Returns:
       Chunks whose `facts` hold all that is known of the run so far: num_gradients, num_forward and seconds among it.
+
+    Raises:
+      UserError: the posterior has another temperature than `run`.
     """
+    temperature = posterior.temperature
+    # A tensor holds a rounded number.
+    if run.temperature not in (RunConfig.temperature, float(temperature)) and np.float32(run.temperature) != temperature:
+        remedy = f"give RunConfig(temperature={float(temperature):g}), or the posterior another"
+        raise fail("temperature", f"{float(temperature):g}, which the posterior has", run.temperature, remedy)
+    return _chunks(posterior, recipe, replace(run, temperature=float(temperature)), resume)
+
+
+def _chunks(posterior: ClassPosterior, recipe: Recipe, run: RunConfig, resume: Resume | None) -> Iterator[Chunk]:
     facts = {} if resume is None else dict(resume.facts)
     start = time.monotonic() - facts.get("seconds", 0.0)
     for chunk in SAMPLERS[recipe.kernel].chunks_fn(posterior, recipe.config, recipe.schedule, run, resume):

@@ -38,6 +38,22 @@ def _check_size(role: str, model: Any, name: str) -> None:
         raise fail(role, f"a {name}, an integer of at least 1", got, f"give the {role} a whole number as {name}")
 
 
+def _checked_temperature(temperature: Any) -> Any:
+    """`temperature` as a number, or the tensor itself, whose values are checked where they are known already.
+
+    Raises:
+      UserError: it is no finite number above 0.
+    """
+    if not tf.is_tensor(temperature):
+        return check_real("temperature", temperature, 0.0)
+    if not (temperature.dtype.is_floating or temperature.dtype.is_integer):
+        raise fail("temperature", "a number above 0", f"a tensor of {temperature.dtype.name}", "give a float32 tensor")
+    is_known = hasattr(temperature, "numpy") and not (isinstance(temperature, tf.Variable) and tf.inside_function())
+    for value in temperature.numpy().ravel().tolist() if is_known else ():
+        check_real("temperature", value, 0.0)
+    return temperature if temperature.dtype == tf.float32 else tf.cast(temperature, tf.float32)
+
+
 def _density(fn: Callable[..., Any]) -> Any:
     """A method of `z` that takes it in each form of `ClassPosterior`, and computes in float32 whatever its type.
 
@@ -125,8 +141,7 @@ class ClassPosterior(tfp.experimental.distributions.JointDistributionPinned):  #
             check_label_tensor(label, classifier.num_classes)
         else:
             classifier, label = outputs_of(classifier, label)
-        if not tf.is_tensor(temperature):
-            temperature = check_real("temperature", temperature, 0.0)
+        temperature = _checked_temperature(temperature)
         weight = check_real("discriminator_weight", discriminator_weight, 0.0, is_low_in=True)
         max_batch = None if max_batch is None else check_int("max_batch", max_batch, 1)
         for_generator = getattr(classifier, "for_generator", None)
@@ -156,6 +171,17 @@ class ClassPosterior(tfp.experimental.distributions.JointDistributionPinned):  #
     def copy(self, **changes: Any) -> "ClassPosterior":
         """The same with other arguments, for example `posterior.copy(label="orange")`."""
         return type(self)(**self._parameters | changes)
+
+    def __copy__(self) -> "ClassPosterior":
+        return self.copy()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "ClassPosterior":
+        """The same models, which nothing here changes, in a posterior of its own."""
+        return self.copy()
+
+    def __reduce__(self) -> Any:
+        remedy = "pickle what it is made from, such as the folders of its models, or the result of `sample`"
+        raise fail("ClassPosterior", "what can be pickled", "a posterior, which holds models of TensorFlow", remedy)
 
     @functools.cached_property
     def distribution(self) -> Any:
@@ -250,7 +276,7 @@ class ClassPosterior(tfp.experimental.distributions.JointDistributionPinned):  #
         if not self.is_batched:
             return fold_in(begun, self.label)
         # A random linear function of the labels: two vectors have the same seed with a probability of about 2 ** -64.
-        factors = tf.random.stateless_uniform([self.label.shape[0], 2], fold_in(begun, -1), None, None, tf.int32)
+        factors = tf.random.stateless_uniform([self.batch_shape_tensor()[0], 2], fold_in(begun, -1), None, None, tf.int32)
         return begun + tf.reduce_sum(factors * self.label[:, None], 0)
 
     @property
@@ -410,9 +436,17 @@ class ClassPosterior(tfp.experimental.distributions.JointDistributionPinned):  #
         except (TypeError, ValueError) as error:
             raise fail("z", f"floating-point numbers [..., {self.latent_dim}]", shown, "pass latent points") from error
         if z.shape.rank == 0 or z.shape[-1] != self.latent_dim:
-            raise fail("z", f"shape [..., {self.latent_dim}]", list(z.shape), "pass latent points of the generator")
+            raise fail("z", f"shape [..., {self.latent_dim}]", str(z.shape), "pass latent points of the generator")
         self._batch_of(z)
-        return z
+        return self._of_as_many(z) if self.is_batched and self.label.shape[0] is None and z.shape.rank > 1 else z
+
+    def _of_as_many(self, z: tf.Tensor) -> tf.Tensor:
+        """`z`, whose last batch dimension is that of the labels once a graph runs: one label would broadcast to all chains."""
+        count = tf.shape(self.label)[0]
+        told = "z: expected a row for each label; pass one latent point for each chain"
+        with tf.control_dependencies([tf.debugging.assert_equal(tf.shape(z)[-2], count, told)]):
+            # XLA has no assertions; there the shapes are known as it compiles, and this refuses them.
+            return tf.broadcast_to(z, tf.concat([tf.shape(z)[:-2], [count, self.latent_dim]], 0))
 
     def _batch_of(self, z: tf.Tensor) -> tf.TensorShape:
         """The batch shape of a density at `z`.
@@ -420,12 +454,11 @@ class ClassPosterior(tfp.experimental.distributions.JointDistributionPinned):  #
         Raises:
           UserError: `z` and the labels are of different numbers of chains.
         """
-        try:
-            return tf.broadcast_static_shape(z.shape[:-1], self.batch_shape)
-        except ValueError as error:
-            count = self.label.shape[0]
+        count = self.label.shape[0] if self.is_batched else None
+        if count is not None and z.shape.rank > 1 and z.shape[-2] not in (None, count):
             shape = f"shape [..., {count}, {self.latent_dim}], a row for each of {count} labels"
-            raise fail("z", shape, list(z.shape), "pass one latent point for each chain") from error
+            raise fail("z", shape, list(z.shape), "pass one latent point for each chain")
+        return tf.broadcast_static_shape(z.shape[:-1], self.batch_shape)
 
     def _check_batch(self, density: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
         # A scalar density runs in TFP without complaint and accepts or rejects all chains together.

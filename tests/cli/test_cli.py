@@ -302,6 +302,36 @@ def test_help_of_a_kernel_shows_its_flags_alone(kernel: str, capsys: pytest.Capt
         )
 
 
+@pytest.mark.parametrize(
+    ("argv", "shown", "hidden"),
+    [
+        (["help", "--kernel", "hmc", "sample"], "--num_leapfrog_steps=3", "--kernel=mala"),
+        (["--kernel=hmc", "sample", "--help"], "Example: python -m tfgradgen sample --label=goldfish --kernel=hmc", "=mala"),
+        (["sample", "goldfish", "hmc", "-h"], "--num_leapfrog_steps=3", "--kernel=mala"),
+        (["sample", "--kernel", "--help"], "--kernel=mala", "--num_leapfrog_steps"),
+        (["export", "--kernel=hmc", "--help"], "export --kernel=hmc", "--kernel=mala"),
+        (["export", "--kernel=smc", "--help"], "A run of smc cannot be served. Served are mala and hmc.", "--step_size"),
+        (["tune", "--kernel=nuts", "--help"], "--kernel=nuts --out", "--kernel=hmc"),
+        *((["help", name], "--seed=0", "samples.npz") for name in ("tune", "compare", "check", "export")),
+    ],
+)
+def test_help_is_of_what_is_asked_for(argv: list[str], shown: str, hidden: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main(argv)
+    out = capsys.readouterr().out
+    assert shown in out
+    assert hidden not in out
+
+
+def test_help_names_a_mistyped_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    for argv in (["sample", "--lable=3", "--help"], ["--lable", "3", "sample", "-h"]):
+        assert "unknown flag --lable; did you mean --label?" in refused(argv, capsys)
+
+
+def test_a_switch_is_true_or_false(capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(["diagnose", "out", "--strict=maybe"], capsys)
+    assert "strict: expected one of true, false, got 'maybe'" in said
+
+
 def test_help_of_a_kernel_that_does_not_exist_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert "did you mean hmc" in refused(["sample", "--kernel=hcm", "--help"], capsys)
 

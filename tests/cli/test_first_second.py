@@ -44,7 +44,7 @@ ANSWERS: list[tuple[list[str], int, str]] = [
     (["labels"], 0, "goldfish"),
     (["models"], 0, "sha256"),
     (["labels", "--classifier=nowhere"], 2, "model nowhere: expected a SavedModel folder"),
-    ([*GOLDFISH, "--num_results=abc"], 2, "num_results: expected an integer of at least 1, got 'abc'"),
+    ([*GOLDFISH, "--num_results=abc"], 2, "num_results: expected an integer in 1..1000000000, got 'abc'"),
     ([*GOLDFISH, "--kernel=hcm"], 2, "did you mean hmc"),
     ([*GOLDFISH, "--out=taken"], 2, "taken, which exists; choose another --out or add --overwrite"),
     ([*GOLDFISH, "--schedule=nowhere.yaml"], 2, "nowhere.yaml"),

@@ -1,15 +1,18 @@
 """Ranges are checked on construction, in one wording."""
 
+import json
 import math
 from dataclasses import fields, replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tfgradgen.core.checks import UserError, check_choice, did_you_mean, fail
-from tfgradgen.core.config import RunConfig, Schedule
+from tfgradgen.core.config import RunConfig, Schedule, StepConfig, changed_config
 from tfgradgen.core.settings import settings_of
 from tfgradgen.mcmc.hmc import HmcConfig
+from tfgradgen.mcmc.mala import MalaConfig
 from tfgradgen.mcmc.map_ascent import MapConfig
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.mcmc.sampler import Sampler
@@ -104,7 +107,26 @@ def test_run_config_refuses(field: str, value: Any) -> None:
         RunConfig(**{field: value})
 
 
-@pytest.mark.parametrize("counts", [(0, 0, 0), (1, -1, 0), (1, 5, 6), (1, 5, -1), (1.5, 0, 0)])
+@pytest.mark.parametrize("point", [(math.nan,), (0.0, math.inf), (1e39,), (), "ab", ("1",), 3, (True,)])
+def test_a_latent_point_is_finite_numbers(point: Any) -> None:
+    with pytest.raises(UserError, match="^init_z: expected a latent point, a sequence of finite numbers, got "):
+        RunConfig(init="given", init_z=point)
+
+
+def test_a_latent_point_is_stored_as_numbers_of_python() -> None:
+    assert RunConfig(init="given", init_z=np.float32([0.5, -2])).init_z == (0.5, -2.0)  # type: ignore[arg-type]
+
+
+def test_a_latent_point_comes_with_its_init() -> None:
+    for given in ({"init_z": (0.0,)}, {"init": "given"}):
+        with pytest.raises(UserError, match="^init_z: expected init='given' and init_z together, or neither, got .*") as caught:
+            RunConfig(**given)  # type: ignore[arg-type]
+        assert "PICTURE" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "counts", [(0, 0, 0), (1, -1, 0), (1, 5, 6), (1, 5, -1), (1.5, 0, 0), (2**70, 0, 0), (1, 10**9 + 1, 0)]
+)
 def test_schedule_refuses(counts: tuple[Any, Any, Any]) -> None:
     with pytest.raises(UserError):
         Schedule(*counts)
@@ -115,7 +137,38 @@ def test_schedule_counts_all_transitions_and_settings_are_records() -> None:
     assert schedule.num_steps == 8
     assert schedule.to_dict() == {"num_results": 3, "num_burnin_steps": 5, "num_adaptation_steps": 4}
     assert RunConfig(seed=7).to_dict()["seed"] == 7
-    assert HmcConfig(0.1, 0.5).to_dict()["num_leapfrog_steps"] == 1
+    assert HmcConfig(0.1, 0.5).to_dict()["num_leapfrog_steps"] == 3
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        (MalaConfig(np.float32(0.25), np.float64(0.5)), MalaConfig(0.25, 0.5)),
+        (HmcConfig(0.1, 0.5, num_leapfrog_steps=np.int64(2)), HmcConfig(0.1, 0.5, 2)),
+        (Schedule(np.int64(3), np.uint8(2), np.int32(1)), Schedule(3, 2, 1)),
+        (RunConfig(seed=np.int64(1), temperature=np.float32(1), num_chains=np.int8(4)), RunConfig(4, 1.0, 1)),
+    ],
+)
+def test_numbers_of_numpy_are_stored_as_python_s(record: Any, expected: Any) -> None:
+    assert json.dumps(record.to_dict()) == json.dumps(expected.to_dict())
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
+def test_what_is_not_given_is_the_sampler_s_default(sampler: Sampler) -> None:
+    kind = type(sampler.defaults)
+    if sampler.name != "split_hmc":  # its class is hmc's
+        assert kind() == sampler.defaults
+    if isinstance(sampler.defaults, StepConfig):
+        assert kind(step_size=0.25) == replace(kind(), step_size=0.25)
+        assert list(settings_of(kind))[:2] == ["step_size", "target_accept_prob"], "by position, these come first"
+
+
+def test_another_way_to_adapt_has_no_use_for_the_defaults_of_this_one() -> None:
+    simple = MalaConfig(adaptation="simple")
+    assert simple == changed_config(MalaConfig(), {"adaptation": "simple"})
+    assert MalaConfig().exploration_shrinkage == 0.208
+    with pytest.raises(UserError, match="decay_rate: expected a setting that adaptation 'simple' uses"):
+        MalaConfig(adaptation="simple", decay_rate=0.8)
 
 
 def test_choices_are_typed_and_the_nearest_are_named() -> None:

@@ -13,6 +13,7 @@ from tfgradgen.cli.commands import main
 from tfgradgen.core.checks import UserError
 from tfgradgen.core.config import Schedule
 from tfgradgen.mcmc.hmc import HmcConfig
+from tfgradgen.mcmc.mala import MalaConfig
 from tfgradgen.mcmc.recipe import Recipe, default_recipe, read_recipe, write_recipe
 from tfgradgen.mcmc.registry import SAMPLERS
 
@@ -56,7 +57,7 @@ def test_settings_that_are_not_the_defaults_are_kept_and_the_rest_may_be_left_ou
         ("kernel: mala\nnum_windows: 0", "got num_windows; all coordinates have the same step size now; leave it out"),
         ("kernel: hmc\nstep_size: -1", "schedule a.yaml: step_size: expected a number above 0, got -1"),
         ("kernel: hmc\nstep_size: 1e-2", "schedule a.yaml: step_size: expected a number above 0, got '1e-2'"),
-        ("kernel: hmc\nnum_results: many", "num_results: expected an integer of at least 1, got 'many'"),
+        ("kernel: hmc\nnum_results: many", "num_results: expected an integer in 1..1000000000, got 'many'"),
         ("kernel: hmc\ndecay_rate: 0.5", "decay_rate: expected a number above 0.5 and below 1, got 0.5"),
         ("kernel: hmc\nadaptation: sipmle", "got 'sipmle'; did you mean simple?"),
         ("kernel: hmc\nadaptation_rate: 0.3", "got 0.3; leave it out, or give adaptation='simple'"),
@@ -74,6 +75,20 @@ def test_what_is_wrong_is_said_in_one_line(
         read_recipe(Path("a.yaml"))
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_recipe_is_of_one_kernel() -> None:
+    schedule = Schedule(2, 1, 1)
+    for given, said in (
+        (("hxc", HmcConfig(), schedule), "kernel: expected one of .* did you mean hmc"),
+        ((["hmc"], HmcConfig(), schedule), "kernel: expected one of "),
+        (("hmc", MalaConfig(), schedule), "config: expected a HmcConfig, as hmc takes, got MalaConfig"),
+        (("rejection", MalaConfig(), schedule), "config: expected a KernelConfig, as rejection takes, got MalaConfig"),
+        (("hmc", None, schedule), "config: expected a HmcConfig, as hmc takes, got NoneType"),
+        (("hmc", HmcConfig(), 3), "schedule: expected a Schedule, got int"),
+    ):
+        with pytest.raises(UserError, match=f"^{said}"):
+            Recipe(*given)  # type: ignore[arg-type]
 
 
 def samples(folder: str) -> bytes:

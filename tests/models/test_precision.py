@@ -1,5 +1,6 @@
 """Lower precision in the gradient alone: the same values, nearly the same gradient, and the exact law all the same."""
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from tfgradgen.core.backend import as_seed
 from tfgradgen.diagnostics.preflight import value_and_gradient
 from tfgradgen.mcmc.kernel import KernelSampler, adaptive_kernel
 from tfgradgen.mcmc.registry import kernel_sampler
+from tfgradgen.models import precision
 from tfgradgen.models.generator import load_generator
 from tfgradgen.models.precision import lower_gradients
 from tfgradgen.posterior import ClassPosterior
@@ -46,6 +48,14 @@ def low_convolutions(fn: Any, z: tf.Tensor) -> list[str]:
     nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
     low = tf.bfloat16.as_datatype_enum
     return sorted({node.op for node in nodes if node.op.startswith("Conv2D") and node.attr["T"].type == low})
+
+
+def test_the_module_can_be_loaded_again(folder: Path) -> None:
+    assert lower_gradients(load_generator(folder).module) >= 2
+    again = importlib.reload(precision)
+    low = load_generator(folder)
+    assert again.lower_gradients(low.module) >= 2
+    assert low_convolutions(evaluate(low), tf.zeros([2, 6]))
 
 
 def test_values_keep_their_bits_and_gradients_their_direction(folder: Path) -> None:

@@ -30,7 +30,7 @@ class Command:
 
     about: what it does; the first sentence stands in the overview. groups_fn: a sampler, or None for what all have in common ->
     the groups of flags that help shows. places: arguments that can be given without a name -> their defaults. more_fn: flags
-    that no help without a sampler shows. example, end: lines of help.
+    that no help without a sampler shows. takes_fn: whether it can use a sampler. example, end: lines of help.
     """
 
     name: str
@@ -38,6 +38,7 @@ class Command:
     groups_fn: Callable[[Sampler | None], list[Group]]
     places: dict[str, Any] = field(default_factory=dict)
     more_fn: Callable[[], tuple[str, ...]] = tuple
+    takes_fn: Callable[[Sampler], bool] = lambda sampler: True
     example: str = ""
     end: str = ""
 
@@ -122,6 +123,7 @@ def _sample_groups(sampler: Sampler | None) -> list[Group]:
 
 def _compare_groups(sampler: Sampler | None) -> list[Group]:
     own, flags = flags_of(compare_options.CompareOptions), _every_run()
+    flags["seed"] = _told(flags["seed"], "same seed, machine and backend: the same draws, and what is measured of them")
     return [
         Group("What to compare", _of(own, "labels", "kernels", "class_reg") | _of(flags, "init")),
         Group("Length", _of(own, "num_gradients") | _of(flags, "num_chains")),
@@ -135,6 +137,7 @@ def _compare_groups(sampler: Sampler | None) -> list[Group]:
 def _tune_groups(sampler: Sampler | None) -> list[Group]:
     own, flags = flags_of(tune_options.TuneOptions), _every_run()
     flags["num_chains"] = _told(flags["num_chains"], "chains of each run", tune_options.DEFAULT_CHAINS)
+    flags["seed"] = _told(flags["seed"], "of what the search proposes, and of its runs")
     flags["init"] = _told(flags["init"], "where chains start, as for `sample`: resample or prior")
     held = _settings_group(sampler, "tune")
     is_tuned = sampler is None or sampler.is_tuned
@@ -156,12 +159,14 @@ def _export_groups(sampler: Sampler | None) -> list[Group]:
     own, flags = flags_of(export_options.ExportOptions), _every_run()
     served = [each for each in SAMPLERS.values() if each.is_served and sampler in (None, each)]
     settings = {name: Flag(flag.setting) for each in served for name, flag in flags_of(each.defaults).items()}
+    note = f"Served are {' and '.join(each.name for each in SAMPLERS.values() if each.is_served)}."
     if sampler is not None:
-        settings = flags_of(sampler.defaults)
+        flags["kernel"] = Flag(flags["kernel"].setting, sampler.name)
+        settings = flags_of(sampler.defaults) if sampler.is_served else {}
+        note = note if sampler.is_served else f"A run of {sampler.name} cannot be served. {note}"
     settings = {name: flag for name, flag in settings.items() if name in export_options.SAMPLE_FLAGS}
     flags["num_chains"] = _told(flags["num_chains"], "chains that tune the step size")
     flags["seed"] = _told(flags["seed"], "of the tuning; a request has its own")
-    note = f"Served are {' and '.join(each.name for each in SAMPLERS.values() if each.is_served)}."
     return [
         Group("What to serve", _of(own, "labels") | _of(flags, "temperature")),
         Group("Sampler", _of(flags, "kernel", "schedule") | settings | _of(flags, "num_chains", "seed"), note),
@@ -173,6 +178,7 @@ def _export_groups(sampler: Sampler | None) -> list[Group]:
 
 def _check_groups(sampler: Sampler | None) -> list[Group]:
     flags = _every_run()
+    flags["seed"] = _told(flags["seed"], "of the latent points at which the models are looked at")
     return [
         Group(
             "What to check", _of(flags, "label", "temperature", "seed"), "By default all labels, or four of more than twenty."
@@ -188,8 +194,8 @@ _ALL = (
         _sample_groups,
         {"label": None, "kernel": None},
         sample_flags,
-        "python -m tfgradgen sample --label=goldfish --kernel=mala",
-        'Conditions: --label="goldfish & !orange", "monarch | ladybug", "goldfish & 0.5*orange", with\nparentheses.',
+        example="python -m tfgradgen sample --label=goldfish --kernel=mala",
+        end='Conditions: --label="goldfish & !orange", "monarch | ladybug", "goldfish & 0.5*orange", with\nparentheses.',
     ),
     Command(
         "compare",
@@ -209,6 +215,7 @@ _ALL = (
         _tune_groups,
         {"label": None},
         tune_options.tune_flags,
+        lambda sampler: sampler.is_tuned,
         "python -m tfgradgen tune --label=goldfish,monarch --kernel=hmc --out=out/tune",
         "Writes report.md (begin there), best.yaml for `sample --schedule`, tuning.csv, tuning.png and\n"
         "study.db, which is Optuna's. Needs pip install 'tfgradgen[tune]'.",
@@ -219,6 +226,7 @@ _ALL = (
         "step size is tuned for each label now, and frozen.",
         _export_groups,
         {"labels": "all", "kernel": None},
+        takes_fn=lambda sampler: sampler.is_served,
         example="python -m tfgradgen export --kernel=mala --labels=goldfish,monarch --out=out/served",
         end="Signatures: serving_default (label, seed), sample (with num_steps), continue (with num_steps and\n"
         "z), grid (a sheet of 16). A row is one label and one seed, and the same bits in any batch.",

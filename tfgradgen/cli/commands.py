@@ -213,12 +213,10 @@ def run(argv: list[str]) -> None:
     os.environ.setdefault("PAGER", "cat")
     first = argv[0] if argv else "help"
     first = first.partition("=")[0] if first.startswith("-") else first
-    wants_help = any(word.partition("=")[0] in ("-h", "--help") for word in argv)
     if first in ("version", "--version"):
         say(f"tfgradgen {tfgradgen.__version__}")
-    elif first in ("help", "-h", "--help") or (wants_help and first in COMMANDS):
-        named = [word for word in argv if not word.startswith("-") and word != "help"]
-        say(help_text(named[0], kernel_asked(argv)) if named else overview())
+    elif first == "help" or any(map(_is_help, argv)):
+        say(help_asked(argv))
     else:
         check_known("command", argv[0], COMMANDS, "python -m tfgradgen --help")
         for word in ("-", "--"):
@@ -228,13 +226,25 @@ def run(argv: list[str]) -> None:
         fire.Fire({first: fire_function(COMMANDS[first])}, command=words, name="python -m tfgradgen")
 
 
-def kernel_asked(argv: list[str]) -> str | None:
-    """The kernel that is named beside --help, None where none is."""
-    for word, after in zip(argv, [*argv[1:], "-"], strict=True):
-        name, has_value, value = word.partition("=")
-        if name in ("--kernel", "-kernel") and (has_value or not after.startswith("-")):
-            return value if has_value else after
-    return None
+def _is_help(word: str) -> bool:
+    return word.partition("=")[0] in ("-h", "--help")
+
+
+def help_asked(argv: list[str]) -> str:
+    """The help that `argv` asks for: of the command in it, and of the kernel that is named, or else the overview.
+
+    Raises:
+      UserError: a command, a flag of it or a kernel that does not exist.
+    """
+    words = normalized([word for word in argv if not _is_help(word) and word not in ("-", "--")])
+    flags = dict(word[2:].split("=", 1) for word in words if word.startswith("--"))
+    name, *placed = [word for word in words if not word.startswith("--")][words[:1] == ["help"] :] or [""]
+    if not name:
+        return overview()
+    check_known("command", name, COMMANDS, "python -m tfgradgen --help")
+    check_flags(name, flags, COMMANDS[name].known())
+    kernel = (dict(zip(COMMANDS[name].places, placed, strict=False)) | flags).get("kernel")
+    return help_text(name, None if kernel == "True" else kernel)  # --kernel without a value
 
 
 def help_text(name: str, kernel: str | None = None) -> str:
@@ -242,7 +252,9 @@ def help_text(name: str, kernel: str | None = None) -> str:
     check_known("command", name, COMMANDS, "python -m tfgradgen --help")
     command = COMMANDS[name]
     sampler = None if kernel is None else SAMPLERS[check_choice("kernel", kernel, SAMPLERS)]
-    example = ["", f"Example: {command.example}"] if command.example else []
+    takes = sampler is not None and command.takes_fn(sampler)
+    line = re.sub(r"--kernel=\w+", f"--kernel={kernel}", command.example) if takes else command.example
+    example = ["", f"Example: {line}"] if line else []
     end = ["", *command.end.splitlines()] if command.end else []
     return "\n".join([*command.about.splitlines(), *example, *shown_groups(command.groups_fn(sampler)), *end])
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from tfgradgen.core.checks import UserError, fail
 from tfgradgen.core.config import REMOVED
+from tfgradgen.core.files import path_of
 from tfgradgen.core.settings import KEY, Setting
 from tfgradgen.core.text import NAME_LENGTH, printable, value_text
 
@@ -65,12 +66,8 @@ def read_flags(kind: type, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parse_path(flag: str, value: Any) -> Path:
-    if not isinstance(value, str | int | float) or isinstance(value, bool) or value == "":
-        raise fail(flag, "a path", value_text(value), f"give --{flag}=PATH")
-    try:
-        return Path(str(value)).expanduser()
-    except RuntimeError as error:
-        raise fail(flag, "a path", value_text(value), "there is no such user's home; write the path out") from error
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return path_of(flag, str(value) if is_number else value)
 
 
 def parse_words(flag: str, value: Any, expected: str, example: str) -> tuple[str, ...]:

@@ -5,10 +5,13 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, asdict, dataclass
 from typing import Any, ClassVar
 
-from tfgradgen.core.checks import fail
+from tfgradgen.core.checks import UserError, check_real, fail
 from tfgradgen.core.contracts import Init, Jit
 from tfgradgen.core.settings import Search, check_settings, choice, real, whole
+from tfgradgen.core.text import value_text
 
+MAX_COUNT = 10**9  # transitions: more than any run makes, few enough for int32
+MAX_FLOAT32 = 3.4028235e38  # bound of a finite float32
 REMOVED = {"num_windows": "all coordinates have the same step size now; leave it out"}  # settings of earlier versions
 
 
@@ -101,8 +104,10 @@ class AdaptedConfig(StepConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in self.idle[self.adaptation]:
-            value = getattr(self, name)
-            if value != getattr(AdaptedConfig, name):
+            value, common = getattr(self, name), getattr(AdaptedConfig, name)
+            if value == getattr(type(self), name):  # the sampler's own default: not given
+                object.__setattr__(self, name, common)
+            elif value != common:
                 other = next(way for way, names in self.idle.items() if name not in names)
                 remedy = f"leave it out, or give --adaptation={other}"
                 raise fail(name, f"a setting that adaptation '{self.adaptation}' uses", value, remedy)
@@ -126,15 +131,15 @@ def changed_config(config: KernelConfig, values: Mapping[str, Any]) -> KernelCon
 class Schedule:
     """How many transitions of each kind a run makes.
 
-    num_results: kept draws of each chain, >= 1.
-    num_burnin_steps: discarded first transitions, >= 0.
+    num_results: kept draws of each chain, 1..10**9.
+    num_burnin_steps: discarded first transitions, 0..10**9.
     num_adaptation_steps: how many of the discarded transitions tune the step size, 0..num_burnin_steps; after them the
       step size is frozen.
     """
 
-    num_results: int = whole(low=1, shown="N", help="kept draws of each chain; of smc, particles")
-    num_burnin_steps: int = whole(low=0, shown="N", help="discarded first steps")
-    num_adaptation_steps: int = whole(low=0, shown="N", help="how many of the burn-in steps tune the step size")
+    num_results: int = whole(low=1, high=MAX_COUNT, shown="N", help="kept draws of each chain; of smc, particles")
+    num_burnin_steps: int = whole(low=0, high=MAX_COUNT, shown="N", help="discarded first steps")
+    num_adaptation_steps: int = whole(low=0, high=MAX_COUNT, shown="N", help="how many of the burn-in steps tune the step size")
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -152,6 +157,21 @@ class Schedule:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def _point(values: Any) -> tuple[float, ...]:
+    """The numbers of a latent point, finite in float32.
+
+    Raises:
+      UserError: `values` are no such numbers.
+    """
+    try:
+        numbers = tuple(check_real("init_z", number, -MAX_FLOAT32, MAX_FLOAT32) for number in values)
+    except (TypeError, UserError):
+        numbers = ()
+    if not numbers:
+        raise fail("init_z", "a latent point, a sequence of finite numbers", value_text(values), "give one number a dimension")
+    return numbers
 
 
 @dataclass(frozen=True)
@@ -195,9 +215,10 @@ class RunConfig:
     def __post_init__(self) -> None:
         check_settings(self)
         if (self.init == "given") != (self.init_z is not None):
-            raise fail(
-                "init", "a latent point for init 'given', and for that alone", self.init, "give --init=PICTURE, or no init_z"
-            )
+            expected, got = "init='given' and init_z together, or neither", f"init={self.init!r} and init_z={self.init_z!r}"
+            raise fail("init_z", expected, got, "give both to start at a point, or leave both out")
+        if self.init_z is not None:
+            object.__setattr__(self, "init_z", _point(self.init_z))
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

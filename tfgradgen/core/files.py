@@ -10,9 +10,27 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO, cast
 
+from tfgradgen.core.checks import fail
+from tfgradgen.core.text import value_text
+
 _SAFE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _FLAGS = {"rb": os.O_RDONLY, "r+b": os.O_RDWR, "w+b": os.O_RDWR | os.O_CREAT}
 _CAN_DESCEND = os.open in os.supports_dir_fd
+
+
+def path_of(name: str, value: Any) -> Path:
+    """`value` as a path, with a leading ~ written out.
+
+    Raises:
+      UserError: it is no text or path, is empty, holds a NUL, or begins with the home of a user who does not exist.
+    """
+    found = os.fspath(value) if isinstance(value, str | os.PathLike) else value
+    if not isinstance(found, str) or not found or "\0" in found:
+        raise fail(name, "a path", value_text(value), f"give --{name}=PATH")
+    try:
+        return Path(found).expanduser()
+    except RuntimeError as error:
+        raise fail(name, "a path", value_text(value), "there is no such user's home; write the path out") from error
 
 
 def open_own(path: Path, mode: str) -> BinaryIO:

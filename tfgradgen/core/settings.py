@@ -55,8 +55,12 @@ class Setting:
     flag: str = ""
 
     def parsed(self, name: str, value: Any) -> Any:
-        """As `check`, of what a user typed: the words true and false stand for the two."""
-        return self.check(name, _as_bool(value) if True in self.choices else value)
+        """As `check`, of what a user typed: the words true and false stand for the two, in errors too."""
+        if True not in self.choices:
+            return self.check(name, value)
+        known = {str(choice).lower() if isinstance(choice, bool) else choice: choice for choice in self.choices}
+        word = str(value).lower() if isinstance(value, bool | str) and str(value).lower() in ("true", "false") else value
+        return known[check_choice(name, word, known)]
 
     def check(self, name: str, value: Any) -> Any:
         """Returns `value` in its own type, or raises the `UserError` of `core.checks`."""
@@ -82,10 +86,6 @@ class Setting:
 
 def _number(high: float) -> str:
     return f"2**{int(high).bit_length()} - 1" if high > 2**32 else str(int(high))
-
-
-def _as_bool(value: Any) -> Any:
-    return {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
 
 
 def _of(kind: SettingKind, default: Any, given: Mapping[str, Any]) -> Any:
@@ -128,12 +128,21 @@ def value(default: Any = MISSING, **given: Any) -> Any:
     return _of("value", default, given)
 
 
+def again(kind: Any, name: str, default: Any) -> Any:
+    """The field `name` that the dataclass `kind` declares, with another default: that of a class which inherits it."""
+    return field(default=default, metadata={KEY: settings_of(kind)[name]})
+
+
 def settings_of(kind: Any) -> dict[str, Setting]:
     """The declared settings of a dataclass (or of an instance of one), by field."""
     return {each.name: each.metadata[KEY] for each in fields(kind) if KEY in each.metadata}
 
 
 def check_settings(record: Any) -> None:
-    """Raises `UserError` for the first declared field of `record` whose value is out of its range."""
+    """Stores every declared field of the frozen `record` in its own type: numbers of NumPy become Python's, which JSON has.
+
+    Raises:
+      UserError: a value is out of its range.
+    """
     for name, setting in settings_of(record).items():
-        setting.check(name, getattr(record, name))
+        object.__setattr__(record, name, setting.check(name, getattr(record, name)))

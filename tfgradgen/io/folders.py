@@ -80,32 +80,35 @@ def has_checkpoint(folder: Path) -> bool:
     return os.path.exists(partial_of(folder) / CHECKPOINT)
 
 
-def check_partial(folder: Path, welcome: bool) -> None:
-    """Raises `UserError` where an unfinished run of `folder` is, unless that is `welcome`, or no folder can have its name."""
+def check_partial(folder: Path, welcome: bool, name: str = "out") -> None:
+    """Raises `UserError` where an unfinished run of `folder` is, unless that is `welcome`, or no folder can have its name.
+
+    name: of the parameter that gives the folder, in this function and those below.
+    """
     if folder.name in ("", ".."):
-        raise fail("out", "a folder with a name of its own", str(folder), "give --out=NAME")
+        raise fail(name, "a folder with a name of its own", str(folder), f"give --{name}=NAME")
     room = LONGEST - len("..partial-12345678.old")  # what `new_folder` makes of the name
     if any(len(os.fsencode(part)) > room for part in folder.parts):
-        raise fail("out", f"names of at most {room} bytes", folder, "give a shorter --out=NAME")
+        raise fail(name, f"names of at most {room} bytes", folder, f"give a shorter --{name}=NAME")
     if len(os.fsencode(folder.absolute())) > LONGEST_PATH:
-        raise fail("out", f"a path of at most {LONGEST_PATH} bytes", folder, "give a shorter --out=NAME")
+        raise fail(name, f"a path of at most {LONGEST_PATH} bytes", folder, f"give a shorter --{name}=NAME")
     partial = partial_of(folder)
     if os.path.lexists(partial) and not welcome:
         raise fail(
-            "out",
+            name,
             "a new folder",
             f"{partial}, a run that was interrupted or is under way",
-            "go on with it with --resume, start anew with --overwrite, or choose another --out",
+            f"go on with it with --resume, start anew with --overwrite, or choose another --{name}",
         )
     if os.path.lexists(partial) and (partial.is_symlink() or not partial.is_dir()):
-        raise fail("out", "a folder", f"{partial}, which is none", "choose another --out")
+        raise fail(name, "a folder", f"{partial}, which is none", f"choose another --{name}")
     foreign = sorted({path.name for path in partial.iterdir()} - {LOCK, *FILES}) if partial.is_dir() else []
     if foreign:
         raise fail(
-            "out",
+            name,
             "an unfinished run",
             f"{partial}, which also holds {foreign[0]}",
-            "choose another --out; it is left as it is",
+            f"choose another --{name}; it is left as it is",
         )
 
 
@@ -138,28 +141,28 @@ def sweep(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def check_target(folder: Path, overwrite: bool) -> None:
+def check_target(folder: Path, overwrite: bool, name: str = "out") -> None:
     """Raises `UserError` unless `folder` can be made, is empty, or can be replaced where `overwrite` allows it. Leaves nothing
     behind."""
     if os.path.lexists(folder):
         if not os.path.isdir(folder):
             what = "a link that leads to none" if folder.is_symlink() else "which is none"
-            raise fail("out", "a folder", f"{folder}, {what}", "choose another --out")
+            raise fail(name, "a folder", f"{folder}, {what}", f"choose another --{name}")
         names = names_in(folder)
         if names and not overwrite:
-            raise fail("out", "a new folder", f"{folder}, which exists", "choose another --out or add --overwrite")
+            raise fail(name, "a new folder", f"{folder}, which exists", f"choose another --{name} or add --overwrite")
         foreign = sorted(names - OURS)
         if foreign:
             raise fail(
-                "out",
+                name,
                 "an earlier run's folder to overwrite",
                 f"{folder}, which also holds {foreign[0]}",
-                "choose another --out; it is left as it is",
+                f"choose another --{name}; it is left as it is",
             )
-    check_writable(folder)
+    check_writable(folder, name)
 
 
-def check_writable(folder: Path) -> None:
+def check_writable(folder: Path, name: str = "out") -> None:
     """Raises `UserError` unless `folder`, or what is to be renamed to it, can be written. Leaves nothing behind."""
     place = real(folder).absolute()
     place = place if is_fixed(place) else place.parent
@@ -168,7 +171,7 @@ def check_writable(folder: Path) -> None:
     try:
         os.rmdir(tempfile.mkdtemp(prefix=f"{INSIDE}-", dir=place))
     except OSError as error:
-        raise fail("out", "a folder that can be written", f"{folder} ({reason(error)})", "choose another --out") from error
+        raise fail(name, "a folder that can be written", f"{folder} ({reason(error)})", f"choose another --{name}") from error
 
 
 def check_resumable(out: Path, resume: bool, what: str, marker: str, ours: Collection[str]) -> None:
@@ -206,7 +209,7 @@ def held(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def new_folder(folder: Path, overwrite: bool = False, hint: str = "") -> Iterator[Path]:
+def new_folder(folder: Path, overwrite: bool = False, hint: str = "", name: str = "out") -> Iterator[Path]:
     """Gives a folder to write into, and renames it into place at the end; an earlier one is replaced.
 
     Where `folder` cannot be replaced, for something is mounted on it, its files are, run.json as the last. After an error the
@@ -219,17 +222,17 @@ def new_folder(folder: Path, overwrite: bool = False, hint: str = "") -> Iterato
         place, prefix = (folder, f"{INSIDE}-") if fixed else (folder.parent, f".{folder.name}.partial-")
         beside = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
     except OSError as error:
-        raise not_written(folder, error, hint) from error
+        raise not_written(folder, error, hint, name) from error
     try:
         beside.chmod(0o777 & ~_umask())  # mkdtemp makes it private
         yield beside
-        check_target(folder, overwrite)  # again: another run may have taken the place meanwhile
+        check_target(folder, overwrite, name)  # again: another run may have taken the place meanwhile
         if fixed:
             _fill(folder, beside)
         else:
             _replace(folder, beside)
     except OSError as error:
-        raise not_written(folder, error, hint) from error
+        raise not_written(folder, error, hint, name) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
@@ -277,10 +280,10 @@ def _move(source: Path, target: Path) -> None:
         os.replace(copy, target)
 
 
-def not_written(folder: Path, error: OSError, hint: str = "") -> UserError:
+def not_written(folder: Path, error: OSError, hint: str = "", name: str = "out") -> UserError:
     """The error of a folder that cannot be written. hint: what is kept, that `--resume` goes on with."""
-    remedy = "free space or choose another --out" + (f"; {hint}" if hint else "")
-    found = fail("out", "a folder that can be written", f"{folder} ({reason(error)})", remedy)
+    remedy = f"free space or choose another --{name}" + (f"; {hint}" if hint else "")
+    found = fail(name, "a folder that can be written", f"{folder} ({reason(error)})", remedy)
     found.can_resume = bool(hint)
     return found
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tfgradgen.core.arrays import Layout, check_state, check_within
 from tfgradgen.core.backend import Stream, fold_in, full_float32, use_xla
-from tfgradgen.core.checks import check_num_chains, fail
+from tfgradgen.core.checks import check_num_chains
 from tfgradgen.core.config import KernelConfig, RunConfig, Schedule
 from tfgradgen.core.contracts import (
     Chunk,
@@ -31,6 +31,7 @@ from tfgradgen.core.memo import per_networks
 from tfgradgen.diagnostics.model_checks import admit, checked_start, warn_of, with_number
 from tfgradgen.mcmc.kernel import Dials, adaptive_kernel, start
 from tfgradgen.mcmc.registry import kernel_sampler
+from tfgradgen.mcmc.sampler import check_config
 from tfgradgen.posterior import ClassPosterior
 
 logger = logging.getLogger(__name__)
@@ -241,13 +242,6 @@ def state_layout(posterior: ClassPosterior, config: KernelConfig, num_chains: in
     of_chains = (np.float32, (num_chains, posterior.latent_dim))
     moments = of_chains if posterior.is_batched and config.needs_class_moments else (np.float32, (posterior.latent_dim,))
     return {"z": of_chains, "class_mean": moments, "class_scale": moments}
-
-
-def check_config(kernel_name: str, config: Any, defaults: KernelConfig) -> None:
-    """Raises `UserError` where `config` is not of the class that `kernel_name` takes."""
-    if not isinstance(config, type(defaults)):
-        kind = type(defaults).__name__
-        raise fail("config", f"a {kind}, as {kernel_name} takes", type(config).__name__, f"pass tfgradgen.{kind}(...)")
 
 
 def condition_of(posterior: ClassPosterior) -> Condition:

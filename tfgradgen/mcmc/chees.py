@@ -12,7 +12,7 @@ from typing import Any
 from tfgradgen.core.config import AdaptedConfig, Schedule
 from tfgradgen.core.contracts import Cost, PosteriorLike
 from tfgradgen.core.lazy import tf, tfp, unnest
-from tfgradgen.core.settings import Search, whole
+from tfgradgen.core.settings import Search, again, whole
 from tfgradgen.mcmc.hmc import leapfrog_info, make_hmc
 from tfgradgen.mcmc.kernel import KernelSampler, WrappedKernel, absent_if_nan, log_accept_prob
 
@@ -22,6 +22,10 @@ START_STEPS = 3  # leapfrog steps of the first trajectory
 @dataclass(frozen=True)
 class CheesConfig(AdaptedConfig):
     """The length of a trajectory is tuned, up to a bound."""
+
+    # `tune` shows none better on the shipped models: tools/tuning/chees.
+    step_size: float = again(AdaptedConfig, "step_size", 0.3)
+    target_accept_prob: float = again(AdaptedConfig, "target_accept_prob", 0.65)
 
     max_leapfrog_steps: int = whole(16, low=1, high=1000, help="gradients in one step, at most", search=Search(2, 32, log=True))
 
@@ -67,8 +71,7 @@ SAMPLER = KernelSampler(
     "chees",
     about="hmc that tunes one length for many chains",
     law="asymptotically exact",
-    # `tune` shows none better on the shipped models: tools/tuning/chees.
-    defaults=CheesConfig(step_size=0.3, target_accept_prob=0.65, max_leapfrog_steps=16),
+    defaults=CheesConfig(),
     schedule=Schedule(num_results=50, num_burnin_steps=50, num_adaptation_steps=37),
     cost_fn=lambda config: Cost(START_STEPS, 0),
     min_chains=2,  # the criterion looks at their spread

@@ -15,7 +15,7 @@ from tfgradgen.core.backend import fold_in, log_uniform
 from tfgradgen.core.config import AdaptedConfig, Schedule
 from tfgradgen.core.contracts import Cost, PosteriorLike
 from tfgradgen.core.lazy import tf, tfp, unnest
-from tfgradgen.core.settings import Search, whole
+from tfgradgen.core.settings import Search, again, whole
 from tfgradgen.mcmc.kernel import KernelSampler, OwnKernel, StepInfo, absent_if_nan, one_tensor, read_step
 from tfgradgen.mcmc.mala import Mala
 
@@ -23,6 +23,10 @@ from tfgradgen.mcmc.mala import Mala
 @dataclass(frozen=True)
 class LocalGlobalConfig(AdaptedConfig):
     """How much of each move a step makes."""
+
+    # `tune` shows none better on the shipped models: tools/tuning/local_global.
+    step_size: float = again(AdaptedConfig, "step_size", 0.4)
+    target_accept_prob: float = again(AdaptedConfig, "target_accept_prob", 0.4)
 
     num_global_draws: int = whole(
         16, low=1, high=10_000, help="fresh prior draws in each global move", search=Search(1, 64, log=True)
@@ -138,8 +142,7 @@ SAMPLER = KernelSampler(
     "local_global",
     about="several modes, of a class that is not rare",
     law="asymptotically exact",
-    # `tune` shows none better on the shipped models: tools/tuning/local_global.
-    defaults=LocalGlobalConfig(step_size=0.4, target_accept_prob=0.4, num_global_draws=16, num_local_steps=1),
+    defaults=LocalGlobalConfig(),
     schedule=Schedule(num_results=40, num_burnin_steps=60, num_adaptation_steps=52),
     cost_fn=lambda config: Cost(1 + config.num_local_steps, config.num_global_draws),
     make_fn=make_local_global,

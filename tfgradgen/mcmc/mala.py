@@ -8,12 +8,12 @@ from the gradient that is kept beside it: a stale drift belongs to another propo
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple
 
 from tfgradgen.core.config import AdaptedConfig, Schedule
 from tfgradgen.core.lazy import tf, tfp
-from tfgradgen.core.settings import real
+from tfgradgen.core.settings import again, real
 from tfgradgen.mcmc.kernel import KernelSampler, OwnKernel, one_tensor
 
 
@@ -21,12 +21,20 @@ from tfgradgen.mcmc.kernel import KernelSampler, OwnKernel, one_tensor
 class MalaConfig(AdaptedConfig):
     """Above 0, class_reg adds a `Regularization`, and the target is no longer the posterior."""
 
+    # The defaults were found by `tune` on the shipped models: tools/tuning/mala.
+    step_size: float = again(AdaptedConfig, "step_size", 0.4)
+    target_accept_prob: float = again(AdaptedConfig, "target_accept_prob", 0.442)
+
     class_reg: float = real(
         0.0,
         is_low_in=True,
         help="weight of a pull to the middle of the class's exact draws, in their deviations; above 0 the target is not the "
         "posterior",
     )
+    _: KW_ONLY
+    exploration_shrinkage: float = again(AdaptedConfig, "exploration_shrinkage", 0.208)
+    decay_rate: float = again(AdaptedConfig, "decay_rate", 0.715)
+    step_count_smoothing: int = again(AdaptedConfig, "step_count_smoothing", 12)
 
     @property
     def needs_class_moments(self) -> bool:
@@ -80,10 +88,7 @@ SAMPLER = KernelSampler(
     "mala",
     about="the default: one gradient a step",
     law="asymptotically exact",
-    # Found by `tune` on the shipped models: tools/tuning/mala.
-    defaults=MalaConfig(
-        step_size=0.4, target_accept_prob=0.442, exploration_shrinkage=0.208, decay_rate=0.715, step_count_smoothing=12
-    ),
+    defaults=MalaConfig(),
     schedule=Schedule(num_results=264, num_burnin_steps=36, num_adaptation_steps=27),
     is_calibrated=lambda config: config.class_reg == 0,
     served_steps=lambda config: 1,

@@ -26,7 +26,7 @@ BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8  # Adam's own defaults (Kingma and Ba
 class MapConfig(KernelConfig):
     """Settings of gradient ascent."""
 
-    step_size: float = real(help="step size of adam, or the length of a normalized step")
+    step_size: float = real(0.05, help="step size of adam, or the length of a normalized step")
     optimizer: str = choice("adam", choices=("adam", "normalized"), help="how a step is made of the gradient")
     objective: str = choice("log_prob", choices=("log_prob", "logit"), help="what of the classifier is raised")
     class_reg: float = real(
@@ -148,7 +148,7 @@ SAMPLER = KernelSampler(
     "map",
     about="the baseline: climbs to modes",
     law="no draws",
-    defaults=MapConfig(step_size=0.05),
+    defaults=MapConfig(),
     schedule=Schedule(num_results=100, num_burnin_steps=200, num_adaptation_steps=0),
     kind="ascent",
     is_calibrated=lambda config: False,

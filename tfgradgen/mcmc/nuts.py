@@ -8,7 +8,7 @@ from typing import Any
 from tfgradgen.core.config import AdaptedConfig, Schedule
 from tfgradgen.core.contracts import Cost, PosteriorLike
 from tfgradgen.core.lazy import tf, tfp, unnest
-from tfgradgen.core.settings import Search, whole
+from tfgradgen.core.settings import Search, again, whole
 from tfgradgen.mcmc.kernel import KernelSampler, StepInfo, read_step
 
 MAX_ENERGY_DIFF = 1000.0  # nats, TFP's own; beyond it the trajectory has diverged
@@ -17,6 +17,10 @@ MAX_ENERGY_DIFF = 1000.0  # nats, TFP's own; beyond it the trajectory has diverg
 @dataclass(frozen=True)
 class NutsConfig(AdaptedConfig):
     """A trajectory is doubled until it turns back."""
+
+    # `tune` shows none better on the shipped models: tools/tuning/nuts.
+    step_size: float = again(AdaptedConfig, "step_size", 0.2)
+    target_accept_prob: float = again(AdaptedConfig, "target_accept_prob", 0.7)
 
     max_tree_depth: int = whole(
         4, low=1, high=12, help="at most 2 ** max_tree_depth gradients in one step", search=Search(1, 6)
@@ -39,8 +43,7 @@ SAMPLER = KernelSampler(
     "nuts",
     about="hmc that finds the lengths of its moves",
     law="asymptotically exact",
-    # `tune` shows none better on the shipped models: tools/tuning/nuts.
-    defaults=NutsConfig(step_size=0.2, target_accept_prob=0.7, max_tree_depth=4),
+    defaults=NutsConfig(),
     schedule=Schedule(num_results=25, num_burnin_steps=50, num_adaptation_steps=40),
     cost_fn=lambda config: Cost(2 ** (config.max_tree_depth - 1), 0),
     make_fn=lambda posterior, config, step_size, num_adaptation_steps: tfp.mcmc.NoUTurnSampler(

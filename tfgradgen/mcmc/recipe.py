@@ -23,18 +23,28 @@ from tfgradgen.core.config import REMOVED, KernelConfig, Schedule, changed_confi
 from tfgradgen.core.files import write_text
 from tfgradgen.core.parsing import parsing, read_text
 from tfgradgen.mcmc.registry import SAMPLERS
-from tfgradgen.mcmc.sampler import Sampler
+from tfgradgen.mcmc.sampler import Sampler, check_config
 
 MAX_FILE = 1 << 16  # bytes of a schedule, which has some hundreds
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """kernel: a key of `SAMPLERS`. config: its settings. schedule: its counts."""
+    """kernel: a key of `SAMPLERS`. config: its settings. schedule: its counts.
+
+    Raises:
+      UserError: there is no such kernel, or the settings are another's.
+    """
 
     kernel: str
     config: KernelConfig
     schedule: Schedule
+
+    def __post_init__(self) -> None:
+        check_config(self.kernel, self.config, SAMPLERS[check_choice("kernel", self.kernel, SAMPLERS)].defaults)
+        if not isinstance(self.schedule, Schedule):
+            got = type(self.schedule).__name__
+            raise fail("schedule", "a Schedule", got, "pass tfgradgen.Schedule(...)")
 
     def to_dict(self) -> dict[str, Any]:
         return {"kernel": self.kernel, **self.config.to_dict(), **self.schedule.to_dict()}

@@ -14,7 +14,7 @@ import numpy as np
 from tfgradgen.core.config import AdaptedConfig, Schedule
 from tfgradgen.core.contracts import Cost, PosteriorLike
 from tfgradgen.core.lazy import tf, tfp, unnest
-from tfgradgen.core.settings import Search, real, whole
+from tfgradgen.core.settings import Search, again, real, whole
 from tfgradgen.mcmc.hmc import make_hmc
 from tfgradgen.mcmc.kernel import KernelSampler, StepInfo, StepSizeAccess, WrappedKernel, log_accept_prob
 
@@ -23,8 +23,12 @@ from tfgradgen.mcmc.kernel import KernelSampler, StepInfo, StepSizeAccess, Wrapp
 class ReplicaConfig(AdaptedConfig):
     """The powers of the likelihood between 1 and the smallest are spaced geometrically."""
 
+    # `tune` shows none better on the shipped models: tools/tuning/replica_exchange.
+    step_size: float = again(AdaptedConfig, "step_size", 0.2)
+    target_accept_prob: float = again(AdaptedConfig, "target_accept_prob", 0.6)
+
     num_leapfrog_steps: int = whole(
-        1, low=1, high=1000, help="gradients in one step of each replica", search=Search(1, 12, log=True)
+        3, low=1, high=1000, help="gradients in one step of each replica", search=Search(1, 12, log=True)
     )
     num_replicas: int = whole(4, low=2, high=64, help="powers of the likelihood", search=Search(2, 6))
     min_inverse_temperature: float = real(
@@ -96,10 +100,7 @@ SAMPLER = KernelSampler(
     "replica_exchange",
     about="modes far apart: hmc at many temperatures",
     law="asymptotically exact",
-    # `tune` shows none better on the shipped models: tools/tuning/replica_exchange.
-    defaults=ReplicaConfig(
-        step_size=0.2, target_accept_prob=0.6, num_leapfrog_steps=3, num_replicas=4, min_inverse_temperature=0.1
-    ),
+    defaults=ReplicaConfig(),
     schedule=Schedule(num_results=25, num_burnin_steps=40, num_adaptation_steps=34),
     cost_fn=lambda config: Cost(config.num_replicas * (config.num_leapfrog_steps + 1), config.num_replicas),
     start_cost=lambda config: Cost(config.num_replicas, 0),

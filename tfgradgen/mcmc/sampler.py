@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from tfgradgen.core.checks import fail
 from tfgradgen.core.config import AdaptedConfig, KernelConfig, RunConfig, Schedule
 from tfgradgen.core.contracts import Chunk, Cost, SamplerKind
 
@@ -112,6 +113,14 @@ class Sampler:
     def takes_starts(self) -> bool:
         """Whether its chains start at points that the user can choose."""
         return self.kind in ("chain", "ascent")
+
+
+def check_config(kernel_name: str, config: Any, defaults: KernelConfig) -> None:
+    """Raises `UserError` where `config` is not of the class that `kernel_name` takes."""
+    kind = type(defaults)
+    if not isinstance(config, kind) or (kind is KernelConfig and type(config) is not kind):
+        name = kind.__name__
+        raise fail("config", f"a {name}, as {kernel_name} takes", type(config).__name__, f"pass tfgradgen.{name}(...)")
 
 
 def with_start(chunk: Chunk, facts: dict[str, Any]) -> Chunk:

@@ -25,7 +25,7 @@ from tfgradgen.core.config import RunConfig, Schedule, StepConfig
 from tfgradgen.core.contracts import Chunk, Cost, Draws, Networks, Progress
 from tfgradgen.core.lazy import LazyModule, tf
 from tfgradgen.core.memo import per_networks
-from tfgradgen.core.settings import real, whole
+from tfgradgen.core.settings import again, real, whole
 from tfgradgen.mcmc.kernel import absent_if_nan, log_accept_prob
 from tfgradgen.mcmc.mala import Mala
 from tfgradgen.mcmc.sampler import Resume, Sampler, checked_facts, with_start
@@ -45,6 +45,9 @@ STEP_GAIN = 1.0  # of log step size, per unit of acceptance off its target in on
 @dataclass(frozen=True)
 class SmcConfig(StepConfig):
     """How particles are moved, and how far apart the temperatures are."""
+
+    step_size: float = again(StepConfig, "step_size", 0.4)
+    target_accept_prob: float = again(StepConfig, "target_accept_prob", 0.4)
 
     num_mutations: int = whole(4, low=1, high=1000, help="mala steps at each power of the likelihood")
     ess_share: float = real(
@@ -315,7 +318,7 @@ SAMPLER = Sampler(
     "smc",
     about="many particles; estimates p(class) too",
     law="biased",  # by the order of 1 / num_results
-    defaults=SmcConfig(step_size=0.4, target_accept_prob=0.4),
+    defaults=SmcConfig(),
     schedule=Schedule(num_results=32, num_burnin_steps=0, num_adaptation_steps=0),
     kind="particles",
     cost_fn=lambda config: Cost(config.num_mutations + 1, 1),

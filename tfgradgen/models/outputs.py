@@ -18,14 +18,14 @@ def outputs_of(classifier: Any, wanted: Any) -> tuple[Any, int | list[int]]:
     Args:
       classifier: has `num_classes`; for names also `labels`, one a class, and for conditions it is one of `load_classifier`.
       wanted: an index; a text that `resolve_labels` knows, of several labels where it names several; a condition such as
-        `goldfish & !orange`; or a list, tuple or array of indices and names, in which a label may be repeated.
+        `goldfish & !orange`; or a list, tuple, range or array of indices and names, in which a label may be repeated.
 
     Raises:
       UserError: `wanted` is none of these, or names nothing that the classifier has.
     """
     if isinstance(wanted, np.ndarray):
         wanted = wanted.tolist()
-    if isinstance(wanted, list | tuple):
+    if isinstance(wanted, list | tuple | range):
         return _exclusive(classifier, [_index(classifier, item) for item in _not_empty(wanted)])
     if isinstance(wanted, str):
         labels = labels_of(classifier, wanted)

@@ -7,6 +7,7 @@ and in the backward pass the convolutions, most of its work, take bfloat16 opera
 network runs twice.
 """
 
+from contextlib import suppress
 from typing import Any
 
 import tensorflow as tf
@@ -25,6 +26,9 @@ def lower_gradients(module: Any) -> int:
     is none, as in a model of matrix products only, and gradients then stay as they were. Faster where the CPU multiplies
     bfloat16 matrices in hardware (Intel AMX), slower where it does not.
     """
+    for kind, gradient_fn in _GRADIENTS.items():
+        with suppress(KeyError):  # registered already: the registry is the process's, and takes a name once
+            tf.RegisterGradient(PREFIX + kind)(gradient_fn)
     pending, seen, count = _graphs_of(module), set(), 0
     while pending:
         graph = pending.pop()
@@ -33,7 +37,7 @@ def lower_gradients(module: Any) -> int:
         seen.add(id(graph))
         pending += nested_graphs(graph)
         for op in graph.get_operations():
-            if op.type in ("Conv2D", "Conv2DBackpropInput") and op.outputs[0].dtype == tf.float32:
+            if op.type in _GRADIENTS and op.outputs[0].dtype == tf.float32:
                 override_gradient(op, PREFIX + op.type)
                 count += 1
     return count
@@ -53,7 +57,6 @@ def _settings(op: tf.Operation) -> dict[str, Any]:
     return {name: op.get_attr(name) for name in _SETTINGS}
 
 
-@tf.RegisterGradient(PREFIX + "Conv2D")  # type: ignore[untyped-decorator]
 def _conv2d_gradient(op: tf.Operation, upstream: tf.Tensor) -> list[tf.Tensor | None]:
     """Inputs x, filter."""
     x, filters = op.inputs
@@ -63,8 +66,10 @@ def _conv2d_gradient(op: tf.Operation, upstream: tf.Tensor) -> list[tf.Tensor | 
     return [tf.cast(gradient, tf.float32), None]
 
 
-@tf.RegisterGradient(PREFIX + "Conv2DBackpropInput")  # type: ignore[untyped-decorator]
 def _transposed_gradient(op: tf.Operation, upstream: tf.Tensor) -> list[tf.Tensor | None]:
     """Inputs sizes, filter, x."""
     gradient = tf.raw_ops.Conv2D(input=_low(upstream), filter=_low(op.inputs[1]), **_settings(op))
     return [None, None, tf.cast(gradient, tf.float32)]
+
+
+_GRADIENTS = {"Conv2D": _conv2d_gradient, "Conv2DBackpropInput": _transposed_gradient}

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from tfgradgen.core.checks import check_choice
 from tfgradgen.core.contracts import Draws
+from tfgradgen.core.files import path_of
 from tfgradgen.core.text import as_python, value_text
 from tfgradgen.diagnostics.netcdf import as_datatree
 from tfgradgen.io.folders import check_partial, check_target, new_folder
@@ -25,7 +27,7 @@ from tfgradgen.results.summary import summary
 class SampleResult:
     """All of a run: its draws, its images, and whether to trust them.
 
-    Images and diagnosis are made when they are first asked for, and kept. With C chains of N draws each:
+    Images and diagnosis are made when they are first asked for, and kept. It can be pickled. With C chains of N draws each:
 
     Attributes:
       z: float32 [N, C, latent_dim], the kept latent points; z[-1] is where the chains ended.
@@ -115,18 +117,24 @@ class SampleResult:
           The folder.
 
         Raises:
-          UserError: the folder cannot be written, or may not be replaced.
+          UserError: the folder cannot be written, or may not be replaced; an argument is of another type.
         """
-        target = Path(folder).expanduser()
-        check_partial(target, welcome=False)
-        check_target(target, overwrite)
-        with new_folder(target, overwrite) as beside:
+        name = "folder"
+        target = path_of(name, folder)
+        check_choice("overwrite", overwrite, (True, False))
+        check_partial(target, welcome=False, name=name)
+        check_target(target, overwrite, name)
+        with new_folder(target, overwrite, name=name) as beside:
             self.write_into(beside)
         return target
 
     def write_into(self, folder: Path) -> None:
         """Writes the files of `save` into a folder that exists."""
         write_run(folder, self.record, self.draws, self.images, self._film_fn())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What is made when it is first asked for is made now: a copy has neither the models nor the folder."""
+        return _whole, (self._planned, self.draws, self._finished, self._film_fn())
 
     def __repr__(self) -> str:
         num_results, num_chains, latent_dim = self.z.shape
@@ -143,6 +151,12 @@ class SampleResult:
             f'<img alt="the last draw of each chain" src="data:image/png;base64,{image}">'
             f"<pre>{html.escape(self.summary())}</pre>"
         )
+
+
+def _whole(
+    planned: dict[str, Any], draws: Draws, finished: tuple[dict[str, Any], np.ndarray], film: Image.Image
+) -> SampleResult:
+    return SampleResult(planned, draws, lambda: finished, lambda: film)
 
 
 def load_run(folder: str | os.PathLike[str]) -> SampleResult:
