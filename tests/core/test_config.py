@@ -119,7 +119,9 @@ def test_a_latent_point_is_stored_as_numbers_of_python() -> None:
 
 def test_a_latent_point_comes_with_its_init() -> None:
     for given in ({"init_z": (0.0,)}, {"init": "given"}):
-        with pytest.raises(UserError, match=r"^init_z: expected init='given' and init_z together, or neither, got .*") as caught:
+        with pytest.raises(
+            UserError, match=r"^init_z: expected init='given' and init_z together, or neither, got .*"
+        ) as caught:
             RunConfig(**given)  # type: ignore[arg-type]
         assert "PICTURE" not in str(caught.value)
 
