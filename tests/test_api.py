@@ -263,13 +263,13 @@ def test_saving_replaces_only_runs(result: tg.SampleResult, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("folder", [None, 3, b"x", "a\0b", "~nosuchuser/x", "", True])
 def test_a_folder_that_is_no_path_is_one_line(folder: Any, result: tg.SampleResult) -> None:
-    with pytest.raises(tg.UserError, match="^folder: expected a path, got "):
+    with pytest.raises(tg.UserError, match=r"^folder: expected a path, got "):
         result.save(folder)
 
 
 def test_overwrite_is_true_or_false(result: tg.SampleResult, tmp_path: Path) -> None:
     for given in ("no", 1, None):
-        with pytest.raises(tg.UserError, match="^overwrite: expected one of True, False, got "):
+        with pytest.raises(tg.UserError, match=r"^overwrite: expected one of True, False, got "):
             result.save(tmp_path / "run", overwrite=given)  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
 

@@ -337,10 +337,10 @@ def test_labels_of_a_graph_are_one_a_chain() -> None:
 
 
 def test_points_and_labels_of_unknown_rank_are_refused() -> None:
-    of_points = tf.function(lambda z: named(1).unnormalized_log_prob(z), [tf.TensorSpec(None)])
+    of_points = tf.function(lambda z: named(1).unnormalized_log_prob(z), [tf.TensorSpec(None)], autograph=False)
     with pytest.raises(UserError, match=r"z: expected shape \[..., 6\], got <unknown>"):
         of_points(tf.zeros([2, 6]))
-    of_labels = tf.function(lambda label: named(label).own_seed(1), [tf.TensorSpec(None, tf.int32)])
+    of_labels = tf.function(lambda label: named(label).own_seed(1), [tf.TensorSpec(None, tf.int32)], autograph=False)
     with pytest.raises(
         UserError, match="label: expected a tensor of integers, one or one a chain, got int32 of shape <unknown>"
     ):

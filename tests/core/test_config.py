@@ -109,7 +109,7 @@ def test_run_config_refuses(field: str, value: Any) -> None:
 
 @pytest.mark.parametrize("point", [(math.nan,), (0.0, math.inf), (1e39,), (), "ab", ("1",), 3, (True,)])
 def test_a_latent_point_is_finite_numbers(point: Any) -> None:
-    with pytest.raises(UserError, match="^init_z: expected a latent point, a sequence of finite numbers, got "):
+    with pytest.raises(UserError, match=r"^init_z: expected a latent point, a sequence of finite numbers, got "):
         RunConfig(init="given", init_z=point)
 
 
@@ -119,7 +119,9 @@ def test_a_latent_point_is_stored_as_numbers_of_python() -> None:
 
 def test_a_latent_point_comes_with_its_init() -> None:
     for given in ({"init_z": (0.0,)}, {"init": "given"}):
-        with pytest.raises(UserError, match="^init_z: expected init='given' and init_z together, or neither, got .*") as caught:
+        with pytest.raises(
+            UserError, match=r"^init_z: expected init='given' and init_z together, or neither, got .*"
+        ) as caught:
             RunConfig(**given)  # type: ignore[arg-type]
         assert "PICTURE" not in str(caught.value)
 
