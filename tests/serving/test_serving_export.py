@@ -116,7 +116,7 @@ def test_versions_follow_and_what_was_changed_is_kept(
         (["--out=x", "--batch_sizes=4,1"], "batch_sizes: expected rising whole numbers in 1..1024, got (4, 1)"),
         (["--out=x", "--batch_sizes=0,1"], "batch_sizes"),
         (["--out=x", "--num_start_draws=no"], "num_start_draws: expected an integer"),
-        (["--out=x", "--xla=maybe"], "xla: expected one of True, False"),
+        (["--out=x", "--xla=maybe"], "xla: expected one of true, false"),
         (["--out=x", "--num_leapfrog_steps=2"], "a flag that --kernel=mala uses"),
         (["--out=x", "--generator=nowhere"], "model nowhere"),
     ],
