@@ -1,6 +1,7 @@
 """How the step size of all chains is tuned: to its target, whatever a bad chain does; one graph serves all settings."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import tensorflow_probability as tfp
 from tests.support.laws import FEW_STEPS, Bare, is_tuned, starts, target, worst_z_score
 from tests.support.laws import run as run_kernel
 from tests.support.toy import ToyClassifier, ToyGenerator
-from tfgradgen.core.backend import as_seed
+from tfgradgen.core.backend import as_seed, fold_in
 from tfgradgen.core.config import AdaptedConfig, RunConfig, Schedule, changed_config
 from tfgradgen.core.settings import settings_of
 from tfgradgen.mcmc import chains as sampling
@@ -136,6 +137,38 @@ def test_jitter_keeps_chains_in_narrow_modes_moving(monkeypatch: pytest.MonkeyPa
     assert moves_in_a_narrow_mode() > 0.05
     monkeypatch.setattr(base, "STEP_JITTER", 0.0)
     assert moves_in_a_narrow_mode() < 0.02
+
+
+class Shows:
+    """A kernel that moves each chain to the step size which it was given."""
+
+    def bootstrap_results(self, init_state: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"step": tf.constant([[0.2]]), "chain": tf.zeros(init_state.shape[0])}
+
+    def one_step(self, current_state: tf.Tensor, previous_kernel_results: dict[str, tf.Tensor], seed: Any = None) -> Any:
+        return tf.broadcast_to(previous_kernel_results["step"], current_state.shape), previous_kernel_results
+
+
+def test_jitter_is_uniform_about_the_shared_step() -> None:
+    access = base.StepSizeAccess(
+        get=lambda results: results["step"],
+        put=lambda results, step_size: results | {"step": step_size},
+        log_accept_prob=lambda results: results["chain"],
+        is_accepted=lambda results: results["chain"] < 1,
+        target_log_prob=lambda results: results["chain"],
+    )
+    kernel: Any = base.Pooled(Shows(), access, 1)  # type: ignore[arg-type]
+    state, results, seen = tf.zeros([2, 1]), kernel.bootstrap_results(tf.zeros([2, 1])), []
+    for k in range(401):
+        state, results = kernel.one_step(state, results, seed=fold_in(as_seed(0), k))
+        assert state[0, 0] == state[1, 0], "one factor for all chains"
+        seen.append(float(state[0, 0]) / 0.2)
+    assert seen[0] == pytest.approx(1.0), "none while the step is tuned"
+    factors = np.array(seen[1:])
+    assert (abs(factors - 1) <= 0.5 + 1e-6).all()
+    assert abs(factors.mean() - 1) < 4 * np.sqrt(1 / 12 / 400)
+    assert factors.min() < 0.55
+    assert factors.max() > 1.45
 
 
 @pytest.mark.slow

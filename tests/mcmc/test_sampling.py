@@ -62,10 +62,12 @@ def test_chains_reach_the_known_law(kernel: str, temperature: float) -> None:
 @pytest.mark.parametrize("temperature", [1.0, 0.5, 2.0])
 def test_rejection_is_exact(temperature: float) -> None:
     mean, deviation, prob = exact_moments(temperature)
-    draws, cost, prior_prob, accept_rate = sample_exact(make(1, temperature), 100, RunConfig(num_chains=20, seed=4))
+    draws, cost, prior_prob, accept_rate = sample_exact(make(1, temperature), 2000, RunConfig(num_chains=20, seed=4))
     z = draws.z[..., 0].ravel()
-    assert draws.z.shape == (100, 20, 6)
+    assert draws.z.shape == (2000, 20, 6)
     assert abs(z.mean() - mean) < 4 * deviation / np.sqrt(z.size)
+    other = exact_moments(temperature / 0.9)[0]
+    assert abs(z.mean() - other) > 4 * deviation / np.sqrt(z.size), "another power of the likelihood is found out"
     assert abs(draws.class_prob.mean() - prob) < 4 * draws.class_prob.std() / np.sqrt(z.size)
     if temperature == 1.0:
         assert abs(accept_rate - prior_prob) < 4 * 0.5 / np.sqrt(cost.num_forward)
