@@ -100,3 +100,15 @@ def served(toy_pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
     few = ["--num_chains=2", "--num_steps=5", "--max_steps=12", "--num_start_draws=8", "--batch_sizes=1,3", "--xla"]
     main(["export", "--kernel=mala", f"--generator={toy_pair[0]}", f"--classifier={toy_pair[1]}", *few, f"--out={base}"])
     return base / "1"
+
+
+@pytest.fixture
+def interrupted(toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """A command whose run was stopped after its first chunk."""
+    from tests.support.command import SMALL, STEPS, refused, stop_after
+
+    command = [*SMALL, *STEPS["mala"], *toy_flags, "--out=run"]
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(1, KeyboardInterrupt(), patch)
+        refused(command, capsys, 130)
+    return command

@@ -80,7 +80,7 @@ def sample(
       **settings: of the kernel, such as step_size or num_leapfrog_steps; the defaults suit the shipped models.
 
     Returns:
-      The draws with images and diagnosis. What speaks against the run is in its `issues`.
+      The draws with images and diagnosis. Problems of the run are in its `issues`.
 
     Raises:
       UserError: an argument is out of its range or none of the kernel's, or the models would make the run go wrong.
@@ -151,7 +151,7 @@ def result_of(posterior: ClassPosterior, planned: dict[str, Any], draws: Draws, 
 
 
 def _recipe(kernel: Any, values: dict[str, Any]) -> Recipe:
-    """Kernel, settings and counts, from a name, a config or a recipe, and `values` that go before those."""
+    """Kernel, settings and counts, from a name, a config or a recipe, and `values` that override those."""
     if isinstance(kernel, Recipe):
         base = kernel
     elif isinstance(kernel, KernelConfig):

@@ -1,13 +1,11 @@
 """A run that is stopped, by whatever, loses nothing and ends with the same bytes."""
 
-import io
 import json
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +13,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.support import toy
-from tests.support.command import CTRL_C, FAST, FULL_DISK, SMALL, STEPS, refused, stop_after, with_flags
+from tests.support.command import CTRL_C, FAST, FULL_DISK, SEVERAL, SMALL, STEPS, refused, stop_after, with_flags
 from tfgradgen.cli.commands import main
 from tfgradgen.cli.sample import kept
-from tfgradgen.core.arrays import read_npz
 from tfgradgen.core.checks import UserError
 from tfgradgen.core.contracts import Draws
 from tfgradgen.io.folders import held
-from tfgradgen.io.store import CHECKPOINT, DIGEST_BYTES, RunStore, digest
+from tfgradgen.io.store import CHECKPOINT, RunStore
 from tfgradgen.results import result
 
 pytestmark = pytest.mark.usefixtures("quick_runs")
@@ -108,80 +104,11 @@ module.{name} = counted
     assert (tmp_path / "cut/samples.npz").read_bytes() == (tmp_path / "whole/samples.npz").read_bytes()
 
 
-@pytest.fixture
-def interrupted(toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> list[str]:
-    """A command whose run was stopped after its first chunk."""
-    command = [*SMALL, *STEPS["mala"], *toy_flags, "--out=run"]
-    with pytest.MonkeyPatch.context() as patch:
-        stop_after(1, KeyboardInterrupt(), patch)
-        refused(command, capsys, 130)
-    return command
-
-
-@pytest.mark.parametrize(
-    ("change", "text"),
-    [
-        ({"--seed": "1"}, "resume: expected --seed=0 as in run.partial, got --seed=1; give the same again"),
-        ({"--num_results": "49"}, "at least the --num_results=50 of the run in run.partial, got --num_results=49"),
-        ({"--kernel": "hmc"}, "--kernel=mala as in run.partial, got --kernel=hmc"),
-        ({"--label": "alp"}, "label index 0"),
-        ({"--temperature": "2.0"}, "expected --temperature=1.0"),
-    ],
-)
-def test_another_run_s_checkpoint_is_refused(
-    change: dict[str, str], text: str, interrupted: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    kept = [word for word in interrupted if word.split("=")[0] not in change]
-    line = refused([*kept, *(f"{flag}={value}" for flag, value in change.items()), "--resume"], capsys)
-    assert text in line
-    assert Path("run.partial", CHECKPOINT).exists()
-
-
-def test_another_model_s_checkpoint_is_refused(
-    interrupted: list[str], toy_pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
-) -> None:
-    card = json.loads((toy_pair[1] / "model.json").read_text())
-    toy.save(Path("other"), lambda image: tf.reduce_mean(image, [1, 2]) * 3.0, [None, 8, 8, 3], card)
-    kept = [word for word in interrupted if not word.startswith("--classifier")]
-    assert "classifier sha256" in refused([*kept, "--classifier=other", "--resume"], capsys)
-
-
-@pytest.mark.parametrize(
-    ("name", "damage"),
-    [
-        (CHECKPOINT, lambda data: data[:-200]),
-        (CHECKPOINT, lambda data: data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 255]) + data[len(data) // 2 + 1 :]),
-        (CHECKPOINT, lambda data: b""),
-        ("z.raw", lambda data: data[:100]),
-        ("class_prob.raw", lambda data: bytes([data[0] ^ 1]) + data[1:]),
-        ("is_accepted.raw", None),
-    ],
-)
-def test_a_damaged_checkpoint_is_refused(
-    name: str, damage: Any, toy_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    command = [*SMALL, *STEPS["mala"], *toy_flags, "--out=run"]
-    with pytest.MonkeyPatch.context() as patch:
-        stop_after(5, KeyboardInterrupt(), patch)  # some draws are kept by then
-        refused(command, capsys, 130)
-    path = tmp_path / "run.partial" / name
-    path.write_bytes(damage(path.read_bytes())) if damage else path.unlink()
-    line = refused([*command, "--resume"], capsys)
-    assert "got a damaged one" in line
-    assert "start anew with --overwrite" in line
-    main([*command, "--overwrite"])
-    assert Path("run/samples.npz").exists()
-    assert not Path("run.partial").exists()
-
-
 def test_an_interrupted_run_is_not_started_anew_by_accident(interrupted: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert "run.partial, a run that was interrupted or is under way" in refused(interrupted, capsys)
     with held(Path("run.partial")):
         assert "another at work in run.partial" in refused([*interrupted, "--resume"], capsys)
     assert Path("run.partial", CHECKPOINT).exists()
-
-
-SEVERAL = ["sample", "--label=goldfish,alp", *FAST]
 
 
 def same_draws(one: str, other: str, *labels: str) -> bool:
@@ -213,34 +140,6 @@ def test_an_interrupted_batch_goes_on(error: BaseException, toy_flags: list[str]
     for record in records:
         del record["seconds"], record["arguments"]["out"], record["arguments"]["resume"]
     assert records[0] == records[1]
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda facts: facts.pop("labels"),
-        lambda facts: facts.update(labels=facts["labels"][:1]),
-        lambda facts: facts.update(labels=3),
-        lambda facts: facts["labels"][0].pop("num_gradients"),
-        lambda facts: facts["labels"][1].update(prior_class_prob="x"),
-    ],
-)
-def test_a_batch_s_checkpoint_with_other_facts_is_refused(
-    change: Callable[[dict[str, Any]], Any], toy_flags: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    command, path = [*SEVERAL, "--out=runs", *toy_flags], Path("runs/labels.batch.partial", CHECKPOINT)
-    with pytest.MonkeyPatch.context() as patch:
-        stop_after(1, CTRL_C, patch)
-        refused(command, capsys, 130)
-
-    def of_header(state: dict[str, np.ndarray]) -> None:
-        header = json.loads(state["header"].tobytes())
-        change(header["facts"])
-        state["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
-
-    change_checkpoint(path, of_header)
-    line = refused([*command, "--resume"], capsys)
-    assert "start anew with --overwrite" in line
 
 
 def test_of_several_labels_the_finished_ones_are_kept(toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -342,103 +241,6 @@ def test_resume_with_overwrite_replaces_what_cannot_be_gone_on_with(
     Path("run/thesis.tex").unlink()
     main([*interrupted, "--resume", "--overwrite"])
     assert Path("run/samples.npz").stat().st_size > 0
-
-
-def setting(**arrays: Any) -> Callable[[dict[str, np.ndarray]], Any]:
-    return lambda state: state.update({f"state_{name}": np.asarray(value) for name, value in arrays.items()})
-
-
-STATES: dict[str, list[Callable[[dict[str, np.ndarray]], Any]]] = {
-    "mala": [
-        *(lambda state, name=name: state.pop(f"state_{name}") for name in ("num_done", "z", "cost", "class_mean", "kernel_0")),
-        setting(num_done=np.zeros(3, np.int64)),
-        setting(num_done=10**6),
-        setting(num_done=-1),
-        setting(z=np.zeros((1, 6), np.float32)),
-        setting(kernel_0=np.zeros(3, "U3")),
-        setting(kernel_99=np.zeros(3)),
-    ],
-    "replica_exchange": [setting(cost=np.zeros(2)), setting(kernel_1=np.zeros(7))],
-    "rejection": [
-        lambda state: state.pop("state_num_drawn"),
-        setting(z=np.zeros((4, 5), np.float32)),
-        setting(class_prob=np.zeros(99, np.float32)),
-        setting(num_drawn=0),
-        setting(num_rows=10**6),
-        setting(sum_prob="much"),
-    ],
-    "smc": [
-        lambda state: state.pop("state_moves"),
-        lambda state: state.pop("state_log_prob"),
-        setting(ladder=np.zeros(3)),
-        setting(stage=99.0),
-        setting(evidence=np.zeros(9)),
-        setting(inverse_temperature=2.0),
-    ],
-}
-FACTS: list[Callable[[dict[str, Any]], Any]] = [
-    *(lambda facts, name=name: facts.pop(name) for name in ("start_cost", "num_gradients", "seconds")),
-    *(lambda facts, value=value: facts.update(start_cost=value) for value in (None, [1], ["a", 2], {"a": 1})),
-    lambda facts: facts.update(doubts=[3]),
-    lambda facts: facts.update(prior_class_prob="x"),
-    lambda facts: facts.update(prior_draws=[1]),
-    lambda facts: facts.update(num_not_finite=0.5),
-    lambda facts: facts.update(exact_starts="all"),
-    lambda facts: facts.update(num_results="50"),
-    lambda facts: facts.update(evidence=3),
-]
-
-
-def change_checkpoint(path: Path, change: Callable[[dict[str, np.ndarray]], Any]) -> None:
-    """With the digest of what it then holds."""
-    arrays = read_npz(io.BytesIO(path.read_bytes()[:-DIGEST_BYTES]))
-    change(arrays)
-    stream = io.BytesIO()
-    np.savez(stream, **arrays)  # type: ignore[arg-type]
-    path.write_bytes(stream.getvalue() + digest(stream.getvalue()))
-
-
-def is_refused_as_damaged(command: list[str], path: Path, capsys: pytest.CaptureFixture[str]) -> str:
-    before = path.read_bytes()
-    line = refused([*command, "--resume"], capsys)
-    assert "run.partial" in line
-    assert "start anew with --overwrite" in line
-    assert path.read_bytes() == before, "it is left as it is"
-    return line
-
-
-@pytest.mark.parametrize("kernel", STATES)
-def test_a_checkpoint_with_another_state_is_refused(
-    kernel: str, toy_flags: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    command, path = [*SMALL, f"--kernel={kernel}", *STEPS[kernel], *toy_flags, "--out=run"], Path("run.partial", CHECKPOINT)
-    with pytest.MonkeyPatch.context() as patch:
-        stop_after(2, KeyboardInterrupt(), patch)
-        refused(command, capsys, 130)
-    whole = path.read_bytes()
-    for change in STATES[kernel]:
-        path.write_bytes(whole)
-        change_checkpoint(path, change)
-        assert f"a damaged one: {CHECKPOINT} holds" in is_refused_as_damaged(command, path, capsys)
-    path.write_bytes(whole)
-    main([*command, "--resume"])
-
-
-def test_a_checkpoint_with_other_facts_is_refused(interrupted: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    path = Path("run.partial", CHECKPOINT)
-    whole = path.read_bytes()
-    for change in FACTS:
-
-        def in_header(arrays: dict[str, np.ndarray], change: Callable[[dict[str, Any]], Any] = change) -> None:
-            header = json.loads(arrays["header"].tobytes())
-            change(header["facts"])
-            arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
-
-        path.write_bytes(whole)
-        change_checkpoint(path, in_header)
-        is_refused_as_damaged(interrupted, path, capsys)
-    path.write_bytes(whole)
-    main([*interrupted, "--resume"])
 
 
 @pytest.mark.parametrize(

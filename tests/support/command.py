@@ -17,6 +17,7 @@ STEPS = {  # more than two chunks of each
     "replica_exchange": ["--num_results=15", "--num_burnin_steps=15"],
     "smc": ["--num_results=20", "--ess_share=0.95"],
 }
+SEVERAL = ["sample", "--label=goldfish,alp", *FAST]
 CTRL_C, FULL_DISK = KeyboardInterrupt(), OSError(28, "No space left on device")
 
 

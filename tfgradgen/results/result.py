@@ -35,7 +35,7 @@ class SampleResult:
       target_log_prob: float32 [N, C], the unnormalized log density, in nats.
       draws: these and, of each draw, is_accepted, step_size and log_accept_ratio (see `Draws`).
       images: uint8 [C, height, width, channels], of the last draw of each chain.
-      issues: what speaks against trusting the run, a line each with what to do about it; [] if nothing was found.
+      issues: problems of the run, a line each with what to do about it; [] if nothing was found.
       statistics: by name, of p(class), the target density and four projections of z: mean, standard_error, ess, ess_bulk,
         ess_tail, rhat and between (see `Convergence`).
       record: all of run.json: arguments, versions, the models' sha256, cost in evaluations and seconds, diagnosis.

@@ -166,7 +166,7 @@ def _told_apart(inputs: Specs, given: GeneratorSettings) -> tuple[str, str] | No
     ]
     rules: tuple[Callable[[str, str], Any], ...] = (
         lambda z, c: not inputs[c].dtype.is_floating,
-        # What a person named goes before what a width of 1 lets guess: a latent point may be as narrow.
+        # What a person named takes precedence over what a width of 1 suggests: a latent point may be as narrow.
         lambda z, c: _CLASS_LIKE.search(c) and not _CLASS_LIKE.search(z),
         lambda z, c: _LATENT_LIKE.fullmatch(z) and not _LATENT_LIKE.fullmatch(c),
         lambda z, c: takes_numbers(inputs[c]) and not takes_numbers(inputs[z]),
