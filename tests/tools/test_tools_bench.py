@@ -91,7 +91,7 @@ def test_ratios_are_of_the_same_repeat() -> None:
 
 
 def test_an_unknown_table_is_refused(root: Path) -> None:
-    command = [sys.executable, "tools/bench/bench.py", "--only=everything"]
+    command = [sys.executable, "-m", "tools.bench.bench", "--only=everything"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert done.returncode == 1
     assert "expected --only of parts, commands, first, frameworks" in done.stderr

@@ -38,7 +38,7 @@ def test_a_card_is_completed_and_keeps_what_was_tried(tmp_path: Path) -> None:
 
 
 def test_check_models_fails_without_photographs(root: Path) -> None:
-    command = [sys.executable, "tools/cards/check_models.py", "--data=nowhere.tar"]
+    command = [sys.executable, "-m", "tools.cards.check_models", "--data=nowhere.tar"]
     run = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert run.returncode == 1
     assert run.stderr.strip() == "check_models: expected photographs at nowhere.tar, got nothing; give --data and --others."
