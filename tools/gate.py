@@ -13,7 +13,7 @@ STEPS = (
     ("lint", ["ruff", "check", "."]),
     ("format", ["ruff", "format", "--check", "."]),
     ("types", ["mypy"]),
-    ("tests", ["pytest", "-q", "--durations=10", "-n", "2", "--dist=worksteal"]),
+    ("tests", ["pytest", "-q", "--durations=100", "-n", "2", "--dist=worksteal"]),
 )
 # Tests run in two processes, each with half of the files, and the first to finish takes over from the other. Each keeps to one
 # core: threads of two processes on two cores wait for one another.

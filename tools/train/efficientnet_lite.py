@@ -82,7 +82,8 @@ class Network(keras.Model):
 
         def conv(x, stride=1, fn=ops.conv):
             kernel, bias = next(weights)
-            y = fn(x, ops.cast(kernel, x.dtype), strides=stride, padding="same")
+            kernel = ops.cast(kernel, x.dtype)
+            y = pointwise(x, kernel) if kernel.shape[0] == 1 else fn(x, kernel, strides=stride, padding="same")
             return y + ops.cast(bias, x.dtype)
 
         # The weights expect (x255 - 127) / 128.
@@ -103,6 +104,11 @@ class Network(keras.Model):
         for kernel, bias, (new_kernel, new_bias) in zip(self.kernels, self.biases, pairs, strict=True):
             kernel.assign(new_kernel.reshape(kernel.shape))
             bias.assign(new_bias)
+
+
+def pointwise(x, kernel):
+    """A convolution of 1 x 1 as a product of matrices: on a CPU its gradient is then up to twice as fast on small maps."""
+    return ops.reshape(ops.matmul(ops.reshape(x, (-1, x.shape[-1])), kernel[0, 0]), (-1, *x.shape[1:-1], kernel.shape[-1]))
 
 
 def resize(image, size):

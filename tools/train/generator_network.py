@@ -11,6 +11,7 @@ LATENT_CONTENT_DIM = 64  # coordinates of z that are free; the others, one a cla
 # softmax(sharpness * z_c) chooses the class. Blunter after training: fewer pictures are of one class alone, but a chain finds
 # a slope to cross between classes by.
 TRAINING_SHARPNESS, SHIPPED_SHARPNESS = 4.5, 4.0
+EPSILON = 1e-4  # added to the variance that a normalization divides by
 
 
 class ConditionalBatchNorm(keras.layers.Layer):
@@ -35,6 +36,13 @@ class ConditionalBatchNorm(keras.layers.Layer):
         self.moving_mean = self.add_weight(shape=(channels,), initializer="zeros", trainable=False, autocast=False)
         self.moving_variance = self.add_weight(shape=(channels,), initializer="ones", trainable=False, autocast=False)
 
+    def folded(self):
+        """The scale and the shift in inference as float64 ([D, 2 C], [2 C]): kernel and bias of one product with h."""
+        gain, bias, to_scale, to_shift, mean, variance = (np.asarray(v, np.float64) for v in self.variables)
+        inv = gain / np.sqrt(variance + EPSILON)
+        bias -= mean * inv
+        return np.concatenate([to_scale * inv, to_scale * bias + to_shift], 1), np.concatenate([inv, bias])
+
     def call(self, inputs, training=False):
         x, h = inputs
         if training:
@@ -48,7 +56,7 @@ class ConditionalBatchNorm(keras.layers.Layer):
             mean, variance = self.moving_mean, self.moving_variance
         f32 = lambda v: ops.cast(v, "float32")  # noqa: E731
         modulation = 1.0 + f32(ops.matmul(h, self.to_scale))
-        inv = f32(self.gain) * ops.rsqrt(variance + 1e-4)
+        inv = f32(self.gain) * ops.rsqrt(variance + EPSILON)
         scale = inv * modulation
         shift = (f32(self.bias) - mean * inv) * modulation + f32(ops.matmul(h, self.to_shift))
         expand = lambda v: ops.cast(v[:, None, None, :], x.dtype)  # noqa: E731
@@ -70,9 +78,12 @@ class UpConv(keras.layers.Layer):
         std = keras.initializers.RandomNormal(stddev=float(np.sqrt(2 / (9 * channels))))
         self.kernel = self.add_weight(shape=(3, 3, self.filters, channels), initializer=std)
 
+    def transposed_kernel(self):
+        """Of the transposed convolution, [4, 4, filters, channels]."""
+        return sum(ops.pad(self.kernel, [[p, 1 - p], [q, 1 - q], [0, 0], [0, 0]]) for p in (0, 1) for q in (0, 1))
+
     def call(self, x):
-        padded = [ops.pad(self.kernel, [[p, 1 - p], [q, 1 - q], [0, 0], [0, 0]]) for p in (0, 1) for q in (0, 1)]
-        return ops.conv_transpose(x, sum(padded), strides=2, padding="same")
+        return ops.conv_transpose(x, self.transposed_kernel(), strides=2, padding="same")
 
 
 def doubling_matrix(size):
@@ -146,3 +157,52 @@ class Generator(keras.Model):
             self(z, training=True)
         for norm in norms:
             norm.momentum = 0.98
+
+
+class FoldedGenerator(keras.Model):
+    """What `generator` computes in inference, with everything computed beforehand that does not depend on z.
+
+    The embedding of the class, the stem and the scales and shifts of all normalizations are linear in (content, class weights):
+    one matrix product gives them all. It has no state for training.
+    """
+
+    def __init__(self, generator, **kwargs):
+        super().__init__(**kwargs)
+        self.num_classes, self.sharpness, self.latent_dim = generator.num_classes, generator.sharpness, generator.latent_dim
+        norms = [generator.stem_norm, *generator.norms[:2], generator.residual_norm, *generator.norms[2:]]
+        kernels, biases = zip(*(norm.folded() for norm in norms), strict=True)
+        self.sizes = [generator.stem.units, *(size for norm in norms for size in 2 * [norm.gain.shape[0]])]
+        of_h = np.concatenate([generator.stem.kernel, *kernels], 1)
+        of_class = np.asarray(generator.embedding.kernel, np.float64) @ of_h[LATENT_CONTENT_DIM:]
+        self.mixing = self._constant("mixing", np.concatenate([of_class, of_h[:LATENT_CONTENT_DIM]]))
+        self.offset = self._constant("offset", np.concatenate([np.zeros(self.sizes[0]), *biases]))
+        self.ups = [self._constant(f"up{k}", up.transposed_kernel()) for k, up in enumerate(generator.ups)]
+        names = ("residual", "rgb16", "rgb32", "rgb64")
+        self.convolutions = {name: self._constant(name, getattr(generator, name).kernel) for name in names}
+        self.rgb_bias = self._constant("rgb_bias", generator.rgb64.bias)
+        self.built = True
+
+    def _constant(self, name, value):
+        value = np.asarray(value, np.float32)
+        weight = self.add_weight(shape=value.shape, name=name, trainable=False)
+        weight.assign(value)
+        return weight
+
+    def call(self, z):
+        act = lambda v: ops.leaky_relu(v, 0.2)  # noqa: E731
+        conv = lambda name, v: ops.conv(v, self.convolutions[name], padding="same")  # noqa: E731
+        weights = ops.softmax(self.sharpness * z[:, : self.num_classes])
+        mixed = ops.matmul(ops.concatenate([weights, z[:, self.num_classes :]], axis=-1), self.mixing) + self.offset
+        stem, *modulations = ops.split(mixed, np.cumsum(self.sizes)[:-1], axis=-1)
+        each = iter([part[:, None, None, :] for part in modulations])
+        modulated = lambda v: act(v * next(each) + next(each))  # noqa: E731
+        x = modulated(ops.reshape(stem, (-1, 4, 4, self.sizes[1])))
+        rgb = None
+        for up in self.ups:
+            x = modulated(ops.conv_transpose(x, up, strides=2, padding="same"))
+            if x.shape[1] == 16:
+                x = x + modulated(conv("residual", x))
+                rgb = conv("rgb16", x)
+            elif x.shape[1] == 32:
+                rgb = double(rgb) + conv("rgb32", x)
+        return ops.tanh(conv("rgb64", x) + self.rgb_bias + double(rgb))

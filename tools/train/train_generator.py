@@ -19,7 +19,7 @@ import numpy as np
 from tools.cards.quality import save_sheet
 from tools.train import photographs
 from tools.train.features import load_features
-from tools.train.generator_network import SHIPPED_SHARPNESS, TRAINING_SHARPNESS, Generator
+from tools.train.generator_network import SHIPPED_SHARPNESS, TRAINING_SHARPNESS, FoldedGenerator, Generator
 from tools.train.projected_gan import ProjectedGan, swap_class
 
 IMAGES_PER_EPOCH = 16_000
@@ -182,7 +182,8 @@ def publish(work, names, features, out, licence=None):
     photographs.load_weights(generator, work / "best.weights.h5")
     calibrate(generator, seed=2, num_batches=64)
     metadata = {"latent_dim": generator.latent_dim, "prior": "normal", "image_range": [-1, 1], "image_shape": [64, 64, 3]}
-    export(generator, generator, (generator.latent_dim,), out, metadata)
+    folded = FoldedGenerator(generator)
+    export(folded, folded, (generator.latent_dim,), out, metadata)
     with (work / "log.csv").open() as file:
         best = min(csv.DictReader(file), key=lambda row: float(row["kid"]))
     interface = {
