@@ -112,7 +112,8 @@ def make_kernel(name: str, posterior: ClassPosterior) -> tfp.mcmc.TransitionKern
 def exact_replicas(started: Pairs, further: Pairs) -> np.ndarray:
     """The starts, and exact draws of each chain's class at the temperatures of the further replicas.
 
-    The shape is [R, NUM_CHAINS, latent_dim]. Only all together are they where the kernel is to stay. Two chains may share a draw of a warm replica; none shares its own.
+    The shape is [R, NUM_CHAINS, latent_dim]. Only all together are they where the kernel is to stay. Two chains may share
+    a draw of a warm replica; none shares its own.
     """
     config = kernel_sampler("replica_exchange").defaults
     assert isinstance(config, ReplicaConfig)
