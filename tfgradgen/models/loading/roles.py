@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tfgradgen.core.batching import by_parts
+from tfgradgen.core.batching import map_batched
 from tfgradgen.core.checks import UserError, fail
 from tfgradgen.core.contracts import IMAGE_CHANNELS
 from tfgradgen.core.text import printable
@@ -94,7 +94,7 @@ def _bound(opened: Opened, name: str, inputs: Inputs, output: str) -> Bound:
 def in_batches(fn: Callable[[Any], Any], bound: Bound) -> Callable[[Any], Any]:
     """`fn`, of the rows of the main input, for any number of them, also where the function takes a fixed one."""
     size = bound.spec.shape[0] if bound.spec.shape.rank else None
-    return by_parts(fn, size) if size else fn
+    return map_batched(fn, size) if size else fn
 
 
 def _way_to_say(role: str, signature: str) -> str:
