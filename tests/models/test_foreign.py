@@ -14,9 +14,9 @@ from tfgradgen.diagnostics.preflight import value_and_gradient
 from tfgradgen.models.classifier import load_classifier
 from tfgradgen.models.discriminator import load_discriminator, natural_log_odds
 from tfgradgen.models.generator import load_generator
-from tfgradgen.models.loading.families import use_of
+from tfgradgen.models.loading.families import resolve_role
 from tfgradgen.models.loading.metadata import Label
-from tfgradgen.models.loading.roles import bind
+from tfgradgen.models.loading.roles import bind_signature
 from tfgradgen.models.loading.saved_model import open_saved_model
 
 DEEPMIND, GOOGLE = "https://tfhub.dev/deepmind", "https://tfhub.dev/google"
@@ -201,7 +201,7 @@ def test_a_family_serves_in_its_own_roles_only(folder: Path) -> None:
     opened = open_saved_model(folder / "pro")
     opened.handle = f"{GOOGLE}/imagenet/mobilenet_v2_100_160/classification/5"
     with pytest.raises(UserError, match="expected a generator, got a model of the family imagenet, which has none"):
-        bind(opened, "generator", use_of(opened, "generator")[0])
+        bind_signature(opened, "generator", resolve_role(opened, "generator")[0])
     assert load_classifier(folder / "bi", signature="encode:z_mean", output="logits").num_classes == 120, "who insists"
 
 
@@ -252,7 +252,7 @@ def test_a_dictionary_of_one_output_is_that_output(tmp_path: Path) -> None:
 def test_handles_of_both_hubs_name_a_family(folder: Path, handle: str, role: str, expected: tuple[str, int | None]) -> None:
     opened = open_saved_model(folder / "pro")
     opened.handle = handle
-    use, assumed = use_of(opened, role)
+    use, assumed = resolve_role(opened, role)
     assert ((use.signature, use.image_size), assumed, use.is_known) == (expected, [], True)
 
 

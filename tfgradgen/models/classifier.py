@@ -26,12 +26,12 @@ from tfgradgen.models.fitting import (
 )
 from tfgradgen.models.imagenet import imagenet_labels
 from tfgradgen.models.label_files import checked_count, find_labels, parse_content, read_label_file, read_labels, wrong_count
-from tfgradgen.models.loading.families import Use, use_of
+from tfgradgen.models.loading.families import RoleSpec, resolve_role
 from tfgradgen.models.loading.inputs import shown
 from tfgradgen.models.loading.layout import channels_first_error, to_channels_first, to_grey, to_rgb
 from tfgradgen.models.loading.metadata import Label, parse_range
 from tfgradgen.models.loading.ranges import BYTES, SYMMETRIC, UNIT, to_range
-from tfgradgen.models.loading.roles import Bound, bind, in_batches
+from tfgradgen.models.loading.roles import BoundSignature, bind_signature, in_batches
 from tfgradgen.models.loading.saved_model import Opened, open_saved_model, try_call
 from tfgradgen.models.loading.settings import (
     CHANNELS_FIRST,
@@ -274,12 +274,12 @@ def load_classifier(
 def load_as(role: str, path: str | Path, given: ClassifierSettings) -> Classifier:
     """Load a classifier that errors name by its `role`: 'classifier', 'judge' or 'discriminator'."""
     opened = open_saved_model(path, given.tags, "", given.allow_unknown_ops)
-    use, assumed = use_of(opened, "classifier")
+    use, assumed = resolve_role(opened, "classifier")
     given = with_card(given, opened.metadata, CARD, opened.handle)
-    return assemble(opened, given, use, bind(opened, role, use, given), assumed)
+    return assemble(opened, given, use, bind_signature(opened, role, use, given), assumed)
 
 
-def assemble(opened: Opened, given: ClassifierSettings, use: Use, bound: Bound, assumed: list[str]) -> Classifier:
+def assemble(opened: Opened, given: ClassifierSettings, use: RoleSpec, bound: BoundSignature, assumed: list[str]) -> Classifier:
     """Return the function `bound` of `opened` as a classifier; see `load_classifier`."""
     card, where = opened.metadata, opened.handle
     hears = bound.spec.shape.rank == 1
@@ -326,7 +326,7 @@ def assemble(opened: Opened, given: ClassifierSettings, use: Use, bound: Bound, 
     )
 
 
-def _channels(bound: Bound, given: ModelSettings) -> int | None:
+def _channels(bound: BoundSignature, given: ModelSettings) -> int | None:
     """Return the number of channels of the input; None if the signature does not fix it."""
     shape = bound.spec.shape
     if shape.rank == 3:
@@ -334,7 +334,7 @@ def _channels(bound: Bound, given: ModelSettings) -> int | None:
     return shape[1 if given.layout == CHANNELS_FIRST else 3] if shape.rank == 4 else None
 
 
-def _of_images(bound: Bound, given: ModelSettings, where: str) -> Callable[[Any], Any]:
+def _of_images(bound: BoundSignature, given: ModelSettings, where: str) -> Callable[[Any], Any]:
     spec, channels, is_first = bound.spec, _channels(bound, given), given.layout == CHANNELS_FIRST
     if given.layout is None and spec.shape.rank == 4 and is_channels_first(list(spec.shape[1:])):
         raise channels_first_error(f"model {where}", "classifier", f"its input {shown(spec)}")
@@ -363,7 +363,7 @@ def _as_row(scores: Any) -> Any:
     return tf.reshape(scores, [-1, scores.shape[3]]) if is_wide else scores
 
 
-def _of_waveforms(bound: Bound) -> Callable[[Any], Any]:
+def _of_waveforms(bound: BoundSignature) -> Callable[[Any], Any]:
     """Return a function [B, num_samples] -> [B, num_classes]: the mean over frames of a model of one waveform."""
 
     def hear(waveform: tf.Tensor) -> tf.Tensor:
@@ -412,7 +412,7 @@ def _own(opened: Opened, count: int) -> bool:
     return found is not None and len(found.labels) == count
 
 
-def _size(opened: Opened, given: ClassifierSettings, use: Use, bound: Bound) -> tuple[int, int] | None:
+def _size(opened: Opened, given: ClassifierSettings, use: RoleSpec, bound: BoundSignature) -> tuple[int, int] | None:
     """Return (height, width) of the input; None if unknown."""
     shape = bound.spec.shape
     axes = slice(2, 4) if given.layout == CHANNELS_FIRST and shape.rank == 4 else slice(1, 3)

@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from tfgradgen.core.checks import check_choice, fail
 from tfgradgen.models.classifier import Classifier, assemble, load_as, logit_of
-from tfgradgen.models.loading.families import use_of
-from tfgradgen.models.loading.roles import Bound, bind
+from tfgradgen.models.loading.families import resolve_role
+from tfgradgen.models.loading.roles import BoundSignature, bind_signature
 from tfgradgen.models.loading.saved_model import open_saved_model
 from tfgradgen.models.loading.settings import SCORES, ClassifierSettings, settings_of
 from tfgradgen.models.shipped import default_model
@@ -48,12 +48,12 @@ def load_discriminator(
     given = settings_of(ClassifierSettings, settings | unknown)
     path = default_model("discriminator") if path is None else path
     opened = open_saved_model(path, given.tags, "disc", given.allow_unknown_ops)
-    use, assumed = use_of(opened, "discriminator")
+    use, assumed = resolve_role(opened, "discriminator")
     if not use.is_known:
         classifier = load_as("discriminator", path, given)
         natural_index(classifier)
         return classifier
-    bound = bind(opened, "discriminator", use, given)
+    bound = bind_signature(opened, "discriminator", use, given)
     scores = check_choice(f"model {path} output", given.output or opened.metadata.get("output") or use.scores, SCORES)
     whole = ClassifierSettings(**{**given.__dict__, "labels": LABELS, "output": "logits"})
     return assemble(opened, whole, use, bound._replace(fn=_two_logits(bound, scores)), assumed)
@@ -82,7 +82,7 @@ def natural_log_odds(classifier: Classifier) -> Callable[[Any], Any]:
     return log_odds
 
 
-def _two_logits(bound: Bound, scores: str) -> Callable[[Any], Any]:
+def _two_logits(bound: BoundSignature, scores: str) -> Callable[[Any], Any]:
     def score(image: tf.Tensor) -> tf.Tensor:
         rows = tf.shape(image)[0]
         more = {name: tf.zeros(tf.concat([[rows], spec.shape[1:]], 0), spec.dtype) for name, spec in bound.extras.items()}

@@ -6,19 +6,19 @@ from typing import Any
 import tensorflow as tf
 
 from tfgradgen.core.checks import fail
-from tfgradgen.models.loading.families import use_of
+from tfgradgen.models.loading.families import resolve_role
 from tfgradgen.models.loading.ranges import SYMMETRIC, to_range
-from tfgradgen.models.loading.roles import bind
+from tfgradgen.models.loading.roles import bind_signature
 from tfgradgen.models.loading.saved_model import Opened
 from tfgradgen.models.resize import resize
 
 
 def encoder_of(opened: Opened, latent_dim: int) -> Callable[[Any], Any] | None:
     """Return the function image [B, H, W, channels] in [-1, 1] -> z [B, latent_dim]; None if there is no encoder."""
-    use, _ = use_of(opened, "encoder")
+    use, _ = resolve_role(opened, "encoder")
     if not use.is_known:
         return None
-    bound = bind(opened, "encoder", use)
+    bound = bind_signature(opened, "encoder", use)
 
     def encode(image: tf.Tensor) -> tf.Tensor:
         height, width = bound.spec.shape[1:3]

@@ -13,12 +13,12 @@ from tfgradgen.core.contracts import is_channels_first
 from tfgradgen.core.text import printable
 from tfgradgen.models.conditional import ClassFn, ClassForm, class_fn, class_labels, class_number, num_coordinates
 from tfgradgen.models.encoder import encoder_of
-from tfgradgen.models.loading.families import use_of
+from tfgradgen.models.loading.families import resolve_role
 from tfgradgen.models.loading.inputs import shaped, shown, takes_numbers, width_of
 from tfgradgen.models.loading.layout import channels_first_error, to_channels_last
 from tfgradgen.models.loading.metadata import Label, parse_range
 from tfgradgen.models.loading.ranges import BYTES, LEAST_USED, OVERSHOOT, SYMMETRIC, UNIT, from_range
-from tfgradgen.models.loading.roles import Bound, bind, in_batches
+from tfgradgen.models.loading.roles import BoundSignature, bind_signature, in_batches
 from tfgradgen.models.loading.saved_model import Opened, open_saved_model, try_call
 from tfgradgen.models.loading.settings import CHANNELS_FIRST, MAX_WIDTH, PRIORS, GeneratorSettings, settings_of, with_card
 from tfgradgen.models.priors import TRANSPORTS
@@ -171,9 +171,9 @@ def _load(path: str | Path, given: GeneratorSettings) -> Generator:
     opened = open_saved_model(path, given.tags, "gen", given.allow_unknown_ops)
     card = opened.metadata
     given = with_card(given, card, CARD, where)
-    use, assumed = use_of(opened, "generator")
+    use, assumed = resolve_role(opened, "generator")
     told = given if given.latent_dim is not None else replace(given, latent_dim=_card_dim(card))
-    bound = bind(opened, "generator", use, told)
+    bound = bind_signature(opened, "generator", use, told)
     prior = given.prior or card.get("prior")
     if prior is None and not use.is_known:
         assumed.append("prior")
@@ -224,7 +224,7 @@ class _Latent(NamedTuple):
       hot: (start, stop) of the coordinates of the latent point that are a one-hot class; None if there are none.
     """
 
-    bound: Bound
+    bound: BoundSignature
     dim: int
     prior: str
     truncation: float | None
@@ -288,7 +288,7 @@ def _card_dim(card: Any) -> int | None:
     return said if isinstance(said, int) and not isinstance(said, bool) and said > 0 else None
 
 
-def _latent_dim(bound: Bound, given: GeneratorSettings, card: Any, where: str) -> int:
+def _latent_dim(bound: BoundSignature, given: GeneratorSettings, card: Any, where: str) -> int:
     own = width_of(bound.spec)
     said = card.get("latent_dim") if given.latent_dim is None else given.latent_dim
     dim = own if said is None else said
@@ -300,7 +300,7 @@ def _latent_dim(bound: Bound, given: GeneratorSettings, card: Any, where: str) -
     return dim
 
 
-def _truncation(bound: Bound, given: GeneratorSettings, where: str) -> float | None:
+def _truncation(bound: BoundSignature, given: GeneratorSettings, where: str) -> float | None:
     if "truncation" in bound.extras and bound.class_name != "truncation":
         return 1.0 if given.truncation is None else float(given.truncation)
     if given.truncation is not None:
