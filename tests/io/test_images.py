@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from tfgradgen.core.checks import UserError
-from tfgradgen.evaluation.pictures import look_at_photographs
+from tfgradgen.evaluation.pictures import observe_photographs
 from tfgradgen.io.images import CAPTION_HEIGHT, GAP, make_grid, read_image, read_pictures, save_png, to_uint8
 
 
@@ -156,7 +156,7 @@ def test_a_damaged_photograph_of_many_is_named(tmp_path: Path) -> None:
     (folder / "7.png").write_bytes(whole[: len(whole) // 2])
     observer: Any = None
     with pytest.raises(UserError, match=r"image .+7\.png: expected an image that can be read"):
-        look_at_photographs(tmp_path, ["alp"], observer, (8, 8, 3))
+        observe_photographs(tmp_path, ["alp"], observer, (8, 8, 3))
     for label in ("..", "a/b", ""):
         with pytest.raises(UserError, match="whose name can be that of a folder"):
-            look_at_photographs(tmp_path / "alp", [label], observer, (8, 8, 3))
+            observe_photographs(tmp_path / "alp", [label], observer, (8, 8, 3))

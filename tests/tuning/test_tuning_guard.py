@@ -17,7 +17,7 @@ from tfgradgen.posterior import ClassPosterior
 from tfgradgen.tuning import guard
 from tfgradgen.tuning.bench import FRESH, Bench, Cell
 from tfgradgen.tuning.gain import MAX_CANDIDATES, Judged
-from tfgradgen.tuning.guard import LEAST_EXACT, LEVEL, NUM_EXACT, Exact, bias_faults, differences, exact_of, said
+from tfgradgen.tuning.guard import LEAST_EXACT, LEVEL, NUM_EXACT, Exact, bias_faults, differences, exact_of, guard_lines
 from tfgradgen.tuning.report import to_markdown
 from tfgradgen.tuning.search import CONTROL, WHOLE, Plan, Trial
 
@@ -110,7 +110,7 @@ def test_a_class_too_rare_for_exact_draws_is_said(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(guard, "MOST_FORWARD", 2000)
     rare = exact_of(ClassPosterior(ToyGenerator(), Rare(), 1), RunConfig(seed=1))
     assert rare == Exact(0, {}, {})
-    lines = said([], {"one": rare})
+    lines = guard_lines([], {"one": rare})
     assert lines == [
         f"Means were not compared with exact draws of one: rejection gives fewer than {LEAST_EXACT} of 2000 prior draws. "
         "A bias there would not be seen."

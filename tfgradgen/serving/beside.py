@@ -1,20 +1,20 @@
-"""What stands beside the versions of an exported model: settings of the server, a way to start it, and clients."""
+"""Files next to the versions of an exported model: server settings, a compose file and clients."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 
 TEMPLATES = Path(__file__).resolve().parent / "files"
-XLA_FLAG = "--xla_cpu_compilation_enabled=true"  # without it TF Serving fails every function that XLA is to compile
+XLA_FLAG = "--xla_cpu_compilation_enabled=true"  # without it TF Serving cannot run functions compiled by XLA
 
 
 def texts(model: str, batch_sizes: Sequence[int], xla: bool) -> dict[str, str]:
-    """File name -> content.
+    """Return the files as file name -> content.
 
     Args:
-      model: its name, also that of the folder in the server's container.
-      batch_sizes: rising; what the server fills batches up to, the last one at most.
-      xla: whether the server has to run a signature that is compiled by XLA.
+      model: Name of the model, and of its folder in the server's container.
+      batch_sizes: Batch sizes to which the server pads, in ascending order.
+      xla: Whether the server runs a signature that is compiled by XLA.
     """
     values = {
         "model": model,

@@ -19,14 +19,14 @@ def main(data):
 
     start_tensorflow()
     from tfgradgen.cli.compare import PHOTOGRAPHS_FILE
-    from tfgradgen.evaluation.pictures import load_observer, look_at_photographs
+    from tfgradgen.evaluation.pictures import load_observer, observe_photographs
     from tfgradgen.models.generator import load_generator
     from tools.train import photographs
 
     models = ROOT / "saved_models"
     observer = load_observer(models / "judge", models / "discriminator")
     names = [label.name for label in observer.judge.labels if not label.background]
-    seen = look_at_photographs(photographs.as_folder(data), names, observer, load_generator(models / "generator").image_shape)
+    seen = observe_photographs(photographs.as_folder(data), names, observer, load_generator(models / "generator").image_shape)
     (models / "photographs").mkdir(exist_ok=True)
     seen.save(models / "photographs" / PHOTOGRAPHS_FILE)
     print(
