@@ -85,7 +85,7 @@ class StateError(UserError):
     """A saved state that no run of the sampler can have written."""
 
     def __init__(self, what: str):
-        """`what` names the array and what is wrong with it."""
+        """Create the error; `what` names the array and what is wrong with it."""
         super().__init__(str(fail("resume", "the state of an interrupted run", what, "start anew")))
         self.what = what
 

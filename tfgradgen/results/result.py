@@ -48,7 +48,7 @@ class SampleResult:
         finish_fn: Callable[[], tuple[dict[str, Any], np.ndarray]],
         film_fn: Callable[[], Image.Image],
     ):
-        """Created by `sample` and `load_run`.
+        """Create a result, as `sample` and `load_run` do.
 
         Args:
           planned: The part of the record that is known before the run.

@@ -203,9 +203,9 @@ class Serving(tf.Module):  # type: ignore[misc]
         return ClassPosterior.of(self._networks, index, self._plan.temperature)
 
     def _from_start(self, *rows: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """What `_chains` gives, from starts of the rows' own."""
-        asked = Rows(*rows)
-        chains: tuple[tf.Tensor, ...] = self._chains_fn(*asked, self._start_fn(asked.index, asked.seed), CHAIN_STREAM)
+        """Run `_chains` from a new start for each row."""
+        given = Rows(*rows)
+        chains: tuple[tf.Tensor, ...] = self._chains_fn(*given, self._start_fn(given.index, given.seed), CHAIN_STREAM)
         return chains
 
     def _start(self, index: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:

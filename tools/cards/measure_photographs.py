@@ -1,9 +1,9 @@
-"""What the shipped judge and discriminator see of held-out photographs, as `compare` holds methods against it:
+"""Scores held-out photographs with the shipped judge and discriminator, as a reference for `compare`.
 
     python -m tools.cards.measure_photographs --data=PHOTOGRAPHS
 
-PHOTOGRAPHS, a folder or .tar, hold `val/<name>/*.JPEG`. Writes saved_models/photographs/photographs.npz: features,
-log-probabilities and pairwise similarities, no photograph.
+PHOTOGRAPHS is a folder or .tar with `val/<name>/*.JPEG`. Writes saved_models/photographs/photographs.npz with features,
+log-probabilities and pairwise similarities, but without the photographs.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def main(data):
-    """Measures and writes."""
+    """Score the photographs and write the file."""
     from tfgradgen.core.quiet import start_tensorflow
 
     start_tensorflow()

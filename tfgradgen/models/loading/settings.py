@@ -45,12 +45,20 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class GeneratorSettings(ModelSettings):
-    """latent_dim: width of the model's latent point. prior: its law: 'normal', 'truncated_normal' (within two deviations) or
-    'uniform' (-1 to 1). truncation: of models that take one, in (0, 1]; their latent points are scaled by it.
-    generator_class: of a class-conditional generator: 'target', the class that is sampled; 'uniform', one more normal
-    coordinate whose quantile picks a class, each as likely; 'latent', a softmax of one more normal coordinate a class.
-    class_input: name of the input that takes the class. class_slice: (start, stop) of the coordinates of the model's own
-    latent point that are a one-hot class, as 'START:STOP' or a pair; they count in latent_dim. num_classes: of the class."""
+    """Settings of a generator; None if not given.
+
+    Attributes:
+      latent_dim: Dimension of the model's own latent point.
+      prior: Its distribution: 'normal', 'truncated_normal' (at two standard deviations) or 'uniform' (-1 to 1).
+      truncation: In (0, 1], for models with this input; it also scales the latent point.
+      generator_class: Source of the class of a class-conditional generator. 'target': the class that is sampled. 'uniform': an
+        extra normal coordinate, whose quantile chooses a class, each with equal probability. 'latent': the softmax of one extra
+        normal coordinate per class.
+      class_input: Name of the input that takes the class.
+      class_slice: (start, stop), or 'START:STOP', of the coordinates of the model's own latent point that are a one-hot class.
+        They count in latent_dim.
+      num_classes: Number of classes.
+    """
 
     latent_dim: int | None = None
     prior: str | None = None
