@@ -83,8 +83,8 @@ def test_a_checkpoint_holds_json(tmp_path: Path) -> None:
         ("kernel", ["mala"], "whose kernel is no text"),
         ("label", {}, "whose label is not whole"),
         ("doubts", "none", "whose doubts is no list of texts"),
-        ("arguments", {"kernel_config": {"step_size": "large"}, "schedule": {"num_results": 8}}, "settings of the kernel"),
-        ("arguments", {"kernel_config": {"no_setting": 1}, "schedule": {"num_results": 8}}, "settings of the kernel"),
+        ("arguments", {"kernel_config": {"step_size": "large"}, "schedule": {"num_results": 8}}, "invalid kernel settings"),
+        ("arguments", {"kernel_config": {"no_setting": 1}, "schedule": {"num_results": 8}}, "invalid kernel settings"),
         ("device", ..., "no entry 'device in run.json'"),
     ],
 )

@@ -246,8 +246,8 @@ def test_resume_with_overwrite_replaces_what_cannot_be_gone_on_with(
 @pytest.mark.parametrize(
     ("error", "text"),
     [
-        (MemoryError(), "more than fits into memory; free memory, or start anew with fewer --num_chains or --max_batch=N"),
-        (tf.errors.ResourceExhaustedError(None, None, "OOM"), "more than fits into memory"),
+        (MemoryError(), "more data than fits into memory; free memory, or start anew with fewer --num_chains or --max_batch=N"),
+        (tf.errors.ResourceExhaustedError(None, None, "OOM"), "more data than fits into memory"),
         (tf.errors.InternalError(None, None, "a device\nis lost"), "a device is lost; look at the models and the device"),
     ],
 )

@@ -88,7 +88,7 @@ def test_what_the_caller_says_wins(folder: Path, tmp_path: Path) -> None:
         ("bi", {"signature": "nothing"}, "one that it has, got signatures .*generate"),
         ("bi", {"signature": "generate:other"}, "an output other, got default, upsampled"),
         ("bi", {"generator_class": "uniform"}, "takes no class"),
-        ("bi", {"truncation": 0.5}, "takes none"),
+        ("bi", {"truncation": 0.5}, "has no such input"),
         ("s3", {"tags": ("x",)}, "tags: expected .*bsNone,gen.*got x"),
         ("s3", {"generator_class": "latent"}, "mixes classes"),
         ("big", {"truncation": 1.5}, "truncation: expected a number above 0, at most 1, got 1.5"),

@@ -256,15 +256,15 @@ def test_a_url_is_fetched_once(server: str, tmp_path: Path, capfd: pytest.Captur
     [
         ("403/1", "got HTTP 403 Forbidden"),
         ("404/1", "got HTTP 404 Not Found"),
-        ("cut/1", "does not appear to be a valid module"),
-        ("page/1", "does not appear to be a valid module"),
-        ("empty/1", "does not appear to be a valid"),
+        ("cut/1", "an invalid module"),
+        ("page/1", "an invalid module"),
+        ("empty/1", "an invalid module"),
         ("bomb/1", "does not appear to be a valid module: "),
         ("link/1", "does not appear to be a valid"),
         ("short/1", "of 10,000 bytes, then no more"),
         ("huge/1", "an archive of 1,099,511,627,776 bytes, of at most "),
         ("to/file%3A%2F%2F%2Fetc%2Fpasswd", "got HTTP 302"),
-        ("to/ftp%3A%2F%2F127.0.0.1%2Fmodel", "which is not on the web"),
+        ("to/ftp%3A%2F%2F127.0.0.1%2Fmodel", "which is not an HTTP URL"),
         ("to/loop", "got HTTP 302"),
     ],
 )
@@ -364,7 +364,7 @@ def test_without_a_network_the_line_names_the_place_in_kaggles_cache(
     place(in_kaggle_cache(tmp_path))
     assert refused(KAGGLE) == line, "without its mark a copy may be half of one"
     assert "/VERSION and an empty file VERSION.complete beside it" in refused(KAGGLE.removesuffix("/1"))
-    assert "and name that version in the handle" in refused(KAGGLE.removesuffix("/1"))
+    assert "and give that version in the handle" in refused(KAGGLE.removesuffix("/1"))
     assert no_network == [("www.kaggle.com", 443)] * 4
 
 

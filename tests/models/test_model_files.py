@@ -171,11 +171,11 @@ def test_pipes_and_devices_are_refused_and_not_opened(kind: str, name: str, mode
         (model / name).symlink_to("/dev/zero")
     if "/" in name:
         line = refused(lambda: fingerprint(model))
-        assert ("no regular file" if kind != "device" else "a link out of its folder") in line
+        assert ("not a regular file" if kind != "device" else "a link out of its folder") in line
         refused(lambda: open_saved_model(model))
     elif name == "model.json" or kind != "device":
         line = refused(lambda: load_classifier(model, image_range=(-1, 1), output="logits"))
-        assert ("no regular file" if kind != "device" else "a link out of its folder") in line
+        assert ("not a regular file" if kind != "device" else "a link out of its folder") in line
     else:
         assert [label.name for label in load_classifier(model, image_range=(-1, 1), output="logits").labels] == ["0", "1", "2"]
 
@@ -241,7 +241,7 @@ def test_a_card_names_no_file_outside(model: Path, secret: Path) -> None:
     card = {"image_range": [-1, 1], "output": "logits"}
     for name in ("link", str(secret), "../secret/names", "link/../../secret/names"):
         (model / "model.json").write_text(json.dumps(card | {"labels": name}))
-        assert "the name of a file in the model's own folder" in refused(lambda: load_classifier(model))
+        assert "the name of a file in the model's folder" in refused(lambda: load_classifier(model))
     (model / "inner").symlink_to("names.json")
     shutil.copy(secret, model / "names.json")
     (model / "model.json").write_text(json.dumps(card | {"labels": "inner"}))

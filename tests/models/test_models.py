@@ -147,7 +147,7 @@ def test_a_card_names_files_of_its_own_model_only(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"the name of a file in the model's own folder, got '.*labels=FILE"):
             load_classifier(folder)
     assert [label.name for label in load_classifier(folder, labels=str(secret)).labels] == ["user", "password"]
-    for name, text in ((pipe, "no regular file"), ("~nobody-of-that-name/x", "no such file"), ("a\0b", "no such file")):
+    for name, text in ((pipe, "not a regular file"), ("~nobody-of-that-name/x", "no such file"), ("a\0b", "no such file")):
         with pytest.raises(UserError, match=text):
             load_classifier(folder, labels=str(name))
     (folder / "model.json").write_text(json.dumps({"labels": "names.txt"}))
@@ -275,5 +275,5 @@ def test_all_leaves_out_the_background() -> None:
     assert labels == (Label("alp"), Label("other", background=True), Label("pizza", "n1"))
     assert resolve_labels(labels, "all") == [0, 2]
     assert resolve_labels(labels, "other") == [1], "it can be asked for by name"
-    with pytest.raises(UserError, match="no background"):
+    with pytest.raises(UserError, match="other than background"):
         resolve_labels(labels[1:2], "all")

@@ -224,4 +224,4 @@ def test_what_a_killed_export_left_is_cleared_by_the_next(untuned: None, toy_fla
 def test_two_exports_do_not_work_in_one_folder(untuned: None, toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     Path("x").mkdir()
     with held(Path("x")):
-        assert "another at work in " in refused(["export", "--labels=alp", "--out=x", *FEW, *toy_flags], capsys)
+        assert "another one running in " in refused(["export", "--labels=alp", "--out=x", *FEW, *toy_flags], capsys)

@@ -73,10 +73,10 @@ def test_requests_that_make_no_sense_are_short_invalid_arguments() -> None:
         assert "index of no, yes; got] [a text that is too long or not printable]" in said
         assert len(said) < 300
     for label, seed in ((no, seeds), (tf.repeat(no, 2), seeds[:1]), (no[:0], seeds[:0])):
-        assert "expected one of each for every row" in refused("serving_default", label=label, seed=seed)
+        assert "expected one of each per row" in refused("serving_default", label=label, seed=seed)
     for steps in (-1, 9):
         assert "num_steps: expected 0 to 8" in refused("grid", label=no, seed=seeds[:1], num_steps=tf.constant([steps]))
-    assert "for every row" in refused("sample", label=tf.repeat(no, 2), seed=seeds, num_steps=one)
+    assert "per row" in refused("sample", label=tf.repeat(no, 2), seed=seeds, num_steps=one)
     for wrong in (z * np.nan, z + np.inf, tf.zeros([1, 5]), tf.zeros([2, 6]), z[:0]):
         assert "z: expected 6 finite" in refused("continue", label=no, seed=seeds[:1], num_steps=one, z=wrong)
     assert signatures["continue"](label=no, seed=seeds[:1], num_steps=one, z=z)["z"].shape == (1, 6)

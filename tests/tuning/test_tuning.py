@@ -274,7 +274,7 @@ def test_a_fault_on_fresh_seeds_passes_the_candidate_over(searched: Any, tmp_pat
     assert winner(plan, judged) == second.recipe
     judged = judge(Copied(study), Pretended(fresh_faults=lambda recipe: recipe != CONTROL_RECIPE), plan, 2, UNKNOWN, SILENT)
     assert len(judged) == MAX_CANDIDATES
-    assert verdict(judged)[0].startswith("No gain: every schedule that was looked at on fresh seeds had faults")
+    assert verdict(judged)[0].startswith("No improvement: all schedules that were validated on fresh seeds had faults")
     assert winner(plan, judged) == CONTROL_RECIPE
 
 
@@ -290,9 +290,9 @@ def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
 @pytest.mark.parametrize(
     ("ours", "said", "wins"),
     [
-        ([2.0, 2.2, 1.9], "Trial 3 gives 2.03 times the control's effective draws", True),
-        ([0.5, 0.55, 0.5], "No gain: trial 3 gives 0.52 times", False),
-        ([1.2, 0.8, 1.1], "No gain is shown: trial 3 gives 1.02 times", False),
+        ([2.0, 2.2, 1.9], "Trial 3 gives 2.03 times the control's ESS for the same gradients", True),
+        ([0.5, 0.55, 0.5], "No improvement: trial 3 gives 0.52 times", False),
+        ([1.2, 0.8, 1.1], "No significant improvement: trial 3 gives 1.02 times", False),
     ],
 )
 def test_the_verdict_says_plainly_whether_there_is_a_gain(ours: list[float], said: str, wins: bool) -> None:
@@ -377,7 +377,7 @@ def test_kernels_without_a_step_size_are_refused() -> None:
 def test_runs_that_nothing_fits_into_end_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = Plan("replica_exchange", CONTROL_RECIPE, 60, 1, 3 * LONG, 0)
     monkeypatch.setattr("tfgradgen.tuning.search.NUM_UNFIT", 5)
-    said = "num_gradients: expected runs that a schedule of replica_exchange fits into, got 60; raise it."
+    said = "num_gradients: expected enough for a schedule of replica_exchange, got 60; raise it."
     with pytest.raises(UserError, match=f"{said}$"):
         search(open_study(tmp_path / "study.db", {}), Pretended(), plan, SILENT, SILENT)
     with pytest.raises(UserError, match=f"{said}$"):

@@ -51,7 +51,7 @@ def mala(**values: Any) -> Recipe:
 def test_a_pull_to_the_middle_of_the_class_is_refused_and_its_absence_is_not() -> None:
     sound, pulled = (judged(TOY, mala(class_reg=weight), 64, 120) for weight in (0.0, 1.0))
     assert sound.faults == []
-    assert pulled.faults[-1].startswith("its draws are not of the posterior: the mean ")
+    assert pulled.faults[-1].startswith("its draws are not from the posterior: the mean ")
     assert f"{NUM_EXACT} exact draws" in pulled.faults[-1]
     assert pulled.gain is None, "it cannot win"
 
@@ -66,7 +66,7 @@ def test_step_sizes_chain_by_chain_are_refused(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(sampling, "adaptive_kernel", each_chain_its_own)
     faults = bias_of(judged(TWO_MODES, recipe, NUM_CHAINS, 330, init))
     sampling.compiled.cache_clear()
-    assert "its draws are not of the posterior" in faults[-1]
+    assert "its draws are not from the posterior" in faults[-1]
 
 
 def cells_of(rng: np.random.Generator, shift: float, num_chains: int) -> list[Cell]:
@@ -129,7 +129,7 @@ def test_the_report_tells_what_was_compared_and_a_bias_of_the_control() -> None:
     text = to_markdown(plan, exact, [control, winner], [of_winner], "the command")
     assert "Means of 2 statistics were compared with exact draws of one." in text
     assert "Means were not compared with exact draws of other" in text
-    assert "The control had faults there: its draws are not of the posterior: the mean class_prob of one is " in text
+    assert "The control has faults: its draws are not from the posterior: the mean class_prob of one is " in text
     assert "The control has faults: its draws are not of the posterior" in text
 
 
