@@ -33,7 +33,7 @@ _FIGURES = ("per_1000", "work", "num_results", "accept_rate", "accept_error", "s
 _TRACE = ("gradients", "step_size", "accept_rate")
 
 
-class Place(NamedTuple):
+class Problem(NamedTuple):
     """A problem on which schedules are compared. All schedules have the same starts and the same seed on it.
 
     Attributes:
@@ -137,7 +137,7 @@ class Bench:
 
     def __init__(self, posteriors: Mapping[str, ClassPosterior], run: RunConfig, num_gradients: float):
         self.posteriors, self.run, self.num_gradients = dict(posteriors), run, num_gradients
-        self._starts: dict[tuple[Place, tuple[float, ...]], Any] = {}
+        self._starts: dict[tuple[Problem, tuple[float, ...]], Any] = {}
 
     @property
     def labels(self) -> list[str]:
@@ -147,16 +147,16 @@ class Bench:
         """Return the warnings from the checks of the models by label; raise `UserError` if they cannot be sampled."""
         return {name: admit(posterior, self.run, True).doubts for name, posterior in self.posteriors.items()}
 
-    def places(self, stream: int, num_replicates: int) -> list[Place]:
+    def problems(self, stream: int, num_replicates: int) -> list[Problem]:
         """Return all labels of the first replicate, then of the next ones."""
-        return [Place(label, stream, k) for k in range(num_replicates) for label in self.labels]
+        return [Problem(label, stream, k) for k in range(num_replicates) for label in self.labels]
 
-    def seed_at(self, place: Place) -> int:
+    def seed_at(self, problem: Problem) -> int:
         """Return the seed of a run. It is the same for all labels, which have separate streams (`ClassPosterior.own_seed`)."""
-        return seed_of(self.run.seed, place.stream, place.replicate)
+        return seed_of(self.run.seed, problem.stream, problem.replicate)
 
-    def measure(self, recipe: Recipe, place: Place, progress_fn: ProgressFn) -> Cell:
-        """Run `recipe` at `place` with as many draws as the gradients allow.
+    def measure(self, recipe: Recipe, problem: Problem, progress_fn: ProgressFn) -> Cell:
+        """Run `recipe` at `problem` with as many draws as the gradients allow.
 
         The cost of the starts, which all schedules share, is not counted.
 
@@ -164,13 +164,13 @@ class Bench:
           UserError: The gradients allow fewer than `MIN_KEPT` draws.
         """
         start = time.monotonic()
-        posterior = self.posteriors[place.label]
-        run = replace(self.run, seed=self.seed_at(place))
+        posterior = self.posteriors[problem.label]
+        run = replace(self.run, seed=self.seed_at(problem))
         powers = tuple(kernel_sampler(recipe.kernel).powers(recipe.config))
-        if (place, powers) not in self._starts:
-            self._starts[place, powers] = choose_starts(posterior, run, powers).z
+        if (problem, powers) not in self._starts:
+            self._starts[problem, powers] = choose_starts(posterior, run, powers).z
         schedule = without_end(recipe.schedule, self.num_gradients)
-        chunks = chain_chunks(posterior, recipe.kernel, recipe.config, schedule, run, self._starts[place, powers])
+        chunks = chain_chunks(posterior, recipe.kernel, recipe.config, schedule, run, self._starts[problem, powers])
         start_cost = kernel_sampler(recipe.kernel).start_cost(recipe.config)
         most = self.num_gradients + start_cost.work
         trail = trail_of(chunks, start_cost, run.num_chains, most, progress_fn)

@@ -10,7 +10,7 @@ from scipy.stats import t as student
 from tfgradgen.core.contracts import ProgressFn
 from tfgradgen.core.parsing import parsing
 from tfgradgen.mcmc.recipe import Recipe
-from tfgradgen.tuning.bench import EXACT, FRESH, SEARCH, Bench, Cell, Place, cell_of, faults_of
+from tfgradgen.tuning.bench import EXACT, FRESH, SEARCH, Bench, Cell, Problem, cell_of, faults_of
 from tfgradgen.tuning.guard import Difference, Exact, bias_faults, differences, exact_from, exact_of
 from tfgradgen.tuning.search import CONTROL, WHOLE, Plan, Trial, measured, part_of, trials
 
@@ -52,19 +52,19 @@ def gain(ours: Sequence[float], control: Sequence[float]) -> Gain:
     return Gain(float(np.exp(middle)), float(np.exp(middle - margin)), float(np.exp(middle + margin)), len(logs))
 
 
-class Judged(NamedTuple):
+class Validation(NamedTuple):
     """The validation of a candidate on fresh seeds.
 
     Attributes:
       trial: The trial of the candidate.
-      places: The problems.
+      problems: The problems.
       ours: Its cells, one per problem.
       control: The cells of the control.
       exact: Exact draws by label.
     """
 
     trial: Trial
-    places: list[Place]
+    problems: list[Problem]
     ours: list[Cell]
     control: list[Cell]
     exact: Mapping[str, Exact]
@@ -81,7 +81,7 @@ class Judged(NamedTuple):
 
     def differences(self, cells: Sequence[Cell]) -> list[Difference]:
         """Return the differences of `cells` from exact draws."""
-        return differences(self.places, cells, self.exact)
+        return differences(self.problems, cells, self.exact)
 
     @property
     def gain(self) -> Gain | None:
@@ -97,7 +97,7 @@ def exact_draws(study: Any, bench: Bench) -> dict[str, Exact]:
     for number, label in enumerate(bench.labels):
         name = f"exact/{number}"
         if name not in study.user_attrs:
-            run = replace(bench.run, seed=bench.seed_at(Place(label, EXACT, 0)))
+            run = replace(bench.run, seed=bench.seed_at(Problem(label, EXACT, 0)))
             study.set_user_attr(name, exact_of(bench.posteriors[label], run)._asdict())
         with parsing("study", "valid exact draws", "choose another --out"):
             found[label] = exact_from(study.user_attrs[name])
@@ -107,13 +107,13 @@ def exact_draws(study: Any, bench: Bench) -> dict[str, Exact]:
 def faults_of_control(control: Trial, exact: Mapping[str, Exact]) -> list[str]:
     """Return the faults of the control's runs in the search, and a bias."""
     labels = list(exact)
-    places = [Place(labels[k % len(labels)], SEARCH, k // len(labels)) for k in range(len(control.cells))]
-    return [*control.faults, *bias_faults(differences(places, control.cells, exact), 1)]
+    problems = [Problem(labels[k % len(labels)], SEARCH, k // len(labels)) for k in range(len(control.cells))]
+    return [*control.faults, *bias_faults(differences(problems, control.cells, exact), 1)]
 
 
-def judge(
+def validate(
     study: Any, bench: Bench, plan: Plan, num_fresh: int, exact: Mapping[str, Exact], progress_fn: ProgressFn
-) -> list[Judged]:
+) -> list[Validation]:
     """Compare the best schedules with the control on fresh seeds, best first, until one has no fault.
 
     A bias is a fault (see `guard`). Only faults decide whether a candidate is skipped, so the reported gain is not inflated by
@@ -126,24 +126,24 @@ def judge(
     control = next(trial for trial in found if trial.state == CONTROL)
     least = 0.0 if faults_of_control(control, exact) else control.value
     able = [trial for trial in found if trial.state == WHOLE and trial.is_sound and trial.value > least]
-    places, judged = bench.places(FRESH, num_fresh), list[Judged]()
+    problems, validations = bench.problems(FRESH, num_fresh), list[Validation]()
 
     runs = [0]
 
-    def fresh(trial: Trial, place: Place) -> Cell:
-        done, total = (count * plan.num_gradients for count in (runs[0], (2 + len(judged)) * len(places)))
+    def fresh(trial: Trial, problem: Problem) -> Cell:
+        done, total = (count * plan.num_gradients for count in (runs[0], (2 + len(validations)) * len(problems)))
         runs[0] += 1
-        name = f"fresh/{trial.number}/{bench.labels.index(place.label)}/{place.replicate}"
+        name = f"fresh/{trial.number}/{bench.labels.index(problem.label)}/{problem.replicate}"
         if name not in study.user_attrs:
             assert trial.recipe is not None
             show = part_of(progress_fn, done, plan.num_gradients, total)
-            study.set_user_attr(name, measured(bench, trial.recipe, place, plan, show)._asdict())
+            study.set_user_attr(name, measured(bench, trial.recipe, problem, plan, show)._asdict())
         with parsing("study", "valid runs on fresh seeds", "choose another --out"):
             return cell_of(study.user_attrs[name])
 
     for candidate in sorted(able, key=lambda trial: -trial.value)[:MAX_CANDIDATES]:
-        pairs = [(fresh(candidate, place), fresh(control, place)) for place in places]
-        judged.append(Judged(candidate, places, [ours for ours, _ in pairs], [theirs for _, theirs in pairs], exact))
-        if not judged[-1].faults:
+        pairs = [(fresh(candidate, problem), fresh(control, problem)) for problem in problems]
+        validations.append(Validation(candidate, problems, [ours for ours, _ in pairs], [theirs for _, theirs in pairs], exact))
+        if not validations[-1].faults:
             break
-    return judged
+    return validations

@@ -18,7 +18,7 @@ from tfgradgen.core.contracts import Draws
 from tfgradgen.diagnostics.convergence import scalars
 from tfgradgen.mcmc.rejection import exact_chunks
 from tfgradgen.posterior import ClassPosterior
-from tfgradgen.tuning.bench import Cell, Place
+from tfgradgen.tuning.bench import Cell, Problem
 
 NUM_EXACT, LEAST_EXACT = 256, 64  # exact draws of a label: the number wanted, and the smallest useful number
 MOST_FORWARD = 20_000  # most prior draws for these
@@ -113,11 +113,11 @@ class Difference(NamedTuple):
         )
 
 
-def differences(places: Sequence[Place], cells: Sequence[Cell], exact: Mapping[str, Exact]) -> list[Difference]:
+def differences(problems: Sequence[Problem], cells: Sequence[Cell], exact: Mapping[str, Exact]) -> list[Difference]:
     """Return the differences of all statistics for all labels with exact draws, smallest p-value first."""
     found = []
     for label, truth in exact.items():
-        chains = [cell.chain_means for place, cell in zip(places, cells, strict=True) if place.label == label]
+        chains = [cell.chain_means for problem, cell in zip(problems, cells, strict=True) if problem.label == label]
         for name, right in truth.means.items():
             values = np.array([mean for means in chains for mean in means.get(name, [])])
             if len(values) < 2 or not np.isfinite(values).all() or values.std() == 0:

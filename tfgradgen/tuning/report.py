@@ -10,7 +10,7 @@ import numpy as np
 from tfgradgen.core.text import csv_text, markdown_text
 from tfgradgen.mcmc.recipe import Recipe, default_recipe
 from tfgradgen.tuning.bench import Cell
-from tfgradgen.tuning.gain import Gain, Judged, faults_of_control
+from tfgradgen.tuning.gain import Gain, Validation, faults_of_control
 from tfgradgen.tuning.guard import Exact, guard_lines
 from tfgradgen.tuning.search import CONTROL, Plan, Trial, geometric_mean
 from tfgradgen.tuning.space import filled
@@ -48,11 +48,11 @@ def _largest_rhat(cells: Sequence[Cell]) -> str:
     return f"{max(rhats):.3f}" if rhats else ""
 
 
-def verdict(judged: Sequence[Judged]) -> tuple[str, Gain | None]:
+def verdict(validations: Sequence[Validation]) -> tuple[str, Gain | None]:
     """Return the result on fresh seeds as one sentence, and its gain."""
-    if not judged:
+    if not validations:
         return "No improvement: no schedule without faults was better than the control, which is kept.", None
-    last = judged[-1]
+    last = validations[-1]
     found = last.gain
     if found is None:
         return "No improvement: all schedules that were validated on fresh seeds had faults. The control is kept.", None
@@ -69,20 +69,22 @@ def verdict(judged: Sequence[Judged]) -> tuple[str, Gain | None]:
     )
 
 
-def winner(plan: Plan, judged: Sequence[Judged]) -> Recipe:
+def winner(plan: Plan, validations: Sequence[Validation]) -> Recipe:
     """Return the schedule for best.yaml: the control, unless there is a significant gain over it."""
-    found = judged[-1].gain if judged else None
-    best = judged[-1].trial.settled if found and found.verdict == "a gain" else None
+    found = validations[-1].gain if validations else None
+    best = validations[-1].trial.settled if found and found.verdict == "a gain" else None
     return best or plan.control
 
 
-def to_markdown(plan: Plan, exact: Mapping[str, Exact], found: Sequence[Trial], judged: Sequence[Judged], command: str) -> str:
+def to_markdown(
+    plan: Plan, exact: Mapping[str, Exact], found: Sequence[Trial], validations: Sequence[Validation], command: str
+) -> str:
     """Return report.md; `exact` are exact draws by label, `command` repeats the search."""
     control = next(trial for trial in found if trial.state == CONTROL)
     states = [trial.state for trial in found]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     spent, seconds = sum(trial.work for trial in found), sum(cell.seconds for trial in found for cell in trial.cells)
-    sentence, _ = verdict(judged)
+    sentence, _ = verdict(validations)
     lines = [
         f"# A schedule for {plan.kernel}",
         "",
@@ -101,11 +103,11 @@ def to_markdown(plan: Plan, exact: Mapping[str, Exact], found: Sequence[Trial], 
         "",
         "## Settings",
         "",
-        *_settings_table(plan, judged),
+        *_settings_table(plan, validations),
         "",
         "## On fresh seeds",
         "",
-        *(_fresh_table(plan.control, judged) or ["No schedule to compare with the control."]),
+        *(_fresh_table(plan.control, validations) or ["No schedule to compare with the control."]),
         "",
         "## Best trials of the search",
         "",
@@ -124,11 +126,11 @@ def to_markdown(plan: Plan, exact: Mapping[str, Exact], found: Sequence[Trial], 
     return "\n".join(lines)
 
 
-def _settings_table(plan: Plan, judged: Sequence[Judged]) -> list[str]:
+def _settings_table(plan: Plan, validations: Sequence[Validation]) -> list[str]:
     control = plan.control.to_dict()
-    settled = judged[-1].trial.settled if judged else None
+    settled = validations[-1].trial.settled if validations else None
     best = settled.to_dict() if settled else {}
-    head = f"trial {judged[-1].trial.number}{_origin(plan, judged[-1].trial)}" if judged else "-"
+    head = f"trial {validations[-1].trial.number}{_origin(plan, validations[-1].trial)}" if validations else "-"
     rows = [f"| setting | control | {head} |", "|---|---|---|"]
     return rows + [
         f"| {k} | {_short(control.get(k, '-'))} | {_short(best.get(k, '-'))} |" for k in dict.fromkeys([*control, *best])
@@ -151,19 +153,19 @@ def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _fresh_table(control: Recipe, judged: Sequence[Judged]) -> list[str]:
-    if not judged:
+def _fresh_table(control: Recipe, validations: Sequence[Validation]) -> list[str]:
+    if not validations:
         return []
-    last = judged[-1]
+    last = validations[-1]
     rows = [f"| label | seed | trial {last.trial.number} | control | ratio |", "|---|---|---|---|---|"]
-    for place, ours, theirs in zip(last.places, last.ours, last.control, strict=True):
+    for problem, ours, theirs in zip(last.problems, last.ours, last.control, strict=True):
         ratio = f"{ours.per_1000 / theirs.per_1000:.2f}"
         rows.append(
-            f"| {markdown_text(place.label)} | {place.replicate} | {ours.per_1000:.2f} | {theirs.per_1000:.2f} | {ratio} |"
+            f"| {markdown_text(problem.label)} | {problem.replicate} | {ours.per_1000:.2f} | {theirs.per_1000:.2f} | {ratio} |"
         )
     means = [geometric_mean(cells) for cells in (last.ours, last.control)]
     rows.append(f"| geometric mean | | {means[0]:.2f} | {means[1]:.2f} | {means[0] / means[1]:.2f} |")
-    texts = [f"Trial {each.trial.number} has faults: {markdown_text(each.faults[0])}." for each in judged if each.faults]
+    texts = [f"Trial {each.trial.number} has faults: {markdown_text(each.faults[0])}." for each in validations if each.faults]
     wrong = last.control_faults(control)
     texts += [f"The control has faults: {markdown_text(wrong[0])}."] if wrong else []
     texts += [markdown_text(line) for line in guard_lines(last.differences(last.ours), last.exact)]

@@ -32,7 +32,7 @@ from tfgradgen.core.text import printable
 from tfgradgen.io.store import check_same
 from tfgradgen.mcmc.budget import CELL_ERRORS
 from tfgradgen.mcmc.recipe import Recipe
-from tfgradgen.tuning.bench import SEARCH, Bench, Cell, Place, cell_of, failed, faults_of
+from tfgradgen.tuning.bench import SEARCH, Bench, Cell, Problem, cell_of, failed, faults_of
 from tfgradgen.tuning.space import NUM_UNFIT, coordinates, suggest, unfit
 
 STUDY = "tune"
@@ -257,20 +257,20 @@ def _run(trial: Any, study: Any, bench: Bench, plan: Plan, spent: float, progres
     cells = [cell_of(cell) for cell in trial.user_attrs.get("cells", [])]
     before = spent - sum(cell.work for cell in cells)
     rivals = [other for other in trials(study) if other.number != trial.number]
-    places = bench.places(SEARCH, plan.num_seeds)
-    for number, place in enumerate(places, 1):
+    problems = bench.problems(SEARCH, plan.num_seeds)
+    for number, problem in enumerate(problems, 1):
         if number > len(cells):
             done = before + sum(cell.work for cell in cells)
             if done >= plan.budget and not is_control:
                 return DROPPED
             show = part_of(progress_fn, done, plan.num_gradients, plan.budget)
-            cells.append(measured(bench, recipe, place, plan, show))
+            cells.append(measured(bench, recipe, problem, plan, show))
             trial.set_user_attr("cells", [cell._asdict() for cell in cells])
         if is_control:
             continue
         if cells[number - 1].faults:
             return FAULTY
-        if number < len(places) and not goes_on(cells[:number], rivals):
+        if number < len(problems) and not goes_on(cells[:number], rivals):
             return DROPPED
     if is_control:
         return CONTROL
@@ -315,10 +315,10 @@ def part_of(progress_fn: ProgressFn, done: float, num_gradients: float, total: f
     return show
 
 
-def measured(bench: Bench, recipe: Recipe, place: Place, plan: Plan, progress_fn: ProgressFn) -> Cell:
-    """Return the cell of `recipe` at `place`. A run that fails is a fault of the recipe, but an error for the control."""
+def measured(bench: Bench, recipe: Recipe, problem: Problem, plan: Plan, progress_fn: ProgressFn) -> Cell:
+    """Return the cell of `recipe` at `problem`. A run that fails is a fault of the recipe, but an error for the control."""
     try:
-        return bench.measure(recipe, place, progress_fn)
+        return bench.measure(recipe, problem, progress_fn)
     except CELL_ERRORS as error:
         reason = printable(" ".join(str(error).split()), 200)
         if recipe == plan.control and isinstance(error, UserError):
