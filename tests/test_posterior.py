@@ -76,7 +76,7 @@ def test_z_comes_by_position_by_name_or_in_a_structure() -> None:
     for method in (posterior.unnormalized_log_prob, posterior.log_prob):
         for found in (method(z=z), method({"z": z}), method([z]), method((z,)), method(z.numpy()), method(z.numpy().tolist())):
             np.testing.assert_array_equal(found, expected)
-    with pytest.raises(UserError, match="z: expected one part z, got y"):
+    with pytest.raises(UserError, match="z: expected the key z only, got y"):
         posterior.unnormalized_log_prob({"y": z})
 
 

@@ -74,7 +74,7 @@ def one_part(z: Any) -> Any:
     """
     if isinstance(z, Mapping):
         if set(z) != {"z"}:
-            raise fail("z", "one part z", ", ".join(map(str, z)) or "none", "pass z, or a dict with the key z alone")
+            raise fail("z", "the key z only", ", ".join(map(str, z)) or "none", "pass z, or a dict with the key z only")
         return z["z"]
     return z[0] if isinstance(z, list | tuple) and len(z) == 1 and hasattr(z[0], "shape") else z
 

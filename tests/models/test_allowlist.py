@@ -168,7 +168,7 @@ def test_functions_from_elsewhere_or_in_disguise_are_refused(tmp_path: Path) -> 
         function_with(proto, "Tanh").node_def.add(name="x", op="WriteFile")
 
     edit(folder, shadow)
-    refused(folder, "expected functions with names of their own, got a function 'WriteFile'")
+    refused(folder, "expected functions without the names of ops, got a function 'WriteFile'")
 
 
 def test_names_cannot_steer_a_terminal(tmp_path: Path) -> None:

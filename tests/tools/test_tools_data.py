@@ -34,7 +34,7 @@ def test_photographs_come_from_a_folder_or_a_tar(tmp_path: Path) -> None:
         np.testing.assert_array_equal(labels, [0] * 5 + [1] * 5)
         np.testing.assert_array_equal(images, np.concatenate([arrays["cat"][-5:], arrays["ant"][-5:]]))
         assert len(photographs.load(data, "train", ["cat"], photographs.TRAINING)[0]) == 2
-    with pytest.raises(SystemExit, match="found none"):
+    with pytest.raises(SystemExit, match="got none"):
         photographs.load(tmp_path / "photos", "val", ["cat"])
     with pytest.raises(SystemExit, match="expected a folder or"):
         photographs.class_names(tmp_path / "photos/train")

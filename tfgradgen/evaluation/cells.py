@@ -83,7 +83,7 @@ def is_ground(ground: Ground, num_chains: int, latent_dim: int) -> bool:
 
 
 def is_cell(cell: Cell, num_checkpoints: int, num_chains: int, latent_dim: int) -> bool:
-    """Return whether arrays from a file have the dtypes and shapes for so many checkpoints and chains."""
+    """Return whether arrays from a file have the dtypes and shapes for these numbers of checkpoints and chains."""
     each = (num_checkpoints,)
     return _are(cell, ((num_checkpoints, num_chains, latent_dim), each, each, (2,), ()))
 

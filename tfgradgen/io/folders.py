@@ -100,7 +100,7 @@ def check_partial(folder: Path, welcome: bool, name: str = "out") -> None:
         raise fail(
             name,
             "a new folder",
-            f"{partial}, an interrupted or running run",
+            f"{partial}, an interrupted or active run",
             f"continue it with --resume, start anew with --overwrite, or choose another --{name}",
         )
     if os.path.lexists(partial) and (partial.is_symlink() or not partial.is_dir()):
@@ -111,7 +111,7 @@ def check_partial(folder: Path, welcome: bool, name: str = "out") -> None:
             name,
             "an unfinished run",
             f"{partial}, which also holds {foreign[0]}",
-            f"choose another --{name}; nothing was changed",
+            f"choose another --{name} (nothing was changed)",
         )
 
 
@@ -159,7 +159,7 @@ def check_target(folder: Path, overwrite: bool, name: str = "out") -> None:
                 name,
                 "the folder of an earlier run to overwrite",
                 f"{folder}, which also holds {foreign[0]}",
-                f"choose another --{name}; nothing was changed",
+                f"choose another --{name} (nothing was changed)",
             )
     check_writable(folder, name)
 
@@ -198,7 +198,7 @@ def check_resumable(out: Path, resume: bool, what: str, marker: str, ours: Colle
     foreign = sorted(name for name in names if not name.startswith(".") and (name not in ours or (out / name).is_symlink()))
     if names and (foreign or marker not in names):
         got = f"which also holds {foreign[0]}" if foreign else f"which has no {marker}"
-        raise fail("out", f"the folder of {what} to resume", f"{out}, {got}", "choose another --out; nothing was changed")
+        raise fail("out", f"the folder of {what} to resume", f"{out}, {got}", "choose another --out (nothing was changed)")
 
 
 @contextmanager

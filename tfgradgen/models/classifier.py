@@ -295,7 +295,7 @@ def assemble(opened: Opened, given: ClassifierSettings, use: RoleSpec, bound: Bo
         size = IMAGENET_SIZE if is_imagenet else DEFAULT_SIZE
         assumed = [*assumed, "image_size"]
     if bounds is None:
-        # TF-Hub requires the first of its image models; models of this project use the second. Only a guess: see `fitted`.
+        # The convention of TF-Hub's image models, and that of this project's models. This is only a guess: see `fitted`.
         bounds = UNIT if is_imagenet or "://" in where else SYMMETRIC
         assumed = [*assumed, "image_range"]
     bounds = parse_range(bounds, where)

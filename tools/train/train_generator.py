@@ -176,7 +176,7 @@ def main(
 
 
 def publish(work, names, features, out, licence=None):
-    """Export the best weights in float32, with statistics measured anew; check_models.py completes the card."""
+    """Export the best weights in float32, with statistics measured again; check_models.py completes the card."""
     from tools.train.export import export, write_card
 
     generator = Generator(len(names), SHIPPED_SHARPNESS)

@@ -77,7 +77,7 @@ def _check_meta_graph(meta: Any, allowed: Collection[str], where: Path) -> None:
     functions = {function.signature.name for function in meta.graph_def.library.function}
     for name in functions:
         if op_def_registry.get(name) is not None:
-            raise fail(f"model {where}", "functions with other names than ops", f"a function {_shown(name)}", _TRUST)
+            raise fail(f"model {where}", "functions without the names of ops", f"a function {_shown(name)}", _TRUST)
     bodies = [(None, meta.graph_def.node), *((function, function.node_def) for function in meta.graph_def.library.function)]
     for function, nodes in bodies:
         for node in nodes:
@@ -87,7 +87,7 @@ def _check_meta_graph(meta: Any, allowed: Collection[str], where: Path) -> None:
         named = {name for attr in _attributes(function) for name in function_names(attr)}
         if not named <= functions:  # they could be functions of the process outside of the model
             got = f"{_shown(min(named - functions))} in an attribute of the function {_shown(function.signature.name)}"
-            raise fail(f"model {where}", "only functions of its own", got, _TRUST)
+            raise fail(f"model {where}", "only its own functions", got, _TRUST)
 
 
 def _attributes(function: Any) -> list[Any]:

@@ -151,7 +151,8 @@ def parse_range(content: Any, where: str) -> tuple[float, float]:
         else []
     )
     if len(bounds) < 2 or not bounds[0] < bounds[1]:
-        raise fail(f"{where} image_range", "two finite numbers, low then high", value_text(content), "give for example [-1, 1]")
+        expected = "two finite numbers, low then high"
+        raise fail(f"{where} image_range", expected, value_text(content), "give [-1, 1], for example")
     return float(bounds[0]), float(bounds[1])
 
 

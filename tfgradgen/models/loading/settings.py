@@ -152,5 +152,5 @@ def parse_slice(value: Any) -> tuple[int | None, int | None]:
         pair = tuple(value) if isinstance(value, list | tuple) else ()
     is_pair = len(pair) == 2 and all(part is None or (isinstance(part, int) and not isinstance(part, bool)) for part in pair)
     if not is_pair or pair == (None, None):
-        raise fail("class_slice", "START:STOP of the class in z", value, "give for example 32:42, :10 or -10:")
+        raise fail("class_slice", "START:STOP of the class in z", value, "give 32:42, :10 or -10:, for example")
     return pair[0], pair[1]
