@@ -318,7 +318,7 @@ def test_labels_one_a_chain(labels: Any) -> None:
     )
     assert posterior.unnormalized_log_prob(z[0]).shape == [4], "one point, for each of the labels"
     assert [(int(each.label), places.tolist()) for each, places in posterior.each_label()] == [(0, [0]), (2, [1, 2]), (1, [3])]
-    with pytest.raises(UserError, match=r"z: expected shape \[..., 4, 6\], a row for each of 4 labels, got \[3, 6\]"):
+    with pytest.raises(UserError, match=r"z: expected shape \[..., 4, 6\], one row for each of 4 labels, got \[3, 6\]"):
         posterior.unnormalized_log_prob(z[:3])
 
 
@@ -332,7 +332,7 @@ def test_labels_of_a_graph_are_one_a_chain() -> None:
         for other in ([1], [1, 2]):
             with pytest.raises(tf.errors.InvalidArgumentError):
                 in_graph(z, tf.constant(other))
-    with pytest.raises(UserError, match=r"z: expected shape \[..., 1, 6\], a row for each of 1 labels, got \[4, 6\]"):
+    with pytest.raises(UserError, match=r"z: expected shape \[..., 1, 6\], one row for each of 1 labels, got \[4, 6\]"):
         named([1]).unnormalized_log_prob(z)
 
 
@@ -342,7 +342,7 @@ def test_points_and_labels_of_unknown_rank_are_refused() -> None:
         of_points(tf.zeros([2, 6]))
     of_labels = tf.function(lambda label: named(label).own_seed(1), [tf.TensorSpec(None, tf.int32)], autograph=False)
     with pytest.raises(
-        UserError, match="label: expected a tensor of integers, one or one a chain, got int32 of shape <unknown>"
+        UserError, match="label: expected an integer tensor, with one label or one per chain, got int32 of shape <unknown>"
     ):
         of_labels(tf.constant(1))
 
@@ -356,7 +356,7 @@ def test_it_is_copied_and_says_that_it_cannot_be_pickled() -> None:
     for again in (copy.deepcopy(posterior), copy.copy(posterior)):
         assert again is not posterior
         np.testing.assert_array_equal(again.unnormalized_log_prob(z), posterior.unnormalized_log_prob(z))
-    with pytest.raises(UserError, match="ClassPosterior: expected what can be pickled"):
+    with pytest.raises(UserError, match="ClassPosterior: expected an object that can be pickled"):
         pickle.dumps(posterior)
 
 
@@ -408,7 +408,7 @@ def test_a_condition_is_a_label() -> None:
         ([], "label: expected at least one label"),
         ([[0, 1]], "label: expected an integer"),
         (tf.constant([0, 3]), r"label: expected an integer in 0..2, got 3"),
-        (tf.constant([[0, 1]]), r"label: expected a tensor of integers, one or one a chain, got int32 of shape \(1, 2\)"),
+        (tf.constant([[0, 1]]), r"label: expected an integer tensor, with one label or one per chain, got int32 of shape \(1, 2\)"),
         (tf.constant(1.0), "label: expected a tensor of integers"),
         (["goldfish & !orange", "orange"], "label: expected names and indices in a list of labels"),
         ("goldfish & !orange, orange", "label: expected one condition, or a list of names"),
@@ -424,11 +424,11 @@ def test_names_need_a_classifier_that_has_them() -> None:
         labels = ("cat", "dog")
 
     assert int(named("dog", Named()).label) == 1
-    with pytest.raises(UserError, match=r"label: expected an index 0\.\.1, for the classifier has no labels, got dog"):
+    with pytest.raises(UserError, match=r"label: expected an index in 0\.\.1, because the classifier has no labels, got dog"):
         named("dog", ToyClassifier())
-    with pytest.raises(UserError, match="classifier: expected one that can be asked for the condition !cat, got Named"):
+    with pytest.raises(UserError, match="classifier: expected one that supports the condition !cat, got Named"):
         named("!cat", Named())
-    with pytest.raises(UserError, match="one class of a classifier of scores, got 2 classes"):
+    with pytest.raises(UserError, match="one class of a classifier with scores, got 2 classes"):
         named([0, 1], fruits(output="scores"))
 
 

@@ -185,7 +185,7 @@ def test_other_files_that_may_hold_a_program_are_refused(tmp_path: Path) -> None
     folder = toy.save(tmp_path / "model", tf.nn.tanh, SHAPE)
     for name in ("saved_model.pbtxt", "saved_model.cpb"):
         (folder / name).touch()
-        refused(folder, f"expected its program in saved_model.pb alone, got also {name}")
+        refused(folder, f"expected a program in saved_model.pb only, got also {name}")
         (folder / name).unlink()
     check_ops(folder)
 

@@ -182,7 +182,7 @@ def test_a_latent_point_with_axes_of_length_one(shape: list[int | None], tmp_pat
 def test_a_latent_point_of_another_shape_needs_its_width(tmp_path: Path) -> None:
     plain = lambda z: {"image": tf.tanh(tf.repeat(z, 2, 1))}  # noqa: E731
     folder = toy.save_signature(tmp_path / "g", plain, spec("z", None, 2, 4, 3))
-    with pytest.raises(UserError, match=r"z float32 \[\?, 2, 4, 3\]; give latent_dim=24 if normals fill it"):
+    with pytest.raises(UserError, match=r"z float32 \[\?, 2, 4, 3\]; give latent_dim=24 if its values are independent normals"):
         load_generator(folder)
     assert load_generator(folder, latent_dim=24).image_shape == (4, 4, 3)
 

@@ -84,8 +84,8 @@ def test_what_the_caller_says_wins(folder: Path, tmp_path: Path) -> None:
     ("name", "settings", "text"),
     [
         ("birds", {}, "latent points to images, got signatures .*image_classifier; give signature=NAME"),
-        ("bi", {"signature": "encode"}, "what a generator takes and gives, got .*z_mean"),
-        ("bi", {"signature": "nothing"}, "one that it has, got signatures .*generate"),
+        ("bi", {"signature": "encode"}, "the inputs and outputs of a generator, got .*z_mean"),
+        ("bi", {"signature": "nothing"}, "one of the model's signatures, got signatures .*generate"),
         ("bi", {"signature": "generate:other"}, "an output other, got default, upsampled"),
         ("bi", {"generator_class": "uniform"}, "takes no class"),
         ("bi", {"truncation": 0.5}, "has no such input"),
@@ -98,7 +98,7 @@ def test_what_the_caller_says_wins(folder: Path, tmp_path: Path) -> None:
         ("pro", {"tags": ("x",)}, "tags: expected none, got x"),
         ("pro", {"prior": "beta"}, "one of normal, truncated_normal, uniform"),
         ("pro", {"priors": "normal"}, "did you mean prior"),
-        ("pro", {"latent_dim": 100}, "latent_dim: expected 512, as its signature says, got 100"),
+        ("pro", {"latent_dim": 100}, "latent_dim: expected 512, as in its signature, got 100"),
     ],
 )
 def test_what_cannot_be_understood_lists_what_there_is(folder: Path, name: str, settings: dict[str, Any], text: str) -> None:
@@ -113,7 +113,7 @@ def test_a_class_goes_by_its_wordnet_id_or_name(folder: Path) -> None:
     goldfish = big.for_label(Label("anything", "n01443537"))
     np.testing.assert_array_equal(goldfish(z), big.for_label(Label("goldfish"))(z))
     assert not np.array_equal(goldfish(z), big.for_label(Label("orange"))(z))
-    with pytest.raises(UserError, match="a class that the generator has too, got pizza & !orange"):
+    with pytest.raises(UserError, match="a class of the generator, got pizza & !orange"):
         big.for_label(Label("pizza & !orange"))
     uniform = load_generator(folder / "big", generator_class="uniform")
     assert uniform.for_label(Label("pizza & !orange")) is uniform
@@ -220,7 +220,7 @@ def test_a_model_of_two_functions_needs_a_choice(tmp_path: Path) -> None:
     picture = lambda k: tf.function(lambda z: {"p": tf.reshape(tf.tanh(k * z), [-1, 2, 2, 1])}, input_signature=spec)  # noqa: E731
     module.a, module.b = picture(1.0), picture(2.0)
     tf.saved_model.save(module, str(tmp_path / "two"), signatures={"a": module.a, "b": module.b})
-    with pytest.raises(UserError, match=r"one signature of latent points to images, got signatures a .*; b "):
+    with pytest.raises(UserError, match=r"one signature from latent points to images, got signatures a .*; b "):
         load_generator(tmp_path / "two")
     chosen = load_generator(tmp_path / "two", signature="b", image_range=(-1, 1))
     np.testing.assert_allclose(chosen(Z[:, :4]), tf.reshape(tf.tanh(2 * Z[:, :4]), [-1, 2, 2, 1]))

@@ -168,7 +168,7 @@ def test_no_operation_of_a_saver_runs_on_its_own(
             meta.collection_def.clear()
 
     line = attack(hostile_copy(honest, tmp_path / "model", change))
-    assert f"expected only operations that compute, got '{found[0]}' (node 'x/evil' in the " in line
+    assert f"expected only ops that compute, got '{found[0]}' (node 'x/evil' in the " in line
 
 
 def test_the_attack_by_a_variables_name_works_on_tensorflow_itself(honest: Path, tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def test_names_that_occur_twice_are_given_with_their_lines(model: Path) -> None:
 def test_a_wrong_number_of_names_is_refused_with_both_numbers(model: Path, capsys: Any) -> None:
     (model / "labels.txt").write_text("a\nb\n")
     said = refused(["labels", f"--classifier={model}"], capsys)
-    assert "expected 3 labels, one a class, got 2 in " in said
+    assert "expected 3 labels, one per class, got 2 in " in said
     assert "labels.txt" in said
     (model.parent / "right.txt").write_text("0 a\n1 b\n2 c\n")
     main(["labels", f"--classifier={model}", f"--classifier_labels={model.parent / 'right.txt'}"])

@@ -45,7 +45,7 @@ def test_image_range_is_mapped_to_minus_one_to_one(tmp_path: Path) -> None:
         (pixels, [None, 4], {"prior": "beta"}, "prior: expected one of normal"),
         (pixels, [None, 4], {"image_range": [0, 10**400]}, "image_range: expected two finite numbers"),
         (pixels, [None, 4], {"image_range": [1, -1]}, "image_range: expected two finite numbers"),
-        (pixels, [None, 4], {"latent_dim": 5}, "latent_dim: expected 4, as its signature says, got 5"),
+        (pixels, [None, 4], {"latent_dim": 5}, "latent_dim: expected 4, as in its signature, got 5"),
         (pixels, [None, 4], {"latent_dim": 0}, r"latent_dim: expected an integer in 1\.\.1048576, got 0"),
         (pixels, None, {"latent_dim": 10**12}, r"latent_dim: expected an integer in 1\.\.1048576, got 10"),
         (
@@ -56,7 +56,7 @@ def test_image_range_is_mapped_to_minus_one_to_one(tmp_path: Path) -> None:
         ),
         (pixels, [None, None], None, "latent_dim"),
         (lambda z: pixels(z)[0], [None, 4], None, r"latent points to images, got .*float32 \[2, 2, 1\]"),
-        (lambda z: {"a": pixels(z), "b": pixels(z)}, [None, 4], None, "expected one output that fits, got a, b"),
+        (lambda z: {"a": pixels(z), "b": pixels(z)}, [None, 4], None, "expected one suitable output, got a, b"),
     ],
 )
 def test_generators_that_cannot_be_used(tmp_path: Path, fn: Any, shape: Any, card: Any, text: str) -> None:

@@ -53,7 +53,7 @@ def test_an_error_names_as_many_labels_as_a_message_holds() -> None:
     text = named_labels(labels)
     count = text.count("class_")
     assert 80 < count < 1000
-    assert f"class_{count - 1} and {1000 - count} more, all of which stand in export.json; got" in text
+    assert f"class_{count - 1} and {1000 - count} more (all are in export.json); got" in text
     assert len(text) < 1200
     assert len(named_labels(tuple(Label("金" * k) for k in range(300, 400))).encode()) < 1200
 

@@ -243,14 +243,14 @@ def test_a_run_that_breaks_off_is_a_fault_but_of_the_control_an_error(tmp_path: 
 
     found = search(open_study(tmp_path / "a.db", {}), Broken(), plan_of(8), SILENT, SILENT)
     assert [t.state for t in found[1:]] == [FAULTY] * 4
-    assert found[1].cells[0].faults == ["it broke off: no such tensor"]
+    assert found[1].cells[0].faults == ["a run failed: no such tensor"]
     with pytest.raises(UserError, match="control: expected a schedule that runs, got no such tensor; look at"):
         search(open_study(tmp_path / "b.db", {}), Broken(stop=99), plan_of(8), SILENT, SILENT)
 
 
 def test_a_damaged_study_is_said_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "study.db").write_bytes(b"no database" * 100)
-    with pytest.raises(UserError, match=r"^resume .*study\.db: expected a search's study, got .*file is not a database"):
+    with pytest.raises(UserError, match=r"^resume .*study\.db: expected the study of a search, got .*file is not a database"):
         open_study(tmp_path / "study.db", {})
 
 
@@ -387,7 +387,7 @@ def test_runs_that_nothing_fits_into_end_the_search(tmp_path: Path, monkeypatch:
     with pytest.raises(UserError, match=f"{said}$"):
         check_fits("replica_exchange", 60, {})
     check_fits("nuts", 1000, {"max_tree_depth": 4})
-    with pytest.raises(UserError, match="of nuts, max_tree_depth=6 fits into, got 1000; raise it, or hold less fixed"):
+    with pytest.raises(UserError, match="of nuts, max_tree_depth=6, got 1000; raise it, or fix fewer settings"):
         check_fits("nuts", 1000, {"max_tree_depth": 6})
 
 
@@ -440,20 +440,20 @@ def test_a_study_of_another_kind_is_one_line(changed: dict[str, Any], tmp_path: 
     trial = study.ask()
     for name, value in (WHOLE_ATTRS | changed).items():
         trial.set_user_attr(name, value)
-    with pytest.raises(UserError, match=r"^resume .+: expected a search's study, got .+; choose another out\.$"):
+    with pytest.raises(UserError, match=r"^resume .+: expected the study of a search, got .+; choose another out\.$"):
         open_study(path, {"of": 1})
 
 
 def test_what_is_no_study_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "study.db"
     optuna.create_study(storage=f"sqlite:///{path}", study_name="tune", directions=["maximize", "minimize"])
-    with pytest.raises(UserError, match="expected a search's study"):
+    with pytest.raises(UserError, match="expected the study of a search"):
         open_study(path, {})
     path.unlink()
     with sqlite3.connect(path) as other:
         other.execute("create table studies (study_id text)")
-    with pytest.raises(UserError, match="expected a search's study"):
+    with pytest.raises(UserError, match="expected the study of a search"):
         open_study(path, {})
     path.write_bytes(b"no database" * 100)
-    with pytest.raises(UserError, match="expected a search's study"):
+    with pytest.raises(UserError, match="expected the study of a search"):
         open_study(path, {})
