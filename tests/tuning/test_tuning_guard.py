@@ -114,7 +114,7 @@ def test_a_class_too_rare_for_exact_draws_is_said(monkeypatch: pytest.MonkeyPatc
     lines = guard_lines([], {"one": rare})
     assert lines == [
         f"Means were not compared with exact draws of one: rejection accepts fewer than {LEAST_EXACT} of 2000 prior draws. "
-        "A bias there would not be seen."
+        "A bias would not be detected."
     ]
 
 
