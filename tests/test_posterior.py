@@ -408,7 +408,10 @@ def test_a_condition_is_a_label() -> None:
         ([], "label: expected at least one label"),
         ([[0, 1]], "label: expected an integer"),
         (tf.constant([0, 3]), r"label: expected an integer in 0..2, got 3"),
-        (tf.constant([[0, 1]]), r"label: expected an integer tensor, with one label or one per chain, got int32 of shape \(1, 2\)"),
+        (
+            tf.constant([[0, 1]]),
+            r"label: expected an integer tensor, with one label or one per chain, got int32 of shape \(1, 2\)",
+        ),
         (tf.constant(1.0), "label: expected a tensor of integers"),
         (["goldfish & !orange", "orange"], "label: expected names and indices in a list of labels"),
         ("goldfish & !orange, orange", "label: expected one condition, or a list of names"),

@@ -218,7 +218,10 @@ def test_a_run_takes_its_gradients_whatever_a_transition_takes(max_leapfrog_step
 def test_a_run_that_has_too_few_draws_is_refused() -> None:
     recipe = default_recipe("hmc").changed({"num_leapfrog_steps": 10})
     bench = Bench({"one": ClassPosterior(ToyGenerator(), ToyClassifier(), 1)}, RunConfig(num_chains=4), 690)
-    with pytest.raises(UserError, match="expected enough gradients for 20 draws after the burn-in, got 690, enough for 19; raise it, or shorten"):
+    with pytest.raises(
+        UserError,
+        match="expected enough gradients for 20 draws after the burn-in, got 690, enough for 19; raise it, or shorten",
+    ):
         bench.measure(recipe, Problem("one", SEARCH, 0), SILENT)
 
 

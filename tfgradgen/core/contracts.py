@@ -171,7 +171,7 @@ class Chunk(NamedTuple):
     discarded: Draws | None = None
 
 
-class Found(NamedTuple):
+class SamplerResult(NamedTuple):
     """The result of a whole run: its kept draws, their cost, and other statistics (JSON-serializable)."""
 
     draws: Draws
@@ -182,7 +182,7 @@ class Found(NamedTuple):
 ProgressFn = Callable[[Progress], None]
 
 
-def collect(chunks: Iterable[Chunk], progress_fn: ProgressFn | None = None) -> Found:
+def collect(chunks: Iterable[Chunk], progress_fn: ProgressFn | None = None) -> SamplerResult:
     """Run `chunks` (at least one) to their end and concatenate their draws; call `progress_fn` after each chunk."""
     kept = []
     for chunk in chunks:
@@ -190,4 +190,4 @@ def collect(chunks: Iterable[Chunk], progress_fn: ProgressFn | None = None) -> F
         if progress_fn:
             progress_fn(chunk.progress)
     draws = Draws(*(np.concatenate(parts) for parts in zip(*kept, strict=True)))
-    return Found(draws, chunk.cost, chunk.facts)
+    return SamplerResult(draws, chunk.cost, chunk.facts)

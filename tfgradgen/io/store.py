@@ -183,14 +183,14 @@ def _checked_facts(facts: Any) -> dict[str, Any]:
         raise ValueError("an invalid duration")
     start_cost, doubts, evidence = (known.get(name, default) for name, default in _LISTS.items())
     if not all(isinstance(value, list) for value in (start_cost, doubts, evidence)):
-        raise TypeError("facts of the wrong type")
+        raise TypeError("statistics of the wrong type")
     if len([whole_number(value) for value in start_cost]) != 2 or not all(isinstance(doubt, str) for doubt in doubts):
-        raise ValueError("facts of the wrong form")
+        raise ValueError("statistics of the wrong form")
     numbers = [*evidence, *(known.get(name) for name in ("accept_rate", "prior_class_prob", "prior_class_prob_error"))]
     if not all(value is None or (isinstance(value, int | float) and not isinstance(value, bool)) for value in numbers):
         raise TypeError("statistics that are not numbers")
     if not isinstance(known.get("overwrite", False), bool) or not isinstance(known.get("labels", []), list):
-        raise TypeError("facts of the wrong type")
+        raise TypeError("statistics of the wrong type")
     for of_label in known.get("labels", []):
         _checked_facts(of_label)
     return known

@@ -8,7 +8,7 @@ TEMPLATES = Path(__file__).resolve().parent / "files"
 XLA_FLAG = "--xla_cpu_compilation_enabled=true"  # without it TF Serving cannot run functions compiled by XLA
 
 
-def texts(model: str, batch_sizes: Sequence[int], xla: bool) -> dict[str, str]:
+def render_templates(model: str, batch_sizes: Sequence[int], xla: bool) -> dict[str, str]:
     """Return the files as file name -> content.
 
     Args:
