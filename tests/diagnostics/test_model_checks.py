@@ -117,7 +117,7 @@ def test_a_bad_model_is_refused_at_every_entry(fault: str, entry: str) -> None:
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_a_good_model_passes_every_entry_without_a_word(entry: str) -> None:
     found = ENTRIES[entry](posterior_of())
-    if isinstance(found, Found):
+    if isinstance(found, SamplerResult):
         assert found.facts["doubts"] == []
 
 

@@ -141,7 +141,7 @@ def run_cell(
     cell = _chain_cell(posterior, entry, ground, run, checkpoints, progress_fn)
     num_lost = int((~np.isfinite(cell.z[-1]).all(-1)).sum())
     if num_lost:
-        raise fail(entry.name, "finite states", f"{num_lost} of {run.num_chains} chains that are not", "check the models")
+        raise fail(entry.name, "finite states", f"{num_lost} of {run.num_chains} chains without", "check the models")
     return cell
 
 
