@@ -158,7 +158,7 @@ def test_tfps_windowed_sampling_takes_it(kind: str) -> None:
 
 
 @pytest.mark.parametrize("batch", [(), (1,), (4,), (2, 3)])
-def test_one_value_a_chain_whatever_the_batch(batch: tuple[int, ...]) -> None:
+def test_one_value_per_chain_for_any_batch(batch: tuple[int, ...]) -> None:
     posterior, z = make(), tf.random.stateless_normal([*batch, 6], [0, 1])
     for fn in (posterior.prior_log_prob, posterior.likelihood_log_prob, posterior.unnormalized_log_prob):
         assert fn(z).shape == batch
@@ -299,7 +299,7 @@ def test_a_label_is_a_name_an_id_an_index_or_a_tensor(label: Any, index: int) ->
         tf.constant([0, 2, 2, 1]),
     ],
 )
-def test_labels_one_a_chain(labels: Any) -> None:
+def test_labels_one_per_chain(labels: Any) -> None:
     posterior, z = named(labels), tf.random.stateless_normal([4, 6], [0, 1])
     assert posterior.label.numpy().tolist() == [0, 2, 2, 1]
     assert posterior.batch_shape == [4]
@@ -322,7 +322,7 @@ def test_labels_one_a_chain(labels: Any) -> None:
         posterior.unnormalized_log_prob(z[:3])
 
 
-def test_labels_of_a_graph_are_one_a_chain() -> None:
+def test_labels_of_a_graph_are_one_per_chain() -> None:
     z = tf.random.stateless_normal([4, 6], [0, 1])
     for xla in (False, True):
         spec = [tf.TensorSpec([None, 6]), tf.TensorSpec([None], tf.int32)]
@@ -360,7 +360,7 @@ def test_it_is_copied_and_says_that_it_cannot_be_pickled() -> None:
         pickle.dumps(posterior)
 
 
-def test_tfps_own_sampling_takes_labels_one_a_chain() -> None:
+def test_tfps_own_sampling_takes_labels_one_per_chain() -> None:
     posterior = ClassPosterior(ToyGenerator(), ToyClassifier(), [0, 1] * 20)
     kernel = tfp.mcmc.HamiltonianMonteCarlo(posterior.unnormalized_log_prob, 0.7, 3)
     run = tf.function(tfp.mcmc.sample_chain, autograph=False)
@@ -373,7 +373,7 @@ def test_tfps_own_sampling_takes_labels_one_a_chain() -> None:
         assert abs(own.mean() + expected) > 20 * error, "that of the other label"
 
 
-def test_a_vector_of_labels_has_a_stream_of_its_own() -> None:
+def test_a_vector_of_labels_has_its_own_stream() -> None:
     vectors = [[0, 1], [1, 0], [0, 0], [1, 1], [0, 1, 1], [2, 1, 1]]
     seeds = [named(labels).own_seed(5).numpy().tolist() for labels in (*vectors, 0, 1, 2)]
     assert len({tuple(seed) for seed in seeds}) == len(seeds)

@@ -100,7 +100,7 @@ def test_best_values_are_bold_and_references_never() -> None:
     assert "**0.5" not in page  # a p-value has no better way
 
 
-def test_what_lies_beyond_equal_laws_is_no_better_than_them() -> None:
+def test_values_beyond_the_ideal_are_not_better() -> None:
     page = to_markdown(make(mala=row("chain", c2st=cell(0.44, 0.01)), hmc=row("chain", c2st=cell(0.5, 0.01))))
     assert "**0.440" in page
     assert "**0.500" in page
@@ -158,7 +158,7 @@ def sampler(kind: str, p: float, ess: float, **values: Cell) -> dict[str, Any]:
     return row(kind, mmd_p=cell(p), c2st_p=cell(0.9), ess_per_1000=cell(ess, 1.0), **values)
 
 
-def test_use_the_fastest_that_is_not_told_from_exact_draws() -> None:
+def test_the_most_efficient_indistinguishable_method_is_recommended() -> None:
     report = make(
         map=row("ascent"),
         rejection=sampler("exact", 0.6, 900),
@@ -215,21 +215,21 @@ def test_claim_fails_in_parts() -> None:
     assert "(`+reg`) does not' holds" in verdict
 
 
-def test_kid_alone_tells_a_drift_where_it_has_errors() -> None:
+def test_kid_alone_shows_a_drift_if_it_has_errors() -> None:
     report = make(mala=row("chain", natural(-6, -6, -6) | {"kid": [cell(0.1, 0.01), cell(0.1, 0.01), cell(0.2, 0.01)]}))
     assert claim(report)[0].startswith("`mala` drifts by KID: ")
     report["rows"]["mala"]["curve"]["kid"] = [cell(0.1), None, cell(0.2)]
     assert claim(report)[0].startswith("`mala` does not drift: ")
 
 
-def test_a_fall_that_many_falls_explain_is_no_drift() -> None:
+def test_a_fall_among_many_comparisons_is_not_a_drift() -> None:
     fallen = row("chain", natural(-5, -5, -5.7))  # by two and a half errors
     assert claim(make(mala=fallen))[0].startswith("`mala` drifts by log p(natural): ")
     others = {f"chain_{k}": row("chain", natural(-5, -5, -5)) for k in range(9)}
     assert claim(make(mala=fallen, **others))[0].startswith("`mala` does not drift: ")
 
 
-def test_claim_that_cannot_be_told() -> None:
+def test_claim_that_is_undecided() -> None:
     once = claim(make([30], map=row("ascent", natural(-6)), mala=row("chain", natural(-7))))
     assert once[0] == "`map` may drift: only one checkpoint, -6.00 ± 0.20 at 30."
     assert once[-1].startswith("**The claim is undecided**")

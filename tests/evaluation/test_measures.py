@@ -1,4 +1,4 @@
-"""The measures of a row: what each says of laws that are known, and that its error is that of its chains."""
+"""The measures of a row: what each says of known distributions, and that its error is that of its chains."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ NUM, DIM = 16, 6
 
 
 def law(rng: np.random.Generator, num: int, shift: float = 0.0, scale: float = 1.0) -> dict[str, Pictures]:
-    """`num` pictures of each class, whose features are normal around its place and `shift`."""
+    """`num` images of each class, whose features are normal around its place and `shift`."""
     row = {}
     for name, place in CLASSES.items():
         features = place + shift + scale * rng.standard_normal((num, DIM))
@@ -29,7 +29,7 @@ def references() -> References:
     return References(law(rng, 200), law(rng, 64))
 
 
-def test_the_same_law_is_told_from_neither_photographs_nor_exact_draws(references: References) -> None:
+def test_the_same_distribution_is_indistinguishable_from_photographs_and_exact_draws(references: References) -> None:
     row = law(np.random.default_rng(1), NUM)
     found = measure(row, references) | two_sample_tests(row, references)
     for name in ("kid", "mmd"):
@@ -42,7 +42,7 @@ def test_the_same_law_is_told_from_neither_photographs_nor_exact_draws(reference
     assert found["log_natural"].value == pytest.approx(np.mean([p.log_natural.mean() for p in row.values()]))
 
 
-def test_another_law_is_told(references: References) -> None:
+def test_another_distribution_is_distinguished(references: References) -> None:
     same, row = (law(np.random.default_rng(2), NUM, shift) for shift in (0.0, 1.5))
     found, plain = measure(row, references) | two_sample_tests(row, references), measure(same, references)
     for name in ("kid", "fid", "mmd"):
@@ -83,7 +83,7 @@ def test_the_error_of_a_mean_is_its_standard_error_over_chains() -> None:
 
 
 def test_the_jackknife_of_a_smooth_statistic_has_its_spread() -> None:
-    """The square of a mean of n normals around 3: deviation 2 * 3 / sqrt(n), the jackknife's own spread about 1 / sqrt(2 n)."""
+    """The square of a mean of n normals around 3 has error 2 * 3 / sqrt(n), which the jackknife gives to about 1 / sqrt(2 n)."""
     rng = np.random.default_rng(6)
     errors = []
     for _ in range(50):

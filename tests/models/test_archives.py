@@ -1,4 +1,4 @@
-"""Archives from strangers: what is whole and plain is unpacked, anything else is refused and leaves nothing behind."""
+"""Archives from outside: what is complete and plain is unpacked, anything else is refused and leaves nothing behind."""
 
 import errno
 import gzip

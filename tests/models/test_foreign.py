@@ -25,7 +25,7 @@ Z = tf.random.stateless_normal([3, 512], [5, 6])
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Stand-ins under names that no handle has, so that only their signatures tell what they are."""
+    """Stand-ins under names that no handle has, so that only their signatures identify them."""
     base = tmp_path_factory.mktemp("foreign")
     for name, handle in {
         "big": f"{DEEPMIND}/biggan-128/2",
@@ -42,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return base
 
 
-def test_signatures_alone_tell_a_family(folder: Path) -> None:
+def test_signatures_alone_identify_a_family(folder: Path) -> None:
     big = load_generator(folder / "big")
     assert (big.prior, big.image_range, big.truncation, big.generator_class) == ("truncated_normal", (-1, 1), 1.0, "target")
     assert big.assumed == ("family biggan",)
@@ -53,7 +53,7 @@ def test_signatures_alone_tell_a_family(folder: Path) -> None:
     assert compare(Z[:, :128]).shape == (3, 128, 128, 3), "of a model that takes 64 at a time"
 
 
-def test_what_nothing_tells_is_probed_and_noted(folder: Path) -> None:
+def test_unknown_settings_are_guessed_and_recorded(folder: Path) -> None:
     pro = load_generator(folder / "pro")
     assert (pro.image_range, pro.assumed) == ((0, 1), ("prior", "image_range"))
     birds = load_classifier(folder / "birds")
@@ -126,7 +126,7 @@ def test_truncation_scales_the_latent_point(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["pro", "cond", "while", "big"])
-def test_freezing_keeps_the_pictures_and_gives_gradients(folder: Path, name: str) -> None:
+def test_freezing_keeps_the_images_and_gives_gradients(folder: Path, name: str) -> None:
     """Against the graph as TensorFlow itself loads it, which cannot differentiate a v1 while; the slope against differences."""
     generator = load_generator(folder / name, image_range=(-1, 1))
     z = Z[:, : generator.latent_dim]

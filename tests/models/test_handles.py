@@ -110,7 +110,7 @@ def test_a_local_folder_is_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert resolve_handle(KAGGLE) == Path(KAGGLE), "what is on disk comes before Kaggle"
 
 
-def test_what_is_no_model_is_said(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_model_is_reported(tmp_path: Path) -> None:
     forms = "expected a SavedModel folder, its .tar.gz, a https://tfhub.dev/... URL or Kaggle's owner/model/framework/variation"
     for handle in (
         "none",
@@ -268,7 +268,7 @@ def test_a_url_is_fetched_once(server: str, tmp_path: Path, capfd: pytest.Captur
         ("to/loop", "got HTTP 302"),
     ],
 )
-def test_answers_that_are_no_model_are_one_line(server: str, path: str, text: str, tmp_path: Path) -> None:
+def test_answers_that_are_not_a_model_are_one_line(server: str, path: str, text: str, tmp_path: Path) -> None:
     line = refused(f"{server}/{path}")
     assert line.startswith(f"model {server}/{path}: expected a model that can be downloaded, got ")
     assert text in line

@@ -1,4 +1,4 @@
-"""Files of a stranger's model: what was checked is what is loaded, and nothing outside of its folder is read."""
+"""Files of a model from outside: what was checked is what is loaded, and nothing outside of its folder is read."""
 
 import hashlib
 import json
@@ -228,7 +228,7 @@ def test_cards_and_labels_that_link_out_are_not_read(name: str, model: Path, sec
         assert [label.name for label in load_classifier(model, **settings).labels] == ["0", "1", "2"]
 
 
-def test_labels_beside_a_model_that_link_elsewhere_are_not_read(model: Path, secret: Path) -> None:
+def test_labels_next_to_a_model_that_link_elsewhere_are_not_read(model: Path, secret: Path) -> None:
     (model.parent / "labels.json").symlink_to(secret)
     assert [label.name for label in load_classifier(model).labels] == ["0", "1", "2"]
     (model.parent / "labels.json").unlink()

@@ -65,7 +65,7 @@ def test_generators_that_cannot_be_used(tmp_path: Path, fn: Any, shape: Any, car
     assert "\n" not in str(error.value)
 
 
-def test_what_is_no_saved_model_is_said(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_saved_model_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
         load_generator(tmp_path / "none")
     with pytest.raises(UserError, match=r"saved_model\.pb"):
@@ -111,7 +111,7 @@ def test_probabilities_become_logits(tmp_path: Path) -> None:
     np.testing.assert_allclose(tf.nn.softmax(logits), tf.nn.softmax([[0.5, -0.5]]), rtol=1e-6)
 
 
-def test_labels_beside_the_folder_and_from_arguments(tmp_path: Path) -> None:
+def test_labels_next_to_the_folder_and_from_arguments(tmp_path: Path) -> None:
     folder = toy.save(tmp_path / "c", brightness, [None, 4, 4, 1])
     (tmp_path / "labels.json").write_text(json.dumps(["day", "night"]))
     assert [label.name for label in load_classifier(folder).labels] == ["day", "night"]
@@ -121,7 +121,7 @@ def test_labels_beside_the_folder_and_from_arguments(tmp_path: Path) -> None:
             load_classifier(folder, labels=labels)
 
 
-def test_a_card_names_files_of_its_own_model_only(tmp_path: Path) -> None:
+def test_a_card_may_only_name_files_of_its_model(tmp_path: Path) -> None:
     """A caller may name any regular file; a pipe would be waited for without end."""
     folder = toy.save(tmp_path / "c", brightness, [None, 4, 4, 1])
     secret, pipe = tmp_path / "secret.txt", tmp_path / "pipe"

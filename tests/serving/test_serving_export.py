@@ -1,4 +1,4 @@
-"""The export command as a person meets it: folders, versions, errors, and what stands beside a version."""
+"""The export command as a user sees it: folders, versions, errors, and the files next to a version."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The exported module itself, on models so small that their posterior is known: rows, step sizes, the law of the chains."""
+"""The exported module on small models with a known posterior: rows, step sizes, the distribution of the chains."""
 
 from typing import Any
 
@@ -13,13 +13,13 @@ from tfgradgen.serving.module import Plan, Serving, named_labels
 
 
 def with_shape(generator: Any) -> Any:
-    """`generator` of toys, which says its pictures' shape as loaded ones do."""
+    """`generator` of toys, which says its images' shape as loaded ones do."""
     generator.image_shape = (2, 2, 1)
     return generator
 
 
 class Mixing(toy.ToyGenerator):
-    """Pictures that depend on the others of their batch, as rounding does in real networks, only more."""
+    """Images that depend on the others of their batch, as rounding does in real networks, only more."""
 
     def __call__(self, z: Any) -> tf.Tensor:
         return super().__call__(z + tf.reduce_mean(z, 0))
@@ -82,7 +82,7 @@ def test_requests_that_make_no_sense_are_short_invalid_arguments() -> None:
     assert signatures["continue"](label=no, seed=seeds[:1], num_steps=one, z=z)["z"].shape == (1, 6)
 
 
-def test_labels_that_differ_in_their_case_are_told_apart() -> None:
+def test_labels_that_differ_only_in_case_are_distinguished() -> None:
     plan = toy_plan(labels=(Label("Yes"), Label("yes")), indices=(0, 1))
     sample = Serving(Networks(with_shape(toy.ToyGenerator()), toy.ToyClassifier()), [], plan).signatures()["sample"]
     asked = dict(seed=tf.constant([3, 3, 3], tf.int64), num_steps=tf.constant([0, 0, 0]))

@@ -12,7 +12,7 @@ from tests.support.tooling import tool
 
 
 def save_photographs(folder: Path, num: int = 7) -> dict[str, np.ndarray]:
-    """`num` tiny pictures of two classes, as a folder and as a .tar beside it."""
+    """`num` tiny images of two classes, as a folder and as a .tar next to it."""
     rng = np.random.default_rng(0)
     arrays = {}
     for name in ("cat", "ant"):
@@ -59,7 +59,7 @@ def test_batches_are_balanced_labelled_by_kind_and_repeatable() -> None:
     assert data.Batches(sets[:1], 3, seed=0).counts == (data.BATCH_SIZE, 0, 0)
 
 
-def test_distorted_pictures_keep_colours_and_lose_shape() -> None:
+def test_distorted_images_keep_colours_and_lose_shape() -> None:
     keras = tool("keras")
     image = tf.random.stateless_uniform([6, 64, 64, 3], [0, 1], -1, 1)
     blobs, shuffled = tf.split(tool("classifier_data").distort(image, keras.random.SeedGenerator(0)), 2)

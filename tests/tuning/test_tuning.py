@@ -40,7 +40,7 @@ UNKNOWN = {"a": Exact(0, {}, {}), "b": Exact(0, {}, {})}
 
 
 class Pretended(Bench):
-    """Effective draws fall with the distance of log step_size from that of BEST_STEP; a step that is longer than TOO_LONG seems
+    """The ESS falls with the distance of log step_size from that of BEST_STEP; a step that is longer than TOO_LONG seems
     best of all, but has the faults `of_long`. `stop` runs are made, then it is interrupted."""
 
     def __init__(
@@ -177,7 +177,7 @@ def test_interrupted_anywhere_and_resumed_it_is_the_same_search(searched: Any, t
         open_study(tmp_path / "study.db", {"of": 2})
 
 
-def test_the_default_is_tried_beside_another_control(tmp_path: Path) -> None:
+def test_the_default_is_tried_next_to_another_control(tmp_path: Path) -> None:
     control = CONTROL_RECIPE.changed({"step_size": 0.6})  # a rival that the default is dropped for
     default = filled(default_recipe("hmc").changed({"step_size": 0.3}), LONG)
     plan = replace(plan_of(12), control=control, default=default)
@@ -202,7 +202,7 @@ def test_a_default_that_the_budget_did_not_reach_is_tried_later(tmp_path: Path) 
     assert later[1].cells
 
 
-def test_a_control_with_faults_is_no_example(tmp_path: Path) -> None:
+def test_a_control_with_faults_is_not_a_reference(tmp_path: Path) -> None:
     """Though it seems best of all, proposals keep off it."""
     plan = replace(plan_of(80), control=CONTROL_RECIPE.changed({"step_size": 1.3}))
     found = search(open_study(tmp_path / "study.db", {}), Pretended(), plan, SILENT, SILENT)
@@ -309,7 +309,7 @@ def test_the_verdict_says_plainly_whether_there_is_a_gain(ours: list[float], sai
     assert winner(plan_of(3), []) == CONTROL_RECIPE
 
 
-def test_the_report_and_the_table_tell_all_trials(searched: Any) -> None:
+def test_the_report_and_the_table_list_all_trials(searched: Any) -> None:
     study, _, plan, found, _ = searched
     validations = validate(study, Pretended(), plan, 2, UNKNOWN, SILENT)
     rows = to_csv(found).splitlines()
@@ -323,7 +323,7 @@ def test_the_report_and_the_table_tell_all_trials(searched: Any) -> None:
     assert table.count("\n| a | ") == table.count("\n| b | ") == 2
 
 
-def test_importance_finds_the_setting_that_matters_and_the_picture_is_drawn(searched: Any) -> None:
+def test_importance_finds_the_setting_that_matters_and_the_figure_is_drawn(searched: Any) -> None:
     study, _, _, found, _ = searched
     shares = importances(study)
     assert next(iter(shares)) == "step_size"
@@ -409,7 +409,7 @@ def test_a_target_that_is_another_teaches_nothing() -> None:
 
 
 @pytest.mark.parametrize("name", ["t?1", "a#b", "50%20", "a b", "x?mode=memory", "{SCHEMA_VERSION}", "é;'", "file:x", "a\\b"])
-def test_a_study_lies_where_its_name_says(name: str, tmp_path: Path) -> None:
+def test_a_study_is_stored_under_its_exact_name(name: str, tmp_path: Path) -> None:
     folder = tmp_path / name
     folder.mkdir()
     open_study(folder / "study.db", {"of": 1})
@@ -444,7 +444,7 @@ def test_a_study_of_another_kind_is_one_line(changed: dict[str, Any], tmp_path: 
         open_study(path, {"of": 1})
 
 
-def test_what_is_no_study_is_one_line(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_study_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "study.db"
     optuna.create_study(storage=f"sqlite:///{path}", study_name="tune", directions=["maximize", "minimize"])
     with pytest.raises(UserError, match="expected the study of a search"):

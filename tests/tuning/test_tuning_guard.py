@@ -89,7 +89,7 @@ def exact_draws(rng: np.random.Generator) -> Exact:
 
 @pytest.mark.parametrize("num_chains", [4, 24])
 def test_a_sound_schedule_is_refused_as_rarely_as_said(num_chains: int) -> None:
-    """Bonferroni's bound of LEVEL for two statistics, whatever the number of chains; of 4000 runs 40 at most, and chance."""
+    """Bonferroni's bound of LEVEL for two statistics, for any number of chains; of 4000 runs 40 at most, and chance."""
     rng, problem = np.random.default_rng(0), Bench({"one": TOY}, RunConfig(), 100).problems(FRESH, 1)
     refused = sum(
         bool(bias_faults(differences(problem, cells_of(rng, 0.0, num_chains), {"one": exact_draws(rng)}), 1))
@@ -118,7 +118,7 @@ def test_a_class_too_rare_for_exact_draws_is_said(monkeypatch: pytest.MonkeyPatc
     ]
 
 
-def test_the_report_tells_what_was_compared_and_a_bias_of_the_control() -> None:
+def test_the_report_lists_comparisons_and_a_bias_of_the_control() -> None:
     recipe = mala(num_results=50, target_accept_prob=0.6)
     rng = np.random.default_rng(0)
     exact = {"one": exact_draws(rng), "other": Exact(0, {}, {})}
@@ -134,7 +134,7 @@ def test_the_report_tells_what_was_compared_and_a_bias_of_the_control() -> None:
     assert "The control has faults: its draws are not of the posterior" in text
 
 
-def test_a_damaged_study_is_no_exact_draws() -> None:
+def test_damaged_exact_draws_in_a_study_are_refused() -> None:
     for values in ({"num_draws": "a", "means": {}, "errors": {}}, {"num_draws": 9, "means": {"a": 1.0}, "errors": {}}, {}, 3):
         with pytest.raises((TypeError, ValueError, AttributeError)):
             guard.exact_from(values)
