@@ -83,7 +83,7 @@ def test_the_error_of_a_mean_is_its_standard_error_over_chains() -> None:
 
 
 def test_the_jackknife_of_a_smooth_statistic_has_its_spread() -> None:
-    """The square of a mean of n normals around 3 has error 2 * 3 / sqrt(n), which the jackknife gives to about 1 / sqrt(2 n)."""
+    """The square of a mean of n normals around 3 has error 6 / sqrt(n), which the jackknife gives to about 1 / sqrt(2 n)."""
     rng = np.random.default_rng(6)
     errors = []
     for _ in range(50):
