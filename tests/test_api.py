@@ -252,7 +252,7 @@ def test_saving_replaces_only_runs(result: tg.SampleResult, tmp_path: Path) -> N
         result.save(folder)
     result.save(folder, overwrite=True)
     (folder / "notes.txt").write_text("mine")
-    with pytest.raises(tg.UserError, match=r"which also holds notes\.txt; .*it is left as it is"):
+    with pytest.raises(tg.UserError, match=r"which also holds notes\.txt; .*nothing was changed"):
         result.save(folder, overwrite=True)
     assert (folder / "run.json").read_bytes() == before
     (tmp_path / "file").write_text("")
@@ -317,14 +317,14 @@ def test_a_result_can_be_pickled_and_copied(result: tg.SampleResult, tmp_path: P
 @pytest.mark.parametrize(
     ("entry", "value", "said"),
     [
-        ("accept_rate", "high", "whose accept_rate is no number"),
-        ("prior_draws", -1, "whose prior_draws is out of its range"),
+        ("accept_rate", "high", "whose accept_rate is not a number"),
+        ("prior_draws", -1, "whose prior_draws is out of range"),
         ("prior_draws", 0, "neither prior draws nor evidence"),
-        ("evidence", [None, "x"], "whose evidence is no number"),
-        ("exact_starts", 1.5, "whose exact_starts is no whole number"),
-        ("backend", {}, "whose backend is no text"),
-        ("seed", "0", "whose seed is no whole number"),
-        ("arguments", {"num_chains": 4}, "draws [4, 3] of a run of others"),
+        ("evidence", [None, "x"], "whose evidence is not a number"),
+        ("exact_starts", 1.5, "whose exact_starts is not an integer"),
+        ("backend", {}, "whose backend is not text"),
+        ("seed", "0", "whose seed is not an integer"),
+        ("arguments", {"num_chains": 4}, "draws [4, 3] that do not match its schedule"),
         ("arguments", {"temperature": "hot"}, "expected a number above 0"),
         ("arguments", {"schedule": {"num_results": 4}}, "num_burnin_steps"),
         ("label", {"name": 3}, "whose label"),

@@ -76,7 +76,7 @@ def test_z_comes_by_position_by_name_or_in_a_structure() -> None:
     for method in (posterior.unnormalized_log_prob, posterior.log_prob):
         for found in (method(z=z), method({"z": z}), method([z]), method((z,)), method(z.numpy()), method(z.numpy().tolist())):
             np.testing.assert_array_equal(found, expected)
-    with pytest.raises(UserError, match="z: expected one part z, got y"):
+    with pytest.raises(UserError, match="z: expected the key z only, got y"):
         posterior.unnormalized_log_prob({"y": z})
 
 
@@ -158,7 +158,7 @@ def test_tfps_windowed_sampling_takes_it(kind: str) -> None:
 
 
 @pytest.mark.parametrize("batch", [(), (1,), (4,), (2, 3)])
-def test_one_value_a_chain_whatever_the_batch(batch: tuple[int, ...]) -> None:
+def test_one_value_per_chain_for_any_batch(batch: tuple[int, ...]) -> None:
     posterior, z = make(), tf.random.stateless_normal([*batch, 6], [0, 1])
     for fn in (posterior.prior_log_prob, posterior.likelihood_log_prob, posterior.unnormalized_log_prob):
         assert fn(z).shape == batch
@@ -299,7 +299,7 @@ def test_a_label_is_a_name_an_id_an_index_or_a_tensor(label: Any, index: int) ->
         tf.constant([0, 2, 2, 1]),
     ],
 )
-def test_labels_one_a_chain(labels: Any) -> None:
+def test_labels_one_per_chain(labels: Any) -> None:
     posterior, z = named(labels), tf.random.stateless_normal([4, 6], [0, 1])
     assert posterior.label.numpy().tolist() == [0, 2, 2, 1]
     assert posterior.batch_shape == [4]
@@ -318,11 +318,11 @@ def test_labels_one_a_chain(labels: Any) -> None:
     )
     assert posterior.unnormalized_log_prob(z[0]).shape == [4], "one point, for each of the labels"
     assert [(int(each.label), places.tolist()) for each, places in posterior.each_label()] == [(0, [0]), (2, [1, 2]), (1, [3])]
-    with pytest.raises(UserError, match=r"z: expected shape \[..., 4, 6\], a row for each of 4 labels, got \[3, 6\]"):
+    with pytest.raises(UserError, match=r"z: expected shape \[..., 4, 6\], one row for each of 4 labels, got \[3, 6\]"):
         posterior.unnormalized_log_prob(z[:3])
 
 
-def test_labels_of_a_graph_are_one_a_chain() -> None:
+def test_labels_of_a_graph_are_one_per_chain() -> None:
     z = tf.random.stateless_normal([4, 6], [0, 1])
     for xla in (False, True):
         spec = [tf.TensorSpec([None, 6]), tf.TensorSpec([None], tf.int32)]
@@ -332,7 +332,7 @@ def test_labels_of_a_graph_are_one_a_chain() -> None:
         for other in ([1], [1, 2]):
             with pytest.raises(tf.errors.InvalidArgumentError):
                 in_graph(z, tf.constant(other))
-    with pytest.raises(UserError, match=r"z: expected shape \[..., 1, 6\], a row for each of 1 labels, got \[4, 6\]"):
+    with pytest.raises(UserError, match=r"z: expected shape \[..., 1, 6\], one row for each of 1 labels, got \[4, 6\]"):
         named([1]).unnormalized_log_prob(z)
 
 
@@ -342,7 +342,7 @@ def test_points_and_labels_of_unknown_rank_are_refused() -> None:
         of_points(tf.zeros([2, 6]))
     of_labels = tf.function(lambda label: named(label).own_seed(1), [tf.TensorSpec(None, tf.int32)], autograph=False)
     with pytest.raises(
-        UserError, match="label: expected a tensor of integers, one or one a chain, got int32 of shape <unknown>"
+        UserError, match="label: expected an integer tensor, with one label or one per chain, got int32 of shape <unknown>"
     ):
         of_labels(tf.constant(1))
 
@@ -356,11 +356,11 @@ def test_it_is_copied_and_says_that_it_cannot_be_pickled() -> None:
     for again in (copy.deepcopy(posterior), copy.copy(posterior)):
         assert again is not posterior
         np.testing.assert_array_equal(again.unnormalized_log_prob(z), posterior.unnormalized_log_prob(z))
-    with pytest.raises(UserError, match="ClassPosterior: expected what can be pickled"):
+    with pytest.raises(UserError, match="ClassPosterior: expected an object that can be pickled"):
         pickle.dumps(posterior)
 
 
-def test_tfps_own_sampling_takes_labels_one_a_chain() -> None:
+def test_tfps_own_sampling_takes_labels_one_per_chain() -> None:
     posterior = ClassPosterior(ToyGenerator(), ToyClassifier(), [0, 1] * 20)
     kernel = tfp.mcmc.HamiltonianMonteCarlo(posterior.unnormalized_log_prob, 0.7, 3)
     run = tf.function(tfp.mcmc.sample_chain, autograph=False)
@@ -373,7 +373,7 @@ def test_tfps_own_sampling_takes_labels_one_a_chain() -> None:
         assert abs(own.mean() + expected) > 20 * error, "that of the other label"
 
 
-def test_a_vector_of_labels_has_a_stream_of_its_own() -> None:
+def test_a_vector_of_labels_has_its_own_stream() -> None:
     vectors = [[0, 1], [1, 0], [0, 0], [1, 1], [0, 1, 1], [2, 1, 1]]
     seeds = [named(labels).own_seed(5).numpy().tolist() for labels in (*vectors, 0, 1, 2)]
     assert len({tuple(seed) for seed in seeds}) == len(seeds)
@@ -408,7 +408,10 @@ def test_a_condition_is_a_label() -> None:
         ([], "label: expected at least one label"),
         ([[0, 1]], "label: expected an integer"),
         (tf.constant([0, 3]), r"label: expected an integer in 0..2, got 3"),
-        (tf.constant([[0, 1]]), r"label: expected a tensor of integers, one or one a chain, got int32 of shape \(1, 2\)"),
+        (
+            tf.constant([[0, 1]]),
+            r"label: expected an integer tensor, with one label or one per chain, got int32 of shape \(1, 2\)",
+        ),
         (tf.constant(1.0), "label: expected a tensor of integers"),
         (["goldfish & !orange", "orange"], "label: expected names and indices in a list of labels"),
         ("goldfish & !orange, orange", "label: expected one condition, or a list of names"),
@@ -424,11 +427,11 @@ def test_names_need_a_classifier_that_has_them() -> None:
         labels = ("cat", "dog")
 
     assert int(named("dog", Named()).label) == 1
-    with pytest.raises(UserError, match=r"label: expected an index 0\.\.1, for the classifier has no labels, got dog"):
+    with pytest.raises(UserError, match=r"label: expected an index in 0\.\.1, because the classifier has no labels, got dog"):
         named("dog", ToyClassifier())
-    with pytest.raises(UserError, match="classifier: expected one that can be asked for the condition !cat, got Named"):
+    with pytest.raises(UserError, match="classifier: expected one that supports the condition !cat, got Named"):
         named("!cat", Named())
-    with pytest.raises(UserError, match="one class of a classifier of scores, got 2 classes"):
+    with pytest.raises(UserError, match="one class of a classifier with scores, got 2 classes"):
         named([0, 1], fruits(output="scores"))
 
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfgradgen.core.backend import as_seed, fold_in
-from tfgradgen.core.batching import by_parts
+from tfgradgen.core.batching import map_batched
 from tfgradgen.core.checks import check_int, check_real, did_you_mean, fail
 from tfgradgen.core.contracts import ClassifierLike, GeneratorLike, Networks, Regularization
 from tfgradgen.models.outputs import outputs_of
@@ -31,19 +31,15 @@ ARGUMENTS = (
 
 
 def _check_size(role: str, model: Any, name: str) -> None:
-    """Raises `UserError` unless the attribute `name` of a model is a whole number of at least 1."""
+    """Raise `UserError` unless the attribute `name` of `model` is an integer of at least 1."""
     size = getattr(model, name, None)
     if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
         got = f"{name}={size}" if hasattr(model, name) else "none"
-        raise fail(role, f"a {name}, an integer of at least 1", got, f"give the {role} a whole number as {name}")
+        raise fail(role, f"a {name}, an integer of at least 1", got, f"set {name} of the {role} to an integer")
 
 
 def _checked_temperature(temperature: Any) -> Any:
-    """`temperature` as a number, or the tensor itself, whose values are checked where they are known already.
-
-    Raises:
-      UserError: it is no finite number above 0.
-    """
+    """Return `temperature` as a float or a float32 tensor; raise `UserError` unless its value, if known, is finite and > 0."""
     if not tf.is_tensor(temperature):
         return check_real("temperature", temperature, 0.0)
     if not (temperature.dtype.is_floating or temperature.dtype.is_integer):
@@ -55,9 +51,9 @@ def _checked_temperature(temperature: Any) -> Any:
 
 
 def _density(fn: Callable[..., Any]) -> Any:
-    """A method of `z` that takes it in each form of `ClassPosterior`, and computes in float32 whatever its type.
+    """Wrap a method of `z`: accept all forms of `z` that `ClassPosterior` documents, and compute in float32.
 
-    What it returns is float32, and float64 for a float64 tensor, whose kernels add it to numbers of that type.
+    The result is float32, or float64 for a float64 tensor, because a kernel in float64 adds it to float64 numbers.
     """
 
     @functools.wraps(fn)
@@ -71,52 +67,52 @@ def _density(fn: Callable[..., Any]) -> Any:
 
 
 def one_part(z: Any) -> Any:
-    """`z` itself, which may come in a structure of one part, as TFP passes it: {"z": z}, (z,) or [z].
+    """Return `z` from a structure with one part, as TFP passes it: {"z": z}, (z,) or [z].
 
     Raises:
-      UserError: a mapping with other keys.
+      UserError: A mapping has other keys.
     """
     if isinstance(z, Mapping):
         if set(z) != {"z"}:
-            raise fail("z", "one part z", ", ".join(map(str, z)) or "none", "pass z, or a dict with the key z alone")
+            raise fail("z", "the key z only", ", ".join(map(str, z)) or "none", "pass z, or a dict with the key z only")
         return z["z"]
     return z[0] if isinstance(z, list | tuple) and len(z) == 1 and hasattr(z[0], "shape") else z
 
 
 class ClassPosterior(tfp.experimental.distributions.JointDistributionPinned):  # type: ignore[misc]
-    """The joint distribution of (z, label) with the label pinned, as `tfp.experimental.distributions` has it.
+    """The joint distribution of (z, label) with the label pinned, a `JointDistributionPinned` of TFP.
 
     z ~ Normal(0, I) [latent_dim]; label | z ~ Categorical(logits=classifier(generator(z))). Every density takes
-    `z [..., latent_dim]`, by position, as `z=z` or as {"z": z}, and returns one value a chain, float32 [...], so that any TFP
+    `z [..., latent_dim]`, by position, as `z=z` or as {"z": z}, and returns one value per chain, float32 [...], so that any TFP
     kernel can use it. Leading dimensions are flattened into one batch for the networks.
 
-    `unnormalized_log_prob`, `log_prob`, their parts and `log_weight` are those of the target that is sampled, with its
-    temperature, discriminator and regularization. `distribution`, `unpin` and `experimental_pin` give TFP's own objects for the
-    plain joint distribution, at temperature 1 and without further terms.
+    `unnormalized_log_prob`, `log_prob`, their parts and `log_weight` belong to the target that is sampled, with its
+    temperature, discriminator and regularization. `distribution`, `unpin` and `experimental_pin` return TFP's own objects for
+    the plain joint distribution, at temperature 1 and without further terms.
 
     Args:
       generator: z [B, latent_dim] -> image [B, height, width, channels] in [-1, 1]; has `latent_dim`.
-      classifier: image -> logits [B, num_classes]; has `num_classes`, and for names also `labels`. One of `load_classifier`
-        whose image range nothing told is taken in the range that the generator's images tell (`classifier.for_generator`).
-      label: a class index in 0..num_classes - 1, a name, a WordNet id, a condition such as "goldfish & !orange", or a scalar
-        int32 tensor (so that one compiled function serves every class). A list, an array or a tensor of labels [num_chains]
-        gives each chain its own; `batch_shape` is then [num_chains], which the last batch dimension of `z` has to match.
+      classifier: image -> logits [B, num_classes]; has `num_classes`, and `labels` if labels are given by name. If a classifier
+        from `load_classifier` has an unknown image range, the generator's images decide it (`classifier.for_generator`).
+      label: A class index in 0..num_classes - 1, a name, a WordNet id, a condition such as "goldfish & !orange", or a scalar
+        int32 tensor (so that one compiled function serves every class). A list, array or tensor of labels [num_chains] gives
+        each chain its own; `batch_shape` is then [num_chains], which the last batch dimension of `z` must match.
       temperature: > 0; the likelihood enters as likelihood ** (1 / temperature).
-      regularization: a further term of `unnormalized_log_prob`, which is then not the posterior's; None for none.
-      discriminator: image -> log-odds d(g(z)) [B] that the image is natural; they enter the target as discriminator_weight * d,
-        the energy of discriminator driven latent sampling (Che et al. 2020). None for none.
+      regularization: A further term of `unnormalized_log_prob`, which is then not the posterior; None for none.
+      discriminator: image -> log-odds d(g(z)) [B] that the image is natural; None for none. They enter the target as
+        discriminator_weight * d, the energy of discriminator driven latent sampling (Che et al. 2020).
       discriminator_weight: >= 0.
-      max_batch: rows that go through the networks at a time; None for all.
+      max_batch: Rows that go through the networks at a time; None for all.
 
     Raises:
-      UserError: an argument out of its range, of another name, or a label that the classifier does not have.
+      UserError: An argument is out of range or unknown, or the classifier does not have the label.
     """
 
     allow_nan_stats = False
     use_vectorized_map = False
     validate_args = False
 
-    # TFP's own constructor is not called: it evaluates the networks to learn shapes and types, which are known here.
+    # TFP's constructor is not called: it evaluates the networks to find shapes and types, which are known here.
     def __init__(
         self,
         generator: GeneratorLike,
@@ -158,30 +154,30 @@ class ClassPosterior(tfp.experimental.distributions.JointDistributionPinned):  #
     def of(
         cls, networks: Networks, label: Any, temperature: Any = 1.0, regularization: Regularization | None = None
     ) -> "ClassPosterior":
-        """The posterior of `label` under `networks`."""
+        """Return the posterior of `label` under `networks`."""
         generator, classifier, *_ = networks
         further = {name: value for name, value in networks._asdict().items() if name not in ("generator", "classifier")}
         return cls(generator, classifier, label, temperature=temperature, regularization=regularization, **further)
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The arguments that it was made with."""
+        """The arguments of the constructor."""
         return dict(self._parameters)
 
     def copy(self, **changes: Any) -> "ClassPosterior":
-        """The same with other arguments, for example `posterior.copy(label="orange")`."""
+        """Return a posterior with some arguments changed, for example `posterior.copy(label="orange")`."""
         return type(self)(**self._parameters | changes)
 
     def __copy__(self) -> "ClassPosterior":
         return self.copy()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "ClassPosterior":
-        """The same models, which nothing here changes, in a posterior of its own."""
+        """Return a new posterior with the same models, which this class never changes."""
         return self.copy()
 
     def __reduce__(self) -> Any:
-        remedy = "pickle what it is made from, such as the folders of its models, or the result of `sample`"
-        raise fail("ClassPosterior", "what can be pickled", "a posterior, which holds models of TensorFlow", remedy)
+        remedy = "pickle the paths of its models, or the result of `sample`"
+        raise fail("ClassPosterior", "an object that can be pickled", "a posterior, which holds TensorFlow models", remedy)
 
     @functools.cached_property
     def distribution(self) -> Any:
@@ -213,7 +209,7 @@ class ClassPosterior(tfp.experimental.distributions.JointDistributionPinned):  #
 
     @property
     def batch_shape(self) -> tf.TensorShape:
-        """[] of one label, [num_chains] of a vector of labels."""
+        """[] for one label, [num_chains] for a vector of labels."""
         return self.label.shape
 
     def batch_shape_tensor(self) -> tf.Tensor:
@@ -228,7 +224,7 @@ class ClassPosterior(tfp.experimental.distributions.JointDistributionPinned):  #
         return OrderedDict(z=[])
 
     def experimental_default_event_space_bijector(self) -> Any:
-        """The identity: z is unconstrained."""
+        """Return the identity: z is unconstrained."""
         return tfb.JointMap(OrderedDict(z=tfb.Identity()))
 
     def __repr__(self) -> str:
@@ -240,7 +236,7 @@ class ClassPosterior(tfp.experimental.distributions.JointDistributionPinned):  #
 
     @property
     def label_names(self) -> list[str]:
-        """The names of its labels, one a chain where they are a vector; indices of a classifier without names."""
+        """The names of the labels, one per chain for a vector; indices if the classifier has no names."""
         labels = getattr(self.classifier, "labels", None) or range(self.classifier.num_classes)
         return [str(getattr(labels[k], "name", labels[k])) for k in np.atleast_1d(self.label.numpy())]
 
@@ -250,75 +246,75 @@ class ClassPosterior(tfp.experimental.distributions.JointDistributionPinned):  #
 
     @property
     def has_energy(self) -> bool:
-        """Whether a discriminator takes part."""
+        """Whether the target has a discriminator term."""
         return self.networks.discriminator is not None and self.networks.discriminator_weight > 0
 
     def check_without_energy(self, method: str) -> None:
-        """Raises `UserError` where a discriminator takes part: `method` needs a likelihood that is a probability."""
+        """Raise `UserError` if the target has a discriminator term: `method` needs a likelihood that is a probability."""
         if self.has_energy:
             remedy = "leave it out, or use a kernel such as mala"
-            raise fail("discriminator_weight", f"no discriminator in the target of {method}", "one", remedy)
+            raise fail("discriminator_weight", f"a target without discriminator for {method}", "one with it", remedy)
 
     def regularized(self, regularization: Regularization) -> "ClassPosterior":
-        """The same with another term in `unnormalized_log_prob`."""
+        """Return this posterior with `regularization` in `unnormalized_log_prob`."""
         return ClassPosterior.of(self.networks, self.label, self.temperature, regularization)
 
     def own_seed(self, seed: Any) -> tf.Tensor:
-        """The stateless seed int32[2] of this label's runs, from that of a run, an integer or a seed: a stream for each label.
+        """Return a stateless seed int32[2] that depends on `seed` (an integer or a stateless seed) and on the label.
 
-        Whatever draws from a posterior begins with it, so that runs of several labels with one seed share no random number,
-        and a run of a label is the same whether other labels are run before or after it. Classes go by their index, conditions,
-        whose index is the same for all, by their text. A vector of labels has one stream of its own, for all chains of the
-        batch: the noise of a label's chains is then another than in a run of that label alone.
+        All sampling from a posterior starts from this seed, so that runs of several labels with one seed share no random
+        numbers, and a run does not depend on the labels that run before it. The seed depends on the index of a class, or on the
+        text of a condition. A vector of labels has one seed for the whole batch, so the noise of a label's chains differs from
+        that in a run of the label alone.
         """
         given = seed if tf.is_tensor(seed) else as_seed(seed)
         begun = fold_in(given, getattr(self.classifier, "stream", 0))
         if not self.is_batched:
             return fold_in(begun, self.label)
-        # A random linear function of the labels: two vectors have the same seed with a probability of about 2 ** -64.
+        # A random linear function of the labels: two vectors collide with probability of about 2 ** -64.
         factors = tf.random.stateless_uniform([self.batch_shape_tensor()[0], 2], fold_in(begun, -1), None, None, tf.int32)
         return begun + tf.reduce_sum(factors * self.label[:, None], 0)
 
     @property
     def is_batched(self) -> bool:
-        """Whether its label is a vector, one a chain."""
+        """Whether the label is a vector, with one label per chain."""
         return bool(self.label.shape.rank == 1)
 
     def check_one_label(self, method: str) -> None:
-        """Raises `UserError` where it has a vector of labels: `method` takes one."""
+        """Raise `UserError` if the label is a vector: `method` needs one label."""
         if self.is_batched:
             got = f"a vector of {self.label.shape[0]} labels"
             raise fail("label", f"one label for {method}", got, "run it for each label, or use a kernel such as mala")
 
     def check_num_chains(self, num_chains: int) -> None:
-        """Raises `UserError` where its labels are not one for each of `num_chains` chains."""
+        """Raise `UserError` if the label is a vector of another length than `num_chains`."""
         if self.is_batched and self.label.shape[0] != num_chains:
             count = self.label.shape[0]
-            raise fail("label", f"{num_chains} labels, one a chain", f"{count} labels", f"give RunConfig(num_chains={count})")
+            raise fail("label", f"{num_chains} labels, one per chain", f"{count} labels", f"give RunConfig(num_chains={count})")
 
     def each_label(self) -> list[tuple["ClassPosterior", Any]]:
-        """The posterior of each label, once, and the places of its chains, int [...]; itself and a slice of one label."""
+        """Return the posterior of each distinct label with the indices of its chains, int [...]; a slice for one label."""
         if not self.is_batched:
             return [(self, slice(None))]
         if not hasattr(self.label, "numpy"):
-            raise fail("label", "labels with values", "a tensor of a graph", "call this outside of tf.function")
+            raise fail("label", "labels with known values", "a symbolic tensor", "call this outside of tf.function")
         labels, parts = self.label.numpy(), []
         for label in dict.fromkeys(labels.tolist()):
-            places, regularization = np.flatnonzero(labels == label), self.regularization
+            chains, regularization = np.flatnonzero(labels == label), self.regularization
             if regularization is not None:
                 weight, *moments = regularization
-                rows = (np.broadcast_to(row, [len(labels), self.latent_dim])[places[0]] for row in moments)
+                rows = (np.broadcast_to(row, [len(labels), self.latent_dim])[chains[0]] for row in moments)
                 regularization = Regularization(weight, *rows)
-            parts.append((ClassPosterior.of(self.networks, label, self.temperature, regularization), places))
+            parts.append((ClassPosterior.of(self.networks, label, self.temperature, regularization), chains))
         return parts
 
     @_density
     def class_logits(self, z: Any) -> tf.Tensor:
-        """Logits [..., num_classes] of the picture of each `z [..., latent_dim]`."""
-        return self._look(z, with_energy=False)[0]
+        """Return the logits [..., num_classes] of the image of each `z [..., latent_dim]`."""
+        return self._logits_and_energy(z, with_energy=False)[0]
 
-    def _look(self, z: tf.Tensor, with_energy: bool) -> tuple[tf.Tensor, Any]:
-        """Logits [..., num_classes], and the discriminator's term [...] in nats, 0.0 without; one picture of each `z`."""
+    def _logits_and_energy(self, z: tf.Tensor, with_energy: bool) -> tuple[tf.Tensor, Any]:
+        """Return logits [..., num_classes] and the discriminator term [...] in nats (or 0.0), from one image per `z`."""
         flat = tf.reshape(z, [-1, self.latent_dim])
         num_classes, max_batch = self.classifier.num_classes, self.networks.max_batch
 
@@ -326,15 +322,13 @@ class ClassPosterior(tfp.experimental.distributions.JointDistributionPinned):  #
             image = self.generator(rows)
             logits = self.classifier(image)
             if logits.shape.rank != 2 or logits.shape[1] != num_classes:
-                raise fail(
-                    "classifier", f"logits [batch, {num_classes}]", logits.shape, "return one row of logits for each picture"
-                )
+                raise fail("classifier", f"logits [batch, {num_classes}]", logits.shape, "return one row of logits per image")
             return tf.concat([logits, self.networks.discriminator(image)[:, None]], 1) if with_energy else logits
 
         if max_batch is None or (flat.shape[0] is not None and flat.shape[0] <= max_batch):
             scores = scores_of(flat)
         else:
-            scores = by_parts(scores_of, max_batch)(flat)
+            scores = map_batched(scores_of, max_batch)(flat)
         scores = tf.reshape(scores, tf.concat([tf.shape(z)[:-1], tf.shape(scores)[1:]], 0))
         if not with_energy:
             return scores, 0.0
@@ -342,39 +336,41 @@ class ClassPosterior(tfp.experimental.distributions.JointDistributionPinned):  #
 
     @_density
     def class_log_prob(self, z: Any) -> tf.Tensor:
-        """log p(class | g(z)) [...] in nats, at temperature 1."""
+        """Return log p(class | g(z)) [...] in nats, at temperature 1."""
         return self._check_batch(self._of_class(tf.nn.log_softmax(self.class_logits(z))), z)
 
     @_density
     def likelihood_log_prob(self, z: Any) -> tf.Tensor:
-        """The tempered log-likelihood, log p(class | g(z)) / temperature [...], never above 0; with a discriminator also its
-        term, which has no bound: all of the target but the prior and the regularization."""
+        """Return the tempered log-likelihood, log p(class | g(z)) / temperature [...] <= 0, plus the discriminator term.
+
+        The discriminator term is unbounded. The target is this plus the prior and the regularization.
+        """
         return self.class_and_likelihood_log_prob(z)[1]
 
     @_density
     def class_and_likelihood_log_prob(self, z: Any) -> tuple[tf.Tensor, tf.Tensor]:
-        """`class_log_prob` and `likelihood_log_prob`, from one image of each `z`."""
-        logits, energy = self._look(z, self.has_energy)
+        """Return `class_log_prob` and `likelihood_log_prob`, from one image per `z`."""
+        logits, energy = self._logits_and_energy(z, self.has_energy)
         log_probs = tf.nn.log_softmax(logits)
         likelihood = self._tempered(log_probs) + energy
         return self._check_batch(self._of_class(log_probs), z), self._check_batch(likelihood, z)
 
     @_density
     def prior_log_prob(self, z: Any) -> tf.Tensor:
-        """log Normal(z; 0, I) [...]."""
+        """Return log Normal(z; 0, I) [...]."""
         return self.prior.log_prob(z)
 
     @_density
     def unnormalized_log_prob(self, z: Any) -> tf.Tensor:
-        """prior_log_prob + likelihood_log_prob, and the regularization if there is one, [...]: the target of every kernel."""
+        """Return the target of every kernel [...]: prior_log_prob + likelihood_log_prob + regularization."""
         return self._outside_likelihood(z) + self.likelihood_log_prob(z)
 
     def log_prob(self, z: Any) -> tf.Tensor:
-        """`unnormalized_log_prob`, as of every pinned distribution of TFP."""
+        """Return `unnormalized_log_prob`, as all pinned distributions of TFP do."""
         return self.unnormalized_log_prob(z)
 
     def unnormalized_log_prob_parts(self, z: Any) -> Any:
-        """The terms of `unnormalized_log_prob`: `unpinned`, the prior of z, and `pinned`, all others under the label."""
+        """Return the terms of `unnormalized_log_prob`: `unpinned`, the prior of z; `pinned`, the sum of all others."""
         prior, likelihood = self.prior_log_prob(z), self.likelihood_log_prob(z)
         if self.regularization is not None:
             likelihood += self._outside_likelihood(z) - prior
@@ -382,32 +378,34 @@ class ClassPosterior(tfp.experimental.distributions.JointDistributionPinned):  #
         return parts(pinned=OrderedDict(label=likelihood), unpinned=OrderedDict(z=prior))
 
     def log_prob_parts(self, z: Any) -> Any:
-        """`unnormalized_log_prob_parts`."""
+        """Return `unnormalized_log_prob_parts`."""
         return self.unnormalized_log_prob_parts(z)
 
     def log_weight(self, z: Any) -> tf.Tensor:
-        """log of the target's density over the prior's [...]: the importance weight of a draw of `sample_unpinned`."""
+        """Return the log importance weight [...] of a prior draw (`sample_unpinned`): log of target over prior density."""
         return self.unnormalized_log_prob_parts(z).pinned["label"]
 
     def sample_unpinned(self, sample_shape: Any = (), seed: Any = None) -> Any:
-        """Prior draws {"z": [*sample_shape, *batch_shape, latent_dim]}; the networks take no part."""
+        """Return prior draws {"z": [*sample_shape, *batch_shape, latent_dim]}, without evaluating the networks."""
         shape = tf.concat([tf.reshape(tf.cast(sample_shape, tf.int32), [-1]), self.batch_shape_tensor()], 0)
         return OrderedDict(z=self.prior.sample(shape, seed=seed))
 
     @_density
     def objectives(self, z: Any) -> tuple[tf.Tensor, tf.Tensor]:
-        """`unnormalized_log_prob` [...], and the same with the class's logit in place of its log-probability, in one pass."""
-        logits, energy = self._look(z, self.has_energy)
+        """Return `unnormalized_log_prob` [...], and the same with the class logit instead of the log-probability."""
+        logits, energy = self._logits_and_energy(z, self.has_energy)
         outside = self._outside_likelihood(z) + energy
         return outside + self._tempered(tf.nn.log_softmax(logits)), outside + self._tempered(logits)
 
     def class_prob_of(self, z: tf.Tensor, target_log_prob: tf.Tensor) -> tf.Tensor:
-        """p(class | g(z)) [...] from a target density that was computed already, without the networks; with a discriminator,
-        whose term cannot be told from the class's, by one more forward pass."""
+        """Return p(class | g(z)) [...] from a known target density, without evaluating the networks.
+
+        A discriminator term cannot be separated from the likelihood, so with one this takes another forward pass.
+        """
         if self.has_energy:
             return tf.exp(self.class_log_prob(z))
         log_prob = (target_log_prob - self._outside_likelihood(z)) * self.temperature
-        return tf.exp(tf.minimum(log_prob, 0.0))  # rounding can leave it an ulp of the density above 0
+        return tf.exp(tf.minimum(log_prob, 0.0))  # rounding of the density can leave it above 0
 
     def _outside_likelihood(self, z: tf.Tensor) -> tf.Tensor:
         if self.regularization is None:
@@ -426,7 +424,7 @@ class ClassPosterior(tfp.experimental.distributions.JointDistributionPinned):  #
         return self._of_class(of_each) / self.temperature
 
     def sample_prior(self, num: int, seed: tf.Tensor) -> tf.Tensor:
-        """`num` latent points [num, latent_dim] ~ Normal(0, I) from a stateless `seed` int32[2]."""
+        """Return latent points [num, latent_dim] ~ Normal(0, I) from a stateless `seed` int32[2]."""
         return tf.random.stateless_normal([num, self.latent_dim], seed)
 
     def _check_z(self, z: Any) -> tf.Tensor:
@@ -441,36 +439,32 @@ class ClassPosterior(tfp.experimental.distributions.JointDistributionPinned):  #
         return self._of_as_many(z) if self.is_batched and self.label.shape[0] is None and z.shape.rank > 1 else z
 
     def _of_as_many(self, z: tf.Tensor) -> tf.Tensor:
-        """`z`, whose last batch dimension is that of the labels once a graph runs: one label would broadcast to all chains."""
+        """Check at run time that `z` has one row per label; otherwise one label would broadcast to all chains."""
         count = tf.shape(self.label)[0]
-        told = "z: expected a row for each label; pass one latent point for each chain"
-        with tf.control_dependencies([tf.debugging.assert_equal(tf.shape(z)[-2], count, told)]):
-            # XLA has no assertions; there the shapes are known as it compiles, and this refuses them.
+        message = "z: expected one row per label; pass one latent point for each chain"
+        with tf.control_dependencies([tf.debugging.assert_equal(tf.shape(z)[-2], count, message)]):
+            # XLA drops assertions, but knows the shapes when it compiles; then this call fails.
             return tf.broadcast_to(z, tf.concat([tf.shape(z)[:-2], [count, self.latent_dim]], 0))
 
     def _batch_of(self, z: tf.Tensor) -> tf.TensorShape:
-        """The batch shape of a density at `z`.
-
-        Raises:
-          UserError: `z` and the labels are of different numbers of chains.
-        """
+        """Return the batch shape of a density at `z`; raise `UserError` if `z` and the labels differ in number of chains."""
         count = self.label.shape[0] if self.is_batched else None
         if count is not None and z.shape.rank > 1 and z.shape[-2] not in (None, count):
-            shape = f"shape [..., {count}, {self.latent_dim}], a row for each of {count} labels"
+            shape = f"shape [..., {count}, {self.latent_dim}], one row for each of {count} labels"
             raise fail("z", shape, list(z.shape), "pass one latent point for each chain")
         return tf.broadcast_static_shape(z.shape[:-1], self.batch_shape)
 
     def _check_batch(self, density: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
-        # A scalar density runs in TFP without complaint and accepts or rejects all chains together.
+        # With a scalar density TFP would accept or reject all chains together, without an error.
         expected = self._batch_of(z)
         if not density.shape.is_compatible_with(expected):
-            raise fail("density", f"one value a chain, shape {expected}", density.shape, "keep the batch dimension")
+            raise fail("density", f"one value per chain, shape {expected}", density.shape, "keep the batch dimension")
         return density
 
 
 def check_label_tensor(label: tf.Tensor, num_classes: int) -> None:
-    """Raises `UserError` where `label` is no tensor of integers, [] or [num_chains], or holds values outside of the classes."""
-    expected = "a tensor of integers, one or one a chain"
+    """Raise `UserError` unless `label` is an integer tensor [] or [num_chains] of class indices."""
+    expected = "an integer tensor, with one label or one per chain"
     if not label.dtype.is_integer or label.shape.rank not in (0, 1) or label.shape == (0,):
         raise fail("label", expected, f"{label.dtype.name} of shape {label.shape}", "give int32 [] or [num_chains]")
     if hasattr(label, "numpy"):

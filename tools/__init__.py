@@ -1,1 +1,1 @@
-"""What makes, measures and pictures the models; for developers."""
+"""Developer tools that train, measure and illustrate the models."""

@@ -1,4 +1,4 @@
-"""Everything that has to hold before a change lands: lint, types, tests (the README's main command among them).
+"""All checks for a change: lint, types and tests, including the main command of the README.
 
 python tools/gate.py
 """
@@ -15,12 +15,13 @@ STEPS = (
     ("types", ["mypy"]),
     ("tests", ["pytest", "-q", "--durations=100", "-n", "2", "--dist=worksteal"]),
 )
-# Tests run in two processes, each with half of the files, and the first to finish takes over from the other. Each keeps to one
-# core: threads of two processes on two cores wait for one another.
+# Tests run in two processes, which share the files between them. Each process uses one core: with more threads than cores,
+# threads would wait for one another.
 ONE_CORE = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1"}
 
 
 def main() -> None:
+    """Run all checks; exit at the first that fails."""
     root = Path(__file__).resolve().parents[1]
     for name, command in STEPS:
         print(f"== {name}: {' '.join(command)}", flush=True)

@@ -1,10 +1,10 @@
-"""Makes the README's pictures from runs of the command, and prints the figures of its tables:
+"""Makes the README's images from runs of the command, and prints the numbers of its tables.
 
     for k in mala hmc rejection; do python -m tfgradgen sample --label=goldfish --kernel=$k; done
     python -m tfgradgen sample --label=all --kernel=mala
     python -m tools.make_pictures --runs=out --data=PHOTOGRAPHS [--label=goldfish]
 
-PHOTOGRAPHS is a folder or .tar that holds `val/<label>/*.JPEG`, held-out photographs to compare with.
+PHOTOGRAPHS is a folder or .tar with `val/<label>/*.JPEG`, held-out photographs for comparison.
 """
 
 import json
@@ -22,6 +22,7 @@ SHEET_TILES = (4, 8)  # photographs and samples in one row of the sheet
 
 
 def side_by_side(grids):
+    """Join images horizontally."""
     strip = Image.new("RGB", (sum(grid.width for grid in grids), max(grid.height for grid in grids)), "white")
     for k, grid in enumerate(grids):
         strip.paste(grid, (sum(g.width for g in grids[:k]), 0))
@@ -29,9 +30,9 @@ def side_by_side(grids):
 
 
 def comparison(runs, label, prior, held_out, make_grid):
-    """Five panels of one label; prints a row of figures for each kernel."""
+    """Return five panels of one label, and print a table row for each kernel."""
     panels = [(prior, "prior draws")]
-    print("| kernel | mean p(class) | acceptance (target) | effective draws | gradients a chain |\n|---|---|---|---|---|")
+    print("| kernel | mean p(class) | acceptance (target) | ESS | gradients per chain |\n|---|---|---|---|---|")
     for kernel, title in PANELS:
         folder = Path(runs) / f"{label}-{kernel}-0"
         with np.load(folder / "samples.npz") as samples:
@@ -49,7 +50,7 @@ def comparison(runs, label, prior, held_out, make_grid):
 
 
 def sheet(folder, names, data, judge, make_grid):
-    """One row a class: photographs, then samples with their p(class); prints how often the judge agrees."""
+    """Return one row per class, photographs then samples with their p(class), and print the accuracy of the judge."""
     tiles, captions, shown, right = [], [], [], {}
     num_photographs, num_samples = SHEET_TILES
     for index, name in enumerate(names):
@@ -71,7 +72,7 @@ def sheet(folder, names, data, judge, make_grid):
 
 
 def main(runs, data, label="goldfish", out="tools/pictures"):
-    """Writes <label>.png, the grid of the mala run, comparison.png, five panels, and sheet.png, all classes, into `out`."""
+    """Write <label>.png (the grid of the mala run), comparison.png (five panels) and sheet.png (all classes) into `out`."""
     from tfgradgen import load_classifier, load_generator
     from tfgradgen.core.backend import as_seed
     from tfgradgen.io.images import make_grid, save_png, to_uint8

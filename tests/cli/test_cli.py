@@ -223,7 +223,7 @@ def test_two_processes_give_the_same_bytes(toy_pair: tuple[Path, Path], tmp_path
         (["sample", "--label=goldfish", "--", "--seed=1"], "a lone --"),
         (["--seed=1", "sample"], "unknown command --seed=1; all commands"),
         (["sample", "--label=goldfish", "--out"], "out: expected a value"),
-        (["sample", "--label=goldfish", "--out=~nobody-of-that-name/x"], "no such user's home"),
+        (["sample", "--label=goldfish", "--out=~nobody-of-that-name/x"], "no such user has a home folder"),
         (["labels", "--label=goldfish"], "unknown flag --label; all flags: python -m tfgradgen labels --help"),
         (["labels", "--classifier=nowhere"], "model nowhere"),
         (["labels", "--classifier=~nobody-of-that-name/x"], "no such folder"),

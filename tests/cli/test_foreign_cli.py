@@ -127,7 +127,7 @@ def test_errors_of_conditions_and_models_are_one_line(
         (["--label=goldfish & pengin"], "did you mean king_penguin"),
         (["--label=goldfish@2"], "a classifier's number, 1 to 1"),
         (["--label=goldfish", "--generator_class=uniform"], "takes no class"),
-        (["--label=goldfish", "--generator_signature=x"], "one that it has"),
+        (["--label=goldfish", "--generator_signature=x"], "one of the model's signatures"),
         (["--label=goldfish", "--generator_range=1,0"], "two finite numbers"),
         (["--label=goldfish", "--max_batch=0"], "max_batch"),
         (["--label=goldfish", "--discriminator=x"], "a --discriminator_weight above 0"),
@@ -135,7 +135,7 @@ def test_errors_of_conditions_and_models_are_one_line(
         (["--label=goldfish", "--init=~nobody-of-that-name/x"], "the file of a picture"),
         (["--label=goldfish", f"--init={'x' * 5000}"], "the file of a picture"),
         (["--label=goldfish", "--classifier_size=big"], "two positive integers"),
-        (["--label=goldfish", "--classifier_labels=none.txt"], "a file with one name a line"),
+        (["--label=goldfish", "--classifier_labels=none.txt"], "a file with one name per line"),
     ):
         assert text in refused(["sample", *flags, *toy_flags], capsys)
     both = next(flag for flag in toy_flags if flag.startswith("--classifier"))

@@ -94,7 +94,7 @@ def test_no_writer_waits_at_a_pipe(writer: str, ours: Path) -> None:
     name, write_fn = WRITERS[writer]
     (ours / name).parent.mkdir(parents=True, exist_ok=True)
     os.mkfifo(ours / name)
-    with pytest.raises(OSError, match="no regular file"):
+    with pytest.raises(OSError, match="not a regular file"):
         write_fn(ours)
 
 

@@ -164,7 +164,7 @@ def test_what_cannot_be_made_longer_says_why(toy_flags: list[str], capsys: pytes
         arrays = dict(file)
     Path("run", CHECKPOINT).write_bytes(Path("elsewhere").read_bytes())
     np.savez_compressed("run/samples.npz", **arrays | {"z": arrays["z"] + 1})
-    assert "z.raw is not what was written" in refused([*command_of("mala", 9, toy_flags), "--out=run", "--resume"], capsys)
+    assert "z.raw does not match its checksum" in refused([*command_of("mala", 9, toy_flags), "--out=run", "--resume"], capsys)
     Path("run/samples.npz").write_bytes(before)
     main([*command_of("mala", 9, toy_flags), "--out=run", "--resume"])
     capsys.readouterr()

@@ -97,7 +97,7 @@ def test_targets_that_are_refused(tmp_path: Path) -> None:
     (foreign / "thesis.tex").write_text("mine")
     for target, overwrite, text in (
         (run, False, "which exists; choose another out or add overwrite"),
-        (file, True, "which is none"),
+        (file, True, "which is not one"),
         (foreign, True, "which also holds thesis.tex"),
         (file / "below", False, "can be written"),
         (Path("/proc/tfgradgen"), False, "can be written"),

@@ -74,17 +74,17 @@ def test_a_checkpoint_holds_json(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("entry", "value", "said"),
     [
-        ("seconds", None, "whose seconds is no time"),
-        ("seconds", 10**400, "whose seconds is no time"),
-        ("seconds", float("nan"), "whose seconds is no time"),
-        ("num_gradients", 10**400, "whose num_gradients is out of its range"),
-        ("num_gradients", "many", "whose num_gradients is no whole number"),
-        ("kernel", "nuts2", "whose kernel this version does not have"),
-        ("kernel", ["mala"], "whose kernel is no text"),
-        ("label", {}, "whose label is not whole"),
-        ("doubts", "none", "whose doubts is no list of texts"),
-        ("arguments", {"kernel_config": {"step_size": "large"}, "schedule": {"num_results": 8}}, "settings of the kernel"),
-        ("arguments", {"kernel_config": {"no_setting": 1}, "schedule": {"num_results": 8}}, "settings of the kernel"),
+        ("seconds", None, "whose seconds is not a duration"),
+        ("seconds", 10**400, "whose seconds is not a duration"),
+        ("seconds", float("nan"), "whose seconds is not a duration"),
+        ("num_gradients", 10**400, "whose num_gradients is out of range"),
+        ("num_gradients", "many", "whose num_gradients is not an integer"),
+        ("kernel", "nuts2", "whose kernel is unknown to this version"),
+        ("kernel", ["mala"], "whose kernel is not text"),
+        ("label", {}, "whose label is incomplete"),
+        ("doubts", "none", "whose doubts is not a list of strings"),
+        ("arguments", {"kernel_config": {"step_size": "large"}, "schedule": {"num_results": 8}}, "invalid kernel settings"),
+        ("arguments", {"kernel_config": {"no_setting": 1}, "schedule": {"num_results": 8}}, "invalid kernel settings"),
         ("device", ..., "no entry 'device in run.json'"),
     ],
 )
@@ -125,7 +125,7 @@ def test_archives_are_bounded_before_they_are_unpacked(tmp_path: Path, monkeypat
     np.savez_compressed(path, z=np.zeros((300, 1 << 10), np.float32))
     monkeypatch.setattr("tfgradgen.core.arrays.MAX_BYTES", 1 << 20)
     with (
-        pytest.raises(UserError, match="more than 1,048,576 bytes when it is unpacked"),
+        pytest.raises(UserError, match="more than 1,048,576 bytes when unpacked"),
         parsing("file", "draws", "give others"),
     ):
         read_npz(path)

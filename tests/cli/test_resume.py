@@ -105,9 +105,9 @@ module.{name} = counted
 
 
 def test_an_interrupted_run_is_not_started_anew_by_accident(interrupted: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert "run.partial, a run that was interrupted or is under way" in refused(interrupted, capsys)
+    assert "run.partial, an interrupted or active run" in refused(interrupted, capsys)
     with held(Path("run.partial")):
-        assert "another at work in run.partial" in refused([*interrupted, "--resume"], capsys)
+        assert "another one running in run.partial" in refused([*interrupted, "--resume"], capsys)
     assert Path("run.partial", CHECKPOINT).exists()
 
 
@@ -123,7 +123,7 @@ def test_an_interrupted_batch_goes_on(error: BaseException, toy_flags: list[str]
         line = refused(command, capsys, 130 if error is CTRL_C else 2)
     assert "what was drawn is in runs/labels.batch.partial, --resume goes on with it" in line
     assert [path.name for path in Path("runs").iterdir()] == ["labels.batch.partial"]
-    assert "labels.batch.partial, a run that was interrupted or is under way" in refused(command, capsys)
+    assert "labels.batch.partial, an interrupted or active run" in refused(command, capsys)
     assert "resume: expected --seed=0 as in runs/labels.batch.partial" in refused([*command, "--resume", "--seed=1"], capsys)
     other = with_flags([*command, "--resume"], "--label=alp,king_penguin")
     assert "the labels that ran as one batch, as in runs/labels.batch.partial: goldfish,alp" in refused(other, capsys)
@@ -246,8 +246,8 @@ def test_resume_with_overwrite_replaces_what_cannot_be_gone_on_with(
 @pytest.mark.parametrize(
     ("error", "text"),
     [
-        (MemoryError(), "more than fits into memory; free memory, or start anew with fewer --num_chains or --max_batch=N"),
-        (tf.errors.ResourceExhaustedError(None, None, "OOM"), "more than fits into memory"),
+        (MemoryError(), "more data than fits into memory; free memory, or start anew with fewer --num_chains or --max_batch=N"),
+        (tf.errors.ResourceExhaustedError(None, None, "OOM"), "more data than fits into memory"),
         (tf.errors.InternalError(None, None, "a device\nis lost"), "a device is lost; look at the models and the device"),
     ],
 )
@@ -352,7 +352,7 @@ def test_a_class_that_cannot_be_drawn_leaves_nothing(
     monkeypatch.setattr("tfgradgen.mcmc.rejection.MAX_FRUITLESS_DRAWS", 0)
     monkeypatch.setattr("tfgradgen.mcmc.rejection._compiled", never_accepting)
     command = [*SMALL, "--kernel=rejection", "--num_results=4", "--out=run", *toy_flags]
-    assert "rejection: expected a class that the generator can draw" in refused(command, capsys)
+    assert "rejection: expected a class that is not too rare" in refused(command, capsys)
     assert not list(tmp_path.iterdir())
 
 

@@ -93,7 +93,7 @@ def not_ours(out: Path) -> None:
 State = Callable[[Path], None]
 NEW, OVER, ON = [], ["overwrite"], ["resume"]
 FREE = ""
-EXISTS, NONE, HOLDS = "which exists; choose another --out or add --overwrite", "which is none", "which also holds thesis.tex"
+EXISTS, NONE, HOLDS = "which exists; choose another --out or add --overwrite", "which is not one", "which also holds thesis.tex"
 UNDER_WAY = "a run that was interrupted or is under way; go on with it with --resume"
 TABLE: list[tuple[State, State, list[str], str]] = [
     *((state, absent, flags, FREE) for state in (absent, empty, link) for flags in (NEW, OVER, ON)),
@@ -103,7 +103,7 @@ TABLE: list[tuple[State, State, list[str], str]] = [
     (half, absent, ON, f"which has no {RECORD}; start anew with --overwrite"),
     (foreign, absent, OVER, HOLDS),
     *((file, absent, flags, NONE) for flags in (NEW, OVER, ON)),
-    *((state, absent, flags, "a link that leads to none") for state in (dangling, circle) for flags in (NEW, OVER, ON)),
+    *((state, absent, flags, "a link to something else") for state in (dangling, circle) for flags in (NEW, OVER, ON)),
     *((state, begun, NEW, UNDER_WAY) for state in (absent, empty, link)),
     *((state, begun, flags, FREE) for state in (absent, empty, run, half, link, link_to_run) for flags in (OVER, ON)),
     *((absent, locked, flags, UNDER_WAY if flags == NEW else FREE) for flags in (NEW, OVER, ON)),

@@ -21,7 +21,7 @@ from tfgradgen.mcmc.chains import sample_chains
 from tfgradgen.mcmc.recipe import Recipe, default_recipe, read_recipe
 from tfgradgen.mcmc.starts import initial_points
 from tfgradgen.posterior import ClassPosterior
-from tfgradgen.tuning.bench import FRESH, SEARCH, TRACE_POINTS, Bench, Place
+from tfgradgen.tuning.bench import FRESH, SEARCH, TRACE_POINTS, Bench, Problem
 from tfgradgen.tuning.space import filled, ranges_of
 
 pytestmark = pytest.mark.usefixtures("quick_runs")
@@ -40,15 +40,15 @@ def command(toy_flags: list[str]) -> list[str]:
     return ["tune", "--label=goldfish,alp", "--kernel=hmc", "--control=poor.yaml", *held, *own, *toy_flags]
 
 
-def stop_after(num_runs: int, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Recipe, Place]]:
+def stop_after(num_runs: int, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Recipe, Problem]]:
     """Ctrl-C in the run after so many; returns a list of those that were made."""
     made, measure = list[Any](), Bench.measure
 
-    def measured(self: Bench, recipe: Recipe, place: Place, progress_fn: Any) -> Any:
+    def measured(self: Bench, recipe: Recipe, problem: Problem, progress_fn: Any) -> Any:
         if len(made) == num_runs:
             raise KeyboardInterrupt
-        made.append((recipe, place))
-        return measure(self, recipe, place, progress_fn)
+        made.append((recipe, problem))
+        return measure(self, recipe, problem, progress_fn)
 
     monkeypatch.setattr(Bench, "measure", measured)
     return made
@@ -81,7 +81,7 @@ def test_it_beats_a_poor_control_though_interrupted(command: list[str], capsys: 
         rows = list(csv.DictReader(file))
     assert rows[0]["state"] == "control"
     assert {(row["adaptation"], row["step_count_smoothing"]) for row in rows if row["step_size"]} == {("dual_averaging", "10")}
-    assert "Held fixed in all that is proposed: adaptation dual_averaging, step_count_smoothing 10." in report
+    assert "Fixed in all proposals: adaptation dual_averaging, step_count_smoothing 10." in report
     assert " --adaptation=dual_averaging --step_count_smoothing=10 " in report
     assert sum(float(row["gradients"] or 0) for row in rows) >= 1200
     with Image.open("found/tuning.png") as picture:
@@ -183,12 +183,12 @@ def test_a_cell_counts_every_gradient_and_takes_the_worst_statistic() -> None:
     posterior, run = ClassPosterior(ToyGenerator(), ToyClassifier(), 1), RunConfig(num_chains=4, seed=3)
     recipe = filled(default_recipe("hmc").changed({"num_burnin_steps": 20}), 150)
     bench = Bench({"one": posterior}, run, 150)
-    place = Place("one", SEARCH, 1)
-    cell = bench.measure(recipe, place, SILENT)
+    problem = Problem("one", SEARCH, 1)
+    cell = bench.measure(recipe, problem, SILENT)
     assert cell.work == 1 + 3 * 50, "a gradient at the start, and all that burn-in and adaptation took"
     assert cell.num_results == 50 - 20
-    assert cell == bench.measure(recipe, place, SILENT)._replace(seconds=cell.seconds), "the same place, the same run"
-    seeded = RunConfig(num_chains=4, seed=bench.seed_at(place))
+    assert cell == bench.measure(recipe, problem, SILENT)._replace(seconds=cell.seconds), "the same problem, the same run"
+    seeded = RunConfig(num_chains=4, seed=bench.seed_at(problem))
     start = initial_points(posterior, seeded)[0]
     draws, _ = sample_chains(
         posterior, "hmc", recipe.config, Schedule(30, 20, recipe.schedule.num_adaptation_steps), seeded, start
@@ -200,7 +200,7 @@ def test_a_cell_counts_every_gradient_and_takes_the_worst_statistic() -> None:
     assert cell.trace["gradients"] == sorted(cell.trace["gradients"])
     assert cell.trace["gradients"][-1] == cell.work
     assert cell.trace["step_size"][-1] == pytest.approx(cell.step_size) == pytest.approx(float(np.median(draws.step_size[-1])))
-    other = bench.measure(recipe, place._replace(replicate=2), SILENT)
+    other = bench.measure(recipe, problem._replace(replicate=2), SILENT)
     assert other.per_1000 != cell.per_1000
 
 
@@ -209,7 +209,7 @@ def test_a_run_takes_its_gradients_whatever_a_transition_takes(max_leapfrog_step
     """Where trajectories turn out short, it has more draws, not fewer gradients: its starts would be draws for less."""
     recipe = default_recipe("chees").changed({"max_leapfrog_steps": max_leapfrog_steps, "num_burnin_steps": 20})
     bench = Bench({"one": ClassPosterior(ToyGenerator(), ToyClassifier(), 1)}, RunConfig(num_chains=4), 300)
-    cell = bench.measure(filled(recipe, 300), Place("one", SEARCH, 0), SILENT)
+    cell = bench.measure(filled(recipe, 300), Problem("one", SEARCH, 0), SILENT)
     assert 300 - max_leapfrog_steps < cell.work <= 302
     if max_leapfrog_steps == 1:
         assert cell.num_results == 280
@@ -218,13 +218,16 @@ def test_a_run_takes_its_gradients_whatever_a_transition_takes(max_leapfrog_step
 def test_a_run_that_has_too_few_draws_is_refused() -> None:
     recipe = default_recipe("hmc").changed({"num_leapfrog_steps": 10})
     bench = Bench({"one": ClassPosterior(ToyGenerator(), ToyClassifier(), 1)}, RunConfig(num_chains=4), 690)
-    with pytest.raises(UserError, match="expected 20 draws after the burn-in from 690 gradients, got 19; raise it, or shorten"):
-        bench.measure(recipe, Place("one", SEARCH, 0), SILENT)
+    with pytest.raises(
+        UserError,
+        match="expected enough gradients for 20 draws after the burn-in, got 690, enough for 19; raise it, or shorten",
+    ):
+        bench.measure(recipe, Problem("one", SEARCH, 0), SILENT)
 
 
 def test_chains_that_stand_still_or_break_are_faults() -> None:
     bench = Bench({"one": ClassPosterior(ToyGenerator(), ToyClassifier(), 1)}, RunConfig(num_chains=4), 90)
     stuck = default_recipe("hmc").changed({"step_size": 60.0, "num_burnin_steps": 0, "num_adaptation_steps": 0})
-    cell = bench.measure(filled(stuck, 90), Place("one", SEARCH, 0), SILENT)
+    cell = bench.measure(filled(stuck, 90), Problem("one", SEARCH, 0), SILENT)
     assert any("stuck" in fault for fault in cell.faults)
     assert any("diverged" in fault for fault in cell.faults)

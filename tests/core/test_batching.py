@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from tests.support import toy
-from tfgradgen.core.batching import by_parts
+from tfgradgen.core.batching import map_batched
 from tfgradgen.core.contracts import Networks
 from tfgradgen.posterior import ClassPosterior
 
@@ -30,14 +30,14 @@ def value_and_gradient(fn: Any, x: tf.Tensor) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("compile_fn", [None, False, True], ids=["eager", "graph", "xla"])
 def test_parts_give_the_batch_and_its_gradient(num_rows: int, compile_fn: bool | None) -> None:
     x = tf.random.stateless_normal([num_rows, 5], [num_rows, 1])
-    parts = by_parts(layer, 4)
+    parts = map_batched(layer, 4)
     fn = parts if compile_fn is None else tf.function(parts, autograph=False, jit_compile=compile_fn)
     for ours, expected in zip(value_and_gradient(fn, x), value_and_gradient(layer, x), strict=True):
         np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_batch_of_unknown_size_is_split_too() -> None:
-    fn = tf.function(by_parts(layer, 4), autograph=False, input_signature=[tf.TensorSpec([None, 5])])
+    fn = tf.function(map_batched(layer, 4), autograph=False, input_signature=[tf.TensorSpec([None, 5])])
     x = tf.random.stateless_normal([7, 5], [7, 1])
     np.testing.assert_allclose(fn(x), layer(x), rtol=1e-5, atol=1e-6)
 

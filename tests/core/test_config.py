@@ -123,7 +123,7 @@ def test_a_latent_point_comes_with_its_init() -> None:
             UserError, match=r"^init_z: expected init='given' and init_z together, or neither, got .*"
         ) as caught:
             RunConfig(**given)  # type: ignore[arg-type]
-        assert "PICTURE" not in str(caught.value)
+        assert "IMAGE" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

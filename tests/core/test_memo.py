@@ -36,7 +36,7 @@ def are_gone(*references: Any) -> list[bool]:
 
 
 def guessing() -> Classifier:
-    """A classifier whose image range the generator's images tell."""
+    """A classifier whose image range is guessed from the generator's images."""
     labels = tuple(Label(name) for name in ("a", "b", "c"))
     return Classifier(lambda image: image[:, 0, 0, :1] * [0.0, 2.0, -1.0], labels, (2, 2), assumed=("image_range",))
 
@@ -83,11 +83,11 @@ def test_the_same_models_have_one_result_while_they_live() -> None:
     del classifier, networks
     gc.collect()
     assert compiled.cache_info().currsize == 0
-    with pytest.raises(ReferenceError, match="is gone"):
+    with pytest.raises(ReferenceError, match="was deleted"):
         held()
 
 
-def test_a_model_that_takes_no_weak_reference_is_kept_beside_its_result() -> None:
+def test_a_model_without_weak_references_is_kept_with_its_result() -> None:
     count = per_networks(lambda networks: networks.classifier)
     first = WithoutWeakReference()
     assert count(Networks(Model(), first)) is first  # type: ignore[arg-type]

@@ -36,7 +36,7 @@ def test_our_own_line_passes() -> None:
         raise UserError("mine")
 
 
-def test_a_bug_of_ours_passes() -> None:
+def test_an_error_outside_of_a_parser_passes() -> None:
     with pytest.raises(AssertionError), parsing("file x", "a thing", "give another"):
         raise AssertionError
 

@@ -215,4 +215,4 @@ def test_a_folder_without_a_run_is_refused(toy_flags: list[str], tmp_path: Path,
     assert "folder: expected the folder of a run, got none" in refused(["diagnose"], capsys)
     assert "expected a run, got no run at nowhere (no such folder)" in refused(["diagnose", "nowhere"], capsys)
     (tmp_path / "run.json").write_text("[]")
-    assert "got a run.json that is no object" in refused(["diagnose", "."], capsys)
+    assert "got a run.json that is not an object" in refused(["diagnose", "."], capsys)

@@ -16,7 +16,7 @@ import tensorflow as tf
 import tfgradgen as tg
 from tests.support import toy
 from tfgradgen.core.checks import UserError
-from tfgradgen.core.contracts import Found
+from tfgradgen.core.contracts import SamplerResult
 from tfgradgen.diagnostics import model_checks
 from tfgradgen.diagnostics.model_checks import NUM_CHECKED, admit, evidence, prior_checks
 from tfgradgen.diagnostics.prior_checks import INPUT_REMEDY, NUM_PRIOR, class_checks, label_checks, prior_points
@@ -54,11 +54,11 @@ def posterior_of(generator: Any = None, classifier: Any = None, label: int = 1, 
     return tg.ClassPosterior(generator or Bounded(), classifier or toy.ToyClassifier(), label, **further)
 
 
-def by_chains(kernel: str) -> Callable[[tg.ClassPosterior], Found]:
+def by_chains(kernel: str) -> Callable[[tg.ClassPosterior], SamplerResult]:
     return lambda posterior: tg.collect(chain_chunks(posterior, kernel, kernel_sampler(kernel).defaults, SCHEDULE, RUN, STARTS))
 
 
-def by_method(name: str) -> Callable[[tg.ClassPosterior], Found]:
+def by_method(name: str) -> Callable[[tg.ClassPosterior], SamplerResult]:
     method = SAMPLERS[name]
     schedule = tg.Schedule(2, 2, 1) if method.schedule.num_burnin_steps else tg.Schedule(2, 0, 0)
     return lambda posterior: tg.collect(method.chunks_fn(posterior, method.defaults, schedule, RUN, None))
@@ -117,7 +117,7 @@ def test_a_bad_model_is_refused_at_every_entry(fault: str, entry: str) -> None:
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_a_good_model_passes_every_entry_without_a_word(entry: str) -> None:
     found = ENTRIES[entry](posterior_of())
-    if isinstance(found, Found):
+    if isinstance(found, SamplerResult):
         assert found.facts["doubts"] == []
 
 

@@ -1,4 +1,4 @@
-"""Distances between sets of feature rows and tests of equal laws: closed forms, other people's code, and false alarms."""
+"""Distances of feature rows and tests of equal distributions: closed forms, reference implementations, false alarms."""
 
 import itertools
 import warnings
@@ -60,7 +60,7 @@ def test_frechet_distance_of_gaussians_in_closed_form() -> None:
     assert fid(x, x) == pytest.approx(0, abs=1e-8)
 
 
-def test_density_and_coverage_tell_missing_modes_from_outliers() -> None:
+def test_density_and_coverage_distinguish_missing_modes_and_outliers() -> None:
     rng = np.random.default_rng(0)
     draw = lambda n: rng.standard_normal((n, 4))  # noqa: E731
     density, coverage = density_and_coverage(draw(1000), draw(1000))
@@ -146,7 +146,7 @@ def test_mmd_test_takes_the_mean_over_groups_and_ignores_where_they_lie() -> Non
     assert mmd_test(moved, 199, np.random.default_rng(0)) == pytest.approx((statistic, p_value))
 
 
-def test_mmd_test_rejects_equal_laws_as_often_as_it_says() -> None:
+def test_mmd_test_has_its_nominal_level() -> None:
     rng = np.random.default_rng(8)
     draw = lambda n, k: rng.exponential(size=(n, 3)) + 5 * k  # noqa: E731
     p_values = [mmd_test([(draw(4, k), draw(9, k)) for k in range(3)], 19, rng)[1] for _ in range(400)]
@@ -187,7 +187,7 @@ def test_two_sample_accuracy_agrees_with_scikit_learn_on_the_same_folds(shift: f
 
 
 @pytest.mark.parametrize("num_classes", [1, 4])
-def test_two_sample_classifier_rejects_equal_laws_as_often_as_it_says(num_classes: int) -> None:
+def test_two_sample_classifier_has_its_nominal_level(num_classes: int) -> None:
     """A binomial test would not: the folds share their training rows, so that accuracy varies more than it expects."""
     rng = np.random.default_rng(12)
     groups = np.arange(40) % num_classes

@@ -1,4 +1,4 @@
-"""How different pictures of one set are: closed forms, the authors' own code, and SSIM written out."""
+"""Diversity of the images in a set: closed forms, the authors' own code, and SSIM written out."""
 
 import warnings
 
@@ -28,7 +28,7 @@ def test_vendi_score_counts_directions() -> None:
     assert vendi_score(angle) == pytest.approx(high**-high * low**-low)
 
 
-def test_a_row_of_zeros_is_a_direction_of_its_own() -> None:
+def test_a_row_of_zeros_is_its_own_direction() -> None:
     assert vendi_score(np.zeros((4, 2))) == pytest.approx(1)
     assert vendi_score(np.array([[0.0, 0.0], [0.0, 0.0], [3.0, 0.0], [5.0, 0.0]])) == pytest.approx(2)
     assert vendi_score(np.array([[2.0, 1.0]])) == pytest.approx(1)
@@ -70,7 +70,7 @@ def test_one_row_has_no_other(measure) -> None:
 
 
 def pictures(num: int, height: int, width: int, channels: int = 3) -> np.ndarray:
-    """Pictures that share most of their content, so that no similarity is cut off at 0."""
+    """Images that share most of their content, so that no similarity is cut off at 0."""
     rng = np.random.default_rng(2)
     shared = rng.integers(60, 190, (1, height, width, channels))
     return np.clip(shared + rng.integers(-60, 61, (num, height, width, channels)), 0, 255).astype("uint8")
@@ -115,7 +115,7 @@ def test_ms_ssim_is_what_its_formula_says(side: int, scales: int) -> None:
     assert ms_ssim(image) == pytest.approx((pairs.sum() - 4) / 12)
 
 
-def test_ms_ssim_of_constant_pictures_in_closed_form() -> None:
+def test_ms_ssim_of_constant_images_in_closed_form() -> None:
     """All that differs is the light, of the coarsest scale alone, to the power of that scale."""
     image = np.stack([np.full((64, 64, 1), grey, "uint8") for grey in (51, 204)])
     light = (2 * 0.2 * 0.8 + 1e-4) / (0.2**2 + 0.8**2 + 1e-4)

@@ -100,7 +100,7 @@ def test_best_values_are_bold_and_references_never() -> None:
     assert "**0.5" not in page  # a p-value has no better way
 
 
-def test_what_lies_beyond_equal_laws_is_no_better_than_them() -> None:
+def test_values_beyond_the_ideal_are_not_better() -> None:
     page = to_markdown(make(mala=row("chain", c2st=cell(0.44, 0.01)), hmc=row("chain", c2st=cell(0.5, 0.01))))
     assert "**0.440" in page
     assert "**0.500" in page
@@ -158,7 +158,7 @@ def sampler(kind: str, p: float, ess: float, **values: Cell) -> dict[str, Any]:
     return row(kind, mmd_p=cell(p), c2st_p=cell(0.9), ess_per_1000=cell(ess, 1.0), **values)
 
 
-def test_use_the_fastest_that_is_not_told_from_exact_draws() -> None:
+def test_the_most_efficient_indistinguishable_method_is_recommended() -> None:
     report = make(
         map=row("ascent"),
         rejection=sampler("exact", 0.6, 900),
@@ -171,24 +171,24 @@ def test_use_the_fastest_that_is_not_told_from_exact_draws() -> None:
     report["rows"]["map"]["values"] = {"kid": cell(0.1)}
     lines = which_to_use(report)
     assert lines[0] == (
-        "**Use `rejection`**: 900.0 ± 1.0 effective draws of 1000 gradients, pictures not told from exact draws (p 0.6); "
-        "where the class is too rare for it: `hmc` (50.0 ± 1.0 effective draws of 1000 gradients, p 0.02)."
+        "**Use `rejection`**: ESS 900.0 ± 1.0 per 1000 gradients, images indistinguishable from exact draws (p 0.6); "
+        "if the class is too rare for it: `hmc` (ESS 50.0 ± 1.0 per 1000 gradients, p 0.02)."
     )
-    assert lines[1].startswith("Not told from exact draws either, by effective draws: `hmc` (50.0")
+    assert lines[1].startswith("Also indistinguishable from exact draws, by ESS: `hmc` (ESS 50.0")
     assert lines[1].index("`hmc`") < lines[1].index("`mala`")
-    assert lines[2] == "Told from exact draws, at 0.05 over 8 tests: `smc` (p 0.001)."
+    assert lines[2] == "Distinguishable from exact draws, at level 0.05 over 8 tests: `smc` (p 0.001)."
     assert lines[3] == "Not tested against exact draws: `split_hmc`."
-    assert lines[4].endswith("`map` (ascent to a mode), `mala+reg` (pulled to the class's middle).")
+    assert lines[4].endswith("`map` (ascent to a mode), `mala+reg` (pulled to the class mean).")
     del report["rows"]["rejection"], report["rows"]["hmc"]
-    assert which_to_use(report)[0].startswith("**Use `mala`**: 40.0 ± 1.0 effective")
+    assert which_to_use(report)[0].startswith("**Use `mala`**: ESS 40.0 ± 1.0 per 1000")
     report["rows"]["mala"]["failed"] = {"monarch": "too rare"}
     assert which_to_use(report)[0].endswith("it failed for monarch.")
 
 
 def test_no_advice_without_a_reason() -> None:
-    assert which_to_use(make(mala=sampler("chain", 0.001, 40)))[0].startswith("**None to recommend**")
-    assert which_to_use(make(mala=row("chain", kid=cell(1.0))))[0].startswith("No method has a p-value")
-    assert "no chain was found" in which_to_use(make(r=sampler("exact", 0.5, 9), mala=sampler("chain", 1e-4, 40)))[0]
+    assert which_to_use(make(mala=sampler("chain", 0.001, 40)))[0].startswith("**No recommendation**")
+    assert which_to_use(make(mala=row("chain", kid=cell(1.0))))[0].startswith("No method was tested")
+    assert "no chain is indistinguishable" in which_to_use(make(r=sampler("exact", 0.5, 9), mala=sampler("chain", 1e-4, 40)))[0]
 
 
 def test_claim_holds() -> None:
@@ -209,31 +209,31 @@ def test_claim_fails_in_parts() -> None:
     report["rows"]["mala"] = row("chain", natural(-2, -6, -5))
     report["rows"]["map"] = row("ascent", natural(-6, -5, -5))
     *by_row, verdict = claim(report)
-    assert "yet its pictures end no less natural than those of `rejection` (-5.00 ± 0.20)" in by_row[2]
+    assert "but its images end no less natural than those of `rejection` (-5.00 ± 0.20)" in by_row[2]
     assert verdict.startswith("**The claim does not hold in all parts**: 'MAP drifts' does not hold for `map`; ")
     assert "'the chains do not' does not hold for `mala`." in verdict
     assert "(`+reg`) does not' holds" in verdict
 
 
-def test_kid_alone_tells_a_drift_where_it_has_errors() -> None:
+def test_kid_alone_shows_a_drift_if_it_has_errors() -> None:
     report = make(mala=row("chain", natural(-6, -6, -6) | {"kid": [cell(0.1, 0.01), cell(0.1, 0.01), cell(0.2, 0.01)]}))
     assert claim(report)[0].startswith("`mala` drifts by KID: ")
     report["rows"]["mala"]["curve"]["kid"] = [cell(0.1), None, cell(0.2)]
     assert claim(report)[0].startswith("`mala` does not drift: ")
 
 
-def test_a_fall_that_many_falls_explain_is_no_drift() -> None:
+def test_a_fall_among_many_comparisons_is_not_a_drift() -> None:
     fallen = row("chain", natural(-5, -5, -5.7))  # by two and a half errors
     assert claim(make(mala=fallen))[0].startswith("`mala` drifts by log p(natural): ")
     others = {f"chain_{k}": row("chain", natural(-5, -5, -5)) for k in range(9)}
     assert claim(make(mala=fallen, **others))[0].startswith("`mala` does not drift: ")
 
 
-def test_claim_that_cannot_be_told() -> None:
+def test_claim_that_is_undecided() -> None:
     once = claim(make([30], map=row("ascent", natural(-6)), mala=row("chain", natural(-7))))
-    assert once[0] == "`map` cannot be told: one checkpoint only, -6.00 ± 0.20 at 30."
-    assert once[-1].startswith("**The claim cannot be told**")
-    assert "`map` cannot be told: " in claim(make(map=row("ascent", natural(-6, -6, -9, error=3.0))))[0]
+    assert once[0] == "`map` may drift: only one checkpoint, -6.00 ± 0.20 at 30."
+    assert once[-1].startswith("**The claim is undecided**")
+    assert "`map` may drift: " in claim(make(map=row("ascent", natural(-6, -6, -9, error=3.0))))[0]
     assert "without a standard error" in claim(make(map=row("ascent", natural(-6, -6, -9, error=None))))[0]
     assert claim(make(photographs=row("reference", natural(-6, -6, -9))))[0].startswith("No method has a curve")
     assert "holds in the parts that were run" in claim(make(map=row("ascent", natural(-6, -6, -9))))[-1]
@@ -255,10 +255,11 @@ def test_order_of_the_poster() -> None:
     alike = poster_order(
         make(mala=row("chain", natural(-9)), hmc=row("chain", natural(-8)), map_reg=row("ascent", natural(-8)))
     )
-    assert alike == "2 of 3 pairs have the poster's order here; within 2 standard errors or without one: `hmc` and `map+reg`."
+    undecided = "undecided (within 2 standard errors, or without an error): `hmc` and `map+reg`"
+    assert alike == f"2 of 3 pairs have the poster's order here; {undecided}."
     assert poster_order(make(mala=row("chain", natural(-9)))).startswith("Fewer than two")
     turned = poster_order(make(mala=row("chain", natural(-5)), hmc=row("chain", natural(-8))))
-    assert turned == "0 of 1 pairs have the poster's order here; the other way round here: `mala` above `hmc`."
+    assert turned == "0 of 1 pairs have the poster's order here; reversed: `mala` above `hmc`."
 
 
 def pixels(report: dict[str, Any]) -> np.ndarray:

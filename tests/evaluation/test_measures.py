@@ -1,10 +1,10 @@
-"""The measures of a row: what each says of laws that are known, and that its error is that of its chains."""
+"""The measures of a row: what each says of known distributions, and that its error is that of its chains."""
 
 import numpy as np
 import pytest
 
 from tfgradgen.evaluation.efficiency import jackknife
-from tfgradgen.evaluation.measures import Standards, halves, measure, told_apart
+from tfgradgen.evaluation.measures import References, halves, measure, two_sample_tests
 from tfgradgen.evaluation.pictures import Pictures
 
 CLASSES = {"a": 0.0, "b": 20.0}
@@ -12,7 +12,7 @@ NUM, DIM = 16, 6
 
 
 def law(rng: np.random.Generator, num: int, shift: float = 0.0, scale: float = 1.0) -> dict[str, Pictures]:
-    """`num` pictures of each class, whose features are normal around its place and `shift`."""
+    """`num` images of each class, whose features are normal around its place and `shift`."""
     row = {}
     for name, place in CLASSES.items():
         features = place + shift + scale * rng.standard_normal((num, DIM))
@@ -24,14 +24,14 @@ def law(rng: np.random.Generator, num: int, shift: float = 0.0, scale: float = 1
 
 
 @pytest.fixture(scope="module")
-def standards() -> Standards:
+def references() -> References:
     rng = np.random.default_rng(0)
-    return Standards(law(rng, 200), law(rng, 64))
+    return References(law(rng, 200), law(rng, 64))
 
 
-def test_the_same_law_is_told_from_neither_photographs_nor_exact_draws(standards: Standards) -> None:
+def test_the_same_distribution_is_indistinguishable_from_photographs_and_exact_draws(references: References) -> None:
     row = law(np.random.default_rng(1), NUM)
-    found = measure(row, standards) | told_apart(row, standards)
+    found = measure(row, references) | two_sample_tests(row, references)
     for name in ("kid", "mmd"):
         assert found[name].error is not None
         assert abs(found[name].value) < 4 * found[name].error, name
@@ -42,9 +42,9 @@ def test_the_same_law_is_told_from_neither_photographs_nor_exact_draws(standards
     assert found["log_natural"].value == pytest.approx(np.mean([p.log_natural.mean() for p in row.values()]))
 
 
-def test_another_law_is_told(standards: Standards) -> None:
+def test_another_distribution_is_distinguished(references: References) -> None:
     same, row = (law(np.random.default_rng(2), NUM, shift) for shift in (0.0, 1.5))
-    found, plain = measure(row, standards) | told_apart(row, standards), measure(same, standards)
+    found, plain = measure(row, references) | two_sample_tests(row, references), measure(same, references)
     for name in ("kid", "fid", "mmd"):
         assert found[name].value > plain[name].value + 4 * (found[name].error or 0), name
     assert found["density"].value < 0.7 * plain["density"].value
@@ -54,23 +54,23 @@ def test_another_law_is_told(standards: Standards) -> None:
     assert found["c2st"].value > 0.6
 
 
-def test_a_collapsed_row_is_natural_and_not_diverse(standards: Standards) -> None:
+def test_a_collapsed_row_is_natural_and_not_diverse(references: References) -> None:
     row = {k: p._replace(features=np.repeat(p.features[:1], NUM, 0)) for k, p in law(np.random.default_rng(3), NUM).items()}
-    found = measure(row, standards)
+    found = measure(row, references)
     assert found["repeats"].value == 1
     assert found["vendi"].value == pytest.approx(1)
     assert found["feature_distance"].value == pytest.approx(0, abs=1e-6)
     assert found["coverage"].value < 0.2
-    spread = measure(law(np.random.default_rng(3), NUM), standards)
+    spread = measure(law(np.random.default_rng(3), NUM), references)
     assert spread["feature_distance"].value > 1
 
 
 def test_without_standards_the_rest_is_measured() -> None:
     row = law(np.random.default_rng(4), NUM)
-    found = measure(row, Standards({}, {}))
+    found = measure(row, References({}, {}))
     assert {"log_natural", "vendi"} <= set(found)
     assert not {"kid", "fid", "density", "mmd"} & set(found)
-    assert told_apart(row, Standards({}, {})) == {}
+    assert two_sample_tests(row, References({}, {})) == {}
 
 
 def test_the_error_of_a_mean_is_its_standard_error_over_chains() -> None:
@@ -78,12 +78,12 @@ def test_the_error_of_a_mean_is_its_standard_error_over_chains() -> None:
     rng = np.random.default_rng(5)
     row = law(rng, NUM)
     by_chain = np.mean([p.log_natural for p in row.values()], axis=0)
-    found = measure(row, Standards({}, {}))["log_natural"]
+    found = measure(row, References({}, {}))["log_natural"]
     assert found.error == pytest.approx(by_chain.std(ddof=1) / np.sqrt(NUM))
 
 
 def test_the_jackknife_of_a_smooth_statistic_has_its_spread() -> None:
-    """The square of a mean of n normals around 3: deviation 2 * 3 / sqrt(n), the jackknife's own spread about 1 / sqrt(2 n)."""
+    """The square of a mean of n normals around 3 has error 6 / sqrt(n), which the jackknife gives to about 1 / sqrt(2 n)."""
     rng = np.random.default_rng(6)
     errors = []
     for _ in range(50):

@@ -1,4 +1,4 @@
-"""Pictures: the mapping to bytes and the layout of grids, read back from the PNG."""
+"""Images: the mapping to bytes and the layout of grids, read back from the PNG."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from tfgradgen.core.checks import UserError
-from tfgradgen.evaluation.pictures import look_at_photographs
+from tfgradgen.evaluation.pictures import observe_photographs
 from tfgradgen.io.images import CAPTION_HEIGHT, GAP, make_grid, read_image, read_pictures, save_png, to_uint8
 
 
@@ -17,7 +17,7 @@ def test_range_rounding_and_clipping() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_each_tile_lies_where_it_belongs(tmp_path: Path, channels: int) -> None:
+def test_each_tile_is_in_its_place(tmp_path: Path, channels: int) -> None:
     images = np.zeros((5, 8, 8, channels), np.uint8) + np.arange(5, dtype=np.uint8)[:, None, None, None] * 40
     save_png(tmp_path / "grid.png", make_grid(images, [f"p {k}" for k in range(5)], num_columns=2, tile_size=16))
     with Image.open(tmp_path / "grid.png") as picture:
@@ -140,7 +140,7 @@ def test_damaged_metadata_spoils_no_image(tmp_path: Path) -> None:
     "content",
     [b"", b"text", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", b"P6 90000 90000 255\n", b"P6 9000 9000 255\n"],
 )
-def test_what_is_no_image_is_refused_by_name(content: bytes, tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_image_is_refused_by_name(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"a\.png: expected an image that can be read, got .+; give another"):
@@ -156,7 +156,7 @@ def test_a_damaged_photograph_of_many_is_named(tmp_path: Path) -> None:
     (folder / "7.png").write_bytes(whole[: len(whole) // 2])
     observer: Any = None
     with pytest.raises(UserError, match=r"image .+7\.png: expected an image that can be read"):
-        look_at_photographs(tmp_path, ["alp"], observer, (8, 8, 3))
+        observe_photographs(tmp_path, ["alp"], observer, (8, 8, 3))
     for label in ("..", "a/b", ""):
-        with pytest.raises(UserError, match="whose name can be that of a folder"):
-            look_at_photographs(tmp_path / "alp", [label], observer, (8, 8, 3))
+        with pytest.raises(UserError, match="name that can be a folder name"):
+            observe_photographs(tmp_path / "alp", [label], observer, (8, 8, 3))

@@ -247,6 +247,6 @@ def test_one_label_for_each_chain() -> None:
         ),
     ):
         with pytest.raises(
-            UserError, match=r"label: expected 3 labels, one a chain, got 2 labels; give RunConfig\(num_chains=2\)"
+            UserError, match=r"label: expected 3 labels, one per chain, got 2 labels; give RunConfig\(num_chains=2\)"
         ):
             call()

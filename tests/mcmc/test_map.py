@@ -10,7 +10,7 @@ from scipy import optimize, stats
 from tests.support.toy import SLOPE, ToyClassifier, ToyGenerator
 from tfgradgen.core.checks import UserError
 from tfgradgen.core.config import RunConfig, Schedule
-from tfgradgen.core.contracts import Found, Regularization, collect
+from tfgradgen.core.contracts import Regularization, SamplerResult, collect
 from tfgradgen.diagnostics.model_checks import NUM_CHECKED, NUM_EVALUATIONS
 from tfgradgen.diagnostics.prior_checks import NUM_FORWARD
 from tfgradgen.mcmc.mala import MalaConfig
@@ -23,7 +23,7 @@ POSTERIOR = ClassPosterior(ToyGenerator(), ToyClassifier(), 1)
 RUN = RunConfig(num_chains=4, seed=2)
 
 
-def ascend(steps: int = 600, **settings: Any) -> Found:
+def ascend(steps: int = 600, **settings: Any) -> SamplerResult:
     config = MapConfig(**{"step_size": 0.05} | settings)
     return collect(SAMPLERS["map"].chunks_fn(POSTERIOR, config, Schedule(1, steps, 0), RUN, None))
 

@@ -10,7 +10,7 @@ from scipy.special import logsumexp
 from tests.support.toy import SLOPE, ToyClassifier, ToyGenerator, exact_moments
 from tfgradgen.core.checks import UserError
 from tfgradgen.core.config import RunConfig
-from tfgradgen.core.contracts import Found, collect
+from tfgradgen.core.contracts import SamplerResult, collect
 from tfgradgen.mcmc import smc
 from tfgradgen.mcmc.smc import SmcConfig, next_inverse_temperature, smc_chunks
 from tfgradgen.posterior import ClassPosterior
@@ -18,7 +18,7 @@ from tfgradgen.posterior import ClassPosterior
 NUM_POPULATIONS = 24
 
 
-def anneal(temperature: float = 1.0, num_mutations: int = 4, label: int = 1, ess_share: float = 0.9) -> Found:
+def anneal(temperature: float = 1.0, num_mutations: int = 4, label: int = 1, ess_share: float = 0.9) -> SamplerResult:
     posterior = ClassPosterior(ToyGenerator(), ToyClassifier(), label, temperature=temperature)
     config = SmcConfig(0.8, 0.5, num_mutations, ess_share)  # the toy is so easy that a share of 0.5 needs but one step
     return collect(smc_chunks(posterior, config, 200, RunConfig(num_chains=NUM_POPULATIONS, seed=3)))

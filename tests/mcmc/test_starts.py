@@ -175,7 +175,7 @@ def test_methods_that_need_a_probability_refuse_a_discriminator() -> None:
     )
     run = RunConfig(num_chains=2)
     for chunks in (exact_chunks(posterior, 1, run), smc_chunks(posterior, SAMPLERS["smc"].defaults, 4, run, None)):
-        with pytest.raises(UserError, match="discriminator_weight: expected no discriminator in the target of"):
+        with pytest.raises(UserError, match="discriminator_weight: expected a target without discriminator for"):
             next(chunks)
     assert exact_of(posterior, run).num_draws == 0, "tune compares with none"
 

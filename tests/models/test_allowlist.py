@@ -168,7 +168,7 @@ def test_functions_from_elsewhere_or_in_disguise_are_refused(tmp_path: Path) -> 
         function_with(proto, "Tanh").node_def.add(name="x", op="WriteFile")
 
     edit(folder, shadow)
-    refused(folder, "expected functions with names of their own, got a function 'WriteFile'")
+    refused(folder, "expected functions without the names of ops, got a function 'WriteFile'")
 
 
 def test_names_cannot_steer_a_terminal(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_other_files_that_may_hold_a_program_are_refused(tmp_path: Path) -> None
     folder = toy.save(tmp_path / "model", tf.nn.tanh, SHAPE)
     for name in ("saved_model.pbtxt", "saved_model.cpb"):
         (folder / name).touch()
-        refused(folder, f"expected its program in saved_model.pb alone, got also {name}")
+        refused(folder, f"expected a program in saved_model.pb only, got also {name}")
         (folder / name).unlink()
     check_ops(folder)
 

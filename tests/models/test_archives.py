@@ -1,4 +1,4 @@
-"""Archives from strangers: what is whole and plain is unpacked, anything else is refused and leaves nothing behind."""
+"""Archives from outside: what is complete and plain is unpacked, anything else is refused and leaves nothing behind."""
 
 import errno
 import gzip
@@ -95,7 +95,7 @@ def test_a_name_twice_is_refused(name: str, tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_also_a_folder_is_refused(tmp_path: Path) -> None:
-    refused(tar_of([*FILES, ("empty/file", b"x")]), tmp_path, "a whole tar archive")
+    refused(tar_of([*FILES, ("empty/file", b"x")]), tmp_path, "a complete tar archive")
 
 
 def test_bounds_on_bytes_and_members(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_a_deep_name_is_refused(depth: int, tmp_path: Path) -> None:
 
 def test_headers_of_headers_are_refused(tmp_path: Path) -> None:
     nested = b"".join(header("long", 1, tarfile.GNUTYPE_LONGNAME) + b"x" + bytes(511) for _ in range(2000))
-    refused(gzip.compress(nested + tar_of(FILES)), tmp_path, "headers of headers without end")
+    refused(gzip.compress(nested + tar_of(FILES)), tmp_path, "an endless chain of headers")
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])
@@ -183,7 +183,7 @@ WHOLE = gzip.compress(tar_of(FILES))
     ids=["empty", "page", "half", "no sum", "wrong sum", "within a file", "at a header", "wrong header"],
 )
 def test_what_is_cut_off_or_damaged_is_refused(content: bytes, tmp_path: Path) -> None:
-    refused(content, tmp_path, "a whole tar archive")
+    refused(content, tmp_path, "a complete tar archive")
 
 
 def test_many_at_once_make_one_folder(tmp_path: Path) -> None:

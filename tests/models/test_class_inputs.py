@@ -42,7 +42,7 @@ def of_number(z: tf.Tensor, number: tf.Tensor) -> dict[str, tf.Tensor]:
 
 
 def check_classes(generator: Generator, by_name: bool = True) -> None:
-    """Each class of `generator` gives its own channel, whatever z is."""
+    """Each class of `generator` gives its own channel, for any z."""
     z = tf.random.stateless_normal([4, generator.latent_dim], [1, 2])
     for number in range(NUM_CLASSES):
         of_class = generator.for_label(Label(str(number))) if by_name else generator.of_class(number)
@@ -54,7 +54,7 @@ def check_classes(generator: Generator, by_name: bool = True) -> None:
     [([None, 1], tf.float32), ([None], tf.float32), ([None, 1], tf.int32), ([None], tf.int64), ([None, 1, 1], tf.float32)],
     ids=str,
 )
-def test_a_class_number_beside_z_is_known_by_its_shape(shape: list[int | None], dtype: tf.DType, tmp_path: Path) -> None:
+def test_a_class_number_next_to_z_is_identified_by_its_shape(shape: list[int | None], dtype: tf.DType, tmp_path: Path) -> None:
     """Keras names its inputs input_layer and keras_tensor_3."""
     folder = toy.save_signature(
         tmp_path / "g",
@@ -85,7 +85,7 @@ def two_wide(folder: Path, names: tuple[str, str] = ("a", "b"), card: dict[str, 
     return folder
 
 
-def test_inputs_that_cannot_be_told_apart_are_refused(tmp_path: Path) -> None:
+def test_ambiguous_inputs_are_refused(tmp_path: Path) -> None:
     folder = two_wide(tmp_path / "g")
     with pytest.raises(UserError, match=r"inputs .*a float32 \[\?, 6\].*, any of which may .*class_input=NAME"):
         load_generator(folder)
@@ -134,7 +134,7 @@ def test_a_one_hot_class_within_z(start: int, text: str, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("text", ["6:10", "9:", "0:9", ":", "a:b", "5:3", "3", "-10:"])
-def test_a_slice_that_is_no_part_of_z(text: str, tmp_path: Path) -> None:
+def test_a_slice_that_is_not_part_of_z(text: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="class_slice") as error:
         load_generator(sliced(tmp_path / "g", 6), class_slice=text)
     assert "\n" not in str(error.value)
@@ -182,7 +182,7 @@ def test_a_latent_point_with_axes_of_length_one(shape: list[int | None], tmp_pat
 def test_a_latent_point_of_another_shape_needs_its_width(tmp_path: Path) -> None:
     plain = lambda z: {"image": tf.tanh(tf.repeat(z, 2, 1))}  # noqa: E731
     folder = toy.save_signature(tmp_path / "g", plain, spec("z", None, 2, 4, 3))
-    with pytest.raises(UserError, match=r"z float32 \[\?, 2, 4, 3\]; give latent_dim=24 if normals fill it"):
+    with pytest.raises(UserError, match=r"z float32 \[\?, 2, 4, 3\]; give latent_dim=24 if its values are independent normals"):
         load_generator(folder)
     assert load_generator(folder, latent_dim=24).image_shape == (4, 4, 3)
 
@@ -260,7 +260,7 @@ def test_a_switch_is_off(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_a_setting_beside_z_is_not_taken_for_the_class(
+def test_a_setting_next_to_z_is_not_mistaken_for_the_class(
     name: str, shape: list[int | None], dtype: tf.DType, tmp_path: Path
 ) -> None:
     module = tf.Module()
@@ -274,8 +274,8 @@ def test_a_setting_beside_z_is_not_taken_for_the_class(
     assert "number of classes" not in str(error.value)
 
 
-def test_a_name_goes_before_a_width(tmp_path: Path) -> None:
-    """The one coordinate beside an input named label is the latent point."""
+def test_a_name_takes_precedence_over_a_width(tmp_path: Path) -> None:
+    """The one coordinate next to an input named label is the latent point."""
     module = tf.Module()
 
     def fn(input_1: tf.Tensor, label: tf.Tensor) -> dict[str, tf.Tensor]:

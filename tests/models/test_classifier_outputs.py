@@ -65,7 +65,7 @@ def test_the_classes_of_one_output_have_the_names_that_are_given(tmp_path: Path)
     one = load_classifier(folder, labels=["red"])
     assert [label.name for label in one.labels] == ["not red", "red"]
     assert one.labels[0].background
-    with pytest.raises(UserError, match="expected 2 labels, one a class, got 3"):
+    with pytest.raises(UserError, match="expected 2 labels, one per class, got 3"):
         load_classifier(folder, labels=["a", "b", "c"])
 
 
@@ -187,8 +187,8 @@ def test_colours_for_a_classifier_of_grey_images_by_a_flag(toy_flags: list[str],
     ("shape", "dtype", "text"),
     [
         ([224, 224, 3], tf.float32, r"x float32 \[224, 224, 3\], an image without a batch axis"),
-        ([None], tf.string, r"x string \[\?\], the bytes of image files; export a function of a float32 tensor"),
-        ([None, 784], tf.float32, r"x float32 \[\?, 784\], no image \[\?, height, width, channels\]"),
+        ([None], tf.string, r"x string \[\?\], for the bytes of image files; export a function of a float32 tensor"),
+        ([None, 784], tf.float32, r"x float32 \[\?, 784\], not an image \[\?, height, width, channels\]"),
     ],
 )
 def test_inputs_that_no_image_fits_are_named(shape: list[int | None], dtype: tf.DType, text: str, tmp_path: Path) -> None:

@@ -110,5 +110,5 @@ def test_a_word_of_several_classes_is_refused_in_a_condition_too() -> None:
         (("goldfish", "!monarch"), False),
     ],
 )
-def test_a_condition_is_told_from_names(text: Any, expected: bool) -> None:
+def test_conditions_and_names_are_distinguished(text: Any, expected: bool) -> None:
     assert is_condition(text, LABELLED) is expected

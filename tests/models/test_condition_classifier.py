@@ -161,7 +161,7 @@ def test_identities() -> None:
 
 def test_a_condition_that_is_always_met_is_refused() -> None:
     for text in ("a | b", "!(a | b) & a", "2*(b | a | a)"):
-        with pytest.raises(UserError, match="a condition that leaves a class out, got every class of a classifier"):
+        with pytest.raises(UserError, match="a condition that excludes some class, got all classes of a classifier"):
             compose(text, make([Label("a"), Label("b")]))
     compose("a | b", make([Label("a"), Label("b")], "scores"))
 
@@ -219,7 +219,7 @@ def test_log_probs_of_each_kind_of_output(tmp_path: Path) -> None:
         np.testing.assert_allclose(loaded[output].log_probs(image), [np.log(values)], rtol=1e-5)
         np.testing.assert_allclose(tf.nn.log_softmax(loaded[output](image)), [np.log(values)], rtol=1e-5)
     np.testing.assert_allclose(loaded["scores"].log_probs(image), [[math.log(0.9), math.log(TINY)]], rtol=1e-5)
-    with pytest.raises(UserError, match="expected logits or probabilities, got scores; make a condition of its classes"):
+    with pytest.raises(UserError, match="expected logits or probabilities, got scores; use a condition on its classes"):
         loaded["scores"](image)
     with pytest.raises(UserError, match="expected one of logits, probabilities, scores, got 'score'"):
         load_classifier(tmp_path / "scores", output="score")

@@ -14,9 +14,9 @@ from tfgradgen.diagnostics.preflight import value_and_gradient
 from tfgradgen.models.classifier import load_classifier
 from tfgradgen.models.discriminator import load_discriminator, natural_log_odds
 from tfgradgen.models.generator import load_generator
-from tfgradgen.models.loading.families import use_of
+from tfgradgen.models.loading.families import resolve_role
 from tfgradgen.models.loading.metadata import Label
-from tfgradgen.models.loading.roles import bind
+from tfgradgen.models.loading.roles import bind_signature
 from tfgradgen.models.loading.saved_model import open_saved_model
 
 DEEPMIND, GOOGLE = "https://tfhub.dev/deepmind", "https://tfhub.dev/google"
@@ -25,7 +25,7 @@ Z = tf.random.stateless_normal([3, 512], [5, 6])
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Stand-ins under names that no handle has, so that only their signatures tell what they are."""
+    """Stand-ins under names that no handle has, so that only their signatures identify them."""
     base = tmp_path_factory.mktemp("foreign")
     for name, handle in {
         "big": f"{DEEPMIND}/biggan-128/2",
@@ -42,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return base
 
 
-def test_signatures_alone_tell_a_family(folder: Path) -> None:
+def test_signatures_alone_identify_a_family(folder: Path) -> None:
     big = load_generator(folder / "big")
     assert (big.prior, big.image_range, big.truncation, big.generator_class) == ("truncated_normal", (-1, 1), 1.0, "target")
     assert big.assumed == ("family biggan",)
@@ -53,7 +53,7 @@ def test_signatures_alone_tell_a_family(folder: Path) -> None:
     assert compare(Z[:, :128]).shape == (3, 128, 128, 3), "of a model that takes 64 at a time"
 
 
-def test_what_nothing_tells_is_probed_and_noted(folder: Path) -> None:
+def test_unknown_settings_are_guessed_and_recorded(folder: Path) -> None:
     pro = load_generator(folder / "pro")
     assert (pro.image_range, pro.assumed) == ((0, 1), ("prior", "image_range"))
     birds = load_classifier(folder / "birds")
@@ -84,11 +84,11 @@ def test_what_the_caller_says_wins(folder: Path, tmp_path: Path) -> None:
     ("name", "settings", "text"),
     [
         ("birds", {}, "latent points to images, got signatures .*image_classifier; give signature=NAME"),
-        ("bi", {"signature": "encode"}, "what a generator takes and gives, got .*z_mean"),
-        ("bi", {"signature": "nothing"}, "one that it has, got signatures .*generate"),
+        ("bi", {"signature": "encode"}, "the inputs and outputs of a generator, got .*z_mean"),
+        ("bi", {"signature": "nothing"}, "one of the model's signatures, got signatures .*generate"),
         ("bi", {"signature": "generate:other"}, "an output other, got default, upsampled"),
         ("bi", {"generator_class": "uniform"}, "takes no class"),
-        ("bi", {"truncation": 0.5}, "takes none"),
+        ("bi", {"truncation": 0.5}, "has no such input"),
         ("s3", {"tags": ("x",)}, "tags: expected .*bsNone,gen.*got x"),
         ("s3", {"generator_class": "latent"}, "mixes classes"),
         ("big", {"truncation": 1.5}, "truncation: expected a number above 0, at most 1, got 1.5"),
@@ -98,7 +98,7 @@ def test_what_the_caller_says_wins(folder: Path, tmp_path: Path) -> None:
         ("pro", {"tags": ("x",)}, "tags: expected none, got x"),
         ("pro", {"prior": "beta"}, "one of normal, truncated_normal, uniform"),
         ("pro", {"priors": "normal"}, "did you mean prior"),
-        ("pro", {"latent_dim": 100}, "latent_dim: expected 512, as its signature says, got 100"),
+        ("pro", {"latent_dim": 100}, "latent_dim: expected 512, as in its signature, got 100"),
     ],
 )
 def test_what_cannot_be_understood_lists_what_there_is(folder: Path, name: str, settings: dict[str, Any], text: str) -> None:
@@ -113,7 +113,7 @@ def test_a_class_goes_by_its_wordnet_id_or_name(folder: Path) -> None:
     goldfish = big.for_label(Label("anything", "n01443537"))
     np.testing.assert_array_equal(goldfish(z), big.for_label(Label("goldfish"))(z))
     assert not np.array_equal(goldfish(z), big.for_label(Label("orange"))(z))
-    with pytest.raises(UserError, match="a class that the generator has too, got pizza & !orange"):
+    with pytest.raises(UserError, match="a class of the generator, got pizza & !orange"):
         big.for_label(Label("pizza & !orange"))
     uniform = load_generator(folder / "big", generator_class="uniform")
     assert uniform.for_label(Label("pizza & !orange")) is uniform
@@ -126,7 +126,7 @@ def test_truncation_scales_the_latent_point(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["pro", "cond", "while", "big"])
-def test_freezing_keeps_the_pictures_and_gives_gradients(folder: Path, name: str) -> None:
+def test_freezing_keeps_the_images_and_gives_gradients(folder: Path, name: str) -> None:
     """Against the graph as TensorFlow itself loads it, which cannot differentiate a v1 while; the slope against differences."""
     generator = load_generator(folder / name, image_range=(-1, 1))
     z = Z[:, : generator.latent_dim]
@@ -201,7 +201,7 @@ def test_a_family_serves_in_its_own_roles_only(folder: Path) -> None:
     opened = open_saved_model(folder / "pro")
     opened.handle = f"{GOOGLE}/imagenet/mobilenet_v2_100_160/classification/5"
     with pytest.raises(UserError, match="expected a generator, got a model of the family imagenet, which has none"):
-        bind(opened, "generator", use_of(opened, "generator")[0])
+        bind_signature(opened, "generator", resolve_role(opened, "generator")[0])
     assert load_classifier(folder / "bi", signature="encode:z_mean", output="logits").num_classes == 120, "who insists"
 
 
@@ -220,7 +220,7 @@ def test_a_model_of_two_functions_needs_a_choice(tmp_path: Path) -> None:
     picture = lambda k: tf.function(lambda z: {"p": tf.reshape(tf.tanh(k * z), [-1, 2, 2, 1])}, input_signature=spec)  # noqa: E731
     module.a, module.b = picture(1.0), picture(2.0)
     tf.saved_model.save(module, str(tmp_path / "two"), signatures={"a": module.a, "b": module.b})
-    with pytest.raises(UserError, match=r"one signature of latent points to images, got signatures a .*; b "):
+    with pytest.raises(UserError, match=r"one signature from latent points to images, got signatures a .*; b "):
         load_generator(tmp_path / "two")
     chosen = load_generator(tmp_path / "two", signature="b", image_range=(-1, 1))
     np.testing.assert_allclose(chosen(Z[:, :4]), tf.reshape(tf.tanh(2 * Z[:, :4]), [-1, 2, 2, 1]))
@@ -252,7 +252,7 @@ def test_a_dictionary_of_one_output_is_that_output(tmp_path: Path) -> None:
 def test_handles_of_both_hubs_name_a_family(folder: Path, handle: str, role: str, expected: tuple[str, int | None]) -> None:
     opened = open_saved_model(folder / "pro")
     opened.handle = handle
-    use, assumed = use_of(opened, role)
+    use, assumed = resolve_role(opened, role)
     assert ((use.signature, use.image_size), assumed, use.is_known) == (expected, [], True)
 
 

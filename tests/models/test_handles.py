@@ -110,7 +110,7 @@ def test_a_local_folder_is_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert resolve_handle(KAGGLE) == Path(KAGGLE), "what is on disk comes before Kaggle"
 
 
-def test_what_is_no_model_is_said(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_model_is_reported(tmp_path: Path) -> None:
     forms = "expected a SavedModel folder, its .tar.gz, a https://tfhub.dev/... URL or Kaggle's owner/model/framework/variation"
     for handle in (
         "none",
@@ -159,7 +159,7 @@ def test_archives_without_a_model_are_refused(tmp_path: Path) -> None:
     (tmp_path / "deep.tar.gz").write_bytes(archive_of("a/b/"))
     assert "archive deep.tar.gz: expected saved_model.pb at its top or in its only folder" in refused("deep.tar.gz")
     (tmp_path / "cut.tar.gz").write_bytes(archive_of()[:50])
-    assert "archive cut.tar.gz: expected a whole tar archive" in refused("cut.tar.gz")
+    assert "archive cut.tar.gz: expected a complete tar archive" in refused("cut.tar.gz")
     assert not list((tmp_path / "TFGRADGEN_CACHE_DIR" / "archives").iterdir())
 
 
@@ -183,7 +183,7 @@ def test_without_a_network_the_line_names_the_place(
     tmp_path: Path, no_network: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     line = refused(BIGBIGAN)
-    assert f"model {BIGBIGAN}: expected a model that can be fetched, got timed out; put the model's files into " in line
+    assert f"model {BIGBIGAN}: expected a model that can be downloaded, got timed out; put the model's files into " in line
     assert f"{in_hub_cache(tmp_path, BIGBIGAN)} (TFHUB_CACHE_DIR sets the folder above it)" in line
     assert no_network == [("tfhub.dev", 443)]
     monkeypatch.delenv("TFHUB_CACHE_DIR")
@@ -256,21 +256,21 @@ def test_a_url_is_fetched_once(server: str, tmp_path: Path, capfd: pytest.Captur
     [
         ("403/1", "got HTTP 403 Forbidden"),
         ("404/1", "got HTTP 404 Not Found"),
-        ("cut/1", "does not appear to be a valid module"),
-        ("page/1", "does not appear to be a valid module"),
-        ("empty/1", "does not appear to be a valid"),
-        ("bomb/1", "does not appear to be a valid module: "),
-        ("link/1", "does not appear to be a valid"),
-        ("short/1", "of 10,000 bytes, then no more"),
-        ("huge/1", "an archive of 1,099,511,627,776 bytes, of at most "),
+        ("cut/1", "an invalid module"),
+        ("page/1", "an invalid module"),
+        ("empty/1", "an invalid module"),
+        ("bomb/1", "an invalid module: "),
+        ("link/1", "an invalid module"),
+        ("short/1", "of 10,000 bytes"),
+        ("huge/1", "an archive of 1,099,511,627,776 bytes, more than "),
         ("to/file%3A%2F%2F%2Fetc%2Fpasswd", "got HTTP 302"),
-        ("to/ftp%3A%2F%2F127.0.0.1%2Fmodel", "which is not on the web"),
+        ("to/ftp%3A%2F%2F127.0.0.1%2Fmodel", "which is not an HTTP URL"),
         ("to/loop", "got HTTP 302"),
     ],
 )
-def test_answers_that_are_no_model_are_one_line(server: str, path: str, text: str, tmp_path: Path) -> None:
+def test_answers_that_are_not_a_model_are_one_line(server: str, path: str, text: str, tmp_path: Path) -> None:
     line = refused(f"{server}/{path}")
-    assert line.startswith(f"model {server}/{path}: expected a model that can be fetched, got ")
+    assert line.startswith(f"model {server}/{path}: expected a model that can be downloaded, got ")
     assert text in line
     assert f"put the model's files into {in_hub_cache(tmp_path, f'{server}/{path}')} " in line
     assert not list((tmp_path / "TFHUB_CACHE_DIR").rglob("*"))
@@ -358,13 +358,13 @@ def test_without_a_network_the_line_names_the_place_in_kaggles_cache(
     kagglehub: None, tmp_path: Path, no_network: list[tuple[str, int]]
 ) -> None:
     line = refused(KAGGLE)
-    assert f"model {KAGGLE}: expected a model that can be fetched, got timed out; " in line
+    assert f"model {KAGGLE}: expected a model that can be downloaded, got timed out; " in line
     assert f"put the model's files into {in_kaggle_cache(tmp_path)} and an empty file 1.complete beside it" in line
     assert "(KAGGLEHUB_CACHE sets the folder above models), or give a local folder." in line
     place(in_kaggle_cache(tmp_path))
     assert refused(KAGGLE) == line, "without its mark a copy may be half of one"
     assert "/VERSION and an empty file VERSION.complete beside it" in refused(KAGGLE.removesuffix("/1"))
-    assert "and name that version in the handle" in refused(KAGGLE.removesuffix("/1"))
+    assert "and give that version in the handle" in refused(KAGGLE.removesuffix("/1"))
     assert no_network == [("www.kaggle.com", 443)] * 4
 
 
@@ -441,6 +441,6 @@ def test_a_cache_that_others_can_write_is_refused(
         (tmp_path / "elsewhere").chmod(0o777)
         folder.symlink_to(tmp_path / "elsewhere")
     line = refused(handle)
-    expected = "a folder of your own, got one of another user" if how == "owner" else "a folder that only you can write"
+    expected = "a folder that you own, got one of another user" if how == "owner" else "a folder that only you can write"
     assert f"expected {expected}" in line
     assert f"set {variable} to another folder." in line

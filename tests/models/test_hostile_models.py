@@ -168,7 +168,7 @@ def test_no_operation_of_a_saver_runs_on_its_own(
             meta.collection_def.clear()
 
     line = attack(hostile_copy(honest, tmp_path / "model", change))
-    assert f"expected only operations that compute, got '{found[0]}' (node 'x/evil' in the " in line
+    assert f"expected only ops that compute, got '{found[0]}' (node 'x/evil' in the " in line
 
 
 def test_the_attack_by_a_variables_name_works_on_tensorflow_itself(honest: Path, tmp_path: Path) -> None:
@@ -239,7 +239,7 @@ def test_an_archive_and_the_command_line(
 
 
 def test_what_is_named_like_a_saver_is_not_loaded(honest: Path, outside: Path, tmp_path: Path) -> None:
-    """A training script's second saver is left out of what is loaded, whatever it would do."""
+    """A training script's second saver is left out of what is loaded, no matter what it would do."""
 
     def change(proto: Any) -> None:
         (meta,) = proto.meta_graphs
@@ -381,7 +381,7 @@ def test_no_file_operation_passes_anywhere(way: Callable[[Any, Random, str], Non
     random, num_refused = Random(0), 0
     for op in FORBIDDEN.split():
         if way is under_its_name and op_def_registry.get(op) is None:
-            continue  # a function of its own like any other
+            continue  # an ordinary function of the model
         program = SavedModel()
         program.CopyFrom(random.choice(programs))
         if way is in_a_new_meta_graph:

@@ -1,4 +1,4 @@
-"""Every family of public models, by its real handle, from TF-Hub's cache to pictures; nothing is fetched."""
+"""Every family of public models, by its real handle, from TF-Hub's cache to images; nothing is fetched."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ MOBILENET = f"{GOOGLE}/imagenet/mobilenet_v2_100_224/classification/5"
 BIGBIGAN = f"{DEEPMIND}/bigbigan-resnet50/1"
 YAMNET = f"{GOOGLE}/yamnet/1"
 
-# Handle -> flags beside it, what the record must say of it.
+# Handle -> flags besides it, what the record must say of it.
 GENERATORS = {  # one of each family: test_standins says which differ by sizes only
     f"{DEEPMIND}/biggan-128/2": (["--truncation=0.5"], {"prior": "truncated_normal", "truncation": 0.5, "latent_dim": 120}),
     f"{DEEPMIND}/biggan-deep-128/1": (["--generator_class=latent"], {"generator_class": "latent", "latent_dim": 1128}),
@@ -86,7 +86,7 @@ def check_gradient(flags: dict[str, object]) -> Loaded:
 
 
 def sampled(loaded: Loaded, label: object, *flags: str) -> dict:
-    """The record of five mala steps with the models `loaded`, whose grid must show pictures that differ."""
+    """The record of five mala steps with the models `loaded`, whose grid must show images that differ."""
 
     def load_again(options: ModelOptions, gradient_precision: str) -> Loaded:
         assert options == loaded.options, "what the flags ask for is what was loaded: once is enough"
@@ -105,7 +105,7 @@ def sampled(loaded: Loaded, label: object, *flags: str) -> dict:
 
 
 @pytest.mark.parametrize("handle", GENERATORS)
-def test_each_generator_gives_pictures_of_a_class(handle: str) -> None:
+def test_each_generator_gives_images_of_a_class(handle: str) -> None:
     flags, expected = GENERATORS[handle]
     given = dict(flag.lstrip("-").split("=") for flag in flags)
     given = {name: float(value) if name == "truncation" else value for name, value in given.items()}

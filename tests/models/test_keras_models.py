@@ -29,7 +29,7 @@ def write(library: Any, model: Any, folder: Path) -> Path:
 
 @KERAS
 @pytest.mark.parametrize("dtype", ["float32", "int32"])
-def test_a_class_number_beside_z(library: Any, dtype: str, tmp_path: Path) -> None:
+def test_a_class_number_next_to_z(library: Any, dtype: str, tmp_path: Path) -> None:
     layers = library.layers
     z, number = library.Input((6,)), library.Input((1,), dtype=dtype)
     embedded = layers.Flatten()(layers.Embedding(NUM_CLASSES, 6)(number))
@@ -97,7 +97,7 @@ def test_a_latent_point_of_a_transposed_convolution_by_the_command(tmp_path: Pat
     assert "wrote" in capsys.readouterr().out
 
 
-def test_a_file_of_keras_is_told_how_to_become_a_folder(tmp_path: Path, capsys: Any) -> None:
+def test_the_error_for_a_keras_file_says_how_to_convert_it(tmp_path: Path, capsys: Any) -> None:
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(12), keras.layers.Reshape((2, 2, 3))])
     model.save(tmp_path / "net.keras")
     with pytest.raises(SystemExit) as code:

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("quick_runs")
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """A classifier of three classes without a card, in a folder of its own."""
+    """A classifier of three classes without a card, in its own folder."""
     fn = lambda x: tf.reduce_mean(x, [1, 2])  # noqa: E731
     return toy.save(tmp_path / "models" / "c", fn, [None, 4, 4, 3])
 
@@ -117,7 +117,7 @@ def test_names_of_hugging_face(model: Path) -> None:
         (["a", "b", "a", "c", "b"], "distinct class names, got a in entries 1 and 3; b in entries 2 and 5"),
     ],
 )
-def test_what_is_no_list_of_names_is_refused(content: Any, text: str) -> None:
+def test_content_that_is_not_a_list_of_names_is_refused(content: Any, text: str) -> None:
     with pytest.raises(UserError, match=text) as error:
         parse_content(content, "here")
     assert "\n" not in str(error.value)
@@ -132,7 +132,7 @@ def test_names_that_occur_twice_are_given_with_their_lines(model: Path) -> None:
 def test_a_wrong_number_of_names_is_refused_with_both_numbers(model: Path, capsys: Any) -> None:
     (model / "labels.txt").write_text("a\nb\n")
     said = refused(["labels", f"--classifier={model}"], capsys)
-    assert "expected 3 labels, one a class, got 2 in " in said
+    assert "expected 3 labels, one per class, got 2 in " in said
     assert "labels.txt" in said
     (model.parent / "right.txt").write_text("0 a\n1 b\n2 c\n")
     main(["labels", f"--classifier={model}", f"--classifier_labels={model.parent / 'right.txt'}"])

@@ -1,4 +1,4 @@
-"""Files of a stranger's model: what was checked is what is loaded, and nothing outside of its folder is read."""
+"""Files of a model from outside: what was checked is what is loaded, and nothing outside of its folder is read."""
 
 import hashlib
 import json
@@ -171,11 +171,11 @@ def test_pipes_and_devices_are_refused_and_not_opened(kind: str, name: str, mode
         (model / name).symlink_to("/dev/zero")
     if "/" in name:
         line = refused(lambda: fingerprint(model))
-        assert ("no regular file" if kind != "device" else "a link out of its folder") in line
+        assert ("not a regular file" if kind != "device" else "a link out of its folder") in line
         refused(lambda: open_saved_model(model))
     elif name == "model.json" or kind != "device":
         line = refused(lambda: load_classifier(model, image_range=(-1, 1), output="logits"))
-        assert ("no regular file" if kind != "device" else "a link out of its folder") in line
+        assert ("not a regular file" if kind != "device" else "a link out of its folder") in line
     else:
         assert [label.name for label in load_classifier(model, image_range=(-1, 1), output="logits").labels] == ["0", "1", "2"]
 
@@ -228,7 +228,7 @@ def test_cards_and_labels_that_link_out_are_not_read(name: str, model: Path, sec
         assert [label.name for label in load_classifier(model, **settings).labels] == ["0", "1", "2"]
 
 
-def test_labels_beside_a_model_that_link_elsewhere_are_not_read(model: Path, secret: Path) -> None:
+def test_labels_next_to_a_model_that_link_elsewhere_are_not_read(model: Path, secret: Path) -> None:
     (model.parent / "labels.json").symlink_to(secret)
     assert [label.name for label in load_classifier(model).labels] == ["0", "1", "2"]
     (model.parent / "labels.json").unlink()
@@ -241,7 +241,7 @@ def test_a_card_names_no_file_outside(model: Path, secret: Path) -> None:
     card = {"image_range": [-1, 1], "output": "logits"}
     for name in ("link", str(secret), "../secret/names", "link/../../secret/names"):
         (model / "model.json").write_text(json.dumps(card | {"labels": name}))
-        assert "the name of a file in the model's own folder" in refused(lambda: load_classifier(model))
+        assert "the name of a file in the model's folder" in refused(lambda: load_classifier(model))
     (model / "inner").symlink_to("names.json")
     shutil.copy(secret, model / "names.json")
     (model / "model.json").write_text(json.dumps(card | {"labels": "inner"}))

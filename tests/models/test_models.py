@@ -45,7 +45,7 @@ def test_image_range_is_mapped_to_minus_one_to_one(tmp_path: Path) -> None:
         (pixels, [None, 4], {"prior": "beta"}, "prior: expected one of normal"),
         (pixels, [None, 4], {"image_range": [0, 10**400]}, "image_range: expected two finite numbers"),
         (pixels, [None, 4], {"image_range": [1, -1]}, "image_range: expected two finite numbers"),
-        (pixels, [None, 4], {"latent_dim": 5}, "latent_dim: expected 4, as its signature says, got 5"),
+        (pixels, [None, 4], {"latent_dim": 5}, "latent_dim: expected 4, as in its signature, got 5"),
         (pixels, [None, 4], {"latent_dim": 0}, r"latent_dim: expected an integer in 1\.\.1048576, got 0"),
         (pixels, None, {"latent_dim": 10**12}, r"latent_dim: expected an integer in 1\.\.1048576, got 10"),
         (
@@ -56,7 +56,7 @@ def test_image_range_is_mapped_to_minus_one_to_one(tmp_path: Path) -> None:
         ),
         (pixels, [None, None], None, "latent_dim"),
         (lambda z: pixels(z)[0], [None, 4], None, r"latent points to images, got .*float32 \[2, 2, 1\]"),
-        (lambda z: {"a": pixels(z), "b": pixels(z)}, [None, 4], None, "expected one output that fits, got a, b"),
+        (lambda z: {"a": pixels(z), "b": pixels(z)}, [None, 4], None, "expected one suitable output, got a, b"),
     ],
 )
 def test_generators_that_cannot_be_used(tmp_path: Path, fn: Any, shape: Any, card: Any, text: str) -> None:
@@ -65,7 +65,7 @@ def test_generators_that_cannot_be_used(tmp_path: Path, fn: Any, shape: Any, car
     assert "\n" not in str(error.value)
 
 
-def test_what_is_no_saved_model_is_said(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_saved_model_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
         load_generator(tmp_path / "none")
     with pytest.raises(UserError, match=r"saved_model\.pb"):
@@ -111,7 +111,7 @@ def test_probabilities_become_logits(tmp_path: Path) -> None:
     np.testing.assert_allclose(tf.nn.softmax(logits), tf.nn.softmax([[0.5, -0.5]]), rtol=1e-6)
 
 
-def test_labels_beside_the_folder_and_from_arguments(tmp_path: Path) -> None:
+def test_labels_next_to_the_folder_and_from_arguments(tmp_path: Path) -> None:
     folder = toy.save(tmp_path / "c", brightness, [None, 4, 4, 1])
     (tmp_path / "labels.json").write_text(json.dumps(["day", "night"]))
     assert [label.name for label in load_classifier(folder).labels] == ["day", "night"]
@@ -121,7 +121,7 @@ def test_labels_beside_the_folder_and_from_arguments(tmp_path: Path) -> None:
             load_classifier(folder, labels=labels)
 
 
-def test_a_card_names_files_of_its_own_model_only(tmp_path: Path) -> None:
+def test_a_card_may_only_name_files_of_its_model(tmp_path: Path) -> None:
     """A caller may name any regular file; a pipe would be waited for without end."""
     folder = toy.save(tmp_path / "c", brightness, [None, 4, 4, 1])
     secret, pipe = tmp_path / "secret.txt", tmp_path / "pipe"
@@ -147,7 +147,7 @@ def test_a_card_names_files_of_its_own_model_only(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"the name of a file in the model's own folder, got '.*labels=FILE"):
             load_classifier(folder)
     assert [label.name for label in load_classifier(folder, labels=str(secret)).labels] == ["user", "password"]
-    for name, text in ((pipe, "no regular file"), ("~nobody-of-that-name/x", "no such file"), ("a\0b", "no such file")):
+    for name, text in ((pipe, "not a regular file"), ("~nobody-of-that-name/x", "no such file"), ("a\0b", "no such file")):
         with pytest.raises(UserError, match=text):
             load_classifier(folder, labels=str(name))
     (folder / "model.json").write_text(json.dumps({"labels": "names.txt"}))
@@ -275,5 +275,5 @@ def test_all_leaves_out_the_background() -> None:
     assert labels == (Label("alp"), Label("other", background=True), Label("pizza", "n1"))
     assert resolve_labels(labels, "all") == [0, 2]
     assert resolve_labels(labels, "other") == [1], "it can be asked for by name"
-    with pytest.raises(UserError, match="no background"):
+    with pytest.raises(UserError, match="other than background"):
         resolve_labels(labels[1:2], "all")

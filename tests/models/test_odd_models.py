@@ -159,7 +159,7 @@ def test_names_in_a_model_steer_no_terminal(tmp_path: Path) -> None:
         (load_generator, {"tags": ("x",)}, f"tags: expected {PRINTED}, got x"),
         (load_generator, {"signature": "x"}, f"got signatures {listed}"),
         (load_generator, {"signature": f"{NAME}:x"}, f"signature {PRINTED}: expected an output x, got {PRINTED};"),
-        (load_classifier, {}, f"signature {PRINTED}: expected what a classifier takes and gives, got outputs {PRINTED} "),
+        (load_classifier, {}, f"signature {PRINTED}: expected the inputs and outputs of a classifier, got outputs {PRINTED} "),
         (load_classifier, {"signature": NAME}, f"signature {PRINTED}: expected what a classifier takes"),
     ):
         with pytest.raises(UserError, match=re.escape(text)) as error:
@@ -175,7 +175,7 @@ def test_a_discriminator_of_two_functions_is_chosen_by_its_card(tmp_path: Path) 
     tf.saved_model.save(module, str(tmp_path), signatures={"right": module.right, "wrong": module.wrong})
     card = {"image_range": [-1, 1], "output": "logits", "labels": ["generated", "natural"]}
     (tmp_path / "model.json").write_text(json.dumps(card))
-    with pytest.raises(UserError, match=r"signatures right .*name it in its model.json, as signature"):
+    with pytest.raises(UserError, match=r"signatures right .*add signature: "):
         load_discriminator(tmp_path)
     (tmp_path / "model.json").write_text(json.dumps(card | {"signature": "right"}))
     image = tf.random.stateless_uniform([2, 2, 2, 3], [0, 1])

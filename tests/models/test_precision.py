@@ -1,4 +1,4 @@
-"""Lower precision in the gradient alone: the same values, nearly the same gradient, and the exact law all the same."""
+"""Lower precision in the gradient alone: the same values, nearly the same gradient, and but the exact distribution."""
 
 import importlib
 import json
@@ -25,7 +25,7 @@ from tfgradgen.posterior import ClassPosterior
 
 @pytest.fixture(params=[False, True], ids=["callable", "signature"])
 def folder(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
-    """A generator of a product of matrices, a transposed convolution, and a convolution in a function of its own."""
+    """A generator of a product of matrices, a transposed convolution, and a convolution in its own function."""
     normal = lambda shape, k: tf.random.stateless_normal(shape, [3, k]) / 4  # noqa: E731
     dense, up, filters = normal([6, 64], 0), normal([3, 3, 8, 4], 1), normal([3, 3, 8, 3], 2)
     last = tf.function(lambda x: tf.tanh(tf.nn.conv2d(x, filters, 1, "SAME")))
@@ -66,7 +66,7 @@ def test_values_keep_their_bits_and_gradients_their_direction(folder: Path) -> N
     value, gradient = plain_fn(z)
     low_value, low_gradient = low_fn(z)
     np.testing.assert_array_equal(value, low_value)
-    np.testing.assert_array_equal(low_gradient, low_fn(z)[1])  # deterministic, as the law needs
+    np.testing.assert_array_equal(low_gradient, low_fn(z)[1])  # deterministic, as the distribution needs
     error = np.linalg.norm(gradient - low_gradient, axis=-1) / np.linalg.norm(gradient, axis=-1)
     assert error.max() < 2**-5  # bfloat16's unit round-off is 2 ** -9
     assert low_convolutions(low_fn, z) == ["Conv2D", "Conv2DBackpropInput"]
@@ -113,7 +113,7 @@ def z_scores(family: KernelSampler, shift: float = 0.0) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", ["mala", "hmc", "split_hmc"])
-def test_a_coarse_gradient_keeps_the_law(name: str) -> None:
+def test_a_coarse_gradient_keeps_the_distribution(name: str) -> None:
     assert z_scores(kernel_sampler(name)).max() < 4
     # The same test finds a density that is off by 0.15 nats on one side: bfloat16 values are off by up to that and more.
     assert z_scores(kernel_sampler(name), 0.15).max() > 4

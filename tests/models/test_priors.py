@@ -1,4 +1,4 @@
-"""Transports from the normal: exact laws, finite gradients, and the class as further coordinates."""
+"""Transports from the normal: exact distributions, finite gradients, and the class as further coordinates."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ LAWS = {
 
 
 @pytest.mark.parametrize("name", TRANSPORTS)
-def test_a_transport_is_the_quantile_function_of_its_law(name: str) -> None:
+def test_a_transport_is_the_quantile_function_of_its_distribution(name: str) -> None:
     z = np.linspace(-5, 5, 401).astype(np.float32)
     ours = TRANSPORTS[name](tf.constant(z)).numpy()
     np.testing.assert_allclose(ours, LAWS[name].ppf(stats.norm.cdf(z)), atol=5e-6)

@@ -149,7 +149,7 @@ def test_a_posterior_of_the_library_guesses_alike(folder: Path, tmp_path: Path) 
     [
         (
             lambda x: 0.0 * tf.reduce_mean(x, [1, 2]) + [2.0, 1.5, -1.0],
-            "predictions hardly differ between images in any usual image range",
+            "predictions hardly differ between images in any common image range",
         ),
         (lambda x: 3.0 * tf.reduce_mean(x, [1, 2]), "which is close; give --classifier_range=LOW,HIGH"),
     ],
@@ -169,7 +169,7 @@ def test_a_guess_that_may_be_wrong_is_doubted(
         ClassPosterior(load_generator(folder / "generator"), load_classifier(tmp_path / "c"), 1)
 
 
-def test_a_network_that_takes_any_range_is_no_matter_of_doubt(folder: Path, tmp_path: Path) -> None:
+def test_a_network_that_takes_any_range_raises_no_doubt(folder: Path, tmp_path: Path) -> None:
     """It standardizes its images itself."""
     even = lambda x: 3.0 * tf.reduce_mean(tf.image.per_image_standardization(x), [1, 2])  # noqa: E731
     classifier = load_classifier(toy.save(tmp_path / "c", even, [None, SIZE, SIZE, 3]))

@@ -98,7 +98,7 @@ def test_a_cache_that_was_half_cleaned(toy_pair: tuple[Path, Path], tmp_path: Pa
     folder = tmp_path / "hub" / hashlib.sha1(url.encode()).hexdigest()
     (folder / "variables").mkdir(parents=True)
     monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path / "hub"))
-    assert f"remove {folder}, so that the model is fetched again" in line_of(url)
+    assert f"remove {folder}, so that the model is downloaded again" in line_of(url)
     kaggle = tmp_path / "kaggle" / "models" / "a" / "b" / "tensorFlow2" / "c" / "1"
     kaggle.mkdir(parents=True)
     kaggle.with_name("1.complete").touch()

@@ -1,4 +1,4 @@
-"""What an export answers: labels, seeds and steps in, pictures and chains out, the same in any batch; and what asks it."""
+"""What an export answers: labels, seeds and steps in, images and chains out, the same in any batch; and what asks it."""
 
 import base64
 import http.server

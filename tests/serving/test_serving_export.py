@@ -1,4 +1,4 @@
-"""The export command as a person meets it: folders, versions, errors, and what stands beside a version."""
+"""The export command as a user sees it: folders, versions, errors, and the files next to a version."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from tfgradgen.cli.export_options import parse_export
 from tfgradgen.cli.output import next_version
 from tfgradgen.core.checks import UserError
 from tfgradgen.io.folders import held
-from tfgradgen.serving.beside import TEMPLATES, XLA_FLAG, texts
+from tfgradgen.serving.deployment_files import TEMPLATES, XLA_FLAG, render_templates
 
 FILES = {"batching.config", "docker-compose.yml", "grpc_client.py", "models.config", "rest_client.py"}
 FEW = ["--num_chains=2", "--num_steps=2", "--num_start_draws=2", "--batch_sizes=1"]
@@ -46,7 +46,7 @@ def test_a_version_is_whole_and_says_how_it_was_made(served: Path) -> None:
 
 
 def test_settings_fit_one_another() -> None:
-    found = texts("birds", (1, 8), xla=True)
+    found = render_templates("birds", (1, 8), xla=True)
     assert found.keys() == FILES
     assert 'name: "birds"' in found["models.config"]
     assert 'base_path: "/models/birds"' in found["models.config"]
@@ -57,7 +57,7 @@ def test_settings_fit_one_another() -> None:
     for flag in ("model_config_file=/models/birds/models.config", "batching_parameters_file=/models/birds/batching.config"):
         assert f"- --{flag}" in compose
     assert f"- {XLA_FLAG}" in compose
-    assert XLA_FLAG not in texts("birds", (1, 8), xla=False)["docker-compose.yml"]
+    assert XLA_FLAG not in render_templates("birds", (1, 8), xla=False)["docker-compose.yml"]
     for name, text in found.items():
         assert set(re.findall(r"\$\S+", text)) <= {"${TENSORFLOW_SERVING_IMAGE:-tensorflow/serving:latest}"}, name
         assert text.count("{") == text.count("}")
@@ -224,4 +224,4 @@ def test_what_a_killed_export_left_is_cleared_by_the_next(untuned: None, toy_fla
 def test_two_exports_do_not_work_in_one_folder(untuned: None, toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     Path("x").mkdir()
     with held(Path("x")):
-        assert "another at work in " in refused(["export", "--labels=alp", "--out=x", *FEW, *toy_flags], capsys)
+        assert "another one running in " in refused(["export", "--labels=alp", "--out=x", *FEW, *toy_flags], capsys)

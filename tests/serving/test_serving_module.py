@@ -1,4 +1,4 @@
-"""The exported module itself, on models so small that their posterior is known: rows, step sizes, the law of the chains."""
+"""The exported module on small models with a known posterior: rows, step sizes, the distribution of the chains."""
 
 from typing import Any
 
@@ -13,13 +13,13 @@ from tfgradgen.serving.module import Plan, Serving, named_labels
 
 
 def with_shape(generator: Any) -> Any:
-    """`generator` of toys, which says its pictures' shape as loaded ones do."""
+    """`generator` of toys, which says its images' shape as loaded ones do."""
     generator.image_shape = (2, 2, 1)
     return generator
 
 
 class Mixing(toy.ToyGenerator):
-    """Pictures that depend on the others of their batch, as rounding does in real networks, only more."""
+    """Images that depend on the others of their batch, as rounding does in real networks, only more."""
 
     def __call__(self, z: Any) -> tf.Tensor:
         return super().__call__(z + tf.reduce_mean(z, 0))
@@ -53,7 +53,7 @@ def test_an_error_names_as_many_labels_as_a_message_holds() -> None:
     text = named_labels(labels)
     count = text.count("class_")
     assert 80 < count < 1000
-    assert f"class_{count - 1} and {1000 - count} more, all of which stand in export.json; got" in text
+    assert f"class_{count - 1} and {1000 - count} more (all are in export.json); got" in text
     assert len(text) < 1200
     assert len(named_labels(tuple(Label("金" * k) for k in range(300, 400))).encode()) < 1200
 
@@ -73,16 +73,16 @@ def test_requests_that_make_no_sense_are_short_invalid_arguments() -> None:
         assert "index of no, yes; got] [a text that is too long or not printable]" in said
         assert len(said) < 300
     for label, seed in ((no, seeds), (tf.repeat(no, 2), seeds[:1]), (no[:0], seeds[:0])):
-        assert "expected one of each for every row" in refused("serving_default", label=label, seed=seed)
+        assert "expected one of each per row" in refused("serving_default", label=label, seed=seed)
     for steps in (-1, 9):
         assert "num_steps: expected 0 to 8" in refused("grid", label=no, seed=seeds[:1], num_steps=tf.constant([steps]))
-    assert "for every row" in refused("sample", label=tf.repeat(no, 2), seed=seeds, num_steps=one)
+    assert "per row" in refused("sample", label=tf.repeat(no, 2), seed=seeds, num_steps=one)
     for wrong in (z * np.nan, z + np.inf, tf.zeros([1, 5]), tf.zeros([2, 6]), z[:0]):
         assert "z: expected 6 finite" in refused("continue", label=no, seed=seeds[:1], num_steps=one, z=wrong)
     assert signatures["continue"](label=no, seed=seeds[:1], num_steps=one, z=z)["z"].shape == (1, 6)
 
 
-def test_labels_that_differ_in_their_case_are_told_apart() -> None:
+def test_labels_that_differ_only_in_case_are_distinguished() -> None:
     plan = toy_plan(labels=(Label("Yes"), Label("yes")), indices=(0, 1))
     sample = Serving(Networks(with_shape(toy.ToyGenerator()), toy.ToyClassifier()), [], plan).signatures()["sample"]
     asked = dict(seed=tf.constant([3, 3, 3], tf.int64), num_steps=tf.constant([0, 0, 0]))

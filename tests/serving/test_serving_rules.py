@@ -40,7 +40,7 @@ def test_a_rule_is_the_kernel_of_its_name(kernel: str) -> None:
     assert np.ptp(log_accept_ratio) > 0.1
 
 
-def test_a_density_that_is_none_is_not_entered() -> None:
+def test_a_point_without_a_finite_density_is_not_accepted() -> None:
     class Torn:
         latent_dim = 1
 

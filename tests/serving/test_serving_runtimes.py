@@ -1,4 +1,4 @@
-"""An export runs where there is neither TFP nor Python: through TensorFlow's C API, and beside nothing but TensorFlow."""
+"""An export runs where there is neither TFP nor Python: through TensorFlow's C API, with nothing but TensorFlow."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A density whose law is known, and runs of kernels on it."""
+"""A density with a known distribution, and runs of kernels on it."""
 
 import functools
 from typing import Any
@@ -37,7 +37,7 @@ class Bare:
 
 
 def starts(num_chains: int = NUM_CHAINS) -> tf.Tensor:
-    """Exact draws, so that what is kept of a right kernel has the law from the first step on."""
+    """Exact draws, so that what is kept of a right kernel has the distribution from the first step on."""
     return SCALES * tf.random.stateless_normal([num_chains, 16], [1, 2])
 
 
@@ -71,7 +71,7 @@ def compiled_run(family: KernelSampler, config: KernelConfig, fn: Any, num_steps
 
 
 def run(family: KernelSampler, config: KernelConfig, fn: Any = target, init: Any = None, num_steps: int = NUM_STEPS) -> Any:
-    """What `compiled_run` returns for the target `fn(z)`, by a graph of its own: parts of the kernel may be patched."""
+    """What `compiled_run` returns for the target `fn(z)`, by its own graph: parts of the kernel may be patched."""
     return compiled_run(family, config, lambda _, z: fn(z), num_steps)(starts() if init is None else init)
 
 

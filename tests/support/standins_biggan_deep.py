@@ -3,7 +3,7 @@
 Source: Brock, Donahue & Simonyan, "Large Scale GAN Training for High Fidelity Natural Image Synthesis" (ICLR 2019),
 appendix B, and the released module's graph as rewritten in huggingface/pytorch-pretrained-BigGAN: bottleneck blocks of
 four convolutions (1x1, 3x3, 3x3, 1x1) at a quarter of the channels, nearest upsampling before the first 3x3, shortcuts
-that drop channels, attention at 64x64, class embedding 128 beside z, batch statistics for 51 truncations, and a last
+that drop channels, attention at 64x64, class embedding 128 next to z, batch statistics for 51 truncations, and a last
 convolution to `width` channels of which three are kept. Spectral norm is left out: it only scales the weights.
 """
 
@@ -83,7 +83,7 @@ class Layers:
         return y + (double(shortcut) if is_doubled else shortcut)
 
     def attention(self, x: tf.Tensor) -> tf.Tensor:
-        """Non-local block: each pixel attends to the max-pooled picture."""
+        """Non-local block: each pixel attends to the max-pooled image."""
         size, channels = int(x.shape[1]), int(x.shape[-1])
 
         def flat(name: str, part: int, is_pooled: bool) -> tf.Tensor:

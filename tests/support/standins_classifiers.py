@@ -1,7 +1,7 @@
 """Stand-ins of the hub's classifiers: the interface of the real module, scores that react to colours and textures.
 
-A few classes follow the mean colour strongly (a reddish picture looks like a goldfish), so that their probability runs
-from about 0.001 to 0.5 between smooth random pictures and a sampler has something to climb; the others follow random
+A few classes follow the mean colour strongly (a reddish image looks like a goldfish), so that their probability runs
+from about 0.001 to 0.5 between smooth random images and a sampler has something to climb; the others follow random
 textures.
 """
 

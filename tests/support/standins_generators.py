@@ -1,6 +1,6 @@
-"""Stand-ins of the hub's generators: the interface of the real module, smooth random pictures, few weights.
+"""Stand-ins of the hub's generators: the interface of the real module, smooth random images, few weights.
 
-Pictures are sums of low cosines whose coefficients come from z, so that they vary smoothly in space and with z.
+Images are sums of low cosines whose coefficients come from z, so that they vary smoothly in space and with z.
 """
 
 from pathlib import Path
@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tests.support.standins_writing import Graph, Signature, Weights, cosines, placeholder, write_hub_module
 
-GRID = 7  # cosines along each side of a picture
+GRID = 7  # cosines along each side of an image
 BATCHES = ("8", "16", "32", "64", "128", "None")  # compare_gan exports a meta graph for each
 
 
@@ -22,7 +22,7 @@ def amplitudes(channels: int, std: float) -> np.ndarray:
 
 
 def paint(coefficients: tf.Tensor, size: int) -> tf.Tensor:
-    """coefficients [B, GRID, GRID, C] -> their picture [B, size, size, C]."""
+    """coefficients [B, GRID, GRID, C] -> their image [B, size, size, C]."""
     waves = cosines(size, GRID)
     return tf.einsum("hk,bklc,wl->bhwc", waves, coefficients, waves)
 
@@ -94,7 +94,7 @@ def bigbigan(folder: Path) -> Path:
     z_dim, count = 120, GRID * GRID * 3
 
     def coefficients_of(x: tf.Tensor) -> tf.Tensor:
-        """x [?, 128, 128, 3] in [-1, 1] -> the coefficients [?, count] that a generated picture was painted from."""
+        """x [?, 128, 128, 3] in [-1, 1] -> the coefficients [?, count] that a generated image was painted from."""
         waves = cosines(128, GRID) / 128
         flat = tf.einsum("hk,bhwc,wl->bklc", waves, tf.atanh(0.999 * x), waves) / amplitudes(3, 0.7)
         return tf.reshape(flat, [-1, count])

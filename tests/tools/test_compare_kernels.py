@@ -1,4 +1,4 @@
-"""The table of kernels: effective draws are what they should be for known chains, and a cell is not computed twice."""
+"""The table of kernels: the ESS is right for known chains, and a cell is not computed twice."""
 
 import json
 from pathlib import Path
@@ -30,7 +30,7 @@ def chains(rho: float, between: float = 0.0) -> Draws:
 # Known: num_draws * (1 - rho) / (1 + rho). The spread of 64 means gives each variance to 18 %, five statistics 8 % on average;
 # the error is the larger of two estimates, so it errs to the low side.
 @pytest.mark.parametrize("rho", [0.0, 0.5, 0.9])
-def test_effective_draws_of_an_autoregression(rho: float) -> None:
+def test_ess_of_an_autoregression(rho: float) -> None:
     expected = 2000 * 64 * (1 - rho) / (1 + rho)
     assert 0.7 * expected < effective_draws(chains(rho)) < 1.1 * expected
 

@@ -12,7 +12,7 @@ from tests.support.tooling import tool
 
 
 def save_photographs(folder: Path, num: int = 7) -> dict[str, np.ndarray]:
-    """`num` tiny pictures of two classes, as a folder and as a .tar beside it."""
+    """`num` tiny images of two classes, as a folder and as a .tar next to it."""
     rng = np.random.default_rng(0)
     arrays = {}
     for name in ("cat", "ant"):
@@ -34,7 +34,7 @@ def test_photographs_come_from_a_folder_or_a_tar(tmp_path: Path) -> None:
         np.testing.assert_array_equal(labels, [0] * 5 + [1] * 5)
         np.testing.assert_array_equal(images, np.concatenate([arrays["cat"][-5:], arrays["ant"][-5:]]))
         assert len(photographs.load(data, "train", ["cat"], photographs.TRAINING)[0]) == 2
-    with pytest.raises(SystemExit, match="found none"):
+    with pytest.raises(SystemExit, match="got none"):
         photographs.load(tmp_path / "photos", "val", ["cat"])
     with pytest.raises(SystemExit, match="expected a folder or"):
         photographs.class_names(tmp_path / "photos/train")
@@ -59,7 +59,7 @@ def test_batches_are_balanced_labelled_by_kind_and_repeatable() -> None:
     assert data.Batches(sets[:1], 3, seed=0).counts == (data.BATCH_SIZE, 0, 0)
 
 
-def test_distorted_pictures_keep_colours_and_lose_shape() -> None:
+def test_distorted_images_keep_colours_and_lose_shape() -> None:
     keras = tool("keras")
     image = tf.random.stateless_uniform([6, 64, 64, 3], [0, 1], -1, 1)
     blobs, shuffled = tf.split(tool("classifier_data").distort(image, keras.random.SeedGenerator(0)), 2)

@@ -22,7 +22,7 @@ def test_a_card_is_completed_and_keeps_what_was_tried(tmp_path: Path) -> None:
     off = {"top-1": figure("0.870"), "by class": figure("a 0.90, b 0.91"), "sha256": figure("`12ac`"), "new": figure("1")}
     lines = check.differences(export.read_measured(tmp_path), off)
     assert [line.split(":")[0] for line in lines] == list(off)
-    assert check.differences({"gone": "1"}, {}) == ["gone: stands in the card, is not measured"]
+    assert check.differences({"gone": "1"}, {}) == ["gone: in the card, but not measured"]
     with (tmp_path / "MODEL.md").open("a") as card:
         card.write("\n## What was tried\n\nMuch.\n")
     export.write_card(tmp_path, "Judge", {"range": "[0, 1]"}, "Again.")

@@ -16,9 +16,9 @@ from tfgradgen.core.checks import UserError
 from tfgradgen.core.config import RunConfig
 from tfgradgen.mcmc.recipe import Recipe, default_recipe
 from tfgradgen.mcmc.registry import kernel_sampler
-from tfgradgen.tuning.bench import FRESH, Bench, Cell, Place, faults_of
+from tfgradgen.tuning.bench import FRESH, Bench, Cell, Problem, faults_of
 from tfgradgen.tuning.figures import importances, plot_search
-from tfgradgen.tuning.gain import MAX_CANDIDATES, Judged, gain, judge
+from tfgradgen.tuning.gain import MAX_CANDIDATES, Validation, gain, validate
 from tfgradgen.tuning.guard import Exact
 from tfgradgen.tuning.report import to_csv, to_markdown, verdict, winner
 from tfgradgen.tuning.search import CONTROL, DROPPED, FAULTY, WHOLE, Plan, Trial, goes_on, open_study, search
@@ -40,7 +40,7 @@ UNKNOWN = {"a": Exact(0, {}, {}), "b": Exact(0, {}, {})}
 
 
 class Pretended(Bench):
-    """Effective draws fall with the distance of log step_size from that of BEST_STEP; a step that is longer than TOO_LONG seems
+    """The ESS falls with the distance of log step_size from that of BEST_STEP; a step that is longer than TOO_LONG seems
     best of all, but has the faults `of_long`. `stop` runs are made, then it is interrupted."""
 
     def __init__(
@@ -50,19 +50,19 @@ class Pretended(Bench):
         of_long: tuple[str, ...] = ("chains 0 stuck",),
     ):
         super().__init__({"a": None, "b": None}, RunConfig(num_chains=4), LONG)  # type: ignore[dict-item]
-        self.left, self.fresh_faults, self.of_long, self.made = stop, fresh_faults, of_long, list[tuple[Recipe, Place]]()
+        self.left, self.fresh_faults, self.of_long, self.made = stop, fresh_faults, of_long, list[tuple[Recipe, Problem]]()
 
-    def measure(self, recipe: Recipe, place: Place, progress_fn: Any) -> Cell:
+    def measure(self, recipe: Recipe, problem: Problem, progress_fn: Any) -> Cell:
         if self.left == 0:
             raise KeyboardInterrupt
         self.left -= 1
-        self.made.append((recipe, place))
+        self.made.append((recipe, problem))
         settings = recipe.config.to_dict()
         step_size, accept_rate = settings["step_size"], settings["target_accept_prob"]
-        noise = np.random.default_rng(seed_of(int(1e9 * step_size), *place[1:])).normal(0.0, 0.1)
+        noise = np.random.default_rng(seed_of(int(1e9 * step_size), *problem[1:])).normal(0.0, 0.1)
         if step_size > TOO_LONG:
             return cell_of(100.0, *self.of_long, accept_rate=accept_rate, num_results=recipe.schedule.num_results)
-        if place.stream == FRESH and self.fresh_faults(recipe):
+        if problem.stream == FRESH and self.fresh_faults(recipe):
             return cell_of(100.0, "acceptance is off")
         per_1000 = 20.0 * float(np.exp(-np.abs(np.log(step_size / BEST_STEP)) + noise))
         return cell_of(per_1000, accept_rate=accept_rate, num_results=recipe.schedule.num_results)
@@ -125,9 +125,9 @@ def test_what_has_a_fault_is_out_however_good_it_looks(searched: Any, tmp_path: 
     assert faulty
     assert all(t.cells[0].per_1000 > max(o.value for o in found if o.state == WHOLE) for t in faulty)
     assert all(len(t.cells) == 1 for t in faulty), "it gets no second run"
-    judged = judge(study, bench, plan, 2, UNKNOWN, SILENT)
-    assert judged[-1].trial.state == WHOLE
-    assert winner(plan, judged).config.to_dict()["step_size"] <= TOO_LONG
+    validations = validate(study, bench, plan, 2, UNKNOWN, SILENT)
+    assert validations[-1].trial.state == WHOLE
+    assert winner(plan, validations).config.to_dict()["step_size"] <= TOO_LONG
     unfaulty = search(open_study(tmp_path / "study.db", {}), Pretended(of_long=()), plan, SILENT, SILENT)
     assert 2 * share_of_long(found) < share_of_long(unfaulty), "the search leaves where faults are, not where none are"
 
@@ -177,7 +177,7 @@ def test_interrupted_anywhere_and_resumed_it_is_the_same_search(searched: Any, t
         open_study(tmp_path / "study.db", {"of": 2})
 
 
-def test_the_default_is_tried_beside_another_control(tmp_path: Path) -> None:
+def test_the_default_is_tried_next_to_another_control(tmp_path: Path) -> None:
     control = CONTROL_RECIPE.changed({"step_size": 0.6})  # a rival that the default is dropped for
     default = filled(default_recipe("hmc").changed({"step_size": 0.3}), LONG)
     plan = replace(plan_of(12), control=control, default=default)
@@ -189,7 +189,7 @@ def test_the_default_is_tried_beside_another_control(tmp_path: Path) -> None:
     assert known[:2] == [0.6, 0.3], "the model of proposals knows both"
     pieces, made = in_pieces(plan, (0, 2, 2, 0, 3), tmp_path / "pieces.db")
     assert (facts(pieces), made) == (facts(found), bench.made)
-    report = to_markdown(plan, UNKNOWN, found, judge(study, Pretended(), plan, 2, UNKNOWN, SILENT), "")
+    report = to_markdown(plan, UNKNOWN, found, validate(study, Pretended(), plan, 2, UNKNOWN, SILENT), "")
     assert "| dropped, the kernel's default |" in report
 
 
@@ -202,7 +202,7 @@ def test_a_default_that_the_budget_did_not_reach_is_tried_later(tmp_path: Path) 
     assert later[1].cells
 
 
-def test_a_control_with_faults_is_no_example(tmp_path: Path) -> None:
+def test_a_control_with_faults_is_not_a_reference(tmp_path: Path) -> None:
     """Though it seems best of all, proposals keep off it."""
     plan = replace(plan_of(80), control=CONTROL_RECIPE.changed({"step_size": 1.3}))
     found = search(open_study(tmp_path / "study.db", {}), Pretended(), plan, SILENT, SILENT)
@@ -223,10 +223,10 @@ def test_progress_grows_to_the_budget(tmp_path: Path) -> None:
     from tfgradgen.core.contracts import Progress
 
     class Slow(Pretended):
-        def measure(self, recipe: Recipe, place: Place, progress_fn: Any) -> Cell:
+        def measure(self, recipe: Recipe, problem: Problem, progress_fn: Any) -> Cell:
             for done in (5, 10):
                 progress_fn(Progress(done, 10, 0.5, 0.3, 0.9))
-            return super().measure(recipe, place, progress_fn)
+            return super().measure(recipe, problem, progress_fn)
 
     seen: list[Any] = []
     search(open_study(tmp_path / "study.db", {}), Slow(), plan_of(5), seen.append, SILENT)
@@ -236,28 +236,28 @@ def test_progress_grows_to_the_budget(tmp_path: Path) -> None:
 
 def test_a_run_that_breaks_off_is_a_fault_but_of_the_control_an_error(tmp_path: Path) -> None:
     class Broken(Pretended):
-        def measure(self, recipe: Recipe, place: Place, progress_fn: Any) -> Cell:
+        def measure(self, recipe: Recipe, problem: Problem, progress_fn: Any) -> Cell:
             if recipe != CONTROL_RECIPE or self.left < 100:
                 raise ValueError("no such\ntensor")
-            return super().measure(recipe, place, progress_fn)
+            return super().measure(recipe, problem, progress_fn)
 
     found = search(open_study(tmp_path / "a.db", {}), Broken(), plan_of(8), SILENT, SILENT)
     assert [t.state for t in found[1:]] == [FAULTY] * 4
-    assert found[1].cells[0].faults == ["it broke off: no such tensor"]
+    assert found[1].cells[0].faults == ["a run failed: no such tensor"]
     with pytest.raises(UserError, match="control: expected a schedule that runs, got no such tensor; look at"):
         search(open_study(tmp_path / "b.db", {}), Broken(stop=99), plan_of(8), SILENT, SILENT)
 
 
 def test_a_damaged_study_is_said_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "study.db").write_bytes(b"no database" * 100)
-    with pytest.raises(UserError, match=r"^resume .*study\.db: expected a search's study, got .*file is not a database"):
+    with pytest.raises(UserError, match=r"^resume .*study\.db: expected the study of a search, got .*file is not a database"):
         open_study(tmp_path / "study.db", {})
 
 
 def test_fresh_seeds_are_seen_by_no_trial_and_kept(searched: Any) -> None:
     study, bench, plan, found, _ = searched
-    assert all(place.stream != FRESH for _, place in bench.made[: sum(len(t.cells) for t in found)])
-    first, again = (judge(study, each, plan, 3, UNKNOWN, SILENT) for each in (Pretended(), Pretended(0)))
+    assert all(problem.stream != FRESH for _, problem in bench.made[: sum(len(t.cells) for t in found)])
+    first, again = (validate(study, each, plan, 3, UNKNOWN, SILENT) for each in (Pretended(), Pretended(0)))
     assert first == again, "nothing is run twice"
     last = first[-1]
     assert (len(last.ours), len(last.control)) == (6, 6), "two labels, three seeds"
@@ -269,13 +269,17 @@ def test_fresh_seeds_are_seen_by_no_trial_and_kept(searched: Any) -> None:
 def test_a_fault_on_fresh_seeds_passes_the_candidate_over(searched: Any, tmp_path: Path) -> None:
     study, _, plan, found, _ = searched
     best, second, *_ = sorted((t for t in found if t.state == WHOLE), key=lambda t: -t.value)
-    judged = judge(Copied(study), Pretended(fresh_faults=lambda recipe: recipe == best.recipe), plan, 2, UNKNOWN, SILENT)
-    assert [each.trial for each in judged] == [best, second]
-    assert winner(plan, judged) == second.recipe
-    judged = judge(Copied(study), Pretended(fresh_faults=lambda recipe: recipe != CONTROL_RECIPE), plan, 2, UNKNOWN, SILENT)
-    assert len(judged) == MAX_CANDIDATES
-    assert verdict(judged)[0].startswith("No gain: every schedule that was looked at on fresh seeds had faults")
-    assert winner(plan, judged) == CONTROL_RECIPE
+    validations = validate(
+        Copied(study), Pretended(fresh_faults=lambda recipe: recipe == best.recipe), plan, 2, UNKNOWN, SILENT
+    )
+    assert [each.trial for each in validations] == [best, second]
+    assert winner(plan, validations) == second.recipe
+    validations = validate(
+        Copied(study), Pretended(fresh_faults=lambda recipe: recipe != CONTROL_RECIPE), plan, 2, UNKNOWN, SILENT
+    )
+    assert len(validations) == MAX_CANDIDATES
+    assert verdict(validations)[0].startswith("No improvement: all schedules that were validated on fresh seeds had faults")
+    assert winner(plan, validations) == CONTROL_RECIPE
 
 
 def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
@@ -290,36 +294,36 @@ def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
 @pytest.mark.parametrize(
     ("ours", "said", "wins"),
     [
-        ([2.0, 2.2, 1.9], "Trial 3 gives 2.03 times the control's effective draws", True),
-        ([0.5, 0.55, 0.5], "No gain: trial 3 gives 0.52 times", False),
-        ([1.2, 0.8, 1.1], "No gain is shown: trial 3 gives 1.02 times", False),
+        ([2.0, 2.2, 1.9], "Trial 3 gives 2.03 times the control's ESS for the same gradients", True),
+        ([0.5, 0.55, 0.5], "No improvement: trial 3 gives 0.52 times", False),
+        ([1.2, 0.8, 1.1], "No significant improvement: trial 3 gives 1.02 times", False),
     ],
 )
 def test_the_verdict_says_plainly_whether_there_is_a_gain(ours: list[float], said: str, wins: bool) -> None:
     recipe = CONTROL_RECIPE.changed({"step_size": 0.5, "num_results": 50})
     cells = [cell_of(value) for value in ours]
     trial = Trial(3, WHOLE, recipe, cells)
-    judged = [Judged(trial, [Place("a", FRESH, k) for k in range(3)], cells, [cell_of(1.0)] * 3, {})]
-    assert verdict(judged)[0].startswith(said)
-    assert winner(plan_of(3), judged) == (recipe if wins else CONTROL_RECIPE)
+    validations = [Validation(trial, [Problem("a", FRESH, k) for k in range(3)], cells, [cell_of(1.0)] * 3, {})]
+    assert verdict(validations)[0].startswith(said)
+    assert winner(plan_of(3), validations) == (recipe if wins else CONTROL_RECIPE)
     assert winner(plan_of(3), []) == CONTROL_RECIPE
 
 
-def test_the_report_and_the_table_tell_all_trials(searched: Any) -> None:
+def test_the_report_and_the_table_list_all_trials(searched: Any) -> None:
     study, _, plan, found, _ = searched
-    judged = judge(study, Pretended(), plan, 2, UNKNOWN, SILENT)
+    validations = validate(study, Pretended(), plan, 2, UNKNOWN, SILENT)
     rows = to_csv(found).splitlines()
     assert len(rows) == 1 + len(found)
     assert rows[0].startswith("trial,state,rung,per_1000,worst,")
     assert "chains 0 stuck" in next(row for row in rows if ",faulty,1," in row)
-    text = to_markdown(plan, UNKNOWN, found, judged, "the command")
-    assert text.splitlines()[2] == f"**{verdict(judged)[0]}**"
+    text = to_markdown(plan, UNKNOWN, found, validations, "the command")
+    assert text.splitlines()[2] == f"**{verdict(validations)[0]}**"
     assert "    the command\n" in text
     table = text.split("## On fresh seeds")[1].split("##")[0]
     assert table.count("\n| a | ") == table.count("\n| b | ") == 2
 
 
-def test_importance_finds_the_setting_that_matters_and_the_picture_is_drawn(searched: Any) -> None:
+def test_importance_finds_the_setting_that_matters_and_the_figure_is_drawn(searched: Any) -> None:
     study, _, _, found, _ = searched
     shares = importances(study)
     assert next(iter(shares)) == "step_size"
@@ -377,13 +381,13 @@ def test_kernels_without_a_step_size_are_refused() -> None:
 def test_runs_that_nothing_fits_into_end_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = Plan("replica_exchange", CONTROL_RECIPE, 60, 1, 3 * LONG, 0)
     monkeypatch.setattr("tfgradgen.tuning.search.NUM_UNFIT", 5)
-    said = "num_gradients: expected runs that a schedule of replica_exchange fits into, got 60; raise it."
+    said = "num_gradients: expected enough for a schedule of replica_exchange, got 60; raise it."
     with pytest.raises(UserError, match=f"{said}$"):
         search(open_study(tmp_path / "study.db", {}), Pretended(), plan, SILENT, SILENT)
     with pytest.raises(UserError, match=f"{said}$"):
         check_fits("replica_exchange", 60, {})
     check_fits("nuts", 1000, {"max_tree_depth": 4})
-    with pytest.raises(UserError, match="of nuts, max_tree_depth=6 fits into, got 1000; raise it, or hold less fixed"):
+    with pytest.raises(UserError, match="of nuts, max_tree_depth=6, got 1000; raise it, or fix fewer settings"):
         check_fits("nuts", 1000, {"max_tree_depth": 6})
 
 
@@ -405,7 +409,7 @@ def test_a_target_that_is_another_teaches_nothing() -> None:
 
 
 @pytest.mark.parametrize("name", ["t?1", "a#b", "50%20", "a b", "x?mode=memory", "{SCHEMA_VERSION}", "é;'", "file:x", "a\\b"])
-def test_a_study_lies_where_its_name_says(name: str, tmp_path: Path) -> None:
+def test_a_study_is_stored_under_its_exact_name(name: str, tmp_path: Path) -> None:
     folder = tmp_path / name
     folder.mkdir()
     open_study(folder / "study.db", {"of": 1})
@@ -436,20 +440,20 @@ def test_a_study_of_another_kind_is_one_line(changed: dict[str, Any], tmp_path: 
     trial = study.ask()
     for name, value in (WHOLE_ATTRS | changed).items():
         trial.set_user_attr(name, value)
-    with pytest.raises(UserError, match=r"^resume .+: expected a search's study, got .+; choose another out\.$"):
+    with pytest.raises(UserError, match=r"^resume .+: expected the study of a search, got .+; choose another out\.$"):
         open_study(path, {"of": 1})
 
 
-def test_what_is_no_study_is_one_line(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_study_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "study.db"
     optuna.create_study(storage=f"sqlite:///{path}", study_name="tune", directions=["maximize", "minimize"])
-    with pytest.raises(UserError, match="expected a search's study"):
+    with pytest.raises(UserError, match="expected the study of a search"):
         open_study(path, {})
     path.unlink()
     with sqlite3.connect(path) as other:
         other.execute("create table studies (study_id text)")
-    with pytest.raises(UserError, match="expected a search's study"):
+    with pytest.raises(UserError, match="expected the study of a search"):
         open_study(path, {})
     path.write_bytes(b"no database" * 100)
-    with pytest.raises(UserError, match="expected a search's study"):
+    with pytest.raises(UserError, match="expected the study of a search"):
         open_study(path, {})

@@ -16,8 +16,8 @@ from tfgradgen.mcmc.registry import kernel_sampler
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.tuning import guard
 from tfgradgen.tuning.bench import FRESH, Bench, Cell
-from tfgradgen.tuning.gain import MAX_CANDIDATES, Judged
-from tfgradgen.tuning.guard import LEAST_EXACT, LEVEL, NUM_EXACT, Exact, bias_faults, differences, exact_of, said
+from tfgradgen.tuning.gain import MAX_CANDIDATES, Validation
+from tfgradgen.tuning.guard import LEAST_EXACT, LEVEL, NUM_EXACT, Exact, bias_faults, differences, exact_of, guard_lines
 from tfgradgen.tuning.report import to_markdown
 from tfgradgen.tuning.search import CONTROL, WHOLE, Plan, Trial
 
@@ -26,20 +26,20 @@ TOY = ClassPosterior(ToyGenerator(), ToyClassifier(), 1)
 TWO_MODES = ClassPosterior(Plane(), FiveClasses(), 2)
 
 
-def judged(
+def validation(
     posterior: ClassPosterior, recipe: Recipe, num_chains: int, num_gradients: int, init: np.ndarray | None = None
-) -> Judged:
-    """`recipe` on three fresh seeds, as `judge` has it; from `init`, [3, num_chains, latent_dim], where it is given."""
+) -> Validation:
+    """`recipe` on three fresh seeds, as `validate` returns it; from `init`, [3, num_chains, latent_dim], where it is given."""
     bench = Bench({"one": posterior}, RunConfig(num_chains=num_chains, seed=3), num_gradients)
-    places = bench.places(FRESH, 3)
+    problems = bench.problems(FRESH, 3)
     if init is not None:
         powers = tuple(kernel_sampler(recipe.kernel).powers(recipe.config))
-        bench._starts = {(place, powers): tf.constant(rows) for place, rows in zip(places, init, strict=True)}
-    cells = [bench.measure(recipe, place, SILENT) for place in places]
-    return Judged(Trial(1, WHOLE, recipe, cells), places, cells, cells, {"one": exact_of(posterior, bench.run)})
+        bench._starts = {(problem, powers): tf.constant(rows) for problem, rows in zip(problems, init, strict=True)}
+    cells = [bench.measure(recipe, problem, SILENT) for problem in problems]
+    return Validation(Trial(1, WHOLE, recipe, cells), problems, cells, cells, {"one": exact_of(posterior, bench.run)})
 
 
-def bias_of(found: Judged) -> list[str]:
+def bias_of(found: Validation) -> list[str]:
     """Its faults but for those of single chains: in a narrow mode some stand still."""
     return bias_faults(found.differences(found.ours), MAX_CANDIDATES)
 
@@ -49,9 +49,9 @@ def mala(**values: Any) -> Recipe:
 
 
 def test_a_pull_to_the_middle_of_the_class_is_refused_and_its_absence_is_not() -> None:
-    sound, pulled = (judged(TOY, mala(class_reg=weight), 64, 120) for weight in (0.0, 1.0))
+    sound, pulled = (validation(TOY, mala(class_reg=weight), 64, 120) for weight in (0.0, 1.0))
     assert sound.faults == []
-    assert pulled.faults[-1].startswith("its draws are not of the posterior: the mean ")
+    assert pulled.faults[-1].startswith("its draws are not from the posterior: the mean ")
     assert f"{NUM_EXACT} exact draws" in pulled.faults[-1]
     assert pulled.gain is None, "it cannot win"
 
@@ -61,12 +61,12 @@ def test_step_sizes_chain_by_chain_are_refused(monkeypatch: pytest.MonkeyPatch) 
     """2000 chains in each run, from exact draws: a step size for each chain moves the modes' shares, a shared one does not."""
     recipe = mala(num_burnin_steps=300, num_adaptation_steps=280)
     init = Truth.of(TWO_MODES).draw(3 * NUM_CHAINS, 4).reshape(3, NUM_CHAINS, 2)
-    assert bias_of(judged(TWO_MODES, recipe, NUM_CHAINS, 330, init)) == []
+    assert bias_of(validation(TWO_MODES, recipe, NUM_CHAINS, 330, init)) == []
     sampling.compiled.cache_clear()
     monkeypatch.setattr(sampling, "adaptive_kernel", each_chain_its_own)
-    faults = bias_of(judged(TWO_MODES, recipe, NUM_CHAINS, 330, init))
+    faults = bias_of(validation(TWO_MODES, recipe, NUM_CHAINS, 330, init))
     sampling.compiled.cache_clear()
-    assert "its draws are not of the posterior" in faults[-1]
+    assert "its draws are not from the posterior" in faults[-1]
 
 
 def cells_of(rng: np.random.Generator, shift: float, num_chains: int) -> list[Cell]:
@@ -89,15 +89,16 @@ def exact_draws(rng: np.random.Generator) -> Exact:
 
 @pytest.mark.parametrize("num_chains", [4, 24])
 def test_a_sound_schedule_is_refused_as_rarely_as_said(num_chains: int) -> None:
-    """Bonferroni's bound of LEVEL for two statistics, whatever the number of chains; of 4000 runs 40 at most, and chance."""
-    rng, place = np.random.default_rng(0), Bench({"one": TOY}, RunConfig(), 100).places(FRESH, 1)
+    """Bonferroni's bound of LEVEL for two statistics, for any number of chains; of 4000 runs 40 at most, and chance."""
+    rng, problem = np.random.default_rng(0), Bench({"one": TOY}, RunConfig(), 100).problems(FRESH, 1)
     refused = sum(
-        bool(bias_faults(differences(place, cells_of(rng, 0.0, num_chains), {"one": exact_draws(rng)}), 1)) for _ in range(4000)
+        bool(bias_faults(differences(problem, cells_of(rng, 0.0, num_chains), {"one": exact_draws(rng)}), 1))
+        for _ in range(4000)
     )
     assert refused < 4000 * LEVEL + 4 * np.sqrt(4000 * LEVEL)
     assert refused > 0, "the bound is not far off"
     found = [
-        bias_faults(differences(place, cells_of(rng, 1.5, 24), {"one": exact_draws(rng)}), MAX_CANDIDATES) for _ in range(9)
+        bias_faults(differences(problem, cells_of(rng, 1.5, 24), {"one": exact_draws(rng)}), MAX_CANDIDATES) for _ in range(9)
     ]
     assert all(found), "a shift of seven chains' deviations is always found"
 
@@ -110,30 +111,30 @@ def test_a_class_too_rare_for_exact_draws_is_said(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(guard, "MOST_FORWARD", 2000)
     rare = exact_of(ClassPosterior(ToyGenerator(), Rare(), 1), RunConfig(seed=1))
     assert rare == Exact(0, {}, {})
-    lines = said([], {"one": rare})
+    lines = guard_lines([], {"one": rare})
     assert lines == [
-        f"Means were not compared with exact draws of one: rejection gives fewer than {LEAST_EXACT} of 2000 prior draws. "
-        "A bias there would not be seen."
+        f"Means were not compared with exact draws of one: rejection accepts fewer than {LEAST_EXACT} of 2000 prior draws. "
+        "A bias would not be detected."
     ]
 
 
-def test_the_report_tells_what_was_compared_and_a_bias_of_the_control() -> None:
+def test_the_report_lists_comparisons_and_a_bias_of_the_control() -> None:
     recipe = mala(num_results=50, target_accept_prob=0.6)
     rng = np.random.default_rng(0)
     exact = {"one": exact_draws(rng), "other": Exact(0, {}, {})}
     (sound,), (biased,) = cells_of(rng, 0.0, 24), cells_of(rng, 1.5, 24)
-    places = Bench({"one": TOY, "other": TOY}, RunConfig(), 100).places(FRESH, 2)[::2]
+    problems = Bench({"one": TOY, "other": TOY}, RunConfig(), 100).problems(FRESH, 2)[::2]
     plan = Plan("mala", recipe, 400, 1, 4000.0, 0)
     control, winner = Trial(0, CONTROL, recipe, [biased]), Trial(1, WHOLE, recipe.changed({"step_size": 0.3}), [sound])
-    of_winner = Judged(winner, places, [sound] * 2, [biased] * 2, exact)
+    of_winner = Validation(winner, problems, [sound] * 2, [biased] * 2, exact)
     text = to_markdown(plan, exact, [control, winner], [of_winner], "the command")
     assert "Means of 2 statistics were compared with exact draws of one." in text
     assert "Means were not compared with exact draws of other" in text
-    assert "The control had faults there: its draws are not of the posterior: the mean class_prob of one is " in text
+    assert "The control has faults: its draws are not from the posterior: the mean class_prob of one is " in text
     assert "The control has faults: its draws are not of the posterior" in text
 
 
-def test_a_damaged_study_is_no_exact_draws() -> None:
+def test_damaged_exact_draws_in_a_study_are_refused() -> None:
     for values in ({"num_draws": "a", "means": {}, "errors": {}}, {"num_draws": 9, "means": {"a": 1.0}, "errors": {}}, {}, 3):
         with pytest.raises((TypeError, ValueError, AttributeError)):
             guard.exact_from(values)

@@ -33,7 +33,7 @@ from tfgradgen.evaluation.cells import (
 )
 from tfgradgen.evaluation.comparison import Comparer, Sampled, compare
 from tfgradgen.evaluation.entries import Entry, parse_entry
-from tfgradgen.evaluation.pictures import Observer, Photographs, Pictures, load_observer, load_photographs, look_at_photographs
+from tfgradgen.evaluation.pictures import Observer, Photographs, Pictures, load_observer, load_photographs, observe_photographs
 from tfgradgen.evaluation.report.curves import plot_curves
 from tfgradgen.evaluation.report.grids import plot_grids
 from tfgradgen.evaluation.report.tables import to_csv, to_markdown
@@ -163,7 +163,7 @@ def try_out(observer: Observer, generator: Generator, names: Sequence[str]) -> N
     for name in names:
         observer.class_index(name)
     try:
-        observer.look(image, names[0])
+        observer.observe(image, names[0])
     except CELL_ERRORS as error:
         raise fail(
             "judge", "networks that take the generator's pictures", one_line(error), "give others, or export them again"
@@ -198,7 +198,7 @@ def find_photographs(
     if options.photographs:
         if not options.photographs.is_dir():
             raise fail("photographs", "a folder", options.photographs, "give one with <label>/*.jpg in it")
-        return look_at_photographs(options.photographs, names, observer, image_shape)
+        return observe_photographs(options.photographs, names, observer, image_shape)
     shipped = load_photographs(default_model("photographs") / PHOTOGRAPHS_FILE)
     if shipped.sha256 == observer.sha256 and set(names) <= set(shipped.pictures):
         return shipped

@@ -23,7 +23,7 @@ from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.results.origin import environment, model_record
 from tfgradgen.serving.adapt import Adapted, adapt
-from tfgradgen.serving.beside import texts
+from tfgradgen.serving.deployment_files import render_templates
 from tfgradgen.serving.export import write_saved_model
 from tfgradgen.serving.module import Plan, Serving
 
@@ -58,7 +58,7 @@ def run_export(options: ExportOptions) -> None:
             with suppress(OSError):  # there, or not empty: a version is in it
                 options.out.rmdir()
     say(f"exported {as_text(folder)}: {', '.join(names)} of {len(targets)} label{'s' if len(targets) > 1 else ''}")
-    for name in write_beside(options.out, texts(model, options.batch_sizes, options.xla)):
+    for name in write_beside(options.out, render_templates(model, options.batch_sizes, options.xla)):
         say(f"kept     {as_text(options.out / name)}, which differs from what this version wants: see {name}.new")
     say(f"start    docker compose -f {shell_word(str(options.out / 'docker-compose.yml'))} up")
     say(f"ask      python {shell_word(str(options.out / 'rest_client.py'))} {shell_word(targets[0].label.name)}")

@@ -23,7 +23,7 @@ from tfgradgen.results.origin import environment, model_record
 from tfgradgen.results.record import surroundings
 from tfgradgen.tuning.bench import Bench
 from tfgradgen.tuning.figures import importances, plot_search
-from tfgradgen.tuning.gain import Judged, exact_draws, judge
+from tfgradgen.tuning.gain import Validation, exact_draws, validate
 from tfgradgen.tuning.guard import Exact
 from tfgradgen.tuning.report import to_csv, to_markdown, verdict, winner
 from tfgradgen.tuning.search import CONTROL, FAULTY, Plan, Trial, open_study, search, trials
@@ -97,27 +97,27 @@ def _run_held(options: TuneOptions, control: Recipe, bench: Bench, study: Any) -
             found = search(study, bench, plan, progress_fn, tell)
         with progress_bar("fresh seeds", "gradient") as progress_fn:
             exact = exact_draws(study, bench)
-            judged = judge(study, bench, plan, options.num_fresh, exact, progress_fn)
+            validations = validate(study, bench, plan, options.num_fresh, exact, progress_fn)
     finally:
         compiled.cache_clear()  # a graph for every way to adapt
-    write_results(options, plan, exact, study, found, judged)
-    say(f"gain     {verdict(judged)[0]}")
+    write_results(options, plan, exact, study, found, validations)
+    say(f"gain     {verdict(validations)[0]}")
     say(f"took     {time.monotonic() - start:.0f} s for what was not there yet")
     say(f"wrote    {as_text(options.out)}: report.md, best.yaml, tuning.csv, tuning.png, {STUDY_FILE}")
 
 
 def write_results(
-    options: TuneOptions, plan: Plan, exact: Mapping[str, Exact], study: Any, found: list[Trial], judged: list[Judged]
+    options: TuneOptions, plan: Plan, exact: Mapping[str, Exact], study: Any, found: list[Trial], validations: list[Validation]
 ) -> None:
     """All files but the study, each written beside and renamed."""
-    out, sentence, command = options.out, verdict(judged)[0], command_line(options)
-    best = judged[-1].trial if judged else None
+    out, sentence, command = options.out, verdict(validations)[0], command_line(options)
+    best = validations[-1].trial if validations else None
     title = f"{plan.kernel} for {', '.join(exact)}: {sentence}"
     save_png(out / "tuning.png", plot_search(found, best, importances(study), title))
-    texts = {"tuning.csv": to_csv(found), "report.md": to_markdown(plan, exact, found, judged, command)}
+    texts = {"tuning.csv": to_csv(found), "report.md": to_markdown(plan, exact, found, validations, command)}
     for name, text in texts.items():
         write_text(out / name, text)
-    write_recipe(out / "best.yaml", winner(plan, judged), f"{sentence}\nSearched by: {command}")
+    write_recipe(out / "best.yaml", winner(plan, validations), f"{sentence}\nSearched by: {command}")
 
 
 def identity(options: TuneOptions, control: Recipe, loaded: Loaded) -> dict[str, Any]:

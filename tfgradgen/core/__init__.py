@@ -1,1 +1,1 @@
-"""Contracts, settings, errors, text and files from outside: what every room builds on."""
+"""Shared types, settings, errors, text handling and safe file access. All other packages build on this one."""

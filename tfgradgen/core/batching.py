@@ -1,4 +1,4 @@
-"""A function of a batch, evaluated a few rows at a time: models of one fixed batch size, and memory that is short."""
+"""Evaluation of a function on a batch a few rows at a time, for models of a fixed batch size and for little memory."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,12 +6,15 @@ from typing import Any
 import tensorflow as tf
 
 
-def by_parts(fn: Callable[[Any], Any], size: int) -> Callable[[Any], Any]:
-    """`fn`, rows [B, ...] float32 -> [B, ...] float32, each for itself, as calls with exactly `size` rows one after another.
+def map_batched(fn: Callable[[Any], Any], size: int) -> Callable[[Any], Any]:
+    """Return `fn` as a function that calls it on exactly `size` rows at a time.
 
-    Rows that fill up the last call repeat the last row and are thrown away. Values and gradients are those of one call but for
-    rounding. Neither pass holds more than one call's intermediates: the gradient evaluates `fn` again, part by part, which
-    costs a further forward pass.
+    Values and gradients agree with a single call up to rounding. Neither pass keeps the intermediates of more than one call:
+    the gradient evaluates `fn` again, which costs one more forward pass.
+
+    Args:
+      fn: [B, ...] float32 -> [B, ...] float32; each row of its result depends on the same row of its argument only.
+      size: Rows of a call. The last call is padded with copies of the last row, whose results are dropped.
     """
 
     def apply(part_fn: Callable[..., Any], *rows: tf.Tensor) -> tf.Tensor:
@@ -30,7 +33,7 @@ def by_parts(fn: Callable[[Any], Any], size: int) -> Callable[[Any], Any]:
         out = tf.map_fn(
             lambda xs: spec(*xs),
             tuple(parts_of(x) for x in rows),
-            parallel_iterations=1,  # one part's intermediates at a time is the purpose
+            parallel_iterations=1,  # keeps the intermediates of one part at a time
             fn_output_signature=tf.TensorSpec(spec.output_shapes, spec.output_dtypes),
         )
         return tf.reshape(out, tf.concat([[num_parts * size], out.shape[2:]], 0))[:num_rows]

@@ -1,4 +1,4 @@
-"""One wording for every error that a user can cause: what was expected, what came, what to do."""
+"""One form for all errors that a user can cause: what was expected, what was given, what to do."""
 
 import difflib
 import math
@@ -9,16 +9,16 @@ from typing import Any
 
 from tfgradgen.core.text import CUT, MESSAGE_LENGTH, NAME_LENGTH, REMEDY_LENGTH, as_python, printable, shortened, value_text
 
-MAX_REAL = 1.7976931348623157e308  # of a float; an integer beyond it raises where it becomes one
-MOST_LISTED = 12  # choices that an error names
+MAX_REAL = 1.7976931348623157e308  # the largest float; converting a larger integer raises
+MOST_LISTED = 12  # choices listed in an error
 
 
 class UserError(ValueError):
-    """Input that cannot be used; its text is one line that a person can act on.
+    """Invalid input from the user. The message is one line that says what to do.
 
     Attributes:
-      command_text: the same line as the command line says it, with flags for the parameters that it names.
-      can_resume: whether --resume goes on with what was done.
+      command_text: The same line for the command line, with flags instead of Python arguments.
+      can_resume: Whether --resume can continue the run.
     """
 
     can_resume = False
@@ -29,21 +29,21 @@ class UserError(ValueError):
 
 
 def fail(name: str, expected: str, got: Any, remedy: str) -> UserError:
-    """Returns the error `name: expected ..., got ...; remedy.` for the caller to raise: one printable line of bounded length.
+    """Return the error `name: expected ..., got ...; remedy.` for the caller to raise: one printable line of bounded length.
 
-    `name`, `expected` and `remedy` name a parameter as the command line does, `--num_chains=1`; the error's own text has
-    Python's form, `num_chains=1` (see `as_python`), its `command_text` this one.
+    Write parameters in `name`, `expected` and `remedy` as flags, `--num_chains=1`. They appear like this in `command_text`, and
+    as Python arguments, `num_chains=1`, in the message of the exception (see `as_python`).
 
     Args:
-      name: of the parameter, the file or the model.
-      expected: what would have been right.
-      got: what came: text, or any value, which is shown by `value_text`.
-      remedy: what the user can do.
+      name: The parameter, file or model.
+      expected: What would be valid.
+      got: What was given: text, or any value, which `value_text` formats.
+      remedy: What the user can do.
     """
     end = "" if remedy.endswith("?") else "."
     shown = str(got) if isinstance(got, str | BaseException | os.PathLike) else value_text(got)
     *parts, remedy = [printable(" ".join(part.split()), None) for part in (name, expected, shown, remedy)]
-    # The remedy goes first: it holds the folder or the command that a user copies.
+    # The remedy gets its space first: it contains the path or command that the user copies.
     remedy = shortened(remedy, REMEDY_LENGTH)
     frame = len(": expected , got ; .")
     name, expected, shown = _fitted(parts, max(MESSAGE_LENGTH - frame - len(remedy), MESSAGE_LENGTH // 2))
@@ -54,7 +54,7 @@ def fail(name: str, expected: str, got: Any, remedy: str) -> UserError:
 
 
 def _fitted(parts: list[str], length: int) -> list[str]:
-    """`parts` of together at most `length` characters: the longest are cut, all to the same length."""
+    """Shorten `parts` to at most `length` characters in total: the longest ones are cut, all to the same length."""
     room, left = length, sorted(parts, key=len)
     for k, part in enumerate(left):
         share = room // (len(left) - k)
@@ -65,7 +65,7 @@ def _fitted(parts: list[str], length: int) -> list[str]:
 
 
 def check_int(name: str, value: Any, low: int, high: int | None = None) -> int:
-    """Returns `value` as an int if it is an integer (NumPy's too) within [low, high]; bools and floats are refused."""
+    """Return `value` as an int if it is an integer (or NumPy integer) in [low, high]; raise `UserError` otherwise."""
     is_whole = isinstance(value, Integral) and not isinstance(value, bool)
     if is_whole and value >= low and (high is None or value <= high):
         return int(value)
@@ -75,20 +75,25 @@ def check_int(name: str, value: Any, low: int, high: int | None = None) -> int:
 
 
 def check_num_chains(kernel: str, num_chains: int, least: int) -> None:
-    """Raises `UserError` where `kernel` needs more chains."""
+    """Raise `UserError` if `kernel` needs more chains."""
     if num_chains < least:
-        raise fail("num_chains", f"at least {least} for --kernel={kernel}, which tunes by their spread", num_chains, "raise it")
+        expected = f"at least {least} for --kernel={kernel}, which tunes by the spread of the chains"
+        raise fail("num_chains", expected, num_chains, "raise it")
 
 
 def _as_number(value: Any) -> int | float:
-    """`value` as Python's own number, NumPy's too; NaN where it is none."""
+    """Return `value` as a Python number; NaN if it is not a number."""
     if isinstance(value, bool) or not isinstance(value, Real):
         return math.nan
     return int(value) if isinstance(value, Integral) else float(value)
 
 
 def check_real(name: str, value: Any, low: float, high: float = math.inf, is_low_in: bool = False) -> float:
-    """Returns `value` as a float if it is a finite number within (low, high), or [low, high) with `is_low_in`."""
+    """Return `value` as a float if it is a finite number in (low, high), or in [low, high) with `is_low_in`.
+
+    Raises:
+      UserError: It is not.
+    """
     number = _as_number(value)
     if -MAX_REAL <= number <= MAX_REAL and (low < number < high or (is_low_in and number == low)):
         return float(number)
@@ -98,16 +103,16 @@ def check_real(name: str, value: Any, low: float, high: float = math.inf, is_low
 
 
 def check_choice(name: str, value: Any, choices: Iterable[Any]) -> Any:
-    """Returns `value` if it is one of `choices`; the error names them and, for text, the nearest."""
+    """Return `value` if it is one of `choices`; otherwise raise `UserError`, which lists them and the nearest."""
     known = list(choices)
     if any(value == choice and type(value) is type(choice) for choice in known):
         return value
     more = [CUT] if len(known) > MOST_LISTED else []
     listed = "one of " + ", ".join([*map(str, known[:MOST_LISTED]), *more])
-    raise fail(name, listed, value_text(value), did_you_mean(value, known) or "give one of those")
+    raise fail(name, listed, value_text(value), did_you_mean(value, known) or "give one of these")
 
 
 def did_you_mean(value: Any, known: Iterable[Any]) -> str:
-    """Returns `did you mean a, b?` for the names nearest to `value`, or an empty string."""
+    """Return `did you mean a, b?` for the names nearest to `value`, or an empty string."""
     near = difflib.get_close_matches(value_text(value).strip("'").lower(), [str(k) for k in known], n=3, cutoff=0.5)
     return f"did you mean {', '.join(shortened(name, NAME_LENGTH // 2) for name in near)}?" if near else ""

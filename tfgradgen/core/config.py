@@ -1,5 +1,7 @@
-"""Small frozen settings, checked on construction and written beside the output. What every sampler has in common; the settings
-of one are declared in its own file (`tfgradgen.mcmc`)."""
+"""Small frozen settings, checked on construction and recorded with the output.
+
+This file holds what all samplers share. The settings of one sampler are declared in its own file (`tfgradgen.mcmc`).
+"""
 
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, asdict, dataclass
@@ -10,21 +12,21 @@ from tfgradgen.core.contracts import Init, Jit
 from tfgradgen.core.settings import Search, check_settings, choice, real, whole
 from tfgradgen.core.text import value_text
 
-MAX_COUNT = 10**9  # transitions: more than any run makes, few enough for int32
-MAX_FLOAT32 = 3.4028235e38  # bound of a finite float32
+MAX_COUNT = 10**9  # transitions: more than any run makes, and within int32
+MAX_FLOAT32 = 3.4028235e38  # the largest finite float32
 REMOVED = {"num_windows": "all coordinates have the same step size now; leave it out"}  # settings of earlier versions
 
 
 @dataclass(frozen=True)
 class KernelConfig:
-    """Settings of one sampler; each has a class of its own, whose fields are its flags (see `core.settings`)."""
+    """Settings of one sampler. Each sampler has a subclass, whose fields are its flags (see `core.settings`)."""
 
     def __post_init__(self) -> None:
         check_settings(self)
 
     @property
     def needs_class_moments(self) -> bool:
-        """Whether the kernel wants mean and deviation of the class's exact draws."""
+        """Whether the kernel needs the mean and standard deviation of exact draws of the class."""
         return False
 
     def to_dict(self) -> dict[str, Any]:
@@ -33,10 +35,10 @@ class KernelConfig:
 
 @dataclass(frozen=True)
 class StepConfig(KernelConfig):
-    """A step size, and the acceptance that it is tuned to."""
+    """A step size and its target acceptance probability."""
 
     step_size: float = real(
-        help="initial distance of one step in z, the same unit for every kernel",
+        help="initial length of one step in z, the same unit for every kernel",
         search=Search(0.1, 5.0, log=True, relative=True),
         held="step",
     )
@@ -47,26 +49,26 @@ class StepConfig(KernelConfig):
 
 @dataclass(frozen=True)
 class AdaptedConfig(StepConfig):
-    """How the step size of all chains is tuned, the same for every kernel that has this.
+    """Adaptation of the step size that all chains share. The same for every kernel that adapts.
 
-    The mean acceptance of the healthy chains decides. While it is tuned, the step size depends on where the chains are, which
-    biases the draws the more, the fewer chains there are: one chain tunes by its own acceptance alone. So run several, or with
-    one chain give a step size and no adaptation steps.
+    The mean acceptance of the healthy chains controls the step size. During adaptation the step size depends on the positions
+    of the chains, which biases the draws. The bias is largest with one chain, which tunes by its own acceptance alone. Run
+    several chains, or give one chain a fixed step size and no adaptation steps.
 
-    The ways to adapt are 'dual_averaging' (Nesterov 2009; Hoffman and Gelman 2014, whose gamma, kappa and t0 are the three
-    settings that follow it) and 'simple' (Andrieu and Thoms 2008).
+    Adaptation is 'dual_averaging' (Nesterov 2009; Hoffman and Gelman 2014) or 'simple' (Andrieu and Thoms 2008).
+    `exploration_shrinkage`, `decay_rate` and `step_count_smoothing` are gamma, kappa and t0 of dual averaging.
     """
 
     _: KW_ONLY
     adaptation: str = choice(
         "dual_averaging", choices=("dual_averaging", "simple"), is_searched=True, help="how the step size is tuned"
     )
-    # The mean acceptance of few chains is noisy, and averaging the log of a step size that swings with it ends up too small: of
-    # one chain, at TFP's 0.05, acceptance after 150 steps was 0.65 (mala) and 0.80 (hmc) for targets of 0.574 and 0.651 on a
-    # normal; at 0.2, 0.59 and 0.74.
+    # TFP's default is 0.05. The mean acceptance of few chains is noisy, the step size follows the noise, and the average of its
+    # log comes out too small. One chain on a normal target, after 150 steps, with target acceptance 0.574 (mala) and 0.651
+    # (hmc): acceptance is 0.65 and 0.80 at 0.05, and 0.59 and 0.74 at 0.2.
     exploration_shrinkage: float = real(
         0.2,
-        help="dual_averaging: the larger, the less a step size follows the acceptance of single proposals",
+        help="dual_averaging: larger values make the step size react less to single proposals",
         search=Search(0.05, 0.8, log=True),
         held="adaptation",
     )
@@ -74,7 +76,7 @@ class AdaptedConfig(StepConfig):
         0.75,
         low=0.5,
         high=1.0,
-        help="dual_averaging: the larger, the less the early steps count in the average that is kept",
+        help="dual_averaging: larger values give early steps less weight in the final average",
         search=Search(0.55, 0.95),
         held="adaptation",
     )
@@ -82,7 +84,7 @@ class AdaptedConfig(StepConfig):
         10,
         low=1,
         high=1000,
-        help="dual_averaging: steps that are counted as done before the first",
+        help="dual_averaging: number of imaginary earlier steps, which damp the first real ones",
         search=Search(2, 40, log=True),
         held="adaptation",
     )
@@ -95,7 +97,7 @@ class AdaptedConfig(StepConfig):
         held="adaptation",
     )
 
-    # What each way to adapt has no use for.
+    # Settings that each adaptation scheme ignores.
     idle: ClassVar[dict[str, tuple[str, ...]]] = {
         "dual_averaging": ("adaptation_rate",),
         "simple": ("exploration_shrinkage", "decay_rate", "step_count_smoothing"),
@@ -114,11 +116,12 @@ class AdaptedConfig(StepConfig):
 
 
 def changed_config(config: KernelConfig, values: Mapping[str, Any]) -> KernelConfig:
-    """`config` but for `values`, of which those that are no settings of it are left out; another way to adapt begins with its
-    own defaults.
+    """Return `config` updated with `values`; names that are not settings of it are ignored.
+
+    A change of `adaptation` resets the settings that the new scheme ignores.
 
     Raises:
-      UserError: a value is out of its range.
+      UserError: A value is out of range.
     """
     own = config.to_dict()
     way = values.get("adaptation")
@@ -129,15 +132,16 @@ def changed_config(config: KernelConfig, values: Mapping[str, Any]) -> KernelCon
 
 @dataclass(frozen=True)
 class Schedule:
-    """How many transitions of each kind a run makes.
+    """Numbers of transitions in a run.
 
-    num_results: kept draws of each chain, 1..10**9.
-    num_burnin_steps: discarded first transitions, 0..10**9.
-    num_adaptation_steps: how many of the discarded transitions tune the step size, 0..num_burnin_steps; after them the
-      step size is frozen.
+    Attributes:
+      num_results: Kept draws of each chain, 1..10**9.
+      num_burnin_steps: Transitions discarded at the start, 0..10**9.
+      num_adaptation_steps: How many of the discarded transitions tune the step size, 0..num_burnin_steps. The step size is
+        fixed afterwards.
     """
 
-    num_results: int = whole(low=1, high=MAX_COUNT, shown="N", help="kept draws of each chain; of smc, particles")
+    num_results: int = whole(low=1, high=MAX_COUNT, shown="N", help="kept draws of each chain (smc: particles)")
     num_burnin_steps: int = whole(low=0, high=MAX_COUNT, shown="N", help="discarded first steps")
     num_adaptation_steps: int = whole(low=0, high=MAX_COUNT, shown="N", help="how many of the burn-in steps tune the step size")
 
@@ -160,53 +164,52 @@ class Schedule:
 
 
 def _point(values: Any) -> tuple[float, ...]:
-    """The numbers of a latent point, finite in float32.
-
-    Raises:
-      UserError: `values` are no such numbers.
-    """
+    """Return the coordinates of a latent point; raise `UserError` unless all are finite in float32."""
     try:
         numbers = tuple(check_real("init_z", number, -MAX_FLOAT32, MAX_FLOAT32) for number in values)
     except (TypeError, UserError):
         numbers = ()
     if not numbers:
-        raise fail("init_z", "a latent point, a sequence of finite numbers", value_text(values), "give one number a dimension")
+        expected = "a latent point, a sequence of finite numbers"
+        raise fail("init_z", expected, value_text(values), "give one number per dimension")
     return numbers
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Settings of a run that no kernel sees.
+    """Settings of a run that are independent of the kernel.
 
-    num_chains: independent chains, 1..4096.
-    temperature: the likelihood enters as likelihood ** (1 / temperature); > 0; 1 is the posterior.
-    seed: 0..2**62 - 1; a run is repeatable bit for bit on the same machine and backend.
-    jit: 'auto' (XLA where there is a GPU), True or False.
-    init: 'resample' (each chain starts at an exact draw, found among its own `num_init_draws` prior draws, or at a likely one
-      where the class is too rare; see `starts`), 'prior', or 'given', at `init_z`, the latent point [latent_dim] at which all
-      chains start.
+    Attributes:
+      num_chains: Number of independent chains, 1..4096.
+      temperature: > 0. The likelihood enters as likelihood ** (1 / temperature); 1 gives the posterior.
+      seed: 0..2**62 - 1. A run is repeatable bit for bit on the same machine and backend.
+      jit: 'auto' (XLA if there is a GPU), True or False.
+      init: 'resample' (each chain starts at an exact draw, found among its own `num_init_draws` prior draws, or at a likely
+        one if the class is too rare; see `starts`), 'prior' (at any prior draw) or 'given' (at `init_z`).
+      init_z: The latent point [latent_dim] at which all chains start if `init` is 'given'; otherwise None.
     """
 
-    num_chains: int = whole(16, low=1, high=4096, help="independent chains, a picture of each")
+    num_chains: int = whole(16, low=1, high=4096, help="independent chains, one image each")
     temperature: float = real(1.0, help="the likelihood enters as likelihood ** (1 / temperature)")
     seed: int = whole(
         0,
         low=0,
         high=2**62 - 1,
-        help="same seed, machine and backend: the same samples.npz, bit for bit. No two labels share a draw. The chains of a "
-        "label start at the same points alone and in a batch of several labels, and go on with the noise of the batch",
+        help="the same seed, machine and backend give the same samples.npz, bit for bit. No two labels share a draw. The "
+        "chains of a label start at the same points alone and in a batch of several labels; their later noise depends on the "
+        "batch",
     )
     jit: Jit = choice(
-        "auto", choices=("auto", True, False), is_told=True, help="XLA: auto (where there is a GPU), true or false"
+        "auto", choices=("auto", True, False), is_told=True, help="XLA: auto (on if there is a GPU), true or false"
     )
     init: Init = choice(
         "resample",
         choices=("resample", "prior", "given"),
         is_told=True,
         is_text=True,
-        help="where chains start. resample: at exact draws of the class, found among 256 prior draws each, or at likely ones "
-        "where the class is too rare; prior: at any prior draw; PICTURE: all at that photograph's latent point, by the "
-        "generator's own encoder (BigBiGAN's)",
+        help="where chains start. resample: each at an exact draw of the class, found among 256 prior draws, or at a likely "
+        "one if the class is too rare; prior: at any prior draw; IMAGE: all at the latent point of this image file, found by "
+        "the generator's own encoder (BigBiGAN)",
     )
     init_z: tuple[float, ...] | None = None
 

@@ -1,4 +1,4 @@
-"""What the parts promise one another: shapes, units and ranges."""
+"""Types that the parts of the package share, with shapes, units and ranges."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
@@ -8,16 +8,16 @@ import numpy as np
 if TYPE_CHECKING:
     import tensorflow as tf
 
-Tensor: TypeAlias = "tf.Tensor"  # TensorFlow itself is imported by the modules that compute
+Tensor: TypeAlias = "tf.Tensor"  # a string: this module does not import TensorFlow
 SamplerKind: TypeAlias = Literal["chain", "exact", "particles", "ascent"]  # see `mcmc.sampler.Sampler`
 Init: TypeAlias = Literal["resample", "prior", "given"]  # where chains start, see `core.config.RunConfig`
 Jit: TypeAlias = bool | Literal["auto"]  # XLA or not, see `core.backend.use_xla`
 
-IMAGE_CHANNELS = (1, 3, 4)  # lengths of a last axis that can be one of colours
+IMAGE_CHANNELS = (1, 3, 4)  # possible lengths of a colour axis
 
 
 def is_channels_first(dims: Sequence[int | None]) -> bool:
-    """Whether the axes after the batch can only be (channels, height, width)."""
+    """Return whether the axes after the batch can only be (channels, height, width)."""
     return len(dims) == 3 and dims[0] in IMAGE_CHANNELS and dims[2] not in IMAGE_CHANNELS and dims[0] != dims[1]
 
 
@@ -40,10 +40,14 @@ class ClassifierLike(Protocol):
 
 
 class Networks(NamedTuple):
-    """The models of a posterior, by identity: what is compiled once for all that share them.
+    """The networks that a posterior evaluates. Posteriors that share them (by identity) share one compiled graph.
 
-    discriminator: `image` -> float32 [B], the log-odds that it is natural; None for none. discriminator_weight: >= 0, of its
-    term in the target. max_batch: rows that go through the networks at a time; None for all.
+    Attributes:
+      generator: See `GeneratorLike`.
+      classifier: See `ClassifierLike`.
+      discriminator: `image` -> float32 [B], the log-odds that the image is natural; None for none.
+      discriminator_weight: >= 0, the weight of the discriminator in the target.
+      max_batch: Rows that go through the networks at a time; None for all.
     """
 
     generator: GeneratorLike
@@ -54,7 +58,7 @@ class Networks(NamedTuple):
 
 
 class PosteriorLike(Protocol):
-    """What a kernel may ask of its target; each density takes `z` [..., latent_dim] and gives float32 [...], in nats."""
+    """The target as a kernel sees it. Each density takes `z` [..., latent_dim] and returns float32 [...], in nats."""
 
     @property
     def latent_dim(self) -> int: ...
@@ -67,9 +71,12 @@ class PosteriorLike(Protocol):
 
 
 class Regularization(NamedTuple):
-    """A pull towards the latent points of a class: -weight / 2 * sum(((z - mean) / scale) ** 2), in nats.
+    """A quadratic penalty on the distance to the class mean: -weight / 2 * sum(((z - mean) / scale) ** 2), in nats.
 
-    weight: >= 0. mean, scale: [latent_dim] float32, of exact draws of the class.
+    Attributes:
+      weight: >= 0.
+      mean: [latent_dim] float32, the mean of exact draws of the class.
+      scale: [latent_dim] float32, their standard deviation.
     """
 
     weight: float
@@ -78,16 +85,17 @@ class Regularization(NamedTuple):
 
 
 class Draws(NamedTuple):
-    """What every sampling method returns, as NumPy arrays.
+    """The draws of a run, as NumPy arrays. Every sampler returns these.
 
-    z: [num_results, num_chains, latent_dim] float32, the kept states.
-    class_prob: [num_results, num_chains] float32, p(class | g(z)) in [0, 1], without temperature.
-    target_log_prob: [num_results, num_chains] float32, unnormalized, in nats.
-    is_accepted: [num_results, num_chains] bool, whether the proposal that ended at this draw was accepted.
-    step_size: [num_results, num_chains] float32, distance in z; NaN where a method has none.
-    log_accept_ratio: [num_results, num_chains] float32, of the proposal before this draw, in nats; not finite where its density
-      or gradient was not; 0 where a method has none. nuts: of the mean over its tree, below -1000 where that
-      diverged or met a point without a finite density.
+    Attributes:
+      z: [num_results, num_chains, latent_dim] float32, the kept states.
+      class_prob: [num_results, num_chains] float32, p(class | g(z)) in [0, 1], without temperature.
+      target_log_prob: [num_results, num_chains] float32, unnormalized, in nats.
+      is_accepted: [num_results, num_chains] bool, whether the proposal that led to this draw was accepted.
+      step_size: [num_results, num_chains] float32, a distance in z; NaN for a sampler without step size.
+      log_accept_ratio: [num_results, num_chains] float32, of the proposal that led to this draw, in nats. Not finite if the
+        density or gradient of the proposal is not; 0 for a sampler without proposals. nuts: log of the mean acceptance over
+        the tree; below -1000 if the tree diverged or reached a point without a finite density.
     """
 
     z: np.ndarray
@@ -99,21 +107,23 @@ class Draws(NamedTuple):
 
 
 def accept_prob(draws: Draws) -> np.ndarray:
-    """Acceptance probability [num_results, num_chains] of the proposal before each draw; 0 where it is not a number."""
+    """Return the acceptance probability [num_results, num_chains] of each draw's proposal; 0 if the ratio is NaN."""
     prob: np.ndarray = np.exp(np.minimum(np.nan_to_num(draws.log_accept_ratio, nan=-np.inf), 0.0))
     return prob
 
 
-FORWARD_COST = 0.45  # of a gradient's, measured on the shipped models on CPU
+FORWARD_COST = 0.45  # cost of a forward pass in gradients, measured on the shipped models on a CPU
 
 
 class Cost(NamedTuple):
-    """What a run spent on the networks, counted per chain state.
+    """Network evaluations of a run, summed over chains.
 
-    num_gradients: evaluations of value and gradient of the target.
-    num_forward: evaluations of the networks without gradient.
-    Each chain's own: in nuts and elliptical_slice, whose steps differ in length, a batch evaluates the others' along with the
-    longest, which is not counted.
+    Steps of nuts and elliptical_slice differ in length. A batch then evaluates all chains until the longest step ends; the
+    evaluations that a chain does not need are not counted.
+
+    Attributes:
+      num_gradients: Evaluations of value and gradient of the target.
+      num_forward: Evaluations of the networks without gradient.
     """
 
     num_gradients: int
@@ -121,12 +131,12 @@ class Cost(NamedTuple):
 
     @property
     def work(self) -> float:
-        """All of it in gradients."""
+        """The whole cost, in units of one gradient."""
         return self.num_gradients + FORWARD_COST * self.num_forward
 
 
 class Progress(NamedTuple):
-    """What is known after each chunk of a run; rates and means are over the chunk and all chains."""
+    """The progress of a run after a chunk. Rates and means are over the chunk and all chains."""
 
     num_done: int
     num_total: int
@@ -136,17 +146,21 @@ class Progress(NamedTuple):
 
     @property
     def shown(self) -> dict[str, str]:
-        """Acceptance, p(class) and, where the method has one, step size, as text."""
+        """Acceptance, p(class) and the step size if there is one, as text."""
         facts = {"accept": f"{self.accept_rate:.2f}", "p(class)": f"{self.class_prob:.2f}"}
         return facts | ({"step_size": f"{self.step_size:.3f}"} if np.isfinite(self.step_size) else {})
 
 
 class Chunk(NamedTuple):
-    """What a sampling method gives after each compiled chunk of a run.
+    """The result of one compiled chunk of a run.
 
-    progress: how far the run is. draws: those that this chunk adds, [0 or more, num_chains, ...]. state: all that the method
-    needs to go on from here, bit for bit, as named arrays. cost: of the whole run up to here. facts: what else the method has
-    found so far, JSON-able. discarded: what it drew of the burn-in, like draws; None where that is nothing.
+    Attributes:
+      progress: Progress of the run.
+      draws: The draws of this chunk, [0 or more, num_chains, ...].
+      state: Named arrays from which the sampler can resume, bit for bit.
+      cost: Cost of the run so far.
+      facts: Other statistics of the run so far, JSON-serializable.
+      discarded: The burn-in draws of this chunk, in the form of `draws`; None if there are none.
     """
 
     progress: Progress
@@ -157,8 +171,8 @@ class Chunk(NamedTuple):
     discarded: Draws | None = None
 
 
-class Found(NamedTuple):
-    """All of a run. draws: its kept draws. cost: what they cost. facts: what else was found, JSON-able."""
+class SamplerResult(NamedTuple):
+    """The result of a whole run: its kept draws, their cost, and other statistics (JSON-serializable)."""
 
     draws: Draws
     cost: Cost
@@ -168,12 +182,12 @@ class Found(NamedTuple):
 ProgressFn = Callable[[Progress], None]
 
 
-def collect(chunks: Iterable[Chunk], progress_fn: ProgressFn | None = None) -> Found:
-    """Runs `chunks` to their end, at least one, and joins what they give; `progress_fn` is called after each."""
+def collect(chunks: Iterable[Chunk], progress_fn: ProgressFn | None = None) -> SamplerResult:
+    """Run `chunks` (at least one) to their end and concatenate their draws; call `progress_fn` after each chunk."""
     kept = []
     for chunk in chunks:
         kept.append(chunk.draws)
         if progress_fn:
             progress_fn(chunk.progress)
     draws = Draws(*(np.concatenate(parts) for parts in zip(*kept, strict=True)))
-    return Found(draws, chunk.cost, chunk.facts)
+    return SamplerResult(draws, chunk.cost, chunk.facts)

@@ -1,4 +1,4 @@
-"""Files in folders of our own: whole or not there, and never those of somebody else that a link leads to."""
+"""Atomic writes and safe opening of files: a file is complete or absent, and links are not followed to other files."""
 
 import errno
 import json
@@ -19,10 +19,10 @@ _CAN_DESCEND = os.open in os.supports_dir_fd
 
 
 def path_of(name: str, value: Any) -> Path:
-    """`value` as a path, with a leading ~ written out.
+    """Return `value` as a path, with a leading ~ expanded.
 
     Raises:
-      UserError: it is no text or path, is empty, holds a NUL, or begins with the home of a user who does not exist.
+      UserError: `value` is not a string or path, is empty, contains NUL, or starts with the home of an unknown user.
     """
     found = os.fspath(value) if isinstance(value, str | os.PathLike) else value
     if not isinstance(found, str) or not found or "\0" in found:
@@ -30,14 +30,15 @@ def path_of(name: str, value: Any) -> Path:
     try:
         return Path(found).expanduser()
     except RuntimeError as error:
-        raise fail(name, "a path", value_text(value), "there is no such user's home; write the path out") from error
+        raise fail(name, "a path", value_text(value), "no such user has a home folder; give the full path") from error
 
 
 def open_own(path: Path, mode: str) -> BinaryIO:
-    """Opens a file in a folder of our own, `mode` 'rb', 'r+b' or 'w+b'.
+    """Open a file in a folder that this package writes; `mode` is 'rb', 'r+b' or 'w+b'.
 
     Raises:
-      OSError: it cannot be opened, or is a link, a device or a pipe, or has a second name that would change with it.
+      OSError: The file cannot be opened, is a symbolic link, a device or a pipe, or would be written and has a second hard
+        link.
     """
     if path.is_symlink():
         raise OSError(errno.ELOOP, f"{path.name} is a link", str(path))
@@ -45,7 +46,7 @@ def open_own(path: Path, mode: str) -> BinaryIO:
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
-            raise OSError(errno.EINVAL, f"{path.name} is no regular file", str(path))
+            raise OSError(errno.EINVAL, f"{path.name} is not a regular file", str(path))
         if mode != "rb" and found.st_nlink > 1:
             raise OSError(errno.EMLINK, f"{path.name} is a link", str(path))
         if mode == "w+b":
@@ -57,10 +58,10 @@ def open_own(path: Path, mode: str) -> BinaryIO:
 
 
 def own_folder(path: Path) -> Path:
-    """Makes the folder `path` where it is not there yet.
+    """Create the folder `path` if it does not exist.
 
     Raises:
-      OSError: it cannot be made, or is a link.
+      OSError: It cannot be created, or is a link.
     """
     if path.is_symlink():
         raise OSError(errno.ELOOP, f"{path.name} is a link", str(path))
@@ -70,7 +71,7 @@ def own_folder(path: Path) -> Path:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A stream to write into, beside `path`, that takes its place at the end; after an error nothing is left."""
+    """Open a temporary file next to `path` that replaces it at the end of the block; after an error it is removed."""
     beside = path.with_name(f".{path.name}.partial")
     with open_own(beside, "w+b") as stream:
         try:
@@ -84,18 +85,18 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes `text`, UTF-8, beside `path` and renames it into place."""
+    """Write `text` in UTF-8 to `path`, atomically."""
     with atomic_file(path) as stream:
         stream.write(text.encode())
 
 
 def json_text(value: Any, indent: int | None = None) -> str:
-    """`value` as JSON that any parser reads: a number that is not finite becomes null."""
+    """Return `value` as standard JSON: numbers that are not finite become null."""
     return json.dumps(finite(value), indent=indent, allow_nan=False)
 
 
 def finite(value: Any) -> Any:
-    """`value` with None for each number in it that is not finite; tuples become lists, as JSON has them."""
+    """Return `value` with None for every number that is not finite; tuples become lists, as in JSON."""
     if isinstance(value, Mapping):
         return {name: finite(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
@@ -104,14 +105,14 @@ def finite(value: Any) -> Any:
 
 
 def open_inside(folder: Path, name: str | PurePath) -> BinaryIO:
-    """Opens the regular file `name` of `folder`, which a stranger may have made; `folder` itself may be a link.
+    """Open the regular file `name` of `folder`, which may come from outside; `folder` itself may be a link.
 
-    A link is followed only to a regular file in the same folder, or, in a snapshot of Hugging Face's cache, in the `blobs`
-    beside the snapshots. The file is opened from its folder's descriptor down, so that a link put there meanwhile is not
-    followed.
+    A link is followed only to a regular file in the same folder or, in a snapshot of Hugging Face's cache, in its `blobs`
+    folder. The file is opened relative to the descriptor of its folder, so that a link created meanwhile is not followed.
 
     Raises:
-      OSError: there is none, it is no regular file, or it is a link out of the folder. ValueError: `name` cannot be a path.
+      OSError: The file does not exist, is not a regular file, or is a link out of the folder.
+      ValueError: `name` cannot be a path.
     """
     root = Path(os.path.realpath(folder))
     target = Path(os.path.realpath(root / name, strict=True))
@@ -122,12 +123,12 @@ def open_inside(folder: Path, name: str | PurePath) -> BinaryIO:
     descriptor = _descend(base, target.relative_to(base).parts)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "no regular file", str(folder / name))
+        raise OSError(errno.EINVAL, "not a regular file", str(folder / name))
     return os.fdopen(descriptor, "rb")
 
 
 def _descend(base: Path, names: tuple[str, ...]) -> int:
-    """A descriptor of the file `names` below `base`, without following a link on the way."""
+    """Return a descriptor of the file `names` below `base`; no link on the way is followed."""
     if not _CAN_DESCEND:
         return os.open(base.joinpath(*names), os.O_RDONLY | _SAFE)
     at = os.open(base, os.O_RDONLY | _SAFE | os.O_DIRECTORY)
@@ -136,9 +137,9 @@ def _descend(base: Path, names: tuple[str, ...]) -> int:
             below = os.open(name, os.O_RDONLY | _SAFE | os.O_DIRECTORY, dir_fd=at)
             os.close(at)
             at = below
-        # Opening a device may already do something.
+        # Checked before the file is opened: opening a device can have side effects.
         if not stat.S_ISREG(os.stat(names[-1], dir_fd=at, follow_symlinks=False).st_mode):
-            raise OSError(errno.EINVAL, "no regular file", str(base.joinpath(*names)))
+            raise OSError(errno.EINVAL, "not a regular file", str(base.joinpath(*names)))
         return os.open(names[-1], os.O_RDONLY | _SAFE, dir_fd=at)
     finally:
         os.close(at)

@@ -1,6 +1,6 @@
-"""TensorFlow for files that are read without it: `tf`, `tfp` and `unnest` are imported when they are first used.
+"""Lazy imports of TensorFlow: `tf`, `tfp` and `unnest` are imported on first use.
 
-A sampler's file holds its settings too, and those are asked for by help and by the checks of flags, which have no time for it.
+A sampler's file also holds its settings. Help and the checks of flags read these and must not wait for TensorFlow.
 """
 
 import importlib
@@ -14,7 +14,7 @@ __all__ = ["LazyModule", "tf", "tfp", "unnest"]
 
 
 class LazyModule(ModuleType):
-    """Stands for `name`, TensorFlow or a module that needs it, and imports it when one of its attributes is asked for."""
+    """A stand-in for TensorFlow, or for a module that needs it, that imports it on the first access to an attribute."""
 
     def __getattr__(self, attribute: str) -> Any:
         import_tensorflow()

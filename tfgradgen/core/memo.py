@@ -1,4 +1,4 @@
-"""Results that are kept with the models that they belong to, and are gone with them."""
+"""A cache of results per set of networks. Its entries live as long as the networks do."""
 
 import functools
 import weakref
@@ -8,18 +8,18 @@ from typing import Any, NamedTuple
 
 from tfgradgen.core.contracts import Networks
 
-MAX_KEPT = 8  # results of one function kept with one generator: the latest used
+MAX_KEPT = 8  # results of one function per generator; the least recently used is dropped
 ATTRIBUTE = "_tfgradgen_memo"
 
 
 class Info(NamedTuple):
-    """currsize: how many results are kept."""
+    """Size of a cache, named as in `functools.lru_cache`."""
 
     currsize: int
 
 
 class _Store:
-    """Results kept with one generator, by function. A deep copy or a pickle of the generator begins without any."""
+    """Results cached with one generator, by function. Deep copies and pickles of the generator start empty."""
 
     def __init__(self) -> None:
         self.of = dict[str, OrderedDict[Any, Any]]()
@@ -32,17 +32,17 @@ class _Store:
 
 
 _STORES: "weakref.WeakSet[_Store]" = weakref.WeakSet()
-_SHARED = _Store()  # of generators that take no attribute
+_SHARED = _Store()  # for generators that accept no attribute
 _STORES.add(_SHARED)
 
 
 def _store_of(generator: Any) -> _Store:
-    """The store that lies in the generator itself, so that nothing here keeps it, or the networks of its results, alive."""
+    """Return the store held by the generator itself, so that this module keeps neither it nor other networks alive."""
     try:
         attributes = vars(generator)
         store: _Store | None = attributes.get(ATTRIBUTE)
         if store is None:
-            store = attributes[ATTRIBUTE] = _Store()  # past the object's own __setattr__: it may be frozen or track models
+            store = attributes[ATTRIBUTE] = _Store()  # not by __setattr__: the object may be frozen or track models
             _STORES.add(store)
         return store
     except TypeError:
@@ -50,7 +50,7 @@ def _store_of(generator: Any) -> _Store:
 
 
 class _Faint:
-    """A model for whoever is not to keep it alive: called, and asked for its attributes, as the model itself."""
+    """A weak proxy of a model: it can be called and has the model's attributes, but does not keep the model alive."""
 
     def __init__(self, model: Any):
         self._ref = weakref.ref(model)
@@ -63,28 +63,28 @@ class _Faint:
 
 
 def real(model: Any) -> Any:
-    """`model` itself, where a function of `per_networks` was given a stand-in for it."""
+    """Return `model`, or the model behind it if it is a weak proxy from `per_networks`."""
     if not isinstance(model, _Faint):
         return model
     found = model._ref()
     if found is None:
-        raise ReferenceError("the model of a compiled function is gone")
+        raise ReferenceError("the model of a compiled function was deleted")
     return found
 
 
 def _faint(model: Any) -> Any:
     try:
         return None if model is None else _Faint(model)
-    except TypeError:  # it takes no weak reference
+    except TypeError:  # the type does not support weak references
         return model
 
 
 def per_networks(fn: Callable[..., Any]) -> Any:
-    """`fn(networks, *settings)`, computed once for the same models by identity and the same settings.
+    """Cache `fn(networks, *settings)` by the identity of the models and the settings.
 
-    Unlike `functools.lru_cache`, it asks no hash of the models, which may be plain dataclasses, and keeps none alive: a result
-    lies with the generator, and goes when one of the other models does. `fn` gets stand-ins for those, or the functions that it
-    compiles would keep them; where it needs one itself, `real` gives it.
+    Unlike `functools.lru_cache`, this needs no hash of the models, which may be plain dataclasses, and keeps none alive. A
+    result is stored in the generator and dropped when one of the other models is deleted. `fn` gets weak proxies of those, so
+    that the functions that it compiles do not keep them alive; `real` returns the model itself.
     """
     name = f"{fn.__module__}.{fn.__qualname__}"
 
@@ -96,7 +96,7 @@ def per_networks(fn: Callable[..., Any]) -> Any:
         key = (id(generator), *map(id, observers), *rest, *settings)
         if key not in results:
             faint = [_faint(model) for model in observers]
-            # While a result is there, the ids of its models are given to no others: it goes with the first of them.
+            # An entry is dropped with the first of its models, so no other model can have their ids while it exists.
             guards = [
                 weakref.ref(real(each), lambda _: results.pop(key, None)) if isinstance(each, _Faint) else each
                 for each in faint

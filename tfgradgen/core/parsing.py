@@ -1,4 +1,4 @@
-"""Files from outside: whatever their parser raises becomes one line that names the file."""
+"""Files from outside: any error of their parser becomes one line that names the file."""
 
 import json
 import os
@@ -16,9 +16,9 @@ from tfgradgen.core.checks import UserError, fail
 from tfgradgen.core.files import open_inside
 from tfgradgen.core.text import printable
 
-# What parsers of the standard library, NumPy and Pillow raise on damaged or hostile bytes, and what taking a value of the wrong
-# type apart raises. ValueError has UnicodeDecodeError and json.JSONDecodeError below it; RuntimeError has RecursionError and
-# NotImplementedError.
+# Errors that parsers of the standard library, NumPy and Pillow raise on damaged or hostile bytes, and errors from unpacking a
+# value of the wrong type. ValueError covers UnicodeDecodeError and json.JSONDecodeError; RuntimeError covers RecursionError
+# and NotImplementedError.
 PARSER_ERRORS: tuple[type[Exception], ...] = (
     OSError,
     ValueError,
@@ -38,23 +38,23 @@ PARSER_ERRORS: tuple[type[Exception], ...] = (
 )
 
 
-MAX_TEXT = 16 << 20  # bytes of a file of names or of settings
+MAX_TEXT = 16 << 20  # bytes in a file of names or settings
 
 
 @contextmanager
 def parsing(what: str, expected: str, remedy: str, *further: type[Exception]) -> Iterator[None]:
-    """Turns whatever a parser raises within the block into a `UserError`.
+    """Turn any parser error within the block into a `UserError`.
 
-    Keep the block narrow: the reading of one file and the taking apart of what was read, nothing of our own.
+    Keep the block narrow: it should read one file and unpack its content, and do nothing else.
 
     Args:
-      what: names the file, such as `schedule out/best.yaml`.
-      expected: what the file should hold.
-      remedy: what the user can do.
-      *further: kinds of error that a library has beside `PARSER_ERRORS`, such as `yaml.YAMLError`.
+      what: Names the file, such as `schedule out/best.yaml`.
+      expected: What the file should contain.
+      remedy: What the user can do.
+      *further: Exceptions of a library besides `PARSER_ERRORS`, such as `yaml.YAMLError`.
 
     Raises:
-      UserError: the block raised one of these; a `UserError` of the block passes as it is.
+      UserError: The block raised one of these. A `UserError` of the block passes unchanged.
     """
     try:
         yield
@@ -65,30 +65,35 @@ def parsing(what: str, expected: str, remedy: str, *further: type[Exception]) ->
 
 
 def reason(error: BaseException) -> str:
-    """What went wrong, for the `got` of an error: without errno, path or the exception's name where its text says enough."""
+    """Return the cause for the `got` part of a message, without errno and path; the exception's name only if it has no text."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if isinstance(error, KeyError):
         return f"no entry {error}"
     if isinstance(error, MemoryError):
-        return "more than fits into memory"
+        return "more data than fits into memory"
     if isinstance(error, RecursionError):
-        return "too deep a nesting"
+        return "nesting that is too deep"
     text = str(error).strip()
     return printable(text.splitlines()[0]) if text else type(error).__name__
 
 
 def read_bytes(path: Path, most: int, within: Path | None = None) -> bytes:
-    """The bytes of a regular file of at most `most` bytes.
+    """Return the content of a regular file.
+
+    Use it within `parsing`, which turns both errors into one line.
 
     Args:
-      within: the folder that `path` is in, where a stranger made it: a link that leads out of it is not followed.
+      path: The file.
+      most: Largest size allowed, in bytes.
+      within: The folder of `path` if it comes from outside; links that lead out of it are not followed.
 
     Raises:
-      OSError: it cannot be read. ValueError: it is larger, or no regular file; both become one line within `parsing`.
+      OSError: The file cannot be read, or is not a regular file.
+      ValueError: The file is too large.
     """
     if within is None and not path.is_file():
-        raise FileNotFoundError(2, "no such file" if not path.exists() else "no regular file", str(path))
+        raise FileNotFoundError(2, "no such file" if not path.exists() else "not a regular file", str(path))
     with path.open("rb") if within is None else open_inside(within, os.path.abspath(path)) as stream:
         data = stream.read(most + 1)
     if len(data) > most:
@@ -97,19 +102,35 @@ def read_bytes(path: Path, most: int, within: Path | None = None) -> bytes:
 
 
 def read_text(path: Path, most: int = MAX_TEXT, within: Path | None = None) -> str:
-    """The text of a file in UTF-8, with or without a byte order mark. Raises what `read_bytes` does, and UnicodeDecodeError."""
+    """Return the text of a UTF-8 file, with or without a byte order mark.
+
+    Raises:
+      OSError, ValueError: As in `read_bytes`.
+      UnicodeDecodeError: The file is not UTF-8.
+    """
     return read_bytes(path, most, within).decode("utf-8-sig")
 
 
 def read_json(path: Path, most: int = MAX_TEXT, within: Path | None = None) -> Any:
-    """What a JSON file holds. Raises what `read_text` does, json.JSONDecodeError, and RecursionError where it is too deep."""
+    """Return the content of a JSON file.
+
+    Raises:
+      OSError, ValueError, UnicodeDecodeError: As in `read_text`.
+      json.JSONDecodeError: The file is not JSON.
+      RecursionError: Its nesting is too deep.
+    """
     return json.loads(read_text(path, most, within))
 
 
 def whole_number(value: Any, least: int = 0) -> int:
-    """`value`, of a file from outside, if it is a whole number of 64 bits; raises ValueError or TypeError otherwise."""
+    """Return `value`, read from a file, if it is an integer in least..2**63 - 1.
+
+    Raises:
+      TypeError: It is not an integer.
+      ValueError: It is out of range.
+    """
     if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError("is no whole number")
+        raise TypeError("is not an integer")
     if not least <= value < 2**63:
-        raise ValueError("is out of its range")
+        raise ValueError("is out of range")
     return value

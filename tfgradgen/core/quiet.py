@@ -1,4 +1,4 @@
-"""Imports TensorFlow without its start-up notes, which say nothing that a user can act on."""
+"""Import of TensorFlow without its start-up messages, which a user cannot act on."""
 
 import logging
 import os
@@ -8,19 +8,18 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Lines that TensorFlow's C++ writes as it starts: a log line names its source, the others belong to such a line.
+# Lines that TensorFlow's C++ code writes at start: log lines, which name their source file, and lines that continue one.
 _NOTE = re.compile(rb"\.cc:\d+\] |absl::InitializeLog|^To enable the following instructions: ")
 
 
 @contextmanager
 def _held_stderr() -> Iterator[None]:
-    """Holds back what is written to stderr meanwhile, and then shows what is no note; all of it when an exception leaves the
-    block."""
+    """Collect stderr during the block, then write it without TensorFlow's notes, or in full after an exception."""
     try:
         held_file = tempfile.TemporaryFile()  # noqa: SIM115  # closed below
         sys.stderr.flush()
         kept = os.dup(2)
-    except (OSError, AttributeError):  # no temporary folder, or no stderr
+    except (OSError, AttributeError):  # no temporary folder or no stderr
         yield
         return
     is_whole = True
@@ -38,12 +37,12 @@ def _held_stderr() -> Iterator[None]:
 
 
 def quiet_matplotlib() -> None:
-    """Keeps Matplotlib from saying at length that the folder of its cache cannot be written: it takes a temporary one."""
+    """Silence Matplotlib's warning about a cache folder that cannot be written; it falls back to a temporary one."""
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 
 def import_tensorflow() -> None:
-    """Imports TensorFlow and TFP, if they are not there yet; what they are told about devices can still be changed after."""
+    """Import TensorFlow and TFP if they are not loaded yet. Devices can still be configured afterwards."""
     if "tensorflow" in sys.modules:
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -54,9 +53,9 @@ def import_tensorflow() -> None:
 
 
 def start_tensorflow() -> None:
-    """`import_tensorflow`, and starts its runtime, with full float32 precision: TF32 would blur the Metropolis test on GPU."""
+    """Import TensorFlow and start its runtime with full float32 precision: TF32 makes the Metropolis test on a GPU inexact."""
     import_tensorflow()
-    with _held_stderr():  # the runtime has notes of its own
+    with _held_stderr():  # the runtime writes notes too
         import tensorflow as tf
 
         tf.config.experimental.enable_tensor_float_32_execution(False)

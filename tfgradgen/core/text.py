@@ -1,7 +1,7 @@
-"""Text from outside: cards, labels, paths, flags, YAML, run records, checkpoints, requests.
+"""Text from outside: model cards, labels, paths, flags, YAML, run records, checkpoints, requests.
 
-Whatever a stranger may have written passes one of these functions before a person or a program reads it: escaped, so that it
-cannot steer a terminal or break a line; bounded, so that it cannot fill one; and quoted for the place where it stands.
+All such text passes one of these functions before it is shown or written. They escape it, so that it cannot control a terminal
+or break a line; bound its length; and quote it for the format at hand.
 """
 
 import html
@@ -12,24 +12,24 @@ import shlex
 import unicodedata
 from typing import Any
 
-NAME_LENGTH = 100  # characters shown of a name or a value
-MESSAGE_LENGTH = 340  # characters shown of a whole message
-REMEDY_LENGTH = 340  # characters of what to do, which may name a folder that a user has to copy whole
+NAME_LENGTH = 100  # characters of a name or a value
+MESSAGE_LENGTH = 340  # characters of a whole message
+REMEDY_LENGTH = 340  # characters of a remedy, which may contain a path that the user copies
 CUT = "..."
 
-# Letters that change the order or the look of the text around them, though `str.isprintable` lets some of them pass.
+# Characters that change the order or the look of the text around them; `str.isprintable` accepts some of them.
 _HIDDEN_CATEGORIES = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 _NUMBER = re.compile(r"[+-]?[\d.,]+(?:e[+-]?\d+)?|[+-]?(?:nan|inf)", re.ASCII)
-_FLAG = re.compile(r"(?<![^\s(])--([a-z][a-z0-9_]*)(?:=([a-z][a-z_]*)\b)?")  # a value in capitals stands for any
-_MOST_MARKS = 4  # combining marks in a row; more of them draw over the neighbouring lines
+_FLAG = re.compile(r"(?<![^\s(])--([a-z][a-z0-9_]*)(?:=([a-z][a-z_]*)\b)?")  # a value in capitals is a placeholder
+_MOST_MARKS = 4  # combining marks in a row; more would overlap the neighbouring lines
 
 
 def printable(text: str, length: int | None = NAME_LENGTH) -> str:
-    """Escapes what could steer a terminal or break a line, such as `\\x1b`; letters of any language stay.
+    r"""Escape characters that could control a terminal or break a line, such as `\x1b`; letters of all languages stay.
 
     Args:
-      text: anything.
-      length: characters to keep, `CUT` included where something is cut off; None keeps all.
+      text: Any text.
+      length: Longest result in characters, `CUT` included; None for no bound.
     """
     shown, marks = [], 0
     for c in text if length is None else text[: length + 1]:
@@ -40,7 +40,7 @@ def printable(text: str, length: int | None = NAME_LENGTH) -> str:
 
 
 def shortened(text: str, length: int) -> str:
-    """Cuts `text` in its middle to at most `length` characters; of a path both ends matter."""
+    """Shorten `text` to at most `length` characters by a cut in the middle: both ends of a path matter."""
     if len(text) <= length:
         return text
     kept = max(length - len(CUT), 0)
@@ -49,25 +49,25 @@ def shortened(text: str, length: int) -> str:
 
 
 def value_text(value: Any, length: int = NAME_LENGTH) -> str:
-    """`repr` of any value, bounded in depth, in time and in length, and printable.
+    """Return a printable `repr` of any value, bounded in depth, time and length.
 
-    `repr` itself takes forever on nested aliases of YAML, and raises for integers of more than 4300 digits.
+    Python's `repr` does not end on nested YAML aliases, and raises on integers of more than 4300 digits.
     """
     return printable(_BOUNDED.repr(value), length)
 
 
 def as_text(name: Any, length: int = MESSAGE_LENGTH) -> str:
-    """A name, a path or another value from outside as part of a line: it can neither end the line nor fill it."""
+    """Return a name, a path or another value from outside as part of a line; it cannot end the line or fill it."""
     if isinstance(name, os.PathLike):
-        return printable(str(name), None)  # whole, as a user copies it
+        return printable(str(name), None)  # not shortened: the user copies it
     return printable(name, length) if isinstance(name, str) else value_text(name, length)
 
 
 def as_python(text: str) -> str:
-    """A line of ours as the library says it.
+    """Rewrite the flags in one of the package's own messages as Python arguments.
 
-    The lines name parameters as the command line has them, `--step_size=0.3` or `--kernel=rejection`; in Python these are
-    arguments, `step_size=0.3` and `kernel='rejection'`.
+    Messages are written for the command line, with `--step_size=0.3` or `--kernel=rejection`. In Python these are
+    `step_size=0.3` and `kernel='rejection'`.
     """
     return _FLAG.sub(lambda match: parameter(match[1]) + _argument(match[2]), text)
 
@@ -79,7 +79,7 @@ def _argument(value: str | None) -> str:
 
 
 def parameter(flag: str) -> str:
-    """The argument in Python for a flag of the command line, such as `image_range` for `classifier_range`."""
+    """Return the Python argument for a flag of the command line, such as `image_range` for `classifier_range`."""
     role, _, rest = flag.partition("_")
     if role not in ("generator", "classifier") or not rest or flag == "generator_class":
         return flag
@@ -100,14 +100,14 @@ _BOUNDED = _Bounded()
 
 
 def shell_word(text: str) -> str:
-    """`text` as one word of a POSIX shell's command line."""
+    """Quote `text` as one word of a POSIX shell command."""
     return shlex.quote(printable(text, None))
 
 
 def markdown_text(text: str) -> str:
-    """`text` for a table cell or a paragraph of Markdown: no HTML, no links, no code, no new cell, no heading or list.
+    """Escape `text` for a table cell or paragraph of Markdown: no HTML, link, code, new cell, heading or list.
 
-    An underscore within a word stays as it is: it means nothing there, and names have them.
+    Underscores within words stay, because they have no meaning there and names contain them.
     """
     escaped = html.escape(printable(text, None), quote=False)
     escaped = re.sub(r"[\\`*\[\]|~@]|(?<![^\W_])_|_(?![^\W_])|^[#+=-]|:(?=//)|(?<=\bwww)\.", r"\\\g<0>", escaped)
@@ -115,7 +115,7 @@ def markdown_text(text: str) -> str:
 
 
 def csv_text(value: Any) -> Any:
-    """Text for a cell of CSV that no spreadsheet takes for a formula; what is a number stays one."""
+    """Return text for a CSV cell that no spreadsheet treats as a formula; numbers stay numbers."""
     if not isinstance(value, str):
         return value
     shown = printable(value, None)

@@ -1,1 +1,1 @@
-"""Which method gives natural, diverse pictures of a class: the same measures of every method, and how they are shown."""
+"""Comparison of methods: how natural and diverse their images of a class are, by the same measures for all."""

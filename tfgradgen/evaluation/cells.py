@@ -1,5 +1,4 @@
-"""What a comparison samples: of each label the ground that all methods share, and of each method where its chains are after
-so many gradients."""
+"""Sampling for a comparison: data of each label shared by all methods, and each method's states at each gradient budget."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,19 +22,26 @@ from tfgradgen.mcmc.rejection import class_moments, exact_chunks
 from tfgradgen.mcmc.starts import choose_starts
 from tfgradgen.posterior import ClassPosterior
 
-NUM_TRUTH = 64  # exact draws of a label that all methods are compared with, at least
-EXPECTED_STAGES = 5  # of smc: halving the effective particles in each, a class of 3 % of the prior takes five
+NUM_TRUTH = 64  # smallest number of exact draws of a label that methods are compared with
+EXPECTED_STAGES = 5  # temperatures of smc; each halves the ESS, so a class with prior probability 3 % takes five
 MIN_PARTICLES = 2
-MAX_TRIALS = 6  # to find how many particles a budget pays for
+MAX_TRIALS = 6  # attempts to find the number of particles for a budget
 
 
 class Ground(NamedTuple):
-    """Of one label, what all methods share, as NumPy arrays.
+    """The data of one label that all methods share, as NumPy arrays.
 
-    init_z: [num_chains, latent_dim] where every chain starts. prior_z: like it, plain prior draws. exact_z: like it, exact
-    draws (the row of rejection). truth_z: [at least NUM_TRUTH, latent_dim], further exact draws, the truth that rows are held
-    against. mean, scale: [latent_dim], of other exact draws of the class (`class_moments`). num_drawn, num_accepted: what
-    rejection counted. Where the class is too rare for rejection, exact_z, truth_z, mean and scale have no rows.
+    If the class is too rare for rejection, exact_z, truth_z, mean and scale have no rows.
+
+    Attributes:
+      init_z: [num_chains, latent_dim], the starts of all chains.
+      prior_z: [num_chains, latent_dim], plain prior draws.
+      exact_z: [num_chains, latent_dim], exact draws (the row of rejection).
+      truth_z: [NUM_TRUTH or more, latent_dim], further exact draws, with which all rows are compared.
+      mean: [latent_dim], mean of other exact draws of the class (`class_moments`).
+      scale: [latent_dim], their standard deviation.
+      num_drawn: Prior draws that rejection took.
+      num_accepted: Those that it accepted.
     """
 
     init_z: np.ndarray
@@ -49,12 +55,15 @@ class Ground(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """Of one method and label, as NumPy arrays.
+    """The states of one method for one label, as NumPy arrays.
 
-    z: [num_checkpoints, num_chains, latent_dim], each chain after that many gradients; NaN where it cannot be that cheap.
-    num_gradients, num_forward: [num_checkpoints], spent on the networks by one chain up to there, on average, after the start.
-    ess: [2], effective draws of 1000 gradients and their standard error over chains; NaN where a method draws nothing.
-    accept_rate: of the kept draws, NaN for a method without one.
+    Attributes:
+      z: [num_checkpoints, num_chains, latent_dim], the state of each chain at each checkpoint; NaN if the method needs more
+        gradients than that.
+      num_gradients: [num_checkpoints], mean number of gradients of a chain after the start.
+      num_forward: [num_checkpoints], mean number of forward passes of a chain after the start.
+      ess: [2], ESS per 1000 gradients and its standard error over chains; NaN for a method that does not sample.
+      accept_rate: Acceptance rate of the kept draws; NaN for a method without one.
     """
 
     z: np.ndarray
@@ -65,7 +74,7 @@ class Cell(NamedTuple):
 
 
 def is_ground(ground: Ground, num_chains: int, latent_dim: int) -> bool:
-    """Whether `ground` can be that of so many chains: what was read from a file may be anything."""
+    """Return whether arrays from a file have the dtypes and shapes for `num_chains` and `latent_dim`."""
     points, row, scalars = (num_chains, latent_dim), (latent_dim,), ((), ())
     is_rare = not len(np.atleast_1d(ground.exact_z))
     none = (0, latent_dim)
@@ -74,7 +83,7 @@ def is_ground(ground: Ground, num_chains: int, latent_dim: int) -> bool:
 
 
 def is_cell(cell: Cell, num_checkpoints: int, num_chains: int, latent_dim: int) -> bool:
-    """Whether `cell` can be one of so many checkpoints and chains."""
+    """Return whether arrays from a file have the dtypes and shapes for these numbers of checkpoints and chains."""
     each = (num_checkpoints,)
     return _are(cell, ((num_checkpoints, num_chains, latent_dim), each, each, (2,), ()))
 
@@ -84,26 +93,26 @@ def _are(arrays: Sequence[np.ndarray], shapes: Sequence[tuple[int, ...]]) -> boo
 
 
 def checkpoints_up_to(num_gradients: int) -> list[int]:
-    """10, 30, 100, 300, ... below `num_gradients`, then that."""
+    """Return 10, 30, 100, 300, ... below `num_gradients`, and `num_gradients`."""
     steps = [step * 10**power for power in range(1, 8) for step in (1, 3)]
     return [step for step in steps if step < num_gradients] + [num_gradients]
 
 
 def lay_ground(posterior: ClassPosterior, run: RunConfig, progress_fn: ProgressFn) -> Ground:
-    """Starts, prior draws and exact draws of one label.
+    """Compute the starts, prior draws and exact draws of one label.
 
     Raises:
-      UserError: the models would make a run of any method go wrong (`model_checks.admit`).
+      UserError: The models cannot be sampled by any method (`model_checks.admit`).
     """
     posterior = admit(posterior, run, takes_gradients=False).posterior
     init_z = choose_starts(posterior, run).z.numpy()
     prior_z = posterior.sample_prior(run.num_chains, fold_in(posterior.own_seed(run.seed), Stream.PRIOR)).numpy()
     none = np.zeros((0, posterior.latent_dim), np.float32)
-    # The moments are of other draws, or the regularized rows would be pulled to the very draws that they are compared with.
-    apart = replace(run, seed=(run.seed + 1) % 2**62)
+    # The moments come from other draws. Otherwise regularization would pull chains to the draws that they are compared with.
+    other_seed = replace(run, seed=(run.seed + 1) % 2**62)
     num_rows = 1 + -(-NUM_TRUTH // run.num_chains)
     try:
-        draws, cost, facts = collect(exact_chunks(posterior, num_rows, apart), progress_fn)
+        draws, cost, facts = collect(exact_chunks(posterior, num_rows, other_seed), progress_fn)
         mean, scale, _ = class_moments(posterior, run)
     except UserError:
         return Ground(init_z, prior_z, none, none, none, none, np.zeros(()), np.zeros(()))
@@ -115,16 +124,16 @@ def lay_ground(posterior: ClassPosterior, run: RunConfig, progress_fn: ProgressF
 def run_cell(
     posterior: ClassPosterior, entry: Entry, ground: Ground, run: RunConfig, checkpoints: Sequence[int], progress_fn: ProgressFn
 ) -> Cell:
-    """Runs `entry` from the ground of its label until every chain has spent the last of `checkpoints` gradients.
+    """Run a method until every chain has spent the last of `checkpoints`, in gradients.
 
-    Gradients of the start (a batch of prior draws, the class's moments) are not counted: all methods share them.
+    The cost of the start (a batch of prior draws, the moments of the class) is not counted, as all methods share it.
 
     Raises:
-      UserError: the method needs exact draws and the class is too rare, the budget is too small for it, or a chain ends at a
-        point that is not finite.
+      UserError: The method needs exact draws and the class is too rare, the budget is too small, or a chain ends at a point
+        that is not finite.
     """
     if (entry.sampler.kind == "exact" or entry.config.needs_class_moments) and not len(ground.exact_z):
-        raise fail("rejection", "a class that the generator can draw", "a class that is too rare", "leave this method out")
+        raise fail("rejection", "a class that is not too rare", "a rare class", "leave this method out")
     if entry.sampler.kind == "exact":
         return _exact_cell(ground, len(checkpoints))
     if entry.sampler.kind == "particles":
@@ -132,17 +141,17 @@ def run_cell(
     cell = _chain_cell(posterior, entry, ground, run, checkpoints, progress_fn)
     num_lost = int((~np.isfinite(cell.z[-1]).all(-1)).sum())
     if num_lost:
-        raise fail(entry.name, "finite states", f"{num_lost} of {run.num_chains} chains that are not", "check the models")
+        raise fail(entry.name, "finite states", f"{num_lost} of {run.num_chains} chains without", "check the models")
     return cell
 
 
 def as_array(value: Value) -> np.ndarray:
-    """[value, error], NaN where there is none."""
+    """Return [value, error], with NaN for an unknown error."""
     return np.asarray([value.value, np.nan if value.error is None else value.error])
 
 
 def _exact_cell(ground: Ground, num_checkpoints: int) -> Cell:
-    """Exact draws are the same whatever the budget; a draw costs 1 / acceptance forward passes."""
+    """Return the exact draws, which are the same for all budgets. A draw costs 1 / acceptance rate forward passes."""
     rate = ground.num_accepted / ground.num_drawn
     per_1000 = 1000 / Cost(0, 1).work * rate
     return Cell(
@@ -180,7 +189,7 @@ def _trail(
         posterior = posterior.regularized(Regularization(weight, ground.mean, ground.scale))
     sampler = kernel_sampler(entry.sampler.name)
     powers = sampler.powers(entry.config)
-    # The ground holds no starts of replicas: the same draws are scored again.
+    # The shared starts do not include those of replicas, which come from the same prior draws.
     init_z = choose_starts(posterior, run, powers).z if powers and run.init == "resample" else ground.init_z
     chunks = chain_chunks(posterior, sampler.name, entry.config, without_end(sampler.schedule, num_gradients), run, init_z)
     return trail_of(chunks, sampler.start_cost(entry.config), run.num_chains, num_gradients, progress_fn)
@@ -189,7 +198,7 @@ def _trail(
 def _particle_cell(
     posterior: ClassPosterior, entry: Entry, run: RunConfig, checkpoints: Sequence[int], progress_fn: ProgressFn
 ) -> Cell:
-    """For each checkpoint anew num_chains populations, each of as many particles as the budget pays for, and one of each."""
+    """Run num_chains populations for each checkpoint, as large as the budget allows, and take one particle of each."""
     z = np.full((len(checkpoints), run.num_chains, posterior.latent_dim), np.nan, np.float32)
     spent = np.full((len(checkpoints), 2), np.nan)
     per_particle = EXPECTED_STAGES * (entry.config.to_dict()["num_mutations"] + 1.0)
@@ -200,7 +209,7 @@ def _particle_cell(
             if num_particles < MIN_PARTICLES:
                 break
             draws, cost = _populations(posterior, entry, run, num_particles, progress_fn)
-            per_particle = cost.work / num_particles  # more of them need more temperatures, so it is known only afterwards
+            per_particle = cost.work / num_particles  # known only afterwards: more particles need more temperatures
             if cost.work <= budget:
                 z[k], spent[k] = draws.z[0], cost
                 ess = draws_per_1000(draws, cost.work * run.num_chains) if num_particles >= MIN_RESULTS else ess
@@ -212,14 +221,14 @@ def _particle_cell(
 
 
 def _even(number: float) -> int:
-    """Rounded down: another number of particles is another graph, so not every one is taken."""
+    """Round down to an even number, because each number of particles needs its own graph."""
     return int(number / 2) * 2
 
 
 def _populations(
     posterior: ClassPosterior, entry: Entry, run: RunConfig, num_particles: int, progress_fn: ProgressFn
 ) -> tuple[Draws, Cost]:
-    """The particles of num_chains populations, and what one population cost, without the check before a run."""
+    """Return the particles of num_chains populations, and the cost of one population without the check before a run."""
     found = collect(entry.sampler.chunks_fn(posterior, entry.config, Schedule(num_particles, 0, 0), run, None), progress_fn)
     checked = found.facts["start_cost"]
     return found.draws, Cost(*((a - b) / run.num_chains for a, b in zip(found.cost, checked, strict=True)))

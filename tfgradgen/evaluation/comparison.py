@@ -1,4 +1,4 @@
-"""From what was sampled to the report of a comparison: a row a method, each measured after growing numbers of gradients."""
+"""The rows of a comparison's report: the measures of each method at each gradient budget."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ import numpy as np
 from tfgradgen.core.contracts import GeneratorLike
 from tfgradgen.evaluation.cells import Cell, Ground
 from tfgradgen.evaluation.entries import Entry
-from tfgradgen.evaluation.measures import Standards, halves, measure, told_apart
+from tfgradgen.evaluation.measures import References, halves, measure, two_sample_tests
 from tfgradgen.evaluation.pictures import Observer, Photographs, Pictures
 from tfgradgen.evaluation.report.catalogue import Value
 from tfgradgen.io.images import decode
@@ -19,7 +19,13 @@ PHOTOGRAPHS, PRIOR = "photographs", "prior"
 
 @dataclass
 class Sampled:
-    """What was sampled. grounds: by label. cells: by (row, label). failed: of those that are not there, the reason."""
+    """The samples of a comparison.
+
+    Attributes:
+      grounds: Shared data by label.
+      cells: Cells by (method, label).
+      failed: For each missing cell, the reason.
+    """
 
     grounds: dict[str, Ground] = field(default_factory=dict)
     cells: dict[tuple[str, str], Cell] = field(default_factory=dict)
@@ -32,19 +38,25 @@ class Sampled:
 
 @dataclass
 class Comparison:
-    """rows: what the report says of each, JSON-able (see `compare`). pictures: of each row and label those of the last
-    checkpoint; photographs are there only where their images are."""
+    """The result of a comparison.
+
+    Attributes:
+      rows: Content of the report by row, JSON-serializable (see `compare`).
+      pictures: Images of the last checkpoint by row and label; photographs only if their images are available.
+    """
 
     rows: dict[str, dict[str, Any]]
     pictures: dict[str, dict[str, Pictures]]
 
 
 class Comparer:
-    """Measures rows against the same standards.
+    """Measures all rows with the same references.
 
     Args:
-      sampled: the cells. generators: by label, what makes their pictures. observer: looks at them.
-      photographs: those that the observer's networks were shown; None for none, and the measures that need them are left out.
+      sampled: The samples.
+      generators: Generators by label.
+      observer: Scores the images.
+      photographs: Photographs scored by the observer; None to leave out the measures that need them.
     """
 
     def __init__(
@@ -58,20 +70,20 @@ class Comparer:
         known = photographs.pictures if photographs else {}
         self.photographs = {k: known[k] for k in sampled.labels} if all(k in known for k in sampled.labels) else {}
         truth = {k: ground.truth_z for k, ground in sampled.grounds.items() if len(ground.truth_z)}
-        self._truth = {k: self._look(z, k) for k, z in truth.items()}
+        self._truth = {k: self._observe(z, k) for k, z in truth.items()}
 
-    def _look(self, z: np.ndarray, label: str) -> Pictures:
-        # As uint8, as on disk, so that no network sees more of them than of photographs.
-        return self._observer.look(decode(self._generators[label], z), label)
+    def _observe(self, z: np.ndarray, label: str) -> Pictures:
+        # In uint8, so that the networks get images in the same precision as photographs.
+        return self._observer.observe(decode(self._generators[label], z), label)
 
-    def _standards(self, labels: Sequence[str], photographs: Mapping[str, Pictures]) -> Standards:
+    def _references(self, labels: Sequence[str], photographs: Mapping[str, Pictures]) -> References:
         has_truth = all(k in self._truth for k in labels)
-        return Standards(
+        return References(
             {k: photographs[k] for k in labels if k in photographs}, {k: self._truth[k] for k in labels} if has_truth else {}
         )
 
     def method(self, entry: Entry, num_checkpoints: int) -> tuple[dict[str, Any], dict[str, Pictures]]:
-        """The row of a method, and its pictures at the last checkpoint."""
+        """Return the row of a method, and its images at the last checkpoint."""
         cells = {k: self.sampled.cells[entry.name, k] for k in self.sampled.labels if (entry.name, k) in self.sampled.cells}
         row: dict[str, Any] = {
             "about": entry.about,
@@ -85,18 +97,18 @@ class Comparer:
         }
         if not cells:
             return row, {}
-        standards = self._standards(list(cells), self.photographs)
+        references = self._references(list(cells), self.photographs)
         points: list[dict[str, Value]] = []
-        # Exact draws are the same ones at every checkpoint.
+        # Exact draws are the same at every checkpoint.
         for at in range(num_checkpoints) if entry.sampler.kind != "exact" else [num_checkpoints - 1]:
             if any(not np.isfinite(cell.z[at]).all() for cell in cells.values()):
                 points.append({})
                 continue
-            pictures = {k: self._look(cell.z[at], k) for k, cell in cells.items()}
-            points.append(measure(pictures, standards))
+            pictures = {k: self._observe(cell.z[at], k) for k, cell in cells.items()}
+            points.append(measure(pictures, references))
         points *= num_checkpoints // len(points)
         ess = np.stack([cell.ess for cell in cells.values()])
-        values = points[-1] | told_apart(pictures, standards)
+        values = points[-1] | two_sample_tests(pictures, references)
         if np.isfinite(ess[:, 0]).all():
             error = np.sqrt(np.sum(ess[:, 1] ** 2)) / len(ess)
             values["ess_per_1000"] = Value(float(ess[:, 0].mean()), float(error) if np.isfinite(error) else None)
@@ -109,34 +121,34 @@ class Comparer:
         return row, pictures
 
     def prior(self, num_checkpoints: int) -> tuple[dict[str, Any], dict[str, Pictures]]:
-        """The row of plain prior draws."""
-        pictures = {k: self._look(ground.prior_z, k) for k, ground in self.sampled.grounds.items()}
-        standards = self._standards(self.sampled.labels, self.photographs)
-        return reference_row("prior draws, whatever their class", pictures, standards, num_checkpoints), pictures
+        """Return the row of plain prior draws."""
+        pictures = {k: self._observe(ground.prior_z, k) for k, ground in self.sampled.grounds.items()}
+        references = self._references(self.sampled.labels, self.photographs)
+        return reference_row("prior draws of any class", pictures, references, num_checkpoints), pictures
 
     def held_out(self, num_chains: int, num_checkpoints: int) -> tuple[dict[str, Any], dict[str, Pictures]] | None:
-        """The row of photographs, as many of each class as there are chains; None without photographs."""
+        """Return the row of photographs, with as many per class as there are chains; None without photographs."""
         if not self.photographs:
             return None
         pictures = {k: p.part(np.arange(min(num_chains, len(p.features)))) for k, p in self.photographs.items()}
-        row = reference_row("held-out photographs", pictures, self._standards(self.sampled.labels, {}), num_checkpoints)
-        # Against photographs: one half of them against the other. FID would be of fewer than the others' is.
+        row = reference_row("held-out photographs", pictures, self._references(self.sampled.labels, {}), num_checkpoints)
+        # Compare one half of the photographs with the other. FID is left out: its bias depends on the number of images.
         some, others = halves(self.photographs)
-        found = as_json(measure(some, Standards(others, {})))
+        found = as_json(measure(some, References(others, {})))
         for name in ("kid", "density", "coverage", "repeats"):
             row["values"][name], row["curve"][name] = found[name], [found[name]] * num_checkpoints
-        if min(len(p.features) for p in pictures.values()) < num_chains:  # of fewer pictures the score is smaller
+        if min(len(p.features) for p in pictures.values()) < num_chains:  # the Vendi score grows with the number of images
             row["values"].pop("vendi"), row["curve"].pop("vendi")
         return row, pictures if all(len(p.image) for p in pictures.values()) else {}
 
 
-def reference_row(about: str, pictures: Mapping[str, Pictures], standards: Standards, num_checkpoints: int) -> dict[str, Any]:
-    """A row that no budget changes."""
-    points = measure(pictures, standards)
+def reference_row(about: str, pictures: Mapping[str, Pictures], references: References, num_checkpoints: int) -> dict[str, Any]:
+    """Return a row that does not depend on the budget."""
+    points = measure(pictures, references)
     return {
         "about": about,
         "kind": "reference",
-        "values": as_json(points | told_apart(pictures, standards)),
+        "values": as_json(points | two_sample_tests(pictures, references)),
         "curve": {name: [figure] * num_checkpoints for name, figure in as_json(points).items()},
         "gradients": None,
         "forward": None,
@@ -146,17 +158,18 @@ def reference_row(about: str, pictures: Mapping[str, Pictures], standards: Stand
 
 
 def as_json(values: Mapping[str, Value]) -> dict[str, dict[str, float | None]]:
-    """Figures that are numbers, by name."""
+    """Return the finite values by name."""
     return {name: value._asdict() for name, value in values.items() if np.isfinite(value.value)}
 
 
 def compare(
     comparer: Comparer, entries: Sequence[Entry], num_chains: int, num_checkpoints: int, progress_fn: Callable[[str], None]
 ) -> Comparison:
-    """All rows; `progress_fn` is called with the name of each before it is measured.
+    """Measure all rows; `progress_fn` is called with the name of each row before it is measured.
 
-    A row holds: about, one line; kind, that of the method, or 'reference'; values and curve, by measure a figure {value, error}
-    and a list of them, None where there is none; gradients and forward, evaluations a chain; failed, {label: reason}; labels.
+    A row has the entries about (one line); kind (that of the method, or 'reference'); values (measure -> {value, error}); curve
+    (measure -> list of these, with None for unknown ones); gradients and forward (evaluations per chain); failed (label ->
+    reason); and labels.
     """
     made: dict[str, tuple[dict[str, Any], dict[str, Pictures]]] = {}
     for entry in entries:

@@ -1,4 +1,4 @@
-"""Distances between the laws of two sets of feature rows, and tests of whether there is one. NumPy and SciPy only."""
+"""Distances between the distributions of two sets of feature rows, and two-sample tests. Uses NumPy and SciPy only."""
 
 from collections.abc import Sequence
 
@@ -7,13 +7,13 @@ from scipy.optimize import minimize
 from scipy.spatial.distance import cdist, pdist
 from scipy.special import expit
 
-MIN_ROWS = 4  # of a set, and in the tests of each class of a set
+MIN_ROWS = 4  # in a set; in tests also per class
 NUM_FOLDS = 5
-ROUNDING = 1e-12  # of a mean of kernel values, which lie within 0..1
+ROUNDING = 1e-12  # rounding error of a mean of kernel values in 0..1
 
 
 def as_rows(features: np.ndarray, least: int = MIN_ROWS) -> np.ndarray:
-    """Returns `features` [N, D] in float64; ValueError where they are no finite matrix of at least `least` rows."""
+    """Return `features` [N, D] in float64; raise ValueError unless it is a finite matrix with at least `least` rows."""
     rows = np.asarray(features, np.float64)
     if rows.ndim != 2 or len(rows) < least or not np.isfinite(rows).all():
         raise ValueError(f"features: expected a finite matrix of at least {least} rows, got shape {rows.shape}")
@@ -28,9 +28,10 @@ def _both(features: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def kid(features: np.ndarray, others: np.ndarray) -> float:
-    """Kernel Inception Distance (Binkowski et al. 2018), here on whatever features are given: unbiased squared MMD.
+    """Return the Kernel Inception Distance (Binkowski et al. 2018) on any features, an unbiased squared MMD.
 
-    `features [N, D]`, `others [M, D]`; kernel (x.y / D + 1)^3. May be slightly negative for equal laws.
+    For `features [N, D]` and `others [M, D]` with the kernel (x.y / D + 1)^3. It can be slightly negative for equal
+    distributions.
     """
     x, y = _both(features, others)
     kernels = [(a @ b.T / a.shape[1] + 1.0) ** 3 for a, b in ((x, x), (y, y), (x, y))]
@@ -38,15 +39,16 @@ def kid(features: np.ndarray, others: np.ndarray) -> float:
 
 
 def _unbiased(xx: np.ndarray, yy: np.ndarray, xy: np.ndarray) -> float:
-    """The unbiased squared MMD of three kernel matrices: equal rows are left out of the means within a set."""
+    """Return the unbiased squared MMD from three kernel matrices; means within a set exclude the diagonal."""
     within = [(k.sum() - np.trace(k)) / (len(k) * (len(k) - 1)) for k in (xx, yy)]
     return float(sum(within) - 2 * xy.mean())
 
 
 def fid(features: np.ndarray, others: np.ndarray) -> float:
-    """Frechet distance of Gaussians fitted to `features [N, D]` and `others [M, D]` (Heusel et al. 2017), on any features.
+    """Return the Frechet distance of Gaussians fitted to `features [N, D]` and `others [M, D]` (Heusel et al. 2017).
 
-    |mean - mean'|^2 + tr(C + C' - 2 (C C')^(1/2)). Biased upwards by few rows: compare at equal numbers.
+    It is |mean - mean'|^2 + tr(C + C' - 2 (C C')^(1/2)), on any features. It is biased upwards for few rows, so compare it only
+    at equal numbers of rows.
     """
     x, y = _both(features, others)
     c, d = (np.atleast_2d(np.cov(rows, rowvar=False)) for rows in (x, y))
@@ -62,15 +64,16 @@ def _root(covariance: np.ndarray) -> np.ndarray:
 
 
 def density_and_coverage(features: np.ndarray, others: np.ndarray, num_neighbours: int = 5) -> tuple[float, float]:
-    """How `features [N, D]` fill the neighbourhoods of `others [M, D]` (Naeem et al. 2020); about (1, 1) for equal laws.
+    """Return density and coverage (Naeem et al. 2020) of `features [N, D]` for `others [M, D]`.
 
-    Density: the mean number of balls around `others` (radius: distance to the k-th neighbour) that a row lies in, over k.
-    Coverage: the share of those balls with a row in them.
+    Each row of `others` has a ball with radius the distance to its k-th neighbour. Density is the mean number of balls that
+    contain a row of `features`, divided by k. Coverage is the share of balls that contain a row. Both are about 1 for equal
+    distributions.
     """
     x, y = _both(features, others)
     if not 0 < num_neighbours < len(y):
         raise ValueError(f"num_neighbours: expected a number in 1..{len(y) - 1}, fewer than the others, got {num_neighbours}")
-    radii = np.sort(_distances(y, y), axis=1)[:, num_neighbours]  # column 0 is the point itself
+    radii = np.sort(_distances(y, y), axis=1)[:, num_neighbours]  # column 0 is the distance to itself
     inside = _distances(x, y) < radii[None]
     return float(inside.sum() / (num_neighbours * len(x))), float(inside.any(axis=0).mean())
 
@@ -82,10 +85,10 @@ def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def median_distance(features: np.ndarray) -> float:
-    """Median Euclidean distance over the pairs of rows of `features [N, D]` that differ; 0 where all rows are equal.
+    """Return the median Euclidean distance over pairs of different rows of `features [N, D]`; 0 if all rows are equal.
 
-    The usual bandwidth of a Gaussian kernel (Gretton et al. 2012). Pairs of equal rows are left out, so that it stays of use
-    where most rows are copies.
+    This is the usual bandwidth of a Gaussian kernel (Gretton et al. 2012). Pairs of equal rows are excluded, so that the result
+    is useful even if most rows are copies.
     """
     distances = pdist(as_rows(features))
     apart = distances[distances > 0]
@@ -93,9 +96,10 @@ def median_distance(features: np.ndarray) -> float:
 
 
 def mmd(features: np.ndarray, others: np.ndarray, bandwidth: float) -> float:
-    """Unbiased squared MMD of `features [N, D]` and `others [M, D]` (Gretton et al. 2012); at most 2, 0 for equal laws.
+    """Return the unbiased squared MMD of `features [N, D]` and `others [M, D]` (Gretton et al. 2012), at most 2.
 
-    Gaussian kernel exp(-d^2 / (2 bandwidth^2)) of the Euclidean distance d. May be slightly negative for equal laws.
+    The kernel is exp(-d^2 / (2 bandwidth^2)), where d is the Euclidean distance. For equal distributions the result is about 0
+    and can be slightly negative.
     """
     x, y = _both(features, others)
     if not bandwidth > 0:
@@ -111,12 +115,20 @@ def _gaussian(a: np.ndarray, b: np.ndarray, bandwidth: float) -> np.ndarray:
 def mmd_test(
     groups: Sequence[tuple[np.ndarray, np.ndarray]], num_permutations: int, rng: np.random.Generator
 ) -> tuple[float, float]:
-    """Whether the two sets of each group have one law: (mean over groups of the unbiased squared MMD, its p-value).
+    """Test whether the two sets of each group have the same distribution, by permutation.
 
-    `groups`: a pair (features [N, D], others [M, D]) of each class. The permutations shuffle rows within a group, so that
-    differences between classes play no part. p = (1 + number of permuted statistics that are as large) / (1 + number of
-    permutations), in (0, 1] (Phipson and Smyth 2010). The bandwidth of a group is the median distance of all its rows: that of
-    one set alone would change with the permutation, and the p-value would no longer be exact.
+    Permutations shuffle rows within a group, so that differences between classes do not matter. The p-value is (1 + number of
+    permuted statistics that are at least as large) / (1 + number of permutations), in (0, 1] (Phipson and Smyth 2010). The
+    bandwidth of a group is the median distance of all its rows: that of one set would change with the permutation, and the
+    p-value would not be exact.
+
+    Args:
+      groups: A pair (features [N, D], others [M, D]) for each class.
+      num_permutations: Number of permutations.
+      rng: Source of random numbers.
+
+    Returns:
+      The mean over groups of the unbiased squared MMD, and its p-value.
     """
     if not groups or num_permutations < 1:
         raise ValueError(
@@ -131,14 +143,14 @@ def mmd_test(
 
 
 def _permuted_mmd(x: np.ndarray, y: np.ndarray, num_permutations: int, rng: np.random.Generator) -> np.ndarray:
-    """Squared MMD of x and y, then of `num_permutations` random splits of their rows, [1 + num_permutations]."""
+    """Return the squared MMD of x and y, and of `num_permutations` random splits of their rows, [1 + num_permutations]."""
     rows, n, m = np.concatenate([x, y]), len(x), len(y)
     kernel = _gaussian(rows, rows, median_distance(rows) or 1.0)
     np.fill_diagonal(kernel, 0.0)
     order = rng.random((1 + num_permutations, n + m))
     order[0] = np.arange(n + m)
     chosen = (order.argsort(1) < n).astype(np.float64)  # 1 for the rows of the first set
-    # With a the indicator of the first set: sums of the kernel over pairs within it, and over pairs with any row.
+    # Sums of the kernel over pairs within the first set, and over pairs of its rows with any row.
     xx, any_row = np.sum((chosen @ kernel) * chosen, 1), chosen @ kernel.sum(1)
     xy, yy = any_row - xx, kernel.sum() - 2 * any_row + xx
     distances: np.ndarray = xx / (n * (n - 1)) + yy / (m * (m - 1)) - 2 * xy / (n * m)
@@ -153,20 +165,28 @@ def classifier_two_sample_test(
     num_permutations: int = 199,
     penalty: float | None = None,
 ) -> tuple[float, float]:
-    """How well a linear classifier tells `features` from `others`, both [N, D] (Lopez-Paz and Oquab 2017).
+    """Test whether a linear classifier can distinguish `features` from `others`, both [N, D] (Lopez-Paz and Oquab 2017).
 
-    Returns the held-out accuracy of `fit_logistic` over 5 folds, 0..1 and 1/2 for equal laws, and the p-value of its being
-    above 1/2, by permutation as in `mmd_test`: the rows right are not binomial, as any two folds train on most of the same
-    rows, and a binomial test rejects equal laws up to twice as often as it says (Noirhomme et al. 2014).
+    The p-value is by permutation, as in `mmd_test`. A binomial test rejects equal distributions up to twice as often as its
+    level says, because the folds share training rows (Noirhomme et al. 2014).
 
-    `groups [N]`: the class of row k of `features` and of row k of `others`. Folds then hold each class evenly, and each row
-    has the mean of its class over the training folds, both sets together, subtracted: differences between classes do not drown
-    the difference between the sets. `penalty`: of `fit_logistic`, D by default.
+    Args:
+      features: One set.
+      others: The other set, with as many rows.
+      rng: Source of random numbers.
+      groups: [N], the class of row k of both sets. Folds are then stratified by class, and the mean of the class over the
+        training folds of both sets is subtracted from each row, so that differences between classes do not hide the difference
+        between the sets.
+      num_permutations: Number of permutations.
+      penalty: Penalty of `fit_logistic`; D by default.
+
+    Returns:
+      The held-out accuracy over 5 folds, in 0..1 and 1/2 for equal distributions, and the p-value for an accuracy above 1/2.
     """
     x, y = _both(features, others)
     if len(x) != len(y) or num_permutations < 1:
         raise ValueError(
-            f"others: expected as many rows as features and a permutation or more, got {len(y)} rows, {len(x)} of features "
+            f"others: expected as many rows as features and at least one permutation, got {len(y)} rows, {len(x)} of features "
             f"and {num_permutations} permutations"
         )
     classes = np.zeros(len(x), int) if groups is None else np.unique(groups, return_inverse=True)[1]
@@ -186,7 +206,7 @@ def classifier_two_sample_test(
 
 
 def _folds(classes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A random fold of each row, [N] int: each fold holds each class, and all rows, as evenly as whole numbers allow."""
+    """Return a random fold for each row, [N] int, with classes and rows distributed as evenly as possible."""
     order = rng.permutation(len(classes))
     order = order[np.argsort(classes[order], kind="stable")]
     folds = np.empty(len(classes), int)
@@ -195,7 +215,7 @@ def _folds(classes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _permuted_labels(labels: np.ndarray, cells: np.ndarray, num: int, rng: np.random.Generator) -> np.ndarray:
-    """`labels [N]`, then `num` shuffles of them within the rows of one cell, [N, 1 + num]; cells are whole numbers."""
+    """Return `labels [N]` and `num` shuffles of them within cells, [N, 1 + num]; `cells` [N] are integers."""
     by_cell = np.argsort(cells, kind="stable")
     shuffled = np.empty((1 + num, len(labels)))
     shuffled[:, by_cell] = labels[np.argsort(cells + rng.random(shuffled.shape), axis=1)]
@@ -205,7 +225,7 @@ def _permuted_labels(labels: np.ndarray, cells: np.ndarray, num: int, rng: np.ra
 
 
 def _standardised(rows: np.ndarray, classes: np.ndarray, train: np.ndarray) -> np.ndarray:
-    """`rows` less the mean of their class, over their spread within classes; both of the rows `train` alone."""
+    """Subtract from `rows` the mean of their class and divide by the spread within classes, both from the rows `train`."""
     centred = rows - np.stack([rows[train & (classes == c)].mean(0) for c in range(classes.max() + 1)])[classes]
     spread = centred[train].std(0)
     scaled: np.ndarray = centred / np.where(spread > 0, spread, 1.0)
@@ -213,10 +233,10 @@ def _standardised(rows: np.ndarray, classes: np.ndarray, train: np.ndarray) -> n
 
 
 def fit_logistic(rows: np.ndarray, labels: np.ndarray, penalty: float) -> tuple[np.ndarray, np.ndarray]:
-    """Weights [D, P] and intercepts [P] of P logistic regressions of `labels [N, P]`, 0 or 1, on `rows [N, D]`.
+    """Return weights [D, P] and intercepts [P] of P logistic regressions of `labels [N, P]`, 0 or 1, on `rows [N, D]`.
 
-    Each minimises its summed negative log-likelihood + penalty / 2 |weights|^2. A penalty of D is a prior under which the
-    log-odds of a standardised row have a variance of about 1, whatever D.
+    Each minimizes the sum of the negative log-likelihood and penalty / 2 |weights|^2. A penalty of D corresponds to a prior
+    under which the log-odds of a standardized row have a variance of about 1 for any D.
     """
     shape = rows.shape[1] + 1, labels.shape[1]
 

@@ -1,4 +1,4 @@
-"""How different the pictures of one set are from one another, in features or in pixels."""
+"""Diversity of a set of images, in features or in pixels."""
 
 import numpy as np
 from scipy.spatial.distance import pdist, squareform
@@ -6,50 +6,53 @@ from scipy.special import entr
 
 from tfgradgen.evaluation.distances import as_rows
 
-FILTER_SIZE = 11  # pixels a side, of the window of SSIM
-POWER_FACTORS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of the scales of MS-SSIM, the finest first (Wang et al. 2003)
-BATCH_VALUES = 2**21  # of one side of the pairs compared at a time
+FILTER_SIZE = 11  # side of the window of SSIM, in pixels
+POWER_FACTORS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # exponents of MS-SSIM, finest scale first (Wang et al. 2003)
+BATCH_VALUES = 2**21  # pixel values on each side of a batch of pairs
 
 
 def vendi_score(features: np.ndarray) -> float:
-    """Effective number of different rows of `features [N, D]` (Friedman and Dieng 2023): 1 where all point one way, at most N.
+    """Return the Vendi score of `features [N, D]` (Friedman and Dieng 2023), the effective number of different rows, in 1..N.
 
-    exp(-sum of e log e) over the eigenvalues e of K / N, with K the cosine similarities of the rows. A row of zeros, which has
-    no direction, counts as like other rows of zeros and as at right angles to all else.
+    It is exp(-sum of e log e) over the eigenvalues e of K / N, where K are the cosine similarities of the rows. A row of zeros
+    has no direction; it counts as equal to other rows of zeros and as orthogonal to all other rows.
     """
     rows = as_rows(features, 1)
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     directions = np.concatenate([rows / np.where(norms > 0, norms, 1.0), norms == 0], axis=1)
-    # The eigenvalues of K = X X^T are the squared singular values of X; those that are left out are 0.
+    # The nonzero eigenvalues of K = X X^T are the squared singular values of X.
     eigenvalues = np.linalg.svd(directions, compute_uv=False) ** 2 / len(rows)
     return float(np.exp(entr(eigenvalues).sum()))
 
 
 def mean_distance(features: np.ndarray) -> float:
-    """Mean Euclidean distance over the pairs of rows of `features [N, D]`, N of at least 2."""
+    """Return the mean Euclidean distance over all pairs of rows of `features [N, D]`, N >= 2."""
     return float(pdist(as_rows(features, 2)).mean())
 
 
 def repeat_rate(features: np.ndarray, threshold: float) -> float:
-    """Share of the rows of `features [N, D]` that have another row within a Euclidean distance of `threshold`, 0..1."""
+    """Return the share of rows of `features [N, D]` with another row within Euclidean distance `threshold`, in 0..1."""
     distances = squareform(pdist(as_rows(features, 2)))
     np.fill_diagonal(distances, np.inf)
     return float(np.mean(distances.min(1) <= threshold))
 
 
 def mean_similarity(pairs: np.ndarray) -> float:
-    """Mean over the pairs of different pictures of `pairs` [N, N] (`ms_ssim_pairs`): 0..1, low for diverse pictures.
+    """Return the mean of `pairs` [N, N] (`ms_ssim_pairs`) over pairs of different images: 0..1, low for diverse images.
 
-    As a measure of diversity: Odena et al. 2017. NaN where there are no two pictures.
+    Odena et al. 2017 use it as a measure of diversity. It is NaN for fewer than two images.
     """
     return float(pairs[np.triu_indices(len(pairs), 1)].mean()) if len(pairs) > 1 else float("nan")
 
 
 def ms_ssim_pairs(image: np.ndarray) -> np.ndarray | None:
-    """The multi-scale structural similarity of each two of `image` uint8 [N, H, W, C], [N, N] in 0..1, 1 on the diagonal.
+    """Return the multi-scale structural similarity (Wang et al. 2003) of all pairs of `image` uint8 [N, H, W, C].
 
-    With as many scales, at most 5, as leave the smaller side the 11 pixels of the window (Wang et al. 2003); the exponents of
-    those scales are scaled to sum to 1. None where the images are smaller than the window. Similarities below 0 count as 0.
+    The number of scales is at most 5, and such that the smaller side keeps the 11 pixels of the window. The exponents of these
+    scales are normalized to sum to 1. Similarities below 0 count as 0.
+
+    Returns:
+      [N, N] in 0..1, with 1 on the diagonal; None if the images are smaller than the window.
     """
     if image.ndim != 4 or image.dtype != np.uint8:
         raise ValueError(f"image: expected uint8 [N, H, W, C], got {image.dtype} {list(image.shape)}")
@@ -70,7 +73,7 @@ def ms_ssim_pairs(image: np.ndarray) -> np.ndarray | None:
 
 
 def num_scales(side: int) -> int:
-    """How many scales, each half of the one before and rounded up, have a side of at least the window: 0..5."""
+    """Return the number of scales, each half of the last and rounded up, with at least the side of the window: 0..5."""
     scales = 0
     while side >= FILTER_SIZE and scales < len(POWER_FACTORS):
         scales, side = scales + 1, -(-side // 2)

@@ -1,4 +1,4 @@
-"""How many independent draws the draws of a run are worth, and what they cost."""
+"""Effective sample size of a run per gradient, and standard errors by the jackknife over chains."""
 
 from collections.abc import Callable
 
@@ -10,16 +10,20 @@ from tfgradgen.evaluation.report.catalogue import Value
 
 
 def jackknife(statistic_fn: Callable[[np.ndarray], float], num_chains: int) -> Value:
-    """`statistic_fn` of all chains, and its standard error over them: that of the delete-one jackknife (Efron and Stein 1981).
+    """Return `statistic_fn` of all chains with its standard error by the delete-one jackknife (Efron and Stein 1981).
 
-    statistic_fn: indices of chains -> statistic; it is called num_chains + 1 times. Exact for means, near for smooth functions
-    of them. Without an error where there is one chain only, or a figure that is not finite.
+    The error is exact for means, and approximate for smooth functions of them. It is None for a single chain, or if it is not
+    finite.
+
+    Args:
+      statistic_fn: Indices of chains -> statistic. It is called num_chains + 1 times.
+      num_chains: Number of chains.
     """
     return jackknife_all(lambda chains: {"": statistic_fn(chains)}, num_chains)[""]
 
 
 def jackknife_all(statistics_fn: Callable[[np.ndarray], dict[str, float]], num_chains: int) -> dict[str, Value]:
-    """`jackknife` of several statistics that are computed together, by name."""
+    """Return the `jackknife` of several statistics that are computed together, by name."""
     chains = np.arange(num_chains)
     values = statistics_fn(chains)
     if num_chains < 2:
@@ -34,15 +38,18 @@ def jackknife_all(statistics_fn: Callable[[np.ndarray], dict[str, float]], num_c
 
 
 def effective_draws(draws: Draws) -> float:
-    """(deviation / standard error)^2, the error the larger of that of the autocorrelation and that of the chains' means
-    (`diagnostics.convergence`), on average over p(class) and four projections of z."""
+    """Return (standard deviation / standard error)^2, averaged over p(class) and four projections of z.
+
+    The standard error is the larger of the one from autocorrelation and the one from the means of the chains (see
+    `diagnostics.convergence`).
+    """
     columns = [draws.class_prob, *projections(draws.z)]
     pairs = [(np.var(column), convergence(column).standard_error) for column in columns]
     return float(np.mean([variance / error**2 if error else 0.0 for variance, error in pairs]))
 
 
 def draws_per_1000(draws: Draws, work: float) -> Value:
-    """Effective draws of 1000 gradients; `work` is what the draws cost, of all chains together, in gradients."""
+    """Return the ESS per 1000 gradients; `work` is the cost of the draws, of all chains together, in gradients."""
     num_chains = draws.class_prob.shape[1]
 
     def of(chains: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""The rows of a comparison: a sampler and the settings that it runs with. Imports no TensorFlow."""
+"""The methods of a comparison: a sampler with its settings. Does not import TensorFlow."""
 
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -12,7 +12,7 @@ from tfgradgen.mcmc.sampler import Sampler
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of the comparison: a sampler with the settings that it runs with."""
+    """A method of a comparison: a sampler with its settings."""
 
     name: str
     sampler: Sampler
@@ -20,12 +20,12 @@ class Entry:
 
     @property
     def about(self) -> str:
-        """One line: the settings."""
+        """The settings, as one line."""
         return ", ".join(f"{name} {value}" for name, value in self.config.to_dict().items()) or "no settings"
 
 
 def parse_entry(name: Any, class_reg: float) -> Entry:
-    """`mala` or `mala+reg` -> the sampler with its default settings; `class_reg` is the weight of the regularization."""
+    """Return the method `mala` or `mala+reg`, with default settings; `class_reg` is the weight of the regularization."""
     known = [*SAMPLERS, *(f"{key}{REGULARIZED}" for key, sampler in SAMPLERS.items() if _takes_reg(sampler))]
     check_choice("kernels", name, known)
     sampler = SAMPLERS[name.removesuffix(REGULARIZED)]

@@ -1,4 +1,4 @@
-"""The measures of one row of a comparison: pictures of each class against photographs and against exact draws."""
+"""The measures of one row of a comparison: images of each class, compared with photographs and with exact draws."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -21,42 +21,44 @@ from tfgradgen.evaluation.report.catalogue import Value
 
 NUM_PERMUTATIONS = 1000
 TEST_SEED = 0
-# Of the binomial error: the answers of folds that share training rows hang together, on equal laws by 1.14 to 1.28.
+# Factor on the binomial standard error. Folds share training rows, so their errors are correlated; for equal distributions the
+# factor is 1.14 to 1.28.
 FOLD_INFLATION = 1.25
-REPEAT = 0.25  # of the mean distance of two photographs of a class: nearer pictures are the same one, by eye
+REPEAT = 0.25  # in units of the mean distance of two photographs of a class; images closer than this look the same
 
 ByClass = Mapping[str, Pictures]
 
 
-class Standards(NamedTuple):
-    """What rows are held against, by class: held-out photographs, and exact draws of the posterior; either may be empty."""
+class References(NamedTuple):
+    """References of a comparison, by class: held-out photographs, and exact draws of the posterior. Either may be empty."""
 
     photographs: ByClass
     truth: ByClass
 
     @property
     def scale(self) -> float:
-        """The factor that gives the features of the photographs unit mean square: KID's kernel has a fixed offset."""
+        """The factor that gives the features of the photographs unit mean square, as the kernel of KID has a fixed offset."""
         features = _pooled(self.photographs or self.truth)
         return float(1 / np.sqrt(np.mean(features**2)))
 
 
-def measure(row: ByClass, standards: Standards) -> dict[str, Value]:
-    """Each measure of the catalogue that pictures alone can tell, but for the tests, with its standard error over chains.
+def measure(row: ByClass, references: References) -> dict[str, Value]:
+    """Return all measures of images, except for the tests, with their standard errors over chains.
 
-    row: of each class the same number of pictures, one a chain. The error is that of leaving out the chains of one index,
-    in all classes at once.
+    Args:
+      row: The same number of images for each class, one per chain. The jackknife leaves out one chain of all classes at a time.
+      references: Photographs and exact draws.
     """
     num_chains = min(len(pictures.features) for pictures in row.values())
-    statistics_fn = _statistics_fn(row, standards)
+    statistics_fn = _statistics_fn(row, references)
     return jackknife_all(lambda chains: statistics_fn({k: p.part(chains) for k, p in row.items()}), num_chains)
 
 
-def _statistics_fn(row: ByClass, standards: Standards) -> Callable[[ByClass], dict[str, float]]:
-    """All statistics of a part of `row`; what they are held against, and every scale, is that of the whole row."""
-    photographs, truth = standards.photographs, standards.truth
+def _statistics_fn(row: ByClass, references: References) -> Callable[[ByClass], dict[str, float]]:
+    """Return a function for all statistics of a part of `row`; references and scales are those of the whole row."""
+    photographs, truth = references.photographs, references.truth
     if photographs:
-        scale, pooled = standards.scale, _pooled({k: photographs[k] for k in row})
+        scale, pooled = references.scale, _pooled({k: photographs[k] for k in row})
         near = {k: REPEAT * mean_distance(photographs[k].features) for k in row}
     if truth:
         width = {k: median_distance(np.concatenate([p.features, truth[k].features])) for k, p in row.items()}
@@ -90,14 +92,14 @@ def _statistics_fn(row: ByClass, standards: Standards) -> Callable[[ByClass], di
     return statistics
 
 
-def told_apart(row: ByClass, standards: Standards) -> dict[str, Value]:
-    """Whether the law of `row` can be told from that of exact draws: p-value of the MMD, and the classifier two-sample test."""
-    if not standards.truth:
+def two_sample_tests(row: ByClass, references: References) -> dict[str, Value]:
+    """Test whether `row` and exact draws have the same distribution: MMD, and the classifier two-sample test (C2ST)."""
+    if not references.truth:
         return {}
     rng = np.random.default_rng(TEST_SEED)
-    pairs = [(p.features, standards.truth[k].features) for k, p in row.items()]
+    pairs = [(p.features, references.truth[k].features) for k, p in row.items()]
     found = {"mmd_p": Value(mmd_test(pairs, NUM_PERMUTATIONS, rng)[1], None)}
-    # The classifier wants as many of either.
+    # The classifier needs as many rows from both sets.
     size = min(len(rows) for pair in pairs for rows in pair)
     ours, theirs = (np.concatenate([pair[k][:size] for pair in pairs]) for k in (0, 1))
     classes = np.repeat(np.arange(len(pairs)), size)
@@ -107,7 +109,7 @@ def told_apart(row: ByClass, standards: Standards) -> dict[str, Value]:
 
 
 def halves(photographs: ByClass) -> tuple[ByClass, ByClass]:
-    """Every other photograph, and the others: what photographs measure against photographs."""
+    """Split photographs into two halves, to compare photographs with photographs."""
     return tuple({k: p.part(np.arange(first, len(p.features), 2)) for k, p in photographs.items()} for first in (0, 1))  # type: ignore[return-value]
 
 

@@ -1,4 +1,4 @@
-"""What networks that guided no chain say of pictures: the judge of their class, the discriminator of their naturalness."""
+"""Scores of images from networks that do not guide chains: a judge of the class and a discriminator of naturalness."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,17 +18,21 @@ from tfgradgen.models.discriminator import load_discriminator, natural_index
 from tfgradgen.models.loading.settings import ClassifierSettings
 
 BATCH = 100
-FEATURES = "features"  # the signature of the judge
+FEATURES = "features"  # signature of the judge
 ENDINGS = (".jpeg", ".jpg", ".png")
-MIN_PHOTOGRAPHS = 12  # of a class: half of them still have the five neighbours that density and coverage count
+MIN_PHOTOGRAPHS = 12  # per class; half of them must have the five neighbours that density and coverage need
 
 
 class Pictures(NamedTuple):
-    """Of one class, as NumPy arrays.
+    """Images of one class and their scores, as NumPy arrays.
 
-    features: [N, D] of the judge. log_natural: [N], the discriminator's log p(natural). judge_log_prob: [N], the judge's log p
-    of the class. judge_is_right: [N] bool, whether it names the class. similarity: [N, N], MS-SSIM of each pair, NaN where the
-    pictures are too small for it. image: uint8 [N, height, width, channels]; no rows where only the rest is known.
+    Attributes:
+      features: [N, D], features of the judge.
+      log_natural: [N], the discriminator's log p(natural).
+      judge_log_prob: [N], the judge's log p(class).
+      judge_is_right: [N] bool, whether the judge's most likely class is this one.
+      similarity: [N, N], MS-SSIM of all pairs; NaN if the images are too small.
+      image: uint8 [N, height, width, channels]; no rows if only the scores are known.
     """
 
     features: np.ndarray
@@ -39,20 +43,20 @@ class Pictures(NamedTuple):
     image: np.ndarray
 
     def part(self, rows: Any) -> "Pictures":
-        """Only these pictures."""
+        """Return only the images `rows`."""
         known = (column[rows] if len(column) else column for column in self)
         return Pictures(*known)._replace(similarity=self.similarity[rows][:, rows])
 
 
 class Observer:
-    """Judge and discriminator.
+    """A judge and a discriminator.
 
     Args:
-      judge: names classes; its SavedModel has a signature `features`, picture -> [B, D].
-      discriminator: has a label `natural`.
+      judge: A classifier whose SavedModel has a signature `features`, image -> [B, D].
+      discriminator: A classifier with a label `natural`.
 
     Raises:
-      UserError: one of them lacks that.
+      UserError: The judge has no such signature, or the discriminator no such label.
     """
 
     def __init__(self, judge: Classifier, discriminator: Classifier):
@@ -69,20 +73,19 @@ class Observer:
         return f"{self.judge.sha256} {self.discriminator.sha256}"
 
     def class_index(self, label: str) -> int:
-        """The judge's output for the class named `label`: by its name alone, for the judge may order its classes otherwise.
+        """Return the judge's output for the class named `label`. Its classes may have another order than the classifier's.
 
         Raises:
-          UserError: it knows none of that name.
+          UserError: The judge has no class of that name.
         """
         names = [known.name for known in self.judge.labels]
         if label not in names:
-            raise fail(
-                "judge", f"a class named {label}", ", ".join(names[:5]), "give a judge that knows it, or leave that label out"
-            )
+            remedy = "give a judge that has it, or leave that label out"
+            raise fail("judge", f"a class named {label}", ", ".join(names[:5]), remedy)
         return names.index(label)
 
-    def look(self, image: np.ndarray, label: str) -> Pictures:
-        """What they say of uint8 `image` [N, height, width, channels], wanted as `label` (which the judge must know)."""
+    def observe(self, image: np.ndarray, label: str) -> Pictures:
+        """Score uint8 `image` [N, height, width, channels] as images of `label`, a class of the judge."""
         index = self.class_index(label)
         natural, class_log_probs, features = [], [], []
         for k in range(0, len(image), BATCH):
@@ -102,19 +105,19 @@ class Observer:
 
 
 def load_observer(judge: str | Path, discriminator: str | Path, allow_unknown_ops: bool = False) -> Observer:
-    """The observer of two models, named as for `load_classifier` and `load_discriminator`."""
+    """Load an observer from two models, given as for `load_classifier` and `load_discriminator`."""
     names = load_as("judge", judge, ClassifierSettings(allow_unknown_ops=allow_unknown_ops))
     return Observer(names, load_discriminator(discriminator, allow_unknown_ops=allow_unknown_ops))
 
 
 class Photographs:
-    """Held-out photographs as an observer sees them: `pictures` by class; `sha256` of the observer's networks."""
+    """Held-out photographs with the scores of an observer: `pictures` by class; `sha256` of the observer's networks."""
 
     def __init__(self, pictures: dict[str, Pictures], sha256: str):
         self.pictures, self.sha256 = pictures, sha256
 
     def save(self, path: Path) -> None:
-        """Writes all but the images themselves, half-precision."""
+        """Write everything except the images, in half precision."""
         arrays: dict[str, Any] = {"names": np.asarray(list(self.pictures)), "sha256": np.asarray(self.sha256)}
         for k, pictures in enumerate(self.pictures.values()):
             for name, column in pictures._replace(image=pictures.image[:0])._asdict().items():
@@ -124,12 +127,12 @@ class Photographs:
 
 
 def load_photographs(path: Path) -> Photographs:
-    """What `Photographs.save` wrote.
+    """Read a file that `Photographs.save` wrote.
 
     Raises:
-      UserError: it is damaged.
+      UserError: The file is damaged.
     """
-    with parsing(f"photographs {path}", "what was measured of photographs", "give --photographs=FOLDER"):
+    with parsing(f"photographs {path}", "scores of photographs", "give --photographs=FOLDER"):
         loaded = read_npz(path)
         names, fields = loaded["names"].tolist(), Pictures._fields
         rows = [[loaded[f"{k}_{name}"] for name in fields] for k in range(len(names))]
@@ -137,21 +140,23 @@ def load_photographs(path: Path) -> Photographs:
         return Photographs({str(name): Pictures(*row) for name, row in zip(names, wide, strict=True)}, str(loaded["sha256"]))
 
 
-def look_at_photographs(folder: Path, labels: Sequence[str], observer: Observer, image_shape: Sequence[int]) -> Photographs:
-    """Of `folder`/<label>/*, or of val/<label>/* in it, JPEG or PNG, brought to `image_shape` (height, width, channels).
+def observe_photographs(folder: Path, labels: Sequence[str], observer: Observer, image_shape: Sequence[int]) -> Photographs:
+    """Score the photographs `folder`/<label>/*, or `folder`/val/<label>/*, JPEG or PNG.
+
+    Photographs are resized to `image_shape` (height, width, channels).
 
     Raises:
-      UserError: a label has fewer than `MIN_PHOTOGRAPHS` pictures there, or one that cannot be read.
+      UserError: A label has fewer than `MIN_PHOTOGRAPHS` photographs, or one cannot be read.
     """
     root = folder / "val" if (folder / "val").is_dir() else folder
     pictures = {}
     for label in labels:
         if label in ("", ".", "..") or "/" in label or "\\" in label:
-            raise fail("photographs", "a class whose name can be that of a folder", label, "leave that label out")
+            raise fail("photographs", "a class name that can be a folder name", label, "leave that label out")
         paths = sorted(path for path in (root / label).glob("*") if path.suffix.lower() in ENDINGS)
         if len(paths) < MIN_PHOTOGRAPHS:
-            expected = f"{MIN_PHOTOGRAPHS} pictures or more in {root / label}"
-            raise fail("photographs", expected, len(paths), "give a folder with one folder of them a label")
+            expected = f"at least {MIN_PHOTOGRAPHS} images in {root / label}"
+            raise fail("photographs", expected, len(paths), "give a folder with one subfolder per label")
         image = read_pictures(paths, image_shape[1], image_shape[0])
-        pictures[label] = observer.look(image, label)
+        pictures[label] = observer.observe(image, label)
     return Photographs(pictures, observer.sha256)

@@ -1,5 +1,4 @@
-"""What a comparison has sampled, on disk: one file a cell, written beside and renamed, so that a finished one is never lost
-nor made twice."""
+"""A cache of a comparison's samples on disk, one file per cell. Files are written atomically, so that runs can be resumed."""
 
 import json
 from collections.abc import Callable
@@ -19,10 +18,11 @@ T = TypeVar("T", bound=NamedTuple)
 
 
 class Shelf:
-    """Named tuples of arrays in `folder`, each under a label and a name.
+    """Named tuples of arrays in `folder`, by label and name.
 
     Args:
-      identity: what decides the bits of every cell, JSON-able; what decides those of one only is given with it.
+      folder: The folder.
+      identity: Everything that determines the bits of all cells, JSON-serializable. Settings of one cell are given with it.
     """
 
     def __init__(self, folder: Path, identity: dict[str, Any]):
@@ -32,10 +32,10 @@ class Shelf:
         return self.folder / label / f"{name}.npz"
 
     def get(self, label: str, name: str, kind: type[T], settings: dict[str, Any], fits_fn: Callable[[T], bool]) -> T | None:
-        """The finished cell, None where there is none that can be read, or whose arrays `fits_fn` refuses.
+        """Return a finished cell; None if it does not exist, cannot be read, or `fits_fn` refuses its arrays.
 
         Raises:
-          UserError: what lies there was made by another comparison.
+          UserError: The cell belongs to another comparison.
         """
         path = self.path(label, name)
         if not path.exists():
@@ -49,14 +49,14 @@ class Shelf:
         except UserError as error:
             if isinstance(error.__cause__, PermissionError | MemoryError):
                 raise
-            return None  # damaged: it is made again
+            return None  # a damaged cell is computed again
         cell: T = kind(*(arrays[field] for field in kind._fields))  # type: ignore[call-overload]
         if not fits_fn(cell):
             return None
         found = difference(json.loads(json_text(self.identity | settings)), header)
         if found:
             what, ours, theirs = found
-            raise fail("resume", f"{what} {theirs} as in {path}", ours, "give the same again, or choose another --out")
+            raise fail("resume", f"{what} {theirs} as in {path}", ours, "give the same value, or choose another --out")
         return cell
 
     def put(self, label: str, name: str, cell: NamedTuple, settings: dict[str, Any]) -> None:

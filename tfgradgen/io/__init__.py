@@ -1,1 +1,1 @@
-"""Images and checkpoints on disk."""
+"""Images, run folders and checkpoints on disk."""

@@ -1,4 +1,4 @@
-"""Folders that appear whole or not at all."""
+"""Output folders: atomic creation, unfinished runs, locks, and checks of a folder before it is written."""
 
 import errno
 import glob
@@ -18,23 +18,23 @@ from tfgradgen.io.store import CHECKPOINT, FILES
 
 try:
     import fcntl
-except ImportError:  # Windows: two processes in one folder go unnoticed there
+except ImportError:  # Windows: a second process in the same folder is not detected
     fcntl = None  # type: ignore[assignment]
 
-RECORD = "run.json"  # a folder without it holds no run
+RECORD = "run.json"  # a folder without it is not a run
 OURS = {"grid.png", "plots.png", "film.png", "samples.npz", "chains.nc", CHECKPOINT, RECORD}
 LOCK = "lock"
-INSIDE = ".unfinished"  # of a folder beside which nothing can be written: the unfinished run in it
-LOST_AND_FOUND = "lost+found"  # of a file system's own, in the folder where it is mounted
+INSIDE = ".unfinished"  # the unfinished run in a folder whose parent cannot be written
+LOST_AND_FOUND = "lost+found"  # created by some file systems where they are mounted
 LONGEST = 255  # bytes in the name of a file on all usual file systems
-LONGEST_PATH = 4000  # bytes in a path, with room for what is written below it
-LONGEST_LABEL = 100  # of those of a name, so that there is room for what stands beside a label
-# How a system says that a folder cannot be renamed, though files can be written into it: a mount point, another's folder.
+LONGEST_PATH = 4000  # bytes in the path of a folder; leaves room for the files in it
+LONGEST_LABEL = 100  # bytes of a label in a file name; leaves room for the rest of the name
+# Errors of renaming a folder into which files can be written: it is a mount point, or its parent is not writable.
 FIXED_ERRORS = (errno.EBUSY, errno.EXDEV, errno.EPERM, errno.EACCES)
 
 
 def as_file(name: str) -> str:
-    """A label's name as that of a file: a foreign model's may hold commas and slashes, a condition operators."""
+    """Return a label as a file name. Labels may contain commas and slashes, conditions contain operators."""
     file = re.sub(r"[^\w-]+", "_", name.replace("!", "not_").replace("|", " or "))
     try:
         os.fsencode(file)
@@ -44,7 +44,7 @@ def as_file(name: str) -> str:
 
 
 def shortened(file: str, name: str) -> str:
-    """`file` in at most `LONGEST_LABEL` bytes; one that is cut ends in a digest of `name`, all of what it stands for."""
+    """Shorten `file` to at most `LONGEST_LABEL` bytes; if it is cut, it ends in a digest of `name`, the full label."""
     content = file.encode()
     if len(content) <= LONGEST_LABEL:
         return file
@@ -53,41 +53,44 @@ def shortened(file: str, name: str) -> str:
 
 
 def real(folder: Path) -> Path:
-    """`folder`, or where it leads to if it is a link."""
+    """Return `folder`, or its target if it is a link."""
     return Path(os.path.realpath(folder)) if folder.is_symlink() else folder
 
 
 def is_fixed(folder: Path) -> bool:
-    """Whether `folder` is there and cannot be replaced: something is mounted on it, or the folder above it is read-only."""
+    """Return whether `folder` exists and cannot be replaced: it is a mount point, or its parent is read-only."""
     return folder.is_dir() and (os.path.ismount(folder) or not os.access(folder.absolute().parent, os.W_OK | os.X_OK))
 
 
 def partial_of(folder: Path) -> Path:
-    """Where the run that will be `folder` keeps what it has until it is whole: beside it, or in it where `is_fixed`."""
+    """Return where the unfinished run of `folder` is stored: next to it, or inside it if `is_fixed`."""
     folder = real(folder)
     inside = folder / INSIDE
     return inside if os.path.lexists(inside) or is_fixed(folder) else folder.with_name(f"{folder.name}.partial")
 
 
 def names_in(folder: Path) -> set[str]:
-    """What lies in `folder` but for the remains of a run that is unfinished."""
+    """Return the names of all files in `folder` except those of an unfinished run."""
     own = {INSIDE, *([LOST_AND_FOUND] if os.path.ismount(folder) else [])}
     return {path.name for path in folder.iterdir() if path.name not in own and not path.name.startswith(f"{INSIDE}-")}
 
 
 def has_checkpoint(folder: Path) -> bool:
-    """Whether there is an unfinished run of `folder` to go on with; unlike pathlib's own, never an error."""
+    """Return whether `folder` has an unfinished run to resume. Unlike `Path.exists`, this never raises."""
     return os.path.exists(partial_of(folder) / CHECKPOINT)
 
 
 def check_partial(folder: Path, welcome: bool, name: str = "out") -> None:
-    """Raises `UserError` where an unfinished run of `folder` is, unless that is `welcome`, or no folder can have its name.
+    """Raise `UserError` if `folder` has an unfinished run that is not `welcome`, or cannot be a folder's name.
 
-    name: of the parameter that gives the folder, in this function and those below.
+    Args:
+      folder: The folder.
+      welcome: Whether an unfinished run is allowed.
+      name: The parameter that gives the folder, for errors; likewise in the functions below.
     """
     if folder.name in ("", ".."):
         raise fail(name, "a folder with a name of its own", str(folder), f"give --{name}=NAME")
-    room = LONGEST - len("..partial-12345678.old")  # what `new_folder` makes of the name
+    room = LONGEST - len("..partial-12345678.old")  # `new_folder` adds this to the name
     if any(len(os.fsencode(part)) > room for part in folder.parts):
         raise fail(name, f"names of at most {room} bytes", folder, f"give a shorter --{name}=NAME")
     if len(os.fsencode(folder.absolute())) > LONGEST_PATH:
@@ -97,30 +100,30 @@ def check_partial(folder: Path, welcome: bool, name: str = "out") -> None:
         raise fail(
             name,
             "a new folder",
-            f"{partial}, a run that was interrupted or is under way",
-            f"go on with it with --resume, start anew with --overwrite, or choose another --{name}",
+            f"{partial}, an interrupted or active run",
+            f"continue it with --resume, start anew with --overwrite, or choose another --{name}",
         )
     if os.path.lexists(partial) and (partial.is_symlink() or not partial.is_dir()):
-        raise fail(name, "a folder", f"{partial}, which is none", f"choose another --{name}")
+        raise fail(name, "a folder", f"{partial}, which is not one", f"choose another --{name}")
     foreign = sorted({path.name for path in partial.iterdir()} - {LOCK, *FILES}) if partial.is_dir() else []
     if foreign:
         raise fail(
             name,
             "an unfinished run",
             f"{partial}, which also holds {foreign[0]}",
-            f"choose another --{name}; it is left as it is",
+            f"choose another --{name} (nothing was changed)",
         )
 
 
 def clear(partial: Path) -> None:
-    """Empties an unfinished run, the checkpoint first, so that half of it never passes for a damaged one."""
+    """Empty an unfinished run. The checkpoint is removed first, so that the rest does not look like a damaged run."""
     for name in (CHECKPOINT, *sorted(FILES - {CHECKPOINT})):
         with suppress(OSError):
             (partial / name).unlink(missing_ok=True)
 
 
 def discard(partial: Path) -> None:
-    """Removes an unfinished run."""
+    """Remove an unfinished run."""
     clear(partial)
     with suppress(OSError):
         (partial / LOCK).unlink(missing_ok=True)
@@ -128,9 +131,9 @@ def discard(partial: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Clears what a process that was killed while it renamed left beside or in `folder`; an earlier run is put back.
+    """Remove what a process killed during a rename left next to or in `folder`, and restore an earlier run.
 
-    Only for the process that holds the folder's unfinished run.
+    Only the process that holds the lock of the unfinished run may call this.
     """
     folder = real(folder).absolute()
     remains = [*folder.parent.glob(f".{glob.escape(folder.name)}.partial-*"), *folder.glob(f"{INSIDE}-*")]
@@ -142,11 +145,10 @@ def sweep(folder: Path) -> None:
 
 
 def check_target(folder: Path, overwrite: bool, name: str = "out") -> None:
-    """Raises `UserError` unless `folder` can be made, is empty, or can be replaced where `overwrite` allows it. Leaves nothing
-    behind."""
+    """Raise `UserError` unless `folder` can be created, is empty, or may be replaced (`overwrite`). Changes nothing."""
     if os.path.lexists(folder):
         if not os.path.isdir(folder):
-            what = "a link that leads to none" if folder.is_symlink() else "which is none"
+            what = "a link to something else" if folder.is_symlink() else "which is not one"
             raise fail(name, "a folder", f"{folder}, {what}", f"choose another --{name}")
         names = names_in(folder)
         if names and not overwrite:
@@ -155,54 +157,59 @@ def check_target(folder: Path, overwrite: bool, name: str = "out") -> None:
         if foreign:
             raise fail(
                 name,
-                "an earlier run's folder to overwrite",
+                "the folder of an earlier run to overwrite",
                 f"{folder}, which also holds {foreign[0]}",
-                f"choose another --{name}; it is left as it is",
+                f"choose another --{name} (nothing was changed)",
             )
     check_writable(folder, name)
 
 
 def check_writable(folder: Path, name: str = "out") -> None:
-    """Raises `UserError` unless `folder`, or what is to be renamed to it, can be written. Leaves nothing behind."""
-    place = real(folder).absolute()
-    place = place if is_fixed(place) else place.parent
-    while not os.path.exists(place):
-        place = place.parent
+    """Raise `UserError` unless `folder`, or the temporary folder that is renamed to it, can be written. Changes nothing."""
+    parent = real(folder).absolute()
+    parent = parent if is_fixed(parent) else parent.parent
+    while not os.path.exists(parent):
+        parent = parent.parent
     try:
-        os.rmdir(tempfile.mkdtemp(prefix=f"{INSIDE}-", dir=place))
+        os.rmdir(tempfile.mkdtemp(prefix=f"{INSIDE}-", dir=parent))
     except OSError as error:
         raise fail(name, "a folder that can be written", f"{folder} ({reason(error)})", f"choose another --{name}") from error
 
 
 def check_resumable(out: Path, resume: bool, what: str, marker: str, ours: Collection[str]) -> None:
-    """Raises `UserError` unless `out` can be made, or holds `what` and nothing else where `resume` allows it.
+    """Raise `UserError` unless `out` can be created, or may be resumed.
 
-    marker: the one of its entries, `ours`, by which it is known. An entry that is a link is none of ours.
+    Args:
+      out: The folder.
+      resume: Whether an existing folder is allowed.
+      what: What the folder holds, such as 'a comparison', for errors.
+      marker: The file in `ours` that such a folder always has.
+      ours: The names that such a folder may contain. A link never counts as one of them.
     """
     if not os.path.lexists(out):
         check_writable(out)
         return
     if not out.is_dir():
-        raise fail("out", "a folder", f"{out}, which is none", "choose another --out")
-    # What was killed before it had anything leaves its lock.
+        raise fail("out", "a folder", f"{out}, which is not one", "choose another --out")
+    # A process that was killed early leaves only its lock.
     names = {path.name for path in out.iterdir()} - {LOCK, LOST_AND_FOUND}
     if names and not resume:
-        raise fail("out", "a new folder", f"{out}, which exists", "go on with it with --resume, or choose another --out")
+        raise fail("out", "a new folder", f"{out}, which exists", "continue it with --resume, or choose another --out")
     foreign = sorted(name for name in names if not name.startswith(".") and (name not in ours or (out / name).is_symlink()))
     if names and (foreign or marker not in names):
         got = f"which also holds {foreign[0]}" if foreign else f"which has no {marker}"
-        raise fail("out", f"the folder of {what} to resume", f"{out}, {got}", "choose another --out; it is left as it is")
+        raise fail("out", f"the folder of {what} to resume", f"{out}, {got}", "choose another --out (nothing was changed)")
 
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Keeps `folder` for this process for as long as it lives; another that wants it is refused."""
+    """Lock `folder` for this process during the block; another process that wants it gets a `UserError`."""
     with open_own(folder / LOCK, "w+b") as lock:
         if fcntl:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise fail("out", "a run of one process", f"another at work in {folder}", "wait, or stop it") from error
+                raise fail("out", "one process per folder", f"another one running in {folder}", "wait, or stop it") from error
             except OSError:
                 pass  # a file system without locks
         yield
@@ -210,61 +217,69 @@ def held(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def new_folder(folder: Path, overwrite: bool = False, hint: str = "", name: str = "out") -> Iterator[Path]:
-    """Gives a folder to write into, and renames it into place at the end; an earlier one is replaced.
+    """Yield a temporary folder that replaces `folder` at the end of the block.
 
-    Where `folder` cannot be replaced, for something is mounted on it, its files are, run.json as the last. After an error the
-    earlier one stands as it was and nothing new is left; `hint` ends the message.
+    If `folder` cannot be replaced, because it is a mount point, its files are replaced one by one, run.json last. After an
+    error the earlier folder is unchanged and nothing new is left.
+
+    Args:
+      folder: The folder to create or replace.
+      overwrite: Whether an earlier run may be replaced.
+      hint: What is kept for `--resume`; appended to errors.
+      name: The parameter that gives the folder, for errors.
+
+    Raises:
+      UserError: `folder` cannot be written or may not be replaced.
     """
     folder = real(folder).absolute()
     fixed = is_fixed(folder)
     try:
         (folder if fixed else folder.parent).mkdir(parents=True, exist_ok=True)
-        place, prefix = (folder, f"{INSIDE}-") if fixed else (folder.parent, f".{folder.name}.partial-")
-        beside = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
+        parent, prefix = (folder, f"{INSIDE}-") if fixed else (folder.parent, f".{folder.name}.partial-")
+        temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
     except OSError as error:
         raise not_written(folder, error, hint, name) from error
     try:
-        beside.chmod(0o777 & ~_umask())  # mkdtemp makes it private
-        yield beside
-        check_target(folder, overwrite, name)  # again: another run may have taken the place meanwhile
+        temporary.chmod(0o777 & ~_umask())  # mkdtemp makes it private
+        yield temporary
+        check_target(folder, overwrite, name)  # again: another run may have created it meanwhile
         if fixed:
-            _fill(folder, beside)
+            _fill(folder, temporary)
         else:
-            _replace(folder, beside)
+            _replace(folder, temporary)
     except OSError as error:
         raise not_written(folder, error, hint, name) from error
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _replace(folder: Path, beside: Path) -> None:
-    """Renames `beside` into the place of `folder`; fills that where the system does not let it go."""
-    aside = beside.with_name(beside.name + ".old")
+def _replace(folder: Path, temporary: Path) -> None:
+    """Rename `temporary` to `folder`; move only the files if the system does not allow `folder` to be renamed."""
+    old = temporary.with_name(temporary.name + ".old")
     if not folder.exists():
-        beside.rename(folder)
+        temporary.rename(folder)
         return
     try:
-        folder.rename(aside)
+        folder.rename(old)
     except OSError as error:
         if error.errno not in FIXED_ERRORS:
             raise
-        _fill(folder, beside)
+        _fill(folder, temporary)
         return
     try:
-        beside.rename(folder)
+        temporary.rename(folder)
     except BaseException:
-        aside.rename(folder)
+        old.rename(folder)
         raise
-    shutil.rmtree(aside, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
 
 
-def _fill(folder: Path, beside: Path) -> None:
-    """Puts the files of `beside` in the place of those in `folder`. Meanwhile there is no run.json, so that what is half of it
-    passes for none."""
+def _fill(folder: Path, temporary: Path) -> None:
+    """Replace the files of `folder` by those of `temporary`; run.json comes last, so an incomplete folder is not a run."""
     (folder / RECORD).unlink(missing_ok=True)
-    names = {path.name for path in beside.iterdir()}
+    names = {path.name for path in temporary.iterdir()}
     for name in (*sorted(names - {RECORD}), *(names & {RECORD})):
-        _move(beside / name, folder / name)
+        _move(temporary / name, folder / name)
     for name in OURS - names:
         (folder / name).unlink(missing_ok=True)
 
@@ -281,7 +296,7 @@ def _move(source: Path, target: Path) -> None:
 
 
 def not_written(folder: Path, error: OSError, hint: str = "", name: str = "out") -> UserError:
-    """The error of a folder that cannot be written. hint: what is kept, that `--resume` goes on with."""
+    """Return the error of a folder that cannot be written; `hint` says what is kept for `--resume`."""
     remedy = f"free space or choose another --{name}" + (f"; {hint}" if hint else "")
     found = fail(name, "a folder that can be written", f"{folder} ({reason(error)})", remedy)
     found.can_resume = bool(hint)

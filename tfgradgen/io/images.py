@@ -1,4 +1,4 @@
-"""Pictures on disk: grids of tiles with captions."""
+"""Reading images, decoding latent points, and grids of images with captions."""
 
 import io
 import warnings
@@ -15,29 +15,29 @@ from tfgradgen.core.files import atomic_file
 from tfgradgen.core.parsing import PARSER_ERRORS, parsing, read_bytes
 
 CAPTION_HEIGHT = 16  # pixels below each tile
-GAP = 4
-FORMATS = ("JPEG", "PNG", "TIFF", "GIF", "BMP", "WEBP", "PPM")  # none that starts another program
-MAX_PIXELS, MAX_FILE = 80_000_000, 1 << 28  # of one image, and bytes of its file
+GAP = 4  # pixels
+FORMATS = ("JPEG", "PNG", "TIFF", "GIF", "BMP", "WEBP", "PPM")  # none of their decoders starts another program
+MAX_PIXELS, MAX_FILE = 80_000_000, 1 << 28  # pixels of an image, bytes of its file
 DECODE_BATCH = 64
 WAVEFORM_SIZE = (64, 128)
 BACKGROUND, INK = (255, 255, 255), (40, 40, 40)
 
 
 def to_uint8(image: Any) -> np.ndarray:
-    """`image` [..., height, width, channels] in [-1, 1] -> uint8, rounded; values outside the range are clipped."""
+    """Convert `image` [..., height, width, channels] in [-1, 1] to uint8; values outside of the range are clipped."""
     rounded: np.ndarray = np.clip(np.rint((np.asarray(image, np.float32) + 1.0) * 127.5), 0, 255)
     return rounded.astype(np.uint8)
 
 
 def decode(generator: GeneratorLike, z: np.ndarray, batch_size: int | None = None) -> np.ndarray:
-    """uint8 pictures [B, height, width, channels] of `z` [B, latent_dim], a batch at a time; drawings of waveforms."""
+    """Return uint8 images [B, height, width, channels] of `z` [B, latent_dim]; waveforms are drawn as images."""
     size = min(batch_size or DECODE_BATCH, DECODE_BATCH)
     batches = [np.asarray(generator(z[k : k + size])) for k in range(0, len(z), size)]
     return np.concatenate([draw_waveforms(batch) if batch.ndim == 2 else to_uint8(batch) for batch in batches])
 
 
 def draw_waveforms(waveform: np.ndarray) -> np.ndarray:
-    """`waveform` [B, num_samples] in [-1, 1] -> uint8 [B, 64, 128, 1]: from lowest to highest sample of each column."""
+    """Draw `waveform` [B, num_samples] in [-1, 1] as uint8 [B, 64, 128, 1]: a bar from minimum to maximum per column."""
     height, width = WAVEFORM_SIZE
     ends = np.linspace(0, waveform.shape[1], width + 1).astype(int)
     parts = [waveform[:, start : max(end, start + 1)] for start, end in pairwise(ends)]
@@ -48,7 +48,7 @@ def draw_waveforms(waveform: np.ndarray) -> np.ndarray:
 
 
 def read_pictures(paths: Sequence[Path], width: int, height: int) -> np.ndarray:
-    """uint8 RGB [N, height, width, 3] of image files (see `read_image`), resized where they need it."""
+    """Return image files (see `read_image`) as uint8 RGB [N, height, width, 3], resized if needed."""
     images = []
     for path in paths:
         rgb = read_image(path)
@@ -58,18 +58,19 @@ def read_pictures(paths: Sequence[Path], width: int, height: int) -> np.ndarray:
 
 
 def read_image(path: Path) -> Image.Image:
-    """The image in a file as a viewer shows it, in RGB: upright, of several frames the first, transparency over white, 16 bits
-    brought to 8.
+    """Return the image in a file in RGB, as a viewer shows it.
+
+    The image is upright (EXIF), transparency is over white, 16 bits are scaled to 8, and only the first frame is read.
 
     Raises:
-      UserError: it cannot be read, is of no format in `FORMATS`, or of more than `MAX_PIXELS`; the message names the file.
+      UserError: The file cannot be read, its format is not in `FORMATS`, or it has more than `MAX_PIXELS` pixels.
     """
     kinds = (Image.DecompressionBombError, Image.DecompressionBombWarning)
     with (
         parsing(f"image {path}", "an image that can be read", "give another, or remove it", *kinds),
         warnings.catch_warnings(),
     ):
-        warnings.simplefilter("ignore")  # of damaged metadata
+        warnings.simplefilter("ignore")  # about damaged metadata
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         Image.init()  # registers the formats
         data = io.BytesIO(read_bytes(path, MAX_FILE))
@@ -83,12 +84,12 @@ def read_image(path: Path) -> Image.Image:
 def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
-    except PARSER_ERRORS:  # its metadata is damaged: a viewer shows the pixels as they lie
+    except PARSER_ERRORS:  # damaged metadata: viewers show the pixels as stored
         return image
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith(("I", "F")):  # one channel of 16 or 32 bits, which `convert` would cut at 255
+    if image.mode.startswith(("I", "F")):  # one channel of 16 or 32 bits, which `convert` would clip at 255
         values = np.nan_to_num(np.asarray(image, np.float64))
         tops = (1.0, 255.0, 65535.0) if image.mode == "F" else (65535.0,)
         top = next((top for top in tops if values.max() <= top), values.max())
@@ -108,15 +109,16 @@ def make_grid(
     headings: Sequence[str] = (),
     row_names: Sequence[str] = (),
 ) -> Image.Image:
-    """Lays out uint8 `images` [N, height, width, 1 or 3] as one picture, row by row.
+    """Arrange images in a grid, row by row.
 
     Args:
-      captions: one a tile, written below it.
-      num_columns: by default the smallest square that holds all tiles.
-      tile_size: pixels; smaller tiles are enlarged to at least this height.
-      title: written above the tiles.
-      headings: one a column, written above its first tile, cut where they are wider.
-      row_names: one a row, written at its left.
+      images: uint8 [N, height, width, 1 or 3].
+      captions: One per tile, written below it.
+      num_columns: By default that of the smallest square that holds all tiles.
+      tile_size: Pixels; smaller images are enlarged by an integer factor to about this height.
+      title: Written above the tiles.
+      headings: One per column, written above its first tile and cut to its width.
+      row_names: One per row, written at its left.
     """
     count, height, width, channels = images.shape
     columns = num_columns or int(np.ceil(np.sqrt(count)))
@@ -145,13 +147,13 @@ def make_grid(
 
 
 def _cut(text: str, width: int, length_fn: Callable[[str], float]) -> str:
-    """`text`, or as much of its beginning as fits into `width` pixels before dots."""
+    """Return `text`, shortened with an ellipsis if it is wider than `width` pixels."""
     if length_fn(text) <= width:
         return text
     return next((text[:k] + "..." for k in range(len(text), 0, -1) if length_fn(text[:k] + "...") <= width), "")
 
 
-def save_png(path: Path, picture: Image.Image) -> None:
-    """Writes `picture` beside `path` and renames it into place."""
+def save_png(path: Path, image: Image.Image) -> None:
+    """Write `image` to `path`, atomically."""
     with atomic_file(path) as stream:
-        picture.save(stream, "PNG")
+        image.save(stream, "PNG")

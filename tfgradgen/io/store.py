@@ -1,8 +1,8 @@
-"""An unfinished run on disk: draws as they come, and a checkpoint that says how far they hold.
+"""An unfinished run on disk: its draws so far, and a checkpoint that records how many of them are valid.
 
-Each field of `Draws` is a raw file that only grows. The checkpoint, written beside and renamed, names the number of bytes and
-the CRC-32 of each file; what lies beyond was being written when the run was killed, and is cut off. It ends in a digest of
-itself: the checksums within an npz leave out its own headers.
+Each field of `Draws` is a raw file that only grows. The checkpoint, written atomically, holds the number of valid bytes and the
+CRC-32 of each file. Bytes beyond that number come from an interrupted write and are cut off. The checkpoint ends with a digest
+of itself, because the checksums in an npz do not cover its headers.
 """
 
 import hashlib
@@ -26,25 +26,25 @@ from tfgradgen.core.parsing import parsing, read_bytes, whole_number
 CHECKPOINT, FORMAT = "checkpoint.npz", 3
 FILES = {CHECKPOINT, f"{CHECKPOINT}.new", *(f"{name}.raw" for name in Draws._fields)}
 DIGEST_BYTES = 32
-_DTYPES = ("<f4", "|b1")  # of the fields of `Draws`
-_LISTS: dict[str, list[Any]] = {"start_cost": [0, 0], "doubts": [], "evidence": []}  # facts, and where they are not there
+_DTYPES = ("<f4", "|b1")  # dtypes of the fields of `Draws`
+_LISTS: dict[str, list[Any]] = {"start_cost": [0, 0], "doubts": [], "evidence": []}  # facts that are lists, with defaults
 MAX_CHECKPOINT = 1 << 30  # bytes
 BLOCK = 1 << 22  # bytes read at a time
 
 
 class RunStore:
-    """Draws and state of a run under way in `folder`.
+    """Draws and state of an unfinished run in `folder`.
 
     Args:
-      folder: exists.
-      identity: everything that decides the bits of the run, JSON-able.
+      folder: An existing folder.
+      identity: Everything that determines the bits of the run, JSON-serializable.
 
     Attributes:
-      state: that of the last checkpoint, None where there is none.
-      facts: what the run noted on the way, JSON-able, kept in the checkpoint.
+      state: State of the last checkpoint; None if there is none.
+      facts: Statistics of the run so far, JSON-serializable, as of the last checkpoint.
 
     Raises:
-      UserError: the folder's checkpoint is of another run, or damaged.
+      UserError: The checkpoint in the folder belongs to another run, or is damaged.
     """
 
     def __init__(self, folder: Path, identity: dict[str, Any]):
@@ -56,7 +56,7 @@ class RunStore:
             self._restore()
 
     def append(self, draws: Draws, state: Mapping[str, np.ndarray], facts: dict[str, Any]) -> None:
-        """Adds `draws` and moves the checkpoint to `state`. After an OSError the earlier checkpoint stands."""
+        """Append `draws` and write a checkpoint with `state`. After an OSError the earlier checkpoint remains valid."""
         files = {}
         for name, rows in draws._asdict().items():
             file = self._files.get(name, {"num_bytes": 0, "crc": 0})
@@ -83,7 +83,7 @@ class RunStore:
         self.state, self.facts, self._files = dict(state), dict(facts), files
 
     def draws(self) -> Draws:
-        """Everything that was added, as read-only maps of the files: it takes no memory until it is read."""
+        """Return all draws as read-only memory maps of the files."""
         return Draws(*(self._mapped(name) for name in Draws._fields))
 
     def _mapped(self, name: str) -> np.ndarray:
@@ -100,17 +100,23 @@ class RunStore:
         for name, file in found.files.items():
             path = self.folder / f"{name}.raw"
             if not is_even or not path.exists() or crc32(path, file["num_bytes"]) != file["crc"]:
-                raise self.damaged(f"{path.name} is not what was written")
+                raise self.damaged(f"{path.name} does not match its checksum")
         self.state, self.facts, self._files = found.state, found.facts, found.files
 
     def damaged(self, what: str) -> UserError:
-        """The error of a run that cannot be gone on with; `what` names the file and what is wrong with it."""
+        """Return the error of a run that cannot be resumed; `what` names the file and what is wrong with it."""
         return fail("resume", f"an interrupted run in {self.folder}", f"a damaged one: {what}", "start anew with --overwrite")
 
 
 class Checkpoint(NamedTuple):
-    """What a checkpoint holds: see `RunStore`. files: of each raw file the number of bytes that hold, their CRC-32, the dtype
-    and the shape of a row."""
+    """The content of a checkpoint (see `RunStore`).
+
+    Attributes:
+      identity: Everything that determines the bits of the run.
+      state: State of the sampler, as named arrays.
+      facts: Statistics of the run so far.
+      files: For each raw file the number of valid bytes, their CRC-32, the dtype and the shape of a row.
+    """
 
     identity: dict[str, Any]
     state: dict[str, np.ndarray]
@@ -119,12 +125,12 @@ class Checkpoint(NamedTuple):
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
-    """The checkpoint in `folder`.
+    """Return the checkpoint in `folder`.
 
     Raises:
-      UserError: it is missing, damaged or of another version.
+      UserError: It is missing, damaged or from another version.
     """
-    expected = f"an interrupted run, with its {CHECKPOINT} as it was written"
+    expected = f"an interrupted run with an intact {CHECKPOINT}"
     with parsing(f"resume {folder}", expected, "start anew with --overwrite"):
         data = read_bytes(folder / CHECKPOINT, MAX_CHECKPOINT, folder)
         data, kept = data[:-DIGEST_BYTES], data[-DIGEST_BYTES:]
@@ -133,7 +139,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         arrays = read_npz(io.BytesIO(data))
         header = json.loads(arrays.pop("header").tobytes())
         if header["format"] != FORMAT or set(header["files"]) != set(Draws._fields):
-            raise ValueError("one of another version of tfgradgen")
+            raise ValueError("one from another version of tfgradgen")
         identity, facts, files = header["identity"], _checked_facts(header["facts"]), header["files"]
         if not isinstance(identity, dict):
             raise TypeError("one without its settings")
@@ -145,14 +151,18 @@ def read_checkpoint(folder: Path) -> Checkpoint:
 
 
 def digest(data: bytes) -> bytes:
-    """SHA-256 of `data`, `DIGEST_BYTES` of them."""
+    """Return the SHA-256 of `data`, `DIGEST_BYTES` long."""
     return hashlib.sha256(data).digest()
 
 
 def layout(file: Mapping[str, Any]) -> tuple[np.dtype, tuple[int, ...], int]:
-    """dtype, shape of a row and number of rows of a raw file."""
+    """Return the dtype, shape of a row and number of rows of a raw file.
+
+    Raises:
+      KeyError, TypeError, ValueError: The entry of the checkpoint is invalid.
+    """
     if file["dtype"] not in _DTYPES:
-        raise ValueError("a file of another type of numbers")
+        raise ValueError("a file with an unknown dtype")
     dtype = np.dtype(file["dtype"])
     row_shape = tuple(whole_number(size, 1) for size in file["row_shape"])
     num_bytes, row_bytes = whole_number(file["num_bytes"]), dtype.itemsize * math.prod(row_shape)
@@ -162,7 +172,7 @@ def layout(file: Mapping[str, Any]) -> tuple[np.dtype, tuple[int, ...], int]:
 
 
 def _checked_facts(facts: Any) -> dict[str, Any]:
-    """The facts of a checkpoint; raises what `parsing` turns into one line where they are none."""
+    """Return the facts of a checkpoint; raise an error that `parsing` turns into one line if they are invalid."""
     known = dict(facts)
     for name in ("num_gradients", "num_forward"):
         whole_number(known.get(name, 0))
@@ -170,24 +180,24 @@ def _checked_facts(facts: Any) -> dict[str, Any]:
     for name in ("prior_draws", "exact_starts", "num_not_finite", "num_scored"):
         whole_number(known.get(name) or 0)
     if not 0 <= known.get("seconds", 0.0) < math.inf:
-        raise ValueError("a time that is none")
+        raise ValueError("an invalid duration")
     start_cost, doubts, evidence = (known.get(name, default) for name, default in _LISTS.items())
     if not all(isinstance(value, list) for value in (start_cost, doubts, evidence)):
-        raise TypeError("facts of another type")
+        raise TypeError("statistics of the wrong type")
     if len([whole_number(value) for value in start_cost]) != 2 or not all(isinstance(doubt, str) for doubt in doubts):
-        raise ValueError("facts of another form")
+        raise ValueError("statistics of the wrong form")
     numbers = [*evidence, *(known.get(name) for name in ("accept_rate", "prior_class_prob", "prior_class_prob_error"))]
     if not all(value is None or (isinstance(value, int | float) and not isinstance(value, bool)) for value in numbers):
-        raise TypeError("figures that are no numbers")
+        raise TypeError("statistics that are not numbers")
     if not isinstance(known.get("overwrite", False), bool) or not isinstance(known.get("labels", []), list):
-        raise TypeError("facts of another type")
+        raise TypeError("statistics of the wrong type")
     for of_label in known.get("labels", []):
         _checked_facts(of_label)
     return known
 
 
 def crc32(path: Path, num_bytes: int) -> int | None:
-    """The CRC-32 of the first `num_bytes` of a file, None where it has fewer."""
+    """Return the CRC-32 of the first `num_bytes` of a file; None if it is shorter."""
     crc = 0
     with open_own(path, "rb") as stream:
         while num_bytes:
@@ -199,7 +209,7 @@ def crc32(path: Path, num_bytes: int) -> int | None:
 
 
 def check_same(ours: Mapping[str, Any], theirs: Mapping[str, Any], folder: Path) -> None:
-    """Raises `UserError` that names the first entry in which this run differs from the one in `folder`."""
+    """Raise `UserError` if this run differs from the one in `folder`; the error names the first entry that differs."""
     found = difference(json.loads(json_text(ours)), theirs)
     if found:
         name, our_value, their_value = found
@@ -207,12 +217,12 @@ def check_same(ours: Mapping[str, Any], theirs: Mapping[str, Any], folder: Path)
             "resume",
             f"{as_flag(name, their_value)} as in {folder}",
             as_flag(name, our_value),
-            "give the same again, or start anew with --overwrite",
+            "give the same value, or start anew with --overwrite",
         )
 
 
 def as_flag(name: str, value: Any) -> str:
-    """An entry of an identity as the user gave it: `arguments.schedule.num_results` is --num_results, others are words."""
+    """Return an entry of an identity as the user gave it: `arguments.schedule.num_results` is --num_results."""
     first, *others = name.split(".")
     if first == "arguments" and others:
         return f"--{others[-1]}={value}"
@@ -222,7 +232,7 @@ def as_flag(name: str, value: Any) -> str:
 
 
 def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> tuple[str, Any, Any] | None:
-    """The first entry in which two nested dictionaries differ, as (name, ours, theirs); None where they are equal."""
+    """Return the first entry in which two nested mappings differ, as (name, ours, theirs); None if they are equal."""
     for name in sorted({*ours, *theirs}):
         a, b = ours.get(name), theirs.get(name)
         if isinstance(a, Mapping) and isinstance(b, Mapping):

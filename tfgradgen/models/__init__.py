@@ -1,1 +1,1 @@
-"""Pretrained models as callables of one convention; nothing here knows a density."""
+"""Pretrained models behind one interface: generators, classifiers, discriminators and encoders."""

@@ -1,4 +1,4 @@
-"""Composed conditions: their text, such as `goldfish & !orange`, and the classifier that they make."""
+"""Composed conditions: a parser of texts such as `goldfish & !orange`, and a classifier of the condition."""
 
 import zlib
 from collections.abc import Callable, Sequence
@@ -14,11 +14,11 @@ from tfgradgen.models.expression import MAX_WEIGHT, And, Class, Evidence, Expres
 from tfgradgen.models.labels import OPERATOR, OPERATORS, as_key, find_label, named, split_names, unknown_label
 from tfgradgen.models.loading.metadata import Label
 
-MAX_DEPTH = 50  # far below where Python's own stack would end
+MAX_DEPTH = 50  # far below the limit of Python's stack
 
 
 def is_condition(text: Any, labelled: Sequence[Sequence[Label]]) -> bool:
-    """Whether `text` composes classes; a name or a list of names is none, even where a foreign name holds an operator."""
+    """Return whether `text` is a condition, not a name or list of names; names may contain the characters of operators."""
 
     def is_name(part: str) -> bool:
         return any(named(labels, part) is not None for labels in labelled)
@@ -29,14 +29,18 @@ def is_condition(text: Any, labelled: Sequence[Sequence[Label]]) -> bool:
 
 
 def parse_condition(text: str, labelled: Sequence[Sequence[Label]]) -> Expression:
-    """Reads a condition on the classes of one classifier or several, `labelled` having the labels of each.
+    """Parse a condition on the classes of one or several classifiers.
 
-    `a & b`, `a | b`, `!a`, `0.5*a` and parentheses; `!` binds before a weight, that before `&`, that before `|`. A class is
-    whatever `find_label` knows: a name, WordNet id, index or word of a synset. `NAME@2` is a class of the second classifier;
-    without `@` it is of the first one that knows it. What the operators mean stands in `expression`.
+    The syntax is `a & b`, `a | b`, `!a`, `0.5*a` and parentheses, with precedence `!`, weight, `&`, `|`. A class is anything
+    that `find_label` accepts: a name, WordNet id, index or word of a synset. `NAME@2` is a class of the second classifier;
+    without `@`, the first classifier with that class is used. `expression` defines the operators.
+
+    Args:
+      text: The condition.
+      labelled: The labels of each classifier.
 
     Raises:
-      UserError: what cannot be read, with its place in the text, or a class that no classifier has.
+      UserError: A syntax error, with its position, or a class that no classifier has.
     """
     return _Parser(text, labelled).parse()
 
@@ -45,15 +49,15 @@ def parse_condition(text: str, labelled: Sequence[Sequence[Label]]) -> Expressio
 class ConditionClassifier:
     """`classifier(image)`: image [B, height, width, channels] in [-1, 1] -> logits [B, 2] = log(1 - p), log p of a condition.
 
-    Its class 1 is the condition, named by its text; class 0 is what does not meet it. What a run record asks of a model is
-    that of its one classifier; of several, paths and fingerprints are joined and the settings stand one after the other.
+    Class 1 is the condition, with its text as name; class 0 is its complement. The attributes for a run record are those of the
+    classifier; for several classifiers paths and digests are joined, and settings are tuples.
 
     Args:
-      classifiers: in the order that `parse_condition` had their labels in. Each that the condition asks is called once.
-      expression: of `parse_condition`.
+      classifiers: In the order in which `parse_condition` had their labels. Each one in the condition is called once.
+      expression: The result of `parse_condition`.
 
     Raises:
-      UserError: some part of the condition holds all classes of a classifier, and is always met.
+      UserError: A part of the condition contains all classes of a classifier, so that it is always true.
     """
 
     classifiers: Sequence[Classifier]
@@ -65,7 +69,7 @@ class ConditionClassifier:
         self._logits({k: tf.zeros([1, self.classifiers[k].num_classes]) for k in classifiers_of(self.expression)})
 
     def for_generator(self, generator: Any) -> "ConditionClassifier":
-        """The condition on the classifiers for a generator's images; see `Classifier.for_generator`."""
+        """Return the condition for a generator's images; see `Classifier.for_generator`."""
         classifiers = [classifier.for_generator(generator) for classifier in self.classifiers]
         is_same = all(new is old for new, old in zip(classifiers, self.classifiers, strict=True))
         return self if is_same else ConditionClassifier(classifiers, self.expression)
@@ -84,7 +88,7 @@ class ConditionClassifier:
 
     @property
     def stream(self) -> int:
-        """What the condition's random numbers go by (`ClassPosterior.own_seed`), in 1..2**31 - 1, from its text."""
+        """A number in 1..2**31 - 1 from the text of the condition, for its random numbers (`ClassPosterior.own_seed`)."""
         return 1 + zlib.crc32(str(self.expression).encode()) % (2**31 - 1)
 
     @property
@@ -109,7 +113,7 @@ class ConditionClassifier:
 
     @property
     def assumed(self) -> tuple[str, ...]:
-        """Those of a second classifier end in @2."""
+        """Names of the guessed settings; those of a second classifier end in @2."""
         marked = [(name, f"@{k + 1}" if k else "") for k, each in enumerate(self.classifiers) for name in each.assumed]
         return tuple(name + mark for name, mark in marked)
 
@@ -123,18 +127,18 @@ class ConditionClassifier:
 
 
 class _Parser:
-    """Recursive descent: a method for each operator, the one that binds the least first."""
+    """A recursive-descent parser with one method per operator, from the lowest precedence to the highest."""
 
     def __init__(self, text: str, labelled: Sequence[Sequence[Label]]):
         self.text, self.labelled = text, labelled
         self.at = self.depth = 0
         names = [label.name for labels in labelled for label in labels if set(label.name) & set(OPERATORS)]
-        self.odd_names = sorted(names, key=len, reverse=True)  # the longest first: one may begin another
+        self.odd_names = sorted(names, key=len, reverse=True)  # longest first: one may be a prefix of another
 
     def parse(self) -> Expression:
         expression = self._any()
         if self._next():
-            raise self._error("& or | or the end", "close each bracket once and part operands by & or |")
+            raise self._error("& or | or the end", "close each bracket once and separate operands by & or |")
         return expression
 
     def _any(self) -> Expression:
@@ -172,7 +176,7 @@ class _Parser:
             if self._take("("):
                 expression = self._deeper(self._any)
                 if not self._take(")"):
-                    raise self._error("& or | or )", "close each bracket once and part operands by & or |")
+                    raise self._error("& or | or )", "close each bracket once and separate operands by & or |")
                 return expression
         return self._class()
 
@@ -194,7 +198,7 @@ class _Parser:
         raise unknown_label([labels for _, labels in known], name.strip(), self._place(start))
 
     def _number(self) -> int:
-        """The index of the classifier after an @."""
+        """Read the index of a classifier after an @."""
         word = self._word()
         number = word.strip()
         if not number.isdecimal() or not 1 <= int(number) <= len(self.labelled):
@@ -204,11 +208,11 @@ class _Parser:
         return int(number) - 1
 
     def _word(self) -> str:
-        """What stands here up to the next operator."""
+        """Return the text from here to the next operator."""
         return OPERATOR.split(self.text[self.at :], maxsplit=1)[0]
 
     def _odd_name(self) -> str:
-        """What stands here, if it is the name of a class that holds operators; else nothing."""
+        """Return the class name at this position if it contains operators, otherwise ''."""
         self._next()
         for name in self.odd_names:
             here = self.text[self.at : self.at + len(name)]
@@ -226,7 +230,7 @@ class _Parser:
         return expression
 
     def _next(self) -> str:
-        """The next character that is no space, which is gone to; nothing at the end."""
+        """Skip spaces and return the next character; '' at the end."""
         while self.text[self.at : self.at + 1].isspace():
             self.at += 1
         return self.text[self.at : self.at + 1]

@@ -1,4 +1,4 @@
-"""Where a class-conditional model takes its class from: the target, or further coordinates of the latent point."""
+"""The class input of class-conditional generators: the target class, or a function of extra latent coordinates."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -11,28 +11,35 @@ from tfgradgen.models.label_files import labels_inside, read_labels
 from tfgradgen.models.loading.metadata import Label
 from tfgradgen.models.loading.saved_model import Opened
 
-SHARPNESS = 8.0  # of 1000 normal coordinates the first class then has four fifths of the weight or more, mostly
-ClassFn = Callable[[tf.Tensor], tf.Tensor]  # further coordinates [B, num_coordinates] -> the model's class input [B] or [B, K]
+SHARPNESS = 8.0  # with 1000 classes, the largest softmax weight is then mostly 0.8 or more
+ClassFn = Callable[[tf.Tensor], tf.Tensor]  # extra coordinates [B, num_coordinates] -> class input [B] or [B, K]
 
 
 class ClassForm(NamedTuple):
-    """How a model takes its class. takes_numbers: as one class number a row, else as a one-hot row. width: of that row, None
-    where it is not known or there is none."""
+    """The form of a class input.
+
+    Attributes:
+      takes_numbers: Whether it takes one class number per row instead of a one-hot row.
+      width: Length of the one-hot row; None if unknown or if there is none.
+    """
 
     takes_numbers: bool
     width: int | None
 
 
 def class_labels(opened: Opened, form: ClassForm, num_classes: int, place: str) -> tuple[tuple[Label, ...], bool]:
-    """The classes of a generator, and whether they have names: from its card, from a file of labels in its folder, of ImageNet
-    where there are 1000, else numbers.
+    """Return the classes of a generator, and whether they have names.
+
+    Labels come from its model.json, a file of labels in its folder, ImageNet's labels if there are 1000, or numbers.
 
     Args:
-      num_classes: as the caller or the model's family says; 0 where neither does.
-      place: what of the model takes the class, as a person reads it.
+      opened: The model.
+      form: Form of its class input.
+      num_classes: As given by the caller or the model's family; 0 if unknown.
+      place: The input that takes the class, for errors.
 
     Raises:
-      UserError: their number is not known, or numbers that should agree do not.
+      UserError: The number of classes is unknown, or two sources disagree about it.
     """
     where = f"model {opened.handle}"
     if form.width and num_classes and form.width != num_classes:
@@ -44,7 +51,7 @@ def class_labels(opened: Opened, form: ClassForm, num_classes: int, place: str) 
     else:
         labels = labels_inside(opened.folder) or (imagenet_labels(1000) if count == 1000 else ())
     if labels and count and len(labels) != count:
-        raise fail(where, f"{count} labels, one a class", len(labels), "correct the labels in its folder, or num_classes")
+        raise fail(where, f"{count} labels, one per class", len(labels), "correct the labels in its folder, or num_classes")
     if not labels and not count:
         expected = f"a known number of classes for its class input {place}"
         raise fail(where, expected, "none", "give --num_classes=N, or list its labels in its model.json")
@@ -52,18 +59,20 @@ def class_labels(opened: Opened, form: ClassForm, num_classes: int, place: str) 
 
 
 def num_coordinates(mode: str, num_classes: int) -> int:
-    """How many normal coordinates the class takes."""
+    """Return the number of extra normal coordinates for the class."""
     return {"target": 0, "uniform": 1, "latent": num_classes}[mode]
 
 
 def class_fn(mode: str, num_classes: int, takes_numbers: bool, index: int = 0) -> ClassFn:
-    """The class of each row.
+    """Return the function from extra latent coordinates to the class input.
 
     Args:
-      mode: 'target': class `index` for all. 'uniform': class k where Phi of the one coordinate is in [k, k + 1) / num_classes,
-        so that every class is exactly as likely; the density jumps there, which the Metropolis test sees. 'latent':
-        softmax(`SHARPNESS` * coordinates), a mixture of classes that the gradient can turn.
-      takes_numbers: whether the model takes class numbers instead of one-hot rows.
+      mode: 'target': class `index` for all rows. 'uniform': class k if Phi of the single coordinate is in
+        [k, k + 1) / num_classes, so that all classes have equal probability; the density has jumps, which the Metropolis test
+        takes into account. 'latent': softmax(`SHARPNESS` * coordinates), a differentiable mixture of classes.
+      num_classes: Number of classes.
+      takes_numbers: Whether the model takes class numbers instead of one-hot rows.
+      index: The class of mode 'target'.
     """
 
     def target(more: tf.Tensor) -> tf.Tensor:
@@ -80,20 +89,22 @@ def class_fn(mode: str, num_classes: int, takes_numbers: bool, index: int = 0) -
 
 
 def class_number(label: Label, labels: Sequence[Label], where: str) -> int:
-    """The model's own number of the class `label`: by its WordNet id, else by its name.
+    """Return the generator's number of the class `label`, found by WordNet id or name.
 
     Args:
-      labels: the model's classes, in its order.
+      label: The class.
+      labels: The classes of the generator, in its order.
+      where: The generator, for errors.
 
     Raises:
-      UserError: it has none of that name.
+      UserError: The generator does not have the class.
     """
     for k, known in enumerate(labels):
         if (label.wnid and known.wnid == label.wnid) or known.name == label.name:
             return k
     raise fail(
         f"generator_class of {where}",
-        "a class that the generator has too",
+        "a class of the generator",
         label.name,
-        "use --generator_class=uniform or latent, where the chain finds the class itself",
+        "use --generator_class=uniform or latent, so that the chain finds the class by itself",
     )

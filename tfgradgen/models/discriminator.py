@@ -1,4 +1,4 @@
-"""A discriminator: a classifier with a class `natural`, or the score that a generator's adversary gives a picture."""
+"""Discriminators: classifiers with a class `natural`, or the adversary of a GAN."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from tfgradgen.core.checks import check_choice, fail
 from tfgradgen.models.classifier import Classifier, assemble, load_as, logit_of
-from tfgradgen.models.loading.families import use_of
-from tfgradgen.models.loading.roles import Bound, bind
+from tfgradgen.models.loading.families import resolve_role
+from tfgradgen.models.loading.roles import BoundSignature, bind_signature
 from tfgradgen.models.loading.saved_model import open_saved_model
 from tfgradgen.models.loading.settings import SCORES, ClassifierSettings, settings_of
 from tfgradgen.models.shipped import default_model
@@ -32,47 +32,46 @@ def load_discriminator(
     allow_unknown_ops: bool = False,
     **unknown: NoReturn,
 ) -> Classifier:
-    """Loads a classifier one of whose labels is `natural`.
+    """Load a classifier with a label `natural`, or the discriminator of a GAN.
 
-    Of a family with a discriminator (BigBiGAN, compare_gan) its score is the logit of `natural` against `generated`, or is made
-    it where it is a probability (S3GAN); if it looks at latent points too, it is shown the origin, if at classes, class 0.
+    The score of a GAN's discriminator (BigBiGAN, compare_gan) becomes the logit of `natural` against `generated`; a probability
+    (S3GAN) is converted to a logit. A discriminator that also takes a latent point or a class gets the origin or class 0.
 
     Args:
-      path: as of `load_classifier`; by default the discriminator that comes with the package.
-      labels, image_range, image_size, output, channels, layout, signature, tags, allow_unknown_ops: as there.
+      path: As in `load_classifier`; by default the discriminator that comes with the package.
+      labels: As in `load_classifier`; likewise all further arguments.
 
     Raises:
-      UserError: no model there, it has no such label, or an unknown argument.
+      UserError: The model does not load or has no label `natural`, or an argument is unknown.
     """
     settings = {name: value for name, value in locals().items() if name not in ("path", "unknown")}
     given = settings_of(ClassifierSettings, settings | unknown)
     path = default_model("discriminator") if path is None else path
     opened = open_saved_model(path, given.tags, "disc", given.allow_unknown_ops)
-    use, assumed = use_of(opened, "discriminator")
+    use, assumed = resolve_role(opened, "discriminator")
     if not use.is_known:
         classifier = load_as("discriminator", path, given)
         natural_index(classifier)
         return classifier
-    bound = bind(opened, "discriminator", use, given)
+    bound = bind_signature(opened, "discriminator", use, given)
     scores = check_choice(f"model {path} output", given.output or opened.metadata.get("output") or use.scores, SCORES)
     whole = ClassifierSettings(**{**given.__dict__, "labels": LABELS, "output": "logits"})
     return assemble(opened, whole, use, bound._replace(fn=_two_logits(bound, scores)), assumed)
 
 
 def natural_index(classifier: Classifier) -> int:
-    """The output of `classifier` that stands for natural pictures; raises `UserError` where it has none."""
+    """Return the index of the output `natural` of `classifier`; raise `UserError` if there is none."""
     names = [label.name for label in classifier.labels]
     if NATURAL not in names:
         raise fail("discriminator", f"a classifier with a label '{NATURAL}'", ", ".join(names[:5]), "name it in model.json")
     if len(names) < 2:
-        raise fail(
-            "discriminator", f"an output beside '{NATURAL}'", "one output only", "export two logits, one of them a constant 0"
-        )
+        remedy = "export two logits, one of them a constant 0"
+        raise fail("discriminator", f"an output besides '{NATURAL}'", "one output", remedy)
     return names.index(NATURAL)
 
 
 def natural_log_odds(classifier: Classifier) -> Callable[[Any], Any]:
-    """image [B, height, width, channels] in [-1, 1] -> log p(natural) - log(1 - p(natural)) [B], in nats."""
+    """Return the function image [B, height, width, channels] in [-1, 1] -> log-odds of natural [B], in nats."""
     index = natural_index(classifier)
 
     def log_odds(image: tf.Tensor) -> tf.Tensor:
@@ -83,7 +82,7 @@ def natural_log_odds(classifier: Classifier) -> Callable[[Any], Any]:
     return log_odds
 
 
-def _two_logits(bound: Bound, scores: str) -> Callable[[Any], Any]:
+def _two_logits(bound: BoundSignature, scores: str) -> Callable[[Any], Any]:
     def score(image: tf.Tensor) -> tf.Tensor:
         rows = tf.shape(image)[0]
         more = {name: tf.zeros(tf.concat([[rows], spec.shape[1:]], 0), spec.dtype) for name, spec in bound.extras.items()}

@@ -1,4 +1,4 @@
-"""The way back of some generators: from a picture to its latent point."""
+"""Encoders: from an image to its latent point, for generators that come with one."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,27 +6,27 @@ from typing import Any
 import tensorflow as tf
 
 from tfgradgen.core.checks import fail
-from tfgradgen.models.loading.families import use_of
+from tfgradgen.models.loading.families import resolve_role
 from tfgradgen.models.loading.ranges import SYMMETRIC, to_range
-from tfgradgen.models.loading.roles import bind
+from tfgradgen.models.loading.roles import bind_signature
 from tfgradgen.models.loading.saved_model import Opened
 from tfgradgen.models.resize import resize
 
 
 def encoder_of(opened: Opened, latent_dim: int) -> Callable[[Any], Any] | None:
-    """picture [B, H, W, channels] in [-1, 1], of any size -> z [B, latent_dim]; None where the family has no encoder."""
-    use, _ = use_of(opened, "encoder")
+    """Return the function image [B, H, W, channels] in [-1, 1] -> z [B, latent_dim]; None if there is no encoder."""
+    use, _ = resolve_role(opened, "encoder")
     if not use.is_known:
         return None
-    bound = bind(opened, "encoder", use)
+    bound = bind_signature(opened, "encoder", use)
 
     def encode(image: tf.Tensor) -> tf.Tensor:
         height, width = bound.spec.shape[1:3]
-        picture = to_range(resize(image, height, width), use.image_range or SYMMETRIC)
-        z = tf.cast(bound.fn({bound.main: picture}), tf.float32)
+        pixels = to_range(resize(image, height, width), use.image_range or SYMMETRIC)
+        z = tf.cast(bound.fn({bound.main: pixels}), tf.float32)
         if z.shape[-1] != latent_dim:
             raise fail(
-                f"model {opened.handle} encoder", f"latent points of {latent_dim} coordinates", z.shape[-1], "leave --init out"
+                f"model {opened.handle} encoder", f"latent points of {latent_dim} dimensions", z.shape[-1], "leave --init out"
             )
         return z
 

@@ -1,19 +1,19 @@
-"""Composed conditions as probabilities: what `&`, `|`, `!` and a weight do to p(class | image).
+"""Composed conditions as probabilities: the effect of `&`, `|`, `!` and a weight on p(class | image).
 
 LACE (Nie et al. 2021, "Controllable and Compositional Generation with Latent-Space Energy-Based Models", after Du et al. 2020)
-composes energies E = -log p. Here every composition stays a probability, so that rejection from the prior remains exact:
+composes energies E = -log p. Here every composition is a probability, so that rejection sampling from the prior stays exact:
 
-    a & b   p(a) p(b)                  LACE's sum of energies, a product of experts
-    a | b   p(a) + p(b)                LACE's -logsumexp(-E), for classes of one softmax, which exclude each other
-            p(a) + p(b) - p(a) p(b)    for all else: `a` and `b` are taken as independent given the image
-    !a      1 - p(a)                   LACE has -alpha E(a), that is p(a) ** -alpha: it has no bound and is no probability
+    a & b   p(a) p(b)                  LACE: sum of the energies, a product of experts
+    a | b   p(a) + p(b)                for classes of one softmax, which exclude each other (LACE: -logsumexp(-E))
+            p(a) + p(b) - p(a) p(b)    otherwise; `a` and `b` are assumed independent given the image
+    !a      1 - p(a)                   LACE: -alpha E(a), that is p(a) ** -alpha, which is unbounded and not a probability
     w*a     p(a) ** w                  w times the energy
 
-De Morgan's laws hold where the general formula does: !(a | b) is !a & !b for sounds, but for classes that exclude each other
-1 - p(a) - p(b) is less than (1 - p(a)) (1 - p(b)).
+De Morgan's laws hold for the general formula: for sounds, !(a | b) equals !a & !b. They do not hold for classes that exclude
+each other, because 1 - p(a) - p(b) is less than (1 - p(a)) (1 - p(b)).
 
-All is computed as log-odds, log(p / (1 - p)) [B]: log p and log(1 - p) then are `log_sigmoid` of them and of their negative,
-each exact in float32 where the other rounds to 0.
+All conditions are computed as log-odds, log(p / (1 - p)) [B]. Then log p and log(1 - p) are `log_sigmoid` of the log-odds and
+of their negative, and each is accurate in float32 even if the other rounds to 0.
 """
 
 import math
@@ -26,38 +26,43 @@ import tensorflow as tf
 from tfgradgen.core.backend import TINY
 from tfgradgen.core.checks import fail
 
-RARE = -30.0  # nats: below, 1 - (1 - q) ** w is w q to float32's precision for every weight up to MAX_WEIGHT
+RARE = -30.0  # log q in nats below which 1 - (1 - q) ** w equals w q in float32, for every weight up to MAX_WEIGHT
 MAX_WEIGHT = 1e6
 
 
 class Evidence(NamedTuple):
-    """What one classifier says. log_probs: [B, num_classes] float32. is_exclusive: its classes' probabilities sum to one."""
+    """The answer of one classifier.
+
+    Attributes:
+      log_probs: [B, num_classes] float32.
+      is_exclusive: Whether the probabilities of its classes sum to one.
+    """
 
     log_probs: tf.Tensor
     is_exclusive: bool
 
 
 class Expression:
-    """A condition on an image. `str` gives its normalized text, which parses to the same condition."""
+    """A condition on an image. `str` returns its normalized text, which parses to the same condition."""
 
-    rank = 0  # how tightly its operator binds
+    rank = 0  # precedence of its operator
 
     def log_odds(self, evidence: Mapping[int, Evidence]) -> tf.Tensor:
-        """log(p / (1 - p)) [B] float32 of the condition; `evidence` is by the classifier's index."""
+        """Return log(p / (1 - p)) [B] float32 of the condition; `evidence` is indexed by classifier."""
         raise NotImplementedError
 
     def parts(self) -> tuple["Expression", ...]:
-        """The conditions that it is composed of."""
+        """Return the operands of the condition."""
         return ()
 
     def within(self, rank: int) -> str:
-        """Its text as an operand of an operator of `rank`."""
+        """Return its text as an operand of an operator with precedence `rank`."""
         return str(self) if self.rank >= rank else f"({self})"
 
 
 @dataclass(frozen=True)
 class Class(Expression):
-    """A class of one classifier: classifier and class by index, and the name that the text has for it."""
+    """A class of one classifier, by indices, with the name used in the text."""
 
     classifier: int
     index: int
@@ -77,6 +82,8 @@ class Class(Expression):
 
 @dataclass(frozen=True)
 class Not(Expression):
+    """`!a`."""
+
     of: Expression
     rank = 3
 
@@ -92,7 +99,7 @@ class Not(Expression):
 
 @dataclass(frozen=True)
 class Weighted(Expression):
-    """weight: > 0, at most MAX_WEIGHT; it multiplies the log-probability."""
+    """`w*a`: the log-probability times a weight in (0, MAX_WEIGHT]."""
 
     weight: float
     of: Expression
@@ -114,6 +121,8 @@ class Weighted(Expression):
 
 @dataclass(frozen=True)
 class And(Expression):
+    """`a & b & ...`."""
+
     of: tuple[Expression, ...]
     rank = 1
 
@@ -129,7 +138,7 @@ class And(Expression):
 
 @dataclass(frozen=True)
 class Or(Expression):
-    """The plain classes of one softmax among `of` exclude each other; named twice, a class counts once."""
+    """`a | b | ...`. Plain classes of one softmax exclude each other; a class that occurs twice counts once."""
 
     of: tuple[Expression, ...]
     rank = 0
@@ -153,24 +162,24 @@ class Or(Expression):
 
 
 def classifiers_of(expression: Expression) -> set[int]:
-    """The indices of the classifiers that `expression` asks."""
+    """Return the indices of the classifiers in `expression`."""
     if isinstance(expression, Class):
         return {expression.classifier}
     return set().union(*map(classifiers_of, expression.parts()))
 
 
 def _log_odds_of_any(log_probs: tf.Tensor, indices: set[int]) -> tf.Tensor:
-    """log-odds [B] of the classes `indices` of a softmax together."""
+    """Return the log-odds [B] of the union of the classes `indices` of a softmax."""
     is_inside = [k in indices for k in range(log_probs.shape[1])]
     if all(is_inside):
-        raise fail("label", "a condition that leaves a class out", "every class of a classifier", "leave that part out")
-    # Summed over the others too: 1 - p would be 0 as soon as p rounds to 1.
+        raise fail("label", "a condition that excludes some class", "all classes of a classifier", "leave that part out")
+    # The other classes are summed too, because 1 - p is 0 once p rounds to 1.
     inside = tf.reduce_logsumexp(tf.where(is_inside, log_probs, -math.inf), -1)
     return inside - tf.reduce_logsumexp(tf.where(is_inside, -math.inf, log_probs), -1)
 
 
 def _log_odds_of_all(odds: Sequence[tf.Tensor]) -> tf.Tensor:
-    """log-odds [B] of the product of the probabilities whose log-odds [B] are given."""
+    """Return the log-odds [B] of the product of the probabilities with log-odds `odds`."""
     if len(odds) == 1:
         return odds[0]
     log_probs, log_others = tf.math.log_sigmoid(tf.stack(odds)), tf.math.log_sigmoid(-tf.stack(odds))

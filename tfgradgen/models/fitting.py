@@ -1,15 +1,17 @@
-"""What a generator's images tell of a classifier that does not say: the image range that it takes, and what its outputs are.
+"""Guesses the image range and the kind of output of a classifier from its answers to a generator's images.
 
-Images of prior draws are shown to the classifier in each usual range. In the wrong one, a network is blind (all images are
-nearly black to it and all predictions the same), or it prefers few classes, or it is saturated. So the score of a range is
+The classifier sees images of prior draws in each common range. In a wrong range a network is blind (all images are nearly
+black, and all predictions equal), prefers few classes, or is saturated. The score of a range is
 
     (I + V) / 2 * w    in nats
 
-I: the mutual information between image and predicted class, the mean KL divergence of p(. | image) to the mean prediction: high
-where predictions are sharp and differ. V: the entropy of the votes, the most likely class of each image, which does not grow
-with the mere size of the pixels, as I does. w: 1 where the median log-odds of the first class to the second are those of a
-trained network, less where they are hardly above 0 or beyond `SATURATED`: cross-entropy in float32 has no gradient left where
-1 - p rounds to 0, at 17 nats, so that training goes no further.
+I is the mutual information between image and predicted class, the mean KL divergence from the mean prediction to p(. | image).
+It is high if predictions are sharp and differ.
+
+V is the entropy of the votes, the most likely class of each image. Unlike I, it does not grow with the scale of the pixels.
+
+w is 1 if the median log-odds of the first class to the second are typical of a trained network. It is smaller if they are close
+to 0 or above `SATURATED`: beyond 17 nats 1 - p rounds to 0, so cross-entropy in float32 has no gradient and training stops.
 """
 
 from collections.abc import Callable
@@ -22,18 +24,24 @@ from tfgradgen.core.checks import UserError, fail
 from tfgradgen.models.loading.ranges import BYTES, SYMMETRIC, UNIT
 
 NUM_DRAWS, BATCH = 64, 16
-NUM_CLASSES_SHOWN = 8  # of a generator that takes the class: images of one class alone would tell little
+NUM_CLASSES_SHOWN = 8  # classes of a class-conditional generator; images of a single class are not informative
 SEED = (0, 11)
 RANGES = (UNIT, SYMMETRIC, BYTES)
-SATURATED, BLIND = 20.0, 0.1  # nats, of the median log-odds
-CLOSE = 0.8  # of the best score: from here a runner-up may be the right one
-FLAT = 0.05  # nats: below, the best score tells nothing
-SAME = 0.01  # mean total variation of two ranges' predictions that differ by nothing of interest
-LEEWAY, SUM_LEEWAY = 1e-3, 1e-2  # of a probability, and of the sum of a row, beyond what is right
+SATURATED, BLIND = 20.0, 0.1  # bounds of the median log-odds, in nats
+CLOSE = 0.8  # share of the best score from which the second-best range may be the right one
+FLAT = 0.05  # nats; a lower best score is not informative
+SAME = 0.01  # mean total variation distance below which the predictions in two ranges count as equal
+LEEWAY, SUM_LEEWAY = 1e-3, 1e-2  # tolerances of a probability and of the sum of a row
 
 
 class RangeGuess(NamedTuple):
-    """image_range: the best. scores: of all that were tried, the best first. doubt: why it may be wrong, '' if it is clear."""
+    """A guessed image range.
+
+    Attributes:
+      image_range: The range with the highest score.
+      scores: All ranges with their scores, best first.
+      doubt: Why the guess may be wrong; '' if it is clear.
+    """
 
     image_range: tuple[float, float]
     scores: tuple[tuple[tuple[float, float], float], ...]
@@ -41,7 +49,7 @@ class RangeGuess(NamedTuple):
 
 
 def prior_images(generator: Any, max_batch: int | None = None) -> tf.Tensor:
-    """Images [NUM_DRAWS, ...] of prior draws, the same for one generator; of several classes where it takes the target's."""
+    """Return images [NUM_DRAWS, ...] of prior draws with a fixed seed, of several classes if the generator takes a class."""
     size = min(max_batch or BATCH, BATCH)
     classes = getattr(generator, "classes", None)
     shown: list[Any] = [generator]
@@ -55,14 +63,17 @@ def prior_images(generator: Any, max_batch: int | None = None) -> tf.Tensor:
 
 
 def in_parts(fn: Callable[[Any], Any], image: tf.Tensor, max_batch: int | None = None) -> np.ndarray:
-    """`fn(image)` [B, K], `max_batch` rows at a time."""
+    """Return `fn(image)` [B, K], evaluated `max_batch` rows at a time."""
     size = min(max_batch or BATCH, BATCH)
     return np.concatenate([np.asarray(fn(image[k : k + size])) for k in range(0, len(image), size)])
 
 
 def range_score(log_probs: np.ndarray, is_exclusive: bool) -> float:
-    """The score of the module's head from log p(class | image) [B, K] in nats; of classes that do not exclude one another,
-    I is the sum over classes of that between the image and whether it shows the class."""
+    """Return the score that the module's docstring defines, from log p(class | image) [B, K] in nats.
+
+    If classes do not exclude one another, I is the sum over classes of the mutual information between the image and the
+    presence of the class.
+    """
     if not np.isfinite(log_probs).all():
         return 0.0
     prob = np.exp(np.asarray(log_probs, np.float64))
@@ -78,12 +89,12 @@ def range_score(log_probs: np.ndarray, is_exclusive: bool) -> float:
 
 
 def choose_range(log_probs: dict[tuple[float, float], np.ndarray], is_exclusive: bool, remedy: str) -> RangeGuess:
-    """The best range from the predictions in each; `remedy` says how to give it."""
+    """Return the best range given the predictions in each; `remedy` says how to set the range."""
     scores = {bounds: range_score(each, is_exclusive) for bounds, each in log_probs.items()}
     (best, top), (second, other), *_ = ranked = sorted(scores.items(), key=lambda item: -item[1])
     doubt = ""
     if top < FLAT:
-        doubt = f"predictions hardly differ between images in any usual image range, {range_text(best)} is taken; {remedy}"
+        doubt = f"predictions hardly differ between images in any common image range; {range_text(best)} is assumed; {remedy}"
     elif other > CLOSE * top and _apart(log_probs[best], log_probs[second]) > SAME:
         doubt = (
             f"image range {range_text(best)} scores {top:.2f} and {range_text(second)} {other:.2f}, which is close; {remedy}"
@@ -92,34 +103,38 @@ def choose_range(log_probs: dict[tuple[float, float], np.ndarray], is_exclusive:
 
 
 def guess_output(scores: np.ndarray) -> str:
-    """'probabilities' where each row is a distribution, or the one score of a row is within 0..1; 'scores' where several are
-    within 0..1 but no distribution, else 'logits'."""
+    """Guess the kind of output from scores [B, K].
+
+    Returns:
+      'probabilities' if each row sums to one, or has one value in 0..1; 'scores' for other values in 0..1; else 'logits'.
+    """
     if not (scores.min() >= 0 and scores.max() <= 1):
         return "logits"
     return "probabilities" if scores.shape[1] == 1 or sums_to_one(scores) else "scores"
 
 
 def sums_to_one(scores: np.ndarray) -> bool:
-    """Whether each row does, within what half precision leaves of a sum."""
+    """Return whether each row sums to one, within half precision."""
     return bool(np.allclose(scores.sum(1), 1, atol=1e-3))
 
 
 def check_output(scores: np.ndarray, output: str, where: str, way: str) -> str:
-    """Compares what a classifier gives with what it was said to give.
+    """Check the outputs of a classifier against its declared kind of output.
 
     Args:
-      scores: [B, K] of images.
-      output: 'logits', 'probabilities' or 'scores'.
-      way: how a person says otherwise, as '--classifier_output'.
+      scores: Outputs [B, K] for some images.
+      output: The declared kind: 'logits', 'probabilities' or 'scores'.
+      where: The model, for errors.
+      way: The flag that changes it, such as '--classifier_output'.
 
     Returns:
-      A doubt, '' where there is none.
+      Why the declaration may be wrong; '' if it seems right.
 
     Raises:
-      UserError: probabilities or scores outside [0, 1], or probabilities whose sums are not one.
+      UserError: Probabilities or scores outside [0, 1], or probabilities that do not sum to one.
     """
     if not np.isfinite(scores).all():
-        return ""  # the checks before a run name it
+        return ""  # the checks before a run report this
     low, high, sums = float(scores.min()), float(scores.max()), scores.sum(1)
     if output == "logits":
         is_distribution = low >= 0 and high <= 1 and (scores.shape[1] == 1 or sums_to_one(scores))
@@ -129,12 +144,12 @@ def check_output(scores: np.ndarray, output: str, where: str, way: str) -> str:
         raise _refused(f"{output} from 0 to 1", f"{low:.3g} to {high:.3g} at prior draws", where, f"{way}=logits")
     if output == "probabilities" and scores.shape[1] > 1 and np.abs(sums - 1).max() > SUM_LEEWAY:
         got = f"sums of {sums.min():.3g} to {sums.max():.3g} at prior draws"
-        raise _refused("probabilities that sum to one", got, where, f"{way}=scores, a probability of each class for itself")
+        raise _refused("probabilities that sum to one", got, where, f"{way}=scores if each class has its own probability")
     return ""
 
 
 def range_text(bounds: tuple[float, float]) -> str:
-    """(0.0, 1.0) as [0, 1]."""
+    """Format a range: (0.0, 1.0) as [0, 1]."""
     return f"[{bounds[0]:g}, {bounds[1]:g}]"
 
 
@@ -143,7 +158,7 @@ def _refused(expected: str, got: str, where: str, remedy: str) -> UserError:
 
 
 def _entropy(prob: np.ndarray) -> Any:
-    """In nats, along the last axis."""
+    """Return the entropy in nats, along the last axis."""
     return -(prob * np.log(np.maximum(prob, 1e-300))).sum(-1)
 
 

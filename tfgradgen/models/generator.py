@@ -1,4 +1,4 @@
-"""A generator: a model that makes images, brought to one latent prior and one image range."""
+"""Generators with a common interface: z ~ Normal(0, I) to images in [-1, 1]."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,26 +13,32 @@ from tfgradgen.core.contracts import is_channels_first
 from tfgradgen.core.text import printable
 from tfgradgen.models.conditional import ClassFn, ClassForm, class_fn, class_labels, class_number, num_coordinates
 from tfgradgen.models.encoder import encoder_of
-from tfgradgen.models.loading.families import use_of
+from tfgradgen.models.loading.families import resolve_role
 from tfgradgen.models.loading.inputs import shaped, shown, takes_numbers, width_of
 from tfgradgen.models.loading.layout import channels_first_error, to_channels_last
 from tfgradgen.models.loading.metadata import Label, parse_range
 from tfgradgen.models.loading.ranges import BYTES, LEAST_USED, OVERSHOOT, SYMMETRIC, UNIT, from_range
-from tfgradgen.models.loading.roles import Bound, bind, in_batches
+from tfgradgen.models.loading.roles import BoundSignature, bind_signature, in_batches
 from tfgradgen.models.loading.saved_model import Opened, open_saved_model, try_call
 from tfgradgen.models.loading.settings import CHANNELS_FIRST, MAX_WIDTH, PRIORS, GeneratorSettings, settings_of, with_card
 from tfgradgen.models.priors import TRANSPORTS
 from tfgradgen.models.shipped import default_model
 
-NUM_PROBED = 16  # prior draws whose images tell the range of a model that nothing else tells
+NUM_PROBED = 16  # prior draws whose images are used to guess an unknown image range
 MAX_CHANNELS = 4
-CARD = ("class_input", "class_slice", "num_classes", "layout")  # settings that a model.json may give as a flag would
+CARD = ("class_input", "class_slice", "num_classes", "layout")  # settings that a model.json may give instead of a flag
 
 
 class Classes(NamedTuple):
-    """Of a class-conditional generator. mode: where the class is from (`GeneratorSettings.generator_class`). labels: its
-    classes. fn_of: class number -> its function of z. has_names: False where labels are mere numbers. place: what of the model
-    takes the class, as a person reads it."""
+    """The classes of a class-conditional generator.
+
+    Attributes:
+      mode: Source of the class (`GeneratorSettings.generator_class`).
+      labels: The classes.
+      fn_of: Class number -> function of z.
+      has_names: False if the labels are only numbers.
+      place: Description of the input that takes the class.
+    """
 
     mode: str
     labels: tuple[Label, ...]
@@ -45,12 +51,22 @@ class Classes(NamedTuple):
 class Generator:
     """`generator(z)`: z [B, latent_dim] float32, z ~ Normal(0, I) -> image [B, height, width, channels] in [-1, 1].
 
-    image_shape: (height, width, channels); (num_samples,) of a generator of sounds, whose waveforms stand for pictures.
-    image_range: what the model itself gives, before it is mapped to [-1, 1].
-    prior: law of the model's own latent point, an exact transport of z; truncation scales it, None where the model takes none.
-    classes: of a class-conditional model; its further coordinates of z come last. encode_fn: picture [1, H, W, 3] in [-1, 1] ->
-    z [1, latent_dim]; None where the model has no encoder. signature, tags: which of its `signatures`.
-    assumed: what neither the model, its card, its family nor the caller told. sha256: of the files ('' if not from files).
+    Attributes:
+      fn: z -> image in the model's own range.
+      latent_dim: Dimension of z, including the extra coordinates for the class, which come last.
+      image_shape: (height, width, channels); (num_samples,) for a generator of sounds.
+      image_range: (low, high) of the model's own images, before they are mapped to [-1, 1].
+      path: Where the model was loaded from.
+      sha256: Digest of its files; '' if it has none.
+      assumed: Names of the settings that were guessed.
+      module: The loaded SavedModel.
+      prior: Distribution of the model's own latent point, an exact transport of z.
+      truncation: Scale of that latent point; None if the model has no such input.
+      classes: Classes of a class-conditional model; None for others.
+      encode_fn: image [1, H, W, 3] in [-1, 1] -> z [1, latent_dim]; None if the model has no encoder.
+      signature: The signature in use, one of `signatures`.
+      tags: Tags of the meta graph in use.
+      signatures: All signatures, as text.
     """
 
     fn: Callable[[Any], Any]
@@ -71,30 +87,30 @@ class Generator:
 
     @property
     def generator_class(self) -> str | None:
-        """Where a class-conditional generator's class is from; None for an unconditional one."""
+        """Source of the class of a class-conditional generator; None for an unconditional one."""
         return self.classes.mode if self.classes else None
 
     def __call__(self, z: tf.Tensor) -> tf.Tensor:
-        # Some models lose their static shape in graph mode; what follows needs it.
+        # Some models lose their static shape in graph mode, but later code needs it.
         image = tf.ensure_shape(tf.cast(self.fn(z), tf.float32), [None, *self.image_shape])
         return from_range(image, self.image_range)
 
     def for_label(self, label: Label) -> "Generator":
-        """The generator for chains of `label`: with that class where it takes the target's, else itself.
+        """Return the generator for chains of `label`: with that class in mode 'target', otherwise this one.
 
         Raises:
-          UserError: it does not know the class.
+          UserError: The generator does not have the class.
         """
         if self.classes is None or self.classes.mode != "target":
             return self
         return self.of_class(class_number(label, self.classes.labels, self.path))
 
     def of_class(self, number: int) -> "Generator":
-        """The generator with its own class `number` for all images, whose z has the coordinates of mode 'target'."""
+        """Return the generator with class `number` for all images; its z has no extra coordinates, as in mode 'target'."""
         return replace(self, fn=self.classes.fn_of(number)) if self.classes else self
 
     def with_class_names(self, labels: tuple[Label, ...]) -> "Generator":
-        """The same, its classes named as those of a classifier, where nothing names them and there are as many."""
+        """Return the generator with the class names of a classifier, if it has none and the numbers of classes agree."""
         if self.classes is None or self.classes.has_names or len(labels) != len(self.classes.labels):
             return self
         classes = self.classes._replace(labels=labels, has_names=True)
@@ -118,30 +134,32 @@ def load_generator(
     allow_unknown_ops: bool = False,
     **unknown: NoReturn,
 ) -> Generator:
-    """Loads a generator of images from latent points.
+    """Load a generator of images from latent points.
 
-    What no argument says is taken from model.json, the model's family, its signature or its images. What had to be guessed is
-    noted in `assumed`.
+    Settings that are not given come from model.json, the family of the model, its signature or its images. Guessed settings
+    are listed in `assumed`.
 
     Args:
-      path: a folder with saved_model.pb or an archive of one, a TF-Hub URL or a Kaggle Models handle; TF2 or TF1-hub format. By
-        default the generator that comes with the package.
-      latent_dim: width of the model's latent point.
-      prior: its law: 'normal', 'truncated_normal' (within two standard deviations) or 'uniform' (-1 to 1).
-      image_range: (low, high) of the images that the model gives.
-      truncation: of models that take one, in (0, 1].
-      generator_class: where the class of a class-conditional generator is from: 'target', the class that is sampled; 'uniform',
-        one more normal coordinate whose quantile picks a class; 'latent', a softmax of one more normal coordinate a class.
-      class_input: name of the input that takes the class.
+      path: A folder with saved_model.pb or an archive of one, a TF-Hub URL or a Kaggle Models handle, in TF2 or TF1-hub
+        format. By default the generator that comes with the package.
+      latent_dim: Dimension of the model's own latent point.
+      prior: Its distribution: 'normal', 'truncated_normal' (at two standard deviations) or 'uniform' (-1 to 1).
+      image_range: (low, high) of the model's images.
+      truncation: In (0, 1], for models with this input.
+      generator_class: Source of the class of a class-conditional generator. 'target': the class that is sampled. 'uniform': an
+        extra normal coordinate, whose quantile chooses the class. 'latent': the softmax of one extra normal coordinate per
+        class.
+      class_input: Name of the input that takes the class.
       class_slice: (start, stop), or 'START:STOP', of the coordinates of the model's own latent point that are a one-hot class.
-      num_classes: of the class.
-      layout: of the images' axes, 'channels_last' or 'channels_first'.
-      signature: name of the function, NAME or NAME:OUTPUT.
-      tags: of the meta graph.
-      allow_unknown_ops: whether to load a model that holds operations that are not on the list of allowed ones.
+      num_classes: Number of classes of a class-conditional generator.
+      layout: Order of the axes of the images, 'channels_last' or 'channels_first'.
+      signature: The signature to call, NAME or NAME:OUTPUT.
+      tags: Tags of the meta graph to load.
+      allow_unknown_ops: Whether to load a model with ops that are not on the list of allowed ones.
 
     Raises:
-      UserError: no model there, no usable function, an unknown prior, an output that is no image, or an unknown argument.
+      UserError: The model does not load or has no suitable signature, its output is not an image, the prior is unknown, or an
+        argument is unknown.
     """
     settings = {name: value for name, value in locals().items() if name not in ("path", "unknown")}
     given = settings_of(GeneratorSettings, settings | unknown)
@@ -153,9 +171,9 @@ def _load(path: str | Path, given: GeneratorSettings) -> Generator:
     opened = open_saved_model(path, given.tags, "gen", given.allow_unknown_ops)
     card = opened.metadata
     given = with_card(given, card, CARD, where)
-    use, assumed = use_of(opened, "generator")
+    use, assumed = resolve_role(opened, "generator")
     told = given if given.latent_dim is not None else replace(given, latent_dim=_card_dim(card))
-    bound = bind(opened, "generator", use, told)
+    bound = bind_signature(opened, "generator", use, told)
     prior = given.prior or card.get("prior")
     if prior is None and not use.is_known:
         assumed.append("prior")
@@ -195,10 +213,18 @@ def _load(path: str | Path, given: GeneratorSettings) -> Generator:
 
 
 class _Latent(NamedTuple):
-    """How z becomes the inputs of the model. dim: width of its own latent point. hot: (start, stop) of the coordinates there
-    that are the class."""
+    """The map from z to the inputs of the model.
 
-    bound: Bound
+    Attributes:
+      bound: The signature in use.
+      dim: Dimension of the model's own latent point.
+      prior: Its distribution.
+      truncation: Its scale; None for 1.
+      layout: Order of the axes of the images.
+      hot: (start, stop) of the coordinates of the latent point that are a one-hot class; None if there are none.
+    """
+
+    bound: BoundSignature
     dim: int
     prior: str
     truncation: float | None
@@ -207,7 +233,7 @@ class _Latent(NamedTuple):
 
     @property
     def num_free(self) -> int:
-        """Coordinates that are not the class."""
+        """Number of coordinates that are not the class."""
         return self.dim - (self.hot[1] - self.hot[0] if self.hot else 0)
 
     @property
@@ -217,7 +243,7 @@ class _Latent(NamedTuple):
         return self.bound.extras.get(self.bound.class_name)
 
     def fn(self, classes_fn: ClassFn | None = None) -> Callable[[Any], Any]:
-        """The model as a function of z [B, num_free and the class's coordinates] -> its image, in its own range."""
+        """Return the model as a function of z [B, num_free + extra class coordinates] -> image in its own range."""
         transport_fn, scale = TRANSPORTS[self.prior], 1.0 if self.truncation is None else self.truncation
         bound, free = self.bound, self.num_free
 
@@ -237,9 +263,9 @@ class _Latent(NamedTuple):
 
 
 def _as_image(output: Any, layout: str | None) -> Any:
-    """Integers as floats, grey images without the axis of their one channel with it, and channels last."""
+    """Convert an output to float, with a channel axis, channels last."""
     if not tf.is_tensor(output):
-        return output  # `try_call` names it
+        return output  # `try_call` reports it
     if output.dtype.is_integer:
         output = tf.cast(output, tf.float32)
     if output.shape.rank == 3:
@@ -254,7 +280,7 @@ def _check_image(image: tf.Tensor, given: GeneratorSettings, where: str) -> None
         raise channels_first_error(f"model {where}", "generator", got)
     if len(dims) == 3 and dims[2] > MAX_CHANNELS:
         remedy = "choose another output, or export it with its channels last"
-        raise fail(f"model {where}", "images [?, height, width, channels] of 1, 3 or 4 channels", got, remedy)
+        raise fail(f"model {where}", "images [?, height, width, channels] with 1, 3 or 4 channels", got, remedy)
 
 
 def _card_dim(card: Any) -> int | None:
@@ -262,7 +288,7 @@ def _card_dim(card: Any) -> int | None:
     return said if isinstance(said, int) and not isinstance(said, bool) and said > 0 else None
 
 
-def _latent_dim(bound: Bound, given: GeneratorSettings, card: Any, where: str) -> int:
+def _latent_dim(bound: BoundSignature, given: GeneratorSettings, card: Any, where: str) -> int:
     own = width_of(bound.spec)
     said = card.get("latent_dim") if given.latent_dim is None else given.latent_dim
     dim = own if said is None else said
@@ -270,20 +296,20 @@ def _latent_dim(bound: Bound, given: GeneratorSettings, card: Any, where: str) -
         raise fail(f"model {where}", "a known latent_dim", "none in model.json or its signature", "give --latent_dim=N")
     check_int("latent_dim", dim, 1, MAX_WIDTH)
     if own not in (None, dim):
-        raise fail(f"model {where} latent_dim", f"{own}, as its signature says", dim, "leave latent_dim out")
+        raise fail(f"model {where} latent_dim", f"{own}, as in its signature", dim, "leave latent_dim out")
     return dim
 
 
-def _truncation(bound: Bound, given: GeneratorSettings, where: str) -> float | None:
+def _truncation(bound: BoundSignature, given: GeneratorSettings, where: str) -> float | None:
     if "truncation" in bound.extras and bound.class_name != "truncation":
         return 1.0 if given.truncation is None else float(given.truncation)
     if given.truncation is not None:
-        raise fail("truncation", f"none for {where}, which takes none", given.truncation, "leave it out")
+        raise fail("truncation", f"none for {where}, which has no such input", given.truncation, "leave it out")
     return None
 
 
 def _hot(dim: int, given: GeneratorSettings, where: str) -> tuple[int, int] | None:
-    """(start, stop) of the class in a latent point of `dim` coordinates."""
+    """Return (start, stop) of the class in a latent point with `dim` coordinates."""
     if given.class_slice is None:
         return None
     start, stop, _ = slice(*given.class_slice).indices(dim)
@@ -299,7 +325,7 @@ def _hot(dim: int, given: GeneratorSettings, where: str) -> tuple[int, int] | No
 
 
 def _classes(opened: Opened, latent: _Latent, given: GeneratorSettings, known: int) -> Classes | None:
-    """Of a generator that takes a class, None of one that takes none. known: number of classes of its family, 0 if unknown."""
+    """Return the classes of a class-conditional generator, otherwise None; `known` is the number in its family, or 0."""
     spec, where = latent.class_spec, opened.handle
     if spec is None:
         for name in ("generator_class", "num_classes"):
@@ -314,7 +340,7 @@ def _classes(opened: Opened, latent: _Latent, given: GeneratorSettings, known: i
     if mode == "latent" and (form.takes_numbers or spec.dtype.is_integer):
         raise fail(
             "generator_class",
-            "target or uniform for a generator of class numbers",
+            "target or uniform for a generator that takes class numbers",
             "latent, which mixes classes",
             "give --generator_class=uniform",
         )
@@ -326,8 +352,7 @@ def _classes(opened: Opened, latent: _Latent, given: GeneratorSettings, known: i
 
 
 def _guess_range(pixels: np.ndarray) -> tuple[float, float]:
-    """The narrowest usual range that holds the images of some prior draws, and of which they use a part; (-1, 1) where none
-    does."""
+    """Guess the image range: the narrowest common range that contains `pixels` and is not nearly unused, else (-1, 1)."""
     low, high = float(pixels.min()), float(pixels.max())
 
     def fits(bounds: tuple[float, float]) -> bool:

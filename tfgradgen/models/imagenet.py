@@ -1,7 +1,7 @@
-"""The classes of ImageNet (ILSVRC-2012), which most public classifiers know by number only.
+"""The classes of ImageNet (ILSVRC-2012), which most public classifiers only number.
 
-The list, where it is from and how its names were chosen stand in `imagenet_labels.txt`. Torchvision has the same names in the
-same order, but for two that both lists had to tell apart.
+The list, its source and the choice of names are in `imagenet_labels.txt`. Torchvision has the same names in the same order,
+except for two that would otherwise occur twice.
 """
 
 import functools
@@ -15,12 +15,13 @@ BACKGROUND = Label("background", background=True)
 
 
 def imagenet_labels(num_outputs: int) -> tuple[Label, ...]:
-    """The labels of an ImageNet classifier of `num_outputs` outputs, in their order.
+    """Return the labels of an ImageNet classifier, in the order of its outputs.
 
-    1000: the classes, 0 tench to 999 toilet_tissue. 1001: a background first, so that class k is output k + 1.
+    Args:
+      num_outputs: 1000, for the classes 0 (tench) to 999 (toilet_tissue), or 1001, with a background class first.
 
     Raises:
-      UserError: any other number.
+      UserError: Any other number.
     """
     if num_outputs not in (1000, 1001):
         raise fail("ImageNet labels", "1000 outputs, or 1001 with a background", num_outputs, "give the model's own labels")

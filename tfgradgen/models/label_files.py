@@ -1,4 +1,4 @@
-"""Class names as models come with them: the files that hold them, and the forms of their content."""
+"""Files of class names that come with models, and the formats of their content."""
 
 import json
 import os
@@ -13,29 +13,29 @@ from tfgradgen.core.parsing import parsing, read_bytes
 from tfgradgen.models.imagenet import imagenet_labels
 from tfgradgen.models.loading.metadata import Label, file_of_model, parse_labels, read_class_map
 
-MAX_BYTES = 16 << 20  # of a file of names
+MAX_BYTES = 16 << 20  # bytes in a file of names
 FILES = ("labels.json", "labels.txt", "class_names.json", "class_names.txt", "classes.json", "classes.txt", "class_index.json")
 CLASS_MAP, HUGGING_FACE = "*class_map.csv", "config.json"
-EXPECTED = "imagenet, or a file with one name a line or a JSON list"
+EXPECTED = "imagenet, or a file with one name per line or a JSON list"
 
 _WNID = re.compile(r"n\d{8}")
 _WNID_LINE = re.compile(r"(n\d{8})[\s,:]+(\S.*)")
 _NUMBERED = re.compile(r"(\d{1,7})(?:[:;,.)]\s+|[:;,]|\s+)(\S.*)")
-_LISTS = ("id2label", "labels", "names", "class_names", "classes")  # where a larger JSON object has them
+_LISTS = ("id2label", "labels", "names", "class_names", "classes")  # possible keys in a larger JSON object
 
 
 class Named(NamedTuple):
-    """Labels from a file. where: the file as a person reads it."""
+    """Labels, and the file that they come from."""
 
     labels: tuple[Label, ...]
     where: str
 
 
 def read_labels(source: Any, folder: Path, where: str, num_classes: int = 1000) -> tuple[Label, ...]:
-    """The labels that a model's card gives: 'imagenet', the name of a file in the model's own `folder`, or the labels.
+    """Return the labels that a model.json gives: 'imagenet', the name of a file in the model's `folder`, or the labels.
 
     Raises:
-      UserError: no such file, or content that is none of the forms of `parse_content`; the message names `where`.
+      UserError: There is no such file, or `parse_content` does not know its format; the message names `where`.
     """
     if source == "imagenet":
         return imagenet_labels(num_classes)
@@ -45,16 +45,16 @@ def read_labels(source: Any, folder: Path, where: str, num_classes: int = 1000) 
 
 
 def labels_inside(folder: Path) -> tuple[Label, ...]:
-    """The labels of the first file of `FILES` in a model's folder or in its assets; () where there is none."""
+    """Return the labels in the first file of `FILES` in a model's folder or its assets; () if there is none."""
     found = _first(folder, [folder, folder / "assets"])
     return found.labels if found else ()
 
 
 def find_labels(folder: Path) -> Named | None:
-    """The labels of the first such file in a model's folder, in its assets, or beside the folder; None where there is none.
+    """Return the labels in the first such file in a model's folder, its assets or its parent folder; None if there is none.
 
     Raises:
-      UserError: a file of that name that cannot be read.
+      UserError: Such a file cannot be read.
     """
     return _first(folder, [folder, folder / "assets", folder.parent])
 
@@ -74,8 +74,7 @@ def _first(folder: Path, places: Sequence[Path]) -> Named | None:
 
 
 def _is_foreign(file: Path, folder: Path) -> bool:
-    """Whether a file of a model's folder is a link out of it, or one beside the folder is a link: a stranger's model may not
-    have others' files read."""
+    """Return whether `file` is a link that leads out of the model's folder, or is next to the folder and a link."""
     if not file.is_symlink():
         return False
     if not file.is_relative_to(folder):
@@ -88,7 +87,7 @@ def _is_foreign(file: Path, folder: Path) -> bool:
 
 
 def _of_hugging_face(file: Path) -> Named | None:
-    """`id2label` of a config.json; None where there is none: other programs have files of that name."""
+    """Return `id2label` of a config.json; None if there is none, as other programs use this file name too."""
     if not file.is_file() or _is_foreign(file, file.parent):
         return None
     try:
@@ -101,17 +100,18 @@ def _of_hugging_face(file: Path) -> Named | None:
 
 
 def read_label_file(file: Path, within: Path | None = None) -> Named:
-    """The labels of a JSON file, or of a text file with a name a line.
+    """Return the labels in a JSON file, or in a text file with one name per line.
 
-    A byte order mark, empty lines and lines that begin with # are no names. Where all lines are numbered, from 0 or 1 without
-    a gap, as in `0 Rock`, the number is the class's index and no part of its name; where all begin with a WordNet id, it is
-    theirs.
+    A byte order mark, empty lines and lines that start with # are ignored. If all lines are numbered from 0 or 1 without a
+    gap, as in `0 Rock`, the number is the index of the class and not part of its name. If all lines start with a WordNet id,
+    it becomes that of the label.
 
     Args:
-      within: the folder of the model that the file comes with, None for one that the user names.
+      file: The file.
+      within: The folder of the model that the file belongs to; None for a file that the user names.
 
     Raises:
-      UserError: it cannot be read, leads out of that folder, or holds no labels.
+      UserError: The file cannot be read, leads out of that folder, or holds no labels.
     """
     where, path = f"labels {file}", Path(os.path.expanduser(file))
     with parsing(where, EXPECTED, "correct the file"):
@@ -123,11 +123,13 @@ def read_label_file(file: Path, within: Path | None = None) -> Named:
 
 
 def parse_content(content: Any, where: str) -> tuple[Label, ...]:
-    """Labels from JSON: a list of names, of {name, wnid, synset} or of [WordNet id, name]; {index: any of those};
-    {name: index}; or an object with such a thing under id2label, labels, names, class_names or classes.
+    """Return labels from JSON content.
+
+    Known formats are a list of names, of {name, wnid, synset} or of [WordNet id, name]; {index: any of these}; {name: index};
+    and an object with one of these under id2label, labels, names, class_names or classes.
 
     Raises:
-      UserError: none of these; the message names `where`.
+      UserError: The content has another format; the message names `where`.
     """
     if isinstance(content, dict):
         key = next((key for key in _LISTS if isinstance(content.get(key), list | dict)), None)
@@ -140,7 +142,7 @@ def parse_content(content: Any, where: str) -> tuple[Label, ...]:
 
 
 def _in_order(content: dict[Any, Any], where: str) -> list[Any]:
-    """The values of {index: ...} or the keys of {name: index}, by index."""
+    """Return the values of {index: ...} or the keys of {name: index}, ordered by index."""
     keys, values = list(content), list(content.values())
     for indices, items in ((_as_indices(keys), values), (_as_indices(values, text=False), keys)):
         if indices is None:
@@ -154,7 +156,7 @@ def _in_order(content: dict[Any, Any], where: str) -> list[Any]:
 
 
 def _as_indices(values: Iterable[Any], text: bool = True) -> list[int] | None:
-    """`values` as integers, also from text; None where one is none."""
+    """Return `values` as integers, also from text; None if one is not an integer."""
     found = []
     for value in values:
         if isinstance(value, str) and text and value.isdecimal() and len(value) <= 7:
@@ -166,7 +168,7 @@ def _as_indices(values: Iterable[Any], text: bool = True) -> list[int] | None:
 
 
 def _entry(item: Any) -> Any:
-    """[WordNet id, name] in either order as {wnid, name}; others as they are."""
+    """Convert [WordNet id, name], in either order, to {wnid, name}; return other entries unchanged."""
     if not isinstance(item, list | tuple) or len(item) != 2 or not all(isinstance(part, str) for part in item):
         return item
     first, second = item
@@ -179,13 +181,13 @@ def _parse_lines(text: str, where: str) -> tuple[Label, ...]:
     rows = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1)]
     rows = [(number, line) for number, line in rows if line and not line.startswith("#")]
     if not rows:
-        raise fail(where, "one class name a line", "none", "correct the file")
+        raise fail(where, "one class name per line", "none", "correct the file")
     numbered = [_NUMBERED.fullmatch(line) for _, line in rows]
     if all(numbered):
         indices = [int(match[1]) for match in numbered if match]
         if min(indices) in (0, 1) and sorted(indices) == list(range(min(indices), min(indices) + len(indices))):
             names = [(number, match[2]) for (number, _), match in zip(rows, numbered, strict=True) if match]
-            if len({name for _, name in names}) == len(names):  # "1 star" and "2 stars" are names with numbers
+            if len({name for _, name in names}) == len(names):  # otherwise the number is part of the name
                 rows = [row for _, row in sorted(zip(indices, names, strict=True))]
     known = [_WNID_LINE.fullmatch(line) for _, line in rows]
     entries: list[Any] = [line for _, line in rows]
@@ -196,14 +198,13 @@ def _parse_lines(text: str, where: str) -> tuple[Label, ...]:
 
 
 def checked_count(named: Named, num_classes: int, where: str) -> tuple[Label, ...]:
-    """The labels of a file for a model of `num_classes` classes; raises `UserError`, which names both numbers."""
+    """Return the labels of a file; raise `UserError` unless there are `num_classes` of them."""
     if len(named.labels) != num_classes:
         raise wrong_count(where, num_classes, f"{len(named.labels)} in {named.where}")
     return named.labels
 
 
 def wrong_count(where: str, num_classes: int, got: str) -> UserError:
-    """The error of labels that are not as many as a model's classes."""
-    return fail(
-        f"model {where}", f"{num_classes} labels, one a class", got, "give the right labels by --classifier_labels=FILE"
-    )
+    """Return the error for a number of labels that differs from the number of classes."""
+    remedy = "give the right labels with --classifier_labels=FILE"
+    return fail(f"model {where}", f"{num_classes} labels, one per class", got, remedy)

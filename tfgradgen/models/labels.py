@@ -1,4 +1,4 @@
-"""From what a user types to class indices."""
+"""Resolution of labels that a user types to class indices."""
 
 import re
 from collections.abc import Sequence
@@ -8,21 +8,21 @@ from tfgradgen.core.checks import UserError, did_you_mean, fail
 from tfgradgen.core.text import value_text
 from tfgradgen.models.loading.metadata import Label
 
-MAX_PIECES = 32  # between the commas of one name or condition
-OPERATORS = "&|!()*@"  # of conditions
+MAX_PIECES = 32  # comma-separated parts of one name or condition
+OPERATORS = "&|!()*@"  # operators of conditions
 OPERATOR = re.compile(f"[{OPERATORS}]")
-MAX_NEAR = 6  # classes that an error offers for a word that is part of their names: shark
+MAX_NEAR = 6  # classes that an error suggests for a word in their names, such as shark
 
 
 def resolve_labels(labels: Sequence[Label], wanted: Any) -> list[int]:
-    """Returns the indices that `wanted` names: what `find_label` knows, a list of them, or 'all'; no index twice.
+    """Return the indices of `wanted`: a label that `find_label` knows, a list of labels, or 'all'. No index occurs twice.
 
-    'all' leaves out background classes, which can be named all the same.
+    'all' excludes background classes; they can still be given by name.
     """
     if isinstance(wanted, str) and wanted.strip().lower() == "all":
         found = [k for k, label in enumerate(labels) if not label.background]
         if not found:
-            raise fail("label", "a class that is no background", "a classifier with none", "name one of its labels")
+            raise fail("label", "a class other than background", "a classifier without one", "give one of its labels")
         return found
     if isinstance(wanted, str):
         wanted = split_names([labels], wanted)
@@ -33,9 +33,9 @@ def resolve_labels(labels: Sequence[Label], wanted: Any) -> list[int]:
 
 
 def split_names(labelled: Sequence[Sequence[Label]], text: str) -> list[str]:
-    """The names or conditions in `text` between commas; a comma within the name of one of `labelled` separates nothing.
+    """Split `text` at commas into names or conditions, except at commas within a name in `labelled`.
 
-    Where several names could begin at one place, the longest does.
+    If several names match at the same position, the longest is taken.
     """
     known = {as_key(each) for labels in labelled for label in labels for each in (label.name, label.wnid) if "," in each}
 
@@ -53,13 +53,12 @@ def split_names(labelled: Sequence[Sequence[Label]], text: str) -> list[str]:
 
 
 def as_key(name: str) -> str:
-    """`name` without what two spellings of it may differ in: case, spaces or hyphens for underscores."""
+    """Normalize the spelling of `name`: lower case, and underscores for spaces and hyphens."""
     return name.strip().lower().replace(" ", "_").replace("-", "_")
 
 
 def named(labels: Sequence[Label], text: str) -> int | None:
-    """The index of the label whose name is `text`, or else whose name or WordNet id is that whatever its case, spaces or
-    hyphens."""
+    """Return the index of the label with name `text`, or with a name or WordNet id that equals it after `as_key`."""
     exact = next((k for k, label in enumerate(labels) if label.name == text), None)
     if exact is not None:
         return exact
@@ -69,12 +68,12 @@ def named(labels: Sequence[Label], text: str) -> int | None:
 
 
 def find_label(labels: Sequence[Label], item: Any) -> int | None:
-    """The index of the class that `item` is the name, WordNet id, index, or a word of the synset of; None if there is none.
+    """Return the index of the class with the name, WordNet id, index or synset word `item`; None if there is none.
 
-    The name goes before the word: with ImageNet's labels 'cardigan' is the jacket, though a Welsh corgi has that word too.
+    A name takes precedence over a word: among ImageNet's labels 'cardigan' is the jacket, not the Welsh corgi.
 
     Raises:
-      UserError: a word of several classes, which it lists.
+      UserError: A word belongs to several classes, which the error lists.
     """
     if isinstance(item, bool) or not isinstance(item, str | int):
         return None
@@ -85,7 +84,8 @@ def find_label(labels: Sequence[Label], item: Any) -> int | None:
     matches = [k for k, label in enumerate(labels) if key and key in _words(label)]
     if len(matches) > 1:
         classes = ", ".join(labels[k].name for k in matches)
-        raise fail("label", "a word of one class", f"{value_text(item)}, a word of {len(matches)}", f"did you mean {classes}?")
+        got = f"{value_text(item)}, a word of {len(matches)} classes"
+        raise fail("label", "a word of one class", got, f"did you mean {classes}?")
     if matches:
         return matches[0]
     if isinstance(item, str):
@@ -96,7 +96,7 @@ def find_label(labels: Sequence[Label], item: Any) -> int | None:
 
 
 def unknown_label(labelled: Sequence[Sequence[Label]], item: Any, where: str = "") -> UserError:
-    """The error of an `item` that `find_label` knows in none of `labelled`; `where` says more of where it stood."""
+    """Return the error for an `item` that is in none of `labelled`; `where` gives its position in the text."""
     near, key = "", as_key(str(item))
     if isinstance(item, str) and not item.strip().isdecimal():
         words = {word: label.name for labels in labelled for label in labels for word in (as_key(label.name), *_words(label))}

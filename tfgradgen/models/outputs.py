@@ -1,4 +1,4 @@
-"""From a label as a person gives it to a classifier and its outputs: names, indices, conditions, and lists of labels."""
+"""Resolution of a label (a name, an index, a condition or a list) to a classifier and an index of its outputs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,15 +13,16 @@ from tfgradgen.models.loading.metadata import Label
 
 
 def outputs_of(classifier: Any, wanted: Any) -> tuple[Any, int | list[int]]:
-    """Return the classifier to ask for `wanted`, and which of its outputs: one index, or a list with one index a chain.
+    """Return the classifier that answers `wanted` and the index of its output, or one index per chain for several labels.
 
     Args:
-      classifier: has `num_classes`; for names also `labels`, one a class, and for conditions it is one of `load_classifier`.
-      wanted: an index; a text that `resolve_labels` knows, of several labels where it names several; a condition such as
-        `goldfish & !orange`; or a list, tuple, range or array of indices and names, in which a label may be repeated.
+      classifier: Has `num_classes`. Names also need `labels`, one per class; conditions need a classifier from
+        `load_classifier`.
+      wanted: An index; one or several names (see `resolve_labels`); a condition such as `goldfish & !orange`; or a list, tuple,
+        range or array of indices and names, with repetitions allowed.
 
     Raises:
-      UserError: `wanted` is none of these, or names nothing that the classifier has.
+      UserError: `wanted` is none of these, or the classifier does not have it.
     """
     if isinstance(wanted, np.ndarray):
         wanted = wanted.tolist()
@@ -32,7 +33,7 @@ def outputs_of(classifier: Any, wanted: Any) -> tuple[Any, int | list[int]]:
         if is_condition(wanted, [labels]):
             parts = split_names([labels], wanted)
             if len(parts) > 1:
-                raise fail("label", "one condition, or a list of names", wanted, "make a posterior of each condition")
+                raise fail("label", "one condition, or a list of names", wanted, "create a posterior for each condition")
             return _condition(classifier, parse_condition(parts[0], [labels]))
         found = resolve_labels(labels, wanted)
         return _exclusive(classifier, found if len(found) > 1 else found[0])
@@ -40,14 +41,14 @@ def outputs_of(classifier: Any, wanted: Any) -> tuple[Any, int | list[int]]:
 
 
 def labels_of(classifier: Any, wanted: str) -> Sequence[Label]:
-    """Return the labels of `classifier`, whose `labels` may be plain names.
+    """Return the labels of `classifier`, whose `labels` may be plain strings.
 
     Raises:
-      UserError: it has none, and `wanted` is a name.
+      UserError: It has none, so that the name `wanted` cannot be resolved.
     """
     labels = getattr(classifier, "labels", None)
     if not labels:
-        expected = f"an index 0..{classifier.num_classes - 1}, for the classifier has no labels"
+        expected = f"an index in 0..{classifier.num_classes - 1}, because the classifier has no labels"
         raise fail("label", expected, wanted, "give an index, or a classifier with labels")
     return [label if isinstance(label, Label) else Label(str(label)) for label in labels]
 
@@ -59,27 +60,27 @@ def _not_empty(wanted: Sequence[Any]) -> Sequence[Any]:
 
 
 def _index(classifier: Any, item: Any) -> int:
-    """The index of one label, given as an index or a name."""
+    """Return the index of one label, given as an index or a name."""
     if not isinstance(item, str):
         return check_int("label", item, 0, classifier.num_classes - 1)
     labels = labels_of(classifier, item)
     if is_condition(item, [labels]):
-        raise fail("label", "names and indices in a list of labels", item, "make a posterior of each condition")
+        raise fail("label", "names and indices in a list of labels", item, "create a posterior for each condition")
     return resolve_labels(labels, [item])[0]
 
 
 def _exclusive(classifier: Any, index: int | list[int]) -> tuple[Any, int | list[int]]:
-    """A class of a classifier of scores, which is one for itself, is a condition."""
+    """Turn a class of a classifier with scores, whose classes do not exclude one another, into a condition."""
     if getattr(classifier, "is_exclusive", True):
         return classifier, index
     if isinstance(index, list):
-        raise fail("label", "one class of a classifier of scores", f"{len(index)} classes", "make a posterior of each class")
+        raise fail("label", "one class of a classifier with scores", f"{len(index)} classes", "create one for each class")
     return _condition(classifier, Class(0, index, classifier.labels[index].name))
 
 
 def _condition(classifier: Any, expression: Expression) -> tuple[Any, int]:
     if not hasattr(classifier, "log_probs"):
         remedy = "load the classifier with tfgradgen.load_classifier, or name one class"
-        expected = f"one that can be asked for the condition {expression}"
+        expected = f"one that supports the condition {expression}"
         raise fail("classifier", expected, type(classifier).__name__, remedy)
     return ConditionClassifier([classifier], expression), 1

@@ -1,10 +1,10 @@
-"""Gradients of a loaded model's convolutions in bfloat16, its values in float32.
+"""Gradients of a loaded model's convolutions in bfloat16, with values in float32.
 
-A chain is exact with any deterministic drift: the Metropolis test sees the float32 values only, and both the leapfrog map and
-the MALA proposal may use any vector field of z. (A leapfrog step shears: whatever the field, it keeps volume and is undone by
-running it back, which is all that Neal 2011, section 5.2.3, asks of it.) So the forward pass is left as it is, bit for bit,
-and in the backward pass the convolutions, most of its work, take bfloat16 operands. TFP's kernels need no change, and no
-network runs twice.
+A chain is exact with any deterministic drift: the Metropolis test only uses the float32 values, and both the leapfrog map and
+the MALA proposal may use any vector field of z. (A leapfrog step is a composition of shears. For any field it preserves volume
+and is reversible, which is all that Neal 2011, section 5.2.3, requires.) So the forward pass stays the same, bit for bit, and
+the convolutions of the backward pass, which are most of its work, take bfloat16 operands. TFP's kernels need no change, and
+no network runs twice.
 """
 
 from contextlib import suppress
@@ -19,15 +19,19 @@ _SETTINGS = ("strides", "padding", "explicit_paddings", "dilations", "data_forma
 
 
 def lower_gradients(module: Any) -> int:
-    """Makes every later gradient through `module` by its input take its convolutions in bfloat16; the number of them.
+    """Compute the convolutions of all later gradients of `module` with respect to its input in bfloat16.
 
-    In place, so `module`, a loaded SavedModel, must be this caller's own and have had no gradient taken yet. Gradients by
-    the filters become None. 2-D convolutions and transposed convolutions, also those inside nested functions; 0 where there
-    is none, as in a model of matrix products only, and gradients then stay as they were. Faster where the CPU multiplies
-    bfloat16 matrices in hardware (Intel AMX), slower where it does not.
+    This covers 2-D convolutions and transposed convolutions, also in nested functions. Gradients with respect to the filters
+    become None. It is faster on CPUs with bfloat16 matrix products in hardware (Intel AMX), and slower on others.
+
+    Args:
+      module: A loaded SavedModel, changed in place. No other code may use it, and none of its gradients may exist yet.
+
+    Returns:
+      The number of convolutions. If it is 0, gradients are unchanged.
     """
     for kind, gradient_fn in _GRADIENTS.items():
-        with suppress(KeyError):  # registered already: the registry is the process's, and takes a name once
+        with suppress(KeyError):  # registered already: the registry is global and takes a name once
             tf.RegisterGradient(PREFIX + kind)(gradient_fn)
     pending, seen, count = _graphs_of(module), set(), 0
     while pending:
@@ -58,7 +62,7 @@ def _settings(op: tf.Operation) -> dict[str, Any]:
 
 
 def _conv2d_gradient(op: tf.Operation, upstream: tf.Tensor) -> list[tf.Tensor | None]:
-    """Inputs x, filter."""
+    """Return the gradient of Conv2D, whose inputs are x and filter."""
     x, filters = op.inputs
     gradient = tf.raw_ops.Conv2DBackpropInput(
         input_sizes=tf.shape(x), filter=_low(filters), out_backprop=_low(upstream), **_settings(op)
@@ -67,7 +71,7 @@ def _conv2d_gradient(op: tf.Operation, upstream: tf.Tensor) -> list[tf.Tensor | 
 
 
 def _transposed_gradient(op: tf.Operation, upstream: tf.Tensor) -> list[tf.Tensor | None]:
-    """Inputs sizes, filter, x."""
+    """Return the gradient of Conv2DBackpropInput, whose inputs are sizes, filter and x."""
     gradient = tf.raw_ops.Conv2D(input=_low(upstream), filter=_low(op.inputs[1]), **_settings(op))
     return [None, None, tf.cast(gradient, tf.float32)]
 

@@ -1,13 +1,13 @@
-"""Bilinear resizing as two matrix products: differentiable in graph mode and under XLA, unlike most of tf.image.resize."""
+"""Bilinear resizing as two matrix products. Unlike most of tf.image.resize, it has gradients in graph mode and under XLA."""
 
 import numpy as np
 import tensorflow as tf
 
 
 def interpolation_matrix(size: int, new_size: int) -> np.ndarray:
-    """Returns the float32 matrix [new_size, size] of bilinear interpolation with half-pixel centres.
+    """Return the float32 matrix [new_size, size] of bilinear interpolation with half-pixel centres.
 
-    Making a picture smaller widens the triangle kernel to the scale (antialiasing); rows sum to 1.
+    For a smaller image the triangle kernel is widened by the scale (antialiasing). Rows sum to 1.
     """
     scale = max(1.0, size / new_size)
     centres = (np.arange(new_size) + 0.5) * size / new_size - 0.5
@@ -17,7 +17,7 @@ def interpolation_matrix(size: int, new_size: int) -> np.ndarray:
 
 
 def resize(image: tf.Tensor, height: int, width: int) -> tf.Tensor:
-    """Resizes `image` [B, H, W, C] to [B, height, width, C]; the same tensor where the size already fits."""
+    """Resize `image` [B, H, W, C] to [B, height, width, C]; return it unchanged if the size is right."""
     if tuple(image.shape[1:3]) == (height, width):
         return image
     rows = interpolation_matrix(int(image.shape[1]), height)

@@ -4,11 +4,11 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
-# The last two take no part in sampling: they measure what was drawn.
+# The last two only measure images; sampling does not use them.
 SHIPPED_MODELS = ("generator", "classifier", "judge", "discriminator")
 
 
 def default_model(name: str) -> Path:
-    """The shipped model `name`: inside the installed package, or beside it in a clone."""
-    inside, beside = PACKAGE / "saved_models" / name, PACKAGE.parent / "saved_models" / name
-    return inside if inside.is_dir() else beside
+    """Return the folder of the shipped model `name`: in the installed package, or next to the package in a clone."""
+    installed, cloned = PACKAGE / "saved_models" / name, PACKAGE.parent / "saved_models" / name
+    return installed if installed.is_dir() else cloned

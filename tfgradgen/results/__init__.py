@@ -1,1 +1,1 @@
-"""What a run leaves: its record, its summary, its files, and the object that holds them. Imports no TensorFlow but `origin`."""
+"""Results of a run: its record, summary and files, and the object that holds them. Only `origin` imports TensorFlow."""

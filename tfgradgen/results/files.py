@@ -1,4 +1,4 @@
-"""The files of a run: written whole, and read again, though they may come from a stranger or from a disk that was full."""
+"""Writing and reading the files of a run. The files that are read may be damaged or come from outside."""
 
 import math
 import os
@@ -39,13 +39,15 @@ LAYOUT_OF_IMAGE = {"image": (np.uint8, ("chains", "height", "width", "channels")
 
 
 def read_run(folder: str | os.PathLike[str], what: str, remedy: str) -> tuple[dict[str, Any], Draws, np.ndarray]:
-    """The record, the draws and the images [num_chains, height, width, channels] uint8 of a run's folder.
+    """Return the record, the draws and the images, uint8 [num_chains, height, width, channels], in the folder of a run.
 
     Args:
-      what: the flag or the command that names the folder. remedy: what to do where it holds no run.
+      folder: The folder.
+      what: The flag or command that names the folder, for errors.
+      remedy: What to do if it holds no run, for errors.
 
     Raises:
-      UserError: a file is missing, damaged, of another version or of something else than a run.
+      UserError: A file is missing, damaged, from another version, or not part of a run.
     """
     with parsing(what, f"a run's folder with {RUN_FILE} and {SAMPLES_FILE} at {as_text(folder)}", remedy):
         folder = Path(folder).expanduser()
@@ -59,13 +61,13 @@ def read_run(folder: str | os.PathLike[str], what: str, remedy: str) -> tuple[di
 
 
 def checked_record(record: Any) -> dict[str, Any]:
-    """`record` if it is what run.json holds: every entry that is read again has the type that it was written with.
+    """Return `record` if every entry that is used has the type that run.json gives it. Use it within `parsing`.
 
     Raises:
-      KeyError, TypeError, ValueError: it is something else; `parsing` turns each into one line.
+      KeyError, TypeError, ValueError: An entry is missing or has another type.
     """
     if not isinstance(record, dict):
-        raise TypeError(f"a {RUN_FILE} that is no object")
+        raise TypeError(f"a {RUN_FILE} that is not an object")
     for name, check_fn in _ENTRIES.items():
         _check_entry(record, name, check_fn)
     if BATCH in record:
@@ -73,20 +75,22 @@ def checked_record(record: Any) -> dict[str, Any]:
     try:
         type(SAMPLERS[record["kernel"]].defaults)(**record["arguments"]["kernel_config"])
     except (UserError, TypeError) as error:
-        raise ValueError(f"a {RUN_FILE} whose settings of the kernel are none: {error}") from error
+        raise ValueError(f"a {RUN_FILE} with invalid kernel settings: {error}") from error
     return record
 
 
 def checked_summary(record: Mapping[str, Any], draws: Draws, what: str, remedy: str) -> None:
-    """Raises `UserError` unless what a summary says of `record`, beside what is made again from `draws`, is of the right types
-    and fits them. what, remedy: as of `read_run`."""
+    """Raise `UserError` unless the entries of `record` that the summary shows are valid and fit `draws`.
+
+    `what` and `remedy` are those of `read_run`.
+    """
     with parsing(what, f"a {RUN_FILE} that fits its {SAMPLES_FILE}", remedy):
         for name, check_fn in _SUMMARY_ENTRIES.items():
             _check_entry(record, name, check_fn)
         arguments = record["arguments"]
         counts = Schedule(**arguments["schedule"]), whole_number(arguments["num_chains"], 1)
         if (counts[0].num_results, counts[1]) != draws.class_prob.shape:
-            raise ValueError(f"draws {list(draws.class_prob.shape)} of a run of others")
+            raise ValueError(f"draws {list(draws.class_prob.shape)} that do not match its schedule")
         check_real("temperature", arguments["temperature"], 0.0)
         if not record["prior_draws"] and not record["evidence"]:
             raise ValueError("neither prior draws nor evidence")
@@ -99,24 +103,24 @@ def _check_entry(record: Mapping[str, Any], name: str, check_fn: Callable[[Any],
         check_fn(record[name])
     except (TypeError, ValueError, KeyError) as error:
         raise ValueError(
-            f"a {RUN_FILE} whose {name} {error if isinstance(error, TypeError | ValueError) else 'is not whole'}"
+            f"a {RUN_FILE} whose {name} {error if isinstance(error, TypeError | ValueError) else 'is incomplete'}"
         ) from error
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     if not isinstance(value, dict):
-        raise TypeError("is no object")
+        raise TypeError("is not an object")
     return value
 
 
 def _text(value: Any) -> None:
     if not isinstance(value, str):
-        raise TypeError("is no text")
+        raise TypeError("is not text")
 
 
 def _texts(value: Any) -> None:
     if not isinstance(value, list):
-        raise TypeError("is no list of texts")
+        raise TypeError("is not a list of strings")
     for each in value:
         _text(each)
 
@@ -134,7 +138,7 @@ def _batch(value: Any) -> None:
 def _kernel(value: Any) -> None:
     _text(value)
     if value not in SAMPLERS:
-        raise ValueError("this version does not have")
+        raise ValueError("is unknown to this version")
 
 
 def _arguments(value: Any) -> None:
@@ -149,19 +153,19 @@ def _count(value: Any) -> None:
 
 def _number(value: Any) -> None:
     if value is not None and (not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < 1e300):
-        raise TypeError("is no number")
+        raise TypeError("is not a number")
 
 
 def _numbers(value: Any) -> None:
     if value is not None and not isinstance(value, list):
-        raise TypeError("is no list of numbers")
+        raise TypeError("is not a list of numbers")
     for each in value or ():
         _number(each)
 
 
 def _seconds(value: Any) -> None:
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < math.inf or value > 1e18:
-        raise TypeError("is no time")
+        raise TypeError("is not a duration")
 
 
 _ENTRIES: dict[str, Callable[[Any], Any]] = {
@@ -190,8 +194,10 @@ _SUMMARY_ENTRIES: dict[str, Callable[[Any], Any]] = {
 
 
 def make_film(decode_fn: Callable[[np.ndarray], np.ndarray], draws: Draws) -> Image.Image:
-    """The first chains along the run, pictures by `decode_fn`: one row a chain, one column a kept draw, evenly spaced from the
-    first to the last."""
+    """Return the images of the first chains along the run: one row per chain, one column per draw.
+
+    The draws are evenly spaced from the first to the last. `decode_fn` maps z [B, latent_dim] to uint8 images.
+    """
     num_results = len(draws.z)
     shown = np.rint(np.linspace(0, num_results - 1, min(FILM_DRAWS, num_results))).astype(int)
     z, prob = (np.swapaxes(column[shown, :FILM_CHAINS], 0, 1) for column in (draws.z, draws.class_prob))
@@ -200,18 +206,18 @@ def make_film(decode_fn: Callable[[np.ndarray], np.ndarray], draws: Draws) -> Im
         decode_fn(z.reshape(-1, z.shape[-1])),
         captions,
         num_columns=len(shown),
-        title=f"the first {FILM_CHAINS} of {draws.z.shape[1]} chains, one a row" if draws.z.shape[1] > FILM_CHAINS else "",
+        title=f"the first {FILM_CHAINS} of {draws.z.shape[1]} chains, one per row" if draws.z.shape[1] > FILM_CHAINS else "",
         headings=[f"draw {k}" for k in shown],
     )
 
 
 def captions_of(draws: Draws) -> list[str]:
-    """What stands below the image of each chain's last draw."""
+    """Return the caption of each chain's last image."""
     return [f"p {p:.2f}" for p in draws.class_prob[-1]]
 
 
 def write_run(folder: Path, record: dict[str, Any], draws: Draws, images: np.ndarray, film: Image.Image) -> None:
-    """Writes grid.png, plots.png, film.png, samples.npz and run.json into `folder`."""
+    """Write grid.png, plots.png, film.png, samples.npz and run.json into `folder`."""
     save_png(folder / "grid.png", make_grid(images, captions_of(draws)))
     num_results, num_chains = draws.class_prob.shape
     units = UNITS[SAMPLERS[record["kernel"]].kind]
@@ -223,11 +229,11 @@ def write_run(folder: Path, record: dict[str, Any], draws: Draws, images: np.nda
 
 
 def chain_attributes(record: dict[str, Any]) -> dict[str, Any]:
-    """What chains.nc says of a run, first by the names that ArviZ knows."""
+    """Return the attributes of chains.nc. The first ones have the names of ArviZ's schema."""
     return {
         "inference_library": "tfgradgen",
         "inference_library_version": str(record["versions"].get("tfgradgen", "")),
-        "sampling_time": record["seconds"],  # burn-in included
+        "sampling_time": record["seconds"],  # includes burn-in
         "tuning_steps": record["arguments"]["schedule"]["num_adaptation_steps"],
         "label": record["label"]["name"],
         "kernel": record["kernel"],
@@ -240,6 +246,6 @@ def chain_attributes(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_chains(folder: Path, record: dict[str, Any], draws: Draws) -> None:
-    """Writes chains.nc into `folder`; what it says of the run is from run.json."""
+    """Write chains.nc into `folder`, with attributes from run.json."""
     attributes = chain_attributes(record)
     write_netcdf(folder / NETCDF, draws, attributes, is_chain=attributes["kind"] == "chain")

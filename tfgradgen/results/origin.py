@@ -1,4 +1,4 @@
-"""Where a run comes from: the machine, the versions and the models, as its record names them."""
+"""Provenance of a run: the machine, the versions and the models in its record."""
 
 import platform
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from tfgradgen.core.contracts import Jit
 
 
 def environment(jit: Jit) -> dict[str, Any]:
-    """Versions and the device: what decides the bits of a result besides the arguments."""
+    """Return versions and device. Together with the arguments they determine the bits of a result."""
     devices = tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("CPU")
     xla = use_xla(jit)
     return {
@@ -29,12 +29,12 @@ def environment(jit: Jit) -> dict[str, Any]:
         "device": [device.name for device in devices],
         "machine": platform.machine(),
         "jit": xla,
-        "backend": "xla" if xla else "graph",  # the two draw different random numbers from one seed
+        "backend": "xla" if xla else "graph",  # their random numbers for one seed differ
     }
 
 
 def model_record(model: Any) -> dict[str, Any]:
-    """What identifies a generator, a classifier or a discriminator. Of a callable that is none of ours, what it has of that."""
+    """Return what identifies a model. A callable from elsewhere has only some of the entries."""
     own = ("latent_dim", "image_shape", "image_size", "output", "prior", "truncation", "generator_class", "signature", "tags")
     return {
         "path": getattr(model, "path", ""),
@@ -47,18 +47,21 @@ def model_record(model: Any) -> dict[str, Any]:
 
 
 def as_json(value: Any) -> Any:
-    """Tuples as JSON has them, so that a record compares with one that was read."""
+    """Return `value` with tuples as lists, so that a record equals its copy read from JSON."""
     return [as_json(item) for item in value] if isinstance(value, tuple) else value
 
 
 def plan(
     label: Mapping[str, Any], kernel: str, run: RunConfig, arguments: Mapping[str, Any], models: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The part of run.json that is known before the run.
+    """Return the part of run.json that is known before the run.
 
     Args:
-      label: its index, name and WordNet id. arguments: all of the run, JSON-able. models: by role, 'generator', 'classifier'
-        and, where one is in the target, 'discriminator'.
+      label: Index, name and WordNet id.
+      kernel: Name of the sampler.
+      run: Settings of the run.
+      arguments: All arguments of the run, JSON-serializable.
+      models: Models by role: 'generator', 'classifier' and, if the target has one, 'discriminator'.
     """
     return {
         "command": "sample",

@@ -1,4 +1,4 @@
-"""The record of a run, run.json: what is known before it, what came out, and whether to trust that."""
+"""The record of a run, run.json: its arguments, its results and their diagnosis."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,21 +13,21 @@ from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.mcmc.sampler import PRIOR_FACTS
 
 MODELS = ("generator", "classifier", "discriminator")
-BATCH = "batch"  # in run.json: index, name and wnid, each a list, of all labels that ran as one batch of chains
-SURROUNDINGS = ("versions", "device", "machine", "backend")  # of `origin.environment`: what decides bits besides the arguments
+BATCH = "batch"  # in run.json: lists of index, name and wnid of all labels that ran as one batch of chains
+SURROUNDINGS = ("versions", "device", "machine", "backend")  # entries of `origin.environment` that determine bits
 
 
 def surroundings(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of an environment, or of a record that holds one, that decides the bits of a result."""
+    """Return the entries of an environment, or of a record, that determine the bits of a result."""
     return {name: record[name] for name in SURROUNDINGS}
 
 
 def identity(record: dict[str, Any]) -> dict[str, Any]:
-    """What of a `plan` or run.json decides the bits of the draws: not where things lie, nor how a flag was spelt."""
-    switches = ("overwrite", "resume", "strict", "netcdf", "jit", "allow_unknown_ops", "trust")  # the last: of older runs
+    """Return the entries of a `plan` or run.json that determine the bits of the draws: no paths and no output options."""
+    switches = ("overwrite", "resume", "strict", "netcdf", "jit", "allow_unknown_ops", "trust")  # trust: in older runs
     places = ("label", *MODELS, "init_photograph", "schedule_file", "out", *switches)
     arguments = {name: value for name, value in record["arguments"].items() if name not in places}
-    # How many draws there are does not change those that come before them.
+    # The number of draws does not change the earlier ones.
     arguments["schedule"] = {name: value for name, value in arguments["schedule"].items() if name != "num_results"}
     return {
         **{name: record[name] for name in ("label", "kernel")},
@@ -38,7 +38,7 @@ def identity(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_record(planned: dict[str, Any], draws: Draws, facts: dict[str, Any]) -> dict[str, Any]:
-    """All of run.json: the `plan` and what came out; `facts` are what the run found: cost, seconds, and by method more."""
+    """Return the whole of run.json from its `plan`, the draws and `facts`: cost, seconds and statistics of the sampler."""
     found = {name: facts.get(name) for name in (*PRIOR_FACTS, "evidence")}
     found["doubts"] = [*planned["classifier"].get("doubts", []), *facts.get("doubts", [])]
     record = {
@@ -51,11 +51,11 @@ def run_record(planned: dict[str, Any], draws: Draws, facts: dict[str, Any]) -> 
         "num_forward": facts["num_forward"],
         "seconds": round(facts["seconds"], 3),
     }
-    return dict(finite(record))  # as it is read again
+    return dict(finite(record))  # equal to its copy read from JSON
 
 
 def of_draws(draws: Draws) -> dict[str, Any]:
-    """The last step sizes, the mean p(class) and the last p(class) of each chain; null where a number is not finite."""
+    """Return the last step sizes, the mean p(class) and each chain's last p(class); None for numbers that are not finite."""
     steps = draws.step_size[-1]
     return {
         "step_size": [or_none(s) for s in steps] if np.isfinite(steps).any() else None,
@@ -65,23 +65,22 @@ def of_draws(draws: Draws) -> dict[str, Any]:
 
 
 def or_none(value: Any) -> float | None:
-    """`value` as JSON has it: null where it is not finite."""
+    """Return `value`, or None if it is not finite."""
     return float(value) if np.isfinite(value) else None
 
 
 def said_before(facts: Mapping[str, Any]) -> list[str]:
-    """What facts or run.json say of the models, whatever the draws."""
+    """Return the problems of the models in `facts` or run.json, which do not depend on the draws."""
     return [*facts.get("doubts", []), *prior_problems(facts.get("num_not_finite"), facts.get("num_scored"))]
 
 
 def trust(draws: Draws, kernel: str, config: dict[str, Any], doubts: Sequence[str]) -> dict[str, Any]:
-    """The part of run.json that says whether to trust the draws of `kernel` with the settings `config`; `doubts` are those that
-    the models gave rise to (`said_before`)."""
+    """Return the diagnosis of `draws` for run.json; `doubts` are the problems of the models (`said_before`)."""
     method = SAMPLERS[kernel]
     found, chains = statistics(draws, independent=method.kind == "exact"), chain_table(draws)
     lines = [*doubts, *problems(chains, found, len(draws.z), method.kind, config.get("target_accept_prob"))]
     if method.kind == "chain" and not method.is_calibrated(type(method.defaults)(**config)):
-        lines.append("the draws are not of the posterior: --class_reg pulls them to the class's middle; leave it out for those")
+        lines.append("the draws are not from the posterior: --class_reg pulls them to the class mean; leave it out")
     return {
         "statistics": {name: convergence._asdict() for name, convergence in found.items()},
         "chains": chains,

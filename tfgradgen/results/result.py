@@ -1,4 +1,4 @@
-"""What `tg.sample` and `tg.load_run` return. Imports no TensorFlow."""
+"""The result of `tg.sample` and `tg.load_run`. Does not import TensorFlow."""
 
 import base64
 import functools
@@ -25,20 +25,20 @@ from tfgradgen.results.summary import summary
 
 
 class SampleResult:
-    """All of a run: its draws, its images, and whether to trust them.
+    """The draws, images and diagnosis of a run of C chains with N draws each.
 
-    Images and diagnosis are made when they are first asked for, and kept. It can be pickled. With C chains of N draws each:
+    Images and diagnosis are computed on first use and cached. Results can be pickled.
 
     Attributes:
-      z: float32 [N, C, latent_dim], the kept latent points; z[-1] is where the chains ended.
+      z: float32 [N, C, latent_dim], the kept latent points; z[-1] are the last states of the chains.
       class_prob: float32 [N, C], p(class | image of z), in [0, 1].
       target_log_prob: float32 [N, C], the unnormalized log density, in nats.
-      draws: these and, of each draw, is_accepted, step_size and log_accept_ratio (see `Draws`).
-      images: uint8 [C, height, width, channels], of the last draw of each chain.
-      issues: problems of the run, a line each with what to do about it; [] if nothing was found.
-      statistics: by name, of p(class), the target density and four projections of z: mean, standard_error, ess, ess_bulk,
-        ess_tail, rhat and between (see `Convergence`).
-      record: all of run.json: arguments, versions, the models' sha256, cost in evaluations and seconds, diagnosis.
+      draws: These three, and is_accepted, step_size and log_accept_ratio of each draw (see `Draws`).
+      images: uint8 [C, height, width, channels], the image of each chain's last draw.
+      issues: Problems of the run, each a line that says what to do; [] if none was found.
+      statistics: mean, standard_error, ess, ess_bulk, ess_tail, rhat and between (see `Convergence`), by name of the quantity:
+        p(class), the target density and four projections of z.
+      record: The content of run.json: arguments, versions, sha256 of the models, cost in evaluations and seconds, diagnosis.
     """
 
     def __init__(
@@ -48,8 +48,14 @@ class SampleResult:
         finish_fn: Callable[[], tuple[dict[str, Any], np.ndarray]],
         film_fn: Callable[[], Image.Image],
     ):
-        """`sample` and `load_run` make it. planned: of the record what was known before the run. finish_fn: () -> record and
-        images. film_fn: () -> film.png."""
+        """Create a result, as `sample` and `load_run` do.
+
+        Args:
+          planned: The part of the record that is known before the run.
+          draws: The kept draws.
+          finish_fn: () -> record and images.
+          film_fn: () -> film.png.
+        """
         self.draws = draws
         self._planned, self._finish_fn, self._film_fn = planned, finish_fn, film_fn
 
@@ -87,16 +93,17 @@ class SampleResult:
         return statistics
 
     def summary(self) -> str:
-        """The lines that the `sample` command prints: what ran, what came out, how it mixed, and each of `issues`."""
+        """Return the lines that the `sample` command prints: the run, its results, mixing, and all `issues`."""
         return as_python(summary(self.record))
 
     def grid(self) -> Image.Image:
-        """The images in a square, the p(class) of each below it."""
+        """Return the images in a square, each with its p(class) below."""
         return make_grid(self.images, captions_of(self.draws))
 
     def to_datatree(self) -> Any:
-        """The draws as an `xarray.DataTree` in ArviZ's schema, with the names, dimensions and attributes that chains.nc has:
-        group posterior with z and class_prob, group sample_stats with lp, acceptance_rate, diverging and others.
+        """Return the draws as an `xarray.DataTree` in ArviZ's schema, with the names and attributes of chains.nc.
+
+        The group posterior has z and class_prob; the group sample_stats has lp, acceptance_rate, diverging and others.
 
         Raises:
           UserError: xarray is not installed.
@@ -105,19 +112,19 @@ class SampleResult:
         return as_datatree(self.draws, attributes, is_chain=attributes["kind"] == "chain")
 
     def save(self, folder: str | os.PathLike[str], overwrite: bool = False) -> Path:
-        """Writes grid.png, plots.png, film.png, samples.npz and run.json, as the `sample` command does; `load_run` reads them.
+        """Write grid.png, plots.png, film.png, samples.npz and run.json, as the `sample` command does.
 
-        The folder appears whole or not at all.
+        `load_run` reads them. After an error nothing is left behind.
 
         Args:
-          folder: a new one, or an empty one.
-          overwrite: replace an earlier run in it; a folder that holds anything else is left as it is.
+          folder: A new or empty folder.
+          overwrite: Whether to replace an earlier run in it. A folder that holds anything else is never changed.
 
         Returns:
           The folder.
 
         Raises:
-          UserError: the folder cannot be written, or may not be replaced; an argument is of another type.
+          UserError: The folder cannot be written or may not be replaced, or an argument has the wrong type.
         """
         name = "folder"
         target = path_of(name, folder)
@@ -129,11 +136,11 @@ class SampleResult:
         return target
 
     def write_into(self, folder: Path) -> None:
-        """Writes the files of `save` into a folder that exists."""
+        """Write the files of `save` into an existing folder."""
         write_run(folder, self.record, self.draws, self.images, self._film_fn())
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """What is made when it is first asked for is made now: a copy has neither the models nor the folder."""
+        """Compute images and diagnosis now: a copy has neither the models nor the folder."""
         return _whole, (self._planned, self.draws, self._finished, self._film_fn())
 
     def __repr__(self) -> str:
@@ -143,7 +150,7 @@ class SampleResult:
         return f"SampleResult(label={label}, kernel={self._planned['kernel']!r}, {sizes})"
 
     def _repr_html_(self) -> str:
-        """In a notebook: the images, and the summary below them."""
+        """Show the images with the summary below them, in a notebook."""
         stream = io.BytesIO()
         self.grid().save(stream, "PNG")
         image = base64.b64encode(stream.getvalue()).decode()
@@ -160,12 +167,12 @@ def _whole(
 
 
 def load_run(folder: str | os.PathLike[str]) -> SampleResult:
-    """Reads a run's folder, of the `sample` command or of `SampleResult.save`.
+    """Read a folder that the `sample` command or `SampleResult.save` wrote.
 
-    The diagnosis is made again from the draws. Neither TensorFlow nor the models are needed.
+    The diagnosis is computed again from the draws. Neither TensorFlow nor the models are needed.
 
     Raises:
-      UserError: a file is missing, damaged or of something else than a run.
+      UserError: A file is missing, damaged, or not part of a run.
     """
     remedy = "give a folder that `sample` or SampleResult.save wrote"
     record, draws, images = read_run(folder, "load_run", remedy)

@@ -1,4 +1,4 @@
-"""The six lines that a person reads of a run."""
+"""The summary of a run that is printed at its end."""
 
 from typing import Any
 
@@ -14,13 +14,12 @@ UNITS = {"chain": "chains", "exact": "chains", "particles": "populations", "asce
 
 
 def trust_lines(record: dict[str, Any]) -> list[str]:
-    """One line for each thing that speaks against a run, or one that nothing does."""
+    """Return one line per problem of a run, or one line that says that there is none."""
     return [f"trust    {as_text(problem, MAX_PROBLEM)}" for problem in record["problems"] or ["nothing speaks against it"]]
 
 
 def summary(record: dict[str, Any], folder: Any = None) -> str:
-    """Five lines or more: what ran, what came out, how it moved, how sure that is, whether to trust it; where it lies in a
-    `folder`, one more with that."""
+    """Return the lines of the summary: the run, its results, acceptance, mixing and problems, and the `folder` if given."""
     arguments, name = record["arguments"], record["label"]["name"]
     schedule, num_chains = arguments["schedule"], arguments["num_chains"]
     stat, kind = record["statistics"]["class_prob"], SAMPLERS[record["kernel"]].kind
@@ -59,7 +58,7 @@ def _wrote(record: dict[str, Any], folder: Any) -> str:
 
 
 def figure(value: float | None, digits: int = 3) -> str:
-    """`value` with so many digits after the point; of a figure that is not finite there is nothing in a record."""
+    """Return `value` with `digits` decimals, or 'unknown' for None, which a record has for numbers that are not finite."""
     return "unknown" if value is None else f"{value:.{digits}f}"
 
 
@@ -68,7 +67,7 @@ def _error(standard_error: float | None) -> str:
 
 
 def _places(value: float) -> str:
-    """With three decimals, or where that would be a zero with two digits."""
+    """Return `value` with three decimals, or in scientific notation if these would all be 0."""
     return f"{value:.3f}" if value >= 0.0005 or value == 0 else f"{value:.1e}"
 
 
@@ -80,7 +79,7 @@ def _rhat(record: dict[str, Any], stat: dict[str, Any]) -> str:
 
 
 def _starts(record: dict[str, Any]) -> list[str]:
-    """A line where chains could not start at exact draws."""
+    """Return a line if some chains could not start at exact draws."""
     num_exact, num_chains = record["exact_starts"], record["arguments"]["num_chains"]
     if num_exact is None or num_exact == num_chains:
         return []

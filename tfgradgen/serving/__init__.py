@@ -1,1 +1,1 @@
-"""What a server runs: chains of many labels and seeds as a SavedModel that needs neither TFP nor Python."""
+"""Export of chains for many labels and seeds as a SavedModel that a server runs without TFP or Python."""

@@ -1,4 +1,4 @@
-"""Step sizes that an export freezes: those that the ordinary adaptation of a run finds for each class."""
+"""Fixed step sizes for an export, found for each class by the usual adaptation of a run."""
 
 from typing import NamedTuple
 
@@ -13,12 +13,17 @@ from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.mcmc.starts import initial_points
 from tfgradgen.posterior import ClassPosterior
 
-NUM_KEPT_STEPS = 10  # after adaptation: what the acceptance is taken from
+NUM_KEPT_STEPS = 10  # steps after adaptation, from which the acceptance rate is computed
 
 
 class Adapted(NamedTuple):
-    """step_size: that of all adapted chains, a distance in z. accept_rate: mean acceptance probability of those chains in
-    `NUM_KEPT_STEPS` steps with it. doubts: of the checks of the models (`model_checks.admit`)."""
+    """The result of `adapt`.
+
+    Attributes:
+      step_size: The step size of all chains, a distance in z.
+      accept_rate: Mean acceptance probability of the chains in `NUM_KEPT_STEPS` steps with it.
+      doubts: Warnings from the checks of the models (`model_checks.admit`).
+    """
 
     step_size: float
     accept_rate: float
@@ -33,12 +38,12 @@ def adapt(
     run: RunConfig,
     progress_fn: ProgressFn | None = None,
 ) -> Adapted:
-    """Tunes the step size of `kernel` for the class of `posterior` as `sample_chains` does in a run.
+    """Tune the step size of `kernel` for the class of `posterior`, as `sample_chains` does in a run.
 
-    A served chain has no burn-in of its own to tune in, so it takes the step size that the chains of the run share.
+    A served chain has no burn-in in which to tune, so it takes the step size that the chains of this run share.
 
     Raises:
-      UserError: a run of these models would go wrong, or found no step size.
+      UserError: The models cannot be sampled, or no step size was found.
     """
     posterior, doubts, *_ = admit(posterior, run, SAMPLERS[kernel].cost_fn(config).num_gradients > 0)
     init_z, _, _ = initial_points(posterior, run)
@@ -46,5 +51,6 @@ def adapt(
     draws, *_ = collect(chain_chunks(posterior, kernel, config, schedule, run, init_z), progress_fn)
     step_size = float(draws.step_size[-1, 0])
     if not (np.isfinite(step_size) and step_size > 0):
-        raise fail("step_size", "a finite one after adaptation", step_size, "check the models with python -m tfgradgen check")
+        expected = "a finite step size after adaptation"
+        raise fail("step_size", expected, step_size, "check the models with python -m tfgradgen check")
     return Adapted(step_size, float(accept_prob(draws).mean()), doubts)

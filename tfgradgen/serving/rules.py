@@ -1,13 +1,11 @@
-"""Transition rules that a server runs, without TFP's state and with their noise passed in.
+"""Transition rules for a server, without TFP's state and with noise as an argument.
 
-A rule is the same transition as the kernel of its name, given momentum and uniform number; the tests hold the two to each
-other.
+A rule makes the same transition as the kernel with its name, given momentum and uniform number; tests compare the two.
 
-Served are the kernels whose steps cost the same, so that a clamp on their number bounds a request, and whose chains need
-nothing of one another. A tree of `nuts` and a search of `elliptical_slice` have no length that is known before; `rejection` has
-no bound on its draws, and a clamp would leave some requests without one; `smc`, `replica_exchange` and `chees` are populations;
-`map` draws nothing. `local_global` is left out because a served chain begins with its global move
-(`starts.start_point`).
+A server runs only kernels whose steps have a fixed cost, so that a limit on their number bounds a request, and whose chains are
+independent. Trees of `nuts` and searches of `elliptical_slice` have no fixed length. `rejection` needs an unbounded number of
+draws, and with a limit some requests would get no image. `smc`, `replica_exchange` and `chees` use populations. `map` does not
+sample. `local_global` is excluded because a served chain starts with its global move (`starts.start_point`).
 """
 
 from typing import NamedTuple
@@ -21,7 +19,13 @@ from tfgradgen.mcmc.kernel import absent_if_nan
 
 
 class Point(NamedTuple):
-    """Where chains are. z: [B, latent_dim]. target_log_prob: [B], in nats. gradient: [B, latent_dim], of it by z."""
+    """The state of chains.
+
+    Attributes:
+      z: [B, latent_dim].
+      target_log_prob: [B], in nats.
+      gradient: [B, latent_dim], gradient of target_log_prob.
+    """
 
     z: tf.Tensor
     target_log_prob: tf.Tensor
@@ -29,14 +33,19 @@ class Point(NamedTuple):
 
 
 class Noise(NamedTuple):
-    """Of one transition. momentum: [B, latent_dim], standard normal. log_uniform: [B], log of a uniform number in (0, 1]."""
+    """The noise of one transition.
+
+    Attributes:
+      momentum: [B, latent_dim], standard normal.
+      log_uniform: [B], log of a uniform number in (0, 1].
+    """
 
     momentum: tf.Tensor
     log_uniform: tf.Tensor
 
 
 def point_at(posterior: PosteriorLike, z: tf.Tensor) -> Point:
-    """The point of each `z` [B, latent_dim]: one evaluation of value and gradient."""
+    """Return the state at `z` [B, latent_dim], with one evaluation of value and gradient."""
     return Point(z, *tfp.math.value_and_gradient(posterior.unnormalized_log_prob, z))
 
 
@@ -61,7 +70,7 @@ def hamiltonian_step(
 
 
 def choose(takes: tf.Tensor, one: Point, other: Point) -> Point:
-    """`one` in the rows where `takes` [B], `other` elsewhere."""
+    """Return `one` in rows with `takes` [B], and `other` elsewhere."""
     rows = takes[:, None]
     return Point(
         tf.where(rows, one.z, other.z),

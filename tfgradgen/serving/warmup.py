@@ -1,4 +1,4 @@
-"""Requests that a server runs before it takes others, so that the first of those need not wait for a graph to be prepared."""
+"""Warm-up requests: a server runs them first, so that the first real request does not wait for the graph to be prepared."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -8,17 +8,19 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
-FILE = Path("assets.extra") / "tf_serving_warmup_requests"  # where TF Serving looks
-NUM_STEPS = 1  # of a request that can say so: enough to run every part of the graph
+FILE = Path("assets.extra") / "tf_serving_warmup_requests"  # path that TF Serving expects
+NUM_STEPS = 1  # steps of a warm-up request; enough to run every part of the graph
 
 
 def requests(
     signatures: Mapping[str, Any], labels: Sequence[str], batch_sizes: Sequence[int]
 ) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
-    """A request for each signature and batch size: the signature's name, and its inputs.
+    """Yield a request for each signature and batch size: the name of the signature, and its inputs.
 
     Args:
-      signatures: of `Serving.signatures`. labels: names that it knows; they take turns.
+      signatures: The result of `Serving.signatures`.
+      labels: Names of labels, used in turn.
+      batch_sizes: Batch sizes.
     """
     for name, function in signatures.items():
         for size in batch_sizes:
@@ -27,7 +29,7 @@ def requests(
 
 
 def example(spec: tf.TensorSpec, labels: Sequence[str], size: int) -> np.ndarray:
-    """Values [size, ...] for one input of a signature."""
+    """Return example values [size, ...] for an input of a signature."""
     shape = (size, *spec.shape[1:])
     if spec.dtype == tf.string:
         return np.resize(np.array(list(labels), object), shape)
@@ -37,9 +39,9 @@ def example(spec: tf.TensorSpec, labels: Sequence[str], size: int) -> np.ndarray
 
 
 def write_warmup(folder: Path, model: str, asked: Iterator[tuple[str, dict[str, np.ndarray]]]) -> int:
-    """Writes `asked` as PredictionLog records into the SavedModel `folder`; returns their number.
+    """Write `asked` as PredictionLog records to the SavedModel `folder`, and return their number.
 
-    model: the name that the server gives it.
+    `model` is the name of the model on the server.
     """
     (folder / FILE).parent.mkdir(exist_ok=True)
     count = 0

@@ -1,1 +1,1 @@
-"""Searches a kernel's schedule for the one that gives most effective draws for its gradients."""
+"""Search for the schedule of a kernel with the highest effective sample size (ESS) per gradient."""

@@ -1,4 +1,4 @@
-"""Runs a schedule for a label with a seed, and says what its draws are worth."""
+"""Runs of a schedule for a label and a seed, and their effective sample sizes."""
 
 import itertools
 import math
@@ -25,17 +25,22 @@ from tfgradgen.mcmc.starts import choose_starts
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.tuning.space import MIN_KEPT
 
-# The seeds that schedules are chosen by, those that the choice is judged by, and those of the exact draws.
+# Streams of seeds: for choosing schedules, for validating the choice, and for exact draws.
 SEARCH, FRESH, EXACT = 0, 1, 2
-LEAST_DRAWS = 1.0  # what any run is worth
+LEAST_DRAWS = 1.0  # lower bound of the ESS of a run
 TRACE_POINTS = 80
 _FIGURES = ("per_1000", "work", "num_results", "accept_rate", "accept_error", "step_size", "seconds")
 _TRACE = ("gradients", "step_size", "accept_rate")
 
 
-class Place(NamedTuple):
-    """Where schedules are compared: label, its name; stream, `SEARCH` or `FRESH`; replicate, 0, 1, ... Chains of all schedules
-    start alike there, and draw from the same seed."""
+class Problem(NamedTuple):
+    """A problem on which schedules are compared. All schedules have the same starts and the same seed on it.
+
+    Attributes:
+      label: Name of the label.
+      stream: `SEARCH` or `FRESH`.
+      replicate: 0, 1, ...
+    """
 
     label: str
     stream: int
@@ -43,15 +48,22 @@ class Place(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """What a schedule did at a place, JSON-able.
+    """The result of a schedule on a problem, JSON-serializable.
 
-    per_1000: effective draws of 1000 gradients, those of burn-in and adaptation among them, by the statistic `worst` that has
-    fewest (bulk effective sample size of all chains; Vehtari et al. 2021). work: gradients a chain. num_results: kept draws
-    of a chain. accept_rate, step_size: of the kept draws, the mean, and the one of all chains; accept_error: standard error
-    of the former, over chains. rhat: the largest, None where there is none. faults: what speaks against the run whatever its
-    length, but for its acceptance (see `faults_of`). seconds: with compiling. trace: gradients, step_size and accept_rate
-    along the run, acceptance as means over chains, at most TRACE_POINTS of each. chain_means: by statistic, of each chain's
-    kept draws.
+    Attributes:
+      per_1000: ESS per 1000 gradients, those of burn-in and adaptation included, of the statistic `worst` (bulk ESS of all
+        chains; Vehtari et al. 2021).
+      worst: The statistic with the smallest ESS.
+      work: Gradients per chain.
+      num_results: Kept draws per chain.
+      accept_rate: Mean acceptance probability of the kept draws.
+      accept_error: Its standard error over chains.
+      step_size: Step size of the kept draws, shared by all chains.
+      rhat: Largest R-hat; None if undefined.
+      faults: Faults that do not depend on the length of the run, except for acceptance (see `faults_of`).
+      seconds: Seconds, including compilation.
+      trace: gradients, step_size and accept_rate (mean over chains) along the run, with at most TRACE_POINTS values each.
+      chain_means: By statistic, the mean of each chain's kept draws.
     """
 
     per_1000: float
@@ -69,40 +81,39 @@ class Cell(NamedTuple):
 
 
 def cell_of(values: Any) -> Cell:
-    """The cell that a study holds.
+    """Return a cell from a study.
 
     Raises:
-      AttributeError, TypeError, ValueError: it is none.
+      AttributeError, TypeError, ValueError: The values are invalid.
     """
     cell = Cell(**values)
     figures = [getattr(cell, name) for name in _FIGURES] + ([] if cell.rhat is None else [cell.rhat])
     traces = [cell.trace[name] for name in _TRACE]
     if not all(isinstance(each, int | float) and math.isfinite(each) for each in figures) or len({*map(len, traces)}) != 1:
-        raise ValueError("a run whose figures are none")
+        raise ValueError("a run with invalid numbers")
     if not all(isinstance(each, int | float) for each in itertools.chain.from_iterable(traces)):
-        raise TypeError("a run whose traces are none")
+        raise TypeError("a run with invalid traces")
     if not all(isinstance(mean, int | float) for means in cell.chain_means.values() for mean in means):
-        raise TypeError("a run whose means are none")
+        raise TypeError("a run with invalid means")
     if min(cell.per_1000, cell.work, cell.num_results) < 0 or not isinstance(cell.num_results, int):
-        raise ValueError("a run whose figures are out of their range")
+        raise ValueError("a run with numbers out of range")
     is_list = isinstance(cell.faults, list) and all(isinstance(fault, str) for fault in cell.faults)
     if not isinstance(cell.worst, str) or not is_list:
-        raise TypeError("a run whose faults are no text")
+        raise TypeError("a run with faults that are not text")
     return cell
 
 
 def failed(reason: str, work: float = 0.0) -> Cell:
-    """The cell of a run that broke off."""
+    """Return the cell of a run that failed."""
     nothing: dict[str, list[float]] = {"gradients": [], "step_size": [], "accept_rate": []}
     return Cell(0.0, "", work, 0, 0.0, 0.0, 0.0, None, [reason], 0.0, nothing, {})
 
 
 def faults_of(recipe: Recipe, cells: Sequence[Cell]) -> list[str]:
-    """What speaks against `recipe` after these runs of it, each once.
+    """Return the distinct faults of `recipe` in these runs.
 
-    Whether acceptance meets the target that it was tuned for is asked of the mean over runs, and it is out only beyond two
-    standard errors of that: of the few chains of one run it is mostly luck, and each further run would be one more chance to
-    be out.
+    The acceptance rate is compared with its target by the mean over runs, with a margin of two standard errors. That of the few
+    chains in one run is mostly noise, and with a check per run each further run would be another chance of elimination.
     """
     found = list(dict.fromkeys(fault for cell in cells for fault in cell.faults))
     if not cells or found:
@@ -115,61 +126,64 @@ def faults_of(recipe: Recipe, cells: Sequence[Cell]) -> list[str]:
 
 
 class Bench:
-    """The posteriors that schedules are tried on.
+    """The posteriors on which schedules are tried.
 
     Args:
-      posteriors: by label name. run: its seed is that of the whole search. num_gradients: what each chain of a run takes after
-        its start. All schedules take the same: the chains' starts are effective draws too, and whose runs were short of
-        gradients would have them cheaper.
+      posteriors: Posteriors by name of the label.
+      run: Settings of all runs, with the seed of the whole search.
+      num_gradients: Gradients of each chain of a run after its start, the same for all schedules. The starts count as effective
+        draws too, so shorter runs would have an advantage.
     """
 
     def __init__(self, posteriors: Mapping[str, ClassPosterior], run: RunConfig, num_gradients: float):
         self.posteriors, self.run, self.num_gradients = dict(posteriors), run, num_gradients
-        self._starts: dict[tuple[Place, tuple[float, ...]], Any] = {}
+        self._starts: dict[tuple[Problem, tuple[float, ...]], Any] = {}
 
     @property
     def labels(self) -> list[str]:
         return list(self.posteriors)
 
     def check(self) -> dict[str, list[str]]:
-        """What the checks of the models found, by label, a line each; raises `UserError` where a run would go wrong."""
+        """Return the warnings from the checks of the models by label; raise `UserError` if they cannot be sampled."""
         return {name: admit(posterior, self.run, True).doubts for name, posterior in self.posteriors.items()}
 
-    def places(self, stream: int, num_replicates: int) -> list[Place]:
-        """All labels of the first replicate, then of the next."""
-        return [Place(label, stream, k) for k in range(num_replicates) for label in self.labels]
+    def problems(self, stream: int, num_replicates: int) -> list[Problem]:
+        """Return all labels of the first replicate, then of the next ones."""
+        return [Problem(label, stream, k) for k in range(num_replicates) for label in self.labels]
 
-    def seed_at(self, place: Place) -> int:
-        """Of a run there, the same for all labels: each draws from a stream of its own (`ClassPosterior.own_seed`)."""
-        return seed_of(self.run.seed, place.stream, place.replicate)
+    def seed_at(self, problem: Problem) -> int:
+        """Return the seed of a run. It is the same for all labels, which have separate streams (`ClassPosterior.own_seed`)."""
+        return seed_of(self.run.seed, problem.stream, problem.replicate)
 
-    def measure(self, recipe: Recipe, place: Place, progress_fn: ProgressFn) -> Cell:
-        """Runs `recipe` at `place` with as many draws as the gradients pay for. The choice of start points, which all schedules
-        share, is in no figure.
+    def measure(self, recipe: Recipe, problem: Problem, progress_fn: ProgressFn) -> Cell:
+        """Run `recipe` at `problem` with as many draws as the gradients allow.
+
+        The cost of the starts, which all schedules share, is not counted.
 
         Raises:
-          UserError: they pay for fewer than `MIN_KEPT` draws.
+          UserError: The gradients allow fewer than `MIN_KEPT` draws.
         """
         start = time.monotonic()
-        posterior = self.posteriors[place.label]
-        run = replace(self.run, seed=self.seed_at(place))
+        posterior = self.posteriors[problem.label]
+        run = replace(self.run, seed=self.seed_at(problem))
         powers = tuple(kernel_sampler(recipe.kernel).powers(recipe.config))
-        if (place, powers) not in self._starts:
-            self._starts[place, powers] = choose_starts(posterior, run, powers).z
+        if (problem, powers) not in self._starts:
+            self._starts[problem, powers] = choose_starts(posterior, run, powers).z
         schedule = without_end(recipe.schedule, self.num_gradients)
-        chunks = chain_chunks(posterior, recipe.kernel, recipe.config, schedule, run, self._starts[place, powers])
+        chunks = chain_chunks(posterior, recipe.kernel, recipe.config, schedule, run, self._starts[problem, powers])
         start_cost = kernel_sampler(recipe.kernel).start_cost(recipe.config)
         most = self.num_gradients + start_cost.work
         trail = trail_of(chunks, start_cost, run.num_chains, most, progress_fn)
         last = int(np.searchsorted(trail.work, most + 0.5))
         draws = trail.kept(last)
         if len(draws.z) < MIN_KEPT:
-            what = f"{MIN_KEPT} draws after the burn-in from {self.num_gradients:.0f} gradients"
-            raise fail("num_gradients", what, len(draws.z), "raise it, or shorten the burn-in")
+            expected = f"enough gradients for {MIN_KEPT} draws after the burn-in"
+            got = f"{self.num_gradients:.0f}, enough for {len(draws.z)}"
+            raise fail("num_gradients", expected, got, "raise it, or shorten the burn-in")
         whole = Draws(*(column[:last] for column in trail.draws))
-        return self._judged(draws, whole, trail.work[:last], time.monotonic() - start)
+        return self._cell(draws, whole, trail.work[:last], time.monotonic() - start)
 
-    def _judged(self, draws: Draws, whole: Draws, work: np.ndarray, seconds: float) -> Cell:
+    def _cell(self, draws: Draws, whole: Draws, work: np.ndarray, seconds: float) -> Cell:
         found = statistics(draws)
         sizes = {name: convergence.ess_bulk for name, convergence in found.items()}
         worst = min(sizes, key=lambda name: sizes[name] or 0.0)
@@ -194,7 +208,7 @@ class Bench:
 
 
 def _median(step_size: np.ndarray) -> list[float]:
-    """Over the chains that have a step size, [num_draws] of [num_draws, num_chains]; 0 where none has."""
+    """Return the median over chains with a step size, [num_draws] of [num_draws, num_chains]; 0 if no chain has one."""
     return [float(np.median(row[np.isfinite(row)])) if np.isfinite(row).any() else 0.0 for row in step_size]
 
 

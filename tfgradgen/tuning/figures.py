@@ -1,4 +1,4 @@
-"""A picture of a search: how step sizes and acceptance went, and what each setting did to the effective draws."""
+"""Plots of a search: step size and acceptance along the runs, and the ESS against each setting."""
 
 import textwrap
 import warnings
@@ -17,31 +17,33 @@ PANEL_HEIGHT = 2.6  # inches
 COLORS = {CONTROL: "#d55e00", WHOLE: "#0072b2", DROPPED: "#56b4e9", FAULTY: "#8c8c8c", UNFINISHED: "#cc79a7"}
 MARKERS = {CONTROL: "D", WHOLE: "o", DROPPED: "o", FAULTY: "x", UNFINISHED: "s"}
 BEST, PALE = "#009e73", "#b9dcf2"
-LOG_SPAN, NUM_TICKS = 8.0, 4  # figures that span more are drawn on a log scale, with so many of them beside
-LEAST_VALUE, TITLE_LETTERS = 1e-3, 150  # of a line
+LOG_SPAN, NUM_TICKS = 8.0, 4  # ratio of values from which a log scale is used, and its number of ticks
+LEAST_VALUE, TITLE_LETTERS = 1e-3, 150  # smallest value drawn; letters in a line of the title
 
 
 def importances(study: Any) -> dict[str, float]:
-    """Share of each setting in what makes the better trials better, by Optuna (PED-ANOVA; Watanabe, Bansal and Hutter 2023),
-    the largest first; {} of fewer trials than it takes."""
+    """Return the importance of each setting by Optuna (PED-ANOVA; Watanabe, Bansal and Hutter 2023), largest first.
+
+    The result is {} for too few trials.
+    """
     import optuna
 
-    apart = optuna.create_study(direction="maximize")  # without a control that lies beyond the search's ranges
+    in_range = optuna.create_study(direction="maximize")  # without a control outside of the search ranges
     for trial in study.get_trials(deepcopy=False):
         if trial.params and trial.value is not None:
             value = trial.value
-            apart.add_trial(optuna.create_trial(params=trial.params, distributions=trial.distributions, value=value))
+            in_range.add_trial(optuna.create_trial(params=trial.params, distributions=trial.distributions, value=value))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
-            found = optuna.importance.get_param_importances(apart)
-        except (UserWarning, ValueError):  # too few of them
+            found = optuna.importance.get_param_importances(in_range)
+        except (UserWarning, ValueError):  # too few trials
             return {}
     return {name: float(share) for name, share in found.items() if np.isfinite(share)}
 
 
 def plot_search(found: Sequence[Trial], best: Trial | None, shares: Mapping[str, float], title: str) -> Image.Image:
-    """Traces of the control, of `best` and of the next best schedules; importance; each setting that varied."""
+    """Plot traces of the control, `best` and the next best schedules; importances; and each setting that varied."""
     settings = _varied(found)
     num_rows = 1 + -(-len(settings) // NUM_COLUMNS)
     height = num_rows * PANEL_HEIGHT + 1.0
@@ -67,7 +69,7 @@ def plot_search(found: Sequence[Trial], best: Trial | None, shares: Mapping[str,
 
 
 def _varied(found: Sequence[Trial]) -> dict[str, list[tuple[Any, Trial]]]:
-    """Of each setting that is not the same everywhere, its value in every trial that was run and has a use for it."""
+    """Return, for each setting that varied, its value in every trial that was run and uses it."""
     points: dict[str, list[tuple[Any, Trial]]] = {}
     for trial in found:
         values = trial.recipe.to_dict() if trial.recipe and trial.cells else {}
@@ -88,7 +90,7 @@ def _traced(found: Sequence[Trial], best: Trial | None) -> list[Trial]:
 def _name(trial: Trial, best: Trial | None) -> str:
     if trial.state == CONTROL:
         return "control"
-    return f"trial {trial.number}, the best" if best and trial.number == best.number else f"trial {trial.number}"
+    return f"trial {trial.number} (best)" if best and trial.number == best.number else f"trial {trial.number}"
 
 
 def _draw_traces(axes: Any, traced: Sequence[Trial], best: Trial | None, name: str) -> None:
@@ -101,8 +103,8 @@ def _draw_traces(axes: Any, traced: Sequence[Trial], best: Trial | None, name: s
         axes.plot(trace["gradients"], values, color=color, linewidth=width, alpha=0.9, label=_name(trial, best))
     if name == "step_size":
         _scale(axes, "y", [step for trial in traced for step in trial.cells[0].trace[name] if step > 0])
-    axes.set_xlabel("gradients a chain", color=INK, size=9)
-    about = {"step_size": "step size", "accept_rate": "acceptance, mean of chains"}
+    axes.set_xlabel("gradients per chain", color=INK, size=9)
+    about = {"step_size": "step size", "accept_rate": "mean acceptance"}
     axes.set_title(f"{about[name]} (first run)", color=INK, size=10, loc="left")
 
 
@@ -125,12 +127,12 @@ def _draw_legend(axes: Any, found: Sequence[Trial], best: Trial | None) -> None:
     for state in states:
         axes.scatter([], [], color=COLORS[state], marker=MARKERS[state], label=state)
     if best:
-        axes.scatter([], [], color=BEST, marker="*", s=90, label=f"trial {best.number}, the best of the search")
+        axes.scatter([], [], color=BEST, marker="*", s=90, label=f"trial {best.number}, best of the search")
     axes.legend(loc="center left", frameon=False, fontsize=9)
 
 
 def _scale(axes: Any, direction: str, values: Sequence[float]) -> None:
-    """A log scale in `direction` (x or y) with a few figures, where `values` span much."""
+    """Use a log scale with a few ticks in `direction` (x or y) if `values` have a wide range."""
     low, high = min(values, default=1.0), max(values, default=1.0)
     if low > 0 and high / low > LOG_SPAN:
         axes.set(**{f"{direction}scale": "log"})
@@ -140,15 +142,15 @@ def _scale(axes: Any, direction: str, values: Sequence[float]) -> None:
 
 
 def _draw_setting(axes: Any, name: str, points: Sequence[tuple[Any, Trial]], best: Trial | None) -> None:
-    """Effective draws of 1000 gradients against one setting, a mark a trial."""
+    """Plot the ESS per 1000 gradients against one setting, one mark per trial."""
     is_text = any(isinstance(value, str) for value, _ in points)
     levels = sorted({value for value, _ in points}) if is_text else []
     for value, trial in points:
         is_best = best is not None and trial.number == best.number
         color, marker = (BEST, "*") if is_best else (COLORS[trial.state], MARKERS[trial.state])
-        place = levels.index(value) if is_text else value
+        position = levels.index(value) if is_text else value
         axes.scatter(
-            place,
+            position,
             max(trial.value, LEAST_VALUE),
             color=color,
             marker=marker,
@@ -162,4 +164,4 @@ def _draw_setting(axes: Any, name: str, points: Sequence[tuple[Any, Trial]], bes
         _scale(axes, "x", [value for value, _ in points])
     _scale(axes, "y", [max(trial.value, LEAST_VALUE) for _, trial in points])
     axes.set_xlabel(name, color=INK, size=9)
-    axes.set_ylabel("effective draws of 1000", color=INK, size=8)
+    axes.set_ylabel("ESS per 1000 gradients", color=INK, size=8)

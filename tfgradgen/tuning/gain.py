@@ -1,4 +1,4 @@
-"""How much better one schedule is than another, and how sure that is."""
+"""Validation of the best schedules on fresh seeds: the gain over the control, with its confidence interval."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,16 +10,23 @@ from scipy.stats import t as student
 from tfgradgen.core.contracts import ProgressFn
 from tfgradgen.core.parsing import parsing
 from tfgradgen.mcmc.recipe import Recipe
-from tfgradgen.tuning.bench import EXACT, FRESH, SEARCH, Bench, Cell, Place, cell_of, faults_of
+from tfgradgen.tuning.bench import EXACT, FRESH, SEARCH, Bench, Cell, Problem, cell_of, faults_of
 from tfgradgen.tuning.guard import Difference, Exact, bias_faults, differences, exact_from, exact_of
 from tfgradgen.tuning.search import CONTROL, WHOLE, Plan, Trial, measured, part_of, trials
 
 LEVEL = 0.95
-MAX_CANDIDATES = 3  # schedules that are looked at on fresh seeds until one has no fault there
+MAX_CANDIDATES = 3  # most schedules that are validated, until one has no fault
 
 
 class Gain(NamedTuple):
-    """ratio of effective draws for the same gradients, above 1 for better; low, high: its 95 % interval; num_pairs."""
+    """The gain of a schedule over the control.
+
+    Attributes:
+      ratio: Ratio of the ESS for the same gradients; above 1 is better.
+      low: Lower end of its 95 % confidence interval.
+      high: Upper end of the interval.
+      num_pairs: Number of pairs of runs.
+    """
 
     ratio: float
     low: float
@@ -34,10 +41,10 @@ class Gain(NamedTuple):
 
 
 def gain(ours: Sequence[float], control: Sequence[float]) -> Gain:
-    """Of paired figures > 0, one pair for each label and seed, at least two.
+    """Return the gain from at least two pairs of values > 0, one pair for each label and seed.
 
-    The logarithms of their ratios are taken as normal around a common mean: the ratio is their geometric mean, and its interval
-    is Student's. Pairing takes out what label, seed and start do to both.
+    The logs of the ratios are assumed normal with a common mean. The gain is the geometric mean of the ratios, with Student's
+    t interval. Pairing removes the common effects of label, seed and start.
     """
     logs = np.log(np.asarray(ours) / np.asarray(control))
     middle = float(logs.mean())
@@ -45,87 +52,98 @@ def gain(ours: Sequence[float], control: Sequence[float]) -> Gain:
     return Gain(float(np.exp(middle)), float(np.exp(middle - margin)), float(np.exp(middle + margin)), len(logs))
 
 
-class Judged(NamedTuple):
-    """A candidate on fresh seeds: its trial, its cells and the control's, place by place, and the exact draws by label."""
+class Validation(NamedTuple):
+    """The validation of a candidate on fresh seeds.
+
+    Attributes:
+      trial: The trial of the candidate.
+      problems: The problems.
+      ours: Its cells, one per problem.
+      control: The cells of the control.
+      exact: Exact draws by label.
+    """
 
     trial: Trial
-    places: list[Place]
+    problems: list[Problem]
     ours: list[Cell]
     control: list[Cell]
     exact: Mapping[str, Exact]
 
     @property
     def faults(self) -> list[str]:
-        """Those of its runs, and a bias."""
+        """The faults of its runs, and a bias."""
         assert self.trial.recipe is not None
         return [*faults_of(self.trial.recipe, self.ours), *bias_faults(self.differences(self.ours), MAX_CANDIDATES)]
 
     def control_faults(self, control: Recipe) -> list[str]:
+        """Return the faults of the control's runs, and a bias."""
         return [*faults_of(control, self.control), *bias_faults(self.differences(self.control), 1)]
 
     def differences(self, cells: Sequence[Cell]) -> list[Difference]:
-        """From exact draws, of `ours` or of the control's."""
-        return differences(self.places, cells, self.exact)
+        """Return the differences of `cells` from exact draws."""
+        return differences(self.problems, cells, self.exact)
 
     @property
     def gain(self) -> Gain | None:
-        """None where it has a fault."""
+        """The gain over the control; None if the candidate has a fault."""
         if self.faults:
             return None
         return gain([cell.per_1000 for cell in self.ours], [cell.per_1000 for cell in self.control])
 
 
 def exact_draws(study: Any, bench: Bench) -> dict[str, Exact]:
-    """By label, what means are compared with; kept in the study."""
+    """Return exact draws by label, which are cached in the study."""
     found = {}
     for number, label in enumerate(bench.labels):
         name = f"exact/{number}"
         if name not in study.user_attrs:
-            run = replace(bench.run, seed=bench.seed_at(Place(label, EXACT, 0)))
+            run = replace(bench.run, seed=bench.seed_at(Problem(label, EXACT, 0)))
             study.set_user_attr(name, exact_of(bench.posteriors[label], run)._asdict())
-        with parsing("study", "exact draws as they were written", "choose another --out"):
+        with parsing("study", "valid exact draws", "choose another --out"):
             found[label] = exact_from(study.user_attrs[name])
     return found
 
 
 def faults_of_control(control: Trial, exact: Mapping[str, Exact]) -> list[str]:
-    """Those of its runs in the search, and a bias there."""
+    """Return the faults of the control's runs in the search, and a bias."""
     labels = list(exact)
-    places = [Place(labels[k % len(labels)], SEARCH, k // len(labels)) for k in range(len(control.cells))]
-    return [*control.faults, *bias_faults(differences(places, control.cells, exact), 1)]
+    problems = [Problem(labels[k % len(labels)], SEARCH, k // len(labels)) for k in range(len(control.cells))]
+    return [*control.faults, *bias_faults(differences(problems, control.cells, exact), 1)]
 
 
-def judge(
+def validate(
     study: Any, bench: Bench, plan: Plan, num_fresh: int, exact: Mapping[str, Exact], progress_fn: ProgressFn
-) -> list[Judged]:
-    """Holds the best schedules against the control on seeds that no trial has seen, the best first, until one has no fault;
-    [] where nothing sound was found that is better than the control. A bias is a fault (see `guard`).
+) -> list[Validation]:
+    """Compare the best schedules with the control on fresh seeds, best first, until one has no fault.
 
-    Whether a candidate is passed over depends on its faults alone, so the gain of the one that is left is no maximum of noise.
-    What was run is kept in the study.
+    A bias is a fault (see `guard`). Only faults decide whether a candidate is skipped, so the reported gain is not inflated by
+    selection (winner's curse). Runs are cached in the study.
+
+    Returns:
+      All validations; [] if no schedule without faults is better than the control.
     """
     found = trials(study)
     control = next(trial for trial in found if trial.state == CONTROL)
     least = 0.0 if faults_of_control(control, exact) else control.value
     able = [trial for trial in found if trial.state == WHOLE and trial.is_sound and trial.value > least]
-    places, judged = bench.places(FRESH, num_fresh), list[Judged]()
+    problems, validations = bench.problems(FRESH, num_fresh), list[Validation]()
 
     runs = [0]
 
-    def fresh(trial: Trial, place: Place) -> Cell:
-        done, total = (count * plan.num_gradients for count in (runs[0], (2 + len(judged)) * len(places)))
+    def fresh(trial: Trial, problem: Problem) -> Cell:
+        done, total = (count * plan.num_gradients for count in (runs[0], (2 + len(validations)) * len(problems)))
         runs[0] += 1
-        name = f"fresh/{trial.number}/{bench.labels.index(place.label)}/{place.replicate}"
+        name = f"fresh/{trial.number}/{bench.labels.index(problem.label)}/{problem.replicate}"
         if name not in study.user_attrs:
             assert trial.recipe is not None
             show = part_of(progress_fn, done, plan.num_gradients, total)
-            study.set_user_attr(name, measured(bench, trial.recipe, place, plan, show)._asdict())
-        with parsing("study", "runs on fresh seeds as they were written", "choose another --out"):
+            study.set_user_attr(name, measured(bench, trial.recipe, problem, plan, show)._asdict())
+        with parsing("study", "valid runs on fresh seeds", "choose another --out"):
             return cell_of(study.user_attrs[name])
 
     for candidate in sorted(able, key=lambda trial: -trial.value)[:MAX_CANDIDATES]:
-        pairs = [(fresh(candidate, place), fresh(control, place)) for place in places]
-        judged.append(Judged(candidate, places, [ours for ours, _ in pairs], [theirs for _, theirs in pairs], exact))
-        if not judged[-1].faults:
+        pairs = [(fresh(candidate, problem), fresh(control, problem)) for problem in problems]
+        validations.append(Validation(candidate, problems, [ours for ours, _ in pairs], [theirs for _, theirs in pairs], exact))
+        if not validations[-1].faults:
             break
-    return judged
+    return validations

@@ -1,7 +1,7 @@
-"""Whether the draws of a schedule are of the posterior: their means against those of exact draws.
+"""Test of a schedule for bias: the means of its draws are compared with those of exact draws.
 
-What a search maximizes is blind to bias: a kernel that samples another distribution can do so at a high rate. Rejection from
-the prior gives exact draws, where a class is not too rare; a schedule whose means differ from theirs beyond chance is refused.
+The objective of a search does not detect bias: a kernel that samples from a wrong distribution can have a high ESS. Rejection
+from the prior gives exact draws if the class is not too rare. A schedule whose means differ significantly is refused.
 """
 
 import math
@@ -18,16 +18,21 @@ from tfgradgen.core.contracts import Draws
 from tfgradgen.diagnostics.convergence import scalars
 from tfgradgen.mcmc.rejection import exact_chunks
 from tfgradgen.posterior import ClassPosterior
-from tfgradgen.tuning.bench import Cell, Place
+from tfgradgen.tuning.bench import Cell, Problem
 
-NUM_EXACT, LEAST_EXACT = 256, 64  # exact draws of a label: wanted, and fewer than which tell nothing
-MOST_FORWARD = 20_000  # prior draws for those
-LEVEL = 0.01  # chance that any sound schedule of a search is refused
+NUM_EXACT, LEAST_EXACT = 256, 64  # exact draws of a label: the number wanted, and the smallest useful number
+MOST_FORWARD = 20_000  # most prior draws for these
+LEVEL = 0.01  # probability that any unbiased schedule of a search is refused
 
 
 class Exact(NamedTuple):
-    """Exact draws of a label, JSON-able. num_draws: 0 where they were too dear. means, errors: by statistic, and the standard
-    errors of the means."""
+    """Exact draws of a label, JSON-serializable.
+
+    Attributes:
+      num_draws: Number of draws; 0 if they are too expensive.
+      means: Mean of each statistic.
+      errors: Standard errors of the means.
+    """
 
     num_draws: int
     means: dict[str, float]
@@ -35,10 +40,10 @@ class Exact(NamedTuple):
 
 
 def exact_from(values: Any) -> Exact:
-    """The exact draws that a study holds.
+    """Return exact draws from a study.
 
     Raises:
-      AttributeError, TypeError, ValueError: they are none.
+      AttributeError, TypeError, ValueError: The values are invalid.
     """
     exact = Exact(**values)
     figures = [exact.num_draws, *exact.means.values(), *exact.errors.values()]
@@ -46,13 +51,15 @@ def exact_from(values: Any) -> Exact:
         not all(isinstance(each, int | float) and math.isfinite(each) for each in figures)
         or exact.means.keys() != exact.errors.keys()
     ):
-        raise ValueError("exact draws whose figures are none")
+        raise ValueError("exact draws with invalid numbers")
     return exact
 
 
 def exact_of(posterior: ClassPosterior, run: RunConfig) -> Exact:
-    """`NUM_EXACT` draws, or as many as `MOST_FORWARD` prior draws give; none where those are fewer than `LEAST_EXACT`, or where
-    a discriminator is in the target, which rejection cannot take."""
+    """Draw `NUM_EXACT` exact draws, or as many as `MOST_FORWARD` prior draws give.
+
+    The result is empty for fewer than `LEAST_EXACT`, and for a target with a discriminator, from which rejection cannot sample.
+    """
     if posterior.has_energy:
         return Exact(0, {}, {})
     parts = []
@@ -61,7 +68,7 @@ def exact_of(posterior: ClassPosterior, run: RunConfig) -> Exact:
             parts.append(chunk.draws)
             if chunk.cost.num_forward >= MOST_FORWARD:
                 break
-    except UserError:  # nothing was accepted at all
+    except UserError:  # no draw was accepted
         return Exact(0, {}, {})
     draws = Draws(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
     num_draws = len(draws.z)
@@ -73,8 +80,18 @@ def exact_of(posterior: ClassPosterior, run: RunConfig) -> Exact:
 
 
 class Difference(NamedTuple):
-    """Of a mean over chains from exact draws. label, statistic: of what. mean, error: of the chains, whose spread is the error;
-    exact, exact_error: of the exact draws. num_draws: how many those are. chance: of a difference as large without a bias."""
+    """The difference between a mean over chains and that of exact draws.
+
+    Attributes:
+      label: Name of the label.
+      statistic: Name of the statistic.
+      mean: Mean over chains.
+      error: Its standard error, from the spread of the chains.
+      exact: Mean of the exact draws.
+      exact_error: Its standard error.
+      num_draws: Number of exact draws.
+      chance: p-value of the difference.
+    """
 
     label: str
     statistic: str
@@ -96,17 +113,17 @@ class Difference(NamedTuple):
         )
 
 
-def differences(places: Sequence[Place], cells: Sequence[Cell], exact: Mapping[str, Exact]) -> list[Difference]:
-    """Of every label that has exact draws and every statistic, the least likely first."""
+def differences(problems: Sequence[Problem], cells: Sequence[Cell], exact: Mapping[str, Exact]) -> list[Difference]:
+    """Return the differences of all statistics for all labels with exact draws, smallest p-value first."""
     found = []
     for label, truth in exact.items():
-        chains = [cell.chain_means for place, cell in zip(places, cells, strict=True) if place.label == label]
+        chains = [cell.chain_means for problem, cell in zip(problems, cells, strict=True) if problem.label == label]
         for name, right in truth.means.items():
             values = np.array([mean for means in chains for mean in means.get(name, [])])
             if len(values) < 2 or not np.isfinite(values).all() or values.std() == 0:
                 continue
             error, right_error = float(values.std(ddof=1) / np.sqrt(len(values))), truth.errors[name]
-            # Welch's test, but with the freedom of the smaller sample: its estimated one, of few chains, refuses too often.
+            # Welch's test with the degrees of freedom of the smaller sample. With few chains, the estimated ones are too large.
             freedom = min(len(values), truth.num_draws) - 1
             mean = float(values.mean())
             chance = 2 * float(student.sf(abs(mean - right) / np.hypot(error, right_error), freedom))
@@ -115,27 +132,29 @@ def differences(places: Sequence[Place], cells: Sequence[Cell], exact: Mapping[s
 
 
 def bias_faults(found: Sequence[Difference], num_schedules: int) -> list[str]:
-    """The largest of the `differences` of one of `num_schedules` schedules, as a fault, where it is beyond chance: for any of
-    them, with a chance of `LEVEL` in all (Bonferroni)."""
+    """Return the most significant difference of a schedule as a fault, if it is significant.
+
+    `LEVEL` is the significance level over all differences of `num_schedules` schedules together (Bonferroni).
+    """
     if not found or found[0].chance * len(found) * num_schedules >= LEVEL:
         return []
-    return [f"its draws are not of the posterior: {found[0]}"]
+    return [f"its draws are not from the posterior: {found[0]}"]
 
 
-def said(found: Sequence[Difference], exact: Mapping[str, Exact]) -> list[str]:
-    """What the guard saw of one schedule, and which labels it could not check, for the report."""
+def guard_lines(found: Sequence[Difference], exact: Mapping[str, Exact]) -> list[str]:
+    """Return sentences for the report: the largest difference, and the labels that could not be checked."""
     lines = []
     checked = [label for label, truth in exact.items() if truth.num_draws]
     if checked and found:
         lines.append(
             f"Means of {len({each.statistic for each in found})} statistics were compared with exact draws of "
-            f"{', '.join(checked)}. The largest difference: {found[0]} (such a one in {len(found)} has a chance of "
-            f"{min(1.0, found[0].chance * len(found)):.2g})."
+            f"{', '.join(checked)}. The most significant difference: {found[0]} "
+            f"(p {min(1.0, found[0].chance * len(found)):.2g} over {len(found)} comparisons)."
         )
     missing = [label for label in exact if label not in checked]
     if missing:
         lines.append(
-            f"Means were not compared with exact draws of {', '.join(missing)}: rejection gives fewer than {LEAST_EXACT} of "
-            f"{MOST_FORWARD} prior draws. A bias there would not be seen."
+            f"Means were not compared with exact draws of {', '.join(missing)}: rejection accepts fewer than {LEAST_EXACT} of "
+            f"{MOST_FORWARD} prior draws. A bias would not be detected."
         )
     return lines

@@ -1,4 +1,4 @@
-"""A search in words and numbers: tuning.csv and report.md."""
+"""The report of a search: tuning.csv and report.md."""
 
 import csv
 import io
@@ -10,9 +10,8 @@ import numpy as np
 from tfgradgen.core.text import csv_text, markdown_text
 from tfgradgen.mcmc.recipe import Recipe, default_recipe
 from tfgradgen.tuning.bench import Cell
-from tfgradgen.tuning.gain import Gain, Judged, faults_of_control
-from tfgradgen.tuning.guard import Exact
-from tfgradgen.tuning.guard import said as guard_lines
+from tfgradgen.tuning.gain import Gain, Validation, faults_of_control
+from tfgradgen.tuning.guard import Exact, guard_lines
 from tfgradgen.tuning.search import CONTROL, Plan, Trial, geometric_mean
 from tfgradgen.tuning.space import filled
 
@@ -20,7 +19,7 @@ NUM_SHOWN = 10  # trials in the table of the report
 
 
 def to_csv(found: Sequence[Trial]) -> str:
-    """One row a trial: its number, state and settings; rung, how many runs it had; their means; and its faults."""
+    """Return tuning.csv: one row per trial with its state, number of runs (rung), means over runs, faults and settings."""
     settings = dict.fromkeys(name for trial in found if trial.recipe for name in trial.recipe.to_dict())
     columns = ["trial", "state", "rung", "per_1000", "worst", "accept_rate", "tuned_step_size", "rhat", "gradients", "seconds"]
     stream = io.StringIO()
@@ -49,70 +48,76 @@ def _largest_rhat(cells: Sequence[Cell]) -> str:
     return f"{max(rhats):.3f}" if rhats else ""
 
 
-def verdict(judged: Sequence[Judged]) -> tuple[str, Gain | None]:
-    """One sentence that says what came out on fresh seeds, and the gain that it speaks of."""
-    if not judged:
-        return "No gain: no schedule without faults was better than the control, so the control stands.", None
-    last = judged[-1]
+def verdict(validations: Sequence[Validation]) -> tuple[str, Gain | None]:
+    """Return the result on fresh seeds as one sentence, and its gain."""
+    if not validations:
+        return "No improvement: no schedule without faults was better than the control, which is kept.", None
+    last = validations[-1]
     found = last.gain
     if found is None:
-        return "No gain: every schedule that was looked at on fresh seeds had faults there, so the control stands.", None
-    times = f"{found.ratio:.2f} times the control's effective draws for the same gradients"
-    interval = f"95 % interval {found.low:.2f} to {found.high:.2f}, {found.num_pairs} pairs of runs on fresh seeds"
+        return "No improvement: all schedules that were validated on fresh seeds had faults. The control is kept.", None
+    times = f"{found.ratio:.2f} times the control's ESS for the same gradients"
+    interval = f"95 % interval {found.low:.2f} to {found.high:.2f}, from {found.num_pairs} pairs of runs on fresh seeds"
     if found.verdict == "a gain":
         return f"Trial {last.trial.number} gives {times} ({interval}).", found
     if found.verdict == "a loss":
-        return f"No gain: trial {last.trial.number} gives {times} ({interval}), so the control stands.", found
-    return f"No gain is shown: trial {last.trial.number} gives {times} ({interval}: it covers 1), so the control stands.", found
+        return f"No improvement: trial {last.trial.number} gives {times} ({interval}). The control is kept.", found
+    return (
+        f"No significant improvement: trial {last.trial.number} gives {times} ({interval}, which contains 1). "
+        "The control is kept.",
+        found,
+    )
 
 
-def winner(plan: Plan, judged: Sequence[Judged]) -> Recipe:
-    """The schedule for best.yaml: the control, unless a gain over it is shown."""
-    found = judged[-1].gain if judged else None
-    best = judged[-1].trial.settled if found and found.verdict == "a gain" else None
+def winner(plan: Plan, validations: Sequence[Validation]) -> Recipe:
+    """Return the schedule for best.yaml: the control, unless there is a significant gain over it."""
+    found = validations[-1].gain if validations else None
+    best = validations[-1].trial.settled if found and found.verdict == "a gain" else None
     return best or plan.control
 
 
-def to_markdown(plan: Plan, exact: Mapping[str, Exact], found: Sequence[Trial], judged: Sequence[Judged], command: str) -> str:
-    """report.md; `exact` draws by label, `command` repeats the search."""
+def to_markdown(
+    plan: Plan, exact: Mapping[str, Exact], found: Sequence[Trial], validations: Sequence[Validation], command: str
+) -> str:
+    """Return report.md; `exact` are exact draws by label, `command` repeats the search."""
     control = next(trial for trial in found if trial.state == CONTROL)
     states = [trial.state for trial in found]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     spent, seconds = sum(trial.work for trial in found), sum(cell.seconds for trial in found for cell in trial.cells)
-    sentence, _ = verdict(judged)
+    sentence, _ = verdict(validations)
     lines = [
         f"# A schedule for {plan.kernel}",
         "",
         f"**{sentence}**",
         "",
-        f"Searched on {markdown_text(', '.join(exact))}: {len(found)} schedules ({counts}), {spent:,.0f} gradients a chain in "
-        f"{seconds:,.0f} s. Each run is {plan.num_gradients} gradients a chain long, burn-in and adaptation among them; a "
-        f"schedule that stays in gets {plan.num_seeds} for each label.{_fixed(plan)} Figures are effective draws of 1000 "
-        "gradients of all chains, by the statistic with fewest of them (p(class), target density, four projections of z), "
-        "geometric means over runs. The choice of start points is in no figure; it is the same for all. A schedule is out "
-        "where a density is not finite, a transition diverges, a chain is stuck, or acceptance misses its target on average "
-        "over its runs by more than chance, or where, on fresh seeds, its means differ from those of exact draws by more than "
-        "chance; a large R-hat is what few effective draws are, and shown.",
+        f"Labels: {markdown_text(', '.join(exact))}. {len(found)} schedules ({counts}) used {spent:,.0f} gradients per chain "
+        f"and {seconds:,.0f} s. Each run has {plan.num_gradients} gradients per chain, including burn-in and adaptation. A "
+        f"schedule that is not eliminated gets {plan.num_seeds} runs per label.{_fixed(plan)} Values are the effective sample "
+        "size (ESS) per 1000 gradients of all chains, for the statistic with the smallest ESS among p(class), target density "
+        "and four projections of z; they are geometric means over runs. The cost of the starts, which all schedules share, is "
+        "not counted. A schedule is faulty if a density is not finite, a transition diverges, a chain is stuck, its mean "
+        "acceptance differs significantly from the target, or its means on fresh seeds differ significantly from those of "
+        "exact draws. A large R-hat is reported, but is not a fault: it is a consequence of a small ESS.",
         "",
         "![the search](tuning.png)",
         "",
         "## Settings",
         "",
-        *_settings_table(plan, judged),
+        *_settings_table(plan, validations),
         "",
         "## On fresh seeds",
         "",
-        *(_fresh_table(plan.control, judged) or ["Nothing to hold against the control."]),
+        *(_fresh_table(plan.control, validations) or ["No schedule to compare with the control."]),
         "",
-        "## The best of the search",
+        "## Best trials of the search",
         "",
-        "Chosen by these very figures, so they flatter; the ones above do not.",
+        "These values are biased upwards, because the trials were selected by them. The values on fresh seeds are not.",
         "",
         *_trials_table(plan, found, control, faults_of_control(control, exact)),
         "",
-        "All of them are in tuning.csv, and in study.db for Optuna.",
+        "All trials are in tuning.csv, and in study.db for Optuna.",
         "",
-        "## Again",
+        "## Commands",
         "",
         f"    {command}",
         "    python -m tfgradgen sample --label=LABEL --schedule=best.yaml",
@@ -121,11 +126,11 @@ def to_markdown(plan: Plan, exact: Mapping[str, Exact], found: Sequence[Trial], 
     return "\n".join(lines)
 
 
-def _settings_table(plan: Plan, judged: Sequence[Judged]) -> list[str]:
+def _settings_table(plan: Plan, validations: Sequence[Validation]) -> list[str]:
     control = plan.control.to_dict()
-    settled = judged[-1].trial.settled if judged else None
+    settled = validations[-1].trial.settled if validations else None
     best = settled.to_dict() if settled else {}
-    head = f"trial {judged[-1].trial.number}{_origin(plan, judged[-1].trial)}" if judged else "-"
+    head = f"trial {validations[-1].trial.number}{_origin(plan, validations[-1].trial)}" if validations else "-"
     rows = [f"| setting | control | {head} |", "|---|---|---|"]
     return rows + [
         f"| {k} | {_short(control.get(k, '-'))} | {_short(best.get(k, '-'))} |" for k in dict.fromkeys([*control, *best])
@@ -133,11 +138,11 @@ def _settings_table(plan: Plan, judged: Sequence[Judged]) -> list[str]:
 
 
 def _fixed(plan: Plan) -> str:
-    held = ", ".join(f"{name} {_short(value)}" for name, value in plan.fixed.items())
-    said = f" Held fixed in all that is proposed: {held}." if held else ""
+    values = ", ".join(f"{name} {_short(value)}" for name, value in plan.fixed.items())
+    text = f" Fixed in all proposals: {values}." if values else ""
     if plan.default is None and plan.control != filled(default_recipe(plan.kernel), plan.num_gradients):
-        said += " The kernel's own default was not tried beside the control: it is not so, or does not fit into a run."
-    return said
+        text += " The kernel's default was not tried: it differs from the fixed values, or does not fit into a run."
+    return text
 
 
 def _origin(plan: Plan, trial: Trial) -> str:
@@ -148,29 +153,29 @@ def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _fresh_table(control: Recipe, judged: Sequence[Judged]) -> list[str]:
-    if not judged:
+def _fresh_table(control: Recipe, validations: Sequence[Validation]) -> list[str]:
+    if not validations:
         return []
-    last = judged[-1]
+    last = validations[-1]
     rows = [f"| label | seed | trial {last.trial.number} | control | ratio |", "|---|---|---|---|---|"]
-    for place, ours, theirs in zip(last.places, last.ours, last.control, strict=True):
+    for problem, ours, theirs in zip(last.problems, last.ours, last.control, strict=True):
         ratio = f"{ours.per_1000 / theirs.per_1000:.2f}"
         rows.append(
-            f"| {markdown_text(place.label)} | {place.replicate} | {ours.per_1000:.2f} | {theirs.per_1000:.2f} | {ratio} |"
+            f"| {markdown_text(problem.label)} | {problem.replicate} | {ours.per_1000:.2f} | {theirs.per_1000:.2f} | {ratio} |"
         )
     means = [geometric_mean(cells) for cells in (last.ours, last.control)]
     rows.append(f"| geometric mean | | {means[0]:.2f} | {means[1]:.2f} | {means[0] / means[1]:.2f} |")
-    said = [f"Trial {each.trial.number} had faults there: {markdown_text(each.faults[0])}." for each in judged if each.faults]
+    texts = [f"Trial {each.trial.number} has faults: {markdown_text(each.faults[0])}." for each in validations if each.faults]
     wrong = last.control_faults(control)
-    said += [f"The control had faults there: {markdown_text(wrong[0])}."] if wrong else []
-    said += [markdown_text(line) for line in guard_lines(last.differences(last.ours), last.exact)]
-    return [*rows, *(line for text in said for line in ("", text))]
+    texts += [f"The control has faults: {markdown_text(wrong[0])}."] if wrong else []
+    texts += [markdown_text(line) for line in guard_lines(last.differences(last.ours), last.exact)]
+    return [*rows, *(line for text in texts for line in ("", text))]
 
 
 def _trials_table(plan: Plan, found: Sequence[Trial], control: Trial, faults: Sequence[str]) -> list[str]:
     sound = sorted((t for t in found if t.is_sound and t is not control), key=lambda t: (-len(t.cells), -t.value))[:NUM_SHOWN]
     rows = [
-        "| trial | runs | effective draws of 1000 gradients | acceptance | step size | largest R-hat | state |",
+        "| trial | runs | ESS per 1000 gradients | acceptance | step size | largest R-hat | state |",
         "|---|---|---|---|---|---|---|",
     ]
     for trial in [control, *sound]:

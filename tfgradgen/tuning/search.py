@@ -1,18 +1,18 @@
-"""The search: schedules proposed by a model of what was seen, on as many runs as they are worth, against a control.
+"""The search: a model proposes schedules, which are compared with a control on a growing number of runs.
 
-Proposals are of the tree-structured Parzen estimator (Bergstra et al. 2011), Optuna's. Who is worth another run is decided by
-asynchronous successive halving (Li et al. 2020): of the schedules that have been run so often, the better half goes on. What
-grows from rung to rung is the number of runs (labels and seeds), not their length: a shorter chain is another problem, in which
-burn-in costs more and slow mixing shows less, while a mean over fewer runs is the same figure with more noise. All schedules
-see the same places in the same order, starts and seeds included, so that what a place does to them all cancels. First come
-the control and, where that is another, the kernel's default; where they lie in the ranges they are points like any other to the
-model, so that it proposes around the better of them, where a good schedule most likely is. The rule of halving is Optuna's own
-(`SuccessiveHalvingPruner`), but looks at the runs themselves: Optuna's counts a trial that was interrupted and taken up again
-twice, and a search would not go on as if it had not been.
+The model is Optuna's tree-structured Parzen estimator (Bergstra et al. 2011). Asynchronous successive halving (Li et al. 2020)
+decides which schedules get more runs: the better half of those with equally many runs continues. Rungs differ in the number of
+runs (labels and seeds), not in their length. A shorter chain would be another problem, with more expensive burn-in and less
+visible slow mixing, while a mean over fewer runs only has more noise. All schedules have the same problems in the same order,
+with the same starts and seeds, so that common effects cancel.
 
-The objective is the mean over places of the log of the effective draws of 1000 gradients. A schedule with a fault in any run,
-or with all its runs (`bench.faults_of`), is out: it counts as `FAULT_VALUE`, so that its neighbourhood is left. R-hat and the
-number of effective draws are no such faults: every schedule mends them with longer runs, and how fast is the objective.
+The control comes first, then the kernel's default if it differs. If they are within the search ranges, the model knows them as
+trials, and proposes near the better one. The rule of halving is that of Optuna's `SuccessiveHalvingPruner`, applied to the runs
+themselves. Optuna's own would count an interrupted and resumed trial twice, and a resumed search would not be the same.
+
+The objective is the mean over problems of the log of the ESS per 1000 gradients. A schedule with a fault in any run, or in all
+runs together (`bench.faults_of`), is eliminated: its value is `FAULT_VALUE`, so that the model avoids its neighbourhood. R-hat
+and ESS are not faults, because longer runs improve them for every schedule; how fast they do is the objective.
 """
 
 import sqlite3
@@ -32,11 +32,11 @@ from tfgradgen.core.text import printable
 from tfgradgen.io.store import check_same
 from tfgradgen.mcmc.budget import CELL_ERRORS
 from tfgradgen.mcmc.recipe import Recipe
-from tfgradgen.tuning.bench import SEARCH, Bench, Cell, Place, cell_of, failed, faults_of
+from tfgradgen.tuning.bench import SEARCH, Bench, Cell, Problem, cell_of, failed, faults_of
 from tfgradgen.tuning.space import NUM_UNFIT, coordinates, suggest, unfit
 
 STUDY = "tune"
-NUM_RANDOM = 6  # trials before the model of them decides, those given among them
+NUM_RANDOM = 6  # random trials before the model proposes, including the given ones
 HALVING = 2
 FAULT_VALUE = float(np.log(1e-3))
 CONTROL, WHOLE, DROPPED, FAULTY, UNFINISHED = "control", "whole", "dropped", "faulty", "interrupted"
@@ -46,10 +46,18 @@ DEFAULT, GIVEN = "default", "given"
 
 @dataclass(frozen=True)
 class Plan:
-    """What is searched. kernel: a key of `SAMPLERS`. control: the schedule to beat, filled (see `space.filled`).
-    num_gradients: of each chain of one run. num_seeds: runs of each label. budget: gradients a chain of all trials. default:
-    the kernel's own schedule, filled; None where it is the control or does not fit into a run. fixed: settings that all
-    proposals have."""
+    """The settings of a search.
+
+    Attributes:
+      kernel: A key of `SAMPLERS`.
+      control: The schedule to beat, filled (see `space.filled`).
+      num_gradients: Gradients of each chain in one run.
+      num_seeds: Runs of each label.
+      budget: Gradients per chain of all trials together.
+      seed: Seed of the search.
+      default: The kernel's own schedule, filled; None if it is the control or does not fit into a run.
+      fixed: Settings that all proposals have.
+    """
 
     kernel: str
     control: Recipe
@@ -62,15 +70,18 @@ class Plan:
 
     @property
     def given(self) -> dict[str, Recipe]:
-        """The schedules that nobody proposes, in the order of their trials."""
+        """The schedules that are not proposed by the model, in the order of their trials."""
         return {CONTROL: self.control, **({DEFAULT: self.default} if self.default else {})}
 
 
 class Trial(NamedTuple):
-    """A schedule and what is known of it.
+    """A schedule and its runs.
 
-    recipe: None where the proposal did not fit into a run. state: CONTROL, WHOLE (all its runs are done), DROPPED by halving or
-    at the end of the budget, FAULTY or UNFINISHED.
+    Attributes:
+      number: Number of the trial.
+      state: CONTROL, WHOLE (all its runs are done), DROPPED (by halving or at the end of the budget), FAULTY or UNFINISHED.
+      recipe: The schedule; None if the proposal did not fit into a run.
+      cells: Its runs.
     """
 
     number: int
@@ -81,7 +92,7 @@ class Trial(NamedTuple):
     @property
     def faults(self) -> list[str]:
         if self.recipe is None:
-            return ["its transitions are too dear for a run of this length"]
+            return ["its transitions are too expensive for a run of this length"]
         return faults_of(self.recipe, self.cells)
 
     @property
@@ -90,17 +101,17 @@ class Trial(NamedTuple):
 
     @property
     def value(self) -> float:
-        """Effective draws of 1000 gradients, the geometric mean over its runs; 0 where it has none."""
+        """ESS per 1000 gradients, the geometric mean over its runs; 0 without runs."""
         return geometric_mean(self.cells)
 
     @property
     def log_value(self) -> float:
-        """What the search maximizes."""
+        """The objective of the search."""
         return float(np.log(self.value))
 
     @property
     def settled(self) -> Recipe | None:
-        """`recipe` with as many kept draws as its runs had: of some kernels what a transition takes is known only then."""
+        """`recipe` with the median number of kept draws of its runs, which for some kernels is known only after a run."""
         if self.recipe is None or not self.cells:
             return self.recipe
         return self.recipe.changed({"num_results": int(np.median([cell.num_results for cell in self.cells]))})
@@ -111,23 +122,23 @@ class Trial(NamedTuple):
 
 
 def geometric_mean(cells: Sequence[Cell]) -> float:
-    """Of the effective draws of 1000 gradients; 0 where a run broke off, or there is none."""
+    """Return the geometric mean of the ESS per 1000 gradients; 0 if a run failed or there is none."""
     if not cells or any(cell.per_1000 == 0 for cell in cells):
         return 0.0
     return float(np.exp(np.mean([np.log(cell.per_1000) for cell in cells])))
 
 
 def open_study(path: Path, identity: Mapping[str, Any]) -> Any:
-    """The Optuna study in the SQLite file `path`, a new one where there is none.
+    """Open or create the Optuna study in the SQLite file `path`.
 
     Raises:
-      UserError: it is of another search, or damaged.
+      UserError: It belongs to another search, or is damaged.
     """
     import optuna
     from sqlalchemy.exc import SQLAlchemyError
 
-    kinds = (optuna.exceptions.OptunaError, SQLAlchemyError, AssertionError)  # the last is Optuna's, of a foreign database
-    with parsing(f"resume {path}", "a search's study", "choose another --out", *kinds):
+    kinds = (optuna.exceptions.OptunaError, SQLAlchemyError, AssertionError)  # Optuna asserts on other databases
+    with parsing(f"resume {path}", "the study of a search", "choose another --out", *kinds):
         study = optuna.create_study(
             storage=optuna.storages.RDBStorage(f"sqlite:///{STUDY}", engine_kwargs={"creator": lambda: _connected(path)}),
             study_name=STUDY,
@@ -146,12 +157,12 @@ def open_study(path: Path, identity: Mapping[str, Any]) -> Any:
 
 
 def _connected(path: Path) -> sqlite3.Connection:
-    """The database itself: of a URL, `?`, `%` or `{` in the path would not be the file's name."""
+    """Open the database by its path: in a URL, the characters `?`, `%` and `{` have a meaning."""
     return sqlite3.connect(path, check_same_thread=False)
 
 
 def trials(study: Any) -> list[Trial]:
-    """Those of `study`; of one that was interrupted and taken up again only the second."""
+    """Return the trials of `study`; of an interrupted and resumed trial only the second."""
     import optuna
 
     found = []
@@ -175,20 +186,23 @@ def trials(study: Any) -> list[Trial]:
 def search(
     study: Any, bench: Bench, plan: Plan, progress_fn: ProgressFn, say_fn: Callable[[Trial, float], None]
 ) -> list[Trial]:
-    """Goes on with `study` until its trials have spent the budget; returns all of them.
+    """Continue `study` until its trials have used the budget, and return all of them.
 
     Args:
-      progress_fn: called along every run, with gradients done of the budget. say_fn: with each trial that ends, and what all
-        have spent.
+      study: The Optuna study.
+      bench: The problems.
+      plan: The settings.
+      progress_fn: Called during every run, with the gradients used so far and the budget.
+      say_fn: Called with each finished trial, and the gradients used so far.
 
     Raises:
-      UserError: the control cannot be run.
+      UserError: The control cannot be run.
     """
     import optuna
 
     waiting, running, gone = (getattr(optuna.trial.TrialState, name) for name in ("WAITING", "RUNNING", "FAIL"))
     for trial in study.get_trials(deepcopy=False, states=(running,)):
-        # It was interrupted: it comes first, with the runs that it has.
+        # It was interrupted. It is resumed first, with the runs that it has.
         attrs = {name: value for name, value in trial.user_attrs.items() if name in (GIVEN, "cells")}
         study.enqueue_trial(
             coordinates(plan.given[attrs[GIVEN]], plan.fixed) if GIVEN in attrs else trial.params, user_attrs=attrs
@@ -201,7 +215,7 @@ def search(
             _call_given(study, plan, spent)
         if spent >= plan.budget and not study.get_trials(deepcopy=False, states=(waiting,)):
             return trials(study)
-        # A seed for each trial, so that a search that was interrupted goes on as if it had not been.
+        # Each trial has its own seed, so that a resumed search continues as if it had not been interrupted.
         number = sum(trial.state not in (gone, waiting) for trial in study.get_trials(deepcopy=False))
         if number > most:
             raise unfit(plan.kernel, plan.num_gradients, plan.fixed)
@@ -214,7 +228,7 @@ def search(
         if trial.state in (CONTROL, WHOLE) and trial.is_sound:
             study.tell(asked, trial.log_value)
         else:
-            # Of trials that are out, TPE takes a later report for a better one.
+            # TPE ranks pruned trials by their last reported step, so faults are reported at step 1.
             if trial.faults:
                 asked.report(FAULT_VALUE, 1)
             elif trial.cells:
@@ -224,7 +238,7 @@ def search(
 
 
 def _call_given(study: Any, plan: Plan, spent: float) -> None:
-    """Puts the next of the given schedules before the proposals: the control in any case, others while budget is left."""
+    """Enqueue the next given schedule before proposals: the control in any case, others while budget is left."""
     known = {trial.user_attrs.get(GIVEN) for trial in study.get_trials(deepcopy=False)}
     for name, recipe in plan.given.items():
         if name not in known:
@@ -234,7 +248,7 @@ def _call_given(study: Any, plan: Plan, spent: float) -> None:
 
 
 def _run(trial: Any, study: Any, bench: Bench, plan: Plan, spent: float, progress_fn: ProgressFn) -> str:
-    """Runs a trial place by place, until it is whole or out; returns its state."""
+    """Run a trial problem by problem until all are done or it is eliminated; return its state."""
     is_control = trial.user_attrs.get(GIVEN) == CONTROL
     recipe = _recipe_of(trial, plan)
     if recipe is None:
@@ -243,20 +257,20 @@ def _run(trial: Any, study: Any, bench: Bench, plan: Plan, spent: float, progres
     cells = [cell_of(cell) for cell in trial.user_attrs.get("cells", [])]
     before = spent - sum(cell.work for cell in cells)
     rivals = [other for other in trials(study) if other.number != trial.number]
-    places = bench.places(SEARCH, plan.num_seeds)
-    for number, place in enumerate(places, 1):
+    problems = bench.problems(SEARCH, plan.num_seeds)
+    for number, problem in enumerate(problems, 1):
         if number > len(cells):
             done = before + sum(cell.work for cell in cells)
             if done >= plan.budget and not is_control:
                 return DROPPED
             show = part_of(progress_fn, done, plan.num_gradients, plan.budget)
-            cells.append(measured(bench, recipe, place, plan, show))
+            cells.append(measured(bench, recipe, problem, plan, show))
             trial.set_user_attr("cells", [cell._asdict() for cell in cells])
         if is_control:
             continue
         if cells[number - 1].faults:
             return FAULTY
-        if number < len(places) and not goes_on(cells[:number], rivals):
+        if number < len(problems) and not goes_on(cells[:number], rivals):
             return DROPPED
     if is_control:
         return CONTROL
@@ -264,7 +278,7 @@ def _run(trial: Any, study: Any, bench: Bench, plan: Plan, spent: float, progres
 
 
 def _recipe_of(trial: Any, plan: Plan) -> Recipe | None:
-    """What is given as it is, though known to the model by its coordinates; else a proposal, None where none fits."""
+    """Return the given schedule of a trial, or else a proposal; None if the proposal does not fit into a run."""
     given = plan.given.get(trial.user_attrs.get(GIVEN, ""))
     if given and not coordinates(given, plan.fixed):
         return given
@@ -273,8 +287,11 @@ def _recipe_of(trial: Any, plan: Plan) -> Recipe | None:
 
 
 def goes_on(cells: Sequence[Cell], rivals: Sequence[Trial]) -> bool:
-    """Whether a trial with these runs is worth another: always, but after 1, 2, 4, ... only if it is among the better half of
-    all that have been run so often, itself included; the first of them is."""
+    """Return whether a trial with these runs gets another one.
+
+    After 1, 2, 4, ... runs it must be in the better half of all trials with as many runs, itself included. The first such trial
+    always is.
+    """
     count = len(cells)
     if count & (count - 1):
         return True
@@ -289,7 +306,7 @@ def goes_on(cells: Sequence[Cell], rivals: Sequence[Trial]) -> bool:
 
 
 def part_of(progress_fn: ProgressFn, done: float, num_gradients: float, total: float) -> ProgressFn:
-    """Turns the progress of one run of `num_gradients` into that of the whole, of which so much is `done`."""
+    """Convert the progress of one run of `num_gradients` to that of all, of which `done` gradients are done."""
 
     def show(progress: Progress) -> None:
         now = done + num_gradients * progress.num_done / progress.num_total
@@ -298,14 +315,15 @@ def part_of(progress_fn: ProgressFn, done: float, num_gradients: float, total: f
     return show
 
 
-def measured(bench: Bench, recipe: Recipe, place: Place, plan: Plan, progress_fn: ProgressFn) -> Cell:
-    """The cell of `recipe` at `place`; a run that breaks off is a fault, but of the control an error."""
+def measured(bench: Bench, recipe: Recipe, problem: Problem, plan: Plan, progress_fn: ProgressFn) -> Cell:
+    """Return the cell of `recipe` at `problem`. A run that fails is a fault of the recipe, but an error for the control."""
     try:
-        return bench.measure(recipe, place, progress_fn)
+        return bench.measure(recipe, problem, progress_fn)
     except CELL_ERRORS as error:
         reason = printable(" ".join(str(error).split()), 200)
         if recipe == plan.control and isinstance(error, UserError):
             raise
         if recipe == plan.control:
-            raise fail("control", "a schedule that runs", reason, "look at the models with `check`, or give another") from error
-        return failed(f"it broke off: {reason}", plan.num_gradients)
+            remedy = "check the models with `check`, or give another control"
+            raise fail("control", "a schedule that runs", reason, remedy) from error
+        return failed(f"a run failed: {reason}", plan.num_gradients)

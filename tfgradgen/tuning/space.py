@@ -1,4 +1,4 @@
-"""Which schedules a search may try: a range for every setting, and how many transitions fit into one run."""
+"""The search space: a range for every setting, and the number of transitions that fit into one run."""
 
 import logging
 import warnings
@@ -12,13 +12,13 @@ from tfgradgen.core.settings import Setting, settings_of
 from tfgradgen.mcmc.recipe import Recipe, default_recipe
 from tfgradgen.mcmc.registry import SAMPLERS
 
-MIN_KEPT = 20  # kept draws of a chain: of fewer, effective sample sizes come out too large
-MAX_BURNIN_SHARE = 0.6  # of the gradients of a run
+MIN_KEPT = 20  # kept draws per chain; with fewer, the ESS is overestimated
+MAX_BURNIN_SHARE = 0.6  # largest share of burn-in in the gradients of a run
 LEAST_ADAPTATION, MOST_ADAPTATION = 8, 256  # transitions
-LEAST_PART = 4  # of them, where a run has room for no more: fewer tune nothing
-NUM_UNFIT = 200  # proposals that do not fit into a run, at most
-OF_TUNING = ("target_accept_prob", "adaptation")  # settings that only runs that tune have a use for
-# Of each way to adapt, its own settings.
+LEAST_PART = 4  # transitions of adaptation in a short run; fewer do not tune
+NUM_UNFIT = 200  # most proposals that do not fit into a run
+OF_TUNING = ("target_accept_prob", "adaptation")  # settings that only runs with adaptation use
+# Adaptation scheme -> its own settings.
 OF_ADAPTATION = dict(zip(AdaptedConfig.idle, reversed(AdaptedConfig.idle.values()), strict=True))
 
 Suggest = Callable[[Any, str], Any]
@@ -26,9 +26,9 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 def ranges_of(kernel: str) -> dict[str, Suggest]:
-    """Each setting of `kernel` that a search varies, as it is declared: how an Optuna trial is asked for it.
+    """Return, for each setting of `kernel` that a search varies, the function that asks an Optuna trial for it.
 
-    A setting that changes the target, as class_reg does, declares no range.
+    A setting that changes the target, such as class_reg, declares no range.
     """
     defaults = SAMPLERS[kernel].defaults
     found = {name: _suggest(setting, getattr(defaults, name)) for name, setting in settings_of(defaults).items()}
@@ -48,7 +48,7 @@ def _suggest(setting: Setting, default: Any) -> Suggest | None:
 
 
 def check_optuna() -> None:
-    """Raises `UserError` where what searches is not installed, and else has it print warnings alone."""
+    """Raise `UserError` if Optuna is not installed; otherwise reduce its log to warnings."""
     try:
         import optuna
     except ImportError as error:
@@ -58,27 +58,29 @@ def check_optuna() -> None:
 
 
 def check_tunable(kernel: Any) -> str:
-    """Returns `kernel` if it is one whose step size is tuned."""
+    """Return `kernel` if it adapts its step size; raise `UserError` otherwise."""
     return str(check_choice("kernel", kernel, [name for name, sampler in SAMPLERS.items() if sampler.is_tuned]))
 
 
 def searched(kernel: str) -> tuple[str, ...]:
-    """The settings of `kernel` that a search varies unless they are held fixed."""
+    """Return the settings of `kernel` that a search varies unless they are fixed."""
     return tuple(ranges_of(kernel))
 
 
 def may_be_untuned(kernel: str, fixed: Mapping[str, Any] = NOTHING) -> bool:
-    """Whether a search also tries runs that tune nothing: not where more than the step size is tuned, nor where how to tune is
-    held fixed."""
+    """Return whether a search also tries runs without adaptation.
+
+    It does not if the kernel adapts more than the step size, or if a setting of adaptation is fixed.
+    """
     of_tuning = {*OF_TUNING, *(name for names in OF_ADAPTATION.values() for name in names)}
     return not SAMPLERS[kernel].counts_adaptation and not of_tuning & set(fixed)
 
 
 def suggest(trial: Any, kernel: str, num_gradients: float, fixed: Mapping[str, Any] = NOTHING) -> Recipe | None:
-    """A schedule of `kernel` that takes about `num_gradients` a chain, as an Optuna `trial` proposes it, but for the settings
-    that are `fixed`.
+    """Return a schedule of `kernel` with about `num_gradients` per chain, proposed by an Optuna `trial`.
 
-    None where its transitions are so dear that the run would be too short. At most `MAX_BURNIN_SHARE` of the run is burn-in.
+    Settings in `fixed` are not proposed. At most `MAX_BURNIN_SHARE` of the run is burn-in. The result is None if the
+    transitions are so expensive that the run would be too short.
     """
     default = SAMPLERS[kernel].defaults
     ranges = ranges_of(kernel)
@@ -100,19 +102,19 @@ def suggest(trial: Any, kernel: str, num_gradients: float, fixed: Mapping[str, A
     ask(OF_TUNING)
     ask(OF_ADAPTATION[values["adaptation"]])
     num_adaptation_steps = trial.suggest_int("num_adaptation_steps", LEAST_ADAPTATION, MOST_ADAPTATION, log=True)
-    share = trial.suggest_float("adaptation_share", 0.5, 1.0, step=0.25)  # of the burn-in
+    share = trial.suggest_float("adaptation_share", 0.5, 1.0, step=0.25)  # share of the burn-in
     most = int(most_burnin * share)
     if most < LEAST_PART or num_steps < 2 * MIN_KEPT:
         return None
     num_adaptation_steps = min(num_adaptation_steps, most)
-    if SAMPLERS[kernel].counts_adaptation:  # a power of two, so that few graphs are compiled
+    if SAMPLERS[kernel].counts_adaptation:  # a power of two, to compile few graphs
         num_adaptation_steps = 1 << (num_adaptation_steps.bit_length() - 1)
     counts = {"num_adaptation_steps": num_adaptation_steps, "num_burnin_steps": int(num_adaptation_steps / share)}
     return filled(default_recipe(kernel).changed(values | counts), num_gradients)
 
 
 def check_fits(kernel: str, num_gradients: float, fixed: Mapping[str, Any]) -> None:
-    """Raises `UserError` where hardly any proposal fits into a run."""
+    """Raise `UserError` if hardly any proposal fits into a run."""
     import optuna
 
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
@@ -121,14 +123,17 @@ def check_fits(kernel: str, num_gradients: float, fixed: Mapping[str, Any]) -> N
 
 
 def unfit(kernel: str, num_gradients: float, fixed: Mapping[str, Any]) -> UserError:
-    held = "".join(f", --{name}={value}" for name, value in fixed.items())
-    remedy = "raise it, or hold less fixed" if held else "raise it"
-    return fail("num_gradients", f"runs that a schedule of {kernel}{held} fits into", f"{num_gradients:g}", remedy)
+    """Return the error for runs that are too short for a schedule of `kernel`."""
+    values = "".join(f", --{name}={value}" for name, value in fixed.items())
+    remedy = "raise it, or fix fewer settings" if values else "raise it"
+    return fail("num_gradients", f"enough for a schedule of {kernel}{values}", f"{num_gradients:g}", remedy)
 
 
 def coordinates(recipe: Recipe, fixed: Mapping[str, Any] = NOTHING) -> dict[str, Any]:
-    """What `suggest` would ask a trial for, and be told, to propose about `recipe`; {} where that is out of the ranges, or is
-    not as `fixed`."""
+    """Return the values of a trial for which `suggest` proposes about `recipe`.
+
+    The result is {} if `recipe` is out of the ranges or differs from `fixed`.
+    """
     import optuna
 
     values = recipe.to_dict()
@@ -154,20 +159,19 @@ def coordinates(recipe: Recipe, fixed: Mapping[str, Any] = NOTHING) -> dict[str,
         warnings.simplefilter("error")
         try:
             suggest(optuna.trial.FixedTrial(found), recipe.kernel, num_gradients_of(recipe), fixed)
-        except (UserWarning, ValueError):  # that a value is out of its range, or of a logarithm's
+        except (UserWarning, ValueError):  # a value is out of range
             return {}
     return found
 
 
 def filled(recipe: Recipe, num_gradients: float) -> Recipe:
-    """`recipe` with as many kept draws as make its run `num_gradients` a chain long, its burn-in among them; at least
-    `MIN_KEPT`."""
+    """Return `recipe` with as many kept draws, at least `MIN_KEPT`, as give a run of `num_gradients` per chain with burn-in."""
     num_results = int(num_gradients / _per_step(recipe)) - recipe.schedule.num_burnin_steps
     return recipe.changed({"num_results": max(MIN_KEPT, num_results)})
 
 
 def num_gradients_of(recipe: Recipe) -> float:
-    """What a run of `recipe` takes of each chain, about, forward passes counted in gradients."""
+    """Return the approximate cost of a run of `recipe` per chain, with forward passes in units of gradients."""
     return _per_step(recipe) * recipe.schedule.num_steps
 
 

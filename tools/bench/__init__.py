@@ -1,1 +1,1 @@
-"""Speed and memory, as ratios measured side by side."""
+"""Benchmarks of speed and memory, as ratios measured side by side."""

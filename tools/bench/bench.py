@@ -1,12 +1,12 @@
-"""What a run costs, part by part, and how the sampler compares: with the bare gradient, PyTorch and BlackJAX. All in one run:
+"""Times the parts of a run, and compares the sampler with the bare gradient, PyTorch and BlackJAX.
 
     python -m tools.bench.bench [--label=goldfish] [--num_chains=16,64] [--repeats=7] [--threads=2] [--patience=30]
                           [--clock=wall] [--only=parts,commands,first,frameworks] [--python=PYTHON]
 
-PYTHON runs PyTorch, JAX and BlackJAX (`pip install '.[bench]'` there); one that is not there is left out. Seconds depend on the
-machine; the shares and ratios are what to compare. Timings wait up to `--patience` seconds each for other processes to leave
-the cores alone, and the last line says how far these did. `--threads=1 --clock=cpu` counts CPU seconds of one thread: what a
-machine that is busy for long can still compare.
+PYTHON runs PyTorch, JAX and BlackJAX (`pip install '.[bench]'` there); missing ones are left out. Seconds depend on the
+machine; compare the shares and ratios. Each timing waits up to `--patience` seconds until other processes leave the cores idle,
+and the last line reports how much they used. `--threads=1 --clock=cpu` measures CPU seconds of one thread, which are comparable
+even on a busy machine.
 """
 
 import os
@@ -24,14 +24,15 @@ from tools.bench.bench_worker import GRADIENT, SAMPLERS, Worker, WorkerError
 ROOT = Path(__file__).resolve().parents[2]
 TABLES = ("parts", "commands", "first", "frameworks")
 OURS, THEIRS = "tensorflow", ("torch", "torch_compiled", "jax")
-MOST = {"mala": 1.05, "hmc": 1.10}  # seconds a gradient of the sampler over those of the bare one
-TOLERANCE = 1e-3  # nats between the frameworks' log densities; of the gradients, of their largest entry
-SECONDS = 2.0  # one timing, about
+MOST = {"mala": 1.05, "hmc": 1.10}  # largest time per gradient, relative to the bare gradient
+TOLERANCE = 1e-3  # between frameworks: nats of log densities; for gradients, relative to the largest entry
+SECONDS = 2.0  # approximate length of a timing
 CLOCKS = {"wall": "seconds", "cpu": "cpu_seconds"}
-BUSY = 0.1  # share of the cores that other processes may take in a timing
+BUSY = 0.1  # largest share of the cores that other processes may use during a timing
 
 
 def table(head, rows):
+    """Print a Markdown table."""
     print("\n| " + " | ".join(head) + " |\n|" + "---|" * len(head))
     for row in rows:
         print("| " + " | ".join(map(str, row)) + " |")
@@ -39,11 +40,12 @@ def table(head, rows):
 
 
 def spread(values):
-    """Median (least to most)."""
+    """Format the median and range of `values`."""
     return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})" if values else "-"
 
 
 def timed(parts, name, fn):
+    """Return `fn()`, and add its seconds to `parts`."""
     start = time.monotonic()
     result = fn()
     parts[name] = time.monotonic() - start
@@ -51,7 +53,7 @@ def timed(parts, name, fn):
 
 
 def parts_of_a_run(label, num_chains):
-    """Prints the parts of a mala run in this process, and their shares."""
+    """Print the times of the parts of a mala run in this process, and their shares."""
     parts: dict[str, float] = {}
 
     def start():
@@ -78,11 +80,11 @@ def parts_of_a_run(label, num_chains):
 
 
 def whole_command(*flags):
-    """Runs `sample` in a process of its own.
+    """Run `sample` in a subprocess.
 
     Returns:
-      Seconds from its start until the first draw of every chain is on disk (it then prints its first line of progress),
-      seconds until it ended, and its peak memory in GB.
+      Seconds until the first draw of every chain is on disk (when it prints its first line of progress), seconds until it
+      ended, and its peak memory in GB.
     """
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "tfgradgen", "sample", *flags, f"--out={folder}/run"]
@@ -93,7 +95,7 @@ def whole_command(*flags):
             if first != first and " steps, " in line:
                 first = time.monotonic() - start
             lines.append(line)
-        _, status, usage = os.wait4(process.pid, 0)  # the usage of this child alone
+        _, status, usage = os.wait4(process.pid, 0)  # the usage of this child only
         seconds = time.monotonic() - start
         process.returncode = os.waitstatus_to_exitcode(status)
         process.stderr.close()
@@ -103,6 +105,7 @@ def whole_command(*flags):
 
 
 def show_commands(label):
+    """Print seconds and peak memory of whole commands."""
     rows = []
     for kernel in (*SAMPLERS, "rejection"):
         _, seconds, memory = whole_command(f"--label={label}", f"--kernel={kernel}")
@@ -111,6 +114,7 @@ def show_commands(label):
 
 
 def show_first_draw(label, num_chains):
+    """Print the seconds to the first draw, by kernel and number of chains."""
     rows = []
     one = ("--num_results=1", "--num_burnin_steps=0", "--num_adaptation_steps=0")
     for kernel in SAMPLERS:
@@ -123,7 +127,7 @@ def show_first_draw(label, num_chains):
 
 
 def busy_seconds():
-    """CPU seconds that all processes took since the machine started; 0 where the system does not say."""
+    """Return the CPU seconds of all processes since the machine started; 0 if the system does not report them."""
     stat = Path("/proc/stat")
     if not stat.exists():
         return 0.0
@@ -132,14 +136,16 @@ def busy_seconds():
 
 
 def undisturbed(fn, patience):
-    """The reply of `fn()`, with `disturbed`: the share of the cores that others took. Tries again while that is too much.
+    """Return the reply of `fn()` with `disturbed`, the share of the cores that other processes used; retry while it is large.
 
-    fn: -> facts with `cpu_seconds`, its own. patience: seconds after which the least disturbed reply so far has to do.
+    Args:
+      fn: () -> measurements, which include its own `cpu_seconds`.
+      patience: Seconds after which the least disturbed reply so far is returned.
     """
     cores, end, best = os.cpu_count() or 1, time.monotonic() + patience, None
     while True:
         start, busy = time.monotonic(), busy_seconds()
-        time.sleep(0.5)  # also lets the thread pools of the others fall asleep
+        time.sleep(0.5)  # also lets the thread pools of other workers go idle
         idle = busy_seconds() - busy < BUSY * cores * (time.monotonic() - start)
         if idle or time.monotonic() > end:
             start, busy = time.monotonic(), busy_seconds()
@@ -153,7 +159,7 @@ def undisturbed(fn, patience):
 
 
 def start_workers(folder, label, python):
-    """{framework: Worker}: ours, and those of the others that are installed."""
+    """Return {framework: Worker} for this package and for the other frameworks that are installed."""
     script = ("-m", "tools.bench.bench_worker")
     workers = {OURS: Worker([sys.executable, *script, OURS, folder, f"--label={label}"])}
     for name in THEIRS:
@@ -164,7 +170,7 @@ def start_workers(folder, label, python):
 
 
 def attempt(workers, name, fn):
-    """The result of `fn`; where a framework other than ours fails at it, leaves it out, says so and returns None."""
+    """Return the result of `fn`; if another framework fails, remove it, print that and return None."""
     try:
         return fn()
     except WorkerError as error:
@@ -176,7 +182,7 @@ def attempt(workers, name, fn):
 
 
 def check_same(workers, latent_dim, num_chains=16):
-    """Raises where another framework computes something else than ours."""
+    """Raise SystemExit if another framework computes other values than this package."""
     replies = {}
     for name, worker in list(workers.items()):
         replies[name] = attempt(workers, name, lambda: worker.ask(do="check", num_chains=num_chains, latent_dim=latent_dim))  # noqa: B023
@@ -184,12 +190,12 @@ def check_same(workers, latent_dim, num_chains=16):
     for name in workers.keys() - {OURS}:
         value, gradient = (largest_difference(replies[OURS][key], replies[name][key]) for key in ("value", "gradient"))
         if not (value < TOLERANCE and gradient < TOLERANCE * largest):
-            raise SystemExit(f"bench: {name} differs from ours by {value} nats (gradient {gradient} of {largest}): not timed.")
+            raise SystemExit(f"bench: {name} differs by {value} nats (gradient {gradient} of {largest}), so it is not timed.")
         print(f"{name}: log density within {value:.0e} nats of ours, gradient within {gradient / largest:.0e} of its largest")
 
 
 def largest_difference(ours, theirs):
-    """Of two equally nested lists of numbers; infinite where one is not a number."""
+    """Return the largest difference of two equally nested lists of numbers; infinite if one is NaN."""
     if isinstance(ours, list):
         return max(largest_difference(a, b) for a, b in zip(ours, theirs, strict=True))
     difference = abs(ours - theirs)
@@ -197,7 +203,7 @@ def largest_difference(ours, theirs):
 
 
 def measure(workers, num_chains, latent_dim, repeats, patience, clock):
-    """Interleaved timings {(framework, task): [facts, one a repeat]}, so that all meet the same load of the machine."""
+    """Return interleaved timings {(framework, task): one entry per repeat}, so that all have the same load of the machine."""
     asked = {}
     for name, task in [(name, task) for name, worker in workers.items() for task in worker.tasks]:
         request = dict(do="time", task=task, num_chains=num_chains, latent_dim=latent_dim, num_gradients=3)
@@ -213,12 +219,13 @@ def measure(workers, num_chains, latent_dim, repeats, patience, clock):
 
 
 def ratios(timings, one, other):
-    """Seconds a gradient of `one` over those of `other`, one a repeat; none where one could not be measured."""
+    """Return the ratios of seconds per gradient of `one` and `other`, one per repeat; [] if one could not be measured."""
     pairs = zip(timings.get(one, ()), timings.get(other, ()), strict=False)
     return [a["per_gradient"] / b["per_gradient"] for a, b in pairs]
 
 
 def show_frameworks(label, num_chains, repeats, patience, clock, python):
+    """Print timings and peak memory of all frameworks."""
     with tempfile.TemporaryDirectory() as folder:
         workers = start_workers(folder, label, python)
         latent_dim = workers[OURS].latent_dim
@@ -235,41 +242,39 @@ def show_frameworks(label, num_chains, repeats, patience, clock, python):
         (name, *(spread(ratios(timings[n], (OURS, name), (OURS, GRADIENT))) for n in num_chains), f"{MOST[name]:.2f}")
         for name in SAMPLERS
     ]
-    table(("seconds a gradient over those of the bare value and gradient", *chains, "at most"), rows)
+    table(("seconds per gradient, relative to the bare value and gradient", *chains, "at most"), rows)
     rows = [
         (task, titles[name], *(spread(ratios(timings[n], (name, task), (OURS, task))) for n in num_chains))
         for name, task in timings[num_chains[0]]
         if name != OURS
     ]
-    table(("seconds a gradient of another over ours", "the other", *chains), rows)
+    table(("seconds per gradient of another framework, relative to this package", "framework", *chains), rows)
     rows = []
     for (name, task), facts in timings[num_chains[0]].items():
         times = [[fact["per_gradient"] for fact in timings[n].get((name, task), ())] for n in num_chains]
         milliseconds = [f"{1e3 * statistics.median(values):.1f}" if values else "-" for values in times]
         accepted = f"{facts[0]['accept_rate']:.2f}" if "accept_rate" in facts[0] else "-"
         rows.append((titles[name], task, *milliseconds, accepted))
-    table((f"milliseconds a gradient, median, {clock} clock", "task", *chains, "accepted, from the prior"), rows)
+    table((f"milliseconds per gradient, median, {clock} clock", "task", *chains, "accepted, from the prior"), rows)
     rows = [(titles[name], *(f"{memory[n][name]:.2f}" if name in memory[n] else "-" for n in num_chains)) for name in titles]
     table(("peak memory of the process so far, GB", *chains), rows)
     shares = [fact["disturbed"] for n in num_chains for facts in timings[n].values() for fact in facts]
     print(
-        f"\nOther processes took {statistics.median(shares):.0%} of the cores in the median timing, {max(shares):.0%} at most."
+        f"\nOther processes used {statistics.median(shares):.0%} of the cores in the median timing, {max(shares):.0%} at most."
     )
 
 
 def main(
     label="goldfish", num_chains=(16, 64), repeats=7, threads=2, patience=30, clock="wall", only=TABLES, python=sys.executable
 ):
-    """Prints the tables named by `only`: parts of a mala run, whole commands, the first draw, the frameworks compared."""
+    """Print the tables named by `only`: parts of a mala run, whole commands, the first draw, and the frameworks."""
     counts = (num_chains,) if isinstance(num_chains, int) else tuple(num_chains)
     wanted = (only,) if isinstance(only, str) else tuple(only)
     if not set(wanted) <= set(TABLES):
         raise SystemExit(f"bench: expected --only of {', '.join(TABLES)}, got {only!r}; name some of these.")
     if clock not in CLOCKS:
         raise SystemExit(f"bench: expected --clock of {', '.join(CLOCKS)}, got {clock!r}; name one.")
-    os.sched_setaffinity(
-        0, sorted(os.sched_getaffinity(0))[:threads]
-    )  # every framework takes as many threads as cores it may use
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])  # frameworks use as many threads as cores are available
     if "parts" in wanted:
         parts_of_a_run(label, counts[0])
     if "commands" in wanted:

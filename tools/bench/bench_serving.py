@@ -1,11 +1,11 @@
-"""What a request to an export costs a picture, by TensorFlow's own loader, which is the server's, without network and queue:
+"""Times requests to an export per image, with TensorFlow's loader (that of the server), without network and queue.
 
     python -m tools.bench.bench_serving [--export=BASE/VERSION] [--label=goldfish] [--batch_sizes=1,4,16] [--repeats=5]
                                   [--threads=2] [--clock=wall]
 
-Without --export the shipped models are exported first. Each size of batch has a process of its own, so that its first call is
-one: it prepares the graph, which the warm-up requests do in a server. Seconds depend on the machine; the ratios are what to
-compare. `--threads=1 --clock=cpu` counts CPU seconds of one thread: what a machine that is busy for long can still compare.
+Without --export the shipped models are exported first. Each batch size is timed in its own process, so that its first call
+prepares the graph, as the warm-up requests do in a server. Seconds depend on the machine; compare the ratios.
+`--threads=1 --clock=cpu` measures CPU seconds of one thread, which are comparable even on a busy machine.
 """
 
 import multiprocessing
@@ -25,7 +25,7 @@ TICKS = {"wall": time.monotonic, "cpu": time.process_time}
 
 
 def measure(job):
-    """Seconds of (export, label, size, repeats, clock): of loading, of a picture in the first call, and in the later ones."""
+    """Return the seconds for loading, per image in the first call, and per image in later calls."""
     export, label, size, repeats, clock = job
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     import tensorflow as tf
@@ -45,6 +45,7 @@ def measure(job):
 
 
 def show(export, label, batch_sizes, repeats, clock):
+    """Print the table."""
     rows, base = [], None
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         for size in batch_sizes:
@@ -52,18 +53,18 @@ def show(export, label, batch_sizes, repeats, clock):
             base = base or statistics.median(later)
             ratios = f"{first / base:.2f}", spread([seconds / base for seconds in later])
             rows.append((size, f"{loading:.2f}", f"{first:.2f}", f"{statistics.median(later):.2f}", *ratios))
-    head = ("batch", "loading", "first call, a picture", "later calls, a picture")
-    table((*head, f"first over later of batch {batch_sizes[0]}", "later over those"), rows)
+    head = ("batch", "loading", "first call, per image", "later calls, per image")
+    table((*head, f"first call, relative to later calls of batch {batch_sizes[0]}", "later calls, relative to these"), rows)
 
 
 def main(export="", label="goldfish", batch_sizes=(1, 4, 16), repeats=5, threads=2, clock="wall"):
-    """Prints one table: a row for each size of batch."""
+    """Print one table with a row for each batch size."""
     sizes = (batch_sizes,) if isinstance(batch_sizes, int) else tuple(batch_sizes)
     if clock not in CLOCKS:
         raise SystemExit(f"bench_serving: expected --clock of {', '.join(CLOCKS)}, got {clock!r}; name one.")
     if export and not Path(export, "saved_model.pb").is_file():
-        raise SystemExit(f"bench_serving: expected --export of a version's folder, got {export!r}; give BASE/VERSION.")
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])  # TensorFlow takes as many threads as cores it may use
+        raise SystemExit(f"bench_serving: expected --export=BASE/VERSION, got {export!r}; give the folder of a version.")
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])  # TensorFlow uses as many threads as there are cores
     if export:
         return show(Path(export).absolute(), label, sizes, repeats, clock)
     with tempfile.TemporaryDirectory() as folder:

@@ -1,9 +1,9 @@
-"""One framework in a process of its own, for tools/bench/bench.py: says what it can time, then times what it is asked for.
+"""One framework in a subprocess of tools/bench/bench.py: it reports its tasks, then times those that are requested.
 
     python -m tools.bench.bench_worker tensorflow|torch|torch_compiled|jax FOLDER
 
-Both sides write one JSON object a line. FOLDER holds what the frameworks share: `shared.json` and `shared.npz`, which
-tensorflow writes and the others read, so that they need neither TensorFlow nor tfgradgen.
+Both sides write one JSON object per line. FOLDER holds the data that the frameworks share, `shared.json` and `shared.npz`.
+tensorflow writes them and the others read them, so that they need neither TensorFlow nor tfgradgen.
 """
 
 import contextlib
@@ -21,18 +21,18 @@ import fire
 import numpy as np
 
 MODELS = ("generator", "classifier")
-GRADIENT = "gradient"  # the task that every framework has: the bare value and gradient
+GRADIENT = "gradient"  # the bare value and gradient, a task of every framework
 SAMPLERS = ("mala", "hmc")
-STEP_SIZES = {"mala": 0.4, "hmc": 0.3}  # distances in z, about what tuning comes to; nothing is tuned here
+STEP_SIZES = {"mala": 0.4, "hmc": 0.3}  # distances in z, close to tuned values; nothing is tuned here
 
 
 def latent_points(num_chains, latent_dim):
-    """The same prior draws in every framework."""
+    """Return prior draws, the same in every framework."""
     return np.random.default_rng(0).standard_normal((num_chains, latent_dim)).astype("float32")
 
 
 def tensorflow_tasks(folder, label):
-    """tfgradgen itself. Tasks are {name: (z, number of gradients) -> facts}, run once before they are timed."""
+    """Return the tasks of tfgradgen, {name: (z, number of gradients) -> measurements}, run once before they are timed."""
     from tfgradgen.core.quiet import start_tensorflow
 
     start_tensorflow()
@@ -87,13 +87,13 @@ def tensorflow_tasks(folder, label):
         return {"gradients": cost.num_gradients / len(z), "accept_rate": float(np.mean(draws.is_accepted))}
 
     tasks = {GRADIENT: bare} | {name: functools.partial(chains, name) for name in SAMPLERS}
-    # Compiled: after an eager gradient of a SavedModel, every later graph of it is slower and takes more memory.
+    # Compiled, because after an eager gradient of a SavedModel all later graphs of it are slower and take more memory.
     check = tf.function(value_and_gradient, autograph=False)
     return f"tfgradgen on TensorFlow {tf.__version__}", lambda z: check(tf.constant(z)), tasks
 
 
 def read_shared(folder):
-    """(settings, {model: its arrays}), as tensorflow wrote them."""
+    """Return (settings, {model: its arrays}), as written by tensorflow."""
     shared = json.loads((folder / "shared.json").read_text(encoding="utf-8"))
     with np.load(folder / "shared.npz") as data:
         count = {name: sum(key.startswith(f"{name}_") for key in data.files) for name in MODELS}
@@ -101,7 +101,8 @@ def read_shared(folder):
 
 
 def torch_tasks(folder, is_compiled):
-    os.environ["KERAS_BACKEND"] = "torch"  # of the modules that hold the networks' sizes
+    """Return the tasks of the networks in PyTorch, with and without compilation."""
+    os.environ["KERAS_BACKEND"] = "torch"  # for the modules with the sizes of the networks
     import torch
 
     from tools.bench.torch_networks import make_log_prob
@@ -110,7 +111,7 @@ def torch_tasks(folder, is_compiled):
     shared, arrays = read_shared(folder)
     log_prob = make_log_prob(arrays["generator"], arrays["classifier"], shared["num_classes"], shared["label"])
     if is_compiled:
-        log_prob = torch.compile(log_prob, dynamic=False)  # one for each number of chains
+        log_prob = torch.compile(log_prob, dynamic=False)  # one graph per number of chains
 
     def value_and_gradient(z):
         z = z.detach().requires_grad_()
@@ -128,9 +129,9 @@ def torch_tasks(folder, is_compiled):
 
 
 def jax_tasks(folder):
-    """The Keras networks of tools/ on the JAX backend; the samplers are BlackJAX's, vectorized over chains.
+    """Return the tasks of the Keras networks of tools/ on JAX, with BlackJAX's samplers vectorized over chains.
 
-    BlackJAX's hmc runs its leapfrog steps in a loop of XLA's, in which convolutions on CPU take several times as long.
+    BlackJAX's hmc runs its leapfrog steps in an XLA loop, in which convolutions on a CPU are several times slower.
     """
     os.environ["KERAS_BACKEND"] = "jax"
     import blackjax
@@ -163,7 +164,7 @@ def jax_tasks(folder):
 
     def make_chains(name):
         step_size, leapfrogs = shared["step_size"][name], shared["num_leapfrog_steps"][name]
-        if name == "mala":  # BlackJAX's step is half the variance of the proposal's noise
+        if name == "mala":  # BlackJAX's step size is half the variance of the proposal noise
             kernel = blackjax.mala(single, step_size**2 / 2)
         else:
             kernel = blackjax.hmc(single, step_size, np.ones(shared["latent_dim"], "float32"), leapfrogs)
@@ -192,20 +193,21 @@ FRAMEWORKS = {
 
 
 def cpu_seconds():
+    """Return the CPU seconds of this process."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
 
 
 def answer(request, value_and_gradient, tasks):
-    """The reply to one request; a framework's failure is one too."""
+    """Return the reply to one request; a failure of the framework is a reply too."""
     try:
         return carry_out(request, value_and_gradient, tasks)
-    except Exception as error:  # each framework has kinds of its own
+    except Exception as error:  # each framework has its own errors
         return {"error": f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"}
 
 
 def carry_out(request, value_and_gradient, tasks):
-    """`do` is check, time or memory."""
+    """Carry out a request, whose `do` is check, time or memory."""
     if request["do"] == "memory":
         return {"gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6}
     z = latent_points(request["num_chains"], request["latent_dim"])
@@ -217,7 +219,7 @@ def carry_out(request, value_and_gradient, tasks):
 
 
 def serve(framework, folder, label="goldfish"):
-    """Answers requests from stdin until it ends. Whatever else would print to stdout goes to stderr."""
+    """Answer requests from stdin until it ends. All other output to stdout goes to stderr."""
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 
@@ -235,13 +237,17 @@ def serve(framework, folder, label="goldfish"):
 
 
 class WorkerError(Exception):
-    """A framework that is not there, or that fails at what it is asked."""
+    """A framework is missing, or fails at a request."""
 
 
 class Worker:
-    """The other side: starts the process and speaks to it.
+    """The client of a worker process.
 
-    command: argv. Raises WorkerError where it does not begin by saying what it can do.
+    Args:
+      command: Arguments of the process.
+
+    Raises:
+      WorkerError: The process does not start by reporting its tasks.
     """
 
     def __init__(self, command):

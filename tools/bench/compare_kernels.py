@@ -1,13 +1,13 @@
-"""How many effective draws each kernel gives for its work, on the shipped models and on a ladder of latent dimensions:
+"""Measures the effective sample size (ESS) per gradient of all kernels, on the shipped models or for growing dimension.
 
     python -m tools.bench.compare_kernels --work=work/kernels.json [--labels=goldfish,monarch,beacon,pizza] [--kernels=mala,hmc]
     python -m tools.bench.compare_kernels --work=work/ladder.json --ladder --budget=1500 --num_chains=32
 
-Each cell (kernel and label, or kernel and dimension) is written into the file as it is done and not run again. A gradient is
-the unit of work, a forward pass 0.45 of one (measured on the shipped models on CPU). Effective draws are (deviation / standard
-error)^2, where the error is the larger of that of the autocorrelation and that of the chains' means, on average over p(class)
-and four projections of z; burn-in, the kernel's own, counts for neither draws nor work. Seconds depend on the machine; their
-ratios carry over.
+Each cell (kernel and label, or kernel and dimension) is written into the file when it is done, and not run again. The unit of
+work is a gradient; a forward pass counts as 0.45 gradients (measured on the shipped models on a CPU). The ESS is (standard
+deviation / standard error)^2, averaged over p(class) and four projections of z. The standard error is the larger of the one
+from autocorrelation and the one from the means of the chains. The kernel's own burn-in counts neither as draws nor as work.
+Seconds depend on the machine; compare their ratios.
 """
 
 import json
@@ -22,11 +22,11 @@ import numpy as np
 LABELS = "goldfish,monarch,beacon,pizza"
 DIMENSIONS = (32, 64, 128, 256, 512, 1024)
 LADDER_KERNELS = ("hmc", "split_hmc")
-NUM_FEATURES, STEEPNESS = 64, 6.0  # of the ladder's synthetic image, and of its class
+NUM_FEATURES, STEEPNESS = 64, 6.0  # of the synthetic image, and of its classifier
 
 
 def synthetic_pair(latent_dim: int) -> "tuple[Any, Any]":
-    """A generator z [B, latent_dim] -> image [B, 8, 8, 1] by a random layer, and a classifier linear in the image."""
+    """Return a generator z [B, latent_dim] -> image [B, 8, 8, 1] with one random layer, and a linear classifier."""
     import tensorflow as tf
 
     rng = np.random.default_rng(latent_dim)
@@ -50,13 +50,14 @@ def synthetic_pair(latent_dim: int) -> "tuple[Any, Any]":
 
 
 def worst_rhat(draws):
+    """Return the largest R-hat of `draws`; None if there is none."""
     from tfgradgen.diagnostics.convergence import statistics
 
     return max((c.rhat for c in statistics(draws).values() if c.rhat is not None), default=None)
 
 
 def schedule_of(method, budget):
-    """About `budget` gradients of each chain for the kept draws, after the method's own burn-in."""
+    """Return a schedule with about `budget` gradients per chain for the kept draws, after the kernel's own burn-in."""
     from tfgradgen import Schedule
 
     if not method.takes_starts:
@@ -67,7 +68,7 @@ def schedule_of(method, budget):
 
 
 def measure(posterior, method, schedule, run):
-    """One cell: runs the method and returns its figures."""
+    """Run one cell and return its measurements."""
     from tfgradgen.core.contracts import Cost, Draws, accept_prob
     from tfgradgen.evaluation.efficiency import effective_draws
 
@@ -92,7 +93,7 @@ def measure(posterior, method, schedule, run):
         "num_gradients": spent.num_gradients,
         "num_forward": spent.num_forward,
         "per_1000_gradients": 1000 * size / spent.work,
-        # The first chunk compiles, so the median stands for all.
+        # The median, because the first chunk includes compilation.
         "per_second": size / float(np.median(seconds) * spent.work),
         "accept_rate": float(accept_prob(draws).mean()),
         "rhat": worst_rhat(draws),
@@ -102,13 +103,13 @@ def measure(posterior, method, schedule, run):
 
 
 def show(cells, columns):
-    """A row a kernel: its figures on average over `columns`, and for each the effective draws of 1000 gradients."""
+    """Print one row per kernel: means over `columns`, and the ESS per 1000 gradients for each of them."""
     kernels = list(dict.fromkeys(name.split()[0] for name in cells))
     columns = [c for c in columns if any(name.split()[1] == str(c) for name in cells)]
     heads = [
         "kernel",
-        "effective draws of 1000 gradients",
-        "of a second, mala = 1",
+        "ESS per 1000 gradients",
+        "per second, mala = 1",
         "acceptance",
         "worst R-hat",
         *map(str, columns),
@@ -125,7 +126,7 @@ def show(cells, columns):
 
 
 def main(work, labels=LABELS, kernels=None, ladder=False, budget=300, num_chains=16, seed=0):
-    """Fills the table in the file `work` and prints it."""
+    """Fill the table in the file `work` and print it."""
     from tfgradgen.core.quiet import start_tensorflow
 
     start_tensorflow()
@@ -155,7 +156,7 @@ def main(work, labels=LABELS, kernels=None, ladder=False, budget=300, num_chains
             cells[f"{name} {column}"] = cell | {"schedule": schedule.to_dict(), "config": SAMPLERS[name].defaults.to_dict()}
             path.with_suffix(".new").write_text(json.dumps(cells, indent=1))
             path.with_suffix(".new").replace(path)
-            print(f"{name} {column}: {cell['per_1000_gradients']:.1f} of 1000 gradients", file=sys.stderr, flush=True)
+            print(f"{name} {column}: ESS {cell['per_1000_gradients']:.1f} per 1000 gradients", file=sys.stderr, flush=True)
     show(cells, columns)
 
 

@@ -1,5 +1,6 @@
-"""Time and peak memory of a few mala steps with a generator of BigGAN-deep-256's true layer sizes (random weights): all
-chains at once, and split by --max_batch.
+"""Measures time and peak memory of a few mala steps with a generator of the size of BigGAN-deep-256 (random weights).
+
+All chains run at once, or in parts of --max_batch.
 
     python -m tools.bench.memory --work=work/memory [--num_chains=4] [--num_steps=10] [--max_batches=0,1]
 """
@@ -19,7 +20,7 @@ LABEL, GIB = "goldfish", 2**30
 
 
 def main(work: str = "work/memory", num_chains: int = 4, num_steps: int = 10, max_batches: tuple[int, ...] = (0, 1)) -> None:
-    """Prints a row for each of `max_batches` (0: all chains at once) and how far their draws are apart."""
+    """Print a row for each of `max_batches` (0: all chains at once), with the difference of its draws to the first row."""
     generator, classifier = build(Path(work).absolute())
     draws = []
     for max_batch in max_batches if isinstance(max_batches, list | tuple) else (max_batches,):
@@ -38,7 +39,7 @@ def main(work: str = "work/memory", num_chains: int = 4, num_steps: int = 10, ma
 
 
 def build(work: Path) -> tuple[Path, Path]:
-    """Stand-ins of the generator and of a classifier of ImageNet, in a process of their own, once."""
+    """Build stand-ins of the generator and of an ImageNet classifier, once, in a subprocess."""
     generator, classifier = work / "biggan-deep-256", work / "mobilenet"
     if not classifier.exists():
         code = (
@@ -52,14 +53,14 @@ def build(work: Path) -> tuple[Path, Path]:
 
 
 def run(flags: list[str]) -> tuple[float, int]:
-    """Seconds and peak memory in bytes of `sample --kernel=mala` with `flags`."""
+    """Return the seconds and the peak memory in bytes of `sample --kernel=mala` with `flags`."""
     start = time.monotonic()
     command = [sys.executable, "-m", "tfgradgen", "sample", f"--label={LABEL}", "--kernel=mala", *flags]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"memory: {' '.join(command)} failed; see above.")
-    scale = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
+    scale = 1 if sys.platform == "darwin" else 1024  # unit of ru_maxrss in bytes
     return time.monotonic() - start, usage.ru_maxrss * scale
 
 

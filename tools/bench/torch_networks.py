@@ -1,7 +1,7 @@
-"""The shipped generator and classifier in PyTorch, for tools/bench; weights in the order of the SavedModels.
+"""The shipped generator and classifier in PyTorch, for tools/bench, with weights in the order of the SavedModels.
 
-Written as one would for speed on CPU: inference only, channels_last, batch normalization of the classifier folded into its
-convolutions, the transposed convolution's kernel made once.
+Optimized for speed on a CPU: inference only, channels_last, batch normalization of the classifier folded into its convolutions,
+and the kernel of the transposed convolution computed once.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ from tools.train.generator_network import LATENT_CONTENT_DIM, SHIPPED_SHARPNESS,
 
 
 class Reader:
-    """Takes arrays one after another, in the order in which the Keras networks of tools/ make their variables."""
+    """Reads arrays in the order in which the Keras networks of tools/ create their variables."""
 
     def __init__(self, arrays):
         self.rest = iter(arrays)
@@ -21,29 +21,29 @@ class Reader:
         return torch.from_numpy(np.array(next(self.rest)))
 
     def norm(self):
-        """Scale and shift of a batch normalization at Keras' epsilon."""
+        """Return scale and shift of a batch normalization, with the epsilon of Keras."""
         gamma, beta, mean, variance = (self.take() for _ in range(4))
         scale = gamma / torch.sqrt(variance + 1e-3)
         return scale, beta - mean * scale
 
     def conv(self):
-        """Kernel [out, in, height, width] from Keras' [height, width, in, out]."""
+        """Return a kernel [out, in, height, width] from that of Keras, [height, width, in, out]."""
         return channels_last(self.take().permute(3, 2, 0, 1))
 
     def folded(self):
-        """(kernel, bias) of a convolution without bias and the batch normalization after it."""
+        """Return (kernel, bias) of a convolution without bias and the batch normalization after it."""
         kernel = self.conv()
         scale, shift = self.norm()
         return channels_last(kernel * scale[:, None, None, None]), shift
 
     def up(self):
-        """The 4x4 kernel [in, out, 4, 4] of `generator_network.UpConv` from its [3, 3, out, in]."""
+        """Return the kernel [in, out, 4, 4] of `generator_network.UpConv` from its [3, 3, out, in]."""
         kernel = self.take()
         padded = [F.pad(kernel, (0, 0, 0, 0, q, 1 - q, p, 1 - p)) for p in (0, 1) for q in (0, 1)]
         return channels_last(sum(padded).permute(3, 2, 0, 1))
 
     def conditional(self):
-        """Of a `generator_network.ConditionalBatchNorm`: its function (x, h) -> x."""
+        """Return a `generator_network.ConditionalBatchNorm` as a function (x, h) -> x."""
         gain, bias, to_scale, to_shift, mean, variance = (self.take() for _ in range(6))
         inv = gain / torch.sqrt(variance + 1e-4)
         offset = bias - mean * inv
@@ -57,11 +57,12 @@ class Reader:
 
 
 def channels_last(x):
+    """Return `x` in channels_last memory format."""
     return x.contiguous(memory_format=torch.channels_last)
 
 
 def make_generator(arrays):
-    """z [B, num_classes + 64] -> picture [B, 3, 64, 64] in channels_last."""
+    """Return the function z [B, num_classes + 64] -> image [B, 3, 64, 64] in channels_last."""
     read = Reader(arrays)
     embedding, stem, stem_norm = read.take(), read.take(), read.conditional()
     ups = [read.up() for _ in Generator.STAGES]
@@ -74,7 +75,7 @@ def make_generator(arrays):
     def generate(z):
         chosen, content = z[:, :-LATENT_CONTENT_DIM], z[:, -LATENT_CONTENT_DIM:]
         h = torch.cat([content, torch.softmax(SHIPPED_SHARPNESS * chosen, 1) @ embedding], 1)
-        x = (h @ stem).reshape(len(z), 4, 4, -1).permute(0, 3, 1, 2)  # is channels_last as it stands
+        x = (h @ stem).reshape(len(z), 4, 4, -1).permute(0, 3, 1, 2)  # already channels_last
         x = act(stem_norm(x, h))
         rgb = None
         for up, norm in zip(ups, norms, strict=True):
@@ -90,13 +91,13 @@ def make_generator(arrays):
 
 
 def make_classifier(arrays, num_classes):
-    """Picture [B, 3, 64, 64] -> calibrated logits [B, num_classes], the last class being "other"."""
+    """Return the function image [B, 3, 64, 64] -> calibrated logits [B, num_classes], with "other" last."""
     read = Reader(arrays)
     temperature, other_bias = read.take(), read.take()
     stem = read.folded()
-    # Kernels, one a convolution, then the shortcut's: as `ResidualClassifier.make_stage` makes them.
+    # One kernel per convolution, then that of the shortcut, as `ResidualClassifier.make_stage` creates them.
     stages = [([read.folded() for _ in range(count)], read.folded() if i else None) for i, count in enumerate((2, 2, 2, 1))]
-    read.take()  # the state of dropout's seed
+    read.take()  # the seed state of dropout
     head, head_bias = read.take(), read.take()
     halve = lambda x, conv: F.conv2d(F.pad(x, (0, 1, 0, 1)), *conv, stride=2)  # noqa: E731  (TensorFlow's "same", stride 2)
     same = lambda x, conv: F.conv2d(x, *conv, padding="same")  # noqa: E731
@@ -116,7 +117,7 @@ def make_classifier(arrays, num_classes):
 
 
 def make_log_prob(generator_arrays, classifier_arrays, num_classes, label):
-    """z [B, latent_dim] -> log p(class `label` given the picture) + log Normal(z; 0, I), [B]."""
+    """Return the function z [B, latent_dim] -> log p(class `label` | image) + log Normal(z; 0, I), [B]."""
     generate = make_generator(generator_arrays)
     classify = make_classifier(classifier_arrays, num_classes)
 

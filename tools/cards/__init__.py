@@ -1,1 +1,1 @@
-"""The figures of the model cards."""
+"""Measurements for the model cards."""

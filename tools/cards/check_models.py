@@ -1,9 +1,9 @@
-"""Measures every figure in the cards (MODEL.md) of saved_models/ again, from the files, and fails when one is off:
+"""Measures all numbers in the model cards (MODEL.md) of saved_models/ again, and fails if one has changed.
 
     python -m tools.cards.check_models [--data=PHOTOGRAPHS] [--others=PHOTOGRAPHS] [--only=judge,discriminator] [--write]
 
-PHOTOGRAPHS are those that the models were trained on, each a folder or .tar of `train/<name>/*.JPEG`, --data with
-`val/<name>/*.JPEG` too. `--only` takes a part of the models; `--write` writes the figures into the cards first.
+PHOTOGRAPHS are the training photographs, a folder or .tar with `train/<name>/*.JPEG`, and for --data also with
+`val/<name>/*.JPEG`. `--only` selects models; `--write` first writes the numbers into the cards.
 """
 
 import re
@@ -13,8 +13,8 @@ from pathlib import Path
 import fire
 
 ROOT = Path(__file__).resolve().parents[2]
-MODELS = ("classifier", "judge", "discriminator", "generator")  # the quick ones first
-MAX_MEGABYTES = 25  # of saved_models/ together
+MODELS = ("classifier", "judge", "discriminator", "generator")  # fastest first
+MAX_MEGABYTES = 25  # in all of saved_models/
 CALIBRATED = """Temperature and the weight of "other" are fitted on the held-out photographs. Of so few photographs the
 calibration error is mostly chance, so what chance alone gives stands beside it."""
 REMARKS = {
@@ -32,7 +32,7 @@ NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
 
 def agree(text, figure):
-    """Whether a card's `text` is the measured figure: the same words, and numbers within its tolerance."""
+    """Return whether a card's `text` agrees with a measured figure: equal words, and numbers within the tolerance."""
     if "`" in figure.text:  # a checksum
         return text == figure.text
     old, new = ([float(number) for number in NUMBER.findall(t)] for t in (text, figure.text))
@@ -42,8 +42,8 @@ def agree(text, figure):
 
 
 def differences(card, measured):
-    """Lines that say where a card {what: text} and the measured {what: Figure} disagree."""
-    lines = [f"{what}: stands in the card, is not measured" for what in card if what not in measured]
+    """Return one line for each difference between a card {what: text} and the measured {what: Figure}."""
+    lines = [f"{what}: in the card, but not measured" for what in card if what not in measured]
     for what, figure in measured.items():
         if what not in card or not agree(card[what], figure):
             lines.append(f"{what}: the card says {card.get(what, 'nothing')}, measured {figure.text}")
@@ -56,7 +56,7 @@ def main(
     only=MODELS,
     write=False,
 ):
-    """Exits with 1 and one line for each figure that is off."""
+    """Measure the cards; exit with 1 and one line for each number that has changed."""
     wanted = [only] if isinstance(only, str) else list(only)
     if not set(wanted) <= set(MODELS):
         raise SystemExit(f"check_models: expected --only of {', '.join(MODELS)}, got {only!r}; name some of these.")
@@ -94,7 +94,7 @@ def main(
         print(f"off: {line}", file=sys.stderr)
     if off:
         raise SystemExit(1)
-    say(f"every figure holds; saved_models/ takes {size:.1f} MB")
+    say(f"all numbers agree; saved_models/ has {size:.1f} MB")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the figures of saved_models/ are measured on: models, photographs and prior draws, each made once when asked for."""
+"""Data for measuring the models of saved_models/: models, photographs and prior draws, each computed once on demand."""
 
 import functools
 from pathlib import Path
@@ -14,11 +14,11 @@ from tools.train import photographs
 
 BATCH = 100
 NUM_DRAWS = 10_000
-PRIOR_SEED = 11  # not that of the draws which chose the checkpoint
+PRIOR_SEED = 11  # differs from the seed of the draws that selected the checkpoint
 
 
 class Evidence:
-    """`folder` is saved_models/; `data` and `others` are photographs of the classes and of other things (folder or .tar)."""
+    """Models in `folder`, and photographs (a folder or .tar) of the classes (`data`) and of other things (`others`)."""
 
     def __init__(self, folder, data, others):
         self.folder, self.data, self.others = Path(folder), data, others
@@ -30,13 +30,17 @@ class Evidence:
 
     @functools.cached_property
     def names(self):
-        """The classes, in the order of the classifier, without "other"."""
+        """The classes in the order of the classifier, without "other"."""
         return [label.name for label in self.classifier("classifier").labels if not label.background]
 
     @functools.cache  # noqa: B019
     def images(self, source):
-        """uint8 [N, 64, 64, 3]: photographs of the classes ('train', 'val') or of other things ('others', held out of every
-        training), or prior draws ('prior', or as many 'fresh' ones as there are held-out photographs)."""
+        """Return uint8 images [N, 64, 64, 3].
+
+        Args:
+          source: 'train' or 'val' for photographs of the classes; 'others' for held-out photographs of other things; 'prior'
+            for prior draws, or 'fresh' for as many other prior draws as there are held-out photographs.
+        """
         if source in ("train", "val"):
             return photographs.load(self.data, source, self.names)[0]
         if source == "others":
@@ -49,18 +53,18 @@ class Evidence:
 
     @functools.cached_property
     def labels(self):
-        """Of the 'val' photographs, [N]."""
+        """Labels [N] of the 'val' photographs."""
         return photographs.load(self.data, "val", self.names)[1]
 
     @functools.cache  # noqa: B019
     def features(self, name, source):
-        """[N, D] features of the images of `source` by the network `name`."""
+        """Return the features [N, D] of the images of `source` by the network `name`."""
         signature = self.classifier(name).module.signatures["features"]
         return photographs.in_batches(lambda x: next(iter(signature(x).values())), self.images(source))
 
     @functools.cache  # noqa: B019
     def log_probs(self, name, source):
-        """log p(class | picture) [N, num_classes] of the images of `source` by the network `name`."""
+        """Return log p(class | image) [N, num_classes] of the images of `source` by the network `name`."""
         model = self.classifier(name)
         return photographs.in_batches(lambda x: tf.nn.log_softmax(model(x)), self.images(source))
 
@@ -69,6 +73,6 @@ class Evidence:
 
 
 def draws(generator, num, seed):
-    """uint8 pictures of `num` prior draws: as on disk, so that no network sees more of them than of photographs."""
+    """Return uint8 images of `num` prior draws, in the same precision as photographs."""
     z = tf.random.stateless_normal([num, generator.latent_dim], as_seed(seed))
     return np.concatenate([to_uint8(generator(z[i : i + BATCH])) for i in range(0, num, BATCH)])

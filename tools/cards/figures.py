@@ -1,4 +1,4 @@
-"""Every figure of the cards in saved_models/: functions of `Evidence` that give {what: Figure}."""
+"""All numbers in the model cards of saved_models/: functions of `Evidence` that return {what: Figure}."""
 
 import functools
 import multiprocessing
@@ -19,13 +19,15 @@ from tools.cards.reach import SETTINGS, reach
 from tools.cards.smoothness import spectral_norms
 from tools.train.calibration import cross_fitted, log_loss
 
-NUM_SMOOTHNESS = 300  # prior draws behind the spectral norms
+NUM_SMOOTHNESS = 300  # prior draws for the spectral norms
 
 
 class Figure(NamedTuple):
-    """`text` as the card shows it; `tolerance`: how far its numbers may lie off when another machine measures them.
+    """A measured text of a card.
 
-    One tolerance for all numbers of the text, or one for each.
+    Attributes:
+      text: The text with its numbers.
+      tolerance: Largest difference of its numbers on another machine: one for all, or one for each.
     """
 
     text: str
@@ -33,7 +35,7 @@ class Figure(NamedTuple):
 
 
 def mega_flop(fn, input_shape):
-    """Million floating-point operations of one forward pass for one input; a multiply-add counts as two."""
+    """Return the floating-point operations of one forward pass for one input, in millions; a multiply-add counts as two."""
     concrete = tf.function(fn).get_concrete_function(tf.TensorSpec([1, *input_shape], tf.float32))
     frozen = convert_to_constants.convert_variables_to_constants_v2(concrete)
     options = tf.compat.v1.profiler.ProfileOptionBuilder(tf.compat.v1.profiler.ProfileOptionBuilder.float_operation())
@@ -42,7 +44,7 @@ def mega_flop(fn, input_shape):
 
 
 def files(model, folder, input_shape):
-    """What the folder holds: cost, size, sha256."""
+    """Return cost, size and sha256 of a model."""
     megabytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.suffix != ".md") / 1e6
     parameters = sum(int(np.prod(v.shape)) for v in model.module.weights) / 1e6
     flop = mega_flop(model.fn, input_shape)
@@ -56,11 +58,12 @@ def files(model, folder, input_shape):
 
 
 def by_class(names, values, digits=2):
+    """Format one value per class."""
     return ", ".join(f"{name} {value:.{digits}f}" for name, value in zip(names, values, strict=True))
 
 
 def classifier_figures(evidence, name):
-    """Of the classifier or the judge."""
+    """Return the figures of the classifier or the judge."""
     model, labels = evidence.classifier(name), evidence.labels
     probs, others = evidence.probs(name, "val"), evidence.log_probs(name, "others")
     num, other = len(evidence.names), len(model.labels) - 1
@@ -77,7 +80,7 @@ def classifier_figures(evidence, name):
                 f"{(others.argmax(1) == other).mean():.3f}"
             ),
         }
-    # Both kinds of photograph, as when they were fitted; the figures are of the classes' photographs.
+    # Refit on both kinds of photographs, as in training; the figures are for photographs of the classes.
     logits = np.concatenate([evidence.log_probs(name, "val"), others if has_other else others[:0]])
     all_labels = np.concatenate([labels, np.full(len(logits) - len(labels), other)]).astype(int)
     refitted = softmax(cross_fitted(logits, all_labels, has_other)[: len(labels)], axis=1)
@@ -93,7 +96,7 @@ def classifier_figures(evidence, name):
 
 
 def guidance_figures(evidence):
-    """What the classifier's word on this generator's pictures is worth, with the judge in a person's place."""
+    """Return how well the classifier guides this generator, with the judge in place of a human."""
     probs, verdict = evidence.probs("classifier", "prior"), evidence.probs("judge", "prior").argmax(1)
     num = len(evidence.names)
     sure, word = probs.max(1) > 0.99, probs.argmax(1)
@@ -111,11 +114,12 @@ def guidance_figures(evidence):
 
 
 def agreement(probs, verdict, num_classes):
-    """For each class, how often the judge would name an exact posterior draw so: prior draws weighted by p(class)."""
+    """Return, for each class, the judge's accuracy on exact posterior draws: prior draws weighted by p(class)."""
     return [float(np.average(verdict == c, weights=probs[:, c])) for c in range(num_classes)]
 
 
 def generator_figures(evidence, progress=print):
+    """Return the figures of the generator."""
     generator, names = evidence.generator, evidence.names
     rows = files(generator, evidence.folder / "generator", (generator.latent_dim,))
     num = len(evidence.images("train"))
@@ -130,7 +134,7 @@ def generator_figures(evidence, progress=print):
             f"FID of the draws to {num} training photographs, {name}'s features": Figure(f"{fid(prior, train):.2f}", 0.5),
         }
         progress(f"generator: distances in {name}'s features")
-    half = slice(0, 5000)  # in the judge's features, the last above
+    half = slice(0, 5000)  # in the judge's features, which come last above
     density, coverage = density_and_coverage(prior[half], train[np.random.default_rng(0).permutation(num)[half]])
     rows["density and coverage of 5000 draws, judge's features, 5 neighbours"] = Figure(f"{density:.2f}, {coverage:.2f}", 0.02)
     probs = evidence.probs("classifier", "prior")
@@ -146,7 +150,7 @@ def generator_figures(evidence, progress=print):
 
 
 def reach_figures(evidence, progress=print):
-    """Of mala, hmc and every class, in two processes with one thread each: small operations leave a second thread idle."""
+    """Return the reach of mala and hmc for each class, measured in two processes with one thread each."""
     names = evidence.names
     jobs = [(kernel, c) for kernel in SETTINGS for c in range(len(names))]
     shares = {}
@@ -156,7 +160,7 @@ def reach_figures(evidence, progress=print):
             kernel, c = waiting[future]
             shares[kernel, c] = future.result()
             progress(f"generator: reach of {kernel} for {names[c]}: {shares[kernel, c]:.2f} ({len(shares)} of {len(jobs)})")
-    # Chains are chaotic: a rounding error makes other chains of the same law.
+    # Chains are chaotic: a rounding error gives other chains with the same distribution.
     return {
         f"reach of {kernel}: share of 64 prior starts whose p(class) passes 0.5 within 300 gradients": Figure(
             by_class(names, [shares[kernel, c] for c in range(len(names))]), 0.15
@@ -166,6 +170,7 @@ def reach_figures(evidence, progress=print):
 
 
 def one_thread():
+    """Restrict TensorFlow to one thread."""
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
 
@@ -176,11 +181,12 @@ def _networks(folder):
 
 
 def reach_of(folder, kernel, c):
+    """Return the reach of `kernel` for class `c`."""
     return reach(_networks(folder), c, kernel)
 
 
 def discriminator_figures(evidence):
-    """p(natural | picture), on photographs and prior draws that no training saw."""
+    """Return the figures of p(natural | image) on held-out photographs and prior draws."""
     model = evidence.classifier("discriminator")
     natural = [label.name for label in model.labels].index("natural")
     sets = {"photographs of the classes": "val", "photographs of other things": "others", "prior draws": "fresh"}

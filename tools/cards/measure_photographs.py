@@ -1,9 +1,9 @@
-"""What the shipped judge and discriminator see of held-out photographs, as `compare` holds methods against it:
+"""Scores held-out photographs with the shipped judge and discriminator, as a reference for `compare`.
 
     python -m tools.cards.measure_photographs --data=PHOTOGRAPHS
 
-PHOTOGRAPHS, a folder or .tar, hold `val/<name>/*.JPEG`. Writes saved_models/photographs/photographs.npz: features,
-log-probabilities and pairwise similarities, no photograph.
+PHOTOGRAPHS is a folder or .tar with `val/<name>/*.JPEG`. Writes saved_models/photographs/photographs.npz with features,
+log-probabilities and pairwise similarities, but without the photographs.
 """
 
 from pathlib import Path
@@ -14,19 +14,19 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def main(data):
-    """Measures and writes."""
+    """Score the photographs and write the file."""
     from tfgradgen.core.quiet import start_tensorflow
 
     start_tensorflow()
     from tfgradgen.cli.compare import PHOTOGRAPHS_FILE
-    from tfgradgen.evaluation.pictures import load_observer, look_at_photographs
+    from tfgradgen.evaluation.pictures import load_observer, observe_photographs
     from tfgradgen.models.generator import load_generator
     from tools.train import photographs
 
     models = ROOT / "saved_models"
     observer = load_observer(models / "judge", models / "discriminator")
     names = [label.name for label in observer.judge.labels if not label.background]
-    seen = look_at_photographs(photographs.as_folder(data), names, observer, load_generator(models / "generator").image_shape)
+    seen = observe_photographs(photographs.as_folder(data), names, observer, load_generator(models / "generator").image_shape)
     (models / "photographs").mkdir(exist_ok=True)
     seen.save(models / "photographs" / PHOTOGRAPHS_FILE)
     print(

@@ -1,30 +1,30 @@
-"""How far a classifier's confidence can be relied on, and sheets of pictures."""
+"""Calibration of a classifier, and sheets of images."""
 
 import numpy as np
 from PIL import Image
 
 
 def reliability(probs, labels, num_bins=10):
-    """Rows (mean confidence, share that is right, number) of the bins of confidence that are not empty."""
+    """Return rows (mean confidence, accuracy, number) of the nonempty confidence bins."""
     confidence, correct = probs.max(1), probs.argmax(1) == labels
     bins = np.minimum((confidence * num_bins).astype(int), num_bins - 1)
     return [(confidence[bins == b].mean(), correct[bins == b].mean(), int(np.sum(bins == b))) for b in np.unique(bins)]
 
 
 def expected_calibration_error(probs, labels, num_bins=10):
-    """Mean absolute gap between confidence and accuracy over equal-width confidence bins (Guo et al. 2017)."""
+    """Return the mean absolute gap between confidence and accuracy over equal-width bins (Guo et al. 2017)."""
     return float(sum(abs(sure - right) * n for sure, right, n in reliability(probs, labels, num_bins)) / len(labels))
 
 
 def chance_calibration_error(probs, num_bins=10, repeats=200):
-    """The mean error that `probs` would show if they were calibrated: with labels drawn from them."""
+    """Return the mean calibration error of a calibrated classifier with these `probs`, with labels drawn from them."""
     rng = np.random.default_rng(0)
     drawn = [(np.cumsum(probs, 1) > rng.random((len(probs), 1))).argmax(1) for _ in range(repeats)]
     return float(np.mean([expected_calibration_error(probs, labels, num_bins) for labels in drawn]))
 
 
 def save_sheet(path, image, columns, scale=2):
-    """Writes images [N, H, W, 3] in [-1, 1] as one PNG, `columns` to a row."""
+    """Write images [N, H, W, 3] in [-1, 1] as one PNG with `columns` images per row."""
     image = np.clip((np.asarray(image) + 1) * 127.5 + 0.5, 0, 255).astype("uint8")
     n, height, width, _ = image.shape
     rows = n // columns

@@ -1,4 +1,7 @@
-"""Reach: from how many prior draws does a gradient kernel find the class? Pictures may be good where no chain can get to."""
+"""Reach: the share of prior draws from which a gradient kernel finds the class.
+
+Images of a class may be good even if no chain reaches them.
+"""
 
 import functools
 
@@ -12,10 +15,10 @@ from tfgradgen.mcmc.mala import MalaConfig
 from tfgradgen.mcmc.registry import kernel_samplers
 from tfgradgen.posterior import ClassPosterior
 
-# (settings, steps that tune). Bolder ones than the defaults of `sample`, which serve effective draws: the question is how far
-# the slope carries.
+# (settings, number of adaptation steps). These steps are longer than the defaults of `sample`, which maximize the ESS: reach
+# asks how far the gradient leads.
 SETTINGS = {"mala": (MalaConfig(0.4, 0.4), 110), "hmc": (HmcConfig(0.4, 0.4, num_leapfrog_steps=2), 56)}
-CHAINS_LEFT = (64, 32, 16, 8)  # batch sizes that are compiled; chains that have arrived leave the batch
+CHAINS_LEFT = (64, 32, 16, 8)  # compiled batch sizes; chains that have arrived leave the batch
 
 
 @functools.lru_cache(maxsize=16)
@@ -49,7 +52,7 @@ def _compiled(networks, kernel_name):
 
 
 def reach(networks, label, kernel_name, num_gradients=300, threshold=0.5, seed=0):
-    """Share of 64 chains, each started at a prior draw, whose p(class) passes `threshold` within `num_gradients`.
+    """Return the share of 64 chains, started at prior draws, whose p(class) exceeds `threshold` within `num_gradients`.
 
     Step sizes are tuned as in `sample`, from `SETTINGS`. `networks` is (generator, classifier), `label` an index.
     """
@@ -67,7 +70,7 @@ def reach(networks, label, kernel_name, num_gradients=300, threshold=0.5, seed=0
             break
         size = min(s for s in CHAINS_LEFT if s >= len(left))
         if size < len(best):
-            # Chains that have arrived can go: the rest tune the shared step size on. Some stay to fill the batch.
+            # Chains that have arrived leave, and the others continue to tune the shared step size. Some stay to fill the batch.
             rows = np.concatenate([left, np.setdiff1d(np.arange(len(best)), left)])[:size]
             keep = functools.partial(_rows, rows=rows, batch=len(best))
             z, best, results = keep(z), keep(best), tf.nest.map_structure(keep, results)

@@ -1,16 +1,16 @@
-"""How steep a generator is: MCMC lives on smoothness."""
+"""Smoothness of a generator, on which gradient-based MCMC depends."""
 
 import numpy as np
 import tensorflow as tf
 
 
 def spectral_norms(generator_fn, z):
-    """The spectral norm of d image / d z at each row of `z [N, latent_dim]`, from the whole Jacobian."""
+    """Return the spectral norm of d image / d z at each row of `z [N, latent_dim]`, from the full Jacobian."""
     dim = z.shape[1]
 
     @tf.function(autograph=False)
     def largest(tiled):
-        # d image / d z times each unit vector: the derivative of a vector-Jacobian product by its vector.
+        # d image / d z times each unit vector, as the derivative of a vector-Jacobian product with respect to its vector.
         with tf.GradientTape() as outer:
             dummy = tf.zeros_like(generator_fn(tiled))
             outer.watch(dummy)

@@ -1,4 +1,4 @@
-"""How sure a classifier may be: the temperature and the weight of "other", fitted on held-out photographs."""
+"""Calibration of a classifier: temperature and bias of "other", fitted to held-out photographs."""
 
 import numpy as np
 from scipy.special import log_softmax, softmax
@@ -9,21 +9,21 @@ BIASES = np.linspace(-8.0, 4.0, 49)
 
 
 def applied(logits, temperature, bias):
-    """`logits [N, K]` with `bias` added to the last column, divided by `temperature`."""
+    """Add `bias` to the last column of `logits [N, K]`, and divide by `temperature`."""
     return (logits + bias * (np.arange(logits.shape[1]) == logits.shape[1] - 1)) / temperature
 
 
 def log_loss(logits, labels, weights=None):
-    """Mean negative log-probability of the labels, in nats."""
+    """Return the mean negative log-probability of the labels, in nats."""
     return float(-np.average(log_softmax(logits, axis=1)[np.arange(len(labels)), labels], weights=weights))
 
 
 def fit(logits, labels, has_other=False):
-    """The (temperature, bias of the last column) that calibrate `logits [N, K]`, by grids.
+    """Return the (temperature, bias of the last column) that calibrate `logits [N, K]`, by grid search.
 
-    The temperature is that at which the mean confidence is the accuracy. Without an "other" class the bias is 0; with one it
-    is that of least log loss, all "other" rows together counting as much as those of `OTHER_WEIGHT` classes, and the
-    temperature is that of the classes' rows.
+    At this temperature the mean confidence equals the accuracy. Without an "other" class the bias is 0. With one, the bias
+    minimizes the log loss, where all "other" rows together have the weight of `OTHER_WEIGHT` classes, and the temperature is
+    fitted to the other rows.
     """
     if not has_other:
         return matched_temperature(logits, labels), 0.0
@@ -36,13 +36,13 @@ def fit(logits, labels, has_other=False):
 
 
 def matched_temperature(logits, labels):
-    """The temperature at which the mean largest probability is the share of rows whose label has it."""
+    """Return the temperature at which the mean confidence equals the accuracy."""
     accuracy = np.mean(logits.argmax(1) == labels)
     return float(min(TEMPERATURES, key=lambda t: abs(softmax(logits / t, axis=1).max(1).mean() - accuracy)))
 
 
 def cross_fitted(logits, labels, has_other=False):
-    """`logits`, each half of the rows calibrated on the other half, so that no figure is flattered by its own fit."""
+    """Calibrate each half of the rows of `logits` on the other half, so that evaluations are not biased by the fit."""
     result = np.empty_like(logits)
     for half in (0, 1):
         mine = np.arange(len(labels)) % 2 == half

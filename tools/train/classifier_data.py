@@ -1,4 +1,4 @@
-"""What the classifiers are trained on: photographs of the classes, of other things, and pictures of nothing; augmented."""
+"""Training data of the classifiers: photographs of the classes and of other things, and distorted images, with augmentation."""
 
 import keras
 import numpy as np
@@ -7,12 +7,12 @@ from keras import ops
 from tools.train.lessons import Epochs, LossModel
 from tools.train.photographs import crop_matrix, cut_out, jitter_colour, resample, to_range, uniform
 
-SHARES = (0.56, 0.34, 0.10)  # of a batch: the classes, photographs of other things, distorted photographs
+SHARES = (0.56, 0.34, 0.10)  # shares of a batch: the classes, other things, distorted photographs
 BATCH_SIZE = 64
 
 
 def batch_counts(has_others):
-    """How many rows of a batch are of the classes, of other things, distorted."""
+    """Return the numbers of rows in a batch for the classes, other things and distorted photographs."""
     if not has_others:
         return BATCH_SIZE, 0, 0
     classes, others = (round(share * BATCH_SIZE) for share in SHARES[:2])
@@ -20,10 +20,10 @@ def batch_counts(has_others):
 
 
 class Batches(Epochs):
-    """(image uint8 [B, 64, 64, 3], label int32 [B]) balanced over classes; a batch depends on (seed, epoch, index) only.
+    """Batches (image uint8 [B, 64, 64, 3], label int32 [B]), balanced over classes, that depend on (seed, epoch, index) only.
 
-    `sets` are (images, labels) of the classes and, optionally, of other things. Labels of the others follow the classes';
-    the last rows, to be distorted, show photographs of the classes and carry the label after all.
+    `sets` are (images, labels) of the classes and, optionally, of other things, whose labels come after those of the classes.
+    The last rows are photographs of the classes that will be distorted; they have the last label.
     """
 
     def __init__(self, sets, steps, seed, **kwargs):
@@ -46,14 +46,14 @@ class Batches(Epochs):
 
 
 def blur(x, u):
-    """Softens by up to two 3x3 means, in about half of the rows; u [B, 3]."""
+    """Blur about half of the rows with up to two 3x3 means; u [B, 3]."""
     soft = ops.average_pool(x, 3, 1, padding="same")
     soft = ops.where(u[:, 0:1, None, None] > 0.7, ops.average_pool(soft, 3, 1, padding="same"), soft)
     return x + (soft - x) * (u[:, 1:2] * ops.cast(u[:, 2:3] > 0.5, "float32"))[:, :, None, None]
 
 
 def window(x, u, least_zoom, shift, bend=0.0):
-    """A random, mirrored window of each image, stretched by up to exp(+-bend / 2); u [B, 5]."""
+    """Crop a random window of each image, with random mirroring and stretching by up to exp(+-bend / 2); u [B, 5]."""
     zoom = least_zoom + (1.05 - least_zoom) * u[:, 0:1]
     rows = crop_matrix(64, 64, zoom * ops.exp((u[:, 1:2] - 0.5) * bend), (u[:, 2:3] - 0.5) * shift)
     columns = crop_matrix(64, 64, zoom, (u[:, 3:4] - 0.5) * shift, ops.where(u[:, 4:5] > 0.5, 1.0, -1.0))
@@ -61,7 +61,7 @@ def window(x, u, least_zoom, shift, bend=0.0):
 
 
 def augment_for_guidance(x, seed):
-    """Crops, colour, blur, noise, cut-outs: the classifier gives gradients on pictures softer and rougher than photographs."""
+    """Apply crops, colour, blur, noise and cut-outs, because the classifier guides images that are blurry or noisy."""
     u = uniform(seed, (BATCH_SIZE, 15))
     x = jitter_colour(x, u[:, 0:3], brightness=0.4, saturation=0.4, contrast=0.35)
     x = blur(window(x, u[:, 3:8], least_zoom=0.65, shift=0.4, bend=0.3), u[:, 8:11])
@@ -71,7 +71,7 @@ def augment_for_guidance(x, seed):
 
 
 def augment_for_judging(x, seed):
-    """Tighter crops, and colours turned by random mixing of the channels: nothing of blur or noise."""
+    """Apply tighter crops and random mixing of the colour channels, without blur or noise."""
     u = uniform(seed, (BATCH_SIZE, 8))
     x = jitter_colour(x, u[:, 0:3], brightness=0.3, saturation=0.5, contrast=0.3)
     mixing = ops.eye(3)[None] + 0.1 * keras.random.normal((BATCH_SIZE, 3, 3), seed=seed)
@@ -79,19 +79,19 @@ def augment_for_judging(x, seed):
 
 
 def augment_for_telling_apart(x, seed):
-    """Mirrored and moved by a few pixels; colours and sharpness stay, since they may be what gives a draw away."""
+    """Mirror and shift by a few pixels; keep colours and sharpness, which may distinguish draws from photographs."""
     return window(x, uniform(seed, (BATCH_SIZE, 5)), least_zoom=0.95, shift=0.1)
 
 
 def leave(x, seed):
-    """No blending: the images and a weight [B] of 1."""
+    """Return the images unchanged, with weight [B] 1."""
     return x, ops.ones((BATCH_SIZE,))
 
 
 def blend(x, seed):
-    """Mixup (Zhang et al. 2018), in half of the rows: returns images and the weight [B] of the row's own label.
+    """Apply mixup (Zhang et al. 2018) to half of the rows; return images and the weight [B] of the row's own label.
 
-    The other label is the next row's.
+    The other label is that of the next row.
     """
     u = uniform(seed, (BATCH_SIZE, 2))
     weight = ops.where(u[:, 0] > 0.5, 1.0, 1.0 - 0.5 * u[:, 1])
@@ -99,7 +99,7 @@ def blend(x, seed):
 
 
 def paste(x, seed):
-    """CutMix (Yun et al. 2019), in half of the rows: a square of the next row's image is pasted in."""
+    """Apply CutMix (Yun et al. 2019) to half of the rows: paste a square of the next row's image."""
     u = uniform(seed, (BATCH_SIZE, 4))
     half = ops.where(u[:, 0:1] > 0.5, 0.0, 8.0 + 12.0 * u[:, 1:2])
     hole = cut_out(ops.ones_like(x), u[:, 2:4], half)
@@ -108,7 +108,7 @@ def paste(x, seed):
 
 
 def distort(x, seed):
-    """Photographs [N, 64, 64, 3] -> what is no picture of anything: blobs of their colours, or their squares shuffled."""
+    """Turn photographs [N, 64, 64, 3] into images without an object: blobs of their colours, or shuffled squares."""
     half = x.shape[0] // 2
     coarse = ops.average_pool(x[:half], 16, 16)
     smooth = ops.image.resize(coarse, (64, 64), interpolation="bilinear")
@@ -120,7 +120,7 @@ def distort(x, seed):
 
 
 class Lesson(LossModel):
-    """`fit` on `Batches`: augments, blends, and takes the cross-entropy of both labels. `role` chooses how."""
+    """A model for `fit` on `Batches`: augmentation and blending (chosen by `role`), and the cross-entropy of both labels."""
 
     def __init__(self, network, role, num_distorted, seed=77, **kwargs):
         super().__init__(**kwargs)
@@ -138,7 +138,7 @@ class Lesson(LossModel):
         if self.num_distorted:
             kept = BATCH_SIZE - self.num_distorted
             x = ops.concatenate([x[:kept], distort(x[kept:], self.seed_generator)])
-        # Rows come in order of their kind: the blending partner should be any.
+        # Rows are ordered by kind; shuffle them, so that the blending partner is random.
         order = ops.argsort(uniform(self.seed_generator, (BATCH_SIZE,)))
         x, label = ops.take(x, order, axis=0), ops.take(label, order, axis=0)
         x, weight = self.mix(self.augment(x, self.seed_generator), self.seed_generator)

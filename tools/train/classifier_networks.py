@@ -1,4 +1,4 @@
-"""The two networks that name what a picture shows, in Keras 3: one guides the chains, the other judges what they drew."""
+"""The two classifiers in Keras 3: one guides the chains, the other judges their images."""
 
 import keras
 from keras import ops
@@ -7,9 +7,9 @@ from keras import ops
 class ImageClassifier(keras.Model):
     """`image [B, 64, 64, 3]` in [-1, 1] -> logits [B, num_classes + num_others].
 
-    The last `num_others` outputs are what is none of the classes; `opinion` adds them up into one class "other".
-    `temperature` divides the logits and `other_bias` is added to the joint one; both are fitted after training.
-    Subclasses give `CHANNELS`, one a stage, and `make_stage(index, channels)`, a function (x, training) -> x.
+    The last `num_others` outputs stand for other things; `opinion` joins them to one class "other". `other_bias` is added to
+    its logit, and `temperature` divides all logits; both are fitted after training. Subclasses define `CHANNELS`, one per
+    stage, and `make_stage(index, channels)`, which returns a function (x, training) -> x.
     """
 
     def __init__(self, num_classes, num_others=0, dropout=0.2, dtype="float32", **kwargs):
@@ -27,7 +27,7 @@ class ImageClassifier(keras.Model):
         self.other_bias = self.add_weight(initializer="zeros", name="other_bias", **fitted)
 
     def conv(self, filters, size, strides=1):
-        """A convolution with batch normalization, as a function (x, training) -> x."""
+        """Return a convolution with batch normalization, as a function (x, training) -> x."""
         layer = keras.layers.Conv2D(
             filters, size, strides, padding="same", use_bias=False, kernel_initializer="he_normal", **self.layer
         )
@@ -36,7 +36,7 @@ class ImageClassifier(keras.Model):
         return lambda x, training: norm(layer(x), training=training)
 
     def taps(self, image, training=False):
-        """The feature map after each stage, the finest first."""
+        """Return the feature map after each stage, finest first."""
         maps, x = [], image
         for stage in self.stages:
             x = stage(x, training)
@@ -44,14 +44,14 @@ class ImageClassifier(keras.Model):
         return maps
 
     def features(self, image, training=False):
-        """Spatial mean of the last feature map, [B, num_features] float32."""
+        """Return the spatial mean of the last feature map, [B, num_features] float32."""
         return ops.cast(ops.mean(self.taps(image, training)[-1], axis=(1, 2)), "float32")
 
     def call(self, image, training=False):
         return self.head(self.dropout(self.features(image, training), training=training))
 
     def opinion(self, image):
-        """Calibrated logits: [B, num_classes], and one more for "other" where the network was trained with it."""
+        """Return calibrated logits [B, num_classes], plus one for "other" if the network was trained with it."""
         return self.calibrated(self(image))
 
     def calibrated(self, logits):
@@ -62,7 +62,7 @@ class ImageClassifier(keras.Model):
 
 
 class ResidualClassifier(ImageClassifier):
-    """Guides the chains: a small residual network without pooling but that of its shortcuts; smooth (SiLU) throughout."""
+    """The classifier that guides chains: a small, smooth residual network (SiLU), with pooling only in its shortcuts."""
 
     CHANNELS = (32, 64, 128, 256)  # at 32, 16, 8, 4 pixels
 
@@ -83,7 +83,7 @@ class ResidualClassifier(ImageClassifier):
 
 
 class PlainClassifier(ImageClassifier):
-    """Judges: plain convolutions, ReLU and max-pooling (Simonyan and Zisserman 2014), nothing shared with the other."""
+    """The judge: plain convolutions, ReLU and max-pooling (Simonyan and Zisserman 2014), unlike the other network."""
 
     CHANNELS = (40, 80, 160, 240)  # at 32, 16, 8, 4 pixels
 

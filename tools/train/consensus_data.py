@@ -1,4 +1,4 @@
-"""What the classifier by consensus is trained on: labelled draws, weighed back to the prior, and photographs."""
+"""Training data of the consensus classifier: labelled draws, weighted to represent the prior, and photographs."""
 
 import hashlib
 import json
@@ -14,21 +14,22 @@ from tools.train.classifier_data import window
 from tools.train.label_draws import chunks, read_chunk, targets
 from tools.train.lessons import Epochs
 
-SHARES = {"prior": 1.0, "near": 0.15}  # of the loss on draws; every round counts as much as the prior draws
-FLOOR = 0.1  # how often a draw of no class is shown, compared with a sure one of a class of mean mass
-HELD_OUT_EVERY = 10  # the second of as many chunks is kept from training
-COUNTS = (32, 11, 5)  # of a batch: draws, photographs of the classes, of other things
-PHOTOGRAPH_WEIGHT = 0.5  # of the loss on photographs, compared with that on draws
+SHARES = {"prior": 1.0, "near": 0.15}  # shares of the loss on draws; each round counts as much as the prior draws
+FLOOR = 0.1  # how often a draw of no class is shown, relative to a certain one of a class with mean prior mass
+HELD_OUT_EVERY = 10  # the second of every 10 chunks is held out
+COUNTS = (32, 11, 5)  # rows of a batch: draws, photographs of the classes, photographs of other things
+PHOTOGRAPH_WEIGHT = 0.5  # weight of the loss on photographs, relative to that on draws
 
 
 def is_held_out(folder):
+    """Return whether a chunk is held out."""
     return int(folder.name) % HELD_OUT_EVERY == 1
 
 
 def interest(target):
-    """How often each draw [N] is shown, relative to the others, from `target [N, K + 1]`: rare classes more often.
+    """Return how often each draw [N] is shown, from `target [N, K + 1]`; draws of rare classes are shown more often.
 
-    The weights 1 / interest take this back, so that the loss is that of the prior.
+    Weights 1 / interest compensate for this, so that the loss is that under the prior.
     """
     by_class = target[:, :-1].astype("float64")
     mass = np.maximum(by_class.mean(0), 1e-4)
@@ -36,10 +37,10 @@ def interest(target):
 
 
 class Draws:
-    """The chunks of all kinds in `folder`: `target` [N, K + 1], `weight` [N] and the images behind them.
+    """The chunks of all kinds in `folder`: `target` [N, K + 1], `weight` [N] and their images.
 
-    The weights are 1 / (the probability that the draw was kept) and add up to the share of each kind. `held_out` takes the
-    chunks that no training sees.
+    Weights are proportional to 1 / (probability that the draw was kept) and sum to the share of each kind. `held_out` selects
+    the chunks that are not used in training.
     """
 
     def __init__(self, folder, held_out=False, kinds=None):
@@ -69,19 +70,19 @@ class Draws:
         return len(self.target)
 
     def images(self, rows):
-        """uint8 [len(rows), 64, 64, 3]."""
+        """Return uint8 images [len(rows), 64, 64, 3]."""
         sources = np.searchsorted(self.starts, rows, side="right") - 1
         return np.stack([self.sources[k][row - self.starts[k]] for k, row in zip(sources, rows, strict=True)])
 
     def sampling(self):
-        """(probabilities [N] with which draws are shown, weights [N] of their loss); probability x weight is `weight`."""
+        """Return (probabilities [N] of showing draws, weights [N] of their loss), whose product is `weight`."""
         shown = self.weight * interest(self.target)
         probs = shown / shown.sum()
         return probs, self.weight / self.weight.sum() / probs
 
 
 class Photographs:
-    """Photographs of the classes and of other things with one-hot targets: `sets` are two of (image, target)."""
+    """Photographs of the classes and of other things with one-hot targets; `sets` are two pairs (image, target)."""
 
     def __init__(self, data, others, names):
         image, label = photographs.load(data, "train", names)
@@ -92,9 +93,9 @@ class Photographs:
 
 
 class Batches(Epochs):
-    """(image uint8 [B, 64, 64, 3], target [B, K + 1], weight [B], u); draws come first. Depends on (seed, epoch, index) only.
+    """Batches (image uint8 [B, 64, 64, 3], target [B, K + 1], weight [B], u) that depend on (seed, epoch, index) only.
 
-    u [number of photographs, 8] are the uniform numbers that `augment` changes the photographs by.
+    Draws come first. u [number of photographs, 8] are uniform numbers for `augment`.
     """
 
     def __init__(self, draws, photos, steps, seed, counts=COUNTS, **kwargs):
@@ -118,19 +119,19 @@ class Batches(Epochs):
 
 
 def augment(image, num_kept, u):
-    """Moves, mirrors and recolours all but the first `num_kept` images [B, 64, 64, 3] in [-1, 1]; u [B - num_kept, 8]."""
+    """Shift, mirror and recolour all but the first `num_kept` images [B, 64, 64, 3] in [-1, 1]; u [B - num_kept, 8]."""
     moved = window(image[num_kept:], u[:, 3:8], least_zoom=0.8, shift=0.25, bend=0.15)
     moved = photographs.jitter_colour(moved, u[:, 0:3], brightness=0.2, saturation=0.2, contrast=0.2)
     return ops.concatenate([image[:num_kept], ops.clip(moved, -1.0, 1.0)])
 
 
 def cross_entropy(logits, target, weight):
-    """Mean of `weight [B]` times the cross-entropy of `logits` to `target`, both [B, K + 1]."""
+    """Return the mean of `weight [B]` times the cross-entropy of `logits` and `target`, both [B, K + 1]."""
     return ops.mean(weight * keras.losses.categorical_crossentropy(target, logits, from_logits=True))
 
 
 def cached(path, make):
-    """The arrays {name: array} that `make()` gives, kept in the .npz `path`."""
+    """Return the arrays {name: array} of `make()`, cached in the .npz `path`."""
     path = Path(path)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -141,5 +142,5 @@ def cached(path, make):
 
 
 def fingerprint(*facts):
-    """A short name for what a cached file depends on."""
+    """Return a short digest of everything on which a cached file depends."""
     return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""The classifier by consensus: EfficientNet-Lite features, a head of one hidden layer, and how it is saved."""
+"""The consensus classifier: EfficientNet-Lite features, a head with one hidden layer, and its file format."""
 
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,13 @@ from scipy.special import log_softmax
 from tfgradgen.core.files import atomic_file
 from tools.train.efficientnet_lite import TOP, Network
 
-TAPS = (6, 14)  # blocks of Lite1 whose spatial means the head sees beside the features: of 40 and 112 channels
+TAPS = (6, 14)  # blocks of Lite1 (40 and 112 channels) whose spatial means are further inputs of the head
 
 
 class Student(keras.Model):
     """`image [B, 64, 64, 3]` in [-1, 1] -> logits [B, K + 1], "other" last.
 
-    `opinion` calibrates them: `other_bias` is added to the last, `temperature` divides all.
+    `opinion` calibrates the logits: it adds `other_bias` to the last one and divides all by `temperature`.
     """
 
     def __init__(self, num_outputs, variant="lite1", image_size=96, hidden=256, weight_dtype="float32", **kwargs):
@@ -38,12 +38,12 @@ class Student(keras.Model):
         self.built = True
 
     def features(self, image):
-        """Spatial means of two early maps and of the last, [B, num_features]."""
+        """Return the spatial means of two early feature maps and of the last one, [B, num_features]."""
         maps = self.network.maps(image)
         return ops.concatenate([ops.mean(maps[k], axis=(1, 2)) for k in (*TAPS, -1)], axis=1)
 
     def of_features(self, features, training=False):
-        """Logits [B, K + 1]."""
+        """Return the logits [B, K + 1] from features."""
         x = self.hidden((features - self.shift) * self.scale)
         return self.head(self.dropout(x, training=training))
 
@@ -51,17 +51,17 @@ class Student(keras.Model):
         return self.of_features(self.features(image), training)
 
     def opinion(self, image):
-        """Calibrated logits."""
+        """Return calibrated logits."""
         logits = self(image)
         return ops.concatenate([logits[:, :-1], logits[:, -1:] + self.other_bias], axis=1) / self.temperature
 
     def standardize(self, features):
-        """Brings each feature of the sample `features [N, F]` to mean 0 and variance 1."""
+        """Scale features so that the sample `features [N, F]` has mean 0 and variance 1."""
         self.shift.assign(features.mean(0))
         self.scale.assign(1 / (features.std(0) + 1e-3))
 
     def freeze(self, num_blocks):
-        """Leaves the stem and the first `num_blocks` blocks as they are in training; all blocks and the top for None."""
+        """Freeze the stem and the first `num_blocks` blocks; all blocks and the top for None."""
         network = self.network
         counts = [3 if block[4] > 1 else 2 for block in network.blocks]
         fixed = len(network.kernels) if num_blocks is None else 1 + sum(counts[:num_blocks])
@@ -71,14 +71,14 @@ class Student(keras.Model):
 
 
 def save(student, path):
-    """Writes the variables to the .npz `path`."""
+    """Write the variables to the .npz `path`."""
     arrays: Any = {f"v{k}": np.asarray(variable) for k, variable in enumerate(student.weights)}
     with atomic_file(Path(path)) as file:
         np.savez(file, **arrays)
 
 
 def restore(student, path):
-    """Takes what `save` wrote, in the student's own precision."""
+    """Restore variables that `save` wrote, in the student's own precision."""
     if not Path(path).exists():
         raise SystemExit(f"{path}: expected weights of an earlier stage, got nothing; run that stage first.")
     with np.load(path) as arrays:
@@ -88,12 +88,12 @@ def restore(student, path):
 
 
 def soft_log_loss(logits, target, weight):
-    """Weighted mean cross-entropy to soft targets [N, K + 1], in nats."""
+    """Return the weighted mean cross-entropy with soft targets [N, K + 1], in nats."""
     return float(np.average(-(target * log_softmax(logits, axis=1)).sum(1), weights=weight))
 
 
 def calibration_of(logits, target, weight):
-    """The (temperature, bias of the last column) of least cross-entropy to soft targets."""
+    """Return the (temperature, bias of the last column) that minimize the cross-entropy with soft targets."""
     last = np.eye(logits.shape[1])[-1]
     loss = lambda v: soft_log_loss((logits + v[1] * last) * np.exp(-v[0]), target, weight)  # noqa: E731
     best = minimize(loss, np.zeros(2), method="Nelder-Mead", options=dict(xatol=1e-3, fatol=1e-6, maxiter=200)).x

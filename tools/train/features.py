@@ -1,6 +1,6 @@
-"""Frozen features that a generator can be trained on, in Keras 3: feature maps of growing depth, each [B, H, W, C].
+"""Frozen features for training a generator, in Keras 3: feature maps of growing depth, each [B, H, W, C].
 
-Both kinds have `channels`, those of their maps, and `image_size`, the pixels that they are to be shown.
+Both kinds have `channels`, the numbers of channels of their maps, and `image_size`, the size of their input in pixels.
 """
 
 import h5py
@@ -12,12 +12,12 @@ from tools.train.classifier_networks import ResidualClassifier
 
 
 def load_features(path, dtype="float32"):
-    """SqueezeNet from an .npz, or the classifier from the weights (.h5) that train_classifier.py leaves."""
+    """Load SqueezeNet from an .npz, or the classifier from the weights (.h5) of train_classifier.py."""
     return SqueezeNetFeatures(path, dtype=dtype) if str(path).endswith(".npz") else ClassifierFeatures(path, dtype=dtype)
 
 
 class ClassifierFeatures(keras.layers.Layer):
-    """The four stages of a `ResidualClassifier`: a person with photographs alone can train on these."""
+    """The four stages of a `ResidualClassifier`, which can be trained from photographs alone."""
 
     channels = ResidualClassifier.CHANNELS
     image_size = 64
@@ -43,7 +43,7 @@ class SqueezeNetFeatures(keras.layers.Layer):
     """
 
     channels = (96, 256, 512, 512)
-    image_size = 88  # pixels that it is shown: 64 would leave fire9 too little to see
+    image_size = 88  # with 64 pixels, the map of fire9 would be too small
 
     def __init__(self, path, dtype="float32", **kwargs):
         super().__init__(dtype=dtype, trainable=False, **kwargs)

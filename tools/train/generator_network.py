@@ -1,15 +1,15 @@
 """The generator that tools/ trains, in Keras 3.
 
-It runs on the TensorFlow and on the JAX backend, in float32 or in mixed bfloat16 (`dtype`).
+It runs on the TensorFlow and JAX backends, in float32 or in mixed bfloat16 (`dtype`).
 """
 
 import keras
 import numpy as np
 from keras import ops
 
-LATENT_CONTENT_DIM = 64  # coordinates of z that are free; the others, one a class, choose the class
-# softmax(sharpness * z_c) chooses the class. Blunter after training: fewer pictures are of one class alone, but a chain finds
-# a slope to cross between classes by.
+LATENT_CONTENT_DIM = 64  # free coordinates of z; the others, one per class, choose the class
+# softmax(sharpness * z_c) chooses the class. The sharpness is reduced after training: fewer images are purely of one class, but
+# a chain has a gradient between classes.
 TRAINING_SHARPNESS, SHIPPED_SHARPNESS = 4.5, 4.0
 EPSILON = 1e-4  # added to the variance that a normalization divides by
 
@@ -17,8 +17,8 @@ EPSILON = 1e-4  # added to the variance that a normalization divides by
 class ConditionalBatchNorm(keras.layers.Layer):
     """Batch normalization whose scale and shift depend on a vector h, applied as one multiply-add per channel.
 
-    `call([x [B, H, W, C], h [B, D]], training)` normalizes by the batch's moments in training and by `moving_mean`,
-    `moving_variance` in inference; in training these follow with `momentum`.
+    `call([x [B, H, W, C], h [B, D]], training)` normalizes by the moments of the batch in training, and by `moving_mean` and
+    `moving_variance` in inference, which training updates with `momentum`.
     """
 
     def __init__(self, initial_gain=1.0, momentum=0.98, **kwargs):
@@ -64,9 +64,9 @@ class ConditionalBatchNorm(keras.layers.Layer):
 
 
 class UpConv(keras.layers.Layer):
-    """Nearest-neighbour doubling followed by a 3x3 convolution, as one 4x4 stride-2 transposed convolution.
+    """Nearest-neighbour upsampling and a 3x3 convolution, as one 4x4 stride-2 transposed convolution.
 
-    The same map at 4/9 of the cost: each of the four output phases sees a 2x2 sum of the kernel's taps.
+    It is the same map at 4/9 of the cost: each of the four output phases uses 2x2 sums of the kernel's taps.
     """
 
     def __init__(self, filters, **kwargs):
@@ -87,13 +87,13 @@ class UpConv(keras.layers.Layer):
 
 
 def doubling_matrix(size):
-    """Bilinear interpolation from `size` to `2 * size` samples, as a float32 matrix [2 * size, size]."""
+    """Return the float32 matrix [2 * size, size] of bilinear interpolation from `size` to `2 * size` samples."""
     source = np.clip((np.arange(2 * size) + 0.5) / 2 - 0.5, 0, size - 1)
     return np.maximum(0, 1 - np.abs(source[:, None] - np.arange(size)[None])).astype("float32")
 
 
 def double(x):
-    """Bilinear doubling of [B, S, S, C] by two matrix products, differentiable on every backend."""
+    """Double [B, S, S, C] bilinearly by two matrix products, which are differentiable on every backend."""
     matrix = ops.cast(doubling_matrix(x.shape[1]), x.dtype)
     return ops.einsum("iy,byxc,jx->bijc", matrix, x, matrix)
 
@@ -101,8 +101,8 @@ def double(x):
 class Generator(keras.Model):
     """`z [B, num_classes + 64] -> image [B, 64, 64, 3]` in [-1, 1]; z ~ Normal(0, I).
 
-    The first `num_classes` coordinates choose the class by softmax(sharpness z_c) over learnt embeddings; the rest is content.
-    Stages double 4x4 to 64x64; RGB skips at 16 and 32 pixels carry the coarse colours.
+    The first `num_classes` coordinates choose the class by softmax(sharpness z_c) over learned embeddings; the rest is content.
+    Stages upsample from 4x4 to 64x64. RGB skip connections at 16 and 32 pixels carry the coarse colours.
     """
 
     STAGES = (160, 88, 48, 20)  # channels at 8, 16, 32, 64 pixels
@@ -149,7 +149,7 @@ class Generator(keras.Model):
         return ops.tanh(ops.cast(self.rgb64(x), "float32") + ops.cast(double(rgb), "float32"))
 
     def calibrate(self, z_batches):
-        """Sets the inference statistics to the mean of the training-mode moments over `z_batches`, run eagerly."""
+        """Set the inference statistics to the mean of the training-mode moments over `z_batches`, run eagerly."""
         norms = [self.stem_norm, self.residual_norm, *self.norms]
         for k, z in enumerate(z_batches):
             for norm in norms:

@@ -1,10 +1,10 @@
-"""Draws of the generator with what two teachers say of them, in chunks of 2,000, resuming where it stopped:
+"""Labels draws of the generator with two teachers, in chunks of 2,000, and resumes after an interruption.
 
     python -m tools.train.label_draws --out=DIR [--count=200000] [--kind=prior|near] [--size=112]
 
-The teachers are saved_models/classifier and EfficientNet-Lite1, which sees the images at `--size` pixels. `near` draws lie
-around and between the draws of the prior chunks that both teachers give to a class; they need those chunks first. A chunk is
-a folder of .npy files that is renamed into place when it is whole, and depends on its kind and number only.
+The teachers are saved_models/classifier and EfficientNet-Lite1, whose input has `--size` pixels. `near` draws are around and
+between the draws in the prior chunks that both teachers assign to a class; they need these chunks first. A chunk is a folder of
+.npy files, written atomically, that depends on its kind and number only.
 """
 
 import functools
@@ -18,24 +18,24 @@ import fire
 import numpy as np
 
 CHUNK = 2000
-BATCH = 10  # images that a network sees at once
+BATCH = 10  # images per call of a network
 KINDS = {"prior": 0, "near": 1}
 FIELDS = ("z", "image", "classifier", "lite")
 
 
 def targets(classifier_log_probs, lite_log_probs):
-    """[N, K + 1], [N, K] -> float32 [N, K + 1]: the product of both for each class, the rest to "other", which is last."""
+    """Return targets, float32 [N, K + 1]: the product of both probabilities for each class, and the rest for "other" (last)."""
     both = np.exp(classifier_log_probs[:, :-1] + lite_log_probs)
     return np.concatenate([both, 1 - both.sum(1, keepdims=True)], 1).astype("float32")
 
 
 def near(z, target, count, rng):
-    """`count` points [count, D] around draws `z [N, D]` that are of a class, a third of each kind.
+    """Return points [count, D] around the draws among `z [N, D]` that belong to a class, a third of each kind.
 
-    On the arc from such a draw to any other; on a short arc to a fresh draw; and such a draw, shrunk or stretched.
+    The kinds are points on the arc from such a draw to another draw, points on a short arc to a fresh draw, and scaled draws.
     """
     of_class = 1 - target[:, -1].astype("float64")
-    # Doubtful draws too, since it is between sure and doubtful ones that log p(class) has its slope.
+    # Uncertain draws are included, because log p(class) has its gradient between certain and uncertain draws.
     chosen = z[rng.choice(len(z), count, p=np.sqrt(of_class) / np.sqrt(of_class).sum())]
     third = count // 3
     angle = rng.uniform(0, np.pi / 2, (count, 1))
@@ -47,13 +47,14 @@ def near(z, target, count, rng):
 
 
 def num_threads():
+    """Return the number of threads to use."""
     return int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)) or len(os.sched_getaffinity(0))
 
 
 def compiled(fn, shape):
-    """`fn` of float32 [BATCH, *shape] as a function of arrays [N, *shape] -> array.
+    """Return `fn` of float32 [BATCH, *shape] as a function of arrays [N, *shape] -> array.
 
-    TensorFlow Lite runs it, on a CPU in little more than half the time that TensorFlow takes for depthwise convolutions.
+    It runs in TensorFlow Lite, which takes little more than half the time of TensorFlow for depthwise convolutions on a CPU.
     """
     import tensorflow as tf
 
@@ -61,7 +62,7 @@ def compiled(fn, shape):
     traced = tf.function(lambda x: fn(x), autograph=False, input_signature=[spec]).get_concrete_function()
     content = tf.lite.TFLiteConverter.from_concrete_functions([traced]).convert()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it will move to another package, after the TensorFlow that setup.cfg allows
+        warnings.simplefilter("ignore")  # it will move to another package in a later TensorFlow than setup.cfg allows
         interpreter = tf.lite.Interpreter(model_content=content, num_threads=num_threads())
     interpreter.allocate_tensors()
     (source,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
@@ -103,13 +104,13 @@ class Teachers:
         )
 
     def label(self, z):
-        """{field: array} of the draws at `z [N, D]`."""
+        """Return {field: array} of the draws at `z [N, D]`."""
         image = self.generate(z)
         return {"z": z, "image": image, "classifier": self.classifier(image), "lite": self.lite(image)}
 
 
 def imagenet_columns(labels):
-    """The indices among ImageNet's 1000 classes of `labels` but "other", found by their WordNet ids."""
+    """Return the indices of `labels`, except "other", among ImageNet's 1000 classes, by WordNet id."""
     from tfgradgen.models.imagenet import imagenet_labels
 
     index = {label.wnid: k for k, label in enumerate(imagenet_labels(1000))}
@@ -120,21 +121,22 @@ def imagenet_columns(labels):
 
 
 def chunk_folder(out, kind, number):
+    """Return the folder of a chunk."""
     return Path(out) / kind / f"{number:05d}"
 
 
 def chunks(out, kind):
-    """The folders of the chunks that are whole, in their order."""
+    """Return the folders of the complete chunks, in order."""
     return sorted(path for path in (Path(out) / kind).glob("[0-9]*") if path.is_dir())
 
 
 def read_chunk(folder, fields=FIELDS):
-    """[array for each field], memory-mapped."""
+    """Return one memory-mapped array per field."""
     return [np.load(folder / f"{field}.npy", mmap_mode="r") for field in fields]
 
 
 def write_chunk(folder, arrays):
-    """Writes {field: array} beside `folder` and renames it into place."""
+    """Write {field: array} to `folder`, atomically."""
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -144,7 +146,7 @@ def write_chunk(folder, arrays):
 
 
 def points(out, kind, number, latent_dim, size=CHUNK):
-    """The latent points [size, latent_dim] of a chunk."""
+    """Return the latent points [size, latent_dim] of a chunk."""
     rng = np.random.default_rng([18, KINDS[kind], number])
     if kind == "prior":
         return rng.standard_normal((size, latent_dim), "float32")
@@ -156,7 +158,7 @@ def points(out, kind, number, latent_dim, size=CHUNK):
 
 
 def label_all(out, kind, count, teachers_fn, size=CHUNK, say=print):
-    """Labels until there are `count` draws of `kind`, in whole chunks of `size`; `teachers_fn()` is called if need be."""
+    """Label draws until there are `count` of `kind`, in chunks of `size`; `teachers_fn()` is only called if needed."""
     for number in range(-(-count // size)):
         folder = chunk_folder(out, kind, number)
         if folder.exists():
@@ -173,7 +175,7 @@ def label_all(out, kind, count, teachers_fn, size=CHUNK, say=print):
 
 
 def main(out, count=200_000, kind="prior", size=112, models=None):
-    """Labels `count` draws of `kind` in all; `models` is the folder of generator/ and classifier/, saved_models/ by default."""
+    """Label `count` draws of `kind` in total; `models` has generator/ and classifier/, and is saved_models/ by default."""
     if kind not in KINDS:
         raise SystemExit(
             f"kind: expected {' or '.join(KINDS)}, got {kind!r}; python -m tools.train.train_consensus makes the rounds."

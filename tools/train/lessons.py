@@ -1,10 +1,10 @@
-"""What the trainings of classifiers have in common: epochs that resume, and a model whose output is its loss."""
+"""Common parts of training classifiers: epochs that can be resumed, and a model whose output is its loss."""
 
 import keras
 
 
 class Epochs(keras.utils.PyDataset):
-    """Epochs of `steps` batches. `num_seen_fn` gives the number of batches trained on so far, in earlier processes too."""
+    """Epochs of `steps` batches. `num_seen_fn` returns the number of batches so far, including earlier processes."""
 
     def __init__(self, steps, **kwargs):
         super().__init__(**kwargs)
@@ -15,11 +15,11 @@ class Epochs(keras.utils.PyDataset):
         return self.steps
 
     def on_epoch_begin(self):
-        self.epoch = self.num_seen_fn() // self.steps  # right after a resume, too
+        self.epoch = self.num_seen_fn() // self.steps  # also correct right after a resume
 
 
 class LossModel(keras.Model):
-    """A model for `fit` whose output is the loss of its batch: the cross-entropy that `call` of a subclass returns."""
+    """A model for `fit` whose output is the loss of the batch, which `call` of a subclass returns."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)

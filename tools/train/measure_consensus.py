@@ -1,7 +1,7 @@
-"""What a classifier is worth to the sampler: figures of its exact posterior draws, of photographs, and of its cost.
+"""Measures how well a classifier guides the sampler: its exact posterior draws, its accuracy on photographs, and its cost.
 
-Exact draws are the held-out prior draws weighed by p(class). Two strangers name them: saved_models/judge and EfficientNet-Lite2
-at 144 pixels, which no training sees.
+Exact draws are the held-out prior draws weighted by p(class). Two independent judges classify them: saved_models/judge and
+EfficientNet-Lite2 at 144 pixels, which are not used in training.
 """
 
 import csv
@@ -19,16 +19,22 @@ from tools.train.efficientnet_lite import Pretrained
 from tools.train.label_draws import compiled, imagenet_columns
 
 STRANGER, STRANGER_SIZE = "lite2", 144
-NUM_CHAINS, REPEATS = 16, 9  # of the gradient that is timed
+NUM_CHAINS, REPEATS = 16, 9  # for timing the gradient
 MAIN_CLASS = "goldfish"
 SHAPE = (photographs.SIZE, photographs.SIZE, 3)
 
 
 def exact_figures(probs, verdicts, teachers, names):
-    """Of exact draws: `probs [N, K + 1]` of prior draws, {who: verdict [N]}, the teachers' targets [N, K + 1].
+    """Return the figures of exact draws.
 
-    For each stranger the share that it names rightly (mean over classes, worst, goldfish); the teachers' mean p(class) over
-    that of the classifier itself; the prior mass of the classes; and the effective number of draws behind the worst class.
+    They are, for each judge, the accuracy (mean over classes, worst class, goldfish); the teachers' mean p(class) relative to
+    that of the classifier; the prior mass of the classes; and the effective number of draws of the worst class.
+
+    Args:
+      probs: Probabilities [N, K + 1] of prior draws.
+      verdicts: {judge: class [N]}.
+      teachers: Targets [N, K + 1] of the teachers.
+      names: Names of the classes.
     """
     p, t = probs[:, :-1].astype("float64"), teachers[:, :-1].astype("float64")
     mass = p.mean(0)
@@ -50,7 +56,7 @@ def exact_figures(probs, verdicts, teachers, names):
 
 
 def photograph_figures(probs, labels):
-    """Top-1 with "other" as an answer and without, and the calibration error; `probs [N, K + 1]`, `labels [N]`."""
+    """Return top-1 accuracy with and without "other", and the calibration error; `probs [N, K + 1]`, `labels [N]`."""
     return {
         "top1": np.mean(probs.argmax(1) == labels),
         "top1_named": np.mean(probs[:, :-1].argmax(1) == labels),
@@ -59,7 +65,7 @@ def photograph_figures(probs, labels):
 
 
 def verdicts_of(studio, draws):
-    """{who: class [N] that each stranger names}, kept beside the draws' features."""
+    """Return {judge: class [N]}, cached with the features of the draws."""
     from tfgradgen.models.classifier import load_classifier
 
     path = studio.work / "verdicts" / f"{len(draws)}.npz"
@@ -77,7 +83,7 @@ def verdicts_of(studio, draws):
 
 
 def gradient_seconds(generator, classifiers, latent_dim):
-    """CPU seconds of one gradient of log p(class 0 | image) + log prior for each of {name: classifier}, timed in turn."""
+    """Return the CPU seconds of one gradient of log p(class 0 | image) + log prior for each of {name: classifier}."""
     import tensorflow as tf
 
     def gradient_of(classifier):
@@ -99,12 +105,12 @@ def gradient_seconds(generator, classifiers, latent_dim):
             fn(z).numpy()
             if repeat:
                 seconds[name].append(time.process_time() - start)
-    # Other processes only ever add to a timing.
+    # The minimum, because other processes can only increase a timing.
     return {name: float(np.min(values)) for name, values in seconds.items()}
 
 
 def gradient_ratio(studio, student):
-    """Cost of a gradient of the generator with the student over that with the shipped classifier."""
+    """Return the cost of a gradient with the student, relative to that with the shipped classifier."""
     from tfgradgen.models.classifier import load_classifier
     from tfgradgen.models.generator import load_generator
 
@@ -114,7 +120,7 @@ def gradient_ratio(studio, student):
 
 
 def measure_stage(studio, stage, say=print):
-    """Figures of one stage's student, or of `shipped` or `teachers`, as a line and as a row of figures.csv."""
+    """Measure the student of a stage, or `shipped` or `teachers`; print a line and add a row to figures.csv."""
     from tfgradgen.models.classifier import load_classifier
 
     draws = Draws(studio.draws, held_out=True, kinds=["prior"])
@@ -141,7 +147,7 @@ def measure_stage(studio, stage, say=print):
 
 
 def read_rows(path):
-    """The rows of figures.csv, {column: text}."""
+    """Return the rows of figures.csv, {column: text}."""
     if not path.exists():
         return []
     with path.open(newline="") as file:
@@ -149,13 +155,13 @@ def read_rows(path):
 
 
 def is_measured(studio, stage):
-    """Whether figures.csv has the figures of `stage` on the held-out draws that there are now."""
+    """Return whether figures.csv has the figures of `stage` on the current held-out draws."""
     num_draws = str(len(Draws(studio.draws, held_out=True, kinds=["prior"])))
     return any((row["stage"], row["draws"]) == (stage, num_draws) for row in read_rows(studio.work / "figures.csv"))
 
 
 def append_row(path, row):
-    """Adds {column: value} to the .csv `path`, whose columns grow where they must."""
+    """Add the row {column: value} to the .csv `path`, with new columns if needed."""
     rows = [old for old in read_rows(path) if old["stage"] != row["stage"]] + [row]
     columns = list(dict.fromkeys(key for each in rows for key in each))
     text = io.StringIO(newline="")

@@ -1,8 +1,8 @@
-"""A class-conditional Projected GAN (Sauer et al. 2021) as one Keras model: one pass over the same fakes trains both sides.
+"""A class-conditional Projected GAN (Sauer et al. 2021) as one Keras model, which trains both sides on the same fakes.
 
-Discriminator heads see frozen features, each through a fixed random 1x1 projection, and the pixels with their high-pass.
-Batches hold pairs of one class (row i and row i + B / 2): the heads also see the pair's difference, and a hinge asks the
-generator for pairs as far apart as the photographs' pairs. Without it every class collapses to one shape.
+The inputs of the discriminator heads are frozen features, each through a fixed random 1x1 projection, and the pixels with their
+high-pass. Batches contain pairs of one class (rows i and i + B / 2). The heads also get the difference of a pair, and a hinge
+loss makes the generator's pairs as different as those of photographs. Without it every class collapses to one shape.
 """
 
 import keras
@@ -11,18 +11,18 @@ from keras import ops
 
 from tools.train.photographs import crop_matrix, cut_out, jitter_colour, resample, to_range, uniform
 
-# Of the heads on the four feature maps: channels of the fixed random projection, and (size, stride, filters) of each layer.
+# For the heads on the four feature maps: channels of the random projection, and (size, stride, filters) of each layer.
 HEADS = (
     (32, ((3, 2, 48), (3, 2, 64))),
     (64, ((3, 2, 64), (3, 2, 64))),
     (96, ((3, 2, 96), (3, 1, 96))),
     (128, ((3, 1, 96),)),
 )
-NUDGE = 0.3  # length in z of the step along which smoothness is measured
+NUDGE = 0.3  # length of the step in z for measuring smoothness
 
 
 class SpectralKernel(keras.layers.Layer):
-    """A weight divided by its largest singular value, which one power iteration per call follows (Miyato et al. 2018)."""
+    """A weight divided by its largest singular value, with one power iteration per call (Miyato et al. 2018)."""
 
     def __init__(self, shape, **kwargs):
         super().__init__(**kwargs)
@@ -47,7 +47,7 @@ class SpectralKernel(keras.layers.Layer):
 
 
 class Head(keras.layers.Layer):
-    """One patch discriminator on one feature map, with a class projection and a term for the pair's difference."""
+    """A patch discriminator on one feature map, with a class projection and a term for the difference of a pair."""
 
     def __init__(self, channels, projected, layers, num_classes, gain=4.0, seed=0, **kwargs):
         super().__init__(**kwargs)
@@ -68,14 +68,14 @@ class Head(keras.layers.Layer):
         self.built = True
 
     def weights_now(self, training):
-        """The normalized weights, computed once a step and used on photographs and on fakes."""
+        """Return the normalized weights, computed once per step for photographs and fakes."""
         kernels = [kernel(training=training) for kernel in self.kernels]
         biases = [ops.cast(bias, self.compute_dtype) for bias in self.biases]
         ends = [layer(training=training) for layer in (self.real, self.classes, self.pair)]
         return [*kernels, *biases, *ends, self.bias + 0.0]
 
     def call(self, x, label, weights):
-        """`x [B, H, W, C]`, `label [B]` -> logits [B, H', W'] float32."""
+        """Return logits [B, H', W'] float32 of `x [B, H, W, C]` with `label [B]`."""
         n = len(self.kernels)
         x = ops.cast(x, self.compute_dtype)
         if self.projection is not None:
@@ -92,7 +92,7 @@ class Head(keras.layers.Layer):
 
 
 def swap_class(z, label, num_classes):
-    """Moves the largest class coordinate of `z` to `label`; under a uniform label z stays Normal(0, I)."""
+    """Swap the largest class coordinate of `z` with that of `label`; for a uniform label z remains Normal(0, I)."""
     chosen, content = z[:, :num_classes], z[:, num_classes:]
     wanted = ops.one_hot(label, num_classes)
     largest = ops.one_hot(ops.argmax(chosen, axis=-1), num_classes)
@@ -101,9 +101,9 @@ def swap_class(z, label, num_classes):
 
 
 class ProjectedGan(keras.Model):
-    """`fit` on `(image uint8 [B, 64, 64, 3], label int32 [B])`, rows i and i + B / 2 of one class.
+    """A model for `fit` on `(image uint8 [B, 64, 64, 3], label int32 [B])`, where rows i and i + B / 2 have the same class.
 
-    The weight of diversity is annealed over `total_steps`; `smoothness` weighs the evenness of the generator in z.
+    The weight of diversity is annealed over `total_steps`; `smoothness` is the weight of the path-length term.
     """
 
     def __init__(self, generator, features, num_classes, batch_size, total_steps, smoothness=0.0, seed=23, **kwargs):
@@ -133,14 +133,14 @@ class ProjectedGan(keras.Model):
         return list(self.trackers.values())
 
     def set_feature_scales(self, images):
-        """Brings each feature map to unit mean square on `images` (uint8), so that the heads start alike."""
+        """Scale each feature map to unit mean square on `images` (uint8), so that all heads start with equal scales."""
         size = self.features.image_size
         resized = keras.ops.image.resize(to_range(images), (size, size))
         for scale, tap in zip(self.feature_scales, self.features(resized), strict=True):
             scale.assign(1.0 / ops.sqrt(ops.mean(ops.square(ops.cast(tap, "float32")))))
 
     def augment(self, image, batch_size):
-        """Two views, at 64 pixels and at what the features see, of one augmentation; a pair shares its draw."""
+        """Return two views of one augmentation, at 64 pixels and at the input size of the features; pairs share their draw."""
         u = uniform(self.seed_generator, (batch_size // 2, 10))
         u = ops.concatenate([u, u])
         x = jitter_colour(image, u[:, 4:7], brightness=0.3, saturation=0.3, contrast=0.2)
@@ -156,21 +156,21 @@ class ProjectedGan(keras.Model):
     def inputs_of_heads(self, views):
         pixels, large = views
         taps = [tap * ops.cast(scale, tap.dtype) for tap, scale in zip(self.features(large), self.feature_scales, strict=True)]
-        # The high-pass part is amplified: without it woven artefacts go unpunished.
+        # The high-pass part is amplified; otherwise periodic artefacts are not penalized.
         high = pixels - ops.average_pool(pixels, 3, 1, padding="same")
         return [*taps, ops.concatenate([1.5 * pixels, 6.0 * high], axis=-1)]
 
     def fakes(self, z, training):
-        """The generator's images of `z`, and how unevenly they change along a small step in z.
+        """Return the generator's images of `z`, and their path-length penalty.
 
-        The latter is the mean squared deviation of |g(z + step) - g(z)| from its running mean, relative to that mean: the
+        The penalty is the mean squared deviation of |g(z + step) - g(z)| from its running mean, relative to that mean: the
         path-length regularization of StyleGAN2 (Karras et al. 2020) with a finite difference, on a quarter of the batch.
         """
         if not self.smoothness:
             return self.generator(z, training=training), 0.0
         quarter = self.batch_size // 4
         step = ops.normalize(keras.random.normal((quarter, z.shape[1]), seed=self.seed_generator), axis=-1)
-        # One pass, so that batch normalization sees both ends alike.
+        # One pass, so that batch normalization treats both ends equally.
         image = self.generator(ops.concatenate([z, z[:quarter] + NUDGE * step]), training=training)
         image, near = image[: self.batch_size], image[self.batch_size :]
         change = ops.sqrt(ops.sum(ops.square(near - image[:quarter]), axis=(1, 2, 3)) + 1e-6)
@@ -180,7 +180,7 @@ class ProjectedGan(keras.Model):
 
     @staticmethod
     def pair_distances(inputs):
-        """Mean absolute differences of pairs, in coarse pixels and in two coarse feature maps: a list of [B / 2]."""
+        """Return the mean absolute differences of pairs, in coarse pixels and two coarse feature maps: a list of [B / 2]."""
         coarse = [
             ops.average_pool(inputs[4][..., :3], 8, 8),
             ops.average_pool(inputs[2], 2, 2, padding="same"),
@@ -190,7 +190,7 @@ class ProjectedGan(keras.Model):
         return [ops.mean(ops.abs(ops.cast(c[:half] - c[half:], "float32")), axis=(1, 2, 3)) for c in coarse]
 
     def call(self, data, training=False):
-        # Static shapes: the halves of a pair are slices, and the graph is compiled once.
+        # Static shapes, so that the halves of pairs are slices and the graph is compiled once.
         batch_size = self.batch_size
         image, label = ops.reshape(data[0], (batch_size, 64, 64, 3)), ops.reshape(data[1], (batch_size,))
         z = keras.random.normal((batch_size, self.generator.latent_dim), seed=self.seed_generator)

@@ -1,11 +1,11 @@
-"""Trains the classifier of saved_models/classifier, or the judge beside it, and exports it, resuming where it stopped:
+"""Trains and exports saved_models/classifier or saved_models/judge; resumes after an interruption.
 
     python -m tools.train.train_classifier --data=PHOTOGRAPHS --work=DIR [--role=classifier|judge] [--others=PHOTOGRAPHS]
         [--classes=a,b] [--labels=labels.json]
 
-PHOTOGRAPHS is a folder or .tar of `train/<name>/*.JPEG` and, for --data, `val/<name>/*.JPEG`; DIR keeps the checkpoint, the
-log and the weights. --others are photographs of anything else: with them there is one more class, "other". labels.json is a
-list of {name, wnid, synset}. `KERAS_BACKEND=jax` trains without TensorFlow; run again with `--epochs=0` where it is, to export.
+PHOTOGRAPHS is a folder or .tar with `train/<name>/*.JPEG` and, for --data, `val/<name>/*.JPEG`. DIR keeps the checkpoint, the
+log and the weights. --others are photographs of anything else, which add a class "other". labels.json is a list of
+{name, wnid, synset}. `KERAS_BACKEND=jax` trains without TensorFlow; to export, run again with `--epochs=0` and TensorFlow.
 """
 
 from pathlib import Path
@@ -41,7 +41,7 @@ prior draws, mirrored and slightly moved; {views:,} views.""",
 
 
 class Watch(keras.callbacks.Callback):
-    """Prints the held-out accuracy of the EMA weights now and then."""
+    """Prints the held-out accuracy of the EMA weights at intervals."""
 
     def __init__(self, network, held_out):
         super().__init__()
@@ -54,7 +54,7 @@ class Watch(keras.callbacks.Callback):
 
 
 def train(sets, held_out, work, epochs, role, num_others=0, precision="mixed_bfloat16"):
-    """Trains for `epochs` in all, resuming from `work`, and leaves the weights there. `sets`: see `Batches`."""
+    """Train for `epochs` in total, resuming from `work`, and write the weights there. For `sets` see `Batches`."""
     seed = SEEDS[role]
     keras.utils.set_random_seed(seed)
     network = NETWORKS[role](len(np.unique(sets[0][1])), num_others, dtype=precision)
@@ -83,14 +83,14 @@ def train(sets, held_out, work, epochs, role, num_others=0, precision="mixed_bfl
             Watch(network, held_out),
         ],
     )
-    # fit left the EMA weights in the model; batch normalization is to have their statistics.
+    # `fit` leaves the EMA weights in the model; now compute the statistics of batch normalization for them.
     for k in range(120):
         lesson(batches[k % len(batches)][0], training=True)
     network.save_weights(work / "final.weights.h5")
 
 
 def trained(role, work, num_classes, num_others=0):
-    """The network with the weights that `train` left in `work`, in float32."""
+    """Return the network with the weights that `train` wrote to `work`, in float32."""
     network = NETWORKS[role](num_classes, num_others)
     network(np.zeros((2, 64, 64, 3), "float32"))
     photographs.load_weights(network, work / "final.weights.h5")
@@ -109,7 +109,7 @@ def main(
     out=None,
     licence=None,
 ):
-    """Trains for `epochs` of 20,000 views in all, calibrates on held-out photographs, and exports to `out`."""
+    """Train for `epochs` of 20,000 views in total, calibrate on held-out photographs, and export to `out`."""
     if role not in ("classifier", "judge"):
         remedy = "for the discriminator run python -m tools.train.train_discriminator"
         raise SystemExit(f"role: expected classifier or judge, got {role!r}; {remedy}.")
@@ -118,7 +118,7 @@ def main(
     work = Path(work)
     work.mkdir(parents=True, exist_ok=True)
     other_names = [name for name in photographs.class_names(others) if name not in names] if others else []
-    num_others = len(other_names) + 1 if others else 0  # and the distorted ones
+    num_others = len(other_names) + 1 if others else 0  # one more for distorted photographs
     held_out = photographs.load(data, "val", names)
     if epochs:
         sets = [photographs.load(data, "train", names)]
@@ -126,7 +126,7 @@ def main(
             sets.append(photographs.load(others, "train", other_names, TRAINING))
         train(sets, held_out, work, epochs, role, num_others, precision)
     if keras.backend.backend() != "tensorflow":
-        print(f"trained; weights in {work}/final.weights.h5; export them where TensorFlow is, with --epochs=0")
+        print(f"trained; weights in {work}/final.weights.h5; to export them, run again with --epochs=0 and TensorFlow")
         return
     network = trained(role, work, len(names), num_others)
     if others:
@@ -145,7 +145,7 @@ def main(
 
 
 def publish(network, labels, work, role, out=None, licence=None):
-    """Exports the calibrated network with its card, whose figures check_models.py fills in."""
+    """Export the calibrated network with its card; check_models.py adds the measured numbers."""
     from tools.train.export import export, write_card
 
     metadata = {"image_range": [-1, 1], "image_size": [64, 64], "output": "logits", "labels": labels}
@@ -165,7 +165,7 @@ def publish(network, labels, work, role, out=None, licence=None):
         BUILT[role].format(views=views, batches=WITH_OTHERS if network.num_others else BALANCED),
         licence,
     )
-    print(f"exported to {folder}; python -m tools.cards.check_models --only={role} --write measures the figures of its card")
+    print(f"exported to {folder}; python -m tools.cards.check_models --only={role} --write measures the numbers of its card")
 
 
 if __name__ == "__main__":

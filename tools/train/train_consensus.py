@@ -1,20 +1,22 @@
-"""Trains a classifier on what two others agree about, in stages that each resume where they stopped:
+"""Trains a classifier on the consensus of two others, in stages that resume after an interruption.
 
     python -m tools.train.train_consensus run --work=DIR --data=PHOTOGRAPHS --others=PHOTOGRAPHS [--draws=200000] [--rounds=2]
 
-`run` makes everything from the shipped models, the photographs (see train_classifier.py) and EfficientNet-Lite1's ImageNet
-weights (extra `train`). The target of a draw is p(class) by saved_models/classifier times p(class) by Lite1 at 112 pixels, and
-the rest goes to "other"; that of a photograph is its label. Stages: a head on a frozen Lite1 that sees `--size` pixels
-(`head_early` on a tenth of the draws, `head` on all); fine-tuning of its later blocks (`tune`); then rounds (`tune_round1`...),
-each with fresh prior draws that the student of the round before keeps, labelled by the teachers. DIR keeps the draws, the
-features, the weights of each stage as .npz, and figures.csv, what `measure` finds after each; `export` writes a SavedModel.
+`run` starts from the shipped models, the photographs (see train_classifier.py) and EfficientNet-Lite1's ImageNet weights (extra
+`train`). The target of a draw is p(class) by saved_models/classifier times p(class) by Lite1 at 112 pixels, and the rest goes
+to "other"; the target of a photograph is its label.
+
+The stages are a head on a frozen Lite1 with an input of `--size` pixels (`head_early` on a tenth of the draws, `head` on all);
+fine-tuning of its later blocks (`tune`); and rounds (`tune_round1`...), each with fresh prior draws that the student of the
+previous round keeps and the teachers label. DIR keeps the draws, the features, the weights of each stage as .npz, and
+figures.csv with the results of `measure` after each stage. `export` writes a SavedModel.
 """
 
 import fire
 
 
 def run(work, data, others, draws=200_000, rounds=2, size=96, models=None, head_steps=4000, tune_steps=3000):
-    """All stages; the first head, on a tenth of the draws, shows early where it will lead. A round takes `tune_steps` / 2."""
+    """Run all stages. The first head, on a tenth of the draws, is an early estimate. A round takes `tune_steps` / 2."""
     from tools.train.consensus_stages import Studio, label_round, say, train_head, tune
     from tools.train.label_draws import CHUNK, label_all
     from tools.train.measure_consensus import is_measured, measure_stage
@@ -49,7 +51,7 @@ def run(work, data, others, draws=200_000, rounds=2, size=96, models=None, head_
 
 
 def measure(work, data, others, stage, size=96, models=None):
-    """Measures one stage again, or `shipped` or `teachers`, and prints the figures."""
+    """Measure one stage again, or `shipped` or `teachers`, and print the results."""
     from tools.train.consensus_stages import Studio, say
     from tools.train.measure_consensus import measure_stage
 
@@ -57,7 +59,7 @@ def measure(work, data, others, stage, size=96, models=None):
 
 
 def export(work, data, others, stage, out, size=96, models=None):
-    """Writes the student of `stage` to the folder `out`, with weights of 16 bits."""
+    """Write the student of `stage` to the folder `out`, with 16-bit weights."""
     from tools.train.consensus_stages import Studio, say, write_model
 
     write_model(Studio(work, data, others, size, models), stage, out)

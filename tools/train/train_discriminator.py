@@ -1,10 +1,10 @@
-"""Trains the discriminator of saved_models/discriminator, p(natural | picture), resuming where an earlier run stopped:
+"""Trains and exports saved_models/discriminator, p(natural | image); resumes after an interruption.
 
     python -m tools.train.train_discriminator --data=PHOTOGRAPHS --others=PHOTOGRAPHS --work=DIR
         [--generator=saved_models/generator]
 
-It learns to tell photographs, of the classes and of other things, from prior draws of the generator. PHOTOGRAPHS as in
-train_classifier.py. Needs TensorFlow, for the generator's draws.
+It learns to distinguish photographs, of the classes and of other things, from prior draws of the generator. For PHOTOGRAPHS see
+train_classifier.py. Needs TensorFlow for the generator's draws.
 """
 
 from pathlib import Path
@@ -17,11 +17,11 @@ from tools.train.calibration import fit
 from tools.train.train_classifier import publish, train, trained
 
 LABELS = ({"name": "generated"}, {"name": "natural"})
-TRAINING_SEED, CALIBRATION_SEED = 21, 22  # of the draws
+TRAINING_SEED, CALIBRATION_SEED = 21, 22  # seeds of the draws
 
 
 def beside(draws, images):
-    """Draws and photographs as one labelled set."""
+    """Join draws and photographs to one labelled set."""
     return np.concatenate([draws, images]), np.repeat([0, 1], [len(draws), len(images)])
 
 
@@ -35,7 +35,7 @@ def main(
     out=None,
     licence=None,
 ):
-    """Trains for `epochs` of 20,000 views in all, calibrates on held-out photographs and draws, and exports to `out`."""
+    """Train for `epochs` of 20,000 views in total, calibrate on held-out photographs and draws, and export to `out`."""
     from tfgradgen.models.generator import load_generator
     from tools.cards.evidence import draws
 

@@ -1,12 +1,12 @@
-"""Trains the generator of saved_models/generator and exports it, resuming where an earlier run stopped:
+"""Trains and exports saved_models/generator; resumes after an interruption.
 
     python -m tools.train.train_generator --data=FOLDER --features=FEATURES --work=DIR [--classes=a,b] [--emphasis=a]
 
-FOLDER, or a .tar, holds `train/<name>/*.JPEG` and `val/<name>/*.JPEG`. FEATURES are the frozen ones that the discriminator
-sees: SqueezeNet as an .npz, or `final.weights.h5` of a classifier trained by train_classifier.py. DIR keeps the checkpoint, the
-log, sample sheets, and the weights with the lowest KID so far, which are the ones that are exported. `--emphasis` shows
-photographs of a class twice as often. `--smoothness` weighs a term that asks for even changes of the image along z.
-`KERAS_BACKEND=jax` trains without TensorFlow; run again with `--images=0` where it is, to export.
+FOLDER is a folder or .tar with `train/<name>/*.JPEG` and `val/<name>/*.JPEG`. FEATURES are the frozen features of the
+discriminator: SqueezeNet as an .npz, or `final.weights.h5` of a classifier from train_classifier.py. DIR keeps the checkpoint,
+the log, sample sheets, and the weights with the lowest KID so far, which are exported. `--emphasis` shows photographs of a
+class twice as often. `--smoothness` is the weight of the path-length regularization. `KERAS_BACKEND=jax` trains without
+TensorFlow; to export, run again with `--images=0` and TensorFlow.
 """
 
 import csv
@@ -23,11 +23,11 @@ from tools.train.generator_network import SHIPPED_SHARPNESS, TRAINING_SHARPNESS,
 from tools.train.projected_gan import ProjectedGan, swap_class
 
 IMAGES_PER_EPOCH = 16_000
-NUM_DRAWS = 1200  # prior draws behind each KID
+NUM_DRAWS = 1200  # prior draws for each KID
 
 
 class PairBatches(keras.utils.PyDataset):
-    """Batches whose rows i and i + B / 2 show one class; a batch depends on (seed, epoch, index) only."""
+    """Batches whose rows i and i + B / 2 have the same class, and that depend on (seed, epoch, index) only."""
 
     def __init__(self, gan, images, labels, class_probs, seed, **kwargs):
         super().__init__(**kwargs)
@@ -39,7 +39,7 @@ class PairBatches(keras.utils.PyDataset):
         return IMAGES_PER_EPOCH // self.gan.batch_size
 
     def on_epoch_begin(self):
-        self.epoch = round(float(self.gan.step_count.numpy()) / len(self))  # right after a resume, too
+        self.epoch = round(float(self.gan.step_count.numpy()) / len(self))  # also correct right after a resume
 
     def __getitem__(self, index):
         rng = np.random.default_rng([self.seed, self.epoch, index])
@@ -49,7 +49,7 @@ class PairBatches(keras.utils.PyDataset):
 
 
 def pooled_features(features, images, batch_size=100):
-    """Spatial mean of the last feature map, [N, channels] float32."""
+    """Return the spatial mean of the last feature map, [N, channels] float32."""
     pooled = []
     for i in range(0, len(images), batch_size):
         resized = keras.ops.image.resize(images[i : i + batch_size], (features.image_size, features.image_size))
@@ -58,18 +58,19 @@ def pooled_features(features, images, batch_size=100):
 
 
 def calibrate(generator, seed=1, num_batches=16):
+    """Measure the inference statistics of batch normalization on prior draws."""
     rng = np.random.default_rng(seed)
     generator.calibrate([rng.standard_normal((128, generator.latent_dim), "float32") for _ in range(num_batches)])
 
 
 class Watch(keras.callbacks.Callback):
-    """At the end of each epoch, under the EMA weights: KID, a sheet, a line of the log, and the best weights."""
+    """Computes the KID of the EMA weights after each epoch; writes a sheet, a line of the log, and the best weights."""
 
     def __init__(self, features, held_out, work):
         super().__init__()
         self.features, self.work = features, work
         real = pooled_features(features, np.asarray(photographs.to_range(held_out)))
-        self.scale = 1 / np.sqrt(np.mean(real**2))  # unit mean square, as the kernel of KID expects
+        self.scale = 1 / np.sqrt(np.mean(real**2))  # unit mean square, for the kernel of KID
         self.real = real * self.scale
         rng = np.random.default_rng(7)
         self.log = work / "log.csv"
@@ -79,7 +80,7 @@ class Watch(keras.callbacks.Callback):
         self.z = None
 
     def on_epoch_end(self, epoch, logs=None):
-        from tfgradgen.evaluation.distances import kid  # of NumPy and SciPy only
+        from tfgradgen.evaluation.distances import kid  # needs only NumPy and SciPy
 
         gan = self.model
         generator, classes = gan.generator, gan.num_classes
@@ -107,6 +108,7 @@ class Watch(keras.callbacks.Callback):
 
 
 def train(data, features, work, names, images, batch_size, emphasis, smoothness, precision, seed):
+    """Train the GAN, resuming from `work`, and write its weights there."""
     keras.utils.set_random_seed(seed)
     train_images, train_labels = photographs.load(data, "train", names)
     held_out, _ = photographs.load(data, "val", names)
@@ -156,25 +158,25 @@ def main(
     out="saved_models/generator",
     licence=None,
 ):
-    """Trains for `images` fakes in all (a multiple of 16,000), then exports the best weights to `out`."""
+    """Train for `images` fakes in total (a multiple of 16,000), then export the best weights to `out`."""
     names = photographs.as_names(classes) or photographs.class_names(data, photographs.read_labels(labels))
     for name in photographs.as_names(emphasis):
         if name not in names:
             raise SystemExit(f"emphasis: expected one of {', '.join(names)}, got {name!r}; give a class of the photographs.")
     if images % IMAGES_PER_EPOCH:
-        raise SystemExit(f"images: expected a multiple of {IMAGES_PER_EPOCH}, got {images!r}; the checkpoints lie there.")
+        raise SystemExit(f"images: expected a multiple of {IMAGES_PER_EPOCH}, got {images!r}; checkpoints are written there.")
     work = Path(work)
     work.mkdir(parents=True, exist_ok=True)
     if images:
         train(data, features, work, names, images, batch_size, photographs.as_names(emphasis), smoothness, precision, seed)
     if keras.backend.backend() != "tensorflow":
-        print(f"trained; best weights in {work}/best.weights.h5; export them where TensorFlow is, with --images=0")
+        print(f"trained; best weights in {work}/best.weights.h5; to export them, run again with --images=0 and TensorFlow")
         return
     publish(work, names, Path(features).name, out, licence)
 
 
 def publish(work, names, features, out, licence=None):
-    """Exports the best weights in float32, with freshly measured statistics; check_models.py completes the card."""
+    """Export the best weights in float32, with statistics measured again; check_models.py completes the card."""
     from tools.train.export import export, write_card
 
     generator = Generator(len(names), SHIPPED_SHARPNESS)
@@ -205,7 +207,7 @@ embeddings, inside; from outside the generator is unconditional. s was {TRAINING
 {SHIPPED_SHARPNESS} here.""",
         licence,
     )
-    print(f"exported to {out}; python -m tools.cards.check_models --only=generator --write measures the figures of its card")
+    print(f"exported to {out}; python -m tools.cards.check_models --only=generator --write measures the numbers of its card")
 
 
 if __name__ == "__main__":

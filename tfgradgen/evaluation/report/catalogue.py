@@ -1,17 +1,23 @@
-"""The measures of a comparison: what each says, and which way is better."""
+"""The measures of a comparison: their definitions, and which direction is better."""
 
 from typing import NamedTuple
 
 
 class Value(NamedTuple):
-    """A figure and its standard error over chains, None where there is none."""
+    """A value and its standard error over chains; None if unknown."""
 
     value: float
     error: float | None
 
 
 class Measure(NamedTuple):
-    """head: of a column. better: 'up' or 'down', '' where neither is. about: one line with the unit and the range."""
+    """A measure.
+
+    Attributes:
+      head: Heading of its column.
+      better: 'up' or 'down'; '' if neither is better.
+      about: One line with unit and range.
+    """
 
     head: str
     better: str
@@ -19,26 +25,32 @@ class Measure(NamedTuple):
 
 
 MEASURES = {
-    "log_natural": Measure("log p(natural)", "up", "the discriminator's mean log-probability that a picture is natural, nats"),
-    "judge_accuracy": Measure("judge names it", "up", "share of the pictures that the judge gives the wanted class, 0 to 1"),
-    "judge_log_prob": Measure("judge's log p", "up", "the judge's mean log-probability of the wanted class, nats"),
+    "log_natural": Measure("log p(natural)", "up", "the discriminator's mean log-probability that an image is natural, nats"),
+    "judge_accuracy": Measure("judge accuracy", "up", "share of images that the judge assigns to the class, 0 to 1"),
+    "judge_log_prob": Measure("judge log p", "up", "the judge's mean log-probability of the class, nats"),
     "kid": Measure(
-        "KID", "down", "kernel distance to held-out photographs of the same classes, judge's features, 0 for equal laws"
+        "KID",
+        "down",
+        "kernel distance to held-out photographs of the same classes, in the judge's features, 0 for equal distributions",
     ),
-    "fid": Measure("FID", "down", "Frechet distance to the same, all classes pooled; biased upwards by few pictures"),
-    "density": Measure("density", "up", "pictures per neighbourhood of a photograph, about 1 for equal laws"),
-    "coverage": Measure("coverage", "up", "share of the photographs' neighbourhoods with a picture in them, 0 to 1"),
-    "vendi": Measure("Vendi score", "up", "effective number of different pictures of a class, 1 to the number of chains"),
-    "feature_distance": Measure("distance within", "up", "mean distance of two pictures of a class in the judge's features"),
-    "ms_ssim": Measure("MS-SSIM", "down", "mean structural similarity of two pictures of a class, 1 for the same picture"),
-    "repeats": Measure("repeats", "down", "share of the pictures that are nearly another picture of their class, 0 to 1"),
+    "fid": Measure("FID", "down", "Frechet distance to these photographs, all classes pooled; biased upwards for few images"),
+    "density": Measure("density", "up", "images per neighbourhood of a photograph, about 1 for equal distributions"),
+    "coverage": Measure("coverage", "up", "share of the photographs' neighbourhoods that contain an image, 0 to 1"),
+    "vendi": Measure("Vendi score", "up", "effective number of different images of a class, 1 to the number of chains"),
+    "feature_distance": Measure("mean distance", "up", "mean distance between two images of a class in the judge's features"),
+    "ms_ssim": Measure("MS-SSIM", "down", "mean structural similarity of two images of a class, 1 for identical images"),
+    "repeats": Measure("repeats", "down", "share of images that nearly equal another image of their class, 0 to 1"),
     "mmd": Measure(
-        "MMD", "down", "squared kernel distance to exact draws of the same class, judge's features, 0 for equal laws"
+        "MMD",
+        "down",
+        "squared kernel distance to exact draws of the same class, in the judge's features, 0 for equal distributions",
     ),
-    "mmd_p": Measure("p of MMD", "", "permutation p-value of the MMD: small where the law is not the posterior's"),
+    "mmd_p": Measure("p (MMD)", "", "permutation p-value of the MMD; small if the distribution is not the posterior"),
     "c2st": Measure(
-        "C2ST", "down", "held-out accuracy of a linear classifier that tells pictures from exact draws, 0.5 for equal laws"
+        "C2ST",
+        "down",
+        "held-out accuracy of a linear classifier of images against exact draws, 0.5 for equal distributions",
     ),
-    "c2st_p": Measure("p of C2ST", "", "its permutation p-value"),
-    "ess_per_1000": Measure("ESS", "up", "effective draws of 1000 gradients"),
+    "c2st_p": Measure("p (C2ST)", "", "permutation p-value of the C2ST"),
+    "ess_per_1000": Measure("ESS", "up", "effective sample size (ESS) per 1000 gradients"),
 }

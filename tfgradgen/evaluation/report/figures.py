@@ -1,4 +1,4 @@
-"""A figure of a comparison's report: read, compared, and written with the digits that its error allows."""
+"""Values in a comparison's report: reading, comparing, and formatting with as many digits as the error allows."""
 
 import math
 from collections.abc import Sequence
@@ -6,17 +6,18 @@ from typing import Any
 
 from tfgradgen.evaluation.report.catalogue import Value
 
-REGULARIZED = "+reg"  # how the name of a row with class-specific regularization ends
+REGULARIZED = "+reg"  # suffix of the name of a row with class-specific regularization
 MAX_NAMED = 6  # labels in a heading
-LEAST_PLAIN = 1e-4  # smaller figures are written with a power of ten
+LEAST_PLAIN = 1e-4  # smaller values are written in scientific notation
 
 
 def is_regularized(name: str) -> bool:
+    """Return whether the row `name` has class-specific regularization."""
     return name.endswith(REGULARIZED)
 
 
 def read(cell: dict[str, Any] | None) -> Value | None:
-    """{'value': ..., 'error': ... or None} -> Value; None where there is no finite value."""
+    """Convert {'value': ..., 'error': ... or None} to a Value; None if the value is not finite."""
     if cell is None or cell.get("value") is None or not math.isfinite(cell["value"]):
         return None
     error = cell.get("error")
@@ -24,23 +25,23 @@ def read(cell: dict[str, Any] | None) -> Value | None:
 
 
 def curve(row: dict[str, Any], measure: str) -> list[Value | None]:
-    """The values of `measure`, one a checkpoint; [] where the row has no curve of it."""
+    """Return the values of `measure`, one per checkpoint; [] if the row has no curve of it."""
     return [read(cell) for cell in row.get("curve", {}).get(measure) or []]
 
 
 def final(row: dict[str, Any], measure: str) -> Value | None:
-    """The value of `measure` at the end of the run."""
+    """Return the value of `measure` at the end of the run."""
     found = read(row.get("values", {}).get(measure))
     return found or (curve(row, measure) or [None])[-1]
 
 
 def combined_error(a: Value, b: Value) -> float | None:
-    """Standard error of a - b as if independent; None where one is unknown."""
+    """Return the standard error of a - b, assuming independence; None if one error is unknown."""
     return None if a.error is None or b.error is None else math.hypot(a.error, b.error)
 
 
 def shown(value: Value | None) -> str:
-    """'-6.00 ± 0.31': two significant digits of the error decide, three of the value where there is no error."""
+    """Format a value as '-6.00 ± 0.31', with two significant digits of the error, or three of the value without error."""
     if value is None:
         return "-"
     if not value.error:
@@ -49,10 +50,10 @@ def shown(value: Value | None) -> str:
 
 
 def _number(value: float, digits: int, scale: float) -> str:
-    """`value` to the place of the last of `digits` significant digits of `scale`."""
+    """Format `value` to the decimal place of the last of `digits` significant digits of `scale`."""
     if scale == 0:
         return f"{value:.{digits - 1}f}"
-    last = int(f"{scale:.{digits - 1}e}".split("e")[1]) - digits + 1  # after rounding: 0.0996 has its first digit at 0.1
+    last = int(f"{scale:.{digits - 1}e}".split("e")[1]) - digits + 1  # after rounding: 0.0996 becomes 0.10
     if abs(scale) < LEAST_PLAIN:
         first = int(f"{value:e}".split("e")[1])
         return f"{value:.{max(0, first - last)}e}"
@@ -60,5 +61,5 @@ def _number(value: float, digits: int, scale: float) -> str:
 
 
 def summary(labels: Sequence[str]) -> str:
-    """The labels of a comparison in a few words, for a heading."""
+    """Summarize the labels of a comparison for a heading."""
     return ", ".join(labels) if len(labels) <= MAX_NAMED else f"{len(labels)} classes"

@@ -1,4 +1,4 @@
-"""The pictures of a comparison side by side: a row a method, a column a label."""
+"""The images of a comparison side by side: one row per method, one column per label."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,11 +9,11 @@ from tfgradgen.evaluation.pictures import Pictures
 from tfgradgen.io.images import make_grid
 
 SIDE = 2  # chains across and down in one tile
-MISSING = 225  # grey, of a cell that failed
+MISSING = 225  # grey level of a cell that failed
 
 
 def plot_grids(pictures: Mapping[str, Mapping[str, Pictures]], labels: Sequence[str]) -> Image.Image:
-    """One tile for each row and label: the pictures of its first four chains."""
+    """Plot one tile per row and label, with the images of the first four chains."""
     first = next(p.image for row in pictures.values() for p in row.values())
     tiles = [
         mosaic(row[k].image, first.shape[1:]) if k in row else mosaic(first[:0], first.shape[1:])
@@ -24,7 +24,7 @@ def plot_grids(pictures: Mapping[str, Mapping[str, Pictures]], labels: Sequence[
 
 
 def mosaic(image: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """The first SIDE x SIDE of `image` [N, *shape] as one picture, grey where there are fewer."""
+    """Join the first SIDE x SIDE of `image` [N, *shape] to one image; missing ones are grey."""
     height, width, channels = shape
     cells = np.full((SIDE * SIDE, height, width, channels), MISSING, np.uint8)
     shown = image[: SIDE * SIDE]

@@ -1,4 +1,4 @@
-"""A comparison's report as a tidy table of figures, and as a page that a person reads."""
+"""The report of a comparison as a CSV file and as a Markdown page."""
 
 import csv
 import io
@@ -11,19 +11,19 @@ from tfgradgen.evaluation.report.findings import POSTER, claim, exact_is_closest
 
 CSV_COLUMNS = ("row", "kind", "num_gradients", "measure", "value", "standard_error", "num_labels")
 WORK = {
-    "gradients": ("gradients", "gradients a chain that were really spent"),
-    "forward": ("forward passes", "forward passes a chain"),
+    "gradients": ("gradients", "gradients that each chain used"),
+    "forward": ("forward passes", "forward passes that each chain used"),
 }
-IDEAL = {"kid": 0.0, "mmd": 0.0, "c2st": 0.5}  # what equal laws give, where less is no better
+IDEAL = {"kid": 0.0, "mmd": 0.0, "c2st": 0.5}  # value for equal distributions; smaller values are not better
 TABLES = {
-    "Natural, and of the class": ("log_natural", "judge_accuracy", "judge_log_prob", "kid", "fid", "density", "coverage"),
+    "Naturalness and class": ("log_natural", "judge_accuracy", "judge_log_prob", "kid", "fid", "density", "coverage"),
     "Diversity": ("vendi", "feature_distance", "ms_ssim", "repeats"),
-    "Law and work": ("mmd", "mmd_p", "c2st", "c2st_p", "ess_per_1000", *WORK),
+    "Distribution and cost": ("mmd", "mmd_p", "c2st", "c2st_p", "ess_per_1000", *WORK),
 }
 
 
 def to_csv(report: dict[str, Any]) -> str:
-    """One line a row, number of gradients and measure; what is absent has no line. References have no number of gradients."""
+    """Return the CSV file: one line per row, number of gradients and measure. References have no number of gradients."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
@@ -36,41 +36,41 @@ def to_csv(report: dict[str, Any]) -> str:
 
 
 def to_markdown(report: dict[str, Any]) -> str:
-    """The whole of report.md; curves.png and grids.png lie beside it."""
+    """Return report.md, which refers to curves.png and grids.png in the same folder."""
     warning = exact_is_closest(report)
     labels = markdown_text(", ".join(report["labels"]))
     *by_row, verdict = claim(report)
     blocks = [
         f"# Methods compared for {markdown_text(summary(report['labels']))}",
-        f"Classes: {labels}. Chains a class: {report['num_chains']}. Gradients a chain: {report['num_gradients']:,}, "
+        f"Classes: {labels}. Chains per class: {report['num_chains']}. Gradients per chain: {report['num_gradients']:,}, "
         f"measured at {', '.join(f'{at:,}' for at in report['checkpoints'])}.",
         f"```\n{report['command']}\n```",
         "\n".join(f"- `{name}`: {row['about']}" for name, row in report["rows"].items()),
         "## Which to use",
         *([warning] if warning else []),
         *which_to_use(report),
-        "## The figures",
-        "Means over the classes ± one standard error at the last checkpoint. Bold: the best of the methods, and all within one "
-        "combined standard error of it; a row of fewer classes than the others says which.",
+        "## Results",
+        "Means over the classes ± one standard error at the last checkpoint. Bold: the best method, and all methods within one "
+        "combined standard error of it. A row with fewer classes than the others lists its classes.",
         *_failures(report),
     ]
     for heading, columns in TABLES.items():
         blocks += [f"### {heading}", _table(report, columns), _legend(columns)]
     blocks += [
-        "## More gradients",
+        "## Results by number of gradients",
         "![Measures by gradients](curves.png)",
-        "One panel a measure, one line a method; bars are one standard error. A method whose line turns the worse way gets "
-        "worse with more work. The lines across are the references (grey) and exact draws (black, in a band of one standard "
-        "error): a sampler's line should end at the black one, be that the better way or not.",
-        "![Pictures by method](grids.png)",
-        "The pictures themselves. Look for what the figures miss: the same picture twice, and pictures of nothing.",
+        "One panel per measure, one line per method; bars show one standard error. Horizontal lines are the references (grey) "
+        "and exact draws (black, with a band of one standard error). A sampler's line should end at the black line, even if "
+        "that is not the better direction.",
+        "![Images by method](grids.png)",
+        "The images themselves. Look for problems that the measures miss: repeated images, and images without content.",
         "## The poster's claim",
-        "Xu, Acuna and Duvenaud, 'Generating Class-conditional Images with Gradient-based Inference': MAP drifts off the "
-        "manifold of natural pictures when it runs long unless it is regularized; the chains do not. Here, from the best "
-        "earlier checkpoint to the last:",
+        "Xu, Acuna and Duvenaud, 'Generating Class-conditional Images with Gradient-based Inference': long runs of MAP drift "
+        "off the manifold of natural images unless they are regularized; chains do not. Here, from the best earlier checkpoint "
+        "to the last:",
         *([_bullets(by_row)] if by_row else []),
         verdict,
-        "The poster's average log-probability natural beside ours; the models differ, so only the order compares:",
+        "The poster's mean log p(natural) and ours. The models differ, so only the order can be compared:",
         _poster(report),
         poster_order(report),
     ]
@@ -78,7 +78,7 @@ def to_markdown(report: dict[str, Any]) -> str:
 
 
 def _points(report: dict[str, Any], row: dict[str, Any], measure: str) -> list[tuple[int | str, Value]]:
-    """(number of gradients, value): the curve's points and the final value, none of them twice."""
+    """Return (number of gradients, value) for the points of the curve and the final value, without duplicates."""
     last = final(row, measure)
     if row["kind"] == "reference":
         return [] if last is None else [("", last)]
@@ -92,14 +92,14 @@ def _points(report: dict[str, Any], row: dict[str, Any], measure: str) -> list[t
 
 
 def _best(report: dict[str, Any], measure: str) -> set[str]:
-    """Names of the best rows that are no references, with all within one combined standard error of the best."""
+    """Return the names of the best method and of all methods within one combined standard error of it."""
     better = MEASURES[measure].better if measure in MEASURES else ""
     found = {name: final(row, measure) for name, row in report["rows"].items() if row["kind"] != "reference"}
     values = {name: value for name, value in found.items() if value is not None}
     if not better or not values:
         return set()
     sign = 1 if better == "up" else -1
-    if measure in IDEAL:  # what lies beyond is the chance of few pictures
+    if measure in IDEAL:  # values beyond the ideal are noise
         values = {name: value._replace(value=max(value.value, IDEAL[measure])) for name, value in values.items()}
     best = max(values.values(), key=lambda value: sign * value.value)
     return {
@@ -150,8 +150,9 @@ def _legend(columns: tuple[str, ...]) -> str:
     lines = []
     for name in columns:
         head, about = (MEASURES[name].head, MEASURES[name].about) if name in MEASURES else WORK[name]
-        way = {"up": " (up is better)", "down": " (down is better)"}.get(MEASURES[name].better if name in MEASURES else "", "")
-        lines.append(f"*{head}*: {about}{way}")
+        better = MEASURES[name].better if name in MEASURES else ""
+        direction = {"up": " (higher is better)", "down": " (lower is better)"}.get(better, "")
+        lines.append(f"*{head}*: {about}{direction}")
     return _bullets(lines)
 
 

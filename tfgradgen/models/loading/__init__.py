@@ -1,1 +1,1 @@
-"""From a folder, an archive or a URL to functions that are safe to call."""
+"""Safe loading of models from a folder, an archive or a URL."""

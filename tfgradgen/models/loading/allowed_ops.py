@@ -1,9 +1,9 @@
-"""The TensorFlow operations that a model may hold without being trusted, by name.
+"""The TensorFlow ops that an untrusted model may contain, by name.
 
-Each computes from tensors in memory, or reads and changes the model's own variables and tables. None reaches a file, the
-network, Python, another device's session or a program held in a string; none prints. Random operations draw, and `Assert`
-fails, but neither leaves the process. What is missing here is refused, also when it does no harm: a name is added after its
-documentation has been read, never by a pattern.
+Each op computes from tensors in memory, or reads and changes the model's own variables and tables. None accesses a file, the
+network, Python, a session on another device or a program in a string, and none prints. Random ops and `Assert` have no effect
+outside of the process. All other ops are refused, even harmless ones. Add an op only after reading its documentation, and
+never by a pattern.
 """
 
 _STRUCTURE = """
@@ -105,7 +105,7 @@ _RANDOM = """
     StatefulStandardNormal StatefulStandardNormalV2 StatefulTruncatedNormal StatefulRandomBinomial
 """
 
-# Left in graphs that were exported from a training run. These summaries are texts in memory; others write files.
+# Left in graphs that were exported from training. These summaries are strings in memory; others write files.
 _TRAINING = """
     ApplyGradientDescent ApplyMomentum ApplyAdam ApplyRMSProp ApplyCenteredRMSProp ApplyAdagrad ApplyAdadelta ApplyFtrl
     ResourceApplyGradientDescent ResourceApplyMomentum ResourceApplyKerasMomentum ResourceApplyAdam ResourceApplyRMSProp
@@ -115,13 +115,13 @@ _TRAINING = """
 
 ALLOWED_OPS = frozenset((_STRUCTURE + _STATE + _ARRAYS + _MATHS + _NETWORKS + _IMAGES + _RANDOM + _TRAINING).split())
 
-# What only a SavedModel's saver may hold. It writes when someone saves the model's variables again, which tfgradgen never does.
+# Allowed only in a saver. A saver writes files only if the variables are saved again, which tfgradgen never does.
 SAVE_OPS = frozenset(
     {"SaveV2", "MergeV2Checkpoints", "ShardedFilename", "StringJoin", "StaticRegexFullMatch", "DisableCopyOnRead"}
 )
 RESTORE_OPS = frozenset({"RestoreV2"})
 
-# Of the allowed operations, those that take a saver's results in the saver itself.
+# Allowed ops that may use the results of such ops within a saver.
 _SAVER_PARTS = """
     NoOp Identity Pack ExpandDims Reshape Select SelectV2 Assign AssignVariableOp LookupTableImport LookupTableImportV2
     PartitionedCall StatefulPartitionedCall

@@ -1,18 +1,19 @@
-"""Whether a SavedModel may be loaded without trusting its author: only if each operation in it is one that computes.
+"""Checks that a SavedModel is safe to load even if its author is not trusted: it may contain only ops that compute.
 
-A SavedModel is a program (TensorFlow's SECURITY.md). Loading it runs a TF1 model's init operation and a TF2 model's
-`_create_resource` and `_initialize` functions; calling it runs a signature, and TensorFlow finds further nodes by their
-names. All of that consists of nodes of its meta graphs and of the functions in their libraries. So saved_model.pb is parsed,
-every node of every graph and function is checked, in use or not, and TensorFlow loads a copy of what was parsed: one meta
-graph without its savers (see `savers`), in which only operations of `ALLOWED_OPS` and calls of its own functions are left. A
-list of allowed names needs no list of the ways around it: a graph in a string takes an operation to run it
-(`DatasetFromGraph`), Python one to call it, a file one to open it.
+A SavedModel is a program (TensorFlow's SECURITY.md). Loading it runs the init op of a TF1 model, or the `_create_resource` and
+`_initialize` functions of a TF2 model. Calling it runs a signature, and TensorFlow looks up further nodes by name. All of
+these are nodes of its meta graphs or of the functions in their libraries. Therefore saved_model.pb is parsed, and every node
+of every graph and function is checked, whether it is used or not. TensorFlow then loads a copy of the parsed program: one meta
+graph without its savers (see `savers`), which contains only ops of `ALLOWED_OPS` and calls of its own functions. With a list of
+allowed names there is no need to list attacks: it takes an op to run a graph in a string (`DatasetFromGraph`), to call Python
+or to open a file.
 
-Tables filled from a file are refused as well, even from the model's own assets: which file it is, is known only when it runs.
+Tables that are filled from a file are refused too, even from the model's own assets, because the file name is only known at
+run time.
 
-What `tf.saved_model.load` reads but does not run is not checked: variables/ (tensors) and assets/. Keras' own files
-(keras_metadata.pb, .keras), which can hold Python code, it does not read. A model that passes may still be slow or large, or
-trigger a flaw in TensorFlow's kernels.
+Files that `tf.saved_model.load` reads but does not run are not checked: variables/ (tensors) and assets/. It does not read
+Keras' own files (keras_metadata.pb, .keras), which can contain Python code. A model that passes may still be slow or large, or
+trigger a bug in TensorFlow's kernels.
 """
 
 from collections.abc import Collection
@@ -33,7 +34,7 @@ _TRUST = "pass --allow_unknown_ops if you trust its author"
 
 
 def read_program(folder: Path, where: Path) -> Any:
-    """The `SavedModel` in `folder`/saved_model.pb, parsed and nothing more; errors name the model as `where`."""
+    """Parse `folder`/saved_model.pb without running anything; errors name the model as `where`."""
     proto = SavedModel()
     try:
         proto.ParseFromString((folder / "saved_model.pb").read_bytes())
@@ -47,35 +48,36 @@ def read_program(folder: Path, where: Path) -> Any:
 
 
 def check_ops(folder: Path, source: Path | None = None) -> list[Any]:
-    """Copies of the meta graphs of the SavedModel in `folder` that hold nothing but operations that compute; runs nothing.
+    """Return copies of all meta graphs of a SavedModel with allowed ops only, without running anything.
 
     Args:
-      folder: with saved_model.pb. source: what it is a copy of, for errors.
+      folder: A folder with saved_model.pb.
+      source: The folder of which it is a copy, for errors.
 
     Raises:
-      UserError: an operation that is not allowed, or one of a saver that is not a saver's own; see `savers.pruned`.
+      UserError: An op is not allowed, or an op of savers is used outside of one (see `savers.pruned`).
     """
     where = source or folder
     for name in ("saved_model.pbtxt", "saved_model.cpb"):
         if is_inside(where, name):
-            raise fail(f"model {where}", "its program in saved_model.pb alone", f"also {name}", f"remove that, or {_TRUST}")
+            raise fail(f"model {where}", "a program in saved_model.pb only", f"also {name}", f"remove that, or {_TRUST}")
     result = []
     for meta in read_program(folder, where).meta_graphs:
         _check_meta_graph(meta, ALLOWED_OPS | SAVER_OPS, where)
         safe = pruned(meta)
         if isinstance(safe, Misuse):
             raise _refusal(safe.node, safe.function, meta, where)
-        _check_meta_graph(safe, ALLOWED_OPS, where)  # whatever the savers were
+        _check_meta_graph(safe, ALLOWED_OPS, where)  # without ops of savers
         result.append(safe)
     return result
 
 
 def _check_meta_graph(meta: Any, allowed: Collection[str], where: Path) -> None:
-    """Raises `UserError` at the first operation that is neither `allowed` nor a function of the meta graph's own."""
+    """Raise `UserError` for the first op that is neither `allowed` nor a function of the meta graph."""
     functions = {function.signature.name for function in meta.graph_def.library.function}
     for name in functions:
         if op_def_registry.get(name) is not None:
-            raise fail(f"model {where}", "functions with names of their own", f"a function {_shown(name)}", _TRUST)
+            raise fail(f"model {where}", "functions without the names of ops", f"a function {_shown(name)}", _TRUST)
     bodies = [(None, meta.graph_def.node), *((function, function.node_def) for function in meta.graph_def.library.function)]
     for function, nodes in bodies:
         for node in nodes:
@@ -83,9 +85,9 @@ def _check_meta_graph(meta: Any, allowed: Collection[str], where: Path) -> None:
             if not (node.op in allowed or node.op in functions) or not named <= functions:
                 raise _refusal(node, function, meta, where)
         named = {name for attr in _attributes(function) for name in function_names(attr)}
-        if not named <= functions:  # functions from elsewhere in the process
+        if not named <= functions:  # they could be functions of the process outside of the model
             got = f"{_shown(min(named - functions))} in an attribute of the function {_shown(function.signature.name)}"
-            raise fail(f"model {where}", "only functions of its own", got, _TRUST)
+            raise fail(f"model {where}", "only its own functions", got, _TRUST)
 
 
 def _attributes(function: Any) -> list[Any]:
@@ -100,7 +102,7 @@ def _refusal(node: Any, function: Any, meta: Any, where: Path) -> UserError:
     if function is not None:
         place = f"function {_shown(function.signature.name)}"
     got = f"{_shown(node.op)} (node {_shown(node.name)} in the {place} of saved_model.pb)"
-    return fail(f"model {where}", "only operations that compute", got, _TRUST)
+    return fail(f"model {where}", "only ops that compute", got, _TRUST)
 
 
 def _shown(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Unpacks a tar archive that a stranger may have made: files and folders only, inside one folder, within bounds."""
+"""Safe unpacking of tar archives from outside: only files and folders, inside one folder, within bounds."""
 
 import contextlib
 import errno
@@ -20,10 +20,10 @@ MAX_BYTES = 16 << 30  # more than ten times the largest image model on TF-Hub
 # Trained weights hardly compress (about 1.1 times); gzip reaches 1032 times on zeros.
 MAX_RATIO = 50
 MAX_MEMBERS = 10_000
-MAX_DEPTH = 32  # a SavedModel has a depth of 2 or 3; a deeper tree is a trap for what walks it
-_SMALL = 64 << 20  # any archive may hold this much: the ratio says little of a tiny graph of zeros
+MAX_DEPTH = 32  # a SavedModel has a depth of 2 or 3; a much deeper tree is an attack on code that walks it
+_SMALL = 64 << 20  # bytes that any archive may hold; small graphs of zeros may have a large ratio
 _BLOCK = 1 << 20
-# Unlike these, any other error while files are written is one of the names in the archive.
+# Errors of the disk. Any other error while files are written is caused by names in the archive.
 _OF_THE_DISK = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO)
 _REMEDY = "fetch it again, or unpack it by hand if you trust it"
 
@@ -33,7 +33,7 @@ class _Stream(Protocol):
 
 
 class _Metered:
-    """A stream of bytes that ends in a `ValueError` beyond `limit`; `used` is where its last byte other than 0 ended."""
+    """A stream that raises `ValueError` beyond `limit` bytes; `used` is the end of its last nonzero byte."""
 
     def __init__(self, stream: _Stream, limit: int) -> None:
         self.stream, self.limit, self.count, self.used = stream, limit, 0, 0
@@ -49,7 +49,7 @@ class _Metered:
 
 
 class _Hashed:
-    """A stream of bytes that knows the SHA-256 of what was read."""
+    """A stream that computes the SHA-256 of all bytes read."""
 
     def __init__(self, stream: _Stream) -> None:
         self.stream, self.digest = stream, hashlib.sha256()
@@ -68,23 +68,25 @@ def unpack(
     max_members: int = MAX_MEMBERS,
     sha256: str | None = None,
 ) -> None:
-    """Unpacks the tar file `archive`, gzip-compressed or not, as the new folder `folder`, which appears whole or not at all.
+    """Unpack a tar file to the new folder `folder`, atomically.
 
-    A `folder` that is there when the work is done is left as it is: another process has unpacked the same archive.
+    If `folder` exists at the end, it is left unchanged: another process has unpacked the same archive.
 
     Args:
-      max_bytes: what its files may hold in all.
-      max_ratio: the same as a multiple of the archive's size, beyond the first 64 MiB.
-      max_members: how many files and folders it may hold, with the folders that it names only on the way to a file.
-      sha256: what the archive's digest must be; None for any.
+      archive: The tar file, with or without gzip compression.
+      folder: The folder to create.
+      max_bytes: Largest total size of its files.
+      max_ratio: Largest total size in multiples of the size of the archive, beyond the first 64 MiB.
+      max_members: Largest number of files and folders, including folders that occur only in the path of a file.
+      sha256: Expected digest of the archive; None for any.
 
     Raises:
-      UserError: it is truncated, damaged or beyond a bound, that of `MAX_DEPTH` among them; or it holds a link, a device, a
-        name twice or a name that leads out of `folder`; or what it unpacks to cannot be written. Nothing stays on disk then.
+      UserError: The archive is truncated, damaged or exceeds a bound (`MAX_DEPTH` included); it holds a link, a device, a
+        duplicate name or a name that leads out of `folder`; or `folder` cannot be written. Nothing is left on disk.
     """
     try:
         bound = min(max_bytes, _SMALL + max_ratio * archive.stat().st_size)
-        with archive.open("rb") as raw, _beside(folder) as content:
+        with archive.open("rb") as raw, _temporary_folder(folder) as content:
             is_compressed = raw.read(2) == b"\x1f\x8b"
             raw.seek(0)
             hashed = _Hashed(raw)
@@ -100,23 +102,23 @@ def unpack(
     except UserError:
         raise
     except RecursionError as error:  # tarfile reads a header's header by recursion
-        raise fail(f"archive {archive}", "a whole tar archive", "headers of headers without end", _REMEDY) from error
+        raise fail(f"archive {archive}", "a complete tar archive", "an endless chain of headers", _REMEDY) from error
     except (OSError, EOFError, ValueError, tarfile.TarError, zlib.error) as error:
         if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
-            raise _not_written(folder.parent, error) from None  # a cause means that the archive is at fault
-        raise fail(f"archive {archive}", "a whole tar archive", str(error)[:200], _REMEDY) from error
+            raise _not_written(folder.parent, error) from None  # only an error of the archive has a cause
+        raise fail(f"archive {archive}", "a complete tar archive", str(error)[:200], _REMEDY) from error
 
 
 @contextlib.contextmanager
-def _beside(folder: Path) -> Iterator[Path]:
-    """An empty folder on the disk of `folder`, for as long as it is needed."""
+def _temporary_folder(folder: Path) -> Iterator[Path]:
+    """Create an empty temporary folder on the same disk as `folder`."""
     try:
         make_private(folder.parent)
-        beside = tempfile.TemporaryDirectory(prefix=f"{folder.name[:16]}.", dir=folder.parent)
+        temporary = tempfile.TemporaryDirectory(prefix=f"{folder.name[:16]}.", dir=folder.parent)
     except OSError as error:
         raise _not_written(folder.parent, error) from None
-    with beside:
-        content = Path(beside.name) / "content"
+    with temporary:
+        content = Path(temporary.name) / "content"
         content.mkdir()
         yield content
 
@@ -128,25 +130,25 @@ def _not_written(folder: Path, error: OSError) -> UserError:
 
 class _Refusal(Exception):
     def __init__(self, expected: str, got: str) -> None:
-        super().__init__(f"{got}, of {expected}")
+        super().__init__(f"{got} instead of {expected}")
         self.expected, self.got = expected, got
 
 
 def _extract(stream: _Metered, folder: Path, bound: int, max_members: int) -> None:
     seen: set[PureWindowsPath] = set()
-    places: set[PureWindowsPath] = set()  # with the folders on the way
+    paths: set[PureWindowsPath] = set()  # including parent folders
     total = end = 0
     with tarfile.open(fileobj=stream, mode="r|", bufsize=_BLOCK) as tar:  # type: ignore[call-overload]
         for member in tar:
             size = member.size if member.isfile() else 0
             total += size
             path = _checked(member, seen)
-            places.update([path, *path.parents[:-1]])
-            if total > bound or len(places) > max_members:
+            paths.update([path, *path.parents[:-1]])
+            if total > bound or len(paths) > max_members:
                 got = f"{total} bytes" if total > bound else f"more than {max_members} members"
                 raise _Refusal(f"at most {bound} bytes in {max_members} members", got)
             end = member.offset_data + -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-            # What is read ahead, the next header included, is bounded too: tarfile holds a long header in memory.
+            # The next header is bounded too, because tarfile keeps a long header in memory.
             stream.limit = end + 2 * _BLOCK
             target = folder.joinpath(*path.parts)
             if not member.isfile():
@@ -154,12 +156,12 @@ def _extract(stream: _Metered, folder: Path, bound: int, max_members: int) -> No
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
             source = tar.extractfile(member)
-            assert source is not None  # as for every file that is no link
+            assert source is not None  # the member is a regular file
             with target.open("xb") as file:
                 _copy(source, file)
-    while stream.read(_BLOCK):  # to the end, where gzip checks its sum
+    while stream.read(_BLOCK):  # to the end, where gzip verifies its checksum
         pass
-    # tarfile takes a damaged header for the end; the true end is a block of zeros.
+    # tarfile stops at a damaged header as if it were the end. At the real end there is a block of zeros.
     if stream.used > end or stream.count < end + tarfile.BLOCKSIZE:
         raise tarfile.ReadError("damaged or cut off after its first members")
 
@@ -170,12 +172,12 @@ def _copy(source: IO[bytes], file: IO[bytes]) -> None:
 
 
 def _checked(member: tarfile.TarInfo, seen: set[PureWindowsPath]) -> PureWindowsPath:
-    """Where `member` goes; Windows' rules hold on every system, as they are the stricter ones: drives, case, both slashes."""
+    """Return the path of `member`. Windows' rules, the stricter ones, apply on all systems: drives, case, both slashes."""
     path, name = PureWindowsPath(member.name), value_text(member.name)
     if path.anchor or ".." in path.parts or (member.isfile() and not path.parts):
         raise _Refusal("names inside its own folder", name)
     if len(path.parts) > MAX_DEPTH:
-        raise _Refusal(f"a depth of at most {MAX_DEPTH} folders", f"{name}, {len(path.parts)} deep")
+        raise _Refusal(f"at most {MAX_DEPTH} nested folders", f"{name}, {len(path.parts)} deep")
     if member.size < 0 or member.issparse() or not (member.isfile() or member.isdir()):
         raise _Refusal("files and folders only", f"{name}, a link, device or other special member")
     if path in seen:

@@ -1,4 +1,4 @@
-"""Fetches a model's archive from a URL, within bounds."""
+"""Bounded download of a model's archive from a URL."""
 
 import os
 import tempfile
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-FORMAT = urlencode({"tf-hub-format": "compressed"})  # what TF-Hub's servers give the model as a tar archive for
+FORMAT = urlencode({"tf-hub-format": "compressed"})  # makes TF-Hub send a tar archive
 MAX_BYTES = 8 << 30
 MAX_SECONDS = 2 * 3600.0
 STALL_SECONDS = 30.0
@@ -26,16 +26,17 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         if urlsplit(newurl).scheme not in ("http", "https"):
             fp.close()
-            raise urllib.error.URLError(f"a redirect to {newurl}, which is not on the web")
+            raise urllib.error.URLError(f"a redirect to {newurl}, which is not an HTTP URL")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 @contextmanager
 def downloaded(url: str, folder: Path, most: int = MAX_BYTES) -> Iterator[Path]:
-    """The archive of the model at `url` as a file in `folder` for as long as it is needed.
+    """Download the archive of the model at `url` to a temporary file in `folder`, which the block may read.
 
     Raises:
-      OSError: it cannot be reached, or answers with an error. ValueError: more than `most` bytes, or fewer than promised.
+      OSError: The server cannot be reached, or answers with an error.
+      ValueError: The archive has more than `most` bytes, or fewer than announced.
     """
     opener = urllib.request.OpenerDirector()
     for handler in (
@@ -61,14 +62,14 @@ def downloaded(url: str, folder: Path, most: int = MAX_BYTES) -> Iterator[Path]:
 
 def _copy(response: Any, file: Any, most: int, length: int | None) -> None:
     if length is not None and length > most:
-        raise ValueError(f"an archive of {length:,} bytes, of at most {most:,}")
+        raise ValueError(f"an archive of {length:,} bytes, more than {most:,}")
     count, end = 0, time.monotonic() + MAX_SECONDS
     while block := response.read1(_BLOCK):
         count += len(block)
         if count > most:
             raise ValueError(f"an archive of more than {most:,} bytes")
         if time.monotonic() > end:
-            raise TimeoutError(f"no end after {MAX_SECONDS / 3600:.0f} hours")
+            raise TimeoutError(f"not finished after {MAX_SECONDS / 3600:.0f} hours")
         file.write(block)
     if length is not None and count < length:
-        raise ValueError(f"{count:,} of {length:,} bytes, then no more")
+        raise ValueError(f"only {count:,} of {length:,} bytes")

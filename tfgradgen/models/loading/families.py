@@ -1,7 +1,7 @@
-"""Families of public models: what their handles or signatures tell, and what they do not say of themselves.
+"""Families of public models, with settings that the models themselves do not contain.
 
-From the models' cards on TF-Hub and Kaggle Models. A handle names a family; so do its signatures where nothing else has the
-same, as for a copy in a folder. Every entry can be overridden by a flag.
+The settings come from the model cards on TF-Hub and Kaggle Models. A family is recognized by the handle, or by signatures that
+no other family has, as for a copy in a folder. Flags override all entries.
 """
 
 import re
@@ -13,14 +13,20 @@ from tfgradgen.models.loading.saved_model import Opened
 
 
 @dataclass(frozen=True)
-class Use:
-    """How a model serves in one role.
+class RoleSpec:
+    """How to use a model in one role.
 
-    signature, output: names; '' where the model has only one that fits. image_range: of the pictures that it takes or gives.
-    prior: law of a generator's latent point (`priors.TRANSPORTS`). scores: what a classifier gives, 'logits', 'probabilities'
-    or 'scores'; a discriminator, the logit or the probability that a picture is natural. num_classes: of a model that takes
-    class numbers, which its signature does not tell. image_size: height and width that a classifier of any size was trained on.
-    is_known: False where no family tells all this. lacking: the family, where it is known and has no such role.
+    Attributes:
+      signature: Name of the signature; '' if only one is suitable.
+      output: Name of the output; '' if only one is suitable.
+      image_range: (low, high) of the images that it takes or returns.
+      prior: Distribution of a generator's latent point (`priors.TRANSPORTS`).
+      scores: What a classifier returns: 'logits', 'probabilities' or 'scores'. For a discriminator, whether it returns the
+        logit or the probability that an image is natural.
+      num_classes: Number of classes of a model that takes class numbers, which its signature does not contain.
+      image_size: Height and width of the training images of a classifier that accepts any size.
+      is_known: False if the family is unknown.
+      lacking: Name of the family if it is known but has no such role.
     """
 
     signature: str = ""
@@ -34,48 +40,55 @@ class Use:
     lacking: str = ""
 
 
-UNKNOWN = Use(is_known=False)
+UNKNOWN = RoleSpec(is_known=False)
 
 
 @dataclass(frozen=True)
 class Family:
-    """handle: a regular expression, in lower case with hyphens. interfaces: each signature -> inputs, one of which a model must
-    have to be recognized without its handle; none where others have the same. uses: role -> Use."""
+    """A family of models.
+
+    Attributes:
+      name: Its name.
+      handle: A regular expression for its handles, in lower case with hyphens.
+      uses: Role -> RoleSpec.
+      interfaces: Mappings signature -> inputs. A model that matches one of them is recognized without its handle. Empty if
+        other models have the same signatures.
+    """
 
     name: str
     handle: str
-    uses: Mapping[str, Use]
+    uses: Mapping[str, RoleSpec]
     interfaces: tuple[Mapping[str, frozenset[str]], ...] = ()
 
 
-_IMAGENET = Use(image_range=UNIT, image_size=224)
+_IMAGENET = RoleSpec(image_range=UNIT, image_size=224)
 _COMPARE_GAN = {
-    "generator": Use("generator", image_range=UNIT, prior="uniform"),
-    "discriminator": Use("discriminator", image_range=UNIT),
+    "generator": RoleSpec("generator", image_range=UNIT, prior="uniform"),
+    "discriminator": RoleSpec("discriminator", image_range=UNIT),
 }
 _S3GAN = {
-    "generator": Use("default", "generated", UNIT, num_classes=1000),
-    "discriminator": Use("", "prediction", UNIT, scores="probabilities", num_classes=1000),
+    "generator": RoleSpec("default", "generated", UNIT, num_classes=1000),
+    "discriminator": RoleSpec("", "prediction", UNIT, scores="probabilities", num_classes=1000),
 }
 
 FAMILIES = (
     Family(
         "biggan",
         r"deepmind/biggan",
-        {"generator": Use("default", "default", SYMMETRIC, "truncated_normal")},
+        {"generator": RoleSpec("default", "default", SYMMETRIC, "truncated_normal")},
         ({"default": frozenset({"z", "y", "truncation"})},),
     ),
     Family(
         "bigbigan",
         r"deepmind/bigbigan",
         {
-            "generator": Use("generate", "default", SYMMETRIC),  # its `default` is the encoder
-            "discriminator": Use("discriminate", "score_x", SYMMETRIC),
-            "encoder": Use("encode", "z_mean", SYMMETRIC),
+            "generator": RoleSpec("generate", "default", SYMMETRIC),  # its `default` is the encoder
+            "discriminator": RoleSpec("discriminate", "score_x", SYMMETRIC),
+            "encoder": RoleSpec("encode", "z_mean", SYMMETRIC),
         },
         ({"generate": frozenset({"z"}), "encode": frozenset({"x"}), "discriminate": frozenset({"x", "z"})},),
     ),
-    Family("progan", r"google/progan", {"generator": Use("default", "default", UNIT)}),
+    Family("progan", r"google/progan", {"generator": RoleSpec("default", "default", UNIT)}),
     Family(
         "compare_gan",
         r"google/compare-gan/(.*/)?model-",
@@ -92,19 +105,22 @@ FAMILIES = (
     Family("inception", r"google/(imagenet/)?inception.*classification", {"classifier": replace(_IMAGENET, image_size=299)}),
     Family("imagenet", r"google/(imagenet|mobilenet|resnet).*classification", {"classifier": _IMAGENET}),
     Family("bit", r"google/bit/.*ilsvrc2012.*classification", {"classifier": _IMAGENET}),
-    Family("aiy", r"(google/)?aiy/.*classifier", {"classifier": Use(image_range=UNIT, scores="probabilities")}),
-    Family("yamnet", r"google/yamnet", {"classifier": Use(output="0", image_range=SYMMETRIC, scores="scores")}),
+    Family("aiy", r"(google/)?aiy/.*classifier", {"classifier": RoleSpec(image_range=UNIT, scores="probabilities")}),
+    Family("yamnet", r"google/yamnet", {"classifier": RoleSpec(output="0", image_range=SYMMETRIC, scores="scores")}),
 )
 
 
-def use_of(opened: Opened, role: str) -> tuple[Use, list[str]]:
-    """How a model serves in `role`, `UNKNOWN` where nothing tells, also `lacking` where its family does not serve in that; and
-    what was assumed for it: 'family NAME' where its signatures alone say so, 'version N' where N was the highest of several."""
-    use, assumed = _use_of(opened, role)
+def resolve_role(opened: Opened, role: str) -> tuple[RoleSpec, list[str]]:
+    """Return how to use a model in `role`, and what was assumed.
+
+    The first is `UNKNOWN` for an unknown family, with `lacking` set if the family does not have the role. Assumptions are
+    'family NAME' if only the signatures identify the family, and 'version N' if N is the highest of several versions.
+    """
+    use, assumed = _resolve(opened, role)
     return use, [*([f"version {opened.version}"] if opened.version else []), *assumed]
 
 
-def _use_of(opened: Opened, role: str) -> tuple[Use, list[str]]:
+def _resolve(opened: Opened, role: str) -> tuple[RoleSpec, list[str]]:
     handle = opened.handle.lower().replace("_", "-")
     for family in FAMILIES:
         if re.search(rf"(^|/){family.handle}", handle):
@@ -117,7 +133,7 @@ def _use_of(opened: Opened, role: str) -> tuple[Use, list[str]]:
     return _use(found, role), [f"family {found.name}"] if role in found.uses else []
 
 
-def _use(family: Family, role: str) -> Use:
+def _use(family: Family, role: str) -> RoleSpec:
     return family.uses.get(role) or replace(UNKNOWN, lacking=family.name)
 
 

@@ -1,4 +1,4 @@
-"""Where a model comes from: a folder, an archive, TF-Hub or Kaggle Models, all as a local SavedModel folder."""
+"""Resolution of handles (a folder, an archive, TF-Hub or Kaggle Models) to a local SavedModel folder."""
 
 import contextlib
 import hashlib
@@ -34,26 +34,30 @@ _ARCHIVES = (".tar.gz", ".tgz", ".tar")
 _EXPECTED = "a SavedModel folder, its .tar.gz, a https://tfhub.dev/... URL or Kaggle's owner/model/framework/variation/version"
 _KAGGLE = re.compile(r"\w[\w.-]*/\w[\w.-]*/tensorflow[12]/\w[\w.-]*(/\d+)?", re.IGNORECASE)
 _CONNECT_SECONDS = 3.0
-FETCH_ERRORS = (OSError, ValueError, EOFError, http.client.HTTPException)  # of urllib and of `download`
+FETCH_ERRORS = (OSError, ValueError, EOFError, http.client.HTTPException)  # raised by urllib and `download`
 
 
 def resolve_handle(handle: str) -> Path:
-    """Returns the folder with saved_model.pb that `handle` stands for; fetches it where it is not on this machine yet.
+    """Return the folder with saved_model.pb that `handle` stands for; download it if it is not cached yet.
+
+    A local path takes precedence over a Kaggle handle. A cache that other users can write to is refused.
 
     Args:
-      handle: a SavedModel folder; a .tar.gz, .tgz or .tar file with the model at its top or in its only folder, which is
-        unpacked, once, into the cache folder $TFGRADGEN_CACHE_DIR (else $XDG_CACHE_HOME/tfgradgen, else
-        ~/.cache/tfgradgen); a URL of TF-Hub, which is fetched and unpacked, once, into $TFHUB_CACHE_DIR/sha1(URL)/
-        (else tfhub_modules/ in the cache folder); or a Kaggle Models handle or page, through kagglehub's cache
-        $KAGGLEHUB_CACHE. What is on disk under a name comes before Kaggle. A cache that other users can write is refused.
+      handle: One of
+        a SavedModel folder;
+        a .tar.gz, .tgz or .tar file with the model at its top or in its only folder, which is unpacked once to the cache
+        folder $TFGRADGEN_CACHE_DIR (default $XDG_CACHE_HOME/tfgradgen or ~/.cache/tfgradgen);
+        a TF-Hub URL, which is downloaded and unpacked once to $TFHUB_CACHE_DIR/sha1(URL)/ (default tfhub_modules/ in the
+        cache folder);
+        a Kaggle Models handle or page, which kagglehub caches in $KAGGLEHUB_CACHE.
 
     Raises:
-      UserError: there is no model under that name, or it can neither be fetched nor found in its cache; the line then says
-        in which folder a copy belongs. Without a network this takes seconds.
+      UserError: The model does not exist, or it is not cached and cannot be downloaded. The error then names the folder for a
+        manual copy. Without a network this takes a few seconds.
     """
     check_handle(handle)
     path = Path(os.path.expanduser(handle))
-    if os.path.isdir(path):  # as pathlib's own, but false for what cannot be a path
+    if os.path.isdir(path):  # unlike Path.is_dir, this does not raise for an invalid path
         return model_folder(path, handle)
     if os.path.isfile(path):
         return _from_archive(path)
@@ -64,7 +68,7 @@ def resolve_handle(handle: str) -> Path:
 
 
 def check_handle(handle: str) -> None:
-    """Raises `UserError` where `handle` is sure to stand for no model; fetches and unpacks nothing."""
+    """Raise `UserError` if `handle` cannot be a model, without downloading or unpacking anything."""
     path = Path(os.path.expanduser(handle))
     if os.path.isdir(path):
         model_folder(path, handle)
@@ -78,7 +82,7 @@ def check_handle(handle: str) -> None:
 
 
 def version_of(folder: Path, handle: str) -> str:
-    """The name of the numbered `folder` that was taken for a `handle` that names the folder above it; '' for others."""
+    """Return the name of the numbered `folder` if `handle` is its parent folder, otherwise ''."""
     above = os.path.realpath(os.path.expanduser(handle))
     return folder.name if os.path.isdir(above) and os.path.realpath(folder.parent) == above else ""
 
@@ -99,14 +103,14 @@ def _from_archive(archive: Path) -> Path:
     except OSError as error:
         raise fail(f"archive {archive}", "a readable file", error.strerror, "check the file") from error
     folder = cache_folder() / "archives" / digest
-    for place in (folder.parent, folder):
-        check_private(place, "TFGRADGEN_CACHE_DIR")
+    for cache in (folder.parent, folder):
+        check_private(cache, "TFGRADGEN_CACHE_DIR")
     if not folder.is_dir():
         unpack(archive, folder, sha256=digest)
     try:
         return _model_in(folder, f"archive {archive}")
     except UserError:
-        shutil.rmtree(folder, ignore_errors=True)  # of no use to a later run
+        shutil.rmtree(folder, ignore_errors=True)  # no later run can use it
         raise
 
 
@@ -119,15 +123,15 @@ def _sha256(file: Path) -> str:
 
 
 def _from_hub(handle: str) -> Path:
-    """The cache's key is the URL's exact spelling: a copy under the one given is taken, else the usual one is asked for."""
+    """Return the model at a TF-Hub URL. The cache depends on the spelling of the URL, so both usual spellings are tried."""
     root = Path(os.getenv("TFHUB_CACHE_DIR") or cache_folder() / "tfhub_modules")
     usual = re.sub(r"^http://tfhub\.dev/", "https://tfhub.dev/", handle.rstrip("/"))
     spellings = {url: root / hashlib.sha1(url.encode()).hexdigest() for url in (handle, usual)}
     url = next((url for url, folder in spellings.items() if _is_filled(folder)), usual)
     folder = spellings[url]
     remedy = f"put the model's files into {folder} (TFHUB_CACHE_DIR sets the folder above it) or give a local folder"
-    for place in (root, folder):
-        check_private(place, "TFHUB_CACHE_DIR")
+    for cache in (root, folder):
+        check_private(cache, "TFHUB_CACHE_DIR")
     _check_emptied(folder, handle)
     if not _is_filled(folder):
         with _fetching(f"model {handle}", remedy, *FETCH_ERRORS):
@@ -137,20 +141,20 @@ def _from_hub(handle: str) -> Path:
 
 
 def _fetch(url: str, folder: Path) -> None:
-    """Fetches and unpacks the model at `url` as the new `folder`, which appears whole or not at all."""
+    """Download and unpack the model at `url` to the new `folder`, atomically."""
     make_private(folder.parent)
     with downloaded(url, folder.parent) as archive:
         try:
             unpack(archive, folder)
         except UserError as error:
-            if error.__cause__ is None:  # it cannot be written
+            if error.__cause__ is None:  # the folder cannot be written
                 raise
-            raise ValueError(f"what does not appear to be a valid module: {error.__cause__}") from error
+            raise ValueError(f"an invalid module: {error.__cause__}") from error
     try:
         _model_in(folder, "it")
     except UserError as error:
         shutil.rmtree(folder, ignore_errors=True)
-        raise ValueError(f"what does not appear to be a valid module; {error}") from error
+        raise ValueError(f"an invalid module: {error}") from error
 
 
 def _check_emptied(folder: Path, handle: str) -> None:
@@ -164,18 +168,18 @@ def _is_filled(folder: Path) -> bool:
 
 
 def _kaggle_handle_of(url: str) -> str | None:
-    """The handle in the address of a page of Kaggle Models, in either of its forms; None for other addresses."""
+    """Return the handle in the URL of a Kaggle Models page, in either of its forms; None for other URLs."""
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        raise fail(f"model {url}", "a URL", error, "check the address") from error
+        raise fail(f"model {url}", "a URL", error, "check the URL") from error
     if parts.hostname not in ("www.kaggle.com", "kaggle.com") or not parts.path.startswith("/models/"):
         return None
     named = [part for part in parts.path.split("/")[2:] if part not in ("", "frameworks", "variations", "versions")]
     handle = "/".join(named)
     if not _KAGGLE.fullmatch(handle):
         expected = "the page of one variation, https://www.kaggle.com/models/owner/model/TensorFlow2/variation/version"
-        raise fail(f"model {url}", expected, value_text(handle), "open that variation's page and copy its address")
+        raise fail(f"model {url}", expected, value_text(handle), "open the page of the variation and copy its URL")
     return handle
 
 
@@ -185,14 +189,14 @@ def _from_kaggle(handle: str) -> Path:
     folder = root / "models" / owner / model / framework / variation / (version[0] if version else "VERSION")
     marker = folder.with_name(f"{folder.name}.complete")
     where = "KAGGLEHUB_CACHE sets the folder above models"
-    remedy = f"put the model's files into {folder} and an empty file {marker.name} beside it ({where})"
+    remedy = f"put the model's files into {folder} and an empty file {marker.name} next to it ({where})"
     if not version:
-        remedy += ", and name that version in the handle"
-    for place in (root, folder):
-        check_private(place, "KAGGLEHUB_CACHE")
+        remedy += ", and give that version in the handle"
+    for cache in (root, folder):
+        check_private(cache, "KAGGLEHUB_CACHE")
     if marker.exists():
         _check_emptied(folder, handle)
-    with _fetching(f"model {handle}", f"{remedy}, or give a local folder", Exception):  # it has kinds of its own, never ours
+    with _fetching(f"model {handle}", f"{remedy}, or give a local folder", Exception):  # kagglehub has its own errors
         try:
             import kagglehub
         except ImportError as error:
@@ -204,16 +208,16 @@ def _from_kaggle(handle: str) -> Path:
 
 
 def _check_network(url: str) -> None:
-    """Raises `OSError` within seconds where the host of `url` cannot be reached; the libraries would wait for minutes."""
+    """Raise `OSError` within seconds if the host of `url` is unreachable; the libraries would wait for minutes."""
     parts = urlsplit(url)
-    if not urllib.request.getproxies():  # through a proxy, the host itself need not be in reach
+    if not urllib.request.getproxies():  # with a proxy, the host need not be reachable directly
         port = parts.port or (443 if parts.scheme == "https" else 80)
         socket.create_connection((parts.hostname or "", port), timeout=_CONNECT_SECONDS).close()
 
 
 @contextlib.contextmanager
 def _fetching(where: str, remedy: str, *kinds: type[Exception]) -> Iterator[None]:
-    """Keeps a download library's notes from the user, and turns errors of these `kinds` into one line that ends in `remedy`."""
+    """Silence a download library, and turn errors of these `kinds` into one line that ends in `remedy`."""
     stall, disabled = socket.getdefaulttimeout(), logging.root.manager.disable
     socket.setdefaulttimeout(STALL_SECONDS)
     logging.disable(max(disabled, logging.WARNING))
@@ -230,7 +234,7 @@ def _fetching(where: str, remedy: str, *kinds: type[Exception]) -> Iterator[None
             code = f"HTTP {error.code} "
             error.close()
         got = code + (str(reason or error) or type(error).__name__)
-        raise fail(where, "a model that can be fetched", " ".join(got.split())[:200], remedy) from error
+        raise fail(where, "a model that can be downloaded", " ".join(got.split())[:200], remedy) from error
     finally:
         socket.setdefaulttimeout(stall)
         logging.disable(disabled)

@@ -1,4 +1,4 @@
-"""Which of a function's inputs is what: the latent point, the image or sound, the class, the truncation."""
+"""Identification of the inputs of a function: the latent point, the image or sound, the class, the truncation."""
 
 import math
 import re
@@ -11,8 +11,8 @@ from tfgradgen.core.contracts import IMAGE_CHANNELS
 from tfgradgen.core.text import printable
 from tfgradgen.models.loading.settings import GeneratorSettings, ModelSettings
 
-EXTRAS = ("truncation", "y", "labels", "z")  # inputs beside the main one that a caller here knows how to fill
-CLASS_NAMES = ("y", "labels")  # of the class input of public generators
+EXTRAS = ("truncation", "y", "labels", "z")  # further inputs for which callers have a value
+CLASS_NAMES = ("y", "labels")  # names of the class input in public generators
 
 _CLASS_LIKE = re.compile(r"label|class|one_?hot|categor|condition", re.IGNORECASE)
 _SETTING_LIKE = re.compile(r"trunc|(^|_)psi|seed|alpha|fade|temperature|scale|strength|sigma|(^|_)lod|train", re.IGNORECASE)
@@ -22,8 +22,13 @@ Specs = Mapping[str, tf.TensorSpec]
 
 
 class Inputs(NamedTuple):
-    """main: name of the input of latent points, images or sounds. class_name: of a generator's class input, '' without one.
-    is_guess: whether shapes or names alone tell which input is the class."""
+    """The inputs of a function that suits a role.
+
+    Attributes:
+      main: Name of the input for latent points, images or sounds.
+      class_name: Name of a generator's class input; '' if it has none.
+      is_guess: Whether the class input was identified by shapes or names only.
+    """
 
     main: str
     class_name: str = ""
@@ -31,8 +36,13 @@ class Inputs(NamedTuple):
 
 
 class Misfit(NamedTuple):
-    """Why a function cannot serve. got: what it takes or gives. remedy: what the user can do. is_near: whether the function
-    would serve after that, or in another form, so that it is worth naming although there are others."""
+    """Why a function does not suit a role.
+
+    Attributes:
+      got: Its inputs or outputs.
+      remedy: What the user can do.
+      is_near: Whether the function would be suitable after that, so that it is worth reporting even if there are others.
+    """
 
     got: str
     remedy: str
@@ -40,7 +50,7 @@ class Misfit(NamedTuple):
 
 
 def inputs_of(role: str, inputs: Specs, given: ModelSettings) -> Inputs | Misfit:
-    """What each of `inputs` is to a `role`: 'generator', 'encoder', 'discriminator', 'classifier' or 'judge'."""
+    """Identify `inputs` for a `role`: 'generator', 'encoder', 'discriminator', 'classifier' or 'judge'."""
     inputs = {name: spec for name, spec in inputs.items() if not is_switch(spec)}
     if not inputs:
         return Misfit("no input", "give another signature", is_near=False)
@@ -50,23 +60,23 @@ def inputs_of(role: str, inputs: Specs, given: ModelSettings) -> Inputs | Misfit
 
 
 def is_switch(spec: tf.TensorSpec) -> bool:
-    """Whether an input is a single truth value, as `training` is; it is always given False."""
+    """Return whether an input is a single boolean, such as `training`. It always gets False."""
     return bool(spec.dtype == tf.bool and spec.shape.rank == 0)
 
 
 def width_of(spec: tf.TensorSpec) -> int | None:
-    """How many numbers one row of an input holds; None where its shape does not say."""
+    """Return the number of values in one row of an input; None if the shape does not fix it."""
     dims = _dims(spec)
     return None if dims is None or None in dims else math.prod(n for n in dims if n)
 
 
 def takes_numbers(spec: tf.TensorSpec) -> bool:
-    """Whether a class input takes one class number a row, not a one-hot row."""
+    """Return whether a class input takes one class number per row instead of a one-hot row."""
     return spec.shape.rank is not None and width_of(spec) == 1
 
 
 def shaped(rows: tf.Tensor, spec: tf.TensorSpec) -> tf.Tensor:
-    """`rows` [B] or [B, n] in the shape of an input: [B, 1, 1, n], [B, n, 1, 1], [B, 1] or as they are."""
+    """Reshape `rows` [B] or [B, n] to the shape of an input: [B, 1, 1, n], [B, n, 1, 1], [B, 1] or unchanged."""
     dims = _dims(spec)
     if dims is None or len(dims) == len(rows.shape) - 1:
         return rows
@@ -74,12 +84,12 @@ def shaped(rows: tf.Tensor, spec: tf.TensorSpec) -> tf.Tensor:
 
 
 def listed(inputs: Specs) -> str:
-    """The inputs as a person reads them."""
+    """Format inputs as text."""
     return ", ".join(f"{printable(name)} {shown(spec)}" for name, spec in inputs.items())
 
 
 def shown(spec: tf.TensorSpec) -> str:
-    """As `float32 [?, 120]`; `float32 ?` where the rank is not known."""
+    """Format a spec as `float32 [?, 120]`, or `float32 ?` if the rank is unknown."""
     shape = "?" if spec.shape.rank is None else "[" + ", ".join("?" if n is None else str(n) for n in spec.shape) + "]"
     return f"{spec.dtype.name} {shape}"
 
@@ -91,28 +101,28 @@ def _dims(spec: tf.TensorSpec) -> list[int | None] | None:
 def _of_generator(inputs: Specs, given: GeneratorSettings) -> Inputs | Misfit:
     wanted = given.class_input
     if wanted is not None and wanted not in inputs:
-        return Misfit(f"inputs {listed(inputs)}", "give the --generator_class_input=NAME of one of those")
+        return Misfit(f"inputs {listed(inputs)}", "give one of these as --generator_class_input=NAME")
     rest = {name: spec for name, spec in inputs.items() if name not in ("truncation", wanted)}
     class_name = wanted or ""
     if not wanted and len(rest) > 1:
         class_name = next((name for name in CLASS_NAMES if name in rest), "")
         rest.pop(class_name, None)
     if len(rest) == 2 and not class_name:
-        pair = _told_apart(rest, given)
+        pair = _latent_and_class(rest, given)
         if pair is None and (setting := _setting_of(rest)):
-            remedy = "export it with a value for that, or say which is the class with --generator_class_input=NAME"
+            remedy = "export it with a fixed value for that, or name the class input with --generator_class_input=NAME"
             return Misfit(
                 f"inputs {listed(inputs)}, of which {printable(setting)} is neither a latent point nor a class", remedy
             )
         if pair is None:
             return Misfit(
                 f"inputs {listed(inputs)}, any of which may be the class",
-                "say which is with --generator_class_input=NAME",
+                "name the class input with --generator_class_input=NAME",
             )
         return Inputs(*pair, is_guess=True)
     if len(rest) != 1:
         is_near = any(_is_latent(spec, given) for spec in inputs.values())
-        return Misfit(f"inputs {listed(inputs)}", "export a function of a latent point, and a class at most", is_near)
+        return Misfit(f"inputs {listed(inputs)}", "export a function of a latent point and at most a class", is_near)
     ((main, spec),) = rest.items()
     return Inputs(main, class_name) if _is_latent(spec, given) else _no_latent(main, spec)
 
@@ -121,14 +131,14 @@ def _no_latent(name: str, spec: tf.TensorSpec) -> Misfit:
     got = f"an input {printable(name)} {shown(spec)}"
     width, rank = width_of(spec), spec.shape.rank
     if not spec.dtype.is_floating:
-        return Misfit(f"{got}, no latent point of floats", "export it with a float32 latent point", is_near=False)
+        return Misfit(f"{got}, not a float latent point", "export it with a float32 latent point", is_near=False)
     if width is not None and rank is not None and rank > 2:
-        return Misfit(got, f"give --latent_dim={width} if normals fill it", is_near=rank > 2)
-    return Misfit(f"{got}, no latent point [?, n]", "export a function of a latent point [?, n]", is_near=False)
+        return Misfit(got, f"give --latent_dim={width} if its values are independent normals", is_near=rank > 2)
+    return Misfit(f"{got}, not a latent point [?, n]", "export a function of a latent point [?, n]", is_near=False)
 
 
 def _is_latent(spec: tf.TensorSpec, given: GeneratorSettings) -> bool:
-    """Whether independent normals fill it: [?, n], also with axes of length 1, or of any shape with latent_dim numbers."""
+    """Return whether an input may be a latent point: [?, n], also with axes of length 1, or latent_dim values."""
     dims = _dims(spec)
     if not spec.dtype.is_floating or dims == []:
         return False
@@ -138,7 +148,7 @@ def _is_latent(spec: tf.TensorSpec, given: GeneratorSettings) -> bool:
 
 
 def _may_be_class(name: str, inputs: Specs) -> bool:
-    """Whether an input may be the class of each row: not one value for all rows, nor one with a name of another setting."""
+    """Return whether an input may be the class: it has one value per row, and its name is not that of another setting."""
     spec, others = inputs[name], [each for other, each in inputs.items() if other != name]
     if _SETTING_LIKE.search(name) and not _CLASS_LIKE.search(name):
         return False
@@ -149,13 +159,13 @@ def _may_be_class(name: str, inputs: Specs) -> bool:
 
 
 def _setting_of(inputs: Specs) -> str:
-    """The first that is neither the class nor a latent point, '' without one."""
+    """Return the first input that is neither the class nor a latent point; '' if there is none."""
     narrow = (name for name, spec in inputs.items() if width_of(spec) == 1 or not spec.dtype.is_floating)
     return next((name for name in narrow if not _may_be_class(name, inputs)), "")
 
 
-def _told_apart(inputs: Specs, given: GeneratorSettings) -> tuple[str, str] | None:
-    """(latent point, class) of two inputs, by the first rule that leaves one way to see them; None where none does."""
+def _latent_and_class(inputs: Specs, given: GeneratorSettings) -> tuple[str, str] | None:
+    """Return (latent point, class) of two inputs, by the first rule that fits only one order; None if no rule does."""
     first, second = inputs
     pairs = [
         (z, c)
@@ -166,7 +176,7 @@ def _told_apart(inputs: Specs, given: GeneratorSettings) -> tuple[str, str] | No
     ]
     rules: tuple[Callable[[str, str], Any], ...] = (
         lambda z, c: not inputs[c].dtype.is_floating,
-        # What a person named takes precedence over what a width of 1 suggests: a latent point may be as narrow.
+        # Names take precedence over a width of 1, because a latent point may have one coordinate.
         lambda z, c: _CLASS_LIKE.search(c) and not _CLASS_LIKE.search(z),
         lambda z, c: _LATENT_LIKE.fullmatch(z) and not _LATENT_LIKE.fullmatch(c),
         lambda z, c: takes_numbers(inputs[c]) and not takes_numbers(inputs[z]),
@@ -197,14 +207,14 @@ def _of_observer(role: str, inputs: Specs) -> Inputs | Misfit:
 def _no_image(name: str, spec: tf.TensorSpec) -> Misfit:
     got, shape = f"an input {printable(name)} {shown(spec)}", spec.shape
     if spec.dtype == tf.string:
-        return Misfit(f"{got}, the bytes of image files", "export a function of a float32 tensor of pixels")
+        return Misfit(f"{got}, for the bytes of image files", "export a function of a float32 tensor of pixels")
     if shape.rank == 3 and _has_channels(shape):
         return Misfit(f"{got}, an image without a batch axis", "export it with one, as [?, height, width, channels]")
-    return Misfit(f"{got}, no image [?, height, width, channels]", "export a function of such images", is_near=False)
+    return Misfit(f"{got}, not an image [?, height, width, channels]", "export a function of such images", is_near=False)
 
 
 def _is_image(spec: tf.TensorSpec) -> bool:
-    """[?, height, width, channels] of floats or integers, also without the last axis."""
+    """Return whether an input may be an image: [?, height, width, channels] or [?, height, width], floats or integers."""
     if not (spec.dtype.is_floating or spec.dtype.is_integer):
         return False
     rank = spec.shape.rank

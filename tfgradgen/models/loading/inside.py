@@ -1,6 +1,6 @@
-"""Files of a model's folder, which a stranger may have made: read once, within bounds, and none from outside of it.
+"""Safe reading of the files in a model's folder: each file is read once, within bounds, and none from outside of the folder.
 
-Each file is opened by `files.open_inside`, which says which links are followed.
+Files are opened by `files.open_inside`, which documents the links that are followed.
 """
 
 import errno
@@ -17,34 +17,34 @@ from tfgradgen.core.checks import UserError, fail
 from tfgradgen.core.files import open_inside
 
 MAX_BYTES = 16 << 30  # more than ten times the largest image model on TF-Hub
-MAX_PROGRAM = (2 << 30) - 1  # of saved_model.pb: no protobuf is larger
+MAX_PROGRAM = (2 << 30) - 1  # bytes in saved_model.pb, the limit of protobuf
 MAX_FILES = 10_000
 MAX_DEPTH = 32  # a SavedModel has a depth of 2 or 3
 _BLOCK = 1 << 20
 
 
 class Part(NamedTuple):
-    """A file of a SavedModel: its name in the folder, its size, and its bytes, which must be read to the end."""
+    """A file of a SavedModel: its name in the folder, its size in bytes, and its content, which must be read to the end."""
 
     name: PurePath
     size: int
     blocks: Iterator[bytes]
 
     def header(self) -> bytes:
-        """The header that precedes its bytes in the model's fingerprint."""
+        """Return the header that precedes the content in the digest of the model."""
         return f"{self.name.as_posix()}\0{self.size}\0".encode()
 
 
 def is_inside(folder: Path, name: str | PurePath) -> bool:
-    """Whether `folder` has an entry `name`, be it a file, a link or anything else."""
+    """Return whether `folder` has an entry `name` of any kind."""
     return os.path.lexists(folder / name)
 
 
 def parts(folder: Path) -> Iterator[Part]:
-    """The files of the SavedModel in `folder`, in order: saved_model.pb, then those of variables/ and of assets/.
+    """Yield the files of the SavedModel in `folder`, in order: saved_model.pb, then those of variables/ and assets/.
 
     Raises:
-      UserError: one that is no regular file or links out of the folder, more than the bounds allow, or one that cannot be read.
+      UserError: A file cannot be read, is not a regular file or links out of the folder, or a bound is exceeded.
     """
     names = [PurePath("saved_model.pb")]
     try:
@@ -71,13 +71,15 @@ def parts(folder: Path) -> Iterator[Part]:
 
 
 class Copy:
-    """A SavedModel's files in a folder that nobody else can reach; it goes when the object does.
+    """A private temporary copy of a SavedModel's files, which is removed with the object.
 
-    sha256: the fingerprint of what was copied.
+    Attributes:
+      folder: The folder of the copy.
+      sha256: Digest of the files (see `metadata.fingerprint`).
     """
 
     def __init__(self, folder: Path) -> None:
-        """Copies the files of `folder`; raises `UserError` where that cannot be read, or the copy not be written."""
+        """Copy the files of `folder`; raise `UserError` if they cannot be read or written."""
         digest = hashlib.sha256()
         try:
             self.folder = Path(tempfile.mkdtemp(prefix="tfgradgen-model-"))
@@ -90,7 +92,7 @@ class Copy:
                     for block in part.blocks:
                         digest.update(block)
                         if block.count(0) == len(block):
-                            file.seek(len(block), os.SEEK_CUR)  # a hole, as it may have been
+                            file.seek(len(block), os.SEEK_CUR)  # a hole: the original may be sparse too
                         else:
                             file.write(block)
                     file.truncate()
@@ -100,7 +102,7 @@ class Copy:
         self.sha256 = digest.hexdigest()
 
     def remove(self) -> None:
-        """Removes the files now."""
+        """Remove the files now."""
         self._finalizer()
 
 
@@ -109,13 +111,13 @@ def _blocks(stream: BinaryIO, size: int) -> Iterator[bytes]:
     while left:
         block = stream.read(min(_BLOCK, left))
         if not block:
-            raise ValueError("a file that is cut off while it is read")
+            raise ValueError("a file that was truncated while it was read")
         left -= len(block)
         yield block
 
 
 def _names(folder: Path, top: PurePath) -> list[PurePath]:
-    """The files below `top`; raises `OSError` for what is neither a file nor a folder nor a link to a file of the model."""
+    """Return the files below `top`; raise `OSError` for links to folders, `ValueError` if a bound is exceeded."""
     found: list[PurePath] = []
     pending = [top]
     count = 0

@@ -1,35 +1,36 @@
-"""The axes of images: channels last, as everything here has them, or first, as models that come from PyTorch or ONNX do."""
+"""Order of the axes of images: channels last, as in this package, or first, as in models from PyTorch or ONNX."""
 
 import tensorflow as tf
 
 from tfgradgen.core.checks import UserError, fail
 from tfgradgen.models.loading.settings import CHANNELS_FIRST
 
-LUMA = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601, as Pillow and TensorFlow make grey
+LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue (ITU-R BT.601), as in Pillow and TensorFlow
 
 
 def channels_first_error(where: str, role: str, got: str) -> UserError:
-    """The error of a model whose images are [?, channels, height, width] where nobody said so."""
-    way = f"give --{role}_layout={CHANNELS_FIRST}" if role in ("generator", "classifier") else "say so in its model.json"
+    """Return the error for a model with images [?, channels, height, width] but without the setting that says so."""
+    card = f'"layout": "{CHANNELS_FIRST}" in its model.json'
+    remedy = f"give --{role}_layout={CHANNELS_FIRST} or {card}" if role in ("generator", "classifier") else f"set {card}"
     expected = "images [?, height, width, channels]"
-    return fail(where, expected, f"{got}, whose channels come first", f'{way} ("layout": "{CHANNELS_FIRST}" in model.json)')
+    return fail(where, expected, f"{got}, whose channels come first", remedy)
 
 
 def to_channels_last(image: tf.Tensor) -> tf.Tensor:
-    """[B, C, H, W] -> [B, H, W, C]."""
+    """Transpose [B, C, H, W] to [B, H, W, C]."""
     return tf.transpose(image, [0, 2, 3, 1])
 
 
 def to_channels_first(image: tf.Tensor) -> tf.Tensor:
-    """[B, H, W, C] -> [B, C, H, W]."""
+    """Transpose [B, H, W, C] to [B, C, H, W]."""
     return tf.transpose(image, [0, 3, 1, 2])
 
 
 def to_grey(image: tf.Tensor) -> tf.Tensor:
-    """[B, H, W, 3] -> its luma [B, H, W, 1]."""
+    """Convert RGB [B, H, W, 3] to its luma [B, H, W, 1]."""
     return tf.tensordot(image, tf.constant(LUMA, image.dtype), 1)[..., None]
 
 
 def to_rgb(image: tf.Tensor) -> tf.Tensor:
-    """[B, H, W, 1] -> [B, H, W, 3], three times the same."""
+    """Repeat the channel of [B, H, W, 1]: [B, H, W, 3]."""
     return tf.repeat(image, 3, -1)

@@ -1,4 +1,4 @@
-"""What a SavedModel does not say of itself: a small JSON file in its folder, and the fingerprint of its content."""
+"""Metadata of a SavedModel: an optional model.json in its folder, labels, and the digest of its content."""
 
 import csv
 import hashlib
@@ -18,8 +18,8 @@ from tfgradgen.core.text import printable, value_text
 from tfgradgen.models.loading.inside import parts
 
 FILE_NAME = "model.json"
-MAX_BOUND = 1e30  # of an image range, well within float32
-MAX_NAME = 1000  # characters of a class's name, WordNet id or synset
+MAX_BOUND = 1e30  # largest bound of an image range, well within float32
+MAX_NAME = 1000  # characters of the name, WordNet id or synset of a class
 _CARD: dict[str, tuple[Any, str]] = {
     "image_range": (list, "two numbers, low then high"),
     "image_size": (list, "two positive integers, height and width"),
@@ -29,14 +29,18 @@ _CARD: dict[str, tuple[Any, str]] = {
     "signature": (str, "the name of a signature"),
     "labels": ((list, str, dict), "a list of class names or of {name, wnid, synset, background}"),
 }
-MOST_NAMED = 3  # names that an error gives with their places
+MOST_NAMED = 3  # duplicate names that an error lists
 
 
 @dataclass(frozen=True)
 class Label:
-    """One class: its name, and where known its WordNet id and the words of its synset.
+    """A class.
 
-    background: it stands for what is none of the other classes; `all` leaves it out.
+    Attributes:
+      name: Its name.
+      wnid: Its WordNet id; '' if unknown.
+      synset: The words of its synset, separated by commas; '' if unknown.
+      background: Whether it stands for everything outside of the other classes. The label 'all' excludes it.
     """
 
     name: str
@@ -46,7 +50,7 @@ class Label:
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:
-    """Returns the content of `folder/model.json`, {} where there is none."""
+    """Return the content of `folder/model.json`; {} if there is none."""
     file = folder / FILE_NAME
     if not os.path.lexists(file):
         return {}
@@ -58,9 +62,9 @@ def read_metadata(folder: Path) -> dict[str, Any]:
 
 
 def checked_card(content: dict[str, Any], where: str) -> dict[str, Any]:
-    """A card without its empty entries; raises `UserError` where a setting that a model is loaded by has the wrong type.
+    """Return the content of a model.json without null entries; raise `UserError` if a setting has the wrong type.
 
-    Which of the texts there are, and what fits to the model, is checked where they are used.
+    Values are checked against the model where they are used.
     """
     card = {key: value for key, value in content.items() if value is not None}
     for key, (kind, expected) in _CARD.items():
@@ -72,16 +76,15 @@ def checked_card(content: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def file_of_model(folder: Path, name: str, where: str) -> Path:
-    """The file `name` of the model in `folder`: a stranger's card may name no other, nor a link that leads to one."""
-    with suppress(OSError, ValueError), open_inside(folder, name):  # none there, no path, links in a circle
+    """Return the path of the file `name` of a model; a model.json may not name files, or links to files, outside `folder`."""
+    with suppress(OSError, ValueError), open_inside(folder, name):  # no such file, not a path, a cycle of links
         return folder / name
-    expected = "imagenet, a list, or the name of a file in the model's own folder"
+    expected = "imagenet, a list, or the name of a file in the model's folder"
     raise fail(where, expected, value_text(name), "correct its model.json or give --classifier_labels=FILE")
 
 
 def read_class_map(file: Path, folder: Path) -> list[dict[str, str]]:
-    """The labels of a CSV file with a column display_name, as sound models bring it in their `folder`; names that occur twice
-    get their line."""
+    """Return the labels in a CSV file with a column display_name, as sound models have; duplicate names get their index."""
     with parsing(str(file), "a CSV file in UTF-8 with a column display_name", "correct or remove it", csv.Error):
         rows = csv.DictReader(io.StringIO(read_text(file, within=folder), newline=""))
         names = [row.get("display_name") or str(k) for k, row in enumerate(rows)]
@@ -90,16 +93,21 @@ def read_class_map(file: Path, folder: Path) -> list[dict[str, str]]:
 
 
 def parse_labels(content: Any, where: str, lines: Sequence[int] = ()) -> tuple[Label, ...]:
-    """Turns a JSON list of names, or of objects with `name` and optionally the other fields of `Label`, into labels.
+    """Return labels from a JSON list of names, or of objects with `name` and optionally the other fields of `Label`.
 
-    Their texts are `printable`: names come from strangers and go to the terminal, into file names and images.
+    All texts are made printable, because names come from outside and go to the terminal, file names and images.
 
     Args:
-      lines: of a text file, on which line each name stands.
+      content: The list.
+      where: Its source, for errors.
+      lines: Line number of each name in a text file.
+
+    Raises:
+      UserError: The content is something else, or a name is too long or occurs twice.
     """
     try:
         if not isinstance(content, list | tuple):
-            raise TypeError("its letters or keys are no names")
+            raise TypeError("not a list")
         labels = tuple(map(_label, content))
     except (TypeError, KeyError, AttributeError) as error:
         expected = "a list of class names or of {name, wnid, synset, background}"
@@ -125,17 +133,17 @@ def _label(entry: Any) -> Label:
         return Label(_name(entry))
     name, wnid, synset = entry["name"], entry.get("wnid", ""), entry.get("synset", "")
     if not (isinstance(name, str) and isinstance(wnid, str) and isinstance(synset, str)):
-        raise TypeError("texts only")
+        raise TypeError("not a string")
     return Label(_name(name), _name(wnid), _name(synset), bool(entry.get("background", False)))
 
 
 def _name(text: str) -> str:
-    """`text` without what could steer a terminal; of one that is too long only enough to be refused."""
+    """Make `text` printable; cut a text that is too long, which is refused later."""
     return printable(text[: MAX_NAME + 1], None)
 
 
 def parse_range(content: Any, where: str) -> tuple[float, float]:
-    """Turns [low, high] into a pair of finite floats with low < high."""
+    """Return [low, high] as a pair of finite floats with low < high; raise `UserError` otherwise."""
     is_pair = isinstance(content, list | tuple) and len(content) == 2
     bounds = (
         [b for b in content if isinstance(b, int | float) and not isinstance(b, bool) and abs(b) <= MAX_BOUND]
@@ -143,15 +151,16 @@ def parse_range(content: Any, where: str) -> tuple[float, float]:
         else []
     )
     if len(bounds) < 2 or not bounds[0] < bounds[1]:
-        raise fail(f"{where} image_range", "two finite numbers, low then high", value_text(content), "give for example [-1, 1]")
+        expected = "two finite numbers, low then high"
+        raise fail(f"{where} image_range", expected, value_text(content), "give [-1, 1], for example")
     return float(bounds[0]), float(bounds[1])
 
 
 def fingerprint(folder: Path) -> str:
-    """Returns the sha256 of a SavedModel: of the names and bytes of saved_model.pb, variables/ and assets/, in order.
+    """Return the SHA-256 of the names and bytes of saved_model.pb, variables/ and assets/, in order.
 
     Raises:
-      UserError: a file that cannot be read, is no regular file or links out of the folder, or more than `inside` allows.
+      UserError: A file cannot be read, is not a regular file or links out of the folder, or a bound of `inside` is exceeded.
     """
     digest = hashlib.sha256()
     for part in parts(folder):

@@ -1,30 +1,39 @@
-"""Which of a model's functions serves a role, and which of its inputs is what."""
+"""Choice of the function of a model for a role, and identification of its inputs."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tfgradgen.core.batching import by_parts
+from tfgradgen.core.batching import map_batched
 from tfgradgen.core.checks import UserError, fail
 from tfgradgen.core.contracts import IMAGE_CHANNELS
 from tfgradgen.core.text import printable
-from tfgradgen.models.loading.families import Use
+from tfgradgen.models.loading.families import RoleSpec
 from tfgradgen.models.loading.inputs import Inputs, Misfit, inputs_of, is_switch, listed
 from tfgradgen.models.loading.saved_model import CALL, Opened, Signature
 from tfgradgen.models.loading.settings import ModelSettings
 
-# In this order, where several fit; what else fits is not guessed among.
+# Preference order if several signatures are suitable. Any other ambiguity is an error.
 PREFERRED = (CALL, "serving_default", "default", "generator", "generate", "discriminator", "discriminate", "encode")
 MOST_SHOWN = 150  # characters of signatures in an error
 PURPOSES = {"generator": "latent points to images", "encoder": "images to latent points"}
 
 
-class Bound(NamedTuple):
-    """A function chosen for a role. fn: {input: tensor of any number type} -> the output tensor. main: name of its input of
-    latent points or of images. extras: its other inputs. output: name of the output, '' where a call first tells.
-    class_name: name of a generator's class input, '' without one. class_is_guess: whether shapes or names alone tell that.
-    gives: of the output; None where a call first tells."""
+class BoundSignature(NamedTuple):
+    """A function chosen for a role.
+
+    Attributes:
+      name: Name of the signature.
+      fn: {input: tensor of any numeric dtype} -> output tensor.
+      main: Name of the input for latent points or images.
+      spec: Spec of that input.
+      extras: Specs of its other inputs.
+      output: Name of the output; '' if it is known only after a call.
+      class_name: Name of a generator's class input; '' if it has none.
+      class_is_guess: Whether the class input was identified by shapes or names only.
+      gives: Spec of the output; None if it is known only after a call.
+    """
 
     name: str
     fn: Callable[[Mapping[str, Any]], Any]
@@ -37,23 +46,25 @@ class Bound(NamedTuple):
     gives: tf.TensorSpec | None = None
 
 
-def bind(opened: Opened, role: str, use: Use, given: ModelSettings | None = None) -> Bound:
-    """Chooses the function of `opened` for `role`.
+def bind_signature(opened: Opened, role: str, use: RoleSpec, given: ModelSettings | None = None) -> BoundSignature:
+    """Choose the function of `opened` for `role`.
 
     Args:
-      use: what is known of the family.
-      given: its signature, SIGNATURE or SIGNATURE:OUTPUT, overrides that of the family; of an unknown family also `signature`
-        in its model.json does. Of a generator also which input is the class.
+      opened: The model.
+      role: 'generator', 'classifier', 'discriminator', 'encoder' or 'judge'.
+      use: What is known from the family of the model.
+      given: Settings. A signature in them, SIGNATURE or SIGNATURE:OUTPUT, overrides that of the family; for an unknown family
+        so does `signature` in model.json. For a generator they may name the class input.
 
     Raises:
-      UserError: the family has no such role, or none or several functions could serve; the message lists all, or says what the
-        only one lacks.
+      UserError: The family has no such role, or no function or several are suitable. The message lists all functions, or says
+        what the only one lacks.
     """
     given = given or ModelSettings()
     wanted = given.signature
     if use.lacking and not wanted:
-        expected = f"a {role}"
-        raise fail(f"model {opened.handle}", expected, f"a model of the family {use.lacking}, which has none", "give another")
+        got = f"a model of the family {use.lacking}, which has none"
+        raise fail(f"model {opened.handle}", f"a {role}", got, "give another model")
     if not wanted and not use.is_known and isinstance(opened.metadata.get("signature"), str):
         wanted = opened.metadata["signature"]
     name, _, output = (wanted or use.signature).partition(":")
@@ -62,7 +73,7 @@ def bind(opened: Opened, role: str, use: Use, given: ModelSettings | None = None
     if wanted and name not in opened.signatures:
         raise fail(
             f"model {opened.handle} signature {name}",
-            "one that it has",
+            "one of the model's signatures",
             _listing(opened),
             flag,
         )
@@ -76,7 +87,7 @@ def bind(opened: Opened, role: str, use: Use, given: ModelSettings | None = None
     return _bound(opened, name, inputs, _output(role, opened, name, output))
 
 
-def _bound(opened: Opened, name: str, inputs: Inputs, output: str) -> Bound:
+def _bound(opened: Opened, name: str, inputs: Inputs, output: str) -> BoundSignature:
     (specs, outputs), function = opened.signatures[name], opened.function(name)
     switches = {key: tf.constant(False) for key, spec in specs.items() if is_switch(spec)}
     extras = {key: spec for key, spec in specs.items() if key != inputs.main and key not in switches}
@@ -88,24 +99,24 @@ def _bound(opened: Opened, name: str, inputs: Inputs, output: str) -> Bound:
 
     gives = outputs.get(output or next(iter(outputs), ""))
     spec, class_name = specs[inputs.main], inputs.class_name
-    return Bound(printable(name), call, inputs.main, spec, extras, output, class_name, inputs.is_guess, gives)
+    return BoundSignature(printable(name), call, inputs.main, spec, extras, output, class_name, inputs.is_guess, gives)
 
 
-def in_batches(fn: Callable[[Any], Any], bound: Bound) -> Callable[[Any], Any]:
-    """`fn`, of the rows of the main input, for any number of them, also where the function takes a fixed one."""
+def in_batches(fn: Callable[[Any], Any], bound: BoundSignature) -> Callable[[Any], Any]:
+    """Return `fn` for any number of rows, even if the model has a fixed batch size."""
     size = bound.spec.shape[0] if bound.spec.shape.rank else None
-    return by_parts(fn, size) if size else fn
+    return map_batched(fn, size) if size else fn
 
 
 def _way_to_say(role: str, signature: str) -> str:
-    """What to do to have `signature` chosen: the models that a run samples have flags for it, those that look on have none."""
+    """Return the remedy that selects `signature`: a flag for the models that are sampled, model.json for others."""
     if role in ("generator", "classifier"):
         return f"give --{role}_signature={signature}"
-    return f"name it in its model.json, as signature: {signature}"
+    return f"add signature: {signature} to its model.json"
 
 
 def _choose(opened: Opened, role: str, found: Mapping[str, Inputs | Misfit]) -> str:
-    """The name of the function that serves; raises `UserError` where none or several could."""
+    """Return the name of the suitable function; raise `UserError` if there is none or the choice is ambiguous."""
     order = [known for known in dict.fromkeys((*PREFERRED, *found)) if known in found]
     fitting = [known for known in order if isinstance(found[known], Inputs)]
     sure = [known for known in fitting if known in PREFERRED] or fitting
@@ -114,44 +125,44 @@ def _choose(opened: Opened, role: str, found: Mapping[str, Inputs | Misfit]) -> 
     near = [known for known in order if isinstance(found[known], Misfit) and (len(order) == 1 or found[known].is_near)]  # type: ignore[union-attr]
     if not fitting and near:
         raise _misfit(opened, role, near[0], found[near[0]])  # type: ignore[arg-type]
-    expected = f"one signature of {PURPOSES.get(role, 'images to scores')}"
+    expected = f"one signature from {PURPOSES.get(role, 'images to scores')}"
     raise fail(f"model {opened.handle}", expected, _listing(opened), _way_to_say(role, "NAME or NAME:OUTPUT"))
 
 
 def _listing(opened: Opened) -> str:
-    """The signatures of a model, or their names alone where all would be more than an error shows."""
+    """Return the signatures of a model, or only their names if the list is too long for an error."""
     whole = f"signatures {'; '.join(opened.listed()) or 'none'}"
     return whole if len(whole) <= MOST_SHOWN else f"signatures {', '.join(map(printable, opened.signatures))}"
 
 
 def _brief(signature: Signature) -> str:
-    """A signature, or the names in it alone where all would be more than an error shows."""
+    """Return a signature, or only the names in it if it is too long for an error."""
     names = [", ".join(map(printable, side)) for side in signature]
     return str(signature) if len(str(signature)) <= MOST_SHOWN else f"({names[0]}) -> ({names[1]})"
 
 
 def _misfit(opened: Opened, role: str, name: str, misfit: Misfit) -> UserError:
     where = f"model {opened.handle} signature {printable(name)}"
-    return fail(where, f"what a {role} takes and gives", misfit.got, misfit.remedy)
+    return fail(where, f"the inputs and outputs of a {role}", misfit.got, misfit.remedy)
 
 
 def _fit(role: str, signature: Signature, given: ModelSettings) -> Inputs | Misfit:
-    """What the inputs of a function are to a role, or why it cannot serve."""
+    """Identify the inputs of a function for a role, or return why it is not suitable."""
     inputs, outputs = inputs_of(role, signature.inputs, given), signature.outputs
     if isinstance(inputs, Misfit) and role == "generator" and outputs and all(s.shape.rank in (1, 2) for s in outputs.values()):
-        return inputs._replace(is_near=False)  # neither side is a generator's
+        return inputs._replace(is_near=False)  # neither inputs nor outputs are those of a generator
     if not outputs or any(_serves(role, spec) for spec in outputs.values()):
         return inputs
     got = f"outputs {listed(outputs)}"
     if role == "generator":
-        return Misfit(got, "export a function to images [?, height, width, channels]", is_near=False)
-    return Misfit(got, "export a function to one row of scores an image", is_near=False)
+        return Misfit(got, "export a function that returns images [?, height, width, channels]", is_near=False)
+    return Misfit(got, "export a function that returns one row of scores per image", is_near=False)
 
 
 def _serves(role: str, spec: tf.TensorSpec) -> bool:
-    """Whether an output can be images or sounds, scores, or latent points."""
+    """Return whether an output suits a role: images or sounds, scores, or latent points."""
     rank = spec.shape.rank
-    if role == "generator":  # of integers: images of 0 to 255, which have no gradient
+    if role == "generator":  # integers are images in 0 to 255, which have no gradient
         is_number = spec.dtype.is_floating or (spec.dtype.is_integer and rank != 2)
         is_grey = rank == 3 and spec.shape[2] not in IMAGE_CHANNELS  # [?, height, width]
         return is_number and (is_grey or rank in (None, 4, 2))
@@ -175,4 +186,4 @@ def _output(role: str, opened: Opened, name: str, wanted: str) -> str:
             return key
     if len(outputs) == 1 or len(fitting) == 1:
         return (fitting or list(outputs))[0]
-    raise fail(where, "one output that fits", names, remedy)
+    raise fail(where, "one suitable output", names, remedy)

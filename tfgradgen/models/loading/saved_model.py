@@ -1,4 +1,4 @@
-"""Opens a SavedModel folder, TF2's or TF1-hub's, and gives its functions: named tensors to named tensors."""
+"""Opening SavedModels in TF2 or TF1-hub format; their functions map named tensors to named tensors."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,13 +19,13 @@ from tfgradgen.models.loading.metadata import read_metadata
 from tfgradgen.models.loading.savers import named_variables, saved_variables, without_collections
 from tfgradgen.models.loading.tf1 import frozen_function
 
-# What TensorFlow raises where the files of a model are not what it takes them for; assertions are its own.
+# Errors that TensorFlow raises on damaged files of a model, its assertions included.
 LOAD_ERRORS = (*PARSER_ERRORS, tf.errors.OpError, DecodeError, AssertionError)
-CALL = "__call__"  # the name here of what a TF2 module does when it is called itself
+CALL = "__call__"  # stands for a call of a TF2 module itself, as a signature
 
 
 class Signature(NamedTuple):
-    """What a function takes and gives: name -> TensorSpec. Outputs are {} where they are known only from a call."""
+    """Inputs and outputs of a function: name -> TensorSpec. Outputs are {} if only a call can tell them."""
 
     inputs: Mapping[str, tf.TensorSpec]
     outputs: Mapping[str, tf.TensorSpec]
@@ -36,11 +36,18 @@ class Signature(NamedTuple):
 
 @dataclass
 class Opened:
-    """A SavedModel whose functions are made when they are asked for.
+    """An open SavedModel. Its functions are created on demand.
 
-    folder: that of the model, for files beside its SavedModel. signatures: by name; a callable's is `CALL`. tags: of the meta
-    graph. is_tf1: whether it is of the TF1 format. version: the numbered folder that was taken where the handle names the one
-    above it, '' where it names the model itself.
+    Attributes:
+      handle: The handle that the user gave.
+      folder: The folder of the model, which may hold other files too.
+      metadata: Content of its model.json.
+      sha256: Digest of its files.
+      tags: Tags of the meta graph in use.
+      is_tf1: Whether it is in the TF1 format.
+      signatures: Signatures by name; a call of the module itself is `CALL`.
+      module: The loaded module.
+      version: The numbered folder in use if the handle is its parent folder, otherwise ''.
     """
 
     handle: str
@@ -52,12 +59,12 @@ class Opened:
     signatures: dict[str, Signature]
     module: Any
     version: str = ""
-    _graph: Any = None  # of the TF1 format: the meta graph, its variables' places in the checkpoint, and the files
+    _graph: Any = None  # for the TF1 format: the meta graph, the keys of its variables in the checkpoint, and the files
     _variables: Mapping[str, Any] = field(default_factory=dict)
     _files: Copy | None = None
 
     def function(self, name: str) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-        """The function of the signature `name`: {input: tensor} -> {output: tensor}."""
+        """Return the function of the signature `name`: {input: tensor} -> {output: tensor}."""
         if not self.is_tf1:
             function = self.module.signatures.get(name)
             return lambda inputs: _by_name(self.module(*inputs.values()) if name == CALL else function(**inputs))
@@ -72,12 +79,12 @@ class Opened:
         return lambda given: dict(zip(outputs, fn(*(given[key] for key in inputs)), strict=True))
 
     def listed(self) -> tuple[str, ...]:
-        """Its signatures as a person reads them, on a terminal too."""
+        """Return all signatures as printable text."""
         return tuple(f"{printable(name)} {signature}" for name, signature in self.signatures.items())
 
 
 class FrozenModule:
-    """Stands for a TF1 module; graphs: those that were made of it."""
+    """A stand-in for a TF1 module, with the graphs that were created from it."""
 
     def __init__(self) -> None:
         self.graphs: list[Any] = []
@@ -86,16 +93,17 @@ class FrozenModule:
 def open_saved_model(
     handle: str | Path, tags: Sequence[str] | None = None, prefer: str = "", allow_unknown_ops: bool = False
 ) -> Opened:
-    """Finds and opens the SavedModel `handle`: a folder, an archive, a TF-Hub URL or a Kaggle Models handle.
+    """Find and open the SavedModel `handle`.
 
     Args:
-      tags: which of its meta graphs, ('none',) or () for that without tags; by default the only one, the one without tags or
-        that which serves.
-      prefer: a tag to choose by where there are several, as 'gen'.
-      allow_unknown_ops: whether to load it although it holds operations that image models have no use for.
+      handle: A folder, an archive, a TF-Hub URL or a Kaggle Models handle.
+      tags: Tags of the meta graph; ('none',) or () for the one without tags. By default the only meta graph, the one without
+        tags, or the one tagged 'serve'.
+      prefer: A tag that is preferred if there are several meta graphs, such as 'gen'.
+      allow_unknown_ops: Whether to load a model with ops that are not on the list of allowed ones.
 
     Raises:
-      UserError: nothing there, no such meta graph, an op that is not allowed, or a model that does not load.
+      UserError: The model or meta graph does not exist, an op is not allowed, or the model does not load.
     """
     folder = resolve_handle(str(handle))
     version = version_of(folder, str(handle))
@@ -113,7 +121,7 @@ def open_saved_model(
         try:
             signatures = {name: Signature(_specs(proto.inputs), _specs(proto.outputs)) for name, proto in protos.items()}
             variables = saved_variables(original) or named_variables(original)
-        except (TypeError, ValueError) as error:  # a dtype or a shape that there is not
+        except (TypeError, ValueError) as error:  # an invalid dtype or shape
             raise _no_load(str(handle), error) from error
         module = FrozenModule()
         return Opened(
@@ -124,19 +132,19 @@ def open_saved_model(
         found = dict(_signatures(module))
     except LOAD_ERRORS as error:
         raise _no_load(str(handle), error) from error
-    if not allow_unknown_ops:  # what was checked reads no file after this
+    if not allow_unknown_ops:  # ops that passed the check read no files
         files.remove()
     return Opened(str(handle), folder, metadata, files.sha256, chosen, False, found, module, version, _files=files)
 
 
 def _loaded(program: Any, meta: Any, files: Copy, where: str) -> Any:
-    """The TF2 module of the meta graph `meta`, which alone is written into the copy before TensorFlow sees it."""
+    """Load the TF2 module of the meta graph `meta`, after the copy on disk was reduced to this meta graph."""
     del program.meta_graphs[:]
     program.meta_graphs.append(meta)
     (files.folder / "saved_model.pb").write_bytes(program.SerializeToString())
     try:
         return tf.saved_model.load(str(files.folder), list(meta.meta_info_def.tags))
-    except Exception as error:  # its loader has kinds of its own for each part of a damaged file
+    except Exception as error:  # on damaged files the loader raises many kinds of errors
         raise _no_load(where, error) from error
 
 
@@ -144,11 +152,11 @@ def _choose_tags(known: list[tuple[str, ...]], wanted: Sequence[str] | None, pre
     if wanted is not None:
         chosen = tuple(sorted(wanted))
         if chosen == ("none",) and chosen not in known:
-            chosen = ()  # as the list below has it
+            chosen = ()  # listed as 'none' below
         if chosen in known:
             return chosen
         names = " or ".join(printable(",".join(tags)) or "none" for tags in known)
-        raise fail(f"model {where} tags", names, ",".join(wanted) or "none", "give one of those, as a,b")
+        raise fail(f"model {where} tags", names, ",".join(wanted) or "none", "give one of these, as a,b")
     suiting = [tags for tags in known if prefer in tags] or known
     free = [tags for tags in suiting if "bsNone" in tags]
     for tags in ((), ("serve",)):
@@ -174,8 +182,11 @@ def _signatures(module: Any) -> Iterable[tuple[str, Signature]]:
 
 
 def _signature_of_callable(module: Any, has_others: bool) -> Signature | None:
-    """Of its trace that takes exactly one tensor, else of one that takes only tensors, one after the other. Without either, of
-    unknown shape, or None where the model has other signatures, as Keras's models of several inputs in a list have."""
+    """Return the signature of a callable module.
+
+    It is that of a trace with exactly one tensor, or else of a trace with only tensors as positional arguments. Without either
+    it has one input of unknown shape, or it is None if the model has other signatures (as Keras models of several inputs do).
+    """
     several = None
     for concrete in getattr(module.__call__, "concrete_functions", []):
         args, _ = concrete.structured_input_signature
@@ -191,7 +202,7 @@ def _signature_of_callable(module: Any, has_others: bool) -> Signature | None:
 
 
 def _by_name(output: Any) -> dict[str, Any]:
-    """What a function returns, by name: the keys of a dictionary, the places in a tuple, 'output' of one alone."""
+    """Name the outputs of a function: by key for a dictionary, by position for a tuple, 'output' for a single tensor."""
     if isinstance(output, Mapping):
         return dict(output)
     return {str(k): t for k, t in enumerate(output)} if isinstance(output, list | tuple) else {"output": output}
@@ -202,7 +213,7 @@ def _as_specs(outputs: Mapping[str, Any]) -> dict[str, tf.TensorSpec]:
 
 
 def try_call(fn: Callable[[Any], Any], example: tf.Tensor, ranks: int | tuple[int, ...], where: str) -> tf.Tensor:
-    """Runs `fn` once and checks that a floating-point tensor with the example's batch comes back, of one of `ranks`."""
+    """Call `fn` on `example` and check that it returns a floating-point tensor of the same batch, with one of `ranks`."""
     ranks = (ranks,) if isinstance(ranks, int) else ranks
     try:
         output = fn(example)
@@ -228,13 +239,13 @@ def try_call(fn: Callable[[Any], Any], example: tf.Tensor, ranks: int | tuple[in
 
 
 def _reason(error: Exception) -> str:
-    """Its message without the places in Python where the graph was made, which TensorFlow puts first."""
+    """Return the message of an error without the Python locations that TensorFlow puts first."""
     lines = (line.strip() for line in str(error).splitlines())
     places = ("Graph execution error", "Detected at node", "File ", "<stack traces", "Node:")
     return printable(" ".join(" ".join(line for line in lines if not line.startswith(places)).split()), 200)
 
 
 def _no_load(where: str, error: Exception) -> UserError:
-    """TensorFlow raises many kinds where a model is loaded; each means that the files cannot be used."""
+    """Return the error for a model that TensorFlow cannot load."""
     reason = _reason(error) or type(error).__name__
     return fail(f"model {where}", "a SavedModel that loads", reason, "export it again")

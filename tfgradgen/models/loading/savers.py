@@ -1,7 +1,7 @@
-"""Savers: the parts of a SavedModel that write and read checkpoints, and a copy of the model without them.
+"""Removal of savers, the parts of a SavedModel that write and read checkpoints.
 
-TensorFlow exports them with every model. tfgradgen reads the variables itself and never saves a model that it has loaded, so it
-needs none of them, and the copy that it loads holds none of their operations.
+TensorFlow exports them with every model. tfgradgen reads the variables itself and never saves a loaded model, so it loads a
+copy of the model without the ops of savers.
 """
 
 from collections import defaultdict
@@ -20,33 +20,33 @@ VARIABLE_OPS = ("VarHandleOp", "VariableV2", "Variable")
 
 T = TypeVar("T")
 Vertex = tuple[str, str]  # "node" or "function", and its name
-_FILE_OPS = ("Const", "Placeholder", "PlaceholderWithDefault")  # of one output: what savers take the path of the variables from
+_FILE_OPS = ("Const", "Placeholder", "PlaceholderWithDefault")  # ops with one output, from which savers take a path
 _PARTS = SAVER_OPS | SAVER_PARTS
-_LOOSE_OPS = ("DisableCopyOnRead",)  # savers put it beside a variable, touching no file, and lead to it from nowhere
-# What gradients through TF1's control flow need, and what runs after the variables have been restored.
+_LOOSE_OPS = ("DisableCopyOnRead",)  # savers add it to a variable; it uses no file, and no other node of the saver leads to it
+# Needed for gradients through TF1 control flow, and for ops that run after the variables have been restored.
 _KEPT_COLLECTIONS = ("cond_context", "while_context", "saved_model_main_op", "legacy_init_op", "saved_model_assets")
 
 
 class Misuse(NamedTuple):
-    """A saver's operation where no saver is, or that something else depends on; function: the one it is in, or None."""
+    """An op of savers that is outside of a saver, or that other nodes depend on; `function` contains it, or is None."""
 
     node: Any
     function: Any
 
 
 class Slice(NamedTuple):
-    """Where the checkpoint holds a variable: its key, and which part of that in `RestoreV2`'s notation ('' for all)."""
+    """Place of a variable in the checkpoint: its key, and the slice in `RestoreV2`'s notation ('' for all)."""
 
     key: str
     part: str
 
 
 def pruned(meta: Any) -> Any | Misuse:
-    """A copy of the meta graph without its savers; `Misuse` where their operations are not a saver's own.
+    """Return a copy of the meta graph without savers, or `Misuse` if an op of savers is not part of a proper saver.
 
-    A saver is named by `saver_def`, by the collection `savers`, or has the names that `tf.train.Saver` gives. It may restore
-    from the file that it is given alone, must not save on the way, and consists of what `tf.train.Saver` makes. Nothing else
-    may depend on its operations: no other node or function, signature, asset, collection, object or gradient.
+    Savers are named by `saver_def` or the collection `savers`, or have the names that `tf.train.Saver` gives. A proper saver
+    consists of the ops that `tf.train.Saver` creates, restores only from the file that it is given, and does not save while
+    restoring. Nothing else may depend on its ops: no other node or function, signature, asset, collection, object or gradient.
     """
     graph = _Graph(meta)
     misuse = graph.misuse()
@@ -54,7 +54,7 @@ def pruned(meta: Any) -> Any | Misuse:
 
 
 def without_collections(meta: Any) -> Any:
-    """A copy of the meta graph without `saver_def` and the collections that TensorFlow would build a saver from."""
+    """Return a copy of the meta graph without `saver_def` and the collections from which TensorFlow builds savers."""
     result = type(meta)()
     result.CopyFrom(meta)
     result.ClearField("saver_def")
@@ -64,15 +64,15 @@ def without_collections(meta: Any) -> Any:
 
 
 def saved_variables(meta: Any) -> dict[str, Slice]:
-    """Variable of the graph -> where the checkpoint holds it, read from the nodes of its saver; {} if that says nothing.
+    """Return variable -> place in the checkpoint, from the nodes of the saver; {} if there is none.
 
     Raises:
-      ValueError: the saver restores by a node that there is not.
+      ValueError: The restore op of the saver does not exist.
     """
     nodes = {node.name: node for node in meta.graph_def.node}
     restore = node_of(meta.saver_def.restore_op_name)
     if restore and restore not in nodes:
-        raise ValueError(f"no node {restore}, by which its saver restores")
+        raise ValueError(f"no node {restore}, the restore op of its saver")
     found: dict[str, Slice] = {}
     for name in upstream(meta.graph_def, [restore]):
         node = nodes[name]
@@ -84,13 +84,13 @@ def saved_variables(meta: Any) -> dict[str, Slice]:
 
 
 def upstream(graph_def: Any, names: Iterable[str]) -> set[str]:
-    """The nodes of the graph that the tensors or nodes `names` need, these included."""
+    """Return the nodes of the graph on which the tensors or nodes `names` depend, these included."""
     inputs = {node.name: [node_of(name) for name in node.input] for node in graph_def.node}
     return closure(map(node_of, names), inputs) & inputs.keys()
 
 
 def closure(roots: Iterable[T], edges: Mapping[T, Iterable[T]]) -> set[T]:
-    """`roots` and all that `edges` lead to from there."""
+    """Return `roots` and all vertices that are reachable from them along `edges`."""
     seen: set[T] = set()
     pending = list(roots)
     while pending:
@@ -102,7 +102,7 @@ def closure(roots: Iterable[T], edges: Mapping[T, Iterable[T]]) -> set[T]:
 
 
 def named_variables(meta: Any) -> dict[str, Slice]:
-    """The same by names: each variable under its own, a part of a partitioned one as its collection has it."""
+    """Return variable -> place in the checkpoint, from names; slices of partitioned variables are in collections."""
     found = {node.name: Slice(node.name, "") for node in meta.graph_def.node if node.op in VARIABLE_OPS}
     for collection in meta.collection_def.values():
         for value in collection.bytes_list.value:
@@ -116,7 +116,7 @@ def named_variables(meta: Any) -> dict[str, Slice]:
 
 
 def _source(nodes: Mapping[str, Any], tensor: str) -> Slice | None:
-    for _ in nodes:  # no longer than the chain of all nodes
+    for _ in nodes:  # bounds the length of the chain
         node, output = nodes.get(node_of(tensor)), tensor.partition(":")[2] or "0"
         if node is None or not node.input:
             return None
@@ -137,12 +137,12 @@ def _texts_of(node: Any) -> list[str]:
 
 
 def node_of(tensor: str) -> str:
-    """The name of the node that `tensor`, or a control input `^name`, is of."""
+    """Return the name of the node of `tensor` or of a control input `^name`."""
     return tensor.removeprefix("^").split(":")[0]
 
 
 def function_names(attr: Any) -> Iterator[str]:
-    """The functions that an attribute of a node names, also as an attribute of another."""
+    """Yield the names of functions in an attribute of a node, including nested attributes."""
     for function in (*([attr.func] if attr.HasField("func") else []), *attr.list.func):
         yield function.name
         for inner in function.attr.values():
@@ -150,12 +150,17 @@ def function_names(attr: Any) -> Iterator[str]:
 
 
 class _Graph:
-    """What the nodes and functions of one meta graph lead to.
+    """Dependencies between the nodes and functions of one meta graph.
 
-    edges: vertex -> what running it may run: inputs of a node, functions that it or a function names. users: the reverse.
-    files: tensors that savers take their file from. handed_on: calls that pass one of these on as a function's first input.
-    restoring: what savers' restore operations lead to. members: that, and what saving leads to. own: nodes and functions that
-    hold a saver's operation, and the first one. tainted: what leads to one of them.
+    Attributes:
+      edges: Vertex -> vertices that may run with it: the inputs of a node, and functions that it names.
+      users: The reverse of `edges`.
+      files: Tensors from which savers take their path.
+      handed_on: Calls that pass one of these to a function as its first input.
+      restoring: Vertices on which the restore ops of savers depend.
+      members: These, and the vertices on which their save ops depend.
+      own: Nodes and functions that contain an op of savers -> the first such op.
+      tainted: Vertices that depend on one of these.
     """
 
     def __init__(self, meta: Any) -> None:
@@ -166,13 +171,13 @@ class _Graph:
             self.edges["node", node.name] |= {("node", node_of(name)) for name in node.input} | self._called(node)
         for function in meta.graph_def.library.function:
             called = self.edges["function", function.signature.name]
-            # TensorFlow names a function's gradient in one of its text attributes.
+            # TensorFlow stores the name of a function's gradient in a string attribute.
             texts = (text for attr in function.attr.values() for text in _texts(attr))
             called |= {("function", text) for text in texts if text in self.functions}
             called |= {vertex for node in function.node_def for vertex in self._called(node)}
         kinds = {node.name: node.op for node in meta.graph_def.node}
         savers = list(_savers(meta, kinds))
-        # Loading puts the path of the variables in place of this tensor alone, not of all that its node gives.
+        # Loading feeds the path of the variables to this tensor only, not to other outputs of its node.
         self.files = {name for name, _, _ in savers if kinds.get(node_of(name)) in _FILE_OPS}
         restoring = [("node", node_of(name)) for file, _, restore in savers for name in (file, restore)]
         self.restoring = closure(restoring, self.edges)
@@ -201,7 +206,7 @@ class _Graph:
         return {("function", name) for name in names & self.functions}
 
     def misuse(self) -> Misuse | None:
-        """The first of the savers' operations that is in the wrong place."""
+        """Return the first op of savers that is in the wrong place."""
         own = {("node", node.name) for node in self.meta.graph_def.node if node.op not in _PARTS}
         loose = {("node", node.name) for node in self.meta.graph_def.node if node.op in _LOOSE_OPS}
         saver = (self.members - own) | loose
@@ -211,14 +216,14 @@ class _Graph:
             led = closure(wrong[:1], self.edges)
             return next(misuse for vertex, misuse in self.own.items() if vertex in led)
         for vertex, node, function in self._saver_ops():
-            if function is not None and "api_implements" in function.attr:  # may be put in the place of another
+            if function is not None and "api_implements" in function.attr:  # TensorFlow may swap it for another function
                 return Misuse(node, function)
             if vertex in self.restoring and not self._reads_own_file(vertex, node, function):
                 return Misuse(node, function)
         return None
 
     def _reads_own_file(self, vertex: Vertex, node: Any, function: Any) -> bool:
-        """Whether `node`, which runs where variables are restored, reads the saver's file and does nothing else with files."""
+        """Return whether `node`, which runs during a restore, reads the file of the saver and uses no other file."""
         if node.op in SAVE_OPS:
             return False
         if function is None:
@@ -230,7 +235,7 @@ class _Graph:
         return bool(node.input) and bool(self.files & {node.input[0], f"{node.input[0]}:0"})
 
     def without_savers(self) -> Any:
-        """A copy of the meta graph without what leads to a saver's operation."""
+        """Return a copy of the meta graph without the vertices that depend on an op of savers."""
         result = type(self.meta)()
         result.CopyFrom(self.meta)
         graph = result.graph_def
@@ -247,12 +252,12 @@ def _keep(field: Any, kept: list[Any]) -> None:
 
 
 def _savers(meta: Any, kinds: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
-    """Of each saver the names of its file, of what saves and of what restores."""
+    """Yield the names of the file tensor, the save tensor and the restore op of each saver."""
     recorded = (value for key, some in meta.collection_def.items() if key == "savers" for value in some.bytes_list.value)
     for saver in (meta.saver_def, *(_parsed(SaverDef, value) for value in recorded)):
         if saver.filename_tensor_name:
             yield saver.filename_tensor_name, saver.save_tensor_name, saver.restore_op_name
-    for name, op in kinds.items():  # one that a training script made beside these
+    for name, op in kinds.items():  # further savers, created by a training script
         scope, _, last = name.rpartition("/")
         if last == "restore_all" and op == "NoOp":
             for save in ("control_dependency", "Identity"):
@@ -260,7 +265,7 @@ def _savers(meta: Any, kinds: Mapping[str, str]) -> Iterator[tuple[str, str, str
 
 
 def _is_plain_call(node: Any) -> bool:
-    """Whether `node` calls one function, with its own inputs in order; a branch or a loop would hand on others."""
+    """Return whether `node` calls a single function with its inputs in order, unlike a branch or a loop."""
     names = [name for attr in node.attr.values() for name in function_names(attr)]
     return node.op in ("PartitionedCall", "StatefulPartitionedCall") and len(names) == 1
 
@@ -271,7 +276,7 @@ def _texts(attr: Any) -> Iterator[str]:
 
 
 def _roots(meta: Any) -> Iterator[Vertex]:
-    """What can be run by name other than by a saver."""
+    """Yield all vertices that can be run by name, except those of savers."""
     for signature in meta.signature_def.values():
         for info in (*signature.inputs.values(), *signature.outputs.values()):
             yield from (("node", node_of(name)) for name in _tensor_names(info))
@@ -304,7 +309,7 @@ def _tensor_names(info: Any) -> Iterator[str]:
 
 
 def _parsed(kind: type[Message], serialized: bytes) -> Any:
-    """A message of `kind`; an empty one where `serialized` is something else."""
+    """Parse a message of `kind`; return an empty one if `serialized` is something else."""
     try:
         return kind.FromString(serialized)
     except DecodeError:

@@ -1,4 +1,4 @@
-"""What a caller may say of a model, where the model or its card is silent or wrong."""
+"""Settings of a model that a caller can give if model.json and the model itself lack them or are wrong."""
 
 import re
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from tfgradgen.models.loading.metadata import parse_range
 
 CHANNELS_LAST, CHANNELS_FIRST = "channels_last", "channels_first"
 GREY, RGB = "grey", "rgb"
-MAX_WIDTH = 2**20  # of a latent point, and of classes: a larger number is a typing error and would fill the memory
+MAX_WIDTH = 2**20  # latent dimensions or classes; larger values are surely a typo and would exhaust memory
 GENERATOR_CLASSES = ("target", "uniform", "latent")
 PRIORS = ("normal", "truncated_normal", "uniform")
 SCORES = ("logits", "probabilities", "scores")
@@ -20,9 +20,15 @@ T = TypeVar("T", bound="ModelSettings")
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """None where nothing is said. signature: name of the function, NAME or NAME:OUTPUT. tags: of the meta graph. image_range:
-    (low, high) of the images that it takes or gives. layout: of their axes, 'channels_last' or 'channels_first'.
-    allow_unknown_ops: load it although it holds operations that are not allowed."""
+    """Settings of any model; None if not given.
+
+    Attributes:
+      signature: The signature to call, NAME or NAME:OUTPUT.
+      tags: Tags of the meta graph.
+      image_range: (low, high) of the images that it takes or returns.
+      layout: Order of the axes of the images, 'channels_last' or 'channels_first'.
+      allow_unknown_ops: Whether to load a model with ops that are not on the list of allowed ones.
+    """
 
     signature: str | None = None
     tags: tuple[str, ...] | None = None
@@ -39,12 +45,20 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class GeneratorSettings(ModelSettings):
-    """latent_dim: width of the model's latent point. prior: its law: 'normal', 'truncated_normal' (within two deviations) or
-    'uniform' (-1 to 1). truncation: of models that take one, in (0, 1]; their latent points are scaled by it.
-    generator_class: of a class-conditional generator: 'target', the class that is sampled; 'uniform', one more normal
-    coordinate whose quantile picks a class, each as likely; 'latent', a softmax of one more normal coordinate a class.
-    class_input: name of the input that takes the class. class_slice: (start, stop) of the coordinates of the model's own
-    latent point that are a one-hot class, as 'START:STOP' or a pair; they count in latent_dim. num_classes: of the class."""
+    """Settings of a generator; None if not given.
+
+    Attributes:
+      latent_dim: Dimension of the model's own latent point.
+      prior: Its distribution: 'normal', 'truncated_normal' (at two standard deviations) or 'uniform' (-1 to 1).
+      truncation: In (0, 1], for models with this input; it also scales the latent point.
+      generator_class: Source of the class of a class-conditional generator. 'target': the class that is sampled. 'uniform': an
+        extra normal coordinate, whose quantile chooses a class, each with equal probability. 'latent': the softmax of one extra
+        normal coordinate per class.
+      class_input: Name of the input that takes the class.
+      class_slice: (start, stop), or 'START:STOP', of the coordinates of the model's own latent point that are a one-hot class.
+        They count in latent_dim.
+      num_classes: Number of classes.
+    """
 
     latent_dim: int | None = None
     prior: str | None = None
@@ -61,11 +75,11 @@ class GeneratorSettings(ModelSettings):
         if self.num_classes is not None:
             check_int("num_classes", self.num_classes, 1, MAX_WIDTH)
         if self.class_input is not None and not isinstance(self.class_input, str):
-            raise fail("class_input", "the name of an input", self.class_input, "give the name as the model has it")
+            raise fail("class_input", "the name of an input", self.class_input, "give the name as in the model's signature")
         if self.class_slice is not None:
             object.__setattr__(self, "class_slice", parse_slice(self.class_slice))
         if self.class_slice is not None and self.class_input is not None:
-            raise fail("class_slice", "a class in z or an input of its own", "both", "leave one of the two out")
+            raise fail("class_slice", "either class_slice or class_input", "both", "leave one of them out")
         if self.prior is not None:
             check_choice("prior", self.prior, PRIORS)
         if self.truncation is not None:
@@ -78,9 +92,15 @@ class GeneratorSettings(ModelSettings):
 
 @dataclass(frozen=True)
 class ClassifierSettings(ModelSettings):
-    """labels: names, or {name, wnid, synset}, one an output, or 'imagenet'. image_size: (height, width) of its input. output:
-    'logits', 'probabilities' of one class each image, or 'scores', a probability of each class for itself. channels: 'grey' or
-    'rgb', what images of the other kind become before the model sees them."""
+    """Settings of a classifier; None if not given.
+
+    Attributes:
+      labels: One name or {name, wnid, synset} per output, or 'imagenet'.
+      image_size: (height, width) of its input.
+      output: 'logits'; 'probabilities', which sum to one over the classes; or 'scores', an independent probability of each
+        class.
+      channels: 'grey' or 'rgb'; images of the other kind are converted.
+    """
 
     labels: Any = None
     image_size: tuple[int, int] | None = None
@@ -96,21 +116,21 @@ class ClassifierSettings(ModelSettings):
 
 
 def settings_of(kind: type[T], given: Mapping[str, Any]) -> T:
-    """`kind(**given)`; raises `UserError` for a name that it has not."""
+    """Return `kind(**given)`; raise `UserError` for an unknown name."""
     known = [field.name for field in fields(kind)]
     for name in given:
         if name == "trust":
             raise fail("settings", "allow_unknown_ops", "trust", "trust is now allow_unknown_ops")
         if name not in known:
-            raise fail("settings", "one of " + ", ".join(known), name, did_you_mean(name, known) or "give one of those")
+            raise fail("settings", "one of " + ", ".join(known), name, did_you_mean(name, known) or "give one of these")
     return kind(**given)
 
 
 def with_card(given: T, card: Mapping[str, Any], names: tuple[str, ...], where: str) -> T:
-    """`given`, with what a model's `card` says of `names` where the caller says nothing.
+    """Return `given`, with settings `names` that are not given taken from `card`, the content of model.json.
 
     Raises:
-      UserError: a value of the card is out of its range; the message names the model `where`.
+      UserError: A value in `card` is out of range; the message names the model `where`.
     """
     said = {name: card[name] for name in names if card.get(name) is not None and getattr(given, name) is None}
     try:
@@ -120,10 +140,10 @@ def with_card(given: T, card: Mapping[str, Any], names: tuple[str, ...], where: 
 
 
 def parse_slice(value: Any) -> tuple[int | None, int | None]:
-    """(start, stop) from 'START:STOP', as Python slices have them, or a pair; None is an end.
+    """Return (start, stop) from 'START:STOP', as in a Python slice, or from a pair; None stands for an open end.
 
     Raises:
-      UserError: neither of these.
+      UserError: `value` is neither.
     """
     match = re.fullmatch(r"\s*(-?\d{1,9})?\s*:\s*(-?\d{1,9})?\s*", value) if isinstance(value, str) else None
     if match:
@@ -132,5 +152,5 @@ def parse_slice(value: Any) -> tuple[int | None, int | None]:
         pair = tuple(value) if isinstance(value, list | tuple) else ()
     is_pair = len(pair) == 2 and all(part is None or (isinstance(part, int) and not isinstance(part, bool)) for part in pair)
     if not is_pair or pair == (None, None):
-        raise fail("class_slice", "START:STOP of the class in z", value, "give for example 32:42, :10 or -10:")
+        raise fail("class_slice", "START:STOP of the class in z", value, "give 32:42, :10 or -10:, for example")
     return pair[0], pair[1]

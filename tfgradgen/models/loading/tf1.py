@@ -1,10 +1,10 @@
-"""Functions of the TF1 format, TF-Hub's first: a meta graph's signature with its variables frozen.
+"""Functions of models in the TF1 format (the first format of TF-Hub): signatures with frozen variables.
 
-The variables' values are read from the checkpoint by operations of our own, not by the model's; see `savers`.
+The values of the variables are read from the checkpoint by ops of this module, not by those of the model; see `savers`.
 
-Reference variables, which XLA and gradients through a tf.Variable stumble over, are gone then: a large one is a tensor that all
-functions of the graph share, a small one a constant within it. Values stay as they are, but for the last places: TensorFlow
-fuses more of what is constant.
+Freezing removes reference variables, which XLA and gradients through a tf.Variable do not support. A large variable becomes a
+tensor that all functions of the graph share, a small one a constant. Results agree up to rounding, because TensorFlow fuses
+more ops on constants.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -20,26 +20,27 @@ from tfgradgen.models.loading.savers import VARIABLE_OPS, Slice, upstream
 
 v1 = tf.compat.v1
 
-SHARED_BYTES = 1 << 14  # of a constant; of a smaller one each graph, and each step in preparing one, has its own copy
+SHARED_BYTES = 1 << 14  # size from which graphs share a constant; each graph has its own copy of a smaller one
 
-# TF1's control flow inside a graph: TF2 cannot differentiate it (tensorflow/hub#416), a v1 session's tf.gradients can.
+# TF1 control flow. TF2 cannot differentiate it (tensorflow/hub#416); tf.gradients in a v1 session can.
 CONTROL_FLOW = {"Switch", "RefSwitch", "Merge", "RefMerge", "Enter", "RefEnter", "Exit", "RefExit", "NextIteration", "LoopCond"}
 
 
 def frozen_function(
     meta: Any, folder: Path, variables: Mapping[str, Slice], inputs: Mapping[str, str], outputs: Mapping[str, str]
 ) -> Any:
-    """A concrete function of the tensors named by `inputs`, in that order, to those named by `outputs`, as a list.
+    """Return a function from the tensors named by `inputs`, in that order, to a list of those named by `outputs`.
 
     Args:
-      meta: the meta graph without savers; its operations are run, so they must have been checked.
-      folder: of its checkpoint variables/ and its assets/.
-      variables: variable of the graph -> where the checkpoint holds it. Others keep what the init operation gives them.
-      inputs, outputs: name in the signature -> name of the tensor in the graph.
+      meta: The meta graph without savers. Its ops are run, so they must have been checked.
+      folder: The folder with its checkpoint variables/ and its assets/.
+      variables: Variable of the graph -> its place in the checkpoint. Other variables keep the value from the init op.
+      inputs: Name in the signature -> name of the tensor in the graph.
+      outputs: The same for outputs.
 
     Returns:
-      (function, graph): of the frozen graph, and the graph for who wants to look into it. Where an operation has no gradient,
-      whoever takes that of the function meets TensorFlow's LookupError; its values are there.
+      (function, graph): the function and its frozen graph. If an op has no gradient, calling the function works, and
+      differentiating it raises LookupError.
     """
     values = _values(meta, folder, variables, outputs.values())
     graph = tf.Graph()
@@ -70,10 +71,10 @@ def frozen_function(
 
 
 class _Reads:
-    """A session that gives values of variables and runs nothing else.
+    """A session that only returns values of variables.
 
-    TensorFlow asks for that of a resource variable `w` by the name of a node, `w/Read/ReadVariableOp`, whatever the model has
-    there.
+    TensorFlow reads a resource variable `w` by the name of a node, `w/Read/ReadVariableOp`, which in a hostile model may be any
+    other node.
     """
 
     def __init__(self, session: Any) -> None:
@@ -81,7 +82,7 @@ class _Reads:
         self.tensors: dict[str, Any] = {}
 
     def add(self, variable: Any) -> None:
-        """Takes in the operation `variable`."""
+        """Add the op `variable`."""
         (tensor,) = variable.outputs
         if variable.type == "VarHandleOp":
             dtype = tf.as_dtype(variable.get_attr("dtype"))
@@ -90,12 +91,12 @@ class _Reads:
             self.tensors[tensor.name] = tensor
 
     def run(self, names: Sequence[str]) -> Any:
-        """The values of what TensorFlow asks for by `names`."""
+        """Return the values of the tensors `names`."""
         return self.session.run([self.tensors[name] for name in names])
 
 
 def _values(meta: Any, folder: Path, variables: Mapping[str, Slice], outputs: Iterable[str]) -> dict[str, np.ndarray]:
-    """The values in the checkpoint of the variables that `outputs` and the init operation need, by node."""
+    """Return the checkpoint values, by node, of the variables that `outputs` and the init op need."""
     needed = upstream(meta.graph_def, (*outputs, _init_of(meta)[0]))
     values = {}
     for node in meta.graph_def.node:
@@ -113,7 +114,7 @@ def _values(meta: Any, folder: Path, variables: Mapping[str, Slice], outputs: It
 
 
 def _load(session: Any, meta: Any, folder: Path, values: dict[str, np.ndarray]) -> _Reads:
-    """Gives the variables in the session's graph `values` and then, as TensorFlow's loader does, runs the init operation."""
+    """Assign `values` to the variables of the session's graph, then run the init op, as TensorFlow's loader does."""
     graph, reads = session.graph, _Reads(session)
     for variable in [op for op in graph.get_operations() if op.type in VARIABLE_OPS]:
         reads.add(variable)
@@ -129,7 +130,7 @@ def _load(session: Any, meta: Any, folder: Path, values: dict[str, np.ndarray]) 
 
 
 def _init_of(meta: Any) -> tuple[str, dict[str, str]]:
-    """The name of what runs once the variables are there, or '', and the tensors that take paths: name -> file of assets/."""
+    """Return the name of the init op, or '', and the tensors that take paths: name -> file in assets/."""
     collections, signatures = dict(meta.collection_def), dict(meta.signature_def)
     named = []
     if "__saved_model_init_op" in signatures:
@@ -154,8 +155,10 @@ def _assign(variable: Any, value: Any) -> Any:
 def _gradient(
     reads: _Reads, feeds: Sequence[Any], fetches: Sequence[Any], smooth: Sequence[int], slopes: Sequence[int]
 ) -> tuple[Any, list[Any], list[Any]] | LookupError:
-    """What `_wrap` takes of a function of `feeds` and the slopes of the outputs `slopes` to those of the inputs `smooth`; the
-    error where an operation has no gradient, which a run without gradients need not mind."""
+    """Return the arguments of `_wrap` for the vector-Jacobian product from outputs `slopes` to inputs `smooth`.
+
+    If an op has no gradient, return the error, which only matters if gradients are used.
+    """
     upstream = [v1.placeholder(fetches[k].dtype, fetches[k].shape) for k in slopes]
     try:
         found = tf.gradients([fetches[k] for k in slopes], [feeds[k] for k in smooth], upstream)
@@ -166,7 +169,7 @@ def _gradient(
 
 
 def _freeze(reads: _Reads, fetches: Sequence[Any]) -> Any:
-    """The graph that `fetches` need, as a GraphDef without variables."""
+    """Return the graph that `fetches` need, as a GraphDef without variables."""
     names = sorted({tensor.op.name for tensor in fetches})
     return v1.graph_util.convert_variables_to_constants(reads, reads.session.graph.as_graph_def(), names)
 
@@ -179,7 +182,7 @@ def _wrap(definition: Any, feeds: Sequence[Any], fetches: Sequence[Any]) -> Any:
     def load() -> None:
         graph = v1.get_default_graph()
         tf.import_graph_def(definition, {name: capture(graph, value) for name, value in shared.items()}, name="")
-        for tensor in unused:  # no output needs it, but a caller gives it
+        for tensor in unused:  # no output needs it, but callers pass it
             v1.placeholder(tensor.dtype, tensor.shape, tensor.op.name)
 
     imported = v1.wrap_function(load, [])
@@ -188,7 +191,7 @@ def _wrap(definition: Any, feeds: Sequence[Any], fetches: Sequence[Any]) -> Any:
 
 
 def _lift(definition: Any, kept: Collection[str]) -> dict[str, tf.Tensor]:
-    """Takes the values of large constants out of `definition`, whose nodes are placeholders then: tensor name -> value."""
+    """Replace large constants in `definition` by placeholders; return tensor name -> value."""
     shared = {}
     for node in definition.node:
         if node.op == "Const" and node.name not in kept and node.attr["value"].tensor.ByteSize() >= SHARED_BYTES:

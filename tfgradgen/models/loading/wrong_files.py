@@ -1,4 +1,4 @@
-"""What is on disk where a SavedModel should be, and what to do about it."""
+"""Errors for paths that are not a SavedModel: what the path is, and how to get a SavedModel from it."""
 
 import contextlib
 import os
@@ -8,8 +8,8 @@ from pathlib import Path
 from tfgradgen.core.checks import UserError, did_you_mean, fail
 
 MODEL = "saved_model.pb"
-MOST_FOUND = 3  # folders that an error names
-MOST_SEEN = 1000  # entries of a folder that are considered
+MOST_FOUND = 3  # folders listed in an error
+MOST_SEEN = 1000  # entries of a folder that are read
 LFS = b"version https://git-lfs.github.com/spec/"
 
 _KERAS = 'run keras.models.load_model("{}").export("FOLDER") and give FOLDER'
@@ -19,7 +19,7 @@ _GRAPH = (
     "import it with tf.graph_util.import_graph_def, write it with tf.compat.v1.saved_model.simple_save, and give that folder"
 )
 
-# Ending -> what such a file is, and how to come to a SavedModel; {} stands for its path.
+# File extension -> what the file is, and how to get a SavedModel; {} stands for its path.
 _KINDS = {
     ".keras": ("a Keras file", _KERAS),
     ".h5": ("a Keras file in HDF5", _KERAS),
@@ -29,7 +29,7 @@ _KINDS = {
     ".pth": ("a PyTorch file", _TORCH),
     ".safetensors": ("weights without a program", _TORCH),
     ".bin": ("weights without a program", _TORCH),
-    ".tflite": ("a TFLite file, which has no gradients", "give the SavedModel that it was made from"),
+    ".tflite": ("a TFLite file, which has no gradients", "give the SavedModel that it was converted from"),
     ".pbtxt": ("a graph as text", "export the model again, with a saved_model.pb"),
     ".pb": ("a frozen graph", _GRAPH),
     ".zip": ("a ZIP archive", "unpack it and give the folder that holds saved_model.pb"),
@@ -41,10 +41,10 @@ _KINDS = {
 
 
 def model_folder(folder: Path, handle: str) -> Path:
-    """`folder` itself where it holds a SavedModel, or the highest of the numbered versions in it, as TF Serving has them.
+    """Return `folder` if it is a SavedModel, or the highest numbered version in it, as in TF Serving.
 
     Raises:
-      UserError: neither; the line says what there is instead and what to do. Or a model of which a part is missing.
+      UserError: It is neither, or the model is incomplete. The error says what there is instead and what to do.
     """
     where = f"model {handle}"
     if os.path.lexists(folder / MODEL):
@@ -63,7 +63,8 @@ def _not_here(folder: Path, inner: list[Path], where: str) -> UserError:
     expected = f"a folder with {MODEL}"
     if inner:
         names = " or ".join(str(path) for path in inner[:MOST_FOUND])
-        return fail(where, expected, f"none in it, but in {len(inner)} below", f"did you mean {names}?")
+        got = f"a folder that contains {len(inner)} model{'s' if len(inner) > 1 else ''}"
+        return fail(where, expected, got, f"did you mean {names}?")
     above = next((path for path in list(folder.absolute().parents)[:2] if (path / MODEL).is_file()), None)
     if above and folder.name in ("variables", "assets", "assets.extra"):
         return fail(where, expected, "a part of a model", f"did you mean {above}?")
@@ -71,12 +72,12 @@ def _not_here(folder: Path, inner: list[Path], where: str) -> UserError:
         kind = _kind(path) if path.is_file() else None
         if kind:
             return fail(where, expected, f"{kind[0]}, {path.name}", kind[1].format(path))
-    got = "an empty folder" if not any(_entries(folder)) else "none in it"
+    got = "an empty folder" if not any(_entries(folder)) else "one without it"
     return fail(where, expected, got, "give the folder that holds that file")
 
 
 def check_whole(folder: Path, where: str) -> None:
-    """Raises `UserError` where files of a SavedModel are Git LFS pointers, or a part of its variables is missing."""
+    """Raise `UserError` if files of a SavedModel are Git LFS pointers, or if some of its variables are missing."""
     parts = [path for path in _entries(folder / "variables") if path.is_file()]
     for path in (folder / MODEL, *parts):
         if is_lfs_pointer(path):
@@ -86,11 +87,12 @@ def check_whole(folder: Path, where: str) -> None:
     has_data = any(name.startswith("variables.data-") for name in names)
     if ("variables.index" in names) != has_data:
         missing = "variables.data" if not has_data else "variables.index"
-        raise fail(where, "a whole SavedModel", f"one without variables/{missing}", "copy or download the whole folder again")
+        got = f"one without variables/{missing}"
+        raise fail(where, "a complete SavedModel", got, "copy or download the whole folder again")
 
 
 def file_error(path: Path, handle: str, expected: str) -> UserError:
-    """The error of a file that is no archive of a SavedModel."""
+    """Return the error for a file that is not an archive of a SavedModel."""
     where = f"model {handle}"
     if is_lfs_pointer(path):
         return fail(where, expected, "a Git LFS pointer", f"run git lfs pull in {path.absolute().parent}")
@@ -103,25 +105,25 @@ def file_error(path: Path, handle: str, expected: str) -> UserError:
 
 
 def missing_error(path: Path, handle: str, expected: str) -> UserError:
-    """The error of a path where nothing is; names what is nearest to it."""
+    """Return the error for a path that does not exist, with the most similar names."""
     near = did_you_mean(path.name, [entry.name for entry in _entries(path.parent)]) if path.name else ""
     return fail(f"model {handle}", expected, "no such folder", near or "check the path")
 
 
 def half_cached(folder: Path, where: str) -> UserError | None:
-    """The error of a folder of a download cache from which files are gone; None where a model is in it."""
+    """Return the error for a folder of a download cache with missing files; None if the model is there."""
     if not folder.is_dir() or (folder / MODEL).is_file() or any(_inner(folder)):
         return None
     return fail(
         where,
         f"{MODEL} in its cached copy",
-        "a folder without one, as is left where a temporary folder is cleaned",
-        f"remove {folder}, so that the model is fetched again",
+        "a folder without it, perhaps after a cleanup of temporary files",
+        f"remove {folder}, so that the model is downloaded again",
     )
 
 
 def is_lfs_pointer(path: Path) -> bool:
-    """Whether a file is what Git leaves where a large file was not fetched."""
+    """Return whether a file is a Git LFS pointer, which Git leaves in place of a file that was not fetched."""
     with contextlib.suppress(OSError):
         if path.is_file() and path.stat().st_size < 1024:
             with path.open("rb") as stream:
@@ -136,7 +138,7 @@ def _kind(path: Path) -> tuple[str, str] | None:
 
 
 def _inner(folder: Path) -> Iterator[Path]:
-    """Folders with a SavedModel up to two levels below `folder`."""
+    """Yield the folders with a SavedModel up to two levels below `folder`."""
     for path in _entries(folder):
         if path.is_dir() and (path / MODEL).is_file():
             yield path
