@@ -67,9 +67,9 @@ def sample(
 
     Args:
       posterior: the target.
-      kernel: the name of a method, 'mala', 'hmc', 'nuts', 'rejection', 'smc' or another of `tg.SAMPLERS`; 'auto' for the one that
-        `mcmc.auto` chooses, as the `sample` command does where it is not told; or its settings, such as tg.MalaConfig(...) (an
-        HmcConfig is hmc's); or what `tg.read_recipe` gives.
+      kernel: the name of a method, 'mala', 'hmc', 'nuts', 'rejection', 'smc' or another of `tg.SAMPLERS`; 'auto' for the one
+        that `mcmc.auto` chooses, as the `sample` command does where none is named; or its settings, such as tg.MalaConfig(...)
+        (an HmcConfig is hmc's); or what `tg.read_recipe` gives.
       num_results: kept draws of each chain, >= 1; of smc, particles of each population. By default the kernel's own number.
       num_burnin_steps: discarded first transitions, >= 0.
       num_adaptation_steps: how many of those tune the step size; by default the kernel's own share of them.

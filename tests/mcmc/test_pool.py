@@ -1,7 +1,6 @@
-"""One pool of prior draws: the same rows wherever they come from, each an exact draw of one class, through the networks once."""
+"""One pool of prior draws: the same rows wherever they are from, each an exact draw of one class, and evaluated once."""
 
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -223,10 +222,10 @@ def test_a_discriminator_has_a_pool_of_its_own_and_its_weight_is_applied_later()
 
 
 @pytest.fixture
-def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache folder."""
     monkeypatch.setenv("TFGRADGEN_CACHE_DIR", str(tmp_path / "cache"))
-    yield tmp_path / "cache" / "pools"
+    return tmp_path / "cache" / "pools"
 
 
 def loaded(pair: tuple[Path, Path], label: Any = 0) -> ClassPosterior:

@@ -1,8 +1,9 @@
 """Where chains start: at exact draws of the posterior, found among a few hundred prior draws of each chain.
 
 Each chain has a block of the pool of its seed (see `pool`). A prior draw that its own uniform number accepts with probability
-likelihood ** (1 / temperature) is an exact draw (see `rejection`). Which draws are accepted says nothing about where the accepted ones lie, so the accepted draws of all chains are
-independent exact draws, whichever chain takes them. A chain takes, in this order:
+likelihood ** (1 / temperature) is an exact draw (see `rejection`). Which draws are accepted says nothing about where the
+accepted ones lie, so the accepted draws of all chains are independent exact draws, whichever chain takes them. A chain takes,
+in this order:
 
 1. the first accepted draw of its own: it is then the same in a run of any number of chains;
 2. an accepted draw that another chain has left over;
