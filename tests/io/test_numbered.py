@@ -1,6 +1,8 @@
 """Arrays in a cache folder: as they were kept, or not there; bounded; safe for several processes."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +86,27 @@ def test_an_owner_who_has_all_the_room_keeps_no_more_and_loses_nothing(tmp_path:
     arrays = make(tmp_path)
     assert [arrays.put(number, array) for number, array in enumerate(ARRAYS[:5])] == [True, True, True, False, False]
     assert [arrays.has(number) for number in range(5)] == [True, True, True, False, False]
+
+
+def test_two_processes_that_write_at_once_leave_whole_files(tmp_path: Path) -> None:
+    code = (
+        "import sys, numpy as np; from pathlib import Path; from tfgradgen.io.numbered import NumberedArrays\n"
+        f"arrays = NumberedArrays(Path({str(tmp_path / 'mine')!r}), 'mine', {SHAPE})\n"
+        "for turn in range(40):\n"
+        "    for number in range(8):\n"
+        f"        assert arrays.put(number, np.arange(12, dtype=np.float32).reshape({SHAPE}) + number)\n"
+    )
+    writers = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
+    num_read = 0
+    while any(writer.poll() is None for writer in writers):
+        for number, array in enumerate(ARRAYS):
+            found = make(tmp_path).get(number)
+            assert found is None or np.array_equal(found, array)
+            num_read += found is not None
+    assert [writer.returncode for writer in writers] == [0, 0]
+    assert all(np.array_equal(make(tmp_path).get(number), array) for number, array in enumerate(ARRAYS))
+    assert len(list((tmp_path / "mine").iterdir())) == 8
+    assert num_read > 0
 
 
 def test_a_process_that_is_killed_leaves_what_makes_room_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,9 +22,9 @@ class Stream(IntEnum):
     A draw is repeatable by these values, so none is ever changed, and that of a use that is gone is not given again.
 
     Attributes:
-      STARTS: prior draws that the starts of chains are picked from, and the picking.
+      STARTS: the picking of starts, and prior draws that chains start at as they are.
       CHAINS: the transitions of chains.
-      REJECTION: rejection sampling.
+      REJECTION: the uniform numbers by which a condition accepts.
       SMC: the populations of sequential Monte Carlo.
       PRIOR: plain prior draws, with which a comparison compares.
       POOL: the prior draws that all labels of a seed share. Folded into the seed itself, without a label's.

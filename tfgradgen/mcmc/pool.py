@@ -122,18 +122,16 @@ class Pool:
         """The first `num` blocks of `size` rows, one after another, so that memory does not grow with their number. Where more
         than one chunk is to be evaluated, that is logged, with a `Progress` for a bar."""
         total = CHUNK * sum(not self._has(number) for number in range(-(-size * num // CHUNK)))
-        before, nan = Pool.num_evaluated, float("nan")
-
-        def tell(done: int) -> None:
-            if total > CHUNK:
-                logger.debug("prior draws", extra={"progress": Progress(min(done, total), total, nan, nan, nan)})
-
+        before, told = Pool.num_evaluated, 0
         if total > CHUNK:
             logger.info("prior draws: %d are evaluated for all labels of this seed", total)
         for block in range(num):
             yield self.draws(block * size, size)
-            tell(Pool.num_evaluated - before)
-        tell(total)
+            done = total if block == num - 1 else min(Pool.num_evaluated - before, total)
+            if total > CHUNK and done > told:
+                progress = Progress(done, total, float("nan"), float("nan"), float("nan"))
+                logger.debug("prior draws", extra={"progress": progress})
+                told = done
 
     def _has(self, number: int) -> bool:
         return number in self._kept or self._arrays.has(number)
@@ -237,7 +235,7 @@ def pool_of(posterior: ClassPosterior, run: RunConfig) -> Pool:
 
     Models are known again by the sha256 of their files and by what they say of a few points, which tells settings, classes of a
     generator, libraries and processors apart. Scores of models without files are kept in memory only, and no longer than the
-    models say the same of those points.
+    models say the same of those points. A pool does not keep its models alive.
     """
     observers = observers_of(posterior)
     networks, others = observers
