@@ -22,11 +22,12 @@ class Stream(IntEnum):
     Draws depend on these values: never change one, and never reuse the value of a stream that was removed.
 
     Attributes:
-      STARTS: Prior draws from which the starts of chains are chosen, and that choice.
+      STARTS: The choice of starts, and prior draws at which chains start as they are.
       CHAINS: Transitions of chains.
-      REJECTION: Rejection sampling.
+      REJECTION: Uniform numbers by which a condition accepts.
       SMC: Populations of sequential Monte Carlo.
       PRIOR: Plain prior draws, the reference of a comparison.
+      POOL: Prior draws that all labels of a seed share. Folded into the seed itself, without a label's.
       JITTER: Jitter of the step size. Folded into the seed of a transition, not of a run; there kernels number their own
         streams from 0.
     """
@@ -36,6 +37,7 @@ class Stream(IntEnum):
     REJECTION = 2
     SMC = 3  # 4 was used by the preflight
     PRIOR = 5
+    POOL = 6
     JITTER = -1
 
 

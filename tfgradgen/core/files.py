@@ -70,9 +70,14 @@ def own_folder(path: Path) -> Path:
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file next to `path` that replaces it at the end of the block; after an error it is removed."""
-    beside = path.with_name(f".{path.name}.partial")
+def atomic_file(path: Path, ending: str = "partial") -> Iterator[BinaryIO]:
+    """Open a temporary file next to `path` that replaces it at the end of the block; after an error it is removed.
+
+    Args:
+      path: The file to write.
+      ending: Of the temporary file's name; another one for each process where several may write at once.
+    """
+    beside = path.with_name(f".{path.name}.{ending}")
     with open_own(beside, "w+b") as stream:
         try:
             yield stream

@@ -71,7 +71,10 @@ def natural_index(classifier: Classifier) -> int:
 
 
 def natural_log_odds(classifier: Classifier) -> Callable[[Any], Any]:
-    """Return the function image [B, height, width, channels] in [-1, 1] -> log-odds of natural [B], in nats."""
+    """Return the function image [B, height, width, channels] in [-1, 1] -> log-odds of natural [B], in nats.
+
+    Its `sha256` is that of the classifier's files.
+    """
     index = natural_index(classifier)
 
     def log_odds(image: tf.Tensor) -> tf.Tensor:
@@ -79,6 +82,7 @@ def natural_log_odds(classifier: Classifier) -> Callable[[Any], Any]:
         others = tf.concat([logits[:, :index], logits[:, index + 1 :]], 1)
         return logits[:, index] - tf.reduce_logsumexp(others, 1)
 
+    log_odds.sha256 = classifier.sha256  # type: ignore[attr-defined]
     return log_odds
 
 

@@ -14,6 +14,7 @@ from tfgradgen.mcmc.sampler import PRIOR_FACTS
 
 MODELS = ("generator", "classifier", "discriminator")
 BATCH = "batch"  # in run.json: lists of index, name and wnid of all labels that ran as one batch of chains
+AUTO = "auto"  # in run.json: what --kernel=auto chose, and by which mass
 SURROUNDINGS = ("versions", "device", "machine", "backend")  # entries of `origin.environment` that determine bits
 
 
