@@ -142,7 +142,7 @@ def result_of(posterior: ClassPosterior, planned: dict[str, Any], draws: Draws, 
 
     def finish() -> tuple[dict[str, Any], np.ndarray]:
         images, doubts = last_images(posterior, draws, max_batch)
-        return run_record(planned, draws, {**facts, "doubts": [*facts.get("doubts", []), *doubts]}), images
+        return run_record(planned, draws, {**facts, "image_doubts": doubts}), images
 
     def film() -> Image.Image:
         return make_film(functools.partial(decode, posterior.generator, batch_size=max_batch), draws)

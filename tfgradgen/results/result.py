@@ -16,11 +16,12 @@ from tfgradgen.core.checks import check_choice
 from tfgradgen.core.contracts import Draws
 from tfgradgen.core.files import path_of
 from tfgradgen.core.text import as_python, value_text
+from tfgradgen.diagnostics.advice import priced
 from tfgradgen.diagnostics.netcdf import as_datatree
 from tfgradgen.io.folders import check_partial, check_target, new_folder
 from tfgradgen.io.images import make_grid, read_image
 from tfgradgen.results.files import FILM, captions_of, chain_attributes, checked_summary, read_run, write_run
-from tfgradgen.results.record import of_draws, said_before, trust
+from tfgradgen.results.record import diagnosis, of_draws
 from tfgradgen.results.summary import summary
 
 
@@ -35,9 +36,12 @@ class SampleResult:
       target_log_prob: float32 [N, C], the unnormalized log density, in nats.
       draws: these and, of each draw, is_accepted, step_size and log_accept_ratio (see `Draws`).
       images: uint8 [C, height, width, channels], of the last draw of each chain.
-      issues: problems of the run, a line each with what to do about it; [] if nothing was found.
-      statistics: by name, of p(class), the target density and four projections of z: mean, standard_error, ess, ess_bulk,
-        ess_tail, rhat and between (see `Convergence`).
+      issues: problems of the run, a line each with what to do about it, what that costs, and the section of
+        tfgradgen/diagnostics/README.md to read; [] if nothing was found.
+      grades: 'ok' or 'warning', of 'images': whether they are draws of the posterior; and of 'means': whether they are good to
+        the errors shown.
+      statistics: by name, of p(class), the target density and the coordinate of z that mixed worst (record's
+        worst_coordinate): mean, standard_error, ess, ess_bulk, ess_tail, rhat and between (see `Convergence`).
       record: all of run.json: arguments, versions, the models' sha256, cost in evaluations and seconds, diagnosis.
     """
 
@@ -79,7 +83,11 @@ class SampleResult:
 
     @property
     def issues(self) -> list[str]:
-        return [as_python(problem) for problem in self.record["problems"]]
+        return [as_python(priced(problem, self.record["seconds"])) for problem in self.record["problems"]]
+
+    @property
+    def grades(self) -> dict[str, str]:
+        return dict(self.record["grades"])
 
     @property
     def statistics(self) -> dict[str, dict[str, Any]]:
@@ -87,7 +95,7 @@ class SampleResult:
         return statistics
 
     def summary(self) -> str:
-        """The lines that the `sample` command prints: what ran, what came out, how it mixed, and each of `issues`."""
+        """The lines that the `sample` command prints: what ran, what came out, how it mixed, `grades` and `issues`."""
         return as_python(summary(self.record))
 
     def grid(self) -> Image.Image:
@@ -170,6 +178,5 @@ def load_run(folder: str | os.PathLike[str]) -> SampleResult:
     remedy = "give a folder that `sample` or SampleResult.save wrote"
     record, draws, images = read_run(folder, "load_run", remedy)
     checked_summary(record, draws, "load_run", remedy)
-    found = trust(draws, record["kernel"], record["arguments"]["kernel_config"], said_before(record))
-    record = {**record, **of_draws(draws), **found}
+    record = {**record, **of_draws(draws), **diagnosis(draws, record)}
     return SampleResult(record, draws, lambda: (record, images), lambda: read_image(Path(folder).expanduser() / FILM))

@@ -1,26 +1,33 @@
-"""The six lines that a person reads of a run."""
+"""The lines that a person reads of a run."""
 
 from typing import Any
 
 import numpy as np
 
 from tfgradgen.core.text import as_text
-from tfgradgen.diagnostics.issues import never_moved
+from tfgradgen.diagnostics.advice import priced
+from tfgradgen.diagnostics.convergence import CLASS_PROB, LATENT, shown_names
+from tfgradgen.diagnostics.issues import MAX_TEXT, never_moved
 from tfgradgen.mcmc.registry import SAMPLERS
 
 WORK = {"gradients": "gradients", "forward": "forward passes"}
-MAX_PROBLEM = 1000  # characters
+MAX_PROBLEM = MAX_TEXT + 100  # characters, with the section about it
 UNITS = {"chain": "chains", "exact": "chains", "particles": "populations", "ascent": "ascents"}
 
 
-def trust_lines(record: dict[str, Any]) -> list[str]:
-    """One line for each thing that speaks against a run, or one that nothing does."""
-    return [f"trust    {as_text(problem, MAX_PROBLEM)}" for problem in record["problems"] or ["nothing speaks against it"]]
+def verdict(record: dict[str, Any]) -> list[str]:
+    """The lines of a diagnosis: `ok` for each grade that the run has, and for all that was checked where nothing was found;
+    `warning` for each problem, with what to do and what that costs."""
+    problems = [as_text(problem, MAX_PROBLEM) for problem in record["problems"]]
+    return [
+        *(f"ok       {line}" for line in record["passed"]),
+        *(f"warning  {priced(problem, record['seconds'])}" for problem in problems),
+    ]
 
 
 def summary(record: dict[str, Any], folder: Any = None) -> str:
-    """Five lines or more: what ran, what came out, how it moved, how sure that is, whether to trust it; where it lies in a
-    `folder`, one more with that."""
+    """What ran, what came out, how it moved, how sure that is, the grades and warnings; where it lies in a `folder`, one more
+    line with that."""
     arguments, name = record["arguments"], record["label"]["name"]
     schedule, num_chains = arguments["schedule"], arguments["num_chains"]
     stat, kind = record["statistics"]["class_prob"], SAMPLERS[record["kernel"]].kind
@@ -42,7 +49,7 @@ def summary(record: dict[str, Any], folder: Any = None) -> str:
             *_starts(record),
             f"moved    {_moved(record)}",
             *([mixing] if kind != "ascent" else []),
-            *trust_lines(record),
+            *verdict(record),
             *([] if folder is None else [_wrote(record, folder)]),
         ]
     )
@@ -73,8 +80,11 @@ def _places(value: float) -> str:
 
 
 def _rhat(record: dict[str, Any], stat: dict[str, Any]) -> str:
-    if stat["rhat"] is not None:
-        return f", R-hat {stat['rhat']:.3f}"
+    rhats = {name: each["rhat"] for name, each in record["statistics"].items() if each["rhat"] is not None}
+    if rhats:
+        names = shown_names(record["latent_dim"])
+        shown = [f"{rhats[name]:.3f} of {names[name]}" for name in (CLASS_PROB, LATENT) if name in rhats]
+        return f"; R-hat {', '.join(shown)}" if shown else ""
     still = never_moved(record["chains"], record["arguments"]["schedule"]["num_results"])
     return f", R-hat not defined: {still} never moved" if still and SAMPLERS[record["kernel"]].kind == "chain" else ""
 
