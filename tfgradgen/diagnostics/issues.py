@@ -52,12 +52,17 @@ PAGES = (
 
 
 class Issue(NamedTuple):
-    """A problem of a run. page: the section about it, one of `PAGES`. against: the grades that it takes away. text: what was
-    found and what to do, a line that begins with these grades."""
+    """A problem of a run. page: the section about it, one of `PAGES`. against: the grades that it takes away. what: what was
+    found and what to do."""
 
     page: str
     against: tuple[str, ...]
-    text: str
+    what: str
+
+    @property
+    def text(self) -> str:
+        """One line, which begins with the grades."""
+        return f"{' and '.join(self.against)}: {self.what}" if self.against else self.what
 
     @property
     def line(self) -> str:
@@ -70,9 +75,9 @@ def with_page(page: str, text: str) -> str:
     return f"{as_text(text, MAX_TEXT)} ({PAGES_FILE}#{page})"
 
 
-def issue(page: str, text: str, *against: str) -> Issue:
-    """`Issue` of a text without its beginning."""
-    return Issue(page, against, f"{' and '.join(against)}: {text}" if against else text)
+def issue(page: str, what: str, *against: str) -> Issue:
+    """`Issue` that takes away the grades `against`."""
+    return Issue(page, against, what)
 
 
 def diverged(log_accept_ratio: np.ndarray) -> np.ndarray:
@@ -210,7 +215,7 @@ def checked(kind: SamplerKind, latent_dim: int) -> str:
 def faults(chains: Mapping[str, list[Any]], num_results: int) -> list[str]:
     """Those of `problems` that one run shows for sure, and that no further draws would fix: densities that are not finite,
     divergences, stuck chains. Arguments as there."""
-    return [one.text for one in (*_broken(chains, num_results), *_failing(chains, num_results, Run()))]
+    return [one.what for one in (*_broken(chains, num_results), *_failing(chains, num_results, Run()))]
 
 
 def _of_method(run: Run) -> Iterable[Issue]:
@@ -345,7 +350,7 @@ def _mixing(found: Mapping[str, Convergence], num_results: int, num_chains: int,
     size, needed = sizes[least], max(MIN_ESS, MIN_ESS_OF_CHAIN * num_chains)
     times = max((rhats[worst] ** 2 - 1) / (limit**2 - 1), needed / size if size else 2.0)
     advice = f"{more_draws(times, run, num_results)}{cheaper(run)}"
-    disagree = f"R-hat of {names[worst]} is {rhats[worst]:.2f}, above {limit:.2f}"
+    disagree = f"R-hat {rhats[worst]:.2f} of {names[worst]}, limit {limit:.2f}"
     share = found[worst].between or 0.0
     if rhats[worst] > limit and share > MODE_SHARE:
         text = (
@@ -354,7 +359,7 @@ def _mixing(found: Mapping[str, Convergence], num_results: int, num_chains: int,
         )
         return [issue("separate-modes", f"{text}{cheaper(run)}", MEANS)]
     if rhats[worst] > limit:
-        return [issue("disagreeing-chains", f"{run.units} disagree ({disagree}): {advice}", MEANS)]
+        return [issue("disagreeing-chains", f"{run.units} disagree, {disagree}: {advice}", MEANS)]
     if size is None or size < needed:
         worth = "unknown" if size is None else f"{size:.0f}"
         text = f"small effective sample size ({worth} for the mean of {names[least]}, below {needed:.0f}): {advice}"
