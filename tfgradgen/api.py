@@ -80,7 +80,7 @@ def sample(
       **settings: of the kernel, such as step_size or num_leapfrog_steps; the defaults suit the shipped models.
 
     Returns:
-      The draws with images and diagnosis. Problems of the run are in its `issues`.
+      The draws with images and diagnosis: `grades` of the images and of the means, and problems of the run in its `issues`.
 
     Raises:
       UserError: an argument is out of its range or none of the kernel's, or the models would make the run go wrong.

@@ -98,7 +98,7 @@ def test_the_limit_is_that_of_the_paper_for_four_chains_but_for_the_many_statist
     assert np.sqrt(1 + 1 / (400 / 8 - 1)) == pytest.approx(1.01, abs=5e-4)
     assert 1.05 < rhat_limit(264, 16, 86) < 1.1
     assert rhat_limit(264, 4096, 86) < 1.1, "more chains do not make it larger"
-    assert all(1 < rhat_limit(num, chains, 3) < 4 for num in (4, 5, 100) for chains in (1, 2, 4096))
+    assert all(1 < rhat_limit(num, chains, 3) < 10 for num in (4, 5, 100) for chains in (2, 4096))
 
 
 def test_the_worst_coordinate_is_found_without_r_hat_too() -> None:

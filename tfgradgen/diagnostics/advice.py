@@ -8,6 +8,7 @@ from tfgradgen.core.contracts import FORWARD_COST, SamplerKind
 
 MIN_MASS = 0.01  # of the prior draws that rejection accepts: where it accepts fewer, other methods are cheaper
 EXACT_DRAWS = 400  # that rejection is priced for
+INDEPENDENT: tuple[SamplerKind, ...] = ("exact",)  # kinds of independent draws
 MOST_TIMES = 1000.0  # a run that many times as long is no advice
 _TIME = re.compile(r"(\d{1,9}(?:\.\d{1,6})?) times the time")
 
@@ -34,6 +35,11 @@ class Run(NamedTuple):
     is_regularized: bool = False
     mass: float | None = None
     work: float = 0.0
+
+    @property
+    def is_independent(self) -> bool:
+        """Whether its draws are independent, so that R-hat and ESS have nothing to tell."""
+        return self.kind in INDEPENDENT
 
     @property
     def units(self) -> str:

@@ -9,7 +9,7 @@ from scipy.stats import binom
 
 from tfgradgen.core.contracts import Draws, SamplerKind, accept_prob
 from tfgradgen.core.text import as_text
-from tfgradgen.diagnostics.advice import Run, again, cheaper, more_draws, smaller_steps
+from tfgradgen.diagnostics.advice import INDEPENDENT, Run, again, cheaper, more_draws, smaller_steps
 from tfgradgen.diagnostics.convergence import (
     CLASS_PROB,
     LOG_DENSITY,
@@ -194,7 +194,7 @@ def _counted(count: int, what: str) -> str:
 
 
 def _means(found: Mapping[str, Convergence], num_results: int, num_chains: int, latent_dim: int, run: Run) -> str:
-    if run.kind == "exact":
+    if run.is_independent:
         return "the draws are independent" if num_results * num_chains > 1 else "of one draw the error is unknown"
     rhat = max((c.rhat for c in found.values() if c.rhat is not None), default=None)
     limit = rhat_limit(num_results, num_chains, latent_dim + 2)
@@ -207,7 +207,7 @@ def checked(kind: SamplerKind, latent_dim: int) -> str:
     every = ["models", "stored images", "finite densities"]
     if kind == "chain":
         every += ["starts", "stuck chains", "divergences", "standstills", "acceptance"]
-    if kind != "exact":
+    if kind not in INDEPENDENT:
         every += [f"R-hat of p(class), the log density and {_counted(latent_dim, 'coordinate')} of z", "ESS"]
     return f"checked: {', '.join(every)}; nothing found"
 
@@ -340,7 +340,7 @@ def _one_chain(run: Run) -> Iterable[Issue]:
 
 def _mixing(found: Mapping[str, Convergence], num_results: int, num_chains: int, latent_dim: int, run: Run) -> list[Issue]:
     """At most one: that chains stay apart, that they disagree, or that their draws are worth few."""
-    if run.kind == "exact":
+    if run.is_independent:
         return []
     names, limit = shown_names(latent_dim), rhat_limit(num_results, num_chains, latent_dim + 2)
     rhats = {name: found[name].rhat or 0.0 for name in found}

@@ -105,7 +105,7 @@ def diagnosis(draws: Draws, record: Mapping[str, Any]) -> dict[str, Any]:
     """
     method, run = SAMPLERS[record["kernel"]], run_of(draws, record)
     sizes = len(draws.z), draws.z.shape[-1]
-    found, coordinate = run_statistics(draws, independent=run.kind == "exact", labels=_labels(record, draws.z.shape[1]))
+    found, coordinate = run_statistics(draws, independent=run.is_independent, labels=_labels(record, draws.z.shape[1]))
     chains = chain_table(draws)
     bad = [*said_before(record), *problems(chains, found, *sizes, run)]
     against = {grade for one in bad for grade in one.against}
