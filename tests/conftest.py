@@ -79,7 +79,7 @@ def quick_runs(toy_pair: tuple[Path, Path], loaded_once: dict[str, Any]) -> Iter
             loaded_once[key] = load.load_models(options, gradient_precision)
         return loaded_once[key]
 
-    def sketch(draws: Draws, title: str = "") -> Image.Image:
+    def sketch(draws: Draws, title: str = "", *_: Any) -> Image.Image:
         digest = hashlib.sha256(title.encode())
         for column in draws:
             digest.update(np.ascontiguousarray(column).tobytes())

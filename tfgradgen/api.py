@@ -82,7 +82,7 @@ def sample(
       **settings: of the kernel, such as step_size or num_leapfrog_steps; the defaults suit the shipped models.
 
     Returns:
-      The draws with images and diagnosis. Problems of the run are in its `issues`.
+      The draws with images and diagnosis: `grades` of the images and of the means, and problems of the run in its `issues`.
 
     Raises:
       UserError: an argument is out of its range or none of the kernel's, or the models would make the run go wrong.
@@ -149,7 +149,7 @@ def result_of(posterior: ClassPosterior, planned: dict[str, Any], draws: Draws, 
 
     def finish() -> tuple[dict[str, Any], np.ndarray]:
         images, doubts = last_images(posterior, draws, max_batch)
-        return run_record(planned, draws, {**facts, "doubts": [*facts.get("doubts", []), *doubts]}), images
+        return run_record(planned, draws, {**facts, "image_doubts": doubts}), images
 
     def film() -> Image.Image:
         return make_film(functools.partial(decode, posterior.generator, batch_size=max_batch), draws)

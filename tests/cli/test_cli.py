@@ -79,8 +79,13 @@ def test_sample_writes_grid_samples_and_record(kernel: str, toy_flags: list[str]
     out = capsys.readouterr().out.splitlines()
     words = [line.split()[0] for line in out]
     mixing = [] if kernel == "map" else ["mixing"]
-    assert list(dict.fromkeys(words)) == ["ran", "p(class)", "moved", *mixing, "trust", "wrote"]
-    assert words.count("trust") == max(1, len(record["problems"]))
+    verdicts = [word for word in ("ok", "warning") if word in words]
+    assert list(dict.fromkeys(words)) == ["ran", "p(class)", "moved", *mixing, *verdicts, "wrote"]
+    assert words.count("warning") == len(record["problems"])
+    assert [line.split(":")[0].split()[1] for line in out if line.startswith("ok ")] == [
+        *(grade for grade, value in record["grades"].items() if value == "ok"),
+        *([] if record["problems"] else ["checked"]),
+    ]
     assert sorted(out[-1].split(": ")[1].split(", ")) == sorted(path.name for path in folder.iterdir())
 
 

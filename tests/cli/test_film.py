@@ -36,3 +36,21 @@ def test_each_tile_is_its_draw_decoded(num_results: int, num_chains: int, shown:
     for column in range(len(shown)):
         x = GAP + column * width
         assert (film[top - CAPTION_HEIGHT : top - 2, x : x + TILE] < 128).any(), "each column names its draw"
+
+
+def test_a_tile_of_a_chain_that_has_not_moved_is_faded_and_marked() -> None:
+    """Chain 1 stands still from draw 1 to draw 3; chain 0 comes back to where it was, which is a move."""
+    z = np.random.default_rng(1).uniform(-1, 1, (4, 2, 6)).astype(np.float32)
+    z[1:, 1], z[2, 0] = z[1, 1], z[1, 0]
+    moved = np.ones((4, 2), bool)
+    moved[2:, 1] = False
+    prob = np.full((4, 2), 0.5, np.float32)
+    flat = lambda z: np.full((len(z), TILE, TILE, 3), 90, np.uint8)  # noqa: E731
+    film = np.asarray(make_film(flat, Draws(z, prob, prob, moved, prob, prob)))
+    width, height, top = TILE + GAP, TILE + GAP + CAPTION_HEIGHT, GAP + CAPTION_HEIGHT
+    corners = [[film[top + chain * height, GAP + draw * width, 0] for draw in range(4)] for chain in (0, 1)]
+    assert corners[0] == [90] * 4
+    assert corners[1][:2] == [90, 90]
+    assert corners[1][2] == corners[1][3] == 255 - 165 // 3
+    below = [(film[top + height + TILE : top + 2 * height - GAP, GAP + k * width :][:, :TILE] < 128).sum() for k in (1, 2)]
+    assert below[1] > 1.5 * below[0], "the caption says so"

@@ -65,7 +65,7 @@ ANSWERS: list[tuple[list[str], int, str]] = [
     (["tune", "--label=goldfish", "--num_gradients=61"], 2, "num_gradients"),
     (["export", "--out=x", "--labels=goldfsh"], 2, "did you mean goldfish"),
     (["export", "--out=served", "--version=1"], 2, "--version=2 is free"),
-    (["diagnose", "taken/monarch"], 0, "nothing speaks against it"),
+    (["diagnose", "taken/monarch"], 0, "ok       checked: models, stored images"),
     (["diagnose", "taken"], 0, "in all   1 runs, 0 with problems"),
     (["diagnose"], 2, f"give it, for example: {HELP} diagnose out/goldfish-mala-0"),
     (["diagnose", "nowhere"], 2, "no run at nowhere (no such folder); give a folder that `sample` wrote"),

@@ -27,11 +27,13 @@ def test_the_main_command_agrees_with_exact_draws(runs: dict[str, Path]) -> None
     with np.load(runs["rejection"] / "samples.npz") as exact:
         truth, spread = exact["class_prob"].mean(), exact["class_prob"].std()
     # A minute's chains hardly leave their modes, so each counts as one draw: with exact starts it is never less than that.
-    # What the run itself gives as its error is too small by then, and its `trust` lines say so.
+    # What the run itself gives as its error is too small by then, and its warnings say so.
     tolerance = 3 * spread / np.sqrt(record["arguments"]["num_chains"])
     assert abs(record["statistics"]["class_prob"]["mean"] - truth) < tolerance
     assert record["prior_class_prob"] < truth - tolerance, "the prior has to fail"
     assert truth + tolerance < 1, "an ascent to sure pictures has to fail"
     assert abs(record["accept_rate"] - record["arguments"]["kernel_config"]["target_accept_prob"]) < 0.1
+    exact_record = json.loads((runs["rejection"] / "run.json").read_text())
+    assert (record["grades"]["images"], exact_record["problems"]) == ("ok", [])
     with Image.open(runs["mala"] / "grid.png") as grid:
         assert grid.size == (532, 596)

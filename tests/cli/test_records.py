@@ -115,7 +115,7 @@ def test_a_bug_of_ours_shows_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def broken(*args: Any) -> None:
         raise KeyError("ours")
 
-    monkeypatch.setattr("tfgradgen.cli.diagnose.trust", broken)
+    monkeypatch.setattr("tfgradgen.cli.diagnose.diagnosis", broken)
     with pytest.raises(KeyError, match="ours"):
         main(["diagnose", str(tmp_path)])
 

@@ -120,7 +120,7 @@ def test_a_model_that_mixes_rows_is_named(change: Any) -> None:
 def test_a_run_looks_first_and_stops_at_grave_faults_only(
     toy_flags: list[str], toy_pair: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The noise is found before a step is made; images out of range are said among what speaks against the run."""
+    """The noise is found before a step is made; images out of range are a warning."""
     card = json.loads((toy_pair[0] / "model.json").read_text())
     pictures = lambda z: tf.tanh(tf.reshape(tf.tile(z, [1, 32]), [-1, 8, 8, 3]))  # noqa: E731
     noisy = lambda z: pictures(z) + 0.1 * tf.random.uniform(tf.shape(pictures(z)))  # noqa: E731
@@ -129,7 +129,7 @@ def test_a_run_looks_first_and_stops_at_grave_faults_only(
     command = ["sample", "--label=goldfish", *FAST_MALA, toy_flags[1]]
     assert "determinism: expected the same bits" in refused([*command, "--generator=noisy"], capsys)
     main([*command, "--generator=wide", "--out=wide_run"])
-    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("trust    image: expected float32")]
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning  image: expected float32")]
     assert len(said) == 1
     main(["diagnose", "wide_run"])
     assert said[0] in capsys.readouterr().out

@@ -1,8 +1,8 @@
 """Diagnostics against processes whose mixing is known, and the names of known faults."""
 
 import json
+import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +11,7 @@ import tensorflow as tf
 from tests.support import toy
 from tests.support.command import refused
 from tfgradgen.cli.commands import main
-from tfgradgen.core.contracts import Draws
 from tfgradgen.diagnostics.convergence import Convergence, convergence, projections
-from tfgradgen.diagnostics.issues import chain_table, problems
 
 pytestmark = pytest.mark.usefixtures("quick_runs")
 
@@ -84,75 +82,6 @@ def test_projections_are_of_unit_scale_and_the_same_every_time() -> None:
     np.testing.assert_allclose(column[:, 1500:], projections(z[1500:]), rtol=1e-6)
 
 
-def some_draws(**changed: np.ndarray) -> Draws:
-    rng = np.random.default_rng(0)
-    shape = (200, 4)
-    draws = Draws(
-        rng.standard_normal((*shape, 6)),
-        np.full(shape, 0.5),
-        rng.standard_normal(shape),
-        rng.uniform(size=shape) < 0.6,
-        np.full(shape, 0.1),
-        np.full(shape, np.log(0.63)),
-    )
-    return draws._replace(**changed)
-
-
-def with_chain(value: float, chain: int, base: float = -0.01) -> np.ndarray:
-    values = np.full((200, 4), base)
-    values[:, chain] = value
-    return values
-
-
-GOOD = {"class_prob": Convergence(0.8, 0.01, 500.0, 400.0, 1.005, 0.01)}
-
-
-@pytest.mark.parametrize(
-    ("changed", "found", "target", "texts"),
-    [
-        ({}, GOOD, 0.574, []),
-        ({}, GOOD, 0.8, ["acceptance 0.63 is off its target 0.80: lower --step_size"]),
-        ({"log_accept_ratio": with_chain(-50, 2)}, GOOD, 0.75, ["chain 2 stuck"]),
-        ({"log_accept_ratio": with_chain(-2000, 1)}, GOOD, 0.75, ["200 of 800 transitions diverged", "chain 1 stuck"]),
-        ({"log_accept_ratio": with_chain(-2000, 1)}, GOOD, None, ["200 of 800 transitions diverged", "chain 1 stuck"]),
-        (
-            {"log_accept_ratio": with_chain(np.nan, 1)},
-            GOOD,
-            0.75,
-            ["200 of 800 proposals had no finite density or gradient (chain 1)", "chain 1 stuck"],
-        ),
-        ({"target_log_prob": with_chain(np.nan, 3)}, GOOD, None, ["not finite in 200 of 800 draws (chain 3)"]),
-        (
-            {},
-            {"x": Convergence(0.8, 0.1, 50.0, 60.0, 1.2, 0.2)},
-            0.6,
-            ["R-hat of x 1.20", "small effective sample size (50 for the bulk of x"],
-        ),
-        (
-            {},
-            {"x": Convergence(0.8, 0.1, 500.0, 60.0, 1.2, 0.7)},
-            0.6,
-            ["R-hat of x", "different modes (70% of", "(60 for the tail of x"],
-        ),
-        ({}, {"x": Convergence()}, 0.6, ["small effective sample size (unknown"]),
-    ],
-)
-def test_faults_are_named_with_what_to_do(changed: Any, found: Any, target: float | None, texts: list[str]) -> None:
-    lines = problems(chain_table(some_draws(**changed)), found, 200, "chain", target)
-    assert len(lines) == len(texts), lines
-    assert all(text in line and ": " in line for text, line in zip(texts, lines, strict=True)), lines
-
-
-def test_what_counts_depends_on_what_the_draws_are() -> None:
-    """Exact draws do not mix badly, particles are not tuned, and an ascent draws nothing."""
-    bad = chain_table(some_draws(log_accept_ratio=with_chain(-50, 2)))
-    disagree = {"x": Convergence(0.8, 0.1, 50.0, 60.0, 1.2, 0.2)}
-    assert problems(bad, disagree, 200, "exact", None) == []
-    assert ["R-hat" in line for line in problems(bad, disagree, 200, "particles", 0.75)] == [True, False]
-    (line,) = problems(bad, disagree, 200, "ascent", None)
-    assert "no draws of the posterior" in line
-
-
 def diagnosed(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
     """What `diagnose --strict` says of a run that it must not pass."""
     capsys.readouterr()
@@ -178,7 +107,7 @@ def test_a_step_a_hundred_times_too_large_is_named(
         ]
     )
     out = diagnosed(Path("bad"), capsys)
-    assert "stuck, acceptance below 0.02: the step is too large there; lower --step_size" in out
+    assert re.search(r"(stuck|never moved).*: the steps are too large there; lower --step_size \(about", out)
     assert "transitions diverged" in out
 
 
@@ -201,14 +130,16 @@ def test_diagnose_says_what_sample_said(toy_flags: list[str], capsys: pytest.Cap
     with pytest.raises(SystemExit) as exit_:
         main(["sample", "--label=goldfish", "--num_results=20", "--strict", "--out=short", *toy_flags])
     assert exit_.value.code == 1
-    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("trust")]
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("ok ", "warning "))]
     out = diagnosed(Path("short"), capsys).splitlines()
-    assert said == [line for line in out if line.startswith("trust")]
+    assert said == [line for line in out if line.startswith(("ok ", "warning "))]
+    assert any(line.startswith("warning ") for line in said)
     assert sum(line.split()[0].isdigit() for line in out) == 16, "one row a chain"
     main(["diagnose", "short"])  # without --strict it only says so
     main(["sample", "--label=goldfish", "--kernel=rejection", "--strict", "--out=exact", *toy_flags])
     main(["diagnose", "exact", "--strict"])
-    assert "nothing speaks against it" in capsys.readouterr().out
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("ok ", "warning "))]
+    assert [line.split(":")[0] for line in lines] == 2 * ["ok       images", "ok       means", "ok       checked"]
 
 
 def test_a_folder_without_a_run_is_refused(toy_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -43,9 +43,9 @@ def test_every_method_counts_prior_draws_without_a_finite_likelihood(name: str) 
     assert found.draws.z[..., 5].max() < 1.0
     if found.facts.get("prior_draws"):
         assert abs(found.facts["prior_class_prob"] - 0.5) < 4 * found.facts["prior_class_prob_error"]
-    (line,) = prior_problems(count, of)
+    ((page, _, line),) = prior_problems(count, of)
     assert line.startswith(f"{count} of {of} prior draws (")
-    assert "image_range" not in line
+    assert ("image_range" in line, page) == (False, "not-finite")
 
 
 def test_rejection_treats_them_as_of_likelihood_zero() -> None:

@@ -9,6 +9,7 @@ from scipy.signal import lfilter
 
 from tfgradgen.core.contracts import Draws
 from tfgradgen.diagnostics import figure, plots
+from tfgradgen.diagnostics.convergence import Convergence, run_statistics
 from tfgradgen.diagnostics.plots import autocorrelation, plot_chains, rank_counts
 
 
@@ -145,3 +146,20 @@ def test_matplotlib_is_imported_late_and_without_its_global_state() -> None:
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_worst_coordinate_is_shown_with_its_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    draws = draws_of(40, 4)
+    draws.z[:, 1, 4] += 3
+    labels: list[str] = []
+    monkeypatch.setattr(plots, "to_image", lambda figure: labels.extend(axes.get_ylabel() for axes in figure.axes))
+    plot_chains(draws)
+    found, coordinate = run_statistics(draws)
+    assert coordinate == 4
+    worst = found["z"]
+    assert (worst.rhat or 0) > 1.3
+    assert f"z[4], worst of 6: R-hat {worst.rhat:.3f}, ESS {worst.ess:.0f}" in labels
+    assert any(label.startswith("p(class): R-hat 1.") or label.startswith("p(class): R-hat 0.") for label in labels)
+    labels.clear()
+    plot_chains(draws, "", {name: Convergence(ess=7.0) for name in found}, 2)
+    assert "z[2], worst of 6: ESS 7" in labels

@@ -136,7 +136,9 @@ def test_acceptance_is_asked_of_the_mean_over_runs() -> None:
     cells = [cell_of(1.0, accept_rate=rate) for rate in (0.47, 0.55)]
     assert faults_of(CONTROL_RECIPE, cells) == []
     assert faults_of(CONTROL_RECIPE, [cells[0]._replace(accept_error=0.03)]) == [], "it may be chance"
-    assert faults_of(CONTROL_RECIPE, cells[:1])[0].startswith("acceptance 0.47 is off its target 0.60: lower --step_size")
+    assert faults_of(CONTROL_RECIPE, cells[:1])[0].startswith(
+        "acceptance 0.47 is off its target 0.60: raise --num_adaptation_steps"
+    )
     untuned = CONTROL_RECIPE.changed({"num_adaptation_steps": 0})
     assert faults_of(untuned, cells[:1]) == [], "nothing was tuned for"
     assert faults_of(CONTROL_RECIPE, [*cells, cell_of(1.0, "stuck"), cell_of(1.0, "stuck")]) == ["stuck"]

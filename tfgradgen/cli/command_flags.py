@@ -246,7 +246,8 @@ _ALL = (
     ),
     Command(
         "diagnose",
-        "Says from the files of a run whether to trust it: per chain, per statistic, and what to do.",
+        "Grades a run from its files: are its images draws of the posterior, are its means good to their errors,\n"
+        "and what to do about each warning; with a table of the chains and one of the statistics.",
         lambda sampler: [Group("Flags", flags_of(DiagnoseFlags) | _of(_every_run(), "strict"))],
         {"folder": None},
         example="python -m tfgradgen diagnose out/goldfish-mala-0",

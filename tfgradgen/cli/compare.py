@@ -21,6 +21,7 @@ from tfgradgen.cli.terminal import command_text, note, one_line, say
 from tfgradgen.core.checks import fail
 from tfgradgen.core.files import json_text, own_folder, write_text
 from tfgradgen.core.text import as_text
+from tfgradgen.diagnostics.issues import with_page
 from tfgradgen.diagnostics.model_checks import admit
 from tfgradgen.evaluation.cells import (
     Cell,
@@ -129,7 +130,7 @@ def sample_all(
                 continue
             shelf.put(folder_of(index, name), GROUND, ground, settings)
             for doubt in admit(posterior, run, takes_gradients=False).doubts:
-                say(f"trust    {as_text(name)}: {doubt}")
+                say(f"warning  {with_page('models', f'{as_text(name)}: {doubt}')}")
         sampled.grounds[name] = ground
     if not sampled.grounds:
         raise fail("labels", "a class that can be sampled", "none", "see why above")

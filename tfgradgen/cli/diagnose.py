@@ -1,4 +1,4 @@
-"""The `diagnose` command: says again from the files of a run whether to trust it."""
+"""The `diagnose` command: grades a run again from its files."""
 
 from pathlib import Path
 from typing import Any
@@ -7,11 +7,12 @@ from tfgradgen.cli.output import PLACE
 from tfgradgen.cli.terminal import say
 from tfgradgen.core.checks import UserError, fail
 from tfgradgen.core.text import as_text
+from tfgradgen.diagnostics.convergence import LATENT, shown_names
 from tfgradgen.io.folders import partial_of
 from tfgradgen.io.store import CHECKPOINT
 from tfgradgen.results.files import RUN_FILE, read_run
-from tfgradgen.results.record import said_before, trust
-from tfgradgen.results.summary import trust_lines
+from tfgradgen.results.record import diagnosis
+from tfgradgen.results.summary import verdict
 
 MOST_NAMED = 12  # runs with problems that the last line names
 
@@ -52,15 +53,16 @@ def no_run(folder: Path) -> UserError:
 
 
 def diagnose(folder: Path) -> list[str]:
-    """Prints chains, statistics and what speaks against the run in `folder`; returns the latter."""
+    """Prints chains, statistics, grades and warnings of the run in `folder`; returns its problems."""
     record, draws, _ = read_run(folder, "diagnose", "give the folder that `sample` wrote")
-    found = trust(draws, record["kernel"], record["arguments"]["kernel_config"], said_before(record))
+    found = diagnosis(draws, record)
     seconds = max(record["seconds"], 1e-9)
     name = as_text(record["label"]["name"])
     say(f"ran      {record['kernel']} for {name}: {draws.z.shape[1]} chains, {len(draws.z)} draws each")
     say(table({"chain": list(range(draws.z.shape[1])), **found["chains"]}))
     rows = found["statistics"]
-    columns: dict[str, list[Any]] = {"statistic": list(rows)}
+    names = shown_names(draws.z.shape[-1]) | {LATENT: f"z[{found['worst_coordinate']}], worst of {draws.z.shape[-1]}"}
+    columns: dict[str, list[Any]] = {"statistic": [names[name] for name in rows]}
     for key in ("mean", "standard_error", "ess", "ess_bulk", "ess_tail", "rhat", "between"):
         columns[key] = [row[key] for row in rows.values()]
     least = [min((row[key] for key in ("ess", "ess_bulk", "ess_tail") if row[key]), default=None) for row in rows.values()]
@@ -68,7 +70,7 @@ def diagnose(folder: Path) -> list[str]:
         columns["ess per gradient"] = [size and size / record["num_gradients"] for size in least]
     columns["ess per second"] = [size and size / seconds for size in least]
     say(table(columns))
-    say("\n".join(trust_lines(found)))
+    say("\n".join(verdict({**record, **found})))
     return list(found["problems"])
 
 

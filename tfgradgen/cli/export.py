@@ -18,6 +18,7 @@ from tfgradgen.core.checks import fail
 from tfgradgen.core.contracts import Networks
 from tfgradgen.core.files import json_text, write_text
 from tfgradgen.core.text import as_text, shell_word
+from tfgradgen.diagnostics.issues import with_page
 from tfgradgen.io.folders import as_file, new_folder, not_written
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.posterior import ClassPosterior
@@ -94,7 +95,7 @@ def adapt_all(options: ExportOptions, networks: Networks, targets: Sequence[Targ
                 adapt(posterior, pair.kernel, pair.kernel_config, pair.schedule.num_adaptation_steps, pair.run, progress_fn)
             )
         for doubt in found[-1].doubts:
-            note(f"trust    {as_text(target.label.name)}: {doubt}")
+            note(f"warning  {with_page('models', f'{as_text(target.label.name)}: {doubt}')}")
     return found
 
 

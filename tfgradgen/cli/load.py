@@ -14,6 +14,7 @@ from tfgradgen.cli.terminal import note
 from tfgradgen.core.checks import fail
 from tfgradgen.core.contracts import Networks
 from tfgradgen.core.text import as_text
+from tfgradgen.diagnostics.issues import with_page
 from tfgradgen.io.images import read_pictures
 from tfgradgen.models.classifier import Classifier, fitted, load_classifier
 from tfgradgen.models.condition import ConditionClassifier, is_condition, parse_condition
@@ -128,7 +129,7 @@ def say_guesses(role: str, model: Generator | Classifier) -> None:
     if named:
         note(f"guessed  {role} {as_text(model.path)}: {', '.join(named)}")
     for doubt in getattr(model, "doubts", ()):
-        note(f"doubt    {role} {as_text(model.path)}: {doubt}")
+        note(f"warning  {with_page('models', f'{role} {as_text(model.path)}: {doubt}')}")
 
 
 def _guess(role: str, model: Generator | Classifier, name: str) -> str:

@@ -57,7 +57,7 @@ class SampleOptions:
         help="go on with an interrupted run, or make a finished one longer with a larger --num_results; the other flags are "
         "the same. With --overwrite too, what is of another run is replaced"
     )
-    strict: bool = switch(help="end with exit code 1 where a run has problems")
+    strict: bool = switch(help="end with exit code 1 after any warning about a run")
     netcdf: bool = switch(help="write chains.nc too, for ArviZ: pip install 'tfgradgen[netcdf]'")
 
     @property

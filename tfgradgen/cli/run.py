@@ -47,8 +47,8 @@ DoneFn = Callable[["Member", "Row", str], None]
 
 
 class Row(NamedTuple):
-    """Of one label: its name, of each chain's last draw `image` [num_chains, ...] uint8 and `class_prob` [num_chains], and what
-    speaks against trusting the run."""
+    """Of one label: its name, of each chain's last draw `image` [num_chains, ...] uint8 and `class_prob` [num_chains], and the
+    problems of the run."""
 
     name: str
     image: np.ndarray

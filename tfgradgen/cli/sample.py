@@ -26,7 +26,7 @@ def run_sample(options: SampleOptions) -> list[str]:
     """Samples every wanted label into a folder of its own; several labels run as one batch of chains where the method allows
     it, and share a sheet, one row a label.
 
-    Returns what speaks against trusting any of them.
+    Returns the problems of all of them.
     """
     loaded = load_models(options.models, options.gradient_precision)
     options = start_at_photograph(options, loaded.generator)

@@ -14,6 +14,7 @@ from tfgradgen.cli.tune_options import TuneOptions, read_control
 from tfgradgen.core.checks import fail
 from tfgradgen.core.files import write_text
 from tfgradgen.core.text import as_text
+from tfgradgen.diagnostics.issues import with_page
 from tfgradgen.io.folders import check_resumable
 from tfgradgen.io.images import save_png
 from tfgradgen.mcmc.chains import compiled
@@ -52,7 +53,7 @@ def run_tune(options: TuneOptions) -> None:
     check_fits(options.kernel, options.num_gradients, options.fixed)
     for name, doubts in bench.check().items():
         for doubt in doubts:
-            say(f"trust    {as_text(name)}: {doubt}")
+            say(f"warning  {with_page('models', f'{as_text(name)}: {doubt}')}")
     with workspace(out, f"finished runs are in {out / STUDY_FILE}, --resume goes on with them", KEPT):
         try:
             study = open_study(out / STUDY_FILE, identity(options, control, loaded))

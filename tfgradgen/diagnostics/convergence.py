@@ -4,6 +4,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from arviz_stats.base import array_stats
+from scipy.special import ndtri
+from scipy.stats import f as f_distribution
+from scipy.stats import rankdata
 
 from tfgradgen.core.contracts import Draws
 
@@ -11,6 +14,12 @@ NUM_PROJECTIONS, PROJECTION_SEED = 4, 0
 BLOCK_DRAWS = 1000  # read from disk, and held in memory, at a time
 TAILS = (0.05, 0.95)
 MIN_RESULTS = 4  # draws of a chain, of which halves have a variance
+CLASS_PROB, LOG_DENSITY, LATENT = "class_prob", "target_log_prob", "z"  # the statistics of a run, by their names in run.json
+NUM_RANKED = 1 << 14  # draws of all chains that R-hat of a coordinate is taken from: every k-th of a longer run
+MIN_RANKED = 32  # of each chain, however many chains there are
+BLOCK_COORDINATES = 8  # ranked at a time
+RHAT_ESS, RHAT_ESS_OF_HALF = 400.0, 10.0  # effective draws, in all and of each half of a chain, that `rhat_limit` asks for
+RHAT_CHANCE = 0.01  # of a run of chains that agree to be above the limit in any statistic
 
 
 class Convergence(NamedTuple):
@@ -64,7 +73,7 @@ def _of_chains(values: np.ndarray, mean: float) -> Convergence:
             for method in ess:
                 size = array_stats.ess(by_chain, method=method, prob=TAILS if method == "tail" else None)
                 ess[method] = min(float(size), num_distinct) if np.isfinite(size) else None
-            rhat = _finite(array_stats.rhat(by_chain, method="rank")) if num_chains > 1 else None
+        rhat = _finite(rank_rhat(values)) if num_chains > 1 else None
     errors = [np.sqrt(variance / ess["mean"])] if ess["mean"] else []
     between = None
     if num_chains > 1:
@@ -101,3 +110,113 @@ def scalars(draws: Draws) -> dict[str, np.ndarray]:
 def statistics(draws: Draws, independent: bool = False) -> dict[str, Convergence]:
     """`Convergence` of the `scalars`, by name."""
     return {name: convergence(column, independent) for name, column in scalars(draws).items()}
+
+
+def rank_rhat(values: np.ndarray) -> np.ndarray:
+    """Rank-normalized split R-hat (Vehtari et al. 2021): the larger of that of the values, which sees chains of other means,
+    and that of their distances from the median, which sees chains of other scales.
+
+    Args:
+      values: [..., num_results, num_chains], at least `MIN_RESULTS` and two.
+
+    Returns:
+      [...], NaN where a value is not finite or all are the same.
+    """
+    half = values.shape[-2] // 2
+    split = np.concatenate([values[..., :half, :], values[..., values.shape[-2] - half :, :]], -1).astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        folded = np.abs(split - np.median(split, axis=(-2, -1), keepdims=True))
+        found: np.ndarray = np.maximum(_rhat(_normal_scores(split)), _rhat(_normal_scores(folded)))
+    return np.where(np.isfinite(split).all((-2, -1)), found, np.nan)
+
+
+def _normal_scores(values: np.ndarray) -> np.ndarray:
+    flat = values.reshape(*values.shape[:-2], -1)
+    ranks = rankdata(flat, axis=-1)
+    scores: np.ndarray = ndtri((ranks - 0.375) / (flat.shape[-1] + 0.25)).reshape(values.shape)
+    return scores
+
+
+def _rhat(values: np.ndarray) -> np.ndarray:
+    num = values.shape[-2]
+    within, between = values.var(-2, ddof=1).mean(-1), values.mean(-2).var(-1, ddof=1)
+    rhat: np.ndarray = np.sqrt((num - 1) / num + between / within)
+    return rhat
+
+
+def rhat_limit(num_results: int, num_chains: int, num_statistics: int) -> float:
+    """The R-hat that says that chains disagree: in any of `num_statistics` a run of chains that agree is above it with a chance
+    of at most `RHAT_CHANCE`, if it is worth enough draws: `RHAT_ESS` in all, and `RHAT_ESS_OF_HALF` in each half of a chain.
+
+    Halves of n draws, worth s independent ones, have means with the variance F / s of a draw within a half, where F has the
+    distribution of Fisher; so R-hat ** 2 is (n - 1) / n (1 + F / (s - 1)). Without the allowance for many statistics, F = 1, it
+    is 1.01 for four chains, as of Vehtari et al. (2021). Of fewer draws than s it is the R-hat of independent draws.
+    """
+    half, num_halves = max(num_results // 2, 2), 2 * num_chains
+    size = min(half, max(RHAT_ESS / num_halves, RHAT_ESS_OF_HALF))
+    # Two tests a statistic, see `rank_rhat`.
+    most = f_distribution.isf(RHAT_CHANCE / (2 * num_statistics), num_halves - 1, num_halves * (size - 1))
+    return float(np.sqrt((half - 1) / half * (1 + most / (size - 1))))
+
+
+def coordinate_rhats(z: np.ndarray) -> np.ndarray:
+    """R-hat [latent_dim] of each coordinate of `z` [num_results, num_chains, latent_dim], NaN where there is none: of chains
+    that never moved, of one chain, or of fewer than `MIN_RESULTS` draws. Of a long run it is that of every k-th draw."""
+    num_results, num_chains, latent_dim = z.shape
+    if num_chains < 2 or num_results < MIN_RESULTS:
+        return np.full(latent_dim, np.nan)
+    z = np.asarray(z[:: -(-num_results // max(NUM_RANKED // num_chains, MIN_RANKED))])
+    blocks = [np.moveaxis(z[..., k : k + BLOCK_COORDINATES], -1, 0) for k in range(0, latent_dim, BLOCK_COORDINATES)]
+    has_moved = (z[1:] != z[:-1]).any((0, 1))
+    return np.where(has_moved, np.concatenate([rank_rhat(block) for block in blocks]), np.nan)
+
+
+def worst_coordinate(z: np.ndarray) -> int:
+    """The coordinate of `z` [num_results, num_chains, latent_dim] that mixed worst: of the largest R-hat; where none has one,
+    of the smallest steps from draw to draw for its variance (von Neumann's ratio)."""
+    badness = coordinate_rhats(z)
+    if not np.isfinite(badness).any():
+        first = np.asarray(z[: max(NUM_RANKED // z.shape[1], MIN_RANKED)], np.float64)
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+            badness = -np.square(np.diff(first, axis=0)).sum((0, 1)) / first.var((0, 1))
+    return int(np.argmax(np.nan_to_num(badness, nan=-np.inf, posinf=np.inf, neginf=-np.inf)))
+
+
+def run_statistics(
+    draws: Draws, independent: bool = False, labels: np.ndarray | None = None
+) -> tuple[dict[str, Convergence], int]:
+    """`Convergence` of p(class), of the target density and of the coordinate of z that mixed worst of all, by name, and the
+    number of that coordinate.
+
+    Args:
+      labels: [num_chains] int, of chains that sample several posteriors, whose means differ. Each chain is then compared with
+        those of its own label, and a label of one chain has no R-hat.
+    """
+    z = draws.z if labels is None else _centred(draws.z, labels)
+    coordinate = worst_coordinate(z)
+    columns = {CLASS_PROB: draws.class_prob, LOG_DENSITY: draws.target_log_prob, LATENT: draws.z[..., coordinate]}
+    if labels is None:
+        return {name: convergence(column, independent) for name, column in columns.items()}, coordinate
+    found = {}
+    for name, column in columns.items():
+        one = convergence(_centred(column, labels), independent)
+        finite = np.asarray(column, np.float64)[np.isfinite(column)]
+        one = one._replace(mean=float(finite.mean()) if finite.size else None)
+        is_alone = len(np.unique(labels)) == len(labels)
+        found[name] = one._replace(rhat=None, between=None) if is_alone else one
+    return found, coordinate
+
+
+def _centred(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """`values` [num_results, num_chains, ...] without the mean over the draws of each label."""
+    centred = np.array(values, np.float64)
+    with np.errstate(invalid="ignore"):
+        for label in np.unique(labels):
+            centred[:, labels == label] -= centred[:, labels == label].mean((0, 1))
+    return centred
+
+
+def shown_names(latent_dim: int) -> dict[str, str]:
+    """How a person reads of the `run_statistics`, by name."""
+    worst = f"worst of {latent_dim} coordinates" if latent_dim > 1 else "one coordinate"
+    return {CLASS_PROB: "p(class)", LOG_DENSITY: "the log density", LATENT: f"the latent z ({worst})"}

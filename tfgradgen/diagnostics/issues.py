@@ -1,14 +1,25 @@
-"""What speaks against a run, chain by chain, and what to do about each: as Stan's `diagnose` does."""
+"""Whether a run's images are draws of the posterior and its means are good to their errors: what was checked, and each
+problem with what to do about it, as CmdStan's `diagnose` does."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.stats import binom
 
 from tfgradgen.core.contracts import Draws, SamplerKind, accept_prob
-from tfgradgen.diagnostics.convergence import MIN_RESULTS, Convergence
+from tfgradgen.core.text import as_text
+from tfgradgen.diagnostics.advice import INDEPENDENT, Run, again, cheaper, more_draws, smaller_steps
+from tfgradgen.diagnostics.convergence import (
+    CLASS_PROB,
+    LOG_DENSITY,
+    MIN_RESULTS,
+    Convergence,
+    rhat_limit,
+    shown_names,
+)
 
-MIN_ESS, MAX_RHAT = 100.0, 1.01
+MIN_ESS, MIN_ESS_OF_CHAIN = 100.0, 4.0  # effective draws, in all and of each chain: of fewer, the error itself is uncertain
 MAX_ACCEPT_GAP = 0.1
 STUCK_ACCEPT_RATE = 0.02  # a chain that takes fewer proposals than this hardly moves
 MAX_ENERGY_ERROR = 1000.0  # nats; beyond it the integrator has left the level set for good (Stan's bound)
@@ -16,6 +27,57 @@ STILL_SHARE = 0.2  # of a chain's draws in one place: it is then worth few draws
 STILL_CHANCE = 1e-3  # of so long a standstill in any chain, were proposals refused independently
 MODE_SHARE = 0.5  # of a statistic's variance between chains: more than within them
 FEW = 6  # chains that a sentence lists
+MAX_TEXT = 1000  # characters
+
+IMAGES, MEANS = "images", "means"  # what is graded
+GRADES = (IMAGES, MEANS)
+PAGES_FILE = "tfgradgen/diagnostics/README.md"
+# Its sections, one for each kind of warning.
+PAGES = (
+    "models",
+    "not-finite",
+    "no-draws",
+    "approximate-draws",
+    "class-regularization",
+    "stuck-chains",
+    "divergences",
+    "standstills",
+    "starts",
+    "one-chain",
+    "separate-modes",
+    "disagreeing-chains",
+    "few-effective-draws",
+    "acceptance",
+)
+
+
+class Issue(NamedTuple):
+    """A problem of a run. page: the section about it, one of `PAGES`. against: the grades that it takes away. what: what was
+    found and what to do."""
+
+    page: str
+    against: tuple[str, ...]
+    what: str
+
+    @property
+    def text(self) -> str:
+        """One line, which begins with the grades."""
+        return f"{' and '.join(self.against)}: {self.what}" if self.against else self.what
+
+    @property
+    def line(self) -> str:
+        """The text, and where to read more."""
+        return with_page(self.page, self.text)
+
+
+def with_page(page: str, text: str) -> str:
+    """A warning, escaped and bounded, and the section about it, one of `PAGES`."""
+    return f"{as_text(text, MAX_TEXT)} ({PAGES_FILE}#{page})"
+
+
+def issue(page: str, what: str, *against: str) -> Issue:
+    """`Issue` that takes away the grades `against`."""
+    return Issue(page, against, what)
 
 
 def diverged(log_accept_ratio: np.ndarray) -> np.ndarray:
@@ -66,140 +128,243 @@ def never_moved(chains: Mapping[str, list[Any]], num_results: int) -> str:
     return _chains(chains["num_distinct"]) if is_still else ""
 
 
-def prior_problems(num_not_finite: int | None, num_scored: int | None) -> list[str]:
-    """What is to be said of `num_scored` prior draws of which `num_not_finite` have no finite p(class); None where a method
-    scores none."""
+def prior_problems(num_not_finite: int | None, num_scored: int | None) -> list[Issue]:
+    """The problem of `num_scored` prior draws of which `num_not_finite` have no finite p(class); None where a method scores
+    none."""
     if not num_not_finite or not num_scored:
         return []
-    return [
+    text = (
         f"{num_not_finite} of {num_scored} prior draws ({100 * num_not_finite / num_scored:.2g} %) had no finite p(class): a "
         "model returns NaN or inf for that part of z, and the draws leave it out; check the models' weights and ranges"
-    ]
+    )
+    return [issue("not-finite", text, IMAGES, MEANS)]
 
 
 def problems(
-    chains: Mapping[str, list[Any]],
-    found: Mapping[str, Convergence],
-    num_results: int,
-    kind: SamplerKind,
-    target: float | None,
-) -> list[str]:
-    """What speaks against trusting a run, as `what: what to do`, the gravest first; [] where nothing was found.
+    chains: Mapping[str, list[Any]], found: Mapping[str, Convergence], num_results: int, latent_dim: int, run: Run
+) -> list[Issue]:
+    """The problems of a run, the gravest first; [] where nothing was found. No two of them give contrary advice.
 
     Args:
-      chains: `chain_table` of the run. found: its `statistics`. num_results: draws of each chain.
-      kind: 'chain', 'exact', which nothing but the models can spoil, 'particles' or 'ascent' (see `mcmc.sampler.Sampler`).
-      target: acceptance that was tuned for, None where nothing was.
+      chains: `chain_table` of the run. found: its `run_statistics`. num_results: draws of each chain.
     """
-    lines = [*_broken(chains, num_results)]
-    if kind == "ascent":
-        lines.append("these are points on the way to modes, no draws of the posterior: take a kernel that samples for those")
-    if kind == "chain":
-        moving = [*_moving(chains, num_results)]
-        # Where something says that the step is too large somewhere, nothing else is to say that it is too small.
-        lines += [*moving, *off_target(float(np.mean(chains["accept_rate"])), target, is_too_large=bool(moving))]
-    if kind in ("chain", "particles"):
-        lines += _mixing(found)
+    lines = [*_broken(chains, num_results), *_of_method(run)]
+    mixing = _mixing(found, num_results, len(chains["accept_rate"]), latent_dim, run) if run.kind != "ascent" else []
+    if run.kind == "chain":
+        moving = [*_failing(chains, num_results, run), *_still(chains, num_results, run)]
+        lines += [*moving, *_starts(chains, num_results, run, bool(moving or mixing)), *_one_chain(run)]
+    lines += mixing
+    if run.kind == "chain" and mixing:  # of chains that agree, another step size would only be quicker
+        for text in off_target(float(np.mean(chains["accept_rate"])), run.target_accept_prob):
+            price = again((2 * run.num_burnin_steps + num_results) / (run.num_burnin_steps + num_results))
+            lines.append(issue("acceptance", f"{text}, twice as many of each ({price})", MEANS))
     return lines
 
 
+def passed(
+    chains: Mapping[str, list[Any]],
+    found: Mapping[str, Convergence],
+    num_results: int,
+    latent_dim: int,
+    run: Run,
+    against: Sequence[str],
+) -> list[str]:
+    """A line for each grade that the run has: for all but those in `against`. Other arguments as of `problems`."""
+    lines, num_chains = [], len(chains["accept_rate"])
+    if IMAGES not in against:
+        lines.append(f"{IMAGES}: {_images(chains, num_results, run)}")
+    if MEANS not in against:
+        lines.append(f"{MEANS}: good to the +- shown: {_means(found, num_results, num_chains, latent_dim, run)}")
+    return lines
+
+
+def _images(chains: Mapping[str, list[Any]], num_results: int, run: Run) -> str:
+    count = len(chains["accept_rate"])
+    if run.kind == "exact":
+        return f"{_counted(count, 'independent, exact draw')} of the posterior"
+    has_moved = num_results >= MIN_RESULTS and min(chains["num_distinct"]) > 1
+    moved = ", and every chain moved" if has_moved else ""
+    if run.num_exact == count:
+        return f"{_counted(count, 'draw')} of the posterior: starts and kernel are exact{moved}"
+    return f"{_counted(count, 'draw')} of the posterior: the kernel is exact, and the chains have forgotten their starts{moved}"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def _means(found: Mapping[str, Convergence], num_results: int, num_chains: int, latent_dim: int, run: Run) -> str:
+    if run.is_independent:
+        return "the draws are independent" if num_results * num_chains > 1 else "of one draw the error is unknown"
+    rhat = max((c.rhat for c in found.values() if c.rhat is not None), default=None)
+    limit = rhat_limit(num_results, num_chains, latent_dim + 2)
+    agree = "" if rhat is None else f"R-hat is at most {rhat:.3f} (limit {limit:.2f}), "
+    return f"{agree}the ESS of p(class) is {found[CLASS_PROB].ess or 0:.0f}"
+
+
+def checked(kind: SamplerKind, latent_dim: int) -> str:
+    """The line of a run without any problem: what was checked in one of this kind."""
+    every = ["models", "stored images", "finite densities"]
+    if kind == "chain":
+        every += ["starts", "stuck chains", "divergences", "standstills", "acceptance"]
+    if kind not in INDEPENDENT:
+        every += [f"R-hat of p(class), the log density and {_counted(latent_dim, 'coordinate')} of z", "ESS"]
+    return f"checked: {', '.join(every)}; nothing found"
+
+
 def faults(chains: Mapping[str, list[Any]], num_results: int) -> list[str]:
-    """Those of `problems` that one run shows for sure, and that no further draws would mend: densities that are not finite,
+    """Those of `problems` that one run shows for sure, and that no further draws would fix: densities that are not finite,
     divergences, stuck chains. Arguments as there."""
-    return [*_broken(chains, num_results), *_failing(chains, num_results)]
+    return [one.what for one in (*_broken(chains, num_results), *_failing(chains, num_results, Run()))]
 
 
-def _broken(chains: Mapping[str, list[Any]], num_results: int) -> Iterable[str]:
+def _of_method(run: Run) -> Iterable[Issue]:
+    """Of a method whose draws are not of the posterior, whatever the run."""
+    if run.is_calibrated:
+        return
+    if run.kind == "ascent":
+        text = "the points are on the way to modes, they are no draws of the posterior: use a kernel that samples"
+        yield issue("no-draws", f"{text}, such as --kernel=mala ({again()}){cheaper(run)}", IMAGES, MEANS)
+    elif run.is_regularized:
+        text = "the draws are not of the posterior: --class_reg pulls them to the class mean; leave it out"
+        yield issue("class-regularization", f"{text} ({again()}){cheaper(run)}", IMAGES, MEANS)
+    else:
+        text = "the draws are of an approximation to the posterior, and no error shows its bias: raise --num_results, or use "
+        text += f"a kernel whose draws are exact, such as --kernel=mala ({again()}){cheaper(run)}"
+        yield issue("approximate-draws", text, IMAGES, MEANS)
+
+
+def _broken(chains: Mapping[str, list[Any]], num_results: int) -> Iterable[Issue]:
     total = num_results * len(chains["accept_rate"])
     bad = chains["num_not_finite"]
     if sum(bad):
-        yield (
+        text = (
             f"the density is not finite in {sum(bad)} of {total} draws ({_chains(bad)}): a model returns NaN or inf there; "
             "check its image_range and its weights, and leave these chains out"
         )
+        yield issue("not-finite", text, IMAGES, MEANS)
     bad = chains["num_invalid"]
     if sum(bad):
-        yield (
+        text = (
             f"{sum(bad)} of {total} proposals had no finite density or gradient ({_chains(bad)}): a model returns NaN or inf "
             "for part of z, and the draws leave that part out; check the models there"
         )
+        yield issue("not-finite", text, IMAGES, MEANS)
 
 
-def off_target(accept_rate: float, target: float | None, is_too_large: bool = False) -> Iterable[str]:
-    """What is to be said of a mean acceptance, where it was tuned for `target`. is_too_large: the step size is too large
-    somewhere, so that raising it is no remedy."""
+def off_target(accept_rate: float, target: float | None) -> Iterable[str]:
+    """What is to be said of a mean acceptance, where it was tuned for `target`. Whether the steps are too large or too small,
+    the tuning was too short."""
     if target is not None and abs(accept_rate - target) > MAX_ACCEPT_GAP:
-        remedy = "lower --step_size or raise" if accept_rate < target else "raise --step_size,"
-        remedy = "raise" if accept_rate > target and is_too_large else remedy
         found = f"acceptance {accept_rate:.2f} is off its target {target:.2f}"
-        yield f"{found}: {remedy} --num_adaptation_steps and --num_burnin_steps"
+        yield f"{found}: raise --num_adaptation_steps and --num_burnin_steps"
 
 
-def _moving(chains: Mapping[str, list[Any]], num_results: int) -> Iterable[str]:
-    yield from _failing(chains, num_results)
-    yield from _still(chains, num_results)
-
-
-def _still(chains: Mapping[str, list[Any]], num_results: int) -> Iterable[str]:
+def _still(chains: Mapping[str, list[Any]], num_results: int, run: Run) -> Iterable[Issue]:
     """Chains that stood still for long: for a fifth of their draws, and longer than chance explains.
 
     Were proposals refused independently, with the rate of the typical chain, a standstill of k has a chance of rate ** k to
     begin at any proposal of any chain.
     """
     rates, longest = np.asarray(chains["accept_rate"]), np.asarray(chains["standstill"])
-    goes = rates >= STUCK_ACCEPT_RATE  # of the others `_failing` speaks
-    never = (np.asarray(chains["num_distinct"]) == 1) & (num_results >= MIN_RESULTS) & goes
-    if never.any():
-        yield f"{_chains(never)} never moved in {num_results} draws: the step is too large there; lower --step_size"
+    goes = (rates >= STUCK_ACCEPT_RATE) & ~_never(chains, num_results)  # of the others `_failing` speaks
     refused = 1 - np.median(rates)
     usual = np.log(STILL_CHANCE / (len(rates) * num_results)) / np.log(refused) if 0 < refused < 1 else np.inf
-    still = (longest > max(usual, STILL_SHARE * num_results)) & ~never & goes
+    still = (longest > max(usual, STILL_SHARE * num_results)) & goes
     if still.any():
         order = [int(k) for k in np.argsort(-longest, kind="stable") if still[k]]
         named = [
             f"chain {k} did not move in {longest[k]} of {num_results} draws ({longest[k] / num_results:.0%})" for k in order
         ]
         more = f", and {len(order) - FEW} more chains stood still as long" if len(order) > FEW else ""
-        yield f"{', '.join(named[:FEW])}{more}: the step is too large there; lower --step_size, or run more chains"
+        remedy = f"{smaller_steps(run)} or run more --num_chains ({again()} or more){cheaper(run)}"
+        yield issue("standstills", f"{', '.join(named[:FEW])}{more}: the steps are too large there; {remedy}", MEANS)
 
 
-def _failing(chains: Mapping[str, list[Any]], num_results: int) -> Iterable[str]:
+def _never(chains: Mapping[str, list[Any]], num_results: int) -> np.ndarray:
+    """Which chains never moved, though others did or chance does not explain it."""
+    never: np.ndarray = np.asarray(chains["num_distinct"]) == 1
+    if num_results < MIN_RESULTS:
+        return np.zeros_like(never)
     rates = np.asarray(chains["accept_rate"])
-    stuck = rates < STUCK_ACCEPT_RATE
+    chance = float((1 - np.clip(np.median(rates), 0, 1)) ** (num_results - 1))
+    by_chance = float(binom.sf(never.sum() - 1, len(never), chance))
+    return never & ((by_chance < STILL_CHANCE) | (rates < STUCK_ACCEPT_RATE))
+
+
+def _failing(chains: Mapping[str, list[Any]], num_results: int, run: Run) -> Iterable[Issue]:
+    rates, never = np.asarray(chains["accept_rate"]), _never(chains, num_results)
+    price = f"({again()}){cheaper(run)}"
     bad = chains["num_divergent"]
     if sum(bad):
-        yield (
+        text = (
             f"{sum(bad)} of {num_results * len(rates)} transitions diverged, energy error above {MAX_ENERGY_ERROR:.0f} nats "
-            f"({_chains(bad)}; of nuts also those that met no finite density): lower --step_size, raise "
-            "--target_accept_prob or --num_adaptation_steps"
+            f"({_chains(bad)}; of nuts also those that met no finite density): {smaller_steps(run)} {price}"
         )
+        yield issue("divergences", text, MEANS)
+    if never.any():
+        remedy = f"the steps are too large there; {smaller_steps(run)} {price}"
+        text = f"{_chains(never)} never moved in {num_results} draws, so that the last is the start: {remedy}"
+        yield issue("stuck-chains", text, IMAGES, MEANS)
+    stuck = (rates < STUCK_ACCEPT_RATE) & ~never
     if stuck.any():
-        yield (
-            f"{_chains(stuck)} stuck, acceptance below {STUCK_ACCEPT_RATE}: the step is too large there; lower --step_size, or "
-            "raise --num_adaptation_steps"
-        )
+        text = f"{_chains(stuck)} stuck, acceptance below {STUCK_ACCEPT_RATE}: the steps are too large there; "
+        yield issue("stuck-chains", f"{text}{smaller_steps(run)} {price}", MEANS)
 
 
-def _mixing(found: Mapping[str, Convergence]) -> Iterable[str]:
-    rhats = {name: c.rhat for name, c in found.items() if c.rhat is not None}
-    name = max(rhats, key=lambda key: rhats[key], default="")
-    if name and rhats[name] > MAX_RHAT:
-        yield f"chains disagree (R-hat of {name} {rhats[name]:.2f} > {MAX_RHAT}): raise --num_burnin_steps and --num_results"
-    shares = {name: c.between for name, c in found.items() if c.between is not None}
-    name = max(shares, key=lambda key: shares[key], default="")
-    if name and shares[name] > MODE_SHARE:
-        yield (
-            f"chains stay in different modes ({shares[name]:.0%} of the variance of {name} lies between them): their starts "
-            "decide, so run more chains, or --kernel=rejection for exact draws"
+def _starts(chains: Mapping[str, list[Any]], num_results: int, run: Run, is_mixing_bad: bool) -> Iterable[Issue]:
+    """Where chains did not start at exact draws, and nothing shows that they have forgotten their starts since."""
+    count = len(chains["accept_rate"])
+    num_other = max(count - (run.num_exact or 0), 0)
+    if not num_other or not (is_mixing_bad or count < 2 or num_results < MIN_RESULTS):
+        return
+    which = "the chains" if num_other == count else f"{num_other} of {count} chains"
+    longer = max(4 * run.num_burnin_steps, num_results)
+    price = again((longer + num_results) / (run.num_burnin_steps + num_results))
+    yield issue(
+        "starts",
+        f"{which} did not start at exact draws of the posterior, and nothing shows that they have forgotten their starts: "
+        f"raise --num_burnin_steps to {longer} ({price}){cheaper(run)}",
+        IMAGES,
+    )
+
+
+def _one_chain(run: Run) -> Iterable[Issue]:
+    if run.num_sharing > 1:
+        return
+    tuned = run.target_accept_prob is not None
+    why = ", and a step size that is tuned by one chain alone biases its draws" if tuned else ""
+    text = f"one chain does not show what it has missed{why}: raise --num_chains to 4 or more (up to {again(4)})"
+    yield issue("one-chain", f"{text}{cheaper(run)}", *((IMAGES, MEANS) if tuned else (MEANS,)))
+
+
+def _mixing(found: Mapping[str, Convergence], num_results: int, num_chains: int, latent_dim: int, run: Run) -> list[Issue]:
+    """At most one: that chains stay apart, that they disagree, or that their draws are worth few."""
+    if run.is_independent:
+        return []
+    names, limit = shown_names(latent_dim), rhat_limit(num_results, num_chains, latent_dim + 2)
+    rhats = {name: found[name].rhat or 0.0 for name in found}
+    worst = max(rhats, key=lambda name: rhats[name])
+    sizes = {name: found[name].ess for name in (CLASS_PROB, LOG_DENSITY) if name in found}
+    least = min(sizes, key=lambda name: sizes[name] or 0.0)
+    size, needed = sizes[least], max(MIN_ESS, MIN_ESS_OF_CHAIN * num_chains)
+    times = max((rhats[worst] ** 2 - 1) / (limit**2 - 1), needed / size if size else 2.0)
+    advice = f"{more_draws(times, run, num_results)}{cheaper(run)}"
+    disagree = f"R-hat {rhats[worst]:.2f} of {names[worst]}, limit {limit:.2f}"
+    share = found[worst].between or 0.0
+    if rhats[worst] > limit and share > MODE_SHARE:
+        text = (
+            f"{run.units} stay in different modes ({share:.0%} of the variance of {names[worst]} lies between them, "
+            f"{disagree}): their starts decide, so run more --num_chains, 4 times as many for half the error ({again(4)})"
         )
-    sizes = {f"bulk of {name}": c.ess_bulk for name, c in found.items()}
-    sizes |= {f"tail of {name}": c.ess_tail for name, c in found.items()}
-    sizes |= {f"mean of {name}": c.ess for name, c in found.items() if c.ess is not None}
-    least = min(sizes, key=lambda key: sizes[key] or 0.0)
-    size = sizes[least]
-    if size is None or size < MIN_ESS:
-        shown = "unknown" if size is None else f"{size:.0f}"
-        yield f"small effective sample size ({shown} for the {least} < {MIN_ESS:.0f}): raise --num_results"
+        return [issue("separate-modes", f"{text}{cheaper(run)}", MEANS)]
+    if rhats[worst] > limit:
+        return [issue("disagreeing-chains", f"{run.units} disagree, {disagree}: {advice}", MEANS)]
+    if size is None or size < needed:
+        worth = "unknown" if size is None else f"{size:.0f}"
+        text = f"small effective sample size ({worth} for the mean of {names[least]}, below {needed:.0f}): {advice}"
+        return [issue("few-effective-draws", text, MEANS)]
+    return []
 
 
 def _chains(flags: Iterable[Any]) -> str:

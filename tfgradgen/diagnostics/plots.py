@@ -1,5 +1,6 @@
 """A picture of how the chains of a run mixed: traces, rank histograms and autocorrelations."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from PIL import Image
 from scipy.stats import rankdata
 
 from tfgradgen.core.contracts import Draws
-from tfgradgen.diagnostics.convergence import MIN_RESULTS, projections
+from tfgradgen.diagnostics.convergence import CLASS_PROB, LATENT, LOG_DENSITY, MIN_RESULTS, Convergence, run_statistics
 from tfgradgen.diagnostics.figure import GREY, INK, drawable, new_figure, style, to_image
 
 NUM_SHOWN = 16  # chains that are drawn one by one; more of them would hide one another
@@ -56,13 +57,23 @@ def autocorrelation(values: np.ndarray, max_lag: int) -> np.ndarray:
     return result
 
 
-def plot_chains(draws: Draws, title: str = "") -> Image.Image:
-    """One picture of a run: p(class), target density and one random projection of z (rows) by trace, ranks and
-    autocorrelation (columns). Where something cannot be said, the panel says why."""
+def plot_chains(
+    draws: Draws, title: str = "", found: Mapping[str, Convergence] | None = None, coordinate: int = 0
+) -> Image.Image:
+    """One picture of a run: p(class), target density and the coordinate of z that mixed worst (rows) by trace, ranks and
+    autocorrelation (columns), each row with its R-hat and effective sample size. Where something cannot be said, the panel says
+    why.
+
+    Args:
+      found, coordinate: the `run_statistics`; by default they are computed.
+    """
+    if found is None:
+        found, coordinate = run_statistics(draws)
+    latent_dim = draws.z.shape[-1]
     statistics = {
-        "p(class)": draws.class_prob,
-        "target log density, nats": draws.target_log_prob,
-        "z along a random direction": projections(draws.z)[0],
+        _label("p(class)", found[CLASS_PROB]): draws.class_prob,
+        _label("log density, nats", found[LOG_DENSITY]): draws.target_log_prob,
+        _label(f"z[{coordinate}], worst of {latent_dim}", found[LATENT]): draws.z[..., coordinate],
     }
     num_results, num_chains = draws.class_prob.shape
     figure = new_figure(HEIGHT)
@@ -85,6 +96,13 @@ def plot_chains(draws: Draws, title: str = "") -> Image.Image:
     for axes, label in zip(panels[-1], X_LABELS, strict=True):
         axes.set_xlabel(label, color=INK, size=9)
     return to_image(figure)
+
+
+def _label(name: str, found: Convergence) -> str:
+    """The name of a row, and what is known of how it mixed."""
+    rhat = [] if found.rhat is None else [f"R-hat {found.rhat:.3f}"]
+    ess = [] if found.ess is None else [f"ESS {found.ess:.0f}"]
+    return f"{name}: {', '.join(rhat + ess)}" if rhat or ess else name
 
 
 def _stride(num_results: int) -> int:

@@ -42,7 +42,7 @@ class NumberedArrays:
         return DIGEST + 4 * int(np.prod(self._shape))
 
     def get(self, number: int) -> np.ndarray | None:
-        """The array, read-only; None where it is not there, or not as it was kept."""
+        """Return the array, read-only, or None if it is missing or was changed."""
         if self.folder is None:
             return None
         path = self._path(self.folder, number)
@@ -61,7 +61,7 @@ class NumberedArrays:
         return self.folder is not None and os.path.exists(self._path(self.folder, number))
 
     def put(self, number: int, array: np.ndarray) -> bool:
-        """Keeps `array` [*shape] where there is room, and returns whether it does. A reader finds it whole or not at all."""
+        """Write `array` [*shape] atomically if there is room; return whether it was written."""
         if self.folder is None or self._is_full:
             return False
         data = np.ascontiguousarray(array, "<f4").tobytes()

@@ -83,7 +83,7 @@ class ConditionClassifier:
         return tuple(self.classifiers[k] for k in sorted(classifiers_of(self.expression)))
 
     def of_log_probs(self, log_probs: Sequence[tf.Tensor]) -> tf.Tensor:
-        """What it gives for images of which `log_probs` [B, num_classes] are those of each classifier in `asked`."""
+        """Return its logits for images with these `log_probs` [B, num_classes], one for each classifier in `asked`."""
         return self._logits(dict(zip(sorted(classifiers_of(self.expression)), log_probs, strict=True)))
 
     def _logits(self, log_probs: dict[int, tf.Tensor]) -> tf.Tensor:

@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tfgradgen.core.contracts import Draws
 from tfgradgen.core.files import json_text, write_text
 from tfgradgen.core.parsing import parsing, read_json, whole_number
 from tfgradgen.core.text import as_text
+from tfgradgen.diagnostics.convergence import Convergence
 from tfgradgen.diagnostics.netcdf import write_netcdf
 from tfgradgen.diagnostics.plots import plot_chains
 from tfgradgen.io.folders import RECORD
@@ -26,6 +28,7 @@ from tfgradgen.results.summary import UNITS
 
 RUN_FILE, SAMPLES_FILE, FILM, NETCDF = RECORD, "samples.npz", "film.png", "chains.nc"
 FILM_CHAINS, FILM_DRAWS = 16, 8  # rows and columns of film.png, at most
+FADED = 3  # by which the distance of a repeated tile from white is divided
 _TABLE = ("results", "chains")
 LAYOUT = {
     "z": (np.float32, (*_TABLE, "latent_dim")),
@@ -70,8 +73,9 @@ def checked_record(record: Any) -> dict[str, Any]:
         raise TypeError(f"a {RUN_FILE} that is not an object")
     for name, check_fn in _ENTRIES.items():
         _check_entry(record, name, check_fn)
-    if BATCH in record:
-        _check_entry(record, BATCH, _batch)
+    for name, check_fn in _OPTIONAL_ENTRIES.items():
+        if name in record:
+            _check_entry(record, name, check_fn)
     try:
         type(SAMPLERS[record["kernel"]].defaults)(**record["arguments"]["kernel_config"])
     except (UserError, TypeError) as error:
@@ -127,6 +131,9 @@ def _texts(value: Any) -> None:
 
 def _label(value: Any) -> None:
     _text(_mapping(value)["name"])
+    index = value.get("index", 0)
+    for each in index if isinstance(index, list) else [index]:
+        whole_number(each)
 
 
 def _batch(value: Any) -> None:
@@ -144,6 +151,9 @@ def _kernel(value: Any) -> None:
 def _arguments(value: Any) -> None:
     _mapping(_mapping(value)["kernel_config"])
     whole_number(_mapping(value["schedule"])["num_results"], 1)
+    for name in ("num_burnin_steps", "num_adaptation_steps"):
+        whole_number(value["schedule"].get(name, 0))
+    check_real("temperature", value.get("temperature", 1.0), 0.0)
 
 
 def _count(value: Any) -> None:
@@ -184,6 +194,13 @@ _ENTRIES: dict[str, Callable[[Any], Any]] = {
     "versions": _mapping,
     **dict.fromkeys(("device", "machine", "backend", "seed"), lambda value: value),
 }
+# Of newer runs, and of some only.
+_OPTIONAL_ENTRIES: dict[str, Callable[[Any], Any]] = {
+    BATCH: _batch,
+    "image_doubts": _texts,
+    "prior_class_prob": _number,
+    "exact_starts": _count,
+}
 _SUMMARY_ENTRIES: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("accept_rate", "prior_class_prob", "prior_class_prob_error"), _number),
     **dict.fromkeys(("prior_draws", "exact_starts"), _count),
@@ -194,21 +211,38 @@ _SUMMARY_ENTRIES: dict[str, Callable[[Any], Any]] = {
 
 
 def make_film(decode_fn: Callable[[np.ndarray], np.ndarray], draws: Draws) -> Image.Image:
-    """Return the images of the first chains along the run: one row per chain, one column per draw.
+    """Return the images of the first chains along the run: one row per chain, one column per kept draw.
 
-    The draws are evenly spaced from the first to the last. `decode_fn` maps z [B, latent_dim] to uint8 images.
+    The draws are evenly spaced from the first to the last. `decode_fn` maps z [B, latent_dim] to uint8 images. A tile is faded,
+    and its caption says so, if its chain has not moved since the column before.
     """
     num_results = len(draws.z)
     shown = np.rint(np.linspace(0, num_results - 1, min(FILM_DRAWS, num_results))).astype(int)
     z, prob = (np.swapaxes(column[shown, :FILM_CHAINS], 0, 1) for column in (draws.z, draws.class_prob))
-    captions = [f"p {p:.2f}" if k else f"chain {c}, p {p:.2f}" for c, row in enumerate(prob) for k, p in enumerate(row)]
+    is_still = np.zeros(prob.shape, bool)
+    is_still[:, 1:] = (z[:, 1:] == z[:, :-1]).all(-1) & ~_moved_between(draws.is_accepted[:, :FILM_CHAINS], shown)
+    captions = [
+        f"{f'chain {c}, ' if k == 0 else ''}p {p:.2f}{', not moved' if is_still[c, k] else ''}"
+        for c, row in enumerate(prob)
+        for k, p in enumerate(row)
+    ]
+    images = decode_fn(z.reshape(-1, z.shape[-1]))
+    images[is_still.reshape(-1)] = 255 - (255 - images[is_still.reshape(-1)]) // FADED
     return make_grid(
-        decode_fn(z.reshape(-1, z.shape[-1])),
+        images,
         captions,
         num_columns=len(shown),
         title=f"the first {FILM_CHAINS} of {draws.z.shape[1]} chains, one per row" if draws.z.shape[1] > FILM_CHAINS else "",
         headings=[f"draw {k}" for k in shown],
     )
+
+
+def _moved_between(is_accepted: np.ndarray, shown: np.ndarray) -> np.ndarray:
+    """[num_chains, len(shown) - 1] whether a chain moved after each of the `shown` draws, up to the next."""
+    moved: np.ndarray = np.zeros((len(shown) - 1, is_accepted.shape[1]), bool)
+    for row, (before, after) in zip(moved, pairwise(shown), strict=True):
+        row[:] = is_accepted[before + 1 : after + 1].any(0)
+    return moved.T
 
 
 def captions_of(draws: Draws) -> list[str]:
@@ -222,7 +256,8 @@ def write_run(folder: Path, record: dict[str, Any], draws: Draws, images: np.nda
     num_results, num_chains = draws.class_prob.shape
     units = UNITS[SAMPLERS[record["kernel"]].kind]
     title = f"{record['kernel']} for {record['label']['name']}: {num_chains} {units}, {num_results} draws each"
-    save_png(folder / "plots.png", plot_chains(draws, title))
+    found = {name: Convergence(**values) for name, values in record["statistics"].items()}
+    save_png(folder / "plots.png", plot_chains(draws, title, found, record["worst_coordinate"]))
     save_png(folder / FILM, film)
     np.savez_compressed(folder / SAMPLES_FILE, image=images, **draws._asdict())
     write_text(folder / RUN_FILE, json_text(record, 2) + "\n")

@@ -1,14 +1,26 @@
 """The record of a run, run.json: its arguments, its results and their diagnosis."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from tfgradgen.core.contracts import Draws, accept_prob
+from tfgradgen.core.contracts import Cost, Draws, accept_prob
 from tfgradgen.core.files import finite
-from tfgradgen.diagnostics.convergence import statistics
-from tfgradgen.diagnostics.issues import chain_table, finite_mean, prior_problems, problems
+from tfgradgen.diagnostics.advice import Run, accepted_mass
+from tfgradgen.diagnostics.convergence import run_statistics
+from tfgradgen.diagnostics.issues import (
+    GRADES,
+    IMAGES,
+    Issue,
+    chain_table,
+    checked,
+    finite_mean,
+    issue,
+    passed,
+    prior_problems,
+    problems,
+)
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.mcmc.sampler import PRIOR_FACTS
 
@@ -42,14 +54,15 @@ def run_record(planned: dict[str, Any], draws: Draws, facts: dict[str, Any]) -> 
     """Return the whole of run.json from its `plan`, the draws and `facts`: cost, seconds and statistics of the sampler."""
     found = {name: facts.get(name) for name in (*PRIOR_FACTS, "evidence")}
     found["doubts"] = [*planned["classifier"].get("doubts", []), *facts.get("doubts", [])]
+    found["image_doubts"] = facts.get("image_doubts", [])
+    cost = {name: facts[name] for name in Cost._fields}
     record = {
         **planned,
         "accept_rate": facts.get("accept_rate", float(accept_prob(draws).mean())),
         **of_draws(draws),
         **found,
-        **trust(draws, planned["kernel"], planned["arguments"]["kernel_config"], said_before({**facts, **found})),
-        "num_gradients": facts["num_gradients"],
-        "num_forward": facts["num_forward"],
+        **diagnosis(draws, finite({**planned, **found, **cost})),
+        **cost,
         "seconds": round(facts["seconds"], 3),
     }
     return dict(finite(record))  # equal to its copy read from JSON
@@ -70,20 +83,70 @@ def or_none(value: Any) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def said_before(facts: Mapping[str, Any]) -> list[str]:
-    """Return the problems of the models in `facts` or run.json, which do not depend on the draws."""
-    return [*facts.get("doubts", []), *prior_problems(facts.get("num_not_finite"), facts.get("num_scored"))]
+def said_before(facts: Mapping[str, Any]) -> list[Issue]:
+    """Return the problems of the models and of the stored images in `facts` or run.json; they do not depend on the draws."""
+    return [
+        *(issue("models", doubt) for doubt in facts.get("doubts", [])),
+        *(issue("models", doubt, IMAGES) for doubt in facts.get("image_doubts", [])),
+        *prior_problems(facts.get("num_not_finite"), facts.get("num_scored")),
+    ]
 
 
-def trust(draws: Draws, kernel: str, config: dict[str, Any], doubts: Sequence[str]) -> dict[str, Any]:
-    """Return the diagnosis of `draws` for run.json; `doubts` are the problems of the models (`said_before`)."""
-    method = SAMPLERS[kernel]
-    found, chains = statistics(draws, independent=method.kind == "exact"), chain_table(draws)
-    lines = [*doubts, *problems(chains, found, len(draws.z), method.kind, config.get("target_accept_prob"))]
-    if method.kind == "chain" and not method.is_calibrated(type(method.defaults)(**config)):
-        lines.append("the draws are not from the posterior: --class_reg pulls them to the class mean; leave it out")
+def diagnosis(draws: Draws, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of run.json that grades a run: are its images draws of the posterior, are its means good to their errors?
+
+    Args:
+      record: what else is known of the run, by the names in run.json.
+
+    Returns:
+      statistics: of each its `Convergence`. worst_coordinate: of the latent_dim of z, the one that `statistics` has. chains:
+        `chain_table`.
+      grades: 'ok' or 'warning', by what is graded. passed: the lines of what is well. problems: those of what is not, with what
+      to do (see `advice.priced`). warnings: the section of `diagnostics/README.md` about each of the latter.
+    """
+    method, run = SAMPLERS[record["kernel"]], run_of(draws, record)
+    sizes = len(draws.z), draws.z.shape[-1]
+    found, coordinate = run_statistics(draws, independent=run.is_independent, labels=_labels(record, draws.z.shape[1]))
+    chains = chain_table(draws)
+    bad = [*said_before(record), *problems(chains, found, *sizes, run)]
+    against = {grade for one in bad for grade in one.against}
+    good = passed(chains, found, *sizes, run, [*against])
     return {
         "statistics": {name: convergence._asdict() for name, convergence in found.items()},
+        "worst_coordinate": coordinate,
+        "latent_dim": sizes[1],
         "chains": chains,
-        "problems": lines,
+        "grades": {grade: "warning" if grade in against else "ok" for grade in GRADES},
+        "passed": [*good, *([] if bad else [checked(method.kind, sizes[1])])],
+        "problems": [one.line for one in bad],
+        "warnings": [one.page for one in bad],
     }
+
+
+def run_of(draws: Draws, record: Mapping[str, Any]) -> Run:
+    """Return what a diagnosis needs from `record`, whose entries have the names of run.json."""
+    method, config = SAMPLERS[record["kernel"]], record["arguments"]["kernel_config"]
+    schedule, num_chains = record["arguments"]["schedule"], draws.z.shape[1]
+    labels = _labels(record, num_chains)
+    num_adaptation_steps = schedule.get("num_adaptation_steps", 0)
+    has_energy = "discriminator" in record
+    mass = accepted_mass(record.get("prior_class_prob"), record["arguments"].get("temperature", 1.0))
+    return Run(
+        kind=method.kind,
+        is_calibrated=method.is_calibrated(type(method.defaults)(**config)),
+        has_step=bool(np.isfinite(draws.step_size[-1]).any()),
+        target_accept_prob=config.get("target_accept_prob") if num_adaptation_steps else None,
+        num_burnin_steps=schedule.get("num_burnin_steps", 0),
+        num_adaptation_steps=num_adaptation_steps,
+        num_sharing=num_chains if labels is None else int(np.unique(labels, return_counts=True)[1].min()),
+        num_exact=record.get("exact_starts"),
+        is_regularized=config.get("class_reg", 0.0) > 0,
+        mass=None if has_energy or labels is not None else mass,
+        work=Cost(record["num_gradients"], record["num_forward"]).work,
+    )
+
+
+def _labels(record: Mapping[str, Any], num_chains: int) -> np.ndarray | None:
+    """Return the labels of the chains [num_chains] if there are several."""
+    index = np.asarray(record["label"].get("index"))
+    return index if index.shape == (num_chains,) and len(np.unique(index)) > 1 else None

@@ -16,11 +16,12 @@ from tfgradgen.core.checks import check_choice
 from tfgradgen.core.contracts import Draws
 from tfgradgen.core.files import path_of
 from tfgradgen.core.text import as_python, value_text
+from tfgradgen.diagnostics.advice import priced
 from tfgradgen.diagnostics.netcdf import as_datatree
 from tfgradgen.io.folders import check_partial, check_target, new_folder
 from tfgradgen.io.images import make_grid, read_image
 from tfgradgen.results.files import FILM, captions_of, chain_attributes, checked_summary, read_run, write_run
-from tfgradgen.results.record import of_draws, said_before, trust
+from tfgradgen.results.record import diagnosis, of_draws
 from tfgradgen.results.summary import summary
 
 
@@ -35,9 +36,12 @@ class SampleResult:
       target_log_prob: float32 [N, C], the unnormalized log density, in nats.
       draws: These three, and is_accepted, step_size and log_accept_ratio of each draw (see `Draws`).
       images: uint8 [C, height, width, channels], the image of each chain's last draw.
-      issues: Problems of the run, each a line that says what to do; [] if none was found.
+      issues: Problems of the run, one line each: what to do, what that costs, and the section of
+        tfgradgen/diagnostics/README.md to read; [] if none was found.
+      grades: 'ok' or 'warning', of 'images': whether they are draws of the posterior; and of 'means': whether they are good to
+        the errors shown.
       statistics: mean, standard_error, ess, ess_bulk, ess_tail, rhat and between (see `Convergence`), by name of the quantity:
-        p(class), the target density and four projections of z.
+        p(class), the target density and the coordinate of z that mixed worst (the record's worst_coordinate).
       record: The content of run.json: arguments, versions, sha256 of the models, cost in evaluations and seconds, diagnosis.
     """
 
@@ -85,7 +89,11 @@ class SampleResult:
 
     @property
     def issues(self) -> list[str]:
-        return [as_python(problem) for problem in self.record["problems"]]
+        return [as_python(priced(problem, self.record["seconds"])) for problem in self.record["problems"]]
+
+    @property
+    def grades(self) -> dict[str, str]:
+        return dict(self.record["grades"])
 
     @property
     def statistics(self) -> dict[str, dict[str, Any]]:
@@ -93,7 +101,7 @@ class SampleResult:
         return statistics
 
     def summary(self) -> str:
-        """Return the lines that the `sample` command prints: the run, its results, mixing, and all `issues`."""
+        """Return the lines that the `sample` command prints: the run, its results, mixing, `grades` and `issues`."""
         return as_python(summary(self.record))
 
     def grid(self) -> Image.Image:
@@ -177,6 +185,5 @@ def load_run(folder: str | os.PathLike[str]) -> SampleResult:
     remedy = "give a folder that `sample` or SampleResult.save wrote"
     record, draws, images = read_run(folder, "load_run", remedy)
     checked_summary(record, draws, "load_run", remedy)
-    found = trust(draws, record["kernel"], record["arguments"]["kernel_config"], said_before(record))
-    record = {**record, **of_draws(draws), **found}
+    record = {**record, **of_draws(draws), **diagnosis(draws, record)}
     return SampleResult(record, draws, lambda: (record, images), lambda: read_image(Path(folder).expanduser() / FILM))

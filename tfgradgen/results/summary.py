@@ -5,21 +5,31 @@ from typing import Any
 import numpy as np
 
 from tfgradgen.core.text import as_text
-from tfgradgen.diagnostics.issues import never_moved
+from tfgradgen.diagnostics.advice import priced
+from tfgradgen.diagnostics.convergence import CLASS_PROB, LATENT, shown_names
+from tfgradgen.diagnostics.issues import MAX_TEXT, never_moved
 from tfgradgen.mcmc.registry import SAMPLERS
 
 WORK = {"gradients": "gradients", "forward": "forward passes"}
-MAX_PROBLEM = 1000  # characters
+MAX_PROBLEM = MAX_TEXT + 100  # characters, with the section about it
 UNITS = {"chain": "chains", "exact": "chains", "particles": "populations", "ascent": "ascents"}
 
 
-def trust_lines(record: dict[str, Any]) -> list[str]:
-    """Return one line per problem of a run, or one line that says that there is none."""
-    return [f"trust    {as_text(problem, MAX_PROBLEM)}" for problem in record["problems"] or ["nothing speaks against it"]]
+def verdict(record: dict[str, Any]) -> list[str]:
+    """Return the lines of a diagnosis.
+
+    They begin with `ok` for each grade that the run has, and for the list of checks if none found a problem, and with `warning`
+    for each problem, with what to do and what that costs.
+    """
+    problems = [as_text(problem, MAX_PROBLEM) for problem in record["problems"]]
+    return [
+        *(f"ok       {line}" for line in record["passed"]),
+        *(f"warning  {priced(problem, record['seconds'])}" for problem in problems),
+    ]
 
 
 def summary(record: dict[str, Any], folder: Any = None) -> str:
-    """Return the lines of the summary: the run, its results, acceptance, mixing and problems, and the `folder` if given."""
+    """Return the summary of a run: its results, acceptance, mixing, grades and warnings, and the `folder` if given."""
     arguments, name = record["arguments"], record["label"]["name"]
     schedule, num_chains = arguments["schedule"], arguments["num_chains"]
     stat, kind = record["statistics"]["class_prob"], SAMPLERS[record["kernel"]].kind
@@ -41,7 +51,7 @@ def summary(record: dict[str, Any], folder: Any = None) -> str:
             *_starts(record),
             f"moved    {_moved(record)}",
             *([mixing] if kind != "ascent" else []),
-            *trust_lines(record),
+            *verdict(record),
             *([] if folder is None else [_wrote(record, folder)]),
         ]
     )
@@ -72,8 +82,11 @@ def _places(value: float) -> str:
 
 
 def _rhat(record: dict[str, Any], stat: dict[str, Any]) -> str:
-    if stat["rhat"] is not None:
-        return f", R-hat {stat['rhat']:.3f}"
+    rhats = {name: each["rhat"] for name, each in record["statistics"].items() if each["rhat"] is not None}
+    if rhats:
+        names = shown_names(record["latent_dim"])
+        shown = [f"{rhats[name]:.3f} of {names[name]}" for name in (CLASS_PROB, LATENT) if name in rhats]
+        return f"; R-hat {', '.join(shown)}" if shown else ""
     still = never_moved(record["chains"], record["arguments"]["schedule"]["num_results"])
     return f", R-hat not defined: {still} never moved" if still and SAMPLERS[record["kernel"]].kind == "chain" else ""
 

@@ -37,7 +37,7 @@ class ConditionalBatchNorm(keras.layers.Layer):
         self.moving_variance = self.add_weight(shape=(channels,), initializer="ones", trainable=False, autocast=False)
 
     def folded(self):
-        """The scale and the shift in inference as float64 ([D, 2 C], [2 C]): kernel and bias of one product with h."""
+        """Return scale and shift in inference as kernel and bias of one product with h: float64 [D, 2 C] and [2 C]."""
         gain, bias, to_scale, to_shift, mean, variance = (np.asarray(v, np.float64) for v in self.variables)
         inv = gain / np.sqrt(variance + EPSILON)
         bias -= mean * inv

@@ -1,0 +1,301 @@
+"""Each warning by its smallest case and one beside it, the grades, pairs of warnings, prices, and the pages."""
+
+import re
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tfgradgen
+from tests.support.records import a_record
+from tfgradgen.core.contracts import Draws
+from tfgradgen.diagnostics.advice import MIN_MASS, accepted_mass, duration, priced
+from tfgradgen.diagnostics.issues import PAGES, PAGES_FILE
+from tfgradgen.mcmc.registry import SAMPLERS
+from tfgradgen.results.record import diagnosis
+from tfgradgen.results.summary import verdict
+
+Case = tuple[Draws, dict[str, Any]]
+Change = Callable[[Draws, dict[str, Any]], Case]
+
+
+def draws_of(z: np.ndarray, accept_prob: float = 0.44) -> Draws:
+    """Of z [num_results, num_chains, latent_dim]: what else follows from it."""
+    moved = np.concatenate([np.ones(z.shape[1:2], bool)[None], (z[1:] != z[:-1]).any(-1)])
+    prob = 1 / (1 + np.exp(-z[..., 0]))
+    steps, ratio = np.full_like(prob, 0.4), np.full_like(prob, np.log(accept_prob))
+    return Draws(z, prob, -np.square(z).sum(-1) / 2, moved, steps, ratio)
+
+
+def healthy(num_results: int = 264, num_chains: int = 16) -> Case:
+    """A run of mala with nothing wrong."""
+    record = a_record() | {"doubts": [], "exact_starts": num_chains, "prior_class_prob": 0.034, "num_gradients": 5000}
+    record["arguments"] |= {"schedule": {"num_results": num_results, "num_burnin_steps": 36, "num_adaptation_steps": 27}}
+    return draws_of(np.random.default_rng(0).standard_normal((num_results, num_chains, 6))), record
+
+
+def with_kernel(name: str, **settings: Any) -> Change:
+    def change(draws: Draws, record: dict[str, Any]) -> Case:
+        config = SAMPLERS[name].defaults.to_dict() | settings
+        return draws, record | {"kernel": name, "arguments": record["arguments"] | {"kernel_config": config}}
+
+    return change
+
+
+def with_facts(**facts: Any) -> Change:
+    return lambda draws, record: (draws, record | facts)
+
+
+def with_ratio(value: float, first: int | None = None) -> Change:
+    """Of chain 3, in all its proposals or in the `first` of them."""
+
+    def change(draws: Draws, record: dict[str, Any]) -> Case:
+        ratio = draws.log_accept_ratio.copy()
+        ratio[:first, min(3, ratio.shape[1] - 1)] = value
+        return draws._replace(log_accept_ratio=ratio), record
+
+    return change
+
+
+def standing(num: int | None) -> Change:
+    """Chain 2 stands still for its first draws."""
+
+    def change(draws: Draws, record: dict[str, Any]) -> Case:
+        z, chain = draws.z.copy(), min(2, draws.z.shape[1] - 1)
+        z[:num, chain] = z[0, chain]
+        return draws_of(z)._replace(log_accept_ratio=draws.log_accept_ratio), record
+
+    return change
+
+
+def apart(distance: float) -> Change:
+    """Every second chain lies elsewhere in one coordinate."""
+
+    def change(draws: Draws, record: dict[str, Any]) -> Case:
+        z = draws.z.copy()
+        z[:, ::2, 4] += distance
+        return draws_of(z)._replace(log_accept_ratio=draws.log_accept_ratio), record
+
+    return change
+
+
+def cut(num_results: int, num_chains: int) -> Change:
+    def change(draws: Draws, record: dict[str, Any]) -> Case:
+        return Draws(*(column[:num_results, :num_chains] for column in draws)), record | {"exact_starts": num_chains}
+
+    return change
+
+
+def both(*changes: Change) -> Change:
+    def change(draws: Draws, record: dict[str, Any]) -> Case:
+        for each in changes:
+            draws, record = each(draws, record)
+        return draws, record
+
+    return change
+
+
+def accepting(prob: float) -> Change:
+    return lambda draws, record: (draws._replace(log_accept_ratio=np.full_like(draws.class_prob, np.log(prob))), record)
+
+
+def not_finite(draws: Draws, record: dict[str, Any]) -> Case:
+    target = draws.target_log_prob.copy()
+    target[:5, 1 % target.shape[1]] = np.nan
+    return draws._replace(target_log_prob=target), record
+
+
+IMAGES, MEANS = "images", "means"
+ALL = {IMAGES, MEANS}
+DISAGREE = apart(1.2)
+# page: the smallest case, one beside it that has no such warning, and the grades that the former takes away.
+CASES: list[tuple[str, Change, Change, set[str]]] = [
+    ("models", with_facts(doubts=["a doubt"]), with_facts(doubts=[]), set()),
+    ("models", with_facts(image_doubts=["a doubt"]), with_facts(image_doubts=[]), {IMAGES}),
+    ("not-finite", not_finite, with_facts(), ALL),
+    ("not-finite", with_ratio(np.nan, 1), with_ratio(-30.0, 1), ALL),
+    ("not-finite", with_facts(num_not_finite=1), with_facts(num_not_finite=0), ALL),
+    ("no-draws", with_kernel("map"), with_kernel("mala"), ALL),
+    ("approximate-draws", with_kernel("smc"), with_kernel("rejection"), ALL),
+    ("class-regularization", with_kernel("mala", class_reg=0.1), with_kernel("mala", class_reg=0.0), ALL),
+    ("stuck-chains", standing(None), standing(263), ALL),
+    ("stuck-chains", with_ratio(-50.0), with_ratio(-3.0), {MEANS}),
+    ("divergences", with_ratio(-1001.0, 1), with_ratio(-999.0, 1), {MEANS}),
+    ("standstills", standing(116), standing(40), {MEANS}),
+    ("starts", both(with_facts(exact_starts=15), DISAGREE), DISAGREE, ALL),
+    ("starts", both(with_facts(exact_starts=None), DISAGREE), with_facts(exact_starts=None), ALL),
+    ("one-chain", cut(264, 1), cut(264, 2), ALL),
+    ("separate-modes", apart(4.0), apart(1.2), {MEANS}),
+    ("disagreeing-chains", DISAGREE, apart(0.1), {MEANS}),
+    ("few-effective-draws", cut(20, 2), cut(200, 2), {MEANS}),
+    ("acceptance", both(DISAGREE, accepting(0.8)), accepting(0.8), {MEANS}),
+    ("acceptance", both(accepting(0.2), DISAGREE), DISAGREE, {MEANS}),
+]
+IDS = [f"{page}-{k}" for k, (page, *_) in enumerate(CASES)]
+
+
+def found_of(*changes: Change) -> dict[str, Any]:
+    draws, record = both(*changes)(*healthy())
+    return record | diagnosis(draws, record)
+
+
+@pytest.mark.parametrize(("page", "bad", "good", "against"), CASES, ids=IDS)
+def test_each_warning_has_a_case_that_brings_it_and_one_beside_it_that_does_not(
+    page: str, bad: Change, good: Change, against: set[str]
+) -> None:
+    found = found_of(bad)
+    assert page in found["warnings"]
+    assert page not in found_of(good)["warnings"]
+    (line,) = [one for one, name in zip(found["problems"], found["warnings"], strict=True) if name == page]
+    assert line.endswith(f" ({PAGES_FILE}#{page})")
+    assert {grade for grade, value in found["grades"].items() if value != "ok"} == against
+    if page not in ("models", "not-finite"):
+        assert "about " in priced(line, 30.0), "the price of the advice"
+
+
+def directions(lines: list[str]) -> dict[str, set[str]]:
+    """What the advice of all lines does to each flag; target_accept_prob is the step size the other way round."""
+    found: dict[str, set[str]] = {}
+    for verb, flag in re.findall(r"\b(raise|lower) --(\w+)", " ".join(lines)):
+        if flag == "target_accept_prob":
+            flag, verb = "step_size", "lower" if verb == "raise" else "raise"
+        found.setdefault(flag, set()).add(verb)
+    return found
+
+
+@pytest.mark.parametrize("one", range(len(CASES)), ids=IDS)
+def test_no_two_warnings_contradict_each_other(one: int) -> None:
+    for other in range(one + 1, len(CASES)):
+        draws, record = both(CASES[one][1], CASES[other][1])(*healthy())
+        found = record | diagnosis(draws, record)
+        lines = verdict(found)
+        assert all(len(verbs) == 1 for verbs in directions(lines).values()), lines
+        assert len(re.findall(r"--num_results to \d+", " ".join(lines))) <= 1, "one number of draws"
+        for grade, value in found["grades"].items():
+            ok = [line for line in lines if line.startswith(f"ok       {grade}: ")]
+            bad = [line for line in found["problems"] if grade in line.split(": ")[0].split(" and ")]
+            assert (len(ok), bool(bad)) == ((1, False) if value == "ok" else (0, True)), lines
+        assert not [line for line in lines if "checked: " in line]
+        assert set(found["warnings"]) <= set(PAGES)
+
+
+def test_two_directions_would_be_seen() -> None:
+    assert directions(["a: lower --step_size", "b: raise --step_size"])["step_size"] == {"lower", "raise"}
+    assert directions(["a: raise --target_accept_prob", "b: raise --step_size"])["step_size"] == {"lower", "raise"}
+
+
+def test_where_all_is_well_it_says_what_was_checked() -> None:
+    found = found_of()
+    assert (found["problems"], found["grades"]) == ([], {"images": "ok", "means": "ok"})
+    images, means, checked = verdict(found)
+    assert images == "ok       images: 16 draws of the posterior: starts and kernel are exact, and every chain moved"
+    assert means.startswith("ok       means: good to the +- shown: R-hat is at most 1.0")
+    for what in (
+        "starts",
+        "stuck chains",
+        "divergences",
+        "standstills",
+        "R-hat of p(class), the log density and 6 coord",
+    ):
+        assert what in checked
+    exact = verdict(found_of(with_kernel("rejection")))
+    assert "16 independent, exact draws of the posterior" in exact[0]
+    assert "R-hat" not in " ".join(exact)
+
+
+def test_the_default_run_of_mala_keeps_the_grade_of_its_images() -> None:
+    """Slow chains from exact starts: whatever R-hat says, the last state of each is a draw."""
+    rng = np.random.default_rng(1)
+    noise = rng.standard_normal((264, 16, 84))
+    z = np.empty_like(noise)
+    z[0] = noise[0]
+    for t in range(1, 264):
+        z[t] = 0.98 * z[t - 1] + np.sqrt(1 - 0.98**2) * noise[t]
+    draws, record = draws_of(z), healthy()[1]
+    found = record | diagnosis(draws, record)
+    assert found["grades"] == {"images": "ok", "means": "warning"}
+    assert set(found["warnings"]) <= {"disagreeing-chains", "separate-modes"}
+    (line,) = found["problems"]
+    assert "of the latent z (worst of 84 coordinates)" in line
+    assert found["statistics"]["z"]["rhat"] == max(one["rhat"] for one in found["statistics"].values())
+
+
+def test_of_chains_that_forgot_their_starts_the_images_are_draws() -> None:
+    found = found_of(with_facts(exact_starts=None))
+    assert found["grades"]["images"] == "ok"
+    assert "the chains have forgotten their starts" in found["passed"][0]
+    assert found_of(cut(3, 16), with_facts(exact_starts=0))["grades"]["images"] == "warning"
+
+
+def test_a_short_run_that_did_not_move_by_chance_is_not_stuck() -> None:
+    """Six draws at acceptance 0.44: a chain in 18 refuses all five proposals; all sixteen never do."""
+
+    def still(*chains: int) -> Change:
+        def change(draws: Draws, record: dict[str, Any]) -> Case:
+            z = draws.z[:6].copy()
+            z[:, list(chains)] = z[0, list(chains)]
+            return draws_of(z), record
+
+        return change
+
+    assert "stuck-chains" not in found_of(still(0))["warnings"]
+    assert "stuck-chains" in found_of(still(*range(16)))["warnings"]
+
+
+def test_the_cheaper_way_is_named_where_there_is_one() -> None:
+    def advice(**facts: Any) -> str:
+        return priced(" ".join(found_of(both(DISAGREE, with_facts(**facts)))["problems"]), 32.0)
+
+    assert re.search(r"--num_results to \d+ \([\d.]+ times the draws, about [\d.]+ (s|minutes)\)", advice())
+    assert re.search(r", or take --kernel=rejection \(400 exact draws, about [\d.]+ (s|minutes)\)", advice())
+    assert "rejection" not in advice(prior_class_prob=MIN_MASS / 2)
+    assert "rejection" not in advice(prior_class_prob=None)
+    assert "rejection" not in advice(discriminator={})
+
+
+def test_the_price_of_rejection_is_that_of_its_forward_passes() -> None:
+    """A run of 5000 gradients and 5 forward passes in 100 s; 400 draws at mass 0.034 take 11,765 forward passes."""
+    line = " ".join(found_of(DISAGREE)["problems"])
+    assert f"rejection (400 exact draws, {400 / 0.034 * 0.45 / (5000 + 0.45 * 5):.2g} times the time)" in line
+    assert "s)" not in line.split("400 exact draws")[1], "run.json holds nothing that depends on the machine"
+
+
+@pytest.mark.parametrize(
+    ("prob", "temperature", "expected"),
+    [(0.1, 1.0, 0.1), (0.1, 2.0, 0.1), (0.1, 0.5, 0.01), (None, 1.0, None), (7.0, 1.0, None), (0.0, 1e-300, 0.0)],
+)
+def test_the_accepted_mass_is_bounded_from_below(prob: float | None, temperature: float, expected: float | None) -> None:
+    assert accepted_mass(prob, temperature) == (expected if expected is None else pytest.approx(expected))
+    if prob and expected and prob < 1:
+        p = np.random.default_rng(0).beta(prob, 1 - prob, 20_000)
+        assert np.mean(p ** (1 / temperature)) > 0.9 * expected
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.2, "about 1 s"), (32, "about 32 s"), (95, "about 2 minutes"), (360, "about 6 minutes"), (7300, "about 2 hours")],
+)
+def test_prices_in_words(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+    assert priced("(8 times the draws, 2.5 times the time)", seconds / 2.5) == f"(8 times the draws, {text})"
+    assert duration(1e9).endswith("days")
+
+
+def test_every_warning_has_a_section_and_every_section_a_warning() -> None:
+    text = (Path(tfgradgen.__file__).parent / "diagnostics" / "README.md").read_text()
+    sections = re.findall(r"^## (.+)$", text, re.M)
+    assert sections == list(PAGES)
+    assert PAGES_FILE == "tfgradgen/diagnostics/README.md"
+    assert {page for page, *_ in CASES} == set(PAGES), "and each can be brought about"
+    for flag in set(re.findall(r"`--([a-z_]+)", text)):
+        settings = {name for sampler in SAMPLERS.values() for name in asdict(sampler.defaults)}
+        known = {"strict", "num_adaptation_steps", "num_burnin_steps", "num_results", "num_chains", "init", "kernel"}
+        assert flag in settings | known | {"generator_range"}, flag
+
+
+def test_the_sections_come_with_the_package() -> None:
+    setup = (Path(tfgradgen.__file__).parents[1] / "setup.cfg").read_text()
+    assert "tfgradgen.diagnostics = README.md" in setup
