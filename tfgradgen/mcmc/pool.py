@@ -200,7 +200,7 @@ class Observers(NamedTuple):
 
     def observe(self, z: tf.Tensor) -> tf.Tensor:
         """[B, sum(widths) and 1 more with a discriminator] of z [B, latent_dim]: log-probabilities in nats, and log-odds."""
-        from tfgradgen.core.batching import by_parts
+        from tfgradgen.core.batching import map_batched
 
         generator, classifier, discriminator, _, max_batch = self.networks
 
@@ -209,7 +209,7 @@ class Observers(NamedTuple):
             columns = [_log_probs(each, image) for each in (classifier, *self.others)]
             return tf.concat(columns if discriminator is None else [*columns, discriminator(image)[:, None]], 1)
 
-        return of_rows(z) if max_batch is None or z.shape[0] <= max_batch else by_parts(of_rows, max_batch)(z)
+        return of_rows(z) if max_batch is None or z.shape[0] <= max_batch else map_batched(of_rows, max_batch)(z)
 
 
 def _log_probs(classifier: Any, image: tf.Tensor) -> tf.Tensor:

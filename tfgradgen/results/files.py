@@ -238,11 +238,9 @@ def make_film(decode_fn: Callable[[np.ndarray], np.ndarray], draws: Draws) -> Im
 
 
 def _moved_between(is_accepted: np.ndarray, shown: np.ndarray) -> np.ndarray:
-    """[num_chains, len(shown) - 1] whether a chain moved after each of the `shown` draws, up to the next."""
-    moved: np.ndarray = np.zeros((len(shown) - 1, is_accepted.shape[1]), bool)
-    for row, (before, after) in zip(moved, pairwise(shown), strict=True):
-        row[:] = is_accepted[before + 1 : after + 1].any(0)
-    return moved.T
+    """Return whether each chain moved between each `shown` draw and the next, [num_chains, len(shown) - 1]."""
+    moved = [is_accepted[before + 1 : after + 1].any(0) for before, after in pairwise(shown)]
+    return np.reshape(moved, (-1, is_accepted.shape[1])).T
 
 
 def captions_of(draws: Draws) -> list[str]:
