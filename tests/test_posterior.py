@@ -412,7 +412,7 @@ def test_a_condition_is_a_label() -> None:
             tf.constant([[0, 1]]),
             r"label: expected an integer tensor, with one label or one per chain, got int32 of shape \(1, 2\)",
         ),
-        (tf.constant(1.0), "label: expected a tensor of integers"),
+        (tf.constant(1.0), "label: expected an integer tensor"),
         (["goldfish & !orange", "orange"], "label: expected names and indices in a list of labels"),
         ("goldfish & !orange, orange", "label: expected one condition, or a list of names"),
     ],

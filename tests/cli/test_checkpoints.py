@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("quick_runs")
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"--seed": "1"}, "resume: expected --seed=0 as in run.partial, got --seed=1; give the same again"),
+        ({"--seed": "1"}, "resume: expected --seed=0 as in run.partial, got --seed=1; give the same value"),
         ({"--num_results": "49"}, "at least the --num_results=50 of the run in run.partial, got --num_results=49"),
         ({"--kernel": "hmc"}, "--kernel=mala as in run.partial, got --kernel=hmc"),
         ({"--label": "alp"}, "label index 0"),

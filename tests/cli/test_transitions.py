@@ -94,7 +94,7 @@ State = Callable[[Path], None]
 NEW, OVER, ON = [], ["overwrite"], ["resume"]
 FREE = ""
 EXISTS, NONE, HOLDS = "which exists; choose another --out or add --overwrite", "which is not one", "which also holds thesis.tex"
-UNDER_WAY = "a run that was interrupted or is under way; go on with it with --resume"
+UNDER_WAY = "an interrupted or active run; continue it with --resume"
 TABLE: list[tuple[State, State, list[str], str]] = [
     *((state, absent, flags, FREE) for state in (absent, empty, link) for flags in (NEW, OVER, ON)),
     *((state, absent, NEW, EXISTS) for state in (run, foreign, half, link_to_run)),
@@ -258,7 +258,7 @@ def test_comparisons_and_searches_take_an_empty_folder_and_what_a_kill_left(
     check("resume")
     (out / marker[0]).mkdir()
     check("resume")
-    with pytest.raises(UserError, match="which exists; go on with it with resume"):
+    with pytest.raises(UserError, match="which exists; continue it with resume"):
         check()
     (out / "thesis.tex").write_text("mine")
     with pytest.raises(UserError, match=HOLDS):

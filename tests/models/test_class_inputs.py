@@ -89,7 +89,7 @@ def test_ambiguous_inputs_are_refused(tmp_path: Path) -> None:
     folder = two_wide(tmp_path / "g")
     with pytest.raises(UserError, match=r"inputs .*a float32 \[\?, 6\].*, any of which may .*class_input=NAME"):
         load_generator(folder)
-    with pytest.raises(UserError, match="give the class_input=NAME of one of those"):
+    with pytest.raises(UserError, match="give one of these as class_input=NAME"):
         load_generator(folder, class_input="c")
     for settings in ({"class_input": "b"}, {"num_classes": NUM_CLASSES}, {"latent_dim": SIZE}):
         check_classes(load_generator(folder, **settings))
@@ -269,7 +269,7 @@ def test_a_setting_next_to_z_is_not_mistaken_for_the_class(
     )
     concrete = fn.get_concrete_function(z=spec("z", None, SIZE), **{name: spec(name, *shape, dtype=dtype)})
     tf.saved_model.save(module, str(tmp_path / "g"), signatures={"serving_default": concrete})
-    with pytest.raises(UserError, match="neither a latent point nor a class; export it with a value") as error:
+    with pytest.raises(UserError, match="neither a latent point nor a class; export it with a fixed value") as error:
         load_generator(tmp_path / "g", num_classes=NUM_CLASSES)
     assert "number of classes" not in str(error.value)
 

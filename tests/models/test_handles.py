@@ -359,11 +359,11 @@ def test_without_a_network_the_line_names_the_place_in_kaggles_cache(
 ) -> None:
     line = refused(KAGGLE)
     assert f"model {KAGGLE}: expected a model that can be downloaded, got timed out; " in line
-    assert f"put the model's files into {in_kaggle_cache(tmp_path)} and an empty file 1.complete beside it" in line
+    assert f"put the model's files into {in_kaggle_cache(tmp_path)} and an empty file 1.complete next to it" in line
     assert "(KAGGLEHUB_CACHE sets the folder above models), or give a local folder." in line
     place(in_kaggle_cache(tmp_path))
     assert refused(KAGGLE) == line, "without its mark a copy may be half of one"
-    assert "/VERSION and an empty file VERSION.complete beside it" in refused(KAGGLE.removesuffix("/1"))
+    assert "/VERSION and an empty file VERSION.complete next to it" in refused(KAGGLE.removesuffix("/1"))
     assert "and give that version in the handle" in refused(KAGGLE.removesuffix("/1"))
     assert no_network == [("www.kaggle.com", 443)] * 4
 

@@ -144,7 +144,7 @@ def test_a_card_may_only_name_files_of_its_model(tmp_path: Path) -> None:
         "a\0b",
     ):
         (folder / "model.json").write_text(json.dumps({"labels": name}))
-        with pytest.raises(UserError, match=r"the name of a file in the model's own folder, got '.*labels=FILE"):
+        with pytest.raises(UserError, match=r"the name of a file in the model's folder, got '.*labels=FILE"):
             load_classifier(folder)
     assert [label.name for label in load_classifier(folder, labels=str(secret)).labels] == ["user", "password"]
     for name, text in ((pipe, "not a regular file"), ("~nobody-of-that-name/x", "no such file"), ("a\0b", "no such file")):

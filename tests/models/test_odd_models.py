@@ -160,7 +160,7 @@ def test_names_in_a_model_steer_no_terminal(tmp_path: Path) -> None:
         (load_generator, {"signature": "x"}, f"got signatures {listed}"),
         (load_generator, {"signature": f"{NAME}:x"}, f"signature {PRINTED}: expected an output x, got {PRINTED};"),
         (load_classifier, {}, f"signature {PRINTED}: expected the inputs and outputs of a classifier, got outputs {PRINTED} "),
-        (load_classifier, {"signature": NAME}, f"signature {PRINTED}: expected what a classifier takes"),
+        (load_classifier, {"signature": NAME}, f"signature {PRINTED}: expected the inputs and outputs of a classifier"),
     ):
         with pytest.raises(UserError, match=re.escape(text)) as error:
             load_fn(folder, **settings)

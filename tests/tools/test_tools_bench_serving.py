@@ -30,7 +30,7 @@ def test_a_row_for_each_size_of_batch(served: Path, monkeypatch: pytest.MonkeyPa
     ("flags", "text"),
     [
         ({"clock": "sun"}, "expected --clock of wall, cpu, got 'sun'"),
-        ({"export": "x"}, "expected --export of a version's folder, got 'x'"),
+        ({"export": "x"}, "expected --export=BASE/VERSION, got 'x'"),
     ],
 )
 def test_errors_are_one_line(flags: dict[str, str], text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,7 +131,7 @@ def test_the_report_lists_comparisons_and_a_bias_of_the_control() -> None:
     assert "Means of 2 statistics were compared with exact draws of one." in text
     assert "Means were not compared with exact draws of other" in text
     assert "The control has faults: its draws are not from the posterior: the mean class_prob of one is " in text
-    assert "The control has faults: its draws are not of the posterior" in text
+    assert "The control has faults: its draws are not from the posterior" in text
 
 
 def test_damaged_exact_draws_in_a_study_are_refused() -> None:
