@@ -232,10 +232,10 @@ def make_film(decode_fn: Callable[[np.ndarray], np.ndarray], draws: Draws) -> Im
 
 def _moved_between(is_accepted: np.ndarray, shown: np.ndarray) -> np.ndarray:
     """[num_chains, len(shown) - 1] whether a chain moved after each of the `shown` draws, up to the next."""
-    moved: np.ndarray = np.zeros((len(shown) - 1, is_accepted.shape[1]), bool)
-    for row, (before, after) in zip(moved, pairwise(shown), strict=True):
-        row[:] = is_accepted[before + 1 : after + 1].any(0)
-    return moved.T
+    moved = np.zeros((is_accepted.shape[1], len(shown) - 1), bool)
+    for k, (before, after) in enumerate(pairwise(shown)):
+        moved[:, k] = is_accepted[before + 1 : after + 1].any(0)
+    return moved
 
 
 def captions_of(draws: Draws) -> list[str]:
