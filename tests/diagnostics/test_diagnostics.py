@@ -136,6 +136,7 @@ def test_diagnose_says_what_sample_said(toy_flags: list[str], capsys: pytest.Cap
     assert any(line.startswith("warning ") for line in said)
     assert sum(line.split()[0].isdigit() for line in out) == 16, "one row a chain"
     main(["diagnose", "short"])  # without --strict it only says so
+    capsys.readouterr()
     main(["sample", "--label=goldfish", "--kernel=rejection", "--strict", "--out=exact", *toy_flags])
     main(["diagnose", "exact", "--strict"])
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("ok ", "warning "))]

@@ -239,8 +239,10 @@ def make_film(decode_fn: Callable[[np.ndarray], np.ndarray], draws: Draws) -> Im
 
 def _moved_between(is_accepted: np.ndarray, shown: np.ndarray) -> np.ndarray:
     """Return whether each chain moved between each `shown` draw and the next, [num_chains, len(shown) - 1]."""
-    moved = [is_accepted[before + 1 : after + 1].any(0) for before, after in pairwise(shown)]
-    return np.reshape(moved, (-1, is_accepted.shape[1])).T
+    moved = np.zeros((is_accepted.shape[1], len(shown) - 1), bool)
+    for k, (before, after) in enumerate(pairwise(shown)):
+        moved[:, k] = is_accepted[before + 1 : after + 1].any(0)
+    return moved
 
 
 def captions_of(draws: Draws) -> list[str]:
