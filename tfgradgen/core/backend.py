@@ -26,6 +26,7 @@ class Stream(IntEnum):
       CHAINS: the transitions of chains.
       REJECTION: rejection sampling.
       SMC: the populations of sequential Monte Carlo.
+      HVI: the learning of paths, and the paths.
       PRIOR: plain prior draws, with which a comparison compares.
       JITTER: of the step size. Folded into the seed of a transition, not of a run; kernels number their own streams there
         from 0.
@@ -36,6 +37,7 @@ class Stream(IntEnum):
     REJECTION = 2
     SMC = 3  # 4 was the preflight's
     PRIOR = 5
+    HVI = 8
     JITTER = -1
 
 

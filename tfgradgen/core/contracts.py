@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 Tensor: TypeAlias = "tf.Tensor"  # TensorFlow itself is imported by the modules that compute
-SamplerKind: TypeAlias = Literal["chain", "exact", "particles", "ascent"]  # see `mcmc.sampler.Sampler`
+SamplerKind: TypeAlias = Literal["chain", "exact", "particles", "ascent", "fitted"]  # see `mcmc.sampler.Sampler`
 Init: TypeAlias = Literal["resample", "prior", "given"]  # where chains start, see `core.config.RunConfig`
 Jit: TypeAlias = bool | Literal["auto"]  # XLA or not, see `core.backend.use_xla`
 
@@ -126,19 +126,23 @@ class Cost(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """What is known after each chunk of a run; rates and means are over the chunk and all chains."""
+    """What is known after each chunk of a run; rates and means are over the chunk and all chains. bound: on the log of the
+    target's mass, in nats. What a method does not know is NaN."""
 
     num_done: int
     num_total: int
     accept_rate: float
     step_size: float
     class_prob: float
+    bound: float = float("nan")
 
     @property
     def shown(self) -> dict[str, str]:
-        """Acceptance, p(class) and, where the method has one, step size, as text."""
-        facts = {"accept": f"{self.accept_rate:.2f}", "p(class)": f"{self.class_prob:.2f}"}
-        return facts | ({"step_size": f"{self.step_size:.3f}"} if np.isfinite(self.step_size) else {})
+        """p(class) and, where the method has them, acceptance, step size and bound, as text."""
+        facts = {} if np.isnan(self.accept_rate) else {"accept": f"{self.accept_rate:.2f}"}
+        facts["p(class)"] = f"{self.class_prob:.2f}"
+        further = {"step_size": (self.step_size, 3), "bound": (self.bound, 2)}
+        return facts | {name: f"{value:.{digits}f}" for name, (value, digits) in further.items() if np.isfinite(value)}
 
 
 class Chunk(NamedTuple):

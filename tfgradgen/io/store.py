@@ -176,7 +176,14 @@ def _checked_facts(facts: Any) -> dict[str, Any]:
         raise TypeError("facts of another type")
     if len([whole_number(value) for value in start_cost]) != 2 or not all(isinstance(doubt, str) for doubt in doubts):
         raise ValueError("facts of another form")
-    numbers = [*evidence, *(known.get(name) for name in ("accept_rate", "prior_class_prob", "prior_class_prob_error"))]
+    fit = known.get("fit", {})
+    if not isinstance(fit, dict):
+        raise TypeError("facts of another type")
+    numbers = [
+        *evidence,
+        *fit.values(),
+        *(known.get(name) for name in ("accept_rate", "prior_class_prob", "prior_class_prob_error")),
+    ]
     if not all(value is None or (isinstance(value, int | float) and not isinstance(value, bool)) for value in numbers):
         raise TypeError("figures that are no numbers")
     if not isinstance(known.get("overwrite", False), bool) or not isinstance(known.get("labels", []), list):

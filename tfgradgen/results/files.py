@@ -20,9 +20,10 @@ from tfgradgen.diagnostics.netcdf import write_netcdf
 from tfgradgen.diagnostics.plots import plot_chains
 from tfgradgen.io.folders import RECORD
 from tfgradgen.io.images import make_grid, save_png
+from tfgradgen.mcmc.hvi_weights import FIT_FIGURES
 from tfgradgen.mcmc.registry import SAMPLERS
-from tfgradgen.results.record import BATCH
-from tfgradgen.results.summary import UNITS
+from tfgradgen.results.record import BATCH, FIT
+from tfgradgen.results.summary import UNITS, kind_of
 
 RUN_FILE, SAMPLES_FILE, FILM, NETCDF = RECORD, "samples.npz", "film.png", "chains.nc"
 FILM_CHAINS, FILM_DRAWS = 16, 8  # rows and columns of film.png, at most
@@ -68,8 +69,9 @@ def checked_record(record: Any) -> dict[str, Any]:
         raise TypeError(f"a {RUN_FILE} that is no object")
     for name, check_fn in _ENTRIES.items():
         _check_entry(record, name, check_fn)
-    if BATCH in record:
-        _check_entry(record, BATCH, _batch)
+    for name, check_fn in {BATCH: _batch, FIT: _fit}.items():
+        if name in record:
+            _check_entry(record, name, check_fn)
     try:
         type(SAMPLERS[record["kernel"]].defaults)(**record["arguments"]["kernel_config"])
     except (UserError, TypeError) as error:
@@ -129,6 +131,12 @@ def _batch(value: Any) -> None:
     for index in _mapping(value)["index"]:
         whole_number(index)
     _texts(value["name"])
+
+
+def _fit(value: Any) -> None:
+    for name in FIT_FIGURES:
+        _number(_mapping(value)[name])
+    whole_number(value["num_paths"], 1)
 
 
 def _kernel(value: Any) -> None:
@@ -214,7 +222,7 @@ def write_run(folder: Path, record: dict[str, Any], draws: Draws, images: np.nda
     """Writes grid.png, plots.png, film.png, samples.npz and run.json into `folder`."""
     save_png(folder / "grid.png", make_grid(images, captions_of(draws)))
     num_results, num_chains = draws.class_prob.shape
-    units = UNITS[SAMPLERS[record["kernel"]].kind]
+    units = UNITS[kind_of(record)]
     title = f"{record['kernel']} for {record['label']['name']}: {num_chains} {units}, {num_results} draws each"
     save_png(folder / "plots.png", plot_chains(draws, title))
     save_png(folder / FILM, film)
@@ -231,7 +239,7 @@ def chain_attributes(record: dict[str, Any]) -> dict[str, Any]:
         "tuning_steps": record["arguments"]["schedule"]["num_adaptation_steps"],
         "label": record["label"]["name"],
         "kernel": record["kernel"],
-        "kind": SAMPLERS[record["kernel"]].kind,
+        "kind": kind_of(record),
         "seed": record["seed"],
         "generator_sha256": str(record["generator"].get("sha256", "")),
         "classifier_sha256": str(record["classifier"].get("sha256", "")),

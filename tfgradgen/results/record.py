@@ -14,6 +14,7 @@ from tfgradgen.mcmc.sampler import PRIOR_FACTS
 
 MODELS = ("generator", "classifier", "discriminator")
 BATCH = "batch"  # in run.json: index, name and wnid, each a list, of all labels that ran as one batch of chains
+FIT = "fit"  # in run.json: what `mcmc.hvi_weights.of_weights` says of a fitted approximation, where a method makes one
 SURROUNDINGS = ("versions", "device", "machine", "backend")  # of `origin.environment`: what decides bits besides the arguments
 
 
@@ -50,6 +51,7 @@ def run_record(planned: dict[str, Any], draws: Draws, facts: dict[str, Any]) -> 
         "num_gradients": facts["num_gradients"],
         "num_forward": facts["num_forward"],
         "seconds": round(facts["seconds"], 3),
+        **({FIT: facts[FIT]} if FIT in facts else {}),
     }
     return dict(finite(record))  # as it is read again
 
@@ -78,9 +80,14 @@ def trust(draws: Draws, kernel: str, config: dict[str, Any], doubts: Sequence[st
     """The part of run.json that says whether to trust the draws of `kernel` with the settings `config`; `doubts` are those that
     the models gave rise to (`said_before`)."""
     method = SAMPLERS[kernel]
-    found, chains = statistics(draws, independent=method.kind == "exact"), chain_table(draws)
-    lines = [*doubts, *problems(chains, found, len(draws.z), method.kind, config.get("target_accept_prob"))]
-    if method.kind == "chain" and not method.is_calibrated(type(method.defaults)(**config)):
+    kind = method.kind_of(config)
+    found, chains = statistics(draws, independent=kind in ("exact", "fitted")), chain_table(draws)
+    lines = [*doubts, *problems(chains, found, len(draws.z), kind, config.get("target_accept_prob"))]
+    if kind == "fitted":
+        lines.append(
+            "the draws are approximate: of what was fitted, not of the posterior; add --exact for chains that are of it"
+        )
+    if kind == "chain" and not method.is_calibrated(type(method.defaults)(**config)):
         lines.append("the draws are not of the posterior: --class_reg pulls them to the class's middle; leave it out for those")
     return {
         "statistics": {name: convergence._asdict() for name, convergence in found.items()},

@@ -4,13 +4,21 @@ from typing import Any
 
 import numpy as np
 
+from tfgradgen.core.contracts import SamplerKind
 from tfgradgen.core.text import as_text
 from tfgradgen.diagnostics.issues import never_moved
+from tfgradgen.mcmc.hvi_weights import MAX_PARETO_K
 from tfgradgen.mcmc.registry import SAMPLERS
+from tfgradgen.results.record import FIT
 
 WORK = {"gradients": "gradients", "forward": "forward passes"}
 MAX_PROBLEM = 1000  # characters
-UNITS = {"chain": "chains", "exact": "chains", "particles": "populations", "ascent": "ascents"}
+UNITS = {"chain": "chains", "exact": "chains", "particles": "populations", "ascent": "ascents", "fitted": "chains"}
+
+
+def kind_of(record: dict[str, Any]) -> SamplerKind:
+    """What the draws of a run are: see `mcmc.sampler.Sampler`."""
+    return SAMPLERS[record["kernel"]].kind_of(record["arguments"]["kernel_config"])
 
 
 def trust_lines(record: dict[str, Any]) -> list[str]:
@@ -23,7 +31,7 @@ def summary(record: dict[str, Any], folder: Any = None) -> str:
     `folder`, one more with that."""
     arguments, name = record["arguments"], record["label"]["name"]
     schedule, num_chains = arguments["schedule"], arguments["num_chains"]
-    stat, kind = record["statistics"]["class_prob"], SAMPLERS[record["kernel"]].kind
+    stat, kind = record["statistics"]["class_prob"], kind_of(record)
     work = [f"{record[f'num_{kind}']:,} {word}" for kind, word in WORK.items() if record[f"num_{kind}"]]
     burnin = f" after {schedule['num_burnin_steps']} discarded" if schedule["num_burnin_steps"] else ""
     ess = "unknown" if stat["ess"] is None else f"{stat['ess']:.0f}"
@@ -41,7 +49,8 @@ def summary(record: dict[str, Any], folder: Any = None) -> str:
             f"p(class) mean {mean}; under the prior {_prior(record)}",
             *_starts(record),
             f"moved    {_moved(record)}",
-            *([mixing] if kind != "ascent" else []),
+            *_bound(record),
+            *([mixing] if kind not in ("ascent", "fitted") else []),
             *trust_lines(record),
             *([] if folder is None else [_wrote(record, folder)]),
         ]
@@ -76,7 +85,7 @@ def _rhat(record: dict[str, Any], stat: dict[str, Any]) -> str:
     if stat["rhat"] is not None:
         return f", R-hat {stat['rhat']:.3f}"
     still = never_moved(record["chains"], record["arguments"]["schedule"]["num_results"])
-    return f", R-hat not defined: {still} never moved" if still and SAMPLERS[record["kernel"]].kind == "chain" else ""
+    return f", R-hat not defined: {still} never moved" if still and kind_of(record) == "chain" else ""
 
 
 def _starts(record: dict[str, Any]) -> list[str]:
@@ -103,13 +112,37 @@ def _prior(record: dict[str, Any]) -> str:
     return f"p(class){power} is {_places(float(evidence.mean()))}{_error(spread)} by annealing, unbiased{where}"
 
 
+def _bound(record: dict[str, Any]) -> list[str]:
+    """A line of a fit: its bound beside what prior draws and its own weights say of the same number."""
+    if FIT not in record:
+        return []
+    fit = record[FIT]
+    is_plain = record["arguments"]["temperature"] == 1 and not record["arguments"].get("discriminator_weight")
+    what = "log p(class)" if is_plain else "log of the target's mass"
+    bound, prior, mass = (
+        figure(fit[name], 2) + _error(fit[f"{name}_error"]) for name in ("bound", "prior_log_mass", "log_mass")
+    )
+    return [
+        f"bound    {what} is at least {bound} by {fit['num_paths']} paths; it is {prior} by the prior draws, {mass} by the "
+        f"weights of the paths (Pareto k {figure(fit['pareto_k'], 2)}{_of_k(fit['pareto_k'])})"
+    ]
+
+
+def _of_k(pareto_k: float | None) -> str:
+    return f", above {MAX_PARETO_K}: not to be trusted" if pareto_k is None or pareto_k > MAX_PARETO_K else ""
+
+
 def _moved(record: dict[str, Any]) -> str:
-    kind, rate = SAMPLERS[record["kernel"]].kind, record["accept_rate"]
+    kind, rate = kind_of(record), record["accept_rate"]
     if kind == "exact":
         return f"acceptance {figure(rate, 4)} of the prior draws; the draws are exact and independent"
+    if kind == "fitted":
+        return "along learned paths; the draws are independent, of an approximation of the posterior"
     if kind == "particles":
         return "from the prior to the posterior, by powers of the likelihood"
     parts = []
+    if FIT in record:
+        parts.append(f"acceptance {figure(rate, 2)} of chains that take learned paths as proposals")
     if "target_accept_prob" in record["arguments"]["kernel_config"]:
         parts.append(f"acceptance {figure(rate, 2)} (target {record['arguments']['kernel_config']['target_accept_prob']:.2f})")
     if record["step_size"]:
