@@ -1,18 +1,19 @@
-"""Hamiltonian variational inference (Salimans, Kingma and Welling 2015): leapfrog steps that are learned, from a Gaussian start.
+"""Hamiltonian variational inference (Salimans, Kingma and Welling 2015): learned leapfrog steps from a Gaussian start.
 
 `hvi_path` says what a path is and why its mean log weight is a bound on log p(class). The start is the diagonal normal with the
-moments of prior draws, weighted by their likelihood. Adam then raises the bound, with the networks' gradient at a point held
-constant, as most implementations do: their second derivatives are not there for every model, take twice the work, and say little
-of a network of ReLUs, whose gradient is rough. The bound is one whatever was learned.
+moments of prior draws, weighted by their likelihood. Adam then raises the bound. The networks' gradient at a point is held
+constant there, as is usual: second derivatives are not defined for every model, take twice the work, and say little of networks
+of ReLUs, whose gradient is rough. It is a bound whatever was learned.
 
 Without `exact` the draws are independent draws of what was learned: approximate, however many they are.
 
 With `exact` chains take the paths as proposals, by iterated sampling importance resampling (see `local_global`) on the extended
-target of `hvi_path`. That is exact whatever the fit. A transition first draws the momenta of the chain's own path anew, given its
-z, by walking backwards: the extended target's own conditional, a Gibbs step. Then the path is one among fresh ones of a fixed
-law of known density, of which one is taken by the weights: invariant for any such law (Andrieu, Lee and Vihola 2018). Nothing
-is learned any more by then, and the marginal of the extended target in z is the posterior. For `prior_share` of the fresh paths
-that law is the prior, walked backwards, so no weight is above 1 / prior_share, and no region that q leaves out is left out.
+target of `hvi_path`. That is exact whatever the fit. A transition first draws the momenta of the chain's own path anew, given
+its z, by walking backwards: the extended target's own conditional, a Gibbs step. Then this path and fresh ones of a fixed law
+of known density compete by their weights, which leaves the extended target invariant for any such law (Andrieu, Lee and Vihola
+2018). Nothing is learned any more by then, and the marginal of the extended target in z is the posterior. For `prior_share` of
+the fresh paths that law is the prior, walked backwards. So no weight is above 1 / prior_share, and the chains reach what q
+leaves out.
 """
 
 from __future__ import annotations
@@ -86,9 +87,9 @@ class Fit(NamedTuple):
     """A run on its way, as NumPy arrays.
 
     rows: [num_rows, latent_dim], what is learned (see `hvi_path.Parameters`). moments: [2, num_rows, latent_dim], Adam's.
-    num_learned: steps of Adam so far. log_weight: [num], of the first paths that were drawn since. z: [num_chains, latent_dim],
-    where chains are, with `exact`. num_done: rows of draws so far. num_jumped: moves of chains so far. cost: [2]. log_mass: [2],
-    log of the mean weight of the prior draws, and its error.
+    num_learned: steps of Adam so far. log_weight: [num], of the first paths that were drawn since. z: where chains are,
+    [num_chains, latent_dim], with `exact`. num_done: rows of draws so far. num_jumped: moves of chains so far. cost: [2].
+    log_mass: [2], log of the mean weight of the prior draws, and its error.
     """
 
     rows: np.ndarray
@@ -127,7 +128,7 @@ def _compiled(networks: Networks, temperature: float, config: HviConfig, num_cha
         with tf.GradientTape() as tape:
             paths = hvi_path.draw_paths(
                 posterior,
-                Parameters.of(tf.convert_to_tensor(variable)),
+                Parameters.of(variable),
                 config.batch_size,
                 seed,
                 second_derivatives=config.second_derivatives,
@@ -182,24 +183,19 @@ def start_of(posterior: ClassPosterior, config: HviConfig, run: RunConfig) -> tu
     Raises:
       UserError: none of them has a finite likelihood.
     """
-    from tfgradgen.mcmc.starts import Scores, Starts, pick, score
+    from tfgradgen.mcmc.starts import Starts, pick
 
-    seed = fold_in(posterior.own_seed(run.seed), Stream.STARTS)
-    num, dim = run.num_init_draws, posterior.latent_dim
-    logger.info("weighing %d prior draws for the start of the paths", num * run.num_chains)
-    parts = [score(posterior, num, fold_in(seed, chain)) for chain in range(run.num_chains)]
-    z = np.stack([part[0].numpy() for part in parts])
-    scores = Scores(*(np.stack([np.asarray(value) for value in column]) for column in zip(*(p[1] for p in parts), strict=True)))
+    dim = posterior.latent_dim
+    flat, scores = _prior_draws(posterior, run)
     if not np.isfinite(scores.log_weight).any():
-        expected, got = "a finite likelihood at some prior draw", f"none in {num * run.num_chains}"
+        expected, got = "a finite likelihood at some prior draw", f"none in {len(flat)}"
         raise fail("p(class)", expected, got, "check the models' ranges and labels")
     picks, num_exact = pick(scores, posterior.has_energy)
     prob = np.exp(scores.class_log_prob[np.isfinite(scores.class_log_prob)].astype(np.float64))
     num_bad = int((~np.isfinite(scores.class_log_prob) | ~np.isfinite(scores.log_weight)).sum())
     error = float(prob.std(ddof=1) / np.sqrt(prob.size)) if prob.size > 1 else None
     mean = float(prob.mean()) if prob.size else None
-    flat = z.reshape(-1, dim)
-    starts = Starts(None, num_exact if config.exact else None, mean, error, prob.size + num_bad, num_bad)
+    starts = Starts(None, num_exact if config.exact else None, mean, error, len(flat), num_bad)
     rows = hvi_path.first_rows(*weighted_moments(flat, scores.log_weight.ravel()), config.num_leapfrog_steps, config.first_step)
     zero = np.zeros((), np.int64)
     fit = Fit(
@@ -214,6 +210,18 @@ def start_of(posterior: ClassPosterior, config: HviConfig, run: RunConfig) -> tu
         np.array(log_mean(scores.log_weight.ravel())),
     )
     return fit, starts.facts
+
+
+def _prior_draws(posterior: ClassPosterior, run: RunConfig) -> tuple[np.ndarray, Any]:
+    """z [num_chains * num_init_draws, latent_dim] and their `starts.Scores` [num_chains, num_init_draws]: the prior draws that
+    other samplers choose the starts of these chains from."""
+    from tfgradgen.mcmc.starts import Scores, score
+
+    seed, num = fold_in(posterior.own_seed(run.seed), Stream.STARTS), run.num_init_draws
+    logger.info("weighing %d prior draws for the start of the paths", num * run.num_chains)
+    parts = [score(posterior, num, fold_in(seed, chain)) for chain in range(run.num_chains)]
+    columns = zip(*(scores for _, scores in parts), strict=True)
+    return np.concatenate([z for z, _ in parts]), Scores(*(np.stack([np.asarray(v) for v in column]) for column in columns))
 
 
 def weighted_moments(z: np.ndarray, log_weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

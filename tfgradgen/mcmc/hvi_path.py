@@ -1,4 +1,4 @@
-"""Paths of Hamiltonian variational inference: learned leapfrog steps between a Gaussian start and the target, and their weights.
+"""Paths of Hamiltonian variational inference: learned leapfrog steps from a Gaussian start to the target, and their weights.
 
 A path begins at z_0 ~ q_0, a diagonal normal. Step t draws a momentum v_t ~ q_t(v | z_{t-1}) and makes one leapfrog step,
 (z_{t-1}, v_t) -> (z_t, u_t). The reverse model r_t(u | z_t) says where u_t could have come from. A leapfrog step is a chain of
@@ -27,7 +27,7 @@ NUM_START, NUM_STEP = 2, 9  # rows of the parameters: of the start, and of each 
 
 
 class Momentum(NamedTuple):
-    """v ~ Normal(mean + of_z * z + of_force * force, exp(log_scale)), coordinate by coordinate; each [num_steps, latent_dim]."""
+    """v ~ Normal(mean + of_z * z + of_force * force, exp(log_scale)), by coordinate; each [num_steps, latent_dim]."""
 
     mean: Any
     of_z: Any
@@ -58,6 +58,7 @@ class Parameters(NamedTuple):
     @classmethod
     def of(cls, rows: Any) -> Parameters:
         """From one matrix, [num_rows(num_steps), latent_dim]."""
+        rows = tf.convert_to_tensor(rows)
         num_steps = (rows.shape[0] - NUM_START) // NUM_STEP
         parts = [rows[NUM_START + k * num_steps : NUM_START + (k + 1) * num_steps] for k in range(NUM_STEP)]
         return cls(rows[0], rows[1], parts[0], Momentum(*parts[1:5]), Momentum(*parts[5:]))

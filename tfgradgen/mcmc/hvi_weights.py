@@ -12,10 +12,10 @@ MAX_PARETO_K = 0.7  # beyond it estimates from the weights are not to be trusted
 def of_weights(log_weight: np.ndarray) -> dict[str, Any]:
     """The facts of paths, JSON-able, None where there are too few finite weights to tell.
 
-    `bound` on the log of the target's mass, in nats, and `bound_error`, one standard error of it. Where a share of the paths ends
-    without a finite likelihood the bound is that of the others, the law of which is q given that it is finite: their mean log
-    weight plus the log of their share. `log_mass`, the log of the mean weight, whose error `log_mass_error` is by the delta
-    method; `pareto_k` of the weights' tail (Vehtari et al. 2024); `num_paths`.
+    `bound` on the log of the target's mass, in nats, and `bound_error`, its standard error. Where a share of the paths ends
+    without a finite likelihood, the bound is that of the others, whose law is q given that it is finite: their mean log weight
+    plus the log of their share. `log_mass`, the log of the mean weight, with `log_mass_error`; `pareto_k` of the weights' tail
+    (Vehtari et al. 2024); `num_paths`.
 
     log_weight: [num_paths], of independent paths, not finite where they have none.
     """

@@ -117,8 +117,9 @@ def _bound(record: dict[str, Any]) -> list[str]:
     if FIT not in record:
         return []
     fit = record[FIT]
-    is_plain = record["arguments"]["temperature"] == 1 and not record["arguments"].get("discriminator_weight")
-    what = "log p(class)" if is_plain else "log of the target's mass"
+    power = "" if record["arguments"]["temperature"] == 1 else " ** (1 / temperature)"
+    energy = " * exp(energy)" if record["arguments"].get("discriminator_weight") else ""
+    what = f"log of the mean of p(class){power}{energy}" if power or energy else "log p(class)"
     bound, prior, mass = (
         figure(fit[name], 2) + _error(fit[f"{name}_error"]) for name in ("bound", "prior_log_mass", "log_mass")
     )
@@ -129,7 +130,7 @@ def _bound(record: dict[str, Any]) -> list[str]:
 
 
 def _of_k(pareto_k: float | None) -> str:
-    return f", above {MAX_PARETO_K}: not to be trusted" if pareto_k is None or pareto_k > MAX_PARETO_K else ""
+    return f", above {MAX_PARETO_K}: not to be trusted" if pareto_k is not None and pareto_k > MAX_PARETO_K else ""
 
 
 def _moved(record: dict[str, Any]) -> str:
