@@ -171,15 +171,16 @@ def weigh(posterior: Any, parameters: Parameters, z: Any, is_ahead: Any, prior_s
     end = walk(look_fn, parameters, z, begun, is_ahead, seed)
     ahead = is_ahead[:, None]
     first, last = tf.where(ahead, z, end.z), tf.where(ahead, end.z, z)
-    at_last = [tf.where(is_ahead, a, b) for a, b in zip(end.look[:2], begun[:2], strict=True)]
+    class_log_prob = tf.where(is_ahead, end.look.class_log_prob, begun.class_log_prob)
+    log_likelihood = tf.where(is_ahead, end.look.log_likelihood, begun.log_likelihood)
     start = Momentum(parameters.start_mean, 0.0, 0.0, parameters.start_log_scale)
     log_q = start.log_prob(first, 0.0, 0.0) + tf.where(is_ahead, end.log_from, end.log_to)
     prior = -0.5 * tf.reduce_sum(tf.square(last) + LOG_2PI, -1)
     log_back = prior + tf.where(is_ahead, end.log_to, end.log_from)
-    log_target = log_back + at_last[1]
+    log_target = log_back + log_likelihood
     share = tf.constant(prior_share, z.dtype)
     log_mixture = tfp.math.log_add_exp(tf.math.log1p(-share) + log_q, tf.math.log(share) + log_back)
-    return Weighed(last, *at_last, log_target - log_q, log_target - log_mixture)
+    return Weighed(last, class_log_prob, log_likelihood, log_target - log_q, log_target - log_mixture)
 
 
 def draw_start(parameters: Parameters, num: int, seed: Any) -> Any:
