@@ -58,10 +58,11 @@ class HviConfig(KernelConfig):
 
     exact: bool = switch(help="chains that take the learned paths as proposals, and are exact whatever was learned")
     num_leapfrog_steps: int = whole(3, low=1, high=100, help="learned steps of a path, one gradient each and one at its start")
-    first_step: float = real(0.1, help="length of each step in z before it is learned")
+    first_step: float = real(0.05, help="length of each step in z before it is learned")
     num_optimization_steps: int = whole(160, low=0, high=1_000_000, help="steps of Adam that raise the bound")
     batch_size: int = whole(16, low=1, high=4096, help="paths in each of them")
-    learning_rate: float = real(0.03, help="of Adam at first; it falls to 0 along a cosine")
+    # Adam moves each of the many parameters by about this, however noisy its gradient: more costs the bound more than it gains.
+    learning_rate: float = real(0.01, help="of Adam at first; it falls to 0 along a cosine")
     second_derivatives: bool = switch(help="learn through the networks' gradients too: about twice the work")
     num_proposals: int = whole(2, low=1, high=10_000, help="with --exact: fresh paths in each transition")
     prior_share: float = real(0.1, high=1.0, help="with --exact: share of the fresh paths that come from the prior")

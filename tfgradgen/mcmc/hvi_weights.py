@@ -52,5 +52,5 @@ def _pareto_k(log_weight: np.ndarray) -> float | None:
 
     if len(log_weight) < MIN_FOR_TAIL or not np.ptp(log_weight):
         return None
-    shape = float(array_stats.psislw(log_weight)[1])
+    shape = float(array_stats.psislw(-log_weight)[1])  # it takes log-likelihoods, whose weights are their inverse
     return shape if np.isfinite(shape) else None
