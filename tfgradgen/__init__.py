@@ -34,6 +34,7 @@ _HOMES = {
     "SampleResult": "tfgradgen.results.result",
     "Schedule": "tfgradgen.core.config",
     "SmcConfig": "tfgradgen.mcmc.smc",
+    "HviConfig": "tfgradgen.mcmc.hvi",
     "UserError": "tfgradgen.core.checks",
     "class_moments": "tfgradgen.mcmc.rejection",
     "collect": "tfgradgen.core.contracts",
@@ -69,6 +70,7 @@ if TYPE_CHECKING:  # the same names, for editors and type checkers
     from tfgradgen.mcmc.chains import sample_chains as sample_chains
     from tfgradgen.mcmc.chees import CheesConfig as CheesConfig
     from tfgradgen.mcmc.hmc import HmcConfig as HmcConfig
+    from tfgradgen.mcmc.hvi import HviConfig as HviConfig
     from tfgradgen.mcmc.local_global import LocalGlobalConfig as LocalGlobalConfig
     from tfgradgen.mcmc.mala import MalaConfig as MalaConfig
     from tfgradgen.mcmc.map_ascent import MapConfig as MapConfig

@@ -106,6 +106,14 @@ STATES: dict[str, list[Callable[[dict[str, np.ndarray]], Any]]] = {
         setting(evidence=np.zeros(9)),
         setting(inverse_temperature=2.0),
     ],
+    "hvi": [
+        lambda state: state.pop("state_moments"),
+        setting(rows=np.zeros((3, 6), np.float32)),
+        setting(num_learned=13),
+        setting(num_done=-1),
+        setting(z=np.zeros((3, 6), np.float32)),
+        setting(log_weight=np.zeros(5000, np.float32)),
+    ],
 }
 FACTS: list[Callable[[dict[str, Any]], Any]] = [
     *(lambda facts, name=name: facts.pop(name) for name in ("start_cost", "num_gradients", "seconds")),
@@ -117,6 +125,8 @@ FACTS: list[Callable[[dict[str, Any]], Any]] = [
     lambda facts: facts.update(exact_starts="all"),
     lambda facts: facts.update(num_results="50"),
     lambda facts: facts.update(evidence=3),
+    lambda facts: facts.update(fit=[1.0]),
+    lambda facts: facts.update(fit={"bound": "low"}),
 ]
 
 

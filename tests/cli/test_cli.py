@@ -36,6 +36,7 @@ from tfgradgen.tuning.space import searched
 def test_sample_writes_grid_samples_and_record(kernel: str, toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     method = SAMPLERS[kernel]
     fast = FAST if method.schedule.num_burnin_steps else ["--num_results=4", "--num_chains=3"]
+    fast += ["--num_optimization_steps=5"] if kernel == "hvi" else []
     main(["sample", "--label=goldfish", f"--kernel={kernel}", *toy_flags, *fast])
     folder = Path(f"out/goldfish-{kernel}-0")
     state = [] if kernel == "smc" else ["checkpoint.npz"]
@@ -78,9 +79,9 @@ def test_sample_writes_grid_samples_and_record(kernel: str, toy_flags: list[str]
         assert film.size[0] > 4 * 128, "a column for each of four draws"
     out = capsys.readouterr().out.splitlines()
     words = [line.split()[0] for line in out]
-    mixing = [] if kernel == "map" else ["mixing"]
+    about = {"map": [], "hvi": ["bound"]}.get(kernel, ["mixing"])
     verdicts = [word for word in ("ok", "warning") if word in words]
-    assert list(dict.fromkeys(words)) == ["ran", "p(class)", "moved", *mixing, *verdicts, "wrote"]
+    assert list(dict.fromkeys(words)) == ["ran", "p(class)", "moved", *about, *verdicts, "wrote"]
     assert words.count("warning") == len(record["problems"])
     assert [line.split(":")[0].split()[1] for line in out if line.startswith("ok ")] == [
         *(grade for grade, value in record["grades"].items() if value == "ok"),
@@ -156,7 +157,7 @@ def test_a_batch_holds_whole_labels_of_so_many_chains(
 
 
 def test_what_moves_together_is_no_batch() -> None:
-    assert {name for name, sampler in SAMPLERS.items() if not sampler.is_batched} == {"rejection", "smc", "chees"}
+    assert {name for name, sampler in SAMPLERS.items() if not sampler.is_batched} == {"rejection", "smc", "hvi", "chees"}
 
 
 @pytest.mark.slow

@@ -27,7 +27,7 @@ LONGER = [name for name, preset in SAMPLERS.items() if preset.can_go_on]
 
 
 def command_of(kernel: str, num_results: int, flags: list[str]) -> list[str]:
-    burnin = [] if kernel == "rejection" else ["--num_burnin_steps=7"]
+    burnin = ["--num_burnin_steps=7"] if SAMPLERS[kernel].schedule.num_burnin_steps else []
     return [*START, f"--kernel={kernel}", f"--num_results={num_results}", *burnin, *flags]
 
 
@@ -51,8 +51,9 @@ NUM_RESULTS = {"rejection": 900, "elliptical_slice": 60}  # of the others 25: mo
 
 
 def chunks_of(kernel: str, num_results: int, resume: Resume | None = None) -> Iterator[Chunk]:
-    method, burnin = SAMPLERS[kernel], 0 if kernel in ("rejection", "smc") else 7
-    changes = {"class_reg": 0.1, "ess_share": 0.95}
+    method = SAMPLERS[kernel]
+    burnin = 7 if method.schedule.num_burnin_steps else 0
+    changes = {"class_reg": 0.1, "ess_share": 0.95, "num_optimization_steps": 12}
     config = replace(method.defaults, **{name: changes[name] for name in changes.keys() & method.defaults.to_dict().keys()})
     schedule = Schedule(num_results, burnin, min(burnin, method.schedule.num_adaptation_steps))
     return method.chunks_fn(POSTERIOR, config, schedule, RunConfig(num_chains=3), resume)

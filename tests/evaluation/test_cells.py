@@ -78,6 +78,15 @@ def test_exact_draws_are_of_the_posterior(posterior: ClassPosterior) -> None:
     assert rejection.num_forward[0] == pytest.approx(2, rel=0.2), "half of the toy's prior is the class"
 
 
+def test_a_fit_spends_about_the_budget_and_no_more_than_it(posterior: ClassPosterior, ground: Ground) -> None:
+    cell = run_cell(posterior, parse_entry("hvi", 1.0), ground, RUN, [3, 10, 100], ignore)
+    assert np.isnan(cell.z[0]).all(), "three gradients are too few for one path"
+    assert cell.num_gradients[1] <= 10
+    assert 80 < cell.num_gradients[2] <= 100
+    assert np.isnan(cell.ess).all(), "its draws are not of the posterior"
+    assert np.isfinite(cell.z[1:]).all()
+
+
 def test_smc_spends_about_the_budget_and_no_more_than_it(posterior: ClassPosterior, ground: Ground) -> None:
     cell = run_cell(posterior, parse_entry("smc", 1.0), ground, RUN, [10, 100, 300], ignore)
     assert np.isnan(cell.z[0]).all(), "ten gradients are too few for two particles"

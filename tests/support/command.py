@@ -16,6 +16,7 @@ STEPS = {  # more than two chunks of each
     "mala": ["--num_results=50", "--num_burnin_steps=50"],
     "rejection": ["--num_results=300"],
     "replica_exchange": ["--num_results=15", "--num_burnin_steps=15"],
+    "hvi": ["--num_results=20", "--num_optimization_steps=12"],
     "smc": ["--num_results=20", "--ess_share=0.95"],
 }
 SEVERAL = ["sample", "--label=goldfish,alp", *FAST_MALA]

@@ -26,6 +26,7 @@ class Stream(IntEnum):
       CHAINS: Transitions of chains.
       REJECTION: Uniform numbers by which a condition accepts.
       SMC: Populations of sequential Monte Carlo.
+      HVI: The learning of paths, and the paths.
       PRIOR: Plain prior draws, the reference of a comparison.
       POOL: Prior draws that all labels of a seed share. Folded into the seed itself, without a label's.
       JITTER: Jitter of the step size. Folded into the seed of a transition, not of a run; there kernels number their own
@@ -38,6 +39,7 @@ class Stream(IntEnum):
     SMC = 3  # 4 was used by the preflight
     PRIOR = 5
     POOL = 6
+    HVI = 8
     JITTER = -1
 
 

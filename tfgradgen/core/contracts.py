@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 Tensor: TypeAlias = "tf.Tensor"  # a string: this module does not import TensorFlow
-SamplerKind: TypeAlias = Literal["chain", "exact", "particles", "ascent"]  # see `mcmc.sampler.Sampler`
+SamplerKind: TypeAlias = Literal["chain", "exact", "particles", "ascent", "fitted"]  # see `mcmc.sampler.Sampler`
 Init: TypeAlias = Literal["resample", "prior", "given"]  # where chains start, see `core.config.RunConfig`
 Jit: TypeAlias = bool | Literal["auto"]  # XLA or not, see `core.backend.use_xla`
 
@@ -136,18 +136,27 @@ class Cost(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """The progress of a run after a chunk. Rates and means are over the chunk and all chains."""
+    """The progress of a run after a chunk. Rates and means are over the chunk and all chains.
+
+    bound: On the log of the target's mass, in nats. A value that the method does not have is NaN.
+    """
 
     num_done: int
     num_total: int
     accept_rate: float
     step_size: float
     class_prob: float
+    bound: float = float("nan")
 
     @property
     def shown(self) -> dict[str, str]:
-        """Acceptance, p(class) and the step size as text, without those that are not finite."""
-        facts = {"accept": (self.accept_rate, 2), "p(class)": (self.class_prob, 2), "step_size": (self.step_size, 3)}
+        """Acceptance, p(class), step size and bound as text, without those that are not finite."""
+        facts = {
+            "accept": (self.accept_rate, 2),
+            "p(class)": (self.class_prob, 2),
+            "step_size": (self.step_size, 3),
+            "bound": (self.bound, 2),
+        }
         return {name: f"{value:.{digits}f}" for name, (value, digits) in facts.items() if np.isfinite(value)}
 
 

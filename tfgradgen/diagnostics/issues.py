@@ -225,6 +225,9 @@ def _of_method(run: Run) -> Iterable[Issue]:
     if run.kind == "ascent":
         text = "the points are on the way to modes, they are no draws of the posterior: use a kernel that samples"
         yield issue("no-draws", f"{text}, such as --kernel=mala ({again()}){cheaper(run)}", IMAGES, MEANS)
+    elif run.kind == "fitted":
+        text = "the draws are of a fitted approximation, not of the posterior: add --exact for chains of the posterior"
+        yield issue("approximate-draws", f"{text} ({again()} or more){cheaper(run)}", IMAGES, MEANS)
     elif run.is_regularized:
         text = "the draws are not of the posterior: --class_reg pulls them to the class mean; leave it out"
         yield issue("class-regularization", f"{text} ({again()}){cheaper(run)}", IMAGES, MEANS)

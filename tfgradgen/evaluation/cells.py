@@ -17,6 +17,7 @@ from tfgradgen.evaluation.entries import Entry
 from tfgradgen.evaluation.report.catalogue import Value
 from tfgradgen.mcmc.budget import Trail, trail_of, without_end
 from tfgradgen.mcmc.chains import chain_chunks
+from tfgradgen.mcmc.hvi import HviConfig
 from tfgradgen.mcmc.registry import kernel_sampler
 from tfgradgen.mcmc.rejection import class_moments, exact_chunks
 from tfgradgen.mcmc.starts import choose_starts
@@ -138,6 +139,8 @@ def run_cell(
         return _exact_cell(ground, len(checkpoints))
     if entry.sampler.kind == "particles":
         return _particle_cell(posterior, entry, run, checkpoints, progress_fn)
+    if entry.sampler.kind == "fitted":
+        return _fitted_cell(posterior, entry, run, checkpoints, progress_fn)
     cell = _chain_cell(posterior, entry, ground, run, checkpoints, progress_fn)
     num_lost = int((~np.isfinite(cell.z[-1]).all(-1)).sum())
     if num_lost:
@@ -218,6 +221,25 @@ def _particle_cell(
     if np.isnan(z[-1]).any():
         raise fail("num_gradients", f"at least {MIN_PARTICLES * per_particle:.0f} for smc", checkpoints[-1], "raise it")
     return Cell(z, spent[:, 0], spent[:, 1], as_array(ess), np.asarray(np.nan))
+
+
+def _fitted_cell(
+    posterior: ClassPosterior, entry: Entry, run: RunConfig, checkpoints: Sequence[int], progress_fn: ProgressFn
+) -> Cell:
+    """For each checkpoint anew a fit, with all that the budget of the chains leaves after one draw of each."""
+    z = np.full((len(checkpoints), run.num_chains, posterior.latent_dim), np.nan, np.float32)
+    spent, config = np.full((len(checkpoints), 2), np.nan), entry.config
+    assert isinstance(config, HviConfig)
+    for k, budget in enumerate(checkpoints):
+        num_steps = (budget - config.path_cost) * run.num_chains // config.learning_cost
+        if num_steps >= 0:
+            fitted = replace(config, num_optimization_steps=num_steps)
+            found = collect(entry.sampler.chunks_fn(posterior, fitted, Schedule(1, 0, 0), run, None), progress_fn)
+            begun = np.add(found.facts["start_cost"], [0, found.facts["prior_draws"]])
+            z[k], spent[k] = found.draws.z[0], np.subtract(found.cost, begun) / run.num_chains
+    if np.isnan(spent[-1]).any():
+        raise fail("num_gradients", f"at least {config.path_cost} for {entry.name}", checkpoints[-1], "raise it")
+    return Cell(z, spent[:, 0], spent[:, 1], as_array(Value(np.nan, None)), np.asarray(np.nan))
 
 
 def _even(number: float) -> int:

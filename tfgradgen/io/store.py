@@ -186,7 +186,14 @@ def _checked_facts(facts: Any) -> dict[str, Any]:
         raise TypeError("statistics of the wrong type")
     if len([whole_number(value) for value in start_cost]) != 2 or not all(isinstance(doubt, str) for doubt in doubts):
         raise ValueError("statistics of the wrong form")
-    numbers = [*evidence, *(known.get(name) for name in ("accept_rate", "prior_class_prob", "prior_class_prob_error"))]
+    fit = known.get("fit", {})
+    if not isinstance(fit, dict):
+        raise TypeError("statistics of the wrong type")
+    numbers = [
+        *evidence,
+        *fit.values(),
+        *(known.get(name) for name in ("accept_rate", "prior_class_prob", "prior_class_prob_error")),
+    ]
     if not all(value is None or (isinstance(value, int | float) and not isinstance(value, bool)) for value in numbers):
         raise TypeError("statistics that are not numbers")
     if not isinstance(known.get("overwrite", False), bool) or not isinstance(known.get("labels", []), list):

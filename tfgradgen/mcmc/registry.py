@@ -18,6 +18,7 @@ FILES = (
     "map_ascent",
     "rejection",
     "smc",
+    "hvi",
 )
 
 

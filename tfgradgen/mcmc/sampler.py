@@ -6,7 +6,7 @@ finished runs are checked within a fraction of a second.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -45,9 +45,11 @@ RunFn = Callable[[Any, "ClassPosterior", Any, Schedule, RunConfig, Resume | None
 class Sampler:
     """One way to draw from a posterior; its file ends with the record, which `registry.SAMPLERS` lists.
 
-    about: what it is good for, a phrase. law: what its draws are: 'exact', 'asymptotically exact', 'biased' or 'no draws'.
+    about: what it is good for, a phrase. law: what its draws are: 'exact', 'asymptotically exact', 'biased', 'approximate'
+      or 'no draws'.
     defaults, schedule: what the command line uses; the fields of `defaults` are the sampler's flags.
-    kind: 'chain', 'exact' (independent draws of the posterior), 'particles' (of populations) or 'ascent' (none).
+    kind: 'chain', 'exact' (independent draws of the posterior), 'particles' (of populations), 'ascent' (none) or
+      'fitted' (independent draws of an approximation). kind_fn: config -> the kind with those settings, None where it is one.
     run_fn: (sampler, posterior, config, schedule, run, resume) -> chunks; see `chunks_fn`.
     cost_fn: config -> gradients and forward passes a chain of one transition, about; it decides how many make a chunk.
     start_cost: of the first results, a chain.
@@ -65,6 +67,7 @@ class Sampler:
     schedule: Schedule
     run_fn: RunFn
     kind: SamplerKind = "chain"
+    kind_fn: Callable[[Any], SamplerKind] | None = None
     cost_fn: Callable[[Any], Cost] = lambda config: Cost(1, 0)
     start_cost: Callable[[Any], Cost] = lambda config: Cost(1, 0)
     is_calibrated: Callable[[Any], bool] = lambda config: True
@@ -83,6 +86,10 @@ class Sampler:
         many chains start at an exact draw (`starts`), None where they were not to.
         """
         return self.run_fn(self, posterior, config, schedule, run, resume)
+
+    def kind_of(self, settings: Mapping[str, Any]) -> SamplerKind:
+        """The kind of its draws with these settings, by name."""
+        return self.kind_fn(type(self.defaults)(**settings)) if self.kind_fn else self.kind
 
     @property
     def takes_gradients(self) -> bool:

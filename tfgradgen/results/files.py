@@ -22,9 +22,10 @@ from tfgradgen.diagnostics.netcdf import write_netcdf
 from tfgradgen.diagnostics.plots import plot_chains
 from tfgradgen.io.folders import RECORD
 from tfgradgen.io.images import make_grid, save_png
+from tfgradgen.mcmc.hvi_weights import FIT_FIGURES
 from tfgradgen.mcmc.registry import SAMPLERS
-from tfgradgen.results.record import BATCH
-from tfgradgen.results.summary import UNITS
+from tfgradgen.results.record import BATCH, FIT
+from tfgradgen.results.summary import UNITS, kind_of
 
 RUN_FILE, SAMPLES_FILE, FILM, NETCDF = RECORD, "samples.npz", "film.png", "chains.nc"
 FILM_CHAINS, FILM_DRAWS = 16, 8  # rows and columns of film.png, at most
@@ -142,6 +143,12 @@ def _batch(value: Any) -> None:
     _texts(value["name"])
 
 
+def _fit(value: Any) -> None:
+    for name in FIT_FIGURES:
+        _number(_mapping(value)[name])
+    whole_number(value["num_paths"], 1)
+
+
 def _kernel(value: Any) -> None:
     _text(value)
     if value not in SAMPLERS:
@@ -197,6 +204,7 @@ _ENTRIES: dict[str, Callable[[Any], Any]] = {
 # Of newer runs, and of some only.
 _OPTIONAL_ENTRIES: dict[str, Callable[[Any], Any]] = {
     BATCH: _batch,
+    FIT: _fit,
     "image_doubts": _texts,
     "prior_class_prob": _number,
     "exact_starts": _count,
@@ -254,7 +262,7 @@ def write_run(folder: Path, record: dict[str, Any], draws: Draws, images: np.nda
     """Write grid.png, plots.png, film.png, samples.npz and run.json into `folder`."""
     save_png(folder / "grid.png", make_grid(images, captions_of(draws)))
     num_results, num_chains = draws.class_prob.shape
-    units = UNITS[SAMPLERS[record["kernel"]].kind]
+    units = UNITS[kind_of(record)]
     title = f"{record['kernel']} for {record['label']['name']}: {num_chains} {units}, {num_results} draws each"
     found = {name: Convergence(**values) for name, values in record["statistics"].items()}
     save_png(folder / "plots.png", plot_chains(draws, title, found, record["worst_coordinate"]))
@@ -272,7 +280,7 @@ def chain_attributes(record: dict[str, Any]) -> dict[str, Any]:
         "tuning_steps": record["arguments"]["schedule"]["num_adaptation_steps"],
         "label": record["label"]["name"],
         "kernel": record["kernel"],
-        "kind": SAMPLERS[record["kernel"]].kind,
+        "kind": kind_of(record),
         "seed": record["seed"],
         "generator_sha256": str(record["generator"].get("sha256", "")),
         "classifier_sha256": str(record["classifier"].get("sha256", "")),

@@ -27,6 +27,7 @@ from tfgradgen.mcmc.sampler import PRIOR_FACTS
 MODELS = ("generator", "classifier", "discriminator")
 BATCH = "batch"  # in run.json: lists of index, name and wnid of all labels that ran as one batch of chains
 AUTO = "auto"  # in run.json: what --kernel=auto chose, and by which mass
+FIT = "fit"  # in run.json: what `mcmc.hvi_weights.of_weights` says of a fitted approximation
 SURROUNDINGS = ("versions", "device", "machine", "backend")  # entries of `origin.environment` that determine bits
 
 
@@ -64,6 +65,7 @@ def run_record(planned: dict[str, Any], draws: Draws, facts: dict[str, Any]) -> 
         **diagnosis(draws, finite({**planned, **found, **cost})),
         **cost,
         "seconds": round(facts["seconds"], 3),
+        **({FIT: facts[FIT]} if FIT in facts else {}),
     }
     return dict(finite(record))  # equal to its copy read from JSON
 
@@ -104,7 +106,7 @@ def diagnosis(draws: Draws, record: Mapping[str, Any]) -> dict[str, Any]:
       grades: 'ok' or 'warning', by what is graded. passed: the lines of what is well. problems: those of what is not, with what
       to do (see `advice.priced`). warnings: the section of `diagnostics/README.md` about each of the latter.
     """
-    method, run = SAMPLERS[record["kernel"]], run_of(draws, record)
+    run = run_of(draws, record)
     sizes = len(draws.z), draws.z.shape[-1]
     found, coordinate = run_statistics(draws, independent=run.is_independent, labels=_labels(record, draws.z.shape[1]))
     chains = chain_table(draws)
@@ -117,7 +119,7 @@ def diagnosis(draws: Draws, record: Mapping[str, Any]) -> dict[str, Any]:
         "latent_dim": sizes[1],
         "chains": chains,
         "grades": {grade: "warning" if grade in against else "ok" for grade in GRADES},
-        "passed": [*good, *([] if bad else [checked(method.kind, sizes[1])])],
+        "passed": [*good, *([] if bad else [checked(run.kind, sizes[1])])],
         "problems": [one.line for one in bad],
         "warnings": [one.page for one in bad],
     }
@@ -132,7 +134,7 @@ def run_of(draws: Draws, record: Mapping[str, Any]) -> Run:
     has_energy = "discriminator" in record
     mass = accepted_mass(record.get("prior_class_prob"), record["arguments"].get("temperature", 1.0))
     return Run(
-        kind=method.kind,
+        kind=method.kind_of(config),
         is_calibrated=method.is_calibrated(type(method.defaults)(**config)),
         has_step=bool(np.isfinite(draws.step_size[-1]).any()),
         target_accept_prob=config.get("target_accept_prob") if num_adaptation_steps else None,

@@ -4,15 +4,23 @@ from typing import Any
 
 import numpy as np
 
+from tfgradgen.core.contracts import SamplerKind
 from tfgradgen.core.text import as_text
 from tfgradgen.diagnostics.advice import priced
 from tfgradgen.diagnostics.convergence import CLASS_PROB, LATENT, shown_names
 from tfgradgen.diagnostics.issues import MAX_TEXT, never_moved
+from tfgradgen.mcmc.hvi_weights import MAX_PARETO_K
 from tfgradgen.mcmc.registry import SAMPLERS
+from tfgradgen.results.record import FIT
 
 WORK = {"gradients": "gradients", "forward": "forward passes"}
 MAX_PROBLEM = MAX_TEXT + 100  # characters, with the section about it
-UNITS = {"chain": "chains", "exact": "chains", "particles": "populations", "ascent": "ascents"}
+UNITS = {"chain": "chains", "exact": "chains", "particles": "populations", "ascent": "ascents", "fitted": "chains"}
+
+
+def kind_of(record: dict[str, Any]) -> SamplerKind:
+    """Return what the draws of a run are: see `mcmc.sampler.Sampler`."""
+    return SAMPLERS[record["kernel"]].kind_of(record["arguments"]["kernel_config"])
 
 
 def verdict(record: dict[str, Any]) -> list[str]:
@@ -32,7 +40,7 @@ def summary(record: dict[str, Any], folder: Any = None) -> str:
     """Return the summary of a run: its results, acceptance, mixing, grades and warnings, and the `folder` if given."""
     arguments, name = record["arguments"], record["label"]["name"]
     schedule, num_chains = arguments["schedule"], arguments["num_chains"]
-    stat, kind = record["statistics"]["class_prob"], SAMPLERS[record["kernel"]].kind
+    stat, kind = record["statistics"]["class_prob"], kind_of(record)
     work = [f"{record[f'num_{kind}']:,} {word}" for kind, word in WORK.items() if record[f"num_{kind}"]]
     burnin = f" after {schedule['num_burnin_steps']} discarded" if schedule["num_burnin_steps"] else ""
     ess = "unknown" if stat["ess"] is None else f"{stat['ess']:.0f}"
@@ -50,7 +58,8 @@ def summary(record: dict[str, Any], folder: Any = None) -> str:
             f"p(class) mean {mean}; under the prior {_prior(record)}",
             *_starts(record),
             f"moved    {_moved(record)}",
-            *([mixing] if kind != "ascent" else []),
+            *_bound(record),
+            *([mixing] if kind not in ("ascent", "fitted") else []),
             *verdict(record),
             *([] if folder is None else [_wrote(record, folder)]),
         ]
@@ -88,7 +97,7 @@ def _rhat(record: dict[str, Any], stat: dict[str, Any]) -> str:
         shown = [f"{rhats[name]:.3f} of {names[name]}" for name in (CLASS_PROB, LATENT) if name in rhats]
         return f"; R-hat {', '.join(shown)}" if shown else ""
     still = never_moved(record["chains"], record["arguments"]["schedule"]["num_results"])
-    return f", R-hat not defined: {still} never moved" if still and SAMPLERS[record["kernel"]].kind == "chain" else ""
+    return f", R-hat not defined: {still} never moved" if still and kind_of(record) == "chain" else ""
 
 
 def _starts(record: dict[str, Any]) -> list[str]:
@@ -115,13 +124,38 @@ def _prior(record: dict[str, Any]) -> str:
     return f"p(class){power} is {_places(float(evidence.mean()))}{_error(spread)} by annealing, unbiased{where}"
 
 
+def _bound(record: dict[str, Any]) -> list[str]:
+    """Return the line of a fit: its bound, and the estimates of the same number by prior draws and by its own weights."""
+    if FIT not in record:
+        return []
+    fit = record[FIT]
+    power = "" if record["arguments"]["temperature"] == 1 else " ** (1 / temperature)"
+    energy = " * exp(energy)" if record["arguments"].get("discriminator_weight") else ""
+    what = f"log of the mean of p(class){power}{energy}" if power or energy else "log p(class)"
+    bound, prior, mass = (
+        figure(fit[name], 2) + _error(fit[f"{name}_error"]) for name in ("bound", "prior_log_mass", "log_mass")
+    )
+    return [
+        f"bound    {what} is at least {bound} by {fit['num_paths']} paths; it is {prior} by the prior draws, {mass} by the "
+        f"weights of the paths (Pareto k {figure(fit['pareto_k'], 2)}{_of_k(fit['pareto_k'])})"
+    ]
+
+
+def _of_k(pareto_k: float | None) -> str:
+    return f", above {MAX_PARETO_K}: not to be trusted" if pareto_k is not None and pareto_k > MAX_PARETO_K else ""
+
+
 def _moved(record: dict[str, Any]) -> str:
-    kind, rate = SAMPLERS[record["kernel"]].kind, record["accept_rate"]
+    kind, rate = kind_of(record), record["accept_rate"]
     if kind == "exact":
         return f"acceptance {figure(rate, 4)} of the prior draws; the draws are exact and independent"
+    if kind == "fitted":
+        return "along learned paths; the draws are independent, of an approximation of the posterior"
     if kind == "particles":
         return "from the prior to the posterior, by powers of the likelihood"
     parts = []
+    if FIT in record:
+        parts.append(f"acceptance {figure(rate, 2)} of chains that take learned paths as proposals")
     if "target_accept_prob" in record["arguments"]["kernel_config"]:
         parts.append(f"acceptance {figure(rate, 2)} (target {record['arguments']['kernel_config']['target_accept_prob']:.2f})")
     if record["step_size"]:

@@ -143,7 +143,7 @@ def main(work, labels=LABELS, kernels=None, ladder=False, budget=300, num_chains
         posterior_of = lambda column: ClassPosterior(*synthetic_pair(int(column)), 1)  # noqa: E731
     else:
         columns = names(labels)
-        wanted = names(kernels) if kernels else [name for name, m in SAMPLERS.items() if m.kind != "ascent"]
+        wanted = names(kernels) if kernels else [name for name, m in SAMPLERS.items() if m.kind not in ("ascent", "fitted")]
         generator, classifier = load_generator(), load_classifier()
         index = lambda column: resolve_labels(classifier.labels, column)[0]  # noqa: E731
         posterior_of = lambda column: ClassPosterior(generator, classifier, index(column))  # noqa: E731

@@ -1,0 +1,277 @@
+"""Hamiltonian variational inference: its bound, its weights and its exact chains, where the truth is known."""
+
+import functools
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.support.command import refused
+from tests.support.toy import ToyClassifier, ToyGenerator
+from tests.support.two_modes import CELL, GRID, NUM_CHAINS, FiveClasses, Plane, Truth, statistics_of
+from tfgradgen.cli.commands import main
+from tfgradgen.core.backend import as_seed, fold_in
+from tfgradgen.core.checks import UserError
+from tfgradgen.core.config import RunConfig, Schedule
+from tfgradgen.core.contracts import Chunk, collect
+from tfgradgen.mcmc import hvi, hvi_path
+from tfgradgen.mcmc.hvi import SAMPLER, HviConfig
+from tfgradgen.mcmc.hvi_weights import log_mean, of_weights
+from tfgradgen.mcmc.sampler import Resume
+from tfgradgen.posterior import ClassPosterior
+
+NUM_PATHS, NUM_MOVES = 4000, 6
+# The first has light-tailed weights, whose mean can be judged by their spread.
+WIDE = hvi_path.first_rows(np.zeros(2), np.full(2, 1.3), 2, 0.2)
+UNLEARNED = hvi_path.first_rows(np.array([0.3, -0.2]), np.array([0.8, 1.1]), 2, 0.4)
+
+
+class Gaussian:
+    """log p(class 0) is a parabola, so that the posterior of z is normal."""
+
+    num_classes, middle, width = 2, np.array([1.0, -0.5]), np.array([0.5, 0.8])
+
+    def __call__(self, image: tf.Tensor) -> tf.Tensor:
+        z = image[:, 0, :, 0]
+        log_prob = -0.5 * tf.reduce_sum(tf.square((z - self.middle) / self.width), -1)
+        return tf.stack([log_prob, tf.math.log(-tf.math.expm1(tf.minimum(log_prob, -1e-6)))], -1)
+
+
+def evidence_of_gaussian() -> float:
+    variance = 1 + Gaussian.width**2
+    return float((np.log(Gaussian.width) - 0.5 * np.log(variance) - 0.5 * Gaussian.middle**2 / variance).sum())
+
+
+@pytest.fixture(scope="module")
+def truth() -> Truth:
+    return Truth.of(ClassPosterior(Plane(), FiveClasses(), 2))
+
+
+@pytest.fixture(scope="module")
+def evidence(truth: Truth) -> float:
+    """log p(class) by quadrature."""
+    prob = np.exp(truth.posterior.class_log_prob(tf.constant(GRID)).numpy().astype(np.float64))
+    prior = np.exp(-0.5 * np.square(GRID.astype(np.float64)).sum(-1)) / (2 * np.pi)
+    return float(np.log((prob * prior).sum() * CELL**2))
+
+
+def learned(posterior: ClassPosterior, **settings: Any) -> np.ndarray:
+    """The parameters after a short run."""
+    found = [
+        *hvi.hvi_chunks(posterior, HviConfig(num_leapfrog_steps=2, first_step=0.1, **settings), 1, RunConfig(num_chains=8))
+    ]
+    return found[-1].state["rows"]
+
+
+@pytest.fixture(scope="module")
+def learned_rows(truth: Truth) -> np.ndarray:
+    return learned(truth.posterior, num_optimization_steps=100, learning_rate=0.05)
+
+
+def weights_of(posterior: ClassPosterior, rows: np.ndarray, num: int = NUM_PATHS) -> np.ndarray:
+    draw = tf.function(lambda: hvi_path.draw_paths(posterior, hvi_path.Parameters.of(rows), num, as_seed(3)), autograph=False)
+    return draw().log_weight.numpy()
+
+
+def above(log_weight: np.ndarray, evidence: float) -> float:
+    """How many standard errors the bound is above the truth."""
+    found = of_weights(log_weight)
+    return float((found["bound"] - evidence) / found["bound_error"])
+
+
+def errors_off(log_weight: np.ndarray, evidence: float) -> float:
+    """Of the mean weight, whose expectation is the mass of the target."""
+    weight = np.exp(log_weight.astype(np.float64) - evidence)
+    return float((weight.mean() - 1) / weight.std(ddof=1) * np.sqrt(len(weight)))
+
+
+def test_the_bound_is_below_the_truth_and_the_mean_weight_is_the_truth(
+    truth: Truth, evidence: float, learned_rows: np.ndarray
+) -> None:
+    weights = {name: weights_of(truth.posterior, rows) for name, rows in {"wide": WIDE, "learned": learned_rows}.items()}
+    for log_weight in weights.values():
+        assert above(log_weight, evidence) < 4
+    assert abs(errors_off(weights["wide"], evidence)) < 4
+    found = {name: of_weights(log_weight) for name, log_weight in weights.items()}
+    gained = found["learned"]["bound"] - found["wide"]["bound"]
+    assert gained > 4 * np.hypot(found["learned"]["bound_error"], found["wide"]["bound_error"]), "learning raises it"
+
+
+WRONG: dict[str, Callable[[hvi_path.Walk], hvi_path.Walk]] = {
+    "without the reverse model": lambda end: end._replace(log_to=tf.zeros_like(end.log_to)),
+    "without the entropy of the momenta": lambda end: end._replace(log_from=tf.zeros_like(end.log_from)),
+    "without a Jacobian": lambda end: end._replace(z=1.1 * end.z),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_wrong_weight_is_found_out(wrong: str, truth: Truth, evidence: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The negative control. Without r the "bound" is above the truth, and the mean weight has no bound; what else is wrong
+    moves the mean weight."""
+    walk = hvi_path.walk
+    monkeypatch.setattr(hvi_path, "walk", lambda *given: WRONG[wrong](walk(*given)))
+    log_weight = weights_of(truth.posterior, WIDE)
+    if wrong == "without the reverse model":
+        assert above(log_weight, evidence) > 4
+    else:
+        assert abs(errors_off(log_weight, evidence)) > 4
+
+
+@pytest.mark.parametrize("second_derivatives", [False, True])
+def test_it_is_tight_on_a_normal_target(second_derivatives: bool) -> None:
+    posterior = ClassPosterior(Plane(), Gaussian(), 0)
+    rows = learned(posterior, num_optimization_steps=400, learning_rate=0.03, second_derivatives=second_derivatives)
+    log_weight = weights_of(posterior, rows, 1000)
+    assert abs(above(log_weight, evidence_of_gaussian())) < 4
+    assert of_weights(log_weight)["bound_error"] < 0.01, "so wide an error would agree with anything"
+    assert above(weights_of(posterior, UNLEARNED), evidence_of_gaussian()) < -4, "without learning it is not"
+
+
+@functools.cache
+def _moves(prior_share: float) -> Any:
+    posterior = ClassPosterior(Plane(), FiveClasses(), 2)
+    config = HviConfig(exact=True, num_leapfrog_steps=2, num_proposals=1, prior_share=prior_share)
+    return posterior, hvi._compiled(posterior.networks, 1.0, config, NUM_CHAINS, False).move_fn
+
+
+def moved(truth: Truth, rows: np.ndarray, seed: int, prior_share: float = 0.1) -> np.ndarray:
+    """z-scores of `statistics_of` after a few transitions of chains that start at exact draws."""
+    posterior, move_fn = _moves(prior_share)
+    z, has_jumped = tf.constant(truth.draw(NUM_CHAINS, seed)), np.zeros(NUM_CHAINS)
+    for k in range(NUM_MOVES):
+        z, class_log_prob, _, jumps = move_fn(posterior.label, tf.constant(rows), fold_in(as_seed(seed), k), z)
+        has_jumped = np.maximum(has_jumped, jumps)
+    assert has_jumped.mean() > 0.3
+    return truth.z_scores(statistics_of(z.numpy(), np.exp(class_log_prob)))
+
+
+def test_exact_chains_keep_both_modes_whatever_was_learned(truth: Truth, learned_rows: np.ndarray) -> None:
+    """Of twelve z-scores one beyond 4 has a chance of 0.1 %."""
+    for seed, rows in enumerate((UNLEARNED, learned_rows)):
+        assert abs(moved(truth, rows, seed)).max() < 4
+
+
+@pytest.fixture
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Weights without the reverse model's density of the momenta."""
+    log_prob = hvi_path.Momentum.log_prob
+    _moves.cache_clear()
+    hvi._compiled.cache_clear()
+
+    def half(self: hvi_path.Momentum, *given: Any) -> Any:
+        return 0.5 * log_prob(self, *given)
+
+    monkeypatch.setattr(hvi_path.Momentum, "log_prob", half)
+    yield
+    _moves.cache_clear()
+    hvi._compiled.cache_clear()
+
+
+def test_exact_chains_with_wrong_densities_do_not(truth: Truth, forgetful: None) -> None:
+    """The negative control."""
+    assert abs(moved(truth, UNLEARNED, 0)).max() > 4
+
+
+TOY = ClassPosterior(ToyGenerator(), ToyClassifier(), 1)
+SMALL = {"num_leapfrog_steps": 2, "num_optimization_steps": 24, "batch_size": 8}
+
+
+def chunks_of(num_results: int, exact: bool, resume: Resume | None = None, seed: int = 0) -> Iterator[Chunk]:
+    run = RunConfig(num_chains=4, seed=seed)
+    return SAMPLER.chunks_fn(TOY, HviConfig(exact=exact, **SMALL), Schedule(num_results, 0, 0), run, resume)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_a_seed_has_its_bits_wherever_a_run_stops(exact: bool) -> None:
+    whole = collect(chunks_of(60, exact))
+    again, other = collect(chunks_of(60, exact)), collect(chunks_of(60, exact, seed=1))
+    np.testing.assert_array_equal(whole.draws.z, again.draws.z)
+    assert not np.isin(other.draws.z[..., 0], whole.draws.z[..., 0]).any()
+    resume, parts, count = None, [], 0
+    while not parts or sum(map(len, parts)) < 60:
+        # The first part as a shorter run, which is then made longer.
+        chunk = next(chunks_of(60 if count else 20, exact, resume))
+        resume, count = Resume(chunk.state, (resume.facts if resume else {}) | chunk.facts), count + 1
+        parts.append(chunk.draws.z)
+    assert count > 3
+    np.testing.assert_array_equal(np.concatenate(parts), whole.draws.z)
+    assert chunk.facts == whole.facts
+    assert chunk.cost == whole.cost
+
+
+def test_cost_and_progress_are_counted() -> None:
+    chunks = [*chunks_of(60, True)]
+    paths = 4 * 3  # of one row, in gradients
+    learning, judging, moving = 24 * 8 * 3, 64 * paths, 60 * 3 * paths
+    started = chunks[0].facts["start_cost"]
+    assert chunks[-1].cost == (started[0] + learning + judging + moving, started[1] + 4 * 256)
+    assert [chunks[-1].progress.num_done, chunks[-1].progress.num_total] == [24 + 64 + 60] * 2
+    assert "accept" not in chunks[0].progress.shown
+    assert {"accept", "bound"} <= {*chunks[-1].progress.shown}
+    assert 0 < chunks[-1].facts["accept_rate"] < 1
+    assert chunks[-1].facts["fit"]["num_paths"] == 256
+
+
+def test_a_part_without_likelihood_is_left_out_of_the_bound() -> None:
+    class Half(ToyGenerator):
+        """NaN where the last coordinate, on which the class does not depend, is positive."""
+
+        def __call__(self, z: tf.Tensor) -> tf.Tensor:
+            return super().__call__(z) + tf.where(z[:, 5] > 0.0, np.nan, 0.0)[:, None, None, None]
+
+    config = HviConfig(num_leapfrog_steps=1, num_optimization_steps=10)
+    found = collect(hvi.hvi_chunks(ClassPosterior(Half(), ToyClassifier(), 1), config, 50, RunConfig(num_chains=16)))
+    fit = found.facts["fit"]
+    assert fit["bound"] < np.log(0.25) + 4 * fit["bound_error"], "half of the class's half"
+    assert abs(fit["log_mass"] - np.log(0.25)) < 4 * fit["log_mass_error"]
+    assert np.isfinite(found.draws.z).all()
+
+
+def test_what_it_cannot_do_is_refused() -> None:
+    with pytest.raises(UserError, match="one label for hvi, got a vector of 2"):
+        next(SAMPLER.chunks_fn(TOY.copy(label=[0, 1]), HviConfig(), Schedule(1, 0, 0), RunConfig(num_chains=2), None))
+    with pytest.raises(UserError, match="num_proposals: expected a setting that exact uses, got 3"):
+        HviConfig(num_proposals=3)
+    with pytest.raises(UserError, match="config: expected a HviConfig, as hvi takes"):
+        next(SAMPLER.chunks_fn(TOY, None, Schedule(1, 0, 0), RunConfig(num_chains=2), None))
+
+
+def test_facts_of_weights() -> None:
+    rng = np.random.default_rng(0)
+    tail = of_weights(-1.5 * np.log(rng.random(4000)))
+    assert tail["pareto_k"] == pytest.approx(1.5, abs=0.15), "a Pareto law of that shape"
+    assert of_weights(rng.normal(size=4000))["pareto_k"] < 0.7
+    flat = of_weights(np.full(100, -2.0))
+    assert (flat["bound"], flat["log_mass"], flat["bound_error"]) == (-2.0, -2.0, 0.0)
+    assert of_weights(np.array([-1.0]))["bound"] is None
+    halved = of_weights(np.repeat([-2.0, -np.inf], 50))
+    assert halved["bound"] == pytest.approx(-2.0 + np.log(0.5))
+    assert log_mean(np.array([-np.inf, np.nan, 0.0, 0.0]))[0] == pytest.approx(np.log(0.5))
+
+
+@pytest.mark.usefixtures("quick_runs")
+@pytest.mark.parametrize("exact", [False, True])
+def test_a_run_says_what_its_draws_are(exact: bool, toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    settings = ["--num_optimization_steps=6", "--num_results=12", "--num_chains=3", "--temperature=0.5"]
+    main(["sample", "--label=goldfish", "--kernel=hvi", *settings, "--out=run", *toy_flags, *(["--exact"] if exact else [])])
+    out = capsys.readouterr().out
+    lines = {line.split()[0]: line for line in out.splitlines()}
+    record = json.loads(Path("run/run.json").read_text())
+    fit, name = record["fit"], "bound    log of the mean of p(class) ** (1 / temperature)"
+    assert lines["bound"].startswith(
+        f"{name} is at least {fit['bound']:.2f} +- {fit['bound_error']:.3f} by {fit['num_paths']} "
+    )
+    assert f"{fit['prior_log_mass']:.2f} +- {fit['prior_log_mass_error']:.3f} by the prior draws" in lines["bound"]
+    assert f"Pareto k {fit['pareto_k']:.2f}" in lines["bound"] if fit["pareto_k"] is not None else "unknown" in lines["bound"]
+    is_marked = any("the draws are approximate" in line for line in record["problems"])
+    assert is_marked == ("the draws are approximate" in out) == ("an approximation" in lines["moved"]) == (not exact)
+    assert ("mixing" in lines) == exact == ("acceptance" in lines["moved"])
+    main(["diagnose", "run"])
+    assert ("the draws are approximate" in capsys.readouterr().out) == (not exact)
+    record["fit"]["bound"] = "low"
+    Path("run/run.json").write_text(json.dumps(record))
+    assert "whose fit is no number" in refused(["diagnose", "run"], capsys)

@@ -1,0 +1,213 @@
+"""Paths of Hamiltonian variational inference: learned leapfrog steps from a Gaussian start to the target, and their weights.
+
+A path begins at z_0 ~ q_0, a diagonal normal. Step t draws a momentum v_t ~ q_t(v | z_{t-1}) and makes one leapfrog step,
+(z_{t-1}, v_t) -> (z_t, u_t). The reverse model r_t(u | z_t) says where u_t could have come from. A leapfrog step is a chain of
+shears, whatever field moves it, so its Jacobian is 1, and the density of a path is q_0(z_0) prod q_t(v_t | z_{t-1}), in the
+coordinates (z_T, u_T, ..., u_1) too. The target is extended to those coordinates by the r_t: its marginal in z_T stays the
+posterior, and its conditional of the momenta is the walk backwards, u_t ~ r_t(u | z_t), which every step inverts. So
+
+    log weight = log target(z_T) + sum log r_t(u_t | z_t) - log q_0(z_0) - sum log q_t(v_t | z_{t-1})
+
+is the log of an importance weight of the whole path: its mean is at most log of the target's mass (Salimans, Kingma and Welling
+2015), and the mean of the weight is that mass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tfgradgen.core.backend import fold_in
+from tfgradgen.core.lazy import tf, tfp
+
+LOG_2PI = float(np.log(2 * np.pi))
+NUM_START, NUM_STEP = 2, 9  # rows of the parameters: of the start, and of each step
+
+
+class Momentum(NamedTuple):
+    """v ~ Normal(mean + of_z * z + of_force * force, exp(log_scale)), by coordinate; each [num_steps, latent_dim]."""
+
+    mean: Any
+    of_z: Any
+    of_force: Any
+    log_scale: Any
+
+    def log_prob(self, v: Any, z: Any, force: Any) -> Any:
+        scaled = (v - self._middle(z, force)) * tf.exp(-self.log_scale)
+        return -tf.reduce_sum(0.5 * tf.square(scaled) + self.log_scale + 0.5 * LOG_2PI, -1)
+
+    def draw(self, noise: Any, z: Any, force: Any) -> Any:
+        return self._middle(z, force) + tf.exp(self.log_scale) * noise
+
+    def _middle(self, z: Any, force: Any) -> Any:
+        return self.mean + self.of_z * z + self.of_force * force
+
+
+class Parameters(NamedTuple):
+    """start_mean, start_log_scale: [latent_dim], of q_0. log_step: [num_steps, latent_dim], of the leapfrog steps. ahead, back:
+    q_t and r_t."""
+
+    start_mean: Any
+    start_log_scale: Any
+    log_step: Any
+    ahead: Momentum
+    back: Momentum
+
+    @classmethod
+    def of(cls, rows: Any) -> Parameters:
+        """From one matrix, [num_rows(num_steps), latent_dim]."""
+        rows = tf.convert_to_tensor(rows)
+        num_steps = (rows.shape[0] - NUM_START) // NUM_STEP
+        parts = [rows[NUM_START + k * num_steps : NUM_START + (k + 1) * num_steps] for k in range(NUM_STEP)]
+        return cls(rows[0], rows[1], parts[0], Momentum(*parts[1:5]), Momentum(*parts[5:]))
+
+
+def num_rows(num_steps: int) -> int:
+    return NUM_START + NUM_STEP * num_steps
+
+
+def first_rows(mean: np.ndarray, scale: np.ndarray, num_steps: int, step: float) -> np.ndarray:
+    """The parameters before anything is learned: the start Normal(mean, scale), each [latent_dim], steps of one length, and all
+    momenta Normal(0, I), of which HMC refreshes its own."""
+    rows = np.zeros([num_rows(num_steps), len(mean)], np.float32)
+    rows[0], rows[1] = mean, np.log(scale)
+    rows[NUM_START : NUM_START + num_steps] = np.log(step)
+    return rows
+
+
+class Look(NamedTuple):
+    """Of points z [num, latent_dim]: class_log_prob, log p(class | g(z)), and log_likelihood, all of the target but the prior,
+    [num], neither for sure a number. force: gradient of the target, like z, 0 where it is not finite: any field that depends on
+    z alone gives steps of Jacobian 1."""
+
+    class_log_prob: Any
+    log_likelihood: Any
+    force: Any
+
+
+def look_at(posterior: Any, z: Any, second_derivatives: bool = False) -> Look:
+    """What the networks say at z. Derivatives of a `Look` take the likelihood's gradient as a constant: it is the gradient of
+    log_likelihood, and has none of its own, but with `second_derivatives`."""
+    with tf.GradientTape() as tape:
+        tape.watch(z)
+        class_log_prob, log_likelihood = posterior.class_and_likelihood_log_prob(z)
+    gradient = tape.gradient(log_likelihood, z)
+    gradient = tf.zeros_like(z) if gradient is None else gradient
+    gradient = tf.where(tf.math.is_finite(gradient), gradient, 0.0)
+    if not second_derivatives:
+        gradient = tf.stop_gradient(gradient)
+        # The networks are not walked back a second time for a derivative that is known.
+        linear = tf.reduce_sum(gradient * (z - tf.stop_gradient(z)), -1)
+        class_log_prob, log_likelihood = tf.stop_gradient(class_log_prob), tf.stop_gradient(log_likelihood) + linear
+    return Look(class_log_prob, log_likelihood, gradient - z)
+
+
+class Walk(NamedTuple):
+    """z, look: where it ends. log_from: log density of the momenta that it drew; log_to: of those that it came to, under the
+    model of the other direction; each [num]."""
+
+    z: Any
+    look: Look
+    log_from: Any
+    log_to: Any
+
+
+def walk(look_fn: Callable[[Any], Look], parameters: Parameters, z: Any, look: Look, is_ahead: Any, seed: Any) -> Walk:
+    """Walks from z [num, latent_dim]: where is_ahead [num] from q_0's side to the target's, else all the way back."""
+    num_steps = int(parameters.log_step.shape[0])
+    ahead = is_ahead[:, None]
+    sign = tf.where(ahead, tf.ones([], z.dtype), -tf.ones([], z.dtype))
+
+    def of_step(stack: Any, t: Any) -> Any:
+        return tf.where(ahead, stack[t], stack[num_steps - 1 - t])
+
+    def step(t: Any, z: Any, look: Look, log_from: Any, log_to: Any) -> Any:
+        pairs = [(of_step(a, t), of_step(b, t)) for a, b in zip(parameters.ahead, parameters.back, strict=True)]
+        begin = Momentum(*(tf.where(ahead, a, b) for a, b in pairs))
+        end = Momentum(*(tf.where(ahead, b, a) for a, b in pairs))
+        size = tf.exp(of_step(parameters.log_step, t))
+        noise = tf.random.stateless_normal(tf.shape(z), fold_in(seed, t), dtype=z.dtype)
+        momentum = begin.draw(noise, z, look.force)
+        log_from += begin.log_prob(momentum, z, look.force)
+        # Backwards in time a leapfrog step is itself, with the momentum turned round.
+        half = sign * momentum + 0.5 * size * look.force
+        z += size * half
+        look = look_fn(z)
+        momentum = sign * (half + 0.5 * size * look.force)
+        return t + 1, z, look, log_from, log_to + end.log_prob(momentum, z, look.force)
+
+    zeros = tf.zeros_like(look.log_likelihood)
+    _, z, look, log_from, log_to = tf.while_loop(
+        lambda t, *_: t < num_steps,
+        step,
+        (tf.constant(0), z, look, zeros, zeros),
+        parallel_iterations=1,
+        maximum_iterations=num_steps,
+    )
+    return Walk(z, look, log_from, log_to)
+
+
+class Weighed(NamedTuple):
+    """Of paths: z [num, latent_dim] at the target's end, and there class_log_prob and log_likelihood as in `Look`. log_weight:
+    of a path as one of q. log_mixture_weight: as one of the mixture of q and of the prior walked backwards (see `propose`).
+    Each [num], in nats, for sure no number where the likelihood is none."""
+
+    z: Any
+    class_log_prob: Any
+    log_likelihood: Any
+    log_weight: Any
+    log_mixture_weight: Any
+
+
+def weigh(posterior: Any, parameters: Parameters, z: Any, is_ahead: Any, prior_share: float, seed: Any, **look: Any) -> Weighed:
+    """Walks from z, draws of q_0 where is_ahead and points of the target's side elsewhere, and weighs the paths."""
+
+    def look_fn(z: Any) -> Look:
+        return look_at(posterior, z, **look)
+
+    begun = look_fn(z)
+    end = walk(look_fn, parameters, z, begun, is_ahead, seed)
+    ahead = is_ahead[:, None]
+    first, last = tf.where(ahead, z, end.z), tf.where(ahead, end.z, z)
+    class_log_prob = tf.where(is_ahead, end.look.class_log_prob, begun.class_log_prob)
+    log_likelihood = tf.where(is_ahead, end.look.log_likelihood, begun.log_likelihood)
+    start = Momentum(parameters.start_mean, 0.0, 0.0, parameters.start_log_scale)
+    log_q = start.log_prob(first, 0.0, 0.0) + tf.where(is_ahead, end.log_from, end.log_to)
+    prior = -0.5 * tf.reduce_sum(tf.square(last) + LOG_2PI, -1)
+    log_back = prior + tf.where(is_ahead, end.log_to, end.log_from)
+    log_target = log_back + log_likelihood
+    share = tf.constant(prior_share, z.dtype)
+    log_mixture = tfp.math.log_add_exp(tf.math.log1p(-share) + log_q, tf.math.log(share) + log_back)
+    return Weighed(last, class_log_prob, log_likelihood, log_target - log_q, log_target - log_mixture)
+
+
+def draw_start(parameters: Parameters, num: int, seed: Any) -> Any:
+    """`num` draws of q_0, [num, latent_dim]."""
+    start = Momentum(parameters.start_mean, 0.0, 0.0, parameters.start_log_scale)
+    return start.draw(tf.random.stateless_normal([num, parameters.start_mean.shape[0]], seed), 0.0, 0.0)
+
+
+def draw_paths(posterior: Any, parameters: Parameters, num: int, seed: Any, **look: Any) -> Weighed:
+    """`num` independent paths of q; `log_mixture_weight` is their `log_weight`."""
+    z, is_ahead = draw_start(parameters, num, fold_in(seed, 0)), tf.fill([num], True)
+    return weigh(posterior, parameters, z, is_ahead, 0.0, fold_in(seed, 1), **look)
+
+
+def propose(posterior: Any, parameters: Parameters, num: int, prior_share: float, seed: Any) -> Weighed:
+    """`num` independent paths of the mixture of q and, for `prior_share` of it, of prior draws walked backwards.
+
+    The second part is the extended target without the likelihood: so no weight is above likelihood / prior_share, however bad
+    q is. A path weighs by the density of the mixture, whichever part it is from.
+    """
+    is_ahead = tf.random.stateless_uniform([num], fold_in(seed, 2)) >= prior_share
+    start, prior = draw_start(parameters, num, fold_in(seed, 0)), posterior.sample_prior(num, fold_in(seed, 3))
+    z = tf.where(is_ahead[:, None], start, prior)
+    return weigh(posterior, parameters, z, is_ahead, prior_share, fold_in(seed, 1))
+
+
+def walk_back(posterior: Any, parameters: Parameters, z: Any, prior_share: float, seed: Any) -> Weighed:
+    """Paths that end at z [num, latent_dim], with momenta of the extended target's conditional."""
+    is_ahead = tf.zeros(tf.shape(z)[:1], tf.bool)
+    return weigh(posterior, parameters, z, is_ahead, prior_share, seed)
