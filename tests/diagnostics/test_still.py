@@ -115,7 +115,7 @@ def test_the_error_of_one_exact_draw_is_unknown(toy_flags: list[str], capsys: py
     record = record_of("one")
     assert record["statistics"]["class_prob"]["standard_error"] is None
     assert 0 < record["prior_class_prob_error"] < 0.1
-    assert f"+- {record['prior_class_prob_error']:.3f} (128 draws)" in out
+    assert f"+- {record['prior_class_prob_error']:.3f} (256 draws)" in out
     main(["diagnose", "one"])
 
 
