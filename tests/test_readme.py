@@ -1,53 +1,213 @@
-"""The README says what is so: its commands, its Python, its links."""
+"""README.md and the READMEs of the folders say what is so: their commands, their Python, their links and their numbers."""
 
 import ast
+import itertools
 import re
+import shlex
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tfgradgen.cli.compare_options import FLAGS as COMPARE_FLAGS
-from tfgradgen.cli.export_options import FLAGS as EXPORT_FLAGS
-from tfgradgen.cli.options import sample_flags
-from tfgradgen.cli.tune_options import tune_flags
+from tests.support.tuned import TUNABLE
+from tfgradgen.cli.arguments import evaluated, normalized
+from tfgradgen.cli.command_flags import COMMANDS
+from tfgradgen.cli.compare_options import parse_compare
+from tfgradgen.cli.export_options import parse_export
+from tfgradgen.cli.groups import MAX_CHAINS
+from tfgradgen.cli.options import parse_sample
+from tfgradgen.cli.tune_options import parse_tune
+from tfgradgen.core.checks import UserError
+from tfgradgen.diagnostics.issues import MAX_ENERGY_ERROR
+from tfgradgen.mcmc.registry import SAMPLERS
+from tfgradgen.models.shipped import SHIPPED_MODELS
+
+ROOT = Path(__file__).resolve().parents[1]
+READMES = [
+    ROOT / "README.md",
+    *(path for room in ("saved_models", "tfgradgen", "tools") for path in (ROOT / room).rglob("README.md")),
+]
+NAMES = [path.relative_to(ROOT).as_posix() for path in READMES]
+ROOMS = {f"tfgradgen/{room}" for room in ("diagnostics", "evaluation", "mcmc", "models", "serving", "tuning")} | {
+    "saved_models",
+    "tools",
+}
+SECTIONS = ["Install and draw", "Three recipes", "Which kernel?", "Commands", "Results", "Limits", "Citation and licence"]
+PARSERS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "sample": parse_sample,
+    "check": parse_sample,
+    "compare": parse_compare,
+    "tune": parse_tune,
+    "export": parse_export,
+}
+of_each = pytest.mark.parametrize("path", READMES, ids=NAMES)
 
 
-def test_commands_are_those_of_the_gate_and_of_the_shipped_tests(root: Path) -> None:
-    text, ci = (root / "README.md").read_text(), (root / ".ci" / "run").read_text()
-    assert "-m tfgradgen sample --label=goldfish --kernel=mala" in text
-    for part in ("pip install -q -e '.[test]'", "python tools/gate.py"):
-        assert part in text
-        assert part in ci
-    known = {f"--{flag}" for flag in sample_flags()} | {"--help"}
-    of_commands = {"compare": COMPARE_FLAGS, "export": EXPORT_FLAGS, "tune": tune_flags()}
-    own = {name: {f"--{flag}" for flag in flags} for name, flags in of_commands.items()}
-    tools = {path.stem: flags_of(path) for path in (root / "tools").rglob("*.py") if "fire.Fire(main)" in path.read_text()}
-    anywhere = known.union(*own.values(), *tools.values())  # a sentence may speak of any flag, a command takes its own
-    for line in text.splitlines():
-        called = re.search(r"python (?:-m )?tools[\w./]*?(\w+)(?:\.py)?(?= |`|$)", line)
-        command = re.search(r"-m tfgradgen (\w+)", line)
-        takes = tools.get(called[1], known) if called else own.get(command[1], anywhere) if command else anywhere
-        assert set(re.findall(r"--[a-z_0-9]+", line)) <= takes, line
+def code_of(text: str) -> list[str]:
+    """The lines of code, and what stands between backticks in a line."""
+    outside = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
+    return re.findall(r"^    (\S.*)$", outside, re.M) + re.findall(r"`([^`\n]+)`", outside)
+
+
+def commands_of(text: str) -> Iterator[tuple[str, list[str]]]:
+    """A command of tfgradgen, or a module or script of tools, and the words after it; none whose name is a placeholder."""
+    for line in code_of(text):
+        for part in re.split(r"&& | ?; ", line):
+            for name, words in re.findall(r"python (?:-m )?(tfgradgen [a-z]+|tools[\w./]*)(.*)", part.replace("$k", "mala")):
+                if name == name.lower():
+                    yield name.removeprefix("tfgradgen "), shlex.split(words)
+
+
+def script_of(tool: str) -> Path:
+    """The file of a tool, which is named as a file or as a module."""
+    return ROOT / (tool if tool.endswith(".py") else tool.replace(".", "/") + ".py")
 
 
 def flags_of(script: Path) -> set[str]:
     """The flags that Fire makes of a tool's `main`."""
     functions = [node for node in ast.parse(script.read_text()).body if isinstance(node, ast.FunctionDef)]
     (main,) = [node for node in functions if node.name == "main"]
-    return {f"--{argument.arg}" for argument in (*main.args.args, *main.args.kwonlyargs)}
+    return {argument.arg for argument in (*main.args.args, *main.args.kwonlyargs)}
 
 
-def test_links_and_pictures_exist(root: Path) -> None:
-    text = (root / "README.md").read_text()
-    headings = {"#" + title.lower().replace(" ", "-") for title in re.findall(r"^## (.+)$", text, re.M)}
-    for target in re.findall(r"\]\(([^)]+)\)", text):
-        assert target in headings or (root / target).exists(), target
+def slug_of(title: str) -> str:
+    """The anchor that GitHub gives to a heading."""
+    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
 
 
-def test_the_python_example_runs(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As it stands, but with two chains of a few steps."""
-    (code,) = re.findall(r"```python\n(.*?)```", (root / "README.md").read_text(), re.S)
+def headings_of(text: str) -> list[tuple[int, str]]:
+    """Level and title of each."""
+    outside = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
+    return [(len(level), title) for level, title in re.findall(r"^(#+) (.+)$", outside, re.M)]
+
+
+def table_of(text: str, head: str) -> dict[str, list[str]]:
+    """The rows of the table whose first line begins with `head`: the first cell, without marks -> the other cells."""
+    _, _, rest = text.partition(f"\n{head}")
+    rows = [line.strip("| ").split(" | ") for line in rest.partition("\n\n")[0].splitlines()[2:]]
+    return {re.sub(r"^\[(.+)\]\(.*\)$", r"\1", cells[0]).strip("`"): cells[1:] for cells in rows}
+
+
+def test_every_room_has_a_readme_that_the_front_page_links_to() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert set(NAMES) == {"README.md"} | {f"{room}/README.md" for room in ROOMS}
+    assert {name for name in NAMES if f"]({name})" in text} == set(NAMES) - {"README.md"}
+
+
+def test_the_front_page_is_short_and_has_its_parts() -> None:
+    text = (ROOT / "README.md").read_text()
+    lines = text.splitlines()
+    assert len(lines) <= 150
+    assert max(map(len, lines)) <= 130
+    assert [title for level, title in headings_of(text) if level == 2] == SECTIONS
+    before, _, recipes = text.partition("## Three recipes")
+    assert re.findall(r"^!\[", before, re.M) == ["!["], "one image, before anything else"
+    assert before.index("![") < before.index("\n## ")
+    assert re.findall(r"^\*\*(.+?)\.\*\*", recipes, re.M) == ["Surer images", "My own models", "From Python"]
+    assert "--temperature=0.5" in recipes.partition("**My own models")[0]
+    listed = re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (`.+?) \|", text.partition("## Commands")[2], re.M)))
+    assert set(COMMANDS) <= set(listed)
+
+
+def test_the_poster_is_named_in_full_once() -> None:
+    names = [
+        path
+        for path in READMES
+        for _ in re.findall("Generating Class-conditional Images with Gradient-based", path.read_text())
+    ]
+    assert names == [ROOT / "README.md"]
+
+
+def test_the_first_commands_are_those_of_the_gate_and_of_the_shipped_tests() -> None:
+    first, second = [line for line in code_of((ROOT / "README.md").read_text()) if line.startswith("python3 ")]
+    assert first.endswith("-m tfgradgen sample --label=goldfish --kernel=mala")
+    ci = (ROOT / ".ci" / "run").read_text()
+    for part in second.split(" && "):
+        assert part in ci
+
+
+def check_command(name: str, words: list[str]) -> None:
+    """That it exists, with flags that it takes and values that are allowed."""
+    given = normalized([word for word in words if word.startswith("--")])
+    flags = {flag.removeprefix("--"): evaluated(value) for flag, _, value in (word.partition("=") for word in given)}
+    if name.startswith("tools"):
+        assert script_of(name).is_file(), name
+        assert not flags or set(flags) <= flags_of(script_of(name)), name
+        return
+    assert name in COMMANDS
+    is_help = flags.pop("help", False)
+    assert set(flags) <= set(COMMANDS[name].known()), name
+    if name in PARSERS and flags and not is_help:
+        needed = {"tune": {"kernel": None}, "export": {"labels": "all", "kernel": None}}.get(name, {})
+        PARSERS[name](needed | flags)
+
+
+@of_each
+def test_commands_are_ones_that_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = tmp_path / "out" / "tune" / "best.yaml"  # of the command before
+    found.parent.mkdir(parents=True)
+    found.write_text((ROOT / "tools" / "tuning" / "hmc" / "best.yaml").read_text())
+    for name, words in commands_of(path.read_text()):
+        check_command(name, words)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "python -m tfgradgen sampel --label=goldfish",
+        "python -m tfgradgen sample --lable=goldfish",
+        "python -m tfgradgen sample --label=goldfish --temperature=-1",
+        "python -m tools.bench.bensh",
+        "python -m tools.bench.bench --clocks=cpu",
+    ],
+)
+def test_a_command_that_does_not_run_is_seen(wrong: str) -> None:
+    for text in (f"So:\n\n    {wrong}\n", f"See `{wrong}`.", f"\n    python3 -m venv .venv && .venv/bin/{wrong}\n"):
+        ((name, words),) = commands_of(text)
+        with pytest.raises((AssertionError, UserError)):
+            check_command(name, words)
+
+
+@of_each
+def test_flags_exist(path: Path) -> None:
+    """A sentence may speak of any flag."""
+    tools = {
+        flag
+        for script in (ROOT / "tools").rglob("*.py")
+        if "fire.Fire(main)" in script.read_text()
+        for flag in flags_of(script)
+    }
+    known = tools | {"help", "version"} | {flag for command in COMMANDS.values() for flag in command.known()}
+    outside = re.sub(r"pip install.*", "", path.read_text())
+    assert set(re.findall(r"--([a-z]\w*)", outside)) <= known
+
+
+@of_each
+def test_links_and_images_exist(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", path.read_text()):
+        name, _, anchor = target.partition("#")
+        file = path.parent / name if name else path
+        assert file.exists(), target
+        assert not anchor or anchor in {slug_of(title) for _, title in headings_of(file.read_text())}, target
+
+
+@of_each
+def test_headings_are_in_order(path: Path) -> None:
+    """One title, then levels without a gap; no two of one anchor."""
+    headings = headings_of(path.read_text())
+    levels = [level for level, _ in headings]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(below <= above + 1 for above, below in itertools.pairwise(levels))
+    assert len({slug_of(title) for _, title in headings}) == len(headings)
+
+
+def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it stands, but with two chains of a few steps; it stands once."""
+    (code,) = [code for path in READMES for code in re.findall(r"```python\n(.*?)```", path.read_text(), re.S)]
+    assert code in (ROOT / "README.md").read_text()
     assert "num_chains=16" in code
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
@@ -64,7 +224,49 @@ def stray_lines(text: str) -> list[str]:
     return [line for line in outside.splitlines() if re.fullmatch(r"\w+", line.strip()) and not line.startswith("    ")]
 
 
-def test_no_line_is_a_bare_word(root: Path) -> None:
-    text = (root / "README.md").read_text()
+@of_each
+def test_no_line_is_a_bare_word(path: Path) -> None:
+    text = path.read_text()
     assert not stray_lines(text)
     assert stray_lines(text.replace("\n## ", "\nPOOR\n\n## ", 1)) == ["POOR"]
+
+
+def test_results_of_the_front_page_are_those_of_the_comparison() -> None:
+    text = (ROOT / "tfgradgen" / "evaluation" / "README.md").read_text()
+    quality, variety = table_of(text, "| method | the poster's"), table_of(text, "| method | Vendi")
+    shown = table_of((ROOT / "README.md").read_text(), "| method | share whose class")
+    assert len(shown) == 5
+    assert shown == {name: [quality[name][2], quality[name][3], variety[name][0]] for name in shown}
+    assert quality.keys() == variety.keys() > shown.keys()
+
+
+def test_the_table_of_kernels_is_complete() -> None:
+    table = table_of((ROOT / "tfgradgen" / "mcmc" / "README.md").read_text(), "| `--kernel` |")
+    assert set(SAMPLERS) <= set(table)
+    assert {len(cells) for cells in table.values()} == {5}
+
+
+def test_gains_of_tuning_are_those_of_the_reports() -> None:
+    table = table_of((ROOT / "tfgradgen" / "tuning" / "README.md").read_text(), "| kernel | gradients of a run |")
+    assert set(table) == set(TUNABLE)
+    for kernel, (gradients, gain, _) in table.items():
+        report = (ROOT / "tools" / "tuning" / kernel / "report.md").read_text()
+        assert f"Each run is {gradients} gradients" in report
+        if gain == "none":
+            assert "no schedule without faults was better" in report
+        else:
+            value, low, high = re.findall(r"\d\.\d\d", gain)
+            assert re.search(rf"gives {value} times .*95 % interval {low} to {high}\D", report)
+            assert ("No gain is shown" in report) == gain.startswith("none shown")
+
+
+def test_numbers_that_the_code_or_a_card_knows() -> None:
+    text = (ROOT / "tfgradgen" / "mcmc" / "README.md").read_text()
+    card = (ROOT / "saved_models" / "generator" / "MODEL.md").read_text()
+    (row,) = re.findall(r"^\| mean p\(class\) over the prior draws \| (.+) \|$", card, re.M)
+    shares = [float(word) for word in re.findall(r"\d\.\d+", row)]
+    assert f"A shipped class has {min(shares):.0%} to {max(shares):.0%}".replace("%", "") in text.replace(" %", "")
+    assert f"at most {MAX_CHAINS} chains" in text
+    assert f"energy error above {MAX_ENERGY_ERROR:.0f} nats" in text
+    shown = table_of((ROOT / "saved_models" / "README.md").read_text(), "| folder | what it is |")
+    assert set(shown) == {*SHIPPED_MODELS, "photographs"}

@@ -169,7 +169,7 @@ def test_an_export_that_is_cut_off_leaves_nothing(
 
 
 def test_the_readme_embeds_with_files_that_an_export_writes(root: Path) -> None:
-    _, _, section = (root / "README.md").read_text().partition("## Embed it")
+    _, _, section = (root / "tfgradgen" / "serving" / "README.md").read_text().partition("## Export, start, ask")
     commands = re.findall(r"^    (\S.*)$", section.partition("\n## ")[0], re.M)
     assert len(commands) == 3
     flags = dict(word.lstrip("-").split("=") for word in commands[0].split("tfgradgen export ")[1].split())
