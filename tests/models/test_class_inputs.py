@@ -232,7 +232,7 @@ def test_grey_images_without_their_channel_axis(tmp_path: Path) -> None:
 
 def test_an_image_of_many_channels_is_refused(tmp_path: Path) -> None:
     fn = lambda z: {"image": tf.tanh(tf.reshape(tf.tile(z, [1, 32]), [-1, 4, 4, 12]))}  # noqa: E731
-    with pytest.raises(UserError, match=r"of 1, 3 or 4 channels, got an output \[\?, 4, 4, 12\]"):
+    with pytest.raises(UserError, match=r"with 1, 3 or 4 channels, got an output \[\?, 4, 4, 12\]"):
         load_generator(toy.save_signature(tmp_path / "g", fn, spec("z", None, 6)))
 
 
