@@ -77,6 +77,7 @@ def checked_record(record: Any) -> dict[str, Any]:
     for name, check_fn in _OPTIONAL_ENTRIES.items():
         if name in record:
             _check_entry(record, name, check_fn)
+    check_real("temperature", record["arguments"].get("temperature", 1.0), 0.0)
     try:
         type(SAMPLERS[record["kernel"]].defaults)(**record["arguments"]["kernel_config"])
     except (UserError, TypeError) as error:
@@ -160,7 +161,6 @@ def _arguments(value: Any) -> None:
     whole_number(_mapping(value["schedule"])["num_results"], 1)
     for name in ("num_burnin_steps", "num_adaptation_steps"):
         whole_number(value["schedule"].get(name, 0))
-    check_real("temperature", value.get("temperature", 1.0), 0.0)
 
 
 def _count(value: Any) -> None:
