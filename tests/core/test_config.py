@@ -67,7 +67,7 @@ def test_every_setting_of_every_sampler_is_declared_with_help_and_bounds(sampler
     assert list(declared) == [field.name for field in fields(sampler.defaults)]
     for name, setting in declared.items():
         assert setting.help
-        assert setting.bounds, name
+        assert setting.bounds or setting.kind == "switch", name
         outside = "none of them" if setting.kind == "choice" else setting.low - 1
         with pytest.raises(UserError, match=f"^{name}: expected "):
             replace(sampler.defaults, **{name: outside})
