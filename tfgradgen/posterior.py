@@ -14,6 +14,7 @@ from tfgradgen.core.backend import as_seed, fold_in
 from tfgradgen.core.batching import by_parts
 from tfgradgen.core.checks import check_int, check_real, did_you_mean, fail
 from tfgradgen.core.contracts import ClassifierLike, GeneratorLike, Networks, Regularization
+from tfgradgen.models.bases import logits_from_bases
 from tfgradgen.models.outputs import outputs_of
 
 tfb, tfd = tfp.bijectors, tfp.distributions
@@ -358,6 +359,11 @@ class ClassPosterior(tfp.experimental.distributions.JointDistributionPinned):  #
         log_probs = tf.nn.log_softmax(logits)
         likelihood = self._tempered(log_probs) + energy
         return self._check_batch(self._of_class(log_probs), z), self._check_batch(likelihood, z)
+
+    def likelihood_from_bases(self, log_probs: tf.Tensor) -> tf.Tensor:
+        """The tempered log-likelihood [B], without a discriminator's term, of images whose `bases.base_log_probs`
+        [B, num_base_classes] are these. It asks no network."""
+        return self._tempered(tf.nn.log_softmax(logits_from_bases(self.classifier, log_probs)))
 
     @_density
     def prior_log_prob(self, z: Any) -> tf.Tensor:

@@ -41,30 +41,79 @@ class LocalGlobalResults(NamedTuple):
     inner_results: Any
 
 
+class Place(NamedTuple):
+    """Where chains are. z: [num_chains, latent_dim]. log_likelihood: [num_chains], its own. log_density: [num_chains], of the
+    proposals over the prior, but for a constant."""
+
+    z: tf.Tensor
+    log_likelihood: tf.Tensor
+    log_density: tf.Tensor
+
+
+def resample(
+    likelihood_log_prob_fn: Callable[[tf.Tensor], tf.Tensor], place: Place, draw_fn: Any, num_draws: int, seed: Any
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """One i-SIR move: the new z [num_chains, latent_dim], its log-likelihood [num_chains] and whether it is another
+    [num_chains].
+
+    The draws come one by one, and each takes the place with its share of the weight so far, which is the same choice as one
+    among all (Chao 1982) and holds a single batch of images at a time. A weight is likelihood over density; one that is not a
+    number counts as none. A constant factor of the density changes no share, so none has to be known.
+
+    Args:
+      draw_fn: (i, seed) -> the i-th independent draws z [num_chains, latent_dim] of the proposals, and their `log_density`.
+    """
+
+    def weight_of(log_likelihood: tf.Tensor, log_density: tf.Tensor) -> tf.Tensor:
+        return absent_if_nan(log_likelihood - log_density)
+
+    def propose(i: tf.Tensor, z: tf.Tensor, log_likelihood: tf.Tensor, total: tf.Tensor, has_jumped: tf.Tensor) -> Any:
+        draw, log_density = draw_fn(i, fold_in(fold_in(seed, i), 0))
+        threshold = tf.cast(log_uniform(tf.shape(total), fold_in(fold_in(seed, i), 1)), total.dtype)
+        value = likelihood_log_prob_fn(draw)
+        weight = weight_of(value, log_density)
+        total = tf.where(tf.math.is_finite(weight), tfp.math.log_add_exp(total, weight), total)
+        takes = threshold < weight - total
+        z, log_likelihood = tf.where(takes[:, None], draw, z), tf.where(takes, value, log_likelihood)
+        return i + 1, z, log_likelihood, total, has_jumped | takes
+
+    start, no = weight_of(place.log_likelihood, place.log_density), tf.zeros_like(place.log_likelihood, tf.bool)
+    _, z, log_likelihood, _, has_jumped = tf.while_loop(
+        lambda i, *_: i < num_draws,
+        propose,
+        (tf.constant(0), place.z, place.log_likelihood, start, no),
+        parallel_iterations=1,
+    )
+    return z, log_likelihood, has_jumped
+
+
 def resample_prior(
     likelihood_log_prob_fn: Callable[[tf.Tensor], tf.Tensor], z: tf.Tensor, log_likelihood: tf.Tensor, num_draws: int, seed: Any
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """One i-SIR move: the new z [num_chains, latent_dim] and whether it is another [num_chains].
+    """`resample` among prior draws: the new z [num_chains, latent_dim] and whether it is another [num_chains]."""
+    zero = tf.zeros([], log_likelihood.dtype)
 
-    The draws come one by one, and each takes the place with its share of the weight so far, which is the same choice as one
-    among all (Chao 1982) and holds a single batch of images at a time. A weight that is not a number counts as none.
+    def draw(i: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return tf.random.stateless_normal(tf.shape(z), seed, dtype=z.dtype), zero
+
+    z, _, has_jumped = resample(likelihood_log_prob_fn, Place(z, log_likelihood, zero), draw, num_draws, seed)
+    return z, has_jumped
+
+
+def local_steps(kernel: Any, z: tf.Tensor, results: Any, num_steps: int, seed: Any, after_fn: Any) -> tuple[tf.Tensor, Any]:
+    """`num_steps` transitions of `kernel` after a global move: the last z, and what `after_fn` makes of all results.
+
+    Args:
+      results: what `after_fn` would give, of no step; its `inner_results` are the kernel's.
+      after_fn: (results so far, the kernel's after one more step) -> results, of the same structure.
     """
 
-    def propose(i: tf.Tensor, z: tf.Tensor, total: tf.Tensor, has_jumped: tf.Tensor) -> Any:
-        draw = tf.random.stateless_normal(tf.shape(z), fold_in(fold_in(seed, i), 0), dtype=z.dtype)
-        threshold = tf.cast(log_uniform(tf.shape(total), fold_in(fold_in(seed, i), 1)), total.dtype)
-        weight = absent_if_nan(likelihood_log_prob_fn(draw))
-        total = tf.where(tf.math.is_finite(weight), tfp.math.log_add_exp(total, weight), total)
-        takes = threshold < weight - total
-        return i + 1, tf.where(takes[:, None], draw, z), total, has_jumped | takes
+    def local(i: tf.Tensor, z: tf.Tensor, now: Any) -> Any:
+        z, inner_results = kernel.one_step(z, now.inner_results, seed=fold_in(seed, 1 + i))
+        return i + 1, z, after_fn(now, inner_results)
 
-    _, z, _, has_jumped = tf.while_loop(
-        lambda i, *_: i < num_draws,
-        propose,
-        (tf.constant(0), z, absent_if_nan(log_likelihood), tf.zeros_like(log_likelihood, tf.bool)),
-        parallel_iterations=1,
-    )
-    return z, has_jumped
+    _, z, results = tf.while_loop(lambda i, *_: i < num_steps, local, (tf.constant(0), z, results), parallel_iterations=1)
+    return z, results
 
 
 class LocalGlobal(OwnKernel):
@@ -108,18 +157,14 @@ class LocalGlobal(OwnKernel):
         # What the local kernel keeps of its state belongs to the new one now; only its step size stays.
         step_size = unnest.get_innermost(before, "step_size")
         results = unnest.replace_innermost(own["inner_kernel"].bootstrap_results(z), step_size=step_size)
-
-        def local(i: tf.Tensor, z: tf.Tensor, now: LocalGlobalResults) -> Any:
-            z, results = own["inner_kernel"].one_step(z, now.inner_results, seed=fold_in(seed, 1 + i))
-            return i + 1, z, LocalGlobalResults(now.has_moved | unnest.get_innermost(results, "is_accepted"), results)
-
-        _, z, after = tf.while_loop(
-            lambda i, *_: i < own["num_local_steps"],
-            local,
-            (tf.constant(0), z, LocalGlobalResults(has_jumped, results)),
-            parallel_iterations=1,
+        return local_steps(
+            own["inner_kernel"],
+            z,
+            LocalGlobalResults(has_jumped, results),
+            own["num_local_steps"],
+            seed,
+            lambda now, after: LocalGlobalResults(now.has_moved | unnest.get_innermost(after, "is_accepted"), after),
         )
-        return z, after
 
 
 def make_local_global(posterior: PosteriorLike, config: LocalGlobalConfig, step_size: Any, num_adaptation_steps: int) -> Any:
