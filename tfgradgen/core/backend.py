@@ -27,6 +27,7 @@ class Stream(IntEnum):
       REJECTION: rejection sampling.
       SMC: the populations of sequential Monte Carlo.
       PRIOR: plain prior draws, with which a comparison compares.
+      POOL: the prior draws that all labels of a seed share. Folded into the seed itself, without a label's.
       JITTER: of the step size. Folded into the seed of a transition, not of a run; kernels number their own streams there
         from 0.
     """
@@ -36,6 +37,7 @@ class Stream(IntEnum):
     REJECTION = 2
     SMC = 3  # 4 was the preflight's
     PRIOR = 5
+    POOL = 6
     JITTER = -1
 
 

@@ -69,9 +69,12 @@ def own_folder(path: Path) -> Path:
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A stream to write into, beside `path`, that takes its place at the end; after an error nothing is left."""
-    beside = path.with_name(f".{path.name}.partial")
+def atomic_file(path: Path, ending: str = "partial") -> Iterator[BinaryIO]:
+    """A stream to write into, beside `path`, that takes its place at the end; after an error nothing is left.
+
+    ending: of the name beside it, for a file that several processes may write at once.
+    """
+    beside = path.with_name(f".{path.name}.{ending}")
     with open_own(beside, "w+b") as stream:
         try:
             yield stream

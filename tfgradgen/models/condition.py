@@ -71,7 +71,16 @@ class ConditionClassifier:
         return self if is_same else ConditionClassifier(classifiers, self.expression)
 
     def __call__(self, image: tf.Tensor) -> tf.Tensor:
-        return self._logits({k: self.classifiers[k].log_probs(image) for k in sorted(classifiers_of(self.expression))})
+        return self.of_log_probs([classifier.log_probs(image) for classifier in self.asked])
+
+    @property
+    def asked(self) -> tuple[Classifier, ...]:
+        """Those of its classifiers that the condition is about."""
+        return tuple(self.classifiers[k] for k in sorted(classifiers_of(self.expression)))
+
+    def of_log_probs(self, log_probs: Sequence[tf.Tensor]) -> tf.Tensor:
+        """What it gives for images of which `log_probs` [B, num_classes] are those of each classifier in `asked`."""
+        return self._logits(dict(zip(sorted(classifiers_of(self.expression)), log_probs, strict=True)))
 
     def _logits(self, log_probs: dict[int, tf.Tensor]) -> tf.Tensor:
         odds = self.expression.log_odds({k: Evidence(each, self.classifiers[k].is_exclusive) for k, each in log_probs.items()})

@@ -72,7 +72,8 @@ def natural_index(classifier: Classifier) -> int:
 
 
 def natural_log_odds(classifier: Classifier) -> Callable[[Any], Any]:
-    """image [B, height, width, channels] in [-1, 1] -> log p(natural) - log(1 - p(natural)) [B], in nats."""
+    """image [B, height, width, channels] in [-1, 1] -> log p(natural) - log(1 - p(natural)) [B], in nats; its `sha256` is that
+    of the classifier's files."""
     index = natural_index(classifier)
 
     def log_odds(image: tf.Tensor) -> tf.Tensor:
@@ -80,6 +81,7 @@ def natural_log_odds(classifier: Classifier) -> Callable[[Any], Any]:
         others = tf.concat([logits[:, :index], logits[:, index + 1 :]], 1)
         return logits[:, index] - tf.reduce_logsumexp(others, 1)
 
+    log_odds.sha256 = classifier.sha256  # type: ignore[attr-defined]
     return log_odds
 
 

@@ -1,0 +1,312 @@
+"""One pool of prior draws for all that a seed is used for: starts, exact draws, the mass of a class.
+
+A pool is the sequence z_0, z_1, ... ~ Normal(0, I) of one seed, with what the models say of g(z_i): the log-probabilities of all
+classes, and the log-odds of a discriminator. Labels, conditions, temperatures and kernels share it, so that a prior draw goes
+through the networks once. Only what the networks say is kept, in memory and in the cache folder; z is drawn again from the
+seed. Draws come in chunks of one size, so that one compiled function serves, and a row has the same bits however many rows were
+asked for, and whether they were kept or not.
+
+Each row has one uniform number u, too. The classes lie in [0, 1) one after another, each as long as its probability, and the
+row is an exact draw of the class where u falls. So every row is an exact draw of one class, and the exact draws of two classes
+are independent. Seen from the upper end of a class, -u (mod 1) is uniform, and below p(class) just where the row is a draw of
+that class: with this number rows are accepted at any temperature. A condition has uniform numbers of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import platform
+from collections import OrderedDict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from tfgradgen.core.backend import Stream, as_seed, fold_in, full_float32, log_uniform, use_xla
+from tfgradgen.core.checks import UserError, fail
+from tfgradgen.core.config import RunConfig
+from tfgradgen.core.contracts import Networks, Progress
+from tfgradgen.core.lazy import tf
+from tfgradgen.core.memo import per_networks
+from tfgradgen.io.numbered import NumberedArrays
+from tfgradgen.models.loading.caches import cache_folder, check_private, make_private
+
+if TYPE_CHECKING:
+    from tfgradgen.posterior import ClassPosterior
+
+logger = logging.getLogger(__name__)
+
+CHUNK = 256  # rows that are evaluated together, and lie in one file
+NUM_PROBED = 8  # rows by whose values models are known again
+MAX_MEMORY = 1 << 27  # bytes of a pool's chunks that stay in memory
+FORMAT = 1  # another number for whatever changes the rows of a seed
+
+
+class PriorDraws(NamedTuple):
+    """Rows of a pool.
+
+    z: [num_draws, latent_dim] float32. uniform: [num_draws] float64 in [0, 1). log_probs: of each classifier that is asked,
+    log p(class | g(z)) [num_draws, num_classes] float32 in nats. energy: [num_draws] float32, the discriminator's log-odds
+    that g(z) is natural, 0 without one. first: the place of the first row in the pool.
+    """
+
+    z: np.ndarray
+    uniform: np.ndarray
+    log_probs: tuple[np.ndarray, ...]
+    energy: np.ndarray
+    first: int
+
+    @property
+    def logits(self) -> np.ndarray:
+        """`log_probs` of the first classifier."""
+        return self.log_probs[0]
+
+
+class Weighed(NamedTuple):
+    """Rows of a pool under a target, each [num_draws] float64, in nats.
+
+    class_log_prob: log p(class | g(z)), NaN where there is none. log_weight: log of target over prior, -inf where it is not
+    finite. log_uniform: of uniform numbers; without a discriminator a row where it is below `log_weight` is an exact draw.
+    """
+
+    class_log_prob: np.ndarray
+    log_weight: np.ndarray
+    log_uniform: np.ndarray
+
+    @property
+    def is_accepted(self) -> np.ndarray:
+        """[num_draws] bool: the exact draws, where the target is without a discriminator."""
+        accepted: np.ndarray = self.log_uniform < self.log_weight
+        return accepted
+
+
+class Pool:
+    """The prior draws of one seed and what the models say of them. `pool_of` makes it.
+
+    Args:
+      observe_fn: z [CHUNK, latent_dim] -> scores [CHUNK, sum(widths)]: what `Observers.observe` gives.
+      seed: of the run. latent_dim: of z. widths: numbers of classes of the classifiers, and 1 of a discriminator.
+      arrays: where scores are kept.
+    """
+
+    num_evaluated = 0  # rows that went through the networks, of all pools of this process
+
+    def __init__(self, observe_fn: Any, seed: int, latent_dim: int, widths: tuple[int, ...], arrays: NumberedArrays):
+        self._observe_fn, self.latent_dim, self.widths, self._arrays = observe_fn, latent_dim, widths, arrays
+        self._seed = fold_in(as_seed(seed), Stream.POOL)
+        self._kept: OrderedDict[int, np.ndarray] = OrderedDict()
+
+    def z(self, number: int) -> np.ndarray:
+        """Latent points [CHUNK, latent_dim] of a chunk, without the networks."""
+        seed = fold_in(fold_in(self._seed, number), 0)
+        z: np.ndarray = tf.random.stateless_normal([CHUNK, self.latent_dim], seed).numpy()
+        return z
+
+    def draws(self, first: int, num: int) -> PriorDraws:
+        """Rows `first` to `first + num`; those that are not there yet are evaluated, with a bar where they are many."""
+        numbers = range(first // CHUNK, -(-(first + num) // CHUNK))
+        parts = self._scores(numbers)
+        inside = slice(first - numbers.start * CHUNK, first - numbers.start * CHUNK + num)
+        scores = np.concatenate(parts)[inside]
+        uniform = [
+            tf.random.stateless_uniform([CHUNK], fold_in(fold_in(self._seed, k), 1), dtype=tf.float64).numpy() for k in numbers
+        ]
+        columns = np.split(scores, np.cumsum(self.widths), 1)
+        energy = columns[-1][:, 0] if columns[-1].shape[1] else np.zeros(num, np.float32)
+        z = np.concatenate([self.z(number) for number in numbers])[inside]
+        return PriorDraws(z, np.concatenate(uniform)[inside], tuple(columns[:-1]), energy, first)
+
+    def _scores(self, numbers: range) -> list[np.ndarray]:
+        found = {number: self._find(number) for number in numbers}
+        missing = [number for number, scores in found.items() if scores is None]
+        if len(missing) > 1:
+            logger.info("prior draws, %d for all labels of the seed", CHUNK * len(missing))
+        for done, number in enumerate(missing, 1):
+            found[number] = self._evaluate(number)
+            if len(missing) > 1:
+                nan = float("nan")
+                progress = Progress(CHUNK * done, CHUNK * len(missing), nan, nan, nan)
+                logger.debug("%d prior draws", progress.num_done, extra={"progress": progress})
+        return [scores for scores in found.values() if scores is not None]
+
+    def _find(self, number: int) -> np.ndarray | None:
+        scores = self._kept.get(number)
+        if scores is None:
+            scores = self._arrays.get(number)
+            if scores is not None and not np.isfinite(scores).any():
+                scores = None  # no models that pass their checks say so
+            if scores is not None:
+                self._remember(number, scores)
+        else:
+            self._kept.move_to_end(number)
+        return scores
+
+    def _evaluate(self, number: int) -> np.ndarray:
+        full_float32()
+        scores: np.ndarray = self._observe_fn(tf.constant(self.z(number))).numpy()
+        Pool.num_evaluated += CHUNK
+        self._arrays.put(number, scores)
+        self._remember(number, scores)
+        return scores
+
+    def _remember(self, number: int, scores: np.ndarray) -> None:
+        self._kept[number] = scores
+        while len(self._kept) > max(1, MAX_MEMORY // scores.nbytes):
+            self._kept.popitem(last=False)
+
+
+class Observers(NamedTuple):
+    """The models behind a pool. networks: with the first classifier, and a discriminator where it is in the target. others: the
+    further classifiers that a condition asks."""
+
+    networks: Networks
+    others: tuple[Any, ...]
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Columns of `observe`: classes of each classifier."""
+        return tuple(int(each.num_classes) for each in (self.networks.classifier, *self.others))
+
+    @property
+    def models(self) -> tuple[Any, ...]:
+        networks = self.networks
+        last = () if networks.discriminator is None else (networks.discriminator,)
+        return (networks.generator, networks.classifier, *self.others, *last)
+
+    @property
+    def sha256(self) -> tuple[str, ...]:
+        """Of the files of each model; () unless all have one: a model that is no file may be changed under its pool."""
+        found = tuple(getattr(model, "sha256", "") for model in self.models)
+        return found if all(found) else ()
+
+    def observe(self, z: tf.Tensor) -> tf.Tensor:
+        """[B, sum(widths) and 1 more with a discriminator] of z [B, latent_dim]: log-probabilities in nats, and log-odds."""
+        from tfgradgen.core.batching import by_parts
+
+        generator, classifier, discriminator, _, max_batch = self.networks
+
+        def of_rows(rows: tf.Tensor) -> tf.Tensor:
+            image = generator(rows)
+            columns = [_log_probs(each, image) for each in (classifier, *self.others)]
+            return tf.concat(columns if discriminator is None else [*columns, discriminator(image)[:, None]], 1)
+
+        return of_rows(z) if max_batch is None or len(z) <= max_batch else by_parts(of_rows, max_batch)(z)
+
+
+def _log_probs(classifier: Any, image: tf.Tensor) -> tf.Tensor:
+    """log p(class | image) [B, num_classes] in nats, as a posterior has it, of one condition or of none."""
+    if not getattr(classifier, "is_exclusive", True):
+        return classifier.log_probs(image)
+    logits = classifier(image)
+    if logits.shape.rank != 2 or logits.shape[1] != classifier.num_classes:
+        expected = f"logits [batch, {classifier.num_classes}]"
+        raise fail("classifier", expected, logits.shape, "return one row of logits for each picture")
+    return tf.nn.log_softmax(logits)
+
+
+def observers_of(posterior: ClassPosterior) -> Observers:
+    """The models that say what there is to say of a prior draw under `posterior`."""
+    generator, classifier, discriminator, _, max_batch = posterior.networks
+    first, *others = getattr(classifier, "asked", (classifier,))
+    return Observers(Networks(generator, first, discriminator if posterior.has_energy else None, 0.0, max_batch), tuple(others))
+
+
+def pool_of(posterior: ClassPosterior, run: RunConfig) -> Pool:
+    """The pool of `run.seed` and the models of `posterior`, the same object for all posteriors of these models.
+
+    Models are known again by the sha256 of their files and by what they say of a few points, which tells settings, classes of a
+    generator, libraries and processors apart. Scores of models without files are kept in memory only, and no longer than the
+    models say the same of those points.
+    """
+    observers = observers_of(posterior)
+    networks, others = observers
+    probe = _kept_probe(networks, others) if observers.sha256 else _probe(observers)
+    pool: Pool = _pool(networks, others, run.seed, use_xla(run.jit), probe)
+    return pool
+
+
+def _probe(observers: Observers) -> bytes:
+    """What the models say of `NUM_PROBED` prior draws."""
+    from tfgradgen.diagnostics.prior_checks import prior_points
+
+    full_float32()
+    points = prior_points(observers.networks.generator.latent_dim)[:NUM_PROBED]
+    return bytes(observers.observe(points).numpy().tobytes())
+
+
+@per_networks
+def _kept_probe(networks: Networks, others: tuple[Any, ...]) -> bytes:
+    return _probe(Observers(networks, others))
+
+
+@per_networks
+def _compiled(networks: Networks, others: tuple[Any, ...], xla: bool) -> Any:
+    return tf.function(Observers(networks, others).observe, jit_compile=xla, autograph=False)
+
+
+@per_networks
+def _pool(networks: Networks, others: tuple[Any, ...], seed: int, xla: bool, probe: bytes) -> Pool:
+    observers, dim = Observers(networks, others), networks.generator.latent_dim
+    widths = observers.widths
+    num_columns = sum(widths) + (networks.discriminator is not None)
+    # What decides bits, as far as the probe, which is evaluated otherwise, may not show it.
+    backend = (xla, tf.__version__, [device.name for device in tf.config.list_logical_devices()], platform.machine())
+    threads = (tf.config.threading.get_intra_op_parallelism_threads(), os.cpu_count())
+    told = (FORMAT, CHUNK, dim, widths, seed, networks.max_batch, backend, threads, observers.sha256)
+    owner = hashlib.sha256(repr(told).encode() + probe).hexdigest()
+    root = cache_root() if observers.sha256 else None
+    arrays = NumberedArrays(root and root / owner[:32], owner, (CHUNK, num_columns))
+    return Pool(_compiled(networks, others, xla), seed, dim, widths, arrays)
+
+
+def cache_root() -> Path | None:
+    """The folder of all pools on disk; None where there can be none: then pools are in memory only."""
+    try:
+        folder = cache_folder()
+        if folder.is_relative_to(Path.home()) and not Path.home().is_dir():
+            return None
+        root = folder / "pools"
+        make_private(root)
+        for place in (folder, root):
+            check_private(place, "TFGRADGEN_CACHE_DIR")
+    except (UserError, OSError, RuntimeError, ValueError):
+        return None
+    return root
+
+
+def weigh(posterior: ClassPosterior, draws: PriorDraws, run: RunConfig) -> Weighed:
+    """`draws` of `pool_of(posterior, run)` under the target of `posterior`, one label."""
+    condition, index = getattr(posterior.classifier, "of_log_probs", None), int(posterior.label)
+    if condition is None:
+        class_log_prob, log_u = _of_class(draws.logits, draws.uniform, index)
+    else:
+        log_probs = tf.nn.log_softmax(condition([tf.constant(columns) for columns in draws.log_probs]))
+        class_log_prob = log_probs[:, index].numpy().astype(np.float64)
+        log_u = _own_log_uniform(posterior, draws, run)
+    log_weight = class_log_prob / float(posterior.temperature)
+    if posterior.has_energy:
+        log_weight = log_weight + posterior.networks.discriminator_weight * draws.energy.astype(np.float64)
+    return Weighed(class_log_prob, np.where(np.isfinite(log_weight), log_weight, -np.inf), log_u)
+
+
+def _of_class(log_probs: np.ndarray, uniform: np.ndarray, index: int) -> tuple[np.ndarray, np.ndarray]:
+    """log p(class) and log of the row's uniform number as it is seen from the upper end of the class (see above)."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        prob = np.exp(log_probs.astype(np.float64))
+        total = prob.sum(1)  # 1 but for float32's rounding, which must not leave a rare class out
+        below = uniform - prob[:, : index + 1].sum(1) / total
+        # In (0, 1], multiples of about 2^-53, so that nothing below -36 nats is accepted by rounding.
+        from_end = np.where(below < 0, -below, 1.0 - below)
+        return log_probs[:, index] - np.log(total), np.log(from_end)
+
+
+def _own_log_uniform(posterior: ClassPosterior, draws: PriorDraws, run: RunConfig) -> np.ndarray:
+    """Of uniform numbers of the label's own, by the places of `draws` in the pool."""
+    seed = fold_in(posterior.own_seed(run.seed), Stream.REJECTION)
+    start, stop = draws.first // CHUNK, -(-(draws.first + len(draws.z)) // CHUNK)
+    whole = np.concatenate([log_uniform([CHUNK], fold_in(seed, number)).numpy() for number in range(start, stop)])
+    inside = draws.first - start * CHUNK
+    own: np.ndarray = whole[inside : inside + len(draws.z)].astype(np.float64)
+    return own
