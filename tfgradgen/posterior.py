@@ -14,7 +14,6 @@ from tfgradgen.core.backend import as_seed, fold_in
 from tfgradgen.core.batching import by_parts
 from tfgradgen.core.checks import check_int, check_real, did_you_mean, fail
 from tfgradgen.core.contracts import ClassifierLike, GeneratorLike, Networks, Regularization
-from tfgradgen.models.bases import logits_from_bases
 from tfgradgen.models.outputs import outputs_of
 
 tfb, tfd = tfp.bijectors, tfp.distributions
@@ -360,10 +359,20 @@ class ClassPosterior(tfp.experimental.distributions.JointDistributionPinned):  #
         likelihood = self._tempered(log_probs) + energy
         return self._check_batch(self._of_class(log_probs), z), self._check_batch(likelihood, z)
 
-    def likelihood_from_bases(self, log_probs: tf.Tensor) -> tf.Tensor:
-        """The tempered log-likelihood [B], without a discriminator's term, of images whose `bases.base_log_probs`
-        [B, num_base_classes] are these. It asks no network."""
-        return self._tempered(tf.nn.log_softmax(logits_from_bases(self.classifier, log_probs)))
+    @property
+    def asked(self) -> tuple[Any, ...]:
+        """The classifiers that are asked for plain classes: its own, or those of a condition."""
+        return getattr(self.classifier, "asked", (self.classifier,))
+
+    def likelihood_of(self, log_probs: tf.Tensor) -> tf.Tensor:
+        """The tempered log-likelihood [B], without a discriminator's term, of images of which `log_probs`
+        [B, sum of num_classes] are those of all classes of each classifier in `asked`. It asks no network. What says
+        them may be a model: they need not be normalized."""
+        parts = tf.split(log_probs, [each.num_classes for each in self.asked], -1)
+        exclusive = [getattr(each, "is_exclusive", True) for each in self.asked]
+        parts = [tf.nn.log_softmax(p) if one else tf.minimum(p, 0.0) for p, one in zip(parts, exclusive, strict=True)]
+        condition = getattr(self.classifier, "of_log_probs", None)
+        return self._tempered(tf.nn.log_softmax(condition(parts) if condition else parts[0]))
 
     @_density
     def prior_log_prob(self, z: Any) -> tf.Tensor:

@@ -28,6 +28,7 @@ class Stream(IntEnum):
       SMC: the populations of sequential Monte Carlo.
       PRIOR: plain prior draws, with which a comparison compares.
       POOL: the prior draws that all labels of a seed share. Folded into the seed itself, without a label's.
+      SURROGATE: what a surrogate of the likelihood is fitted to and judged by, and its first weights.
       JITTER: of the step size. Folded into the seed of a transition, not of a run; kernels number their own streams there
         from 0.
     """
@@ -38,6 +39,7 @@ class Stream(IntEnum):
     SMC = 3  # 4 was the preflight's
     PRIOR = 5
     POOL = 6
+    SURROGATE = 7
     JITTER = -1
 
 

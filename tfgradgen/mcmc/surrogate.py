@@ -63,15 +63,15 @@ class SurrogateConfig(KernelConfig):
 
 
 class Weights(NamedTuple):
-    """Of the network z -> log p(class) of each base class: two hidden layers and a linear part."""
+    """Of the network z -> log p of all classes: two hidden layers and a linear part."""
 
     first: tf.Tensor  # [latent_dim, WIDTH]
     first_bias: tf.Tensor
     second: tf.Tensor  # [WIDTH, WIDTH]
     second_bias: tf.Tensor
-    last: tf.Tensor  # [WIDTH, num_base_classes]
+    last: tf.Tensor  # [WIDTH, num_classes]
     last_bias: tf.Tensor
-    linear: tf.Tensor  # [latent_dim, num_base_classes]
+    linear: tf.Tensor  # [latent_dim, num_classes]
 
 
 class Proposals(NamedTuple):
@@ -83,6 +83,11 @@ class Proposals(NamedTuple):
     log_floor: tf.Tensor
 
 
+def num_classes_of(posterior: Any) -> int:
+    """How many log-probabilities the network gives: those of all classes of each classifier that is asked."""
+    return sum(int(each.num_classes) for each in posterior.asked)
+
+
 def shapes(latent_dim: int, num_outputs: int) -> Weights:
     """Of the network's weights."""
     return Weights(
@@ -91,7 +96,7 @@ def shapes(latent_dim: int, num_outputs: int) -> Weights:
 
 
 def predict(weights: Weights, z: tf.Tensor) -> tf.Tensor:
-    """log p(class) [B, num_base_classes] as the network has it, of z [B, latent_dim]."""
+    """log p(class) [B, num_classes] as the network has it, of z [B, latent_dim]."""
     hidden = tf.nn.silu(z @ weights.first + weights.first_bias)
     hidden = tf.nn.silu(hidden @ weights.second + weights.second_bias)
     return hidden @ weights.last + weights.last_bias + z @ weights.linear
@@ -220,10 +225,8 @@ class SurrogateKernel(OwnKernel):
 
 def make_surrogate(posterior: Any, config: SurrogateConfig, step_size: Any, num_adaptation_steps: int) -> Any:
     """The kernel; of a target that is a density alone, without classes, its proposals are the prior's."""
-    from tfgradgen.models.bases import num_base_classes
-
-    surrogate_fn = getattr(posterior, "likelihood_from_bases", lambda outputs: tf.zeros(tf.shape(outputs)[:-1]))
-    num_outputs = num_base_classes(posterior.classifier) if hasattr(posterior, "classifier") else 1
+    surrogate_fn = getattr(posterior, "likelihood_of", lambda outputs: tf.zeros(tf.shape(outputs)[:-1]))
+    num_outputs = num_classes_of(posterior) if hasattr(posterior, "asked") else 1
     return SurrogateKernel(posterior.likelihood_log_prob, surrogate_fn, num_outputs, config.num_proposals, config.num_slices)
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import weakref
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,19 +22,18 @@ import tensorflow as tf
 from arviz_stats.base import array_stats
 from scipy import special
 
-from tfgradgen.core.backend import Stream, as_seed, fold_in, full_float32
+from tfgradgen.core.backend import Stream, as_seed, fold_in
 from tfgradgen.core.config import RunConfig
 from tfgradgen.core.contracts import Networks
 from tfgradgen.core.memo import per_networks
 from tfgradgen.mcmc.kernel import Learned
-from tfgradgen.mcmc.surrogate import Proposals, SurrogateConfig, predict, prior_proposals, propose
+from tfgradgen.mcmc.pool import Pool, pool_of
+from tfgradgen.mcmc.surrogate import Proposals, SurrogateConfig, num_classes_of, predict, prior_proposals, propose
 from tfgradgen.mcmc.surrogate_net import Fit, first_fit, more_fit
-from tfgradgen.models.bases import base_log_probs, bases_of, num_base_classes
 from tfgradgen.posterior import ClassPosterior
 
 logger = logging.getLogger(__name__)
 
-ROWS = 128  # that the networks look at together
 NUM_SCALED = 65_536  # prior draws at which the network alone is looked at, for the scale of its likelihood
 LEAST_TAKEN = 0.005  # of prior draws, as proposals: the likelihood is cut off at the top where fewer would be
 MAX_PARETO_K = 0.7  # above it a mean over weights is not to be relied on (Vehtari et al. 2024)
@@ -42,17 +42,17 @@ REFIT_IMPORTANCE = 4.0  # of a proposal, for 1 of a draw of the pool
 REFIT_RATE = 0.3  # of the learning rate
 
 
-class Pool(NamedTuple):
-    """Prior draws z [n, latent_dim] float32 and log p of every base class there, [n, num_base_classes]."""
+class Rows(NamedTuple):
+    """Latent points z [n, latent_dim] float32 with log p of every class there [n, num_classes] (see `num_classes_of`)."""
 
     z: np.ndarray
     log_probs: np.ndarray
 
     @property
-    def finite(self) -> Pool:
-        """Those rows whose numbers are all finite."""
+    def finite(self) -> Rows:
+        """Those whose numbers are all finite."""
         is_finite = np.isfinite(self.log_probs).all(1)
-        return Pool(self.z[is_finite], self.log_probs[is_finite])
+        return Rows(self.z[is_finite], self.log_probs[is_finite])
 
 
 class Quality(NamedTuple):
@@ -75,60 +75,38 @@ def quality(log_weight: np.ndarray) -> Quality:
     return Quality(float(1 / np.square(weight).sum() / len(weight)), float(weight.max()), k if np.isfinite(k) else np.inf)
 
 
-def shared(networks: Networks) -> Networks:
-    """What all labels and conditions on the same classifier have in common."""
-    bases = bases_of(networks.classifier)
-    observer = bases[0] if len(bases) == 1 else networks.classifier
-    return networks._replace(classifier=observer, discriminator=None, discriminator_weight=0.0)
+def pool_rows(pool: Pool, num_draws: int) -> Rows:
+    """The first prior draws of the pool."""
+    draws = pool.draws(0, num_draws)
+    return Rows(draws.z, np.concatenate(draws.log_probs, 1))
 
 
-@per_networks
-def _scorer(networks: Networks, num_rows: int) -> Any:
-    """z [num_rows, latent_dim] -> base log-probabilities, compiled."""
-    spec = tf.TensorSpec([num_rows, networks.generator.latent_dim], tf.float32)
-
-    def score(z: tf.Tensor) -> tf.Tensor:
-        return base_log_probs(bases_of(networks.classifier), networks.generator(z))
-
-    return tf.function(score, input_signature=[spec], autograph=False)
+def scored(pool: Pool, z: np.ndarray) -> Rows:
+    """`z` with what the models of the pool say there: a forward pass each."""
+    return Rows(z, pool.scores(z)[:, : sum(pool.widths)])
 
 
-def scored(networks: Networks, z: np.ndarray) -> np.ndarray:
-    """`base_log_probs` [n, num_base_classes] of the images of z [n, latent_dim]: a forward pass each."""
-    full_float32()
-    num_rows = min(ROWS, networks.max_batch or ROWS)
-    score_fn = _scorer(shared(networks), num_rows)
-    filled = np.concatenate([z, np.zeros([-len(z) % num_rows, z.shape[1]], np.float32)])
-    parts = [score_fn(tf.constant(filled[k : k + num_rows])).numpy() for k in range(0, len(filled), num_rows)]
-    return np.concatenate(parts)[: len(z)]
+_FITS: weakref.WeakKeyDictionary[Pool, dict[int, Fit | None]] = weakref.WeakKeyDictionary()
 
 
-def prior_pool(networks: Networks, num_draws: int, seed: tf.Tensor) -> Pool:
-    """`num_draws` prior draws with their log-probabilities."""
-    z = tf.random.stateless_normal([num_draws, networks.generator.latent_dim], seed).numpy()
-    return Pool(z, scored(networks, z))
-
-
-@per_networks
-def fitted(networks: Networks, num_draws: int, seed: int) -> tuple[Pool, Fit | None]:
-    """The pool of these models and the network that is fitted to it, once for all labels; None where too little is finite."""
-    begun = fold_in(as_seed(seed), Stream.SURROGATE)
-    logger.info("scoring %d prior draws for the surrogate", num_draws)
-    pool = prior_pool(networks, num_draws, fold_in(begun, 0))
-    finite = pool.finite
-    if len(finite.z) < MIN_ROWS:
-        return pool, None
-    logger.info("fitting the surrogate")
-    return pool, first_fit(finite.z, finite.log_probs, fold_in(begun, 1))
+def fitted(pool: Pool, num_draws: int, seed: int) -> Fit | None:
+    """The network that is fitted to the first draws of the pool, once for all labels; None where too little is finite."""
+    fits = _FITS.setdefault(pool, {})
+    if num_draws not in fits:
+        rows = pool_rows(pool, num_draws).finite
+        logger.info("fitting the surrogate to %d prior draws", len(rows.z))
+        begun = fold_in(as_seed(seed), Stream.SURROGATE)
+        fits[num_draws] = first_fit(*rows, begun) if len(rows.z) >= MIN_ROWS else None
+    return fits[num_draws]
 
 
 def proposals_of(fit: Fit, posterior: ClassPosterior, config: SurrogateConfig, seed: tf.Tensor) -> Proposals:
     """The proposals that the network makes for the target of `posterior`; see `surrogate` for their density."""
     z = tf.random.stateless_normal([NUM_SCALED, posterior.latent_dim], seed)
-    log_peak = config.power * posterior.likelihood_from_bases(predict(fit.whole, z)).numpy().astype(np.float64)
+    log_peak = config.power * posterior.likelihood_of(predict(fit.whole, z)).numpy().astype(np.float64)
     log_peak = np.sort(log_peak[np.isfinite(log_peak)])
     if not len(log_peak):
-        return prior_proposals(posterior.latent_dim, num_base_classes(posterior.classifier))
+        return prior_proposals(posterior.latent_dim, num_classes_of(posterior))
     # Of each value the mean of min(peak / value, 1). Where the highest few tower above all others, these would hardly ever be
     # taken, so that a lower one is the cap.
     below = np.exp(np.logaddexp.accumulate(log_peak) - log_peak)
@@ -141,31 +119,33 @@ def proposals_of(fit: Fit, posterior: ClassPosterior, config: SurrogateConfig, s
 
 def drawn(proposals: Proposals, posterior: ClassPosterior, num: int, seed: tf.Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Fresh proposals z [num, latent_dim] and their log g [num]."""
-    like, likelihood_fn = tf.zeros([8, posterior.latent_dim]), posterior.likelihood_from_bases
+    like, likelihood_fn = tf.zeros([8, posterior.latent_dim]), posterior.likelihood_of
     go = tf.function(functools.partial(propose, likelihood_fn=likelihood_fn, num=-(-num // 8)), autograph=False)
     z, log_g = go(proposals=proposals, like=like, seed=seed)
     return z.numpy().reshape(-1, posterior.latent_dim)[:num], log_g.numpy().ravel()[:num]
 
 
-def weights_of(posterior: ClassPosterior, log_probs: np.ndarray, log_g: np.ndarray | float = 0.0) -> np.ndarray:
-    """log weights [n] of draws with these base log-probabilities and this log g; without a discriminator's term."""
-    return posterior.likelihood_from_bases(tf.constant(log_probs)).numpy().astype(np.float64) - log_g
+def log_weights(posterior: ClassPosterior, rows: Rows) -> np.ndarray:
+    """Log-likelihoods [n], the log weights of prior draws, without a discriminator's term."""
+    found: np.ndarray = posterior.likelihood_of(tf.constant(rows.log_probs)).numpy().astype(np.float64)
+    return found
 
 
 @per_networks
-def _learned(networks: Networks, label: int, temperature: float, config: SurrogateConfig, seed: int) -> Learned:
+def _learned(networks: Networks, label: int, temperature: float, config: SurrogateConfig, run: RunConfig) -> Learned:
     posterior = ClassPosterior.of(networks, label, temperature)
-    pool, fit = fitted(shared(networks), config.num_pool_draws, seed)
-    own_seed = fold_in(posterior.own_seed(seed), Stream.SURROGATE)
-    prior, num_forward = quality(weights_of(posterior, pool.log_probs)), len(pool.z)
+    pool, own_seed = pool_of(posterior, run), fold_in(posterior.own_seed(run.seed), Stream.SURROGATE)
+    rows, fit = pool_rows(pool, config.num_pool_draws), fitted(pool, config.num_pool_draws, run.seed)
+    prior, num_forward = quality(log_weights(posterior, rows)), len(rows.z)
     if fit is None:
         return _dropped(posterior, prior, None, num_forward)
     if config.num_refit_draws:
-        fit = _refitted(fit, pool.finite, posterior, config, own_seed)
-        num_forward += config.num_refit_draws
+        z, _ = drawn(proposals_of(fit, posterior, config, fold_in(own_seed, 0)), posterior, config.num_refit_draws, own_seed)
+        fit = _refitted(fit, rows.finite, scored(pool, z).finite, fold_in(own_seed, 1))
+        num_forward += len(z)
     proposals = proposals_of(fit, posterior, config, fold_in(own_seed, 2))
     z, log_g = drawn(proposals, posterior, config.num_judged_draws, fold_in(own_seed, 3))
-    found = quality(weights_of(posterior, scored(networks, z), log_g))
+    found = quality(log_weights(posterior, scored(pool, z)) - log_g)
     num_forward += len(z)
     if not is_better(found, prior):
         return _dropped(posterior, prior, found, num_forward)
@@ -187,13 +167,11 @@ def facts_of(name: str, prior: Quality, found: Quality | None) -> dict[str, Any]
     return {"proposals": name, **numbers}
 
 
-def _refitted(fit: Fit, pool: Pool, posterior: ClassPosterior, config: SurrogateConfig, seed: tf.Tensor) -> Fit:
-    """`fit` after the pool and proposals of its own."""
-    z, _ = drawn(proposals_of(fit, posterior, config, fold_in(seed, 0)), posterior, config.num_refit_draws, fold_in(seed, 1))
-    new = Pool(z, scored(posterior.networks, z)).finite
-    rows = [np.concatenate([a, b]) for a, b in zip(new, pool, strict=True)]
+def _refitted(fit: Fit, pool: Rows, new: Rows, seed: tf.Tensor) -> Fit:
+    """`fit` after more epochs on the pool and proposals of its own."""
+    z, log_probs = (np.concatenate([a, b]) for a, b in zip(new, pool, strict=True))
     importance = np.concatenate([np.full(len(new.z), REFIT_IMPORTANCE), np.ones(len(pool.z))])
-    return more_fit(fit, *rows, importance, fold_in(seed, 4), REFIT_RATE)
+    return more_fit(fit, z, log_probs, importance, seed, REFIT_RATE)
 
 
 def _dropped(posterior: ClassPosterior, prior: Quality, found: Quality | None, num_forward: int) -> Learned:
@@ -202,7 +180,7 @@ def _dropped(posterior: ClassPosterior, prior: Quality, found: Quality | None, n
     if found:
         why = f"of its proposals {_said(found)}, of prior draws {_said(prior)}"
     doubt = f"surrogate: it does not beat prior draws for this label, which take its place: {why}"
-    proposals = prior_proposals(posterior.latent_dim, num_base_classes(posterior.classifier))
+    proposals = prior_proposals(posterior.latent_dim, num_classes_of(posterior))
     return Learned({"proposals": proposals}, facts_of("prior", prior, found), [doubt], num_forward)
 
 
@@ -217,5 +195,5 @@ def learned(posterior: ClassPosterior, config: SurrogateConfig, run: RunConfig) 
       UserError: a vector of labels, each of which would have proposals of its own.
     """
     posterior.check_one_label("surrogate")
-    found: Learned = _learned(posterior.networks, int(posterior.label), posterior.temperature, config, run.seed)
+    found: Learned = _learned(posterior.networks, int(posterior.label), posterior.temperature, config, run)
     return found
