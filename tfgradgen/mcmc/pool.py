@@ -132,8 +132,8 @@ class Pool:
         return [scores for scores in found.values() if scores is not None]
 
     def scores(self, z: np.ndarray) -> np.ndarray:
-        """What the models say of any latent points z [n, latent_dim], in columns as `Observers.observe` has them: a forward pass
-        each, by the compiled function that the pool's own draws take. Nothing is kept."""
+        """What the models say of any latent points z [n, latent_dim], in columns as `Observers.observe` has them: a forward
+        pass each, by the compiled function that the pool's own draws take. Nothing is kept."""
         full_float32()
         filled = np.concatenate([z, np.zeros([-len(z) % CHUNK, self.latent_dim], np.float32)])
         parts = [self._observe_fn(tf.constant(filled[k : k + CHUNK])).numpy() for k in range(0, len(filled), CHUNK)]

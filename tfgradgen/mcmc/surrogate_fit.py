@@ -1,13 +1,11 @@
-"""Learns the proposals of `surrogate`: a network is fitted to a pool of prior draws, then to proposals of the label.
+"""Learns the proposals of `surrogate` and judges them.
 
-1. The pool: prior draws with log p of every class, and a network that is fitted to them. Both serve all labels, conditions and
-   temperatures, and are kept with the models.
-2. Of a label: `num_refit_draws` proposals, which lie where the label is, are shown to the networks; the network is fitted once
-   more, to both.
-3. `num_judged_draws` proposals of the new network, of which it has seen none, are weighed. The surrogate stays only where their
-   weights are better than those of prior draws. A fit says nothing true of itself: only fresh draws do.
+A network is fitted to the first `num_pool_draws` prior draws of the pool, once for all labels, conditions and temperatures. For
+a label, `num_judged_draws` of its proposals are shown to the models, and the surrogate stays only where their weights are
+better than those of prior draws. What a fit says of itself is no evidence: these are draws that it has not seen. Then all is
+frozen. The seed decides all of it.
 
-Then everything is frozen. The seed decides all of it.
+Not done, because it did not help on the shipped models: to fit again with a thousand proposals of the label among the draws.
 """
 
 from __future__ import annotations
@@ -29,17 +27,16 @@ from tfgradgen.core.memo import per_networks
 from tfgradgen.mcmc.kernel import Learned
 from tfgradgen.mcmc.pool import Pool, pool_of
 from tfgradgen.mcmc.surrogate import Proposals, SurrogateConfig, num_classes_of, predict, prior_proposals, propose
-from tfgradgen.mcmc.surrogate_net import Fit, first_fit, more_fit
+from tfgradgen.mcmc.surrogate_net import Fit, fit_network
 from tfgradgen.posterior import ClassPosterior
 
 logger = logging.getLogger(__name__)
 
-NUM_SCALED = 65_536  # prior draws at which the network alone is looked at, for the scale of its likelihood
+NUM_SCALED = 16_384  # prior draws at which the network alone is looked at, for the scale of its likelihood
 LEAST_TAKEN = 0.005  # of prior draws, as proposals: the likelihood is cut off at the top where fewer would be
 MAX_PARETO_K = 0.7  # above it a mean over weights is not to be relied on (Vehtari et al. 2024)
+MIN_TAIL = 5  # weights: of fewer no tail is known
 MIN_ROWS = 64  # of the pool, with finite log-probabilities: of fewer nothing is learned
-REFIT_IMPORTANCE = 4.0  # of a proposal, for 1 of a draw of the pool
-REFIT_RATE = 0.3  # of the learning rate
 
 
 class Rows(NamedTuple):
@@ -57,7 +54,7 @@ class Rows(NamedTuple):
 
 class Quality(NamedTuple):
     """Of importance weights. effective_share: effective number over number. largest_share: of the sum, held by one.
-    pareto_k: of their tail; infinite where there is none."""
+    pareto_k: of their tail; 0 where the largest is that of many, infinite where there are too few to tell."""
 
     effective_share: float
     largest_share: float
@@ -70,9 +67,12 @@ def quality(log_weight: np.ndarray) -> Quality:
     if not np.isfinite(log_weight).any():
         return Quality(0.0, 1.0, np.inf)
     weight = np.exp(log_weight - special.logsumexp(log_weight))
-    tail = log_weight[np.isfinite(log_weight)]
-    k = float(array_stats.psislw(-tail)[1]) if len(tail) >= 5 else np.inf  # it takes logs of 1 / weight
-    return Quality(float(1 / np.square(weight).sum() / len(weight)), float(weight.max()), k if np.isfinite(k) else np.inf)
+    if (weight >= weight.max() * (1 - 1e-6)).sum() >= MIN_TAIL:
+        k = 0.0
+    else:
+        tail = log_weight[np.isfinite(log_weight)]
+        k = float(array_stats.psislw(-tail)[1]) if len(tail) >= MIN_TAIL else np.inf  # it takes logs of 1 / weight
+    return Quality(float(1 / np.square(weight).sum() / len(weight)), float(weight.max()), k)
 
 
 def pool_rows(pool: Pool, num_draws: int) -> Rows:
@@ -96,14 +96,14 @@ def fitted(pool: Pool, num_draws: int, seed: int) -> Fit | None:
         rows = pool_rows(pool, num_draws).finite
         logger.info("fitting the surrogate to %d prior draws", len(rows.z))
         begun = fold_in(as_seed(seed), Stream.SURROGATE)
-        fits[num_draws] = first_fit(*rows, begun) if len(rows.z) >= MIN_ROWS else None
+        fits[num_draws] = fit_network(*rows, begun) if len(rows.z) >= MIN_ROWS else None
     return fits[num_draws]
 
 
 def proposals_of(fit: Fit, posterior: ClassPosterior, config: SurrogateConfig, seed: tf.Tensor) -> Proposals:
     """The proposals that the network makes for the target of `posterior`; see `surrogate` for their density."""
     z = tf.random.stateless_normal([NUM_SCALED, posterior.latent_dim], seed)
-    log_peak = config.power * posterior.likelihood_of(predict(fit.whole, z)).numpy().astype(np.float64)
+    log_peak = config.power * posterior.likelihood_of(predict(fit.weights, z)).numpy().astype(np.float64)
     log_peak = np.sort(log_peak[np.isfinite(log_peak)])
     if not len(log_peak):
         return prior_proposals(posterior.latent_dim, num_classes_of(posterior))
@@ -114,7 +114,7 @@ def proposals_of(fit: Fit, posterior: ClassPosterior, config: SurrogateConfig, s
     cap = np.flatnonzero(mean >= min(LEAST_TAKEN, mean[0]))[-1]
     floor = mean[cap] * config.prior_share / (1 - config.prior_share)
     scalars = (tf.constant(value, tf.float32) for value in (config.power, log_peak[cap], np.log(floor)))
-    return Proposals(fit.whole, *scalars)
+    return Proposals(fit.weights, *scalars)
 
 
 def drawn(proposals: Proposals, posterior: ClassPosterior, num: int, seed: tf.Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -139,12 +139,8 @@ def _learned(networks: Networks, label: int, temperature: float, config: Surroga
     prior, num_forward = quality(log_weights(posterior, rows)), len(rows.z)
     if fit is None:
         return _dropped(posterior, prior, None, num_forward)
-    if config.num_refit_draws:
-        z, _ = drawn(proposals_of(fit, posterior, config, fold_in(own_seed, 0)), posterior, config.num_refit_draws, own_seed)
-        fit = _refitted(fit, rows.finite, scored(pool, z).finite, fold_in(own_seed, 1))
-        num_forward += len(z)
-    proposals = proposals_of(fit, posterior, config, fold_in(own_seed, 2))
-    z, log_g = drawn(proposals, posterior, config.num_judged_draws, fold_in(own_seed, 3))
+    proposals = proposals_of(fit, posterior, config, fold_in(own_seed, 0))
+    z, log_g = drawn(proposals, posterior, config.num_judged_draws, fold_in(own_seed, 1))
     found = quality(log_weights(posterior, scored(pool, z)) - log_g)
     num_forward += len(z)
     if not is_better(found, prior):
@@ -165,13 +161,6 @@ def facts_of(name: str, prior: Quality, found: Quality | None) -> dict[str, Any]
         kind: {key: value if np.isfinite(value) else None for key, value in own._asdict().items()} for kind, own in each.items()
     }
     return {"proposals": name, **numbers}
-
-
-def _refitted(fit: Fit, pool: Rows, new: Rows, seed: tf.Tensor) -> Fit:
-    """`fit` after more epochs on the pool and proposals of its own."""
-    z, log_probs = (np.concatenate([a, b]) for a, b in zip(new, pool, strict=True))
-    importance = np.concatenate([np.full(len(new.z), REFIT_IMPORTANCE), np.ones(len(pool.z))])
-    return more_fit(fit, z, log_probs, importance, seed, REFIT_RATE)
 
 
 def _dropped(posterior: ClassPosterior, prior: Quality, found: Quality | None, num_forward: int) -> Learned:

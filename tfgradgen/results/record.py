@@ -40,6 +40,7 @@ def identity(record: dict[str, Any]) -> dict[str, Any]:
 def run_record(planned: dict[str, Any], draws: Draws, facts: dict[str, Any]) -> dict[str, Any]:
     """All of run.json: the `plan` and what came out; `facts` are what the run found: cost, seconds, and by method more."""
     found = {name: facts.get(name) for name in (*PRIOR_FACTS, "evidence")}
+    found |= {"learned": facts["learned"]} if "learned" in facts else {}
     found["doubts"] = [*planned["classifier"].get("doubts", []), *facts.get("doubts", [])]
     record = {
         **planned,
