@@ -37,6 +37,15 @@ def root() -> Path:
     return ROOT
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads or writes the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv("TFGRADGEN_CACHE_DIR", raising=False)
+        yield
+
+
 @pytest.fixture(scope="session")
 def toy_pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return toy.save_pair(tmp_path_factory.mktemp("toy"))
@@ -115,7 +124,7 @@ def interrupted(toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> lis
     """A command whose run was stopped after its first chunk."""
     from tests.support.command import SMALL, STEPS, refused, stop_after
 
-    command = [*SMALL, *STEPS["mala"], *toy_flags, "--out=run"]
+    command = [*SMALL, "--kernel=mala", *STEPS["mala"], *toy_flags, "--out=run"]
     with pytest.MonkeyPatch.context() as patch:
         stop_after(1, KeyboardInterrupt(), patch)
         refused(command, capsys, 130)

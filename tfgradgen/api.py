@@ -14,7 +14,7 @@ What it returns is in `results/result.py`. The `sample` command uses the same fu
 
 import functools
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -30,13 +30,14 @@ from tfgradgen.core.text import value_text
 from tfgradgen.diagnostics.model_checks import with_number, without_xla
 from tfgradgen.diagnostics.stored_images import last_images
 from tfgradgen.io.images import decode
+from tfgradgen.mcmc import auto
 from tfgradgen.mcmc.recipe import Recipe, default_recipe, settings_of
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.mcmc.sampler import Resume
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.results.files import make_film
 from tfgradgen.results.origin import plan
-from tfgradgen.results.record import run_record
+from tfgradgen.results.record import AUTO, run_record
 from tfgradgen.results.result import SampleResult
 
 ARGUMENTS = ("num_results", "num_burnin_steps", "num_adaptation_steps", "num_chains", "seed", "init", "jit", "progress")
@@ -66,8 +67,9 @@ def sample(
 
     Args:
       posterior: the target.
-      kernel: the name of a method, 'mala', 'hmc', 'nuts', 'rejection', 'smc' or another of `tg.SAMPLERS`; or its settings, such
-        as tg.MalaConfig(...) (an HmcConfig is hmc's); or what `tg.read_recipe` gives.
+      kernel: the name of a method, 'mala', 'hmc', 'nuts', 'rejection', 'smc' or another of `tg.SAMPLERS`; 'auto' for the one
+        that `mcmc.auto` chooses, as the `sample` command does where none is named; or its settings, such as tg.MalaConfig(...)
+        (an HmcConfig is hmc's); or what `tg.read_recipe` gives.
       num_results: kept draws of each chain, >= 1; of smc, particles of each population. By default the kernel's own number.
       num_burnin_steps: discarded first transitions, >= 0.
       num_adaptation_steps: how many of those tune the step size; by default the kernel's own share of them.
@@ -91,11 +93,16 @@ def sample(
         )
     counts = dict(zip(COUNTS, (num_results, num_burnin_steps, num_adaptation_steps), strict=True))
     given = settings | {name: value for name, value in counts.items() if value is not None}
+    posterior, chosen = with_number(posterior), None
+    if kernel == auto.NAME:
+        _check_known(auto.NAME, given, auto.known_settings())
+        chosen = auto.choose(posterior, _run(posterior, auto.CHOICES[0][0], num_chains, seed, init, jit))
+        kernel = chosen.kernel
     recipe = _recipe(kernel, {name: _as_python(value) for name, value in given.items()})
-    posterior = with_number(posterior)
     run = _run(posterior, recipe.kernel, num_chains, seed, init, jit)
     run, why = choose_jit(posterior, recipe.kernel, run)
     planned = plan(_label(posterior), recipe.kernel, run, _arguments(posterior, recipe, run, jit), _models(posterior))
+    planned |= {AUTO: chosen.facts} if chosen else {}
     with _bar(recipe.kernel, progress) as progress_fn:
         found = collect(iter_chunks(posterior, recipe, run), progress_fn)
     doubts = [*found.facts.get("doubts", []), *([f"graph mode, without XLA: {why}"] if why else [])]
@@ -162,16 +169,20 @@ def _recipe(kernel: Any, values: dict[str, Any]) -> Recipe:
             )
         base = Recipe(named[0], kernel, SAMPLERS[named[0]].schedule)
     else:
-        base = default_recipe(check_choice("kernel", kernel, SAMPLERS))
-    known = settings_of(SAMPLERS[base.kernel])
+        base = default_recipe(check_choice("kernel", kernel, (*SAMPLERS, auto.NAME)))
+    _check_known(base.kernel, values, settings_of(SAMPLERS[base.kernel]))
+    return base.changed(values)
+
+
+def _check_known(kernel: str, values: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Raises `UserError` where one of `values` is none of the `known` settings of `kernel`."""
     for name in values:
         if name not in known:
-            listed = f"a setting of {base.kernel}: {', '.join(known)}"
+            listed = f"a setting of {kernel}: {', '.join(known)}"
             every = {*ARGUMENTS, *known}
             is_known = name in every or any(name in declared(sampler.defaults) for sampler in SAMPLERS.values())
             remedy = "leave it out, or choose another kernel" if is_known else ""
             raise fail(name, listed, value_text(values[name]), remedy or did_you_mean(name, every) or "leave it out")
-    return base.changed(values)
 
 
 def _run(posterior: ClassPosterior, kernel: str, num_chains: Any, seed: Any, init: Any, jit: Any) -> RunConfig:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.command import FAST, SMALL, STEPS, refused
+from tests.support.command import FAST_MALA, SMALL, STEPS, refused
 from tfgradgen.cli import system
 from tfgradgen.cli.commands import main
 from tfgradgen.core.checks import UserError
@@ -54,7 +54,7 @@ def test_commands_without_tensorflow_work_on_a_bare_system(tmp_path: Path) -> No
 @pytest.mark.slow
 def test_a_run_on_a_bare_system_is_saved(toy_flags: list[str], tmp_path: Path) -> None:
     """No home and no user of that number, nothing to write to but the run's own folder, no stderr, nobody who reads stdout."""
-    words = " ".join(["sample", "--label=goldfish,alp", "--out=run", *FAST, *toy_flags])
+    words = " ".join(["sample", "--label=goldfish,alp", "--out=run", *FAST_MALA, *toy_flags])
     bare = {"HOME": "", "LC_ALL": "C", "PYTHONIOENCODING": "ascii", "MPLBACKEND": "", "PYTHONDONTWRITEBYTECODE": "1"}
     ended = shell(f"set -o pipefail; cd {tmp_path}; env -u HOME $T {words} 2>&- | true", **bare)
     assert ended.returncode == 0
@@ -71,7 +71,7 @@ def test_sigterm_keeps_what_was_drawn_and_names_the_command_that_goes_on(
 ) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, and stays so
     request.addfinalizer(lambda: signal.signal(signal.SIGHUP, before))
-    command = [*SMALL, *STEPS["mala"], *toy_flags, "--out=run it", "--overwrite"]
+    command = [*SMALL, "--kernel=mala", *STEPS["mala"], *toy_flags, "--out=run it", "--overwrite"]
     main([*command[:-2], "--out=whole"])
     real = os.replace
     for name, code in (("SIGTERM", 143), ("SIGHUP", 129)):

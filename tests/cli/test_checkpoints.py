@@ -61,7 +61,7 @@ def test_another_model_s_checkpoint_is_refused(
 def test_a_damaged_checkpoint_is_refused(
     name: str, damage: Any, toy_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = [*SMALL, *STEPS["mala"], *toy_flags, "--out=run"]
+    command = [*SMALL, "--kernel=mala", *STEPS["mala"], *toy_flags, "--out=run"]
     with pytest.MonkeyPatch.context() as patch:
         stop_after(5, KeyboardInterrupt(), patch)  # some draws are kept by then
         refused(command, capsys, 130)

@@ -15,7 +15,7 @@ import tensorflow as tf
 from PIL import Image
 
 from tests.support import toy
-from tests.support.command import FAST, refused
+from tests.support.command import FAST, FAST_MALA, refused
 from tfgradgen.cli.command_flags import COMMANDS
 from tfgradgen.cli.commands import fire_function, help_text, main
 from tfgradgen.cli.compare_options import FLAGS as COMPARE_FLAGS
@@ -88,27 +88,27 @@ def test_sample_writes_grid_samples_and_record(kernel: str, toy_flags: list[str]
 def test_several_labels_share_a_sheet_and_an_earlier_run_is_kept(
     toy_flags: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main(["sample", "--label=goldfish,alp", "--out=runs", *toy_flags, *FAST])
+    main(["sample", "--label=goldfish,alp", "--out=runs", *toy_flags, *FAST_MALA])
     assert sorted(path.name for path in Path("runs").iterdir()) == ["alp", "goldfish", "sheet.png"]
     capsys.readouterr()
     before = Path("runs/alp/samples.npz").read_bytes()
     assert "which exists; choose another --out or add --overwrite" in refused(
-        ["sample", "--label=alp,goldfish", "--out=runs", "--seed=1", *toy_flags, *FAST], capsys
+        ["sample", "--label=alp,goldfish", "--out=runs", "--seed=1", *toy_flags, *FAST_MALA], capsys
     )
     assert Path("runs/alp/samples.npz").read_bytes() == before
-    main(["sample", "--label=all", "--out=runs", "--seed=1", "--overwrite", *toy_flags, *FAST])
+    main(["sample", "--label=all", "--out=runs", "--seed=1", "--overwrite", *toy_flags, *FAST_MALA])
     assert Path("runs/alp/samples.npz").read_bytes() != before
 
 
 @pytest.mark.usefixtures("quick_runs")
 def test_several_labels_run_as_one_batch(toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    main(["sample", "--label=goldfish,alp", "--out=runs", *toy_flags, *FAST])
+    main(["sample", "--label=goldfish,alp", "--out=runs", *toy_flags, *FAST_MALA])
     captured = capsys.readouterr()
     lines = [line for line in captured.err.splitlines() if line.startswith("mala ")]
     assert len(lines) == 2, "one run of two chunks"
     assert all(line.startswith("mala 2 labels: ") for line in lines)
     assert captured.out.count("its share of a batch of 2 labels (graph mode)") == 2
-    main(["sample", "--label=alp", "--out=alone", *toy_flags, *FAST])
+    main(["sample", "--label=alp", "--out=alone", *toy_flags, *FAST_MALA])
     records = {name: json.loads(Path(name, "run.json").read_text()) for name in ("runs/goldfish", "runs/alp", "alone")}
     batch, alone = records["runs/alp"], records["alone"]
     assert batch.pop("batch") == records["runs/goldfish"]["batch"]
@@ -132,7 +132,7 @@ def test_several_labels_run_as_one_batch(toy_flags: list[str], capsys: pytest.Ca
     for name in ("grid.png", "plots.png", "film.png", "samples.npz", CHECKPOINT):
         assert Path("runs/alp", name).exists()
     indices = ",".join(map(str, records["runs/goldfish"]["batch"]["index"]))
-    main(["sample", f"--label={indices}", "--out=again", *toy_flags, *FAST])
+    main(["sample", f"--label={indices}", "--out=again", *toy_flags, *FAST_MALA])
     for name in ("goldfish", "alp"):
         assert Path("again", name, "samples.npz").read_bytes() == Path("runs", name, "samples.npz").read_bytes()
 
@@ -143,7 +143,7 @@ def test_a_batch_holds_whole_labels_of_so_many_chains(
 ) -> None:
     monkeypatch.setattr("tfgradgen.cli.groups.MAX_CHAINS", 8)
     labels = ("goldfish", "king_penguin", "alp")
-    main(["sample", "--label=all", "--out=runs", *toy_flags, *FAST])
+    main(["sample", "--label=all", "--out=runs", *toy_flags, *FAST_MALA])
     shown = capsys.readouterr().err
     records = [json.loads(Path("runs", label, "run.json").read_text()) for label in labels]
     assert sorted(len(record.get("batch", {"index": [0]})["index"]) for record in records) == [1, 2, 2]
@@ -161,7 +161,7 @@ def test_all_is_every_class_but_the_background(toy_pair: tuple[Path, Path], toy_
     card = json.loads((classifier / "model.json").read_text())
     card["labels"][1]["background"] = True
     (classifier / "model.json").write_text(json.dumps(card))
-    main(["sample", "--label=all", toy_flags[0], f"--classifier={classifier}", *FAST])
+    main(["sample", "--label=all", toy_flags[0], f"--classifier={classifier}", *FAST_MALA])
     assert sorted(path.name for path in Path("out/all-mala-0").iterdir()) == ["alp", "goldfish", "sheet.png"]
 
 
@@ -196,14 +196,21 @@ def test_two_processes_give_the_same_bytes(toy_pair: tuple[Path, Path], tmp_path
         (["sample", "--label=goldfsh"], "did you mean goldfish?"),
         (["sample", "--label=goldfish", "--num_chain=3"], "did you mean --num_chains?"),
         (["sample", "--label=goldfish", "--kernel=hcm"], "got 'hcm'; did you mean hmc"),
-        (["sample", "--label=goldfish", "--step_size=-1"], "step_size: expected a number above 0, got -1"),
+        (["sample", "--label=goldfish", "--kernel=mala", "--step_size=-1"], "step_size: expected a number above 0, got -1"),
         (["sample", "--label=goldfish", "--num_chains=0"], "num_chains: expected an integer"),
         (["sample", "--label=goldfish", "--num_chains=1e3"], "num_chains: expected an integer in 1..4096, got 1000.0"),
         (["sample", "--label=goldfish", "--seed=1e3"], "seed: expected an integer"),
         (
-            ["sample", "--label=goldfish", "--num_leapfrog_steps=3"],
+            ["sample", "--label=goldfish", "--kernel=mala", "--num_leapfrog_steps=3"],
             "num_leapfrog_steps: expected a flag that --kernel=mala uses",
         ),
+        (
+            ["sample", "--label=goldfish", "--step_size=0.1"],
+            "--kernel=auto uses, got --step_size; leave it out, or name a kernel",
+        ),
+        (["sample", "--label=goldfish", "--kernel=auto", "--num_burnin_steps=9"], "num_burnin_steps: expected a flag that"),
+        (["sample", "--label=goldfish", "--init=prior"], "init: expected a flag that --kernel=auto uses"),
+        (["export", "--labels=goldfish", "--kernel=auto", "--out=x"], "kernel: expected one of mala, hmc, got 'auto'"),
         (["sample", "--label=goldfish", "--kernel=rejection", "--step_size=0.1"], "that --kernel=rejection uses"),
         (["sample", "--label=goldfish", "--kernel=smc", "--init=prior"], "init: expected a flag that --kernel=smc uses"),
         (["sample", "--label=goldfish", "--kernel=elliptical_slice", "--gradient_precision=bfloat16"], "slice uses"),
@@ -211,7 +218,7 @@ def test_two_processes_give_the_same_bytes(toy_pair: tuple[Path, Path], tmp_path
         (["sample", "--label=goldfish", "--kernel=map", "--num_adaptation_steps=3"], "that --kernel=map uses"),
         (["sample", "--label=goldfish", "--kernel=chees", "--num_chains=1"], "at least 2 for --kernel=chees"),
         (
-            ["sample", "--label=goldfish", "--num_adaptation_steps=9", "--num_burnin_steps=8"],
+            ["sample", "--label=goldfish", "--kernel=mala", "--num_adaptation_steps=9", "--num_burnin_steps=8"],
             "at most num_burnin_steps=8",
         ),
         (["sample", "--label=goldfish", "--jit=maybe"], "jit: expected one of auto, true, false"),
@@ -251,13 +258,15 @@ def test_a_run_interrupted_before_its_first_draw_leaves_nothing(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("tfgradgen.mcmc.runs.choose_starts", interrupt)
-    assert "interrupted; nothing new was kept" in refused(["sample", "--label=goldfish", *toy_flags, *FAST], capsys, code=130)
+    assert "interrupted; nothing new was kept" in refused(
+        ["sample", "--label=goldfish", *toy_flags, *FAST_MALA], capsys, code=130
+    )
     assert not list((tmp_path / "out").iterdir())
 
 
 @pytest.mark.usefixtures("quick_runs")
 def test_a_path_is_taken_as_it_is_written(toy_flags: list[str], tmp_path: Path) -> None:
-    main(["sample", "--label=goldfish", "--out=2026_07_20", *toy_flags, *FAST])
+    main(["sample", "--label=goldfish", "--out=2026_07_20", *toy_flags, *FAST_MALA])
     assert (tmp_path / "2026_07_20" / "run.json").exists()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.command import FAST, refused
+from tests.support.command import FAST, FAST_MALA, refused
 from tfgradgen import __version__
 from tfgradgen.cli.command_flags import COMMANDS
 from tfgradgen.cli.commands import main
@@ -128,7 +128,7 @@ def test_help_has_no_header_of_fire_and_no_argument_that_does_not_exist(capsys: 
 
 
 def test_every_run_of_several_labels_is_diagnosed(toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    main(["sample", "--label=goldfish,alp", "--out=runs", *toy_flags, *FAST])
+    main(["sample", "--label=goldfish,alp", "--out=runs", *toy_flags, *FAST_MALA])
     with np.load("runs/alp/samples.npz") as file:
         arrays = dict(file)
     capsys.readouterr()
@@ -146,13 +146,18 @@ def test_every_run_of_several_labels_is_diagnosed(toy_flags: list[str], capsys: 
     assert "runs/alp" in capsys.readouterr().err
 
 
-def test_what_a_run_does_is_said_before_it_does_it(toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_run_does_is_said_before_it_does_it(
+    toy_flags: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TFGRADGEN_CACHE_DIR", str(tmp_path / "cache"))
+    draws = ["prior draws: 768 are evaluated", "compiling the models", *(f"prior draws: {n} of 768" for n in (256, 512, 768))]
     for kernel, stages in (
-        ("mala", ["TensorFlow", "models", "starts", "compiling"]),
-        ("rejection", ["TensorFlow", "models", "compiling"]),
+        ("rejection", ["TensorFlow", "models", "compiling the models"]),
+        ("mala", ["TensorFlow", "models", "starts", *draws, "compiling mala"]),
+        ("mala", ["TensorFlow", "models", "starts", "compiling mala"]),
     ):
         few = FAST if kernel == "mala" else FAST[::2]
-        main(["sample", "--label=goldfish", f"--kernel={kernel}", *toy_flags, *few])
+        main(["sample", "--label=goldfish", f"--kernel={kernel}", "--overwrite", *toy_flags, *few])
         lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("doing    ")]
         assert len(lines) == len(stages)
         assert all(word in line for word, line in zip(stages, lines, strict=True))

@@ -202,7 +202,7 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 
 def test_a_generator_without_encoder_starts_at_no_photograph(toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     Image.new("RGB", (8, 8)).save("photo.png")
-    said = refused(["sample", "--label=goldfish", *toy_flags, "--init=photo.png"], capsys)
+    said = refused(["sample", "--label=goldfish", "--kernel=mala", *toy_flags, "--init=photo.png"], capsys)
     assert "a generator with an encoder" in said
 
 

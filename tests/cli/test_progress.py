@@ -35,7 +35,7 @@ def test_the_time_left_of_a_resumed_run_is_that_of_its_own_pace(monkeypatch: pyt
 
 
 def test_a_log_file_gets_plain_lines_with_the_time_left(toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    main([*SMALL, *STEPS["mala"], *toy_flags])
+    main([*SMALL, "--kernel=mala", *STEPS["mala"], *toy_flags])
     notes = capsys.readouterr().err.splitlines()
     stages = [line for line in notes if line.startswith("doing    ")]
     assert ["TensorFlow" in stages[0], "models" in stages[1], "starts" in stages[2], "compiling" in stages[3]] == [True] * 4

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.support.command import CTRL_C, FAST, FULL_DISK, SEVERAL, SMALL, STEPS, refused, stop_after, with_flags
+from tests.support.command import CTRL_C, FAST_MALA, FULL_DISK, SEVERAL, SMALL, STEPS, refused, stop_after, with_flags
 from tfgradgen.cli.commands import main
 from tfgradgen.cli.sample import kept
 from tfgradgen.core.checks import UserError
@@ -76,7 +76,7 @@ def killed(command: list[str], code: str, folder: Path) -> None:
 @pytest.mark.slow
 def test_killed_while_it_draws_it_ends_with_the_same_bytes(toy_flags: list[str], tmp_path: Path) -> None:
     """One run, killed at each of `POINTS` and resumed."""
-    command = [*SMALL, "--num_results=150", "--num_burnin_steps=30", *toy_flags]
+    command = [*SMALL, "--kernel=mala", "--num_results=150", "--num_burnin_steps=30", *toy_flags]
     main([*command, "--out=whole"])
     seen = []
     for module, name, when, count in POINTS.values():
@@ -200,7 +200,7 @@ def test_the_command_that_an_interrupted_overwrite_prints_goes_on(
     num_labels: int, toy_flags: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tfgradgen.cli.groups.MAX_CHAINS", 3 * num_labels)
-    command = ["sample", "--label=goldfish,alp,king_penguin", "--out=runs", *toy_flags, *FAST]
+    command = ["sample", "--label=goldfish,alp,king_penguin", "--out=runs", *toy_flags, *FAST_MALA]
     main(command)
     again = [*command, "--seed=1", "--overwrite"]
     with pytest.MonkeyPatch.context() as patch:
@@ -220,7 +220,7 @@ def test_the_command_that_an_interrupted_overwrite_prints_goes_on(
     assert (partial / CHECKPOINT).stat().st_mtime_ns == started, "what was drawn is not thrown away"
     main(words_of(line))
     assert (Path("runs/goldfish/run.json").stat().st_mtime_ns == made) == (num_labels == 1), "what is finished is kept"
-    main(["sample", "--label=goldfish,alp,king_penguin", "--out=fresh", "--seed=1", *toy_flags, *FAST])
+    main(["sample", "--label=goldfish,alp,king_penguin", "--out=fresh", "--seed=1", *toy_flags, *FAST_MALA])
     assert same_draws("runs", "fresh", "goldfish", "alp", "king_penguin")
     assert sorted(path.name for path in Path("runs").iterdir()) == ["alp", "goldfish", "king_penguin", "sheet.png"]
     capsys.readouterr()
@@ -254,7 +254,7 @@ def test_resume_with_overwrite_replaces_what_cannot_be_gone_on_with(
 def test_a_run_that_the_machine_breaks_off_goes_on(
     error: Exception, text: str, toy_flags: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = [*SMALL, *STEPS["mala"], *toy_flags]
+    command = [*SMALL, "--kernel=mala", *STEPS["mala"], *toy_flags]
     main([*command, "--out=whole"])
     with pytest.MonkeyPatch.context() as patch:
         stop_after(2, error, patch)
@@ -274,7 +274,7 @@ def test_a_full_stdout_is_not_taken_for_a_full_out(
             raise FULL_DISK
         real(*given, file=file, **options)
 
-    real, command = print, ["sample", "--label=goldfish,alp", "--out=runs", *toy_flags, *FAST]
+    real, command = print, ["sample", "--label=goldfish,alp", "--out=runs", *toy_flags, *FAST_MALA]
     with monkeypatch.context() as patch:
         patch.setattr("tfgradgen.cli.terminal.print", full, raising=False)
         line = refused(command, capsys)
@@ -311,7 +311,7 @@ def test_draws_lie_on_disk_and_not_in_memory(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("at", ["results.result.write_run", "results.files.save_png", "cli.run.clear"])
 def test_killed_while_it_finishes_it_ends_with_the_same_bytes(at: str, toy_flags: list[str], tmp_path: Path) -> None:
-    command = [*SMALL, *STEPS["mala"], *toy_flags]
+    command = [*SMALL, "--kernel=mala", *STEPS["mala"], *toy_flags]
     main([*command, "--out=whole"])
     code = f"import tfgradgen.cli.run; tfgradgen.{at} = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)"
     killed([*command, "--out=cut"], code, tmp_path)
@@ -323,7 +323,7 @@ def test_killed_while_it_finishes_it_ends_with_the_same_bytes(at: str, toy_flags
 def test_an_interrupted_overwrite_goes_on_and_then_replaces(
     toy_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = [*SMALL, *STEPS["mala"], *toy_flags, "--out=run"]
+    command = [*SMALL, "--kernel=mala", *STEPS["mala"], *toy_flags, "--out=run"]
     main(command)
     before = (tmp_path / "run/samples.npz").read_bytes()
     with pytest.MonkeyPatch.context() as patch:

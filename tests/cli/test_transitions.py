@@ -25,7 +25,7 @@ from tfgradgen.io.store import CHECKPOINT
 
 pytestmark = pytest.mark.usefixtures("quick_runs")
 
-COMMAND = [*SMALL, "--num_results=50", "--num_burnin_steps=30"]
+COMMAND = [*SMALL, "--kernel=mala", "--num_results=50", "--num_burnin_steps=30"]
 
 
 def empty(out: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from tests.support import toy
-from tests.support.command import FAST, refused
+from tests.support.command import FAST_MALA, refused
 from tfgradgen import ClassPosterior
 from tfgradgen.cli.commands import main
 from tfgradgen.diagnostics.model_checks import NUM_CHECKED, NUM_EVALUATIONS, prior_checks
@@ -126,7 +126,7 @@ def test_a_run_looks_first_and_stops_at_grave_faults_only(
     noisy = lambda z: pictures(z) + 0.1 * tf.random.uniform(tf.shape(pictures(z)))  # noqa: E731
     toy.save(tmp_path / "noisy", noisy, [None, 6], card)
     toy.save(tmp_path / "wide", lambda z: 3.0 * pictures(z), [None, 6], card)
-    command = ["sample", "--label=goldfish", *FAST, toy_flags[1]]
+    command = ["sample", "--label=goldfish", *FAST_MALA, toy_flags[1]]
     assert "determinism: expected the same bits" in refused([*command, "--generator=noisy"], capsys)
     main([*command, "--generator=wide", "--out=wide_run"])
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("trust    image: expected float32")]
@@ -148,7 +148,7 @@ def test_images_that_no_png_can_hold_are_refused_before_a_run(
     toy.save(tmp_path / "odd", lambda z: tf.reshape(pictures(z), [-1, *shape]), [None, 6])
     mean = lambda x: tf.stack([tf.reduce_mean(x, [1, 2, 3]), tf.reduce_max(x, [1, 2, 3])], 1)  # noqa: E731
     toy.save(tmp_path / "any", mean, [None, *shape])
-    for command in (["sample", *FAST], ["check"]):
+    for command in (["sample", *FAST_MALA], ["check"]):
         line = refused([*command, "--label=1", "--generator=odd", "--classifier=any"], capsys)
         assert "channels" in line
         assert str(shape).strip("[]") in line

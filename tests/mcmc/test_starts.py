@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from tests.support.toy import ToyClassifier, ToyGenerator, exact_moments
-from tfgradgen.core.backend import Stream, fold_in
+from tfgradgen.core.backend import as_seed, fold_in
 from tfgradgen.core.checks import UserError
 from tfgradgen.core.config import RunConfig, Schedule
 from tfgradgen.core.contracts import collect
@@ -120,14 +120,14 @@ def test_with_a_discriminator_starts_are_resampled_by_the_whole_target() -> None
     assert abs(z[:, 1].mean() - 1.0) < 4 / np.sqrt(200)
 
 
-def test_a_start_by_itself_is_that_of_the_chain() -> None:
-    """What an export compiles is the same choice."""
-    posterior, run = rare(), RunConfig(num_chains=4, seed=3)
-    found = choose_starts(posterior, run).z.numpy()
-    seed = fold_in(posterior.own_seed(run.seed), Stream.STARTS)
-    alone = tf.function(lambda s: start_point(posterior, run.num_init_draws, s), autograph=False)
+def test_a_start_by_itself_is_picked_as_that_of_a_chain() -> None:
+    """What an export compiles is the same choice, from prior draws of its own."""
+    posterior, seed = rare(), as_seed(3)
+    alone = tf.function(lambda s: start_point(posterior, RunConfig.num_init_draws, s), autograph=False)
     for chain in range(4):
-        np.testing.assert_allclose(alone(fold_in(seed, chain)), found[chain], rtol=1e-6)
+        z, scores = starts.score(posterior, RunConfig.num_init_draws, fold_in(seed, chain))
+        picks, _ = pick(Scores(*(np.asarray(column)[None] for column in scores)), False)
+        np.testing.assert_allclose(alone(fold_in(seed, chain)), z[picks[0]], rtol=1e-6)
 
 
 def test_draws_without_a_likelihood_are_counted_and_never_started_at() -> None:

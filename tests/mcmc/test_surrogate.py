@@ -131,7 +131,9 @@ def test_a_run_learns_and_keeps_both_modes(truth: Truth) -> None:
     found = surrogate_fit.learned(POSTERIOR, CONFIG, run)
     assert found.facts["proposals"] == "surrogate"
     assert found.facts["surrogate"]["effective_share"] > 1.2 * found.facts["prior"]["effective_share"]
-    assert found.num_forward == 2048 + 256
+    assert found.num_forward == 256, "the pool is that of the starts"
+    few = surrogate_fit.learned(POSTERIOR, CONFIG, RunConfig(num_chains=2, seed=1))
+    assert few.num_forward == 2048 - 2 * RunConfig.num_init_draws + 256
 
 
 def test_a_discriminator_s_term_is_in_the_weights(truth: Truth) -> None:

@@ -11,7 +11,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tests.support import toy
-from tests.support.command import FAST, refused
+from tests.support.command import FAST_MALA, refused
 from tfgradgen.cli.commands import main
 from tfgradgen.core.backend import as_seed
 from tfgradgen.diagnostics.preflight import value_and_gradient
@@ -122,11 +122,11 @@ def test_a_coarse_gradient_keeps_the_law(name: str) -> None:
 def test_the_command_lowers_its_own_models_only_where_that_changes_something(
     folder: Path, toy_flags: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["sample", "--label=goldfish", "--gradient_precision=bfloat16", *FAST]
+    command = ["sample", "--label=goldfish", "--gradient_precision=bfloat16", *FAST_MALA]
     assert "gradient_precision: expected a convolution" in refused([*command, *toy_flags], capsys)
     assert "gradient_precision: expected one of float32" in refused([*command[:2], "--gradient_precision=half"], capsys)
     main([*command, f"--generator={folder}", toy_flags[1], "--out=low"])
-    main([*command[:2], *FAST, f"--generator={folder}", toy_flags[1], "--out=full"])
+    main([*command[:2], *FAST_MALA, f"--generator={folder}", toy_flags[1], "--out=full"])
     low, full = (json.loads(Path(name, "run.json").read_text()) for name in ("low", "full"))
     assert (low["arguments"]["gradient_precision"], full["arguments"]["gradient_precision"]) == ("bfloat16", "float32")
     assert low["final_class_prob"] != full["final_class_prob"]

@@ -10,6 +10,7 @@ from tfgradgen.cli.commands import main
 from tfgradgen.io.store import CHECKPOINT
 
 FAST = ["--num_results=4", "--num_burnin_steps=4", "--num_chains=3"]
+FAST_MALA = ["--kernel=mala", *FAST]
 SMALL = ["sample", "--label=goldfish", "--num_chains=3"]
 STEPS = {  # more than two chunks of each
     "mala": ["--num_results=50", "--num_burnin_steps=50"],
@@ -17,7 +18,7 @@ STEPS = {  # more than two chunks of each
     "replica_exchange": ["--num_results=15", "--num_burnin_steps=15"],
     "smc": ["--num_results=20", "--ess_share=0.95"],
 }
-SEVERAL = ["sample", "--label=goldfish,alp", *FAST]
+SEVERAL = ["sample", "--label=goldfish,alp", *FAST_MALA]
 CTRL_C, FULL_DISK = KeyboardInterrupt(), OSError(28, "No space left on device")
 
 

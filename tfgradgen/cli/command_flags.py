@@ -7,9 +7,10 @@ from typing import Any
 from tfgradgen.cli import compare_options, export_options, tune_options
 from tfgradgen.cli.flags import Flag, Group, flags_of
 from tfgradgen.cli.model_options import CLASSIFIER_FLAGS, DECLARED
-from tfgradgen.cli.options import SampleOptions, sample_flags, unused_flags
+from tfgradgen.cli.options import ANY_KERNEL, SampleOptions, sample_flags, unused_flags
 from tfgradgen.core.config import RunConfig, Schedule
 from tfgradgen.core.settings import path
+from tfgradgen.mcmc import auto
 from tfgradgen.mcmc.recipe import settings_of
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.mcmc.sampler import Sampler
@@ -78,7 +79,7 @@ def _told(flag: Flag, help: str, default: Any = None) -> Flag:
 def _settings_group(sampler: Sampler | None, command: str) -> Group:
     """The settings of `sampler`, or where they are found."""
     if sampler is None:
-        names = ", ".join(SAMPLERS)
+        names = ", ".join((*((auto.NAME,) if command == "sample" else ()), *SAMPLERS))
         note = f"KERNEL is one of {names}. Each has settings of its own: python -m tfgradgen {command} --kernel=KERNEL --help"
         return Group("Settings of a kernel", {}, f"{note} shows them. python -m tfgradgen kernels says what each is good for.")
     flags = flags_of(sampler.defaults)
@@ -159,6 +160,7 @@ def _export_groups(sampler: Sampler | None) -> list[Group]:
     own, flags = flags_of(export_options.ExportOptions), _every_run()
     served = [each for each in SAMPLERS.values() if each.is_served and sampler in (None, each)]
     settings = {name: Flag(flag.setting) for each in served for name, flag in flags_of(each.defaults).items()}
+    flags["kernel"] = _told(flags["kernel"], "how it is sampled", ANY_KERNEL)
     note = f"Served are {' and '.join(each.name for each in SAMPLERS.values() if each.is_served)}."
     if sampler is not None:
         flags["kernel"] = Flag(flags["kernel"].setting, sampler.name)

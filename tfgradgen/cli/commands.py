@@ -26,6 +26,7 @@ from tfgradgen.core.checks import UserError, check_choice, fail
 from tfgradgen.core.parsing import reason
 from tfgradgen.core.quiet import quiet_matplotlib, start_tensorflow
 from tfgradgen.core.text import as_text, shell_word, value_text
+from tfgradgen.mcmc import auto
 from tfgradgen.mcmc.registry import SAMPLERS
 
 KINDS = {"real": float, "whole": int, "switch": bool, "path": str, "text": str, "choice": str}  # of a setting, for Fire
@@ -35,7 +36,7 @@ def sample(flags: dict[str, Any]) -> None:
     check_flags("sample", flags, COMMANDS["sample"].known())
     if flags["label"] is None:
         raise fail("label", "a class", "none", "give --label=NAME; python -m tfgradgen labels lists them")
-    options = parse_sample(flags)
+    options = parse_sample(flags, auto.NAME)
     from tfgradgen.cli.early import check_sample
 
     check_sample(options)
@@ -251,7 +252,8 @@ def help_text(name: str, kernel: str | None = None) -> str:
     """What `NAME --help` shows: the flags of the command, in groups, and with a kernel that kernel's own."""
     check_known("command", name, COMMANDS, "python -m tfgradgen --help")
     command = COMMANDS[name]
-    sampler = None if kernel is None else SAMPLERS[check_choice("kernel", kernel, SAMPLERS)]
+    known = (*SAMPLERS, auto.NAME) if name == "sample" else SAMPLERS
+    sampler = None if kernel is None or check_choice("kernel", kernel, known) == auto.NAME else SAMPLERS[kernel]
     takes = sampler is not None and command.takes_fn(sampler)
     line = re.sub(r"--kernel=\w+", f"--kernel={kernel}", command.example) if takes else command.example
     example = ["", f"Example: {line}"] if line else []

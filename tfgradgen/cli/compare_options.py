@@ -6,7 +6,7 @@ from typing import Any
 
 from tfgradgen.cli.flags import check_flags, flags_of, parse_words, read_flags
 from tfgradgen.cli.model_options import CLASSIFIER_FLAGS, GENERATOR_FLAGS, parse_handle
-from tfgradgen.cli.options import DEFAULT_KERNEL, SampleOptions, parse_sample
+from tfgradgen.cli.options import ANY_KERNEL, SampleOptions, parse_sample
 from tfgradgen.core.checks import check_int
 from tfgradgen.core.settings import path, real, switch, text, whole
 from tfgradgen.evaluation.entries import parse_entry
@@ -70,7 +70,7 @@ def parse_compare(flags: dict[str, Any]) -> CompareOptions:
     """Checks the flags of `compare`; raises `UserError` for the first that cannot be used."""
     check_flags("compare", flags, FLAGS)
     asked = {flag: flags[flag] for flag in SAMPLE_FLAGS if flag in flags}
-    pair = parse_sample({"label": flags["labels"], "kernel": DEFAULT_KERNEL} | asked)
+    pair = parse_sample({"label": flags["labels"], "kernel": ANY_KERNEL} | asked)
     check_int("num_chains", pair.run.num_chains, MIN_CHAINS, 4096)
     own = read_flags(CompareOptions, flags)
     names = parse_words("kernels", own["kernels"], "names of methods, a,b,c", "mala,hmc,rejection")

@@ -21,7 +21,7 @@ from tfgradgen.io.store import check_same, read_checkpoint
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.results.files import checked_record
-from tfgradgen.results.record import BATCH, identity
+from tfgradgen.results.record import AUTO, BATCH, identity
 
 MAX_CHAINS = 512  # of a batch of several labels: about 2 GB for the shipped models
 
@@ -106,11 +106,8 @@ class Group:
         return ClassPosterior.of(self.networks, member.index, run.temperature)
 
 
-def members_of(options: SampleOptions, loaded: Loaded, targets: Sequence[Target], folders: Sequence[Path]) -> list[Member]:
-    return [
-        Member(target, functools.partial(loaded.networks, target), folder, plan_of(options, loaded, target))
-        for target, folder in zip(targets, folders, strict=True)
-    ]
+def member_of(options: SampleOptions, loaded: Loaded, target: Target, folder: Path) -> Member:
+    return Member(target, functools.partial(loaded.networks, target), folder, plan_of(options, loaded, target))
 
 
 def under_way(options: SampleOptions, members: Sequence[Member], place: Path) -> Group | None:
@@ -119,7 +116,8 @@ def under_way(options: SampleOptions, members: Sequence[Member], place: Path) ->
     Raises:
       UserError: it has labels that are not among `members`, or is damaged, and there is no --overwrite.
     """
-    if not options.resume or not has_checkpoint(place):
+    chose_it = any(AUTO in member.planned for member in members)  # then other labels of the command may be the batch's
+    if not options.resume or not has_checkpoint(place) or (chose_it and not SAMPLERS[options.kernel].is_batched):
         return None
     try:
         label = read_checkpoint(partial_of(place)).identity.get("label")

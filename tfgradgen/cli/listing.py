@@ -9,13 +9,16 @@ from tfgradgen.cli.model_options import parse_handle, parse_models
 from tfgradgen.cli.terminal import say
 from tfgradgen.core.quiet import start_tensorflow
 from tfgradgen.core.text import as_text
+from tfgradgen.mcmc import auto
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.models.loading.metadata import MAX_NAME, Label, fingerprint, parse_labels, read_metadata
 from tfgradgen.models.shipped import SHIPPED_MODELS, default_model
 
 
 def list_kernels() -> None:
-    """Prints a line for each sampler: its name, its kind, what law its draws have, and what it is good for."""
+    """Prints a line for each sampler: its name, its kind, what law its draws have, and what it is good for; first the choice
+    among them."""
+    say(f"{auto.NAME:16s}  {'-':9s}  {'of the one chosen':20s}  {auto.about()}; what `sample` does without --kernel")
     for sampler in SAMPLERS.values():
         say(f"{sampler.name:16s}  {sampler.kind:9s}  {sampler.law:20s}  {sampler.about}")
 

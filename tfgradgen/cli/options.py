@@ -1,7 +1,7 @@
 """From the flags that a user types to checked settings, before anything slow is imported."""
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,12 @@ from tfgradgen.core.config import KernelConfig, RunConfig, Schedule
 from tfgradgen.core.settings import choice, path, switch, text
 from tfgradgen.core.settings import settings_of as declared
 from tfgradgen.core.text import value_text
+from tfgradgen.mcmc import auto
 from tfgradgen.mcmc.recipe import Recipe, default_recipe, read_recipe, settings_of
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.mcmc.sampler import Sampler
 
-DEFAULT_KERNEL = "mala"
+ANY_KERNEL = "mala"  # of commands for which the kernel is not asked
 PRECISIONS = ("float32", "bfloat16")
 SCHEDULE_FLAGS, RUN_FLAGS = tuple(declared(Schedule)), tuple(declared(RunConfig))
 
@@ -24,11 +25,18 @@ SCHEDULE_FLAGS, RUN_FLAGS = tuple(declared(Schedule)), tuple(declared(RunConfig)
 @dataclass(frozen=True, kw_only=True)
 class SampleOptions:
     """Everything that `sample` was asked for; `out` is None where a folder is to be chosen, `init_photograph` where chains
-    start at none, `schedule_file` where all settings are flags and defaults."""
+    start at none, `schedule_file` where all settings are flags and defaults. `auto`: the settings that were given with
+    --kernel=auto, whose `recipe` is one of those that it chooses from; None where a kernel was named."""
 
     label: Any = text(shown="NAME", help="a class name, WordNet id or index; several as a,b,c; or all. `labels` lists them")
-    recipe: Recipe = text(flag="kernel", shown=DEFAULT_KERNEL, help="how it is sampled; `kernels` compares them")
+    recipe: Recipe = text(
+        flag="kernel",
+        shown=auto.NAME,
+        help="how it is sampled; `kernels` compares them. auto: exact draws where a class has 0.01 of the prior or more, else "
+        "the chains that cope best; says which, and why",
+    )
     run: RunConfig
+    auto: dict[str, Any] | None = None
     init_photograph: Path | None
     models: ModelOptions
     schedule_file: Path | None = path(
@@ -54,7 +62,11 @@ class SampleOptions:
 
     @property
     def kernel(self) -> str:
-        return self.recipe.kernel
+        return self.recipe.kernel if self.auto is None else auto.NAME
+
+    def chosen(self, kernel: str) -> "SampleOptions":
+        """The same with the `kernel` that --kernel=auto chose."""
+        return replace(self, recipe=default_recipe(kernel).changed(self.auto or {}), auto=None)
 
     @property
     def kernel_config(self) -> KernelConfig:
@@ -106,13 +118,22 @@ def unused_flags(sampler: Sampler, has_discriminator: bool = True) -> tuple[str,
     return tuple(flag for flag, is_unused in unused.items() if is_unused)
 
 
-def parse_sample(flags: dict[str, Any]) -> SampleOptions:
-    """Checks the flags of `sample`; raises `UserError` for the first that cannot be used."""
+def unused_by_auto() -> tuple[str, ...]:
+    """The flags of every run that not all samplers use from which --kernel=auto chooses; without a discriminator all do that
+    one."""
+    unused = (unused_flags(SAMPLERS[kernel], has_discriminator=False) for kernel, _ in auto.CHOICES)
+    return tuple(dict.fromkeys(flag for flags in unused for flag in flags))
+
+
+def parse_sample(flags: dict[str, Any], default_kernel: str = ANY_KERNEL) -> SampleOptions:
+    """Checks the flags of `sample`, whose kernel is `default_kernel` where neither they nor a schedule name one; raises
+    `UserError` for the first that cannot be used."""
     own = read_flags(SampleOptions, flags)
     base = read_recipe(own["schedule_file"]) if own["schedule_file"] else None
     kernel = flags.get("kernel")
-    kernel = kernel if kernel is not None else base.kernel if base else DEFAULT_KERNEL
-    sampler = SAMPLERS[check_choice("kernel", kernel, SAMPLERS)]
+    kernel = kernel if kernel is not None else base.kernel if base else default_kernel
+    is_auto = check_choice("kernel", kernel, (*SAMPLERS, auto.NAME)) == auto.NAME
+    sampler = SAMPLERS[auto.CHOICES[0][0] if is_auto else kernel]
     if base and base.kernel != kernel:
         raise fail("kernel", f"{base.kernel}, as in {own['schedule_file']}", kernel, "leave it out, or give another --schedule")
     if own["netcdf"]:
@@ -125,11 +146,16 @@ def parse_sample(flags: dict[str, Any]) -> SampleOptions:
     run = RunConfig(**{flag: RUN[flag].parsed(flag, given.pop(flag)) for flag in RUN_FLAGS if flag in given})
     check_num_chains(kernel, run.num_chains, sampler.min_chains)
     unused, known = unused_flags(sampler, models.discriminator is not None), settings_of(sampler)
+    if is_auto:
+        unused, known = unused_by_auto(), auto.known_settings()
     wrong = [*(flag for flag in flags if flag in unused), *(flag for flag in given if flag not in known)]
     if wrong:
-        raise fail(wrong[0], f"a flag that --kernel={kernel} uses", f"--{wrong[0]}", "leave it out, or choose another kernel")
-    own["recipe"] = (base or default_recipe(kernel)).changed(given)
-    return SampleOptions(**own, run=run, init_photograph=photograph, models=models)
+        remedy = "leave it out, or " + (
+            "name a kernel that does, such as --kernel=mala" if is_auto else "choose another kernel"
+        )
+        raise fail(wrong[0], f"a flag that --kernel={kernel} uses", f"--{wrong[0]}", remedy)
+    own["recipe"] = (base or default_recipe(sampler.name)).changed(given)
+    return SampleOptions(**own, run=run, auto=given if is_auto else None, init_photograph=photograph, models=models)
 
 
 def _photograph(flags: dict[str, Any]) -> Path | None:

@@ -4,7 +4,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from tqdm import tqdm
 
@@ -52,16 +52,37 @@ def plain_lines(title: str, unit: str = "step") -> ProgressFn:
             return
         tenths = done * LINES // total
         left = (time.monotonic() - start) * (total - done) / max(done - first, 1)
-        facts = ", ".join(f"{name} {value}" for name, value in progress.shown.items())
+        facts = "".join(f", {name} {value}" for name, value in progress.shown.items())
         rest = f", about {left:.0f} s left" if first < done < total else ""
-        note(f"{title}: {done} of {total} {unit}s, {facts}{rest}")
+        note(f"{title}: {done} of {total} {unit}s{facts}{rest}")
 
     return show
 
 
 class _Notes(logging.Handler):
+    """Shows what the library logs: a line, and where a record comes with a `Progress`, as of prior draws, a bar for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bar = ExitStack()
+        self._show: ProgressFn | None = None
+
     def emit(self, record: logging.LogRecord) -> None:
-        note(f"doing    {record.getMessage()}")
+        progress: Progress | None = getattr(record, "progress", None)
+        if progress is None:
+            if record.levelno >= logging.INFO:
+                note(f"doing    {record.getMessage()}")
+            return
+        if self._show is None:
+            self._show = self._bar.enter_context(progress_bar(f"doing    {record.getMessage()}", "draw"))
+        self._show(progress)
+        if progress.num_done >= progress.num_total:
+            self.end()
+
+    def end(self) -> None:
+        """Ends the bar, where there is one."""
+        self._show = None
+        self._bar.close()
 
 
 @contextmanager
@@ -70,11 +91,12 @@ def stages_shown() -> Iterator[None]:
     logger, handler = logging.getLogger("tfgradgen"), _Notes()
     level, propagate = logger.level, logger.propagate
     logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.DEBUG)
     logger.propagate = False  # libraries give the root logger handlers of their own
     try:
         yield
     finally:
         logger.removeHandler(handler)
+        handler.end()
         logger.setLevel(level)
         logger.propagate = propagate

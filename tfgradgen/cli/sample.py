@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from tfgradgen.cli.groups import Group, Member, groups_of, members_of, split_text, under_way
-from tfgradgen.cli.load import choose_backend, load_models, start_at_photograph
+from tfgradgen.cli.choice import parts_of
+from tfgradgen.cli.groups import Group, Member, groups_of, split_text, under_way
+from tfgradgen.cli.load import load_models, start_at_photograph
 from tfgradgen.cli.options import SampleOptions
 from tfgradgen.cli.output import PLACE, SHEET_NAME, check_folders, choose_folders
 from tfgradgen.cli.run import Row, finished, is_remains, run_group
@@ -30,14 +31,17 @@ def run_sample(options: SampleOptions) -> list[str]:
     loaded = load_models(options.models, options.gradient_precision)
     options = start_at_photograph(options, loaded.generator)
     targets = loaded.targets(options.label)
-    options = choose_backend(options, loaded, targets[0])
     names = [target.label.name for target in targets]
     is_all = {label.name for label in loaded.classifiers[0].labels if not label.background} == set(names)
     folders = choose_folders(options, names, is_all)
     check_folders(options, folders)
     sheet_path = folders[0].parent / SHEET_NAME if len(folders) > 1 else None
-    members = members_of(options, loaded, targets, folders)
-    rows, groups = _planned(options, members)
+    rows: dict[Path, Row] = {}
+    groups: list[tuple[SampleOptions, Group]] = []
+    for part in parts_of(options, loaded, targets, folders):
+        found, left = _planned(part.options, part.members)
+        rows |= found
+        groups += [(part.options, group) for group in left]
     made: list[Path] = []
 
     def done(member: Member, row: Row, told: str) -> None:
@@ -50,7 +54,8 @@ def run_sample(options: SampleOptions) -> list[str]:
             made.append(folder)
             say(f"kept     {as_text(folder)}: this run was finished earlier")
         while groups:  # each is let go with what was compiled for it
-            run_group(groups.pop(0), options, {*rows}, done)
+            own, group = groups.pop(0)
+            run_group(group, own, {*rows}, done)
         whole = [rows[folder] for folder in folders]
         if sheet_path:
             save_png(sheet_path, sheet(whole))

@@ -7,8 +7,7 @@ from typing import Any
 
 from tfgradgen.cli.flags import check_flags, flags_of, read_flags
 from tfgradgen.cli.model_options import MODEL_FLAGS
-from tfgradgen.cli.options import DEFAULT_KERNEL as ANY_KERNEL
-from tfgradgen.cli.options import SampleOptions, kernel_flags, parse_sample
+from tfgradgen.cli.options import ANY_KERNEL, SampleOptions, kernel_flags, parse_sample
 from tfgradgen.core.checks import check_int, fail
 from tfgradgen.core.config import AdaptedConfig, changed_config
 from tfgradgen.core.settings import path, real, switch, text, whole

@@ -193,8 +193,9 @@ class RunConfig:
         0,
         low=0,
         high=2**62 - 1,
-        help="same seed, machine and backend: the same samples.npz, bit for bit. No two labels share a draw. The chains of a "
-        "label start at the same points alone and in a batch of several labels, and go on with the noise of the batch",
+        help="same seed, machine and backend: the same samples.npz, bit for bit. No two classes share an exact draw, but for "
+        "temperatures above 1. The chains of a label start at the same points alone and in a batch of several labels, and go "
+        "on with the noise of the batch",
     )
     jit: Jit = choice(
         "auto", choices=("auto", True, False), is_told=True, help="XLA: auto (where there is a GPU), true or false"

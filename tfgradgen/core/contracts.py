@@ -136,9 +136,9 @@ class Progress(NamedTuple):
 
     @property
     def shown(self) -> dict[str, str]:
-        """Acceptance, p(class) and, where the method has one, step size, as text."""
-        facts = {"accept": f"{self.accept_rate:.2f}", "p(class)": f"{self.class_prob:.2f}"}
-        return facts | ({"step_size": f"{self.step_size:.3f}"} if np.isfinite(self.step_size) else {})
+        """Acceptance, p(class) and step size, as text, those that there are."""
+        facts = {"accept": (self.accept_rate, 2), "p(class)": (self.class_prob, 2), "step_size": (self.step_size, 3)}
+        return {name: f"{value:.{digits}f}" for name, (value, digits) in facts.items() if np.isfinite(value)}
 
 
 class Chunk(NamedTuple):

@@ -1,8 +1,8 @@
 """Arrays of one shape under numbers, kept in a cache folder: what can be computed again, and whose loss costs only time.
 
-A file holds a digest and the bytes of one array. The digest covers the bytes, the number and what they belong to, so that a file
-that is damaged, cut short, renamed or copied from elsewhere is not used. Nothing is raised, whatever goes wrong with the disk:
-the array is then not there, or not kept.
+A file holds a digest and the bytes of one array. The digest covers the bytes, the number and what they belong to, so that a
+file that is damaged, cut short, renamed or copied from elsewhere is not used. Nothing is raised, whatever goes wrong with the
+disk: the array is then not there, or not kept.
 """
 
 import hashlib
@@ -33,7 +33,8 @@ class NumberedArrays:
 
     def __init__(self, folder: Path | None, owner: str, shape: tuple[int, ...]):
         self.folder, self._owner, self._shape = folder, owner, shape
-        self._room: int | None = None  # bytes that may be written, as far as is known
+        self._room = 0  # bytes that may be written, as far as is known
+        self._is_full = False
 
     @property
     def num_bytes(self) -> int:
@@ -55,17 +56,21 @@ class NumberedArrays:
             os.utime(path)  # what was not used for the longest time makes room first
         return np.frombuffer(data, "<f4", offset=DIGEST).reshape(self._shape)
 
+    def has(self, number: int) -> bool:
+        """Whether there is a file of that number, right or wrong."""
+        return self.folder is not None and os.path.exists(self._path(self.folder, number))
+
     def put(self, number: int, array: np.ndarray) -> bool:
         """Keeps `array` [*shape] where there is room, and returns whether it does. A reader finds it whole or not at all."""
-        if self.folder is None:
+        if self.folder is None or self._is_full:
             return False
         data = np.ascontiguousarray(array, "<f4").tobytes()
         try:
             own_folder(self.folder)
-            if self._room is None or 0 < self._room < self.num_bytes:
+            if self._room < self.num_bytes:
                 self._room = make_room(self.folder, self.num_bytes)
-            if self._room < self.num_bytes:  # nor is there for any that follows
-                self._room = 0
+                self._is_full = not self._room
+            if self._is_full:
                 return False
             with atomic_file(self._path(self.folder, number), f"{os.getpid()}.partial") as stream:
                 stream.write(self._digest(number, data) + data)

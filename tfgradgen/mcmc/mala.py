@@ -86,7 +86,7 @@ def with_drift(inner_results: Any, step_size: tf.Tensor) -> Any:
 
 SAMPLER = KernelSampler(
     "mala",
-    about="the default: one gradient a step",
+    about="one gradient a step",
     law="asymptotically exact",
     defaults=MalaConfig(),
     schedule=Schedule(num_results=264, num_burnin_steps=36, num_adaptation_steps=27),

@@ -1,8 +1,8 @@
 """One pool of prior draws for all that a seed is used for: starts, exact draws, the mass of a class.
 
-A pool is the sequence z_0, z_1, ... ~ Normal(0, I) of one seed, with what the models say of g(z_i): the log-probabilities of all
-classes, and the log-odds of a discriminator. Labels, conditions, temperatures and kernels share it, so that a prior draw goes
-through the networks once. Only what the networks say is kept, in memory and in the cache folder; z is drawn again from the
+A pool is the sequence z_0, z_1, ... ~ Normal(0, I) of one seed, with what the models say of g(z_i): the log-probabilities of
+all classes, and the log-odds of a discriminator. Labels, conditions, temperatures and kernels share it, so that a prior draw
+goes through the networks once. Only what the networks say is kept, in memory and in the cache folder; z is drawn again from the
 seed. Draws come in chunks of one size, so that one compiled function serves, and a row has the same bits however many rows were
 asked for, and whether they were kept or not.
 
@@ -19,6 +19,7 @@ import logging
 import os
 import platform
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -91,7 +92,8 @@ class Pool:
       arrays: where scores are kept.
     """
 
-    num_evaluated = 0  # rows that went through the networks, of all pools of this process
+    # Of all pools of this process: rows that went through the networks, and rows that were given without that.
+    num_evaluated = num_spared = 0
 
     def __init__(self, observe_fn: Any, seed: int, latent_dim: int, widths: tuple[int, ...], arrays: NumberedArrays):
         self._observe_fn, self.latent_dim, self.widths, self._arrays = observe_fn, latent_dim, widths, arrays
@@ -105,31 +107,40 @@ class Pool:
         return z
 
     def draws(self, first: int, num: int) -> PriorDraws:
-        """Rows `first` to `first + num`; those that are not there yet are evaluated, with a bar where they are many."""
+        """Rows `first` to `first + num`; those that are not there yet are evaluated."""
+        evaluated = Pool.num_evaluated
         numbers = range(first // CHUNK, -(-(first + num) // CHUNK))
-        parts = self._scores(numbers)
         inside = slice(first - numbers.start * CHUNK, first - numbers.start * CHUNK + num)
-        scores = np.concatenate(parts)[inside]
-        uniform = [
-            tf.random.stateless_uniform([CHUNK], fold_in(fold_in(self._seed, k), 1), dtype=tf.float64).numpy() for k in numbers
-        ]
-        columns = np.split(scores, np.cumsum(self.widths), 1)
-        energy = columns[-1][:, 0] if columns[-1].shape[1] else np.zeros(num, np.float32)
-        z = np.concatenate([self.z(number) for number in numbers])[inside]
-        return PriorDraws(z, np.concatenate(uniform)[inside], tuple(columns[:-1]), energy, first)
+        uniform = np.concatenate([uniform_numbers(fold_in(fold_in(self._seed, number), 1)) for number in numbers])
+        z, scores = (np.concatenate([fn(number) for number in numbers])[inside] for fn in (self.z, self._scores))
+        *log_probs, last = np.split(scores, np.cumsum(self.widths), 1)
+        energy = last[:, 0] if last.shape[1] else np.zeros(num, np.float32)
+        Pool.num_spared += num if Pool.num_evaluated == evaluated else 0
+        return PriorDraws(z, uniform[inside], tuple(log_probs), energy, first)
 
-    def _scores(self, numbers: range) -> list[np.ndarray]:
-        found = {number: self._find(number) for number in numbers}
-        missing = [number for number, scores in found.items() if scores is None]
-        if len(missing) > 1:
-            logger.info("prior draws, %d for all labels of the seed", CHUNK * len(missing))
-        for done, number in enumerate(missing, 1):
-            found[number] = self._evaluate(number)
-            if len(missing) > 1:
-                nan = float("nan")
-                progress = Progress(CHUNK * done, CHUNK * len(missing), nan, nan, nan)
-                logger.debug("%d prior draws", progress.num_done, extra={"progress": progress})
-        return [scores for scores in found.values() if scores is not None]
+    def blocks(self, size: int, num: int) -> Iterator[PriorDraws]:
+        """The first `num` blocks of `size` rows, one after another, so that memory does not grow with their number. Where more
+        than one chunk is to be evaluated, that is logged, with a `Progress` for a bar."""
+        total = CHUNK * sum(not self._has(number) for number in range(-(-size * num // CHUNK)))
+        before, nan = Pool.num_evaluated, float("nan")
+
+        def tell(done: int) -> None:
+            if total > CHUNK:
+                logger.debug("prior draws", extra={"progress": Progress(min(done, total), total, nan, nan, nan)})
+
+        if total > CHUNK:
+            logger.info("prior draws: %d are evaluated for all labels of this seed", total)
+        for block in range(num):
+            yield self.draws(block * size, size)
+            tell(Pool.num_evaluated - before)
+        tell(total)
+
+    def _has(self, number: int) -> bool:
+        return number in self._kept or self._arrays.has(number)
+
+    def _scores(self, number: int) -> np.ndarray:
+        found = self._find(number)
+        return self._evaluate(number) if found is None else found
 
     def scores(self, z: np.ndarray) -> np.ndarray:
         """What the models say of any latent points z [n, latent_dim], in columns as `Observers.observe` has them: a forward
@@ -153,6 +164,8 @@ class Pool:
 
     def _evaluate(self, number: int) -> np.ndarray:
         full_float32()
+        if not self._observe_fn.experimental_get_tracing_count():
+            logger.info("compiling the models for prior draws")
         scores: np.ndarray = self._observe_fn(tf.constant(self.z(number))).numpy()
         Pool.num_evaluated += CHUNK
         self._arrays.put(number, scores)
@@ -163,6 +176,12 @@ class Pool:
         self._kept[number] = scores
         while len(self._kept) > max(1, MAX_MEMORY // scores.nbytes):
             self._kept.popitem(last=False)
+
+
+def uniform_numbers(seed: tf.Tensor) -> np.ndarray:
+    """[CHUNK] float64 in [0, 1), multiples of 2^-52: those of a float32 would draw a rare class too often or never."""
+    numbers: np.ndarray = tf.random.stateless_uniform([CHUNK], seed, dtype=tf.float64).numpy()
+    return numbers
 
 
 class Observers(NamedTuple):
@@ -200,7 +219,7 @@ class Observers(NamedTuple):
             columns = [_log_probs(each, image) for each in (classifier, *self.others)]
             return tf.concat(columns if discriminator is None else [*columns, discriminator(image)[:, None]], 1)
 
-        return of_rows(z) if max_batch is None or len(z) <= max_batch else by_parts(of_rows, max_batch)(z)
+        return of_rows(z) if max_batch is None or z.shape[0] <= max_batch else by_parts(of_rows, max_batch)(z)
 
 
 def _log_probs(classifier: Any, image: tf.Tensor) -> tf.Tensor:
@@ -307,7 +326,7 @@ def _of_class(log_probs: np.ndarray, uniform: np.ndarray, index: int) -> tuple[n
         below = uniform - prob[:, : index + 1].sum(1) / total
         # In (0, 1], multiples of about 2^-53, so that nothing below -36 nats is accepted by rounding.
         from_end = np.where(below < 0, -below, 1.0 - below)
-        return log_probs[:, index] - np.log(total), np.log(from_end)
+        return np.minimum(log_probs[:, index] - np.log(total), 0.0), np.log(from_end)
 
 
 def _own_log_uniform(posterior: ClassPosterior, draws: PriorDraws, run: RunConfig) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,36 +9,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tfgradgen.core.arrays import check_state, check_within
-from tfgradgen.core.backend import Stream, fold_in, full_float32, log_uniform, use_xla
+from tfgradgen.core.backend import seed_of
 from tfgradgen.core.checks import UserError, fail
 from tfgradgen.core.config import KernelConfig, RunConfig, Schedule
-from tfgradgen.core.contracts import Chunk, Cost, Draws, Networks, Progress, ProgressFn, collect
-from tfgradgen.core.lazy import tf
-from tfgradgen.core.memo import per_networks
+from tfgradgen.core.contracts import Chunk, Cost, Draws, Progress, ProgressFn, collect
+from tfgradgen.mcmc.pool import CHUNK, PriorDraws, pool_of, weigh
 from tfgradgen.mcmc.sampler import Resume, Sampler, checked_facts, with_start
 
 if TYPE_CHECKING:
     from tfgradgen.posterior import ClassPosterior
 
-logger = logging.getLogger(__name__)
-
-BATCH_SIZE = 128
 MAX_FRUITLESS_DRAWS = 200_000  # p(class) under the prior is then most likely below 2e-5
 NUM_MOMENT_DRAWS = 128  # a mean is then good to 0.09 of a deviation
-
-
-@per_networks
-def _compiled(networks: Networks, temperature: float, xla: bool) -> Any:
-    from tfgradgen.posterior import ClassPosterior
-
-    def propose(label: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        posterior = ClassPosterior.of(networks, label, temperature)
-        z = posterior.sample_prior(BATCH_SIZE, fold_in(seed, 0))
-        log_prob = posterior.class_log_prob(z)
-        is_accepted = log_uniform([BATCH_SIZE], fold_in(seed, 1)) < log_prob / temperature
-        return z, tf.exp(log_prob), posterior.prior_log_prob(z) + log_prob / temperature, is_accepted
-
-    return tf.function(propose, jit_compile=xla, autograph=False)
+MOMENT_SEED = 1  # of their pool, together with that of the run
 
 
 class Counts(NamedTuple):
@@ -90,14 +72,17 @@ def _check_state(state: dict[str, np.ndarray], latent_dim: int, num_results: int
 def exact_chunks(
     posterior: ClassPosterior, num_results: int, run: RunConfig, state: dict[str, np.ndarray] | None = None
 ) -> Iterator[Chunk]:
-    """Independent exact draws from `posterior` (von Neumann 1951), num_results x run.num_chains of them, a batch at a time.
+    """Independent exact draws from `posterior` (von Neumann 1951), num_results x run.num_chains of them: those rows of the pool
+    of its seed that are accepted, in their order, a chunk of the pool at a time.
 
-    It costs about 1 / p(class) forward passes a draw, p(class) being its mean under the prior. A prior draw without a finite
-    p(class) is rejected, as if its likelihood were 0, and counted. `state` is that of an earlier
-    chunk of the same run, to go on after it.
+    It takes about 1 / p(class) prior draws for each, p(class) being its mean under the prior. In the cost each of them is a
+    forward pass, whether it was evaluated now or lay in the pool. At temperature 1 the draws of two classes of a classifier are
+    disjoint and independent of each other; other targets that share a seed may share draws. A prior draw without a finite
+    p(class) is rejected, as if its likelihood were 0, and counted. `state` is that of an earlier chunk of the same run, to go
+    on after it.
 
     Yields:
-      A `Chunk` after each batch of prior draws. Its draws are whole rows of num_chains, accepted all, without a step size;
+      A `Chunk` after each chunk of the pool. Its draws are whole rows of num_chains, accepted all, without a step size;
       what is left over waits in the state, of which `counts_of` reads the counts.
 
     With a vector of labels each label is drawn for its own chains, in turn, as in a run of that label alone, and all draws come
@@ -118,10 +103,7 @@ def exact_chunks(
         posterior, facts["doubts"], *_ = admit(posterior, run, takes_gradients=False)
     else:  # checked when it began
         posterior = with_number(posterior)
-    propose_fn = _compiled(posterior.networks, posterior.temperature, use_xla(run.jit))
-    if not propose_fn.experimental_get_tracing_count():
-        logger.info("compiling rejection")
-    seed = fold_in(posterior.own_seed(run.seed), Stream.REJECTION)
+    pool = pool_of(posterior, run)
     counts, num_rows, wanted = Counts(), 0, num_results * run.num_chains
     left: tuple[np.ndarray, ...] = tuple(np.zeros([0, *row], np.float32) for row in ([posterior.latent_dim], [], []))
     if state is not None:
@@ -131,13 +113,12 @@ def exact_chunks(
     while num_rows < num_results:
         columns = left
         if len(left[0]) < run.num_chains:  # a run that goes on for longer may have left whole rows over
-            full_float32()
-            batch = propose_fn(posterior.label, fold_in(seed, counts.num_drawn // BATCH_SIZE))
-            z, prob, target, mask = (t.numpy() for t in batch)
-            columns = tuple(np.concatenate([old, new[mask]]) for old, new in zip(left, (z, prob, target), strict=True))
-            finite = prob[np.isfinite(prob)].astype(np.float64)
+            draws = pool.draws(counts.num_drawn, CHUNK)
+            mask, prob, accepted = _accepted(posterior, draws, run)
+            columns = tuple(np.concatenate([old, new]) for old, new in zip(left, accepted, strict=True))
+            finite = prob[np.isfinite(prob)]
             counts = Counts(
-                counts.num_drawn + BATCH_SIZE,
+                counts.num_drawn + CHUNK,
                 counts.num_accepted + int(mask.sum()),
                 counts.sum_prob + float(finite.sum()),
                 counts.sum_accepted_prob + float(prob[mask].sum()),
@@ -168,6 +149,18 @@ def exact_chunks(
             Cost(0, counts.num_drawn),
             facts | facts_of(counts),
         )
+
+
+def _accepted(
+    posterior: ClassPosterior, draws: PriorDraws, run: RunConfig
+) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...]]:
+    """Which rows of the pool are accepted, [CHUNK] bool; p(class) of all, [CHUNK] float64; and of the accepted ones z, p(class)
+    and the target's density, float32."""
+    weighed = weigh(posterior, draws, run)
+    mask, prob = weighed.is_accepted, np.exp(weighed.class_log_prob)
+    z = draws.z[mask]
+    target = posterior.prior_log_prob(z).numpy() + weighed.log_weight[mask].astype(np.float32)
+    return mask, prob, (z, prob[mask].astype(np.float32), target)
 
 
 def facts_of(counts: Counts) -> dict[str, Any]:
@@ -249,7 +242,7 @@ def sample_exact(
 def class_moments(posterior: ClassPosterior, run: RunConfig) -> tuple[np.ndarray, np.ndarray, int]:
     """Mean and standard deviation of z, [latent_dim] float32 each, over `NUM_MOMENT_DRAWS` exact draws of the class at
     temperature 1, and the number of prior draws that they took. With a vector of labels [num_chains, latent_dim], each chain's
-    own.
+    own. They are of a pool of their own, so that no chain that is pulled to them starts at one of them.
 
     Raises:
       UserError: the class is too rare.
@@ -263,7 +256,8 @@ def class_moments(posterior: ClassPosterior, run: RunConfig) -> tuple[np.ndarray
     plain = ClassPosterior.of(networks, posterior.label)
     admit(plain, run, takes_gradients=False)  # its faults are not those of a rare class
     try:
-        draws, cost, _ = collect(exact_chunks(plain, NUM_MOMENT_DRAWS, replace(run, num_chains=1)))
+        apart = replace(run, num_chains=1, seed=seed_of(run.seed, MOMENT_SEED))
+        draws, cost, _ = collect(exact_chunks(plain, NUM_MOMENT_DRAWS, apart))
     except UserError as error:
         raise fail(
             "class_reg",

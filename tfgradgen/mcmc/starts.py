@@ -1,8 +1,9 @@
 """Where chains start: at exact draws of the posterior, found among a few hundred prior draws of each chain.
 
-A prior draw that its own uniform number accepts with probability likelihood ** (1 / temperature) is an exact draw (see
-`rejection`). Which draws are accepted says nothing about where the accepted ones lie, so the accepted draws of all chains are
-independent exact draws, whichever chain takes them. A chain takes, in this order:
+Each chain has a block of the pool of its seed (see `pool`). A prior draw that its own uniform number accepts with probability
+likelihood ** (1 / temperature) is an exact draw (see `rejection`). Which draws are accepted says nothing about where the
+accepted ones lie, so the accepted draws of all chains are independent exact draws, whichever chain takes them. A chain takes,
+in this order:
 
 1. the first accepted draw of its own: it is then the same in a run of any number of chains;
 2. an accepted draw that another chain has left over;
@@ -27,6 +28,7 @@ import tensorflow as tf
 from tfgradgen.core.backend import Stream, fold_in, log_uniform, resample_systematic
 from tfgradgen.core.checks import fail
 from tfgradgen.core.config import RunConfig
+from tfgradgen.mcmc.pool import CHUNK, PriorDraws, pool_of, weigh
 from tfgradgen.posterior import ClassPosterior
 
 logger = logging.getLogger(__name__)
@@ -83,8 +85,16 @@ def score(posterior: ClassPosterior, num_draws: int, seed: tf.Tensor) -> tuple[t
     z = posterior.sample_prior(num_draws, fold_in(seed, 0))
     class_log_prob, log_weight = posterior.class_and_likelihood_log_prob(z)
     log_weight = tf.where(tf.math.is_finite(log_weight), log_weight, -np.inf)
-    noise = -tf.math.log(-log_uniform([num_draws], fold_in(seed, 2)) + SMALLEST)
-    return z, Scores(class_log_prob, log_weight, log_uniform([num_draws], fold_in(seed, 1)), noise)
+    return z, Scores(class_log_prob, log_weight, log_uniform([num_draws], fold_in(seed, 1)), _gumbel(num_draws, seed))
+
+
+def _weighed(posterior: ClassPosterior, draws: PriorDraws, run: RunConfig, seed: tf.Tensor) -> Scores:
+    """What is known of `draws` of the pool."""
+    return Scores(*weigh(posterior, draws, run), _gumbel(len(draws.z), seed))
+
+
+def _gumbel(num_draws: int, seed: tf.Tensor) -> tf.Tensor:
+    return -tf.math.log(-log_uniform([num_draws], fold_in(seed, 2)) + SMALLEST)
 
 
 def start_point(posterior: ClassPosterior, num_draws: int, seed: tf.Tensor) -> tf.Tensor:
@@ -105,8 +115,8 @@ def left_weight(log_weight: Any, has_energy: bool) -> Any:
 
 
 def choose_starts(posterior: ClassPosterior, run: RunConfig, powers: Sequence[float] = ()) -> Starts:
-    """Start points of `run.num_chains` chains, as `run.init` says: 'resample' as above, from `RunConfig.num_init_draws` prior
-    draws a chain; 'prior' at a prior draw each; 'given' all at `run.init_z`.
+    """Start points of `run.num_chains` chains, as `run.init` says: 'resample' as above, from `RunConfig.num_init_draws` rows of
+    the pool a chain; 'prior' at a prior draw each, of the label's own; 'given' all at `run.init_z`.
 
     Args:
       powers: of a kernel with replicas, those of the likelihood that each has in its target, 1 first. z is then
@@ -120,11 +130,16 @@ def choose_starts(posterior: ClassPosterior, run: RunConfig, powers: Sequence[fl
     """
     if posterior.is_batched:
         return _starts_of_each(posterior, run, powers)
-    seed = fold_in(posterior.own_seed(run.seed), Stream.STARTS)
-    resample = run.init == "resample"
-    num_draws, chains = run.num_init_draws if resample else 1, range(run.num_chains)
+    resample, chains = run.init == "resample", range(run.num_chains)
+    num_draws = run.num_init_draws if resample else 1
     logger.info("drawing the starts of %d chains, each from %d prior draws", run.num_chains, num_draws)
-    found = [score(posterior, num_draws, fold_in(seed, chain))[1] for chain in chains]
+    pool = pool_of(posterior, run) if resample else None
+    seeds = [fold_in(fold_in(posterior.own_seed(run.seed), Stream.STARTS), chain) for chain in chains]
+    if pool:
+        blocks = zip(pool.blocks(num_draws, run.num_chains), seeds, strict=True)
+        found = [_weighed(posterior, block, run, seed) for block, seed in blocks]
+    else:
+        found = [score(posterior, num_draws, seed)[1] for seed in seeds]
     scores = Scores(*(np.stack([np.asarray(value) for value in column]) for column in zip(*found, strict=True)))
     if resample and not np.isfinite(scores.log_weight).any():
         raise fail(
@@ -137,12 +152,13 @@ def choose_starts(posterior: ClassPosterior, run: RunConfig, powers: Sequence[fl
     if resample:
         picks, num_exact = pick(scores, posterior.has_energy)
     replicas = pick_replicas(scores, picks, powers, posterior.has_energy) if resample else [picks for _ in powers]
-    z = np.empty([1 + len(replicas), run.num_chains, posterior.latent_dim], np.float32)
     rows = np.stack([picks, *replicas])
-    for chain in np.unique(rows // num_draws):  # drawn again rather than kept: it needs no network, and memory is short
-        draws = posterior.sample_prior(num_draws, fold_in(fold_in(seed, int(chain)), 0)).numpy()
-        where = rows // num_draws == chain
-        z[where] = draws[rows[where] % num_draws]
+    z = np.empty([*rows.shape, posterior.latent_dim], np.float32)
+    size = CHUNK if pool else num_draws
+    for number in np.unique(rows // size).tolist():  # drawn again rather than kept: it needs no network, and memory is short
+        draws = pool.z(number) if pool else posterior.sample_prior(num_draws, fold_in(seeds[number], 0)).numpy()
+        where = rows // size == number
+        z[where] = draws[rows[where] % size]
     if run.init_z is not None:
         if len(run.init_z) != posterior.latent_dim:
             raise fail("init_z", f"{posterior.latent_dim} coordinates", len(run.init_z), "give a latent point of the generator")

@@ -25,7 +25,7 @@ from tfgradgen.core.config import RunConfig
 from tfgradgen.core.contracts import Networks
 from tfgradgen.core.memo import per_networks
 from tfgradgen.mcmc.kernel import Learned
-from tfgradgen.mcmc.pool import Pool, pool_of
+from tfgradgen.mcmc.pool import CHUNK, Pool, pool_of
 from tfgradgen.mcmc.surrogate import Proposals, SurrogateConfig, num_classes_of, predict, prior_proposals, propose
 from tfgradgen.mcmc.surrogate_net import Fit, fit_network
 from tfgradgen.posterior import ClassPosterior
@@ -77,8 +77,8 @@ def quality(log_weight: np.ndarray) -> Quality:
 
 def pool_rows(pool: Pool, num_draws: int) -> Rows:
     """The first prior draws of the pool."""
-    draws = pool.draws(0, num_draws)
-    return Rows(draws.z, np.concatenate(draws.log_probs, 1))
+    parts = [(block.z, np.concatenate(block.log_probs, 1)) for block in pool.blocks(CHUNK, -(-num_draws // CHUNK))]
+    return Rows(*(np.concatenate(column)[:num_draws] for column in zip(*parts, strict=True)))
 
 
 def scored(pool: Pool, z: np.ndarray) -> Rows:
@@ -136,7 +136,10 @@ def _learned(networks: Networks, label: int, temperature: float, config: Surroga
     posterior = ClassPosterior.of(networks, label, temperature)
     pool, own_seed = pool_of(posterior, run), fold_in(posterior.own_seed(run.seed), Stream.SURROGATE)
     rows, fit = pool_rows(pool, config.num_pool_draws), fitted(pool, config.num_pool_draws, run.seed)
-    prior, num_forward = quality(log_weights(posterior, rows)), len(rows.z)
+    starts_from = (
+        run.num_chains * run.num_init_draws if run.init == "resample" else 0
+    )  # rows of the pool, counted with the starts
+    prior, num_forward = quality(log_weights(posterior, rows)), max(len(rows.z) - starts_from, 0)
     if fit is None:
         return _dropped(posterior, prior, None, num_forward)
     proposals = proposals_of(fit, posterior, config, fold_in(own_seed, 0))

@@ -14,6 +14,7 @@ from tfgradgen.mcmc.sampler import PRIOR_FACTS
 
 MODELS = ("generator", "classifier", "discriminator")
 BATCH = "batch"  # in run.json: index, name and wnid, each a list, of all labels that ran as one batch of chains
+AUTO = "auto"  # in run.json: what --kernel=auto chose, and by which mass
 SURROUNDINGS = ("versions", "device", "machine", "backend")  # of `origin.environment`: what decides bits besides the arguments
 
 

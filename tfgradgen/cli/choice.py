@@ -1,0 +1,54 @@
+"""What `sample` runs for each label: the kernel that was named, or the one that --kernel=auto chooses."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from tfgradgen.cli.groups import Member, member_of
+from tfgradgen.cli.load import Loaded, Target, choose_backend
+from tfgradgen.cli.options import SampleOptions
+from tfgradgen.cli.terminal import say
+from tfgradgen.core.text import as_text
+from tfgradgen.mcmc.auto import Choice, choose
+from tfgradgen.posterior import ClassPosterior
+from tfgradgen.results.record import AUTO
+
+MOST_NAMED = 3  # labels in the line that says what was chosen
+
+
+class Part(NamedTuple):
+    """Labels of one kernel. options: what was asked for, with that kernel. members: at least one."""
+
+    options: SampleOptions
+    members: list[Member]
+
+
+def parts_of(options: SampleOptions, loaded: Loaded, targets: Sequence[Target], folders: Sequence[Path]) -> list[Part]:
+    """`targets`, each with its own of `folders`, by the kernel that they run."""
+    if options.auto is None:
+        options = choose_backend(options, loaded, targets[0])
+        return [Part(options, [member_of(options, loaded, *each) for each in zip(targets, folders, strict=True)])]
+    choices = [_choice(options, loaded, target) for target in targets]
+    parts = []
+    for kernel in dict.fromkeys(choice.kernel for choice in choices):
+        places = [k for k, choice in enumerate(choices) if choice.kernel == kernel]
+        own = choose_backend(options.chosen(kernel), loaded, targets[places[0]])
+        members = [member_of(own, loaded, targets[k], folders[k]) for k in places]
+        told = [replace(each, planned=each.planned | {AUTO: choices[k].facts}) for k, each in zip(places, members, strict=True)]
+        parts.append(Part(own, told))
+        say(choice_text([targets[k].label.name for k in places], [choices[k] for k in places]))
+    return parts
+
+
+def _choice(options: SampleOptions, loaded: Loaded, target: Target) -> Choice:
+    return choose(ClassPosterior.of(loaded.networks(target), target.index, options.run.temperature), options.run)
+
+
+def choice_text(names: Sequence[str], choices: Sequence[Choice]) -> str:
+    """The line that says which kernel was chosen for labels, all the same, and why."""
+    shares = [f"{as_text(name)} ({choice.text} of the prior)" for name, choice in zip(names, choices, strict=True)]
+    if len(names) > MOST_NAMED:
+        least, most = (fn(choices, key=lambda choice: choice.mass) for fn in (min, max))
+        shares = [f"{len(names)} labels ({least.text} to {most.text} of the prior)"]
+    return f"chose    {choices[0].kernel} for {', '.join(shares)}: {choices[0].why}"

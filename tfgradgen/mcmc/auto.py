@@ -1,0 +1,100 @@
+"""`--kernel=auto`: which sampler runs, by how much of the prior the target takes.
+
+The mass is the mean of likelihood ** (1 / temperature) under the prior, at temperature 1 of p(class): the share of the prior
+draws that rejection accepts. It is estimated from the first rows of the pool, at which chains start, too.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from tfgradgen.core.config import RunConfig
+from tfgradgen.mcmc.pool import CHUNK, pool_of, weigh
+from tfgradgen.mcmc.recipe import settings_of
+from tfgradgen.mcmc.registry import SAMPLERS
+
+if TYPE_CHECKING:
+    from tfgradgen.posterior import ClassPosterior
+
+NAME = "auto"
+NUM_DRAWS = 4096  # prior draws by which it chooses: as many as 16 chains start from
+# The least mass at which a sampler is taken, the first that fits. Where rejection needs 100 prior draws for an exact one, that
+# costs as much as the 45 gradients that chains need for an effective one (README, "Kernels"). Below, elliptical_slice has the
+# most effective draws for its work and the lowest R-hat of those methods, common class or rare.
+CHOICES = (("rejection", 0.01), ("elliptical_slice", 0.0))
+
+
+class Choice(NamedTuple):
+    """kernel: that fits. mass, error: of the target under the prior, and its standard error; of several labels those of the
+    rarest. num_draws: prior draws that say so. why: in words."""
+
+    kernel: str
+    mass: float
+    error: float
+    num_draws: int
+    why: str
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What run.json says of it."""
+        return self._asdict()
+
+    @property
+    def text(self) -> str:
+        """The mass, as a person reads it."""
+        return f"{_two_digits(self.mass)} +- {_two_digits(self.error)}"
+
+
+def _two_digits(value: float) -> str:
+    return f"{value:.3f}" if value >= 0.0095 else f"{value:.2g}"
+
+
+def about() -> str:
+    """What it does, a phrase."""
+    return ", ".join(f"{kernel} from {least:g} of the prior on" if least else f"else {kernel}" for kernel, least in CHOICES)
+
+
+def known_settings() -> tuple[str, ...]:
+    """The settings of all samplers that can be chosen."""
+    first, *others = (settings_of(SAMPLERS[kernel]) for kernel, _ in CHOICES)
+    return tuple(name for name in first if all(name in other for other in others))
+
+
+def choose(posterior: ClassPosterior, run: RunConfig) -> Choice:
+    """The sampler for `posterior`, by the pool of `run.seed`.
+
+    Raises:
+      UserError: the models would make a run of any method go wrong (`model_checks.admit`).
+    """
+    from tfgradgen.diagnostics.model_checks import admit
+
+    posterior = admit(posterior, run, takes_gradients=False).posterior
+    mass, error = min(_mass(each, run) for each, _ in posterior.each_label())
+    kernel, least = next((name, least) for name, least in CHOICES if mass >= least and not _is_refused(name, posterior))
+    return Choice(kernel, mass, error, NUM_DRAWS, _why(kernel, least, posterior))
+
+
+def _is_refused(kernel: str, posterior: ClassPosterior) -> bool:
+    return SAMPLERS[kernel].kind == "exact" and posterior.has_energy
+
+
+def _why(kernel: str, least: float, posterior: ClassPosterior) -> str:
+    if SAMPLERS[kernel].kind == "exact":
+        return f"at least {least:g} of the prior, so exact draws cost the least"
+    if posterior.has_energy:
+        return "a discriminator is in the target, which rejection cannot take"
+    bound = max(least for _, least in CHOICES)
+    return f"less than {bound:g} of the prior, so chains find more of it than rejection"
+
+
+def _mass(posterior: ClassPosterior, run: RunConfig) -> tuple[float, float]:
+    """Mean of likelihood ** (1 / temperature) over prior draws, without a discriminator, and its standard error. A draw without
+    a finite p(class) counts as none."""
+    shares = []
+    for draws in pool_of(posterior, run).blocks(CHUNK, NUM_DRAWS // CHUNK):
+        log_share = weigh(posterior, draws, run).class_log_prob / float(posterior.temperature)
+        shares.append(np.exp(np.where(np.isfinite(log_share), log_share, -np.inf)))
+    share = np.concatenate(shares)
+    return float(share.mean()), float(share.std(ddof=1) / np.sqrt(share.size))
