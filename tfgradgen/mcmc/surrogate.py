@@ -127,7 +127,8 @@ def propose(
     Args:
       like: [num_chains, latent_dim], a tensor of that shape.
     """
-    num_chains, latent_dim = tf.shape(like)[0], like.shape[-1]
+    num_chains = tf.shape(like)[0] if like.shape[0] is None else like.shape[0]
+    latent_dim = like.shape[-1]
     chains = tf.broadcast_to(tf.range(num_chains)[:, None], [num_chains, BLOCK])
 
     def block(i: tf.Tensor, count: tf.Tensor, z: tf.Tensor, log_g: tf.Tensor) -> Any:

@@ -81,8 +81,7 @@ def _loss(net: Weights, columns: Sequence[tf.Tensor], unit: tuple[tf.Tensor, tf.
     return tf.reduce_mean(tf.reduce_mean(tf.square(found - wanted), 1) + entropy)
 
 
-@tf.function(autograph=False, reduce_retracing=True)
-def _epoch(state: Any, data: list[tf.Tensor], unit: Any, order: tf.Tensor, num_steps: tf.Tensor) -> Any:
+def _pass(state: Any, data: list[tf.Tensor], unit: Any, order: tf.Tensor, num_steps: tf.Tensor) -> Any:
     """One pass of Adam through the rows [num_batches, size] of `order`; its rate falls to 0 over `num_steps`."""
 
     def step(i: tf.Tensor, count: tf.Tensor, weights: Any, first: Any, second: Any) -> Any:
@@ -98,3 +97,6 @@ def _epoch(state: Any, data: list[tf.Tensor], unit: Any, order: tf.Tensor, num_s
         return i + 1, count + 1, weights, first, second
 
     return tf.while_loop(lambda i, *_: i < tf.shape(order)[0], step, (tf.constant(0), *state), parallel_iterations=1)[1:]
+
+
+_epoch = tf.function(_pass, autograph=False, reduce_retracing=True)

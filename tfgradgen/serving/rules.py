@@ -7,7 +7,7 @@ Served are the kernels whose steps cost the same, so that a clamp on their numbe
 nothing of one another. A tree of `nuts` and a search of `elliptical_slice` have no length that is known before; `rejection` has
 no bound on its draws, and a clamp would leave some requests without one; `smc`, `replica_exchange` and `chees` are populations;
 `map` draws nothing. `local_global` is left out because a served chain begins with its global move
-(`starts.start_point`).
+(`starts.start_point`), `surrogate` because it learns its proposals from thousands of images before the first.
 """
 
 from typing import NamedTuple
