@@ -24,6 +24,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path not in slow)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def short_fits() -> Iterator[None]:
+    """The network of `surrogate` is fitted for two epochs: its draws are exact whatever it has learned."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tfgradgen.mcmc.surrogate_net.MAX_EPOCHS", 2)
+        yield
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     return ROOT

@@ -35,6 +35,7 @@ _HOMES = {
     "Schedule": "tfgradgen.core.config",
     "SmcConfig": "tfgradgen.mcmc.smc",
     "HviConfig": "tfgradgen.mcmc.hvi",
+    "SurrogateConfig": "tfgradgen.mcmc.surrogate",
     "UserError": "tfgradgen.core.checks",
     "class_moments": "tfgradgen.mcmc.rejection",
     "collect": "tfgradgen.core.contracts",
@@ -83,6 +84,7 @@ if TYPE_CHECKING:  # the same names, for editors and type checkers
     from tfgradgen.mcmc.replica_exchange import ReplicaConfig as ReplicaConfig
     from tfgradgen.mcmc.smc import SmcConfig as SmcConfig
     from tfgradgen.mcmc.starts import initial_points as initial_points
+    from tfgradgen.mcmc.surrogate import SurrogateConfig as SurrogateConfig
     from tfgradgen.models.classifier import load_classifier as load_classifier
     from tfgradgen.models.condition import ConditionClassifier as ConditionClassifier
     from tfgradgen.models.condition import parse_condition as parse_condition

@@ -355,6 +355,24 @@ class ClassPosterior(tfp.experimental.distributions.JointDistributionPinned):  #
         likelihood = self._tempered(log_probs) + energy
         return self._check_batch(self._of_class(log_probs), z), self._check_batch(likelihood, z)
 
+    @property
+    def asked(self) -> tuple[Any, ...]:
+        """The classifiers that give plain classes: its own, or those of a condition."""
+        return getattr(self.classifier, "asked", (self.classifier,))
+
+    def likelihood_of(self, log_probs: tf.Tensor) -> tf.Tensor:
+        """Return the tempered log-likelihood [B], without a discriminator's term, from log-probabilities; no network is called.
+
+        Args:
+          log_probs: [B, sum of num_classes], all classes of each classifier in `asked`. A model may have estimated them: they
+            need not be normalized.
+        """
+        parts = tf.split(log_probs, [each.num_classes for each in self.asked], -1)
+        exclusive = [getattr(each, "is_exclusive", True) for each in self.asked]
+        parts = [tf.nn.log_softmax(p) if one else tf.minimum(p, 0.0) for p, one in zip(parts, exclusive, strict=True)]
+        condition = getattr(self.classifier, "of_log_probs", None)
+        return self._tempered(tf.nn.log_softmax(condition(parts) if condition else parts[0]))
+
     @_density
     def prior_log_prob(self, z: Any) -> tf.Tensor:
         """Return log Normal(z; 0, I) [...]."""

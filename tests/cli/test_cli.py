@@ -157,7 +157,8 @@ def test_a_batch_holds_whole_labels_of_so_many_chains(
 
 
 def test_what_moves_together_is_no_batch() -> None:
-    assert {name for name, sampler in SAMPLERS.items() if not sampler.is_batched} == {"rejection", "smc", "hvi", "chees"}
+    together = {name for name, sampler in SAMPLERS.items() if not sampler.is_batched}
+    assert together == {"rejection", "smc", "hvi", "chees", "surrogate"}
 
 
 @pytest.mark.slow

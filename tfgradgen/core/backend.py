@@ -29,6 +29,7 @@ class Stream(IntEnum):
       HVI: The learning of paths, and the paths.
       PRIOR: Plain prior draws, the reference of a comparison.
       POOL: Prior draws that all labels of a seed share. Folded into the seed itself, without a label's.
+      SURROGATE: The fit and the validation of a surrogate of the likelihood, and its first weights.
       JITTER: Jitter of the step size. Folded into the seed of a transition, not of a run; there kernels number their own
         streams from 0.
     """
@@ -39,6 +40,7 @@ class Stream(IntEnum):
     SMC = 3  # 4 was used by the preflight
     PRIOR = 5
     POOL = 6
+    SURROGATE = 7
     HVI = 8
     JITTER = -1
 

@@ -27,6 +27,7 @@ from tfgradgen.core.contracts import (
     accept_prob,
     collect,
 )
+from tfgradgen.core.lazy import unnest
 from tfgradgen.core.memo import per_networks
 from tfgradgen.diagnostics.model_checks import admit, checked_start, warn_of, with_number
 from tfgradgen.mcmc.kernel import Dials, adaptive_kernel, start
@@ -157,7 +158,8 @@ def chain_chunks(
 
     Yields:
       One `Chunk` after every about `GRADIENTS_PER_CHUNK` gradients of each chain; none where `state` is the last one. facts:
-      doubts, what the checks of the models found, a line each; not where `state` is given.
+      doubts, what the checks of the models found, a line each, and `learned`, what the kernel learned of its target, where it
+      learns; not where `state` is given.
 
     Raises:
       UserError: arguments that do not fit, or models that would make the run go wrong (`model_checks.admit`).
@@ -175,6 +177,9 @@ def chain_chunks(
         posterior, facts["doubts"], *_ = admit(posterior, run, sampler.cost_fn(config).num_gradients > 0)
     else:  # checked when it began
         posterior = with_number(posterior)
+    learned = sampler.learn_fn(posterior, config, run) if sampler.learn_fn and state is None else None
+    if learned:
+        facts |= {"doubts": [*facts["doubts"], *learned.doubts], "learned": learned.facts}
     functions = compiled(
         posterior.networks,
         posterior.temperature,
@@ -190,6 +195,7 @@ def chain_chunks(
     if not functions.chunk_fn.experimental_get_tracing_count():
         logger.info("compiling %s", kernel_name)
     results = functions.bootstrap_fn(condition, dials, first)
+    results = unnest.replace_innermost(results, **learned.results) if learned else results
     done, cost = 0, np.tile(np.asarray(sampler.start_cost(config), np.int64), [len(z), 1])
     cost = cost if posterior.is_batched else cost.sum(0)
     if state is not None:

@@ -165,6 +165,20 @@ class Dials(NamedTuple):
     numbers: dict[str, tf.Tensor]
 
 
+class Learned(NamedTuple):
+    """What a kernel learned of its target before the first transition; it is frozen then.
+
+    results: fields of the kernel's first results, by name, which are tensors or structures of them. facts: what was found,
+    JSON-able. doubts: what is to be said of it, a line each. num_forward: forward passes that it took, whether they were made
+    now or earlier for the same models.
+    """
+
+    results: dict[str, Any]
+    facts: dict[str, Any]
+    doubts: list[str]
+    num_forward: int
+
+
 def _run_chains(
     sampler: KernelSampler,
     posterior: ClassPosterior,
@@ -190,6 +204,7 @@ class KernelSampler(Sampler):
     tunes_by_label: whether chains of several labels can run beside one another without a part in each other's tuning.
     powers: config -> of a kernel with replicas the powers of the likelihood in their targets, 1 first: its chains can start
       from states [num_replicas, num_chains, latent_dim]. () without replicas.
+    learn_fn: (posterior, config, run) -> `Learned`, the same for the same arguments; None for a kernel that learns nothing.
     """
 
     _: KW_ONLY
@@ -199,6 +214,7 @@ class KernelSampler(Sampler):
     step_shape: Callable[[Any], tuple[int, ...]] = lambda config: (1, 1)
     tunes_by_label: bool = True
     powers: Callable[[Any], tuple[float, ...]] = lambda config: ()
+    learn_fn: Callable[[Any, Any, RunConfig], Learned] | None = None
     run_fn: RunFn = _run_chains
 
     @property

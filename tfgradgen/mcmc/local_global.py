@@ -100,6 +100,22 @@ def resample_prior(
     return z, has_jumped
 
 
+def local_steps(kernel: Any, z: tf.Tensor, results: Any, num_steps: int, seed: Any, after_fn: Any) -> tuple[tf.Tensor, Any]:
+    """`num_steps` transitions of `kernel` after a global move: the last z, and what `after_fn` makes of all results.
+
+    Args:
+      results: what `after_fn` would give, of no step; its `inner_results` are the kernel's.
+      after_fn: (results so far, the kernel's after one more step) -> results, of the same structure.
+    """
+
+    def local(i: tf.Tensor, z: tf.Tensor, now: Any) -> Any:
+        z, inner_results = kernel.one_step(z, now.inner_results, seed=fold_in(seed, 1 + i))
+        return i + 1, z, after_fn(now, inner_results)
+
+    _, z, results = tf.while_loop(lambda i, *_: i < num_steps, local, (tf.constant(0), z, results), parallel_iterations=1)
+    return z, results
+
+
 class LocalGlobal(OwnKernel):
     """One global move, then `num_local_steps` transitions of `inner_kernel`.
 
@@ -141,18 +157,14 @@ class LocalGlobal(OwnKernel):
         # What the local kernel keeps of its state belongs to the new one now; only its step size stays.
         step_size = unnest.get_innermost(before, "step_size")
         results = unnest.replace_innermost(own["inner_kernel"].bootstrap_results(z), step_size=step_size)
-
-        def local(i: tf.Tensor, z: tf.Tensor, now: LocalGlobalResults) -> Any:
-            z, results = own["inner_kernel"].one_step(z, now.inner_results, seed=fold_in(seed, 1 + i))
-            return i + 1, z, LocalGlobalResults(now.has_moved | unnest.get_innermost(results, "is_accepted"), results)
-
-        _, z, after = tf.while_loop(
-            lambda i, *_: i < own["num_local_steps"],
-            local,
-            (tf.constant(0), z, LocalGlobalResults(has_jumped, results)),
-            parallel_iterations=1,
+        return local_steps(
+            own["inner_kernel"],
+            z,
+            LocalGlobalResults(has_jumped, results),
+            own["num_local_steps"],
+            seed,
+            lambda now, after: LocalGlobalResults(now.has_moved | unnest.get_innermost(after, "is_accepted"), after),
         )
-        return z, after
 
 
 def make_local_global(posterior: PosteriorLike, config: LocalGlobalConfig, step_size: Any, num_adaptation_steps: int) -> Any:

@@ -140,6 +140,14 @@ class Pool:
         found = self._find(number)
         return self._evaluate(number) if found is None else found
 
+    def scores(self, z: np.ndarray) -> np.ndarray:
+        """What the models say of any latent points z [n, latent_dim], in columns as `Observers.observe` has them: a forward
+        pass each, by the compiled function that the pool's own draws take. Nothing is kept."""
+        full_float32()
+        filled = np.concatenate([z, np.zeros([-len(z) % CHUNK, self.latent_dim], np.float32)])
+        parts = [self._observe_fn(tf.constant(filled[k : k + CHUNK])).numpy() for k in range(0, len(filled), CHUNK)]
+        return np.concatenate(parts)[: len(z)]
+
     def _find(self, number: int) -> np.ndarray | None:
         scores = self._kept.get(number)
         if scores is None:

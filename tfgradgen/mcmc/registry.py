@@ -15,6 +15,7 @@ FILES = (
     "local_global",
     "replica_exchange",
     "elliptical_slice",
+    "surrogate",
     "map_ascent",
     "rejection",
     "smc",

@@ -61,7 +61,8 @@ def _start(
         nums_drawn = [num_drawn for _, _, num_drawn in moments]
         mean, scale, _ = of_chains(posterior, moments) if posterior.is_batched else moments[0]
         posterior = _regularized(posterior, config, mean, scale)
-    facts = _facts(admitted.doubts, admitted.cost, starts, sum(nums_drawn))
+    num_learned = sampler.learn_fn(posterior, config, run).num_forward if sampler.learn_fn else 0
+    facts = _facts(admitted.doubts, admitted.cost, starts, sum(nums_drawn) + num_learned)
     if posterior.is_batched:
         seen = zip(admitted.of_each, starts.of_each, nums_drawn, strict=True)
         facts["labels"] = [_facts(doubts, cost, own, num_drawn) for (doubts, cost), own, num_drawn in seen]
@@ -69,7 +70,8 @@ def _start(
 
 
 def _facts(doubts: list[str], cost: list[int], starts: Starts, num_drawn: int) -> dict[str, Any]:
-    """What is known before the first step; num_drawn: prior draws for the class's moments."""
+    """What is known before the first step; num_drawn: further forward passes, for the class's moments or what the
+    kernel learns."""
     num_gradients, num_forward = cost
     return {"doubts": doubts, "start_cost": [num_gradients, num_forward + starts.num_draws + num_drawn], **starts.facts}
 

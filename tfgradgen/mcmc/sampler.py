@@ -28,7 +28,7 @@ PRIOR_FACTS = (
     "num_scored",
     "exact_starts",
 )
-START_FACTS = ("doubts", "start_cost", *PRIOR_FACTS)
+START_FACTS = ("doubts", "start_cost", "learned", *PRIOR_FACTS)
 
 
 class Resume(NamedTuple):

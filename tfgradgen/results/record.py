@@ -54,6 +54,7 @@ def identity(record: dict[str, Any]) -> dict[str, Any]:
 def run_record(planned: dict[str, Any], draws: Draws, facts: dict[str, Any]) -> dict[str, Any]:
     """Return the whole of run.json from its `plan`, the draws and `facts`: cost, seconds and statistics of the sampler."""
     found = {name: facts.get(name) for name in (*PRIOR_FACTS, "evidence")}
+    found |= {"learned": facts["learned"]} if "learned" in facts else {}
     found["doubts"] = [*planned["classifier"].get("doubts", []), *facts.get("doubts", [])]
     found["image_doubts"] = facts.get("image_doubts", [])
     cost = {name: facts[name] for name in Cost._fields}

@@ -5,7 +5,8 @@ A rule makes the same transition as the kernel with its name, given momentum and
 A server runs only kernels whose steps have a fixed cost, so that a limit on their number bounds a request, and whose chains are
 independent. Trees of `nuts` and searches of `elliptical_slice` have no fixed length. `rejection` needs an unbounded number of
 draws, and with a limit some requests would get no image. `smc`, `replica_exchange` and `chees` use populations. `map` does not
-sample. `local_global` is excluded because a served chain starts with its global move (`starts.start_point`).
+sample. `local_global` is excluded because a served chain starts with its global move (`starts.start_point`), `surrogate` and
+`hvi` because they learn their proposals from thousands of images.
 """
 
 from typing import NamedTuple

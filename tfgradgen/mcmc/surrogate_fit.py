@@ -1,0 +1,191 @@
+"""Learns the proposals of `surrogate` and judges them.
+
+A network is fitted to the first `num_pool_draws` prior draws of the pool, once for all labels, conditions and temperatures. For
+a label, `num_judged_draws` of its proposals are shown to the models, and the surrogate stays only where their weights are
+better than those of prior draws. What a fit says of itself is no evidence: these are draws that it has not seen. Then all is
+frozen. The seed decides all of it.
+
+Not done, because it did not help on the shipped models: to fit again with a thousand proposals of the label among the draws.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import weakref
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from arviz_stats.base import array_stats
+from scipy import special
+
+from tfgradgen.core.backend import Stream, as_seed, fold_in
+from tfgradgen.core.config import RunConfig
+from tfgradgen.core.contracts import Networks
+from tfgradgen.core.memo import per_networks
+from tfgradgen.mcmc.kernel import Learned
+from tfgradgen.mcmc.pool import CHUNK, Pool, pool_of
+from tfgradgen.mcmc.surrogate import Proposals, SurrogateConfig, num_classes_of, predict, prior_proposals, propose
+from tfgradgen.mcmc.surrogate_net import Fit, fit_network
+from tfgradgen.posterior import ClassPosterior
+
+logger = logging.getLogger(__name__)
+
+NUM_SCALED = 16_384  # prior draws at which the network alone is looked at, for the scale of its likelihood
+LEAST_TAKEN = 0.005  # of prior draws, as proposals: the likelihood is cut off at the top where fewer would be
+MAX_PARETO_K = 0.7  # above it a mean over weights is not to be relied on (Vehtari et al. 2024)
+MIN_TAIL = 5  # weights: of fewer no tail is known
+MIN_ROWS = 64  # of the pool, with finite log-probabilities: of fewer nothing is learned
+
+
+class Rows(NamedTuple):
+    """Latent points z [n, latent_dim] float32 with log p of every class there [n, num_classes] (see `num_classes_of`)."""
+
+    z: np.ndarray
+    log_probs: np.ndarray
+
+    @property
+    def finite(self) -> Rows:
+        """Those whose numbers are all finite."""
+        is_finite = np.isfinite(self.log_probs).all(1)
+        return Rows(self.z[is_finite], self.log_probs[is_finite])
+
+
+class Quality(NamedTuple):
+    """Of importance weights. effective_share: effective number over number. largest_share: of the sum, held by one.
+    pareto_k: of their tail; 0 where the largest is that of many, infinite where there are too few to tell."""
+
+    effective_share: float
+    largest_share: float
+    pareto_k: float
+
+
+def quality(log_weight: np.ndarray) -> Quality:
+    """Of weights [n] as logs; -inf and NaN are 0."""
+    log_weight = np.nan_to_num(np.asarray(log_weight, np.float64), nan=-np.inf, posinf=np.inf)
+    if not np.isfinite(log_weight).any():
+        return Quality(0.0, 1.0, np.inf)
+    weight = np.exp(log_weight - special.logsumexp(log_weight))
+    if (weight >= weight.max() * (1 - 1e-6)).sum() >= MIN_TAIL:
+        k = 0.0
+    else:
+        tail = log_weight[np.isfinite(log_weight)]
+        k = float(array_stats.psislw(-tail)[1]) if len(tail) >= MIN_TAIL else np.inf  # it takes logs of 1 / weight
+    return Quality(float(1 / np.square(weight).sum() / len(weight)), float(weight.max()), k)
+
+
+def pool_rows(pool: Pool, num_draws: int) -> Rows:
+    """The first prior draws of the pool."""
+    parts = [(block.z, np.concatenate(block.log_probs, 1)) for block in pool.blocks(CHUNK, -(-num_draws // CHUNK))]
+    return Rows(*(np.concatenate(column)[:num_draws] for column in zip(*parts, strict=True)))
+
+
+def scored(pool: Pool, z: np.ndarray) -> Rows:
+    """`z` with what the models of the pool say there: a forward pass each."""
+    return Rows(z, pool.scores(z)[:, : sum(pool.widths)])
+
+
+_FITS: weakref.WeakKeyDictionary[Pool, dict[int, Fit | None]] = weakref.WeakKeyDictionary()
+
+
+def fitted(pool: Pool, num_draws: int, seed: int) -> Fit | None:
+    """The network that is fitted to the first draws of the pool, once for all labels; None where too little is finite."""
+    fits = _FITS.setdefault(pool, {})
+    if num_draws not in fits:
+        rows = pool_rows(pool, num_draws).finite
+        logger.info("fitting the surrogate to %d prior draws", len(rows.z))
+        begun = fold_in(as_seed(seed), Stream.SURROGATE)
+        fits[num_draws] = fit_network(*rows, begun) if len(rows.z) >= MIN_ROWS else None
+    return fits[num_draws]
+
+
+def proposals_of(fit: Fit, posterior: ClassPosterior, config: SurrogateConfig, seed: tf.Tensor) -> Proposals:
+    """The proposals that the network makes for the target of `posterior`; see `surrogate` for their density."""
+    z = tf.random.stateless_normal([NUM_SCALED, posterior.latent_dim], seed)
+    log_peak = config.power * posterior.likelihood_of(predict(fit.weights, z)).numpy().astype(np.float64)
+    log_peak = np.sort(log_peak[np.isfinite(log_peak)])
+    if not len(log_peak):
+        return prior_proposals(posterior.latent_dim, num_classes_of(posterior))
+    # Of each value the mean of min(peak / value, 1). Where the highest few tower above all others, these would hardly ever be
+    # taken, so that a lower one is the cap.
+    below = np.exp(np.logaddexp.accumulate(log_peak) - log_peak)
+    mean = (below + np.arange(len(log_peak))[::-1]) / NUM_SCALED
+    cap = np.flatnonzero(mean >= min(LEAST_TAKEN, mean[0]))[-1]
+    floor = mean[cap] * config.prior_share / (1 - config.prior_share)
+    scalars = (tf.constant(value, tf.float32) for value in (config.power, log_peak[cap], np.log(floor)))
+    return Proposals(fit.weights, *scalars)
+
+
+def drawn(proposals: Proposals, posterior: ClassPosterior, num: int, seed: tf.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Fresh proposals z [num, latent_dim] and their log g [num]."""
+    like, likelihood_fn = tf.zeros([8, posterior.latent_dim]), posterior.likelihood_of
+    go = tf.function(functools.partial(propose, likelihood_fn=likelihood_fn, num=-(-num // 8)), autograph=False)
+    z, log_g = go(proposals=proposals, like=like, seed=seed)
+    return z.numpy().reshape(-1, posterior.latent_dim)[:num], log_g.numpy().ravel()[:num]
+
+
+def log_weights(posterior: ClassPosterior, rows: Rows) -> np.ndarray:
+    """Log-likelihoods [n], the log weights of prior draws, without a discriminator's term."""
+    found: np.ndarray = posterior.likelihood_of(tf.constant(rows.log_probs)).numpy().astype(np.float64)
+    return found
+
+
+@per_networks
+def _learned(networks: Networks, label: int, temperature: float, config: SurrogateConfig, run: RunConfig) -> Learned:
+    posterior = ClassPosterior.of(networks, label, temperature)
+    pool, own_seed = pool_of(posterior, run), fold_in(posterior.own_seed(run.seed), Stream.SURROGATE)
+    rows, fit = pool_rows(pool, config.num_pool_draws), fitted(pool, config.num_pool_draws, run.seed)
+    starts_from = (
+        run.num_chains * run.num_init_draws if run.init == "resample" else 0
+    )  # rows of the pool, counted with the starts
+    prior, num_forward = quality(log_weights(posterior, rows)), max(len(rows.z) - starts_from, 0)
+    if fit is None:
+        return _dropped(posterior, prior, None, num_forward)
+    proposals = proposals_of(fit, posterior, config, fold_in(own_seed, 0))
+    z, log_g = drawn(proposals, posterior, config.num_judged_draws, fold_in(own_seed, 1))
+    found = quality(log_weights(posterior, scored(pool, z)) - log_g)
+    num_forward += len(z)
+    if not is_better(found, prior):
+        return _dropped(posterior, prior, found, num_forward)
+    return Learned({"proposals": proposals}, facts_of("surrogate", prior, found), [], num_forward)
+
+
+def is_better(found: Quality, prior: Quality) -> bool:
+    """Whether proposals of the quality `found` do more than prior draws: a larger share of them is effective, and the tail of
+    their weights lets that be known, or lets it be known better than the prior's."""
+    return found.effective_share > prior.effective_share and found.pareto_k <= max(MAX_PARETO_K, prior.pareto_k)
+
+
+def facts_of(name: str, prior: Quality, found: Quality | None) -> dict[str, Any]:
+    """What is said of the choice: `proposals`, 'surrogate' or 'prior', and the quality of both, JSON-able."""
+    each = {"prior": prior} | ({"surrogate": found} if found else {})
+    numbers = {
+        kind: {key: value if np.isfinite(value) else None for key, value in own._asdict().items()} for kind, own in each.items()
+    }
+    return {"proposals": name, **numbers}
+
+
+def _dropped(posterior: ClassPosterior, prior: Quality, found: Quality | None, num_forward: int) -> Learned:
+    """Prior draws as proposals, and why."""
+    why = "too few prior draws have finite log-probabilities"
+    if found:
+        why = f"of its proposals {_said(found)}, of prior draws {_said(prior)}"
+    doubt = f"surrogate: it does not beat prior draws for this label, which take its place: {why}"
+    proposals = prior_proposals(posterior.latent_dim, num_classes_of(posterior))
+    return Learned({"proposals": proposals}, facts_of("prior", prior, found), [doubt], num_forward)
+
+
+def _said(found: Quality) -> str:
+    return f"{found.effective_share:.2%} are effective (Pareto k {found.pareto_k:.2f}, largest share {found.largest_share:.0%})"
+
+
+def learned(posterior: ClassPosterior, config: SurrogateConfig, run: RunConfig) -> Learned:
+    """The frozen proposals for the target of `posterior`: the same for the same models, label, temperature, settings and seed.
+
+    Raises:
+      UserError: a vector of labels, each of which would have proposals of its own.
+    """
+    posterior.check_one_label("surrogate")
+    found: Learned = _learned(posterior.networks, int(posterior.label), posterior.temperature, config, run)
+    return found
