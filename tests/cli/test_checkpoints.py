@@ -127,6 +127,9 @@ FACTS: list[Callable[[dict[str, Any]], Any]] = [
     lambda facts: facts.update(evidence=3),
     lambda facts: facts.update(fit=[1.0]),
     lambda facts: facts.update(fit={"bound": "low"}),
+    lambda facts: facts.update(learned=["surrogate"]),
+    lambda facts: facts.update(learned={"proposals": "mine"}),
+    lambda facts: facts.update(learned={"proposals": "prior", "prior": {"pareto_k": "low"}}),
 ]
 
 

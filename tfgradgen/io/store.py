@@ -196,11 +196,22 @@ def _checked_facts(facts: Any) -> dict[str, Any]:
     ]
     if not all(value is None or (isinstance(value, int | float) and not isinstance(value, bool)) for value in numbers):
         raise TypeError("statistics that are not numbers")
+    _check_learned(known.get("learned", {}))
     if not isinstance(known.get("overwrite", False), bool) or not isinstance(known.get("labels", []), list):
         raise TypeError("statistics of the wrong type")
     for of_label in known.get("labels", []):
         _checked_facts(of_label)
     return known
+
+
+def _check_learned(learned: Any) -> None:
+    """Raise an error unless `learned` names the proposals and maps each kind to numbers."""
+    for name, value in learned.items():
+        if name == "proposals":
+            if value not in ("surrogate", "prior"):
+                raise ValueError("unknown proposals")
+        elif not all(number is None or isinstance(number, int | float) for number in value.values()):
+            raise TypeError("statistics that are not numbers")
 
 
 def crc32(path: Path, num_bytes: int) -> int | None:

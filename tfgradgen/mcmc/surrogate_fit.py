@@ -136,10 +136,8 @@ def _learned(networks: Networks, label: int, temperature: float, config: Surroga
     posterior = ClassPosterior.of(networks, label, temperature)
     pool, own_seed = pool_of(posterior, run), fold_in(posterior.own_seed(run.seed), Stream.SURROGATE)
     rows, fit = pool_rows(pool, config.num_pool_draws), fitted(pool, config.num_pool_draws, run.seed)
-    starts_from = (
-        run.num_chains * run.num_init_draws if run.init == "resample" else 0
-    )  # rows of the pool, counted with the starts
-    prior, num_forward = quality(log_weights(posterior, rows)), max(len(rows.z) - starts_from, 0)
+    num_counted = run.num_chains * run.num_init_draws if run.init == "resample" else 0  # rows that the starts have looked at
+    prior, num_forward = quality(log_weights(posterior, rows)), max(len(rows.z) - num_counted, 0)
     if fit is None:
         return _dropped(posterior, prior, None, num_forward)
     proposals = proposals_of(fit, posterior, config, fold_in(own_seed, 0))
