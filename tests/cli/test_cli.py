@@ -26,6 +26,7 @@ from tfgradgen.core.config import RunConfig
 from tfgradgen.diagnostics.model_checks import NUM_CHECKED, NUM_EVALUATIONS
 from tfgradgen.diagnostics.prior_checks import NUM_FORWARD
 from tfgradgen.io.store import CHECKPOINT
+from tfgradgen.mcmc.auto import CHOICES
 from tfgradgen.mcmc.recipe import settings_of
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.tuning.space import searched
@@ -69,7 +70,7 @@ def test_sample_writes_grid_samples_and_record(kernel: str, toy_flags: list[str]
             == 3 * (1 + 8 * getattr(method.defaults, "num_leapfrog_steps", 1)) + NUM_CHECKED * NUM_EVALUATIONS
         )
         assert record["num_forward"] == 3 * RunConfig.num_init_draws + NUM_FORWARD
-    assert (record["num_gradients"] > 0) == (kernel not in ("rejection", "elliptical_slice"))
+    assert (record["num_gradients"] > 0) == (kernel not in ("rejection", "elliptical_slice", "surrogate"))
     assert record["num_forward"] > 0
     assert (record["evidence"] is not None) == (kernel == "smc")
     assert 0 <= record["accept_rate"] <= 1
@@ -182,6 +183,7 @@ def test_two_processes_give_the_same_bytes(toy_pair: tuple[Path, Path], tmp_path
                 "tfgradgen",
                 "sample",
                 "--label=goldfish",
+                "--kernel=mala",
                 "--seed=5",
                 f"--out={name}",
                 *FAST,
@@ -313,9 +315,8 @@ def test_help_of_a_kernel_shows_its_flags_alone(kernel: str, capsys: pytest.Capt
     main(["sample", f"--kernel={kernel}", "--help"])
     out = capsys.readouterr().out
     for name, default in (sampler.defaults.to_dict() | {"num_results": sampler.schedule.num_results}).items():
-        assert re.search(
-            rf"^  --{name}={default:g}\b" if isinstance(default, float) else rf"^  --{name}={default}\b", out, re.M
-        )
+        value = "" if default is False else f"={default:g}" if isinstance(default, float) else f"={default}"
+        assert re.search(rf"^  --{name}{value}\b", out, re.M)
 
 
 @pytest.mark.parametrize(
@@ -354,9 +355,11 @@ def test_help_of_a_kernel_that_does_not_exist_names_the_nearest(capsys: pytest.C
 
 def test_kernels_lists_each_sampler_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     main(["kernels"])
-    lines = capsys.readouterr().out.splitlines()
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first.split()[0] == "auto"
+    assert all(sampler in first for sampler, _ in CHOICES)
     assert [line.split()[:2] for line in lines] == [[name, sampler.kind] for name, sampler in SAMPLERS.items()]
-    assert max(map(len, lines)) <= 100
+    assert max(map(len, [first, *lines])) <= 100
     for line, sampler in zip(lines, SAMPLERS.values(), strict=True):
         assert f"  {sampler.law}  " in line
         assert line.endswith(f"  {sampler.about}")

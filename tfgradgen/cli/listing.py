@@ -18,7 +18,7 @@ from tfgradgen.models.shipped import SHIPPED_MODELS, default_model
 def list_kernels() -> None:
     """Prints a line for each sampler: its name, its kind, what law its draws have, and what it is good for; first the choice
     among them."""
-    say(f"{auto.NAME:16s}  {'-':9s}  {'of the one chosen':20s}  {auto.about()}; what `sample` does without --kernel")
+    say(f"{auto.NAME:16s}  {'-':9s}  {'of its choice':20s}  {auto.about()}")
     for sampler in SAMPLERS.values():
         say(f"{sampler.name:16s}  {sampler.kind:9s}  {sampler.law:20s}  {sampler.about}")
 

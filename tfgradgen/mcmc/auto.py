@@ -53,7 +53,7 @@ def _two_digits(value: float) -> str:
 
 def about() -> str:
     """What it does, a phrase."""
-    return ", ".join(f"{kernel} from {least:g} of the prior on" if least else f"else {kernel}" for kernel, least in CHOICES)
+    return ", ".join(f"{kernel} from mass {least:g}" if least else f"else {kernel}" for kernel, least in CHOICES)
 
 
 def known_settings() -> tuple[str, ...]:
