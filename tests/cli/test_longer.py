@@ -145,7 +145,7 @@ def test_of_several_labels_each_is_made_longer(toy_flags: list[str], capsys: pyt
 
 
 def _short(num_results: int, flags: list[str], out: str) -> list[str]:
-    return ["--num_chains=2", "--num_burnin_steps=4", f"--num_results={num_results}", f"--out={out}", *flags]
+    return ["--kernel=mala", "--num_chains=2", "--num_burnin_steps=4", f"--num_results={num_results}", f"--out={out}", *flags]
 
 
 def test_what_cannot_be_made_longer_says_why(toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -402,7 +402,7 @@ def _run(
 
 SAMPLER = Sampler(
     "hvi",
-    about="learned leapfrog steps, and a bound on log p(class)",
+    about="learned leapfrog steps; bounds log p(class)",
     law="approximate",
     defaults=HviConfig(),
     schedule=Schedule(num_results=40, num_burnin_steps=0, num_adaptation_steps=0),
