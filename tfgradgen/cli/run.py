@@ -190,7 +190,7 @@ def broken_off(error: BaseException, name: str, hint: str) -> UserError:
         if is_short
         else "look at the models and the device"
     )
-    got = "more than fits into memory" if is_short else one_line(getattr(error, "message", error))
+    got = "more data than fits into memory" if is_short else one_line(getattr(error, "message", error))
     found = fail(f"sample {name}", "a run to its end", got, remedy + (f"; {hint}" if hint else ""))
     found.can_resume = bool(hint)
     return found

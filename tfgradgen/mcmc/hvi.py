@@ -216,11 +216,10 @@ def start_of(posterior: ClassPosterior, config: HviConfig, run: RunConfig) -> tu
 def _prior_draws(posterior: ClassPosterior, run: RunConfig) -> tuple[np.ndarray, Any]:
     """z [num_chains * num_init_draws, latent_dim] and their `starts.Scores` [num_chains, num_init_draws]: the prior draws that
     other samplers choose the starts of these chains from."""
-    from tfgradgen.mcmc.starts import Scores, score
+    from tfgradgen.mcmc.starts import Scores, scored_blocks
 
-    seed, num = fold_in(posterior.own_seed(run.seed), Stream.STARTS), run.num_init_draws
-    logger.info("weighing %d prior draws for the start of the paths", num * run.num_chains)
-    parts = [score(posterior, num, fold_in(seed, chain)) for chain in range(run.num_chains)]
+    logger.info("weighing %d prior draws for the start of the paths", run.num_init_draws * run.num_chains)
+    parts = list(scored_blocks(posterior, run))
     columns = zip(*(scores for _, scores in parts), strict=True)
     return np.concatenate([z for z, _ in parts]), Scores(*(np.stack([np.asarray(v) for v in column]) for column in columns))
 

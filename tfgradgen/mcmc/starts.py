@@ -18,7 +18,7 @@ With a discriminator in the target there is no bound on its energy, and no accep
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -28,7 +28,7 @@ import tensorflow as tf
 from tfgradgen.core.backend import Stream, fold_in, log_uniform, resample_systematic
 from tfgradgen.core.checks import fail
 from tfgradgen.core.config import RunConfig
-from tfgradgen.mcmc.pool import CHUNK, PriorDraws, pool_of, weigh
+from tfgradgen.mcmc.pool import CHUNK, pool_of, weigh
 from tfgradgen.posterior import ClassPosterior
 
 logger = logging.getLogger(__name__)
@@ -88,9 +88,18 @@ def score(posterior: ClassPosterior, num_draws: int, seed: tf.Tensor) -> tuple[t
     return z, Scores(class_log_prob, log_weight, log_uniform([num_draws], fold_in(seed, 1)), _gumbel(num_draws, seed))
 
 
-def _weighed(posterior: ClassPosterior, draws: PriorDraws, run: RunConfig, seed: tf.Tensor) -> Scores:
-    """What is known of `draws` of the pool."""
-    return Scores(*weigh(posterior, draws, run), _gumbel(len(draws.z), seed))
+def scored_blocks(posterior: ClassPosterior, run: RunConfig) -> Iterator[tuple[np.ndarray, Scores]]:
+    """The rows z [num_init_draws, latent_dim] of the pool that the start of each chain is chosen from, and what is known of
+    them: one forward pass each, unless the pool has them."""
+    blocks = pool_of(posterior, run).blocks(run.num_init_draws, run.num_chains)
+    for draws, seed in zip(blocks, _seeds(posterior, run), strict=True):
+        yield draws.z, Scores(*weigh(posterior, draws, run), _gumbel(len(draws.z), seed))
+
+
+def _seeds(posterior: ClassPosterior, run: RunConfig) -> list[tf.Tensor]:
+    """Of the choice of each chain's start."""
+    seed = fold_in(posterior.own_seed(run.seed), Stream.STARTS)
+    return [fold_in(seed, chain) for chain in range(run.num_chains)]
 
 
 def _gumbel(num_draws: int, seed: tf.Tensor) -> tf.Tensor:
@@ -130,14 +139,12 @@ def choose_starts(posterior: ClassPosterior, run: RunConfig, powers: Sequence[fl
     """
     if posterior.is_batched:
         return _starts_of_each(posterior, run, powers)
-    resample, chains = run.init == "resample", range(run.num_chains)
+    resample = run.init == "resample"
     num_draws = run.num_init_draws if resample else 1
     logger.info("drawing the starts of %d chains, each from %d prior draws", run.num_chains, num_draws)
-    pool = pool_of(posterior, run) if resample else None
-    seeds = [fold_in(fold_in(posterior.own_seed(run.seed), Stream.STARTS), chain) for chain in chains]
+    pool, seeds = pool_of(posterior, run) if resample else None, _seeds(posterior, run)
     if pool:
-        blocks = zip(pool.blocks(num_draws, run.num_chains), seeds, strict=True)
-        found = [_weighed(posterior, block, run, seed) for block, seed in blocks]
+        found = [scores for _, scores in scored_blocks(posterior, run)]
     else:
         found = [score(posterior, num_draws, seed)[1] for seed in seeds]
     scores = Scores(*(np.stack([np.asarray(value) for value in column]) for column in zip(*found, strict=True)))
