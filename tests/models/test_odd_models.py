@@ -127,7 +127,7 @@ def test_what_is_empty_or_would_fill_the_memory_is_refused(tmp_path: Path) -> No
         load_generator(empty)
     mean = lambda x: {"logits": tf.reduce_mean(x, [1, 2])}  # noqa: E731
     wide = toy.save_signature(tmp_path / "c", mean, spec("x", None, None, None, 3))
-    with pytest.raises(UserError, match=r"at most 16,777,216 numbers, got 1000000 x 1000000 x 3; give another image_size"):
+    with pytest.raises(UserError, match=r"at most 16,777,216 values, got 1000000 x 1000000 x 3; give another image_size"):
         load_classifier(wide, image_size=(10**6, 10**6))
     deep = toy.save_signature(tmp_path / "d", mean, spec("x", None, None, None, 10**9))
     with pytest.raises(UserError, match="got 64 x 64 x 1000000000"):
