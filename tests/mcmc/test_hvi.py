@@ -272,7 +272,7 @@ def test_a_run_says_what_its_draws_are(exact: bool, toy_flags: list[str], capsys
     assert is_marked == is_printed == ("an approximation" in lines["moved"]) == (not exact)
     assert ("mixing" in lines) == exact == ("acceptance" in lines["moved"])
     main(["diagnose", "run"])
-    assert ("the draws are approximate" in capsys.readouterr().out) == (not exact)
+    assert ("of a fitted approximation" in capsys.readouterr().out) == (not exact)
     record["fit"]["bound"] = "low"
     Path("run/run.json").write_text(json.dumps(record))
-    assert "whose fit is no number" in refused(["diagnose", "run"], capsys)
+    assert "whose fit is not a number" in refused(["diagnose", "run"], capsys)
