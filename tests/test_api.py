@@ -227,7 +227,8 @@ def test_a_notebook_shows_images_and_summary(result: tg.SampleResult, monkeypatc
 def test_the_tree_is_that_of_chains_nc(result: tg.SampleResult, toy_flags: list[str]) -> None:
     import xarray
 
-    main(["sample", "--label=goldfish", "--num_results=4", "--num_chains=3", "--num_burnin_steps=4", "--netcdf", *toy_flags])
+    few = ["--kernel=mala", "--num_results=4", "--num_chains=3", "--num_burnin_steps=4"]
+    main(["sample", "--label=goldfish", *few, "--netcdf", *toy_flags])
     with xarray.open_datatree("out/goldfish-mala-0/chains.nc", engine="h5netcdf") as file:
         theirs, ours = file.load(), result.to_datatree()
     own = ("created_at", "arguments", "sampling_time")

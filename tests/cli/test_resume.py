@@ -20,6 +20,7 @@ from tfgradgen.core.checks import UserError
 from tfgradgen.core.contracts import Draws
 from tfgradgen.io.folders import held
 from tfgradgen.io.store import CHECKPOINT, RunStore
+from tfgradgen.mcmc.pool import weigh
 from tfgradgen.results import result
 
 pytestmark = pytest.mark.usefixtures("quick_runs")
@@ -350,12 +351,12 @@ def test_a_class_that_cannot_be_drawn_leaves_nothing(
     toy_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tfgradgen.mcmc.rejection.MAX_FRUITLESS_DRAWS", 0)
-    monkeypatch.setattr("tfgradgen.mcmc.rejection._compiled", never_accepting)
+    monkeypatch.setattr("tfgradgen.mcmc.rejection.weigh", never_accepting)
     command = [*SMALL, "--kernel=rejection", "--num_results=4", "--out=run", *toy_flags]
-    assert "rejection: expected a class that is not too rare" in refused(command, capsys)
+    assert "rejection: expected a class that the generator can draw" in refused(command, capsys)
     assert not list(tmp_path.iterdir())
 
 
-def never_accepting(*_: Any) -> Any:
-    nothing = tf.zeros([128])
-    return tf.function(lambda label, seed: (tf.zeros([128, 6]), nothing, nothing, nothing > 0), autograph=False)
+def never_accepting(*given: Any) -> Any:
+    found = weigh(*given)
+    return found._replace(log_uniform=np.zeros_like(found.log_uniform))
