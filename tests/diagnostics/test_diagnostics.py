@@ -122,13 +122,13 @@ def test_a_model_that_is_not_a_number_for_part_of_z_is_named(
 
     card = json.loads((toy_pair[0] / "model.json").read_text())
     toy.save(tmp_path / "partly", partly, [None, 6], card)
-    main(["sample", "--label=goldfish", "--out=bad", "--generator=partly", f"--classifier={toy_pair[1]}"])
+    main(["sample", "--label=goldfish", "--kernel=mala", "--out=bad", "--generator=partly", f"--classifier={toy_pair[1]}"])
     assert "had no finite density or gradient (" in diagnosed(Path("bad"), capsys)
 
 
 def test_diagnose_says_what_sample_said(toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
-        main(["sample", "--label=goldfish", "--num_results=20", "--strict", "--out=short", *toy_flags])
+        main(["sample", "--label=goldfish", "--kernel=mala", "--num_results=20", "--strict", "--out=short", *toy_flags])
     assert exit_.value.code == 1
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("ok ", "warning "))]
     out = diagnosed(Path("short"), capsys).splitlines()

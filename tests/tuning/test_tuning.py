@@ -246,7 +246,7 @@ def test_a_run_that_breaks_off_is_a_fault_but_of_the_control_an_error(tmp_path: 
     found = search(open_study(tmp_path / "a.db", {}), Broken(), plan_of(8), SILENT, SILENT)
     assert [t.state for t in found[1:]] == [FAULTY] * 4
     assert found[1].cells[0].faults == ["a run failed: no such tensor"]
-    with pytest.raises(UserError, match="control: expected a schedule that runs, got no such tensor; look at"):
+    with pytest.raises(UserError, match="control: expected a schedule that runs, got no such tensor; check the models"):
         search(open_study(tmp_path / "b.db", {}), Broken(stop=99), plan_of(8), SILENT, SILENT)
 
 
