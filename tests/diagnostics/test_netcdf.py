@@ -22,7 +22,7 @@ from tfgradgen.results.files import NETCDF
 
 pytestmark = pytest.mark.usefixtures("quick_runs")
 
-RUN = ["sample", "--label=alp", "--num_chains=3", "--num_results=30", "--num_burnin_steps=20"]
+RUN = ["sample", "--label=alp", "--kernel=mala", "--num_chains=3", "--num_results=30", "--num_burnin_steps=20"]
 
 
 def read(path: Path | str) -> Any:

@@ -10,7 +10,7 @@ MIN_MASS = 0.01  # of the prior draws that rejection accepts: where it accepts f
 EXACT_DRAWS = 400  # that rejection is priced for
 INDEPENDENT: tuple[SamplerKind, ...] = ("exact", "fitted")  # kinds of independent draws
 MOST_TIMES = 1000.0  # a run that many times as long is no advice
-_TIME = re.compile(r"(\d{1,9}(?:\.\d{1,6})?) times the time")
+_TIME = re.compile(r"(?<![\w.+-])(\d{1,9}(?:\.\d{1,6})?) times the time")
 
 
 class Run(NamedTuple):
@@ -19,7 +19,8 @@ class Run(NamedTuple):
     kind: see `mcmc.sampler.Sampler`. is_calibrated: whether it leaves the posterior invariant. has_step: whether it has a step
     size. target_accept_prob: of the tuning of that, None where nothing was tuned. num_burnin_steps, num_adaptation_steps: of
     each chain. num_sharing: chains that tuned a step size together. num_exact: chains that started at exact draws of the
-    posterior, None where they were not to. is_regularized: whether the target has a pull to the class mean. mass: share of the
+    posterior, None where they were not to. is_dispersed: whether chains started apart: if not, they may agree because none has
+    left the mode where all began. is_regularized: whether the target has a pull to the class mean. mass: share of the
     prior draws that rejection accepts, at least; None where it cannot run, or nothing is known. work: of the whole run, in
     gradients.
     """
@@ -32,6 +33,7 @@ class Run(NamedTuple):
     num_adaptation_steps: int = 0
     num_sharing: int = 16
     num_exact: int | None = None
+    is_dispersed: bool = True
     is_regularized: bool = False
     mass: float | None = None
     work: float = 0.0
@@ -63,7 +65,8 @@ def smaller_steps(run: Run) -> str:
 
 def again(times: float = 1.0) -> str:
     """The price of a run `times` as long as this one, in units of its time (see `priced`)."""
-    return f"{times:.2g} times the time" if times < 10 else f"{times:.0f} times the time"
+    shown = f"{times:.2g}" if 1e-3 <= times < 10 else f"{max(times, 0.001):.3f}" if times < 1 else f"{times:.0f}"
+    return f"{shown} times the time"
 
 
 def more_draws(times: float, run: Run, num_results: int) -> str:

@@ -14,6 +14,7 @@ NUM_PROJECTIONS, PROJECTION_SEED = 4, 0
 BLOCK_DRAWS = 1000  # read from disk, and held in memory, at a time
 TAILS = (0.05, 0.95)
 MIN_RESULTS = 4  # draws of a chain, of which halves have a variance
+MAX_SQUARED = 1e150  # values above are scaled: their squares would overflow
 CLASS_PROB, LOG_DENSITY, LATENT = "class_prob", "target_log_prob", "z"  # the statistics of a run, by their names in run.json
 NUM_RANKED = 1 << 14  # draws of all chains that R-hat of a coordinate is taken from: every k-th of a longer run
 MIN_RANKED = 32  # of each chain, however many chains there are
@@ -50,6 +51,11 @@ def convergence(statistic: np.ndarray, independent: bool = False) -> Convergence
     finite = values[np.isfinite(values)]
     if finite.size < values.size or not values.size:
         return Convergence(float(finite.mean()) if finite.size else None)
+    scale = float(np.abs(values).max())
+    if scale > MAX_SQUARED:
+        found = convergence(values / scale, independent)
+        error = None if found.standard_error is None else found.standard_error * scale
+        return found._replace(mean=found.mean * scale, standard_error=error)
     mean = float(values.mean())
     if np.ptp(values) == 0.0:
         size = float(values.size) if independent else None

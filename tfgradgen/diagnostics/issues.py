@@ -154,6 +154,9 @@ def problems(
         moving = [*_failing(chains, num_results, run), *_still(chains, num_results, run)]
         lines += [*moving, *_starts(chains, num_results, run, bool(moving or mixing)), *_one_chain(run)]
     lines += mixing
+    if run.kind == "exact" and num_results * len(chains["accept_rate"]) < 2:
+        text = f"of one draw the error is unknown: raise --num_results or --num_chains ({again(2)})"
+        lines.append(issue("few-effective-draws", text, MEANS))
     if run.kind == "chain" and mixing:  # of chains that agree, another step size would only be quicker
         for text in off_target(float(np.mean(chains["accept_rate"])), run.target_accept_prob):
             price = again((2 * run.num_burnin_steps + num_results) / (run.num_burnin_steps + num_results))
@@ -195,7 +198,7 @@ def _counted(count: int, what: str) -> str:
 
 def _means(found: Mapping[str, Convergence], num_results: int, num_chains: int, latent_dim: int, run: Run) -> str:
     if run.is_independent:
-        return "the draws are independent" if num_results * num_chains > 1 else "of one draw the error is unknown"
+        return "the draws are independent"
     rhat = max((c.rhat for c in found.values() if c.rhat is not None), default=None)
     limit = rhat_limit(num_results, num_chains, latent_dim + 2)
     agree = "" if rhat is None else f"R-hat is at most {rhat:.3f} (limit {limit:.2f}), "
@@ -269,7 +272,9 @@ def _still(chains: Mapping[str, list[Any]], num_results: int, run: Run) -> Itera
     Were proposals refused independently, with the rate of the typical chain, a standstill of k has a chance of rate ** k to
     begin at any proposal of any chain.
     """
-    rates, longest = np.asarray(chains["accept_rate"]), np.asarray(chains["standstill"])
+    moves = (np.asarray(chains["num_distinct"]) - 1) / max(num_results - 1, 1)
+    # A kernel without a Metropolis test has an acceptance of 1, and may stay where it is all the same.
+    rates, longest = np.minimum(chains["accept_rate"], moves), np.asarray(chains["standstill"])
     goes = (rates >= STUCK_ACCEPT_RATE) & ~_never(chains, num_results)  # of the others `_failing` speaks
     refused = 1 - np.median(rates)
     usual = np.log(STILL_CHANCE / (len(rates) * num_results)) / np.log(refused) if 0 < refused < 1 else np.inf
@@ -319,7 +324,7 @@ def _starts(chains: Mapping[str, list[Any]], num_results: int, run: Run, is_mixi
     """Where chains did not start at exact draws, and nothing shows that they have forgotten their starts since."""
     count = len(chains["accept_rate"])
     num_other = max(count - (run.num_exact or 0), 0)
-    if not num_other or not (is_mixing_bad or count < 2 or num_results < MIN_RESULTS):
+    if not num_other or not (is_mixing_bad or not run.is_dispersed or count < 2 or num_results < MIN_RESULTS):
         return
     which = "the chains" if num_other == count else f"{num_other} of {count} chains"
     longer = max(4 * run.num_burnin_steps, num_results)
@@ -328,7 +333,7 @@ def _starts(chains: Mapping[str, list[Any]], num_results: int, run: Run, is_mixi
         "starts",
         f"{which} did not start at exact draws of the posterior, and nothing shows that they have forgotten their starts: "
         f"raise --num_burnin_steps to {longer} ({price}){cheaper(run)}",
-        IMAGES,
+        *((IMAGES,) if run.is_dispersed else GRADES),
     )
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tfgradgen.core.backend import Stream, fold_in
+from tfgradgen.core.backend import Stream, fold_in, seed_of
 from tfgradgen.core.checks import UserError, fail
 from tfgradgen.core.config import RunConfig, Schedule
 from tfgradgen.core.contracts import Cost, Draws, ProgressFn, Regularization, accept_prob, collect
@@ -24,6 +24,7 @@ from tfgradgen.mcmc.starts import choose_starts
 from tfgradgen.posterior import ClassPosterior
 
 NUM_TRUTH = 64  # smallest number of exact draws of a label that methods are compared with
+TRUTH_SEED = 3  # of the pool of exact draws, together with the seed of the run
 EXPECTED_STAGES = 5  # temperatures of smc; each halves the ESS, so a class with prior probability 3 % takes five
 MIN_PARTICLES = 2
 MAX_TRIALS = 6  # attempts to find the number of particles for a budget
@@ -110,7 +111,7 @@ def lay_ground(posterior: ClassPosterior, run: RunConfig, progress_fn: ProgressF
     prior_z = posterior.sample_prior(run.num_chains, fold_in(posterior.own_seed(run.seed), Stream.PRIOR)).numpy()
     none = np.zeros((0, posterior.latent_dim), np.float32)
     # The moments come from other draws. Otherwise regularization would pull chains to the draws that they are compared with.
-    other_seed = replace(run, seed=(run.seed + 1) % 2**62)
+    other_seed = replace(run, seed=seed_of(run.seed, TRUTH_SEED))
     num_rows = 1 + -(-NUM_TRUTH // run.num_chains)
     try:
         draws, cost, facts = collect(exact_chunks(posterior, num_rows, other_seed), progress_fn)

@@ -36,7 +36,7 @@ from tfgradgen.core.memo import per_networks
 from tfgradgen.core.settings import real, switch, whole
 from tfgradgen.mcmc import hvi_path
 from tfgradgen.mcmc.hvi_path import Parameters
-from tfgradgen.mcmc.hvi_weights import log_mean, of_weights
+from tfgradgen.mcmc.hvi_weights import FIT_FIGURES, log_mean, of_weights
 from tfgradgen.mcmc.local_global import Place, resample
 from tfgradgen.mcmc.sampler import Resume, Sampler, check_config, checked_facts, with_start
 
@@ -395,6 +395,8 @@ def _run(
     check_config(sampler.name, config, sampler.defaults)
     posterior.check_one_label(sampler.name)
     facts = checked_facts(posterior, run, sampler.takes_gradients, resume)
+    if not {*FIT_FIGURES, "num_paths"} <= facts.get("fit", dict.fromkeys([*FIT_FIGURES, "num_paths"])).keys():
+        raise StateError("a fit without all its figures")
     for chunk in hvi_chunks(with_number(posterior), config, schedule.num_results, run, resume):
         yield with_start(chunk, facts)
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from tfgradgen.posterior import ClassPosterior
 
 WIDTH = 128  # of the network's two hidden layers
+MAX_BLOCKS = 10_000  # in which proposals are looked for
 BLOCK = 64  # prior draws of a chain that the network looks at together
 PRIOR_ONLY = 30.0  # log floor of proposals that are the prior: 1 is lost in e^30 in float32
 
@@ -142,13 +143,13 @@ def propose(
         return i + 1, count + tf.reduce_sum(tf.cast(is_taken, tf.int32), 1), z, log_g
 
     _, _, z, log_g = tf.while_loop(
-        lambda i, count, *_: tf.reduce_any(count < num),
+        lambda i, count, *_: tf.logical_and(i < MAX_BLOCKS, tf.reduce_any(count < num)),
         block,
         (
             tf.constant(0),
             tf.zeros([num_chains], tf.int32),
             tf.zeros([num_chains, num + 1, latent_dim]),
-            tf.zeros([num_chains, num + 1]),
+            tf.fill([num_chains, num + 1], float("inf")),  # a proposal that is not found has no weight
         ),
         parallel_iterations=1,
     )

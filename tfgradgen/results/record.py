@@ -28,6 +28,7 @@ MODELS = ("generator", "classifier", "discriminator")
 BATCH = "batch"  # in run.json: lists of index, name and wnid of all labels that ran as one batch of chains
 AUTO = "auto"  # in run.json: what --kernel=auto chose, and by which mass
 FIT = "fit"  # in run.json: what `mcmc.hvi_weights.of_weights` says of a fitted approximation
+LEARNED = "learned"  # in run.json: the proposals that a kernel learned, and their quality
 SURROUNDINGS = ("versions", "device", "machine", "backend")  # entries of `origin.environment` that determine bits
 
 
@@ -54,7 +55,7 @@ def identity(record: dict[str, Any]) -> dict[str, Any]:
 def run_record(planned: dict[str, Any], draws: Draws, facts: dict[str, Any]) -> dict[str, Any]:
     """Return the whole of run.json from its `plan`, the draws and `facts`: cost, seconds and statistics of the sampler."""
     found = {name: facts.get(name) for name in (*PRIOR_FACTS, "evidence")}
-    found |= {"learned": facts["learned"]} if "learned" in facts else {}
+    found |= {name: facts[name] for name in (FIT, LEARNED) if name in facts}
     found["doubts"] = [*planned["classifier"].get("doubts", []), *facts.get("doubts", [])]
     found["image_doubts"] = facts.get("image_doubts", [])
     cost = {name: facts[name] for name in Cost._fields}
@@ -66,7 +67,6 @@ def run_record(planned: dict[str, Any], draws: Draws, facts: dict[str, Any]) -> 
         **diagnosis(draws, finite({**planned, **found, **cost})),
         **cost,
         "seconds": round(facts["seconds"], 3),
-        **({FIT: facts[FIT]} if FIT in facts else {}),
     }
     return dict(finite(record))  # equal to its copy read from JSON
 
@@ -133,6 +133,9 @@ def run_of(draws: Draws, record: Mapping[str, Any]) -> Run:
     labels = _labels(record, num_chains)
     num_adaptation_steps = schedule.get("num_adaptation_steps", 0)
     has_energy = "discriminator" in record
+    num_exact, init = record.get("exact_starts"), record["arguments"].get("init", "resample")
+    # Few exact draws: the other chains start at the likeliest prior draws, which may be the same ones.
+    is_dispersed = init == "prior" or (init == "resample" and (has_energy or num_exact is None or 2 * num_exact >= num_chains))
     mass = accepted_mass(record.get("prior_class_prob"), record["arguments"].get("temperature", 1.0))
     return Run(
         kind=method.kind_of(config),
@@ -142,7 +145,9 @@ def run_of(draws: Draws, record: Mapping[str, Any]) -> Run:
         num_burnin_steps=schedule.get("num_burnin_steps", 0),
         num_adaptation_steps=num_adaptation_steps,
         num_sharing=num_chains if labels is None else int(np.unique(labels, return_counts=True)[1].min()),
-        num_exact=record.get("exact_starts"),
+        # What a kernel learned from the rows where its chains start is not independent of the starts.
+        num_exact=None if {FIT, LEARNED} & record.keys() else num_exact,
+        is_dispersed=is_dispersed,
         is_regularized=config.get("class_reg", 0.0) > 0,
         mass=None if has_energy or labels is not None else mass,
         work=Cost(record["num_gradients"], record["num_forward"]).work,
