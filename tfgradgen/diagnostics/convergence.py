@@ -54,8 +54,8 @@ def convergence(statistic: np.ndarray, independent: bool = False) -> Convergence
     scale = float(np.abs(values).max())
     if scale > MAX_SQUARED:
         found = convergence(values / scale, independent)
-        error = None if found.standard_error is None else found.standard_error * scale
-        return found._replace(mean=found.mean * scale, standard_error=error)
+        mean_of, error = (None if value is None else value * scale for value in (found.mean, found.standard_error))
+        return found._replace(mean=mean_of, standard_error=error)
     mean = float(values.mean())
     if np.ptp(values) == 0.0:
         size = float(values.size) if independent else None
