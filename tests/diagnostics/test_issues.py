@@ -12,7 +12,7 @@ import pytest
 import tfgradgen
 from tests.support.records import a_record
 from tfgradgen.core.contracts import Draws
-from tfgradgen.diagnostics.advice import MIN_MASS, accepted_mass, duration, priced
+from tfgradgen.diagnostics.advice import MIN_MASS, accepted_mass, again, duration, priced
 from tfgradgen.diagnostics.issues import PAGES, PAGES_FILE
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.results.record import diagnosis
@@ -102,6 +102,11 @@ def accepting(prob: float) -> Change:
     return lambda draws, record: (draws._replace(log_accept_ratio=np.full_like(draws.class_prob, np.log(prob))), record)
 
 
+def at_an_image(draws: Draws, record: dict[str, Any]) -> Case:
+    """All chains start at one photograph: that they agree may mean that none has left its mode."""
+    return draws, record | {"exact_starts": None, "arguments": record["arguments"] | {"init": "photo.png"}}
+
+
 def not_finite(draws: Draws, record: dict[str, Any]) -> Case:
     target = draws.target_log_prob.copy()
     target[:5, 1 % target.shape[1]] = np.nan
@@ -125,12 +130,16 @@ CASES: list[tuple[str, Change, Change, set[str]]] = [
     ("stuck-chains", with_ratio(-50.0), with_ratio(-3.0), {MEANS}),
     ("divergences", with_ratio(-1001.0, 1), with_ratio(-999.0, 1), {MEANS}),
     ("standstills", standing(116), standing(40), {MEANS}),
+    ("standstills", both(standing(116), accepting(1.0)), accepting(1.0), {MEANS}),
     ("starts", both(with_facts(exact_starts=15), DISAGREE), DISAGREE, ALL),
     ("starts", both(with_facts(exact_starts=None), DISAGREE), with_facts(exact_starts=None), ALL),
+    ("starts", with_facts(exact_starts=7), with_facts(exact_starts=8), ALL),
+    ("starts", at_an_image, with_facts(exact_starts=None), ALL),
     ("one-chain", cut(264, 1), cut(264, 2), ALL),
     ("separate-modes", apart(4.0), apart(1.2), {MEANS}),
     ("disagreeing-chains", DISAGREE, apart(0.1), {MEANS}),
     ("few-effective-draws", cut(20, 2), cut(200, 2), {MEANS}),
+    ("few-effective-draws", both(with_kernel("rejection"), cut(1, 1)), both(with_kernel("rejection"), cut(2, 1)), {MEANS}),
     ("acceptance", both(DISAGREE, accepting(0.8)), accepting(0.8), {MEANS}),
     ("acceptance", both(accepting(0.2), DISAGREE), DISAGREE, {MEANS}),
 ]
@@ -261,6 +270,11 @@ def test_the_price_of_rejection_is_that_of_its_forward_passes() -> None:
     line = " ".join(found_of(DISAGREE)["problems"])
     assert f"rejection (400 exact draws, {400 / 0.034 * 0.45 / (5000 + 0.45 * 5):.2g} times the time)" in line
     assert not re.search(r"\d (s|minutes?|hours?)\b", line), "run.json holds nothing that depends on the machine"
+
+
+def test_prices_of_any_size_are_read_back_whole() -> None:
+    for times in (4e-5, 0.02, 0.9999, 3.04, 1200.0, 3e12):
+        assert re.fullmatch(r"about [\d.]+ (s|minutes?|hours?|days?)", priced(again(times), 40.0)), again(times)
 
 
 @pytest.mark.parametrize(

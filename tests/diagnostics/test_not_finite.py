@@ -13,7 +13,7 @@ from tests.support.records import record_of
 from tfgradgen.cli.commands import main
 from tfgradgen.core.config import RunConfig, Schedule
 from tfgradgen.core.contracts import collect
-from tfgradgen.diagnostics.issues import finite_mean, prior_problems
+from tfgradgen.diagnostics.issues import chain_table, finite_mean, prior_problems
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.mcmc.rejection import sample_exact
 from tfgradgen.posterior import ClassPosterior
@@ -39,8 +39,12 @@ def test_every_method_counts_prior_draws_without_a_finite_likelihood(name: str) 
     count, of = found.facts["num_not_finite"], found.facts["num_scored"]
     assert of >= 30
     assert abs(count / of - SHARE) < 4 * np.sqrt(SHARE * (1 - SHARE) / of)
-    assert np.isfinite(found.draws.class_prob).all()
-    assert found.draws.z[..., 5].max() < 1.0
+    is_finite = np.isfinite(found.draws.class_prob)
+    if method.kind == "fitted":  # of an approximation, which may reach where the model is not finite: the run says so
+        assert sum(chain_table(found.draws)["num_not_finite"]) == (~is_finite).sum()
+    else:
+        assert is_finite.all()
+        assert found.draws.z[..., 5].max() < 1.0
     if found.facts.get("prior_draws"):
         assert abs(found.facts["prior_class_prob"] - 0.5) < 4 * found.facts["prior_class_prob_error"]
     ((page, _, line),) = prior_problems(count, of)

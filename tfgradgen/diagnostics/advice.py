@@ -65,6 +65,7 @@ def smaller_steps(run: Run) -> str:
 
 def again(times: float = 1.0) -> str:
     """The price of a run `times` as long as this one, in units of its time (see `priced`)."""
+    times = min(times, 1e8)  # `priced` reads nine digits
     shown = f"{times:.2g}" if 1e-3 <= times < 10 else f"{max(times, 0.001):.3f}" if times < 1 else f"{times:.0f}"
     return f"{shown} times the time"
 
@@ -75,6 +76,7 @@ def more_draws(times: float, run: Run, num_results: int) -> str:
         return f"it would take more than {MOST_TIMES:.0f} times the draws"
     wanted, before = math.ceil(times * num_results), run.num_burnin_steps
     length = (before + wanted) / (before + num_results)
+    times = min(times, 1e8)  # `priced` reads nine digits
     shown = f"{times:.2g}" if times < 10 else f"{times:.0f}"
     return f"raise --num_results to {wanted} ({shown} times the draws, {again(length)})"
 

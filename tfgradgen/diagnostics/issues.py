@@ -277,7 +277,9 @@ def _still(chains: Mapping[str, list[Any]], num_results: int, run: Run) -> Itera
     rates, longest = np.minimum(chains["accept_rate"], moves), np.asarray(chains["standstill"])
     goes = (rates >= STUCK_ACCEPT_RATE) & ~_never(chains, num_results)  # of the others `_failing` speaks
     refused = 1 - np.median(rates)
-    usual = np.log(STILL_CHANCE / (len(rates) * num_results)) / np.log(refused) if 0 < refused < 1 else np.inf
+    usual = np.inf if refused == 1 else 0.0  # where chains never refuse, no standstill is by chance
+    if 0 < refused < 1:
+        usual = np.log(STILL_CHANCE / (len(rates) * num_results)) / np.log(refused)
     still = (longest > max(usual, STILL_SHARE * num_results)) & goes
     if still.any():
         order = [int(k) for k in np.argsort(-longest, kind="stable") if still[k]]
