@@ -14,6 +14,7 @@ from tests.support.command import refused
 from tests.support.toy import ToyClassifier, ToyGenerator
 from tests.support.two_modes import CELL, GRID, NUM_CHAINS, FiveClasses, Plane, Truth, statistics_of
 from tfgradgen.cli.commands import main
+from tfgradgen.core.arrays import StateError
 from tfgradgen.core.backend import as_seed, fold_in
 from tfgradgen.core.checks import UserError
 from tfgradgen.core.config import RunConfig, Schedule
@@ -201,6 +202,14 @@ def test_a_seed_has_its_bits_wherever_a_run_stops(exact: bool) -> None:
     np.testing.assert_array_equal(np.concatenate(parts), whole.draws.z)
     assert chunk.facts == whole.facts
     assert chunk.cost == whole.cost
+
+
+def test_a_checkpoint_with_half_a_fit_is_refused() -> None:
+    *_, last = chunks_of(20, False)
+    assert not [*chunks_of(20, False, Resume(last.state, last.facts))], "it is at its end"
+    for fit in ({}, {"bound": 1.0, "num_paths": 3}):
+        with pytest.raises(StateError, match="a fit without all its figures"):
+            [*chunks_of(20, False, Resume(last.state, last.facts | {"fit": fit}))]
 
 
 def test_cost_and_progress_are_counted() -> None:

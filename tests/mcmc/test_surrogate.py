@@ -200,6 +200,14 @@ def test_prior_draws_take_the_place_of_a_useless_surrogate(truth: Truth) -> None
     assert abs(truth.z_scores(run_of(proposals, truth.draw(NUM_CHAINS, 1), num_steps=4))).max() < 4
 
 
+def test_a_search_for_proposals_ends_though_none_is_ever_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with numbers of a damaged checkpoint. What is not found has no weight in a move."""
+    monkeypatch.setattr(surrogate, "MAX_BLOCKS", 3)
+    proposals = WRONG["another class"]()._replace(log_floor=tf.constant(np.nan, tf.float32))
+    _, log_g = surrogate.propose(proposals, POSTERIOR.likelihood_of, tf.zeros([2, 2]), 5, as_seed(5))
+    assert np.isposinf(log_g).all()
+
+
 def test_where_nothing_is_finite_nothing_is_learned() -> None:
     class Never(FiveClasses):
         def __call__(self, image: tf.Tensor) -> tf.Tensor:
