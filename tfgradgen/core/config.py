@@ -195,8 +195,8 @@ class RunConfig:
         0,
         low=0,
         high=2**62 - 1,
-        help="the same seed, machine and backend give the same samples.npz, bit for bit. No two classes share an exact draw, "
-        "except at temperatures above 1. The chains of a label start at the same points alone and in a batch of several "
+        help="the same seed, machine and backend give the same samples.npz, bit for bit. Classes that exclude one another share "
+        "no exact draw, except at temperatures above 1. The chains of a label start at the same points alone and in a batch of several "
         "labels; their later noise depends on the batch",
     )
     jit: Jit = choice(
