@@ -195,9 +195,9 @@ class RunConfig:
         0,
         low=0,
         high=2**62 - 1,
-        help="the same seed, machine and backend give the same samples.npz, bit for bit. Classes that exclude one another share "
-        "no exact draw, except at temperatures above 1. The chains of a label start at the same points alone and in a batch of several "
-        "labels; their later noise depends on the batch",
+        help="the same seed, machine and backend give the same samples.npz, bit for bit. Classes that exclude one another "
+        "share no exact draw, except at temperatures above 1. The chains of a label start at the same points alone and in a "
+        "batch of several labels; their later noise depends on the batch",
     )
     jit: Jit = choice(
         "auto", choices=("auto", True, False), is_told=True, help="XLA: auto (on if there is a GPU), true or false"
