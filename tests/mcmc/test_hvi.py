@@ -21,7 +21,7 @@ from tfgradgen.core.config import RunConfig, Schedule
 from tfgradgen.core.contracts import Chunk, collect
 from tfgradgen.mcmc import hvi, hvi_path
 from tfgradgen.mcmc.hvi import SAMPLER, HviConfig
-from tfgradgen.mcmc.hvi_weights import log_mean, of_weights
+from tfgradgen.mcmc.importance import log_mean, of_weights
 from tfgradgen.mcmc.sampler import Resume
 from tfgradgen.posterior import ClassPosterior
 

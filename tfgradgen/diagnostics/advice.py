@@ -76,7 +76,6 @@ def more_draws(times: float, run: Run, num_results: int) -> str:
         return f"it would take more than {MOST_TIMES:.0f} times the draws"
     wanted, before = math.ceil(times * num_results), run.num_burnin_steps
     length = (before + wanted) / (before + num_results)
-    times = min(times, 1e8)  # `priced` reads nine digits
     shown = f"{times:.2g}" if times < 10 else f"{times:.0f}"
     return f"raise --num_results to {wanted} ({shown} times the draws, {again(length)})"
 

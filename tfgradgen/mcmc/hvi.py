@@ -36,7 +36,7 @@ from tfgradgen.core.memo import per_networks
 from tfgradgen.core.settings import real, switch, whole
 from tfgradgen.mcmc import hvi_path
 from tfgradgen.mcmc.hvi_path import Parameters
-from tfgradgen.mcmc.hvi_weights import FIT_FIGURES, log_mean, of_weights
+from tfgradgen.mcmc.importance import FIT_FIGURES, log_mean, of_weights
 from tfgradgen.mcmc.local_global import Place, resample
 from tfgradgen.mcmc.sampler import Resume, Sampler, check_config, checked_facts, with_start
 

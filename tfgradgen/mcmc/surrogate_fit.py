@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from arviz_stats.base import array_stats
 from scipy import special
 
 from tfgradgen.core.backend import Stream, as_seed, fold_in
 from tfgradgen.core.config import RunConfig
 from tfgradgen.core.contracts import Networks
 from tfgradgen.core.memo import per_networks
+from tfgradgen.mcmc.importance import MAX_PARETO_K, tail_shape
 from tfgradgen.mcmc.kernel import Learned
 from tfgradgen.mcmc.pool import CHUNK, Pool, pool_of
 from tfgradgen.mcmc.surrogate import Proposals, SurrogateConfig, num_classes_of, predict, prior_proposals, propose
@@ -34,7 +34,6 @@ logger = logging.getLogger(__name__)
 
 NUM_SCALED = 16_384  # prior draws at which the network alone is looked at, for the scale of its likelihood
 LEAST_TAKEN = 0.005  # of prior draws, as proposals: the likelihood is cut off at the top where fewer would be
-MAX_PARETO_K = 0.7  # above it a mean over weights is not to be relied on (Vehtari et al. 2024)
 MIN_TAIL = 5  # weights: of fewer no tail is known
 MIN_ROWS = 64  # of the pool, with finite log-probabilities: of fewer nothing is learned
 
@@ -71,7 +70,7 @@ def quality(log_weight: np.ndarray) -> Quality:
         k = 0.0
     else:
         tail = log_weight[np.isfinite(log_weight)]
-        k = float(array_stats.psislw(-tail)[1]) if len(tail) >= MIN_TAIL else np.inf  # it takes logs of 1 / weight
+        k = tail_shape(tail) if len(tail) >= MIN_TAIL else np.inf
     return Quality(float(1 / np.square(weight).sum() / len(weight)), float(weight.max()), k)
 
 

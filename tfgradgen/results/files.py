@@ -22,7 +22,7 @@ from tfgradgen.diagnostics.netcdf import write_netcdf
 from tfgradgen.diagnostics.plots import plot_chains
 from tfgradgen.io.folders import RECORD
 from tfgradgen.io.images import make_grid, save_png
-from tfgradgen.mcmc.hvi_weights import FIT_FIGURES
+from tfgradgen.mcmc.importance import FIT_FIGURES
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.results.record import BATCH, FIT
 from tfgradgen.results.summary import UNITS, kind_of

@@ -27,7 +27,7 @@ from tfgradgen.mcmc.sampler import PRIOR_FACTS
 MODELS = ("generator", "classifier", "discriminator")
 BATCH = "batch"  # in run.json: lists of index, name and wnid of all labels that ran as one batch of chains
 AUTO = "auto"  # in run.json: what --kernel=auto chose, and by which mass
-FIT = "fit"  # in run.json: what `mcmc.hvi_weights.of_weights` says of a fitted approximation
+FIT = "fit"  # in run.json: what `mcmc.importance.of_weights` says of a fitted approximation
 LEARNED = "learned"  # in run.json: the proposals that a kernel learned, and their quality
 SURROUNDINGS = ("versions", "device", "machine", "backend")  # entries of `origin.environment` that determine bits
 

@@ -9,7 +9,7 @@ from tfgradgen.core.text import as_text
 from tfgradgen.diagnostics.advice import priced
 from tfgradgen.diagnostics.convergence import CLASS_PROB, LATENT, shown_names
 from tfgradgen.diagnostics.issues import MAX_TEXT, never_moved
-from tfgradgen.mcmc.hvi_weights import MAX_PARETO_K
+from tfgradgen.mcmc.importance import MAX_PARETO_K
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.results.record import FIT
 

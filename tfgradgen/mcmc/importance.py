@@ -48,9 +48,14 @@ def log_mean(log_weight: np.ndarray) -> tuple[float, float]:
 
 def _pareto_k(log_weight: np.ndarray) -> float | None:
     """Of finite log weights; None where they are few, or all the same."""
-    from arviz_stats.base import array_stats
-
     if len(log_weight) < MIN_FOR_TAIL or not np.ptp(log_weight):
         return None
-    shape = float(array_stats.psislw(-log_weight)[1])  # it takes log-likelihoods, whose weights are their inverse
+    shape = tail_shape(log_weight)
     return shape if np.isfinite(shape) else None
+
+
+def tail_shape(log_weight: np.ndarray) -> float:
+    """Pareto k of the tail of finite log weights (Vehtari et al. 2024)."""
+    from arviz_stats.base import array_stats
+
+    return float(array_stats.psislw(-log_weight)[1])  # it takes log-likelihoods, whose weights are their inverse
