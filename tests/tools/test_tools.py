@@ -48,6 +48,26 @@ def test_networks_export_load_and_agree(tmp_path: Path) -> None:
         np.testing.assert_allclose(features, classifier.features(image), atol=1e-4)
 
 
+def test_a_compact_judge_says_the_same_with_smaller_weights() -> None:
+    judge = tool("classifier_networks").NETWORKS["judge"](3, num_others=4)
+    image = tf.random.stateless_uniform([2, 64, 64, 3], [0, 1], -1, 1)
+    judge.temperature.assign(2.0)
+    small = judge.compact()
+    np.testing.assert_allclose(small.opinion(image), judge.opinion(image), atol=0.01)
+    sizes = [sum(int(np.prod(v.shape)) * np.dtype(v.dtype).itemsize for v in network.variables) for network in (judge, small)]
+    assert sizes[1] < 0.6 * sizes[0]
+
+
+def test_a_judge_begins_with_what_imagenet_taught(monkeypatch: pytest.MonkeyPatch) -> None:
+    networks, lite = tool("classifier_networks"), tool("efficientnet_lite")
+    judge, pretrained = networks.NETWORKS["judge"](3), lite.Network("lite0", 96)
+    monkeypatch.setattr(networks, "Pretrained", lambda variant, size: SimpleNamespace(network=pretrained))
+    image = tf.random.stateless_uniform([2, 64, 64, 3], [0, 1], -1, 1)
+    assert not np.allclose(judge.features(image), pretrained(image), atol=1e-3)
+    judge.begin()
+    np.testing.assert_allclose(judge.features(image), pretrained(image), atol=1e-5)
+
+
 def test_a_folded_generator_gives_the_same_images_from_fewer_operations() -> None:
     network = tool("generator_network")
     generator = network.Generator(3)
@@ -65,7 +85,7 @@ def test_a_folded_generator_gives_the_same_images_from_fewer_operations() -> Non
     assert kinds.count("MatMul") == 1
 
 
-@pytest.mark.parametrize("role", ["classifier", "judge", "discriminator"])
+@pytest.mark.parametrize("role", ["teacher", "judge", "discriminator"])
 def test_the_other_class_is_the_sum_of_the_others(role: str) -> None:
     network = tool("classifier_networks").NETWORKS[role](3, num_others=4)
     image = tf.random.stateless_uniform([2, 64, 64, 3], [0, 1], -1, 1)

@@ -79,7 +79,7 @@ def test_blending_weighs_labels_as_it_weighs_pixels() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("role", ["classifier", "judge", "discriminator"])
+@pytest.mark.parametrize("role", ["teacher", "judge", "discriminator"])
 def test_a_lesson_lowers_its_loss(role: str, monkeypatch: pytest.MonkeyPatch) -> None:
     data, keras = tool("classifier_data"), tool("keras")
     monkeypatch.setattr(data, "BATCH_SIZE", 16)

@@ -13,7 +13,7 @@ from tests.support.tooling import tool
 from tfgradgen.models.classifier import load_classifier
 
 MODELS = Path(__file__).resolve().parents[2] / "saved_models"
-STAGES = ["teachers", "shipped", "head_early", "head", "tune", "tune_round1"]
+STAGES = ["teachers", "teacher", "head_early", "head", "tune", "tune_round1"]
 
 
 def save_noise(folder: Path, names: list[str], split: str, count: int) -> None:
@@ -45,7 +45,7 @@ def test_run_makes_every_stage_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     save_noise(tmp_path / "photos", names, "train", 2)
     save_noise(tmp_path / "photos", names, "val", 1)
     save_noise(tmp_path / "others", ["shoe", "cup"], "train", 7)
-    paths = dict(work=tmp_path / "work", data=tmp_path / "photos", others=tmp_path / "others", size=32)
+    paths = dict(work=tmp_path / "work", data=tmp_path / "photos", others=tmp_path / "others", teacher=MODELS / "classifier", size=32)
     settings = dict(draws=60, rounds=1, head_steps=10, tune_steps=2)
     tool("train_consensus").run(**paths, **settings)
     rows = {row["stage"]: row for row in measure.read_rows(tmp_path / "work/figures.csv")}
@@ -63,6 +63,7 @@ def test_run_makes_every_stage_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     tool("train_consensus").export(**paths, stage="tune_round1", out=tmp_path / "model")
     model = load_classifier(tmp_path / "model")
     assert [label.name for label in model.labels] == [*names, "other"]
-    card = json.loads((tmp_path / "model/model.json").read_text())
-    assert card["labels"][0]["wnid"] == "n01443537"
+    metadata = json.loads((tmp_path / "model/model.json").read_text())
+    assert metadata["labels"][0]["wnid"] == "n01443537"
+    assert "stage `tune_round1`" in (tmp_path / "model/MODEL.md").read_text()
     assert np.isfinite(model(np.zeros((2, 64, 64, 3), "float32"))).all()

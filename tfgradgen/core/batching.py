@@ -6,6 +6,37 @@ from typing import Any
 import tensorflow as tf
 
 
+def batched_rows(fn: Callable[..., Any], size: int, *rows: tf.Tensor) -> tf.Tensor:
+    """Return `fn(*rows)`, evaluated on exactly `size` rows at a time, without intermediates of more than one call.
+
+    Use `map_batched` where a gradient is wanted.
+
+    Args:
+      fn: See `map_batched`; it may take several tensors.
+      size: Rows of a call. The last call is padded with copies of the last row, whose results are dropped.
+      *rows: Tensors [B, ...] of the same B.
+    """
+    first = rows[0]
+    num_rows = first.shape[0] if first.shape[0] is not None else tf.shape(first)[0]
+    num_parts = -(-num_rows // size)
+    spare = num_parts * size - num_rows
+
+    def parts_of(x: tf.Tensor) -> tf.Tensor:
+        filler = tf.repeat(x[-1:], spare, axis=0)
+        return tf.reshape(tf.concat([x, filler], 0), [num_parts, size, *x.shape[1:]])
+
+    spec = tf.function(fn, autograph=False).get_concrete_function(
+        *(tf.TensorSpec([size, *x.shape[1:]], x.dtype) for x in rows)
+    )
+    out = tf.map_fn(
+        lambda xs: spec(*xs),
+        tuple(parts_of(x) for x in rows),
+        parallel_iterations=1,  # keeps the intermediates of one part at a time
+        fn_output_signature=tf.TensorSpec(spec.output_shapes, spec.output_dtypes),
+    )
+    return tf.reshape(out, tf.concat([[num_parts * size], out.shape[2:]], 0))[:num_rows]
+
+
 def map_batched(fn: Callable[[Any], Any], size: int) -> Callable[[Any], Any]:
     """Return `fn` as a function that calls it on exactly `size` rows at a time.
 
@@ -17,27 +48,6 @@ def map_batched(fn: Callable[[Any], Any], size: int) -> Callable[[Any], Any]:
       size: Rows of a call. The last call is padded with copies of the last row, whose results are dropped.
     """
 
-    def apply(part_fn: Callable[..., Any], *rows: tf.Tensor) -> tf.Tensor:
-        first = rows[0]
-        num_rows = first.shape[0] if first.shape[0] is not None else tf.shape(first)[0]
-        num_parts = -(-num_rows // size)
-        spare = num_parts * size - num_rows
-
-        def parts_of(x: tf.Tensor) -> tf.Tensor:
-            filler = tf.repeat(x[-1:], spare, axis=0)
-            return tf.reshape(tf.concat([x, filler], 0), [num_parts, size, *x.shape[1:]])
-
-        spec = tf.function(part_fn, autograph=False).get_concrete_function(
-            *(tf.TensorSpec([size, *x.shape[1:]], x.dtype) for x in rows)
-        )
-        out = tf.map_fn(
-            lambda xs: spec(*xs),
-            tuple(parts_of(x) for x in rows),
-            parallel_iterations=1,  # keeps the intermediates of one part at a time
-            fn_output_signature=tf.TensorSpec(spec.output_shapes, spec.output_dtypes),
-        )
-        return tf.reshape(out, tf.concat([[num_parts * size], out.shape[2:]], 0))[:num_rows]
-
     def gradient_part(x: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
             tape.watch(x)
@@ -48,9 +58,9 @@ def map_batched(fn: Callable[[Any], Any], size: int) -> Callable[[Any], Any]:
     @tf.custom_gradient  # type: ignore[untyped-decorator]
     def split(x: tf.Tensor) -> Any:
         def backward(upstream: tf.Tensor, variables: Any = None) -> Any:
-            gradient = apply(gradient_part, x, upstream)
+            gradient = batched_rows(gradient_part, size, x, upstream)
             return gradient if variables is None else (gradient, [None] * len(variables))
 
-        return apply(fn, x), backward
+        return batched_rows(fn, size, x), backward
 
     return lambda x: split(tf.convert_to_tensor(x, tf.float32))

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from tfgradgen.core.contracts import FORWARD_COST, SamplerKind
 
-MIN_MASS = 0.01  # of the prior draws that rejection accepts: where it accepts fewer, other methods are cheaper
-EXACT_DRAWS = 400  # that rejection is priced for
+MIN_MASS = 0.001  # of the prior draws that rejection accepts: where it accepts fewer, other methods are cheaper
+EXACT_DRAWS = 100  # that rejection is priced for
 INDEPENDENT: tuple[SamplerKind, ...] = ("exact", "fitted")  # kinds of independent draws
 MOST_TIMES = 1000.0  # a run that many times as long is no advice
 _TIME = re.compile(r"(?<![\w.+-])(\d{1,9}(?:\.\d{1,6})?) times the time")

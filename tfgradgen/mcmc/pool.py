@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CHUNK = 256  # rows that are evaluated together, and lie in one file
+CHUNK = 256  # rows that are asked for together, and lie in one file
+ROWS = 16  # of a call of the models in graph mode: of large batches a CPU's caches hold too little (1.5 times as slow at CHUNK)
 NUM_PROBED = 8  # rows by whose values models are known again
 MAX_MEMORY = 1 << 27  # bytes of a pool's chunks that stay in memory
 FORMAT = 1  # another number for whatever changes the rows of a seed
@@ -184,10 +185,11 @@ def uniform_numbers(seed: tf.Tensor) -> np.ndarray:
 
 class Observers(NamedTuple):
     """The models behind a pool. networks: with the first classifier, and a discriminator where it is in the target. others: the
-    further classifiers that a condition asks."""
+    further classifiers that a condition asks. num_rows: rows of a call of the models at most, None for all."""
 
     networks: Networks
     others: tuple[Any, ...]
+    num_rows: int | None = None
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -208,16 +210,17 @@ class Observers(NamedTuple):
 
     def observe(self, z: tf.Tensor) -> tf.Tensor:
         """[B, sum(widths) and 1 more with a discriminator] of z [B, latent_dim]: log-probabilities in nats, and log-odds."""
-        from tfgradgen.core.batching import map_batched
+        from tfgradgen.core.batching import batched_rows
 
-        generator, classifier, discriminator, _, max_batch = self.networks
+        generator, classifier, discriminator, *_ = self.networks
+        size = min(filter(None, (self.num_rows, self.networks.max_batch)), default=None)
 
         def of_rows(rows: tf.Tensor) -> tf.Tensor:
             image = generator(rows)
             columns = [_log_probs(each, image) for each in (classifier, *self.others)]
             return tf.concat(columns if discriminator is None else [*columns, discriminator(image)[:, None]], 1)
 
-        return of_rows(z) if max_batch is None or z.shape[0] <= max_batch else map_batched(of_rows, max_batch)(z)
+        return of_rows(z) if size is None or z.shape[0] <= size else batched_rows(of_rows, size, z)
 
 
 def _log_probs(classifier: Any, image: tf.Tensor) -> tf.Tensor:
@@ -246,7 +249,7 @@ def pool_of(posterior: ClassPosterior, run: RunConfig) -> Pool:
     models say the same of those points. A pool does not keep its models alive.
     """
     observers = observers_of(posterior)
-    networks, others = observers
+    networks, others = observers.networks, observers.others
     probe = _kept_probe(networks, others) if observers.sha256 else _probe(observers)
     pool: Pool = _pool(networks, others, run.seed, use_xla(run.jit), probe)
     return pool
@@ -268,7 +271,7 @@ def _kept_probe(networks: Networks, others: tuple[Any, ...]) -> bytes:
 
 @per_networks
 def _compiled(networks: Networks, others: tuple[Any, ...], xla: bool) -> Any:
-    return tf.function(Observers(networks, others).observe, jit_compile=xla, autograph=False)
+    return tf.function(Observers(networks, others, None if xla else ROWS).observe, jit_compile=xla, autograph=False)
 
 
 @per_networks
@@ -279,7 +282,7 @@ def _pool(networks: Networks, others: tuple[Any, ...], seed: int, xla: bool, pro
     # What decides bits, as far as the probe, which is evaluated otherwise, may not show it.
     backend = (xla, tf.__version__, [device.name for device in tf.config.list_logical_devices()], platform.machine())
     threads = (tf.config.threading.get_intra_op_parallelism_threads(), os.cpu_count())
-    told = (FORMAT, CHUNK, dim, widths, seed, networks.max_batch, backend, threads, observers.sha256)
+    told = (FORMAT, CHUNK, ROWS, dim, widths, seed, networks.max_batch, backend, threads, observers.sha256)
     owner = hashlib.sha256(repr(told).encode() + probe).hexdigest()
     root = cache_root() if observers.sha256 else None
     arrays = NumberedArrays(root and root / owner[:32], owner, (CHUNK, num_columns))

@@ -291,7 +291,7 @@ SAMPLER = Sampler(
     about="the best where a class is not rare",
     law="exact",
     defaults=KernelConfig(),
-    schedule=Schedule(num_results=40, num_burnin_steps=0, num_adaptation_steps=0),
+    schedule=Schedule(num_results=2, num_burnin_steps=0, num_adaptation_steps=0),
     kind="exact",
     cost_fn=lambda config: Cost(0, 1),
     start_cost=lambda config: Cost(0, 0),

@@ -102,14 +102,17 @@ def read_shared(folder):
 
 def torch_tasks(folder, is_compiled):
     """Return the tasks of the networks in PyTorch, with and without compilation."""
-    os.environ["KERAS_BACKEND"] = "torch"  # for the modules with the sizes of the networks
+    os.environ["KERAS_BACKEND"] = "torch"  # for the networks whose weights are taken
     import torch
 
+    from tools.bench.keras_networks import load_networks
     from tools.bench.torch_networks import make_log_prob
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     shared, arrays = read_shared(folder)
-    log_prob = make_log_prob(arrays["generator"], arrays["classifier"], shared["num_classes"], shared["label"])
+    networks = load_networks(arrays, shared["latent_dim"], shared["num_classes"])
+    with torch.no_grad():
+        log_prob = make_log_prob(*networks, shared["label"])
     if is_compiled:
         log_prob = torch.compile(log_prob, dynamic=False)  # one graph per number of chains
 
@@ -137,17 +140,10 @@ def jax_tasks(folder):
     import blackjax
     import jax
 
-    from tools.train.classifier_networks import ResidualClassifier
-    from tools.train.generator_network import LATENT_CONTENT_DIM, SHIPPED_SHARPNESS, Generator
+    from tools.bench.keras_networks import load_networks
 
     shared, arrays = read_shared(folder)
-    generator = Generator(shared["latent_dim"] - LATENT_CONTENT_DIM, sharpness=SHIPPED_SHARPNESS)
-    num_named = shared["num_classes"] - 1
-    classifier = ResidualClassifier(num_named, num_others=len(arrays["classifier"][-1]) - num_named)
-    classifier(generator(np.zeros([1, shared["latent_dim"]], "float32")))  # builds them
-    for network, values in ((generator, arrays["generator"]), (classifier, arrays["classifier"])):
-        for variable, value in zip(network.variables, values, strict=True):
-            variable.assign(value)
+    generator, classifier = load_networks(arrays, shared["latent_dim"], shared["num_classes"])
 
     def log_prob(z):
         likelihood = jax.nn.log_softmax(classifier.opinion(generator(z)))[:, shared["label"]]

@@ -1,59 +1,22 @@
-"""The shipped generator and classifier in PyTorch, for tools/bench, with weights in the order of the SavedModels.
+"""The shipped generator and classifier in PyTorch, for tools/bench, with weights taken from the Keras networks.
 
-Optimized for speed on a CPU: inference only, channels_last, batch normalization of the classifier folded into its convolutions,
-and the kernel of the transposed convolution computed once.
+Optimized for speed on a CPU: inference only and channels_last. As in the SavedModels, all normalization is folded in.
 """
 
 import numpy as np
 import torch
+from keras import ops
 from torch.nn import functional as F
 
-from tools.train.generator_network import LATENT_CONTENT_DIM, SHIPPED_SHARPNESS, Generator
+from tools.train.consensus_network import TAPS
+from tools.train.efficientnet_lite import bicubic_matrix
+
+SLOPE = 0.2  # of the generator's leaky ReLU
 
 
-class Reader:
-    """Reads arrays in the order in which the Keras networks of tools/ create their variables."""
-
-    def __init__(self, arrays):
-        self.rest = iter(arrays)
-
-    def take(self):
-        return torch.from_numpy(np.array(next(self.rest)))
-
-    def norm(self):
-        """Return scale and shift of a batch normalization, with the epsilon of Keras."""
-        gamma, beta, mean, variance = (self.take() for _ in range(4))
-        scale = gamma / torch.sqrt(variance + 1e-3)
-        return scale, beta - mean * scale
-
-    def conv(self):
-        """Return a kernel [out, in, height, width] from that of Keras, [height, width, in, out]."""
-        return channels_last(self.take().permute(3, 2, 0, 1))
-
-    def folded(self):
-        """Return (kernel, bias) of a convolution without bias and the batch normalization after it."""
-        kernel = self.conv()
-        scale, shift = self.norm()
-        return channels_last(kernel * scale[:, None, None, None]), shift
-
-    def up(self):
-        """Return the kernel [in, out, 4, 4] of `generator_network.UpConv` from its [3, 3, out, in]."""
-        kernel = self.take()
-        padded = [F.pad(kernel, (0, 0, 0, 0, q, 1 - q, p, 1 - p)) for p in (0, 1) for q in (0, 1)]
-        return channels_last(sum(padded).permute(3, 2, 0, 1))
-
-    def conditional(self):
-        """Return a `generator_network.ConditionalBatchNorm` as a function (x, h) -> x."""
-        gain, bias, to_scale, to_shift, mean, variance = (self.take() for _ in range(6))
-        inv = gain / torch.sqrt(variance + 1e-4)
-        offset = bias - mean * inv
-
-        def run(x, h):
-            modulation = 1 + h @ to_scale
-            scale, shift = inv * modulation, offset * modulation + h @ to_shift
-            return x * scale[:, :, None, None] + shift[:, :, None, None]
-
-        return run
+def tensor(variable):
+    """Return a Keras variable as float32."""
+    return torch.from_numpy(np.array(ops.convert_to_numpy(variable), "float32"))
 
 
 def channels_last(x):
@@ -61,65 +24,92 @@ def channels_last(x):
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def make_generator(arrays):
-    """Return the function z [B, num_classes + 64] -> image [B, 3, 64, 64] in channels_last."""
-    read = Reader(arrays)
-    embedding, stem, stem_norm = read.take(), read.take(), read.conditional()
-    ups = [read.up() for _ in Generator.STAGES]
-    norms = [read.conditional() for _ in Generator.STAGES]
-    residual, residual_norm = read.conv(), read.conditional()
-    rgb16, rgb32, rgb64, rgb_bias = read.conv(), read.conv(), read.conv(), read.take()
-    act = lambda x: F.leaky_relu(x, 0.2)  # noqa: E731
+def kernel_of(variable):
+    """Return a kernel [out, in, height, width] from that of Keras, [height, width, in, out].
+
+    It holds for a transposed convolution, too: [in, out, height, width] from [height, width, out, in].
+    """
+    return channels_last(tensor(variable).permute(3, 2, 0, 1))
+
+
+def make_generator(network):
+    """Return the function z [B, num_classes + 64] -> image [B, 3, 64, 64] in channels_last, of a `FoldedGenerator`."""
+    mixing, offset, sizes = tensor(network.mixing), tensor(network.offset), list(network.sizes)
+    ups = [kernel_of(up) for up in network.ups]
+    kernels = {name: kernel_of(kernel) for name, kernel in network.convolutions.items()}
+    rgb_bias, num_classes, sharpness = tensor(network.rgb_bias), network.num_classes, network.sharpness
     double = lambda x: F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)  # noqa: E731
 
     def generate(z):
-        chosen, content = z[:, :-LATENT_CONTENT_DIM], z[:, -LATENT_CONTENT_DIM:]
-        h = torch.cat([content, torch.softmax(SHIPPED_SHARPNESS * chosen, 1) @ embedding], 1)
-        x = (h @ stem).reshape(len(z), 4, 4, -1).permute(0, 3, 1, 2)  # already channels_last
-        x = act(stem_norm(x, h))
+        weights = torch.softmax(sharpness * z[:, :num_classes], 1)
+        mixed = torch.cat([weights, z[:, num_classes:]], 1) @ mixing + offset
+        stem, *modulations = torch.split(mixed, sizes, 1)
+        each = iter([part[:, :, None, None] for part in modulations])
+        modulated = lambda x: F.leaky_relu(x * next(each) + next(each), SLOPE)  # noqa: E731
+        x = modulated(stem.reshape(len(z), 4, 4, -1).permute(0, 3, 1, 2))  # already channels_last
         rgb = None
-        for up, norm in zip(ups, norms, strict=True):
-            x = act(norm(F.conv_transpose2d(x, up, stride=2, padding=1), h))
+        for up in ups:
+            x = modulated(F.conv_transpose2d(x, up, stride=2, padding=1))
             if x.shape[2] == 16:
-                x = x + act(residual_norm(F.conv2d(x, residual, padding=1), h))
-                rgb = F.conv2d(x, rgb16)
+                x = x + modulated(F.conv2d(x, kernels["residual"], padding=1))
+                rgb = F.conv2d(x, kernels["rgb16"])
             elif x.shape[2] == 32:
-                rgb = double(rgb) + F.conv2d(x, rgb32)
-        return torch.tanh(F.conv2d(x, rgb64, rgb_bias, padding=1) + double(rgb))
+                rgb = double(rgb) + F.conv2d(x, kernels["rgb32"])
+        return torch.tanh(F.conv2d(x, kernels["rgb64"], rgb_bias, padding=1) + double(rgb))
 
     return generate
 
 
-def make_classifier(arrays, num_classes):
-    """Return the function image [B, 3, 64, 64] -> calibrated logits [B, num_classes], with "other" last."""
-    read = Reader(arrays)
-    temperature, other_bias = read.take(), read.take()
-    stem = read.folded()
-    # One kernel per convolution, then that of the shortcut, as `ResidualClassifier.make_stage` creates them.
-    stages = [([read.folded() for _ in range(count)], read.folded() if i else None) for i, count in enumerate((2, 2, 2, 1))]
-    read.take()  # the seed state of dropout
-    head, head_bias = read.take(), read.take()
-    halve = lambda x, conv: F.conv2d(F.pad(x, (0, 1, 0, 1)), *conv, stride=2)  # noqa: E731  (TensorFlow's "same", stride 2)
-    same = lambda x, conv: F.conv2d(x, *conv, padding="same")  # noqa: E731
+def make_features(network):
+    """Return the function image [B, 3, S, S] -> the feature maps of an EfficientNet-Lite `Network`."""
+    kernels, biases = [kernel_of(kernel) for kernel in network.kernels], [tensor(bias) for bias in network.biases]
+
+    def maps_of(image):
+        matrix = torch.from_numpy(bicubic_matrix(image.shape[2], network.image_size))
+        weights = zip(kernels, biases, strict=True)
+
+        def conv(x, stride=1, groups=1):
+            kernel, bias = next(weights)
+            if groups > 1:
+                kernel = kernel.permute(1, 0, 2, 3)  # one input channel a group
+            size = kernel.shape[2]
+            if stride == 1:
+                return F.conv2d(x, kernel, bias, padding=size // 2, groups=groups)
+            before = (size - stride) // 2  # TensorFlow's "same" for even sizes
+            x = F.pad(x, (before, size - stride - before) * 2)
+            return F.conv2d(x, kernel, bias, stride=stride, groups=groups)
+
+        x = channels_last(torch.einsum("jx,bcix->bcij", matrix, torch.einsum("iy,bcyx->bcix", matrix, image)))
+        x, maps = F.relu6(conv(x * (127.5 / 128) + 0.5 / 128, 2)), []
+        for _, stride, channels, filters, expansion in network.blocks:
+            y = F.relu6(conv(x)) if expansion > 1 else x
+            y = conv(F.relu6(conv(y, stride, y.shape[1])))
+            x = x + y if stride == 1 and channels == filters else y
+            maps.append(x)
+        return [*maps, F.relu6(conv(x))]
+
+    return maps_of
+
+
+def make_classifier(network):
+    """Return the function image [B, 3, 64, 64] -> calibrated logits [B, num_classes], "other" last, of a `Student`."""
+    maps_of, shift, scale = make_features(network.network), tensor(network.shift), tensor(network.scale)
+    hidden, hidden_bias = tensor(network.hidden.kernel), tensor(network.hidden.bias)
+    head, head_bias = tensor(network.head.kernel), tensor(network.head.bias)
+    temperature, other_bias = tensor(network.temperature), tensor(network.other_bias)
 
     def classify(image):
-        x = F.silu(F.conv2d(F.pad(image, (1, 2, 1, 2)), *stem, stride=2))
-        for convs, match in stages:
-            y = x
-            for j, conv in enumerate(convs):
-                y = halve(y, conv) if match and not j else same(F.silu(y) if j else y, conv)
-            x = F.silu((same(F.avg_pool2d(x, 2), match) if match else x) + y)
-        logits = x.mean((2, 3)) @ head + head_bias
-        other = torch.logsumexp(logits[:, num_classes - 1 :], 1, keepdim=True) + other_bias
-        return torch.cat([logits[:, : num_classes - 1], other], 1) / temperature
+        maps = maps_of(image)
+        features = torch.cat([maps[k].mean((2, 3)) for k in (*TAPS, -1)], 1)
+        logits = F.silu((features - shift) * scale @ hidden + hidden_bias) @ head + head_bias
+        return torch.cat([logits[:, :-1], logits[:, -1:] + other_bias], 1) / temperature
 
     return classify
 
 
-def make_log_prob(generator_arrays, classifier_arrays, num_classes, label):
+def make_log_prob(generator, classifier, label):
     """Return the function z [B, latent_dim] -> log p(class `label` | image) + log Normal(z; 0, I), [B]."""
-    generate = make_generator(generator_arrays)
-    classify = make_classifier(classifier_arrays, num_classes)
+    generate, classify = make_generator(generator), make_classifier(classifier)
 
     def log_prob(z):
         prior = -0.5 * (z.square().sum(1) + z.shape[1] * float(np.log(2 * np.pi)))

@@ -1,9 +1,10 @@
 """Measures all numbers in the model cards (MODEL.md) of saved_models/ again, and fails if one has changed.
 
-    python -m tools.cards.check_models [--data=PHOTOGRAPHS] [--others=PHOTOGRAPHS] [--only=judge,discriminator] [--write]
+    python -m tools.cards.check_models [--data=PHOTOGRAPHS] [--others=PHOTOGRAPHS] [--only=judge,discriminator] [--quick] [--write]
 
 PHOTOGRAPHS are the training photographs, a folder or .tar with `train/<name>/*.JPEG`, and for --data also with
-`val/<name>/*.JPEG`. `--only` selects models; `--write` first writes the numbers into the cards.
+`val/<name>/*.JPEG`. `--only` selects models; `--quick` leaves out the chains, whose numbers stay in the card; `--write` first writes the numbers
+into the cards.
 """
 
 import re
@@ -14,11 +15,14 @@ import fire
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ("classifier", "judge", "discriminator", "generator")  # fastest first
-MAX_MEGABYTES = 25  # in all of saved_models/
+MAX_MEGABYTES = 30  # in all of saved_models/
+CHAINS = "reach of "  # begins the rows that take chains
 CALIBRATED = """Temperature and the weight of "other" are fitted on the held-out photographs. Of so few photographs the
 calibration error is mostly chance, so what chance alone gives stands beside it."""
 REMARKS = {
-    "classifier": f"""{CALIBRATED}
+    "classifier": """"p(class | not "other")" says which of its classes a photograph shows, given that it shows one, as all of these
+do. Most of the rest of the calibration error comes from "other": trained on what a generator gets wrong, the network calls some
+photographs "other", too. Of so few photographs the error is partly chance, so what chance alone gives stands beside it.
 "The judge's agreement with exact posterior draws" weights prior draws by p(class): what rejection sampling would keep.""",
     "judge": CALIBRATED,
     "discriminator": "The held-out photographs and draws took part in no training, but the photographs fit the temperature.",
@@ -54,6 +58,7 @@ def main(
     data=str(ROOT.parent / "shared/data/tiny_imagenet_20.tar"),
     others=str(ROOT.parent / "shared/data/tiny_imagenet_rest.tar"),
     only=MODELS,
+    quick=False,
     write=False,
 ):
     """Measure the cards; exit with 1 and one line for each number that has changed."""
@@ -74,19 +79,23 @@ def main(
     evidence = Evidence(folder, data, others)
     say = lambda text: print(text, flush=True)  # noqa: E731
     measure = {
-        "classifier": lambda: figures.classifier_figures(evidence, "classifier") | figures.guidance_figures(evidence),
-        "judge": lambda: figures.classifier_figures(evidence, "judge"),
+        "classifier": lambda: figures.classifier_figures(evidence, "classifier", False) | figures.guidance_figures(evidence),
+        "judge": lambda: figures.classifier_figures(evidence, "judge", True),
         "discriminator": lambda: figures.discriminator_figures(evidence),
-        "generator": lambda: figures.generator_figures(evidence, say) | figures.reach_figures(evidence, say),
+        "generator": lambda: figures.generator_figures(evidence, say) | ({} if quick else figures.reach_figures(evidence, say)),
     }
     off = []
     for name in wanted:
         measured = measure[name]()
         for what, figure in measured.items():
             say(f"{name}: {what}: {figure.text}")
+        card = read_measured(folder / name)
+        kept = {what: text for what, text in card.items() if quick and what.startswith(CHAINS)}
         if write:
-            write_measured(folder / name, {what: figure.text for what, figure in measured.items()}, REMARKS[name])
-        off += [f"{name}: {line}" for line in differences(read_measured(folder / name), measured)]
+            card = {what: figure.text for what, figure in measured.items()} | kept
+            write_measured(folder / name, card, REMARKS[name])
+        card = {what: text for what, text in card.items() if what not in kept}
+        off += [f"{name}: {line}" for line in differences(card, measured)]
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
     if size > MAX_MEGABYTES:
         off.append(f"saved_models/: {size:.1f} MB, more than {MAX_MEGABYTES}")

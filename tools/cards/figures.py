@@ -62,8 +62,8 @@ def by_class(names, values, digits=2):
     return ", ".join(f"{name} {value:.{digits}f}" for name, value in zip(names, values, strict=True))
 
 
-def classifier_figures(evidence, name):
-    """Return the figures of the classifier or the judge."""
+def classifier_figures(evidence, name, is_fitted_to_photographs):
+    """Return the figures of the classifier or the judge, whose temperature may be fitted to the held-out photographs."""
     model, labels = evidence.classifier(name), evidence.labels
     probs, others = evidence.probs(name, "val"), evidence.log_probs(name, "others")
     num, other = len(evidence.names), len(model.labels) - 1
@@ -80,18 +80,20 @@ def classifier_figures(evidence, name):
                 f"{(others.argmax(1) == other).mean():.3f}"
             ),
         }
-    # Refit on both kinds of photographs, as in training; the figures are for photographs of the classes.
-    logits = np.concatenate([evidence.log_probs(name, "val"), others if has_other else others[:0]])
-    all_labels = np.concatenate([labels, np.full(len(logits) - len(labels), other)]).astype(int)
-    refitted = softmax(cross_fitted(logits, all_labels, has_other)[: len(labels)], axis=1)
-    error = lambda p: expected_calibration_error(p, labels)  # noqa: E731
+    rows["log loss there"] = Figure(f"{log_loss(np.log(probs), labels):.3f} nats", 0.01)
+    by_chance = lambda p: f"of a classifier that is calibrated, {chance_calibration_error(p):.3f} by chance"  # noqa: E731
+    error = lambda p: f"{expected_calibration_error(p, labels):.3f}"  # noqa: E731
+    if is_fitted_to_photographs:
+        # Refit on both kinds of photographs, as in training; the figures are for photographs of the classes.
+        logits = np.concatenate([evidence.log_probs(name, "val"), others if has_other else others[:0]])
+        all_labels = np.concatenate([labels, np.full(len(logits) - len(labels), other)]).astype(int)
+        refitted = softmax(cross_fitted(logits, all_labels, has_other)[: len(labels)], axis=1)
+        text = f"{error(probs)}; with each half's fit on the other half {error(refitted)}; {by_chance(probs)}"
+        return rows | {"expected calibration error there, 10 bins": Figure(text, 0.008)}
+    named = probs[:, :num] / probs[:, :num].sum(1, keepdims=True)
     return rows | {
-        "log loss there": Figure(f"{log_loss(np.log(probs), labels):.3f} nats", 0.01),
-        "expected calibration error there, 10 bins": Figure(
-            f"{error(probs):.3f}; with each half's fit on the other half {error(refitted):.3f}; "
-            f"of a classifier that is calibrated, {chance_calibration_error(probs):.3f} by chance",
-            0.008,
-        ),
+        f'expected calibration error{what} there, 10 bins': Figure(f"{error(p)}; {by_chance(p)}", 0.008)
+        for what, p in ((' of p(class | not "other")', named), (" of all probabilities", probs))
     }
 
 
@@ -99,11 +101,11 @@ def guidance_figures(evidence):
     """Return how well the classifier guides this generator, with the judge in place of a human."""
     probs, verdict = evidence.probs("classifier", "prior"), evidence.probs("judge", "prior").argmax(1)
     num = len(evidence.names)
-    sure, word = probs.max(1) > 0.99, probs.argmax(1)
+    sure, word = probs.max(1) > 0.9, probs.argmax(1)
     sure &= word < num
     share = lambda rows: float((verdict[rows] == word[rows]).mean()) if rows.any() else float("nan")  # noqa: E731
     rows = {
-        f"share of {len(probs)} prior draws with p(class) > 0.99": Figure(f"{sure.mean():.3f}", 0.01),
+        f"share of {len(probs)} prior draws with p(class) > 0.9": Figure(f"{sure.mean():.3f}", 0.01),
         "share of those that the judge calls that class": Figure(f"{share(sure):.3f}", 0.02),
     }
     for what, p in (("", probs), (', "other" left out', probs[:, :num] / probs[:, :num].sum(1, keepdims=True))):
@@ -138,7 +140,7 @@ def generator_figures(evidence, progress=print):
     density, coverage = density_and_coverage(prior[half], train[np.random.default_rng(0).permutation(num)[half]])
     rows["density and coverage of 5000 draws, judge's features, 5 neighbours"] = Figure(f"{density:.2f}, {coverage:.2f}", 0.02)
     probs = evidence.probs("classifier", "prior")
-    rows["mean p(class) over the prior draws"] = Figure(by_class(names, probs.mean(0)[: len(names)], 3))
+    rows["mean p(class) over the prior draws"] = Figure(by_class(names, probs.mean(0)[: len(names)], 4), 0.0003)
     agreed = agreement(probs, evidence.probs("judge", "prior").argmax(1), len(names))
     rows["judge's agreement with exact posterior draws"] = Figure(by_class(names, agreed), 0.02)
     z = tf.random.stateless_normal([NUM_SMOOTHNESS, generator.latent_dim], as_seed(12))

@@ -126,7 +126,7 @@ class Lesson(LossModel):
         super().__init__(**kwargs)
         self.network, self.num_distorted = network, num_distorted
         self.augment, self.mix = {
-            "classifier": (augment_for_guidance, blend),
+            "teacher": (augment_for_guidance, blend),
             "judge": (augment_for_judging, paste),
             "discriminator": (augment_for_telling_apart, leave),
         }[role]

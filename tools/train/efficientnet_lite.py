@@ -27,6 +27,7 @@ SCALES = {"lite0": (1.0, 1.0), "lite1": (1.0, 1.1), "lite2": (1.1, 1.2)}  # widt
 STEM, TOP = 32, 1280
 EPSILON = 1e-3  # of the folded batch normalization
 NUM_CLASSES = 1000
+LARGE = 20_000  # weights: smaller kernels stay in float32, as rounding those of the early blocks would change the logits most
 
 
 def blocks_of(variant):
@@ -51,8 +52,8 @@ def rounded(filters):
 class Network(keras.Model):
     """`image [B, S, S, 3]` in [-1, 1] -> features [B, 1280], the spatial mean of the last feature map.
 
-    The image is resized to `image_size` pixels, bicubically. `weight_dtype` is the dtype of the stored weights; the network
-    computes in float32.
+    The image is resized to `image_size` pixels, bicubically. `weight_dtype` is the dtype of the stored kernels that have at least
+    LARGE weights; the network computes in float32.
     """
 
     def __init__(self, variant="lite1", image_size=96, weight_dtype="float32", **kwargs):
@@ -70,11 +71,12 @@ class Network(keras.Model):
 
     def _add(self, size, channels, filters=None):
         """Add the weights of a convolution, depthwise if `filters` is None."""
-        weight = dict(dtype=self.weight_dtype, autocast=False)
         fan_in = size * size * (channels if filters else 1)
         normal = keras.initializers.RandomNormal(stddev=float(np.sqrt(2 / fan_in)))
-        self.kernels.append(self.add_weight(shape=(size, size, channels, filters or 1), initializer=normal, **weight))
-        self.biases.append(self.add_weight(shape=(filters or channels,), initializer="zeros", **weight))
+        shape = (size, size, channels, filters or 1)
+        dtype = self.weight_dtype if np.prod(shape) >= LARGE else "float32"
+        self.kernels.append(self.add_weight(shape=shape, initializer=normal, dtype=dtype, autocast=False))
+        self.biases.append(self.add_weight(shape=(filters or channels,), initializer="zeros", autocast=False))
 
     def maps(self, image):
         """Return the outputs of the blocks and the last feature map."""

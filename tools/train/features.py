@@ -12,7 +12,7 @@ from tools.train.classifier_networks import ResidualClassifier
 
 
 def load_features(path, dtype="float32"):
-    """Load SqueezeNet from an .npz, or the classifier from the weights (.h5) of train_classifier.py."""
+    """Load SqueezeNet from an .npz, or a teacher from the weights (.h5) of train_classifier.py."""
     return SqueezeNetFeatures(path, dtype=dtype) if str(path).endswith(".npz") else ClassifierFeatures(path, dtype=dtype)
 
 

