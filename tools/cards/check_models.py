@@ -20,8 +20,8 @@ CHAINS = "reach of "  # begins the rows that take chains
 CALIBRATED = """Temperature and the weight of "other" are fitted on the held-out photographs. Of so few photographs the
 calibration error is mostly chance, so what chance alone gives stands beside it."""
 REMARKS = {
-    "classifier": """"p(class | not "other")" says which of its classes a photograph shows, given that it shows one, as all of these
-do. Most of the rest of the calibration error comes from "other": trained on what a generator gets wrong, the network calls some
+    "classifier": """With "other" left out, p says which of its classes a photograph shows, given that it shows one, as all of these
+do. The rest of the calibration error comes from "other": the network learned what a generator gets wrong, and calls some
 photographs "other", too. Of so few photographs the error is partly chance, so what chance alone gives stands beside it.
 "The judge's agreement with exact posterior draws" weights prior draws by p(class): what rejection sampling would keep.""",
     "judge": CALIBRATED,

@@ -92,8 +92,8 @@ def classifier_figures(evidence, name, is_fitted_to_photographs):
         return rows | {"expected calibration error there, 10 bins": Figure(text, 0.008)}
     named = probs[:, :num] / probs[:, :num].sum(1, keepdims=True)
     return rows | {
-        f'expected calibration error{what} there, 10 bins': Figure(f"{error(p)}; {by_chance(p)}", 0.008)
-        for what, p in ((' of p(class | not "other")', named), (" of all probabilities", probs))
+        f"expected calibration error there{what}, 10 bins": Figure(f"{error(p)}; {by_chance(p)}", 0.008)
+        for what, p in ((' with "other" left out', named), ("", probs))
     }
 
 

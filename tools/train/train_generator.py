@@ -204,7 +204,8 @@ def publish(work, names, features, out, licence=None):
 with the lowest KID of its EMA weights (1,200 draws, in the training features) is shipped: that after
 {int(best["images"]):,} images. The first {len(names)} coordinates of z choose the class by softmax(s z_c) over learnt
 embeddings, inside; from outside the generator is unconditional. s was {TRAINING_SHARPNESS} in training and is
-{SHIPPED_SHARPNESS} here.""",
+{SHIPPED_SHARPNESS} here. What does not depend on z is computed at export: batch normalization is folded into one matrix product
+(`FoldedGenerator`).""",
         licence,
     )
     print(f"exported to {out}; python -m tools.cards.check_models --only=generator --write measures the numbers of its card")
