@@ -65,10 +65,10 @@ def script_of(tool: str) -> Path:
 
 
 def flags_of(script: Path) -> set[str]:
-    """The flags that Fire makes of a tool's `main`."""
+    """The flags that Fire makes of a tool's `main`, or of its commands."""
     functions = [node for node in ast.parse(script.read_text()).body if isinstance(node, ast.FunctionDef)]
-    (main,) = [node for node in functions if node.name == "main"]
-    return {argument.arg for argument in (*main.args.args, *main.args.kwonlyargs)}
+    entries = [node for node in functions if node.name == "main"] or functions
+    return {argument.arg for entry in entries for argument in (*entry.args.args, *entry.args.kwonlyargs)}
 
 
 def slug_of(title: str) -> str:
@@ -176,7 +176,7 @@ def test_flags_exist(path: Path) -> None:
     tools = {
         flag
         for script in (ROOT / "tools").rglob("*.py")
-        if "fire.Fire(main)" in script.read_text()
+        if "fire.Fire(" in script.read_text()
         for flag in flags_of(script)
     }
     known = tools | {"help", "version"} | {flag for command in COMMANDS.values() for flag in command.known()}

@@ -93,14 +93,17 @@ def sample(
         )
     counts = dict(zip(COUNTS, (num_results, num_burnin_steps, num_adaptation_steps), strict=True))
     given = settings | {name: value for name, value in counts.items() if value is not None}
-    posterior, chosen = with_number(posterior), None
+    posterior, chosen, why_pool = with_number(posterior), None, ""
     if kernel == auto.NAME:
         _check_known(auto.NAME, given, auto.known_settings())
-        chosen = auto.choose(posterior, _run(posterior, auto.CHOICES[0][0], num_chains, seed, init, jit))
+        first = auto.CHOICES[0][0]
+        run, why_pool = choose_jit(posterior, first, _run(posterior, first, num_chains, seed, init, jit))
+        chosen = auto.choose(posterior, run)
         kernel = chosen.kernel
     recipe = _recipe(kernel, {name: _as_python(value) for name, value in given.items()})
-    run = _run(posterior, recipe.kernel, num_chains, seed, init, jit)
+    run = _run(posterior, recipe.kernel, num_chains, seed, init, False if why_pool else jit)
     run, why = choose_jit(posterior, recipe.kernel, run)
+    why = why or why_pool
     planned = plan(_label(posterior), recipe.kernel, run, _arguments(posterior, recipe, run, jit), _models(posterior))
     planned |= {AUTO: chosen.facts} if chosen else {}
     with _bar(recipe.kernel, progress) as progress_fn:
@@ -139,7 +142,7 @@ def _chunks(posterior: ClassPosterior, recipe: Recipe, run: RunConfig, resume: R
 
 def choose_jit(posterior: ClassPosterior, kernel: str, run: RunConfig) -> tuple[RunConfig, str]:
     """`run` in graph mode where jit 'auto' would take XLA but XLA cannot compile the models, and why; else `run` and ''."""
-    why = without_xla(posterior, run) if SAMPLERS[kernel].takes_gradients else ""
+    why = without_xla(posterior, run, SAMPLERS[kernel].takes_gradients)
     return (replace(run, jit=False), why) if why else (run, "")
 
 

@@ -1,10 +1,12 @@
 """Makes the README's images from runs of the command, and prints the numbers of its tables.
 
-    for k in mala hmc rejection; do python -m tfgradgen sample --label=goldfish --kernel=$k; done
+    for k in mala hmc; do python -m tfgradgen sample --label=goldfish --kernel=$k; done
+    python -m tfgradgen sample --label=goldfish --kernel=rejection --seed=1
     python -m tfgradgen sample --label=all --kernel=mala
     python -m tools.make_pictures --runs=out --data=PHOTOGRAPHS [--label=goldfish]
 
-PHOTOGRAPHS is a folder or .tar with `val/<label>/*.JPEG`, held-out photographs for comparison.
+PHOTOGRAPHS is a folder or .tar with `val/<label>/*.JPEG`, held-out photographs for comparison. The exact draws have a seed of
+their own, because chains start at prior draws of the same seed.
 """
 
 import json
@@ -16,7 +18,7 @@ from PIL import Image
 
 from tools.train import photographs
 
-PANELS = (("rejection", "exact draws"), ("mala", "mala"), ("hmc", "hmc"))
+PANELS = (("rejection-1", "exact draws"), ("mala-0", "mala"), ("hmc-0", "hmc"))  # run (kernel and seed) and title
 NUM_TILES = 16
 SHEET_TILES = (4, 8)  # photographs and samples in one row of the sheet
 
@@ -33,8 +35,8 @@ def comparison(runs, label, prior, held_out, make_grid):
     """Return five panels of one label, and print a table row for each kernel."""
     panels = [(prior, "prior draws")]
     print("| kernel | mean p(class) | acceptance (target) | ESS | gradients per chain |\n|---|---|---|---|---|")
-    for kernel, title in PANELS:
-        folder = Path(runs) / f"{label}-{kernel}-0"
+    for run, title in PANELS:
+        folder = Path(runs) / f"{label}-{run}"
         with np.load(folder / "samples.npz") as samples:
             panels.append((samples["image"], title))
         record = json.loads((folder / "run.json").read_text())

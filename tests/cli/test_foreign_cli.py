@@ -21,6 +21,7 @@ from tfgradgen.core.checks import UserError
 from tfgradgen.diagnostics import model_checks
 from tfgradgen.diagnostics.prior_checks import NUM_FORWARD
 from tfgradgen.io.folders import check_partial
+from tfgradgen.mcmc import pool
 from tfgradgen.models.classifier import load_classifier
 from tfgradgen.models.generator import load_generator
 from tfgradgen.posterior import ClassPosterior
@@ -248,11 +249,15 @@ def test_where_xla_cannot_compile_a_run_goes_on_in_graph_mode(
     assert "  no     xla          " in capsys.readouterr().out, "no fault: there is graph mode"
     said = refused(["sample", *command, "--kernel=mala", *FAST, "--jit=true"], capsys)
     assert "no compilation (no kernel for" in said
-    for module in (model_checks, origin):
+    for module in (model_checks, origin, pool):
         monkeypatch.setattr(module, "use_xla", lambda jit: jit in ("auto", True))
     main(["sample", *command, "--kernel=mala", *FAST, "--out=run"])
     assert "graph    mode, without XLA: no compilation" in capsys.readouterr().err
     assert record("run")["backend"] == "graph"
+    for kernel in ("auto", "rejection", "elliptical_slice"):
+        main(["sample", *command, f"--kernel={kernel}", "--num_chains=2", "--num_results=4", f"--out={kernel}"])
+        assert capsys.readouterr().err.count("graph    mode, without XLA: no compilation") == 1
+        assert record(kernel)["backend"] == "graph"
     main(["sample", "--label=goldfish", *toy_flags, "--kernel=mala", *FAST, "--out=compiled"])
     assert "graph    mode" not in capsys.readouterr().err, "where XLA can, it does"
 

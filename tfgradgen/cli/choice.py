@@ -10,7 +10,7 @@ from tfgradgen.cli.load import Loaded, Target, choose_backend
 from tfgradgen.cli.options import SampleOptions
 from tfgradgen.cli.terminal import say
 from tfgradgen.core.text import as_text
-from tfgradgen.mcmc.auto import Choice, choose
+from tfgradgen.mcmc.auto import CHOICES, Choice, choose
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.results.record import AUTO
 
@@ -29,6 +29,7 @@ def parts_of(options: SampleOptions, loaded: Loaded, targets: Sequence[Target], 
     if options.auto is None:
         options = choose_backend(options, loaded, targets[0])
         return [Part(options, [member_of(options, loaded, *each) for each in zip(targets, folders, strict=True)])]
+    options = replace(options, run=choose_backend(options.chosen(CHOICES[0][0]), loaded, targets[0]).run)
     choices = [_choice(options, loaded, target) for target in targets]
     parts = []
     for kernel in dict.fromkeys(choice.kernel for choice in choices):

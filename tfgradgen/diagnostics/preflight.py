@@ -186,17 +186,25 @@ def _differences(values: tuple[Any, Any], gradients: tuple[Any, Any]) -> tuple[f
     return np.abs(other_value - value)[usable].max(initial=0.0), turned[usable].max(initial=0.0)
 
 
-def xla_check(xla_fn: EvaluateFn, z: tf.Tensor, value: tf.Tensor, gradient: tf.Tensor) -> Check:
-    """XLA against graph mode's `value` [B] and `gradient` at `z`; not grave where it cannot compile the models at all."""
-    expected = f"graph mode's value and gradient within {XLA_TOLERANCE:g} by XLA"
-    remedy = "use --jit=false"
+def with_xla(xla_fn: Callable[[tf.Tensor], Any], z: tf.Tensor) -> tuple[Any, str]:
+    """Return `xla_fn(z)` and "", or None and why XLA cannot compile it."""
     try:
-        other_value, other_gradient = xla_fn(z)
+        return xla_fn(z), ""
     except (tf.errors.OpError, ValueError, NotImplementedError) as error:
         # The message names what is missing amid pages of the graph.
         missing = ", ".join(dict.fromkeys(re.findall(r"(\w+) \(No registered", str(error))))
         why = f"no kernel for {missing}" if missing else " ".join(str(error).split())[:160]
-        return Check("xla", False, expected, f"no compilation ({why})", remedy, is_grave=False)
+        return None, f"no compilation ({why})"
+
+
+def xla_check(xla_fn: EvaluateFn, z: tf.Tensor, value: tf.Tensor, gradient: tf.Tensor) -> Check:
+    """XLA against graph mode's `value` [B] and `gradient` at `z`; not grave where it cannot compile the models at all."""
+    expected = f"graph mode's value and gradient within {XLA_TOLERANCE:g} by XLA"
+    remedy = "use --jit=false"
+    found, why = with_xla(xla_fn, z)
+    if why:
+        return Check("xla", False, expected, why, remedy, is_grave=False)
+    other_value, other_gradient = found
     apart, turned = _differences((value, other_value), (gradient, other_gradient))
     return Check(
         "xla",

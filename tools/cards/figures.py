@@ -164,8 +164,8 @@ def reach_figures(evidence, progress=print):
             progress(f"generator: reach of {kernel} for {names[c]}: {shares[kernel, c]:.2f} ({len(shares)} of {len(jobs)})")
     # Chains are chaotic: a rounding error gives other chains with the same distribution.
     return {
-        f"reach of {kernel}: share of 64 prior starts whose p(class) passes 0.5 within 300 gradients": Figure(
-            by_class(names, [shares[kernel, c] for c in range(len(names))]), 0.15
+        f"reach of {kernel}: share of 16 prior starts whose p(class) passes 0.5 within 300 gradients": Figure(
+            by_class(names, [shares[kernel, c] for c in range(len(names))]), 0.3
         )
         for kernel in SETTINGS
     }

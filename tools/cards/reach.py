@@ -18,7 +18,7 @@ from tfgradgen.posterior import ClassPosterior
 # (settings, number of adaptation steps). These steps are longer than the defaults of `sample`, which maximize the ESS: reach
 # asks how far the gradient leads.
 SETTINGS = {"mala": (MalaConfig(0.4, 0.4), 110), "hmc": (HmcConfig(0.4, 0.4, num_leapfrog_steps=2), 56)}
-CHAINS_LEFT = (64, 32, 16, 8)  # compiled batch sizes; chains that have arrived leave the batch
+CHAINS_LEFT = (16, 8)  # compiled batch sizes; chains that have arrived leave the batch
 
 
 @functools.lru_cache(maxsize=16)
@@ -52,7 +52,7 @@ def _compiled(networks, kernel_name):
 
 
 def reach(networks, label, kernel_name, num_gradients=300, threshold=0.5, seed=0):
-    """Return the share of 64 chains, started at prior draws, whose p(class) exceeds `threshold` within `num_gradients`.
+    """Return the share of 16 chains, started at prior draws, whose p(class) exceeds `threshold` within `num_gradients`.
 
     Step sizes are tuned as in `sample`, from `SETTINGS`. `networks` is (generator, classifier), `label` an index.
     """
