@@ -1,1 +1,1 @@
-"""Samplers, one file each, and how their chains are run."""
+"""Samplers, one file each, and the code that runs their chains."""

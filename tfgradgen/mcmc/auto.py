@@ -1,7 +1,8 @@
-"""`--kernel=auto`: which sampler runs, by how much of the prior the target takes.
+"""`--kernel=auto`: the choice of a sampler by the target's mass under the prior.
 
-The mass is the mean of likelihood ** (1 / temperature) under the prior, at temperature 1 of p(class): the share of the prior
-draws that rejection accepts. It is estimated from the first rows of the pool, at which chains start, too.
+The mass is the mean of likelihood ** (1 / temperature) under the prior; at temperature 1 it is the mean of p(class). It is
+also the share of prior draws that rejection accepts. It is estimated from the first rows of the pool, from which chains start,
+too.
 """
 
 from __future__ import annotations
@@ -19,16 +20,24 @@ if TYPE_CHECKING:
     from tfgradgen.posterior import ClassPosterior
 
 NAME = "auto"
-NUM_DRAWS = 4096  # prior draws by which it chooses: as many as 16 chains start from
-# The least mass at which a sampler is taken, the first that fits. At this one, rejection takes 32,000 prior draws for the two
-# exact draws of each of 16 chains, for one label or for many: not much more than one label's chains cost, whose draws depend on
-# one another. Below, elliptical_slice has the most effective draws for its work and the lowest R-hat of those methods.
+NUM_DRAWS = 4096  # prior draws for the choice: as many as 16 chains start from
+# Each sampler with the least mass at which it is chosen; the first that fits is taken. At this mass, rejection needs 32,000
+# prior draws for two exact draws of each of 16 chains, for one label or for many. That is not much more than the chains of one
+# label cost, whose draws are dependent. Below it, elliptical_slice has the largest ESS for its work and the lowest R-hat of
+# these methods.
 CHOICES = (("rejection", 0.001), ("elliptical_slice", 0.0))
 
 
 class Choice(NamedTuple):
-    """kernel: that fits. mass, error: of the target under the prior, and its standard error; of several labels those of the
-    rarest. num_draws: prior draws that say so. why: in words."""
+    """The chosen sampler and the reason for it.
+
+    Attributes:
+      kernel: A key of `SAMPLERS`.
+      mass: Mass of the target under the prior; the smallest one if there are several labels.
+      error: Standard error of `mass`.
+      num_draws: Number of prior draws from which `mass` was estimated.
+      why: The reason, as a phrase.
+    """
 
     kernel: str
     mass: float
@@ -38,12 +47,12 @@ class Choice(NamedTuple):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What run.json says of it."""
+        """The choice as it is written to run.json."""
         return self._asdict()
 
     @property
     def text(self) -> str:
-        """The mass, as a person reads it."""
+        """The mass and its standard error as text."""
         return f"{_two_digits(self.mass)} +- {_two_digits(self.error)}"
 
 
@@ -52,21 +61,21 @@ def _two_digits(value: float) -> str:
 
 
 def about() -> str:
-    """What it does, a phrase."""
+    """Return a phrase that describes the choice."""
     return ", ".join(f"{kernel} from mass {least:g}" if least else f"else {kernel}" for kernel, least in CHOICES)
 
 
 def known_settings() -> tuple[str, ...]:
-    """The settings of all samplers that can be chosen."""
+    """Return the names of the settings that all samplers that can be chosen have in common."""
     first, *others = (settings_of(SAMPLERS[kernel]) for kernel, _ in CHOICES)
     return tuple(name for name in first if all(name in other for other in others))
 
 
 def choose(posterior: ClassPosterior, run: RunConfig) -> Choice:
-    """The sampler for `posterior`, by the pool of `run.seed`.
+    """Choose the sampler for `posterior`, by the pool of `run.seed`.
 
     Raises:
-      UserError: the models would make a run of any method go wrong (`model_checks.admit`).
+      UserError: The models would invalidate a run of any sampler (`model_checks.admit`).
     """
     from tfgradgen.diagnostics.model_checks import admit
 
@@ -90,8 +99,10 @@ def _why(kernel: str, least: float, posterior: ClassPosterior) -> str:
 
 
 def _mass(posterior: ClassPosterior, run: RunConfig) -> tuple[float, float]:
-    """Mean of likelihood ** (1 / temperature) over prior draws, without a discriminator, and its standard error. A draw without
-    a finite p(class) counts as none."""
+    """Return the mean of likelihood ** (1 / temperature) over prior draws, and its standard error.
+
+    The discriminator is left out. A draw without a finite p(class) counts as 0.
+    """
     shares = []
     for draws in pool_of(posterior, run).blocks(CHUNK, NUM_DRAWS // CHUNK):
         log_share = weigh(posterior, draws, run).class_log_prob / float(posterior.temperature)

@@ -1,4 +1,4 @@
-"""Chains for a number of gradients instead of a number of draws: what methods are compared at."""
+"""Chains that run for a number of gradients instead of a number of draws, so that samplers can be compared at equal cost."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -10,15 +10,17 @@ from tfgradgen.core.checks import UserError
 from tfgradgen.core.config import Schedule
 from tfgradgen.core.contracts import Chunk, Cost, Draws, ProgressFn
 
-# What breaks off one of many runs; the others go on.
+# Errors that end one of many runs; the other runs continue.
 CELL_ERRORS = (UserError, ValueError, FloatingPointError, MemoryError, tf.errors.OpError)
 
 
 class Trail(NamedTuple):
-    """Where chains have been.
+    """The trace of a run, burn-in included.
 
-    draws: of all transitions, those of the burn-in among them. cost: [num_transitions, 2], gradients and forward passes that
-    one chain had taken after each. num_burnin: how many of them are burn-in.
+    Attributes:
+      draws: The draws of all transitions, including those of the burn-in.
+      cost: [num_transitions, 2], gradients and forward passes of one chain up to and including each transition.
+      num_burnin: Number of burn-in transitions.
     """
 
     draws: Draws
@@ -27,34 +29,37 @@ class Trail(NamedTuple):
 
     @property
     def work(self) -> np.ndarray:
-        """[num_transitions], of one chain, forward passes counted in gradients."""
+        """[num_transitions], work of one chain so far, with forward passes converted to gradients."""
         return np.asarray([Cost(*row).work for row in self.cost])
 
     def kept(self, last: int) -> Draws:
-        """The draws after the burn-in, up to the transition `last`."""
+        """Return the draws after the burn-in, up to the transition `last` (exclusive)."""
         return Draws(*(column[self.num_burnin : last] for column in self.draws))
 
 
 def without_end(schedule: Schedule, num_gradients: float) -> Schedule:
-    """`schedule` with more draws than `num_gradients` pay for, which then end the run."""
+    """Return a schedule long enough that `num_gradients`, not `num_results`, ends the run."""
     return Schedule(int(10 * num_gradients), schedule.num_burnin_steps, schedule.num_adaptation_steps)
 
 
 def trail_of(
     chunks: Iterable[Chunk], start_cost: Cost, num_chains: int, num_gradients: float, progress_fn: ProgressFn
 ) -> Trail:
-    """What `chunks` give until a chain has taken `num_gradients`, and a little further.
+    """Consume `chunks` until a chain has spent `num_gradients`; this overshoots by at most one chunk.
 
     Args:
-      chunks: of a run of `num_chains` from its start, with its discarded draws, and at least one of them. start_cost: of a
-        chain before its first transition.
+      chunks: At least one chunk of a run of `num_chains` chains from its start, with its discarded draws.
+      start_cost: Cost of one chain before its first transition.
+      num_chains: Number of chains.
+      num_gradients: The budget of one chain, in gradients.
+      progress_fn: Called with a `Progress` in gradients after each chunk.
     """
     before = np.asarray(start_cost, float)
     parts, costs, num_burnin = [], [], 0
     for chunk in chunks:
         rows = chunk.draws if chunk.discarded is None else chunk.discarded
         spent, count = np.asarray(chunk.cost) / num_chains, len(rows.z)
-        # What one step of a chunk took is known of the chunk only.
+        # Only the cost of a whole chunk is known: divide it equally among its transitions.
         costs.append(before + (spent - before) * np.arange(1, count + 1)[:, None] / count)
         parts.append(rows)
         num_burnin += 0 if chunk.discarded is None else count

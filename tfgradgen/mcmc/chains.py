@@ -1,7 +1,8 @@
-"""Runs chains: pure functions of (posterior, kernel settings, seed). No pictures, no paths.
+"""Runs chains of a transition kernel, as pure functions of (posterior, kernel settings, seed).
 
-Each transition's seed is folded from (seed, index of the transition), so the draws do not depend on how a run is cut into
-chunks, nor on where it was interrupted. One compiled function serves every label, seed and phase of a run.
+They handle neither images nor file paths. The seed of each transition is folded from (seed, index of the transition). The
+draws therefore depend neither on how a run is divided into chunks nor on where it was interrupted. One compiled function
+serves all labels, seeds and phases of a run.
 """
 
 import functools
@@ -37,12 +38,17 @@ from tfgradgen.posterior import ClassPosterior
 
 logger = logging.getLogger(__name__)
 
-GRADIENTS_PER_CHUNK = 20  # about a second on two cores: often enough to show progress, rare enough to cost nothing
+GRADIENTS_PER_CHUNK = 20  # about a second on two cores: often enough to show progress, rarely enough to cost nothing
 
 
 class Condition(NamedTuple):
-    """What a compiled run takes as tensors, so that it serves every class. label: int32, [] or one a chain. mean, scale:
-    [latent_dim] float32, or one row a chain, of the class's latent points, 0 and 1 where nothing asks for them."""
+    """The inputs of a compiled run that depend on the class, as tensors, so that one run serves all classes.
+
+    Attributes:
+      label: int32, [] or one per chain.
+      mean: [latent_dim] float32, or one row per chain: mean of the latent points of the class; 0 if it is not needed.
+      scale: Like `mean`: their standard deviation; 1 if it is not needed.
+    """
 
     label: tf.Tensor
     mean: tf.Tensor
@@ -50,8 +56,13 @@ class Condition(NamedTuple):
 
 
 class Compiled(NamedTuple):
-    """bootstrap_fn: (condition, dials, z) -> kernel results. chunk_fn: (condition, dials, seed, first, count, z, results) -> z,
-    results, traces and evaluations [num_chains, 2]. max_count: transitions in a chunk, at most."""
+    """The compiled parts of a run.
+
+    Attributes:
+      bootstrap_fn: (condition, dials, z) -> kernel results.
+      chunk_fn: (condition, dials, seed, first, count, z, results) -> z, results, traces, and evaluations [num_chains, 2].
+      max_count: The largest number of transitions in a chunk.
+    """
 
     bootstrap_fn: Any
     chunk_fn: Any
@@ -67,13 +78,20 @@ def compiled(
     num_adaptation_steps: int,
     xla: bool,
 ) -> Compiled:
-    """The compiled parts of a run; the same object, without tracing again, for the same settings.
+    """Return the compiled parts of a run; the same object, without retracing, for the same settings.
 
-    Of `config` only what `KernelSampler.compiled_as` leaves is built in; the rest comes as `Dials`. num_adaptation_steps: where
-    the kernel `counts_adaptation`, else 0.
+    Only the settings that `KernelSampler.compiled_as` leaves in `config` are compiled in; the others are passed as `Dials`.
+
+    Args:
+      networks: The models.
+      temperature: Temperature of the likelihood.
+      kernel_name: A key of `registry.kernel_samplers()`.
+      config: Settings of the kernel.
+      num_adaptation_steps: Number of adaptation steps if the kernel `counts_adaptation`, else 0.
+      xla: Whether to compile with XLA.
     """
     sampler = kernel_sampler(kernel_name)
-    # A chunk of another config has as many transitions as its own cost allows, at most one a gradient.
+    # A chunk of another config has as many transitions as the cost of that config allows: at most one per gradient.
     max_count = max(GRADIENTS_PER_CHUNK, chunk_size(kernel_name, config))
     weight = config.to_dict().get("class_reg", 0.0)
 
@@ -107,7 +125,7 @@ def compiled(
                 info.step_size,
                 info.log_accept_ratio,
             )
-            num_looks = 1 if posterior.has_energy else 0  # by class_prob_of
+            num_looks = 1 if posterior.has_energy else 0  # for class_prob_of
             return tuple(row), tf.stack([info.num_gradients, info.num_forward + num_looks], 1)
 
         def step(i: tf.Tensor, z: tf.Tensor, results: Any, arrays: Any, cost: tf.Tensor) -> Any:
@@ -129,7 +147,7 @@ def compiled(
 
 
 def chunk_size(kernel_name: str, config: KernelConfig) -> int:
-    """Transitions in a chunk of about `GRADIENTS_PER_CHUNK`."""
+    """Return the number of transitions in a chunk of about `GRADIENTS_PER_CHUNK` gradients."""
     return max(1, int(GRADIENTS_PER_CHUNK / kernel_sampler(kernel_name).cost_fn(config).work))
 
 
@@ -142,27 +160,29 @@ def chain_chunks(
     init_z: Any,
     state: dict[str, np.ndarray] | None = None,
 ) -> Iterator[Chunk]:
-    """Runs one chain from each row of `init_z` [num_chains, latent_dim], a compiled chunk at a time.
+    """Run one chain from each row of `init_z` [num_chains, latent_dim], one compiled chunk at a time.
 
-    A kernel with replicas can also start from [num_replicas, num_chains, latent_dim], a row for each of them (see
+    A kernel with replicas can also start from [num_replicas, num_chains, latent_dim], one row per replica and chain (see
     `KernelSampler.powers`).
 
     Args:
-      posterior: with a `regularization` where `config.needs_class_moments`, whose mean and scale are used; its weight is that
-        of `config`. With a vector of labels each chain has its own target, and the chains of one label share a step size.
-      kernel_name: a sampler that runs a kernel, a key of `registry.kernel_samplers()`.
-      config, schedule: settings of the kernel, and how many transitions; the step size is tuned in the first
-        `num_adaptation_steps` and frozen after.
-      run: gives the seed and `jit`; the same arguments give the same draws bit for bit on the same machine and backend.
-      state: that of an earlier chunk of the same run, to go on after it; `init_z` then gives the shape only.
+      posterior: The target. If `config.needs_class_moments`, it needs a `regularization`, whose mean and scale are used; the
+        weight is that of `config`. With a vector of labels, each chain has its own target, and the chains of one label share a
+        step size.
+      kernel_name: A sampler that runs a kernel, a key of `registry.kernel_samplers()`.
+      config: Settings of the kernel.
+      schedule: Numbers of transitions. The step size is tuned in the first `num_adaptation_steps` and frozen afterwards.
+      run: Provides the seed and `jit`. The same arguments give the same draws, bit for bit, on the same machine and backend.
+      init_z: The starting points.
+      state: The state of an earlier chunk of the same run, to continue after it; then only the shape of `init_z` is used.
 
     Yields:
-      One `Chunk` after every about `GRADIENTS_PER_CHUNK` gradients of each chain; none where `state` is the last one. facts:
-      doubts, what the checks of the models found, a line each, and `learned`, what the kernel learned of its target, where it
-      learns; not where `state` is given.
+      A `Chunk` after about every `GRADIENTS_PER_CHUNK` gradients of each chain; none if `state` is the last one. Unless
+        `state` is given, its facts are `doubts`, the warnings of the model checks, one line each, and, if the kernel learns,
+        `learned`, what it learned of its target.
 
     Raises:
-      UserError: arguments that do not fit, or models that would make the run go wrong (`model_checks.admit`).
+      UserError: Arguments do not fit, or the models would invalidate the run (`model_checks.admit`).
     """
     sampler = kernel_sampler(kernel_name)
     check_config(kernel_name, config, sampler.defaults)
@@ -175,7 +195,7 @@ def chain_chunks(
     facts: dict[str, Any] = {}
     if state is None:
         posterior, facts["doubts"], *_ = admit(posterior, run, sampler.cost_fn(config).num_gradients > 0)
-    else:  # checked when it began
+    else:  # checked at the start of the run
         posterior = with_number(posterior)
     learned = sampler.learn_fn(posterior, config, run) if sampler.learn_fn and state is None else None
     if learned:
@@ -207,10 +227,10 @@ def chain_chunks(
         results = tf.nest.map_structure(tf.convert_to_tensor, results)
         done, cost = int(state["num_done"]), state["cost"]
     most = min(functions.max_count, chunk_size(kernel_name, config))
-    if posterior.is_batched and not use_xla(run.jit):  # on a CPU each label takes its time; on a GPU the launches do
+    if posterior.is_batched and not use_xla(run.jit):  # on a CPU each label takes its own time; on a GPU the launches dominate
         most = max(1, most // len(posterior.each_label()))
     while done < schedule.num_steps:
-        # A chunk ends where the burn-in ends, so that every chunk belongs to one part as a whole.
+        # End a chunk at the end of the burn-in, so that each chunk is either discarded or kept as a whole.
         is_kept = done >= schedule.num_burnin_steps
         end = schedule.num_steps if is_kept else schedule.num_burnin_steps
         count = min(most, end - done)
@@ -234,7 +254,7 @@ def chain_chunks(
 
 
 def _layout(posterior: ClassPosterior, config: KernelConfig, z: tf.Tensor, leaves: list[tf.Tensor]) -> Layout:
-    """Of the state of chains at `z` [num_chains, latent_dim]; leaves: of the kernel's results."""
+    """Return the layout of the state of chains at `z` [num_chains, latent_dim]; `leaves` are those of the kernel's results."""
     return {
         "num_done": (np.int64, ()),
         "cost": (np.int64, (len(z), 2) if posterior.is_batched else (2,)),
@@ -244,14 +264,14 @@ def _layout(posterior: ClassPosterior, config: KernelConfig, z: tf.Tensor, leave
 
 
 def state_layout(posterior: ClassPosterior, config: KernelConfig, num_chains: int) -> Layout:
-    """Of what is read of a state before a kernel is built."""
+    """Return the layout of the part of a state that is read before a kernel is built."""
     of_chains = (np.float32, (num_chains, posterior.latent_dim))
     moments = of_chains if posterior.is_batched and config.needs_class_moments else (np.float32, (posterior.latent_dim,))
     return {"z": of_chains, "class_mean": moments, "class_scale": moments}
 
 
 def condition_of(posterior: ClassPosterior) -> Condition:
-    """The label of `posterior` and the class's moments that it knows."""
+    """Return the label of `posterior` and, if known, the moments of the class."""
     if posterior.regularization is None:
         return Condition(posterior.label, tf.zeros([posterior.latent_dim]), tf.ones([posterior.latent_dim]))
     _, mean, scale = posterior.regularization
@@ -267,7 +287,7 @@ def sample_chains(
     init_z: tf.Tensor,
     progress_fn: ProgressFn | None = None,
 ) -> tuple[Draws, Cost]:
-    """All draws of `chain_chunks` (see there for the arguments) and what they cost. Warns of the doubts that it found.
+    """Return all draws of `chain_chunks`, which documents the arguments, and their cost. Issue its doubts as warnings.
 
     `progress_fn` is called with a `Progress` after each compiled chunk.
     """

@@ -1,7 +1,7 @@
-"""HMC whose trajectory length is adapted too: ChEES-HMC (Hoffman, Radul and Sountsov 2021), TFP's adaptation.
+"""HMC with an adapted trajectory length: ChEES-HMC (Hoffman, Radul and Sountsov 2021), with TFP's adaptation.
 
-The length is one for all chains, like the step size; what each chain adds to the criterion is weighted by its acceptance, so a
-stuck chain or one that is not finite adds nothing.
+All chains share one trajectory length, as they share one step size. The contribution of each chain to the criterion is
+weighted by its acceptance probability, so a chain that is stuck or not finite contributes nothing.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ START_STEPS = 3  # leapfrog steps of the first trajectory
 
 @dataclass(frozen=True)
 class CheesConfig(AdaptedConfig):
-    """The length of a trajectory is tuned, up to a bound."""
+    """Settings of ChEES-HMC, which tunes the trajectory length up to a bound."""
 
-    # `tune` shows none better on the shipped models: tools/tuning/chees.
+    # `tune` finds no better defaults on the shipped models: tools/tuning/chees.
     step_size: float = again(AdaptedConfig, "step_size", 0.3)
     target_accept_prob: float = again(AdaptedConfig, "target_accept_prob", 0.65)
 
@@ -31,17 +31,20 @@ class CheesConfig(AdaptedConfig):
 
 
 def shared_step_size(results: Any) -> tf.Tensor:
-    """The step size of all chains, a scalar: it turns the length into a number of steps."""
+    """Return the step size of all chains as a scalar, which converts the trajectory length to a number of steps."""
     return tf.reshape(unnest.get_innermost(results, "step_size"), [])
 
 
 def finite_log_accept_prob(results: Any) -> tf.Tensor:
-    """`log_accept_prob` [num_chains], -inf where it is not a number: the chain's weight in the criterion is its exponential."""
+    """Return `log_accept_prob` [num_chains] with NaN replaced by -inf; its exponential weights the chain in the criterion."""
     return absent_if_nan(log_accept_prob(results))
 
 
 class Chees(WrappedKernel):
-    """TFP's, which begins its average at a length of 0, and would end there without steps that adapt."""
+    """TFP's trajectory length adaptation, with the averaged length initialized to the first length.
+
+    TFP initializes the average to 0, and would end with that length if there were no adaptation steps.
+    """
 
     @staticmethod
     def make_fn(**parameters: Any) -> Any:
@@ -53,7 +56,9 @@ class Chees(WrappedKernel):
 
 
 def make_chees(posterior: PosteriorLike, config: CheesConfig, step_size: Any, num_adaptation_steps: int) -> Any:
-    # TFP bounds the length by the step size of the step before; the bound that holds is on the number of steps.
+    """Return ChEES-HMC for `posterior`; see `KernelSampler.make_fn`."""
+
+    # TFP bounds the length by the step size of the previous step. This bounds the number of steps itself.
     def bounded(results: Any, num_steps: tf.Tensor) -> Any:
         return unnest.replace_innermost(results, num_leapfrog_steps=tf.minimum(num_steps, config.max_leapfrog_steps))
 
@@ -74,9 +79,9 @@ SAMPLER = KernelSampler(
     defaults=CheesConfig(),
     schedule=Schedule(num_results=50, num_burnin_steps=50, num_adaptation_steps=37),
     cost_fn=lambda config: Cost(START_STEPS, 0),
-    min_chains=2,  # the criterion looks at their spread
+    min_chains=2,  # the criterion is computed from their spread
     counts_adaptation=True,
     make_fn=make_chees,
     info_fn=leapfrog_info,
-    tunes_by_label=False,  # the length of a trajectory is one for all chains
+    tunes_by_label=False,  # all chains share one trajectory length
 )

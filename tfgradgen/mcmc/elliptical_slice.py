@@ -1,7 +1,7 @@
-"""Elliptical slice sampling (Murray, Adams and MacKay 2010): no step size, no gradient, for a normal prior.
+"""Elliptical slice sampling (Murray, Adams and MacKay 2010): no step size and no gradients, for a normal prior.
 
-TFP has it too, but its results do not say how many evaluations a step took, and a likelihood that is not a number keeps its
-loop from ending; the tests hold the two to the same law.
+TFP's kernel is not used: its results do not include the number of evaluations, and a NaN likelihood keeps its loop from
+ending. The tests compare the distributions of the two.
 """
 
 from __future__ import annotations
@@ -16,12 +16,18 @@ from tfgradgen.core.contracts import Cost, PosteriorLike
 from tfgradgen.core.lazy import tf, tfp
 from tfgradgen.mcmc.kernel import KernelSampler, OwnKernel, StepInfo, absent_if_nan, one_tensor
 
-MAX_SHRINKS = 100  # the bracket is then far below the precision of an angle
+MAX_SHRINKS = 100  # the bracket is then far smaller than the precision of an angle
 
 
 class SliceResults(NamedTuple):
-    """log_likelihood: [num_chains], of the state. is_accepted: [num_chains] bool. is_valid: [num_chains] bool, whether every
-    point that was tried had a likelihood. num_forward: int32 [num_chains]."""
+    """Results of a transition.
+
+    Attributes:
+      log_likelihood: [num_chains], of the state.
+      is_accepted: [num_chains] bool, whether a point was accepted.
+      is_valid: [num_chains] bool, whether the likelihood was finite at every point tried.
+      num_forward: int32 [num_chains], forward passes.
+    """
 
     log_likelihood: tf.Tensor
     is_accepted: tf.Tensor
@@ -30,8 +36,17 @@ class SliceResults(NamedTuple):
 
 
 class Bracket(NamedTuple):
-    """While the angle is sought, each [num_chains] but z [num_chains, latent_dim]: its bounds, the state, what it is worth,
-    whether it was found, whether every point had a likelihood, and evaluations so far."""
+    """The search for an angle; each field is [num_chains], except for z.
+
+    Attributes:
+      low: Lower bound of the angle.
+      high: Upper bound of the angle.
+      z: [num_chains, latent_dim], the state.
+      log_likelihood: Log-likelihood of `z`.
+      is_found: bool, whether a point was accepted.
+      is_valid: bool, whether the likelihood was finite at every point tried.
+      num_forward: int32, evaluations so far.
+    """
 
     low: tf.Tensor
     high: tf.Tensor
@@ -43,7 +58,9 @@ class Bracket(NamedTuple):
 
 
 class EllipticalSlice(OwnKernel):
-    """Takes the first point, on the ellipse through z and a prior draw, whose likelihood passes a random share of z's own.
+    """Moves to the first point tried on the ellipse through z and a prior draw whose likelihood exceeds u * likelihood(z).
+
+    Here u is uniform in (0, 1].
 
     Args:
       likelihood_log_prob_fn: `z [num_chains, latent_dim]` -> float32 [num_chains]; the prior is Normal(0, I).
@@ -62,7 +79,7 @@ class EllipticalSlice(OwnKernel):
         shape, dtype = tf.shape(previous_kernel_results.log_likelihood), current_state.dtype
         other = tf.random.stateless_normal(tf.shape(current_state), fold_in(seed, 0), dtype=dtype)
         start = previous_kernel_results.log_likelihood
-        # A chain at a point without a likelihood takes the first that has one.
+        # A chain at a point without a likelihood accepts the first point that has one.
         threshold = absent_if_nan(start + tf.cast(log_uniform(shape, fold_in(seed, 1)), dtype))
         angle = tf.random.stateless_uniform(shape, fold_in(seed, 2), maxval=2 * np.pi, dtype=dtype)
         no = tf.zeros_like(start, tf.bool)
@@ -95,6 +112,7 @@ class EllipticalSlice(OwnKernel):
 
 
 def slice_info(posterior: PosteriorLike, config: KernelConfig, z: tf.Tensor, results: SliceResults) -> StepInfo:
+    """Return the `StepInfo` of a transition; its step size is NaN, and `log_accept_ratio` is NaN unless `is_valid`."""
     value = results.log_likelihood
     return StepInfo(
         target_log_prob=posterior.prior_log_prob(z) + value,

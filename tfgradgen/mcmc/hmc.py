@@ -1,4 +1,4 @@
-"""Hamiltonian Monte Carlo (Duane et al. 1987; Neal 2011): TFP's kernel, with its parameters kept in its results."""
+"""Hamiltonian Monte Carlo (Duane et al. 1987; Neal 2011): TFP's kernel, which stores its parameters in its results."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tfgradgen.mcmc.kernel import KernelSampler, StepInfo, read_step
 
 @dataclass(frozen=True)
 class HmcConfig(AdaptedConfig):
-    """Of hmc, whose defaults these are, and of split_hmc."""
+    """Settings of `hmc`, with its defaults, and of `split_hmc`."""
 
-    # Chosen on the shipped models, and `tune` shows none better: tools/tuning/hmc. The acceptance lies below 0.651, the optimum
-    # as the dimension grows (Beskos et al. 2013), and the first step is long: as many effective draws, and from prior starts
-    # more chains find their class.
+    # Chosen on the shipped models; `tune` finds no better defaults: tools/tuning/hmc. The target acceptance is below 0.651,
+    # the optimum in the limit of high dimension (Beskos et al. 2013), and the first step size is large: the ESS is the same,
+    # and more chains find their class from prior starts.
     step_size: float = again(AdaptedConfig, "step_size", 0.3)
     target_accept_prob: float = again(AdaptedConfig, "target_accept_prob", 0.6)
 
@@ -31,7 +31,7 @@ class HmcConfig(AdaptedConfig):
 def make_hmc(
     target_log_prob_fn: Callable[[tf.Tensor], tf.Tensor], step_size: Any, num_leapfrog_steps: Any
 ) -> tfp.mcmc.TransitionKernel:
-    """TFP's HMC; `step_size` broadcasts with the state, `num_leapfrog_steps` is a scalar."""
+    """Return TFP's HMC; `step_size` broadcasts with the state, `num_leapfrog_steps` is a scalar."""
     return tfp.mcmc.HamiltonianMonteCarlo(
         target_log_prob_fn,
         step_size=step_size,
@@ -41,11 +41,12 @@ def make_hmc(
 
 
 def leapfrog_info(posterior: PosteriorLike, config: Any, z: tf.Tensor, results: Any) -> StepInfo:
-    """`StepInfo` of a kernel that takes a gradient in each of its leapfrog steps."""
+    """Return the `StepInfo` of a kernel that computes one gradient in each leapfrog step."""
     return read_step(results, unnest.get_innermost(results, "num_leapfrog_steps"))
 
 
 def leapfrog_cost(config: HmcConfig) -> Cost:
+    """Return the cost of one transition of one chain: one gradient per leapfrog step."""
     return Cost(config.num_leapfrog_steps, 0)
 
 

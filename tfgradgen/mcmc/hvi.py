@@ -1,19 +1,19 @@
 """Hamiltonian variational inference (Salimans, Kingma and Welling 2015): learned leapfrog steps from a Gaussian start.
 
-`hvi_path` says what a path is and why its mean log weight is a bound on log p(class). The start is the diagonal normal with the
-moments of prior draws, weighted by their likelihood. Adam then raises the bound. The networks' gradient at a point is held
-constant there, as is usual: second derivatives are not defined for every model, take twice the work, and say little of networks
-of ReLUs, whose gradient is rough. It is a bound whatever was learned.
+`hvi_path` defines a path and explains why its mean log weight is a lower bound on log p(class). The start is a diagonal normal
+with the moments of prior draws weighted by their likelihood. Adam then maximizes the bound. The networks' gradient at a point
+is treated as a constant, as is usual: second derivatives are not defined for every model, cost twice the work, and carry
+little information for ReLU networks, whose gradient is rough. The bound holds whatever was learned.
 
-Without `exact` the draws are independent draws of what was learned: approximate, however many they are.
+Without `exact`, the draws are independent draws of the learned distribution: they are approximate, however many there are.
 
-With `exact` chains take the paths as proposals, by iterated sampling importance resampling (see `local_global`) on the extended
-target of `hvi_path`. That is exact whatever the fit. A transition first draws the momenta of the chain's own path anew, given
-its z, by walking backwards: the extended target's own conditional, a Gibbs step. Then this path and fresh ones of a fixed law
-of known density compete by their weights, which leaves the extended target invariant for any such law (Andrieu, Lee and Vihola
-2018). Nothing is learned any more by then, and the marginal of the extended target in z is the posterior. For `prior_share` of
-the fresh paths that law is the prior, walked backwards. So no weight is above 1 / prior_share, and the chains reach what q
-leaves out.
+With `exact`, chains use the paths as proposals in iterated sampling importance resampling (see `local_global`) on the extended
+target of `hvi_path`. This is exact whatever the fit. A transition first redraws the momenta of the chain's own path, given its
+z, by walking backwards. This is a Gibbs step, since these momenta have the conditional distribution of the extended target.
+Then this path and fresh paths, from a fixed distribution of known density, compete by their weights. This leaves the extended
+target invariant for any such distribution (Andrieu, Lee and Vihola 2018). By then learning has ended, and the marginal of the
+extended target in z is the posterior. A share `prior_share` of the distribution of the fresh paths is the prior walked
+backwards. Hence no weight exceeds 1 / prior_share, and the chains reach regions that q misses.
 """
 
 from __future__ import annotations
@@ -45,23 +45,24 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CHUNK_GRADIENTS = 320  # in a chunk: a second or two on two cores
-MAX_WEIGHTS = 4096  # paths whose weights are kept: enough for a tail's shape
-NUM_JUDGED = 256  # paths that are weighed before chains begin
-PRIOR_WEIGHT = 10.0  # draws that the prior counts for in the moments of the start
-MAX_NORM = 100.0  # of the gradient of the bound: paths that fly apart are not to decide
+CHUNK_GRADIENTS = 320  # in a chunk: one or two seconds on two cores
+MAX_WEIGHTS = 4096  # paths whose weights are kept: enough to estimate the shape of the tail
+NUM_JUDGED = 256  # paths that are weighted before the chains start
+PRIOR_WEIGHT = 10.0  # number of draws that the prior counts for in the moments of the start
+MAX_NORM = 100.0  # norm at which the gradient of the bound is clipped, so that diverging paths do not dominate it
 
 
 @dataclass(frozen=True)
 class HviConfig(KernelConfig):
-    """The path, how it is learned, and what is made of it."""
+    """Settings of the path, of how it is learned, and of how it is used."""
 
     exact: bool = switch(help="chains that take the learned paths as proposals, and are exact whatever was learned")
     num_leapfrog_steps: int = whole(3, low=1, high=100, help="learned steps of a path, one gradient each and one at its start")
     first_step: float = real(0.05, help="length of each step in z before it is learned")
     num_optimization_steps: int = whole(160, low=0, high=1_000_000, help="steps of Adam that raise the bound")
     batch_size: int = whole(16, low=1, high=4096, help="paths in each of them")
-    # Adam moves each of the many parameters by about this, however noisy its gradient: more costs the bound more than it gains.
+    # Adam changes each of the many parameters by about this much, however noisy its gradient. A larger rate costs the bound
+    # more than it gains.
     learning_rate: float = real(0.01, help="of Adam at first; it falls to 0 along a cosine")
     second_derivatives: bool = switch(help="learn through the networks' gradients too: about twice the work")
     num_proposals: int = whole(2, low=1, high=10_000, help="with --exact: fresh paths in each transition")
@@ -80,17 +81,23 @@ class HviConfig(KernelConfig):
 
     @property
     def learning_cost(self) -> int:
-        """Gradients of one step of Adam; a second derivative takes as much as a gradient."""
+        """Gradients of one step of Adam. A second derivative counts as one more gradient."""
         return self.batch_size * self.path_cost * (2 if self.second_derivatives else 1)
 
 
 class Fit(NamedTuple):
-    """A run on its way, as NumPy arrays.
+    """The state of a run, as NumPy arrays.
 
-    rows: [num_rows, latent_dim], what is learned (see `hvi_path.Parameters`). moments: [2, num_rows, latent_dim], Adam's.
-    num_learned: steps of Adam so far. log_weight: [num], of the first paths that were drawn since. z: where chains are,
-    [num_chains, latent_dim], with `exact`. num_done: rows of draws so far. num_jumped: moves of chains so far. cost: [2].
-    log_mass: [2], log of the mean weight of the prior draws, and its error.
+    Attributes:
+      rows: [num_rows, latent_dim], the learned parameters (see `hvi_path.Parameters`).
+      moments: [2, num_rows, latent_dim], the moments of Adam.
+      num_learned: Steps of Adam so far.
+      log_weight: [num], log weights of the first paths drawn after learning.
+      z: [num_chains, latent_dim], states of the chains, if `exact`.
+      num_done: Rows of draws so far.
+      num_jumped: Moves of the chains so far.
+      cost: [2], gradients and forward passes so far.
+      log_mass: [2], log of the mean weight of the prior draws, and its standard error.
     """
 
     rows: np.ndarray
@@ -105,8 +112,13 @@ class Fit(NamedTuple):
 
 
 class Compiled(NamedTuple):
-    """learn_fn: (fit, label, seed, learning rate) -> rows, moments, mean p(class). draw_fn: (label, rows, seed) -> `Weighed` of
-    num_chains paths. move_fn: (label, rows, seed, z) -> z, class_log_prob, log_likelihood, has_jumped of the chains."""
+    """The compiled functions of a run.
+
+    Attributes:
+      learn_fn: (fit, label, seed, learning rate) -> rows, moments, mean p(class).
+      draw_fn: (label, rows, seed) -> `Weighed` of num_chains paths.
+      move_fn: (label, rows, seed, z) -> z, class_log_prob, log_likelihood and has_jumped of the chains.
+    """
 
     learn_fn: Any
     draw_fn: Any
@@ -160,7 +172,8 @@ def _compiled(networks: Networks, temperature: float, config: HviConfig, num_cha
         posterior, parameters = ClassPosterior.of(networks, label, temperature), Parameters.of(rows)
 
         def place_of(paths: hvi_path.Weighed) -> Place:
-            # Whatever goes with a path lies beside its z, and its density is such that the likelihood over it is the weight.
+            # Quantities that belong to a path are packed beside its z. Its density is such that likelihood over density is the
+            # path's weight.
             packed = tf.concat([paths.z, paths.class_log_prob[:, None], paths.log_likelihood[:, None]], 1)
             return Place(packed, paths.log_likelihood, paths.log_likelihood - paths.log_mixture_weight)
 
@@ -178,11 +191,12 @@ def _compiled(networks: Networks, temperature: float, config: HviConfig, num_cha
 
 
 def start_of(posterior: ClassPosterior, config: HviConfig, run: RunConfig) -> tuple[Fit, dict[str, Any]]:
-    """A run at its beginning, and what the prior draws of its chains say (`starts`): the moments of the start, and with `exact`
-    where chains start.
+    """Return the initial state of a run, and what the prior draws of its chains tell (`starts`).
+
+    The prior draws provide the moments of the start and, if `exact`, the starting points of the chains.
 
     Raises:
-      UserError: none of them has a finite likelihood.
+      UserError: No prior draw has a finite likelihood.
     """
     from tfgradgen.mcmc.starts import Starts, pick
 
@@ -214,8 +228,10 @@ def start_of(posterior: ClassPosterior, config: HviConfig, run: RunConfig) -> tu
 
 
 def _prior_draws(posterior: ClassPosterior, run: RunConfig) -> tuple[np.ndarray, Any]:
-    """z [num_chains * num_init_draws, latent_dim] and their `starts.Scores` [num_chains, num_init_draws]: the prior draws that
-    other samplers choose the starts of these chains from."""
+    """Return z [num_chains * num_init_draws, latent_dim] and their `starts.Scores` [num_chains, num_init_draws].
+
+    They are the prior draws from which other samplers choose the starting points of these chains.
+    """
     from tfgradgen.mcmc.starts import Scores, scored_blocks
 
     logger.info("weighing %d prior draws for the start of the paths", run.num_init_draws * run.num_chains)
@@ -225,8 +241,10 @@ def _prior_draws(posterior: ClassPosterior, run: RunConfig) -> tuple[np.ndarray,
 
 
 def weighted_moments(z: np.ndarray, log_weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation [latent_dim] of z [num, latent_dim] by their weights, drawn to those of the prior, 0 and 1,
-    as far as few draws hold most of the weight."""
+    """Return the weighted mean and standard deviation, each [latent_dim], of z [num, latent_dim].
+
+    They are shrunk towards those of the prior, 0 and 1; the more, the fewer draws hold most of the weight.
+    """
     weight = np.exp(log_weight.astype(np.float64) - log_weight.max())
     weight /= weight.sum()
     size = 1 / np.square(weight).sum()
@@ -237,7 +255,7 @@ def weighted_moments(z: np.ndarray, log_weight: np.ndarray) -> tuple[np.ndarray,
 
 
 def _check_state(state: dict[str, np.ndarray], config: HviConfig, latent_dim: int, num_chains: int, num_results: int) -> None:
-    """Raises `StateError` unless `state` can be that of a `Chunk` of `hvi_chunks`."""
+    """Raise `StateError` unless `state` can be that of a `Chunk` of `hvi_chunks`."""
     shape, count = (hvi_path.num_rows(config.num_leapfrog_steps), latent_dim), (np.int64, ())
     layout: dict[str, tuple[Any, tuple[Any, ...]]] = {
         "rows": (np.float32, shape),
@@ -262,13 +280,15 @@ def _check_state(state: dict[str, np.ndarray], config: HviConfig, latent_dim: in
 def hvi_chunks(
     posterior: ClassPosterior, config: HviConfig, num_results: int, run: RunConfig, resume: Resume | None = None
 ) -> Iterator[Chunk]:
-    """Learns the paths, then draws num_results rows of `run.num_chains`, independent of one another or, with `exact`, of chains
-    from exact draws of the class (`starts`).
+    """Learn the paths, then draw `num_results` rows of `run.num_chains` draws.
+
+    The draws are independent or, if `exact`, those of chains that start at exact draws of the class (`starts`).
 
     Yields:
-      A `Chunk` of about `CHUNK_GRADIENTS`, of which those of the learning add no draws. facts: what the prior draws say; and of
-      the first paths drawn since the learning `fit`, the facts of their weights (`of_weights`) with `prior_log_mass` and
-      `prior_log_mass_error`, the log of the same mass by the prior draws.
+      A `Chunk` after about every `CHUNK_GRADIENTS` gradients; chunks of the learning phase contain no draws. Its facts are
+        those of the prior draws and, for the first paths drawn after learning, `fit`: the facts of their weights
+        (`of_weights`) with `prior_log_mass` and `prior_log_mass_error`, the log of the same mass and its error as estimated
+        from the prior draws.
     """
     logger.info("compiling hvi")
     compiled = _compiled(posterior.networks, posterior.temperature, _as_compiled(config), run.num_chains, use_xla(run.jit))
@@ -280,7 +300,7 @@ def hvi_chunks(
         fit = Fit(**resume.state)
     seed = fold_in(posterior.own_seed(run.seed), Stream.HVI)
     prior = dict(zip(("prior_log_mass", "prior_log_mass_error"), fit.log_mass.tolist(), strict=True))
-    num_judged = -(-NUM_JUDGED // run.num_chains) if config.exact else 0  # rows of paths before chains begin
+    num_judged = -(-NUM_JUDGED // run.num_chains) if config.exact else 0  # rows of paths before the chains start
     while fit.num_done < num_results:
         full_float32()
         draws = _no_draws(run.num_chains, posterior.latent_dim)
@@ -319,13 +339,13 @@ def hvi_chunks(
 
 
 def finite_mean(values: np.ndarray) -> float:
-    """The mean of those that are finite, NaN of none."""
+    """Return the mean of the finite values; NaN if there are none."""
     finite = values[np.isfinite(values)]
     return float(finite.mean()) if finite.size else float("nan")
 
 
 def _as_compiled(config: HviConfig) -> HviConfig:
-    """`config` with what no compiled function holds as by default: configs that are equal then share them."""
+    """Return `config` with the settings that are not compiled in reset, so that equal configs share compiled functions."""
     held = ("num_leapfrog_steps", "batch_size", "second_derivatives", "num_proposals", "prior_share")
     return HviConfig(exact=True, **{name: getattr(config, name) for name in held})
 
@@ -335,7 +355,7 @@ def _rows_in_chunk(left: int, cost: int) -> int:
 
 
 def _learn(compiled: Compiled, posterior: ClassPosterior, config: HviConfig, fit: Fit, seed: tf.Tensor) -> tuple[Fit, float]:
-    """The next few steps of Adam, and the mean p(class) at the ends of the last one's paths."""
+    """Make the next few steps of Adam; also return the mean p(class) at the ends of the last step's paths."""
     first, class_prob = int(fit.num_learned), float("nan")
     for k in range(first, first + _rows_in_chunk(config.num_optimization_steps - first, config.learning_cost)):
         rate = config.learning_rate * 0.5 * (1 + np.cos(np.pi * k / config.num_optimization_steps))
@@ -348,7 +368,7 @@ def _learn(compiled: Compiled, posterior: ClassPosterior, config: HviConfig, fit
 def _draw(
     compiled: Compiled, posterior: ClassPosterior, config: HviConfig, fit: Fit, seed: tf.Tensor, numbers: range
 ) -> tuple[Fit, Draws]:
-    """Rows of independent paths, of these numbers."""
+    """Draw the rows of independent paths with these numbers."""
     columns = []
     for row in numbers:
         paths = compiled.draw_fn(posterior.label, fit.rows, fold_in(seed, row))
@@ -361,7 +381,7 @@ def _draw(
 def _move(
     compiled: Compiled, posterior: ClassPosterior, config: HviConfig, fit: Fit, seed: tf.Tensor, numbers: range
 ) -> tuple[Fit, Draws]:
-    """Transitions of all chains, of these numbers."""
+    """Make the transitions of all chains with these numbers."""
     columns = []
     for row in numbers:
         z, class_log_prob, log_likelihood, has_jumped = compiled.move_fn(posterior.label, fit.rows, fold_in(seed, row), fit.z)
@@ -375,7 +395,7 @@ def _move(
 
 
 def _row(posterior: ClassPosterior, z: Any, class_log_prob: Any, log_likelihood: Any, is_accepted: Any = True) -> Draws:
-    """One row of `Draws`."""
+    """Return one row of `Draws`."""
     target = posterior.prior_log_prob(z) + log_likelihood
     zeros = np.zeros(len(z), np.float32)
     flags = np.broadcast_to(np.asarray(is_accepted), zeros.shape)

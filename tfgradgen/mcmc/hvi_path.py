@@ -1,15 +1,16 @@
 """Paths of Hamiltonian variational inference: learned leapfrog steps from a Gaussian start to the target, and their weights.
 
-A path begins at z_0 ~ q_0, a diagonal normal. Step t draws a momentum v_t ~ q_t(v | z_{t-1}) and makes one leapfrog step,
-(z_{t-1}, v_t) -> (z_t, u_t). The reverse model r_t(u | z_t) says where u_t could have come from. A leapfrog step is a chain of
-shears, whatever field moves it, so its Jacobian is 1, and the density of a path is q_0(z_0) prod q_t(v_t | z_{t-1}), in the
-coordinates (z_T, u_T, ..., u_1) too. The target is extended to those coordinates by the r_t: its marginal in z_T stays the
-posterior, and its conditional of the momenta is the walk backwards, u_t ~ r_t(u | z_t), which every step inverts. So
+A path starts at z_0 ~ q_0, a diagonal normal. Step t draws a momentum v_t ~ q_t(v | z_{t-1}) and makes one leapfrog step,
+(z_{t-1}, v_t) -> (z_t, u_t). The reverse model r_t(u | z_t) is a distribution of the momentum u_t given z_t. A leapfrog step
+is a sequence of shears, whatever the force field, so its Jacobian is 1. The density of a path is therefore q_0(z_0) prod
+q_t(v_t | z_{t-1}), in the coordinates (z_T, u_T, ..., u_1) as well. The r_t extend the target to those coordinates: its
+marginal in z_T is still the posterior, and its conditional distribution of the momenta is the walk backwards, u_t ~ r_t(u |
+z_t), in which every step is inverted. So
 
     log weight = log target(z_T) + sum log r_t(u_t | z_t) - log q_0(z_0) - sum log q_t(v_t | z_{t-1})
 
-is the log of an importance weight of the whole path: its mean is at most log of the target's mass (Salimans, Kingma and Welling
-2015), and the mean of the weight is that mass.
+is the log of an importance weight of the whole path: its mean is at most the log of the target's mass (Salimans, Kingma and
+Welling 2015), and the mean of the weight is that mass.
 """
 
 from __future__ import annotations
@@ -23,11 +24,14 @@ from tfgradgen.core.backend import fold_in
 from tfgradgen.core.lazy import tf, tfp
 
 LOG_2PI = float(np.log(2 * np.pi))
-NUM_START, NUM_STEP = 2, 9  # rows of the parameters: of the start, and of each step
+NUM_START, NUM_STEP = 2, 9  # rows of the parameters: those of the start, and those of each step
 
 
 class Momentum(NamedTuple):
-    """v ~ Normal(mean + of_z * z + of_force * force, exp(log_scale)), by coordinate; each [num_steps, latent_dim]."""
+    """The distribution of a momentum: v ~ Normal(mean + of_z * z + of_force * force, exp(log_scale)), per coordinate.
+
+    Each field is [num_steps, latent_dim].
+    """
 
     mean: Any
     of_z: Any
@@ -46,8 +50,15 @@ class Momentum(NamedTuple):
 
 
 class Parameters(NamedTuple):
-    """start_mean, start_log_scale: [latent_dim], of q_0. log_step: [num_steps, latent_dim], of the leapfrog steps. ahead, back:
-    q_t and r_t."""
+    """The learned parameters of a path.
+
+    Attributes:
+      start_mean: [latent_dim], mean of q_0.
+      start_log_scale: [latent_dim], log of the standard deviation of q_0.
+      log_step: [num_steps, latent_dim], logs of the sizes of the leapfrog steps.
+      ahead: q_t.
+      back: r_t.
+    """
 
     start_mean: Any
     start_log_scale: Any
@@ -57,7 +68,7 @@ class Parameters(NamedTuple):
 
     @classmethod
     def of(cls, rows: Any) -> Parameters:
-        """From one matrix, [num_rows(num_steps), latent_dim]."""
+        """Return the parameters whose rows form the matrix `rows` [num_rows(num_steps), latent_dim]."""
         rows = tf.convert_to_tensor(rows)
         num_steps = (rows.shape[0] - NUM_START) // NUM_STEP
         parts = [rows[NUM_START + k * num_steps : NUM_START + (k + 1) * num_steps] for k in range(NUM_STEP)]
@@ -65,12 +76,16 @@ class Parameters(NamedTuple):
 
 
 def num_rows(num_steps: int) -> int:
+    """Return the number of rows of the matrix of parameters."""
     return NUM_START + NUM_STEP * num_steps
 
 
 def first_rows(mean: np.ndarray, scale: np.ndarray, num_steps: int, step: float) -> np.ndarray:
-    """The parameters before anything is learned: the start Normal(mean, scale), each [latent_dim], steps of one length, and all
-    momenta Normal(0, I), of which HMC refreshes its own."""
+    """Return the parameters before learning.
+
+    The start is Normal(mean, scale), each [latent_dim]. All steps have size `step`, and all momenta are Normal(0, I), like
+    those that HMC draws in each transition.
+    """
     rows = np.zeros([num_rows(num_steps), len(mean)], np.float32)
     rows[0], rows[1] = mean, np.log(scale)
     rows[NUM_START : NUM_START + num_steps] = np.log(step)
@@ -78,9 +93,14 @@ def first_rows(mean: np.ndarray, scale: np.ndarray, num_steps: int, step: float)
 
 
 class Look(NamedTuple):
-    """Of points z [num, latent_dim]: class_log_prob, log p(class | g(z)), and log_likelihood, all of the target but the prior,
-    [num], neither for sure a number. force: gradient of the target, like z, 0 where it is not finite: any field that depends on
-    z alone gives steps of Jacobian 1."""
+    """What the networks return at points z [num, latent_dim]; neither of the first two fields is guaranteed to be a number.
+
+    Attributes:
+      class_log_prob: [num], log p(class | g(z)).
+      log_likelihood: [num], log of the target over the prior.
+      force: Gradient of the target's log density, like z; the likelihood's part is 0 where it is not finite. Steps have
+        Jacobian 1 for any field that depends on z alone.
+    """
 
     class_log_prob: Any
     log_likelihood: Any
@@ -88,8 +108,11 @@ class Look(NamedTuple):
 
 
 def look_at(posterior: Any, z: Any, second_derivatives: bool = False) -> Look:
-    """What the networks say at z. Derivatives of a `Look` take the likelihood's gradient as a constant: it is the gradient of
-    log_likelihood, and has none of its own, but with `second_derivatives`."""
+    """Evaluate the networks at z.
+
+    Derivatives of a `Look` treat the likelihood's gradient as a constant: it is the derivative of `log_likelihood`, and its
+    own derivative is 0, unless `second_derivatives` is set.
+    """
     with tf.GradientTape() as tape:
         tape.watch(z)
         class_log_prob, log_likelihood = posterior.class_and_likelihood_log_prob(z)
@@ -98,15 +121,21 @@ def look_at(posterior: Any, z: Any, second_derivatives: bool = False) -> Look:
     gradient = tf.where(tf.math.is_finite(gradient), gradient, 0.0)
     if not second_derivatives:
         gradient = tf.stop_gradient(gradient)
-        # The networks are not walked back a second time for a derivative that is known.
+        # Avoid a second backward pass through the networks for a derivative that is already known.
         linear = tf.reduce_sum(gradient * (z - tf.stop_gradient(z)), -1)
         class_log_prob, log_likelihood = tf.stop_gradient(class_log_prob), tf.stop_gradient(log_likelihood) + linear
     return Look(class_log_prob, log_likelihood, gradient - z)
 
 
 class Walk(NamedTuple):
-    """z, look: where it ends. log_from: log density of the momenta that it drew; log_to: of those that it came to, under the
-    model of the other direction; each [num]."""
+    """The end of a walk.
+
+    Attributes:
+      z: Where the walk ends.
+      look: The `Look` at `z`.
+      log_from: [num], log density of the momenta that were drawn.
+      log_to: [num], log density of the momenta after the steps, under the model of the other direction.
+    """
 
     z: Any
     look: Look
@@ -115,7 +144,7 @@ class Walk(NamedTuple):
 
 
 def walk(look_fn: Callable[[Any], Look], parameters: Parameters, z: Any, look: Look, is_ahead: Any, seed: Any) -> Walk:
-    """Walks from z [num, latent_dim]: where is_ahead [num] from q_0's side to the target's, else all the way back."""
+    """Walk from z [num, latent_dim]: from q_0 to the target where `is_ahead` [num], else all the way back."""
     num_steps = int(parameters.log_step.shape[0])
     ahead = is_ahead[:, None]
     sign = tf.where(ahead, tf.ones([], z.dtype), -tf.ones([], z.dtype))
@@ -131,7 +160,7 @@ def walk(look_fn: Callable[[Any], Look], parameters: Parameters, z: Any, look: L
         noise = tf.random.stateless_normal(tf.shape(z), fold_in(seed, t), dtype=z.dtype)
         momentum = begin.draw(noise, z, look.force)
         log_from += begin.log_prob(momentum, z, look.force)
-        # Backwards in time a leapfrog step is itself, with the momentum turned round.
+        # In reverse time, a leapfrog step is the same step with the momentum negated.
         half = sign * momentum + 0.5 * size * look.force
         z += size * half
         look = look_fn(z)
@@ -150,9 +179,15 @@ def walk(look_fn: Callable[[Any], Look], parameters: Parameters, z: Any, look: L
 
 
 class Weighed(NamedTuple):
-    """Of paths: z [num, latent_dim] at the target's end, and there class_log_prob and log_likelihood as in `Look`. log_weight:
-    of a path as one of q. log_mixture_weight: as one of the mixture of q and of the prior walked backwards (see `propose`).
-    Each [num], in nats, for sure no number where the likelihood is none."""
+    """Weighted paths. The fields below z are [num], in nats, and not guaranteed to be numbers where the likelihood is not.
+
+    Attributes:
+      z: [num, latent_dim], the target's end of the paths.
+      class_log_prob: As in `Look`, at `z`.
+      log_likelihood: As in `Look`, at `z`.
+      log_weight: Log weight of a path as a draw of q.
+      log_mixture_weight: Log weight of a path as a draw of the mixture of q and of the prior walked backwards (see `propose`).
+    """
 
     z: Any
     class_log_prob: Any
@@ -162,7 +197,7 @@ class Weighed(NamedTuple):
 
 
 def weigh(posterior: Any, parameters: Parameters, z: Any, is_ahead: Any, prior_share: float, seed: Any, **look: Any) -> Weighed:
-    """Walks from z, draws of q_0 where is_ahead and points of the target's side elsewhere, and weighs the paths."""
+    """Walk from z, draws of q_0 where `is_ahead` and points on the target's side elsewhere, and weight the paths."""
 
     def look_fn(z: Any) -> Look:
         return look_at(posterior, z, **look)
@@ -184,22 +219,22 @@ def weigh(posterior: Any, parameters: Parameters, z: Any, is_ahead: Any, prior_s
 
 
 def draw_start(parameters: Parameters, num: int, seed: Any) -> Any:
-    """`num` draws of q_0, [num, latent_dim]."""
+    """Return `num` draws of q_0, [num, latent_dim]."""
     start = Momentum(parameters.start_mean, 0.0, 0.0, parameters.start_log_scale)
     return start.draw(tf.random.stateless_normal([num, parameters.start_mean.shape[0]], seed), 0.0, 0.0)
 
 
 def draw_paths(posterior: Any, parameters: Parameters, num: int, seed: Any, **look: Any) -> Weighed:
-    """`num` independent paths of q; `log_mixture_weight` is their `log_weight`."""
+    """Return `num` independent paths of q; their `log_mixture_weight` equals their `log_weight`."""
     z, is_ahead = draw_start(parameters, num, fold_in(seed, 0)), tf.fill([num], True)
     return weigh(posterior, parameters, z, is_ahead, 0.0, fold_in(seed, 1), **look)
 
 
 def propose(posterior: Any, parameters: Parameters, num: int, prior_share: float, seed: Any) -> Weighed:
-    """`num` independent paths of the mixture of q and, for `prior_share` of it, of prior draws walked backwards.
+    """Return `num` independent paths of a mixture of q and, with weight `prior_share`, of prior draws walked backwards.
 
-    The second part is the extended target without the likelihood: so no weight is above likelihood / prior_share, however bad
-    q is. A path weighs by the density of the mixture, whichever part it is from.
+    The second component is the extended target without the likelihood. Hence no weight exceeds likelihood / prior_share,
+    however bad q is. A path is weighted by the density of the mixture, whichever component it comes from.
     """
     is_ahead = tf.random.stateless_uniform([num], fold_in(seed, 2)) >= prior_share
     start, prior = draw_start(parameters, num, fold_in(seed, 0)), posterior.sample_prior(num, fold_in(seed, 3))
@@ -208,6 +243,6 @@ def propose(posterior: Any, parameters: Parameters, num: int, prior_share: float
 
 
 def walk_back(posterior: Any, parameters: Parameters, z: Any, prior_share: float, seed: Any) -> Weighed:
-    """Paths that end at z [num, latent_dim], with momenta of the extended target's conditional."""
+    """Return paths that end at z [num, latent_dim], with momenta from the conditional distribution of the extended target."""
     is_ahead = tf.zeros(tf.shape(z)[:1], tf.bool)
     return weigh(posterior, parameters, z, is_ahead, prior_share, seed)

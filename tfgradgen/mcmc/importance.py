@@ -1,23 +1,26 @@
-"""What the weights of independent paths say of a fit: its bound on the target's mass, that mass, and how far to trust them."""
+"""Diagnostics of a fit from the weights of independent paths: its bound on the target's mass, that mass, and Pareto k."""
 
 from typing import Any
 
 import numpy as np
 
 FIT_FIGURES = ("bound", "bound_error", "log_mass", "log_mass_error", "pareto_k", "prior_log_mass", "prior_log_mass_error")
-MIN_FOR_TAIL = 25  # weights; of fewer the tail's shape is not told
-MAX_PARETO_K = 0.7  # beyond it estimates from the weights are not to be trusted (Vehtari et al. 2024)
+MIN_FOR_TAIL = 25  # weights; with fewer, the shape of the tail is not estimated
+MAX_PARETO_K = 0.7  # above it, estimates from the weights are unreliable (Vehtari et al. 2024)
 
 
 def of_weights(log_weight: np.ndarray) -> dict[str, Any]:
-    """The facts of paths, JSON-able, None where there are too few finite weights to tell.
+    """Return the diagnostics of a fit, JSON-serializable; None for those that too few finite weights leave undefined.
 
-    `bound` on the log of the target's mass, in nats, and `bound_error`, its standard error. Where a share of the paths ends
-    without a finite likelihood, the bound is that of the others, whose law is q given that it is finite: their mean log weight
-    plus the log of their share. `log_mass`, the log of the mean weight, with `log_mass_error`; `pareto_k` of the weights' tail
-    (Vehtari et al. 2024); `num_paths`.
+    If some of the paths end without a finite likelihood, the bound is that of the other paths, whose distribution is q given
+    that it is finite: the mean of their log weights plus the log of their share.
 
-    log_weight: [num_paths], of independent paths, not finite where they have none.
+    Args:
+      log_weight: [num_paths], log weights of independent paths; not finite where a path has none.
+
+    Returns:
+      `bound`, on the log of the target's mass, in nats, and `bound_error`, its standard error; `log_mass`, the log of the mean
+        weight, and `log_mass_error`; `pareto_k`, of the tail of the weights (Vehtari et al. 2024); and `num_paths`.
     """
     finite = log_weight[np.isfinite(log_weight)].astype(np.float64)
     num, total = len(finite), len(log_weight)
@@ -38,7 +41,10 @@ def of_weights(log_weight: np.ndarray) -> dict[str, Any]:
 
 
 def log_mean(log_weight: np.ndarray) -> tuple[float, float]:
-    """log of the mean weight, in nats, and its standard error by the delta method; a weight that is not finite counts as 0."""
+    """Return the log of the mean weight, in nats, and its standard error by the delta method.
+
+    Weights that are not finite count as 0.
+    """
     log_weight = np.where(np.isfinite(log_weight), log_weight, -np.inf).astype(np.float64)
     top = log_weight.max()
     weight = np.exp(log_weight - top)
@@ -47,7 +53,7 @@ def log_mean(log_weight: np.ndarray) -> tuple[float, float]:
 
 
 def _pareto_k(log_weight: np.ndarray) -> float | None:
-    """Of finite log weights; None where they are few, or all the same."""
+    """Return Pareto k of finite log weights; None if they are few or all equal."""
     if len(log_weight) < MIN_FOR_TAIL or not np.ptp(log_weight):
         return None
     shape = tail_shape(log_weight)
@@ -55,7 +61,7 @@ def _pareto_k(log_weight: np.ndarray) -> float | None:
 
 
 def tail_shape(log_weight: np.ndarray) -> float:
-    """Pareto k of the tail of finite log weights (Vehtari et al. 2024)."""
+    """Return Pareto k of the tail of finite log weights (Vehtari et al. 2024)."""
     from arviz_stats.base import array_stats
 
-    return float(array_stats.psislw(-log_weight)[1])  # it takes log-likelihoods, whose weights are their inverse
+    return float(array_stats.psislw(-log_weight)[1])  # psislw takes log-likelihoods, whose weights are their inverse

@@ -1,4 +1,4 @@
-"""What a kernel is to the rest of the project, and the adaptation that all kernels with a step size share."""
+"""The interface of kernels to the rest of the package, and the adaptation shared by all kernels with a step size."""
 
 from __future__ import annotations
 
@@ -19,18 +19,22 @@ from tfgradgen.mcmc.sampler import Resume, RunFn, Sampler
 if TYPE_CHECKING:
     from tfgradgen.posterior import ClassPosterior
 
-# One step size does not fit every place: in a narrow mode nothing may be accepted. After the adaptation each transition steps
-# by the shared size times a factor that is uniform within 1 -+ STEP_JITTER: some steps are then short enough there.
+# No single step size suits all regions: in a narrow mode, nothing may be accepted. After adaptation, each transition
+# multiplies the shared step size by a factor uniform in 1 -+ STEP_JITTER, so that some steps are short enough there.
 STEP_JITTER = 0.5
-MANY_MOVES = 4  # moves of most chains, by which a chain that has not moved once counts as stuck: of healthy ones 1 in 100
+MANY_MOVES = 4  # moves of most chains after which a chain without moves counts as stuck, as does 1 healthy chain in 100
 
 
 class StepInfo(NamedTuple):
-    """What a transition left in its kernel results, each [num_chains].
+    """What a transition left in its kernel results; each field is [num_chains].
 
-    target_log_prob: of the state now, in nats. is_accepted: bool, whether the chain moved to a proposal. log_accept_ratio: of
-    the proposal; its acceptance probability is exp(min(., 0)). step_size: distance in z that all chains share, before the
-    jitter, NaN where there is none. num_gradients, num_forward: int32, evaluations that the transition took.
+    Attributes:
+      target_log_prob: Log density of the current state, in nats.
+      is_accepted: bool, whether the chain moved to a proposal.
+      log_accept_ratio: Log acceptance ratio of the proposal; its acceptance probability is exp(min(log_accept_ratio, 0)).
+      step_size: Distance in z, shared by all chains, before jitter; NaN if the kernel has none.
+      num_gradients: int32, gradients that the transition took.
+      num_forward: int32, forward passes that the transition took.
     """
 
     target_log_prob: tf.Tensor
@@ -42,11 +46,14 @@ class StepInfo(NamedTuple):
 
 
 class StepSizeAccess(NamedTuple):
-    """How adaptation reaches into kernel results.
+    """Functions with which adaptation reads and writes kernel results.
 
-    get(results) -> step size [..., 1, 1], put(results, step size) -> results. Of each chain, [..., num_chains]:
-    log_accept_prob(results), of its last proposal; is_accepted(results), whether it moved; target_log_prob(results), of its
-    state.
+    Attributes:
+      get: results -> step size [..., 1, 1].
+      put: (results, step size) -> results.
+      log_accept_prob: results -> log acceptance probability of the last proposal of each chain, [..., num_chains].
+      is_accepted: results -> whether each chain moved, [..., num_chains].
+      target_log_prob: results -> log density of the state of each chain, [..., num_chains].
     """
 
     get: Callable[[Any], Any]
@@ -57,21 +64,21 @@ class StepSizeAccess(NamedTuple):
 
 
 def log_accept_prob(results: Any) -> tf.Tensor:
-    """log of the acceptance probability [num_chains] of the last proposal."""
+    """Return the log acceptance probability [num_chains] of the last proposal."""
     return tf.minimum(unnest.get_innermost(results, "log_accept_ratio"), 0.0)
 
 
 def absent_if_nan(log_weight: tf.Tensor) -> tf.Tensor:
-    """`log_weight`, -inf where it is not a number."""
+    """Return `log_weight` with NaN replaced by -inf."""
     log_weight = tf.convert_to_tensor(log_weight)
     return tf.where(tf.math.is_nan(log_weight), tf.constant(-np.inf, log_weight.dtype), log_weight)
 
 
 def one_tensor(state: Any) -> Any:
-    """`state`, which our own kernels take as one tensor.
+    """Return `state` as a tensor; the kernels of this package have a state of one part.
 
     Raises:
-      UserError: it is a structure of parts.
+      UserError: The state is a structure of parts.
     """
     if tf.nest.is_nested(state):
         expected = "one tensor [num_chains, latent_dim]"
@@ -80,9 +87,11 @@ def one_tensor(state: Any) -> Any:
 
 
 class OwnKernel:
-    """A kernel of ours: calibrated, with every constructor argument in `_parameters`, by which TFP's adapters rebuild it.
+    """Base class of this package's kernels.
 
-    It is what `tfp.mcmc.TransitionKernel` is, and counts as one, but its class is made without TFP.
+    It stores all constructor arguments in `_parameters`, from which TFP's adaptation kernels rebuild a kernel. Kernels are
+    calibrated unless they override `is_calibrated`. The class has the interface of `tfp.mcmc.TransitionKernel` and is
+    registered as a subclass of it, but is defined without importing TFP.
     """
 
     _parameters: dict[str, Any]
@@ -100,7 +109,7 @@ class OwnKernel:
         return True
 
     def copy(self, **changed: Any) -> Any:
-        """The same kernel but for the constructor arguments `changed`."""
+        """Return the same kernel with the constructor arguments `changed` replaced."""
         return type(self)(**self.parameters | changed)
 
     @property
@@ -112,9 +121,10 @@ class OwnKernel:
 
 
 class WrappedKernel(OwnKernel):
-    """A kernel of TFP's whose steps are as they are, and whose first results are changed.
+    """A kernel of TFP with changed initial results; its transitions are unchanged.
 
-    make_fn: makes TFP's kernel of the constructor's arguments.
+    Attributes:
+      make_fn: Constructor's arguments -> TFP's kernel.
     """
 
     make_fn: Callable[..., Any]
@@ -140,7 +150,7 @@ INNERMOST = StepSizeAccess(
 
 
 def read_step(results: Any, num_gradients: Any = 1, num_forward: Any = 0) -> StepInfo:
-    """`StepInfo` from the results of a Metropolis-Hastings kernel, adapted or not."""
+    """Return the `StepInfo` in the results of a Metropolis-Hastings kernel, adapted or not."""
     accept = unnest.get_innermost(results, "is_accepted")
     shape = tf.shape(accept)
     return StepInfo(
@@ -154,10 +164,13 @@ def read_step(results: Any, num_gradients: Any = 1, num_forward: Any = 0) -> Ste
 
 
 class Dials(NamedTuple):
-    """What tunes a kernel, as tensors, so that one compiled run serves all values.
+    """Tunable parameters of a kernel, as tensors, so that one compiled run serves all their values.
 
-    step_size: float32, the first of all chains, shaped as `KernelSampler.step_shape` says, or with a row for each chain.
-    num_adaptation_steps: int32, transitions after which it is frozen. numbers: further settings, by name.
+    Attributes:
+      step_size: float32, the initial step size of all chains, with the shape of `KernelSampler.step_shape`, or with one row
+        per chain.
+      num_adaptation_steps: int32, number of transitions after which the step size is frozen.
+      numbers: Other settings, by name.
     """
 
     step_size: tf.Tensor
@@ -166,11 +179,13 @@ class Dials(NamedTuple):
 
 
 class Learned(NamedTuple):
-    """What a kernel learned of its target before the first transition; it is frozen then.
+    """What a kernel learned of its target before the first transition; it is frozen afterwards.
 
-    results: fields of the kernel's first results, by name, which are tensors or structures of them. facts: what was found,
-    JSON-able. doubts: what is to be said of it, a line each. num_forward: forward passes that it took, whether they were made
-    now or earlier for the same models.
+    Attributes:
+      results: Fields of the kernel's initial results, by name: tensors or structures of tensors.
+      facts: Statistics of the fit, JSON-serializable.
+      doubts: Warnings, one line each.
+      num_forward: Forward passes that it took, whether they were made now or earlier for the same models.
     """
 
     results: dict[str, Any]
@@ -196,15 +211,16 @@ def _run_chains(
 class KernelSampler(Sampler):
     """A sampler that runs chains of a transition kernel.
 
-    make_fn: (posterior, config, step_size, num_adaptation_steps) -> tfp.mcmc.TransitionKernel. `step_size` has shape
-      `step_shape(config)`; kernels without one (`StepConfig` tells) get None.
-    info_fn: (posterior, config, z, results) -> `StepInfo`.
-    access: where the results hold the step size.
-    step_shape: config -> shape of the step size, which broadcasts with the states that the kernel steps.
-    tunes_by_label: whether chains of several labels can run beside one another without a part in each other's tuning.
-    powers: config -> of a kernel with replicas the powers of the likelihood in their targets, 1 first: its chains can start
-      from states [num_replicas, num_chains, latent_dim]. () without replicas.
-    learn_fn: (posterior, config, run) -> `Learned`, the same for the same arguments; None for a kernel that learns nothing.
+    Attributes:
+      make_fn: (posterior, config, step_size, num_adaptation_steps) -> tfp.mcmc.TransitionKernel. `step_size` has shape
+        `step_shape(config)`; it is None unless the config is an `AdaptedConfig`.
+      info_fn: (posterior, config, z, results) -> `StepInfo`.
+      access: Where the results hold the step size.
+      step_shape: config -> shape of the step size, which broadcasts with the states that the kernel moves.
+      tunes_by_label: Whether chains of several labels can run in one batch without affecting each other's tuning.
+      powers: config -> for a kernel with replicas, the powers of the likelihood in their targets, 1 first; its chains can
+        start from states [num_replicas, num_chains, latent_dim]. () without replicas.
+      learn_fn: (posterior, config, run) -> `Learned`, the same for the same arguments; None for a kernel that learns nothing.
     """
 
     _: KW_ONLY
@@ -222,12 +238,17 @@ class KernelSampler(Sampler):
         return self.tunes_by_label
 
     def held(self, *places: str) -> tuple[str, ...]:
-        """The settings that a compiled run holds in any of `places` (see `Setting.held`), as tensors."""
+        """Return the names of the settings that a compiled run holds as tensors in any of `places` (see `Setting.held`)."""
         return tuple(name for name, setting in settings_of(self.defaults).items() if setting.held in places)
 
     def dials(self, config: KernelConfig, num_adaptation_steps: int, num_sizes: int = 1) -> Dials | None:
-        """Those of the start of a run; None where nothing is tuned. num_sizes: 1 where all chains share a step size, else the
-        number of chains, of which those of one label share theirs."""
+        """Return the tunable parameters at the start of a run; None if nothing is tuned.
+
+        Args:
+          config: Settings of the kernel.
+          num_adaptation_steps: Transitions after which the step size is frozen.
+          num_sizes: 1 if all chains share a step size; else the number of chains, in which those of one label share theirs.
+        """
         if not isinstance(config, AdaptedConfig):
             return None
         given = config.to_dict()
@@ -237,7 +258,7 @@ class KernelSampler(Sampler):
         return Dials(step_size, tf.constant(num_adaptation_steps), numbers)
 
     def compiled_as(self, config: KernelConfig) -> KernelConfig:
-        """`config` with whatever `Dials` hold as in `defaults`: configs that are equal then are one compiled run."""
+        """Return `config` with the settings in `Dials` reset to their defaults; equal results share one compiled run."""
         if not isinstance(config, AdaptedConfig):
             return config
         own, idle = self.defaults.to_dict(), config.idle[config.adaptation]
@@ -246,8 +267,14 @@ class KernelSampler(Sampler):
 
 
 class PooledResults(NamedTuple):
-    """num_steps: int32, transitions so far. num_moves: [..., num_chains] int32, of each chain so far. log_accept_prob:
-    [..., 1] or [..., num_chains], see `pooled_log_accept_prob`."""
+    """Results of a transition of `Pooled`.
+
+    Attributes:
+      num_steps: int32, transitions so far.
+      num_moves: [..., num_chains] int32, moves of each chain so far.
+      log_accept_prob: [..., 1] or [..., num_chains], see `pooled_log_accept_prob`.
+      inner_results: Results of the inner kernel.
+    """
 
     num_steps: tf.Tensor
     num_moves: tf.Tensor
@@ -258,26 +285,27 @@ class PooledResults(NamedTuple):
 def pooled_log_accept_prob(
     log_accept_prob: tf.Tensor, is_fit: tf.Tensor, num_moves: tf.Tensor, labels: tf.Tensor | None = None
 ) -> tf.Tensor:
-    """log of the mean acceptance probability of the healthy chains, [..., 1]; -inf where there is none.
+    """Return the log of the mean acceptance probability of the healthy chains, [..., 1]; -inf if there are none.
 
-    With `labels` the mean of each label, at all of its chains [..., num_chains]: no chain has a part in another label's.
+    With `labels`, return the mean of each label at all of its chains, [..., num_chains]: no chain affects another label.
 
-    Left out are chains whose state has no finite density, and chains that have never moved by the time that most have moved
-    `MANY_MOVES` times: they accept nothing at any step size, and would draw the step of all others towards 0. Whether a chain
-    counts depends on earlier transitions alone, so the mean over healthy chains is not selected by its own outcome. A proposal
-    without a finite acceptance probability, as of a trajectory that diverged, counts as refused.
+    Two kinds of chains are left out: those whose state has no finite density, and those that have never moved by the time that
+    most chains have moved `MANY_MOVES` times. The latter accept nothing at any step size, and would pull the step size of all
+    others towards 0. Whether a chain counts depends on earlier transitions alone, so the mean over healthy chains is not
+    selected by its own outcome. A proposal without a finite acceptance probability, such as that of a diverged trajectory,
+    counts as rejected.
 
     Args:
       log_accept_prob: [..., num_chains], of the last proposals.
-      is_fit: like it, bool, whether the density of the chain's state is finite.
-      num_moves: like it, int32, before the last transition.
-      labels: [num_chains] int32; None where all chains have one.
+      is_fit: Like it, bool, whether the density of the chain's state is finite.
+      num_moves: Like it, int32, moves before the last transition.
+      labels: [num_chains] int32; None if all chains have the same label.
     """
 
     def total_of(values: tf.Tensor) -> tf.Tensor:
         if labels is None:
             return tf.reduce_sum(values, -1, keepdims=True)
-        # Sums over a mask, whose bits do not depend on the order in which a GPU adds.
+        # Sum over a mask, because its bits do not depend on the order in which a GPU adds.
         is_same = labels[:, None] == labels
         return tf.reduce_sum(tf.where(is_same, values[..., None, :], tf.zeros([], values.dtype)), -1)
 
@@ -292,18 +320,18 @@ def pooled_log_accept_prob(
 
 
 class Pooled(OwnKernel):
-    """`inner_kernel`, with the acceptance of all chains of a label taken together in its results, for the step size that they
-    share.
+    """`inner_kernel` with the pooled acceptance of all chains of a label in its results, to tune their shared step size.
 
-    After the adaptation each transition steps by that size times a random factor (see `STEP_JITTER`), the same for all chains.
-    The factor depends on the seed alone, so that each transition leaves the target invariant. The results hold the size without
-    the factor.
+    After adaptation, each transition multiplies that step size by a random factor (see `STEP_JITTER`), the same for all
+    chains. The factor depends on the seed alone, so each transition leaves the target invariant. The results hold the step
+    size without the factor.
 
     Args:
-      inner_kernel: any that `access` fits.
-      access: see `StepSizeAccess`.
-      num_adaptation_steps: int32, transitions without jitter, while the step size is tuned.
-      labels: [num_chains] int32, of the chains, whose step size is then [..., num_chains, 1]; None where all have one.
+      inner_kernel: Any kernel that `access` fits.
+      access: See `StepSizeAccess`.
+      num_adaptation_steps: int32, transitions without jitter, in which the step size is tuned.
+      labels: [num_chains] int32, labels of the chains, whose step size is then [..., num_chains, 1]; None if all have the
+        same.
     """
 
     def __init__(
@@ -339,13 +367,14 @@ class Pooled(OwnKernel):
 
 
 def dual_averaging(kernel: Pooled, dials: Dials, **access: Any) -> tfp.mcmc.TransitionKernel:
+    """Return `kernel` with its step size adapted by dual averaging."""
     numbers = dials.numbers
     return tfp.mcmc.DualAveragingStepSizeAdaptation(
         kernel,
         num_adaptation_steps=dials.num_adaptation_steps,
         target_accept_prob=numbers["target_accept_prob"],
         exploration_shrinkage=numbers["exploration_shrinkage"],
-        # TFP's own is 10 times the first step, which costs a short adaptation its first ten transitions.
+        # TFP's default is 10 times the initial step size, which wastes the first ten transitions of a short adaptation.
         shrinkage_target=dials.step_size,
         decay_rate=numbers["decay_rate"],
         step_count_smoothing=numbers["step_count_smoothing"],
@@ -354,6 +383,7 @@ def dual_averaging(kernel: Pooled, dials: Dials, **access: Any) -> tfp.mcmc.Tran
 
 
 def simple(kernel: Pooled, dials: Dials, **access: Any) -> tfp.mcmc.TransitionKernel:
+    """Return `kernel` with its step size adapted by TFP's simple scheme."""
     return tfp.mcmc.SimpleStepSizeAdaptation(
         kernel,
         num_adaptation_steps=dials.num_adaptation_steps,
@@ -374,13 +404,20 @@ def adaptive_kernel(
     dials: Dials | None = None,
     labels: tf.Tensor | None = None,
 ) -> tfp.mcmc.TransitionKernel:
-    """`sampler`'s kernel with one step size for all chains of a label, tuned as `config` says, then frozen.
+    """Return `sampler`'s kernel with one step size for all chains of a label, tuned as `config` specifies, then frozen.
 
-    It is tuned by the mean acceptance of these chains. A chain that tuned its own step would have a kernel that depends on
-    where the chain is, which leaves no distribution invariant: while it lasts, mass flows from one mode to another, and chains
-    that cannot flow back keep it there. What a shared step takes over from any one chain shrinks with the number of chains. A
-    kernel without a target acceptance comes as it is. `dials`, by default those of `config`, take the place of its numbers.
-    `labels` [num_chains] int32: those of the chains, where they differ.
+    The step size is tuned by the mean acceptance of these chains. A chain that tuned its own step size would have a kernel
+    that depends on the chain's state and leaves no distribution invariant: during adaptation, mass flows from one mode to
+    another, and chains that cannot return keep it there. The influence of any one chain on a shared step size decreases with
+    the number of chains. A kernel without a target acceptance probability is returned as it is.
+
+    Args:
+      sampler: The sampler.
+      posterior: The target.
+      config: Settings of the kernel.
+      num_adaptation_steps: Transitions in which the step size is tuned.
+      dials: Replace the numbers of `config`; by default those of `config`.
+      labels: [num_chains] int32, labels of the chains if they differ.
     """
     dials = dials or sampler.dials(config, num_adaptation_steps)
     if dials is None or not isinstance(config, AdaptedConfig):
@@ -398,7 +435,7 @@ def adaptive_kernel(
 
 
 def start(sampler: KernelSampler, kernel: tfp.mcmc.TransitionKernel, z: tf.Tensor, dials: Dials | None) -> Any:
-    """The kernel's first results at `z` [num_chains, latent_dim], with the settings that `dials` change in them."""
+    """Return the kernel's initial results at `z` [num_chains, latent_dim], with the settings that `dials` change in them."""
     results = kernel.bootstrap_results(z)
     own = {name: dials.numbers[name] for name in sampler.held("results")} if dials else {}
     return unnest.replace_innermost(results, **own) if own else results

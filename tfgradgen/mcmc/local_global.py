@@ -1,8 +1,8 @@
 """Ex2MCMC (Samsonov et al. 2022): global moves among fresh prior draws, alternated with MALA.
 
-The global move is iterated sampling importance resampling (Tjelmeland 2004; Andrieu, Lee and Vihola 2018): of the state and N
-fresh prior draws one is taken with a weight of its likelihood, which leaves prior times likelihood invariant. It takes forward
-passes only, and lets a chain change modes wherever a class is not too rare under the prior.
+The global move is iterated sampling importance resampling (i-SIR; Tjelmeland 2004; Andrieu, Lee and Vihola 2018). Among the
+state and N fresh prior draws, it selects one with probability proportional to its likelihood, which leaves prior times
+likelihood invariant. It needs forward passes only, and lets a chain change modes unless the class is too rare under the prior.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from tfgradgen.mcmc.mala import Mala
 
 @dataclass(frozen=True)
 class LocalGlobalConfig(AdaptedConfig):
-    """How much of each move a step makes."""
+    """Settings of the global and local moves of a transition."""
 
-    # `tune` shows none better on the shipped models: tools/tuning/local_global.
+    # `tune` finds no better defaults on the shipped models: tools/tuning/local_global.
     step_size: float = again(AdaptedConfig, "step_size", 0.4)
     target_accept_prob: float = again(AdaptedConfig, "target_accept_prob", 0.4)
 
@@ -35,15 +35,25 @@ class LocalGlobalConfig(AdaptedConfig):
 
 
 class LocalGlobalResults(NamedTuple):
-    """has_moved: [num_chains] bool, by the global move or a local step. inner_results: of the last local step."""
+    """Results of a transition.
+
+    Attributes:
+      has_moved: [num_chains] bool, whether the global move or a local step moved the chain.
+      inner_results: Results of the last local step.
+    """
 
     has_moved: tf.Tensor
     inner_results: Any
 
 
 class Place(NamedTuple):
-    """Where chains are. z: [num_chains, latent_dim]. log_likelihood: [num_chains], its own. log_density: [num_chains], of the
-    proposals over the prior, but for a constant."""
+    """The states of chains in a global move.
+
+    Attributes:
+      z: [num_chains, latent_dim], the states.
+      log_likelihood: [num_chains], log-likelihood of `z`.
+      log_density: [num_chains], log density of the proposals over the prior at `z`, up to a constant.
+    """
 
     z: tf.Tensor
     log_likelihood: tf.Tensor
@@ -53,15 +63,21 @@ class Place(NamedTuple):
 def resample(
     likelihood_log_prob_fn: Callable[[tf.Tensor], tf.Tensor], place: Place, draw_fn: Any, num_draws: int, seed: Any
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """One i-SIR move: the new z [num_chains, latent_dim], its log-likelihood [num_chains] and whether it is another
-    [num_chains].
+    """Make one i-SIR move.
 
-    The draws come one by one, and each takes the place with its share of the weight so far, which is the same choice as one
-    among all (Chao 1982) and holds a single batch of images at a time. A weight is likelihood over density; one that is not a
-    number counts as none. A constant factor of the density changes no share, so none has to be known.
+    The draws come one at a time, and each is accepted with its share of the total weight so far. This is equivalent to one
+    choice among all (Chao 1982), and holds a single batch of images in memory. The weight is likelihood over density; a weight
+    that is not a number counts as 0. A constant factor of the density changes no share, so it need not be known.
 
     Args:
+      likelihood_log_prob_fn: z [num_chains, latent_dim] -> log-likelihood [num_chains].
+      place: The states before the move.
       draw_fn: (i, seed) -> the i-th independent draws z [num_chains, latent_dim] of the proposals, and their `log_density`.
+      num_draws: Number of draws of each chain.
+      seed: Seed of the move.
+
+    Returns:
+      The new z [num_chains, latent_dim], its log-likelihood [num_chains] and whether it has changed [num_chains].
     """
 
     def weight_of(log_likelihood: tf.Tensor, log_density: tf.Tensor) -> tf.Tensor:
@@ -90,7 +106,7 @@ def resample(
 def resample_prior(
     likelihood_log_prob_fn: Callable[[tf.Tensor], tf.Tensor], z: tf.Tensor, log_likelihood: tf.Tensor, num_draws: int, seed: Any
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """`resample` among prior draws: the new z [num_chains, latent_dim] and whether it is another [num_chains]."""
+    """Make a `resample` move among prior draws; return z [num_chains, latent_dim] and whether it has changed [num_chains]."""
     zero = tf.zeros([], log_likelihood.dtype)
 
     def draw(i: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -101,11 +117,18 @@ def resample_prior(
 
 
 def local_steps(kernel: Any, z: tf.Tensor, results: Any, num_steps: int, seed: Any, after_fn: Any) -> tuple[tf.Tensor, Any]:
-    """`num_steps` transitions of `kernel` after a global move: the last z, and what `after_fn` makes of all results.
+    """Make `num_steps` transitions of `kernel` after a global move.
 
     Args:
-      results: what `after_fn` would give, of no step; its `inner_results` are the kernel's.
+      kernel: The local kernel.
+      z: The states after the global move.
+      results: What `after_fn` would return after no step; its `inner_results` are the kernel's.
+      num_steps: Number of transitions.
+      seed: Seed of the whole transition.
       after_fn: (results so far, the kernel's after one more step) -> results, of the same structure.
+
+    Returns:
+      The last z, and what `after_fn` makes of all results.
     """
 
     def local(i: tf.Tensor, z: tf.Tensor, now: Any) -> Any:
@@ -120,11 +143,11 @@ class LocalGlobal(OwnKernel):
     """One global move, then `num_local_steps` transitions of `inner_kernel`.
 
     Args:
-      inner_kernel: of the same target, with `target_log_prob` and `step_size` in its results.
+      inner_kernel: A kernel for the same target, with `target_log_prob` and `step_size` in its results.
       prior_log_prob_fn: log Normal(z; 0, I), `z [num_chains, latent_dim]` -> float32 [num_chains].
-      likelihood_log_prob_fn: like it; the target is the sum of the two.
-      num_global_draws: fresh prior draws in a global move, >= 1.
-      num_local_steps: >= 1.
+      likelihood_log_prob_fn: Like it; the target is the sum of the two.
+      num_global_draws: Fresh prior draws in a global move, >= 1.
+      num_local_steps: Local transitions after each global move, >= 1.
     """
 
     def __init__(
@@ -154,7 +177,7 @@ class LocalGlobal(OwnKernel):
         z, has_jumped = resample_prior(
             own["likelihood_log_prob_fn"], current_state, log_likelihood, own["num_global_draws"], fold_in(seed, 0)
         )
-        # What the local kernel keeps of its state belongs to the new one now; only its step size stays.
+        # Recompute what the local kernel stores for its state, since the state is new; keep only the step size.
         step_size = unnest.get_innermost(before, "step_size")
         results = unnest.replace_innermost(own["inner_kernel"].bootstrap_results(z), step_size=step_size)
         return local_steps(
@@ -168,6 +191,7 @@ class LocalGlobal(OwnKernel):
 
 
 def make_local_global(posterior: PosteriorLike, config: LocalGlobalConfig, step_size: Any, num_adaptation_steps: int) -> Any:
+    """Return Ex2MCMC for `posterior`; see `KernelSampler.make_fn`."""
     return LocalGlobal(
         Mala(posterior.unnormalized_log_prob, step_size),
         posterior.prior_log_prob,
@@ -178,7 +202,7 @@ def make_local_global(posterior: PosteriorLike, config: LocalGlobalConfig, step_
 
 
 def local_global_info(posterior: PosteriorLike, config: LocalGlobalConfig, z: tf.Tensor, results: Any) -> StepInfo:
-    """`StepInfo`: acceptance is that of the last local step, which its step size is tuned by."""
+    """Return the `StepInfo`; its acceptance is that of the last local step, by which the step size is tuned."""
     info = read_step(results, 1 + config.num_local_steps, config.num_global_draws)
     return info._replace(is_accepted=unnest.get_outermost(results, "has_moved"))
 

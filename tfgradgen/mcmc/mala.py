@@ -1,8 +1,8 @@
-"""Metropolis-adjusted Langevin algorithm (Roberts and Tweedie 1996) whose step size can be adapted.
+"""Metropolis-adjusted Langevin algorithm (Roberts and Tweedie 1996) with a step size that can be adapted.
 
-TFP's kernel takes the step size as a constructor argument only, as a variance, and keeps the drift of the last step in its
-results. Adapters write the step size into the results, so this kernel holds it there, as a distance, and recomputes the drift
-from the gradient that is kept beside it: a stale drift belongs to another proposal density, and biases the acceptance.
+TFP's kernel takes the step size only as a constructor argument, as a variance, and stores the drift of the last step in its
+results. Adaptation writes the step size into the results. This kernel therefore stores it there, as a distance, and recomputes
+the drift from the stored gradient: a stale drift belongs to another proposal density, and biases the acceptance.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tfgradgen.mcmc.kernel import KernelSampler, OwnKernel, one_tensor
 
 @dataclass(frozen=True)
 class MalaConfig(AdaptedConfig):
-    """Above 0, class_reg adds a `Regularization`, and the target is no longer the posterior."""
+    """Settings of MALA. If `class_reg` is above 0, it adds a `Regularization`, and the target is not the posterior."""
 
     # The defaults were found by `tune` on the shipped models: tools/tuning/mala.
     step_size: float = again(AdaptedConfig, "step_size", 0.4)
@@ -42,7 +42,12 @@ class MalaConfig(AdaptedConfig):
 
 
 class MalaResults(NamedTuple):
-    """step_size: distance in z, broadcasts with the state. inner_results: of tfp.mcmc.MetropolisAdjustedLangevinAlgorithm."""
+    """Results of a transition.
+
+    Attributes:
+      step_size: A distance in z; broadcasts with the state.
+      inner_results: Results of tfp.mcmc.MetropolisAdjustedLangevinAlgorithm.
+    """
 
     step_size: tf.Tensor
     inner_results: Any
@@ -53,8 +58,8 @@ class Mala(OwnKernel):
 
     Args:
       target_log_prob_fn: `z [num_chains, latent_dim]` -> float32 [num_chains].
-      step_size: distance, > 0, a scalar or [1, 1]: the standard deviation of the proposal's noise, the same
-        unit as the step size of HMC with one leapfrog step.
+      step_size: A distance > 0, a scalar or [1, 1]: the standard deviation of the proposal's noise, in the same unit as the
+        step size of HMC with one leapfrog step.
     """
 
     def __init__(self, target_log_prob_fn: Callable[[tf.Tensor], tf.Tensor], step_size: Any, name: str = "mala"):
@@ -78,7 +83,7 @@ class Mala(OwnKernel):
 
 
 def with_drift(inner_results: Any, step_size: tf.Tensor) -> Any:
-    """TFP's MALA results with the drift that belongs to `step_size`: (step_size^2 / 2) grad log p, volatility being 1."""
+    """Return TFP's MALA results with the drift for `step_size`: (step_size^2 / 2) grad log p, as the volatility is 1."""
     accepted = inner_results.accepted_results
     drift = [0.5 * tf.square(step_size) * gradient for gradient in accepted.grads_target_log_prob]
     return inner_results._replace(accepted_results=accepted._replace(diffusion_drift=drift))

@@ -1,8 +1,9 @@
-"""MAP: gradient ascent on the posterior's density, the baseline that the chains are compared with. It draws nothing.
+"""MAP estimation: gradient ascent on the posterior's density, the baseline for the chains. It does not sample.
 
-The regularizers are those of Nguyen et al. (2016): a decay of z in each step, and bounds unit by unit; each is a setting of
-its own. Class-specific regularization is our reading of the poster of Xu, Acuna and Duvenaud, which names it and gives no
-formula: a quadratic pull towards the mean of the class's exact draws, in units of their deviation (`Regularization`).
+The regularizers are those of Nguyen et al. (2016), a decay of z in each step and bounds on each coordinate; each is a separate
+setting. Class-specific regularization is our interpretation of the poster of Xu, Acuna and Duvenaud, which names it without a
+formula: a quadratic penalty on the distance to the mean of exact draws of the class, in units of their standard deviation
+(`Regularization`).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from tfgradgen.core.lazy import tf
 from tfgradgen.core.settings import choice, real
 from tfgradgen.mcmc.kernel import KernelSampler, OwnKernel, StepInfo, one_tensor
 
-BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8  # Adam's own defaults (Kingma and Ba 2015)
+BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8  # Adam's defaults (Kingma and Ba 2015)
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class MapConfig(KernelConfig):
 
 
 class ClassTarget(PosteriorLike, Protocol):
-    """`PosteriorLike` that knows the classifier's logit too."""
+    """A `PosteriorLike` that also provides the classifier's logit."""
 
     @property
     def regularization(self) -> Regularization | None: ...
@@ -60,8 +61,15 @@ class ClassTarget(PosteriorLike, Protocol):
 
 
 class MapResults(NamedTuple):
-    """target_log_prob: [num_chains], of the state. gradient: of the objective there, like z. first_moment, second_moment:
-    Adam's running means, like z. step: int32 scalar, steps so far."""
+    """Results of a step.
+
+    Attributes:
+      target_log_prob: [num_chains], log density of the state.
+      gradient: Gradient of the objective at the state, like z.
+      first_moment: Adam's running mean of the gradient, like z.
+      second_moment: Adam's running mean of the squared gradient, like z.
+      step: int32 scalar, number of steps so far.
+    """
 
     target_log_prob: tf.Tensor
     gradient: tf.Tensor
@@ -71,11 +79,11 @@ class MapResults(NamedTuple):
 
 
 class MapAscent(OwnKernel):
-    """One step uphill: of Adam, or along the gradient with a given length; then decay and bounds.
+    """One ascent step, either of Adam or of fixed length along the gradient, then decay and bounds.
 
     Args:
-      posterior: `objectives(z)` gives what is raised for 'log_prob' and for 'logit'.
-      config: see `MapConfig`.
+      posterior: The target; `objectives(z)` returns the objectives 'log_prob' and 'logit'.
+      config: See `MapConfig`.
     """
 
     def __init__(self, posterior: ClassTarget, config: MapConfig):
@@ -115,7 +123,7 @@ class MapAscent(OwnKernel):
 
 
 def adam(before: MapResults) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The step of Adam for a unit learning rate, and its two running means."""
+    """Return Adam's step for a learning rate of 1, and its two running means."""
     count = tf.cast(before.step + 1, before.gradient.dtype)
     first = BETA_1 * before.first_moment + (1 - BETA_1) * before.gradient
     second = BETA_2 * before.second_moment + (1 - BETA_2) * tf.square(before.gradient)
@@ -124,7 +132,7 @@ def adam(before: MapResults) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
 
 
 def normalized(before: MapResults) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The gradient, with length one for each chain; the running means stay as they are."""
+    """Return the gradient normalized to length 1 for each chain, and the unchanged running means."""
     uphill = tf.math.l2_normalize(before.gradient, axis=-1)
     return uphill, before.first_moment, before.second_moment
 
@@ -133,6 +141,7 @@ OPTIMIZERS = {"adam": adam, "normalized": normalized}
 
 
 def map_info(posterior: PosteriorLike, config: MapConfig, z: tf.Tensor, results: MapResults) -> StepInfo:
+    """Return the `StepInfo` of a step, which is always accepted; `log_accept_ratio` is 0 where the density is finite."""
     value = results.target_log_prob
     return StepInfo(
         target_log_prob=value,

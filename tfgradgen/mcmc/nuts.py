@@ -1,4 +1,4 @@
-"""No-U-Turn sampler (Hoffman and Gelman 2014; Phan et al. 2019): TFP's kernel, its divergences made visible."""
+"""No-U-Turn sampler (Hoffman and Gelman 2014; Phan et al. 2019): TFP's kernel, with divergences reported."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from tfgradgen.core.lazy import tf, tfp, unnest
 from tfgradgen.core.settings import Search, again, whole
 from tfgradgen.mcmc.kernel import KernelSampler, StepInfo, read_step
 
-MAX_ENERGY_DIFF = 1000.0  # nats, TFP's own; beyond it the trajectory has diverged
+MAX_ENERGY_DIFF = 1000.0  # nats, TFP's default; beyond it, a trajectory has diverged
 
 
 @dataclass(frozen=True)
 class NutsConfig(AdaptedConfig):
-    """A trajectory is doubled until it turns back."""
+    """Settings of NUTS, which doubles a trajectory until it turns back."""
 
-    # `tune` shows none better on the shipped models: tools/tuning/nuts.
+    # `tune` finds no better defaults on the shipped models: tools/tuning/nuts.
     step_size: float = again(AdaptedConfig, "step_size", 0.2)
     target_accept_prob: float = again(AdaptedConfig, "target_accept_prob", 0.7)
 
@@ -28,11 +28,11 @@ class NutsConfig(AdaptedConfig):
 
 
 def nuts_info(posterior: PosteriorLike, config: NutsConfig, z: tf.Tensor, results: Any) -> StepInfo:
-    """`StepInfo` with each chain's own gradients; in a batch all chains wait for the longest tree.
+    """Return the `StepInfo` with the number of gradients of each chain; in a batch, all chains wait for the longest tree.
 
-    NUTS takes a state of its tree by weight, so `log_accept_ratio` is that of the mean over the tree, and a divergence, which
-    the mean would hide, stands in it as an energy error beyond `MAX_ENERGY_DIFF`. A point without a finite density ends a tree
-    as a divergence does, and TFP does not tell the two apart.
+    NUTS selects a state of its tree by weight, so `log_accept_ratio` is that of the mean over the tree. The mean would hide a
+    divergence, which is therefore reported as an energy error beyond `MAX_ENERGY_DIFF`. A point without a finite density ends
+    a tree as a divergence does, and TFP does not distinguish the two.
     """
     info = read_step(results, unnest.get_innermost(results, "leapfrogs_taken"))
     diverged = unnest.get_innermost(results, "has_divergence")

@@ -1,15 +1,16 @@
-"""One pool of prior draws for all that a seed is used for: starts, exact draws, the mass of a class.
+"""One pool of prior draws for all uses of a seed: starting points, exact draws, the mass of a class.
 
-A pool is the sequence z_0, z_1, ... ~ Normal(0, I) of one seed, with what the models say of g(z_i): the log-probabilities of
-all classes, and the log-odds of a discriminator. Labels, conditions, temperatures and kernels share it, so that a prior draw
-goes through the networks once. Only what the networks say is kept, in memory and in the cache folder; z is drawn again from the
-seed. Draws come in chunks of one size, so that one compiled function serves, and a row has the same bits however many rows were
-asked for, and whether they were kept or not.
+A pool is the sequence z_0, z_1, ... ~ Normal(0, I) of one seed, with the outputs of the models at g(z_i): the
+log-probabilities of all classes, and the log-odds of a discriminator. Labels, conditions, temperatures and kernels share it,
+so that each prior draw passes through the networks once. Only the outputs are kept, in memory and in the cache folder; z is
+redrawn from the seed. Draws come in chunks of one size, so that one compiled function suffices, and a row has the same bits
+however many rows were requested, and whether or not they were kept.
 
-Each row has one uniform number u, too. The classes lie in [0, 1) one after another, each as long as its probability, and the
-row is an exact draw of the class where u falls. So every row is an exact draw of one class, and the exact draws of two classes
-are independent. Seen from the upper end of a class, -u (mod 1) is uniform, and below p(class) just where the row is a draw of
-that class: with this number rows are accepted at any temperature. A condition has uniform numbers of its own.
+Each row also has one uniform number u. The classes divide [0, 1) into consecutive intervals whose lengths are their
+probabilities, and the row is an exact draw of the class whose interval contains u. So every row is an exact draw of one class,
+and the exact draws of two classes are independent. Measured from the upper end of a class, -u (mod 1) is uniform, and below
+p(class) exactly if the row is a draw of that class. With this number, rows are accepted at any temperature. A condition has
+uniform numbers of its own.
 """
 
 from __future__ import annotations
@@ -39,19 +40,22 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CHUNK = 256  # rows that are asked for together, and lie in one file
-ROWS = 16  # of a call of the models in graph mode: of large batches a CPU's caches hold too little (1.5 times as slow at CHUNK)
-NUM_PROBED = 8  # rows by whose values models are known again
-MAX_MEMORY = 1 << 27  # bytes of a pool's chunks that stay in memory
-FORMAT = 1  # another number for whatever changes the rows of a seed
+CHUNK = 256  # rows per chunk and per file
+ROWS = 16  # rows per call of the models in graph mode: large batches do not fit a CPU's caches (1.5 times as slow at CHUNK)
+NUM_PROBED = 8  # rows whose outputs identify the models
+MAX_MEMORY = 1 << 27  # bytes of a pool's chunks kept in memory
+FORMAT = 1  # change it whenever the rows of a seed change
 
 
 class PriorDraws(NamedTuple):
     """Rows of a pool.
 
-    z: [num_draws, latent_dim] float32. uniform: [num_draws] float64 in [0, 1). log_probs: of each classifier that is asked,
-    log p(class | g(z)) [num_draws, num_classes] float32 in nats. energy: [num_draws] float32, the discriminator's log-odds
-    that g(z) is natural, 0 without one. first: the place of the first row in the pool.
+    Attributes:
+      z: [num_draws, latent_dim] float32.
+      uniform: [num_draws] float64 in [0, 1).
+      log_probs: For each classifier, log p(class | g(z)) [num_draws, num_classes] float32, in nats.
+      energy: [num_draws] float32, the discriminator's log-odds that g(z) is natural; 0 without a discriminator.
+      first: Index of the first row in the pool.
     """
 
     z: np.ndarray
@@ -67,10 +71,12 @@ class PriorDraws(NamedTuple):
 
 
 class Weighed(NamedTuple):
-    """Rows of a pool under a target, each [num_draws] float64, in nats.
+    """Rows of a pool under a target. Each field is [num_draws] float64, in nats.
 
-    class_log_prob: log p(class | g(z)), NaN where there is none. log_weight: log of target over prior, -inf where it is not
-    finite. log_uniform: of uniform numbers; without a discriminator a row where it is below `log_weight` is an exact draw.
+    Attributes:
+      class_log_prob: log p(class | g(z)); NaN where it is undefined.
+      log_weight: Log of target over prior; -inf where it is not finite.
+      log_uniform: Logs of uniform numbers. Without a discriminator, a row is an exact draw if this is below `log_weight`.
     """
 
     class_log_prob: np.ndarray
@@ -79,21 +85,23 @@ class Weighed(NamedTuple):
 
     @property
     def is_accepted(self) -> np.ndarray:
-        """[num_draws] bool: the exact draws, where the target is without a discriminator."""
+        """[num_draws] bool: which rows are exact draws, if the target has no discriminator."""
         accepted: np.ndarray = self.log_uniform < self.log_weight
         return accepted
 
 
 class Pool:
-    """The prior draws of one seed and what the models say of them. `pool_of` makes it.
+    """The prior draws of one seed with the outputs of the models. Created by `pool_of`.
 
     Args:
-      observe_fn: z [CHUNK, latent_dim] -> scores [CHUNK, sum(widths)]: what `Observers.observe` gives.
-      seed: of the run. latent_dim: of z. widths: numbers of classes of the classifiers, and 1 of a discriminator.
-      arrays: where scores are kept.
+      observe_fn: z [CHUNK, latent_dim] -> scores [CHUNK, num_columns], as returned by `Observers.observe`.
+      seed: Seed of the run.
+      latent_dim: Dimension of z.
+      widths: Numbers of classes of the classifiers.
+      arrays: Where scores are stored.
     """
 
-    # Of all pools of this process: rows that went through the networks, and rows that were given without that.
+    # Totals over all pools of this process: rows that went through the networks, and rows that were returned without.
     num_evaluated = num_spared = 0
 
     def __init__(self, observe_fn: Any, seed: int, latent_dim: int, widths: tuple[int, ...], arrays: NumberedArrays):
@@ -102,13 +110,13 @@ class Pool:
         self._kept: OrderedDict[int, np.ndarray] = OrderedDict()
 
     def z(self, number: int) -> np.ndarray:
-        """Latent points [CHUNK, latent_dim] of a chunk, without the networks."""
+        """Return the latent points [CHUNK, latent_dim] of a chunk, without using the networks."""
         seed = fold_in(fold_in(self._seed, number), 0)
         z: np.ndarray = tf.random.stateless_normal([CHUNK, self.latent_dim], seed).numpy()
         return z
 
     def draws(self, first: int, num: int) -> PriorDraws:
-        """Rows `first` to `first + num`; those that are not there yet are evaluated."""
+        """Return `num` rows from row `first` on; rows that are missing are evaluated."""
         evaluated = Pool.num_evaluated
         numbers = range(first // CHUNK, -(-(first + num) // CHUNK))
         inside = slice(first - numbers.start * CHUNK, first - numbers.start * CHUNK + num)
@@ -120,8 +128,10 @@ class Pool:
         return PriorDraws(z, uniform[inside], tuple(log_probs), energy, first)
 
     def blocks(self, size: int, num: int) -> Iterator[PriorDraws]:
-        """The first `num` blocks of `size` rows, one after another, so that memory does not grow with their number. Where more
-        than one chunk is to be evaluated, that is logged, with a `Progress` for a bar."""
+        """Yield the first `num` blocks of `size` rows, one at a time, so that memory does not grow with their number.
+
+        If more than one chunk has to be evaluated, this is logged, with a `Progress` for a progress bar.
+        """
         total = CHUNK * sum(not self._has(number) for number in range(-(-size * num // CHUNK)))
         before, told = Pool.num_evaluated, 0
         if total > CHUNK:
@@ -142,8 +152,10 @@ class Pool:
         return self._evaluate(number) if found is None else found
 
     def scores(self, z: np.ndarray) -> np.ndarray:
-        """What the models say of any latent points z [n, latent_dim], in columns as `Observers.observe` has them: a forward
-        pass each, by the compiled function that the pool's own draws take. Nothing is kept."""
+        """Return the outputs of the models at any latent points z [n, latent_dim], with the columns of `Observers.observe`.
+
+        This takes one forward pass each, by the compiled function that evaluates the pool's own draws. Nothing is kept.
+        """
         full_float32()
         filled = np.concatenate([z, np.zeros([-len(z) % CHUNK, self.latent_dim], np.float32)])
         parts = [self._observe_fn(tf.constant(filled[k : k + CHUNK])).numpy() for k in range(0, len(filled), CHUNK)]
@@ -154,7 +166,7 @@ class Pool:
         if scores is None:
             scores = self._arrays.get(number)
             if scores is not None and not np.isfinite(scores).any():
-                scores = None  # no models that pass their checks say so
+                scores = None  # models that pass their checks do not return this
             if scores is not None:
                 self._remember(number, scores)
         else:
@@ -178,14 +190,19 @@ class Pool:
 
 
 def uniform_numbers(seed: tf.Tensor) -> np.ndarray:
-    """[CHUNK] float64 in [0, 1), multiples of 2^-52: those of a float32 would draw a rare class too often or never."""
+    """Return [CHUNK] float64 in [0, 1), multiples of 2^-52; float32 numbers would draw a rare class too often or never."""
     numbers: np.ndarray = tf.random.stateless_uniform([CHUNK], seed, dtype=tf.float64).numpy()
     return numbers
 
 
 class Observers(NamedTuple):
-    """The models behind a pool. networks: with the first classifier, and a discriminator where it is in the target. others: the
-    further classifiers that a condition asks. num_rows: rows of a call of the models at most, None for all."""
+    """The models behind a pool.
+
+    Attributes:
+      networks: The models, with the first classifier, and with the discriminator if it is in the target.
+      others: Further classifiers that a condition uses.
+      num_rows: Maximum number of rows per call of the models; None for all.
+    """
 
     networks: Networks
     others: tuple[Any, ...]
@@ -193,7 +210,7 @@ class Observers(NamedTuple):
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Columns of `observe`: classes of each classifier."""
+        """Number of columns of `observe` for each classifier: its number of classes."""
         return tuple(int(each.num_classes) for each in (self.networks.classifier, *self.others))
 
     @property
@@ -204,12 +221,15 @@ class Observers(NamedTuple):
 
     @property
     def sha256(self) -> tuple[str, ...]:
-        """Of the files of each model; () unless all have one: a model that is no file may be changed under its pool."""
+        """Digests of the files of each model; () unless all have one, as a model without files may change under its pool."""
         found = tuple(getattr(model, "sha256", "") for model in self.models)
         return found if all(found) else ()
 
     def observe(self, z: tf.Tensor) -> tf.Tensor:
-        """[B, sum(widths) and 1 more with a discriminator] of z [B, latent_dim]: log-probabilities in nats, and log-odds."""
+        """Return log-probabilities in nats, then log-odds if there is a discriminator, of z [B, latent_dim].
+
+        The result is [B, sum(widths)], plus one column with a discriminator.
+        """
         from tfgradgen.core.batching import batched_rows
 
         generator, classifier, discriminator, *_ = self.networks
@@ -224,7 +244,7 @@ class Observers(NamedTuple):
 
 
 def _log_probs(classifier: Any, image: tf.Tensor) -> tf.Tensor:
-    """log p(class | image) [B, num_classes] in nats, as a posterior has it, of one condition or of none."""
+    """Return log p(class | image) [B, num_classes] in nats, as a posterior computes it, with or without a condition."""
     if not getattr(classifier, "is_exclusive", True):
         return classifier.log_probs(image)
     logits = classifier(image)
@@ -235,18 +255,18 @@ def _log_probs(classifier: Any, image: tf.Tensor) -> tf.Tensor:
 
 
 def observers_of(posterior: ClassPosterior) -> Observers:
-    """The models that say what there is to say of a prior draw under `posterior`."""
+    """Return the models that evaluate prior draws for `posterior`."""
     generator, classifier, discriminator, _, max_batch = posterior.networks
     first, *others = getattr(classifier, "asked", (classifier,))
     return Observers(Networks(generator, first, discriminator if posterior.has_energy else None, 0.0, max_batch), tuple(others))
 
 
 def pool_of(posterior: ClassPosterior, run: RunConfig) -> Pool:
-    """The pool of `run.seed` and the models of `posterior`, the same object for all posteriors of these models.
+    """Return the pool of `run.seed` and the models of `posterior`, the same object for all posteriors of these models.
 
-    Models are known again by the sha256 of their files and by what they say of a few points, which tells settings, classes of a
-    generator, libraries and processors apart. Scores of models without files are kept in memory only, and no longer than the
-    models say the same of those points. A pool does not keep its models alive.
+    Models are identified by the sha256 of their files and by their outputs at a few points, which distinguish settings,
+    classes of a generator, libraries and processors. Scores of models without files are kept in memory only, and only as long
+    as the models return the same outputs at those points. A pool does not keep its models alive.
     """
     observers = observers_of(posterior)
     networks, others = observers.networks, observers.others
@@ -256,7 +276,7 @@ def pool_of(posterior: ClassPosterior, run: RunConfig) -> Pool:
 
 
 def _probe(observers: Observers) -> bytes:
-    """What the models say of `NUM_PROBED` prior draws."""
+    """Return the outputs of the models at `NUM_PROBED` prior draws, as bytes."""
     from tfgradgen.diagnostics.prior_checks import prior_points
 
     full_float32()
@@ -279,7 +299,7 @@ def _pool(networks: Networks, others: tuple[Any, ...], seed: int, xla: bool, pro
     observers, dim = Observers(networks, others), networks.generator.latent_dim
     widths = observers.widths
     num_columns = sum(widths) + (networks.discriminator is not None)
-    # What decides bits, as far as the probe, which is evaluated otherwise, may not show it.
+    # Whatever may change the bits but not show in the probe, which is evaluated in another way.
     backend = (xla, tf.__version__, [device.name for device in tf.config.list_logical_devices()], platform.machine())
     threads = (tf.config.threading.get_intra_op_parallelism_threads(), os.cpu_count())
     told = (FORMAT, CHUNK, ROWS, dim, widths, seed, networks.max_batch, backend, threads, observers.sha256)
@@ -290,7 +310,7 @@ def _pool(networks: Networks, others: tuple[Any, ...], seed: int, xla: bool, pro
 
 
 def cache_root() -> Path | None:
-    """The folder of all pools on disk; None where there can be none: then pools are in memory only."""
+    """Return the folder of all pools on disk; None if there can be none, so that pools are in memory only."""
     try:
         folder = cache_folder()
         if folder.is_relative_to(Path.home()) and not Path.home().is_dir():
@@ -305,7 +325,7 @@ def cache_root() -> Path | None:
 
 
 def weigh(posterior: ClassPosterior, draws: PriorDraws, run: RunConfig) -> Weighed:
-    """`draws` of `pool_of(posterior, run)` under the target of `posterior`, one label."""
+    """Weight `draws` of `pool_of(posterior, run)` by the target of `posterior`, which has one label."""
     condition, index = getattr(posterior.classifier, "of_log_probs", None), int(posterior.label)
     if condition is None:
         class_log_prob, log_u = _of_class(draws.logits, draws.uniform, index)
@@ -320,10 +340,10 @@ def weigh(posterior: ClassPosterior, draws: PriorDraws, run: RunConfig) -> Weigh
 
 
 def _of_class(log_probs: np.ndarray, uniform: np.ndarray, index: int) -> tuple[np.ndarray, np.ndarray]:
-    """log p(class) and log of the row's uniform number as it is seen from the upper end of the class (see above)."""
+    """Return log p(class), and the log of each row's uniform number as measured from the upper end of the class (see above)."""
     with np.errstate(invalid="ignore", divide="ignore"):
         prob = np.exp(log_probs.astype(np.float64))
-        total = prob.sum(1)  # 1 but for float32's rounding, which must not leave a rare class out
+        total = prob.sum(1)  # 1 up to float32 rounding, which must not leave a rare class out
         below = uniform - prob[:, : index + 1].sum(1) / total
         # In (0, 1], multiples of about 2^-53, so that nothing below -36 nats is accepted by rounding.
         from_end = np.where(below < 0, -below, 1.0 - below)
@@ -331,7 +351,7 @@ def _of_class(log_probs: np.ndarray, uniform: np.ndarray, index: int) -> tuple[n
 
 
 def _own_log_uniform(posterior: ClassPosterior, draws: PriorDraws, run: RunConfig) -> np.ndarray:
-    """Of uniform numbers of the label's own, by the places of `draws` in the pool."""
+    """Return the logs of the label's own uniform numbers, by the indices of `draws` in the pool."""
     seed = fold_in(posterior.own_seed(run.seed), Stream.REJECTION)
     start, stop = draws.first // CHUNK, -(-(draws.first + len(draws.z)) // CHUNK)
     whole = np.concatenate([log_uniform([CHUNK], fold_in(seed, number)).numpy() for number in range(start, stop)])

@@ -1,4 +1,4 @@
-"""What `--schedule=FILE` holds: a kernel, its settings and how many transitions it makes, as a small YAML file.
+"""The contents of `--schedule=FILE`: a kernel, its settings and its numbers of transitions, as a small YAML file.
 
     kernel: hmc
     step_size: 0.25
@@ -7,7 +7,7 @@
     num_burnin_steps: 40
     num_adaptation_steps: 30
 
-Keys are named as the flags of `sample`; what a file leaves out is as the kernel has it by default.
+Keys are the names of the flags of `sample`. Keys that are left out have the kernel's default values.
 """
 
 from collections import Counter
@@ -25,15 +25,20 @@ from tfgradgen.core.parsing import parsing, read_text
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.mcmc.sampler import Sampler, check_config
 
-MAX_FILE = 1 << 16  # bytes of a schedule, which has some hundreds
+MAX_FILE = 1 << 16  # maximum bytes of a schedule, which usually has a few hundred
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """kernel: a key of `SAMPLERS`. config: its settings. schedule: its counts.
+    """A kernel with its settings and its schedule.
+
+    Attributes:
+      kernel: A key of `SAMPLERS`.
+      config: Settings of the kernel.
+      schedule: Numbers of transitions.
 
     Raises:
-      UserError: there is no such kernel, or the settings are another's.
+      UserError: The kernel does not exist, or the settings are those of another kernel.
     """
 
     kernel: str
@@ -51,18 +56,18 @@ class Recipe:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "Recipe":
-        """From what `to_dict` gives."""
+        """Return the recipe from the output of `to_dict`."""
         return default_recipe(values["kernel"]).changed({name: value for name, value in values.items() if name != "kernel"})
 
     def changed(self, values: Mapping[str, Any]) -> "Recipe":
-        """The same but for `values`, settings and counts by name.
+        """Return the recipe with `values`, settings and counts by name, replaced.
 
-        Tuning takes the share of the burn-in that it has here, where only the burn-in is given; another way to adapt begins
-        with its own defaults.
+        If only the number of burn-in steps is given, the share of them that tunes the step size stays the same. Another
+        adaptation scheme starts with its own defaults.
         """
         counts = self.schedule.to_dict()
         burnin = values.get("num_burnin_steps")
-        if isinstance(burnin, int) and counts["num_burnin_steps"] and abs(burnin) < 2**53:  # else refused below
+        if isinstance(burnin, int) and counts["num_burnin_steps"] and abs(burnin) < 2**53:  # other values are refused below
             share = counts["num_adaptation_steps"] / counts["num_burnin_steps"]
             counts["num_adaptation_steps"] = int(share * burnin)
         merged = counts | dict(values)
@@ -71,13 +76,14 @@ class Recipe:
 
 
 def default_recipe(kernel: str) -> Recipe:
+    """Return the recipe with the kernel's default settings and schedule."""
     return Recipe(kernel, SAMPLERS[kernel].defaults, SAMPLERS[kernel].schedule)
 
 
 def settings_of(sampler: Sampler) -> tuple[str, ...]:
-    """The names of all that can be set of `sampler`."""
+    """Return the names of all settings and counts of `sampler` that can be given."""
     own = tuple(sampler.defaults.to_dict())
-    # A sampler that discards nothing by default has neither steps to tune nor draws to discard.
+    # A sampler without burn-in by default has neither adaptation steps nor draws to discard.
     counts = tuple(sampler.schedule.to_dict()) if sampler.schedule.num_burnin_steps else ("num_results",)
     if "target_accept_prob" not in own:
         counts = tuple(name for name in counts if name != "num_adaptation_steps")
@@ -85,10 +91,10 @@ def settings_of(sampler: Sampler) -> tuple[str, ...]:
 
 
 def read_recipe(path: Path) -> Recipe:
-    """The schedule in a YAML file.
+    """Read the schedule in a YAML file.
 
     Raises:
-      UserError: no such file, no YAML, an unknown key or a value out of its range; the message names the file.
+      UserError: The file is missing or not YAML, a key is unknown, or a value is out of its range. The message names the file.
     """
     with parsing(f"schedule {path}", "a YAML file", "write `name: value` lines"):
         values = read_yaml(read_text(path, MAX_FILE))
@@ -108,7 +114,10 @@ def read_recipe(path: Path) -> Recipe:
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
-    """YAML's plain values. No anchors, whose few bytes can stand for a tree without end, and no name twice."""
+    """A loader of plain YAML values, without duplicate keys and without anchors.
+
+    A few bytes of anchors can expand without bound.
+    """
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()
@@ -125,10 +134,11 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]
 
 
 def read_yaml(text: str) -> Any:
-    """What YAML of plain values says.
+    """Parse YAML of plain values.
 
     Raises:
-      ValueError: it is none, with the line. Whatever PyYAML makes of a value that does not fit to its tag.
+      ValueError: The text is not valid YAML; the message names the line. PyYAML may also raise other errors for a value that
+        does not fit its tag.
     """
     try:
         return yaml.load(text, _Loader)
@@ -139,7 +149,7 @@ def read_yaml(text: str) -> Any:
 
 
 def write_recipe(path: Path, recipe: Recipe, comment: str = "") -> None:
-    """Writes `recipe` as `read_recipe` reads it, whole or not at all; `comment` goes above it, line by line."""
+    """Write `recipe` in the format of `read_recipe`, atomically, with `comment` above it, line by line."""
     known = settings_of(SAMPLERS[recipe.kernel])
     values = {name: value for name, value in recipe.to_dict().items() if name == "kernel" or name in known}
     above = "".join(f"# {line}\n" for line in comment.splitlines())

@@ -1,4 +1,7 @@
-"""The registry of samplers. To add one, write its file in this folder, ending with its `SAMPLER`, and name the file here."""
+"""The registry of samplers.
+
+To add a sampler, write its file in this folder, ending with its `SAMPLER`, and add the file's name to `FILES`.
+"""
 
 import importlib
 
@@ -24,7 +27,7 @@ FILES = (
 
 
 def load(file: str) -> dict[str, Sampler]:
-    """The sampler of one file in this folder, by its name."""
+    """Return the sampler in one file of this folder, by its name."""
     sampler: Sampler = importlib.import_module(f"tfgradgen.mcmc.{file}").SAMPLER
     return {sampler.name: sampler}
 
@@ -33,15 +36,15 @@ SAMPLERS: dict[str, Sampler] = {name: sampler for file in FILES for name, sample
 
 
 def kernel_samplers() -> dict[str, KernelSampler]:
-    """The samplers that run chains of a transition kernel, by name."""
+    """Return the samplers that run chains of a transition kernel, by name."""
     return {name: sampler for name, sampler in SAMPLERS.items() if isinstance(sampler, KernelSampler)}
 
 
 def kernel_sampler(name: str) -> KernelSampler:
-    """The sampler `name`, which runs a kernel.
+    """Return the sampler `name`, which runs a kernel.
 
     Raises:
-      UserError: there is none of that name.
+      UserError: There is no such sampler.
     """
     known = kernel_samplers()
     return known[check_choice("kernel", name, known)]

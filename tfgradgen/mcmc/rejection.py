@@ -1,4 +1,4 @@
-"""Exact draws: the likelihood is a probability, so accepting z ~ Normal(0, I) with it is rejection sampling."""
+"""Exact draws by rejection sampling: the likelihood is a probability, with which z ~ Normal(0, I) is accepted."""
 
 from __future__ import annotations
 
@@ -20,13 +20,21 @@ if TYPE_CHECKING:
     from tfgradgen.posterior import ClassPosterior
 
 MAX_FRUITLESS_DRAWS = 200_000  # p(class) under the prior is then most likely below 2e-5
-NUM_MOMENT_DRAWS = 128  # a mean is then good to 0.09 of a deviation
-MOMENT_SEED = 1  # of their pool, together with that of the run
+NUM_MOMENT_DRAWS = 128  # the standard error of a mean is then 0.09 standard deviations
+MOMENT_SEED = 1  # seed of their pool, together with the seed of the run
 
 
 class Counts(NamedTuple):
-    """What rejection counts: prior draws, accepted ones, the sums of p(class) over each and of its square over the former, and
-    the prior draws without a finite p(class), which are in no sum and never accepted."""
+    """The counts of rejection sampling.
+
+    Attributes:
+      num_drawn: Prior draws.
+      num_accepted: Accepted draws.
+      sum_prob: Sum of p(class) over the prior draws.
+      sum_accepted_prob: Sum of p(class) over the accepted draws.
+      sum_square: Sum of the square of p(class) over the prior draws.
+      num_not_finite: Prior draws without a finite p(class), which are in no sum and never accepted.
+    """
 
     num_drawn: int = 0
     num_accepted: int = 0
@@ -37,13 +45,13 @@ class Counts(NamedTuple):
 
     @property
     def prior_class_prob(self) -> float | None:
-        """The mean of p(class | g(z)) under the prior, where it is finite; None where it nowhere is."""
+        """The mean of p(class | g(z)) under the prior where it is finite; None if it is finite nowhere."""
         num = self.num_drawn - self.num_not_finite
         return self.sum_prob / num if num else None
 
     @property
     def prior_class_prob_error(self) -> float | None:
-        """Its standard error, None of fewer than two draws."""
+        """The standard error of `prior_class_prob`; None for fewer than two draws."""
         num = self.num_drawn - self.num_not_finite
         if num < 2:
             return None
@@ -55,12 +63,12 @@ class Counts(NamedTuple):
 
 
 def counts_of(state: dict[str, np.ndarray]) -> Counts:
-    """The counts in the state of a `Chunk`."""
+    """Return the counts in the state of a `Chunk`."""
     return Counts(*(state[name].item() for name in Counts._fields))
 
 
 def _check_state(state: dict[str, np.ndarray], latent_dim: int, num_results: int) -> None:
-    """Raises `StateError` unless `state` can be that of a `Chunk` of `exact_chunks`."""
+    """Raise `StateError` unless `state` can be that of a `Chunk` of `exact_chunks`."""
     count, total = (np.int64, ()), (np.float64, ())
     counts = {name: total if name.startswith("sum_") else count for name in (*Counts._fields, "num_rows")}
     columns = {"class_prob": (np.float32, ("left",)), "target_log_prob": (np.float32, ("left",))}
@@ -72,24 +80,29 @@ def _check_state(state: dict[str, np.ndarray], latent_dim: int, num_results: int
 def exact_chunks(
     posterior: ClassPosterior, num_results: int, run: RunConfig, state: dict[str, np.ndarray] | None = None
 ) -> Iterator[Chunk]:
-    """Independent exact draws from `posterior` (von Neumann 1951), num_results x run.num_chains of them: those rows of the pool
-    of its seed that are accepted, in their order, a chunk of the pool at a time.
+    """Draw num_results x run.num_chains independent exact samples from `posterior` by rejection (von Neumann 1951).
 
-    It takes about 1 / p(class) prior draws for each, p(class) being its mean under the prior. In the cost each of them is a
-    forward pass, whether it was evaluated now or lay in the pool. At temperature 1 the draws of two classes of a classifier are
-    disjoint and independent of each other; other targets that share a seed may share draws. A prior draw without a finite
-    p(class) is rejected, as if its likelihood were 0, and counted. `state` is that of an earlier chunk of the same run, to go
-    on after it.
+    These are the accepted rows of the pool of the run's seed, in their order, one chunk of the pool at a time. Each takes
+    about 1 / p(class) prior draws, where p(class) is its mean under the prior. Every prior draw costs one forward pass,
+    whether it was evaluated now or was already in the pool. At temperature 1, the draws of two classes of a classifier are
+    disjoint and independent; other targets that share a seed may share draws. A prior draw without a finite p(class) is
+    counted, and rejected as if its likelihood were 0.
+
+    With a vector of labels, each label is drawn for its own chains, in turn, as in a run of that label alone, and all draws
+    come with the last chunk.
+
+    Args:
+      posterior: The target, without a discriminator.
+      num_results: Draws per chain.
+      run: Provides the seed, `num_chains` and `jit`.
+      state: The state of an earlier chunk of the same run, to continue after it.
 
     Yields:
-      A `Chunk` after each chunk of the pool. Its draws are whole rows of num_chains, accepted all, without a step size;
-      what is left over waits in the state, of which `counts_of` reads the counts.
-
-    With a vector of labels each label is drawn for its own chains, in turn, as in a run of that label alone, and all draws come
-    with the last chunk.
+      A `Chunk` after each chunk of the pool. Its draws are whole rows of num_chains, all accepted, without a step size. Draws
+        that are left over are kept in the state, whose counts `counts_of` returns.
 
     Raises:
-      UserError: nothing was accepted in `MAX_FRUITLESS_DRAWS` draws, or the models would make the run go wrong
+      UserError: Nothing was accepted in `MAX_FRUITLESS_DRAWS` draws, or the models would invalidate the run
         (`model_checks.admit`).
     """
     from tfgradgen.diagnostics.model_checks import admit, with_number
@@ -101,7 +114,7 @@ def exact_chunks(
     facts: dict[str, Any] = {}
     if state is None:
         posterior, facts["doubts"], *_ = admit(posterior, run, takes_gradients=False)
-    else:  # checked when it began
+    else:  # checked at the start of the run
         posterior = with_number(posterior)
     pool = pool_of(posterior, run)
     counts, num_rows, wanted = Counts(), 0, num_results * run.num_chains
@@ -112,7 +125,7 @@ def exact_chunks(
         counts, num_rows = counts_of(state), int(state["num_rows"])
     while num_rows < num_results:
         columns = left
-        if len(left[0]) < run.num_chains:  # a run that goes on for longer may have left whole rows over
+        if len(left[0]) < run.num_chains:  # a run that is extended may have left whole rows over
             draws = pool.draws(counts.num_drawn, CHUNK)
             mask, prob, accepted = _accepted(posterior, draws, run)
             columns = tuple(np.concatenate([old, new]) for old, new in zip(left, accepted, strict=True))
@@ -154,8 +167,12 @@ def exact_chunks(
 def _accepted(
     posterior: ClassPosterior, draws: PriorDraws, run: RunConfig
 ) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...]]:
-    """Which rows of the pool are accepted, [CHUNK] bool; p(class) of all, [CHUNK] float64; and of the accepted ones z, p(class)
-    and the target's density, float32."""
+    """Return which rows of the pool are accepted, and their values.
+
+    Returns:
+      [CHUNK] bool, the accepted rows; p(class) of all rows, [CHUNK] float64; and z, p(class) and the target's log density of
+        the accepted rows, float32.
+    """
     weighed = weigh(posterior, draws, run)
     mask, prob = weighed.is_accepted, np.exp(weighed.class_log_prob)
     z = draws.z[mask]
@@ -164,7 +181,7 @@ def _accepted(
 
 
 def facts_of(counts: Counts) -> dict[str, Any]:
-    """What `counts` say of a run, JSON-able."""
+    """Return the facts of a run that follow from `counts`, JSON-serializable."""
     return {
         "prior_class_prob": counts.prior_class_prob,
         "prior_class_prob_error": counts.prior_class_prob_error,
@@ -178,7 +195,7 @@ def facts_of(counts: Counts) -> dict[str, Any]:
 def _of_each_label(
     posterior: ClassPosterior, num_results: int, run: RunConfig, state: dict[str, np.ndarray] | None
 ) -> Iterator[Chunk]:
-    """`exact_chunks` of a vector of labels. The state holds the draws so far, the label under way and its own state."""
+    """Run `exact_chunks` for a vector of labels. The state holds the draws so far, the current label and its own state."""
     from tfgradgen.diagnostics.model_checks import admit
 
     posterior.check_num_chains(run.num_chains)
@@ -230,8 +247,11 @@ def _of_each_label(
 def sample_exact(
     posterior: ClassPosterior, num_results: int, run: RunConfig, progress_fn: ProgressFn | None = None
 ) -> tuple[Draws, Cost, float, float]:
-    """All draws of `exact_chunks` (see there), what they cost, the mean p(class | g(z)) under the prior, and the accepted
-    share of the prior draws. Warns of the doubts that it found."""
+    """Return all draws of `exact_chunks`, which documents the arguments. Issue its doubts as warnings.
+
+    Returns:
+      The draws, their cost, the mean p(class | g(z)) under the prior, and the accepted share of the prior draws.
+    """
     from tfgradgen.diagnostics.model_checks import warn_of
 
     draws, cost, facts = collect(exact_chunks(posterior, num_results, run), progress_fn)
@@ -240,12 +260,16 @@ def sample_exact(
 
 
 def class_moments(posterior: ClassPosterior, run: RunConfig) -> tuple[np.ndarray, np.ndarray, int]:
-    """Mean and standard deviation of z, [latent_dim] float32 each, over `NUM_MOMENT_DRAWS` exact draws of the class at
-    temperature 1, and the number of prior draws that they took. With a vector of labels [num_chains, latent_dim], each chain's
-    own. They are of a pool of their own, so that no chain that is pulled to them starts at one of them.
+    """Return the mean and standard deviation of z over `NUM_MOMENT_DRAWS` exact draws of the class at temperature 1.
+
+    The draws are from a pool of their own, so that no chain that is pulled towards their mean starts at one of them.
+
+    Returns:
+      The mean and the standard deviation, [latent_dim] float32 each, or [num_chains, latent_dim] for a vector of labels, one
+        row per chain; and the number of prior draws used.
 
     Raises:
-      UserError: the class is too rare.
+      UserError: The class is too rare.
     """
     from tfgradgen.diagnostics.model_checks import admit
     from tfgradgen.posterior import ClassPosterior
@@ -254,7 +278,7 @@ def class_moments(posterior: ClassPosterior, run: RunConfig) -> tuple[np.ndarray
         return of_chains(posterior, [class_moments(each, run) for each, _ in posterior.each_label()])
     networks = posterior.networks._replace(discriminator=None, discriminator_weight=0.0)
     plain = ClassPosterior.of(networks, posterior.label)
-    admit(plain, run, takes_gradients=False)  # its faults are not those of a rare class
+    admit(plain, run, takes_gradients=False)  # check first, so that faulty models are not reported as a rare class
     try:
         apart = replace(run, num_chains=1, seed=seed_of(run.seed, MOMENT_SEED))
         draws, cost, _ = collect(exact_chunks(plain, NUM_MOMENT_DRAWS, apart))
@@ -271,7 +295,7 @@ def class_moments(posterior: ClassPosterior, run: RunConfig) -> tuple[np.ndarray
 def of_chains(
     posterior: ClassPosterior, moments: Sequence[tuple[np.ndarray, np.ndarray, int]]
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """`class_moments` of a vector of labels from those of each label, in the order of `ClassPosterior.each_label`."""
+    """Return `class_moments` of a vector of labels from those of each label, in the order of `ClassPosterior.each_label`."""
     mean, scale = np.zeros([2, posterior.batch_shape[0], posterior.latent_dim], np.float32)
     for (_, places), (own_mean, own_scale, _) in zip(posterior.each_label(), moments, strict=True):
         mean[places], scale[places] = own_mean, own_scale

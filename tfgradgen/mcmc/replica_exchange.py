@@ -1,7 +1,7 @@
-"""Replica exchange (Swendsen and Wang 1986; Earl and Deem 2005) over powers of the likelihood: TFP's, with HMC inside.
+"""Replica exchange (Swendsen and Wang 1986; Earl and Deem 2005) over powers of the likelihood: TFP's kernel, with HMC inside.
 
-Replica k has the target prior * likelihood ** b_k, 1 = b_0 > b_1 > ...: the last is close to the prior, where modes are within
-reach of one another. States are handed on between neighbours; the draws are those of replica 0.
+The target of replica k is prior * likelihood ** b_k, with 1 = b_0 > b_1 > ... The last one is close to the prior, where chains
+can move between modes. Neighbouring replicas swap states; the draws are those of replica 0.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from tfgradgen.mcmc.kernel import KernelSampler, StepInfo, StepSizeAccess, Wrapp
 
 @dataclass(frozen=True)
 class ReplicaConfig(AdaptedConfig):
-    """The powers of the likelihood between 1 and the smallest are spaced geometrically."""
+    """Settings of replica exchange. The powers of the likelihood, from 1 to the smallest, are spaced geometrically."""
 
-    # `tune` shows none better on the shipped models: tools/tuning/replica_exchange.
+    # `tune` finds no better defaults on the shipped models: tools/tuning/replica_exchange.
     step_size: float = again(AdaptedConfig, "step_size", 0.2)
     target_accept_prob: float = again(AdaptedConfig, "target_accept_prob", 0.6)
 
@@ -37,12 +37,12 @@ class ReplicaConfig(AdaptedConfig):
 
 
 def inverse_temperatures(config: ReplicaConfig) -> np.ndarray:
-    """The likelihood's exponents [num_replicas] float32, 1 first, in geometric steps."""
+    """Return the exponents of the likelihood, [num_replicas] float32, from 1 on in geometric steps."""
     return np.geomspace(1.0, config.min_inverse_temperature, config.num_replicas).astype(np.float32)
 
 
 class ReplicaExchange(WrappedKernel):
-    """TFP's, which can also start from a state of each replica, [num_replicas, num_chains, latent_dim]."""
+    """TFP's kernel, which can also start from one state per replica, [num_replicas, num_chains, latent_dim]."""
 
     @staticmethod
     def make_fn(**parameters: Any) -> Any:
@@ -55,6 +55,7 @@ class ReplicaExchange(WrappedKernel):
 
 
 def make_replica_exchange(posterior: PosteriorLike, config: ReplicaConfig, step_size: Any, num_adaptation_steps: int) -> Any:
+    """Return replica exchange for `posterior`; see `KernelSampler.make_fn`."""
     return ReplicaExchange(
         target_log_prob_fn=None,
         untempered_log_prob_fn=posterior.prior_log_prob,
@@ -77,15 +78,15 @@ ACCESS = StepSizeAccess(
 
 
 def replica_info(posterior: PosteriorLike, config: ReplicaConfig, z: tf.Tensor, results: Any) -> StepInfo:
-    """`StepInfo` of replica 0; the cost is that of all, the swap's own evaluations among them.
+    """Return the `StepInfo` of replica 0; the cost is that of all replicas, including the evaluations of the swap.
 
-    Accepted is what moved the chain, its own proposal or its neighbour's state.
+    A transition counts as accepted if it moved the chain, either to its own proposal or to its neighbour's state.
     """
     before = unnest.get_outermost(results, "pre_swap_replica_results")
     after = unnest.get_outermost(results, "post_swap_replica_results")
     swapped = ~unnest.get_outermost(results, "is_swap_accepted")[0, 0]
     accepted = unnest.get_innermost(before, "is_accepted")[0]
-    gradients = config.num_replicas * (config.num_leapfrog_steps + 1)  # TFP takes the gradients anew after a swap
+    gradients = config.num_replicas * (config.num_leapfrog_steps + 1)  # TFP recomputes the gradients after a swap
     return StepInfo(
         target_log_prob=unnest.get_innermost(after, "target_log_prob")[0],
         is_accepted=accepted | swapped,
@@ -107,6 +108,6 @@ SAMPLER = KernelSampler(
     make_fn=make_replica_exchange,
     info_fn=replica_info,
     access=ACCESS,
-    step_shape=lambda config: (config.num_replicas, 1, 1),  # a step of each replica, shared by the chains
+    step_shape=lambda config: (config.num_replicas, 1, 1),  # one step size per replica, shared by the chains
     powers=lambda config: tuple(inverse_temperatures(config).tolist()),
 )

@@ -1,4 +1,4 @@
-"""A run of chains from its beginning: the models are checked, starts are found, then the kernel runs."""
+"""A run of chains from its beginning: check the models, find starting points, then run the kernel."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -25,7 +25,7 @@ def started_chunks(
     run: RunConfig,
     resume: Resume | None,
 ) -> Iterator[Chunk]:
-    """`chain_chunks` from the starts that `run` asks for, or from where `resume` ended."""
+    """Run `chain_chunks` from the starting points that `run` asks for, or from where `resume` ended."""
     if resume is None:
         init_z, posterior, facts = _start(posterior, sampler, config, run)
     else:
@@ -39,7 +39,7 @@ def started_chunks(
 
 
 def _of_labels(posterior: ClassPosterior, facts: dict[str, Any], chunk: Chunk) -> dict[str, Any]:
-    """`labels`: of each label, in the order of `ClassPosterior.each_label`, the facts that a run of it alone would have."""
+    """Return the facts `labels`: those of a run of each label alone, in the order of `ClassPosterior.each_label`."""
     costs = [chunk.state["cost"][places].sum(0).tolist() for _, places in posterior.each_label()]
     of_each = [
         own | {name: begun + spent for name, begun, spent in zip(Cost._fields, own["start_cost"], cost, strict=True)}
@@ -51,7 +51,7 @@ def _of_labels(posterior: ClassPosterior, facts: dict[str, Any], chunk: Chunk) -
 def _start(
     posterior: ClassPosterior, sampler: KernelSampler, config: Any, run: RunConfig
 ) -> tuple[Any, ClassPosterior, dict[str, Any]]:
-    """Start points, the target with the class's moments if the kernel wants them, and what was seen on the way."""
+    """Return the starting points, the target (with the moments of the class if the kernel needs them), and the facts so far."""
     admitted = admit(posterior, run, sampler.cost_fn(config).num_gradients > 0)
     posterior = admitted.posterior
     starts, parts = choose_starts(posterior, run, sampler.powers(config)), posterior.each_label()
@@ -70,8 +70,14 @@ def _start(
 
 
 def _facts(doubts: list[str], cost: list[int], starts: Starts, num_drawn: int) -> dict[str, Any]:
-    """What is known before the first step; num_drawn: further forward passes, for the class's moments or what the
-    kernel learns."""
+    """Return the facts that are known before the first step.
+
+    Args:
+      doubts: Warnings of the model checks.
+      cost: [gradients, forward passes] of the model checks.
+      starts: The starting points.
+      num_drawn: Other forward passes, for the moments of the class or for what the kernel learns.
+    """
     num_gradients, num_forward = cost
     return {"doubts": doubts, "start_cost": [num_gradients, num_forward + starts.num_draws + num_drawn], **starts.facts}
 

@@ -1,4 +1,4 @@
-"""What a sampler is to the rest of the project: one record for each, whether it runs a kernel or not.
+"""The interface of samplers to the rest of the package: one record for each, whether it runs a kernel or not.
 
 Neither this file nor those of the samplers import TensorFlow before something is computed, so that flags, help, schedules and
 finished runs are checked within a fraction of a second.
@@ -19,7 +19,7 @@ from tfgradgen.core.contracts import Chunk, Cost, SamplerKind
 if TYPE_CHECKING:
     from tfgradgen.posterior import ClassPosterior
 
-# What a sampler finds out about the models before its first step, by the names in run.json.
+# What a sampler measures of the models before its first step, by the names in run.json.
 PRIOR_FACTS = (
     "prior_class_prob",
     "prior_class_prob_error",
@@ -32,7 +32,7 @@ START_FACTS = ("doubts", "start_cost", "learned", *PRIOR_FACTS)
 
 
 class Resume(NamedTuple):
-    """Where a run goes on: the state and facts of its last chunk."""
+    """Where a run continues: the state and facts of its last chunk."""
 
     state: dict[str, np.ndarray]
     facts: dict[str, Any]
@@ -43,20 +43,26 @@ RunFn = Callable[[Any, "ClassPosterior", Any, Schedule, RunConfig, Resume | None
 
 @dataclass(frozen=True)
 class Sampler:
-    """One way to draw from a posterior; its file ends with the record, which `registry.SAMPLERS` lists.
+    """One way to draw from a posterior. Its file ends with this record, which `registry.SAMPLERS` lists.
 
-    about: what it is good for, a phrase. law: what its draws are: 'exact', 'asymptotically exact', 'biased', 'approximate'
-      or 'no draws'.
-    defaults, schedule: what the command line uses; the fields of `defaults` are the sampler's flags.
-    kind: 'chain', 'exact' (independent draws of the posterior), 'particles' (of populations), 'ascent' (none) or
-      'fitted' (independent draws of an approximation). kind_fn: config -> the kind with those settings, None where it is one.
-    run_fn: (sampler, posterior, config, schedule, run, resume) -> chunks; see `chunks_fn`.
-    cost_fn: config -> gradients and forward passes a chain of one transition, about; it decides how many make a chunk.
-    start_cost: of the first results, a chain.
-    is_calibrated: config -> whether it leaves the posterior invariant.
-    min_chains: fewer cannot be tuned.
-    counts_adaptation: whether each number of adaptation steps is a graph of its own.
-    served_steps: config -> leapfrog steps in one transition that a server runs (see `serving.rules`); 0 where none can.
+    Attributes:
+      name: Its name on the command line.
+      about: What it is good for, a phrase.
+      law: What its draws are: 'exact', 'asymptotically exact', 'biased', 'approximate' or 'no draws'.
+      defaults: Default settings on the command line; their fields are the sampler's flags.
+      schedule: Default schedule on the command line.
+      run_fn: (sampler, posterior, config, schedule, run, resume) -> chunks; see `chunks_fn`.
+      kind: 'chain', 'exact' (independent draws of the posterior), 'particles' (draws of populations), 'ascent' (no draws) or
+        'fitted' (independent draws of an approximation).
+      kind_fn: config -> the kind with those settings; None if it does not depend on them.
+      cost_fn: config -> approximate gradients and forward passes of one transition of a chain; it determines the size of a
+        chunk.
+      start_cost: config -> cost of the initial results of a chain.
+      is_calibrated: config -> whether it leaves the posterior invariant.
+      min_chains: Minimum number of chains, for tuning.
+      counts_adaptation: Whether the graph depends on the number of adaptation steps.
+      served_steps: config -> leapfrog steps in one transition that a server runs (see `serving.rules`); 0 if it cannot be
+        served.
     """
 
     name: str
@@ -78,17 +84,18 @@ class Sampler:
     def chunks_fn(
         self, posterior: ClassPosterior, config: Any, schedule: Schedule, run: RunConfig, resume: Resume | None
     ) -> Iterator[Chunk]:
-        """A whole run, or with `resume` what is left of one.
+        """Run the sampler, or with `resume` the rest of a run.
 
-        The facts of each chunk hold all that is known so far: num_scored, how many prior draws were scored, and
-        num_not_finite, those of them without a finite p(class); where they are scored for that, prior_draws, as many, and the
-        mean p(class) of the finite ones, prior_class_prob, with its standard error, prior_class_prob_error; exact_starts, how
-        many chains start at an exact draw (`starts`), None where they were not to.
+        The facts of each chunk contain everything known so far. `num_scored` is the number of prior draws that were scored,
+        and `num_not_finite` the number of those without a finite p(class). If prior draws were scored to estimate p(class),
+        `prior_draws` is their number, `prior_class_prob` the mean p(class) of the finite ones, and `prior_class_prob_error`
+        its standard error. `exact_starts` is the number of chains that start at an exact draw (`starts`), None if exact starts
+        were not requested.
         """
         return self.run_fn(self, posterior, config, schedule, run, resume)
 
     def kind_of(self, settings: Mapping[str, Any]) -> SamplerKind:
-        """The kind of its draws with these settings, by name."""
+        """Return the kind of its draws with these settings, by name."""
         return self.kind_fn(type(self.defaults)(**settings)) if self.kind_fn else self.kind
 
     @property
@@ -107,13 +114,16 @@ class Sampler:
 
     @property
     def can_go_on(self) -> bool:
-        """Whether a finished run can be made longer: particles move together, so that more of them are another run."""
+        """Whether a finished run can be extended. Particles move together, so more of them are another run."""
         return self.kind != "particles"
 
     @property
     def is_batched(self) -> bool:
-        """Whether several labels gain from running as one batch of chains: not of independent draws, where each label is drawn
-        in turn either way, and not where all chains are tuned or moved together."""
+        """Whether several labels gain from running as one batch of chains.
+
+        They do not if the draws are independent, since the labels are then drawn in turn either way, nor if all chains are
+        tuned or moved together.
+        """
         return False
 
     @property
@@ -123,7 +133,7 @@ class Sampler:
 
 
 def check_config(kernel_name: str, config: Any, defaults: KernelConfig) -> None:
-    """Raises `UserError` where `config` is not of the class that `kernel_name` takes."""
+    """Raise `UserError` if `config` is not of the class that `kernel_name` takes."""
     kind = type(defaults)
     if not isinstance(config, kind) or (kind is KernelConfig and type(config) is not kind):
         name = kind.__name__
@@ -131,13 +141,13 @@ def check_config(kernel_name: str, config: Any, defaults: KernelConfig) -> None:
 
 
 def with_start(chunk: Chunk, facts: dict[str, Any]) -> Chunk:
-    """`chunk` with what was spent and found before the first one: `START_FACTS`."""
+    """Return `chunk` with what was spent and found before the first chunk added: the cost and the `START_FACTS`."""
     cost = Cost(*(a + b for a, b in zip(chunk.cost, facts["start_cost"], strict=True)))
     return chunk._replace(cost=cost, facts={name: facts[name] for name in START_FACTS if name in facts} | chunk.facts)
 
 
 def checked_facts(posterior: ClassPosterior, run: RunConfig, takes_gradients: bool, resume: Resume | None) -> dict[str, Any]:
-    """The facts of a run that begins with nothing but the checks of its models, or of the one that goes on."""
+    """Return the facts of a run that starts with nothing but the checks of its models, or those of the run that is resumed."""
     from tfgradgen.diagnostics.model_checks import admit
 
     if resume is not None:

@@ -1,11 +1,11 @@
-"""Sequential Monte Carlo from the prior to the posterior by annealing the likelihood, which also estimates p(class).
+"""Sequential Monte Carlo from the prior to the posterior by annealing the likelihood; it also estimates p(class).
 
-A pilot population chooses the temperatures and the step sizes, and is thrown away; all others take them as given. With
-temperatures of its own choice a population's estimate of the evidence is biased, low where the class is rare.
+A pilot population chooses the temperatures and the step sizes, and is discarded; all other populations use them unchanged. The
+evidence estimate of a population that chooses its own temperatures is biased, towards low values if the class is rare.
 
-After Neal (2001) and Del Moral, Doucet and Jasra (2012), on this project's MALA. TFP's own
-`sample_sequential_monte_carlo` is not used: in 0.25 it draws every stage with the same seed, and reweights its evidence by an
-inverse temperature above 1 in the last stage.
+After Neal (2001) and Del Moral, Doucet and Jasra (2012), with this package's MALA. TFP's `sample_sequential_monte_carlo` is
+not used: in version 0.25 it draws every stage with the same seed, and reweights its evidence by an inverse temperature above 1
+in the last stage.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ logger = logging.getLogger(__name__)
 optimize, special = LazyModule("scipy.optimize"), LazyModule("scipy.special")
 
 SLICE = 64  # particles in one batch through the networks
-STEPS_SHOWN = 100  # of progress for each population
+STEPS_SHOWN = 100  # steps of progress per population
 MAX_FRUITLESS = 1000  # prior draws of a population, all without a finite p(class)
-STEP_GAIN = 1.0  # of log step size, per unit of acceptance off its target in one stage
+STEP_GAIN = 1.0  # change of the log step size per unit of acceptance above its target in one stage
 
 
 @dataclass(frozen=True)
 class SmcConfig(StepConfig):
-    """How particles are moved, and how far apart the temperatures are."""
+    """Settings of the moves of the particles and of the distance between temperatures."""
 
     step_size: float = again(StepConfig, "step_size", 0.4)
     target_accept_prob: float = again(StepConfig, "target_accept_prob", 0.4)
@@ -56,8 +56,15 @@ class SmcConfig(StepConfig):
 
 
 class Population(NamedTuple):
-    """Particles on their way: z [num_particles, latent_dim]; log_prob [num_particles], log p(class | g(z)) at temperature 1;
-    scalars: inverse_temperature 0..1 of the likelihood; log_evidence so far, in nats; log_step_size; stage, how many were done.
+    """The state of a population of particles.
+
+    Attributes:
+      z: [num_particles, latent_dim].
+      log_prob: [num_particles], log p(class | g(z)) at temperature 1.
+      inverse_temperature: Scalar in 0..1, that of the likelihood.
+      log_evidence: Scalar, log evidence so far, in nats.
+      log_step_size: Scalar, log of the step size.
+      stage: Scalar, number of stages done.
     """
 
     z: np.ndarray
@@ -91,7 +98,7 @@ def _compiled(networks: Networks, num_mutations: int, xla: bool) -> Any:
             (tf.constant(0), z, kernel.bootstrap_results(z), 0.0),
             parallel_iterations=1,
         )
-        # From the tempered target it would be but rounding where the temperature is high.
+        # Recompute it: recovering log p(class) from the tempered target leaves only rounding errors at high temperatures.
         return z, posterior.class_log_prob(z), accepted / num_mutations
 
     function = functools.partial(tf.function, jit_compile=xla, autograph=False)
@@ -99,11 +106,13 @@ def _compiled(networks: Networks, num_mutations: int, xla: bool) -> Any:
 
 
 def next_inverse_temperature(log_likelihood: np.ndarray, now: float, ess_share: float) -> float:
-    """The inverse temperature in (now, 1] to which reweighting leaves `ess_share` of the particles effective (Jasra et al.
-    2011).
+    """Return the inverse temperature in (now, 1] to which reweighting keeps an ESS of `ess_share` (Jasra et al. 2011).
 
-    log_likelihood: [num_particles], at inverse temperature 1; -inf at particles without one, which any reweighting leaves
-    behind: the share is that of the others, of which there is one at least.
+    Args:
+      log_likelihood: [num_particles], at inverse temperature 1; -inf at particles without a likelihood, which any reweighting
+        drops. At least one must be finite.
+      now: The current inverse temperature.
+      ess_share: ESS after reweighting over the number of particles with a finite likelihood.
     """
     log_likelihood = log_likelihood[np.isfinite(log_likelihood)]
 
@@ -120,10 +129,19 @@ def next_inverse_temperature(log_likelihood: np.ndarray, now: float, ess_share: 
 def next_stage(
     posterior: ClassPosterior, config: SmcConfig, mutate_fn: Any, now: Population, seed: tf.Tensor, ladder: np.ndarray | None
 ) -> tuple[Population, float]:
-    """Reweights to the next temperature, resamples, moves; returns the population there and the moves' mean acceptance.
+    """Reweight to the next temperature, resample and move; return the new population and the mean acceptance of the moves.
 
-    ladder: [num_stages, 2], of each stage the inverse temperature and the log of the step size; None for the pilot, whose
-    particles choose them.
+    Args:
+      posterior: The target.
+      config: Settings of the sampler.
+      mutate_fn: The compiled moves.
+      now: The current population.
+      seed: Seed of the stage.
+      ladder: [num_stages, 2], the inverse temperature and the log step size of each stage; None for the pilot, whose particles
+        choose them.
+
+    Raises:
+      UserError: No particle has a finite likelihood.
     """
     log_likelihood = np.nan_to_num(now.log_prob.astype(np.float64) / posterior.temperature, nan=-np.inf)
     if not np.isfinite(log_likelihood).any():
@@ -152,7 +170,7 @@ def next_stage(
         z,
         log_prob,
         np.asarray(beta),
-        now.log_evidence + total - np.log(np.isfinite(log_likelihood).sum()),  # particles without one are none of the prior's
+        now.log_evidence + total - np.log(np.isfinite(log_likelihood).sum()),  # particles without a likelihood do not count
         now.log_step_size + STEP_GAIN * (float(accepted) - config.target_accept_prob),
         now.stage + 1,
     )
@@ -160,12 +178,12 @@ def next_stage(
 
 
 def start_population(start_fn: Any, num_particles: int, config: SmcConfig, seed: tf.Tensor) -> tuple[Population, np.ndarray]:
-    """Prior draws to begin with, and of all that were scored for it the number without a finite p(class), and the number.
+    """Return prior draws to start from, and the numbers [2] of those scored without a finite p(class) and of all scored.
 
-    A population without any finite p(class) is drawn again: given that it has some, its mean likelihood over those is unbiased.
+    A population without any finite p(class) is redrawn: given that it has some, its mean likelihood over those is unbiased.
 
     Raises:
-      UserError: there is none in `MAX_FRUITLESS` draws, or in one population where that is larger.
+      UserError: No p(class) is finite in `MAX_FRUITLESS` draws, or in one population if that is larger.
     """
     sizes = [min(SLICE, num_particles - k) for k in range(0, num_particles, SLICE)]
     scored = np.zeros(2, np.int64)
@@ -186,7 +204,7 @@ def start_population(start_fn: Any, num_particles: int, config: SmcConfig, seed:
 
 
 def _check_state(state: dict[str, np.ndarray], latent_dim: int, num_results: int, num_chains: int) -> None:
-    """Raises `StateError` unless `state` can be that of a `Chunk` of `smc_chunks`."""
+    """Raise `StateError` unless `state` can be that of a `Chunk` of `smc_chunks`."""
     layout: dict[str, tuple[Any, tuple[Any, ...]]] = {
         "whole_z": (np.float32, (num_results, "whole", latent_dim)),
         "whole_log_prob": (np.float32, (num_results, "whole")),
@@ -196,7 +214,7 @@ def _check_state(state: dict[str, np.ndarray], latent_dim: int, num_results: int
         "ladder": (np.float64, ("stages", 2)),
         "scored": (np.int64, (2,)),
     }
-    if "stage" in state:  # a population is under way
+    if "stage" in state:  # a population is in progress
         layout |= dict.fromkeys(Population._fields, (np.float64, ()))
         layout |= {"z": (np.float32, (num_results, latent_dim)), "log_prob": (np.float32, (num_results,))}
     sizes = check_state(state, layout)
@@ -213,20 +231,25 @@ def _check_state(state: dict[str, np.ndarray], latent_dim: int, num_results: int
 def smc_chunks(
     posterior: ClassPosterior, config: SmcConfig, num_results: int, run: RunConfig, state: dict[str, np.ndarray] | None = None
 ) -> Iterator[Chunk]:
-    """Runs a pilot and then `run.num_chains` independent populations, each of `num_results` particles, one after the other, a
-    temperature at a time.
+    """Run a pilot and then `run.num_chains` independent populations, one after the other, one temperature at a time.
 
-    Each population's draws are in random order, so that they read as those of a chain. The draws of a population of finite
-    size are biased, by order 1 / num_results. Its estimate of the evidence is not, because the pilot chose the temperatures:
-    the mean over populations is unbiased, and their spread gives its standard error. `state` is that of an earlier chunk of
-    the same run.
+    The draws of each population are in random order, so that they resemble those of a chain. The draws of a population of
+    finite size are biased, by order 1 / num_results. Its evidence estimate is not, because the pilot chose the temperatures:
+    the mean over populations is unbiased, and their spread gives its standard error.
+
+    Args:
+      posterior: The target, with one label and without a discriminator.
+      config: Settings of the sampler.
+      num_results: Particles in each population.
+      run: Provides the seed, `num_chains` and `jit`.
+      state: The state of an earlier chunk of the same run, to continue after it.
 
     Yields:
-      A `Chunk` after each temperature of the pilot and of each population; all draws come with the last. facts: `evidence`,
-      for each whole population the estimate of the mean of likelihood ** (1 / temperature) under the prior where that is
-      finite, as every method takes it, at temperature 1 of p(class); `accept_rate`, the mean acceptance of all moves so far;
-      `num_scored`, the prior draws that populations began with, and `num_not_finite`, those of them without a finite p(class),
-      which no population goes on from.
+      A `Chunk` after each temperature of the pilot and of each population; all draws come with the last one. Its facts are
+        `evidence`, the estimate of each finished population of the mean of likelihood ** (1 / temperature) under the prior
+        where that is finite, as in every sampler (at temperature 1, of p(class)); `accept_rate`, the mean acceptance of all
+        moves so far; `num_scored`, the number of prior draws from which populations started; and `num_not_finite`, the number
+        of those without a finite p(class), from which no population continues.
     """
     from tfgradgen.diagnostics.model_checks import admit, with_number
 
@@ -237,7 +260,7 @@ def smc_chunks(
         raise fail("config", "an SmcConfig, as smc takes", type(config).__name__, "pass tfgradgen.SmcConfig(...)")
     if state is None:
         posterior, facts["doubts"], *_ = admit(posterior, run, takes_gradients=True)
-    else:  # checked when it began
+    else:  # checked at the start of the run
         posterior = with_number(posterior)
     start_fn, mutate_fn = _compiled(posterior.networks, config.num_mutations, use_xla(run.jit))
     if not mutate_fn.experimental_get_tracing_count():
@@ -300,7 +323,10 @@ def smc_chunks(
 
 
 def as_draws(posterior: ClassPosterior, z: np.ndarray, log_prob: np.ndarray) -> Draws:
-    """`Draws` of particles z [num_results, num_chains, latent_dim] with log p(class | g(z)) [num_results, num_chains]."""
+    """Return the `Draws` of particles z [num_results, num_chains, latent_dim].
+
+    `log_prob` is log p(class | g(z)), [num_results, num_chains].
+    """
     target = posterior.prior_log_prob(z).numpy() + log_prob / np.float32(posterior.temperature)
     no_step = np.full_like(log_prob, np.nan)
     return Draws(z, np.exp(log_prob), target, np.ones(log_prob.shape, bool), no_step, np.zeros_like(log_prob))
@@ -317,7 +343,7 @@ def _run(
 SAMPLER = Sampler(
     "smc",
     about="many particles; estimates p(class) too",
-    law="biased",  # by the order of 1 / num_results
+    law="biased",  # by order 1 / num_results
     defaults=SmcConfig(),
     schedule=Schedule(num_results=32, num_burnin_steps=0, num_adaptation_steps=0),
     kind="particles",

@@ -1,10 +1,11 @@
 """Hamiltonian Monte Carlo split along the normal prior: exact rotations, and kicks by the likelihood's gradient alone.
 
-The Hamiltonian is -log Normal(z; 0, I) + |p|^2 / 2, whose flow turns (z, p) by an angle, exactly, minus the log-likelihood,
-whose flow kicks p. Strang's splitting of the two (Beskos, Pinski, Sanz-Serna and Stuart 2011; Shahbaba, Lan, Johnson and Neal
-2014) errs only where the likelihood bends, so its step does not shrink as the prior's dimension grows. A step of size h kicks
-by h / 2 twice and turns by the angle 2 arctan(h / 2) between, which Beskos et al. choose for this: with one leapfrog step it is
-then the preconditioned Crank-Nicolson Langevin proposal (Cotter, Roberts, Stuart and White 2013) of their step h^2 / 2.
+The Hamiltonian is the sum of -log Normal(z; 0, I) + |p|^2 / 2, whose exact flow rotates (z, p), and of the negative
+log-likelihood, whose flow kicks p. Strang's splitting of the two (Beskos, Pinski, Sanz-Serna and Stuart 2011; Shahbaba, Lan,
+Johnson and Neal 2014) has errors only where the likelihood is curved, so its step size does not shrink as the dimension of the
+prior grows. A step of size h makes two kicks of size h / 2, and between them a rotation by the angle 2 arctan(h / 2), as
+Beskos et al. choose it. With one leapfrog step, this is the preconditioned Crank-Nicolson Langevin proposal (Cotter, Roberts,
+Stuart and White 2013) with their step h^2 / 2.
 """
 
 from __future__ import annotations
@@ -22,8 +23,13 @@ LogProbFn = Callable[[Any], Any]  # z [num_chains, latent_dim] -> float32 [num_c
 
 
 class UncalibratedResults(NamedTuple):
-    """Of a proposal: target_log_prob [num_chains] there; gradient, of the log-likelihood, like z; log_acceptance_correction
-    [num_chains], the loss in kinetic energy."""
+    """Results of a proposal.
+
+    Attributes:
+      target_log_prob: [num_chains], log density at the proposal.
+      gradient: Gradient of the log-likelihood at the proposal, like z.
+      log_acceptance_correction: [num_chains], the loss of kinetic energy.
+    """
 
     target_log_prob: tf.Tensor
     gradient: tf.Tensor
@@ -31,8 +37,13 @@ class UncalibratedResults(NamedTuple):
 
 
 class SplitHmcResults(NamedTuple):
-    """step_size: [1, 1], a distance in z. num_leapfrog_steps: int32 scalar.
-    inner_results: of tfp.mcmc.MetropolisHastings."""
+    """Results of a transition.
+
+    Attributes:
+      step_size: [1, 1], a distance in z.
+      num_leapfrog_steps: int32 scalar.
+      inner_results: Results of tfp.mcmc.MetropolisHastings.
+    """
 
     step_size: tf.Tensor
     num_leapfrog_steps: tf.Tensor
@@ -40,7 +51,7 @@ class SplitHmcResults(NamedTuple):
 
 
 class _SplitKernel(OwnKernel):
-    """What the proposal and the whole kernel are made of; see `SplitHmc`."""
+    """Base class of the proposal and of the whole kernel; see `SplitHmc`."""
 
     def __init__(
         self, prior_log_prob_fn: LogProbFn, likelihood_log_prob_fn: LogProbFn, step_size: Any, num_leapfrog_steps: Any
@@ -54,7 +65,7 @@ class _SplitKernel(OwnKernel):
 
 
 class UncalibratedSplitHmc(_SplitKernel):
-    """The proposal of `SplitHmc`, every one of which is taken."""
+    """The uncalibrated proposal of `SplitHmc`: every proposal is accepted."""
 
     @property
     def is_calibrated(self) -> bool:
@@ -75,7 +86,7 @@ class UncalibratedSplitHmc(_SplitKernel):
     def one_step(self, current_state: tf.Tensor, previous_kernel_results: UncalibratedResults, seed: Any = None) -> Any:
         seed = tfp.random.sanitize_seed(seed)
         step_size = tf.convert_to_tensor(self._parameters["step_size"], current_state.dtype)
-        # Of the angle 2 arctan(h / 2).
+        # Cosine and sine of the angle 2 arctan(h / 2).
         cos = (4.0 - tf.square(step_size)) / (4.0 + tf.square(step_size))
         sin = 4.0 * step_size / (4.0 + tf.square(step_size))
         momentum = tf.random.stateless_normal(tf.shape(current_state), seed, dtype=current_state.dtype)
@@ -101,13 +112,14 @@ class UncalibratedSplitHmc(_SplitKernel):
 
 
 class SplitHmc(_SplitKernel):
-    """HMC by rotations of the prior and kicks of the likelihood, with the Metropolis test.
+    """HMC with rotations by the prior and kicks by the likelihood, and the Metropolis test.
 
     Args:
-      prior_log_prob_fn: log Normal(z; 0, I), which the rotation is for; `z [num_chains, latent_dim]` -> float32 [num_chains].
-      likelihood_log_prob_fn: like it.
-      step_size: > 0, a scalar or [1, 1]; the same distance in z as the step of HMC where it is small.
-      num_leapfrog_steps: gradients in one transition, >= 1.
+      prior_log_prob_fn: log Normal(z; 0, I), for which the rotation is exact; `z [num_chains, latent_dim]` -> float32
+        [num_chains].
+      likelihood_log_prob_fn: Like it.
+      step_size: > 0, a scalar or [1, 1]; the same distance in z as the step size of HMC when it is small.
+      num_leapfrog_steps: Gradients in one transition, >= 1.
     """
 
     def _inner(self, step_size: Any, num_leapfrog_steps: Any) -> tfp.mcmc.TransitionKernel:
@@ -129,6 +141,7 @@ class SplitHmc(_SplitKernel):
 
 
 def make_split_hmc(posterior: PosteriorLike, config: HmcConfig, step_size: Any, num_adaptation_steps: int) -> SplitHmc:
+    """Return split HMC for `posterior`; see `KernelSampler.make_fn`."""
     return SplitHmc(posterior.prior_log_prob, posterior.likelihood_log_prob, step_size, config.num_leapfrog_steps)
 
 

@@ -1,20 +1,20 @@
-"""Where chains start: at exact draws of the posterior, found among a few hundred prior draws of each chain.
+"""Starting points of chains: exact draws of the posterior, found among a few hundred prior draws per chain.
 
 Each chain has a block of the pool of its seed (see `pool`). A prior draw that its own uniform number accepts with probability
-likelihood ** (1 / temperature) is an exact draw (see `rejection`). Which draws are accepted says nothing about where the
-accepted ones lie, so the accepted draws of all chains are independent exact draws, whichever chain takes them. A chain takes,
-in this order:
+likelihood ** (1 / temperature) is an exact draw (see `rejection`). Which draws are accepted carries no information about where
+the accepted ones lie, so the accepted draws of all chains are independent exact draws, whichever chain takes them. A chain
+takes, in this order:
 
-1. the first accepted draw of its own: it is then the same in a run of any number of chains;
+1. the first accepted draw of its own block, which is then the same in a run of any number of chains;
 2. an accepted draw that another chain has left over;
-3. where the class is so rare that the draws of all chains together hold too few, one of the draws that were not accepted, of
-   all chains, picked with its importance weight: sampling importance resampling (Rubin 1987), by a systematic sample. A draw
-   then serves as many of these chains as its weight says, up to one, so that each start has the law of the weights, and
-   none is picked twice unless it holds more than its share. Without replacement, a draw that holds most of the weight could
-   serve one chain only, and the others' starts would be drawn towards the prior. Such a start is likely, but not exact; and
-   several of them depend on each other, as far as few draws hold most of the weight.
+3. if the class is so rare that the draws of all chains together contain too few, one of the draws of all chains that were not
+   accepted, chosen by its importance weight: sampling importance resampling (Rubin 1987), with a systematic sample. A draw
+   then serves as many of these chains as its weight implies, rounded up or down, so that each start has the distribution of
+   the weights, and no draw is chosen twice unless it holds more than its share. Without replacement, a draw that holds most of
+   the weight could serve one chain only, and the starts of the others would be biased towards the prior. Such a start is
+   likely, but not exact. Several of them are dependent, to the extent that few draws hold most of the weight.
 
-With a discriminator in the target there is no bound on its energy, and no acceptance: each chain resamples its own draws.
+With a discriminator in the target, its energy is unbounded, so nothing is accepted: each chain resamples its own draws.
 """
 
 import logging
@@ -33,14 +33,17 @@ from tfgradgen.posterior import ClassPosterior
 
 logger = logging.getLogger(__name__)
 
-SMALLEST = 1e-30  # of a probability whose log is taken
+SMALLEST = 1e-30  # smallest probability whose log is taken
 
 
 class Scores(NamedTuple):
-    """Of the prior draws of chains, each [..., num_draws].
+    """What is known of the prior draws of chains; each field is [..., num_draws].
 
-    class_log_prob: log p(class | g(z)), in nats. log_weight: log of target over prior, -inf where it is not finite.
-    log_uniform: by which a draw is accepted. noise: Gumbel noise, by which one is picked with its weight.
+    Attributes:
+      class_log_prob: log p(class | g(z)), in nats.
+      log_weight: Log of target over prior; -inf where it is not finite.
+      log_uniform: Logs of uniform numbers, by which draws are accepted.
+      noise: Gumbel noise, by which a draw is chosen with its weight.
     """
 
     class_log_prob: Any
@@ -50,13 +53,16 @@ class Scores(NamedTuple):
 
 
 class Starts(NamedTuple):
-    """What chains start from.
+    """The starting points of chains.
 
-    z: [num_chains, latent_dim] float32. num_exact: how many of them are exact draws; None where they were not to be
-    ('prior', 'given'). class_prob, class_prob_error: mean of p(class) over the prior draws where it is finite, None of none,
-    and its standard error, None of fewer than two. num_draws: those draws and the others. num_not_finite: the others, and those
-    where a discriminator in the target is not finite. of_each: of a vector of labels, those of each label, in the order of
-    `ClassPosterior.each_label`.
+    Attributes:
+      z: [num_chains, latent_dim] float32.
+      num_exact: Number of exact draws among them; None if exact draws were not requested ('prior', 'given').
+      class_prob: Mean of p(class) over the prior draws where it is finite; None if it is finite nowhere.
+      class_prob_error: Standard error of `class_prob`; None for fewer than two draws.
+      num_draws: Number of prior draws, including those without a finite p(class).
+      num_not_finite: Number of draws without a finite p(class), or without a finite output of a discriminator in the target.
+      of_each: For a vector of labels, the starts of each label, in the order of `ClassPosterior.each_label`.
     """
 
     z: tf.Tensor
@@ -69,7 +75,7 @@ class Starts(NamedTuple):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What is said of them in the facts of a run."""
+        """The starts as they appear in the facts of a run."""
         return {
             "prior_class_prob": self.class_prob,
             "prior_class_prob_error": self.class_prob_error,
@@ -81,7 +87,7 @@ class Starts(NamedTuple):
 
 
 def score(posterior: ClassPosterior, num_draws: int, seed: tf.Tensor) -> tuple[tf.Tensor, Scores]:
-    """`num_draws` prior draws z [num_draws, latent_dim] and what is known of them: one forward pass each."""
+    """Return `num_draws` prior draws z [num_draws, latent_dim] and their scores, with one forward pass each."""
     z = posterior.sample_prior(num_draws, fold_in(seed, 0))
     class_log_prob, log_weight = posterior.class_and_likelihood_log_prob(z)
     log_weight = tf.where(tf.math.is_finite(log_weight), log_weight, -np.inf)
@@ -89,15 +95,17 @@ def score(posterior: ClassPosterior, num_draws: int, seed: tf.Tensor) -> tuple[t
 
 
 def scored_blocks(posterior: ClassPosterior, run: RunConfig) -> Iterator[tuple[np.ndarray, Scores]]:
-    """The rows z [num_init_draws, latent_dim] of the pool that the start of each chain is chosen from, and what is known of
-    them: one forward pass each, unless the pool has them."""
+    """Yield the rows of the pool from which each chain's start is chosen, z [num_init_draws, latent_dim], and their scores.
+
+    This takes one forward pass per row, unless the pool already has it.
+    """
     blocks = pool_of(posterior, run).blocks(run.num_init_draws, run.num_chains)
     for draws, seed in zip(blocks, _seeds(posterior, run), strict=True):
         yield draws.z, Scores(*weigh(posterior, draws, run), _gumbel(len(draws.z), seed))
 
 
 def _seeds(posterior: ClassPosterior, run: RunConfig) -> list[tf.Tensor]:
-    """Of the choice of each chain's start."""
+    """Return the seeds for the choice of each chain's start."""
     seed = fold_in(posterior.own_seed(run.seed), Stream.STARTS)
     return [fold_in(seed, chain) for chain in range(run.num_chains)]
 
@@ -107,9 +115,11 @@ def _gumbel(num_draws: int, seed: tf.Tensor) -> tf.Tensor:
 
 
 def start_point(posterior: ClassPosterior, num_draws: int, seed: tf.Tensor) -> tf.Tensor:
-    """A start z [latent_dim] of one chain by itself, from `num_draws` prior draws: the first accepted one, else one picked by
-    its weight; of a single draw that one. As operations of TensorFlow, for graphs. Where no draw has a finite weight the pick
-    means nothing."""
+    """Return a start z [latent_dim] of a single chain, from `num_draws` prior draws, by TensorFlow ops that work in a graph.
+
+    It is the first accepted draw, else one chosen by its weight; if there is only one draw, that draw. If no draw has a finite
+    weight, the choice is meaningless.
+    """
     z, scores = score(posterior, num_draws, seed)
     picked = tf.argmax(left_weight(scores.log_weight, posterior.has_energy) + scores.noise)
     accepted = scores.log_uniform < scores.log_weight
@@ -119,23 +129,26 @@ def start_point(posterior: ClassPosterior, num_draws: int, seed: tf.Tensor) -> t
 
 
 def left_weight(log_weight: Any, has_energy: bool) -> Any:
-    """log importance weight of draws that were not accepted: their density is that of the prior times 1 - likelihood."""
+    """Return the log importance weights of draws that were not accepted: their density is the prior times 1 - likelihood."""
     return log_weight if has_energy else log_weight - tf.math.log(tf.maximum(-tf.math.expm1(log_weight), SMALLEST))
 
 
 def choose_starts(posterior: ClassPosterior, run: RunConfig, powers: Sequence[float] = ()) -> Starts:
-    """Start points of `run.num_chains` chains, as `run.init` says: 'resample' as above, from `RunConfig.num_init_draws` rows of
-    the pool a chain; 'prior' at a prior draw each, of the label's own; 'given' all at `run.init_z`.
+    """Return the starting points of `run.num_chains` chains, as `run.init` specifies.
+
+    'resample' chooses them as described above, from `RunConfig.num_init_draws` rows of the pool per chain. 'prior' takes one
+    prior draw per chain, specific to the label. 'given' starts all chains at `run.init_z`. With a vector of labels, the chains
+    of each label start as in a run of that label alone.
 
     Args:
-      powers: of a kernel with replicas, those of the likelihood that each has in its target, 1 first. z is then
-        [num_replicas, num_chains, latent_dim]: a replica of a lower power takes a draw of its chain that is exact for its own
-        target, the last one rather than the first, so that it shares none with the others where there are enough.
+      posterior: The target.
+      run: Provides the seed, `num_chains`, `init` and its settings.
+      powers: For a kernel with replicas, the power of the likelihood in the target of each replica, 1 first. z is then
+        [num_replicas, num_chains, latent_dim]. A replica of a lower power takes a draw of its chain that is exact for its own
+        target: the last one rather than the first, so that replicas share no draws if there are enough.
 
     Raises:
-      UserError: no draw has a finite likelihood, or `run.init_z` is no point of the generator.
-
-    With a vector of labels the chains of each label start as in a run of that label alone.
+      UserError: No draw has a finite likelihood, or `run.init_z` does not fit the generator.
     """
     if posterior.is_batched:
         return _starts_of_each(posterior, run, powers)
@@ -162,7 +175,7 @@ def choose_starts(posterior: ClassPosterior, run: RunConfig, powers: Sequence[fl
     rows = np.stack([picks, *replicas])
     z = np.empty([*rows.shape, posterior.latent_dim], np.float32)
     size = CHUNK if pool else num_draws
-    for number in np.unique(rows // size).tolist():  # drawn again rather than kept: it needs no network, and memory is short
+    for number in np.unique(rows // size).tolist():  # redrawn rather than kept: this needs no network and saves memory
         draws = pool.z(number) if pool else posterior.sample_prior(num_draws, fold_in(seeds[number], 0)).numpy()
         where = rows // size == number
         z[where] = draws[rows[where] % size]
@@ -183,7 +196,10 @@ def choose_starts(posterior: ClassPosterior, run: RunConfig, powers: Sequence[fl
 
 
 def _starts_of_each(posterior: ClassPosterior, run: RunConfig, powers: Sequence[float]) -> Starts:
-    """`choose_starts` of each label for its own chains. p(class) is then the mean over the draws of all, each of its label."""
+    """Apply `choose_starts` to the chains of each label.
+
+    p(class) is then the mean over the draws of all labels, each of its own label.
+    """
     posterior.check_num_chains(run.num_chains)
     z = np.empty([*([len(powers)] if powers else []), run.num_chains, posterior.latent_dim], np.float32)
     parts = []
@@ -208,9 +224,11 @@ def _starts_of_each(posterior: ClassPosterior, run: RunConfig, powers: Sequence[
 
 
 def pick(scores: Scores, has_energy: bool) -> tuple[np.ndarray, int]:
-    """Of each chain the place of its start among the draws of all, chain by chain, and how many of them are exact draws.
+    """Return the index of each chain's start among the draws of all chains, chain by chain, and the number of exact ones.
 
-    scores: [num_chains, num_draws].
+    Args:
+      scores: Each field [num_chains, num_draws].
+      has_energy: Whether a discriminator is in the target.
     """
     num_chains, num_draws = scores.log_weight.shape
     flat = np.arange(num_chains * num_draws).reshape(num_chains, num_draws)
@@ -222,33 +240,38 @@ def pick(scores: Scores, has_energy: bool) -> tuple[np.ndarray, int]:
     accepted = scores.log_uniform < scores.log_weight
     picks = np.where(accepted.any(1), flat[np.arange(num_chains), accepted.argmax(1)], -1)
     picks, num_exact = _filled(picks, accepted, weight, scores.noise)
-    if -1 in picks:  # every draw that has a likelihood was accepted: they serve again, from the first
+    if -1 in picks:  # every draw with a likelihood was accepted: reuse them, from the first
         picks = np.where(picks < 0, np.resize(flat[accepted], num_chains), picks)
     return picks, num_exact
 
 
 def _filled(picks: np.ndarray, accepted: np.ndarray, left_log_weight: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, int]:
-    """`picks` [num_chains] with the chains that have none yet, -1, given draws of any chain, as far as there are some, and the
-    number of chains that are at accepted draws.
+    """Fill chains without a draw (-1) in `picks` [num_chains] with draws of any chain, as far as there are enough.
 
-    accepted, left_log_weight, noise: [num_chains, num_draws]: the draws that may be taken as they are, and the log weights of
-    the others, -inf of those out of the question.
+    Args:
+      picks: Indices of the draws chosen so far.
+      accepted: [num_chains, num_draws], draws that may be taken as they are.
+      left_log_weight: Like it, log weights of the other draws; -inf for draws that are excluded.
+      noise: Like it, Gumbel noise.
+
+    Returns:
+      The new indices, and the number of chains at accepted draws.
     """
     picks, without = picks.copy(), np.flatnonzero(picks < 0)
     spare = np.setdiff1d(np.flatnonzero(accepted), picks)[: len(without)]
     picks[without[: len(spare)]] = spare
     rest, log_weight = without[len(spare) :], np.where(accepted, -np.inf, left_log_weight).ravel().astype(np.float64)
     if len(rest) and np.isfinite(log_weight).any():
-        offset = float(np.exp(-np.exp(-np.float64(noise[0, 0]))))  # a uniform number: neither weight nor acceptance is from it
+        offset = float(np.exp(-np.exp(-np.float64(noise[0, 0]))))  # a uniform number, independent of weights and acceptance
         picks[rest] = resample_systematic(np.exp(log_weight - log_weight.max()), min(offset, 1 - 1e-9), len(rest))
     return picks, len(picks) - len(rest)
 
 
 def pick_replicas(scores: Scores, picks: np.ndarray, powers: Sequence[float], has_energy: bool) -> list[np.ndarray]:
-    """`pick` of the replicas whose likelihood has these powers, `picks` for the first of them.
+    """Return the choice of `pick` for replicas whose likelihood has these powers; `picks` is that of the first one.
 
     A replica without an accepted draw of its chain takes one of another chain, as in `pick`: the best of its own few draws
-    would be drawn towards the prior. With a discriminator each chain resamples its own.
+    would be biased towards the prior. With a discriminator, each chain resamples its own draws.
     """
     num_chains, num_draws = scores.log_weight.shape
     rows, chains = [picks], np.arange(num_chains)
@@ -271,7 +294,9 @@ def pick_replicas(scores: Scores, picks: np.ndarray, powers: Sequence[float], ha
 
 
 def initial_points(posterior: ClassPosterior, run: RunConfig) -> tuple[tf.Tensor, float, int]:
-    """Start points [num_chains, latent_dim], the mean p(class) of the prior draws that were scored, and their number (see
-    `choose_starts`)."""
+    """Return starting points [num_chains, latent_dim], the mean p(class) of the scored prior draws, and their number.
+
+    See `choose_starts`. The mean is NaN if p(class) is finite nowhere.
+    """
     found = choose_starts(posterior, run)
     return found.z, float("nan") if found.class_prob is None else found.class_prob, found.num_draws

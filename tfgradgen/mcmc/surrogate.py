@@ -1,20 +1,21 @@
-"""Global moves among draws of a learned proposal, alternated with elliptical slices.
+"""Global moves among draws of a learned proposal, alternated with elliptical slice sampling.
 
-Where a class is rare, hardly any prior draw is of it, and the global move of `local_global` stands still. Here a small network
-says from z what the classifier would say of its image (`surrogate_fit`), for every class at once, so that one fit serves all
-labels, conditions and temperatures. Its likelihood Lhat decides which prior draws are worth an image. Learned global moves
-alternate with local ones in Gabrie, Rotskoff and Vanden-Eijnden (2022) and Samsonov et al. (2022), too; theirs are of a flow.
+If a class is rare, hardly any prior draw belongs to it, and the global move of `local_global` rarely succeeds. Here a small
+network predicts from z the classifier's output for its image (`surrogate_fit`), for all classes at once, so that one fit
+serves all labels, conditions and temperatures. Its likelihood Lhat decides which prior draws are worth an image. Gabrie,
+Rotskoff and Vanden-Eijnden (2022) and Samsonov et al. (2022) also alternate learned global moves with local ones; they use
+flows.
 
-Why the draws are exact whatever the fit. The proposals have the density prior(z) * g(z) / G with
+The draws are exact whatever the fit, for the following reason. The proposals have the density prior(z) * g(z) / G with
 
     g(z) = floor + min(Lhat(z) ** power / cap, 1),   G = the mean of g under the prior.
 
-They are drawn by rejection from the prior: z is taken with probability g(z) / (floor + 1), which is at most 1 by construction.
-So what is drawn has this very density, for any network and any numbers floor, cap and power; and of the density everything is
-known but G, a single constant. The global move (i-SIR, `local_global.resample`) needs its weights likelihood / g up to one
-constant only. Estimates enter in one place: floor is chosen so that about `prior_share` of the proposals are plain prior draws.
-A wrong estimate there gives another share, in the draws and in the density alike. As g is at least floor, no weight is above
-1 / floor, and no region that the network misses is left out. All of it is frozen before the first transition.
+They are drawn by rejection from the prior: z is accepted with probability g(z) / (floor + 1), which is at most 1 by
+construction. So the draws have exactly this density, for any network and any numbers floor, cap and power, and the density is
+known up to the constant G. The global move (i-SIR, `local_global.resample`) needs its weights likelihood / g only up to a
+constant. Estimates enter in one place: floor is chosen so that about `prior_share` of the proposals are plain prior draws. An
+error in that estimate changes the share, in the draws and in the density alike. As g is at least floor, no weight exceeds 1 /
+floor, and no region that the network misses is left out. Everything is frozen before the first transition.
 """
 
 from __future__ import annotations
@@ -34,15 +35,15 @@ from tfgradgen.mcmc.local_global import Place, local_steps, resample
 if TYPE_CHECKING:
     from tfgradgen.posterior import ClassPosterior
 
-WIDTH = 128  # of the network's two hidden layers
-MAX_BLOCKS = 10_000  # in which proposals are looked for
-BLOCK = 64  # prior draws of a chain that the network looks at together
-PRIOR_ONLY = 30.0  # log floor of proposals that are the prior: 1 is lost in e^30 in float32
+WIDTH = 128  # width of the network's two hidden layers
+MAX_BLOCKS = 10_000  # blocks of prior draws that are searched for proposals
+BLOCK = 64  # prior draws of a chain that the network evaluates together
+PRIOR_ONLY = 30.0  # log floor of proposals that are the prior: 1 vanishes beside e^30 in float32
 
 
 @dataclass(frozen=True)
 class SurrogateConfig(KernelConfig):
-    """How proposals are learned and judged, and how much of each move a step makes."""
+    """Settings of the proposals and of the numbers of moves in a transition."""
 
     num_proposals: int = whole(32, low=1, high=10_000, help="proposals in each global move", search=Search(4, 128, log=True))
     num_slices: int = whole(1, low=1, high=1000, help="elliptical slices after each global move", search=Search(1, 8, log=True))
@@ -61,7 +62,7 @@ class SurrogateConfig(KernelConfig):
 
 
 class Weights(NamedTuple):
-    """Of the network z -> log p of all classes: two hidden layers and a linear part."""
+    """Weights of the network z -> log p of all classes, which has two hidden layers and a linear part."""
 
     first: tf.Tensor  # [latent_dim, WIDTH]
     first_bias: tf.Tensor
@@ -73,7 +74,14 @@ class Weights(NamedTuple):
 
 
 class Proposals(NamedTuple):
-    """The frozen proposals, float32: the network, and the scalars of g in the words of the module, as logs but for power."""
+    """The frozen proposals, float32; see the module for the scalars of g.
+
+    Attributes:
+      weights: Weights of the network.
+      power: Power of the surrogate's likelihood.
+      log_cap: Log of cap.
+      log_floor: Log of floor.
+    """
 
     weights: Weights
     power: tf.Tensor
@@ -82,51 +90,55 @@ class Proposals(NamedTuple):
 
 
 def num_classes_of(posterior: Any) -> int:
-    """How many log-probabilities the network gives: those of all classes of each classifier that is asked."""
+    """Return the number of outputs of the network: the number of classes of all classifiers that the posterior uses."""
     return sum(int(each.num_classes) for each in posterior.asked)
 
 
 def shapes(latent_dim: int, num_outputs: int) -> Weights:
-    """Of the network's weights."""
+    """Return the shapes of the network's weights."""
     return Weights(
         (latent_dim, WIDTH), (WIDTH,), (WIDTH, WIDTH), (WIDTH,), (WIDTH, num_outputs), (num_outputs,), (latent_dim, num_outputs)
     )
 
 
 def predict(weights: Weights, z: tf.Tensor) -> tf.Tensor:
-    """log p(class) [B, num_classes] as the network has it, of z [B, latent_dim]."""
+    """Return the network's log p(class) [B, num_classes] at z [B, latent_dim]."""
     hidden = tf.nn.silu(z @ weights.first + weights.first_bias)
     hidden = tf.nn.silu(hidden @ weights.second + weights.second_bias)
     return hidden @ weights.last + weights.last_bias + z @ weights.linear
 
 
 def prior_proposals(latent_dim: int, num_outputs: int) -> Proposals:
-    """Plain prior draws."""
+    """Return proposals that are plain prior draws."""
     weights = Weights(*(tf.zeros(shape) for shape in shapes(latent_dim, num_outputs)))
     return Proposals(weights, tf.constant(1.0), tf.constant(0.0), tf.constant(PRIOR_ONLY))
 
 
 def log_density(proposals: Proposals, likelihood_fn: Any, z: tf.Tensor) -> tf.Tensor:
-    """log g [B] of z [B, latent_dim], in nats; likelihood_fn: what `predict` gives -> log Lhat [B]."""
+    """Return log g [B] at z [B, latent_dim], in nats; `likelihood_fn` maps the output of `predict` to log Lhat [B]."""
     log_likelihood = absent_if_nan(likelihood_fn(predict(proposals.weights, tf.cast(z, tf.float32))))
     peak = tf.minimum(proposals.power * log_likelihood - proposals.log_cap, 0.0)
     return tfp.math.log_add_exp(proposals.log_floor, peak)
 
 
 def take(log_g: tf.Tensor, proposals: Proposals, seed: tf.Tensor) -> tf.Tensor:
-    """Whether each of some prior draws is a proposal, bool like `log_g`: with probability g / (floor + 1)."""
+    """Return which prior draws become proposals, bool like `log_g`: each does with probability g / (floor + 1)."""
     return log_uniform(tf.shape(log_g), seed) < log_g - tf.math.softplus(proposals.log_floor)
 
 
 def propose(
     proposals: Proposals, likelihood_fn: Any, like: tf.Tensor, num: int, seed: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Independent proposals z [num_chains, num, latent_dim] and their log g [num_chains, num], by rejection from the prior.
+    """Return independent proposals z [num_chains, num, latent_dim] and log g [num_chains, num], by rejection from the prior.
 
-    A chain takes the first of its own prior draws that are accepted, so that its proposals do not depend on other chains.
+    A chain takes the first of its own prior draws that are accepted, so its proposals do not depend on other chains.
 
     Args:
-      like: [num_chains, latent_dim], a tensor of that shape.
+      proposals: The frozen proposals.
+      likelihood_fn: Output of `predict` -> log Lhat.
+      like: A tensor of shape [num_chains, latent_dim].
+      num: Proposals per chain.
+      seed: Seed of the draws.
     """
     num_chains = tf.shape(like)[0] if like.shape[0] is None else like.shape[0]
     latent_dim = like.shape[-1]
@@ -137,7 +149,7 @@ def propose(
         value = tf.reshape(log_density(proposals, likelihood_fn, tf.reshape(drawn, [-1, latent_dim])), [num_chains, BLOCK])
         is_taken = take(value, proposals, fold_in(fold_in(seed, i), 1))
         place = count[:, None] + tf.cumsum(tf.cast(is_taken, tf.int32), 1) - 1
-        # Whatever is not wanted goes to one place beyond the others.
+        # Everything else is written to one index beyond the proposals.
         where = tf.stack([chains, tf.where(is_taken, tf.minimum(place, num), num)], -1)
         z, log_g = tf.tensor_scatter_nd_update(z, where, drawn), tf.tensor_scatter_nd_update(log_g, where, value)
         return i + 1, count + tf.reduce_sum(tf.cast(is_taken, tf.int32), 1), z, log_g
@@ -149,7 +161,7 @@ def propose(
             tf.constant(0),
             tf.zeros([num_chains], tf.int32),
             tf.zeros([num_chains, num + 1, latent_dim]),
-            tf.fill([num_chains, num + 1], float("inf")),  # a proposal that is not found has no weight
+            tf.fill([num_chains, num + 1], float("inf")),  # a proposal that was not found has weight 0
         ),
         parallel_iterations=1,
     )
@@ -157,8 +169,14 @@ def propose(
 
 
 class SurrogateResults(NamedTuple):
-    """proposals: frozen. has_jumped: [num_chains] bool, by the global move. num_forward: int32 [num_chains], of the last
-    transition. inner_results: of the last slice, whose `is_accepted` and `is_valid` are of all slices of the transition."""
+    """Results of a transition.
+
+    Attributes:
+      proposals: The frozen proposals.
+      has_jumped: [num_chains] bool, whether the global move moved the chain.
+      num_forward: int32 [num_chains], forward passes of the last transition.
+      inner_results: Results of the last slice; its `is_accepted` and `is_valid` are those of all slices of the transition.
+    """
 
     proposals: Proposals
     has_jumped: tf.Tensor
@@ -167,15 +185,16 @@ class SurrogateResults(NamedTuple):
 
 
 class SurrogateKernel(OwnKernel):
-    """One global move among proposals, then `num_slices` elliptical slices.
+    """One global move among proposals, then `num_slices` elliptical slice transitions.
 
-    It starts with prior draws as its proposals; its results hold them, and others take their place there.
+    The initial proposals are prior draws. They are part of the results, where learned ones can replace them.
 
     Args:
       likelihood_log_prob_fn: `z [num_chains, latent_dim]` -> float32 [num_chains]; the prior is Normal(0, I).
-      surrogate_fn: what `predict` gives, [B, num_outputs] -> log Lhat [B].
-      num_outputs: of the network.
-      num_proposals, num_slices: >= 1.
+      surrogate_fn: Output of `predict`, [B, num_outputs] -> log Lhat [B].
+      num_outputs: Number of outputs of the network.
+      num_proposals: Proposals in each global move, >= 1.
+      num_slices: Elliptical slices after each global move, >= 1.
     """
 
     def __init__(self, likelihood_log_prob_fn: Any, surrogate_fn: Any, num_outputs: int, num_proposals: int, num_slices: int):
@@ -223,13 +242,17 @@ class SurrogateKernel(OwnKernel):
 
 
 def make_surrogate(posterior: Any, config: SurrogateConfig, step_size: Any, num_adaptation_steps: int) -> Any:
-    """The kernel; of a target that is a density alone, without classes, its proposals are the prior's."""
+    """Return the kernel for `posterior`; see `KernelSampler.make_fn`.
+
+    If the target is only a density, without classes, its proposals are those of the prior.
+    """
     surrogate_fn = getattr(posterior, "likelihood_of", lambda outputs: tf.zeros(tf.shape(outputs)[:-1]))
     num_outputs = num_classes_of(posterior) if hasattr(posterior, "asked") else 1
     return SurrogateKernel(posterior.likelihood_log_prob, surrogate_fn, num_outputs, config.num_proposals, config.num_slices)
 
 
 def surrogate_info(posterior: Any, config: SurrogateConfig, z: tf.Tensor, results: SurrogateResults) -> StepInfo:
+    """Return the `StepInfo`; a transition counts as accepted if the global move or the slices moved the chain."""
     info = slice_info(posterior, config, z, results.inner_results)
     return info._replace(
         is_accepted=results.has_jumped | info.is_accepted,
@@ -239,7 +262,7 @@ def surrogate_info(posterior: Any, config: SurrogateConfig, z: tf.Tensor, result
 
 
 def learn(posterior: ClassPosterior, config: SurrogateConfig, run: RunConfig) -> Learned:
-    """The proposals of this posterior, see `surrogate_fit.learned`."""
+    """Return the proposals of this posterior; see `surrogate_fit.learned`."""
     from tfgradgen.mcmc.surrogate_fit import learned
 
     return learned(posterior, config, run)

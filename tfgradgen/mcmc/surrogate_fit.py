@@ -1,11 +1,11 @@
-"""Learns the proposals of `surrogate` and judges them.
+"""Learns the proposals of `surrogate` and evaluates them.
 
-A network is fitted to the first `num_pool_draws` prior draws of the pool, once for all labels, conditions and temperatures. For
-a label, `num_judged_draws` of its proposals are shown to the models, and the surrogate stays only where their weights are
-better than those of prior draws. What a fit says of itself is no evidence: these are draws that it has not seen. Then all is
-frozen. The seed decides all of it.
+A network is fitted to the first `num_pool_draws` prior draws of the pool, once for all labels, conditions and temperatures.
+For each label, the models evaluate `num_judged_draws` of its proposals, and the surrogate is kept only if their weights are
+better than those of prior draws. The fit's own loss is no evidence; these are draws that it has not seen. Then everything is
+frozen. The seed determines all of it.
 
-Not done, because it did not help on the shipped models: to fit again with a thousand proposals of the label among the draws.
+Refitting with a thousand proposals of the label among the draws is not done, because it did not help on the shipped models.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from tfgradgen.posterior import ClassPosterior
 
 logger = logging.getLogger(__name__)
 
-NUM_SCALED = 16_384  # prior draws at which the network alone is looked at, for the scale of its likelihood
-LEAST_TAKEN = 0.005  # of prior draws, as proposals: the likelihood is cut off at the top where fewer would be
-MIN_TAIL = 5  # weights: of fewer no tail is known
-MIN_ROWS = 64  # of the pool, with finite log-probabilities: of fewer nothing is learned
+NUM_SCALED = 16_384  # prior draws at which only the network is evaluated, for the scale of its likelihood
+LEAST_TAKEN = 0.005  # least share of prior draws that become proposals; the cap of the likelihood is lowered to reach it
+MIN_TAIL = 5  # weights; with fewer, the tail is unknown
+MIN_ROWS = 64  # rows of the pool with finite log-probabilities; with fewer, nothing is learned
 
 
 class Rows(NamedTuple):
@@ -46,14 +46,19 @@ class Rows(NamedTuple):
 
     @property
     def finite(self) -> Rows:
-        """Those whose numbers are all finite."""
+        """The rows whose log-probabilities are all finite."""
         is_finite = np.isfinite(self.log_probs).all(1)
         return Rows(self.z[is_finite], self.log_probs[is_finite])
 
 
 class Quality(NamedTuple):
-    """Of importance weights. effective_share: effective number over number. largest_share: of the sum, held by one.
-    pareto_k: of their tail; 0 where the largest is that of many, infinite where there are too few to tell."""
+    """The quality of importance weights.
+
+    Attributes:
+      effective_share: ESS over the number of weights.
+      largest_share: Share of the largest weight in the sum.
+      pareto_k: Pareto k of the tail; 0 if many weights share the largest value, infinite if there are too few weights.
+    """
 
     effective_share: float
     largest_share: float
@@ -61,7 +66,7 @@ class Quality(NamedTuple):
 
 
 def quality(log_weight: np.ndarray) -> Quality:
-    """Of weights [n] as logs; -inf and NaN are 0."""
+    """Return the quality of weights [n], given as logs; -inf and NaN are weights of 0."""
     log_weight = np.nan_to_num(np.asarray(log_weight, np.float64), nan=-np.inf, posinf=np.inf)
     if not np.isfinite(log_weight).any():
         return Quality(0.0, 1.0, np.inf)
@@ -75,13 +80,13 @@ def quality(log_weight: np.ndarray) -> Quality:
 
 
 def pool_rows(pool: Pool, num_draws: int) -> Rows:
-    """The first prior draws of the pool."""
+    """Return the first `num_draws` prior draws of the pool."""
     parts = [(block.z, np.concatenate(block.log_probs, 1)) for block in pool.blocks(CHUNK, -(-num_draws // CHUNK))]
     return Rows(*(np.concatenate(column)[:num_draws] for column in zip(*parts, strict=True)))
 
 
 def scored(pool: Pool, z: np.ndarray) -> Rows:
-    """`z` with what the models of the pool say there: a forward pass each."""
+    """Return `z` with the outputs of the pool's models there, with one forward pass each."""
     return Rows(z, pool.scores(z)[:, : sum(pool.widths)])
 
 
@@ -89,7 +94,7 @@ _FITS: weakref.WeakKeyDictionary[Pool, dict[int, Fit | None]] = weakref.WeakKeyD
 
 
 def fitted(pool: Pool, num_draws: int, seed: int) -> Fit | None:
-    """The network that is fitted to the first draws of the pool, once for all labels; None where too little is finite."""
+    """Return the network fitted to the first draws of the pool, once for all labels; None if too few rows are finite."""
     fits = _FITS.setdefault(pool, {})
     if num_draws not in fits:
         rows = pool_rows(pool, num_draws).finite
@@ -100,14 +105,14 @@ def fitted(pool: Pool, num_draws: int, seed: int) -> Fit | None:
 
 
 def proposals_of(fit: Fit, posterior: ClassPosterior, config: SurrogateConfig, seed: tf.Tensor) -> Proposals:
-    """The proposals that the network makes for the target of `posterior`; see `surrogate` for their density."""
+    """Return the network's proposals for the target of `posterior`; see `surrogate` for their density."""
     z = tf.random.stateless_normal([NUM_SCALED, posterior.latent_dim], seed)
     log_peak = config.power * posterior.likelihood_of(predict(fit.weights, z)).numpy().astype(np.float64)
     log_peak = np.sort(log_peak[np.isfinite(log_peak)])
     if not len(log_peak):
         return prior_proposals(posterior.latent_dim, num_classes_of(posterior))
-    # Of each value the mean of min(peak / value, 1). Where the highest few tower above all others, these would hardly ever be
-    # taken, so that a lower one is the cap.
+    # For each value, the mean of min(peak / value, 1). If the highest few values exceed all others by far, a draw would hardly
+    # ever be accepted, so a lower value is the cap.
     below = np.exp(np.logaddexp.accumulate(log_peak) - log_peak)
     mean = (below + np.arange(len(log_peak))[::-1]) / NUM_SCALED
     cap = np.flatnonzero(mean >= min(LEAST_TAKEN, mean[0]))[-1]
@@ -117,7 +122,7 @@ def proposals_of(fit: Fit, posterior: ClassPosterior, config: SurrogateConfig, s
 
 
 def drawn(proposals: Proposals, posterior: ClassPosterior, num: int, seed: tf.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Fresh proposals z [num, latent_dim] and their log g [num]."""
+    """Return fresh proposals z [num, latent_dim] and their log g [num]."""
     like, likelihood_fn = tf.zeros([8, posterior.latent_dim]), posterior.likelihood_of
     go = tf.function(functools.partial(propose, likelihood_fn=likelihood_fn, num=-(-num // 8)), autograph=False)
     z, log_g = go(proposals=proposals, like=like, seed=seed)
@@ -125,7 +130,7 @@ def drawn(proposals: Proposals, posterior: ClassPosterior, num: int, seed: tf.Te
 
 
 def log_weights(posterior: ClassPosterior, rows: Rows) -> np.ndarray:
-    """Log-likelihoods [n], the log weights of prior draws, without a discriminator's term."""
+    """Return log-likelihoods [n], the log weights of prior draws, without a discriminator's term."""
     found: np.ndarray = posterior.likelihood_of(tf.constant(rows.log_probs)).numpy().astype(np.float64)
     return found
 
@@ -135,7 +140,7 @@ def _learned(networks: Networks, label: int, temperature: float, config: Surroga
     posterior = ClassPosterior.of(networks, label, temperature)
     pool, own_seed = pool_of(posterior, run), fold_in(posterior.own_seed(run.seed), Stream.SURROGATE)
     rows, fit = pool_rows(pool, config.num_pool_draws), fitted(pool, config.num_pool_draws, run.seed)
-    num_counted = run.num_chains * run.num_init_draws if run.init == "resample" else 0  # rows that the starts have looked at
+    num_counted = run.num_chains * run.num_init_draws if run.init == "resample" else 0  # rows already counted by the starts
     prior, num_forward = quality(log_weights(posterior, rows)), max(len(rows.z) - num_counted, 0)
     if fit is None:
         return _dropped(posterior, prior, None, num_forward)
@@ -149,13 +154,16 @@ def _learned(networks: Networks, label: int, temperature: float, config: Surroga
 
 
 def is_better(found: Quality, prior: Quality) -> bool:
-    """Whether proposals of the quality `found` do more than prior draws: a larger share of them is effective, and the tail of
-    their weights lets that be known, or lets it be known better than the prior's."""
+    """Return whether proposals of the quality `found` are better than prior draws.
+
+    A larger share of them must be effective, and the tail of their weights must make that estimate reliable, or more reliable
+    than that of the prior.
+    """
     return found.effective_share > prior.effective_share and found.pareto_k <= max(MAX_PARETO_K, prior.pareto_k)
 
 
 def facts_of(name: str, prior: Quality, found: Quality | None) -> dict[str, Any]:
-    """What is said of the choice: `proposals`, 'surrogate' or 'prior', and the quality of both, JSON-able."""
+    """Return the facts of the choice, JSON-serializable: `proposals`, 'surrogate' or 'prior', and the quality of both."""
     each = {"prior": prior} | ({"surrogate": found} if found else {})
     numbers = {
         kind: {key: value if np.isfinite(value) else None for key, value in own._asdict().items()} for kind, own in each.items()
@@ -164,7 +172,7 @@ def facts_of(name: str, prior: Quality, found: Quality | None) -> dict[str, Any]
 
 
 def _dropped(posterior: ClassPosterior, prior: Quality, found: Quality | None, num_forward: int) -> Learned:
-    """Prior draws as proposals, and why."""
+    """Return prior draws as proposals, with the reason."""
     why = "too few prior draws have finite log-probabilities"
     if found:
         why = f"of its proposals {_said(found)}, of prior draws {_said(prior)}"
@@ -178,10 +186,12 @@ def _said(found: Quality) -> str:
 
 
 def learned(posterior: ClassPosterior, config: SurrogateConfig, run: RunConfig) -> Learned:
-    """The frozen proposals for the target of `posterior`: the same for the same models, label, temperature, settings and seed.
+    """Return the frozen proposals for the target of `posterior`.
+
+    They are the same for the same models, label, temperature, settings and seed.
 
     Raises:
-      UserError: a vector of labels, each of which would have proposals of its own.
+      UserError: The posterior has a vector of labels, each of which would have its own proposals.
     """
     posterior.check_one_label("surrogate")
     found: Learned = _learned(posterior.networks, int(posterior.label), posterior.temperature, config, run)

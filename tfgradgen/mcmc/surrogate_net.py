@@ -14,25 +14,33 @@ from tfgradgen.mcmc.surrogate import Weights, predict, shapes
 
 BATCH = 256
 MAX_EPOCHS = 40
-PATIENCE = 4  # epochs without a better held-out loss
-HELD_OUT = 8  # one row in so many
-# Of a log-probability below the mean of its class: how far out of the question a class is does not matter.
+PATIENCE = 4  # epochs without a lower held-out loss
+HELD_OUT = 8  # one row in this many
+# Standard deviations below the mean of its class at which a log-probability is clipped: how improbable an improbable class is
+# does not matter.
 MAX_DEVIATIONS = 5.0
-SMALLEST_SCALE = 1e-6  # of a class whose log-probability never changes
-LEARNING_RATE = 5e-3  # of Adam at the start
-WEIGHT_DECAY = 5e-3  # share of a weight that a step takes off at the start
+SMALLEST_SCALE = 1e-6  # scale of a class whose log-probability never changes
+LEARNING_RATE = 5e-3  # initial learning rate of Adam
+WEIGHT_DECAY = 5e-3  # share of a weight that a step initially removes
 
 
 class Fit(NamedTuple):
-    """weights: of the network whose outputs are log-probabilities. loss: on the rows that were held out, see `_loss`."""
+    """A fitted network.
+
+    Attributes:
+      weights: Weights of the network, whose outputs are log-probabilities.
+      loss: Loss on the held-out rows, see `_loss`.
+    """
 
     weights: Weights
     loss: float
 
 
 def fit_network(z: np.ndarray, log_probs: np.ndarray, seed: tf.Tensor) -> Fit:
-    """Fits a network to `log_probs` [n, num_outputs] at `z` [n, latent_dim], all finite: that of the epoch with the least loss
-    on rows that are held out. The same seed gives the same bits."""
+    """Fit a network to `log_probs` [n, num_outputs] at `z` [n, latent_dim], all finite.
+
+    The result is the network of the epoch with the lowest loss on held-out rows. The same seed gives the same bits.
+    """
     mean, scale = log_probs.mean(0), log_probs.std(0) + SMALLEST_SCALE
     wanted = np.maximum((log_probs - mean) / scale, -MAX_DEVIATIONS)
     is_held = np.arange(len(z)) % HELD_OUT == 0
@@ -57,7 +65,7 @@ def fit_network(z: np.ndarray, log_probs: np.ndarray, seed: tf.Tensor) -> Fit:
 
 
 def _start(latent_dim: int, num_outputs: int, seed: tf.Tensor) -> Weights:
-    """Random hidden layers, whose outputs are of the size of their inputs; nothing of them is said yet."""
+    """Return random hidden layers whose outputs have the scale of their inputs; the weights of the outputs are 0."""
     all_shapes = shapes(latent_dim, num_outputs)
     zeros = Weights(*(tf.zeros(shape) for shape in all_shapes))
     hidden = {
@@ -69,10 +77,15 @@ def _start(latent_dim: int, num_outputs: int, seed: tf.Tensor) -> Weights:
 
 
 def _loss(net: Weights, columns: Sequence[tf.Tensor], unit: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-    """Mean over rows of the squared error, in the outputs' units, and of the relative entropy of the softmax of all outputs.
+    """Return the mean squared error, in the outputs' units, plus the relative entropy of the softmax of all outputs.
 
-    The first lets no class be left out; the second is for what matters in a proposal, the classes that an image may show.
-    columns: z and wanted outputs. unit: scale and mean of the outputs.
+    Both are means over rows. The first term keeps any class from being neglected; the second covers what matters for a
+    proposal, the classes that an image may show.
+
+    Args:
+      net: Weights of the network.
+      columns: z and target outputs.
+      unit: Scale and mean of the outputs.
     """
     z, wanted = columns
     found = predict(net, z)
@@ -82,7 +95,7 @@ def _loss(net: Weights, columns: Sequence[tf.Tensor], unit: tuple[tf.Tensor, tf.
 
 
 def _pass(state: Any, data: list[tf.Tensor], unit: Any, order: tf.Tensor, num_steps: tf.Tensor) -> Any:
-    """One pass of Adam through the rows [num_batches, size] of `order`; its rate falls to 0 over `num_steps`."""
+    """Make one pass of Adam over the rows [num_batches, size] of `order`; its learning rate falls to 0 over `num_steps`."""
 
     def step(i: tf.Tensor, count: tf.Tensor, weights: Any, first: Any, second: Any) -> Any:
         with tf.GradientTape() as tape:
