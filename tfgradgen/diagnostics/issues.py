@@ -21,7 +21,7 @@ from tfgradgen.diagnostics.convergence import (
     shown_names,
 )
 
-MIN_ESS, MIN_ESS_OF_CHAIN = 100.0, 4.0  # in total and per chain; below, the error itself is uncertain
+MIN_ESS, MIN_ESS_OF_CHAIN = 100.0, 4.0  # least ESS, in total and per chain; below, the error itself is uncertain
 MAX_ACCEPT_GAP = 0.1
 STUCK_ACCEPT_RATE = 0.02  # a chain with a lower acceptance rate hardly moves
 MAX_ENERGY_ERROR = 1000.0  # nats; beyond it the integrator has left the level set for good (Stan's bound)
@@ -136,7 +136,7 @@ def longest_run(flags: np.ndarray) -> int:
 
 
 def never_moved(chains: Mapping[str, list[Any]], num_results: int) -> str:
-    """Return text such as `chains 0 to 3` if no chain moved in all its draws, of which there are several; '' otherwise."""
+    """Return text such as `chains 0 to 3` if there are several draws and no chain ever moved; '' otherwise."""
     is_still = num_results > 1 and max(chains["num_distinct"]) == 1
     return _chains(chains["num_distinct"]) if is_still else ""
 
@@ -285,9 +285,13 @@ def _broken(chains: Mapping[str, list[Any]], num_results: int) -> Iterable[Issue
 
 
 def off_target(accept_rate: float, target: float | None) -> Iterable[str]:
-    """Yield a finding if the mean acceptance `accept_rate` is far from the `target` of its adaptation; None is no adaptation.
+    """Yield a finding if the mean acceptance is far from the target of the adaptation.
 
     Whether the steps are too large or too small, the adaptation was too short.
+
+    Args:
+      accept_rate: Mean acceptance probability.
+      target: The target; None if nothing was adapted.
     """
     if target is not None and abs(accept_rate - target) > MAX_ACCEPT_GAP:
         found = f"acceptance {accept_rate:.2f} is off its target {target:.2f}"

@@ -94,7 +94,7 @@ def with_number(posterior: ClassPosterior) -> ClassPosterior:
 
 
 def warn_of(lines: Iterable[str]) -> None:
-    """Warn of each doubt, in calls of the library; the command prints doubts, and `tg.sample` returns them."""
+    """Issue each line as a Python warning, in calls of the library; the command prints them, and `tg.sample` returns them."""
     for line in lines:
         warnings.warn(as_python(line), stacklevel=3)
 
