@@ -17,10 +17,10 @@ MIN_RESULTS = 4  # draws per chain; with fewer, half a chain has no variance
 MAX_SQUARED = 1e150  # larger values are scaled, because their squares would overflow
 CLASS_PROB, LOG_DENSITY, LATENT = "class_prob", "target_log_prob", "z"  # statistics, as named in run.json
 NUM_RANKED = 1 << 14  # draws over all chains for R-hat of a coordinate; longer runs are thinned to every k-th draw
-MIN_RANKED = 32  # the same per chain, at least, for any number of chains
+MIN_RANKED = 32  # at least so many per chain, for any number of chains
 BLOCK_COORDINATES = 8  # coordinates ranked at a time
 RHAT_ESS, RHAT_ESS_OF_HALF = 400.0, 10.0  # ESS that `rhat_limit` assumes, in total and per half chain
-RHAT_CHANCE = 0.01  # probability that chains that agree exceed the limit in any statistic
+RHAT_CHANCE = 0.01  # probability that any statistic exceeds the limit although the chains agree
 
 
 class Convergence(NamedTuple):
@@ -109,7 +109,7 @@ def projections(z: np.ndarray) -> np.ndarray:
     """
     directions = np.random.default_rng(PROJECTION_SEED).standard_normal((z.shape[-1], NUM_PROJECTIONS))
     directions /= np.linalg.norm(directions, axis=0)
-    with np.errstate(invalid="ignore", over="ignore"):  # a draw may be not finite; so is its projection then
+    with np.errstate(invalid="ignore", over="ignore"):  # a draw that is not finite has no finite projection
         blocks = [z[k : k + BLOCK_DRAWS] @ directions for k in range(0, len(z), BLOCK_DRAWS)]
     return np.moveaxis(np.concatenate(blocks), -1, 0)
 

@@ -14,7 +14,7 @@ from tfgradgen.diagnostics.figure import GREY, INK, drawable, new_figure, style,
 
 NUM_SHOWN = 16  # chains drawn one by one; more would hide each other
 NUM_POINTS = 2000  # points per trace, about as many as the panel can resolve
-NUM_BINS, DRAWS_PER_BIN = 20, 5  # of a rank histogram: most bins, and least mean number of draws per bin
+NUM_BINS, DRAWS_PER_BIN = 20, 5  # rank histogram: most bins, least mean number of draws per bin
 MAX_LAG = 100
 HEIGHT, ALPHA = 10.5, 0.75  # height in inches; opacity of lines and areas, which may overlap
 PITCH = 3  # distance between two chains' rank histograms, in uniform levels; higher bars are cut

@@ -11,7 +11,7 @@ from tfgradgen.core.checks import UserError, fail
 
 XLA_TOLERANCE = 1e-2  # nats, and relative to a gradient's length: tolerance for reordered float32 sums in deep networks
 ROW_TOLERANCE = 1e-3  # same units: tolerance for reordered sums when a row is evaluated in another batch
-SCALES = (1e-3, 1e3)  # likelihood's gradient relative to the prior's; outside, one of the two has no effect
+SCALES = (1e-3, 1e3)  # of the likelihood's gradient relative to the prior's; outside, one of the two has no effect
 
 
 LIKELY = 0.9  # p(class) above which log p is rightly nearly flat, for example for the condition `!goldfish`

@@ -30,7 +30,7 @@ NUM_ROWS = 8  # prior draws that are evaluated again, and rows of a batch
 # probability 2e-6; if it flips one per row, with 1e-9.
 NUM_ALONE = 15
 NUM_FORWARD = NUM_PRIOR + 4 * NUM_ROWS + NUM_ALONE  # cost of the checks
-MIN_SPREAD = 0.1  # nats; the posterior is then within spread ** 2 / 2 = 0.005 nats of the prior
+MIN_SPREAD = 0.1  # nats, of log p(class); at it, the posterior is within spread ** 2 / 2 = 0.005 nats of the prior
 # If nearly all prior draws meet a condition, its log p varies by at most -log(LIKELY). A classifier that always returns 1 does
 # not vary at all.
 MIN_SPREAD_LIKELY = 1e-3

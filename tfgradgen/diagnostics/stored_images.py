@@ -13,7 +13,7 @@ from tfgradgen.posterior import ClassPosterior
 SHOWN = 0.005  # half a unit in the last digit of a caption
 LEAST = 1e-4  # tolerance of p(class), in addition to the tolerance in nats
 NUM_DITHERS = 4  # evaluations that measure the effect of rounding to 8 bits on the classifier
-NUM_DEVIATIONS = 10  # most multiples of that; chance exceeds them in 6e-4 of images (Student's t with four dithers)
+NUM_DEVIATIONS = 10  # largest tolerated multiple of that; chance exceeds it in 6e-4 of images (Student's t, four dithers)
 
 
 def last_images(posterior: ClassPosterior, draws: Draws, max_batch: int | None = None) -> tuple[np.ndarray, list[str]]:
