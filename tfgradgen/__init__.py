@@ -7,7 +7,7 @@
     posterior = tg.ClassPosterior(tg.load_generator(), tg.load_classifier(), label="goldfish")
     result = tg.sample(posterior, kernel="mala", num_chains=16, seed=0)
 
-Names are resolved on first use, so that importing the package imports neither TensorFlow, NumPy nor any file.
+Names are resolved on first use, so importing the package imports neither TensorFlow, NumPy nor any of its own modules.
 """
 
 from typing import TYPE_CHECKING
@@ -57,7 +57,7 @@ __all__ = sorted(["__version__", *_HOMES])
 
 _WITH_TENSORFLOW = tuple(f"tfgradgen.{name}" for name in ("api", "mcmc.chains", "mcmc.starts", "models.", "posterior"))
 
-if TYPE_CHECKING:  # the same names, for editors and type checkers
+if TYPE_CHECKING:  # the public names, for editors and type checkers
     from tfgradgen.api import iter_chunks as iter_chunks
     from tfgradgen.api import sample as sample
     from tfgradgen.core.checks import UserError as UserError
@@ -102,7 +102,7 @@ else:
         if name not in _HOMES:
             raise AttributeError(f"module 'tfgradgen' has no attribute {name!r}")
         home = _HOMES[name]
-        if home.startswith(_WITH_TENSORFLOW):  # which is then imported without its notes
+        if home.startswith(_WITH_TENSORFLOW):  # import it without its start-up messages
             importlib.import_module("tfgradgen.core.quiet").import_tensorflow()
         return getattr(importlib.import_module(home), name)
 

@@ -1,11 +1,11 @@
-"""python -m tfgradgen"""
+"""Entry point of `python -m tfgradgen` and of the command `tfgradgen`."""
 
 
 def main() -> None:
-    """What the command `tfgradgen` calls."""
+    """Run the command `tfgradgen`."""
     try:
         from tfgradgen.cli.commands import main as run_command
-    except KeyboardInterrupt:  # before there is anything to keep
+    except KeyboardInterrupt:  # during the import, so there is nothing to save
         raise SystemExit(130) from None
     run_command()
 

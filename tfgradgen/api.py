@@ -1,15 +1,15 @@
-"""`tg.sample`: draws from a posterior by any method, with all that a run needs around it.
+"""`tg.sample`: draws from a posterior by any method, with checks, starts, adaptation and diagnosis.
 
 A call goes through six files:
 
-1. here: settings, checks of XLA, the loop over the chunks of a run;
-2. `posterior.py`: `ClassPosterior`, the target density;
-3. `mcmc/registry.py`: the methods by name; what a run of chains does before its first step: checks of the models and starts;
-4. `mcmc/chains.py`: the compiled loop over transitions, a chunk at a time;
-5. `mcmc/kernel.py`: the adaptation of the step size around a kernel;
-6. `mcmc/mala.py`, and likewise one file for each other kernel: the transition itself.
+1. This one: settings, the check of XLA, the loop over the chunks of a run.
+2. `posterior.py`: `ClassPosterior`, the target density.
+3. `mcmc/registry.py`: the methods by name, and what a run of chains does before its first step: checks of the models, starts.
+4. `mcmc/chains.py`: the compiled loop over transitions, one chunk at a time.
+5. `mcmc/kernel.py`: the adaptation of the step size around a kernel.
+6. `mcmc/mala.py`, or the file of another kernel: the transition itself.
 
-What it returns is in `results/result.py`. The `sample` command uses the same functions, with a store on disk between them.
+`results/result.py` defines the result. The `sample` command uses the same functions, and stores chunks on disk between them.
 """
 
 import functools
@@ -58,34 +58,36 @@ def sample(
     progress: bool = False,
     **settings: Any,
 ) -> SampleResult:
-    """Draws from `posterior`.
+    """Sample from `posterior`.
 
-    It checks the models first, starts the chains, tunes the step size during the burn-in, freezes it, and diagnoses what came
-    out. The same arguments give the same draws bit for bit on the same machine and backend, and the `sample` command gives them
-    too.
-    TensorFloat-32 is switched off for the process (see `core.backend.full_float32`).
+    The models are checked first. Then the chains start, the step size is adapted during the burn-in and frozen, and the draws
+    are diagnosed. The same arguments give the same draws, bit for bit, on the same machine and backend; the `sample` command
+    gives them as well. TensorFloat-32 is switched off for the process (see `core.backend.full_float32`).
 
     Args:
-      posterior: the target.
-      kernel: the name of a method, 'mala', 'hmc', 'nuts', 'rejection', 'smc' or another of `tg.SAMPLERS`; 'auto' for the one
-        that `mcmc.auto` chooses, as the `sample` command does where none is named; or its settings, such as tg.MalaConfig(...)
-        (an HmcConfig is hmc's); or what `tg.read_recipe` gives.
-      num_results: kept draws of each chain, >= 1; of smc, particles of each population. By default the kernel's own number.
-      num_burnin_steps: discarded first transitions, >= 0.
-      num_adaptation_steps: how many of those tune the step size; by default the kernel's own share of them.
-      num_chains: independent chains, 1..4096, which run as one batch; of a posterior with a vector of labels, one a label.
+      posterior: The target.
+      kernel: One of:
+        the name of a method in `tg.SAMPLERS`, such as 'mala', 'hmc', 'nuts', 'rejection' or 'smc';
+        'auto', for the method that `mcmc.auto` chooses, which is the default of the `sample` command;
+        the settings of a method, such as tg.MalaConfig(...); an HmcConfig selects hmc;
+        a result of `tg.read_recipe`.
+      num_results: Number of kept draws per chain, >= 1; for smc, particles per population. The default is the kernel's own.
+      num_burnin_steps: Number of first transitions that are discarded, >= 0.
+      num_adaptation_steps: How many of those adapt the step size. The default is the kernel's own share of them.
+      num_chains: Number of independent chains, 1..4096, which run as one batch. For a posterior with a vector of labels, it is
+        the number of labels.
       seed: 0..2**62 - 1.
-      init: where chains start: 'resample', at exact draws of the posterior, found among 256 prior draws of each chain (at
-        likely ones where the class is too rare); 'prior', at prior draws; or a latent point [latent_dim] for all of them.
-      jit: True for XLA, False for graph mode; 'auto' is XLA where there is a GPU and it can compile the models.
-      progress: whether to show a bar, by tqdm.
-      **settings: of the kernel, such as step_size or num_leapfrog_steps; the defaults suit the shipped models.
+      init: Where chains start: 'resample', at exact draws of the posterior, found among 256 prior draws per chain (at likely
+        draws if the class is too rare); 'prior', at prior draws; or a latent point [latent_dim] for all chains.
+      jit: True for XLA, False for graph mode, or 'auto' for XLA if there is a GPU and XLA can compile the models.
+      progress: Whether to show a progress bar, by tqdm.
+      **settings: Settings of the kernel, such as step_size or num_leapfrog_steps. The defaults suit the shipped models.
 
     Returns:
-      The draws with images and diagnosis: `grades` of the images and of the means, and problems of the run in its `issues`.
+      The draws, with images and diagnosis: `grades` of the images and of the means, and the problems of the run in `issues`.
 
     Raises:
-      UserError: an argument is out of its range or none of the kernel's, or the models would make the run go wrong.
+      UserError: An argument is out of its range or unknown to the kernel, or the models would make the run wrong.
     """
     if not isinstance(posterior, ClassPosterior):
         raise fail(
@@ -113,19 +115,23 @@ def sample(
 
 
 def iter_chunks(posterior: ClassPosterior, recipe: Recipe, run: RunConfig, resume: Resume | None = None) -> Iterator[Chunk]:
-    """Runs a method chunk by chunk, from its checks to its end, or from where `resume` is.
+    """Run a method chunk by chunk, from its checks to its end, or from `resume`.
 
     Args:
-      run: its temperature is the posterior's, or left at its default.
+      posterior: The target.
+      recipe: Kernel, settings and counts.
+      run: Settings of the run. Its temperature is the posterior's, or left at its default.
+      resume: The state and facts of the last chunk of the run to continue; None for a new run.
 
     Returns:
-      Chunks whose `facts` hold all that is known of the run so far: num_gradients, num_forward and seconds among it.
+      An iterator of chunks. The `facts` of each hold all that is known of the run so far, including num_gradients, num_forward
+      and seconds.
 
     Raises:
-      UserError: the posterior has another temperature than `run`.
+      UserError: `run` has another temperature than the posterior.
     """
     temperature = posterior.temperature
-    # A tensor holds a rounded number.
+    # A tensor holds the number rounded to float32.
     if run.temperature not in (RunConfig.temperature, float(temperature)) and np.float32(run.temperature) != temperature:
         remedy = f"give RunConfig(temperature={float(temperature):g}), or the posterior another"
         raise fail("temperature", f"{float(temperature):g}, which the posterior has", run.temperature, remedy)
@@ -141,13 +147,24 @@ def _chunks(posterior: ClassPosterior, recipe: Recipe, run: RunConfig, resume: R
 
 
 def choose_jit(posterior: ClassPosterior, kernel: str, run: RunConfig) -> tuple[RunConfig, str]:
-    """`run` in graph mode where jit 'auto' would take XLA but XLA cannot compile the models, and why; else `run` and ''."""
+    """Choose graph mode if jit='auto' would use XLA but XLA cannot compile the models.
+
+    Returns:
+      `run` in graph mode and the reason; otherwise `run` and ''.
+    """
     why = without_xla(posterior, run, SAMPLERS[kernel].takes_gradients)
     return (replace(run, jit=False), why) if why else (run, "")
 
 
 def result_of(posterior: ClassPosterior, planned: dict[str, Any], draws: Draws, facts: Mapping[str, Any]) -> SampleResult:
-    """The result of a run that is whole. planned: its `plan`. facts: those of its last chunk."""
+    """Return the result of a complete run.
+
+    Args:
+      posterior: The target.
+      planned: The `plan` of the run.
+      draws: All kept draws.
+      facts: The facts of the last chunk.
+    """
     max_batch = posterior.networks.max_batch
 
     def finish() -> tuple[dict[str, Any], np.ndarray]:
@@ -161,7 +178,7 @@ def result_of(posterior: ClassPosterior, planned: dict[str, Any], draws: Draws, 
 
 
 def _recipe(kernel: Any, values: dict[str, Any]) -> Recipe:
-    """Kernel, settings and counts, from a name, a config or a recipe, and `values` that override those."""
+    """Return kernel, settings and counts from a name, a config or a recipe; `values` override them."""
     if isinstance(kernel, Recipe):
         base = kernel
     elif isinstance(kernel, KernelConfig):
@@ -178,7 +195,7 @@ def _recipe(kernel: Any, values: dict[str, Any]) -> Recipe:
 
 
 def _check_known(kernel: str, values: Mapping[str, Any], known: Sequence[str]) -> None:
-    """Raises `UserError` where one of `values` is none of the `known` settings of `kernel`."""
+    """Raise `UserError` if one of `values` is not among the `known` settings of `kernel`."""
     for name in values:
         if name not in known:
             listed = f"a setting of {kernel}: {', '.join(known)}"
@@ -216,12 +233,15 @@ def _run(posterior: ClassPosterior, kernel: str, num_chains: Any, seed: Any, ini
 
 
 def _as_python(value: Any) -> Any:
-    """A number of NumPy as Python's own, which JSON has."""
+    """Return a NumPy number as a Python number, which JSON can represent; return other values unchanged."""
     return value.item() if isinstance(value, np.generic) else value
 
 
 def _label(posterior: ClassPosterior) -> dict[str, Any]:
-    """Index, name and WordNet id of the label; lists of them, and all names in one, where each chain has its own."""
+    """Return index, name and WordNet id of the label.
+
+    If each chain has its own label, index and WordNet id are lists, and the name joins all names.
+    """
     index = np.asarray(posterior.label)
     labels = getattr(posterior.classifier, "labels", None)
     names = [labels[int(k)].name if labels else str(k) for k in index.ravel()]
@@ -240,7 +260,7 @@ def _models(posterior: ClassPosterior) -> dict[str, Any]:
 
 
 def _arguments(posterior: ClassPosterior, recipe: Recipe, run: RunConfig, jit: Jit) -> dict[str, Any]:
-    """All arguments as they were used, by the names that the command's record has."""
+    """Return all arguments as used, by their names in the command's record."""
     return {
         "label": _label(posterior)["name"],
         "kernel": recipe.kernel,
@@ -257,7 +277,7 @@ def _arguments(posterior: ClassPosterior, recipe: Recipe, run: RunConfig, jit: J
 
 @contextmanager
 def _bar(title: str, is_shown: bool) -> Iterator[ProgressFn | None]:
-    """A bar of tqdm, which a notebook shows as its own."""
+    """Show a progress bar of tqdm, in a notebook as a widget."""
     if not is_shown:
         yield None
         return

@@ -25,9 +25,7 @@ def batched_rows(fn: Callable[..., Any], size: int, *rows: tf.Tensor) -> tf.Tens
         filler = tf.repeat(x[-1:], spare, axis=0)
         return tf.reshape(tf.concat([x, filler], 0), [num_parts, size, *x.shape[1:]])
 
-    spec = tf.function(fn, autograph=False).get_concrete_function(
-        *(tf.TensorSpec([size, *x.shape[1:]], x.dtype) for x in rows)
-    )
+    spec = tf.function(fn, autograph=False).get_concrete_function(*(tf.TensorSpec([size, *x.shape[1:]], x.dtype) for x in rows))
     out = tf.map_fn(
         lambda xs: spec(*xs),
         tuple(parts_of(x) for x in rows),

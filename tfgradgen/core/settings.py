@@ -1,8 +1,8 @@
-"""One declaration for each setting, as metadata of a dataclass field: its default, its range, its help, and where it applies.
+"""Declaration of settings as metadata of dataclass fields: default, range, help, and where a setting applies.
 
     num_leapfrog_steps: int = whole(3, low=1, high=1000, help="gradients in one transition", search=Search(1, 12, log=True))
 
-The checks of the class, the flag, its line of help and the range of a search all come from it.
+The checks of the class, the flag, its line of help and the search range are all derived from the declaration.
 """
 
 from collections.abc import Mapping
@@ -12,11 +12,18 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from tfgradgen.core.checks import check_choice, check_int, check_real
 
 SettingKind: TypeAlias = Literal["real", "whole", "choice", "switch", "text", "path", "value"]
-KEY = "setting"  # of a field's metadata
+KEY = "setting"  # key of a field's metadata
 
 
 class Search(NamedTuple):
-    """Where `tune` looks: low..high, on a log scale with `log`; with `relative` the two are times the sampler's default."""
+    """The range in which `tune` searches a setting.
+
+    Attributes:
+      low: Lower end.
+      high: Upper end.
+      log: Whether the scale is logarithmic.
+      relative: Whether the ends are multiples of the sampler's default.
+    """
 
     low: float
     high: float
@@ -26,18 +33,23 @@ class Search(NamedTuple):
 
 @dataclass(frozen=True)
 class Setting:
-    """What a field says of its value.
+    """The declaration of one setting.
 
-    help: what the value does, a phrase.
-    kind: 'real', 'whole', 'choice', 'switch', 'text', 'path' or 'value', which is a number, several, or text.
-    low, high: bounds of a number; a whole number can be either, a real one neither, but for low where `is_low_in`.
-    choices: the values of a choice.
-    search: the range of a search, None where none varies it; a choice is searched among all its values where `is_searched`.
-    held: where a compiled graph holds the value: 'graph' (built in: another value is another graph), 'step' (the step size),
-      'adaptation' (a tensor that the adaptation reads) or 'results' (a tensor in the kernel's results).
-    shown: what help shows where there is no default, 'N' for example. is_told: whether `help` says the bounds itself.
-    is_text: whether a user's word is taken as it is typed, even where it looks like a number.
-    flag: the flag's name where it is not the field's.
+    Attributes:
+      help: What the value does, a phrase.
+      kind: 'real', 'whole', 'choice', 'switch', 'text', 'path' or 'value' (a number, several numbers, or text).
+      low: Lower bound of a number. A whole number may equal it; a real number may only with `is_low_in`.
+      high: Upper bound of a number, None for none. A whole number may equal it; a real number may not.
+      is_low_in: Whether the range of a real number includes `low`.
+      choices: The values of a choice.
+      search: The range of a search; None if a search does not vary the setting.
+      is_searched: Whether a search tries all values of a choice.
+      held: Where a compiled graph holds the value: 'graph' (a constant: another value needs another graph), 'step' (the step
+        size), 'adaptation' (a tensor that the adaptation reads) or 'results' (a tensor in the kernel's results).
+      shown: What the help shows instead of a missing default, for example 'N'.
+      is_told: Whether `help` itself states the bounds.
+      is_text: Whether the user's word is taken as typed, even if it looks like a number.
+      flag: Name of the flag, if it is not the field's.
     """
 
     help: str
@@ -55,7 +67,10 @@ class Setting:
     flag: str = ""
 
     def parsed(self, name: str, value: Any) -> Any:
-        """As `check`, of what a user typed: the words true and false stand for the two, in errors too."""
+        """Check a value that a user typed, and return it in its own type.
+
+        The words true and false stand for the two booleans, also in errors.
+        """
         if True not in self.choices:
             return self.check(name, value)
         known = {str(choice).lower() if isinstance(choice, bool) else choice: choice for choice in self.choices}
@@ -63,7 +78,11 @@ class Setting:
         return known[check_choice(name, word, known)]
 
     def check(self, name: str, value: Any) -> Any:
-        """Returns `value` in its own type, or raises the `UserError` of `core.checks`."""
+        """Return `value` in its own type.
+
+        Raises:
+          UserError: The value is invalid (see `core.checks`).
+        """
         if self.kind == "real":
             high = float("inf") if self.high is None else self.high
             return check_real(name, value, self.low, high, self.is_low_in)
@@ -75,7 +94,7 @@ class Setting:
 
     @property
     def bounds(self) -> str:
-        """The values that it can have, in words; '' where there is no bound."""
+        """The valid values, in words; '' if there are no bounds."""
         if self.kind == "whole":
             return f"at least {self.low:g}" if self.high is None else f"{self.low:g}..{_number(self.high)}"
         if self.kind == "real":
@@ -94,55 +113,57 @@ def _of(kind: SettingKind, default: Any, given: Mapping[str, Any]) -> Any:
 
 
 def real(default: Any = MISSING, **given: Any) -> Any:
-    """A field that is a number; see `Setting` for what can be given."""
+    """Declare a field that is a number. `Setting` lists the keyword arguments."""
     return _of("real", default, given)
 
 
 def whole(default: Any = MISSING, **given: Any) -> Any:
-    """A field that is an integer."""
+    """Declare a field that is an integer."""
     return _of("whole", default, given)
 
 
 def choice(default: Any = MISSING, **given: Any) -> Any:
-    """A field that is one of `choices`."""
+    """Declare a field that is one of `choices`."""
     return _of("choice", default, given)
 
 
 def switch(**given: Any) -> Any:
-    """A field that is off unless its flag is given."""
+    """Declare a field that is false unless its flag is given."""
     return _of("switch", False, {"choices": (True, False)} | given)
 
 
 def path(default: Any = MISSING, **given: Any) -> Any:
-    """A field that is a path; text, as the user types it."""
+    """Declare a field that is a path, as text that is taken as typed."""
     return _of("path", default, {"is_text": True} | given)
 
 
 def text(default: Any = MISSING, **given: Any) -> Any:
-    """A field that is taken as the user types it; its own command reads it."""
+    """Declare a field that is taken as typed and parsed by its command."""
     return _of("text", default, {"is_text": True} | given)
 
 
 def value(default: Any = MISSING, **given: Any) -> Any:
-    """A field whose own command reads it: a number, several, or text."""
+    """Declare a field that is a number, several numbers, or text, and is parsed by its command."""
     return _of("value", default, given)
 
 
 def again(kind: Any, name: str, default: Any) -> Any:
-    """The field `name` that the dataclass `kind` declares, with another default: that of a class which inherits it."""
+    """Declare the inherited field `name` of the dataclass `kind` again, with another default."""
     return field(default=default, metadata={KEY: settings_of(kind)[name]})
 
 
 def settings_of(kind: Any) -> dict[str, Setting]:
-    """The declared settings of a dataclass (or of an instance of one), by field."""
+    """Return the declared settings of a dataclass, or of an instance of one, by field."""
     return {each.name: each.metadata[KEY] for each in fields(kind) if KEY in each.metadata}
 
 
 def check_settings(record: Any) -> None:
-    """Stores every declared field of the frozen `record` in its own type: numbers of NumPy become Python's, which JSON has.
+    """Check each declared field of the frozen `record` and store it in its own type.
+
+    Numbers of NumPy become Python's, which JSON can represent.
 
     Raises:
-      UserError: a value is out of its range.
+      UserError: A value is out of its range.
     """
     for name, setting in settings_of(record).items():
         object.__setattr__(record, name, setting.check(name, getattr(record, name)))

@@ -1,1 +1,1 @@
-"""Whether models can be sampled, and whether draws can be trusted."""
+"""Checks of models before a run, and diagnostics of its draws."""

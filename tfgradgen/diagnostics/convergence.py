@@ -1,4 +1,4 @@
-"""How well a run mixed: rank-normalized R-hat, effective sample sizes, Monte Carlo error, of scalars of a state."""
+"""Convergence diagnostics of scalars of a state: rank-normalized R-hat, effective sample sizes and Monte Carlo error."""
 
 from typing import Any, NamedTuple
 
@@ -11,29 +11,33 @@ from scipy.stats import rankdata
 from tfgradgen.core.contracts import Draws
 
 NUM_PROJECTIONS, PROJECTION_SEED = 4, 0
-BLOCK_DRAWS = 1000  # read from disk, and held in memory, at a time
+BLOCK_DRAWS = 1000  # draws read from disk and held in memory at a time
 TAILS = (0.05, 0.95)
-MIN_RESULTS = 4  # draws of a chain, of which halves have a variance
-MAX_SQUARED = 1e150  # values above are scaled: their squares would overflow
-CLASS_PROB, LOG_DENSITY, LATENT = "class_prob", "target_log_prob", "z"  # the statistics of a run, by their names in run.json
-NUM_RANKED = 1 << 14  # draws of all chains that R-hat of a coordinate is taken from: every k-th of a longer run
-MIN_RANKED = 32  # of each chain, however many chains there are
-BLOCK_COORDINATES = 8  # ranked at a time
-RHAT_ESS, RHAT_ESS_OF_HALF = 400.0, 10.0  # effective draws, in all and of each half of a chain, that `rhat_limit` asks for
-RHAT_CHANCE = 0.01  # of a run of chains that agree to be above the limit in any statistic
+MIN_RESULTS = 4  # draws per chain; with fewer, half a chain has no variance
+MAX_SQUARED = 1e150  # larger values are scaled, because their squares would overflow
+CLASS_PROB, LOG_DENSITY, LATENT = "class_prob", "target_log_prob", "z"  # statistics, as named in run.json
+NUM_RANKED = 1 << 14  # draws over all chains for R-hat of a coordinate; longer runs are thinned to every k-th draw
+MIN_RANKED = 32  # at least so many per chain, for any number of chains
+BLOCK_COORDINATES = 8  # coordinates ranked at a time
+RHAT_ESS, RHAT_ESS_OF_HALF = 400.0, 10.0  # ESS that `rhat_limit` assumes, in total and per half chain
+RHAT_CHANCE = 0.01  # probability that any statistic exceeds the limit although the chains agree
 
 
 class Convergence(NamedTuple):
-    """Of one scalar statistic over all chains.
+    """Diagnostics of one scalar statistic over all chains.
 
-    mean: over all draws where it is finite. standard_error: of that mean, the larger of what the effective sample size and
-    what the spread of the chains' means say: chains are independent, so the latter holds even where they do not mix. ess: the
-    effective sample size that this error amounts to, (standard deviation / standard_error) ** 2. ess_bulk, ess_tail: effective
-    sample sizes over all chains, of the middle and of the 5 % and 95 % quantiles. None of the three is above the number of
-    distinct draws. rhat: rank-normalized split R-hat, 1 where chains agree (Vehtari et al. 2021). between: share of the
-    variance that lies between the chains' means, 0..1.
-    None where it cannot be computed: too few draws, one chain, chains that never moved, or a statistic that is constant or not
-    finite.
+    A value is None if it cannot be computed: there are too few draws, there is only one chain, the chains never moved, or the
+    statistic is constant or not finite. No effective sample size exceeds the number of distinct draws.
+
+    Attributes:
+      mean: Mean over all finite draws.
+      standard_error: Standard error of the mean: the larger of the estimates from the effective sample size and from the spread
+        of the chains' means. Chains are independent, so the latter is valid even if they do not mix.
+      ess_bulk: Bulk effective sample size over all chains.
+      ess_tail: Tail effective sample size over all chains, for the 5 % and 95 % quantiles.
+      rhat: Rank-normalized split R-hat (Vehtari et al. 2021); 1 if the chains agree.
+      between: Share of the variance that lies between the chains' means, in 0..1.
+      ess: The effective sample size that corresponds to `standard_error`: (standard deviation / standard_error) ** 2.
     """
 
     mean: float | None = None
@@ -46,7 +50,7 @@ class Convergence(NamedTuple):
 
 
 def convergence(statistic: np.ndarray, independent: bool = False) -> Convergence:
-    """Diagnoses `statistic` [num_results, num_chains]; draws that are independent by construction count in full."""
+    """Diagnose `statistic` [num_results, num_chains]. With `independent`, every draw counts in full."""
     values = np.asarray(statistic, np.float64)
     finite = values[np.isfinite(values)]
     if finite.size < values.size or not values.size:
@@ -67,7 +71,7 @@ def convergence(statistic: np.ndarray, independent: bool = False) -> Convergence
 
 
 def _of_chains(values: np.ndarray, mean: float) -> Convergence:
-    """`convergence` of chains: `values` [num_results, num_chains] are finite and not all the same."""
+    """Return `convergence` for chains: `values` [num_results, num_chains] are finite and not all equal."""
     num_results, num_chains = values.shape
     variance, by_chain = float(values.var()), values.T
     has_moved = values[1:] != values[:-1]
@@ -75,7 +79,7 @@ def _of_chains(values: np.ndarray, mean: float) -> Convergence:
     ess: dict[str, float | None] = dict.fromkeys(("mean", "bulk", "tail"))
     rhat = None
     if num_results >= MIN_RESULTS and has_moved.any():
-        with np.errstate(divide="ignore", invalid="ignore"):  # a chain that never moves has no variance
+        with np.errstate(divide="ignore", invalid="ignore"):  # a chain that never moves has zero variance
             for method in ess:
                 size = array_stats.ess(by_chain, method=method, prob=TAILS if method == "tail" else None)
                 ess[method] = min(float(size), num_distinct) if np.isfinite(size) else None
@@ -84,7 +88,7 @@ def _of_chains(values: np.ndarray, mean: float) -> Convergence:
     between = None
     if num_chains > 1:
         errors.append(values.mean(0).std(ddof=1) / np.sqrt(num_chains))
-        # Of fewer draws a chain's mean is hardly more than a draw: independent chains would seem to stay apart.
+        # With fewer draws, a chain's mean varies almost like a single draw: independent chains would seem to disagree.
         between = float(values.mean(0).var() / variance) if num_results >= MIN_RESULTS else None
     error = float(max(errors, default=0.0)) or None
     amounts_to = min(variance / error**2, num_distinct) if error else None
@@ -96,37 +100,46 @@ def _finite(value: Any) -> float | None:
 
 
 def projections(z: np.ndarray) -> np.ndarray:
-    """`z [num_results, num_chains, latent_dim]` along a few fixed random directions, [directions, num_results, num_chains].
+    """Return projections of `z` [num_results, num_chains, latent_dim] on a few fixed random directions.
 
-    What no density shows: chains that lie in different places of the same height.
+    They reveal chains in different modes of equal density, which the scalar densities cannot.
+
+    Returns:
+      [directions, num_results, num_chains].
     """
     directions = np.random.default_rng(PROJECTION_SEED).standard_normal((z.shape[-1], NUM_PROJECTIONS))
     directions /= np.linalg.norm(directions, axis=0)
-    with np.errstate(invalid="ignore", over="ignore"):  # a draw that is not finite gives none
+    with np.errstate(invalid="ignore", over="ignore"):  # a draw that is not finite has no finite projection
         blocks = [z[k : k + BLOCK_DRAWS] @ directions for k in range(0, len(z), BLOCK_DRAWS)]
     return np.moveaxis(np.concatenate(blocks), -1, 0)
 
 
 def scalars(draws: Draws) -> dict[str, np.ndarray]:
-    """p(class), the target density and random projections of z, [num_results, num_chains] each, by name."""
+    """Return p(class), the target density and random projections of z, by name.
+
+    Returns:
+      An array [num_results, num_chains] for each name.
+    """
     columns = {"class_prob": draws.class_prob, "target_log_prob": draws.target_log_prob}
     return columns | {f"z_projection_{k}": column for k, column in enumerate(projections(draws.z))}
 
 
 def statistics(draws: Draws, independent: bool = False) -> dict[str, Convergence]:
-    """`Convergence` of the `scalars`, by name."""
+    """Return the `Convergence` of the `scalars`, by name."""
     return {name: convergence(column, independent) for name, column in scalars(draws).items()}
 
 
 def rank_rhat(values: np.ndarray) -> np.ndarray:
-    """Rank-normalized split R-hat (Vehtari et al. 2021): the larger of that of the values, which sees chains of other means,
-    and that of their distances from the median, which sees chains of other scales.
+    """Return the rank-normalized split R-hat (Vehtari et al. 2021).
+
+    It is the larger of two: R-hat of the values detects chains with different means, and R-hat of their distances from the
+    median detects chains with different scales.
 
     Args:
-      values: [..., num_results, num_chains], at least `MIN_RESULTS` and two.
+      values: [..., num_results, num_chains], with at least `MIN_RESULTS` draws and two chains.
 
     Returns:
-      [...], NaN where a value is not finite or all are the same.
+      [...]; NaN if a value is not finite or all are equal.
     """
     half = values.shape[-2] // 2
     split = np.concatenate([values[..., :half, :], values[..., values.shape[-2] - half :, :]], -1).astype(np.float64)
@@ -151,23 +164,28 @@ def _rhat(values: np.ndarray) -> np.ndarray:
 
 
 def rhat_limit(num_results: int, num_chains: int, num_statistics: int) -> float:
-    """The R-hat that says that chains disagree: in any of `num_statistics` a run of chains that agree is above it with a chance
-    of at most `RHAT_CHANCE`, if it is worth enough draws: `RHAT_ESS` in all, and `RHAT_ESS_OF_HALF` in each half of a chain.
+    """Return the R-hat above which chains disagree.
 
-    Halves of n draws, worth s independent ones, have means with the variance F / s of a draw within a half, where F has the
-    distribution of Fisher; so R-hat ** 2 is (n - 1) / n (1 + F / (s - 1)). Without the allowance for many statistics, F = 1, it
-    is 1.01 for four chains, as of Vehtari et al. (2021). Of fewer draws than s it is the R-hat of independent draws.
+    If the chains of a run agree, any of `num_statistics` exceeds the limit with probability at most `RHAT_CHANCE`, provided
+    that the effective sample size is at least `RHAT_ESS` in total and `RHAT_ESS_OF_HALF` for each half of a chain.
+
+    Half a chain has n draws and an effective sample size s. The variance of the halves' means is F / s times the variance
+    within a half, where F follows Fisher's F distribution. Hence R-hat ** 2 = (n - 1) / n * (1 + F / (s - 1)). Without the
+    correction for many statistics, F = 1, the limit is 1.01 for four chains, as in Vehtari et al. (2021). If a half has fewer
+    than s draws, they count as independent, s = n.
     """
     half, num_halves = max(num_results // 2, 2), 2 * num_chains
     size = min(half, max(RHAT_ESS / num_halves, RHAT_ESS_OF_HALF))
-    # Two tests a statistic, see `rank_rhat`.
+    # Two tests per statistic, see `rank_rhat`.
     most = f_distribution.isf(RHAT_CHANCE / (2 * num_statistics), num_halves - 1, num_halves * (size - 1))
     return float(np.sqrt((half - 1) / half * (1 + most / (size - 1))))
 
 
 def coordinate_rhats(z: np.ndarray) -> np.ndarray:
-    """R-hat [latent_dim] of each coordinate of `z` [num_results, num_chains, latent_dim], NaN where there is none: of chains
-    that never moved, of one chain, or of fewer than `MIN_RESULTS` draws. Of a long run it is that of every k-th draw."""
+    """Return R-hat [latent_dim] of each coordinate of `z` [num_results, num_chains, latent_dim].
+
+    It is NaN if the chains never moved, for a single chain, and for fewer than `MIN_RESULTS` draws. Long runs are thinned.
+    """
     num_results, num_chains, latent_dim = z.shape
     if num_chains < 2 or num_results < MIN_RESULTS:
         return np.full(latent_dim, np.nan)
@@ -178,8 +196,11 @@ def coordinate_rhats(z: np.ndarray) -> np.ndarray:
 
 
 def worst_coordinate(z: np.ndarray) -> int:
-    """The coordinate of `z` [num_results, num_chains, latent_dim] that mixed worst: of the largest R-hat; where none has one,
-    of the smallest steps from draw to draw for its variance (von Neumann's ratio)."""
+    """Return the index of the coordinate of `z` [num_results, num_chains, latent_dim] that mixed worst.
+
+    It is the coordinate with the largest R-hat. If no coordinate has one, it is the one with the smallest squared steps between
+    successive draws relative to its variance (von Neumann's ratio).
+    """
     badness = coordinate_rhats(z)
     if not np.isfinite(badness).any():
         first = np.asarray(z[: max(NUM_RANKED // z.shape[1], MIN_RANKED)], np.float64)
@@ -191,12 +212,16 @@ def worst_coordinate(z: np.ndarray) -> int:
 def run_statistics(
     draws: Draws, independent: bool = False, labels: np.ndarray | None = None
 ) -> tuple[dict[str, Convergence], int]:
-    """`Convergence` of p(class), of the target density and of the coordinate of z that mixed worst of all, by name, and the
-    number of that coordinate.
+    """Return the statistics of a run: p(class), the target density and the coordinate of z that mixed worst.
 
     Args:
-      labels: [num_chains] int, of chains that sample several posteriors, whose means differ. Each chain is then compared with
-        those of its own label, and a label of one chain has no R-hat.
+      draws: The draws of the run.
+      independent: Whether the draws are independent by construction.
+      labels: [num_chains] int, for chains that sample several posteriors, whose means differ. Each chain is then compared with
+        those of its own label; if every label has one chain, there is no R-hat.
+
+    Returns:
+      The `Convergence` of each statistic, by name, and the index of the coordinate.
     """
     z = draws.z if labels is None else _centred(draws.z, labels)
     coordinate = worst_coordinate(z)
@@ -214,7 +239,7 @@ def run_statistics(
 
 
 def _centred(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """`values` [num_results, num_chains, ...] without the mean over the draws of each label."""
+    """Return `values` [num_results, num_chains, ...] minus the mean over the draws of each label."""
     centred = np.array(values, np.float64)
     with np.errstate(invalid="ignore"):
         for label in np.unique(labels):
@@ -223,6 +248,6 @@ def _centred(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def shown_names(latent_dim: int) -> dict[str, str]:
-    """How a person reads of the `run_statistics`, by name."""
+    """Return the display names of the `run_statistics`, by name."""
     worst = f"worst of {latent_dim} coordinates" if latent_dim > 1 else "one coordinate"
     return {CLASS_PROB: "p(class)", LOG_DENSITY: "the log density", LATENT: f"the latent z ({worst})"}

@@ -1,4 +1,4 @@
-"""Figures of Matplotlib without a screen, all in one style."""
+"""Matplotlib figures without a display, in one style."""
 
 from typing import Any
 
@@ -6,12 +6,12 @@ import numpy as np
 from PIL import Image
 
 INK, GREY = "#282828", "#8c8c8c"
-WIDTH, DPI = 15.0, 100  # inches, pixels an inch
+WIDTH, DPI = 15.0, 100  # inches, pixels per inch
 
 
 def new_figure(height: float) -> Any:
-    """Return an empty white figure, `WIDTH` by `height` inches, that no window and no global state belongs to."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # here: importing it takes most of a second
+    """Return an empty white figure, `WIDTH` by `height` inches, without a window and outside pyplot's global state."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # imported here because it takes most of a second
     from matplotlib.figure import Figure
 
     figure = Figure((WIDTH, height), DPI, facecolor="white")
@@ -20,14 +20,14 @@ def new_figure(height: float) -> Any:
 
 
 def style(axes: Any, size: float = 8.0) -> None:
-    """Draw `axes` with a left and a bottom line only, in grey, and figures of `size` points."""
+    """Show only the left and bottom spines of `axes`, in grey, with tick labels of `size` points."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(GREY)
     axes.tick_params(which="both", color=GREY, labelcolor=INK, labelsize=size)
 
 
 def drawable(text: str) -> str:
-    """Return `text` with ? for what is not ASCII: the font lacks most other letters, and Matplotlib would warn."""
+    """Return `text` with ? for each character outside ASCII: the font lacks most of them, and Matplotlib would warn."""
     return text.encode("ascii", "replace").decode()
 
 

@@ -1,4 +1,4 @@
-"""What one evaluation costs: seconds and bytes."""
+"""Time and memory of one evaluation."""
 
 import ctypes
 import threading
@@ -12,25 +12,36 @@ import tensorflow as tf
 
 NUM_TIMED = 3
 POLL_SECONDS = 0.002
-USABLE = 0.8  # of the memory that is free now: the sampler needs some of its own
+USABLE = 0.8  # share of the free memory; the sampler itself needs the rest
 
 
 class Footprint(NamedTuple):
-    """Of one evaluation. seconds: median of `NUM_TIMED` calls after the first. num_bytes: the most memory that was in use
-    meanwhile, over what was in use before."""
+    """Cost of one evaluation.
+
+    Attributes:
+      seconds: Median of `NUM_TIMED` calls after the first.
+      num_bytes: Peak memory during the calls minus the memory in use before.
+    """
 
     seconds: float
     num_bytes: int
 
 
 def free_bytes() -> int:
-    """Main memory that this machine has left, in bytes."""
+    """Return the main memory that is available on this machine, in bytes."""
     return int(psutil.virtual_memory().available)
 
 
 def measure(fn: Callable[[Any], Any], z: tf.Tensor, num_bytes_before: int) -> Footprint:
-    """The footprint of `fn(z)`. Measure small batches first: what an allocator has once it keeps, so `num_bytes_before` (see
-    `resident_bytes`) is that before the first of them."""
+    """Return the footprint of `fn(z)`.
+
+    Measure small batches first, because allocators rarely return memory.
+
+    Args:
+      fn: The function.
+      z: Its argument.
+      num_bytes_before: The `resident_bytes` before the first measurement of a series.
+    """
     peak, is_done = [num_bytes_before], threading.Event()
 
     def watch() -> None:
@@ -48,9 +59,9 @@ def measure(fn: Callable[[Any], Any], z: tf.Tensor, num_bytes_before: int) -> Fo
 
 
 def resident_bytes(is_trimmed: bool = False) -> int:
-    """Memory of this process, in bytes; with `is_trimmed` after its C library gave back what it can."""
+    """Return the memory of this process, in bytes; with `is_trimmed`, after the C library has released what it can."""
     if is_trimmed:
-        with suppress(OSError, AttributeError, TypeError):  # only glibc has it
+        with suppress(OSError, AttributeError, TypeError):  # only in glibc
             ctypes.CDLL(None).malloc_trim(0)
     return int(psutil.Process().memory_info().rss)
 
@@ -58,12 +69,15 @@ def resident_bytes(is_trimmed: bool = False) -> int:
 def _timed(fn: Callable[[Any], Any], z: tf.Tensor) -> float:
     start = time.perf_counter()
     for value in tf.nest.flatten(fn(z)):
-        if value is not None:  # no gradient
+        if value is not None:  # None stands for a missing gradient
             value.numpy()
     return time.perf_counter() - start
 
 
 def bytes_per_row(small: tuple[int, int], large: tuple[int, int]) -> float:
-    """Growth by one more row, from (rows, bytes) of two batches; at least the mean of the larger, where the smaller hid it."""
+    """Return the memory for one more row, in bytes, from (rows, bytes) of two batches.
+
+    It is at least half the mean per row of the larger batch, because the memory kept from the smaller one can hide the growth.
+    """
     (rows, num_bytes), (more_rows, more_bytes) = small, large
     return max((more_bytes - num_bytes) / (more_rows - rows), more_bytes / more_rows / 2, 1.0)

@@ -1,5 +1,7 @@
-"""Whether a run's images are draws of the posterior and its means are good to their errors: what was checked, and each
-problem with what to do about it, as CmdStan's `diagnose` does."""
+"""Diagnosis of a run: whether its images are draws of the posterior, and whether its means are as good as their errors say.
+
+Like CmdStan's `diagnose`, it states what was checked, and lists each problem with its remedy.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -19,20 +21,20 @@ from tfgradgen.diagnostics.convergence import (
     shown_names,
 )
 
-MIN_ESS, MIN_ESS_OF_CHAIN = 100.0, 4.0  # effective draws, in all and of each chain: of fewer, the error itself is uncertain
+MIN_ESS, MIN_ESS_OF_CHAIN = 100.0, 4.0  # least ESS, in total and per chain; below, the error itself is uncertain
 MAX_ACCEPT_GAP = 0.1
-STUCK_ACCEPT_RATE = 0.02  # a chain that takes fewer proposals than this hardly moves
+STUCK_ACCEPT_RATE = 0.02  # a chain with a lower acceptance rate hardly moves
 MAX_ENERGY_ERROR = 1000.0  # nats; beyond it the integrator has left the level set for good (Stan's bound)
-STILL_SHARE = 0.2  # of a chain's draws in one place: it is then worth few draws, whatever the others do
-STILL_CHANCE = 1e-3  # of so long a standstill in any chain, were proposals refused independently
-MODE_SHARE = 0.5  # of a statistic's variance between chains: more than within them
-FEW = 6  # chains that a sentence lists
+STILL_SHARE = 0.2  # share of a chain's draws in one place; the chain then has a small ESS, whatever the others do
+STILL_CHANCE = 1e-3  # probability of such a standstill in any chain if proposals are rejected independently
+MODE_SHARE = 0.5  # share of a statistic's variance between chains; above it, more lies between than within them
+FEW = 6  # most chains or ranges of chains listed in a sentence
 MAX_TEXT = 1000  # characters
 
-IMAGES, MEANS = "images", "means"  # what is graded
+IMAGES, MEANS = "images", "means"  # the two grades of a run
 GRADES = (IMAGES, MEANS)
 PAGES_FILE = "tfgradgen/diagnostics/README.md"
-# Its sections, one for each kind of warning.
+# Sections of that page, one for each kind of warning.
 PAGES = (
     "models",
     "not-finite",
@@ -52,8 +54,13 @@ PAGES = (
 
 
 class Issue(NamedTuple):
-    """A problem of a run. page: the section about it, one of `PAGES`. against: the grades that it takes away. what: what was
-    found and what to do."""
+    """A problem of a run.
+
+    Attributes:
+      page: The section about it, one of `PAGES`.
+      against: The grades that the run loses by it.
+      what: What was found, and what to do.
+    """
 
     page: str
     against: tuple[str, ...]
@@ -61,38 +68,44 @@ class Issue(NamedTuple):
 
     @property
     def text(self) -> str:
-        """One line, which begins with the grades."""
+        """One line, which begins with the grades that the run loses."""
         return f"{' and '.join(self.against)}: {self.what}" if self.against else self.what
 
     @property
     def line(self) -> str:
-        """The text, and where to read more."""
+        """The text, with a reference to its section."""
         return with_page(self.page, self.text)
 
 
 def with_page(page: str, text: str) -> str:
-    """A warning, escaped and bounded, and the section about it, one of `PAGES`."""
+    """Return a warning, escaped and of bounded length, with a reference to its section, one of `PAGES`."""
     return f"{as_text(text, MAX_TEXT)} ({PAGES_FILE}#{page})"
 
 
 def issue(page: str, what: str, *against: str) -> Issue:
-    """`Issue` that takes away the grades `against`."""
+    """Return an `Issue` by which the run loses the grades `against`."""
     return Issue(page, against, what)
 
 
 def diverged(log_accept_ratio: np.ndarray) -> np.ndarray:
-    """Whether each proposal's energy error is above `MAX_ENERGY_ERROR`, in the shape of its `log_accept_ratio`, in nats."""
+    """Return whether each proposal's energy error exceeds `MAX_ENERGY_ERROR`, in the shape of `log_accept_ratio`, in nats."""
     is_diverged: np.ndarray = np.isfinite(log_accept_ratio) & (log_accept_ratio < -MAX_ENERGY_ERROR)
     return is_diverged
 
 
 def chain_table(draws: Draws) -> dict[str, list[Any]]:
-    """Per chain, over the kept draws: what a healthy chain has little of.
+    """Return diagnostics of each chain over the kept draws, as lists of length num_chains.
 
-    accept_rate, the mean acceptance probability; step_size (the last; None where there is none); mean_class_prob, of the finite
-    ones; num_distinct, places that it was at; standstill, the most proposals in a row that it refused;
-    num_divergent: proposals with an energy error above `MAX_ENERGY_ERROR`; num_invalid: proposals whose density or gradient
-    was not finite (they are refused); num_not_finite: states whose density is not finite.
+    Returns:
+      By name:
+      - accept_rate: Mean acceptance probability.
+      - step_size: The last step size; None if there is none.
+      - mean_class_prob: Mean of the finite values of p(class).
+      - num_distinct: Number of places that the chain visited.
+      - standstill: Most consecutive proposals that were rejected.
+      - num_divergent: Number of proposals with an energy error above `MAX_ENERGY_ERROR`.
+      - num_invalid: Number of proposals with a density or gradient that is not finite. They are rejected.
+      - num_not_finite: Number of states with a density that is not finite.
     """
     ratio = np.asarray(draws.log_accept_ratio)
     step_size = np.asarray(draws.step_size[-1], float)
@@ -111,26 +124,30 @@ def chain_table(draws: Draws) -> dict[str, list[Any]]:
 
 
 def finite_mean(values: np.ndarray) -> float | None:
-    """The mean of those that are finite, None where none is."""
+    """Return the mean of the finite values; None if there are none."""
     finite = np.asarray(values, np.float64)[np.isfinite(values)]
     return float(finite.mean()) if finite.size else None
 
 
 def longest_run(flags: np.ndarray) -> int:
-    """The most true entries in a row of `flags` [num]."""
+    """Return the largest number of consecutive true entries of `flags` [num]."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]])))
     return int((edges[1::2] - edges[::2]).max(initial=0))
 
 
 def never_moved(chains: Mapping[str, list[Any]], num_results: int) -> str:
-    """`chains 0 to 3` where none of them moved in all its draws, more than one; else ''."""
+    """Return text such as `chains 0 to 3` if there are several draws and no chain ever moved; '' otherwise."""
     is_still = num_results > 1 and max(chains["num_distinct"]) == 1
     return _chains(chains["num_distinct"]) if is_still else ""
 
 
 def prior_problems(num_not_finite: int | None, num_scored: int | None) -> list[Issue]:
-    """The problem of `num_scored` prior draws of which `num_not_finite` have no finite p(class); None where a method scores
-    none."""
+    """Return the problem that some prior draws have no finite p(class), if there are such draws.
+
+    Args:
+      num_not_finite: Number of draws without a finite p(class).
+      num_scored: Number of draws that were scored. Both are None for a method that scores none.
+    """
     if not num_not_finite or not num_scored:
         return []
     text = (
@@ -143,10 +160,14 @@ def prior_problems(num_not_finite: int | None, num_scored: int | None) -> list[I
 def problems(
     chains: Mapping[str, list[Any]], found: Mapping[str, Convergence], num_results: int, latent_dim: int, run: Run
 ) -> list[Issue]:
-    """The problems of a run, the gravest first; [] where nothing was found. No two of them give contrary advice.
+    """Return the problems of a run, the most serious first; [] if there are none. No two of them give contradictory advice.
 
     Args:
-      chains: `chain_table` of the run. found: its `run_statistics`. num_results: draws of each chain.
+      chains: The `chain_table` of the run.
+      found: The `run_statistics` of the run.
+      num_results: Number of draws per chain.
+      latent_dim: Number of coordinates of z.
+      run: Other facts about the run.
     """
     lines = [*_broken(chains, num_results), *_of_method(run)]
     mixing = _mixing(found, num_results, len(chains["accept_rate"]), latent_dim, run) if run.kind != "ascent" else []
@@ -157,7 +178,7 @@ def problems(
     if run.kind == "exact" and num_results * len(chains["accept_rate"]) < 2:
         text = f"of one draw the error is unknown: raise --num_results or --num_chains ({again(2)})"
         lines.append(issue("few-effective-draws", text, MEANS))
-    if run.kind == "chain" and mixing:  # of chains that agree, another step size would only be quicker
+    if run.kind == "chain" and mixing:  # if the chains agree, another step size would only be faster
         for text in off_target(float(np.mean(chains["accept_rate"])), run.target_accept_prob):
             price = again((2 * run.num_burnin_steps + num_results) / (run.num_burnin_steps + num_results))
             lines.append(issue("acceptance", f"{text}, twice as many of each ({price})", MEANS))
@@ -172,7 +193,10 @@ def passed(
     run: Run,
     against: Sequence[str],
 ) -> list[str]:
-    """A line for each grade that the run has: for all but those in `against`. Other arguments as of `problems`."""
+    """Return a line for each grade that the run has, which are all but those in `against`.
+
+    The other arguments are those of `problems`.
+    """
     lines, num_chains = [], len(chains["accept_rate"])
     if IMAGES not in against:
         lines.append(f"{IMAGES}: {_images(chains, num_results, run)}")
@@ -206,7 +230,7 @@ def _means(found: Mapping[str, Convergence], num_results: int, num_chains: int, 
 
 
 def checked(kind: SamplerKind, latent_dim: int) -> str:
-    """The line of a run without any problem: what was checked in one of this kind."""
+    """Return the line of a run without problems: what was checked in a run of this kind."""
     every = ["models", "stored images", "finite densities"]
     if kind == "chain":
         every += ["starts", "stuck chains", "divergences", "standstills", "acceptance"]
@@ -216,13 +240,15 @@ def checked(kind: SamplerKind, latent_dim: int) -> str:
 
 
 def faults(chains: Mapping[str, list[Any]], num_results: int) -> list[str]:
-    """Those of `problems` that one run shows for sure, and that no further draws would fix: densities that are not finite,
-    divergences, stuck chains. Arguments as there."""
+    """Return those of `problems` that one run proves and that further draws would not fix.
+
+    These are densities that are not finite, divergences and stuck chains. The arguments are those of `problems`.
+    """
     return [one.what for one in (*_broken(chains, num_results), *_failing(chains, num_results, Run()))]
 
 
 def _of_method(run: Run) -> Iterable[Issue]:
-    """Of a method whose draws are not of the posterior, whatever the run."""
+    """Yield an issue if the method does not draw from the posterior, whatever the run."""
     if run.is_calibrated:
         return
     if run.kind == "ascent":
@@ -259,25 +285,31 @@ def _broken(chains: Mapping[str, list[Any]], num_results: int) -> Iterable[Issue
 
 
 def off_target(accept_rate: float, target: float | None) -> Iterable[str]:
-    """What is to be said of a mean acceptance, where it was tuned for `target`. Whether the steps are too large or too small,
-    the tuning was too short."""
+    """Yield a finding if the mean acceptance is far from the target of the adaptation.
+
+    Whether the steps are too large or too small, the adaptation was too short.
+
+    Args:
+      accept_rate: Mean acceptance probability.
+      target: The target; None if nothing was adapted.
+    """
     if target is not None and abs(accept_rate - target) > MAX_ACCEPT_GAP:
         found = f"acceptance {accept_rate:.2f} is off its target {target:.2f}"
         yield f"{found}: raise --num_adaptation_steps and --num_burnin_steps"
 
 
 def _still(chains: Mapping[str, list[Any]], num_results: int, run: Run) -> Iterable[Issue]:
-    """Chains that stood still for long: for a fifth of their draws, and longer than chance explains.
+    """Yield an issue if chains stood still for more than `STILL_SHARE` of their draws, and longer than chance explains.
 
-    Were proposals refused independently, with the rate of the typical chain, a standstill of k has a chance of rate ** k to
-    begin at any proposal of any chain.
+    If proposals were rejected independently at the rate of the typical chain, a standstill of k draws would begin at any
+    proposal of any chain with probability rate ** k.
     """
     moves = (np.asarray(chains["num_distinct"]) - 1) / max(num_results - 1, 1)
-    # A kernel without a Metropolis test has an acceptance of 1, and may stay where it is all the same.
+    # A kernel without a Metropolis test has an acceptance of 1, but may still not move.
     rates, longest = np.minimum(chains["accept_rate"], moves), np.asarray(chains["standstill"])
-    goes = (rates >= STUCK_ACCEPT_RATE) & ~_never(chains, num_results)  # of the others `_failing` speaks
+    goes = (rates >= STUCK_ACCEPT_RATE) & ~_never(chains, num_results)  # `_failing` reports the others
     refused = 1 - np.median(rates)
-    usual = np.inf if refused == 1 else 0.0  # where chains never refuse, no standstill is by chance
+    usual = np.inf if refused == 1 else 0.0  # without rejections, chance explains no standstill
     if 0 < refused < 1:
         usual = np.log(STILL_CHANCE / (len(rates) * num_results)) / np.log(refused)
     still = (longest > max(usual, STILL_SHARE * num_results)) & goes
@@ -292,7 +324,7 @@ def _still(chains: Mapping[str, list[Any]], num_results: int, run: Run) -> Itera
 
 
 def _never(chains: Mapping[str, list[Any]], num_results: int) -> np.ndarray:
-    """Which chains never moved, though others did or chance does not explain it."""
+    """Return a mask of the chains that never moved, where chance does not explain it or their acceptance is very low."""
     never: np.ndarray = np.asarray(chains["num_distinct"]) == 1
     if num_results < MIN_RESULTS:
         return np.zeros_like(never)
@@ -323,7 +355,7 @@ def _failing(chains: Mapping[str, list[Any]], num_results: int, run: Run) -> Ite
 
 
 def _starts(chains: Mapping[str, list[Any]], num_results: int, run: Run, is_mixing_bad: bool) -> Iterable[Issue]:
-    """Where chains did not start at exact draws, and nothing shows that they have forgotten their starts since."""
+    """Yield an issue if chains did not start at exact draws, and nothing shows that they have forgotten their starts."""
     count = len(chains["accept_rate"])
     num_other = max(count - (run.num_exact or 0), 0)
     if not num_other or not (is_mixing_bad or not run.is_dispersed or count < 2 or num_results < MIN_RESULTS):
@@ -349,7 +381,7 @@ def _one_chain(run: Run) -> Iterable[Issue]:
 
 
 def _mixing(found: Mapping[str, Convergence], num_results: int, num_chains: int, latent_dim: int, run: Run) -> list[Issue]:
-    """At most one: that chains stay apart, that they disagree, or that their draws are worth few."""
+    """Return at most one issue: the chains are in different modes, they disagree, or the effective sample size is small."""
     if run.is_independent:
         return []
     names, limit = shown_names(latent_dim), rhat_limit(num_results, num_chains, latent_dim + 2)
@@ -378,7 +410,7 @@ def _mixing(found: Mapping[str, Convergence], num_results: int, num_chains: int,
 
 
 def _chains(flags: Iterable[Any]) -> str:
-    """`chain 3`, `chains 0 to 3, 5` or `12 of 16 chains`: those with a true entry."""
+    """Return the chains with a true entry as text: `chain 3`, `chains 0 to 3, 5` or `12 of 16 chains`."""
     entries = [bool(flag) for flag in flags]
     which = np.flatnonzero(entries)
     parts = []

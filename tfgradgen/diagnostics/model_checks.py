@@ -1,6 +1,6 @@
-"""The checks that each method makes of its models before the first step, in the command and in the library alike.
+"""Checks of the models before the first step. Every method makes them, in the command and in the library.
 
-They are made once for the same models, and kept with them: a run of many labels makes those that no label changes once.
+Their results are cached with the models, so a run of many labels makes the checks that do not depend on the label once.
 """
 
 import functools
@@ -24,15 +24,17 @@ from tfgradgen.diagnostics.random_ops import random_ops
 from tfgradgen.posterior import ClassPosterior
 
 NUM_CHECKED = 4  # prior draws whose gradients are checked
-NUM_EVALUATIONS = 4  # of their gradients; one more by XLA
+NUM_EVALUATIONS = 4  # evaluations of their gradients; XLA adds one
 
 
 class Admitted(NamedTuple):
     """A posterior that passed its checks.
 
-    posterior: its temperature is a number. doubts: what is to be said of it, a line each. cost: gradients and forward passes of
-    the checks, whether they were made now or earlier. of_each: doubts and cost of each label, as alone, in the order of
-    `ClassPosterior.each_label`.
+    Attributes:
+      posterior: The posterior, with its temperature as a number.
+      doubts: Warnings, one line each.
+      cost: Gradients and forward passes of the checks, whether they were made now or earlier.
+      of_each: Doubts and cost of each label by itself, in the order of `ClassPosterior.each_label`.
     """
 
     posterior: ClassPosterior
@@ -42,21 +44,26 @@ class Admitted(NamedTuple):
 
 
 def admit(posterior: ClassPosterior, run: RunConfig, takes_gradients: bool) -> Admitted:
-    """Makes the checks of a method that takes gradients, or takes none; each method begins with it.
+    """Make the checks of a method with or without gradients. Every method begins with this.
 
     TensorFloat-32 is switched off for the whole process (see `full_float32`).
 
+    Args:
+      posterior: The target.
+      run: Settings of the run.
+      takes_gradients: Whether the method uses gradients.
+
     Raises:
-      UserError: a run would go wrong: the models are random, mix the rows of a batch, give other shapes than they promise, no
-        finite likelihood or, where gradients are taken, none of these.
+      UserError: The run would be wrong: the models are random, mix the rows of a batch, return other shapes than they promise,
+        or have no finite likelihood or, if gradients are used, no finite gradient.
     """
     full_float32()
     posterior = with_number(posterior)
     found = [*prior_checks(posterior)]
-    doubts(found)  # what is grave there comes first
+    doubts(found)  # errors of these checks come first
     if takes_gradients:
         found += checked_gradients(posterior, run)
-    all_doubts = doubts(found)  # whose errors name their labels
+    all_doubts = doubts(found)  # errors of these checks name their labels
     num_gradients = NUM_CHECKED * (NUM_EVALUATIONS + use_xla(run.jit)) if takes_gradients else 0
     parts = posterior.each_label()
     gradients = _gradients_of_each(posterior, run) if takes_gradients else [[] for _ in parts]
@@ -68,10 +75,10 @@ def admit(posterior: ClassPosterior, run: RunConfig, takes_gradients: bool) -> A
 
 
 def with_number(posterior: ClassPosterior) -> ClassPosterior:
-    """`posterior` with its temperature as a Python float, by which compiled functions are kept.
+    """Return `posterior` with its temperature as a Python float, by which compiled functions are cached.
 
     Raises:
-      UserError: the temperature is a tensor without a value, or its value is out of range.
+      UserError: The temperature is a tensor without a value, or its value is out of range.
     """
     temperature = posterior.temperature
     if not tf.is_tensor(temperature):
@@ -87,14 +94,14 @@ def with_number(posterior: ClassPosterior) -> ClassPosterior:
 
 
 def warn_of(lines: Iterable[str]) -> None:
-    """Warns of each doubt where the library is called; the command prints them, and `tg.sample` returns them."""
+    """Issue each line as a Python warning, in calls of the library; the command prints them, and `tg.sample` returns them."""
     for line in lines:
         warnings.warn(as_python(line), stacklevel=3)
 
 
 @per_networks
 def evidence(networks: Networks) -> Evidence:
-    """`examine` of `networks`, once."""
+    """Return `examine` of `networks`, which is cached."""
 
     def scores(z: tf.Tensor) -> Any:
         image = networks.generator(z)
@@ -106,7 +113,7 @@ def evidence(networks: Networks) -> Evidence:
 
 
 def prior_checks(posterior: ClassPosterior) -> list[Check]:
-    """The checks at prior draws that need no gradient, of the models and of each label."""
+    """Return the checks at prior draws that need no gradient, of the models and of each label."""
     seen = evidence(posterior.networks)
     says_it = any(not check.is_ok for check in seen.checks if check.what == "generator")
     found = [*seen.checks]
@@ -114,22 +121,23 @@ def prior_checks(posterior: ClassPosterior) -> list[Check]:
         log_prob = seen.log_probs[:, int(each.label)]
         of_label = label_checks(log_prob, each.classifier.num_classes, float(each.temperature))
         if says_it and not of_label[0].is_grave:
-            of_label = of_label[1:]  # images that are not finite say it already
+            of_label = of_label[1:]  # implied by images that are not finite
         found += [_of_label(check, each) for check in of_label] if posterior.is_batched else of_label
     return found
 
 
 def _of_label(check: Check, posterior: ClassPosterior) -> Check:
-    """`check` with the name of its label, among those of several."""
+    """Return `check` with the name of its label, to distinguish it from those of other labels."""
     return check._replace(what=f"{check.what} of {value_text(posterior.label_names[0])}")
 
 
 @per_networks
 def likelihood_gradient(networks: Networks, temperature: float, xla: bool) -> Any:
-    """Compiled `value_and_gradient` of the log-likelihood, (label, z) -> (value, gradient): one for every class.
+    """Return the compiled `value_and_gradient` of the log-likelihood, (label, z) -> (value, gradient), for all classes.
 
-    Compiled where a single value is wanted, too: TensorFlow rewrites a SavedModel at its first eager gradient, and from then on
-    every graph of it, the sampler's among them, keeps all intermediate results: slower by a sixth, and a gigabyte at 64 chains.
+    It is used for single values as well. At the first eager gradient, TensorFlow rewrites a SavedModel. From then on each of
+    its graphs, including the sampler's, keeps all intermediate results: it takes a sixth more time, and a gigabyte at 64
+    chains.
     """
 
     def evaluate(label: tf.Tensor, z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
@@ -139,7 +147,7 @@ def likelihood_gradient(networks: Networks, temperature: float, xla: bool) -> An
 
 
 def _functions(posterior: ClassPosterior, run: RunConfig) -> tuple[Any, Any]:
-    """`likelihood_gradient` of the first label, without and with XLA; None for the latter where a run does without."""
+    """Return `likelihood_gradient` of the first label without and with XLA; the latter is None if the run does not use XLA."""
     label = posterior.each_label()[0][0].label
     graph_fn, xla_fn = (
         functools.partial(likelihood_gradient(posterior.networks, posterior.temperature, xla), label) for xla in (False, True)
@@ -148,10 +156,10 @@ def _functions(posterior: ClassPosterior, run: RunConfig) -> tuple[Any, Any]:
 
 
 def checked_gradients(posterior: ClassPosterior, run: RunConfig) -> list[Check]:
-    """`gradient_checks` of each label as a run will evaluate.
+    """Return the `gradient_checks` of each label, with the functions that a run evaluates.
 
     Raises:
-      UserError: XLA cannot compile the models, and this run would.
+      UserError: The run uses XLA, but XLA cannot compile the models.
     """
     found = _gradients_of_each(posterior, run)
     for check in itertools.chain(*found):
@@ -181,9 +189,12 @@ def _gradients_of_labels(networks: Networks, temperature: float, xla: bool, labe
 
 
 def checked_points(networks: Networks, label: int, num: int) -> tuple[tf.Tensor, np.ndarray]:
-    """`num` prior draws z [num, latent_dim] to check gradients at, those where the target is finite first, and p(class) there.
+    """Return the prior draws at which gradients are checked: first those with a finite target.
 
-    A model that gives NaN for part of z is then judged by the rest, whichever part the first draws are in.
+    If a model returns NaN for part of z, it is judged by the rest, wherever the first draws lie.
+
+    Returns:
+      `num` draws z [num, latent_dim], and p(class) [num] of each.
     """
     seen = evidence(networks)
     places = seen.points(label, num)
@@ -213,13 +224,17 @@ def without_xla(posterior: ClassPosterior, run: RunConfig, takes_gradients: bool
 def checked_start(
     init_z: Any, posterior: ClassPosterior, run: RunConfig, num_replicas: int = 0, is_resumed: bool = False
 ) -> tf.Tensor:
-    """`init_z` as float32 [num_chains, latent_dim], or [num_replicas, num_chains, latent_dim] as it came.
+    """Return `init_z` as float32 [num_chains, latent_dim], or [num_replicas, num_chains, latent_dim] if it has that shape.
 
-    num_replicas: of the kernel, 0 where it has none. is_resumed: whether it is the state of a run under way, of which only the
-    shape is used.
+    Args:
+      init_z: The start points.
+      posterior: The target.
+      run: Settings of the run.
+      num_replicas: Number of replicas of the kernel; 0 if it has none.
+      is_resumed: Whether `init_z` is the state of a resumed run, of which only the shape is used.
 
     Raises:
-      UserError: another shape, or values that are no finite numbers.
+      UserError: The shape is wrong, or a value is not a finite number.
     """
     shape = f"start points [{run.num_chains}, {posterior.latent_dim}], a row for each of num_chains={run.num_chains}"
     try:

@@ -1,4 +1,4 @@
-"""A run as a NetCDF file in ArviZ's InferenceData schema, which ArviZ, xarray and their like read."""
+"""Export of a run to ArviZ's InferenceData schema: a NetCDF file for ArviZ or xarray, or a DataTree."""
 
 import errno
 from collections.abc import Iterator, Mapping
@@ -19,22 +19,28 @@ DIMENSIONS = ("chain", "draw", "latent")
 
 
 def check_netcdf() -> None:
-    """Raises `UserError` where what writes the file is not installed."""
+    """Raise `UserError` if the packages that write the file are not installed."""
     try:
         import h5netcdf  # noqa: F401
-        import h5py  # noqa: F401  # which h5netcdf itself may import only when it opens a file
+        import h5py  # noqa: F401  # h5netcdf may import it only when it opens a file
     except ImportError as error:
         remedy = "pip install 'tfgradgen[netcdf]', or leave --netcdf out"
         raise fail("netcdf", "h5netcdf to write chains.nc", f"none ({error})", remedy) from error
 
 
 def write_netcdf(path: Path, draws: Draws, attributes: Mapping[str, str | int | float], is_chain: bool) -> None:
-    """Writes `draws` with dimensions [chain, draw, ...], a block of draws at a time: they may be larger than memory.
+    """Write `draws` with dimensions [chain, draw, ...], one block of draws at a time: they may be larger than memory.
 
-    Group posterior: z, class_prob. Group sample_stats, by the schema's names: lp, the target density in nats; step_size, where
-    there is one; where `is_chain` also acceptance_rate, the probability 0..1 with which the proposal before a draw was to be
-    taken, and diverging, an energy error as of `trust.diverged`; and ours: is_accepted, log_accept_ratio. Each group has
-    `attributes`, and when it was written.
+    Group posterior has z and class_prob. Group sample_stats has, with the schema's names, lp (the target density in nats) and
+    step_size (if there is one). If `is_chain`, it also has acceptance_rate (the acceptance probability of the proposal before a
+    draw, in 0..1), diverging (an energy error as in `issues.diverged`), and two variables outside the schema, is_accepted and
+    log_accept_ratio.
+
+    Args:
+      path: The file to write.
+      draws: The draws of the run.
+      attributes: Attributes of every group, in addition to the time of writing.
+      is_chain: Whether the draws are those of a Markov chain.
     """
     import h5netcdf
 
@@ -56,16 +62,18 @@ def write_netcdf(path: Path, draws: Draws, attributes: Mapping[str, str | int | 
 
 
 def stamped(attributes: Mapping[str, str | int | float]) -> dict[str, str | int | float]:
+    """Return `attributes` with the current time, as in the schema."""
     return {"created_at": datetime.now(timezone.utc).isoformat(), **attributes}
 
 
 def has_step_size(draws: Draws) -> bool:
+    """Return whether the sampler has a step size."""
     return bool(np.isfinite(draws.step_size[-1]).any())
 
 
 @contextmanager
 def _writing() -> Iterator[None]:
-    """Turns what h5py makes of a full disk into the OSError that it is."""
+    """Replace the RuntimeError of h5py, which it raises for a full disk, by OSError."""
     try:
         yield
     except RuntimeError as error:
@@ -73,7 +81,7 @@ def _writing() -> Iterator[None]:
 
 
 def _variables(draws: Draws, is_chain: bool, with_step_size: bool) -> Iterator[tuple[str, np.ndarray]]:
-    """Path in the file and values [draw, chain, ...] of what is written of a block of draws."""
+    """Yield the path in the file and the values [draw, chain, ...] of each variable of a block of draws."""
     yield "posterior/z", draws.z
     yield "posterior/class_prob", draws.class_prob
     yield "sample_stats/lp", draws.target_log_prob
@@ -92,16 +100,16 @@ def _append(file: Any, name: str, values: np.ndarray, first: int) -> None:
         dimensions = DIMENSIONS[: values.ndim]
         is_bool = values.dtype == bool
         variable = file.create_variable(name, dimensions, "i1" if is_bool else values.dtype)
-        if is_bool:  # NetCDF has none; xarray marks them so
+        if is_bool:  # NetCDF has no bool; this is xarray's mark
             variable.attrs["dtype"] = "bool"
     file[name][:, first : first + len(values)] = np.swapaxes(values, 0, 1)
 
 
 def as_datatree(draws: Draws, attributes: Mapping[str, str | int | float], is_chain: bool) -> Any:
-    """What `write_netcdf` writes, as an `xarray.DataTree` in memory.
+    """Return what `write_netcdf` writes as an `xarray.DataTree` in memory.
 
     Raises:
-      UserError: xarray is not installed, or too old.
+      UserError: xarray is not installed or too old.
     """
     try:
         from xarray import Dataset, DataTree

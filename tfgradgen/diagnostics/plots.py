@@ -1,4 +1,4 @@
-"""A picture of how the chains of a run mixed: traces, rank histograms and autocorrelations."""
+"""An image of how the chains of a run mixed: traces, rank histograms and autocorrelations."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,12 +12,12 @@ from tfgradgen.core.contracts import Draws
 from tfgradgen.diagnostics.convergence import CLASS_PROB, LATENT, LOG_DENSITY, MIN_RESULTS, Convergence, run_statistics
 from tfgradgen.diagnostics.figure import GREY, INK, drawable, new_figure, style, to_image
 
-NUM_SHOWN = 16  # chains that are drawn one by one; more of them would hide one another
-NUM_POINTS = 2000  # of one trace: about what the panel's pixels can tell apart
-NUM_BINS, DRAWS_PER_BIN = 20, 5  # of a rank histogram: at most the one, and on average at least the other
+NUM_SHOWN = 16  # chains drawn one by one; more would hide each other
+NUM_POINTS = 2000  # points per trace, about as many as the panel can resolve
+NUM_BINS, DRAWS_PER_BIN = 20, 5  # rank histogram: most bins, least mean number of draws per bin
 MAX_LAG = 100
-HEIGHT, ALPHA = 10.5, 0.75  # inches; of lines and areas that may hide one another
-PITCH = 3  # from one chain's rank histogram to the next, in uniform levels; higher bars are cut
+HEIGHT, ALPHA = 10.5, 0.75  # height in inches; opacity of lines and areas, which may overlap
+PITCH = 3  # distance between two chains' rank histograms, in uniform levels; higher bars are cut
 COLUMNS = (
     "trace",
     f"ranks of each chain (line: uniform; cut at {PITCH} times it)",
@@ -27,14 +27,15 @@ X_LABELS = ("kept draw", "rank among the draws of all chains", "lag, draws")
 
 
 def rank_counts(values: np.ndarray, num_bins: int) -> np.ndarray:
-    """How many draws of each chain have a rank in each of `num_bins` even parts of the ranks over all chains.
+    """Count the draws of each chain in each of `num_bins` equal parts of the ranks over all chains.
 
     Args:
       values: [num_results, num_chains], without NaN.
+      num_bins: Number of parts.
 
     Returns:
-      [num_chains, num_bins] int, rows of sum num_results: near num_results / num_bins where the chains agree (the rank plots of
-      Vehtari et al. 2021).
+      [num_chains, num_bins] int. Rows sum to num_results; entries are near num_results / num_bins if the chains agree (the rank
+      plots of Vehtari et al. 2021).
     """
     num_chains = values.shape[1]
     bins = ((rankdata(values, axis=None).reshape(values.shape) - 0.5) / values.size * num_bins).astype(int)
@@ -43,15 +44,16 @@ def rank_counts(values: np.ndarray, num_bins: int) -> np.ndarray:
 
 
 def autocorrelation(values: np.ndarray, max_lag: int) -> np.ndarray:
-    """Autocorrelation of each chain about its own mean, [max_lag + 1, num_chains]; 1 for a chain that never moves.
+    """Return the autocorrelation of each chain about its own mean, [max_lag + 1, num_chains]; 1 for a chain that never moves.
 
     Args:
-      values: [num_results, num_chains], finite. max_lag: below num_results.
+      values: [num_results, num_chains], finite.
+      max_lag: Less than num_results.
     """
     by_chain = np.asarray(values, np.float64).T
     moves = np.ptp(by_chain, axis=1) > 0
     result = np.ones((max_lag + 1, len(by_chain)))
-    scaled = by_chain[moves] / np.abs(by_chain[moves]).max(1, keepdims=True)  # squares of any finite value stay finite
+    scaled = by_chain[moves] / np.abs(by_chain[moves]).max(1, keepdims=True)  # so that no square overflows
     if moves.any():
         result[:, moves] = array_stats.autocorr(scaled)[:, : max_lag + 1].T
     return result
@@ -60,12 +62,16 @@ def autocorrelation(values: np.ndarray, max_lag: int) -> np.ndarray:
 def plot_chains(
     draws: Draws, title: str = "", found: Mapping[str, Convergence] | None = None, coordinate: int = 0
 ) -> Image.Image:
-    """One picture of a run: p(class), target density and the coordinate of z that mixed worst (rows) by trace, ranks and
-    autocorrelation (columns), each row with its R-hat and effective sample size. Where something cannot be said, the panel says
-    why.
+    """Plot p(class), the target density and the coordinate of z that mixed worst.
+
+    Each is a row, labelled with its R-hat and effective sample size. The columns are trace, ranks and autocorrelation. A panel
+    that cannot be drawn says why.
 
     Args:
-      found, coordinate: the `run_statistics`; by default they are computed.
+      draws: The draws of the run.
+      title: Title of the figure.
+      found: The `run_statistics`; computed by default.
+      coordinate: The coordinate that belongs to `found`.
     """
     if found is None:
         found, coordinate = run_statistics(draws)
@@ -99,7 +105,7 @@ def plot_chains(
 
 
 def _label(name: str, found: Convergence) -> str:
-    """The name of a row, and what is known of how it mixed."""
+    """Return the label of a row: the name, with R-hat and ESS if they are known."""
     rhat = [] if found.rhat is None else [f"R-hat {found.rhat:.3f}"]
     ess = [] if found.ess is None else [f"ESS {found.ess:.0f}"]
     return f"{name}: {', '.join(rhat + ess)}" if rhat or ess else name
@@ -122,7 +128,7 @@ def _say(axes: Any, text: str) -> None:
 
 
 def _unusable(values: np.ndarray) -> str:
-    """Why there is no diagnosis of `values` [num_results, num_chains]; '' where there is."""
+    """Return why `values` [num_results, num_chains] cannot be diagnosed; '' if they can."""
     num_invalid = int((~np.isfinite(values)).sum())
     if num_invalid:
         return f"{num_invalid} of {values.size} draws are not finite"
@@ -134,11 +140,11 @@ def _unusable(values: np.ndarray) -> str:
 def _draw_trace(axes: Any, values: np.ndarray) -> None:
     stride = _stride(len(values))
     shown = values[::stride, :NUM_SHOWN]
-    shown = np.where(np.isfinite(shown), shown, np.nan)  # a gap in the line
+    shown = np.where(np.isfinite(shown), shown, np.nan)  # NaN leaves a gap in the line
     if np.isnan(shown).all():
         _say(axes, "no finite draw")
         return
-    marker = "." if len(shown) <= NUM_BINS else ""  # a line of one point cannot be seen
+    marker = "." if len(shown) <= NUM_BINS else ""  # a line of one point is invisible
     for line, color in zip(shown.T, _colors(shown.shape[1]), strict=True):
         axes.plot(stride * np.arange(len(shown)), line, color=color, alpha=ALPHA, linewidth=0.9, marker=marker)
     axes.set_xlim(-0.5, len(values) - 0.5)

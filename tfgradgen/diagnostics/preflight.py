@@ -1,4 +1,4 @@
-"""Checks of a posterior's likelihood and its gradient before the first step: what would otherwise fail silently in a run."""
+"""Checks of a posterior's likelihood and its gradient before the first step, for failures that a run would not show."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -9,20 +9,26 @@ import tensorflow as tf
 
 from tfgradgen.core.checks import UserError, fail
 
-XLA_TOLERANCE = 1e-2  # nats, and of a gradient's length: what reordered float32 sums of deep networks differ by
-ROW_TOLERANCE = 1e-3  # likewise: what a row's last places may differ by among other rows, should a library sort them otherwise
-SCALES = (1e-3, 1e3)  # of the likelihood's gradient over the prior's: outside, one of the two is not felt
+XLA_TOLERANCE = 1e-2  # nats, and relative to a gradient's length: tolerance for reordered float32 sums in deep networks
+ROW_TOLERANCE = 1e-3  # same units: tolerance for reordered sums when a row is evaluated in another batch
+SCALES = (1e-3, 1e3)  # of the likelihood's gradient relative to the prior's; outside, one of the two has no effect
 
 
-LIKELY = 0.9  # of p(class): where it is above, as of the condition `!goldfish`, log p is nearly flat as it should be
+LIKELY = 0.9  # p(class) above which log p is rightly nearly flat, for example for the condition `!goldfish`
 
 EvaluateFn = Callable[[tf.Tensor], tuple[tf.Tensor, Any]]  # z [B, latent_dim] -> value [B], gradient like z or None
 
 
 class Check(NamedTuple):
-    """One thing that was looked at: `what` was `found` where it was `expected`; `remedy` where it is not `is_ok`.
+    """The result of one check.
 
-    is_grave: a run that went on would be wrong, not only of doubtful use.
+    Attributes:
+      what: What was checked.
+      is_ok: Whether it is as expected.
+      expected: What was expected.
+      found: What was found.
+      remedy: What to do if it is not `is_ok`.
+      is_grave: Whether a run would be wrong if the check fails, not only of doubtful use.
     """
 
     what: str
@@ -37,10 +43,12 @@ class Check(NamedTuple):
 
 
 def value_and_gradient(fn: Callable[[tf.Tensor], tf.Tensor], z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
-    """`fn(z)` [B] and its gradient by `z` [B, latent_dim], None where `fn` does not depend on z.
+    """Return `fn(z)` [B] and its gradient with respect to `z` [B, latent_dim].
+
+    The gradient is None if `fn` does not depend on z.
 
     Raises:
-      UserError: an operation on the way has no gradient.
+      UserError: An operation of `fn` has no gradient.
     """
     try:
         with tf.GradientTape() as tape:
@@ -57,14 +65,14 @@ def value_and_gradient(fn: Callable[[tf.Tensor], tf.Tensor], z: tf.Tensor) -> tu
 
 
 def share(mask: Any) -> str:
-    """`75% of 64 points`: those for which `mask` [B] is true."""
+    """Return the share of true entries of `mask` [B] as text, such as `75% of 64 points`."""
     return f"{np.mean(mask):.0%} of {len(mask)} points"
 
 
 def likelihood_checks(value: tf.Tensor, gradient: tf.Tensor | None) -> list[Check]:
-    """Of the log-likelihood [B] and its gradient, the prior left out.
+    """Check the log-likelihood [B] and its gradient, without the prior.
 
-    A generator without gradient, one that ends in a cast for example, would go unnoticed behind the prior's gradient.
+    The prior's gradient would hide that the generator has none, for example because it ends in a cast.
     """
     finite = np.isfinite(value)
     slopes = np.zeros((len(value), 1)) if gradient is None else np.asarray(gradient)
@@ -91,7 +99,11 @@ def likelihood_checks(value: tf.Tensor, gradient: tf.Tensor | None) -> list[Chec
 
 
 def doubts(checks: Iterable[Check]) -> list[str]:
-    """What is not as it should be and yet lets a run go on, a line each; raises `UserError` for the first grave fault."""
+    """Return a line for each failed check that lets a run continue.
+
+    Raises:
+      UserError: The first failed check that is grave.
+    """
     bad = [check for check in checks if not check.is_ok]
     for check in bad:
         if check.is_grave:
@@ -102,19 +114,21 @@ def doubts(checks: Iterable[Check]) -> list[str]:
 def gradient_checks(
     z: tf.Tensor, graph_fn: EvaluateFn, xla_fn: EvaluateFn | None, class_prob: np.ndarray | None = None
 ) -> list[Check]:
-    """Everything that can be seen of the likelihood and its gradient at `z` [B, latent_dim], prior draws, before a run.
+    """Check the likelihood and its gradient at prior draws `z` [B, latent_dim] before a run.
 
-    The likelihood's value and gradient, the two gradients' scales, the same bits twice, each row for itself, and XLA against
-    graph mode.
+    The checks are of the value and gradient of the likelihood, the scale of its gradient relative to the prior's, bitwise
+    determinism, independence of the rows, and agreement of XLA with graph mode.
 
     Args:
-      graph_fn, xla_fn: `value_and_gradient` of the log-likelihood, without and with XLA; None where XLA takes no part.
-      class_prob: [B], p(class) at `z`; where most of it is above `LIKELY`, the likelihood's gradient may be as small as it is.
+      z: Prior draws.
+      graph_fn: `value_and_gradient` of the log-likelihood without XLA.
+      xla_fn: The same with XLA; None if the run does not use XLA.
+      class_prob: [B], p(class) at `z`. If most of it is above `LIKELY`, there is no lower bound on the likelihood's gradient.
     """
     value, gradient = graph_fn(z)
     found = likelihood_checks(value, gradient)
     if gradient is None or not all(check.is_ok for check in found):
-        return found  # without a slope there is nothing further to compare
+        return found  # without a gradient there is nothing more to compare
     prior = np.linalg.norm(z, axis=-1)  # the gradient of log Normal(z; 0, I) is -z
     lengths = np.linalg.norm(gradient, axis=-1)
     ratio = float(np.nanmedian(lengths / prior))
@@ -144,10 +158,10 @@ def gradient_checks(
 
 
 def _again(graph_fn: EvaluateFn, z: tf.Tensor, value: tf.Tensor, gradient: tf.Tensor) -> list[Check]:
-    """Whether two further evaluations give all rows the same bits, and whether a row is the same among copies of itself.
+    """Check that two further evaluations reproduce all bits, and that a row does not depend on the others in its batch.
 
-    That row is one other than the first, which a model could compare the others with, and the likelihood's least, which is not
-    saturated.
+    For the latter, one more batch consists of copies of one row. That row is the least likely one, so that it is not saturated,
+    among all but the first, with which a model could compare the others.
     """
     row = 1 + int(np.argmin(np.where(np.isfinite(value[1:]), value[1:], np.inf))) if len(value) > 1 else 0
     first, among_others = (value, gradient), graph_fn(tf.repeat(z[row : row + 1], len(z), axis=0))
@@ -158,7 +172,7 @@ def _again(graph_fn: EvaluateFn, z: tf.Tensor, value: tf.Tensor, gradient: tf.Te
     is_same = same(first, graph_fn(z)) and same(first, graph_fn(z))
     copies = tuple(np.repeat(column[row : row + 1], len(z), 0) for column in first)
     nats, turned = _differences(*zip(copies, among_others, strict=True))
-    is_alone = not is_same or bool(nats <= ROW_TOLERANCE and turned <= ROW_TOLERANCE)  # noise has its own line
+    is_alone = not is_same or bool(nats <= ROW_TOLERANCE and turned <= ROW_TOLERANCE)  # 'determinism' reports noise
     return [
         Check(
             "determinism",
@@ -178,10 +192,17 @@ def _again(graph_fn: EvaluateFn, z: tf.Tensor, value: tf.Tensor, gradient: tf.Te
 
 
 def _differences(values: tuple[Any, Any], gradients: tuple[Any, Any]) -> tuple[float, float]:
-    """Of two evaluations, (first, other) values [B] and gradients [B, latent_dim]: the largest difference in nats, and of the
-    gradients by the first's length, or by 1 where that is shorter; of rows where the first is finite."""
+    """Return the largest differences between two evaluations, over the rows where the first is finite.
+
+    Args:
+      values: (first, other), each [B], in nats.
+      gradients: (first, other), each [B, latent_dim].
+
+    Returns:
+      The difference of the values in nats, and that of the gradients relative to the first's length, or to 1 if it is shorter.
+    """
     (value, other_value), (gradient, other_gradient) = (tuple(map(np.asarray, pair)) for pair in (values, gradients))
-    usable = np.isfinite(value) & np.isfinite(gradient).all(-1)  # elsewhere there is nothing to compare
+    usable = np.isfinite(value) & np.isfinite(gradient).all(-1)  # other rows cannot be compared
     turned = np.linalg.norm(other_gradient - gradient, axis=-1) / np.maximum(np.linalg.norm(gradient, axis=-1), 1.0)
     return np.abs(other_value - value)[usable].max(initial=0.0), turned[usable].max(initial=0.0)
 
@@ -191,14 +212,17 @@ def with_xla(xla_fn: Callable[[tf.Tensor], Any], z: tf.Tensor) -> tuple[Any, str
     try:
         return xla_fn(z), ""
     except (tf.errors.OpError, ValueError, NotImplementedError) as error:
-        # The message names what is missing amid pages of the graph.
+        # The message names the missing kernels within pages of text about the graph.
         missing = ", ".join(dict.fromkeys(re.findall(r"(\w+) \(No registered", str(error))))
         why = f"no kernel for {missing}" if missing else " ".join(str(error).split())[:160]
         return None, f"no compilation ({why})"
 
 
 def xla_check(xla_fn: EvaluateFn, z: tf.Tensor, value: tf.Tensor, gradient: tf.Tensor) -> Check:
-    """XLA against graph mode's `value` [B] and `gradient` at `z`; not grave where it cannot compile the models at all."""
+    """Compare XLA with graph mode's `value` [B] and `gradient` at `z`.
+
+    The check is not grave if XLA cannot compile the models at all.
+    """
     expected = f"graph mode's value and gradient within {XLA_TOLERANCE:g} by XLA"
     remedy = "use --jit=false"
     found, why = with_xla(xla_fn, z)

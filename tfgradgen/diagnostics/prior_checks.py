@@ -1,14 +1,15 @@
-"""Checks of the models at prior draws that need no gradient: each method makes them before its first step.
+"""Checks of the models at prior draws without gradients. Every method makes them before its first step.
 
-Thresholds, over 64 prior draws. Legitimate pairs: the shipped one, the toy of the tests, stand-ins of five hub classifiers with
-six hub generators and with the shipped one. Bad pair: the shipped one with the generator's images divided by 127.5 once more.
+The thresholds come from 64 prior draws. The valid pairs of models are the shipped pair, the toy pair of the tests, and
+stand-ins of five hub classifiers with six hub generators and with the shipped one. The bad pair is the shipped one with
+the generator's images divided by 127.5 a second time.
 
-| quantity | legitimate, least | bad | bound |
+| quantity | least of the valid pairs | bad pair | bound |
 |---|---|---|---|
 | standard deviation of log p(class), nats, over all classes | 0.20 | 0.032 | 0.1 |
 | mutual information of image and predicted class, nats | 0.23 | 0.0001 | 0.02 |
-| share of the draws outside the class that is predicted most | 0.52 | 0 | above 0 |
-| largest p(class), of 21 and of about 1000 classes | 0.47 and 1e-7 | 0 | 5e-7 and 1e-8 |
+| share of the draws outside the most frequently predicted class | 0.52 | 0 | above 0 |
+| largest p(class), for 21 and for about 1000 classes | 0.47 and 1e-7 | 0 | 5e-7 and 1e-8 |
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -24,27 +25,32 @@ from tfgradgen.core.text import value_text
 from tfgradgen.diagnostics.preflight import LIKELY, ROW_TOLERANCE, Check, share
 
 NUM_PRIOR = 64  # prior draws
-NUM_ROWS = 8  # of them that are evaluated again, and rows of a batch
-# Evaluations of one point alone. With the five of whole batches they are 20, which a coin that a model flips for each call
-# leaves alike with a probability of 2e-6; one coin a row, of 1e-9.
+NUM_ROWS = 8  # prior draws that are evaluated again, and rows of a batch
+# Evaluations of a single point. With the five of whole batches there are 20. If a model flips one coin per call, all agree with
+# probability 2e-6; if it flips one per row, with 1e-9.
 NUM_ALONE = 15
-NUM_FORWARD = NUM_PRIOR + 4 * NUM_ROWS + NUM_ALONE  # what the checks cost
-MIN_SPREAD = 0.1  # nats; the posterior is then within spread ** 2 / 2 = 0.005 nats of the prior
-# Of a condition that nearly all prior draws meet log p cannot vary by more than -log(LIKELY); a classifier that says 1 whatever
-# it is shown does not vary at all.
+NUM_FORWARD = NUM_PRIOR + 4 * NUM_ROWS + NUM_ALONE  # cost of the checks
+MIN_SPREAD = 0.1  # nats, of log p(class); at it, the posterior is within spread ** 2 / 2 = 0.005 nats of the prior
+# If nearly all prior draws meet a condition, its log p varies by at most -log(LIKELY). A classifier that always returns 1 does
+# not vary at all.
 MIN_SPREAD_LIKELY = 1e-3
 MIN_INFORMATION = 0.02  # nats
-LEAST_REACH = 1e-5  # of the largest p(class), as a multiple of 1 / num_classes
-MIN_CONFIDENCE = 1.5  # of the largest probability of any class, as a multiple of 1 / num_classes
-MAX_PIXEL = 1.04  # what a generator that overshoots its range by 2 % of it gives
+LEAST_REACH = 1e-5  # bound on the largest p(class), as a multiple of 1 / num_classes
+MIN_CONFIDENCE = 1.5  # bound on the largest probability of any class, as a multiple of 1 / num_classes
+MAX_PIXEL = 1.04  # for generators that overshoot their range by 2 % of its width
 PRIOR_SEED = 0x5EED
 
 INPUT_REMEDY = "check the classifier's input range (--classifier_range), the order of its labels, and the generator's range"
 
 
 class Output(NamedTuple):
-    """What the networks give for a batch: image [B, ...], log_probs [B, num_classes] over the classes, energy [B] in nats, all
-    float32."""
+    """The outputs of the networks for a batch, all float32.
+
+    Attributes:
+      image: [B, ...].
+      log_probs: [B, num_classes], log-probabilities of the classes.
+      energy: [B], log-odds of the discriminator, in nats.
+    """
 
     image: np.ndarray
     log_probs: np.ndarray
@@ -52,30 +58,37 @@ class Output(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """What was seen of networks at `NUM_PRIOR` prior draws. checks: those that no label changes. log_probs: [NUM_PRIOR,
-    num_classes] float32. energy: [NUM_PRIOR] float32, 0 without a discriminator."""
+    """The result of evaluating networks at `NUM_PRIOR` prior draws.
+
+    Attributes:
+      checks: The checks that do not depend on the label.
+      log_probs: [NUM_PRIOR, num_classes] float32.
+      energy: [NUM_PRIOR] float32; 0 without a discriminator.
+    """
 
     checks: list[Check]
     log_probs: np.ndarray
     energy: np.ndarray
 
     def points(self, label: int, num: int) -> np.ndarray:
-        """The places of the first `num` of the prior draws where the target of `label` is finite; where there are fewer, of
-        others after them."""
+        """Return the indices of the first `num` prior draws where the target of `label` is finite.
+
+        If there are fewer, others follow them.
+        """
         finite = np.isfinite(self.log_probs[:, label]) & np.isfinite(self.energy)
         return np.argsort(~finite, kind="stable")[:num]
 
 
 def prior_points(latent_dim: int) -> tf.Tensor:
-    """The prior draws [NUM_PRIOR, latent_dim] that all checks use, the same in every run."""
+    """Return the prior draws [NUM_PRIOR, latent_dim] that all checks use, which are the same in every run."""
     return tf.random.stateless_normal([NUM_PRIOR, latent_dim], as_seed(PRIOR_SEED))
 
 
 def evaluate(networks: Networks, z: tf.Tensor) -> Output:
-    """The networks once, eagerly, at `z` [B, latent_dim].
+    """Evaluate the networks once, eagerly, at `z` [B, latent_dim].
 
     Raises:
-      UserError: the image or the logits are not of the shape or the type that `GeneratorLike` and `ClassifierLike` promise.
+      UserError: The image or the logits do not have the shape or dtype that `GeneratorLike` and `ClassifierLike` promise.
     """
     generator, classifier, discriminator, *_ = networks
     image = _tensor("generator", generator(z))
@@ -102,7 +115,7 @@ def _tensor(role: str, output: Any) -> tf.Tensor:
 
 
 def check_image(image: tf.Tensor, num_rows: int) -> None:
-    """Raises `UserError` where `image` is not a batch of `num_rows` images [height, width, channels] or waveforms."""
+    """Raise `UserError` unless `image` is a batch of `num_rows` images [height, width, channels] or waveforms."""
     shape = list(image.shape)
     if is_channels_first(shape[1:]):
         raise fail(
@@ -121,13 +134,14 @@ def check_image(image: tf.Tensor, num_rows: int) -> None:
 
 
 def examine(networks: Networks, random_ops_fn: Callable[[], Sequence[str]]) -> Evidence:
-    """Evaluates `networks` at prior draws, `NUM_FORWARD` rows in all, in batches of at most `NUM_ROWS`.
+    """Evaluate `networks` at prior draws, `NUM_FORWARD` rows in total, in batches of at most `NUM_ROWS`.
 
     Args:
-      random_ops_fn: gives the names of the models' random operations; called where they are not deterministic.
+      networks: The models.
+      random_ops_fn: Returns the names of the models' random operations; called if the models are not deterministic.
 
     Raises:
-      UserError: of `evaluate`.
+      UserError: See `evaluate`.
     """
     points = prior_points(networks.generator.latent_dim)
     size = min(NUM_ROWS, networks.max_batch or NUM_ROWS)
@@ -156,7 +170,7 @@ def examine(networks: Networks, random_ops_fn: Callable[[], Sequence[str]]) -> E
 
 
 def _energy_check(energy: np.ndarray, weight: float) -> Check:
-    """Of a discriminator's log-odds [B]; weight: that they have in the target."""
+    """Check a discriminator's log-odds [B], which have the weight `weight` in the target."""
     finite = np.isfinite(energy)
     return Check(
         "discriminator",
@@ -173,8 +187,12 @@ def _same_as(first: Output) -> Callable[[Output], bool]:
 
 
 def apart(first: Output, other: Output) -> tuple[float, float]:
-    """How far two evaluations of the same points are apart, as multiples of what rounding explains: images by the largest
-    value, log-probabilities in nats, and relative where they are below -1."""
+    """Return the differences between two evaluations of the same points, scaled like rounding errors.
+
+    Returns:
+      The difference of the images, relative to the largest value if it is above 1, and that of log-probabilities and energies
+      in nats, relative for values beyond -1 or 1.
+    """
     scale = max(1.0, float(np.nanmax(np.abs(first.image), initial=0.0)))
     pixels = float(np.nan_to_num(np.abs(other.image - first.image)).max()) / scale
     nats = np.nan_to_num(np.abs(other.log_probs - first.log_probs) / np.maximum(np.abs(first.log_probs), 1.0)).max()
@@ -206,7 +224,7 @@ def _rows(differences: Sequence[tuple[float, float]]) -> Check:
 
 
 def image_checks(images: Sequence[np.ndarray]) -> list[Check]:
-    """Finite values, range and variety of batches of images [B, ...]."""
+    """Check that images in batches [B, ...] are finite, in range and varied."""
     whole = np.concatenate([np.isfinite(batch).all(tuple(range(1, batch.ndim))) for batch in images])
     low, high = (fn([fn(batch[np.isfinite(batch)], initial=0.0) for batch in images]) for fn in (np.min, np.max))
     variety = float(np.std(images[0], 0).mean()) if whole.all() else np.inf
@@ -239,8 +257,15 @@ def image_checks(images: Sequence[np.ndarray]) -> list[Check]:
 
 
 def class_checks(log_probs: np.ndarray, classifier: Any, is_of_one_class: bool = False) -> Iterable[Check]:
-    """Whether a classifier of three classes or more tells prior draws apart by `log_probs` [B, num_classes]; of two classes, as
-    of a condition, one may well be rare. is_of_one_class: all images are of the class that the generator was asked for."""
+    """Check that a classifier distinguishes prior draws by `log_probs` [B, num_classes].
+
+    Classifiers of two classes are not checked: one of two, such as a condition, may well be rare.
+
+    Args:
+      log_probs: Log-probabilities of the classes.
+      classifier: The classifier, for the names of its classes.
+      is_of_one_class: Whether all images are of the class that the generator was asked for; they are not checked then.
+    """
     finite = np.isfinite(log_probs).all(1)
     num_classes = log_probs.shape[1]
     if num_classes < 3 or not finite.any() or is_of_one_class:
@@ -263,8 +288,10 @@ def class_checks(log_probs: np.ndarray, classifier: Any, is_of_one_class: bool =
 
 
 def label_checks(log_prob: np.ndarray, num_classes: int, temperature: float = 1.0) -> list[Check]:
-    """Of log p(class) [B] at prior draws: whether it is finite, varies by enough at the likelihood's `temperature`, and is not
-    out of reach."""
+    """Check log p(class) [B] at prior draws.
+
+    It must be finite, vary enough at the likelihood's `temperature`, and be large enough somewhere.
+    """
     finite = np.isfinite(log_prob)
     found = [
         Check(

@@ -1,4 +1,4 @@
-"""Names the random operations that a function reaches."""
+"""Search for the random operations that a function reaches."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tfgradgen.core.text import printable
 
-# Each call of these draws anew.
+# Operations that draw anew at each call.
 STATEFUL = {
     "RandomUniform",
     "RandomUniformInt",
@@ -37,8 +37,16 @@ STATELESS = ("StatelessRandom", "StatelessTruncated", "StatelessParameterized", 
 
 
 def random_ops(fn: Callable[[tf.Tensor], Any], spec: tf.TensorSpec) -> list[str]:
-    """`RandomUniform (node g/random)` for each random operation that `fn` of a tensor like `spec` reaches, in functions that it
-    calls too: those that draw anew at each call, and stateless ones whose seed is not constant. [] where `fn` cannot be traced.
+    """Return `RandomUniform (node g/random)` for each random operation that `fn` reaches, also in functions that it calls.
+
+    These are the operations that draw anew at each call, and stateless ones with a seed that is not constant.
+
+    Args:
+      fn: A function of one tensor.
+      spec: Shape and dtype of its argument.
+
+    Returns:
+      The operations; [] if `fn` cannot be traced.
     """
     try:
         graph = tf.function(fn, autograph=False).get_concrete_function(spec).graph.as_graph_def()
@@ -49,7 +57,7 @@ def random_ops(fn: Callable[[tf.Tensor], Any], spec: tf.TensorSpec) -> list[str]
 
 
 def _reached(graph: Any) -> Iterator[list[Any]]:
-    """The nodes of `graph` and of each function that is called from it, directly or through others."""
+    """Yield the nodes of `graph` and of each function that it calls, directly or through others."""
     library = {function.signature.name: list(function.node_def) for function in graph.library.function}
     pending, seen = [list(graph.node)], set[str]()
     while pending:
@@ -71,7 +79,7 @@ def _draws(node: Any, nodes: list[Any]) -> bool:
 
 
 def _is_constant(node: Any, nodes: list[Any]) -> bool:
-    """Whether what `node` takes as its seed, its second input and further ones, comes from constants alone."""
+    """Return whether the seed of `node`, its second and further inputs, depends on constants only."""
     by_name = {other.name: other for other in nodes}
     pending, seen = [name for name in node.input if not name.startswith("^")][1:], set[str]()
     while pending:

@@ -1,4 +1,4 @@
-"""Images as they are stored, and whether the p(class) beside each is that of the image."""
+"""Images as they are stored, and a check that the p(class) stored with each is that of the image."""
 
 from typing import Any
 
@@ -10,19 +10,22 @@ from tfgradgen.diagnostics.preflight import XLA_TOLERANCE
 from tfgradgen.io.images import DECODE_BATCH, draw_waveforms, to_uint8
 from tfgradgen.posterior import ClassPosterior
 
-SHOWN = 0.005  # half a unit of the last place of a caption
-LEAST = 1e-4  # of p(class), beside what a difference in nats makes of it
-NUM_DITHERS = 4  # evaluations that measure how far rounding to 8 bits moves the classifier
-NUM_DEVIATIONS = 10  # of that: exceeded by chance in 6e-4 of images, by Student's t of four dithers
+SHOWN = 0.005  # half a unit in the last digit of a caption
+LEAST = 1e-4  # tolerance of p(class), in addition to the tolerance in nats
+NUM_DITHERS = 4  # evaluations that measure the effect of rounding to 8 bits on the classifier
+NUM_DEVIATIONS = 10  # largest tolerated multiple of that; chance exceeds it in 6e-4 of images (Student's t, four dithers)
 
 
 def last_images(posterior: ClassPosterior, draws: Draws, max_batch: int | None = None) -> tuple[np.ndarray, list[str]]:
-    """uint8 images [num_chains, height, width, channels] of each chain's last draw, and what is to be said of them.
+    """Return each chain's last draw as an image, and warnings.
 
-    The images are made anew from z, one batch at a time: a model that is random, or looks at the whole batch, may give others
-    than those that the chains accepted. The classifier sees each image once more, before and after rounding to 8
-    bits. p(class) of the image before rounding has to be that of the draw within `XLA_TOLERANCE` nats and what cancels in
-    float32. After rounding it may differ by `NUM_DEVIATIONS` times what noise of the same size changes, or by `SHOWN`.
+    The images are generated again from z, one batch at a time. A random model, or one that depends on the whole batch, may
+    return images other than those that the chains accepted. The classifier sees each image again, before and after rounding to
+    8 bits. Before rounding, p(class) must be that of the draw within `XLA_TOLERANCE` nats and the cancellation error of
+    float32. After rounding, it may differ by `NUM_DEVIATIONS` times the effect of noise of the same size, or by `SHOWN`.
+
+    Returns:
+      uint8 images [num_chains, height, width, channels], and the warnings, one line each.
     """
     size = min(max_batch or DECODE_BATCH, DECODE_BATCH)
     rng = np.random.default_rng(0)
@@ -41,7 +44,7 @@ def last_images(posterior: ClassPosterior, draws: Draws, max_batch: int | None =
 
 
 def _log_odds(posterior: ClassPosterior, image: np.ndarray, labels: tf.Tensor) -> np.ndarray:
-    """log p - log(1 - p) [B] of the labels int32 [B]; infinite where the classifier has no other class."""
+    """Return log p - log(1 - p) [B] of `labels` int32 [B]; infinite if the classifier has no other class."""
     logits = tf.nn.log_softmax(posterior.classifier(tf.constant(image)))
     is_own = tf.one_hot(labels, logits.shape[1], True, False)
     others = tf.where(is_own, -np.inf, logits)
@@ -69,7 +72,7 @@ def _of_draw(log_odds: np.ndarray, posterior: ClassPosterior, draws: Draws) -> l
 
 def _of_rounding(odds: np.ndarray, is_cut: bool) -> list[str]:
     image, rounded, *dithered = odds
-    with np.errstate(invalid="ignore"):  # infinite odds have no difference
+    with np.errstate(invalid="ignore"):  # infinite log-odds have no difference
         moved = np.nan_to_num(np.square(np.stack(dithered) - image))
     scale = NUM_DEVIATIONS * np.sqrt(np.maximum(moved.mean(0), moved.mean()))
     before, after = _prob(image), _prob(rounded)
