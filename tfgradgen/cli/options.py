@@ -1,4 +1,4 @@
-"""The flags of `sample`, parsed and checked before slow imports."""
+"""The flags of a run, as `sample` takes them, parsed and checked before slow imports."""
 
 from contextlib import suppress
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""The folders that a command writes, and checks of whether it may write them."""
+"""The folders that a command writes, and checks that it may write them."""
 
 import os
 from collections.abc import Iterator
