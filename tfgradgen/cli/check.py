@@ -21,7 +21,7 @@ from tfgradgen.posterior import ClassPosterior
 
 NUM_POINTS = 16  # prior draws whose gradients are checked
 NUM_CHAINS = (1, 16, 64)  # batch sizes at which the cost of a gradient is measured
-MAX_ALL, NUM_OF_MANY = 20, 4  # without --label: most labels of which all are checked, and how many of more
+MAX_ALL, NUM_OF_MANY = 20, 4  # without --label: check up to MAX_ALL labels, or NUM_OF_MANY of more
 MIB = 2**20
 
 

@@ -65,8 +65,9 @@ class Row(NamedTuple):
 def finished(planned: dict[str, Any], folder: Path, overwrite: bool = False) -> Row | None:
     """Return the row of the finished run in `folder`; None if the planned run is still to be done.
 
-    The latter holds if there is no run, if it is to be extended, if an unfinished run replaces it, or if it is another run or
-    unreadable and `overwrite` is True. Remains of the finished run are removed, and a missing chains.nc added.
+    It is still to be done if there is no run, if the run is to be extended, if an unfinished run replaces it, or if it is
+    another run or unreadable and `overwrite` is True. Otherwise remains next to the run are removed, and chains.nc is added if
+    it is requested and missing.
 
     Raises:
       UserError: The folder holds another run, or an unreadable one, and `overwrite` is False.

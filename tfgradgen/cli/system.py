@@ -93,8 +93,8 @@ def prepare_home() -> None:
 def prepare_streams() -> None:
     """Make stdout and stderr accept any text, and continue if nobody reads them.
 
-    A closed descriptor is opened on the null device. Otherwise the next opened file, such as a checkpoint, would get its number,
-    and with it the text meant for the terminal.
+    A closed descriptor is opened on the null device. Otherwise the next opened file, such as a checkpoint, would get its
+    number, and with it the text meant for the terminal.
     """
     for number, mode in ((0, os.O_RDONLY), (1, os.O_WRONLY), (2, os.O_WRONLY)):
         _open_if_closed(number, mode)
