@@ -1,1 +1,1 @@
-"""The command line: the only floor that chooses paths, prints and exits."""
+"""The command line: the only layer that chooses paths, prints and exits."""

@@ -1,7 +1,7 @@
-"""What a user types, before Fire: each flag once, and text left as it is.
+"""Normalization of the command line before Fire reads it: each flag once, and text left unchanged.
 
-Fire evaluates values as Python where it can, and so cuts them at a `#`, makes 2026_07_20 a number and None nothing; of a flag
-that is given twice it takes the last.
+Fire evaluates values as Python if it can. It would cut them at a `#`, and read 2026_07_20 as a number and None as no value. If
+a flag is given twice, Fire takes the last one.
 """
 
 import ast
@@ -20,14 +20,14 @@ _LONGEST_NUMBERS = 1000  # characters
 
 
 def normalized(argv: Sequence[str], texts: Collection[str] = ()) -> list[str]:
-    """`argv` with every flag spelt --name=value, so that it can be read in one way only.
+    """Return `argv` with every flag spelled --name=value, which is unambiguous.
 
     Args:
-      texts: names of the flags that need a value.
+      argv: Words of a command line.
+      texts: Names of the flags that need a value.
 
     Raises:
-      UserError: a flag is given twice (under whatever spelling), has a name that no flag can have, or has no value although
-        it is one of `texts`.
+      UserError: A flag is given twice (in any spelling), has an invalid name, or is one of `texts` and has no value.
     """
     words: list[str] = []
     seen: set[str] = set()
@@ -54,12 +54,12 @@ def normalized(argv: Sequence[str], texts: Collection[str] = ()) -> list[str]:
 
 
 def evaluated(text: str) -> Any:
-    """A number, a tuple of numbers or a bool where `text` is one and nothing else; else `text` itself."""
+    """Return the value of `text` if all of it is a number, a tuple of numbers or a bool; otherwise return `text` itself."""
     if text in _WORDS:
         return _WORDS[text]
     if len(text) > _LONGEST_NUMBERS or not _NUMBERS.fullmatch(text.strip()):
         return text
     try:
         return ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError):  # 007, a bracket that is not closed
+    except (ValueError, SyntaxError):  # for example 007, or an unclosed bracket
         return text

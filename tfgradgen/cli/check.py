@@ -1,4 +1,4 @@
-"""The `check` command: looks at models as a run would use them, before one is started."""
+"""The `check` command: checks of the models before a run, evaluated as a run evaluates them."""
 
 import functools
 from typing import Any
@@ -20,14 +20,19 @@ from tfgradgen.models.labels import resolve_labels
 from tfgradgen.posterior import ClassPosterior
 
 NUM_POINTS = 16  # prior draws whose gradients are checked
-NUM_CHAINS = (1, 16, 64)  # whose gradients are measured
-MAX_ALL, NUM_OF_MANY = 20, 4  # labels that are all looked at where none is named, and of more how many
+NUM_CHAINS = (1, 16, 64)  # batch sizes at which the cost of a gradient is measured
+MAX_ALL, NUM_OF_MANY = 20, 4  # without --label: check up to MAX_ALL labels, or NUM_OF_MANY of more
 MIB = 2**20
 
 
 def run_check(options: SampleOptions) -> bool:
-    """Prints what the models are, what was looked at for each wanted label, and what a gradient costs; returns whether all of
-    it is as it should be. That XLA cannot compile them is no fault: runs then go in graph mode."""
+    """Print the models, the checks of each requested label, and the cost of a gradient.
+
+    Models that XLA cannot compile are not a fault: runs then use graph mode.
+
+    Returns:
+      Whether all checks passed.
+    """
     full_float32()
     loaded = load_models(options.models)
     say("\n".join(described(loaded)))
@@ -37,7 +42,7 @@ def run_check(options: SampleOptions) -> bool:
         found = prior_checks(ClassPosterior.of(networks, target.index))
         compiled = [likelihood_gradient(networks, options.run.temperature, xla) for xla in (False, True)]
         graph_fn, xla_fn = (functools.partial(fn, tf.constant(target.index)) for fn in compiled)
-        if not any(check.is_grave and not check.is_ok for check in found):  # else its gradients mean nothing
+        if not any(check.is_grave and not check.is_ok for check in found):  # otherwise its gradients are meaningless
             z, class_prob = checked_points(networks, target.index, NUM_POINTS)
             found += gradient_checks(z, graph_fn, xla_fn, class_prob)
         say(f"{as_text(target.label.name)}, at {NUM_PRIOR} prior draws, of gradients at {NUM_POINTS}")
@@ -48,7 +53,10 @@ def run_check(options: SampleOptions) -> bool:
 
 
 def chosen(loaded: Loaded, wanted: Any) -> list[Target]:
-    """What `wanted` names; where it names nothing all labels, or of more than `MAX_ALL` some, evenly spaced."""
+    """Return the targets that `wanted` names.
+
+    If it is None, return all labels, or `NUM_OF_MANY` evenly spaced ones if there are more than `MAX_ALL`.
+    """
     if wanted is not None:
         return loaded.targets(wanted)
     classes = resolve_labels(loaded.classifiers[0].labels, "all")
@@ -59,7 +67,7 @@ def chosen(loaded: Loaded, wanted: Any) -> list[Target]:
 
 
 def described(loaded: Loaded) -> list[str]:
-    """A line or two a model: what was found."""
+    """Return lines that describe each model."""
     generator, lines = loaded.generator, []
     prior = generator.prior if generator.truncation is None else f"{generator.truncation:g} * {generator.prior}"
     classes = f", class: {generator.generator_class}" if generator.generator_class else ""
@@ -95,7 +103,10 @@ def _range(model: Generator | Classifier) -> str:
 
 
 def costs(fn: Any, latent_dim: int, options: SampleOptions) -> list[str]:
-    """Seconds and bytes of value and gradient at `NUM_CHAINS`, each as far as it fits, and the largest batch that does."""
+    """Return lines with the seconds and memory of a value and its gradient at `NUM_CHAINS`, and the largest batch that fits.
+
+    A batch that is expected not to fit into memory is not measured.
+    """
     lines, found = [f"a gradient in graph mode on {tf.config.list_logical_devices()[-1].name}"], list[tuple[int, Footprint]]()
     before, free = resident_bytes(is_trimmed=True), free_bytes()
     growth = 0.0
@@ -115,12 +126,12 @@ def costs(fn: Any, latent_dim: int, options: SampleOptions) -> list[str]:
 
 
 def is_no_xla(check: Check) -> bool:
-    """Whether it says that XLA cannot compile the models, not that it computes something else."""
+    """Return whether `check` found that XLA cannot compile the models, rather than that its results differ."""
     return check.what == "xla" and not check.is_grave
 
 
 def line(check: Check) -> str:
-    """`ok`, `no` or `FAULT`, what was looked at, what was found and, for a fault, what to do."""
+    """Return a line of output: `ok`, `no` or `FAULT`, the check, the result and, unless it passed, the remedy."""
     word = "ok" if check.is_ok else "no" if is_no_xla(check) else "FAULT"
     rest = "" if check.is_ok else f"; {check.remedy}"
     return f"  {word:5s}  {check.what:11s}  {check.expected}: {check.found}{rest}"

@@ -1,4 +1,4 @@
-"""What `sample` runs for each label: the kernel that was named, or the one that --kernel=auto chooses."""
+"""The kernel that `sample` runs for each label: the named one, or the choice of --kernel=auto."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,18 +14,30 @@ from tfgradgen.mcmc.auto import CHOICES, Choice, choose
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.results.record import AUTO
 
-MOST_NAMED = 3  # labels in the line that says what was chosen
+MOST_NAMED = 3  # most labels named in the line about the choice
 
 
 class Part(NamedTuple):
-    """Labels of one kernel. options: what was asked for, with that kernel. members: at least one."""
+    """The labels that run with one kernel.
+
+    Attributes:
+      options: Options of the command, with that kernel.
+      members: At least one label.
+    """
 
     options: SampleOptions
     members: list[Member]
 
 
 def parts_of(options: SampleOptions, loaded: Loaded, targets: Sequence[Target], folders: Sequence[Path]) -> list[Part]:
-    """`targets`, each with its own of `folders`, by the kernel that they run."""
+    """Return `targets`, grouped by the kernel that they run.
+
+    Args:
+      options: Options of the command.
+      loaded: The models.
+      targets: At least one target.
+      folders: The folder of each target.
+    """
     if options.auto is None:
         options = choose_backend(options, loaded, targets[0])
         return [Part(options, [member_of(options, loaded, *each) for each in zip(targets, folders, strict=True)])]
@@ -47,7 +59,12 @@ def _choice(options: SampleOptions, loaded: Loaded, target: Target) -> Choice:
 
 
 def choice_text(names: Sequence[str], choices: Sequence[Choice]) -> str:
-    """The line that says which kernel was chosen for labels, all the same, and why."""
+    """Return the line that says which kernel was chosen for these labels, and why.
+
+    Args:
+      names: Names of the labels.
+      choices: The choice for each label; all have the same kernel.
+    """
     shares = [f"{as_text(name)} ({choice.text} of the prior)" for name, choice in zip(names, choices, strict=True)]
     if len(names) > MOST_NAMED:
         least, most = (fn(choices, key=lambda choice: choice.mass) for fn in (min, max))

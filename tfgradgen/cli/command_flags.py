@@ -1,4 +1,4 @@
-"""The commands as help describes them: what each does, and which of the declared flags it takes, in groups."""
+"""Descriptions of the commands: what each does, and the declared flags that it takes, in the groups of its help."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -27,11 +27,17 @@ OF_MODELS = (
 
 @dataclass(frozen=True)
 class Command:
-    """One command.
+    """A command.
 
-    about: what it does; the first sentence stands in the overview. groups_fn: a sampler, or None for what all have in common ->
-    the groups of flags that help shows. places: arguments that can be given without a name -> their defaults. more_fn: flags
-    that no help without a sampler shows. takes_fn: whether it can use a sampler. example, end: lines of help.
+    Attributes:
+      name: Its name.
+      about: What it does; the overview shows the first sentence.
+      groups_fn: Function from a sampler, or None for what all samplers share, to the groups of flags in the help.
+      places: Default of each argument that can be given without a name.
+      more_fn: Function that returns the names of flags that the help shows only for a sampler.
+      takes_fn: Function that returns whether the command can use a sampler.
+      example: Example in the help; may be ''.
+      end: Last lines of the help; may be ''.
     """
 
     name: str
@@ -44,21 +50,21 @@ class Command:
     end: str = ""
 
     def flags(self) -> dict[str, Flag]:
-        """Those that do not depend on a sampler."""
+        """Return the flags that do not depend on a sampler, by name."""
         return {name: flag for group in self.groups_fn(None) for name, flag in group.flags.items()}
 
     def known(self) -> tuple[str, ...]:
-        """The names of all flags that it takes."""
+        """Return the names of all flags that the command takes."""
         return tuple(dict.fromkeys((*self.flags(), *self.more_fn())))
 
     def texts(self) -> tuple[str, ...]:
-        """The flags whose value is taken as it is typed."""
+        """Return the names of the flags whose values are used as typed."""
         return tuple(name for name, flag in self.flags().items() if flag.setting.is_text)
 
 
 @dataclass(frozen=True)
 class DiagnoseFlags:
-    """What `diagnose` takes besides --strict."""
+    """The flags of `diagnose`, except --strict."""
 
     folder: str = path(shown="FOLDER", help="what `sample` wrote; also given without its name")
 
@@ -72,12 +78,12 @@ def _of(flags: Mapping[str, Flag], *names: str) -> dict[str, Flag]:
 
 
 def _told(flag: Flag, help: str, default: Any = None) -> Flag:
-    """`flag` as a command means it that says more, or less, of it."""
+    """Return `flag` with the help of a particular command, and with `default` if it is not None."""
     return Flag(replace(flag.setting, help=help), flag.default if default is None else default)
 
 
 def _settings_group(sampler: Sampler | None, command: str) -> Group:
-    """The settings of `sampler`, or where they are found."""
+    """Return the settings of `sampler`; if it is None, return a note that says how to list them."""
     if sampler is None:
         names = ", ".join((*((auto.NAME,) if command == "sample" else ()), *SAMPLERS))
         note = f"KERNEL is one of {names}. Each has settings of its own: python -m tfgradgen {command} --kernel=KERNEL --help"

@@ -1,6 +1,6 @@
-"""The commands, as Fire calls them and as help shows them: both are made from the declared settings.
+"""The functions that Fire calls and the help that users see, both generated from the declared settings.
 
-Every flag is checked before anything runs: Fire itself rejects a mistyped one only after.
+Every flag is checked before anything runs; Fire itself rejects a mistyped flag only afterwards.
 """
 
 import inspect
@@ -29,10 +29,11 @@ from tfgradgen.core.text import as_text, shell_word, value_text
 from tfgradgen.mcmc import auto
 from tfgradgen.mcmc.registry import SAMPLERS
 
-KINDS = {"real": float, "whole": int, "switch": bool, "path": str, "text": str, "choice": str}  # of a setting, for Fire
+KINDS = {"real": float, "whole": int, "switch": bool, "path": str, "text": str, "choice": str}  # type per kind of setting
 
 
 def sample(flags: dict[str, Any]) -> None:
+    """Run the `sample` command with parsed flags."""
     check_flags("sample", flags, COMMANDS["sample"].known())
     if flags["label"] is None:
         raise fail("label", "a class", "none", "give --label=NAME; python -m tfgradgen labels lists them")
@@ -48,6 +49,7 @@ def sample(flags: dict[str, Any]) -> None:
 
 
 def kernels(flags: dict[str, Any]) -> None:
+    """Run the `kernels` command with parsed flags."""
     check_flags("kernels", flags, COMMANDS["kernels"].known())
     from tfgradgen.cli.listing import list_kernels
 
@@ -55,6 +57,7 @@ def kernels(flags: dict[str, Any]) -> None:
 
 
 def labels(flags: dict[str, Any]) -> None:
+    """Run the `labels` command with parsed flags."""
     check_flags("labels", flags, COMMANDS["labels"].known())
     from tfgradgen.cli.listing import list_labels
 
@@ -62,6 +65,7 @@ def labels(flags: dict[str, Any]) -> None:
 
 
 def models(flags: dict[str, Any]) -> None:
+    """Run the `models` command with parsed flags."""
     check_flags("models", flags, COMMANDS["models"].known())
     from tfgradgen.cli.listing import list_models
 
@@ -69,6 +73,7 @@ def models(flags: dict[str, Any]) -> None:
 
 
 def check(flags: dict[str, Any]) -> None:
+    """Run the `check` command with parsed flags."""
     check_flags("check", flags, COMMANDS["check"].known())
     options = parse_sample(flags)
     from tfgradgen.cli.early import check_check
@@ -82,6 +87,7 @@ def check(flags: dict[str, Any]) -> None:
 
 
 def compare(flags: dict[str, Any]) -> None:
+    """Run the `compare` command with parsed flags."""
     if flags["labels"] is None:
         raise fail("labels", "classes", "none", "give --labels=a,b,c or all; python -m tfgradgen labels lists them")
     from tfgradgen.cli.compare_options import parse_compare
@@ -98,6 +104,7 @@ def compare(flags: dict[str, Any]) -> None:
 
 
 def tune(flags: dict[str, Any]) -> None:
+    """Run the `tune` command with parsed flags."""
     if flags["label"] is None:
         raise fail("label", "a class", "none", "give --label=NAME; python -m tfgradgen labels lists them")
     from tfgradgen.cli.tune_options import parse_tune
@@ -113,6 +120,7 @@ def tune(flags: dict[str, Any]) -> None:
 
 
 def diagnose(flags: dict[str, Any]) -> None:
+    """Run the `diagnose` command with parsed flags."""
     command = COMMANDS["diagnose"]
     check_flags("diagnose", flags, command.known())
     strict = command.flags()["strict"].setting.parsed("strict", flags.get("strict", False))
@@ -128,6 +136,7 @@ def diagnose(flags: dict[str, Any]) -> None:
 
 
 def export(flags: dict[str, Any]) -> None:
+    """Run the `export` command with parsed flags."""
     from tfgradgen.cli.export_options import parse_export
 
     options = parse_export(flags)
@@ -146,7 +155,7 @@ RUN_FNS: dict[str, Callable[[dict[str, Any]], None]] = {
 
 
 def fire_function(command: Command) -> Callable[..., None]:
-    """What Fire calls for `command`: its signature has the declared flags, its docstring is the help."""
+    """Return the function that Fire calls for `command`. Its signature has the declared flags; its docstring is the help."""
 
     def call(*args: Any, **flags: Any) -> None:
         placed = len(command.places)
@@ -178,7 +187,15 @@ def _load_tensorflow() -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Runs one command. A user's error is one line on stderr and exit code 2; a signal ends it with 128 and its number."""
+    """Run a command.
+
+    Args:
+      argv: Words of the command line; None for those of this process.
+
+    Raises:
+      SystemExit: The command failed. The code is 2 after a `UserError` or an OSError, which is printed to stderr as one line,
+        and 128 plus the number of the signal after a signal.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
     prepare_streams()
     prepare_home()
@@ -190,7 +207,7 @@ def main(argv: list[str] | None = None) -> None:
             note_traceback(error)
             note(f"tfgradgen: {error.command_text}" + (f" Go on with: {command_again(argv)}" if error.can_resume else ""))
             raise SystemExit(2) from None
-        except OSError as error:  # the disk is full, or a file is not ours to read
+        except OSError as error:  # for example a full disk, or a file that may not be read
             note_traceback(error)
             where = f"{error.filename}: " if error.filename else ""
             note(f"tfgradgen: {as_text(where + reason(error))}.")
@@ -204,13 +221,13 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def note_traceback(error: Exception) -> None:
-    """Shows where `error` comes from, with its causes, for those who look for a fault here: TFGRADGEN_DEBUG=1 asks for it."""
+    """Print the traceback of `error` and its causes to stderr if TFGRADGEN_DEBUG=1."""
     if os.environ.get("TFGRADGEN_DEBUG") == "1":
         note("".join(traceback.format_exception(error)).rstrip())
 
 
 def run(argv: list[str]) -> None:
-    """Shows help or the version, or has Fire call the command."""
+    """Print the help or the version, or call the command through Fire."""
     os.environ.setdefault("PAGER", "cat")
     first = argv[0] if argv else "help"
     first = first.partition("=")[0] if first.startswith("-") else first
@@ -232,10 +249,10 @@ def _is_help(word: str) -> bool:
 
 
 def help_asked(argv: list[str]) -> str:
-    """The help that `argv` asks for: of the command in it, and of the kernel that is named, or else the overview.
+    """Return the help that `argv` asks for: that of its command, and of its kernel if one is named; otherwise the overview.
 
     Raises:
-      UserError: a command, a flag of it or a kernel that does not exist.
+      UserError: The command, one of its flags or the kernel does not exist.
     """
     words = normalized([word for word in argv if not _is_help(word) and word not in ("-", "--")])
     flags = dict(word[2:].split("=", 1) for word in words if word.startswith("--"))
@@ -249,7 +266,11 @@ def help_asked(argv: list[str]) -> str:
 
 
 def help_text(name: str, kernel: str | None = None) -> str:
-    """What `NAME --help` shows: the flags of the command, in groups, and with a kernel that kernel's own."""
+    """Return the help of the command `name`: its flags in groups, including those of `kernel` if it is given.
+
+    Raises:
+      UserError: The command or the kernel does not exist.
+    """
     check_known("command", name, COMMANDS, "python -m tfgradgen --help")
     command = COMMANDS[name]
     known = (*SAMPLERS, auto.NAME) if name == "sample" else SAMPLERS
@@ -262,7 +283,7 @@ def help_text(name: str, kernel: str | None = None) -> str:
 
 
 def overview() -> str:
-    """What `--help` shows: the commands, each with the first sentence of its help."""
+    """Return the text of `--help`: the commands, each with the first sentence of its help."""
     lines = {name: " ".join(command.about.split()) for name, command in COMMANDS.items()}
     return "\n".join(
         [
@@ -280,6 +301,6 @@ def overview() -> str:
 
 
 def command_again(argv: list[str]) -> str:
-    """The line for a shell that goes on with what `argv` began."""
+    """Return the shell command that resumes the run that `argv` started."""
     words = [word for word in normalized(argv) if word.partition("=")[0] != "--resume"]
     return " ".join(["python -m tfgradgen", *map(shell_word, words), "--resume"])

@@ -1,4 +1,4 @@
-"""The `compare` command: samples what is not sampled yet, measures all of it, and writes the report."""
+"""The `compare` command: samples the missing cells, measures all cells, and writes the report."""
 
 import functools
 import shutil
@@ -54,7 +54,7 @@ PHOTOGRAPHS_FILE = "photographs.npz"
 
 
 def run_compare(options: CompareOptions) -> int:
-    """Writes the folder of a comparison; returns how many cells failed."""
+    """Write the folder of a comparison, and return the number of failed cells."""
     out = options.out
     check_resumable(out, options.resume, "a comparison", *COMPARISON)
     loaded = load_models(options.pair.models)
@@ -109,7 +109,18 @@ def sample_all(
     identity: dict[str, Any],
     checkpoints: Sequence[int],
 ) -> Sampled:
-    """Every cell, method by method so that each is compiled once; those on the shelf are not made again."""
+    """Return all cells. Those on the shelf are reused; the others are sampled method by method, so that each compiles once.
+
+    Args:
+      options: Options of the command.
+      entries: The methods.
+      posteriors: Posteriors by label.
+      identity: Everything that determines the bits of a cell (see `identity`).
+      checkpoints: Numbers of gradients at which chains are recorded.
+
+    Raises:
+      UserError: No label can be sampled.
+    """
     run, shelf, sampled = options.pair.run, Shelf(options.out / CELLS, identity), Sampled()
     total = len(posteriors) * (1 + len(entries))
     indices = {name: number_of(posterior, name) for name, posterior in posteriors.items()}
@@ -152,14 +163,18 @@ def sample_all(
 
 
 def note_failure(sampled: Sampled, entry: Entry, name: str, error: Exception) -> None:
-    """One line for a cell that is not there, now and in the report."""
+    """Print why a cell is missing, and keep the reason for the report."""
     reason = one_line(error)
     sampled.failed[entry.name, name] = reason
     say(f"failed   {entry.name} for {as_text(name)}: {reason}")
 
 
 def try_out(observer: Observer, generator: Generator, names: Sequence[str]) -> None:
-    """Shows the observer two pictures of the generator before hours are spent; it must know every class."""
+    """Evaluate the observer on two images of the generator before a long run.
+
+    Raises:
+      UserError: The observer does not know a class of `names`, or does not accept the images.
+    """
     image = decode(generator, np.zeros((2, generator.latent_dim), np.float32))
     for name in names:
         observer.class_index(name)
@@ -172,7 +187,7 @@ def try_out(observer: Observer, generator: Generator, names: Sequence[str]) -> N
 
 
 def identity(options: CompareOptions, loaded: Loaded) -> dict[str, Any]:
-    """What decides the bits of every cell."""
+    """Return everything that determines the bits of the cells."""
     run = options.pair.run.to_dict()
     return run | {
         **surroundings(environment(run.pop("jit"))),
@@ -182,20 +197,29 @@ def identity(options: CompareOptions, loaded: Loaded) -> dict[str, Any]:
 
 
 def number_of(posterior: ClassPosterior, name: str) -> int:
-    """What the folder of a label goes by: of a class its output of the classifier, of a condition, whose output is
-    the same for all, a number made of its name."""
+    """Return a number for the folder of a label: the class index, or the CRC-32 of the name of a condition.
+
+    All conditions have the same index.
+    """
     return int(posterior.label) if isinstance(posterior.classifier, Classifier) else zlib.crc32(name.encode())
 
 
 def folder_of(index: int, name: str) -> str:
-    """The folder of a label's cells: names may differ in letters that no file name takes."""
+    """Return the folder name of a label's cells. The index is part of it, because two names can give the same file name."""
     return f"{index:04d}_{as_file(name)}"
 
 
 def find_photographs(
     options: CompareOptions, names: Sequence[str], observer: Observer, image_shape: Sequence[int]
 ) -> Photographs | None:
-    """Those of --photographs, else what the shipped judge saw of the shipped classes' photographs; None where neither fits."""
+    """Return the photographs of these classes, scored by the observer.
+
+    They are those of --photographs, or else the shipped scores of the shipped classes' photographs by the shipped judge; None
+    if the latter do not fit the observer and `names`.
+
+    Raises:
+      UserError: --photographs is not a folder.
+    """
     if options.photographs:
         if not options.photographs.is_dir():
             raise fail("photographs", "a folder", options.photographs, "give one with <label>/*.jpg in it")
@@ -208,7 +232,7 @@ def find_photographs(
 
 
 def command_line(options: CompareOptions) -> str:
-    """What makes the comparison again."""
+    """Return the command line that repeats the comparison."""
     run = options.pair.run
     flags = {
         "labels": options.labels,
@@ -228,7 +252,7 @@ def command_line(options: CompareOptions) -> str:
 
 
 def write_report(out: Path, report: dict[str, Any], pictures: Mapping[str, Mapping[str, Pictures]]) -> None:
-    """All files but the cells, each written beside and renamed."""
+    """Write all files except the cells, each atomically: to a temporary name that is then renamed."""
     save_png(out / "curves.png", plot_curves(report))
     save_png(out / "grids.png", plot_grids(pictures, report["labels"]))
     for name, text in {

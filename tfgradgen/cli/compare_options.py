@@ -1,4 +1,4 @@
-"""From the flags of `compare` to checked settings."""
+"""The flags of `compare`, parsed and checked."""
 
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -12,7 +12,7 @@ from tfgradgen.core.settings import path, real, switch, text, whole
 from tfgradgen.evaluation.entries import parse_entry
 from tfgradgen.models.shipped import default_model
 
-# The poster's four columns, then what it is to be seen against.
+# The four columns of the poster, then methods to compare them with.
 DEFAULT_KERNELS = ("map+reg", "mala+reg", "mala", "hmc", "map", "split_hmc", "smc", "rejection")
 SAMPLE_FLAGS = (
     *("num_chains", "seed", "jit", "init", "generator", "classifier", "max_batch", "allow_unknown_ops"),
@@ -20,13 +20,17 @@ SAMPLE_FLAGS = (
     *CLASSIFIER_FLAGS,
 )
 MIN_GRADIENTS = 10
-MIN_CHAINS = 5  # the errors are over chains, and a distance takes four pictures
+MIN_CHAINS = 5  # standard errors are over chains, and a distance needs four images
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompareOptions:
-    """Everything that `compare` was asked for. pair: how the two models are loaded and run. photographs: a folder of
-    <label>/ folders, None for what comes with tfgradgen."""
+    """The options of `compare`. Fields without a line here are described by their help.
+
+    Attributes:
+      pair: How the generator and the classifier are loaded and run.
+      photographs: A folder with one folder <label>/ per label; None for those that come with tfgradgen.
+    """
 
     labels: Any = text(shown="A,B", help="the classes, as label of `sample`: names, WordNet ids or indices, or all")
     kernels: tuple[str, ...] = text(
@@ -55,7 +59,7 @@ class CompareOptions:
     resume: bool = switch(help="go on in that folder: finished cells (method x label) are kept")
 
     def to_dict(self) -> dict[str, Any]:
-        """Every argument as it was used, defaults filled in, for the record."""
+        """Return all arguments as used, including defaults, for the record."""
         own = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "pair"}
         paths = ("judge", "discriminator", "photographs", "out")
         texts = {name: None if own[name] is None else str(own[name]) for name in paths}
@@ -67,7 +71,11 @@ FLAGS = (*OWN_FLAGS, *SAMPLE_FLAGS)
 
 
 def parse_compare(flags: dict[str, Any]) -> CompareOptions:
-    """Checks the flags of `compare`; raises `UserError` for the first that cannot be used."""
+    """Return the options that the flags of `compare` give.
+
+    Raises:
+      UserError: A flag is invalid; the first such flag is named.
+    """
     check_flags("compare", flags, FLAGS)
     asked = {flag: flags[flag] for flag in SAMPLE_FLAGS if flag in flags}
     pair = parse_sample({"label": flags["labels"], "kernel": ANY_KERNEL} | asked)

@@ -1,4 +1,4 @@
-"""The `diagnose` command: grades a run again from its files."""
+"""The `diagnose` command: the grades of a run, computed again from its files."""
 
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,14 @@ from tfgradgen.results.files import RUN_FILE, read_run
 from tfgradgen.results.record import diagnosis
 from tfgradgen.results.summary import verdict
 
-MOST_NAMED = 12  # runs with problems that the last line names
+MOST_NAMED = 12  # most runs with problems that the last line names
 
 
 def run_diagnose(folder: Path) -> list[str]:
-    """Diagnoses the run in `folder`, or each of the runs of several labels in it, and returns the problems of all of them.
+    """Diagnose the run in `folder`, or every run in it if it holds several labels, and return the problems of all of them.
 
     Raises:
-      UserError: there is no run.
+      UserError: There is no run.
     """
     if (folder / RUN_FILE).exists():
         return diagnose(folder)
@@ -43,7 +43,7 @@ def _shown_run(folder: Path) -> list[str]:
 
 
 def no_run(folder: Path) -> UserError:
-    """The error of a folder that holds no run: whether it is missing, unfinished or something else."""
+    """Return the error for a folder without a run, which says whether it is missing, unfinished or something else."""
     example = "give a folder that `sample` wrote, such as out/goldfish-mala-0"
     for unfinished in (folder, partial_of(folder), partial_of(folder / PLACE)):
         if (unfinished / CHECKPOINT).exists():
@@ -53,7 +53,7 @@ def no_run(folder: Path) -> UserError:
 
 
 def diagnose(folder: Path) -> list[str]:
-    """Prints chains, statistics, grades and warnings of the run in `folder`; returns its problems."""
+    """Print the chains, statistics, grades and warnings of the run in `folder`, and return its problems."""
     record, draws, _ = read_run(folder, "diagnose", "give the folder that `sample` wrote")
     found = diagnosis(draws, record)
     seconds = max(record["seconds"], 1e-9)
@@ -75,7 +75,7 @@ def diagnose(folder: Path) -> list[str]:
 
 
 def table(columns: dict[str, list[Any]]) -> str:
-    """Right-aligned columns under their names; `-` where a value is unknown."""
+    """Return right-aligned columns below their names, with `-` for a value that is None."""
     texts = [[name.removeprefix("num_"), *map(_shown, values)] for name, values in columns.items()]
     widths = [max(map(len, column)) for column in texts]
     rows = zip(*texts, strict=True)

@@ -1,6 +1,6 @@
-"""What is known to be wrong before TensorFlow is imported and a model is loaded: labels, folders, models that are not there.
+"""Checks before TensorFlow is imported and models are loaded: unknown labels, unusable folders, missing models.
 
-Nothing here decides that a run is right: what is not known yet is checked again, and in full, once the models are loaded.
+They find only some errors. Everything is checked in full once the models are loaded.
 """
 
 import os
@@ -22,11 +22,11 @@ from tfgradgen.models.loading.metadata import Label, parse_labels, read_metadata
 from tfgradgen.models.loading.settings import ClassifierSettings, GeneratorSettings, settings_of
 from tfgradgen.tuning.space import check_fits
 
-PROBABILITIES = ("logits", "probabilities")  # outputs of a classifier whose classes exclude one another
+PROBABILITIES = ("logits", "probabilities")  # outputs of a classifier with exclusive classes
 
 
 def check_sample(options: SampleOptions) -> None:
-    """Raises `UserError` where `sample` is sure to fail."""
+    """Raise `UserError` if `sample` is sure to fail."""
     check_models(options.models)
     names = label_names(options.models, options.label)
     if names is None:
@@ -37,12 +37,14 @@ def check_sample(options: SampleOptions) -> None:
 
 
 def check_check(options: SampleOptions) -> None:
+    """Raise `UserError` if `check` is sure to fail."""
     check_models(options.models)
     if options.label is not None:
         label_names(options.models, options.label)
 
 
 def check_compare(options: CompareOptions) -> None:
+    """Raise `UserError` if `compare` is sure to fail."""
     check_resumable(options.out, options.resume, "a comparison", *COMPARISON)
     check_models(options.pair.models)
     for name in ("judge", "discriminator"):
@@ -53,6 +55,7 @@ def check_compare(options: CompareOptions) -> None:
 
 
 def check_tune(options: TuneOptions) -> None:
+    """Raise `UserError` if `tune` is sure to fail."""
     check_resumable(options.out, options.resume, "a search", *SEARCH)
     read_control(options)
     check_fits(options.kernel, options.num_gradients, options.fixed)
@@ -61,13 +64,18 @@ def check_tune(options: TuneOptions) -> None:
 
 
 def check_export(options: ExportOptions) -> None:
+    """Raise `UserError` if `export` is sure to fail."""
     check_version(options)
     check_models(options.pair.models)
     label_names(options.pair.models, options.labels)
 
 
 def check_version(options: ExportOptions) -> Path:
-    """The folder of the version that is asked for, or of the next that is free."""
+    """Return the folder of the requested version, or of the next free one.
+
+    Raises:
+      UserError: The version exists, or its folder cannot be created.
+    """
     folder = options.out / str(options.version or next_version(options.out))
     if folder.exists():
         raise fail(
@@ -81,8 +89,11 @@ def check_version(options: ExportOptions) -> Path:
 
 
 def check_models(options: ModelOptions) -> None:
-    """Raises `UserError` for the first model that is not there, or of which the flags say what cannot be; nothing is fetched or
-    unpacked."""
+    """Check that the models exist and that the flags can describe them, without downloading or unpacking anything.
+
+    Raises:
+      UserError: A model is missing, or a flag about it is invalid; the first error is raised.
+    """
     settings_of(GeneratorSettings, options.generator_settings)
     settings_of(ClassifierSettings, options.classifier_settings)
     models = [options.generator, *options.classifiers, *([options.discriminator] if options.discriminator else [])]
@@ -91,7 +102,7 @@ def check_models(options: ModelOptions) -> None:
 
 
 def known_of(options: ModelOptions) -> list[tuple[Label, ...] | None]:
-    """The labels of each classifier, None where its card does not list them or the flags say otherwise."""
+    """Return the labels of each classifier; None if no local model.json lists them, or a flag replaces them."""
     found: list[tuple[Label, ...] | None] = []
     for handle in options.classifiers:
         folder = Path(os.path.expanduser(handle))
@@ -102,10 +113,10 @@ def known_of(options: ModelOptions) -> list[tuple[Label, ...] | None]:
 
 
 def label_names(options: ModelOptions, wanted: Any) -> list[str] | None:
-    """The names of the classes that `wanted` stands for; None where that takes the models, or is a condition.
+    """Return the names of the classes that `wanted` stands for; None if it is a condition, or if only the models can tell.
 
     Raises:
-      UserError: a class that the classifier does not have.
+      UserError: The classifier does not have such a class.
     """
     labelled = known_of(options)
     first = labelled[0]
@@ -114,7 +125,7 @@ def label_names(options: ModelOptions, wanted: Any) -> list[str] | None:
     names = [first[index].name for index in resolve_labels(first, wanted)]
     folder = Path(os.path.expanduser(options.classifiers[0]))
     output = options.classifier_settings.get("output") or read_metadata(folder).get("output")
-    return names if output in PROBABILITIES else None  # of other outputs a class is a condition, and named by its text
+    return names if output in PROBABILITIES else None  # with other outputs each class is a condition, named by its text
 
 
 def _is_condition(wanted: Any, labelled: Sequence[Sequence[Label]]) -> bool:

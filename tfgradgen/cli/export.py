@@ -1,4 +1,4 @@
-"""The `export` command: from checked options to a folder that TF Serving serves as it is."""
+"""The `export` command: writes a folder that TF Serving can serve without changes."""
 
 import os
 import re
@@ -31,12 +31,12 @@ from tfgradgen.serving.module import Plan, Serving
 RECORD = "export.json"
 
 
-# What `new_folder` makes for a version. An earlier folder that is about to be replaced ends in .old; no version ever is.
+# Temporary folders that `new_folder` makes for a version. Replaced folders end in .old, but a version is never replaced.
 OF_A_KILLED_EXPORT = re.compile(r"\.\d+\.partial-[^.]+")
 
 
 def run_export(options: ExportOptions) -> None:
-    """Writes the next version of a served model, and what a server of it needs beside; nothing is left of what fails."""
+    """Write the next version of a served model, and next to it the files that its server needs. A failed version is removed."""
     folder, was_there = check_version(options), options.out.exists()
     loaded = load_models(options.pair.models)
     targets = loaded.targets(options.labels)
@@ -56,7 +56,7 @@ def run_export(options: ExportOptions) -> None:
                 write_text(beside / RECORD, json_text(record, 2) + "\n")
     finally:
         if not was_there:
-            with suppress(OSError):  # there, or not empty: a version is in it
+            with suppress(OSError):  # missing, or not empty because it holds a version
                 options.out.rmdir()
     say(f"exported {as_text(folder)}: {', '.join(names)} of {len(targets)} label{'s' if len(targets) > 1 else ''}")
     for name in write_beside(options.out, render_templates(model, options.batch_sizes, options.xla)):
@@ -66,10 +66,10 @@ def run_export(options: ExportOptions) -> None:
 
 
 def shared_networks(loaded: Loaded, targets: Sequence[Target]) -> Networks:
-    """What the chains of all targets evaluate.
+    """Return the networks that the chains of all targets evaluate.
 
     Raises:
-      UserError: they are not the same for all, or make no pictures.
+      UserError: The targets have different networks, or the generator's output cannot be written as PNG.
     """
     networks = loaded.networks(targets[0])
     if len(targets) > 1 and any(loaded.networks(target) != networks for target in targets):
@@ -86,7 +86,7 @@ def shared_networks(loaded: Loaded, targets: Sequence[Target]) -> Networks:
 
 
 def adapt_all(options: ExportOptions, networks: Networks, targets: Sequence[Target]) -> list[Adapted]:
-    """The step size of each target; what is to be said of the models goes to stderr."""
+    """Tune the step size of each target. Warnings about the models are printed to stderr."""
     pair, found = options.pair, []
     for number, target in enumerate(targets, 1):
         posterior = ClassPosterior.of(networks, target.index, pair.run.temperature)
@@ -100,6 +100,7 @@ def adapt_all(options: ExportOptions, networks: Networks, targets: Sequence[Targ
 
 
 def plan_of(options: ExportOptions, targets: Sequence[Target], adapted: Sequence[Adapted]) -> Plan:
+    """Return the fixed settings of the export."""
     pair = options.pair
     return Plan(
         labels=tuple(target.label for target in targets),
@@ -114,7 +115,7 @@ def plan_of(options: ExportOptions, targets: Sequence[Target], adapted: Sequence
 
 
 def record_of(options: ExportOptions, loaded: Loaded, targets: Sequence[Target], adapted: Sequence[Adapted]) -> dict[str, Any]:
-    """What it takes to make the export again, and what was frozen in it."""
+    """Return what is needed to repeat the export, and the values that are fixed in it."""
     return {
         "command": "export",
         "arguments": options.to_dict(),
@@ -130,8 +131,18 @@ def record_of(options: ExportOptions, loaded: Loaded, targets: Sequence[Target],
 
 
 def write_beside(base: Path, files: Mapping[str, str]) -> list[str]:
-    """Writes `files` into `base`. What is there and differs is somebody's by now: it is left, and the new text goes into
-    NAME.new. Returns the names of those."""
+    """Write `files` into `base`, except over files that differ from them, which the user may have edited.
+
+    Args:
+      base: An existing folder.
+      files: Texts by file name.
+
+    Returns:
+      The names of the files that were kept; their new texts are in NAME.new.
+
+    Raises:
+      UserError: A file cannot be written.
+    """
     kept = []
     for name, text in files.items():
         path = base / name

@@ -1,4 +1,4 @@
-"""From the flags of `export` to checked settings."""
+"""The flags of `export`, parsed and checked."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,18 +17,22 @@ SAMPLE_FLAGS = (
     *MODEL_FLAGS,
 )
 
-# A start costs this many forward passes, about 0.45 gradients each: with 64 as much as 29 steps of mala, with the 256 of a run
-# more than the whole chain. A class that is rarer than one in 64 mostly starts outside, and needs its steps.
+# A start costs this many forward passes, each about 0.45 gradients. 64 cost as much as 29 steps of mala; the 256 of a run would
+# cost more than the whole chain. If the class is rarer than one in 64, most chains start outside of it and need their steps.
 NUM_START_DRAWS = 64
-NUM_GRADIENTS = 100  # of a picture, unless --num_steps says otherwise
+NUM_GRADIENTS = 100  # per image, unless --num_steps is given
 MAX_STEPS_FACTOR = 10
 BATCH_SIZES = (1, 4, 16)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """Everything that `export` was asked for. pair: models, kernel and how the step sizes are tuned. version: None for the next
-    that is free."""
+    """The options of `export`. Fields without a line here are described by their help.
+
+    Attributes:
+      pair: The models, the kernel, and how the step sizes are tuned.
+      version: None for the next free version.
+    """
 
     labels: Any = text("all", help="the classes that can be asked for, as label of `sample`")
     pair: SampleOptions
@@ -74,7 +78,11 @@ FLAGS = ("kernel", *OWN_FLAGS, *SAMPLE_FLAGS)
 
 
 def parse_export(flags: dict[str, Any]) -> ExportOptions:
-    """Checks the flags of `export`; raises `UserError` for the first that cannot be used."""
+    """Return the options that the flags of `export` give.
+
+    Raises:
+      UserError: A flag is invalid; the first such flag is named.
+    """
     check_flags("export", flags, FLAGS)
     if "out" not in flags:
         raise fail("out", "a folder for the versions of the model", "none", "give --out=BASE")
@@ -98,7 +106,7 @@ def parse_export(flags: dict[str, Any]) -> ExportOptions:
 
 
 def _sizes(given: Any) -> tuple[int, ...]:
-    """`1,4,16`, or what Fire makes of it."""
+    """Return the batch sizes of a list such as 1,4,16, which Fire may have parsed already."""
     items = list(given) if isinstance(given, list | tuple) else [given]
     is_rising = all(isinstance(size, int) and not isinstance(size, bool) for size in items) and items == sorted({*items})
     if not is_rising or not items or not 1 <= items[0] <= items[-1] <= 1024:

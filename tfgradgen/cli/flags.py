@@ -1,4 +1,4 @@
-"""Flags from declared settings: what a command takes, how a value is read, and what help says of it."""
+"""Flags from declared settings: which flags a command takes, how their values are parsed, and their help."""
 
 import difflib
 import textwrap
@@ -13,13 +13,18 @@ from tfgradgen.core.files import path_of
 from tfgradgen.core.settings import KEY, Setting
 from tfgradgen.core.text import NAME_LENGTH, printable, value_text
 
-WIDTH, COLUMN = 100, 30  # of help, and of the flags in it
-RENAMED = {"trust": "allow_unknown_ops"}  # old flag -> its name now
+WIDTH, COLUMN = 100, 30  # characters: width of the help, and column where descriptions start
+RENAMED = {"trust": "allow_unknown_ops"}  # old name of a flag -> new name
 _PLACEHOLDERS = {"real": "X", "whole": "N", "path": "PATH"}
 
 
 class Flag(NamedTuple):
-    """setting: what is declared of it. default: its value where it is not given, None where there is none."""
+    """A flag of a command.
+
+    Attributes:
+      setting: Its declaration.
+      default: Its value if it is not given; None if there is none.
+    """
 
     setting: Setting
     default: Any = None
@@ -27,7 +32,13 @@ class Flag(NamedTuple):
 
 @dataclass(frozen=True)
 class Group:
-    """A part of a command's help: flags under a title, and a sentence below them."""
+    """A part of a command's help.
+
+    Attributes:
+      title: The title above the flags.
+      flags: Flags by name.
+      note: Text below the flags; may be ''.
+    """
 
     title: str
     flags: Mapping[str, Flag]
@@ -35,7 +46,11 @@ class Group:
 
 
 def flags_of(record: Any) -> dict[str, Flag]:
-    """The flags that a dataclass declares, by name; the defaults are the values of an instance, or of the fields."""
+    """Return the flags that a dataclass declares, by name.
+
+    Args:
+      record: A dataclass, whose defaults are those of its fields, or an instance, whose values are the defaults.
+    """
     found = {}
     for each in fields(record):
         setting = each.metadata.get(KEY)
@@ -46,10 +61,14 @@ def flags_of(record: Any) -> dict[str, Flag]:
 
 
 def read_flags(kind: type, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The declared fields of `kind`: those among the flags `given`, read and checked, and of the others those with a default.
+    """Return values for the declared fields of `kind`, from flags or defaults. Fields with neither are left out.
+
+    Args:
+      kind: A dataclass.
+      given: Values by flag; these are parsed and checked.
 
     Raises:
-      UserError: a value cannot be used.
+      UserError: A value is invalid.
     """
     values = {}
     for each in fields(kind):
@@ -66,15 +85,26 @@ def read_flags(kind: type, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parse_path(flag: str, value: Any) -> Path:
+    """Return the value of a flag as a path. A number is taken as a name.
+
+    Raises:
+      UserError: The value cannot be a path.
+    """
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return path_of(flag, str(value) if is_number else value)
 
 
 def parse_words(flag: str, value: Any, expected: str, example: str) -> tuple[str, ...]:
-    """`a,b`, or what Fire makes of it -> the words, one at least of them.
+    """Return the words, at least one, of a list such as a,b, which Fire may have parsed already.
+
+    Args:
+      flag: Name of the flag.
+      value: Its value.
+      expected: What the value must be, for errors.
+      example: A valid value, for errors.
 
     Raises:
-      UserError: it is no list of words.
+      UserError: The value is not a list of words.
     """
     items = value.split(",") if isinstance(value, str) else value
     if not isinstance(items, list | tuple) or not items:
@@ -83,8 +113,17 @@ def parse_words(flag: str, value: Any, expected: str, example: str) -> tuple[str
 
 
 def check_known(kind: str, given: str, known: Collection[str], where: str) -> None:
-    """Raises `UserError`, one short line, where `given` is none of `known`, the names of all of that `kind`; `where` lists
-    them."""
+    """Check that `given` is one of `known`.
+
+    Args:
+      kind: What the names stand for, such as 'command'.
+      given: A name.
+      known: All names of that kind.
+      where: The command line that lists them.
+
+    Raises:
+      UserError: It is not one of them; the message is one short line.
+    """
     if given not in known:
         bare = {name.strip("-"): name for name in known}
         near = difflib.get_close_matches(given[:NAME_LENGTH].strip("-").lower(), bare, n=1)
@@ -93,7 +132,7 @@ def check_known(kind: str, given: str, known: Collection[str], where: str) -> No
 
 
 def check_flags(command: str, flags: Iterable[str], known: Collection[str]) -> None:
-    """Refuses flags that `command` does not have, naming the nearest that it has."""
+    """Raise `UserError` for the first flag that `command` does not have; the message names the most similar known flag."""
     named = [f"--{name}" for name in known]
     for flag in flags:
         if flag in RENAMED and RENAMED[flag] in known:
@@ -104,7 +143,7 @@ def check_flags(command: str, flags: Iterable[str], known: Collection[str]) -> N
 
 
 def shown_groups(groups: Iterable[Group]) -> list[str]:
-    """Lines of help: each group under its title, a flag with its default, what it does and what it can be."""
+    """Return the lines of the help: the flags of each group below its title, with defaults, descriptions and bounds."""
     lines = []
     for group in groups:
         if not group.flags and not group.note:

@@ -1,4 +1,4 @@
-"""Which labels of a command run as one batch of chains, and which by themselves."""
+"""Grouping of the labels of a command into runs: as one batch of chains, or each by itself."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -23,14 +23,18 @@ from tfgradgen.posterior import ClassPosterior
 from tfgradgen.results.files import checked_record
 from tfgradgen.results.record import AUTO, BATCH, identity
 
-MAX_CHAINS = 512  # of a batch of several labels: about 2 GB for the shipped models
+MAX_CHAINS = 512  # most chains in a batch of several labels: about 2 GB for the shipped models
 
 
 @dataclass(frozen=True, eq=False)
 class Member:
     """One label of a command.
 
-    networks_fn: () -> what its run evaluates. planned: of its record what is known before the run.
+    Attributes:
+      target: What is sampled.
+      networks_fn: Function that returns the networks that its run evaluates.
+      folder: The folder of its run.
+      planned: The part of its record that is known before the run.
     """
 
     target: Target
@@ -51,7 +55,9 @@ class Member:
 class Group:
     """Labels whose chains run as one batch, or one label by itself.
 
-    members: at least one. place: `partial_of(place)` holds what there is until all folders are written.
+    Attributes:
+      members: At least one label.
+      place: `partial_of(place)` holds the unfinished run until all folders are written.
     """
 
     members: tuple[Member, ...]
@@ -67,7 +73,7 @@ class Group:
 
     @property
     def out(self) -> Path:
-        """The folder that holds all that comes of it."""
+        """The folder that holds all results."""
         return self.place.parent if self.is_batch else self.place
 
     @property
@@ -78,16 +84,16 @@ class Group:
 
     @property
     def planned(self) -> dict[str, Any]:
-        """What of its members' records is known before the run and decides the bits of the draws (`identity`)."""
+        """The part of its record that is known before the run and determines the bits of the draws (`identity`)."""
         first = self.members[0].planned
         return first | {"label": self.label} if self.is_batch else first
 
     def planned_of(self, member: Member) -> dict[str, Any]:
-        """Of the record of one of its members what is known before the run."""
+        """Return the part of a member's record that is known before the run."""
         return member.planned | {BATCH: self.label} if self.is_batch else member.planned
 
     def run_of(self, run: RunConfig) -> RunConfig:
-        """`run`, which tells the chains of a label, with the chains of all."""
+        """Return `run`, whose num_chains is that of one label, with the chains of all labels."""
         return replace(run, num_chains=run.num_chains * len(self.members))
 
     @functools.cached_property
@@ -95,28 +101,34 @@ class Group:
         return self.members[0].networks_fn()
 
     def posterior(self, run: RunConfig) -> ClassPosterior:
-        """Of all chains; `run` tells those of a label."""
+        """Return the posterior of all chains; the num_chains of `run` is that of one label."""
         if not self.is_batch:
             return self.posterior_of(self.members[0], run)
         label = np.repeat([member.index for member in self.members], run.num_chains)
         return ClassPosterior.of(self.networks, label, run.temperature)
 
     def posterior_of(self, member: Member, run: RunConfig) -> ClassPosterior:
-        """Of one member by itself."""
+        """Return the posterior of one member."""
         return ClassPosterior.of(self.networks, member.index, run.temperature)
 
 
 def member_of(options: SampleOptions, loaded: Loaded, target: Target, folder: Path) -> Member:
+    """Return `target` as a member of a group that writes `folder`."""
     return Member(target, functools.partial(loaded.networks, target), folder, plan_of(options, loaded, target))
 
 
 def under_way(options: SampleOptions, members: Sequence[Member], place: Path) -> Group | None:
-    """The batch that was interrupted, to go on with; None where there is none, or one to be replaced.
+    """Return the interrupted batch to resume; None if there is none, or if it is to be replaced.
+
+    Args:
+      options: Options of the command.
+      members: All labels with this kernel.
+      place: The place of the batch (see `Group`).
 
     Raises:
-      UserError: it has labels that are not among `members`, or is damaged, and there is no --overwrite.
+      UserError: The batch is damaged or has labels that are not among `members`, and --overwrite is not given.
     """
-    chose_it = any(AUTO in member.planned for member in members)  # then other labels of the command may be the batch's
+    chose_it = any(AUTO in member.planned for member in members)  # the batch may then belong to other labels of the command
     if not options.resume or not has_checkpoint(place) or (chose_it and not SAMPLERS[options.kernel].is_batched):
         return None
     try:
@@ -129,9 +141,17 @@ def under_way(options: SampleOptions, members: Sequence[Member], place: Path) ->
 
 
 def _same_again(label: Any, members: Sequence[Member], place: Path, where: Path, own: int | None = None) -> Group:
-    """The batch of the labels that `label` lists, as `Group.label` does.
+    """Return the batch of the labels that `label` lists.
 
-    where: what is to be gone on with. own: a label that must be among them.
+    Args:
+      label: A `Group.label`, read from a file.
+      members: Labels of the command.
+      place: The place of the batch (see `Group`).
+      where: Folder of the run to resume, for errors.
+      own: Index of a label that must be in the batch; None for no such label.
+
+    Raises:
+      UserError: `label` is invalid, or a label is not among `members`.
     """
     with parsing("resume", f"a batch of labels in {as_text(where)}", "start anew with --overwrite"):
         indices, names = [whole_number(index) for index in label["index"]], ",".join(map(str, label["name"]))
@@ -146,7 +166,7 @@ def _same_again(label: Any, members: Sequence[Member], place: Path, where: Path,
 
 
 def record_of_shorter(planned: dict[str, Any], folder: Path) -> dict[str, Any] | None:
-    """The record of the finished run in `folder` where the planned run is the same with more draws, else None."""
+    """Return the record of the finished run in `folder` if the planned run is the same with more draws; otherwise None."""
     if not (folder / RECORD).exists():
         return None
     try:
@@ -160,13 +180,19 @@ def record_of_shorter(planned: dict[str, Any], folder: Path) -> dict[str, Any] |
 
 
 def groups_of(options: SampleOptions, members: Sequence[Member], left: Sequence[Member], place: Path) -> list[Group]:
-    """How `left`, those of `members` that are neither finished nor in a batch under way, are to run.
+    """Return the groups in which the unfinished labels run.
 
-    What was begun by itself goes on by itself; what ran as a batch is made longer as that batch; the others are as few batches
-    as `MAX_CHAINS` allows.
+    A label that was started by itself continues by itself. A batch is extended as the same batch. The other labels run in as
+    few batches as `MAX_CHAINS` allows.
+
+    Args:
+      options: Options of the command.
+      members: All labels with this kernel.
+      left: Those that are neither finished nor in an interrupted batch.
+      place: The place of a batch (see `Group`).
 
     Raises:
-      UserError: a label ran in a batch with others that are not among `members`, and there is no --overwrite.
+      UserError: A label ran in a batch with labels that are not among `members`, and --overwrite is not given.
     """
     groups: list[Group] = []
     fresh: list[Member] = []
@@ -191,13 +217,13 @@ def groups_of(options: SampleOptions, members: Sequence[Member], left: Sequence[
 
 
 def split_text(groups: Sequence[Group]) -> str:
-    """The line that says that several labels are more than one run."""
+    """Return the line that says into how many runs the labels are divided."""
     num_labels = sum(len(group.members) for group in groups)
     return f"batches  {num_labels} labels in {len(groups)} runs, a batch of at most {MAX_CHAINS} chains each"
 
 
 def _batches(options: SampleOptions, members: Sequence[Member]) -> list[tuple[Member, ...]]:
-    """`members` in batches of those that share their networks."""
+    """Divide `members` into batches that share their networks, in order."""
     most = max(1, MAX_CHAINS // options.run.num_chains) if SAMPLERS[options.kernel].is_batched else 1
     found: list[list[Member]] = []
     for member in members:

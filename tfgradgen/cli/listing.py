@@ -1,4 +1,4 @@
-"""What there is to choose from: samplers, the classes of a classifier, and the models that come with tfgradgen."""
+"""Lists of the samplers, of the classes of a classifier, and of the models that come with tfgradgen."""
 
 import os
 from pathlib import Path
@@ -16,21 +16,23 @@ from tfgradgen.models.shipped import SHIPPED_MODELS, default_model
 
 
 def list_kernels() -> None:
-    """Prints a line for each sampler: its name, its kind, what law its draws have, and what it is good for; first the choice
-    among them."""
+    """Print a line for each sampler: its name, its kind, the distribution of its draws, and its use.
+
+    The first line is about the automatic choice among them.
+    """
     say(f"{auto.NAME:16s}  {'-':9s}  {'of its choice':20s}  {auto.about()}")
     for sampler in SAMPLERS.values():
         say(f"{sampler.name:16s}  {sampler.kind:9s}  {sampler.law:20s}  {sampler.about}")
 
 
 def list_labels(flags: dict[str, Any]) -> None:
-    """Prints index, WordNet id and name of each class of the classifier that `flags` name."""
+    """Print the index, WordNet id and name of each class of the classifier that `flags` name."""
     handle = parse_handle("classifier", flags.get("classifier", str(default_model("classifier"))))
     folder = Path(os.path.expanduser(handle))
     card = read_metadata(folder) if os.path.isdir(folder) else {}
     if isinstance(card.get("labels"), list) and flags.keys() <= {"classifier", "allow_unknown_ops"}:
         names: tuple[Label, ...] = parse_labels(card["labels"], f"labels of {folder}")
-    else:  # only the model itself can say how many there are
+    else:  # only the model knows the number of classes
         options = parse_models(flags)
         check_models(options)
         start_tensorflow()
@@ -42,7 +44,7 @@ def list_labels(flags: dict[str, Any]) -> None:
 
 
 def list_models() -> None:
-    """Prints where each shipped model lies, what its card says, and its fingerprint."""
+    """Print the folder of each shipped model, the content of its model.json, and its fingerprint."""
     for name in SHIPPED_MODELS:
         folder = default_model(name)
         say(f"{name}: {as_text(folder)}")

@@ -1,4 +1,4 @@
-"""Loads the models that the flags name, and says what is to be sampled of them."""
+"""Loading of the models that the flags name, and the targets that are sampled from them."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -27,12 +27,18 @@ from tfgradgen.models.loading.saved_model import try_call
 from tfgradgen.models.precision import lower_gradients
 from tfgradgen.posterior import ClassPosterior
 
-MAX_CHANNELS = 4  # of an image that can be written as PNG
+MAX_CHANNELS = 4  # most channels of an image that can be written as PNG
 
 
 @dataclass(frozen=True)
 class Target:
-    """What one run samples: the classifier, which of its outputs, and that output's label."""
+    """What one run samples.
+
+    Attributes:
+      classifier: The classifier.
+      index: One of its outputs.
+      label: The label of that output.
+    """
 
     classifier: Classifier | ConditionClassifier
     index: int
@@ -40,7 +46,15 @@ class Target:
 
 
 class Loaded(NamedTuple):
-    """The models of a run. discriminator: None where none enters the target; discriminator_fn: its log-odds of `natural`."""
+    """The models of a run.
+
+    Attributes:
+      generator: The generator.
+      classifiers: At least one classifier.
+      discriminator: None if the target has none.
+      discriminator_fn: Its log-odds of `natural`; None if there is none.
+      options: The options that name the models.
+    """
 
     generator: Generator
     classifiers: tuple[Classifier, ...]
@@ -49,13 +63,13 @@ class Loaded(NamedTuple):
     options: ModelOptions
 
     def targets(self, wanted: Any) -> list[Target]:
-        """What `wanted` names: classes of the first classifier, or conditions on the classes of all."""
+        """Return the targets that `wanted` names: classes of the first classifier, or conditions on the classes of all."""
         labelled = [classifier.labels for classifier in self.classifiers]
         if is_condition(wanted, labelled):
             return [self._condition(part, labelled) for part in split_names(labelled, wanted)]
         first = self.classifiers[0]
         indices = resolve_labels(first.labels, wanted)
-        if not first.is_exclusive:  # each class for itself is a condition of its own
+        if not first.is_exclusive:  # each class is a condition of its own
             return [self._condition(str(index), labelled) for index in indices]
         return [Target(first, index, first.labels[index]) for index in indices]
 
@@ -64,10 +78,10 @@ class Loaded(NamedTuple):
         return Target(classifier, 1, classifier.labels[1])
 
     def networks(self, target: Target) -> Networks:
-        """What a run of `target` evaluates.
+        """Return the networks that a run of `target` evaluates.
 
         Raises:
-          UserError: the generator is to take the target's class and does not know it.
+          UserError: The generator needs the target's class and does not have it.
         """
         return Networks(
             self.generator.for_label(target.label),
@@ -79,8 +93,17 @@ class Loaded(NamedTuple):
 
 
 def load_models(options: ModelOptions, gradient_precision: str = "float32") -> Loaded:
-    """The models, run together once: each may be sound and still not take the other's pictures. What had to be guessed is
-    said on stderr."""
+    """Load the models and evaluate them together once, because valid models can still be incompatible.
+
+    Guessed settings are printed to stderr.
+
+    Args:
+      options: Options about the models.
+      gradient_precision: 'float32' or 'bfloat16', the precision of the convolutions in gradients.
+
+    Raises:
+      UserError: A model cannot be loaded or used, or the models are incompatible.
+    """
     note("doing    loading models")
     is_lenient, is_low = options.allow_unknown_ops, gradient_precision == "bfloat16"
     generator = load_generator(options.generator, **options.generator_settings, allow_unknown_ops=is_lenient)
@@ -112,17 +135,17 @@ def load_models(options: ModelOptions, gradient_precision: str = "float32") -> L
 
 
 def _fitted(classifier: Classifier, generator: Generator, options: ModelOptions) -> Classifier:
-    """`classifier` with what the generator's images tell, as far as the two fit together at all."""
+    """Return `classifier` with settings inferred from the generator's images, if it accepts images of their rank."""
     shape = (2, *generator.image_shape)
     ranks = 2 if classifier.image_size == () else 4
-    if len(shape) == ranks:  # else the line below this names both models
+    if len(shape) == ranks:  # otherwise `load_models` fails with an error that names both models
         try_call(lambda image: classifier.raw_scores(image), tf.zeros(shape), 2, f"{generator.path} into {classifier.path}")
         return fitted(classifier, generator, options.max_batch)
     return classifier
 
 
 def say_guesses(role: str, model: Generator | Classifier) -> None:
-    """A line on stderr with what was assumed of `model`, with the values, and where to say otherwise; then its doubts."""
+    """Print to stderr the guessed settings of `model`, with their values and how to change them, and then its warnings."""
     named = [_guess(role, model, name) for name in model.assumed]
     if getattr(model, "is_binary", False):
         named.append(f"one output, {'the logit' if model.output == 'logits' else 'the probability'} of {model.labels[1].name}")  # type: ignore[union-attr]
@@ -133,7 +156,7 @@ def say_guesses(role: str, model: Generator | Classifier) -> None:
 
 
 def _guess(role: str, model: Generator | Classifier, name: str) -> str:
-    """What was assumed as `name`, and the flag that says otherwise."""
+    """Return the guessed value of the setting `name`, and the flag that changes it."""
     flags = {"image_range": "range", "image_size": "size"}
     way = f"--{role}_{flags.get(name, name)}" if role != "discriminator" else f"{name} in its model.json"
     if name.startswith("family"):
@@ -155,7 +178,7 @@ def _guess(role: str, model: Generator | Classifier, name: str) -> str:
 
 
 def choose_backend(options: SampleOptions, loaded: Loaded, target: Target) -> SampleOptions:
-    """`options` in graph mode where XLA would be taken but cannot compile the models, which is said on stderr."""
+    """Return `options`, in graph mode if XLA would be used but cannot compile the models. This is printed to stderr."""
     posterior = ClassPosterior.of(loaded.networks(target), target.index, options.run.temperature)
     run, why = choose_jit(posterior, options.kernel, options.run)
     if why:
@@ -164,10 +187,10 @@ def choose_backend(options: SampleOptions, loaded: Loaded, target: Target) -> Sa
 
 
 def start_at_photograph(options: SampleOptions, generator: Generator) -> SampleOptions:
-    """`options` with the latent point of the photograph that --init names, if it names one.
+    """Return `options` with the latent point of the photograph that --init names, if it names one.
 
     Raises:
-      UserError: no picture there, or a generator without encoder.
+      UserError: The image cannot be read, or the generator has no encoder.
     """
     if options.init_photograph is None:
         return options

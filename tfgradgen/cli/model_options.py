@@ -1,4 +1,4 @@
-"""From the flags that name and describe models to checked settings."""
+"""The flags that name and describe models, parsed and checked."""
 
 import os
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from tfgradgen.core.settings import real, switch, text, value, whole
 from tfgradgen.core.text import value_text
 from tfgradgen.models.shipped import default_model
 
-# Flag -> the setting of the model that it gives.
+# Flag -> the setting of the model that it sets.
 GENERATOR_FLAGS = {
     "generator_signature": "signature",
     "generator_tags": "tags",
@@ -38,7 +38,10 @@ CLASSIFIER_FLAGS = {
 
 @dataclass(frozen=True)
 class ModelFlags:
-    """What a user can say of models; whatever is not said, a model's card or family tells, or it is guessed, and said."""
+    """The flags about models.
+
+    Settings that are not given come from the model's model.json or its family, or are guessed and reported.
+    """
 
     generator: str = text(shown="MODEL", help="makes images from latent points")
     classifier: str = text(
@@ -98,7 +101,18 @@ MODEL_FLAGS = tuple(DECLARED)
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """Which models, and what the flags say of them. discriminator: None where none enters the target, its weight is 0 there."""
+    """The models, and what the flags say about them.
+
+    Attributes:
+      generator: Handle of the generator.
+      classifiers: Handles of the classifiers, at least one.
+      generator_settings: Given settings of the generator by name.
+      classifier_settings: Given settings of the classifier by name.
+      discriminator: Handle of the discriminator; None if the target has none.
+      discriminator_weight: Its weight in the target; 0 without one.
+      max_batch: Most images in one evaluation; None for no limit.
+      allow_unknown_ops: Whether to load models with operations that image models do not need.
+    """
 
     generator: str
     classifiers: tuple[str, ...]
@@ -110,7 +124,7 @@ class ModelOptions:
     allow_unknown_ops: bool
 
     def to_dict(self) -> dict[str, Any]:
-        """By flag, for the run record."""
+        """Return the options by flag, for the run record."""
         given = {flag: self.generator_settings.get(name) for flag, name in GENERATOR_FLAGS.items()}
         given |= {flag: self.classifier_settings.get(name) for flag, name in CLASSIFIER_FLAGS.items()}
         return {
@@ -125,7 +139,11 @@ class ModelOptions:
 
 
 def parse_handle(flag: str, value: Any) -> str:
-    """A folder, an archive, a URL or a Kaggle handle, as text; what Fire makes of one is no text only for odd file names."""
+    """Return a handle (a folder, an archive, a URL or a Kaggle handle) as text. Fire parses only unusual file names otherwise.
+
+    Raises:
+      UserError: The value cannot be a handle.
+    """
     if not isinstance(value, str | int | float) or isinstance(value, bool) or value == "":
         raise fail(
             flag, "a model: a folder, an archive, a TF-Hub URL or a Kaggle handle", value_text(value), f"give --{flag}=MODEL"
@@ -134,7 +152,11 @@ def parse_handle(flag: str, value: Any) -> str:
 
 
 def parse_models(flags: dict[str, Any]) -> ModelOptions:
-    """Checks the flags of `MODEL_FLAGS` among `flags`; raises `UserError` for the first that cannot be used."""
+    """Return the options that those of `MODEL_FLAGS` among `flags` give.
+
+    Raises:
+      UserError: A flag is invalid; the first such flag is named.
+    """
     weight, max_batch, allow_unknown_ops = (
         DECLARED[flag].setting.parsed(flag, flags[flag]) if flag in flags else DECLARED[flag].default
         for flag in ("discriminator_weight", "max_batch", "allow_unknown_ops")
@@ -163,14 +185,14 @@ def parse_models(flags: dict[str, Any]) -> ModelOptions:
 
 
 def unlike_shipped(options: ModelOptions) -> dict[str, Any]:
-    """Flag -> value of what a command has to say of its models."""
+    """Return the flags about models whose values differ from their defaults, with these values."""
     usual = parse_models({}).to_dict()
     return {flag: value for flag, value in options.to_dict().items() if value != usual.get(flag)}
 
 
 def _classifiers(text: str) -> tuple[str, ...]:
-    """`A,B` -> two; a comma in the name of a folder that exists separates nothing."""
-    if os.path.exists(os.path.expanduser(text)):  # unlike pathlib's, false for what cannot be a path
+    """Return the handles of a list such as A,B. A comma in the name of an existing folder does not separate handles."""
+    if os.path.exists(os.path.expanduser(text)):  # unlike Path.exists, this does not raise for an invalid path
         return (text,)
     handles = tuple(part.strip() for part in text.split(",") if part.strip())
     if not handles:

@@ -1,4 +1,4 @@
-"""From the flags that a user types to checked settings, before anything slow is imported."""
+"""The flags of a run, as `sample` takes them, parsed and checked before slow imports."""
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -17,16 +17,24 @@ from tfgradgen.mcmc.recipe import Recipe, default_recipe, read_recipe, settings_
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.mcmc.sampler import Sampler
 
-ANY_KERNEL = "mala"  # of commands for which the kernel is not asked
+ANY_KERNEL = "mala"  # kernel of commands that do not ask for one
 PRECISIONS = ("float32", "bfloat16")
 SCHEDULE_FLAGS, RUN_FLAGS = tuple(declared(Schedule)), tuple(declared(RunConfig))
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampleOptions:
-    """Everything that `sample` was asked for; `out` is None where a folder is to be chosen, `init_photograph` where chains
-    start at none, `schedule_file` where all settings are flags and defaults. `auto`: the settings that were given with
-    --kernel=auto, whose `recipe` is one of those that it chooses from; None where a kernel was named."""
+    """The options of `sample`. Fields without a line here are described by their help.
+
+    Attributes:
+      recipe: Kernel, settings and counts; with --kernel=auto those of one of the kernels that it chooses from.
+      run: Settings of the run that do not depend on the kernel.
+      auto: The settings given with --kernel=auto; None if a kernel was named.
+      init_photograph: The photograph at which chains start; None if they do not start at one.
+      models: The models.
+      schedule_file: None if all settings come from flags and defaults.
+      out: None if the folder is chosen automatically.
+    """
 
     label: Any = text(shown="NAME", help="a class name, WordNet id or index; several as a,b,c; or all. `labels` lists them")
     recipe: Recipe = text(
@@ -65,7 +73,7 @@ class SampleOptions:
         return self.recipe.kernel if self.auto is None else auto.NAME
 
     def chosen(self, kernel: str) -> "SampleOptions":
-        """The same with the `kernel` that --kernel=auto chose."""
+        """Return these options with the `kernel` that --kernel=auto chose."""
         return replace(self, recipe=default_recipe(kernel).changed(self.auto or {}), auto=None)
 
     @property
@@ -77,7 +85,7 @@ class SampleOptions:
         return self.recipe.schedule
 
     def to_dict(self) -> dict[str, Any]:
-        """Every argument as it was used, defaults filled in, for the run record."""
+        """Return all arguments as used, including defaults, for the run record."""
         return {
             "label": self.label,
             "kernel": self.kernel,
@@ -101,33 +109,47 @@ RUN = declared(RunConfig)
 
 
 def kernel_flags() -> tuple[str, ...]:
-    """The settings of all samplers."""
+    """Return the names of the settings of all samplers."""
     return tuple(dict.fromkeys(name for sampler in SAMPLERS.values() for name in declared(sampler.defaults)))
 
 
 def sample_flags() -> tuple[str, ...]:
-    """All that `sample` takes, whatever the kernel."""
+    """Return all flags that `sample` takes with any kernel."""
     return (*OWN_FLAGS, *kernel_flags(), *SCHEDULE_FLAGS, *RUN_FLAGS, *MODEL_FLAGS)
 
 
 def unused_flags(sampler: Sampler, has_discriminator: bool = True) -> tuple[str, ...]:
-    """The flags of every run that `sampler` has no use for."""
+    """Return the flags common to all runs that `sampler` does not use.
+
+    Args:
+      sampler: The sampler.
+      has_discriminator: Whether the target has a discriminator.
+    """
     unused = {"init": not sampler.takes_starts, "gradient_precision": not sampler.takes_gradients}
-    # They rest on the likelihood being a probability, and that of the class alone.
+    # These samplers require the likelihood to be a probability, that of the class alone.
     unused["discriminator_weight"] = sampler.kind in ("exact", "particles") and has_discriminator
     return tuple(flag for flag, is_unused in unused.items() if is_unused)
 
 
 def unused_by_auto() -> tuple[str, ...]:
-    """The flags of every run that not all samplers use from which --kernel=auto chooses; without a discriminator all do that
-    one."""
+    """Return the flags common to all runs that some sampler of --kernel=auto does not use.
+
+    Without a discriminator, all of them use --discriminator_weight.
+    """
     unused = (unused_flags(SAMPLERS[kernel], has_discriminator=False) for kernel, _ in auto.CHOICES)
     return tuple(dict.fromkeys(flag for flags in unused for flag in flags))
 
 
 def parse_sample(flags: dict[str, Any], default_kernel: str = ANY_KERNEL) -> SampleOptions:
-    """Checks the flags of `sample`, whose kernel is `default_kernel` where neither they nor a schedule name one; raises
-    `UserError` for the first that cannot be used."""
+    """Return the options that the flags of `sample` give.
+
+    Args:
+      flags: Values by flag.
+      default_kernel: The kernel if neither the flags nor a schedule name one.
+
+    Raises:
+      UserError: A flag is invalid; the first such flag is named.
+    """
     own = read_flags(SampleOptions, flags)
     base = read_recipe(own["schedule_file"]) if own["schedule_file"] else None
     kernel = flags.get("kernel")
@@ -159,11 +181,15 @@ def parse_sample(flags: dict[str, Any], default_kernel: str = ANY_KERNEL) -> Sam
 
 
 def _photograph(flags: dict[str, Any]) -> Path | None:
-    """Takes --init out of `flags` where it is no way to start but a picture's file."""
+    """Remove --init from `flags` and return it if it is an image file; return None if it is missing or a kind of start.
+
+    Raises:
+      UserError: It is neither.
+    """
     init = flags.get("init")
     if init in (None, "resample", "prior"):
         return None
-    with suppress(OSError, RuntimeError):  # a name that no file can have, or nobody's home
+    with suppress(OSError, RuntimeError):  # an invalid file name, or the home of an unknown user
         picture = Path(str(init)).expanduser()
         if picture.is_file():
             del flags["init"]

@@ -1,4 +1,4 @@
-"""Which folders a command writes, and whether it may."""
+"""The folders that a command writes, and checks that it may write them."""
 
 import os
 from collections.abc import Iterator
@@ -22,23 +22,23 @@ from tfgradgen.io.folders import (
 )
 
 SHEET_NAME = "sheet.png"
-PLACE = "labels.batch"  # of several labels: `partial_of` it is where a batch is kept; a label's folder has no such name
+PLACE = "labels.batch"  # `partial_of` this holds an unfinished batch of several labels; no label's folder has this name
 COMPARISON = ("cells", {"cells", "pictures", LOCK, "report.md", "table.csv", "report.json", "curves.png", "grids.png"})
 SEARCH = ("study.db", {"study.db", "study.db-journal", LOCK, "report.md", "best.yaml", "tuning.csv", "tuning.png"})
 
 
 @contextmanager
 def workspace(folder: Path, interrupted: str, kept: str = "") -> Iterator[None]:
-    """Makes `folder` and keeps it for this process while the block writes into it.
+    """Create `folder` and lock it for this process while the block writes into it.
 
     Args:
-      folder: created with its parents where it is missing.
-      interrupted: what is kept after a signal; ends its message.
-      kept: likewise after an error of the disk; '' where --resume cannot go on, after a signal neither.
+      folder: The folder; it and its parents are created if they are missing.
+      interrupted: What is kept after a signal; the end of the message.
+      kept: What is kept after a disk error, likewise; '' if --resume cannot continue, after a signal either.
 
     Raises:
-      UserError: another process holds `folder`, or it cannot be written.
-      Stopped: a signal ended the block.
+      UserError: Another process has locked `folder`, or it cannot be written.
+      Stopped: A signal ended the block.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -54,8 +54,13 @@ def workspace(folder: Path, interrupted: str, kept: str = "") -> Iterator[None]:
 
 
 def check_folders(options: SampleOptions, folders: list[Path]) -> None:
-    """Raises `UserError` unless every one of `folders` is free for a run, or holds one that the flags allow to go on with or to
-    replace; several of them share a sheet."""
+    """Check that every folder is free for a run, or holds a run that the flags allow to be resumed or replaced.
+
+    Several folders share a sheet, which is checked too.
+
+    Raises:
+      UserError: A folder, or the sheet, may not be written.
+    """
     for folder in folders:
         check_partial(folder, options.overwrite or options.resume)
         if not options.resume or not os.path.isdir(folder):
@@ -73,7 +78,13 @@ def check_folders(options: SampleOptions, folders: list[Path]) -> None:
 
 
 def choose_folders(options: SampleOptions, names: list[str], is_all: bool) -> list[Path]:
-    """One folder a label: --out itself for one label, a folder in it for each of several."""
+    """Return one folder per label: --out itself for one label, a folder in it for each of several labels.
+
+    Args:
+      options: Options of the command.
+      names: Names of the labels.
+      is_all: Whether they are all labels.
+    """
     names = [as_file(name) for name in names]
     if len({*names, ""}) <= len(names):
         names = [f"{name}_{k}" for k, name in enumerate(names)]
@@ -85,6 +96,6 @@ def choose_folders(options: SampleOptions, names: list[str], is_all: bool) -> li
 
 
 def next_version(base: Path) -> int:
-    """One more than the highest version in `base`, 1 where there is none: what a server of the models in it would load next."""
+    """Return the highest version in `base` plus one, or 1 if there is none. A server of these models would load it next."""
     versions = [int(path.name) for path in base.iterdir() if path.name.isdecimal()] if base.is_dir() else []
     return max(versions, default=0) + 1

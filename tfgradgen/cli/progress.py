@@ -1,4 +1,4 @@
-"""How far a run is: a bar on a terminal, plain lines elsewhere."""
+"""Progress of a run: a bar on a terminal, plain lines elsewhere."""
 
 import logging
 import sys
@@ -12,12 +12,20 @@ from tfgradgen.cli.terminal import note
 from tfgradgen.core.contracts import Progress, ProgressFn
 from tfgradgen.core.text import printable
 
-LINES = 10  # in a log file, about
+LINES = 10  # approximate number of lines in a log file
 
 
 @contextmanager
 def progress_bar(title: str, unit: str = "step") -> Iterator[ProgressFn]:
-    """Shows on stderr how far a run is and how long the rest will take."""
+    """Show on stderr the progress of a run and the remaining time.
+
+    Args:
+      title: Title of the bar or lines.
+      unit: What is counted, in the singular.
+
+    Yields:
+      The function to call with each `Progress`.
+    """
     title = printable(title)
     if not sys.stderr.isatty():
         yield plain_lines(title, unit)
@@ -26,7 +34,7 @@ def progress_bar(title: str, unit: str = "step") -> Iterator[ProgressFn]:
 
     def show(progress: Progress) -> None:
         if not bars:
-            # What was done before a resume, and the first chunk, whose time is that of compiling, say nothing of the rest.
+            # Steps before a resume, and the first chunk, which includes compilation, do not predict the remaining time.
             done = {"initial": progress.num_done, "total": progress.num_total}
             bars.append(tqdm(desc=title, file=sys.stderr, unit=unit, dynamic_ncols=True, **done))
         bars[0].set_postfix(progress.shown, refresh=False)
@@ -40,14 +48,14 @@ def progress_bar(title: str, unit: str = "step") -> Iterator[ProgressFn]:
 
 
 def plain_lines(title: str, unit: str = "step") -> ProgressFn:
-    """Prints a line whenever another tenth of the run is done."""
+    """Return a function that prints a line to stderr whenever another tenth of the run is done."""
     start, first, tenths = 0.0, -1, -1
 
     def show(progress: Progress) -> None:
         nonlocal start, first, tenths
         done, total = progress.num_done, progress.num_total
         if first < 0:
-            start, first = time.monotonic(), done  # the first chunk's time is that of compiling
+            start, first = time.monotonic(), done  # the first chunk includes compilation
         if done * LINES // total == tenths:
             return
         tenths = done * LINES // total
@@ -60,7 +68,7 @@ def plain_lines(title: str, unit: str = "step") -> ProgressFn:
 
 
 class _Notes(logging.Handler):
-    """Shows what the library logs: a line, and where a record comes with a `Progress`, as of prior draws, a bar for it."""
+    """Handler that prints log records of the library. Records with a `Progress`, such as of prior draws, become a bar."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,19 +88,19 @@ class _Notes(logging.Handler):
             self.end()
 
     def end(self) -> None:
-        """Ends the bar, where there is one."""
+        """End the bar, if there is one."""
         self._show = None
         self._bar.close()
 
 
 @contextmanager
 def stages_shown() -> Iterator[None]:
-    """Shows on stderr what takes long before there is any progress: the library logs it."""
+    """Print to stderr, during the block, the slow stages that the library logs before a run makes progress."""
     logger, handler = logging.getLogger("tfgradgen"), _Notes()
     level, propagate = logger.level, logger.propagate
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG)
-    logger.propagate = False  # libraries give the root logger handlers of their own
+    logger.propagate = False  # other libraries add handlers to the root logger
     try:
         yield
     finally:

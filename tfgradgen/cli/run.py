@@ -1,4 +1,4 @@
-"""A run of one label, or of several as one batch: drawn into a store beside their folders, which are then written whole."""
+"""A run of one label, or of several as a batch: draws go into a store next to the folders, which are then written at once."""
 
 import os
 import shutil
@@ -41,14 +41,20 @@ from tfgradgen.results.record import BATCH, identity
 from tfgradgen.results.result import SampleResult
 from tfgradgen.results.summary import summary
 
-NEEDED = {"num_gradients", "num_forward", "seconds", "start_cost"}  # facts of every run under way
+NEEDED = {"num_gradients", "num_forward", "seconds", "start_cost"}  # facts that every unfinished run has
 
 DoneFn = Callable[["Member", "Row", str], None]
 
 
 class Row(NamedTuple):
-    """Of one label: its name, of each chain's last draw `image` [num_chains, ...] uint8 and `class_prob` [num_chains], and the
-    problems of the run."""
+    """The result of one label, a row of the sheet.
+
+    Attributes:
+      name: Name of the label.
+      image: [num_chains, ...] uint8, the images of the last draws.
+      class_prob: [num_chains], p(class) of these images.
+      problems: Problems of the run.
+    """
 
     name: str
     image: np.ndarray
@@ -57,18 +63,21 @@ class Row(NamedTuple):
 
 
 def finished(planned: dict[str, Any], folder: Path, overwrite: bool = False) -> Row | None:
-    """The row of a run that is whole already; None where there is none, or one to be made longer, or replaced: by one under
-    way, or because it is another run, or cannot be read, and `overwrite` says so.
+    """Return the row of the finished run in `folder`; None if the planned run is still to be done.
+
+    It is still to be done if there is no run, if the run is to be extended, if an unfinished run replaces it, or if it is
+    another run or unreadable and `overwrite` is True. Otherwise remains next to the run are removed, and chains.nc is added if
+    it is requested and missing.
 
     Raises:
-      UserError: what lies there is another run, or cannot be read, and there is no `overwrite`.
+      UserError: The folder holds another run, or an unreadable one, and `overwrite` is False.
     """
     try:
         row = _whole(planned, folder)
     except UserError:
         if not overwrite:
             raise
-        check_target(folder, overwrite)  # now, rather than after the labels before it
+        check_target(folder, overwrite)  # fail now, rather than after the labels before this one
         return None
     if row is None:
         return None
@@ -80,8 +89,10 @@ def finished(planned: dict[str, Any], folder: Path, overwrite: bool = False) -> 
 
 
 def _whole(planned: dict[str, Any], folder: Path) -> Row | None:
-    """`finished`, of which nothing is written. Of a batch that is under way only what that batch wrote is finished; else a run
-    of any batch, or of none, is."""
+    """Return the result of `finished` without writing or removing anything.
+
+    If `planned` belongs to an unfinished batch, only a run of that batch is finished; otherwise a run of any batch or none is.
+    """
     if not (folder / RECORD).exists():
         return None
     record, draws, image = read_run(folder, "resume", "choose another --out")
@@ -105,7 +116,7 @@ def _whole(planned: dict[str, Any], folder: Path) -> Row | None:
 
 
 def check_length(planned: dict[str, Any], num_results: int, where: Path) -> None:
-    """Raises `UserError` unless a run of `num_results` draws a chain, in the folder `where`, can become the planned one."""
+    """Raise `UserError` unless a run in `where` with `num_results` draws per chain can be extended to the planned run."""
     wanted = planned["arguments"]["schedule"]["num_results"]
     if wanted < num_results:
         expected, remedy = f"at least the --num_results={num_results} of the run in {where}", "start anew with --overwrite"
@@ -120,20 +131,20 @@ def check_length(planned: dict[str, Any], num_results: int, where: Path) -> None
 
 
 def is_remains(planned: dict[str, Any], folder: Path) -> bool:
-    """Whether beside the finished run in `folder` lies what was left of it when it was killed after its last step."""
+    """Return whether the finished run in `folder` left remains next to it, because it was killed after its last step."""
     partial = partial_of(folder)
     try:
         with held(partial):
             facts = RunStore(partial, identity(planned)).facts
-    except (UserError, OSError):  # of another run, or of one at work, or none
+    except (UserError, OSError):  # those of another run, of a running one, or none
         return False
     return bool(facts.get("num_results", 0) <= planned["arguments"]["schedule"]["num_results"])
 
 
 def lay_out(group: Group, partial: Path) -> None:
-    """Makes of the finished runs of `group` an unfinished one in `partial`, to go on with; the checkpoint comes last."""
+    """Convert the finished runs of `group` to an unfinished run in `partial`, to be extended; the checkpoint comes last."""
     runs = [read_run(member.folder, "resume", "start anew with --overwrite") for member in group.members]
-    shortest = min(range(len(runs)), key=lambda k: len(runs[k][1].z))  # where some were made longer already
+    shortest = min(range(len(runs)), key=lambda k: len(runs[k][1].z))  # some may have been extended already
     num_results = len(runs[shortest][1].z)
     for name in Draws._fields:
         columns = [getattr(draws, name)[:num_results] for _, draws, _ in runs]
@@ -151,7 +162,7 @@ def lay_out(group: Group, partial: Path) -> None:
 
 
 def add_netcdf(folder: Path) -> None:
-    """Adds chains.nc to a run that is whole: a copy with it takes the folder's place."""
+    """Add chains.nc to a finished run, by replacing its folder with a copy that has the file."""
     record, draws, _ = read_run(folder, "resume", "choose another --out")
     with new_folder(folder, overwrite=True) as beside:
         for path in folder.iterdir():
@@ -160,10 +171,19 @@ def add_netcdf(folder: Path) -> None:
 
 
 def run_group(group: Group, options: SampleOptions, rows: Collection[Path], done_fn: DoneFn) -> None:
-    """Runs a group, or the rest of it, and writes its members' folders. Until all are whole, what was drawn is beside them.
+    """Run a group, or the rest of it, and write the folders of its members.
 
-    rows: folders that are whole already. done_fn: gets each member that is whole now, its row and the lines that say what came
-    out.
+    Until all folders are written, the draws are kept next to them.
+
+    Args:
+      group: The group.
+      options: Options of the command.
+      rows: Folders that are written already.
+      done_fn: Function that is called with each finished member, its row and the summary of its run.
+
+    Raises:
+      UserError: The run failed.
+      Stopped: A signal ended it.
     """
     partial = partial_of(group.place)
     try:
@@ -172,7 +192,7 @@ def run_group(group: Group, options: SampleOptions, rows: Collection[Path], done
             try:
                 _run_held(group, options, rows, done_fn)
             finally:
-                if not os.path.exists(partial / CHECKPOINT):  # whole, or not begun
+                if not os.path.exists(partial / CHECKPOINT):  # finished, or not started
                     discard(partial)
     except KeyboardInterrupt as interrupt:
         raise stopped(interrupt, _hint(partial)) from None
@@ -183,7 +203,13 @@ def run_group(group: Group, options: SampleOptions, rows: Collection[Path], done
 
 
 def broken_off(error: BaseException, name: str, hint: str) -> UserError:
-    """The error of a run that TensorFlow or the machine broke off. hint: what is kept, that `--resume` goes on with."""
+    """Return the error for a run that TensorFlow or the machine aborted.
+
+    Args:
+      error: The original error.
+      name: Name of the label or batch.
+      hint: What is kept for --resume; '' for nothing.
+    """
     is_short = isinstance(error, MemoryError | tf.errors.ResourceExhaustedError)
     remedy = (
         "free memory, or start anew with fewer --num_chains or --max_batch=N"
@@ -197,13 +223,13 @@ def broken_off(error: BaseException, name: str, hint: str) -> UserError:
 
 
 def _hint(partial: Path) -> str:
-    """Where an interrupted run is kept; '' where nothing is."""
-    is_kept = os.path.exists(partial / CHECKPOINT)  # unlike pathlib's, never an error of its own
+    """Return where an interrupted run is kept; '' if nothing is kept."""
+    is_kept = os.path.exists(partial / CHECKPOINT)  # unlike Path.exists, this never raises
     return f"what was drawn is in {partial}, --resume goes on with it" if is_kept else ""
 
 
 def _run_held(group: Group, options: SampleOptions, rows: Collection[Path], done_fn: DoneFn) -> None:
-    """`run_group` while no other process can come between."""
+    """Run a group as `run_group` does; the caller holds the lock."""
     partial, members = partial_of(group.place), [member for member in group.members if member.folder not in rows]
     if not group.is_batch:
         sweep(group.place)
@@ -216,12 +242,12 @@ def _run_held(group: Group, options: SampleOptions, rows: Collection[Path], done
             lay_out(group, partial)
         store = _opened(partial, group.planned)
     except UserError:
-        if is_new or options.overwrite:  # the run is damaged, and its copy of no use; or it is another, to be replaced
+        if is_new or options.overwrite:  # the finished run is damaged, and so is its copy; or another run is to be replaced
             clear(partial)
         if not options.overwrite:
             raise
         longer, store = False, _opened(partial, group.planned)
-    # A resumed run replaces what the interrupted one was to replace, and what that had put into place by then.
+    # A resumed run replaces what the interrupted run was to replace, and what that run had written already.
     overwrite = options.overwrite or longer or store.facts.get("overwrite", False)
     store.facts |= {"overwrite": overwrite, "num_results": options.schedule.num_results}
     replaced = {member.folder: overwrite or (options.resume and _is_half(member.folder)) for member in members}
@@ -230,9 +256,9 @@ def _run_held(group: Group, options: SampleOptions, rows: Collection[Path], done
     try:
         with progress_bar(f"{options.kernel} {group.title}") as progress_fn:
             draw(group, options, store, progress_fn)
-    except StateError as error:  # left for the user to look at, as every damaged run
+    except StateError as error:  # kept for inspection, as every damaged run
         raise store.damaged(f"{CHECKPOINT} holds {error.what}") from error
-    except UserError:  # of the models or of the class: to go on would meet it again
+    except UserError:  # caused by the models or the class, so a resumed run would fail again
         clear(partial)
         raise
     for member in members:
@@ -247,18 +273,18 @@ def _run_held(group: Group, options: SampleOptions, rows: Collection[Path], done
                     shutil.copyfile(partial / CHECKPOINT, beside / CHECKPOINT)
         row = Row(member.name, result.images, np.array(result.class_prob[-1]), result.record["problems"])
         done_fn(member, row, summary(result.record, member.folder))
-        del result  # the maps of the files
+        del result  # releases the memory maps
     clear(partial)
 
 
 def _is_half(folder: Path) -> bool:
-    """Whether files of a run were being put into `folder` when it was killed."""
+    """Return whether a run was killed while its files were moved into `folder`."""
     return folder.is_dir() and not (folder / RECORD).exists()
 
 
 @contextmanager
 def _own_place(group: Group, member: Member, overwrite: bool) -> Iterator[None]:
-    """Keeps other processes from the folder of a member of a batch, as a run of that label alone does."""
+    """Lock the folder of a member of a batch during the block, as a run of that label alone does."""
     if not group.is_batch:
         yield
         return
@@ -276,7 +302,7 @@ def _own_place(group: Group, member: Member, overwrite: bool) -> Iterator[None]:
 
 
 def _result(group: Group, member: Member, options: SampleOptions, store: RunStore) -> SampleResult:
-    """Of one member of a group whose draws are all in `store`."""
+    """Return the result of one member of a group; `store` holds all draws of the group."""
     draws, facts, num_chains = store.draws(), store.facts, options.run.num_chains
     if group.is_batch:
         number = group.members.index(member)
@@ -287,7 +313,11 @@ def _result(group: Group, member: Member, options: SampleOptions, store: RunStor
 
 
 def _opened(partial: Path, planned: dict[str, Any]) -> RunStore:
-    """What there is of the planned run in `partial`; raises `UserError` where it is of another one, or damaged."""
+    """Return the store of the planned run in `partial`.
+
+    Raises:
+      UserError: It belongs to another run, cannot be extended to the planned one, or is damaged.
+    """
     store = RunStore(partial, identity(planned))
     if "num_results" in store.facts:
         check_length(planned, store.facts["num_results"], partial)
@@ -295,7 +325,11 @@ def _opened(partial: Path, planned: dict[str, Any]) -> RunStore:
 
 
 def draw(group: Group, options: SampleOptions, store: RunStore, progress_fn: ProgressFn) -> None:
-    """Runs the wanted method to its end, from where `store` is, and keeps in it what comes."""
+    """Run the sampler to its end, from the state in `store`, and append the draws to `store`.
+
+    Raises:
+      StateError: The state or the facts in `store` do not fit the run.
+    """
     resume, posterior, run = None, group.posterior(options.run), group.run_of(options.run)
     if store.state is not None:
         labels = store.facts.get("labels", [])
@@ -314,7 +348,7 @@ def draw(group: Group, options: SampleOptions, store: RunStore, progress_fn: Pro
 
 
 def check_draws(draws: Draws, num_chains: int, latent_dim: int) -> None:
-    """Raises `StateError` unless `draws` are those of so many chains at points of so many coordinates."""
+    """Raise `StateError` unless `draws` have `num_chains` chains of points with `latent_dim` coordinates."""
     try:
         sizes = check_arrays(draws._asdict(), LAYOUT)
     except ValueError as error:

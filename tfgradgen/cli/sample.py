@@ -1,4 +1,4 @@
-"""The `sample` command: from checked options to folders on disk."""
+"""The `sample` command: samples the requested labels into folders."""
 
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,20 @@ from tfgradgen.io.folders import discard, not_written, partial_of
 from tfgradgen.io.images import make_grid, save_png
 
 SHEET_COLUMNS = 8
-NAME_LENGTH = 15  # letters that fit below a tile beside p(class)
+NAME_LENGTH = 15  # letters of a name that fit below a tile next to p(class)
 
 
 def run_sample(options: SampleOptions) -> list[str]:
-    """Samples every wanted label into a folder of its own; several labels run as one batch of chains where the method allows
-    it, and share a sheet, one row a label.
+    """Sample each requested label into a folder of its own.
 
-    Returns the problems of all of them.
+    Several labels run as one batch of chains if the method allows it. They share a sheet with one row per label.
+
+    Returns:
+      The problems of all runs.
+
+    Raises:
+      UserError: A run cannot be made.
+      Stopped: A signal ended the command.
     """
     loaded = load_models(options.models, options.gradient_precision)
     options = start_at_photograph(options, loaded.generator)
@@ -53,7 +59,7 @@ def run_sample(options: SampleOptions) -> list[str]:
         for folder in rows:
             made.append(folder)
             say(f"kept     {as_text(folder)}: this run was finished earlier")
-        while groups:  # each is let go with what was compiled for it
+        while groups:  # this releases each finished group with its compiled graphs
             own, group = groups.pop(0)
             run_group(group, own, {*rows}, done)
         whole = [rows[folder] for folder in folders]
@@ -71,7 +77,7 @@ def run_sample(options: SampleOptions) -> list[str]:
 
 
 def _planned(options: SampleOptions, members: list[Member]) -> tuple[dict[Path, Row], list[Group]]:
-    """The rows of what is finished already, by folder, and the groups in which the rest is to run."""
+    """Return the rows of the finished runs by folder, and the groups in which the other labels run."""
     place = members[0].folder.parent / PLACE
     begun = under_way(options, members, place) if len(members) > 1 else None
     rows: dict[Path, Row] = {}
@@ -93,14 +99,14 @@ def _planned(options: SampleOptions, members: list[Member]) -> tuple[dict[Path, 
 
 
 def kept(folders: list[Path], then: str) -> str:
-    """What is kept of several labels, and what --resume does `then`; '' where none is finished."""
+    """Return the text that says how many labels are finished, and what --resume does `then`; '' if none is finished."""
     if not folders:
         return ""
     return f"{len(folders)} label{'s are' if len(folders) > 1 else ' is'} finished, --resume {then}"
 
 
 def sheet(rows: list[Row]) -> Any:
-    """One row of tiles a label, with the label's name below the first."""
+    """Return an image with one row of tiles per label, and the label's name below the first tile."""
     columns = min(SHEET_COLUMNS, len(rows[0].image))
     tiles = np.concatenate([images[:columns] for _, images, _, _ in rows])
 

@@ -1,4 +1,4 @@
-"""The part of a run's record that the flags tell."""
+"""The part of a run's record that follows from the flags."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from tfgradgen.results.origin import plan
 
 
 def plan_of(options: SampleOptions, loaded: Loaded, target: Target) -> dict[str, Any]:
-    """The part of run.json that is known before the run of `target`."""
+    """Return the part of run.json that is known before the run of `target`."""
     label = {"index": target.index, "name": target.label.name, "wnid": target.label.wnid}
     models = {"generator": loaded.generator, "classifier": target.classifier}
     models |= {"discriminator": loaded.discriminator} if loaded.discriminator else {}

@@ -1,4 +1,4 @@
-"""The process around a command: standard streams that cannot make it fail, and signals that end it in an orderly way."""
+"""The process of a command: standard streams that cannot make it fail, and signals that end it cleanly."""
 
 import io
 import os
@@ -12,8 +12,13 @@ from typing import Any
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal that asks the process to end; Ctrl-C is one. signum: which. hint: what is kept. can_resume: whether --resume
-    goes on with that."""
+    """A signal that asks the process to end, such as that of Ctrl-C.
+
+    Attributes:
+      signum: Number of the signal.
+      hint: What is kept; '' for nothing.
+      can_resume: Whether --resume continues from it.
+    """
 
     def __init__(self, signum: int, hint: str = "", can_resume: bool = False):
         super().__init__(hint)
@@ -21,7 +26,7 @@ class Stopped(KeyboardInterrupt):
 
 
 def stopped(interrupt: KeyboardInterrupt, hint: str = "", can_resume: bool = True) -> Stopped:
-    """`interrupt` with what is to be said of it, unless that was said already; an empty hint says that nothing is kept."""
+    """Return `interrupt` as a `Stopped` with this hint, unless it has one already. An empty hint means that nothing is kept."""
     if isinstance(interrupt, Stopped) and interrupt.hint:
         return interrupt
     signum = interrupt.signum if isinstance(interrupt, Stopped) else signal.SIGINT
@@ -30,8 +35,10 @@ def stopped(interrupt: KeyboardInterrupt, hint: str = "", can_resume: bool = Tru
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Meanwhile SIGTERM and SIGHUP raise `Stopped`; a second one ends the process at once. A signal that is ignored, as under
-    nohup, stays ignored."""
+    """Make SIGTERM and SIGHUP raise `Stopped` during the block; a second one ends the process at once.
+
+    An ignored signal, as under nohup, stays ignored.
+    """
     signals = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
     is_main = threading.current_thread() is threading.main_thread()
     ours = [signum for signum in signals if is_main and signal.getsignal(signum) is signal.SIG_DFL]
@@ -50,7 +57,7 @@ def ended_by_signals() -> Iterator[None]:
 
 
 class _Sink(io.FileIO):
-    """A standard stream whose reader may go away: what it does not take is dropped. On stderr no other error counts either."""
+    """A standard stream that drops data once its reader is gone. On stderr, all other errors are ignored too."""
 
     is_full = False
 
@@ -61,7 +68,7 @@ class _Sink(io.FileIO):
         except BrokenPipeError:
             pass
         except OSError:
-            self.is_full = True  # say so once: what is left would be written again when the process ends
+            self.is_full = True  # raise only once: the buffered rest is written again when the process ends
             if self.fileno() != 2:
                 raise
         return memoryview(data).nbytes
@@ -78,23 +85,23 @@ def _open_if_closed(number: int, mode: int) -> None:
 
 
 def prepare_home() -> None:
-    """Gives a user without a home one in which nothing can be: ArviZ and others fail where there is none at all."""
+    """Set HOME to the null device for a user without a home folder. ArviZ and others fail if there is none at all."""
     if os.path.expanduser("~") == "~":
         os.environ["HOME"] = os.devnull
 
 
 def prepare_streams() -> None:
-    """Makes stdout and stderr take any text, and go on where nobody reads them.
+    """Make stdout and stderr accept any text, and continue if nobody reads them.
 
-    A closed descriptor is opened on the null device: otherwise the next file that is opened, such as a checkpoint, would take
-    its number, and get what is meant for the terminal.
+    A closed descriptor is opened on the null device. Otherwise the next opened file, such as a checkpoint, would get its
+    number, and with it the text meant for the terminal.
     """
     for number, mode in ((0, os.O_RDONLY), (1, os.O_WRONLY), (2, os.O_WRONLY)):
         _open_if_closed(number, mode)
     for number, name in ((1, "stdout"), (2, "stderr")):
         stream, first = getattr(sys, name), getattr(sys, f"__{name}__")
         if stream is not first or isinstance(getattr(getattr(stream, "buffer", None), "raw", None), _Sink):
-            continue  # somebody's own, such as a test's, or ours already
+            continue  # replaced by someone else, such as a test, or by this function
         with suppress(OSError, ValueError):
             if stream is not None:
                 stream.flush()

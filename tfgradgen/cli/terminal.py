@@ -1,4 +1,4 @@
-"""The one way from the commands to a terminal or a log."""
+"""Output of the commands to a terminal or a log."""
 
 import sys
 from collections.abc import Mapping
@@ -8,14 +8,14 @@ from tfgradgen.core.checks import fail
 from tfgradgen.core.parsing import reason
 from tfgradgen.core.text import as_text, printable, shell_word, shortened
 
-MAX_LINE = 4000  # characters; a line of our own is far shorter
+MAX_LINE = 4000  # characters; lines of tfgradgen itself are far shorter
 
 
 def say(text: str) -> None:
-    """Prints `text` to stdout at once. It keeps its line breaks; whatever else is not printable is escaped.
+    """Print `text` to stdout and flush it. Line breaks are kept; other characters that are not printable are escaped.
 
     Raises:
-      UserError: stdout does not take it. An OSError would be taken for one of the folder that is being written.
+      UserError: stdout cannot be written. An OSError would be mistaken for one from the folder that is being written.
     """
     try:
         print(shown(text), flush=True)
@@ -26,23 +26,25 @@ def say(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """`say`, to stderr: what is not the result of a command."""
+    """Print `text` to stderr, as `say` does to stdout. Use this for text that is not the result of a command."""
     print(shown(text), file=sys.stderr, flush=True)
 
 
 def shown(text: str) -> str:
-    """`text` as it may go to a terminal, line by line. The parts of a line that come from outside are escaped and bounded
-    where the line is made, so that they cannot add lines; this holds whatever was missed there."""
+    """Return `text` with each line escaped and shortened for a terminal.
+
+    Text from outside is escaped and shortened where a line is composed, so that it cannot add lines. This catches the rest.
+    """
     return "\n".join(shortened(printable(line, None), MAX_LINE) for line in text.split("\n"))
 
 
 def one_line(error: BaseException) -> str:
-    """The text of an error that a library made, as part of a line."""
+    """Return the text of a library's error, to be used within a line."""
     return as_text(" ".join(getattr(error, "command_text", str(error)).split()), 200)
 
 
 def command_text(command: str, flags: Mapping[str, Any]) -> str:
-    """The line for a POSIX shell that runs `command` with `flags` again; a value of several parts is joined by commas."""
+    """Return the POSIX shell command that runs `command` with `flags`. Lists and tuples are joined by commas."""
     parts = {name: value if isinstance(value, list | tuple) else (value,) for name, value in flags.items()}
     words = (f"--{name}={shell_word(','.join(map(str, values)))}" for name, values in parts.items())
     return " ".join([f"python -m tfgradgen {command}", *words])

@@ -1,4 +1,4 @@
-"""The `tune` command: searches, judges on fresh seeds, and writes the report."""
+"""The `tune` command: searches schedules, validates the best on fresh seeds, and writes the report."""
 
 import time
 from collections.abc import Mapping
@@ -35,7 +35,12 @@ KEPT = "finished runs are kept, --resume goes on with them"
 
 
 def run_tune(options: TuneOptions) -> None:
-    """Writes the folder of a search, once models, labels and control are known to be good."""
+    """Check the models, labels and control, run the search, and write its folder.
+
+    Raises:
+      UserError: A check failed, or the study cannot be written.
+      Stopped: A signal ended the search.
+    """
     from optuna.exceptions import StorageInternalError
 
     out = options.out
@@ -65,8 +70,10 @@ def run_tune(options: TuneOptions) -> None:
 
 
 def default_beside(control: Recipe, options: TuneOptions) -> Recipe | None:
-    """The kernel's own schedule, as long as every run; None where it is the control, does not fit into a run, or is not as what
-    is held fixed."""
+    """Return the kernel's own schedule, with the length of a run, for a trial of its own.
+
+    Return None if it is the control, does not fit into a run, or differs from a fixed setting.
+    """
     default = filled(default_recipe(control.kernel), options.num_gradients)
     is_held = all(default.to_dict()[name] == value for name, value in options.fixed.items())
     return default if is_held and default != control and num_gradients_of(default) <= options.num_gradients else None
@@ -100,7 +107,7 @@ def _run_held(options: TuneOptions, control: Recipe, bench: Bench, study: Any) -
             exact = exact_draws(study, bench)
             validations = validate(study, bench, plan, options.num_fresh, exact, progress_fn)
     finally:
-        compiled.cache_clear()  # a graph for every way to adapt
+        compiled.cache_clear()  # it holds a graph for each adaptation scheme
     write_results(options, plan, exact, study, found, validations)
     say(f"gain     {verdict(validations)[0]}")
     say(f"took     {time.monotonic() - start:.0f} s for what was not there yet")
@@ -110,7 +117,7 @@ def _run_held(options: TuneOptions, control: Recipe, bench: Bench, study: Any) -
 def write_results(
     options: TuneOptions, plan: Plan, exact: Mapping[str, Exact], study: Any, found: list[Trial], validations: list[Validation]
 ) -> None:
-    """All files but the study, each written beside and renamed."""
+    """Write all files except the study, each to a temporary name that is then renamed."""
     out, sentence, command = options.out, verdict(validations)[0], command_line(options)
     best = validations[-1].trial if validations else None
     title = f"{plan.kernel} for {', '.join(exact)}: {sentence}"
@@ -122,12 +129,12 @@ def write_results(
 
 
 def identity(options: TuneOptions, control: Recipe, loaded: Loaded) -> dict[str, Any]:
-    """What decides every trial."""
+    """Return everything that determines the trials."""
     models = options.sampled.models
     return {
         "arguments": options.to_dict(),
         "control": control.to_dict(),
-        "default": default_recipe(control.kernel).to_dict(),  # ranges lie about it
+        "default": default_recipe(control.kernel).to_dict(),  # search ranges depend on it
         "discriminator_weight": models.discriminator_weight,
         **surroundings(environment(options.sampled.run.jit)),
         "generator": model_record(loaded.generator) | {"path": None},
@@ -136,7 +143,7 @@ def identity(options: TuneOptions, control: Recipe, loaded: Loaded) -> dict[str,
 
 
 def command_line(options: TuneOptions) -> str:
-    """What makes the search again."""
+    """Return the command line that repeats the search."""
     run, label = options.sampled.run, options.sampled.label
     flags = {
         "label": label,

@@ -1,4 +1,4 @@
-"""From the flags of `tune` to checked settings."""
+"""The flags of `tune`, parsed and checked."""
 
 import math
 from dataclasses import dataclass
@@ -18,15 +18,20 @@ from tfgradgen.tuning.space import MIN_KEPT, check_optuna, check_tunable, filled
 
 SAMPLE_FLAGS = ("num_chains", "temperature", "seed", "init", "jit", *MODEL_FLAGS)
 DEFAULT_KERNEL, DEFAULT_CHAINS = "hmc", 8
-MIN_CHAINS = 4  # effective sample sizes see by them whether chains agree
-MIN_GRADIENTS = 60  # fewer make no run of any kernel
+MIN_CHAINS = 4  # the ESS needs several chains to reflect whether they agree
+MIN_GRADIENTS = 60  # no kernel can run with fewer
 RUNS_OF_BUDGET = 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class TuneOptions:
-    """Everything that `tune` was asked for. sampled: what is sampled, of which models, and how it is run. control: None for
-    the kernel's own schedule. fixed: settings of the kernel that are not searched."""
+    """The options of `tune`. Fields without a line here are described by their help.
+
+    Attributes:
+      sampled: What is sampled from which models, and how it is run.
+      control: None for the kernel's own schedule.
+      fixed: Settings of the kernel that are not searched.
+    """
 
     kernel: str = text(DEFAULT_KERNEL, help="whose settings are searched: one whose step size is adapted")
     sampled: SampleOptions
@@ -52,8 +57,10 @@ class TuneOptions:
     fixed: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
-        """What decides the trials, JSON-able: neither the budget, which only says how many of them there are, nor where models
-        and results lie."""
+        """Return what determines the trials, JSON-serializable.
+
+        The budget is left out, because it only determines the number of trials. So are the locations of models and results.
+        """
         own = ("kernel", "num_gradients", "num_seeds", "fixed")
         run = {name: value for name, value in self.sampled.run.to_dict().items() if name != "jit"}
         return {**{name: getattr(self, name) for name in own}, **run, "label": str(self.sampled.label)}
@@ -63,12 +70,16 @@ OWN_FLAGS = tuple(flags_of(TuneOptions))
 
 
 def tune_flags() -> tuple[str, ...]:
-    """All that `tune` takes, whatever the kernel."""
+    """Return all flags that `tune` takes with any kernel."""
     return ("label", *OWN_FLAGS, *SAMPLE_FLAGS, *kernel_flags())
 
 
 def parse_tune(flags: dict[str, Any]) -> TuneOptions:
-    """Checks the flags of `tune`; raises `UserError` for the first that cannot be used."""
+    """Return the options that the flags of `tune` give.
+
+    Raises:
+      UserError: A flag is invalid; the first such flag is named.
+    """
     check_flags("tune", flags, tune_flags())
     given = {flag: flags[flag] for flag in SAMPLE_FLAGS if flag in flags}
     sampled = parse_sample({"label": flags["label"], "kernel": ANY_KERNEL, "num_chains": DEFAULT_CHAINS} | given)
@@ -95,7 +106,11 @@ def parse_tune(flags: dict[str, Any]) -> TuneOptions:
 
 
 def read_control(options: TuneOptions) -> Recipe:
-    """The schedule to beat, as long as every run."""
+    """Return the schedule to beat, with the length of a run.
+
+    Raises:
+      UserError: It is a schedule of another kernel, or does not fit into a run.
+    """
     recipe = default_recipe(options.kernel) if options.control is None else read_recipe(options.control)
     if recipe.kernel != options.kernel:
         raise fail("control", f"a schedule of {options.kernel}", f"one of {recipe.kernel}", f"give --kernel={recipe.kernel}")
@@ -108,10 +123,10 @@ def read_control(options: TuneOptions) -> Recipe:
 
 
 def held_fixed(kernel: str, given: dict[str, Any]) -> dict[str, Any]:
-    """The settings `given`, checked, with the way to adapt that they belong to.
+    """Return the settings `given`, checked, with the adaptation scheme that they belong to.
 
     Raises:
-      UserError: one is out of its range, or belongs to another way to adapt.
+      UserError: A setting is out of range, or belongs to another adaptation scheme.
     """
     config = changed_config(SAMPLERS[kernel].defaults, given).to_dict()
     belongs = any(name in names for names in AdaptedConfig.idle.values() for name in given)
