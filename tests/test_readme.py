@@ -174,10 +174,7 @@ def test_a_command_that_does_not_run_is_seen(wrong: str) -> None:
 def test_flags_exist(path: Path) -> None:
     """A sentence may speak of any flag."""
     tools = {
-        flag
-        for script in (ROOT / "tools").rglob("*.py")
-        if "fire.Fire(" in script.read_text()
-        for flag in flags_of(script)
+        flag for script in (ROOT / "tools").rglob("*.py") if "fire.Fire(" in script.read_text() for flag in flags_of(script)
     }
     known = tools | {"help", "version"} | {flag for command in COMMANDS.values() for flag in command.known()}
     outside = re.sub(r"pip install.*", "", path.read_text())

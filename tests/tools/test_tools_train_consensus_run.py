@@ -45,7 +45,9 @@ def test_run_makes_every_stage_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     save_noise(tmp_path / "photos", names, "train", 2)
     save_noise(tmp_path / "photos", names, "val", 1)
     save_noise(tmp_path / "others", ["shoe", "cup"], "train", 7)
-    paths = dict(work=tmp_path / "work", data=tmp_path / "photos", others=tmp_path / "others", teacher=MODELS / "classifier", size=32)
+    paths = dict(
+        work=tmp_path / "work", data=tmp_path / "photos", others=tmp_path / "others", teacher=MODELS / "classifier", size=32
+    )
     settings = dict(draws=60, rounds=1, head_steps=10, tune_steps=2)
     tool("train_consensus").run(**paths, **settings)
     rows = {row["stage"]: row for row in measure.read_rows(tmp_path / "work/figures.csv")}

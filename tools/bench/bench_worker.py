@@ -110,9 +110,8 @@ def torch_tasks(folder, is_compiled):
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     shared, arrays = read_shared(folder)
-    networks = load_networks(arrays, shared["latent_dim"], shared["num_classes"])
-    with torch.no_grad():
-        log_prob = make_log_prob(*networks, shared["label"])
+    generator, classifier = load_networks(arrays, shared["latent_dim"], shared["num_classes"])
+    log_prob = make_log_prob(generator, classifier, shared["label"])
     if is_compiled:
         log_prob = torch.compile(log_prob, dynamic=False)  # one graph per number of chains
 

@@ -1,4 +1,4 @@
-"""The shipped generator and classifier as the Keras networks of tools/train, on any backend, with the weights of the SavedModels."""
+"""The shipped generator and classifier as Keras networks of tools/train, on any backend, with the shipped weights."""
 
 import numpy as np
 
@@ -16,8 +16,8 @@ def load_networks(arrays, latent_dim, num_classes):
     """
     trained = Generator(latent_dim - LATENT_CONTENT_DIM, sharpness=SHIPPED_SHARPNESS)
     trained(np.zeros([1, latent_dim], "float32"))  # builds it
-    networks = FoldedGenerator(trained), Student(num_classes, weight_dtype="float16")
-    for network, values in zip(networks, (arrays["generator"], arrays["classifier"]), strict=True):
-        for variable, value in zip(network.variables, values, strict=True):
-            variable.assign(value)
-    return networks
+    generator, classifier = FoldedGenerator(trained), Student(num_classes, weight_dtype="float16")
+    variables = [*generator.variables, *classifier.variables]
+    for variable, value in zip(variables, [*arrays["generator"], *arrays["classifier"]], strict=True):
+        variable.assign(value)
+    return generator, classifier

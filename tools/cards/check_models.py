@@ -1,10 +1,11 @@
 """Measures all numbers in the model cards (MODEL.md) of saved_models/ again, and fails if one has changed.
 
-    python -m tools.cards.check_models [--data=PHOTOGRAPHS] [--others=PHOTOGRAPHS] [--only=judge,discriminator] [--quick] [--write]
+    python -m tools.cards.check_models [--data=PHOTOGRAPHS] [--others=PHOTOGRAPHS] [--only=judge,discriminator]
+        [--quick] [--write]
 
 PHOTOGRAPHS are the training photographs, a folder or .tar with `train/<name>/*.JPEG`, and for --data also with
-`val/<name>/*.JPEG`. `--only` selects models; `--quick` leaves out the chains, whose numbers stay in the card; `--write` first writes the numbers
-into the cards.
+`val/<name>/*.JPEG`. `--only` selects models; `--quick` leaves out the chains, whose numbers stay in the card; `--write` first
+writes the numbers into the cards.
 """
 
 import re
@@ -20,9 +21,9 @@ CHAINS = "reach of "  # begins the rows that take chains
 CALIBRATED = """Temperature and the weight of "other" are fitted on the held-out photographs. Of so few photographs the
 calibration error is mostly chance, so what chance alone gives stands beside it."""
 REMARKS = {
-    "classifier": """With "other" left out, p says which of its classes a photograph shows, given that it shows one, as all of these
-do. The rest of the calibration error comes from "other": the network learned what a generator gets wrong, and calls some
-photographs "other", too. Of so few photographs the error is partly chance, so what chance alone gives stands beside it.
+    "classifier": """With "other" left out, p says which of its classes a photograph shows, given that it shows one, as all
+of these do. The rest of the calibration error comes from "other": the network learned what a generator gets wrong, and calls
+some photographs "other", too. Of so few photographs the error is partly chance, so what chance alone gives stands beside it.
 "The judge's agreement with exact posterior draws" weights prior draws by p(class): what rejection sampling would keep.""",
     "judge": CALIBRATED,
     "discriminator": "The held-out photographs and draws took part in no training, but the photographs fit the temperature.",

@@ -76,7 +76,10 @@ class ImageClassifier(keras.Model):
 
 
 class ResidualClassifier(ImageClassifier):
-    """The first classifier, a teacher of the one that guides the chains: a small, smooth residual network (SiLU), with pooling only in its shortcuts."""
+    """A small, smooth residual network (SiLU), with pooling only in its shortcuts.
+
+    It is a teacher of the classifier that guides chains.
+    """
 
     CHANNELS = (32, 64, 128, 256)  # at 32, 16, 8, 4 pixels
 

