@@ -28,9 +28,10 @@ some photographs "other", too. Of so few photographs the error is partly chance,
     "judge": CALIBRATED,
     "discriminator": "The held-out photographs and draws took part in no training, but the photographs fit the temperature.",
     "generator": """Features are the spatial means of the last feature map of each network, scaled to unit mean square. KID is
-the unbiased squared MMD with the cubic kernel. Chains for the reach start at prior draws (`--init=prior`); both have
-bolder settings than the defaults of `sample` (mala acceptance 0.4; hmc the same, with two leapfrog steps).""",
+the unbiased squared MMD with the cubic kernel.""",
 }
+REMARK_OF_CHAINS = """Chains for the reach start at prior draws (`--init=prior`); both have bolder settings than the defaults of
+`sample` (mala acceptance 0.4; hmc the same, with two leapfrog steps)."""
 
 
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
@@ -94,7 +95,8 @@ def main(
         kept = {what: text for what, text in card.items() if quick and what.startswith(CHAINS)}
         if write:
             card = {what: figure.text for what, figure in measured.items()} | kept
-            write_measured(folder / name, card, REMARKS[name])
+            has_chains = any(what.startswith(CHAINS) for what in card)
+            write_measured(folder / name, card, "\n".join([REMARKS[name], *[REMARK_OF_CHAINS] * has_chains]))
         card = {what: text for what, text in card.items() if what not in kept}
         off += [f"{name}: {line}" for line in differences(card, measured)]
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
