@@ -327,7 +327,11 @@ def test_help_of_a_kernel_shows_its_flags_alone(kernel: str, capsys: pytest.Capt
         (["sample", "goldfish", "hmc", "-h"], "--num_leapfrog_steps=3", "--kernel=mala"),
         (["sample", "--kernel", "--help"], "--kernel=mala", "--num_leapfrog_steps"),
         (["export", "--kernel=hmc", "--help"], "export --kernel=hmc", "--kernel=mala"),
-        (["export", "--kernel=smc", "--help"], "A run of smc cannot be served. Served are mala and hmc.", "--step_size"),
+        (
+            ["export", "--kernel=smc", "--help"],
+            "A run of smc cannot be served. Kernels that can be served: mala and hmc.",
+            "--step_size",
+        ),
         (["tune", "--kernel=nuts", "--help"], "--kernel=nuts --out", "--kernel=hmc"),
         *((["help", name], "--seed=0", "samples.npz") for name in ("tune", "compare", "check", "export")),
     ],

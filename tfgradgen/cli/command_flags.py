@@ -17,11 +17,11 @@ from tfgradgen.mcmc.sampler import Sampler
 from tfgradgen.tuning.space import searched
 
 COUNTS = ("num_results", "num_burnin_steps", "num_adaptation_steps")
-OF_A_LABEL = "Where a class's own name holds a comma or an operator, it is named as it is."
-NOT_TUNED = "No step size of it is adapted, so `tune` has nothing to search."
+OF_A_LABEL = "A class whose name contains a comma or an operator is given by its full name."
+NOT_TUNED = "It adapts no step size, so `tune` has nothing to search."
 OF_MODELS = (
-    "A MODEL is a folder, an archive (.tar.gz), a TF-Hub URL or a Kaggle Models handle; by default the ones that come with "
-    "tfgradgen. What a model and its family do not tell is guessed, and said."
+    "A MODEL is a folder, an archive (.tar.gz), a TF-Hub URL or a Kaggle Models handle; the default is the shipped one. "
+    "Settings that a model does not show are guessed, and the guesses are printed."
 )
 
 
@@ -66,7 +66,7 @@ class Command:
 class DiagnoseFlags:
     """The flags of `diagnose`, except --strict."""
 
-    folder: str = path(shown="FOLDER", help="what `sample` wrote; also given without its name")
+    folder: str = path(shown="FOLDER", help="folder of a run of `sample`; the name of the flag may be left out")
 
 
 def _every_run() -> dict[str, Flag]:
@@ -86,8 +86,8 @@ def _settings_group(sampler: Sampler | None, command: str) -> Group:
     """Return the settings of `sampler`; if it is None, return a note that says how to list them."""
     if sampler is None:
         names = ", ".join((*((auto.NAME,) if command == "sample" else ()), *SAMPLERS))
-        note = f"KERNEL is one of {names}. Each has settings of its own: python -m tfgradgen {command} --kernel=KERNEL --help"
-        return Group("Settings of a kernel", {}, f"{note} shows them. python -m tfgradgen kernels says what each is good for.")
+        note = f"KERNEL is one of {names}. To see its settings: python -m tfgradgen {command} --kernel=KERNEL --help"
+        return Group("Settings of a kernel", {}, f"{note}. To compare them: python -m tfgradgen kernels.")
     flags = flags_of(sampler.defaults)
     note = "" if flags else "It has none."
     return Group(f"Settings of {sampler.name} ({sampler.about}; {sampler.law})", flags, note)
@@ -112,7 +112,7 @@ def _sample_groups(sampler: Sampler | None) -> list[Group]:
     length = Group(
         "Length",
         _of(flags, "num_chains", *COUNTS),
-        "" if sampler else "Each kernel has defaults of its own for the last three.",
+        "" if sampler else "The defaults of the last three depend on the kernel.",
     )
     return _without(
         [
@@ -130,7 +130,9 @@ def _sample_groups(sampler: Sampler | None) -> list[Group]:
 
 def _compare_groups(sampler: Sampler | None) -> list[Group]:
     own, flags = flags_of(compare_options.CompareOptions), _every_run()
-    flags["seed"] = _told(flags["seed"], "same seed, machine and backend: the same draws, and what is measured of them")
+    flags["seed"] = _told(
+        flags["seed"], "seed of all random numbers. The same seed, machine and backend give the same draws and measurements"
+    )
     return [
         Group("What to compare", _of(own, "labels", "kernels", "class_reg") | _of(flags, "init")),
         Group("Length", _of(own, "num_gradients") | _of(flags, "num_chains")),
@@ -144,15 +146,15 @@ def _compare_groups(sampler: Sampler | None) -> list[Group]:
 def _tune_groups(sampler: Sampler | None) -> list[Group]:
     own, flags = flags_of(tune_options.TuneOptions), _every_run()
     flags["num_chains"] = _told(flags["num_chains"], "chains of each run", tune_options.DEFAULT_CHAINS)
-    flags["seed"] = _told(flags["seed"], "of what the search proposes, and of its runs")
+    flags["seed"] = _told(flags["seed"], "seed of the search and of its runs")
     flags["init"] = _told(flags["init"], "where chains start, as for `sample`: resample or prior")
     held = _settings_group(sampler, "tune")
     is_tuned = sampler is None or sampler.is_tuned
     varied = _of(held.flags, *searched(sampler.name)) if sampler and is_tuned else {}
-    note = "One that is given is held fixed in all that is proposed." if is_tuned else NOT_TUNED
+    note = "A setting that you give is held fixed in the search." if is_tuned else NOT_TUNED
     kernel = own["kernel"] if sampler is None else Flag(own["kernel"].setting, sampler.name)
     return [
-        Group("What to sample", _of(flags, "label", "temperature", "init"), "Several labels count alike."),
+        Group("What to sample", _of(flags, "label", "temperature", "init"), "Several labels count equally."),
         Group("Sampler", {"kernel": kernel} | _of(own, "control")),
         replace(held, flags=varied, note=f"{held.note} {note}".strip()),
         Group("Length", _of(own, "budget", "num_gradients", "num_seeds", "num_fresh") | _of(flags, "num_chains")),
@@ -166,15 +168,15 @@ def _export_groups(sampler: Sampler | None) -> list[Group]:
     own, flags = flags_of(export_options.ExportOptions), _every_run()
     served = [each for each in SAMPLERS.values() if each.is_served and sampler in (None, each)]
     settings = {name: Flag(flag.setting) for each in served for name, flag in flags_of(each.defaults).items()}
-    flags["kernel"] = _told(flags["kernel"], "how it is sampled", ANY_KERNEL)
-    note = f"Served are {' and '.join(each.name for each in SAMPLERS.values() if each.is_served)}."
+    flags["kernel"] = _told(flags["kernel"], "sampling method", ANY_KERNEL)
+    note = f"Kernels that can be served: {' and '.join(each.name for each in SAMPLERS.values() if each.is_served)}."
     if sampler is not None:
         flags["kernel"] = Flag(flags["kernel"].setting, sampler.name)
         settings = flags_of(sampler.defaults) if sampler.is_served else {}
         note = note if sampler.is_served else f"A run of {sampler.name} cannot be served. {note}"
     settings = {name: flag for name, flag in settings.items() if name in export_options.SAMPLE_FLAGS}
     flags["num_chains"] = _told(flags["num_chains"], "chains that tune the step size")
-    flags["seed"] = _told(flags["seed"], "of the tuning; a request has its own")
+    flags["seed"] = _told(flags["seed"], "seed of the tuning; a request has its own")
     return [
         Group("What to serve", _of(own, "labels") | _of(flags, "temperature")),
         Group("Sampler", _of(flags, "kernel", "schedule") | settings | _of(flags, "num_chains", "seed"), note),
@@ -186,7 +188,7 @@ def _export_groups(sampler: Sampler | None) -> list[Group]:
 
 def _check_groups(sampler: Sampler | None) -> list[Group]:
     flags = _every_run()
-    flags["seed"] = _told(flags["seed"], "of the latent points at which the models are looked at")
+    flags["seed"] = _told(flags["seed"], "seed of the latent points at which the models are checked")
     return [
         Group(
             "What to check", _of(flags, "label", "temperature", "seed"), "By default all labels, or four of more than twenty."
@@ -198,7 +200,8 @@ def _check_groups(sampler: Sampler | None) -> list[Group]:
 _ALL = (
     Command(
         "sample",
-        "Draws images of a class into a folder: grid.png, plots.png, film.png, samples.npz, checkpoint.npz\nand run.json.",
+        "Draws images of a class and writes grid.png, plots.png, film.png, samples.npz, checkpoint.npz and\n"
+        "run.json to a folder.",
         _sample_groups,
         {"label": None, "kernel": None},
         sample_flags,
@@ -207,18 +210,18 @@ _ALL = (
     ),
     Command(
         "compare",
-        "Says which sampler gives natural, diverse pictures of the classes: all of them from the same\n"
-        "starts, at the same number of gradients, by many measures, with the poster's own table beside.",
+        "Compares samplers by the quality and diversity of their images. All begin at the same starts and\n"
+        "take the same number of gradients. The report also has the poster's own table.",
         _compare_groups,
         {"labels": None},
         example="python -m tfgradgen compare --labels=goldfish,monarch --out=out/compare",
         end="Writes report.md (begin there), table.csv, report.json, curves.png, grids.png, a folder of PNGs for\n"
-        "each sampler (pictures/) and what was sampled (cells/). A cell that fails is named, the rest stands,\n"
-        "and the exit code is 1.",
+        "each sampler (pictures/) and the samples (cells/). If a sampler fails on a class, the report names it,\n"
+        "the others are finished, and the exit code is 1.",
     ),
     Command(
         "tune",
-        "Searches the schedule that gives a kernel most effective draws for its gradients. The best is\n"
+        "Searches for the schedule with the largest effective sample size per gradient. The best one is\n"
         "compared with a control on fresh seeds.",
         _tune_groups,
         {"label": None},
@@ -226,43 +229,42 @@ _ALL = (
         lambda sampler: sampler.is_tuned,
         "python -m tfgradgen tune --label=goldfish,monarch --kernel=hmc --out=out/tune",
         "Writes report.md (begin there), best.yaml for `sample --schedule`, tuning.csv, tuning.png and\n"
-        "study.db, which is Optuna's. Needs pip install 'tfgradgen[tune]'.",
+        "study.db (of Optuna). Needs pip install 'tfgradgen[tune]'.",
     ),
     Command(
         "export",
-        "Writes a SavedModel that TF Serving serves as it is: a label and a seed in, a picture out. The\n"
-        "step size is tuned for each label now, and frozen.",
+        "Writes a SavedModel that TensorFlow Serving can serve: a label and a seed in, an image out. The\n"
+        "step size is tuned for each label at export and then fixed.",
         _export_groups,
         {"labels": "all", "kernel": None},
         takes_fn=lambda sampler: sampler.is_served,
         example="python -m tfgradgen export --kernel=mala --labels=goldfish,monarch --out=out/served",
         end="Signatures: serving_default (label, seed), sample (with num_steps), continue (with num_steps and\n"
-        "z), grid (a sheet of 16). A row is one label and one seed, and the same bits in any batch.",
+        "z), grid (16 images). A row is one label and one seed, and has the same bits in any batch.",
     ),
     Command(
         "check",
-        "Looks at the models as a run would use them, and says what would go wrong.\n\n"
-        "Shape, range and variety of the images, the same bits from repeated evaluations, rows that do not\n"
-        "mix, a p(class) that is finite and varies; the likelihood's value and gradient without the prior's,\n"
-        "the scales of the two gradients, XLA compared with graph mode. Ends with exit code 1 where there is\n"
-        "a fault.",
+        "Checks the models as a run would use them, and says what would go wrong.\n\n"
+        "It checks the shape, range and variety of the images; that repeated evaluations give the same bits\n"
+        "and that rows do not mix; that p(class) is finite and varies; the value, gradient and scale of the\n"
+        "likelihood; and XLA against graph mode. The exit code is 1 if there is a fault.",
         _check_groups,
         {"label": None},
         example="python -m tfgradgen check --label=goldfish",
     ),
     Command(
         "diagnose",
-        "Grades a run from its files: are its images draws of the posterior, are its means good to their errors,\n"
-        "and what to do about each warning; with a table of the chains and one of the statistics.",
+        "Grades a run from its files: are its images draws of the posterior, and are its means good to the\n"
+        "errors shown? Says what to do about each warning, with a table of the chains and one of the statistics.",
         lambda sampler: [Group("Flags", flags_of(DiagnoseFlags) | _of(_every_run(), "strict"))],
         {"folder": None},
         example="python -m tfgradgen diagnose out/goldfish-mala-0",
     ),
     Command(
         "kernels",
-        "Lists the samplers: what their draws are, and what each is good for.\n\n"
-        "The columns are: name, as --kernel takes it; kind (chains, independent draws, particles, or an\n"
-        "ascent); law, whether the draws have the posterior's distribution.",
+        "Lists the samplers and what each is good for.\n\n"
+        "The columns are: the name for --kernel; the kind (chains, independent draws, particles or an\n"
+        "ascent); and whether the draws have the posterior distribution.",
         lambda sampler: [],
         example="python -m tfgradgen kernels",
     ),
@@ -273,7 +275,7 @@ _ALL = (
     ),
     Command(
         "models",
-        "Shows the models that come with tfgradgen: where they are, what they take and give, their sha256.",
+        "Lists the shipped models: their folders, inputs, outputs and sha256.",
         lambda sampler: [],
     ),
 )

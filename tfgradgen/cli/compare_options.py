@@ -32,31 +32,30 @@ class CompareOptions:
       photographs: A folder with one folder <label>/ per label; None for those that come with tfgradgen.
     """
 
-    labels: Any = text(shown="A,B", help="the classes, as label of `sample`: names, WordNet ids or indices, or all")
+    labels: Any = text(shown="A,B", help="classes: names, WordNet ids or indices, or all")
     kernels: tuple[str, ...] = text(
         DEFAULT_KERNELS,
-        help="samplers, as kernel of `sample`; NAME+reg for map and mala with class-specific regularization. The "
-        "first four are the poster's",
+        help="samplers; NAME+reg is map or mala with class-specific regularization. The first four are those of the poster",
     )
     num_gradients: int = whole(
         300,
         low=MIN_GRADIENTS,
         high=1_000_000,
-        help="of each chain; every measure is taken at 10, 30, 100, 300, ... up to there",
+        help="gradients of each chain; everything is measured after 10, 30, 100, 300, ... of them",
     )
     class_reg: float = real(1.0, help="weight of the regularization in the +reg methods")
     pair: SampleOptions
-    judge: str = text(shown="MODEL", help="names classes and guides no chain, with a signature `features`")
+    judge: str = text(shown="MODEL", help="classifier with a signature `features` that guides no chain")
     discriminator: str = text(
-        shown="MODEL", help="a classifier with a label `natural`, or BigBiGAN or compare_gan with their discriminators"
+        shown="MODEL", help="classifier with a label `natural`, or a BigBiGAN or compare_gan model with its discriminator"
     )
     photographs: Path | None = path(
         None,
         shown="FOLDER",
-        help="held-out photographs, FOLDER/<label>/*.jpg; by default what the shipped judge saw of its own",
+        help="held-out photographs, FOLDER/<label>/*.jpg; by default the shipped features of such photographs",
     )
-    out: Path = path(Path("out/compare"), shown="out/compare", help="the folder for all that is written")
-    resume: bool = switch(help="go on in that folder: finished cells (method x label) are kept")
+    out: Path = path(Path("out/compare"), shown="out/compare", help="output folder")
+    resume: bool = switch(help="continue in that folder; finished cells (method x label) are kept")
 
     def to_dict(self) -> dict[str, Any]:
         """Return all arguments as used, including defaults, for the record."""

@@ -34,24 +34,29 @@ class ExportOptions:
       version: None for the next free version.
     """
 
-    labels: Any = text("all", help="the classes that can be asked for, as label of `sample`")
+    labels: Any = text("all", help="classes that requests can ask for: names, WordNet ids or indices, or all")
     pair: SampleOptions
-    out: Path = path(shown="BASE", help="BASE/<version>/ is the model; beside it what starts a server, and two clients")
+    out: Path = path(
+        shown="BASE",
+        help="output folder: BASE/<version>/ is the model; next to it are files to start a server, and two clients",
+    )
     version: int | None = whole(
-        None, low=1, high=2**62, shown="N", is_told=True, help="by default the next that is free; one that exists is refused"
+        None, low=1, high=2**62, shown="N", is_told=True, help="version number; by default the next free one"
     )
     num_steps: int = whole(
-        low=1, high=1_000_000, shown="N", help=f"transitions of a picture; by default about {NUM_GRADIENTS} gradients"
+        low=1, high=1_000_000, shown="N", help=f"transitions per image; by default about {NUM_GRADIENTS} gradients"
     )
     max_steps: int = whole(
         low=1,
         high=1_000_000,
         shown="N",
-        help=f"most that a request can ask for, by default {MAX_STEPS_FACTOR} times as many as num_steps",
+        help=f"largest num_steps that a request can ask for; by default {MAX_STEPS_FACTOR} times num_steps",
     )
-    num_start_draws: int = whole(NUM_START_DRAWS, low=1, high=100_000, help="prior draws that a chain's start is picked from")
-    batch_sizes: tuple[int, ...] = value(BATCH_SIZES, help="what the server fills batches up to")
-    xla: bool = switch(help="a further signature serving_xla, for servers that may compile; the others need no XLA")
+    num_start_draws: int = whole(
+        NUM_START_DRAWS, low=1, high=100_000, help="prior draws among which the start of a chain is chosen"
+    )
+    batch_sizes: tuple[int, ...] = value(BATCH_SIZES, help="sizes to which the server pads batches")
+    xla: bool = switch(help="add a signature serving_xla for servers that can compile; the others need no XLA")
 
     def to_dict(self) -> dict[str, Any]:
         """Every argument as it was used, defaults filled in, for the record."""

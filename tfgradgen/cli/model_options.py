@@ -43,56 +43,64 @@ class ModelFlags:
     Settings that are not given come from the model's model.json or its family, or are guessed and reported.
     """
 
-    generator: str = text(shown="MODEL", help="makes images from latent points")
+    generator: str = text(shown="MODEL", help="model that turns latent points into images")
     classifier: str = text(
-        shown="MODEL", help="names them; several as A,B: their classes compose in --label, where NAME@2 is one of the second"
+        shown="MODEL", help="model that classifies images; several as A,B. In --label, NAME@2 is a class of the second one"
     )
-    generator_signature: str = text(shown="NAME", help="which function of a model with several; NAME:OUTPUT for one output")
-    generator_tags: str = text(shown="A,B", help="which of its graphs")
-    generator_range: Any = value(shown="0,1", help="of its images")
+    generator_signature: str = text(
+        shown="NAME", help="function to use if the model has several; NAME:OUTPUT selects an output"
+    )
+    generator_tags: str = text(shown="A,B", help="tags of the graph to use, if the model has several")
+    generator_range: Any = value(shown="0,1", help="range of the pixel values of its images")
     generator_prior: str = value(
-        shown="normal", help="of its latent point: normal, truncated_normal (2 deviations) or uniform (-1 to 1)"
+        shown="normal",
+        help="prior of the latent point: normal, truncated_normal (at 2 standard deviations) or uniform (-1 to 1)",
     )
-    latent_dim: int = value(shown="N", help="width of its latent point")
-    truncation: float = value(shown="1", help="BigGAN's, above 0 to 1")
+    latent_dim: int = value(shown="N", help="number of dimensions of the latent point")
+    truncation: float = value(shown="1", help="truncation of BigGAN, in (0, 1]")
     generator_class: str = value(
         shown="target",
-        help="of a class-conditional generator: target, the class asked for; uniform, one more coordinate picks any; latent, a "
-        "softmax of one more coordinate a class",
+        help="class input of a conditional generator. target: the class of --label; uniform: a further coordinate of z chooses "
+        "one; latent: the softmax of a further coordinate per class",
     )
-    generator_class_input: str = text(shown="NAME", help="which of its inputs is the class, where shapes and names do not tell")
+    generator_class_input: str = text(shown="NAME", help="name of the class input, if shapes and names do not show it")
     generator_class_slice: str = text(
-        shown="32:42", help="which coordinates of z are a one-hot class; :10 the first ten, -10: the last"
+        shown="32:42", help="coordinates of z that are a one-hot class; :10 means the first ten, -10: the last ten"
     )
-    num_classes: int = value(shown="N", help="how many classes it has, where its class input is a number")
+    num_classes: int = value(shown="N", help="number of its classes, if its class input is a number")
     generator_layout: str = value(
-        shown="channels_last", help="axes of its images; channels_first is [B, channels, height, width]"
+        shown="channels_last", help="axes of its images: channels_last or channels_first ([B, channels, height, width])"
     )
-    classifier_signature: str = text(shown="NAME", help="as of the generator, like the next two")
-    classifier_tags: str = text(shown="A,B", help="which of its graphs")
+    classifier_signature: str = text(shown="NAME", help="as --generator_signature")
+    classifier_tags: str = text(shown="A,B", help="as --generator_tags")
     classifier_range: Any = value(
         shown="0,1",
-        help="where nothing tells it, the usual range in which the classifier tells the generator's images apart best",
+        help="range of the pixel values that it expects. If nothing shows it, the usual range that gives the most distinct "
+        "classes",
     )
-    classifier_size: Any = value(shown="N", help="height and width of its input, or HEIGHT,WIDTH")
+    classifier_size: Any = value(shown="N", help="size of its input in pixels: N for a square, or HEIGHT,WIDTH")
     classifier_output: str = value(
-        shown="logits", help="logits, probabilities (that sum to one) or scores (one a class, for itself)"
+        shown="logits", help="what it returns: logits, probabilities (they sum to 1) or scores (an independent one per class)"
     )
     classifier_labels: str = text(
         shown="FILE",
-        help="JSON, or a name a line; imagenet for those of ImageNet. By default a labels.txt or the like in or beside the "
-        "model's folder",
+        help="names of its classes: a JSON file, or a text file with one name per line; imagenet for those of ImageNet. By "
+        "default a file such as labels.txt in the model's folder or next to it",
     )
-    classifier_channels: str = value(shown="rgb", help="grey shows it the luma of coloured images")
-    classifier_layout: str = value(shown="channels_last", help="as of the generator")
-    discriminator: str = text(shown="MODEL", help="of natural images; with --discriminator_weight")
+    classifier_channels: str = value(shown="rgb", help="rgb or grey; grey converts coloured images to luma")
+    classifier_layout: str = value(shown="channels_last", help="as --generator_layout")
+    discriminator: str = text(
+        shown="MODEL", help="model that tells natural images from generated ones; give --discriminator_weight too"
+    )
     discriminator_weight: float = real(
-        0.0, is_low_in=True, help="adds so many times a discriminator's log-odds of `natural` to the target"
+        0.0, is_low_in=True, help="weight of the discriminator's log-odds of `natural` in the target log density"
     )
     max_batch: int | None = whole(
-        None, low=1, shown="N", help="so many pictures at a time go through the models, where memory is short; same results"
+        None, low=1, shown="N", help="images that go through the models at a time; lower it if memory is short"
     )
-    allow_unknown_ops: bool = switch(help="load models although they hold operations that image models have no use for")
+    allow_unknown_ops: bool = switch(
+        help="load models with operations that image models do not need. Such a model can read and write files"
+    )
 
 
 DECLARED = flags_of(ModelFlags)

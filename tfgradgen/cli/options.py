@@ -36,12 +36,11 @@ class SampleOptions:
       out: None if the folder is chosen automatically.
     """
 
-    label: Any = text(shown="NAME", help="a class name, WordNet id or index; several as a,b,c; or all. `labels` lists them")
+    label: Any = text(shown="NAME", help="class name, WordNet id or index; several as a,b,c; or all. `labels` lists them")
     recipe: Recipe = text(
         flag="kernel",
         shown=auto.NAME,
-        help="how it is sampled; `kernels` compares them. auto: exact draws where a class has 0.01 of the prior or more, else "
-        "the chains that cope best; says which, and why",
+        help=f"sampling method; `kernels` lists all. auto chooses one and says why: {auto.about()}",
     )
     run: RunConfig
     auto: dict[str, Any] | None = None
@@ -51,22 +50,22 @@ class SampleOptions:
         None,
         flag="schedule",
         shown="FILE",
-        help="YAML with the settings of a kernel, as `tune` writes it; flags given as well override it",
+        help="YAML file with the settings of a kernel, as written by `tune`; flags override it",
     )
     gradient_precision: str = choice(
         "float32",
         choices=PRECISIONS,
         is_told=True,
-        help="bfloat16: the gradients' convolutions; the law stays exact, values keep their bits",
+        help="precision of the convolutions in gradients. With bfloat16 the draws stay exact, because values stay float32",
     )
-    out: Path | None = path(None, shown="FOLDER", help="by default out/<label>-<kernel>-<seed>")
+    out: Path | None = path(None, shown="FOLDER", help="output folder; by default out/<label>-<kernel>-<seed>")
     overwrite: bool = switch(help="replace an earlier run in that folder")
     resume: bool = switch(
-        help="go on with an interrupted run, or make a finished one longer with a larger --num_results; the other flags are "
-        "the same. With --overwrite too, what is of another run is replaced"
+        help="continue an interrupted run, or extend a finished one with a larger --num_results. The other flags must be the "
+        "same; with --overwrite, a run with other flags is replaced instead"
     )
-    strict: bool = switch(help="end with exit code 1 after any warning about a run")
-    netcdf: bool = switch(help="write chains.nc too, for ArviZ: pip install 'tfgradgen[netcdf]'")
+    strict: bool = switch(help="exit with code 1 if a run has warnings")
+    netcdf: bool = switch(help="also write chains.nc for ArviZ: pip install 'tfgradgen[netcdf]'")
 
     @property
     def kernel(self) -> str:

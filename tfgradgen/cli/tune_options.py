@@ -33,27 +33,27 @@ class TuneOptions:
       fixed: Settings of the kernel that are not searched.
     """
 
-    kernel: str = text(DEFAULT_KERNEL, help="whose settings are searched: one whose step size is adapted")
+    kernel: str = text(DEFAULT_KERNEL, help="kernel whose settings are searched; it must adapt a step size")
     sampled: SampleOptions
     budget: float = real(
-        shown="X", help=f"gradients a chain, of all trials together; by default {RUNS_OF_BUDGET} times num_gradients"
+        shown="X", help=f"gradients per chain, of all trials together; by default {RUNS_OF_BUDGET} times num_gradients"
     )
     num_gradients: int = whole(
         1000,
         low=MIN_GRADIENTS,
         high=10_000_000,
-        help="gradients a chain of one run, burn-in and adaptation among them",
+        help="gradients per chain in each run, including burn-in and adaptation",
     )
-    num_seeds: int = whole(1, low=1, high=1000, help="runs of each label that a trial gets, if it stays in so long")
+    num_seeds: int = whole(1, low=1, high=1000, help="largest number of runs of each label in a trial; poor trials end earlier")
     num_fresh: int = whole(
         4,
         low=2,
         high=1000,
-        help="runs of each label on fresh seeds, of the best and of the control, on top of --budget",
+        help="runs of each label on fresh seeds, for the best and for the control; not part of --budget",
     )
-    control: Path | None = path(None, shown="FILE", help="the schedule to beat; by default the kernel's own")
-    out: Path = path(Path("out/tune"), shown="out/tune", help="the folder for all that is written")
-    resume: bool = switch(help="go on with the search in that folder, further with a larger --budget")
+    control: Path | None = path(None, shown="FILE", help="schedule to beat; by default that of the kernel")
+    out: Path = path(Path("out/tune"), shown="out/tune", help="output folder")
+    resume: bool = switch(help="continue the search in that folder; a larger --budget extends it")
     fixed: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:

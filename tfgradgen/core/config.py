@@ -38,12 +38,12 @@ class StepConfig(KernelConfig):
     """A step size and its target acceptance probability."""
 
     step_size: float = real(
-        help="initial length of one step in z, the same unit for every kernel",
+        help="initial step size in z, in the same unit for every kernel",
         search=Search(0.1, 5.0, log=True, relative=True),
         held="step",
     )
     target_accept_prob: float = real(
-        low=0.0, high=1.0, help="acceptance to tune for", search=Search(0.25, 0.9), held="adaptation"
+        low=0.0, high=1.0, help="target acceptance probability of the tuning", search=Search(0.25, 0.9), held="adaptation"
     )
 
 
@@ -84,7 +84,7 @@ class AdaptedConfig(StepConfig):
         10,
         low=1,
         high=1000,
-        help="dual_averaging: number of imaginary earlier steps, which damp the first real ones",
+        help="dual_averaging: number of pseudo-steps that damp the first steps",
         search=Search(2, 40, log=True),
         held="adaptation",
     )
@@ -92,7 +92,7 @@ class AdaptedConfig(StepConfig):
         0.1,
         low=0.0,
         high=1.0,
-        help="simple: each step multiplies or divides the step size by 1 + adaptation_rate",
+        help="simple: each transition multiplies or divides the step size by 1 + adaptation_rate",
         search=Search(0.02, 0.5, log=True),
         held="adaptation",
     )
@@ -141,9 +141,11 @@ class Schedule:
         fixed afterwards.
     """
 
-    num_results: int = whole(low=1, high=MAX_COUNT, shown="N", help="kept draws of each chain (smc: particles)")
-    num_burnin_steps: int = whole(low=0, high=MAX_COUNT, shown="N", help="discarded first steps")
-    num_adaptation_steps: int = whole(low=0, high=MAX_COUNT, shown="N", help="how many of the burn-in steps tune the step size")
+    num_results: int = whole(low=1, high=MAX_COUNT, shown="N", help="draws kept of each chain (smc: particles)")
+    num_burnin_steps: int = whole(low=0, high=MAX_COUNT, shown="N", help="transitions discarded at the start")
+    num_adaptation_steps: int = whole(
+        low=0, high=MAX_COUNT, shown="N", help="number of the discarded transitions that tune the step size"
+    )
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -189,27 +191,30 @@ class RunConfig:
       init_z: The latent point [latent_dim] at which all chains start if `init` is 'given'; otherwise None.
     """
 
-    num_chains: int = whole(16, low=1, high=4096, help="independent chains, one image each")
-    temperature: float = real(1.0, help="the likelihood enters as likelihood ** (1 / temperature)")
+    num_chains: int = whole(16, low=1, high=4096, help="number of independent chains; each gives one image of the grid")
+    temperature: float = real(
+        1.0,
+        help="the likelihood enters as likelihood ** (1 / temperature); lower is surer",
+    )
     seed: int = whole(
         0,
         low=0,
         high=2**62 - 1,
-        help="the same seed, machine and backend give the same samples.npz, bit for bit. Classes that exclude one another "
-        "share no exact draw, except at temperatures above 1. The chains of a label start at the same points alone and in a "
-        "batch of several labels; their later noise depends on the batch",
+        help="seed of all random numbers. The same seed, machine and backend give the same samples.npz, bit for bit. The "
+        "chains of a label start at the same points alone and in a batch of several labels; their later noise depends on the "
+        "batch",
     )
     jit: Jit = choice(
-        "auto", choices=("auto", True, False), is_told=True, help="XLA: auto (on if there is a GPU), true or false"
+        "auto", choices=("auto", True, False), is_told=True, help="compile with XLA: auto (if there is a GPU), true or false"
     )
     init: Init = choice(
         "resample",
         choices=("resample", "prior", "given"),
         is_told=True,
         is_text=True,
-        help="where chains start. resample: each at an exact draw of the class, found among 256 prior draws, or at a likely "
-        "one if the class is too rare; prior: at any prior draw; IMAGE: all at the latent point of this image file, found by "
-        "the generator's own encoder (BigBiGAN)",
+        help="where chains start. resample: each at an exact draw, found among 256 prior draws of its own, or at a likely one "
+        "if the class is too rare. prior: at a prior draw. IMAGE: all at the latent point that the generator's encoder gives "
+        "for this image file (BigBiGAN)",
     )
     init_z: tuple[float, ...] | None = None
 

@@ -62,7 +62,10 @@ def _two_digits(value: float) -> str:
 
 def about() -> str:
     """Return a phrase that describes the choice."""
-    return ", ".join(f"{kernel} from mass {least:g}" if least else f"else {kernel}" for kernel, least in CHOICES)
+    parts = (
+        f"{kernel} if the class has {least:g} of the prior" if least else f"otherwise {kernel}" for kernel, least in CHOICES
+    )
+    return ", ".join(parts)
 
 
 def known_settings() -> tuple[str, ...]:

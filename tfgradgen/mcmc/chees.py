@@ -27,7 +27,9 @@ class CheesConfig(AdaptedConfig):
     step_size: float = again(AdaptedConfig, "step_size", 0.3)
     target_accept_prob: float = again(AdaptedConfig, "target_accept_prob", 0.65)
 
-    max_leapfrog_steps: int = whole(16, low=1, high=1000, help="gradients in one step, at most", search=Search(2, 32, log=True))
+    max_leapfrog_steps: int = whole(
+        16, low=1, high=1000, help="largest number of gradients in a transition", search=Search(2, 32, log=True)
+    )
 
 
 def shared_step_size(results: Any) -> tf.Tensor:
@@ -74,7 +76,7 @@ def make_chees(posterior: PosteriorLike, config: CheesConfig, step_size: Any, nu
 
 SAMPLER = KernelSampler(
     "chees",
-    about="hmc that tunes one length for many chains",
+    about="hmc that tunes one trajectory length for all chains",
     law="asymptotically exact",
     defaults=CheesConfig(),
     schedule=Schedule(num_results=50, num_burnin_steps=50, num_adaptation_steps=37),

@@ -24,7 +24,7 @@ class HmcConfig(AdaptedConfig):
     target_accept_prob: float = again(AdaptedConfig, "target_accept_prob", 0.6)
 
     num_leapfrog_steps: int = whole(
-        3, low=1, high=1000, help="gradients in one step", search=Search(1, 12, log=True), held="results"
+        3, low=1, high=1000, help="gradients in a transition", search=Search(1, 12, log=True), held="results"
     )
 
 
@@ -52,7 +52,7 @@ def leapfrog_cost(config: HmcConfig) -> Cost:
 
 SAMPLER = KernelSampler(
     "hmc",
-    about="longer moves: several gradients a step",
+    about="longer moves, several gradients each",
     law="asymptotically exact",
     defaults=HmcConfig(),
     schedule=Schedule(num_results=50, num_burnin_steps=50, num_adaptation_steps=37),

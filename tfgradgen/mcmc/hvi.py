@@ -56,17 +56,17 @@ MAX_NORM = 100.0  # norm at which the gradient of the bound is clipped, so that 
 class HviConfig(KernelConfig):
     """Settings of the path, of how it is learned, and of how it is used."""
 
-    exact: bool = switch(help="chains that take the learned paths as proposals, and are exact whatever was learned")
-    num_leapfrog_steps: int = whole(3, low=1, high=100, help="learned steps of a path, one gradient each and one at its start")
-    first_step: float = real(0.05, help="length of each step in z before it is learned")
-    num_optimization_steps: int = whole(160, low=0, high=1_000_000, help="steps of Adam that raise the bound")
-    batch_size: int = whole(16, low=1, high=4096, help="paths in each of them")
+    exact: bool = switch(help="run chains that propose the learned paths; they are exact whatever was learned")
+    num_leapfrog_steps: int = whole(3, low=1, high=100, help="learned steps of a path; it takes one gradient more than steps")
+    first_step: float = real(0.05, help="initial length of the steps in z, before they are learned")
+    num_optimization_steps: int = whole(160, low=0, high=1_000_000, help="steps of Adam that maximize the bound")
+    batch_size: int = whole(16, low=1, high=4096, help="paths in each step of Adam")
     # Adam changes each of the many parameters by about this much, however noisy its gradient. A larger rate costs the bound
     # more than it gains.
-    learning_rate: float = real(0.01, help="of Adam at first; it falls to 0 along a cosine")
-    second_derivatives: bool = switch(help="learn through the networks' gradients too: about twice the work")
-    num_proposals: int = whole(2, low=1, high=10_000, help="with --exact: fresh paths in each transition")
-    prior_share: float = real(0.1, high=1.0, help="with --exact: share of the fresh paths that come from the prior")
+    learning_rate: float = real(0.01, help="initial learning rate of Adam; it falls to 0 along a cosine")
+    second_derivatives: bool = switch(help="also differentiate through the gradients of the networks: about twice the work")
+    num_proposals: int = whole(2, low=1, high=10_000, help="with --exact: paths proposed in each transition")
+    prior_share: float = real(0.1, high=1.0, help="with --exact: share of the proposed paths that come from the prior")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -423,7 +423,7 @@ def _run(
 
 SAMPLER = Sampler(
     "hvi",
-    about="learned leapfrog steps; bounds log p(class)",
+    about="learned leapfrog steps; also bounds log p(class)",
     law="approximate",
     defaults=HviConfig(),
     schedule=Schedule(num_results=40, num_burnin_steps=0, num_adaptation_steps=0),

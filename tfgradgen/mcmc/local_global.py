@@ -209,7 +209,7 @@ def local_global_info(posterior: PosteriorLike, config: LocalGlobalConfig, z: tf
 
 SAMPLER = KernelSampler(
     "local_global",
-    about="several modes, of a class that is not rare",
+    about="finds several modes of a common class",
     law="asymptotically exact",
     defaults=LocalGlobalConfig(),
     schedule=Schedule(num_results=40, num_burnin_steps=60, num_adaptation_steps=52),

@@ -28,8 +28,8 @@ class MalaConfig(AdaptedConfig):
     class_reg: float = real(
         0.0,
         is_low_in=True,
-        help="weight of a pull to the middle of the class's exact draws, in their deviations; above 0 the target is not the "
-        "posterior",
+        help="weight of a pull to the mean of the class's exact draws, in their standard deviations; above 0 the target is not "
+        "the posterior",
     )
     _: KW_ONLY
     exploration_shrinkage: float = again(AdaptedConfig, "exploration_shrinkage", 0.208)
@@ -91,7 +91,7 @@ def with_drift(inner_results: Any, step_size: tf.Tensor) -> Any:
 
 SAMPLER = KernelSampler(
     "mala",
-    about="one gradient a step",
+    about="one gradient per transition",
     law="asymptotically exact",
     defaults=MalaConfig(),
     schedule=Schedule(num_results=264, num_burnin_steps=36, num_adaptation_steps=27),

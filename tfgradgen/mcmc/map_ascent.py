@@ -28,15 +28,17 @@ class MapConfig(KernelConfig):
     """Settings of gradient ascent."""
 
     step_size: float = real(0.05, help="step size of adam, or the length of a normalized step")
-    optimizer: str = choice("adam", choices=("adam", "normalized"), help="how a step is made of the gradient")
-    objective: str = choice("log_prob", choices=("log_prob", "logit"), help="what of the classifier is raised")
+    optimizer: str = choice("adam", choices=("adam", "normalized"), help="how a step follows from the gradient")
+    objective: str = choice("log_prob", choices=("log_prob", "logit"), help="which output of the classifier is maximized")
     class_reg: float = real(
-        0.0, is_low_in=True, help="weight of a pull to the middle of the class's exact draws, in their deviations"
+        0.0, is_low_in=True, help="weight of a pull to the mean of the class's exact draws, in their standard deviations"
     )
-    l2_decay: float = real(0.0, high=1.0, is_low_in=True, help="share of z that each step takes off")
+    l2_decay: float = real(0.0, high=1.0, is_low_in=True, help="share by which each step shrinks z")
     clip_sigma: float = real(0.0, is_low_in=True, help="bound on abs(z), in standard deviations; 0 is none")
     clip_around: str = choice(
-        "prior", choices=("prior", "class"), help="whose middle and deviations clip_sigma counts from; class is per coordinate"
+        "prior",
+        choices=("prior", "class"),
+        help="whose mean and standard deviations clip_sigma uses; those of the class are per coordinate",
     )
 
     def __post_init__(self) -> None:
@@ -155,7 +157,7 @@ def map_info(posterior: PosteriorLike, config: MapConfig, z: tf.Tensor, results:
 
 SAMPLER = KernelSampler(
     "map",
-    about="the baseline: climbs to modes",
+    about="baseline: climbs to modes",
     law="no draws",
     defaults=MapConfig(),
     schedule=Schedule(num_results=100, num_burnin_steps=200, num_adaptation_steps=0),

@@ -23,7 +23,7 @@ class NutsConfig(AdaptedConfig):
     target_accept_prob: float = again(AdaptedConfig, "target_accept_prob", 0.7)
 
     max_tree_depth: int = whole(
-        4, low=1, high=12, help="at most 2 ** max_tree_depth gradients in one step", search=Search(1, 6)
+        4, low=1, high=12, help="at most 2 ** max_tree_depth gradients in a transition", search=Search(1, 6)
     )
 
 
@@ -41,7 +41,7 @@ def nuts_info(posterior: PosteriorLike, config: NutsConfig, z: tf.Tensor, result
 
 SAMPLER = KernelSampler(
     "nuts",
-    about="hmc that finds the lengths of its moves",
+    about="hmc that chooses the length of each trajectory",
     law="asymptotically exact",
     defaults=NutsConfig(),
     schedule=Schedule(num_results=25, num_burnin_steps=50, num_adaptation_steps=40),

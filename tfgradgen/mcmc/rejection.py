@@ -312,7 +312,7 @@ def _run(
 
 SAMPLER = Sampler(
     "rejection",
-    about="the best where a class is not rare",
+    about="best unless a class is rare",
     law="exact",
     defaults=KernelConfig(),
     schedule=Schedule(num_results=2, num_burnin_steps=0, num_adaptation_steps=0),

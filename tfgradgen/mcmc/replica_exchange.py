@@ -28,11 +28,13 @@ class ReplicaConfig(AdaptedConfig):
     target_accept_prob: float = again(AdaptedConfig, "target_accept_prob", 0.6)
 
     num_leapfrog_steps: int = whole(
-        3, low=1, high=1000, help="gradients in one step of each replica", search=Search(1, 12, log=True)
+        3, low=1, high=1000, help="gradients in a transition of each replica", search=Search(1, 12, log=True)
     )
-    num_replicas: int = whole(4, low=2, high=64, help="powers of the likelihood", search=Search(2, 6))
+    num_replicas: int = whole(
+        4, low=2, high=64, help="number of replicas, each at its own power of the likelihood", search=Search(2, 6)
+    )
     min_inverse_temperature: float = real(
-        0.1, low=0.0, high=1.0, help="the smallest of them, in the last replica", search=Search(0.02, 0.5, log=True)
+        0.1, low=0.0, high=1.0, help="power of the likelihood in the last replica", search=Search(0.02, 0.5, log=True)
     )
 
 
@@ -99,7 +101,7 @@ def replica_info(posterior: PosteriorLike, config: ReplicaConfig, z: tf.Tensor, 
 
 SAMPLER = KernelSampler(
     "replica_exchange",
-    about="modes far apart: hmc at many temperatures",
+    about="for distant modes: hmc at several temperatures",
     law="asymptotically exact",
     defaults=ReplicaConfig(),
     schedule=Schedule(num_results=25, num_burnin_steps=40, num_adaptation_steps=34),

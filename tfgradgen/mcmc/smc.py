@@ -50,9 +50,7 @@ class SmcConfig(StepConfig):
     target_accept_prob: float = again(StepConfig, "target_accept_prob", 0.4)
 
     num_mutations: int = whole(4, low=1, high=1000, help="mala steps at each power of the likelihood")
-    ess_share: float = real(
-        0.5, low=0.0, high=1.0, help="share of the particles that stay effective from one power to the next"
-    )
+    ess_share: float = real(0.5, low=0.0, high=1.0, help="effective share of the particles after each change of the power")
 
 
 class Population(NamedTuple):
@@ -342,7 +340,7 @@ def _run(
 
 SAMPLER = Sampler(
     "smc",
-    about="many particles; estimates p(class) too",
+    about="many particles; also estimates p(class)",
     law="biased",  # by order 1 / num_results
     defaults=SmcConfig(),
     schedule=Schedule(num_results=32, num_burnin_steps=0, num_adaptation_steps=0),

@@ -147,7 +147,7 @@ def make_split_hmc(posterior: PosteriorLike, config: HmcConfig, step_size: Any, 
 
 SAMPLER = KernelSampler(
     "split_hmc",
-    about="hmc for latent points of many dimensions",
+    about="hmc for many latent dimensions",
     law="asymptotically exact",
     # Found by `tune` on the shipped models: tools/tuning/split_hmc.
     defaults=HmcConfig(

@@ -48,17 +48,18 @@ class SurrogateConfig(KernelConfig):
     num_proposals: int = whole(32, low=1, high=10_000, help="proposals in each global move", search=Search(4, 128, log=True))
     num_slices: int = whole(1, low=1, high=1000, help="elliptical slices after each global move", search=Search(1, 8, log=True))
     power: float = real(
-        0.5, high=2.0, help="of the surrogate's likelihood in the proposals: the lower, the wider", search=Search(0.4, 1.0)
+        0.5,
+        high=2.0,
+        help="power of the learned likelihood in the proposals; lower values make them wider",
+        search=Search(0.4, 1.0),
     )
     prior_share: float = real(
-        0.1, high=1.0, help="share of plain prior draws among the proposals, about", search=Search(0.02, 0.5, log=True)
+        0.1, high=1.0, help="approximate share of prior draws among the proposals", search=Search(0.02, 0.5, log=True)
     )
     num_pool_draws: int = whole(
-        16_384, low=256, high=1_000_000, help="prior draws that the surrogate is fitted to, once for all labels"
+        16_384, low=256, high=1_000_000, help="prior draws to which the surrogate is fitted, once for all labels"
     )
-    num_judged_draws: int = whole(
-        1024, low=64, high=100_000, help="proposals whose weights decide between the surrogate and the prior"
-    )
+    num_judged_draws: int = whole(1024, low=64, high=100_000, help="proposals whose weights decide between surrogate and prior")
 
 
 class Weights(NamedTuple):
@@ -270,7 +271,7 @@ def learn(posterior: ClassPosterior, config: SurrogateConfig, run: RunConfig) ->
 
 SAMPLER = KernelSampler(
     "surrogate",
-    about="rare classes: moves among learned proposals",
+    about="for rare classes: learned proposals",
     law="asymptotically exact",
     defaults=SurrogateConfig(),
     schedule=Schedule(num_results=40, num_burnin_steps=10, num_adaptation_steps=0),
