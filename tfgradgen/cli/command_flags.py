@@ -216,8 +216,8 @@ _ALL = (
         {"labels": None},
         example="python -m tfgradgen compare --labels=goldfish,monarch --out=out/compare",
         end="Writes report.md (begin there), table.csv, report.json, curves.png, grids.png, a folder of PNGs for\n"
-        "each sampler (pictures/) and the samples (cells/). If a sampler fails on a class, the report names it,\n"
-        "the others are finished, and the exit code is 1.",
+        "each sampler (pictures/) and the samples (cells/). If a sampler fails on a class, the report names\n"
+        "it, the others are finished, and the exit code is 1.",
     ),
     Command(
         "tune",

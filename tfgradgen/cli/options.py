@@ -40,7 +40,7 @@ class SampleOptions:
     recipe: Recipe = text(
         flag="kernel",
         shown=auto.NAME,
-        help=f"sampling method; `kernels` lists all. auto chooses one and says why: {auto.about()}",
+        help=f"sampling method; `kernels` lists all. auto chooses by the share of prior draws that show the class: {auto.about()}",
     )
     run: RunConfig
     auto: dict[str, Any] | None = None

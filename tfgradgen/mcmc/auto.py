@@ -62,10 +62,7 @@ def _two_digits(value: float) -> str:
 
 def about() -> str:
     """Return a phrase that describes the choice."""
-    parts = (
-        f"{kernel} if the class has {least:g} of the prior" if least else f"otherwise {kernel}" for kernel, least in CHOICES
-    )
-    return ", ".join(parts)
+    return ", ".join(f"{kernel} from mass {least:g}" if least else f"else {kernel}" for kernel, least in CHOICES)
 
 
 def known_settings() -> tuple[str, ...]:
