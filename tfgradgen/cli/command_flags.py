@@ -200,8 +200,8 @@ def _check_groups(sampler: Sampler | None) -> list[Group]:
 _ALL = (
     Command(
         "sample",
-        "Draws images of a class and writes grid.png, plots.png, film.png, samples.npz, checkpoint.npz and\n"
-        "run.json to a folder.",
+        "Draws images of a class into a folder. It writes grid.png, plots.png, film.png, samples.npz,\n"
+        "checkpoint.npz and run.json.",
         _sample_groups,
         {"label": None, "kernel": None},
         sample_flags,
@@ -255,7 +255,7 @@ _ALL = (
     Command(
         "diagnose",
         "Grades a run from its files: are its images draws of the posterior, and are its means good to the\n"
-        "errors shown? Says what to do about each warning, with a table of the chains and one of the statistics.",
+        "errors shown? Says what to do about each warning, and shows tables of the chains and statistics.",
         lambda sampler: [Group("Flags", flags_of(DiagnoseFlags) | _of(_every_run(), "strict"))],
         {"folder": None},
         example="python -m tfgradgen diagnose out/goldfish-mala-0",

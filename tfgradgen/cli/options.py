@@ -40,7 +40,8 @@ class SampleOptions:
     recipe: Recipe = text(
         flag="kernel",
         shown=auto.NAME,
-        help=f"sampling method; `kernels` lists all. auto chooses by the share of prior draws that show the class: {auto.about()}",
+        help="sampling method; `kernels` lists all. auto chooses by the share of prior draws that show the class: "
+        f"{auto.about()}",
     )
     run: RunConfig
     auto: dict[str, Any] | None = None

@@ -76,7 +76,7 @@ def make_chees(posterior: PosteriorLike, config: CheesConfig, step_size: Any, nu
 
 SAMPLER = KernelSampler(
     "chees",
-    about="hmc that tunes one trajectory length for all chains",
+    about="hmc that tunes one trajectory length",
     law="asymptotically exact",
     defaults=CheesConfig(),
     schedule=Schedule(num_results=50, num_burnin_steps=50, num_adaptation_steps=37),
