@@ -138,7 +138,7 @@ class ClassPosterior(tfp.experimental.distributions.JointDistributionPinned):  #
         else:
             classifier, label = outputs_of(classifier, label)
         temperature = _checked_temperature(temperature)
-        weight = check_real("discriminator_weight", discriminator_weight, 0.0, is_low_in=True)
+        weight = check_real("discriminator_weight", discriminator_weight, 0.0, inclusive_low=True)
         max_batch = None if max_batch is None else check_int("max_batch", max_batch, 1)
         for_generator = getattr(classifier, "for_generator", None)
         if for_generator:

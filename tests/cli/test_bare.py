@@ -12,7 +12,7 @@ from tests.support.command import FAST_MALA, SMALL, STEPS, refused
 from tfgradgen.cli import system
 from tfgradgen.cli.commands import main
 from tfgradgen.core.checks import UserError
-from tfgradgen.io.folders import as_file
+from tfgradgen.io.folders import safe_filename
 from tfgradgen.io.store import CHECKPOINT
 from tfgradgen.models.loading.handles import resolve_handle
 
@@ -141,6 +141,6 @@ def test_a_signal_that_is_ignored_stays_ignored() -> None:
 
 
 def test_a_label_that_the_locale_cannot_write_is_a_file_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert as_file("größer") == "größer"
+    assert safe_filename("größer") == "größer"
     monkeypatch.setattr("tfgradgen.io.folders.os.fsencode", lambda text: text.encode("ascii"))
-    assert as_file("größer") == "gr_xf6_xdfer"
+    assert safe_filename("größer") == "gr_xf6_xdfer"

@@ -15,9 +15,9 @@ from tfgradgen.cli.compare import PICTURES
 from tfgradgen.cli.export import write_beside
 from tfgradgen.core.contracts import Draws
 from tfgradgen.core.files import open_own, own_folder, write_text
+from tfgradgen.evaluation.cell_cache import CellCache
 from tfgradgen.evaluation.pictures import Pictures
-from tfgradgen.evaluation.shelf import Shelf
-from tfgradgen.io.folders import LOCK, held
+from tfgradgen.io.folders import LOCK, exclusive_lock
 from tfgradgen.io.images import save_png
 from tfgradgen.io.store import CHECKPOINT, RunStore
 
@@ -47,7 +47,7 @@ def ours(tmp_path: Path) -> Path:
 
 
 def hold(folder: Path) -> None:
-    with held(folder):
+    with exclusive_lock(folder):
         pass
 
 
@@ -57,7 +57,7 @@ def draw(folder: Path) -> None:
 
 def put(folder: Path) -> None:
     empty = Pictures(*(np.zeros([2, 1]) for _ in Pictures._fields))
-    Shelf(folder / "cells", {}).put("alp", "mala", empty, {})
+    CellCache(folder / "cells", {}).put("alp", "mala", empty, {})
 
 
 WRITERS: dict[str, tuple[str, Callable[[Path], Any]]] = {

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from tfgradgen.core.checks import UserError
-from tfgradgen.io.folders import LONGEST_LABEL, as_file, check_partial, check_target, new_folder
+from tfgradgen.io.folders import LONGEST_LABEL, atomic_dir, check_partial, check_target, safe_filename
 
 
 def write_run(folder: Path, text: str) -> None:
-    with new_folder(folder, overwrite=True) as beside:
+    with atomic_dir(folder, overwrite=True) as beside:
         (beside / "run.json").write_text(text)
 
 
@@ -27,17 +27,17 @@ def write_run(folder: Path, text: str) -> None:
     ],
 )
 def test_labels_as_file_names(name: str, file: str) -> None:
-    assert as_file(name) == file
+    assert safe_filename(name) == file
 
 
 def test_different_conditions_are_different_files() -> None:
     texts = ["a", "!a", "a & b", "a | b", "a & !b", "!a & b", "!(a & b)", "!(a | b)", "a & (b | c)", "a & b | c", "a | !b"]
-    assert len({as_file(text) for text in texts}) == len(texts)
+    assert len({safe_filename(text) for text in texts}) == len(texts)
 
 
 def test_long_names_are_cut_and_stay_apart() -> None:
     for letter in ("x", "ß", "字"):
-        files = [as_file(letter * 400 + end) for end in ("", "1", " & 2")]
+        files = [safe_filename(letter * 400 + end) for end in ("", "1", " & 2")]
         assert len(set(files)) == 3
         for file in files:
             assert LONGEST_LABEL - 4 <= len(file.encode()) <= LONGEST_LABEL
@@ -73,7 +73,7 @@ def test_after_an_error_the_earlier_one_stands(tmp_path: Path) -> None:
     write_run(target, "1")
 
     def interrupted() -> None:
-        with new_folder(target) as beside:
+        with atomic_dir(target) as beside:
             (beside / "run.json").write_text("half")
             raise KeyboardInterrupt
 
@@ -84,7 +84,7 @@ def test_after_an_error_the_earlier_one_stands(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="No space left"), new_folder(tmp_path / "run"):
+    with pytest.raises(UserError, match="No space left"), atomic_dir(tmp_path / "run"):
         raise OSError(28, "No space left on device")
     assert not list(tmp_path.iterdir())
 
@@ -111,7 +111,7 @@ def test_targets_that_are_refused(tmp_path: Path) -> None:
 
 def test_a_folder_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
     def race() -> None:
-        with new_folder(tmp_path / "run"):
+        with atomic_dir(tmp_path / "run"):
             write_run(tmp_path / "run", "first")
 
     with pytest.raises(UserError, match="which exists"):

@@ -18,7 +18,7 @@ from tfgradgen.cli.commands import main
 from tfgradgen.cli.sample import kept
 from tfgradgen.core.checks import UserError
 from tfgradgen.core.contracts import Draws
-from tfgradgen.io.folders import held
+from tfgradgen.io.folders import exclusive_lock
 from tfgradgen.io.store import CHECKPOINT, RunStore
 from tfgradgen.mcmc.pool import weigh
 from tfgradgen.results import result
@@ -107,7 +107,7 @@ module.{name} = counted
 
 def test_an_interrupted_run_is_not_started_anew_by_accident(interrupted: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert "run.partial, an interrupted or active run" in refused(interrupted, capsys)
-    with held(Path("run.partial")):
+    with exclusive_lock(Path("run.partial")):
         assert "another one running in run.partial" in refused([*interrupted, "--resume"], capsys)
     assert Path("run.partial", CHECKPOINT).exists()
 

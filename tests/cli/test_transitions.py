@@ -20,7 +20,7 @@ from tfgradgen.cli.output import check_folders
 from tfgradgen.cli.tune_options import parse_tune
 from tfgradgen.core.checks import UserError
 from tfgradgen.core.text import as_python
-from tfgradgen.io.folders import INSIDE, OURS, RECORD, check_resumable, new_folder, partial_of
+from tfgradgen.io.folders import INSIDE, OURS, RECORD, atomic_dir, check_resumable, partial_path
 from tfgradgen.io.store import CHECKPOINT
 
 pytestmark = pytest.mark.usefixtures("quick_runs")
@@ -76,18 +76,18 @@ def absent(out: Path) -> None:
 
 
 def begun(out: Path) -> None:
-    partial_of(out).mkdir()
-    (partial_of(out) / CHECKPOINT).write_text("1")
+    partial_path(out).mkdir()
+    (partial_path(out) / CHECKPOINT).write_text("1")
 
 
 def locked(out: Path) -> None:
-    partial_of(out).mkdir()
-    (partial_of(out) / "lock").write_text("")
+    partial_path(out).mkdir()
+    (partial_path(out) / "lock").write_text("")
 
 
 def not_ours(out: Path) -> None:
     begun(out)
-    (partial_of(out) / "thesis.tex").write_text("mine")
+    (partial_path(out) / "thesis.tex").write_text("mine")
 
 
 State = Callable[[Path], None]
@@ -193,7 +193,7 @@ def test_a_folder_that_turns_out_to_be_mounted_is_filled(tmp_path: Path, monkeyp
         return real_rename(path, target)
 
     monkeypatch.setattr(Path, "rename", rename)
-    with new_folder(out, overwrite=True) as beside:
+    with atomic_dir(out, overwrite=True) as beside:
         (beside / RECORD).write_text("2")
         (beside / "samples.npz").write_text("2")
     assert {path.name: path.read_text() for path in out.iterdir()} == {RECORD: "2", "samples.npz": "2"}
@@ -229,7 +229,7 @@ def test_a_folder_that_is_replaced_comes_back_whatever_ends_the_process(
         return real_rename(path, target)
 
     monkeypatch.setattr(Path, "rename", rename)
-    with pytest.raises(KeyboardInterrupt), new_folder(out, overwrite=True) as beside:
+    with pytest.raises(KeyboardInterrupt), atomic_dir(out, overwrite=True) as beside:
         (beside / RECORD).write_text("2")
     assert (out / RECORD).read_text() == "1"
     assert [path.name for path in tmp_path.iterdir()] == ["run"]

@@ -21,9 +21,9 @@ from tfgradgen.mcmc.hmc import HmcConfig
 from tfgradgen.mcmc.kernel import (
     MANY_MOVES,
     KernelSampler,
-    absent_if_nan,
     adaptive_kernel,
     dual_averaging,
+    nan_to_neg_inf,
     pooled_log_accept_prob,
 )
 from tfgradgen.mcmc.registry import kernel_sampler
@@ -41,12 +41,12 @@ def with_bad_places(z: tf.Tensor) -> tf.Tensor:
 
 
 def plain_mean(log_accept_prob: tf.Tensor, is_fit: tf.Tensor, num_moves: tf.Tensor, labels: None) -> tf.Tensor:
-    return tf.math.log(tf.reduce_mean(tf.exp(absent_if_nan(log_accept_prob)), -1, keepdims=True))
+    return tf.math.log(tf.reduce_mean(tf.exp(nan_to_neg_inf(log_accept_prob)), -1, keepdims=True))
 
 
 def middle(log_accept_prob: tf.Tensor, is_fit: tf.Tensor, num_moves: tf.Tensor, labels: None) -> tf.Tensor:
     """The median: robust, but off the target where the chains' acceptances are of two kinds."""
-    return tfp.stats.percentile(absent_if_nan(log_accept_prob), 50.0, axis=-1, keepdims=True)
+    return tfp.stats.percentile(nan_to_neg_inf(log_accept_prob), 50.0, axis=-1, keepdims=True)
 
 
 def shifts(family: KernelSampler) -> list[float]:
@@ -199,7 +199,7 @@ def steps_of_a_short_adaptation(kernel: str) -> np.ndarray:
 def test_a_short_adaptation_does_not_leap_away_from_the_first_step(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Dual averaging is drawn to the first step; the control, as TFP's own default, to ten times it."""
     steps = steps_of_a_short_adaptation(kernel)
-    far = lambda inner, dials, **access: dual_averaging(inner, dials._replace(step_size=10 * dials.step_size), **access)  # noqa: E731
+    far = lambda inner, params, **access: dual_averaging(inner, params._replace(step_size=10 * params.step_size), **access)  # noqa: E731
     monkeypatch.setitem(base.ADAPTATIONS, "dual_averaging", far)
     assert 0.2 < steps.min() < 2 * steps.max() < steps_of_a_short_adaptation(kernel).max()
 

@@ -31,7 +31,7 @@ from tfgradgen.core.config import AdaptedConfig, Schedule
 from tfgradgen.core.contracts import Cost
 from tfgradgen.core.lazy import tf
 from tfgradgen.core.settings import Search, real
-from tfgradgen.mcmc.kernel import KernelSampler, OwnKernel, read_step
+from tfgradgen.mcmc.kernel import KernelSampler, KernelBase, read_step
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Results(NamedTuple):
     log_accept_ratio: tf.Tensor
 
 
-class RandomWalk(OwnKernel):
+class RandomWalk(KernelBase):
     def __init__(self, target_log_prob_fn: Any, step_size: Any, scale: float):
         self._parameters = dict(target_log_prob_fn=target_log_prob_fn, step_size=step_size, scale=scale)
 

@@ -15,7 +15,7 @@ from tfgradgen.cli.commands import main
 from tfgradgen.cli.export_options import parse_export
 from tfgradgen.cli.output import next_version
 from tfgradgen.core.checks import UserError
-from tfgradgen.io.folders import held
+from tfgradgen.io.folders import exclusive_lock
 from tfgradgen.serving.deployment_files import TEMPLATES, XLA_FLAG, render_templates
 
 FILES = {"batching.config", "docker-compose.yml", "grpc_client.py", "models.config", "rest_client.py"}
@@ -223,5 +223,5 @@ def test_what_a_killed_export_left_is_cleared_by_the_next(untuned: None, toy_fla
 
 def test_two_exports_do_not_work_in_one_folder(untuned: None, toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     Path("x").mkdir()
-    with held(Path("x")):
+    with exclusive_lock(Path("x")):
         assert "another one running in " in refused(["export", "--labels=alp", "--out=x", *FEW, *toy_flags], capsys)

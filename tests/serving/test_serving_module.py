@@ -102,7 +102,7 @@ def exact_draws(count: int) -> np.ndarray:
 def test_served_chains_keep_the_posterior(is_right: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """From exact draws, by the mean and the spread of z_0; without the Metropolis test they are found out."""
     if not is_right:
-        step = "tfgradgen.serving.rules.absent_if_nan"
+        step = "tfgradgen.serving.rules.nan_to_neg_inf"
         monkeypatch.setattr(step, lambda ratio: tf.zeros_like(ratio))
     go_on = Serving(Networks(with_shape(toy.ToyGenerator()), toy.ToyClassifier()), [], toy_plan()).signatures()["continue"]
     count = 600

@@ -8,7 +8,7 @@ import tensorflow_probability as tfp
 
 from tfgradgen.core.config import RunConfig, Schedule
 from tfgradgen.mcmc.chains import sample_chains
-from tfgradgen.mcmc.kernel import Dials, KernelSampler
+from tfgradgen.mcmc.kernel import KernelSampler, TunableParams
 from tfgradgen.mcmc.registry import kernel_sampler
 from tfgradgen.posterior import ClassPosterior
 
@@ -94,13 +94,18 @@ class Truth(NamedTuple):
 
 
 def each_chain_its_own(
-    family: KernelSampler, posterior: Any, config: Any, num_adaptation_steps: int, dials: Dials, labels: Any = None
+    family: KernelSampler,
+    posterior: Any,
+    config: Any,
+    num_adaptation_steps: int,
+    tunable_params: TunableParams,
+    labels: Any = None,
 ) -> tfp.mcmc.TransitionKernel:
     """The scheme that is refused: TFP's dual averaging of a step size for each chain."""
-    step_size, numbers = tf.tile(dials.step_size, [NUM_CHAINS, 1]), dials.numbers
+    step_size, numbers = tf.tile(tunable_params.step_size, [NUM_CHAINS, 1]), tunable_params.numbers
     return tfp.mcmc.DualAveragingStepSizeAdaptation(
         family.make_fn(posterior, config, step_size, num_adaptation_steps),
-        num_adaptation_steps=dials.num_adaptation_steps,
+        num_adaptation_steps=tunable_params.num_adaptation_steps,
         target_accept_prob=numbers["target_accept_prob"],
         exploration_shrinkage=numbers["exploration_shrinkage"],
         shrinkage_target=step_size,

@@ -14,7 +14,7 @@ from PIL import Image
 
 from tfgradgen.cli.compare_options import CompareOptions
 from tfgradgen.cli.load import Loaded, load_models, start_at_photograph
-from tfgradgen.cli.model_options import unlike_shipped
+from tfgradgen.cli.model_options import non_default_flags
 from tfgradgen.cli.output import COMPARISON, workspace
 from tfgradgen.cli.progress import progress_bar
 from tfgradgen.cli.terminal import command_text, note, one_line, say
@@ -23,23 +23,23 @@ from tfgradgen.core.files import json_text, own_folder, write_text
 from tfgradgen.core.text import as_text
 from tfgradgen.diagnostics.issues import with_page
 from tfgradgen.diagnostics.model_checks import admit
+from tfgradgen.evaluation.cell_cache import CellCache
 from tfgradgen.evaluation.cells import (
     Cell,
-    Ground,
+    LabelReference,
     checkpoints_up_to,
     is_cell,
-    is_ground,
-    lay_ground,
+    is_label_reference,
+    prepare_label,
     run_cell,
 )
 from tfgradgen.evaluation.comparison import Comparer, Sampled, compare
-from tfgradgen.evaluation.entries import Entry, parse_entry
+from tfgradgen.evaluation.entries import MethodSpec, parse_entry
 from tfgradgen.evaluation.pictures import Observer, Photographs, Pictures, load_observer, load_photographs, observe_photographs
 from tfgradgen.evaluation.report.curves import plot_curves
 from tfgradgen.evaluation.report.grids import plot_grids
 from tfgradgen.evaluation.report.tables import to_csv, to_markdown
-from tfgradgen.evaluation.shelf import Shelf
-from tfgradgen.io.folders import as_file, check_resumable
+from tfgradgen.io.folders import check_resumable, safe_filename
 from tfgradgen.io.images import decode, save_png
 from tfgradgen.mcmc.budget import CELL_ERRORS
 from tfgradgen.models.classifier import Classifier
@@ -49,7 +49,7 @@ from tfgradgen.posterior import ClassPosterior
 from tfgradgen.results.origin import environment, model_record
 from tfgradgen.results.record import surroundings
 
-CELLS, PICTURES, GROUND = "cells", "pictures", "ground"
+CELLS, PICTURES, REFERENCE = "cells", "pictures", "reference"
 PHOTOGRAPHS_FILE = "photographs.npz"
 
 
@@ -104,12 +104,12 @@ def _run_held(options: CompareOptions, loaded: Loaded, observer: Observer, photo
 
 def sample_all(
     options: CompareOptions,
-    entries: Sequence[Entry],
+    entries: Sequence[MethodSpec],
     posteriors: Mapping[str, ClassPosterior],
     identity: dict[str, Any],
     checkpoints: Sequence[int],
 ) -> Sampled:
-    """Return all cells. Those on the shelf are reused; the others are sampled method by method, so that each compiles once.
+    """Return all cells. Those in the cache are reused; the others are sampled method by method, so that each compiles once.
 
     Args:
       options: Options of the command.
@@ -121,48 +121,48 @@ def sample_all(
     Raises:
       UserError: No label can be sampled.
     """
-    run, shelf, sampled = options.pair.run, Shelf(options.out / CELLS, identity), Sampled()
+    run, cache, sampled = options.pair.run, CellCache(options.out / CELLS, identity), Sampled()
     total = len(posteriors) * (1 + len(entries))
     indices = {name: number_of(posterior, name) for name, posterior in posteriors.items()}
     latent_dim = next(iter(posteriors.values())).latent_dim
-    ground_fits = functools.partial(is_ground, num_chains=run.num_chains, latent_dim=latent_dim)
+    reference_fits = functools.partial(is_label_reference, num_chains=run.num_chains, latent_dim=latent_dim)
     cell_fits = functools.partial(is_cell, num_checkpoints=len(checkpoints), num_chains=run.num_chains, latent_dim=latent_dim)
     for number, (name, posterior) in enumerate(posteriors.items(), 1):
         index = indices[name]
         settings = dict[str, Any](label=index, method=None)
-        ground = shelf.get(folder_of(index, name), GROUND, Ground, settings, ground_fits)
-        if ground is None:
+        reference = cache.get(folder_of(index, name), REFERENCE, LabelReference, settings, reference_fits)
+        if reference is None:
             try:
                 with progress_bar(f"{number} of {total}, exact draws of {name}") as progress_fn:
-                    ground = lay_ground(posterior, run, progress_fn)
+                    reference = prepare_label(posterior, run, progress_fn)
             except CELL_ERRORS as error:
                 for entry in entries:
                     note_failure(sampled, entry, name, error)
                 continue
-            shelf.put(folder_of(index, name), GROUND, ground, settings)
+            cache.put(folder_of(index, name), REFERENCE, reference, settings)
             for doubt in admit(posterior, run, takes_gradients=False).doubts:
                 say(f"warning  {with_page('models', f'{as_text(name)}: {doubt}')}")
-        sampled.grounds[name] = ground
-    if not sampled.grounds:
+        sampled.references[name] = reference
+    if not sampled.references:
         raise fail("labels", "a class that can be sampled", "none", "see why above")
-    cells = [(entry, name) for entry in entries for name in sampled.grounds]
+    cells = [(entry, name) for entry in entries for name in sampled.references]
     for number, (entry, name) in enumerate(cells, total - len(cells) + 1):
         index = indices[name]
         settings = {"label": index, "method": entry.name, "config": entry.config.to_dict(), "checkpoints": list(checkpoints)}
-        cell = shelf.get(folder_of(index, name), entry.name, Cell, settings, cell_fits)
+        cell = cache.get(folder_of(index, name), entry.name, Cell, settings, cell_fits)
         if cell is None:
             try:
                 with progress_bar(f"{number} of {total}, {entry.name} for {name}") as progress_fn:
-                    cell = run_cell(posteriors[name], entry, sampled.grounds[name], run, checkpoints, progress_fn)
+                    cell = run_cell(posteriors[name], entry, sampled.references[name], run, checkpoints, progress_fn)
             except CELL_ERRORS as error:
                 note_failure(sampled, entry, name, error)
                 continue
-            shelf.put(folder_of(index, name), entry.name, cell, settings)
+            cache.put(folder_of(index, name), entry.name, cell, settings)
         sampled.cells[entry.name, name] = cell
     return sampled
 
 
-def note_failure(sampled: Sampled, entry: Entry, name: str, error: Exception) -> None:
+def note_failure(sampled: Sampled, entry: MethodSpec, name: str, error: Exception) -> None:
     """Print why a cell is missing, and keep the reason for the report."""
     reason = one_line(error)
     sampled.failed[entry.name, name] = reason
@@ -206,7 +206,7 @@ def number_of(posterior: ClassPosterior, name: str) -> int:
 
 def folder_of(index: int, name: str) -> str:
     """Return the folder name of a label's cells. The index is part of it, because two names can give the same file name."""
-    return f"{index:04d}_{as_file(name)}"
+    return f"{index:04d}_{safe_filename(name)}"
 
 
 def find_photographs(
@@ -240,7 +240,7 @@ def command_line(options: CompareOptions) -> str:
         **{name: getattr(options, name) for name in ("num_gradients", "class_reg")},
         **{name: getattr(run, name) for name in ("num_chains", "seed")},
         "init": options.pair.init_photograph or run.init,
-        **unlike_shipped(options.pair.models),
+        **non_default_flags(options.pair.models),
         **{
             name: getattr(options, name)
             for name in ("judge", "discriminator")
@@ -269,7 +269,7 @@ def write_report(out: Path, report: dict[str, Any], pictures: Mapping[str, Mappi
             for chain, image in enumerate(seen.image):
                 tile = image[..., 0] if image.shape[-1] == 1 else image
                 Image.fromarray(tile).save(
-                    beside / row / f"{report['labels'].index(label):04d}_{as_file(label)}_{chain:04d}.png"
+                    beside / row / f"{report['labels'].index(label):04d}_{safe_filename(label)}_{chain:04d}.png"
                 )
     earlier = out / f".{PICTURES}.old"
     shutil.rmtree(earlier, ignore_errors=True)

@@ -8,7 +8,7 @@ from tfgradgen.cli.terminal import say
 from tfgradgen.core.checks import UserError, fail
 from tfgradgen.core.text import as_text
 from tfgradgen.diagnostics.convergence import LATENT, shown_names
-from tfgradgen.io.folders import partial_of
+from tfgradgen.io.folders import partial_path
 from tfgradgen.io.store import CHECKPOINT
 from tfgradgen.results.files import RUN_FILE, read_run
 from tfgradgen.results.record import diagnosis
@@ -45,7 +45,7 @@ def _shown_run(folder: Path) -> list[str]:
 def no_run(folder: Path) -> UserError:
     """Return the error for a folder without a run, which says whether it is missing, unfinished or something else."""
     example = "give a folder that `sample` wrote, such as out/goldfish-mala-0"
-    for unfinished in (folder, partial_of(folder), partial_of(folder / PLACE)):
+    for unfinished in (folder, partial_path(folder), partial_path(folder / PLACE)):
         if (unfinished / CHECKPOINT).exists():
             return fail("diagnose", "a finished run", f"{unfinished}, an unfinished one", "finish it with sample --resume")
     why = f"{RUN_FILE} is missing" if folder.is_dir() else "no such folder" if not folder.exists() else "it is no folder"

@@ -19,7 +19,7 @@ from tfgradgen.core.contracts import Networks
 from tfgradgen.core.files import json_text, write_text
 from tfgradgen.core.text import as_text, shell_word
 from tfgradgen.diagnostics.issues import with_page
-from tfgradgen.io.folders import as_file, new_folder, not_written
+from tfgradgen.io.folders import atomic_dir, not_written, safe_filename
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.results.origin import environment, model_record
@@ -31,7 +31,7 @@ from tfgradgen.serving.module import Plan, Serving
 RECORD = "export.json"
 
 
-# Temporary folders that `new_folder` makes for a version. Replaced folders end in .old, but a version is never replaced.
+# Temporary folders that `atomic_dir` makes for a version. Replaced folders end in .old, but a version is never replaced.
 OF_A_KILLED_EXPORT = re.compile(r"\.\d+\.partial-[^.]+")
 
 
@@ -41,7 +41,7 @@ def run_export(options: ExportOptions) -> None:
     loaded = load_models(options.pair.models)
     targets = loaded.targets(options.labels)
     networks = shared_networks(loaded, targets)
-    model = as_file(options.out.name)
+    model = safe_filename(options.out.name)
     try:
         with workspace(options.out, "nothing was exported"):
             for left in options.out.iterdir():
@@ -50,7 +50,7 @@ def run_export(options: ExportOptions) -> None:
             adapted = adapt_all(options, networks, targets)
             plan = plan_of(options, targets, adapted)
             models = [model.module for model in (loaded.generator, *loaded.classifiers, loaded.discriminator) if model]
-            with new_folder(folder) as beside:
+            with atomic_dir(folder) as beside:
                 names = write_saved_model(Serving(networks, models, plan), beside, model, options.batch_sizes, options.xla)
                 record = record_of(options, loaded, targets, adapted) | {"model": model, "signatures": names}
                 write_text(beside / RECORD, json_text(record, 2) + "\n")

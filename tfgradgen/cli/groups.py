@@ -16,7 +16,7 @@ from tfgradgen.core.config import RunConfig
 from tfgradgen.core.contracts import Networks
 from tfgradgen.core.parsing import parsing, read_json, whole_number
 from tfgradgen.core.text import as_text
-from tfgradgen.io.folders import RECORD, has_checkpoint, partial_of
+from tfgradgen.io.folders import RECORD, has_checkpoint, partial_path
 from tfgradgen.io.store import check_same, read_checkpoint
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.posterior import ClassPosterior
@@ -57,7 +57,7 @@ class Group:
 
     Attributes:
       members: At least one label.
-      place: `partial_of(place)` holds the unfinished run until all folders are written.
+      place: `partial_path(place)` holds the unfinished run until all folders are written.
     """
 
     members: tuple[Member, ...]
@@ -132,8 +132,8 @@ def under_way(options: SampleOptions, members: Sequence[Member], place: Path) ->
     if not options.resume or not has_checkpoint(place) or (chose_it and not SAMPLERS[options.kernel].is_batched):
         return None
     try:
-        label = read_checkpoint(partial_of(place)).identity.get("label")
-        return _same_again(label, members, place, partial_of(place))
+        label = read_checkpoint(partial_path(place)).identity.get("label")
+        return _same_again(label, members, place, partial_path(place))
     except UserError:
         if not options.overwrite:
             raise

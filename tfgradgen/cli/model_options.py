@@ -93,7 +93,7 @@ class ModelFlags:
         shown="MODEL", help="model that tells natural images from generated ones; give --discriminator_weight too"
     )
     discriminator_weight: float = real(
-        0.0, is_low_in=True, help="weight of the discriminator's log-odds of `natural` in the target log density"
+        0.0, inclusive_low=True, help="weight of the discriminator's log-odds of `natural` in the target log density"
     )
     max_batch: int | None = whole(
         None, low=1, shown="N", help="images that go through the models at a time; lower it if memory is short"
@@ -192,7 +192,7 @@ def parse_models(flags: dict[str, Any]) -> ModelOptions:
     )
 
 
-def unlike_shipped(options: ModelOptions) -> dict[str, Any]:
+def non_default_flags(options: ModelOptions) -> dict[str, Any]:
     """Return the flags about models whose values differ from their defaults, with these values."""
     usual = parse_models({}).to_dict()
     return {flag: value for flag, value in options.to_dict().items() if value != usual.get(flag)}

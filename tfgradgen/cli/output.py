@@ -11,18 +11,18 @@ from tfgradgen.core.checks import fail
 from tfgradgen.io.folders import (
     LOCK,
     RECORD,
-    as_file,
     check_partial,
     check_target,
+    exclusive_lock,
     has_checkpoint,
-    held,
     names_in,
     not_written,
+    safe_filename,
     shortened,
 )
 
 SHEET_NAME = "sheet.png"
-PLACE = "labels.batch"  # `partial_of` this holds an unfinished batch of several labels; no label's folder has this name
+PLACE = "labels.batch"  # `partial_path` this holds an unfinished batch of several labels; no label's folder has this name
 COMPARISON = ("cells", {"cells", "pictures", LOCK, "report.md", "table.csv", "report.json", "curves.png", "grids.png"})
 SEARCH = ("study.db", {"study.db", "study.db-journal", LOCK, "report.md", "best.yaml", "tuning.csv", "tuning.png"})
 
@@ -42,7 +42,7 @@ def workspace(folder: Path, interrupted: str, kept: str = "") -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with held(folder):
+        with exclusive_lock(folder):
             try:
                 yield
             finally:
@@ -85,7 +85,7 @@ def choose_folders(options: SampleOptions, names: list[str], is_all: bool) -> li
       names: Names of the labels.
       is_all: Whether they are all labels.
     """
-    names = [as_file(name) for name in names]
+    names = [safe_filename(name) for name in names]
     if len({*names, ""}) <= len(names):
         names = [f"{name}_{k}" for k, name in enumerate(names)]
     joined = "+".join(names[:3]) + ("+more" if len(names) > 3 else "")

@@ -23,15 +23,15 @@ from tfgradgen.core.files import open_own, own_folder
 from tfgradgen.core.parsing import parsing, read_bytes
 from tfgradgen.io.folders import (
     RECORD,
+    atomic_dir,
     check_target,
     clear,
     discard,
+    exclusive_lock,
     has_checkpoint,
-    held,
-    new_folder,
     not_written,
-    partial_of,
-    sweep,
+    partial_path,
+    remove_stale,
 )
 from tfgradgen.io.store import CHECKPOINT, MAX_CHECKPOINT, RunStore, check_same
 from tfgradgen.mcmc.registry import SAMPLERS
@@ -82,7 +82,7 @@ def finished(planned: dict[str, Any], folder: Path, overwrite: bool = False) -> 
     if row is None:
         return None
     if is_remains(planned, folder):
-        discard(partial_of(folder))
+        discard(partial_path(folder))
     if planned["arguments"]["netcdf"] and not (folder / NETCDF).exists():
         add_netcdf(folder)
     return row
@@ -132,9 +132,9 @@ def check_length(planned: dict[str, Any], num_results: int, where: Path) -> None
 
 def is_remains(planned: dict[str, Any], folder: Path) -> bool:
     """Return whether the finished run in `folder` left remains next to it, because it was killed after its last step."""
-    partial = partial_of(folder)
+    partial = partial_path(folder)
     try:
-        with held(partial):
+        with exclusive_lock(partial):
             facts = RunStore(partial, identity(planned)).facts
     except (UserError, OSError):  # those of another run, of a running one, or none
         return False
@@ -164,7 +164,7 @@ def lay_out(group: Group, partial: Path) -> None:
 def add_netcdf(folder: Path) -> None:
     """Add chains.nc to a finished run, by replacing its folder with a copy that has the file."""
     record, draws, _ = read_run(folder, "resume", "choose another --out")
-    with new_folder(folder, overwrite=True) as beside:
+    with atomic_dir(folder, overwrite=True) as beside:
         for path in folder.iterdir():
             shutil.copy2(path, beside, follow_symlinks=False)
         write_chains(beside, record, draws)
@@ -185,10 +185,10 @@ def run_group(group: Group, options: SampleOptions, rows: Collection[Path], done
       UserError: The run failed.
       Stopped: A signal ended it.
     """
-    partial = partial_of(group.place)
+    partial = partial_path(group.place)
     try:
         own_folder(partial)
-        with held(partial):
+        with exclusive_lock(partial):
             try:
                 _run_held(group, options, rows, done_fn)
             finally:
@@ -230,9 +230,9 @@ def _hint(partial: Path) -> str:
 
 def _run_held(group: Group, options: SampleOptions, rows: Collection[Path], done_fn: DoneFn) -> None:
     """Run a group as `run_group` does; the caller holds the lock."""
-    partial, members = partial_of(group.place), [member for member in group.members if member.folder not in rows]
+    partial, members = partial_path(group.place), [member for member in group.members if member.folder not in rows]
     if not group.is_batch:
-        sweep(group.place)
+        remove_stale(group.place)
     if options.overwrite and not options.resume:
         clear(partial)
     longer = options.resume and any(record_of_shorter(member.planned, member.folder) for member in members)
@@ -265,7 +265,7 @@ def _run_held(group: Group, options: SampleOptions, rows: Collection[Path], done
         with _own_place(group, member, options.overwrite):
             has_netcdf = options.netcdf or (longer and (member.folder / NETCDF).exists())
             result = _result(group, member, options, store)
-            with new_folder(member.folder, replaced[member.folder], _hint(partial)) as beside:
+            with atomic_dir(member.folder, replaced[member.folder], _hint(partial)) as beside:
                 result.write_into(beside)
                 if has_netcdf:
                     write_chains(beside, result.record, result.draws)
@@ -288,10 +288,10 @@ def _own_place(group: Group, member: Member, overwrite: bool) -> Iterator[None]:
     if not group.is_batch:
         yield
         return
-    partial = partial_of(member.folder)
+    partial = partial_path(member.folder)
     own_folder(partial)
-    with held(partial):
-        sweep(member.folder)
+    with exclusive_lock(partial):
+        remove_stale(member.folder)
         if overwrite:
             clear(partial)
         try:

@@ -15,7 +15,7 @@ from tfgradgen.cli.system import stopped
 from tfgradgen.cli.terminal import note, say
 from tfgradgen.core.checks import UserError
 from tfgradgen.core.text import as_text
-from tfgradgen.io.folders import discard, not_written, partial_of
+from tfgradgen.io.folders import discard, not_written, partial_path
 from tfgradgen.io.images import make_grid, save_png
 
 SHEET_COLUMNS = 8
@@ -88,7 +88,7 @@ def _planned(options: SampleOptions, members: list[Member]) -> tuple[dict[Path, 
             rows[member.folder] = row
     if begun and all(member.folder in rows for member in begun.members):
         if is_remains(begun.planned, begun.place):
-            discard(partial_of(begun.place))
+            discard(partial_path(begun.place))
         begun = None
     first = [begun] if begun else []
     left = [member for member in members if member.folder not in rows and not (begun and member in begun.members)]

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from tfgradgen.cli.load import Loaded, choose_backend, load_models
-from tfgradgen.cli.model_options import unlike_shipped
+from tfgradgen.cli.model_options import non_default_flags
 from tfgradgen.cli.output import SEARCH, workspace
 from tfgradgen.cli.progress import progress_bar
 from tfgradgen.cli.terminal import command_text, one_line, say
@@ -153,7 +153,7 @@ def command_line(options: TuneOptions) -> str:
         **{name: getattr(run, name) for name in ("num_chains", "temperature", "seed", "init")},
         **options.fixed,
         **({"control": options.control} if options.control else {}),
-        **unlike_shipped(options.sampled.models),
+        **non_default_flags(options.sampled.models),
         "out": options.out,
     }
     return command_text("tune", flags)

@@ -88,16 +88,16 @@ def _as_number(value: Any) -> int | float:
     return int(value) if isinstance(value, Integral) else float(value)
 
 
-def check_real(name: str, value: Any, low: float, high: float = math.inf, is_low_in: bool = False) -> float:
-    """Return `value` as a float if it is a finite number in (low, high), or in [low, high) with `is_low_in`.
+def check_real(name: str, value: Any, low: float, high: float = math.inf, inclusive_low: bool = False) -> float:
+    """Return `value` as a float if it is a finite number in (low, high), or in [low, high) with `inclusive_low`.
 
     Raises:
       UserError: It is not.
     """
     number = _as_number(value)
-    if -MAX_REAL <= number <= MAX_REAL and (low < number < high or (is_low_in and number == low)):
+    if -MAX_REAL <= number <= MAX_REAL and (low < number < high or (inclusive_low and number == low)):
         return float(number)
-    start = f"a number of at least {low:g}" if is_low_in else f"a number above {low:g}"
+    start = f"a number of at least {low:g}" if inclusive_low else f"a number above {low:g}"
     expected = start if high == math.inf else f"{start} and below {high:g}"
     raise fail(name, expected, value_text(value), "give a finite number in that range")
 

@@ -13,9 +13,9 @@ from tfgradgen.core.contracts import Cost, Draws, ProgressFn, Regularization, ac
 from tfgradgen.diagnostics.convergence import MIN_RESULTS
 from tfgradgen.diagnostics.model_checks import admit
 from tfgradgen.evaluation.efficiency import draws_per_1000
-from tfgradgen.evaluation.entries import Entry
+from tfgradgen.evaluation.entries import MethodSpec
 from tfgradgen.evaluation.report.catalogue import Value
-from tfgradgen.mcmc.budget import Trail, trail_of, without_end
+from tfgradgen.mcmc.budget import BudgetedTrace, run_until_budget, unbounded
 from tfgradgen.mcmc.chains import chain_chunks
 from tfgradgen.mcmc.hvi import HviConfig
 from tfgradgen.mcmc.registry import kernel_sampler
@@ -30,7 +30,7 @@ MIN_PARTICLES = 2
 MAX_TRIALS = 6  # attempts to find the number of particles for a budget
 
 
-class Ground(NamedTuple):
+class LabelReference(NamedTuple):
     """The data of one label that all methods share, as NumPy arrays.
 
     If the class is too rare for rejection, exact_z, truth_z, mean and scale have no rows.
@@ -75,13 +75,15 @@ class Cell(NamedTuple):
     accept_rate: np.ndarray
 
 
-def is_ground(ground: Ground, num_chains: int, latent_dim: int) -> bool:
+def is_label_reference(reference: LabelReference, num_chains: int, latent_dim: int) -> bool:
     """Return whether arrays from a file have the dtypes and shapes for `num_chains` and `latent_dim`."""
     points, row, scalars = (num_chains, latent_dim), (latent_dim,), ((), ())
-    is_rare = not len(np.atleast_1d(ground.exact_z))
+    is_rare = not len(np.atleast_1d(reference.exact_z))
     none = (0, latent_dim)
-    found = (none, none, none, none) if is_rare else (points, (*ground.truth_z.shape[:1], latent_dim), row, row)
-    return _are(ground, (points, points, *found, *scalars)) and bool(is_rare or 0 < ground.num_accepted <= ground.num_drawn)
+    found = (none, none, none, none) if is_rare else (points, (*reference.truth_z.shape[:1], latent_dim), row, row)
+    return _are(reference, (points, points, *found, *scalars)) and bool(
+        is_rare or 0 < reference.num_accepted <= reference.num_drawn
+    )
 
 
 def is_cell(cell: Cell, num_checkpoints: int, num_chains: int, latent_dim: int) -> bool:
@@ -100,7 +102,7 @@ def checkpoints_up_to(num_gradients: int) -> list[int]:
     return [step for step in steps if step < num_gradients] + [num_gradients]
 
 
-def lay_ground(posterior: ClassPosterior, run: RunConfig, progress_fn: ProgressFn) -> Ground:
+def prepare_label(posterior: ClassPosterior, run: RunConfig, progress_fn: ProgressFn) -> LabelReference:
     """Compute the starts, prior draws and exact draws of one label.
 
     Raises:
@@ -117,14 +119,21 @@ def lay_ground(posterior: ClassPosterior, run: RunConfig, progress_fn: ProgressF
         draws, cost, facts = collect(exact_chunks(posterior, num_rows, other_seed), progress_fn)
         mean, scale, _ = class_moments(posterior, run)
     except UserError:
-        return Ground(init_z, prior_z, none, none, none, none, np.zeros(()), np.zeros(()))
+        return LabelReference(init_z, prior_z, none, none, none, none, np.zeros(()), np.zeros(()))
     num_accepted = round(facts["accept_rate"] * cost.num_forward)
     truth_z = draws.z[1:].reshape(-1, posterior.latent_dim)
-    return Ground(init_z, prior_z, draws.z[0], truth_z, mean, scale, np.asarray(cost.num_forward), np.asarray(num_accepted))
+    return LabelReference(
+        init_z, prior_z, draws.z[0], truth_z, mean, scale, np.asarray(cost.num_forward), np.asarray(num_accepted)
+    )
 
 
 def run_cell(
-    posterior: ClassPosterior, entry: Entry, ground: Ground, run: RunConfig, checkpoints: Sequence[int], progress_fn: ProgressFn
+    posterior: ClassPosterior,
+    entry: MethodSpec,
+    reference: LabelReference,
+    run: RunConfig,
+    checkpoints: Sequence[int],
+    progress_fn: ProgressFn,
 ) -> Cell:
     """Run a method until every chain has spent the last of `checkpoints`, in gradients.
 
@@ -134,15 +143,15 @@ def run_cell(
       UserError: The method needs exact draws and the class is too rare, the budget is too small, or a chain ends at a point
         that is not finite.
     """
-    if (entry.sampler.kind == "exact" or entry.config.needs_class_moments) and not len(ground.exact_z):
+    if (entry.sampler.kind == "exact" or entry.config.needs_class_moments) and not len(reference.exact_z):
         raise fail("rejection", "a class that is not too rare", "a rare class", "leave this method out")
     if entry.sampler.kind == "exact":
-        return _exact_cell(ground, len(checkpoints))
+        return _exact_cell(reference, len(checkpoints))
     if entry.sampler.kind == "particles":
         return _particle_cell(posterior, entry, run, checkpoints, progress_fn)
     if entry.sampler.kind == "fitted":
         return _fitted_cell(posterior, entry, run, checkpoints, progress_fn)
-    cell = _chain_cell(posterior, entry, ground, run, checkpoints, progress_fn)
+    cell = _chain_cell(posterior, entry, reference, run, checkpoints, progress_fn)
     num_lost = int((~np.isfinite(cell.z[-1]).all(-1)).sum())
     if num_lost:
         raise fail(entry.name, "finite states", f"{num_lost} of {run.num_chains} chains without", "check the models")
@@ -154,27 +163,32 @@ def as_array(value: Value) -> np.ndarray:
     return np.asarray([value.value, np.nan if value.error is None else value.error])
 
 
-def _exact_cell(ground: Ground, num_checkpoints: int) -> Cell:
+def _exact_cell(reference: LabelReference, num_checkpoints: int) -> Cell:
     """Return the exact draws, which are the same for all budgets. A draw costs 1 / acceptance rate forward passes."""
-    rate = ground.num_accepted / ground.num_drawn
+    rate = reference.num_accepted / reference.num_drawn
     per_1000 = 1000 / Cost(0, 1).work * rate
     return Cell(
-        np.repeat(ground.exact_z[None], num_checkpoints, 0),
+        np.repeat(reference.exact_z[None], num_checkpoints, 0),
         np.zeros(num_checkpoints),
         np.full(num_checkpoints, 1 / rate),
-        np.asarray([per_1000, per_1000 / np.sqrt(ground.num_accepted)]),
+        np.asarray([per_1000, per_1000 / np.sqrt(reference.num_accepted)]),
         np.asarray(rate),
     )
 
 
 def _chain_cell(
-    posterior: ClassPosterior, entry: Entry, ground: Ground, run: RunConfig, checkpoints: Sequence[int], progress_fn: ProgressFn
+    posterior: ClassPosterior,
+    entry: MethodSpec,
+    reference: LabelReference,
+    run: RunConfig,
+    checkpoints: Sequence[int],
+    progress_fn: ProgressFn,
 ) -> Cell:
-    trail = _trail(posterior, entry, ground, run, checkpoints[-1], progress_fn)
+    trail = _trail(posterior, entry, reference, run, checkpoints[-1], progress_fn)
     # A chain is at a checkpoint after the last step that it could afford; before its first step it is at its start.
     paid = trail.work
     at = np.searchsorted(paid, np.asarray(checkpoints) + 0.5) - 1
-    z = np.stack([trail.draws.z[k] if k >= 0 else ground.init_z for k in at])
+    z = np.stack([trail.draws.z[k] if k >= 0 else reference.init_z for k in at])
     spent = np.stack([trail.cost[k] if k >= 0 else np.zeros(2) for k in at])
     first, last = trail.num_burnin, at[-1] + 1
     kept = trail.kept(last)
@@ -186,21 +200,26 @@ def _chain_cell(
 
 
 def _trail(
-    posterior: ClassPosterior, entry: Entry, ground: Ground, run: RunConfig, num_gradients: int, progress_fn: ProgressFn
-) -> Trail:
+    posterior: ClassPosterior,
+    entry: MethodSpec,
+    reference: LabelReference,
+    run: RunConfig,
+    num_gradients: int,
+    progress_fn: ProgressFn,
+) -> BudgetedTrace:
     if entry.config.needs_class_moments:
         weight = entry.config.to_dict()["class_reg"]
-        posterior = posterior.regularized(Regularization(weight, ground.mean, ground.scale))
+        posterior = posterior.regularized(Regularization(weight, reference.mean, reference.scale))
     sampler = kernel_sampler(entry.sampler.name)
     powers = sampler.powers(entry.config)
     # The shared starts do not include those of replicas, which come from the same prior draws.
-    init_z = choose_starts(posterior, run, powers).z if powers and run.init == "resample" else ground.init_z
-    chunks = chain_chunks(posterior, sampler.name, entry.config, without_end(sampler.schedule, num_gradients), run, init_z)
-    return trail_of(chunks, sampler.start_cost(entry.config), run.num_chains, num_gradients, progress_fn)
+    init_z = choose_starts(posterior, run, powers).z if powers and run.init == "resample" else reference.init_z
+    chunks = chain_chunks(posterior, sampler.name, entry.config, unbounded(sampler.schedule, num_gradients), run, init_z)
+    return run_until_budget(chunks, sampler.start_cost(entry.config), run.num_chains, num_gradients, progress_fn)
 
 
 def _particle_cell(
-    posterior: ClassPosterior, entry: Entry, run: RunConfig, checkpoints: Sequence[int], progress_fn: ProgressFn
+    posterior: ClassPosterior, entry: MethodSpec, run: RunConfig, checkpoints: Sequence[int], progress_fn: ProgressFn
 ) -> Cell:
     """Run num_chains populations for each checkpoint, as large as the budget allows, and take one particle of each."""
     z = np.full((len(checkpoints), run.num_chains, posterior.latent_dim), np.nan, np.float32)
@@ -225,7 +244,7 @@ def _particle_cell(
 
 
 def _fitted_cell(
-    posterior: ClassPosterior, entry: Entry, run: RunConfig, checkpoints: Sequence[int], progress_fn: ProgressFn
+    posterior: ClassPosterior, entry: MethodSpec, run: RunConfig, checkpoints: Sequence[int], progress_fn: ProgressFn
 ) -> Cell:
     """For each checkpoint anew a fit, with all that the budget of the chains leaves after one draw of each."""
     z = np.full((len(checkpoints), run.num_chains, posterior.latent_dim), np.nan, np.float32)
@@ -249,7 +268,7 @@ def _even(number: float) -> int:
 
 
 def _populations(
-    posterior: ClassPosterior, entry: Entry, run: RunConfig, num_particles: int, progress_fn: ProgressFn
+    posterior: ClassPosterior, entry: MethodSpec, run: RunConfig, num_particles: int, progress_fn: ProgressFn
 ) -> tuple[Draws, Cost]:
     """Return the particles of num_chains populations, and the cost of one population without the check before a run."""
     found = collect(entry.sampler.chunks_fn(posterior, entry.config, Schedule(num_particles, 0, 0), run, None), progress_fn)

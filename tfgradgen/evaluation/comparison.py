@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from tfgradgen.core.contracts import GeneratorLike
-from tfgradgen.evaluation.cells import Cell, Ground
-from tfgradgen.evaluation.entries import Entry
+from tfgradgen.evaluation.cells import Cell, LabelReference
+from tfgradgen.evaluation.entries import MethodSpec
 from tfgradgen.evaluation.measures import References, halves, measure, two_sample_tests
 from tfgradgen.evaluation.pictures import Observer, Photographs, Pictures
 from tfgradgen.evaluation.report.catalogue import Value
@@ -22,18 +22,18 @@ class Sampled:
     """The samples of a comparison.
 
     Attributes:
-      grounds: Shared data by label.
+      references: Shared data by label.
       cells: Cells by (method, label).
       failed: For each missing cell, the reason.
     """
 
-    grounds: dict[str, Ground] = field(default_factory=dict)
+    references: dict[str, LabelReference] = field(default_factory=dict)
     cells: dict[tuple[str, str], Cell] = field(default_factory=dict)
     failed: dict[tuple[str, str], str] = field(default_factory=dict)
 
     @property
     def labels(self) -> list[str]:
-        return list(self.grounds)
+        return list(self.references)
 
 
 @dataclass
@@ -69,7 +69,7 @@ class Comparer:
         self.sampled, self._generators, self._observer = sampled, generators, observer
         known = photographs.pictures if photographs else {}
         self.photographs = {k: known[k] for k in sampled.labels} if all(k in known for k in sampled.labels) else {}
-        truth = {k: ground.truth_z for k, ground in sampled.grounds.items() if len(ground.truth_z)}
+        truth = {k: reference.truth_z for k, reference in sampled.references.items() if len(reference.truth_z)}
         self._truth = {k: self._observe(z, k) for k, z in truth.items()}
 
     def _observe(self, z: np.ndarray, label: str) -> Pictures:
@@ -82,7 +82,7 @@ class Comparer:
             {k: photographs[k] for k in labels if k in photographs}, {k: self._truth[k] for k in labels} if has_truth else {}
         )
 
-    def method(self, entry: Entry, num_checkpoints: int) -> tuple[dict[str, Any], dict[str, Pictures]]:
+    def method(self, entry: MethodSpec, num_checkpoints: int) -> tuple[dict[str, Any], dict[str, Pictures]]:
         """Return the row of a method, and its images at the last checkpoint."""
         cells = {k: self.sampled.cells[entry.name, k] for k in self.sampled.labels if (entry.name, k) in self.sampled.cells}
         row: dict[str, Any] = {
@@ -122,7 +122,7 @@ class Comparer:
 
     def prior(self, num_checkpoints: int) -> tuple[dict[str, Any], dict[str, Pictures]]:
         """Return the row of plain prior draws."""
-        pictures = {k: self._observe(ground.prior_z, k) for k, ground in self.sampled.grounds.items()}
+        pictures = {k: self._observe(reference.prior_z, k) for k, reference in self.sampled.references.items()}
         references = self._references(self.sampled.labels, self.photographs)
         return reference_row("prior draws of any class", pictures, references, num_checkpoints), pictures
 
@@ -163,7 +163,7 @@ def as_json(values: Mapping[str, Value]) -> dict[str, dict[str, float | None]]:
 
 
 def compare(
-    comparer: Comparer, entries: Sequence[Entry], num_chains: int, num_checkpoints: int, progress_fn: Callable[[str], None]
+    comparer: Comparer, entries: Sequence[MethodSpec], num_chains: int, num_checkpoints: int, progress_fn: Callable[[str], None]
 ) -> Comparison:
     """Measure all rows; `progress_fn` is called with the name of each row before it is measured.
 

@@ -11,7 +11,7 @@ from tfgradgen.mcmc.sampler import Sampler
 
 
 @dataclass(frozen=True)
-class Entry:
+class MethodSpec:
     """A method of a comparison: a sampler with its settings."""
 
     name: str
@@ -24,13 +24,13 @@ class Entry:
         return ", ".join(f"{name} {value}" for name, value in self.config.to_dict().items()) or "no settings"
 
 
-def parse_entry(name: Any, class_reg: float) -> Entry:
+def parse_entry(name: Any, class_reg: float) -> MethodSpec:
     """Return the method `mala` or `mala+reg`, with default settings; `class_reg` is the weight of the regularization."""
     known = [*SAMPLERS, *(f"{key}{REGULARIZED}" for key, sampler in SAMPLERS.items() if _takes_reg(sampler))]
     check_choice("kernels", name, known)
     sampler = SAMPLERS[name.removesuffix(REGULARIZED)]
     own = {"class_reg": class_reg} if is_regularized(name) else {}
-    return Entry(name, sampler, replace(sampler.defaults, **own))
+    return MethodSpec(name, sampler, replace(sampler.defaults, **own))
 
 
 def _takes_reg(sampler: Sampler) -> bool:

@@ -33,7 +33,7 @@ LONGEST_LABEL = 100  # bytes of a label in a file name; leaves room for the rest
 FIXED_ERRORS = (errno.EBUSY, errno.EXDEV, errno.EPERM, errno.EACCES)
 
 
-def as_file(name: str) -> str:
+def safe_filename(name: str) -> str:
     """Return a label as a file name. Labels may contain commas and slashes, conditions contain operators."""
     file = re.sub(r"[^\w-]+", "_", name.replace("!", "not_").replace("|", " or "))
     try:
@@ -62,7 +62,7 @@ def is_fixed(folder: Path) -> bool:
     return folder.is_dir() and (os.path.ismount(folder) or not os.access(folder.absolute().parent, os.W_OK | os.X_OK))
 
 
-def partial_of(folder: Path) -> Path:
+def partial_path(folder: Path) -> Path:
     """Return where the unfinished run of `folder` is stored: next to it, or inside it if `is_fixed`."""
     folder = real(folder)
     inside = folder / INSIDE
@@ -77,7 +77,7 @@ def names_in(folder: Path) -> set[str]:
 
 def has_checkpoint(folder: Path) -> bool:
     """Return whether `folder` has an unfinished run to resume. Unlike `Path.exists`, this never raises."""
-    return os.path.exists(partial_of(folder) / CHECKPOINT)
+    return os.path.exists(partial_path(folder) / CHECKPOINT)
 
 
 def check_partial(folder: Path, welcome: bool, name: str = "out") -> None:
@@ -90,12 +90,12 @@ def check_partial(folder: Path, welcome: bool, name: str = "out") -> None:
     """
     if folder.name in ("", ".."):
         raise fail(name, "a folder with a name of its own", str(folder), f"give --{name}=NAME")
-    room = LONGEST - len("..partial-12345678.old")  # `new_folder` adds this to the name
+    room = LONGEST - len("..partial-12345678.old")  # `atomic_dir` adds this to the name
     if any(len(os.fsencode(part)) > room for part in folder.parts):
         raise fail(name, f"names of at most {room} bytes", folder, f"give a shorter --{name}=NAME")
     if len(os.fsencode(folder.absolute())) > LONGEST_PATH:
         raise fail(name, f"a path of at most {LONGEST_PATH} bytes", folder, f"give a shorter --{name}=NAME")
-    partial = partial_of(folder)
+    partial = partial_path(folder)
     if os.path.lexists(partial) and not welcome:
         raise fail(
             name,
@@ -130,7 +130,7 @@ def discard(partial: Path) -> None:
         partial.rmdir()
 
 
-def sweep(folder: Path) -> None:
+def remove_stale(folder: Path) -> None:
     """Remove what a process killed during a rename left next to or in `folder`, and restore an earlier run.
 
     Only the process that holds the lock of the unfinished run may call this.
@@ -202,7 +202,7 @@ def check_resumable(out: Path, resume: bool, what: str, marker: str, ours: Colle
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
+def exclusive_lock(folder: Path) -> Iterator[None]:
     """Lock `folder` for this process during the block; another process that wants it gets a `UserError`."""
     with open_own(folder / LOCK, "w+b") as lock:
         if fcntl:
@@ -216,7 +216,7 @@ def held(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def new_folder(folder: Path, overwrite: bool = False, hint: str = "", name: str = "out") -> Iterator[Path]:
+def atomic_dir(folder: Path, overwrite: bool = False, hint: str = "", name: str = "out") -> Iterator[Path]:
     """Yield a temporary folder that replaces `folder` at the end of the block.
 
     If `folder` cannot be replaced, because it is a mount point, its files are replaced one by one, run.json last. After an

@@ -14,7 +14,7 @@ from tfgradgen.core.contracts import Chunk, Cost, Draws, ProgressFn
 CELL_ERRORS = (UserError, ValueError, FloatingPointError, MemoryError, tf.errors.OpError)
 
 
-class Trail(NamedTuple):
+class BudgetedTrace(NamedTuple):
     """The trace of a run, burn-in included.
 
     Attributes:
@@ -37,14 +37,14 @@ class Trail(NamedTuple):
         return Draws(*(column[self.num_burnin : last] for column in self.draws))
 
 
-def without_end(schedule: Schedule, num_gradients: float) -> Schedule:
+def unbounded(schedule: Schedule, num_gradients: float) -> Schedule:
     """Return a schedule long enough that `num_gradients`, not `num_results`, ends the run."""
     return Schedule(int(10 * num_gradients), schedule.num_burnin_steps, schedule.num_adaptation_steps)
 
 
-def trail_of(
+def run_until_budget(
     chunks: Iterable[Chunk], start_cost: Cost, num_chains: int, num_gradients: float, progress_fn: ProgressFn
-) -> Trail:
+) -> BudgetedTrace:
     """Consume `chunks` until a chain has spent `num_gradients`; this overshoots by at most one chunk.
 
     Args:
@@ -68,4 +68,4 @@ def trail_of(
         progress_fn(chunk.progress._replace(num_done=done, num_total=total))
         if work >= num_gradients:
             break
-    return Trail(Draws(*map(np.concatenate, zip(*parts, strict=True))), np.concatenate(costs), num_burnin)
+    return BudgetedTrace(Draws(*map(np.concatenate, zip(*parts, strict=True))), np.concatenate(costs), num_burnin)

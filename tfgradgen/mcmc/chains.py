@@ -31,7 +31,7 @@ from tfgradgen.core.contracts import (
 from tfgradgen.core.lazy import unnest
 from tfgradgen.core.memo import per_networks
 from tfgradgen.diagnostics.model_checks import admit, checked_start, warn_of, with_number
-from tfgradgen.mcmc.kernel import Dials, adaptive_kernel, start
+from tfgradgen.mcmc.kernel import TunableParams, adaptive_kernel, start
 from tfgradgen.mcmc.registry import kernel_sampler
 from tfgradgen.mcmc.sampler import check_config
 from tfgradgen.posterior import ClassPosterior
@@ -59,8 +59,9 @@ class Compiled(NamedTuple):
     """The compiled parts of a run.
 
     Attributes:
-      bootstrap_fn: (condition, dials, z) -> kernel results.
-      chunk_fn: (condition, dials, seed, first, count, z, results) -> z, results, traces, and evaluations [num_chains, 2].
+      bootstrap_fn: (condition, tunable_params, z) -> kernel results.
+      chunk_fn: (condition, tunable_params, seed, first, count, z, results) -> z, results, traces, and evaluations
+        [num_chains, 2].
       max_count: The largest number of transitions in a chunk.
     """
 
@@ -80,7 +81,8 @@ def compiled(
 ) -> Compiled:
     """Return the compiled parts of a run; the same object, without retracing, for the same settings.
 
-    Only the settings that `KernelSampler.compiled_as` leaves in `config` are compiled in; the others are passed as `Dials`.
+    Only the settings that `KernelSampler.compiled_as` leaves in `config` are compiled in; the others are passed as
+    `TunableParams`.
 
     Args:
       networks: The models.
@@ -95,25 +97,25 @@ def compiled(
     max_count = max(GRADIENTS_PER_CHUNK, chunk_size(kernel_name, config))
     weight = config.to_dict().get("class_reg", 0.0)
 
-    def parts(condition: Condition, dials: Dials | None, z: tf.Tensor) -> tuple[ClassPosterior, Any]:
+    def parts(condition: Condition, tunable_params: TunableParams | None, z: tf.Tensor) -> tuple[ClassPosterior, Any]:
         regularization = Regularization(weight, *condition[1:]) if config.needs_class_moments else None
         posterior = ClassPosterior.of(networks, condition.label, temperature, regularization)
         labels = condition.label if posterior.is_batched else None
-        return posterior, adaptive_kernel(sampler, posterior, config, num_adaptation_steps, dials, labels)
+        return posterior, adaptive_kernel(sampler, posterior, config, num_adaptation_steps, tunable_params, labels)
 
-    def bootstrap(condition: Condition, dials: Dials | None, z: tf.Tensor) -> Any:
-        return start(sampler, parts(condition, dials, z)[1], z, dials)
+    def bootstrap(condition: Condition, tunable_params: TunableParams | None, z: tf.Tensor) -> Any:
+        return start(sampler, parts(condition, tunable_params, z)[1], z, tunable_params)
 
     def chunk(
         condition: Condition,
-        dials: Dials | None,
+        tunable_params: TunableParams | None,
         seed: tf.Tensor,
         first: tf.Tensor,
         count: tf.Tensor,
         z: tf.Tensor,
         results: Any,
     ) -> Any:
-        posterior, kernel = parts(condition, dials, z)
+        posterior, kernel = parts(condition, tunable_params, z)
 
         def trace(z: tf.Tensor, results: Any) -> tuple[tuple[tf.Tensor, ...], tf.Tensor]:
             info = sampler.info_fn(posterior, config, z, results)
@@ -209,12 +211,12 @@ def chain_chunks(
         use_xla(run.jit),
     )
     seed = fold_in(posterior.own_seed(run.seed), Stream.CHAINS)
-    dials = sampler.dials(config, schedule.num_adaptation_steps, len(z) if posterior.is_batched else 1)
+    tunable_params = sampler.tunable_params(config, schedule.num_adaptation_steps, len(z) if posterior.is_batched else 1)
     condition = condition_of(posterior)
     class_state = {"class_mean": condition.mean.numpy(), "class_scale": condition.scale.numpy()}
     if not functions.chunk_fn.experimental_get_tracing_count():
         logger.info("compiling %s", kernel_name)
-    results = functions.bootstrap_fn(condition, dials, first)
+    results = functions.bootstrap_fn(condition, tunable_params, first)
     results = unnest.replace_innermost(results, **learned.results) if learned else results
     done, cost = 0, np.tile(np.asarray(sampler.start_cost(config), np.int64), [len(z), 1])
     cost = cost if posterior.is_batched else cost.sum(0)
@@ -236,7 +238,7 @@ def chain_chunks(
         count = min(most, end - done)
         full_float32()
         z, results, traces, spent = functions.chunk_fn(
-            condition, dials, seed, tf.constant(done), tf.constant(count), z, results
+            condition, tunable_params, seed, tf.constant(done), tf.constant(count), z, results
         )
         rows = Draws(*(t.numpy()[:count] for t in traces))
         draws = rows if is_kept else Draws(*(row[:0] for row in rows))

@@ -14,7 +14,7 @@ from tfgradgen.core.contracts import Cost, PosteriorLike
 from tfgradgen.core.lazy import tf, tfp, unnest
 from tfgradgen.core.settings import Search, again, whole
 from tfgradgen.mcmc.hmc import leapfrog_info, make_hmc
-from tfgradgen.mcmc.kernel import KernelSampler, WrappedKernel, absent_if_nan, log_accept_prob
+from tfgradgen.mcmc.kernel import KernelSampler, WrappedKernel, log_accept_prob, nan_to_neg_inf
 
 START_STEPS = 3  # leapfrog steps of the first trajectory
 
@@ -39,7 +39,7 @@ def shared_step_size(results: Any) -> tf.Tensor:
 
 def finite_log_accept_prob(results: Any) -> tf.Tensor:
     """Return `log_accept_prob` [num_chains] with NaN replaced by -inf; its exponential weights the chain in the criterion."""
-    return absent_if_nan(log_accept_prob(results))
+    return nan_to_neg_inf(log_accept_prob(results))
 
 
 class Chees(WrappedKernel):

@@ -14,7 +14,7 @@ from tfgradgen.core.backend import fold_in, log_uniform
 from tfgradgen.core.config import KernelConfig, Schedule
 from tfgradgen.core.contracts import Cost, PosteriorLike
 from tfgradgen.core.lazy import tf, tfp
-from tfgradgen.mcmc.kernel import KernelSampler, OwnKernel, StepInfo, absent_if_nan, one_tensor
+from tfgradgen.mcmc.kernel import KernelBase, KernelSampler, StepInfo, nan_to_neg_inf, one_tensor
 
 MAX_SHRINKS = 100  # the bracket is then far smaller than the precision of an angle
 
@@ -57,7 +57,7 @@ class Bracket(NamedTuple):
     num_forward: tf.Tensor
 
 
-class EllipticalSlice(OwnKernel):
+class EllipticalSlice(KernelBase):
     """Moves to the first point tried on the ellipse through z and a prior draw whose likelihood exceeds u * likelihood(z).
 
     Here u is uniform in (0, 1].
@@ -80,7 +80,7 @@ class EllipticalSlice(OwnKernel):
         other = tf.random.stateless_normal(tf.shape(current_state), fold_in(seed, 0), dtype=dtype)
         start = previous_kernel_results.log_likelihood
         # A chain at a point without a likelihood accepts the first point that has one.
-        threshold = absent_if_nan(start + tf.cast(log_uniform(shape, fold_in(seed, 1)), dtype))
+        threshold = nan_to_neg_inf(start + tf.cast(log_uniform(shape, fold_in(seed, 1)), dtype))
         angle = tf.random.stateless_uniform(shape, fold_in(seed, 2), maxval=2 * np.pi, dtype=dtype)
         no = tf.zeros_like(start, tf.bool)
         bracket = Bracket(angle - 2 * np.pi, angle, current_state, start, no, ~no, tf.zeros_like(start, tf.int32))

@@ -68,7 +68,7 @@ def log_accept_prob(results: Any) -> tf.Tensor:
     return tf.minimum(unnest.get_innermost(results, "log_accept_ratio"), 0.0)
 
 
-def absent_if_nan(log_weight: tf.Tensor) -> tf.Tensor:
+def nan_to_neg_inf(log_weight: tf.Tensor) -> tf.Tensor:
     """Return `log_weight` with NaN replaced by -inf."""
     log_weight = tf.convert_to_tensor(log_weight)
     return tf.where(tf.math.is_nan(log_weight), tf.constant(-np.inf, log_weight.dtype), log_weight)
@@ -86,7 +86,7 @@ def one_tensor(state: Any) -> Any:
     return tf.convert_to_tensor(state)
 
 
-class OwnKernel:
+class KernelBase:
     """Base class of this package's kernels.
 
     It stores all constructor arguments in `_parameters`, from which TFP's adaptation kernels rebuild a kernel. Kernels are
@@ -97,7 +97,7 @@ class OwnKernel:
     _parameters: dict[str, Any]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        tfp.mcmc.TransitionKernel.register(OwnKernel)
+        tfp.mcmc.TransitionKernel.register(KernelBase)
         return super().__new__(cls)
 
     @property
@@ -120,7 +120,7 @@ class OwnKernel:
         return self
 
 
-class WrappedKernel(OwnKernel):
+class WrappedKernel(KernelBase):
     """A kernel of TFP with changed initial results; its transitions are unchanged.
 
     Attributes:
@@ -163,7 +163,7 @@ def read_step(results: Any, num_gradients: Any = 1, num_forward: Any = 0) -> Ste
     )
 
 
-class Dials(NamedTuple):
+class TunableParams(NamedTuple):
     """Tunable parameters of a kernel, as tensors, so that one compiled run serves all their values.
 
     Attributes:
@@ -241,7 +241,7 @@ class KernelSampler(Sampler):
         """Return the names of the settings that a compiled run holds as tensors in any of `places` (see `Setting.held`)."""
         return tuple(name for name, setting in settings_of(self.defaults).items() if setting.held in places)
 
-    def dials(self, config: KernelConfig, num_adaptation_steps: int, num_sizes: int = 1) -> Dials | None:
+    def tunable_params(self, config: KernelConfig, num_adaptation_steps: int, num_sizes: int = 1) -> TunableParams | None:
         """Return the tunable parameters at the start of a run; None if nothing is tuned.
 
         Args:
@@ -255,10 +255,10 @@ class KernelSampler(Sampler):
         numbers = {name: tf.constant(given[name]) for name in self.held("adaptation", "results")}
         *replicas, _, _ = self.step_shape(config)
         step_size = tf.fill([*replicas, num_sizes, 1], tf.constant(given["step_size"], tf.float32))
-        return Dials(step_size, tf.constant(num_adaptation_steps), numbers)
+        return TunableParams(step_size, tf.constant(num_adaptation_steps), numbers)
 
     def compiled_as(self, config: KernelConfig) -> KernelConfig:
-        """Return `config` with the settings in `Dials` reset to their defaults; equal results share one compiled run."""
+        """Return `config` with the settings in `TunableParams` at their defaults; equal results share one compiled run."""
         if not isinstance(config, AdaptedConfig):
             return config
         own, idle = self.defaults.to_dict(), config.idle[config.adaptation]
@@ -315,11 +315,11 @@ def pooled_log_accept_prob(
     is_still = is_fit & (num_moves == 0)
     is_stuck = is_still & (share(is_fit & (num_moves >= MANY_MOVES)) > share(is_still))
     weight = tf.cast(is_fit & ~is_stuck, log_accept_prob.dtype)
-    total = total_of(weight * tf.exp(absent_if_nan(log_accept_prob)))
+    total = total_of(weight * tf.exp(nan_to_neg_inf(log_accept_prob)))
     return tf.math.log(tf.math.divide_no_nan(total, total_of(weight)))
 
 
-class Pooled(OwnKernel):
+class Pooled(KernelBase):
     """`inner_kernel` with the pooled acceptance of all chains of a label in its results, to tune their shared step size.
 
     After adaptation, each transition multiplies that step size by a random factor (see `STEP_JITTER`), the same for all
@@ -366,29 +366,29 @@ class Pooled(OwnKernel):
         return state, PooledResults(previous_kernel_results.num_steps + 1, num_moves, pooled, results)
 
 
-def dual_averaging(kernel: Pooled, dials: Dials, **access: Any) -> tfp.mcmc.TransitionKernel:
+def dual_averaging(kernel: Pooled, tunable_params: TunableParams, **access: Any) -> tfp.mcmc.TransitionKernel:
     """Return `kernel` with its step size adapted by dual averaging."""
-    numbers = dials.numbers
+    numbers = tunable_params.numbers
     return tfp.mcmc.DualAveragingStepSizeAdaptation(
         kernel,
-        num_adaptation_steps=dials.num_adaptation_steps,
+        num_adaptation_steps=tunable_params.num_adaptation_steps,
         target_accept_prob=numbers["target_accept_prob"],
         exploration_shrinkage=numbers["exploration_shrinkage"],
         # TFP's default is 10 times the initial step size, which wastes the first ten transitions of a short adaptation.
-        shrinkage_target=dials.step_size,
+        shrinkage_target=tunable_params.step_size,
         decay_rate=numbers["decay_rate"],
         step_count_smoothing=numbers["step_count_smoothing"],
         **access,
     )
 
 
-def simple(kernel: Pooled, dials: Dials, **access: Any) -> tfp.mcmc.TransitionKernel:
+def simple(kernel: Pooled, tunable_params: TunableParams, **access: Any) -> tfp.mcmc.TransitionKernel:
     """Return `kernel` with its step size adapted by TFP's simple scheme."""
     return tfp.mcmc.SimpleStepSizeAdaptation(
         kernel,
-        num_adaptation_steps=dials.num_adaptation_steps,
-        target_accept_prob=dials.numbers["target_accept_prob"],
-        adaptation_rate=dials.numbers["adaptation_rate"],
+        num_adaptation_steps=tunable_params.num_adaptation_steps,
+        target_accept_prob=tunable_params.numbers["target_accept_prob"],
+        adaptation_rate=tunable_params.numbers["adaptation_rate"],
         **access,
     )
 
@@ -401,7 +401,7 @@ def adaptive_kernel(
     posterior: PosteriorLike,
     config: KernelConfig,
     num_adaptation_steps: int,
-    dials: Dials | None = None,
+    tunable_params: TunableParams | None = None,
     labels: tf.Tensor | None = None,
 ) -> tfp.mcmc.TransitionKernel:
     """Return `sampler`'s kernel with one step size for all chains of a label, tuned as `config` specifies, then frozen.
@@ -416,16 +416,16 @@ def adaptive_kernel(
       posterior: The target.
       config: Settings of the kernel.
       num_adaptation_steps: Transitions in which the step size is tuned.
-      dials: Replace the numbers of `config`; by default those of `config`.
+      tunable_params: Replace the numbers of `config`; by default those of `config`.
       labels: [num_chains] int32, labels of the chains if they differ.
     """
-    dials = dials or sampler.dials(config, num_adaptation_steps)
-    if dials is None or not isinstance(config, AdaptedConfig):
+    tunable_params = tunable_params or sampler.tunable_params(config, num_adaptation_steps)
+    if tunable_params is None or not isinstance(config, AdaptedConfig):
         return sampler.make_fn(posterior, config, None, num_adaptation_steps)
-    kernel, access = sampler.make_fn(posterior, config, dials.step_size, num_adaptation_steps), sampler.access
+    kernel, access = sampler.make_fn(posterior, config, tunable_params.step_size, num_adaptation_steps), sampler.access
     return ADAPTATIONS[config.adaptation](
-        Pooled(kernel, access, dials.num_adaptation_steps, labels),
-        dials,
+        Pooled(kernel, access, tunable_params.num_adaptation_steps, labels),
+        tunable_params,
         step_size_getter_fn=lambda results: access.get(results.inner_results),
         step_size_setter_fn=lambda results, step_size: results._replace(
             inner_results=access.put(results.inner_results, step_size)
@@ -434,8 +434,8 @@ def adaptive_kernel(
     )
 
 
-def start(sampler: KernelSampler, kernel: tfp.mcmc.TransitionKernel, z: tf.Tensor, dials: Dials | None) -> Any:
-    """Return the kernel's initial results at `z` [num_chains, latent_dim], with the settings that `dials` change in them."""
+def start(sampler: KernelSampler, kernel: tfp.mcmc.TransitionKernel, z: tf.Tensor, tunable_params: TunableParams | None) -> Any:
+    """Return the kernel's initial results at `z` [num_chains, latent_dim], with the values of `tunable_params` in them."""
     results = kernel.bootstrap_results(z)
-    own = {name: dials.numbers[name] for name in sampler.held("results")} if dials else {}
+    own = {name: tunable_params.numbers[name] for name in sampler.held("results")} if tunable_params else {}
     return unnest.replace_innermost(results, **own) if own else results

@@ -16,7 +16,7 @@ from tfgradgen.core.config import AdaptedConfig, Schedule
 from tfgradgen.core.contracts import Cost, PosteriorLike
 from tfgradgen.core.lazy import tf, tfp, unnest
 from tfgradgen.core.settings import Search, again, whole
-from tfgradgen.mcmc.kernel import KernelSampler, OwnKernel, StepInfo, absent_if_nan, one_tensor, read_step
+from tfgradgen.mcmc.kernel import KernelBase, KernelSampler, StepInfo, nan_to_neg_inf, one_tensor, read_step
 from tfgradgen.mcmc.mala import Mala
 
 
@@ -81,7 +81,7 @@ def resample(
     """
 
     def weight_of(log_likelihood: tf.Tensor, log_density: tf.Tensor) -> tf.Tensor:
-        return absent_if_nan(log_likelihood - log_density)
+        return nan_to_neg_inf(log_likelihood - log_density)
 
     def propose(i: tf.Tensor, z: tf.Tensor, log_likelihood: tf.Tensor, total: tf.Tensor, has_jumped: tf.Tensor) -> Any:
         draw, log_density = draw_fn(i, fold_in(fold_in(seed, i), 0))
@@ -139,7 +139,7 @@ def local_steps(kernel: Any, z: tf.Tensor, results: Any, num_steps: int, seed: A
     return z, results
 
 
-class LocalGlobal(OwnKernel):
+class LocalGlobal(KernelBase):
     """One global move, then `num_local_steps` transitions of `inner_kernel`.
 
     Args:

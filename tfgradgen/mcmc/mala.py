@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from tfgradgen.core.config import AdaptedConfig, Schedule
 from tfgradgen.core.lazy import tf, tfp
 from tfgradgen.core.settings import again, real
-from tfgradgen.mcmc.kernel import KernelSampler, OwnKernel, one_tensor
+from tfgradgen.mcmc.kernel import KernelBase, KernelSampler, one_tensor
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class MalaConfig(AdaptedConfig):
 
     class_reg: float = real(
         0.0,
-        is_low_in=True,
+        inclusive_low=True,
         help="weight of a pull to the mean of the class's exact draws, in their standard deviations; above 0 the target is not "
         "the posterior",
     )
@@ -53,7 +53,7 @@ class MalaResults(NamedTuple):
     inner_results: Any
 
 
-class Mala(OwnKernel):
+class Mala(KernelBase):
     """MALA: proposal z + (step_size^2 / 2) grad log p(z) + step_size * Normal(0, I), with the Metropolis-Hastings test.
 
     Args:

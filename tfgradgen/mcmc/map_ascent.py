@@ -18,7 +18,7 @@ from tfgradgen.core.config import KernelConfig, Schedule
 from tfgradgen.core.contracts import PosteriorLike, Regularization, Tensor
 from tfgradgen.core.lazy import tf
 from tfgradgen.core.settings import choice, real
-from tfgradgen.mcmc.kernel import KernelSampler, OwnKernel, StepInfo, one_tensor
+from tfgradgen.mcmc.kernel import KernelBase, KernelSampler, StepInfo, one_tensor
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8  # Adam's defaults (Kingma and Ba 2015)
 
@@ -31,10 +31,10 @@ class MapConfig(KernelConfig):
     optimizer: str = choice("adam", choices=("adam", "normalized"), help="how a step follows from the gradient")
     objective: str = choice("log_prob", choices=("log_prob", "logit"), help="which output of the classifier is maximized")
     class_reg: float = real(
-        0.0, is_low_in=True, help="weight of a pull to the mean of the class's exact draws, in their standard deviations"
+        0.0, inclusive_low=True, help="weight of a pull to the mean of the class's exact draws, in their standard deviations"
     )
-    l2_decay: float = real(0.0, high=1.0, is_low_in=True, help="share by which each step shrinks z")
-    clip_sigma: float = real(0.0, is_low_in=True, help="bound on abs(z), in standard deviations; 0 is none")
+    l2_decay: float = real(0.0, high=1.0, inclusive_low=True, help="share by which each step shrinks z")
+    clip_sigma: float = real(0.0, inclusive_low=True, help="bound on abs(z), in standard deviations; 0 is none")
     clip_around: str = choice(
         "prior",
         choices=("prior", "class"),
@@ -80,7 +80,7 @@ class MapResults(NamedTuple):
     step: tf.Tensor
 
 
-class MapAscent(OwnKernel):
+class MapAscent(KernelBase):
     """One ascent step, either of Adam or of fixed length along the gradient, then decay and bounds.
 
     Args:

@@ -26,7 +26,7 @@ from tfgradgen.core.contracts import Chunk, Cost, Draws, Networks, Progress
 from tfgradgen.core.lazy import LazyModule, tf
 from tfgradgen.core.memo import per_networks
 from tfgradgen.core.settings import again, real, whole
-from tfgradgen.mcmc.kernel import absent_if_nan, log_accept_prob
+from tfgradgen.mcmc.kernel import log_accept_prob, nan_to_neg_inf
 from tfgradgen.mcmc.mala import Mala
 from tfgradgen.mcmc.sampler import Resume, Sampler, checked_facts, with_start
 
@@ -88,7 +88,7 @@ def _compiled(networks: Networks, num_mutations: int, xla: bool) -> Any:
 
         def step(i: tf.Tensor, z: tf.Tensor, results: Any, accepted: tf.Tensor) -> Any:
             z, results = kernel.one_step(z, results, seed=fold_in(seed, i))
-            return i + 1, z, results, accepted + tf.reduce_mean(tf.exp(absent_if_nan(log_accept_prob(results))))
+            return i + 1, z, results, accepted + tf.reduce_mean(tf.exp(nan_to_neg_inf(log_accept_prob(results))))
 
         _, z, _, accepted = tf.while_loop(
             lambda i, *_: i < num_mutations,

@@ -17,7 +17,7 @@ from tfgradgen.core.config import Schedule
 from tfgradgen.core.contracts import PosteriorLike
 from tfgradgen.core.lazy import tf, tfp
 from tfgradgen.mcmc.hmc import HmcConfig, leapfrog_cost, leapfrog_info
-from tfgradgen.mcmc.kernel import KernelSampler, OwnKernel, one_tensor
+from tfgradgen.mcmc.kernel import KernelBase, KernelSampler, one_tensor
 
 LogProbFn = Callable[[Any], Any]  # z [num_chains, latent_dim] -> float32 [num_chains]
 
@@ -50,7 +50,7 @@ class SplitHmcResults(NamedTuple):
     inner_results: Any
 
 
-class _SplitKernel(OwnKernel):
+class _SplitKernel(KernelBase):
     """Base class of the proposal and of the whole kernel; see `SplitHmc`."""
 
     def __init__(

@@ -29,7 +29,7 @@ from tfgradgen.core.contracts import Cost
 from tfgradgen.core.lazy import tf, tfp
 from tfgradgen.core.settings import Search, real, whole
 from tfgradgen.mcmc.elliptical_slice import EllipticalSlice, SliceResults, slice_info
-from tfgradgen.mcmc.kernel import KernelSampler, Learned, OwnKernel, StepInfo, absent_if_nan, one_tensor
+from tfgradgen.mcmc.kernel import KernelBase, KernelSampler, Learned, StepInfo, nan_to_neg_inf, one_tensor
 from tfgradgen.mcmc.local_global import Place, local_steps, resample
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def prior_proposals(latent_dim: int, num_outputs: int) -> Proposals:
 
 def log_density(proposals: Proposals, likelihood_fn: Any, z: tf.Tensor) -> tf.Tensor:
     """Return log g [B] at z [B, latent_dim], in nats; `likelihood_fn` maps the output of `predict` to log Lhat [B]."""
-    log_likelihood = absent_if_nan(likelihood_fn(predict(proposals.weights, tf.cast(z, tf.float32))))
+    log_likelihood = nan_to_neg_inf(likelihood_fn(predict(proposals.weights, tf.cast(z, tf.float32))))
     peak = tf.minimum(proposals.power * log_likelihood - proposals.log_cap, 0.0)
     return tfp.math.log_add_exp(proposals.log_floor, peak)
 
@@ -185,7 +185,7 @@ class SurrogateResults(NamedTuple):
     inner_results: SliceResults
 
 
-class SurrogateKernel(OwnKernel):
+class SurrogateKernel(KernelBase):
     """One global move among proposals, then `num_slices` elliptical slice transitions.
 
     The initial proposals are prior draws. They are part of the results, where learned ones can replace them.

@@ -18,7 +18,7 @@ from tfgradgen.core.files import path_of
 from tfgradgen.core.text import as_python, value_text
 from tfgradgen.diagnostics.advice import priced
 from tfgradgen.diagnostics.netcdf import as_datatree
-from tfgradgen.io.folders import check_partial, check_target, new_folder
+from tfgradgen.io.folders import atomic_dir, check_partial, check_target
 from tfgradgen.io.images import make_grid, read_image
 from tfgradgen.results.files import FILM, captions_of, chain_attributes, checked_summary, read_run, write_run
 from tfgradgen.results.record import diagnosis, of_draws
@@ -139,7 +139,7 @@ class SampleResult:
         check_choice("overwrite", overwrite, (True, False))
         check_partial(target, welcome=False, name=name)
         check_target(target, overwrite, name)
-        with new_folder(target, overwrite, name=name) as beside:
+        with atomic_dir(target, overwrite, name=name) as beside:
             self.write_into(beside)
         return target
 

@@ -16,7 +16,7 @@ import tensorflow_probability as tfp
 
 from tfgradgen.core._tf_private import leapfrog_integrator
 from tfgradgen.core.contracts import PosteriorLike
-from tfgradgen.mcmc.kernel import absent_if_nan
+from tfgradgen.mcmc.kernel import nan_to_neg_inf
 
 
 class Point(NamedTuple):
@@ -65,7 +65,7 @@ def hamiltonian_step(
     )
     [momentum], [z], value, [gradient] = leapfrog([noise.momentum], [point.z], point.target_log_prob, [point.gradient])
     kinetic_loss = 0.5 * tf.reduce_sum(tf.square(noise.momentum) - tf.square(momentum), -1)
-    log_accept_ratio = absent_if_nan(value - point.target_log_prob + kinetic_loss)
+    log_accept_ratio = nan_to_neg_inf(value - point.target_log_prob + kinetic_loss)
     takes = noise.log_uniform < log_accept_ratio
     return choose(takes, Point(z, value, gradient), point), log_accept_ratio
 

@@ -17,7 +17,7 @@ from tfgradgen.core.contracts import Draws, ProgressFn, accept_prob
 from tfgradgen.diagnostics.convergence import scalars, statistics
 from tfgradgen.diagnostics.issues import MAX_ACCEPT_GAP, chain_table, faults, off_target
 from tfgradgen.diagnostics.model_checks import admit
-from tfgradgen.mcmc.budget import trail_of, without_end
+from tfgradgen.mcmc.budget import run_until_budget, unbounded
 from tfgradgen.mcmc.chains import chain_chunks
 from tfgradgen.mcmc.recipe import Recipe
 from tfgradgen.mcmc.registry import kernel_sampler
@@ -169,11 +169,11 @@ class Bench:
         powers = tuple(kernel_sampler(recipe.kernel).powers(recipe.config))
         if (problem, powers) not in self._starts:
             self._starts[problem, powers] = choose_starts(posterior, run, powers).z
-        schedule = without_end(recipe.schedule, self.num_gradients)
+        schedule = unbounded(recipe.schedule, self.num_gradients)
         chunks = chain_chunks(posterior, recipe.kernel, recipe.config, schedule, run, self._starts[problem, powers])
         start_cost = kernel_sampler(recipe.kernel).start_cost(recipe.config)
         most = self.num_gradients + start_cost.work
-        trail = trail_of(chunks, start_cost, run.num_chains, most, progress_fn)
+        trail = run_until_budget(chunks, start_cost, run.num_chains, most, progress_fn)
         last = int(np.searchsorted(trail.work, most + 0.5))
         draws = trail.kept(last)
         if len(draws.z) < MIN_KEPT:

@@ -17,7 +17,7 @@ HEADER = "header"
 T = TypeVar("T", bound=NamedTuple)
 
 
-class Shelf:
+class CellCache:
     """Named tuples of arrays in `folder`, by label and name.
 
     Args:
