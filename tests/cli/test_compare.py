@@ -16,7 +16,7 @@ from tfgradgen.cli import compare as module
 from tfgradgen.cli.commands import main
 from tfgradgen.core.checks import UserError
 from tfgradgen.evaluation.cells import checkpoints_up_to
-from tfgradgen.evaluation.entries import parse_entry
+from tfgradgen.evaluation.method_specs import parse_method_spec
 
 pytestmark = pytest.mark.usefixtures("quick_runs")
 
@@ -178,7 +178,7 @@ def test_bad_input_is_one_line(
 
 
 def test_networks_that_cannot_judge_are_refused(toy_flags: list[str], observers: list[str], tmp_path: Path) -> None:
-    from tfgradgen.evaluation.pictures import load_observer
+    from tfgradgen.evaluation.scored_images import load_observer
 
     judge, discriminator = (Path(flag.split("=")[1]) for flag in observers)
     with pytest.raises(UserError, match="discriminator: expected a classifier with a label 'natural', got goldfish"):
@@ -216,11 +216,11 @@ def test_checkpoints_are_half_decades_up_to_the_budget() -> None:
 
 
 def test_a_name_with_reg_sets_the_weight_and_nothing_else() -> None:
-    plain, pulled = parse_entry("mala", 2.0), parse_entry("mala+reg", 2.0)
+    plain, pulled = parse_method_spec("mala", 2.0), parse_method_spec("mala+reg", 2.0)
     assert plain.config.to_dict()["class_reg"] == 0
     assert pulled.config.to_dict() == plain.config.to_dict() | {"class_reg": 2.0}
     with pytest.raises(UserError, match="kernels"):
-        parse_entry("rejection+reg", 1.0)
+        parse_method_spec("rejection+reg", 1.0)
 
 
 def test_bigbigans_own_adversary_serves_as_discriminator(toy_flags: list[str], observers: list[str], tmp_path: Path) -> None:

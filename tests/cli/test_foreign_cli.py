@@ -132,9 +132,9 @@ def test_errors_of_conditions_and_models_are_one_line(
         (["--label=goldfish", "--generator_range=1,0"], "two finite numbers"),
         (["--label=goldfish", "--max_batch=0"], "max_batch"),
         (["--label=goldfish", "--discriminator=x"], "a --discriminator_weight above 0"),
-        (["--label=goldfish", "--init=photo.jpg"], "the file of a picture"),
-        (["--label=goldfish", "--init=~nobody-of-that-name/x"], "the file of a picture"),
-        (["--label=goldfish", f"--init={'x' * 5000}"], "the file of a picture"),
+        (["--label=goldfish", "--init=photo.jpg"], "the file of an image"),
+        (["--label=goldfish", "--init=~nobody-of-that-name/x"], "the file of an image"),
+        (["--label=goldfish", f"--init={'x' * 5000}"], "the file of an image"),
         (["--label=goldfish", "--classifier_size=big"], "two positive integers"),
         (["--label=goldfish", "--classifier_labels=none.txt"], "a file with one name per line"),
     ):

@@ -19,7 +19,7 @@ from tests.support.fuzzing import changed, damaged
 from tests.support.records import a_record, npz, some_draws
 from tfgradgen.cli.diagnose import diagnose
 from tfgradgen.core.checks import UserError
-from tfgradgen.evaluation.pictures import Photographs, Pictures, load_photographs
+from tfgradgen.evaluation.scored_images import Photographs, ScoredImages, load_photographs
 from tfgradgen.io.images import read_image
 from tfgradgen.io.store import CHECKPOINT, DIGEST_BYTES, RunStore, digest
 from tfgradgen.mcmc.recipe import default_recipe, read_recipe
@@ -237,7 +237,7 @@ def test_archives(mode: str, tmp_path: Path) -> None:
 
 def test_photographs(tmp_path: Path) -> None:
     table = np.zeros((4, 4), np.float32)
-    of_class = Pictures(table, table[0], table[0], table[0] > 0, table, np.zeros((4, 8, 8, 3), np.uint8))
+    of_class = ScoredImages(table, table[0], table[0], table[0] > 0, table, np.zeros((4, 8, 8, 3), np.uint8))
     path = tmp_path / "photographs.npz"
     Photographs({"alp": of_class}, "sha").save(path)
     fuzz(path, as_bytes(path.read_bytes()), lambda: load_photographs(path))

@@ -16,7 +16,7 @@ from tfgradgen.cli.export import write_beside
 from tfgradgen.core.contracts import Draws
 from tfgradgen.core.files import open_own, own_folder, write_text
 from tfgradgen.evaluation.cell_cache import CellCache
-from tfgradgen.evaluation.pictures import Pictures
+from tfgradgen.evaluation.scored_images import ScoredImages
 from tfgradgen.io.folders import LOCK, exclusive_lock
 from tfgradgen.io.images import save_png
 from tfgradgen.io.store import CHECKPOINT, RunStore
@@ -56,7 +56,7 @@ def draw(folder: Path) -> None:
 
 
 def put(folder: Path) -> None:
-    empty = Pictures(*(np.zeros([2, 1]) for _ in Pictures._fields))
+    empty = ScoredImages(*(np.zeros([2, 1]) for _ in ScoredImages._fields))
     CellCache(folder / "cells", {}).put("alp", "mala", empty, {})
 
 

@@ -13,7 +13,7 @@ from tfgradgen.core.config import RunConfig, Schedule
 from tfgradgen.core.contracts import Progress
 from tfgradgen.evaluation.cell_cache import CellCache
 from tfgradgen.evaluation.cells import Cell, LabelReference, prepare_label, run_cell
-from tfgradgen.evaluation.entries import MethodSpec, parse_entry
+from tfgradgen.evaluation.method_specs import MethodSpec, parse_method_spec
 from tfgradgen.mcmc.chains import sample_chains
 from tfgradgen.posterior import ClassPosterior
 
@@ -38,7 +38,7 @@ def reference(posterior: ClassPosterior) -> LabelReference:
 @pytest.mark.parametrize("name", ["mala", "hmc", "map"])
 def test_a_cell_holds_the_states_of_one_run(posterior: ClassPosterior, reference: LabelReference, name: str) -> None:
     """Through the burn-in and after it, a chain is where `sample` would have it after as many gradients."""
-    entry = parse_entry(name, 1.0)
+    entry = parse_method_spec(name, 1.0)
     per_step = getattr(entry.config, "num_leapfrog_steps", 1)
     cell = run_cell(posterior, entry, reference, RUN, POINTS, ignore)
     defaults = entry.sampler.schedule
@@ -57,7 +57,7 @@ def test_a_cell_holds_the_states_of_one_run(posterior: ClassPosterior, reference
 def test_every_chain_method_starts_at_the_same_points(posterior: ClassPosterior, reference: LabelReference) -> None:
     """After two gradients a step of mala with a tiny step size is still at its start, and so is map's."""
     for name in ("mala", "mala+reg", "map", "map+reg"):
-        entry = parse_entry(name, 1.0)
+        entry = parse_method_spec(name, 1.0)
         tiny = MethodSpec(name, entry.sampler, type(entry.config)(**entry.config.to_dict() | {"step_size": 1e-6}))
         cell = run_cell(posterior, tiny, reference, RUN, [2], ignore)
         np.testing.assert_allclose(cell.z[0], reference.init_z, atol=1e-4)
@@ -73,13 +73,13 @@ def test_exact_draws_are_of_the_posterior(posterior: ClassPosterior) -> None:
     assert reference.prior_z[:, 0].mean() < mean - 4 * deviation / np.sqrt(512)
     both = np.concatenate([reference.exact_z, reference.truth_z])
     assert len(np.unique(both, axis=0)) == len(both)
-    rejection = run_cell(posterior, parse_entry("rejection", 1.0), reference, run, POINTS, ignore)
+    rejection = run_cell(posterior, parse_method_spec("rejection", 1.0), reference, run, POINTS, ignore)
     np.testing.assert_array_equal(rejection.z[0], rejection.z[-1])
     assert rejection.num_forward[0] == pytest.approx(2, rel=0.2), "half of the toy's prior is the class"
 
 
 def test_a_fit_spends_about_the_budget_and_no_more_than_it(posterior: ClassPosterior, reference: LabelReference) -> None:
-    cell = run_cell(posterior, parse_entry("hvi", 1.0), reference, RUN, [3, 10, 100], ignore)
+    cell = run_cell(posterior, parse_method_spec("hvi", 1.0), reference, RUN, [3, 10, 100], ignore)
     assert np.isnan(cell.z[0]).all(), "three gradients are too few for one path"
     assert cell.num_gradients[1] <= 10
     assert 80 < cell.num_gradients[2] <= 100
@@ -88,13 +88,13 @@ def test_a_fit_spends_about_the_budget_and_no_more_than_it(posterior: ClassPoste
 
 
 def test_smc_spends_about_the_budget_and_no_more_than_it(posterior: ClassPosterior, reference: LabelReference) -> None:
-    cell = run_cell(posterior, parse_entry("smc", 1.0), reference, RUN, [10, 100, 300], ignore)
+    cell = run_cell(posterior, parse_method_spec("smc", 1.0), reference, RUN, [10, 100, 300], ignore)
     assert np.isnan(cell.z[0]).all(), "ten gradients are too few for two particles"
     work = cell.num_gradients + 0.45 * cell.num_forward
     assert 15 < work[1] <= 100
     assert 100 < work[2] <= 300
     with pytest.raises(UserError, match="num_gradients: expected at least"):
-        run_cell(posterior, parse_entry("smc", 1.0), reference, RUN, [10], ignore)
+        run_cell(posterior, parse_method_spec("smc", 1.0), reference, RUN, [10], ignore)
 
 
 def test_a_class_too_rare_for_rejection_leaves_the_other_methods(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,10 +106,10 @@ def test_a_class_too_rare_for_rejection_leaves_the_other_methods(monkeypatch: py
     rare = ClassPosterior(toy.ToyGenerator(), Rare(), 1)
     reference = prepare_label(rare, RUN, ignore)
     assert len(reference.exact_z) == len(reference.truth_z) == 0
-    assert np.isfinite(run_cell(rare, parse_entry("mala", 1.0), reference, RUN, POINTS, ignore).z).all()
+    assert np.isfinite(run_cell(rare, parse_method_spec("mala", 1.0), reference, RUN, POINTS, ignore).z).all()
     for name in ("rejection", "map+reg"):
         with pytest.raises(UserError, match="a rare class"):
-            run_cell(rare, parse_entry(name, 1.0), reference, RUN, POINTS, ignore)
+            run_cell(rare, parse_method_spec(name, 1.0), reference, RUN, POINTS, ignore)
 
 
 def test_labels_share_no_draw(posterior: ClassPosterior, reference: LabelReference) -> None:
@@ -126,10 +126,10 @@ def test_a_chain_that_is_lost_fails_its_cell(
     monkeypatch.setattr("tfgradgen.mcmc.chains.checked_start", lambda z, *_, **__: tf.convert_to_tensor(z))  # lost on its way
     broken = reference._replace(init_z=np.where(np.arange(4)[:, None] == 2, np.nan, reference.init_z).astype(np.float32))
     with pytest.raises(UserError, match="map: expected finite states, got 1 of 4 chains"):
-        run_cell(posterior, parse_entry("map", 1.0), broken, RUN, POINTS, ignore)
+        run_cell(posterior, parse_method_spec("map", 1.0), broken, RUN, POINTS, ignore)
 
 
-def test_a_shelf_gives_back_what_was_put_and_nothing_else(tmp_path: Path) -> None:
+def test_a_cache_gives_back_what_was_put_and_nothing_else(tmp_path: Path) -> None:
     cell = Cell(*(np.arange(k + 2.0) for k in range(5)))
     cache = CellCache(tmp_path, {"seed": 0})
     fits: Any = lambda _: True  # noqa: E731

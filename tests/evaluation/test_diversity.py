@@ -69,7 +69,7 @@ def test_one_row_has_no_other(measure) -> None:
         measure(np.ones((1, 3)))
 
 
-def pictures(num: int, height: int, width: int, channels: int = 3) -> np.ndarray:
+def scored(num: int, height: int, width: int, channels: int = 3) -> np.ndarray:
     """Images that share most of their content, so that no similarity is cut off at 0."""
     rng = np.random.default_rng(2)
     shared = rng.integers(60, 190, (1, height, width, channels))
@@ -104,7 +104,7 @@ def ms_ssim(image: np.ndarray) -> float:
 
 @pytest.mark.parametrize(("side", "scales"), [(16, 1), (24, 2), (48, 3)])
 def test_ms_ssim_is_what_its_formula_says(side: int, scales: int) -> None:
-    image = pictures(4, side, side + 8)
+    image = scored(4, side, side + 8)
     pairs = ms_ssim_pairs(image)
     assert pairs is not None
     expected = [[ssim_written_out(x, y, scales) for x in image] for y in image]
@@ -127,12 +127,12 @@ def test_ms_ssim_is_1_for_copies_and_0_for_negatives() -> None:
     image = np.random.default_rng(3).integers(0, 256, (1, 32, 32, 3)).astype("uint8")
     assert ms_ssim(np.repeat(image, 3, axis=0)) == pytest.approx(1, abs=1e-5)
     assert ms_ssim(np.concatenate([image, 255 - image])) == 0.0, "not NaN, though structure is opposite"
-    alike, unlike = pictures(3, 32, 32), np.random.default_rng(4).integers(0, 256, (3, 32, 32, 3)).astype("uint8")
+    alike, unlike = scored(3, 32, 32), np.random.default_rng(4).integers(0, 256, (3, 32, 32, 3)).astype("uint8")
     assert ms_ssim(alike) > ms_ssim(unlike) + 0.2
 
 
 def test_ms_ssim_in_batches_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    image = pictures(5, 21, 23)
+    image = scored(5, 21, 23)
     whole = ms_ssim_pairs(image)
     monkeypatch.setattr("tfgradgen.evaluation.diversity.BATCH_VALUES", 3 * image[0].size)
     np.testing.assert_allclose(ms_ssim_pairs(image), whole, atol=1e-6)
@@ -140,9 +140,9 @@ def test_ms_ssim_in_batches_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_ms_ssim_of_what_has_none() -> None:
     assert [num_scales(side) for side in (10, 11, 20, 21, 64, 160, 161, 999)] == [0, 1, 1, 2, 3, 4, 5, 5]
-    image = pictures(3, 16, 10)
+    image = scored(3, 16, 10)
     assert ms_ssim_pairs(image) is None
-    assert np.isnan(ms_ssim(pictures(1, 16, 16)))
-    np.testing.assert_array_equal(ms_ssim_pairs(pictures(1, 16, 16)), [[1]])
+    assert np.isnan(ms_ssim(scored(1, 16, 16)))
+    np.testing.assert_array_equal(ms_ssim_pairs(scored(1, 16, 16)), [[1]])
     with pytest.raises(ValueError, match="expected uint8"):
-        ms_ssim(pictures(2, 16, 16) / 255)
+        ms_ssim(scored(2, 16, 16) / 255)

@@ -5,19 +5,19 @@ import pytest
 
 from tfgradgen.evaluation.efficiency import jackknife
 from tfgradgen.evaluation.measures import References, halves, measure, two_sample_tests
-from tfgradgen.evaluation.pictures import Pictures
+from tfgradgen.evaluation.scored_images import ScoredImages
 
 CLASSES = {"a": 0.0, "b": 20.0}
 NUM, DIM = 16, 6
 
 
-def law(rng: np.random.Generator, num: int, shift: float = 0.0, scale: float = 1.0) -> dict[str, Pictures]:
+def law(rng: np.random.Generator, num: int, shift: float = 0.0, scale: float = 1.0) -> dict[str, ScoredImages]:
     """`num` images of each class, whose features are normal around its place and `shift`."""
     row = {}
     for name, place in CLASSES.items():
         features = place + shift + scale * rng.standard_normal((num, DIM))
         log_natural = rng.standard_normal(num) - 5
-        row[name] = Pictures(
+        row[name] = ScoredImages(
             features, log_natural, log_natural, log_natural > -5, np.eye(num), np.zeros((0, 2, 2, 3), np.uint8)
         )
     return row

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from tfgradgen.core.checks import UserError
-from tfgradgen.evaluation.pictures import observe_photographs
-from tfgradgen.io.images import CAPTION_HEIGHT, GAP, make_grid, read_image, read_pictures, save_png, to_uint8
+from tfgradgen.evaluation.scored_images import observe_photographs
+from tfgradgen.io.images import CAPTION_HEIGHT, GAP, make_grid, read_image, read_images, save_png, to_uint8
 
 
 def test_range_rounding_and_clipping() -> None:
@@ -144,7 +144,7 @@ def test_a_file_that_is_not_an_image_is_refused_by_name(content: bytes, tmp_path
     path = tmp_path / "a.png"
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"a\.png: expected an image that can be read, got .+; give another"):
-        read_pictures([path], 8, 8)
+        read_images([path], 8, 8)
 
 
 def test_a_damaged_photograph_of_many_is_named(tmp_path: Path) -> None:

@@ -34,11 +34,18 @@ from tfgradgen.evaluation.cells import (
     run_cell,
 )
 from tfgradgen.evaluation.comparison import Comparer, Sampled, compare
-from tfgradgen.evaluation.entries import MethodSpec, parse_entry
-from tfgradgen.evaluation.pictures import Observer, Photographs, Pictures, load_observer, load_photographs, observe_photographs
+from tfgradgen.evaluation.method_specs import MethodSpec, parse_method_spec
 from tfgradgen.evaluation.report.curves import plot_curves
 from tfgradgen.evaluation.report.grids import plot_grids
 from tfgradgen.evaluation.report.tables import to_csv, to_markdown
+from tfgradgen.evaluation.scored_images import (
+    Observer,
+    Photographs,
+    ScoredImages,
+    load_observer,
+    load_photographs,
+    observe_photographs,
+)
 from tfgradgen.io.folders import check_resumable, safe_filename
 from tfgradgen.io.images import decode, save_png
 from tfgradgen.mcmc.budget import CELL_ERRORS
@@ -70,7 +77,7 @@ def run_compare(options: CompareOptions) -> int:
 
 def _run_held(options: CompareOptions, loaded: Loaded, observer: Observer, photographs: Photographs | None) -> int:
     start, checkpoints = time.monotonic(), checkpoints_up_to(options.num_gradients)
-    entries = [parse_entry(name, options.class_reg) for name in options.kernels]
+    entries = [parse_method_spec(name, options.class_reg) for name in options.kernels]
     posteriors = {t.label.name: ClassPosterior.of(loaded.networks(t), t.index) for t in loaded.targets(options.labels)}
     sampled = sample_all(options, entries, posteriors, identity(options, loaded), checkpoints)
     generators = {name: posterior.generator for name, posterior in posteriors.items()}
@@ -96,7 +103,7 @@ def _run_held(options: CompareOptions, loaded: Loaded, observer: Observer, photo
             **environment(options.pair.run.jit),
         },
     }
-    write_report(options.out, report, found.pictures)
+    write_report(options.out, report, found.scored)
     say(f"took     {time.monotonic() - start:.0f} s for what was not there yet")
     say(f"wrote    {as_text(options.out)}: report.md, table.csv, report.json, curves.png, grids.png, {PICTURES}/, {CELLS}/")
     return len(sampled.failed)
@@ -182,7 +189,7 @@ def try_out(observer: Observer, generator: Generator, names: Sequence[str]) -> N
         observer.observe(image, names[0])
     except CELL_ERRORS as error:
         raise fail(
-            "judge", "networks that take the generator's pictures", one_line(error), "give others, or export them again"
+            "judge", "networks that take the generator's images", one_line(error), "give others, or export them again"
         ) from error
 
 
@@ -225,7 +232,7 @@ def find_photographs(
             raise fail("photographs", "a folder", options.photographs, "give one with <label>/*.jpg in it")
         return observe_photographs(options.photographs, names, observer, image_shape)
     shipped = load_photographs(default_model("photographs") / PHOTOGRAPHS_FILE)
-    if shipped.sha256 == observer.sha256 and set(names) <= set(shipped.pictures):
+    if shipped.sha256 == observer.sha256 and set(names) <= set(shipped.scored):
         return shipped
     say("without  photographs of these classes seen by this judge: no KID, FID, density, coverage, repeats; give --photographs")
     return None
@@ -251,10 +258,10 @@ def command_line(options: CompareOptions) -> str:
     return command_text("compare", flags)
 
 
-def write_report(out: Path, report: dict[str, Any], pictures: Mapping[str, Mapping[str, Pictures]]) -> None:
+def write_report(out: Path, report: dict[str, Any], scored: Mapping[str, Mapping[str, ScoredImages]]) -> None:
     """Write all files except the cells, each atomically: to a temporary name that is then renamed."""
     save_png(out / "curves.png", plot_curves(report))
-    save_png(out / "grids.png", plot_grids(pictures, report["labels"]))
+    save_png(out / "grids.png", plot_grids(scored, report["labels"]))
     for name, text in {
         "table.csv": to_csv(report),
         "report.md": to_markdown(report),
@@ -263,7 +270,7 @@ def write_report(out: Path, report: dict[str, Any], pictures: Mapping[str, Mappi
         write_text(out / name, text)
     beside = own_folder(out / f".{PICTURES}.partial")
     shutil.rmtree(beside)
-    for row, by_label in pictures.items():
+    for row, by_label in scored.items():
         (beside / row).mkdir(parents=True)
         for label, seen in by_label.items():
             for chain, image in enumerate(seen.image):

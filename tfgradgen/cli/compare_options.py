@@ -9,7 +9,7 @@ from tfgradgen.cli.model_options import CLASSIFIER_FLAGS, GENERATOR_FLAGS, parse
 from tfgradgen.cli.options import ANY_KERNEL, SampleOptions, parse_sample
 from tfgradgen.core.checks import check_int
 from tfgradgen.core.settings import path, real, switch, text, whole
-from tfgradgen.evaluation.entries import parse_entry
+from tfgradgen.evaluation.method_specs import parse_method_spec
 from tfgradgen.models.shipped import default_model
 
 # The four columns of the poster, then methods to compare them with.
@@ -83,6 +83,6 @@ def parse_compare(flags: dict[str, Any]) -> CompareOptions:
     names = parse_words("kernels", own["kernels"], "names of methods, a,b,c", "mala,hmc,rejection")
     own["kernels"] = tuple(dict.fromkeys(names))
     for name in own["kernels"]:
-        parse_entry(name, own["class_reg"])
+        parse_method_spec(name, own["class_reg"])
     models = {name: parse_handle(name, own.get(name, str(default_model(name)))) for name in ("judge", "discriminator")}
     return CompareOptions(**own | models, pair=pair)

@@ -81,7 +81,7 @@ def shared_networks(loaded: Loaded, targets: Sequence[Target]) -> Networks:
         )
     shape = loaded.generator.image_shape
     if len(shape) != 3 or shape[2] not in (1, 3, 4):
-        raise fail("generator", "pictures of 1, 3 or 4 channels, as PNG has them", list(shape), "choose another --generator")
+        raise fail("generator", "images of 1, 3 or 4 channels, as PNG has them", list(shape), "choose another --generator")
     return networks
 
 

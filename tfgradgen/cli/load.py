@@ -15,7 +15,7 @@ from tfgradgen.core.checks import fail
 from tfgradgen.core.contracts import Networks
 from tfgradgen.core.text import as_text
 from tfgradgen.diagnostics.issues import with_page
-from tfgradgen.io.images import read_pictures
+from tfgradgen.io.images import read_images
 from tfgradgen.models.classifier import Classifier, fitted, load_classifier
 from tfgradgen.models.condition import ConditionClassifier, is_condition, parse_condition
 from tfgradgen.models.discriminator import load_discriminator, natural_log_odds
@@ -202,6 +202,6 @@ def start_at_photograph(options: SampleOptions, generator: Generator) -> SampleO
             "use --init=resample or --init=prior",
         )
     height, width = generator.image_shape[:2]
-    picture = read_pictures([options.init_photograph], width, height)
-    z = generator.encode_fn(tf.cast(picture, tf.float32) / 127.5 - 1.0)[0]
+    image = read_images([options.init_photograph], width, height)
+    z = generator.encode_fn(tf.cast(image, tf.float32) / 127.5 - 1.0)[0]
     return replace(options, run=replace(options.run, init="given", init_z=tuple(float(x) for x in z.numpy())))

@@ -190,13 +190,13 @@ def _photograph(flags: dict[str, Any]) -> Path | None:
     if init in (None, "resample", "prior"):
         return None
     with suppress(OSError, RuntimeError):  # an invalid file name, or the home of an unknown user
-        picture = Path(str(init)).expanduser()
-        if picture.is_file():
+        image_file = Path(str(init)).expanduser()
+        if image_file.is_file():
             del flags["init"]
-            return picture
+            return image_file
     raise fail(
         "init",
-        "resample, prior or the file of a picture",
+        "resample, prior or the file of an image",
         value_text(init),
         did_you_mean(init, ("resample", "prior")) or "check the path",
     )

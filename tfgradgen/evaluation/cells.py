@@ -13,7 +13,7 @@ from tfgradgen.core.contracts import Cost, Draws, ProgressFn, Regularization, ac
 from tfgradgen.diagnostics.convergence import MIN_RESULTS
 from tfgradgen.diagnostics.model_checks import admit
 from tfgradgen.evaluation.efficiency import draws_per_1000
-from tfgradgen.evaluation.entries import MethodSpec
+from tfgradgen.evaluation.method_specs import MethodSpec
 from tfgradgen.evaluation.report.catalogue import Value
 from tfgradgen.mcmc.budget import BudgetedTrace, run_until_budget, unbounded
 from tfgradgen.mcmc.chains import chain_chunks

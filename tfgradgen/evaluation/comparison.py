@@ -8,10 +8,10 @@ import numpy as np
 
 from tfgradgen.core.contracts import GeneratorLike
 from tfgradgen.evaluation.cells import Cell, LabelReference
-from tfgradgen.evaluation.entries import MethodSpec
 from tfgradgen.evaluation.measures import References, halves, measure, two_sample_tests
-from tfgradgen.evaluation.pictures import Observer, Photographs, Pictures
+from tfgradgen.evaluation.method_specs import MethodSpec
 from tfgradgen.evaluation.report.catalogue import Value
+from tfgradgen.evaluation.scored_images import Observer, Photographs, ScoredImages
 from tfgradgen.io.images import decode
 
 PHOTOGRAPHS, PRIOR = "photographs", "prior"
@@ -42,11 +42,11 @@ class Comparison:
 
     Attributes:
       rows: Content of the report by row, JSON-serializable (see `compare`).
-      pictures: Images of the last checkpoint by row and label; photographs only if their images are available.
+      scored: Images of the last checkpoint by row and label; photographs only if their images are available.
     """
 
     rows: dict[str, dict[str, Any]]
-    pictures: dict[str, dict[str, Pictures]]
+    scored: dict[str, dict[str, ScoredImages]]
 
 
 class Comparer:
@@ -67,22 +67,22 @@ class Comparer:
         photographs: Photographs | None,
     ):
         self.sampled, self._generators, self._observer = sampled, generators, observer
-        known = photographs.pictures if photographs else {}
+        known = photographs.scored if photographs else {}
         self.photographs = {k: known[k] for k in sampled.labels} if all(k in known for k in sampled.labels) else {}
         truth = {k: reference.truth_z for k, reference in sampled.references.items() if len(reference.truth_z)}
         self._truth = {k: self._observe(z, k) for k, z in truth.items()}
 
-    def _observe(self, z: np.ndarray, label: str) -> Pictures:
+    def _observe(self, z: np.ndarray, label: str) -> ScoredImages:
         # In uint8, so that the networks get images in the same precision as photographs.
         return self._observer.observe(decode(self._generators[label], z), label)
 
-    def _references(self, labels: Sequence[str], photographs: Mapping[str, Pictures]) -> References:
+    def _references(self, labels: Sequence[str], photographs: Mapping[str, ScoredImages]) -> References:
         has_truth = all(k in self._truth for k in labels)
         return References(
             {k: photographs[k] for k in labels if k in photographs}, {k: self._truth[k] for k in labels} if has_truth else {}
         )
 
-    def method(self, entry: MethodSpec, num_checkpoints: int) -> tuple[dict[str, Any], dict[str, Pictures]]:
+    def method(self, entry: MethodSpec, num_checkpoints: int) -> tuple[dict[str, Any], dict[str, ScoredImages]]:
         """Return the row of a method, and its images at the last checkpoint."""
         cells = {k: self.sampled.cells[entry.name, k] for k in self.sampled.labels if (entry.name, k) in self.sampled.cells}
         row: dict[str, Any] = {
@@ -104,11 +104,11 @@ class Comparer:
             if any(not np.isfinite(cell.z[at]).all() for cell in cells.values()):
                 points.append({})
                 continue
-            pictures = {k: self._observe(cell.z[at], k) for k, cell in cells.items()}
-            points.append(measure(pictures, references))
+            scored = {k: self._observe(cell.z[at], k) for k, cell in cells.items()}
+            points.append(measure(scored, references))
         points *= num_checkpoints // len(points)
         ess = np.stack([cell.ess for cell in cells.values()])
-        values = points[-1] | two_sample_tests(pictures, references)
+        values = points[-1] | two_sample_tests(scored, references)
         if np.isfinite(ess[:, 0]).all():
             error = np.sqrt(np.sum(ess[:, 1] ** 2)) / len(ess)
             values["ess_per_1000"] = Value(float(ess[:, 0].mean()), float(error) if np.isfinite(error) else None)
@@ -118,42 +118,44 @@ class Comparer:
             "gradients": float(np.mean([cell.num_gradients[-1] for cell in cells.values()])),
             "forward": float(np.mean([cell.num_forward[-1] for cell in cells.values()])),
         }
-        return row, pictures
+        return row, scored
 
-    def prior(self, num_checkpoints: int) -> tuple[dict[str, Any], dict[str, Pictures]]:
+    def prior(self, num_checkpoints: int) -> tuple[dict[str, Any], dict[str, ScoredImages]]:
         """Return the row of plain prior draws."""
-        pictures = {k: self._observe(reference.prior_z, k) for k, reference in self.sampled.references.items()}
+        scored = {k: self._observe(reference.prior_z, k) for k, reference in self.sampled.references.items()}
         references = self._references(self.sampled.labels, self.photographs)
-        return reference_row("prior draws of any class", pictures, references, num_checkpoints), pictures
+        return reference_row("prior draws of any class", scored, references, num_checkpoints), scored
 
-    def held_out(self, num_chains: int, num_checkpoints: int) -> tuple[dict[str, Any], dict[str, Pictures]] | None:
+    def held_out(self, num_chains: int, num_checkpoints: int) -> tuple[dict[str, Any], dict[str, ScoredImages]] | None:
         """Return the row of photographs, with as many per class as there are chains; None without photographs."""
         if not self.photographs:
             return None
-        pictures = {k: p.part(np.arange(min(num_chains, len(p.features)))) for k, p in self.photographs.items()}
-        row = reference_row("held-out photographs", pictures, self._references(self.sampled.labels, {}), num_checkpoints)
+        scored = {k: p.part(np.arange(min(num_chains, len(p.features)))) for k, p in self.photographs.items()}
+        row = reference_row("held-out photographs", scored, self._references(self.sampled.labels, {}), num_checkpoints)
         # Compare one half of the photographs with the other. FID is left out: its bias depends on the number of images.
         some, others = halves(self.photographs)
         found = as_json(measure(some, References(others, {})))
         for name in ("kid", "density", "coverage", "repeats"):
             row["values"][name], row["curve"][name] = found[name], [found[name]] * num_checkpoints
-        if min(len(p.features) for p in pictures.values()) < num_chains:  # the Vendi score grows with the number of images
+        if min(len(p.features) for p in scored.values()) < num_chains:  # the Vendi score grows with the number of images
             row["values"].pop("vendi"), row["curve"].pop("vendi")
-        return row, pictures if all(len(p.image) for p in pictures.values()) else {}
+        return row, scored if all(len(p.image) for p in scored.values()) else {}
 
 
-def reference_row(about: str, pictures: Mapping[str, Pictures], references: References, num_checkpoints: int) -> dict[str, Any]:
+def reference_row(
+    about: str, scored: Mapping[str, ScoredImages], references: References, num_checkpoints: int
+) -> dict[str, Any]:
     """Return a row that does not depend on the budget."""
-    points = measure(pictures, references)
+    points = measure(scored, references)
     return {
         "about": about,
         "kind": "reference",
-        "values": as_json(points | two_sample_tests(pictures, references)),
+        "values": as_json(points | two_sample_tests(scored, references)),
         "curve": {name: [figure] * num_checkpoints for name, figure in as_json(points).items()},
         "gradients": None,
         "forward": None,
         "failed": {},
-        "labels": list(pictures),
+        "labels": list(scored),
     }
 
 
@@ -171,7 +173,7 @@ def compare(
     (measure -> list of these, with None for unknown ones); gradients and forward (evaluations per chain); failed (label ->
     reason); and labels.
     """
-    made: dict[str, tuple[dict[str, Any], dict[str, Pictures]]] = {}
+    made: dict[str, tuple[dict[str, Any], dict[str, ScoredImages]]] = {}
     for entry in entries:
         progress_fn(entry.name)
         made[entry.name] = comparer.method(entry, num_checkpoints)
@@ -180,4 +182,4 @@ def compare(
     if held_out:
         made[PHOTOGRAPHS] = held_out
     made[PRIOR] = comparer.prior(num_checkpoints)
-    return Comparison({k: row for k, (row, _) in made.items()}, {k: pictures for k, (_, pictures) in made.items() if pictures})
+    return Comparison({k: row for k, (row, _) in made.items()}, {k: scored for k, (_, scored) in made.items() if scored})

@@ -16,8 +16,8 @@ from tfgradgen.evaluation.distances import (
 )
 from tfgradgen.evaluation.diversity import mean_distance, mean_similarity, repeat_rate, vendi_score
 from tfgradgen.evaluation.efficiency import jackknife_all
-from tfgradgen.evaluation.pictures import Pictures
 from tfgradgen.evaluation.report.catalogue import Value
+from tfgradgen.evaluation.scored_images import ScoredImages
 
 NUM_PERMUTATIONS = 1000
 TEST_SEED = 0
@@ -26,7 +26,7 @@ TEST_SEED = 0
 FOLD_INFLATION = 1.25
 REPEAT = 0.25  # in units of the mean distance of two photographs of a class; images closer than this look the same
 
-ByClass = Mapping[str, Pictures]
+ByClass = Mapping[str, ScoredImages]
 
 
 class References(NamedTuple):
@@ -49,7 +49,7 @@ def measure(row: ByClass, references: References) -> dict[str, Value]:
       row: The same number of images for each class, one per chain. The jackknife leaves out one chain of all classes at a time.
       references: Photographs and exact draws.
     """
-    num_chains = min(len(pictures.features) for pictures in row.values())
+    num_chains = min(len(scored.features) for scored in row.values())
     statistics_fn = _statistics_fn(row, references)
     return jackknife_all(lambda chains: statistics_fn({k: p.part(chains) for k, p in row.items()}), num_chains)
 
@@ -64,8 +64,8 @@ def _statistics_fn(row: ByClass, references: References) -> Callable[[ByClass], 
         width = {k: median_distance(np.concatenate([p.features, truth[k].features])) for k, p in row.items()}
 
     def statistics(part: ByClass) -> dict[str, float]:
-        def mean(fn: Callable[[str, Pictures], float]) -> float:
-            return float(np.mean([fn(k, pictures) for k, pictures in part.items()]))
+        def mean(fn: Callable[[str, ScoredImages], float]) -> float:
+            return float(np.mean([fn(k, scored) for k, scored in part.items()]))
 
         found = {
             "log_natural": mean(lambda _, p: p.log_natural.mean()),
@@ -114,4 +114,4 @@ def halves(photographs: ByClass) -> tuple[ByClass, ByClass]:
 
 
 def _pooled(row: ByClass) -> np.ndarray:
-    return np.concatenate([pictures.features for pictures in row.values()])
+    return np.concatenate([scored.features for scored in row.values()])

@@ -47,7 +47,7 @@ def draw_waveforms(waveform: np.ndarray) -> np.ndarray:
     return np.where((levels >= lows - half) & (levels <= highs + half), 40, 255).astype(np.uint8)[..., None]
 
 
-def read_pictures(paths: Sequence[Path], width: int, height: int) -> np.ndarray:
+def read_images(paths: Sequence[Path], width: int, height: int) -> np.ndarray:
     """Return image files (see `read_image`) as uint8 RGB [N, height, width, 3], resized if needed."""
     images = []
     for path in paths:

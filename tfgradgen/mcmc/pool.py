@@ -250,7 +250,7 @@ def _log_probs(classifier: Any, image: tf.Tensor) -> tf.Tensor:
     logits = classifier(image)
     if logits.shape.rank != 2 or logits.shape[1] != classifier.num_classes:
         expected = f"logits [batch, {classifier.num_classes}]"
-        raise fail("classifier", expected, logits.shape, "return one row of logits for each picture")
+        raise fail("classifier", expected, logits.shape, "return one row of logits for each image")
     return tf.nn.log_softmax(logits)
 
 

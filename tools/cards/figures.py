@@ -50,7 +50,7 @@ def files(model, folder, input_shape):
     flop = mega_flop(model.fn, input_shape)
     return {
         "cost": Figure(
-            f"{flop:.0f} MFLOP a picture (a multiply-add counts as two), {parameters:.2f} M parameters, {megabytes:.1f} MB",
+            f"{flop:.0f} MFLOP per image (a multiply-add counts as two), {parameters:.2f} M parameters, {megabytes:.1f} MB",
             (1.0, 0.005, 0.05),
         ),
         "sha256 (as `tfgradgen models` prints it)": Figure(f"`{model.sha256}`"),

@@ -19,7 +19,7 @@ def main(data):
 
     start_tensorflow()
     from tfgradgen.cli.compare import PHOTOGRAPHS_FILE
-    from tfgradgen.evaluation.pictures import load_observer, observe_photographs
+    from tfgradgen.evaluation.scored_images import load_observer, observe_photographs
     from tfgradgen.models.generator import load_generator
     from tools.train import photographs
 
@@ -30,7 +30,7 @@ def main(data):
     (models / "photographs").mkdir(exist_ok=True)
     seen.save(models / "photographs" / PHOTOGRAPHS_FILE)
     print(
-        f"wrote {models / 'photographs' / PHOTOGRAPHS_FILE}: {sum(len(p.features) for p in seen.pictures.values())} photographs"
+        f"wrote {models / 'photographs' / PHOTOGRAPHS_FILE}: {sum(len(p.features) for p in seen.scored.values())} photographs"
     )
 
 

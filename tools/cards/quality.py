@@ -29,5 +29,5 @@ def save_sheet(path, image, columns, scale=2):
     n, height, width, _ = image.shape
     rows = n // columns
     sheet = image[: rows * columns].reshape(rows, columns, height, width, 3).transpose(0, 2, 1, 3, 4)
-    picture = Image.fromarray(sheet.reshape(rows * height, columns * width, 3))
-    picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.BICUBIC).save(path)
+    sheet_image = Image.fromarray(sheet.reshape(rows * height, columns * width, 3))
+    sheet_image.resize((sheet_image.width * scale, sheet_image.height * scale), Image.Resampling.BICUBIC).save(path)

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfgradgen.io.images import read_pictures
+from tfgradgen.io.images import read_images
 
 SIZE = 64
 # Photographs of other things have no held-out part, so the last five of each class are never used in training.
@@ -64,7 +64,7 @@ def load(data, split, names, files=slice(None)):
         if not paths:
             raise SystemExit(f"{data}: expected JPEG or PNG files in {split}/{name}/, got none; give labelled photographs.")
         if paths[files]:
-            images.append(read_pictures(paths[files], SIZE, SIZE))
+            images.append(read_images(paths[files], SIZE, SIZE))
             labels += [index] * len(images[-1])
     if not images:
         raise SystemExit(f"{data}: expected photographs of {len(names)} classes in {split}/, got too few; give more.")

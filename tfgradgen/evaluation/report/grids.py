@@ -5,22 +5,22 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image
 
-from tfgradgen.evaluation.pictures import Pictures
+from tfgradgen.evaluation.scored_images import ScoredImages
 from tfgradgen.io.images import make_grid
 
 SIDE = 2  # chains across and down in one tile
 MISSING = 225  # grey level of a cell that failed
 
 
-def plot_grids(pictures: Mapping[str, Mapping[str, Pictures]], labels: Sequence[str]) -> Image.Image:
+def plot_grids(scored: Mapping[str, Mapping[str, ScoredImages]], labels: Sequence[str]) -> Image.Image:
     """Plot one tile per row and label, with the images of the first four chains."""
-    first = next(p.image for row in pictures.values() for p in row.values())
+    first = next(p.image for row in scored.values() for p in row.values())
     tiles = [
         mosaic(row[k].image, first.shape[1:]) if k in row else mosaic(first[:0], first.shape[1:])
-        for row in pictures.values()
+        for row in scored.values()
         for k in labels
     ]
-    return make_grid(np.stack(tiles), num_columns=len(labels), headings=labels, row_names=list(pictures))
+    return make_grid(np.stack(tiles), num_columns=len(labels), headings=labels, row_names=list(scored))
 
 
 def mosaic(image: np.ndarray, shape: Sequence[int]) -> np.ndarray:

@@ -24,7 +24,7 @@ class MethodSpec:
         return ", ".join(f"{name} {value}" for name, value in self.config.to_dict().items()) or "no settings"
 
 
-def parse_entry(name: Any, class_reg: float) -> MethodSpec:
+def parse_method_spec(name: Any, class_reg: float) -> MethodSpec:
     """Return the method `mala` or `mala+reg`, with default settings; `class_reg` is the weight of the regularization."""
     known = [*SAMPLERS, *(f"{key}{REGULARIZED}" for key, sampler in SAMPLERS.items() if _takes_reg(sampler))]
     check_choice("kernels", name, known)

@@ -12,7 +12,7 @@ from tfgradgen.core.checks import fail
 from tfgradgen.core.files import atomic_file
 from tfgradgen.core.parsing import parsing
 from tfgradgen.evaluation.diversity import ms_ssim_pairs
-from tfgradgen.io.images import read_pictures
+from tfgradgen.io.images import read_images
 from tfgradgen.models.classifier import Classifier, load_as
 from tfgradgen.models.discriminator import load_discriminator, natural_index
 from tfgradgen.models.loading.settings import ClassifierSettings
@@ -23,7 +23,7 @@ ENDINGS = (".jpeg", ".jpg", ".png")
 MIN_PHOTOGRAPHS = 12  # per class; half of them must have the five neighbours that density and coverage need
 
 
-class Pictures(NamedTuple):
+class ScoredImages(NamedTuple):
     """Images of one class and their scores, as NumPy arrays.
 
     Attributes:
@@ -42,10 +42,10 @@ class Pictures(NamedTuple):
     similarity: np.ndarray
     image: np.ndarray
 
-    def part(self, rows: Any) -> "Pictures":
+    def part(self, rows: Any) -> "ScoredImages":
         """Return only the images `rows`."""
         known = (column[rows] if len(column) else column for column in self)
-        return Pictures(*known)._replace(similarity=self.similarity[rows][:, rows])
+        return ScoredImages(*known)._replace(similarity=self.similarity[rows][:, rows])
 
 
 class Observer:
@@ -84,7 +84,7 @@ class Observer:
             raise fail("judge", f"a class named {label}", ", ".join(names[:5]), remedy)
         return names.index(label)
 
-    def observe(self, image: np.ndarray, label: str) -> Pictures:
+    def observe(self, image: np.ndarray, label: str) -> ScoredImages:
         """Score uint8 `image` [N, height, width, channels] as images of `label`, a class of the judge."""
         index = self.class_index(label)
         natural, class_log_probs, features = [], [], []
@@ -94,7 +94,7 @@ class Observer:
             class_log_probs.append(tf.nn.log_softmax(self.judge(shown)).numpy())
             features.append(next(iter(self._features(self.judge.as_input(shown)).values())).numpy())
         log_probs, similarity = np.concatenate(class_log_probs), ms_ssim_pairs(image)
-        return Pictures(
+        return ScoredImages(
             np.concatenate(features),
             np.concatenate(natural),
             log_probs[:, index],
@@ -111,16 +111,16 @@ def load_observer(judge: str | Path, discriminator: str | Path, allow_unknown_op
 
 
 class Photographs:
-    """Held-out photographs with the scores of an observer: `pictures` by class; `sha256` of the observer's networks."""
+    """Held-out photographs with the scores of an observer: `scored` by class; `sha256` of the observer's networks."""
 
-    def __init__(self, pictures: dict[str, Pictures], sha256: str):
-        self.pictures, self.sha256 = pictures, sha256
+    def __init__(self, scored: dict[str, ScoredImages], sha256: str):
+        self.scored, self.sha256 = scored, sha256
 
     def save(self, path: Path) -> None:
         """Write everything except the images, in half precision."""
-        arrays: dict[str, Any] = {"names": np.asarray(list(self.pictures)), "sha256": np.asarray(self.sha256)}
-        for k, pictures in enumerate(self.pictures.values()):
-            for name, column in pictures._replace(image=pictures.image[:0])._asdict().items():
+        arrays: dict[str, Any] = {"names": np.asarray(list(self.scored)), "sha256": np.asarray(self.sha256)}
+        for k, scored in enumerate(self.scored.values()):
+            for name, column in scored._replace(image=scored.image[:0])._asdict().items():
                 arrays[f"{k}_{name}"] = column.astype(np.float16) if column.dtype == np.float32 else column
         with atomic_file(path) as stream:
             np.savez_compressed(stream, **arrays)
@@ -134,10 +134,12 @@ def load_photographs(path: Path) -> Photographs:
     """
     with parsing(f"photographs {path}", "scores of photographs", "give --photographs=FOLDER"):
         loaded = read_npz(path)
-        names, fields = loaded["names"].tolist(), Pictures._fields
+        names, fields = loaded["names"].tolist(), ScoredImages._fields
         rows = [[loaded[f"{k}_{name}"] for name in fields] for k in range(len(names))]
         wide = [[a.astype(np.float32) if a.dtype == np.float16 else a for a in row] for row in rows]
-        return Photographs({str(name): Pictures(*row) for name, row in zip(names, wide, strict=True)}, str(loaded["sha256"]))
+        return Photographs(
+            {str(name): ScoredImages(*row) for name, row in zip(names, wide, strict=True)}, str(loaded["sha256"])
+        )
 
 
 def observe_photographs(folder: Path, labels: Sequence[str], observer: Observer, image_shape: Sequence[int]) -> Photographs:
@@ -149,7 +151,7 @@ def observe_photographs(folder: Path, labels: Sequence[str], observer: Observer,
       UserError: A label has fewer than `MIN_PHOTOGRAPHS` photographs, or one cannot be read.
     """
     root = folder / "val" if (folder / "val").is_dir() else folder
-    pictures = {}
+    scored = {}
     for label in labels:
         if label in ("", ".", "..") or "/" in label or "\\" in label:
             raise fail("photographs", "a class name that can be a folder name", label, "leave that label out")
@@ -157,6 +159,6 @@ def observe_photographs(folder: Path, labels: Sequence[str], observer: Observer,
         if len(paths) < MIN_PHOTOGRAPHS:
             expected = f"at least {MIN_PHOTOGRAPHS} images in {root / label}"
             raise fail("photographs", expected, len(paths), "give a folder with one subfolder per label")
-        image = read_pictures(paths, image_shape[1], image_shape[0])
-        pictures[label] = observer.observe(image, label)
-    return Photographs(pictures, observer.sha256)
+        image = read_images(paths, image_shape[1], image_shape[0])
+        scored[label] = observer.observe(image, label)
+    return Photographs(scored, observer.sha256)
