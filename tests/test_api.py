@@ -173,7 +173,7 @@ def test_what_speaks_against_a_run_is_an_issue(posterior: tg.ClassPosterior, cap
 
 
 def test_without_a_kernel_in_xla_it_goes_on_and_says_so(posterior: tg.ClassPosterior, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tfgradgen.api.without_xla", lambda posterior, run, takes_gradients: "no compilation (no kernel for X)")
+    monkeypatch.setattr("tfgradgen.api.without_xla", lambda posterior, run: "no compilation (no kernel for X)")
     result = tg.sample(posterior, num_burnin_steps=0, **FEW)
     assert result.record["backend"] == "graph"
     assert any(issue.startswith("graph mode, without XLA: no compilation (no kernel for X) (") for issue in result.issues)

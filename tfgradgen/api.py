@@ -30,7 +30,7 @@ from tfgradgen.core.text import value_text
 from tfgradgen.diagnostics.model_checks import with_number, without_xla
 from tfgradgen.diagnostics.stored_images import last_images
 from tfgradgen.io.images import decode
-from tfgradgen.mcmc import auto
+from tfgradgen.mcmc import auto, pool
 from tfgradgen.mcmc.recipe import Recipe, default_recipe, settings_of
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.mcmc.sampler import Resume
@@ -152,7 +152,7 @@ def choose_jit(posterior: ClassPosterior, kernel: str, run: RunConfig) -> tuple[
     Returns:
       `run` in graph mode and the reason; otherwise `run` and ''.
     """
-    why = without_xla(posterior, run, SAMPLERS[kernel].takes_gradients)
+    why = (without_xla if SAMPLERS[kernel].takes_gradients else pool.without_xla)(posterior, run)
     return (replace(run, jit=False), why) if why else (run, "")
 
 

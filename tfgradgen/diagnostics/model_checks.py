@@ -18,7 +18,7 @@ from tfgradgen.core.config import RunConfig
 from tfgradgen.core.contracts import Networks
 from tfgradgen.core.memo import per_networks
 from tfgradgen.core.text import as_python, value_text
-from tfgradgen.diagnostics.preflight import Check, doubts, gradient_checks, value_and_gradient, with_xla, xla_check
+from tfgradgen.diagnostics.preflight import Check, doubts, gradient_checks, value_and_gradient, xla_check
 from tfgradgen.diagnostics.prior_checks import NUM_FORWARD, NUM_ROWS, Evidence, examine, label_checks, prior_points
 from tfgradgen.diagnostics.random_ops import random_ops
 from tfgradgen.posterior import ClassPosterior
@@ -201,21 +201,11 @@ def checked_points(networks: Networks, label: int, num: int) -> tuple[tf.Tensor,
     return tf.gather(prior_points(networks.generator.latent_dim), places), np.exp(seen.log_probs[places, label])
 
 
-def without_xla(posterior: ClassPosterior, run: RunConfig, takes_gradients: bool = True) -> str:
-    """Return why a run that would use XLA by itself (jit 'auto') has to do without it; '' if it need not.
-
-    Args:
-      posterior: Target.
-      run: Settings of the run.
-      takes_gradients: Whether the run needs gradients. Otherwise only the forward passes of the pool are compiled.
-    """
+def without_xla(posterior: ClassPosterior, run: RunConfig) -> str:
+    """Return why jit='auto' must use graph mode instead of XLA for gradients; '' if it need not."""
     graph_fn, xla_fn = _functions(posterior, run)
     if run.jit != "auto" or xla_fn is None:
         return ""
-    if not takes_gradients:
-        from tfgradgen.mcmc.pool import pool_of
-
-        return with_xla(pool_of(posterior, run).scores, prior_points(posterior.latent_dim)[:NUM_CHECKED])[1]
     z, _ = checked_points(posterior.networks, int(posterior.each_label()[0][0].label), NUM_CHECKED)
     check = xla_check(xla_fn, z, *graph_fn(z))
     return "" if check.is_ok else check.found

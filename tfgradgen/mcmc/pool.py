@@ -275,6 +275,16 @@ def pool_of(posterior: ClassPosterior, run: RunConfig) -> Pool:
     return pool
 
 
+def without_xla(posterior: ClassPosterior, run: RunConfig) -> str:
+    """Return why jit='auto' must use graph mode instead of XLA for forward passes; '' if it need not."""
+    from tfgradgen.diagnostics.preflight import with_xla
+    from tfgradgen.diagnostics.prior_checks import prior_points
+
+    if run.jit != "auto" or not use_xla(run.jit):
+        return ""
+    return with_xla(pool_of(posterior, run).scores, prior_points(posterior.latent_dim)[:NUM_PROBED])[1]
+
+
 def _probe(observers: Observers) -> bytes:
     """Return the outputs of the models at `NUM_PROBED` prior draws, as bytes."""
     from tfgradgen.diagnostics.prior_checks import prior_points

@@ -137,7 +137,8 @@ class PretrainedClassifier(ImageClassifier):
 
     def compact(self):
         small = type(self)(self.num_classes, self.num_others, weight_dtype="float16")
-        small(np.zeros((1, 64, 64, 3), "float32"))
+        for network in (self, small):
+            network(np.zeros((1, 64, 64, 3), "float32"))  # builds it
         for old, new in zip(self.variables, small.variables, strict=True):
             new.assign(ops.cast(old, new.dtype))
         return small
