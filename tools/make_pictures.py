@@ -34,7 +34,7 @@ def side_by_side(grids):
 def comparison(runs, label, prior, held_out, make_grid):
     """Return five panels of one label, and print a table row for each kernel."""
     panels = [(prior, "prior draws")]
-    print("| kernel | mean p(class) | acceptance (target) | ESS | gradients per chain |\n|---|---|---|---|---|")
+    print("| kernel | mean p(class) | acceptance (target) | bulk ESS | gradients per chain |\n|---|---|---|---|---|")
     for run, title in PANELS:
         folder = Path(runs) / f"{label}-{run}"
         with np.load(folder / "samples.npz") as samples:

@@ -105,7 +105,7 @@ def test_a_command_without_a_kernel_says_what_it_chose_and_is_that_run(
     main(command)
     out = capsys.readouterr().out.splitlines()
     assert out[0].startswith("chose    rejection for goldfish (0.3")
-    assert out[0].endswith("of the prior): at least 0.001 of the prior, so exact draws cost the least")
+    assert out[0].endswith("of the prior): at least 0.001 of the prior, so exact draws are affordable")
     assert out[1].startswith("ran      rejection for goldfish")
     main([*command, "--kernel=rejection", "--out=named"])
     found, named = record("out/goldfish-auto-0"), record("named")

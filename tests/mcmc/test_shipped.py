@@ -114,7 +114,7 @@ def further(posterior: ClassPosterior, prior: Prior) -> Pairs:
 @pytest.fixture(scope="module")
 def warm(prior: Prior) -> Prior:
     """Prior draws after all those where chains start and that they are compared with."""
-    first = np.flatnonzero(prior.label < NUM_NAMED)[NUM_CHAINS + NUM_FRESH]
+    first = np.flatnonzero(prior.label < NUM_NAMED)[NUM_CHAINS + NUM_FRESH - 1] + 1
     return Prior(*(column[first:] for column in prior))
 
 
@@ -199,7 +199,6 @@ def p_values(posterior: ClassPosterior, z: np.ndarray, started: Pairs, fresh: Pa
 
 
 # Ten statistics of ten kernels, at level 1e-4 each: correct kernels fail by chance in less than 1 seed of 100, all together.
-# The wrong one has a p-value of 5e-12.
 # A kernel that learns its proposals learns them for one label; test_surrogate.py has quadrature for it.
 TESTED = [n for n, family in kernel_samplers().items() if family.is_calibrated(family.defaults) and family.learn_fn is None]
 

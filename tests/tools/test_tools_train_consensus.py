@@ -308,6 +308,8 @@ def test_students_are_saved_halved_frozen_and_exported(tmp_path: Path) -> None:
         weights=lambda stage: tmp_path / f"{stage}.npz",
         empty_student=lambda **more: module.Student(NUM_CLASSES + 1, variant="lite0", image_size=32, hidden=8, **more),
         labels=[*({"name": f"c{k}"} for k in range(NUM_CLASSES)), {"name": "other", "background": True}],
+        size=32,
+        num_labelled=lambda: 12_345,
     )
     with pytest.raises(SystemExit, match="run that stage first"):
         module.restore(student, studio.weights("head"))
@@ -317,6 +319,7 @@ def test_students_are_saved_halved_frozen_and_exported(tmp_path: Path) -> None:
     size = sum(path.stat().st_size for path in (tmp_path / "model").rglob("*") if path.is_file())
     parameters = sum(int(np.prod(v.shape)) for v in student.network.weights)
     assert size < 2.3 * parameters, "16 bits a weight"
+    assert "from 12,345 labelled draws" in (tmp_path / "model/MODEL.md").read_text()
     for num_blocks, trainable in ((4, 4), (None, 0)):
         student.freeze(num_blocks)
         moving = [v.trainable for v in student.network.kernels]

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from tfgradgen.core.contracts import FORWARD_COST, SamplerKind
 
-MIN_MASS = 0.001  # least share of prior draws accepted by rejection; below it, other methods are cheaper
-EXACT_DRAWS = 100  # number of exact draws in the price of rejection
+MIN_MASS = 0.001  # rejection is advised if it accepts at least this share of the prior draws
+EXACT_DRAWS = 32  # for which the price of rejection is given: those of a default run
 INDEPENDENT: tuple[SamplerKind, ...] = ("exact", "fitted")  # kinds of independent draws
 MOST_TIMES = 1000.0  # most times the draws that are still useful advice
 _TIME = re.compile(r"(?<![\w.+-])(\d{1,9}(?:\.\d{1,6})?) times the time")

@@ -91,7 +91,7 @@ def _is_refused(kernel: str, posterior: ClassPosterior) -> bool:
 
 def _why(kernel: str, least: float, posterior: ClassPosterior) -> str:
     if SAMPLERS[kernel].kind == "exact":
-        return f"at least {least:g} of the prior, so exact draws cost the least"
+        return f"at least {least:g} of the prior, so exact draws are affordable"
     if posterior.has_energy:
         return "a discriminator is in the target, which rejection cannot take"
     bound = max(least for _, least in CHOICES)

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CHUNK = 256  # rows per chunk and per file
-ROWS = 16  # rows per call of the models in graph mode: large batches do not fit a CPU's caches (1.5 times as slow at CHUNK)
+ROWS = 16  # rows per call on a CPU in graph mode; a call with CHUNK rows is 1.5 times as slow, because it overflows the caches
 NUM_PROBED = 8  # rows whose outputs identify the models
 MAX_MEMORY = 1 << 27  # bytes of a pool's chunks kept in memory
 FORMAT = 1  # change it whenever the rows of a seed change
@@ -277,11 +277,13 @@ def pool_of(posterior: ClassPosterior, run: RunConfig) -> Pool:
 
 def without_xla(posterior: ClassPosterior, run: RunConfig) -> str:
     """Return why jit='auto' must use graph mode instead of XLA for forward passes; '' if it need not."""
+    from tfgradgen.diagnostics.model_checks import evidence
     from tfgradgen.diagnostics.preflight import with_xla
     from tfgradgen.diagnostics.prior_checks import prior_points
 
     if run.jit != "auto" or not use_xla(run.jit):
         return ""
+    evidence(posterior.networks)  # models that give nothing usable are refused first
     return with_xla(pool_of(posterior, run).scores, prior_points(posterior.latent_dim)[:NUM_PROBED])[1]
 
 
@@ -301,7 +303,9 @@ def _kept_probe(networks: Networks, others: tuple[Any, ...]) -> bytes:
 
 @per_networks
 def _compiled(networks: Networks, others: tuple[Any, ...], xla: bool) -> Any:
-    return tf.function(Observers(networks, others, None if xla else ROWS).observe, jit_compile=xla, autograph=False)
+    return tf.function(
+        Observers(networks, others, None if xla or use_xla("auto") else ROWS).observe, jit_compile=xla, autograph=False
+    )
 
 
 @per_networks

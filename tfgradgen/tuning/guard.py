@@ -21,7 +21,7 @@ from tfgradgen.posterior import ClassPosterior
 from tfgradgen.tuning.bench import Cell, Problem
 
 NUM_EXACT, LEAST_EXACT = 256, 64  # exact draws of a label: the number wanted, and the smallest useful number
-MOST_FORWARD = 20_000  # most prior draws for these
+MOST_FORWARD = 60_000  # most prior draws for these
 LEVEL = 0.01  # probability that any unbiased schedule of a search is refused
 
 

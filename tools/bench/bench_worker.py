@@ -3,7 +3,7 @@
     python -m tools.bench.bench_worker tensorflow|torch|torch_compiled|jax FOLDER
 
 Both sides write one JSON object per line. FOLDER holds the data that the frameworks share, `shared.json` and `shared.npz`.
-tensorflow writes them and the others read them, so that they need neither TensorFlow nor tfgradgen.
+tensorflow writes them and the others read them, so that they need no TensorFlow.
 """
 
 import contextlib

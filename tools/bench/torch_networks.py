@@ -16,7 +16,7 @@ SLOPE = 0.2  # of the generator's leaky ReLU
 
 def tensor(variable):
     """Return a Keras variable as float32."""
-    return torch.from_numpy(np.array(ops.convert_to_numpy(ops.stop_gradient(variable)), "float32"))
+    return torch.from_numpy(np.array(ops.convert_to_numpy(variable), "float32"))
 
 
 def channels_last(x):

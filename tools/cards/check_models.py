@@ -27,7 +27,7 @@ some photographs "other", too. Of so few photographs the error is partly chance,
 "The judge's agreement with exact posterior draws" weights prior draws by p(class): what rejection sampling would keep.""",
     "judge": CALIBRATED,
     "discriminator": "The held-out photographs and draws took part in no training, but the photographs fit the temperature.",
-    "generator": """Features are the spatial means of the last feature map of each network, scaled to unit mean square. KID is
+    "generator": """Features are those of the signature `features` of each network, scaled to unit mean square. KID is
 the unbiased squared MMD with the cubic kernel.""",
 }
 REMARK_OF_CHAINS = """Chains for the reach start at prior draws (`--init=prior`); both have bolder settings than the defaults of

@@ -122,6 +122,10 @@ class Studio:
     def empty_student(self, **settings):
         return Student(len(self.names) + 1, VARIANT, self.size, **settings)
 
+    def num_labelled(self):
+        """Return the number of labelled draws of the training."""
+        return len(Draws(self.draws))
+
     def weights(self, stage):
         return self.work / f"{stage}.npz"
 
@@ -298,5 +302,5 @@ def write_model(studio, stage, out, licence=None):
         "classes": ", ".join(label["name"] for label in studio.labels),
     }
     facts = dict(size=studio.size, stage=stage, frozen=FROZEN_BLOCKS, large=LARGE)
-    built = BUILT.format(draws=len(Draws(studio.draws)), **facts)
+    built = BUILT.format(draws=studio.num_labelled(), **facts)
     write_card(out, "Classifier", interface, built, licence)

@@ -53,7 +53,7 @@ class Network(keras.Model):
     """`image [B, S, S, 3]` in [-1, 1] -> features [B, 1280], the spatial mean of the last feature map.
 
     The image is resized to `image_size` pixels, bicubically. `weight_dtype` is the dtype of the stored kernels that have at
-    least LARGE weights; the network computes in float32.
+    least LARGE weights; the network computes in the dtype of the image.
     """
 
     def __init__(self, variant="lite1", image_size=96, weight_dtype="float32", **kwargs):

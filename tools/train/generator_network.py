@@ -183,7 +183,7 @@ class FoldedGenerator(keras.Model):
         self.built = True
 
     def _constant(self, name, value):
-        value = np.asarray(value, np.float32)
+        value = np.asarray(ops.convert_to_numpy(value), np.float32)
         weight = self.add_weight(shape=value.shape, name=name, trainable=False)
         weight.assign(value)
         return weight
