@@ -94,8 +94,9 @@ class Teachers:
         generator, classifier = load_generator(generator), load_classifier(classifier)
         lite, columns = Pretrained("lite1", size), imagenet_columns(classifier.labels)
         self.latent_dim = generator.latent_dim
-        generate = compiled(generator, (self.latent_dim,))
-        self.generate = lambda z: np.concatenate([to_uint8(generate(z[i : i + 200])) for i in range(0, len(z), 200)])
+        # TensorFlow Lite cannot convert a folded generator.
+        generate = tf.function(lambda z: generator(z), autograph=False, reduce_retracing=True)
+        self.generate = lambda z: np.concatenate([to_uint8(generate(z[i : i + BATCH])) for i in range(0, len(z), BATCH)])
         in_range = lambda fn: compiled(lambda image: tf.nn.log_softmax(fn(image / 127.5 - 1.0)), (64, 64, 3))  # noqa: E731
         self.classifier = in_range(classifier)
         self.lite = compiled(
