@@ -46,6 +46,17 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def shipped_cache(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[None]:
+    """A cache that all processes share, for tests that need thousands of prior draws of the shipped models."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "shipped"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TFGRADGEN_CACHE_DIR", str(folder))
+        yield
+
+
 @pytest.fixture(scope="session")
 def toy_pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return toy.save_pair(tmp_path_factory.mktemp("toy"))

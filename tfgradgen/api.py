@@ -78,7 +78,8 @@ def sample(
         the number of labels.
       seed: 0..2**62 - 1.
       init: Where chains start: 'resample', at exact draws of the posterior, found among 256 prior draws per chain (at likely
-        draws if the class is too rare); 'prior', at prior draws; or a latent point [latent_dim] for all chains.
+        draws if the class is too rare); 'prior', at prior draws; 'annealed', at particles that move from the prior to
+        the class while the temperature falls; or a latent point [latent_dim] for all chains.
       jit: True for XLA, False for graph mode, or 'auto' for XLA if there is a GPU and XLA can compile the models.
       progress: Whether to show a progress bar, by tqdm.
       **settings: Settings of the kernel, such as step_size or num_leapfrog_steps. The defaults suit the shipped models.
@@ -214,12 +215,12 @@ def _run(posterior: ClassPosterior, kernel: str, num_chains: Any, seed: Any, ini
         except (TypeError, ValueError):
             z = np.empty(0, np.float32)
         if z.shape != (posterior.latent_dim,) or not np.isfinite(z).all():
-            expected = f"'resample', 'prior' or a latent point of {posterior.latent_dim} finite numbers"
+            expected = f"'resample', 'prior', 'annealed' or a latent point of {posterior.latent_dim} finite numbers"
             got = value_text(init) if z.shape == (posterior.latent_dim,) else f"shape {list(z.shape)}"
             raise fail("init", expected, got, "give one point, where all chains start")
         start = {"init": "given", "init_z": tuple(float(x) for x in z)}
     elif init == "given":
-        raise fail("init", "'resample', 'prior' or a latent point", "'given'", "give the point itself")
+        raise fail("init", "'resample', 'prior', 'annealed' or a latent point", "'given'", "give the point itself")
     num_chains, seed, jit = map(_as_python, (num_chains, seed, jit))
     run = RunConfig(num_chains=num_chains, temperature=float(posterior.temperature), seed=seed, jit=jit, **start)
     if not preset.takes_starts and run.init != "resample":

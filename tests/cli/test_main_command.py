@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shipped_cache")]
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def runs(tmp_path_factory: pytest.TempPathFactory, shipped_cache: None) -> dict[str, Path]:
     """The README's main command and its exact draws, in an empty folder, as a user types them."""
     folder = tmp_path_factory.mktemp("runs")
     for kernel, further in (("mala", []), ("rejection", ["--num_results=8"])):  # 128 draws: the error of the truth is small

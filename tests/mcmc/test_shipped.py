@@ -16,31 +16,33 @@ from scipy import stats
 
 from tfgradgen import ClassPosterior, load_classifier, load_generator
 from tfgradgen.core.backend import as_seed, fold_in
+from tfgradgen.core.config import RunConfig
+from tfgradgen.mcmc.pool import CHUNK, pool_of
 from tfgradgen.mcmc.registry import kernel_sampler, kernel_samplers
 from tfgradgen.mcmc.replica_exchange import ReplicaConfig, inverse_temperatures
 from tfgradgen.models.loading.metadata import fingerprint
 from tfgradgen.models.precision import lower_gradients
 from tfgradgen.models.shipped import SHIPPED_MODELS, default_model
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shipped_cache")]
 
 NUM_PRIOR = 8192  # an eighth of them are pairs of a class
-NUM_CHAINS = 176
+NUM_CHAINS = 96
 NUM_FRESH = 512  # the error of a comparison is then mostly that of the chains
 NUM_NAMED = 20
 BATCH = 64
 STEP_SIZE = 0.2
 LEVEL = 1e-4
-TRANSITIONS = {  # of about ten gradients
-    "mala": 10,
-    "broken": 10,
+TRANSITIONS = {  # of about eight gradients
+    "mala": 8,
+    "broken": 8,
     "hmc": 3,
-    "split_hmc": 3,
-    "chees": 3,
-    "nuts": 2,
-    "local_global": 2,
-    "replica_exchange": 2,
-    "elliptical_slice": 5,
+    "split_hmc": 2,
+    "chees": 2,
+    "nuts": 1,
+    "local_global": 1,
+    "replica_exchange": 1,
+    "elliptical_slice": 3,
 }
 
 
@@ -79,11 +81,14 @@ def look(posterior: ClassPosterior, z: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 @pytest.fixture(scope="module")
-def prior(posterior: ClassPosterior) -> Prior:
-    rng = np.random.default_rng(4)
-    z = rng.standard_normal((NUM_PRIOR, posterior.latent_dim), np.float32)
-    log_prob = np.concatenate([look(posterior, z[k : k + 256])[1] for k in range(0, NUM_PRIOR, 256)])
-    return Prior(z, log_prob, (log_prob + rng.gumbel(size=log_prob.shape)).argmax(1))
+def prior(posterior: ClassPosterior, worker_id: str) -> Prior:
+    """Rows of the pool; two processes start from its two ends, and each finds in the cache what the other has evaluated."""
+    pool, numbers = pool_of(posterior, RunConfig(seed=0)), range(NUM_PRIOR // CHUNK)
+    for number in reversed(numbers) if worker_id == "gw1" else numbers:
+        pool.draws(number * CHUNK, CHUNK)
+    draws = pool.draws(0, NUM_PRIOR)
+    ends = np.cumsum(np.exp(draws.logits.astype(np.float64)), 1)
+    return Prior(draws.z, draws.logits, (ends < draws.uniform[:, None] * ends[:, -1:]).sum(1))
 
 
 def pairs_of(posterior: ClassPosterior, prior: Prior, first: int, last: int | None) -> Pairs:

@@ -19,6 +19,7 @@ from tfgradgen.mcmc.sampler import Sampler
 
 ANY_KERNEL = "mala"  # kernel of commands that do not ask for one
 PRECISIONS = ("float32", "bfloat16")
+KINDS_OF_START = ("resample", "prior", "annealed")
 SCHEDULE_FLAGS, RUN_FLAGS = tuple(declared(Schedule)), tuple(declared(RunConfig))
 
 
@@ -187,7 +188,7 @@ def _photograph(flags: dict[str, Any]) -> Path | None:
       UserError: It is neither.
     """
     init = flags.get("init")
-    if init in (None, "resample", "prior"):
+    if init in (None, *KINDS_OF_START):
         return None
     with suppress(OSError, RuntimeError):  # an invalid file name, or the home of an unknown user
         image_file = Path(str(init)).expanduser()
@@ -196,7 +197,7 @@ def _photograph(flags: dict[str, Any]) -> Path | None:
             return image_file
     raise fail(
         "init",
-        "resample, prior or the file of an image",
+        f"{', '.join(KINDS_OF_START)} or the file of an image",
         value_text(init),
-        did_you_mean(init, ("resample", "prior")) or "check the path",
+        did_you_mean(init, KINDS_OF_START) or "check the path",
     )

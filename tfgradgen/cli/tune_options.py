@@ -93,10 +93,9 @@ def parse_tune(flags: dict[str, Any]) -> TuneOptions:
             raise fail("flags", f"of the settings of {kernel} any of {listed}", f"--{flag}", "leave it out")
     fixed = held_fixed(kernel, given)
     check_int("num_chains", sampled.run.num_chains, MIN_CHAINS, 4096)
-    if sampled.init_photograph:
-        raise fail(
-            "init", "one of resample, prior", value_text(flags["init"]), "all chains at one point say little of how they mix"
-        )
+    if sampled.init_photograph or sampled.run.init == "annealed":
+        remedy = "the chains of a trial start at exact draws, or at prior draws"
+        raise fail("init", "one of resample, prior", value_text(flags["init"]), remedy)
     budget, num_gradients = own.get("budget", float(RUNS_OF_BUDGET * own["num_gradients"])), own["num_gradients"]
     if budget < num_gradients:
         raise fail(

@@ -30,6 +30,7 @@ class Stream(IntEnum):
       PRIOR: Plain prior draws, the reference of a comparison.
       POOL: Prior draws that all labels of a seed share. Folded into the seed itself, without a label's.
       SURROGATE: The fit and the validation of a surrogate of the likelihood, and its first weights.
+      ANNEALING: Populations of annealed starts.
       JITTER: Jitter of the step size. Folded into the seed of a transition, not of a run; there kernels number their own
         streams from 0.
     """
@@ -43,6 +44,7 @@ class Stream(IntEnum):
     SURROGATE = 7
     HVI = 8
     JITTER = -1
+    ANNEALING = 9
 
 
 def as_seed(seed: int) -> tf.Tensor:

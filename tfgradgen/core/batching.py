@@ -6,8 +6,10 @@ from typing import Any
 import tensorflow as tf
 
 
-def batched_rows(fn: Callable[..., Any], size: int, *rows: tf.Tensor) -> tf.Tensor:
-    """Return `fn(*rows)`, evaluated on exactly `size` rows at a time, without intermediates of more than one call.
+def batched_rows(fn: Callable[..., Any], size: int, *rows: tf.Tensor, num_parallel: int = 1) -> tf.Tensor:
+    """Return `fn(*rows)`, evaluated on exactly `size` rows at a time.
+
+    The results do not depend on `num_parallel`, which bounds how many calls keep their intermediates at the same time.
 
     Use `map_batched` where a gradient is wanted.
 
@@ -15,6 +17,7 @@ def batched_rows(fn: Callable[..., Any], size: int, *rows: tf.Tensor) -> tf.Tens
       fn: See `map_batched`; it may take several tensors.
       size: Rows of a call. The last call is padded with copies of the last row, whose results are dropped.
       *rows: Tensors [B, ...] of the same B.
+      num_parallel: Maximum number of calls that run at the same time.
     """
     first = rows[0]
     num_rows = first.shape[0] if first.shape[0] is not None else tf.shape(first)[0]
@@ -29,7 +32,7 @@ def batched_rows(fn: Callable[..., Any], size: int, *rows: tf.Tensor) -> tf.Tens
     out = tf.map_fn(
         lambda xs: spec(*xs),
         tuple(parts_of(x) for x in rows),
-        parallel_iterations=1,  # keeps the intermediates of one part at a time
+        parallel_iterations=num_parallel,
         fn_output_signature=tf.TensorSpec(spec.output_shapes, spec.output_dtypes),
     )
     return tf.reshape(out, tf.concat([[num_parts * size], out.shape[2:]], 0))[:num_rows]

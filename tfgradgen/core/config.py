@@ -187,7 +187,8 @@ class RunConfig:
       seed: 0..2**62 - 1. A run is repeatable bit for bit on the same machine and backend.
       jit: 'auto' (XLA if there is a GPU), True or False.
       init: 'resample' (each chain starts at an exact draw, found among its own `num_init_draws` prior draws, or at a likely
-        one if the class is too rare; see `starts`), 'prior' (at any prior draw) or 'given' (at `init_z`).
+        one if the class is too rare; see `starts`), 'prior' (at any prior draw), 'annealed' (at particles that move from the
+        prior to the class while the temperature falls; see `annealing`) or 'given' (at `init_z`).
       init_z: The latent point [latent_dim] at which all chains start if `init` is 'given'; otherwise None.
     """
 
@@ -209,12 +210,13 @@ class RunConfig:
     )
     init: Init = choice(
         "resample",
-        choices=("resample", "prior", "given"),
+        choices=("resample", "prior", "annealed", "given"),
         is_told=True,
         is_text=True,
         help="where chains start. resample: each at an exact draw, found among 256 prior draws of its own, or at a likely one "
-        "if the class is too rare. prior: at a prior draw. IMAGE: all at the latent point that the generator's encoder gives "
-        "for this image file (BigBiGAN)",
+        "if the class is too rare. prior: at a prior draw. annealed: at particles that move from the prior to the class while "
+        "the temperature falls, for classes too rare to draw. IMAGE: all at the latent point that the generator's encoder "
+        "gives for this image file (BigBiGAN)",
     )
     init_z: tuple[float, ...] | None = None
 

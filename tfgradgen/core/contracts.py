@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 Tensor: TypeAlias = "tf.Tensor"  # a string: this module does not import TensorFlow
 SamplerKind: TypeAlias = Literal["chain", "exact", "particles", "ascent", "fitted"]  # see `mcmc.sampler.Sampler`
-Init: TypeAlias = Literal["resample", "prior", "given"]  # where chains start, see `core.config.RunConfig`
+Init: TypeAlias = Literal["resample", "prior", "annealed", "given"]  # where chains start, see `core.config.RunConfig`
 Jit: TypeAlias = bool | Literal["auto"]  # XLA or not, see `core.backend.use_xla`
 
 IMAGE_CHANNELS = (1, 3, 4)  # possible lengths of a colour axis

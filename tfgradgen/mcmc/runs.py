@@ -78,8 +78,8 @@ def _facts(doubts: list[str], cost: list[int], starts: Starts, num_drawn: int) -
       starts: The starting points.
       num_drawn: Other forward passes, for the moments of the class or for what the kernel learns.
     """
-    num_gradients, num_forward = cost
-    return {"doubts": doubts, "start_cost": [num_gradients, num_forward + starts.num_draws + num_drawn], **starts.facts}
+    spent = [cost[0] + starts.spent.num_gradients, cost[1] + starts.spent.num_forward + starts.num_draws + num_drawn]
+    return {"doubts": doubts, "start_cost": spent, **starts.facts}
 
 
 def _restored(posterior: ClassPosterior, config: Any, state: dict[str, np.ndarray]) -> ClassPosterior:

@@ -74,7 +74,8 @@ class Population(NamedTuple):
 
 
 @per_networks
-def _compiled(networks: Networks, num_mutations: int, xla: bool) -> Any:
+def compiled(networks: Networks, num_mutations: int, xla: bool) -> Any:
+    """Return the compiled functions that draw particles from the prior and that move them by `num_mutations` steps of MALA."""
     from tfgradgen.posterior import ClassPosterior
 
     def start(label: tf.Tensor, seed: tf.Tensor, num_particles: int) -> tuple[tf.Tensor, tf.Tensor]:
@@ -260,7 +261,7 @@ def smc_chunks(
         posterior, facts["doubts"], *_ = admit(posterior, run, takes_gradients=True)
     else:  # checked at the start of the run
         posterior = with_number(posterior)
-    start_fn, mutate_fn = _compiled(posterior.networks, config.num_mutations, use_xla(run.jit))
+    start_fn, mutate_fn = compiled(posterior.networks, config.num_mutations, use_xla(run.jit))
     if not mutate_fn.experimental_get_tracing_count():
         logger.info("compiling smc")
     run_seed = fold_in(posterior.own_seed(run.seed), Stream.SMC)

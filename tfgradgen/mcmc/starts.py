@@ -28,6 +28,8 @@ import tensorflow as tf
 from tfgradgen.core.backend import Stream, fold_in, log_uniform, resample_systematic
 from tfgradgen.core.checks import fail
 from tfgradgen.core.config import RunConfig
+from tfgradgen.core.contracts import Cost
+from tfgradgen.mcmc.annealing import annealed_points
 from tfgradgen.mcmc.pool import CHUNK, pool_of, weigh
 from tfgradgen.posterior import ClassPosterior
 
@@ -57,11 +59,12 @@ class Starts(NamedTuple):
 
     Attributes:
       z: [num_chains, latent_dim] float32.
-      num_exact: Number of exact draws among them; None if exact draws were not requested ('prior', 'given').
+      num_exact: Number of exact draws among them; None unless exact draws were requested.
       class_prob: Mean of p(class) over the prior draws where it is finite; None if it is finite nowhere.
       class_prob_error: Standard error of `class_prob`; None for fewer than two draws.
       num_draws: Number of prior draws, including those without a finite p(class).
       num_not_finite: Number of draws without a finite p(class), or without a finite output of a discriminator in the target.
+      spent: What annealing cost, for all chains together.
       of_each: For a vector of labels, the starts of each label, in the order of `ClassPosterior.each_label`.
     """
 
@@ -71,6 +74,7 @@ class Starts(NamedTuple):
     class_prob_error: float | None
     num_draws: int
     num_not_finite: int
+    spent: Cost = Cost(0, 0)
     of_each: tuple["Starts", ...] = ()
 
     @property
@@ -137,8 +141,8 @@ def choose_starts(posterior: ClassPosterior, run: RunConfig, powers: Sequence[fl
     """Return the starting points of `run.num_chains` chains, as `run.init` specifies.
 
     'resample' chooses them as described above, from `RunConfig.num_init_draws` rows of the pool per chain. 'prior' takes one
-    prior draw per chain, specific to the label. 'given' starts all chains at `run.init_z`. With a vector of labels, the chains
-    of each label start as in a run of that label alone.
+    prior draw per chain, specific to the label. 'annealed' takes particles of an annealed population (see `annealing`). 'given'
+    starts all chains at `run.init_z`. With a vector of labels, the chains of each label start as in a run of that label alone.
 
     Args:
       posterior: The target.
@@ -183,6 +187,10 @@ def choose_starts(posterior: ClassPosterior, run: RunConfig, powers: Sequence[fl
         if len(run.init_z) != posterior.latent_dim:
             raise fail("init_z", f"{posterior.latent_dim} coordinates", len(run.init_z), "give a latent point of the generator")
         z[:] = np.asarray(run.init_z, np.float32)
+    spent = Cost(0, 0)
+    if run.init == "annealed":
+        seed = fold_in(posterior.own_seed(run.seed), Stream.ANNEALING)
+        z[:], spent = annealed_points(posterior, run.num_chains, seed, run.jit)
     finite = np.isfinite(scores.class_log_prob)
     prob = np.exp(scores.class_log_prob[finite].astype(np.float64))
     return Starts(
@@ -192,6 +200,7 @@ def choose_starts(posterior: ClassPosterior, run: RunConfig, powers: Sequence[fl
         float(prob.std(ddof=1) / np.sqrt(prob.size)) if prob.size > 1 else None,
         scores.class_log_prob.size,
         int((~(finite & np.isfinite(scores.log_weight)) if posterior.has_energy else ~finite).sum()),
+        spent,
     )
 
 
@@ -219,6 +228,7 @@ def _starts_of_each(posterior: ClassPosterior, run: RunConfig, powers: Sequence[
         None if all(each is None for each in errors) else error,
         num_draws,
         num_not_finite,
+        Cost(*(sum(column) for column in zip(*(found.spent for found in parts), strict=True))),
         tuple(parts),
     )
 

@@ -1,0 +1,105 @@
+"""Annealed starts are of the posterior where chains from the prior stay behind a valley."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.support.toy import ToyClassifier, ToyGenerator
+from tfgradgen.core.checks import UserError
+from tfgradgen.core.config import RunConfig, Schedule
+from tfgradgen.core.contracts import collect
+from tfgradgen.mcmc.annealing import PARTICLES_PER_CHAIN
+from tfgradgen.mcmc.mala import MalaConfig
+from tfgradgen.mcmc.registry import kernel_sampler
+from tfgradgen.mcmc.runs import started_chunks
+from tfgradgen.mcmc.starts import Starts, choose_starts
+from tfgradgen.posterior import ClassPosterior
+
+NUM_CHAINS = 400
+NUM_GRADIENTS = 300
+
+
+class BehindAValley(ToyClassifier):
+    """Log-odds of class 1: -10 where the first pixel is below 0, -20 in a valley up to 2, 4 beyond."""
+
+    def __call__(self, image: tf.Tensor) -> tf.Tensor:
+        pixel = image[:, 0, 0, 0]
+        value = -10.0 - 10.0 * tf.sigmoid(6.0 * pixel) + 24.0 * tf.sigmoid(8.0 * (pixel - 2.0))
+        return tf.stack([tf.zeros_like(value), value], -1)
+
+
+def posterior(temperature: float = 1.0, label: int = 1) -> ClassPosterior:
+    return ClassPosterior(ToyGenerator(), BehindAValley(), label, temperature=temperature)
+
+
+def starts(init: str, temperature: float = 1.0, seed: int = 0) -> Starts:
+    return choose_starts(posterior(temperature), RunConfig(num_chains=NUM_CHAINS, init=init, seed=seed))  # type: ignore[arg-type]
+
+
+def share(z: np.ndarray) -> float:
+    """The share of z [num_chains, 6] beyond the valley."""
+    return float(np.mean(z[:, 0] > 2.0))
+
+
+def exact_share() -> float:
+    """The share of the posterior beyond the valley, by quadrature."""
+    x = np.linspace(-8, 8, 100_001, dtype=np.float32)
+    logits = BehindAValley()(tf.reshape(tf.constant(x), [-1, 1, 1, 1])).numpy().astype(np.float64)
+    weight = np.exp(-0.5 * x.astype(np.float64) ** 2 - np.logaddexp(0.0, -logits[:, 1]))
+    return float(weight[x > 2.0].sum() / weight.sum())
+
+
+def test_they_are_of_the_posterior_where_chains_from_the_prior_are_not() -> None:
+    """The population is biased by order 1 / 1600 and its chains are dependent: 0.05 is three errors of the share of 400."""
+    truth = exact_share()
+    few = Schedule(num_results=25, num_burnin_steps=NUM_GRADIENTS - 25, num_adaptation_steps=100)
+    run = RunConfig(num_chains=NUM_CHAINS, init="prior")
+    plain = started_chunks(kernel_sampler("mala"), posterior(), MalaConfig(0.4), few, run, None)
+    assert abs(share(starts("annealed").z.numpy()) - truth) < 0.05
+    assert share(collect(plain)[0].z[-1]) < truth - 0.2, "chains from the prior have to fail"
+
+
+def test_its_cost_is_counted() -> None:
+    found = starts("annealed")
+    num_particles = PARTICLES_PER_CHAIN * NUM_CHAINS
+    stages, rest = divmod(found.spent.num_gradients, 5 * num_particles)
+    assert (stages > 2, rest) == (True, 0)
+    assert found.spent.num_forward == (1 + stages) * num_particles
+    assert (found.num_exact, found.num_draws) == (None, NUM_CHAINS)
+    assert starts("prior").spent == (0, 0)
+
+
+def test_a_seed_has_its_starts() -> None:
+    first, again, other = (starts("annealed", seed=seed).z.numpy() for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert not np.isin(other, first).any()
+
+
+def test_each_label_of_a_batch_starts_as_alone() -> None:
+    batch = ClassPosterior(ToyGenerator(), BehindAValley(), [0] * 4 + [1] * 4)
+    found = choose_starts(batch, RunConfig(num_chains=8, init="annealed"))
+    parts = [each.spent for each in found.of_each]
+    assert found.spent == tuple(map(sum, zip(*parts, strict=True)))
+    for label in (0, 1):
+        alone = choose_starts(posterior(label=label), RunConfig(num_chains=4, init="annealed"))
+        np.testing.assert_array_equal(found.z[4 * label : 4 * label + 4], alone.z)
+
+
+def test_a_high_temperature_keeps_the_prior() -> None:
+    """The likelihood then hardly counts: z_0 is of a standard normal, to 4 errors."""
+    z = starts("annealed", temperature=1e4).z.numpy()[:, 0]
+    assert abs(z.mean()) < 4 / np.sqrt(NUM_CHAINS)
+    assert abs(z.std() - 1) < 4 / np.sqrt(2 * NUM_CHAINS)
+
+
+def test_a_discriminator_is_refused() -> None:
+    energetic = ClassPosterior(
+        ToyGenerator(), BehindAValley(), 1, discriminator=lambda image: image[:, 0, 0, 0], discriminator_weight=1.0
+    )
+    with pytest.raises(UserError, match="annealed"):
+        choose_starts(energetic, RunConfig(num_chains=4, init="annealed"))
+
+
+def test_an_unknown_start_is_refused() -> None:
+    with pytest.raises(UserError, match="annealed"):
+        starts("annealled")
