@@ -118,7 +118,7 @@ def test_a_bad_model_is_refused_at_every_entry(fault: str, entry: str) -> None:
 def test_a_good_model_passes_every_entry_without_a_word(entry: str) -> None:
     found = ENTRIES[entry](posterior_of())
     if isinstance(found, SamplerResult):
-        assert found.facts["doubts"] == []
+        assert found.stats["doubts"] == []
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_noise_of_python_that_a_graph_would_freeze_is_refused() -> None:
 
 def test_nan_for_part_of_z_is_said() -> None:
     partly = Bounded(lambda image: tf.where(image[:, :1, :1] > 0, image, np.nan))
-    found = tg.collect(exact_chunks(posterior_of(partly), 1, RUN)).facts["doubts"]
+    found = tg.collect(exact_chunks(posterior_of(partly), 1, RUN)).stats["doubts"]
     assert [line.split(":")[0] for line in found] == ["generator"]
     assert "NaN or inf for part of z" in found[0]
     assert "image_range" not in found[0]
@@ -252,9 +252,9 @@ def test_doubts_are_warned_of_where_the_library_is_called() -> None:
         tg.sample_exact(flat, 1, RUN)
     with pytest.warns(UserWarning, match=r"p\(class\) that varies over prior draws"):
         ENTRIES["sample_chains"](flat)
-    assert len(ENTRIES["exact_chunks"](flat).facts["doubts"]) == 1
+    assert len(ENTRIES["exact_chunks"](flat).stats["doubts"]) == 1
     for name in ("rejection", "elliptical_slice", "mala"):
-        assert len(by_method(name)(flat).facts["doubts"]) == 1, "and not warned of, where the command prints them"
+        assert len(by_method(name)(flat).stats["doubts"]) == 1, "and not warned of, where the command prints them"
 
 
 def test_gradients_are_asked_of_methods_that_take_them_only() -> None:

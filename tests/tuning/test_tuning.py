@@ -88,7 +88,7 @@ class Copied:
         self.user_attrs[name] = value
 
 
-def facts(found: list[Trial]) -> list[Any]:
+def outcomes_of(found: list[Trial]) -> list[Any]:
     return [(t.state, t.recipe, t.cells) for t in found]
 
 
@@ -174,7 +174,7 @@ def test_interrupted_anywhere_and_resumed_it_is_the_same_search(searched: Any, t
     found, made = in_pieces(replace(plan_of(24), fixed=HELD), (0, 1, 4, 1, 4, 5, 3), tmp_path / "study.db")
     assert made == whole.made[: len(made)], "no run is made twice"
     assert len(made) == 24
-    assert facts(found)[:-1] == facts(expected)[: len(found) - 1]
+    assert outcomes_of(found)[:-1] == outcomes_of(expected)[: len(found) - 1]
     with pytest.raises(UserError, match=r"expected .*of"):
         open_study(tmp_path / "study.db", {"of": 2})
 
@@ -190,7 +190,7 @@ def test_the_default_is_tried_next_to_another_control(tmp_path: Path) -> None:
     known = [t.params["step_size"] for t in study.get_trials(deepcopy=False)]
     assert known[:2] == [0.6, 0.3], "the model of proposals knows both"
     pieces, made = in_pieces(plan, (0, 2, 2, 0, 3), tmp_path / "pieces.db")
-    assert (facts(pieces), made) == (facts(found), bench.made)
+    assert (outcomes_of(pieces), made) == (outcomes_of(found), bench.made)
     report = to_markdown(plan, UNKNOWN, found, validate(study, Pretended(), plan, 2, UNKNOWN, SILENT), "")
     assert "| dropped, the kernel's default |" in report
 
@@ -216,7 +216,7 @@ def test_a_larger_budget_goes_on(tmp_path: Path) -> None:
     study = open_study(tmp_path / "study.db", {})
     before = search(study, Pretended(), plan_of(12), SILENT, SILENT)
     after = search(study, Pretended(), plan_of(20), SILENT, SILENT)
-    assert facts(after)[: len(before)] == facts(before)
+    assert outcomes_of(after)[: len(before)] == outcomes_of(before)
     assert sum(t.work for t in after) >= 20 * LONG
     assert search(study, Pretended(0), plan_of(20), SILENT, SILENT) == after, "nothing is left to do"
 

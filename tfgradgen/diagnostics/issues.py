@@ -167,7 +167,7 @@ def problems(
       found: The `run_statistics` of the run.
       num_results: Number of draws per chain.
       latent_dim: Number of coordinates of z.
-      run: Other facts about the run.
+      run: Other properties of the run.
     """
     lines = [*_broken(chains, num_results), *_of_method(run)]
     mixing = _mixing(found, num_results, len(chains["accept_rate"]), latent_dim, run) if run.kind != "ascent" else []

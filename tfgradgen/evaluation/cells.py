@@ -116,11 +116,11 @@ def prepare_label(posterior: ClassPosterior, run: RunConfig, progress_fn: Progre
     other_seed = replace(run, seed=seed_of(run.seed, TRUTH_SEED))
     num_rows = 1 + -(-NUM_TRUTH // run.num_chains)
     try:
-        draws, cost, facts = collect(exact_chunks(posterior, num_rows, other_seed), progress_fn)
+        draws, cost, stats = collect(exact_chunks(posterior, num_rows, other_seed), progress_fn)
         mean, scale, _ = class_moments(posterior, run)
     except UserError:
         return LabelReference(init_z, prior_z, none, none, none, none, np.zeros(()), np.zeros(()))
-    num_accepted = round(facts["accept_rate"] * cost.num_forward)
+    num_accepted = round(stats["accept_rate"] * cost.num_forward)
     truth_z = draws.z[1:].reshape(-1, posterior.latent_dim)
     return LabelReference(
         init_z, prior_z, draws.z[0], truth_z, mean, scale, np.asarray(cost.num_forward), np.asarray(num_accepted)
@@ -255,7 +255,7 @@ def _fitted_cell(
         if num_steps >= 0:
             fitted = replace(config, num_optimization_steps=num_steps)
             found = collect(entry.sampler.chunks_fn(posterior, fitted, Schedule(1, 0, 0), run, None), progress_fn)
-            begun = np.add(found.facts["start_cost"], [0, found.facts["prior_draws"]])
+            begun = np.add(found.stats["start_cost"], [0, found.stats["prior_draws"]])
             z[k], spent[k] = found.draws.z[0], np.subtract(found.cost, begun) / run.num_chains
     if np.isnan(spent[-1]).any():
         raise fail("num_gradients", f"at least {config.path_cost} for {entry.name}", checkpoints[-1], "raise it")
@@ -272,5 +272,5 @@ def _populations(
 ) -> tuple[Draws, Cost]:
     """Return the particles of num_chains populations, and the cost of one population without the check before a run."""
     found = collect(entry.sampler.chunks_fn(posterior, entry.config, Schedule(num_particles, 0, 0), run, None), progress_fn)
-    checked = found.facts["start_cost"]
+    checked = found.stats["start_cost"]
     return found.draws, Cost(*((a - b) / run.num_chains for a, b in zip(found.cost, checked, strict=True)))
