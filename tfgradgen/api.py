@@ -110,8 +110,8 @@ def sample(
     planned |= {AUTO: chosen.stats} if chosen else {}
     with _bar(recipe.kernel, progress) as progress_fn:
         found = collect(iter_chunks(posterior, recipe, run), progress_fn)
-    doubts = [*found.stats.get("doubts", []), *([f"graph mode, without XLA: {why}"] if why else [])]
-    return result_of(posterior, planned, found.draws, found.stats | {"doubts": doubts})
+    warnings = [*found.stats.get("doubts", []), *([f"graph mode, without XLA: {why}"] if why else [])]
+    return result_of(posterior, planned, found.draws, found.stats | {"doubts": warnings})
 
 
 def iter_chunks(posterior: ClassPosterior, recipe: Recipe, run: RunConfig, resume: Resume | None = None) -> Iterator[Chunk]:
@@ -168,8 +168,8 @@ def result_of(posterior: ClassPosterior, planned: dict[str, Any], draws: Draws, 
     max_batch = posterior.networks.max_batch
 
     def finish() -> tuple[dict[str, Any], np.ndarray]:
-        images, doubts = last_images(posterior, draws, max_batch)
-        return run_record(planned, draws, {**stats, "image_doubts": doubts}), images
+        images, warnings = last_images(posterior, draws, max_batch)
+        return run_record(planned, draws, {**stats, "image_doubts": warnings}), images
 
     def film() -> Image.Image:
         return make_film(functools.partial(decode, posterior.generator, batch_size=max_batch), draws)

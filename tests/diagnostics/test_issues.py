@@ -118,8 +118,8 @@ ALL = {IMAGES, MEANS}
 DISAGREE = apart(1.2)
 # page: the smallest case, one beside it that has no such warning, and the grades that the former takes away.
 CASES: list[tuple[str, Change, Change, set[str]]] = [
-    ("models", with_stats(doubts=["a doubt"]), with_stats(doubts=[]), set()),
-    ("models", with_stats(image_doubts=["a doubt"]), with_stats(image_doubts=[]), {IMAGES}),
+    ("models", with_stats(doubts=["a warning"]), with_stats(doubts=[]), set()),
+    ("models", with_stats(image_doubts=["a warning"]), with_stats(image_doubts=[]), {IMAGES}),
     ("not-finite", not_finite, with_stats(), ALL),
     ("not-finite", with_ratio(np.nan, 1), with_ratio(-30.0, 1), ALL),
     ("not-finite", with_stats(num_not_finite=1), with_stats(num_not_finite=0), ALL),

@@ -218,7 +218,7 @@ def test_where_nothing_is_finite_nothing_is_learned() -> None:
         "proposals": "prior",
         "prior": {"effective_share": 0.0, "largest_share": 1.0, "pareto_k": None},
     }
-    assert found.doubts[0].endswith(": too few prior draws have finite log-probabilities")
+    assert found.warnings[0].endswith(": too few prior draws have finite log-probabilities")
 
 
 @pytest.mark.parametrize("k", [0.3, 0.9])

@@ -72,7 +72,7 @@ def test_versions_follow_and_what_was_changed_is_kept(
     main(command)
     captured = capsys.readouterr()
     assert "exported" in captured.out
-    assert "warning  goldfish & !alp: a doubt (tfgradgen/diagnostics/README.md#models)" in captured.err
+    assert "warning  goldfish & !alp: a warning (tfgradgen/diagnostics/README.md#models)" in captured.err
     base = Path("its/models")
     (base / "rest_client.py").write_text("mine")
     (base / "7").mkdir()

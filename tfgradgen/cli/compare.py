@@ -147,8 +147,8 @@ def sample_all(
                     note_failure(sampled, entry, name, error)
                 continue
             cache.put(folder_of(index, name), REFERENCE, reference, settings)
-            for doubt in admit(posterior, run, takes_gradients=False).doubts:
-                say(f"warning  {with_page('models', f'{as_text(name)}: {doubt}')}")
+            for line in admit(posterior, run, takes_gradients=False).warnings:
+                say(f"warning  {with_page('models', f'{as_text(name)}: {line}')}")
         sampled.references[name] = reference
     if not sampled.references:
         raise fail("labels", "a class that can be sampled", "none", "see why above")

@@ -56,9 +56,9 @@ def run_tune(options: TuneOptions) -> None:
         options.num_gradients,
     )
     check_fits(options.kernel, options.num_gradients, options.fixed)
-    for name, doubts in bench.check().items():
-        for doubt in doubts:
-            say(f"warning  {with_page('models', f'{as_text(name)}: {doubt}')}")
+    for name, lines in bench.check().items():
+        for line in lines:
+            say(f"warning  {with_page('models', f'{as_text(name)}: {line}')}")
     with workspace(out, f"finished runs are in {out / STUDY_FILE}, --resume goes on with them", KEPT):
         try:
             study = open_study(out / STUDY_FILE, identity(options, control, loaded))

@@ -98,7 +98,7 @@ def likelihood_checks(value: tf.Tensor, gradient: tf.Tensor | None) -> list[Chec
     ]
 
 
-def doubts(checks: Iterable[Check]) -> list[str]:
+def warning_lines(checks: Iterable[Check]) -> list[str]:
     """Return a line for each failed check that lets a run continue.
 
     Raises:

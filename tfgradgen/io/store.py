@@ -181,10 +181,10 @@ def _checked_stats(stats: Any) -> dict[str, Any]:
         whole_number(known.get(name) or 0)
     if not 0 <= known.get("seconds", 0.0) < math.inf:
         raise ValueError("an invalid duration")
-    start_cost, doubts, evidence = (known.get(name, default) for name, default in _LISTS.items())
-    if not all(isinstance(value, list) for value in (start_cost, doubts, evidence)):
+    start_cost, warnings, evidence = (known.get(name, default) for name, default in _LISTS.items())
+    if not all(isinstance(value, list) for value in (start_cost, warnings, evidence)):
         raise TypeError("statistics of the wrong type")
-    if len([whole_number(value) for value in start_cost]) != 2 or not all(isinstance(doubt, str) for doubt in doubts):
+    if len([whole_number(value) for value in start_cost]) != 2 or not all(isinstance(line, str) for line in warnings):
         raise ValueError("statistics of the wrong form")
     fit = known.get("fit", {})
     if not isinstance(fit, dict):

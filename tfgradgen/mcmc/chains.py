@@ -201,7 +201,7 @@ def chain_chunks(
         posterior = with_number(posterior)
     learned = sampler.learn_fn(posterior, config, run) if sampler.learn_fn and state is None else None
     if learned:
-        stats |= {"doubts": [*stats["doubts"], *learned.doubts], "learned": learned.stats}
+        stats |= {"doubts": [*stats["doubts"], *learned.warnings], "learned": learned.stats}
     functions = compiled(
         posterior.networks,
         posterior.temperature,
@@ -289,7 +289,7 @@ def sample_chains(
     init_z: tf.Tensor,
     progress_fn: ProgressFn | None = None,
 ) -> tuple[Draws, Cost]:
-    """Return all draws of `chain_chunks`, which documents the arguments, and their cost. Issue its doubts as warnings.
+    """Return all draws of `chain_chunks`, which documents the arguments, and their cost. Issue its warnings.
 
     `progress_fn` is called with a `Progress` after each compiled chunk.
     """

@@ -184,13 +184,13 @@ class Learned(NamedTuple):
     Attributes:
       results: Fields of the kernel's initial results, by name: tensors or structures of tensors.
       stats: Statistics of the fit, JSON-serializable.
-      doubts: Warnings, one line each.
+      warnings: Warnings, one line each.
       num_forward: Forward passes that it took, whether they were made now or earlier for the same models.
     """
 
     results: dict[str, Any]
     stats: dict[str, Any]
-    doubts: list[str]
+    warnings: list[str]
     num_forward: int
 
 

@@ -247,7 +247,7 @@ def _of_each_label(
 def sample_exact(
     posterior: ClassPosterior, num_results: int, run: RunConfig, progress_fn: ProgressFn | None = None
 ) -> tuple[Draws, Cost, float, float]:
-    """Return all draws of `exact_chunks`, which documents the arguments. Issue its doubts as warnings.
+    """Return all draws of `exact_chunks`, which documents the arguments. Issue its warnings.
 
     Returns:
       The draws, their cost, the mean p(class | g(z)) under the prior, and the accepted share of the prior draws.

@@ -62,24 +62,24 @@ def _start(
         mean, scale, _ = of_chains(posterior, moments) if posterior.is_batched else moments[0]
         posterior = _regularized(posterior, config, mean, scale)
     num_learned = sampler.learn_fn(posterior, config, run).num_forward if sampler.learn_fn else 0
-    stats = _stats(admitted.doubts, admitted.cost, starts, sum(nums_drawn) + num_learned)
+    stats = _stats(admitted.warnings, admitted.cost, starts, sum(nums_drawn) + num_learned)
     if posterior.is_batched:
         seen = zip(admitted.of_each, starts.of_each, nums_drawn, strict=True)
-        stats["labels"] = [_stats(doubts, cost, own, num_drawn) for (doubts, cost), own, num_drawn in seen]
+        stats["labels"] = [_stats(warnings, cost, own, num_drawn) for (warnings, cost), own, num_drawn in seen]
     return starts.z, posterior, stats
 
 
-def _stats(doubts: list[str], cost: list[int], starts: Starts, num_drawn: int) -> dict[str, Any]:
+def _stats(warnings: list[str], cost: list[int], starts: Starts, num_drawn: int) -> dict[str, Any]:
     """Return the statistics that are known before the first step.
 
     Args:
-      doubts: Warnings of the model checks.
+      warnings: Warnings of the model checks.
       cost: [gradients, forward passes] of the model checks.
       starts: The starting points.
       num_drawn: Other forward passes, for the moments of the class or for what the kernel learns.
     """
     num_gradients, num_forward = cost
-    return {"doubts": doubts, "start_cost": [num_gradients, num_forward + starts.num_draws + num_drawn], **starts.stats}
+    return {"doubts": warnings, "start_cost": [num_gradients, num_forward + starts.num_draws + num_drawn], **starts.stats}
 
 
 def _restored(posterior: ClassPosterior, config: Any, state: dict[str, np.ndarray]) -> ClassPosterior:

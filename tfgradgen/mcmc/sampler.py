@@ -28,6 +28,7 @@ PRIOR_STATS = (
     "num_scored",
     "exact_starts",
 )
+# The warnings of the model checks are under `doubts` there: run.json uses `warnings` for something else.
 START_STATS = ("doubts", "start_cost", "learned", *PRIOR_STATS)
 
 
@@ -153,4 +154,4 @@ def checked_stats(posterior: ClassPosterior, run: RunConfig, takes_gradients: bo
     if resume is not None:
         return resume.stats
     admitted = admit(posterior, run, takes_gradients)
-    return {"doubts": admitted.doubts, "start_cost": admitted.cost}
+    return {"doubts": admitted.warnings, "start_cost": admitted.cost}

@@ -89,8 +89,8 @@ def or_none(value: Any) -> float | None:
 def said_before(stats: Mapping[str, Any]) -> list[Issue]:
     """Return the problems of the models and of the stored images in `stats` or run.json; they do not depend on the draws."""
     return [
-        *(issue("models", doubt) for doubt in stats.get("doubts", [])),
-        *(issue("models", doubt, IMAGES) for doubt in stats.get("image_doubts", [])),
+        *(issue("models", line) for line in stats.get("doubts", [])),
+        *(issue("models", line, IMAGES) for line in stats.get("image_doubts", [])),
         *prior_problems(stats.get("num_not_finite"), stats.get("num_scored")),
     ]
 

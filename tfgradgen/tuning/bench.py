@@ -145,7 +145,7 @@ class Bench:
 
     def check(self) -> dict[str, list[str]]:
         """Return the warnings from the checks of the models by label; raise `UserError` if they cannot be sampled."""
-        return {name: admit(posterior, self.run, True).doubts for name, posterior in self.posteriors.items()}
+        return {name: admit(posterior, self.run, True).warnings for name, posterior in self.posteriors.items()}
 
     def problems(self, stream: int, num_replicates: int) -> list[Problem]:
         """Return all labels of the first replicate, then of the next ones."""
