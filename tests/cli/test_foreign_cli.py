@@ -246,7 +246,7 @@ def test_where_xla_cannot_compile_a_run_goes_on_in_graph_mode(
     folder = toy.save(tmp_path / "bicubic", resized, [None, 6], {"image_range": [-1, 1], "prior": "normal"})
     command = ["--label=goldfish", f"--generator={folder}", toy_flags[1]]
     main(["check", *command])
-    assert "  no     xla          " in capsys.readouterr().out, "no fault: there is graph mode"
+    assert "  no     xla          " in capsys.readouterr().out, "no failure: there is graph mode"
     said = refused(["sample", *command, "--kernel=mala", *FAST, "--jit=true"], capsys)
     assert "no compilation (no kernel for" in said
     for module in (model_checks, origin, pool):

@@ -1,4 +1,4 @@
-"""Diagnostics against processes whose mixing is known, and the names of known faults."""
+"""Diagnostics against processes whose mixing is known, and the names of known problems."""
 
 import json
 import re

@@ -97,18 +97,18 @@ BAD = {
 }
 
 
-# Every entry refuses what a run shows and what a value shows, and three of them every fault: they share the checks.
+# Every entry refuses what a run shows and what a value shows, and three of them every problem: they share the checks.
 REFUSED = [
-    (fault, entry)
-    for fault in BAD
+    (problem, entry)
+    for problem in BAD
     for entry in ENTRIES
-    if fault in ("noise", "nan") or entry in ("sample_chains", "sample_exact", "method smc")
+    if problem in ("noise", "nan") or entry in ("sample_chains", "sample_exact", "method smc")
 ]
 
 
-@pytest.mark.parametrize(("fault", "entry"), REFUSED)
-def test_a_bad_model_is_refused_at_every_entry(fault: str, entry: str) -> None:
-    change, text = BAD[fault]
+@pytest.mark.parametrize(("problem", "entry"), REFUSED)
+def test_a_bad_model_is_refused_at_every_entry(problem: str, entry: str) -> None:
+    change, text = BAD[problem]
     with pytest.raises(UserError, match=text) as error:
         ENTRIES[entry](posterior_of(Bounded(change)))
     assert "\n" not in str(error.value)
@@ -238,12 +238,12 @@ def test_two_classes_may_be_of_one_kind() -> None:
     assert all(check.is_ok for check in label_checks(log_softmax(np.random.default_rng(2).normal(size=[64, 2]))[:, 1], 2))
 
 
-def test_the_shipped_pair_has_no_fault() -> None:
+def test_the_shipped_pair_passes_all_checks() -> None:
     from tfgradgen.models.shipped import default_model
 
     pair = tg.load_generator(default_model("generator")), tg.load_classifier(default_model("classifier"))
-    faults = {check.what for label in range(20) for check in prior_checks(posterior_of(*pair, label=label)) if not check.is_ok}
-    assert faults == set()
+    failed = {check.what for label in range(20) for check in prior_checks(posterior_of(*pair, label=label)) if not check.is_ok}
+    assert failed == set()
 
 
 def test_doubts_are_warned_of_where_the_library_is_called() -> None:

@@ -202,7 +202,7 @@ def test_regularization_is_that_of_the_class_of_each_chain() -> None:
     assert np.sign(found.draws.z[-1, :, 0]).tolist() == [1, -1]
 
 
-def test_the_checks_look_at_each_label_once() -> None:
+def test_each_label_is_checked_once() -> None:
     class Flat(ThreeClasses):
         def __call__(self, image: tf.Tensor) -> tf.Tensor:
             near = tf.concat([image[:, 0, 0, :1], 1e-4 * image[:, 0, 0, :1], 0 * image[:, 0, 0, :1]], 1)

@@ -66,7 +66,7 @@ def posterior() -> ClassPosterior:
     return ClassPosterior(load_generator(default_model("generator")), load_classifier(default_model("classifier")), 0)
 
 
-def look(posterior: ClassPosterior, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def images_and_log_probs(posterior: ClassPosterior, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The image of each `z` and the classifier's log-probabilities of it."""
 
     @tf.function(autograph=False)
@@ -82,14 +82,14 @@ def look(posterior: ClassPosterior, z: np.ndarray) -> tuple[np.ndarray, np.ndarr
 def prior(posterior: ClassPosterior) -> Prior:
     rng = np.random.default_rng(4)
     z = rng.standard_normal((NUM_PRIOR, posterior.latent_dim), np.float32)
-    log_prob = np.concatenate([look(posterior, z[k : k + 256])[1] for k in range(0, NUM_PRIOR, 256)])
+    log_prob = np.concatenate([images_and_log_probs(posterior, z[k : k + 256])[1] for k in range(0, NUM_PRIOR, 256)])
     return Prior(z, log_prob, (log_prob + rng.gumbel(size=log_prob.shape)).argmax(1))
 
 
 def pairs_of(posterior: ClassPosterior, prior: Prior, first: int, last: int | None) -> Pairs:
     """The pairs of a class from number `first` to `last`."""
     rows = np.flatnonzero(prior.label < NUM_NAMED)[first:last]
-    return Pairs(prior.z[rows], look(posterior, prior.z[rows])[0], prior.log_prob[rows], prior.label[rows])
+    return Pairs(prior.z[rows], images_and_log_probs(posterior, prior.z[rows])[0], prior.log_prob[rows], prior.label[rows])
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +193,7 @@ def statistics(pairs: Pairs, further: Pairs) -> dict[str, np.ndarray]:
 
 def p_values(posterior: ClassPosterior, z: np.ndarray, started: Pairs, fresh: Pairs, further: Pairs) -> dict[str, float]:
     """Two-sample Kolmogorov-Smirnov p-values of evolved chains against fresh pairs."""
-    evolved = statistics(Pairs(z, *look(posterior, z), started.label), further)
+    evolved = statistics(Pairs(z, *images_and_log_probs(posterior, z), started.label), further)
     expected = statistics(fresh, further)
     return {name: float(stats.ks_2samp(evolved[name], expected[name]).pvalue) for name in evolved}
 

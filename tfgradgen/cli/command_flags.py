@@ -247,7 +247,7 @@ _ALL = (
         "Checks the models as a run would use them, and says what would go wrong.\n\n"
         "It checks the shape, range and variety of the images; that repeated evaluations give the same bits\n"
         "and that rows do not mix; that p(class) is finite and varies; the value, gradient and scale of the\n"
-        "likelihood; and XLA against graph mode. The exit code is 1 if there is a fault.",
+        "likelihood; and XLA against graph mode. The exit code is 1 if a check fails.",
         _check_groups,
         {"label": None},
         example="python -m tfgradgen check --label=goldfish",

@@ -239,7 +239,7 @@ def checked(kind: SamplerKind, latent_dim: int) -> str:
     return f"checked: {', '.join(every)}; nothing found"
 
 
-def faults(chains: Mapping[str, list[Any]], num_results: int) -> list[str]:
+def proven_problems(chains: Mapping[str, list[Any]], num_results: int) -> list[str]:
     """Return those of `problems` that one run proves and that further draws would not fix.
 
     These are densities that are not finite, divergences and stuck chains. The arguments are those of `problems`.

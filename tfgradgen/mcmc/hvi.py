@@ -37,7 +37,7 @@ from tfgradgen.core.settings import real, switch, whole
 from tfgradgen.mcmc import hvi_path
 from tfgradgen.mcmc.hvi_path import Parameters
 from tfgradgen.mcmc.importance import FIT_FIGURES, log_mean, of_weights
-from tfgradgen.mcmc.local_global import Place, resample
+from tfgradgen.mcmc.local_global import IsirState, resample
 from tfgradgen.mcmc.sampler import Resume, Sampler, check_config, checked_stats, with_start
 
 if TYPE_CHECKING:
@@ -171,17 +171,17 @@ def _compiled(networks: Networks, temperature: float, config: HviConfig, num_cha
     def move(label: tf.Tensor, rows: tf.Tensor, seed: tf.Tensor, z: tf.Tensor) -> Any:
         posterior, parameters = ClassPosterior.of(networks, label, temperature), Parameters.of(rows)
 
-        def place_of(paths: hvi_path.Weighed) -> Place:
+        def state_of(paths: hvi_path.Weighed) -> IsirState:
             # Quantities that belong to a path are packed beside its z. Its density is such that likelihood over density is the
             # path's weight.
             packed = tf.concat([paths.z, paths.class_log_prob[:, None], paths.log_likelihood[:, None]], 1)
-            return Place(packed, paths.log_likelihood, paths.log_likelihood - paths.log_mixture_weight)
+            return IsirState(packed, paths.log_likelihood, paths.log_likelihood - paths.log_mixture_weight)
 
         def fresh(i: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            place = place_of(hvi_path.propose(posterior, parameters, num_chains, config.prior_share, seed))
-            return place.z, place.log_density
+            state = state_of(hvi_path.propose(posterior, parameters, num_chains, config.prior_share, seed))
+            return state.z, state.log_density
 
-        own = place_of(hvi_path.walk_back(posterior, parameters, z, config.prior_share, fold_in(seed, 0)))
+        own = state_of(hvi_path.walk_back(posterior, parameters, z, config.prior_share, fold_in(seed, 0)))
         packed, log_likelihood, has_jumped = resample(
             lambda packed: packed[:, -1], own, fresh, config.num_proposals, fold_in(seed, 1)
         )

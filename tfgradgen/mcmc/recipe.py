@@ -145,7 +145,7 @@ def read_yaml(text: str) -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f" in line {mark.line + 1}" if mark else ""
-        raise ValueError(f"a fault{place}: {getattr(error, 'problem', None) or error}") from error
+        raise ValueError(f"a syntax error{place}: {getattr(error, 'problem', None) or error}") from error
 
 
 def write_recipe(path: Path, recipe: Recipe, comment: str = "") -> None:

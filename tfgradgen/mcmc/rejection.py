@@ -278,7 +278,7 @@ def class_moments(posterior: ClassPosterior, run: RunConfig) -> tuple[np.ndarray
         return of_chains(posterior, [class_moments(each, run) for each, _ in posterior.each_label()])
     networks = posterior.networks._replace(discriminator=None, discriminator_weight=0.0)
     plain = ClassPosterior.of(networks, posterior.label)
-    admit(plain, run, takes_gradients=False)  # check first, so that faulty models are not reported as a rare class
+    admit(plain, run, takes_gradients=False)  # check first, so that invalid models are not reported as a rare class
     try:
         apart = replace(run, num_chains=1, seed=seed_of(run.seed, MOMENT_SEED))
         draws, cost, _ = collect(exact_chunks(plain, NUM_MOMENT_DRAWS, apart))

@@ -262,10 +262,10 @@ class Worker:
     def _read(self):
         line = self.process.stdout.readline()
         reply = json.loads(line) if line else {"error": f"it ended with exit code {self.process.wait()}"}
-        for fault in ("missing", "error"):
-            if fault in reply:
+        for kind in ("missing", "error"):
+            if kind in reply:
                 self.close()
-                raise WorkerError(reply[fault])
+                raise WorkerError(reply[kind])
         return reply
 
     def close(self):
