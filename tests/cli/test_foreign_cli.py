@@ -82,7 +82,7 @@ def test_a_condition_is_sampled_exactly(toy_flags: list[str]) -> None:
     for out, rate in rates.items():
         error = np.sqrt(truth[out] * (1 - truth[out]) / (1200 / truth[out]))
         assert abs(rate - truth[out]) < 5 * error
-    assert abs(truth["plain"] - truth["composed"]) > 8 * error, "the two could be told apart"
+    assert abs(truth["plain"] - truth["composed"]) > 8 * error, "the two could be distinguished"
     assert record("composed")["label"]["name"] == "goldfish & !alp"
 
 
@@ -183,7 +183,7 @@ def test_a_photograph_that_cannot_be_read_is_one_line(hub: list[str]) -> None:
     Image.new("RGB", (8, 8)).save("whole.png")
     whole = Path("whole.png").read_bytes()
     contents = {
-        "text": b"no picture",
+        "text": b"no image",
         "cut": whole[: len(whole) // 2],
         "huge": b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)),
         "header": b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", b"\0\0"),
@@ -282,8 +282,8 @@ def test_check_says_what_was_found_and_what_it_costs(hub: list[str], capsys: pyt
 
 
 def test_guesses_are_said_with_the_flags_that_mend_them(toy_pair: tuple[Path, Path], tmp_path: Path, capsys: Any) -> None:
-    pictures = lambda z: tf.tanh(tf.reshape(tf.tile(z, [1, 32]), [-1, 8, 8, 3]))  # noqa: E731
-    folder = toy.save(tmp_path / "silent", pictures, [None, 6])
+    images_of = lambda z: tf.tanh(tf.reshape(tf.tile(z, [1, 32]), [-1, 8, 8, 3]))  # noqa: E731
+    folder = toy.save(tmp_path / "silent", images_of, [None, 6])
     options = parse_sample({"label": "goldfish", "kernel": "mala", "generator": str(folder), "classifier": str(toy_pair[1])})
     load_models(options.models)
     said = capsys.readouterr().err

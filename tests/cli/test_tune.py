@@ -84,8 +84,8 @@ def test_it_beats_a_poor_control_though_interrupted(command: list[str], capsys: 
     assert "Fixed in all proposals: adaptation dual_averaging, step_count_smoothing 10." in report
     assert " --adaptation=dual_averaging --step_count_smoothing=10 " in report
     assert sum(float(row["gradients"] or 0) for row in rows) >= 1200
-    with Image.open("found/tuning.png") as picture:
-        assert picture.size[0] == 1500
+    with Image.open("found/tuning.png") as image:
+        assert image.size[0] == 1500
     main(["sample", "--label=goldfish", "--schedule=found/best.yaml", "--num_chains=4", *command[-2:], "--out=run"])
     files = {name: Path("found", name).read_bytes() for name in OURS if name != "study.db"}
     with pytest.MonkeyPatch.context() as patch:

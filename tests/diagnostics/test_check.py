@@ -109,7 +109,7 @@ def test_noise_and_a_wrong_compilation_are_named() -> None:
         lambda image: image - image[:1],
         lambda image: image + 0.1 * tf.roll(image, 1, 0),
     ],
-    ids=["mean", "deviation", "first", "neighbour"],
+    ids=["mean", "std", "first", "neighbour"],
 )
 def test_a_model_that_mixes_rows_is_named(change: Any) -> None:
     assert failed(Changed(lambda image: 0.4 * change(image))) == ["rows"]
@@ -122,10 +122,10 @@ def test_a_run_checks_first_and_stops_at_grave_problems_only(
 ) -> None:
     """The noise is found before a step is made; images out of range are a warning."""
     card = json.loads((toy_pair[0] / "model.json").read_text())
-    pictures = lambda z: tf.tanh(tf.reshape(tf.tile(z, [1, 32]), [-1, 8, 8, 3]))  # noqa: E731
-    noisy = lambda z: pictures(z) + 0.1 * tf.random.uniform(tf.shape(pictures(z)))  # noqa: E731
+    images_of = lambda z: tf.tanh(tf.reshape(tf.tile(z, [1, 32]), [-1, 8, 8, 3]))  # noqa: E731
+    noisy = lambda z: images_of(z) + 0.1 * tf.random.uniform(tf.shape(images_of(z)))  # noqa: E731
     toy.save(tmp_path / "noisy", noisy, [None, 6], card)
-    toy.save(tmp_path / "wide", lambda z: 3.0 * pictures(z), [None, 6], card)
+    toy.save(tmp_path / "wide", lambda z: 3.0 * images_of(z), [None, 6], card)
     command = ["sample", "--label=goldfish", *FAST_MALA, toy_flags[1]]
     assert "determinism: expected the same bits" in refused([*command, "--generator=noisy"], capsys)
     main([*command, "--generator=wide", "--out=wide_run"])
@@ -144,8 +144,8 @@ def test_images_that_no_png_can_hold_are_refused_before_a_run(
     shape: list[int], toy_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Channels first, or more channels than a colour image has: a run ended in a traceback when it wrote its grid."""
-    pictures = lambda z: tf.tanh(tf.reshape(tf.tile(z, [1, 60]), [-1, 360]))[:, : int(np.prod(shape))]  # noqa: E731
-    toy.save(tmp_path / "odd", lambda z: tf.reshape(pictures(z), [-1, *shape]), [None, 6])
+    images_of = lambda z: tf.tanh(tf.reshape(tf.tile(z, [1, 60]), [-1, 360]))[:, : int(np.prod(shape))]  # noqa: E731
+    toy.save(tmp_path / "odd", lambda z: tf.reshape(images_of(z), [-1, *shape]), [None, 6])
     mean = lambda x: tf.stack([tf.reduce_mean(x, [1, 2, 3]), tf.reduce_max(x, [1, 2, 3])], 1)  # noqa: E731
     toy.save(tmp_path / "any", mean, [None, *shape])
     for command in (["sample", *FAST_MALA], ["check"]):

@@ -55,8 +55,8 @@ def test_every_method_counts_prior_draws_without_a_finite_likelihood(name: str) 
 def test_rejection_treats_them_as_of_likelihood_zero() -> None:
     with pytest.warns(UserWarning, match="NaN or inf for part of z"):
         draws, cost, prior_prob, accept_rate = sample_exact(POSTERIOR, 50, RunConfig(num_chains=16, seed=1))
-    mean, deviation, prob = toy.exact_moments()
-    assert abs(draws.z[..., 0].mean() - mean) < 4 * deviation / np.sqrt(800)
+    mean, std, prob = toy.exact_moments()
+    assert abs(draws.z[..., 0].mean() - mean) < 4 * std / np.sqrt(800)
     assert abs(draws.class_prob.mean() - prob) < 4 * draws.class_prob.std() / np.sqrt(800)
     assert abs(accept_rate - 0.5 * (1 - SHARE)) < 4 * 0.5 / np.sqrt(cost.num_forward)
     assert abs(prior_prob - 0.5) < 4 * 0.5 / np.sqrt(cost.num_forward)

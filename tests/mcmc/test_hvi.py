@@ -252,7 +252,7 @@ def test_what_it_cannot_do_is_refused() -> None:
 def test_stats_of_weights() -> None:
     rng = np.random.default_rng(0)
     tail = of_weights(-1.5 * np.log(rng.random(4000)))
-    assert tail["pareto_k"] == pytest.approx(1.5, abs=0.15), "a Pareto law of that shape"
+    assert tail["pareto_k"] == pytest.approx(1.5, abs=0.15), "a Pareto distribution of that shape"
     assert of_weights(rng.normal(size=4000))["pareto_k"] < 0.7
     flat = of_weights(np.full(100, -2.0))
     assert (flat["bound"], flat["log_mass"], flat["bound_error"]) == (-2.0, -2.0, 0.0)

@@ -294,7 +294,7 @@ def test_without_a_cache_folder_pools_are_in_memory(
     assert not (tmp_path / "nobody").exists()
 
 
-def test_settings_and_classifiers_are_told_apart_on_disk(toy_pair: tuple[Path, Path], cached: Path) -> None:
+def test_settings_and_classifiers_are_distinguished_on_disk(toy_pair: tuple[Path, Path], cached: Path) -> None:
     generator, classifier = (tg.load_generator(toy_pair[0]), tg.load_classifier(toy_pair[1]))
     other = tg.load_classifier(toy_pair[1], image_range=(0.0, 1.0))
     for each in (classifier, other):

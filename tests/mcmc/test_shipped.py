@@ -204,7 +204,7 @@ TESTED = [n for n, family in kernel_samplers().items() if family.is_calibrated(f
 
 
 @pytest.mark.parametrize("name", TESTED)
-def test_chains_started_at_exact_draws_stay_at_the_exact_law(
+def test_chains_started_at_exact_draws_stay_at_the_exact_distribution(
     name: str, posterior: ClassPosterior, started: Pairs, fresh: Pairs, further: Pairs, warm: Prior
 ) -> None:
     z = evolve(posterior, name, started, warm)
@@ -227,7 +227,7 @@ def test_another_class_is_found_out(posterior: ClassPosterior, started: Pairs, f
 
 
 def test_gradients_in_bfloat16_keep_the_values(posterior: ClassPosterior, started: Pairs) -> None:
-    """And so the law (test_precision.py): the Metropolis test sees values alone."""
+    """And so the distribution (test_precision.py): the Metropolis test sees values alone."""
     low = ClassPosterior(load_generator(default_model("generator")), load_classifier(default_model("classifier")), 0)
     for model in (low.generator, low.classifier):
         assert lower_gradients(model.module) > 0

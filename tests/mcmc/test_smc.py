@@ -1,4 +1,4 @@
-"""Annealing from the prior: the evidence and the law are known on the toy; the temperatures keep the share they promise."""
+"""Annealing from the prior: the evidence and the distribution are known on the toy; the temperatures keep the share they promise."""
 
 from types import SimpleNamespace
 
@@ -31,18 +31,18 @@ def true_evidence(temperature: float) -> float:
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.2])
-def test_evidence_and_law_are_those_of_the_posterior(temperature: float) -> None:
+def test_evidence_and_distribution_are_those_of_the_posterior(temperature: float) -> None:
     found = anneal(temperature)
     evidence = np.array(found.stats["evidence"])
     error = evidence.std(ddof=1) / np.sqrt(NUM_POPULATIONS)
     assert abs(evidence.mean() - true_evidence(temperature)) < 4 * error
     assert error < 0.02 * true_evidence(temperature) / 0.5, "so wide an error would agree with anything"
-    mean, deviation, prob = exact_moments(temperature)
+    mean, std, prob = exact_moments(temperature)
     draws = found.draws
     assert draws.z.shape == (200, NUM_POPULATIONS, 6)
     for statistic, expected in (
         (draws.z[..., 0], mean),
-        ((draws.z[..., 0] - mean) ** 2, deviation**2),
+        ((draws.z[..., 0] - mean) ** 2, std**2),
         (draws.class_prob, prob),
         (draws.z[..., 5] ** 2, 1.0),
     ):

@@ -90,7 +90,7 @@ def _settings_group(sampler: Sampler | None, command: str) -> Group:
         return Group("Settings of a kernel", {}, f"{note}. To compare them: python -m tfgradgen kernels.")
     flags = flags_of(sampler.defaults)
     note = "" if flags else "It has none."
-    return Group(f"Settings of {sampler.name} ({sampler.about}; {sampler.law})", flags, note)
+    return Group(f"Settings of {sampler.name} ({sampler.about}; {sampler.exactness})", flags, note)
 
 
 def _models_group(*names: str) -> Group:

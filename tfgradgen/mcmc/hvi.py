@@ -424,7 +424,7 @@ def _run(
 SAMPLER = Sampler(
     "hvi",
     about="learned leapfrog steps; also bounds log p(class)",
-    law="approximate",
+    exactness="approximate",
     defaults=HviConfig(),
     schedule=Schedule(num_results=40, num_burnin_steps=0, num_adaptation_steps=0),
     kind="fitted",

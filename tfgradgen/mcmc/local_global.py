@@ -210,7 +210,7 @@ def local_global_info(posterior: PosteriorLike, config: LocalGlobalConfig, z: tf
 SAMPLER = KernelSampler(
     "local_global",
     about="finds several modes of a common class",
-    law="asymptotically exact",
+    exactness="asymptotically exact",
     defaults=LocalGlobalConfig(),
     schedule=Schedule(num_results=40, num_burnin_steps=60, num_adaptation_steps=52),
     cost_fn=lambda config: Cost(1 + config.num_local_steps, config.num_global_draws),

@@ -313,7 +313,7 @@ def _run(
 SAMPLER = Sampler(
     "rejection",
     about="best unless a class is rare",
-    law="exact",
+    exactness="exact",
     defaults=KernelConfig(),
     schedule=Schedule(num_results=2, num_burnin_steps=0, num_adaptation_steps=0),
     kind="exact",

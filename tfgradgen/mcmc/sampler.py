@@ -49,7 +49,7 @@ class Sampler:
     Attributes:
       name: Its name on the command line.
       about: What it is good for, a phrase.
-      law: What its draws are: 'exact', 'asymptotically exact', 'biased', 'approximate' or 'no draws'.
+      exactness: What its draws are: 'exact', 'asymptotically exact', 'biased', 'approximate' or 'no draws'.
       defaults: Default settings on the command line; their fields are the sampler's flags.
       schedule: Default schedule on the command line.
       run_fn: (sampler, posterior, config, schedule, run, resume) -> chunks; see `chunks_fn`.
@@ -69,7 +69,7 @@ class Sampler:
     name: str
     _: KW_ONLY
     about: str
-    law: str
+    exactness: str
     defaults: KernelConfig
     schedule: Schedule
     run_fn: RunFn

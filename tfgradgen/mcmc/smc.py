@@ -341,7 +341,7 @@ def _run(
 SAMPLER = Sampler(
     "smc",
     about="many particles; also estimates p(class)",
-    law="biased",  # by order 1 / num_results
+    exactness="biased",  # by order 1 / num_results
     defaults=SmcConfig(),
     schedule=Schedule(num_results=32, num_burnin_steps=0, num_adaptation_steps=0),
     kind="particles",

@@ -272,7 +272,7 @@ def learn(posterior: ClassPosterior, config: SurrogateConfig, run: RunConfig) ->
 SAMPLER = KernelSampler(
     "surrogate",
     about="for rare classes: learned proposals",
-    law="asymptotically exact",
+    exactness="asymptotically exact",
     defaults=SurrogateConfig(),
     schedule=Schedule(num_results=40, num_burnin_steps=10, num_adaptation_steps=0),
     cost_fn=lambda config: Cost(0, config.num_proposals + 6 * config.num_slices),
