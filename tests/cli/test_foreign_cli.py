@@ -272,7 +272,7 @@ def test_check_says_what_was_found_and_what_it_costs(hub: list[str], capsys: pyt
         f"generator   {BIGBIGAN}\n            takes generate\n            signatures default (x float32 [?, 256, 256, 3]) -> ",
         "z 120 (prior normal) -> image 128 x 128 x 3 in [-1, 1], with an encoder",
         "image 299 x 299 in [0, 1] -> logits of 1001 classes",
-        "ok     gradient     its length by z: ",
+        "ok     gradient     its norm, with respect to z: ",
         "a gradient in graph mode on /device:CPU:0",
         "    1 chain : ",
         "   64 chains: ",

@@ -174,4 +174,4 @@ def test_what_cannot_be_made_longer_says_why(toy_flags: list[str], capsys: pytes
     assert not Path("population", CHECKPOINT).exists()
     capsys.readouterr()
     line = refused([*populations, "--num_results=8", "--resume"], capsys)
-    assert "for the particles of smc move together, got --num_results=8, another run" in line
+    assert ": the particles of smc move together, got --num_results=8, another run" in line

@@ -143,7 +143,7 @@ def test_a_full_disk_is_said(command: list[str], capsys: pytest.CaptureFixture[s
         (["--num_chains=3"], "num_chains: expected an integer in 4..4096, got 3"),
         (["--num_fresh=1"], "num_fresh: expected an integer in 2..1000, got 1"),
         (["--num_windows=0"], "got --num_windows; all coordinates have the same step size now; leave it out"),
-        (["--class_reg=1"], "flags: expected of the settings of hmc any of step_size, "),
+        (["--class_reg=1"], "flags: expected a setting of hmc: one of step_size, "),
         (
             ["--num_leapfrog_steps=9"],
             "of hmc, --adaptation=dual_averaging, --step_count_smoothing=10, --num_leapfrog_steps=9, got 120",

@@ -88,7 +88,7 @@ def test_a_classifier_that_sees_every_bit_is_not_blamed_for_rounding() -> None:
 def test_images_that_are_not_those_of_the_draws_are_said(change: Any) -> None:
     lines = said(Generator(change), max_batch=16)
     assert "stored images is not that of their draws" in lines[0]
-    assert "random or looks at the whole batch" in lines[0]
+    assert "random or depends on the whole batch" in lines[0]
 
 
 def test_images_that_are_cut_off_are_said() -> None:

@@ -48,7 +48,7 @@ def test_settings_that_are_not_the_defaults_are_kept_and_the_rest_may_be_left_ou
         (None, "schedule a.yaml: expected a YAML file, got no such file"),
         ("kernel: [hmc", "schedule a.yaml: expected a YAML file, got a syntax error in line 1: "),
         ("kernel: hmc\n  step_size: 1", "in line 2"),
-        ("- hmc", "expected `name: value` lines, a kernel among them, got list"),
+        ("- hmc", "expected `name: value` lines, one of them the kernel, got list"),
         ("step_size: 0.1", "got no kernel; add for example `kernel: hmc`"),
         ("kernel: hcm", "schedule a.yaml: kernel: expected one of mala, hmc"),
         ("kernel: hmc\nstep_sise: 0.1", "got step_sise; did you mean step_size?"),

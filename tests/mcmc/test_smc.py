@@ -1,4 +1,4 @@
-"""Annealing from the prior: the evidence and the distribution are known on the toy; the temperatures keep the share they promise."""
+"""Annealing from the prior: evidence and distribution are known on the toy; the temperatures keep the promised share."""
 
 from types import SimpleNamespace
 

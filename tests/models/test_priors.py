@@ -20,10 +20,8 @@ def test_a_transport_is_the_quantile_function_of_its_distribution(name: str) -> 
     z = np.linspace(-5, 5, 401).astype(np.float32)
     ours = TRANSPORTS[name](tf.constant(z)).numpy()
     np.testing.assert_allclose(ours, DISTRIBUTIONS[name].ppf(stats.norm.cdf(z)), atol=5e-6)
-    others = [distribution for other, distribution in DISTRIBUTIONS.items() if other != name]
-    assert all(np.abs(ours - distribution.ppf(stats.norm.cdf(z))).max() > 0.1 for distribution in others), (
-        "and of no other distribution"
-    )
+    others = [each for other, each in DISTRIBUTIONS.items() if other != name]
+    assert all(np.abs(ours - each.ppf(stats.norm.cdf(z))).max() > 0.1 for each in others), "and of no other distribution"
 
 
 @pytest.mark.parametrize("name", TRANSPORTS)

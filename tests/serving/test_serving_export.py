@@ -190,7 +190,7 @@ def test_an_export_follows_a_schedule(tmp_path: Path) -> None:
     settings = options.pair.kernel_config.to_dict()
     assert (settings["step_size"], settings["num_leapfrog_steps"], settings["adaptation"]) == (0.5, 4, "simple")
     path.write_text("kernel: mala\nclass_reg: 0.5\n")
-    with pytest.raises(UserError, match="class_reg: expected 0, for a served chain samples the posterior"):
+    with pytest.raises(UserError, match="class_reg: expected 0, because a served chain samples the posterior"):
         parse_export(flags)
 
 

@@ -72,10 +72,10 @@ def run_compare(options: CompareOptions) -> int:
     photographs = find_photographs(options, names, observer, loaded.generator.image_shape)
     resumes = "--resume goes on with them"
     with workspace(out, f"finished cells are in {out}, {resumes}", f"finished cells are kept, {resumes}"):
-        return _run_held(options, loaded, observer, photographs)
+        return _run_locked(options, loaded, observer, photographs)
 
 
-def _run_held(options: CompareOptions, loaded: Loaded, observer: Observer, photographs: Photographs | None) -> int:
+def _run_locked(options: CompareOptions, loaded: Loaded, observer: Observer, photographs: Photographs | None) -> int:
     start, checkpoints = time.monotonic(), checkpoints_up_to(options.num_gradients)
     specs = [parse_method_spec(name, options.class_reg) for name in options.kernels]
     posteriors = {t.label.name: ClassPosterior.of(loaded.networks(t), t.index) for t in loaded.targets(options.labels)}
@@ -151,7 +151,7 @@ def sample_all(
                 say(f"warning  {with_page('models', f'{as_text(name)}: {line}')}")
         sampled.references[name] = reference
     if not sampled.references:
-        raise fail("labels", "a class that can be sampled", "none", "see why above")
+        raise fail("labels", "a class that can be sampled", "none", "the reasons are printed above")
     cells = [(spec, name) for spec in specs for name in sampled.references]
     for number, (spec, name) in enumerate(cells, total - len(cells) + 1):
         index = indices[name]

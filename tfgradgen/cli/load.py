@@ -197,7 +197,7 @@ def start_at_photograph(options: SampleOptions, generator: Generator) -> SampleO
     if generator.encode_fn is None:
         raise fail(
             "init",
-            "a generator with an encoder, as BigBiGAN's, to start at a photograph",
+            "a generator with an encoder, such as BigBiGAN, to start at a photograph",
             f"{generator.path}, which has none",
             "use --init=resample or --init=prior",
         )

@@ -124,7 +124,7 @@ def check_length(planned: dict[str, Any], num_results: int, where: Path) -> None
     if wanted > num_results and not SAMPLERS[planned["kernel"]].can_go_on:
         raise fail(
             "resume",
-            f"the --num_results={num_results} of the run in {where}, for the particles of {planned['kernel']} move together",
+            f"the --num_results={num_results} of the run in {where}: the particles of {planned['kernel']} move together",
             f"--num_results={wanted}, another run",
             "start anew with --overwrite",
         )
@@ -190,7 +190,7 @@ def run_group(group: Group, options: SampleOptions, rows: Collection[Path], done
         own_folder(partial)
         with exclusive_lock(partial):
             try:
-                _run_held(group, options, rows, done_fn)
+                _run_locked(group, options, rows, done_fn)
             finally:
                 if not os.path.exists(partial / CHECKPOINT):  # finished, or not started
                     discard(partial)
@@ -212,9 +212,7 @@ def broken_off(error: BaseException, name: str, hint: str) -> UserError:
     """
     is_short = isinstance(error, MemoryError | tf.errors.ResourceExhaustedError)
     remedy = (
-        "free memory, or start anew with fewer --num_chains or --max_batch=N"
-        if is_short
-        else "look at the models and the device"
+        "free memory, or start anew with fewer --num_chains or --max_batch=N" if is_short else "check the models and the device"
     )
     got = "more data than fits into memory" if is_short else one_line(getattr(error, "message", error))
     found = fail(f"sample {name}", "a run to its end", got, remedy + (f"; {hint}" if hint else ""))
@@ -228,7 +226,7 @@ def _hint(partial: Path) -> str:
     return f"what was drawn is in {partial}, --resume goes on with it" if is_kept else ""
 
 
-def _run_held(group: Group, options: SampleOptions, rows: Collection[Path], done_fn: DoneFn) -> None:
+def _run_locked(group: Group, options: SampleOptions, rows: Collection[Path], done_fn: DoneFn) -> None:
     """Run a group as `run_group` does; the caller holds the lock."""
     partial, members = partial_path(group.place), [member for member in group.members if member.folder not in rows]
     if not group.is_batch:

@@ -62,7 +62,7 @@ def run_tune(options: TuneOptions) -> None:
     with workspace(out, f"finished runs are in {out / STUDY_FILE}, --resume goes on with them", KEPT):
         try:
             study = open_study(out / STUDY_FILE, identity(options, control, loaded))
-            _run_held(options, control, objective, study)
+            _run_locked(options, control, objective, study)
         except StorageInternalError as error:
             reason = one_line(error.__cause__ or error)
             expected, remedy = "a study that can be written", f"free space; {KEPT}"
@@ -79,7 +79,7 @@ def default_beside(control: Recipe, options: TuneOptions) -> Recipe | None:
     return default if is_held and default != control and num_gradients_of(default) <= options.num_gradients else None
 
 
-def _run_held(options: TuneOptions, control: Recipe, objective: Objective, study: Any) -> None:
+def _run_locked(options: TuneOptions, control: Recipe, objective: Objective, study: Any) -> None:
     start = time.monotonic()
     counts = options.num_gradients, options.num_seeds, options.budget
     plan = Plan(

@@ -90,12 +90,15 @@ def parse_tune(flags: dict[str, Any]) -> TuneOptions:
     for flag in given:
         if flag not in searched(kernel):
             listed = ", ".join(searched(kernel))
-            raise fail("flags", f"of the settings of {kernel} any of {listed}", f"--{flag}", "leave it out")
+            raise fail("flags", f"a setting of {kernel}: one of {listed}", f"--{flag}", "leave it out")
     fixed = held_fixed(kernel, given)
     check_int("num_chains", sampled.run.num_chains, MIN_CHAINS, 4096)
     if sampled.init_photograph:
         raise fail(
-            "init", "one of resample, prior", value_text(flags["init"]), "all chains at one point say little of how they mix"
+            "init",
+            "one of resample, prior",
+            value_text(flags["init"]),
+            "chains that all start at one point do not show whether they mix",
         )
     budget, num_gradients = own.get("budget", float(RUNS_OF_BUDGET * own["num_gradients"])), own["num_gradients"]
     if budget < num_gradients:

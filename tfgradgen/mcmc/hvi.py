@@ -309,8 +309,8 @@ def hvi_chunks(
             fit, class_prob = _learn(compiled, posterior, config, fit, fold_in(seed, 0))
         elif num_weighed < num_judged:
             num = _rows_in_chunk(num_judged - num_weighed, run.num_chains * config.path_cost)
-            fit, judged = _draw(compiled, posterior, config, fit, fold_in(seed, 1), range(num_weighed, num_weighed + num))
-            num_weighed, class_prob = num_weighed + num, finite_mean(judged.class_prob)
+            fit, drawn = _draw(compiled, posterior, config, fit, fold_in(seed, 1), range(num_weighed, num_weighed + num))
+            num_weighed, class_prob = num_weighed + num, finite_mean(drawn.class_prob)
         else:
             done = int(fit.num_done)
             num = _rows_in_chunk(num_results - done, run.num_chains * int(SAMPLER.cost_fn(config).num_gradients))

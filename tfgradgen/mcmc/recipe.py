@@ -100,7 +100,7 @@ def read_recipe(path: Path) -> Recipe:
         values = read_yaml(read_text(path, MAX_FILE))
     if not isinstance(values, dict) or "kernel" not in values:
         got = "no kernel" if isinstance(values, dict) else type(values).__name__
-        raise fail(f"schedule {path}", "`name: value` lines, a kernel among them", got, "add for example `kernel: hmc`")
+        raise fail(f"schedule {path}", "`name: value` lines, one of them the kernel", got, "add for example `kernel: hmc`")
     kernel = check_choice(f"schedule {path}: kernel", values.pop("kernel"), SAMPLERS)
     known = settings_of(SAMPLERS[kernel])
     for name in values:

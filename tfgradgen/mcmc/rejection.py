@@ -285,7 +285,7 @@ def class_moments(posterior: ClassPosterior, run: RunConfig) -> tuple[np.ndarray
     except UserError as error:
         raise fail(
             "class_reg",
-            "a class whose middle exact draws can tell",
+            "a class whose mean can be estimated from exact draws",
             f"none accepted in {MAX_FRUITLESS_DRAWS} prior draws",
             "leave --class_reg and --clip_around out",
         ) from error
