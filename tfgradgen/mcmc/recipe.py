@@ -105,7 +105,7 @@ def read_recipe(path: Path) -> Recipe:
     known = settings_of(SAMPLERS[kernel])
     for name in values:
         if name not in known:
-            listed = f"of {kernel} any of {', '.join(known)}"
+            listed = f"a setting of {kernel}: one of {', '.join(known)}"
             raise fail(f"schedule {path}", listed, name, REMOVED.get(name) or did_you_mean(name, known) or "leave it out")
     try:
         return default_recipe(kernel).changed(values)
