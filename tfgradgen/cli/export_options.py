@@ -41,7 +41,7 @@ class ExportOptions:
         help="output folder: BASE/<version>/ is the model; next to it are files to start a server, and two clients",
     )
     version: int | None = whole(
-        None, low=1, high=2**62, shown="N", is_told=True, help="version number; by default the next free one"
+        None, low=1, high=2**62, shown="N", states_bounds=True, help="version number; by default the next free one"
     )
     num_steps: int = whole(
         low=1, high=1_000_000, shown="N", help=f"transitions per image; by default about {NUM_GRADIENTS} gradients"

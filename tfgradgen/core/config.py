@@ -205,12 +205,15 @@ class RunConfig:
         "batch",
     )
     jit: Jit = choice(
-        "auto", choices=("auto", True, False), is_told=True, help="compile with XLA: auto (if there is a GPU), true or false"
+        "auto",
+        choices=("auto", True, False),
+        states_bounds=True,
+        help="compile with XLA: auto (if there is a GPU), true or false",
     )
     init: Init = choice(
         "resample",
         choices=("resample", "prior", "given"),
-        is_told=True,
+        states_bounds=True,
         is_text=True,
         help="where chains start. resample: each at an exact draw, found among 256 prior draws of its own, or at a likely one "
         "if the class is too rare. prior: at a prior draw. IMAGE: all at the latent point that the generator's encoder gives "
