@@ -194,7 +194,7 @@ class RunConfig:
     num_chains: int = whole(16, low=1, high=4096, help="number of independent chains; each gives one image of the grid")
     temperature: float = real(
         1.0,
-        help="the likelihood enters as likelihood ** (1 / temperature); lower is surer",
+        help="the likelihood enters as likelihood ** (1 / temperature); lower values give clearer images",
     )
     seed: int = whole(
         0,
