@@ -116,7 +116,7 @@ def untuned(monkeypatch: pytest.MonkeyPatch) -> None:
     """An export with given step sizes: to tune them takes most of its time."""
     from tfgradgen.serving.adapt import Adapted
 
-    monkeypatch.setattr("tfgradgen.cli.export.adapt", lambda *args: Adapted(1.0, 0.5, ["a doubt"]))
+    monkeypatch.setattr("tfgradgen.cli.export.adapt", lambda *args: Adapted(1.0, 0.5, ["a warning"]))
 
 
 @pytest.fixture(scope="session")

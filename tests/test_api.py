@@ -43,7 +43,7 @@ def result(posterior: tg.ClassPosterior) -> tg.SampleResult:
 def test_it_is_the_command_s_run(
     kernel: str, posterior: tg.ClassPosterior, toy_flags: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The same draws, images and pictures to the byte; a record that differs only in what a flag says; the same lines."""
+    """The same draws, arrays and image files to the byte; a record that differs only in what a flag says; the same lines."""
     counts = {**FEW, **({"num_burnin_steps": 4} if kernel == "mala" else {})}
     main(["sample", "--label=goldfish", f"--kernel={kernel}", *(f"--{name}={n}" for name, n in counts.items()), *toy_flags])
     lines = capsys.readouterr().out.splitlines()[:-1]

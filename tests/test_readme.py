@@ -258,7 +258,7 @@ def test_gains_of_tuning_are_those_of_the_reports() -> None:
         report = (ROOT / "tools" / "tuning" / kernel / "report.md").read_text()
         assert f"Each run is {gradients} gradients" in report
         if gain == "none":
-            assert "no schedule without faults was better" in report
+            assert re.search("no schedule without (faults|problems) was better", report)
         else:
             value, low, high = re.findall(r"\d\.\d\d", gain)
             assert re.search(rf"gives {value} times .*95 % interval {low} to {high}\D", report)

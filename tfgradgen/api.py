@@ -108,11 +108,11 @@ def sample(
     run, why = choose_jit(posterior, recipe.kernel, run)
     why = why or why_pool
     planned = plan(_label(posterior), recipe.kernel, run, _arguments(posterior, recipe, run, jit), _models(posterior))
-    planned |= {AUTO: chosen.facts} if chosen else {}
+    planned |= {AUTO: chosen.stats} if chosen else {}
     with _bar(recipe.kernel, progress) as progress_fn:
         found = collect(iter_chunks(posterior, recipe, run), progress_fn)
-    doubts = [*found.facts.get("doubts", []), *([f"graph mode, without XLA: {why}"] if why else [])]
-    return result_of(posterior, planned, found.draws, found.facts | {"doubts": doubts})
+    warnings = [*found.stats.get("doubts", []), *([f"graph mode, without XLA: {why}"] if why else [])]
+    return result_of(posterior, planned, found.draws, found.stats | {"doubts": warnings})
 
 
 def iter_chunks(posterior: ClassPosterior, recipe: Recipe, run: RunConfig, resume: Resume | None = None) -> Iterator[Chunk]:
@@ -122,10 +122,10 @@ def iter_chunks(posterior: ClassPosterior, recipe: Recipe, run: RunConfig, resum
       posterior: The target.
       recipe: Kernel, settings and counts.
       run: Settings of the run. Its temperature is the posterior's, or left at its default.
-      resume: The state and facts of the last chunk of the run to continue; None for a new run.
+      resume: The state and statistics of the last chunk of the run to continue; None for a new run.
 
     Returns:
-      An iterator of chunks. The `facts` of each hold all that is known of the run so far, including num_gradients, num_forward
+      An iterator of chunks. The `stats` of each hold all that is known of the run so far, including num_gradients, num_forward
       and seconds.
 
     Raises:
@@ -140,11 +140,11 @@ def iter_chunks(posterior: ClassPosterior, recipe: Recipe, run: RunConfig, resum
 
 
 def _chunks(posterior: ClassPosterior, recipe: Recipe, run: RunConfig, resume: Resume | None) -> Iterator[Chunk]:
-    facts = {} if resume is None else dict(resume.facts)
-    start = time.monotonic() - facts.get("seconds", 0.0)
+    stats = {} if resume is None else dict(resume.stats)
+    start = time.monotonic() - stats.get("seconds", 0.0)
     for chunk in SAMPLERS[recipe.kernel].chunks_fn(posterior, recipe.config, recipe.schedule, run, resume):
-        facts = facts | chunk.facts | chunk.cost._asdict() | {"seconds": time.monotonic() - start}
-        yield chunk._replace(facts=facts)
+        stats = stats | chunk.stats | chunk.cost._asdict() | {"seconds": time.monotonic() - start}
+        yield chunk._replace(stats=stats)
 
 
 def choose_jit(posterior: ClassPosterior, kernel: str, run: RunConfig) -> tuple[RunConfig, str]:
@@ -157,20 +157,20 @@ def choose_jit(posterior: ClassPosterior, kernel: str, run: RunConfig) -> tuple[
     return (replace(run, jit=False), why) if why else (run, "")
 
 
-def result_of(posterior: ClassPosterior, planned: dict[str, Any], draws: Draws, facts: Mapping[str, Any]) -> SampleResult:
+def result_of(posterior: ClassPosterior, planned: dict[str, Any], draws: Draws, stats: Mapping[str, Any]) -> SampleResult:
     """Return the result of a complete run.
 
     Args:
       posterior: The target.
       planned: The `plan` of the run.
       draws: All kept draws.
-      facts: The facts of the last chunk.
+      stats: The statistics of the last chunk.
     """
     max_batch = posterior.networks.max_batch
 
     def finish() -> tuple[dict[str, Any], np.ndarray]:
-        images, doubts = last_images(posterior, draws, max_batch)
-        return run_record(planned, draws, {**facts, "image_doubts": doubts}), images
+        images, warnings = last_images(posterior, draws, max_batch)
+        return run_record(planned, draws, {**stats, "image_doubts": warnings}), images
 
     def film() -> Image.Image:
         return make_film(functools.partial(decode, posterior.generator, batch_size=max_batch), draws)

@@ -115,21 +115,21 @@ STATES: dict[str, list[Callable[[dict[str, np.ndarray]], Any]]] = {
         setting(log_weight=np.zeros(5000, np.float32)),
     ],
 }
-FACTS: list[Callable[[dict[str, Any]], Any]] = [
-    *(lambda facts, name=name: facts.pop(name) for name in ("start_cost", "num_gradients", "seconds")),
-    *(lambda facts, value=value: facts.update(start_cost=value) for value in (None, [1], ["a", 2], {"a": 1})),
-    lambda facts: facts.update(doubts=[3]),
-    lambda facts: facts.update(prior_class_prob="x"),
-    lambda facts: facts.update(prior_draws=[1]),
-    lambda facts: facts.update(num_not_finite=0.5),
-    lambda facts: facts.update(exact_starts="all"),
-    lambda facts: facts.update(num_results="50"),
-    lambda facts: facts.update(evidence=3),
-    lambda facts: facts.update(fit=[1.0]),
-    lambda facts: facts.update(fit={"bound": "low"}),
-    lambda facts: facts.update(learned=["surrogate"]),
-    lambda facts: facts.update(learned={"proposals": "mine"}),
-    lambda facts: facts.update(learned={"proposals": "prior", "prior": {"pareto_k": "low"}}),
+STATS: list[Callable[[dict[str, Any]], Any]] = [
+    *(lambda stats, name=name: stats.pop(name) for name in ("start_cost", "num_gradients", "seconds")),
+    *(lambda stats, value=value: stats.update(start_cost=value) for value in (None, [1], ["a", 2], {"a": 1})),
+    lambda stats: stats.update(doubts=[3]),
+    lambda stats: stats.update(prior_class_prob="x"),
+    lambda stats: stats.update(prior_draws=[1]),
+    lambda stats: stats.update(num_not_finite=0.5),
+    lambda stats: stats.update(exact_starts="all"),
+    lambda stats: stats.update(num_results="50"),
+    lambda stats: stats.update(evidence=3),
+    lambda stats: stats.update(fit=[1.0]),
+    lambda stats: stats.update(fit={"bound": "low"}),
+    lambda stats: stats.update(learned=["surrogate"]),
+    lambda stats: stats.update(learned={"proposals": "mine"}),
+    lambda stats: stats.update(learned={"proposals": "prior", "prior": {"pareto_k": "low"}}),
 ]
 
 
@@ -142,7 +142,7 @@ def change_checkpoint(path: Path, change: Callable[[dict[str, np.ndarray]], Any]
     path.write_bytes(stream.getvalue() + digest(stream.getvalue()))
 
 
-def change_facts(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+def change_stats(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     """Of the run so far, with the digest of what the checkpoint then holds."""
 
     def in_header(arrays: dict[str, np.ndarray]) -> None:
@@ -179,12 +179,12 @@ def test_a_checkpoint_with_another_state_is_refused(
     main([*command, "--resume"])
 
 
-def test_a_checkpoint_with_other_facts_is_refused(interrupted: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_checkpoint_with_other_statistics_is_refused(interrupted: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     path = Path("run.partial", CHECKPOINT)
     whole = path.read_bytes()
-    for change in FACTS:
+    for change in STATS:
         path.write_bytes(whole)
-        change_facts(path, change)
+        change_stats(path, change)
         is_refused_as_damaged(interrupted, path, capsys)
     path.write_bytes(whole)
     main([*interrupted, "--resume"])
@@ -193,14 +193,14 @@ def test_a_checkpoint_with_other_facts_is_refused(interrupted: list[str], capsys
 @pytest.mark.parametrize(
     "change",
     [
-        lambda facts: facts.pop("labels"),
-        lambda facts: facts.update(labels=facts["labels"][:1]),
-        lambda facts: facts.update(labels=3),
-        lambda facts: facts["labels"][0].pop("num_gradients"),
-        lambda facts: facts["labels"][1].update(prior_class_prob="x"),
+        lambda stats: stats.pop("labels"),
+        lambda stats: stats.update(labels=stats["labels"][:1]),
+        lambda stats: stats.update(labels=3),
+        lambda stats: stats["labels"][0].pop("num_gradients"),
+        lambda stats: stats["labels"][1].update(prior_class_prob="x"),
     ],
 )
-def test_a_batch_s_checkpoint_with_other_facts_is_refused(
+def test_a_batch_s_checkpoint_with_other_statistics_is_refused(
     change: Callable[[dict[str, Any]], Any], toy_flags: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     command, path = [*SEVERAL, "--out=runs", *toy_flags], Path("runs/labels.batch.partial", CHECKPOINT)
@@ -208,6 +208,6 @@ def test_a_batch_s_checkpoint_with_other_facts_is_refused(
         stop_after(1, CTRL_C, patch)
         refused(command, capsys, 130)
 
-    change_facts(path, change)
+    change_stats(path, change)
     line = refused([*command, "--resume"], capsys)
     assert "start anew with --overwrite" in line

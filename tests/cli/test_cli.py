@@ -365,9 +365,9 @@ def test_kernels_lists_each_sampler_in_a_line(capsys: pytest.CaptureFixture[str]
     assert [line.split()[:2] for line in lines] == [[name, sampler.kind] for name, sampler in SAMPLERS.items()]
     assert max(map(len, [first, *lines])) <= 100
     for line, sampler in zip(lines, SAMPLERS.values(), strict=True):
-        assert f"  {sampler.law}  " in line
+        assert f"  {sampler.exactness}  " in line
         assert line.endswith(f"  {sampler.about}")
-        assert (sampler.law in ("exact", "asymptotically exact")) == sampler.is_calibrated(sampler.defaults)
+        assert (sampler.exactness in ("exact", "asymptotically exact")) == sampler.is_calibrated(sampler.defaults)
 
 
 def test_fire_gets_the_flags_that_are_declared() -> None:

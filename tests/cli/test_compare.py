@@ -77,15 +77,15 @@ def test_one_command_gives_the_table_the_curves_and_the_pictures(
     rows = rows_of(out)
     assert list(rows) == [*kernels.split(","), "photographs", "prior"]
     for name in rows:
-        pictures = sorted((out / "pictures" / name).iterdir())
-        assert len(pictures) == 2 * 5
-        with Image.open(pictures[0]) as picture:
-            assert (picture.size, picture.mode) == ((8, 8), "RGB")
+        images = sorted((out / "pictures" / name).iterdir())
+        assert len(images) == 2 * 5
+        with Image.open(images[0]) as image:
+            assert (image.size, image.mode) == ((8, 8), "RGB")
         measured = rows[name]["values"]
         assert {"log_natural", "judge_accuracy", "judge_log_prob", "kid", "density", "coverage", "vendi", "feature_distance",
                 "repeats", "mmd", "mmd_p", "c2st", "c2st_p"} <= set(measured), name  # fmt: skip
         assert 1 <= measured["vendi"]["value"] <= 5
-        assert "ms_ssim" not in measured, "pictures of 8 pixels are too small for it"
+        assert "ms_ssim" not in measured, "images of 8 pixels are too small for it"
     assert rows["mala"]["values"]["log_natural"]["error"] > 0
     assert [len(rows[name]["curve"]["kid"]) for name in rows] == [3] * 6  # after 10, 30 and 100 gradients
     assert rows["mala"]["gradients"] == 100

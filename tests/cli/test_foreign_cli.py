@@ -82,7 +82,7 @@ def test_a_condition_is_sampled_exactly(toy_flags: list[str]) -> None:
     for out, rate in rates.items():
         error = np.sqrt(truth[out] * (1 - truth[out]) / (1200 / truth[out]))
         assert abs(rate - truth[out]) < 5 * error
-    assert abs(truth["plain"] - truth["composed"]) > 8 * error, "the two could be told apart"
+    assert abs(truth["plain"] - truth["composed"]) > 8 * error, "the two could be distinguished"
     assert record("composed")["label"]["name"] == "goldfish & !alp"
 
 
@@ -183,7 +183,7 @@ def test_a_photograph_that_cannot_be_read_is_one_line(hub: list[str]) -> None:
     Image.new("RGB", (8, 8)).save("whole.png")
     whole = Path("whole.png").read_bytes()
     contents = {
-        "text": b"no picture",
+        "text": b"no image",
         "cut": whole[: len(whole) // 2],
         "huge": b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)),
         "header": b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", b"\0\0"),
@@ -246,7 +246,7 @@ def test_where_xla_cannot_compile_a_run_goes_on_in_graph_mode(
     folder = toy.save(tmp_path / "bicubic", resized, [None, 6], {"image_range": [-1, 1], "prior": "normal"})
     command = ["--label=goldfish", f"--generator={folder}", toy_flags[1]]
     main(["check", *command])
-    assert "  no     xla          " in capsys.readouterr().out, "no fault: there is graph mode"
+    assert "  no     xla          " in capsys.readouterr().out, "no failure: there is graph mode"
     said = refused(["sample", *command, "--kernel=mala", *FAST, "--jit=true"], capsys)
     assert "no compilation (no kernel for" in said
     for module in (model_checks, origin, pool):
@@ -272,7 +272,7 @@ def test_check_says_what_was_found_and_what_it_costs(hub: list[str], capsys: pyt
         f"generator   {BIGBIGAN}\n            takes generate\n            signatures default (x float32 [?, 256, 256, 3]) -> ",
         "z 120 (prior normal) -> image 128 x 128 x 3 in [-1, 1], with an encoder",
         "image 299 x 299 in [0, 1] -> logits of 1001 classes",
-        "ok     gradient     its length by z: ",
+        "ok     gradient     its norm, with respect to z: ",
         "a gradient in graph mode on /device:CPU:0",
         "    1 chain : ",
         "   64 chains: ",
@@ -282,8 +282,8 @@ def test_check_says_what_was_found_and_what_it_costs(hub: list[str], capsys: pyt
 
 
 def test_guesses_are_said_with_the_flags_that_mend_them(toy_pair: tuple[Path, Path], tmp_path: Path, capsys: Any) -> None:
-    pictures = lambda z: tf.tanh(tf.reshape(tf.tile(z, [1, 32]), [-1, 8, 8, 3]))  # noqa: E731
-    folder = toy.save(tmp_path / "silent", pictures, [None, 6])
+    images_of = lambda z: tf.tanh(tf.reshape(tf.tile(z, [1, 32]), [-1, 8, 8, 3]))  # noqa: E731
+    folder = toy.save(tmp_path / "silent", images_of, [None, 6])
     options = parse_sample({"label": "goldfish", "kernel": "mala", "generator": str(folder), "classifier": str(toy_pair[1])})
     load_models(options.models)
     said = capsys.readouterr().err

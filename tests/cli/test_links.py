@@ -24,7 +24,7 @@ from tfgradgen.io.store import CHECKPOINT, RunStore
 pytestmark = pytest.mark.usefixtures("quick_runs")
 
 DRAWS = Draws(*(np.zeros((1, 2, 3), np.float32) for _ in Draws._fields))
-PICTURE = Image.new("RGB", (4, 4))
+IMAGE = Image.new("RGB", (4, 4))
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ WRITERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "draws": ("z.raw", draw),
     "checkpoint": (f"{CHECKPOINT}.new", draw),
     "text": (".report.md.partial", lambda folder: write_text(folder / "report.md", "ours")),
-    "image": (".grid.png.partial", lambda folder: save_png(folder / "grid.png", PICTURE)),
+    "image": (".grid.png.partial", lambda folder: save_png(folder / "grid.png", IMAGE)),
     "cell": ("cells/alp/.mala.npz.partial", put),
 }
 

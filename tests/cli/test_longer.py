@@ -64,9 +64,9 @@ def stopped_after_every_chunk(kernel: str, num_results: int, folder: Path) -> tu
     chunks: list[Chunk] = []
     while not chunks or chunks[-1].progress.num_done < chunks[-1].progress.num_total:
         store = RunStore(folder, {"seed": 0})
-        resume = None if store.state is None else Resume(store.state, store.facts)
+        resume = None if store.state is None else Resume(store.state, store.stats)
         chunks.append(next(chunks_of(kernel, num_results, resume)))
-        store.append(chunks[-1].draws, chunks[-1].state, store.facts | chunks[-1].facts | chunks[-1].cost._asdict())
+        store.append(chunks[-1].draws, chunks[-1].state, store.stats | chunks[-1].stats | chunks[-1].cost._asdict())
     return store.draws(), chunks
 
 
@@ -80,16 +80,16 @@ def test_every_method_goes_on_from_any_chunk_and_from_where_a_shorter_run_ended(
     for name in Draws._fields:
         expected = np.concatenate([getattr(chunk.draws, name) for chunk in whole])
         np.testing.assert_array_equal(getattr(draws, name), expected, err_msg=name)
-    assert (chunks[-1].cost, chunks[-1].facts) == (whole[-1].cost, whole[-1].facts)
+    assert (chunks[-1].cost, chunks[-1].stats) == (whole[-1].cost, whole[-1].stats)
     np.testing.assert_equal(chunks[-1].progress._asdict(), whole[-1].progress._asdict())  # a step size of NaN is none
     if kernel not in LONGER:
         return
     first = list(chunks_of(kernel, 4))
-    rest = list(chunks_of(kernel, num_results, Resume(first[-1].state, first[-1].facts)))
+    rest = list(chunks_of(kernel, num_results, Resume(first[-1].state, first[-1].stats)))
     for name in Draws._fields:
         columns = [np.concatenate([getattr(chunk.draws, name) for chunk in chunks]) for chunks in (whole, [*first, *rest])]
         np.testing.assert_array_equal(*columns, err_msg=name)
-    assert (rest[-1].cost, rest[-1].facts) == (whole[-1].cost, whole[-1].facts)
+    assert (rest[-1].cost, rest[-1].stats) == (whole[-1].cost, whole[-1].stats)
     for name, value in whole[-1].state.items():
         np.testing.assert_array_equal(rest[-1].state[name], value, err_msg=name)
 
@@ -174,4 +174,4 @@ def test_what_cannot_be_made_longer_says_why(toy_flags: list[str], capsys: pytes
     assert not Path("population", CHECKPOINT).exists()
     capsys.readouterr()
     line = refused([*populations, "--num_results=8", "--resume"], capsys)
-    assert "for the particles of smc move together, got --num_results=8, another run" in line
+    assert ": the particles of smc move together, got --num_results=8, another run" in line

@@ -31,7 +31,7 @@ def test_the_main_command_agrees_with_exact_draws(runs: dict[str, Path]) -> None
     tolerance = 3 * spread / np.sqrt(record["arguments"]["num_chains"])
     assert abs(record["statistics"]["class_prob"]["mean"] - truth) < tolerance
     assert record["prior_class_prob"] < truth - tolerance, "the prior has to fail"
-    assert truth + tolerance < 1, "an ascent to sure pictures has to fail"
+    assert truth + tolerance < 1, "an ascent to sure images has to fail"
     assert abs(record["accept_rate"] - record["arguments"]["kernel_config"]["target_accept_prob"]) < 0.1
     exact_record = json.loads((runs["rejection"] / "run.json").read_text())
     assert (record["grades"]["images"], exact_record["problems"]) == ("ok", [])

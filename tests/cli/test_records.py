@@ -41,7 +41,7 @@ def test_the_record_of_a_run_that_is_not_finite_is_json_and_can_be_summed_up(ker
     draws = some_draws()
     draws.class_prob[:], draws.target_log_prob[2, 1], draws.step_size[:, 2] = np.nan, -np.inf, np.nan
     nan = float("nan")
-    facts = {
+    stats = {
         "accept_rate": nan,
         "prior_class_prob": nan,
         "prior_draws": 10,
@@ -49,7 +49,7 @@ def test_the_record_of_a_run_that_is_not_finite_is_json_and_can_be_summed_up(ker
         "num_forward": 5,
         "seconds": 1.0,
     }
-    facts |= {"evidence": [nan, 0.5], "prior_draws": 0} if kernel == "smc" else {}
+    stats |= {"evidence": [nan, 0.5], "prior_draws": 0} if kernel == "smc" else {}
     planned = a_record() | {"kernel": kernel}
     from tfgradgen.mcmc.registry import SAMPLERS
 
@@ -58,7 +58,7 @@ def test_the_record_of_a_run_that_is_not_finite_is_json_and_can_be_summed_up(ker
         "schedule": {"num_results": 8, "num_burnin_steps": 2, "num_adaptation_steps": 1},
         "temperature": 1.0,
     }
-    record = run_record(planned, draws, facts)
+    record = run_record(planned, draws, stats)
     assert json.loads(json_text(record), parse_constant=BARE) == record
     assert record["mean_class_prob"] is None
     said = summary(record, "out")
@@ -68,7 +68,7 @@ def test_the_record_of_a_run_that_is_not_finite_is_json_and_can_be_summed_up(ker
 def test_a_checkpoint_holds_json(tmp_path: Path) -> None:
     draws = some_draws()
     RunStore(tmp_path, {"temperature": float("nan")}).append(draws, {}, {"prior_class_prob": float("nan")})
-    assert RunStore(tmp_path, {"temperature": float("nan")}).facts == {"prior_class_prob": None}
+    assert RunStore(tmp_path, {"temperature": float("nan")}).stats == {"prior_class_prob": None}
 
 
 @pytest.mark.parametrize(

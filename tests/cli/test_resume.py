@@ -249,7 +249,7 @@ def test_resume_with_overwrite_replaces_what_cannot_be_gone_on_with(
     [
         (MemoryError(), "more data than fits into memory; free memory, or start anew with fewer --num_chains or --max_batch=N"),
         (tf.errors.ResourceExhaustedError(None, None, "OOM"), "more data than fits into memory"),
-        (tf.errors.InternalError(None, None, "a device\nis lost"), "a device is lost; look at the models and the device"),
+        (tf.errors.InternalError(None, None, "a device\nis lost"), "a device is lost; check the models and the device"),
     ],
 )
 def test_a_run_that_the_machine_breaks_off_goes_on(
@@ -279,7 +279,7 @@ def test_a_full_stdout_is_not_taken_for_a_full_out(
     with monkeypatch.context() as patch:
         patch.setattr("tfgradgen.cli.terminal.print", full, raising=False)
         line = refused(command, capsys)
-    assert "stdout: expected a place that can be written, got No space left on device" in line
+    assert "stdout: expected an output that can be written, got No space left on device" in line
     assert "out: " not in line.replace("stdout: ", "")
     assert sorted(path.name for path in Path("runs").iterdir()) == ["goldfish", "labels.batch.partial"]
     main(words_of(line))

@@ -21,7 +21,7 @@ from tfgradgen.mcmc.chains import sample_chains
 from tfgradgen.mcmc.recipe import Recipe, default_recipe, read_recipe
 from tfgradgen.mcmc.starts import initial_points
 from tfgradgen.posterior import ClassPosterior
-from tfgradgen.tuning.bench import FRESH, SEARCH, TRACE_POINTS, Bench, Problem
+from tfgradgen.tuning.objective import FRESH, SEARCH, TRACE_POINTS, Objective, Problem
 from tfgradgen.tuning.space import filled, ranges_of
 
 pytestmark = pytest.mark.usefixtures("quick_runs")
@@ -42,15 +42,15 @@ def command(toy_flags: list[str]) -> list[str]:
 
 def stop_after(num_runs: int, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Recipe, Problem]]:
     """Ctrl-C in the run after so many; returns a list of those that were made."""
-    made, measure = list[Any](), Bench.measure
+    made, measure = list[Any](), Objective.measure
 
-    def measured(self: Bench, recipe: Recipe, problem: Problem, progress_fn: Any) -> Any:
+    def measured(self: Objective, recipe: Recipe, problem: Problem, progress_fn: Any) -> Any:
         if len(made) == num_runs:
             raise KeyboardInterrupt
         made.append((recipe, problem))
         return measure(self, recipe, problem, progress_fn)
 
-    monkeypatch.setattr(Bench, "measure", measured)
+    monkeypatch.setattr(Objective, "measure", measured)
     return made
 
 
@@ -84,8 +84,8 @@ def test_it_beats_a_poor_control_though_interrupted(command: list[str], capsys: 
     assert "Fixed in all proposals: adaptation dual_averaging, step_count_smoothing 10." in report
     assert " --adaptation=dual_averaging --step_count_smoothing=10 " in report
     assert sum(float(row["gradients"] or 0) for row in rows) >= 1200
-    with Image.open("found/tuning.png") as picture:
-        assert picture.size[0] == 1500
+    with Image.open("found/tuning.png") as image:
+        assert image.size[0] == 1500
     main(["sample", "--label=goldfish", "--schedule=found/best.yaml", "--num_chains=4", *command[-2:], "--out=run"])
     files = {name: Path("found", name).read_bytes() for name in OURS if name != "study.db"}
     with pytest.MonkeyPatch.context() as patch:
@@ -143,7 +143,7 @@ def test_a_full_disk_is_said(command: list[str], capsys: pytest.CaptureFixture[s
         (["--num_chains=3"], "num_chains: expected an integer in 4..4096, got 3"),
         (["--num_fresh=1"], "num_fresh: expected an integer in 2..1000, got 1"),
         (["--num_windows=0"], "got --num_windows; all coordinates have the same step size now; leave it out"),
-        (["--class_reg=1"], "flags: expected of the settings of hmc any of step_size, "),
+        (["--class_reg=1"], "flags: expected a setting of hmc: one of step_size, "),
         (
             ["--num_leapfrog_steps=9"],
             "of hmc, --adaptation=dual_averaging, --step_count_smoothing=10, --num_leapfrog_steps=9, got 120",
@@ -182,13 +182,13 @@ def test_a_lack_of_optuna_is_said(
 def test_a_cell_counts_every_gradient_and_takes_the_worst_statistic() -> None:
     posterior, run = ClassPosterior(ToyGenerator(), ToyClassifier(), 1), RunConfig(num_chains=4, seed=3)
     recipe = filled(default_recipe("hmc").changed({"num_burnin_steps": 20}), 150)
-    bench = Bench({"one": posterior}, run, 150)
+    objective = Objective({"one": posterior}, run, 150)
     problem = Problem("one", SEARCH, 1)
-    cell = bench.measure(recipe, problem, SILENT)
+    cell = objective.measure(recipe, problem, SILENT)
     assert cell.work == 1 + 3 * 50, "a gradient at the start, and all that burn-in and adaptation took"
     assert cell.num_results == 50 - 20
-    assert cell == bench.measure(recipe, problem, SILENT)._replace(seconds=cell.seconds), "the same problem, the same run"
-    seeded = RunConfig(num_chains=4, seed=bench.seed_at(problem))
+    assert cell == objective.measure(recipe, problem, SILENT)._replace(seconds=cell.seconds), "the same problem, the same run"
+    seeded = RunConfig(num_chains=4, seed=objective.seed_at(problem))
     start = initial_points(posterior, seeded)[0]
     draws, _ = sample_chains(
         posterior, "hmc", recipe.config, Schedule(30, 20, recipe.schedule.num_adaptation_steps), seeded, start
@@ -200,7 +200,7 @@ def test_a_cell_counts_every_gradient_and_takes_the_worst_statistic() -> None:
     assert cell.trace["gradients"] == sorted(cell.trace["gradients"])
     assert cell.trace["gradients"][-1] == cell.work
     assert cell.trace["step_size"][-1] == pytest.approx(cell.step_size) == pytest.approx(float(np.median(draws.step_size[-1])))
-    other = bench.measure(recipe, problem._replace(replicate=2), SILENT)
+    other = objective.measure(recipe, problem._replace(replicate=2), SILENT)
     assert other.per_1000 != cell.per_1000
 
 
@@ -208,8 +208,8 @@ def test_a_cell_counts_every_gradient_and_takes_the_worst_statistic() -> None:
 def test_a_run_takes_its_gradients_whatever_a_transition_takes(max_leapfrog_steps: int) -> None:
     """Where trajectories turn out short, it has more draws, not fewer gradients: its starts would be draws for less."""
     recipe = default_recipe("chees").changed({"max_leapfrog_steps": max_leapfrog_steps, "num_burnin_steps": 20})
-    bench = Bench({"one": ClassPosterior(ToyGenerator(), ToyClassifier(), 1)}, RunConfig(num_chains=4), 300)
-    cell = bench.measure(filled(recipe, 300), Problem("one", SEARCH, 0), SILENT)
+    objective = Objective({"one": ClassPosterior(ToyGenerator(), ToyClassifier(), 1)}, RunConfig(num_chains=4), 300)
+    cell = objective.measure(filled(recipe, 300), Problem("one", SEARCH, 0), SILENT)
     assert 300 - max_leapfrog_steps < cell.work <= 302
     if max_leapfrog_steps == 1:
         assert cell.num_results == 280
@@ -217,17 +217,17 @@ def test_a_run_takes_its_gradients_whatever_a_transition_takes(max_leapfrog_step
 
 def test_a_run_that_has_too_few_draws_is_refused() -> None:
     recipe = default_recipe("hmc").changed({"num_leapfrog_steps": 10})
-    bench = Bench({"one": ClassPosterior(ToyGenerator(), ToyClassifier(), 1)}, RunConfig(num_chains=4), 690)
+    objective = Objective({"one": ClassPosterior(ToyGenerator(), ToyClassifier(), 1)}, RunConfig(num_chains=4), 690)
     with pytest.raises(
         UserError,
         match="expected enough gradients for 20 draws after the burn-in, got 690, enough for 19; raise it, or shorten",
     ):
-        bench.measure(recipe, Problem("one", SEARCH, 0), SILENT)
+        objective.measure(recipe, Problem("one", SEARCH, 0), SILENT)
 
 
-def test_chains_that_stand_still_or_break_are_faults() -> None:
-    bench = Bench({"one": ClassPosterior(ToyGenerator(), ToyClassifier(), 1)}, RunConfig(num_chains=4), 90)
+def test_chains_that_stand_still_or_break_are_issues() -> None:
+    objective = Objective({"one": ClassPosterior(ToyGenerator(), ToyClassifier(), 1)}, RunConfig(num_chains=4), 90)
     stuck = default_recipe("hmc").changed({"step_size": 60.0, "num_burnin_steps": 0, "num_adaptation_steps": 0})
-    cell = bench.measure(filled(stuck, 90), Problem("one", SEARCH, 0), SILENT)
-    assert any("never moved" in fault for fault in cell.faults)
-    assert any("diverged" in fault for fault in cell.faults)
+    cell = objective.measure(filled(stuck, 90), Problem("one", SEARCH, 0), SILENT)
+    assert any("never moved" in issue for issue in cell.issues)
+    assert any("diverged" in issue for issue in cell.issues)

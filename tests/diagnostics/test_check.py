@@ -1,4 +1,4 @@
-"""Faults of a pair of models that a run would meet in silence."""
+"""Problems of a pair of models that a run would meet in silence."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("quick_runs")
 Z = tf.constant(np.random.default_rng(0).standard_normal((8, 6)), tf.float32)
 
 
-def looked_at(posterior: ClassPosterior) -> list[Check]:
+def checks_of(posterior: ClassPosterior) -> list[Check]:
     evaluate = lambda z: value_and_gradient(posterior.likelihood_log_prob, z)  # noqa: E731
     graph_fn, xla_fn = (tf.function(evaluate, jit_compile=xla, autograph=False) for xla in (False, True))
     found = prior_checks(posterior)
@@ -29,9 +29,9 @@ def looked_at(posterior: ClassPosterior) -> list[Check]:
     return [*found, *gradient_checks(Z, graph_fn, xla_fn)]
 
 
-def faults(generator: Any = None, classifier: Any = None, temperature: float = 1.0) -> list[str]:
+def failed(generator: Any = None, classifier: Any = None, temperature: float = 1.0) -> list[str]:
     posterior = ClassPosterior(generator or toy.ToyGenerator(), classifier or toy.ToyClassifier(), 1, temperature=temperature)
-    return [check.what for check in looked_at(posterior) if not check.is_ok]
+    return [check.what for check in checks_of(posterior) if not check.is_ok]
 
 
 class Changed(toy.ToyGenerator):
@@ -57,8 +57,8 @@ class Unlike(toy.ToyClassifier):
     count = 0
 
 
-def test_a_sound_pair_has_no_fault() -> None:
-    checks = looked_at(ClassPosterior(Changed(tf.identity), toy.ToyClassifier(), 1))
+def test_a_sound_pair_passes() -> None:
+    checks = checks_of(ClassPosterior(Changed(tf.identity), toy.ToyClassifier(), 1))
     assert [check.what for check in checks if not check.is_ok] == []
     assert [check.what for check in checks] == [
         "generator",
@@ -91,14 +91,14 @@ def test_a_sound_pair_has_no_fault() -> None:
     ],
     ids=["range", "nan", "rounded", "constant", "flat"],
 )
-def test_faults_of_a_generator_are_named(change: Any, expected: list[str]) -> None:
-    assert faults(Changed(change)) == expected
+def test_problems_of_a_generator_are_named(change: Any, expected: list[str]) -> None:
+    assert failed(Changed(change)) == expected
 
 
 def test_noise_and_a_wrong_compilation_are_named() -> None:
-    assert "determinism" in faults(Changed(tf.identity), Noisy())
-    assert faults(Changed(tf.identity), Unlike()) == ["xla"]
-    assert faults(Changed(tf.identity), temperature=1e5) == ["p(class)", "scales"]
+    assert "determinism" in failed(Changed(tf.identity), Noisy())
+    assert failed(Changed(tf.identity), Unlike()) == ["xla"]
+    assert failed(Changed(tf.identity), temperature=1e5) == ["p(class)", "scales"]
 
 
 @pytest.mark.parametrize(
@@ -109,23 +109,23 @@ def test_noise_and_a_wrong_compilation_are_named() -> None:
         lambda image: image - image[:1],
         lambda image: image + 0.1 * tf.roll(image, 1, 0),
     ],
-    ids=["mean", "deviation", "first", "neighbour"],
+    ids=["mean", "std", "first", "neighbour"],
 )
 def test_a_model_that_mixes_rows_is_named(change: Any) -> None:
-    assert faults(Changed(lambda image: 0.4 * change(image))) == ["rows"]
+    assert failed(Changed(lambda image: 0.4 * change(image))) == ["rows"]
     mixing = type("Mixing", (toy.ToyClassifier,), {"__call__": lambda self, x: change(toy.ToyClassifier.__call__(self, x))})
-    assert faults(Changed(tf.identity), mixing()) == ["rows"]
+    assert failed(Changed(tf.identity), mixing()) == ["rows"]
 
 
-def test_a_run_looks_first_and_stops_at_grave_faults_only(
+def test_a_run_checks_first_and_stops_at_grave_problems_only(
     toy_flags: list[str], toy_pair: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The noise is found before a step is made; images out of range are a warning."""
     card = json.loads((toy_pair[0] / "model.json").read_text())
-    pictures = lambda z: tf.tanh(tf.reshape(tf.tile(z, [1, 32]), [-1, 8, 8, 3]))  # noqa: E731
-    noisy = lambda z: pictures(z) + 0.1 * tf.random.uniform(tf.shape(pictures(z)))  # noqa: E731
+    images_of = lambda z: tf.tanh(tf.reshape(tf.tile(z, [1, 32]), [-1, 8, 8, 3]))  # noqa: E731
+    noisy = lambda z: images_of(z) + 0.1 * tf.random.uniform(tf.shape(images_of(z)))  # noqa: E731
     toy.save(tmp_path / "noisy", noisy, [None, 6], card)
-    toy.save(tmp_path / "wide", lambda z: 3.0 * pictures(z), [None, 6], card)
+    toy.save(tmp_path / "wide", lambda z: 3.0 * images_of(z), [None, 6], card)
     command = ["sample", "--label=goldfish", *FAST_MALA, toy_flags[1]]
     assert "determinism: expected the same bits" in refused([*command, "--generator=noisy"], capsys)
     main([*command, "--generator=wide", "--out=wide_run"])
@@ -144,8 +144,8 @@ def test_images_that_no_png_can_hold_are_refused_before_a_run(
     shape: list[int], toy_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Channels first, or more channels than a colour image has: a run ended in a traceback when it wrote its grid."""
-    pictures = lambda z: tf.tanh(tf.reshape(tf.tile(z, [1, 60]), [-1, 360]))[:, : int(np.prod(shape))]  # noqa: E731
-    toy.save(tmp_path / "odd", lambda z: tf.reshape(pictures(z), [-1, *shape]), [None, 6])
+    images_of = lambda z: tf.tanh(tf.reshape(tf.tile(z, [1, 60]), [-1, 360]))[:, : int(np.prod(shape))]  # noqa: E731
+    toy.save(tmp_path / "odd", lambda z: tf.reshape(images_of(z), [-1, *shape]), [None, 6])
     mean = lambda x: tf.stack([tf.reduce_mean(x, [1, 2, 3]), tf.reduce_max(x, [1, 2, 3])], 1)  # noqa: E731
     toy.save(tmp_path / "any", mean, [None, *shape])
     for command in (["sample", *FAST_MALA], ["check"]):
@@ -155,7 +155,7 @@ def test_images_that_no_png_can_hold_are_refused_before_a_run(
     assert not Path("out").exists()
 
 
-def test_the_command_prints_a_table_and_fails_on_a_fault(
+def test_the_command_prints_a_table_and_fails_on_a_problem(
     toy_flags: list[str], toy_pair: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main(["check", "--label=goldfish", *toy_flags])
@@ -169,6 +169,6 @@ def test_the_command_prints_a_table_and_fails_on_a_fault(
         main(["check", "--label=all", "--generator=rounded", toy_flags[1]])
     assert exit_.value.code == 1
     out = capsys.readouterr().out
-    assert out.count("FAULT  models       a non-zero gradient") == 3, "one for each class"
+    assert out.count("FAIL   models       a non-zero gradient") == 3, "one for each class"
     assert "the generator or classifier cuts it" in out
     assert "did you mean --seed?" in refused(["check", "--sed=1"], capsys)

@@ -1,4 +1,4 @@
-"""Diagnostics against processes whose mixing is known, and the names of known faults."""
+"""Diagnostics against processes whose mixing is known, and the names of known problems."""
 
 import json
 import re
@@ -47,7 +47,7 @@ def test_chains_apart_have_a_large_rhat_few_effective_draws_and_their_variance_b
     assert apart.between == pytest.approx(variance / (1 + variance), abs=0.02)
 
 
-def test_chains_of_one_mean_and_two_scales_are_told_apart_by_ranks() -> None:
+def test_chains_of_one_mean_and_two_scales_are_distinguished_by_ranks() -> None:
     """The folded part of the rank-normalized R-hat; the classic one sees nothing here."""
     scales = np.where(np.arange(8) < 4, 1.0, 5.0)
     rhat = convergence(autoregressive(0.0) * scales).rhat

@@ -45,8 +45,8 @@ def with_kernel(name: str, **settings: Any) -> Change:
     return change
 
 
-def with_facts(**facts: Any) -> Change:
-    return lambda draws, record: (draws, record | facts)
+def with_stats(**stats: Any) -> Change:
+    return lambda draws, record: (draws, record | stats)
 
 
 def with_ratio(value: float, first: int | None = None) -> Change:
@@ -118,11 +118,11 @@ ALL = {IMAGES, MEANS}
 DISAGREE = apart(1.2)
 # page: the smallest case, one beside it that has no such warning, and the grades that the former takes away.
 CASES: list[tuple[str, Change, Change, set[str]]] = [
-    ("models", with_facts(doubts=["a doubt"]), with_facts(doubts=[]), set()),
-    ("models", with_facts(image_doubts=["a doubt"]), with_facts(image_doubts=[]), {IMAGES}),
-    ("not-finite", not_finite, with_facts(), ALL),
+    ("models", with_stats(doubts=["a warning"]), with_stats(doubts=[]), set()),
+    ("models", with_stats(image_doubts=["a warning"]), with_stats(image_doubts=[]), {IMAGES}),
+    ("not-finite", not_finite, with_stats(), ALL),
     ("not-finite", with_ratio(np.nan, 1), with_ratio(-30.0, 1), ALL),
-    ("not-finite", with_facts(num_not_finite=1), with_facts(num_not_finite=0), ALL),
+    ("not-finite", with_stats(num_not_finite=1), with_stats(num_not_finite=0), ALL),
     ("no-draws", with_kernel("map"), with_kernel("mala"), ALL),
     ("approximate-draws", with_kernel("smc"), with_kernel("rejection"), ALL),
     ("class-regularization", with_kernel("mala", class_reg=0.1), with_kernel("mala", class_reg=0.0), ALL),
@@ -131,10 +131,10 @@ CASES: list[tuple[str, Change, Change, set[str]]] = [
     ("divergences", with_ratio(-1001.0, 1), with_ratio(-999.0, 1), {MEANS}),
     ("standstills", standing(116), standing(40), {MEANS}),
     ("standstills", both(standing(116), accepting(1.0)), accepting(1.0), {MEANS}),
-    ("starts", both(with_facts(exact_starts=15), DISAGREE), DISAGREE, ALL),
-    ("starts", both(with_facts(exact_starts=None), DISAGREE), with_facts(exact_starts=None), ALL),
-    ("starts", with_facts(exact_starts=7), with_facts(exact_starts=8), ALL),
-    ("starts", at_an_image, with_facts(exact_starts=None), ALL),
+    ("starts", both(with_stats(exact_starts=15), DISAGREE), DISAGREE, ALL),
+    ("starts", both(with_stats(exact_starts=None), DISAGREE), with_stats(exact_starts=None), ALL),
+    ("starts", with_stats(exact_starts=7), with_stats(exact_starts=8), ALL),
+    ("starts", at_an_image, with_stats(exact_starts=None), ALL),
     ("one-chain", cut(264, 1), cut(264, 2), ALL),
     ("separate-modes", apart(4.0), apart(1.2), {MEANS}),
     ("disagreeing-chains", DISAGREE, apart(0.1), {MEANS}),
@@ -233,10 +233,10 @@ def test_the_default_run_of_mala_keeps_the_grade_of_its_images() -> None:
 
 
 def test_of_chains_that_forgot_their_starts_the_images_are_draws() -> None:
-    found = found_of(with_facts(exact_starts=None))
+    found = found_of(with_stats(exact_starts=None))
     assert found["grades"]["images"] == "ok"
     assert "the chains have forgotten their starts" in found["passed"][0]
-    assert found_of(cut(3, 16), with_facts(exact_starts=0))["grades"]["images"] == "warning"
+    assert found_of(cut(3, 16), with_stats(exact_starts=0))["grades"]["images"] == "warning"
 
 
 def test_a_short_run_that_did_not_move_by_chance_is_not_stuck() -> None:
@@ -255,8 +255,8 @@ def test_a_short_run_that_did_not_move_by_chance_is_not_stuck() -> None:
 
 
 def test_the_cheaper_way_is_named_where_there_is_one() -> None:
-    def advice(**facts: Any) -> str:
-        return priced(" ".join(found_of(both(DISAGREE, with_facts(**facts)))["problems"]), 32.0)
+    def advice(**stats: Any) -> str:
+        return priced(" ".join(found_of(both(DISAGREE, with_stats(**stats)))["problems"]), 32.0)
 
     assert re.search(r"--num_results to \d+ \([\d.]+ times the draws, about [\d.]+ (s|minutes)\)", advice())
     assert re.search(r", or take --kernel=rejection \(32 exact draws, about [\d.]+ (s|minutes)\)", advice())

@@ -97,18 +97,18 @@ BAD = {
 }
 
 
-# Every entry refuses what a run shows and what a value shows, and three of them every fault: they share the checks.
+# Every entry refuses what a run shows and what a value shows, and three of them every problem: they share the checks.
 REFUSED = [
-    (fault, entry)
-    for fault in BAD
+    (problem, entry)
+    for problem in BAD
     for entry in ENTRIES
-    if fault in ("noise", "nan") or entry in ("sample_chains", "sample_exact", "method smc")
+    if problem in ("noise", "nan") or entry in ("sample_chains", "sample_exact", "method smc")
 ]
 
 
-@pytest.mark.parametrize(("fault", "entry"), REFUSED)
-def test_a_bad_model_is_refused_at_every_entry(fault: str, entry: str) -> None:
-    change, text = BAD[fault]
+@pytest.mark.parametrize(("problem", "entry"), REFUSED)
+def test_a_bad_model_is_refused_at_every_entry(problem: str, entry: str) -> None:
+    change, text = BAD[problem]
     with pytest.raises(UserError, match=text) as error:
         ENTRIES[entry](posterior_of(Bounded(change)))
     assert "\n" not in str(error.value)
@@ -118,7 +118,7 @@ def test_a_bad_model_is_refused_at_every_entry(fault: str, entry: str) -> None:
 def test_a_good_model_passes_every_entry_without_a_word(entry: str) -> None:
     found = ENTRIES[entry](posterior_of())
     if isinstance(found, SamplerResult):
-        assert found.facts["doubts"] == []
+        assert found.stats["doubts"] == []
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_a_coin_for_a_whole_batch_is_always_seen() -> None:
 
 def test_a_stateless_operation_of_a_constant_seed_is_no_noise() -> None:
     texture = lambda image: 0.5 * image + 0.1 * tf.random.stateless_normal([2, 2, 1], [1, 2])  # noqa: E731
-    assert admit(posterior_of(Bounded(texture)), RUN, takes_gradients=True).doubts == []
+    assert admit(posterior_of(Bounded(texture)), RUN, takes_gradients=True).warnings == []
 
 
 def test_a_seed_that_moves_on_is_named() -> None:
@@ -170,7 +170,7 @@ def test_noise_of_python_that_a_graph_would_freeze_is_refused() -> None:
 
 def test_nan_for_part_of_z_is_said() -> None:
     partly = Bounded(lambda image: tf.where(image[:, :1, :1] > 0, image, np.nan))
-    found = tg.collect(exact_chunks(posterior_of(partly), 1, RUN)).facts["doubts"]
+    found = tg.collect(exact_chunks(posterior_of(partly), 1, RUN)).stats["doubts"]
     assert [line.split(":")[0] for line in found] == ["generator"]
     assert "NaN or inf for part of z" in found[0]
     assert "image_range" not in found[0]
@@ -196,7 +196,7 @@ def spread(scale: float, offset: float = 0.0) -> Logits:
 )
 def test_a_class_that_hardly_varies_or_is_out_of_reach_is_said(classifier: Any, words: list[str]) -> None:
     label = classifier.num_classes - 1
-    found = admit(posterior_of(classifier=classifier, label=label), RUN, takes_gradients=False).doubts
+    found = admit(posterior_of(classifier=classifier, label=label), RUN, takes_gradients=False).warnings
     assert len(found) == len(words)
     for line, word in zip(found, words, strict=True):
         assert word in line
@@ -238,12 +238,12 @@ def test_two_classes_may_be_of_one_kind() -> None:
     assert all(check.is_ok for check in label_checks(log_softmax(np.random.default_rng(2).normal(size=[64, 2]))[:, 1], 2))
 
 
-def test_the_shipped_pair_has_no_fault() -> None:
+def test_the_shipped_pair_passes_all_checks() -> None:
     from tfgradgen.models.shipped import default_model
 
     pair = tg.load_generator(default_model("generator")), tg.load_classifier(default_model("classifier"))
-    faults = {check.what for label in range(20) for check in prior_checks(posterior_of(*pair, label=label)) if not check.is_ok}
-    assert faults == set()
+    failed = {check.what for label in range(20) for check in prior_checks(posterior_of(*pair, label=label)) if not check.is_ok}
+    assert failed == set()
 
 
 def test_doubts_are_warned_of_where_the_library_is_called() -> None:
@@ -252,9 +252,9 @@ def test_doubts_are_warned_of_where_the_library_is_called() -> None:
         tg.sample_exact(flat, 1, RUN)
     with pytest.warns(UserWarning, match=r"p\(class\) that varies over prior draws"):
         ENTRIES["sample_chains"](flat)
-    assert len(ENTRIES["exact_chunks"](flat).facts["doubts"]) == 1
+    assert len(ENTRIES["exact_chunks"](flat).stats["doubts"]) == 1
     for name in ("rejection", "elliptical_slice", "mala"):
-        assert len(by_method(name)(flat).facts["doubts"]) == 1, "and not warned of, where the command prints them"
+        assert len(by_method(name)(flat).stats["doubts"]) == 1, "and not warned of, where the command prints them"
 
 
 def test_gradients_are_asked_of_methods_that_take_them_only() -> None:
@@ -449,19 +449,19 @@ def test_gradients_are_checked_where_a_model_is_finite(monkeypatch: pytest.Monke
     z, prob = model_checks.checked_points(posterior.networks, 1, NUM_CHECKED)
     assert np.isfinite(prob).all()
     assert not set(np.asarray(z)[:, 0]) & set(first)
-    (line,) = admit(posterior, RUN, takes_gradients=True).doubts
+    (line,) = admit(posterior, RUN, takes_gradients=True).warnings
     assert line.startswith("generator: ")
     only_gradients = model_checks.checked_gradients(posterior, RUN)
     assert all(check.is_ok for check in only_gradients), only_gradients
 
 
-@pytest.mark.parametrize(("offset", "doubts"), [(12.0, []), (-12.0, []), (0.0, ["scales"])])
-def test_a_condition_that_nearly_all_meet_may_have_a_small_gradient(offset: float, doubts: list[str]) -> None:
+@pytest.mark.parametrize(("offset", "expected"), [(12.0, []), (-12.0, []), (0.0, ["scales"])])
+def test_a_condition_that_nearly_all_meet_may_have_a_small_gradient(offset: float, expected: list[str]) -> None:
     """p(class 1) = sigmoid(offset + 0.5 pixel): where it is nearly 1, its log has hardly a gradient. At p = 1/2 it should."""
     scale = 0.5 if offset else 1e-4
     posterior = posterior_of(Bounded(), spread(scale, offset))
     found = model_checks.checked_gradients(posterior, RUN)
-    assert [check.what for check in found if not check.is_ok] == doubts
+    assert [check.what for check in found if not check.is_ok] == expected
 
 
 def test_a_discriminator_that_is_not_finite_is_said() -> None:
@@ -469,13 +469,13 @@ def test_a_discriminator_that_is_not_finite_is_said() -> None:
         return tf.where(image[:, 0, 1, 0] > 0.5, np.nan, image[:, 0, 1, 0])
 
     posterior = posterior_of(discriminator=of_image, discriminator_weight=1.0)
-    (line,) = admit(posterior, RUN, takes_gradients=True).doubts
+    (line,) = admit(posterior, RUN, takes_gradients=True).warnings
     assert line.startswith("discriminator: expected finite log-odds at prior draws, found ")
     never = posterior_of(discriminator=lambda image: image[:, 0, 1, 0] * np.nan, discriminator_weight=1.0)
     with pytest.raises(UserError, match="discriminator: expected finite log-odds at prior draws, got 0% of 64 points"):
         admit(never, RUN, takes_gradients=False)
     ignored = posterior_of(discriminator=lambda image: image[:, 0, 1, 0] * np.nan, discriminator_weight=0.0)
-    assert len(admit(ignored, RUN, takes_gradients=False).doubts) <= 1
+    assert len(admit(ignored, RUN, takes_gradients=False).warnings) <= 1
 
 
 @pytest.mark.parametrize("value", [2.5, 0, -1, True, None, "6", "missing"])

@@ -36,7 +36,7 @@ def test_every_method_counts_prior_draws_without_a_finite_likelihood(name: str) 
     method = SAMPLERS[name]
     schedule = Schedule(4, 2, 0) if method.takes_starts else Schedule(8, 0, 0)
     found = collect(method.chunks_fn(POSTERIOR, method.defaults, schedule, RunConfig(num_chains=4, seed=2), None))
-    count, of = found.facts["num_not_finite"], found.facts["num_scored"]
+    count, of = found.stats["num_not_finite"], found.stats["num_scored"]
     assert of >= 30
     assert abs(count / of - SHARE) < 4 * np.sqrt(SHARE * (1 - SHARE) / of)
     is_finite = np.isfinite(found.draws.class_prob)
@@ -45,8 +45,8 @@ def test_every_method_counts_prior_draws_without_a_finite_likelihood(name: str) 
     else:
         assert is_finite.all()
         assert found.draws.z[..., 5].max() < 1.0
-    if found.facts.get("prior_draws"):
-        assert abs(found.facts["prior_class_prob"] - 0.5) < 4 * found.facts["prior_class_prob_error"]
+    if found.stats.get("prior_draws"):
+        assert abs(found.stats["prior_class_prob"] - 0.5) < 4 * found.stats["prior_class_prob_error"]
     ((page, _, line),) = prior_problems(count, of)
     assert line.startswith(f"{count} of {of} prior draws (")
     assert ("image_range" in line, page) == (False, "not-finite")
@@ -55,8 +55,8 @@ def test_every_method_counts_prior_draws_without_a_finite_likelihood(name: str) 
 def test_rejection_treats_them_as_of_likelihood_zero() -> None:
     with pytest.warns(UserWarning, match="NaN or inf for part of z"):
         draws, cost, prior_prob, accept_rate = sample_exact(POSTERIOR, 50, RunConfig(num_chains=16, seed=1))
-    mean, deviation, prob = toy.exact_moments()
-    assert abs(draws.z[..., 0].mean() - mean) < 4 * deviation / np.sqrt(800)
+    mean, std, prob = toy.exact_moments()
+    assert abs(draws.z[..., 0].mean() - mean) < 4 * std / np.sqrt(800)
     assert abs(draws.class_prob.mean() - prob) < 4 * draws.class_prob.std() / np.sqrt(800)
     assert abs(accept_rate - 0.5 * (1 - SHARE)) < 4 * 0.5 / np.sqrt(cost.num_forward)
     assert abs(prior_prob - 0.5) < 4 * 0.5 / np.sqrt(cost.num_forward)

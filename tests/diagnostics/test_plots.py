@@ -1,4 +1,4 @@
-"""What the panels of plots.png show, against processes that are known, and the picture itself."""
+"""What the panels of plots.png show, against processes that are known, and the image itself."""
 
 import subprocess
 import sys
@@ -72,25 +72,25 @@ def test_autocorrelation_is_that_of_the_definition() -> None:
     np.testing.assert_allclose(autocorrelation(values, 10), expected, atol=1e-12)
 
 
-def panels_of(picture: np.ndarray) -> list[list[np.ndarray]]:
-    """The picture, cut in the gaps between its panels into three rows of three."""
-    height, width = picture.shape[:2]
-    rows = np.split(picture, [int(0.36 * height), int(0.665 * height)])
+def panels_of(image: np.ndarray) -> list[list[np.ndarray]]:
+    """The image, cut in the gaps between its panels into three rows of three."""
+    height, width = image.shape[:2]
+    rows = np.split(image, [int(0.36 * height), int(0.665 * height)])
     return [np.split(row, [int(0.355 * width), int(0.68 * width)], axis=1) for row in rows]
 
 
-def colored(picture: np.ndarray) -> np.ndarray:
+def colored(image: np.ndarray) -> np.ndarray:
     """[3, 3] whether a panel has lines or bars of chains; ink, grid and text are grey."""
-    spread = np.ptp(picture.astype(int), axis=-1) > 60
+    spread = np.ptp(image.astype(int), axis=-1) > 60
     return np.array([[part.sum() > 20 for part in row] for row in panels_of(spread)])
 
 
 @pytest.mark.parametrize("num_chains", [1, 2, 16, 4096])
 @pytest.mark.parametrize("num_results", [1, 2, 4, 60])
 def test_every_panel_shows_chains_or_says_why_not(num_results: int, num_chains: int) -> None:
-    picture = plot_chains(draws_of(num_results, num_chains), "mala")
-    assert picture.size == (figure.WIDTH * figure.DPI, plots.HEIGHT * figure.DPI)
-    found = colored(np.asarray(picture))
+    image = plot_chains(draws_of(num_results, num_chains), "mala")
+    assert image.size == (figure.WIDTH * figure.DPI, plots.HEIGHT * figure.DPI)
+    found = colored(np.asarray(image))
     assert found[:, 0].all(), "a trace, be it of one draw"
     assert (found[:, 1] == (num_results >= 4 and num_chains > 1)).all()
     assert (found[:, 2] == (num_results >= 4)).all()

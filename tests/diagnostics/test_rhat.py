@@ -58,7 +58,7 @@ def test_the_worst_of_all_coordinates_of_independent_draws_is_seldom_above_the_l
 
 @pytest.mark.slow
 def test_so_is_that_of_chains_that_are_worth_the_draws_asked_for() -> None:
-    """AR(1) chains of 400 effective draws in all; chains of a fifth of that are above it, most of the time."""
+    """AR(1) chains with an ESS of 400 in all; chains of a fifth of that are above it, most of the time."""
     rng, shape = np.random.default_rng(3), (100, 16, LATENT_DIM)
 
     def rhats(size: float) -> np.ndarray:

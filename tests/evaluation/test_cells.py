@@ -66,11 +66,11 @@ def test_every_chain_method_starts_at_the_same_points(posterior: ClassPosterior,
 def test_exact_draws_are_of_the_posterior(posterior: ClassPosterior) -> None:
     run = RunConfig(num_chains=512, seed=0)
     reference = prepare_label(posterior, run, ignore)
-    mean, deviation, _ = toy.exact_moments()
+    mean, std, _ = toy.exact_moments()
     for z in (reference.exact_z, reference.truth_z):
-        assert abs(z[:, 0].mean() - mean) < 4 * deviation / np.sqrt(len(z))
+        assert abs(z[:, 0].mean() - mean) < 4 * std / np.sqrt(len(z))
     assert abs(reference.prior_z[:, 0].mean()) < 4 / np.sqrt(512), "plain prior draws are not"
-    assert reference.prior_z[:, 0].mean() < mean - 4 * deviation / np.sqrt(512)
+    assert reference.prior_z[:, 0].mean() < mean - 4 * std / np.sqrt(512)
     both = np.concatenate([reference.exact_z, reference.truth_z])
     assert len(np.unique(both, axis=0)) == len(both)
     rejection = run_cell(posterior, parse_method_spec("rejection", 1.0), reference, run, POINTS, ignore)

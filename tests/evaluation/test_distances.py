@@ -45,7 +45,7 @@ def unbiased(kernel, x: np.ndarray, y: np.ndarray) -> float:
 def test_kid_is_the_squared_distance_of_kernel_means() -> None:
     rng = np.random.default_rng(0)
     same = [kid(rng.standard_normal((200, 8)), rng.standard_normal((200, 8))) for _ in range(30)]
-    assert abs(np.mean(same)) < 4 * np.std(same) / np.sqrt(30), "unbiased: zero on average for equal laws"
+    assert abs(np.mean(same)) < 4 * np.std(same) / np.sqrt(30), "unbiased: zero on average for equal distributions"
     apart = kid(rng.standard_normal((200, 8)) + 1, rng.standard_normal((200, 8)))
     assert apart > 10 * np.std(same)
 
@@ -197,7 +197,7 @@ def test_two_sample_classifier_has_its_nominal_level(num_classes: int) -> None:
     assert binom.ppf(0.001, 400, 0.05) <= np.sum(p_values <= 0.05) <= most_by_chance(400)
     assert np.mean(p_values) > 0.5125 - 4 * np.sqrt(1 / 12 / 400), "uniform on 1/40 ... 1, or above where accuracies tie"
     assert abs(accuracy.mean() - 0.5) < 4 * accuracy.std() / np.sqrt(400)
-    assert accuracy.var() > (1 + 3 * np.sqrt(2 / 400)) * 0.25 / 80, "wider than the binomial law of 80 rows"
+    assert accuracy.var() > (1 + 3 * np.sqrt(2 / 400)) * 0.25 / 80, "wider than the binomial distribution of 80 rows"
 
 
 def test_labels_are_permuted_within_cells() -> None:

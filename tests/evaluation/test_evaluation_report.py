@@ -268,14 +268,14 @@ def pixels(report: dict[str, Any]) -> np.ndarray:
 
 def test_curves_follow_the_data() -> None:
     report = as_on_the_poster()
-    picture = pixels(report)
-    assert picture.shape[1:] == (1500, 3)
-    assert 250 < len(picture) < 500
+    image = pixels(report)
+    assert image.shape[1:] == (1500, 3)
+    assert 250 < len(image) < 500
     report["rows"]["mala"]["curve"]["log_natural"][1] = cell(-9, 0.5)
-    changed = (pixels(report) != picture).any(-1)
+    changed = (pixels(report) != image).any(-1)
     assert changed.any()
     assert not changed[:60].any()  # the legend stays
-    assert (pixels(as_on_the_poster()) == picture).all()
+    assert (pixels(as_on_the_poster()) == image).all()
 
 
 def test_curves_of_gaps_and_of_nothing() -> None:

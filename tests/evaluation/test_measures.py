@@ -11,7 +11,7 @@ CLASSES = {"a": 0.0, "b": 20.0}
 NUM, DIM = 16, 6
 
 
-def law(rng: np.random.Generator, num: int, shift: float = 0.0, scale: float = 1.0) -> dict[str, ScoredImages]:
+def drawn(rng: np.random.Generator, num: int, shift: float = 0.0, scale: float = 1.0) -> dict[str, ScoredImages]:
     """`num` images of each class, whose features are normal around its place and `shift`."""
     row = {}
     for name, place in CLASSES.items():
@@ -26,11 +26,11 @@ def law(rng: np.random.Generator, num: int, shift: float = 0.0, scale: float = 1
 @pytest.fixture(scope="module")
 def references() -> References:
     rng = np.random.default_rng(0)
-    return References(law(rng, 200), law(rng, 64))
+    return References(drawn(rng, 200), drawn(rng, 64))
 
 
 def test_the_same_distribution_is_indistinguishable_from_photographs_and_exact_draws(references: References) -> None:
-    row = law(np.random.default_rng(1), NUM)
+    row = drawn(np.random.default_rng(1), NUM)
     found = measure(row, references) | two_sample_tests(row, references)
     for name in ("kid", "mmd"):
         assert found[name].error is not None
@@ -43,7 +43,7 @@ def test_the_same_distribution_is_indistinguishable_from_photographs_and_exact_d
 
 
 def test_another_distribution_is_distinguished(references: References) -> None:
-    same, row = (law(np.random.default_rng(2), NUM, shift) for shift in (0.0, 1.5))
+    same, row = (drawn(np.random.default_rng(2), NUM, shift) for shift in (0.0, 1.5))
     found, plain = measure(row, references) | two_sample_tests(row, references), measure(same, references)
     for name in ("kid", "fid", "mmd"):
         assert found[name].value > plain[name].value + 4 * (found[name].error or 0), name
@@ -55,18 +55,18 @@ def test_another_distribution_is_distinguished(references: References) -> None:
 
 
 def test_a_collapsed_row_is_natural_and_not_diverse(references: References) -> None:
-    row = {k: p._replace(features=np.repeat(p.features[:1], NUM, 0)) for k, p in law(np.random.default_rng(3), NUM).items()}
+    row = {k: p._replace(features=np.repeat(p.features[:1], NUM, 0)) for k, p in drawn(np.random.default_rng(3), NUM).items()}
     found = measure(row, references)
     assert found["repeats"].value == 1
     assert found["vendi"].value == pytest.approx(1)
     assert found["feature_distance"].value == pytest.approx(0, abs=1e-6)
     assert found["coverage"].value < 0.2
-    spread = measure(law(np.random.default_rng(3), NUM), references)
+    spread = measure(drawn(np.random.default_rng(3), NUM), references)
     assert spread["feature_distance"].value > 1
 
 
 def test_without_standards_the_rest_is_measured() -> None:
-    row = law(np.random.default_rng(4), NUM)
+    row = drawn(np.random.default_rng(4), NUM)
     found = measure(row, References({}, {}))
     assert {"log_natural", "vendi"} <= set(found)
     assert not {"kid", "fid", "density", "mmd"} & set(found)
@@ -76,7 +76,7 @@ def test_without_standards_the_rest_is_measured() -> None:
 def test_the_error_of_a_mean_is_its_standard_error_over_chains() -> None:
     """Chains of different classes with one index are one chain: they share their seeds."""
     rng = np.random.default_rng(5)
-    row = law(rng, NUM)
+    row = drawn(rng, NUM)
     by_chain = np.mean([p.log_natural for p in row.values()], axis=0)
     found = measure(row, References({}, {}))["log_natural"]
     assert found.error == pytest.approx(by_chain.std(ddof=1) / np.sqrt(NUM))
@@ -95,7 +95,7 @@ def test_the_jackknife_of_a_smooth_statistic_has_its_spread() -> None:
 
 
 def test_halves_share_nothing_and_lose_nothing() -> None:
-    row = law(np.random.default_rng(7), 9)
+    row = drawn(np.random.default_rng(7), 9)
     some, others = halves(row)
     assert (len(some["a"].features), len(others["a"].features)) == (5, 4)
     assert some["a"].similarity.shape == (5, 5)

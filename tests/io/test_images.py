@@ -20,8 +20,8 @@ def test_range_rounding_and_clipping() -> None:
 def test_each_tile_is_in_its_place(tmp_path: Path, channels: int) -> None:
     images = np.zeros((5, 8, 8, channels), np.uint8) + np.arange(5, dtype=np.uint8)[:, None, None, None] * 40
     save_png(tmp_path / "grid.png", make_grid(images, [f"p {k}" for k in range(5)], num_columns=2, tile_size=16))
-    with Image.open(tmp_path / "grid.png") as picture:
-        grid = np.asarray(picture)
+    with Image.open(tmp_path / "grid.png") as image:
+        grid = np.asarray(image)
     cell_width, cell_height = 16 + GAP, 16 + GAP + CAPTION_HEIGHT
     assert grid.shape == (3 * cell_height + GAP, 2 * cell_width + GAP, 3)
     for k in range(5):

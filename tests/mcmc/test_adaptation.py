@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tests.support.laws import FEW_STEPS, Bare, is_tuned, starts, target, worst_z_score
-from tests.support.laws import run as run_kernel
+from tests.support.distributions import FEW_STEPS, Bare, is_tuned, starts, target, worst_z_score
+from tests.support.distributions import run as run_kernel
 from tests.support.toy import ToyClassifier, ToyGenerator
 from tfgradgen.core.backend import as_seed, fold_in
 from tfgradgen.core.config import AdaptedConfig, RunConfig, Schedule, changed_config

@@ -196,33 +196,33 @@ def test_a_seed_has_its_bits_wherever_a_run_stops(exact: bool) -> None:
     while not parts or sum(map(len, parts)) < 60:
         # The first part as a shorter run, which is then made longer.
         chunk = next(chunks_of(60 if count else 20, exact, resume))
-        resume, count = Resume(chunk.state, (resume.facts if resume else {}) | chunk.facts), count + 1
+        resume, count = Resume(chunk.state, (resume.stats if resume else {}) | chunk.stats), count + 1
         parts.append(chunk.draws.z)
     assert count > 3
     np.testing.assert_array_equal(np.concatenate(parts), whole.draws.z)
-    assert chunk.facts == whole.facts
+    assert chunk.stats == whole.stats
     assert chunk.cost == whole.cost
 
 
 def test_a_checkpoint_with_half_a_fit_is_refused() -> None:
     *_, last = chunks_of(20, False)
-    assert not [*chunks_of(20, False, Resume(last.state, last.facts))], "it is at its end"
+    assert not [*chunks_of(20, False, Resume(last.state, last.stats))], "it is at its end"
     for fit in ({}, {"bound": 1.0, "num_paths": 3}):
         with pytest.raises(StateError, match="a fit without all its figures"):
-            [*chunks_of(20, False, Resume(last.state, last.facts | {"fit": fit}))]
+            [*chunks_of(20, False, Resume(last.state, last.stats | {"fit": fit}))]
 
 
 def test_cost_and_progress_are_counted() -> None:
     chunks = [*chunks_of(60, True)]
     paths = 4 * 3  # of one row, in gradients
     learning, judging, moving = 24 * 8 * 3, 64 * paths, 60 * 3 * paths
-    started = chunks[0].facts["start_cost"]
+    started = chunks[0].stats["start_cost"]
     assert chunks[-1].cost == (started[0] + learning + judging + moving, started[1] + 4 * 256)
     assert [chunks[-1].progress.num_done, chunks[-1].progress.num_total] == [24 + 64 + 60] * 2
     assert "accept" not in chunks[0].progress.shown
     assert {"accept", "bound"} <= {*chunks[-1].progress.shown}
-    assert 0 < chunks[-1].facts["accept_rate"] < 1
-    assert chunks[-1].facts["fit"]["num_paths"] == 256
+    assert 0 < chunks[-1].stats["accept_rate"] < 1
+    assert chunks[-1].stats["fit"]["num_paths"] == 256
 
 
 def test_a_part_without_likelihood_is_left_out_of_the_bound() -> None:
@@ -234,7 +234,7 @@ def test_a_part_without_likelihood_is_left_out_of_the_bound() -> None:
 
     config = HviConfig(num_leapfrog_steps=1, num_optimization_steps=10)
     found = collect(hvi.hvi_chunks(ClassPosterior(Half(), ToyClassifier(), 1), config, 50, RunConfig(num_chains=16)))
-    fit = found.facts["fit"]
+    fit = found.stats["fit"]
     assert fit["bound"] < np.log(0.25) + 4 * fit["bound_error"], "half of the class's half"
     assert abs(fit["log_mass"] - np.log(0.25)) < 4 * fit["log_mass_error"]
     assert np.isfinite(found.draws.z).all()
@@ -249,10 +249,10 @@ def test_what_it_cannot_do_is_refused() -> None:
         next(SAMPLER.chunks_fn(TOY, None, Schedule(1, 0, 0), RunConfig(num_chains=2), None))
 
 
-def test_facts_of_weights() -> None:
+def test_stats_of_weights() -> None:
     rng = np.random.default_rng(0)
     tail = of_weights(-1.5 * np.log(rng.random(4000)))
-    assert tail["pareto_k"] == pytest.approx(1.5, abs=0.15), "a Pareto law of that shape"
+    assert tail["pareto_k"] == pytest.approx(1.5, abs=0.15), "a Pareto distribution of that shape"
     assert of_weights(rng.normal(size=4000))["pareto_k"] < 0.7
     flat = of_weights(np.full(100, -2.0))
     assert (flat["bound"], flat["log_mass"], flat["bound_error"]) == (-2.0, -2.0, 0.0)

@@ -9,7 +9,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tests.support.contract import Contract
-from tests.support.laws import (
+from tests.support.distributions import (
     run,
     starts,
     target,
@@ -116,7 +116,7 @@ WRONG = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WRONG)
-def test_a_wrong_kernel_does_not_have_the_law(name: str) -> None:
+def test_a_wrong_kernel_does_not_have_the_distribution(name: str) -> None:
     assert worst_z_score(run(WRONG[name], WRONG[name].defaults)[0]) > 4
 
 

@@ -156,10 +156,10 @@ def test_rejection_draws_each_label_as_alone_and_goes_on_where_it_was() -> None:
     chunks = [*SAMPLERS["rejection"].chunks_fn(make(LABELS), SAMPLERS["rejection"].defaults, schedule, run, None)]
     assert [len(chunk.draws.z) for chunk in chunks[:-1]] == [0] * (len(chunks) - 1)
     for cut in range(len(chunks) - 1):
-        resume = Resume(chunks[cut].state, chunks[cut].facts)
+        resume = Resume(chunks[cut].state, chunks[cut].stats)
         rest = collect(SAMPLERS["rejection"].chunks_fn(make(LABELS), SAMPLERS["rejection"].defaults, schedule, run, resume))
         np.testing.assert_array_equal(rest.draws.z, draws.z)
-        assert rest.facts == chunks[-1].facts
+        assert rest.stats == chunks[-1].stats
     assert chunks[-1].cost.num_forward > cost.num_forward, "with those of the checks"
 
 
@@ -168,22 +168,22 @@ def test_a_run_of_chains_goes_on_where_it_was(class_reg: float) -> None:
     schedule, run, method = Schedule(5, 20, 20), RunConfig(num_chains=8), SAMPLERS["mala"]
     config = replace(method.defaults, class_reg=class_reg)
     chunks = [*method.chunks_fn(make(LABELS), config, schedule, run, None)]
-    rest = collect(method.chunks_fn(make(LABELS), config, schedule, run, Resume(chunks[0].state, chunks[0].facts)))
+    rest = collect(method.chunks_fn(make(LABELS), config, schedule, run, Resume(chunks[0].state, chunks[0].stats)))
     np.testing.assert_array_equal(rest.draws.z, collect(chunks).draws.z)
-    assert (rest.cost, rest.facts) == (chunks[-1].cost, chunks[-1].facts)
+    assert (rest.cost, rest.stats) == (chunks[-1].cost, chunks[-1].stats)
 
 
 @pytest.mark.parametrize(("kernel", "class_reg"), [("mala", 0.5), ("nuts", None)])
-def test_each_label_has_facts_and_costs_of_its_own(kernel: str, class_reg: float | None) -> None:
+def test_each_label_has_stats_and_costs_of_its_own(kernel: str, class_reg: float | None) -> None:
     schedule, run, method = Schedule(4, 4, 4), RunConfig(num_chains=8), SAMPLERS[kernel]
     config = method.defaults if class_reg is None else replace(method.defaults, class_reg=class_reg)
     found = collect(method.chunks_fn(make(LABELS), config, schedule, run, None))
-    labels = found.facts["labels"]
+    labels = found.stats["labels"]
     posterior = make(LABELS)
     assert len(labels) == 3
     for own, (each, places) in zip(labels, posterior.each_label(), strict=True):
         alone = collect(method.chunks_fn(each, config, schedule, replace(run, num_chains=len(places)), None))
-        assert {name: own[name] for name in alone.facts} == alone.facts
+        assert {name: own[name] for name in alone.stats} == alone.stats
         assert kernel == "nuts" or (own["num_gradients"], own["num_forward"]) == (
             alone.cost.num_gradients,
             alone.cost.num_forward,
@@ -202,14 +202,14 @@ def test_regularization_is_that_of_the_class_of_each_chain() -> None:
     assert np.sign(found.draws.z[-1, :, 0]).tolist() == [1, -1]
 
 
-def test_the_checks_look_at_each_label_once() -> None:
+def test_each_label_is_checked_once() -> None:
     class Flat(ThreeClasses):
         def __call__(self, image: tf.Tensor) -> tf.Tensor:
             near = tf.concat([image[:, 0, 0, :1], 1e-4 * image[:, 0, 0, :1], 0 * image[:, 0, 0, :1]], 1)
             return tf.math.log(tf.nn.softmax(near) * [1.0, 0.0, 0.0] + [0.0, 0.3, 0.3])
 
-    doubted = admit(ClassPosterior(GENERATOR, Flat(), [0, 1, 1, 2]), RunConfig(num_chains=4), takes_gradients=False).doubts
-    assert sum("of '1'" in doubt for doubt in doubted) == sum("of '2'" in doubt for doubt in doubted)
+    lines = admit(ClassPosterior(GENERATOR, Flat(), [0, 1, 1, 2]), RunConfig(num_chains=4), takes_gradients=False).warnings
+    assert sum("of '1'" in line for line in lines) == sum("of '2'" in line for line in lines)
     one, three = (admit(make(label), RunConfig(), takes_gradients=True).cost for label in (1, LABELS))
     assert (three[0], three[1]) == (3 * one[0], one[1])
 

@@ -1,4 +1,4 @@
-"""MAP ascent ends where the density is highest; each regularizer does what it says; the class's pull has a known law."""
+"""MAP ascent ends at the highest density; each regularizer does what it says; the distribution of the class's pull is known."""
 
 from typing import Any
 

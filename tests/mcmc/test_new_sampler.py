@@ -12,7 +12,7 @@ import pytest
 import tfgradgen.mcmc
 from tests.support.command import FAST, refused
 from tests.support.contract import Contract
-from tests.support.laws import families_of
+from tests.support.distributions import families_of
 from tfgradgen.cli.commands import main
 from tfgradgen.mcmc import registry
 from tfgradgen.mcmc.kernel import KernelSampler
@@ -69,7 +69,7 @@ class RandomWalk(KernelBase):
 SAMPLER = KernelSampler(
     "random_walk",
     about="the oldest of all",
-    law="asymptotically exact",
+    exactness="asymptotically exact",
     defaults=RandomWalkConfig(step_size=0.2, target_accept_prob=0.3),
     schedule=Schedule(num_results=100, num_burnin_steps=50, num_adaptation_steps=40),
     cost_fn=lambda config: Cost(0, 1),

@@ -152,9 +152,9 @@ def test_starts_and_exact_draws_of_all_labels_are_evaluated_once() -> None:
     """20 classes, 64 draws of each: what the first label evaluates serves the others."""
     generator = Counting()
     posterior, run = ClassPosterior(generator, Quadrants(), 0), RunConfig(num_chains=16, seed=3)
-    looked_at = [sample_exact(posterior.copy(label=label), 8, run)[1].num_forward for label in (0, 1, 2, 3)]
+    costs = [sample_exact(posterior.copy(label=label), 8, run)[1].num_forward for label in (0, 1, 2, 3)]
     before = generator.num_rows
-    assert max(looked_at) <= before < max(looked_at) + 2000, "the longest of them, and the checks of the models"
+    assert max(costs) <= before < max(costs) + 2000, "the longest of them, and the checks of the models"
     assert choose_starts(posterior, run).num_draws == 16 * CHUNK > before - 1000
     again = generator.num_rows
     choose_starts(posterior.copy(label=1, temperature=2.0), run)
@@ -272,17 +272,17 @@ def test_scores_without_any_number_are_not_believed(toy_pair: tuple[Path, Path],
     assert folder.is_dir()
 
 
-@pytest.mark.parametrize("fault", ["no home", "a file in its place", "others can write it"])
+@pytest.mark.parametrize("problem", ["no home", "a file in its place", "others can write it"])
 def test_without_a_cache_folder_pools_are_in_memory(
-    toy_pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+    toy_pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, problem: str
 ) -> None:
     expected = drawn(toy_pair)
-    if fault == "no home":
+    if problem == "no home":
         monkeypatch.delenv("XDG_CACHE_HOME")
         monkeypatch.setenv("HOME", str(tmp_path / "nobody"))
     else:
         monkeypatch.setenv("TFGRADGEN_CACHE_DIR", str(tmp_path / "cache"))
-        if fault == "a file in its place":
+        if problem == "a file in its place":
             (tmp_path / "cache").write_text("")
         else:
             (tmp_path / "cache").mkdir()
@@ -294,7 +294,7 @@ def test_without_a_cache_folder_pools_are_in_memory(
     assert not (tmp_path / "nobody").exists()
 
 
-def test_settings_and_classifiers_are_told_apart_on_disk(toy_pair: tuple[Path, Path], cached: Path) -> None:
+def test_settings_and_classifiers_are_distinguished_on_disk(toy_pair: tuple[Path, Path], cached: Path) -> None:
     generator, classifier = (tg.load_generator(toy_pair[0]), tg.load_classifier(toy_pair[1]))
     other = tg.load_classifier(toy_pair[1], image_range=(0.0, 1.0))
     for each in (classifier, other):

@@ -1,4 +1,4 @@
-"""Runs of chains on a posterior that is known: the law, the seeds, the number of traces."""
+"""Runs of chains on a posterior that is known: the distribution, the seeds, the number of traces."""
 
 from typing import Any
 
@@ -44,13 +44,13 @@ TEMPERED = ("mala", "elliptical_slice", "replica_exchange")
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kernel", "temperature"), [*((k, 1.0) for k in CALIBRATED), *((k, 0.5) for k in TEMPERED)])
-def test_chains_reach_the_known_law(kernel: str, temperature: float) -> None:
-    mean, deviation, prob = exact_moments(temperature)
+def test_chains_reach_the_known_distribution(kernel: str, temperature: float) -> None:
+    mean, std, prob = exact_moments(temperature)
     tuned = 150 if kernel_sampler(kernel).schedule.num_adaptation_steps else 0
     draws = chains(make(1, temperature), kernel, Schedule(400, 200, tuned), num_chains=64, seed=3)
     for statistic, expected in (
         (draws.z[..., 0], mean),
-        ((draws.z[..., 0] - mean) ** 2, deviation**2),
+        ((draws.z[..., 0] - mean) ** 2, std**2),
         (draws.class_prob, prob),
         (draws.z[..., 5], 0.0),
         (draws.z[..., 5] ** 2, 1.0),
@@ -61,13 +61,13 @@ def test_chains_reach_the_known_law(kernel: str, temperature: float) -> None:
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5, 2.0])
 def test_rejection_is_exact(temperature: float) -> None:
-    mean, deviation, prob = exact_moments(temperature)
+    mean, std, prob = exact_moments(temperature)
     draws, cost, prior_prob, accept_rate = sample_exact(make(1, temperature), 2000, RunConfig(num_chains=20, seed=4))
     z = draws.z[..., 0].ravel()
     assert draws.z.shape == (2000, 20, 6)
-    assert abs(z.mean() - mean) < 4 * deviation / np.sqrt(z.size)
+    assert abs(z.mean() - mean) < 4 * std / np.sqrt(z.size)
     other = exact_moments(temperature / 0.9)[0]
-    assert abs(z.mean() - other) > 4 * deviation / np.sqrt(z.size), "another power of the likelihood is found out"
+    assert abs(z.mean() - other) > 4 * std / np.sqrt(z.size), "another power of the likelihood is found out"
     assert abs(draws.class_prob.mean() - prob) < 4 * draws.class_prob.std() / np.sqrt(z.size)
     if temperature == 1.0:
         assert abs(accept_rate - prior_prob) < 4 * 0.5 / np.sqrt(cost.num_forward)
@@ -88,7 +88,7 @@ def test_a_class_that_cannot_be_drawn_ends_rejection(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.slow
-def test_exact_draws_and_their_own_start_have_one_law_and_prior_starts_do_not() -> None:
+def test_exact_draws_and_their_own_start_have_one_distribution_and_prior_starts_do_not() -> None:
     exact = sample_exact(make(), 500, RunConfig(num_chains=1, seed=1))[0].z[:, 0, 0]
     resampled = initial_points(make(), RunConfig(num_chains=300))[0].numpy()[:, 0]
     prior = initial_points(make(), RunConfig(num_chains=300, init="prior"))[0].numpy()[:, 0]
@@ -182,7 +182,7 @@ def test_one_trace_serves_labels_seeds_and_phases(kernel: str) -> None:
 
 
 @pytest.mark.slow
-def test_xla_gives_the_same_law() -> None:
-    """The two backends draw different numbers from one seed, so the laws are compared."""
-    laws = [chains(make(), "mala", Schedule(40, 40, 30), num_chains=256, jit=jit).z[-1, :, 0] for jit in (True, False)]
-    assert stats.ks_2samp(*laws).pvalue > 1e-3
+def test_xla_gives_the_same_distribution() -> None:
+    """The two backends draw different numbers from one seed, so the distributions are compared."""
+    distributions = [chains(make(), "mala", Schedule(40, 40, 30), num_chains=256, jit=jit).z[-1, :, 0] for jit in (True, False)]
+    assert stats.ks_2samp(*distributions).pvalue > 1e-3

@@ -68,7 +68,7 @@ def posterior() -> ClassPosterior:
     return ClassPosterior(load_generator(default_model("generator")), load_classifier(default_model("classifier")), 0)
 
 
-def look(posterior: ClassPosterior, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def images_and_log_probs(posterior: ClassPosterior, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The image of each `z` and the classifier's log-probabilities of it."""
 
     @tf.function(autograph=False)
@@ -94,7 +94,7 @@ def prior(posterior: ClassPosterior, worker_id: str) -> Prior:
 def pairs_of(posterior: ClassPosterior, prior: Prior, first: int, last: int | None) -> Pairs:
     """The pairs of a class from number `first` to `last`."""
     rows = np.flatnonzero(prior.label < NUM_NAMED)[first:last]
-    return Pairs(prior.z[rows], look(posterior, prior.z[rows])[0], prior.log_prob[rows], prior.label[rows])
+    return Pairs(prior.z[rows], images_and_log_probs(posterior, prior.z[rows])[0], prior.log_prob[rows], prior.label[rows])
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +198,7 @@ def statistics(pairs: Pairs, further: Pairs) -> dict[str, np.ndarray]:
 
 def p_values(posterior: ClassPosterior, z: np.ndarray, started: Pairs, fresh: Pairs, further: Pairs) -> dict[str, float]:
     """Two-sample Kolmogorov-Smirnov p-values of evolved chains against fresh pairs."""
-    evolved = statistics(Pairs(z, *look(posterior, z), started.label), further)
+    evolved = statistics(Pairs(z, *images_and_log_probs(posterior, z), started.label), further)
     expected = statistics(fresh, further)
     return {name: float(stats.ks_2samp(evolved[name], expected[name]).pvalue) for name in evolved}
 
@@ -209,7 +209,7 @@ TESTED = [n for n, family in kernel_samplers().items() if family.is_calibrated(f
 
 
 @pytest.mark.parametrize("name", TESTED)
-def test_chains_started_at_exact_draws_stay_at_the_exact_law(
+def test_chains_started_at_exact_draws_stay_at_the_exact_distribution(
     name: str, posterior: ClassPosterior, started: Pairs, fresh: Pairs, further: Pairs, warm: Prior
 ) -> None:
     z = evolve(posterior, name, started, warm)
@@ -232,7 +232,7 @@ def test_another_class_is_found_out(posterior: ClassPosterior, started: Pairs, f
 
 
 def test_gradients_in_bfloat16_keep_the_values(posterior: ClassPosterior, started: Pairs) -> None:
-    """And so the law (test_precision.py): the Metropolis test sees values alone."""
+    """And so the distribution (test_precision.py): the Metropolis test sees values alone."""
     low = ClassPosterior(load_generator(default_model("generator")), load_classifier(default_model("classifier")), 0)
     for model in (low.generator, low.classifier):
         assert lower_gradients(model.module) > 0

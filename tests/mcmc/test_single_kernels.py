@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tests.support.laws import Bare, starts, target
+from tests.support.distributions import Bare, starts, target
 from tfgradgen.core._tf_private import unnest
 from tfgradgen.core.backend import as_seed, fold_in
 from tfgradgen.mcmc import elliptical_slice, local_global, split_hmc
@@ -34,7 +34,7 @@ def test_split_hmc_is_exact_for_the_prior_alone() -> None:
     np.testing.assert_allclose(unnest.get_innermost(results, "log_accept_ratio"), 0.0, atol=1e-4)
 
 
-def test_elliptical_slice_has_the_law_of_tfps_own() -> None:
+def test_elliptical_slice_has_the_distribution_of_tfps_own() -> None:
     """One step from the same points: the mean square step of each coordinate, against TFP's, by the spread over chains."""
     posterior, init = Bare(), tf.tile(starts(1), [4000, 1])
     ours = elliptical_slice.EllipticalSlice(posterior.likelihood_log_prob)

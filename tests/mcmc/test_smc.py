@@ -1,4 +1,4 @@
-"""Annealing from the prior: the evidence and the law are known on the toy; the temperatures keep the share they promise."""
+"""Annealing from the prior: evidence and distribution are known on the toy; the temperatures keep the promised share."""
 
 from types import SimpleNamespace
 
@@ -31,18 +31,18 @@ def true_evidence(temperature: float) -> float:
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.2])
-def test_evidence_and_law_are_those_of_the_posterior(temperature: float) -> None:
+def test_evidence_and_distribution_are_those_of_the_posterior(temperature: float) -> None:
     found = anneal(temperature)
-    evidence = np.array(found.facts["evidence"])
+    evidence = np.array(found.stats["evidence"])
     error = evidence.std(ddof=1) / np.sqrt(NUM_POPULATIONS)
     assert abs(evidence.mean() - true_evidence(temperature)) < 4 * error
     assert error < 0.02 * true_evidence(temperature) / 0.5, "so wide an error would agree with anything"
-    mean, deviation, prob = exact_moments(temperature)
+    mean, std, prob = exact_moments(temperature)
     draws = found.draws
     assert draws.z.shape == (200, NUM_POPULATIONS, 6)
     for statistic, expected in (
         (draws.z[..., 0], mean),
-        ((draws.z[..., 0] - mean) ** 2, deviation**2),
+        ((draws.z[..., 0] - mean) ** 2, std**2),
         (draws.class_prob, prob),
         (draws.z[..., 5] ** 2, 1.0),
     ):
@@ -53,7 +53,7 @@ def test_evidence_and_law_are_those_of_the_posterior(temperature: float) -> None
 def test_a_wrong_weight_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     damped = SimpleNamespace(logsumexp=lambda log_weight: logsumexp(0.9 * log_weight))
     monkeypatch.setattr("tfgradgen.mcmc.smc.special", damped)
-    evidence = np.array(anneal().facts["evidence"])
+    evidence = np.array(anneal().stats["evidence"])
     assert abs(evidence.mean() - true_evidence(1.0)) > 4 * evidence.std(ddof=1) / np.sqrt(NUM_POPULATIONS)
 
 
@@ -76,7 +76,7 @@ def rare_evidence() -> np.ndarray:
     assert truth == pytest.approx(5.1e-4, rel=0.05)
     posterior = ClassPosterior(ToyGenerator(), Rare(), 1)
     found = collect(smc_chunks(posterior, SmcConfig(0.6, 0.5, 8), 12, RunConfig(num_chains=NUM_RARE, seed=1)))
-    return np.array(found.facts["evidence"]) / truth
+    return np.array(found.stats["evidence"]) / truth
 
 
 def errors_off(shares: np.ndarray) -> float:
@@ -124,7 +124,7 @@ def test_a_likelihood_that_is_absent_for_most_of_z_counts_as_none() -> None:
     found = collect(smc_chunks(posterior, SmcConfig(0.5, 0.5), 150, RunConfig(num_chains=NUM_POPULATIONS, seed=3)))
     z = np.linspace(-12, 12, 200_001)
     weight = np.where(z < 0.5, 0.0, np.exp(-0.5 * z**2) / (1 + np.exp(SLOPE * z)))
-    evidence = np.array(found.facts["evidence"])
+    evidence = np.array(found.stats["evidence"])
     expected = weight.sum() / np.exp(-0.5 * z[z >= 0.5] ** 2).sum()
     assert abs(evidence.mean() - expected) < 4 * evidence.std(ddof=1) / np.sqrt(NUM_POPULATIONS)
     per_population = found.draws.class_prob.mean(0)
@@ -140,7 +140,7 @@ def test_progress_cost_and_a_model_without_likelihood() -> None:
     assert chunks[-1].progress.num_done == 300
     assert chunks[-1].cost == (len(chunks) * 10 * 4, len(chunks) * 10 + 3 * 10)
     assert len(chunks) % 3 == 0, "all take the temperatures of the pilot"
-    assert 0 < chunks[-1].facts["accept_rate"] < 1
+    assert 0 < chunks[-1].stats["accept_rate"] < 1
     assert [len(c.draws.z) for c in chunks] == [0] * (len(chunks) - 1) + [10]
 
     class IsNan(ToyGenerator):
@@ -163,10 +163,10 @@ def test_the_evidence_is_the_mean_over_draws_that_are_finite(num_results: int) -
     """0.5, as other methods say, not 0.25; of one particle half of the populations have none that is finite at first."""
     posterior, run = ClassPosterior(Half(), ToyClassifier(), 1), RunConfig(num_chains=200, seed=4)
     found = collect(smc_chunks(posterior, SmcConfig(0.8, 0.5, 1, 0.5), num_results, run))
-    evidence = np.array(found.facts["evidence"])
+    evidence = np.array(found.stats["evidence"])
     assert abs(evidence.mean() - 0.5) < 4 * evidence.std(ddof=1) / np.sqrt(len(evidence))
     assert evidence.std(ddof=1) / np.sqrt(len(evidence)) < 0.05, "else 0.25 would pass too"
-    count, of = found.facts["num_not_finite"], found.facts["num_scored"]
+    count, of = found.stats["num_not_finite"], found.stats["num_scored"]
     assert abs(count / of - 0.5) < 4 * 0.5 / np.sqrt(of)
     assert found.cost.num_forward >= of
     assert found.draws.z[..., 5].max() <= 0.0

@@ -115,8 +115,8 @@ def test_with_a_discriminator_starts_are_resampled_by_the_whole_target() -> None
     found = choose_starts(posterior, RunConfig(num_chains=200, seed=2))
     assert found.num_exact == 0
     z = found.z.numpy()
-    mean, deviation, _ = exact_moments()
-    assert abs(z[:, 0].mean() - mean) < 4 * deviation / np.sqrt(200)
+    mean, std, _ = exact_moments()
+    assert abs(z[:, 0].mean() - mean) < 4 * std / np.sqrt(200)
     assert abs(z[:, 1].mean() - 1.0) < 4 / np.sqrt(200)
 
 
@@ -202,7 +202,7 @@ def without_replacement(scores: Scores) -> np.ndarray:
     return np.concatenate([taken, np.argsort(-key)[: NUM_FEW - len(taken)]])
 
 
-def test_likely_draws_have_the_law_of_their_weights() -> None:
+def test_likely_draws_have_the_distribution_of_their_weights() -> None:
     """In mean z over many pools; picked without replacement the starts lie four times as far from the truth."""
     grid = np.linspace(-9, 9, 20_001)
     weight = np.exp(-0.5 * grid**2) * gentle(grid)

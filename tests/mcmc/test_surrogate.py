@@ -129,8 +129,8 @@ def test_a_run_learns_and_keeps_both_modes(truth: Truth) -> None:
     np.testing.assert_allclose(draws.target_log_prob, POSTERIOR.unnormalized_log_prob(draws.z), rtol=1e-4, atol=1e-4)
     assert cost.num_gradients == 0
     found = surrogate_fit.learned(POSTERIOR, CONFIG, run)
-    assert found.facts["proposals"] == "surrogate"
-    assert found.facts["surrogate"]["effective_share"] > 1.2 * found.facts["prior"]["effective_share"]
+    assert found.stats["proposals"] == "surrogate"
+    assert found.stats["surrogate"]["effective_share"] > 1.2 * found.stats["prior"]["effective_share"]
     assert found.num_forward == 256, "the pool is that of the starts"
     few = surrogate_fit.learned(POSTERIOR, CONFIG, RunConfig(num_chains=2, seed=1))
     assert few.num_forward == 2048 - 2 * RunConfig.num_init_draws + 256
@@ -189,10 +189,10 @@ def useless(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_prior_draws_take_the_place_of_a_useless_surrogate(truth: Truth) -> None:
     run = RunConfig(num_chains=4, seed=1)
     found = collect(SAMPLERS["surrogate"].chunks_fn(POSTERIOR, CONFIG, Schedule(3, 1, 0), run, None))
-    (line,) = [line for line in found.facts["doubts"] if line.startswith("surrogate: ")]
+    (line,) = [line for line in found.stats["doubts"] if line.startswith("surrogate: ")]
     assert line.startswith("surrogate: it does not beat prior draws for this label, which take its place: of its proposals ")
     assert "\n" not in line
-    assert found.facts["learned"]["proposals"] == "prior"
+    assert found.stats["learned"]["proposals"] == "prior"
     proposals = surrogate_fit.learned(POSTERIOR, CONFIG, run).results["proposals"]
     z, log_g = surrogate.propose(proposals, POSTERIOR.likelihood_of, tf.zeros([500, 2]), 16, as_seed(5))
     assert len(np.unique(log_g)) == 1
@@ -214,11 +214,11 @@ def test_where_nothing_is_finite_nothing_is_learned() -> None:
             return super().__call__(image) * np.nan
 
     found = surrogate_fit.learned(ClassPosterior(Plane(), Never(), 2), CONFIG, RunConfig())
-    assert found.facts == {
+    assert found.stats == {
         "proposals": "prior",
         "prior": {"effective_share": 0.0, "largest_share": 1.0, "pareto_k": None},
     }
-    assert found.doubts[0].endswith(": too few prior draws have finite log-probabilities")
+    assert found.warnings[0].endswith(": too few prior draws have finite log-probabilities")
 
 
 @pytest.mark.parametrize("k", [0.3, 0.9])
@@ -245,7 +245,7 @@ def whole_run(resume_after: int | None = None) -> SamplerResult:
     chunks: Iterator[Any] = method.chunks_fn(POSTERIOR, CONFIG, schedule, run, None)
     begun = [next(chunks) for _ in range(resume_after)]
     forget()
-    rest = method.chunks_fn(POSTERIOR, CONFIG, schedule, run, Resume(begun[-1].state, begun[-1].facts))
+    rest = method.chunks_fn(POSTERIOR, CONFIG, schedule, run, Resume(begun[-1].state, begun[-1].stats))
     return collect([*begun, *rest])
 
 
@@ -258,8 +258,8 @@ def test_a_run_is_the_same_again_and_from_a_checkpoint(monkeypatch: pytest.Monke
     for other in (again, whole_run(2)):
         for one, two in zip(first.draws, other.draws, strict=True):
             np.testing.assert_array_equal(one, two)
-        assert (first.cost, first.facts) == (other.cost, other.facts)
-    assert first.facts["start_cost"][1] >= 2048 + 256
+        assert (first.cost, first.stats) == (other.cost, other.stats)
+    assert first.stats["start_cost"][1] >= 2048 + 256
 
 
 def test_a_vector_of_labels_is_refused() -> None:

@@ -143,7 +143,7 @@ def test_a_table_filled_from_a_file_is_refused(tmp_path: Path) -> None:
     refused(save_table(tmp_path / "model", table), "InitializeTableFromTextFileV2")
 
 
-def test_every_meta_graph_is_looked_at(tmp_path: Path, loot: Path) -> None:
+def test_every_meta_graph_is_checked(tmp_path: Path, loot: Path) -> None:
     first = save_v1(tmp_path / "first")
     second = save_v1(tmp_path / "second", lambda: tf.io.write_file(str(loot), "mine"))
     check_ops(first)

@@ -87,7 +87,7 @@ def test_many_operands_are_not_deep() -> None:
 
 def test_a_word_of_several_classes_is_refused_in_a_condition_too() -> None:
     labels = (Label("crane_bird", "", "crane"), Label("crane_machine", "", "crane"))
-    with pytest.raises(UserError, match=r"a word of one class.*did you mean crane_bird, crane_machine\?"):
+    with pytest.raises(UserError, match=r"a word that names one class.*did you mean crane_bird, crane_machine\?"):
         parse_condition("!crane", [labels])
 
 

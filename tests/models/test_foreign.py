@@ -195,7 +195,7 @@ def test_a_score_that_is_a_probability_becomes_log_odds(folder: Path, tmp_path: 
 
 
 def test_a_family_serves_in_its_own_roles_only(folder: Path) -> None:
-    """BigBiGAN's encoder has the look of a classifier with 120 outputs."""
+    """BigBiGAN's encoder looks like a classifier with 120 outputs."""
     with pytest.raises(UserError, match="expected a classifier, got a model of the family bigbigan, which has none"):
         load_classifier(folder / "bi")
     opened = open_saved_model(folder / "pro")
@@ -217,8 +217,8 @@ def test_an_encoder_finds_the_way_back(folder: Path) -> None:
 def test_a_model_of_two_functions_needs_a_choice(tmp_path: Path) -> None:
     module = tf.Module()
     spec = [tf.TensorSpec([None, 4], tf.float32, name="z")]
-    picture = lambda k: tf.function(lambda z: {"p": tf.reshape(tf.tanh(k * z), [-1, 2, 2, 1])}, input_signature=spec)  # noqa: E731
-    module.a, module.b = picture(1.0), picture(2.0)
+    image_of = lambda k: tf.function(lambda z: {"p": tf.reshape(tf.tanh(k * z), [-1, 2, 2, 1])}, input_signature=spec)  # noqa: E731
+    module.a, module.b = image_of(1.0), image_of(2.0)
     tf.saved_model.save(module, str(tmp_path / "two"), signatures={"a": module.a, "b": module.b})
     with pytest.raises(UserError, match=r"one signature from latent points to images, got signatures a .*; b "):
         load_generator(tmp_path / "two")

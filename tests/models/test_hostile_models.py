@@ -19,7 +19,7 @@ from tfgradgen.core.checks import UserError
 from tfgradgen.models.loading.allowed_ops import RESTORE_OPS, SAVE_OPS
 from tfgradgen.models.loading.saved_model import open_saved_model
 
-Place = Callable[[Any, str], None]
+PlaceFn = Callable[[Any, str], None]
 
 
 def constant(meta: Any, name: str, value: Any) -> str:
@@ -154,17 +154,17 @@ def attack(handle: Path, tags: tuple[str, ...] = ()) -> str:
 
 @pytest.mark.parametrize("clears", [False, True])
 @pytest.mark.parametrize("add", [add_save, add_merge, add_restore])
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place_fn", PLACES)
 def test_no_operation_of_a_saver_runs_on_its_own(
-    place: Place, add: Callable[[Any, Path], str], clears: bool, honest: Path, outside: Path, tmp_path: Path
+    place_fn: PlaceFn, add: Callable[[Any, Path], str], clears: bool, honest: Path, outside: Path, tmp_path: Path
 ) -> None:
     found = []
 
     def change(proto: Any) -> None:
         (meta,) = proto.meta_graphs
         found.append(add(meta, outside))
-        place(meta, "x/evil")
-        if clears and place is not at_the_init_op:
+        place_fn(meta, "x/evil")
+        if clears and place_fn is not at_the_init_op:
             meta.collection_def.clear()
 
     line = attack(hostile_copy(honest, tmp_path / "model", change))

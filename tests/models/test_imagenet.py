@@ -80,7 +80,7 @@ def test_words_of_a_synset_find_its_class(wanted: str, names: list[str]) -> None
 @pytest.mark.parametrize(
     ("wanted", "text"),
     [
-        ("crane", r"a word of one class, got 'crane', a word of 2 classes; did you mean crane_bird, crane_machine\?"),
+        ("crane", r"a word that names one class, got 'crane', a word of 2 classes; did you mean crane_bird, crane_machine\?"),
         ("panther", r"did you mean cougar, jaguar\?"),
         ("shark", r"index 0\.\.999, got 'shark'; did you mean great_white_shark, tiger_shark, hammerhead\?"),
         ("ladybrid", r"did you mean ladybird, ladybug"),

@@ -23,7 +23,7 @@ def spec(name: str, *shape: int | None, dtype: tf.DType = tf.float32) -> tf.Tens
     return tf.TensorSpec(shape, dtype, name)
 
 
-def picture(z: tf.Tensor) -> tf.Tensor:
+def image_of(z: tf.Tensor) -> tf.Tensor:
     return tf.reshape(tf.tanh(z), [-1, 2, 2, 1])
 
 
@@ -36,10 +36,10 @@ def value_and_slope(fn: Any, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 @pytest.mark.parametrize("dtype", [tf.float64, tf.float16])
 def test_latent_points_of_other_precisions(dtype: tf.DType, tmp_path: Path) -> None:
-    folder = toy.save_signature(tmp_path / "g", lambda z: {"image": picture(z)}, spec("z", None, 4, dtype=dtype))
+    folder = toy.save_signature(tmp_path / "g", lambda z: {"image": image_of(z)}, spec("z", None, 4, dtype=dtype))
     value, slope = value_and_slope(load_generator(folder, image_range=(-1, 1)), Z)
     assert (value.dtype, slope.dtype) == (tf.float32, tf.float32)
-    expected = value_and_slope(picture, Z)
+    expected = value_and_slope(image_of, Z)
     np.testing.assert_allclose(value, expected[0], atol=2e-3)
     np.testing.assert_allclose(slope, expected[1], atol=2e-3)
 
@@ -52,7 +52,7 @@ def test_classes_of_other_types(dtype: tf.DType, mode: str, tmp_path: Path) -> N
     classes = spec("y", None, dtype=dtype) if takes_numbers else spec("y", None, 2, dtype=dtype)
     folder = toy.save_signature(
         tmp_path / "g",
-        lambda z, y: {"image": picture(z + shift(y))},
+        lambda z, y: {"image": image_of(z + shift(y))},
         spec("z", None, 4),
         classes,
         card={"labels": ["a", "b"], "image_range": [-1, 1]},
@@ -62,7 +62,7 @@ def test_classes_of_other_types(dtype: tf.DType, mode: str, tmp_path: Path) -> N
     value, slope = value_and_slope(generator, z)
     assert np.all(np.abs(slope[:, :4]) > 0)
     share = {"uniform": tf.cast(z[:, 4:] > 0, tf.float32), "latent": tf.nn.softmax(8 * z[:, 4:])[:, 1:]}
-    np.testing.assert_allclose(value, picture(z[:, :4] + share.get(mode, 0.0)), atol=1e-6)
+    np.testing.assert_allclose(value, image_of(z[:, :4] + share.get(mode, 0.0)), atol=1e-6)
 
 
 @pytest.mark.parametrize("batch", [1, 4])
@@ -122,7 +122,7 @@ def test_the_kind_of_output_is_guessed_from_a_look(outputs: Any, expected: str, 
 
 
 def test_what_is_empty_or_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
-    empty = toy.save_signature(tmp_path / "g", lambda z: {"image": picture(z)[:, :0]}, spec("z", None, 4))
+    empty = toy.save_signature(tmp_path / "g", lambda z: {"image": image_of(z)[:, :0]}, spec("z", None, 4))
     with pytest.raises(UserError, match=r"at least one pixel or score, got an output of shape \(16, 0, 2, 1\)"):
         load_generator(empty)
     mean = lambda x: {"logits": tf.reduce_mean(x, [1, 2])}  # noqa: E731
@@ -140,7 +140,7 @@ PRINTED = r"\x1b[31mred\r\u202e"
 
 def test_names_in_a_model_steer_no_terminal(tmp_path: Path) -> None:
     """Signatures, inputs, outputs and tags as they are listed; the model serves under its own names none the less."""
-    folder = save_v1(tmp_path / "g", finish=lambda z, image: picture(image))
+    folder = save_v1(tmp_path / "g", finish=lambda z, image: image_of(image))
 
     def rename(proto: Any) -> None:
         meta = proto.meta_graphs[0]

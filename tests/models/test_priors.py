@@ -8,7 +8,7 @@ from scipy import stats
 from tfgradgen.models.conditional import class_fn, num_coordinates
 from tfgradgen.models.priors import TRANSPORTS
 
-LAWS = {
+DISTRIBUTIONS = {
     "normal": stats.norm(),
     "truncated_normal": stats.truncnorm(-2, 2),
     "uniform": stats.uniform(-1, 2),
@@ -19,9 +19,9 @@ LAWS = {
 def test_a_transport_is_the_quantile_function_of_its_distribution(name: str) -> None:
     z = np.linspace(-5, 5, 401).astype(np.float32)
     ours = TRANSPORTS[name](tf.constant(z)).numpy()
-    np.testing.assert_allclose(ours, LAWS[name].ppf(stats.norm.cdf(z)), atol=5e-6)
-    others = [law for other, law in LAWS.items() if other != name]
-    assert all(np.abs(ours - law.ppf(stats.norm.cdf(z))).max() > 0.1 for law in others), "and of no other law"
+    np.testing.assert_allclose(ours, DISTRIBUTIONS[name].ppf(stats.norm.cdf(z)), atol=5e-6)
+    others = [each for other, each in DISTRIBUTIONS.items() if other != name]
+    assert all(np.abs(ours - each.ppf(stats.norm.cdf(z))).max() > 0.1 for each in others), "and of no other distribution"
 
 
 @pytest.mark.parametrize("name", TRANSPORTS)
@@ -31,7 +31,7 @@ def test_its_slope_is_the_ratio_of_the_densities_and_finite_far_out(name: str) -
         tape.watch(z)
         x = TRANSPORTS[name](z)
     slope = tape.gradient(x, z).numpy()
-    np.testing.assert_allclose(slope, stats.norm.pdf(z) / LAWS[name].pdf(x), rtol=2e-3)
+    np.testing.assert_allclose(slope, stats.norm.pdf(z) / DISTRIBUTIONS[name].pdf(x), rtol=2e-3)
     far = tf.constant([-20.0, 20.0])
     with tf.GradientTape() as tape:
         tape.watch(far)
@@ -43,10 +43,10 @@ def test_its_slope_is_the_ratio_of_the_densities_and_finite_far_out(name: str) -
 def test_every_class_is_as_likely() -> None:
     """Of 10 classes 40000 draws: the chi-squared statistic has mean 9, and beyond 33 a probability of 1e-4."""
     more = tf.random.stateless_normal([40_000, num_coordinates("uniform", 10)], [1, 2])
-    for fn, law in ((class_fn("uniform", 10, True), 33), (lambda u: tf.cast(5 + 2 * u[:, 0], tf.int32) % 10, None)):
+    for fn, bound in ((class_fn("uniform", 10, True), 33), (lambda u: tf.cast(5 + 2 * u[:, 0], tf.int32) % 10, None)):
         counts = np.bincount(fn(more), minlength=10)
         statistic = float(np.sum((counts - 4000) ** 2 / 4000))
-        assert (statistic < law) if law else (statistic > 33)
+        assert (statistic < bound) if bound else (statistic > 33)
     extremes = class_fn("uniform", 10, True)(tf.constant([[-40.0], [40.0]]))
     assert extremes.numpy().tolist() == [0, 9]
 

@@ -164,7 +164,7 @@ def test_a_guess_that_may_be_wrong_is_doubted(
         main(["sample", "--label=1", "--kernel=rejection", "--num_results=1", *flags, "--out=run", "--strict"])
     assert code.value.code == 1
     assert text in capsys.readouterr().err
-    assert any(text in doubt for doubt in json.loads(Path("run/run.json").read_text())["doubts"])
+    assert any(text in line for line in json.loads(Path("run/run.json").read_text())["doubts"])
     with pytest.warns(UserWarning, match="hardly differ|is close"):
         ClassPosterior(load_generator(folder / "generator"), load_classifier(tmp_path / "c"), 1)
 
@@ -173,7 +173,7 @@ def test_a_network_that_takes_any_range_raises_no_doubt(folder: Path, tmp_path: 
     """It standardizes its images itself."""
     even = lambda x: 3.0 * tf.reduce_mean(tf.image.per_image_standardization(x), [1, 2])  # noqa: E731
     classifier = load_classifier(toy.save(tmp_path / "c", even, [None, SIZE, SIZE, 3]))
-    assert guess_image_range(load_generator(folder / "generator"), classifier).doubt == ""
+    assert guess_image_range(load_generator(folder / "generator"), classifier).warning == ""
 
 
 def test_a_class_conditional_generator_shows_several_classes(folder: Path, tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_what_a_score_rises_with() -> None:
         assert range_score(as_logs(worse), True) < 0.5 * right
     assert range_score(np.full([64, 3], np.nan), True) == 0
     tied = choose_range({UNIT: as_logs(logits), SYMMETRIC: as_logs(logits[::-1] * 0.95), BYTES: as_logs(logits * 0)}, True, "x")
-    assert "is close" in tied.doubt
+    assert "is close" in tied.warning
 
 
 @pytest.mark.parametrize(

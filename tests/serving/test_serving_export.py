@@ -72,7 +72,7 @@ def test_versions_follow_and_what_was_changed_is_kept(
     main(command)
     captured = capsys.readouterr()
     assert "exported" in captured.out
-    assert "warning  goldfish & !alp: a doubt (tfgradgen/diagnostics/README.md#models)" in captured.err
+    assert "warning  goldfish & !alp: a warning (tfgradgen/diagnostics/README.md#models)" in captured.err
     base = Path("its/models")
     (base / "rest_client.py").write_text("mine")
     (base / "7").mkdir()
@@ -190,7 +190,7 @@ def test_an_export_follows_a_schedule(tmp_path: Path) -> None:
     settings = options.pair.kernel_config.to_dict()
     assert (settings["step_size"], settings["num_leapfrog_steps"], settings["adaptation"]) == (0.5, 4, "simple")
     path.write_text("kernel: mala\nclass_reg: 0.5\n")
-    with pytest.raises(UserError, match="class_reg: expected 0, for a served chain samples the posterior"):
+    with pytest.raises(UserError, match="class_reg: expected 0, because a served chain samples the posterior"):
         parse_export(flags)
 
 

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tests.support.laws import (
+from tests.support.distributions import (
     FEW_STEPS,
     NUM_CHAINS,
     NUM_STEPS,
@@ -38,13 +38,13 @@ class Contract:
 
     @pytest.mark.slow
     @is_calibrated
-    def test_the_law_of_another_target_is_found_out(self, family: KernelSampler) -> None:
+    def test_the_distribution_of_another_target_is_found_out(self, family: KernelSampler) -> None:
         """The negative control of the test below: it sees so small a difference in every kernel's draws."""
         assert worst_z_score(law_run(family.name, TOO_FLAT)[0]) > 4
 
     @pytest.mark.slow
     @is_calibrated
-    def test_law_and_acceptance(self, family: KernelSampler) -> None:
+    def test_distribution_and_acceptance(self, family: KernelSampler) -> None:
         z, accept, _, is_accepted = law_run(family.name)
         given = family.defaults.to_dict()
         if "target_accept_prob" in given:

@@ -33,7 +33,7 @@ def a_record() -> dict[str, Any]:
             "schedule": {"num_results": 8, "num_burnin_steps": 2, "num_adaptation_steps": 1},
         },
         **{"generator": model, "classifier": model, "versions": {"python": "3"}, "device": ["cpu"], "machine": "x86_64"},
-        **{"jit": False, "backend": "graph", "doubts": ["a doubt"], "problems": [], "accept_rate": 0.5},
+        **{"jit": False, "backend": "graph", "doubts": ["a warning"], "problems": [], "accept_rate": 0.5},
         **{"num_not_finite": None, "num_scored": None, "exact_starts": None},
         **{"num_gradients": 100, "num_forward": 5, "seconds": 1.5, "mean_class_prob": None, "step_size": [0.1, None]},
         **{"num_not_finite": 0, "num_scored": 768},

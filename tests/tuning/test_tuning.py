@@ -1,4 +1,4 @@
-"""The search itself, on runs that are pretended: halving, budget, resuming, faults, and how sure a gain is."""
+"""The search itself, on runs that are pretended: halving, budget, resuming, issues, and how sure a gain is."""
 
 import sqlite3
 from collections.abc import Callable
@@ -16,12 +16,12 @@ from tfgradgen.core.checks import UserError
 from tfgradgen.core.config import RunConfig
 from tfgradgen.mcmc.recipe import Recipe, default_recipe
 from tfgradgen.mcmc.registry import kernel_sampler
-from tfgradgen.tuning.bench import FRESH, Bench, Cell, Problem, faults_of
 from tfgradgen.tuning.figures import importances, plot_search
 from tfgradgen.tuning.gain import MAX_CANDIDATES, Validation, gain, validate
 from tfgradgen.tuning.guard import Exact
+from tfgradgen.tuning.objective import FRESH, Cell, Objective, Problem, issues_of
 from tfgradgen.tuning.report import to_csv, to_markdown, verdict, winner
-from tfgradgen.tuning.search import CONTROL, DROPPED, FAULTY, WHOLE, Plan, Trial, goes_on, open_study, search
+from tfgradgen.tuning.search import COMPLETE, CONTROL, ELIMINATED, REJECTED, Plan, Trial, goes_on, open_study, search, trials
 from tfgradgen.tuning.space import (
     MAX_BURNIN_SHARE,
     MIN_KEPT,
@@ -39,18 +39,18 @@ SILENT: Any = lambda *_: None  # noqa: E731
 UNKNOWN = {"a": Exact(0, {}, {}), "b": Exact(0, {}, {})}
 
 
-class Pretended(Bench):
+class Pretended(Objective):
     """The ESS falls with the distance of log step_size from that of BEST_STEP; a step that is longer than TOO_LONG seems
-    best of all, but has the faults `of_long`. `stop` runs are made, then it is interrupted."""
+    best of all, but has the issues `of_long`. `stop` runs are made, then it is interrupted."""
 
     def __init__(
         self,
         stop: int = 10**6,
-        fresh_faults: Callable[[Recipe], bool] = lambda recipe: False,
+        fresh_issues: Callable[[Recipe], bool] = lambda recipe: False,
         of_long: tuple[str, ...] = ("chains 0 stuck",),
     ):
         super().__init__({"a": None, "b": None}, RunConfig(num_chains=4), LONG)  # type: ignore[dict-item]
-        self.left, self.fresh_faults, self.of_long, self.made = stop, fresh_faults, of_long, list[tuple[Recipe, Problem]]()
+        self.left, self.fresh_issues, self.of_long, self.made = stop, fresh_issues, of_long, list[tuple[Recipe, Problem]]()
 
     def measure(self, recipe: Recipe, problem: Problem, progress_fn: Any) -> Cell:
         if self.left == 0:
@@ -62,7 +62,7 @@ class Pretended(Bench):
         noise = np.random.default_rng(seed_of(int(1e9 * step_size), *problem[1:])).normal(0.0, 0.1)
         if step_size > TOO_LONG:
             return cell_of(100.0, *self.of_long, accept_rate=accept_rate, num_results=recipe.schedule.num_results)
-        if problem.stream == FRESH and self.fresh_faults(recipe):
+        if problem.stream == FRESH and self.fresh_issues(recipe):
             return cell_of(100.0, "acceptance is off")
         per_1000 = 20.0 * float(np.exp(-np.abs(np.log(step_size / BEST_STEP)) + noise))
         return cell_of(per_1000, accept_rate=accept_rate, num_results=recipe.schedule.num_results)
@@ -88,29 +88,29 @@ class Copied:
         self.user_attrs[name] = value
 
 
-def facts(found: list[Trial]) -> list[Any]:
+def outcomes_of(found: list[Trial]) -> list[Any]:
     return [(t.state, t.recipe, t.cells) for t in found]
 
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Pretended, Plan, list[Trial], list[float]]:
-    study, bench = open_study(tmp_path_factory.mktemp("search") / "study.db", {"of": 1}), Pretended()
+    study, objective = open_study(tmp_path_factory.mktemp("search") / "study.db", {"of": 1}), Pretended()
     plan = replace(plan_of(120), fixed=HELD)
     shares: list[float] = []
-    found = search(study, bench, plan, lambda p: shares.append(p.num_done / p.num_total), SILENT)
-    return study, bench, plan, found, shares
+    found = search(study, objective, plan, lambda p: shares.append(p.num_done / p.num_total), SILENT)
+    return study, objective, plan, found, shares
 
 
 def test_a_search_finds_what_is_better_within_its_budget(searched: Any) -> None:
-    _, bench, plan, found, _ = searched
+    _, objective, plan, found, _ = searched
     assert found[0].state == CONTROL
     assert found[0].recipe == CONTROL_RECIPE
     spent = sum(trial.work for trial in found)
     assert plan.budget <= spent < plan.budget + LONG, "the last run begins within it"
-    assert spent == LONG * len(bench.made), "no run is lost, none counted twice"
-    best = max((t for t in found if t.state == WHOLE), key=lambda t: t.value)
+    assert spent == LONG * len(objective.made), "no run is lost, none counted twice"
+    best = max((t for t in found if t.state == COMPLETE), key=lambda t: t.value)
     assert best.value > 5 * found[0].value
-    assert {t.state for t in found} == {CONTROL, WHOLE, DROPPED, FAULTY}
+    assert {t.state for t in found} == {CONTROL, COMPLETE, ELIMINATED, REJECTED}
 
 
 def share_of_long(found: list[Trial]) -> float:
@@ -119,52 +119,52 @@ def share_of_long(found: list[Trial]) -> float:
     return float(np.mean(np.asarray(steps) > TOO_LONG))
 
 
-def test_what_has_a_fault_is_out_however_good_it_looks(searched: Any, tmp_path: Path) -> None:
-    study, bench, plan, found, _ = searched
-    faulty = [t for t in found if t.state == FAULTY and t.cells]
-    assert faulty
-    assert all(t.cells[0].per_1000 > max(o.value for o in found if o.state == WHOLE) for t in faulty)
-    assert all(len(t.cells) == 1 for t in faulty), "it gets no second run"
-    validations = validate(study, bench, plan, 2, UNKNOWN, SILENT)
-    assert validations[-1].trial.state == WHOLE
+def test_what_has_an_issue_is_out_however_good_it_looks(searched: Any, tmp_path: Path) -> None:
+    study, objective, plan, found, _ = searched
+    rejected = [t for t in found if t.state == REJECTED and t.cells]
+    assert rejected
+    assert all(t.cells[0].per_1000 > max(o.value for o in found if o.state == COMPLETE) for t in rejected)
+    assert all(len(t.cells) == 1 for t in rejected), "it gets no second run"
+    validations = validate(study, objective, plan, 2, UNKNOWN, SILENT)
+    assert validations[-1].trial.state == COMPLETE
     assert winner(plan, validations).config.to_dict()["step_size"] <= TOO_LONG
-    unfaulty = search(open_study(tmp_path / "study.db", {}), Pretended(of_long=()), plan, SILENT, SILENT)
-    assert 2 * share_of_long(found) < share_of_long(unfaulty), "the search leaves where faults are, not where none are"
+    without = search(open_study(tmp_path / "study.db", {}), Pretended(of_long=()), plan, SILENT, SILENT)
+    assert 2 * share_of_long(found) < share_of_long(without), "the search leaves where issues are, not where none are"
 
 
 def test_acceptance_is_asked_of_the_mean_over_runs() -> None:
     cells = [cell_of(1.0, accept_rate=rate) for rate in (0.47, 0.55)]
-    assert faults_of(CONTROL_RECIPE, cells) == []
-    assert faults_of(CONTROL_RECIPE, [cells[0]._replace(accept_error=0.03)]) == [], "it may be chance"
-    assert faults_of(CONTROL_RECIPE, cells[:1])[0].startswith(
+    assert issues_of(CONTROL_RECIPE, cells) == []
+    assert issues_of(CONTROL_RECIPE, [cells[0]._replace(accept_error=0.03)]) == [], "it may be chance"
+    assert issues_of(CONTROL_RECIPE, cells[:1])[0].startswith(
         "acceptance 0.47 is off its target 0.60: raise --num_adaptation_steps"
     )
     untuned = CONTROL_RECIPE.changed({"num_adaptation_steps": 0})
-    assert faults_of(untuned, cells[:1]) == [], "nothing was tuned for"
-    assert faults_of(CONTROL_RECIPE, [*cells, cell_of(1.0, "stuck"), cell_of(1.0, "stuck")]) == ["stuck"]
+    assert issues_of(untuned, cells[:1]) == [], "nothing was tuned for"
+    assert issues_of(CONTROL_RECIPE, [*cells, cell_of(1.0, "stuck"), cell_of(1.0, "stuck")]) == ["stuck"]
 
 
 def test_only_the_better_half_goes_on() -> None:
-    rivals = [Trial(k, DROPPED, None, [cell_of(value)]) for k, value in enumerate((1.0, 2.0, 3.0))]
+    rivals = [Trial(k, ELIMINATED, None, [cell_of(value)]) for k, value in enumerate((1.0, 2.0, 3.0))]
     assert goes_on([cell_of(2.5)], rivals), "the second of four"
     assert not goes_on([cell_of(1.5)], rivals), "the third"
     assert goes_on([cell_of(1.0), cell_of(9.0)], rivals), "of two runs it is the first to have so many"
-    assert goes_on([cell_of(0.1)] * 3, [Trial(0, WHOLE, None, [cell_of(9.0)] * 4)]), "halving is after 1, 2, 4, ... runs"
-    faulty = Trial(9, FAULTY, None, [cell_of(50.0, "stuck")])
-    assert goes_on([cell_of(2.5)], [*rivals, faulty]), "a fault is no rival"
+    assert goes_on([cell_of(0.1)] * 3, [Trial(0, COMPLETE, None, [cell_of(9.0)] * 4)]), "halving is after 1, 2, 4, ... runs"
+    rejected = Trial(9, REJECTED, None, [cell_of(50.0, "stuck")])
+    assert goes_on([cell_of(2.5)], [*rivals, rejected]), "a rejected one is no rival"
 
 
 def in_pieces(plan: Plan, stops: tuple[int, ...], path: Path) -> tuple[list[Trial], list[Any]]:
     """The trials and the runs of a search that is interrupted after each of `stops` runs."""
     made = list[Any]()
     for stop in (*stops, 10**6):
-        bench, study = Pretended(stop), open_study(path, {"of": 1})
+        objective, study = Pretended(stop), open_study(path, {"of": 1})
         if stop < 10**6:
             with pytest.raises(KeyboardInterrupt):
-                search(study, bench, plan, SILENT, SILENT)
+                search(study, objective, plan, SILENT, SILENT)
         else:
-            found = search(study, bench, plan, SILENT, SILENT)
-        made += bench.made
+            found = search(study, objective, plan, SILENT, SILENT)
+        made += objective.made
     return found, made
 
 
@@ -174,25 +174,25 @@ def test_interrupted_anywhere_and_resumed_it_is_the_same_search(searched: Any, t
     found, made = in_pieces(replace(plan_of(24), fixed=HELD), (0, 1, 4, 1, 4, 5, 3), tmp_path / "study.db")
     assert made == whole.made[: len(made)], "no run is made twice"
     assert len(made) == 24
-    assert facts(found)[:-1] == facts(expected)[: len(found) - 1]
+    assert outcomes_of(found)[:-1] == outcomes_of(expected)[: len(found) - 1]
     with pytest.raises(UserError, match=r"expected .*of"):
         open_study(tmp_path / "study.db", {"of": 2})
 
 
 def test_the_default_is_tried_next_to_another_control(tmp_path: Path) -> None:
-    control = CONTROL_RECIPE.changed({"step_size": 0.6})  # a rival that the default is dropped for
+    control = CONTROL_RECIPE.changed({"step_size": 0.6})  # a rival that the default is eliminated for
     default = filled(default_recipe("hmc").changed({"step_size": 0.3}), LONG)
     plan = replace(plan_of(12), control=control, default=default)
-    study, bench = open_study(tmp_path / "whole.db", {"of": 1}), Pretended()
-    found = search(study, bench, plan, SILENT, SILENT)
+    study, objective = open_study(tmp_path / "whole.db", {"of": 1}), Pretended()
+    found = search(study, objective, plan, SILENT, SILENT)
     assert [t.recipe for t in found[:2]] == [control, default]
     assert [len(t.cells) for t in found[:2]] == [4, 1]
     known = [t.params["step_size"] for t in study.get_trials(deepcopy=False)]
     assert known[:2] == [0.6, 0.3], "the model of proposals knows both"
     pieces, made = in_pieces(plan, (0, 2, 2, 0, 3), tmp_path / "pieces.db")
-    assert (facts(pieces), made) == (facts(found), bench.made)
+    assert (outcomes_of(pieces), made) == (outcomes_of(found), objective.made)
     report = to_markdown(plan, UNKNOWN, found, validate(study, Pretended(), plan, 2, UNKNOWN, SILENT), "")
-    assert "| dropped, the kernel's default |" in report
+    assert "| eliminated, the kernel's default |" in report
 
 
 def test_a_default_that_the_budget_did_not_reach_is_tried_later(tmp_path: Path) -> None:
@@ -204,11 +204,11 @@ def test_a_default_that_the_budget_did_not_reach_is_tried_later(tmp_path: Path) 
     assert later[1].cells
 
 
-def test_a_control_with_faults_is_not_a_reference(tmp_path: Path) -> None:
+def test_a_control_with_issues_is_not_a_reference(tmp_path: Path) -> None:
     """Though it seems best of all, proposals keep off it."""
     plan = replace(plan_of(80), control=CONTROL_RECIPE.changed({"step_size": 1.3}))
     found = search(open_study(tmp_path / "study.db", {}), Pretended(), plan, SILENT, SILENT)
-    assert found[0].faults
+    assert found[0].issues
     assert share_of_long(found) < 0.29, "that of proposals at random"
 
 
@@ -216,7 +216,7 @@ def test_a_larger_budget_goes_on(tmp_path: Path) -> None:
     study = open_study(tmp_path / "study.db", {})
     before = search(study, Pretended(), plan_of(12), SILENT, SILENT)
     after = search(study, Pretended(), plan_of(20), SILENT, SILENT)
-    assert facts(after)[: len(before)] == facts(before)
+    assert outcomes_of(after)[: len(before)] == outcomes_of(before)
     assert sum(t.work for t in after) >= 20 * LONG
     assert search(study, Pretended(0), plan_of(20), SILENT, SILENT) == after, "nothing is left to do"
 
@@ -236,7 +236,7 @@ def test_progress_grows_to_the_budget(tmp_path: Path) -> None:
     assert (seen[0].num_done, seen[-1].num_done, seen[-1].num_total) == (LONG // 2, 5 * LONG, 5 * LONG)
 
 
-def test_a_run_that_breaks_off_is_a_fault_but_of_the_control_an_error(tmp_path: Path) -> None:
+def test_a_run_that_breaks_off_is_an_issue_but_of_the_control_an_error(tmp_path: Path) -> None:
     class Broken(Pretended):
         def measure(self, recipe: Recipe, problem: Problem, progress_fn: Any) -> Cell:
             if recipe != CONTROL_RECIPE or self.left < 100:
@@ -244,8 +244,8 @@ def test_a_run_that_breaks_off_is_a_fault_but_of_the_control_an_error(tmp_path: 
             return super().measure(recipe, problem, progress_fn)
 
     found = search(open_study(tmp_path / "a.db", {}), Broken(), plan_of(8), SILENT, SILENT)
-    assert [t.state for t in found[1:]] == [FAULTY] * 4
-    assert found[1].cells[0].faults == ["a run failed: no such tensor"]
+    assert [t.state for t in found[1:]] == [REJECTED] * 4
+    assert found[1].cells[0].issues == ["a run failed: no such tensor"]
     with pytest.raises(UserError, match="control: expected a schedule that runs, got no such tensor; check the models"):
         search(open_study(tmp_path / "b.db", {}), Broken(stop=99), plan_of(8), SILENT, SILENT)
 
@@ -257,8 +257,8 @@ def test_a_damaged_study_is_said_in_one_line(tmp_path: Path) -> None:
 
 
 def test_fresh_seeds_are_seen_by_no_trial_and_kept(searched: Any) -> None:
-    study, bench, plan, found, _ = searched
-    assert all(problem.stream != FRESH for _, problem in bench.made[: sum(len(t.cells) for t in found)])
+    study, objective, plan, found, _ = searched
+    assert all(problem.stream != FRESH for _, problem in objective.made[: sum(len(t.cells) for t in found)])
     first, again = (validate(study, each, plan, 3, UNKNOWN, SILENT) for each in (Pretended(), Pretended(0)))
     assert first == again, "nothing is run twice"
     last = first[-1]
@@ -268,19 +268,19 @@ def test_fresh_seeds_are_seen_by_no_trial_and_kept(searched: Any) -> None:
     assert verdict(first)[0].startswith(f"Trial {last.trial.number} gives ")
 
 
-def test_a_fault_on_fresh_seeds_passes_the_candidate_over(searched: Any, tmp_path: Path) -> None:
+def test_an_issue_on_fresh_seeds_passes_the_candidate_over(searched: Any, tmp_path: Path) -> None:
     study, _, plan, found, _ = searched
-    best, second, *_ = sorted((t for t in found if t.state == WHOLE), key=lambda t: -t.value)
+    best, second, *_ = sorted((t for t in found if t.state == COMPLETE), key=lambda t: -t.value)
     validations = validate(
-        Copied(study), Pretended(fresh_faults=lambda recipe: recipe == best.recipe), plan, 2, UNKNOWN, SILENT
+        Copied(study), Pretended(fresh_issues=lambda recipe: recipe == best.recipe), plan, 2, UNKNOWN, SILENT
     )
     assert [each.trial for each in validations] == [best, second]
     assert winner(plan, validations) == second.recipe
     validations = validate(
-        Copied(study), Pretended(fresh_faults=lambda recipe: recipe != CONTROL_RECIPE), plan, 2, UNKNOWN, SILENT
+        Copied(study), Pretended(fresh_issues=lambda recipe: recipe != CONTROL_RECIPE), plan, 2, UNKNOWN, SILENT
     )
     assert len(validations) == MAX_CANDIDATES
-    assert verdict(validations)[0].startswith("No improvement: all schedules that were validated on fresh seeds had faults")
+    assert verdict(validations)[0].startswith("No improvement: all schedules that were validated on fresh seeds had problems")
     assert winner(plan, validations) == CONTROL_RECIPE
 
 
@@ -304,7 +304,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
 def test_the_verdict_says_plainly_whether_there_is_a_gain(ours: list[float], said: str, wins: bool) -> None:
     recipe = CONTROL_RECIPE.changed({"step_size": 0.5, "num_results": 50})
     cells = [cell_of(value) for value in ours]
-    trial = Trial(3, WHOLE, recipe, cells)
+    trial = Trial(3, COMPLETE, recipe, cells)
     validations = [Validation(trial, [Problem("a", FRESH, k) for k in range(3)], cells, [cell_of(1.0)] * 3, {})]
     assert verdict(validations)[0].startswith(said)
     assert winner(plan_of(3), validations) == (recipe if wins else CONTROL_RECIPE)
@@ -317,7 +317,7 @@ def test_the_report_and_the_table_list_all_trials(searched: Any) -> None:
     rows = to_csv(found).splitlines()
     assert len(rows) == 1 + len(found)
     assert rows[0].startswith("trial,state,rung,per_1000,worst,")
-    assert "chains 0 stuck" in next(row for row in rows if ",faulty,1," in row)
+    assert "chains 0 stuck" in next(row for row in rows if ",rejected,1," in row)
     text = to_markdown(plan, UNKNOWN, found, validations, "the command")
     assert text.splitlines()[2] == f"**{verdict(validations)[0]}**"
     assert "    the command\n" in text
@@ -329,7 +329,7 @@ def test_importance_finds_the_setting_that_matters_and_the_figure_is_drawn(searc
     study, _, _, found, _ = searched
     shares = importances(study)
     assert next(iter(shares)) == "step_size"
-    best = max((t for t in found if t.state == WHOLE), key=lambda t: t.value)
+    best = max((t for t in found if t.state == COMPLETE), key=lambda t: t.value)
     drawn, bare = (
         np.asarray(plot_search(trials_, best_, s, "goldfisch, é"))
         for trials_, best_, s in (
@@ -419,8 +419,8 @@ def test_a_study_is_stored_under_its_exact_name(name: str, tmp_path: Path) -> No
     assert open_study(folder / "study.db", {"of": 1}).user_attrs["identity"] == {"of": 1}
 
 
-WHOLE_ATTRS: dict[str, Any] = {
-    "state": WHOLE,
+COMPLETE_ATTRS: dict[str, Any] = {
+    "state": COMPLETE,
     "recipe": default_recipe("hmc").to_dict(),
     "cells": [cell_of(3.0)._asdict()],
 }
@@ -432,7 +432,7 @@ WHOLE_ATTRS: dict[str, Any] = {
         *({"state": "new"}, {"state": 3}, {"given": "mine"}, {"recipe": {}}, {"recipe": {"kernel": "none"}}, {"recipe": "hmc"}),
         *({"cells": [{}]}, {"cells": {}}, {"cells": [3]}, {"cells": [cell_of(-1.0)._asdict()]}),
         *({"cells": [cell_of(3.0)._asdict() | change]} for change in ({"per_1000": "x"}, {"rhat": []}, {"trace": {}})),
-        {"cells": [cell_of(3.0)._asdict() | {"faults": "x"}]},
+        {"cells": [cell_of(3.0)._asdict() | {"issues": "x"}]},
         {"recipe": default_recipe("hmc").to_dict() | {"step_size": -1}},
     ],
 )
@@ -440,10 +440,22 @@ def test_a_study_of_another_kind_is_one_line(changed: dict[str, Any], tmp_path: 
     path = tmp_path / "study.db"
     study = open_study(path, {"of": 1})
     trial = study.ask()
-    for name, value in (WHOLE_ATTRS | changed).items():
+    for name, value in (COMPLETE_ATTRS | changed).items():
         trial.set_user_attr(name, value)
     with pytest.raises(UserError, match=r"^resume .+: expected the study of a search, got .+; choose another out\.$"):
         open_study(path, {"of": 1})
+
+
+@pytest.mark.parametrize(("before", "state"), [("whole", COMPLETE), ("dropped", ELIMINATED), ("faulty", REJECTED)])
+def test_a_study_of_an_older_version_is_read(before: str, state: str, tmp_path: Path) -> None:
+    """Its states and the list of issues have other names."""
+    study = open_study(tmp_path / "study.db", {"of": 1})
+    trial, cell = study.ask(), cell_of(3.0, "stuck")._asdict()
+    cell["faults"] = cell.pop("issues")
+    for name, value in (COMPLETE_ATTRS | {"state": before, "cells": [cell]}).items():
+        trial.set_user_attr(name, value)
+    (found,) = trials(open_study(tmp_path / "study.db", {"of": 1}))
+    assert (found.state, found.issues) == (state, ["stuck"])
 
 
 def test_a_file_that_is_not_a_study_is_one_line(tmp_path: Path) -> None:

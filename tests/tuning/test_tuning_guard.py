@@ -15,11 +15,11 @@ from tfgradgen.mcmc.recipe import Recipe, default_recipe
 from tfgradgen.mcmc.registry import kernel_sampler
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.tuning import guard
-from tfgradgen.tuning.bench import FRESH, Bench, Cell
 from tfgradgen.tuning.gain import MAX_CANDIDATES, Validation
-from tfgradgen.tuning.guard import LEAST_EXACT, LEVEL, NUM_EXACT, Exact, bias_faults, differences, exact_of, guard_lines
+from tfgradgen.tuning.guard import LEAST_EXACT, LEVEL, NUM_EXACT, Exact, bias_issues, differences, exact_of, guard_lines
+from tfgradgen.tuning.objective import FRESH, Cell, Objective
 from tfgradgen.tuning.report import to_markdown
-from tfgradgen.tuning.search import CONTROL, WHOLE, Plan, Trial
+from tfgradgen.tuning.search import COMPLETE, CONTROL, Plan, Trial
 
 SILENT: Any = lambda *_: None  # noqa: E731
 TOY = ClassPosterior(ToyGenerator(), ToyClassifier(), 1)
@@ -30,18 +30,18 @@ def validation(
     posterior: ClassPosterior, recipe: Recipe, num_chains: int, num_gradients: int, init: np.ndarray | None = None
 ) -> Validation:
     """`recipe` on three fresh seeds, as `validate` returns it; from `init`, [3, num_chains, latent_dim], where it is given."""
-    bench = Bench({"one": posterior}, RunConfig(num_chains=num_chains, seed=3), num_gradients)
-    problems = bench.problems(FRESH, 3)
+    objective = Objective({"one": posterior}, RunConfig(num_chains=num_chains, seed=3), num_gradients)
+    problems = objective.problems(FRESH, 3)
     if init is not None:
         powers = tuple(kernel_sampler(recipe.kernel).powers(recipe.config))
-        bench._starts = {(problem, powers): tf.constant(rows) for problem, rows in zip(problems, init, strict=True)}
-    cells = [bench.measure(recipe, problem, SILENT) for problem in problems]
-    return Validation(Trial(1, WHOLE, recipe, cells), problems, cells, cells, {"one": exact_of(posterior, bench.run)})
+        objective._starts = {(problem, powers): tf.constant(rows) for problem, rows in zip(problems, init, strict=True)}
+    cells = [objective.measure(recipe, problem, SILENT) for problem in problems]
+    return Validation(Trial(1, COMPLETE, recipe, cells), problems, cells, cells, {"one": exact_of(posterior, objective.run)})
 
 
 def bias_of(found: Validation) -> list[str]:
-    """Its faults but for those of single chains: in a narrow mode some stand still."""
-    return bias_faults(found.differences(found.ours), MAX_CANDIDATES)
+    """Its issues but for those of single chains: in a narrow mode some stand still."""
+    return bias_issues(found.differences(found.ours), MAX_CANDIDATES)
 
 
 def mala(**values: Any) -> Recipe:
@@ -51,9 +51,9 @@ def mala(**values: Any) -> Recipe:
 def test_a_pull_to_the_middle_of_the_class_is_refused_and_its_absence_is_not() -> None:
     # A weight of 3 moves the mean p(class) from 0.77 to 0.65, 8 standard errors of 256 exact draws; 1 would move it by 4.
     sound, pulled = (validation(TOY, mala(class_reg=weight), 64, 120) for weight in (0.0, 3.0))
-    assert sound.faults == []
-    assert pulled.faults[-1].startswith("its draws are not from the posterior: the mean ")
-    assert f"{NUM_EXACT} exact draws" in pulled.faults[-1]
+    assert sound.issues == []
+    assert pulled.issues[-1].startswith("its draws are not from the posterior: the mean ")
+    assert f"{NUM_EXACT} exact draws" in pulled.issues[-1]
     assert pulled.gain is None, "it cannot win"
 
 
@@ -65,9 +65,9 @@ def test_step_sizes_chain_by_chain_are_refused(monkeypatch: pytest.MonkeyPatch) 
     assert bias_of(validation(TWO_MODES, recipe, NUM_CHAINS, 330, init)) == []
     sampling.compiled.cache_clear()
     monkeypatch.setattr(sampling, "adaptive_kernel", each_chain_its_own)
-    faults = bias_of(validation(TWO_MODES, recipe, NUM_CHAINS, 330, init))
+    issues = bias_of(validation(TWO_MODES, recipe, NUM_CHAINS, 330, init))
     sampling.compiled.cache_clear()
-    assert "its draws are not from the posterior" in faults[-1]
+    assert "its draws are not from the posterior" in issues[-1]
 
 
 def cells_of(rng: np.random.Generator, shift: float, num_chains: int) -> list[Cell]:
@@ -91,15 +91,15 @@ def exact_draws(rng: np.random.Generator) -> Exact:
 @pytest.mark.parametrize("num_chains", [4, 24])
 def test_a_sound_schedule_is_refused_as_rarely_as_said(num_chains: int) -> None:
     """Bonferroni's bound of LEVEL for two statistics, for any number of chains; of 4000 runs 40 at most, and chance."""
-    rng, problem = np.random.default_rng(0), Bench({"one": TOY}, RunConfig(), 100).problems(FRESH, 1)
+    rng, problem = np.random.default_rng(0), Objective({"one": TOY}, RunConfig(), 100).problems(FRESH, 1)
     refused = sum(
-        bool(bias_faults(differences(problem, cells_of(rng, 0.0, num_chains), {"one": exact_draws(rng)}), 1))
+        bool(bias_issues(differences(problem, cells_of(rng, 0.0, num_chains), {"one": exact_draws(rng)}), 1))
         for _ in range(4000)
     )
     assert refused < 4000 * LEVEL + 4 * np.sqrt(4000 * LEVEL)
     assert refused > 0, "the bound is not far off"
     found = [
-        bias_faults(differences(problem, cells_of(rng, 1.5, 24), {"one": exact_draws(rng)}), MAX_CANDIDATES) for _ in range(9)
+        bias_issues(differences(problem, cells_of(rng, 1.5, 24), {"one": exact_draws(rng)}), MAX_CANDIDATES) for _ in range(9)
     ]
     assert all(found), "a shift of seven chains' deviations is always found"
 
@@ -124,15 +124,15 @@ def test_the_report_lists_comparisons_and_a_bias_of_the_control() -> None:
     rng = np.random.default_rng(0)
     exact = {"one": exact_draws(rng), "other": Exact(0, {}, {})}
     (sound,), (biased,) = cells_of(rng, 0.0, 24), cells_of(rng, 1.5, 24)
-    problems = Bench({"one": TOY, "other": TOY}, RunConfig(), 100).problems(FRESH, 2)[::2]
+    problems = Objective({"one": TOY, "other": TOY}, RunConfig(), 100).problems(FRESH, 2)[::2]
     plan = Plan("mala", recipe, 400, 1, 4000.0, 0)
-    control, winner = Trial(0, CONTROL, recipe, [biased]), Trial(1, WHOLE, recipe.changed({"step_size": 0.3}), [sound])
+    control, winner = Trial(0, CONTROL, recipe, [biased]), Trial(1, COMPLETE, recipe.changed({"step_size": 0.3}), [sound])
     of_winner = Validation(winner, problems, [sound] * 2, [biased] * 2, exact)
     text = to_markdown(plan, exact, [control, winner], [of_winner], "the command")
     assert "Means of 2 statistics were compared with exact draws of one." in text
     assert "Means were not compared with exact draws of other" in text
-    assert "The control has faults: its draws are not from the posterior: the mean class_prob of one is " in text
-    assert "The control has faults: its draws are not from the posterior" in text
+    assert "The control has problems: its draws are not from the posterior: the mean class_prob of one is " in text
+    assert "The control has problems: its draws are not from the posterior" in text
 
 
 def test_damaged_exact_draws_in_a_study_are_refused() -> None:

@@ -28,7 +28,7 @@ MIB = 2**20
 def run_check(options: SampleOptions) -> bool:
     """Print the models, the checks of each requested label, and the cost of a gradient.
 
-    Models that XLA cannot compile are not a fault: runs then use graph mode.
+    Models that XLA cannot compile are no failure: runs then use graph mode.
 
     Returns:
       Whether all checks passed.
@@ -131,7 +131,7 @@ def is_no_xla(check: Check) -> bool:
 
 
 def line(check: Check) -> str:
-    """Return a line of output: `ok`, `no` or `FAULT`, the check, the result and, unless it passed, the remedy."""
-    word = "ok" if check.is_ok else "no" if is_no_xla(check) else "FAULT"
+    """Return a line of output: `ok`, `no` or `FAIL`, the check, the result and, unless it passed, the remedy."""
+    word = "ok" if check.is_ok else "no" if is_no_xla(check) else "FAIL"
     rest = "" if check.is_ok else f"; {check.remedy}"
     return f"  {word:5s}  {check.what:11s}  {check.expected}: {check.found}{rest}"

@@ -48,8 +48,8 @@ def parts_of(options: SampleOptions, loaded: Loaded, targets: Sequence[Target], 
         places = [k for k, choice in enumerate(choices) if choice.kernel == kernel]
         own = choose_backend(options.chosen(kernel), loaded, targets[places[0]])
         members = [member_of(own, loaded, targets[k], folders[k]) for k in places]
-        told = [replace(each, planned=each.planned | {AUTO: choices[k].facts}) for k, each in zip(places, members, strict=True)]
-        parts.append(Part(own, told))
+        pairs = zip(places, members, strict=True)
+        parts.append(Part(own, [replace(each, planned=each.planned | {AUTO: choices[k].stats}) for k, each in pairs]))
         say(choice_text([targets[k].label.name for k in places], [choices[k] for k in places]))
     return parts
 

@@ -77,7 +77,7 @@ def _of(flags: Mapping[str, Flag], *names: str) -> dict[str, Flag]:
     return {name: flags[name] for name in names if name in flags}
 
 
-def _told(flag: Flag, help: str, default: Any = None) -> Flag:
+def _with_help(flag: Flag, help: str, default: Any = None) -> Flag:
     """Return `flag` with the help of a particular command, and with `default` if it is not None."""
     return Flag(replace(flag.setting, help=help), flag.default if default is None else default)
 
@@ -90,7 +90,7 @@ def _settings_group(sampler: Sampler | None, command: str) -> Group:
         return Group("Settings of a kernel", {}, f"{note}. To compare them: python -m tfgradgen kernels.")
     flags = flags_of(sampler.defaults)
     note = "" if flags else "It has none."
-    return Group(f"Settings of {sampler.name} ({sampler.about}; {sampler.law})", flags, note)
+    return Group(f"Settings of {sampler.name} ({sampler.about}; {sampler.exactness})", flags, note)
 
 
 def _models_group(*names: str) -> Group:
@@ -130,7 +130,7 @@ def _sample_groups(sampler: Sampler | None) -> list[Group]:
 
 def _compare_groups(sampler: Sampler | None) -> list[Group]:
     own, flags = flags_of(compare_options.CompareOptions), _every_run()
-    flags["seed"] = _told(
+    flags["seed"] = _with_help(
         flags["seed"], "seed of all random numbers. The same seed, machine and backend give the same draws and measurements"
     )
     return [
@@ -145,9 +145,9 @@ def _compare_groups(sampler: Sampler | None) -> list[Group]:
 
 def _tune_groups(sampler: Sampler | None) -> list[Group]:
     own, flags = flags_of(tune_options.TuneOptions), _every_run()
-    flags["num_chains"] = _told(flags["num_chains"], "chains of each run", tune_options.DEFAULT_CHAINS)
-    flags["seed"] = _told(flags["seed"], "seed of the search and of its runs")
-    flags["init"] = _told(flags["init"], "where chains start, as for `sample`: resample or prior")
+    flags["num_chains"] = _with_help(flags["num_chains"], "chains of each run", tune_options.DEFAULT_CHAINS)
+    flags["seed"] = _with_help(flags["seed"], "seed of the search and of its runs")
+    flags["init"] = _with_help(flags["init"], "where chains start, as for `sample`: resample or prior")
     held = _settings_group(sampler, "tune")
     is_tuned = sampler is None or sampler.is_tuned
     varied = _of(held.flags, *searched(sampler.name)) if sampler and is_tuned else {}
@@ -168,15 +168,15 @@ def _export_groups(sampler: Sampler | None) -> list[Group]:
     own, flags = flags_of(export_options.ExportOptions), _every_run()
     served = [each for each in SAMPLERS.values() if each.is_served and sampler in (None, each)]
     settings = {name: Flag(flag.setting) for each in served for name, flag in flags_of(each.defaults).items()}
-    flags["kernel"] = _told(flags["kernel"], "sampling method", ANY_KERNEL)
+    flags["kernel"] = _with_help(flags["kernel"], "sampling method", ANY_KERNEL)
     note = f"Kernels that can be served: {' and '.join(each.name for each in SAMPLERS.values() if each.is_served)}."
     if sampler is not None:
         flags["kernel"] = Flag(flags["kernel"].setting, sampler.name)
         settings = flags_of(sampler.defaults) if sampler.is_served else {}
         note = note if sampler.is_served else f"A run of {sampler.name} cannot be served. {note}"
     settings = {name: flag for name, flag in settings.items() if name in export_options.SAMPLE_FLAGS}
-    flags["num_chains"] = _told(flags["num_chains"], "chains that tune the step size")
-    flags["seed"] = _told(flags["seed"], "seed of the tuning; a request has its own")
+    flags["num_chains"] = _with_help(flags["num_chains"], "chains that tune the step size")
+    flags["seed"] = _with_help(flags["seed"], "seed of the tuning; a request has its own")
     return [
         Group("What to serve", _of(own, "labels") | _of(flags, "temperature")),
         Group("Sampler", _of(flags, "kernel", "schedule") | settings | _of(flags, "num_chains", "seed"), note),
@@ -188,7 +188,7 @@ def _export_groups(sampler: Sampler | None) -> list[Group]:
 
 def _check_groups(sampler: Sampler | None) -> list[Group]:
     flags = _every_run()
-    flags["seed"] = _told(flags["seed"], "seed of the latent points at which the models are checked")
+    flags["seed"] = _with_help(flags["seed"], "seed of the latent points at which the models are checked")
     return [
         Group(
             "What to check", _of(flags, "label", "temperature", "seed"), "By default all labels, or four of more than twenty."
@@ -247,7 +247,7 @@ _ALL = (
         "Checks the models as a run would use them, and says what would go wrong.\n\n"
         "It checks the shape, range and variety of the images; that repeated evaluations give the same bits\n"
         "and that rows do not mix; that p(class) is finite and varies; the value, gradient and scale of the\n"
-        "likelihood; and XLA against graph mode. The exit code is 1 if there is a fault.",
+        "likelihood; and XLA against graph mode. The exit code is 1 if a check fails.",
         _check_groups,
         {"label": None},
         example="python -m tfgradgen check --label=goldfish",

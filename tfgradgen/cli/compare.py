@@ -72,21 +72,21 @@ def run_compare(options: CompareOptions) -> int:
     photographs = find_photographs(options, names, observer, loaded.generator.image_shape)
     resumes = "--resume goes on with them"
     with workspace(out, f"finished cells are in {out}, {resumes}", f"finished cells are kept, {resumes}"):
-        return _run_held(options, loaded, observer, photographs)
+        return _run_locked(options, loaded, observer, photographs)
 
 
-def _run_held(options: CompareOptions, loaded: Loaded, observer: Observer, photographs: Photographs | None) -> int:
+def _run_locked(options: CompareOptions, loaded: Loaded, observer: Observer, photographs: Photographs | None) -> int:
     start, checkpoints = time.monotonic(), checkpoints_up_to(options.num_gradients)
-    entries = [parse_method_spec(name, options.class_reg) for name in options.kernels]
+    specs = [parse_method_spec(name, options.class_reg) for name in options.kernels]
     posteriors = {t.label.name: ClassPosterior.of(loaded.networks(t), t.index) for t in loaded.targets(options.labels)}
-    sampled = sample_all(options, entries, posteriors, identity(options, loaded), checkpoints)
+    sampled = sample_all(options, specs, posteriors, identity(options, loaded), checkpoints)
     generators = {name: posterior.generator for name, posterior in posteriors.items()}
     comparer = Comparer(sampled, generators, observer, photographs)
 
     def tell(name: str) -> None:
         note(f"measuring {name}")
 
-    found = compare(comparer, entries, options.pair.run.num_chains, len(checkpoints), tell)
+    found = compare(comparer, specs, options.pair.run.num_chains, len(checkpoints), tell)
     report = {
         "command": command_line(options),
         "labels": sampled.labels,
@@ -111,7 +111,7 @@ def _run_held(options: CompareOptions, loaded: Loaded, observer: Observer, photo
 
 def sample_all(
     options: CompareOptions,
-    entries: Sequence[MethodSpec],
+    specs: Sequence[MethodSpec],
     posteriors: Mapping[str, ClassPosterior],
     identity: dict[str, Any],
     checkpoints: Sequence[int],
@@ -120,7 +120,7 @@ def sample_all(
 
     Args:
       options: Options of the command.
-      entries: The methods.
+      specs: The methods.
       posteriors: Posteriors by label.
       identity: Everything that determines the bits of a cell (see `identity`).
       checkpoints: Numbers of gradients at which chains are recorded.
@@ -129,7 +129,7 @@ def sample_all(
       UserError: No label can be sampled.
     """
     run, cache, sampled = options.pair.run, CellCache(options.out / CELLS, identity), Sampled()
-    total = len(posteriors) * (1 + len(entries))
+    total = len(posteriors) * (1 + len(specs))
     indices = {name: number_of(posterior, name) for name, posterior in posteriors.items()}
     latent_dim = next(iter(posteriors.values())).latent_dim
     reference_fits = functools.partial(is_label_reference, num_chains=run.num_chains, latent_dim=latent_dim)
@@ -143,37 +143,37 @@ def sample_all(
                 with progress_bar(f"{number} of {total}, exact draws of {name}") as progress_fn:
                     reference = prepare_label(posterior, run, progress_fn)
             except CELL_ERRORS as error:
-                for entry in entries:
-                    note_failure(sampled, entry, name, error)
+                for spec in specs:
+                    note_failure(sampled, spec, name, error)
                 continue
             cache.put(folder_of(index, name), REFERENCE, reference, settings)
-            for doubt in admit(posterior, run, takes_gradients=False).doubts:
-                say(f"warning  {with_page('models', f'{as_text(name)}: {doubt}')}")
+            for line in admit(posterior, run, takes_gradients=False).warnings:
+                say(f"warning  {with_page('models', f'{as_text(name)}: {line}')}")
         sampled.references[name] = reference
     if not sampled.references:
-        raise fail("labels", "a class that can be sampled", "none", "see why above")
-    cells = [(entry, name) for entry in entries for name in sampled.references]
-    for number, (entry, name) in enumerate(cells, total - len(cells) + 1):
+        raise fail("labels", "a class that can be sampled", "none", "the reasons are printed above")
+    cells = [(spec, name) for spec in specs for name in sampled.references]
+    for number, (spec, name) in enumerate(cells, total - len(cells) + 1):
         index = indices[name]
-        settings = {"label": index, "method": entry.name, "config": entry.config.to_dict(), "checkpoints": list(checkpoints)}
-        cell = cache.get(folder_of(index, name), entry.name, Cell, settings, cell_fits)
+        settings = {"label": index, "method": spec.name, "config": spec.config.to_dict(), "checkpoints": list(checkpoints)}
+        cell = cache.get(folder_of(index, name), spec.name, Cell, settings, cell_fits)
         if cell is None:
             try:
-                with progress_bar(f"{number} of {total}, {entry.name} for {name}") as progress_fn:
-                    cell = run_cell(posteriors[name], entry, sampled.references[name], run, checkpoints, progress_fn)
+                with progress_bar(f"{number} of {total}, {spec.name} for {name}") as progress_fn:
+                    cell = run_cell(posteriors[name], spec, sampled.references[name], run, checkpoints, progress_fn)
             except CELL_ERRORS as error:
-                note_failure(sampled, entry, name, error)
+                note_failure(sampled, spec, name, error)
                 continue
-            cache.put(folder_of(index, name), entry.name, cell, settings)
-        sampled.cells[entry.name, name] = cell
+            cache.put(folder_of(index, name), spec.name, cell, settings)
+        sampled.cells[spec.name, name] = cell
     return sampled
 
 
-def note_failure(sampled: Sampled, entry: MethodSpec, name: str, error: Exception) -> None:
+def note_failure(sampled: Sampled, spec: MethodSpec, name: str, error: Exception) -> None:
     """Print why a cell is missing, and keep the reason for the report."""
     reason = one_line(error)
-    sampled.failed[entry.name, name] = reason
-    say(f"failed   {entry.name} for {as_text(name)}: {reason}")
+    sampled.failed[spec.name, name] = reason
+    say(f"failed   {spec.name} for {as_text(name)}: {reason}")
 
 
 def try_out(observer: Observer, generator: Generator, names: Sequence[str]) -> None:

@@ -94,8 +94,8 @@ def adapt_all(options: ExportOptions, networks: Networks, targets: Sequence[Targ
             found.append(
                 adapt(posterior, pair.kernel, pair.kernel_config, pair.schedule.num_adaptation_steps, pair.run, progress_fn)
             )
-        for doubt in found[-1].doubts:
-            note(f"warning  {with_page('models', f'{as_text(target.label.name)}: {doubt}')}")
+        for line in found[-1].warnings:
+            note(f"warning  {with_page('models', f'{as_text(target.label.name)}: {line}')}")
     return found
 
 
@@ -120,7 +120,10 @@ def record_of(options: ExportOptions, loaded: Loaded, targets: Sequence[Target],
         "command": "export",
         "arguments": options.to_dict(),
         "labels": [
-            {"index": target.index, "name": target.label.name, "wnid": target.label.wnid, **each._asdict()}
+            {
+                **{"index": target.index, "name": target.label.name, "wnid": target.label.wnid},
+                **{"step_size": each.step_size, "accept_rate": each.accept_rate, "doubts": each.warnings},
+            }
             for target, each in zip(targets, adapted, strict=True)
         ],
         "generator": model_record(loaded.generator),

@@ -41,7 +41,7 @@ class ExportOptions:
         help="output folder: BASE/<version>/ is the model; next to it are files to start a server, and two clients",
     )
     version: int | None = whole(
-        None, low=1, high=2**62, shown="N", is_told=True, help="version number; by default the next free one"
+        None, low=1, high=2**62, shown="N", states_bounds=True, help="version number; by default the next free one"
     )
     num_steps: int = whole(
         low=1, high=1_000_000, shown="N", help=f"transitions per image; by default about {NUM_GRADIENTS} gradients"
@@ -100,7 +100,7 @@ def parse_export(flags: dict[str, Any]) -> ExportOptions:
     check_choice("kernel", pair.kernel, [name for name, sampler in SAMPLERS.items() if sampler.is_served])
     class_reg = pair.kernel_config.to_dict().get("class_reg")
     if class_reg:
-        raise fail("schedule: class_reg", "0, for a served chain samples the posterior", class_reg, "set it to 0")
+        raise fail("schedule: class_reg", "0, because a served chain samples the posterior", class_reg, "set it to 0")
     steps = SAMPLERS[pair.kernel].served_steps(pair.kernel_config)
     num_steps = own.get("num_steps", max(1, NUM_GRADIENTS // steps))
     max_steps = own.get("max_steps", MAX_STEPS_FACTOR * num_steps)

@@ -159,7 +159,7 @@ def _shown_flag(name: str, flag: Flag) -> list[str]:
     setting, default = flag
     value = (setting.shown or _PLACEHOLDERS.get(setting.kind, "TEXT")) if default is None else _shown_value(default)
     head = f"  --{name}" if setting.kind == "switch" else f"  --{name}={value}"
-    bounds = "" if setting.is_told or not setting.bounds else f" ({setting.bounds})"
+    bounds = "" if setting.states_bounds or not setting.bounds else f" ({setting.bounds})"
     body = textwrap.wrap(setting.help + bounds, WIDTH - COLUMN, break_on_hyphens=False)
     if len(head) + 2 > COLUMN:
         return [head, *(" " * COLUMN + line for line in body)]

@@ -22,7 +22,7 @@ def list_kernels() -> None:
     """
     say(f"{auto.NAME:16s}  {'-':9s}  {'of its choice':20s}  {auto.about()}")
     for sampler in SAMPLERS.values():
-        say(f"{sampler.name:16s}  {sampler.kind:9s}  {sampler.law:20s}  {sampler.about}")
+        say(f"{sampler.name:16s}  {sampler.kind:9s}  {sampler.exactness:20s}  {sampler.about}")
 
 
 def list_labels(flags: dict[str, Any]) -> None:

@@ -151,8 +151,8 @@ def say_guesses(role: str, model: Generator | Classifier) -> None:
         named.append(f"one output, {'the logit' if model.output == 'logits' else 'the probability'} of {model.labels[1].name}")  # type: ignore[union-attr]
     if named:
         note(f"guessed  {role} {as_text(model.path)}: {', '.join(named)}")
-    for doubt in getattr(model, "doubts", ()):
-        note(f"warning  {with_page('models', f'{role} {as_text(model.path)}: {doubt}')}")
+    for line in getattr(model, "warnings", ()):
+        note(f"warning  {with_page('models', f'{role} {as_text(model.path)}: {line}')}")
 
 
 def _guess(role: str, model: Generator | Classifier, name: str) -> str:
@@ -197,7 +197,7 @@ def start_at_photograph(options: SampleOptions, generator: Generator) -> SampleO
     if generator.encode_fn is None:
         raise fail(
             "init",
-            "a generator with an encoder, as BigBiGAN's, to start at a photograph",
+            "a generator with an encoder, such as BigBiGAN, to start at a photograph",
             f"{generator.path}, which has none",
             "use --init=resample or --init=prior",
         )

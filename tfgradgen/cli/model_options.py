@@ -170,16 +170,14 @@ def parse_models(flags: dict[str, Any]) -> ModelOptions:
         for flag in ("discriminator_weight", "max_batch", "allow_unknown_ops")
     )
     if "discriminator" in flags and not weight:
-        raise fail(
-            "discriminator", "a --discriminator_weight above 0", weight or "none", "give one, 1 is the discriminator's own"
-        )
+        raise fail("discriminator", "a --discriminator_weight above 0", weight or "none", "give one, for example 1")
     discriminator = flags.get("discriminator", str(default_model("discriminator")))
     classifiers = _classifiers(parse_handle("classifier", flags.get("classifier", str(default_model("classifier")))))
     classifier_settings = _settings(flags, CLASSIFIER_FLAGS)
     if len(classifiers) > 1 and classifier_settings:
         flag = next(flag for flag in CLASSIFIER_FLAGS if flag in flags)
         got = f"{len(classifiers)} of them, which it would all describe"
-        raise fail(flag, "one classifier", got, "say it in a model.json in the folder of the one that is meant")
+        raise fail(flag, "one classifier", got, "put it into a model.json in the folder of the right one")
     return ModelOptions(
         generator=parse_handle("generator", flags.get("generator", str(default_model("generator")))),
         classifiers=classifiers,

@@ -57,7 +57,7 @@ class SampleOptions:
     gradient_precision: str = choice(
         "float32",
         choices=PRECISIONS,
-        is_told=True,
+        states_bounds=True,
         help="precision of the convolutions in gradients. With bfloat16 the draws stay exact, because values stay float32",
     )
     out: Path | None = path(None, shown="FOLDER", help="output folder; by default out/<label>-<kernel>-<seed>")

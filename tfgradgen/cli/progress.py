@@ -60,9 +60,9 @@ def plain_lines(title: str, unit: str = "step") -> ProgressFn:
             return
         tenths = done * LINES // total
         left = (time.monotonic() - start) * (total - done) / max(done - first, 1)
-        facts = "".join(f", {name} {value}" for name, value in progress.shown.items())
+        shown = "".join(f", {name} {value}" for name, value in progress.shown.items())
         rest = f", about {left:.0f} s left" if first < done < total else ""
-        note(f"{title}: {done} of {total} {unit}s{facts}{rest}")
+        note(f"{title}: {done} of {total} {unit}s{shown}{rest}")
 
     return show
 

@@ -41,7 +41,7 @@ from tfgradgen.results.record import BATCH, identity
 from tfgradgen.results.result import SampleResult
 from tfgradgen.results.summary import summary
 
-NEEDED = {"num_gradients", "num_forward", "seconds", "start_cost"}  # facts that every unfinished run has
+NEEDED = {"num_gradients", "num_forward", "seconds", "start_cost"}  # statistics that every unfinished run has
 
 DoneFn = Callable[["Member", "Row", str], None]
 
@@ -124,7 +124,7 @@ def check_length(planned: dict[str, Any], num_results: int, where: Path) -> None
     if wanted > num_results and not SAMPLERS[planned["kernel"]].can_go_on:
         raise fail(
             "resume",
-            f"the --num_results={num_results} of the run in {where}, for the particles of {planned['kernel']} move together",
+            f"the --num_results={num_results} of the run in {where}: the particles of {planned['kernel']} move together",
             f"--num_results={wanted}, another run",
             "start anew with --overwrite",
         )
@@ -135,10 +135,10 @@ def is_remains(planned: dict[str, Any], folder: Path) -> bool:
     partial = partial_path(folder)
     try:
         with exclusive_lock(partial):
-            facts = RunStore(partial, identity(planned)).facts
+            stats = RunStore(partial, identity(planned)).stats
     except (UserError, OSError):  # those of another run, of a running one, or none
         return False
-    return bool(facts.get("num_results", 0) <= planned["arguments"]["schedule"]["num_results"])
+    return bool(stats.get("num_results", 0) <= planned["arguments"]["schedule"]["num_results"])
 
 
 def lay_out(group: Group, partial: Path) -> None:
@@ -190,7 +190,7 @@ def run_group(group: Group, options: SampleOptions, rows: Collection[Path], done
         own_folder(partial)
         with exclusive_lock(partial):
             try:
-                _run_held(group, options, rows, done_fn)
+                _run_locked(group, options, rows, done_fn)
             finally:
                 if not os.path.exists(partial / CHECKPOINT):  # finished, or not started
                     discard(partial)
@@ -212,9 +212,7 @@ def broken_off(error: BaseException, name: str, hint: str) -> UserError:
     """
     is_short = isinstance(error, MemoryError | tf.errors.ResourceExhaustedError)
     remedy = (
-        "free memory, or start anew with fewer --num_chains or --max_batch=N"
-        if is_short
-        else "look at the models and the device"
+        "free memory, or start anew with fewer --num_chains or --max_batch=N" if is_short else "check the models and the device"
     )
     got = "more data than fits into memory" if is_short else one_line(getattr(error, "message", error))
     found = fail(f"sample {name}", "a run to its end", got, remedy + (f"; {hint}" if hint else ""))
@@ -228,7 +226,7 @@ def _hint(partial: Path) -> str:
     return f"what was drawn is in {partial}, --resume goes on with it" if is_kept else ""
 
 
-def _run_held(group: Group, options: SampleOptions, rows: Collection[Path], done_fn: DoneFn) -> None:
+def _run_locked(group: Group, options: SampleOptions, rows: Collection[Path], done_fn: DoneFn) -> None:
     """Run a group as `run_group` does; the caller holds the lock."""
     partial, members = partial_path(group.place), [member for member in group.members if member.folder not in rows]
     if not group.is_batch:
@@ -248,8 +246,8 @@ def _run_held(group: Group, options: SampleOptions, rows: Collection[Path], done
             raise
         longer, store = False, _opened(partial, group.planned)
     # A resumed run replaces what the interrupted run was to replace, and what that run had written already.
-    overwrite = options.overwrite or longer or store.facts.get("overwrite", False)
-    store.facts |= {"overwrite": overwrite, "num_results": options.schedule.num_results}
+    overwrite = options.overwrite or longer or store.stats.get("overwrite", False)
+    store.stats |= {"overwrite": overwrite, "num_results": options.schedule.num_results}
     replaced = {member.folder: overwrite or (options.resume and _is_half(member.folder)) for member in members}
     for folder, is_replaced in replaced.items():
         check_target(folder, is_replaced)
@@ -303,13 +301,13 @@ def _own_place(group: Group, member: Member, overwrite: bool) -> Iterator[None]:
 
 def _result(group: Group, member: Member, options: SampleOptions, store: RunStore) -> SampleResult:
     """Return the result of one member of a group; `store` holds all draws of the group."""
-    draws, facts, num_chains = store.draws(), store.facts, options.run.num_chains
+    draws, stats, num_chains = store.draws(), store.stats, options.run.num_chains
     if group.is_batch:
         number = group.members.index(member)
         chains = slice(number * num_chains, (number + 1) * num_chains)
         draws = Draws(*(column[:, chains] for column in draws))
-        facts = facts["labels"][number] | {"seconds": facts["seconds"] / len(group.members)}
-    return result_of(group.posterior_of(member, options.run), group.planned_of(member), draws, facts)
+        stats = stats["labels"][number] | {"seconds": stats["seconds"] / len(group.members)}
+    return result_of(group.posterior_of(member, options.run), group.planned_of(member), draws, stats)
 
 
 def _opened(partial: Path, planned: dict[str, Any]) -> RunStore:
@@ -319,8 +317,8 @@ def _opened(partial: Path, planned: dict[str, Any]) -> RunStore:
       UserError: It belongs to another run, cannot be extended to the planned one, or is damaged.
     """
     store = RunStore(partial, identity(planned))
-    if "num_results" in store.facts:
-        check_length(planned, store.facts["num_results"], partial)
+    if "num_results" in store.stats:
+        check_length(planned, store.stats["num_results"], partial)
     return store
 
 
@@ -328,20 +326,20 @@ def draw(group: Group, options: SampleOptions, store: RunStore, progress_fn: Pro
     """Run the sampler to its end, from the state in `store`, and append the draws to `store`.
 
     Raises:
-      StateError: The state or the facts in `store` do not fit the run.
+      StateError: The state or the statistics in `store` do not fit the run.
     """
     resume, posterior, run = None, group.posterior(options.run), group.run_of(options.run)
     if store.state is not None:
-        labels = store.facts.get("labels", [])
-        for facts, needed in [(store.facts, NEEDED), *((each, NEEDED - {"seconds"}) for each in labels)]:
-            for name in sorted(needed - {*facts}):
+        labels = store.stats.get("labels", [])
+        for stats, needed in [(store.stats, NEEDED), *((each, NEEDED - {"seconds"}) for each in labels)]:
+            for name in sorted(needed - {*stats}):
                 raise StateError(f"no {name}")
         if len(labels) != (len(group.members) if group.is_batch else 0):
-            raise StateError("facts of other labels")
+            raise StateError("statistics of other labels")
         check_draws(store.draws(), run.num_chains, posterior.latent_dim)
-        resume = Resume(store.state, store.facts)
+        resume = Resume(store.state, store.stats)
     for chunk in iter_chunks(posterior, options.recipe, run, resume):
-        store.append(chunk.draws, chunk.state, store.facts | chunk.facts)
+        store.append(chunk.draws, chunk.state, store.stats | chunk.stats)
         progress_fn(chunk.progress)
     if len(store.draws().z) != options.schedule.num_results:
         raise StateError(f"{len(store.draws().z)} draws, other than its state says")

@@ -50,10 +50,10 @@ def run_sample(options: SampleOptions) -> list[str]:
         groups += [(part.options, group) for group in left]
     made: list[Path] = []
 
-    def done(member: Member, row: Row, told: str) -> None:
+    def done(member: Member, row: Row, lines: str) -> None:
         rows[member.folder] = row
         made.append(member.folder)
-        say(told)
+        say(lines)
 
     try:
         for folder in rows:

@@ -21,7 +21,7 @@ def say(text: str) -> None:
         print(shown(text), flush=True)
     except OSError as error:
         raise fail(
-            "stdout", "a place that can be written", reason(error), "free space or print elsewhere; the files are kept"
+            "stdout", "an output that can be written", reason(error), "free space or print elsewhere; the files are kept"
         ) from error
 
 

@@ -22,12 +22,12 @@ from tfgradgen.mcmc.recipe import Recipe, default_recipe, write_recipe
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.results.origin import environment, model_record
 from tfgradgen.results.record import surroundings
-from tfgradgen.tuning.bench import Bench
 from tfgradgen.tuning.figures import importances, plot_search
 from tfgradgen.tuning.gain import Validation, exact_draws, validate
 from tfgradgen.tuning.guard import Exact
+from tfgradgen.tuning.objective import Objective
 from tfgradgen.tuning.report import to_csv, to_markdown, verdict, winner
-from tfgradgen.tuning.search import CONTROL, FAULTY, Plan, Trial, open_study, search, trials
+from tfgradgen.tuning.search import CONTROL, REJECTED, Plan, Trial, open_study, search, trials
 from tfgradgen.tuning.space import check_fits, filled, num_gradients_of
 
 STUDY_FILE = SEARCH[0]
@@ -50,19 +50,19 @@ def run_tune(options: TuneOptions) -> None:
     targets = loaded.targets(options.sampled.label)
     options = replace(options, sampled=choose_backend(options.sampled, loaded, targets[0]))
     run = options.sampled.run
-    bench = Bench(
+    objective = Objective(
         {t.label.name: ClassPosterior.of(loaded.networks(t), t.index, run.temperature) for t in targets},
         run,
         options.num_gradients,
     )
     check_fits(options.kernel, options.num_gradients, options.fixed)
-    for name, doubts in bench.check().items():
-        for doubt in doubts:
-            say(f"warning  {with_page('models', f'{as_text(name)}: {doubt}')}")
+    for name, lines in objective.check().items():
+        for line in lines:
+            say(f"warning  {with_page('models', f'{as_text(name)}: {line}')}")
     with workspace(out, f"finished runs are in {out / STUDY_FILE}, --resume goes on with them", KEPT):
         try:
             study = open_study(out / STUDY_FILE, identity(options, control, loaded))
-            _run_held(options, control, bench, study)
+            _run_locked(options, control, objective, study)
         except StorageInternalError as error:
             reason = one_line(error.__cause__ or error)
             expected, remedy = "a study that can be written", f"free space; {KEPT}"
@@ -79,7 +79,7 @@ def default_beside(control: Recipe, options: TuneOptions) -> Recipe | None:
     return default if is_held and default != control and num_gradients_of(default) <= options.num_gradients else None
 
 
-def _run_held(options: TuneOptions, control: Recipe, bench: Bench, study: Any) -> None:
+def _run_locked(options: TuneOptions, control: Recipe, objective: Objective, study: Any) -> None:
     start = time.monotonic()
     counts = options.num_gradients, options.num_seeds, options.budget
     plan = Plan(
@@ -96,16 +96,16 @@ def _run_held(options: TuneOptions, control: Recipe, bench: Bench, study: Any) -
         if trial.is_sound:
             best[0] = max(best[0], trial.value)
         what = f"{trial.value:.2f} draws of 1000 gradients in {len(trial.cells)} runs" if trial.cells else "no run"
-        why = f": {trial.faults[0]}" if trial.state in (CONTROL, FAULTY) and trial.faults else ""
+        why = f": {trial.issues[0]}" if trial.state in (CONTROL, REJECTED) and trial.issues else ""
         share = 100 * min(spent / plan.budget, 1.0)
         say(f"trial    {trial.number} {trial.state}, {what} (best {best[0]:.2f}), {share:.0f} % of the budget{why}")
 
     try:
         with progress_bar(f"tune {plan.kernel}", "gradient") as progress_fn:
-            found = search(study, bench, plan, progress_fn, tell)
+            found = search(study, objective, plan, progress_fn, tell)
         with progress_bar("fresh seeds", "gradient") as progress_fn:
-            exact = exact_draws(study, bench)
-            validations = validate(study, bench, plan, options.num_fresh, exact, progress_fn)
+            exact = exact_draws(study, objective)
+            validations = validate(study, objective, plan, options.num_fresh, exact, progress_fn)
     finally:
         compiled.cache_clear()  # it holds a graph for each adaptation scheme
     write_results(options, plan, exact, study, found, validations)

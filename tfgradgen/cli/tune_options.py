@@ -90,7 +90,7 @@ def parse_tune(flags: dict[str, Any]) -> TuneOptions:
     for flag in given:
         if flag not in searched(kernel):
             listed = ", ".join(searched(kernel))
-            raise fail("flags", f"of the settings of {kernel} any of {listed}", f"--{flag}", "leave it out")
+            raise fail("flags", f"a setting of {kernel}: one of {listed}", f"--{flag}", "leave it out")
     fixed = held_fixed(kernel, given)
     check_int("num_chains", sampled.run.num_chains, MIN_CHAINS, 4096)
     if sampled.init_photograph or sampled.run.init == "annealed":

@@ -195,7 +195,7 @@ class RunConfig:
     num_chains: int = whole(16, low=1, high=4096, help="number of independent chains; each gives one image of the grid")
     temperature: float = real(
         1.0,
-        help="the likelihood enters as likelihood ** (1 / temperature); lower is surer",
+        help="the likelihood enters as likelihood ** (1 / temperature); lower values give clearer images",
     )
     seed: int = whole(
         0,
@@ -206,12 +206,15 @@ class RunConfig:
         "batch",
     )
     jit: Jit = choice(
-        "auto", choices=("auto", True, False), is_told=True, help="compile with XLA: auto (if there is a GPU), true or false"
+        "auto",
+        choices=("auto", True, False),
+        states_bounds=True,
+        help="compile with XLA: auto (if there is a GPU), true or false",
     )
     init: Init = choice(
         "resample",
         choices=("resample", "prior", "annealed", "given"),
-        is_told=True,
+        states_bounds=True,
         is_text=True,
         help="where chains start. resample: each at an exact draw, found among 256 prior draws of its own, or at a likely one "
         "if the class is too rare. prior: at a prior draw. annealed: at particles that move from the prior to the class while "

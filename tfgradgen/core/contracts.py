@@ -151,13 +151,13 @@ class Progress(NamedTuple):
     @property
     def shown(self) -> dict[str, str]:
         """Acceptance, p(class), step size and bound as text, without those that are not finite."""
-        facts = {
+        values = {
             "accept": (self.accept_rate, 2),
             "p(class)": (self.class_prob, 2),
             "step_size": (self.step_size, 3),
             "bound": (self.bound, 2),
         }
-        return {name: f"{value:.{digits}f}" for name, (value, digits) in facts.items() if np.isfinite(value)}
+        return {name: f"{value:.{digits}f}" for name, (value, digits) in values.items() if np.isfinite(value)}
 
 
 class Chunk(NamedTuple):
@@ -168,7 +168,7 @@ class Chunk(NamedTuple):
       draws: The draws of this chunk, [0 or more, num_chains, ...].
       state: Named arrays from which the sampler can resume, bit for bit.
       cost: Cost of the run so far.
-      facts: Other statistics of the run so far, JSON-serializable.
+      stats: Other statistics of the run so far, JSON-serializable.
       discarded: The burn-in draws of this chunk, in the form of `draws`; None if there are none.
     """
 
@@ -176,7 +176,7 @@ class Chunk(NamedTuple):
     draws: Draws
     state: dict[str, np.ndarray]
     cost: Cost
-    facts: dict[str, Any]
+    stats: dict[str, Any]
     discarded: Draws | None = None
 
 
@@ -185,7 +185,7 @@ class SamplerResult(NamedTuple):
 
     draws: Draws
     cost: Cost
-    facts: dict[str, Any]
+    stats: dict[str, Any]
 
 
 ProgressFn = Callable[[Progress], None]
@@ -199,4 +199,4 @@ def collect(chunks: Iterable[Chunk], progress_fn: ProgressFn | None = None) -> S
         if progress_fn:
             progress_fn(chunk.progress)
     draws = Draws(*(np.concatenate(parts) for parts in zip(*kept, strict=True)))
-    return SamplerResult(draws, chunk.cost, chunk.facts)
+    return SamplerResult(draws, chunk.cost, chunk.stats)

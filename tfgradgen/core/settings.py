@@ -47,7 +47,7 @@ class Setting:
       held: Where a compiled graph holds the value: 'graph' (a constant: another value needs another graph), 'step' (the step
         size), 'adaptation' (a tensor that the adaptation reads) or 'results' (a tensor in the kernel's results).
       shown: What the help shows instead of a missing default, for example 'N'.
-      is_told: Whether `help` itself states the bounds.
+      states_bounds: Whether `help` itself states the bounds.
       is_text: Whether the user's word is taken as typed, even if it looks like a number.
       flag: Name of the flag, if it is not the field's.
     """
@@ -62,7 +62,7 @@ class Setting:
     is_searched: bool = False
     held: str = "graph"
     shown: str = ""
-    is_told: bool = False
+    states_bounds: bool = False
     is_text: bool = False
     flag: str = ""
 

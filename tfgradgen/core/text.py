@@ -17,7 +17,7 @@ MESSAGE_LENGTH = 340  # characters of a whole message
 REMEDY_LENGTH = 340  # characters of a remedy, which may contain a path that the user copies
 CUT = "..."
 
-# Characters that change the order or the look of the text around them; `str.isprintable` accepts some of them.
+# Characters that change the order or the appearance of the text around them; `str.isprintable` accepts some of them.
 _HIDDEN_CATEGORIES = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 _NUMBER = re.compile(r"[+-]?[\d.,]+(?:e[+-]?\d+)?|[+-]?(?:nan|inf)", re.ASCII)
 _FLAG = re.compile(r"(?<![^\s(])--([a-z][a-z0-9_]*)(?:=([a-z][a-z_]*)\b)?")  # a value in capitals is a placeholder

@@ -1,4 +1,4 @@
-"""Facts about a run besides its draws, and the price of the remedies that a warning proposes."""
+"""Properties of a run besides its draws, and the price of the remedies that a warning proposes."""
 
 import math
 import re
@@ -14,7 +14,7 @@ _TIME = re.compile(r"(?<![\w.+-])(\d{1,9}(?:\.\d{1,6})?) times the time")
 
 
 class Run(NamedTuple):
-    """Facts about a run besides its draws.
+    """Properties of a run besides its draws.
 
     Attributes:
       kind: See `mcmc.sampler.Sampler`.

@@ -167,7 +167,7 @@ def problems(
       found: The `run_statistics` of the run.
       num_results: Number of draws per chain.
       latent_dim: Number of coordinates of z.
-      run: Other facts about the run.
+      run: Other properties of the run.
     """
     lines = [*_broken(chains, num_results), *_of_method(run)]
     mixing = _mixing(found, num_results, len(chains["accept_rate"]), latent_dim, run) if run.kind != "ascent" else []
@@ -239,7 +239,7 @@ def checked(kind: SamplerKind, latent_dim: int) -> str:
     return f"checked: {', '.join(every)}; nothing found"
 
 
-def faults(chains: Mapping[str, list[Any]], num_results: int) -> list[str]:
+def proven_problems(chains: Mapping[str, list[Any]], num_results: int) -> list[str]:
     """Return those of `problems` that one run proves and that further draws would not fix.
 
     These are densities that are not finite, divergences and stuck chains. The arguments are those of `problems`.

@@ -18,7 +18,7 @@ from tfgradgen.core.config import RunConfig
 from tfgradgen.core.contracts import Networks
 from tfgradgen.core.memo import per_networks
 from tfgradgen.core.text import as_python, value_text
-from tfgradgen.diagnostics.preflight import Check, doubts, gradient_checks, value_and_gradient, xla_check
+from tfgradgen.diagnostics.preflight import Check, gradient_checks, value_and_gradient, warning_lines, xla_check
 from tfgradgen.diagnostics.prior_checks import NUM_FORWARD, NUM_ROWS, Evidence, examine, label_checks, prior_points
 from tfgradgen.diagnostics.random_ops import random_ops
 from tfgradgen.posterior import ClassPosterior
@@ -32,13 +32,13 @@ class Admitted(NamedTuple):
 
     Attributes:
       posterior: The posterior, with its temperature as a number.
-      doubts: Warnings, one line each.
+      warnings: Warnings, one line each.
       cost: Gradients and forward passes of the checks, whether they were made now or earlier.
-      of_each: Doubts and cost of each label by itself, in the order of `ClassPosterior.each_label`.
+      of_each: Warnings and cost of each label by itself, in the order of `ClassPosterior.each_label`.
     """
 
     posterior: ClassPosterior
-    doubts: list[str]
+    warnings: list[str]
     cost: list[int]
     of_each: list[tuple[list[str], list[int]]]
 
@@ -60,18 +60,18 @@ def admit(posterior: ClassPosterior, run: RunConfig, takes_gradients: bool) -> A
     full_float32()
     posterior = with_number(posterior)
     found = [*prior_checks(posterior)]
-    doubts(found)  # errors of these checks come first
+    warning_lines(found)  # errors of these checks come first
     if takes_gradients:
         found += checked_gradients(posterior, run)
-    all_doubts = doubts(found)  # errors of these checks name their labels
+    lines = warning_lines(found)  # errors of these checks name their labels
     num_gradients = NUM_CHECKED * (NUM_EVALUATIONS + use_xla(run.jit)) if takes_gradients else 0
     parts = posterior.each_label()
     gradients = _gradients_of_each(posterior, run) if takes_gradients else [[] for _ in parts]
     of_each = [
-        (doubts([*prior_checks(each), *own]), [num_gradients, NUM_FORWARD])
+        (warning_lines([*prior_checks(each), *own]), [num_gradients, NUM_FORWARD])
         for (each, _), own in zip(parts, gradients, strict=True)
     ]
-    return Admitted(posterior, all_doubts, [num_gradients * len(parts), NUM_FORWARD], of_each)
+    return Admitted(posterior, lines, [num_gradients * len(parts), NUM_FORWARD], of_each)
 
 
 def with_number(posterior: ClassPosterior) -> ClassPosterior:

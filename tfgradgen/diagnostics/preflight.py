@@ -60,7 +60,10 @@ def value_and_gradient(fn: Callable[[tf.Tensor], tf.Tensor], z: tf.Tensor) -> tu
         if op is None:
             raise
         raise fail(
-            "models", "a gradient of log p(class | g(z)) by z", f"none of the operation {op[1]}", "use --kernel=rejection"
+            "models",
+            "a gradient of log p(class | g(z)) with respect to z",
+            f"none of the operation {op[1]}",
+            "use --kernel=rejection",
         ) from error
 
 
@@ -84,21 +87,21 @@ def likelihood_checks(value: tf.Tensor, gradient: tf.Tensor | None) -> list[Chec
         Check(
             "models",
             bool(finite_slopes.any()),
-            "a finite gradient of log p(class | g(z)) by z",
+            "a finite gradient of log p(class | g(z)) with respect to z",
             share(finite_slopes),
             models,
         ),
         Check(
             "models",
             bool(steep.any()),
-            "a non-zero gradient of log p(class | g(z)) by z",
+            "a non-zero gradient of log p(class | g(z)) with respect to z",
             share(steep),
             "the generator or classifier cuts it (a cast, a rounding, an argmax); use --kernel=rejection",
         ),
     ]
 
 
-def doubts(checks: Iterable[Check]) -> list[str]:
+def warning_lines(checks: Iterable[Check]) -> list[str]:
     """Return a line for each failed check that lets a run continue.
 
     Raises:
@@ -137,7 +140,7 @@ def gradient_checks(
         Check(
             "gradient",
             True,
-            "its length by z",
+            "its norm, with respect to z",
             f"{np.nanmedian(lengths):.3g} in the middle, {np.nanmin(lengths):.3g} to {np.nanmax(lengths):.3g}; "
             f"the prior's {np.median(prior):.3g}",
             "",
@@ -186,7 +189,7 @@ def _again(graph_fn: EvaluateFn, z: tf.Tensor, value: tf.Tensor, gradient: tf.Te
             is_alone,
             "the same gradient of a latent point whatever others are in its batch",
             "the same" if nats == turned == 0 else f"{nats:.1g} nats and {turned:.1g} of the gradient apart",
-            "take what looks at the whole batch, as its mean, out of the model; chains would steer one another",
+            "remove operations over the whole batch, such as its mean, from the model: chains would influence each other",
         ),
     ]
 

@@ -219,7 +219,7 @@ def _rows(differences: Sequence[tuple[float, float]]) -> Check:
         pixels <= ROW_TOLERANCE and nats <= ROW_TOLERANCE,
         "the same of a latent point whatever others are in its batch",
         "the same" if pixels == nats == 0 else f"images {pixels:.1g} and log-probabilities {nats:.1g} apart",
-        "take what looks at the whole batch, as its mean, out of the model; chains would steer one another",
+        "remove operations over the whole batch, such as its mean, from the model: chains would influence each other",
     )
 
 

@@ -65,8 +65,8 @@ def _of_draw(log_odds: np.ndarray, posterior: ClassPosterior, draws: Draws) -> l
         drawn,
         found,
         found * nats + LEAST,
-        "the generator gives another image of the same z than in the run: it is random or looks at the whole batch; take that "
-        "out of the model",
+        "the generator gives another image of the same z than in the run: it is random or depends on the whole batch; remove "
+        "that from the model",
     )
 
 

@@ -116,11 +116,11 @@ def prepare_label(posterior: ClassPosterior, run: RunConfig, progress_fn: Progre
     other_seed = replace(run, seed=seed_of(run.seed, TRUTH_SEED))
     num_rows = 1 + -(-NUM_TRUTH // run.num_chains)
     try:
-        draws, cost, facts = collect(exact_chunks(posterior, num_rows, other_seed), progress_fn)
+        draws, cost, stats = collect(exact_chunks(posterior, num_rows, other_seed), progress_fn)
         mean, scale, _ = class_moments(posterior, run)
     except UserError:
         return LabelReference(init_z, prior_z, none, none, none, none, np.zeros(()), np.zeros(()))
-    num_accepted = round(facts["accept_rate"] * cost.num_forward)
+    num_accepted = round(stats["accept_rate"] * cost.num_forward)
     truth_z = draws.z[1:].reshape(-1, posterior.latent_dim)
     return LabelReference(
         init_z, prior_z, draws.z[0], truth_z, mean, scale, np.asarray(cost.num_forward), np.asarray(num_accepted)
@@ -129,7 +129,7 @@ def prepare_label(posterior: ClassPosterior, run: RunConfig, progress_fn: Progre
 
 def run_cell(
     posterior: ClassPosterior,
-    entry: MethodSpec,
+    spec: MethodSpec,
     reference: LabelReference,
     run: RunConfig,
     checkpoints: Sequence[int],
@@ -143,18 +143,18 @@ def run_cell(
       UserError: The method needs exact draws and the class is too rare, the budget is too small, or a chain ends at a point
         that is not finite.
     """
-    if (entry.sampler.kind == "exact" or entry.config.needs_class_moments) and not len(reference.exact_z):
+    if (spec.sampler.kind == "exact" or spec.config.needs_class_moments) and not len(reference.exact_z):
         raise fail("rejection", "a class that is not too rare", "a rare class", "leave this method out")
-    if entry.sampler.kind == "exact":
+    if spec.sampler.kind == "exact":
         return _exact_cell(reference, len(checkpoints))
-    if entry.sampler.kind == "particles":
-        return _particle_cell(posterior, entry, run, checkpoints, progress_fn)
-    if entry.sampler.kind == "fitted":
-        return _fitted_cell(posterior, entry, run, checkpoints, progress_fn)
-    cell = _chain_cell(posterior, entry, reference, run, checkpoints, progress_fn)
+    if spec.sampler.kind == "particles":
+        return _particle_cell(posterior, spec, run, checkpoints, progress_fn)
+    if spec.sampler.kind == "fitted":
+        return _fitted_cell(posterior, spec, run, checkpoints, progress_fn)
+    cell = _chain_cell(posterior, spec, reference, run, checkpoints, progress_fn)
     num_lost = int((~np.isfinite(cell.z[-1]).all(-1)).sum())
     if num_lost:
-        raise fail(entry.name, "finite states", f"{num_lost} of {run.num_chains} chains without", "check the models")
+        raise fail(spec.name, "finite states", f"{num_lost} of {run.num_chains} chains without", "check the models")
     return cell
 
 
@@ -178,60 +178,60 @@ def _exact_cell(reference: LabelReference, num_checkpoints: int) -> Cell:
 
 def _chain_cell(
     posterior: ClassPosterior,
-    entry: MethodSpec,
+    spec: MethodSpec,
     reference: LabelReference,
     run: RunConfig,
     checkpoints: Sequence[int],
     progress_fn: ProgressFn,
 ) -> Cell:
-    trail = _trail(posterior, entry, reference, run, checkpoints[-1], progress_fn)
+    trace = _trace(posterior, spec, reference, run, checkpoints[-1], progress_fn)
     # A chain is at a checkpoint after the last step that it could afford; before its first step it is at its start.
-    paid = trail.work
+    paid = trace.work
     at = np.searchsorted(paid, np.asarray(checkpoints) + 0.5) - 1
-    z = np.stack([trail.draws.z[k] if k >= 0 else reference.init_z for k in at])
-    spent = np.stack([trail.cost[k] if k >= 0 else np.zeros(2) for k in at])
-    first, last = trail.num_burnin, at[-1] + 1
-    kept = trail.kept(last)
+    z = np.stack([trace.draws.z[k] if k >= 0 else reference.init_z for k in at])
+    spent = np.stack([trace.cost[k] if k >= 0 else np.zeros(2) for k in at])
+    first, last = trace.num_burnin, at[-1] + 1
+    kept = trace.kept(last)
     ess, rate = Value(np.nan, None), np.nan
-    if entry.sampler.kind == "chain" and len(kept.z) >= MIN_RESULTS:
+    if spec.sampler.kind == "chain" and len(kept.z) >= MIN_RESULTS:
         work = (paid[last - 1] - (paid[first - 1] if first else 0.0)) * run.num_chains
         ess, rate = draws_per_1000(kept, float(work)), float(accept_prob(kept).mean())
     return Cell(z, spent[:, 0], spent[:, 1], as_array(ess), np.asarray(rate))
 
 
-def _trail(
+def _trace(
     posterior: ClassPosterior,
-    entry: MethodSpec,
+    spec: MethodSpec,
     reference: LabelReference,
     run: RunConfig,
     num_gradients: int,
     progress_fn: ProgressFn,
 ) -> BudgetedTrace:
-    if entry.config.needs_class_moments:
-        weight = entry.config.to_dict()["class_reg"]
+    if spec.config.needs_class_moments:
+        weight = spec.config.to_dict()["class_reg"]
         posterior = posterior.regularized(Regularization(weight, reference.mean, reference.scale))
-    sampler = kernel_sampler(entry.sampler.name)
-    powers = sampler.powers(entry.config)
+    sampler = kernel_sampler(spec.sampler.name)
+    powers = sampler.powers(spec.config)
     # The shared starts do not include those of replicas, which come from the same prior draws.
     init_z = choose_starts(posterior, run, powers).z if powers and run.init == "resample" else reference.init_z
-    chunks = chain_chunks(posterior, sampler.name, entry.config, unbounded(sampler.schedule, num_gradients), run, init_z)
-    return run_until_budget(chunks, sampler.start_cost(entry.config), run.num_chains, num_gradients, progress_fn)
+    chunks = chain_chunks(posterior, sampler.name, spec.config, unbounded(sampler.schedule, num_gradients), run, init_z)
+    return run_until_budget(chunks, sampler.start_cost(spec.config), run.num_chains, num_gradients, progress_fn)
 
 
 def _particle_cell(
-    posterior: ClassPosterior, entry: MethodSpec, run: RunConfig, checkpoints: Sequence[int], progress_fn: ProgressFn
+    posterior: ClassPosterior, spec: MethodSpec, run: RunConfig, checkpoints: Sequence[int], progress_fn: ProgressFn
 ) -> Cell:
     """Run num_chains populations for each checkpoint, as large as the budget allows, and take one particle of each."""
     z = np.full((len(checkpoints), run.num_chains, posterior.latent_dim), np.nan, np.float32)
     spent = np.full((len(checkpoints), 2), np.nan)
-    per_particle = EXPECTED_STAGES * (entry.config.to_dict()["num_mutations"] + 1.0)
+    per_particle = EXPECTED_STAGES * (spec.config.to_dict()["num_mutations"] + 1.0)
     ess = Value(np.nan, None)
     for k, budget in enumerate(checkpoints):
         num_particles = _even(budget / per_particle)
         for _ in range(MAX_TRIALS):
             if num_particles < MIN_PARTICLES:
                 break
-            draws, cost = _populations(posterior, entry, run, num_particles, progress_fn)
+            draws, cost = _populations(posterior, spec, run, num_particles, progress_fn)
             per_particle = cost.work / num_particles  # known only afterwards: more particles need more temperatures
             if cost.work <= budget:
                 z[k], spent[k] = draws.z[0], cost
@@ -244,21 +244,21 @@ def _particle_cell(
 
 
 def _fitted_cell(
-    posterior: ClassPosterior, entry: MethodSpec, run: RunConfig, checkpoints: Sequence[int], progress_fn: ProgressFn
+    posterior: ClassPosterior, spec: MethodSpec, run: RunConfig, checkpoints: Sequence[int], progress_fn: ProgressFn
 ) -> Cell:
     """For each checkpoint anew a fit, with all that the budget of the chains leaves after one draw of each."""
     z = np.full((len(checkpoints), run.num_chains, posterior.latent_dim), np.nan, np.float32)
-    spent, config = np.full((len(checkpoints), 2), np.nan), entry.config
+    spent, config = np.full((len(checkpoints), 2), np.nan), spec.config
     assert isinstance(config, HviConfig)
     for k, budget in enumerate(checkpoints):
         num_steps = (budget - config.path_cost) * run.num_chains // config.learning_cost
         if num_steps >= 0:
             fitted = replace(config, num_optimization_steps=num_steps)
-            found = collect(entry.sampler.chunks_fn(posterior, fitted, Schedule(1, 0, 0), run, None), progress_fn)
-            begun = np.add(found.facts["start_cost"], [0, found.facts["prior_draws"]])
+            found = collect(spec.sampler.chunks_fn(posterior, fitted, Schedule(1, 0, 0), run, None), progress_fn)
+            begun = np.add(found.stats["start_cost"], [0, found.stats["prior_draws"]])
             z[k], spent[k] = found.draws.z[0], np.subtract(found.cost, begun) / run.num_chains
     if np.isnan(spent[-1]).any():
-        raise fail("num_gradients", f"at least {config.path_cost} for {entry.name}", checkpoints[-1], "raise it")
+        raise fail("num_gradients", f"at least {config.path_cost} for {spec.name}", checkpoints[-1], "raise it")
     return Cell(z, spent[:, 0], spent[:, 1], as_array(Value(np.nan, None)), np.asarray(np.nan))
 
 
@@ -268,9 +268,9 @@ def _even(number: float) -> int:
 
 
 def _populations(
-    posterior: ClassPosterior, entry: MethodSpec, run: RunConfig, num_particles: int, progress_fn: ProgressFn
+    posterior: ClassPosterior, spec: MethodSpec, run: RunConfig, num_particles: int, progress_fn: ProgressFn
 ) -> tuple[Draws, Cost]:
     """Return the particles of num_chains populations, and the cost of one population without the check before a run."""
-    found = collect(entry.sampler.chunks_fn(posterior, entry.config, Schedule(num_particles, 0, 0), run, None), progress_fn)
-    checked = found.facts["start_cost"]
+    found = collect(spec.sampler.chunks_fn(posterior, spec.config, Schedule(num_particles, 0, 0), run, None), progress_fn)
+    checked = found.stats["start_cost"]
     return found.draws, Cost(*((a - b) / run.num_chains for a, b in zip(found.cost, checked, strict=True)))

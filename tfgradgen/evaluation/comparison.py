@@ -82,17 +82,17 @@ class Comparer:
             {k: photographs[k] for k in labels if k in photographs}, {k: self._truth[k] for k in labels} if has_truth else {}
         )
 
-    def method(self, entry: MethodSpec, num_checkpoints: int) -> tuple[dict[str, Any], dict[str, ScoredImages]]:
+    def method(self, spec: MethodSpec, num_checkpoints: int) -> tuple[dict[str, Any], dict[str, ScoredImages]]:
         """Return the row of a method, and its images at the last checkpoint."""
-        cells = {k: self.sampled.cells[entry.name, k] for k in self.sampled.labels if (entry.name, k) in self.sampled.cells}
+        cells = {k: self.sampled.cells[spec.name, k] for k in self.sampled.labels if (spec.name, k) in self.sampled.cells}
         row: dict[str, Any] = {
-            "about": entry.about,
-            "kind": entry.sampler.kind,
+            "about": spec.about,
+            "kind": spec.sampler.kind,
             "values": {},
             "curve": {},
             "gradients": None,
             "forward": None,
-            "failed": {k: why for (name, k), why in self.sampled.failed.items() if name == entry.name},
+            "failed": {k: why for (name, k), why in self.sampled.failed.items() if name == spec.name},
             "labels": list(cells),
         }
         if not cells:
@@ -100,7 +100,7 @@ class Comparer:
         references = self._references(list(cells), self.photographs)
         points: list[dict[str, Value]] = []
         # Exact draws are the same at every checkpoint.
-        for at in range(num_checkpoints) if entry.sampler.kind != "exact" else [num_checkpoints - 1]:
+        for at in range(num_checkpoints) if spec.sampler.kind != "exact" else [num_checkpoints - 1]:
             if any(not np.isfinite(cell.z[at]).all() for cell in cells.values()):
                 points.append({})
                 continue
@@ -165,7 +165,7 @@ def as_json(values: Mapping[str, Value]) -> dict[str, dict[str, float | None]]:
 
 
 def compare(
-    comparer: Comparer, entries: Sequence[MethodSpec], num_chains: int, num_checkpoints: int, progress_fn: Callable[[str], None]
+    comparer: Comparer, specs: Sequence[MethodSpec], num_chains: int, num_checkpoints: int, progress_fn: Callable[[str], None]
 ) -> Comparison:
     """Measure all rows; `progress_fn` is called with the name of each row before it is measured.
 
@@ -174,9 +174,9 @@ def compare(
     reason); and labels.
     """
     made: dict[str, tuple[dict[str, Any], dict[str, ScoredImages]]] = {}
-    for entry in entries:
-        progress_fn(entry.name)
-        made[entry.name] = comparer.method(entry, num_checkpoints)
+    for spec in specs:
+        progress_fn(spec.name)
+        made[spec.name] = comparer.method(spec, num_checkpoints)
     progress_fn("references")
     held_out = comparer.held_out(num_chains, num_checkpoints)
     if held_out:

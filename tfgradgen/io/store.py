@@ -27,7 +27,7 @@ CHECKPOINT, FORMAT = "checkpoint.npz", 3
 FILES = {CHECKPOINT, f"{CHECKPOINT}.new", *(f"{name}.raw" for name in Draws._fields)}
 DIGEST_BYTES = 32
 _DTYPES = ("<f4", "|b1")  # dtypes of the fields of `Draws`
-_LISTS: dict[str, list[Any]] = {"start_cost": [0, 0], "doubts": [], "evidence": []}  # facts that are lists, with defaults
+_LISTS: dict[str, list[Any]] = {"start_cost": [0, 0], "doubts": [], "evidence": []}  # statistics that are lists, with defaults
 MAX_CHECKPOINT = 1 << 30  # bytes
 BLOCK = 1 << 22  # bytes read at a time
 
@@ -41,7 +41,7 @@ class RunStore:
 
     Attributes:
       state: State of the last checkpoint; None if there is none.
-      facts: Statistics of the run so far, JSON-serializable, as of the last checkpoint.
+      stats: Statistics of the run so far, JSON-serializable, as of the last checkpoint.
 
     Raises:
       UserError: The checkpoint in the folder belongs to another run, or is damaged.
@@ -50,12 +50,12 @@ class RunStore:
     def __init__(self, folder: Path, identity: dict[str, Any]):
         self.folder, self.identity = folder, identity
         self.state: dict[str, np.ndarray] | None = None
-        self.facts: dict[str, Any] = {}
+        self.stats: dict[str, Any] = {}
         self._files: dict[str, dict[str, Any]] = {}
         if (folder / CHECKPOINT).exists():
             self._restore()
 
-    def append(self, draws: Draws, state: Mapping[str, np.ndarray], facts: dict[str, Any]) -> None:
+    def append(self, draws: Draws, state: Mapping[str, np.ndarray], stats: dict[str, Any]) -> None:
         """Append `draws` and write a checkpoint with `state`. After an OSError the earlier checkpoint remains valid."""
         files = {}
         for name, rows in draws._asdict().items():
@@ -72,7 +72,7 @@ class RunStore:
                 "dtype": rows.dtype.str,
                 "row_shape": list(rows.shape[1:]),
             }
-        header = {"format": FORMAT, "identity": self.identity, "facts": facts, "files": files}
+        header = {"format": FORMAT, "identity": self.identity, "facts": stats, "files": files}
         arrays = {f"state_{name}": value for name, value in state.items()}
         beside = self.folder / f"{CHECKPOINT}.new"
         archive = io.BytesIO()
@@ -80,7 +80,7 @@ class RunStore:
         with open_own(beside, "w+b") as stream:
             stream.write(archive.getvalue() + digest(archive.getvalue()))
         os.replace(beside, self.folder / CHECKPOINT)
-        self.state, self.facts, self._files = dict(state), dict(facts), files
+        self.state, self.stats, self._files = dict(state), dict(stats), files
 
     def draws(self) -> Draws:
         """Return all draws as read-only memory maps of the files."""
@@ -101,7 +101,7 @@ class RunStore:
             path = self.folder / f"{name}.raw"
             if not is_even or not path.exists() or crc32(path, file["num_bytes"]) != file["crc"]:
                 raise self.damaged(f"{path.name} does not match its checksum")
-        self.state, self.facts, self._files = found.state, found.facts, found.files
+        self.state, self.stats, self._files = found.state, found.stats, found.files
 
     def damaged(self, what: str) -> UserError:
         """Return the error of a run that cannot be resumed; `what` names the file and what is wrong with it."""
@@ -114,13 +114,13 @@ class Checkpoint(NamedTuple):
     Attributes:
       identity: Everything that determines the bits of the run.
       state: State of the sampler, as named arrays.
-      facts: Statistics of the run so far.
+      stats: Statistics of the run so far.
       files: For each raw file the number of valid bytes, their CRC-32, the dtype and the shape of a row.
     """
 
     identity: dict[str, Any]
     state: dict[str, np.ndarray]
-    facts: dict[str, Any]
+    stats: dict[str, Any]
     files: dict[str, dict[str, Any]]
 
 
@@ -140,14 +140,14 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         header = json.loads(arrays.pop("header").tobytes())
         if header["format"] != FORMAT or set(header["files"]) != set(Draws._fields):
             raise ValueError("one from another version of tfgradgen")
-        identity, facts, files = header["identity"], _checked_facts(header["facts"]), header["files"]
+        identity, stats, files = header["identity"], _checked_stats(header["facts"]), header["files"]
         if not isinstance(identity, dict):
             raise TypeError("one without its settings")
         for file in files.values():
             layout(file)
             whole_number(file["crc"])
         state = {name.removeprefix("state_"): array for name, array in arrays.items()}
-    return Checkpoint(identity, state, facts, files)
+    return Checkpoint(identity, state, stats, files)
 
 
 def digest(data: bytes) -> bytes:
@@ -171,9 +171,9 @@ def layout(file: Mapping[str, Any]) -> tuple[np.dtype, tuple[int, ...], int]:
     return dtype, row_shape, num_bytes // row_bytes
 
 
-def _checked_facts(facts: Any) -> dict[str, Any]:
-    """Return the facts of a checkpoint; raise an error that `parsing` turns into one line if they are invalid."""
-    known = dict(facts)
+def _checked_stats(stats: Any) -> dict[str, Any]:
+    """Return the statistics of a checkpoint; raise an error that `parsing` turns into one line if they are invalid."""
+    known = dict(stats)
     for name in ("num_gradients", "num_forward"):
         whole_number(known.get(name, 0))
     whole_number(known.get("num_results", 1), 1)
@@ -181,10 +181,10 @@ def _checked_facts(facts: Any) -> dict[str, Any]:
         whole_number(known.get(name) or 0)
     if not 0 <= known.get("seconds", 0.0) < math.inf:
         raise ValueError("an invalid duration")
-    start_cost, doubts, evidence = (known.get(name, default) for name, default in _LISTS.items())
-    if not all(isinstance(value, list) for value in (start_cost, doubts, evidence)):
+    start_cost, warnings, evidence = (known.get(name, default) for name, default in _LISTS.items())
+    if not all(isinstance(value, list) for value in (start_cost, warnings, evidence)):
         raise TypeError("statistics of the wrong type")
-    if len([whole_number(value) for value in start_cost]) != 2 or not all(isinstance(doubt, str) for doubt in doubts):
+    if len([whole_number(value) for value in start_cost]) != 2 or not all(isinstance(line, str) for line in warnings):
         raise ValueError("statistics of the wrong form")
     fit = known.get("fit", {})
     if not isinstance(fit, dict):
@@ -200,7 +200,7 @@ def _checked_facts(facts: Any) -> dict[str, Any]:
     if not isinstance(known.get("overwrite", False), bool) or not isinstance(known.get("labels", []), list):
         raise TypeError("statistics of the wrong type")
     for of_label in known.get("labels", []):
-        _checked_facts(of_label)
+        _checked_stats(of_label)
     return known
 
 

@@ -46,7 +46,7 @@ class Choice(NamedTuple):
     why: str
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def stats(self) -> dict[str, Any]:
         """The choice as it is written to run.json."""
         return self._asdict()
 

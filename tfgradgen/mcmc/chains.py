@@ -180,7 +180,7 @@ def chain_chunks(
 
     Yields:
       A `Chunk` after about every `GRADIENTS_PER_CHUNK` gradients of each chain; none if `state` is the last one. Unless
-        `state` is given, its facts are `doubts`, the warnings of the model checks, one line each, and, if the kernel learns,
+        `state` is given, its stats are `doubts`, the warnings of the model checks, one line each, and, if the kernel learns,
         `learned`, what it learned of its target.
 
     Raises:
@@ -194,14 +194,14 @@ def chain_chunks(
     posterior.check_num_chains(len(z))
     if not sampler.tunes_by_label:
         posterior.check_one_label(kernel_name)
-    facts: dict[str, Any] = {}
+    stats: dict[str, Any] = {}
     if state is None:
-        posterior, facts["doubts"], *_ = admit(posterior, run, sampler.cost_fn(config).num_gradients > 0)
+        posterior, stats["doubts"], *_ = admit(posterior, run, sampler.cost_fn(config).num_gradients > 0)
     else:  # checked at the start of the run
         posterior = with_number(posterior)
     learned = sampler.learn_fn(posterior, config, run) if sampler.learn_fn and state is None else None
     if learned:
-        facts |= {"doubts": [*facts["doubts"], *learned.doubts], "learned": learned.facts}
+        stats |= {"doubts": [*stats["doubts"], *learned.warnings], "learned": learned.stats}
     functions = compiled(
         posterior.networks,
         posterior.temperature,
@@ -250,7 +250,7 @@ def chain_chunks(
             draws,
             {"num_done": np.asarray(done), "z": z.numpy(), "cost": cost, **class_state, **kernel_state},
             Cost(*cost.reshape(-1, 2).sum(0).tolist()),
-            facts,
+            stats,
             None if is_kept else rows,
         )
 
@@ -289,10 +289,10 @@ def sample_chains(
     init_z: tf.Tensor,
     progress_fn: ProgressFn | None = None,
 ) -> tuple[Draws, Cost]:
-    """Return all draws of `chain_chunks`, which documents the arguments, and their cost. Issue its doubts as warnings.
+    """Return all draws of `chain_chunks`, which documents the arguments, and their cost. Issue its warnings.
 
     `progress_fn` is called with a `Progress` after each compiled chunk.
     """
     found = collect(chain_chunks(posterior, kernel_name, config, schedule, run, init_z), progress_fn)
-    warn_of(found.facts["doubts"])
+    warn_of(found.stats["doubts"])
     return found.draws, found.cost

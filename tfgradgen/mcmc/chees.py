@@ -77,7 +77,7 @@ def make_chees(posterior: PosteriorLike, config: CheesConfig, step_size: Any, nu
 SAMPLER = KernelSampler(
     "chees",
     about="hmc that tunes one trajectory length",
-    law="asymptotically exact",
+    exactness="asymptotically exact",
     defaults=CheesConfig(),
     schedule=Schedule(num_results=50, num_burnin_steps=50, num_adaptation_steps=37),
     cost_fn=lambda config: Cost(START_STEPS, 0),

@@ -127,7 +127,7 @@ def slice_info(posterior: PosteriorLike, config: KernelConfig, z: tf.Tensor, res
 SAMPLER = KernelSampler(
     "elliptical_slice",
     about="needs no gradient and has nothing to tune",
-    law="asymptotically exact",
+    exactness="asymptotically exact",
     defaults=KernelConfig(),
     schedule=Schedule(num_results=100, num_burnin_steps=50, num_adaptation_steps=0),
     cost_fn=lambda config: Cost(0, 6),

@@ -53,7 +53,7 @@ def leapfrog_cost(config: HmcConfig) -> Cost:
 SAMPLER = KernelSampler(
     "hmc",
     about="longer moves, several gradients each",
-    law="asymptotically exact",
+    exactness="asymptotically exact",
     defaults=HmcConfig(),
     schedule=Schedule(num_results=50, num_burnin_steps=50, num_adaptation_steps=37),
     cost_fn=leapfrog_cost,

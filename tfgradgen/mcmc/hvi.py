@@ -37,8 +37,8 @@ from tfgradgen.core.settings import real, switch, whole
 from tfgradgen.mcmc import hvi_path
 from tfgradgen.mcmc.hvi_path import Parameters
 from tfgradgen.mcmc.importance import FIT_FIGURES, log_mean, of_weights
-from tfgradgen.mcmc.local_global import Place, resample
-from tfgradgen.mcmc.sampler import Resume, Sampler, check_config, checked_facts, with_start
+from tfgradgen.mcmc.local_global import IsirState, resample
+from tfgradgen.mcmc.sampler import Resume, Sampler, check_config, checked_stats, with_start
 
 if TYPE_CHECKING:
     from tfgradgen.posterior import ClassPosterior
@@ -171,17 +171,17 @@ def _compiled(networks: Networks, temperature: float, config: HviConfig, num_cha
     def move(label: tf.Tensor, rows: tf.Tensor, seed: tf.Tensor, z: tf.Tensor) -> Any:
         posterior, parameters = ClassPosterior.of(networks, label, temperature), Parameters.of(rows)
 
-        def place_of(paths: hvi_path.Weighed) -> Place:
+        def state_of(paths: hvi_path.Weighed) -> IsirState:
             # Quantities that belong to a path are packed beside its z. Its density is such that likelihood over density is the
             # path's weight.
             packed = tf.concat([paths.z, paths.class_log_prob[:, None], paths.log_likelihood[:, None]], 1)
-            return Place(packed, paths.log_likelihood, paths.log_likelihood - paths.log_mixture_weight)
+            return IsirState(packed, paths.log_likelihood, paths.log_likelihood - paths.log_mixture_weight)
 
         def fresh(i: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            place = place_of(hvi_path.propose(posterior, parameters, num_chains, config.prior_share, seed))
-            return place.z, place.log_density
+            state = state_of(hvi_path.propose(posterior, parameters, num_chains, config.prior_share, seed))
+            return state.z, state.log_density
 
-        own = place_of(hvi_path.walk_back(posterior, parameters, z, config.prior_share, fold_in(seed, 0)))
+        own = state_of(hvi_path.walk_back(posterior, parameters, z, config.prior_share, fold_in(seed, 0)))
         packed, log_likelihood, has_jumped = resample(
             lambda packed: packed[:, -1], own, fresh, config.num_proposals, fold_in(seed, 1)
         )
@@ -224,7 +224,7 @@ def start_of(posterior: ClassPosterior, config: HviConfig, run: RunConfig) -> tu
         np.array([0, flat.shape[0]]),
         np.array(log_mean(scores.log_weight.ravel())),
     )
-    return fit, starts.facts
+    return fit, starts.stats
 
 
 def _prior_draws(posterior: ClassPosterior, run: RunConfig) -> tuple[np.ndarray, Any]:
@@ -285,16 +285,16 @@ def hvi_chunks(
     The draws are independent or, if `exact`, those of chains that start at exact draws of the class (`starts`).
 
     Yields:
-      A `Chunk` after about every `CHUNK_GRADIENTS` gradients; chunks of the learning phase contain no draws. Its facts are
-        those of the prior draws and, for the first paths drawn after learning, `fit`: the facts of their weights
+      A `Chunk` after about every `CHUNK_GRADIENTS` gradients; chunks of the learning phase contain no draws. Its stats are
+        those of the prior draws and, for the first paths drawn after learning, `fit`: the statistics of their weights
         (`of_weights`) with `prior_log_mass` and `prior_log_mass_error`, the log of the same mass and its error as estimated
         from the prior draws.
     """
     logger.info("compiling hvi")
     compiled = _compiled(posterior.networks, posterior.temperature, _as_compiled(config), run.num_chains, use_xla(run.jit))
-    facts: dict[str, Any] = {}
+    stats: dict[str, Any] = {}
     if resume is None:
-        fit, facts = start_of(posterior, config, run)
+        fit, stats = start_of(posterior, config, run)
     else:
         _check_state(resume.state, config, posterior.latent_dim, run.num_chains, num_results)
         fit = Fit(**resume.state)
@@ -309,19 +309,19 @@ def hvi_chunks(
             fit, class_prob = _learn(compiled, posterior, config, fit, fold_in(seed, 0))
         elif num_weighed < num_judged:
             num = _rows_in_chunk(num_judged - num_weighed, run.num_chains * config.path_cost)
-            fit, judged = _draw(compiled, posterior, config, fit, fold_in(seed, 1), range(num_weighed, num_weighed + num))
-            num_weighed, class_prob = num_weighed + num, finite_mean(judged.class_prob)
+            fit, drawn = _draw(compiled, posterior, config, fit, fold_in(seed, 1), range(num_weighed, num_weighed + num))
+            num_weighed, class_prob = num_weighed + num, finite_mean(drawn.class_prob)
         else:
             done = int(fit.num_done)
             num = _rows_in_chunk(num_results - done, run.num_chains * int(SAMPLER.cost_fn(config).num_gradients))
             make_fn = _move if config.exact else _draw
             fit, draws = make_fn(compiled, posterior, config, fit, fold_in(seed, 2), range(done, done + num))
             fit, class_prob = fit._replace(num_done=fit.num_done + num), finite_mean(draws.class_prob)
-        facts = facts | {"fit": of_weights(fit.log_weight) | prior}
-        rate, bound = float("nan"), facts["fit"]["bound"]
+        stats = stats | {"fit": of_weights(fit.log_weight) | prior}
+        rate, bound = float("nan"), stats["fit"]["bound"]
         if config.exact and fit.num_done:
             rate = float(fit.num_jumped) / (float(fit.num_done) * run.num_chains)
-            facts["accept_rate"] = rate
+            stats["accept_rate"] = rate
         yield Chunk(
             Progress(
                 int(fit.num_learned) + min(num_weighed, num_judged) + int(fit.num_done),
@@ -334,7 +334,7 @@ def hvi_chunks(
             draws,
             {name: np.asarray(value) for name, value in fit._asdict().items()},
             Cost(*fit.cost.tolist()),
-            facts,
+            stats,
         )
 
 
@@ -414,17 +414,17 @@ def _run(
 
     check_config(sampler.name, config, sampler.defaults)
     posterior.check_one_label(sampler.name)
-    facts = checked_facts(posterior, run, sampler.takes_gradients, resume)
-    if not {*FIT_FIGURES, "num_paths"} <= facts.get("fit", dict.fromkeys([*FIT_FIGURES, "num_paths"])).keys():
+    stats = checked_stats(posterior, run, sampler.takes_gradients, resume)
+    if not {*FIT_FIGURES, "num_paths"} <= stats.get("fit", dict.fromkeys([*FIT_FIGURES, "num_paths"])).keys():
         raise StateError("a fit without all its figures")
     for chunk in hvi_chunks(with_number(posterior), config, schedule.num_results, run, resume):
-        yield with_start(chunk, facts)
+        yield with_start(chunk, stats)
 
 
 SAMPLER = Sampler(
     "hvi",
     about="learned leapfrog steps; also bounds log p(class)",
-    law="approximate",
+    exactness="approximate",
     defaults=HviConfig(),
     schedule=Schedule(num_results=40, num_burnin_steps=0, num_adaptation_steps=0),
     kind="fitted",

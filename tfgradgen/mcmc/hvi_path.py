@@ -92,7 +92,7 @@ def first_rows(mean: np.ndarray, scale: np.ndarray, num_steps: int, step: float)
     return rows
 
 
-class Look(NamedTuple):
+class TargetValues(NamedTuple):
     """What the networks return at points z [num, latent_dim]; neither of the first two fields is guaranteed to be a number.
 
     Attributes:
@@ -107,11 +107,11 @@ class Look(NamedTuple):
     force: Any
 
 
-def look_at(posterior: Any, z: Any, second_derivatives: bool = False) -> Look:
+def evaluate(posterior: Any, z: Any, second_derivatives: bool = False) -> TargetValues:
     """Evaluate the networks at z.
 
-    Derivatives of a `Look` treat the likelihood's gradient as a constant: it is the derivative of `log_likelihood`, and its
-    own derivative is 0, unless `second_derivatives` is set.
+    Derivatives of `TargetValues` treat the likelihood's gradient as a constant: it is the derivative of `log_likelihood`, and
+    its own derivative is 0, unless `second_derivatives` is set.
     """
     with tf.GradientTape() as tape:
         tape.watch(z)
@@ -124,7 +124,7 @@ def look_at(posterior: Any, z: Any, second_derivatives: bool = False) -> Look:
         # Avoid a second backward pass through the networks for a derivative that is already known.
         linear = tf.reduce_sum(gradient * (z - tf.stop_gradient(z)), -1)
         class_log_prob, log_likelihood = tf.stop_gradient(class_log_prob), tf.stop_gradient(log_likelihood) + linear
-    return Look(class_log_prob, log_likelihood, gradient - z)
+    return TargetValues(class_log_prob, log_likelihood, gradient - z)
 
 
 class Walk(NamedTuple):
@@ -132,18 +132,20 @@ class Walk(NamedTuple):
 
     Attributes:
       z: Where the walk ends.
-      look: The `Look` at `z`.
+      values: The values at `z`.
       log_from: [num], log density of the momenta that were drawn.
       log_to: [num], log density of the momenta after the steps, under the model of the other direction.
     """
 
     z: Any
-    look: Look
+    values: TargetValues
     log_from: Any
     log_to: Any
 
 
-def walk(look_fn: Callable[[Any], Look], parameters: Parameters, z: Any, look: Look, is_ahead: Any, seed: Any) -> Walk:
+def walk(
+    evaluate_fn: Callable[[Any], TargetValues], parameters: Parameters, z: Any, values: TargetValues, is_ahead: Any, seed: Any
+) -> Walk:
     """Walk from z [num, latent_dim]: from q_0 to the target where `is_ahead` [num], else all the way back."""
     num_steps = int(parameters.log_step.shape[0])
     ahead = is_ahead[:, None]
@@ -152,30 +154,30 @@ def walk(look_fn: Callable[[Any], Look], parameters: Parameters, z: Any, look: L
     def of_step(stack: Any, t: Any) -> Any:
         return tf.where(ahead, stack[t], stack[num_steps - 1 - t])
 
-    def step(t: Any, z: Any, look: Look, log_from: Any, log_to: Any) -> Any:
+    def step(t: Any, z: Any, values: TargetValues, log_from: Any, log_to: Any) -> Any:
         pairs = [(of_step(a, t), of_step(b, t)) for a, b in zip(parameters.ahead, parameters.back, strict=True)]
         begin = Momentum(*(tf.where(ahead, a, b) for a, b in pairs))
         end = Momentum(*(tf.where(ahead, b, a) for a, b in pairs))
         size = tf.exp(of_step(parameters.log_step, t))
         noise = tf.random.stateless_normal(tf.shape(z), fold_in(seed, t), dtype=z.dtype)
-        momentum = begin.draw(noise, z, look.force)
-        log_from += begin.log_prob(momentum, z, look.force)
+        momentum = begin.draw(noise, z, values.force)
+        log_from += begin.log_prob(momentum, z, values.force)
         # In reverse time, a leapfrog step is the same step with the momentum negated.
-        half = sign * momentum + 0.5 * size * look.force
+        half = sign * momentum + 0.5 * size * values.force
         z += size * half
-        look = look_fn(z)
-        momentum = sign * (half + 0.5 * size * look.force)
-        return t + 1, z, look, log_from, log_to + end.log_prob(momentum, z, look.force)
+        values = evaluate_fn(z)
+        momentum = sign * (half + 0.5 * size * values.force)
+        return t + 1, z, values, log_from, log_to + end.log_prob(momentum, z, values.force)
 
-    zeros = tf.zeros_like(look.log_likelihood)
-    _, z, look, log_from, log_to = tf.while_loop(
+    zeros = tf.zeros_like(values.log_likelihood)
+    _, z, values, log_from, log_to = tf.while_loop(
         lambda t, *_: t < num_steps,
         step,
-        (tf.constant(0), z, look, zeros, zeros),
+        (tf.constant(0), z, values, zeros, zeros),
         parallel_iterations=1,
         maximum_iterations=num_steps,
     )
-    return Walk(z, look, log_from, log_to)
+    return Walk(z, values, log_from, log_to)
 
 
 class Weighed(NamedTuple):
@@ -183,8 +185,8 @@ class Weighed(NamedTuple):
 
     Attributes:
       z: [num, latent_dim], the target's end of the paths.
-      class_log_prob: As in `Look`, at `z`.
-      log_likelihood: As in `Look`, at `z`.
+      class_log_prob: As in `TargetValues`, at `z`.
+      log_likelihood: As in `TargetValues`, at `z`.
       log_weight: Log weight of a path as a draw of q.
       log_mixture_weight: Log weight of a path as a draw of the mixture of q and of the prior walked backwards (see `propose`).
     """
@@ -196,18 +198,20 @@ class Weighed(NamedTuple):
     log_mixture_weight: Any
 
 
-def weigh(posterior: Any, parameters: Parameters, z: Any, is_ahead: Any, prior_share: float, seed: Any, **look: Any) -> Weighed:
+def weigh(
+    posterior: Any, parameters: Parameters, z: Any, is_ahead: Any, prior_share: float, seed: Any, **options: Any
+) -> Weighed:
     """Walk from z, draws of q_0 where `is_ahead` and points on the target's side elsewhere, and weight the paths."""
 
-    def look_fn(z: Any) -> Look:
-        return look_at(posterior, z, **look)
+    def evaluate_fn(z: Any) -> TargetValues:
+        return evaluate(posterior, z, **options)
 
-    begun = look_fn(z)
-    end = walk(look_fn, parameters, z, begun, is_ahead, seed)
+    begun = evaluate_fn(z)
+    end = walk(evaluate_fn, parameters, z, begun, is_ahead, seed)
     ahead = is_ahead[:, None]
     first, last = tf.where(ahead, z, end.z), tf.where(ahead, end.z, z)
-    class_log_prob = tf.where(is_ahead, end.look.class_log_prob, begun.class_log_prob)
-    log_likelihood = tf.where(is_ahead, end.look.log_likelihood, begun.log_likelihood)
+    class_log_prob = tf.where(is_ahead, end.values.class_log_prob, begun.class_log_prob)
+    log_likelihood = tf.where(is_ahead, end.values.log_likelihood, begun.log_likelihood)
     start = Momentum(parameters.start_mean, 0.0, 0.0, parameters.start_log_scale)
     log_q = start.log_prob(first, 0.0, 0.0) + tf.where(is_ahead, end.log_from, end.log_to)
     prior = -0.5 * tf.reduce_sum(tf.square(last) + LOG_2PI, -1)
@@ -224,10 +228,10 @@ def draw_start(parameters: Parameters, num: int, seed: Any) -> Any:
     return start.draw(tf.random.stateless_normal([num, parameters.start_mean.shape[0]], seed), 0.0, 0.0)
 
 
-def draw_paths(posterior: Any, parameters: Parameters, num: int, seed: Any, **look: Any) -> Weighed:
+def draw_paths(posterior: Any, parameters: Parameters, num: int, seed: Any, **options: Any) -> Weighed:
     """Return `num` independent paths of q; their `log_mixture_weight` equals their `log_weight`."""
     z, is_ahead = draw_start(parameters, num, fold_in(seed, 0)), tf.fill([num], True)
-    return weigh(posterior, parameters, z, is_ahead, 0.0, fold_in(seed, 1), **look)
+    return weigh(posterior, parameters, z, is_ahead, 0.0, fold_in(seed, 1), **options)
 
 
 def propose(posterior: Any, parameters: Parameters, num: int, prior_share: float, seed: Any) -> Weighed:

@@ -183,14 +183,14 @@ class Learned(NamedTuple):
 
     Attributes:
       results: Fields of the kernel's initial results, by name: tensors or structures of tensors.
-      facts: Statistics of the fit, JSON-serializable.
-      doubts: Warnings, one line each.
+      stats: Statistics of the fit, JSON-serializable.
+      warnings: Warnings, one line each.
       num_forward: Forward passes that it took, whether they were made now or earlier for the same models.
     """
 
     results: dict[str, Any]
-    facts: dict[str, Any]
-    doubts: list[str]
+    stats: dict[str, Any]
+    warnings: list[str]
     num_forward: int
 
 

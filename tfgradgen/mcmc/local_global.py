@@ -46,7 +46,7 @@ class LocalGlobalResults(NamedTuple):
     inner_results: Any
 
 
-class Place(NamedTuple):
+class IsirState(NamedTuple):
     """The states of chains in a global move.
 
     Attributes:
@@ -61,7 +61,7 @@ class Place(NamedTuple):
 
 
 def resample(
-    likelihood_log_prob_fn: Callable[[tf.Tensor], tf.Tensor], place: Place, draw_fn: Any, num_draws: int, seed: Any
+    likelihood_log_prob_fn: Callable[[tf.Tensor], tf.Tensor], state: IsirState, draw_fn: Any, num_draws: int, seed: Any
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Make one i-SIR move.
 
@@ -71,7 +71,7 @@ def resample(
 
     Args:
       likelihood_log_prob_fn: z [num_chains, latent_dim] -> log-likelihood [num_chains].
-      place: The states before the move.
+      state: The states before the move.
       draw_fn: (i, seed) -> the i-th independent draws z [num_chains, latent_dim] of the proposals, and their `log_density`.
       num_draws: Number of draws of each chain.
       seed: Seed of the move.
@@ -93,11 +93,11 @@ def resample(
         z, log_likelihood = tf.where(takes[:, None], draw, z), tf.where(takes, value, log_likelihood)
         return i + 1, z, log_likelihood, total, has_jumped | takes
 
-    start, no = weight_of(place.log_likelihood, place.log_density), tf.zeros_like(place.log_likelihood, tf.bool)
+    start, no = weight_of(state.log_likelihood, state.log_density), tf.zeros_like(state.log_likelihood, tf.bool)
     _, z, log_likelihood, _, has_jumped = tf.while_loop(
         lambda i, *_: i < num_draws,
         propose,
-        (tf.constant(0), place.z, place.log_likelihood, start, no),
+        (tf.constant(0), state.z, state.log_likelihood, start, no),
         parallel_iterations=1,
     )
     return z, log_likelihood, has_jumped
@@ -112,7 +112,7 @@ def resample_prior(
     def draw(i: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return tf.random.stateless_normal(tf.shape(z), seed, dtype=z.dtype), zero
 
-    z, _, has_jumped = resample(likelihood_log_prob_fn, Place(z, log_likelihood, zero), draw, num_draws, seed)
+    z, _, has_jumped = resample(likelihood_log_prob_fn, IsirState(z, log_likelihood, zero), draw, num_draws, seed)
     return z, has_jumped
 
 
@@ -210,7 +210,7 @@ def local_global_info(posterior: PosteriorLike, config: LocalGlobalConfig, z: tf
 SAMPLER = KernelSampler(
     "local_global",
     about="finds several modes of a common class",
-    law="asymptotically exact",
+    exactness="asymptotically exact",
     defaults=LocalGlobalConfig(),
     schedule=Schedule(num_results=40, num_burnin_steps=60, num_adaptation_steps=52),
     cost_fn=lambda config: Cost(1 + config.num_local_steps, config.num_global_draws),

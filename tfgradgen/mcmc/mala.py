@@ -92,7 +92,7 @@ def with_drift(inner_results: Any, step_size: tf.Tensor) -> Any:
 SAMPLER = KernelSampler(
     "mala",
     about="one gradient per transition",
-    law="asymptotically exact",
+    exactness="asymptotically exact",
     defaults=MalaConfig(),
     schedule=Schedule(num_results=264, num_burnin_steps=36, num_adaptation_steps=27),
     is_calibrated=lambda config: config.class_reg == 0,

@@ -158,7 +158,7 @@ def map_info(posterior: PosteriorLike, config: MapConfig, z: tf.Tensor, results:
 SAMPLER = KernelSampler(
     "map",
     about="baseline: climbs to modes",
-    law="no draws",
+    exactness="no draws",
     defaults=MapConfig(),
     schedule=Schedule(num_results=100, num_burnin_steps=200, num_adaptation_steps=0),
     kind="ascent",

@@ -42,7 +42,7 @@ def nuts_info(posterior: PosteriorLike, config: NutsConfig, z: tf.Tensor, result
 SAMPLER = KernelSampler(
     "nuts",
     about="hmc that chooses the length of each trajectory",
-    law="asymptotically exact",
+    exactness="asymptotically exact",
     defaults=NutsConfig(),
     schedule=Schedule(num_results=25, num_burnin_steps=50, num_adaptation_steps=40),
     cost_fn=lambda config: Cost(2 ** (config.max_tree_depth - 1), 0),

@@ -134,16 +134,16 @@ class Pool:
         If more than one chunk has to be evaluated, this is logged, with a `Progress` for a progress bar.
         """
         total = CHUNK * sum(not self._has(number) for number in range(-(-size * num // CHUNK)))
-        before, told = Pool.num_evaluated, 0
+        before, logged = Pool.num_evaluated, 0
         if total > CHUNK:
             logger.info("prior draws: %d are evaluated for all labels of this seed", total)
         for block in range(num):
             yield self.draws(block * size, size)
             done = total if block == num - 1 else min(Pool.num_evaluated - before, total)
-            if total > CHUNK and done > told:
+            if total > CHUNK and done > logged:
                 progress = Progress(done, total, float("nan"), float("nan"), float("nan"))
                 logger.debug("prior draws", extra={"progress": progress})
-                told = done
+                logged = done
 
     def _has(self, number: int) -> bool:
         return number in self._kept or self._arrays.has(number)
@@ -319,8 +319,8 @@ def _pool(networks: Networks, others: tuple[Any, ...], seed: int, xla: bool, pro
     # Whatever may change the bits but not show in the probe, which is evaluated in another way.
     backend = (xla, tf.__version__, [device.name for device in tf.config.list_logical_devices()], platform.machine())
     threads = (tf.config.threading.get_intra_op_parallelism_threads(), os.cpu_count())
-    told = (FORMAT, CHUNK, ROWS, dim, widths, seed, networks.max_batch, backend, threads, observers.sha256)
-    owner = hashlib.sha256(repr(told).encode() + probe).hexdigest()
+    key = (FORMAT, CHUNK, ROWS, dim, widths, seed, networks.max_batch, backend, threads, observers.sha256)
+    owner = hashlib.sha256(repr(key).encode() + probe).hexdigest()
     root = cache_root() if observers.sha256 else None
     arrays = NumberedArrays(root and root / owner[:32], owner, (CHUNK, num_columns))
     return Pool(_compiled(networks, others, xla), seed, dim, widths, arrays)

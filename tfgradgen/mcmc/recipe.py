@@ -100,12 +100,12 @@ def read_recipe(path: Path) -> Recipe:
         values = read_yaml(read_text(path, MAX_FILE))
     if not isinstance(values, dict) or "kernel" not in values:
         got = "no kernel" if isinstance(values, dict) else type(values).__name__
-        raise fail(f"schedule {path}", "`name: value` lines, a kernel among them", got, "add for example `kernel: hmc`")
+        raise fail(f"schedule {path}", "`name: value` lines, one of them the kernel", got, "add for example `kernel: hmc`")
     kernel = check_choice(f"schedule {path}: kernel", values.pop("kernel"), SAMPLERS)
     known = settings_of(SAMPLERS[kernel])
     for name in values:
         if name not in known:
-            listed = f"of {kernel} any of {', '.join(known)}"
+            listed = f"a setting of {kernel}: one of {', '.join(known)}"
             raise fail(f"schedule {path}", listed, name, REMOVED.get(name) or did_you_mean(name, known) or "leave it out")
     try:
         return default_recipe(kernel).changed(values)
@@ -145,7 +145,7 @@ def read_yaml(text: str) -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f" in line {mark.line + 1}" if mark else ""
-        raise ValueError(f"a fault{place}: {getattr(error, 'problem', None) or error}") from error
+        raise ValueError(f"a syntax error{place}: {getattr(error, 'problem', None) or error}") from error
 
 
 def write_recipe(path: Path, recipe: Recipe, comment: str = "") -> None:

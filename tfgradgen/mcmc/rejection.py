@@ -14,7 +14,7 @@ from tfgradgen.core.checks import UserError, fail
 from tfgradgen.core.config import KernelConfig, RunConfig, Schedule
 from tfgradgen.core.contracts import Chunk, Cost, Draws, Progress, ProgressFn, collect
 from tfgradgen.mcmc.pool import CHUNK, PriorDraws, pool_of, weigh
-from tfgradgen.mcmc.sampler import Resume, Sampler, checked_facts, with_start
+from tfgradgen.mcmc.sampler import Resume, Sampler, checked_stats, with_start
 
 if TYPE_CHECKING:
     from tfgradgen.posterior import ClassPosterior
@@ -111,9 +111,9 @@ def exact_chunks(
     if posterior.is_batched:
         yield from _of_each_label(posterior, num_results, run, state)
         return
-    facts: dict[str, Any] = {}
+    stats: dict[str, Any] = {}
     if state is None:
-        posterior, facts["doubts"], *_ = admit(posterior, run, takes_gradients=False)
+        posterior, stats["doubts"], *_ = admit(posterior, run, takes_gradients=False)
     else:  # checked at the start of the run
         posterior = with_number(posterior)
     pool = pool_of(posterior, run)
@@ -160,7 +160,7 @@ def exact_chunks(
             {name: np.asarray(value) for name, value in (counts._asdict() | {"num_rows": num_rows}).items()}
             | dict(zip(("z", "class_prob", "target_log_prob"), left, strict=True)),
             Cost(0, counts.num_drawn),
-            facts | facts_of(counts),
+            stats | stats_of(counts),
         )
 
 
@@ -180,8 +180,8 @@ def _accepted(
     return mask, prob, (z, prob[mask].astype(np.float32), target)
 
 
-def facts_of(counts: Counts) -> dict[str, Any]:
-    """Return the facts of a run that follow from `counts`, JSON-serializable."""
+def stats_of(counts: Counts) -> dict[str, Any]:
+    """Return the statistics of a run that follow from `counts`, JSON-serializable."""
     return {
         "prior_class_prob": counts.prior_class_prob,
         "prior_class_prob_error": counts.prior_class_prob_error,
@@ -201,10 +201,10 @@ def _of_each_label(
     posterior.check_num_chains(run.num_chains)
     parts, shape = posterior.each_label(), (num_results, run.num_chains)
     z, columns = np.zeros([*shape, posterior.latent_dim], np.float32), np.zeros([2, *shape], np.float32)
-    facts: dict[str, Any] = {}
+    stats: dict[str, Any] = {}
     done, num_rows, before, within = 0, 0, Counts(), None
     if state is None:
-        posterior, facts["doubts"], *_ = admit(posterior, run, takes_gradients=False)
+        posterior, stats["doubts"], *_ = admit(posterior, run, takes_gradients=False)
     else:
         z, columns, done, num_rows = state["whole_z"].copy(), state["columns"].copy(), int(state["done"]), int(state["rows"])
         before = Counts._make(state[f"before_{name}"].item() for name in Counts._fields)
@@ -239,7 +239,7 @@ def _of_each_label(
                 | {f"before_{name}": np.asarray(value) for name, value in before._asdict().items()}
                 | begun,
                 Cost(0, counts.num_drawn),
-                facts | facts_of(counts),
+                stats | stats_of(counts),
             )
         within = None
 
@@ -247,16 +247,16 @@ def _of_each_label(
 def sample_exact(
     posterior: ClassPosterior, num_results: int, run: RunConfig, progress_fn: ProgressFn | None = None
 ) -> tuple[Draws, Cost, float, float]:
-    """Return all draws of `exact_chunks`, which documents the arguments. Issue its doubts as warnings.
+    """Return all draws of `exact_chunks`, which documents the arguments. Issue its warnings.
 
     Returns:
       The draws, their cost, the mean p(class | g(z)) under the prior, and the accepted share of the prior draws.
     """
     from tfgradgen.diagnostics.model_checks import warn_of
 
-    draws, cost, facts = collect(exact_chunks(posterior, num_results, run), progress_fn)
-    warn_of(facts["doubts"])
-    return draws, cost, facts["prior_class_prob"], facts["accept_rate"]
+    draws, cost, stats = collect(exact_chunks(posterior, num_results, run), progress_fn)
+    warn_of(stats["doubts"])
+    return draws, cost, stats["prior_class_prob"], stats["accept_rate"]
 
 
 def class_moments(posterior: ClassPosterior, run: RunConfig) -> tuple[np.ndarray, np.ndarray, int]:
@@ -278,14 +278,14 @@ def class_moments(posterior: ClassPosterior, run: RunConfig) -> tuple[np.ndarray
         return of_chains(posterior, [class_moments(each, run) for each, _ in posterior.each_label()])
     networks = posterior.networks._replace(discriminator=None, discriminator_weight=0.0)
     plain = ClassPosterior.of(networks, posterior.label)
-    admit(plain, run, takes_gradients=False)  # check first, so that faulty models are not reported as a rare class
+    admit(plain, run, takes_gradients=False)  # check first, so that invalid models are not reported as a rare class
     try:
         apart = replace(run, num_chains=1, seed=seed_of(run.seed, MOMENT_SEED))
         draws, cost, _ = collect(exact_chunks(plain, NUM_MOMENT_DRAWS, apart))
     except UserError as error:
         raise fail(
             "class_reg",
-            "a class whose middle exact draws can tell",
+            "a class whose mean can be estimated from exact draws",
             f"none accepted in {MAX_FRUITLESS_DRAWS} prior draws",
             "leave --class_reg and --clip_around out",
         ) from error
@@ -305,15 +305,15 @@ def of_chains(
 def _run(
     sampler: Sampler, posterior: ClassPosterior, config: Any, schedule: Schedule, run: RunConfig, resume: Resume | None
 ) -> Iterator[Chunk]:
-    facts = checked_facts(posterior, run, sampler.takes_gradients, resume)
+    stats = checked_stats(posterior, run, sampler.takes_gradients, resume)
     for chunk in exact_chunks(posterior, schedule.num_results, run, resume and resume.state):
-        yield with_start(chunk, facts)
+        yield with_start(chunk, stats)
 
 
 SAMPLER = Sampler(
     "rejection",
     about="best unless a class is rare",
-    law="exact",
+    exactness="exact",
     defaults=KernelConfig(),
     schedule=Schedule(num_results=2, num_burnin_steps=0, num_adaptation_steps=0),
     kind="exact",

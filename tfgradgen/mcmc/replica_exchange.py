@@ -102,7 +102,7 @@ def replica_info(posterior: PosteriorLike, config: ReplicaConfig, z: tf.Tensor, 
 SAMPLER = KernelSampler(
     "replica_exchange",
     about="for distant modes: hmc at several temperatures",
-    law="asymptotically exact",
+    exactness="asymptotically exact",
     defaults=ReplicaConfig(),
     schedule=Schedule(num_results=25, num_burnin_steps=40, num_adaptation_steps=34),
     cost_fn=lambda config: Cost(config.num_replicas * (config.num_leapfrog_steps + 1), config.num_replicas),

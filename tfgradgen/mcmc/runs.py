@@ -27,23 +27,23 @@ def started_chunks(
 ) -> Iterator[Chunk]:
     """Run `chain_chunks` from the starting points that `run` asks for, or from where `resume` ended."""
     if resume is None:
-        init_z, posterior, facts = _start(posterior, sampler, config, run)
+        init_z, posterior, stats = _start(posterior, sampler, config, run)
     else:
         layout = state_layout(posterior, config, run.num_chains)
         check_state({name: resume.state[name] for name in layout if name in resume.state}, layout)
-        init_z, posterior, facts = resume.state["z"], _restored(posterior, config, resume.state), resume.facts
+        init_z, posterior, stats = resume.state["z"], _restored(posterior, config, resume.state), resume.stats
     state = resume and resume.state
     for chunk in chain_chunks(posterior, sampler.name, config, schedule, run, init_z, state):
-        chunk = with_start(chunk, facts)
-        yield chunk._replace(facts=chunk.facts | _of_labels(posterior, facts, chunk)) if posterior.is_batched else chunk
+        chunk = with_start(chunk, stats)
+        yield chunk._replace(stats=chunk.stats | _of_labels(posterior, stats, chunk)) if posterior.is_batched else chunk
 
 
-def _of_labels(posterior: ClassPosterior, facts: dict[str, Any], chunk: Chunk) -> dict[str, Any]:
-    """Return the facts `labels`: those of a run of each label alone, in the order of `ClassPosterior.each_label`."""
+def _of_labels(posterior: ClassPosterior, stats: dict[str, Any], chunk: Chunk) -> dict[str, Any]:
+    """Return the statistics `labels`: those of a run of each label alone, in the order of `ClassPosterior.each_label`."""
     costs = [chunk.state["cost"][places].sum(0).tolist() for _, places in posterior.each_label()]
     of_each = [
         own | {name: begun + spent for name, begun, spent in zip(Cost._fields, own["start_cost"], cost, strict=True)}
-        for own, cost in zip(facts["labels"], costs, strict=True)
+        for own, cost in zip(stats["labels"], costs, strict=True)
     ]
     return {"labels": of_each}
 
@@ -51,7 +51,7 @@ def _of_labels(posterior: ClassPosterior, facts: dict[str, Any], chunk: Chunk) -
 def _start(
     posterior: ClassPosterior, sampler: KernelSampler, config: Any, run: RunConfig
 ) -> tuple[Any, ClassPosterior, dict[str, Any]]:
-    """Return the starting points, the target (with the moments of the class if the kernel needs them), and the facts so far."""
+    """Return the starts, the target (with the moments of the class if the kernel needs them), and the statistics so far."""
     admitted = admit(posterior, run, sampler.cost_fn(config).num_gradients > 0)
     posterior = admitted.posterior
     starts, parts = choose_starts(posterior, run, sampler.powers(config)), posterior.each_label()
@@ -62,24 +62,24 @@ def _start(
         mean, scale, _ = of_chains(posterior, moments) if posterior.is_batched else moments[0]
         posterior = _regularized(posterior, config, mean, scale)
     num_learned = sampler.learn_fn(posterior, config, run).num_forward if sampler.learn_fn else 0
-    facts = _facts(admitted.doubts, admitted.cost, starts, sum(nums_drawn) + num_learned)
+    stats = _stats(admitted.warnings, admitted.cost, starts, sum(nums_drawn) + num_learned)
     if posterior.is_batched:
         seen = zip(admitted.of_each, starts.of_each, nums_drawn, strict=True)
-        facts["labels"] = [_facts(doubts, cost, own, num_drawn) for (doubts, cost), own, num_drawn in seen]
-    return starts.z, posterior, facts
+        stats["labels"] = [_stats(warnings, cost, own, num_drawn) for (warnings, cost), own, num_drawn in seen]
+    return starts.z, posterior, stats
 
 
-def _facts(doubts: list[str], cost: list[int], starts: Starts, num_drawn: int) -> dict[str, Any]:
-    """Return the facts that are known before the first step.
+def _stats(warnings: list[str], cost: list[int], starts: Starts, num_drawn: int) -> dict[str, Any]:
+    """Return the statistics that are known before the first step.
 
     Args:
-      doubts: Warnings of the model checks.
+      warnings: Warnings of the model checks.
       cost: [gradients, forward passes] of the model checks.
       starts: The starting points.
       num_drawn: Other forward passes, for the moments of the class or for what the kernel learns.
     """
     spent = [cost[0] + starts.spent.num_gradients, cost[1] + starts.spent.num_forward + starts.num_draws + num_drawn]
-    return {"doubts": doubts, "start_cost": spent, **starts.facts}
+    return {"doubts": warnings, "start_cost": spent, **starts.stats}
 
 
 def _restored(posterior: ClassPosterior, config: Any, state: dict[str, np.ndarray]) -> ClassPosterior:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tfgradgen.posterior import ClassPosterior
 
 # What a sampler measures of the models before its first step, by the names in run.json.
-PRIOR_FACTS = (
+PRIOR_STATS = (
     "prior_class_prob",
     "prior_class_prob_error",
     "prior_draws",
@@ -28,14 +28,15 @@ PRIOR_FACTS = (
     "num_scored",
     "exact_starts",
 )
-START_FACTS = ("doubts", "start_cost", "learned", *PRIOR_FACTS)
+# The warnings of the model checks are under `doubts` there: run.json uses `warnings` for something else.
+START_STATS = ("doubts", "start_cost", "learned", *PRIOR_STATS)
 
 
 class Resume(NamedTuple):
-    """Where a run continues: the state and facts of its last chunk."""
+    """Where a run continues: the state and statistics of its last chunk."""
 
     state: dict[str, np.ndarray]
-    facts: dict[str, Any]
+    stats: dict[str, Any]
 
 
 RunFn = Callable[[Any, "ClassPosterior", Any, Schedule, RunConfig, Resume | None], Iterator[Chunk]]
@@ -48,7 +49,7 @@ class Sampler:
     Attributes:
       name: Its name on the command line.
       about: What it is good for, a phrase.
-      law: What its draws are: 'exact', 'asymptotically exact', 'biased', 'approximate' or 'no draws'.
+      exactness: What its draws are: 'exact', 'asymptotically exact', 'biased', 'approximate' or 'no draws'.
       defaults: Default settings on the command line; their fields are the sampler's flags.
       schedule: Default schedule on the command line.
       run_fn: (sampler, posterior, config, schedule, run, resume) -> chunks; see `chunks_fn`.
@@ -68,7 +69,7 @@ class Sampler:
     name: str
     _: KW_ONLY
     about: str
-    law: str
+    exactness: str
     defaults: KernelConfig
     schedule: Schedule
     run_fn: RunFn
@@ -86,7 +87,7 @@ class Sampler:
     ) -> Iterator[Chunk]:
         """Run the sampler, or with `resume` the rest of a run.
 
-        The facts of each chunk contain everything known so far. `num_scored` is the number of prior draws that were scored,
+        The stats of each chunk contain everything known so far. `num_scored` is the number of prior draws that were scored,
         and `num_not_finite` the number of those without a finite p(class). If prior draws were scored to estimate p(class),
         `prior_draws` is their number, `prior_class_prob` the mean p(class) of the finite ones, and `prior_class_prob_error`
         its standard error. `exact_starts` is the number of chains that start at an exact draw (`starts`), None if exact starts
@@ -140,17 +141,17 @@ def check_config(kernel_name: str, config: Any, defaults: KernelConfig) -> None:
         raise fail("config", f"a {name}, as {kernel_name} takes", type(config).__name__, f"pass tfgradgen.{name}(...)")
 
 
-def with_start(chunk: Chunk, facts: dict[str, Any]) -> Chunk:
-    """Return `chunk` with what was spent and found before the first chunk added: the cost and the `START_FACTS`."""
-    cost = Cost(*(a + b for a, b in zip(chunk.cost, facts["start_cost"], strict=True)))
-    return chunk._replace(cost=cost, facts={name: facts[name] for name in START_FACTS if name in facts} | chunk.facts)
+def with_start(chunk: Chunk, stats: dict[str, Any]) -> Chunk:
+    """Return `chunk` with what was spent and found before the first chunk added: the cost and the `START_STATS`."""
+    cost = Cost(*(a + b for a, b in zip(chunk.cost, stats["start_cost"], strict=True)))
+    return chunk._replace(cost=cost, stats={name: stats[name] for name in START_STATS if name in stats} | chunk.stats)
 
 
-def checked_facts(posterior: ClassPosterior, run: RunConfig, takes_gradients: bool, resume: Resume | None) -> dict[str, Any]:
-    """Return the facts of a run that starts with nothing but the checks of its models, or those of the run that is resumed."""
+def checked_stats(posterior: ClassPosterior, run: RunConfig, takes_gradients: bool, resume: Resume | None) -> dict[str, Any]:
+    """Return the statistics of the model checks, with which a run starts, or those of the run that is resumed."""
     from tfgradgen.diagnostics.model_checks import admit
 
     if resume is not None:
-        return resume.facts
+        return resume.stats
     admitted = admit(posterior, run, takes_gradients)
-    return {"doubts": admitted.doubts, "start_cost": admitted.cost}
+    return {"doubts": admitted.warnings, "start_cost": admitted.cost}

@@ -28,7 +28,7 @@ from tfgradgen.core.memo import per_networks
 from tfgradgen.core.settings import again, real, whole
 from tfgradgen.mcmc.kernel import log_accept_prob, nan_to_neg_inf
 from tfgradgen.mcmc.mala import Mala
-from tfgradgen.mcmc.sampler import Resume, Sampler, checked_facts, with_start
+from tfgradgen.mcmc.sampler import Resume, Sampler, checked_stats, with_start
 
 if TYPE_CHECKING:
     from tfgradgen.posterior import ClassPosterior
@@ -244,7 +244,7 @@ def smc_chunks(
       state: The state of an earlier chunk of the same run, to continue after it.
 
     Yields:
-      A `Chunk` after each temperature of the pilot and of each population; all draws come with the last one. Its facts are
+      A `Chunk` after each temperature of the pilot and of each population; all draws come with the last one. Its stats are
         `evidence`, the estimate of each finished population of the mean of likelihood ** (1 / temperature) under the prior
         where that is finite, as in every sampler (at temperature 1, of p(class)); `accept_rate`, the mean acceptance of all
         moves so far; `num_scored`, the number of prior draws from which populations started; and `num_not_finite`, the number
@@ -254,11 +254,11 @@ def smc_chunks(
 
     posterior.check_without_energy("smc")
     posterior.check_one_label("smc")
-    facts: dict[str, Any] = {}
+    stats: dict[str, Any] = {}
     if not isinstance(config, SmcConfig):
         raise fail("config", "an SmcConfig, as smc takes", type(config).__name__, "pass tfgradgen.SmcConfig(...)")
     if state is None:
-        posterior, facts["doubts"], *_ = admit(posterior, run, takes_gradients=True)
+        posterior, stats["doubts"], *_ = admit(posterior, run, takes_gradients=True)
     else:  # checked at the start of the run
         posterior = with_number(posterior)
     start_fn, mutate_fn = compiled(posterior.networks, config.num_mutations, use_xla(run.jit))
@@ -315,7 +315,7 @@ def smc_chunks(
             {"whole_z": z, "whole_log_prob": log_prob, "evidence": evidence, "cost": cost, "moves": moves}
             | {"ladder": ladder, "scored": scored, **under_way},
             Cost(*cost.tolist()),
-            facts
+            stats
             | {"evidence": evidence.tolist(), "accept_rate": float(moves[0] / moves[1])}
             | {"num_not_finite": int(scored[0]), "num_scored": int(scored[1])},
         )
@@ -334,15 +334,15 @@ def as_draws(posterior: ClassPosterior, z: np.ndarray, log_prob: np.ndarray) -> 
 def _run(
     sampler: Sampler, posterior: ClassPosterior, config: Any, schedule: Schedule, run: RunConfig, resume: Resume | None
 ) -> Iterator[Chunk]:
-    facts = checked_facts(posterior, run, sampler.takes_gradients, resume)
+    stats = checked_stats(posterior, run, sampler.takes_gradients, resume)
     for chunk in smc_chunks(posterior, config, schedule.num_results, run, resume and resume.state):
-        yield with_start(chunk, facts)
+        yield with_start(chunk, stats)
 
 
 SAMPLER = Sampler(
     "smc",
     about="many particles; also estimates p(class)",
-    law="biased",  # by order 1 / num_results
+    exactness="biased",  # by order 1 / num_results
     defaults=SmcConfig(),
     schedule=Schedule(num_results=32, num_burnin_steps=0, num_adaptation_steps=0),
     kind="particles",

@@ -148,7 +148,7 @@ def make_split_hmc(posterior: PosteriorLike, config: HmcConfig, step_size: Any, 
 SAMPLER = KernelSampler(
     "split_hmc",
     about="hmc for many latent dimensions",
-    law="asymptotically exact",
+    exactness="asymptotically exact",
     # Found by `tune` on the shipped models: tools/tuning/split_hmc.
     defaults=HmcConfig(
         step_size=0.274,

@@ -78,8 +78,8 @@ class Starts(NamedTuple):
     of_each: tuple["Starts", ...] = ()
 
     @property
-    def facts(self) -> dict[str, Any]:
-        """The starts as they appear in the facts of a run."""
+    def stats(self) -> dict[str, Any]:
+        """The starts as they appear in the stats of a run."""
         return {
             "prior_class_prob": self.class_prob,
             "prior_class_prob_error": self.class_prob_error,

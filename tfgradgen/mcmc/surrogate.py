@@ -30,7 +30,7 @@ from tfgradgen.core.lazy import tf, tfp
 from tfgradgen.core.settings import Search, real, whole
 from tfgradgen.mcmc.elliptical_slice import EllipticalSlice, SliceResults, slice_info
 from tfgradgen.mcmc.kernel import KernelBase, KernelSampler, Learned, StepInfo, nan_to_neg_inf, one_tensor
-from tfgradgen.mcmc.local_global import Place, local_steps, resample
+from tfgradgen.mcmc.local_global import IsirState, local_steps, resample
 
 if TYPE_CHECKING:
     from tfgradgen.posterior import ClassPosterior
@@ -149,9 +149,9 @@ def propose(
         drawn = tf.random.stateless_normal([num_chains, BLOCK, latent_dim], fold_in(fold_in(seed, i), 0))
         value = tf.reshape(log_density(proposals, likelihood_fn, tf.reshape(drawn, [-1, latent_dim])), [num_chains, BLOCK])
         is_taken = take(value, proposals, fold_in(fold_in(seed, i), 1))
-        place = count[:, None] + tf.cumsum(tf.cast(is_taken, tf.int32), 1) - 1
+        row = count[:, None] + tf.cumsum(tf.cast(is_taken, tf.int32), 1) - 1
         # Everything else is written to one index beyond the proposals.
-        where = tf.stack([chains, tf.where(is_taken, tf.minimum(place, num), num)], -1)
+        where = tf.stack([chains, tf.where(is_taken, tf.minimum(row, num), num)], -1)
         z, log_g = tf.tensor_scatter_nd_update(z, where, drawn), tf.tensor_scatter_nd_update(log_g, where, value)
         return i + 1, count + tf.reduce_sum(tf.cast(is_taken, tf.int32), 1), z, log_g
 
@@ -222,7 +222,7 @@ class SurrogateKernel(KernelBase):
         here = tf.cast(log_density(proposals, own["surrogate_fn"], current_state), dtype)
         z, log_likelihood, has_jumped = resample(
             own["likelihood_log_prob_fn"],
-            Place(current_state, before.inner_results.log_likelihood, here),
+            IsirState(current_state, before.inner_results.log_likelihood, here),
             lambda i, _: (tf.gather(drawn, i, axis=1), tf.gather(log_g, i, axis=1)),
             own["num_proposals"],
             fold_in(seed, 0),
@@ -272,7 +272,7 @@ def learn(posterior: ClassPosterior, config: SurrogateConfig, run: RunConfig) ->
 SAMPLER = KernelSampler(
     "surrogate",
     about="for rare classes: learned proposals",
-    law="asymptotically exact",
+    exactness="asymptotically exact",
     defaults=SurrogateConfig(),
     schedule=Schedule(num_results=40, num_burnin_steps=10, num_adaptation_steps=0),
     cost_fn=lambda config: Cost(0, config.num_proposals + 6 * config.num_slices),

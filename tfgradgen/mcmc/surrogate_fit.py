@@ -150,7 +150,7 @@ def _learned(networks: Networks, label: int, temperature: float, config: Surroga
     num_forward += len(z)
     if not is_better(found, prior):
         return _dropped(posterior, prior, found, num_forward)
-    return Learned({"proposals": proposals}, facts_of("surrogate", prior, found), [], num_forward)
+    return Learned({"proposals": proposals}, stats_of("surrogate", prior, found), [], num_forward)
 
 
 def is_better(found: Quality, prior: Quality) -> bool:
@@ -162,8 +162,8 @@ def is_better(found: Quality, prior: Quality) -> bool:
     return found.effective_share > prior.effective_share and found.pareto_k <= max(MAX_PARETO_K, prior.pareto_k)
 
 
-def facts_of(name: str, prior: Quality, found: Quality | None) -> dict[str, Any]:
-    """Return the facts of the choice, JSON-serializable: `proposals`, 'surrogate' or 'prior', and the quality of both."""
+def stats_of(name: str, prior: Quality, found: Quality | None) -> dict[str, Any]:
+    """Return the stats of the choice, JSON-serializable: `proposals`, 'surrogate' or 'prior', and the quality of both."""
     each = {"prior": prior} | ({"surrogate": found} if found else {})
     numbers = {
         kind: {key: value if np.isfinite(value) else None for key, value in own._asdict().items()} for kind, own in each.items()
@@ -176,9 +176,9 @@ def _dropped(posterior: ClassPosterior, prior: Quality, found: Quality | None, n
     why = "too few prior draws have finite log-probabilities"
     if found:
         why = f"of its proposals {_said(found)}, of prior draws {_said(prior)}"
-    doubt = f"surrogate: it does not beat prior draws for this label, which take its place: {why}"
+    warning = f"surrogate: it does not beat prior draws for this label, which take its place: {why}"
     proposals = prior_proposals(posterior.latent_dim, num_classes_of(posterior))
-    return Learned({"proposals": proposals}, facts_of("prior", prior, found), [doubt], num_forward)
+    return Learned({"proposals": proposals}, stats_of("prior", prior, found), [warning], num_forward)
 
 
 def _said(found: Quality) -> str:

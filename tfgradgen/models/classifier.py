@@ -79,7 +79,7 @@ class Classifier:
       is_binary: Whether the model has a single output, the logit or the probability of class 1 of two.
       wants: 'grey' or 'rgb', to which images are converted first; None for no conversion.
       range_scores: Scores of the image ranges that were tried with a generator's images.
-      doubts: Reasons why a guess or a setting may be wrong, one line each.
+      warnings: Reasons why a guess or a setting may be wrong, one line each.
     """
 
     fn: Callable[[Any], Any]
@@ -98,7 +98,7 @@ class Classifier:
     is_binary: bool = False
     wants: str | None = None
     range_scores: tuple[tuple[tuple[float, float], float], ...] = ()
-    doubts: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -198,14 +198,14 @@ def fitted(classifier: Classifier, generator: Any, max_batch: int | None = None)
     image, is_guess = prior_images(generator, max_batch), classifier.image_range_is_guessed and bool(classifier.image_size)
     if is_guess:
         guess, scores = _try_ranges(classifier, image, max_batch)
-        doubts = (guess.doubt,) if guess.doubt else ()
-        classifier = replace(classifier, image_range=guess.image_range, range_scores=guess.scores, doubts=doubts)
+        lines = (guess.warning,) if guess.warning else ()
+        classifier = replace(classifier, image_range=guess.image_range, range_scores=guess.scores, warnings=lines)
     else:
         scores = in_parts(classifier.raw_scores, image, max_batch)
     if "output" in classifier.assumed:
         return replace(classifier, output=guess_output(scores))
-    doubt = check_output(scores, classifier.output, classifier.path, "--classifier_output")
-    return replace(classifier, doubts=(*classifier.doubts, doubt)) if doubt else classifier
+    line = check_output(scores, classifier.output, classifier.path, "--classifier_output")
+    return replace(classifier, warnings=(*classifier.warnings, line)) if line else classifier
 
 
 def _try_ranges(classifier: Classifier, image: tf.Tensor, max_batch: int | None) -> tuple[RangeGuess, np.ndarray]:
@@ -223,8 +223,8 @@ def _for_generator(networks: Networks) -> Classifier:
     classifier = real(networks.classifier)
     with tf.init_scope():  # a posterior may be created while a function is traced
         found = fitted(classifier, networks.generator)
-    for doubt in found.doubts:
-        warnings.warn(f"model {classifier.path}: {as_python(doubt)}", stacklevel=5)
+    for line in found.warnings:
+        warnings.warn(f"model {classifier.path}: {as_python(line)}", stacklevel=5)
     return found
 
 

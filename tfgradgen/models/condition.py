@@ -127,8 +127,8 @@ class ConditionClassifier:
         return tuple(name + mark for name, mark in marked)
 
     @property
-    def doubts(self) -> tuple[str, ...]:
-        return tuple(doubt for classifier in self.classifiers for doubt in classifier.doubts)
+    def warnings(self) -> tuple[str, ...]:
+        return tuple(line for classifier in self.classifiers for line in classifier.warnings)
 
     def _setting(self, name: str) -> Any:
         values = tuple(getattr(classifier, name) for classifier in self.classifiers)

@@ -40,12 +40,12 @@ class RangeGuess(NamedTuple):
     Attributes:
       image_range: The range with the highest score.
       scores: All ranges with their scores, best first.
-      doubt: Why the guess may be wrong; '' if it is clear.
+      warning: Why the guess may be wrong; '' if it is clear.
     """
 
     image_range: tuple[float, float]
     scores: tuple[tuple[tuple[float, float], float], ...]
-    doubt: str
+    warning: str
 
 
 def prior_images(generator: Any, max_batch: int | None = None) -> tf.Tensor:
@@ -92,14 +92,14 @@ def choose_range(log_probs: dict[tuple[float, float], np.ndarray], is_exclusive:
     """Return the best range given the predictions in each; `remedy` says how to set the range."""
     scores = {bounds: range_score(each, is_exclusive) for bounds, each in log_probs.items()}
     (best, top), (second, other), *_ = ranked = sorted(scores.items(), key=lambda item: -item[1])
-    doubt = ""
+    warning = ""
     if top < FLAT:
-        doubt = f"predictions hardly differ between images in any common image range; {range_text(best)} is assumed; {remedy}"
+        warning = f"predictions hardly differ between images in any common image range; {range_text(best)} is assumed; {remedy}"
     elif other > CLOSE * top and _apart(log_probs[best], log_probs[second]) > SAME:
-        doubt = (
+        warning = (
             f"image range {range_text(best)} scores {top:.2f} and {range_text(second)} {other:.2f}, which is close; {remedy}"
         )
-    return RangeGuess(best, tuple(ranked), doubt)
+    return RangeGuess(best, tuple(ranked), warning)
 
 
 def guess_output(scores: np.ndarray) -> str:

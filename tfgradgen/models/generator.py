@@ -172,8 +172,8 @@ def _load(path: str | Path, given: GeneratorSettings) -> Generator:
     card = opened.metadata
     given = with_card(given, card, CARD, where)
     use, assumed = resolve_role(opened, "generator")
-    told = given if given.latent_dim is not None else replace(given, latent_dim=_card_dim(card))
-    bound = bind_signature(opened, "generator", use, told)
+    wanted = given if given.latent_dim is not None else replace(given, latent_dim=_card_dim(card))
+    bound = bind_signature(opened, "generator", use, wanted)
     prior = given.prior or card.get("prior")
     if prior is None and not use.is_known:
         assumed.append("prior")

@@ -85,7 +85,7 @@ def find_label(labels: Sequence[Label], item: Any) -> int | None:
     if len(matches) > 1:
         classes = ", ".join(labels[k].name for k in matches)
         got = f"{value_text(item)}, a word of {len(matches)} classes"
-        raise fail("label", "a word of one class", got, f"did you mean {classes}?")
+        raise fail("label", "a word that names one class", got, f"did you mean {classes}?")
     if matches:
         return matches[0]
     if isinstance(item, str):

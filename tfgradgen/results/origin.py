@@ -13,6 +13,8 @@ from tfgradgen.core.backend import use_xla
 from tfgradgen.core.config import RunConfig
 from tfgradgen.core.contracts import Jit
 
+_GUESSED = {"range_scores": "range_scores", "doubts": "warnings"}  # key in run.json: attribute of a model
+
 
 def environment(jit: Jit) -> dict[str, Any]:
     """Return versions and device. Together with the arguments they determine the bits of a result."""
@@ -42,7 +44,7 @@ def model_record(model: Any) -> dict[str, Any]:
         "image_range": list(getattr(model, "image_range", (-1.0, 1.0))),
         **{name: as_json(value) for name in own if (value := getattr(model, name, None)) not in (None, "", ())},
         "assumed": list(getattr(model, "assumed", ())),
-        **{name: found for name in ("range_scores", "doubts") if (found := as_json(getattr(model, name, ())))},
+        **{key: found for key, name in _GUESSED.items() if (found := as_json(getattr(model, name, ())))},
     }
 
 

@@ -22,7 +22,7 @@ from tfgradgen.diagnostics.issues import (
     problems,
 )
 from tfgradgen.mcmc.registry import SAMPLERS
-from tfgradgen.mcmc.sampler import PRIOR_FACTS
+from tfgradgen.mcmc.sampler import PRIOR_STATS
 
 MODELS = ("generator", "classifier", "discriminator")
 BATCH = "batch"  # in run.json: lists of index, name and wnid of all labels that ran as one batch of chains
@@ -52,21 +52,21 @@ def identity(record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def run_record(planned: dict[str, Any], draws: Draws, facts: dict[str, Any]) -> dict[str, Any]:
-    """Return the whole of run.json from its `plan`, the draws and `facts`: cost, seconds and statistics of the sampler."""
-    found = {name: facts.get(name) for name in (*PRIOR_FACTS, "evidence")}
-    found |= {name: facts[name] for name in (FIT, LEARNED) if name in facts}
-    found["doubts"] = [*planned["classifier"].get("doubts", []), *facts.get("doubts", [])]
-    found["image_doubts"] = facts.get("image_doubts", [])
-    cost = {name: facts[name] for name in Cost._fields}
+def run_record(planned: dict[str, Any], draws: Draws, stats: dict[str, Any]) -> dict[str, Any]:
+    """Return the whole of run.json from its `plan`, the draws and `stats`: cost, seconds and statistics of the sampler."""
+    found = {name: stats.get(name) for name in (*PRIOR_STATS, "evidence")}
+    found |= {name: stats[name] for name in (FIT, LEARNED) if name in stats}
+    found["doubts"] = [*planned["classifier"].get("doubts", []), *stats.get("doubts", [])]
+    found["image_doubts"] = stats.get("image_doubts", [])
+    cost = {name: stats[name] for name in Cost._fields}
     record = {
         **planned,
-        "accept_rate": facts.get("accept_rate", float(accept_prob(draws).mean())),
+        "accept_rate": stats.get("accept_rate", float(accept_prob(draws).mean())),
         **of_draws(draws),
         **found,
         **diagnosis(draws, finite({**planned, **found, **cost})),
         **cost,
-        "seconds": round(facts["seconds"], 3),
+        "seconds": round(stats["seconds"], 3),
     }
     return dict(finite(record))  # equal to its copy read from JSON
 
@@ -86,12 +86,12 @@ def or_none(value: Any) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def said_before(facts: Mapping[str, Any]) -> list[Issue]:
-    """Return the problems of the models and of the stored images in `facts` or run.json; they do not depend on the draws."""
+def said_before(stats: Mapping[str, Any]) -> list[Issue]:
+    """Return the problems of the models and of the stored images in `stats` or run.json; they do not depend on the draws."""
     return [
-        *(issue("models", doubt) for doubt in facts.get("doubts", [])),
-        *(issue("models", doubt, IMAGES) for doubt in facts.get("image_doubts", [])),
-        *prior_problems(facts.get("num_not_finite"), facts.get("num_scored")),
+        *(issue("models", line) for line in stats.get("doubts", [])),
+        *(issue("models", line, IMAGES) for line in stats.get("image_doubts", [])),
+        *prior_problems(stats.get("num_not_finite"), stats.get("num_scored")),
     ]
 
 

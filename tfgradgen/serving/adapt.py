@@ -22,12 +22,12 @@ class Adapted(NamedTuple):
     Attributes:
       step_size: The step size of all chains, a distance in z.
       accept_rate: Mean acceptance probability of the chains in `NUM_KEPT_STEPS` steps with it.
-      doubts: Warnings from the checks of the models (`model_checks.admit`).
+      warnings: Warnings from the checks of the models (`model_checks.admit`).
     """
 
     step_size: float
     accept_rate: float
-    doubts: list[str]
+    warnings: list[str]
 
 
 def adapt(
@@ -45,7 +45,7 @@ def adapt(
     Raises:
       UserError: The models cannot be sampled, or no step size was found.
     """
-    posterior, doubts, *_ = admit(posterior, run, SAMPLERS[kernel].cost_fn(config).num_gradients > 0)
+    posterior, warnings, *_ = admit(posterior, run, SAMPLERS[kernel].cost_fn(config).num_gradients > 0)
     init_z, _, _ = initial_points(posterior, run)
     schedule = Schedule(NUM_KEPT_STEPS, num_adaptation_steps, num_adaptation_steps)
     draws, *_ = collect(chain_chunks(posterior, kernel, config, schedule, run, init_z), progress_fn)
@@ -53,4 +53,4 @@ def adapt(
     if not (np.isfinite(step_size) and step_size > 0):
         expected = "a finite step size after adaptation"
         raise fail("step_size", expected, step_size, "check the models with python -m tfgradgen check")
-    return Adapted(step_size, float(accept_prob(draws).mean()), doubts)
+    return Adapted(step_size, float(accept_prob(draws).mean()), warnings)

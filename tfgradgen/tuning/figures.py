@@ -10,12 +10,12 @@ from PIL import Image
 
 from tfgradgen.core.config import AdaptedConfig
 from tfgradgen.diagnostics.figure import GREY, INK, drawable, new_figure, style, to_image
-from tfgradgen.tuning.search import CONTROL, DROPPED, FAULTY, UNFINISHED, WHOLE, Trial
+from tfgradgen.tuning.search import COMPLETE, CONTROL, ELIMINATED, REJECTED, UNFINISHED, Trial
 
 NUM_COLUMNS, NUM_TRACES = 4, 6
 PANEL_HEIGHT = 2.6  # inches
-COLORS = {CONTROL: "#d55e00", WHOLE: "#0072b2", DROPPED: "#56b4e9", FAULTY: "#8c8c8c", UNFINISHED: "#cc79a7"}
-MARKERS = {CONTROL: "D", WHOLE: "o", DROPPED: "o", FAULTY: "x", UNFINISHED: "s"}
+COLORS = {CONTROL: "#d55e00", COMPLETE: "#0072b2", ELIMINATED: "#56b4e9", REJECTED: "#8c8c8c", UNFINISHED: "#cc79a7"}
+MARKERS = {CONTROL: "D", COMPLETE: "o", ELIMINATED: "o", REJECTED: "x", UNFINISHED: "s"}
 BEST, PALE = "#009e73", "#b9dcf2"
 LOG_SPAN, NUM_TICKS = 8.0, 4  # ratio of values from which a log scale is used, and its number of ticks
 LEAST_VALUE, TITLE_LETTERS = 1e-3, 150  # smallest value drawn; letters in a line of the title
@@ -82,7 +82,8 @@ def _varied(found: Sequence[Trial]) -> dict[str, list[tuple[Any, Trial]]]:
 
 def _traced(found: Sequence[Trial], best: Trial | None) -> list[Trial]:
     control = [trial for trial in found if trial.state == CONTROL]
-    others = sorted((t for t in found if t.state in (WHOLE, DROPPED) and t is not best and t.is_sound), key=lambda t: -t.value)
+    others = [t for t in found if t.state in (COMPLETE, ELIMINATED) and t is not best and t.is_sound]
+    others = sorted(others, key=lambda trial: -trial.value)
     chosen = [*control, *([best] if best else []), *others]
     return [trial for trial in chosen if trial.cells][:NUM_TRACES]
 

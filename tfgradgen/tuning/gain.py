@@ -10,12 +10,12 @@ from scipy.stats import t as student
 from tfgradgen.core.contracts import ProgressFn
 from tfgradgen.core.parsing import parsing
 from tfgradgen.mcmc.recipe import Recipe
-from tfgradgen.tuning.bench import EXACT, FRESH, SEARCH, Bench, Cell, Problem, cell_of, faults_of
-from tfgradgen.tuning.guard import Difference, Exact, bias_faults, differences, exact_from, exact_of
-from tfgradgen.tuning.search import CONTROL, WHOLE, Plan, Trial, measured, part_of, trials
+from tfgradgen.tuning.guard import Difference, Exact, bias_issues, differences, exact_from, exact_of
+from tfgradgen.tuning.objective import EXACT, FRESH, SEARCH, Cell, Objective, Problem, cell_of, issues_of
+from tfgradgen.tuning.search import COMPLETE, CONTROL, Plan, Trial, measured, part_of, trials
 
 LEVEL = 0.95
-MAX_CANDIDATES = 3  # most schedules that are validated, until one has no fault
+MAX_CANDIDATES = 3  # most schedules that are validated, until one has no issue
 
 
 class Gain(NamedTuple):
@@ -70,14 +70,14 @@ class Validation(NamedTuple):
     exact: Mapping[str, Exact]
 
     @property
-    def faults(self) -> list[str]:
-        """The faults of its runs, and a bias."""
+    def issues(self) -> list[str]:
+        """The issues of its runs, and a bias."""
         assert self.trial.recipe is not None
-        return [*faults_of(self.trial.recipe, self.ours), *bias_faults(self.differences(self.ours), MAX_CANDIDATES)]
+        return [*issues_of(self.trial.recipe, self.ours), *bias_issues(self.differences(self.ours), MAX_CANDIDATES)]
 
-    def control_faults(self, control: Recipe) -> list[str]:
-        """Return the faults of the control's runs, and a bias."""
-        return [*faults_of(control, self.control), *bias_faults(self.differences(self.control), 1)]
+    def control_issues(self, control: Recipe) -> list[str]:
+        """Return the issues of the control's runs, and a bias."""
+        return [*issues_of(control, self.control), *bias_issues(self.differences(self.control), 1)]
 
     def differences(self, cells: Sequence[Cell]) -> list[Difference]:
         """Return the differences of `cells` from exact draws."""
@@ -85,65 +85,65 @@ class Validation(NamedTuple):
 
     @property
     def gain(self) -> Gain | None:
-        """The gain over the control; None if the candidate has a fault."""
-        if self.faults:
+        """The gain over the control; None if the candidate has an issue."""
+        if self.issues:
             return None
         return gain([cell.per_1000 for cell in self.ours], [cell.per_1000 for cell in self.control])
 
 
-def exact_draws(study: Any, bench: Bench) -> dict[str, Exact]:
+def exact_draws(study: Any, objective: Objective) -> dict[str, Exact]:
     """Return exact draws by label, which are cached in the study."""
     found = {}
-    for number, label in enumerate(bench.labels):
+    for number, label in enumerate(objective.labels):
         name = f"exact/{number}"
         if name not in study.user_attrs:
-            run = replace(bench.run, seed=bench.seed_at(Problem(label, EXACT, 0)))
-            study.set_user_attr(name, exact_of(bench.posteriors[label], run)._asdict())
+            run = replace(objective.run, seed=objective.seed_at(Problem(label, EXACT, 0)))
+            study.set_user_attr(name, exact_of(objective.posteriors[label], run)._asdict())
         with parsing("study", "valid exact draws", "choose another --out"):
             found[label] = exact_from(study.user_attrs[name])
     return found
 
 
-def faults_of_control(control: Trial, exact: Mapping[str, Exact]) -> list[str]:
-    """Return the faults of the control's runs in the search, and a bias."""
+def issues_of_control(control: Trial, exact: Mapping[str, Exact]) -> list[str]:
+    """Return the issues of the control's runs in the search, and a bias."""
     labels = list(exact)
     problems = [Problem(labels[k % len(labels)], SEARCH, k // len(labels)) for k in range(len(control.cells))]
-    return [*control.faults, *bias_faults(differences(problems, control.cells, exact), 1)]
+    return [*control.issues, *bias_issues(differences(problems, control.cells, exact), 1)]
 
 
 def validate(
-    study: Any, bench: Bench, plan: Plan, num_fresh: int, exact: Mapping[str, Exact], progress_fn: ProgressFn
+    study: Any, objective: Objective, plan: Plan, num_fresh: int, exact: Mapping[str, Exact], progress_fn: ProgressFn
 ) -> list[Validation]:
-    """Compare the best schedules with the control on fresh seeds, best first, until one has no fault.
+    """Compare the best schedules with the control on fresh seeds, best first, until one has no issue.
 
-    A bias is a fault (see `guard`). Only faults decide whether a candidate is skipped, so the reported gain is not inflated by
+    A bias is an issue (see `guard`). Only issues decide whether a candidate is skipped, so the reported gain is not inflated by
     selection (winner's curse). Runs are cached in the study.
 
     Returns:
-      All validations; [] if no schedule without faults is better than the control.
+      All validations; [] if no schedule without issues is better than the control.
     """
     found = trials(study)
     control = next(trial for trial in found if trial.state == CONTROL)
-    least = 0.0 if faults_of_control(control, exact) else control.value
-    able = [trial for trial in found if trial.state == WHOLE and trial.is_sound and trial.value > least]
-    problems, validations = bench.problems(FRESH, num_fresh), list[Validation]()
+    least = 0.0 if issues_of_control(control, exact) else control.value
+    able = [trial for trial in found if trial.state == COMPLETE and trial.is_sound and trial.value > least]
+    problems, validations = objective.problems(FRESH, num_fresh), list[Validation]()
 
     runs = [0]
 
     def fresh(trial: Trial, problem: Problem) -> Cell:
         done, total = (count * plan.num_gradients for count in (runs[0], (2 + len(validations)) * len(problems)))
         runs[0] += 1
-        name = f"fresh/{trial.number}/{bench.labels.index(problem.label)}/{problem.replicate}"
+        name = f"fresh/{trial.number}/{objective.labels.index(problem.label)}/{problem.replicate}"
         if name not in study.user_attrs:
             assert trial.recipe is not None
             show = part_of(progress_fn, done, plan.num_gradients, total)
-            study.set_user_attr(name, measured(bench, trial.recipe, problem, plan, show)._asdict())
+            study.set_user_attr(name, measured(objective, trial.recipe, problem, plan, show)._asdict())
         with parsing("study", "valid runs on fresh seeds", "choose another --out"):
             return cell_of(study.user_attrs[name])
 
     for candidate in sorted(able, key=lambda trial: -trial.value)[:MAX_CANDIDATES]:
         pairs = [(fresh(candidate, problem), fresh(control, problem)) for problem in problems]
         validations.append(Validation(candidate, problems, [ours for ours, _ in pairs], [theirs for _, theirs in pairs], exact))
-        if not validations[-1].faults:
+        if not validations[-1].issues:
             break
     return validations

@@ -18,7 +18,7 @@ from tfgradgen.core.contracts import Draws
 from tfgradgen.diagnostics.convergence import scalars
 from tfgradgen.mcmc.rejection import exact_chunks
 from tfgradgen.posterior import ClassPosterior
-from tfgradgen.tuning.bench import Cell, Problem
+from tfgradgen.tuning.objective import Cell, Problem
 
 NUM_EXACT, LEAST_EXACT = 256, 64  # exact draws of a label: the number wanted, and the smallest useful number
 MOST_FORWARD = 60_000  # most prior draws for these
@@ -131,8 +131,8 @@ def differences(problems: Sequence[Problem], cells: Sequence[Cell], exact: Mappi
     return sorted(found, key=lambda difference: difference.chance)
 
 
-def bias_faults(found: Sequence[Difference], num_schedules: int) -> list[str]:
-    """Return the most significant difference of a schedule as a fault, if it is significant.
+def bias_issues(found: Sequence[Difference], num_schedules: int) -> list[str]:
+    """Return the most significant difference of a schedule as an issue, if it is significant.
 
     `LEVEL` is the significance level over all differences of `num_schedules` schedules together (Bonferroni).
     """

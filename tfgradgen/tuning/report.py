@@ -9,9 +9,9 @@ import numpy as np
 
 from tfgradgen.core.text import csv_text, markdown_text
 from tfgradgen.mcmc.recipe import Recipe, default_recipe
-from tfgradgen.tuning.bench import Cell
-from tfgradgen.tuning.gain import Gain, Validation, faults_of_control
+from tfgradgen.tuning.gain import Gain, Validation, issues_of_control
 from tfgradgen.tuning.guard import Exact, guard_lines
+from tfgradgen.tuning.objective import Cell
 from tfgradgen.tuning.search import CONTROL, Plan, Trial, geometric_mean
 from tfgradgen.tuning.space import filled
 
@@ -19,11 +19,11 @@ NUM_SHOWN = 10  # trials in the table of the report
 
 
 def to_csv(found: Sequence[Trial]) -> str:
-    """Return tuning.csv: one row per trial with its state, number of runs (rung), means over runs, faults and settings."""
+    """Return tuning.csv: one row per trial with its state, number of runs (rung), means over runs, problems and settings."""
     settings = dict.fromkeys(name for trial in found if trial.recipe for name in trial.recipe.to_dict())
     columns = ["trial", "state", "rung", "per_1000", "worst", "accept_rate", "tuned_step_size", "rhat", "gradients", "seconds"]
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, [*columns, "faults", *settings], restval="", lineterminator="\n")
+    writer = csv.DictWriter(stream, [*columns, "problems", *settings], restval="", lineterminator="\n")
     writer.writeheader()
     for trial in found:
         row: dict[str, Any] = {"trial": trial.number, "state": trial.state, "rung": len(trial.cells)}
@@ -37,7 +37,7 @@ def to_csv(found: Sequence[Trial]) -> str:
                 "gradients": f"{trial.work:.1f}",
                 "seconds": f"{sum(cell.seconds for cell in trial.cells):.2f}",
             }
-        row["faults"] = "; ".join(trial.faults)
+        row["problems"] = "; ".join(trial.issues)
         row |= trial.recipe.to_dict() if trial.recipe else {}
         writer.writerow({name: csv_text(value) for name, value in row.items()})
     return stream.getvalue()
@@ -51,11 +51,11 @@ def _largest_rhat(cells: Sequence[Cell]) -> str:
 def verdict(validations: Sequence[Validation]) -> tuple[str, Gain | None]:
     """Return the result on fresh seeds as one sentence, and its gain."""
     if not validations:
-        return "No improvement: no schedule without faults was better than the control, which is kept.", None
+        return "No improvement: no schedule without problems was better than the control, which is kept.", None
     last = validations[-1]
     found = last.gain
     if found is None:
-        return "No improvement: all schedules that were validated on fresh seeds had faults. The control is kept.", None
+        return "No improvement: all schedules that were validated on fresh seeds had problems. The control is kept.", None
     times = f"{found.ratio:.2f} times the control's ESS for the same gradients"
     interval = f"95 % interval {found.low:.2f} to {found.high:.2f}, from {found.num_pairs} pairs of runs on fresh seeds"
     if found.verdict == "a gain":
@@ -92,12 +92,12 @@ def to_markdown(
         "",
         f"Labels: {markdown_text(', '.join(exact))}. {len(found)} schedules ({counts}) used {spent:,.0f} gradients per chain "
         f"and {seconds:,.0f} s. Each run has {plan.num_gradients} gradients per chain, including burn-in and adaptation. A "
-        f"schedule that is not eliminated gets {plan.num_seeds} runs per label.{_fixed(plan)} Values are the effective sample "
-        "size (ESS) per 1000 gradients of all chains, for the statistic with the smallest ESS among p(class), target density "
-        "and four projections of z; they are geometric means over runs. The cost of the starts, which all schedules share, is "
-        "not counted. A schedule is faulty if a density is not finite, a transition diverges, a chain is stuck, its mean "
-        "acceptance differs significantly from the target, or its means on fresh seeds differ significantly from those of "
-        "exact draws. A large R-hat is reported, but is not a fault: it is a consequence of a small ESS.",
+        f"schedule that is neither eliminated nor rejected gets {plan.num_seeds} runs per label.{_fixed(plan)} Values are the "
+        "effective sample size (ESS) per 1000 gradients of all chains, for the statistic with the smallest ESS among p(class), "
+        "target density and four projections of z; they are geometric means over runs. The cost of the starts, which all "
+        "schedules share, is not counted. A schedule is rejected if a density is not finite, a transition diverges, a chain is "
+        "stuck, its mean acceptance differs significantly from the target, or its means on fresh seeds differ significantly "
+        "from those of exact draws. A large R-hat is reported, but rejects no schedule: it is a consequence of a small ESS.",
         "",
         "![the search](tuning.png)",
         "",
@@ -113,7 +113,7 @@ def to_markdown(
         "",
         "These values are biased upwards, because the trials were selected by them. The values on fresh seeds are not.",
         "",
-        *_trials_table(plan, found, control, faults_of_control(control, exact)),
+        *_trials_table(plan, found, control, issues_of_control(control, exact)),
         "",
         "All trials are in tuning.csv, and in study.db for Optuna.",
         "",
@@ -165,14 +165,14 @@ def _fresh_table(control: Recipe, validations: Sequence[Validation]) -> list[str
         )
     means = [geometric_mean(cells) for cells in (last.ours, last.control)]
     rows.append(f"| geometric mean | | {means[0]:.2f} | {means[1]:.2f} | {means[0] / means[1]:.2f} |")
-    texts = [f"Trial {each.trial.number} has faults: {markdown_text(each.faults[0])}." for each in validations if each.faults]
-    wrong = last.control_faults(control)
-    texts += [f"The control has faults: {markdown_text(wrong[0])}."] if wrong else []
+    texts = [f"Trial {each.trial.number} has problems: {markdown_text(each.issues[0])}." for each in validations if each.issues]
+    wrong = last.control_issues(control)
+    texts += [f"The control has problems: {markdown_text(wrong[0])}."] if wrong else []
     texts += [markdown_text(line) for line in guard_lines(last.differences(last.ours), last.exact)]
     return [*rows, *(line for text in texts for line in ("", text))]
 
 
-def _trials_table(plan: Plan, found: Sequence[Trial], control: Trial, faults: Sequence[str]) -> list[str]:
+def _trials_table(plan: Plan, found: Sequence[Trial], control: Trial, issues: Sequence[str]) -> list[str]:
     sound = sorted((t for t in found if t.is_sound and t is not control), key=lambda t: (-len(t.cells), -t.value))[:NUM_SHOWN]
     rows = [
         "| trial | runs | ESS per 1000 gradients | acceptance | step size | largest R-hat | state |",
@@ -182,4 +182,4 @@ def _trials_table(plan: Plan, found: Sequence[Trial], control: Trial, faults: Se
         accept, step = (np.mean([getattr(c, name) for c in trial.cells]) for name in ("accept_rate", "step_size"))
         figures = f"{trial.value:.2f} | {accept:.2f} | {step:.3g} | {_largest_rhat(trial.cells)}"
         rows.append(f"| {trial.number} | {len(trial.cells)} | {figures} | {trial.state}{_origin(plan, trial)} |")
-    return [*rows, *(["", f"The control has faults: {markdown_text(faults[0])}."] if faults else [])]
+    return [*rows, *(["", f"The control has problems: {markdown_text(issues[0])}."] if issues else [])]

@@ -10,9 +10,9 @@ The control comes first, then the kernel's default if it differs. If they are wi
 trials, and proposes near the better one. The rule of halving is that of Optuna's `SuccessiveHalvingPruner`, applied to the runs
 themselves. Optuna's own would count an interrupted and resumed trial twice, and a resumed search would not be the same.
 
-The objective is the mean over problems of the log of the ESS per 1000 gradients. A schedule with a fault in any run, or in all
-runs together (`bench.faults_of`), is eliminated: its value is `FAULT_VALUE`, so that the model avoids its neighbourhood. R-hat
-and ESS are not faults, because longer runs improve them for every schedule; how fast they do is the objective.
+The objective is the mean over problems of the log of the ESS per 1000 gradients. A schedule with an issue in any run, or in all
+runs together (`objective.issues_of`), is rejected: its value is `REJECTED_VALUE`, so that the model avoids its neighbourhood.
+R-hat and ESS are not issues, because longer runs improve them for every schedule; how fast they do is the objective.
 """
 
 import sqlite3
@@ -32,15 +32,16 @@ from tfgradgen.core.text import printable
 from tfgradgen.io.store import check_same
 from tfgradgen.mcmc.budget import CELL_ERRORS
 from tfgradgen.mcmc.recipe import Recipe
-from tfgradgen.tuning.bench import SEARCH, Bench, Cell, Problem, cell_of, failed, faults_of
+from tfgradgen.tuning.objective import SEARCH, Cell, Objective, Problem, cell_of, failed, issues_of
 from tfgradgen.tuning.space import NUM_UNFIT, coordinates, suggest, unfit
 
 STUDY = "tune"
 NUM_RANDOM = 6  # random trials before the model proposes, including the given ones
 HALVING = 2
-FAULT_VALUE = float(np.log(1e-3))
-CONTROL, WHOLE, DROPPED, FAULTY, UNFINISHED = "control", "whole", "dropped", "faulty", "interrupted"
-STATES = (CONTROL, WHOLE, DROPPED, FAULTY, UNFINISHED)
+REJECTED_VALUE = float(np.log(1e-3))
+CONTROL, COMPLETE, ELIMINATED, REJECTED, UNFINISHED = "control", "complete", "eliminated", "rejected", "interrupted"
+STATES = (CONTROL, COMPLETE, ELIMINATED, REJECTED, UNFINISHED)
+OLD_STATES = {"whole": COMPLETE, "dropped": ELIMINATED, "faulty": REJECTED}  # in studies of older versions
 DEFAULT, GIVEN = "default", "given"
 
 
@@ -79,7 +80,8 @@ class Trial(NamedTuple):
 
     Attributes:
       number: Number of the trial.
-      state: CONTROL, WHOLE (all its runs are done), DROPPED (by halving or at the end of the budget), FAULTY or UNFINISHED.
+      state: CONTROL, COMPLETE (all its runs are done), ELIMINATED (by halving or at the end of the budget), REJECTED (it has an
+        issue) or UNFINISHED.
       recipe: The schedule; None if the proposal did not fit into a run.
       cells: Its runs.
     """
@@ -90,14 +92,14 @@ class Trial(NamedTuple):
     cells: list[Cell]
 
     @property
-    def faults(self) -> list[str]:
+    def issues(self) -> list[str]:
         if self.recipe is None:
             return ["its transitions are too expensive for a run of this length"]
-        return faults_of(self.recipe, self.cells)
+        return issues_of(self.recipe, self.cells)
 
     @property
     def is_sound(self) -> bool:
-        return bool(self.cells) and not self.faults
+        return bool(self.cells) and not self.issues
 
     @property
     def value(self) -> float:
@@ -170,7 +172,9 @@ def trials(study: Any) -> list[Trial]:
         attrs, is_gone = trial.user_attrs, trial.state == optuna.trial.TrialState.FAIL
         if is_gone or not ("state" in attrs or attrs.get("cells")):
             continue
-        if attrs.get("state", UNFINISHED) not in STATES or attrs.get(GIVEN, CONTROL) not in (CONTROL, DEFAULT):
+        state = attrs.get("state", UNFINISHED)
+        state = OLD_STATES.get(state, state)
+        if state not in STATES or attrs.get(GIVEN, CONTROL) not in (CONTROL, DEFAULT):
             raise ValueError("a trial of another kind")
         if not isinstance(attrs.get("cells", []), list):
             raise ValueError("a trial without a list of runs")
@@ -179,18 +183,18 @@ def trials(study: Any) -> list[Trial]:
         except UserError as error:
             raise ValueError(f"a trial with {error}") from error
         cells = [cell_of(cell) for cell in attrs.get("cells", [])]
-        found.append(Trial(trial.number, attrs.get("state", UNFINISHED), recipe, cells))
+        found.append(Trial(trial.number, state, recipe, cells))
     return found
 
 
 def search(
-    study: Any, bench: Bench, plan: Plan, progress_fn: ProgressFn, say_fn: Callable[[Trial, float], None]
+    study: Any, objective: Objective, plan: Plan, progress_fn: ProgressFn, say_fn: Callable[[Trial, float], None]
 ) -> list[Trial]:
     """Continue `study` until its trials have used the budget, and return all of them.
 
     Args:
       study: The Optuna study.
-      bench: The problems.
+      objective: The problems, and how a schedule is measured on them.
       plan: The settings.
       progress_fn: Called during every run, with the gradients used so far and the budget.
       say_fn: Called with each finished trial, and the gradients used so far.
@@ -221,16 +225,16 @@ def search(
             raise unfit(plan.kernel, plan.num_gradients, plan.fixed)
         study.sampler = optuna.samplers.TPESampler(seed=seed_of(plan.seed, number) % 2**32, n_startup_trials=NUM_RANDOM)
         asked = study.ask()
-        asked.set_user_attr("state", _run(asked, study, bench, plan, spent, progress_fn))
+        asked.set_user_attr("state", _run(asked, study, objective, plan, spent, progress_fn))
         known = trials(study)
         trial = next(trial for trial in known if trial.number == asked.number)
         spent = sum(trial.work for trial in known)
-        if trial.state in (CONTROL, WHOLE) and trial.is_sound:
+        if trial.state in (CONTROL, COMPLETE) and trial.is_sound:
             study.tell(asked, trial.log_value)
         else:
-            # TPE ranks pruned trials by their last reported step, so faults are reported at step 1.
-            if trial.faults:
-                asked.report(FAULT_VALUE, 1)
+            # TPE ranks pruned trials by their last reported step, so issues are reported at step 1.
+            if trial.issues:
+                asked.report(REJECTED_VALUE, 1)
             elif trial.cells:
                 asked.report(trial.log_value, len(trial.cells))
             study.tell(asked, state=optuna.trial.TrialState.PRUNED)
@@ -247,34 +251,34 @@ def _call_given(study: Any, plan: Plan, spent: float) -> None:
             return
 
 
-def _run(trial: Any, study: Any, bench: Bench, plan: Plan, spent: float, progress_fn: ProgressFn) -> str:
-    """Run a trial problem by problem until all are done or it is eliminated; return its state."""
+def _run(trial: Any, study: Any, objective: Objective, plan: Plan, spent: float, progress_fn: ProgressFn) -> str:
+    """Run a trial problem by problem until all are done, or it is eliminated or rejected; return its state."""
     is_control = trial.user_attrs.get(GIVEN) == CONTROL
     recipe = _recipe_of(trial, plan)
     if recipe is None:
-        return FAULTY
+        return REJECTED
     trial.set_user_attr("recipe", recipe.to_dict())
     cells = [cell_of(cell) for cell in trial.user_attrs.get("cells", [])]
     before = spent - sum(cell.work for cell in cells)
     rivals = [other for other in trials(study) if other.number != trial.number]
-    problems = bench.problems(SEARCH, plan.num_seeds)
+    problems = objective.problems(SEARCH, plan.num_seeds)
     for number, problem in enumerate(problems, 1):
         if number > len(cells):
             done = before + sum(cell.work for cell in cells)
             if done >= plan.budget and not is_control:
-                return DROPPED
+                return ELIMINATED
             show = part_of(progress_fn, done, plan.num_gradients, plan.budget)
-            cells.append(measured(bench, recipe, problem, plan, show))
+            cells.append(measured(objective, recipe, problem, plan, show))
             trial.set_user_attr("cells", [cell._asdict() for cell in cells])
         if is_control:
             continue
-        if cells[number - 1].faults:
-            return FAULTY
+        if cells[number - 1].issues:
+            return REJECTED
         if number < len(problems) and not goes_on(cells[:number], rivals):
-            return DROPPED
+            return ELIMINATED
     if is_control:
         return CONTROL
-    return FAULTY if faults_of(recipe, cells) else WHOLE
+    return REJECTED if issues_of(recipe, cells) else COMPLETE
 
 
 def _recipe_of(trial: Any, plan: Plan) -> Recipe | None:
@@ -296,7 +300,7 @@ def goes_on(cells: Sequence[Cell], rivals: Sequence[Trial]) -> bool:
     if count & (count - 1):
         return True
     others = [
-        0.0 if any(c.faults for c in r.cells[:count]) else geometric_mean(r.cells[:count])
+        0.0 if any(c.issues for c in r.cells[:count]) else geometric_mean(r.cells[:count])
         for r in rivals
         if len(r.cells) >= count
     ]
@@ -315,10 +319,10 @@ def part_of(progress_fn: ProgressFn, done: float, num_gradients: float, total: f
     return show
 
 
-def measured(bench: Bench, recipe: Recipe, problem: Problem, plan: Plan, progress_fn: ProgressFn) -> Cell:
-    """Return the cell of `recipe` at `problem`. A run that fails is a fault of the recipe, but an error for the control."""
+def measured(objective: Objective, recipe: Recipe, problem: Problem, plan: Plan, progress_fn: ProgressFn) -> Cell:
+    """Return the cell of `recipe` at `problem`. A run that fails rejects the recipe, but an error for the control."""
     try:
-        return bench.measure(recipe, problem, progress_fn)
+        return objective.measure(recipe, problem, progress_fn)
     except CELL_ERRORS as error:
         reason = printable(" ".join(str(error).split()), 200)
         if recipe == plan.control and isinstance(error, UserError):

@@ -213,8 +213,8 @@ def measure(workers, num_chains, latent_dim, repeats, patience, clock):
     timings: dict[tuple[str, str], list[dict[str, float]]] = {key: [] for key in asked if key[0] in workers}
     for repeat in range(repeats):
         for name, task in sorted(timings, reverse=repeat % 2 == 1):
-            facts = undisturbed(lambda: workers[name].ask(**asked[name, task]), patience)  # noqa: B023
-            timings[name, task].append(facts | {"per_gradient": facts[CLOCKS[clock]] / facts["gradients"]})
+            timed = undisturbed(lambda: workers[name].ask(**asked[name, task]), patience)  # noqa: B023
+            timings[name, task].append(timed | {"per_gradient": timed[CLOCKS[clock]] / timed["gradients"]})
     return timings
 
 
@@ -250,15 +250,15 @@ def show_frameworks(label, num_chains, repeats, patience, clock, python):
     ]
     table(("seconds per gradient of another framework, relative to this package", "framework", *chains), rows)
     rows = []
-    for (name, task), facts in timings[num_chains[0]].items():
-        times = [[fact["per_gradient"] for fact in timings[n].get((name, task), ())] for n in num_chains]
+    for (name, task), first in timings[num_chains[0]].items():
+        times = [[timing["per_gradient"] for timing in timings[n].get((name, task), ())] for n in num_chains]
         milliseconds = [f"{1e3 * statistics.median(values):.1f}" if values else "-" for values in times]
-        accepted = f"{facts[0]['accept_rate']:.2f}" if "accept_rate" in facts[0] else "-"
+        accepted = f"{first[0]['accept_rate']:.2f}" if "accept_rate" in first[0] else "-"
         rows.append((titles[name], task, *milliseconds, accepted))
     table((f"milliseconds per gradient, median, {clock} clock", "task", *chains, "accepted, from the prior"), rows)
     rows = [(titles[name], *(f"{memory[n][name]:.2f}" if name in memory[n] else "-" for n in num_chains)) for name in titles]
     table(("peak memory of the process so far, GB", *chains), rows)
-    shares = [fact["disturbed"] for n in num_chains for facts in timings[n].values() for fact in facts]
+    shares = [timing["disturbed"] for n in num_chains for timed in timings[n].values() for timing in timed]
     print(
         f"\nOther processes used {statistics.median(shares):.0%} of the cores in the median timing, {max(shares):.0%} at most."
     )

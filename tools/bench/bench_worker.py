@@ -209,8 +209,8 @@ def carry_out(request, value_and_gradient, tasks):
     if request["do"] == "check":
         return {name: np.asarray(v).tolist() for name, v in zip(("value", "gradient"), value_and_gradient(z), strict=True)}
     start, cpu = time.monotonic(), cpu_seconds()
-    facts = tasks[request["task"]](z, request["num_gradients"])
-    return facts | {"seconds": time.monotonic() - start, "cpu_seconds": cpu_seconds() - cpu}
+    timed = tasks[request["task"]](z, request["num_gradients"])
+    return timed | {"seconds": time.monotonic() - start, "cpu_seconds": cpu_seconds() - cpu}
 
 
 def serve(framework, folder, label="goldfish"):
@@ -262,10 +262,10 @@ class Worker:
     def _read(self):
         line = self.process.stdout.readline()
         reply = json.loads(line) if line else {"error": f"it ended with exit code {self.process.wait()}"}
-        for fault in ("missing", "error"):
-            if fault in reply:
+        for kind in ("missing", "error"):
+            if kind in reply:
                 self.close()
-                raise WorkerError(reply[fault])
+                raise WorkerError(reply[kind])
         return reply
 
     def close(self):

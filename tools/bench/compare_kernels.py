@@ -73,7 +73,7 @@ def measure(posterior, method, schedule, run):
     from tfgradgen.evaluation.efficiency import effective_draws
 
     chunks = method.chunks_fn(posterior, method.defaults, schedule, run, None)
-    seconds, spent, kept, cost, facts = [], Cost(0, 0), [], Cost(0, 0), {}
+    seconds, spent, kept, cost, stats = [], Cost(0, 0), [], Cost(0, 0), {}
     while True:
         start = time.monotonic()
         chunk = next(chunks, None)
@@ -84,7 +84,7 @@ def measure(posterior, method, schedule, run):
             kept.append(chunk.draws)
             seconds.append((time.monotonic() - start) / more.work)
             spent = Cost(*np.add(spent, more).tolist())
-        cost, facts = chunk.cost, chunk.facts
+        cost, stats = chunk.cost, chunk.stats
     draws = Draws(*map(np.concatenate, zip(*kept, strict=True)))
     size = effective_draws(draws)
     return {
@@ -98,7 +98,7 @@ def measure(posterior, method, schedule, run):
         "accept_rate": float(accept_prob(draws).mean()),
         "rhat": worst_rhat(draws),
         "class_prob": float(draws.class_prob.mean()),
-        "evidence": facts.get("evidence"),
+        "evidence": stats.get("evidence"),
     }
 
 

@@ -141,6 +141,6 @@ def cached(path, make):
         return {name: arrays[name] for name in arrays.files}
 
 
-def fingerprint(*facts):
+def fingerprint(*values):
     """Return a short digest of everything on which a cached file depends."""
-    return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps(values, default=str).encode()).hexdigest()[:12]

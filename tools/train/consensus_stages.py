@@ -301,6 +301,6 @@ def write_model(studio, stage, out, licence=None):
         "range": "[-1, 1], RGB",
         "classes": ", ".join(label["name"] for label in studio.labels),
     }
-    facts = dict(size=studio.size, stage=stage, frozen=FROZEN_BLOCKS, large=LARGE)
-    built = BUILT.format(draws=studio.num_labelled(), **facts)
+    settings = dict(size=studio.size, stage=stage, frozen=FROZEN_BLOCKS, large=LARGE)
+    built = BUILT.format(draws=studio.num_labelled(), **settings)
     write_card(out, "Classifier", interface, built, licence)

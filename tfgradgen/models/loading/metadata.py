@@ -114,7 +114,7 @@ def parse_labels(content: Any, where: str, lines: Sequence[int] = ()) -> tuple[L
         raise fail(where, expected, value_text(content), "correct it") from error
     longest = max((text for label in labels for text in (label.name, label.wnid, label.synset)), key=len, default="")
     if len(longest) > MAX_NAME:
-        raise fail(where, f"names of at most {MAX_NAME} characters", f"{longest} ({len(longest)})", "shorten it")
+        raise fail(where, f"names of at most {MAX_NAME} characters", f"{longest} ({len(longest)})", "shorten the name")
     counts = Counter(label.name for label in labels)
     if len(counts) < len(labels):
         twice = [name for name, count in counts.items() if count > 1]

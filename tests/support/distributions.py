@@ -76,14 +76,14 @@ def run(family: KernelSampler, config: KernelConfig, fn: Any = target, init: Any
 
 
 @functools.cache
-def _law_fn(name: str) -> Any:
+def _distribution_fn(name: str) -> Any:
     return compiled_run(kernel_sampler(name), kernel_sampler(name).defaults, weighted, NUM_STEPS)
 
 
 @functools.cache
 def law_run(name: str, weight: float = 1.0) -> Any:
     """A run from exact draws of `target` by the kernel `name` with its defaults, whose target is `weighted`; made once."""
-    arrays = _law_fn(name)(starts(), weight)
+    arrays = _distribution_fn(name)(starts(), weight)
     for array in arrays:
         array.flags.writeable = False
     return arrays

@@ -15,7 +15,7 @@ from tfgradgen.core.checks import fail
 from tfgradgen.core.config import RunConfig
 from tfgradgen.core.contracts import Draws, ProgressFn, accept_prob
 from tfgradgen.diagnostics.convergence import scalars, statistics
-from tfgradgen.diagnostics.issues import MAX_ACCEPT_GAP, chain_table, faults, off_target
+from tfgradgen.diagnostics.issues import MAX_ACCEPT_GAP, chain_table, off_target, proven_problems
 from tfgradgen.diagnostics.model_checks import admit
 from tfgradgen.mcmc.budget import run_until_budget, unbounded
 from tfgradgen.mcmc.chains import chain_chunks
@@ -30,6 +30,7 @@ SEARCH, FRESH, EXACT = 0, 1, 2
 LEAST_DRAWS = 1.0  # lower bound of the ESS of a run
 TRACE_POINTS = 80
 _FIGURES = ("per_1000", "work", "num_results", "accept_rate", "accept_error", "step_size", "seconds")
+OLD_FIELDS = {"faults": "issues"}  # of `Cell`, in studies of older versions
 _TRACE = ("gradients", "step_size", "accept_rate")
 
 
@@ -60,7 +61,7 @@ class Cell(NamedTuple):
       accept_error: Its standard error over chains.
       step_size: Step size of the kept draws, shared by all chains.
       rhat: Largest R-hat; None if undefined.
-      faults: Faults that do not depend on the length of the run, except for acceptance (see `faults_of`).
+      issues: Problems that do not depend on the length of the run, except for acceptance (see `issues_of`).
       seconds: Seconds, including compilation.
       trace: gradients, step_size and accept_rate (mean over chains) along the run, with at most TRACE_POINTS values each.
       chain_means: By statistic, the mean of each chain's kept draws.
@@ -74,7 +75,7 @@ class Cell(NamedTuple):
     accept_error: float
     step_size: float
     rhat: float | None
-    faults: list[str]
+    issues: list[str]
     seconds: float
     trace: dict[str, list[float]]
     chain_means: dict[str, list[float]]
@@ -86,7 +87,7 @@ def cell_of(values: Any) -> Cell:
     Raises:
       AttributeError, TypeError, ValueError: The values are invalid.
     """
-    cell = Cell(**values)
+    cell = Cell(**{OLD_FIELDS.get(name, name): value for name, value in values.items()})
     figures = [getattr(cell, name) for name in _FIGURES] + ([] if cell.rhat is None else [cell.rhat])
     traces = [cell.trace[name] for name in _TRACE]
     if not all(isinstance(each, int | float) and math.isfinite(each) for each in figures) or len({*map(len, traces)}) != 1:
@@ -97,9 +98,9 @@ def cell_of(values: Any) -> Cell:
         raise TypeError("a run with invalid means")
     if min(cell.per_1000, cell.work, cell.num_results) < 0 or not isinstance(cell.num_results, int):
         raise ValueError("a run with numbers out of range")
-    is_list = isinstance(cell.faults, list) and all(isinstance(fault, str) for fault in cell.faults)
+    is_list = isinstance(cell.issues, list) and all(isinstance(issue, str) for issue in cell.issues)
     if not isinstance(cell.worst, str) or not is_list:
-        raise TypeError("a run with faults that are not text")
+        raise TypeError("a run with issues that are not text")
     return cell
 
 
@@ -109,13 +110,13 @@ def failed(reason: str, work: float = 0.0) -> Cell:
     return Cell(0.0, "", work, 0, 0.0, 0.0, 0.0, None, [reason], 0.0, nothing, {})
 
 
-def faults_of(recipe: Recipe, cells: Sequence[Cell]) -> list[str]:
-    """Return the distinct faults of `recipe` in these runs.
+def issues_of(recipe: Recipe, cells: Sequence[Cell]) -> list[str]:
+    """Return the distinct issues of `recipe` in these runs.
 
     The acceptance rate is compared with its target by the mean over runs, with a margin of two standard errors. That of the few
     chains in one run is mostly noise, and with a check per run each further run would be another chance of elimination.
     """
-    found = list(dict.fromkeys(fault for cell in cells for fault in cell.faults))
+    found = list(dict.fromkeys(issue for cell in cells for issue in cell.issues))
     if not cells or found:
         return found
     target = recipe.config.to_dict()["target_accept_prob"] if recipe.schedule.num_adaptation_steps else None
@@ -125,8 +126,8 @@ def faults_of(recipe: Recipe, cells: Sequence[Cell]) -> list[str]:
     return list(off_target(rate, target))
 
 
-class Bench:
-    """The posteriors on which schedules are tried.
+class Objective:
+    """What a search maximizes: the effective sample size of a schedule on posteriors.
 
     Args:
       posteriors: Posteriors by name of the label.
@@ -145,7 +146,7 @@ class Bench:
 
     def check(self) -> dict[str, list[str]]:
         """Return the warnings from the checks of the models by label; raise `UserError` if they cannot be sampled."""
-        return {name: admit(posterior, self.run, True).doubts for name, posterior in self.posteriors.items()}
+        return {name: admit(posterior, self.run, True).warnings for name, posterior in self.posteriors.items()}
 
     def problems(self, stream: int, num_replicates: int) -> list[Problem]:
         """Return all labels of the first replicate, then of the next ones."""
@@ -173,21 +174,21 @@ class Bench:
         chunks = chain_chunks(posterior, recipe.kernel, recipe.config, schedule, run, self._starts[problem, powers])
         start_cost = kernel_sampler(recipe.kernel).start_cost(recipe.config)
         most = self.num_gradients + start_cost.work
-        trail = run_until_budget(chunks, start_cost, run.num_chains, most, progress_fn)
-        last = int(np.searchsorted(trail.work, most + 0.5))
-        draws = trail.kept(last)
+        trace = run_until_budget(chunks, start_cost, run.num_chains, most, progress_fn)
+        last = int(np.searchsorted(trace.work, most + 0.5))
+        draws = trace.kept(last)
         if len(draws.z) < MIN_KEPT:
             expected = f"enough gradients for {MIN_KEPT} draws after the burn-in"
             got = f"{self.num_gradients:.0f}, enough for {len(draws.z)}"
             raise fail("num_gradients", expected, got, "raise it, or shorten the burn-in")
-        whole = Draws(*(column[:last] for column in trail.draws))
-        return self._cell(draws, whole, trail.work[:last], time.monotonic() - start)
+        whole = Draws(*(column[:last] for column in trace.draws))
+        return self._cell(draws, whole, trace.work[:last], time.monotonic() - start)
 
     def _cell(self, draws: Draws, whole: Draws, work: np.ndarray, seconds: float) -> Cell:
         found = statistics(draws)
         sizes = {name: convergence.ess_bulk for name, convergence in found.items()}
         worst = min(sizes, key=lambda name: sizes[name] or 0.0)
-        wrong = faults(chain_table(draws), len(draws.z))
+        wrong = proven_problems(chain_table(draws), len(draws.z))
         if sizes[worst] is None:
             wrong.append(f"the effective sample size of {worst} is unknown: it is constant or not finite")
         rhats = [c.rhat for c in found.values() if c.rhat is not None]
@@ -200,7 +201,7 @@ class Bench:
             accept_error=float(accept_prob(draws).mean(0).std(ddof=1) / np.sqrt(self.run.num_chains)),
             step_size=_median(draws.step_size[-1:])[0],
             rhat=max(rhats, default=None),
-            faults=wrong,
+            issues=wrong,
             seconds=round(seconds, 3),
             trace=_trace(whole, work),
             chain_means={name: column.mean(0, dtype=np.float64).tolist() for name, column in scalars(draws).items()},
