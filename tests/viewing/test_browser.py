@@ -97,9 +97,16 @@ def test_the_film_of_a_chain_runs_and_stops_at_a_frame(page: Any) -> None:
     page.locator("#tiles > li > button").nth(2).click()
     frames = page.locator("#frames button")
     assert frames.count() == 4
+    page.evaluate(
+        """() => {
+        const draw = document.getElementById("draw");
+        window.seen = [];
+        new MutationObserver(() => window.seen.push(draw.textContent)).observe(draw, {childList: true});
+    }"""
+    )
     page.locator("#play").click()
-    page.wait_for_function("document.getElementById('draw').textContent === '1'")
-    page.locator("#play").click()
+    page.locator("#play", has_text="Play").wait_for()
+    assert page.evaluate("window.seen") == ["0", "1", "2", "3"]
     frames.nth(0).press("Enter")
     assert facts(page)[1:] == ["2", "0", "3"]
     assert page.locator("#large").get_attribute("src") == frames.nth(0).locator("img").get_attribute("src")
@@ -116,8 +123,7 @@ def test_tiles_are_sorted(page: Any, run: Path) -> None:
 
 def test_the_copied_command_is_that_of_the_record(page: Any, run: Path) -> None:
     page.locator("#copy").click()
-    page.wait_for_function("document.getElementById('copied').textContent !== ''")
-    assert page.locator("#copied").inner_text() == "Copied."
+    page.locator("#copied", has_text="Copied.").wait_for()
     assert page.evaluate("navigator.clipboard.readText()") == again(record_of(run)).command
 
 

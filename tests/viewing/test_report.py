@@ -50,10 +50,7 @@ def test_it_shows_the_whole_run(run: Path) -> None:
     page, result = parsed(run), tg.load_run(run)
     record = result.record
     assert page.text_of("h1") == "goldfish"
-    tiles = page.all("img", alt="goldfish, last image of chain 0") + [
-        *page.all("img", alt="goldfish, last image of chain 1"),
-        *page.all("img", alt="goldfish, last image of chain 2"),
-    ]
+    tiles = [each for k in range(3) for each in page.all("img", alt=f"goldfish, last image of chain {k}")]
     assert len(tiles) == 3
     for tile, image in zip(tiles, result.images, strict=True):
         np.testing.assert_array_equal(pixels_of(tile.attributes["src"]), image)
@@ -88,11 +85,12 @@ def test_the_film_of_a_chain_is_that_of_film_png(run: Path) -> None:
     for chain in range(3):
         frames = [page.all("img", alt=f"chain {chain} at draw {draw}") for draw in range(4)]
         assert [len(each) for each in frames] == [1] * 4
-        last = pixels_of(frames[3][0].attributes["src"]).astype(int)
+        last = pixels_of(frames[3][0].attributes["src"])
         assert last.shape == (8, 8, 3)
         if result.draws.is_accepted[1:, chain].all():
-            assert np.abs(last - result.images[chain]).mean() < 12, "shrunk again from the film's larger tiles"
-    assert "not moved" in "".join(page.text_of("main")) or result.draws.is_accepted[1:].all()
+            alike = np.corrcoef(last.ravel(), result.images[chain].ravel())[0, 1]
+            assert alike > 0.95, "enlarged in the film and made smaller again"
+    assert ("not moved" in page.text_of("main")) == (not result.draws.is_accepted[1:].all())
 
 
 def test_every_warning_leads_to_what_it_means(run: Path) -> None:
@@ -164,9 +162,9 @@ def test_hostile_text_stays_text() -> None:
     assert "\u202e" not in source
     assert "\x1b" not in source
     words = shlex.split(found.text_of("pre", id="command"))
-    assert [word.partition("=")[0] for word in words[4:]] == ["--label", "--kernel", "--seed", "--num_results"] + [
-        *("--num_burnin_steps", "--num_adaptation_steps", "--num_chains", "--generator", "--classifier")
-    ]
+    counts = ["--num_results", "--num_burnin_steps", "--num_adaptation_steps", "--num_chains"]
+    named = [word.partition("=")[0] for word in words[4:]]
+    assert named == ["--label", "--kernel", "--seed", *counts, "--generator", "--classifier"]
 
 
 def test_the_same_run_gives_the_same_bits(run: Path, tmp_path: Path) -> None:
