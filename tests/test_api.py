@@ -249,7 +249,7 @@ def test_without_xarray_it_is_said(result: tg.SampleResult, monkeypatch: pytest.
 
 def test_saving_replaces_only_runs(result: tg.SampleResult, tmp_path: Path) -> None:
     folder = result.save(tmp_path / "deep" / "run")
-    files = {"grid.png", "plots.png", "film.png", "samples.npz", "run.json"}
+    files = {"report.html", "grid.png", "plots.png", "film.png", "samples.npz", "run.json"}
     assert {path.name for path in folder.iterdir()} == files
     before = (folder / "run.json").read_bytes()
     with pytest.raises(tg.UserError, match=r"folder: expected a new folder, got .*; choose another folder or add overwrite\."):

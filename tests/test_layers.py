@@ -15,7 +15,7 @@ FLOORS = [
     {"io", "models"},
     {"posterior"},
     {"diagnostics"},
-    {"mcmc"},
+    {"mcmc", "viewing"},
     {"results"},
     {"api", "serving"},
     {"evaluation", "tuning"},

@@ -30,7 +30,7 @@ READMES = [
     *(path for room in ("saved_models", "tfgradgen", "tools") for path in (ROOT / room).rglob("README.md")),
 ]
 NAMES = [path.relative_to(ROOT).as_posix() for path in READMES]
-ROOMS = {f"tfgradgen/{room}" for room in ("diagnostics", "evaluation", "mcmc", "models", "serving", "tuning")} | {
+ROOMS = {f"tfgradgen/{room}" for room in ("diagnostics", "evaluation", "mcmc", "models", "serving", "tuning", "viewing")} | {
     "saved_models",
     "tools",
 }

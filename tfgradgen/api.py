@@ -35,7 +35,7 @@ from tfgradgen.mcmc.recipe import Recipe, default_recipe, settings_of
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.mcmc.sampler import Resume
 from tfgradgen.posterior import ClassPosterior
-from tfgradgen.results.files import make_film
+from tfgradgen.results.film import make_film
 from tfgradgen.results.origin import plan
 from tfgradgen.results.record import AUTO, run_record
 from tfgradgen.results.result import SampleResult

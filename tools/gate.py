@@ -13,7 +13,7 @@ STEPS = (
     ("lint", ["ruff", "check", "."]),
     ("format", ["ruff", "format", "--check", "."]),
     ("types", ["mypy"]),
-    ("tests", ["pytest", "-q", "--durations=100", "-n", "2", "--dist=worksteal"]),
+    ("tests", ["pytest", "-q", "-rs", "--durations=100", "-n", "2", "--dist=worksteal"]),
 )
 # Tests run in two processes, which share the files between them. Each process uses one core: with more threads than cores,
 # threads would wait for one another.

@@ -41,7 +41,7 @@ def test_sample_writes_grid_samples_and_record(kernel: str, toy_flags: list[str]
     main(["sample", "--label=goldfish", f"--kernel={kernel}", *toy_flags, *fast])
     folder = Path(f"out/goldfish-{kernel}-0")
     state = [] if kernel == "smc" else ["checkpoint.npz"]
-    names = [*state, "film.png", "grid.png", "plots.png", "run.json", "samples.npz"]
+    names = [*state, "film.png", "grid.png", "plots.png", "report.html", "run.json", "samples.npz"]
     assert sorted(path.name for path in folder.iterdir()) == names
     with np.load(folder / "samples.npz") as file:
         shapes = {name: (file[name].shape, str(file[name].dtype)) for name in file.files}
@@ -88,7 +88,9 @@ def test_sample_writes_grid_samples_and_record(kernel: str, toy_flags: list[str]
         *(grade for grade, value in record["grades"].items() if value == "ok"),
         *([] if record["problems"] else ["checked"]),
     ]
-    assert sorted(out[-1].split(": ")[1].split(", ")) == sorted(path.name for path in folder.iterdir())
+    listed = out[-1].split(": ")[1].split(", ")
+    assert listed[0] == "report.html (open it in a browser)"
+    assert sorted(name.split()[0] for name in listed) == sorted(path.name for path in folder.iterdir())
 
 
 @pytest.mark.usefixtures("quick_runs")
@@ -136,7 +138,7 @@ def test_several_labels_run_as_one_batch(toy_flags: list[str], capsys: pytest.Ca
     steps = [record["step_size"] for record in records.values()]
     assert all(len(step) == 3 and len({*step}) == 1 for step in steps)
     assert len({step[0] for step in steps}) == 3, "each label tunes its own"
-    for name in ("grid.png", "plots.png", "film.png", "samples.npz", CHECKPOINT):
+    for name in ("report.html", "grid.png", "plots.png", "film.png", "samples.npz", CHECKPOINT):
         assert Path("runs/alp", name).exists()
     indices = ",".join(map(str, records["runs/goldfish"]["batch"]["index"]))
     main(["sample", f"--label={indices}", "--out=again", *toy_flags, *FAST_MALA])

@@ -9,7 +9,7 @@ from PIL import Image
 from tests.support import toy
 from tfgradgen.core.contracts import Draws
 from tfgradgen.io.images import CAPTION_HEIGHT, GAP, decode, to_uint8
-from tfgradgen.results.files import make_film
+from tfgradgen.results.film import make_film
 
 TILE = 128
 

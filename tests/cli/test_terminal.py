@@ -15,11 +15,11 @@ from tfgradgen.cli.commands import main
 from tfgradgen.cli.compare import command_line as compare_line
 from tfgradgen.cli.compare_options import parse_compare
 from tfgradgen.cli.progress import progress_bar
-from tfgradgen.cli.terminal import MAX_LINE, command_text, note, say, shown
+from tfgradgen.cli.terminal import MAX_LINE, note, say, shown
 from tfgradgen.cli.tune import command_line as tune_line
 from tfgradgen.cli.tune_options import parse_tune
 from tfgradgen.core.contracts import Progress
-from tfgradgen.core.text import csv_text, markdown_text
+from tfgradgen.core.text import command_text, csv_text, markdown_text
 from tfgradgen.evaluation.report.tables import to_csv as compared_csv
 from tfgradgen.evaluation.report.tables import to_markdown as compared_markdown
 

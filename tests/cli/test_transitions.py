@@ -172,7 +172,7 @@ def test_a_folder_on_which_something_is_mounted_is_written_into(
         capsys.readouterr()
         assert f"what was drawn is in mount/{INSIDE}" in refused(command, capsys, 130)
     main([*command, "--resume"])
-    names = {"film.png", "grid.png", "plots.png", "samples.npz", RECORD, CHECKPOINT}
+    names = {"report.html", "film.png", "grid.png", "plots.png", "samples.npz", RECORD, CHECKPOINT}
     assert {path.name for path in mount.iterdir()} == names | {"lost+found"}
     assert (mount / "samples.npz").read_bytes() == (tmp_path / "whole/samples.npz").read_bytes()
     capsys.readouterr()

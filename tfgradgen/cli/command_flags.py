@@ -200,8 +200,8 @@ def _check_groups(sampler: Sampler | None) -> list[Group]:
 _ALL = (
     Command(
         "sample",
-        "Draws images of a class into a folder. It writes grid.png, plots.png, film.png, samples.npz,\n"
-        "checkpoint.npz and run.json.",
+        "Draws images of a class into a folder. It writes report.html (begin there), grid.png, plots.png,\n"
+        "film.png, samples.npz, checkpoint.npz and run.json.",
         _sample_groups,
         {"label": None, "kernel": None},
         sample_flags,

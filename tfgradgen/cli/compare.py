@@ -17,10 +17,10 @@ from tfgradgen.cli.load import Loaded, load_models, start_at_photograph
 from tfgradgen.cli.model_options import non_default_flags
 from tfgradgen.cli.output import COMPARISON, workspace
 from tfgradgen.cli.progress import progress_bar
-from tfgradgen.cli.terminal import command_text, note, one_line, say
+from tfgradgen.cli.terminal import note, one_line, say
 from tfgradgen.core.checks import fail
 from tfgradgen.core.files import json_text, own_folder, write_text
-from tfgradgen.core.text import as_text
+from tfgradgen.core.text import as_text, command_text
 from tfgradgen.diagnostics.issues import with_page
 from tfgradgen.diagnostics.model_checks import admit
 from tfgradgen.evaluation.cell_cache import CellCache

@@ -1,12 +1,10 @@
 """Output of the commands to a terminal or a log."""
 
 import sys
-from collections.abc import Mapping
-from typing import Any
 
 from tfgradgen.core.checks import fail
 from tfgradgen.core.parsing import reason
-from tfgradgen.core.text import as_text, printable, shell_word, shortened
+from tfgradgen.core.text import as_text, printable, shortened
 
 MAX_LINE = 4000  # characters; lines of tfgradgen itself are far shorter
 
@@ -41,10 +39,3 @@ def shown(text: str) -> str:
 def one_line(error: BaseException) -> str:
     """Return the text of a library's error, to be used within a line."""
     return as_text(" ".join(getattr(error, "command_text", str(error)).split()), 200)
-
-
-def command_text(command: str, flags: Mapping[str, Any]) -> str:
-    """Return the POSIX shell command that runs `command` with `flags`. Lists and tuples are joined by commas."""
-    parts = {name: value if isinstance(value, list | tuple) else (value,) for name, value in flags.items()}
-    words = (f"--{name}={shell_word(','.join(map(str, values)))}" for name, values in parts.items())
-    return " ".join([f"python -m tfgradgen {command}", *words])

@@ -9,11 +9,11 @@ from tfgradgen.cli.load import Loaded, choose_backend, load_models
 from tfgradgen.cli.model_options import non_default_flags
 from tfgradgen.cli.output import SEARCH, workspace
 from tfgradgen.cli.progress import progress_bar
-from tfgradgen.cli.terminal import command_text, one_line, say
+from tfgradgen.cli.terminal import one_line, say
 from tfgradgen.cli.tune_options import TuneOptions, read_control
 from tfgradgen.core.checks import fail
 from tfgradgen.core.files import write_text
-from tfgradgen.core.text import as_text
+from tfgradgen.core.text import as_text, command_text
 from tfgradgen.diagnostics.issues import with_page
 from tfgradgen.io.folders import check_resumable
 from tfgradgen.io.images import save_png

@@ -10,6 +10,7 @@ import re
 import reprlib
 import shlex
 import unicodedata
+from collections.abc import Mapping
 from typing import Any
 
 NAME_LENGTH = 100  # characters of a name or a value
@@ -102,6 +103,13 @@ _BOUNDED = _Bounded()
 def shell_word(text: str) -> str:
     """Quote `text` as one word of a POSIX shell command."""
     return shlex.quote(printable(text, None))
+
+
+def command_text(command: str, flags: Mapping[str, Any]) -> str:
+    """Return the POSIX shell command that runs `command` with `flags`. Lists and tuples are joined by commas."""
+    parts = {name: value if isinstance(value, list | tuple) else (value,) for name, value in flags.items()}
+    words = (f"--{name}={shell_word(','.join(map(str, values)))}" for name, values in parts.items())
+    return " ".join([f"python -m tfgradgen {command}", *words])
 
 
 def markdown_text(text: str) -> str:

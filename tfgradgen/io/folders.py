@@ -22,7 +22,8 @@ except ImportError:  # Windows: a second process in the same folder is not detec
     fcntl = None  # type: ignore[assignment]
 
 RECORD = "run.json"  # a folder without it is not a run
-OURS = {"grid.png", "plots.png", "film.png", "samples.npz", "chains.nc", CHECKPOINT, RECORD}
+REPORT = "report.html"
+OURS = {REPORT, "grid.png", "plots.png", "film.png", "samples.npz", "chains.nc", CHECKPOINT, RECORD}
 LOCK = "lock"
 INSIDE = ".unfinished"  # the unfinished run in a folder whose parent cannot be written
 LOST_AND_FOUND = "lost+found"  # created by some file systems where they are mounted

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
@@ -16,6 +16,7 @@ from tfgradgen.core.parsing import PARSER_ERRORS, parsing, read_bytes
 
 CAPTION_HEIGHT = 16  # pixels below each tile
 GAP = 4  # pixels
+TILE_SIZE = 128  # pixels
 FORMATS = ("JPEG", "PNG", "TIFF", "GIF", "BMP", "WEBP", "PPM")  # none of their decoders starts another program
 MAX_PIXELS, MAX_FILE = 80_000_000, 1 << 28  # pixels of an image, bytes of its file
 DECODE_BATCH = 64
@@ -100,11 +101,52 @@ def _as_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+class Cells(NamedTuple):
+    """Where the tiles of a grid are, in pixels.
+
+    Attributes:
+      corner: Left and top of the first tile.
+      pitch: Horizontal and vertical distance between two tiles.
+      size: Width and height of a tile.
+    """
+
+    corner: tuple[int, int]
+    pitch: tuple[int, int]
+    size: tuple[int, int]
+
+    def place(self, row: int, column: int) -> tuple[int, int]:
+        """Return left and top of a tile."""
+        return self.corner[0] + column * self.pitch[0], self.corner[1] + row * self.pitch[1]
+
+    def grid_size(self, num_rows: int, num_columns: int) -> tuple[int, int]:
+        """Return width and height of a grid of so many tiles."""
+        return self.place(0, num_columns)[0], self.place(num_rows, 0)[1]
+
+
+def cells_of(
+    height: int, width: int, tile_size: int = TILE_SIZE, has_captions: bool = True, num_lines: int = 0, left: int = GAP
+) -> Cells:
+    """Return where `make_grid` puts images of `height` x `width`.
+
+    Args:
+      height: Of an image, in pixels.
+      width: Of an image, in pixels.
+      tile_size: As for `make_grid`.
+      has_captions: Whether the tiles have captions.
+      num_lines: Number of lines above the tiles: title and headings.
+      left: Pixels at the left of the tiles.
+    """
+    scale = max(1, round(tile_size / height))
+    size = width * scale, height * scale
+    pitch = size[0] + GAP, size[1] + GAP + (CAPTION_HEIGHT if has_captions else 0)
+    return Cells((left, GAP + CAPTION_HEIGHT * num_lines), pitch, size)
+
+
 def make_grid(
     images: np.ndarray,
     captions: Sequence[str] = (),
     num_columns: int | None = None,
-    tile_size: int = 128,
+    tile_size: int = TILE_SIZE,
     title: str = "",
     headings: Sequence[str] = (),
     row_names: Sequence[str] = (),
@@ -122,27 +164,25 @@ def make_grid(
     """
     count, height, width, channels = images.shape
     columns = num_columns or int(np.ceil(np.sqrt(count)))
-    rows = -(-count // columns)
-    scale = max(1, round(tile_size / height))
-    cell_width, cell_height = width * scale + GAP, height * scale + GAP + (CAPTION_HEIGHT if captions else 0)
-    top = GAP + CAPTION_HEIGHT * (bool(title) + bool(headings))
     font = ImageFont.load_default(size=CAPTION_HEIGHT - 4)
     left = GAP + max((int(font.getlength(name)) + 2 * GAP for name in row_names), default=0)
-    grid = Image.new("RGB", (left + columns * cell_width, rows * cell_height + top), BACKGROUND)
+    cells = cells_of(height, width, tile_size, bool(captions), bool(title) + bool(headings), left)
+    top, tile_height = cells.corner[1], cells.size[1]
+    grid = Image.new("RGB", cells.grid_size(-(-count // columns), columns), BACKGROUND)
     draw = ImageDraw.Draw(grid)
     if title:
         draw.text((GAP, GAP // 2), title, INK, font)
     for k, heading in enumerate(headings):
-        shown = _cut(heading, cell_width - GAP, font.getlength)
-        draw.text((left + k * cell_width, top - CAPTION_HEIGHT - GAP // 2), shown, INK, font)
+        shown = _cut(heading, cells.size[0], font.getlength)
+        draw.text((cells.place(0, k)[0], top - CAPTION_HEIGHT - GAP // 2), shown, INK, font)
     for k, name in enumerate(row_names):
-        draw.text((GAP, top + k * cell_height + (height * scale - CAPTION_HEIGHT) // 2), name, INK, font)
+        draw.text((GAP, cells.place(k, 0)[1] + (tile_height - CAPTION_HEIGHT) // 2), name, INK, font)
     for k, image in enumerate(images):
-        x, y = left + k % columns * cell_width, top + k // columns * cell_height
+        x, y = cells.place(k // columns, k % columns)
         tile = Image.fromarray(image[..., 0] if channels == 1 else image).convert("RGB")
-        grid.paste(tile.resize((width * scale, height * scale), Image.Resampling.BICUBIC), (x, y))
+        grid.paste(tile.resize(cells.size, Image.Resampling.BICUBIC), (x, y))
         if captions:
-            draw.text((x, y + height * scale + 1), captions[k], INK, font)
+            draw.text((x, y + tile_height + 1), captions[k], INK, font)
     return grid
 
 
@@ -153,7 +193,14 @@ def _cut(text: str, width: int, length_fn: Callable[[str], float]) -> str:
     return next((text[:k] + "..." for k in range(len(text), 0, -1) if length_fn(text[:k] + "...") <= width), "")
 
 
+def as_png(image: Image.Image) -> bytes:
+    """Return `image` as the content of a PNG file."""
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
+
+
 def save_png(path: Path, image: Image.Image) -> None:
     """Write `image` to `path`, atomically."""
     with atomic_file(path) as stream:
-        image.save(stream, "PNG")
+        stream.write(as_png(image))

@@ -3,7 +3,6 @@
 import math
 import os
 from collections.abc import Callable, Mapping
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +19,16 @@ from tfgradgen.core.text import as_text
 from tfgradgen.diagnostics.convergence import Convergence
 from tfgradgen.diagnostics.netcdf import write_netcdf
 from tfgradgen.diagnostics.plots import plot_chains
-from tfgradgen.io.folders import RECORD
+from tfgradgen.io.folders import RECORD, REPORT
 from tfgradgen.io.images import make_grid, save_png
 from tfgradgen.mcmc.importance import FIT_FIGURES
 from tfgradgen.mcmc.registry import SAMPLERS
+from tfgradgen.results.page import page_of
 from tfgradgen.results.record import BATCH, FIT
 from tfgradgen.results.summary import UNITS, kind_of
+from tfgradgen.viewing.report import render
 
 RUN_FILE, SAMPLES_FILE, FILM, NETCDF = RECORD, "samples.npz", "film.png", "chains.nc"
-FILM_CHAINS, FILM_DRAWS = 16, 8  # rows and columns of film.png, at most
-FADED = 3  # by which the distance of a repeated tile from white is divided
 _TABLE = ("results", "chains")
 LAYOUT = {
     "z": (np.float32, (*_TABLE, "latent_dim")),
@@ -218,55 +217,22 @@ _SUMMARY_ENTRIES: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def make_film(decode_fn: Callable[[np.ndarray], np.ndarray], draws: Draws) -> Image.Image:
-    """Return the images of the first chains along the run: one row per chain, one column per kept draw.
-
-    The draws are evenly spaced from the first to the last. `decode_fn` maps z [B, latent_dim] to uint8 images. A tile is faded,
-    and its caption says so, if its chain has not moved since the column before.
-    """
-    num_results = len(draws.z)
-    shown = np.rint(np.linspace(0, num_results - 1, min(FILM_DRAWS, num_results))).astype(int)
-    z, prob = (np.swapaxes(column[shown, :FILM_CHAINS], 0, 1) for column in (draws.z, draws.class_prob))
-    is_still = np.zeros(prob.shape, bool)
-    is_still[:, 1:] = (z[:, 1:] == z[:, :-1]).all(-1) & ~_moved_between(draws.is_accepted[:, :FILM_CHAINS], shown)
-    captions = [
-        f"{f'chain {c}, ' if k == 0 else ''}p {p:.2f}{', not moved' if is_still[c, k] else ''}"
-        for c, row in enumerate(prob)
-        for k, p in enumerate(row)
-    ]
-    images = decode_fn(z.reshape(-1, z.shape[-1]))
-    images[is_still.reshape(-1)] = 255 - (255 - images[is_still.reshape(-1)]) // FADED
-    return make_grid(
-        images,
-        captions,
-        num_columns=len(shown),
-        title=f"the first {FILM_CHAINS} of {draws.z.shape[1]} chains, one per row" if draws.z.shape[1] > FILM_CHAINS else "",
-        headings=[f"draw {k}" for k in shown],
-    )
-
-
-def _moved_between(is_accepted: np.ndarray, shown: np.ndarray) -> np.ndarray:
-    """Return whether each chain moved between each `shown` draw and the next, [num_chains, len(shown) - 1]."""
-    moved = np.zeros((is_accepted.shape[1], len(shown) - 1), bool)
-    for k, (before, after) in enumerate(pairwise(shown)):
-        moved[:, k] = is_accepted[before + 1 : after + 1].any(0)
-    return moved
-
-
 def captions_of(draws: Draws) -> list[str]:
     """Return the caption of each chain's last image."""
     return [f"p {p:.2f}" for p in draws.class_prob[-1]]
 
 
 def write_run(folder: Path, record: dict[str, Any], draws: Draws, images: np.ndarray, film: Image.Image) -> None:
-    """Write grid.png, plots.png, film.png, samples.npz and run.json into `folder`."""
+    """Write report.html, grid.png, plots.png, film.png, samples.npz and run.json into `folder`."""
     save_png(folder / "grid.png", make_grid(images, captions_of(draws)))
     num_results, num_chains = draws.class_prob.shape
     units = UNITS[kind_of(record)]
     title = f"{record['kernel']} for {record['label']['name']}: {num_chains} {units}, {num_results} draws each"
     found = {name: Convergence(**values) for name, values in record["statistics"].items()}
-    save_png(folder / "plots.png", plot_chains(draws, title, found, record["worst_coordinate"]))
+    plots = plot_chains(draws, title, found, record["worst_coordinate"])
+    save_png(folder / "plots.png", plots)
     save_png(folder / FILM, film)
+    write_text(folder / REPORT, render(page_of(record, draws, images, film, plots)))
     np.savez_compressed(folder / SAMPLES_FILE, image=images, **draws._asdict())
     write_text(folder / RUN_FILE, json_text(record, 2) + "\n")
 

@@ -120,7 +120,7 @@ class SampleResult:
         return as_datatree(self.draws, attributes, is_chain=attributes["kind"] == "chain")
 
     def save(self, folder: str | os.PathLike[str], overwrite: bool = False) -> Path:
-        """Write grid.png, plots.png, film.png, samples.npz and run.json, as the `sample` command does.
+        """Write report.html, grid.png, plots.png, film.png, samples.npz and run.json, as the `sample` command does.
 
         `load_run` reads them. After an error nothing is left behind.
 

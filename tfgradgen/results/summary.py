@@ -9,11 +9,13 @@ from tfgradgen.core.text import as_text
 from tfgradgen.diagnostics.advice import priced
 from tfgradgen.diagnostics.convergence import CLASS_PROB, LATENT, shown_names
 from tfgradgen.diagnostics.issues import MAX_TEXT, never_moved
+from tfgradgen.io.folders import REPORT
 from tfgradgen.mcmc.importance import MAX_PARETO_K
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.results.record import FIT
 
 WORK = {"gradients": "gradients", "forward": "forward passes"}
+WORD = len("ran      ")  # characters of the heading of a line
 MAX_PROBLEM = MAX_TEXT + 100  # characters, with the section about it
 UNITS = {"chain": "chains", "exact": "chains", "particles": "populations", "ascent": "ascents", "fitted": "chains"}
 
@@ -38,6 +40,11 @@ def verdict(record: dict[str, Any]) -> list[str]:
 
 def summary(record: dict[str, Any], folder: Any = None) -> str:
     """Return the summary of a run: its results, acceptance, mixing, grades and warnings, and the `folder` if given."""
+    return "\n".join([*measured(record), *verdict(record), *([] if folder is None else [_wrote(record, folder)])])
+
+
+def measured(record: dict[str, Any]) -> list[str]:
+    """Return the lines about the results of a run, its acceptance and its mixing. The first `WORD` characters are a heading."""
     arguments, name = record["arguments"], record["label"]["name"]
     schedule, num_chains = arguments["schedule"], arguments["num_chains"]
     stat, kind = record["statistics"]["class_prob"], kind_of(record)
@@ -50,20 +57,16 @@ def summary(record: dict[str, Any], folder: Any = None) -> str:
     mixing = (
         f"mixing   effective sample size (ESS) of p(class) {ess} of {schedule['num_results'] * num_chains}{_rhat(record, stat)}"
     )
-    return "\n".join(
-        [
-            f"ran      {record['kernel']} for {as_text(name)}: {num_chains} {UNITS[kind]}, "
-            f"{schedule['num_results']} draws each{burnin}, "
-            f"{', '.join(work)} in {record['seconds']:.0f} s{_batch(record)} ({as_text(record['backend'])} mode)",
-            f"p(class) mean {mean}; under the prior {_prior(record)}",
-            *_starts(record),
-            f"moved    {_moved(record)}",
-            *_bound(record),
-            *([mixing] if kind not in ("ascent", "fitted") else []),
-            *verdict(record),
-            *([] if folder is None else [_wrote(record, folder)]),
-        ]
-    )
+    return [
+        f"ran      {record['kernel']} for {as_text(name)}: {num_chains} {UNITS[kind]}, "
+        f"{schedule['num_results']} draws each{burnin}, "
+        f"{', '.join(work)} in {record['seconds']:.0f} s{_batch(record)} ({as_text(record['backend'])} mode)",
+        f"p(class) mean {mean}; under the prior {_prior(record)}",
+        *_starts(record),
+        f"moved    {_moved(record)}",
+        *_bound(record),
+        *([mixing] if kind not in ("ascent", "fitted") else []),
+    ]
 
 
 def _batch(record: dict[str, Any]) -> str:
@@ -73,7 +76,8 @@ def _batch(record: dict[str, Any]) -> str:
 def _wrote(record: dict[str, Any], folder: Any) -> str:
     more = "chains.nc, " if record["arguments"]["netcdf"] else ""
     more += "checkpoint.npz, " if SAMPLERS[record["kernel"]].can_go_on else ""
-    return f"wrote    {as_text(folder)}: grid.png, plots.png, film.png, samples.npz, {more}run.json"
+    pictures = f"{REPORT} (open it in a browser), grid.png, plots.png, film.png"
+    return f"wrote    {as_text(folder)}: {pictures}, samples.npz, {more}run.json"
 
 
 def figure(value: float | None, digits: int = 3) -> str:

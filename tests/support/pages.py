@@ -1,0 +1,60 @@
+"""HTML as a test reads it: every element, with its attributes and its text."""
+
+import base64
+import io
+from html.parser import HTMLParser
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+VOID = {"meta", "link", "img", "input", "br"}  # elements without an end tag
+DATA = "data:image/png;base64,"
+
+
+class Element(NamedTuple):
+    tag: str
+    attributes: dict[str, str]
+    text: list[str]  # all text within, in order
+
+
+class Parsed(HTMLParser):
+    """The elements of a page in order. An element that is not closed, or closed twice, is an error."""
+
+    def __init__(self, source: str):
+        super().__init__()
+        self.elements: list[Element] = []
+        self._open: list[Element] = []
+        self.feed(source)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        names = [name for name, _ in attrs]
+        assert len(names) == len(set(names)), f"an attribute of {tag} occurs twice"
+        element = Element(tag, {name: value or "" for name, value in attrs}, [])
+        self.elements.append(element)
+        if tag not in VOID:
+            self._open.append(element)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop().tag == tag
+
+    def handle_data(self, data: str) -> None:
+        for element in self._open:
+            element.text.append(data)
+
+    def all(self, tag: str, **attributes: str) -> list[Element]:
+        """The elements of a tag that have these attributes."""
+        return [each for each in self.elements if each.tag == tag and attributes.items() <= each.attributes.items()]
+
+    def text_of(self, tag: str, **attributes: str) -> str:
+        """The text of the only such element."""
+        (element,) = self.all(tag, **attributes)
+        return "".join(element.text).strip()
+
+
+def pixels_of(source: str) -> np.ndarray:
+    """The pixels of an embedded PNG."""
+    assert source.startswith(DATA)
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(source.removeprefix(DATA)))))

@@ -1,0 +1,83 @@
+"""The command that makes a run again, from its record."""
+
+import re
+from typing import Any, NamedTuple
+
+from tfgradgen.core.checks import UserError
+from tfgradgen.core.config import RunConfig
+from tfgradgen.core.files import finite
+from tfgradgen.core.text import command_text
+from tfgradgen.mcmc.recipe import default_recipe, settings_of
+from tfgradgen.mcmc.registry import SAMPLERS
+from tfgradgen.models.shipped import default_model
+
+NO_FLAGS = ("kernel_config", "schedule", "schedule_file", "init_z", "init_photograph", "out", "overwrite", "resume", "strict")
+DEFAULTS = {
+    **RunConfig().to_dict(),
+    **{role: str(default_model(role)) for role in ("generator", "classifier", "discriminator")},
+    "discriminator_weight": 0.0,
+    "max_batch": None,
+    "allow_unknown_ops": False,
+    "netcdf": False,
+    "gradient_precision": "float32",
+}
+
+
+class Again(NamedTuple):
+    """How to make a run again.
+
+    Attributes:
+      command: The command line; '' if none can do it.
+      note: What to know about it, or why there is none.
+    """
+
+    command: str
+    note: str
+
+
+def again(record: dict[str, Any]) -> Again:
+    """Return the command that makes the run of `record` again. It leaves out flags whose values are the defaults.
+
+    The record may come from outside: names that cannot be flags are left out, and values are quoted.
+    """
+    arguments, label = record["arguments"], record["label"]
+    if any(not arguments.get(role) for role in ("generator", "classifier")):
+        return Again("", "No command can make this run again: its models were given as Python objects.")
+    if isinstance(label.get("index"), list):
+        return Again("", "No command can make this run again: each chain has a label of its own.")
+    if arguments.get("init") == "given" and not arguments.get("init_photograph"):
+        return Again("", "No command can make this run again: its chains start at a latent point that was given in Python.")
+    flags = {"label": arguments.get("label", label["name"]), "kernel": record["kernel"], "seed": record["seed"]}
+    others = {name: value for name, value in arguments.items() if name not in (*flags, *NO_FLAGS)}
+    others |= {"init": arguments["init_photograph"]} if arguments.get("init_photograph") else {}
+    given = {name: _word(value) for name, value in (flags | _settings(record)).items()}
+    given |= {
+        name: _word(value)
+        for name, value in others.items()
+        if re.fullmatch("[a-z_]+", name) and value != DEFAULTS.get(name) and isinstance(value, str | int | float | list)
+    }
+    note = "Add --out=FOLDER to write to another folder than the default one, or --overwrite to replace the run in it."
+    if "strict" not in arguments:  # a flag, which only runs of the command record
+        note += " This run was made in Python. If its models were loaded with settings, add them as flags."
+    elif "batch" in record:
+        note += " The command draws all labels of the batch."
+    return Again(command_text("sample", given), note)
+
+
+def _settings(record: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings and counts of the kernel that are not its defaults."""
+    kernel, arguments = record["kernel"], record["arguments"]
+    known, usual = settings_of(SAMPLERS[kernel]), finite(default_recipe(kernel).to_dict())
+    used = {**arguments["kernel_config"], **arguments["schedule"]}
+    every = {name: used[name] for name in known if name in used}
+    few = {name: value for name, value in every.items() if value != usual[name]}
+    # The default of a setting may depend on another setting.
+    try:
+        made = finite(default_recipe(kernel).changed(few).to_dict())
+    except UserError:
+        return every
+    return few if all(made[name] == value for name, value in every.items()) else every
+
+
+def _word(value: Any) -> Any:
+    return str(value).lower() if isinstance(value, bool) else value

@@ -1,0 +1,1 @@
+"""report.html: the page on which a person looks at a run."""
