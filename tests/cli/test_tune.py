@@ -153,7 +153,7 @@ def test_a_full_disk_is_said(command: list[str], capsys: pytest.CaptureFixture[s
             "adaptation_rate: expected a setting that adaptation 'dual_averaging' uses, got 0.2; leave",
         ),
         (["--num_seeds=0"], "num_seeds: expected an integer in 1..1000, got 0"),
-        (["--init=photo.png"], "init: expected resample, prior or the file of an image, got 'photo.png'"),
+        (["--init=photo.png"], "init: expected resample, prior, annealed or the file of an image, got 'photo.png'"),
         (["--generator=nothing"], "model nothing: expected a SavedModel folder"),
         (["--out=full"], "out: expected a new folder, got full, which exists"),
         (["--out=full", "--resume"], "out: expected the folder of a search to resume, got full, which also holds mine.txt"),

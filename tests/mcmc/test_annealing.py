@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.support.toy import ToyClassifier, ToyGenerator
+from tests.support.toy import BehindAValley, ToyGenerator
 from tfgradgen.core.checks import UserError
 from tfgradgen.core.config import RunConfig, Schedule
 from tfgradgen.core.contracts import collect
@@ -17,15 +17,6 @@ from tfgradgen.posterior import ClassPosterior
 
 NUM_CHAINS = 400
 NUM_GRADIENTS = 300
-
-
-class BehindAValley(ToyClassifier):
-    """Log-odds of class 1: -10 where the first pixel is below 0, -20 in a valley up to 2, 4 beyond."""
-
-    def __call__(self, image: tf.Tensor) -> tf.Tensor:
-        pixel = image[:, 0, 0, 0]
-        value = -10.0 - 10.0 * tf.sigmoid(6.0 * pixel) + 24.0 * tf.sigmoid(8.0 * (pixel - 2.0))
-        return tf.stack([tf.zeros_like(value), value], -1)
 
 
 def posterior(temperature: float = 1.0, label: int = 1) -> ClassPosterior:

@@ -29,6 +29,15 @@ class ToyClassifier:
         return tf.stack([tf.zeros_like(first), first], -1)
 
 
+class BehindAValley(ToyClassifier):
+    """Log-odds of class 1: -10 where the first pixel is below 0, -20 in a valley up to 2, 4 beyond."""
+
+    def __call__(self, image: tf.Tensor) -> tf.Tensor:
+        pixel = image[:, 0, 0, 0]
+        value = -10.0 - 10.0 * tf.sigmoid(6.0 * pixel) + 24.0 * tf.sigmoid(8.0 * (pixel - 2.0))
+        return tf.stack([tf.zeros_like(value), value], -1)
+
+
 def exact_moments(temperature: float = 1.0) -> tuple[float, float, float]:
     """Mean and standard deviation of z_0, and mean p(class 1), under the posterior of class 1, by quadrature."""
     z = np.linspace(-12, 12, 200_001)

@@ -107,3 +107,12 @@ def test_reach_is_1_on_a_slope_and_the_prior_share_on_a_plateau(kernel: str) -> 
     generator = toy.ToyGenerator()
     assert reach((generator, toy.ToyClassifier()), 1, kernel) == 1.0
     assert reach((generator, Plateau()), 1, kernel) < 0.1
+
+
+def test_annealed_starts_reach_what_prior_draws_do_not() -> None:
+    """Behind a valley, where two in a hundred prior draws are."""
+    behind, generator = toy.BehindAValley(), toy.ToyGenerator()
+    share, spent = tool("reach").annealed_reach((generator, behind), 1)
+    assert share >= 0.8
+    assert spent > 50
+    assert tool("reach").reach((generator, behind), 1, "mala") < 0.6

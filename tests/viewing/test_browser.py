@@ -53,8 +53,8 @@ def page(browser: Any, run: Path) -> Iterator[Any]:
     context.close()
 
 
-def facts(page: Any) -> list[str]:
-    return [str(text) for text in page.locator("#viewer .facts dd").all_inner_texts()]
+def details(page: Any) -> list[str]:
+    return [str(text) for text in page.locator("#viewer .details dd").all_inner_texts()]
 
 
 def record_of(run: Path) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def test_a_tile_is_enlarged_by_mouse(page: Any, run: Path) -> None:
     assert not page.locator("#viewer").is_visible()
     page.locator("#tiles > li > button").nth(1).click()
     assert page.locator("#viewer").is_visible()
-    assert facts(page) == [f"{record_of(run)['final_class_prob'][1]:.3f}", "1", "3", "3"]
+    assert details(page) == [f"{record_of(run)['final_class_prob'][1]:.3f}", "1", "3", "3"]
     assert page.locator("#large").bounding_box()["width"] > page.locator("#tiles img").first.bounding_box()["width"]
     page.locator("#close").click()
     assert not page.locator("#viewer").is_visible()
@@ -84,9 +84,9 @@ def test_a_tile_is_enlarged_by_keyboard(page: Any) -> None:
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     assert page.locator("#viewer").is_visible()
-    assert facts(page)[1] == "0"
+    assert details(page)[1] == "0"
     page.keyboard.press("ArrowRight")
-    assert facts(page)[1] == "1"
+    assert details(page)[1] == "1"
     page.keyboard.press("Escape")
     assert not page.locator("#viewer").is_visible()
     focused = page.evaluate("document.activeElement.parentElement.dataset.chain")
@@ -108,7 +108,7 @@ def test_the_film_of_a_chain_runs_and_stops_at_a_frame(page: Any) -> None:
     page.locator("#play", has_text="Play").wait_for()
     assert page.evaluate("window.seen") == ["0", "1", "2", "3"]
     frames.nth(0).press("Enter")
-    assert facts(page)[1:] == ["2", "0", "3"]
+    assert details(page)[1:] == ["2", "0", "3"]
     assert page.locator("#large").get_attribute("src") == frames.nth(0).locator("img").get_attribute("src")
 
 

@@ -37,10 +37,10 @@ def parsed(folder: Path) -> Parsed:
 def made_page(num_chains: int = 3, size: tuple[int, int, int] = (8, 8, 3), **changes: Any) -> Page:
     """A page of made-up draws, whose record has `changes`."""
     draws, rng = some_draws(num_chains=num_chains), np.random.default_rng(1)
-    facts = {"num_gradients": 100, "num_forward": 5, "seconds": 1.5, "prior_draws": 8, "prior_class_prob": 0.1}
+    stats = {"num_gradients": 100, "num_forward": 5, "seconds": 1.5, "prior_draws": 8, "prior_class_prob": 0.1}
     planned = a_record() | changes
     planned["arguments"] = {"temperature": 1.0} | planned["arguments"] | {"num_chains": num_chains}
-    record = run_record(planned, draws, {"prior_class_prob_error": 0.01, **facts})
+    record = run_record(planned, draws, {"prior_class_prob_error": 0.01, **stats})
     images = rng.integers(0, 256, (num_chains, *size), np.uint8)
     film = make_film(lambda z: rng.integers(0, 256, (len(z), *size), np.uint8), draws)
     return page_of(record, draws, images, film, Image.new("RGB", (4, 4)))
@@ -279,8 +279,8 @@ def test_draws_of_one_kind_have_one_film() -> None:
         "temperature": 1.0,
         "schedule": {"num_results": 1, "num_burnin_steps": 0, "num_adaptation_steps": 0},
     }
-    facts = {"num_gradients": 1, "num_forward": 1, "seconds": 1.0, "prior_draws": 8}
-    record = run_record(planned, draws, facts)
+    stats = {"num_gradients": 1, "num_forward": 1, "seconds": 1.0, "prior_draws": 8}
+    record = run_record(planned, draws, stats)
     page = page_of(record, draws, images, make_film(lambda z: images, draws), Image.new("RGB", (4, 4)))
     for tile, image in zip(page.tiles, images, strict=True):
         (frame,) = tile.film

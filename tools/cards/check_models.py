@@ -30,8 +30,8 @@ some photographs "other", too. Of so few photographs the error is partly chance,
     "generator": """Features are those of the signature `features` of each network, scaled to unit mean square. KID is
 the unbiased squared MMD with the cubic kernel.""",
 }
-REMARK_OF_CHAINS = """Chains for the reach start at prior draws (`--init=prior`); both have bolder settings than the defaults of
-`sample` (mala acceptance 0.4; hmc the same, with two leapfrog steps)."""
+REMARK_OF_CHAINS = """Chains for the reach of mala and hmc start at prior draws (`--init=prior`), annealed starts are those of
+`--init=annealed`; all have bolder settings than the defaults of `sample` (acceptance 0.4; hmc with two leapfrog steps)."""
 
 
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")

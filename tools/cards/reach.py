@@ -1,4 +1,4 @@
-"""Reach: the share of prior draws from which a gradient kernel finds the class.
+"""Reach: the share of starts from which a gradient kernel finds the class.
 
 Images of a class may be good even if no chain reaches them.
 """
@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfgradgen.core.backend import as_seed, fold_in
+from tfgradgen.mcmc.annealing import annealed_points
 from tfgradgen.mcmc.hmc import HmcConfig
 from tfgradgen.mcmc.kernel import adaptive_kernel
 from tfgradgen.mcmc.mala import MalaConfig
@@ -51,16 +52,25 @@ def _compiled(networks, kernel_name):
     return tf.function(bootstrap, autograph=False), tf.function(steps, autograph=False)
 
 
-def reach(networks, label, kernel_name, num_gradients=300, threshold=0.5, seed=0):
-    """Return the share of 16 chains, started at prior draws, whose p(class) exceeds `threshold` within `num_gradients`.
+def annealed_reach(networks, label, seed=0):
+    """Return the reach of mala from 16 annealed starts within 100 gradients, and the gradients of each start before that."""
+    posterior, num_chains = ClassPosterior(*networks, label), CHAINS_LEFT[0]
+    z, spent = annealed_points(posterior, num_chains, fold_in(as_seed(seed), 0), jit=False)
+    return reach(networks, label, "mala", num_gradients=100, seed=seed, z=tf.constant(z)), spent.num_gradients / num_chains
 
-    Step sizes are tuned as in `sample`, from `SETTINGS`. `networks` is (generator, classifier), `label` an index.
+
+def reach(networks, label, kernel_name, num_gradients=300, threshold=0.5, seed=0, z=None):
+    """Return the share of 16 chains whose p(class) exceeds `threshold` within `num_gradients`.
+
+    Step sizes are tuned as in `sample`, from `SETTINGS`. `networks` is (generator, classifier), `label` an index. The chains
+    start at `z` [16, latent_dim], or at prior draws.
     """
     bootstrap_fn, steps_fn = _compiled(networks, kernel_name)
     gradients_per_step = kernel_samplers()[kernel_name].cost_fn(SETTINGS[kernel_name][0]).num_gradients
     label, seed = tf.constant(label, tf.int32), as_seed(seed)
     num_chains = CHAINS_LEFT[0]
-    z = ClassPosterior(networks[0], networks[1], label).sample_prior(num_chains, fold_in(seed, 0))
+    if z is None:
+        z = ClassPosterior(networks[0], networks[1], label).sample_prior(num_chains, fold_in(seed, 0))
     results, best = bootstrap_fn(label, z)
     per_call = max(1, 10 // gradients_per_step)
     num_steps = num_gradients // gradients_per_step
