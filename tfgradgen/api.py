@@ -153,7 +153,8 @@ def choose_jit(posterior: ClassPosterior, kernel: str, run: RunConfig) -> tuple[
     Returns:
       `run` in graph mode and the reason; otherwise `run` and ''.
     """
-    why = (without_xla if SAMPLERS[kernel].takes_gradients else pool.without_xla)(posterior, run)
+    takes_gradients = SAMPLERS[kernel].takes_gradients or run.starts_take_gradients
+    why = (without_xla if takes_gradients else pool.without_xla)(posterior, run)
     return (replace(run, jit=False), why) if why else (run, "")
 
 

@@ -23,8 +23,8 @@ def posterior(temperature: float = 1.0, label: int = 1) -> ClassPosterior:
     return ClassPosterior(ToyGenerator(), BehindAValley(), label, temperature=temperature)
 
 
-def starts(init: str, temperature: float = 1.0, seed: int = 0) -> Starts:
-    return choose_starts(posterior(temperature), RunConfig(num_chains=NUM_CHAINS, init=init, seed=seed))  # type: ignore[arg-type]
+def starts(init: str, temperature: float = 1.0, seed: int = 0, num_chains: int = NUM_CHAINS) -> Starts:
+    return choose_starts(posterior(temperature), RunConfig(num_chains=num_chains, init=init, seed=seed))  # type: ignore[arg-type]
 
 
 def share(z: np.ndarray) -> float:
@@ -51,17 +51,17 @@ def test_they_are_of_the_posterior_where_chains_from_the_prior_are_not() -> None
 
 
 def test_its_cost_is_counted() -> None:
-    found = starts("annealed")
-    num_particles = PARTICLES_PER_CHAIN * NUM_CHAINS
+    found = starts("annealed", num_chains=16)
+    num_particles = PARTICLES_PER_CHAIN * 16
     stages, rest = divmod(found.spent.num_gradients, 5 * num_particles)
     assert (stages > 2, rest) == (True, 0)
     assert found.spent.num_forward == (1 + stages) * num_particles
-    assert (found.num_exact, found.num_draws) == (None, NUM_CHAINS)
+    assert (found.num_exact, found.num_draws) == (None, 16)
     assert starts("prior").spent == (0, 0)
 
 
 def test_a_seed_has_its_starts() -> None:
-    first, again, other = (starts("annealed", seed=seed).z.numpy() for seed in (0, 0, 1))
+    first, again, other = (starts("annealed", seed=seed, num_chains=8).z.numpy() for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert not np.isin(other, first).any()
 
@@ -89,6 +89,29 @@ def test_a_discriminator_is_refused() -> None:
     )
     with pytest.raises(UserError, match="annealed"):
         choose_starts(energetic, RunConfig(num_chains=4, init="annealed"))
+
+
+def test_prior_draws_of_nan_are_counted() -> None:
+    class PartlyNan(BehindAValley):
+        def __call__(self, image: tf.Tensor) -> tf.Tensor:
+            return tf.where(image[:, 0, :1, 0] < -1.0, np.nan, super().__call__(image))
+
+    found = choose_starts(ClassPosterior(ToyGenerator(), PartlyNan(), 1), RunConfig(num_chains=100, init="annealed"))
+    assert found.stats["num_scored"] == (1 + PARTICLES_PER_CHAIN) * 100
+    assert 0.1 < found.stats["num_not_finite"] / found.stats["num_scored"] < 0.22  # 0.159 of the prior
+    assert np.isfinite(found.z).all()
+
+
+def test_gradients_are_checked_even_if_the_kernel_takes_none() -> None:
+    class Steps(ToyGenerator):
+        def __call__(self, z: tf.Tensor) -> tf.Tensor:
+            return tf.cast(tf.cast(64 * super().__call__(z), tf.int32), tf.float32) / 64
+
+    steps = ClassPosterior(Steps(), BehindAValley(), 1)
+    sampler, few = kernel_sampler("elliptical_slice"), Schedule(num_results=4, num_burnin_steps=0, num_adaptation_steps=0)
+    chunks = started_chunks(sampler, steps, sampler.defaults, few, RunConfig(num_chains=4, init="annealed"), None)
+    with pytest.raises(UserError, match="gradient"):
+        next(chunks)
 
 
 def test_an_unknown_start_is_refused() -> None:

@@ -119,7 +119,18 @@ def all_z(folder: Path) -> np.ndarray:
 
 @pytest.mark.slow
 def test_the_streams_of_a_run_are_those_of_earlier_runs() -> None:
-    values = {"STARTS": 0, "CHAINS": 1, "REJECTION": 2, "SMC": 3, "PRIOR": 5, "POOL": 6, "SURROGATE": 7, "HVI": 8, "JITTER": -1}
+    values = {
+        "STARTS": 0,
+        "CHAINS": 1,
+        "REJECTION": 2,
+        "SMC": 3,
+        "PRIOR": 5,
+        "POOL": 6,
+        "SURROGATE": 7,
+        "HVI": 8,
+        "ANNEALING": 9,
+        "JITTER": -1,
+    }
     assert {stream.name: stream.value for stream in Stream} == values
     folded = {tuple(fold_in(as_seed(3), stream).numpy().tolist()) for stream in Stream}
     assert folded == {tuple(fold_in(as_seed(3), value).numpy().tolist()) for value in values.values()}

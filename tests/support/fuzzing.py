@@ -1,5 +1,6 @@
 """Damage to files: bytes at random, and values of JSON of every wrong kind. The same damage from the same seed."""
 
+import copy
 import json
 import random
 from collections.abc import Iterator
@@ -85,22 +86,26 @@ def damaged(data: bytes, rng: random.Random) -> bytes:
 
 def changed(value: Any, rng: random.Random) -> Any:
     """JSON-able `value` with one or two of its parts replaced, removed or renamed."""
-    copy = json.loads(json.dumps(value))
+    result = json.loads(json.dumps(value))
     for _ in range(rng.randint(1, 2)):
-        places = list(_places(copy))
+        places = list(_places(result))
         if not places:
-            return rng.choice(VALUES)
+            return _any_value(rng)
         where, key = rng.choice(places)
         kind = rng.randrange(6)
         if kind == 0 and isinstance(where, dict):
             del where[key]
         elif kind == 1 and isinstance(where, list):
-            where.append(rng.choice(VALUES))
+            where.append(_any_value(rng))
         elif kind == 2 and isinstance(where, dict):
             where[rng.choice(("", "\x1b[31m", "a", key.upper()))] = where.pop(key)
         else:
-            where[key] = rng.choice(VALUES)
-    return copy
+            where[key] = _any_value(rng)
+    return result
+
+
+def _any_value(rng: random.Random) -> Any:
+    return copy.deepcopy(rng.choice(VALUES))  # the next change may be inside it
 
 
 def _places(value: Any) -> Iterator[tuple[Any, Any]]:

@@ -87,6 +87,9 @@ def test_a_tile_is_enlarged_by_keyboard(page: Any) -> None:
     assert details(page)[1] == "0"
     page.keyboard.press("ArrowRight")
     assert details(page)[1] == "1"
+    for key, chain in ("ArrowRight", "2"), ("ArrowRight", "2"), ("ArrowLeft", "1"):
+        page.keyboard.press(key)
+        assert details(page)[1] == chain, "also after the last one, whose button is disabled"
     page.keyboard.press("Escape")
     assert not page.locator("#viewer").is_visible()
     focused = page.evaluate("document.activeElement.parentElement.dataset.chain")

@@ -161,10 +161,18 @@ def test_hostile_text_stays_text() -> None:
         assert "\\u202e\\x1b" in text
     assert "\u202e" not in source
     assert "\x1b" not in source
-    words = shlex.split(found.text_of("pre", id="command"))
+    assert not found.all("pre", id="command"), "hidden characters cannot be copied"
+
+
+def test_hostile_words_of_the_command_are_quoted() -> None:
+    name = HOSTILE.partition("\u202e")[0]
+    record = a_record() | {"label": {"index": 0, "name": name}}
+    record["arguments"] = record["arguments"] | {"label": name, "generator": name, "classifier": name, name: name}
+    words = shlex.split(again(record).command)
     counts = ["--num_results", "--num_burnin_steps", "--num_adaptation_steps", "--num_chains"]
     named = [word.partition("=")[0] for word in words[4:]]
     assert named == ["--label", "--kernel", "--seed", *counts, "--generator", "--classifier"]
+    assert words[4] == f"--label={name}"
 
 
 def test_the_same_run_gives_the_same_bits(run: Path, tmp_path: Path) -> None:
@@ -240,8 +248,8 @@ def finite_dict(value: Any) -> Any:
     [
         {"label": "goldfish"},
         {"label": "a b & !'c'", "kernel": "rejection", "num_chains": 4, "temperature": 0.5},
-        {"label": "all", "kernel": "hmc", "num_leapfrog_steps": 5, "step_size": 0.125, "num_burnin_steps": 7, "jit": False},
-        {"label": "alp,pizza", "kernel": "mala", "adaptation": "simple", "num_adaptation_steps": 0, "init": "prior"},
+        {"label": "alp", "kernel": "hmc", "num_leapfrog_steps": 5, "step_size": 0.125, "num_burnin_steps": 7, "jit": False},
+        {"label": "pizza", "kernel": "mala", "adaptation": "simple", "num_adaptation_steps": 0, "init": "prior"},
         {"label": 3, "kernel": "smc", "num_results": 30, "netcdf": False, "max_batch": 8, "allow_unknown_ops": True},
         {"label": "x", "generator": "g h", "generator_range": (0, 1), "classifier": "c", "classifier_size": 32},
     ],
@@ -252,6 +260,49 @@ def test_the_command_gives_the_arguments_of_the_run(flags: dict[str, Any]) -> No
     label = {"index": 0, "name": str(flags["label"])}
     record = {"arguments": arguments, "label": label, "kernel": options.kernel, "seed": options.run.seed}
     assert finite_dict(parse_sample(flags_of(again(record).command)).to_dict()) == arguments
+
+
+@pytest.mark.parametrize(
+    ("asked", "batch", "label"),
+    [
+        (["goldfish", "alp"], None, "alp"),  # the other label went to another kernel
+        ("all", None, "alp"),
+        ("all", {"name": ["alp", "pizza"]}, "alp,pizza"),
+    ],
+)
+def test_the_command_draws_what_the_run_drew(asked: Any, batch: Any, label: str) -> None:
+    record = a_record() | {"label": {"index": 0, "name": "alp"}}
+    record["arguments"] = record["arguments"] | {"label": asked, "generator": "a", "classifier": "b"}
+    if batch:
+        record["batch"] = batch
+    assert f"--label={label} " in again(record).command
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"generator": "models/g"}, "relative paths"),
+        ({"allow_unknown_ops": True}, "only if you trust them"),
+    ],
+)
+def test_the_note_says_what_to_know(changes: dict[str, Any], part: str) -> None:
+    record = a_record()
+    known = {"generator": "a", "classifier": "b"}
+    notes = [again(record | {"arguments": record["arguments"] | known | more}).note for more in ({}, changes)]
+    assert [part in note for note in notes] == [False, True]
+
+
+def test_flags_of_no_command_are_left_out() -> None:
+    record = a_record()
+    record["arguments"] = record["arguments"] | {"generator": "a", "classifier": "b", "trust": False, "hub": 0}
+    assert not {"trust", "hub"} & flags_of(again(record).command).keys()
+
+
+@pytest.mark.parametrize("name", ["x\u200dy", "x" * 10_000])
+def test_a_name_that_cannot_be_shown_has_no_command(name: str) -> None:
+    record = a_record() | {"label": {"index": 0, "name": name}}
+    record["arguments"] = record["arguments"] | {"label": name, "generator": "a", "classifier": "b"}
+    assert again(record).command == ""
 
 
 @pytest.mark.parametrize(

@@ -233,5 +233,10 @@ class RunConfig:
         if self.init_z is not None:
             object.__setattr__(self, "init_z", _point(self.init_z))
 
+    @property
+    def starts_take_gradients(self) -> bool:
+        """Whether the starts of chains need gradients of the target, whatever the kernel needs."""
+        return self.init == "annealed"
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -361,6 +361,12 @@ def _starts(chains: Mapping[str, list[Any]], num_results: int, run: Run, is_mixi
     if not num_other or not (is_mixing_bad or not run.is_dispersed or count < 2 or num_results < MIN_RESULTS):
         return
     which = "the chains" if num_other == count else f"{num_other} of {count} chains"
+    if not run.is_dispersed and not is_mixing_bad and count > 1 and num_results >= MIN_RESULTS:
+        text = (
+            f"{which} did not start at exact or independent draws, so their agreement does not show that they have forgotten "
+        )
+        yield issue("starts", f"{text}their starts: compare with another --seed or with --init=prior{cheaper(run)}", *GRADES)
+        return
     longer = max(4 * run.num_burnin_steps, num_results)
     price = again((longer + num_results) / (run.num_burnin_steps + num_results))
     yield issue(

@@ -28,14 +28,20 @@ logger = logging.getLogger(__name__)
 PARTICLES_PER_CHAIN = 4
 
 
-def annealed_points(posterior: ClassPosterior, num_chains: int, seed: tf.Tensor, jit: Jit) -> tuple[np.ndarray, Cost]:
-    """Return points [num_chains, latent_dim] from a population of four times as many particles, and what they cost.
+def annealed_points(
+    posterior: ClassPosterior, num_chains: int, seed: tf.Tensor, jit: Jit
+) -> tuple[np.ndarray, Cost, np.ndarray]:
+    """Return points from a population of four times as many particles.
 
     Args:
       posterior: The target, with one label and without a discriminator.
       num_chains: Number of points, each another particle.
       seed: Seed of the population.
       jit: As in `RunConfig`.
+
+    Returns:
+      The points [num_chains, latent_dim], what they cost, and the numbers [2] of prior draws without a finite p(class) and of
+        all prior draws.
 
     Raises:
       UserError: The target has a discriminator, or p(class) is finite at no prior draw.
@@ -58,4 +64,4 @@ def annealed_points(posterior: ClassPosterior, num_chains: int, seed: tf.Tensor,
             np.exp(population.log_prob).mean(),
         )
     chosen = np.argsort(tf.random.stateless_uniform([num_particles], fold_in(seed, 1 + int(population.stage))).numpy())
-    return population.z[chosen[:num_chains]], Cost(*cost.tolist())
+    return population.z[chosen[:num_chains]], Cost(*cost.tolist()), scored

@@ -52,7 +52,7 @@ def _start(
     posterior: ClassPosterior, sampler: KernelSampler, config: Any, run: RunConfig
 ) -> tuple[Any, ClassPosterior, dict[str, Any]]:
     """Return the starts, the target (with the moments of the class if the kernel needs them), and the statistics so far."""
-    admitted = admit(posterior, run, sampler.cost_fn(config).num_gradients > 0)
+    admitted = admit(posterior, run, sampler.cost_fn(config).num_gradients > 0 or run.starts_take_gradients)
     posterior = admitted.posterior
     starts, parts = choose_starts(posterior, run, sampler.powers(config)), posterior.each_label()
     nums_drawn = [0] * len(parts)

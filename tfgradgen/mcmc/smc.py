@@ -142,7 +142,8 @@ def next_stage(
     Raises:
       UserError: No particle has a finite likelihood.
     """
-    log_likelihood = np.nan_to_num(now.log_prob.astype(np.float64) / posterior.temperature, nan=-np.inf)
+    log_likelihood = now.log_prob.astype(np.float64) / posterior.temperature
+    log_likelihood = np.where(np.isfinite(log_likelihood), log_likelihood, -np.inf)
     if not np.isfinite(log_likelihood).any():
         raise fail("p(class)", "a finite likelihood at some particle", "none", "check the models' ranges and labels")
     if ladder is None:

@@ -65,6 +65,7 @@ class Starts(NamedTuple):
       num_draws: Number of prior draws, including those without a finite p(class).
       num_not_finite: Number of draws without a finite p(class), or without a finite output of a discriminator in the target.
       spent: What annealing cost, for all chains together.
+      annealed: Numbers of prior draws without a finite p(class), and of all, with which annealing began.
       of_each: For a vector of labels, the starts of each label, in the order of `ClassPosterior.each_label`.
     """
 
@@ -75,6 +76,7 @@ class Starts(NamedTuple):
     num_draws: int
     num_not_finite: int
     spent: Cost = Cost(0, 0)
+    annealed: tuple[int, int] = (0, 0)
     of_each: tuple["Starts", ...] = ()
 
     @property
@@ -85,8 +87,8 @@ class Starts(NamedTuple):
             "prior_class_prob_error": self.class_prob_error,
             "prior_draws": self.num_draws,
             "exact_starts": self.num_exact,
-            "num_not_finite": self.num_not_finite,
-            "num_scored": self.num_draws,
+            "num_not_finite": self.num_not_finite + self.annealed[0],
+            "num_scored": self.num_draws + self.annealed[1],
         }
 
 
@@ -187,10 +189,11 @@ def choose_starts(posterior: ClassPosterior, run: RunConfig, powers: Sequence[fl
         if len(run.init_z) != posterior.latent_dim:
             raise fail("init_z", f"{posterior.latent_dim} coordinates", len(run.init_z), "give a latent point of the generator")
         z[:] = np.asarray(run.init_z, np.float32)
-    spent = Cost(0, 0)
+    spent, annealed = Cost(0, 0), (0, 0)
     if run.init == "annealed":
         seed = fold_in(posterior.own_seed(run.seed), Stream.ANNEALING)
-        z[:], spent = annealed_points(posterior, run.num_chains, seed, run.jit)
+        z[:], spent, scored = annealed_points(posterior, run.num_chains, seed, run.jit)
+        annealed = (int(scored[0]), int(scored[1]))
     finite = np.isfinite(scores.class_log_prob)
     prob = np.exp(scores.class_log_prob[finite].astype(np.float64))
     return Starts(
@@ -201,6 +204,7 @@ def choose_starts(posterior: ClassPosterior, run: RunConfig, powers: Sequence[fl
         scores.class_log_prob.size,
         int((~(finite & np.isfinite(scores.log_weight)) if posterior.has_energy else ~finite).sum()),
         spent,
+        annealed,
     )
 
 
@@ -229,6 +233,7 @@ def _starts_of_each(posterior: ClassPosterior, run: RunConfig, powers: Sequence[
         num_draws,
         num_not_finite,
         Cost(*(sum(column) for column in zip(*(found.spent for found in parts), strict=True))),
+        (sum(found.annealed[0] for found in parts), sum(found.annealed[1] for found in parts)),
         tuple(parts),
     )
 

@@ -1,12 +1,13 @@
 """The command that makes a run again, from its record."""
 
 import re
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from tfgradgen.core.checks import UserError
 from tfgradgen.core.config import RunConfig
 from tfgradgen.core.files import finite
-from tfgradgen.core.text import command_text
+from tfgradgen.core.text import command_text, printable
 from tfgradgen.mcmc.recipe import default_recipe, settings_of
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.models.shipped import default_model
@@ -21,6 +22,10 @@ DEFAULTS = {
     "netcdf": False,
     "gradient_precision": "float32",
 }
+
+
+MAX_COMMAND = 8000  # characters
+PATHS = ("generator", "classifier", "discriminator", "init")
 
 
 class Again(NamedTuple):
@@ -47,21 +52,38 @@ def again(record: dict[str, Any]) -> Again:
         return Again("", "No command can make this run again: each chain has a label of its own.")
     if arguments.get("init") == "given" and not arguments.get("init_photograph"):
         return Again("", "No command can make this run again: its chains start at a latent point that was given in Python.")
-    flags = {"label": arguments.get("label", label["name"]), "kernel": record["kernel"], "seed": record["seed"]}
+    flags = {"label": _label(record), "kernel": record["kernel"], "seed": record["seed"]}
     others = {name: value for name, value in arguments.items() if name not in (*flags, *NO_FLAGS)}
     others |= {"init": arguments["init_photograph"]} if arguments.get("init_photograph") else {}
     given = {name: _word(value) for name, value in (flags | _settings(record)).items()}
     given |= {
         name: _word(value)
         for name, value in others.items()
-        if re.fullmatch("[a-z_]+", name) and value != DEFAULTS.get(name) and isinstance(value, str | int | float | list)
+        if (name in DEFAULTS or re.fullmatch("(generator|classifier)_[a-z_]+", name))
+        and value != DEFAULTS.get(name)
+        and isinstance(value, str | int | float | list)
     }
+    command = command_text("sample", given)
+    if len(command) > MAX_COMMAND or any(str(value) != printable(str(value), None) for value in given.values()):
+        return Again("", "No command can make this run again: a name in it is too long, or has hidden characters.")
     note = "Add --out=FOLDER to write to another folder than the default one, or --overwrite to replace the run in it."
     if "strict" not in arguments:  # a flag, which only runs of the command record
         note += " This run was made in Python. If its models were loaded with settings, add them as flags."
     elif "batch" in record:
         note += " The command draws all labels of the batch."
-    return Again(command_text("sample", given), note)
+    if any("/" in str(given.get(name)) and not Path(str(given[name])).is_absolute() for name in PATHS):
+        note += " Run it in the folder in which this run was made: it has relative paths."
+    if given.get("allow_unknown_ops"):
+        note += " It lets the models run operations that tfgradgen does not know: use it only if you trust them."
+    return Again(command, note)
+
+
+def _label(record: dict[str, Any]) -> Any:
+    """Return the value of --label that draws this run: its own label, or all of its batch, even if more were requested."""
+    label, asked = record["label"], record["arguments"].get("label")
+    if "batch" in record:
+        return record["batch"]["name"]
+    return asked if isinstance(asked, str | int) and asked != "all" else label["name"]
 
 
 def _settings(record: dict[str, Any]) -> dict[str, Any]:

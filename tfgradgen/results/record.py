@@ -134,9 +134,9 @@ def run_of(draws: Draws, record: Mapping[str, Any]) -> Run:
     num_adaptation_steps = schedule.get("num_adaptation_steps", 0)
     has_energy = "discriminator" in record
     num_exact, init = record.get("exact_starts"), record["arguments"].get("init", "resample")
-    # With few exact draws, the other chains start at the likeliest prior draws, which may be the same ones.
-    is_exact = init == "resample" and (has_energy or num_exact is None or 2 * num_exact >= num_chains)
-    is_dispersed = is_exact or init in ("prior", "annealed")
+    # With few exact draws, the other chains start at the likeliest prior draws, which may be the same ones. Annealed particles
+    # may have one ancestor.
+    is_dispersed = init == "prior" or (init == "resample" and (has_energy or num_exact is None or 2 * num_exact >= num_chains))
     mass = accepted_mass(record.get("prior_class_prob"), record["arguments"].get("temperature", 1.0))
     return Run(
         kind=method.kind_of(config),

@@ -36,6 +36,7 @@ function show(tile) {
   find("before").disabled = !tile.previousElementSibling;
   find("after").disabled = !tile.nextElementSibling;
   if (!viewer.open) viewer.showModal();
+  if (document.activeElement.disabled || !viewer.contains(document.activeElement)) find("close").focus();
 }
 
 function go(tile) {
@@ -73,7 +74,8 @@ play.addEventListener("click", () => {
 find("before").addEventListener("click", () => go(shown.previousElementSibling));
 find("after").addEventListener("click", () => go(shown.nextElementSibling));
 find("close").addEventListener("click", () => viewer.close());
-viewer.addEventListener("keydown", (event) => {
+document.addEventListener("keydown", (event) => { // of the document: a button that is disabled loses the focus
+  if (!viewer.open) return;
   if (event.key === "ArrowLeft") go(shown.previousElementSibling);
   if (event.key === "ArrowRight") go(shown.nextElementSibling);
 });

@@ -54,8 +54,8 @@ def _compiled(networks, kernel_name):
 
 def annealed_reach(networks, label, seed=0):
     """Return the reach of mala from 16 annealed starts within 100 gradients, and the gradients of each start before that."""
-    posterior, num_chains = ClassPosterior(*networks, label), CHAINS_LEFT[0]
-    z, spent = annealed_points(posterior, num_chains, fold_in(as_seed(seed), 0), jit=False)
+    posterior, num_chains = ClassPosterior(networks[0], networks[1], label), CHAINS_LEFT[0]
+    z, spent, _ = annealed_points(posterior, num_chains, fold_in(as_seed(seed), 0), jit=False)
     return reach(networks, label, "mala", num_gradients=100, seed=seed, z=tf.constant(z)), spent.num_gradients / num_chains
 
 
