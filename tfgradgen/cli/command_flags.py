@@ -133,6 +133,7 @@ def _compare_groups(sampler: Sampler | None) -> list[Group]:
     flags["seed"] = _with_help(
         flags["seed"], "seed of all random numbers. The same seed, machine and backend give the same draws and measurements"
     )
+    flags["init"] = _with_help(flags["init"], "where chains start, as for `sample`: resample, prior or IMAGE")
     return [
         Group("What to compare", _of(own, "labels", "kernels", "class_reg") | _of(flags, "init")),
         Group("Length", _of(own, "num_gradients") | _of(flags, "num_chains")),

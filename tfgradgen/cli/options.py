@@ -19,7 +19,6 @@ from tfgradgen.mcmc.sampler import Sampler
 
 ANY_KERNEL = "mala"  # kernel of commands that do not ask for one
 PRECISIONS = ("float32", "bfloat16")
-KINDS_OF_START = ("resample", "prior", "annealed")
 SCHEDULE_FLAGS, RUN_FLAGS = tuple(declared(Schedule)), tuple(declared(RunConfig))
 
 
@@ -107,6 +106,7 @@ class SampleOptions:
 
 OWN_FLAGS = tuple(flags_of(SampleOptions))
 RUN = declared(RunConfig)
+KINDS_OF_START = tuple(kind for kind in RUN["init"].choices if kind != "given")  # "given" is an image file here
 
 
 def kernel_flags() -> tuple[str, ...]:

@@ -43,7 +43,7 @@ class Again(NamedTuple):
 def again(record: dict[str, Any]) -> Again:
     """Return the command that makes the run of `record` again. It leaves out flags whose values are the defaults.
 
-    The record may come from outside: names that cannot be flags are left out, and values are quoted.
+    The record may come from outside: names of no flag are left out, and values are quoted.
     """
     arguments, label = record["arguments"], record["label"]
     if any(not arguments.get(role) for role in ("generator", "classifier")):

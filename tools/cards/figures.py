@@ -156,25 +156,28 @@ def reach_figures(evidence, progress=print):
     """Return the reach for each class from annealed starts and of mala and hmc from prior draws, in two processes."""
     names = evidence.names
     jobs = [(kernel, c) for kernel in (ANNEALED, *SETTINGS) for c in range(len(names))]
-    shares = {}
+    shares, spent = {}, {}
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn"), initializer=one_thread) as pool:
         waiting = {pool.submit(reach_of, evidence.folder, kernel, c): (kernel, c) for kernel, c in jobs}
         for future in as_completed(waiting):
             kernel, c = waiting[future]
-            shares[kernel, c] = future.result()
+            shares[kernel, c], spent[kernel, c] = future.result()
             done = f"{len(shares)} of {len(jobs)}"
-            progress(f"generator: reach of {kernel} for {names[c]}: {np.ravel(shares[kernel, c])[0]:.2f} ({done})")
+            progress(f"generator: reach of {kernel} for {names[c]}: {shares[kernel, c]:.2f} ({done})")
     # Chains are chaotic: a rounding error gives other chains with the same distribution.
-    reached, spent = zip(*(shares[ANNEALED, c] for c in range(len(names))), strict=True)
+    reached = {kernel: by_class(names, [shares[kernel, c] for c in range(len(names))]) for kernel in (ANNEALED, *SETTINGS)}
+    of_starts = [spent[ANNEALED, c] for c in range(len(names))]
     first = {
         "reach of annealed starts: share of 16 whose p(class) passes 0.5 within 100 further gradients of mala": Figure(
-            by_class(names, reached), 0.3
+            reached[ANNEALED], 0.3
         ),
-        "reach of annealed starts: gradients of a start, least and most": Figure(f"{min(spent):.0f}, {max(spent):.0f}", 100.0),
+        "reach of annealed starts: gradients of a start, least and most": Figure(
+            f"{min(of_starts):.0f}, {max(of_starts):.0f}", 100.0
+        ),
     }
     return first | {
         f"reach of {kernel}: share of 16 prior starts whose p(class) passes 0.5 within 300 gradients": Figure(
-            by_class(names, [shares[kernel, c] for c in range(len(names))]), 0.3
+            reached[kernel], 0.3
         )
         for kernel in SETTINGS
     }
@@ -192,8 +195,8 @@ def _networks(folder):
 
 
 def reach_of(folder, kernel, c):
-    """Return the reach of `kernel` for class `c`; for `ANNEALED` that and the gradients of a start."""
-    return annealed_reach(_networks(folder), c) if kernel == ANNEALED else reach(_networks(folder), c, kernel)
+    """Return the reach of `kernel` or `ANNEALED` for class `c`, and the gradients that a start took."""
+    return annealed_reach(_networks(folder), c) if kernel == ANNEALED else (reach(_networks(folder), c, kernel), 0.0)
 
 
 def discriminator_figures(evidence):
