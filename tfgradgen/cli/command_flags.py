@@ -6,14 +6,16 @@ from typing import Any
 
 from tfgradgen.cli import compare_options, export_options, tune_options
 from tfgradgen.cli.flags import Flag, Group, flags_of
-from tfgradgen.cli.model_options import CLASSIFIER_FLAGS, DECLARED
+from tfgradgen.cli.model_options import DECLARED
 from tfgradgen.cli.options import ANY_KERNEL, SampleOptions, sample_flags, unused_flags
+from tfgradgen.cli.play_options import play_flags
 from tfgradgen.core.config import RunConfig, Schedule
 from tfgradgen.core.settings import path
 from tfgradgen.mcmc import auto
 from tfgradgen.mcmc.recipe import settings_of
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.mcmc.sampler import Sampler
+from tfgradgen.models.loading.settings import CLASSIFIER_FLAGS
 from tfgradgen.tuning.space import searched
 
 COUNTS = ("num_results", "num_burnin_steps", "num_adaptation_steps")
@@ -122,7 +124,7 @@ def _sample_groups(sampler: Sampler | None) -> list[Group]:
             length,
             Group("Computation", _of(flags, "seed", "jit", "gradient_precision")),
             _models_group(),
-            Group("Output", _of(flags, "out", "overwrite", "resume", "strict", "netcdf")),
+            Group("Output", _of(flags, "out", "overwrite", "resume", "strict", "netcdf", "save_images", "open")),
         ],
         unused,
     )
@@ -198,6 +200,44 @@ def _check_groups(sampler: Sampler | None) -> list[Group]:
     ]
 
 
+def _play_groups(command: str) -> Callable[[Sampler | None], list[Group]]:
+    return lambda sampler: [Group("Flags", play_flags(command))]
+
+
+_PLAY = (
+    Command(
+        "show",
+        "Writes one image of a run, enlarged, as a PNG file. Needs neither TensorFlow nor the models.",
+        _play_groups("show"),
+        {"run": None},
+        example="python -m tfgradgen show out/goldfish-mala-0 --chain=3 --scale=8",
+    ),
+    Command(
+        "vary",
+        "Draws images near one image of a run, by small steps that leave the posterior invariant.",
+        _play_groups("vary"),
+        {"run": None},
+        example="python -m tfgradgen vary out/goldfish-mala-0 --chain=3 --amount=0.3",
+        end="Writes the folder of a run, with report.html. The models are those of the run: the same sha256.",
+    ),
+    Command(
+        "morph",
+        "Makes a film of a path from one image of a run to another, with the class held on the way.",
+        _play_groups("morph"),
+        {"run": None, "first": None, "last": None},
+        example="python -m tfgradgen morph out/goldfish-mala-0 3 7 --frames=48",
+        end="The name of --out ends in .gif, .webp or, where ffmpeg is installed, .mp4.",
+    ),
+    Command(
+        "film",
+        "Makes a film of one chain of a run, from its start through the burn-in to its last draw.",
+        _play_groups("film"),
+        {"run": None},
+        example="python -m tfgradgen film out/goldfish-mala-0 --chain=3",
+        end="The name of --out ends in .gif, .webp or, where ffmpeg is installed, .mp4. A run does not keep its\n"
+        "burn-in, so the burn-in is drawn again; --burnin=false leaves it out.",
+    ),
+)
 _ALL = (
     Command(
         "sample",
@@ -261,6 +301,7 @@ _ALL = (
         {"folder": None},
         example="python -m tfgradgen diagnose out/goldfish-mala-0",
     ),
+    *_PLAY,
     Command(
         "kernels",
         "Lists the samplers and what each is good for.\n\n"

@@ -19,6 +19,7 @@ from tfgradgen.cli.arguments import evaluated, normalized
 from tfgradgen.cli.command_flags import COMMANDS, Command
 from tfgradgen.cli.flags import check_flags, check_known, parse_path, shown_groups
 from tfgradgen.cli.options import parse_sample
+from tfgradgen.cli.play_options import KINDS as PLAY
 from tfgradgen.cli.progress import stages_shown
 from tfgradgen.cli.system import ended_by_signals, prepare_home, prepare_streams, stopped
 from tfgradgen.cli.terminal import note, say
@@ -149,8 +150,20 @@ def export(flags: dict[str, Any]) -> None:
     run_export(options)
 
 
+def _play(name: str) -> Callable[[dict[str, Any]], None]:
+    """Return the function that runs `show`, `vary`, `morph` or `film` with parsed flags."""
+
+    def run_command(flags: dict[str, Any]) -> None:
+        from tfgradgen.cli.play import PLAY_FNS
+
+        PLAY_FNS[name](flags)
+
+    return run_command
+
+
 RUN_FNS: dict[str, Callable[[dict[str, Any]], None]] = {
-    fn.__name__: fn for fn in (sample, compare, tune, export, check, diagnose, kernels, labels, models)
+    **{fn.__name__: fn for fn in (sample, compare, tune, export, check, diagnose, kernels, labels, models)},
+    **{name: _play(name) for name in PLAY},
 }
 
 

@@ -42,14 +42,14 @@ def _shown_run(folder: Path) -> list[str]:
     return problems
 
 
-def no_run(folder: Path) -> UserError:
+def no_run(folder: Path, command: str = "diagnose") -> UserError:
     """Return the error for a folder without a run, which says whether it is missing, unfinished or something else."""
     example = "give a folder that `sample` wrote, such as out/goldfish-mala-0"
     for unfinished in (folder, partial_path(folder), partial_path(folder / PLACE)):
         if (unfinished / CHECKPOINT).exists():
-            return fail("diagnose", "a finished run", f"{unfinished}, an unfinished one", "finish it with sample --resume")
+            return fail(command, "a finished run", f"{unfinished}, an unfinished one", "finish it with sample --resume")
     why = f"{RUN_FILE} is missing" if folder.is_dir() else "no such folder" if not folder.exists() else "it is no folder"
-    return fail("diagnose", "a run", f"no run at {folder} ({why})", example)
+    return fail(command, "a run", f"no run at {folder} ({why})", example)
 
 
 def diagnose(folder: Path) -> list[str]:

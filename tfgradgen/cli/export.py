@@ -10,7 +10,7 @@ from typing import Any
 
 from tfgradgen.cli.early import check_version
 from tfgradgen.cli.export_options import ExportOptions
-from tfgradgen.cli.load import Loaded, Target, load_models
+from tfgradgen.cli.load import Loaded, load_models
 from tfgradgen.cli.output import workspace
 from tfgradgen.cli.progress import progress_bar
 from tfgradgen.cli.terminal import note, say
@@ -21,6 +21,7 @@ from tfgradgen.core.text import as_text, shell_word
 from tfgradgen.diagnostics.issues import with_page
 from tfgradgen.io.folders import atomic_dir, not_written, safe_filename
 from tfgradgen.mcmc.registry import SAMPLERS
+from tfgradgen.models.targets import Target
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.results.origin import environment, model_record
 from tfgradgen.serving.adapt import Adapted, adapt

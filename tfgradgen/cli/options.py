@@ -67,6 +67,8 @@ class SampleOptions:
     )
     strict: bool = switch(help="exit with code 1 if a run has warnings")
     netcdf: bool = switch(help="also write chains.nc for ArviZ: pip install 'tfgradgen[netcdf]'")
+    save_images: bool = switch(help="also write the image of each chain as a PNG file of its own, as it is")
+    opens: bool = switch(flag="open", help="open the report in a browser at the end; of several labels the sheet")
 
     @property
     def kernel(self) -> str:
@@ -100,6 +102,7 @@ class SampleOptions:
             "resume": self.resume,
             "strict": self.strict,
             "netcdf": self.netcdf,
+            "save_images": self.save_images,
             "gradient_precision": self.gradient_precision,
         }
 

@@ -29,6 +29,7 @@ from tfgradgen.io.folders import (
     discard,
     exclusive_lock,
     has_checkpoint,
+    image_name,
     not_written,
     partial_path,
     remove_stale,
@@ -36,7 +37,7 @@ from tfgradgen.io.folders import (
 from tfgradgen.io.store import CHECKPOINT, MAX_CHECKPOINT, RunStore, check_same
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.mcmc.sampler import Resume
-from tfgradgen.results.files import LAYOUT, NETCDF, read_run, write_chains
+from tfgradgen.results.files import LAYOUT, NETCDF, read_run, write_chains, write_images
 from tfgradgen.results.record import BATCH, identity
 from tfgradgen.results.result import SampleResult
 from tfgradgen.results.summary import summary
@@ -83,8 +84,10 @@ def finished(planned: dict[str, Any], folder: Path, overwrite: bool = False) -> 
         return None
     if is_remains(planned, folder):
         discard(partial_path(folder))
-    if planned["arguments"]["netcdf"] and not (folder / NETCDF).exists():
-        add_netcdf(folder)
+    files = {"netcdf": NETCDF, "save_images": image_name(0, len(row.image))}
+    missing = {flag for flag, file in files.items() if planned["arguments"][flag] and not (folder / file).exists()}
+    if missing:
+        add_files(folder, missing)
     return row
 
 
@@ -161,13 +164,16 @@ def lay_out(group: Group, partial: Path) -> None:
     os.replace(beside, partial / CHECKPOINT)
 
 
-def add_netcdf(folder: Path) -> None:
-    """Add chains.nc to a finished run, by replacing its folder with a copy that has the file."""
-    record, draws, _ = read_run(folder, "resume", "choose another --out")
+def add_files(folder: Path, flags: Collection[str]) -> None:
+    """Add what `flags` ask for (netcdf, save_images) to a finished run, by replacing its folder with a copy that has it."""
+    record, draws, images = read_run(folder, "resume", "choose another --out")
     with atomic_dir(folder, overwrite=True) as beside:
         for path in folder.iterdir():
             shutil.copy2(path, beside, follow_symlinks=False)
-        write_chains(beside, record, draws)
+        if "netcdf" in flags:
+            write_chains(beside, record, draws)
+        if "save_images" in flags:
+            write_images(beside, images)
 
 
 def run_group(group: Group, options: SampleOptions, rows: Collection[Path], done_fn: DoneFn) -> None:
@@ -263,10 +269,14 @@ def _run_locked(group: Group, options: SampleOptions, rows: Collection[Path], do
         with _own_place(group, member, options.overwrite):
             has_netcdf = options.netcdf or (longer and (member.folder / NETCDF).exists())
             result = _result(group, member, options, store)
+            first = member.folder / image_name(0, options.run.num_chains)
+            has_images = options.save_images or (longer and first.exists())
             with atomic_dir(member.folder, replaced[member.folder], _hint(partial)) as beside:
                 result.write_into(beside)
                 if has_netcdf:
                     write_chains(beside, result.record, result.draws)
+                if has_images:
+                    write_images(beside, result.images)
                 if SAMPLERS[options.kernel].can_go_on:
                     shutil.copyfile(partial / CHECKPOINT, beside / CHECKPOINT)
         row = Row(member.name, result.images, np.array(result.class_prob[-1]), result.record["problems"])

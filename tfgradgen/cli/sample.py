@@ -8,6 +8,7 @@ import numpy as np
 from tfgradgen.cli.choice import parts_of
 from tfgradgen.cli.groups import Group, Member, groups_of, split_text, under_way
 from tfgradgen.cli.load import load_models, start_at_photograph
+from tfgradgen.cli.opening import open_file
 from tfgradgen.cli.options import SampleOptions
 from tfgradgen.cli.output import PLACE, SHEET_NAME, check_folders, choose_folders
 from tfgradgen.cli.run import Row, finished, is_remains, run_group
@@ -15,11 +16,11 @@ from tfgradgen.cli.system import stopped
 from tfgradgen.cli.terminal import note, say
 from tfgradgen.core.checks import UserError
 from tfgradgen.core.text import as_text
-from tfgradgen.io.folders import discard, not_written, partial_path
+from tfgradgen.io.folders import REPORT, discard, not_written, partial_path
 from tfgradgen.io.images import make_grid, save_png
 
 SHEET_COLUMNS = 8
-NAME_LENGTH = 15  # letters of a name that fit below a tile next to p(class)
+NAME_LENGTH = 24  # letters of a name at the left of its row
 
 
 def run_sample(options: SampleOptions) -> list[str]:
@@ -64,7 +65,7 @@ def run_sample(options: SampleOptions) -> list[str]:
             run_group(group, own, {*rows}, done)
         whole = [rows[folder] for folder in folders]
         if sheet_path:
-            save_png(sheet_path, sheet(whole))
+            save_png(sheet_path, sheet(whole, sheet_title(options)))
             say(f"sheet    {as_text(sheet_path)}: one row a label")
     except KeyboardInterrupt as interrupt:
         raise stopped(interrupt, kept(made, "goes on with the rest")) from None
@@ -73,6 +74,8 @@ def run_sample(options: SampleOptions) -> list[str]:
         raise
     except OSError as error:
         raise not_written(sheet_path or folders[0], error, kept(made, "goes on with the rest")) from error
+    if options.opens:
+        open_file(sheet_path or folders[0] / REPORT)
     return [problem for row in whole for problem in row.problems]
 
 
@@ -105,15 +108,17 @@ def kept(folders: list[Path], then: str) -> str:
     return f"{len(folders)} label{'s are' if len(folders) > 1 else ' is'} finished, --resume {then}"
 
 
-def sheet(rows: list[Row]) -> Any:
-    """Return an image with one row of tiles per label, and the label's name below the first tile."""
+def sheet(rows: list[Row], title: str = "") -> Any:
+    """Return an image with one row of tiles per label, the label's name at its left."""
     columns = min(SHEET_COLUMNS, len(rows[0].image))
     tiles = np.concatenate([images[:columns] for _, images, _, _ in rows])
+    names = [name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 1]}…" for name, *_ in rows]
+    captions = [f"p {p:.2f}" for _, _, probs, _ in rows for p in probs[:columns]]
+    return make_grid(tiles, captions, num_columns=columns, title=title, row_names=names)
 
-    def short(name: str) -> str:
-        return name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 1]}…"
 
-    captions = [
-        f"{short(name)} {p:.2f}" if k == 0 else f"{p:.2f}" for name, _, probs, _ in rows for k, p in enumerate(probs[:columns])
-    ]
-    return make_grid(tiles, captions, num_columns=columns)
+def sheet_title(options: SampleOptions) -> str:
+    """Return what the images of a sheet are."""
+    run = options.run
+    about = f"{options.kernel}, seed {run.seed}, temperature {run.temperature:g}: the first chains of each class"
+    return f"{about}\np: the classifier's probability of the class of the row"

@@ -1,5 +1,6 @@
 """The summary of a run that is printed at its end."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,18 @@ UNITS = {"chain": "chains", "exact": "chains", "particles": "populations", "asce
 def kind_of(record: dict[str, Any]) -> SamplerKind:
     """Return what the draws of a run are: see `mcmc.sampler.Sampler`."""
     return SAMPLERS[record["kernel"]].kind_of(record["arguments"]["kernel_config"])
+
+
+def title_of(record: Mapping[str, Any]) -> str:
+    """Return what the images of a run are: class, kernel, seed and temperature. `record` may be a `plan`."""
+    name = as_text(record["label"]["name"])
+    temperature = record["arguments"].get("temperature", 1.0)
+    return f"{name}, {record['kernel']}, seed {as_text(record['seed'])}, temperature {temperature:g}"
+
+
+def legend_of(record: Mapping[str, Any]) -> str:
+    """Return the line that says what p is below an image."""
+    return f"p: the classifier's probability of {as_text(record['label']['name'])}"
 
 
 def verdict(record: dict[str, Any]) -> list[str]:
@@ -75,6 +88,7 @@ def _batch(record: dict[str, Any]) -> str:
 
 def _wrote(record: dict[str, Any], folder: Any) -> str:
     more = "chains.nc, " if record["arguments"]["netcdf"] else ""
+    more += "image-*.png, " if record["arguments"].get("save_images") else ""
     more += "checkpoint.npz, " if SAMPLERS[record["kernel"]].can_go_on else ""
     pictures = f"{REPORT} (open it in a browser), grid.png, plots.png, film.png"
     return f"wrote    {as_text(folder)}: {pictures}, samples.npz, {more}run.json"
