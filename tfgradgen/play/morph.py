@@ -101,14 +101,17 @@ def lift(posterior: ClassPosterior, z: np.ndarray, num_steps: int, progress_fn: 
         tried = points + move.astype(np.float32)
         norm = np.linalg.norm(tried, axis=1, keepdims=True)
         tried = np.where(is_inner[:, None] & (norm > 0), tried * (radius / np.maximum(norm, 1e-30)), points).astype(np.float32)
-        tried_values, tried_gradients = evaluate(tried)
-        takes = is_inner & (tried_values >= np.minimum(values, goal))
-        length = np.where(takes, length, SHRINK * length)
-        points = np.where(takes[:, None], tried, points)
-        values, gradients = np.where(takes, tried_values, values), np.where(takes[:, None], tried_gradients, gradients)
+        rows = np.flatnonzero((tried != points).any(1))  # often few: the others need no evaluation
+        if not len(rows):
+            break
+        tried_values, tried_gradients = evaluate(tried[rows])
+        takes = tried_values >= np.minimum(values, goal)[rows]
+        length[rows[~takes]] *= SHRINK
+        kept = rows[takes]
+        points[kept], values[kept], gradients[kept] = tried[kept], tried_values[takes], tried_gradients[takes]
         if progress_fn:
             mean = float(np.exp(values).mean())
-            progress_fn(Progress(step + 1, num_steps, float(takes[1:-1].mean()), float(length[1:-1].mean()), mean))
+            progress_fn(Progress(step + 1, num_steps, float(takes.mean()), float(length[1:-1].mean()), mean))
     return Path(points, np.exp(values).astype(np.float32), before)
 
 
@@ -118,12 +121,14 @@ def _value_and_gradient(posterior: ClassPosterior) -> Callable[[np.ndarray], tup
 
     # Compiled, as in a run of chains. A gradient in eager mode would be built otherwise, and shared by later runs in the
     # process, whose draws would then differ in their last bits.
-    @tf.function(autograph=False, input_signature=[tf.TensorSpec([None, posterior.latent_dim], tf.float32)])
-    def compiled(z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def of_rows(z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.GradientTape() as tape:
             tape.watch(z)
             value = posterior.class_log_prob(z)
         return value, tape.gradient(value, z)
+
+    spec = tf.TensorSpec([None, posterior.latent_dim], tf.float32)
+    compiled = tf.function(of_rows, autograph=False, input_signature=[spec])
 
     def of_path(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         full_float32()
