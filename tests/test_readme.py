@@ -30,7 +30,9 @@ READMES = [
     *(path for room in ("saved_models", "tfgradgen", "tools") for path in (ROOT / room).rglob("README.md")),
 ]
 NAMES = [path.relative_to(ROOT).as_posix() for path in READMES]
-ROOMS = {f"tfgradgen/{room}" for room in ("diagnostics", "evaluation", "mcmc", "models", "serving", "tuning", "viewing")} | {
+ROOMS = {
+    f"tfgradgen/{room}" for room in ("diagnostics", "evaluation", "mcmc", "models", "play", "serving", "tuning", "viewing")
+} | {
     "saved_models",
     "tools",
 }

@@ -13,7 +13,7 @@ from tfgradgen.diagnostics.issues import MAX_TEXT, never_moved
 from tfgradgen.io.folders import REPORT
 from tfgradgen.mcmc.importance import MAX_PARETO_K
 from tfgradgen.mcmc.registry import SAMPLERS
-from tfgradgen.results.record import FIT
+from tfgradgen.results.record import FIT, VARIED
 
 WORK = {"gradients": "gradients", "forward": "forward passes"}
 WORD = len("ran      ")  # characters of the heading of a line
@@ -30,6 +30,8 @@ def title_of(record: Mapping[str, Any]) -> str:
     """Return what the images of a run are: class, kernel, seed and temperature. `record` may be a `plan`."""
     name = as_text(record["label"]["name"])
     temperature = record["arguments"].get("temperature", 1.0)
+    if VARIED in record:
+        name = f"{name}, near chain {record[VARIED]['chain']} of a run"
     return f"{name}, {record['kernel']}, seed {as_text(record['seed'])}, temperature {temperature:g}"
 
 
