@@ -19,7 +19,8 @@ NUM_BINS, DRAWS_PER_BIN = 20, 5  # rank histogram: most bins, least mean number 
 MAX_LAG = 100
 HEIGHT, ALPHA = 10.5, 0.6  # height in inches; opacity of lines, which may overlap
 # Of Okabe and Ito (2008), which people with any colour vision tell apart; the chain that stands out also has the widest line.
-APART, STRIP, OTHERS = "#D55E00", "#56B4E9", "#7A93A8"
+APART, STRIP, BLUE, OTHERS = "#D55E00", "#56B4E9", "#0072B2", "#7A93A8"
+FEW_HEIGHT = 4.0  # inches, of the figure for chains of fewer than MIN_RESULTS draws
 PITCH = 3  # distance between two chains' rank histograms, in uniform levels; higher bars are cut
 COLUMNS = (
     "trace (orange: the chain farthest from the mean)",
@@ -67,8 +68,9 @@ def plot_chains(
 ) -> Image.Image:
     """Plot p(class), the target density and the coordinate of z that mixed worst.
 
-    Each is a row, labelled with its R-hat and effective sample size. The columns are trace, ranks and autocorrelation. A panel
-    that cannot be drawn says why.
+    Each is a row, labelled with its R-hat and effective sample size. The columns are trace, ranks and autocorrelation. The
+    chain whose mean is farthest from that of all stands out. A panel that cannot be drawn says why. Chains of fewer than
+    MIN_RESULTS draws have neither traces nor ranks: their draws are shown by chain, in one row.
 
     Args:
       draws: The draws of the run.
@@ -85,6 +87,8 @@ def plot_chains(
         _label(f"z[{coordinate}], worst of {latent_dim}", found[LATENT]): draws.z[..., coordinate],
     }
     num_results, num_chains = draws.class_prob.shape
+    if num_results < MIN_RESULTS:
+        return _plot_few(statistics, title)
     figure = new_figure(HEIGHT)
     figure.subplots_adjust(left=0.05, right=0.985, bottom=0.055, top=0.92, wspace=0.13, hspace=0.17)
     said = [title]
@@ -104,6 +108,25 @@ def plot_chains(
         axes.set_title(heading, color=INK, size=10, loc="left")
     for axes, label in zip(panels[-1], X_LABELS, strict=True):
         axes.set_xlabel(label, color=INK, size=9)
+    return to_image(figure)
+
+
+def _plot_few(statistics: Mapping[str, np.ndarray], title: str) -> Image.Image:
+    """Plot the draws of chains that are too short for traces, ranks and autocorrelations: one panel each, by chain."""
+    figure = new_figure(FEW_HEIGHT)
+    figure.subplots_adjust(left=0.05, right=0.985, bottom=0.15, top=0.8, wspace=0.16)
+    figure.text(0.05, 0.9, drawable(title), color=INK, size=13, parse_math=False)
+    panels = figure.subplots(1, len(statistics), squeeze=False)[0]
+    for axes, (name, values) in zip(panels, statistics.items(), strict=True):
+        style(axes)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        finite = np.where(np.isfinite(values), np.asarray(values, np.float64), np.nan)
+        if np.isnan(finite).all():
+            _say(axes, "no finite draw")
+        for row in finite:
+            axes.plot(row, linestyle="", marker="o", markersize=4, color=BLUE, alpha=ALPHA)
+        axes.set_title(name, color=INK, size=10, loc="left")
+        axes.set_xlabel("chain", color=INK, size=9)
     return to_image(figure)
 
 
