@@ -142,11 +142,12 @@ def _stride(num_results: int) -> int:
 
 
 def _apart(values: np.ndarray) -> int:
-    """Return the number of the chain among the shown ones whose mean is farthest from the mean of all; 0 if none is known."""
+    """Return the number of the shown chain whose mean is farthest from that of the others; 0 if none is known."""
     shown = np.where(np.isfinite(values), values, np.nan)[:, :NUM_SHOWN]
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a chain without a finite draw
-        distance = np.abs(np.nanmean(shown / np.nanmax(np.abs(shown)), 0) - np.nanmean(shown / np.nanmax(np.abs(shown))))
+        scaled = shown / np.nanmax(np.abs(shown))  # so that no sum overflows
+        distance = np.abs(np.nanmean(scaled, 0) - np.nanmean(scaled))
     return int(np.nan_to_num(distance, nan=-1.0).argmax())
 
 
@@ -154,7 +155,8 @@ def _styles(values: np.ndarray) -> list[dict[str, Any]]:
     """Return colour, width and order of the line of each shown chain; the one farthest from the others stands out."""
     others = {"color": OTHERS, "alpha": ALPHA, "linewidth": 0.7, "zorder": 2}
     apart = {"color": APART, "linewidth": 1.4, "zorder": 3}
-    return [apart if k == _apart(values) else others for k in range(min(values.shape[1], NUM_SHOWN))]
+    farthest = _apart(values)
+    return [apart if k == farthest else others for k in range(min(values.shape[1], NUM_SHOWN))]
 
 
 def _name_apart(axes: Any, values: np.ndarray) -> None:
