@@ -214,7 +214,7 @@ _PLAY = (
     ),
     Command(
         "vary",
-        "Draws images near one image of a run, by small steps that leave the posterior invariant.",
+        "Draws images near one image of a run. Its small steps leave the posterior invariant.",
         _play_groups("vary"),
         {"run": None},
         example="python -m tfgradgen vary out/goldfish-mala-0 --chain=3 --amount=0.3",
@@ -222,7 +222,7 @@ _PLAY = (
     ),
     Command(
         "morph",
-        "Makes a film of a path from one image of a run to another, with the class held on the way.",
+        "Makes a film of a path from one image of a run to another. The class holds on the way.",
         _play_groups("morph"),
         {"run": None, "first": None, "last": None},
         example="python -m tfgradgen morph out/goldfish-mala-0 3 7 --frames=48",
@@ -230,7 +230,7 @@ _PLAY = (
     ),
     Command(
         "film",
-        "Makes a film of one chain of a run, from its start through the burn-in to its last draw.",
+        "Makes a film of one chain of a run. It goes from the start through the burn-in to the last draw.",
         _play_groups("film"),
         {"run": None},
         example="python -m tfgradgen film out/goldfish-mala-0 --chain=3",
