@@ -190,7 +190,7 @@ def test_the_graph_only_computes_and_draws_from_its_seeds(served: Path) -> None:
     functions = meta.graph_def.library.function
     ops = {node.op for nodes in (meta.graph_def.node, *(each.node_def for each in functions)) for node in nodes}
     further = ops - ALLOWED_OPS - SAVE_OPS - RESTORE_OPS - {each.signature.name for each in functions}
-    texts = {"StringLower", "StringStrip", "StringLength", "StaticRegexReplace", "UnicodeTranscode"}
+    texts = {"StringLower", "StringStrip", "StringLength", "StaticRegexReplace", "RegexFullMatch", "UnicodeTranscode"}
     assert further - {"PlaceholderWithDefault"} == {"EncodePng", *texts}, "images out, labels in"
     drawing = {op for op in ops if "Random" in op or "Multinomial" in op or "Normal" in op or "Rng" in op}
     assert {"StatelessRandomNormalV2", "StatelessRandomUniformV2"} <= drawing

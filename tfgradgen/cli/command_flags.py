@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tfgradgen.cli import compare_options, export_options, tune_options
+from tfgradgen.cli import compare_options, export_options, serve_options, tune_options
 from tfgradgen.cli.flags import Flag, Group, flags_of
 from tfgradgen.cli.model_options import CLASSIFIER_FLAGS, DECLARED
 from tfgradgen.cli.options import ANY_KERNEL, SampleOptions, sample_flags, unused_flags
@@ -242,6 +242,15 @@ _ALL = (
         example="python -m tfgradgen export --kernel=mala --labels=goldfish,monarch --out=out/served",
         end="Signatures: serving_default (label, seed), sample (with num_steps), continue (with num_steps and\n"
         "z), grid (16 images). A row is one label and one seed, and has the same bits in any batch.",
+    ),
+    Command(
+        "serve",
+        "Serves an export on this machine, without Docker: the REST interface of TensorFlow Serving.\n\n"
+        "It takes the same requests and gives the same replies, from TensorFlow alone. It is made for trying\n"
+        "an export: one request is computed at a time, and there is no password.",
+        lambda sampler: [Group("Flags", flags_of(serve_options.ServeOptions))],
+        {"export": None},
+        example="python -m tfgradgen serve --export=out/served",
     ),
     Command(
         "check",

@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import sys
-import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -17,11 +16,12 @@ import fire
 import tfgradgen
 from tfgradgen.cli.arguments import evaluated, normalized
 from tfgradgen.cli.command_flags import COMMANDS, Command
+from tfgradgen.cli.details import show_device, timed
 from tfgradgen.cli.flags import check_flags, check_known, parse_path, shown_groups
 from tfgradgen.cli.options import parse_sample
 from tfgradgen.cli.progress import stages_shown
 from tfgradgen.cli.system import ended_by_signals, prepare_home, prepare_streams, stopped
-from tfgradgen.cli.terminal import note, say
+from tfgradgen.cli.terminal import complain, give, note, note_traceback, volume, volume_of
 from tfgradgen.core.checks import UserError, check_choice, fail
 from tfgradgen.core.parsing import reason
 from tfgradgen.core.quiet import quiet_matplotlib, start_tensorflow
@@ -119,6 +119,19 @@ def tune(flags: dict[str, Any]) -> None:
     run_tune(options)
 
 
+def serve(flags: dict[str, Any]) -> None:
+    """Run the `serve` command with parsed flags."""
+    from tfgradgen.cli.serve_options import find_export, parse_serve
+
+    options = parse_serve(flags)
+    from tfgradgen.cli.serve import bind, limits_of, run_serve
+
+    export = find_export(options)
+    server = bind(options, limits_of(export))  # before the slow import: the port may be taken
+    _load_tensorflow()
+    run_serve(options, export, server)
+
+
 def diagnose(flags: dict[str, Any]) -> None:
     """Run the `diagnose` command with parsed flags."""
     command = COMMANDS["diagnose"]
@@ -150,7 +163,7 @@ def export(flags: dict[str, Any]) -> None:
 
 
 RUN_FNS: dict[str, Callable[[dict[str, Any]], None]] = {
-    fn.__name__: fn for fn in (sample, compare, tune, export, check, diagnose, kernels, labels, models)
+    fn.__name__: fn for fn in (sample, compare, tune, export, serve, check, diagnose, kernels, labels, models)
 }
 
 
@@ -184,6 +197,7 @@ def fire_function(command: Command) -> Callable[..., None]:
 def _load_tensorflow() -> None:
     note("doing    loading TensorFlow")
     start_tensorflow()
+    show_device()
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -202,28 +216,24 @@ def main(argv: list[str] | None = None) -> None:
     quiet_matplotlib()
     with ended_by_signals(), stages_shown():
         try:
-            run(argv)
+            chosen, argv = volume_of(argv)
+            with volume(chosen), timed():
+                run(argv)
         except UserError as error:
             note_traceback(error)
-            note(f"tfgradgen: {error.command_text}" + (f" Go on with: {command_again(argv)}" if error.can_resume else ""))
+            complain(f"tfgradgen: {error.command_text}" + (f" Go on with: {command_again(argv)}" if error.can_resume else ""))
             raise SystemExit(2) from None
         except OSError as error:  # for example a full disk, or a file that may not be read
             note_traceback(error)
             where = f"{error.filename}: " if error.filename else ""
-            note(f"tfgradgen: {as_text(where + reason(error))}.")
+            complain(f"tfgradgen: {as_text(where + reason(error))}.")
             raise SystemExit(2) from None
         except KeyboardInterrupt as interrupt:
             end = stopped(interrupt)
             how = "interrupted" if end.signum == signal.SIGINT else f"ended by {signal.Signals(end.signum).name}"
             then = f": {command_again(argv)}" if end.can_resume else "."
-            note(f"tfgradgen: {how}; {end.hint or 'nothing new was kept'}{then}")
+            complain(f"tfgradgen: {how}; {end.hint or 'nothing new was kept'}{then}")
             raise SystemExit(128 + end.signum) from None
-
-
-def note_traceback(error: Exception) -> None:
-    """Print the traceback of `error` and its causes to stderr if TFGRADGEN_DEBUG=1."""
-    if os.environ.get("TFGRADGEN_DEBUG") == "1":
-        note("".join(traceback.format_exception(error)).rstrip())
 
 
 def run(argv: list[str]) -> None:
@@ -232,9 +242,9 @@ def run(argv: list[str]) -> None:
     first = argv[0] if argv else "help"
     first = first.partition("=")[0] if first.startswith("-") else first
     if first in ("version", "--version"):
-        say(f"tfgradgen {tfgradgen.__version__}")
+        give(f"tfgradgen {tfgradgen.__version__}")
     elif first == "help" or any(map(_is_help, argv)):
-        say(help_asked(argv))
+        give(help_asked(argv))
     else:
         check_known("command", argv[0], COMMANDS, "python -m tfgradgen --help")
         for word in ("-", "--"):
@@ -294,6 +304,7 @@ def overview() -> str:
             *(f"  {name:9s} {re.split(r'[.:](?: |$)', line)[0]}." for name, line in lines.items()),
             "",
             "COMMAND --help shows the flags of a command, --version the version.",
+            "-q prints only the last line of the result, warnings and errors; -v also versions, device and times.",
             "With TFGRADGEN_DEBUG=1 an error shows its traceback, too.",
             "Begin with: python -m tfgradgen sample --label=goldfish --kernel=mala",
         ]
