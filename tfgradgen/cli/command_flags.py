@@ -9,7 +9,7 @@ from tfgradgen.cli.flags import Flag, Group, flags_of
 from tfgradgen.cli.model_options import CLASSIFIER_FLAGS, DECLARED
 from tfgradgen.cli.options import ANY_KERNEL, SampleOptions, sample_flags, unused_flags
 from tfgradgen.core.config import RunConfig, Schedule
-from tfgradgen.core.settings import path
+from tfgradgen.core.settings import path, switch
 from tfgradgen.mcmc import auto
 from tfgradgen.mcmc.recipe import settings_of
 from tfgradgen.mcmc.registry import SAMPLERS
@@ -67,6 +67,7 @@ class DiagnoseFlags:
     """The flags of `diagnose`, except --strict."""
 
     folder: str = path(shown="FOLDER", help="folder of a run of `sample`; the name of the flag may be left out")
+    json: bool = switch(help='print one JSON object, {"runs": [...]}, instead of tables')
 
 
 def _every_run() -> dict[str, Flag]:
@@ -108,15 +109,16 @@ def _sample_groups(sampler: Sampler | None) -> list[Group]:
         flags |= flags_of(sampler.schedule) | {"kernel": Flag(flags["kernel"].setting, sampler.name)}
         known = settings_of(sampler)
         unused = (*unused_flags(sampler), *(name for name in COUNTS if name not in known))
+        unused += () if sampler.can_go_on else ("time_budget",)
         unused += ("discriminator",) if "discriminator_weight" in unused else ()
     length = Group(
         "Length",
-        _of(flags, "num_chains", *COUNTS),
-        "" if sampler else "The defaults of the last three depend on the kernel.",
+        _of(flags, "num_chains", *COUNTS, "time_budget"),
+        "" if sampler else "The defaults of the numbers of draws and transitions depend on the kernel.",
     )
     return _without(
         [
-            Group("What to sample", _of(flags, "label", "temperature", "init"), OF_A_LABEL),
+            Group("What to sample", _of(flags, "label", "temperature", "init", "like"), OF_A_LABEL),
             Group("Sampler", _of(flags, "kernel", "schedule")),
             _settings_group(sampler, "sample"),
             length,

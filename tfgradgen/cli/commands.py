@@ -34,7 +34,12 @@ KINDS = {"real": float, "whole": int, "switch": bool, "path": str, "text": str, 
 
 def sample(flags: dict[str, Any]) -> None:
     """Run the `sample` command with parsed flags."""
-    check_flags("sample", flags, COMMANDS["sample"].known())
+    command = COMMANDS["sample"]
+    check_flags("sample", flags, command.known())
+    if flags.get("like") is not None:
+        from tfgradgen.cli.like import with_like
+
+        flags = {"label": None} | with_like(flags, parse_path("like", flags["like"]), command.texts())
     if flags["label"] is None:
         raise fail("label", "a class", "none", "give --label=NAME; python -m tfgradgen labels lists them")
     options = parse_sample(flags, auto.NAME)
@@ -136,7 +141,7 @@ def diagnose(flags: dict[str, Any]) -> None:
     """Run the `diagnose` command with parsed flags."""
     command = COMMANDS["diagnose"]
     check_flags("diagnose", flags, command.known())
-    strict = command.flags()["strict"].setting.parsed("strict", flags.get("strict", False))
+    strict, as_json = (command.flags()[name].setting.parsed(name, flags.get(name, False)) for name in ("strict", "json"))
     if flags["folder"] is None:
         raise fail(
             "folder", "the folder of a run", "none", "give it, for example: python -m tfgradgen diagnose out/goldfish-mala-0"
@@ -144,7 +149,7 @@ def diagnose(flags: dict[str, Any]) -> None:
     path = parse_path("folder", flags["folder"])
     from tfgradgen.cli.diagnose import run_diagnose
 
-    if run_diagnose(path) and strict:
+    if run_diagnose(path, as_json) and strict:
         raise SystemExit(1)
 
 

@@ -24,7 +24,7 @@ from tfgradgen.io.images import make_grid, save_png
 from tfgradgen.mcmc.importance import FIT_FIGURES
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.results.page import page_of
-from tfgradgen.results.record import BATCH, FIT
+from tfgradgen.results.record import BATCH, FIT, TIME_BUDGET
 from tfgradgen.results.summary import UNITS, kind_of
 from tfgradgen.viewing.report import render
 
@@ -149,6 +149,11 @@ def _fit(value: Any) -> None:
     whole_number(value["num_paths"], 1)
 
 
+def _budget(value: Any) -> None:
+    _seconds(_mapping(value)["seconds"])
+    whole_number(value["num_results"], 1)
+
+
 def _kernel(value: Any) -> None:
     _text(value)
     if value not in SAMPLERS:
@@ -204,6 +209,7 @@ _ENTRIES: dict[str, Callable[[Any], Any]] = {
 _OPTIONAL_ENTRIES: dict[str, Callable[[Any], Any]] = {
     BATCH: _batch,
     FIT: _fit,
+    TIME_BUDGET: _budget,
     "image_doubts": _texts,
     "prior_class_prob": _number,
     "exact_starts": _count,

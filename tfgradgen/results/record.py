@@ -29,6 +29,7 @@ BATCH = "batch"  # in run.json: lists of index, name and wnid of all labels that
 AUTO = "auto"  # in run.json: what --kernel=auto chose, and by which mass
 FIT = "fit"  # in run.json: what `mcmc.importance.of_weights` says of a fitted approximation
 LEARNED = "learned"  # in run.json: the proposals that a kernel learned, and their quality
+TIME_BUDGET = "time_budget"  # in run.json of a run that was cut: its seconds, and the num_results that it did not reach
 SURROUNDINGS = ("versions", "device", "machine", "backend")  # entries of `origin.environment` that determine bits
 
 
