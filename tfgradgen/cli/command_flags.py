@@ -9,7 +9,7 @@ from tfgradgen.cli.flags import Flag, Group, flags_of
 from tfgradgen.cli.model_options import CLASSIFIER_FLAGS, DECLARED
 from tfgradgen.cli.options import ANY_KERNEL, SampleOptions, sample_flags, unused_flags
 from tfgradgen.core.config import RunConfig, Schedule
-from tfgradgen.core.settings import path, switch
+from tfgradgen.core.settings import path, switch, text
 from tfgradgen.mcmc import auto
 from tfgradgen.mcmc.recipe import settings_of
 from tfgradgen.mcmc.registry import SAMPLERS
@@ -68,6 +68,13 @@ class DiagnoseFlags:
 
     folder: str = path(shown="FOLDER", help="folder of a run of `sample`; the name of the flag may be left out")
     json: bool = switch(help='print one JSON object, {"runs": [...]}, instead of tables')
+
+
+@dataclass(frozen=True)
+class CompletionFlags:
+    """The flags of `completion`."""
+
+    shell: str = text(shown="SHELL", help="bash, zsh or fish; the name of the flag may be left out")
 
 
 def _every_run() -> dict[str, Flag]:
@@ -289,6 +296,15 @@ _ALL = (
         "models",
         "Lists the shipped models: their folders, inputs, outputs and sha256.",
         lambda sampler: [],
+    ),
+    Command(
+        "completion",
+        "Prints a script that completes commands, flags, kernels and labels in a shell.\n\n"
+        "In ~/.bashrc: source <(tfgradgen completion bash). In ~/.zshrc, after compinit: source <(tfgradgen\n"
+        "completion zsh). In fish: tfgradgen completion fish > ~/.config/fish/completions/tfgradgen.fish",
+        lambda sampler: [Group("Flags", flags_of(CompletionFlags))],
+        {"shell": None},
+        example="python -m tfgradgen completion bash",
     ),
 )
 COMMANDS: dict[str, Command] = {command.name: command for command in _ALL}

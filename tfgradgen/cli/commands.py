@@ -77,6 +77,16 @@ def models(flags: dict[str, Any]) -> None:
     list_models()
 
 
+def completion(flags: dict[str, Any]) -> None:
+    """Run the `completion` command with parsed flags."""
+    check_flags("completion", flags, COMMANDS["completion"].known())
+    if flags["shell"] is None:
+        raise fail("shell", "the name of a shell", "none", "give it, for example: python -m tfgradgen completion bash")
+    from tfgradgen.cli.completion import print_completion
+
+    print_completion(flags["shell"])
+
+
 def check(flags: dict[str, Any]) -> None:
     """Run the `check` command with parsed flags."""
     check_flags("check", flags, COMMANDS["check"].known())
@@ -168,7 +178,7 @@ def export(flags: dict[str, Any]) -> None:
 
 
 RUN_FNS: dict[str, Callable[[dict[str, Any]], None]] = {
-    fn.__name__: fn for fn in (sample, compare, tune, export, serve, check, diagnose, kernels, labels, models)
+    fn.__name__: fn for fn in (sample, compare, tune, export, serve, check, diagnose, kernels, labels, models, completion)
 }
 
 
@@ -306,7 +316,7 @@ def overview() -> str:
             "",
             "Usage: python -m tfgradgen COMMAND [--flag=value ...]",
             "",
-            *(f"  {name:9s} {re.split(r'[.:](?: |$)', line)[0]}." for name, line in lines.items()),
+            *(f"  {name:10s} {re.split(r'[.:](?: |$)', line)[0]}." for name, line in lines.items()),
             "",
             "COMMAND --help shows the flags of a command, --version the version.",
             "-q prints only the last line of the result, warnings and errors; -v also versions, device and times.",

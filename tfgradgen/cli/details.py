@@ -40,7 +40,8 @@ def show_device() -> None:
     import tensorflow as tf
 
     devices = tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("CPU")
-    names = [str(tf.config.experimental.get_device_details(device).get("device_name", device.name)) for device in devices]
+    details = [tf.config.experimental.get_device_details(device).get("device_name") for device in devices]
+    names = [str(detail or device.name.rpartition("device:")[2]) for detail, device in zip(details, devices, strict=True)]
     threads = tf.config.threading.get_intra_op_parallelism_threads()
     more(f"device   {', '.join(names)}, {f'{threads} threads' if threads else 'threads as TensorFlow chooses'} in an operation")
 

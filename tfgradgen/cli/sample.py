@@ -16,7 +16,7 @@ from tfgradgen.cli.options import SampleOptions
 from tfgradgen.cli.output import PLACE, SHEET_NAME, check_folders, choose_folders
 from tfgradgen.cli.run import Row, finished, is_remains, run_group
 from tfgradgen.cli.system import stopped
-from tfgradgen.cli.terminal import note, say
+from tfgradgen.cli.terminal import note, say, started
 from tfgradgen.core.checks import UserError
 from tfgradgen.core.text import as_text
 from tfgradgen.diagnostics.convergence import CLASS_PROB
@@ -40,7 +40,6 @@ def run_sample(options: SampleOptions) -> list[str]:
       UserError: A run cannot be made.
       Stopped: A signal ended the command.
     """
-    start = time.monotonic()
     loaded = load_models(options.models, options.gradient_precision)
     options = start_at_photograph(options, loaded.generator)
     targets = loaded.targets(options.label)
@@ -56,7 +55,7 @@ def run_sample(options: SampleOptions) -> list[str]:
         rows |= found
         groups += [(part.options, group) for group in left]
     made: list[Path] = []
-    num_groups, end = len(groups), math.inf if options.time_budget is None else start + options.time_budget
+    num_groups, end = len(groups), math.inf if options.time_budget is None else started() + options.time_budget
 
     def done(member: Member, row: Row, lines: str) -> None:
         rows[member.folder] = row

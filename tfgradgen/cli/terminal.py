@@ -66,6 +66,11 @@ def volume(chosen: Volume) -> Iterator[None]:
         _Output.volume = Volume.USUAL
 
 
+def started() -> float:
+    """Return when the command started, on the monotonic clock, in seconds."""
+    return _Output.start
+
+
 def is_quiet() -> bool:
     """Return whether -q was given."""
     return _Output.volume == Volume.QUIET
