@@ -30,7 +30,7 @@ def print_completion(shell: str) -> None:
       UserError: There is none for it.
     """
     scripts = {"bash": bash_script, "zsh": zsh_script, "fish": fish_script}
-    give(scripts[check_choice("shell", shell, SHELLS)]().rstrip())
+    give(scripts[check_choice("shell", shell, SHELLS)]().rstrip(), is_exact=True)
 
 
 def words_of(command: Command) -> dict[str, tuple[str, ...] | None]:

@@ -105,10 +105,13 @@ def say(text: str) -> None:
         give("\n".join(faults))
 
 
-def give(text: str) -> None:
-    """Print text that is the result itself, such as a list, as `say` does; -q does not shorten it."""
+def give(text: str, is_exact: bool = False) -> None:
+    """Print text that is the result itself, such as a list, as `say` does; -q does not shorten it.
+
+    With `is_exact` it is printed as it is, for another program: JSON in ASCII, or a script of tfgradgen's own.
+    """
     try:
-        print(shown(text), flush=True)
+        print(text if is_exact else shown(text), flush=True)
     except OSError as error:
         raise fail(
             "stdout", "an output that can be written", reason(error), "free space or print elsewhere; the files are kept"
