@@ -4,13 +4,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tfgradgen.cli import compare_options, export_options, tune_options
+from tfgradgen.cli import compare_options, export_options, serve_options, tune_options
 from tfgradgen.cli.flags import Flag, Group, flags_of
 from tfgradgen.cli.model_options import DECLARED
 from tfgradgen.cli.options import ANY_KERNEL, SampleOptions, sample_flags, unused_flags
 from tfgradgen.cli.play_options import play_flags
 from tfgradgen.core.config import RunConfig, Schedule
-from tfgradgen.core.settings import path
+from tfgradgen.core.settings import path, switch, text
 from tfgradgen.mcmc import auto
 from tfgradgen.mcmc.recipe import settings_of
 from tfgradgen.mcmc.registry import SAMPLERS
@@ -69,6 +69,14 @@ class DiagnoseFlags:
     """The flags of `diagnose`, except --strict."""
 
     folder: str = path(shown="FOLDER", help="folder of a run of `sample`; the name of the flag may be left out")
+    json: bool = switch(help='print one JSON object, {"runs": [...]}, instead of tables')
+
+
+@dataclass(frozen=True)
+class CompletionFlags:
+    """The flags of `completion`."""
+
+    shell: str = text(shown="SHELL", help="bash, zsh or fish; the name of the flag may be left out")
 
 
 def _every_run() -> dict[str, Flag]:
@@ -110,15 +118,16 @@ def _sample_groups(sampler: Sampler | None) -> list[Group]:
         flags |= flags_of(sampler.schedule) | {"kernel": Flag(flags["kernel"].setting, sampler.name)}
         known = settings_of(sampler)
         unused = (*unused_flags(sampler), *(name for name in COUNTS if name not in known))
+        unused += () if sampler.can_go_on else ("time_budget",)
         unused += ("discriminator",) if "discriminator_weight" in unused else ()
     length = Group(
         "Length",
-        _of(flags, "num_chains", *COUNTS),
-        "" if sampler else "The defaults of the last three depend on the kernel.",
+        _of(flags, "num_chains", *COUNTS, "time_budget"),
+        "" if sampler else "The defaults of the numbers of draws and transitions depend on the kernel.",
     )
     return _without(
         [
-            Group("What to sample", _of(flags, "label", "temperature", "init"), OF_A_LABEL),
+            Group("What to sample", _of(flags, "label", "temperature", "init", "like"), OF_A_LABEL),
             Group("Sampler", _of(flags, "kernel", "schedule")),
             _settings_group(sampler, "sample"),
             length,
@@ -284,6 +293,15 @@ _ALL = (
         "z), grid (16 images). A row is one label and one seed, and has the same bits in any batch.",
     ),
     Command(
+        "serve",
+        "Serves an export on this machine, without Docker: the REST interface of TensorFlow Serving.\n\n"
+        "It takes the same requests and gives the same replies, from TensorFlow alone. It is made for trying\n"
+        "an export: one request is computed at a time, and there is no password.",
+        lambda sampler: [Group("Flags", flags_of(serve_options.ServeOptions))],
+        {"export": None},
+        example="python -m tfgradgen serve --export=out/served",
+    ),
+    Command(
         "check",
         "Checks the models as a run would use them, and says what would go wrong.\n\n"
         "It checks the shape, range and variety of the images; that repeated evaluations give the same bits\n"
@@ -319,6 +337,15 @@ _ALL = (
         "models",
         "Lists the shipped models: their folders, inputs, outputs and sha256.",
         lambda sampler: [],
+    ),
+    Command(
+        "completion",
+        "Prints a script that completes commands, flags, kernels and labels in a shell.\n\n"
+        "In ~/.bashrc: source <(tfgradgen completion bash). In ~/.zshrc, after compinit: source <(tfgradgen\n"
+        "completion zsh). In fish: tfgradgen completion fish > ~/.config/fish/completions/tfgradgen.fish",
+        lambda sampler: [Group("Flags", flags_of(CompletionFlags))],
+        {"shell": None},
+        example="python -m tfgradgen completion bash",
     ),
 )
 COMMANDS: dict[str, Command] = {command.name: command for command in _ALL}

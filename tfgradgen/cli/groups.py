@@ -59,10 +59,12 @@ class Group:
     Attributes:
       members: At least one label.
       place: `partial_path(place)` holds the unfinished run until all folders are written.
+      count: Which of several groups it is, such as ' (3 of 20)'.
     """
 
     members: tuple[Member, ...]
     place: Path
+    count: str = ""
 
     @property
     def is_batch(self) -> bool:

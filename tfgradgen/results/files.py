@@ -24,7 +24,7 @@ from tfgradgen.io.images import make_grid, save_png
 from tfgradgen.mcmc.importance import FIT_FIGURES
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.results.page import page_of
-from tfgradgen.results.record import BATCH, FIT, VARIED
+from tfgradgen.results.record import BATCH, FIT, TIME_BUDGET, VARIED
 from tfgradgen.results.summary import UNITS, kind_of, legend_of, title_of
 from tfgradgen.viewing.report import render
 
@@ -156,6 +156,11 @@ def _varied(value: Any) -> None:
     whole_number(value["num_steps"], 1)
 
 
+def _budget(value: Any) -> None:
+    _seconds(_mapping(value)["seconds"])
+    whole_number(value["num_results"], 1)
+
+
 def _kernel(value: Any) -> None:
     _text(value)
     if value not in SAMPLERS:
@@ -212,6 +217,7 @@ _OPTIONAL_ENTRIES: dict[str, Callable[[Any], Any]] = {
     BATCH: _batch,
     FIT: _fit,
     VARIED: _varied,
+    TIME_BUDGET: _budget,
     "image_doubts": _texts,
     "prior_class_prob": _number,
     "exact_starts": _count,

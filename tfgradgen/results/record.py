@@ -30,6 +30,7 @@ AUTO = "auto"  # in run.json: what --kernel=auto chose, and by which mass
 FIT = "fit"  # in run.json: what `mcmc.importance.of_weights` says of a fitted approximation
 LEARNED = "learned"  # in run.json: the proposals that a kernel learned, and their quality
 VARIED = "varied"  # in run.json of `vary`: the run, chain and amount that its chains come from
+TIME_BUDGET = "time_budget"  # in run.json of a run that was cut: its seconds, and the num_results that it did not reach
 SURROUNDINGS = ("versions", "device", "machine", "backend")  # entries of `origin.environment` that determine bits
 
 

@@ -13,7 +13,7 @@ from tfgradgen.diagnostics.issues import MAX_TEXT, never_moved
 from tfgradgen.io.folders import REPORT
 from tfgradgen.mcmc.importance import MAX_PARETO_K
 from tfgradgen.mcmc.registry import SAMPLERS
-from tfgradgen.results.record import FIT, VARIED
+from tfgradgen.results.record import FIT, TIME_BUDGET, VARIED
 
 WORK = {"gradients": "gradients", "forward": "forward passes"}
 WORD = len("ran      ")  # characters of the heading of a line
@@ -76,11 +76,23 @@ def measured(record: dict[str, Any]) -> list[str]:
         f"ran      {record['kernel']} for {as_text(name)}: {num_chains} {UNITS[kind]}, "
         f"{schedule['num_results']} draws each{burnin}, "
         f"{', '.join(work)} in {record['seconds']:.0f} s{_batch(record)} ({as_text(record['backend'])} mode)",
+        *_cut(record),
         f"p(class) mean {mean}; under the prior {_prior(record)}",
         *_starts(record),
         f"moved    {_moved(record)}",
         *_bound(record),
         *([mixing] if kind not in ("ascent", "fitted") else []),
+    ]
+
+
+def _cut(record: dict[str, Any]) -> list[str]:
+    """Return a line if --time_budget ended the run."""
+    if TIME_BUDGET not in record:
+        return []
+    made, budget = record["arguments"]["schedule"]["num_results"], record[TIME_BUDGET]
+    return [
+        f"cut      at {made} of {budget['num_results']} draws by --time_budget={budget['seconds']:g}s; with --resume the run "
+        "goes on"
     ]
 
 
