@@ -21,7 +21,7 @@ from tfgradgen.mcmc.kernel import KernelBase, KernelSampler, one_tensor
 class MalaConfig(AdaptedConfig):
     """Settings of MALA. If `class_reg` is above 0, it adds a `Regularization`, and the target is not the posterior."""
 
-    # The defaults were found by `tune` on the shipped models: tools/tuning/mala.
+    # `tune` finds no better defaults on the shipped models: tools/tuning/mala.
     step_size: float = again(AdaptedConfig, "step_size", 0.4)
     target_accept_prob: float = again(AdaptedConfig, "target_accept_prob", 0.442)
 
