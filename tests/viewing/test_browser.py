@@ -125,8 +125,8 @@ def test_tiles_are_sorted(page: Any, run: Path) -> None:
 
 
 def test_the_copied_command_is_that_of_the_record(page: Any, run: Path) -> None:
-    page.locator("#copy").click()
-    page.locator("#copied", has_text="Copied.").wait_for()
+    page.locator(".command button").click()
+    page.locator(".command [role=status]", has_text="Copied.").wait_for()
     assert page.evaluate("navigator.clipboard.readText()") == again(record_of(run)).command
 
 
