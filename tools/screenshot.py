@@ -12,10 +12,10 @@ from pathlib import Path
 import fire
 from PIL import Image
 
-COLORS = 256  # of the image, which has few besides those of its tiles
+COLORS = 256
 
 
-def main(page, out, width=1000, height=1400, scheme="light"):
+def main(page, out, width=1000, height=1260, scheme="light"):
     """Write the upper `width` x `height` pixels of `page` to `out`, in the `scheme` light or dark."""
     from playwright.sync_api import sync_playwright
 
@@ -28,7 +28,7 @@ def main(page, out, width=1000, height=1400, scheme="light"):
         tab.goto(Path(page).resolve().as_uri())
         image = Image.open(io.BytesIO(tab.screenshot())).convert("RGB")
         browser.close()
-    save_png(Path(out), image.quantize(COLORS, dither=Image.Dither.NONE))
+    save_png(Path(out), image.quantize(COLORS))  # a third of the size
 
 
 if __name__ == "__main__":
