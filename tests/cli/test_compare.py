@@ -72,7 +72,7 @@ def test_one_command_gives_the_table_the_curves_and_the_pictures(
     main([*SMALL, "--labels=goldfish,alp", f"--kernels={kernels}", f"--photographs={photographs}", f"--out={out}",
           *toy_flags, *observers])  # fmt: skip
     assert {path.name for path in out.iterdir()} == {
-        "report.md", "table.csv", "report.json", "curves.png", "grids.png", "pictures", "cells",
+        "report.html", "report.md", "table.csv", "report.json", "curves.png", "grids.png", "pictures", "cells",
     }  # fmt: skip
     rows = rows_of(out)
     assert list(rows) == [*kernels.split(","), "photographs", "prior"]

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("quick_runs")
 
 POOR = "kernel: hmc\nstep_size: 0.03\nnum_leapfrog_steps: 1\nnum_burnin_steps: 10\nnum_adaptation_steps: 0\n"
 SILENT: Any = lambda *_: None  # noqa: E731
-OURS = ["best.yaml", "report.md", "study.db", "tuning.csv", "tuning.png"]
+OURS = ["best.yaml", "report.html", "report.md", "study.db", "tuning.csv", "tuning.png"]
 
 
 @pytest.fixture

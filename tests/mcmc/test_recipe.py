@@ -14,7 +14,7 @@ from tfgradgen.core.checks import UserError
 from tfgradgen.core.config import Schedule
 from tfgradgen.mcmc.hmc import HmcConfig
 from tfgradgen.mcmc.mala import MalaConfig
-from tfgradgen.mcmc.recipe import Recipe, default_recipe, read_recipe, write_recipe
+from tfgradgen.mcmc.recipe import Recipe, default_recipe, read_recipe, recipe_text
 from tfgradgen.mcmc.registry import SAMPLERS
 
 pytestmark = pytest.mark.usefixtures("quick_runs")
@@ -25,14 +25,14 @@ HMC = Recipe("hmc", HmcConfig(0.25, 0.7, 2, decay_rate=0.8), Schedule(20, 24, 16
 @pytest.mark.parametrize("kernel", SAMPLERS)
 def test_what_is_written_is_read_again(kernel: str, tmp_path: Path) -> None:
     recipe = default_recipe(kernel)
-    write_recipe(tmp_path / "a.yaml", recipe, "of\ntwo lines")
+    (tmp_path / "a.yaml").write_text(recipe_text(recipe, "of\ntwo lines"))
     assert read_recipe(tmp_path / "a.yaml") == recipe
     assert (tmp_path / "a.yaml").read_text().startswith("# of\n# two lines\nkernel: ")
     assert [path.name for path in tmp_path.iterdir()] == ["a.yaml"]
 
 
 def test_settings_that_are_not_the_defaults_are_kept_and_the_rest_may_be_left_out(tmp_path: Path) -> None:
-    write_recipe(tmp_path / "a.yaml", HMC)
+    (tmp_path / "a.yaml").write_text(recipe_text(HMC))
     assert read_recipe(tmp_path / "a.yaml") == HMC
     (tmp_path / "b.yaml").write_text("kernel: hmc\nnum_burnin_steps: 20\nstep_size: 1\n")
     short = read_recipe(tmp_path / "b.yaml")
@@ -98,7 +98,7 @@ def samples(folder: str) -> bytes:
 def test_a_run_follows_its_schedule_and_single_flags_go_before_it(
     toy_flags: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_recipe(Path("a.yaml"), HMC)
+    Path("a.yaml").write_text(recipe_text(HMC))
     command = ["sample", "--label=goldfish", "--num_chains=3", "--schedule=a.yaml", *toy_flags]
     main([*command, "--out=file"])
     spelt = [f"--{name}={value}" for name, value in HMC.to_dict().items() if name != "adaptation_rate"]
@@ -124,7 +124,7 @@ def test_resumed_in_any_part_of_the_adaptation_it_ends_with_the_same_bytes(
 ) -> None:
     """Chunks of mala are of 20 transitions, so it stops within the adaptation."""
     recipe = default_recipe("mala").changed({"num_results": 20, "num_burnin_steps": 100, "num_adaptation_steps": 84} | settings)
-    write_recipe(Path("a.yaml"), recipe)
+    Path("a.yaml").write_text(recipe_text(recipe))
     command = ["sample", "--label=goldfish", "--num_chains=3", "--schedule=a.yaml", *toy_flags]
     main([*command, "--out=whole"])
     with pytest.MonkeyPatch.context() as patch:

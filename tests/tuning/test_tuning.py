@@ -320,7 +320,7 @@ def test_the_report_and_the_table_list_all_trials(searched: Any) -> None:
     assert "chains 0 stuck" in next(row for row in rows if ",rejected,1," in row)
     text = to_markdown(plan, UNKNOWN, found, validations, "the command")
     assert text.splitlines()[2] == f"**{verdict(validations)[0]}**"
-    assert "    the command\n" in text
+    assert "```\nthe command\n```\n" in text
     table = text.split("## On fresh seeds")[1].split("##")[0]
     assert table.count("\n| a | ") == table.count("\n| b | ") == 2
 

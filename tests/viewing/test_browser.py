@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
+from tests.support.documents import a_comparison, a_search
+from tfgradgen.diagnostics.issues import with_page
 from tfgradgen.io.folders import REPORT
 from tfgradgen.results.again import again
+from tfgradgen.viewing.document import render_document
 
 REQUIRED = "REQUIRE_BROWSER"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -37,20 +40,33 @@ def browser() -> Iterator[Any]:
         chromium.close()
 
 
-@pytest.fixture
-def page(browser: Any, run: Path) -> Iterator[Any]:
-    """The page of the run, opened from disk without a network; nothing may be loaded or complained of meanwhile."""
+def opened(browser: Any, file: Path) -> Iterator[Any]:
+    """A page opened from disk without a network; nothing may be loaded or complained of meanwhile."""
     context = browser.new_context(offline=True)
     context.grant_permissions(["clipboard-read", "clipboard-write"])
     page, said, asked = context.new_page(), [], []
     page.on("console", lambda message: said.append(message.text))
     page.on("pageerror", lambda error: said.append(str(error)))
     page.on("request", lambda request: asked.append(request.url))
-    page.goto((run / REPORT).as_uri())
+    page.goto(file.as_uri())
     yield page
     assert said == []
-    assert [url for url in asked if not url.startswith("data:")] == [(run / REPORT).as_uri()]
+    assert [url for url in asked if not url.startswith("data:")] == [file.as_uri()]
     context.close()
+
+
+@pytest.fixture
+def page(browser: Any, run: Path) -> Iterator[Any]:
+    """The page of the run."""
+    yield from opened(browser, run / REPORT)
+
+
+@pytest.fixture(params=[a_comparison, a_search], ids=["compare", "tune"])
+def document(browser: Any, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
+    """The page of a comparison, and of a search, with a warning."""
+    file = tmp_path / REPORT
+    file.write_text(render_document(request.param([with_page("models", "goldfish: a doubt")])), encoding="utf-8")
+    yield from opened(browser, file)
 
 
 def details(page: Any) -> list[str]:
@@ -125,8 +141,8 @@ def test_tiles_are_sorted(page: Any, run: Path) -> None:
 
 
 def test_the_copied_command_is_that_of_the_record(page: Any, run: Path) -> None:
-    page.locator("#copy").click()
-    page.locator("#copied", has_text="Copied.").wait_for()
+    page.locator(".command button").click()
+    page.locator(".command [role=status]", has_text="Copied.").wait_for()
     assert page.evaluate("navigator.clipboard.readText()") == again(record_of(run)).command
 
 
@@ -135,6 +151,27 @@ def test_a_warning_leads_to_its_section(page: Any, run: Path) -> None:
     page.locator(f"a[href='#about-{section}']").first.click()
     assert page.evaluate("location.hash") == f"#about-{section}"
     assert page.locator(f"#about-{section}").is_visible()
+
+
+def test_a_report_is_read_copied_and_scrolled_by_keyboard(document: Any) -> None:
+    widths = document.eval_on_selector_all("main img", "images => images.map(image => image.naturalWidth)")
+    assert set(widths) == {60}
+    for k in range(document.locator(".command").count()):
+        box = document.locator(".command").nth(k)
+        box.locator("button").press("Enter")
+        box.locator("[role=status]", has_text="Copied.").wait_for()
+        assert document.evaluate("navigator.clipboard.readText()") == box.locator("pre").text_content()
+    document.locator(".warning a").press("Enter")
+    assert document.evaluate("location.hash") == "#about-models"
+    assert document.locator("#about-models").is_visible()
+    document.locator(".wide").first.focus()
+    assert document.evaluate("document.activeElement.className") == "wide"
+
+
+def test_a_report_fits_a_narrow_window(document: Any) -> None:
+    """Only its tables are wider, and they scroll by themselves."""
+    document.set_viewport_size({"width": 400, "height": 800})
+    assert document.evaluate("document.documentElement.scrollWidth") <= 400
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -25,7 +25,8 @@ from tfgradgen.results.again import again
 from tfgradgen.results.film import make_film
 from tfgradgen.results.page import page_of
 from tfgradgen.results.record import run_record
-from tfgradgen.viewing.report import Page, explanation, render
+from tfgradgen.viewing.markdown import explanation
+from tfgradgen.viewing.report import Page, render
 
 HOSTILE = "</title></script><script>alert(1)</script><img src=x onerror=alert(2)>\"'`{{ 7 * 7 }}\u202e\x1b[2J"
 
@@ -161,7 +162,7 @@ def test_hostile_text_stays_text() -> None:
         assert "\\u202e\\x1b" in text
     assert "\u202e" not in source
     assert "\x1b" not in source
-    assert not found.all("pre", id="command"), "hidden characters cannot be copied"
+    assert not found.all("pre"), "hidden characters cannot be copied"
 
 
 def test_hostile_words_of_the_command_are_quoted() -> None:
@@ -233,7 +234,7 @@ def flags_of(command: str) -> dict[str, Any]:
 
 def test_the_command_is_that_of_the_record(run: Path) -> None:
     page, record = parsed(run), json.loads((run / "run.json").read_text())
-    command = page.text_of("pre", id="command")
+    command = page.text_of("pre")
     assert command == again(record).command
     made = finite_dict(parse_sample(flags_of(command)).to_dict())
     assert {name for name, value in record["arguments"].items() if made[name] != value} == {"out"}

@@ -265,8 +265,8 @@ _ALL = (
         _compare_groups,
         {"labels": None},
         example="python -m tfgradgen compare --labels=goldfish,monarch --out=out/compare",
-        end="Writes report.md (begin there), table.csv, report.json, curves.png, grids.png, a folder of PNGs for\n"
-        "each sampler (pictures/) and the samples (cells/). If a sampler fails on a class, the report names\n"
+        end="Writes report.html (begin there), report.md, table.csv, report.json, curves.png, grids.png, a folder of\n"
+        "PNGs for each sampler (pictures/) and the samples (cells/). If a sampler fails on a class, the report names\n"
         "it, the others are finished, and the exit code is 1.",
     ),
     Command(
@@ -278,8 +278,8 @@ _ALL = (
         tune_options.tune_flags,
         lambda sampler: sampler.is_tuned,
         "python -m tfgradgen tune --label=goldfish,monarch --kernel=hmc --out=out/tune",
-        "Writes report.md (begin there), best.yaml for `sample --schedule`, tuning.csv, tuning.png and\n"
-        "study.db (of Optuna). Needs pip install 'tfgradgen[tune]'.",
+        "Writes report.html (begin there), report.md, best.yaml for `sample --schedule`, tuning.csv,\n"
+        "tuning.png and study.db (of Optuna). Needs pip install 'tfgradgen[tune]'.",
     ),
     Command(
         "export",

@@ -46,7 +46,7 @@ from tfgradgen.evaluation.scored_images import (
     load_photographs,
     observe_photographs,
 )
-from tfgradgen.io.folders import check_resumable, safe_filename
+from tfgradgen.io.folders import REPORT, check_resumable, safe_filename
 from tfgradgen.io.images import decode, save_png
 from tfgradgen.mcmc.budget import CELL_ERRORS
 from tfgradgen.models.classifier import Classifier
@@ -55,9 +55,11 @@ from tfgradgen.models.shipped import default_model
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.results.origin import environment, model_record
 from tfgradgen.results.record import surroundings
+from tfgradgen.viewing.document import Document, render_document
 
 CELLS, PICTURES, REFERENCE = "cells", "pictures", "reference"
 PHOTOGRAPHS_FILE = "photographs.npz"
+FILES_BESIDE = "table.csv and report.json have all figures; grids.png and pictures/ have the images in full size."
 
 
 def run_compare(options: CompareOptions) -> int:
@@ -94,6 +96,7 @@ def _run_locked(options: CompareOptions, loaded: Loaded, observer: Observer, pho
         "num_gradients": options.num_gradients,
         "checkpoints": checkpoints,
         "rows": found.rows,
+        "warnings": sampled.warnings,
         "record": {
             "arguments": options.to_dict(),
             "generator": model_record(loaded.generator),
@@ -105,7 +108,10 @@ def _run_locked(options: CompareOptions, loaded: Loaded, observer: Observer, pho
     }
     write_report(options.out, report, found.scored)
     say(f"took     {time.monotonic() - start:.0f} s for what was not there yet")
-    say(f"wrote    {as_text(options.out)}: report.md, table.csv, report.json, curves.png, grids.png, {PICTURES}/, {CELLS}/")
+    say(
+        f"wrote    {as_text(options.out)}: {REPORT} (open it in a browser), report.md, table.csv, report.json, curves.png, "
+        f"grids.png, {PICTURES}/, {CELLS}/"
+    )
     return len(sampled.failed)
 
 
@@ -147,8 +153,10 @@ def sample_all(
                     note_failure(sampled, spec, name, error)
                 continue
             cache.put(folder_of(index, name), REFERENCE, reference, settings)
-            for line in admit(posterior, run, takes_gradients=False).warnings:
-                say(f"warning  {with_page('models', f'{as_text(name)}: {line}')}")
+        # The checks are not in the cache: they take a few forward passes, and the report of a resumed comparison has them too.
+        for line in admit(posterior, run, takes_gradients=False).warnings:
+            sampled.warnings.append(with_page("models", f"{as_text(name)}: {line}"))
+            say(f"warning  {sampled.warnings[-1]}")
         sampled.references[name] = reference
     if not sampled.references:
         raise fail("labels", "a class that can be sampled", "none", "the reasons are printed above")
@@ -260,11 +268,14 @@ def command_line(options: CompareOptions) -> str:
 
 def write_report(out: Path, report: dict[str, Any], scored: Mapping[str, Mapping[str, ScoredImages]]) -> None:
     """Write all files except the cells, each atomically: to a temporary name that is then renamed."""
-    save_png(out / "curves.png", plot_curves(report))
-    save_png(out / "grids.png", plot_grids(scored, report["labels"]))
+    images = {"curves.png": plot_curves(report), "grids.png": plot_grids(scored, report["labels"])}
+    for name, image in images.items():
+        save_png(out / name, image)
+    page, version = to_markdown(report), report["record"]["versions"]["tfgradgen"]
     for name, text in {
         "table.csv": to_csv(report),
-        "report.md": to_markdown(report),
+        "report.md": page,
+        REPORT: render_document(Document(page, images, FILES_BESIDE, version)),
         "report.json": json_text(report, 1) + "\n",
     }.items():
         write_text(out / name, text)

@@ -11,6 +11,7 @@ from tfgradgen.core.checks import fail
 from tfgradgen.io.folders import (
     LOCK,
     RECORD,
+    REPORT,
     check_partial,
     check_target,
     exclusive_lock,
@@ -23,8 +24,8 @@ from tfgradgen.io.folders import (
 
 SHEET_NAME = "sheet.png"
 PLACE = "labels.batch"  # `partial_path` this holds an unfinished batch of several labels; no label's folder has this name
-COMPARISON = ("cells", {"cells", "pictures", LOCK, "report.md", "table.csv", "report.json", "curves.png", "grids.png"})
-SEARCH = ("study.db", {"study.db", "study.db-journal", LOCK, "report.md", "best.yaml", "tuning.csv", "tuning.png"})
+COMPARISON = ("cells", {"cells", "pictures", LOCK, REPORT, "report.md", "table.csv", "report.json", "curves.png", "grids.png"})
+SEARCH = ("study.db", {"study.db", "study.db-journal", LOCK, REPORT, "report.md", "best.yaml", "tuning.csv", "tuning.png"})
 
 
 @contextmanager

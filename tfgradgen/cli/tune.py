@@ -1,10 +1,13 @@
 """The `tune` command: searches schedules, validates the best on fresh seeds, and writes the report."""
 
 import time
-from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
+import tfgradgen
 from tfgradgen.cli.load import Loaded, choose_backend, load_models
 from tfgradgen.cli.model_options import non_default_flags
 from tfgradgen.cli.output import SEARCH, workspace
@@ -15,22 +18,23 @@ from tfgradgen.core.checks import fail
 from tfgradgen.core.files import write_text
 from tfgradgen.core.text import as_text, command_text
 from tfgradgen.diagnostics.issues import with_page
-from tfgradgen.io.folders import check_resumable
+from tfgradgen.io.folders import REPORT, check_resumable
 from tfgradgen.io.images import save_png
 from tfgradgen.mcmc.chains import compiled
-from tfgradgen.mcmc.recipe import Recipe, default_recipe, write_recipe
+from tfgradgen.mcmc.recipe import Recipe, default_recipe
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.results.origin import environment, model_record
 from tfgradgen.results.record import surroundings
 from tfgradgen.tuning.figures import importances, plot_search
-from tfgradgen.tuning.gain import Validation, exact_draws, validate
-from tfgradgen.tuning.guard import Exact
+from tfgradgen.tuning.gain import exact_draws, validate
 from tfgradgen.tuning.objective import Objective
-from tfgradgen.tuning.report import to_csv, to_markdown, verdict, winner
+from tfgradgen.tuning.report import best_text, to_csv, to_markdown, verdict
 from tfgradgen.tuning.search import CONTROL, REJECTED, Plan, Trial, open_study, search, trials
 from tfgradgen.tuning.space import check_fits, filled, num_gradients_of
+from tfgradgen.viewing.document import Document, render_document
 
 STUDY_FILE = SEARCH[0]
+FILES_BESIDE = "tuning.csv has all trials; best.yaml is the best schedule."
 KEPT = "finished runs are kept, --resume goes on with them"
 
 
@@ -56,13 +60,14 @@ def run_tune(options: TuneOptions) -> None:
         options.num_gradients,
     )
     check_fits(options.kernel, options.num_gradients, options.fixed)
-    for name, lines in objective.check().items():
-        for line in lines:
-            say(f"warning  {with_page('models', f'{as_text(name)}: {line}')}")
+    checked = objective.check().items()
+    warnings = [with_page("models", f"{as_text(name)}: {line}") for name, lines in checked for line in lines]
+    for line in warnings:
+        say(f"warning  {line}")
     with workspace(out, f"finished runs are in {out / STUDY_FILE}, --resume goes on with them", KEPT):
         try:
             study = open_study(out / STUDY_FILE, identity(options, control, loaded))
-            _run_locked(options, control, objective, study)
+            _run_locked(options, control, objective, study, warnings)
         except StorageInternalError as error:
             reason = one_line(error.__cause__ or error)
             expected, remedy = "a study that can be written", f"free space; {KEPT}"
@@ -79,7 +84,7 @@ def default_beside(control: Recipe, options: TuneOptions) -> Recipe | None:
     return default if is_held and default != control and num_gradients_of(default) <= options.num_gradients else None
 
 
-def _run_locked(options: TuneOptions, control: Recipe, objective: Objective, study: Any) -> None:
+def _run_locked(options: TuneOptions, control: Recipe, objective: Objective, study: Any, warnings: list[str]) -> None:
     start = time.monotonic()
     counts = options.num_gradients, options.num_seeds, options.budget
     plan = Plan(
@@ -108,24 +113,23 @@ def _run_locked(options: TuneOptions, control: Recipe, objective: Objective, stu
             validations = validate(study, objective, plan, options.num_fresh, exact, progress_fn)
     finally:
         compiled.cache_clear()  # it holds a graph for each adaptation scheme
-    write_results(options, plan, exact, study, found, validations)
+    report = to_markdown(plan, exact, found, validations, command_line(options), warnings)
+    title = f"{plan.kernel} for {', '.join(exact)}: {verdict(validations)[0]}"
+    plot = plot_search(found, validations[-1].trial if validations else None, importances(study), title)
+    write_results(options.out, report, plot, to_csv(found), best_text(plan, validations, command_line(options)))
     say(f"gain     {verdict(validations)[0]}")
     say(f"took     {time.monotonic() - start:.0f} s for what was not there yet")
-    say(f"wrote    {as_text(options.out)}: report.md, best.yaml, tuning.csv, tuning.png, {STUDY_FILE}")
+    files = f"{REPORT} (open it in a browser), report.md, best.yaml, tuning.csv, tuning.png, {STUDY_FILE}"
+    say(f"wrote    {as_text(options.out)}: {files}")
 
 
-def write_results(
-    options: TuneOptions, plan: Plan, exact: Mapping[str, Exact], study: Any, found: list[Trial], validations: list[Validation]
-) -> None:
+def write_results(out: Path, report: str, plot: Image.Image, table: str, best: str) -> None:
     """Write all files except the study, each to a temporary name that is then renamed."""
-    out, sentence, command = options.out, verdict(validations)[0], command_line(options)
-    best = validations[-1].trial if validations else None
-    title = f"{plan.kernel} for {', '.join(exact)}: {sentence}"
-    save_png(out / "tuning.png", plot_search(found, best, importances(study), title))
-    texts = {"tuning.csv": to_csv(found), "report.md": to_markdown(plan, exact, found, validations, command)}
+    save_png(out / "tuning.png", plot)
+    page = Document(report, {"tuning.png": plot}, FILES_BESIDE, tfgradgen.__version__)
+    texts = {"tuning.csv": table, "report.md": report, "best.yaml": best, REPORT: render_document(page)}
     for name, text in texts.items():
         write_text(out / name, text)
-    write_recipe(out / "best.yaml", winner(plan, validations), f"{sentence}\nSearched by: {command}")
 
 
 def identity(options: TuneOptions, control: Recipe, loaded: Loaded) -> dict[str, Any]:

@@ -25,11 +25,13 @@ class Sampled:
       references: Shared data by label.
       cells: Cells by (method, label).
       failed: For each missing cell, the reason.
+      warnings: Warnings of the checks of the models, with the sections that explain them.
     """
 
     references: dict[str, LabelReference] = field(default_factory=dict)
     cells: dict[tuple[str, str], Cell] = field(default_factory=dict)
     failed: dict[tuple[str, str], str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def labels(self) -> list[str]:

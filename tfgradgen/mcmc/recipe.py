@@ -20,7 +20,6 @@ import yaml
 
 from tfgradgen.core.checks import UserError, check_choice, did_you_mean, fail
 from tfgradgen.core.config import REMOVED, KernelConfig, Schedule, changed_config
-from tfgradgen.core.files import write_text
 from tfgradgen.core.parsing import parsing, read_text
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.mcmc.sampler import Sampler, check_config
@@ -148,9 +147,9 @@ def read_yaml(text: str) -> Any:
         raise ValueError(f"a syntax error{place}: {getattr(error, 'problem', None) or error}") from error
 
 
-def write_recipe(path: Path, recipe: Recipe, comment: str = "") -> None:
-    """Write `recipe` in the format of `read_recipe`, atomically, with `comment` above it, line by line."""
+def recipe_text(recipe: Recipe, comment: str = "") -> str:
+    """Return `recipe` in the format of `read_recipe`, with `comment` above it, line by line."""
     known = settings_of(SAMPLERS[recipe.kernel])
     values = {name: value for name, value in recipe.to_dict().items() if name == "kernel" or name in known}
     above = "".join(f"# {line}\n" for line in comment.splitlines())
-    write_text(path, above + yaml.safe_dump(values, sort_keys=False))
+    return above + str(yaml.safe_dump(values, sort_keys=False))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tfgradgen.core.text import csv_text, markdown_text
-from tfgradgen.mcmc.recipe import Recipe, default_recipe
+from tfgradgen.mcmc.recipe import Recipe, default_recipe, recipe_text
 from tfgradgen.tuning.gain import Gain, Validation, issues_of_control
 from tfgradgen.tuning.guard import Exact, guard_lines
 from tfgradgen.tuning.objective import Cell
@@ -76,10 +76,29 @@ def winner(plan: Plan, validations: Sequence[Validation]) -> Recipe:
     return best or plan.control
 
 
+def best_text(plan: Plan, validations: Sequence[Validation], command: str) -> str:
+    """Return best.yaml; `command` repeats the search."""
+    return recipe_text(winner(plan, validations), f"{verdict(validations)[0]}\nSearched by: {command}")
+
+
 def to_markdown(
-    plan: Plan, exact: Mapping[str, Exact], found: Sequence[Trial], validations: Sequence[Validation], command: str
+    plan: Plan,
+    exact: Mapping[str, Exact],
+    found: Sequence[Trial],
+    validations: Sequence[Validation],
+    command: str,
+    warnings: Sequence[str] = (),
 ) -> str:
-    """Return report.md; `exact` are exact draws by label, `command` repeats the search."""
+    """Return report.md.
+
+    Args:
+      plan: The search.
+      exact: Exact draws by label.
+      found: All trials.
+      validations: The validations on fresh seeds.
+      command: The command that repeats the search.
+      warnings: Those of the checks of the models.
+    """
     control = next(trial for trial in found if trial.state == CONTROL)
     states = [trial.state for trial in found]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
@@ -99,8 +118,10 @@ def to_markdown(
         "stuck, its mean acceptance differs significantly from the target, or its means on fresh seeds differ significantly "
         "from those of exact draws. A large R-hat is reported, but rejects no schedule: it is a consequence of a small ESS.",
         "",
-        "![the search](tuning.png)",
+        "![Step size and mean acceptance along the runs, the importance of the settings, and the ESS per 1000 gradients "
+        "against each setting that varied](tuning.png)",
         "",
+        *(["## Warnings", "", *(f"- {markdown_text(line)}" for line in warnings), ""] if warnings else []),
         "## Settings",
         "",
         *_settings_table(plan, validations),
@@ -117,10 +138,23 @@ def to_markdown(
         "",
         "All trials are in tuning.csv, and in study.db for Optuna.",
         "",
-        "## Commands",
+        "## The best schedule",
         "",
-        f"    {command}",
-        "    python -m tfgradgen sample --label=LABEL --schedule=best.yaml",
+        "```yaml",
+        best_text(plan, validations, command).rstrip(),
+        "```",
+        "",
+        "This is best.yaml. Sample with it:",
+        "",
+        "```",
+        "python -m tfgradgen sample --label=LABEL --schedule=best.yaml",
+        "```",
+        "",
+        "## Make this search again",
+        "",
+        "```",
+        command,
+        "```",
         "",
     ]
     return "\n".join(lines)

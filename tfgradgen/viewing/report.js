@@ -1,4 +1,3 @@
-"use strict";
 const find = (id) => document.getElementById(id);
 const tiles = find("tiles"), viewer = find("viewer"), frames = find("frames"), play = find("play");
 const PAUSE = 500; // milliseconds between two frames of a film
@@ -91,16 +90,4 @@ find("order").addEventListener("change", (event) => {
   const byChain = (a, b) => a.dataset.chain - b.dataset.chain;
   const bestFirst = (a, b) => b.dataset.rank - a.dataset.rank || byChain(a, b);
   tiles.append(...[...tiles.children].sort(event.target.value === "best" ? bestFirst : byChain));
-});
-
-const copy = find("copy");
-copy?.addEventListener("click", async () => {
-  const text = find("command").textContent;
-  try {
-    await navigator.clipboard.writeText(text);
-    find("copied").textContent = "Copied.";
-  } catch {
-    getSelection().selectAllChildren(find("command"));
-    find("copied").textContent = "The browser refused. The command is selected: copy it with the keyboard.";
-  }
 });

@@ -3,24 +3,16 @@
 Text of a run may come from outside. It arrives here escaped for a line (see `core.text`), and Jinja2 escapes it for HTML.
 """
 
-import base64
-import hashlib
 import math
-import re
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from tfgradgen.diagnostics import issues
-from tfgradgen.io.images import as_png
+from tfgradgen.viewing.html import fill, shrunk, source
 
-HERE = Path(__file__).resolve().parent
-TEMPLATE, STYLE, SCRIPT = "report.html.j2", "report.css", "report.js"
+TEMPLATE, SCRIPTS = "report.html.j2", ("report.js", "copy.js")
 TILE_PIXELS, FILM_PIXELS = 1_000_000, 600_000  # pixels of all tiles, and of all frames: they bound the size of the file
-SMALLEST = 8  # pixels, the least height and width of an image
 
 
 class Frame(NamedTuple):
@@ -105,63 +97,25 @@ class Page(NamedTuple):
 
 def render(page: Page) -> str:
     """Return `page` as HTML; the same page gives the same text."""
-    environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"prob": _prob, "rank": _rank}
-    style, script = ((HERE / name).read_text(encoding="utf-8") for name in (STYLE, SCRIPT))
-    sections = dict.fromkeys(verdict.section for verdict in page.verdicts if verdict.section)
-    sources = [_source(image) for image in _shrunk([tile.image for tile in page.tiles], TILE_PIXELS)]
-    films = iter(_shrunk([frame.image for tile in page.tiles for frame in tile.film], FILM_PIXELS))
-    text = environment.get_template(TEMPLATE).render(
+    sources = [source(image) for image in shrunk([_image(tile.image) for tile in page.tiles], TILE_PIXELS)]
+    films = iter(shrunk([_image(frame.image) for tile in page.tiles for frame in tile.film], FILM_PIXELS))
+    return fill(
+        TEMPLATE,
+        SCRIPTS,
+        [verdict.section for verdict in page.verdicts if verdict.section],
+        {"prob": _prob, "rank": _rank},
         page=page,
         tiles=[
-            (tile, source, [(frame, _source(next(films))) for frame in tile.film])
-            for tile, source in zip(page.tiles, sources, strict=True)
+            (tile, of_tile, [(frame, source(next(films))) for frame in tile.film])
+            for tile, of_tile in zip(page.tiles, sources, strict=True)
         ],
         num_films=sum(bool(tile.film) for tile in page.tiles),
-        plots=_source(page.plots),
-        explained={section: explanation(section) for section in sections},
-        pages_file=issues.PAGES_FILE,
-        style=style,
-        script=script,
-        policy=_policy(style, script),
-    )
-    return text + "\n"
-
-
-def explanation(section: str) -> list[list[tuple[str, bool]]]:
-    """Return a section of diagnostics/README.md as paragraphs of parts: a text, and whether it is code."""
-    text = Path(issues.__file__).with_name("README.md").read_text(encoding="utf-8")
-    _, _, rest = text.partition(f"\n## {section}\n")
-    paragraphs = [" ".join(part.split()) for part in rest.partition("\n## ")[0].strip().split("\n\n")]
-    return [[(part, k % 2 == 1) for k, part in enumerate(re.split("`([^`]+)`", paragraph)) if part] for paragraph in paragraphs]
-
-
-def _policy(style: str, script: str) -> str:
-    """Return a content security policy that allows this style and script, embedded images, and nothing else."""
-    digests = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script))
-    of_style, of_script = (f"'sha256-{digest}'" for digest in digests)
-    return (
-        f"default-src 'none'; img-src data:; style-src {of_style}; script-src {of_script}; base-uri 'none'; form-action 'none'"
+        plots=source(page.plots),
     )
 
 
-def _shrunk(images: list[np.ndarray], num_pixels: int) -> list[Image.Image]:
-    """Return images of one size, made smaller if they have more than `num_pixels` in total."""
-    if not images:
-        return []
-    height, width = images[0].shape[:2]
-    factor = min(1.0, math.sqrt(num_pixels / (len(images) * height * width)))
-    size = (max(round(width * factor), min(width, SMALLEST)), max(round(height * factor), min(height, SMALLEST)))
-    return [
-        each if each.size == size else each.resize(size, Image.Resampling.LANCZOS)
-        for each in (Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image) for image in images)
-    ]
-
-
-def _source(image: Image.Image) -> str:
-    return f"data:image/png;base64,{base64.b64encode(as_png(image)).decode()}"
+def _image(pixels: np.ndarray) -> Image.Image:
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
 def _prob(value: float) -> str:

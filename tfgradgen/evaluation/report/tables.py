@@ -44,8 +44,8 @@ def to_markdown(report: dict[str, Any]) -> str:
         f"# Methods compared for {markdown_text(summary(report['labels']))}",
         f"Classes: {labels}. Chains per class: {report['num_chains']}. Gradients per chain: {report['num_gradients']:,}, "
         f"measured at {', '.join(f'{at:,}' for at in report['checkpoints'])}.",
-        f"```\n{report['command']}\n```",
         "\n".join(f"- `{name}`: {row['about']}" for name, row in report["rows"].items()),
+        *_warnings(report),
         "## Which to use",
         *([warning] if warning else []),
         *which_to_use(report),
@@ -58,11 +58,11 @@ def to_markdown(report: dict[str, Any]) -> str:
         blocks += [f"### {heading}", _table(report, columns), _legend(columns)]
     blocks += [
         "## Results by number of gradients",
-        "![Measures by gradients](curves.png)",
+        f"![{_curves_text(report)}](curves.png)",
         "One panel per measure, one line per method; bars show one standard error. Horizontal lines are the references (grey) "
         "and exact draws (black, with a band of one standard error). A sampler's line should end at the black line, even if "
         "that is not the better direction.",
-        "![Images by method](grids.png)",
+        f"![{_grids_text(report)}](grids.png)",
         "The images themselves. Look for problems that the measures miss: repeated images, and images without content.",
         "## The poster's claim",
         "Xu, Acuna and Duvenaud, 'Generating Class-conditional Images with Gradient-based Inference': long runs of MAP drift "
@@ -73,6 +73,9 @@ def to_markdown(report: dict[str, Any]) -> str:
         "The poster's mean log p(natural) and ours. The models differ, so only the order can be compared:",
         _poster(report),
         poster_order(report),
+        "## Make this comparison again",
+        f"```\n{report['command']}\n```",
+        "Add --out=FOLDER to write to another folder. All settings, versions and digests of the models are in report.json.",
     ]
     return "\n\n".join(blocks) + "\n"
 
@@ -143,7 +146,25 @@ def _failures(report: dict[str, Any]) -> list[str]:
         for name, row in report["rows"].items()
         for label, reason in row.get("failed", {}).items()
     ]
-    return ["  \n".join(failed)] if failed else []
+    return [_bullets(failed)] if failed else []
+
+
+def _warnings(report: dict[str, Any]) -> list[str]:
+    """Return the warnings of the checks of the models, each with a reference to its section of diagnostics/README.md."""
+    lines = [markdown_text(line) for line in report.get("warnings", [])]
+    return ["## Warnings", _bullets(lines)] if lines else []
+
+
+def _curves_text(report: dict[str, Any]) -> str:
+    """Return in words what curves.png shows."""
+    heads = [about.head for name, about in MEASURES.items() if any(curve(row, name) for row in report["rows"].values())]
+    return f"{', '.join(heads)} by the number of gradients, a line for each of {', '.join(report['rows'])}"
+
+
+def _grids_text(report: dict[str, Any]) -> str:
+    """Return in words what grids.png shows."""
+    rows, labels = ", ".join(report["rows"]), markdown_text(", ".join(report["labels"]))
+    return f"Images of the first four chains: a row for each of {rows}; a column for each of {labels}"
 
 
 def _legend(columns: tuple[str, ...]) -> str:
