@@ -13,6 +13,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from tools.train.initializers import Normal
+
 # For each stage: repeats in Lite0, kernel, stride of the first block, output channels in Lite0, expansion.
 STAGES = (
     (1, 3, 1, 16, 1),
@@ -72,7 +74,7 @@ class Network(keras.Model):
     def _add(self, size, channels, filters=None):
         """Add the weights of a convolution, depthwise if `filters` is None."""
         fan_in = size * size * (channels if filters else 1)
-        normal = keras.initializers.RandomNormal(stddev=float(np.sqrt(2 / fan_in)))
+        normal = Normal(float(np.sqrt(2 / fan_in)))
         shape = (size, size, channels, filters or 1)
         dtype = self.weight_dtype if np.prod(shape) >= LARGE else "float32"
         self.kernels.append(self.add_weight(shape=shape, initializer=normal, dtype=dtype, autocast=False))

@@ -124,7 +124,7 @@ def train(data, features, work, names, images, batch_size, emphasis, smoothness,
         smoothness=smoothness,
         seed=seed + 23,
     )
-    gan.set_feature_scales(train_images[:: max(1, len(train_images) // 128)])
+    gan.set_feature_scales(gan.feature_scales_of(photographs.to_range(train_images[:: max(1, len(train_images) // 128)])))
     weights = np.array([2.0 if name in emphasis else 1.0 for name in names])
     rate = keras.optimizers.schedules.PolynomialDecay(2.5e-4, images // batch_size, end_learning_rate=5e-5)
     adam = keras.optimizers.Adam(rate, beta_1=0.0, beta_2=0.99, epsilon=1e-8, use_ema=True, ema_momentum=0.999)
