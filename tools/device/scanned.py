@@ -1,5 +1,7 @@
 """Training on a GPU with JAX: many steps a call, with the data in the device's memory."""
 
+import time
+
 import jax
 import jax.numpy as jnp
 import keras
@@ -23,7 +25,8 @@ def values_of(variables):
 class Scanned:
     """Trains a Keras model that returns its loss, alone or under "loss" in a dictionary.
 
-    A call of `run` makes `steps` steps in one compiled loop. `batch_fn(key, data)` draws a batch on the device.
+    A call of `run` makes `steps` steps in one compiled loop. `batch_fn(key, data)` draws a batch on the device. `data` may be
+    shapes (`jax.ShapeDtypeStruct`) at first, so that the loop is compiled while the data is not there yet.
 
     Attributes:
       state: Values of the trainable variables, of the others, and of the optimizer.
@@ -34,7 +37,8 @@ class Scanned:
         self.key, self.num_steps = jax.random.key(seed), 0
         self.trainable, self.fixed = list(model.trainable_variables), list(model.non_trainable_variables)
         optimizer.build(self.trainable)
-        self.state = tuple(values_of(group) for group in (self.trainable, self.fixed, optimizer.variables))
+        self.state = ()
+        self.refresh()
 
         def loss_fn(trainable, fixed, batch):
             outputs, fixed = model.stateless_call(trainable, fixed, batch, training=True)
@@ -55,10 +59,23 @@ class Scanned:
         self.lowered = jax.jit(run, donate_argnums=0).lower(self.state, self.key, data)
         self.compiled = None
 
+    def refresh(self):
+        """Take the values of all variables."""
+        groups = (self.trainable, self.fixed, self.optimizer.variables)
+        self.state = tuple([jnp.array(value) for value in values_of(group)] for group in groups)  # copies: `run` donates them
+
     def compile(self):
         """Compile the loop; other threads can run meanwhile."""
         self.compiled = self.lowered.compile()
         return self
+
+    def learn(self, seconds, rate_fn):
+        """Train for `seconds`; `rate_fn(share of the time)` is the learning rate. Returns the last outputs, {name: float}."""
+        start, outputs = time.monotonic(), {}
+        while (spent := time.monotonic() - start) < seconds or not outputs:
+            self.set_rate(rate_fn(min(1.0, spent / max(seconds, 1e-6))))
+            outputs = {name: float(value) for name, value in self.run().items()}  # waits for the device
+        return outputs
 
     def set_rate(self, rate):
         """Set the learning rate of the next steps."""

@@ -3,8 +3,8 @@
     KERAS_BACKEND=jax python -m tools.device.train_generator --out=DIR [--seconds=480] [--trial_seconds=45]
 
 It reads what `tools.device.packed` wrote. Each recipe is trained for `--trial_seconds`; the one with the lowest FID in the
-judge's features goes on for the rest of the time. The judge's features are of no other use here. DIR gets log.csv, sheets of all classes,
-and the averaged weights of the best moment, every two minutes at most: `best.npz` and `best.json`, with the recipe.
+judge's features goes on for the rest of the time. The judge is of no other use here. DIR gets log.csv, sheets of all classes,
+and the averaged weights of the best moment so far: `best.npz`, and `best.json` with the recipe.
 """
 
 import csv
@@ -25,20 +25,25 @@ from tools.device.packed import Packed, save_weights
 from tools.device.scanned import Scanned, pure, values_of
 from tools.train import photographs
 from tools.train.features import JoinedFeatures, LiteFeatures, SqueezeNetFeatures
-from tools.train.generator_network import WIDTHS, Generator
+from tools.train.generator_network import Generator
 from tools.train.projected_gan import ProjectedGan, swap_class
 
 WIDE = (384, 192, 112, 52, 20)
 RECIPES = {
-    "squeeze": dict(features=("squeeze",), widths=WIDTHS),
-    "both": dict(features=("squeeze", "lite"), widths=WIDE, high_pass=4.0),
-    "both_guided": dict(features=("squeeze", "lite"), widths=WIDE, high_pass=4.0, guidance=0.4),
-    "squeeze_guided": dict(features=("squeeze",), widths=WIDE, guidance=0.4),
+    "squeeze_guided": dict(features=("squeeze",), high_pass=6.0, guidance=0.4),
+    "both_guided": dict(features=("squeeze", "lite"), high_pass=4.0, guidance=0.4),
+    "squeeze": dict(features=("squeeze",), high_pass=6.0, guidance=0.0),
 }
 EMPHASIS = {"goldfish": 2.0}
 NUM_DRAWS = 4000  # for each evaluation
 NUM_DIMS = 128  # principal components of the judge's features that FID is computed in
 HALF_BATCH_STATISTICS = 1024
+RATE, LAST_RATE = 4e-4, 5e-5
+
+
+def decayed(share):
+    """Return the learning rate at a share of the training."""
+    return RATE + (LAST_RATE - RATE) * min(1.0, max(0.0, share))
 
 
 def say(start, text):
@@ -108,7 +113,7 @@ class Trial:
         keras.utils.set_random_seed(0)
         dtype = "bfloat16" if "bfloat16" in precision else "float32"
         self.name, self.num_classes = name, len(names)
-        self.generator = Generator(len(names), widths=recipe["widths"], dtype=precision)
+        self.generator = Generator(len(names), widths=WIDE, dtype=precision)
         self.generator(keras.Input((self.generator.latent_dim,)))
         lite = LiteFeatures(packed.lite(LiteFeatures.image_size), dtype=dtype)
         parts = {"squeeze": lambda: SqueezeNetFeatures(packed.folder / "squeezenet.npz", dtype=dtype), "lite": lambda: lite}
@@ -127,14 +132,14 @@ class Trial:
             len(names),
             batch_size,
             total_steps,
-            high_pass=recipe.get("high_pass", 6.0),
-            guide=guide if recipe.get("guidance") else None,
-            guidance=recipe.get("guidance", 0.0),
+            high_pass=recipe["high_pass"],
+            guide=guide if recipe["guidance"] else None,
+            guidance=recipe["guidance"],
         )
         some = photographs.to_range(images[:: max(1, len(images) // 128)][:128])
         scales_fn = jax.jit(pure(lambda image: gan.feature_scales_of(image), features.variables))
         gan.set_feature_scales(scales_fn(values_of(features.variables), some))
-        adam = keras.optimizers.Adam(4e-4, beta_1=0.0, beta_2=0.99, epsilon=1e-8, use_ema=True, ema_momentum=0.998)
+        adam = keras.optimizers.Adam(RATE, beta_1=0.0, beta_2=0.99, epsilon=1e-8, use_ema=True, ema_momentum=0.998)
         per_class = min(np.bincount(labels))
         members = jnp.asarray(np.stack([np.flatnonzero(labels == c)[:per_class] for c in range(len(names))]))
         weights = np.array([EMPHASIS.get(each, 1.0) for each in names])
@@ -151,14 +156,11 @@ class Trial:
         self.infer = jax.jit(pure(infer, variables))
 
     def train(self, seconds, rate_fn):
-        """Train for `seconds`; `rate_fn(share of the time)` is the learning rate. Returns the last losses."""
-        start, outputs = time.monotonic(), {}
-        while (spent := time.monotonic() - start) < seconds:
-            self.loop.set_rate(rate_fn(spent / seconds))
-            outputs = self.loop.run()
-            outputs["loss"].block_until_ready()
+        """Train for `seconds`, as `Scanned.learn` does."""
+        start = time.monotonic()
+        losses = self.loop.learn(seconds, rate_fn)
         self.seconds += time.monotonic() - start
-        return {key: round(float(value), 3) for key, value in outputs.items()}
+        return {key: round(value, 3) for key, value in losses.items()}
 
     def generate(self, z):
         """Return images of `z` by the averaged weights, whose batch normalization takes its moments from half a fixed batch."""
@@ -173,11 +175,12 @@ def main(
     out,
     inputs="device_in/training",
     seconds=480,
-    trial_seconds=45,
+    trial_seconds=25,
+    compile_seconds=200,
     recipes=tuple(RECIPES),
     batch_size=256,
-    steps=50,
-    total_images=4_000_000,
+    steps=25,
+    total_images=3_000_000,
     precision="mixed_bfloat16",
     num_draws=NUM_DRAWS,
     every=60,
@@ -223,22 +226,22 @@ def main(
 
         scores = []
         for trial, compiled in trials:
-            compiled.result()
-            say(start, f"{trial.name}: compiled")
-            try:
-                losses = trial.train(trial_seconds, lambda share: 4e-4)
+            try:  # one recipe that fails, or is not ready in time, must not cost the others their time
+                compiled.result(timeout=max(1.0, compile_seconds - (time.monotonic() - start)) if scores else None)
+                say(start, f"{trial.name}: compiled")
+                losses = trial.train(trial_seconds, lambda share: RATE)
                 scores.append((evaluate(trial, losses), trial))
-            except Exception as problem:  # one recipe that fails must not cost the others their time
-                say(start, f"{trial.name}: failed: {str(problem)[:300]}")
-    trial = min(scores, key=lambda score: score[0])[1]
-    say(start, f"best so far: {trial.name}; it goes on")
-    begin = time.monotonic() - start
-    rate_fn = lambda at: 4e-4 + (5e-5 - 4e-4) * min(1.0, max(0.0, at))  # noqa: E731
-    while (now := time.monotonic() - start) < seconds:
-        span = min(every, seconds - now)
-        share = lambda part, now=now, span=span: (now + part * span - begin) / (seconds - begin)  # noqa: E731
-        losses = trial.train(span, lambda part: rate_fn(share(part)))
-        evaluate(trial, losses)
+            except Exception as problem:  # noqa: PERF203
+                say(start, f"{trial.name}: left out: {type(problem).__name__} {str(problem)[:300]}")
+        trial = min(scores, key=lambda score: score[0])[1]
+        say(start, f"best so far: {trial.name}; it goes on")
+        begin = time.monotonic() - start
+        while (now := time.monotonic() - start) < seconds:
+            span = min(every, seconds - now)
+            first, last = ((at - begin) / (seconds - begin) for at in (now, now + span))
+            losses = trial.train(span, lambda part, first=first, last=last: decayed(first + part * (last - first)))
+            evaluate(trial, losses)
+    (out / "done").touch()
     say(start, f"best FID {best[0]}, {best[1].name}")
 
 

@@ -1,32 +1,39 @@
 #!/bin/bash
-# Trains a generator and then the classifier for it, in one call on a machine with a GPU that has JAX and no network.
+# Trains a generator and the classifier for it, in one call on a machine with a GPU that has JAX and no network.
 #
-#   bash tools/device/train_models.sh INPUTS WHEELS OUT SECONDS FLAGS_OF_THE_GENERATOR FLAGS_OF_THE_CLASSIFIER
+#   bash tools/device/train_models.sh INPUTS WHEELS OUT FLAGS_OF_THE_GENERATOR FLAGS_OF_THE_CLASSIFIER
 #
 # Make INPUTS with `python -m tools.device.packed`, and WHEELS with
 # `pip download --no-deps -d WHEELS keras optree namex fire termcolor`. OUT gets a few small files, refreshed while it runs.
 set -u
-inputs=$1 wheels=$2 out=$3 seconds=$4 of_generator=$5 of_classifier=$6
+inputs=$1 wheels=$2 out=$3 of_generator=$4 of_classifier=$5
 python3 -m pip install -q --no-index --no-deps --find-links="$wheels" keras optree namex fire termcolor
-export KERAS_BACKEND=jax PYTHONUNBUFFERED=1 TF_CPP_MIN_LOG_LEVEL=2
+export KERAS_BACKEND=jax PYTHONUNBUFFERED=1 TF_CPP_MIN_LOG_LEVEL=2 XLA_PYTHON_CLIENT_PREALLOCATE=false
 export JAX_COMPILATION_CACHE_DIR=/tmp/jax_cache JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0
+# Choosing convolution algorithms by trial takes minutes, and nothing else runs on the GPU meanwhile.
+export XLA_FLAGS="--xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false"
 work=$(mktemp -d)
 mkdir -p "$work/generator" "$work/classifier" "$out"
 
 publish() {
     (cd "$work" && tar czf sheets.tar.gz $(find . -name '*.png') 2>/dev/null)
     for file in sheets.tar.gz generator/best.npz generator/best.json generator/log.csv classifier/student.npz \
-        classifier/figures.json; do
-        [ -f "$work/$file" ] && cp "$work/$file" "$out/.part" && mv "$out/.part" "$out/$(basename $file)"
+        classifier/figures.json classifier.log; do
+        [ -f "$work/$file" ] && cp "$work/$file" "$work/.part" && mv "$work/.part" "$out/$(basename $file)"
     done
 }
 
 (while sleep 30; do publish; done) &
 refresh=$!
-python3 -m tools.device.train_generator --inputs="$inputs" --out="$work/generator" --seconds="$seconds" $of_generator
-if [ "$of_classifier" != none ]; then
-    python3 -m tools.device.train_student --inputs="$inputs" --generator="$work/generator" --out="$work/classifier" $of_classifier
+python3 -m tools.device.train_student --inputs="$inputs" --generator="$work/generator" --out="$work/classifier" \
+    $of_classifier >"$work/classifier.log" 2>&1 &
+student=$!
+if python3 -m tools.device.train_generator --inputs="$inputs" --out="$work/generator" $of_generator; then
+    wait $student
+else
+    kill $student
 fi
 kill $refresh
 publish
+grep -v "^[WIE][0-9]" "$work/classifier.log" | tail -30
 ls -la "$out"

@@ -63,9 +63,12 @@ class Lesson(LossModel):
         return cross_entropy(self.student(augment(image, num_draws, u), training=training), target, weight)
 
 
-def optimizer_of(rate, steps):
-    """Return AdamW with a cosine schedule and averaged weights."""
-    schedule = keras.optimizers.schedules.CosineDecay(rate, steps, alpha=0.02)
+LAST_RATE = 0.02  # the learning rate at the end of a stage, relative to the first
+
+
+def optimizer_of(rate, steps=None):
+    """Return AdamW with averaged weights, and with a cosine schedule over `steps` if they are given."""
+    schedule = keras.optimizers.schedules.CosineDecay(rate, steps, alpha=LAST_RATE) if steps else rate
     return keras.optimizers.AdamW(
         schedule, weight_decay=0.01, beta_2=0.99, global_clipnorm=3.0, use_ema=True, ema_momentum=0.99
     )

@@ -3,6 +3,8 @@
 Both kinds have `channels`, the numbers of channels of their maps, and `image_size`, the size of their input in pixels.
 """
 
+import functools
+
 import h5py
 import keras
 import numpy as np
@@ -33,8 +35,8 @@ class JoinedFeatures(keras.layers.Layer):
 class LiteFeatures(keras.layers.Layer):
     """Frozen EfficientNet-Lite1 with the random mixing of Projected GANs (Sauer et al. 2021, section 3.2).
 
-    Taps: the blocks with 24, 40, 112 and 320 channels. Each goes through a fixed random 1x1 convolution to `channels`. Then each
-    map is added to the next coarser one, doubled in size, and goes through a fixed random 3x3 convolution.
+    Taps: the blocks with 24, 40, 112 and 320 channels. Each goes through a fixed random 1x1 convolution to `channels`. Then the
+    next coarser map is added, doubled in size, and the sum goes through a fixed random 3x3 convolution.
     """
 
     BLOCKS = (3, 6, 14, 20)
@@ -140,7 +142,13 @@ class SqueezeNetFeatures(keras.layers.Layer):
     def _pool(x):
         # Caffe rounds the number of windows up; the input is not negative, so zeros never win.
         extra = (-(x.shape[1] - 3)) % 2
-        return ops.max_pool(ops.pad(x, [[0, 0], [0, extra], [0, extra], [0, 0]]), 3, 2, padding="valid")
+        x = ops.pad(x, [[0, 0], [0, extra], [0, extra], [0, 0]])
+        if keras.backend.backend() != "jax":
+            return ops.max_pool(x, 3, 2, padding="valid")
+        # The gradient of XLA's pooling is slow on a GPU; that of maxima of shifted maps is not.
+        reach = x.shape[1] - 2
+        shifted = [x[:, i : i + reach : 2, j : j + reach : 2] for i in range(3) for j in range(3)]
+        return functools.reduce(ops.maximum, shifted)
 
     def _fire(self, x, i):
         squeezed = self._conv(x, f"fire{i}__conv1x1_1")

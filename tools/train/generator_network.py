@@ -105,8 +105,8 @@ class Generator(keras.Model):
     """`z [B, num_classes + 64] -> image [B, 64, 64, 3]` in [-1, 1]; z ~ Normal(0, I).
 
     The first `num_classes` coordinates choose the class by softmax(sharpness z_c) over learned embeddings; the rest is content.
-    `widths` are the numbers of channels at 4, 8, 16, 32 and 64 pixels. RGB skip connections at 16 and 32 pixels carry the coarse
-    colours.
+    `widths` are the numbers of channels at 4, 8, 16, 32 and 64 pixels. RGB skip connections at 16 and 32 pixels carry the
+    coarse colours.
     """
 
     def __init__(self, num_classes, sharpness=TRAINING_SHARPNESS, widths=WIDTHS, dtype="float32", **kwargs):

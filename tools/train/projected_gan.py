@@ -107,8 +107,8 @@ class ProjectedGan(keras.Model):
     """A model for `fit` on `(image uint8 [B, 64, 64, 3], label int32 [B])`, where rows i and i + B / 2 have the same class.
 
     The weight of diversity is annealed over `total_steps`; `smoothness` is the weight of the path-length term, `high_pass` the
-    gain of the high-pass part of the pixels. `guide(image [B, S, S, 3], label [B])` returns -log p(label given the image) [B] by
-    a frozen classifier, which the generator lowers with the weight `guidance` (Sauer et al. 2022, StyleGAN-XL).
+    gain of the high-pass part of the pixels. `guide(image [B, S, S, 3], label [B])` returns -log p(label given the image) [B]
+    by a frozen classifier, which the generator lowers with the weight `guidance` (Sauer et al. 2022, StyleGAN-XL).
     """
 
     def __init__(
@@ -155,7 +155,7 @@ class ProjectedGan(keras.Model):
         return list(self.trackers.values())
 
     def feature_scales_of(self, images):
-        """Return what scales each feature map of `images` (in [-1, 1]) to unit mean square: all heads start with equal scales."""
+        """Return what scales each feature map of `images` (in [-1, 1]) to unit mean square, so that all heads start equal."""
         size = self.features.image_size
         taps = self.features(keras.ops.image.resize(images, (size, size)))
         return [1.0 / ops.sqrt(ops.mean(ops.square(ops.cast(tap, "float32")))) for tap in taps]
