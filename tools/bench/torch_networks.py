@@ -15,8 +15,8 @@ SLOPE = 0.2  # of the generator's leaky ReLU
 
 
 def tensor(variable):
-    """Return a Keras variable as float32."""
-    return torch.from_numpy(np.array(ops.convert_to_numpy(variable), "float32"))
+    """Return a Keras variable as float32, on PyTorch's default device."""
+    return torch.asarray(np.array(ops.convert_to_numpy(variable), "float32"))
 
 
 def channels_last(x):
@@ -65,7 +65,7 @@ def make_features(network):
     kernels, biases = [kernel_of(kernel) for kernel in network.kernels], [tensor(bias) for bias in network.biases]
 
     def maps_of(image):
-        matrix = torch.from_numpy(bicubic_matrix(image.shape[2], network.image_size))
+        matrix = torch.asarray(bicubic_matrix(image.shape[2], network.image_size))
         weights = zip(kernels, biases, strict=True)
 
         def conv(x, stride=1, groups=1):

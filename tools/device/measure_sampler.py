@@ -1,0 +1,504 @@
+"""Measures the compiled samplers on a GPU, by XLA programs that tools/device/export_programs.py wrote.
+
+    python -m tools.device.measure_sampler [--folder=device_in] [--out=device_out] [--seconds=300] [--parts=...]
+
+It needs JAX and NumPy. The parts `torch` and `blackjax` also need the packages of the extra `bench`, and SciPy. Each part runs
+in a process of its own, with its own share of the time, so that none can take down or slow another. The parts, most important
+first:
+
+- programs: the programs against the references, and the seconds of a gradient;
+- precision: the same programs with products in TF32 and bfloat16, and with gradients in bfloat16;
+- torch: the bare value and gradient in PyTorch;
+- blackjax: the bare value and gradient in JAX, and BlackJAX's kernels;
+- large: the pair of the size of BigGAN-deep-128.
+
+All records go to `records.jsonl` as they come, then to `measures.json`. A table is printed last.
+"""
+
+import argparse
+import contextlib
+import functools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SHARES = {"programs": 0.45, "precision": 0.5, "torch": 0.5, "blackjax": 0.5, "large": 1.0}  # of the time that is left
+TOLERANCE = 10  # times the difference of two ways to compute on a CPU
+FLOOR = 16 * np.finfo(np.float32).eps  # smallest relative tolerance: the two CPU results can agree by chance
+# Of a timing. Tests set MEASURE_QUICKLY.
+MIN_SECONDS, MIN_REPEATS = (0.0, 1) if "MEASURE_QUICKLY" in os.environ else (1.0, 3)
+KERNELS = ("mala", "hmc")
+
+
+class Recorder:
+    """Writes records, and knows how much time is left.
+
+    Args:
+      path: File of the records.
+      seconds: Time of this part.
+    """
+
+    def __init__(self, path: Path, seconds: float):
+        self.path, self.end = path, time.monotonic() + seconds
+
+    def left(self) -> float:
+        return self.end - time.monotonic()
+
+    def put(self, kind: str, **values: Any) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"kind": kind, **values}) + "\n")
+        print(kind, " ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in values.items()), flush=True)
+
+    @contextlib.contextmanager
+    def guarded(self, what: str) -> Any:
+        """Record a failure of the block, which does not end the part."""
+        try:
+            yield
+        except Exception as error:  # each library has its own errors
+            traceback.print_exc()
+            self.put("failed", what=what, error=f"{type(error).__name__}: {str(error)[:300]}")
+
+    def is_over(self, what: str, needed: float = 0.0) -> bool:
+        """Return whether less than `needed` seconds are left, and record that `what` was left out."""
+        if self.left() > needed:
+            return False
+        self.put("skipped", what=what, why="time is over")
+        return True
+
+
+def median_seconds(run: Any, recorder: Recorder) -> tuple[float, int]:
+    """Return the median seconds of `run()`, which waits for its results, and the number of repeats; one warm-up is left out."""
+    run()
+    times: list[float] = []
+    start = time.monotonic()
+    while len(times) < MIN_REPEATS or time.monotonic() - start < MIN_SECONDS:
+        before = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - before)
+        if recorder.left() < 0:
+            break
+    return statistics.median(times), len(times)
+
+
+def compiled_programs(folder: Any, jobs: list[tuple[str, str]], recorder: Recorder) -> Any:
+    """Yield the programs of `jobs`, (name, precision), as they are compiled in parallel, with their precision."""
+    from tools.device.programs import Program
+
+    pool = ThreadPoolExecutor(max(1, min(len(jobs), (os.cpu_count() or 2) // 2)))
+    futures = {pool.submit(Program, folder, *job): job for job in jobs}
+    try:
+        for future in as_completed(futures, timeout=max(1.0, recorder.left())):
+            name, precision = futures[future]
+            with recorder.guarded(f"compiling {name} {precision}"):
+                program = future.result()
+                recorder.put("compiled", program=name, precision=precision, seconds=program.compile_seconds)
+                yield program, precision
+    except TimeoutError:
+        for future, job in futures.items():
+            if not future.done():
+                recorder.put("skipped", what=" ".join(job), why="time is over")
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def measure_peaks(recorder: Recorder) -> dict[str, float]:
+    """Return the measured FLOP/s of a large matrix product in each precision."""
+    import jax
+
+    size = 8192 if jax.default_backend() == "gpu" else 512
+    x = jax.random.normal(jax.random.key(0), (size, size))
+    peaks = {}
+    for name, dtype, precision in (
+        ("float32", "f4", "highest"),
+        ("tf32", "f4", "default"),
+        ("bfloat16", "bfloat16", "default"),
+    ):
+        with recorder.guarded(f"peak {name}"):
+            a = x.astype(dtype)
+            product = jax.jit(functools.partial(jax.numpy.matmul, precision=precision))
+            seconds, _ = median_seconds(lambda: product(a, a).block_until_ready(), recorder)  # noqa: B023
+            peaks[name] = 2 * size**3 / seconds
+            recorder.put("peak", precision=name, tflops=peaks[name] / 1e12)
+    return peaks
+
+
+def compare(recorder: Recorder, what: str, ours: Any, xla: Any, native: Any) -> None:
+    """Record how far `ours` is from the CPU result `xla`, and whether that is within the tolerance.
+
+    The tolerance is `TOLERANCE` times the largest difference of `xla` and `native`, which round in other orders.
+    """
+    ours, xla, native = (np.asarray(a, np.float64) for a in (ours, xla, native))
+    finite = np.isfinite(xla)
+    same_finite = bool((np.isfinite(ours) == finite).all())
+    worst = lambda a: float(np.abs(a - xla)[finite].max(initial=0.0))  # noqa: E731
+    scale = float(np.abs(xla[finite]).max(initial=0.0))
+    tolerance = TOLERANCE * worst(native) + FLOOR * scale
+    is_same = same_finite and worst(ours) <= tolerance
+    values = dict(difference=worst(ours), tolerance=tolerance, cpu_difference=worst(native), scale=scale)
+    recorder.put("bits", what=what, ok=is_same, equal=bool(worst(ours) == 0), **values)
+
+
+def check_programs(recorder: Recorder, folder: Any, key: str, bootstrap: Any, chunk: Any) -> None:
+    """Compare the outputs of `bootstrap` and `chunk` with the references of kernel `key`."""
+    reference = lambda way, *names: folder.reference["/".join([key, way, *map(str, names)])]  # noqa: E731
+    z = folder.inputs["shipped/z"][: chunk.about["chains"]]
+    results = bootstrap.run(bootstrap.arguments(z))
+    for k, leaf in enumerate(results):
+        xla, native = (reference(way, "bootstrap", k) for way in ("xla", "native"))
+        if xla.dtype == np.float32 and xla.ndim and len(xla) == len(z):  # log densities, gradients, and what follows from them
+            compare(recorder, f"{key} start leaf {k} {list(xla.shape)}", leaf, xla, native)
+    counts = sorted(
+        {int(name.split("/")[2]) for name in folder.reference if name.startswith(f"{key}/xla/") and name[-4:] == "cost"}
+    )
+    for count in counts:
+        found = chunk.chunk(chunk.arguments(z, results, count))
+        traces = {name: np.asarray(found[name])[:count] for name in chunk.kernel["traces"]}
+        flips = np.argwhere((traces["is_accepted"] != reference("xla", count, "is_accepted")).any(0)).ravel()
+        recorder.put("decisions", what=f"{key} {count} steps", chains=len(z), other_than_cpu=len(flips))
+        same = np.setdiff1d(np.arange(len(z)), flips)  # a decision next to its threshold may differ
+        if count == 1:
+            native_flips = (reference("native", 1, "is_accepted") != reference("xla", 1, "is_accepted")).any(0)
+            same = same[~native_flips[same]]
+        for name in ("z", "target_log_prob", "class_prob", "log_accept_ratio"):
+            rows = [traces[name], *(reference(way, count, name) for way in ("xla", "native"))]
+            if count == 1:
+                compare(recorder, f"{key} first step {name}", *(row[:, same] for row in rows))
+            else:
+                apart = float(np.abs(rows[0][-1] - rows[1][-1])[same].max(initial=0.0))
+                recorder.put("drift", what=f"{key} {count} steps {name}", difference=apart)
+
+
+def time_chunk(recorder: Recorder, folder: Any, chunk: Any, bootstrap: Any, precision: str, flop: float, peaks: Any) -> None:
+    """Record the seconds of a gradient, the share of the peak, and the acceptance of one chunk."""
+    from tools.device.programs import start_results
+
+    key, chains = chunk.about["kernel"], chunk.about["chains"]
+    z = folder.inputs[f"{chunk.kernel['z']}/z"][:chains]
+    arguments = chunk.arguments(z, start_results(bootstrap, chunk, z))
+    found = chunk.chunk(arguments)
+    gradients = int(np.asarray(found["cost"])[0, 0])
+    steps = chunk.kernel["transitions"]
+    accepted = np.asarray(found["is_accepted"])[:steps]
+    ratio = np.asarray(found["log_accept_ratio"], np.float64)[:steps]
+    prob = np.exp(np.minimum(np.nan_to_num(ratio, nan=-np.inf), 0.0))
+    seconds, repeats = median_seconds(lambda: chunk.run(arguments)[0].block_until_ready(), recorder)
+    rate = flop * chains * gradients / seconds
+    name = {"tf32": "tf32", "bfloat16": "bfloat16"}.get(precision, "float32")
+    recorder.put(
+        "sampler", kernel=key, chains=chains, precision=precision, seconds_per_gradient=seconds / gradients,
+        gradients_per_second=chains * gradients / seconds, tflops=rate / 1e12,
+        share_of_peak=rate / peaks[name] if name in peaks else None, accepted=float(accepted.mean()),
+        accept_prob=float(prob.mean()), accept_prob_error=float(prob.mean(0).std() / np.sqrt(chains)), repeats=repeats,
+    )  # fmt: skip
+
+
+def run_kernels(recorder: Recorder, pair: str, jobs_of: Any, checks: bool = False) -> None:
+    """Compile and time the chunks of both kernels of `pair`.
+
+    Args:
+      recorder: The records.
+      pair: shipped, lowered or large.
+      jobs_of: (numbers of chains) -> [(number of chains, precision)], most important first.
+      checks: Whether to compare the programs for the fewest chains with the references.
+    """
+    folder = open_folder(recorder)
+    keys = [f"{pair}_{name}" for name in KERNELS if f"{pair}_{name}" in folder.kernels]
+    if not keys:
+        return recorder.put("skipped", what=pair, why="the export does not hold it")
+    sizes = {
+        key: sorted(p["chains"] for p in folder.programs.values() if p["kernel"] == key and p["role"] == "chunk")
+        for key in keys
+    }
+    peaks = measure_peaks(recorder)
+    jobs = [(f"{key}_bootstrap", "float32") for key in keys]
+    jobs += [(f"{key}_{count}", precision) for count, precision in jobs_of(sizes[keys[0]]) for key in keys]
+    bootstraps: dict[str, Any] = {}
+    waiting: list[tuple[Any, str]] = []
+    flop = {key: folder.flop_of(f"{key}_bootstrap") / folder.programs[f"{key}_bootstrap"]["chains"] for key in keys}
+    for key in keys:
+        recorder.put("flop", kernel=key, gflop_per_gradient=flop[key] / 1e9)
+    # Programs are timed when all are compiled: compilation times kernels on the GPU, too.
+    for program, precision in compiled_programs(folder, jobs, recorder):
+        if program.about["role"] == "bootstrap":
+            bootstraps[program.about["kernel"]] = program
+        else:
+            waiting.append((program, precision))
+    waiting.sort(key=lambda item: jobs.index((item[0].name, item[1])))
+    for program, precision in waiting:
+        what, key = f"{program.name} {precision}", program.about["kernel"]
+        if key not in bootstraps or recorder.is_over(what):
+            continue
+        if checks and program.about["chains"] == sizes[key][0]:
+            with recorder.guarded(f"bits {what}"):
+                check_programs(recorder, folder, key, bootstraps[key], program)
+        with recorder.guarded(what):
+            shown = "gradients_bfloat16" if pair == "lowered" else precision
+            time_chunk(recorder, folder, program, bootstraps[key], shown, flop[key], peaks)
+
+
+def open_folder(recorder: Recorder) -> Any:
+    """Return the export, and record the device."""
+    import jax
+
+    from tools.device.programs import Folder
+
+    device = jax.devices()[0]
+    recorder.put("device", name=device.device_kind, platform=device.platform, jax=jax.__version__)
+    return Folder(os.environ["DEVICE_FOLDER"])
+
+
+def programs_part(recorder: Recorder) -> None:
+    """Run the shipped pair in float32."""
+    run_kernels(recorder, "shipped", lambda counts: [(count, "float32") for count in counts], checks=True)
+
+
+def precision_part(recorder: Recorder) -> None:
+    """Run the shipped pair in lower precision, with many chains first, and compare log densities and gradients."""
+    lower = lambda counts: [(count, p) for count in counts[:0:-1] or counts for p in ("float32", "tf32", "bfloat16")]  # noqa: E731
+    run_kernels(recorder, "shipped", lower)
+    if not recorder.is_over("gradients in bfloat16", 15):
+        run_kernels(recorder, "lowered", lambda counts: [(count, "float32") for count in counts[:0:-1] or counts])
+    if not recorder.is_over("errors of lower precision", 15):
+        lower_errors(recorder)
+
+
+def lower_errors(recorder: Recorder) -> None:
+    """Record how far log densities and gradients in lower precision are from those in float32."""
+    from tools.device.programs import PRECISIONS
+
+    folder = open_folder(recorder)
+    name = "shipped_mala_bootstrap"
+    found = {}
+    for program, precision in compiled_programs(folder, [(name, precision) for precision in PRECISIONS], recorder):
+        z = folder.inputs["shipped/z"][: program.about["chains"]]
+        found[precision] = [np.asarray(leaf, np.float64) for leaf in program.run(program.arguments(z))]
+    exact = found["float32"]
+    # The first float leaves with one row per chain are the gradient and, without further dimension, the log density.
+    values = next(k for k, leaf in enumerate(exact) if leaf.shape == z.shape[:1] and np.abs(leaf).max() > 1)
+    gradients = next(k for k, leaf in enumerate(exact) if leaf.shape == z.shape)
+    for precision in PRECISIONS[1:]:
+        if precision in found:
+            value, gradient = (np.abs(found[precision][k] - exact[k]) for k in (values, gradients))
+            relative = float(np.linalg.norm(gradient) / np.linalg.norm(exact[gradients]))
+            recorder.put("error", precision=precision, log_density=float(value.max()), gradient=relative)
+
+
+def large_part(recorder: Recorder) -> None:
+    """Run the large pair, in float32 first."""
+    precisions = ("float32", "tf32", "bfloat16")
+    run_kernels(recorder, "large", lambda counts: [(count, p) for p in precisions for count in counts])
+
+
+@contextlib.contextmanager
+def shared_folder() -> Any:
+    """Write the networks of the export in the form that tools/bench reads; yield (folder, settings)."""
+    from tools.bench.bench_worker import write_shared
+
+    folder = Path(os.environ["DEVICE_FOLDER"])
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    with np.load(folder / "weights.npz") as weights, tempfile.TemporaryDirectory() as shared:
+        arrays = {name: [weights[key] for key in keys] for name, keys in manifest["networks"].items()}
+        write_shared(Path(shared), manifest["shared"], arrays)
+        yield Path(shared), manifest
+
+
+def start_points(manifest: Any) -> Any:
+    """Return (z for the most chains, the numbers of chains) of the shipped pair."""
+    with np.load(Path(os.environ["DEVICE_FOLDER"]) / "inputs.npz") as inputs:
+        z = inputs["shipped/z"]
+    chunks = (p for p in manifest["programs"].values() if p["kernel"] == "shipped_mala" and p["role"] == "chunk")
+    return z, sorted(p["chains"] for p in chunks)
+
+
+def check_framework(recorder: Recorder, name: str, value_and_gradient: Any, z: np.ndarray) -> None:
+    """Compare the log density of a framework with the reference, to show that it computes the same."""
+    value = np.asarray(value_and_gradient(z)[0])
+    with np.load(Path(os.environ["DEVICE_FOLDER"]) / "reference.npz") as reference:
+        # The reference after one transition, where it did not move, has the log density of its start.
+        accepted = reference["shipped_mala/xla/1/is_accepted"][0]
+        exact = reference["shipped_mala/xla/1/target_log_prob"][0]
+    still = ~accepted
+    apart = float(np.abs(value - exact)[still].max(initial=0.0))
+    recorder.put("agreement", what=name, chains=int(still.sum()), log_density=apart)
+
+
+def torch_part(recorder: Recorder) -> None:
+    """Time the value and gradient in PyTorch."""
+    import torch
+
+    from tools.bench.bench_worker import GRADIENT, torch_tasks
+
+    has_gpu = torch.cuda.is_available()
+    torch.set_default_device("cuda" if has_gpu else "cpu")
+    if not has_gpu:
+        recorder.put("note", what="PyTorch finds no GPU and runs on the CPU")
+    with shared_folder() as (shared, manifest):
+        z, counts = start_points(manifest)
+        for precision in ("float32", "tf32", "bfloat16"):
+            torch.backends.cudnn.allow_tf32 = precision == "tf32"
+            torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+            for mode in (None, "reduce-overhead") if has_gpu else (None,):
+                torch.compiler.reset()
+                title, value_and_gradient, tasks = torch_tasks(shared, True, mode)
+                for count in counts:
+                    what = f"{title} {mode or 'default'} {precision} {count} chains"
+                    if recorder.is_over(what, 5):
+                        continue
+                    low = torch.autocast("cuda" if has_gpu else "cpu", torch.bfloat16, enabled=precision == "bfloat16")
+                    with recorder.guarded(what), low:
+                        if count == counts[0]:
+                            check_framework(recorder, f"{title} {precision}", value_and_gradient, z[:count])
+                        time_task(recorder, f"torch.compile {mode or 'default'}", GRADIENT, precision, tasks, z[:count])
+
+
+def time_task(recorder: Recorder, framework: str, task: str, precision: str, tasks: Any, z: np.ndarray) -> None:
+    """Record the seconds of a gradient in a task of tools/bench."""
+    num_gradients = 18  # a whole number of transitions of hmc
+    made: dict[str, Any] = {}
+    seconds, repeats = median_seconds(lambda: made.update(tasks[task](z, num_gradients)), recorder)
+    rate = {"accepted": made["accept_rate"]} if "accept_rate" in made else {}
+    values = dict(framework=framework, task=task, precision=precision, chains=len(z), repeats=repeats)
+    recorder.put("framework", **values, seconds_per_gradient=seconds / made["gradients"], **rate)
+
+
+def blackjax_part(recorder: Recorder) -> None:
+    """Time the gradient in JAX and BlackJAX's kernels, first in float32."""
+    import jax
+
+    from tools.bench.bench_worker import GRADIENT, jax_tasks
+
+    with shared_folder() as (shared, manifest):
+        z, counts = start_points(manifest)
+        for precision, name in (("float32", "highest"), ("tf32", "tensorfloat32")):
+            jax.config.update("jax_default_matmul_precision", name)
+            title, value_and_gradient, tasks = jax_tasks(shared)
+            for count in counts:
+                for task in (GRADIENT, *KERNELS):
+                    what = f"{title} {task} {precision} {count} chains"
+                    if recorder.is_over(what, 5):
+                        continue
+                    with recorder.guarded(what):
+                        if task == GRADIENT and count == counts[0]:
+                            check_framework(recorder, f"{title} {precision}", value_and_gradient, z[:count])
+                        time_task(recorder, "JAX" if task == GRADIENT else "BlackJAX", task, precision, tasks, z[:count])
+
+
+PARTS = {
+    "programs": programs_part,
+    "precision": precision_part,
+    "torch": torch_part,
+    "blackjax": blackjax_part,
+    "large": large_part,
+}
+
+
+def run_part(part: str, path: Path, seconds: float) -> None:
+    """Run one part in this process."""
+    recorder = Recorder(path, seconds)
+    try:
+        PARTS[part](recorder)
+    except ImportError as error:
+        recorder.put("missing", what=part, error=f"{part} DID NOT RUN: {error}")
+    except Exception as error:
+        traceback.print_exc()
+        recorder.put("failed", what=part, error=f"{type(error).__name__}: {str(error)[:300]}")
+
+
+def main(folder: str = "device_in", out: str = "device_out", seconds: float = 300.0, parts: str = ",".join(PARTS)) -> None:
+    """Run the parts one after the other, each in a process, and print a table.
+
+    Args:
+      folder: What `export_programs` wrote.
+      out: Where the records go.
+      seconds: Time for all parts.
+      parts: Which ones, with commas between.
+    """
+    end = time.monotonic() + seconds
+    records = Path(out).absolute() / "records.jsonl"
+    records.parent.mkdir(parents=True, exist_ok=True)
+    records.unlink(missing_ok=True)
+    # XLA takes memory as it needs it: the networks of PyTorch need it next.
+    env = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", **os.environ, "DEVICE_FOLDER": str(Path(folder).absolute())}
+    chosen = parts.split(",")
+    whole = Recorder(records, seconds)
+    for part in chosen:
+        left = end - time.monotonic()
+        share = left * (1.0 if part == chosen[-1] else SHARES[part])
+        if share < 5:
+            whole.put("skipped", what=part, why="time is over")
+            continue
+        print(f"== {part}: at most {share:.0f} s", flush=True)
+        command = [sys.executable, "-m", "tools.device.measure_sampler", f"--part={part}", f"--seconds={share}", f"--out={out}"]
+        start = time.monotonic()
+        try:
+            code = subprocess.run(command, env=env, timeout=share + 10).returncode
+            if code:
+                whole.put("failed", what=part, error=f"exit code {code}")
+        except subprocess.TimeoutExpired:
+            whole.put("skipped", what=f"the rest of {part}", why="time is over")
+        print(f"== {part}: {time.monotonic() - start:.0f} s", flush=True)
+    found = [json.loads(line) for line in records.read_text(encoding="utf-8").splitlines()]
+    (records.parent / "measures.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
+    print("\n".join(table_of(found)), flush=True)
+
+
+def table_of(records: list[dict[str, Any]]) -> list[str]:
+    """Return the lines of a short table."""
+    of = lambda kind: [record for record in records if record["kind"] == kind]  # noqa: E731
+    lines = [f"device: {r['name']}, JAX {r['jax']}" for r in of("device")[:1]]
+    peaks = {r["precision"]: f"{r['precision']} {r['tflops']:.1f}" for r in of("peak")}
+    lines += [f"peak TFLOP/s of a product: {', '.join(peaks.values())}"] if peaks else []
+    lines += [f"{r['kernel']}: {r['gflop_per_gradient']:.3f} GFLOP a gradient of one chain" for r in of("flop")]
+    bits = of("bits")
+    if bits:
+        worst = max(bits, key=lambda r: r["difference"] / r["tolerance"] if r["tolerance"] else 0.0)
+        good = sum(r["ok"] for r in bits)
+        lines.append(
+            f"against CPU: {good} of {len(bits)} within tolerance; nearest to it: {worst['what']}, {worst['difference']:.2g}"
+        )
+        lines += [f"  OUT OF TOLERANCE {r['what']}: {r['difference']:.2g} > {r['tolerance']:.2g}" for r in bits if not r["ok"]]
+    lines += [f"  {r['what']}: {r['other_than_cpu']} of {r['chains']} chains decide otherwise" for r in of("decisions")]
+    for r in of("sampler"):
+        share = f"{r['share_of_peak']:.1%} of peak" if r["share_of_peak"] else "no peak"
+        lines.append(
+            f"{r['kernel']:12} {r['chains']:5} chains {r['precision']:18} {1e3 * r['seconds_per_gradient']:9.3f} ms, "
+            f"{r['tflops']:.2f} TFLOP/s, {share}, accepts {r['accept_prob']:.4f} +- {r['accept_prob_error']:.4f}"
+        )
+    lines += [f"error {r['precision']}: log density {r['log_density']:.2g}, gradient {r['gradient']:.2g}" for r in of("error")]
+    for r in of("framework"):
+        name = f"{r['framework']} {r['task']}"
+        lines.append(
+            f"{name:32} {r['chains']:5} chains {r['precision']:9} {1e3 * r['seconds_per_gradient']:9.3f} ms a gradient"
+        )
+    lines += [f"{r['what']}: log density {r['log_density']:.2g} from the reference" for r in of("agreement")]
+    lines += [
+        f"{r['kind'].upper()} {r['what']}: {r.get('error') or r.get('why')}"
+        for kind in ("missing", "failed", "skipped")
+        for r in of(kind)
+    ]
+    return lines
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", default="device_in")
+    parser.add_argument("--out", default="device_out")
+    parser.add_argument("--seconds", type=float, default=300.0)
+    parser.add_argument("--parts", default=",".join(PARTS))
+    parser.add_argument("--part", help="run this part only, in this process")
+    given = parser.parse_args()
+    if given.part:
+        run_part(given.part, Path(given.out).absolute() / "records.jsonl", given.seconds)
+        sys.stdout.flush()
+        os._exit(0)  # threads that still compile would keep the process alive
+    main(given.folder, given.out, given.seconds, given.parts)
