@@ -220,7 +220,14 @@ def tuned(posterior: Any, name: str, num_draws: int, step_size: float) -> tuple[
     return config, z.reshape(-1, z.shape[-1])
 
 
-def main(out: str = "device_in", chains: Any = (16, 256, 4096), large_chains: Any = (16, 256), large_width: int = 128) -> None:
+def main(
+    out: str = "device_in",
+    chains: Any = (16, 256, 4096),
+    large_chains: Any = (16, 256),
+    large_width: int = 128,
+    mala_step_size: float = 0.0,
+    hmc_step_size: float = 0.0,
+) -> None:
     """Write the programs of mala and hmc into the folder `out`.
 
     Args:

@@ -8,6 +8,7 @@ first:
 
 - programs: the programs against the references, and the seconds of a gradient;
 - precision: the same programs with products in TF32 and bfloat16, and with gradients in bfloat16;
+- errors: how far log densities and gradients in lower precision are from float32;
 - torch: the bare value and gradient in PyTorch;
 - blackjax: the bare value and gradient in JAX, and BlackJAX's kernels;
 - large: the pair of the size of BigGAN-deep-128.
@@ -32,7 +33,15 @@ from typing import Any
 
 import numpy as np
 
-SHARES = {"programs": 0.45, "precision": 0.5, "torch": 0.5, "blackjax": 0.5, "large": 1.0}  # of the time that is left
+SHARES = {
+    "programs": 0.45,
+    "precision": 0.5,
+    "errors": 0.2,
+    "torch": 0.5,
+    "blackjax": 0.5,
+    "large": 1.0,
+}  # of the time that is left
+COMPILE_SHARE = 0.7  # of the time of a part, after which what is compiled is timed
 TOLERANCE = 10  # times the difference of two ways to compute on a CPU
 FLOOR = 16 * np.finfo(np.float32).eps  # smallest relative tolerance: the two CPU results can agree by chance
 # Of a timing. Tests set MEASURE_QUICKLY.
@@ -97,7 +106,7 @@ def compiled_programs(folder: Any, jobs: list[tuple[str, str]], recorder: Record
     pool = ThreadPoolExecutor(max(1, min(len(jobs), (os.cpu_count() or 2) // 2)))
     futures = {pool.submit(Program, folder, *job): job for job in jobs}
     try:
-        for future in as_completed(futures, timeout=max(1.0, recorder.left())):
+        for future in as_completed(futures, timeout=max(1.0, COMPILE_SHARE * recorder.left())):
             name, precision = futures[future]
             with recorder.guarded(f"compiling {name} {precision}"):
                 program = future.result()
@@ -106,9 +115,13 @@ def compiled_programs(folder: Any, jobs: list[tuple[str, str]], recorder: Record
     except TimeoutError:
         for future, job in futures.items():
             if not future.done():
-                recorder.put("skipped", what=" ".join(job), why="time is over")
+                recorder.put("skipped", what=" ".join(job), why="compiling takes too long; it goes on beside the timings")
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def is_wanted(num_chains: int) -> bool:
+    return num_chains <= int(os.environ.get("DEVICE_MAX_CHAINS", num_chains))
 
 
 def measure_peaks(recorder: Recorder) -> dict[str, float]:
@@ -215,13 +228,13 @@ def run_kernels(recorder: Recorder, pair: str, jobs_of: Any, checks: bool = Fals
     keys = [f"{pair}_{name}" for name in KERNELS if f"{pair}_{name}" in folder.kernels]
     if not keys:
         return recorder.put("skipped", what=pair, why="the export does not hold it")
-    sizes = {
-        key: sorted(p["chains"] for p in folder.programs.values() if p["kernel"] == key and p["role"] == "chunk")
-        for key in keys
-    }
+    chunks = [program for program in folder.programs.values() if program["role"] == "chunk" and is_wanted(program["chains"])]
+    sizes = {key: sorted(program["chains"] for program in chunks if program["kernel"] == key) for key in keys}
     peaks = measure_peaks(recorder)
     jobs = [(f"{key}_bootstrap", "float32") for key in keys]
-    jobs += [(f"{key}_{count}", precision) for count, precision in jobs_of(sizes[keys[0]]) for key in keys]
+    jobs += [
+        (f"{key}_{count}", precision) for count, precision in jobs_of(sizes[keys[0]]) for key in keys if count in sizes[key]
+    ]
     bootstraps: dict[str, Any] = {}
     waiting: list[tuple[Any, str]] = []
     flop = {key: folder.flop_of(f"{key}_bootstrap") / folder.programs[f"{key}_bootstrap"]["chains"] for key in keys}
@@ -264,15 +277,13 @@ def programs_part(recorder: Recorder) -> None:
 
 def precision_part(recorder: Recorder) -> None:
     """Run the shipped pair in lower precision, with many chains first, and compare log densities and gradients."""
-    lower = lambda counts: [(count, p) for count in counts[:0:-1] or counts for p in ("float32", "tf32", "bfloat16")]  # noqa: E731
+    lower = lambda counts: [(count, p) for count in counts[:0:-1] or counts for p in ("tf32", "bfloat16")]  # noqa: E731
     run_kernels(recorder, "shipped", lower)
     if not recorder.is_over("gradients in bfloat16", 15):
         run_kernels(recorder, "lowered", lambda counts: [(count, "float32") for count in counts[:0:-1] or counts])
-    if not recorder.is_over("errors of lower precision", 15):
-        lower_errors(recorder)
 
 
-def lower_errors(recorder: Recorder) -> None:
+def errors_part(recorder: Recorder) -> None:
     """Record how far log densities and gradients in lower precision are from those in float32."""
     from tools.device.programs import PRECISIONS
 
@@ -317,7 +328,7 @@ def start_points(manifest: Any) -> Any:
     with np.load(Path(os.environ["DEVICE_FOLDER"]) / "inputs.npz") as inputs:
         z = inputs["shipped/z"]
     chunks = (p for p in manifest["programs"].values() if p["kernel"] == "shipped_mala" and p["role"] == "chunk")
-    return z, sorted(p["chains"] for p in chunks)
+    return z, sorted(p["chains"] for p in chunks if is_wanted(p["chains"]))
 
 
 def check_framework(recorder: Recorder, name: str, value_and_gradient: Any, z: np.ndarray) -> None:
@@ -396,6 +407,7 @@ def blackjax_part(recorder: Recorder) -> None:
 PARTS = {
     "programs": programs_part,
     "precision": precision_part,
+    "errors": errors_part,
     "torch": torch_part,
     "blackjax": blackjax_part,
     "large": large_part,
@@ -414,7 +426,13 @@ def run_part(part: str, path: Path, seconds: float) -> None:
         recorder.put("failed", what=part, error=f"{type(error).__name__}: {str(error)[:300]}")
 
 
-def main(folder: str = "device_in", out: str = "device_out", seconds: float = 300.0, parts: str = ",".join(PARTS)) -> None:
+def main(
+    folder: str = "device_in",
+    out: str = "device_out",
+    seconds: float = 300.0,
+    parts: str = ",".join(PARTS),
+    max_chains: int | None = None,
+) -> None:
     """Run the parts one after the other, each in a process, and print a table.
 
     Args:
@@ -422,6 +440,7 @@ def main(folder: str = "device_in", out: str = "device_out", seconds: float = 30
       out: Where the records go.
       seconds: Time for all parts.
       parts: Which ones, with commas between.
+      max_chains: Leave out programs for more chains.
     """
     end = time.monotonic() + seconds
     records = Path(out).absolute() / "records.jsonl"
@@ -429,6 +448,8 @@ def main(folder: str = "device_in", out: str = "device_out", seconds: float = 30
     records.unlink(missing_ok=True)
     # XLA takes memory as it needs it: the networks of PyTorch need it next.
     env = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", **os.environ, "DEVICE_FOLDER": str(Path(folder).absolute())}
+    if max_chains:
+        env["DEVICE_MAX_CHAINS"] = str(max_chains)
     chosen = parts.split(",")
     whole = Recorder(records, seconds)
     for part in chosen:
@@ -495,10 +516,11 @@ if __name__ == "__main__":
     parser.add_argument("--out", default="device_out")
     parser.add_argument("--seconds", type=float, default=300.0)
     parser.add_argument("--parts", default=",".join(PARTS))
+    parser.add_argument("--max_chains", type=int)
     parser.add_argument("--part", help="run this part only, in this process")
     given = parser.parse_args()
     if given.part:
         run_part(given.part, Path(given.out).absolute() / "records.jsonl", given.seconds)
         sys.stdout.flush()
         os._exit(0)  # threads that still compile would keep the process alive
-    main(given.folder, given.out, given.seconds, given.parts)
+    main(given.folder, given.out, given.seconds, given.parts, given.max_chains)
