@@ -255,10 +255,11 @@ def main(
         export_kernel(folder, "shipped", posterior, name, configs[name], folder.inputs["shipped/z"], counts)
         add_reference(folder, f"shipped_{name}", posterior, name, configs[name], folder.inputs["shipped/z"][: counts[0]])
         print(f"shipped {name}: step size {configs[name].step_size:.3f}", flush=True)
-    low = [tg.load_generator(), tg.load_classifier()]
-    for model in low:
+        folder.write()  # so that an export that is cut off can be used
+    low_generator, low_classifier = tg.load_generator(), tg.load_classifier()
+    for model in (low_generator, low_classifier):
         tg.lower_gradients(model.module)
-    low_posterior = tg.ClassPosterior(*low, resolve_labels(classifier.labels, LABEL)[0])
+    low_posterior = tg.ClassPosterior(low_generator, low_classifier, posterior.label)
     for name in SAMPLERS:
         export_kernel(folder, "lowered", low_posterior, name, configs[name], folder.inputs["shipped/z"], counts)
     for name, arrays in network_arrays().items():

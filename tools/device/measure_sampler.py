@@ -121,6 +121,7 @@ def compiled_programs(folder: Any, jobs: list[tuple[str, str]], recorder: Record
 
 
 def is_wanted(num_chains: int) -> bool:
+    """Return whether programs for this number of chains are measured."""
     return num_chains <= int(os.environ.get("DEVICE_MAX_CHAINS", num_chains))
 
 

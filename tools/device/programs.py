@@ -85,11 +85,12 @@ class Folder:
         held = json.dumps(keys)
         if held not in self._placed:
             self._placed[held] = [self.weight(key) for key in keys]
-        return self._placed[held]
+        placed: list[jax.Array] = self._placed[held]
+        return placed
 
     def text_of(self, name: str) -> str:
         """Return program `name` as StableHLO."""
-        return _jax.mlir.xla_computation_to_mlir_module(self.computation(name))
+        return str(_jax.mlir.xla_computation_to_mlir_module(self.computation(name)))
 
     def computation(self, name: str) -> Any:
         return xla_client.XlaComputation(gzip.decompress((self.path / self.programs[name]["file"]).read_bytes()))
