@@ -7,14 +7,13 @@ TensorFlow to run. The folder holds
 
 - `manifest.json`: for each program its file, the names of its inputs and outputs, and the keys of its weights;
 - one `.hlo.gz` per program, a serialized HloModuleProto;
-- `weights.npz`: each array that the programs capture, once;
+- `weights.npz`: each array that the programs capture, once, if the repository's shipped models do not hold it;
 - `inputs.npz`: the other inputs. Programs for fewer chains take the first rows of `z`;
 - `reference.npz`: results on this CPU, by XLA and by TensorFlow's own kernels.
 """
 
 import functools
 import gzip
-import hashlib
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,10 +34,11 @@ from tfgradgen.mcmc.chains import chunk_size, compiled, condition_of  # noqa: E4
 from tfgradgen.mcmc.registry import kernel_sampler  # noqa: E402
 from tfgradgen.models.labels import resolve_labels  # noqa: E402
 from tools.bench.bench_worker import SAMPLERS, latent_points, network_arrays  # noqa: E402
+from tools.device.arrays import key_of, split_weights  # noqa: E402
 from tools.device.large_pair import LargeGenerator, PooledClassifier  # noqa: E402
 
 LABEL = "goldfish"
-REFERENCE_STEPS = 3  # transitions of the longer reference: chains on two machines drift apart from the first rounding on
+REFERENCE_STEPS = 2  # transitions of the longer reference: chains on two machines drift apart from the first rounding on
 MAX_DRAWS = 64  # of each chain that finds starting points
 TRACES = ("z", "class_prob", "target_log_prob", "is_accepted", "step_size", "log_accept_ratio")
 
@@ -114,7 +114,7 @@ class Folder:
 
     def add_weight(self, array: np.ndarray) -> str:
         """Store `array` once; return its key."""
-        key = hashlib.sha1(array.tobytes() + str((array.shape, array.dtype)).encode()).hexdigest()[:16]
+        key = key_of(array)
         self.weights[key] = array
         return key
 
@@ -144,10 +144,11 @@ class Folder:
         }
 
     def write(self) -> None:
-        np.savez_compressed(self.path / "weights.npz", **self.weights)  # type: ignore[arg-type]
+        weights, self.manifest["places"] = split_weights(self.weights)
+        np.savez_compressed(self.path / "weights.npz", **weights)  # type: ignore[arg-type]
         np.savez_compressed(self.path / "inputs.npz", **self.inputs)  # type: ignore[arg-type]
         np.savez_compressed(self.path / "reference.npz", **self.reference)  # type: ignore[arg-type]
-        (self.path / "manifest.json").write_text(json.dumps(self.manifest, indent=1), encoding="utf-8")
+        (self.path / "manifest.json").write_text(json.dumps(self.manifest, indent=1, default=float), encoding="utf-8")
 
 
 def leaves_of(args: dict[str, Any]) -> dict[str, Any]:
@@ -242,7 +243,7 @@ def main(
     folder = Folder(Path(out))
     generator, classifier = tg.load_generator(), tg.load_classifier()
     posterior = tg.ClassPosterior(generator, classifier, resolve_labels(classifier.labels, LABEL)[0])
-    counts = list(np.atleast_1d(chains))
+    counts = np.atleast_1d(chains).tolist()
     # The draws of a run with few chains are starting points for a run with many. Some start at the same point.
     num_draws = min(MAX_DRAWS, -(-counts[-1] // 16))
     config, z = tuned(posterior, "mala", num_draws, mala_step_size)
@@ -255,13 +256,6 @@ def main(
         export_kernel(folder, "shipped", posterior, name, configs[name], folder.inputs["shipped/z"], counts)
         add_reference(folder, f"shipped_{name}", posterior, name, configs[name], folder.inputs["shipped/z"][: counts[0]])
         print(f"shipped {name}: step size {configs[name].step_size:.3f}", flush=True)
-        folder.write()  # so that an export that is cut off can be used
-    low_generator, low_classifier = tg.load_generator(), tg.load_classifier()
-    for model in (low_generator, low_classifier):
-        tg.lower_gradients(model.module)
-    low_posterior = tg.ClassPosterior(low_generator, low_classifier, posterior.label)
-    for name in SAMPLERS:
-        export_kernel(folder, "lowered", low_posterior, name, configs[name], folder.inputs["shipped/z"], counts)
     for name, arrays in network_arrays().items():
         folder.manifest["networks"][name] = [folder.add_weight(array) for array in arrays]
     folder.manifest["shared"] = {
@@ -271,7 +265,15 @@ def main(
         "step_size": {name: configs[name].step_size for name in SAMPLERS},
         "num_leapfrog_steps": {name: getattr(configs[name], "num_leapfrog_steps", 1) for name in SAMPLERS},
     }
-    counts = list(np.atleast_1d(large_chains)) if large_chains else []
+    folder.write()  # so that an export that is cut off can be used
+    low_generator, low_classifier = tg.load_generator(), tg.load_classifier()
+    for model in (low_generator, low_classifier):
+        tg.lower_gradients(model.module)
+    low_posterior = tg.ClassPosterior(low_generator, low_classifier, posterior.label)
+    for name in SAMPLERS:
+        export_kernel(folder, "lowered", low_posterior, name, configs[name], folder.inputs["shipped/z"], counts)
+    folder.write()
+    counts = np.atleast_1d(large_chains).tolist() if large_chains else []
     if counts:
         generator = LargeGenerator(large_width)
         large = tg.ClassPosterior(generator, PooledClassifier(), 0)

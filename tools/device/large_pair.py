@@ -14,7 +14,7 @@ LAST_BLOCKS = ((False, 2), (True, 1))
 ATTENTION_AFTER = len(BLOCKS)
 
 
-class LargeGenerator(tf.Module):  # type: ignore[misc]
+class LargeGenerator(tf.Module):
     """`z [B, 128]` -> image [B, 128, 128, 3] in [-1, 1].
 
     Args:

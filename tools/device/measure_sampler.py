@@ -1,6 +1,6 @@
 """Measures the compiled samplers on a GPU, by XLA programs that tools/device/export_programs.py wrote.
 
-    python -m tools.device.measure_sampler [--folder=device_in] [--out=device_out] [--seconds=300] [--parts=...]
+    python -m tools.device.measure_sampler [--folder=device_in] [--out=device_out] [--seconds=300] [--wait_for=FILE]
 
 It needs JAX and NumPy. The parts `torch` and `blackjax` also need the packages of the extra `bench`, and SciPy. Each part runs
 in a process of its own, with its own share of the time, so that none can take down or slow another. The parts, most important
@@ -12,6 +12,9 @@ first:
 - torch: the bare value and gradient in PyTorch;
 - blackjax: the bare value and gradient in JAX, and BlackJAX's kernels;
 - large: the pair of the size of BigGAN-deep-128.
+
+With `--wait_for`, all parts compile at once beside another program that uses the GPU. They measure, one after the other, when
+that program has written FILE.
 
 All records go to `records.jsonl` as they come, then to `measures.json`. A table is printed last.
 """
@@ -27,11 +30,13 @@ import sys
 import tempfile
 import time
 import traceback
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from tools.device.arrays import read_weights
 
 SHARES = {
     "programs": 0.45,
@@ -45,7 +50,8 @@ COMPILE_SHARE = 0.7  # of the time of a part, after which what is compiled is ti
 TOLERANCE = 10  # times the difference of two ways to compute on a CPU
 FLOOR = 16 * np.finfo(np.float32).eps  # smallest relative tolerance: the two CPU results can agree by chance
 # Of a timing. Tests set MEASURE_QUICKLY.
-MIN_SECONDS, MIN_REPEATS = (0.0, 1) if "MEASURE_QUICKLY" in os.environ else (1.0, 3)
+MIN_SECONDS, MIN_REPEATS = (0.0, 1) if "MEASURE_QUICKLY" in os.environ else (float(os.environ.get("MEASURE_SECONDS", 1.0)), 3)
+LOWERED_CHAINS = 256  # number of chains at which precisions are compared first
 KERNELS = ("mala", "hmc")
 
 
@@ -55,17 +61,29 @@ class Recorder:
     Args:
       path: File of the records.
       seconds: Time of this part.
+      turn: A file. The time starts when it exists, and is what it holds instead of `seconds`.
     """
 
-    def __init__(self, path: Path, seconds: float):
-        self.path, self.end = path, time.monotonic() + seconds
+    def __init__(self, path: Path, seconds: float, turn: Path | None = None):
+        self.path, self.turn, self.end = path, turn, time.monotonic() + seconds
+
+    def is_waiting(self) -> bool:
+        """Return whether it is another part's turn, or the GPU's user's."""
+        if self.turn and self.turn.exists():
+            self.end, self.turn = time.monotonic() + float(self.turn.read_text(encoding="utf-8")), None
+        return self.turn is not None
+
+    def wait(self) -> None:
+        """Return when it is this part's turn."""
+        while self.is_waiting():
+            time.sleep(0.05)
 
     def left(self) -> float:
-        return self.end - time.monotonic()
+        return float("inf") if self.is_waiting() else self.end - time.monotonic()
 
     def put(self, kind: str, **values: Any) -> None:
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"kind": kind, **values}) + "\n")
+            file.write(json.dumps({"kind": kind, **values}, default=float) + "\n")
         print(kind, " ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in values.items()), flush=True)
 
     @contextlib.contextmanager
@@ -105,17 +123,21 @@ def compiled_programs(folder: Any, jobs: list[tuple[str, str]], recorder: Record
 
     pool = ThreadPoolExecutor(max(1, min(len(jobs), (os.cpu_count() or 2) // 2)))
     futures = {pool.submit(Program, folder, *job): job for job in jobs}
+    pending, end = set(futures), float("inf")
     try:
-        for future in as_completed(futures, timeout=max(1.0, COMPILE_SHARE * recorder.left())):
-            name, precision = futures[future]
-            with recorder.guarded(f"compiling {name} {precision}"):
-                program = future.result()
-                recorder.put("compiled", program=name, precision=precision, seconds=program.compile_seconds)
-                yield program, precision
-    except TimeoutError:
-        for future, job in futures.items():
-            if not future.done():
-                recorder.put("skipped", what=" ".join(job), why="compiling takes too long; it goes on beside the timings")
+        while pending and time.monotonic() < end:
+            done, pending = wait(pending, 0.2, FIRST_COMPLETED)
+            for future in done:
+                name, precision = futures[future]
+                with recorder.guarded(f"compiling {name} {precision}"):
+                    program = future.result()
+                    recorder.put("compiled", program=name, precision=precision, seconds=program.compile_seconds)
+                    yield program, precision
+            if end == float("inf") and not recorder.is_waiting():
+                end = time.monotonic() + max(1.0, COMPILE_SHARE * recorder.left())
+        for future in pending:
+            why = "compiling takes too long; it goes on beside the timings"
+            recorder.put("skipped", what=" ".join(futures[future]), why=why)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
@@ -126,12 +148,15 @@ def is_wanted(num_chains: int) -> bool:
 
 
 def measure_peaks(recorder: Recorder) -> dict[str, float]:
-    """Return the measured FLOP/s of a large matrix product in each precision."""
+    """Return the FLOP/s of a large matrix product in each precision, as measured once."""
     import jax
 
+    found = [json.loads(line) for line in recorder.path.read_text(encoding="utf-8").splitlines()]
+    peaks = {record["precision"]: record["tflops"] * 1e12 for record in found if record["kind"] == "peak"}
+    if len(peaks) == 3:
+        return peaks
     size = 8192 if jax.default_backend() == "gpu" else 512
     x = jax.random.normal(jax.random.key(0), (size, size))
-    peaks = {}
     for name, dtype, precision in (
         ("float32", "f4", "highest"),
         ("tf32", "f4", "default"),
@@ -157,7 +182,7 @@ def compare(recorder: Recorder, what: str, ours: Any, xla: Any, native: Any) -> 
     worst = lambda a: float(np.abs(a - xla)[finite].max(initial=0.0))  # noqa: E731
     scale = float(np.abs(xla[finite]).max(initial=0.0))
     tolerance = TOLERANCE * worst(native) + FLOOR * scale
-    is_same = same_finite and worst(ours) <= tolerance
+    is_same = bool(same_finite and worst(ours) <= tolerance)
     values = dict(difference=worst(ours), tolerance=tolerance, cpu_difference=worst(native), scale=scale)
     recorder.put("bits", what=what, ok=is_same, equal=bool(worst(ours) == 0), **values)
 
@@ -198,10 +223,12 @@ def time_chunk(recorder: Recorder, folder: Any, chunk: Any, bootstrap: Any, prec
 
     key, chains = chunk.about["kernel"], chunk.about["chains"]
     z = folder.inputs[f"{chunk.kernel['z']}/z"][:chains]
-    arguments = chunk.arguments(z, start_results(bootstrap, chunk, z))
+    if (key, chains) not in folder.starts:
+        folder.starts[key, chains] = start_results(bootstrap, chunk, z)
+    steps = min(chunk.kernel["transitions"], int(os.environ.get("DEVICE_TRANSITIONS", 10**6)))
+    arguments = chunk.arguments(z, folder.starts[key, chains], steps)
     found = chunk.chunk(arguments)
     gradients = int(np.asarray(found["cost"])[0, 0])
-    steps = chunk.kernel["transitions"]
     accepted = np.asarray(found["is_accepted"])[:steps]
     ratio = np.asarray(found["log_accept_ratio"], np.float64)[:steps]
     prob = np.exp(np.minimum(np.nan_to_num(ratio, nan=-np.inf), 0.0))
@@ -216,47 +243,58 @@ def time_chunk(recorder: Recorder, folder: Any, chunk: Any, bootstrap: Any, prec
     )  # fmt: skip
 
 
-def run_kernels(recorder: Recorder, pair: str, jobs_of: Any, checks: bool = False) -> None:
-    """Compile and time the chunks of both kernels of `pair`.
+def run_kernels(recorder: Recorder, wanted: list[tuple[str, Any]], checks: bool = False) -> None:
+    """Compile and time chunks of both kernels.
 
     Args:
       recorder: The records.
-      pair: shipped, lowered or large.
-      jobs_of: (numbers of chains) -> [(number of chains, precision)], most important first.
+      wanted: (pair, (numbers of chains) -> [(number of chains, precision)]), most important first. Pairs are shipped, lowered
+        and large.
       checks: Whether to compare the programs for the fewest chains with the references.
     """
     folder = open_folder(recorder)
-    keys = [f"{pair}_{name}" for name in KERNELS if f"{pair}_{name}" in folder.kernels]
-    if not keys:
-        return recorder.put("skipped", what=pair, why="the export does not hold it")
     chunks = [program for program in folder.programs.values() if program["role"] == "chunk" and is_wanted(program["chains"])]
-    sizes = {key: sorted(program["chains"] for program in chunks if program["kernel"] == key) for key in keys}
-    peaks = measure_peaks(recorder)
-    jobs = [(f"{key}_bootstrap", "float32") for key in keys]
-    jobs += [
-        (f"{key}_{count}", precision) for count, precision in jobs_of(sizes[keys[0]]) for key in keys if count in sizes[key]
-    ]
+    sizes = {key: sorted(program["chains"] for program in chunks if program["kernel"] == key) for key in folder.kernels}
+    jobs: list[tuple[str, str]] = []
+    for pair, jobs_of in wanted:
+        keys = [f"{pair}_{name}" for name in KERNELS if f"{pair}_{name}" in folder.kernels]
+        if not keys:
+            recorder.put("skipped", what=pair, why="the export does not hold it")
+            continue
+        jobs += [
+            (f"{key}_{count}", precision) for count, precision in jobs_of(sizes[keys[0]]) for key in keys if count in sizes[key]
+        ]
+    used = dict.fromkeys(folder.programs[name]["kernel"] for name, _ in jobs)
+    jobs = [(f"{key}_bootstrap", "float32") for key in used] + jobs
     bootstraps: dict[str, Any] = {}
     waiting: list[tuple[Any, str]] = []
-    flop = {key: folder.flop_of(f"{key}_bootstrap") / folder.programs[f"{key}_bootstrap"]["chains"] for key in keys}
-    for key in keys:
+    flop = {key: folder.flop_of(f"{key}_bootstrap") / folder.programs[f"{key}_bootstrap"]["chains"] for key in used}
+    for key in used:
         recorder.put("flop", kernel=key, gflop_per_gradient=flop[key] / 1e9)
-    # Programs are timed when all are compiled: compilation times kernels on the GPU, too.
+    # Programs are timed when all are compiled: compilation takes cores, and can time kernels on the GPU, too.
     for program, precision in compiled_programs(folder, jobs, recorder):
         if program.about["role"] == "bootstrap":
             bootstraps[program.about["kernel"]] = program
         else:
             waiting.append((program, precision))
     waiting.sort(key=lambda item: jobs.index((item[0].name, item[1])))
+    recorder.put("ready", programs=len(waiting))
+    recorder.wait()
+    for program, _ in waiting:
+        key = program.about["kernel"]
+        has_reference = f"{key}/xla/bootstrap/0" in folder.reference
+        if checks and has_reference and key in bootstraps and program.about["chains"] == sizes[key][0]:
+            with recorder.guarded(f"bits {program.name}"):
+                check_programs(recorder, folder, key, bootstraps[key], program)
+    peaks: dict[str, float] = {}
+    with recorder.guarded("peaks"):
+        peaks = measure_peaks(recorder)
     for program, precision in waiting:
         what, key = f"{program.name} {precision}", program.about["kernel"]
         if key not in bootstraps or recorder.is_over(what):
             continue
-        if checks and program.about["chains"] == sizes[key][0]:
-            with recorder.guarded(f"bits {what}"):
-                check_programs(recorder, folder, key, bootstraps[key], program)
         with recorder.guarded(what):
-            shown = "gradients_bfloat16" if pair == "lowered" else precision
+            shown = "gradients_bfloat16" if key.startswith("lowered") else precision
             time_chunk(recorder, folder, program, bootstraps[key], shown, flop[key], peaks)
 
 
@@ -273,15 +311,21 @@ def open_folder(recorder: Recorder) -> Any:
 
 def programs_part(recorder: Recorder) -> None:
     """Run the shipped pair in float32."""
-    run_kernels(recorder, "shipped", lambda counts: [(count, "float32") for count in counts], checks=True)
+    run_kernels(recorder, [("shipped", lambda counts: [(count, "float32") for count in counts])], checks=True)
 
 
 def precision_part(recorder: Recorder) -> None:
-    """Run the shipped pair in lower precision, with many chains first, and compare log densities and gradients."""
-    lower = lambda counts: [(count, p) for count in counts[:0:-1] or counts for p in ("tf32", "bfloat16")]  # noqa: E731
-    run_kernels(recorder, "shipped", lower)
-    if not recorder.is_over("gradients in bfloat16", 15):
-        run_kernels(recorder, "lowered", lambda counts: [(count, "float32") for count in counts[:0:-1] or counts])
+    """Run the shipped pair in lower precision, then with gradients in bfloat16, with `LOWERED_CHAINS` chains first."""
+
+    def first(counts: list[int]) -> list[int]:
+        return [count for count in counts if count == LOWERED_CHAINS] or counts[-1:]
+
+    def rest(counts: list[int]) -> list[int]:
+        return [count for count in counts[1:] if count not in first(counts)]
+
+    lower = lambda some: lambda counts: [(count, p) for count in some(counts) for p in ("tf32", "bfloat16")]  # noqa: E731
+    plain = lambda some: lambda counts: [(count, "float32") for count in some(counts)]  # noqa: E731
+    run_kernels(recorder, [pair for some in (first, rest) for pair in (("shipped", lower(some)), ("lowered", plain(some)))])
 
 
 def errors_part(recorder: Recorder) -> None:
@@ -291,7 +335,10 @@ def errors_part(recorder: Recorder) -> None:
     folder = open_folder(recorder)
     name = "shipped_mala_bootstrap"
     found = {}
-    for program, precision in compiled_programs(folder, [(name, precision) for precision in PRECISIONS], recorder):
+    programs = list(compiled_programs(folder, [(name, precision) for precision in PRECISIONS], recorder))
+    recorder.put("ready", programs=len(programs))
+    recorder.wait()
+    for program, precision in programs:
         z = folder.inputs["shipped/z"][: program.about["chains"]]
         found[precision] = [np.asarray(leaf, np.float64) for leaf in program.run(program.arguments(z))]
     exact = found["float32"]
@@ -308,7 +355,7 @@ def errors_part(recorder: Recorder) -> None:
 def large_part(recorder: Recorder) -> None:
     """Run the large pair, in float32 first."""
     precisions = ("float32", "tf32", "bfloat16")
-    run_kernels(recorder, "large", lambda counts: [(count, p) for p in precisions for count in counts])
+    run_kernels(recorder, [("large", lambda counts: [(count, p) for p in precisions for count in counts])])
 
 
 @contextlib.contextmanager
@@ -318,7 +365,8 @@ def shared_folder() -> Any:
 
     folder = Path(os.environ["DEVICE_FOLDER"])
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    with np.load(folder / "weights.npz") as weights, tempfile.TemporaryDirectory() as shared:
+    weights = read_weights(folder)
+    with tempfile.TemporaryDirectory() as shared:
         arrays = {name: [weights[key] for key in keys] for name, keys in manifest["networks"].items()}
         write_shared(Path(shared), manifest["shared"], arrays)
         yield Path(shared), manifest
@@ -357,11 +405,17 @@ def torch_part(recorder: Recorder) -> None:
     with shared_folder() as (shared, manifest):
         z, counts = start_points(manifest)
         for precision in ("float32", "tf32", "bfloat16"):
+            if precision != "float32" and recorder.is_over(f"PyTorch {precision}", 5):
+                continue
             torch.backends.cudnn.allow_tf32 = precision == "tf32"
             torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
             for mode in (None, "reduce-overhead") if has_gpu else (None,):
                 torch.compiler.reset()
                 title, value_and_gradient, tasks = torch_tasks(shared, True, mode)
+                if recorder.is_waiting():
+                    compile_early(recorder, title, [GRADIENT], tasks, z, counts)
+                    torch.cuda.empty_cache()
+                recorder.wait()
                 for count in counts:
                     what = f"{title} {mode or 'default'} {precision} {count} chains"
                     if recorder.is_over(what, 5):
@@ -371,6 +425,18 @@ def torch_part(recorder: Recorder) -> None:
                         if count == counts[0]:
                             check_framework(recorder, f"{title} {precision}", value_and_gradient, z[:count])
                         time_task(recorder, f"torch.compile {mode or 'default'}", GRADIENT, precision, tasks, z[:count])
+
+
+def compile_early(recorder: Recorder, title: str, names: list[str], tasks: Any, z: np.ndarray, counts: list[int]) -> None:
+    """Run tasks with few gradients before it is this part's turn, so that they are compiled."""
+    for count in counts:
+        for name in names:
+            if recorder.is_waiting():
+                with recorder.guarded(f"compiling {title} {name} {count} chains"):
+                    start = time.monotonic()
+                    tasks[name](z[:count], 1)
+                    recorder.put("compiled", program=f"{title} {name} {count}", seconds=time.monotonic() - start)
+    recorder.put("ready", programs=len(counts) * len(names))
 
 
 def time_task(recorder: Recorder, framework: str, task: str, precision: str, tasks: Any, z: np.ndarray) -> None:
@@ -394,6 +460,9 @@ def blackjax_part(recorder: Recorder) -> None:
         for precision, name in (("float32", "highest"), ("tf32", "tensorfloat32")):
             jax.config.update("jax_default_matmul_precision", name)
             title, value_and_gradient, tasks = jax_tasks(shared)
+            if recorder.is_waiting():
+                compile_early(recorder, title, [GRADIENT, *KERNELS], tasks, z, counts)
+            recorder.wait()
             for count in counts:
                 for task in (GRADIENT, *KERNELS):
                     what = f"{title} {task} {precision} {count} chains"
@@ -415,9 +484,9 @@ PARTS = {
 }
 
 
-def run_part(part: str, path: Path, seconds: float) -> None:
+def run_part(part: str, path: Path, seconds: float, turn: Path | None) -> None:
     """Run one part in this process."""
-    recorder = Recorder(path, seconds)
+    recorder = Recorder(path, seconds, turn)
     try:
         PARTS[part](recorder)
     except ImportError as error:
@@ -433,42 +502,83 @@ def main(
     seconds: float = 300.0,
     parts: str = ",".join(PARTS),
     max_chains: int | None = None,
+    transitions: int | None = None,
+    wait_for: str = "",
+    max_wait: float = 480.0,
 ) -> None:
     """Run the parts one after the other, each in a process, and print a table.
 
     Args:
       folder: What `export_programs` wrote.
       out: Where the records go.
-      seconds: Time for all parts.
+      seconds: Time for all parts, after the wait.
       parts: Which ones, with commas between.
       max_chains: Leave out programs for more chains.
+      transitions: Time so many of a chunk, for a CPU; all by default.
+      wait_for: Compile all parts at once; measure when this file exists.
+      max_wait: Seconds after which the parts no longer wait for it, and measure beside what else runs.
     """
-    end = time.monotonic() + seconds
     records = Path(out).absolute() / "records.jsonl"
     records.parent.mkdir(parents=True, exist_ok=True)
     records.unlink(missing_ok=True)
     # XLA takes memory as it needs it: the networks of PyTorch need it next.
     env = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", **os.environ, "DEVICE_FOLDER": str(Path(folder).absolute())}
+    if transitions:
+        env["DEVICE_TRANSITIONS"] = str(transitions)
     if max_chains:
         env["DEVICE_MAX_CHAINS"] = str(max_chains)
     chosen = parts.split(",")
+    if wait_for:
+        env.setdefault("MEASURE_SECONDS", "0.3")
+
+    def started(part: str, seconds: float) -> subprocess.Popen[bytes]:
+        command = [
+            sys.executable,
+            "-m",
+            "tools.device.measure_sampler",
+            f"--part={part}",
+            f"--seconds={seconds}",
+            f"--out={out}",
+        ]
+        return subprocess.Popen([*command, f"--turn={turn_of(part)}"] if wait_for else command, env=env)
+
+    turn_of = lambda part: records.parent / f"turn_{part}"  # noqa: E731
+    for part in chosen:
+        turn_of(part).unlink(missing_ok=True)
     whole = Recorder(records, seconds)
+    whole.put("start", parts=parts, seconds=seconds, xla_flags=env.get("XLA_FLAGS", ""))
+    running = {part: started(part, seconds) for part in chosen} if wait_for else {}
+    if wait_for:
+        begin = time.monotonic()
+        while not Path(wait_for).exists() and time.monotonic() - begin < max_wait:
+            time.sleep(0.1)
+        whole.put("waited", seconds=time.monotonic() - begin, came=Path(wait_for).exists())
+    end = time.monotonic() + seconds
     for part in chosen:
         left = end - time.monotonic()
         share = left * (1.0 if part == chosen[-1] else SHARES[part])
-        if share < 5:
+        if share < (1 if wait_for else 5):
             whole.put("skipped", what=part, why="time is over")
             continue
         print(f"== {part}: at most {share:.0f} s", flush=True)
-        command = [sys.executable, "-m", "tools.device.measure_sampler", f"--part={part}", f"--seconds={share}", f"--out={out}"]
         start = time.monotonic()
+        process = running.get(part) or started(part, share)
+        if wait_for:
+            draft = turn_of(part).with_suffix(".new")
+            draft.write_text(str(share), encoding="utf-8")
+            draft.replace(turn_of(part))
         try:
-            code = subprocess.run(command, env=env, timeout=share + 10).returncode
+            code = process.wait(share + 10)
             if code:
                 whole.put("failed", what=part, error=f"exit code {code}")
         except subprocess.TimeoutExpired:
+            process.kill()
             whole.put("skipped", what=f"the rest of {part}", why="time is over")
         print(f"== {part}: {time.monotonic() - start:.0f} s", flush=True)
+    for process in running.values():
+        process.kill()
+    for part in chosen:
+        turn_of(part).unlink(missing_ok=True)
     found = [json.loads(line) for line in records.read_text(encoding="utf-8").splitlines()]
     (records.parent / "measures.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
     print("\n".join(table_of(found)), flush=True)
@@ -518,10 +628,16 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=float, default=300.0)
     parser.add_argument("--parts", default=",".join(PARTS))
     parser.add_argument("--max_chains", type=int)
+    parser.add_argument("--transitions", type=int, help="of a chunk, for a CPU")
+    parser.add_argument("--wait_for", default="", help="compile first; measure when this file exists")
+    parser.add_argument("--max_wait", type=float, default=480.0, help="seconds after which the file is not waited for")
+    parser.add_argument("--turn", type=Path, help="of --part: the file with its time, which comes when it may measure")
     parser.add_argument("--part", help="run this part only, in this process")
     given = parser.parse_args()
     if given.part:
-        run_part(given.part, Path(given.out).absolute() / "records.jsonl", given.seconds)
+        run_part(given.part, Path(given.out).absolute() / "records.jsonl", given.seconds, given.turn)
         sys.stdout.flush()
         os._exit(0)  # threads that still compile would keep the process alive
-    main(given.folder, given.out, given.seconds, given.parts, given.max_chains)
+    main(
+        given.folder, given.out, given.seconds, given.parts, given.max_chains, given.transitions, given.wait_for, given.max_wait
+    )

@@ -11,6 +11,8 @@ import jax
 import numpy as np
 from jax._src.lib import _jax, xla_client
 
+from tools.device.arrays import read_weights
+
 # A matrix product or convolution in the text of a program, one per line.
 PRODUCT = re.compile(
     r"(?P<indent>\s*)(?P<name>%[\w#]+) = stablehlo\.(?P<kind>convolution|dot_general|dot)(?P<open>[( ])"
@@ -61,8 +63,9 @@ class Folder:
         self.manifest = json.loads((self.path / "manifest.json").read_text(encoding="utf-8"))
         self.kernels, self.programs = self.manifest["kernels"], self.manifest["programs"]
         self.inputs, self.reference = (self._read(f"{name}.npz") for name in ("inputs", "reference"))
-        self.weights = self._read("weights.npz")
+        self.weights = read_weights(self.path)
         self._placed: dict[Any, Any] = {}
+        self.starts: dict[tuple[str, int], list[np.ndarray]] = {}  # kernel results by kernel and number of chains
 
     def _read(self, name: str) -> dict[str, np.ndarray]:
         with np.load(self.path / name) as file:
