@@ -19,6 +19,8 @@ PRODUCT = re.compile(
     r"(?P<left>%[\w#]+), (?P<right>%[\w#]+)(?P<middle>.*) : "
     r"\(tensor<(?P<left_shape>[\dx]+)xf32>, tensor<(?P<right_shape>[\dx]+)xf32>\) -> tensor<(?P<shape>[\dx]+)xf32>(?P<rest>.*)"
 )
+PARAMETER = re.compile(r"%arg\d+: tensor<([^>]*)>")
+TYPES = {"float32": "f32", "float16": "f16", "int32": "i32", "int64": "i64", "bool": "i1", "uint32": "ui32", "float64": "f64"}
 PRECISIONS = ("float32", "tf32", "bfloat16")
 
 
@@ -65,7 +67,6 @@ class Folder:
         self.inputs, self.reference = (self._read(f"{name}.npz") for name in ("inputs", "reference"))
         self.weights = read_weights(self.path)
         self._placed: dict[Any, Any] = {}
-        self.starts: dict[tuple[str, int], list[np.ndarray]] = {}  # kernel results by kernel and number of chains
 
     def _read(self, name: str) -> dict[str, np.ndarray]:
         with np.load(self.path / name) as file:
@@ -120,6 +121,7 @@ class Program:
         device = jax.devices()[0]
         devices = xla_client.DeviceList((device,))
         text = at_precision(folder.text_of(name), precision)
+        self.parameters = PARAMETER.findall(next(line for line in text.splitlines() if "func.func" in line and "@main" in line))
         self.executable = device.client.compile_and_load(text, devices, xla_client.CompileOptions())
         self.compile_seconds = time.monotonic() - start
 
@@ -130,7 +132,20 @@ class Program:
             given["count"] = np.int32(count)
         key = self.about["kernel"]
         values = [given[leaf] if leaf in given else self.folder.inputs[f"{key}/{leaf}"] for leaf in self.about["inputs"]]
-        return [*map(jax.device_put, values), *self.folder.weights_of(self.name)]
+        return self._used([*map(jax.device_put, values), *self.folder.weights_of(self.name)])
+
+    def _used(self, arguments: list[jax.Array]) -> list[jax.Array]:
+        """Return those of `arguments` that are parameters, by their types.
+
+        TensorFlow's bridge takes some inputs as constants: z of a bootstrap, and the seed and `first` of a chunk. Matching from
+        the end keeps `count`, of the same type as `first`.
+        """
+        left, used = list(arguments), []
+        for parameter in reversed(self.parameters):
+            while "x".join([*map(str, left[-1].shape), TYPES[left[-1].dtype.name]]) != parameter:
+                left.pop()
+            used.append(left.pop())
+        return used[::-1]
 
     def run(self, arguments: list[jax.Array]) -> list[jax.Array]:
         """Return the outputs."""
@@ -145,15 +160,17 @@ class Program:
         return {"end": z, "results": rest[:size], "cost": rest[-1], **traces}
 
 
-def start_results(bootstrap: Program, chunk: Program, z: np.ndarray) -> list[np.ndarray]:
-    """Return the kernel results at `z`, by a bootstrap for fewer chains at a time.
+def start_of(bootstrap: Program, chunk: Program) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Return z and the kernel results for the chains of `chunk`: those of the bootstrap's few chains, repeated.
 
     A leaf has one row per chain if its shape in the two programs differs. All other leaves are the same for all chains.
     """
-    size, num_results = bootstrap.about["chains"], chunk.kernel["num_results"]
-    parts = [[np.asarray(a) for a in bootstrap.run(bootstrap.arguments(z[k : k + size]))] for k in range(0, len(z), size)]
+    few, num_results = bootstrap.about["chains"], chunk.kernel["num_results"]
+    times = -(-chunk.about["chains"] // few)
+    z = chunk.folder.inputs[f"{chunk.kernel['z']}/z"][:few]
+    leaves = [np.asarray(leaf) for leaf in bootstrap.run(bootstrap.arguments(z))]
     shapes = chunk.about["outputs"][1 : 1 + num_results]
-    return [
-        leaf[0] if list(leaf[0].shape) == shape else np.concatenate(leaf)
-        for leaf, shape in zip(zip(*parts, strict=True), shapes, strict=True)
+    repeated = lambda leaf: np.tile(leaf, [times] + [1] * (leaf.ndim - 1))  # noqa: E731
+    return repeated(z), [
+        leaf if list(leaf.shape) == shape else repeated(leaf) for leaf, shape in zip(leaves, shapes, strict=True)
     ]
