@@ -37,7 +37,8 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
       ValueError: The shipped models of this repository are not those of the export.
     """
     places = json.loads((path / "manifest.json").read_text(encoding="utf-8")).get("places", {})
-    data = {name: np.fromfile(ROOT / name, np.uint8) for name in {place[0] for place in places.values()}}
+    found = lambda name: ROOT / name if (ROOT / name).exists() else Path(name)  # tools/ may be a copy  # noqa: E731
+    data = {name: np.fromfile(found(name), np.uint8) for name in {place[0] for place in places.values()}}
     with np.load(path / "weights.npz") as file:
         weights: dict[str, np.ndarray] = {key: file[key] for key in file.files}
     for key, (name, offset, dtype, shape) in places.items():

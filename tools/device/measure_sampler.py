@@ -280,9 +280,11 @@ def run_kernels(recorder: Recorder, wanted: list[tuple[str, Any]], checks: bool 
     jobs = [(f"{key}_bootstrap", "float32") for key in used] + jobs
     bootstraps: dict[str, Any] = {}
     waiting: list[tuple[Any, str]] = []
-    flop = {key: folder.flop_of(f"{key}_bootstrap") / folder.programs[f"{key}_bootstrap"]["chains"] for key in used}
+    flop = dict.fromkeys(used, float("nan"))
     for key in used:
-        recorder.put("flop", kernel=key, gflop_per_gradient=flop[key] / 1e9)
+        with recorder.guarded(f"FLOP of {key}"):
+            flop[key] = folder.flop_of(f"{key}_bootstrap") / folder.programs[f"{key}_bootstrap"]["chains"]
+            recorder.put("flop", kernel=key, gflop_per_gradient=flop[key] / 1e9)
     # Programs are timed when all are compiled: compilation takes cores, and can time kernels on the GPU, too.
     for program, precision in compiled_programs(folder, jobs, recorder):
         if program.about["role"] == "bootstrap":
