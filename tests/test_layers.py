@@ -18,11 +18,11 @@ FLOORS = [
     {"mcmc", "viewing"},
     {"results"},
     {"api", "serving"},
-    {"evaluation", "tuning"},
+    {"evaluation", "play", "tuning"},
     {"cli"},
     {"__init__", "__main__"},
 ]
-FRONT_DOORS = ("sample", "load_generator", "load_classifier", "load_discriminator")
+FRONT_DOORS = ("sample", "load_generator", "load_classifier", "load_discriminator", "vary")
 PACKAGE = Path(tfgradgen.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 TESTS = Path(__file__).parent

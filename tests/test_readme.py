@@ -30,7 +30,9 @@ READMES = [
     *(path for room in ("saved_models", "tfgradgen", "tools") for path in (ROOT / room).rglob("README.md")),
 ]
 NAMES = [path.relative_to(ROOT).as_posix() for path in READMES]
-ROOMS = {f"tfgradgen/{room}" for room in ("diagnostics", "evaluation", "mcmc", "models", "serving", "tuning", "viewing")} | {
+ROOMS = {
+    f"tfgradgen/{room}" for room in ("diagnostics", "evaluation", "mcmc", "models", "play", "serving", "tuning", "viewing")
+} | {
     "saved_models",
     "tools",
 }
@@ -177,7 +179,13 @@ def test_flags_exist(path: Path) -> None:
     tools = {
         flag for script in (ROOT / "tools").rglob("*.py") if "fire.Fire(" in script.read_text() for flag in flags_of(script)
     }
-    known = tools | {"help", "version"} | {flag for command in COMMANDS.values() for flag in command.known()}
+    client = (ROOT / "tfgradgen" / "serving" / "files" / "rest_client.py.in").read_text()
+    known = (
+        tools
+        | {"help", "version"}
+        | {*re.findall(r'"--(\w+)": ', client)}
+        | {flag for command in COMMANDS.values() for flag in command.known()}
+    )
     outside = re.sub(r"pip install.*", "", path.read_text())
     assert set(re.findall(r"--([a-z]\w*)", outside)) <= known
 

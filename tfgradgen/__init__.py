@@ -44,18 +44,36 @@ _HOMES = {
     "load_classifier": "tfgradgen.models.classifier",
     "load_discriminator": "tfgradgen.models.discriminator",
     "load_generator": "tfgradgen.models.generator",
+    "film": "tfgradgen.play.film",
+    "load_posterior": "tfgradgen.play.source",
     "load_run": "tfgradgen.results.result",
     "lower_gradients": "tfgradgen.models.precision",
+    "morph": "tfgradgen.play.morph",
     "parse_condition": "tfgradgen.models.condition",
     "read_recipe": "tfgradgen.mcmc.recipe",
     "sample": "tfgradgen.api",
     "sample_chains": "tfgradgen.mcmc.chains",
     "sample_exact": "tfgradgen.mcmc.rejection",
+    "show": "tfgradgen.play.show",
+    "vary": "tfgradgen.play.vary",
 }
 
 __all__ = sorted(["__version__", *_HOMES])
 
-_WITH_TENSORFLOW = tuple(f"tfgradgen.{name}" for name in ("api", "mcmc.chains", "mcmc.starts", "models.", "posterior"))
+_WITH_TENSORFLOW = tuple(
+    f"tfgradgen.{name}"
+    for name in (
+        "api",
+        "mcmc.chains",
+        "mcmc.starts",
+        "models.",
+        "play.film",
+        "play.morph",
+        "play.source",
+        "play.vary",
+        "posterior",
+    )
+)
 
 if TYPE_CHECKING:  # the public names, for editors and type checkers
     from tfgradgen.api import iter_chunks as iter_chunks
@@ -91,6 +109,11 @@ if TYPE_CHECKING:  # the public names, for editors and type checkers
     from tfgradgen.models.discriminator import load_discriminator as load_discriminator
     from tfgradgen.models.generator import load_generator as load_generator
     from tfgradgen.models.precision import lower_gradients as lower_gradients
+    from tfgradgen.play.film import film as film
+    from tfgradgen.play.morph import morph as morph
+    from tfgradgen.play.show import show as show
+    from tfgradgen.play.source import load_posterior as load_posterior
+    from tfgradgen.play.vary import vary as vary
     from tfgradgen.posterior import ClassPosterior as ClassPosterior
     from tfgradgen.results.result import SampleResult as SampleResult
     from tfgradgen.results.result import load_run as load_run

@@ -39,6 +39,7 @@ from tfgradgen.results.film import make_film
 from tfgradgen.results.origin import plan
 from tfgradgen.results.record import AUTO, run_record
 from tfgradgen.results.result import SampleResult
+from tfgradgen.results.summary import legend_of, title_of
 
 ARGUMENTS = ("num_results", "num_burnin_steps", "num_adaptation_steps", "num_chains", "seed", "init", "jit", "progress")
 COUNTS = ARGUMENTS[:3]
@@ -55,7 +56,7 @@ def sample(
     seed: int = 0,
     init: Any = "resample",
     jit: Jit = "auto",
-    progress: bool = False,
+    progress: bool | ProgressFn = False,
     **settings: Any,
 ) -> SampleResult:
     """Sample from `posterior`.
@@ -81,7 +82,7 @@ def sample(
         draws if the class is too rare); 'prior', at prior draws; 'annealed', at particles that move from the prior to
         the class while the temperature falls; or a latent point [latent_dim] for all chains.
       jit: True for XLA, False for graph mode, or 'auto' for XLA if there is a GPU and XLA can compile the models.
-      progress: Whether to show a progress bar, by tqdm.
+      progress: Whether to show a progress bar, by tqdm; or a function that is called with each `Progress`.
       **settings: Settings of the kernel, such as step_size or num_leapfrog_steps. The defaults suit the shipped models.
 
     Returns:
@@ -109,7 +110,7 @@ def sample(
     why = why or why_pool
     planned = plan(_label(posterior), recipe.kernel, run, _arguments(posterior, recipe, run, jit), _models(posterior))
     planned |= {AUTO: chosen.stats} if chosen else {}
-    with _bar(recipe.kernel, progress) as progress_fn:
+    with bar(recipe.kernel, progress) as progress_fn:
         found = collect(iter_chunks(posterior, recipe, run), progress_fn)
     warnings = [*found.stats.get("doubts", []), *([f"graph mode, without XLA: {why}"] if why else [])]
     return result_of(posterior, planned, found.draws, found.stats | {"doubts": warnings})
@@ -174,7 +175,8 @@ def result_of(posterior: ClassPosterior, planned: dict[str, Any], draws: Draws, 
         return run_record(planned, draws, {**stats, "image_doubts": warnings}), images
 
     def film() -> Image.Image:
-        return make_film(functools.partial(decode, posterior.generator, batch_size=max_batch), draws)
+        decode_fn = functools.partial(decode, posterior.generator, batch_size=max_batch)
+        return make_film(decode_fn, draws, f"{title_of(planned)}\n{legend_of(planned)}")
 
     return SampleResult(planned, draws, finish, film)
 
@@ -278,18 +280,21 @@ def _arguments(posterior: ClassPosterior, recipe: Recipe, run: RunConfig, jit: J
 
 
 @contextmanager
-def _bar(title: str, is_shown: bool) -> Iterator[ProgressFn | None]:
-    """Show a progress bar of tqdm, in a notebook as a widget."""
-    if not is_shown:
+def bar(title: str, shown: bool | ProgressFn) -> Iterator[ProgressFn | None]:
+    """Yield the function to call with each `Progress`: `shown` itself, or that of a bar of tqdm, in a notebook a widget."""
+    if not isinstance(shown, bool):
+        yield shown
+        return
+    if not shown:
         yield None
         return
     from tqdm.auto import tqdm
 
-    with tqdm(desc=title, unit="step") as bar:
+    with tqdm(desc=title, unit="step") as drawn:
 
         def show(progress: Progress) -> None:
-            bar.total = progress.num_total
-            bar.set_postfix(progress.shown, refresh=False)
-            bar.update(progress.num_done - bar.n)
+            drawn.total = progress.num_total
+            drawn.set_postfix(progress.shown, refresh=False)
+            drawn.update(progress.num_done - drawn.n)
 
         yield show

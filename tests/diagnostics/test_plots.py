@@ -86,14 +86,35 @@ def colored(image: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("num_chains", [1, 2, 16, 4096])
-@pytest.mark.parametrize("num_results", [1, 2, 4, 60])
+@pytest.mark.parametrize("num_results", [4, 60])
 def test_every_panel_shows_chains_or_says_why_not(num_results: int, num_chains: int) -> None:
     image = plot_chains(draws_of(num_results, num_chains), "mala")
     assert image.size == (figure.WIDTH * figure.DPI, plots.HEIGHT * figure.DPI)
     found = colored(np.asarray(image))
     assert found[:, 0].all(), "a trace, be it of one draw"
-    assert (found[:, 1] == (num_results >= 4 and num_chains > 1)).all()
-    assert (found[:, 2] == (num_results >= 4)).all()
+    assert (found[:, 1] == (num_chains > 1)).all()
+    assert found[:, 2].all()
+
+
+@pytest.mark.parametrize("num_chains", [1, 2, 16, 4096])
+@pytest.mark.parametrize("num_results", [1, 3])
+def test_draws_of_short_chains_are_shown_in_one_row_without_empty_panels(num_results: int, num_chains: int) -> None:
+    draws = draws_of(num_results, num_chains)
+    image = np.asarray(plot_chains(draws, "mala"))
+    assert image.shape[:2] == (plots.FEW_HEIGHT * figure.DPI, figure.WIDTH * figure.DPI)
+    spread = np.ptp(image.astype(int), axis=-1) > 60
+    assert all(part.sum() > 20 for part in np.split(spread, 3, axis=1))
+    plot_chains(draws._replace(class_prob=draws.class_prob * np.nan))
+
+
+def test_the_chain_farthest_from_the_others_stands_out() -> None:
+    """In orange, in every panel of its row; its number is written above the trace."""
+    draws = draws_of(40, 5)
+    draws.class_prob[:, 3] += 2
+    orange = np.abs(np.asarray(plot_chains(draws)).astype(int) - [0xD5, 0x5E, 0]).sum(-1) < 30
+    assert all(part.sum() > 50 for part in panels_of(orange)[0])
+    assert plots._apart(np.asarray(draws.class_prob)) == 3
+    assert plots._apart(np.full((4, 3), np.nan)) == 0
 
 
 def test_what_cannot_be_drawn_is_said_and_does_not_warn() -> None:

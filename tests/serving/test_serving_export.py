@@ -18,7 +18,9 @@ from tfgradgen.core.checks import UserError
 from tfgradgen.io.folders import exclusive_lock
 from tfgradgen.serving.deployment_files import TEMPLATES, XLA_FLAG, render_templates
 
-FILES = {"batching.config", "docker-compose.yml", "grpc_client.py", "models.config", "rest_client.py"}
+FILES = {
+    *("batching.config", "docker-compose.yml", "grpc_client.py", "models.config", "monitoring.config", "rest_client.py"),
+}
 FEW = ["--num_chains=2", "--num_steps=2", "--num_start_draws=2", "--batch_sizes=1"]
 
 
@@ -54,8 +56,9 @@ def test_settings_fit_one_another() -> None:
     assert re.findall(r"^allowed_batch_sizes: (\d+)$", found["batching.config"], re.M) == ["1", "8"]
     compose = found["docker-compose.yml"]
     assert "- .:/models/birds:ro" in compose
-    for flag in ("model_config_file=/models/birds/models.config", "batching_parameters_file=/models/birds/batching.config"):
-        assert f"- --{flag}" in compose
+    named = {"model_config_file": "models", "batching_parameters_file": "batching", "monitoring_config_file": "monitoring"}
+    for flag, name in named.items():
+        assert f"- --{flag}=/models/birds/{name}.config" in compose
     assert f"- {XLA_FLAG}" in compose
     assert XLA_FLAG not in render_templates("birds", (1, 8), xla=False)["docker-compose.yml"]
     for name, text in found.items():

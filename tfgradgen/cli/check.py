@@ -5,7 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfgradgen.cli.load import Loaded, Target, load_models
+from tfgradgen.cli.load import Loaded, load_models
 from tfgradgen.cli.options import SampleOptions
 from tfgradgen.cli.terminal import say
 from tfgradgen.core.backend import as_seed, full_float32
@@ -17,6 +17,7 @@ from tfgradgen.diagnostics.prior_checks import NUM_PRIOR
 from tfgradgen.models.classifier import Classifier
 from tfgradgen.models.generator import Generator
 from tfgradgen.models.labels import resolve_labels
+from tfgradgen.models.targets import Target
 from tfgradgen.posterior import ClassPosterior
 
 NUM_POINTS = 16  # prior draws whose gradients are checked

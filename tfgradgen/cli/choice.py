@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tfgradgen.cli.groups import Member, member_of
-from tfgradgen.cli.load import Loaded, Target, choose_backend
+from tfgradgen.cli.load import Loaded, choose_backend
 from tfgradgen.cli.options import SampleOptions
 from tfgradgen.cli.terminal import say
 from tfgradgen.core.text import as_text
 from tfgradgen.mcmc.auto import CHOICES, Choice, choose
+from tfgradgen.models.targets import Target
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.results.record import AUTO
 

@@ -4,16 +4,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tfgradgen.cli import compare_options, export_options, tune_options
+from tfgradgen.cli import compare_options, export_options, serve_options, tune_options
 from tfgradgen.cli.flags import Flag, Group, flags_of
-from tfgradgen.cli.model_options import CLASSIFIER_FLAGS, DECLARED
+from tfgradgen.cli.model_options import DECLARED
 from tfgradgen.cli.options import ANY_KERNEL, SampleOptions, sample_flags, unused_flags
+from tfgradgen.cli.play_options import play_flags
 from tfgradgen.core.config import RunConfig, Schedule
-from tfgradgen.core.settings import path
+from tfgradgen.core.settings import path, switch, text
 from tfgradgen.mcmc import auto
 from tfgradgen.mcmc.recipe import settings_of
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.mcmc.sampler import Sampler
+from tfgradgen.models.loading.settings import CLASSIFIER_FLAGS
 from tfgradgen.tuning.space import searched
 
 COUNTS = ("num_results", "num_burnin_steps", "num_adaptation_steps")
@@ -67,6 +69,14 @@ class DiagnoseFlags:
     """The flags of `diagnose`, except --strict."""
 
     folder: str = path(shown="FOLDER", help="folder of a run of `sample`; the name of the flag may be left out")
+    json: bool = switch(help='print one JSON object, {"runs": [...]}, instead of tables')
+
+
+@dataclass(frozen=True)
+class CompletionFlags:
+    """The flags of `completion`."""
+
+    shell: str = text(shown="SHELL", help="bash, zsh or fish; the name of the flag may be left out")
 
 
 def _every_run() -> dict[str, Flag]:
@@ -108,21 +118,22 @@ def _sample_groups(sampler: Sampler | None) -> list[Group]:
         flags |= flags_of(sampler.schedule) | {"kernel": Flag(flags["kernel"].setting, sampler.name)}
         known = settings_of(sampler)
         unused = (*unused_flags(sampler), *(name for name in COUNTS if name not in known))
+        unused += () if sampler.can_go_on else ("time_budget",)
         unused += ("discriminator",) if "discriminator_weight" in unused else ()
     length = Group(
         "Length",
-        _of(flags, "num_chains", *COUNTS),
-        "" if sampler else "The defaults of the last three depend on the kernel.",
+        _of(flags, "num_chains", *COUNTS, "time_budget"),
+        "" if sampler else "The defaults of the numbers of draws and transitions depend on the kernel.",
     )
     return _without(
         [
-            Group("What to sample", _of(flags, "label", "temperature", "init"), OF_A_LABEL),
+            Group("What to sample", _of(flags, "label", "temperature", "init", "like"), OF_A_LABEL),
             Group("Sampler", _of(flags, "kernel", "schedule")),
             _settings_group(sampler, "sample"),
             length,
             Group("Computation", _of(flags, "seed", "jit", "gradient_precision")),
             _models_group(),
-            Group("Output", _of(flags, "out", "overwrite", "resume", "strict", "netcdf")),
+            Group("Output", _of(flags, "out", "overwrite", "resume", "strict", "netcdf", "save_images", "open")),
         ],
         unused,
     )
@@ -198,6 +209,44 @@ def _check_groups(sampler: Sampler | None) -> list[Group]:
     ]
 
 
+def _play_groups(command: str) -> Callable[[Sampler | None], list[Group]]:
+    return lambda sampler: [Group("Flags", play_flags(command))]
+
+
+_PLAY = (
+    Command(
+        "show",
+        "Writes one image of a run, enlarged, as a PNG file. Needs neither TensorFlow nor the models.",
+        _play_groups("show"),
+        {"run": None},
+        example="python -m tfgradgen show out/goldfish-mala-0 --chain=3 --scale=8",
+    ),
+    Command(
+        "vary",
+        "Draws images near one image of a run. Its small steps leave the posterior invariant.",
+        _play_groups("vary"),
+        {"run": None},
+        example="python -m tfgradgen vary out/goldfish-mala-0 --chain=3 --amount=0.3",
+        end="Writes the folder of a run, with report.html. The models are those of the run: the same sha256.",
+    ),
+    Command(
+        "morph",
+        "Makes a film of a path from one image of a run to another. The class holds on the way.",
+        _play_groups("morph"),
+        {"run": None, "first": None, "last": None},
+        example="python -m tfgradgen morph out/goldfish-mala-0 3 7 --frames=48",
+        end="The name of --out ends in .gif, .webp or, where ffmpeg is installed, .mp4.",
+    ),
+    Command(
+        "film",
+        "Makes a film of one chain of a run. It goes from the start through the burn-in to the last draw.",
+        _play_groups("film"),
+        {"run": None},
+        example="python -m tfgradgen film out/goldfish-mala-0 --chain=3",
+        end="The name of --out ends in .gif, .webp or, where ffmpeg is installed, .mp4. A run does not keep its\n"
+        "burn-in, so the burn-in is drawn again; --burnin=false leaves it out.",
+    ),
+)
 _ALL = (
     Command(
         "sample",
@@ -244,6 +293,15 @@ _ALL = (
         "z), grid (16 images). A row is one label and one seed, and has the same bits in any batch.",
     ),
     Command(
+        "serve",
+        "Serves an export on this machine, without Docker: the REST interface of TensorFlow Serving.\n\n"
+        "It takes the same requests and gives the same replies, from TensorFlow alone. It is made for trying\n"
+        "an export: one request is computed at a time, and there is no password.",
+        lambda sampler: [Group("Flags", flags_of(serve_options.ServeOptions))],
+        {"export": None},
+        example="python -m tfgradgen serve --export=out/served",
+    ),
+    Command(
         "check",
         "Checks the models as a run would use them, and says what would go wrong.\n\n"
         "It checks the shape, range and variety of the images; that repeated evaluations give the same bits\n"
@@ -261,6 +319,7 @@ _ALL = (
         {"folder": None},
         example="python -m tfgradgen diagnose out/goldfish-mala-0",
     ),
+    *_PLAY,
     Command(
         "kernels",
         "Lists the samplers and what each is good for.\n\n"
@@ -278,6 +337,15 @@ _ALL = (
         "models",
         "Lists the shipped models: their folders, inputs, outputs and sha256.",
         lambda sampler: [],
+    ),
+    Command(
+        "completion",
+        "Prints a script that completes commands, flags, kernels and labels in a shell.\n\n"
+        "In ~/.bashrc: source <(tfgradgen completion bash). In ~/.zshrc, after compinit: source <(tfgradgen\n"
+        "completion zsh). In fish: tfgradgen completion fish > ~/.config/fish/completions/tfgradgen.fish",
+        lambda sampler: [Group("Flags", flags_of(CompletionFlags))],
+        {"shell": None},
+        example="python -m tfgradgen completion bash",
     ),
 )
 COMMANDS: dict[str, Command] = {command.name: command for command in _ALL}

@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import sys
-import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -17,11 +16,13 @@ import fire
 import tfgradgen
 from tfgradgen.cli.arguments import evaluated, normalized
 from tfgradgen.cli.command_flags import COMMANDS, Command
+from tfgradgen.cli.details import show_device, timed
 from tfgradgen.cli.flags import check_flags, check_known, parse_path, shown_groups
 from tfgradgen.cli.options import parse_sample
+from tfgradgen.cli.play_options import KINDS as PLAY
 from tfgradgen.cli.progress import stages_shown
 from tfgradgen.cli.system import ended_by_signals, prepare_home, prepare_streams, stopped
-from tfgradgen.cli.terminal import note, say
+from tfgradgen.cli.terminal import complain, give, note, note_traceback, volume, volume_of
 from tfgradgen.core.checks import UserError, check_choice, fail
 from tfgradgen.core.parsing import reason
 from tfgradgen.core.quiet import quiet_matplotlib, start_tensorflow
@@ -34,7 +35,12 @@ KINDS = {"real": float, "whole": int, "switch": bool, "path": str, "text": str, 
 
 def sample(flags: dict[str, Any]) -> None:
     """Run the `sample` command with parsed flags."""
-    check_flags("sample", flags, COMMANDS["sample"].known())
+    command = COMMANDS["sample"]
+    check_flags("sample", flags, command.known())
+    if flags.get("like") is not None:
+        from tfgradgen.cli.like import with_like
+
+        flags = {"label": None} | with_like(flags, parse_path("like", flags["like"]), command.texts())
     if flags["label"] is None:
         raise fail("label", "a class", "none", "give --label=NAME; python -m tfgradgen labels lists them")
     options = parse_sample(flags, auto.NAME)
@@ -70,6 +76,16 @@ def models(flags: dict[str, Any]) -> None:
     from tfgradgen.cli.listing import list_models
 
     list_models()
+
+
+def completion(flags: dict[str, Any]) -> None:
+    """Run the `completion` command with parsed flags."""
+    check_flags("completion", flags, COMMANDS["completion"].known())
+    if flags["shell"] is None:
+        raise fail("shell", "the name of a shell", "none", "give it, for example: python -m tfgradgen completion bash")
+    from tfgradgen.cli.completion import print_completion
+
+    print_completion(flags["shell"])
 
 
 def check(flags: dict[str, Any]) -> None:
@@ -119,11 +135,24 @@ def tune(flags: dict[str, Any]) -> None:
     run_tune(options)
 
 
+def serve(flags: dict[str, Any]) -> None:
+    """Run the `serve` command with parsed flags."""
+    from tfgradgen.cli.serve_options import find_export, parse_serve
+
+    options = parse_serve(flags)
+    from tfgradgen.cli.serve import bind, limits_of, run_serve
+
+    export = find_export(options)
+    server = bind(options, limits_of(export))  # before the slow import: the port may be taken
+    _load_tensorflow()
+    run_serve(options, export, server)
+
+
 def diagnose(flags: dict[str, Any]) -> None:
     """Run the `diagnose` command with parsed flags."""
     command = COMMANDS["diagnose"]
     check_flags("diagnose", flags, command.known())
-    strict = command.flags()["strict"].setting.parsed("strict", flags.get("strict", False))
+    strict, as_json = (command.flags()[name].setting.parsed(name, flags.get(name, False)) for name in ("strict", "json"))
     if flags["folder"] is None:
         raise fail(
             "folder", "the folder of a run", "none", "give it, for example: python -m tfgradgen diagnose out/goldfish-mala-0"
@@ -131,7 +160,7 @@ def diagnose(flags: dict[str, Any]) -> None:
     path = parse_path("folder", flags["folder"])
     from tfgradgen.cli.diagnose import run_diagnose
 
-    if run_diagnose(path) and strict:
+    if run_diagnose(path, as_json) and strict:
         raise SystemExit(1)
 
 
@@ -149,8 +178,20 @@ def export(flags: dict[str, Any]) -> None:
     run_export(options)
 
 
+def _play(name: str) -> Callable[[dict[str, Any]], None]:
+    """Return the function that runs `show`, `vary`, `morph` or `film` with parsed flags."""
+
+    def run_command(flags: dict[str, Any]) -> None:
+        from tfgradgen.cli.play import PLAY_FNS
+
+        PLAY_FNS[name](flags)
+
+    return run_command
+
+
 RUN_FNS: dict[str, Callable[[dict[str, Any]], None]] = {
-    fn.__name__: fn for fn in (sample, compare, tune, export, check, diagnose, kernels, labels, models)
+    **{fn.__name__: fn for fn in (sample, compare, tune, export, serve, check, diagnose, kernels, labels, models, completion)},
+    **{name: _play(name) for name in PLAY},
 }
 
 
@@ -184,6 +225,7 @@ def fire_function(command: Command) -> Callable[..., None]:
 def _load_tensorflow() -> None:
     note("doing    loading TensorFlow")
     start_tensorflow()
+    show_device()
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -202,28 +244,24 @@ def main(argv: list[str] | None = None) -> None:
     quiet_matplotlib()
     with ended_by_signals(), stages_shown():
         try:
-            run(argv)
+            chosen, argv = volume_of(argv)
+            with volume(chosen), timed():
+                run(argv)
         except UserError as error:
             note_traceback(error)
-            note(f"tfgradgen: {error.command_text}" + (f" Go on with: {command_again(argv)}" if error.can_resume else ""))
+            complain(f"tfgradgen: {error.command_text}" + (f" Go on with: {command_again(argv)}" if error.can_resume else ""))
             raise SystemExit(2) from None
         except OSError as error:  # for example a full disk, or a file that may not be read
             note_traceback(error)
             where = f"{error.filename}: " if error.filename else ""
-            note(f"tfgradgen: {as_text(where + reason(error))}.")
+            complain(f"tfgradgen: {as_text(where + reason(error))}.")
             raise SystemExit(2) from None
         except KeyboardInterrupt as interrupt:
             end = stopped(interrupt)
             how = "interrupted" if end.signum == signal.SIGINT else f"ended by {signal.Signals(end.signum).name}"
             then = f": {command_again(argv)}" if end.can_resume else "."
-            note(f"tfgradgen: {how}; {end.hint or 'nothing new was kept'}{then}")
+            complain(f"tfgradgen: {how}; {end.hint or 'nothing new was kept'}{then}")
             raise SystemExit(128 + end.signum) from None
-
-
-def note_traceback(error: Exception) -> None:
-    """Print the traceback of `error` and its causes to stderr if TFGRADGEN_DEBUG=1."""
-    if os.environ.get("TFGRADGEN_DEBUG") == "1":
-        note("".join(traceback.format_exception(error)).rstrip())
 
 
 def run(argv: list[str]) -> None:
@@ -232,9 +270,9 @@ def run(argv: list[str]) -> None:
     first = argv[0] if argv else "help"
     first = first.partition("=")[0] if first.startswith("-") else first
     if first in ("version", "--version"):
-        say(f"tfgradgen {tfgradgen.__version__}")
+        give(f"tfgradgen {tfgradgen.__version__}")
     elif first == "help" or any(map(_is_help, argv)):
-        say(help_asked(argv))
+        give(help_asked(argv))
     else:
         check_known("command", argv[0], COMMANDS, "python -m tfgradgen --help")
         for word in ("-", "--"):
@@ -291,9 +329,10 @@ def overview() -> str:
             "",
             "Usage: python -m tfgradgen COMMAND [--flag=value ...]",
             "",
-            *(f"  {name:9s} {re.split(r'[.:](?: |$)', line)[0]}." for name, line in lines.items()),
+            *(f"  {name:10s} {re.split(r'[.:](?: |$)', line)[0]}." for name, line in lines.items()),
             "",
             "COMMAND --help shows the flags of a command, --version the version.",
+            "-q prints only the last line of the result, warnings and errors; -v also versions, device and times.",
             "With TFGRADGEN_DEBUG=1 an error shows its traceback, too.",
             "Begin with: python -m tfgradgen sample --label=goldfish --kernel=mala",
         ]

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from tfgradgen.cli.flags import check_flags, flags_of, parse_words, read_flags
-from tfgradgen.cli.model_options import CLASSIFIER_FLAGS, GENERATOR_FLAGS, parse_handle
+from tfgradgen.cli.model_options import parse_handle
 from tfgradgen.cli.options import ANY_KERNEL, SampleOptions, parse_sample
 from tfgradgen.core.checks import check_int, fail
 from tfgradgen.core.settings import path, real, switch, text, whole
 from tfgradgen.evaluation.method_specs import parse_method_spec
+from tfgradgen.models.loading.settings import CLASSIFIER_FLAGS, GENERATOR_FLAGS
 from tfgradgen.models.shipped import default_model
 
 # The four columns of the poster, then methods to compare them with.

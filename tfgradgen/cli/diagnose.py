@@ -1,11 +1,13 @@
 """The `diagnose` command: the grades of a run, computed again from its files."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 from tfgradgen.cli.output import PLACE
-from tfgradgen.cli.terminal import say
+from tfgradgen.cli.terminal import give, say
 from tfgradgen.core.checks import UserError, fail
+from tfgradgen.core.files import finite
 from tfgradgen.core.text import as_text
 from tfgradgen.diagnostics.convergence import LATENT, shown_names
 from tfgradgen.io.folders import partial_path
@@ -17,22 +19,45 @@ from tfgradgen.results.summary import verdict
 MOST_NAMED = 12  # most runs with problems that the last line names
 
 
-def run_diagnose(folder: Path) -> list[str]:
+def run_diagnose(folder: Path, as_json: bool = False) -> list[str]:
     """Diagnose the run in `folder`, or every run in it if it holds several labels, and return the problems of all of them.
+
+    Args:
+      folder: The folder.
+      as_json: Whether to print JSON instead of tables.
 
     Raises:
       UserError: There is no run.
     """
     if (folder / RUN_FILE).exists():
-        return diagnose(folder)
+        return _printed_json([folder]) if as_json else diagnose(folder)
     inner = sorted(path for path in folder.iterdir() if (path / RUN_FILE).exists()) if folder.is_dir() else []
     if not inner:
         raise no_run(folder)
+    if as_json:
+        return _printed_json(inner)
     found = {path: _shown_run(path) for path in inner}
     bad = [path.name for path, problems in found.items() if problems]
     listed = ", ".join(as_text(name) for name in bad[:MOST_NAMED]) + (", ..." if len(bad) > MOST_NAMED else "")
     say(f"in all   {len(inner)} runs, {len(bad)} with problems" + (f": {listed}" if bad else ""))
     return [problem for problems in found.values() for problem in problems]
+
+
+def _printed_json(folders: list[Path]) -> list[str]:
+    """Print the diagnosis of each run as one JSON object, and return the problems of all of them.
+
+    Each has what `results.record.diagnosis` returns, and which run it is. Numbers that are not finite are null.
+    """
+    runs = []
+    for folder in folders:
+        record, draws, _ = read_run(folder, "diagnose", "give the folder that `sample` wrote")
+        num_results, num_chains = draws.class_prob.shape
+        about = {"folder": str(folder), **{name: record[name] for name in ("label", "kernel", "seed")}}
+        about |= {"num_results": num_results, "num_chains": num_chains, "seconds": record["seconds"]}
+        about |= {name: record[name] for name in ("num_gradients", "num_forward")}
+        runs.append(about | diagnosis(draws, record))
+    give(json.dumps(finite({"runs": runs}), allow_nan=False), is_exact=True)  # ASCII: no text in it can act
+    return [problem for run in runs for problem in run["problems"]]
 
 
 def _shown_run(folder: Path) -> list[str]:
@@ -42,14 +67,14 @@ def _shown_run(folder: Path) -> list[str]:
     return problems
 
 
-def no_run(folder: Path) -> UserError:
+def no_run(folder: Path, command: str = "diagnose") -> UserError:
     """Return the error for a folder without a run, which says whether it is missing, unfinished or something else."""
     example = "give a folder that `sample` wrote, such as out/goldfish-mala-0"
     for unfinished in (folder, partial_path(folder), partial_path(folder / PLACE)):
         if (unfinished / CHECKPOINT).exists():
-            return fail("diagnose", "a finished run", f"{unfinished}, an unfinished one", "finish it with sample --resume")
+            return fail(command, "a finished run", f"{unfinished}, an unfinished one", "finish it with sample --resume")
     why = f"{RUN_FILE} is missing" if folder.is_dir() else "no such folder" if not folder.exists() else "it is no folder"
-    return fail("diagnose", "a run", f"no run at {folder} ({why})", example)
+    return fail(command, "a run", f"no run at {folder} ({why})", example)
 
 
 def diagnose(folder: Path) -> list[str]:

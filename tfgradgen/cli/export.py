@@ -10,7 +10,7 @@ from typing import Any
 
 from tfgradgen.cli.early import check_version
 from tfgradgen.cli.export_options import ExportOptions
-from tfgradgen.cli.load import Loaded, Target, load_models
+from tfgradgen.cli.load import Loaded, load_models
 from tfgradgen.cli.output import workspace
 from tfgradgen.cli.progress import progress_bar
 from tfgradgen.cli.terminal import note, say
@@ -21,6 +21,7 @@ from tfgradgen.core.text import as_text, shell_word
 from tfgradgen.diagnostics.issues import with_page
 from tfgradgen.io.folders import atomic_dir, not_written, safe_filename
 from tfgradgen.mcmc.registry import SAMPLERS
+from tfgradgen.models.targets import Target
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.results.origin import environment, model_record
 from tfgradgen.serving.adapt import Adapted, adapt
@@ -59,9 +60,11 @@ def run_export(options: ExportOptions) -> None:
             with suppress(OSError):  # missing, or not empty because it holds a version
                 options.out.rmdir()
     say(f"exported {as_text(folder)}: {', '.join(names)} of {len(targets)} label{'s' if len(targets) > 1 else ''}")
-    for name in write_beside(options.out, render_templates(model, options.batch_sizes, options.xla)):
+    files = render_templates(model, options.batch_sizes, options.xla, options.num_steps)
+    for name in write_beside(options.out, files):
         say(f"kept     {as_text(options.out / name)}, which differs from what this version wants: see {name}.new")
     say(f"start    docker compose -f {shell_word(str(options.out / 'docker-compose.yml'))} up")
+    say(f"or       python -m tfgradgen serve --export={shell_word(str(options.out))}, without Docker")
     say(f"ask      python {shell_word(str(options.out / 'rest_client.py'))} {shell_word(targets[0].label.name)}")
 
 

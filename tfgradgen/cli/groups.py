@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tfgradgen.cli.load import Loaded, Target
+from tfgradgen.cli.load import Loaded
 from tfgradgen.cli.options import SampleOptions
 from tfgradgen.cli.surroundings import plan_of
 from tfgradgen.core.checks import UserError, fail
@@ -19,6 +19,7 @@ from tfgradgen.core.text import as_text
 from tfgradgen.io.folders import RECORD, has_checkpoint, partial_path
 from tfgradgen.io.store import check_same, read_checkpoint
 from tfgradgen.mcmc.registry import SAMPLERS
+from tfgradgen.models.targets import Target
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.results.files import checked_record
 from tfgradgen.results.record import AUTO, BATCH, identity
@@ -58,10 +59,12 @@ class Group:
     Attributes:
       members: At least one label.
       place: `partial_path(place)` holds the unfinished run until all folders are written.
+      count: Which of several groups it is, such as ' (3 of 20)'.
     """
 
     members: tuple[Member, ...]
     place: Path
+    count: str = ""
 
     @property
     def is_batch(self) -> bool:

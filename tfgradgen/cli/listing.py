@@ -6,7 +6,7 @@ from typing import Any
 
 from tfgradgen.cli.early import check_models
 from tfgradgen.cli.model_options import parse_handle, parse_models
-from tfgradgen.cli.terminal import say
+from tfgradgen.cli.terminal import give
 from tfgradgen.core.quiet import start_tensorflow
 from tfgradgen.core.text import as_text
 from tfgradgen.mcmc import auto
@@ -20,9 +20,9 @@ def list_kernels() -> None:
 
     The first line is about the automatic choice among them.
     """
-    say(f"{auto.NAME:16s}  {'-':9s}  {'of its choice':20s}  {auto.about()}")
+    give(f"{auto.NAME:16s}  {'-':9s}  {'of its choice':20s}  {auto.about()}")
     for sampler in SAMPLERS.values():
-        say(f"{sampler.name:16s}  {sampler.kind:9s}  {sampler.exactness:20s}  {sampler.about}")
+        give(f"{sampler.name:16s}  {sampler.kind:9s}  {sampler.exactness:20s}  {sampler.about}")
 
 
 def list_labels(flags: dict[str, Any]) -> None:
@@ -40,15 +40,15 @@ def list_labels(flags: dict[str, Any]) -> None:
 
         names = load_classifier(handle, **options.classifier_settings, allow_unknown_ops=options.allow_unknown_ops).labels
     for index, label in enumerate(names):
-        say(f"{index:4d}  {as_text(label.wnid or '-'):10s}  {as_text(label.name, MAX_NAME)}")
+        give(f"{index:4d}  {as_text(label.wnid or '-'):10s}  {as_text(label.name, MAX_NAME)}")
 
 
 def list_models() -> None:
     """Print the folder of each shipped model, the content of its model.json, and its fingerprint."""
     for name in SHIPPED_MODELS:
         folder = default_model(name)
-        say(f"{name}: {as_text(folder)}")
+        give(f"{name}: {as_text(folder)}")
         for key, value in read_metadata(folder).items():
             shown = f"{len(value)}, see `python -m tfgradgen labels --classifier={folder}`" if key == "labels" else value
-            say(f"  {as_text(key)}: {as_text(shown)}")
-        say(f"  sha256: {fingerprint(folder)}")
+            give(f"  {as_text(key)}: {as_text(shown)}")
+        give(f"  sha256: {fingerprint(folder)}")

@@ -1,8 +1,8 @@
 """Loading of the models that the flags name, and the targets that are sampled from them."""
 
 import functools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -17,32 +17,15 @@ from tfgradgen.core.text import as_text
 from tfgradgen.diagnostics.issues import with_page
 from tfgradgen.io.images import read_images
 from tfgradgen.models.classifier import Classifier, fitted, load_classifier
-from tfgradgen.models.condition import ConditionClassifier, is_condition, parse_condition
 from tfgradgen.models.discriminator import load_discriminator, natural_log_odds
 from tfgradgen.models.fitting import range_text
 from tfgradgen.models.generator import Generator, load_generator
-from tfgradgen.models.labels import resolve_labels, split_names
-from tfgradgen.models.loading.metadata import Label
 from tfgradgen.models.loading.saved_model import try_call
 from tfgradgen.models.precision import lower_gradients
+from tfgradgen.models.targets import Target, targets_of
 from tfgradgen.posterior import ClassPosterior
 
 MAX_CHANNELS = 4  # most channels of an image that can be written as PNG
-
-
-@dataclass(frozen=True)
-class Target:
-    """What one run samples.
-
-    Attributes:
-      classifier: The classifier.
-      index: One of its outputs.
-      label: The label of that output.
-    """
-
-    classifier: Classifier | ConditionClassifier
-    index: int
-    label: Label
 
 
 class Loaded(NamedTuple):
@@ -64,18 +47,7 @@ class Loaded(NamedTuple):
 
     def targets(self, wanted: Any) -> list[Target]:
         """Return the targets that `wanted` names: classes of the first classifier, or conditions on the classes of all."""
-        labelled = [classifier.labels for classifier in self.classifiers]
-        if is_condition(wanted, labelled):
-            return [self._condition(part, labelled) for part in split_names(labelled, wanted)]
-        first = self.classifiers[0]
-        indices = resolve_labels(first.labels, wanted)
-        if not first.is_exclusive:  # each class is a condition of its own
-            return [self._condition(str(index), labelled) for index in indices]
-        return [Target(first, index, first.labels[index]) for index in indices]
-
-    def _condition(self, text: str, labelled: Sequence[Sequence[Label]]) -> Target:
-        classifier = ConditionClassifier(self.classifiers, parse_condition(text, labelled))
-        return Target(classifier, 1, classifier.labels[1])
+        return targets_of(self.classifiers, wanted)
 
     def networks(self, target: Target) -> Networks:
         """Return the networks that a run of `target` evaluates.

@@ -8,32 +8,8 @@ from tfgradgen.cli.flags import flags_of, parse_words
 from tfgradgen.core.checks import fail
 from tfgradgen.core.settings import real, switch, text, value, whole
 from tfgradgen.core.text import value_text
+from tfgradgen.models.loading.settings import CLASSIFIER_FLAGS, GENERATOR_FLAGS
 from tfgradgen.models.shipped import default_model
-
-# Flag -> the setting of the model that it sets.
-GENERATOR_FLAGS = {
-    "generator_signature": "signature",
-    "generator_tags": "tags",
-    "generator_range": "image_range",
-    "generator_prior": "prior",
-    "latent_dim": "latent_dim",
-    "truncation": "truncation",
-    "generator_class": "generator_class",
-    "generator_class_input": "class_input",
-    "generator_class_slice": "class_slice",
-    "num_classes": "num_classes",
-    "generator_layout": "layout",
-}
-CLASSIFIER_FLAGS = {
-    "classifier_signature": "signature",
-    "classifier_tags": "tags",
-    "classifier_range": "image_range",
-    "classifier_size": "image_size",
-    "classifier_output": "output",
-    "classifier_labels": "labels",
-    "classifier_channels": "channels",
-    "classifier_layout": "layout",
-}
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The flags of a run, as `sample` takes them, parsed and checked before slow imports."""
 
+import re
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from tfgradgen.cli.flags import flags_of, read_flags
 from tfgradgen.cli.model_options import MODEL_FLAGS, ModelOptions, parse_models
 from tfgradgen.core.checks import check_choice, check_num_chains, did_you_mean, fail
 from tfgradgen.core.config import KernelConfig, RunConfig, Schedule
-from tfgradgen.core.settings import choice, path, switch, text
+from tfgradgen.core.settings import choice, path, switch, text, value
 from tfgradgen.core.settings import settings_of as declared
 from tfgradgen.core.text import value_text
 from tfgradgen.mcmc import auto
@@ -19,6 +20,8 @@ from tfgradgen.mcmc.sampler import Sampler
 
 ANY_KERNEL = "mala"  # kernel of commands that do not ask for one
 PRECISIONS = ("float32", "bfloat16")
+_DURATION = re.compile(r"(?:(\d{1,9}(?:\.\d*)?)h)?(?:(\d{1,9}(?:\.\d*)?)m)?(?:(\d{1,9}(?:\.\d*)?)s?)?", re.ASCII)
+MAX_SECONDS = 1e8  # three years
 SCHEDULE_FLAGS, RUN_FLAGS = tuple(declared(Schedule)), tuple(declared(RunConfig))
 
 
@@ -32,6 +35,8 @@ class SampleOptions:
       auto: The settings given with --kernel=auto; None if a kernel was named.
       init_photograph: The photograph at which chains start; None if they do not start at one.
       models: The models.
+      like: None if no earlier run is repeated. Its settings are in the other fields.
+      time_budget: In seconds; None for no bound.
       schedule_file: None if all settings come from flags and defaults.
       out: None if the folder is chosen automatically.
     """
@@ -53,6 +58,15 @@ class SampleOptions:
         shown="FILE",
         help="YAML file with the settings of a kernel, as written by `tune`; flags override it",
     )
+    like: Path | None = path(
+        None, shown="RUN", help="run.json of an earlier run, or its folder: take all settings of that run; flags override them"
+    )
+    time_budget: float | None = value(
+        None,
+        shown="60s",
+        help="stop drawing after so much time, such as 90s, 5m or 1h30m, and keep what was drawn; several labels share it. "
+        "--resume goes on",
+    )
     gradient_precision: str = choice(
         "float32",
         choices=PRECISIONS,
@@ -67,6 +81,8 @@ class SampleOptions:
     )
     strict: bool = switch(help="exit with code 1 if a run has warnings")
     netcdf: bool = switch(help="also write chains.nc for ArviZ: pip install 'tfgradgen[netcdf]'")
+    save_images: bool = switch(help="also write the image of each chain as a PNG file of its own, as it is")
+    opens: bool = switch(flag="open", help="open the report in a browser at the end; of several labels the sheet")
 
     @property
     def kernel(self) -> str:
@@ -100,6 +116,7 @@ class SampleOptions:
             "resume": self.resume,
             "strict": self.strict,
             "netcdf": self.netcdf,
+            "save_images": self.save_images,
             "gradient_precision": self.gradient_precision,
         }
 
@@ -159,6 +176,10 @@ def parse_sample(flags: dict[str, Any], default_kernel: str = ANY_KERNEL) -> Sam
     sampler = SAMPLERS[auto.CHOICES[0][0] if is_auto else kernel]
     if base and base.kernel != kernel:
         raise fail("kernel", f"{base.kernel}, as in {own['schedule_file']}", kernel, "leave it out, or give another --schedule")
+    if own["time_budget"] is not None:
+        own["time_budget"] = parse_duration("time_budget", own["time_budget"])
+        if not sampler.can_go_on:
+            raise fail("time_budget", "a kernel that draws one after another", kernel, "leave it out, or choose another kernel")
     if own["netcdf"]:
         from tfgradgen.diagnostics.netcdf import check_netcdf
 
@@ -179,6 +200,20 @@ def parse_sample(flags: dict[str, Any], default_kernel: str = ANY_KERNEL) -> Sam
         raise fail(wrong[0], f"a flag that --kernel={kernel} uses", f"--{wrong[0]}", remedy)
     own["recipe"] = (base or default_recipe(sampler.name)).changed(given)
     return SampleOptions(**own, run=run, auto=given if is_auto else None, init_photograph=photograph, models=models)
+
+
+def parse_duration(flag: str, given: Any) -> float:
+    """Return a duration such as 90, 90s, 5m or 1h30m, in seconds.
+
+    Raises:
+      UserError: It is none, or not above 0.
+    """
+    match = _DURATION.fullmatch(str(given)) if isinstance(given, str | int | float) and not isinstance(given, bool) else None
+    parts = [float(part or 0) for part in match.groups()] if match else []
+    seconds = sum(part * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
+    if not 0 < seconds <= MAX_SECONDS:
+        raise fail(flag, "a time above 0, such as 90s, 5m or 1h30m", value_text(given), f"give for example --{flag}=60s")
+    return seconds
 
 
 def _photograph(flags: dict[str, Any]) -> Path | None:

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 
 from tqdm import tqdm
 
-from tfgradgen.cli.terminal import note
+from tfgradgen.cli.terminal import is_quiet, note
 from tfgradgen.core.contracts import Progress, ProgressFn
 from tfgradgen.core.text import printable
 
@@ -17,7 +17,7 @@ LINES = 10  # approximate number of lines in a log file
 
 @contextmanager
 def progress_bar(title: str, unit: str = "step") -> Iterator[ProgressFn]:
-    """Show on stderr the progress of a run and the remaining time.
+    """Show on stderr the progress of a run and the remaining time; with -q, nothing.
 
     Args:
       title: Title of the bar or lines.
@@ -27,6 +27,9 @@ def progress_bar(title: str, unit: str = "step") -> Iterator[ProgressFn]:
       The function to call with each `Progress`.
     """
     title = printable(title)
+    if is_quiet():
+        yield lambda progress: None
+        return
     if not sys.stderr.isatty():
         yield plain_lines(title, unit)
         return

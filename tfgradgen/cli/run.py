@@ -1,9 +1,12 @@
 """A run of one label, or of several as a batch: draws go into a store next to the folders, which are then written at once."""
 
+import math
 import os
 import shutil
+import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +32,7 @@ from tfgradgen.io.folders import (
     discard,
     exclusive_lock,
     has_checkpoint,
+    image_name,
     not_written,
     partial_path,
     remove_stale,
@@ -36,8 +40,8 @@ from tfgradgen.io.folders import (
 from tfgradgen.io.store import CHECKPOINT, MAX_CHECKPOINT, RunStore, check_same
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.mcmc.sampler import Resume
-from tfgradgen.results.files import LAYOUT, NETCDF, read_run, write_chains
-from tfgradgen.results.record import BATCH, identity
+from tfgradgen.results.files import LAYOUT, NETCDF, read_run, write_chains, write_images
+from tfgradgen.results.record import BATCH, TIME_BUDGET, identity
 from tfgradgen.results.result import SampleResult
 from tfgradgen.results.summary import summary
 
@@ -54,12 +58,14 @@ class Row(NamedTuple):
       image: [num_chains, ...] uint8, the images of the last draws.
       class_prob: [num_chains], p(class) of these images.
       problems: Problems of the run.
+      record: The content of its run.json.
     """
 
     name: str
     image: np.ndarray
     class_prob: np.ndarray
     problems: list[str]
+    record: dict[str, Any]
 
 
 def finished(planned: dict[str, Any], folder: Path, overwrite: bool = False) -> Row | None:
@@ -83,8 +89,10 @@ def finished(planned: dict[str, Any], folder: Path, overwrite: bool = False) -> 
         return None
     if is_remains(planned, folder):
         discard(partial_path(folder))
-    if planned["arguments"]["netcdf"] and not (folder / NETCDF).exists():
-        add_netcdf(folder)
+    files = {"netcdf": NETCDF, "save_images": image_name(0, len(row.image))}
+    missing = {flag for flag, file in files.items() if planned["arguments"][flag] and not (folder / file).exists()}
+    if missing:
+        add_files(folder, missing)
     return row
 
 
@@ -96,7 +104,7 @@ def _whole(planned: dict[str, Any], folder: Path) -> Row | None:
     if not (folder / RECORD).exists():
         return None
     record, draws, image = read_run(folder, "resume", "choose another --out")
-    row = Row(planned["label"]["name"], image, draws.class_prob[-1], record["problems"])
+    row = Row(planned["label"]["name"], image, draws.class_prob[-1], record["problems"], record)
     num_results = record["arguments"]["schedule"]["num_results"]
     try:
         check_same(identity(planned), identity(record), folder)
@@ -161,16 +169,21 @@ def lay_out(group: Group, partial: Path) -> None:
     os.replace(beside, partial / CHECKPOINT)
 
 
-def add_netcdf(folder: Path) -> None:
-    """Add chains.nc to a finished run, by replacing its folder with a copy that has the file."""
-    record, draws, _ = read_run(folder, "resume", "choose another --out")
+def add_files(folder: Path, flags: Collection[str]) -> None:
+    """Add what `flags` ask for (netcdf, save_images) to a finished run, by replacing its folder with a copy that has it."""
+    record, draws, images = read_run(folder, "resume", "choose another --out")
     with atomic_dir(folder, overwrite=True) as beside:
         for path in folder.iterdir():
             shutil.copy2(path, beside, follow_symlinks=False)
-        write_chains(beside, record, draws)
+        if "netcdf" in flags:
+            write_chains(beside, record, draws)
+        if "save_images" in flags:
+            write_images(beside, images)
 
 
-def run_group(group: Group, options: SampleOptions, rows: Collection[Path], done_fn: DoneFn) -> None:
+def run_group(
+    group: Group, options: SampleOptions, rows: Collection[Path], done_fn: DoneFn, deadline: float = math.inf
+) -> None:
     """Run a group, or the rest of it, and write the folders of its members.
 
     Until all folders are written, the draws are kept next to them.
@@ -180,6 +193,7 @@ def run_group(group: Group, options: SampleOptions, rows: Collection[Path], done
       options: Options of the command.
       rows: Folders that are written already.
       done_fn: Function that is called with each finished member, its row and the summary of its run.
+      deadline: Time on the monotonic clock, in seconds, after which no further chunk is drawn.
 
     Raises:
       UserError: The run failed.
@@ -190,7 +204,7 @@ def run_group(group: Group, options: SampleOptions, rows: Collection[Path], done
         own_folder(partial)
         with exclusive_lock(partial):
             try:
-                _run_locked(group, options, rows, done_fn)
+                _run_locked(group, options, rows, done_fn, deadline)
             finally:
                 if not os.path.exists(partial / CHECKPOINT):  # finished, or not started
                     discard(partial)
@@ -226,7 +240,7 @@ def _hint(partial: Path) -> str:
     return f"what was drawn is in {partial}, --resume goes on with it" if is_kept else ""
 
 
-def _run_locked(group: Group, options: SampleOptions, rows: Collection[Path], done_fn: DoneFn) -> None:
+def _run_locked(group: Group, options: SampleOptions, rows: Collection[Path], done_fn: DoneFn, deadline: float) -> None:
     """Run a group as `run_group` does; the caller holds the lock."""
     partial, members = partial_path(group.place), [member for member in group.members if member.folder not in rows]
     if not group.is_batch:
@@ -252,27 +266,63 @@ def _run_locked(group: Group, options: SampleOptions, rows: Collection[Path], do
     for folder, is_replaced in replaced.items():
         check_target(folder, is_replaced)
     try:
-        with progress_bar(f"{options.kernel} {group.title}") as progress_fn:
-            draw(group, options, store, progress_fn)
+        with progress_bar(f"{options.kernel} {group.title}{group.count}") as progress_fn:
+            num_results = draw(group, options, store, progress_fn, deadline)
     except StateError as error:  # kept for inspection, as every damaged run
         raise store.damaged(f"{CHECKPOINT} holds {error.what}") from error
     except UserError:  # caused by the models or the class, so a resumed run would fail again
         clear(partial)
         raise
+    if num_results < options.schedule.num_results:
+        group = _cut(group, options, store, num_results)
+        members = [member for member in group.members if member.folder not in rows]
     for member in members:
         with _own_place(group, member, options.overwrite):
             has_netcdf = options.netcdf or (longer and (member.folder / NETCDF).exists())
             result = _result(group, member, options, store)
+            first = member.folder / image_name(0, options.run.num_chains)
+            has_images = options.save_images or (longer and first.exists())
             with atomic_dir(member.folder, replaced[member.folder], _hint(partial)) as beside:
                 result.write_into(beside)
                 if has_netcdf:
                     write_chains(beside, result.record, result.draws)
+                if has_images:
+                    write_images(beside, result.images)
                 if SAMPLERS[options.kernel].can_go_on:
                     shutil.copyfile(partial / CHECKPOINT, beside / CHECKPOINT)
-        row = Row(member.name, result.images, np.array(result.class_prob[-1]), result.record["problems"])
+        row = Row(member.name, result.images, np.array(result.class_prob[-1]), result.record["problems"], result.record)
         done_fn(member, row, summary(result.record, member.folder))
         del result  # releases the memory maps
     clear(partial)
+
+
+def _cut(group: Group, options: SampleOptions, store: RunStore, num_results: int) -> Group:
+    """Return `group` as the finished run of the draws that were made in --time_budget.
+
+    Its record is that of a run with --num_results=`num_results`, which has the same bits, and says what cut it.
+
+    Raises:
+      UserError: There is no draw yet; what was done is kept for --resume.
+    """
+    wanted = options.schedule.num_results
+    if not num_results:
+        error = fail(
+            "time_budget",
+            "time for a draw of each chain",
+            f"{options.time_budget:g} s, which ended before it",
+            f"give more time; {_hint(partial_path(group.place))}",
+        )
+        error.can_resume = True
+        raise error
+    nothing = Draws(*(column[:0] for column in store.draws()))
+    store.append(nothing, store.state or {}, store.stats | {"num_results": num_results})
+    members = []
+    for member in group.members:
+        arguments = member.planned["arguments"]
+        arguments = arguments | {"schedule": arguments["schedule"] | {"num_results": num_results}}
+        cut = {"seconds": options.time_budget, "num_results": wanted}
+        members.append(replace(member, planned=member.planned | {"arguments": arguments, TIME_BUDGET: cut}))
+    return replace(group, members=tuple(members))
 
 
 def _is_half(folder: Path) -> bool:
@@ -322,8 +372,11 @@ def _opened(partial: Path, planned: dict[str, Any]) -> RunStore:
     return store
 
 
-def draw(group: Group, options: SampleOptions, store: RunStore, progress_fn: ProgressFn) -> None:
-    """Run the sampler to its end, from the state in `store`, and append the draws to `store`.
+def draw(group: Group, options: SampleOptions, store: RunStore, progress_fn: ProgressFn, deadline: float = math.inf) -> int:
+    """Run the sampler from the state in `store`, to its end or past `deadline`, and append the draws to `store`.
+
+    Returns:
+      The number of draws of each chain; below that of `options` only after the deadline.
 
     Raises:
       StateError: The state or the statistics in `store` do not fit the run.
@@ -341,8 +394,11 @@ def draw(group: Group, options: SampleOptions, store: RunStore, progress_fn: Pro
     for chunk in iter_chunks(posterior, options.recipe, run, resume):
         store.append(chunk.draws, chunk.state, store.stats | chunk.stats)
         progress_fn(chunk.progress)
+        if time.monotonic() > deadline and (count := len(store.draws().z)) < options.schedule.num_results:
+            return count
     if len(store.draws().z) != options.schedule.num_results:
         raise StateError(f"{len(store.draws().z)} draws, other than its state says")
+    return options.schedule.num_results
 
 
 def check_draws(draws: Draws, num_chains: int, latent_dim: int) -> None:

@@ -1,25 +1,32 @@
 """The `sample` command: samples the requested labels into folders."""
 
+import math
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tfgradgen.cli.choice import parts_of
+from tfgradgen.cli.diagnose import table
 from tfgradgen.cli.groups import Group, Member, groups_of, split_text, under_way
 from tfgradgen.cli.load import load_models, start_at_photograph
+from tfgradgen.cli.opening import open_file
 from tfgradgen.cli.options import SampleOptions
 from tfgradgen.cli.output import PLACE, SHEET_NAME, check_folders, choose_folders
 from tfgradgen.cli.run import Row, finished, is_remains, run_group
 from tfgradgen.cli.system import stopped
-from tfgradgen.cli.terminal import note, say
+from tfgradgen.cli.terminal import note, say, started
 from tfgradgen.core.checks import UserError
 from tfgradgen.core.text import as_text
-from tfgradgen.io.folders import discard, not_written, partial_path
+from tfgradgen.diagnostics.convergence import CLASS_PROB
+from tfgradgen.diagnostics.issues import GRADES
+from tfgradgen.io.folders import REPORT, discard, not_written, partial_path
 from tfgradgen.io.images import make_grid, save_png
 
 SHEET_COLUMNS = 8
-NAME_LENGTH = 15  # letters of a name that fit below a tile next to p(class)
+NAME_LENGTH = 24  # letters of a name at the left of its row
 
 
 def run_sample(options: SampleOptions) -> list[str]:
@@ -49,10 +56,13 @@ def run_sample(options: SampleOptions) -> list[str]:
         rows |= found
         groups += [(part.options, group) for group in left]
     made: list[Path] = []
+    num_groups, end = len(groups), math.inf if options.time_budget is None else started() + options.time_budget
 
     def done(member: Member, row: Row, lines: str) -> None:
         rows[member.folder] = row
         made.append(member.folder)
+        if len(folders) > 1:
+            say(f"label    {len(made)} of {len(folders)}: {as_text(member.name)}")
         say(lines)
 
     try:
@@ -60,11 +70,16 @@ def run_sample(options: SampleOptions) -> list[str]:
             made.append(folder)
             say(f"kept     {as_text(folder)}: this run was finished earlier")
         while groups:  # this releases each finished group with its compiled graphs
+            share = max(end - time.monotonic(), 0.0) / len(groups)  # of the time that is left
             own, group = groups.pop(0)
-            run_group(group, own, {*rows}, done)
+            if num_groups > 1:
+                group = replace(group, count=f" ({num_groups - len(groups)} of {num_groups})")
+            run_group(group, own, {*rows}, done, time.monotonic() + share)
         whole = [rows[folder] for folder in folders]
+        if len(whole) > 1:
+            say(table(overview([row.record for row in whole])))
         if sheet_path:
-            save_png(sheet_path, sheet(whole))
+            save_png(sheet_path, sheet(whole, sheet_title(options)))
             say(f"sheet    {as_text(sheet_path)}: one row a label")
     except KeyboardInterrupt as interrupt:
         raise stopped(interrupt, kept(made, "goes on with the rest")) from None
@@ -73,6 +88,8 @@ def run_sample(options: SampleOptions) -> list[str]:
         raise
     except OSError as error:
         raise not_written(sheet_path or folders[0], error, kept(made, "goes on with the rest")) from error
+    if options.opens:
+        open_file(sheet_path or folders[0] / REPORT)
     return [problem for row in whole for problem in row.problems]
 
 
@@ -105,15 +122,34 @@ def kept(folders: list[Path], then: str) -> str:
     return f"{len(folders)} label{'s are' if len(folders) > 1 else ' is'} finished, --resume {then}"
 
 
-def sheet(rows: list[Row]) -> Any:
-    """Return an image with one row of tiles per label, and the label's name below the first tile."""
+def overview(records: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    """Return the columns of the table at the end of several labels, from their run.json. Older runs lack some entries."""
+    statistics = [record.get("statistics", {}) for record in records]
+    rhats = [[found["rhat"] for found in each.values() if found.get("rhat") is not None] for each in statistics]
+    return {
+        "label": [as_text(record["label"]["name"]) for record in records],
+        **{grade: [record.get("grades", {}).get(grade) for record in records] for grade in GRADES},
+        "p(class)": [record.get("mean_class_prob") for record in records],
+        "acceptance": [record.get("accept_rate") for record in records],
+        "ESS": [each.get(CLASS_PROB, {}).get("ess") for each in statistics],
+        "worst R-hat": [max(each, default=None) for each in rhats],
+        "draws": [record["arguments"]["schedule"]["num_results"] for record in records],
+        "seconds": [record["seconds"] for record in records],
+        "warnings": [len(record["problems"]) for record in records],
+    }
+
+
+def sheet(rows: list[Row], title: str = "") -> Any:
+    """Return an image with one row of tiles per label, the label's name at its left."""
     columns = min(SHEET_COLUMNS, len(rows[0].image))
-    tiles = np.concatenate([images[:columns] for _, images, _, _ in rows])
+    tiles = np.concatenate([row.image[:columns] for row in rows])
+    names = [row.name if len(row.name) <= NAME_LENGTH else f"{row.name[: NAME_LENGTH - 1]}…" for row in rows]
+    captions = [f"p {p:.2f}" for row in rows for p in row.class_prob[:columns]]
+    return make_grid(tiles, captions, num_columns=columns, title=title, row_names=names)
 
-    def short(name: str) -> str:
-        return name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 1]}…"
 
-    captions = [
-        f"{short(name)} {p:.2f}" if k == 0 else f"{p:.2f}" for name, _, probs, _ in rows for k, p in enumerate(probs[:columns])
-    ]
-    return make_grid(tiles, captions, num_columns=columns)
+def sheet_title(options: SampleOptions) -> str:
+    """Return what the images of a sheet are."""
+    run = options.run
+    about = f"{options.kernel}, seed {run.seed}, temperature {run.temperature:g}: the first chains of each class"
+    return f"{about}\np: the classifier's probability of the class of the row"

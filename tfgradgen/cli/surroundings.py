@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from tfgradgen.cli.load import Loaded, Target
+from tfgradgen.cli.load import Loaded
 from tfgradgen.cli.options import SampleOptions
+from tfgradgen.models.targets import Target
 from tfgradgen.results.origin import plan
 
 

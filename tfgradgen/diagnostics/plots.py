@@ -1,5 +1,6 @@
 """An image of how the chains of a run mixed: traces, rank histograms and autocorrelations."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,10 +17,13 @@ NUM_SHOWN = 16  # chains drawn one by one; more would hide each other
 NUM_POINTS = 2000  # points per trace, about as many as the panel can resolve
 NUM_BINS, DRAWS_PER_BIN = 20, 5  # rank histogram: most bins, least mean number of draws per bin
 MAX_LAG = 100
-HEIGHT, ALPHA = 10.5, 0.75  # height in inches; opacity of lines and areas, which may overlap
+HEIGHT, ALPHA = 10.5, 0.6  # height in inches; opacity of lines, which may overlap
+# Of Okabe and Ito (2008), which people with any colour vision tell apart; the chain that stands out also has the widest line.
+APART, STRIP, BLUE, OTHERS = "#D55E00", "#56B4E9", "#0072B2", "#7A93A8"
+FEW_HEIGHT = 4.0  # inches, of the figure for chains of fewer than MIN_RESULTS draws
 PITCH = 3  # distance between two chains' rank histograms, in uniform levels; higher bars are cut
 COLUMNS = (
-    "trace",
+    "trace (orange: the chain farthest from the mean)",
     f"ranks of each chain (line: uniform; cut at {PITCH} times it)",
     "autocorrelation of each chain (black: mean of all)",
 )
@@ -64,8 +68,9 @@ def plot_chains(
 ) -> Image.Image:
     """Plot p(class), the target density and the coordinate of z that mixed worst.
 
-    Each is a row, labelled with its R-hat and effective sample size. The columns are trace, ranks and autocorrelation. A panel
-    that cannot be drawn says why.
+    Each is a row, labelled with its R-hat and effective sample size. The columns are trace, ranks and autocorrelation. The
+    chain whose mean is farthest from that of all stands out. A panel that cannot be drawn says why. Chains of fewer than
+    MIN_RESULTS draws have neither traces nor ranks: their draws are shown by chain, in one row.
 
     Args:
       draws: The draws of the run.
@@ -82,6 +87,8 @@ def plot_chains(
         _label(f"z[{coordinate}], worst of {latent_dim}", found[LATENT]): draws.z[..., coordinate],
     }
     num_results, num_chains = draws.class_prob.shape
+    if num_results < MIN_RESULTS:
+        return _plot_few(statistics, title)
     figure = new_figure(HEIGHT)
     figure.subplots_adjust(left=0.05, right=0.985, bottom=0.055, top=0.92, wspace=0.13, hspace=0.17)
     said = [title]
@@ -104,6 +111,25 @@ def plot_chains(
     return to_image(figure)
 
 
+def _plot_few(statistics: Mapping[str, np.ndarray], title: str) -> Image.Image:
+    """Plot the draws of chains that are too short for traces, ranks and autocorrelations: one panel each, by chain."""
+    figure = new_figure(FEW_HEIGHT)
+    figure.subplots_adjust(left=0.05, right=0.985, bottom=0.15, top=0.8, wspace=0.16)
+    figure.text(0.05, 0.9, drawable(title), color=INK, size=13, parse_math=False)
+    panels = figure.subplots(1, len(statistics), squeeze=False)[0]
+    for axes, (name, values) in zip(panels, statistics.items(), strict=True):
+        style(axes)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        finite = np.where(np.isfinite(values), np.asarray(values, np.float64), np.nan)
+        if np.isnan(finite).all():
+            _say(axes, "no finite draw")
+        for row in finite:
+            axes.plot(row, linestyle="", marker="o", markersize=4, color=BLUE, alpha=ALPHA)
+        axes.set_title(name, color=INK, size=10, loc="left")
+        axes.set_xlabel("chain", color=INK, size=9)
+    return to_image(figure)
+
+
 def _label(name: str, found: Convergence) -> str:
     """Return the label of a row: the name, with R-hat and ESS if they are known."""
     rhat = [] if found.rhat is None else [f"R-hat {found.rhat:.3f}"]
@@ -115,10 +141,26 @@ def _stride(num_results: int) -> int:
     return -(-num_results // NUM_POINTS)
 
 
-def _colors(count: int) -> list[Any]:
-    from matplotlib import colormaps
+def _apart(values: np.ndarray) -> int:
+    """Return the number of the shown chain whose mean is farthest from that of the others; 0 if none is known."""
+    shown = np.where(np.isfinite(values), values, np.nan)[:, :NUM_SHOWN]
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a chain without a finite draw
+        scaled = shown / np.nanmax(np.abs(shown))  # so that no sum overflows
+        distance = np.abs(np.nanmean(scaled, 0) - np.nanmean(scaled))
+    return int(np.nan_to_num(distance, nan=-1.0).argmax())
 
-    return [colormaps["turbo"](x) for x in np.linspace(0.1, 0.9, count)]
+
+def _styles(values: np.ndarray) -> list[dict[str, Any]]:
+    """Return colour, width and order of the line of each shown chain; the one farthest from the others stands out."""
+    others = {"color": OTHERS, "alpha": ALPHA, "linewidth": 0.7, "zorder": 2}
+    apart = {"color": APART, "linewidth": 1.4, "zorder": 3}
+    farthest = _apart(values)
+    return [apart if k == farthest else others for k in range(min(values.shape[1], NUM_SHOWN))]
+
+
+def _name_apart(axes: Any, values: np.ndarray) -> None:
+    axes.text(1.0, 1.01, f"chain {_apart(values)}", transform=axes.transAxes, ha="right", va="bottom", color=APART, size=9)
 
 
 def _say(axes: Any, text: str) -> None:
@@ -145,8 +187,10 @@ def _draw_trace(axes: Any, values: np.ndarray) -> None:
         _say(axes, "no finite draw")
         return
     marker = "." if len(shown) <= NUM_BINS else ""  # a line of one point is invisible
-    for line, color in zip(shown.T, _colors(shown.shape[1]), strict=True):
-        axes.plot(stride * np.arange(len(shown)), line, color=color, alpha=ALPHA, linewidth=0.9, marker=marker)
+    for line, look in zip(shown.T, _styles(values), strict=True):
+        axes.plot(stride * np.arange(len(shown)), line, **look, marker=marker)
+    if values.shape[1] > 1:
+        _name_apart(axes, values)
     axes.set_xlim(-0.5, len(values) - 0.5)
 
 
@@ -160,12 +204,15 @@ def _draw_ranks(axes: Any, values: np.ndarray) -> None:
     counts, edges = rank_counts(values, num_bins)[:NUM_SHOWN], np.linspace(0, values.size, num_bins + 1)
     heights = np.minimum(counts / (PITCH * num_results / num_bins), 1)
     baselines = range(len(heights) - 1, -1, -1)  # chain 0 on top, as in the film
-    for row, baseline, color in zip(heights, baselines, _colors(len(heights)), strict=True):
-        axes.stairs(baseline + row, edges, baseline=baseline, fill=True, color=color, alpha=ALPHA)
+    apart = _apart(values)
+    for k, (row, baseline) in enumerate(zip(heights, baselines, strict=True)):
+        axes.stairs(baseline + row, edges, baseline=baseline, fill=True, color=APART if k == apart else STRIP)
+        axes.axhline(baseline, color=GREY, linewidth=0.4)
         axes.axhline(baseline + 1 / PITCH, color=INK, linewidth=0.6)
     axes.set_xlim(0, values.size)
     axes.set_ylim(0, len(heights))
-    axes.set_yticks(baselines, [str(k) for k in range(len(heights))])
+    axes.set_yticks([baseline + 0.5 for baseline in baselines], [str(k) for k in range(len(heights))])
+    axes.tick_params(axis="y", length=0)
     axes.set_ylabel("chain", color=INK, size=8, labelpad=0)
 
 
@@ -177,10 +224,10 @@ def _draw_autocorrelation(axes: Any, values: np.ndarray) -> None:
     max_lag = min(MAX_LAG, len(values) // 2)
     found = autocorrelation(values, max_lag)
     shown = found[:, :NUM_SHOWN]
-    for line, color in zip(shown.T, _colors(shown.shape[1]), strict=True):
-        axes.plot(line, color=color, alpha=ALPHA, linewidth=0.8)
+    for line, look in zip(shown.T, _styles(values), strict=True):
+        axes.plot(line, **look)
     if found.shape[1] > 1:
-        axes.plot(found.mean(1), color="black", linewidth=2)
+        axes.plot(found.mean(1), color="black", linewidth=2, zorder=4)
     axes.axhline(0, color=GREY, linewidth=0.8)
     axes.set_xlim(0, max_lag)
     axes.set_ylim(min(-0.3, shown.min() - 0.05), 1.05)

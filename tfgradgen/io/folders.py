@@ -24,6 +24,7 @@ except ImportError:  # Windows: a second process in the same folder is not detec
 RECORD = "run.json"  # a folder without it is not a run
 REPORT = "report.html"
 OURS = {REPORT, "grid.png", "plots.png", "film.png", "samples.npz", "chains.nc", CHECKPOINT, RECORD}
+IMAGE = re.compile(r"image-\d{1,4}\.png", re.ASCII)  # of single chains, see `image_name`
 LOCK = "lock"
 INSIDE = ".unfinished"  # the unfinished run in a folder whose parent cannot be written
 LOST_AND_FOUND = "lost+found"  # created by some file systems where they are mounted
@@ -51,6 +52,16 @@ def shortened(file: str, name: str) -> str:
         return file
     digest = hashlib.sha256(name.encode(errors="backslashreplace")).hexdigest()[:8]
     return f"{content[: LONGEST_LABEL - 9].decode(errors='ignore')}_{digest}"
+
+
+def image_name(chain: int, num_chains: int) -> str:
+    """Return the name of the file with the image of one chain, such that names in order are chains in order."""
+    return f"image-{chain:0{len(str(num_chains - 1))}d}.png"
+
+
+def is_ours(name: str) -> bool:
+    """Return whether a run's folder may hold a file of this name."""
+    return name in OURS or IMAGE.fullmatch(name) is not None
 
 
 def real(folder: Path) -> Path:
@@ -154,7 +165,7 @@ def check_target(folder: Path, overwrite: bool, name: str = "out") -> None:
         names = names_in(folder)
         if names and not overwrite:
             raise fail(name, "a new folder", f"{folder}, which exists", f"choose another --{name} or add --overwrite")
-        foreign = sorted(names - OURS)
+        foreign = sorted(name for name in names if not is_ours(name))
         if foreign:
             raise fail(
                 name,
@@ -281,7 +292,7 @@ def _fill(folder: Path, temporary: Path) -> None:
     names = {path.name for path in temporary.iterdir()}
     for name in (*sorted(names - {RECORD}), *(names & {RECORD})):
         _move(temporary / name, folder / name)
-    for name in OURS - names:
+    for name in {name for name in names_in(folder) if is_ours(name)} - names:
         (folder / name).unlink(missing_ok=True)
 
 

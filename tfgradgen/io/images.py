@@ -158,7 +158,7 @@ def make_grid(
       captions: One per tile, written below it.
       num_columns: By default that of the smallest square that holds all tiles.
       tile_size: Pixels; smaller images are enlarged by an integer factor to about this height.
-      title: Written above the tiles.
+      title: Written above the tiles; lines wider than the grid are wrapped at spaces.
       headings: One per column, written above its first tile and cut to its width.
       row_names: One per row, written at its left.
     """
@@ -166,12 +166,14 @@ def make_grid(
     columns = num_columns or int(np.ceil(np.sqrt(count)))
     font = ImageFont.load_default(size=CAPTION_HEIGHT - 4)
     left = GAP + max((int(font.getlength(name)) + 2 * GAP for name in row_names), default=0)
-    cells = cells_of(height, width, tile_size, bool(captions), bool(title) + bool(headings), left)
+    total_width = cells_of(height, width, tile_size, left=left).grid_size(0, columns)[0]
+    lines = wrapped(title, total_width - 2 * GAP, font.getlength)
+    cells = cells_of(height, width, tile_size, bool(captions), len(lines) + bool(headings), left)
     top, tile_height = cells.corner[1], cells.size[1]
     grid = Image.new("RGB", cells.grid_size(-(-count // columns), columns), BACKGROUND)
     draw = ImageDraw.Draw(grid)
-    if title:
-        draw.text((GAP, GAP // 2), title, INK, font)
+    for k, line in enumerate(lines):
+        draw.text((GAP, GAP // 2 + k * CAPTION_HEIGHT), line, INK, font)
     for k, heading in enumerate(headings):
         shown = _cut(heading, cells.size[0], font.getlength)
         draw.text((cells.place(0, k)[0], top - CAPTION_HEIGHT - GAP // 2), shown, INK, font)
@@ -184,6 +186,22 @@ def make_grid(
         if captions:
             draw.text((x, y + tile_height + 1), captions[k], INK, font)
     return grid
+
+
+def wrapped(text: str, width: int, length_fn: Callable[[str], float]) -> list[str]:
+    """Return the lines of `text`, each broken at spaces to at most `width` pixels; a longer word is cut."""
+    lines: list[str] = []
+    for line in text.split("\n") if text else []:
+        words = line.split(" ")
+        now = words[0]
+        for word in words[1:]:
+            if length_fn(f"{now} {word}") <= width:
+                now = f"{now} {word}"
+            else:
+                lines.append(now)
+                now = word
+        lines.append(now)
+    return [_cut(line, width, length_fn) for line in lines]
 
 
 def _cut(text: str, width: int, length_fn: Callable[[str], float]) -> str:

@@ -7,6 +7,7 @@ serves all labels, seeds and phases of a run.
 
 import functools
 import logging
+import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from tfgradgen.core.backend import Stream, fold_in, full_float32, use_xla
 from tfgradgen.core.checks import check_num_chains
 from tfgradgen.core.config import KernelConfig, RunConfig, Schedule
 from tfgradgen.core.contracts import (
+    FORWARD_COST,
     Chunk,
     Cost,
     Draws,
@@ -38,6 +40,7 @@ from tfgradgen.posterior import ClassPosterior
 
 logger = logging.getLogger(__name__)
 
+MIN_ESTIMATE = 5  # seconds; a shorter run is over before anyone has read how long it takes
 GRADIENTS_PER_CHUNK = 20  # about a second on two cores: often enough to show progress, rarely enough to cost nothing
 
 
@@ -217,6 +220,7 @@ def chain_chunks(
     if not functions.chunk_fn.experimental_get_tracing_count():
         logger.info("compiling %s", kernel_name)
     results = functions.bootstrap_fn(condition, tunable_params, first)
+    spent = _seconds(functions.bootstrap_fn, condition, tunable_params, first)
     results = unnest.replace_innermost(results, **learned.results) if learned else results
     done, cost = 0, np.tile(np.asarray(sampler.start_cost(config), np.int64), [len(z), 1])
     cost = cost if posterior.is_batched else cost.sum(0)
@@ -228,6 +232,10 @@ def chain_chunks(
         z, results = tf.constant(state["z"]), tf.nest.pack_sequence_as(results, leaves)
         results = tf.nest.map_structure(tf.convert_to_tensor, results)
         done, cost = int(state["num_done"]), state["cost"]
+    work = sampler.cost_fn(config).work * (schedule.num_steps - done)
+    seconds = spent / max(sampler.start_cost(config).work, FORWARD_COST) * work
+    if seconds >= MIN_ESTIMATE:
+        logger.info("sampling: %d transitions, about %.0f s", schedule.num_steps - done, seconds)
     most = min(functions.max_count, chunk_size(kernel_name, config))
     if posterior.is_batched and not use_xla(run.jit):  # on a CPU each label takes its own time; on a GPU the launches dominate
         most = max(1, most // len(posterior.each_label()))
@@ -253,6 +261,13 @@ def chain_chunks(
             stats,
             None if is_kept else rows,
         )
+
+
+def _seconds(fn: Any, *arguments: Any) -> float:
+    """Return how long a compiled function takes that has run before."""
+    start = time.monotonic()
+    tf.nest.map_structure(lambda tensor: tensor.numpy(), fn(*arguments))  # waits for a GPU, too
+    return time.monotonic() - start
 
 
 def _layout(posterior: ClassPosterior, config: KernelConfig, z: tf.Tensor, leaves: list[tf.Tensor]) -> Layout:

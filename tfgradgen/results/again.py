@@ -11,6 +11,7 @@ from tfgradgen.core.text import command_text, printable
 from tfgradgen.mcmc.recipe import default_recipe, settings_of
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.models.shipped import default_model
+from tfgradgen.results.record import VARIED
 
 NO_FLAGS = ("kernel_config", "schedule", "schedule_file", "init_z", "init_photograph", "out", "overwrite", "resume", "strict")
 DEFAULTS = {
@@ -20,6 +21,7 @@ DEFAULTS = {
     "max_batch": None,
     "allow_unknown_ops": False,
     "netcdf": False,
+    "save_images": False,
     "gradient_precision": "float32",
 }
 
@@ -46,6 +48,8 @@ def again(record: dict[str, Any]) -> Again:
     The record may come from outside: names of no flag are left out, and values are quoted.
     """
     arguments, label = record["arguments"], record["label"]
+    if VARIED in record:
+        return _varied(record)
     if any(not arguments.get(role) for role in ("generator", "classifier")):
         return Again("", "No command can make this run again: its models were given as Python objects.")
     if isinstance(label.get("index"), list):
@@ -64,8 +68,6 @@ def again(record: dict[str, Any]) -> Again:
         and isinstance(value, str | int | float | list)
     }
     command = command_text("sample", given)
-    if len(command) > MAX_COMMAND or any(str(value) != printable(str(value), None) for value in given.values()):
-        return Again("", "No command can make this run again: a name in it is too long, or has hidden characters.")
     note = "Add --out=FOLDER to write to another folder than the default one, or --overwrite to replace the run in it."
     if "strict" not in arguments:  # a flag, which only runs of the command record
         note += " This run was made in Python. If its models were loaded with settings, add them as flags."
@@ -75,7 +77,27 @@ def again(record: dict[str, Any]) -> Again:
         note += " Run it in the folder in which this run was made: it has relative paths."
     if given.get("allow_unknown_ops"):
         note += " It lets the models run operations that tfgradgen does not know: use it only if you trust them."
+    return _checked(command, given, note)
+
+
+def _checked(command: str, flags: dict[str, Any], note: str) -> Again:
+    """Return `command` with `note`, unless it is too long or would not be the same command once it is printed."""
+    if len(command) > MAX_COMMAND or any(str(value) != printable(str(value), None) for value in flags.values()):
+        return Again("", "No command can make this run again: a name in it is too long, or has hidden characters.")
     return Again(command, note)
+
+
+def _varied(record: dict[str, Any]) -> Again:
+    """Return the command that draws the same images near a draw of another run."""
+    origin = record[VARIED]
+    if not origin["run"]:
+        return Again("", "No command can make this run again: it comes from a result in Python that was not saved.")
+    flags = {"run": origin["run"], "chain": origin["chain"], "amount": f"{origin['amount']:g}"}
+    flags |= {"num_images": record["arguments"]["num_chains"], "num_steps": origin["num_steps"], "seed": record["seed"]}
+    note = "Add --out=FOLDER to write to another folder than the default one, or --overwrite to replace the run in it."
+    if not Path(origin["run"]).is_absolute():
+        note += " Run it in the folder in which this run was made: it has relative paths."
+    return _checked(command_text("vary", flags), flags, note)
 
 
 def _label(record: dict[str, Any]) -> Any:

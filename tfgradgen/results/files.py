@@ -19,13 +19,13 @@ from tfgradgen.core.text import as_text
 from tfgradgen.diagnostics.convergence import Convergence
 from tfgradgen.diagnostics.netcdf import write_netcdf
 from tfgradgen.diagnostics.plots import plot_chains
-from tfgradgen.io.folders import RECORD, REPORT
+from tfgradgen.io.folders import RECORD, REPORT, image_name
 from tfgradgen.io.images import make_grid, save_png
 from tfgradgen.mcmc.importance import FIT_FIGURES
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.results.page import page_of
-from tfgradgen.results.record import BATCH, FIT
-from tfgradgen.results.summary import UNITS, kind_of
+from tfgradgen.results.record import BATCH, FIT, TIME_BUDGET, VARIED
+from tfgradgen.results.summary import UNITS, kind_of, legend_of, title_of
 from tfgradgen.viewing.report import render
 
 RUN_FILE, SAMPLES_FILE, FILM, NETCDF = RECORD, "samples.npz", "film.png", "chains.nc"
@@ -149,6 +149,18 @@ def _fit(value: Any) -> None:
     whole_number(value["num_paths"], 1)
 
 
+def _varied(value: Any) -> None:
+    _text(_mapping(value)["run"])
+    whole_number(value["chain"])
+    _number(value["amount"])
+    whole_number(value["num_steps"], 1)
+
+
+def _budget(value: Any) -> None:
+    _seconds(_mapping(value)["seconds"])
+    whole_number(value["num_results"], 1)
+
+
 def _kernel(value: Any) -> None:
     _text(value)
     if value not in SAMPLERS:
@@ -204,6 +216,8 @@ _ENTRIES: dict[str, Callable[[Any], Any]] = {
 _OPTIONAL_ENTRIES: dict[str, Callable[[Any], Any]] = {
     BATCH: _batch,
     FIT: _fit,
+    VARIED: _varied,
+    TIME_BUDGET: _budget,
     "image_doubts": _texts,
     "prior_class_prob": _number,
     "exact_starts": _count,
@@ -217,17 +231,19 @@ _SUMMARY_ENTRIES: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def captions_of(draws: Draws) -> list[str]:
-    """Return the caption of each chain's last image."""
-    return [f"p {p:.2f}" for p in draws.class_prob[-1]]
+def grid_of(record: Mapping[str, Any], draws: Draws, images: np.ndarray) -> Image.Image:
+    """Return grid.png: the last image of each chain, in a square, with the number of its chain and its p(class)."""
+    unit = UNITS[kind_of(dict(record))].removesuffix("s")
+    captions = [f"{unit} {k}, p {p:.2f}" for k, p in enumerate(draws.class_prob[-1])]
+    return make_grid(images, captions, title=f"{title_of(record)}\n{legend_of(record)}")
 
 
 def write_run(folder: Path, record: dict[str, Any], draws: Draws, images: np.ndarray, film: Image.Image) -> None:
     """Write report.html, grid.png, plots.png, film.png, samples.npz and run.json into `folder`."""
-    save_png(folder / "grid.png", make_grid(images, captions_of(draws)))
+    save_png(folder / "grid.png", grid_of(record, draws, images))
     num_results, num_chains = draws.class_prob.shape
     units = UNITS[kind_of(record)]
-    title = f"{record['kernel']} for {record['label']['name']}: {num_chains} {units}, {num_results} draws each"
+    title = f"{title_of(record)}: {num_chains} {units}, {num_results} draws each"
     found = {name: Convergence(**values) for name, values in record["statistics"].items()}
     plots = plot_chains(draws, title, found, record["worst_coordinate"])
     save_png(folder / "plots.png", plots)
@@ -235,6 +251,12 @@ def write_run(folder: Path, record: dict[str, Any], draws: Draws, images: np.nda
     write_text(folder / REPORT, render(page_of(record, draws, images, film, plots)))
     np.savez_compressed(folder / SAMPLES_FILE, image=images, **draws._asdict())
     write_text(folder / RUN_FILE, json_text(record, 2) + "\n")
+
+
+def write_images(folder: Path, images: np.ndarray) -> None:
+    """Write the image of each chain, uint8 [num_chains, height, width, channels], as a PNG file of its own into `folder`."""
+    for k, image in enumerate(images):
+        save_png(folder / image_name(k, len(images)), Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image))
 
 
 def chain_attributes(record: dict[str, Any]) -> dict[str, Any]:

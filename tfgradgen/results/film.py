@@ -8,9 +8,10 @@ import numpy as np
 from PIL import Image
 
 from tfgradgen.core.contracts import Draws
-from tfgradgen.io.images import Cells, cells_of, make_grid
+from tfgradgen.io.images import CAPTION_HEIGHT, Cells, cells_of, make_grid
 
 FILM_CHAINS, FILM_DRAWS = 16, 8  # rows and columns of film.png, at most
+MAX_LINES = 20  # above the images: title and headings
 FADED = 3  # by which the distance of a repeated tile from white is divided
 
 
@@ -40,11 +41,15 @@ def shots_of(draws: Draws) -> Shots:
     return Shots(shown.tolist(), prob, is_still, z)
 
 
-def make_film(decode_fn: Callable[[np.ndarray], np.ndarray], draws: Draws) -> Image.Image:
+def make_film(decode_fn: Callable[[np.ndarray], np.ndarray], draws: Draws, title: str = "") -> Image.Image:
     """Return the images of the first chains along the run: one row per chain, one column per kept draw.
 
-    The draws are evenly spaced from the first to the last. `decode_fn` maps z [B, latent_dim] to uint8 images. A tile is faded,
-    and its caption says so, if its chain has not moved since the column before.
+    A tile is faded, and its caption says so, if its chain has not moved since the column before.
+
+    Args:
+      decode_fn: z [B, latent_dim] -> uint8 images.
+      draws: The kept draws; those shown are evenly spaced from the first to the last.
+      title: Written above the images.
     """
     shots = shots_of(draws)
     captions = [
@@ -59,14 +64,23 @@ def make_film(decode_fn: Callable[[np.ndarray], np.ndarray], draws: Draws) -> Im
         images,
         captions,
         num_columns=len(shots.draws),
-        title=_title(draws.z.shape[1]),
+        title="\n".join(line for line in (title, _title(draws.z.shape[1])) if line),
         headings=[f"draw {k}" for k in shots.draws],
     )
 
 
-def film_cells(draws: Draws, height: int, width: int) -> Cells:
-    """Return where the images of `height` x `width` are in the film of `draws`."""
-    return cells_of(height, width, num_lines=2 if _title(draws.z.shape[1]) else 1)
+def film_cells(film: Image.Image, draws: Draws, height: int, width: int) -> Cells | None:
+    """Return where the images of `height` x `width` are in a film of `draws`; None if `film` has another size.
+
+    Films of earlier versions have fewer lines above the images, so the number of lines is taken from the height.
+    """
+    num_columns = min(FILM_DRAWS, len(draws.z))
+    num_rows = min(FILM_CHAINS, draws.z.shape[1])
+    num_lines, rest = divmod(film.height - cells_of(height, width).grid_size(num_rows, num_columns)[1], CAPTION_HEIGHT)
+    if rest or not 1 <= num_lines <= MAX_LINES:
+        return None
+    cells = cells_of(height, width, num_lines=num_lines)
+    return cells if film.size == cells.grid_size(num_rows, num_columns) else None
 
 
 def _title(num_chains: int) -> str:

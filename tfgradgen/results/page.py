@@ -68,9 +68,9 @@ def _plots_text(record: dict[str, Any], num_chains: int) -> str:
 
 def _frames(draws: Draws, film: Image.Image, size: tuple[int, ...]) -> list[list[Frame]]:
     """Return the frames of each row of `film`, of images of `size` (height, width); [] if it is not a film of `draws`."""
-    shots, cells = shots_of(draws), film_cells(draws, *size)
-    num_rows, num_columns = shots.class_prob.shape
-    if film.size != cells.grid_size(num_rows, num_columns):
+    shots, cells = shots_of(draws), film_cells(film, draws, size[0], size[1])
+    num_rows = len(shots.class_prob)
+    if cells is None:
         return []
 
     def cut(row: int, column: int) -> Image.Image:

@@ -29,6 +29,8 @@ BATCH = "batch"  # in run.json: lists of index, name and wnid of all labels that
 AUTO = "auto"  # in run.json: what --kernel=auto chose, and by which mass
 FIT = "fit"  # in run.json: what `mcmc.importance.of_weights` says of a fitted approximation
 LEARNED = "learned"  # in run.json: the proposals that a kernel learned, and their quality
+VARIED = "varied"  # in run.json of `vary`: the run, chain and amount that its chains come from
+TIME_BUDGET = "time_budget"  # in run.json of a run that was cut: its seconds, and the num_results that it did not reach
 SURROUNDINGS = ("versions", "device", "machine", "backend")  # entries of `origin.environment` that determine bits
 
 
@@ -39,7 +41,16 @@ def surroundings(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def identity(record: dict[str, Any]) -> dict[str, Any]:
     """Return the entries of a `plan` or run.json that determine the bits of the draws: no paths and no output options."""
-    switches = ("overwrite", "resume", "strict", "netcdf", "jit", "allow_unknown_ops", "trust")  # trust: in older runs
+    switches = (
+        "overwrite",
+        "resume",
+        "strict",
+        "netcdf",
+        "save_images",
+        "jit",
+        "allow_unknown_ops",
+        "trust",
+    )  # trust: in older runs
     places = ("label", *MODELS, "init_photograph", "schedule_file", "out", *switches)
     arguments = {name: value for name, value in record["arguments"].items() if name not in places}
     # The number of draws does not change the earlier ones.

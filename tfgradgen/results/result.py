@@ -14,13 +14,13 @@ from PIL import Image
 
 from tfgradgen.core.checks import check_choice
 from tfgradgen.core.contracts import Draws
-from tfgradgen.core.files import path_of
+from tfgradgen.core.files import finite, path_of
 from tfgradgen.core.text import as_python, value_text
 from tfgradgen.diagnostics.advice import priced
 from tfgradgen.diagnostics.netcdf import as_datatree
 from tfgradgen.io.folders import atomic_dir, check_partial, check_target
-from tfgradgen.io.images import make_grid, read_image
-from tfgradgen.results.files import FILM, captions_of, chain_attributes, checked_summary, read_run, write_run
+from tfgradgen.io.images import read_image
+from tfgradgen.results.files import FILM, chain_attributes, checked_summary, grid_of, read_run, write_images, write_run
 from tfgradgen.results.record import diagnosis, of_draws
 from tfgradgen.results.summary import summary
 
@@ -43,6 +43,7 @@ class SampleResult:
       statistics: mean, standard_error, ess, ess_bulk, ess_tail, rhat and between (see `Convergence`), by name of the quantity:
         p(class), the target density and the coordinate of z that mixed worst (the record's worst_coordinate).
       record: The content of run.json: arguments, versions, sha256 of the models, cost in evaluations and seconds, diagnosis.
+      folder: The folder that it was read from or saved in last; None if there is none.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class SampleResult:
         draws: Draws,
         finish_fn: Callable[[], tuple[dict[str, Any], np.ndarray]],
         film_fn: Callable[[], Image.Image],
+        folder: Path | None = None,
     ):
         """Create a result, as `sample` and `load_run` do.
 
@@ -59,8 +61,9 @@ class SampleResult:
           draws: The kept draws.
           finish_fn: () -> record and images.
           film_fn: () -> film.png.
+          folder: The folder of the run, if there is one.
         """
-        self.draws = draws
+        self.draws, self.folder = draws, folder
         self._planned, self._finish_fn, self._film_fn = planned, finish_fn, film_fn
 
     @property
@@ -100,13 +103,22 @@ class SampleResult:
         statistics: dict[str, dict[str, Any]] = self.record["statistics"]
         return statistics
 
+    def noted(self, entries: dict[str, Any]) -> "SampleResult":
+        """Return this result with other `entries` in its record, JSON-serializable, and graded with them."""
+
+        def finish() -> tuple[dict[str, Any], np.ndarray]:
+            record = {**self.record, **entries}
+            return {**record, **finite(diagnosis(self.draws, record))}, self.images
+
+        return SampleResult({**self._planned, **entries}, self.draws, finish, self._film_fn)
+
     def summary(self) -> str:
         """Return the lines that the `sample` command prints: the run, its results, mixing, `grades` and `issues`."""
         return as_python(summary(self.record))
 
     def grid(self) -> Image.Image:
-        """Return the images in a square, each with its p(class) below."""
-        return make_grid(self.images, captions_of(self.draws))
+        """Return the images in a square, each with the number of its chain and its p(class) below: grid.png."""
+        return grid_of(self.record, self.draws, self.images)
 
     def to_datatree(self) -> Any:
         """Return the draws as an `xarray.DataTree` in ArviZ's schema, with the names and attributes of chains.nc.
@@ -119,7 +131,7 @@ class SampleResult:
         attributes = chain_attributes(self.record)
         return as_datatree(self.draws, attributes, is_chain=attributes["kind"] == "chain")
 
-    def save(self, folder: str | os.PathLike[str], overwrite: bool = False) -> Path:
+    def save(self, folder: str | os.PathLike[str], overwrite: bool = False, save_images: bool = False) -> Path:
         """Write report.html, grid.png, plots.png, film.png, samples.npz and run.json, as the `sample` command does.
 
         `load_run` reads them. After an error nothing is left behind.
@@ -127,6 +139,7 @@ class SampleResult:
         Args:
           folder: A new or empty folder.
           overwrite: Whether to replace an earlier run in it. A folder that holds anything else is never changed.
+          save_images: Whether to write the image of each chain as a PNG file of its own, too: image-00.png and so on.
 
         Returns:
           The folder.
@@ -137,10 +150,14 @@ class SampleResult:
         name = "folder"
         target = path_of(name, folder)
         check_choice("overwrite", overwrite, (True, False))
+        check_choice("save_images", save_images, (True, False))
         check_partial(target, welcome=False, name=name)
         check_target(target, overwrite, name)
         with atomic_dir(target, overwrite, name=name) as beside:
             self.write_into(beside)
+            if save_images:
+                write_images(beside, self.images)
+        self.folder = target
         return target
 
     def write_into(self, folder: Path) -> None:
@@ -186,4 +203,5 @@ def load_run(folder: str | os.PathLike[str]) -> SampleResult:
     record, draws, images = read_run(folder, "load_run", remedy)
     checked_summary(record, draws, "load_run", remedy)
     record = {**record, **of_draws(draws), **diagnosis(draws, record)}
-    return SampleResult(record, draws, lambda: (record, images), lambda: read_image(Path(folder).expanduser() / FILM))
+    where = Path(folder).expanduser()
+    return SampleResult(record, draws, lambda: (record, images), lambda: read_image(where / FILM), where)

@@ -1,5 +1,6 @@
 """The summary of a run that is printed at its end."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from tfgradgen.diagnostics.issues import MAX_TEXT, never_moved
 from tfgradgen.io.folders import REPORT
 from tfgradgen.mcmc.importance import MAX_PARETO_K
 from tfgradgen.mcmc.registry import SAMPLERS
-from tfgradgen.results.record import FIT
+from tfgradgen.results.record import FIT, TIME_BUDGET, VARIED
 
 WORK = {"gradients": "gradients", "forward": "forward passes"}
 WORD = len("ran      ")  # characters of the heading of a line
@@ -23,6 +24,20 @@ UNITS = {"chain": "chains", "exact": "chains", "particles": "populations", "asce
 def kind_of(record: dict[str, Any]) -> SamplerKind:
     """Return what the draws of a run are: see `mcmc.sampler.Sampler`."""
     return SAMPLERS[record["kernel"]].kind_of(record["arguments"]["kernel_config"])
+
+
+def title_of(record: Mapping[str, Any]) -> str:
+    """Return what the images of a run are: class, kernel, seed and temperature. `record` may be a `plan`."""
+    name = as_text(record["label"]["name"])
+    temperature = record["arguments"].get("temperature", 1.0)
+    if VARIED in record:
+        name = f"{name}, near chain {record[VARIED]['chain']} of a run"
+    return f"{name}, {record['kernel']}, seed {as_text(record['seed'])}, temperature {temperature:g}"
+
+
+def legend_of(record: Mapping[str, Any]) -> str:
+    """Return the line that says what p is below an image."""
+    return f"p: the classifier's probability of {as_text(record['label']['name'])}"
 
 
 def verdict(record: dict[str, Any]) -> list[str]:
@@ -61,11 +76,23 @@ def measured(record: dict[str, Any]) -> list[str]:
         f"ran      {record['kernel']} for {as_text(name)}: {num_chains} {UNITS[kind]}, "
         f"{schedule['num_results']} draws each{burnin}, "
         f"{', '.join(work)} in {record['seconds']:.0f} s{_batch(record)} ({as_text(record['backend'])} mode)",
+        *_cut(record),
         f"p(class) mean {mean}; under the prior {_prior(record)}",
         *_starts(record),
         f"moved    {_moved(record)}",
         *_bound(record),
         *([mixing] if kind not in ("ascent", "fitted") else []),
+    ]
+
+
+def _cut(record: dict[str, Any]) -> list[str]:
+    """Return a line if --time_budget ended the run."""
+    if TIME_BUDGET not in record:
+        return []
+    made, budget = record["arguments"]["schedule"]["num_results"], record[TIME_BUDGET]
+    return [
+        f"cut      at {made} of {budget['num_results']} draws by --time_budget={budget['seconds']:g}s; with --resume the run "
+        "goes on"
     ]
 
 
@@ -75,6 +102,7 @@ def _batch(record: dict[str, Any]) -> str:
 
 def _wrote(record: dict[str, Any], folder: Any) -> str:
     more = "chains.nc, " if record["arguments"]["netcdf"] else ""
+    more += "image-*.png, " if record["arguments"].get("save_images") else ""
     more += "checkpoint.npz, " if SAMPLERS[record["kernel"]].can_go_on else ""
     pictures = f"{REPORT} (open it in a browser), grid.png, plots.png, film.png"
     return f"wrote    {as_text(folder)}: {pictures}, samples.npz, {more}run.json"

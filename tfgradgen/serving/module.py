@@ -184,7 +184,8 @@ class Serving(tf.Module):  # type: ignore[misc]
         is_match &= is_short[:, None]
         is_known = tf.reduce_any(is_match, 1)
         unknown = tf.boolean_mask(label, ~is_known)[:3]
-        is_plain = (tf.strings.length(unknown) <= MAX_SHOWN) & tf.strings.regex_full_match(unknown, _SHOWN)
+        # The pattern is a tensor: with a constant one the op would be one of savers, which `serve` could not tell from them.
+        is_plain = (tf.strings.length(unknown) <= MAX_SHOWN) & tf.strings.regex_full_match(unknown, tf.constant(_SHOWN))
         shown = tf.where(is_plain, unknown, _NOT_SHOWN)
         named = tf.debugging.Assert(tf.reduce_all(is_known), [named_labels(self._plan.labels), shown], summarize=3)
         most = self._plan.max_steps

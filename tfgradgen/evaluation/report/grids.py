@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from tfgradgen.evaluation.scored_images import ScoredImages
-from tfgradgen.io.images import make_grid
+from tfgradgen.io.images import TILE_SIZE, make_grid
 
 SIDE = 2  # chains across and down in one tile
 MISSING = 225  # grey level of a cell that failed
@@ -20,7 +20,9 @@ def plot_grids(scored: Mapping[str, Mapping[str, ScoredImages]], labels: Sequenc
         for row in scored.values()
         for k in labels
     ]
-    return make_grid(np.stack(tiles), num_columns=len(labels), headings=labels, row_names=list(scored))
+    return make_grid(
+        np.stack(tiles), num_columns=len(labels), headings=labels, row_names=list(scored), tile_size=SIDE * TILE_SIZE
+    )
 
 
 def mosaic(image: np.ndarray, shape: Sequence[int]) -> np.ndarray:

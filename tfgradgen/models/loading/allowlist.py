@@ -47,27 +47,28 @@ def read_program(folder: Path, where: Path) -> Any:
     return proto
 
 
-def check_ops(folder: Path, source: Path | None = None) -> list[Any]:
+def check_ops(folder: Path, source: Path | None = None, more_ops: Collection[str] = ()) -> list[Any]:
     """Return copies of all meta graphs of a SavedModel with allowed ops only, without running anything.
 
     Args:
       folder: A folder with saved_model.pb.
       source: The folder of which it is a copy, for errors.
+      more_ops: Ops that are allowed besides `ALLOWED_OPS`.
 
     Raises:
       UserError: An op is not allowed, or an op of savers is used outside of one (see `savers.pruned`).
     """
-    where = source or folder
+    where, allowed = source or folder, ALLOWED_OPS | frozenset(more_ops)
     for name in ("saved_model.pbtxt", "saved_model.cpb"):
         if is_inside(where, name):
             raise fail(f"model {where}", "a program in saved_model.pb only", f"also {name}", f"remove that, or {_TRUST}")
     result = []
     for meta in read_program(folder, where).meta_graphs:
-        _check_meta_graph(meta, ALLOWED_OPS | SAVER_OPS, where)
+        _check_meta_graph(meta, allowed | SAVER_OPS, where)
         safe = pruned(meta)
         if isinstance(safe, Misuse):
             raise _refusal(safe.node, safe.function, meta, where)
-        _check_meta_graph(safe, ALLOWED_OPS, where)  # without ops of savers
+        _check_meta_graph(safe, allowed, where)  # without ops of savers
         result.append(safe)
     return result
 

@@ -1,6 +1,6 @@
 """Opening SavedModels in TF2 or TF1-hub format; their functions map named tensors to named tensors."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -91,7 +91,11 @@ class FrozenModule:
 
 
 def open_saved_model(
-    handle: str | Path, tags: Sequence[str] | None = None, prefer: str = "", allow_unknown_ops: bool = False
+    handle: str | Path,
+    tags: Sequence[str] | None = None,
+    prefer: str = "",
+    allow_unknown_ops: bool = False,
+    more_ops: Collection[str] = (),
 ) -> Opened:
     """Find and open the SavedModel `handle`.
 
@@ -101,6 +105,7 @@ def open_saved_model(
         tags, or the one tagged 'serve'.
       prefer: A tag that is preferred if there are several meta graphs, such as 'gen'.
       allow_unknown_ops: Whether to load a model with ops that are not on the list of allowed ones.
+      more_ops: Ops that are allowed besides those on the list.
 
     Raises:
       UserError: The model or meta graph does not exist, an op is not allowed, or the model does not load.
@@ -112,7 +117,9 @@ def open_saved_model(
     known = [tuple(sorted(meta.meta_info_def.tags)) for meta in program.meta_graphs]
     chosen = _choose_tags(list(dict.fromkeys(known)), tags, prefer, str(handle))
     loadable = (
-        [without_collections(meta) for meta in program.meta_graphs] if allow_unknown_ops else check_ops(files.folder, folder)
+        [without_collections(meta) for meta in program.meta_graphs]
+        if allow_unknown_ops
+        else check_ops(files.folder, folder, more_ops)
     )
     k = max(k for k, found in enumerate(known) if found == chosen)
     original, meta = program.meta_graphs[k], loadable[k]

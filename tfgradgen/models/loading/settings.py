@@ -15,6 +15,30 @@ MAX_WIDTH = 2**20  # latent dimensions or classes; larger values are surely a ty
 GENERATOR_CLASSES = ("target", "uniform", "latent")
 PRIORS = ("normal", "truncated_normal", "uniform")
 SCORES = ("logits", "probabilities", "scores")
+# Flag of the command line, also in run.json -> the setting of the model that it sets.
+GENERATOR_FLAGS = {
+    "generator_signature": "signature",
+    "generator_tags": "tags",
+    "generator_range": "image_range",
+    "generator_prior": "prior",
+    "latent_dim": "latent_dim",
+    "truncation": "truncation",
+    "generator_class": "generator_class",
+    "generator_class_input": "class_input",
+    "generator_class_slice": "class_slice",
+    "num_classes": "num_classes",
+    "generator_layout": "layout",
+}
+CLASSIFIER_FLAGS = {
+    "classifier_signature": "signature",
+    "classifier_tags": "tags",
+    "classifier_range": "image_range",
+    "classifier_size": "image_size",
+    "classifier_output": "output",
+    "classifier_labels": "labels",
+    "classifier_channels": "channels",
+    "classifier_layout": "layout",
+}
 T = TypeVar("T", bound="ModelSettings")
 
 

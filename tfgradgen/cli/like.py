@@ -1,0 +1,64 @@
+"""The flags of an earlier run, for `sample --like`: those of the command that makes it again.
+
+A run.json may come from anyone. Its entries are checked like those of any run that is read, become flags, and are then parsed
+like flags that were typed. It cannot allow operations that tfgradgen does not know, nor choose a folder to write.
+"""
+
+import shlex
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from tfgradgen.cli.arguments import evaluated
+from tfgradgen.cli.options import SCHEDULE_FLAGS, kernel_flags
+from tfgradgen.cli.terminal import note
+from tfgradgen.core.checks import fail
+from tfgradgen.core.config import AdaptedConfig
+from tfgradgen.core.parsing import parsing, read_json
+from tfgradgen.core.text import as_text
+from tfgradgen.results.again import again
+from tfgradgen.results.files import RUN_FILE, checked_record
+
+UNSAFE = "allow_unknown_ops"  # a flag that only the user may give
+MAX_SHOWN = 2000  # characters of the flags that are printed
+REMEDY = "give the run.json of `sample`, or its folder"
+_START = ["python", "-m", "tfgradgen", "sample"]
+
+
+def with_like(given: dict[str, Any], path: Path, texts: Collection[str]) -> dict[str, Any]:
+    """Return the flags of the run at `path`, overridden by those that are `given`. What was taken is printed.
+
+    Args:
+      given: Flags of the command line; None stands for one that is not given.
+      path: run.json, or its folder.
+      texts: Names of the flags whose values are used as typed.
+
+    Raises:
+      UserError: There is no run, it is damaged, or no command can make it.
+    """
+    file = path / RUN_FILE if path.is_dir() else path
+    with parsing("like", f"a {RUN_FILE} at {as_text(path)}", REMEDY):
+        made = again(checked_record(read_json(file)))
+    words = shlex.split(made.command)
+    if words[:4] != _START:
+        raise fail("like", f"a run that a command can make again at {path}", made.note or made.command, REMEDY)
+    own = dict(word.removeprefix("--").split("=", 1) for word in words[4:])
+    given = {name: value for name, value in given.items() if value is not None}
+    taken = {name: value for name, value in own.items() if name not in given and not _is_moot(name, own, given)}
+    if taken.pop(UNSAFE, None):
+        note(f"warning  --{UNSAFE} of that run is not taken from a file: add it if you trust the authors of the models")
+    note(f"like     {as_text(file)}: {as_text(' '.join(f'--{name}={value}' for name, value in taken.items()), MAX_SHOWN)}")
+    return {name: value if name in texts else evaluated(value) for name, value in taken.items()} | given
+
+
+def _is_moot(name: str, own: dict[str, str], given: dict[str, Any]) -> bool:
+    """Return whether flag `name` of the earlier run makes no sense beside the flags that are `given`."""
+    of_kernel = {*kernel_flags(), *SCHEDULE_FLAGS}
+    if "schedule" in given or given.get("kernel", own["kernel"]) != own["kernel"]:  # settings of another kernel
+        return name in of_kernel or name in ("kernel", "init")
+    if "adaptation" in given and name in {each for names in AdaptedConfig.idle.values() for each in names}:
+        return True
+    if name == "num_adaptation_steps" and "num_burnin_steps" in given:  # its share of the burn-in stays the default
+        return True
+    role = name.partition("_")[0]  # a setting of another model
+    return role in ("generator", "classifier") and name != role and role in given

@@ -1,0 +1,150 @@
+"""The commands `show`, `vary`, `morph` and `film`: what to do with a finished run."""
+
+from pathlib import Path
+from typing import Any
+
+from tfgradgen.cli.diagnose import no_run
+from tfgradgen.cli.opening import open_file
+from tfgradgen.cli.play_options import FilmFlags, FilmOptions, MorphOptions, OfRun, ShowOptions, VaryOptions, parse_play
+from tfgradgen.cli.progress import progress_bar
+from tfgradgen.cli.terminal import note, say
+from tfgradgen.core.checks import check_int, check_real, fail
+from tfgradgen.core.quiet import start_tensorflow
+from tfgradgen.core.text import as_text
+from tfgradgen.io.animation import check_ending
+from tfgradgen.io.folders import RECORD, REPORT, check_partial, check_target
+from tfgradgen.io.images import as_png
+from tfgradgen.io.single import check_file, record_path, write_with_record
+from tfgradgen.play.clip import Clip, check_fps, check_scale
+from tfgradgen.play.show import show, show_record
+from tfgradgen.results.result import SampleResult, load_run
+from tfgradgen.results.summary import verdict
+
+
+def run_show(flags: dict[str, Any]) -> None:
+    """Run the `show` command: one image, enlarged."""
+    options = parse_play("show", ShowOptions, flags)
+    result = _run(options, "show")
+    chain, target = _chain("chain", options.chain, result), options.target(f"-chain{options.chain}.png")
+    if target.suffix.lower() != ".png":
+        raise fail("out", "a file that ends in .png", as_text(target), "give another name, such as fish.png")
+    check_file(target, options.overwrite)
+    image = show(result, chain, scale=options.scale)
+    write_with_record(target, as_png(image), show_record(result, chain, options.scale), options.overwrite)
+    name, p = as_text(result.record["label"]["name"]), result.class_prob[-1, chain]
+    say(f"image    chain {chain} of {name}, the last draw: p(class) {p:.2f}, {image.width} x {image.height} pixels")
+    _wrote(target, options)
+
+
+def run_vary(flags: dict[str, Any]) -> None:
+    """Run the `vary` command: images near one."""
+    options = parse_play("vary", VaryOptions, flags)
+    if options.amount != 1:
+        check_real("amount", options.amount, 0.0, 1.0)
+    result = _run(options, "vary")
+    chain, target = _chain("chain", options.chain, result), options.target(f"-chain{options.chain}-vary-{options.seed}")
+    check_partial(target, welcome=False)
+    check_target(target, options.overwrite)
+    posterior = _posterior(options, result)
+    from tfgradgen.play.vary import vary
+
+    with progress_bar(f"vary chain {chain}") as progress_fn:
+        counts = {"num_images": options.num_images, "num_steps": options.num_steps, "seed": options.seed}
+        found = vary(result, chain, amount=options.amount, **counts, posterior=posterior, progress=progress_fn)
+    found.save(target, options.overwrite)
+    record = found.record
+    say(
+        f"ran      {options.num_images} images near chain {chain} of {as_text(result.folder)}: amount {options.amount:g} in "
+        f"{options.num_steps} steps, acceptance {record['accept_rate']:.2f}, in {record['seconds']:.0f} s"
+    )
+    say(f"p(class) mean {found.class_prob[-1].mean():.2f} of the images; {result.class_prob[-1, chain]:.2f} of that draw")
+    say("\n".join(line for line in verdict(record) if line.split(None, 1)[1].startswith("images")))
+    say(f"wrote    {as_text(target)}: {REPORT} (open it in a browser), grid.png, plots.png, film.png, samples.npz, {RECORD}")
+    if options.opens:
+        open_file(target / REPORT)
+
+
+def run_morph(flags: dict[str, Any]) -> None:
+    """Run the `morph` command: a film of the path from one image to another."""
+    options = parse_play("morph", MorphOptions, flags)
+    result = _run(options, "morph")
+    first, last = _chain("first", options.first, result), _chain("last", options.last, result)
+    if first == last:
+        raise fail("last", "another chain than the first", last, "give two different numbers")
+    target = _film_target(options, result, f"-morph-{first}-{last}.gif")
+    posterior = _posterior(options, result)
+    from tfgradgen.play.morph import morph
+
+    with progress_bar(f"morph {first} to {last}") as progress_fn:
+        counts = {"frames": options.frames, "num_steps": options.num_steps}
+        clip = morph(result, first, last, **counts, posterior=posterior, progress=progress_fn)
+    least, before = clip.record["least_class_prob"], clip.record["least_class_prob_of_great_circle"]
+    say(f"path     chain {first} to chain {last}: least p(class) {least:.2f}; {before:.2f} on the great circle alone")
+    _save(clip, target, options)
+
+
+def run_film(flags: dict[str, Any]) -> None:
+    """Run the `film` command: a film of one chain."""
+    options = parse_play("film", FilmOptions, flags)
+    result = _run(options, "film")
+    chain = _chain("chain", options.chain, result)
+    target = _film_target(options, result, f"-chain{chain}.gif")
+    posterior = _posterior(options, result)
+    from tfgradgen.play.film import film
+
+    with progress_bar("burn-in") as progress_fn:
+        frames, burnin = options.frames, options.burnin
+        clip = film(result, chain, frames=frames, burnin=burnin, posterior=posterior, progress=progress_fn)
+    if "warning" in clip.record:
+        say(f"warning  {clip.record['warning']}")
+    points = clip.record["points"]
+    say(f"film     chain {chain}, {len(clip.images)} images from {points[0]} to {points[-1]}")
+    _save(clip, target, options)
+
+
+PLAY_FNS = {"show": run_show, "vary": run_vary, "morph": run_morph, "film": run_film}
+
+
+def _run(options: OfRun, command: str) -> SampleResult:
+    """Return the run of a command.
+
+    Raises:
+      UserError: The folder has none, or a damaged one.
+    """
+    if not (options.folder / RECORD).exists():
+        raise no_run(options.folder, command)
+    return load_run(options.folder)
+
+
+def _chain(name: str, chain: Any, result: SampleResult) -> int:
+    return check_int(name, chain, 0, result.z.shape[1] - 1)
+
+
+def _film_target(options: FilmFlags, result: SampleResult, ending: str) -> Path:
+    """Return the file that a film is to be, checked, so that nothing is computed in vain."""
+    target = options.target(ending)
+    check_ending(target)
+    check_file(target, options.overwrite)
+    check_fps(options.fps)
+    check_scale(options.scale, result.images.shape[1])
+    return target
+
+
+def _posterior(options: Any, result: SampleResult) -> Any:
+    note("doing    loading TensorFlow")
+    start_tensorflow()
+    from tfgradgen.play.source import load_posterior
+
+    note("doing    loading models")
+    return load_posterior(result, **options.places)
+
+
+def _save(clip: Clip, target: Path, options: FilmFlags) -> None:
+    clip.save(target, scale=options.scale, fps=options.fps, overwrite=options.overwrite)
+    _wrote(target, options)
+
+
+def _wrote(target: Path, options: OfRun) -> None:
+    say(f"wrote    {as_text(target)}, and what reproduces it in {as_text(record_path(target).name)}")
+    if options.opens:
+        open_file(target)

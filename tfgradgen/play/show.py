@@ -1,0 +1,46 @@
+"""One image of a run at full size."""
+
+from typing import Any
+
+from PIL import Image
+
+from tfgradgen.core.checks import check_int
+from tfgradgen.play.clip import MOST_SCALE, origin_of
+from tfgradgen.results.result import SampleResult
+
+SCALE = 8
+MOST_SIDE = 16384  # pixels, of the enlarged image
+
+
+def show(result: SampleResult, chain: int, *, scale: int = SCALE) -> Image.Image:
+    """Return the last image of a chain, enlarged. Neither TensorFlow nor the models are needed.
+
+    Args:
+      result: A run of `sample` or `load_run`.
+      chain: The number of the chain, from 0; grid.png shows it below each image.
+      scale: Factor by which height and width grow, 1..64; 1 gives the image as it is stored. The result has at most 16384
+        pixels a side.
+
+    Raises:
+      UserError: There is no such chain, or the scale is out of its range.
+    """
+    chain = check_int("chain", chain, 0, result.z.shape[1] - 1)
+    height, width, channels = result.images.shape[1:]
+    scale = check_int("scale", scale, 1, max(1, min(MOST_SCALE, MOST_SIDE // max(height, width))))
+    image = result.images[chain]
+    picture = Image.fromarray(image[..., 0] if channels == 1 else image)
+    return picture if scale == 1 else picture.resize((width * scale, height * scale), Image.Resampling.BICUBIC)
+
+
+def show_record(result: SampleResult, chain: int, scale: int) -> dict[str, Any]:
+    """Return the record of `show`: which image of which run it is."""
+    return {
+        "command": "show",
+        "run": str(result.folder or ""),
+        "chain": chain,
+        "draw": len(result.z) - 1,
+        "class_prob": float(result.class_prob[-1, chain]),
+        "z": [float(value) for value in result.z[-1, chain]],
+        "scale": scale,
+        **origin_of(result.record),
+    }

@@ -1,0 +1,93 @@
+"""Images near one draw of a run: a few small steps of a Markov chain from it, which leave the posterior invariant.
+
+The step is the preconditioned Crank-Nicolson Langevin proposal (Cotter, Roberts, Stuart and White 2013),
+
+    z' = sqrt(1 - b^2) (z + drift) + b xi,   xi ~ Normal(0, I),
+
+with the Metropolis test. It is `split_hmc` with one leapfrog step. Without a likelihood it would rotate z towards a prior draw,
+and always be accepted. If the draw that it starts from has the posterior distribution, so has each image near it. They are not
+independent of that draw, nor of one another.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from tfgradgen.api import sample
+from tfgradgen.core.checks import check_int, check_real
+from tfgradgen.core.contracts import ProgressFn
+from tfgradgen.mcmc.recipe import Recipe, default_recipe
+from tfgradgen.models.loading.settings import CLASSIFIER_FLAGS, GENERATOR_FLAGS
+from tfgradgen.play.source import check_chain, posterior_for
+from tfgradgen.posterior import ClassPosterior
+from tfgradgen.results.record import MODELS, VARIED
+from tfgradgen.results.result import SampleResult
+
+KERNEL = "split_hmc"
+MOST_STEPS = 10_000
+AMOUNT, NUM_IMAGES, NUM_STEPS = 0.3, 16, 16  # defaults
+
+
+def recipe_of(amount: float, num_steps: int) -> Recipe:
+    """Return the recipe of `num_steps` transitions that, if all were accepted, would move by `amount`.
+
+    A step of size s rotates z by the angle whose cosine is c = (1 - s^2 / 4) / (1 + s^2 / 4). After all of them, the part of z
+    that is left of the start is c ** num_steps = sqrt(1 - amount^2).
+    """
+    cosine = math.sqrt(1.0 - amount**2) ** (1.0 / num_steps)
+    step_size = 2.0 * math.sqrt((1.0 - cosine) / (1.0 + cosine))
+    values = {"step_size": max(step_size, 1e-6), "num_leapfrog_steps": 1, "num_results": num_steps}
+    return default_recipe(KERNEL).changed(values | {"num_burnin_steps": 0, "num_adaptation_steps": 0})
+
+
+def vary(
+    result: SampleResult,
+    chain: int,
+    *,
+    amount: float = AMOUNT,
+    num_images: int = NUM_IMAGES,
+    num_steps: int = NUM_STEPS,
+    seed: int = 0,
+    posterior: ClassPosterior | None = None,
+    progress: bool | ProgressFn = False,
+) -> SampleResult:
+    """Draw images near the last draw of a chain.
+
+    Args:
+      result: A run of `sample` or `load_run`.
+      chain: The number of the chain, from 0.
+      amount: How far the images may go, above 0, at most 1: the share of z, in standard deviations of the prior, that would be
+        replaced if all steps were accepted. At 1 nothing but the class would be left of the start.
+      num_images: Number of images, 1..4096. Each has a chain of its own.
+      num_steps: Number of steps to each image, 1..10000. More of them are smaller, so more of them are accepted.
+      seed: 0..2**62 - 1.
+      posterior: That of the run; by default its models are loaded again (see `load_posterior`).
+      progress: Whether to show a progress bar, or a function that is called with each `Progress`.
+
+    Returns:
+      A result whose chains all start at that draw: z [num_steps, num_images, latent_dim], and the images of the last steps. The
+      record's `varied` says of which run, chain and amount.
+
+    Raises:
+      UserError: An argument is out of its range, or the models of the run are not there.
+    """
+    chain = check_chain("chain", chain, result)
+    if not (isinstance(amount, int | float) and amount == 1):
+        amount = check_real("amount", amount, 0.0, 1.0)
+    num_images = check_int("num_images", num_images, 1, 4096)
+    num_steps = check_int("num_steps", num_steps, 1, MOST_STEPS)
+    target, recipe = posterior_for(result, chain, posterior), recipe_of(float(amount), num_steps)
+    found = sample(target, recipe, num_chains=num_images, seed=seed, init=result.z[-1, chain], progress=progress)
+    origin = {"run": str(result.folder or ""), "chain": chain, "amount": float(amount), "num_steps": num_steps}
+    # A start that is a draw of the posterior is an exact one, if the run it comes from says so of its images.
+    num_exact = num_images if result.grades["images"] == "ok" else None
+    said = {"command": "vary", VARIED: origin, "exact_starts": num_exact}
+    return found.noted({**said, "arguments": _arguments(found.record, result.record)})
+
+
+def _arguments(own: Mapping[str, Any], source: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of the new run, with what the flags of the run it comes from said of the models."""
+    said = {name: value for name, value in source["arguments"].items() if name in (*GENERATOR_FLAGS, *CLASSIFIER_FLAGS)}
+    places = {name: own["arguments"].get(name) or source["arguments"].get(name, "") for name in MODELS if name in source}
+    precision = {name: source["arguments"][name] for name in ("gradient_precision",) if name in source["arguments"]}
+    return {**own["arguments"], **said, **places, **precision}
