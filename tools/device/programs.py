@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax._src.lib import _jax, xla_client
+from jaxlib.mlir.dialects import stablehlo
 
 from tools.device.arrays import read_weights
 
@@ -19,9 +21,24 @@ PRODUCT = re.compile(
     r"(?P<left>%[\w#]+), (?P<right>%[\w#]+)(?P<middle>.*) : "
     r"\(tensor<(?P<left_shape>[\dx]+)xf32>, tensor<(?P<right_shape>[\dx]+)xf32>\) -> tensor<(?P<shape>[\dx]+)xf32>(?P<rest>.*)"
 )
+COPY = re.compile(r"mhlo\.copy (%[\w#]+) : (tensor<[^>]*>)")
 PARAMETER = re.compile(r"%arg\d+: tensor<([^>]*)>")
 TYPES = {"float32": "f32", "float16": "f16", "int32": "i32", "int64": "i64", "bool": "i1", "uint32": "ui32", "float64": "f64"}
 PRECISIONS = ("float32", "tf32", "bfloat16")
+CONVERSION = threading.Lock()  # conversions in several threads at once crashed on a GPU machine
+
+
+def without_copies(text: str) -> str:
+    """Return a program whose copies, which change nothing, are reshapes to the same shape: StableHLO has no copy."""
+    return COPY.sub(r"stablehlo.reshape \1 : (\2) -> \2", text)
+
+
+def check_portable(text: str) -> None:
+    """Raise an error if `text` has operations of other dialects than StableHLO.
+
+    JAX's client on a GPU takes no others; that on a CPU takes more. This conversion is the one in front of the GPU.
+    """
+    _jax.mlir.serialize_portable_artifact(text, stablehlo.get_current_version())
 
 
 def at_precision(text: str, precision: str) -> str:
@@ -94,7 +111,10 @@ class Folder:
 
     def text_of(self, name: str) -> str:
         """Return program `name` as StableHLO."""
-        return str(_jax.mlir.xla_computation_to_mlir_module(self.computation(name)))
+        with CONVERSION:
+            text = without_copies(str(_jax.mlir.xla_computation_to_mlir_module(self.computation(name))))
+            check_portable(text)
+        return text
 
     def computation(self, name: str) -> Any:
         return xla_client.XlaComputation(gzip.decompress((self.path / self.programs[name]["file"]).read_bytes()))
