@@ -5,6 +5,9 @@
 It reads what `tools.device.packed` wrote. Each recipe is trained for `--trial_seconds`; the one with the lowest FID in the
 judge's features goes on for the rest of the time. The judge is of no other use here. DIR gets log.csv, sheets of all classes,
 and the averaged weights of the best moment so far: `best.npz`, and `best.json` with the recipe.
+
+Before a long run, `--time_only=True --recipes=NAME --seconds=20` compiles one recipe, trains it for so long, and prints the
+seconds of compilation and images a second. With a batch of 256 on an H100, XLA's flags decided: see train_models.sh.
 """
 
 import csv
@@ -171,6 +174,18 @@ class Trial:
         return self.loop.num_steps * self.batch_size
 
 
+def time_recipe(trial, seconds, start):
+    """Compile the loop of `trial` and train for `seconds`; print images a second."""
+    begin = time.monotonic()
+    trial.loop.compile()
+    say(start, f"{trial.name}: compiled in {time.monotonic() - begin:.1f} s")
+    trial.train(0, lambda share: RATE)  # the first call loads kernels
+    before, begin = trial.num_images(), time.monotonic()
+    losses = trial.train(seconds, lambda share: RATE)
+    rate = (trial.num_images() - before) / (time.monotonic() - begin)
+    say(start, f"{trial.name}: {rate:.0f} images a second, batches of {trial.batch_size}, loss {losses['loss']:.2f}")
+
+
 def main(
     out,
     inputs="device_in/training",
@@ -185,6 +200,7 @@ def main(
     num_draws=NUM_DRAWS,
     every=60,
     limit=None,
+    time_only=False,
 ):
     """Train for `seconds` in all and write the best weights to `out`."""
     start = time.monotonic()
@@ -195,6 +211,10 @@ def main(
     images, labels = (array[:: max(1, len(parts["train"][0]) // (limit or len(array)))] for array in parts["train"])
     say(start, f"{len(images)} photographs on {jax.devices()[0]}")
     recipes = [recipes] if isinstance(recipes, str) else list(recipes)
+    if time_only:
+        some = (RECIPES[recipes[0]], packed, images, labels, batch_size, steps, total_images // batch_size, precision)
+        time_recipe(Trial(recipes[0], *some), min(seconds, 20), start)
+        return
     measure, best, rows = None, None, []
     with ThreadPoolExecutor(len(recipes)) as pool:
         trials = []
@@ -221,7 +241,8 @@ def main(
             if best is None or figures["fid"] < best[0]:
                 best = (figures["fid"], trial)
                 save_weights(out / "best.npz", trial.generator.variables)
-                (out / "best.json").write_text(json.dumps(dict(row, widths=trial.generator.widths)), encoding="utf-8")
+                record = dict(row, settings=RECIPES[trial.name], batch_size=batch_size, widths=trial.generator.widths)
+                (out / "best.json").write_text(json.dumps(record), encoding="utf-8")
             return figures["fid"]
 
         scores = []

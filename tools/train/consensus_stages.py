@@ -291,19 +291,24 @@ weights are stored in 16 bits, which changes the logits by less than 0.01."""
 def write_model(studio, stage, out, licence=None):
     """Export the student of `stage`, with large kernels in 16 bits, and its card; check_models.py adds the measured numbers."""
     from tools.train.efficientnet_lite import LARGE
-    from tools.train.export import export, write_card
 
     half = restore(studio.empty_student(weight_dtype="float16"), studio.weights(stage))
+    settings = dict(size=studio.size, stage=stage, frozen=FROZEN_BLOCKS, large=LARGE)
+    publish_student(half, studio.labels, BUILT.format(draws=studio.num_labelled(), **settings), out, licence)
+
+
+def publish_student(student, labels, built, out, licence=None):
+    """Export `student` and its card, which says how it was `built`; `labels` are those of model.json."""
+    from tools.train.export import export, write_card
+
     shape = (photographs.SIZE, photographs.SIZE, 3)
-    metadata = {"image_range": [-1, 1], "image_size": list(shape[:2]), "output": "logits", "labels": studio.labels}
-    export(half, half.opinion, shape, out, metadata, {"features": half.features})
+    metadata = {"image_range": [-1, 1], "image_size": list(shape[:2]), "output": "logits", "labels": labels}
+    export(student, student.opinion, shape, out, metadata, {"features": student.features})
     interface = {
         "signature": "callable, and `serving_default`: `input` float32 [B, 64, 64, 3] -> "
-        f"logits float32 [B, {len(studio.labels)}]",
+        f"logits float32 [B, {len(labels)}]",
         "further signature": "`features`: the same input -> float32 [B, D], the input of the head",
         "range": "[-1, 1], RGB",
-        "classes": ", ".join(label["name"] for label in studio.labels),
+        "classes": ", ".join(label["name"] for label in labels),
     }
-    settings = dict(size=studio.size, stage=stage, frozen=FROZEN_BLOCKS, large=LARGE)
-    built = BUILT.format(draws=studio.num_labelled(), **settings)
     write_card(out, "Classifier", interface, built, licence)
