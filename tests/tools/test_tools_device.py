@@ -115,8 +115,10 @@ def test_programs_are_stablehlo_as_the_client_on_a_gpu_takes_it(export: Path) ->
         assert len(text.splitlines()) == len(raw.splitlines())
     assert copies
     with pytest.raises(RuntimeError, match=r"mhlo\.copy"):
-        programs.check_portable("func.func @main(%0: tensor<2xf32>) -> tensor<2xf32> {\n %1 = mhlo.copy %0 : tensor<2xf32>\n"
-                                " return %1 : tensor<2xf32>\n}")
+        programs.check_portable(
+            "func.func @main(%0: tensor<2xf32>) -> tensor<2xf32> {\n %1 = mhlo.copy %0 : tensor<2xf32>\n"
+            " return %1 : tensor<2xf32>\n}"
+        )
 
 
 @needs_jax

@@ -68,7 +68,9 @@ def main(results, teacher, out="saved_models", licence=None):
     results, out = Path(results), Path(out)
     labels = json.loads((Path(teacher) / "model.json").read_text(encoding="utf-8"))["labels"]
     if (results / "best.npz").exists():
-        export_generator(results, [label["name"] for label in labels if not label.get("background")], out / "generator", licence)
+        export_generator(
+            results, [label["name"] for label in labels if not label.get("background")], out / "generator", licence
+        )
     else:
         print(f"{results}/best.npz: there is NO GENERATOR; none is exported")
     if (results / "student.npz").exists():

@@ -305,8 +305,7 @@ def publish_student(student, labels, built, out, licence=None):
     metadata = {"image_range": [-1, 1], "image_size": list(shape[:2]), "output": "logits", "labels": labels}
     export(student, student.opinion, shape, out, metadata, {"features": student.features})
     interface = {
-        "signature": "callable, and `serving_default`: `input` float32 [B, 64, 64, 3] -> "
-        f"logits float32 [B, {len(labels)}]",
+        "signature": f"callable, and `serving_default`: `input` float32 [B, 64, 64, 3] -> logits float32 [B, {len(labels)}]",
         "further signature": "`features`: the same input -> float32 [B, D], the input of the head",
         "range": "[-1, 1], RGB",
         "classes": ", ".join(label["name"] for label in labels),
