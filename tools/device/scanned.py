@@ -1,6 +1,7 @@
 """Training on a GPU with JAX: many steps a call, with the data in the device's memory."""
 
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +38,7 @@ class Scanned:
         self.key, self.num_steps = jax.random.key(seed), 0
         self.trainable, self.fixed = list(model.trainable_variables), list(model.non_trainable_variables)
         optimizer.build(self.trainable)
-        self.state = ()
+        self.state: Any = ()
         self.refresh()
 
         def loss_fn(trainable, fixed, batch):
@@ -57,7 +58,7 @@ class Scanned:
             return state, jax.tree.map(lambda x: jnp.mean(x[-10:]), outputs)
 
         self.lowered = jax.jit(run, donate_argnums=0).lower(self.state, self.key, data)
-        self.compiled = None
+        self.compiled: Any = None
 
     def refresh(self):
         """Take the values of all variables."""
@@ -71,7 +72,8 @@ class Scanned:
 
     def learn(self, seconds, rate_fn):
         """Train for `seconds`; `rate_fn(share of the time)` is the learning rate. Returns the last outputs, {name: float}."""
-        start, outputs = time.monotonic(), {}
+        start = time.monotonic()
+        outputs: dict[str, float] = {}
         while (spent := time.monotonic() - start) < seconds or not outputs:
             self.set_rate(rate_fn(min(1.0, spent / max(seconds, 1e-6))))
             outputs = {name: float(value) for name, value in self.run().items()}  # waits for the device

@@ -15,6 +15,7 @@ import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import fire
 import jax
@@ -215,7 +216,8 @@ def main(
         some = (RECIPES[recipes[0]], packed, images, labels, batch_size, steps, total_images // batch_size, precision)
         time_recipe(Trial(recipes[0], *some), min(seconds, 20), start)
         return
-    measure, best, rows = None, None, []
+    rows: list[Any] = []
+    best: Any = None
     with ThreadPoolExecutor(len(recipes)) as pool:
         trials = []
         for name in recipes:
@@ -245,7 +247,7 @@ def main(
                 (out / "best.json").write_text(json.dumps(record), encoding="utf-8")
             return figures["fid"]
 
-        scores = []
+        scores: list[Any] = []
         for trial, compiled in trials:
             try:  # one recipe that fails, or is not ready in time, must not cost the others their time
                 compiled.result(timeout=max(1.0, compile_seconds - (time.monotonic() - start)) if scores else None)

@@ -47,7 +47,7 @@ class LiteFeatures(keras.layers.Layer):
         super().__init__(dtype=dtype, trainable=False, **kwargs)
         self.pretrained = pretrained or Pretrained("lite1", self.image_size)
         rng = np.random.default_rng(seed)
-        draw = lambda *shape: rng.standard_normal(shape).astype("float32") / np.sqrt(np.prod(shape[:-1]))  # noqa: E731
+        draw = lambda *shape: np.asarray(rng.standard_normal(shape), "float32") / np.sqrt(np.prod(shape[:-1]))  # noqa: E731
         sources = [self.pretrained.network.blocks[k][3] for k in self.BLOCKS]
         self.projections = [draw(1, 1, source, channels) for source, channels in zip(sources, self.channels, strict=True)]
         self.narrowings = [draw(1, 1, coarse, fine) for fine, coarse in zip(self.channels, self.channels[1:], strict=False)]
