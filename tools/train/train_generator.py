@@ -220,7 +220,9 @@ def publish(generator, names, recipe, out, licence=None, num_batches=64):
         f"""A Projected GAN in Keras 3 (`tools/train/generator_network.py`, `tools/train/projected_gan.py`), trained by
 {recipe} It has {", ".join(map(str, generator.widths))} channels at 4, 8, 16, 32 and 64 pixels.
 The first {len(names)} coordinates of z choose the class by softmax(s z_c) over learnt embeddings, inside; from
-outside the generator is unconditional. s was {TRAINING_SHARPNESS} in training and is {SHIPPED_SHARPNESS} here. What does not depend on z is computed at export: batch
+outside the generator is unconditional. s was {TRAINING_SHARPNESS} in training and is {SHIPPED_SHARPNESS} here.
+What does not depend on z is computed
+at export: batch
 normalization is folded into one matrix product (`FoldedGenerator`).""",
         licence,
     )
