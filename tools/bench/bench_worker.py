@@ -17,7 +17,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import fire
 import numpy as np
 
 MODELS = ("generator", "classifier")
@@ -31,6 +30,27 @@ def latent_points(num_chains, latent_dim):
     return np.random.default_rng(0).standard_normal((num_chains, latent_dim)).astype("float32")
 
 
+def network_arrays():
+    """Return {model: the variables of the shipped SavedModel, in order}, as `keras_networks.load_networks` takes them."""
+    import tensorflow as tf
+
+    from tfgradgen.models.shipped import default_model
+
+    arrays = {}
+    for name in MODELS:
+        variables = tf.train.load_checkpoint(str(default_model(name) / "variables" / "variables"))
+        count = sum(key.startswith("weights/") for key in variables.get_variable_to_shape_map())
+        arrays[name] = [variables.get_tensor(f"weights/{k}/.ATTRIBUTES/VARIABLE_VALUE") for k in range(count)]
+    return arrays
+
+
+def write_shared(folder, shared, arrays):
+    """Write what `read_shared` returns."""
+    named = {f"{name}_{k}": array for name, each in arrays.items() for k, array in enumerate(each)}
+    np.savez(folder / "shared.npz", **named)
+    (folder / "shared.json").write_text(json.dumps(shared), encoding="utf-8")
+
+
 def tensorflow_tasks(folder, label):
     """Return the tasks of tfgradgen, {name: (z, number of gradients) -> measurements}, run once before they are timed."""
     from tfgradgen.core.quiet import start_tensorflow
@@ -41,18 +61,11 @@ def tensorflow_tasks(folder, label):
     import tfgradgen as tg
     from tfgradgen.core.config import changed_config
     from tfgradgen.models.labels import resolve_labels
-    from tfgradgen.models.shipped import default_model
 
     generator, classifier = tg.load_generator(), tg.load_classifier()
     posterior = tg.ClassPosterior(generator, classifier, resolve_labels(classifier.labels, label)[0])
     configs = {name: changed_config(tg.SAMPLERS[name].defaults, {"step_size": STEP_SIZES[name]}) for name in SAMPLERS}
     leapfrogs = {name: getattr(config, "num_leapfrog_steps", 1) for name, config in configs.items()}
-    arrays: dict[str, np.ndarray] = {}
-    for name in MODELS:
-        variables = tf.train.load_checkpoint(str(default_model(name) / "variables" / "variables"))
-        count = sum(key.startswith("weights/") for key in variables.get_variable_to_shape_map())
-        arrays |= {f"{name}_{k}": variables.get_tensor(f"weights/{k}/.ATTRIBUTES/VARIABLE_VALUE") for k in range(count)}
-    np.savez(folder / "shared.npz", **arrays)  # type: ignore[arg-type]
     shared = {
         "label": int(posterior.label),
         "latent_dim": posterior.latent_dim,
@@ -60,7 +73,7 @@ def tensorflow_tasks(folder, label):
         "step_size": STEP_SIZES,
         "num_leapfrog_steps": leapfrogs,
     }
-    (folder / "shared.json").write_text(json.dumps(shared), encoding="utf-8")
+    write_shared(folder, shared, network_arrays())
 
     def value_and_gradient(z):
         with tf.GradientTape() as tape:
@@ -100,8 +113,8 @@ def read_shared(folder):
         return shared, {name: [data[f"{name}_{k}"] for k in range(count[name])] for name in MODELS}
 
 
-def torch_tasks(folder, is_compiled):
-    """Return the tasks of the networks in PyTorch, with and without compilation."""
+def torch_tasks(folder, is_compiled, mode=None):
+    """Return the tasks of the networks in PyTorch on its default device, with and without compilation in `mode`."""
     os.environ["KERAS_BACKEND"] = "torch"  # for the networks whose weights are taken
     import torch
 
@@ -113,7 +126,7 @@ def torch_tasks(folder, is_compiled):
     generator, classifier = load_networks(arrays, shared["latent_dim"], shared["num_classes"])
     log_prob = make_log_prob(generator, classifier, shared["label"])
     if is_compiled:
-        log_prob = torch.compile(log_prob, dynamic=False)  # one graph per number of chains
+        log_prob = torch.compile(log_prob, dynamic=False, mode=mode)  # one graph per number of chains
 
     def value_and_gradient(z):
         z = z.detach().requires_grad_()
@@ -121,13 +134,17 @@ def torch_tasks(folder, is_compiled):
         return value.detach(), torch.autograd.grad(value.sum(), z)[0]
 
     def bare(z, num_gradients):
-        z = torch.from_numpy(z)
+        z = torch.asarray(z)
         for _ in range(num_gradients):
             z = z + 1e-6 * value_and_gradient(z)[1]
+        z.cpu()  # waits for a GPU
         return {"gradients": num_gradients}
 
+    def check(z):
+        return tuple(part.cpu() for part in value_and_gradient(torch.asarray(z)))
+
     title = f"PyTorch {torch.__version__}, {'torch.compile' if is_compiled else 'eager'}"
-    return title, lambda z: value_and_gradient(torch.from_numpy(z)), {GRADIENT: bare}
+    return title, check, {GRADIENT: bare}
 
 
 def jax_tasks(folder):
@@ -276,4 +293,6 @@ class Worker:
 
 
 if __name__ == "__main__":
+    import fire  # here, because tools/device uses this file on machines without it
+
     fire.Fire(serve)

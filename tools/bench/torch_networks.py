@@ -11,12 +11,13 @@ from torch.nn import functional as F
 from tools.train.consensus_network import TAPS
 from tools.train.efficientnet_lite import bicubic_matrix
 
+IMAGE_SIZE = 64  # of the generator
 SLOPE = 0.2  # of the generator's leaky ReLU
 
 
 def tensor(variable):
-    """Return a Keras variable as float32."""
-    return torch.from_numpy(np.array(ops.convert_to_numpy(variable), "float32"))
+    """Return a Keras variable as float32, on PyTorch's default device."""
+    return torch.asarray(np.array(ops.convert_to_numpy(variable), "float32"))
 
 
 def channels_last(x):
@@ -61,11 +62,12 @@ def make_generator(network):
 
 
 def make_features(network):
-    """Return the function image [B, 3, S, S] -> the feature maps of an EfficientNet-Lite `Network`."""
+    """Return the function image [B, 3, 64, 64] -> the feature maps of an EfficientNet-Lite `Network`."""
+    # Outside of what is compiled: where a default device is set, torch.compile fails on NumPy.
+    matrix = torch.asarray(bicubic_matrix(IMAGE_SIZE, network.image_size))
     kernels, biases = [kernel_of(kernel) for kernel in network.kernels], [tensor(bias) for bias in network.biases]
 
     def maps_of(image):
-        matrix = torch.from_numpy(bicubic_matrix(image.shape[2], network.image_size))
         weights = zip(kernels, biases, strict=True)
 
         def conv(x, stride=1, groups=1):
@@ -110,9 +112,10 @@ def make_classifier(network):
 def make_log_prob(generator, classifier, label):
     """Return the function z [B, latent_dim] -> log p(class `label` | image) + log Normal(z; 0, I), [B]."""
     generate, classify = make_generator(generator), make_classifier(classifier)
+    log_two_pi = float(np.log(2 * np.pi))
 
     def log_prob(z):
-        prior = -0.5 * (z.square().sum(1) + z.shape[1] * float(np.log(2 * np.pi)))
+        prior = -0.5 * (z.square().sum(1) + z.shape[1] * log_two_pi)
         return prior + torch.log_softmax(classify(generate(z)), 1)[:, label]
 
     return log_prob

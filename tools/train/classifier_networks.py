@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from tools.train.efficientnet_lite import Network, Pretrained
+from tools.train.initializers import Normal
 
 
 class ImageClassifier(keras.Model):
@@ -26,9 +27,7 @@ class ImageClassifier(keras.Model):
         self.tracked = []  # Keras tracks layers in attributes, not in nested tuples
         self.stages = [self.make_stage(index, width) for index, width in enumerate(self.CHANNELS)]
         self.dropout = keras.layers.Dropout(dropout, seed=1, **self.layer)
-        self.head = keras.layers.Dense(
-            num_classes + num_others, dtype="float32", kernel_initializer=keras.initializers.RandomNormal(stddev=0.02)
-        )
+        self.head = keras.layers.Dense(num_classes + num_others, dtype="float32", kernel_initializer=Normal(0.02))
         fitted = dict(shape=(), trainable=False, autocast=False)
         self.temperature = self.add_weight(initializer="ones", name="temperature", **fitted)
         self.other_bias = self.add_weight(initializer="zeros", name="other_bias", **fitted)

@@ -11,6 +11,7 @@ from scipy.special import log_softmax
 
 from tfgradgen.core.files import atomic_file
 from tools.train.efficientnet_lite import TOP, Network
+from tools.train.initializers import Normal
 
 TAPS = (6, 14)  # blocks of Lite1 (40 and 112 channels) whose spatial means are further inputs of the head
 
@@ -32,7 +33,7 @@ class Student(keras.Model):
         self.other_bias = self.add_weight(shape=(), initializer="zeros", name="other_bias", **fixed)
         self.hidden = keras.layers.Dense(hidden, activation="silu")
         self.dropout = keras.layers.Dropout(0.2, seed=1)
-        self.head = keras.layers.Dense(num_outputs, kernel_initializer=keras.initializers.RandomNormal(stddev=0.02))
+        self.head = keras.layers.Dense(num_outputs, kernel_initializer=Normal(0.02))
         self.hidden.build((None, self.num_features))
         self.head.build((None, hidden))
         self.built = True

@@ -63,9 +63,12 @@ class Lesson(LossModel):
         return cross_entropy(self.student(augment(image, num_draws, u), training=training), target, weight)
 
 
-def optimizer_of(rate, steps):
-    """Return AdamW with a cosine schedule and averaged weights."""
-    schedule = keras.optimizers.schedules.CosineDecay(rate, steps, alpha=0.02)
+LAST_RATE = 0.02  # the learning rate at the end of a stage, relative to the first
+
+
+def optimizer_of(rate, steps=None):
+    """Return AdamW with averaged weights, and with a cosine schedule over `steps` if they are given."""
+    schedule = keras.optimizers.schedules.CosineDecay(rate, steps, alpha=LAST_RATE) if steps else rate
     return keras.optimizers.AdamW(
         schedule, weight_decay=0.01, beta_2=0.99, global_clipnorm=3.0, use_ema=True, ema_momentum=0.99
     )
@@ -288,19 +291,23 @@ weights are stored in 16 bits, which changes the logits by less than 0.01."""
 def write_model(studio, stage, out, licence=None):
     """Export the student of `stage`, with large kernels in 16 bits, and its card; check_models.py adds the measured numbers."""
     from tools.train.efficientnet_lite import LARGE
-    from tools.train.export import export, write_card
 
     half = restore(studio.empty_student(weight_dtype="float16"), studio.weights(stage))
+    settings = dict(size=studio.size, stage=stage, frozen=FROZEN_BLOCKS, large=LARGE)
+    publish_student(half, studio.labels, BUILT.format(draws=studio.num_labelled(), **settings), out, licence)
+
+
+def publish_student(student, labels, built, out, licence=None):
+    """Export `student` and its card, which says how it was `built`; `labels` are those of model.json."""
+    from tools.train.export import export, write_card
+
     shape = (photographs.SIZE, photographs.SIZE, 3)
-    metadata = {"image_range": [-1, 1], "image_size": list(shape[:2]), "output": "logits", "labels": studio.labels}
-    export(half, half.opinion, shape, out, metadata, {"features": half.features})
+    metadata = {"image_range": [-1, 1], "image_size": list(shape[:2]), "output": "logits", "labels": labels}
+    export(student, student.opinion, shape, out, metadata, {"features": student.features})
     interface = {
-        "signature": "callable, and `serving_default`: `input` float32 [B, 64, 64, 3] -> "
-        f"logits float32 [B, {len(studio.labels)}]",
+        "signature": f"callable, and `serving_default`: `input` float32 [B, 64, 64, 3] -> logits float32 [B, {len(labels)}]",
         "further signature": "`features`: the same input -> float32 [B, D], the input of the head",
         "range": "[-1, 1], RGB",
-        "classes": ", ".join(label["name"] for label in studio.labels),
+        "classes": ", ".join(label["name"] for label in labels),
     }
-    settings = dict(size=studio.size, stage=stage, frozen=FROZEN_BLOCKS, large=LARGE)
-    built = BUILT.format(draws=studio.num_labelled(), **settings)
     write_card(out, "Classifier", interface, built, licence)

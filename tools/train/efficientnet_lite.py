@@ -13,6 +13,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from tools.train.initializers import Normal
+
 # For each stage: repeats in Lite0, kernel, stride of the first block, output channels in Lite0, expansion.
 STAGES = (
     (1, 3, 1, 16, 1),
@@ -72,7 +74,7 @@ class Network(keras.Model):
     def _add(self, size, channels, filters=None):
         """Add the weights of a convolution, depthwise if `filters` is None."""
         fan_in = size * size * (channels if filters else 1)
-        normal = keras.initializers.RandomNormal(stddev=float(np.sqrt(2 / fan_in)))
+        normal = Normal(float(np.sqrt(2 / fan_in)))
         shape = (size, size, channels, filters or 1)
         dtype = self.weight_dtype if np.prod(shape) >= LARGE else "float32"
         self.kernels.append(self.add_weight(shape=shape, initializer=normal, dtype=dtype, autocast=False))
@@ -93,7 +95,7 @@ class Network(keras.Model):
         x, maps = ops.relu6(conv(x, 2)), []
         for _, stride, channels, filters, expansion in self.blocks:
             y = ops.relu6(conv(x)) if expansion > 1 else x
-            y = conv(ops.relu6(conv(y, stride, ops.depthwise_conv)))
+            y = conv(ops.relu6(conv(y, stride, depthwise)))
             x = x + y if stride == 1 and channels == filters else y
             maps.append(x)
         return [*maps, ops.relu6(conv(x))]
@@ -106,6 +108,21 @@ class Network(keras.Model):
         for kernel, bias, (new_kernel, new_bias) in zip(self.kernels, self.biases, pairs, strict=True):
             kernel.assign(new_kernel.reshape(kernel.shape))
             bias.assign(new_bias)
+
+
+def depthwise(x, kernel, strides=1, padding="same"):
+    """Return a depthwise convolution of x [B, H, W, C] by kernel [k, k, C, 1].
+
+    With JAX it is a sum of shifted products, which XLA makes one kernel of: its grouped convolutions are slow on a GPU.
+    """
+    if keras.backend.backend() != "jax":
+        return ops.depthwise_conv(x, kernel, strides=strides, padding=padding)
+    size, (height, width) = kernel.shape[0], x.shape[1:3]
+    heights, widths = -(-height // strides), -(-width // strides)
+    extra = [max(0, (count - 1) * strides + size - full) for count, full in ((heights, height), (widths, width))]
+    x = ops.pad(x, [[0, 0], *([each // 2, each - each // 2] for each in extra), [0, 0]])
+    reach = lambda first, count: slice(first, first + (count - 1) * strides + 1, strides)  # noqa: E731
+    return sum(x[:, reach(i, heights), reach(j, widths)] * kernel[i, j, :, 0] for i in range(size) for j in range(size))
 
 
 def pointwise(x, kernel):

@@ -7,10 +7,13 @@ import keras
 import numpy as np
 from keras import ops
 
+from tools.train.initializers import Normal
+
 LATENT_CONTENT_DIM = 64  # free coordinates of z; the others, one per class, choose the class
 # softmax(sharpness * z_c) chooses the class. The sharpness is reduced after training: fewer images are purely of one class, but
 # a chain has a gradient between classes.
 TRAINING_SHARPNESS, SHIPPED_SHARPNESS = 4.5, 4.0
+WIDTHS = (192, 160, 88, 48, 20)  # of the generator that a CPU can train in a night
 EPSILON = 1e-4  # added to the variance that a normalization divides by
 
 
@@ -28,7 +31,7 @@ class ConditionalBatchNorm(keras.layers.Layer):
 
     def build(self, shapes):
         channels, dim = shapes[0][-1], shapes[1][-1]
-        normal = keras.initializers.RandomNormal(stddev=0.05)
+        normal = Normal(0.05)
         self.gain = self.add_weight(shape=(channels,), initializer=keras.initializers.Constant(self.initial_gain))
         self.bias = self.add_weight(shape=(channels,), initializer="zeros")
         self.to_scale = self.add_weight(shape=(dim, channels), initializer=normal)
@@ -75,7 +78,7 @@ class UpConv(keras.layers.Layer):
 
     def build(self, shape):
         channels = shape[-1]
-        std = keras.initializers.RandomNormal(stddev=float(np.sqrt(2 / (9 * channels))))
+        std = Normal(float(np.sqrt(2 / (9 * channels))))
         self.kernel = self.add_weight(shape=(3, 3, self.filters, channels), initializer=std)
 
     def transposed_kernel(self):
@@ -102,27 +105,22 @@ class Generator(keras.Model):
     """`z [B, num_classes + 64] -> image [B, 64, 64, 3]` in [-1, 1]; z ~ Normal(0, I).
 
     The first `num_classes` coordinates choose the class by softmax(sharpness z_c) over learned embeddings; the rest is content.
-    Stages upsample from 4x4 to 64x64. RGB skip connections at 16 and 32 pixels carry the coarse colours.
+    `widths` are the numbers of channels at 4, 8, 16, 32 and 64 pixels. RGB skip connections at 16 and 32 pixels carry the
+    coarse colours.
     """
 
-    STAGES = (160, 88, 48, 20)  # channels at 8, 16, 32, 64 pixels
-
-    def __init__(self, num_classes, sharpness=TRAINING_SHARPNESS, dtype="float32", **kwargs):
+    def __init__(self, num_classes, sharpness=TRAINING_SHARPNESS, widths=WIDTHS, dtype="float32", **kwargs):
         super().__init__(dtype=dtype, **kwargs)
-        self.num_classes, self.sharpness = num_classes, sharpness
+        self.num_classes, self.sharpness, self.widths = num_classes, sharpness, tuple(widths)
         self.latent_dim = num_classes + LATENT_CONTENT_DIM
         layer = dict(dtype=dtype)
-        self.embedding = keras.layers.Dense(
-            64, use_bias=False, kernel_initializer=keras.initializers.RandomNormal(stddev=1.0), **layer
-        )
-        self.stem = keras.layers.Dense(
-            16 * 192, use_bias=False, kernel_initializer=keras.initializers.RandomNormal(stddev=0.09), **layer
-        )
+        self.embedding = keras.layers.Dense(64, use_bias=False, kernel_initializer=Normal(1.0), **layer)
+        self.stem = keras.layers.Dense(16 * widths[0], use_bias=False, kernel_initializer=Normal(0.09), **layer)
         self.stem_norm = ConditionalBatchNorm(**layer)
-        self.ups = [UpConv(filters, **layer) for filters in self.STAGES]
-        self.norms = [ConditionalBatchNorm(**layer) for _ in self.STAGES]
+        self.ups = [UpConv(filters, **layer) for filters in widths[1:]]
+        self.norms = [ConditionalBatchNorm(**layer) for _ in widths[1:]]
         self.residual = keras.layers.Conv2D(
-            self.STAGES[1], 3, padding="same", use_bias=False, kernel_initializer="he_normal", **layer
+            widths[2], 3, padding="same", use_bias=False, kernel_initializer="he_normal", **layer
         )
         self.residual_norm = ConditionalBatchNorm(initial_gain=0.3, **layer)
         small = keras.initializers.VarianceScaling(0.09)
@@ -136,7 +134,7 @@ class Generator(keras.Model):
         weights = ops.softmax(self.sharpness * z[:, : self.num_classes])
         embedded = ops.cast(self.embedding(weights), "float32")
         h = ops.cast(ops.concatenate([z[:, self.num_classes :], embedded], axis=-1), self.compute_dtype)
-        x = ops.reshape(self.stem(h), (-1, 4, 4, 192))
+        x = ops.reshape(self.stem(h), (-1, 4, 4, self.widths[0]))
         x = act(self.stem_norm([x, h], training=training))
         rgb = None
         for up, norm in zip(self.ups, self.norms, strict=True):

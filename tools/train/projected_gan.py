@@ -5,10 +5,13 @@ high-pass. Batches contain pairs of one class (rows i and i + B / 2). The heads 
 loss makes the generator's pairs as different as those of photographs. Without it every class collapses to one shape.
 """
 
+import itertools
+
 import keras
 import numpy as np
 from keras import ops
 
+from tools.train.initializers import Normal
 from tools.train.photographs import crop_matrix, cut_out, jitter_colour, resample, to_range, uniform
 
 # For the heads on the four feature maps: channels of the random projection, and (size, stride, filters) of each layer.
@@ -27,10 +30,10 @@ class SpectralKernel(keras.layers.Layer):
     def __init__(self, shape, **kwargs):
         super().__init__(**kwargs)
         std = float(np.sqrt(2 / np.prod(shape[:-1])))
-        self.kernel = self.add_weight(shape=shape, initializer=keras.initializers.RandomNormal(stddev=std), autocast=False)
+        self.kernel = self.add_weight(shape=shape, initializer=Normal(std), autocast=False)
         self.u = self.add_weight(
             shape=(1, shape[-1]),
-            initializer=keras.initializers.RandomNormal(stddev=1.0),
+            initializer=Normal(1.0),
             trainable=False,
             autocast=False,
         )
@@ -103,17 +106,35 @@ def swap_class(z, label, num_classes):
 class ProjectedGan(keras.Model):
     """A model for `fit` on `(image uint8 [B, 64, 64, 3], label int32 [B])`, where rows i and i + B / 2 have the same class.
 
-    The weight of diversity is annealed over `total_steps`; `smoothness` is the weight of the path-length term.
+    The weight of diversity is annealed over `total_steps`; `smoothness` is the weight of the path-length term, `high_pass` the
+    gain of the high-pass part of the pixels. `guide(image [B, S, S, 3], label [B])` returns -log p(label given the image) [B]
+    by a frozen classifier, which the generator lowers with the weight `guidance` (Sauer et al. 2022, StyleGAN-XL).
     """
 
-    def __init__(self, generator, features, num_classes, batch_size, total_steps, smoothness=0.0, seed=23, **kwargs):
+    def __init__(
+        self,
+        generator,
+        features,
+        num_classes,
+        batch_size,
+        total_steps,
+        smoothness=0.0,
+        high_pass=6.0,
+        guide=None,
+        guidance=0.0,
+        seed=23,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.generator, self.features, self.smoothness = generator, features, smoothness
+        self.high_pass, self.guide, self.guidance = high_pass, guide, guidance
         layer = dict(num_classes=num_classes, dtype=generator.dtype_policy)
         self.heads = [
             *(
                 Head(channels, projected, layers, seed=k, **layer)
-                for k, (channels, (projected, layers)) in enumerate(zip(features.channels, HEADS, strict=True))
+                for k, (channels, (projected, layers)) in enumerate(
+                    zip(features.channels, itertools.cycle(HEADS), strict=False)
+                )
             ),
             Head(6, None, [(4, 2, 32), (4, 2, 64), (4, 2, 128)], gain=8.0, **layer),
         ]
@@ -121,7 +142,8 @@ class ProjectedGan(keras.Model):
         self.seed_generator = keras.random.SeedGenerator(seed)
         weight = dict(shape=(), trainable=False, autocast=False)
         self.step_count = self.add_weight(name="step_count", initializer="zeros", **weight)
-        self.feature_scales = [self.add_weight(name=f"feature_scale_{i}", initializer="ones", **weight) for i in range(4)]
+        scales = range(len(features.channels))
+        self.feature_scales = [self.add_weight(name=f"feature_scale_{i}", initializer="ones", **weight) for i in scales]
         self.mean_change = self.add_weight(name="mean_change", initializer="zeros", **weight)
         self.real_distances = [self.add_weight(name=f"distance_{i}", initializer="zeros", **weight) for i in range(3)]
         names = ("d_loss", "g_loss", "d_real", "d_fake", "spread")
@@ -132,12 +154,16 @@ class ProjectedGan(keras.Model):
     def metrics(self):
         return list(self.trackers.values())
 
-    def set_feature_scales(self, images):
-        """Scale each feature map to unit mean square on `images` (uint8), so that all heads start with equal scales."""
+    def feature_scales_of(self, images):
+        """Return what scales each feature map of `images` (in [-1, 1]) to unit mean square, so that all heads start equal."""
         size = self.features.image_size
-        resized = keras.ops.image.resize(to_range(images), (size, size))
-        for scale, tap in zip(self.feature_scales, self.features(resized), strict=True):
-            scale.assign(1.0 / ops.sqrt(ops.mean(ops.square(ops.cast(tap, "float32")))))
+        taps = self.features(keras.ops.image.resize(images, (size, size)))
+        return [1.0 / ops.sqrt(ops.mean(ops.square(ops.cast(tap, "float32")))) for tap in taps]
+
+    def set_feature_scales(self, values):
+        """Set the scales of the feature maps, as `feature_scales_of` gives them."""
+        for scale, value in zip(self.feature_scales, values, strict=True):
+            scale.assign(value)
 
     def augment(self, image, batch_size):
         """Return two views of one augmentation, at 64 pixels and at the input size of the features; pairs share their draw."""
@@ -158,7 +184,7 @@ class ProjectedGan(keras.Model):
         taps = [tap * ops.cast(scale, tap.dtype) for tap, scale in zip(self.features(large), self.feature_scales, strict=True)]
         # The high-pass part is amplified; otherwise periodic artefacts are not penalized.
         high = pixels - ops.average_pool(pixels, 3, 1, padding="same")
-        return [*taps, ops.concatenate([1.5 * pixels, 6.0 * high], axis=-1)]
+        return [*taps, ops.concatenate([1.5 * pixels, self.high_pass * high], axis=-1)]
 
     def fakes(self, z, training):
         """Return the generator's images of `z`, and their path-length penalty.
@@ -182,7 +208,7 @@ class ProjectedGan(keras.Model):
     def pair_distances(inputs):
         """Return the mean absolute differences of pairs, in coarse pixels and two coarse feature maps: a list of [B / 2]."""
         coarse = [
-            ops.average_pool(inputs[4][..., :3], 8, 8),
+            ops.average_pool(inputs[-1][..., :3], 8, 8),
             ops.average_pool(inputs[2], 2, 2, padding="same"),
             inputs[3],
         ]
@@ -196,7 +222,8 @@ class ProjectedGan(keras.Model):
         z = keras.random.normal((batch_size, self.generator.latent_dim), seed=self.seed_generator)
         fake, unevenness = self.fakes(swap_class(z, label, self.num_classes), training)
         on_real = [ops.stop_gradient(x) for x in self.inputs_of_heads(self.augment(to_range(image), batch_size))]
-        on_fake = self.inputs_of_heads(self.augment(fake, batch_size))
+        fake_views = self.augment(fake, batch_size)
+        on_fake = self.inputs_of_heads(fake_views)
         weights = [head.weights_now(training) for head in self.heads]
         frozen = [[ops.stop_gradient(w) for w in ws] for ws in weights]
         score = lambda xs, wss: [h(x, label, ws) for h, x, ws in zip(self.heads, xs, wss, strict=True)]  # noqa: E731
@@ -207,7 +234,7 @@ class ProjectedGan(keras.Model):
         d_loss = sum(
             ops.mean(ops.relu(1 - r)) + ops.mean(ops.relu(1 + f)) for r, f in zip(real_logits, fake_logits, strict=True)
         )
-        head_weights = (1.0, 1.0, 1.0, 1.0, 1.5)
+        head_weights = [1.0] * (len(self.heads) - 1) + [1.5]  # more for the pixels
         g_loss = -sum(w * ops.mean(f) for w, f in zip(head_weights, generator_logits, strict=True)) / len(self.heads)
         spread = []
         for moving, real, fake_ in zip(
@@ -220,6 +247,8 @@ class ProjectedGan(keras.Model):
         progress = ops.minimum(self.step_count / (0.6 * self.total_steps), 1.0)
         g_loss = g_loss + 2.0 * ops.power(0.05, progress) * shortfall  # 2, annealed to 0.1
         g_loss = g_loss + self.smoothness * unevenness
+        if self.guide:
+            g_loss = g_loss + self.guidance * ops.mean(self.guide(fake_views[1], label))
         self.step_count.assign(self.step_count + 1)
         mean = lambda xs: sum(ops.mean(x) for x in xs) / len(xs)  # noqa: E731
         return dict(

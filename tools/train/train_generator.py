@@ -19,7 +19,7 @@ import numpy as np
 from tools.cards.quality import save_sheet
 from tools.train import photographs
 from tools.train.features import load_features
-from tools.train.generator_network import SHIPPED_SHARPNESS, TRAINING_SHARPNESS, FoldedGenerator, Generator
+from tools.train.generator_network import SHIPPED_SHARPNESS, TRAINING_SHARPNESS, WIDTHS, FoldedGenerator, Generator
 from tools.train.projected_gan import ProjectedGan, swap_class
 
 IMAGES_PER_EPOCH = 16_000
@@ -124,7 +124,7 @@ def train(data, features, work, names, images, batch_size, emphasis, smoothness,
         smoothness=smoothness,
         seed=seed + 23,
     )
-    gan.set_feature_scales(train_images[:: max(1, len(train_images) // 128)])
+    gan.set_feature_scales(gan.feature_scales_of(photographs.to_range(train_images[:: max(1, len(train_images) // 128)])))
     weights = np.array([2.0 if name in emphasis else 1.0 for name in names])
     rate = keras.optimizers.schedules.PolynomialDecay(2.5e-4, images // batch_size, end_learning_rate=5e-5)
     adam = keras.optimizers.Adam(rate, beta_1=0.0, beta_2=0.99, epsilon=1e-8, use_ema=True, ema_momentum=0.999)
@@ -172,22 +172,40 @@ def main(
     if keras.backend.backend() != "tensorflow":
         print(f"trained; best weights in {work}/best.weights.h5; to export them, run again with --images=0 and TensorFlow")
         return
-    publish(work, names, Path(features).name, out, licence)
+    generator = empty_generator(len(names))
+    photographs.load_weights(generator, work / "best.weights.h5")
+    with (work / "log.csv").open() as file:
+        best = min(csv.DictReader(file), key=lambda row: float(row["kid"]))
+    recipe = f"""`python -m tools.train.train_generator` on the photographs of each class, with {Path(features).name} as frozen
+features. The checkpoint with the lowest KID of its EMA weights (1,200 draws, in the training features) is shipped: that after
+{int(best["images"]):,} images."""
+    publish(generator, names, recipe, out, licence)
 
 
-def publish(work, names, features, out, licence=None):
-    """Export the best weights in float32, with statistics measured again; check_models.py completes the card."""
+def empty_generator(num_classes, widths=WIDTHS):
+    """Return a generator with the sharpness that ships, built, with random weights."""
+    generator = Generator(num_classes, SHIPPED_SHARPNESS, widths=widths)
+    generator(np.zeros((2, generator.latent_dim), "float32"))
+    return generator
+
+
+def publish(generator, names, recipe, out, licence=None, num_batches=64):
+    """Export `generator` in float32, with statistics measured again; check_models.py completes the card.
+
+    Args:
+      generator: With the weights to export.
+      names: Of its classes.
+      recipe: What trained it and how, for the card: the end of a sentence after "trained by", and further sentences.
+      out: The folder of the model.
+      licence: Of the photographs.
+      num_batches: Batches of 128 draws that the statistics are measured on.
+    """
     from tools.train.export import export, write_card
 
-    generator = Generator(len(names), SHIPPED_SHARPNESS)
-    generator(np.zeros((2, generator.latent_dim), "float32"))
-    photographs.load_weights(generator, work / "best.weights.h5")
-    calibrate(generator, seed=2, num_batches=64)
+    calibrate(generator, seed=2, num_batches=num_batches)
     metadata = {"latent_dim": generator.latent_dim, "prior": "normal", "image_range": [-1, 1], "image_shape": [64, 64, 3]}
     folded = FoldedGenerator(generator)
     export(folded, folded, (generator.latent_dim,), out, metadata)
-    with (work / "log.csv").open() as file:
-        best = min(csv.DictReader(file), key=lambda row: float(row["kid"]))
     interface = {
         "signature": f"callable, and `serving_default`: `input` float32 [B, {generator.latent_dim}] (z) -> image float32 "
         "[B, 64, 64, 3]",
@@ -200,12 +218,12 @@ def publish(work, names, features, out, licence=None):
         "Generator",
         interface,
         f"""A Projected GAN in Keras 3 (`tools/train/generator_network.py`, `tools/train/projected_gan.py`), trained by
-`python -m tools.train.train_generator` on the photographs of each class, with {features} as frozen features. The checkpoint
-with the lowest KID of its EMA weights (1,200 draws, in the training features) is shipped: that after
-{int(best["images"]):,} images. The first {len(names)} coordinates of z choose the class by softmax(s z_c) over learnt
-embeddings, inside; from outside the generator is unconditional. s was {TRAINING_SHARPNESS} in training and is
-{SHIPPED_SHARPNESS} here. What does not depend on z is computed at export: batch normalization is folded into one matrix product
-(`FoldedGenerator`).""",
+{recipe} It has {", ".join(map(str, generator.widths))} channels at 4, 8, 16, 32 and 64 pixels.
+The first {len(names)} coordinates of z choose the class by softmax(s z_c) over learnt embeddings, inside; from
+outside the generator is unconditional. s was {TRAINING_SHARPNESS} in training and is {SHIPPED_SHARPNESS} here.
+What does not depend on z is computed
+at export: batch
+normalization is folded into one matrix product (`FoldedGenerator`).""",
         licence,
     )
     print(f"exported to {out}; python -m tools.cards.check_models --only=generator --write measures the numbers of its card")
