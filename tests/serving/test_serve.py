@@ -129,28 +129,42 @@ def test_requests_that_the_model_refuses_are_bad_requests(server: RestServer) ->
         assert len(said) < 400
 
 
-def test_the_command_listens_says_how_to_ask_and_ends_in_one_line(served: Path, tmp_path: Path, root: Path) -> None:
-    """As a process, with the health check of the compose file; Ctrl-C ends it."""
+@pytest.fixture
+def process(served: Path, root: Path) -> Iterator[subprocess.Popen[str]]:
+    """`serve` as a process, which ends with the test."""
     command = [sys.executable, "-m", "tfgradgen", "serve", f"--export={served.parent}", "--port=0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=root) as process:
-        assert process.stdout
-        assert process.stderr
-        first, ask, client = (process.stdout.readline() for _ in range(3))
-        found = re.fullmatch(
-            rf"listening http://127\.0\.0\.1:(\d+)/v1/models/toys \(version 1 of {served.parent}\); .*\n", first
-        )
-        assert found
-        done = subprocess.run(ask.removeprefix("ask      "), shell=True, capture_output=True, check=True, cwd=tmp_path)
-        assert json.loads(done.stdout)["predictions"][0]["class_prob"] > 0
-        words = client.removeprefix("or       python ")
-        done = subprocess.run(f"{sys.executable} {words}", shell=True, capture_output=True, text=True, check=True, cwd=tmp_path)
-        assert done.stdout.startswith("goldfish-7.png: p(class) ")
-        compose = (served.parent / "docker-compose.yml").read_text()
-        check = " ".join(re.findall(r"^ {10}(\S.*)$", compose.partition("- >-\n")[2], re.M)).replace("8501", found[1])
-        subprocess.run(["bash", "-c", check], check=True, timeout=10)
-        assert subprocess.run(["bash", "-c", check.replace("toys", "other")], check=False, timeout=10).returncode == 1
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+    # In the background of a shell the signal is ignored, and stays so in further processes.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=root) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_the_command_listens_says_how_to_ask_and_ends_in_one_line(
+    process: subprocess.Popen[str], served: Path, tmp_path: Path
+) -> None:
+    """As a process, with the health check of the compose file; Ctrl-C ends it."""
+    assert process.stdout
+    assert process.stderr
+    first, ask, client = (process.stdout.readline() for _ in range(3))
+    found = re.fullmatch(rf"listening http://127\.0\.0\.1:(\d+)/v1/models/toys \(version 1 of {served.parent}\); .*\n", first)
+    assert found
+    done = subprocess.run(ask.removeprefix("ask      "), shell=True, capture_output=True, check=True, cwd=tmp_path)
+    assert json.loads(done.stdout)["predictions"][0]["class_prob"] > 0
+    words = client.removeprefix("or       python ")
+    done = subprocess.run(f"{sys.executable} {words}", shell=True, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.startswith("goldfish-7.png: p(class) ")
+    compose = (served.parent / "docker-compose.yml").read_text()
+    check = " ".join(re.findall(r"^ {10}(\S.*)$", compose.partition("- >-\n")[2], re.M)).replace("8501", found[1])
+    subprocess.run(["bash", "-c", check], check=True, timeout=10)
+    assert subprocess.run(["bash", "-c", check.replace("toys", "other")], check=False, timeout=10).returncode == 1
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (130, "")
     *notes, last = err.splitlines()
     assert last == "tfgradgen: interrupted; the server has ended."
