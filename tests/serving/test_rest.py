@@ -139,8 +139,7 @@ def seconds(body: bytes) -> float:
 
 
 def test_no_body_takes_more_time_than_its_length_does() -> None:
-    """A megabyte that the server reads holds the interpreter meanwhile. The small size is first: a square of the large one takes
-    hours."""
+    """The interpreter is held meanwhile. The small size comes first: the square of the large one takes hours."""
     for size in (1 << 14, 1 << 20):
         usual = seconds(b'{"instances": [' + b"0," * (size // 2) + b"0]}")
         for start in (b"", b'"', b'{"instances": ["'):
