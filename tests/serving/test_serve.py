@@ -198,6 +198,7 @@ def test_errors_are_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "assets").mkdir()
     base = str(served.parent)
     assert text.replace("SERVED", base) in refused(["serve", *(flag.replace("SERVED", base) for flag in flags)], capsys)
 
