@@ -15,12 +15,14 @@ from tests.support.command import FAST_MALA, SMALL, refused
 from tests.support.fuzzing import VALUES, changed, damaged
 from tests.support.records import a_record, record_of
 from tfgradgen.cli.command_flags import COMMANDS
-from tfgradgen.cli.commands import main
+from tfgradgen.cli.commands import command_again, main
 from tfgradgen.cli.completion import bash_script, words_of
 from tfgradgen.cli.like import with_like
 from tfgradgen.cli.options import parse_duration, parse_sample
 from tfgradgen.core.checks import UserError
 from tfgradgen.mcmc.registry import SAMPLERS
+from tfgradgen.models.shipped import default_model
+from tfgradgen.results.record import VARIED
 
 LONG = ["--kernel=mala", "--num_results=50", "--num_burnin_steps=4", "--num_adaptation_steps=4"]
 
@@ -62,6 +64,23 @@ def test_quiet_keeps_lists_errors_and_the_help(capsys: pytest.CaptureFixture[str
         refused(["kernels", word], capsys)
 
 
+@pytest.mark.usefixtures("quick_runs")
+def test_quiet_names_the_label_of_a_warning(toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    main(["sample", "--label=goldfish,alp", "--out=runs", *toy_flags, *FAST_MALA, "-q"])
+    *warnings, last = capsys.readouterr().out.splitlines()
+    assert last.startswith("sheet    ")
+    named = {name: [line for line in warnings if line.startswith(f"warning  {name}: ")] for name in ("goldfish", "alp")}
+    assert {name: len(record_of(f"runs/{name}")["problems"]) for name in named} == {name: len(named[name]) for name in named}
+    assert len(warnings) == sum(map(len, named.values())) > 0
+
+
+def test_the_command_that_goes_on_is_as_quiet() -> None:
+    assert command_again(["-q", "sample", "--label", "alp", "--strict"]) == (
+        "python -m tfgradgen sample --label=alp --strict=True --resume -q"
+    )
+    assert command_again(["sample", "--strict", "--verbose", "--resume"]).endswith(" sample --strict=True --resume --verbose")
+
+
 def test_durations() -> None:
     found = {"60": 60, "60s": 60, "5m": 300, "1.5h": 5400, "1h30m": 5400, "1h1m1.5s": 3661.5, "0.5": 0.5}
     for text, seconds in found.items():
@@ -93,9 +112,9 @@ def test_durations() -> None:
 def test_a_run_that_time_cut_is_the_run_of_so_many_draws(toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """The first chunk is the burn-in, the second has twenty draws; after either the time is over."""
     command = [*SMALL, *LONG, *toy_flags, "--out=cut"]
-    said = refused([*command, "--time_budget=0.001s"], capsys)
+    said = refused([*command, "-q", "--time_budget=0.001s"], capsys)
     assert "time_budget: expected time for a draw of each chain, got 0.001 s, which ended before it; give more time" in said
-    assert said.endswith("--out=cut --time_budget=0.001s --resume")
+    assert said.endswith("--out=cut --time_budget=0.001s --resume -q")
     assert not Path("cut").exists()
     main([*command, "--time_budget=0.001s", "--resume"])
     out = capsys.readouterr().out
@@ -198,19 +217,58 @@ def like(record: Any, tmp_path: Path, **given: Any) -> dict[str, Any]:
 
 def test_like_takes_nothing_dangerous(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     record = a_record()
-    record["arguments"] |= {"generator": "g", "classifier": "c", "strict": True, "label": "goldfish"}
+    (tmp_path / "g").mkdir()
+    record["arguments"] |= {"generator": f"{tmp_path}/g", "classifier": "/else/saved_models/classifier", "strict": True}
+    record["arguments"] |= {"label": "goldfish", "classifier_labels": "imagenet"}
     record["arguments"] |= {"allow_unknown_ops": True, "out": "/etc", "overwrite": True, "resume": True, "generator_x": "y"}
     record["label"]["name"] = "\x1b[2Jgoldfish"
     found = like(record, tmp_path)
     assert not {"allow_unknown_ops", "out", "overwrite", "resume", "strict", "time_budget"} & {*found}
-    assert (found["label"], found["kernel"], found["generator"], found["num_chains"]) == ("goldfish", "mala", "g", 3)
+    assert (found["label"], found["kernel"], found["num_chains"]) == ("goldfish", "mala", 3)
+    assert (found["generator"], found["classifier"]) == (f"{tmp_path}/g", str(default_model("classifier")))
     err = capsys.readouterr().err
     assert "warning  --allow_unknown_ops of that run is not taken from a file" in err
+    assert "the shipped classifier takes the place of /else/saved_models/classifier" in err
     assert "\x1b" not in err
     assert "generator_x" not in like(record, tmp_path, generator="mine"), "a setting of another model"
     assert like(record, tmp_path, generator="mine")["generator"] == "mine"
     assert "num_adaptation_steps" not in like(record, tmp_path, num_burnin_steps=9)
     assert "step_size" not in like(record, tmp_path, kernel="hmc")
+
+
+@pytest.mark.parametrize("role", ["generator", "classifier", "discriminator"])
+def test_like_takes_no_model_that_is_not_on_this_machine(role: str, tmp_path: Path) -> None:
+    for handle in (
+        "http://10.0.0.1/m.tar.gz",
+        "https://tfhub.dev/a/b/1",
+        "a/b/tensorflow2/c/1",
+        "https://evil.com/saved_models/x",
+        "~/nowhere",
+        "/dev/null",
+        f"{tmp_path},a/b/tensorflow2/c/1",
+    ):
+        record = a_record()
+        record["arguments"] |= {"generator": str(tmp_path), "classifier": str(tmp_path), role: handle}
+        with pytest.raises(UserError, match=f"like: expected the {role} of that run on this machine.*; give {role}=MODEL"):
+            like(record, tmp_path)
+        assert like(record, tmp_path, **{role: "mine"})[role] == "mine"
+
+
+def test_like_reads_no_file_of_names(tmp_path: Path) -> None:
+    record = a_record()
+    record["arguments"] |= {"generator": str(tmp_path), "classifier": str(tmp_path), "classifier_labels": "/etc/passwd"}
+    with pytest.raises(UserError, match=r"like: expected class names that you give .*, got /etc/passwd; give labels=FILE"):
+        like(record, tmp_path)
+    assert like(record, tmp_path, classifier_labels="mine")["classifier_labels"] == "mine"
+    assert "classifier_labels" not in like(record, tmp_path, classifier="mine")
+
+
+def test_like_of_a_run_of_vary_says_so(tmp_path: Path) -> None:
+    record = a_record()
+    for run in ("out/x", ""):
+        record[VARIED] = {"run": run, "chain": 0, "amount": 0.3, "num_steps": 5}
+        with pytest.raises(UserError, match=r"expected a run of `sample`, got a run of `vary` at .*; give the run"):
+            like(record, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -249,7 +307,7 @@ def parsed(data: bytes, tmp_path: Path) -> Any:
 
 def test_no_damage_to_a_record_is_worse_than_an_error(tmp_path: Path) -> None:
     record = a_record()
-    record["arguments"] |= {"generator": "g", "classifier": "c", "strict": False, "label": "goldfish"}
+    record["arguments"] |= {"generator": str(tmp_path), "classifier": str(tmp_path), "strict": False, "label": "goldfish"}
     rng = random.Random(0)
     data = [damaged(json.dumps(record).encode(), rng) for _ in range(100)]
     data += [json.dumps(changed(record, rng)).encode() for _ in range(100)]
@@ -313,6 +371,12 @@ def test_bash_completes_commands_flags_and_values() -> None:
     assert completed(script, "tfgradgen diagnose out/") == []
     assert completed(script, "tfgradgen diagnose --j") == ["--json"]
     assert completed(script, "tfgradgen nothing --") == []
+    for before in ("-q", "--verbose", "help", "-v  help"):
+        assert completed(script, f"tfgradgen {before} sa") == ["sample"]
+        assert completed(script, f"tfgradgen {before} sample --ker") == ["--kernel="]
+        assert completed(script, f"tfgradgen {before} sample --kernel=ma") == ["mala", "map"]
+    assert completed(script, "tfgradgen -q ") == [*COMMANDS, "help", "--version"]
+    assert completed(script, "tfgradgen help ") == [*COMMANDS]
 
 
 def test_completion_knows_every_flag(capsys: pytest.CaptureFixture[str]) -> None:

@@ -141,6 +141,8 @@ def test_hosts_and_pages_from_elsewhere_are_refused(server: RestServer) -> None:
     for origin in ("http://evil.com", "null", "http://localhost:9", "http://[", "file://"):
         assert predict(server, ROW, Origin=origin) == (403, {"error": "Origin: requests of other pages are refused"})
     get = b"GET /v1/models/birds HTTP/1.1\r\n"
+    two = b"Host: localhost\r\nOrigin: http://localhost\r\nOrigin: http://evil.com\r\n\r\n"
+    assert b" 403 " in raw(server, get + two).split(b"\r\n")[0]
     for hosts in (b"", b"Host: localhost\r\nHost: evil.com\r\n"):
         assert b" 400 " in raw(server, get + hosts + b"\r\n").split(b"\r\n")[0]
 

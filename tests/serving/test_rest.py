@@ -3,6 +3,7 @@
 import base64
 import json
 import random
+import time
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,8 @@ def test_both_formats_are_the_same_arrays() -> None:
 
 def test_the_default_signature_and_a_single_input_need_no_name() -> None:
     assert asked({"instances": [{"label": "alp", "seed": 1}]}).signature == "serving_default"
-    assert asked({"signature_name": "", "instances": [{"label": "alp", "seed": 1}]}).signature == "serving_default"
+    for name in ("", None):
+        assert asked({"signature_name": name, "instances": [{"label": "alp", "seed": 1}]}).signature == "serving_default"
     for form in ("instances", "inputs"):
         assert asked({"signature_name": "one", form: [1, 2.5]}).inputs["x"].tolist() == [1, 2.5]
     assert asked({"signature_name": "one", "instances": [{"x": 3}]}).inputs["x"].tolist() == [3]
@@ -78,7 +80,10 @@ def test_the_default_signature_and_a_single_input_need_no_name() -> None:
         ({"inputs": {"label": ["a", "b"], "seed": [1]}}, "expected one value of each input per row"),
         ({"inputs": {"label": [], "seed": []}}, "in 1 to 4 rows"),
         ({"signature_name": "nope", "instances": [WHOLE]}, "signature_name: expected one of serving_default, continue, one"),
-        ({"signature_name": ["x"], "instances": [WHOLE]}, "signature_name: expected one of"),
+        *(
+            ({"signature_name": name, "instances": [{"label": "a", "seed": 1}]}, "signature_name: expected one of")
+            for name in (["x"], 0, 0.0, {}, [], False, True)
+        ),
         ({"signature_name": "continue", "instances": [WHOLE | {"z": [1, 2]}]}, "z: expected a list of 3, got a list of 2"),
         ({"signature_name": "continue", "instances": [WHOLE | {"z": [1, 2, "\x1b[2J"]}]}, "z: expected a number, got"),
         ({"signature_name": "continue", "instances": [WHOLE | {"z": [1, 2, 1e39]}]}, "z: expected a number that float32 can"),
@@ -118,6 +123,28 @@ def test_depth_counts_brackets_outside_of_text() -> None:
         deep = [deep]
     assert "inputs: expected an object" in refusal({"inputs": deep})
     assert "nest at most 8 deep" in refusal({"inputs": [deep]})
+
+
+HOSTILE = (b'\\"', b'"', b"\\", b'"\\', b'"\\"', b"[]", b'["', b'"[', b'\\"[', b"]", b'"a",', b'{"a":[]},')
+
+
+def seconds(body: bytes) -> float:
+    """CPU time to refuse `body`; the least of three, because other threads may have interfered."""
+    times = []
+    for _ in range(3):
+        start = time.thread_time()
+        assert isinstance(parsed(body), Refusal)
+        times.append(time.thread_time() - start)
+    return min(times)
+
+
+def test_no_body_takes_more_time_than_its_length_does() -> None:
+    """The interpreter is held meanwhile. The small size comes first: the square of the large one takes hours."""
+    for size in (1 << 14, 1 << 20):
+        usual = seconds(b'{"instances": [' + b"0," * (size // 2) + b"0]}")
+        for start in (b"", b'"', b'{"instances": ["'):
+            for part in HOSTILE:
+                assert seconds(start + part * (size // len(part))) < 5 * usual + 1e-3, (start, part, size)
 
 
 def parsed(body: bytes) -> Request | Refusal:

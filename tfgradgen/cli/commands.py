@@ -22,7 +22,7 @@ from tfgradgen.cli.options import parse_sample
 from tfgradgen.cli.play_options import KINDS as PLAY
 from tfgradgen.cli.progress import stages_shown
 from tfgradgen.cli.system import ended_by_signals, prepare_home, prepare_streams, stopped
-from tfgradgen.cli.terminal import complain, give, note, note_traceback, volume, volume_of
+from tfgradgen.cli.terminal import VOLUME_FLAGS, complain, give, note, note_traceback, volume, volume_of
 from tfgradgen.core.checks import UserError, check_choice, fail
 from tfgradgen.core.parsing import reason
 from tfgradgen.core.quiet import quiet_matplotlib, start_tensorflow
@@ -238,7 +238,7 @@ def main(argv: list[str] | None = None) -> None:
       SystemExit: The command failed. The code is 2 after a `UserError` or an OSError, which is printed to stderr as one line,
         and 128 plus the number of the signal after a signal.
     """
-    argv = list(sys.argv[1:] if argv is None else argv)
+    argv = typed = list(sys.argv[1:] if argv is None else argv)
     prepare_streams()
     prepare_home()
     quiet_matplotlib()
@@ -249,7 +249,7 @@ def main(argv: list[str] | None = None) -> None:
                 run(argv)
         except UserError as error:
             note_traceback(error)
-            complain(f"tfgradgen: {error.command_text}" + (f" Go on with: {command_again(argv)}" if error.can_resume else ""))
+            complain(f"tfgradgen: {error.command_text}" + (f" Go on with: {command_again(typed)}" if error.can_resume else ""))
             raise SystemExit(2) from None
         except OSError as error:  # for example a full disk, or a file that may not be read
             note_traceback(error)
@@ -259,7 +259,7 @@ def main(argv: list[str] | None = None) -> None:
         except KeyboardInterrupt as interrupt:
             end = stopped(interrupt)
             how = "interrupted" if end.signum == signal.SIGINT else f"ended by {signal.Signals(end.signum).name}"
-            then = f": {command_again(argv)}" if end.can_resume else "."
+            then = f": {command_again(typed)}" if end.can_resume else "."
             complain(f"tfgradgen: {how}; {end.hint or 'nothing new was kept'}{then}")
             raise SystemExit(128 + end.signum) from None
 
@@ -341,5 +341,8 @@ def overview() -> str:
 
 def command_again(argv: list[str]) -> str:
     """Return the shell command that resumes the run that `argv` started."""
-    words = [word for word in normalized(argv) if word.partition("=")[0] != "--resume"]
-    return " ".join(["python -m tfgradgen", *map(shell_word, words), "--resume"])
+    _, others = volume_of(argv)
+    words = [word for word in normalized(others) if word.partition("=")[0] != "--resume"]
+    return " ".join(
+        ["python -m tfgradgen", *map(shell_word, words), "--resume", *(word for word in argv if word in VOLUME_FLAGS)]
+    )

@@ -86,22 +86,31 @@ def bash_script() -> str:
         cases.append(
             f"    {name}) flags='{' '.join(_flags(words))}'; values='{values}'; typed='{' '.join(_typed(command))}' ;;"
         )
-    return _BASH.replace("COMMANDS", " ".join([*COMMANDS, "help", "--version"])).replace("CASES", "\n".join(cases))
+    return _BASH.replace("COMMANDS", " ".join(COMMANDS)).replace("CASES", "\n".join(cases))
 
 
 # The word is cut out of the line, because bash itself splits words at `=`. What it puts in front of a completion then begins
-# after that sign.
+# after that sign. In front of the command there may be -q, -v and `help`.
 _BASH = """\
 # bash completion of tfgradgen: source <(tfgradgen completion bash)
 _tfgradgen() {
-  local line="${COMP_LINE:0:COMP_POINT}" flags='' values='' typed='' word words
+  local line="${COMP_LINE:0:COMP_POINT}" flags='' values='' typed='' command='' first='help --version' word words each
+  local -a before
   word="${line##*[[:space:]]}"
+  IFS=$' \\t\\n' read -r -d '' -a before <<< "${line:0:${#line}-${#word}}"
   COMPREPLY=()
-  if [[ $line != *[[:space:]]*[[:space:]]* ]]; then
-    COMPREPLY=($(compgen -W 'COMMANDS' -- "$word"))
+  for each in "${before[@]:1}"; do
+    case $each in
+      -q|--quiet|-v|--verbose|-h|--help) ;;
+      help) first='' ;;
+      *) command=$each; break ;;
+    esac
+  done
+  if [[ -z $command ]]; then
+    COMPREPLY=($(compgen -W "COMMANDS $first" -- "$word"))
     return
   fi
-  case ${COMP_WORDS[1]} in
+  case $command in
 CASES
   esac
   case $word in
@@ -141,6 +150,10 @@ _ZSH = """\
 #compdef tfgradgen
 # zsh completion of tfgradgen, after compinit: source <(tfgradgen completion zsh)
 _tfgradgen() {
+  while (( CURRENT > 2 )) && [[ $words[2] == (-q|--quiet|-v|--verbose|-h|--help|help) ]]; do
+    shift words
+    (( CURRENT-- ))
+  done
   if (( CURRENT == 2 )); then
     compadd COMMANDS
     return
@@ -161,6 +174,7 @@ def fish_script() -> str:
     lines = [
         "# fish completion of tfgradgen: tfgradgen completion fish | source",
         f"complete -c tfgradgen -n __fish_use_subcommand -f -a '{' '.join([*COMMANDS, 'help'])}'",
+        f"complete -c tfgradgen -n '__fish_seen_subcommand_from help' -f -a '{' '.join(COMMANDS)}'",
         "complete -c tfgradgen -s q -d 'only the last line of the result, warnings and errors'",
         "complete -c tfgradgen -s v -d 'also versions, device and times'",
         "complete -c tfgradgen -l help -d 'show help'",

@@ -1,7 +1,8 @@
 """The flags of an earlier run, for `sample --like`: those of the command that makes it again.
 
 A run.json may come from anyone. Its entries are checked like those of any run that is read, become flags, and are then parsed
-like flags that were typed. It cannot allow operations that tfgradgen does not know, nor choose a folder to write.
+like flags that were typed. It cannot allow operations that tfgradgen does not know, choose a folder to write, or name a model
+that is not on this machine, so that nothing is downloaded on its word.
 """
 
 import shlex
@@ -16,10 +17,13 @@ from tfgradgen.core.checks import fail
 from tfgradgen.core.config import AdaptedConfig
 from tfgradgen.core.parsing import parsing, read_json
 from tfgradgen.core.text import as_text
+from tfgradgen.models.shipped import handles_of, local_model
 from tfgradgen.results.again import again
 from tfgradgen.results.files import RUN_FILE, checked_record
+from tfgradgen.results.record import VARIED
 
 UNSAFE = "allow_unknown_ops"  # a flag that only the user may give
+MODELS, NAMES = ("generator", "classifier", "discriminator"), "classifier_labels"
 MAX_SHOWN = 2000  # characters of the flags that are printed
 REMEDY = "give the run.json of `sample`, or its folder"
 _START = ["python", "-m", "tfgradgen", "sample"]
@@ -34,21 +38,48 @@ def with_like(given: dict[str, Any], path: Path, texts: Collection[str]) -> dict
       texts: Names of the flags whose values are used as typed.
 
     Raises:
-      UserError: There is no run, it is damaged, or no command can make it.
+      UserError: There is no run, it is damaged, no `sample` can make it, or it names a model that is not on this machine, or a
+        file of class names.
     """
     file = path / RUN_FILE if path.is_dir() else path
     with parsing("like", f"a {RUN_FILE} at {as_text(path)}", REMEDY):
-        made = again(checked_record(read_json(file)))
+        record = checked_record(read_json(file))
+        made = again(record)
+    if VARIED in record:
+        remedy = "give the run that it started from, or another run of `sample`"
+        raise fail("like", "a run of `sample`", f"a run of `vary` at {as_text(path)}", remedy)
     words = shlex.split(made.command)
     if words[:4] != _START:
-        raise fail("like", f"a run that a command can make again at {path}", made.note or made.command, REMEDY)
+        raise fail("like", f"a run that a command can make again at {path}", (made.note or made.command).rstrip("."), REMEDY)
     own = dict(word.removeprefix("--").split("=", 1) for word in words[4:])
     given = {name: value for name, value in given.items() if value is not None}
     taken = {name: value for name, value in own.items() if name not in given and not _is_moot(name, own, given)}
     if taken.pop(UNSAFE, None):
         note(f"warning  --{UNSAFE} of that run is not taken from a file: add it if you trust the authors of the models")
+    taken |= {role: _on_this_machine(role, taken[role]) for role in MODELS if role in taken}
+    if taken.get(NAMES, "imagenet") != "imagenet":
+        remedy = f"give --{NAMES}=FILE, if you know the file"
+        expected = f"class names that you give with --{NAMES}: no file is read because a run names it"
+        raise fail("like", expected, as_text(taken[NAMES]), remedy)
     note(f"like     {as_text(file)}: {as_text(' '.join(f'--{name}={value}' for name, value in taken.items()), MAX_SHOWN)}")
     return {name: value if name in texts else evaluated(value) for name, value in taken.items()} | given
+
+
+def _on_this_machine(role: str, text: str) -> str:
+    """Return the value of the flag `role` for what a run says.
+
+    Raises:
+      UserError: A model is not on this machine.
+    """
+    handles = handles_of(text) if role == "classifier" else [text]
+    places = [local_model(role, handle, len(handles) == 1) for handle in handles]
+    for handle, place in zip(handles, places, strict=True):
+        if place is None:
+            expected = f"the {role} of that run on this machine: nothing is downloaded because a run names it"
+            raise fail("like", expected, as_text(handle), f"give --{role}=MODEL")
+        if place != handle:
+            note(f"like     the shipped {role} takes the place of {as_text(handle)}")
+    return ",".join(place for place in places if place is not None)
 
 
 def _is_moot(name: str, own: dict[str, str], given: dict[str, Any]) -> bool:

@@ -1,6 +1,5 @@
 """The flags that name and describe models, parsed and checked."""
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +8,7 @@ from tfgradgen.core.checks import fail
 from tfgradgen.core.settings import real, switch, text, value, whole
 from tfgradgen.core.text import value_text
 from tfgradgen.models.loading.settings import CLASSIFIER_FLAGS, GENERATOR_FLAGS
-from tfgradgen.models.shipped import default_model
+from tfgradgen.models.shipped import default_model, handles_of
 
 
 @dataclass(frozen=True)
@@ -173,10 +172,8 @@ def non_default_flags(options: ModelOptions) -> dict[str, Any]:
 
 
 def _classifiers(text: str) -> tuple[str, ...]:
-    """Return the handles of a list such as A,B. A comma in the name of an existing folder does not separate handles."""
-    if os.path.exists(os.path.expanduser(text)):  # unlike Path.exists, this does not raise for an invalid path
-        return (text,)
-    handles = tuple(part.strip() for part in text.split(",") if part.strip())
+    """Return the handles of a list such as A,B."""
+    handles = tuple(handles_of(text))
     if not handles:
         raise fail("classifier", "a model, or several as A,B", value_text(text), "give --classifier=MODEL")
     return handles

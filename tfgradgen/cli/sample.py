@@ -63,7 +63,7 @@ def run_sample(options: SampleOptions) -> list[str]:
         made.append(member.folder)
         if len(folders) > 1:
             say(f"label    {len(made)} of {len(folders)}: {as_text(member.name)}")
-        say(lines)
+        say(lines, as_text(member.name) if len(folders) > 1 else "")
 
     try:
         for folder in rows:

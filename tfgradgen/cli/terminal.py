@@ -13,6 +13,7 @@ from tfgradgen.core.parsing import reason
 from tfgradgen.core.text import as_text, printable, shortened
 
 MAX_LINE = 4000  # characters; lines of tfgradgen itself are far shorter
+INDENT = 9  # characters before the text of a line: its first word and spaces
 FAULTS = ("warning", "failed", "FAIL")  # first words of lines that -q prints, too
 
 
@@ -24,7 +25,7 @@ class Volume(IntEnum):
     MORE = 2
 
 
-_VOLUME_FLAGS = {"-q": Volume.QUIET, "--quiet": Volume.QUIET, "-v": Volume.MORE, "--verbose": Volume.MORE}
+VOLUME_FLAGS = {"-q": Volume.QUIET, "--quiet": Volume.QUIET, "-v": Volume.MORE, "--verbose": Volume.MORE}
 
 
 class _Output:
@@ -45,10 +46,10 @@ def volume_of(argv: Sequence[str]) -> tuple[Volume, list[str]]:
     Raises:
       UserError: It asks twice.
     """
-    asked = [word for word in argv if word in _VOLUME_FLAGS]
+    asked = [word for word in argv if word in VOLUME_FLAGS]
     if len(asked) > 1:
         raise fail("arguments", "-q or -v once", " and ".join(asked), "leave all but one out")
-    return (_VOLUME_FLAGS[asked[0]] if asked else Volume.USUAL), [word for word in argv if word not in _VOLUME_FLAGS]
+    return (VOLUME_FLAGS[asked[0]] if asked else Volume.USUAL), [word for word in argv if word not in VOLUME_FLAGS]
 
 
 @contextmanager
@@ -87,10 +88,11 @@ def _print_last() -> None:
         give(last)
 
 
-def say(text: str) -> None:
+def say(text: str, subject: str = "") -> None:
     """Print lines about a result to stdout and flush it. Line breaks are kept; what is not printable is escaped.
 
-    With -q, only faults are printed now, and the last line of all at the end.
+    With -q, only faults are printed now, and the last line of all at the end. What stands above a fault is then missing, so the
+    fault itself names its `subject`.
 
     Raises:
       UserError: stdout cannot be written. An OSError would be mistaken for one from the folder that is being written.
@@ -100,7 +102,7 @@ def say(text: str) -> None:
         return
     lines = [line for line in text.split("\n") if line.strip()]
     _Output.last = next((line for line in reversed(lines) if not _is_fault(line)), _Output.last)
-    faults = [line for line in lines if _is_fault(line)]
+    faults = [f"{line[:INDENT]}{subject}: {line[INDENT:]}" if subject else line for line in lines if _is_fault(line)]
     if faults:
         give("\n".join(faults))
 

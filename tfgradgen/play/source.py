@@ -4,7 +4,6 @@ A run may come from outside. Its run.json decides neither what is downloaded nor
 are loaded; the caller does.
 """
 
-import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -23,7 +22,7 @@ from tfgradgen.models.discriminator import load_discriminator, natural_log_odds
 from tfgradgen.models.generator import load_generator
 from tfgradgen.models.loading.settings import CLASSIFIER_FLAGS, GENERATOR_FLAGS
 from tfgradgen.models.precision import lower_gradients
-from tfgradgen.models.shipped import default_model
+from tfgradgen.models.shipped import handles_of, local_model
 from tfgradgen.models.targets import Target, targets_of
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.results.origin import model_record
@@ -112,7 +111,7 @@ def load_posterior(
     own = load_generator(
         _handle("generator", generator, record), **_settings(given, GENERATOR_FLAGS), allow_unknown_ops=lenient
     )
-    handles = _handles(classifier or str(given.get("classifier", "")))
+    handles = handles_of(classifier or str(given.get("classifier", ""))) or [""]
     places = handles if classifier else [_handle("classifier", None, record, handle, len(handles)) for handle in handles]
     settings = _settings(given, CLASSIFIER_FLAGS)
     classifiers = [load_classifier(place, **settings, allow_unknown_ops=lenient) for place in places]
@@ -145,12 +144,6 @@ def _name(labels: Any, index: int) -> str | None:
     return labels[index].name if 0 <= index < len(labels) else None
 
 
-def _handles(text: str) -> list[str]:
-    if os.path.exists(os.path.expanduser(text)):  # a comma in the name of an existing folder separates nothing
-        return [text]
-    return [part.strip() for part in text.split(",")]
-
-
 def _handle(role: str, moved: str | None, record: Mapping[str, Any], handle: str | None = None, num_models: int = 1) -> str:
     """Return where the model `role` is: where the caller says, where the run says, or the shipped model if it is the same one.
 
@@ -163,12 +156,9 @@ def _handle(role: str, moved: str | None, record: Mapping[str, Any], handle: str
     if not handle:
         got = "a model that was given as a Python object"
         raise fail("run", f"a {role} that run.json names", got, "in Python, pass posterior=")
-    if "\0" not in handle and os.path.exists(os.path.expanduser(handle)):
-        return handle
-    shipped = default_model(role)
-    # A run of the shipped models moves between machines. Whether they are the same is checked once they are loaded.
-    if num_models == 1 and handle.replace("\\", "/").endswith(f"saved_models/{role}") and shipped.is_dir():
-        return str(shipped)
+    place = local_model(role, handle, num_models == 1)
+    if place is not None:  # the shipped model may be another one than that of the run: `check_models` tells, once it is loaded
+        return place
     raise fail("run", f"the {role} of the run on this machine", as_text(handle), f"give --{role}=MODEL, where it is now")
 
 

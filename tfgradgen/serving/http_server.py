@@ -266,9 +266,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             raise Refusal(400, f"expected one Host header, got {len(hosts)}")
         if self.server.is_loopback and not _LOOPBACK.fullmatch(hosts[0]):
             raise Refusal(403, "Host: expected localhost or a loopback address")
-        origin = self.headers.get("Origin")
         with suppress(ValueError):
-            if origin is None or urlsplit(origin).netloc.lower() == hosts[0].lower():
+            if all(urlsplit(origin).netloc.lower() == hosts[0].lower() for origin in self.headers.get_all("Origin", [])):
                 return
         raise Refusal(403, "Origin: requests of other pages are refused")
 
