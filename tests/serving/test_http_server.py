@@ -13,7 +13,7 @@ import pytest
 from tfgradgen.serving.http_server import Limits, RestServer
 from tfgradgen.serving.rest import Refusal, Request, Spec
 
-FAST = Limits(max_body=2000, max_images=16, images_per_row={"grid": 16}, max_waiting=1, max_connections=4, read_seconds=1.0)
+FAST = Limits(max_body=2000, max_images=16, images_per_row={"grid": 16}, max_waiting=1, max_connections=4, read_seconds=3.0)
 ROW = {"label": "a", "seed": 1}
 
 
