@@ -159,7 +159,7 @@ def play_flags(command: str) -> dict[str, Flag]:
     """Return the flags of one of the four commands, those of its own first."""
     flags, shared = flags_of(KINDS[command]), flags_of(WithModels)
     own = {name: flag for name, flag in flags.items() if name == "run" or name not in shared}
-    needed = {name: own.pop(name) for name in ("run", "chain", "first", "last") if name in own}
+    needed: dict[str, Flag] = {name: own.pop(name) for name in ("run", "chain", "first", "last") if name in own}
     return {**needed, **own, **{name: flag for name, flag in flags.items() if name in shared}}
 
 
