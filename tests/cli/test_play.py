@@ -12,6 +12,8 @@ from PIL import Image
 import tfgradgen as tg
 from tests.support.command import FAST_MALA, refused
 from tfgradgen.cli.commands import main
+from tfgradgen.cli.play_options import play_flags
+from tfgradgen.results.again import again
 
 RUN = "out/goldfish-mala-0"
 
@@ -65,6 +67,7 @@ def test_vary_writes_a_run_that_its_record_makes_again(run: str, capsys: pytest.
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"ran      2 images near chain 1 of {run}: amount 0.2 in 3 steps, acceptance ")
     assert lines[-1].startswith(f"wrote    {folder}: report.html (open it in a browser), grid.png")
+    assert "warning  means: all chains start at one draw: not for averages" in "\n".join(lines)
     assert opened == [Path(folder, "report.html").resolve().as_uri()]
     found = tg.load_run(folder)
     np.testing.assert_array_equal(found.z, tg.vary(tg.load_run(run), 1, amount=0.2, num_images=2, num_steps=3, seed=5).z)
@@ -75,6 +78,21 @@ def test_vary_writes_a_run_that_its_record_makes_again(run: str, capsys: pytest.
     np.testing.assert_array_equal(tg.load_run("again").z, found.z)
     main(["vary", folder, "--chain=0", "--num_images=1", "--num_steps=1"])  # a run like any other
     assert tg.load_run(f"{folder}-chain0-vary-0").record["varied"]["run"] == folder
+
+
+def test_vary_with_moved_models_says_so_in_the_command_that_makes_it_again(run: str, toy_pair: tuple[Path, Path]) -> None:
+    shutil.copytree(toy_pair[0], "moved")
+    given = ["--generator=moved", "--allow_unknown_ops", "--amount=0.123456789"]
+    main(["vary", run, "--chain=1", "--num_images=1", "--num_steps=1", *given])
+    found = again(tg.load_run(f"{run}-chain1-vary-0").record)
+    assert "--amount=0.123456789 " in found.command
+    assert found.command.endswith("--generator=moved --allow_unknown_ops=true")
+    assert "only if you trust them" in found.note
+
+
+def test_the_chain_comes_first_in_the_help() -> None:
+    for command in ("show", "vary", "film"):
+        assert [*play_flags(command)][:2] == ["run", "chain"]
 
 
 def test_morph_and_film_write_a_film(run: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -119,12 +137,13 @@ def test_nothing_is_replaced_unless_asked(words: list[str], run: str, capsys: py
         (["show", RUN, "--chain=1", "--out=x.jpg"], "out: expected a file that ends in .png, got x.jpg"),
         (["show", RUN, "--chian=1"], "unknown flag --chian; did you mean --chain?"),
         (["show", RUN, "--chain=1", "--seed=1"], "unknown flag --seed"),
-        (["vary", RUN, "--chain=1", "--amount=2"], "amount: expected a number above 0"),
+        (["vary", RUN, "--chain=1", "--amount=2"], "amount: expected a number of at least 0.001 and at most 1, got 2"),
         (["vary", RUN, "--chain=1", "--out=out"], "out: expected a new folder, got out, which exists"),
         (["morph", RUN, "1"], "last: expected the number of a chain, got none"),
         (["morph", RUN, "1", "1"], "last: expected another chain than the first, got 1"),
         (["morph", RUN, "0", "1", "--out=x.png"], "out: expected a file that ends in .gif, .webp, .mp4, got x.png"),
-        (["film", RUN, "--chain=1", "--fps=99"], "fps: expected a number above 0"),
+        (["film", RUN, "--chain=1", "--fps=99"], "fps: expected a number of at least 0.1 and at most 50, got 99"),
+        (["film", RUN, "--chain=1", "--fps=1e-9"], "fps: expected a number of at least 0.1"),
         (["film", RUN, "--chain=1", "--burnin=maybe"], "burnin: expected one of true, false, got 'maybe'"),
     ],
 )
@@ -185,6 +204,9 @@ def test_a_run_decides_neither_what_is_downloaded_nor_what_is_trusted(
         {"discriminator_weight": [1]},
         {"init": "nowhere"},
         {"num_chains": 10**9},
+        {"gradient_precision": "zz"},
+        {"temperature": 1e300},
+        {"schedule": {"num_results": 4, "num_burnin_steps": 10**9, "num_adaptation_steps": 0}},
         {"classifier": None},
         {"classifier": ",,,"},
     ],

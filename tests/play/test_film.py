@@ -13,7 +13,7 @@ import tfgradgen as tg
 from tests.support import toy
 from tfgradgen.core.checks import UserError
 from tfgradgen.io.animation import HOLD
-from tfgradgen.mcmc.starts import initial_points
+from tfgradgen.mcmc.starts import choose_starts, initial_points
 from tfgradgen.play.clip import Clip
 from tfgradgen.play.film import NOT_SAME, film
 
@@ -39,6 +39,13 @@ def test_it_goes_from_the_start_through_the_burn_in(run: tg.SampleResult) -> Non
     )
     assert "warning" not in clip.record
     assert clip.title == "1, mala, seed 4, temperature 1, chain 1"
+
+
+def test_the_starts_are_drawn_once(run: tg.SampleResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr("tfgradgen.mcmc.runs.choose_starts", lambda *given: calls.append(1) or choose_starts(*given))
+    film(run, 1, posterior=POSTERIOR)
+    assert len(calls) == 1
 
 
 def test_a_standstill_is_said(run: tg.SampleResult) -> None:
@@ -147,7 +154,7 @@ def test_what_cannot_be_written_is_refused(clip: Clip, tmp_path: Path, monkeypat
     (tmp_path / "x.gif").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(UserError, match="which is something else"):
         clip.save(tmp_path / "x.gif", overwrite=True)
-    for given in ({"fps": 0}, {"fps": 51}, {"scale": 0}, {"scale": 2.5}):
+    for given in ({"fps": 0}, {"fps": 1e-9}, {"fps": 51}, {"scale": 0}, {"scale": 2.5}):
         with pytest.raises(UserError):
             clip.save(tmp_path / "y.gif", **given)  # type: ignore[arg-type]
     assert [path.name for path in tmp_path.iterdir()] == ["x.gif"]
@@ -167,3 +174,23 @@ def test_an_interrupted_write_leaves_neither_film_nor_record(
     with pytest.raises(UserError, match="No space left on device"):
         clip.save(tmp_path / "x.gif")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("failing", ["x.gif", "x.gif.json"])
+def test_a_failed_overwrite_leaves_the_earlier_film_and_record(
+    failing: str, clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip.save(tmp_path / "x.gif", fps=10)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    replace, failed = os.replace, []
+
+    def full(source: Path, target: Path) -> None:
+        if target.name == failing and not failed:
+            failed.append(target)
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr("tfgradgen.core.files.os.replace", full)
+    with pytest.raises(UserError, match="No space left on device"):
+        clip.save(tmp_path / "x.gif", fps=20, overwrite=True)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

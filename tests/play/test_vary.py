@@ -106,12 +106,27 @@ def test_the_starts_are_exact_if_the_run_says_so_of_its_images(run: tg.SampleRes
     assert found == [8, None]
 
 
+@pytest.mark.parametrize("num_steps", [2, 400])
+def test_they_are_not_for_averages(num_steps: int, run: tg.SampleResult, caplog: pytest.LogCaptureFixture) -> None:
+    sound = run.noted({"doubts": [], "image_doubts": []})
+    caplog.set_level("INFO")
+    found = vary(sound, 0, amount=1, num_images=4, num_steps=num_steps, posterior=POSTERIOR)
+    assert found.grades["means"] == "warning"
+    lines = [line for line in found.issues if line.startswith("means")]
+    assert [line.partition(" (")[0] for line in lines] == [
+        "means: all chains start at one draw: not for averages; for these, run `sample`"
+    ]
+    assert not any("--kernel" in line or "num_results" in line for line in found.issues)
+    assert found.record["passed"] == ["images: 4 draws of the posterior, near one draw, not independent"]
+    assert "prior draws" not in caplog.text
+
+
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
         ({"chain": 4}, "chain: expected an integer in 0..3, got 4"),
-        ({"amount": 0.0}, "amount: expected a number above 0"),
-        ({"amount": 1.5}, "amount: expected a number above 0"),
+        ({"amount": 1e-9}, "amount: expected a number of at least 0.001 and at most 1"),
+        ({"amount": 1.5}, "amount: expected a number of at least 0.001 and at most 1"),
         ({"num_images": 0}, "num_images: expected an integer in 1..4096"),
         ({"posterior": 3}, "posterior: expected a tfgradgen.ClassPosterior, got int"),
         ({"posterior": POSTERIOR.copy(temperature=0.5)}, "posterior: expected that of the run, with class 1 at temperature 1"),

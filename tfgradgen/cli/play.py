@@ -8,15 +8,17 @@ from tfgradgen.cli.opening import open_file
 from tfgradgen.cli.play_options import FilmFlags, FilmOptions, MorphOptions, OfRun, ShowOptions, VaryOptions, parse_play
 from tfgradgen.cli.progress import progress_bar
 from tfgradgen.cli.terminal import note, say
-from tfgradgen.core.checks import check_int, check_real, fail
+from tfgradgen.core.checks import fail
 from tfgradgen.core.quiet import start_tensorflow
 from tfgradgen.core.text import as_text
 from tfgradgen.io.animation import check_ending
 from tfgradgen.io.folders import RECORD, REPORT, check_partial, check_target
 from tfgradgen.io.images import as_png
 from tfgradgen.io.single import check_file, record_path, write_with_record
-from tfgradgen.play.clip import Clip, check_fps, check_scale
+from tfgradgen.play.clip import Clip, check_scale
 from tfgradgen.play.show import show, show_record
+from tfgradgen.play.which import check_chain, check_two
+from tfgradgen.results.record import MODELS, VARIED
 from tfgradgen.results.result import SampleResult, load_run
 from tfgradgen.results.summary import verdict
 
@@ -25,7 +27,7 @@ def run_show(flags: dict[str, Any]) -> None:
     """Run the `show` command: one image, enlarged."""
     options = parse_play("show", ShowOptions, flags)
     result = _run(options, "show")
-    chain, target = _chain("chain", options.chain, result), options.target(f"-chain{options.chain}.png")
+    chain, target = check_chain("chain", options.chain, result), options.target(f"-chain{options.chain}.png")
     if target.suffix.lower() != ".png":
         raise fail("out", "a file that ends in .png", as_text(target), "give another name, such as fish.png")
     check_file(target, options.overwrite)
@@ -39,10 +41,8 @@ def run_show(flags: dict[str, Any]) -> None:
 def run_vary(flags: dict[str, Any]) -> None:
     """Run the `vary` command: images near one."""
     options = parse_play("vary", VaryOptions, flags)
-    if options.amount != 1:
-        check_real("amount", options.amount, 0.0, 1.0)
     result = _run(options, "vary")
-    chain, target = _chain("chain", options.chain, result), options.target(f"-chain{options.chain}-vary-{options.seed}")
+    chain, target = check_chain("chain", options.chain, result), options.target(f"-chain{options.chain}-vary-{options.seed}")
     check_partial(target, welcome=False)
     check_target(target, options.overwrite)
     posterior = _posterior(options, result)
@@ -51,6 +51,7 @@ def run_vary(flags: dict[str, Any]) -> None:
     with progress_bar(f"vary chain {chain}") as progress_fn:
         counts = {"num_images": options.num_images, "num_steps": options.num_steps, "seed": options.seed}
         found = vary(result, chain, amount=options.amount, **counts, posterior=posterior, progress=progress_fn)
+    found = found.noted(_said_of_models(found.record, options))
     found.save(target, options.overwrite)
     record = found.record
     say(
@@ -58,7 +59,7 @@ def run_vary(flags: dict[str, Any]) -> None:
         f"{options.num_steps} steps, acceptance {record['accept_rate']:.2f}, in {record['seconds']:.0f} s"
     )
     say(f"p(class) mean {found.class_prob[-1].mean():.2f} of the images; {result.class_prob[-1, chain]:.2f} of that draw")
-    say("\n".join(line for line in verdict(record) if line.split(None, 1)[1].startswith("images")))
+    say("\n".join(verdict(record)))
     say(f"wrote    {as_text(target)}: {REPORT} (open it in a browser), grid.png, plots.png, film.png, samples.npz, {RECORD}")
     if options.opens:
         open_file(target / REPORT)
@@ -68,9 +69,7 @@ def run_morph(flags: dict[str, Any]) -> None:
     """Run the `morph` command: a film of the path from one image to another."""
     options = parse_play("morph", MorphOptions, flags)
     result = _run(options, "morph")
-    first, last = _chain("first", options.first, result), _chain("last", options.last, result)
-    if first == last:
-        raise fail("last", "another chain than the first", last, "give two different numbers")
+    first, last = check_two(options.first, options.last, result)
     target = _film_target(options, result, f"-morph-{first}-{last}.gif")
     posterior = _posterior(options, result)
     from tfgradgen.play.morph import morph
@@ -87,7 +86,7 @@ def run_film(flags: dict[str, Any]) -> None:
     """Run the `film` command: a film of one chain."""
     options = parse_play("film", FilmOptions, flags)
     result = _run(options, "film")
-    chain = _chain("chain", options.chain, result)
+    chain = check_chain("chain", options.chain, result)
     target = _film_target(options, result, f"-chain{chain}.gif")
     posterior = _posterior(options, result)
     from tfgradgen.play.film import film
@@ -116,18 +115,22 @@ def _run(options: OfRun, command: str) -> SampleResult:
     return load_run(options.folder)
 
 
-def _chain(name: str, chain: Any, result: SampleResult) -> int:
-    return check_int(name, chain, 0, result.z.shape[1] - 1)
-
-
 def _film_target(options: FilmFlags, result: SampleResult, ending: str) -> Path:
     """Return the file that a film is to be, checked, so that nothing is computed in vain."""
     target = options.target(ending)
     check_ending(target)
     check_file(target, options.overwrite)
-    check_fps(options.fps)
     check_scale(options.scale, result.images.shape[1])
     return target
+
+
+def _said_of_models(record: dict[str, Any], options: VaryOptions) -> dict[str, Any]:
+    """Return the entries of run.json that say which models were given in place of those that the run names."""
+    given = {name: value for name, value in options.places.items() if value}
+    if not given:
+        return {}
+    places = {name: value for name, value in given.items() if name in MODELS}
+    return {"arguments": {**record["arguments"], **given}, VARIED: {**record[VARIED], "models": places}}
 
 
 def _posterior(options: Any, result: SampleResult) -> Any:

@@ -9,6 +9,24 @@ from tfgradgen.core.checks import fail
 from tfgradgen.core.config import RunConfig
 from tfgradgen.core.settings import choice, path, real, switch, text, whole
 from tfgradgen.core.settings import settings_of as declared
+from tfgradgen.play.limits import (
+    AMOUNT,
+    FILM_FRAMES,
+    FPS,
+    LEAST_AMOUNT,
+    LEAST_FPS,
+    MORPH_FRAMES,
+    MORPH_STEPS,
+    MOST_FPS,
+    MOST_FRAMES,
+    MOST_MORPH_STEPS,
+    MOST_SCALE,
+    MOST_VARY_IMAGES,
+    MOST_VARY_STEPS,
+    SCALE,
+    VARY_IMAGES,
+    VARY_STEPS,
+)
 
 MOST = 4095  # the highest number of a chain
 SEED = declared(RunConfig)["seed"]
@@ -43,6 +61,15 @@ class OfRun:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OfChain(OfRun):
+    """The chain of the run, for the commands about one."""
+
+    chain: int | None = whole(
+        None, low=0, high=MOST, shown="N", help="number of the chain, from 0, as below the images of grid.png"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class WithModels(OfRun):
     """The models of the run, for the commands that need them."""
 
@@ -60,27 +87,28 @@ class WithModels(OfRun):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShowOptions(OfRun):
+class ShowOptions(OfChain):
     """The options of `show`."""
 
-    chain: int | None = whole(
-        None, low=0, high=MOST, shown="N", help="number of the chain, from 0, as below the images of grid.png"
-    )
-    scale: int = whole(8, low=1, high=64, help="factor by which the image is enlarged; 1 writes it as it is")
+    scale: int = whole(SCALE, low=1, high=MOST_SCALE, help="factor by which the image is enlarged; 1 writes it as it is")
 
 
 @dataclass(frozen=True, kw_only=True)
-class VaryOptions(WithModels):
+class VaryOptions(OfChain, WithModels):
     """The options of `vary`."""
 
-    chain: int | None = whole(
-        None, low=0, high=MOST, shown="N", help="number of the chain, from 0, as below the images of grid.png"
-    )
     amount: float = real(
-        0.3, help="how far the images may go from that one: above 0; at 1 only the class is left", states_bounds=True
+        AMOUNT,
+        low=LEAST_AMOUNT,
+        high=1.0,
+        inclusive_low=True,
+        inclusive_high=True,
+        help="how far the images may go from that one; at 1, if all steps were accepted, only the class would be left",
     )
-    num_images: int = whole(16, low=1, high=4096, help="number of images")
-    num_steps: int = whole(16, low=1, high=10_000, help="steps to each image; more of them are smaller, and more are accepted")
+    num_images: int = whole(VARY_IMAGES, low=1, high=MOST_VARY_IMAGES, help="number of images")
+    num_steps: int = whole(
+        VARY_STEPS, low=1, high=MOST_VARY_STEPS, help="steps to each image; more of them are smaller, and more are accepted"
+    )
     seed: int = whole(0, low=0, high=SEED.high, help="seed of all random numbers")
 
 
@@ -89,9 +117,11 @@ class FilmFlags(WithModels):
     """The options of `morph` and `film` about the film."""
 
     scale: int | None = whole(
-        None, low=1, high=64, shown="N", help="factor by which images are enlarged; by default to about 256 pixels"
+        None, low=1, high=MOST_SCALE, shown="N", help="factor by which images are enlarged; by default to about 256 pixels"
     )
-    fps: float = real(12.0, help="frames per second, at most 50", states_bounds=True)
+    fps: float = real(
+        FPS, low=LEAST_FPS, high=MOST_FPS, inclusive_low=True, inclusive_high=True, help="frames per second of the film"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,20 +130,20 @@ class MorphOptions(FilmFlags):
 
     first: int | None = whole(None, low=0, high=MOST, shown="N", help="number of the chain where the path begins")
     last: int | None = whole(None, low=0, high=MOST, shown="N", help="number of the chain where it ends")
-    frames: int = whole(48, low=2, high=2000, help="number of images, both ends included")
+    frames: int = whole(MORPH_FRAMES, low=2, high=MOST_FRAMES, help="number of images, both ends included")
     num_steps: int = whole(
-        16, low=0, high=1000, help="most gradients by which each image between the two is moved to the class; 0 moves none"
+        MORPH_STEPS,
+        low=0,
+        high=MOST_MORPH_STEPS,
+        help="most gradients by which each image between the two is moved to the class; 0 moves none",
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class FilmOptions(FilmFlags):
+class FilmOptions(OfChain, FilmFlags):
     """The options of `film`."""
 
-    chain: int | None = whole(
-        None, low=0, high=MOST, shown="N", help="number of the chain, from 0, as below the images of grid.png"
-    )
-    frames: int = whole(96, low=2, high=2000, help="most images, evenly spaced along the run")
+    frames: int = whole(FILM_FRAMES, low=2, high=MOST_FRAMES, help="most images, evenly spaced along the run")
     burnin: bool = choice(
         True,
         choices=(True, False),
@@ -129,7 +159,8 @@ def play_flags(command: str) -> dict[str, Flag]:
     """Return the flags of one of the four commands, those of its own first."""
     flags, shared = flags_of(KINDS[command]), flags_of(WithModels)
     own = {name: flag for name, flag in flags.items() if name == "run" or name not in shared}
-    return {"run": own.pop("run"), **own, **{name: flag for name, flag in flags.items() if name in shared}}
+    needed: dict[str, Flag] = {name: own.pop(name) for name in ("run", "chain", "first", "last") if name in own}
+    return {**needed, **own, **{name: flag for name, flag in flags.items() if name in shared}}
 
 
 def parse_play(command: str, kind: type[T], flags: dict[str, Any]) -> T:

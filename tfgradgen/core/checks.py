@@ -88,17 +88,22 @@ def _as_number(value: Any) -> int | float:
     return int(value) if isinstance(value, Integral) else float(value)
 
 
-def check_real(name: str, value: Any, low: float, high: float = math.inf, inclusive_low: bool = False) -> float:
-    """Return `value` as a float if it is a finite number in (low, high), or in [low, high) with `inclusive_low`.
+def check_real(
+    name: str, value: Any, low: float, high: float = math.inf, inclusive_low: bool = False, inclusive_high: bool = False
+) -> float:
+    """Return `value` as a float if it is a finite number in (low, high).
+
+    The range includes `low` with `inclusive_low`, and `high` with `inclusive_high`.
 
     Raises:
       UserError: It is not.
     """
     number = _as_number(value)
-    if -MAX_REAL <= number <= MAX_REAL and (low < number < high or (inclusive_low and number == low)):
+    is_inside = low < number < high or (inclusive_low and number == low) or (inclusive_high and number == high)
+    if -MAX_REAL <= number <= MAX_REAL and is_inside:
         return float(number)
     start = f"a number of at least {low:g}" if inclusive_low else f"a number above {low:g}"
-    expected = start if high == math.inf else f"{start} and below {high:g}"
+    expected = start if high == math.inf else f"{start} and {'at most' if inclusive_high else 'below'} {high:g}"
     raise fail(name, expected, value_text(value), "give a finite number in that range")
 
 

@@ -39,8 +39,9 @@ class Setting:
       help: What the value does, a phrase.
       kind: 'real', 'whole', 'choice', 'switch', 'text', 'path' or 'value' (a number, several numbers, or text).
       low: Lower bound of a number. A whole number may equal it; a real number may only with `inclusive_low`.
-      high: Upper bound of a number, None for none. A whole number may equal it; a real number may not.
+      high: Upper bound of a number, None for none. A whole number may equal it; a real number may only with `inclusive_high`.
       inclusive_low: Whether the range of a real number includes `low`.
+      inclusive_high: Whether it includes `high`.
       choices: The values of a choice.
       search: The range of a search; None if a search does not vary the setting.
       is_searched: Whether a search tries all values of a choice.
@@ -57,6 +58,7 @@ class Setting:
     low: float = 0.0
     high: float | None = None
     inclusive_low: bool = False
+    inclusive_high: bool = False
     choices: tuple[Any, ...] = ()
     search: Search | None = None
     is_searched: bool = False
@@ -85,7 +87,7 @@ class Setting:
         """
         if self.kind == "real":
             high = float("inf") if self.high is None else self.high
-            return check_real(name, value, self.low, high, self.inclusive_low)
+            return check_real(name, value, self.low, high, self.inclusive_low, self.inclusive_high)
         if self.kind == "whole":
             return check_int(name, value, int(self.low), None if self.high is None else int(self.high))
         if self.kind in ("choice", "switch"):
@@ -99,7 +101,7 @@ class Setting:
             return f"at least {self.low:g}" if self.high is None else f"{self.low:g}..{_number(self.high)}"
         if self.kind == "real":
             start = f"at least {self.low:g}" if self.inclusive_low else f"above {self.low:g}"
-            return start if self.high is None else f"{start}, below {self.high:g}"
+            return start if self.high is None else f"{start}, {'at most' if self.inclusive_high else 'below'} {self.high:g}"
         return " or ".join(str(choice).lower() for choice in self.choices) if self.kind == "choice" else ""
 
 

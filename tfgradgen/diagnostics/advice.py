@@ -26,6 +26,7 @@ class Run(NamedTuple):
       num_sharing: Number of chains that adapted a step size together.
       num_exact: Number of chains that started at exact draws of the posterior; None if they were not meant to.
       is_dispersed: Whether the starts were dispersed. If not, chains may agree because none has left their common first mode.
+      is_near: Whether all chains started at one draw of another run, so that their images lie near it.
       is_regularized: Whether the target has a penalty on the distance to the class mean.
       mass: Lower bound on the share of prior draws that rejection accepts; None if it is unknown or rejection cannot run.
       work: Cost of the whole run, in gradients.
@@ -40,6 +41,7 @@ class Run(NamedTuple):
     num_sharing: int = 16
     num_exact: int | None = None
     is_dispersed: bool = True
+    is_near: bool = False
     is_regularized: bool = False
     mass: float | None = None
     work: float = 0.0

@@ -169,6 +169,8 @@ def problems(
       latent_dim: Number of coordinates of z.
       run: Other properties of the run.
     """
+    if run.is_near:
+        return [*_near(chains, num_results, run)]
     lines = [*_broken(chains, num_results), *_of_method(run)]
     mixing = _mixing(found, num_results, len(chains["accept_rate"]), latent_dim, run) if run.kind != "ascent" else []
     if run.kind == "chain":
@@ -207,6 +209,8 @@ def passed(
 
 def _images(chains: Mapping[str, list[Any]], num_results: int, run: Run) -> str:
     count = len(chains["accept_rate"])
+    if run.is_near:
+        return f"{_counted(count, 'draw')} of the posterior, near one draw, not independent"
     if run.kind == "exact":
         return f"{_counted(count, 'independent, exact draw')} of the posterior"
     has_moved = num_results >= MIN_RESULTS and min(chains["num_distinct"]) > 1
@@ -375,6 +379,19 @@ def _starts(chains: Mapping[str, list[Any]], num_results: int, run: Run, is_mixi
         f"raise --num_burnin_steps to {longer} ({price}){cheaper(run)}",
         *((IMAGES,) if run.is_dispersed else GRADES),
     )
+
+
+def _near(chains: Mapping[str, list[Any]], num_results: int, run: Run) -> Iterable[Issue]:
+    """Yield the issues of chains that all start at one draw of another run; the advice names only what `vary` has."""
+    for one in _broken(chains, num_results):
+        yield one._replace(against=(IMAGES,))
+    if num_results > 1 and max(chains["num_distinct"]) == 1:
+        text = f"no chain moved in {num_results} steps, so that each image is that of the draw: lower --amount or raise "
+        yield issue("stuck-chains", f"{text}--num_steps")
+    if run.num_exact is None:
+        text = "the run that they come from does not show that its images are draws of the posterior: see its own warnings"
+        yield issue("starts", text, IMAGES)
+    yield issue("starts", "all chains start at one draw: not for averages; for these, run `sample`", MEANS)
 
 
 def _one_chain(run: Run) -> Iterable[Issue]:

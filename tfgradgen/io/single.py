@@ -45,25 +45,37 @@ def check_file(path: Path, overwrite: bool, name: str = "out") -> None:
 def write_with_record(path: Path, data: bytes, record: Mapping[str, Any], overwrite: bool = False) -> Path:
     """Write `data` to `path` and `record` beside it, each atomically; return `path`. After an error neither is new.
 
-    The record comes first: no file is without the record that says what it is.
+    Both are complete on the disk before either takes its name. The record takes it first: no file is without the record that
+    says what it is.
 
     Raises:
       UserError: As in `check_file`, or the disk is full.
     """
     check_file(path, overwrite)
+    earlier, written = None, False
     beside = record_path(path)
-    had = beside.exists()
     try:
         path.absolute().parent.mkdir(parents=True, exist_ok=True)
-        write_text(beside, json_text(record, 2) + "\n")
-        try:
-            with atomic_file(path) as stream:
-                stream.write(data)
-        except BaseException:
-            if not had:
-                with suppress(OSError):
-                    beside.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise not_written(path, error) from error
+        with atomic_file(path) as stream:
+            stream.write(data)
+            stream.flush()
+            earlier = beside.read_bytes() if beside.exists() else None
+            write_text(beside, json_text(record, 2) + "\n")
+            written = True
+    except BaseException as error:
+        if written:
+            _restore(beside, earlier)
+        if isinstance(error, OSError):
+            raise not_written(path, error) from error
+        raise
     return path
+
+
+def _restore(path: Path, earlier: bytes | None) -> None:
+    """Give `path` its earlier content again; remove it if it had none, or if that fails."""
+    if earlier is not None:
+        with suppress(OSError), atomic_file(path) as stream:
+            stream.write(earlier)
+            return
+    with suppress(OSError):
+        path.unlink(missing_ok=True)

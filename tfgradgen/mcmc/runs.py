@@ -27,7 +27,7 @@ def started_chunks(
 ) -> Iterator[Chunk]:
     """Run `chain_chunks` from the starting points that `run` asks for, or from where `resume` ended."""
     if resume is None:
-        init_z, posterior, stats = _start(posterior, sampler, config, run)
+        init_z, posterior, stats = start_of(posterior, sampler, config, run)
     else:
         layout = state_layout(posterior, config, run.num_chains)
         check_state({name: resume.state[name] for name in layout if name in resume.state}, layout)
@@ -48,7 +48,7 @@ def _of_labels(posterior: ClassPosterior, stats: dict[str, Any], chunk: Chunk) -
     return {"labels": of_each}
 
 
-def _start(
+def start_of(
     posterior: ClassPosterior, sampler: KernelSampler, config: Any, run: RunConfig
 ) -> tuple[Any, ClassPosterior, dict[str, Any]]:
     """Return the starts, the target (with the moments of the class if the kernel needs them), and the statistics so far."""

@@ -160,7 +160,8 @@ def choose_starts(posterior: ClassPosterior, run: RunConfig, powers: Sequence[fl
         return _starts_of_each(posterior, run, powers)
     resample = run.init == "resample"
     num_draws = run.num_init_draws if resample else 1
-    logger.info("drawing the starts of %d chains, each from %d prior draws", run.num_chains, num_draws)
+    if run.init_z is None:
+        logger.info("drawing the starts of %d chains, each from %d prior draws", run.num_chains, num_draws)
     pool, seeds = pool_of(posterior, run) if resample else None, _seeds(posterior, run)
     if pool:
         found = [scores for _, scores in scored_blocks(posterior, run)]

@@ -13,10 +13,9 @@ from tfgradgen.core.files import path_of
 from tfgradgen.io.animation import check_ending, encoded
 from tfgradgen.io.images import make_grid
 from tfgradgen.io.single import check_file, write_with_record
+from tfgradgen.play.limits import FPS, LEAST_FPS, MOST_FPS, MOST_SCALE
 
 SIDE = 256  # pixels to which a small image is enlarged by default
-FPS = 12.0
-MOST_SCALE = 64
 FOR_ROLES = ("generator", "classifier", "discriminator")
 
 
@@ -55,7 +54,7 @@ class Clip:
         Args:
           path: A file that ends in .gif, .webp or, where ffmpeg is installed, .mp4.
           scale: As in `frames`.
-          fps: Frames per second, above 0, at most 50.
+          fps: Frames per second, 0.1..50.
           overwrite: Whether to replace earlier files of these names.
 
         Returns:
@@ -74,8 +73,8 @@ class Clip:
 
 
 def check_fps(fps: Any) -> float:
-    """Return `fps` if it is above 0 and at most 50, which is what viewers of GIF show; raise `UserError` otherwise."""
-    return check_real("fps", fps, 0.0, 50.0 + 1e-9)
+    """Return `fps` if it is in 0.1..50, which GIF can hold and its viewers show; raise `UserError` otherwise."""
+    return check_real("fps", fps, LEAST_FPS, MOST_FPS, inclusive_low=True, inclusive_high=True)
 
 
 def check_scale(scale: Any, height: int) -> int:

@@ -4,24 +4,28 @@ A run does not keep its burn-in. It is drawn again, which gives the same bits on
 must be those of the run. If they are not, as on another machine, the film says so and begins with the first kept draw.
 """
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
-from tfgradgen.api import bar, iter_chunks
-from tfgradgen.core.checks import check_choice, check_int
+from tfgradgen.api import bar
+from tfgradgen.core.checks import check_choice, check_int, fail
 from tfgradgen.core.contracts import ProgressFn
 from tfgradgen.io.images import decode
-from tfgradgen.mcmc.registry import SAMPLERS
-from tfgradgen.mcmc.starts import initial_points
+from tfgradgen.mcmc.chains import chain_chunks
+from tfgradgen.mcmc.registry import SAMPLERS, kernel_sampler
+from tfgradgen.mcmc.runs import start_of
 from tfgradgen.play.clip import Clip, origin_of
-from tfgradgen.play.source import Plan, check_chain, load_posterior, plan_of, posterior_for
+from tfgradgen.play.limits import FILM_FRAMES, MOST_FRAMES
+from tfgradgen.play.source import Plan, load_posterior, plan_of, posterior_for
+from tfgradgen.play.which import check_chain
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.results.result import SampleResult
 from tfgradgen.results.summary import title_of
 
-FRAMES, MOST_FRAMES = 96, 2000
+MOST_BURNIN = 100_000  # steps that are drawn again: a run.json that asks for more may come from outside
 NOT_SAME = "this machine draws another chain from the same seed, so the film begins after the burn-in"
 
 
@@ -45,7 +49,7 @@ def film(
     result: SampleResult,
     chain: int,
     *,
-    frames: int = FRAMES,
+    frames: int = FILM_FRAMES,
     burnin: bool = True,
     posterior: ClassPosterior | None = None,
     progress: bool | ProgressFn = False,
@@ -104,24 +108,31 @@ def drawn_again(
     posterior: ClassPosterior, plan: Plan, result: SampleResult, chain: int, progress_fn: ProgressFn | None
 ) -> Track | None:
     """Return the start and the burn-in of a chain, drawn again; None if the draws after it are not those of the run."""
-    recipe, run, place = plan.recipe, plan.run, plan.first + chain
+    recipe, place = plan.recipe, plan.first + chain
+    run = replace(plan.run, temperature=float(posterior.temperature))
     if plan.labels is not None:  # the noise of a batch of labels belongs to the whole batch
         posterior = posterior.copy(label=plan.labels)
-        run = run.__class__(**run.to_dict() | {"num_chains": len(plan.labels)})
+        run = replace(run, num_chains=len(plan.labels))
     num_burnin = recipe.schedule.num_burnin_steps
+    if num_burnin > MOST_BURNIN:
+        remedy = "film the draws alone, with --burnin=false"
+        raise fail("film", f"a burn-in of at most {MOST_BURNIN} steps to draw again", num_burnin, remedy)
+    sampler, config = kernel_sampler(recipe.kernel), recipe.config
+    starts, target, _ = start_of(posterior, sampler, config, run)
+    schedule = replace(recipe.schedule, num_results=1)  # the first draw shows whether the chains are the same
     parts = []
-    for chunk in iter_chunks(posterior, recipe, run):
+    for chunk in chain_chunks(target, recipe.kernel, config, schedule, run, starts):
         if chunk.discarded is None:
-            same = len(chunk.draws.z)
             own = slice(plan.first, plan.first + result.z.shape[1])
-            if not np.array_equal(chunk.draws.z[:, own], result.z[:same]):
+            if not np.array_equal(chunk.draws.z[0, own], result.z[0]):
                 return None
             break
-        parts.append(chunk.discarded)
+        parts.append([getattr(chunk.discarded, name)[:, place].copy() for name in _FIELDS])
         if progress_fn:
             progress_fn(chunk.progress._replace(num_total=num_burnin))
-    z, prob, moved = (np.concatenate([getattr(part, name)[:, place] for part in parts]) for name in _FIELDS)
-    start = initial_points(posterior, run)[0].numpy()[place][None]
+    z, prob, moved = (np.concatenate(column) for column in zip(*parts, strict=True))
+    points = np.asarray(starts)
+    start = (points if points.ndim == 2 else points[0])[place][None]  # of replicas, the first has the target
     first = np.exp(np.asarray(_own(posterior, plan, chain).class_log_prob(start)))
     names = ["start", *(f"burn-in {k} of {num_burnin}" for k in range(1, num_burnin + 1))]
     return Track(np.concatenate([start, z]), np.concatenate([first, prob]), np.concatenate([[True], moved]), names)

@@ -18,13 +18,13 @@ from tfgradgen.core.checks import check_int, fail
 from tfgradgen.core.contracts import Progress, ProgressFn
 from tfgradgen.io.images import DECODE_BATCH, decode
 from tfgradgen.play.clip import Clip, origin_of
-from tfgradgen.play.source import check_chain, posterior_for
+from tfgradgen.play.limits import MORPH_FRAMES, MORPH_STEPS, MOST_FRAMES, MOST_MORPH_STEPS
+from tfgradgen.play.source import posterior_for
+from tfgradgen.play.which import check_two
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.results.result import SampleResult
 from tfgradgen.results.summary import title_of
 
-FRAMES, NUM_STEPS = 48, 16  # defaults
-MOST_FRAMES = 2000
 LENGTH = 0.4  # first step of a point, a distance in z: about that between two points of a path of 48
 SHRINK = 0.5  # by which the step of a point that gained nothing shrinks
 TINY_ANGLE = 1e-4  # radians: below it the two directions are one, and nearer to pi than it they have no great circle
@@ -162,8 +162,8 @@ def morph(
     first: int,
     last: int,
     *,
-    frames: int = FRAMES,
-    num_steps: int = NUM_STEPS,
+    frames: int = MORPH_FRAMES,
+    num_steps: int = MORPH_STEPS,
     posterior: ClassPosterior | None = None,
     progress: bool | ProgressFn = False,
 ) -> Clip:
@@ -184,10 +184,8 @@ def morph(
     Raises:
       UserError: An argument is out of its range, the chains have different labels, or the models of the run are not there.
     """
-    first, last = check_chain("first", first, result), check_chain("last", last, result)
-    if first == last:
-        raise fail("last", "another chain than the first", last, "give two different numbers")
-    frames, num_steps = check_int("frames", frames, 2, MOST_FRAMES), check_int("num_steps", num_steps, 0, 1000)
+    first, last = check_two(first, last, result)
+    frames, num_steps = check_int("frames", frames, 2, MOST_FRAMES), check_int("num_steps", num_steps, 0, MOST_MORPH_STEPS)
     record = result.record
     index: Any = record["label"].get("index")
     if isinstance(index, list) and index[first] != index[last]:

@@ -5,10 +5,11 @@ from typing import Any
 from PIL import Image
 
 from tfgradgen.core.checks import check_int
-from tfgradgen.play.clip import MOST_SCALE, origin_of
+from tfgradgen.play.clip import origin_of
+from tfgradgen.play.limits import MOST_SCALE, SCALE
+from tfgradgen.play.which import check_chain
 from tfgradgen.results.result import SampleResult
 
-SCALE = 8
 MOST_SIDE = 16384  # pixels, of the enlarged image
 
 
@@ -24,7 +25,7 @@ def show(result: SampleResult, chain: int, *, scale: int = SCALE) -> Image.Image
     Raises:
       UserError: There is no such chain, or the scale is out of its range.
     """
-    chain = check_int("chain", chain, 0, result.z.shape[1] - 1)
+    chain = check_chain("chain", chain, result)
     height, width, channels = result.images.shape[1:]
     scale = check_int("scale", scale, 1, max(1, min(MOST_SCALE, MOST_SIDE // max(height, width))))
     image = result.images[chain]

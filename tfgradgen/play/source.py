@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfgradgen.core.checks import check_int, fail
-from tfgradgen.core.config import RunConfig, Schedule
+from tfgradgen.core.checks import check_choice, check_real, fail
+from tfgradgen.core.config import MAX_FLOAT32, RunConfig, Schedule
 from tfgradgen.core.contracts import Networks
 from tfgradgen.core.parsing import parsing, whole_number
 from tfgradgen.core.text import as_text, value_text
@@ -62,7 +62,7 @@ def plan_of(record: Mapping[str, Any]) -> Plan:
         init_z = given.get("init_z")
         run = RunConfig(
             num_chains=given["num_chains"],
-            temperature=given["temperature"],
+            temperature=check_real("temperature", given["temperature"], 0.0, MAX_FLOAT32),
             seed=record["seed"],
             jit=bool(record["jit"]),
             init=given.get("init", "resample"),
@@ -106,6 +106,7 @@ def load_posterior(
     with parsing("run", EXPECTED, REMEDY):
         given, label = dict(record["arguments"]), dict(record["label"])
         names, precision = str(label["name"]), given.get("gradient_precision", "float32")
+        check_choice("gradient_precision", precision, ("float32", "bfloat16"))
         weight, max_batch = given.get("discriminator_weight", 0.0), given.get("max_batch")
     lenient = allow_unknown_ops
     own = load_generator(
@@ -189,11 +190,6 @@ def check_models(record: Mapping[str, Any], models: Mapping[str, Mapping[str, An
             expected = f"the {role} of the run, with {as_text(name)} {value_text(theirs)}"
             remedy = f"give --{role}=MODEL, where that model is, or in Python pass posterior="
             raise fail("run", expected, value_text(ours), remedy)
-
-
-def check_chain(name: str, chain: Any, result: SampleResult) -> int:
-    """Return `chain` if the run has a chain of that number; raise `UserError` otherwise."""
-    return check_int(name, chain, 0, result.z.shape[1] - 1)
 
 
 def posterior_for(result: SampleResult, chain: int, posterior: ClassPosterior | None) -> ClassPosterior:

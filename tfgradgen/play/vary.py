@@ -18,14 +18,14 @@ from tfgradgen.core.checks import check_int, check_real
 from tfgradgen.core.contracts import ProgressFn
 from tfgradgen.mcmc.recipe import Recipe, default_recipe
 from tfgradgen.models.loading.settings import CLASSIFIER_FLAGS, GENERATOR_FLAGS
-from tfgradgen.play.source import check_chain, posterior_for
+from tfgradgen.play.limits import AMOUNT, LEAST_AMOUNT, MOST_VARY_IMAGES, MOST_VARY_STEPS, VARY_IMAGES, VARY_STEPS
+from tfgradgen.play.source import posterior_for
+from tfgradgen.play.which import check_chain
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.results.record import MODELS, VARIED
 from tfgradgen.results.result import SampleResult
 
 KERNEL = "split_hmc"
-MOST_STEPS = 10_000
-AMOUNT, NUM_IMAGES, NUM_STEPS = 0.3, 16, 16  # defaults
 
 
 def recipe_of(amount: float, num_steps: int) -> Recipe:
@@ -36,7 +36,7 @@ def recipe_of(amount: float, num_steps: int) -> Recipe:
     """
     cosine = math.sqrt(1.0 - amount**2) ** (1.0 / num_steps)
     step_size = 2.0 * math.sqrt((1.0 - cosine) / (1.0 + cosine))
-    values = {"step_size": max(step_size, 1e-6), "num_leapfrog_steps": 1, "num_results": num_steps}
+    values = {"step_size": step_size, "num_leapfrog_steps": 1, "num_results": num_steps}
     return default_recipe(KERNEL).changed(values | {"num_burnin_steps": 0, "num_adaptation_steps": 0})
 
 
@@ -45,8 +45,8 @@ def vary(
     chain: int,
     *,
     amount: float = AMOUNT,
-    num_images: int = NUM_IMAGES,
-    num_steps: int = NUM_STEPS,
+    num_images: int = VARY_IMAGES,
+    num_steps: int = VARY_STEPS,
     seed: int = 0,
     posterior: ClassPosterior | None = None,
     progress: bool | ProgressFn = False,
@@ -56,7 +56,7 @@ def vary(
     Args:
       result: A run of `sample` or `load_run`.
       chain: The number of the chain, from 0.
-      amount: How far the images may go, above 0, at most 1: the share of z, in standard deviations of the prior, that would be
+      amount: How far the images may go, 0.001..1: the share of z, in standard deviations of the prior, that would be
         replaced if all steps were accepted. At 1 nothing but the class would be left of the start.
       num_images: Number of images, 1..4096. Each has a chain of its own.
       num_steps: Number of steps to each image, 1..10000. More of them are smaller, so more of them are accepted.
@@ -72,13 +72,12 @@ def vary(
       UserError: An argument is out of its range, or the models of the run are not there.
     """
     chain = check_chain("chain", chain, result)
-    if not (isinstance(amount, int | float) and amount == 1):
-        amount = check_real("amount", amount, 0.0, 1.0)
-    num_images = check_int("num_images", num_images, 1, 4096)
-    num_steps = check_int("num_steps", num_steps, 1, MOST_STEPS)
-    target, recipe = posterior_for(result, chain, posterior), recipe_of(float(amount), num_steps)
+    amount = check_real("amount", amount, LEAST_AMOUNT, 1.0, inclusive_low=True, inclusive_high=True)
+    num_images = check_int("num_images", num_images, 1, MOST_VARY_IMAGES)
+    num_steps = check_int("num_steps", num_steps, 1, MOST_VARY_STEPS)
+    target, recipe = posterior_for(result, chain, posterior), recipe_of(amount, num_steps)
     found = sample(target, recipe, num_chains=num_images, seed=seed, init=result.z[-1, chain], progress=progress)
-    origin = {"run": str(result.folder or ""), "chain": chain, "amount": float(amount), "num_steps": num_steps}
+    origin = {"run": str(result.folder or ""), "chain": chain, "amount": amount, "num_steps": num_steps}
     # A start that is a draw of the posterior is an exact one, if the run it comes from says so of its images.
     num_exact = num_images if result.grades["images"] == "ok" else None
     said = {"command": "vary", VARIED: origin, "exact_starts": num_exact}

@@ -28,6 +28,8 @@ DEFAULTS = {
 
 MAX_COMMAND = 8000  # characters
 PATHS = ("generator", "classifier", "discriminator", "init")
+RELATIVE = " Run it in the folder in which this run was made: it has relative paths."
+LENIENT = " It lets the models run operations that tfgradgen does not know: use it only if you trust them."
 
 
 class Again(NamedTuple):
@@ -74,9 +76,9 @@ def again(record: dict[str, Any]) -> Again:
     elif "batch" in record:
         note += " The command draws all labels of the batch."
     if any("/" in str(given.get(name)) and not Path(str(given[name])).is_absolute() for name in PATHS):
-        note += " Run it in the folder in which this run was made: it has relative paths."
+        note += RELATIVE
     if given.get("allow_unknown_ops"):
-        note += " It lets the models run operations that tfgradgen does not know: use it only if you trust them."
+        note += LENIENT
     return _checked(command, given, note)
 
 
@@ -92,11 +94,15 @@ def _varied(record: dict[str, Any]) -> Again:
     origin = record[VARIED]
     if not origin["run"]:
         return Again("", "No command can make this run again: it comes from a result in Python that was not saved.")
-    flags = {"run": origin["run"], "chain": origin["chain"], "amount": f"{origin['amount']:g}"}
+    flags = {"run": origin["run"], "chain": origin["chain"], "amount": repr(origin["amount"])}
     flags |= {"num_images": record["arguments"]["num_chains"], "num_steps": origin["num_steps"], "seed": record["seed"]}
+    flags |= origin.get("models", {})
     note = "Add --out=FOLDER to write to another folder than the default one, or --overwrite to replace the run in it."
-    if not Path(origin["run"]).is_absolute():
-        note += " Run it in the folder in which this run was made: it has relative paths."
+    if not all(Path(str(flags[name])).is_absolute() for name in ("run", *PATHS) if name in flags):
+        note += RELATIVE
+    if record["arguments"].get("allow_unknown_ops") is True:
+        flags["allow_unknown_ops"] = "true"
+        note += LENIENT
     return _checked(command_text("vary", flags), flags, note)
 
 

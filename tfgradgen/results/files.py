@@ -24,7 +24,7 @@ from tfgradgen.io.images import make_grid, save_png
 from tfgradgen.mcmc.importance import FIT_FIGURES
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.results.page import page_of
-from tfgradgen.results.record import BATCH, FIT, TIME_BUDGET, VARIED
+from tfgradgen.results.record import BATCH, FIT, MODELS, TIME_BUDGET, VARIED
 from tfgradgen.results.summary import UNITS, kind_of, legend_of, title_of
 from tfgradgen.viewing.report import render
 
@@ -154,6 +154,10 @@ def _varied(value: Any) -> None:
     whole_number(value["chain"])
     _number(value["amount"])
     whole_number(value["num_steps"], 1)
+    for role, place in _mapping(value.get("models", {})).items():
+        if role not in MODELS:
+            raise ValueError("names an unknown model")
+        _text(place)
 
 
 def _budget(value: Any) -> None:

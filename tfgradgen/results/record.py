@@ -160,6 +160,7 @@ def run_of(draws: Draws, record: Mapping[str, Any]) -> Run:
         # What a kernel learned from the rows where its chains start is not independent of the starts.
         num_exact=None if {FIT, LEARNED} & record.keys() else num_exact,
         is_dispersed=is_dispersed,
+        is_near=VARIED in record,
         is_regularized=config.get("class_reg", 0.0) > 0,
         mass=None if has_energy or labels is not None else mass,
         work=Cost(record["num_gradients"], record["num_forward"]).work,
