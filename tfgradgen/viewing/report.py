@@ -111,16 +111,16 @@ def render(page: Page) -> str:
     environment.filters |= {"prob": _prob, "rank": _rank}
     style, script = ((HERE / name).read_text(encoding="utf-8") for name in (STYLE, SCRIPT))
     sections = dict.fromkeys(verdict.section for verdict in page.verdicts if verdict.section)
-    sources = [_source(image) for image in _shrunk([tile.image for tile in page.tiles], TILE_PIXELS)]
-    films = iter(_shrunk([frame.image for tile in page.tiles for frame in tile.film], FILM_PIXELS))
+    sources = [data_url(image) for image in shrunk([tile.image for tile in page.tiles], TILE_PIXELS)]
+    films = iter(shrunk([frame.image for tile in page.tiles for frame in tile.film], FILM_PIXELS))
     text = environment.get_template(TEMPLATE).render(
         page=page,
         tiles=[
-            (tile, source, [(frame, _source(next(films))) for frame in tile.film])
+            (tile, source, [(frame, data_url(next(films))) for frame in tile.film])
             for tile, source in zip(page.tiles, sources, strict=True)
         ],
         num_films=sum(bool(tile.film) for tile in page.tiles),
-        plots=_source(page.plots),
+        plots=data_url(page.plots),
         explained={section: explanation(section) for section in sections},
         pages_file=issues.PAGES_FILE,
         style=style,
@@ -147,7 +147,7 @@ def _policy(style: str, script: str) -> str:
     )
 
 
-def _shrunk(images: list[np.ndarray], num_pixels: int) -> list[Image.Image]:
+def shrunk(images: list[np.ndarray], num_pixels: int) -> list[Image.Image]:
     """Return images of one size, made smaller if they have more than `num_pixels` in total."""
     if not images:
         return []
@@ -160,7 +160,8 @@ def _shrunk(images: list[np.ndarray], num_pixels: int) -> list[Image.Image]:
     ]
 
 
-def _source(image: Image.Image) -> str:
+def data_url(image: Image.Image) -> str:
+    """Return an image as a PNG in a URL."""
     return f"data:image/png;base64,{base64.b64encode(as_png(image)).decode()}"
 
 
