@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import threading
 import urllib.error
@@ -155,7 +156,7 @@ def test_the_page_draws_stops_varies_and_interpolates(url: str) -> None:
         page.fill("#num_results", "900000")
         page.click("#go")
         page.locator("#tiles img").nth(2).wait_for()
-        page.wait_for_function("document.getElementById('progress').value > 0.0004")
+        page.locator("#status", has_text=re.compile(r"running: \d{3,} of")).wait_for()
         page.click("#stop")
         page.locator("#status", has_text="stopped").wait_for()
         page.locator("#tiles button").nth(1).click()
@@ -166,7 +167,7 @@ def test_the_page_draws_stops_varies_and_interpolates(url: str) -> None:
             page.locator("#tiles button").nth(chain).click()
         page.click("#between")
         page.locator("#film-image").wait_for()
-        page.wait_for_function("document.getElementById('film-image').naturalWidth > 0")
+        page.locator("#film-image").evaluate("image => image.decode()")
         page.fill("#label", "whale")
         assert said == []
         page.click("#go")
