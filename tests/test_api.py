@@ -213,6 +213,29 @@ def test_a_bar_where_it_is_asked_for(posterior: tg.ClassPosterior, capfd: pytest
     assert re.search(r"mala: 100%\|.*\| 8/8 .*accept=", capfd.readouterr().err)
 
 
+def test_a_run_shows_its_states_and_can_be_ended(posterior: tg.ClassPosterior) -> None:
+    """Before its end, in the burn-in too. What was drawn is the run of as many draws, bit for bit."""
+    long: dict[str, Any] = {"num_chains": 3, "num_burnin_steps": 40, "seed": 5}
+    seen: list[np.ndarray] = []
+
+    def until_drawn(chunk: Any) -> bool:
+        states = chunk.draws.z if len(chunk.draws.z) else chunk.discarded.z
+        seen.append(states[-1])
+        return len(chunk.draws.z) > 0
+
+    ended = tg.sample(posterior, "mala", num_results=5000, chunk_fn=until_drawn, **long)
+    count = len(ended.z)
+    assert 0 < count < 5000
+    assert len(seen) > 1
+    assert np.array_equal(seen[-1], ended.z[-1])
+    whole = tg.sample(posterior, "mala", num_results=count, **long)
+    assert np.array_equal(ended.z, whole.z)
+    assert ended.record["arguments"] == whole.record["arguments"]
+    assert ended.record["problems"] == whole.record["problems"]
+    with pytest.raises(tg.UserError, match="sample: expected a draw of each chain, got chunk_fn, which ended the run before"):
+        tg.sample(posterior, "mala", chunk_fn=lambda chunk: True, **long)
+
+
 def test_a_notebook_shows_images_and_summary(result: tg.SampleResult, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = result._repr_html_()
     assert shown.startswith('<img alt="')

@@ -19,6 +19,7 @@ FLOORS = [
     {"results"},
     {"api", "serving"},
     {"evaluation", "play", "tuning"},
+    {"demo"},
     {"cli"},
     {"__init__", "__main__"},
 ]
@@ -128,7 +129,7 @@ def test_public_names_resolve_and_are_documented() -> None:
 
 def test_checks_of_flags_and_reports_import_no_tensorflow() -> None:
     """What answers before a run starts, and what reads a finished one, has no second to spend on TensorFlow."""
-    names = ("commands", "compare_options", "tune_options", "export_options", "early", "diagnose")
+    names = ("commands", "compare_options", "tune_options", "export_options", "demo_options", "early", "diagnose")
     modules = [f"tfgradgen.cli.{name}" for name in names]
     code = f"import sys, {', '.join(modules)}; assert 'tensorflow' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=PACKAGE.parent)

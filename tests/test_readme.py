@@ -31,7 +31,8 @@ READMES = [
 ]
 NAMES = [path.relative_to(ROOT).as_posix() for path in READMES]
 ROOMS = {
-    f"tfgradgen/{room}" for room in ("diagnostics", "evaluation", "mcmc", "models", "play", "serving", "tuning", "viewing")
+    f"tfgradgen/{room}"
+    for room in ("demo", "diagnostics", "evaluation", "mcmc", "models", "play", "serving", "tuning", "viewing")
 } | {
     "saved_models",
     "tools",

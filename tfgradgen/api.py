@@ -24,7 +24,7 @@ from PIL import Image
 
 from tfgradgen.core.checks import check_choice, check_num_chains, did_you_mean, fail
 from tfgradgen.core.config import KernelConfig, RunConfig
-from tfgradgen.core.contracts import Chunk, Draws, Jit, Progress, ProgressFn, collect
+from tfgradgen.core.contracts import Chunk, ChunkFn, Draws, Jit, Progress, ProgressFn, collect
 from tfgradgen.core.settings import settings_of as declared
 from tfgradgen.core.text import value_text
 from tfgradgen.diagnostics.model_checks import with_number, without_xla
@@ -41,7 +41,17 @@ from tfgradgen.results.record import AUTO, run_record
 from tfgradgen.results.result import SampleResult
 from tfgradgen.results.summary import legend_of, title_of
 
-ARGUMENTS = ("num_results", "num_burnin_steps", "num_adaptation_steps", "num_chains", "seed", "init", "jit", "progress")
+ARGUMENTS = (
+    "num_results",
+    "num_burnin_steps",
+    "num_adaptation_steps",
+    "num_chains",
+    "seed",
+    "init",
+    "jit",
+    "progress",
+    "chunk_fn",
+)
 COUNTS = ARGUMENTS[:3]
 
 
@@ -57,6 +67,7 @@ def sample(
     init: Any = "resample",
     jit: Jit = "auto",
     progress: bool | ProgressFn = False,
+    chunk_fn: ChunkFn | None = None,
     **settings: Any,
 ) -> SampleResult:
     """Sample from `posterior`.
@@ -83,13 +94,17 @@ def sample(
         the class while the temperature falls; or a latent point [latent_dim] for all chains.
       jit: True for XLA, False for graph mode, or 'auto' for XLA if there is a GPU and XLA can compile the models.
       progress: Whether to show a progress bar, by tqdm; or a function that is called with each `Progress`.
+      chunk_fn: A function that is called with each `Chunk`, while the chains run. The last images are those of
+        `chunk.draws.z[-1]`, during the burn-in of `chunk.discarded.z[-1]`. If it returns True, the run ends there; the result
+        is that of a run with as many draws, whose `num_results` is theirs.
       **settings: Settings of the kernel, such as step_size or num_leapfrog_steps. The defaults suit the shipped models.
 
     Returns:
       The draws, with images and diagnosis: `grades` of the images and of the means, and the problems of the run in `issues`.
 
     Raises:
-      UserError: An argument is out of its range or unknown to the kernel, or the models would make the run wrong.
+      UserError: An argument is out of its range or unknown to the kernel, the models would make the run wrong, or `chunk_fn`
+        ended the run before its first draw.
     """
     if not isinstance(posterior, ClassPosterior):
         raise fail(
@@ -111,7 +126,8 @@ def sample(
     planned = plan(_label(posterior), recipe.kernel, run, _arguments(posterior, recipe, run, jit), _models(posterior))
     planned |= {AUTO: chosen.stats} if chosen else {}
     with bar(recipe.kernel, progress) as progress_fn:
-        found = collect(iter_chunks(posterior, recipe, run), progress_fn)
+        found = collect(_until(iter_chunks(posterior, recipe, run), chunk_fn), progress_fn)
+    planned = _cut(planned, recipe, len(found.draws.z))
     warnings = [*found.stats.get("doubts", []), *([f"graph mode, without XLA: {why}"] if why else [])]
     return result_of(posterior, planned, found.draws, found.stats | {"doubts": warnings})
 
@@ -146,6 +162,28 @@ def _chunks(posterior: ClassPosterior, recipe: Recipe, run: RunConfig, resume: R
     for chunk in SAMPLERS[recipe.kernel].chunks_fn(posterior, recipe.config, recipe.schedule, run, resume):
         stats = stats | chunk.stats | chunk.cost._asdict() | {"seconds": time.monotonic() - start}
         yield chunk._replace(stats=stats)
+
+
+def _until(chunks: Iterator[Chunk], chunk_fn: ChunkFn | None) -> Iterator[Chunk]:
+    """Yield `chunks` up to the one of which `chunk_fn` returns True."""
+    for chunk in chunks:
+        yield chunk
+        if chunk_fn and chunk_fn(chunk):
+            return
+
+
+def _cut(planned: dict[str, Any], recipe: Recipe, num_results: int) -> dict[str, Any]:
+    """Return the plan of the run of the first `num_results` draws; `planned` if these are all.
+
+    Raises:
+      UserError: There is no draw.
+    """
+    if num_results == recipe.schedule.num_results:
+        return planned
+    if not num_results:
+        raise fail("sample", "a draw of each chain", "chunk_fn, which ended the run before", "let it run longer")
+    schedule = planned["arguments"]["schedule"] | {"num_results": num_results}
+    return planned | {"arguments": planned["arguments"] | {"schedule": schedule}}
 
 
 def choose_jit(posterior: ClassPosterior, kernel: str, run: RunConfig) -> tuple[RunConfig, str]:

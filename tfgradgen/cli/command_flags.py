@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tfgradgen.cli import compare_options, export_options, serve_options, tune_options
+from tfgradgen.cli import compare_options, demo_options, export_options, serve_options, tune_options
 from tfgradgen.cli.flags import Flag, Group, flags_of
 from tfgradgen.cli.model_options import DECLARED
 from tfgradgen.cli.options import ANY_KERNEL, SampleOptions, sample_flags, unused_flags
@@ -300,6 +300,14 @@ _ALL = (
         lambda sampler: [Group("Flags", flags_of(serve_options.ServeOptions))],
         {"export": None},
         example="python -m tfgradgen serve --export=out/served",
+    ),
+    Command(
+        "demo",
+        "Serves a local page that draws images. They appear while the chains run.\n\n"
+        "One job runs at a time, others wait. Only this machine can use the page, unless --host says otherwise.",
+        lambda sampler: [Group("Flags", flags_of(demo_options.DemoOptions)), _models_group()],
+        example="python -m tfgradgen demo --open",
+        end="Needs pip install 'tfgradgen[demo]'.",
     ),
     Command(
         "check",

@@ -148,6 +148,20 @@ def serve(flags: dict[str, Any]) -> None:
     run_serve(options, export, server)
 
 
+def demo(flags: dict[str, Any]) -> None:
+    """Run the `demo` command with parsed flags."""
+    from tfgradgen.cli.demo_options import parse_demo
+
+    options = parse_demo(flags)
+    from tfgradgen.cli.demo import bind, run_demo
+    from tfgradgen.cli.early import check_models
+
+    check_models(options.models)
+    listener = bind(options)  # before the slow import: the port may be taken
+    _load_tensorflow()
+    run_demo(options, listener)
+
+
 def diagnose(flags: dict[str, Any]) -> None:
     """Run the `diagnose` command with parsed flags."""
     command = COMMANDS["diagnose"]
@@ -190,7 +204,10 @@ def _play(name: str) -> Callable[[dict[str, Any]], None]:
 
 
 RUN_FNS: dict[str, Callable[[dict[str, Any]], None]] = {
-    **{fn.__name__: fn for fn in (sample, compare, tune, export, serve, check, diagnose, kernels, labels, models, completion)},
+    **{
+        fn.__name__: fn
+        for fn in (sample, compare, tune, export, serve, demo, check, diagnose, kernels, labels, models, completion)
+    },
     **{name: _play(name) for name in PLAY},
 }
 

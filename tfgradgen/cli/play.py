@@ -49,7 +49,11 @@ def run_vary(flags: dict[str, Any]) -> None:
     from tfgradgen.play.vary import vary
 
     with progress_bar(f"vary chain {chain}") as progress_fn:
-        counts = {"num_images": options.num_images, "num_steps": options.num_steps, "seed": options.seed}
+        counts: dict[str, Any] = {
+            "num_images": options.num_images,
+            "num_steps": options.num_steps,
+            "seed": options.seed,
+        }
         found = vary(result, chain, amount=options.amount, **counts, posterior=posterior, progress=progress_fn)
     found = found.noted(_said_of_models(found.record, options))
     found.save(target, options.overwrite)

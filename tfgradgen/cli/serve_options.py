@@ -68,12 +68,16 @@ def parse_serve(flags: dict[str, Any]) -> ServeOptions:
     if flags.get("export") is None:
         raise fail("export", "a folder that `export` wrote", "none", "give it, for example: --export=out/served")
     own = read_flags(ServeOptions, flags)
-    own["host"] = _address(own["host"])
+    own["host"] = parse_address(own["host"])
     return ServeOptions(**own)
 
 
-def _address(host: Any) -> str:
-    """Return an IP address as text; localhost is 127.0.0.1."""
+def parse_address(host: Any) -> str:
+    """Return an IP address as text; localhost is 127.0.0.1.
+
+    Raises:
+      UserError: It is none.
+    """
     try:
         return str(ipaddress.ip_address("127.0.0.1" if host == "localhost" else str(host).strip("[]")))
     except ValueError as error:

@@ -189,6 +189,7 @@ class SamplerResult(NamedTuple):
 
 
 ProgressFn = Callable[[Progress], None]
+ChunkFn = Callable[[Chunk], bool | None]  # True ends the run after that chunk
 
 
 def collect(chunks: Iterable[Chunk], progress_fn: ProgressFn | None = None) -> SamplerResult:

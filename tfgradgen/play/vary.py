@@ -15,7 +15,7 @@ from typing import Any
 
 from tfgradgen.api import sample
 from tfgradgen.core.checks import check_int, check_real
-from tfgradgen.core.contracts import ProgressFn
+from tfgradgen.core.contracts import ChunkFn, ProgressFn
 from tfgradgen.mcmc.recipe import Recipe, default_recipe
 from tfgradgen.models.loading.settings import CLASSIFIER_FLAGS, GENERATOR_FLAGS
 from tfgradgen.play.limits import AMOUNT, LEAST_AMOUNT, MOST_VARY_IMAGES, MOST_VARY_STEPS, VARY_IMAGES, VARY_STEPS
@@ -50,6 +50,7 @@ def vary(
     seed: int = 0,
     posterior: ClassPosterior | None = None,
     progress: bool | ProgressFn = False,
+    chunk_fn: ChunkFn | None = None,
 ) -> SampleResult:
     """Draw images near the last draw of a chain.
 
@@ -63,6 +64,7 @@ def vary(
       seed: 0..2**62 - 1.
       posterior: That of the run; by default its models are loaded again (see `load_posterior`).
       progress: Whether to show a progress bar, or a function that is called with each `Progress`.
+      chunk_fn: A function that is called with each `Chunk`, as in `sample`.
 
     Returns:
       A result whose chains all start at that draw: z [num_steps, num_images, latent_dim], and the images of the last steps. The
@@ -76,7 +78,10 @@ def vary(
     num_images = check_int("num_images", num_images, 1, MOST_VARY_IMAGES)
     num_steps = check_int("num_steps", num_steps, 1, MOST_VARY_STEPS)
     target, recipe = posterior_for(result, chain, posterior), recipe_of(amount, num_steps)
-    found = sample(target, recipe, num_chains=num_images, seed=seed, init=result.z[-1, chain], progress=progress)
+    found = sample(
+        target, recipe, num_chains=num_images, seed=seed, init=result.z[-1, chain], progress=progress, chunk_fn=chunk_fn
+    )
+    num_steps = len(found.z)  # fewer if `chunk_fn` ended it
     origin = {"run": str(result.folder or ""), "chain": chain, "amount": amount, "num_steps": num_steps}
     # A start that is a draw of the posterior is an exact one, if the run it comes from says so of its images.
     num_exact = num_images if result.grades["images"] == "ok" else None

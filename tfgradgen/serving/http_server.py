@@ -19,7 +19,7 @@ import socket
 import socketserver
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -106,6 +106,27 @@ class Turns:
     @property
     def is_busy(self) -> bool:
         return self.lock.locked()
+
+
+def check_sender(hosts: Sequence[str], origins: Sequence[str], is_loopback: bool) -> None:
+    """Refuse a request that a page of another origin makes a browser send.
+
+    Args:
+      hosts: The Host headers.
+      origins: The Origin headers.
+      is_loopback: Whether the server listens at a loopback address.
+
+    Raises:
+      Refusal: The request is one.
+    """
+    if len(hosts) != 1:
+        raise Refusal(400, f"expected one Host header, got {len(hosts)}")
+    if is_loopback and not _LOOPBACK.fullmatch(hosts[0]):
+        raise Refusal(403, "Host: expected localhost or a loopback address")
+    with suppress(ValueError):
+        if all(urlsplit(origin).netloc.lower() == hosts[0].lower() for origin in origins):
+            return
+    raise Refusal(403, "Origin: requests of other pages are refused")
 
 
 class RestServer(socketserver.ThreadingTCPServer):
@@ -261,15 +282,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _check_sender(self) -> None:
         """Refuse requests that a page of another origin makes a browser send."""
-        hosts = self.headers.get_all("Host", [])
-        if len(hosts) != 1:
-            raise Refusal(400, f"expected one Host header, got {len(hosts)}")
-        if self.server.is_loopback and not _LOOPBACK.fullmatch(hosts[0]):
-            raise Refusal(403, "Host: expected localhost or a loopback address")
-        with suppress(ValueError):
-            if all(urlsplit(origin).netloc.lower() == hosts[0].lower() for origin in self.headers.get_all("Origin", [])):
-                return
-        raise Refusal(403, "Origin: requests of other pages are refused")
+        check_sender(self.headers.get_all("Host", []), self.headers.get_all("Origin", []), self.server.is_loopback)
 
     def _lengths(self) -> list[int]:
         """Return the content lengths; [] if one is no number."""

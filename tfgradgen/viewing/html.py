@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
@@ -50,6 +51,11 @@ def fill(
         **values,
     )
     return text + "\n"
+
+
+def picture(pixels: np.ndarray) -> Image.Image:
+    """Return the image of `pixels`, uint8 [height, width, channels] with one or three channels."""
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
 def source(image: Image.Image) -> str:

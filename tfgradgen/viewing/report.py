@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from tfgradgen.viewing.html import fill, shrunk, source
+from tfgradgen.viewing.html import fill, picture, shrunk, source
 
 TEMPLATE, SCRIPTS = "report.html.j2", ("report.js", "copy.js")
 TILE_PIXELS, FILM_PIXELS = 1_000_000, 600_000  # pixels of all tiles, and of all frames: they bound the size of the file
@@ -97,8 +97,8 @@ class Page(NamedTuple):
 
 def render(page: Page) -> str:
     """Return `page` as HTML; the same page gives the same text."""
-    sources = [source(image) for image in shrunk([_image(tile.image) for tile in page.tiles], TILE_PIXELS)]
-    films = iter(shrunk([_image(frame.image) for tile in page.tiles for frame in tile.film], FILM_PIXELS))
+    sources = [source(image) for image in shrunk([picture(tile.image) for tile in page.tiles], TILE_PIXELS)]
+    films = iter(shrunk([picture(frame.image) for tile in page.tiles for frame in tile.film], FILM_PIXELS))
     return fill(
         TEMPLATE,
         SCRIPTS,
@@ -112,10 +112,6 @@ def render(page: Page) -> str:
         num_films=sum(bool(tile.film) for tile in page.tiles),
         plots=source(page.plots),
     )
-
-
-def _image(pixels: np.ndarray) -> Image.Image:
-    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
 def _prob(value: float) -> str:

@@ -1,0 +1,176 @@
+"""The demo: its queue, its requests, its server, and its page in Chromium, on the toy pair."""
+
+import json
+import os
+import re
+import shutil
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tfgradgen.core.checks import UserError
+from tfgradgen.demo.jobs import EndedEarly, Job, Queue
+from tfgradgen.demo.requests import Limits, parse_request
+from tfgradgen.serving.rest import Refusal
+
+pytest.importorskip("starlette", reason="NO TEST OF THE DEMO: starlette is not installed: pip install 'tfgradgen[test]'")
+pytest.importorskip("uvicorn", reason="NO TEST OF THE DEMO: uvicorn is not installed: pip install 'tfgradgen[test]'")
+
+REQUIRED = "REQUIRE_BROWSER"
+SAMPLE = {
+    "kind": "sample",
+    "label": "goldfish",
+    "kernel": "mala",
+    "temperature": 1,
+    "num_chains": 3,
+    "num_results": 4,
+    "seed": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def url(toy_pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    from tfgradgen.cli.demo import bind, url_of
+    from tfgradgen.cli.demo_options import parse_demo
+    from tfgradgen.cli.load import load_models
+    from tfgradgen.demo.server import DemoServer
+    from tfgradgen.demo.work import Studio
+
+    options = parse_demo({"port": 0, "generator": str(toy_pair[0]), "classifier": str(toy_pair[1])})
+    listener, loaded = bind(options), load_models(options.models)
+    limits = Limits(max_draws=1_000_000)
+    studio = Studio(loaded, options.models.to_dict(), limits, tmp_path_factory.mktemp("demo"))
+    server = DemoServer(listener, True, studio, [label.name for label in loaded.classifiers[0].labels])
+    server.start()
+    yield url_of(listener)
+    server.close(10)
+
+
+def ask(url: str, body: Any = None, **headers: str) -> tuple[int, bytes]:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json", **headers})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as reply:
+            return reply.status, reply.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read()
+
+
+def test_one_job_runs_at_a_time_others_wait_in_order_and_can_be_stopped() -> None:
+    queue, free, begun = Queue(2, 2), threading.Event(), threading.Event()
+
+    def work(job: Job) -> None:
+        begun.set()
+        free.wait(10)
+        if job.is_stopped:
+            raise EndedEarly
+
+    first = queue.add(Job(work))
+    queue.start()
+    assert begun.wait(10)
+    second, third = queue.add(Job(work)), queue.add(Job(work))
+    assert [job.view()[1]["state"] for job in (first, second, third)] == ["running", "waiting", "waiting"]
+    assert third.view()[1]["place"] == 2
+    with pytest.raises(Refusal, match="full"):
+        queue.add(Job(work))
+    queue.stop(second)
+    assert (second.view()[1]["state"], third.view()[1]["place"]) == ("stopped", 1)
+    free.set()
+    assert queue.close(10)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"num_chains": 65}, "num_chains: expected an integer in 1..64"),
+        ({"num_results": 501}, "num_results: expected an integer in 1..500"),
+        ({"temperature": 0}, "temperature: expected a number above 0"),
+        ({"seed": -1}, "seed: expected an integer"),
+        ({"kernel": "../mala"}, "kernel: expected one of"),
+        ({"label": "x" * 201}, "label: expected a class or a condition"),
+        ({"init": "/etc/passwd"}, "request: expected"),
+        ({"kind": "exec"}, "kind: expected one of"),
+    ],
+)
+def test_requests_have_limits(change: dict[str, Any], text: str) -> None:
+    with pytest.raises(UserError, match=text):
+        parse_request(json.dumps({**SAMPLE, **change}).encode(), Limits())
+
+
+def test_pages_of_others_and_other_files_are_refused(url: str) -> None:
+    assert ask(url)[0] == 200
+    assert ask(url, Host="evil.example")[0] == 403
+    assert ask(f"{url}jobs", SAMPLE, Origin="http://evil.example")[0] == 403
+    assert ask(f"{url}jobs", SAMPLE, **{"Content-Type": "text/plain"})[0] == 415
+    assert ask(f"{url}jobs", {**SAMPLE, "label": "x" * 10_000})[0] == 413
+    for path in ("server.py", "..%2f..%2fsetup.cfg", "jobs/0/run.zip", "jobs/0/events"):
+        assert ask(url + path)[0] == 404
+    status, said = ask(f"{url}jobs", {**SAMPLE, "label": "whale"})
+    assert (status, b"label" in said, b"Traceback" in said) == (400, True, False)
+
+
+def test_images_come_before_the_end_and_a_stop_keeps_the_draws(url: str) -> None:
+    job = json.loads(ask(f"{url}jobs", {**SAMPLE, "num_results": 900_000})[1])["job"]
+    views, is_stopped = [], False
+    with urllib.request.urlopen(f"{url}jobs/{job}/events", timeout=120) as stream:
+        for line in stream:
+            if line.startswith(b"data: "):
+                views.append(json.loads(line[6:]))
+                if not is_stopped and views[-1].get("done", 0) > 300:
+                    is_stopped = ask(f"{url}jobs/{job}/stop", {})[0] == 200
+    assert any(len(view.get("images", ())) == 3 for view in views if view["state"] == "running")
+    last = views[-1]
+    assert (last["state"], last["run"]) == ("stopped", job)
+    assert ask(url + last["download"])[1].startswith(b"PK")
+
+
+def missing(why: str) -> None:
+    if os.environ.get(REQUIRED) == "1":
+        pytest.fail(f"{REQUIRED}=1, but {why}")
+    pytest.skip(f"NO BROWSER TEST OF THE DEMO: {why}")
+
+
+def test_the_page_draws_stops_varies_and_interpolates(url: str) -> None:
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        missing("no Chromium is installed; on Debian: apt-get install chromium")
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        missing("playwright is not installed: pip install 'tfgradgen[test]'")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        page, said, asked = chromium.new_page(), [], []
+        page.set_default_timeout(120_000)
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(url)
+        page.fill("#num_chains", "3")
+        page.fill("#num_results", "900000")
+        page.click("#go")
+        page.locator("#tiles img").nth(2).wait_for()
+        page.locator("#status", has_text=re.compile(r"running: \d{3,} of")).wait_for()
+        page.click("#stop")
+        page.locator("#status", has_text="stopped").wait_for()
+        page.locator("#tiles button").nth(1).click()
+        page.click("#more")
+        page.locator("#status", has_text="done").wait_for()
+        assert "near chain 1" in page.inner_text("#title")
+        for chain in (0, 2):
+            page.locator("#tiles button").nth(chain).click()
+        page.click("#between")
+        page.locator("#film-image").wait_for()
+        page.locator("#film-image").evaluate("image => image.decode()")
+        page.fill("#label", "whale")
+        assert said == []
+        page.click("#go")
+        page.locator("#error", has_text="label").wait_for()
+        assert all(each.startswith((url, "data:")) for each in asked)
+        chromium.close()
