@@ -305,6 +305,12 @@ def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
     assert max(map(len, shown.splitlines())) <= 100
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_fits_a_hundred_columns(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main([command, "--help"])
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 100
+
+
 @pytest.mark.parametrize("kernel", SAMPLERS)
 def test_help_of_a_kernel_shows_its_flags_alone(kernel: str, capsys: pytest.CaptureFixture[str]) -> None:
     sampler = SAMPLERS[kernel]

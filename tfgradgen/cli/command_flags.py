@@ -265,9 +265,9 @@ _ALL = (
         _compare_groups,
         {"labels": None},
         example="python -m tfgradgen compare --labels=goldfish,monarch --out=out/compare",
-        end="Writes report.html (begin there), report.md, table.csv, report.json, curves.png, grids.png, a folder of\n"
-        "PNGs for each sampler (pictures/) and the samples (cells/). If a sampler fails on a class, the report names\n"
-        "it, the others are finished, and the exit code is 1.",
+        end="Writes report.html (begin there), report.md, table.csv, report.json, curves.png, grids.png, a\n"
+        "folder of PNGs for each sampler (pictures/) and the samples (cells/). If a sampler fails on a class,\n"
+        "the report names it, the others are finished, and the exit code is 1.",
     ),
     Command(
         "tune",
@@ -304,7 +304,8 @@ _ALL = (
     Command(
         "demo",
         "Serves a local page that draws images. They appear while the chains run.\n\n"
-        "One job runs at a time, others wait. Only this machine can use the page, unless --host says otherwise.",
+        "One job runs at a time, others wait. Only this machine can use the page, unless --host says\n"
+        "otherwise.",
         lambda sampler: [Group("Flags", flags_of(demo_options.DemoOptions)), _models_group()],
         example="python -m tfgradgen demo --open",
         end="Needs pip install 'tfgradgen[demo]'.",
