@@ -29,11 +29,16 @@ from tfgradgen.demo.requests import KERNELS, MAX_BODY, Limits, parse_request
 from tfgradgen.demo.work import FILM, Film, Studio
 from tfgradgen.serving.http_server import check_sender
 from tfgradgen.serving.rest import Refusal
+from tfgradgen.viewing import html
 
 HERE = Path(__file__).resolve().parent
 POLL_SECONDS, ALIVE_SECONDS = 0.1, 10.0  # how often a stream looks for news, and says that it is alive
 MAX_CONNECTIONS = 64
-_TYPES = {"page.css": "text/css; charset=utf-8", "page.js": "text/javascript; charset=utf-8"}
+_FILES = {  # what the page loads, and where it lies
+    "base.css": (html.HERE, "text/css; charset=utf-8"),
+    "page.css": (HERE, "text/css; charset=utf-8"),
+    "page.js": (HERE, "text/javascript; charset=utf-8"),
+}
 _HEADERS = {
     # Nothing is loaded from elsewhere, so the page works without a network, and no text of a run can become a script.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -135,7 +140,8 @@ def application_of(studio: Studio, page: str) -> Starlette:
 
     async def asset(request: Request) -> Response:
         name = request.url.path.removeprefix("/")
-        return FileResponse(HERE / name, media_type=_TYPES[name])
+        folder, kind = _FILES[name]
+        return FileResponse(folder / name, media_type=kind)
 
     async def submit(request: Request) -> Response:
         # A page of another origin cannot send this type without asking first, which is refused.
@@ -167,7 +173,7 @@ def application_of(studio: Studio, page: str) -> Starlette:
 
     routes = [
         Route("/", index),
-        *(Route(f"/{name}", asset) for name in _TYPES),
+        *(Route(f"/{name}", asset) for name in _FILES),
         Route("/jobs", submit, methods=["POST"]),
         Route("/jobs/{job}/events", events),
         Route("/jobs/{job}/stop", stop, methods=["POST"]),

@@ -16,7 +16,7 @@ from tfgradgen.io.images import as_png
 from tfgradgen.viewing.markdown import explanation
 
 HERE = Path(__file__).resolve().parent
-STYLE = "report.css"
+STYLES = ("base.css", "report.css")
 SMALLEST = 8  # pixels, the least height and width of an image
 
 
@@ -40,7 +40,7 @@ def fill(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= filters or {}
-    style = (HERE / STYLE).read_text(encoding="utf-8")
+    style = "".join((HERE / name).read_text(encoding="utf-8") for name in STYLES)
     script = '"use strict";\n' + "".join((HERE / name).read_text(encoding="utf-8") for name in scripts)
     text = environment.get_template(template).render(
         explained={section: explanation(section) for section in dict.fromkeys(linked)},
