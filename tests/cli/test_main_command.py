@@ -36,4 +36,4 @@ def test_the_main_command_agrees_with_exact_draws(runs: dict[str, Path]) -> None
     exact_record = json.loads((runs["rejection"] / "run.json").read_text())
     assert (record["grades"]["images"], exact_record["problems"]) == ("ok", [])
     with Image.open(runs["mala"] / "grid.png") as grid:
-        assert grid.size == (532, 596)
+        assert grid.size == (532, 628)
