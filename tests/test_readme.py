@@ -269,7 +269,7 @@ def test_gains_of_tuning_are_those_of_the_reports() -> None:
         report = (ROOT / "tools" / "tuning" / kernel / "report.md").read_text()
         assert re.search(f"Each run (is|has) {gradients} gradients", report)
         if gain == "none":
-            assert re.search("no schedule without (faults|problems) was better", report)
+            assert re.search("no schedule without (faults|problems) was better|all schedules .* had faults", report)
         else:
             value, low, high = re.findall(r"\d\.\d\d", gain)
             assert re.search(rf"gives {value} times .*95 % interval {low} to {high}\D", report)

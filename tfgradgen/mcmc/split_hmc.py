@@ -149,7 +149,7 @@ SAMPLER = KernelSampler(
     "split_hmc",
     about="hmc for many latent dimensions",
     exactness="asymptotically exact",
-    # Found by `tune` on the shipped models: tools/tuning/split_hmc.
+    # `tune` finds no better defaults on the shipped models: tools/tuning/split_hmc.
     defaults=HmcConfig(
         step_size=0.274,
         target_accept_prob=0.542,
