@@ -58,3 +58,13 @@ def pixels_of(source: str) -> np.ndarray:
     """The pixels of an embedded PNG."""
     assert source.startswith(DATA)
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(source.removeprefix(DATA)))))
+
+
+def check_names(page: Parsed) -> None:
+    """Assert that the names of elements are unique, that every reference has a target, and that the language is given."""
+    names = [each.attributes["id"] for each in page.elements if "id" in each.attributes]
+    assert len(names) == len(set(names))
+    for attribute in ("aria-labelledby", "href"):
+        targets = [each.attributes[attribute] for each in page.elements if attribute in each.attributes]
+        assert {target.removeprefix("#") for target in targets if not target.startswith("data:")} <= set(names)
+    assert page.all("html")[0].attributes["lang"] == "en"

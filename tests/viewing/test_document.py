@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.support.documents import HOSTILE, a_comparison, a_search
-from tests.support.pages import Parsed, pixels_of
+from tests.support.pages import Parsed, check_names, pixels_of
 from tfgradgen.core.text import markdown_text, printable
 from tfgradgen.diagnostics.issues import with_page
 from tfgradgen.viewing.document import IMAGE_PIXELS, Document, render_document
@@ -67,12 +67,7 @@ def test_images_are_embedded_and_described(made: Any) -> None:
 @pytest.mark.parametrize("made", MADE.values(), ids=MADE)
 def test_names_are_unique_and_every_reference_has_a_target(made: Any) -> None:
     page = Parsed(render_document(made([with_page("models", "goldfish: a doubt")])))
-    names = [each.attributes["id"] for each in page.elements if "id" in each.attributes]
-    assert len(names) == len(set(names))
-    for attribute in ("aria-labelledby", "href"):
-        targets = [each.attributes[attribute] for each in page.elements if attribute in each.attributes]
-        assert {target.removeprefix("#") for target in targets if not target.startswith("data:")} <= set(names)
-    assert page.all("html")[0].attributes["lang"] == "en"
+    check_names(page)
     assert not [name for each in page.elements for name in each.attributes if name.startswith("on") or name == "style"]
     (warning,) = page.all("li", **{"class": "warning"})
     assert words("".join(warning.text)) == words("warning goldfish: a doubt About models")

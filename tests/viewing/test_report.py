@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 import tfgradgen as tg
-from tests.support.pages import DATA, Parsed, pixels_of
+from tests.support.pages import DATA, Parsed, check_names, pixels_of
 from tests.support.records import a_record, some_draws
 from tfgradgen.cli.arguments import evaluated
 from tfgradgen.cli.options import parse_sample
@@ -72,12 +72,7 @@ def test_every_image_says_what_it_is_and_no_two_elements_share_a_name(run: Path)
     page = parsed(run)
     empty = [each for each in page.all("img") if not each.attributes["alt"]]
     assert [each.attributes.get("id") for each in empty] == ["large"], "a script fills it"
-    names = [each.attributes["id"] for each in page.elements if "id" in each.attributes]
-    assert len(names) == len(set(names))
-    for attribute in ("aria-labelledby", "href"):
-        targets = [each.attributes[attribute] for each in page.elements if attribute in each.attributes]
-        assert {target.removeprefix("#") for target in targets if not target.startswith("data:")} <= set(names)
-    assert page.all("html")[0].attributes["lang"] == "en"
+    check_names(page)
 
 
 def test_the_film_of_a_chain_is_that_of_film_png(run: Path) -> None:

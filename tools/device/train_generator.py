@@ -1,6 +1,6 @@
 """Compares recipes of the generator on a GPU and goes on with the best one, within a given time.
 
-    KERAS_BACKEND=jax python -m tools.device.train_generator --out=DIR [--seconds=480] [--trial_seconds=45]
+    KERAS_BACKEND=jax python -m tools.device.train_generator --out=DIR [--seconds=480] [--trial_seconds=25]
 
 It reads what `tools.device.packed` wrote. Each recipe is trained for `--trial_seconds`; the one with the lowest FID in the
 judge's features goes on for the rest of the time. The judge is of no other use here. DIR gets log.csv, sheets of all classes,
@@ -141,7 +141,7 @@ class Trial:
             guidance=recipe["guidance"],
         )
         some = photographs.to_range(images[:: max(1, len(images) // 128)][:128])
-        scales_fn = jax.jit(pure(lambda image: gan.feature_scales_of(image), features.variables))
+        scales_fn = jax.jit(pure(gan.feature_scales_of, features.variables))
         gan.set_feature_scales(scales_fn(values_of(features.variables), some))
         adam = keras.optimizers.Adam(RATE, beta_1=0.0, beta_2=0.99, epsilon=1e-8, use_ema=True, ema_momentum=0.998)
         per_class = min(np.bincount(labels))

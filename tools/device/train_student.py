@@ -28,22 +28,15 @@ from tools.train import photographs
 from tools.train.consensus_data import PHOTOGRAPH_WEIGHT, SHARES, interest
 from tools.train.consensus_network import Student, calibration_of
 from tools.train.consensus_stages import FROZEN_BLOCKS, LAST_RATE, VARIANT, Lesson, optimizer_of
-from tools.train.generator_network import SHIPPED_SHARPNESS, Generator
 from tools.train.label_draws import near, targets
 from tools.train.measure_consensus import exact_figures, photograph_figures
+from tools.train.train_generator import empty_generator
 
 TEACHER_SIZE, STUDENT_SIZE = 112, 96
 TUNE_COUNTS = (192, 66, 30)  # rows of a batch: draws, photographs of the classes, photographs of other things
 HEAD_BATCH, HEAD_RATE = 256, 1e-3
 MOMENT_DRAWS = 4096
 HELD_OUT = 0.1  # share of the prior draws for calibration and figures
-
-
-def empty_generator(num_classes):
-    """Return a generator as `train_generator` trains it, with the sharpness that ships."""
-    generator = Generator(num_classes, SHIPPED_SHARPNESS, widths=WIDE)
-    generator(keras.Input((generator.latent_dim,)))
-    return generator
 
 
 def moments_fn(generator):
@@ -155,7 +148,7 @@ def main(
     packed = Packed(inputs)
     parts = {name: (image[:limit], label[:limit]) for name, (image, label) in packed.photographs().items()}
     num_classes = len(packed.names)
-    of_generator = empty_generator(num_classes)
+    of_generator = empty_generator(num_classes, WIDE)
     lab = Lab(packed, of_generator, batch)
     student = Student(num_classes + 1, VARIANT, STUDENT_SIZE)
     for variable, source in zip(student.network.variables, packed.lite(STUDENT_SIZE).network.variables, strict=True):

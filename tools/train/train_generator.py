@@ -185,7 +185,7 @@ features. The checkpoint with the lowest KID of its EMA weights (1,200 draws, in
 def empty_generator(num_classes, widths=WIDTHS):
     """Return a generator with the sharpness that ships, built, with random weights."""
     generator = Generator(num_classes, SHIPPED_SHARPNESS, widths=widths)
-    generator(np.zeros((2, generator.latent_dim), "float32"))
+    generator(keras.Input((generator.latent_dim,)))
     return generator
 
 
@@ -219,11 +219,9 @@ def publish(generator, names, recipe, out, licence=None, num_batches=64):
         interface,
         f"""A Projected GAN in Keras 3 (`tools/train/generator_network.py`, `tools/train/projected_gan.py`), trained by
 {recipe} It has {", ".join(map(str, generator.widths))} channels at 4, 8, 16, 32 and 64 pixels.
-The first {len(names)} coordinates of z choose the class by softmax(s z_c) over learnt embeddings, inside; from
-outside the generator is unconditional. s was {TRAINING_SHARPNESS} in training and is {SHIPPED_SHARPNESS} here.
-What does not depend on z is computed
-at export: batch
-normalization is folded into one matrix product (`FoldedGenerator`).""",
+The first {len(names)} coordinates of z choose the class by softmax(s z_c) over learnt embeddings, inside; from outside the
+generator is unconditional. s was {TRAINING_SHARPNESS} in training and is {SHIPPED_SHARPNESS} here. What does not depend on z is
+computed at export: batch normalization is folded into one matrix product (`FoldedGenerator`).""",
         licence,
     )
     print(f"exported to {out}; python -m tools.cards.check_models --only=generator --write measures the numbers of its card")
