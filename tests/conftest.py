@@ -14,12 +14,17 @@ start_tensorflow()
 pytest.register_assert_rewrite("tests.support")
 
 from tests.support import toy  # noqa: E402
+from tools.gate import SLOW_FILE, read_slow  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests first, so that no process is left alone with them at the end."""
+    """Mark the tests of slow.txt; files with slow tests come first, so that no process is left alone with them at the end."""
+    seconds = read_slow(SLOW_FILE)
+    for item in items:
+        if item.nodeid in seconds:
+            item.add_marker("slow")
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
 

@@ -1,35 +1,72 @@
 """All checks for a change: lint, types and tests, including the main command of the README.
 
-python tools/gate.py
+    python tools/gate.py [--record]
+
+`--record` writes the tests that took a second or more into tests/slow.txt; `pytest -m "not slow"` leaves them out.
 """
 
 import os
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[1]
+SLOW_FILE, SLOW = ROOT / "tests" / "slow.txt", 1.0  # seconds
 STEPS = (
     ("lint", ["ruff", "check", "."]),
     ("format", ["ruff", "format", "--check", "."]),
     ("types", ["mypy"]),
-    ("tests", ["pytest", "-q", "-rs", "--durations=100", "-n", "2", "--dist=worksteal"]),
+    ("tests", ["pytest", "-q", "-rs", "--durations=0", f"--durations-min={SLOW}", "-n", "2", "--dist=worksteal"]),
 )
 # Tests run in two processes, which share the files between them. Each process uses one core: with more threads than cores,
 # threads would wait for one another.
 ONE_CORE = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1"}
+DURATION = re.compile(r"([0-9.]+)s call +(tests/.+)")
+
+
+def read_slow(file: Path) -> dict[str, float]:
+    """Return the seconds that each slow test took when they were last recorded, by its id."""
+    rows = [line.split(" ", 1) for line in file.read_text(encoding="utf-8").splitlines()]
+    return {name: float(seconds) for seconds, name in rows}
+
+
+def slow_of(output: str) -> str:
+    """Return the content of slow.txt from the `output` of pytest: seconds and id of each test, sorted by id."""
+    found = sorted((match[2].strip(), float(match[1])) for match in map(DURATION.match, output.splitlines()) if match)
+    return "".join(f"{seconds:.0f} {name}\n" for name, seconds in found if seconds >= SLOW)
+
+
+def run(command: list[str]) -> tuple[int, str]:
+    """Run a module of Python with one core a process and show what it prints; return its exit status and output."""
+    lines = []
+    with subprocess.Popen(
+        [sys.executable, "-m", *command],
+        cwd=ROOT,
+        env={**os.environ, **ONE_CORE},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as process:
+        for line in process.stdout or ():
+            print(line, end="", flush=True)
+            lines.append(line)
+    return process.returncode, "".join(lines)
 
 
 def main() -> None:
     """Run all checks; exit at the first that fails."""
-    root = Path(__file__).resolve().parents[1]
     for name, command in STEPS:
         print(f"== {name}: {' '.join(command)}", flush=True)
         start = time.monotonic()
-        code = subprocess.run([sys.executable, "-m", *command], cwd=root, env={**os.environ, **ONE_CORE}).returncode
+        code, output = run(command)
         print(f"== {name}: {time.monotonic() - start:.0f} s", flush=True)
         if code:
             raise SystemExit(f"gate: {name} failed; fix what it shows and run it again.")
+    if "--record" in sys.argv[1:]:
+        SLOW_FILE.write_text(slow_of(output), encoding="utf-8")
 
 
 if __name__ == "__main__":
