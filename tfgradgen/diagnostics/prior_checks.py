@@ -25,7 +25,6 @@ from tfgradgen.core.text import value_text
 from tfgradgen.diagnostics.preflight import LIKELY, ROW_TOLERANCE, Check, share
 from tfgradgen.media.registry import MEDIA
 
-RANKS = tuple(1 + len(medium.axes) for medium in MEDIA.values())  # of a batch of what a generator gives
 NUM_PRIOR = 64  # prior draws
 NUM_ROWS = 8  # prior draws that are evaluated again, and rows of a batch
 # Evaluations of a single point. With the five of whole batches there are 20. If a model flips one coin per call, all agree with
@@ -126,7 +125,12 @@ def check_image(image: tf.Tensor, num_rows: int) -> None:
             f"{shape}, channels first",
             "return tf.transpose(image, [0, 2, 3, 1])",
         )
-    if len(shape) not in RANKS or shape[0] != num_rows or 0 in shape or not image.dtype.is_floating:
+    if (
+        len(shape) - 1 not in [len(medium.axes) for medium in MEDIA.values()]
+        or shape[0] != num_rows
+        or 0 in shape
+        or not image.dtype.is_floating
+    ):
         raise fail(
             "generator",
             f"floating-point images [{num_rows}, height, width, channels], a row for each of {num_rows} latent points",

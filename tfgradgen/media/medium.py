@@ -42,6 +42,7 @@ class Medium(abc.ABC):
       joined_name: Name of the file with all of a run; '' if grid.png is that file.
       is_small: Whether a run always writes a file of each chain.
       is_audible: Whether its files are played by a person who listens; others are shown.
+      free_size: What stands for any size when a model is tried on noise.
       distance_name: Name of the measure of `distances`, a column of `compare`.
     """
 
@@ -64,6 +65,7 @@ class Medium(abc.ABC):
     joined_name: ClassVar[str] = ""
     is_small: ClassVar[bool] = True
     is_audible: ClassVar[bool] = False
+    free_size: ClassVar[int] = 64
     distance_name: ClassVar[str]
 
     @property
@@ -132,7 +134,7 @@ class Medium(abc.ABC):
     def check_stored(self, stored: np.ndarray) -> None:
         """Raise `ValueError` unless `stored`, read from a file, is what a run stores."""
         expected = (len(stored), *self.shape)
-        if stored.dtype != self.dtype or stored.shape != expected:
+        if stored.dtype != self.dtype or stored.shape != expected or len(self.shape) != len(self.axes):
             raise ValueError(f"{self.kind} {stored.dtype} {list(stored.shape)} instead of {np.dtype(self.dtype)} {expected}")
         if self.has_channels and not 1 <= stored.shape[-1] <= MOST_CHANNELS:
             raise ValueError(f"{self.plural} of {stored.shape[-1]} channels")

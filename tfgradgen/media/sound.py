@@ -30,6 +30,7 @@ class Sound(Medium):
     rate_name, usual_rate = "sample_rate", 16_000.0
     stem, ending, mime = "sound", ".wav", "audio/wav"
     joined_name, is_audible = "sounds.wav", True
+    free_size = 16_000
     distance_name = "log_spectral_distance"
 
     @classmethod

@@ -26,6 +26,7 @@ class Video(Medium):
     rate_name, usual_rate = "frame_rate", 12.5
     stem, ending, mime = "clip", ".gif", "image/gif"
     joined_name = "clips.gif"
+    free_size = 16
     distance_name = "ms_ssim"
 
     @classmethod

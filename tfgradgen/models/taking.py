@@ -11,7 +11,6 @@ from tfgradgen.core.contracts import is_channels_first
 from tfgradgen.core.text import value_text
 from tfgradgen.media.image import Image
 from tfgradgen.media.registry import MEDIA, kind_of
-from tfgradgen.media.video import Video
 from tfgradgen.models.loading.families import RoleSpec
 from tfgradgen.models.loading.inputs import shown
 from tfgradgen.models.loading.layout import channels_first_error, to_channels_first
@@ -19,7 +18,6 @@ from tfgradgen.models.loading.roles import BoundSignature, in_batches
 from tfgradgen.models.loading.saved_model import Opened, try_call
 from tfgradgen.models.loading.settings import CHANNELS_FIRST, ClassifierSettings, ModelSettings
 
-NUM_SAMPLES, NUM_FRAMES = 16_000, 16  # of noise on which a model that takes any length is tried
 NUM_PROBED = 8  # images of noise on which a model is tried
 MAX_NUMBERS = 2**24  # values in one image; a larger input is surely a typo and would exhaust memory
 
@@ -125,8 +123,9 @@ def tried(
     fn: Callable[[Any], Any], kind: str, size: tuple[int | None, ...], bounds: Any, channels: int | None, where: str
 ) -> tf.Tensor:
     """Return the scores of noise."""
-    free = NUM_FRAMES if kind == Video.kind else NUM_SAMPLES
-    rest = [free if n is None else n for n in size or (None,)] + ([channels or 3] if MEDIA[kind].has_channels else [])
+    rest = [MEDIA[kind].free_size if n is None else n for n in size or (None,)] + (
+        [channels or 3] if MEDIA[kind].has_channels else []
+    )
     if math.prod(rest) > MAX_NUMBERS:
         got = " x ".join(map(str, rest))
         raise fail(f"model {where}", f"an input of at most {MAX_NUMBERS:,} values", got, "give another image_size")
