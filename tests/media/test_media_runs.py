@@ -94,8 +94,8 @@ def test_a_run_is_written_and_read(models: str, installed: Path, tmp_path: Path)
     assert f"last {medium.kind} of chain 0" in page
     shown = result._repr_html_()
     assert ("<audio controls" in shown) == (models == "speech")
-    grid = Picture.open(out / "grid.png")
-    assert grid.width > grid.height / 4
+    with Picture.open(out / "grid.png") as grid:
+        assert grid.width > 2 * medium.pictures(result.media).shape[2], "two tiles side by side, enlarged"
     with pytest.raises(ValueError, match="instead of"):
         medium.check_stored(result.media[:, :-1])
 
@@ -127,6 +127,7 @@ def test_what_to_do_with_a_run(models: str, installed: Path, tmp_path: Path, cap
     main(["vary", "run", "--chain=1", "--num_images=2", "--num_steps=1", "--out=varied"])
     assert tg.load_run("varied").media.shape == (2, *result.media.shape[1:])
     main(["diagnose", "run"])
+    capsys.readouterr()
     assert f"a file that ends in .png or {ending}" in refused(["show", "run", "--chain=0", "--out=x.txt"], capsys)
 
 

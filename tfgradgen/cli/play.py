@@ -38,7 +38,7 @@ def run_show(flags: dict[str, Any]) -> None:
     content = as_png(image) if is_still else medium.file(result.media[chain])
     write_with_record(target, content, show_record(result, chain, options.scale), options.overwrite)
     name, p = as_text(result.record["label"]["name"]), result.class_prob[-1, chain]
-    say(f"image    chain {chain} of {name}, the last draw: p(class) {p:.2f}, {image.width} x {image.height} pixels")
+    say(f"{medium.kind:9}chain {chain} of {name}, the last draw: p(class) {p:.2f}, {image.width} x {image.height} pixels")
     _wrote(target, options)
 
 

@@ -70,7 +70,7 @@ def again(record: dict[str, Any]) -> Again:
         and isinstance(value, str | int | float | list)
     }
     models = {set_of(role, str(arguments[role])) for role in ("generator", "classifier")}
-    if len(models) == 1 and models < {*MODEL_SETS} - {PHOTOGRAPHS}:
+    if len(models) == 1 and models <= {*MODEL_SETS} - {PHOTOGRAPHS}:
         given = {name: value for name, value in given.items() if name not in ("generator", "classifier")}
         given["models"] = models.pop()
     command = command_text("sample", given)
