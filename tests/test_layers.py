@@ -12,6 +12,7 @@ import tfgradgen
 
 FLOORS = [
     {"core"},
+    {"media"},
     {"io", "models"},
     {"posterior"},
     {"diagnostics"},

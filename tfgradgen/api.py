@@ -34,6 +34,7 @@ from tfgradgen.mcmc import auto, pool
 from tfgradgen.mcmc.recipe import Recipe, default_recipe, settings_of
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.mcmc.sampler import Resume
+from tfgradgen.media.registry import MEDIUM, medium_of
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.results.film import make_film
 from tfgradgen.results.origin import plan
@@ -209,8 +210,9 @@ def result_of(posterior: ClassPosterior, planned: dict[str, Any], draws: Draws, 
     max_batch = posterior.networks.max_batch
 
     def finish() -> tuple[dict[str, Any], np.ndarray]:
-        images, warnings = last_images(posterior, draws, max_batch)
-        return run_record(planned, draws, {**stats, "image_doubts": warnings}), images
+        stored, warnings = last_images(posterior, draws, max_batch)
+        medium = medium_of(posterior.generator, stored.shape[1:])
+        return run_record({**planned, MEDIUM: medium.record}, draws, {**stats, "image_doubts": warnings}), stored
 
     def film() -> Image.Image:
         decode_fn = functools.partial(decode, posterior.generator, batch_size=max_batch)

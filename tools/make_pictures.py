@@ -77,7 +77,8 @@ def main(runs, data, label="goldfish", out="tools/pictures"):
     """Write <label>.png (the grid of the mala run), comparison.png (five panels) and sheet.png (all classes) into `out`."""
     from tfgradgen import load_classifier, load_generator
     from tfgradgen.core.backend import as_seed
-    from tfgradgen.io.images import make_grid, save_png, to_uint8
+    from tfgradgen.io.images import make_grid, save_png
+    from tfgradgen.media.image import to_uint8
     from tfgradgen.models.shipped import default_model
     from tfgradgen.posterior import ClassPosterior
 

@@ -8,7 +8,8 @@ from PIL import Image
 
 from tests.support import toy
 from tfgradgen.core.contracts import Draws
-from tfgradgen.io.images import CAPTION_HEIGHT, GAP, decode, to_uint8
+from tfgradgen.io.images import CAPTION_HEIGHT, GAP, decode
+from tfgradgen.media.image import to_uint8
 from tfgradgen.results.film import make_film
 
 TILE = 128

@@ -10,11 +10,10 @@ from tfgradgen.evaluation.diversity import (
     POWER_FACTORS,
     mean_distance,
     mean_similarity,
-    ms_ssim_pairs,
-    num_scales,
     repeat_rate,
     vendi_score,
 )
+from tfgradgen.media.similarity import ms_ssim_pairs, num_scales
 
 
 def test_vendi_score_counts_directions() -> None:
@@ -134,7 +133,7 @@ def test_ms_ssim_is_1_for_copies_and_0_for_negatives() -> None:
 def test_ms_ssim_in_batches_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     image = scored(5, 21, 23)
     whole = ms_ssim_pairs(image)
-    monkeypatch.setattr("tfgradgen.evaluation.diversity.BATCH_VALUES", 3 * image[0].size)
+    monkeypatch.setattr("tfgradgen.media.similarity.BATCH_VALUES", 3 * image[0].size)
     np.testing.assert_allclose(ms_ssim_pairs(image), whole, atol=1e-6)
 
 

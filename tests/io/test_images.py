@@ -9,7 +9,8 @@ from PIL import Image
 
 from tfgradgen.core.checks import UserError
 from tfgradgen.evaluation.scored_images import observe_photographs
-from tfgradgen.io.images import CAPTION_HEIGHT, GAP, make_grid, read_image, read_images, save_png, to_uint8
+from tfgradgen.io.images import CAPTION_HEIGHT, GAP, make_grid, read_image, read_images, save_png
+from tfgradgen.media.image import to_uint8
 
 
 def test_range_rounding_and_clipping() -> None:

@@ -188,7 +188,7 @@ def test_colours_for_a_classifier_of_grey_images_by_a_flag(toy_flags: list[str],
     [
         ([224, 224, 3], tf.float32, r"x float32 \[224, 224, 3\], an image without a batch axis"),
         ([None], tf.string, r"x string \[\?\], for the bytes of image files; export a function of a float32 tensor"),
-        ([None, 784], tf.float32, r"x float32 \[\?, 784\], not an image \[\?, height, width, channels\]"),
+        ([None, 784], tf.int32, r"x int32 \[\?, 784\], not an image \[\?, height, width, channels\]"),
     ],
 )
 def test_inputs_that_no_image_fits_are_named(shape: list[int | None], dtype: tf.DType, text: str, tmp_path: Path) -> None:

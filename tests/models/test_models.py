@@ -12,11 +12,11 @@ import tensorflow as tf
 
 from tests.support import toy
 from tfgradgen.core.checks import UserError
+from tfgradgen.media.resize import interpolation_matrix, resize
 from tfgradgen.models.classifier import load_classifier
 from tfgradgen.models.generator import load_generator
 from tfgradgen.models.labels import resolve_labels
 from tfgradgen.models.loading.metadata import Label, fingerprint, parse_labels
-from tfgradgen.models.resize import interpolation_matrix, resize
 
 
 def pixels(z: tf.Tensor) -> tf.Tensor:

@@ -89,7 +89,7 @@ def test_a_classifier_of_a_fixed_batch_takes_any(batch: int, tmp_path: Path) -> 
         ([None, 2, 2, 4], [3, 8, 8, 3], r"images of 4 channels, .*, got 3"),
         ([None, 2, 2, 3], [3, 8, 8, 4], r"images of 3 channels, .*, got 4"),
         ([None, 2, 2, 3], [3, 8000], r"images \[batch, height, width, channels\], got shape \(3, 8000\)"),
-        ([None], [3, 8, 8, 3], r"waveforms \[batch, num_samples\], got shape \(3, 8, 8, 3\)"),
+        ([None], [3, 8, 8, 3], r"sounds \[batch, samples\], got shape \(3, 8, 8, 3\)"),
     ],
 )
 def test_a_classifier_shown_what_it_does_not_take(shape: list[int | None], image: list[int], text: str, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The `check` command: checks of the models before a run, evaluated as a run evaluates them."""
 
 import functools
+from dataclasses import replace
 from typing import Any
 
 import tensorflow as tf
@@ -72,18 +73,14 @@ def described(loaded: Loaded) -> list[str]:
     generator, lines = loaded.generator, []
     prior = generator.prior if generator.truncation is None else f"{generator.truncation:g} * {generator.prior}"
     classes = f", class: {generator.generator_class}" if generator.generator_class else ""
-    shape = " x ".join(map(str, generator.image_shape))
     encoder = ", with an encoder" if generator.encode_fn else ""
     lines += _head("generator", generator)
-    lines.append(
-        f"            z {generator.latent_dim} (prior {prior}{classes}) -> image {shape} in {_range(generator)}{encoder}"
-    )
+    given = f"{generator.medium.text} in {_range(generator)}{encoder}"
+    lines.append(f"            z {generator.latent_dim} (prior {prior}{classes}) -> {given}")
     for classifier in loaded.classifiers:
-        size = " x ".join(map(str, classifier.image_size)) or "any waveform"
         lines += _head("classifier", classifier)
-        lines.append(
-            f"            image {size} in {_range(classifier)} -> {classifier.output} of {classifier.num_classes} classes"
-        )
+        taken = replace(classifier.medium, shape=classifier.image_size or (None,)).text
+        lines.append(f"            {taken} in {_range(classifier)} -> {classifier.output} of {classifier.num_classes} classes")
     if loaded.discriminator:
         lines += _head("discriminator", loaded.discriminator)
     return lines

@@ -21,6 +21,7 @@ from tfgradgen.tuning.space import searched
 COUNTS = ("num_results", "num_burnin_steps", "num_adaptation_steps")
 OF_A_LABEL = "A class whose name contains a comma or an operator is given by its full name."
 NOT_TUNED = "It adapts no step size, so `tune` has nothing to search."
+OF_SET = "list only this set of them"
 OF_MODELS = (
     "A MODEL is a folder, an archive (.tar.gz), a TF-Hub URL or a Kaggle Models handle; the default is the shipped one. "
     "Settings that a model does not show are guessed, and the guesses are printed."
@@ -340,12 +341,12 @@ _ALL = (
     Command(
         "labels",
         "Lists the classes of a classifier: index, WordNet id, name.",
-        lambda sampler: [_models_group("classifier", *CLASSIFIER_FLAGS, "allow_unknown_ops")],
+        lambda sampler: [_models_group("models", "classifier", *CLASSIFIER_FLAGS, "allow_unknown_ops")],
     ),
     Command(
         "models",
         "Lists the shipped models: their folders, inputs, outputs and sha256.",
-        lambda sampler: [],
+        lambda sampler: [Group("Flags", {"models": Flag(replace(DECLARED["models"].setting, shown="speech", help=OF_SET))})],
     ),
     Command(
         "completion",

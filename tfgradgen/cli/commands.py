@@ -75,7 +75,7 @@ def models(flags: dict[str, Any]) -> None:
     check_flags("models", flags, COMMANDS["models"].known())
     from tfgradgen.cli.listing import list_models
 
-    list_models()
+    list_models(flags.get("models"))
 
 
 def completion(flags: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image as Picture
 
 from tfgradgen.cli.compare_options import CompareOptions
 from tfgradgen.cli.load import Loaded, load_models, start_at_photograph
@@ -47,8 +47,10 @@ from tfgradgen.evaluation.scored_images import (
     observe_photographs,
 )
 from tfgradgen.io.folders import REPORT, check_resumable, safe_filename
-from tfgradgen.io.images import decode, save_png
+from tfgradgen.io.images import save_png
 from tfgradgen.mcmc.budget import CELL_ERRORS
+from tfgradgen.media.image import Image
+from tfgradgen.media.registry import MEDIA, decoded
 from tfgradgen.models.classifier import Classifier
 from tfgradgen.models.generator import Generator
 from tfgradgen.models.shipped import default_model
@@ -68,10 +70,11 @@ def run_compare(options: CompareOptions) -> int:
     check_resumable(out, options.resume, "a comparison", *COMPARISON)
     loaded = load_models(options.pair.models)
     options = replace(options, pair=start_at_photograph(options.pair, loaded.generator))
-    observer = load_observer(options.judge, options.discriminator, options.pair.models.allow_unknown_ops)
+    lenient = options.pair.models.allow_unknown_ops
+    observer = load_observer(options.judge, options.discriminator, lenient, loaded.generator)
     names = [target.label.name for target in loaded.targets(options.labels)]
     try_out(observer, loaded.generator, names)
-    photographs = find_photographs(options, names, observer, loaded.generator.image_shape)
+    photographs = find_photographs(options, names, observer, loaded.generator)
     resumes = "--resume goes on with them"
     with workspace(out, f"finished cells are in {out}, {resumes}", f"finished cells are kept, {resumes}"):
         return _run_locked(options, loaded, observer, photographs)
@@ -97,12 +100,13 @@ def _run_locked(options: CompareOptions, loaded: Loaded, observer: Observer, pho
         "checkpoints": checkpoints,
         "rows": found.rows,
         "warnings": sampled.warnings,
+        "left_out": left_out(observer),
         "record": {
             "arguments": options.to_dict(),
             "generator": model_record(loaded.generator),
             "classifiers": [model_record(classifier) for classifier in loaded.classifiers],
             "judge": model_record(observer.judge),
-            "discriminator": model_record(observer.discriminator),
+            **({"discriminator": model_record(observer.discriminator)} if observer.discriminator else {}),
             **environment(options.pair.run.jit),
         },
     }
@@ -113,6 +117,12 @@ def _run_locked(options: CompareOptions, loaded: Loaded, observer: Observer, pho
         f"grids.png, {PICTURES}/, {CELLS}/"
     )
     return len(sampled.failed)
+
+
+def left_out(observer: Observer) -> dict[str, str]:
+    """Return the measures that the report leaves out, with the reason; '' if it goes without saying."""
+    others = dict.fromkeys({medium.distance_name for medium in MEDIA.values()} - {observer.medium.distance_name}, "")
+    return others | ({} if observer.discriminator else {"log_natural": "these models have no discriminator"})
 
 
 def sample_all(
@@ -190,7 +200,7 @@ def try_out(observer: Observer, generator: Generator, names: Sequence[str]) -> N
     Raises:
       UserError: The observer does not know a class of `names`, or does not accept the images.
     """
-    image = decode(generator, np.zeros((2, generator.latent_dim), np.float32))
+    image = decoded(generator, np.zeros((2, generator.latent_dim), np.float32))[1]
     for name in names:
         observer.class_index(name)
     try:
@@ -225,7 +235,7 @@ def folder_of(index: int, name: str) -> str:
 
 
 def find_photographs(
-    options: CompareOptions, names: Sequence[str], observer: Observer, image_shape: Sequence[int]
+    options: CompareOptions, names: Sequence[str], observer: Observer, generator: Generator
 ) -> Photographs | None:
     """Return the photographs of these classes, scored by the observer.
 
@@ -233,12 +243,17 @@ def find_photographs(
     if the latter do not fit the observer and `names`.
 
     Raises:
-      UserError: --photographs is not a folder.
+      UserError: --photographs is not a folder, or the generator gives no images.
     """
+    if observer.medium.kind != Image.kind:
+        if options.photographs:
+            raise fail("photographs", "a generator of images", f"one of {observer.medium.plural}", "leave it out")
+        say(f"without  recorded {observer.medium.plural}: no KID, FID, density, coverage, repeats")
+        return None
     if options.photographs:
         if not options.photographs.is_dir():
             raise fail("photographs", "a folder", options.photographs, "give one with <label>/*.jpg in it")
-        return observe_photographs(options.photographs, names, observer, image_shape)
+        return observe_photographs(options.photographs, names, observer, generator.image_shape)
     shipped = load_photographs(default_model("photographs") / PHOTOGRAPHS_FILE)
     if shipped.sha256 == observer.sha256 and set(names) <= set(shipped.scored):
         return shipped
@@ -259,7 +274,7 @@ def command_line(options: CompareOptions) -> str:
         **{
             name: getattr(options, name)
             for name in ("judge", "discriminator")
-            if getattr(options, name) != str(default_model(name))
+            if getattr(options, name) not in (None, str(default_model(name, options.pair.models.models)))
         },
         **({"photographs": options.photographs} if options.photographs else {}),
     }
@@ -286,7 +301,7 @@ def write_report(out: Path, report: dict[str, Any], scored: Mapping[str, Mapping
         for label, seen in by_label.items():
             for chain, image in enumerate(seen.image):
                 tile = image[..., 0] if image.shape[-1] == 1 else image
-                Image.fromarray(tile).save(
+                Picture.fromarray(tile).save(
                     beside / row / f"{report['labels'].index(label):04d}_{safe_filename(label)}_{chain:04d}.png"
                 )
     earlier = out / f".{PICTURES}.old"

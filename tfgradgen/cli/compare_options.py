@@ -5,18 +5,18 @@ from pathlib import Path
 from typing import Any
 
 from tfgradgen.cli.flags import check_flags, flags_of, parse_words, read_flags
-from tfgradgen.cli.model_options import parse_handle
+from tfgradgen.cli.model_options import model_or, parse_handle
 from tfgradgen.cli.options import ANY_KERNEL, SampleOptions, parse_sample
 from tfgradgen.core.checks import check_int, fail
 from tfgradgen.core.settings import path, real, switch, text, whole
 from tfgradgen.evaluation.method_specs import parse_method_spec
 from tfgradgen.models.loading.settings import CLASSIFIER_FLAGS, GENERATOR_FLAGS
-from tfgradgen.models.shipped import default_model
+from tfgradgen.models.shipped import MODEL_SETS
 
 # The four columns of the poster, then methods to compare them with.
 DEFAULT_KERNELS = ("map+reg", "mala+reg", "mala", "hmc", "map", "split_hmc", "smc", "rejection")
 SAMPLE_FLAGS = (
-    *("num_chains", "seed", "jit", "init", "generator", "classifier", "max_batch", "allow_unknown_ops"),
+    *("num_chains", "seed", "jit", "init", "models", "generator", "classifier", "max_batch", "allow_unknown_ops"),
     *GENERATOR_FLAGS,
     *CLASSIFIER_FLAGS,
 )
@@ -30,6 +30,7 @@ class CompareOptions:
 
     Attributes:
       pair: How the generator and the classifier are loaded and run.
+      discriminator: None for none.
       photographs: A folder with one folder <label>/ per label; None for those that come with tfgradgen.
     """
 
@@ -47,7 +48,7 @@ class CompareOptions:
     class_reg: float = real(1.0, help="weight of the regularization in the +reg methods")
     pair: SampleOptions
     judge: str = text(shown="MODEL", help="classifier with a signature `features` that guides no chain")
-    discriminator: str = text(
+    discriminator: str | None = text(
         shown="MODEL", help="classifier with a label `natural`, or a BigBiGAN or compare_gan model with its discriminator"
     )
     photographs: Path | None = path(
@@ -88,5 +89,8 @@ def parse_compare(flags: dict[str, Any]) -> CompareOptions:
     own["kernels"] = tuple(dict.fromkeys(names))
     for name in own["kernels"]:
         parse_method_spec(name, own["class_reg"])
-    models = {name: parse_handle(name, own.get(name, str(default_model(name)))) for name in ("judge", "discriminator")}
-    return CompareOptions(**own | models, pair=pair)
+    models = pair.models.models
+    own["judge"] = parse_handle("judge", model_or("judge", own, models))
+    has_one = "discriminator" in own or "discriminator" in MODEL_SETS[models][0]
+    own["discriminator"] = parse_handle("discriminator", model_or("discriminator", own, models)) if has_one else None
+    return CompareOptions(**own, pair=pair)

@@ -47,8 +47,8 @@ def check_compare(options: CompareOptions) -> None:
     """Raise `UserError` if `compare` is sure to fail."""
     check_resumable(options.out, options.resume, "a comparison", *COMPARISON)
     check_models(options.pair.models)
-    for name in ("judge", "discriminator"):
-        check_handle(getattr(options, name))
+    for handle in filter(None, (options.judge, options.discriminator)):
+        check_handle(handle)
     if options.photographs and not options.photographs.is_dir():
         raise fail("photographs", "a folder", options.photographs, "give one with <label>/*.jpg in it")
     label_names(options.pair.models, options.labels)

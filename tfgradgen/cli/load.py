@@ -16,6 +16,7 @@ from tfgradgen.core.contracts import Networks
 from tfgradgen.core.text import as_text
 from tfgradgen.diagnostics.issues import with_page
 from tfgradgen.io.images import read_images
+from tfgradgen.media.image import Image
 from tfgradgen.models.classifier import Classifier, fitted, load_classifier
 from tfgradgen.models.discriminator import load_discriminator, natural_log_odds
 from tfgradgen.models.fitting import range_text
@@ -24,8 +25,6 @@ from tfgradgen.models.loading.saved_model import try_call
 from tfgradgen.models.precision import lower_gradients
 from tfgradgen.models.targets import Target, targets_of
 from tfgradgen.posterior import ClassPosterior
-
-MAX_CHANNELS = 4  # most channels of an image that can be written as PNG
 
 
 class Loaded(NamedTuple):
@@ -79,16 +78,14 @@ def load_models(options: ModelOptions, gradient_precision: str = "float32") -> L
     note("doing    loading models")
     is_lenient, is_low = options.allow_unknown_ops, gradient_precision == "bfloat16"
     generator = load_generator(options.generator, **options.generator_settings, allow_unknown_ops=is_lenient)
-    if len(generator.image_shape) == 3 and generator.image_shape[2] > MAX_CHANNELS:
-        expected = f"images [height, width, channels] of 1 to {MAX_CHANNELS} channels, as PNG has them"
-        remedy = "choose another --generator or --generator_signature, or export it with its channels last"
-        raise fail("generator", expected, f"images {list(generator.image_shape)}", remedy)
     classifiers = tuple(
         load_classifier(path, **options.classifier_settings, allow_unknown_ops=is_lenient) for path in options.classifiers
     )
     generator = generator.with_class_names(classifiers[0].labels)
     classifiers = tuple(_fitted(classifier, generator, options) for classifier in classifiers)
-    discriminator = load_discriminator(options.discriminator, allow_unknown_ops=is_lenient) if options.discriminator else None
+    discriminator = None
+    if options.discriminator:
+        discriminator = load_discriminator(options.discriminator, allow_unknown_ops=is_lenient).at_rate_of(generator)
     loaded = Loaded(generator, classifiers, discriminator, discriminator and natural_log_odds(discriminator), options)
     observers = [*classifiers, *([discriminator] if discriminator else [])]
     modules = [generator.module, *(model.module for model in observers)]
@@ -107,10 +104,10 @@ def load_models(options: ModelOptions, gradient_precision: str = "float32") -> L
 
 
 def _fitted(classifier: Classifier, generator: Generator, options: ModelOptions) -> Classifier:
-    """Return `classifier` with settings inferred from the generator's images, if it accepts images of their rank."""
+    """Return `classifier` with settings inferred from the generator's images, if it takes what the generator gives."""
     shape = (2, *generator.image_shape)
-    ranks = 2 if classifier.image_size == () else 4
-    if len(shape) == ranks:  # otherwise `load_models` fails with an error that names both models
+    if classifier.kind == generator.medium.kind:  # otherwise `load_models` fails with an error that names both models
+        classifier = classifier.at_rate_of(generator)
         try_call(lambda image: classifier.raw_scores(image), tf.zeros(shape), 2, f"{generator.path} into {classifier.path}")
         return fitted(classifier, generator, options.max_batch)
     return classifier
@@ -173,6 +170,8 @@ def start_at_photograph(options: SampleOptions, generator: Generator) -> SampleO
             f"{generator.path}, which has none",
             "use --init=resample or --init=prior",
         )
+    if generator.medium.kind != Image.kind:
+        raise fail("init", "a generator of images", f"one of {generator.medium.plural}", "use --init=resample or --init=prior")
     height, width = generator.image_shape[:2]
     image = read_images([options.init_photograph], width, height)
     z = generator.encode_fn(tf.cast(image, tf.float32) / 127.5 - 1.0)[0]

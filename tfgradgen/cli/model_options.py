@@ -5,22 +5,28 @@ from typing import Any
 
 from tfgradgen.cli.flags import flags_of, parse_words
 from tfgradgen.core.checks import fail
-from tfgradgen.core.settings import real, switch, text, value, whole
+from tfgradgen.core.settings import choice, real, switch, text, value, whole
 from tfgradgen.core.text import value_text
 from tfgradgen.models.loading.settings import CLASSIFIER_FLAGS, GENERATOR_FLAGS
-from tfgradgen.models.shipped import default_model, handles_of
+from tfgradgen.models.shipped import MODEL_SETS, PHOTOGRAPHS, handles_of, shipped_model
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelFlags:
     """The flags about models.
 
     Settings that are not given come from the model's model.json or its family, or are guessed and reported.
     """
 
-    generator: str = text(shown="MODEL", help="model that turns latent points into images")
+    models: str = choice(
+        PHOTOGRAPHS,
+        choices=tuple(MODEL_SETS),
+        states_bounds=True,
+        help=f"shipped models that are used where no other is named: {' or '.join(MODEL_SETS)}",
+    )
+    generator: str = text(shown="MODEL", help="model that turns latent points into images, sounds or clips")
     classifier: str = text(
-        shown="MODEL", help="model that classifies images; several as A,B. In --label, NAME@2 is a class of the second one"
+        shown="MODEL", help="model that classifies these; several as A,B. In --label, NAME@2 is a class of the second one"
     )
     generator_signature: str = text(
         shown="NAME", help="function to use if the model has several; NAME:OUTPUT selects an output"
@@ -46,6 +52,7 @@ class ModelFlags:
     generator_layout: str = value(
         shown="channels_last", help="axes of its images: channels_last or channels_first ([B, channels, height, width])"
     )
+    generator_rate: float = value(shown="N", help="samples per second of its sounds, or frames per second of its clips")
     classifier_signature: str = text(shown="NAME", help="as --generator_signature")
     classifier_tags: str = text(shown="A,B", help="as --generator_tags")
     classifier_range: Any = value(
@@ -64,6 +71,7 @@ class ModelFlags:
     )
     classifier_channels: str = value(shown="rgb", help="rgb or grey; grey converts coloured images to luma")
     classifier_layout: str = value(shown="channels_last", help="as --generator_layout")
+    classifier_rate: float = value(shown="N", help="as --generator_rate, of what it takes")
     discriminator: str = text(
         shown="MODEL", help="model that tells natural images from generated ones; give --discriminator_weight too"
     )
@@ -87,6 +95,7 @@ class ModelOptions:
     """The models, and what the flags say about them.
 
     Attributes:
+      models: The set of shipped models that is used where no other model is named.
       generator: Handle of the generator.
       classifiers: Handles of the classifiers, at least one.
       generator_settings: Given settings of the generator by name.
@@ -97,6 +106,7 @@ class ModelOptions:
       allow_unknown_ops: Whether to load models with operations that image models do not need.
     """
 
+    models: str
     generator: str
     classifiers: tuple[str, ...]
     generator_settings: dict[str, Any]
@@ -134,6 +144,15 @@ def parse_handle(flag: str, value: Any) -> str:
     return str(value)
 
 
+def model_or(role: str, flags: dict[str, Any], models: str) -> Any:
+    """Return the value of the flag `role`, or the shipped model of that role in the set `models`.
+
+    Raises:
+      UserError: The flag is not given, and the set is not installed or has no such model.
+    """
+    return flags[role] if role in flags else str(shipped_model(role, models))
+
+
 def parse_models(flags: dict[str, Any]) -> ModelOptions:
     """Return the options that those of `MODEL_FLAGS` among `flags` give.
 
@@ -146,19 +165,20 @@ def parse_models(flags: dict[str, Any]) -> ModelOptions:
     )
     if "discriminator" in flags and not weight:
         raise fail("discriminator", "a --discriminator_weight above 0", weight or "none", "give one, for example 1")
-    discriminator = flags.get("discriminator", str(default_model("discriminator")))
-    classifiers = _classifiers(parse_handle("classifier", flags.get("classifier", str(default_model("classifier")))))
+    models = DECLARED["models"].setting.parsed("models", flags.get("models", PHOTOGRAPHS))
+    classifiers = _classifiers(parse_handle("classifier", model_or("classifier", flags, models)))
     classifier_settings = _settings(flags, CLASSIFIER_FLAGS)
     if len(classifiers) > 1 and classifier_settings:
         flag = next(flag for flag in CLASSIFIER_FLAGS if flag in flags)
         got = f"{len(classifiers)} of them, which it would all describe"
         raise fail(flag, "one classifier", got, "put it into a model.json in the folder of the right one")
     return ModelOptions(
-        generator=parse_handle("generator", flags.get("generator", str(default_model("generator")))),
+        models=models,
+        generator=parse_handle("generator", model_or("generator", flags, models)),
         classifiers=classifiers,
         generator_settings=_settings(flags, GENERATOR_FLAGS),
         classifier_settings=classifier_settings,
-        discriminator=parse_handle("discriminator", discriminator) if weight else None,
+        discriminator=parse_handle("discriminator", model_or("discriminator", flags, models)) if weight else None,
         discriminator_weight=weight,
         max_batch=max_batch,
         allow_unknown_ops=allow_unknown_ops,
@@ -167,8 +187,9 @@ def parse_models(flags: dict[str, Any]) -> ModelOptions:
 
 def non_default_flags(options: ModelOptions) -> dict[str, Any]:
     """Return the flags about models whose values differ from their defaults, with these values."""
-    usual = parse_models({}).to_dict()
-    return {flag: value for flag, value in options.to_dict().items() if value != usual.get(flag)}
+    of_set = {"models": options.models} if options.models != PHOTOGRAPHS else {}
+    usual = parse_models(of_set).to_dict()
+    return of_set | {flag: value for flag, value in options.to_dict().items() if value != usual.get(flag)}
 
 
 def _classifiers(text: str) -> tuple[str, ...]:

@@ -73,7 +73,11 @@ class SampleOptions:
         states_bounds=True,
         help="precision of the convolutions in gradients. With bfloat16 the draws stay exact, because values stay float32",
     )
-    out: Path | None = path(None, shown="FOLDER", help="output folder; by default out/<label>-<kernel>-<seed>")
+    out: Path | None = path(
+        None,
+        shown="FOLDER",
+        help="output folder; by default out/<label>-<kernel>-<seed>, with --models out/<set>-...",
+    )
     overwrite: bool = switch(help="replace an earlier run in that folder")
     resume: bool = switch(
         help="continue an interrupted run, or extend a finished one with a larger --num_results. The other flags must be the "

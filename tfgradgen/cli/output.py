@@ -21,6 +21,7 @@ from tfgradgen.io.folders import (
     safe_filename,
     shortened,
 )
+from tfgradgen.models.shipped import PHOTOGRAPHS
 
 SHEET_NAME = "sheet.png"
 PLACE = "labels.batch"  # `partial_path` this holds an unfinished batch of several labels; no label's folder has this name
@@ -91,7 +92,9 @@ def choose_folders(options: SampleOptions, names: list[str], is_all: bool) -> li
         names = [f"{name}_{k}" for k, name in enumerate(names)]
     joined = "+".join(names[:3]) + ("+more" if len(names) > 3 else "")
     together = "all" if is_all else shortened(joined, joined)
-    chosen = "-".join([names[0] if len(names) == 1 else together, options.kernel, str(options.run.seed)])
+    models = options.models.models
+    of_set = [] if models == PHOTOGRAPHS else [models]
+    chosen = "-".join([*of_set, names[0] if len(names) == 1 else together, options.kernel, str(options.run.seed)])
     base = options.out or Path("out") / chosen
     return [base] if len(names) == 1 else [base / name for name in names]
 

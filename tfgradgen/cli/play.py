@@ -13,8 +13,8 @@ from tfgradgen.core.quiet import start_tensorflow
 from tfgradgen.core.text import as_text
 from tfgradgen.io.animation import check_ending
 from tfgradgen.io.folders import RECORD, REPORT, check_partial, check_target
-from tfgradgen.io.images import as_png
 from tfgradgen.io.single import check_file, record_path, write_with_record
+from tfgradgen.media.image import as_png
 from tfgradgen.play.clip import Clip, check_scale
 from tfgradgen.play.show import show, show_record
 from tfgradgen.play.which import check_chain, check_two
@@ -24,17 +24,21 @@ from tfgradgen.results.summary import verdict
 
 
 def run_show(flags: dict[str, Any]) -> None:
-    """Run the `show` command: one image, enlarged."""
+    """Run the `show` command: one image, enlarged; of a sound or clip a still, or its file by the ending of --out."""
     options = parse_play("show", ShowOptions, flags)
     result = _run(options, "show")
     chain, target = check_chain("chain", options.chain, result), options.target(f"-chain{options.chain}.png")
-    if target.suffix.lower() != ".png":
-        raise fail("out", "a file that ends in .png", as_text(target), "give another name, such as fish.png")
+    medium = result.medium
+    endings = dict.fromkeys((".png", medium.ending))
+    if target.suffix.lower() not in endings:
+        raise fail("out", f"a file that ends in {' or '.join(endings)}", as_text(target), "give another name, such as fish.png")
     check_file(target, options.overwrite)
     image = show(result, chain, scale=options.scale)
-    write_with_record(target, as_png(image), show_record(result, chain, options.scale), options.overwrite)
+    is_still = target.suffix.lower() == ".png"
+    content = as_png(image) if is_still else medium.file(result.media[chain])
+    write_with_record(target, content, show_record(result, chain, options.scale), options.overwrite)
     name, p = as_text(result.record["label"]["name"]), result.class_prob[-1, chain]
-    say(f"image    chain {chain} of {name}, the last draw: p(class) {p:.2f}, {image.width} x {image.height} pixels")
+    say(f"{medium.kind:9}chain {chain} of {name}, the last draw: p(class) {p:.2f}, {image.width} x {image.height} pixels")
     _wrote(target, options)
 
 

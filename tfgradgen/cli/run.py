@@ -32,7 +32,6 @@ from tfgradgen.io.folders import (
     discard,
     exclusive_lock,
     has_checkpoint,
-    image_name,
     not_written,
     partial_path,
     remove_stale,
@@ -40,7 +39,8 @@ from tfgradgen.io.folders import (
 from tfgradgen.io.store import CHECKPOINT, MAX_CHECKPOINT, RunStore, check_same
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.mcmc.sampler import Resume
-from tfgradgen.results.files import LAYOUT, NETCDF, read_run, write_chains, write_images
+from tfgradgen.media.registry import medium_in
+from tfgradgen.results.files import LAYOUT, NETCDF, read_run, write_chains, write_each
 from tfgradgen.results.record import BATCH, TIME_BUDGET, identity
 from tfgradgen.results.result import SampleResult
 from tfgradgen.results.summary import summary
@@ -55,7 +55,7 @@ class Row(NamedTuple):
 
     Attributes:
       name: Name of the label.
-      image: [num_chains, ...] uint8, the images of the last draws.
+      image: [num_chains, ...] uint8, the images of the last draws; of sounds and clips a still of each.
       class_prob: [num_chains], p(class) of these images.
       problems: Problems of the run.
       record: The content of its run.json.
@@ -89,7 +89,7 @@ def finished(planned: dict[str, Any], folder: Path, overwrite: bool = False) -> 
         return None
     if is_remains(planned, folder):
         discard(partial_path(folder))
-    files = {"netcdf": NETCDF, "save_images": image_name(0, len(row.image))}
+    files = {"netcdf": NETCDF, "save_images": medium_in(row.record, row.image).file_name(0, len(row.image))}
     missing = {flag for flag, file in files.items() if planned["arguments"][flag] and not (folder / file).exists()}
     if missing:
         add_files(folder, missing)
@@ -103,8 +103,9 @@ def _whole(planned: dict[str, Any], folder: Path) -> Row | None:
     """
     if not (folder / RECORD).exists():
         return None
-    record, draws, image = read_run(folder, "resume", "choose another --out")
-    row = Row(planned["label"]["name"], image, draws.class_prob[-1], record["problems"], record)
+    record, draws, stored = read_run(folder, "resume", "choose another --out")
+    stills = medium_in(record, stored).pictures(stored)
+    row = Row(planned["label"]["name"], stills, draws.class_prob[-1], record["problems"], record)
     num_results = record["arguments"]["schedule"]["num_results"]
     try:
         check_same(identity(planned), identity(record), folder)
@@ -171,14 +172,14 @@ def lay_out(group: Group, partial: Path) -> None:
 
 def add_files(folder: Path, flags: Collection[str]) -> None:
     """Add what `flags` ask for (netcdf, save_images) to a finished run, by replacing its folder with a copy that has it."""
-    record, draws, images = read_run(folder, "resume", "choose another --out")
+    record, draws, stored = read_run(folder, "resume", "choose another --out")
     with atomic_dir(folder, overwrite=True) as beside:
         for path in folder.iterdir():
             shutil.copy2(path, beside, follow_symlinks=False)
         if "netcdf" in flags:
             write_chains(beside, record, draws)
         if "save_images" in flags:
-            write_images(beside, images)
+            write_each(beside, record, stored)
 
 
 def run_group(
@@ -280,14 +281,14 @@ def _run_locked(group: Group, options: SampleOptions, rows: Collection[Path], do
         with _own_place(group, member, options.overwrite):
             has_netcdf = options.netcdf or (longer and (member.folder / NETCDF).exists())
             result = _result(group, member, options, store)
-            first = member.folder / image_name(0, options.run.num_chains)
+            first = member.folder / result.medium.file_name(0, options.run.num_chains)
             has_images = options.save_images or (longer and first.exists())
             with atomic_dir(member.folder, replaced[member.folder], _hint(partial)) as beside:
                 result.write_into(beside)
                 if has_netcdf:
                     write_chains(beside, result.record, result.draws)
                 if has_images:
-                    write_images(beside, result.images)
+                    write_each(beside, result.record, result.media)
                 if SAMPLERS[options.kernel].can_go_on:
                     shutil.copyfile(partial / CHECKPOINT, beside / CHECKPOINT)
         row = Row(member.name, result.images, np.array(result.class_prob[-1]), result.record["problems"], result.record)

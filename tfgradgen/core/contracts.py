@@ -22,7 +22,11 @@ def is_channels_first(dims: Sequence[int | None]) -> bool:
 
 
 class GeneratorLike(Protocol):
-    """`z` [B, latent_dim] float32, z ~ Normal(0, I) -> `image` [B, height, width, channels] float32 in [-1, 1]."""
+    """`z` [B, latent_dim] float32, z ~ Normal(0, I) -> `image` [B, height, width, channels] float32 in [-1, 1].
+
+    An image may also be a sound [B, samples] or a clip [B, frames, height, width, channels]. An attribute `medium`
+    (`media.medium.Medium`), or `sample_rate` or `frame_rate`, gives the rate.
+    """
 
     @property
     def latent_dim(self) -> int: ...

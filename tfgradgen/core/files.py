@@ -91,8 +91,13 @@ def atomic_file(path: Path, ending: str = "partial") -> Iterator[BinaryIO]:
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` in UTF-8 to `path`, atomically."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` to `path`, atomically."""
     with atomic_file(path) as stream:
-        stream.write(text.encode())
+        stream.write(content)
 
 
 def json_text(value: Any, indent: int | None = None) -> str:

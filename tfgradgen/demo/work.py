@@ -18,6 +18,7 @@ from tfgradgen.demo.jobs import NO_JOB, EndedEarly, Job, Queue
 from tfgradgen.demo.requests import Limits, Morph, Sample, Vary
 from tfgradgen.io.folders import safe_filename
 from tfgradgen.io.images import decode
+from tfgradgen.media.image import picture
 from tfgradgen.models.targets import Target
 from tfgradgen.play.morph import morph
 from tfgradgen.play.vary import vary
@@ -25,7 +26,7 @@ from tfgradgen.posterior import ClassPosterior
 from tfgradgen.results.result import SampleResult
 from tfgradgen.results.summary import title_of
 from tfgradgen.serving.rest import Refusal
-from tfgradgen.viewing.html import picture, shrunk, source
+from tfgradgen.viewing.html import shrunk, source
 
 SHOWN_PIXELS = 1_000_000  # of all images of a run on the page: they bound the size of an event
 SHOW_SECONDS = 0.3  # between two sets of images of a run

@@ -23,6 +23,7 @@ from tfgradgen.core.checks import fail
 from tfgradgen.core.contracts import Networks, is_channels_first
 from tfgradgen.core.text import value_text
 from tfgradgen.diagnostics.preflight import LIKELY, ROW_TOLERANCE, Check, share
+from tfgradgen.media.registry import MEDIA
 
 NUM_PRIOR = 64  # prior draws
 NUM_ROWS = 8  # prior draws that are evaluated again, and rows of a batch
@@ -115,7 +116,7 @@ def _tensor(role: str, output: Any) -> tf.Tensor:
 
 
 def check_image(image: tf.Tensor, num_rows: int) -> None:
-    """Raise `UserError` unless `image` is a batch of `num_rows` images [height, width, channels] or waveforms."""
+    """Raise `UserError` unless `image` is a batch of `num_rows` images [height, width, channels], sounds or clips."""
     shape = list(image.shape)
     if is_channels_first(shape[1:]):
         raise fail(
@@ -124,7 +125,12 @@ def check_image(image: tf.Tensor, num_rows: int) -> None:
             f"{shape}, channels first",
             "return tf.transpose(image, [0, 2, 3, 1])",
         )
-    if len(shape) not in (2, 4) or shape[0] != num_rows or 0 in shape or not image.dtype.is_floating:
+    if (
+        len(shape) - 1 not in [len(medium.axes) for medium in MEDIA.values()]
+        or shape[0] != num_rows
+        or 0 in shape
+        or not image.dtype.is_floating
+    ):
         raise fail(
             "generator",
             f"floating-point images [{num_rows}, height, width, channels], a row for each of {num_rows} latent points",

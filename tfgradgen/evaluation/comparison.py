@@ -12,7 +12,7 @@ from tfgradgen.evaluation.measures import References, halves, measure, two_sampl
 from tfgradgen.evaluation.method_specs import MethodSpec
 from tfgradgen.evaluation.report.catalogue import Value
 from tfgradgen.evaluation.scored_images import Observer, Photographs, ScoredImages
-from tfgradgen.io.images import decode
+from tfgradgen.media.registry import decoded
 
 PHOTOGRAPHS, PRIOR = "photographs", "prior"
 
@@ -75,13 +75,15 @@ class Comparer:
         self._truth = {k: self._observe(z, k) for k, z in truth.items()}
 
     def _observe(self, z: np.ndarray, label: str) -> ScoredImages:
-        # In uint8, so that the networks get images in the same precision as photographs.
-        return self._observer.observe(decode(self._generators[label], z), label)
+        # As they are stored, so that the networks get images in the same precision as photographs.
+        return self._observer.observe(decoded(self._generators[label], z)[1], label)
 
     def _references(self, labels: Sequence[str], photographs: Mapping[str, ScoredImages]) -> References:
         has_truth = all(k in self._truth for k in labels)
         return References(
-            {k: photographs[k] for k in labels if k in photographs}, {k: self._truth[k] for k in labels} if has_truth else {}
+            {k: photographs[k] for k in labels if k in photographs},
+            {k: self._truth[k] for k in labels} if has_truth else {},
+            self._observer.medium.distance_name,
         )
 
     def method(self, spec: MethodSpec, num_checkpoints: int) -> tuple[dict[str, Any], dict[str, ScoredImages]]:

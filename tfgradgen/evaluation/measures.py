@@ -30,10 +30,17 @@ ByClass = Mapping[str, ScoredImages]
 
 
 class References(NamedTuple):
-    """References of a comparison, by class: held-out photographs, and exact draws of the posterior. Either may be empty."""
+    """References of a comparison, by class: held-out photographs, and exact draws of the posterior. Either may be empty.
+
+    Attributes:
+      photographs: Held-out photographs.
+      truth: Exact draws.
+      distance_name: What the `similarity` of scored images is (`Medium.distance_name`).
+    """
 
     photographs: ByClass
     truth: ByClass
+    distance_name: str = "ms_ssim"
 
     @property
     def scale(self) -> float:
@@ -73,7 +80,7 @@ def _statistics_fn(row: ByClass, references: References) -> Callable[[ByClass], 
             "judge_log_prob": mean(lambda _, p: p.judge_log_prob.mean()),
             "vendi": mean(lambda _, p: vendi_score(p.features)),
             "feature_distance": mean(lambda _, p: mean_distance(p.features)),
-            "ms_ssim": mean(lambda _, p: mean_similarity(p.similarity)),
+            references.distance_name: mean(lambda _, p: mean_similarity(p.similarity)),
         }
         if photographs:
             ours, theirs = scale * _pooled(part), scale * pooled

@@ -1,4 +1,7 @@
-"""Scores of images from networks that do not guide chains: a judge of the class and a discriminator of naturalness."""
+"""Scores of images from networks that do not guide chains: a judge of the class and a discriminator of naturalness.
+
+Sounds and clips are scored likewise, as their medium stores them.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +14,9 @@ from tfgradgen.core.arrays import read_npz
 from tfgradgen.core.checks import fail
 from tfgradgen.core.files import atomic_file
 from tfgradgen.core.parsing import parsing
-from tfgradgen.evaluation.diversity import ms_ssim_pairs
 from tfgradgen.io.images import read_images
+from tfgradgen.media.image import Image
+from tfgradgen.media.medium import Medium
 from tfgradgen.models.classifier import Classifier, load_as
 from tfgradgen.models.discriminator import load_discriminator, natural_index
 from tfgradgen.models.loading.settings import ClassifierSettings
@@ -28,11 +32,11 @@ class ScoredImages(NamedTuple):
 
     Attributes:
       features: [N, D], features of the judge.
-      log_natural: [N], the discriminator's log p(natural).
+      log_natural: [N], the discriminator's log p(natural); NaN without one.
       judge_log_prob: [N], the judge's log p(class).
       judge_is_right: [N] bool, whether the judge's most likely class is this one.
-      similarity: [N, N], MS-SSIM of all pairs; NaN if the images are too small.
-      image: uint8 [N, height, width, channels]; no rows if only the scores are known.
+      similarity: [N, N], the `Medium.distances` of all pairs, of images the MS-SSIM; NaN if they are too small.
+      image: uint8 [N, height, width, channels], stills of sounds and clips; no rows if only the scores are known.
     """
 
     features: np.ndarray
@@ -53,24 +57,27 @@ class Observer:
 
     Args:
       judge: A classifier whose SavedModel has a signature `features`, image -> [B, D].
-      discriminator: A classifier with a label `natural`.
+      discriminator: A classifier with a label `natural`; None for none.
+      generator: The generator whose images, sounds or clips are scored; None for one of images.
 
     Raises:
       UserError: The judge has no such signature, or the discriminator no such label.
     """
 
-    def __init__(self, judge: Classifier, discriminator: Classifier):
-        self.judge, self.discriminator = judge, discriminator
+    def __init__(self, judge: Classifier, discriminator: Classifier | None, generator: Any = None):
+        self.medium: Medium = Image(()) if generator is None else generator.medium
+        self.judge = judge if generator is None else judge.at_rate_of(generator)
+        self.discriminator = discriminator
         signatures = getattr(judge.module, "signatures", {})
         if FEATURES not in signatures:
             found = ", ".join(sorted(signatures)) or "none"
             raise fail("judge", f"a SavedModel with a signature '{FEATURES}'", found, "export the judge with one")
-        self._natural = natural_index(discriminator)
+        self._natural = natural_index(discriminator) if discriminator else None
         self._features = signatures[FEATURES]
 
     @property
     def sha256(self) -> str:
-        return f"{self.judge.sha256} {self.discriminator.sha256}"
+        return f"{self.judge.sha256} {self.discriminator.sha256 if self.discriminator else ''}"
 
     def class_index(self, label: str) -> int:
         """Return the judge's output for the class named `label`. Its classes may have another order than the classifier's.
@@ -85,29 +92,38 @@ class Observer:
         return names.index(label)
 
     def observe(self, image: np.ndarray, label: str) -> ScoredImages:
-        """Score uint8 `image` [N, height, width, channels] as images of `label`, a class of the judge."""
+        """Score `image` [N, ...], as the medium stores it, as images of `label`, a class of the judge."""
         index = self.class_index(label)
         natural, class_log_probs, features = [], [], []
         for k in range(0, len(image), BATCH):
-            shown = tf.cast(image[k : k + BATCH], tf.float32) / 127.5 - 1.0
-            natural.append(tf.nn.log_softmax(self.discriminator(shown))[:, self._natural].numpy())
+            shown = tf.constant(self.medium.values(image[k : k + BATCH]))
+            natural.append(self._log_natural(shown))
             class_log_probs.append(tf.nn.log_softmax(self.judge(shown)).numpy())
             features.append(next(iter(self._features(self.judge.as_input(shown)).values())).numpy())
-        log_probs, similarity = np.concatenate(class_log_probs), ms_ssim_pairs(image)
+        log_probs, similarity = np.concatenate(class_log_probs), self.medium.distances(image)
         return ScoredImages(
             np.concatenate(features),
             np.concatenate(natural),
             log_probs[:, index],
             log_probs.argmax(1) == index,
             np.full([len(image)] * 2, np.nan) if similarity is None else similarity,
-            image,
+            self.medium.pictures(image),
         )
 
+    def _log_natural(self, image: tf.Tensor) -> np.ndarray:
+        if self.discriminator is None:
+            return np.full(len(image), np.nan, np.float32)
+        log_probs: np.ndarray = tf.nn.log_softmax(self.discriminator(image))[:, self._natural].numpy()
+        return log_probs
 
-def load_observer(judge: str | Path, discriminator: str | Path, allow_unknown_ops: bool = False) -> Observer:
-    """Load an observer from two models, given as for `load_classifier` and `load_discriminator`."""
+
+def load_observer(
+    judge: str | Path, discriminator: str | Path | None, allow_unknown_ops: bool = False, generator: Any = None
+) -> Observer:
+    """Load an observer from two models, given as for `load_classifier` and `load_discriminator`; see `Observer`."""
     names = load_as("judge", judge, ClassifierSettings(allow_unknown_ops=allow_unknown_ops))
-    return Observer(names, load_discriminator(discriminator, allow_unknown_ops=allow_unknown_ops))
+    tells = load_discriminator(discriminator, allow_unknown_ops=allow_unknown_ops) if discriminator else None
+    return Observer(names, tells, generator)
 
 
 class Photographs:

@@ -15,6 +15,7 @@ from tfgradgen.core.checks import UserError, fail
 from tfgradgen.core.files import open_own
 from tfgradgen.core.parsing import reason
 from tfgradgen.io.store import CHECKPOINT, FILES
+from tfgradgen.media.registry import is_file_name
 
 try:
     import fcntl
@@ -24,7 +25,6 @@ except ImportError:  # Windows: a second process in the same folder is not detec
 RECORD = "run.json"  # a folder without it is not a run
 REPORT = "report.html"
 OURS = {REPORT, "grid.png", "plots.png", "film.png", "samples.npz", "chains.nc", CHECKPOINT, RECORD}
-IMAGE = re.compile(r"image-\d{1,4}\.png", re.ASCII)  # of single chains, see `image_name`
 LOCK = "lock"
 INSIDE = ".unfinished"  # the unfinished run in a folder whose parent cannot be written
 LOST_AND_FOUND = "lost+found"  # created by some file systems where they are mounted
@@ -54,14 +54,9 @@ def shortened(file: str, name: str) -> str:
     return f"{content[: LONGEST_LABEL - 9].decode(errors='ignore')}_{digest}"
 
 
-def image_name(chain: int, num_chains: int) -> str:
-    """Return the name of the file with the image of one chain, such that names in order are chains in order."""
-    return f"image-{chain:0{len(str(num_chains - 1))}d}.png"
-
-
 def is_ours(name: str) -> bool:
     """Return whether a run's folder may hold a file of this name."""
-    return name in OURS or IMAGE.fullmatch(name) is not None
+    return name in OURS or is_file_name(name)
 
 
 def real(folder: Path) -> Path:

@@ -3,9 +3,8 @@
 import io
 import warnings
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
@@ -13,39 +12,21 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from tfgradgen.core.contracts import GeneratorLike
 from tfgradgen.core.files import atomic_file
 from tfgradgen.core.parsing import PARSER_ERRORS, parsing, read_bytes
+from tfgradgen.media.image import as_png
+from tfgradgen.media.registry import decoded
 
 CAPTION_HEIGHT = 16  # pixels below each tile
 GAP = 4  # pixels
 TILE_SIZE = 128  # pixels
 FORMATS = ("JPEG", "PNG", "TIFF", "GIF", "BMP", "WEBP", "PPM")  # none of their decoders starts another program
 MAX_PIXELS, MAX_FILE = 80_000_000, 1 << 28  # pixels of an image, bytes of its file
-DECODE_BATCH = 64
-WAVEFORM_SIZE = (64, 128)
 BACKGROUND, INK = (255, 255, 255), (40, 40, 40)
 
 
-def to_uint8(image: Any) -> np.ndarray:
-    """Convert `image` [..., height, width, channels] in [-1, 1] to uint8; values outside of the range are clipped."""
-    rounded: np.ndarray = np.clip(np.rint((np.asarray(image, np.float32) + 1.0) * 127.5), 0, 255)
-    return rounded.astype(np.uint8)
-
-
 def decode(generator: GeneratorLike, z: np.ndarray, batch_size: int | None = None) -> np.ndarray:
-    """Return uint8 images [B, height, width, channels] of `z` [B, latent_dim]; waveforms are drawn as images."""
-    size = min(batch_size or DECODE_BATCH, DECODE_BATCH)
-    batches = [np.asarray(generator(z[k : k + size])) for k in range(0, len(z), size)]
-    return np.concatenate([draw_waveforms(batch) if batch.ndim == 2 else to_uint8(batch) for batch in batches])
-
-
-def draw_waveforms(waveform: np.ndarray) -> np.ndarray:
-    """Draw `waveform` [B, num_samples] in [-1, 1] as uint8 [B, 64, 128, 1]: a bar from minimum to maximum per column."""
-    height, width = WAVEFORM_SIZE
-    ends = np.linspace(0, waveform.shape[1], width + 1).astype(int)
-    parts = [waveform[:, start : max(end, start + 1)] for start, end in pairwise(ends)]
-    lows, highs = (np.stack([fn(part, 1) for part in parts], 1)[:, None] for fn in (np.min, np.max))
-    levels = np.linspace(1, -1, height)[None, :, None]
-    half = 1 / (height - 1)
-    return np.where((levels >= lows - half) & (levels <= highs + half), 40, 255).astype(np.uint8)[..., None]
+    """Return stills uint8 [B, height, width, channels] of what `generator` gives for `z` [B, latent_dim]."""
+    medium, stored = decoded(generator, z, batch_size)
+    return medium.pictures(stored)
 
 
 def read_images(paths: Sequence[Path], width: int, height: int) -> np.ndarray:
@@ -209,13 +190,6 @@ def _cut(text: str, width: int, length_fn: Callable[[str], float]) -> str:
     if length_fn(text) <= width:
         return text
     return next((text[:k] + "..." for k in range(len(text), 0, -1) if length_fn(text[:k] + "...") <= width), "")
-
-
-def as_png(image: Image.Image) -> bytes:
-    """Return `image` as the content of a PNG file."""
-    stream = io.BytesIO()
-    image.save(stream, "PNG")
-    return stream.getvalue()
 
 
 def save_png(path: Path, image: Image.Image) -> None:

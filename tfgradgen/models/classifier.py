@@ -1,6 +1,5 @@
-"""Classifiers with a common interface: images in [-1, 1] to logits."""
+"""Classifiers with a common interface: images, sounds or clips in [-1, 1] to logits."""
 
-import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,9 +11,11 @@ import tensorflow as tf
 
 from tfgradgen.core.backend import TINY
 from tfgradgen.core.checks import check_choice, fail
-from tfgradgen.core.contracts import Networks, is_channels_first
+from tfgradgen.core.contracts import Networks
 from tfgradgen.core.memo import per_networks, real
-from tfgradgen.core.text import as_python, printable, value_text
+from tfgradgen.core.text import as_python, printable
+from tfgradgen.media.medium import Medium
+from tfgradgen.media.registry import MEDIA
 from tfgradgen.models.fitting import (
     RANGES,
     RangeGuess,
@@ -27,30 +28,25 @@ from tfgradgen.models.fitting import (
 from tfgradgen.models.imagenet import imagenet_labels
 from tfgradgen.models.label_files import checked_count, find_labels, parse_content, read_label_file, read_labels, wrong_count
 from tfgradgen.models.loading.families import RoleSpec, resolve_role
-from tfgradgen.models.loading.inputs import shown
-from tfgradgen.models.loading.layout import channels_first_error, to_channels_first, to_grey, to_rgb
+from tfgradgen.models.loading.layout import to_grey, to_rgb
 from tfgradgen.models.loading.metadata import Label, parse_range
 from tfgradgen.models.loading.ranges import BYTES, SYMMETRIC, UNIT, to_range
-from tfgradgen.models.loading.roles import BoundSignature, bind_signature, in_batches
-from tfgradgen.models.loading.saved_model import Opened, open_saved_model, try_call
+from tfgradgen.models.loading.rates import rate_of
+from tfgradgen.models.loading.roles import BoundSignature, bind_signature
+from tfgradgen.models.loading.saved_model import Opened, open_saved_model
 from tfgradgen.models.loading.settings import (
-    CHANNELS_FIRST,
     GREY,
     RGB,
     SCORES,
     ClassifierSettings,
-    ModelSettings,
     settings_of,
     with_card,
 )
-from tfgradgen.models.resize import resize
-from tfgradgen.models.shipped import default_model
+from tfgradgen.models.shipped import PHOTOGRAPHS, shipped_model
+from tfgradgen.models.taking import channels_taken, frames_taken, hearing, kind_taken, length_taken, seeing, size_taken, tried
 
 DEFAULT_SIZE, IMAGENET_SIZE = (64, 64), (224, 224)
-IMAGENET_OUTPUTS = (1000, 1001)
-WAVEFORM = 16_000  # samples of noise on which a sound model is tried
-NUM_PROBED = 8  # images of noise on which a model is tried
-MAX_NUMBERS = 2**24  # values in one image; a larger input is surely a typo and would exhaust memory
+IMAGENET_OUTPUTS, KINETICS_OUTPUTS = (1000, 1001), (400, 600, 700)
 LARGEST = 1.0 - 2.0**-24  # the largest float32 below 1
 BINARY_NAMES = ("negative", "positive")
 CARD = ("layout", "channels")  # settings that a model.json may give instead of a flag
@@ -60,11 +56,13 @@ CARD = ("layout", "channels")  # settings that a model.json may give instead of 
 class Classifier:
     """`classifier(image)`: image [B, height, width, channels] in [-1, 1], of any size -> logits [B, num_classes] float32.
 
+    In place of images it may take sounds [B, samples] or clips [B, frames, height, width, channels]: see `medium`.
+
     Attributes:
       fn: The model: images in its own size and range -> its raw outputs.
       labels: One label per class, in the order of the logits.
-      image_size: (height, width) of the model's input. () for a sound model, which takes waveforms [B, num_samples] of any
-        length instead of images.
+      image_size: Shape of the model's input without batch and channels: (height, width); (samples,) or () for any length of
+        sounds; (frames, height, width), with None for any number of frames.
       image_range: (low, high) of the model's input.
       output: What the model returns: 'logits'; 'probabilities', which sum to one over the classes; or 'scores', an independent
         probability of each class, which need a `ConditionClassifier`.
@@ -80,11 +78,14 @@ class Classifier:
       wants: 'grey' or 'rgb', to which images are converted first; None for no conversion.
       range_scores: Scores of the image ranges that were tried with a generator's images.
       warnings: Reasons why a guess or a setting may be wrong, one line each.
+      kind: Kind of medium (`media.registry.MEDIA`) that it takes.
+      rate: Samples or frames per second that it takes; None for images.
+      source_rate: Samples or frames per second that it is given; None for its own rate. `for_generator` sets it.
     """
 
     fn: Callable[[Any], Any]
     labels: tuple[Label, ...]
-    image_size: tuple[int, ...]
+    image_size: tuple[int | None, ...]
     image_range: tuple[float, float] = SYMMETRIC
     output: str = "logits"
     path: str = ""
@@ -99,6 +100,16 @@ class Classifier:
     wants: str | None = None
     range_scores: tuple[tuple[tuple[float, float], float], ...] = ()
     warnings: tuple[str, ...] = ()
+    kind: str = "image"
+    rate: float | None = None
+    source_rate: float | None = None
+
+    @property
+    def medium(self) -> Medium:
+        """What it takes."""
+        kind = MEDIA[self.kind]
+        more = (self.channels,) if kind.has_channels else ()
+        return kind((*(self.image_size or (None,)), *more), self.rate)
 
     @property
     def num_classes(self) -> int:
@@ -107,28 +118,37 @@ class Classifier:
     @property
     def image_range_is_guessed(self) -> bool:
         """Whether the image range is only a guess that was not checked with a generator's images (`guess_image_range`)."""
-        return "image_range" in self.assumed and not self.range_scores
+        return "image_range" in self.assumed and not self.range_scores and not MEDIA[self.kind].usual_range
 
     def for_generator(self, generator: Any) -> "Classifier":
         """Return the classifier for a generator's images, which decide the image range if it is only a guess.
 
-        `ClassPosterior` calls this, so that the library and the command line make the same guess.
+        It is then given sounds or clips at the generator's rate. `ClassPosterior` calls this, so that the library and the
+        command line make the same guess.
         """
-        return _for_generator(Networks(generator, self)) if self.image_range_is_guessed and self.image_size else self
+        is_other = self.at_rate_of(generator) is not self
+        return _for_generator(Networks(generator, self)) if self.image_range_is_guessed or is_other else self
+
+    def at_rate_of(self, generator: Any) -> "Classifier":
+        """Return the classifier that is given sounds or clips at a generator's rate; itself if that is what it is given."""
+        medium = getattr(generator, "medium", None)
+        rate = medium.used_rate if isinstance(medium, Medium) and medium.kind == self.kind and medium.usual_rate else None
+        return self if rate in (None, self.source_rate or self.rate) else replace(self, source_rate=rate)
 
     def as_input(self, image: tf.Tensor) -> tf.Tensor:
-        """Convert `image` to the size, channels and range of the model's input."""
-        kind = "images [batch, height, width, channels]" if self.image_size else "waveforms [batch, num_samples]"
-        if len(image.shape) != (4 if self.image_size else 2):
-            raise fail(f"model {self.path}", kind, f"shape {image.shape}", "use a generator that makes these")
-        fitting = resize(self._coloured(image), *self.image_size) if self.image_size else image
-        return to_range(fitting, self.image_range)
+        """Convert `image` to the size, rate, channels and range of the model's input."""
+        medium = self.medium
+        if len(image.shape) != len(medium.axes) + 1:
+            expected = f"{medium.plural} [batch, {', '.join(medium.axes)}]"
+            raise fail(f"model {self.path}", expected, f"shape {image.shape}", "use a generator that makes these")
+        coloured = self._coloured(image) if medium.has_channels else image
+        return to_range(medium.fitted(coloured, self.source_rate), self.image_range)
 
     def _coloured(self, image: tf.Tensor) -> tf.Tensor:
         """Convert grey to RGB if the model needs it; convert RGB to grey, which loses colour, only on request (`wants`)."""
-        if image.shape[3] == 1 and (self.channels == 3 or (self.channels is None and self.wants == RGB)):
+        if image.shape[-1] == 1 and (self.channels == 3 or (self.channels is None and self.wants == RGB)):
             return to_rgb(image)
-        if image.shape[3] != 3 or self.wants != GREY:
+        if image.shape[-1] != 3 or self.wants != GREY:
             return image
         grey = to_grey(image)
         return to_rgb(grey) if self.channels == 3 else grey
@@ -195,8 +215,8 @@ def fitted(classifier: Classifier, generator: Any, max_batch: int | None = None)
     Raises:
       UserError: The classifier does not accept the images, or its outputs contradict its settings.
     """
-    image, is_guess = prior_images(generator, max_batch), classifier.image_range_is_guessed and bool(classifier.image_size)
-    if is_guess:
+    classifier, image = classifier.at_rate_of(generator), prior_images(generator, max_batch)
+    if classifier.image_range_is_guessed:
         guess, scores = _try_ranges(classifier, image, max_batch)
         lines = (guess.warning,) if guess.warning else ()
         classifier = replace(classifier, image_range=guess.image_range, range_scores=guess.scores, warnings=lines)
@@ -237,12 +257,14 @@ def load_classifier(
     output: str | None = None,
     channels: str | None = None,
     layout: str | None = None,
+    rate: float | None = None,
     signature: str | None = None,
     tags: tuple[str, ...] | None = None,
     allow_unknown_ops: bool = False,
+    models: str = PHOTOGRAPHS,
     **unknown: NoReturn,
 ) -> Classifier:
-    """Load a classifier of images.
+    """Load a classifier of images, sounds or clips.
 
     Settings that are not given come from model.json (labels also from a file such as labels.txt in or next to the folder), the
     family of the model, its signature, ImageNet's labels for 1000 or 1001 outputs, or its outputs. Guessed settings are listed
@@ -258,17 +280,19 @@ def load_classifier(
         class.
       channels: 'grey' or 'rgb'; images of the other kind are converted.
       layout: Order of the axes of the model's input, 'channels_last' or 'channels_first'.
+      rate: Samples per second of the sounds, or frames per second of the clips, that it takes.
       signature: The signature to call, NAME or NAME:OUTPUT.
       tags: Tags of the meta graph to load.
       allow_unknown_ops: Whether to load a model with ops that are not on the list of allowed ones.
+      models: Without `path`, the set of models that come with the package: 'photographs', 'speech' or 'actions'.
 
     Raises:
       UserError: The model does not load or has no suitable signature, the number of labels differs from the number of outputs,
         or an argument is unknown.
     """
-    settings = {name: value for name, value in locals().items() if name not in ("path", "unknown")}
+    settings = {name: value for name, value in locals().items() if name not in ("path", "models", "unknown")}
     given = settings_of(ClassifierSettings, settings | unknown)
-    return load_as("classifier", default_model("classifier") if path is None else path, given)
+    return load_as("classifier", shipped_model("classifier", models) if path is None else path, given)
 
 
 def load_as(role: str, path: str | Path, given: ClassifierSettings) -> Classifier:
@@ -282,31 +306,38 @@ def load_as(role: str, path: str | Path, given: ClassifierSettings) -> Classifie
 def assemble(opened: Opened, given: ClassifierSettings, use: RoleSpec, bound: BoundSignature, assumed: list[str]) -> Classifier:
     """Return the function `bound` of `opened` as a classifier; see `load_classifier`."""
     card, where = opened.metadata, opened.handle
-    hears = bound.spec.shape.rank == 1
-    fn = _of_waveforms(bound) if hears else _of_images(bound, given, where)
-    size = () if hears else _size(opened, given, use, bound)
+    kind = kind_taken(bound, card, where)
+    medium = MEDIA[kind]
+    fn = seeing(bound, given, where) if medium.has_channels else hearing(bound)
+    size: tuple[int | None, ...] | None = size_taken(opened, given, use, bound) if medium.has_channels else length_taken(bound)
     bounds = given.image_range or card.get("image_range") or use.image_range
     if bounds is None and bound.spec.dtype.is_integer:
         bounds = BYTES  # no other common range suits integers
-    scores = _try(fn, size or DEFAULT_SIZE, bounds or SYMMETRIC, _channels(bound, given), hears, where)
+    channels = channels_taken(bound, given) if medium.has_channels else None
+    frames = frames_taken(bound, given)
+    first = (*frames, *DEFAULT_SIZE) if size is None else size
+    scores = tried(fn, kind, first, bounds or SYMMETRIC, channels, where)
     num_outputs = int(scores.shape[1])
-    is_imagenet = num_outputs in IMAGENET_OUTPUTS
+    is_usual = num_outputs in (KINETICS_OUTPUTS if frames else IMAGENET_OUTPUTS)
     if size is None:
-        size = IMAGENET_SIZE if is_imagenet else DEFAULT_SIZE
+        size = (*frames, *(IMAGENET_SIZE if is_usual else DEFAULT_SIZE))
         assumed = [*assumed, "image_size"]
     if bounds is None:
         # The convention of TF-Hub's image models, and that of this project's models. This is only a guess: see `fitted`.
-        bounds = UNIT if is_imagenet or "://" in where else SYMMETRIC
+        bounds = UNIT if not medium.usual_range and (is_usual or "://" in where) else SYMMETRIC
         assumed = [*assumed, "image_range"]
     bounds = parse_range(bounds, where)
     output = given.output or card.get("output") or (use.scores if use.is_known else None)
     if output is None:
-        output = guess_output(_try(fn, size, bounds, _channels(bound, given), hears, where).numpy())
+        output = guess_output(tried(fn, kind, size, bounds, channels, where).numpy())
         assumed = [*assumed, "output"]
     check_choice(f"model {where} output", output, SCORES)
     labels, is_guess = _labels(given.labels, opened, num_outputs)
     if is_guess and not use.is_known:
         assumed = [*assumed, "labels"]
+    rate, is_guess = rate_of(medium(size), given.rate, card, use, where)
+    if is_guess:
+        assumed = [*assumed, "rate"]
     return Classifier(
         fn,
         labels,
@@ -320,67 +351,12 @@ def assemble(opened: Opened, given: ClassifierSettings, use: RoleSpec, bound: Bo
         bound.name,
         tuple(map(printable, opened.tags)),
         opened.listed(),
-        channels=None if hears else _channels(bound, given),
+        channels=channels,
         is_binary=num_outputs == 1,
         wants=given.channels,
+        kind=kind,
+        rate=rate,
     )
-
-
-def _channels(bound: BoundSignature, given: ModelSettings) -> int | None:
-    """Return the number of channels of the input; None if the signature does not fix it."""
-    shape = bound.spec.shape
-    if shape.rank == 3:
-        return 1
-    return shape[1 if given.layout == CHANNELS_FIRST else 3] if shape.rank == 4 else None
-
-
-def _of_images(bound: BoundSignature, given: ModelSettings, where: str) -> Callable[[Any], Any]:
-    spec, channels, is_first = bound.spec, _channels(bound, given), given.layout == CHANNELS_FIRST
-    if given.layout is None and spec.shape.rank == 4 and is_channels_first(list(spec.shape[1:])):
-        raise channels_first_error(f"model {where}", "classifier", f"its input {shown(spec)}")
-
-    def see(image: tf.Tensor) -> tf.Tensor:
-        if channels not in (None, image.shape[3]):
-            expected = f"images of {channels} channel{'s' if channels > 1 else ''}, as in its input {shown(spec)}"
-            is_grey = (channels, image.shape[3]) == (1, 3)
-            remedy = "give --classifier_channels=grey to convert them" if is_grey else "use a generator that makes these"
-            raise fail(f"model {where}", expected, image.shape[3], remedy)
-        if spec.dtype.is_integer:  # a cast alone would truncate
-            image = tf.clip_by_value(tf.round(image), 0.0, 255.0)
-        image = to_channels_first(image) if is_first else image
-        return _as_row(bound.fn({bound.main: image[..., 0] if spec.shape.rank == 3 else image}))
-
-    return in_batches(see, bound)
-
-
-def _as_row(scores: Any) -> Any:
-    """Reshape scores [B, K], [B] or [B, 1, 1, K] to [B, K]."""
-    if not tf.is_tensor(scores):
-        return scores  # `try_call` reports it
-    if scores.shape.rank == 1:
-        return scores[:, None]
-    is_wide = scores.shape.rank == 4 and tuple(scores.shape[1:3]) == (1, 1)
-    return tf.reshape(scores, [-1, scores.shape[3]]) if is_wide else scores
-
-
-def _of_waveforms(bound: BoundSignature) -> Callable[[Any], Any]:
-    """Return a function [B, num_samples] -> [B, num_classes]: the mean over frames of a model of one waveform."""
-
-    def hear(waveform: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_mean(bound.fn({bound.main: waveform}), 0)
-
-    return lambda waveforms: tf.map_fn(hear, waveforms)
-
-
-def _try(
-    fn: Callable[[Any], Any], size: tuple[int, ...], bounds: Any, channels: int | None, hears: bool, where: str
-) -> tf.Tensor:
-    """Return the scores of images or sounds of noise."""
-    rest = [WAVEFORM] if hears else [*size, channels or 3]
-    if math.prod(rest) > MAX_NUMBERS:
-        got = " x ".join(map(str, rest))
-        raise fail(f"model {where}", f"an input of at most {MAX_NUMBERS:,} values", got, "give another image_size")
-    return try_call(fn, tf.random.stateless_uniform([NUM_PROBED, *rest], [0, 0], *map(float, bounds)), 2, where)
 
 
 def _labels(given: Any, opened: Opened, num_outputs: int) -> tuple[tuple[Label, ...], bool]:
@@ -410,20 +386,3 @@ def _own(opened: Opened, count: int) -> bool:
     """Return whether a file of `count` labels comes with the model."""
     found = find_labels(opened.folder)
     return found is not None and len(found.labels) == count
-
-
-def _size(opened: Opened, given: ClassifierSettings, use: RoleSpec, bound: BoundSignature) -> tuple[int, int] | None:
-    """Return (height, width) of the input; None if unknown."""
-    shape = bound.spec.shape
-    axes = slice(2, 4) if given.layout == CHANNELS_FIRST and shape.rank == 4 else slice(1, 3)
-    own = shape[axes] if shape.rank in (3, 4) and None not in tuple(shape[axes]) else None
-    usual = (use.image_size, use.image_size) if use.image_size else None
-    size: Any = given.image_size or opened.metadata.get("image_size") or own or usual
-    if size is None:
-        return None
-    is_pair = isinstance(size, list | tuple | tf.TensorShape) and len(size) == 2
-    if not is_pair or not all(isinstance(n, int) and n > 0 for n in size):
-        raise fail(
-            f"model {opened.handle} image_size", "two positive integers, height and width", value_text(size), "give both"
-        )
-    return size[0], size[1]

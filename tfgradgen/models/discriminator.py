@@ -27,6 +27,7 @@ def load_discriminator(
     output: str | None = None,
     channels: str | None = None,
     layout: str | None = None,
+    rate: float | None = None,
     signature: str | None = None,
     tags: tuple[str, ...] | None = None,
     allow_unknown_ops: bool = False,

@@ -6,11 +6,11 @@ from typing import Any
 import tensorflow as tf
 
 from tfgradgen.core.checks import fail
+from tfgradgen.media.resize import resize
 from tfgradgen.models.loading.families import resolve_role
 from tfgradgen.models.loading.ranges import SYMMETRIC, to_range
 from tfgradgen.models.loading.roles import bind_signature
 from tfgradgen.models.loading.saved_model import Opened
-from tfgradgen.models.resize import resize
 
 
 def encoder_of(opened: Opened, latent_dim: int) -> Callable[[Any], Any] | None:

@@ -1,4 +1,4 @@
-"""Generators with a common interface: z ~ Normal(0, I) to images in [-1, 1]."""
+"""Generators with a common interface: z ~ Normal(0, I) to images, sounds or clips in [-1, 1]."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,6 +11,8 @@ import tensorflow as tf
 from tfgradgen.core.checks import check_choice, check_int, fail
 from tfgradgen.core.contracts import is_channels_first
 from tfgradgen.core.text import printable
+from tfgradgen.media.medium import MOST_CHANNELS, Medium
+from tfgradgen.media.registry import MEDIA, kind_of
 from tfgradgen.models.conditional import ClassFn, ClassForm, class_fn, class_labels, class_number, num_coordinates
 from tfgradgen.models.encoder import encoder_of
 from tfgradgen.models.loading.families import resolve_role
@@ -18,14 +20,14 @@ from tfgradgen.models.loading.inputs import shaped, shown, takes_numbers, width_
 from tfgradgen.models.loading.layout import channels_first_error, to_channels_last
 from tfgradgen.models.loading.metadata import Label, parse_range
 from tfgradgen.models.loading.ranges import BYTES, LEAST_USED, OVERSHOOT, SYMMETRIC, UNIT, from_range
+from tfgradgen.models.loading.rates import rate_of
 from tfgradgen.models.loading.roles import BoundSignature, bind_signature, in_batches
 from tfgradgen.models.loading.saved_model import Opened, open_saved_model, try_call
 from tfgradgen.models.loading.settings import CHANNELS_FIRST, MAX_WIDTH, PRIORS, GeneratorSettings, settings_of, with_card
 from tfgradgen.models.priors import TRANSPORTS
-from tfgradgen.models.shipped import default_model
+from tfgradgen.models.shipped import PHOTOGRAPHS, shipped_model
 
 NUM_PROBED = 16  # prior draws whose images are used to guess an unknown image range
-MAX_CHANNELS = 4
 CARD = ("class_input", "class_slice", "num_classes", "layout")  # settings that a model.json may give instead of a flag
 
 
@@ -51,10 +53,12 @@ class Classes(NamedTuple):
 class Generator:
     """`generator(z)`: z [B, latent_dim] float32, z ~ Normal(0, I) -> image [B, height, width, channels] in [-1, 1].
 
+    In place of images it may give sounds [B, samples] or clips [B, frames, height, width, channels]: see `medium`.
+
     Attributes:
       fn: z -> image in the model's own range.
       latent_dim: Dimension of z, including the extra coordinates for the class, which come last.
-      image_shape: (height, width, channels); (num_samples,) for a generator of sounds.
+      image_shape: Shape of one image (height, width, channels), sound or clip.
       image_range: (low, high) of the model's own images, before they are mapped to [-1, 1].
       path: Where the model was loaded from.
       sha256: Digest of its files; '' if it has none.
@@ -67,6 +71,8 @@ class Generator:
       signature: The signature in use, one of `signatures`.
       tags: Tags of the meta graph in use.
       signatures: All signatures, as text.
+      kind: Kind of medium (`media.registry.MEDIA`); '' for the one with as many axes.
+      rate: Samples per second of its sounds, or frames per second of its clips; None for images.
     """
 
     fn: Callable[[Any], Any]
@@ -84,6 +90,13 @@ class Generator:
     signature: str = ""
     tags: tuple[str, ...] = ()
     signatures: tuple[str, ...] = ()
+    kind: str = ""
+    rate: float | None = None
+
+    @property
+    def medium(self) -> Medium:
+        """What it gives."""
+        return MEDIA[self.kind or kind_of(self.image_shape)](self.image_shape, self.rate)
 
     @property
     def generator_class(self) -> str | None:
@@ -129,12 +142,14 @@ def load_generator(
     class_slice: str | tuple[int | None, int | None] | None = None,
     num_classes: int | None = None,
     layout: str | None = None,
+    rate: float | None = None,
     signature: str | None = None,
     tags: tuple[str, ...] | None = None,
     allow_unknown_ops: bool = False,
+    models: str = PHOTOGRAPHS,
     **unknown: NoReturn,
 ) -> Generator:
-    """Load a generator of images from latent points.
+    """Load a generator of images, sounds or clips from latent points.
 
     Settings that are not given come from model.json, the family of the model, its signature or its images. Guessed settings
     are listed in `assumed`.
@@ -153,17 +168,19 @@ def load_generator(
       class_slice: (start, stop), or 'START:STOP', of the coordinates of the model's own latent point that are a one-hot class.
       num_classes: Number of classes of a class-conditional generator.
       layout: Order of the axes of the images, 'channels_last' or 'channels_first'.
+      rate: Samples per second of its sounds, or frames per second of its clips.
       signature: The signature to call, NAME or NAME:OUTPUT.
       tags: Tags of the meta graph to load.
       allow_unknown_ops: Whether to load a model with ops that are not on the list of allowed ones.
+      models: Without `path`, the set of models that come with the package: 'photographs', 'speech' or 'actions'.
 
     Raises:
-      UserError: The model does not load or has no suitable signature, its output is not an image, the prior is unknown, or an
-        argument is unknown.
+      UserError: The model does not load or has no suitable signature, its output is no image, sound or clip, the prior is
+        unknown, or an argument is unknown.
     """
-    settings = {name: value for name, value in locals().items() if name not in ("path", "unknown")}
+    settings = {name: value for name, value in locals().items() if name not in ("path", "models", "unknown")}
     given = settings_of(GeneratorSettings, settings | unknown)
-    return _load(default_model("generator") if path is None else path, given)
+    return _load(shipped_model("generator", models) if path is None else path, given)
 
 
 def _load(path: str | Path, given: GeneratorSettings) -> Generator:
@@ -171,6 +188,7 @@ def _load(path: str | Path, given: GeneratorSettings) -> Generator:
     opened = open_saved_model(path, given.tags, "gen", given.allow_unknown_ops)
     card = opened.metadata
     given = with_card(given, card, CARD, where)
+    kind = card.get("kind", "")
     use, assumed = resolve_role(opened, "generator")
     wanted = given if given.latent_dim is not None else replace(given, latent_dim=_card_dim(card))
     bound = bind_signature(opened, "generator", use, wanted)
@@ -179,18 +197,22 @@ def _load(path: str | Path, given: GeneratorSettings) -> Generator:
         assumed.append("prior")
     prior = check_choice(f"model {path} prior", prior or use.prior, PRIORS)
     width, truncation = _latent_dim(bound, given, card, where), _truncation(bound, given, where)
-    latent = _Latent(bound, width, prior, truncation, given.layout, _hot(width, given, where))
+    latent = _Latent(bound, width, prior, truncation, given.layout, kind, _hot(width, given, where))
     classes = _classes(opened, latent, given, use.num_classes)
     more = num_coordinates(classes.mode, len(classes.labels)) if classes else 0
     fn = classes.fn_of(0) if classes else latent.fn()
     dim = latent.num_free + more
-    image = try_call(fn, tf.random.stateless_normal([NUM_PROBED, dim], [0, 0]), (4, 2), where)
-    _check_image(image, given, where)
+    ranks = tuple(len(medium.axes) + 1 for medium in MEDIA.values())
+    image = try_call(fn, tf.random.stateless_normal([NUM_PROBED, dim], [0, 0]), ranks, where)
+    medium = _medium(image, kind, given, where)
+    rate, is_guess = rate_of(medium, given.rate, card, use, where)
     own_range = BYTES if bound.gives is not None and bound.gives.dtype == tf.uint8 else None
     bounds = given.image_range or card.get("image_range") or use.image_range or own_range
     if bounds is None:
-        bounds = _guess_range(image.numpy())
+        bounds = SYMMETRIC if medium.usual_range else _guess_range(image.numpy())
         assumed.append("image_range")
+    if is_guess:
+        assumed.append("rate")
     if classes and bound.class_is_guess:
         assumed.append("class_input")
     return Generator(
@@ -209,6 +231,8 @@ def _load(path: str | Path, given: GeneratorSettings) -> Generator:
         bound.name,
         tuple(map(printable, opened.tags)),
         opened.listed(),
+        medium.kind,
+        rate,
     )
 
 
@@ -221,6 +245,7 @@ class _Latent(NamedTuple):
       prior: Its distribution.
       truncation: Its scale; None for 1.
       layout: Order of the axes of the images.
+      kind: Kind of medium, if its model.json names it.
       hot: (start, stop) of the coordinates of the latent point that are a one-hot class; None if there are none.
     """
 
@@ -229,6 +254,7 @@ class _Latent(NamedTuple):
     prior: str
     truncation: float | None
     layout: str | None
+    kind: str = ""
     hot: tuple[int, int] | None = None
 
     @property
@@ -257,30 +283,44 @@ class _Latent(NamedTuple):
                 inputs["truncation"] = tf.constant(scale)
             if bound.class_name and classes_fn:
                 inputs[bound.class_name] = shaped(classes_fn(z[:, free:]), bound.extras[bound.class_name])
-            return _as_image(bound.fn(inputs), self.layout)
+            return _canonical(bound.fn(inputs), self.layout, self.kind)
 
         return in_batches(fn, bound)
 
 
-def _as_image(output: Any, layout: str | None) -> Any:
-    """Convert an output to float, with a channel axis, channels last."""
+def _canonical(output: Any, layout: str | None, kind: str) -> Any:
+    """Convert an output to float, with the axes of its medium, channels last."""
     if not tf.is_tensor(output):
         return output  # `try_call` reports it
     if output.dtype.is_integer:
         output = tf.cast(output, tf.float32)
-    if output.shape.rank == 3:
-        output = output[..., None]
-    return to_channels_last(output) if layout == CHANNELS_FIRST and output.shape.rank == 4 else output
+    dims = list(output.shape[1:]) if output.shape.rank else []
+    kind = kind if kind and MEDIA[kind].takes(dims) else kind_of(dims)
+    if not kind:
+        return output
+    is_first = layout == CHANNELS_FIRST and MEDIA[kind].has_channels and len(dims) == len(MEDIA[kind].axes)
+    return to_channels_last(output) if is_first else MEDIA[kind].canonical(output)
 
 
-def _check_image(image: tf.Tensor, given: GeneratorSettings, where: str) -> None:
+def _medium(image: tf.Tensor, kind: str, given: GeneratorSettings, where: str) -> Medium:
+    """Return the medium of an output, of which model.json may name the `kind`.
+
+    Raises:
+      UserError: It is of another kind, or its channels come first or are too many.
+    """
     dims = list(image.shape[1:])
     got = f"an output [?, {', '.join(map(str, dims))}]"
+    found = MEDIA[kind or kind_of(dims)](tuple(dims))
+    if not found.takes(dims) or len(found.axes) != len(dims):
+        expected = f"{found.plural} [?, {', '.join(found.axes)}], as its model.json says"
+        raise fail(f"model {where}", expected, got, "correct kind in its model.json, or choose another output")
     if given.layout is None and is_channels_first(dims):
         raise channels_first_error(f"model {where}", "generator", got)
-    if len(dims) == 3 and dims[2] > MAX_CHANNELS:
+    if found.has_channels and dims[-1] > MOST_CHANNELS:
         remedy = "choose another output, or export it with its channels last"
-        raise fail(f"model {where}", "images [?, height, width, channels] with 1, 3 or 4 channels", got, remedy)
+        expected = f"{found.plural} [?, {', '.join(found.axes)}] with 1, 3 or 4 channels"
+        raise fail(f"model {where}", expected, got, remedy)
+    return found
 
 
 def _card_dim(card: Any) -> int | None:

@@ -1,18 +1,50 @@
-"""The models that come with the package."""
+"""The models that come with the package, in sets: those of photographs, of spoken words and of actions."""
 
 import os
 from pathlib import Path
+
+from tfgradgen.core.checks import check_choice, fail
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
 # The last two only measure images; sampling does not use them.
 SHIPPED_MODELS = ("generator", "classifier", "judge", "discriminator")
+PHOTOGRAPHS = "photographs"
+# Set of models -> its models, and the folder that holds theirs.
+MODEL_SETS: dict[str, tuple[tuple[str, ...], str]] = {
+    PHOTOGRAPHS: (SHIPPED_MODELS, ""),
+    "speech": (("generator", "classifier", "judge"), "speech"),
+    "actions": (("generator", "classifier", "judge"), "actions"),
+}
 
 
-def default_model(name: str) -> Path:
-    """Return the folder of the shipped model `name`: in the installed package, or next to the package in a clone."""
-    installed, cloned = PACKAGE / "saved_models" / name, PACKAGE.parent / "saved_models" / name
+def default_model(name: str, models: str = PHOTOGRAPHS) -> Path:
+    """Return the folder of the shipped model `name` of a set: in the installed package, or next to the package in a clone."""
+    place = Path("saved_models", MODEL_SETS[models][1], name)
+    installed, cloned = PACKAGE / place, PACKAGE.parent / place
     return installed if installed.is_dir() else cloned
+
+
+def shipped_model(name: str, models: str) -> Path:
+    """Return the folder of the shipped model `name` of the set `models`.
+
+    Raises:
+      UserError: There is no such set, it is not installed, or it has no such model.
+    """
+    check_choice("models", models, MODEL_SETS)
+    if name not in MODEL_SETS[models][0]:
+        having = ", ".join(other for other, (names, _) in MODEL_SETS.items() if name in names)
+        raise fail("models", f"a set with a {name}: {having}", models, f"give a --{name}, or leave out what needs one")
+    folder = default_model(name, models)
+    if models != PHOTOGRAPHS and not folder.is_dir():
+        got = f"{models}, whose {name} is missing"
+        raise fail("models", "a set of models that is installed", got, f"install it, or give --{name}=MODEL")
+    return folder
+
+
+def set_of(role: str, handle: str) -> str | None:
+    """Return the set whose shipped model of that role is at `handle`; None if it is none of them."""
+    return next((models for models in MODEL_SETS if handle == str(default_model(role, models))), None)
 
 
 def local_model(role: str, handle: str, is_alone: bool = True) -> str | None:
@@ -29,9 +61,12 @@ def local_model(role: str, handle: str, is_alone: bool = True) -> str | None:
     path = "" if "\0" in handle else os.path.expanduser(handle)
     if os.path.isdir(path) or os.path.isfile(path):
         return handle
-    shipped = default_model(role)
-    is_shipped = is_alone and handle.replace("\\", "/").endswith(f"saved_models/{role}") and shipped.is_dir()
-    return str(shipped) if is_shipped else None
+    place = handle.replace("\\", "/")
+    for models, (_, folder) in MODEL_SETS.items():
+        shipped = default_model(role, models)
+        if is_alone and place.endswith("/".join(filter(None, ("saved_models", folder, role)))) and shipped.is_dir():
+            return str(shipped)
+    return None
 
 
 def handles_of(text: str) -> list[str]:

@@ -16,7 +16,8 @@ from tfgradgen.api import bar
 from tfgradgen.core.backend import full_float32
 from tfgradgen.core.checks import check_int, fail
 from tfgradgen.core.contracts import Progress, ProgressFn
-from tfgradgen.io.images import DECODE_BATCH, decode
+from tfgradgen.io.images import decode
+from tfgradgen.media.registry import DECODE_BATCH
 from tfgradgen.play.clip import Clip, origin_of
 from tfgradgen.play.limits import MORPH_FRAMES, MORPH_STEPS, MOST_FRAMES, MOST_MORPH_STEPS
 from tfgradgen.play.source import posterior_for

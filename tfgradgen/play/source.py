@@ -121,7 +121,7 @@ def load_posterior(
     tells = None
     if "discriminator" in record:
         place = _handle("discriminator", discriminator, record)
-        tells = load_discriminator(place, allow_unknown_ops=lenient)
+        tells = load_discriminator(place, allow_unknown_ops=lenient).at_rate_of(own)
     if precision == "bfloat16":
         for module in (own.module, *(model.module for model in [*classifiers, *([tells] if tells else [])])):
             lower_gradients(module)

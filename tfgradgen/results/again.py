@@ -10,7 +10,7 @@ from tfgradgen.core.files import finite
 from tfgradgen.core.text import command_text, printable
 from tfgradgen.mcmc.recipe import default_recipe, settings_of
 from tfgradgen.mcmc.registry import SAMPLERS
-from tfgradgen.models.shipped import default_model
+from tfgradgen.models.shipped import MODEL_SETS, PHOTOGRAPHS, default_model, set_of
 from tfgradgen.results.record import VARIED
 
 NO_FLAGS = ("kernel_config", "schedule", "schedule_file", "init_z", "init_photograph", "out", "overwrite", "resume", "strict")
@@ -69,6 +69,10 @@ def again(record: dict[str, Any]) -> Again:
         and value != DEFAULTS.get(name)
         and isinstance(value, str | int | float | list)
     }
+    models = {set_of(role, str(arguments[role])) for role in ("generator", "classifier")}
+    if len(models) == 1 and models <= {*MODEL_SETS} - {PHOTOGRAPHS}:
+        given = {name: value for name, value in given.items() if name not in ("generator", "classifier")}
+        given["models"] = models.pop()
     command = command_text("sample", given)
     note = "Add --out=FOLDER to write to another folder than the default one, or --overwrite to replace the run in it."
     if "strict" not in arguments:  # a flag, which only runs of the command record

@@ -13,16 +13,17 @@ from tfgradgen.core.arrays import check_arrays, read_npz
 from tfgradgen.core.checks import UserError, check_real
 from tfgradgen.core.config import Schedule
 from tfgradgen.core.contracts import Draws
-from tfgradgen.core.files import json_text, write_text
+from tfgradgen.core.files import json_text, write_bytes, write_text
 from tfgradgen.core.parsing import parsing, read_json, whole_number
 from tfgradgen.core.text import as_text
 from tfgradgen.diagnostics.convergence import Convergence
 from tfgradgen.diagnostics.netcdf import write_netcdf
 from tfgradgen.diagnostics.plots import plot_chains
-from tfgradgen.io.folders import RECORD, REPORT, image_name
+from tfgradgen.io.folders import RECORD, REPORT
 from tfgradgen.io.images import make_grid, save_png
 from tfgradgen.mcmc.importance import FIT_FIGURES
 from tfgradgen.mcmc.registry import SAMPLERS
+from tfgradgen.media.registry import MEDIUM, medium_in
 from tfgradgen.results.page import page_of
 from tfgradgen.results.record import BATCH, FIT, MODELS, TIME_BUDGET, VARIED
 from tfgradgen.results.summary import UNITS, kind_of, legend_of, title_of
@@ -38,11 +39,10 @@ LAYOUT = {
     "step_size": (np.float32, _TABLE),
     "log_accept_ratio": (np.float32, _TABLE),
 }
-LAYOUT_OF_IMAGE = {"image": (np.uint8, ("chains", "height", "width", "channels"))}
 
 
 def read_run(folder: str | os.PathLike[str], what: str, remedy: str) -> tuple[dict[str, Any], Draws, np.ndarray]:
-    """Return the record, the draws and the images, uint8 [num_chains, height, width, channels], in the folder of a run.
+    """Return the record, the draws and what is stored of each chain's last draw, [num_chains, ...], in the folder of a run.
 
     Args:
       folder: The folder.
@@ -55,12 +55,16 @@ def read_run(folder: str | os.PathLike[str], what: str, remedy: str) -> tuple[di
     with parsing(what, f"a run's folder with {RUN_FILE} and {SAMPLES_FILE} at {as_text(folder)}", remedy):
         folder = Path(folder).expanduser()
         record = checked_record(read_json(folder / RUN_FILE))
-        arrays = read_npz(folder / SAMPLES_FILE, [*LAYOUT, *LAYOUT_OF_IMAGE])
-        sizes = check_arrays(arrays, LAYOUT | LAYOUT_OF_IMAGE)
-        if not all(sizes.values()):
+        kind = medium_in(record).kind
+        arrays = read_npz(folder / SAMPLES_FILE, [*LAYOUT, kind])
+        stored = arrays.pop(kind)
+        sizes = check_arrays(arrays, LAYOUT)
+        if not all(sizes.values()) or not stored.size:
             raise ValueError(f"{SAMPLES_FILE} without draws")
-        image = arrays.pop("image")
-    return record, Draws(**arrays), image
+        if len(stored) != sizes["chains"]:
+            raise ValueError(f"{kind} of {len(stored)} chains")
+        medium_in(record, stored).check_stored(stored)
+    return record, Draws(**arrays), stored
 
 
 def checked_record(record: Any) -> dict[str, Any]:
@@ -218,6 +222,7 @@ _ENTRIES: dict[str, Callable[[Any], Any]] = {
 }
 # Of newer runs, and of some only.
 _OPTIONAL_ENTRIES: dict[str, Callable[[Any], Any]] = {
+    MEDIUM: lambda value: medium_in({MEDIUM: value}),
     BATCH: _batch,
     FIT: _fit,
     VARIED: _varied,
@@ -236,14 +241,16 @@ _SUMMARY_ENTRIES: dict[str, Callable[[Any], Any]] = {
 
 
 def grid_of(record: Mapping[str, Any], draws: Draws, images: np.ndarray) -> Image.Image:
-    """Return grid.png: the last image of each chain, in a square, with the number of its chain and its p(class)."""
+    """Return grid.png: a still of each chain's last draw, in a square, with the number of its chain and its p(class)."""
     unit = UNITS[kind_of(dict(record))].removesuffix("s")
     captions = [f"{unit} {k}, p {p:.2f}" for k, p in enumerate(draws.class_prob[-1])]
     return make_grid(images, captions, title=f"{title_of(record)}\n{legend_of(record)}")
 
 
-def write_run(folder: Path, record: dict[str, Any], draws: Draws, images: np.ndarray, film: Image.Image) -> None:
-    """Write report.html, grid.png, plots.png, film.png, samples.npz and run.json into `folder`."""
+def write_run(folder: Path, record: dict[str, Any], draws: Draws, stored: np.ndarray, film: Image.Image) -> None:
+    """Write report.html, grid.png, plots.png, film.png, samples.npz, run.json and files of sounds or clips into `folder`."""
+    medium = medium_in(record, stored)
+    images = medium.pictures(stored)
     save_png(folder / "grid.png", grid_of(record, draws, images))
     num_results, num_chains = draws.class_prob.shape
     units = UNITS[kind_of(record)]
@@ -252,15 +259,21 @@ def write_run(folder: Path, record: dict[str, Any], draws: Draws, images: np.nda
     plots = plot_chains(draws, title, found, record["worst_coordinate"])
     save_png(folder / "plots.png", plots)
     save_png(folder / FILM, film)
-    write_text(folder / REPORT, render(page_of(record, draws, images, film, plots)))
-    np.savez_compressed(folder / SAMPLES_FILE, image=images, **draws._asdict())
+    write_text(folder / REPORT, render(page_of(record, draws, stored, film, plots)))
+    arrays: dict[str, Any] = {medium.kind: stored, **draws._asdict()}
+    np.savez_compressed(folder / SAMPLES_FILE, **arrays)
+    if medium.is_small:
+        write_each(folder, record, stored)
+    if medium.joined_name:
+        write_bytes(folder / medium.joined_name, medium.joined(stored))
     write_text(folder / RUN_FILE, json_text(record, 2) + "\n")
 
 
-def write_images(folder: Path, images: np.ndarray) -> None:
-    """Write the image of each chain, uint8 [num_chains, height, width, channels], as a PNG file of its own into `folder`."""
-    for k, image in enumerate(images):
-        save_png(folder / image_name(k, len(images)), Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image))
+def write_each(folder: Path, record: Mapping[str, Any], stored: np.ndarray) -> None:
+    """Write what is `stored` of each chain, [num_chains, ...], as a file of its own into `folder`: PNG, WAV or GIF."""
+    medium = medium_in(record, stored)
+    for k, one in enumerate(stored):
+        write_bytes(folder / medium.file_name(k, len(stored)), medium.file(one))
 
 
 def chain_attributes(record: dict[str, Any]) -> dict[str, Any]:

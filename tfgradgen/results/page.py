@@ -11,23 +11,28 @@ from tfgradgen.diagnostics.advice import priced
 from tfgradgen.diagnostics.convergence import LATENT, shown_names
 from tfgradgen.diagnostics.issues import MAX_TEXT, PAGES_FILE
 from tfgradgen.mcmc.registry import SAMPLERS
+from tfgradgen.media.medium import Medium
+from tfgradgen.media.registry import medium_in
 from tfgradgen.results.again import again
 from tfgradgen.results.film import film_cells, shots_of
 from tfgradgen.results.summary import MAX_PROBLEM, UNITS, WORD, figure, kind_of, measured
 from tfgradgen.viewing.report import Frame, Page, Tile, Verdict
 
+MOST_BYTES = 24_000_000  # of the sounds or clips of a page
 
-def page_of(record: dict[str, Any], draws: Draws, images: np.ndarray, film: Image.Image, plots: Image.Image) -> Page:
+
+def page_of(record: dict[str, Any], draws: Draws, stored: np.ndarray, film: Image.Image, plots: Image.Image) -> Page:
     """Return the content of report.html.
 
     Args:
       record: The content of run.json.
       draws: The kept draws.
-      images: uint8 [num_chains, height, width, channels], the images of the last draws.
+      stored: [num_chains, ...], the last draws as the run's medium stores them.
       film: film.png. If it is not a film of these draws, the page has none.
       plots: plots.png.
     """
-    num_results, num_chains = draws.class_prob.shape
+    medium, (num_results, num_chains) = medium_in(record, stored), draws.class_prob.shape
+    images, played = medium.pictures(stored), _played(medium, stored)
     units, label = UNITS[kind_of(record)], as_text(record["label"]["name"])
     frames, made_again = _frames(draws, film, images.shape[1:3]), again(record)
     return Page(
@@ -36,7 +41,11 @@ def page_of(record: dict[str, Any], draws: Draws, images: np.ndarray, film: Imag
         about=f"{SAMPLERS[record['kernel']].about}: {num_chains} {units}, {num_results} draws each",
         seed=record["seed"],
         draw=num_results - 1,
-        tiles=[Tile(k, float(p), images[k], frames[k] if k < len(frames) else []) for k, p in enumerate(draws.class_prob[-1])],
+        tiles=[
+            Tile(k, float(p), images[k], frames[k] if k < len(frames) else [], played[k])
+            for k, p in enumerate(draws.class_prob[-1])
+        ],
+        medium=medium,
         measured=[(line[:WORD].strip(), line[WORD:]) for line in measured(record)],
         verdicts=_verdicts(record),
         plots=plots,
@@ -45,6 +54,16 @@ def page_of(record: dict[str, Any], draws: Draws, images: np.ndarray, film: Imag
         note=made_again.note,
         version=as_text(record["versions"].get("tfgradgen", "")),
     )
+
+
+def _played(medium: Medium, stored: np.ndarray) -> list[bytes]:
+    """Return the file of each sound or clip, b"" beyond `MOST_BYTES` in all and for images."""
+    files, left = [], MOST_BYTES if medium.is_small else 0
+    for one in stored:
+        content = medium.file(one) if left > 0 else b""
+        left -= len(content)
+        files.append(content if left >= 0 else b"")
+    return files
 
 
 def _verdicts(record: dict[str, Any]) -> list[Verdict]:

@@ -1,9 +1,7 @@
 """The result of `tg.sample` and `tg.load_run`. Does not import TensorFlow."""
 
-import base64
 import functools
 import html
-import io
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -20,9 +18,15 @@ from tfgradgen.diagnostics.advice import priced
 from tfgradgen.diagnostics.netcdf import as_datatree
 from tfgradgen.io.folders import atomic_dir, check_partial, check_target
 from tfgradgen.io.images import read_image
-from tfgradgen.results.files import FILM, chain_attributes, checked_summary, grid_of, read_run, write_images, write_run
+from tfgradgen.media.image import as_png
+from tfgradgen.media.medium import Medium
+from tfgradgen.media.registry import medium_in
+from tfgradgen.results.files import FILM, chain_attributes, checked_summary, grid_of, read_run, write_each, write_run
 from tfgradgen.results.record import diagnosis, of_draws
 from tfgradgen.results.summary import summary
+from tfgradgen.viewing.html import embedded
+
+MOST_PLAYED = 64  # chains that a notebook plays
 
 
 class SampleResult:
@@ -35,7 +39,10 @@ class SampleResult:
       class_prob: float32 [N, C], p(class | image of z), in [0, 1].
       target_log_prob: float32 [N, C], the unnormalized log density, in nats.
       draws: These three, and is_accepted, step_size and log_accept_ratio of each draw (see `Draws`).
-      images: uint8 [C, height, width, channels], the image of each chain's last draw.
+      images: uint8 [C, height, width, channels], the image of each chain's last draw; of sounds and clips a still of each.
+      media: What is stored of each chain's last draw: `images`; sounds int16 [C, samples]; or clips uint8 [C, frames, height,
+        width, channels].
+      medium: Which of these it is, with shape and rate (see `media.medium.Medium`).
       issues: Problems of the run, one line each: what to do, what that costs, and the section of
         tfgradgen/diagnostics/README.md to read; [] if none was found.
       grades: 'ok' or 'warning', of 'images': whether they are draws of the posterior; and of 'means': whether they are good to
@@ -59,7 +66,7 @@ class SampleResult:
         Args:
           planned: The part of the record that is known before the run.
           draws: The kept draws.
-          finish_fn: () -> record and images.
+          finish_fn: () -> record and what is stored of each chain's last draw.
           film_fn: () -> film.png.
           folder: The folder of the run, if there is one.
         """
@@ -87,8 +94,16 @@ class SampleResult:
         return self._finished[0]
 
     @property
-    def images(self) -> np.ndarray:
+    def media(self) -> np.ndarray:
         return self._finished[1]
+
+    @property
+    def medium(self) -> Medium:
+        return medium_in(self.record, self.media)
+
+    @functools.cached_property
+    def images(self) -> np.ndarray:
+        return self.medium.pictures(self.media)
 
     @property
     def issues(self) -> list[str]:
@@ -108,7 +123,7 @@ class SampleResult:
 
         def finish() -> tuple[dict[str, Any], np.ndarray]:
             record = {**self.record, **entries}
-            return {**record, **finite(diagnosis(self.draws, record))}, self.images
+            return {**record, **finite(diagnosis(self.draws, record))}, self.media
 
         return SampleResult({**self._planned, **entries}, self.draws, finish, self._film_fn)
 
@@ -139,7 +154,8 @@ class SampleResult:
         Args:
           folder: A new or empty folder.
           overwrite: Whether to replace an earlier run in it. A folder that holds anything else is never changed.
-          save_images: Whether to write the image of each chain as a PNG file of its own, too: image-00.png and so on.
+          save_images: Whether to write the image of each chain as a PNG file of its own, too: image-00.png and so on. Sounds
+            and clips always have files of their own.
 
         Returns:
           The folder.
@@ -156,13 +172,13 @@ class SampleResult:
         with atomic_dir(target, overwrite, name=name) as beside:
             self.write_into(beside)
             if save_images:
-                write_images(beside, self.images)
+                write_each(beside, self.record, self.media)
         self.folder = target
         return target
 
     def write_into(self, folder: Path) -> None:
         """Write the files of `save` into an existing folder."""
-        write_run(folder, self.record, self.draws, self.images, self._film_fn())
+        write_run(folder, self.record, self.draws, self.media, self._film_fn())
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Compute images and diagnosis now: a copy has neither the models nor the folder."""
@@ -175,14 +191,18 @@ class SampleResult:
         return f"SampleResult(label={label}, kernel={self._planned['kernel']!r}, {sizes})"
 
     def _repr_html_(self) -> str:
-        """Show the images with the summary below them, in a notebook."""
-        stream = io.BytesIO()
-        self.grid().save(stream, "PNG")
-        image = base64.b64encode(stream.getvalue()).decode()
-        return (
-            f'<img alt="the last draw of each chain" src="data:image/png;base64,{image}">'
-            f"<pre>{html.escape(self.summary())}</pre>"
-        )
+        """Show the images with the summary below them, in a notebook; of sounds and clips also players."""
+        grid = f'<img alt="the last draw of each chain" src="{embedded("image/png", as_png(self.grid()))}">'
+        return f"{grid}{self._players()}<pre>{html.escape(self.summary())}</pre>"
+
+    def _players(self) -> str:
+        medium = self.medium
+        if not medium.joined_name:
+            return ""
+        source = embedded(medium.mime, medium.joined(self.media[:MOST_PLAYED]))
+        if medium.is_audible:
+            return f'<br><audio controls title="the last draws, one after another" src="{source}"></audio>'
+        return f'<br><img alt="the last draws, moving" src="{source}">'
 
 
 def _whole(
@@ -200,8 +220,8 @@ def load_run(folder: str | os.PathLike[str]) -> SampleResult:
       UserError: A file is missing, damaged, or not part of a run.
     """
     remedy = "give a folder that `sample` or SampleResult.save wrote"
-    record, draws, images = read_run(folder, "load_run", remedy)
+    record, draws, stored = read_run(folder, "load_run", remedy)
     checked_summary(record, draws, "load_run", remedy)
     record = {**record, **of_draws(draws), **diagnosis(draws, record)}
     where = Path(folder).expanduser()
-    return SampleResult(record, draws, lambda: (record, images), lambda: read_image(where / FILM), where)
+    return SampleResult(record, draws, lambda: (record, stored), lambda: read_image(where / FILM), where)

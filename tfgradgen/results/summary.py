@@ -13,6 +13,7 @@ from tfgradgen.diagnostics.issues import MAX_TEXT, never_moved
 from tfgradgen.io.folders import REPORT
 from tfgradgen.mcmc.importance import MAX_PARETO_K
 from tfgradgen.mcmc.registry import SAMPLERS
+from tfgradgen.media.registry import medium_in
 from tfgradgen.results.record import FIT, TIME_BUDGET, VARIED
 
 WORK = {"gradients": "gradients", "forward": "forward passes"}
@@ -102,7 +103,10 @@ def _batch(record: dict[str, Any]) -> str:
 
 def _wrote(record: dict[str, Any], folder: Any) -> str:
     more = "chains.nc, " if record["arguments"]["netcdf"] else ""
-    more += "image-*.png, " if record["arguments"].get("save_images") else ""
+    medium = medium_in(record)
+    if medium.is_small or record["arguments"].get("save_images"):
+        more += f"{medium.stem}-*{medium.ending}, "
+    more += f"{medium.joined_name}, " if medium.joined_name else ""
     more += "checkpoint.npz, " if SAMPLERS[record["kernel"]].can_go_on else ""
     pictures = f"{REPORT} (open it in a browser), grid.png, plots.png, film.png"
     return f"wrote    {as_text(folder)}: {pictures}, samples.npz, {more}run.json"

@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from tfgradgen.diagnostics import issues
-from tfgradgen.io.images import as_png
+from tfgradgen.media.image import as_png
 from tfgradgen.viewing.markdown import explanation
 
 HERE = Path(__file__).resolve().parent
@@ -53,14 +52,14 @@ def fill(
     return text + "\n"
 
 
-def picture(pixels: np.ndarray) -> Image.Image:
-    """Return the image of `pixels`, uint8 [height, width, channels] with one or three channels."""
-    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-
-
 def source(image: Image.Image) -> str:
     """Return `image` as the source of an HTML image."""
-    return f"data:image/png;base64,{base64.b64encode(as_png(image)).decode()}"
+    return embedded("image/png", as_png(image))
+
+
+def embedded(mime: str, content: bytes) -> str:
+    """Return the content of a file as a source within a page."""
+    return f"data:{mime};base64,{base64.b64encode(content).decode()}"
 
 
 def shrunk(images: Sequence[Image.Image], num_pixels: int) -> list[Image.Image]:
@@ -74,9 +73,10 @@ def shrunk(images: Sequence[Image.Image], num_pixels: int) -> list[Image.Image]:
 
 
 def _policy(style: str, script: str) -> str:
-    """Return a content security policy that allows this style and script, embedded images, and nothing else."""
+    """Return a content security policy that allows this style and script, embedded images and sounds, and nothing else."""
     digests = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script))
     of_style, of_script = (f"'sha256-{digest}'" for digest in digests)
     return (
-        f"default-src 'none'; img-src data:; style-src {of_style}; script-src {of_script}; base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; img-src data:; media-src data:; style-src {of_style}; script-src {of_script}; "
+        "base-uri 'none'; form-action 'none'"
     )

@@ -9,9 +9,13 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from tfgradgen.viewing.html import fill, picture, shrunk, source
+from tfgradgen.media.image import Image as ImageMedium
+from tfgradgen.media.image import picture
+from tfgradgen.media.medium import Medium
+from tfgradgen.viewing.html import embedded, fill, shrunk, source
 
 TEMPLATE, SCRIPTS = "report.html.j2", ("report.js", "copy.js")
+IMAGE = ImageMedium(())
 TILE_PIXELS, FILM_PIXELS = 1_000_000, 600_000  # pixels of all tiles, and of all frames: they bound the size of the file
 
 
@@ -39,12 +43,14 @@ class Tile(NamedTuple):
       prob: p(class) of the image, may be NaN.
       image: uint8 [height, width, 1 or 3].
       film: Images of the chain along the run; [] if there is no film of it.
+      played: The sound or clip as a file; b"" for an image.
     """
 
     chain: int
     prob: float
     image: np.ndarray
     film: list[Frame]
+    played: bytes = b""
 
 
 class Verdict(NamedTuple):
@@ -78,6 +84,7 @@ class Page(NamedTuple):
       command: The command that makes the run again; '' if there is none.
       note: What to know about it.
       version: Of tfgradgen.
+      medium: What the tiles are.
     """
 
     label: str
@@ -93,11 +100,17 @@ class Page(NamedTuple):
     command: str
     note: str
     version: str
+    medium: Medium = IMAGE
 
 
 def render(page: Page) -> str:
     """Return `page` as HTML; the same page gives the same text."""
-    sources = [source(image) for image in shrunk([picture(tile.image) for tile in page.tiles], TILE_PIXELS)]
+    is_shown = not page.medium.is_audible
+    stills = shrunk([picture(tile.image) for tile in page.tiles], TILE_PIXELS)
+    sources = [
+        embedded(page.medium.mime, tile.played) if tile.played and is_shown else source(still)
+        for tile, still in zip(page.tiles, stills, strict=True)
+    ]
     films = iter(shrunk([picture(frame.image) for tile in page.tiles for frame in tile.film], FILM_PIXELS))
     return fill(
         TEMPLATE,
@@ -106,7 +119,12 @@ def render(page: Page) -> str:
         {"prob": _prob, "rank": _rank},
         page=page,
         tiles=[
-            (tile, of_tile, [(frame, source(next(films))) for frame in tile.film])
+            (
+                tile,
+                of_tile,
+                [(frame, source(next(films))) for frame in tile.film],
+                embedded(page.medium.mime, tile.played) if tile.played and not is_shown else "",
+            )
             for tile, of_tile in zip(page.tiles, sources, strict=True)
         ],
         num_films=sum(bool(tile.film) for tile in page.tiles),

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfgradgen.core.backend import as_seed
-from tfgradgen.io.images import to_uint8
+from tfgradgen.media.image import to_uint8
 from tfgradgen.models.classifier import load_classifier
 from tfgradgen.models.generator import load_generator
 from tools.train import photographs

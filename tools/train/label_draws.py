@@ -86,7 +86,7 @@ class Teachers:
     def __init__(self, generator, classifier, size=112):
         import tensorflow as tf
 
-        from tfgradgen.io.images import to_uint8
+        from tfgradgen.media.image import to_uint8
         from tfgradgen.models.classifier import load_classifier
         from tfgradgen.models.generator import load_generator
         from tools.train.efficientnet_lite import Pretrained

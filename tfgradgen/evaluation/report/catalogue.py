@@ -39,6 +39,9 @@ MEASURES = {
     "vendi": Measure("Vendi score", "up", "effective number of different images of a class, 1 to the number of chains"),
     "feature_distance": Measure("mean distance", "up", "mean distance between two images of a class in the judge's features"),
     "ms_ssim": Measure("MS-SSIM", "down", "mean structural similarity of two images of a class, 1 for identical images"),
+    "log_spectral_distance": Measure(
+        "LSD", "up", "log-spectral distance: mean root mean square difference of the mel spectra of two sounds of a class, dB"
+    ),
     "repeats": Measure("repeats", "down", "share of images that nearly equal another image of their class, 0 to 1"),
     "mmd": Measure(
         "MMD",

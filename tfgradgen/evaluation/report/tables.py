@@ -15,9 +15,10 @@ WORK = {
     "forward": ("forward passes", "forward passes that each chain used"),
 }
 IDEAL = {"kid": 0.0, "mmd": 0.0, "c2st": 0.5}  # value for equal distributions; smaller values are not better
+OF_SOUNDS = ("log_spectral_distance",)  # left out of a report of images
 TABLES = {
     "Naturalness and class": ("log_natural", "judge_accuracy", "judge_log_prob", "kid", "fid", "density", "coverage"),
-    "Diversity": ("vendi", "feature_distance", "ms_ssim", "repeats"),
+    "Diversity": ("vendi", "feature_distance", "ms_ssim", "log_spectral_distance", "repeats"),
     "Distribution and cost": ("mmd", "mmd_p", "c2st", "c2st_p", "ess_per_1000", *WORK),
 }
 
@@ -39,7 +40,6 @@ def to_markdown(report: dict[str, Any]) -> str:
     """Return report.md, which refers to curves.png and grids.png in the same folder."""
     warning = exact_is_closest(report)
     labels = markdown_text(", ".join(report["labels"]))
-    *by_row, verdict = claim(report)
     blocks = [
         f"# Methods compared for {markdown_text(summary(report['labels']))}",
         f"Classes: {labels}. Chains per class: {report['num_chains']}. Gradients per chain: {report['num_gradients']:,}, "
@@ -52,9 +52,11 @@ def to_markdown(report: dict[str, Any]) -> str:
         "## Results",
         "Means over the classes ± one standard error at the last checkpoint. Bold: the best method, and all methods within one "
         "combined standard error of it. A row with fewer classes than the others lists its classes.",
+        *_left_out(report),
         *_failures(report),
     ]
-    for heading, columns in TABLES.items():
+    for heading, every in TABLES.items():
+        columns = tuple(name for name in every if name not in report.get("left_out", OF_SOUNDS))
         blocks += [f"### {heading}", _table(report, columns), _legend(columns)]
     blocks += [
         "## Results by number of gradients",
@@ -64,6 +66,24 @@ def to_markdown(report: dict[str, Any]) -> str:
         "that is not the better direction.",
         f"![{_grids_text(report)}](grids.png)",
         "The images themselves. Look for problems that the measures miss: repeated images, and images without content.",
+        *(_claim(report) if "log_natural" not in report.get("left_out", {}) else []),
+        "## Make this comparison again",
+        f"```\n{report['command']}\n```",
+        "Add --out=FOLDER to write to another folder. All settings, versions and digests of the models are in report.json.",
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _left_out(report: dict[str, Any]) -> list[str]:
+    """Return a line that says which measures are left out, and why."""
+    reasons = [f"{MEASURES[name].head} ({why})" for name, why in report.get("left_out", {}).items() if why]
+    return [f"Left out: {', '.join(reasons)}."] if reasons else []
+
+
+def _claim(report: dict[str, Any]) -> list[str]:
+    """Return the section about the poster's claim."""
+    *by_row, verdict = claim(report)
+    return [
         "## The poster's claim",
         "Xu, Acuna and Duvenaud, 'Generating Class-conditional Images with Gradient-based Inference': long runs of MAP drift "
         "off the manifold of natural images unless they are regularized; chains do not. Here, from the best earlier checkpoint "
@@ -73,11 +93,7 @@ def to_markdown(report: dict[str, Any]) -> str:
         "The poster's mean log p(natural) and ours. The models differ, so only the order can be compared:",
         _poster(report),
         poster_order(report),
-        "## Make this comparison again",
-        f"```\n{report['command']}\n```",
-        "Add --out=FOLDER to write to another folder. All settings, versions and digests of the models are in report.json.",
     ]
-    return "\n\n".join(blocks) + "\n"
 
 
 def _points(report: dict[str, Any], row: dict[str, Any], measure: str) -> list[tuple[int | str, Value]]:

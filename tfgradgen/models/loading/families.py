@@ -25,6 +25,7 @@ class RoleSpec:
         logit or the probability that an image is natural.
       num_classes: Number of classes of a model that takes class numbers, which its signature does not contain.
       image_size: Height and width of the training images of a classifier that accepts any size.
+      rate: Samples or frames per second of the sounds or clips that it takes or returns.
       is_known: False if the family is unknown.
       lacking: Name of the family if it is known but has no such role.
     """
@@ -36,6 +37,7 @@ class RoleSpec:
     scores: str = "logits"
     num_classes: int = 0
     image_size: int | None = None
+    rate: float | None = None
     is_known: bool = True
     lacking: str = ""
 
@@ -106,7 +108,11 @@ FAMILIES = (
     Family("imagenet", r"google/(imagenet|mobilenet|resnet).*classification", {"classifier": _IMAGENET}),
     Family("bit", r"google/bit/.*ilsvrc2012.*classification", {"classifier": _IMAGENET}),
     Family("aiy", r"(google/)?aiy/.*classifier", {"classifier": RoleSpec(image_range=UNIT, scores="probabilities")}),
-    Family("yamnet", r"google/yamnet", {"classifier": RoleSpec(output="0", image_range=SYMMETRIC, scores="scores")}),
+    Family(
+        "yamnet", r"google/yamnet", {"classifier": RoleSpec(output="0", image_range=SYMMETRIC, scores="scores", rate=16_000.0)}
+    ),
+    Family("i3d", r"deepmind/i3d-kinetics", {"classifier": RoleSpec(image_range=UNIT, image_size=224, rate=25.0)}),
+    Family("movinet", r"(tensorflow|google)/movinet", {"classifier": RoleSpec(image_range=UNIT, image_size=224, rate=5.0)}),
 )
 
 

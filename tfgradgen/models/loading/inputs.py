@@ -9,9 +9,11 @@ import tensorflow as tf
 
 from tfgradgen.core.contracts import IMAGE_CHANNELS
 from tfgradgen.core.text import printable
+from tfgradgen.media.sound import Sound
 from tfgradgen.models.loading.settings import GeneratorSettings, ModelSettings
 
 EXTRAS = ("truncation", "y", "labels", "z")  # further inputs for which callers have a value
+HEARING = ("classifier", "judge", "discriminator")  # roles in which a model may take sounds
 CLASS_NAMES = ("y", "labels")  # names of the class input in public generators
 
 _CLASS_LIKE = re.compile(r"label|class|one_?hot|categor|condition", re.IGNORECASE)
@@ -28,11 +30,13 @@ class Inputs(NamedTuple):
       main: Name of the input for latent points, images or sounds.
       class_name: Name of a generator's class input; '' if it has none.
       is_guess: Whether the class input was identified by shapes or names only.
+      is_last_resort: Whether any other function is to be preferred: its input may be something else than a sound.
     """
 
     main: str
     class_name: str = ""
     is_guess: bool = False
+    is_last_resort: bool = False
 
 
 class Misfit(NamedTuple):
@@ -192,8 +196,12 @@ def _latent_and_class(inputs: Specs, given: GeneratorSettings) -> tuple[str, str
 
 def _of_observer(role: str, inputs: Specs) -> Inputs | Misfit:
     fits = [name for name, spec in inputs.items() if _is_image(spec) and name not in ("truncation", "y")]
-    if role in ("classifier", "judge") and len(inputs) == 1 and not fits:
-        fits = [name for name, spec in inputs.items() if spec.dtype.is_floating and spec.shape.rank == 1]  # a waveform
+    if role in HEARING and len(inputs) == 1 and not fits:
+        ((name, spec),) = inputs.items()
+        if spec.dtype.is_floating and spec.shape.rank == 1:  # one waveform, without a batch axis
+            return Inputs(name)
+        if spec.dtype.is_floating and spec.shape.rank and Sound.takes(list(spec.shape[1:])):
+            return Inputs(name, is_last_resort=True)
     named = [name for name in fits if name in ("x", "images", "inputs")]
     fits = named if len(fits) > 1 else fits
     allowed = (*fits[:1], *(EXTRAS if role in ("discriminator", "encoder") else ()))
@@ -214,11 +222,14 @@ def _no_image(name: str, spec: tf.TensorSpec) -> Misfit:
 
 
 def _is_image(spec: tf.TensorSpec) -> bool:
-    """Return whether an input may be an image: [?, height, width, channels] or [?, height, width], floats or integers."""
+    """Return whether an input may be an image: [?, height, width, channels] or [?, height, width], floats or integers.
+
+    Clips are [?, frames, height, width, channels].
+    """
     if not (spec.dtype.is_floating or spec.dtype.is_integer):
         return False
     rank = spec.shape.rank
-    return rank in (None, 4) or (rank == 3 and not _has_channels(spec.shape))
+    return rank in (None, 4, 5) or (rank == 3 and not _has_channels(spec.shape) and 1 not in spec.shape[1:])
 
 
 def _has_channels(shape: Iterable[int | None]) -> bool:

@@ -1,4 +1,4 @@
-"""Order of the axes of images: channels last, as in this package, or first, as in models from PyTorch or ONNX."""
+"""Order of the axes of images and clips: channels last, as in this package, or first, as in models from PyTorch or ONNX."""
 
 import tensorflow as tf
 
@@ -17,20 +17,21 @@ def channels_first_error(where: str, role: str, got: str) -> UserError:
 
 
 def to_channels_last(image: tf.Tensor) -> tf.Tensor:
-    """Transpose [B, C, H, W] to [B, H, W, C]."""
-    return tf.transpose(image, [0, 2, 3, 1])
+    """Transpose [B, C, H, W] to [B, H, W, C]; likewise clips [B, C, frames, H, W]."""
+    return tf.transpose(image, [0, *range(2, len(image.shape)), 1])
 
 
 def to_channels_first(image: tf.Tensor) -> tf.Tensor:
-    """Transpose [B, H, W, C] to [B, C, H, W]."""
-    return tf.transpose(image, [0, 3, 1, 2])
+    """Transpose [B, H, W, C] to [B, C, H, W]; likewise clips to [B, C, frames, H, W]."""
+    last = len(image.shape) - 1
+    return tf.transpose(image, [0, last, *range(1, last)])
 
 
 def to_grey(image: tf.Tensor) -> tf.Tensor:
-    """Convert RGB [B, H, W, 3] to its luma [B, H, W, 1]."""
+    """Convert RGB [..., H, W, 3] to its luma [..., H, W, 1]."""
     return tf.tensordot(image, tf.constant(LUMA, image.dtype), 1)[..., None]
 
 
 def to_rgb(image: tf.Tensor) -> tf.Tensor:
-    """Repeat the channel of [B, H, W, 1]: [B, H, W, 3]."""
+    """Repeat the channel of [..., H, W, 1]: [..., H, W, 3]."""
     return tf.repeat(image, 3, -1)

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tfgradgen.core.checks import fail
+from tfgradgen.core.checks import check_choice, fail
 from tfgradgen.core.files import open_inside
 from tfgradgen.core.parsing import parsing, read_json, read_text
 from tfgradgen.core.text import printable, value_text
+from tfgradgen.media.medium import check_rate
+from tfgradgen.media.registry import MEDIA
 from tfgradgen.models.loading.inside import parts
 
 FILE_NAME = "model.json"
@@ -25,6 +27,9 @@ _CARD: dict[str, tuple[Any, str]] = {
     "image_size": (list, "two positive integers, height and width"),
     "latent_dim": (int, "a positive integer"),
     "prior": (str, "the name of a distribution"),
+    "kind": (str, f"the kind of what it gives or takes: {', '.join(MEDIA)}"),
+    "sample_rate": ((int, float), "samples per second, a number above 0"),
+    "frame_rate": ((int, float), "frames per second, a number above 0"),
     "output": (str, "logits, probabilities or scores"),
     "signature": (str, "the name of a signature"),
     "labels": ((list, str, dict), "a list of class names or of {name, wnid, synset, background}"),
@@ -72,6 +77,11 @@ def checked_card(content: dict[str, Any], where: str) -> dict[str, Any]:
             raise fail(f"{where} {key}", expected, value_text(card[key]), "correct its model.json, or leave it out")
     if "image_range" in card:
         parse_range(card["image_range"], where)
+    if "kind" in card:
+        check_choice(f"{where} kind", card["kind"], MEDIA)
+    for name in ("sample_rate", "frame_rate"):
+        if name in card:
+            check_rate(f"{where} {name}", card[name])
     return card
 
 

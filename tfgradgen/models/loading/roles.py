@@ -9,6 +9,7 @@ from tfgradgen.core.batching import map_batched
 from tfgradgen.core.checks import UserError, fail
 from tfgradgen.core.contracts import IMAGE_CHANNELS
 from tfgradgen.core.text import printable
+from tfgradgen.media.registry import kind_of
 from tfgradgen.models.loading.families import RoleSpec
 from tfgradgen.models.loading.inputs import Inputs, Misfit, inputs_of, is_switch, listed
 from tfgradgen.models.loading.saved_model import CALL, Opened, Signature
@@ -119,6 +120,7 @@ def _choose(opened: Opened, role: str, found: Mapping[str, Inputs | Misfit]) -> 
     """Return the name of the suitable function; raise `UserError` if there is none or the choice is ambiguous."""
     order = [known for known in dict.fromkeys((*PREFERRED, *found)) if known in found]
     fitting = [known for known in order if isinstance(found[known], Inputs)]
+    fitting = [known for known in fitting if not found[known].is_last_resort] or fitting  # type: ignore[union-attr]
     sure = [known for known in fitting if known in PREFERRED] or fitting
     if sure and (sure[0] in PREFERRED or len(sure) == 1):
         return sure[0]
@@ -160,12 +162,13 @@ def _fit(role: str, signature: Signature, given: ModelSettings) -> Inputs | Misf
 
 
 def _serves(role: str, spec: tf.TensorSpec) -> bool:
-    """Return whether an output suits a role: images or sounds, scores, or latent points."""
+    """Return whether an output suits a role: images, sounds or clips; scores; or latent points."""
     rank = spec.shape.rank
     if role == "generator":  # integers are images in 0 to 255, which have no gradient
         is_number = spec.dtype.is_floating or (spec.dtype.is_integer and rank != 2)
-        is_grey = rank == 3 and spec.shape[2] not in IMAGE_CHANNELS  # [?, height, width]
-        return is_number and (is_grey or rank in (None, 4, 2))
+        if rank == 3:  # grey images [?, height, width], or sounds with an axis of one channel
+            return is_number and (1 in spec.shape[1:] or spec.shape[2] not in IMAGE_CHANNELS)
+        return is_number and (rank is None or bool(kind_of(list(spec.shape[1:]))))
     is_row = rank == 4 and tuple(spec.shape[1:3]) == (1, 1)
     return spec.dtype.is_floating and (rank in (None, 2, 1) or is_row)
 
@@ -180,7 +183,7 @@ def _output(role: str, opened: Opened, name: str, wanted: str) -> str:
         return wanted
     fitting = [key for key, spec in outputs.items() if _serves(role, spec)]
     if role == "generator" and len(fitting) > 1:
-        fitting = [key for key in fitting if outputs[key].shape.rank in (None, 4)] or fitting
+        fitting = [key for key in fitting if outputs[key].shape.rank in (None, 4, 5)] or fitting
     for key in ("default", "generated", "logits", "prediction"):
         if key in fitting:
             return key

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from tfgradgen.core.checks import UserError, check_choice, check_int, did_you_mean, fail
 from tfgradgen.core.text import value_text
+from tfgradgen.media.medium import check_rate
 from tfgradgen.models.loading.metadata import parse_range
 
 CHANNELS_LAST, CHANNELS_FIRST = "channels_last", "channels_first"
@@ -28,6 +29,7 @@ GENERATOR_FLAGS = {
     "generator_class_slice": "class_slice",
     "num_classes": "num_classes",
     "generator_layout": "layout",
+    "generator_rate": "rate",
 }
 CLASSIFIER_FLAGS = {
     "classifier_signature": "signature",
@@ -38,6 +40,7 @@ CLASSIFIER_FLAGS = {
     "classifier_labels": "labels",
     "classifier_channels": "channels",
     "classifier_layout": "layout",
+    "classifier_rate": "rate",
 }
 T = TypeVar("T", bound="ModelSettings")
 
@@ -51,6 +54,7 @@ class ModelSettings:
       tags: Tags of the meta graph.
       image_range: (low, high) of the images that it takes or returns.
       layout: Order of the axes of the images, 'channels_last' or 'channels_first'.
+      rate: Samples per second of the sounds, or frames per second of the clips, that it takes or returns.
       allow_unknown_ops: Whether to load a model with ops that are not on the list of allowed ones.
     """
 
@@ -58,6 +62,7 @@ class ModelSettings:
     tags: tuple[str, ...] | None = None
     image_range: tuple[float, float] | None = None
     layout: str | None = None
+    rate: float | None = None
     allow_unknown_ops: bool = False
 
     def __post_init__(self) -> None:
@@ -65,6 +70,8 @@ class ModelSettings:
             object.__setattr__(self, "image_range", parse_range(self.image_range, "model"))
         if self.layout is not None:
             check_choice("layout", self.layout, (CHANNELS_LAST, CHANNELS_FIRST))
+        if self.rate is not None:
+            object.__setattr__(self, "rate", check_rate("rate", self.rate))
 
 
 @dataclass(frozen=True)

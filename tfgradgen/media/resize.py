@@ -1,7 +1,9 @@
 """Bilinear resizing as two matrix products. Unlike most of tf.image.resize, it has gradients in graph mode and under XLA."""
 
 import numpy as np
-import tensorflow as tf
+
+from tfgradgen.core.contracts import Tensor
+from tfgradgen.core.lazy import tf
 
 
 def interpolation_matrix(size: int, new_size: int) -> np.ndarray:
@@ -16,7 +18,7 @@ def interpolation_matrix(size: int, new_size: int) -> np.ndarray:
     return normalized
 
 
-def resize(image: tf.Tensor, height: int, width: int) -> tf.Tensor:
+def resize(image: Tensor, height: int, width: int) -> Tensor:
     """Resize `image` [B, H, W, C] to [B, height, width, C]; return it unchanged if the size is right."""
     if tuple(image.shape[1:3]) == (height, width):
         return image
