@@ -133,7 +133,7 @@ def _sample_groups(sampler: Sampler | None) -> list[Group]:
             length,
             Group("Computation", _of(flags, "seed", "jit", "gradient_precision")),
             _models_group(),
-            Group("Output", _of(flags, "out", "overwrite", "resume", "strict", "netcdf", "save_images", "open")),
+            Group("Output", _of(flags, "out", "overwrite", "resume", "strict", "netcdf", "save_images", "photographs", "open")),
         ],
         unused,
     )

@@ -67,7 +67,7 @@ def run_compare(options: CompareOptions) -> int:
     out = options.out
     check_resumable(out, options.resume, "a comparison", *COMPARISON)
     loaded = load_models(options.pair.models)
-    options = replace(options, pair=start_at_photograph(options.pair, loaded.generator))
+    options = replace(options, pair=start_at_photograph(options.pair, loaded, loaded.targets(options.labels)))
     observer = load_observer(options.judge, options.discriminator, options.pair.models.allow_unknown_ops)
     names = [target.label.name for target in loaded.targets(options.labels)]
     try_out(observer, loaded.generator, names)
@@ -233,11 +233,9 @@ def find_photographs(
     if the latter do not fit the observer and `names`.
 
     Raises:
-      UserError: --photographs is not a folder.
+      UserError: --photographs cannot be read, or has too few.
     """
     if options.photographs:
-        if not options.photographs.is_dir():
-            raise fail("photographs", "a folder", options.photographs, "give one with <label>/*.jpg in it")
         return observe_photographs(options.photographs, names, observer, image_shape)
     shipped = load_photographs(default_model("photographs") / PHOTOGRAPHS_FILE)
     if shipped.sha256 == observer.sha256 and set(names) <= set(shipped.scored):

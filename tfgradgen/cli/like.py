@@ -23,7 +23,7 @@ from tfgradgen.results.files import RUN_FILE, checked_record
 from tfgradgen.results.record import VARIED
 
 UNSAFE = "allow_unknown_ops"  # a flag that only the user may give
-MODELS, NAMES = ("generator", "classifier", "discriminator"), "classifier_labels"
+MODELS, NAMES, PHOTOGRAPHS = ("generator", "classifier", "discriminator"), "classifier_labels", "photographs"
 MAX_SHOWN = 2000  # characters of the flags that are printed
 REMEDY = "give the run.json of `sample`, or its folder"
 _START = ["python", "-m", "tfgradgen", "sample"]
@@ -56,6 +56,8 @@ def with_like(given: dict[str, Any], path: Path, texts: Collection[str]) -> dict
     taken = {name: value for name, value in own.items() if name not in given and not _is_moot(name, own, given)}
     if taken.pop(UNSAFE, None):
         note(f"warning  --{UNSAFE} of that run is not taken from a file: add it if you trust the authors of the models")
+    if taken.pop(PHOTOGRAPHS, None):
+        note(f"like     without --{PHOTOGRAPHS}: no file is read because a run names it; add it if you want it")
     taken |= {role: _on_this_machine(role, taken[role]) for role in MODELS if role in taken}
     if taken.get(NAMES, "imagenet") != "imagenet":
         remedy = f"give --{NAMES}=FILE, if you know the file"

@@ -23,11 +23,12 @@ DEFAULTS = {
     "netcdf": False,
     "save_images": False,
     "gradient_precision": "float32",
+    "photographs": None,
 }
 
 
 MAX_COMMAND = 8000  # characters
-PATHS = ("generator", "classifier", "discriminator", "init")
+PATHS = ("generator", "classifier", "discriminator", "init", "photographs")
 RELATIVE = " Run it in the folder in which this run was made: it has relative paths."
 LENIENT = " It lets the models run operations that tfgradgen does not know: use it only if you trust them."
 

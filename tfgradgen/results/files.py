@@ -24,7 +24,7 @@ from tfgradgen.io.images import make_grid, save_png
 from tfgradgen.mcmc.importance import FIT_FIGURES
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.results.page import page_of
-from tfgradgen.results.record import BATCH, FIT, MODELS, TIME_BUDGET, VARIED
+from tfgradgen.results.record import BATCH, FIT, MODELS, NEAREST, PROJECTION, TIME_BUDGET, VARIED
 from tfgradgen.results.summary import UNITS, kind_of, legend_of, title_of
 from tfgradgen.viewing.report import render
 
@@ -39,6 +39,7 @@ LAYOUT = {
     "log_accept_ratio": (np.float32, _TABLE),
 }
 LAYOUT_OF_IMAGE = {"image": (np.uint8, ("chains", "height", "width", "channels"))}
+PHOTOGRAPH = "photograph"  # in samples.npz of some runs: uint8 [chains, height, width, 3], nearest to each image
 
 
 def read_run(folder: str | os.PathLike[str], what: str, remedy: str) -> tuple[dict[str, Any], Draws, np.ndarray]:
@@ -61,6 +62,22 @@ def read_run(folder: str | os.PathLike[str], what: str, remedy: str) -> tuple[di
             raise ValueError(f"{SAMPLES_FILE} without draws")
         image = arrays.pop("image")
     return record, Draws(**arrays), image
+
+
+def read_nearest(folder: Path, record: Mapping[str, Any], images: np.ndarray) -> np.ndarray | None:
+    """Return the photographs nearest to the `images` of a run, uint8 [num_chains, height, width, 3]; None if it has none.
+
+    Raises:
+      UserError: They are damaged, or do not fit the images.
+    """
+    if NEAREST not in record:
+        return None
+    with parsing("run", f"the photographs that its {RUN_FILE} lists", "make the run again"):
+        found = read_npz(folder / SAMPLES_FILE, [PHOTOGRAPH])[PHOTOGRAPH]
+        wanted = (*images.shape[:3], 3)
+        if found.dtype != np.uint8 or found.shape != wanted or len(record[NEAREST]["tiles"]) != len(images):
+            raise ValueError(f"photographs {list(found.shape)}, not {list(wanted)}")
+    return found
 
 
 def checked_record(record: Any) -> dict[str, Any]:
@@ -160,6 +177,23 @@ def _varied(value: Any) -> None:
         _text(place)
 
 
+def _nearest(value: Any) -> None:
+    _text(_mapping(value)["photographs"])
+    for name in ("num_photographs", "num_near"):
+        whole_number(value[name])
+    for name in ("low", "median"):
+        _seconds(value[name])
+    for tile in list(value["tiles"]):
+        _text(_mapping(tile)["photograph"])
+        _seconds(tile["distance"])
+
+
+def _projection(value: Any) -> None:
+    _text(_mapping(value)["by"])
+    for name in ("pixel_rmse", "prior_pixel_rmse", "feature_distance", "prior_feature_distance"):
+        _number(value[name])
+
+
 def _budget(value: Any) -> None:
     _seconds(_mapping(value)["seconds"])
     whole_number(value["num_results"], 1)
@@ -222,6 +256,8 @@ _OPTIONAL_ENTRIES: dict[str, Callable[[Any], Any]] = {
     FIT: _fit,
     VARIED: _varied,
     TIME_BUDGET: _budget,
+    PROJECTION: _projection,
+    NEAREST: _nearest,
     "image_doubts": _texts,
     "prior_class_prob": _number,
     "exact_starts": _count,
@@ -242,8 +278,15 @@ def grid_of(record: Mapping[str, Any], draws: Draws, images: np.ndarray) -> Imag
     return make_grid(images, captions, title=f"{title_of(record)}\n{legend_of(record)}")
 
 
-def write_run(folder: Path, record: dict[str, Any], draws: Draws, images: np.ndarray, film: Image.Image) -> None:
-    """Write report.html, grid.png, plots.png, film.png, samples.npz and run.json into `folder`."""
+def write_run(
+    folder: Path,
+    record: dict[str, Any],
+    draws: Draws,
+    images: np.ndarray,
+    film: Image.Image,
+    photographs: np.ndarray | None = None,
+) -> None:
+    """Write report.html, grid.png, plots.png, film.png, samples.npz and run.json into `folder`; see `page_of`."""
     save_png(folder / "grid.png", grid_of(record, draws, images))
     num_results, num_chains = draws.class_prob.shape
     units = UNITS[kind_of(record)]
@@ -252,8 +295,9 @@ def write_run(folder: Path, record: dict[str, Any], draws: Draws, images: np.nda
     plots = plot_chains(draws, title, found, record["worst_coordinate"])
     save_png(folder / "plots.png", plots)
     save_png(folder / FILM, film)
-    write_text(folder / REPORT, render(page_of(record, draws, images, film, plots)))
-    np.savez_compressed(folder / SAMPLES_FILE, image=images, **draws._asdict())
+    write_text(folder / REPORT, render(page_of(record, draws, images, film, plots, photographs)))
+    more = {} if photographs is None else {PHOTOGRAPH: photographs}
+    np.savez_compressed(folder / SAMPLES_FILE, image=images, **draws._asdict(), **more)
     write_text(folder / RUN_FILE, json_text(record, 2) + "\n")
 
 

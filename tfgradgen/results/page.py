@@ -13,11 +13,19 @@ from tfgradgen.diagnostics.issues import MAX_TEXT, PAGES_FILE
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.results.again import again
 from tfgradgen.results.film import film_cells, shots_of
-from tfgradgen.results.summary import MAX_PROBLEM, UNITS, WORD, figure, kind_of, measured
-from tfgradgen.viewing.report import Frame, Page, Tile, Verdict
+from tfgradgen.results.record import NEAREST
+from tfgradgen.results.summary import MAX_PROBLEM, UNITS, WORD, figure, kind_of, measured, nearest_text
+from tfgradgen.viewing.report import Frame, Neighbour, Page, Tile, Verdict
 
 
-def page_of(record: dict[str, Any], draws: Draws, images: np.ndarray, film: Image.Image, plots: Image.Image) -> Page:
+def page_of(
+    record: dict[str, Any],
+    draws: Draws,
+    images: np.ndarray,
+    film: Image.Image,
+    plots: Image.Image,
+    photographs: np.ndarray | None = None,
+) -> Page:
     """Return the content of report.html.
 
     Args:
@@ -26,6 +34,7 @@ def page_of(record: dict[str, Any], draws: Draws, images: np.ndarray, film: Imag
       images: uint8 [num_chains, height, width, channels], the images of the last draws.
       film: film.png. If it is not a film of these draws, the page has none.
       plots: plots.png.
+      photographs: uint8 [num_chains, height, width, 3], nearest to each image; None if none were sought.
     """
     num_results, num_chains = draws.class_prob.shape
     units, label = UNITS[kind_of(record)], as_text(record["label"]["name"])
@@ -36,7 +45,11 @@ def page_of(record: dict[str, Any], draws: Draws, images: np.ndarray, film: Imag
         about=f"{SAMPLERS[record['kernel']].about}: {num_chains} {units}, {num_results} draws each",
         seed=record["seed"],
         draw=num_results - 1,
-        tiles=[Tile(k, float(p), images[k], frames[k] if k < len(frames) else []) for k, p in enumerate(draws.class_prob[-1])],
+        tiles=[
+            Tile(k, float(p), images[k], frames[k] if k < len(frames) else [], near)
+            for k, (p, near) in enumerate(zip(draws.class_prob[-1], _neighbours(record, photographs, num_chains), strict=True))
+        ],
+        nearest_text=nearest_text(record[NEAREST]) if photographs is not None else "",
         measured=[(line[:WORD].strip(), line[WORD:]) for line in measured(record)],
         verdicts=_verdicts(record),
         plots=plots,
@@ -45,6 +58,16 @@ def page_of(record: dict[str, Any], draws: Draws, images: np.ndarray, film: Imag
         note=made_again.note,
         version=as_text(record["versions"].get("tfgradgen", "")),
     )
+
+
+def _neighbours(record: dict[str, Any], photographs: np.ndarray | None, num_chains: int) -> list[Neighbour | None]:
+    """Return the nearest photograph of each image, or None for each."""
+    if photographs is None:
+        return [None] * num_chains
+    tiles = record[NEAREST]["tiles"]
+    return [
+        Neighbour(image, as_text(tile["photograph"]), tile["distance"]) for image, tile in zip(photographs, tiles, strict=True)
+    ]
 
 
 def _verdicts(record: dict[str, Any]) -> list[Verdict]:

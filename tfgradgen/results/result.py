@@ -20,7 +20,16 @@ from tfgradgen.diagnostics.advice import priced
 from tfgradgen.diagnostics.netcdf import as_datatree
 from tfgradgen.io.folders import atomic_dir, check_partial, check_target
 from tfgradgen.io.images import read_image
-from tfgradgen.results.files import FILM, chain_attributes, checked_summary, grid_of, read_run, write_images, write_run
+from tfgradgen.results.files import (
+    FILM,
+    chain_attributes,
+    checked_summary,
+    grid_of,
+    read_nearest,
+    read_run,
+    write_images,
+    write_run,
+)
 from tfgradgen.results.record import diagnosis, of_draws
 from tfgradgen.results.summary import summary
 
@@ -44,6 +53,8 @@ class SampleResult:
         p(class), the target density and the coordinate of z that mixed worst (the record's worst_coordinate).
       record: The content of run.json: arguments, versions, sha256 of the models, cost in evaluations and seconds, diagnosis.
       folder: The folder that it was read from or saved in last; None if there is none.
+      photographs: uint8 [C, height, width, 3], the photograph nearest to each image; None if none was sought (see
+        `tg.nearest_photographs`).
     """
 
     def __init__(
@@ -53,6 +64,7 @@ class SampleResult:
         finish_fn: Callable[[], tuple[dict[str, Any], np.ndarray]],
         film_fn: Callable[[], Image.Image],
         folder: Path | None = None,
+        photographs: np.ndarray | None = None,
     ):
         """Create a result, as `sample` and `load_run` do.
 
@@ -62,8 +74,9 @@ class SampleResult:
           finish_fn: () -> record and images.
           film_fn: () -> film.png.
           folder: The folder of the run, if there is one.
+          photographs: As the attribute.
         """
-        self.draws, self.folder = draws, folder
+        self.draws, self.folder, self.photographs = draws, folder, photographs
         self._planned, self._finish_fn, self._film_fn = planned, finish_fn, film_fn
 
     @property
@@ -103,14 +116,15 @@ class SampleResult:
         statistics: dict[str, dict[str, Any]] = self.record["statistics"]
         return statistics
 
-    def noted(self, entries: dict[str, Any]) -> "SampleResult":
+    def noted(self, entries: dict[str, Any], photographs: np.ndarray | None = None) -> "SampleResult":
         """Return this result with other `entries` in its record, JSON-serializable, and graded with them."""
+        own = self.photographs if photographs is None else photographs
 
         def finish() -> tuple[dict[str, Any], np.ndarray]:
             record = {**self.record, **entries}
             return {**record, **finite(diagnosis(self.draws, record))}, self.images
 
-        return SampleResult({**self._planned, **entries}, self.draws, finish, self._film_fn)
+        return SampleResult({**self._planned, **entries}, self.draws, finish, self._film_fn, photographs=own)
 
     def summary(self) -> str:
         """Return the lines that the `sample` command prints: the run, its results, mixing, `grades` and `issues`."""
@@ -162,11 +176,11 @@ class SampleResult:
 
     def write_into(self, folder: Path) -> None:
         """Write the files of `save` into an existing folder."""
-        write_run(folder, self.record, self.draws, self.images, self._film_fn())
+        write_run(folder, self.record, self.draws, self.images, self._film_fn(), self.photographs)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Compute images and diagnosis now: a copy has neither the models nor the folder."""
-        return _whole, (self._planned, self.draws, self._finished, self._film_fn())
+        return _whole, (self._planned, self.draws, self._finished, self._film_fn(), self.photographs)
 
     def __repr__(self) -> str:
         num_results, num_chains, latent_dim = self.z.shape
@@ -186,9 +200,13 @@ class SampleResult:
 
 
 def _whole(
-    planned: dict[str, Any], draws: Draws, finished: tuple[dict[str, Any], np.ndarray], film: Image.Image
+    planned: dict[str, Any],
+    draws: Draws,
+    finished: tuple[dict[str, Any], np.ndarray],
+    film: Image.Image,
+    photographs: np.ndarray | None,
 ) -> SampleResult:
-    return SampleResult(planned, draws, lambda: finished, lambda: film)
+    return SampleResult(planned, draws, lambda: finished, lambda: film, photographs=photographs)
 
 
 def load_run(folder: str | os.PathLike[str]) -> SampleResult:
@@ -204,4 +222,5 @@ def load_run(folder: str | os.PathLike[str]) -> SampleResult:
     checked_summary(record, draws, "load_run", remedy)
     record = {**record, **of_draws(draws), **diagnosis(draws, record)}
     where = Path(folder).expanduser()
-    return SampleResult(record, draws, lambda: (record, images), lambda: read_image(where / FILM), where)
+    photographs = read_nearest(where, record, images)
+    return SampleResult(record, draws, lambda: (record, images), lambda: read_image(where / FILM), where, photographs)

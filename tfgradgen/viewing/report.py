@@ -31,6 +31,20 @@ class Frame(NamedTuple):
     image: np.ndarray
 
 
+class Neighbour(NamedTuple):
+    """The photograph nearest to an image.
+
+    Attributes:
+      image: uint8 [height, width, 3].
+      name: Of the file.
+      distance: From the image, >= 0.
+    """
+
+    image: np.ndarray
+    name: str
+    distance: float
+
+
 class Tile(NamedTuple):
     """The last image of a chain.
 
@@ -39,12 +53,14 @@ class Tile(NamedTuple):
       prob: p(class) of the image, may be NaN.
       image: uint8 [height, width, 1 or 3].
       film: Images of the chain along the run; [] if there is no film of it.
+      nearest: The nearest photograph; None if none was sought.
     """
 
     chain: int
     prob: float
     image: np.ndarray
     film: list[Frame]
+    nearest: Neighbour | None = None
 
 
 class Verdict(NamedTuple):
@@ -78,6 +94,7 @@ class Page(NamedTuple):
       command: The command that makes the run again; '' if there is none.
       note: What to know about it.
       version: Of tfgradgen.
+      nearest_text: How near the nearest photographs are; '' if none were sought.
     """
 
     label: str
@@ -93,11 +110,13 @@ class Page(NamedTuple):
     command: str
     note: str
     version: str
+    nearest_text: str = ""
 
 
 def render(page: Page) -> str:
     """Return `page` as HTML; the same page gives the same text."""
     sources = [source(image) for image in shrunk([picture(tile.image) for tile in page.tiles], TILE_PIXELS)]
+    near = iter(shrunk([picture(tile.nearest.image) for tile in page.tiles if tile.nearest], TILE_PIXELS))
     films = iter(shrunk([picture(frame.image) for tile in page.tiles for frame in tile.film], FILM_PIXELS))
     return fill(
         TEMPLATE,
@@ -106,7 +125,7 @@ def render(page: Page) -> str:
         {"prob": _prob, "rank": _rank},
         page=page,
         tiles=[
-            (tile, of_tile, [(frame, source(next(films))) for frame in tile.film])
+            (tile, of_tile, source(next(near)) if tile.nearest else "", [(frame, source(next(films))) for frame in tile.film])
             for tile, of_tile in zip(page.tiles, sources, strict=True)
         ],
         num_films=sum(bool(tile.film) for tile in page.tiles),
