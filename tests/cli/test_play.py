@@ -130,7 +130,8 @@ def test_nothing_is_replaced_unless_asked(words: list[str], run: str, capsys: py
     [
         (["show"], "run: expected the folder of a run, got none; give it, for example"),
         (["show", "nowhere", "--chain=1"], "show: expected a run, got no run at nowhere (no such folder)"),
-        (["show", RUN], "chain: expected the number of a chain, got none; give --chain=N"),
+        (["film", RUN], "chain: expected the number of a chain, got none; give --chain=N"),
+        (["show", RUN, "--scale=2"], "scale: expected --chain=N with it, got no chain"),
         (["show", RUN, "--chain=3"], "chain: expected an integer in 0..2, got 3"),
         (["show", RUN, "--chain=x"], "chain: expected an integer in 0..4095, got 'x'"),
         (["show", RUN, "--chain=1", "--scale=0"], "scale: expected an integer in 1..64, got 0"),

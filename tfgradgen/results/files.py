@@ -271,11 +271,16 @@ _SUMMARY_ENTRIES: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def grid_of(record: Mapping[str, Any], draws: Draws, images: np.ndarray) -> Image.Image:
-    """Return grid.png: the last image of each chain, in a square, with the number of its chain and its p(class)."""
-    unit = UNITS[kind_of(dict(record))].removesuffix("s")
-    captions = [f"{unit} {k}, p {p:.2f}" for k, p in enumerate(draws.class_prob[-1])]
-    return make_grid(images, captions, title=f"{title_of(record)}\n{legend_of(record)}")
+def grid_of(record: Mapping[str, Any], draws: Draws, images: np.ndarray, best_first: bool = False) -> Image.Image:
+    """Return grid.png: the last image of each chain, in a square, with the number of its chain and its p(class).
+
+    With `best_first` the images are in falling order of p(class), unknown ones last.
+    """
+    unit, prob = UNITS[kind_of(dict(record))].removesuffix("s"), draws.class_prob[-1]
+    order = np.argsort(-np.nan_to_num(prob, nan=-1.0), kind="stable") if best_first else np.arange(len(prob))
+    captions = [f"{unit} {k}, p {prob[k]:.2f}" for k in order]
+    legend = f"{legend_of(record)}{'; best first' if best_first else ''}"
+    return make_grid(images[order], captions, title=f"{title_of(record)}\n{legend}")
 
 
 def write_run(

@@ -130,9 +130,12 @@ class SampleResult:
         """Return the lines that the `sample` command prints: the run, its results, mixing, `grades` and `issues`."""
         return as_python(summary(self.record))
 
-    def grid(self) -> Image.Image:
-        """Return the images in a square, each with the number of its chain and its p(class) below: grid.png."""
-        return grid_of(self.record, self.draws, self.images)
+    def grid(self, best_first: bool = False) -> Image.Image:
+        """Return the images in a square, each with the number of its chain and its p(class) below: grid.png.
+
+        They are in the order of the chains, or with `best_first` in falling order of p(class).
+        """
+        return grid_of(self.record, self.draws, self.images, check_choice("best_first", best_first, (True, False)))
 
     def to_datatree(self) -> Any:
         """Return the draws as an `xarray.DataTree` in ArviZ's schema, with the names and attributes of chains.nc.
