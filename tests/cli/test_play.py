@@ -61,6 +61,31 @@ def test_show_writes_one_image_and_says_where(run: str, capsys: pytest.CaptureFi
     assert opened == [Path(f"{run}-chain2.png").resolve().as_uri()]
 
 
+def test_show_without_a_chain_shows_all_images_best_first(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["show", run])
+    assert capsys.readouterr().out.startswith("images   3 of goldfish, best first: the last draws")
+    result = tg.load_run(run)
+    with Image.open(f"{run}-best.png") as image:
+        np.testing.assert_array_equal(np.asarray(image), np.asarray(result.grid(best_first=True)))
+    best = int(result.class_prob[-1].argmax())
+    grid, first = np.asarray(result.grid(best_first=True)), np.asarray(result.grid())
+    x, y = 4 + best % 2 * 132, best // 2 * 148
+    np.testing.assert_array_equal(grid[40:160, 6:130], first[40 + y : 160 + y, x + 2 : x + 126])
+
+
+def test_class_names_elsewhere_are_read_only_if_the_user_names_them(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+    names = Path("names.txt")
+    names.write_text("goldfish\nking_penguin\nalp\n")
+    edited(run, classifier_labels=str(names.resolve()))
+    command = ["vary", run, "--chain=0", "--num_images=1", "--num_steps=1"]
+    said = refused(command, capsys)
+    assert "run: expected class names in the folder of the run or of its classifier, got " in said
+    main([*command, f"--classifier_labels={names}"])
+    shutil.copy(names, run)
+    edited(run, classifier_labels=f"{run}/names.txt")
+    main([*command, "--seed=1"])
+
+
 def test_vary_writes_a_run_that_its_record_makes_again(run: str, capsys: pytest.CaptureFixture[str], opened: list[str]) -> None:
     main(["vary", run, "--chain=1", "--amount=0.2", "--num_images=2", "--num_steps=3", "--seed=5", "--open"])
     folder = f"{run}-chain1-vary-5"

@@ -56,7 +56,7 @@ Message = MutableMapping[str, Any]
 Asgi = Callable[[Message, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]
 
 
-class PromptProtocol(H11Protocol):
+class PromptProtocol(H11Protocol):  # type: ignore[misc]
     """The HTTP of uvicorn, which closes connections that do not send the head of a request in time.
 
     uvicorn itself has a deadline between requests only: slow senders could hold all connections for ever.
@@ -64,7 +64,7 @@ class PromptProtocol(H11Protocol):
 
     _deadline: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
         self._deadline = self.loop.call_later(READ_SECONDS, transport.close)
 

@@ -136,7 +136,8 @@ def _between(features: np.ndarray) -> np.ndarray:
         similar = features[part] @ features.T
         similar[np.arange(len(part)), part] = -np.inf
         nearest.append(1.0 - similar.max(1))
-    return np.maximum(np.concatenate(nearest), 0.0)
+    found: np.ndarray = np.maximum(np.concatenate(nearest), 0.0)
+    return found
 
 
 def nearest_photographs(

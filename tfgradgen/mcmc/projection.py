@@ -154,17 +154,23 @@ def _copies(image: tf.Tensor) -> list[tf.Tensor]:
 
 
 def _optimized(measure: _Measure, starts: tf.Tensor) -> tf.Tensor:
-    """Return the best point [1, latent_dim] that Adam reaches from `starts` [B, latent_dim]."""
+    """Return the best point [1, latent_dim] that Adam reaches from `starts` [B, latent_dim].
 
-    @tf.function(reduce_retracing=True)
+    Raises:
+      UserError: The generator has no gradient.
+    """
+    with tf.GradientTape() as tape:
+        tape.watch(starts)
+        image = measure.generator(starts)
+    if tape.gradient(image, starts) is None:  # that of the last term would hide it
+        raise fail("init", "a generator with a gradient, to start at a photograph", "none", "use --init=resample")
+
     def steps(first: tf.Tensor, z: tf.Tensor, mean: tf.Tensor, square: tf.Tensor) -> tuple[tf.Tensor, ...]:
         for k in tf.range(CHUNK):
             with tf.GradientTape() as tape:
                 tape.watch(z)
                 loss = measure.of(z)[0]
             gradient = tape.gradient(loss, z)
-            if gradient is None:
-                raise fail("init", "a generator with a gradient, to start at a photograph", "none", "use --init=resample")
             gradient = tf.where(tf.math.is_finite(gradient), gradient, 0.0)
             step = tf.cast(first + k, tf.float32)
             rate = LEARNING_RATE * 0.5 * (1.0 + tf.cos(math.pi * step / NUM_STEPS))
@@ -173,11 +179,12 @@ def _optimized(measure: _Measure, starts: tf.Tensor) -> tf.Tensor:
             z = z - rate * unbiased[0] / (tf.sqrt(unbiased[1]) + 1e-8)
         return z, mean, square
 
+    steps_fn = tf.function(steps, reduce_retracing=True)
     z, mean, square = starts, tf.zeros_like(starts), tf.zeros_like(starts)
     for done in range(0, NUM_STEPS, CHUNK):
         progress = Progress(done, NUM_STEPS, NAN, NAN, NAN)
         logger.debug("looking for the nearest image", extra={"progress": progress, "unit": "step"})
-        z, mean, square = steps(tf.constant(done), z, mean, square)
+        z, mean, square = steps_fn(tf.constant(done), z, mean, square)
     end = Progress(NUM_STEPS, NUM_STEPS, NAN, NAN, NAN)
     logger.debug("looking for the nearest image", extra={"progress": end, "unit": "step"})
     both = tf.concat([z, starts], 0)

@@ -301,7 +301,7 @@ def write_run(
     save_png(folder / "plots.png", plots)
     save_png(folder / FILM, film)
     write_text(folder / REPORT, render(page_of(record, draws, images, film, plots, photographs)))
-    more = {} if photographs is None else {PHOTOGRAPH: photographs}
+    more: dict[str, Any] = {} if photographs is None else {PHOTOGRAPH: photographs}
     np.savez_compressed(folder / SAMPLES_FILE, image=images, **draws._asdict(), **more)
     write_text(folder / RUN_FILE, json_text(record, 2) + "\n")
 
