@@ -61,16 +61,21 @@ def test_show_writes_one_image_and_says_where(run: str, capsys: pytest.CaptureFi
     assert opened == [Path(f"{run}-chain2.png").resolve().as_uri()]
 
 
-def test_show_without_a_chain_shows_all_images_best_first(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_without_a_chain_shows_all_images_best_first(
+    run: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     main(["show", run])
     assert capsys.readouterr().out.startswith("images   3 of goldfish, best first: the last draws")
     result = tg.load_run(run)
     with Image.open(f"{run}-best.png") as image:
         np.testing.assert_array_equal(np.asarray(image), np.asarray(result.grid(best_first=True)))
-    best = int(result.class_prob[-1].argmax())
-    grid, first = np.asarray(result.grid(best_first=True)), np.asarray(result.grid())
-    x, y = 4 + best % 2 * 132, best // 2 * 148
-    np.testing.assert_array_equal(grid[40:160, 6:130], first[40 + y : 160 + y, x + 2 : x + 126])
+    shown: list[Any] = []
+    monkeypatch.setattr("tfgradgen.results.files.make_grid", lambda images, captions, **_: shown.append((images, captions)))
+    result.grid(best_first=True)
+    ((images, captions),) = shown
+    order = sorted(range(3), key=lambda k: -result.class_prob[-1, k])
+    np.testing.assert_array_equal(images, result.images[order])
+    assert captions == [f"chain {k}, p {result.class_prob[-1, k]:.2f}" for k in order]
 
 
 def test_class_names_elsewhere_are_read_only_if_the_user_names_them(run: str, capsys: pytest.CaptureFixture[str]) -> None:
