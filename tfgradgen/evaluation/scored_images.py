@@ -158,5 +158,6 @@ def observe_photographs(folder: Path, labels: Sequence[str], observer: Observer,
         if len(names) < MIN_PHOTOGRAPHS:
             expected = f"at least {MIN_PHOTOGRAPHS} images in {part}{label}/ of {folder}"
             raise fail("photographs", expected, len(names), "give a folder or .tar with one folder per label")
-        scored[label] = observer.observe(np.stack(list(files.read(names, image_shape[1], image_shape[0]))), label)
+        image = np.stack(list(files.read(names, image_shape[1], image_shape[0])))
+        scored[label] = observer.observe(image, label)
     return Photographs(scored, observer.sha256)
