@@ -49,6 +49,7 @@ _HOMES = {
     "load_run": "tfgradgen.results.result",
     "lower_gradients": "tfgradgen.models.precision",
     "morph": "tfgradgen.play.morph",
+    "nearest_photographs": "tfgradgen.evaluation.nearest",
     "parse_condition": "tfgradgen.models.condition",
     "read_recipe": "tfgradgen.mcmc.recipe",
     "sample": "tfgradgen.api",
@@ -64,6 +65,7 @@ _WITH_TENSORFLOW = tuple(
     f"tfgradgen.{name}"
     for name in (
         "api",
+        "evaluation.nearest",
         "mcmc.chains",
         "mcmc.starts",
         "models.",
@@ -86,6 +88,7 @@ if TYPE_CHECKING:  # the public names, for editors and type checkers
     from tfgradgen.core.contracts import Networks as Networks
     from tfgradgen.core.contracts import Regularization as Regularization
     from tfgradgen.core.contracts import collect as collect
+    from tfgradgen.evaluation.nearest import nearest_photographs as nearest_photographs
     from tfgradgen.mcmc.chains import sample_chains as sample_chains
     from tfgradgen.mcmc.chees import CheesConfig as CheesConfig
     from tfgradgen.mcmc.hmc import HmcConfig as HmcConfig

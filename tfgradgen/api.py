@@ -13,24 +13,28 @@ A call goes through six files:
 """
 
 import functools
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from tfgradgen.core.checks import check_choice, check_num_chains, did_you_mean, fail
-from tfgradgen.core.config import KernelConfig, RunConfig
+from tfgradgen.core.config import KINDS_OF_START, KernelConfig, RunConfig
 from tfgradgen.core.contracts import Chunk, ChunkFn, Draws, Jit, Progress, ProgressFn, collect
+from tfgradgen.core.files import path_of
 from tfgradgen.core.settings import settings_of as declared
 from tfgradgen.core.text import value_text
 from tfgradgen.diagnostics.model_checks import with_number, without_xla
 from tfgradgen.diagnostics.stored_images import last_images
 from tfgradgen.io.images import decode
 from tfgradgen.mcmc import auto, pool
+from tfgradgen.mcmc.projection import at_photograph
 from tfgradgen.mcmc.recipe import Recipe, default_recipe, settings_of
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.mcmc.sampler import Resume
@@ -38,7 +42,7 @@ from tfgradgen.media.registry import MEDIUM, medium_of
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.results.film import make_film
 from tfgradgen.results.origin import plan
-from tfgradgen.results.record import AUTO, run_record
+from tfgradgen.results.record import AUTO, PROJECTION, run_record
 from tfgradgen.results.result import SampleResult
 from tfgradgen.results.summary import legend_of, title_of
 
@@ -92,7 +96,8 @@ def sample(
       seed: 0..2**62 - 1.
       init: Where chains start: 'resample', at exact draws of the posterior, found among 256 prior draws per chain (at likely
         draws if the class is too rare); 'prior', at prior draws; 'annealed', at particles that move from the prior to
-        the class while the temperature falls; or a latent point [latent_dim] for all chains.
+        the class while the temperature falls; a latent point [latent_dim] for all chains; or the file of a photograph, for all
+        chains at the image nearest to it (`mcmc.projection`; how near is in the summary).
       jit: True for XLA, False for graph mode, or 'auto' for XLA if there is a GPU and XLA can compile the models.
       progress: Whether to show a progress bar, by tqdm; or a function that is called with each `Progress`.
       chunk_fn: A function that is called with each `Chunk`, while the chains run. The last images are those of
@@ -114,6 +119,7 @@ def sample(
     counts = dict(zip(COUNTS, (num_results, num_burnin_steps, num_adaptation_steps), strict=True))
     given = settings | {name: value for name, value in counts.items() if value is not None}
     posterior, chosen, why_pool = with_number(posterior), None, ""
+    init = _photograph(init) or init
     if kernel == auto.NAME:
         _check_known(auto.NAME, given, auto.known_settings())
         first = auto.CHOICES[0][0]
@@ -124,8 +130,11 @@ def sample(
     run = _run(posterior, recipe.kernel, num_chains, seed, init, False if why_pool else jit)
     run, why = choose_jit(posterior, recipe.kernel, run)
     why = why or why_pool
-    planned = plan(_label(posterior), recipe.kernel, run, _arguments(posterior, recipe, run, jit), _models(posterior))
+    run, found_start = at_photograph(posterior.networks, init, run) if isinstance(init, Path) else (run, None)
+    arguments = _arguments(posterior, recipe, run, jit) | ({"init_photograph": str(init)} if found_start else {})
+    planned = plan(_label(posterior), recipe.kernel, run, arguments, _models(posterior))
     planned |= {AUTO: chosen.stats} if chosen else {}
+    planned |= {PROJECTION: found_start} if found_start else {}
     with bar(recipe.kernel, progress) as progress_fn:
         found = collect(_until(iter_chunks(posterior, recipe, run), chunk_fn), progress_fn)
     planned = _cut(planned, recipe, len(found.draws.z))
@@ -252,7 +261,9 @@ def _check_known(kernel: str, values: Mapping[str, Any], known: Sequence[str]) -
 def _run(posterior: ClassPosterior, kernel: str, num_chains: Any, seed: Any, init: Any, jit: Any) -> RunConfig:
     preset = SAMPLERS[kernel]
     start: dict[str, Any] = {"init": init}
-    if not isinstance(init, str):
+    if isinstance(init, Path):
+        start = {"init": "prior"}  # until the photograph is projected
+    elif not isinstance(init, str):
         try:
             z = np.asarray(init, np.float32)
         except (TypeError, ValueError):
@@ -274,6 +285,21 @@ def _run(posterior: ClassPosterior, kernel: str, num_chains: Any, seed: Any, ini
         expected = f"{count}, a chain for each label of the posterior"
         raise fail("num_chains", expected, run.num_chains, f"give num_chains={count}")
     return run
+
+
+def _photograph(init: Any) -> Path | None:
+    """Return the path of the photograph that `init` names; None if it says something else.
+
+    Raises:
+      UserError: It is text, but neither a kind of start nor a file.
+    """
+    if not isinstance(init, str | os.PathLike) or init in (*KINDS_OF_START, "given"):
+        return None
+    path = path_of("init", init)
+    if not path.is_file():
+        expected = f"{', '.join(map(repr, KINDS_OF_START))}, a latent point or the file of an image"
+        raise fail("init", expected, value_text(init), did_you_mean(init, KINDS_OF_START) or "check the path")
+    return path
 
 
 def _as_python(value: Any) -> Any:

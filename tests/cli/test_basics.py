@@ -21,6 +21,7 @@ from tfgradgen.cli.like import with_like
 from tfgradgen.cli.options import parse_duration, parse_sample
 from tfgradgen.core.checks import UserError
 from tfgradgen.mcmc.registry import SAMPLERS
+from tfgradgen.models.loading.metadata import fingerprint
 from tfgradgen.models.shipped import default_model
 from tfgradgen.results.record import VARIED
 
@@ -229,6 +230,10 @@ def test_like_takes_nothing_dangerous(tmp_path: Path, capsys: pytest.CaptureFixt
     err = capsys.readouterr().err
     assert "warning  --allow_unknown_ops of that run is not taken from a file" in err
     assert "the shipped classifier takes the place of /else/saved_models/classifier" in err
+    assert "warning  it is another classifier than that of the run" in err
+    record["classifier"] = {**record["classifier"], "sha256": fingerprint(default_model("classifier"))}
+    like(record, tmp_path)
+    assert "it is another classifier" not in capsys.readouterr().err
     assert "\x1b" not in err
     assert "generator_x" not in like(record, tmp_path, generator="mine"), "a setting of another model"
     assert like(record, tmp_path, generator="mine")["generator"] == "mine"

@@ -11,10 +11,11 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+import tfgradgen as tg
 from tests.support import standins, toy
 from tests.support.command import FAST, refused
 from tfgradgen.cli.commands import main
-from tfgradgen.cli.load import load_models, start_at_photograph
+from tfgradgen.cli.load import load_models
 from tfgradgen.cli.options import parse_sample
 from tfgradgen.cli.sample import choose_folders
 from tfgradgen.core.checks import UserError
@@ -22,10 +23,12 @@ from tfgradgen.diagnostics import model_checks
 from tfgradgen.diagnostics.prior_checks import NUM_FORWARD
 from tfgradgen.io.folders import check_partial
 from tfgradgen.mcmc import pool
+from tfgradgen.mcmc.projection import read_photograph
 from tfgradgen.models.classifier import load_classifier
 from tfgradgen.models.generator import load_generator
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.results import origin
+from tfgradgen.results.again import again
 
 pytestmark = pytest.mark.usefixtures("quick_runs")
 
@@ -177,6 +180,9 @@ def test_chains_start_at_a_photograph(hub: list[str]) -> None:
     assert all(np.corrcoef(start, z[0])[0, 1] > 0.9 for start in z_of("at")[0]), "the encoder's way back"
     assert record("at")["arguments"]["init_photograph"] == "photo.png"
     assert len(record("at")["arguments"]["init_z"]) == 120
+    found = record("at")["projection"]
+    assert found["by"] == "encoder"
+    assert found["pixel_rmse"] < 0.5 * found["prior_pixel_rmse"]
 
 
 def test_a_photograph_that_cannot_be_read_is_one_line(hub: list[str]) -> None:
@@ -191,9 +197,8 @@ def test_a_photograph_that_cannot_be_read_is_one_line(hub: list[str]) -> None:
     generator = parsed_posterior(hub, "goldfish").generator
     for name, content in contents.items():
         Path(f"{name}.png").write_bytes(content)
-        options = parse_sample({"label": "goldfish", "kernel": "mala", "init": f"{name}.png"})
         with pytest.raises(UserError, match=rf"image {name}\.png: expected an image that can be read, got "):
-            start_at_photograph(options, generator)
+            read_photograph(generator, Path(f"{name}.png"))
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
@@ -201,10 +206,26 @@ def chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
-def test_a_generator_without_encoder_starts_at_no_photograph(toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    Image.new("RGB", (8, 8)).save("photo.png")
-    said = refused(["sample", "--label=goldfish", "--kernel=mala", *toy_flags, "--init=photo.png"], capsys)
-    assert "a generator with an encoder" in said
+def test_the_command_and_python_start_at_the_same_photograph(
+    toy_flags: list[str], toy_pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.fromarray(np.random.default_rng(3).integers(0, 256, (8, 8, 3), np.uint8)).save("photo.png")
+    main(["sample", "--label=goldfish", "--kernel=mala", *FAST, *toy_flags, "--init=photo.png", "--out=at"])
+    out, err = capsys.readouterr()
+    line = "nearest  image to photo.png, by optimization, at which all chains start: pixels differ by 0."
+    assert line in out
+    assert line in err, "before the chains run, too"
+    posterior = ClassPosterior(load_generator(toy_pair[0]), load_classifier(toy_pair[1]), label=0)
+    counts = {"num_results": 4, "num_burnin_steps": 4, "num_chains": 3}
+    result = tg.sample(posterior, "mala", init="photo.png", **counts)
+    np.testing.assert_array_equal(result.z, z_of("at"))
+    assert result.record["projection"] == record("at")["projection"]
+    assert "--init=photo.png" in again(result.record).command
+    with pytest.raises(UserError, match=r"init: expected 'resample', .* or the file of an image, got 'nowhere.png'"):
+        tg.sample(posterior, "mala", init="nowhere.png", **counts)
+    assert "a flag that --kernel=rejection uses" in refused(
+        ["sample", "--label=goldfish", "--kernel=rejection", *toy_flags, "--init=photo.png"], capsys
+    )
 
 
 def test_max_batch_changes_no_result(toy_flags: list[str]) -> None:

@@ -61,6 +61,36 @@ def test_show_writes_one_image_and_says_where(run: str, capsys: pytest.CaptureFi
     assert opened == [Path(f"{run}-chain2.png").resolve().as_uri()]
 
 
+def test_show_without_a_chain_shows_all_images_best_first(
+    run: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main(["show", run])
+    assert capsys.readouterr().out.startswith("images   3 of goldfish, best first: the last draws")
+    result = tg.load_run(run)
+    with Image.open(f"{run}-best.png") as image:
+        np.testing.assert_array_equal(np.asarray(image), np.asarray(result.grid(best_first=True)))
+    shown: list[Any] = []
+    monkeypatch.setattr("tfgradgen.results.files.make_grid", lambda images, captions, **_: shown.append((images, captions)))
+    result.grid(best_first=True)
+    ((images, captions),) = shown
+    order = sorted(range(3), key=lambda k: -result.class_prob[-1, k])
+    np.testing.assert_array_equal(images, result.images[order])
+    assert captions == [f"chain {k}, p {result.class_prob[-1, k]:.2f}" for k in order]
+
+
+def test_class_names_elsewhere_are_read_only_if_the_user_names_them(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+    names = Path("names.txt")
+    names.write_text("goldfish\nking_penguin\nalp\n")
+    edited(run, classifier_labels=str(names.resolve()))
+    command = ["vary", run, "--chain=0", "--num_images=1", "--num_steps=1"]
+    said = refused(command, capsys)
+    assert "run: expected class names in the folder of the run or of its classifier, got " in said
+    main([*command, f"--classifier_labels={names}"])
+    shutil.copy(names, run)
+    edited(run, classifier_labels=f"{run}/names.txt")
+    main([*command, "--seed=1"])
+
+
 def test_vary_writes_a_run_that_its_record_makes_again(run: str, capsys: pytest.CaptureFixture[str], opened: list[str]) -> None:
     main(["vary", run, "--chain=1", "--amount=0.2", "--num_images=2", "--num_steps=3", "--seed=5", "--open"])
     folder = f"{run}-chain1-vary-5"
@@ -130,7 +160,8 @@ def test_nothing_is_replaced_unless_asked(words: list[str], run: str, capsys: py
     [
         (["show"], "run: expected the folder of a run, got none; give it, for example"),
         (["show", "nowhere", "--chain=1"], "show: expected a run, got no run at nowhere (no such folder)"),
-        (["show", RUN], "chain: expected the number of a chain, got none; give --chain=N"),
+        (["film", RUN], "chain: expected the number of a chain, got none; give --chain=N"),
+        (["show", RUN, "--scale=2"], "scale: expected --chain=N with it, got no chain"),
         (["show", RUN, "--chain=3"], "chain: expected an integer in 0..2, got 3"),
         (["show", RUN, "--chain=x"], "chain: expected an integer in 0..4095, got 'x'"),
         (["show", RUN, "--chain=1", "--scale=0"], "scale: expected an integer in 1..64, got 0"),

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import threading
 import urllib.error
 import urllib.request
@@ -128,6 +129,17 @@ def test_images_come_before_the_end_and_a_stop_keeps_the_draws(url: str) -> None
     last = views[-1]
     assert (last["state"], last["run"]) == ("stopped", job)
     assert ask(url + last["download"])[1].startswith(b"PK")
+
+
+def test_a_request_that_does_not_arrive_is_cut_off(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tfgradgen.demo.server.READ_SECONDS", 0.2)
+    host, port = url.removeprefix("http://").rstrip("/").split(":")
+    body = b"POST /jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
+    for sent, expected in ((b"GET / HTTP/1.1\r\nHo", b""), (b"", b""), (body, b" 408 ")):
+        with socket.create_connection((host, int(port)), timeout=20) as connection:
+            connection.sendall(sent)
+            assert expected in connection.recv(1000)
+    assert ask(url)[0] == 200
 
 
 def missing(why: str) -> None:

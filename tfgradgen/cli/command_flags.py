@@ -134,7 +134,7 @@ def _sample_groups(sampler: Sampler | None) -> list[Group]:
             length,
             Group("Computation", _of(flags, "seed", "jit", "gradient_precision")),
             _models_group(),
-            Group("Output", _of(flags, "out", "overwrite", "resume", "strict", "netcdf", "save_images", "open")),
+            Group("Output", _of(flags, "out", "overwrite", "resume", "strict", "netcdf", "save_images", "photographs", "open")),
         ],
         unused,
     )
@@ -217,7 +217,8 @@ def _play_groups(command: str) -> Callable[[Sampler | None], list[Group]]:
 _PLAY = (
     Command(
         "show",
-        "Writes one image of a run, enlarged, as a PNG file. Needs neither TensorFlow nor the models.",
+        "Writes one image of a run, enlarged, as a PNG file; without --chain, all of them in a grid, best first.\n"
+        "Needs neither TensorFlow nor the models.",
         _play_groups("show"),
         {"run": None},
         example="python -m tfgradgen show out/goldfish-mala-0 --chain=3 --scale=8",

@@ -69,7 +69,7 @@ def run_compare(options: CompareOptions) -> int:
     out = options.out
     check_resumable(out, options.resume, "a comparison", *COMPARISON)
     loaded = load_models(options.pair.models)
-    options = replace(options, pair=start_at_photograph(options.pair, loaded.generator))
+    options = replace(options, pair=start_at_photograph(options.pair, loaded, loaded.targets(options.labels)))
     lenient = options.pair.models.allow_unknown_ops
     observer = load_observer(options.judge, options.discriminator, lenient, loaded.generator)
     names = [target.label.name for target in loaded.targets(options.labels)]
@@ -243,7 +243,7 @@ def find_photographs(
     if the latter do not fit the observer and `names`.
 
     Raises:
-      UserError: --photographs is not a folder, or the generator gives no images.
+      UserError: --photographs cannot be read or has too few, or the generator gives no images.
     """
     if observer.medium.kind != Image.kind:
         if options.photographs:
@@ -251,8 +251,6 @@ def find_photographs(
         say(f"without  recorded {observer.medium.plural}: no KID, FID, density, coverage, repeats")
         return None
     if options.photographs:
-        if not options.photographs.is_dir():
-            raise fail("photographs", "a folder", options.photographs, "give one with <label>/*.jpg in it")
         return observe_photographs(options.photographs, names, observer, generator.image_shape)
     shipped = load_photographs(default_model("photographs") / PHOTOGRAPHS_FILE)
     if shipped.sha256 == observer.sha256 and set(names) <= set(shipped.scored):

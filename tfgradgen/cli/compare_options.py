@@ -53,8 +53,9 @@ class CompareOptions:
     )
     photographs: Path | None = path(
         None,
-        shown="FOLDER",
-        help="held-out photographs, FOLDER/<label>/*.jpg; by default the shipped features of such photographs",
+        shown="PATH",
+        help="held-out photographs, <label>/*.jpg or val/<label>/*.jpg in a folder or .tar; they become the first row of "
+        "grids.png. By default the shipped features of such photographs",
     )
     out: Path = path(Path("out/compare"), shown="out/compare", help="output folder")
     resume: bool = switch(help="continue in that folder; finished cells (method x label) are kept")

@@ -16,6 +16,7 @@ from tfgradgen.cli.output import COMPARISON, SEARCH, check_folders, choose_folde
 from tfgradgen.cli.tune_options import TuneOptions, read_control
 from tfgradgen.core.checks import fail
 from tfgradgen.io.folders import check_resumable, check_target
+from tfgradgen.io.photographs import check_place
 from tfgradgen.models.labels import OPERATORS, named, resolve_labels, split_names
 from tfgradgen.models.loading.handles import check_handle
 from tfgradgen.models.loading.metadata import Label, parse_labels, read_metadata
@@ -28,6 +29,8 @@ PROBABILITIES = ("logits", "probabilities")  # outputs of a classifier with excl
 def check_sample(options: SampleOptions) -> None:
     """Raise `UserError` if `sample` is sure to fail."""
     check_models(options.models)
+    if options.photographs:
+        check_place(options.photographs)
     names = label_names(options.models, options.label)
     if names is None:
         return
@@ -49,8 +52,8 @@ def check_compare(options: CompareOptions) -> None:
     check_models(options.pair.models)
     for handle in filter(None, (options.judge, options.discriminator)):
         check_handle(handle)
-    if options.photographs and not options.photographs.is_dir():
-        raise fail("photographs", "a folder", options.photographs, "give one with <label>/*.jpg in it")
+    if options.photographs:
+        check_place(options.photographs)
     label_names(options.pair.models, options.labels)
 
 

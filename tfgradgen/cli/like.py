@@ -6,7 +6,7 @@ that is not on this machine, so that nothing is downloaded on its word.
 """
 
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,14 @@ from tfgradgen.core.checks import fail
 from tfgradgen.core.config import AdaptedConfig
 from tfgradgen.core.parsing import parsing, read_json
 from tfgradgen.core.text import as_text
+from tfgradgen.models.loading.metadata import fingerprint
 from tfgradgen.models.shipped import handles_of, local_model
 from tfgradgen.results.again import again
 from tfgradgen.results.files import RUN_FILE, checked_record
 from tfgradgen.results.record import VARIED
 
 UNSAFE = "allow_unknown_ops"  # a flag that only the user may give
-MODELS, NAMES = ("generator", "classifier", "discriminator"), "classifier_labels"
+MODELS, NAMES, PHOTOGRAPHS = ("generator", "classifier", "discriminator"), "classifier_labels", "photographs"
 MAX_SHOWN = 2000  # characters of the flags that are printed
 REMEDY = "give the run.json of `sample`, or its folder"
 _START = ["python", "-m", "tfgradgen", "sample"]
@@ -56,7 +57,9 @@ def with_like(given: dict[str, Any], path: Path, texts: Collection[str]) -> dict
     taken = {name: value for name, value in own.items() if name not in given and not _is_moot(name, own, given)}
     if taken.pop(UNSAFE, None):
         note(f"warning  --{UNSAFE} of that run is not taken from a file: add it if you trust the authors of the models")
-    taken |= {role: _on_this_machine(role, taken[role]) for role in MODELS if role in taken}
+    if taken.pop(PHOTOGRAPHS, None):
+        note(f"like     without --{PHOTOGRAPHS}: no file is read because a run names it; add it if you want it")
+    taken |= {role: _on_this_machine(role, taken[role], record) for role in MODELS if role in taken}
     if taken.get(NAMES, "imagenet") != "imagenet":
         remedy = f"give --{NAMES}=FILE, if you know the file"
         expected = f"class names that you give with --{NAMES}: no file is read because a run names it"
@@ -65,8 +68,8 @@ def with_like(given: dict[str, Any], path: Path, texts: Collection[str]) -> dict
     return {name: value if name in texts else evaluated(value) for name, value in taken.items()} | given
 
 
-def _on_this_machine(role: str, text: str) -> str:
-    """Return the value of the flag `role` for what a run says.
+def _on_this_machine(role: str, text: str, record: Mapping[str, Any]) -> str:
+    """Return the value of the flag `role` for what a run says. If another model takes its place, that is printed.
 
     Raises:
       UserError: A model is not on this machine.
@@ -79,6 +82,8 @@ def _on_this_machine(role: str, text: str) -> str:
             raise fail("like", expected, as_text(handle), f"give --{role}=MODEL")
         if place != handle:
             note(f"like     the shipped {role} takes the place of {as_text(handle)}")
+            if record[role].get("sha256") != fingerprint(Path(place)):
+                note(f"warning  it is another {role} than that of the run (another sha256): the draws will differ")
     return ",".join(place for place in places if place is not None)
 
 

@@ -1,7 +1,7 @@
 """Loading of the models that the flags name, and the targets that are sampled from them."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -15,8 +15,7 @@ from tfgradgen.core.checks import fail
 from tfgradgen.core.contracts import Networks
 from tfgradgen.core.text import as_text
 from tfgradgen.diagnostics.issues import with_page
-from tfgradgen.io.images import read_images
-from tfgradgen.media.image import Image
+from tfgradgen.mcmc.projection import at_photograph
 from tfgradgen.models.classifier import Classifier, fitted, load_classifier
 from tfgradgen.models.discriminator import load_discriminator, natural_log_odds
 from tfgradgen.models.fitting import range_text
@@ -25,6 +24,7 @@ from tfgradgen.models.loading.saved_model import try_call
 from tfgradgen.models.precision import lower_gradients
 from tfgradgen.models.targets import Target, targets_of
 from tfgradgen.posterior import ClassPosterior
+from tfgradgen.results.summary import projection_line
 
 
 class Loaded(NamedTuple):
@@ -155,24 +155,18 @@ def choose_backend(options: SampleOptions, loaded: Loaded, target: Target) -> Sa
     return replace(options, run=run)
 
 
-def start_at_photograph(options: SampleOptions, generator: Generator) -> SampleOptions:
-    """Return `options` with the latent point of the photograph that --init names, if it names one.
+def start_at_photograph(options: SampleOptions, loaded: Loaded, targets: Sequence[Target]) -> SampleOptions:
+    """Return `options` with the latent point whose image is nearest to the photograph that --init names, if it names one.
 
     Raises:
-      UserError: The image cannot be read, or the generator has no encoder.
+      UserError: The image cannot be read, or the generator makes no images, or other ones for each of several `targets`.
     """
     if options.init_photograph is None:
         return options
-    if generator.encode_fn is None:
-        raise fail(
-            "init",
-            "a generator with an encoder, such as BigBiGAN, to start at a photograph",
-            f"{generator.path}, which has none",
-            "use --init=resample or --init=prior",
-        )
-    if generator.medium.kind != Image.kind:
-        raise fail("init", "a generator of images", f"one of {generator.medium.plural}", "use --init=resample or --init=prior")
-    height, width = generator.image_shape[:2]
-    image = read_images([options.init_photograph], width, height)
-    z = generator.encode_fn(tf.cast(image, tf.float32) / 127.5 - 1.0)[0]
-    return replace(options, run=replace(options.run, init="given", init_z=tuple(float(x) for x in z.numpy())))
+    networks = loaded.networks(targets[0])
+    if len(targets) > 1 and networks.generator is not loaded.generator:
+        got = f"{len(targets)}, and a generator that takes the class"
+        raise fail("init", "one label, to start at a photograph", got, "give one --label")
+    run, found = at_photograph(networks, options.init_photograph, options.run)
+    note(projection_line(found, options.init_photograph))
+    return replace(options, run=run, projection=found)

@@ -9,7 +9,7 @@ from typing import Any
 from tfgradgen.cli.flags import flags_of, read_flags
 from tfgradgen.cli.model_options import MODEL_FLAGS, ModelOptions, parse_models
 from tfgradgen.core.checks import check_choice, check_num_chains, did_you_mean, fail
-from tfgradgen.core.config import KernelConfig, RunConfig, Schedule
+from tfgradgen.core.config import KINDS_OF_START, KernelConfig, RunConfig, Schedule
 from tfgradgen.core.settings import choice, path, switch, text, value
 from tfgradgen.core.settings import settings_of as declared
 from tfgradgen.core.text import value_text
@@ -34,6 +34,7 @@ class SampleOptions:
       run: Settings of the run that do not depend on the kernel.
       auto: The settings given with --kernel=auto; None if a kernel was named.
       init_photograph: The photograph at which chains start; None if they do not start at one.
+      projection: How the point of that photograph was found (see `mcmc.projection`); None before, and without one.
       models: The models.
       like: None if no earlier run is repeated. Its settings are in the other fields.
       time_budget: In seconds; None for no bound.
@@ -51,6 +52,7 @@ class SampleOptions:
     run: RunConfig
     auto: dict[str, Any] | None = None
     init_photograph: Path | None
+    projection: dict[str, Any] | None = None
     models: ModelOptions
     schedule_file: Path | None = path(
         None,
@@ -86,6 +88,12 @@ class SampleOptions:
     strict: bool = switch(help="exit with code 1 if a run has warnings")
     netcdf: bool = switch(help="also write chains.nc for ArviZ: pip install 'tfgradgen[netcdf]'")
     save_images: bool = switch(help="also write the image of each chain as a PNG file of its own, as it is")
+    photographs: Path | None = path(
+        None,
+        shown="PATH",
+        help="folder or .tar with <label>/*.jpg, train/<label>/*.jpg or val/<label>/*.jpg: the report then shows the nearest "
+        "of these photographs below each image, so that copies would be seen",
+    )
     opens: bool = switch(flag="open", help="open the report in a browser at the end; of several labels the sheet")
 
     @property
@@ -122,12 +130,12 @@ class SampleOptions:
             "netcdf": self.netcdf,
             "save_images": self.save_images,
             "gradient_precision": self.gradient_precision,
+            **({"photographs": str(self.photographs)} if self.photographs else {}),
         }
 
 
 OWN_FLAGS = tuple(flags_of(SampleOptions))
 RUN = declared(RunConfig)
-KINDS_OF_START = tuple(kind for kind in RUN["init"].choices if kind != "given")  # "given" is an image file here
 
 
 def kernel_flags() -> tuple[str, ...]:

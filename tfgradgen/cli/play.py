@@ -16,7 +16,8 @@ from tfgradgen.io.folders import RECORD, REPORT, check_partial, check_target
 from tfgradgen.io.single import check_file, record_path, write_with_record
 from tfgradgen.media.image import as_png
 from tfgradgen.play.clip import Clip, check_scale
-from tfgradgen.play.show import show, show_record
+from tfgradgen.play.limits import SCALE
+from tfgradgen.play.show import grid_record, show, show_record
 from tfgradgen.play.which import check_chain, check_two
 from tfgradgen.results.record import MODELS, VARIED
 from tfgradgen.results.result import SampleResult, load_run
@@ -24,19 +25,29 @@ from tfgradgen.results.summary import verdict
 
 
 def run_show(flags: dict[str, Any]) -> None:
-    """Run the `show` command: one image, enlarged; of a sound or clip a still, or its file by the ending of --out."""
+    """Run the `show` command: all images, best first, or one, enlarged; one sound or clip also as its file, by the ending."""
     options = parse_play("show", ShowOptions, flags)
     result = _run(options, "show")
-    chain, target = check_chain("chain", options.chain, result), options.target(f"-chain{options.chain}.png")
-    medium = result.medium
-    endings = dict.fromkeys((".png", medium.ending))
+    medium, is_all = result.medium, options.chain is None
+    chain = 0 if is_all else check_chain("chain", options.chain, result)
+    target = options.target("-best.png" if is_all else f"-chain{chain}.png")
+    endings = dict.fromkeys((".png",) if is_all else (".png", medium.ending))
     if target.suffix.lower() not in endings:
         raise fail("out", f"a file that ends in {' or '.join(endings)}", as_text(target), "give another name, such as fish.png")
     check_file(target, options.overwrite)
-    image = show(result, chain, scale=options.scale)
+    if is_all:
+        if options.scale is not None:
+            raise fail("scale", "--chain=N with it", "no chain", "add --chain=N, or leave --scale out")
+        write_with_record(target, as_png(result.grid(best_first=True)), grid_record(result), options.overwrite)
+        name = as_text(result.record["label"]["name"])
+        say(f"{medium.plural:9}{len(result.images)} of {name}, best first: the last draws")
+        _wrote(target, options)
+        return
+    scale = options.scale or SCALE
+    image = show(result, chain, scale=scale)
     is_still = target.suffix.lower() == ".png"
     content = as_png(image) if is_still else medium.file(result.media[chain])
-    write_with_record(target, content, show_record(result, chain, options.scale), options.overwrite)
+    write_with_record(target, content, show_record(result, chain, scale), options.overwrite)
     name, p = as_text(result.record["label"]["name"]), result.class_prob[-1, chain]
     say(f"{medium.kind:9}chain {chain} of {name}, the last draw: p(class) {p:.2f}, {image.width} x {image.height} pixels")
     _wrote(target, options)

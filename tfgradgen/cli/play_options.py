@@ -27,6 +27,7 @@ from tfgradgen.play.limits import (
     VARY_IMAGES,
     VARY_STEPS,
 )
+from tfgradgen.results.record import MODELS
 
 MOST = 4095  # the highest number of a chain
 SEED = declared(RunConfig)["seed"]
@@ -76,6 +77,9 @@ class WithModels(OfRun):
     generator: str | None = text(None, shown="MODEL", help="where the run's generator is now; by default where it was")
     classifier: str | None = text(None, shown="MODEL", help="likewise its classifier; several as A,B")
     discriminator: str | None = text(None, shown="MODEL", help="likewise its discriminator")
+    classifier_labels: str | None = text(
+        None, shown="FILE", help="the file of its class names, if the run names one outside the folders of run and classifier"
+    )
     allow_unknown_ops: bool = switch(
         help="load models with operations that image models do not need. Such a model can read and write files"
     )
@@ -83,14 +87,16 @@ class WithModels(OfRun):
     @property
     def places(self) -> dict[str, Any]:
         """The arguments of `load_posterior`."""
-        return {name: getattr(self, name) for name in ("generator", "classifier", "discriminator", "allow_unknown_ops")}
+        return {name: getattr(self, name) for name in (*MODELS, "classifier_labels", "allow_unknown_ops")}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShowOptions(OfChain):
     """The options of `show`."""
 
-    scale: int = whole(SCALE, low=1, high=MOST_SCALE, help="factor by which the image is enlarged; 1 writes it as it is")
+    scale: int | None = whole(
+        None, low=1, high=MOST_SCALE, shown=str(SCALE), help="factor by which the image is enlarged; 1 writes it as it is"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +178,7 @@ def parse_play(command: str, kind: type[T], flags: dict[str, Any]) -> T:
     check_flags(command, flags, play_flags(command))
     options = kind(**read_flags(kind, {name: value for name, value in flags.items() if value is not None}))
     _ = options.folder
-    for name in ("chain", "first", "last"):
+    for name in ("chain", "first", "last") if kind is not ShowOptions else ():  # `show` without a chain shows all
         if getattr(options, name, 0) is None:
             raise fail(name, "the number of a chain", "none", f"give --{name}=N, as below the images of grid.png")
     return options

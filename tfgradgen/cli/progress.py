@@ -85,7 +85,9 @@ class _Notes(logging.Handler):
                 note(f"doing    {record.getMessage()}")
             return
         if self._show is None:
-            self._show = self._bar.enter_context(progress_bar(f"doing    {record.getMessage()}", "draw"))
+            self._show = self._bar.enter_context(
+                progress_bar(f"doing    {record.getMessage()}", getattr(record, "unit", "draw"))
+            )
         self._show(progress)
         if progress.num_done >= progress.num_total:
             self.end()

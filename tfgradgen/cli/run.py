@@ -24,6 +24,7 @@ from tfgradgen.core.checks import UserError, fail
 from tfgradgen.core.contracts import Draws, ProgressFn
 from tfgradgen.core.files import open_own, own_folder
 from tfgradgen.core.parsing import parsing, read_bytes
+from tfgradgen.evaluation.nearest import Gallery
 from tfgradgen.io.folders import (
     RECORD,
     atomic_dir,
@@ -42,7 +43,7 @@ from tfgradgen.mcmc.sampler import Resume
 from tfgradgen.media.registry import medium_in
 from tfgradgen.results.files import LAYOUT, NETCDF, read_run, write_chains, write_each
 from tfgradgen.results.record import BATCH, TIME_BUDGET, identity
-from tfgradgen.results.result import SampleResult
+from tfgradgen.results.result import SampleResult, load_run
 from tfgradgen.results.summary import summary
 
 NEEDED = {"num_gradients", "num_forward", "seconds", "start_cost"}  # statistics that every unfinished run has
@@ -182,8 +183,28 @@ def add_files(folder: Path, flags: Collection[str]) -> None:
             write_each(beside, record, stored)
 
 
+def add_photographs(folder: Path, gallery: Gallery) -> Row:
+    """Add the nearest photographs to a finished run, by replacing its folder with a copy that has them; return its row."""
+    found = gallery.of(load_run(folder))
+    with atomic_dir(folder, overwrite=True) as beside:
+        for path in folder.iterdir():
+            shutil.copy2(path, beside, follow_symlinks=False)
+        found.write_into(beside)
+    return _row(found)
+
+
+def _row(result: SampleResult) -> Row:
+    record = result.record
+    return Row(record["label"]["name"], result.images, np.array(result.class_prob[-1]), record["problems"], record)
+
+
 def run_group(
-    group: Group, options: SampleOptions, rows: Collection[Path], done_fn: DoneFn, deadline: float = math.inf
+    group: Group,
+    options: SampleOptions,
+    rows: Collection[Path],
+    done_fn: DoneFn,
+    deadline: float = math.inf,
+    gallery: Gallery | None = None,
 ) -> None:
     """Run a group, or the rest of it, and write the folders of its members.
 
@@ -195,6 +216,7 @@ def run_group(
       rows: Folders that are written already.
       done_fn: Function that is called with each finished member, its row and the summary of its run.
       deadline: Time on the monotonic clock, in seconds, after which no further chunk is drawn.
+      gallery: The photographs that images are compared with; None for none.
 
     Raises:
       UserError: The run failed.
@@ -205,7 +227,7 @@ def run_group(
         own_folder(partial)
         with exclusive_lock(partial):
             try:
-                _run_locked(group, options, rows, done_fn, deadline)
+                _run_locked(group, options, rows, done_fn, deadline, gallery)
             finally:
                 if not os.path.exists(partial / CHECKPOINT):  # finished, or not started
                     discard(partial)
@@ -241,7 +263,14 @@ def _hint(partial: Path) -> str:
     return f"what was drawn is in {partial}, --resume goes on with it" if is_kept else ""
 
 
-def _run_locked(group: Group, options: SampleOptions, rows: Collection[Path], done_fn: DoneFn, deadline: float) -> None:
+def _run_locked(
+    group: Group,
+    options: SampleOptions,
+    rows: Collection[Path],
+    done_fn: DoneFn,
+    deadline: float,
+    gallery: Gallery | None,
+) -> None:
     """Run a group as `run_group` does; the caller holds the lock."""
     partial, members = partial_path(group.place), [member for member in group.members if member.folder not in rows]
     if not group.is_batch:
@@ -281,6 +310,7 @@ def _run_locked(group: Group, options: SampleOptions, rows: Collection[Path], do
         with _own_place(group, member, options.overwrite):
             has_netcdf = options.netcdf or (longer and (member.folder / NETCDF).exists())
             result = _result(group, member, options, store)
+            result = gallery.of(result) if gallery else result
             first = member.folder / result.medium.file_name(0, options.run.num_chains)
             has_images = options.save_images or (longer and first.exists())
             with atomic_dir(member.folder, replaced[member.folder], _hint(partial)) as beside:
@@ -291,8 +321,7 @@ def _run_locked(group: Group, options: SampleOptions, rows: Collection[Path], do
                     write_each(beside, result.record, result.media)
                 if SAMPLERS[options.kernel].can_go_on:
                     shutil.copyfile(partial / CHECKPOINT, beside / CHECKPOINT)
-        row = Row(member.name, result.images, np.array(result.class_prob[-1]), result.record["problems"], result.record)
-        done_fn(member, row, summary(result.record, member.folder))
+        done_fn(member, _row(result), summary(result.record, member.folder))
         del result  # releases the memory maps
     clear(partial)
 

@@ -15,15 +15,17 @@ from tfgradgen.cli.load import load_models, start_at_photograph
 from tfgradgen.cli.opening import open_file
 from tfgradgen.cli.options import SampleOptions
 from tfgradgen.cli.output import PLACE, SHEET_NAME, check_folders, choose_folders
-from tfgradgen.cli.run import Row, finished, is_remains, run_group
+from tfgradgen.cli.run import Row, add_photographs, finished, is_remains, run_group
 from tfgradgen.cli.system import stopped
 from tfgradgen.cli.terminal import note, say, started
 from tfgradgen.core.checks import UserError
 from tfgradgen.core.text import as_text
 from tfgradgen.diagnostics.convergence import CLASS_PROB
 from tfgradgen.diagnostics.issues import GRADES
+from tfgradgen.evaluation.nearest import Gallery
 from tfgradgen.io.folders import REPORT, discard, not_written, partial_path
 from tfgradgen.io.images import make_grid, save_png
+from tfgradgen.results.record import NEAREST
 
 SHEET_COLUMNS = 8
 NAME_LENGTH = 24  # letters of a name at the left of its row
@@ -42,12 +44,13 @@ def run_sample(options: SampleOptions) -> list[str]:
       Stopped: A signal ended the command.
     """
     loaded = load_models(options.models, options.gradient_precision)
-    options = start_at_photograph(options, loaded.generator)
     targets = loaded.targets(options.label)
+    options = start_at_photograph(options, loaded, targets)
     names = [target.label.name for target in targets]
     is_all = {label.name for label in loaded.classifiers[0].labels if not label.background} == set(names)
     folders = choose_folders(options, names, is_all)
     check_folders(options, folders)
+    gallery = _gallery(options, names) if options.photographs else None
     sheet_path = folders[0].parent / SHEET_NAME if len(folders) > 1 else None
     rows: dict[Path, Row] = {}
     groups: list[tuple[SampleOptions, Group]] = []
@@ -68,13 +71,15 @@ def run_sample(options: SampleOptions) -> list[str]:
     try:
         for folder in rows:
             made.append(folder)
+            if gallery and rows[folder].record.get(NEAREST, {}).get("photographs") != str(gallery.place):
+                rows[folder] = add_photographs(folder, gallery)
             say(f"kept     {as_text(folder)}: this run was finished earlier")
         while groups:  # this releases each finished group with its compiled graphs
             share = max(end - time.monotonic(), 0.0) / len(groups)  # of the time that is left
             own, group = groups.pop(0)
             if num_groups > 1:
                 group = replace(group, count=f" ({num_groups - len(groups)} of {num_groups})")
-            run_group(group, own, {*rows}, done, time.monotonic() + share)
+            run_group(group, own, {*rows}, done, time.monotonic() + share, gallery)
         whole = [rows[folder] for folder in folders]
         if len(whole) > 1:
             say(table(overview([row.record for row in whole])))
@@ -91,6 +96,15 @@ def run_sample(options: SampleOptions) -> list[str]:
     if options.opens:
         open_file(sheet_path or folders[0] / REPORT)
     return [problem for row in whole for problem in row.problems]
+
+
+def _gallery(options: SampleOptions, names: list[str]) -> Gallery:
+    """Return the photographs of --photographs, which must have enough for each of the labels `names`."""
+    assert options.photographs is not None
+    gallery = Gallery(options.photographs)
+    for name in names:
+        gallery.names_of(name)
+    return gallery
 
 
 def _planned(options: SampleOptions, members: list[Member]) -> tuple[dict[Path, Row], list[Group]]:

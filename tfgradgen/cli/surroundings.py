@@ -6,6 +6,7 @@ from tfgradgen.cli.load import Loaded
 from tfgradgen.cli.options import SampleOptions
 from tfgradgen.models.targets import Target
 from tfgradgen.results.origin import plan
+from tfgradgen.results.record import PROJECTION
 
 
 def plan_of(options: SampleOptions, loaded: Loaded, target: Target) -> dict[str, Any]:
@@ -13,4 +14,5 @@ def plan_of(options: SampleOptions, loaded: Loaded, target: Target) -> dict[str,
     label = {"index": target.index, "name": target.label.name, "wnid": target.label.wnid}
     models = {"generator": loaded.generator, "classifier": target.classifier}
     models |= {"discriminator": loaded.discriminator} if loaded.discriminator else {}
-    return plan(label, options.kernel, options.run, options.to_dict(), models)
+    found = {PROJECTION: options.projection} if options.projection else {}
+    return plan(label, options.kernel, options.run, options.to_dict(), models) | found

@@ -31,6 +31,7 @@ class Stream(IntEnum):
       POOL: Prior draws that all labels of a seed share. Folded into the seed itself, without a label's.
       SURROGATE: The fit and the validation of a surrogate of the likelihood, and its first weights.
       ANNEALING: Populations of annealed starts.
+      PROJECTION: Prior draws from which the image nearest to a photograph is sought. Folded into the seed itself.
       JITTER: Jitter of the step size. Folded into the seed of a transition, not of a run; there kernels number their own
         streams from 0.
     """
@@ -45,6 +46,7 @@ class Stream(IntEnum):
     HVI = 8
     JITTER = -1
     ANNEALING = 9
+    PROJECTION = 10
 
 
 def as_seed(seed: int) -> tf.Tensor:

@@ -177,6 +177,9 @@ def _point(values: Any) -> tuple[float, ...]:
     return numbers
 
 
+KINDS_OF_START = ("resample", "prior", "annealed")  # of `RunConfig.init`, besides 'given'
+
+
 @dataclass(frozen=True)
 class RunConfig:
     """Settings of a run that are independent of the kernel.
@@ -213,13 +216,13 @@ class RunConfig:
     )
     init: Init = choice(
         "resample",
-        choices=("resample", "prior", "annealed", "given"),
+        choices=(*KINDS_OF_START, "given"),
         states_bounds=True,
         is_text=True,
         help="where chains start. resample: each at an exact draw, found among 256 prior draws of its own, or at a likely one "
         "if the class is too rare. prior: at a prior draw. annealed: at particles that move from the prior to the class while "
-        "the temperature falls, for classes too rare to draw. IMAGE: all at the latent point that the generator's encoder "
-        "gives for this image file (BigBiGAN)",
+        "the temperature falls, for classes too rare to draw. IMAGE: all at the latent point whose image is nearest to this "
+        "image file, by the generator's encoder (BigBiGAN) or else by optimization",
     )
     init_z: tuple[float, ...] | None = None
 

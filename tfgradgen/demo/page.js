@@ -82,7 +82,8 @@ function showFilm(view) {
 function take(kind, view) {
   const steps = view.total ? `: ${view.done} of ${view.total} steps` : ": checks the models and compiles";
   const rates = Object.entries(view.measured || {}).map(([name, value]) => `, ${name} ${value}`).join("");
-  const running = view.state === "running" ? `running${steps}${rates}` : view.state;
+  const later = view.total && view.late ? ". This method shows its images at the end" : "";
+  const running = view.state === "running" ? `running${steps}${rates}${later}` : view.state;
   say(view.state === "waiting" ? `waiting, place ${view.place} in the queue` : running);
   byId("progress").hidden = ENDED.includes(view.state);
   byId("progress").value = view.total ? view.done / view.total : 0;

@@ -20,6 +20,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 import tfgradgen
 from tfgradgen.core.checks import UserError
@@ -34,6 +35,7 @@ from tfgradgen.viewing import html
 HERE = Path(__file__).resolve().parent
 POLL_SECONDS, ALIVE_SECONDS = 0.1, 10.0  # how often a stream looks for news, and says that it is alive
 MAX_CONNECTIONS = 64
+READ_SECONDS = 10.0  # in which the head of a request must arrive, and then its body
 _FILES = {  # what the page loads, and where it lies
     "base.css": (html.HERE, "text/css; charset=utf-8"),
     "page.css": (HERE, "text/css; charset=utf-8"),
@@ -52,6 +54,36 @@ _HEADERS = {
 
 Message = MutableMapping[str, Any]
 Asgi = Callable[[Message, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]
+
+
+class PromptProtocol(H11Protocol):  # type: ignore[misc]
+    """The HTTP of uvicorn, which closes connections that do not send the head of a request in time.
+
+    uvicorn itself has a deadline between requests only: slow senders could hold all connections for ever.
+    """
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        self._deadline = self.loop.call_later(READ_SECONDS, transport.close)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        is_waiting = self.cycle is None or self.cycle.response_complete  # for the rest of a head
+        if is_waiting and self._deadline is None:
+            self._deadline = self.loop.call_later(READ_SECONDS, self.transport.close)
+        elif not is_waiting:
+            self._forget_deadline()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget_deadline()
+        super().connection_lost(exc)
+
+    def _forget_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
 
 class DemoServer:
@@ -77,6 +109,7 @@ class DemoServer:
             limit_concurrency=MAX_CONNECTIONS,
             timeout_graceful_shutdown=1,
             ws="none",
+            http=PromptProtocol,
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, args=([listener],), name="page", daemon=True)
@@ -147,7 +180,11 @@ def application_of(studio: Studio, page: str) -> Starlette:
         # A page of another origin cannot send this type without asking first, which is refused.
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise Refusal(415, "expected application/json")
-        wanted = parse_request(await _body(request), studio.limits)
+        try:
+            body = await asyncio.wait_for(_body(request), READ_SECONDS)
+        except asyncio.TimeoutError:
+            raise Refusal(408, f"expected the whole request within {READ_SECONDS:g} s") from None
+        wanted = parse_request(body, studio.limits)
         job = await run_in_threadpool(studio.submit, wanted)
         return JSONResponse({"job": job.id})
 

@@ -18,6 +18,7 @@ from tfgradgen.demo.jobs import NO_JOB, EndedEarly, Job, Queue
 from tfgradgen.demo.requests import Limits, Morph, Sample, Vary
 from tfgradgen.io.folders import safe_filename
 from tfgradgen.io.images import decode
+from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.media.image import picture
 from tfgradgen.models.targets import Target
 from tfgradgen.play.morph import morph
@@ -98,7 +99,8 @@ class Studio:
 
         def work(job: Job) -> None:
             (target,) = targets
-            job.show(title=f"{as_text(target.label.name)}, {request.kernel}, seed {request.seed}")
+            is_late = request.kernel in SAMPLERS and SAMPLERS[request.kernel].kind == "particles"  # its draws come at the end
+            job.show(title=f"{as_text(target.label.name)}, {request.kernel}, seed {request.seed}", late=is_late)
             posterior = ClassPosterior.of(self.models.networks(target), target.index, request.temperature)
             counts: dict[str, Any] = {"num_chains": request.num_chains, "num_results": request.num_results}
             shown = _shower(job, posterior)

@@ -44,7 +44,7 @@ class Comparison:
 
     Attributes:
       rows: Content of the report by row, JSON-serializable (see `compare`).
-      scored: Images of the last checkpoint by row and label; photographs only if their images are available.
+      scored: Images of the last checkpoint by row and label. Photographs come first, only if their images are available.
     """
 
     rows: dict[str, dict[str, Any]]
@@ -186,4 +186,5 @@ def compare(
     if held_out:
         made[PHOTOGRAPHS] = held_out
     made[PRIOR] = comparer.prior(num_checkpoints)
-    return Comparison({k: row for k, (row, _) in made.items()}, {k: scored for k, (_, scored) in made.items() if scored})
+    order = sorted(made, key=lambda name: name != PHOTOGRAPHS)  # what all rows of images are compared with comes first
+    return Comparison({k: row for k, (row, _) in made.items()}, {k: made[k][1] for k in order if made[k][1]})

@@ -14,16 +14,15 @@ from tfgradgen.core.arrays import read_npz
 from tfgradgen.core.checks import fail
 from tfgradgen.core.files import atomic_file
 from tfgradgen.core.parsing import parsing
-from tfgradgen.io.images import read_images
+from tfgradgen.io.photographs import PhotographFiles, is_folder_name
 from tfgradgen.media.image import Image
 from tfgradgen.media.medium import Medium
 from tfgradgen.models.classifier import Classifier, load_as
 from tfgradgen.models.discriminator import load_discriminator, natural_index
+from tfgradgen.models.features import FEATURES, features_fn
 from tfgradgen.models.loading.settings import ClassifierSettings
 
 BATCH = 100
-FEATURES = "features"  # signature of the judge
-ENDINGS = (".jpeg", ".jpg", ".png")
 MIN_PHOTOGRAPHS = 12  # per class; half of them must have the five neighbours that density and coverage need
 
 
@@ -68,12 +67,12 @@ class Observer:
         self.medium: Medium = Image(()) if generator is None else generator.medium
         self.judge = judge if generator is None else judge.at_rate_of(generator)
         self.discriminator = discriminator
-        signatures = getattr(judge.module, "signatures", {})
-        if FEATURES not in signatures:
-            found = ", ".join(sorted(signatures)) or "none"
+        see = features_fn(self.judge)
+        if see is None:
+            found = ", ".join(sorted(getattr(judge.module, "signatures", {}))) or "none"
             raise fail("judge", f"a SavedModel with a signature '{FEATURES}'", found, "export the judge with one")
         self._natural = natural_index(discriminator) if discriminator else None
-        self._features = signatures[FEATURES]
+        self._features = see
 
     @property
     def sha256(self) -> str:
@@ -99,7 +98,7 @@ class Observer:
             shown = tf.constant(self.medium.values(image[k : k + BATCH]))
             natural.append(self._log_natural(shown))
             class_log_probs.append(tf.nn.log_softmax(self.judge(shown)).numpy())
-            features.append(next(iter(self._features(self.judge.as_input(shown)).values())).numpy())
+            features.append(self._features(shown).numpy())
         log_probs, similarity = np.concatenate(class_log_probs), self.medium.distances(image)
         return ScoredImages(
             np.concatenate(features),
@@ -159,22 +158,23 @@ def load_photographs(path: Path) -> Photographs:
 
 
 def observe_photographs(folder: Path, labels: Sequence[str], observer: Observer, image_shape: Sequence[int]) -> Photographs:
-    """Score the photographs `folder`/<label>/*, or `folder`/val/<label>/*, JPEG or PNG.
+    """Score the photographs <label>/*, or val/<label>/*, JPEG or PNG, in a folder or .tar.
 
     Photographs are resized to `image_shape` (height, width, channels).
 
     Raises:
       UserError: A label has fewer than `MIN_PHOTOGRAPHS` photographs, or one cannot be read.
     """
-    root = folder / "val" if (folder / "val").is_dir() else folder
+    files = PhotographFiles(folder)
+    part = "val/" if files.has_part("val") else ""
     scored = {}
     for label in labels:
-        if label in ("", ".", "..") or "/" in label or "\\" in label:
+        if not is_folder_name(label):
             raise fail("photographs", "a class name that can be a folder name", label, "leave that label out")
-        paths = sorted(path for path in (root / label).glob("*") if path.suffix.lower() in ENDINGS)
-        if len(paths) < MIN_PHOTOGRAPHS:
-            expected = f"at least {MIN_PHOTOGRAPHS} images in {root / label}"
-            raise fail("photographs", expected, len(paths), "give a folder with one subfolder per label")
-        image = read_images(paths, image_shape[1], image_shape[0])
+        names = files.inside([f"{part}{label}"])
+        if len(names) < MIN_PHOTOGRAPHS:
+            expected = f"at least {MIN_PHOTOGRAPHS} images in {part}{label}/ of {folder}"
+            raise fail("photographs", expected, len(names), "give a folder or .tar with one folder per label")
+        image = np.stack(list(files.read(names, image_shape[1], image_shape[0])))
         scored[label] = observer.observe(image, label)
     return Photographs(scored, observer.sha256)

@@ -4,7 +4,7 @@ import io
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from tfgradgen.core.contracts import GeneratorLike
 from tfgradgen.core.files import atomic_file
 from tfgradgen.core.parsing import PARSER_ERRORS, parsing, read_bytes
+from tfgradgen.core.text import as_text
 from tfgradgen.media.image import as_png
 from tfgradgen.media.registry import decoded
 
@@ -31,31 +32,41 @@ def decode(generator: GeneratorLike, z: np.ndarray, batch_size: int | None = Non
 
 def read_images(paths: Sequence[Path], width: int, height: int) -> np.ndarray:
     """Return image files (see `read_image`) as uint8 RGB [N, height, width, 3], resized if needed."""
-    images = []
-    for path in paths:
-        rgb = read_image(path)
-        same = rgb.size == (width, height)
-        images.append(np.asarray(rgb if same else rgb.resize((width, height), Image.Resampling.LANCZOS)))
-    return np.stack(images)
+    return np.stack([resized(read_image(path), width, height) for path in paths])
+
+
+def resized(image: Image.Image, width: int, height: int) -> np.ndarray:
+    """Return an RGB image as uint8 [height, width, 3], resized if needed."""
+    same = image.size == (width, height)
+    return np.asarray(image if same else image.resize((width, height), Image.Resampling.LANCZOS))
 
 
 def read_image(path: Path) -> Image.Image:
-    """Return the image in a file in RGB, as a viewer shows it.
+    """Return the image in a file; see `image_of`."""
+    return image_of(lambda: read_bytes(path, MAX_FILE), path)
+
+
+def image_of(read_fn: Callable[[], bytes], name: Any) -> Image.Image:
+    """Return the image in the content of a file in RGB, as a viewer shows it.
 
     The image is upright (EXIF), transparency is over white, 16 bits are scaled to 8, and only the first frame is read.
 
+    Args:
+      read_fn: Function that returns the content.
+      name: Of the file, for errors.
+
     Raises:
-      UserError: The file cannot be read, its format is not in `FORMATS`, or it has more than `MAX_PIXELS` pixels.
+      UserError: The content cannot be read, its format is not in `FORMATS`, or it has more than `MAX_PIXELS` pixels.
     """
     kinds = (Image.DecompressionBombError, Image.DecompressionBombWarning)
     with (
-        parsing(f"image {path}", "an image that can be read", "give another, or remove it", *kinds),
+        parsing(f"image {as_text(name)}", "an image that can be read", "give another, or remove it", *kinds),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")  # about damaged metadata
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         Image.init()  # registers the formats
-        data = io.BytesIO(read_bytes(path, MAX_FILE))
+        data = io.BytesIO(read_fn())
         with Image.open(data, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"one of {image.width} x {image.height} pixels")

@@ -33,6 +33,11 @@ def show(result: SampleResult, chain: int, *, scale: int = SCALE) -> Image.Image
     return picture if scale == 1 else picture.resize((width * scale, height * scale), Image.Resampling.BICUBIC)
 
 
+def grid_record(result: SampleResult) -> dict[str, Any]:
+    """Return the record of a grid of all images, best first: which run they are of."""
+    return {"command": "show", "run": str(result.folder or ""), "draw": len(result.z) - 1, **origin_of(result.record)}
+
+
 def show_record(result: SampleResult, chain: int, scale: int) -> dict[str, Any]:
     """Return the record of `show`: which image of which run it is."""
     return {

@@ -4,7 +4,9 @@ A run may come from outside. Its run.json decides neither what is downloaded nor
 are loaded; the caller does.
 """
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -83,6 +85,7 @@ def load_posterior(
     generator: str | None = None,
     classifier: str | None = None,
     discriminator: str | None = None,
+    classifier_labels: str | None = None,
     allow_unknown_ops: bool = False,
 ) -> ClassPosterior:
     """Load the models of a run again and return its posterior.
@@ -93,6 +96,8 @@ def load_posterior(
         run says, if that is on this machine; a run may come from outside, so nothing is downloaded on its word alone.
       classifier: Likewise; several as A,B.
       discriminator: Likewise.
+      classifier_labels: The file of the classifier's class names, or 'imagenet'. By default it is the file that the run names,
+        if that lies in the folder of the run or of its classifier; no other file is read on its word.
       allow_unknown_ops: Whether to load models with operations that image models do not need. Such a model can read and write
         files.
 
@@ -115,6 +120,8 @@ def load_posterior(
     handles = handles_of(classifier or str(given.get("classifier", ""))) or [""]
     places = handles if classifier else [_handle("classifier", None, record, handle, len(handles)) for handle in handles]
     settings = _settings(given, CLASSIFIER_FLAGS)
+    if classifier_labels or isinstance(settings.get("labels"), str):
+        settings["labels"] = classifier_labels or _labels_file(settings["labels"], [result.folder, *places])
     classifiers = [load_classifier(place, **settings, allow_unknown_ops=lenient) for place in places]
     own = own.with_class_names(classifiers[0].labels)
     classifiers = [each.for_generator(own) for each in classifiers]
@@ -161,6 +168,21 @@ def _handle(role: str, moved: str | None, record: Mapping[str, Any], handle: str
     if place is not None:  # the shipped model may be another one than that of the run: `check_models` tells, once it is loaded
         return place
     raise fail("run", f"the {role} of the run on this machine", as_text(handle), f"give --{role}=MODEL, where it is now")
+
+
+def _labels_file(named: str, places: Sequence[str | Path | None]) -> str:
+    """Return the file of class names that a run names, if it is in one of the folders `places`, or 'imagenet'.
+
+    Raises:
+      UserError: It is elsewhere. A run may come from outside, and would have any file of this machine read.
+    """
+    folders = [os.path.realpath(os.path.expanduser(place)) for place in places if place is not None and "\0" not in str(place)]
+    if "\0" not in named and named != "imagenet":
+        file = Path(os.path.realpath(os.path.expanduser(named)))
+        if not any(os.path.isdir(folder) and file.is_relative_to(folder) for folder in folders):
+            expected = "class names in the folder of the run or of its classifier"
+            raise fail("run", expected, as_text(named), "give --classifier_labels=FILE, if you know that file")
+    return named
 
 
 def _settings(given: Mapping[str, Any], flags: Mapping[str, str]) -> dict[str, Any]:

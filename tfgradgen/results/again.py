@@ -23,11 +23,12 @@ DEFAULTS = {
     "netcdf": False,
     "save_images": False,
     "gradient_precision": "float32",
+    "photographs": None,
 }
 
 
 MAX_COMMAND = 8000  # characters
-PATHS = ("generator", "classifier", "discriminator", "init")
+PATHS = ("generator", "classifier", "discriminator", "init", "photographs")
 RELATIVE = " Run it in the folder in which this run was made: it has relative paths."
 LENIENT = " It lets the models run operations that tfgradgen does not know: use it only if you trust them."
 
@@ -101,6 +102,8 @@ def _varied(record: dict[str, Any]) -> Again:
     flags = {"run": origin["run"], "chain": origin["chain"], "amount": repr(origin["amount"])}
     flags |= {"num_images": record["arguments"]["num_chains"], "num_steps": origin["num_steps"], "seed": record["seed"]}
     flags |= origin.get("models", {})
+    names = record["arguments"].get("classifier_labels")
+    flags |= {"classifier_labels": names} if isinstance(names, str) and names != "imagenet" else {}
     note = "Add --out=FOLDER to write to another folder than the default one, or --overwrite to replace the run in it."
     if not all(Path(str(flags[name])).is_absolute() for name in ("run", *PATHS) if name in flags):
         note += RELATIVE

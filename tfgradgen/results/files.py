@@ -25,7 +25,7 @@ from tfgradgen.mcmc.importance import FIT_FIGURES
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.media.registry import MEDIUM, medium_in
 from tfgradgen.results.page import page_of
-from tfgradgen.results.record import BATCH, FIT, MODELS, TIME_BUDGET, VARIED
+from tfgradgen.results.record import BATCH, FIT, MODELS, NEAREST, PROJECTION, TIME_BUDGET, VARIED
 from tfgradgen.results.summary import UNITS, kind_of, legend_of, title_of
 from tfgradgen.viewing.report import render
 
@@ -39,6 +39,7 @@ LAYOUT = {
     "step_size": (np.float32, _TABLE),
     "log_accept_ratio": (np.float32, _TABLE),
 }
+PHOTOGRAPH = "photograph"  # in samples.npz of some runs: uint8 [chains, height, width, 3], nearest to each image
 
 
 def read_run(folder: str | os.PathLike[str], what: str, remedy: str) -> tuple[dict[str, Any], Draws, np.ndarray]:
@@ -65,6 +66,22 @@ def read_run(folder: str | os.PathLike[str], what: str, remedy: str) -> tuple[di
             raise ValueError(f"{kind} of {len(stored)} chains")
         medium_in(record, stored).check_stored(stored)
     return record, Draws(**arrays), stored
+
+
+def read_nearest(folder: Path, record: Mapping[str, Any], images: np.ndarray) -> np.ndarray | None:
+    """Return the photographs nearest to the `images` of a run, uint8 [num_chains, height, width, 3]; None if it has none.
+
+    Raises:
+      UserError: They are damaged, or do not fit the images.
+    """
+    if NEAREST not in record:
+        return None
+    with parsing("run", f"the photographs that its {RUN_FILE} lists", "make the run again"):
+        found = read_npz(folder / SAMPLES_FILE, [PHOTOGRAPH])[PHOTOGRAPH]
+        wanted = (*images.shape[:3], 3)
+        if found.dtype != np.uint8 or found.shape != wanted or len(record[NEAREST]["tiles"]) != len(images):
+            raise ValueError(f"photographs {list(found.shape)}, not {list(wanted)}")
+    return found
 
 
 def checked_record(record: Any) -> dict[str, Any]:
@@ -164,6 +181,23 @@ def _varied(value: Any) -> None:
         _text(place)
 
 
+def _nearest(value: Any) -> None:
+    _text(_mapping(value)["photographs"])
+    for name in ("num_photographs", "num_near"):
+        whole_number(value[name])
+    for name in ("low", "median"):
+        _seconds(value[name])
+    for tile in list(value["tiles"]):
+        _text(_mapping(tile)["photograph"])
+        _seconds(tile["distance"])
+
+
+def _projection(value: Any) -> None:
+    _text(_mapping(value)["by"])
+    for name in ("pixel_rmse", "prior_pixel_rmse", "feature_distance", "prior_feature_distance"):
+        _number(value[name])
+
+
 def _budget(value: Any) -> None:
     _seconds(_mapping(value)["seconds"])
     whole_number(value["num_results"], 1)
@@ -227,6 +261,8 @@ _OPTIONAL_ENTRIES: dict[str, Callable[[Any], Any]] = {
     FIT: _fit,
     VARIED: _varied,
     TIME_BUDGET: _budget,
+    PROJECTION: _projection,
+    NEAREST: _nearest,
     "image_doubts": _texts,
     "prior_class_prob": _number,
     "exact_starts": _count,
@@ -240,15 +276,27 @@ _SUMMARY_ENTRIES: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def grid_of(record: Mapping[str, Any], draws: Draws, images: np.ndarray) -> Image.Image:
-    """Return grid.png: a still of each chain's last draw, in a square, with the number of its chain and its p(class)."""
-    unit = UNITS[kind_of(dict(record))].removesuffix("s")
-    captions = [f"{unit} {k}, p {p:.2f}" for k, p in enumerate(draws.class_prob[-1])]
-    return make_grid(images, captions, title=f"{title_of(record)}\n{legend_of(record)}")
+def grid_of(record: Mapping[str, Any], draws: Draws, images: np.ndarray, best_first: bool = False) -> Image.Image:
+    """Return grid.png: a still of each chain's last draw, in a square, with the number of its chain and its p(class).
+
+    With `best_first` they are in falling order of p(class), unknown ones last.
+    """
+    unit, prob = UNITS[kind_of(dict(record))].removesuffix("s"), draws.class_prob[-1]
+    order = np.argsort(-np.nan_to_num(prob, nan=-1.0), kind="stable") if best_first else np.arange(len(prob))
+    captions = [f"{unit} {k}, p {prob[k]:.2f}" for k in order]
+    legend = f"{legend_of(record)}{'; best first' if best_first else ''}"
+    return make_grid(images[order], captions, title=f"{title_of(record)}\n{legend}")
 
 
-def write_run(folder: Path, record: dict[str, Any], draws: Draws, stored: np.ndarray, film: Image.Image) -> None:
-    """Write report.html, grid.png, plots.png, film.png, samples.npz, run.json and files of sounds or clips into `folder`."""
+def write_run(
+    folder: Path,
+    record: dict[str, Any],
+    draws: Draws,
+    stored: np.ndarray,
+    film: Image.Image,
+    photographs: np.ndarray | None = None,
+) -> None:
+    """Write report.html, grid.png, plots.png, film.png, samples.npz, run.json and files of sounds or clips; see `page_of`."""
     medium = medium_in(record, stored)
     images = medium.pictures(stored)
     save_png(folder / "grid.png", grid_of(record, draws, images))
@@ -259,8 +307,10 @@ def write_run(folder: Path, record: dict[str, Any], draws: Draws, stored: np.nda
     plots = plot_chains(draws, title, found, record["worst_coordinate"])
     save_png(folder / "plots.png", plots)
     save_png(folder / FILM, film)
-    write_text(folder / REPORT, render(page_of(record, draws, stored, film, plots)))
+    write_text(folder / REPORT, render(page_of(record, draws, stored, film, plots, photographs)))
     arrays: dict[str, Any] = {medium.kind: stored, **draws._asdict()}
+    if photographs is not None:
+        arrays[PHOTOGRAPH] = photographs
     np.savez_compressed(folder / SAMPLES_FILE, **arrays)
     if medium.is_small:
         write_each(folder, record, stored)

@@ -15,13 +15,21 @@ from tfgradgen.media.medium import Medium
 from tfgradgen.media.registry import medium_in
 from tfgradgen.results.again import again
 from tfgradgen.results.film import film_cells, shots_of
-from tfgradgen.results.summary import MAX_PROBLEM, UNITS, WORD, figure, kind_of, measured
-from tfgradgen.viewing.report import Frame, Page, Tile, Verdict
+from tfgradgen.results.record import NEAREST
+from tfgradgen.results.summary import MAX_PROBLEM, UNITS, WORD, figure, kind_of, measured, nearest_text
+from tfgradgen.viewing.report import Frame, Neighbour, Page, Tile, Verdict
 
 MOST_BYTES = 24_000_000  # of the sounds or clips of a page
 
 
-def page_of(record: dict[str, Any], draws: Draws, stored: np.ndarray, film: Image.Image, plots: Image.Image) -> Page:
+def page_of(
+    record: dict[str, Any],
+    draws: Draws,
+    stored: np.ndarray,
+    film: Image.Image,
+    plots: Image.Image,
+    photographs: np.ndarray | None = None,
+) -> Page:
     """Return the content of report.html.
 
     Args:
@@ -30,6 +38,7 @@ def page_of(record: dict[str, Any], draws: Draws, stored: np.ndarray, film: Imag
       stored: [num_chains, ...], the last draws as the run's medium stores them.
       film: film.png. If it is not a film of these draws, the page has none.
       plots: plots.png.
+      photographs: uint8 [num_chains, height, width, 3], nearest to each image; None if none were sought.
     """
     medium, (num_results, num_chains) = medium_in(record, stored), draws.class_prob.shape
     images, played = medium.pictures(stored), _played(medium, stored)
@@ -42,10 +51,11 @@ def page_of(record: dict[str, Any], draws: Draws, stored: np.ndarray, film: Imag
         seed=record["seed"],
         draw=num_results - 1,
         tiles=[
-            Tile(k, float(p), images[k], frames[k] if k < len(frames) else [], played[k])
-            for k, p in enumerate(draws.class_prob[-1])
+            Tile(k, float(p), images[k], frames[k] if k < len(frames) else [], played[k], near)
+            for k, (p, near) in enumerate(zip(draws.class_prob[-1], _neighbours(record, photographs, num_chains), strict=True))
         ],
         medium=medium,
+        nearest_text=nearest_text(record[NEAREST]) if photographs is not None else "",
         measured=[(line[:WORD].strip(), line[WORD:]) for line in measured(record)],
         verdicts=_verdicts(record),
         plots=plots,
@@ -64,6 +74,16 @@ def _played(medium: Medium, stored: np.ndarray) -> list[bytes]:
         left -= len(content)
         files.append(content if left >= 0 else b"")
     return files
+
+
+def _neighbours(record: dict[str, Any], photographs: np.ndarray | None, num_chains: int) -> list[Neighbour | None]:
+    """Return the nearest photograph of each image, or None for each."""
+    if photographs is None:
+        return [None] * num_chains
+    tiles = record[NEAREST]["tiles"]
+    return [
+        Neighbour(image, as_text(tile["photograph"]), tile["distance"]) for image, tile in zip(photographs, tiles, strict=True)
+    ]
 
 
 def _verdicts(record: dict[str, Any]) -> list[Verdict]:

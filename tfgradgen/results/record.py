@@ -30,6 +30,8 @@ AUTO = "auto"  # in run.json: what --kernel=auto chose, and by which mass
 FIT = "fit"  # in run.json: what `mcmc.importance.of_weights` says of a fitted approximation
 LEARNED = "learned"  # in run.json: the proposals that a kernel learned, and their quality
 VARIED = "varied"  # in run.json of `vary`: the run, chain and amount that its chains come from
+NEAREST = "nearest_photographs"  # in run.json: the photograph nearest to each image (`evaluation.nearest`)
+PROJECTION = "projection"  # in run.json: how near the start is to a photograph (`mcmc.projection.Projection`)
 TIME_BUDGET = "time_budget"  # in run.json of a run that was cut: its seconds, and the num_results that it did not reach
 SURROUNDINGS = ("versions", "device", "machine", "backend")  # entries of `origin.environment` that determine bits
 
@@ -51,7 +53,7 @@ def identity(record: dict[str, Any]) -> dict[str, Any]:
         "allow_unknown_ops",
         "trust",
     )  # trust: in older runs
-    places = ("label", *MODELS, "init_photograph", "schedule_file", "out", *switches)
+    places = ("label", *MODELS, "init_photograph", "photographs", "schedule_file", "out", *switches)
     arguments = {name: value for name, value in record["arguments"].items() if name not in places}
     # The number of draws does not change the earlier ones.
     arguments["schedule"] = {name: value for name, value in arguments["schedule"].items() if name != "num_results"}

@@ -21,7 +21,16 @@ from tfgradgen.io.images import read_image
 from tfgradgen.media.image import as_png
 from tfgradgen.media.medium import Medium
 from tfgradgen.media.registry import medium_in
-from tfgradgen.results.files import FILM, chain_attributes, checked_summary, grid_of, read_run, write_each, write_run
+from tfgradgen.results.files import (
+    FILM,
+    chain_attributes,
+    checked_summary,
+    grid_of,
+    read_nearest,
+    read_run,
+    write_each,
+    write_run,
+)
 from tfgradgen.results.record import diagnosis, of_draws
 from tfgradgen.results.summary import summary
 from tfgradgen.viewing.html import embedded
@@ -51,6 +60,8 @@ class SampleResult:
         p(class), the target density and the coordinate of z that mixed worst (the record's worst_coordinate).
       record: The content of run.json: arguments, versions, sha256 of the models, cost in evaluations and seconds, diagnosis.
       folder: The folder that it was read from or saved in last; None if there is none.
+      photographs: uint8 [C, height, width, 3], the photograph nearest to each image; None if none was sought (see
+        `tg.nearest_photographs`).
     """
 
     def __init__(
@@ -60,6 +71,7 @@ class SampleResult:
         finish_fn: Callable[[], tuple[dict[str, Any], np.ndarray]],
         film_fn: Callable[[], Image.Image],
         folder: Path | None = None,
+        photographs: np.ndarray | None = None,
     ):
         """Create a result, as `sample` and `load_run` do.
 
@@ -69,8 +81,9 @@ class SampleResult:
           finish_fn: () -> record and what is stored of each chain's last draw.
           film_fn: () -> film.png.
           folder: The folder of the run, if there is one.
+          photographs: As the attribute.
         """
-        self.draws, self.folder = draws, folder
+        self.draws, self.folder, self.photographs = draws, folder, photographs
         self._planned, self._finish_fn, self._film_fn = planned, finish_fn, film_fn
 
     @property
@@ -118,22 +131,26 @@ class SampleResult:
         statistics: dict[str, dict[str, Any]] = self.record["statistics"]
         return statistics
 
-    def noted(self, entries: dict[str, Any]) -> "SampleResult":
+    def noted(self, entries: dict[str, Any], photographs: np.ndarray | None = None) -> "SampleResult":
         """Return this result with other `entries` in its record, JSON-serializable, and graded with them."""
+        own = self.photographs if photographs is None else photographs
 
         def finish() -> tuple[dict[str, Any], np.ndarray]:
             record = {**self.record, **entries}
             return {**record, **finite(diagnosis(self.draws, record))}, self.media
 
-        return SampleResult({**self._planned, **entries}, self.draws, finish, self._film_fn)
+        return SampleResult({**self._planned, **entries}, self.draws, finish, self._film_fn, photographs=own)
 
     def summary(self) -> str:
         """Return the lines that the `sample` command prints: the run, its results, mixing, `grades` and `issues`."""
         return as_python(summary(self.record))
 
-    def grid(self) -> Image.Image:
-        """Return the images in a square, each with the number of its chain and its p(class) below: grid.png."""
-        return grid_of(self.record, self.draws, self.images)
+    def grid(self, best_first: bool = False) -> Image.Image:
+        """Return the images in a square, each with the number of its chain and its p(class) below: grid.png.
+
+        They are in the order of the chains, or with `best_first` in falling order of p(class).
+        """
+        return grid_of(self.record, self.draws, self.images, check_choice("best_first", best_first, (True, False)))
 
     def to_datatree(self) -> Any:
         """Return the draws as an `xarray.DataTree` in ArviZ's schema, with the names and attributes of chains.nc.
@@ -178,11 +195,11 @@ class SampleResult:
 
     def write_into(self, folder: Path) -> None:
         """Write the files of `save` into an existing folder."""
-        write_run(folder, self.record, self.draws, self.media, self._film_fn())
+        write_run(folder, self.record, self.draws, self.media, self._film_fn(), self.photographs)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Compute images and diagnosis now: a copy has neither the models nor the folder."""
-        return _whole, (self._planned, self.draws, self._finished, self._film_fn())
+        return _whole, (self._planned, self.draws, self._finished, self._film_fn(), self.photographs)
 
     def __repr__(self) -> str:
         num_results, num_chains, latent_dim = self.z.shape
@@ -206,9 +223,13 @@ class SampleResult:
 
 
 def _whole(
-    planned: dict[str, Any], draws: Draws, finished: tuple[dict[str, Any], np.ndarray], film: Image.Image
+    planned: dict[str, Any],
+    draws: Draws,
+    finished: tuple[dict[str, Any], np.ndarray],
+    film: Image.Image,
+    photographs: np.ndarray | None,
 ) -> SampleResult:
-    return SampleResult(planned, draws, lambda: finished, lambda: film)
+    return SampleResult(planned, draws, lambda: finished, lambda: film, photographs=photographs)
 
 
 def load_run(folder: str | os.PathLike[str]) -> SampleResult:
@@ -224,4 +245,5 @@ def load_run(folder: str | os.PathLike[str]) -> SampleResult:
     checked_summary(record, draws, "load_run", remedy)
     record = {**record, **of_draws(draws), **diagnosis(draws, record)}
     where = Path(folder).expanduser()
-    return SampleResult(record, draws, lambda: (record, stored), lambda: read_image(where / FILM), where)
+    photographs = read_nearest(where, record, stored)
+    return SampleResult(record, draws, lambda: (record, stored), lambda: read_image(where / FILM), where, photographs)

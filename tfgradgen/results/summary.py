@@ -14,7 +14,7 @@ from tfgradgen.io.folders import REPORT
 from tfgradgen.mcmc.importance import MAX_PARETO_K
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.media.registry import medium_in
-from tfgradgen.results.record import FIT, TIME_BUDGET, VARIED
+from tfgradgen.results.record import FIT, NEAREST, PROJECTION, TIME_BUDGET, VARIED
 
 WORK = {"gradients": "gradients", "forward": "forward passes"}
 WORD = len("ran      ")  # characters of the heading of a line
@@ -80,8 +80,10 @@ def measured(record: dict[str, Any]) -> list[str]:
         *_cut(record),
         f"p(class) mean {mean}; under the prior {_prior(record)}",
         *_starts(record),
+        *_projected(record),
         f"moved    {_moved(record)}",
         *_bound(record),
+        *([f"nearest  photographs: {nearest_text(record[NEAREST])}"] if NEAREST in record else []),
         *([mixing] if kind not in ("ascent", "fitted") else []),
     ]
 
@@ -145,6 +147,37 @@ def _starts(record: dict[str, Any]) -> list[str]:
         f"starts   {num_exact} of {num_chains} at exact draws of the target, the others at likely ones of the "
         f"{record['prior_draws']} prior draws"
     ]
+
+
+def nearest_text(found: Mapping[str, Any]) -> str:
+    """Return how near the nearest photographs are to the images, from the record of `evaluation.nearest`."""
+    distances = [tile["distance"] for tile in found["tiles"]]
+    which = f"{found['num_photographs']} photographs {'of the class' if found.get('is_class') is True else 'of any class'}"
+    return (
+        f"{min(distances):.3f} to {max(distances):.3f} from the images (1 - cosine of the judge's features, {which}). "
+        f"A photograph is {found['median']:.3f} from its own nearest other one (median), one in twenty is nearer than "
+        f"{found['low']:.3f}; so are {found['num_near']} of {len(distances)} images"
+    )
+
+
+def projection_line(found: Mapping[str, Any], photograph: Any) -> str:
+    """Return the line that says how near to a photograph chains start; `found` is the record of a `Projection`."""
+    prior = f"random images by {figure(found['prior_pixel_rmse'], 2)}"
+    near = f"pixels differ by {figure(found['pixel_rmse'], 2)} (RMS, of 1; {prior})"
+    if found["feature_distance"] is not None:
+        near += (
+            f", the classifier's features by {figure(found['feature_distance'], 2)} "
+            f"(1 - cosine; random images by {figure(found['prior_feature_distance'], 2)})"
+        )
+    way = "encoder" if found["by"] == "encoder" else "optimization"
+    return f"nearest  image to {as_text(photograph)}, by {way}, at which all chains start: {near}"
+
+
+def _projected(record: dict[str, Any]) -> list[str]:
+    """Return a line if the chains start at a photograph."""
+    if PROJECTION not in record:
+        return []
+    return [projection_line(record[PROJECTION], record["arguments"].get("init_photograph", "the photograph"))]
 
 
 def _prior(record: dict[str, Any]) -> str:

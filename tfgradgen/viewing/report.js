@@ -29,6 +29,8 @@ function show(tile) {
   find("viewed").textContent = `Chain ${tile.dataset.chain}`;
   find("chain").textContent = tile.dataset.chain;
   enlarge(tile.querySelector("img"), find("draw").dataset.last, tile.dataset.prob);
+  const near = tile.querySelector(".near");
+  if (near) find("nearest").replaceChildren(near.cloneNode(true));
   const film = tile.querySelector("template");
   frames.replaceChildren(...(film ? [film.content.cloneNode(true)] : []));
   find("film").hidden = !film;

@@ -35,6 +35,20 @@ class Frame(NamedTuple):
     image: np.ndarray
 
 
+class Neighbour(NamedTuple):
+    """The photograph nearest to an image.
+
+    Attributes:
+      image: uint8 [height, width, 3].
+      name: Of the file.
+      distance: From the image, >= 0.
+    """
+
+    image: np.ndarray
+    name: str
+    distance: float
+
+
 class Tile(NamedTuple):
     """The last image of a chain.
 
@@ -44,6 +58,7 @@ class Tile(NamedTuple):
       image: uint8 [height, width, 1 or 3].
       film: Images of the chain along the run; [] if there is no film of it.
       played: The sound or clip as a file; b"" for an image.
+      nearest: The nearest photograph; None if none was sought.
     """
 
     chain: int
@@ -51,6 +66,7 @@ class Tile(NamedTuple):
     image: np.ndarray
     film: list[Frame]
     played: bytes = b""
+    nearest: Neighbour | None = None
 
 
 class Verdict(NamedTuple):
@@ -85,6 +101,7 @@ class Page(NamedTuple):
       note: What to know about it.
       version: Of tfgradgen.
       medium: What the tiles are.
+      nearest_text: How near the nearest photographs are; '' if none were sought.
     """
 
     label: str
@@ -101,6 +118,7 @@ class Page(NamedTuple):
     note: str
     version: str
     medium: Medium = IMAGE
+    nearest_text: str = ""
 
 
 def render(page: Page) -> str:
@@ -111,6 +129,7 @@ def render(page: Page) -> str:
         embedded(page.medium.mime, tile.played) if tile.played and is_shown else source(still)
         for tile, still in zip(page.tiles, stills, strict=True)
     ]
+    near = iter(shrunk([picture(tile.nearest.image) for tile in page.tiles if tile.nearest], TILE_PIXELS))
     films = iter(shrunk([picture(frame.image) for tile in page.tiles for frame in tile.film], FILM_PIXELS))
     return fill(
         TEMPLATE,
@@ -122,6 +141,7 @@ def render(page: Page) -> str:
             (
                 tile,
                 of_tile,
+                source(next(near)) if tile.nearest else "",
                 [(frame, source(next(films))) for frame in tile.film],
                 embedded(page.medium.mime, tile.played) if tile.played and not is_shown else "",
             )

@@ -13,10 +13,12 @@ MISSING = 225  # grey level of a cell that failed
 
 
 def plot_grids(scored: Mapping[str, Mapping[str, ScoredImages]], labels: Sequence[str]) -> Image.Image:
-    """Plot one tile per row and label, with the images of the first four chains."""
-    first = next(p.image for row in scored.values() for p in row.values())
+    """Plot one tile per row and label, with the images of the first four chains, or four photographs."""
+    height, width = next(p.image for row in scored.values() for p in row.values()).shape[1:3]
+    shape = (height, width, max(p.image.shape[3] for row in scored.values() for p in row.values()))
+    none = np.zeros((0, *shape), np.uint8)
     tiles = [
-        mosaic(row[k].image, first.shape[1:]) if k in row else mosaic(first[:0], first.shape[1:])
+        mosaic(row[k].image if k in row else none, shape)  # of grey images too, in the colours of photographs
         for row in scored.values()
         for k in labels
     ]
