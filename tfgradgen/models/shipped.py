@@ -5,8 +5,9 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
-# The last two only measure images; sampling does not use them.
-SHIPPED_MODELS = ("generator", "classifier", "judge", "discriminator")
+# The judge and the discriminator only measure images; sampling does not use them.
+SHIPPED_MODELS = ("generator", "classifier", "text", "judge", "discriminator")
+FOLDERS = {"text_model": "text"}  # of a role with another name
 
 
 def default_model(name: str) -> Path:
@@ -22,15 +23,16 @@ def local_model(role: str, handle: str, is_alone: bool = True) -> str | None:
     place on another machine.
 
     Args:
-      role: 'generator', 'classifier' or 'discriminator'.
+      role: 'generator', 'classifier', 'text_model' or 'discriminator'.
       handle: What the file says.
       is_alone: Whether it is the only model of its role; the shipped one is never one of several.
     """
     path = "" if "\0" in handle else os.path.expanduser(handle)
     if os.path.isdir(path) or os.path.isfile(path):
         return handle
-    shipped = default_model(role)
-    is_shipped = is_alone and handle.replace("\\", "/").endswith(f"saved_models/{role}") and shipped.is_dir()
+    name = FOLDERS.get(role, role)
+    shipped = default_model(name)
+    is_shipped = is_alone and handle.replace("\\", "/").endswith(f"saved_models/{name}") and shipped.is_dir()
     return str(shipped) if is_shipped else None
 
 

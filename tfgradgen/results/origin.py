@@ -37,7 +37,18 @@ def environment(jit: Jit) -> dict[str, Any]:
 
 def model_record(model: Any) -> dict[str, Any]:
     """Return what identifies a model. A callable from elsewhere has only some of the entries."""
-    own = ("latent_dim", "image_shape", "image_size", "output", "prior", "truncation", "generator_class", "signature", "tags")
+    own = (
+        "latent_dim",
+        "image_shape",
+        "image_size",
+        "output",
+        "prior",
+        "truncation",
+        "generator_class",
+        "signature",
+        "tags",
+        "texts",
+    )
     return {
         "path": getattr(model, "path", ""),
         "sha256": getattr(model, "sha256", ""),
