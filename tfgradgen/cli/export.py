@@ -50,7 +50,9 @@ def run_export(options: ExportOptions) -> None:
                     shutil.rmtree(left, ignore_errors=True)
             adapted = adapt_all(options, networks, targets)
             plan = plan_of(options, targets, adapted)
-            models = [model.module for model in (loaded.generator, *loaded.classifiers, loaded.discriminator) if model]
+            models = [
+                model.module for model in (loaded.generator, *loaded.classifiers, loaded.text, loaded.discriminator) if model
+            ]
             with atomic_dir(folder) as beside:
                 names = write_saved_model(Serving(networks, models, plan), beside, model, options.batch_sizes, options.xla)
                 record = record_of(options, loaded, targets, adapted) | {"model": model, "signatures": names}

@@ -23,7 +23,7 @@ from tfgradgen.models.generator import Generator, load_generator
 from tfgradgen.models.loading.saved_model import try_call
 from tfgradgen.models.precision import lower_gradients
 from tfgradgen.models.targets import Target, targets_of
-from tfgradgen.models.text import load_text_model
+from tfgradgen.models.text import TextClassifier, load_text_model
 from tfgradgen.models.tokens import read_captions
 from tfgradgen.posterior import ClassPosterior
 
@@ -44,7 +44,7 @@ class Loaded(NamedTuple):
 
     generator: Generator
     classifiers: tuple[Classifier, ...]
-    text: Classifier | None
+    text: TextClassifier | None
     discriminator: Classifier | None
     discriminator_fn: Callable[[Any], Any] | None
     options: ModelOptions
@@ -114,7 +114,7 @@ def load_models(options: ModelOptions, gradient_precision: str = "float32") -> L
     return loaded
 
 
-def _text_classifier(options: ModelOptions) -> Classifier | None:
+def _text_classifier(options: ModelOptions) -> TextClassifier | None:
     if options.text is None:
         return None
     captions = None if options.captions is None else read_captions(options.captions)

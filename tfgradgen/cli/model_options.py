@@ -73,17 +73,16 @@ class ModelFlags:
         "not know are refused",
     )
     text_model: str = words(shown="MODEL", help="model that embeds texts and images, such as CLIP")
-    reference_captions: Path | None = path(
-        None,
-        shown="FILE",
-        help="captions, one a line, instead of those of the text model: the text is told from these, and its probability is its "
-        "share among them",
-    )
     discriminator: str = words(
         shown="MODEL", help="model that tells natural images from generated ones; give --discriminator_weight too"
     )
     discriminator_weight: float = real(
         0.0, inclusive_low=True, help="weight of the discriminator's log-odds of `natural` in the target log density"
+    )
+    reference_captions: Path | None = path(
+        None,
+        shown="FILE",
+        help="captions, one a line, instead of those of the text model. The probability of the text is its share among them",
     )
     max_batch: int | None = whole(
         None, low=1, shown="N", help="images that go through the models at a time; lower it if memory is short"

@@ -22,6 +22,7 @@ from tfgradgen.core.checks import check_real, fail
 from tfgradgen.core.text import printable, value_text
 from tfgradgen.models.classifier import Classifier, assemble
 from tfgradgen.models.condition import ConditionClassifier
+from tfgradgen.models.loading.allowed_ops import TEXT_OPS
 from tfgradgen.models.loading.families import UNKNOWN, RoleSpec
 from tfgradgen.models.loading.inputs import listed, shown
 from tfgradgen.models.loading.metadata import file_of_model
@@ -155,7 +156,8 @@ def load_text_model(
     """
     settings = {name: value for name, value in locals().items() if name not in ("path", "unknown")}
     given = settings_of(ClassifierSettings, settings | unknown)
-    opened = open_saved_model(default_model("text") if path is None else path, given.tags, "", given.allow_unknown_ops)
+    path = default_model("text") if path is None else path
+    opened = open_saved_model(path, given.tags, "", given.allow_unknown_ops, TEXT_OPS)
     card, where = opened.metadata, opened.handle
     given = with_card(given, card, CARD, where)
     text_name, text_output = _signature(opened, "text")

@@ -10,7 +10,7 @@ from tools.train.colours import BRIGHT, COLOURS, DARK
 
 ADJECTIVES = (*COLOURS, "dark", "bright")
 PAD = "[PAD]"  # the first token of the vocabulary
-MAX_TOKENS = 20
+MAX_TOKENS = 16
 MIN_SHARE = 0.3  # of a region, before a caption names its colour
 DOUBT_SHARE, DOUBT_LUMA = 0.12, 0.08  # from here on it may be said that a region has a colour, or is dark or bright
 GENERAL = ("thing", "object", "subject")
@@ -28,8 +28,9 @@ KINDS = {
     "bear": "brown_bear koala lesser_panda",
     "frog": "bullfrog tailed_frog",
     "snake": "boa_constrictor",
-    "animal": "european_fire_salamander jellyfish brain_coral african_elephant american_alligator american_lobster arabian_camel "
-    "bighorn bison centipede dugong gazelle guinea_pig hog ox scorpion sea_cucumber sea_slug slug snail spiny_lobster trilobite",
+    "animal": "european_fire_salamander jellyfish brain_coral african_elephant american_alligator american_lobster "
+    "arabian_camel bighorn bison centipede dugong gazelle guinea_pig hog ox scorpion sea_cucumber sea_slug slug snail "
+    "spiny_lobster trilobite",
     "car": "sports_car beach_wagon convertible limousine police_van moving_van go-kart",
     "bus": "school_bus trolleybus",
     "vehicle": "bullet_train freight_car jinrikisha lawn_mower lifeboat gondola tractor",
@@ -202,7 +203,7 @@ def may_be(word, found, region):
 
 
 def contrary(parts, found, names, nouns, rng):
-    """Return `parts` with one thing changed that makes them false: the adjectives swapped, another adjective or another noun."""
+    """Return `parts` made false by one change: the adjectives swapped, another adjective or another noun."""
     swapped = parts._replace(subject=parts.background, background=parts.subject)
     is_false = lambda each: not (may_be(each.subject, found, "subject") and may_be(each.background, found, "background"))  # noqa: E731
     ways = ["noun", *(["swap"] * 3 if parts.subject and parts.background and is_false(swapped) else [])]

@@ -1,5 +1,7 @@
 """Measured colours: names of pixels, and which names a region of an image has. NumPy only; no network takes part."""
 
+import functools
+
 import numpy as np
 
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "grey")
@@ -12,8 +14,20 @@ _LUMA = np.array([0.299, 0.587, 0.114], "float32")
 
 
 def colour_index(image):
-    """Return the index in `COLOURS` of each pixel, uint8 [..., H, W], of `image` uint8 [..., H, W, 3]."""
-    x = image.astype("float32") / 255
+    """Return the index in `COLOURS` of each pixel, uint8 [..., H, W], of `image` uint8 [..., H, W, 3], to 6 bits a channel."""
+    high = (image >> 2).astype("int32")
+    return _table()[high[..., 0], high[..., 1], high[..., 2]]
+
+
+@functools.cache
+def _table():
+    """Return the index of each colour with 6 bits a channel, uint8 [64, 64, 64]."""
+    level = (np.arange(64) * 4 + 1.5).astype("float32")
+    return _index_of(np.stack(np.meshgrid(level, level, level, indexing="ij"), -1) / 255)
+
+
+def _index_of(x):
+    """Return the index in `COLOURS` of colours float32 [..., 3] in [0, 1]."""
     high, low = x.max(-1), x.min(-1)
     chroma = high - low
     safe = np.maximum(chroma, 1e-6)
@@ -47,7 +61,7 @@ SUBJECT, BACKGROUND = _masks()
 
 
 def sampled(image):
-    """Return `image` [..., H, W, 3] uint8 on the grid of measurement [..., GRID, GRID, 3], by means of blocks where it is finer."""
+    """Return `image` uint8 [..., H, W, 3] on the grid [..., GRID, GRID, 3]: means of blocks where it is a multiple of it."""
     size = image.shape[-2]
     if size % GRID == 0:
         k = size // GRID

@@ -55,8 +55,8 @@ class Network(keras.Model):
     """`image [B, S, S, 3]` in [-1, 1] -> features [B, 1280], the spatial mean of the last feature map.
 
     The image is resized to `image_size` pixels, bicubically. `weight_dtype` is the dtype of the stored kernels that have at
-    least LARGE weights; the network computes in the dtype of the image. With `num_blocks` it ends after so many blocks, and only
-    `maps` can be called.
+    least LARGE weights; the network computes in the dtype of the image. With `num_blocks` it ends after so
+    many blocks, and only `maps` can be called.
     """
 
     def __init__(self, variant="lite1", image_size=96, weight_dtype="float32", num_blocks=None, **kwargs):

@@ -1,65 +1,54 @@
-"""Batches for the text model: windows of photographs and of the generator's draws, each with captions of what is measured there."""
+"""Batches for the text model: windows of photographs, and the generator's draws, with captions of what they show."""
 
 import random
-from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 
-from tfgradgen.core.files import atomic_file
 from tools.train import photographs
 from tools.train.captions import Nouns, caption, contrary, encode, varied, vocabulary
-from tools.train.colours import BACKGROUND, COLOURS, GRID, SUBJECT, colour_index
+from tools.train.colours import measured
+from tools.train.label_draws import compiled, write_chunk
 from tools.train.lessons import Epochs
+from tools.train.photographs import HELD_OUT
 
-BATCH, DRAWN = 96, 24  # images in a batch, and how many of them are draws
+BATCH, DRAWN = 128, 40  # images in a batch, and how many of them are draws
 CAPTIONS, CONTRARIES = 2, 2  # of each image
-LEAST_ZOOM, SHIFT = 0.7, 0.3
+LEAST_ZOOM = 0.7
 SURE = 0.6  # p(class) of a draw from which on captions name the class
-NUM_DRAWS, DRAWS_SEED = 12_000, 31
+NUM_DRAWS, DRAWS_SEED, WINDOWS_SEED = 8_000, 31, 32
+OF_EACH = 50  # photographs of each class of other things
+FIELDS = ("image", "name", "late", "early")
 
 
-class Pictures:
-    """Images with the names of their classes, '' for none, and their measured pixels.
+class Views:
+    """Images, the names of their classes, what Lite1 sees in them, and what is measured in them.
 
     Attributes:
       image: uint8 [N, 64, 64, 3].
-      name: List of N names.
+      name: List of N names; '' for an image of no known class.
+      late, early: `TextNetwork.maps` of the images.
+      found: `colours.measured` of the images.
     """
 
-    def __init__(self, image, name):
-        self.image, self.name = image, list(name)
-        parts = range(0, len(image), 500)
-        self._index = np.concatenate([colour_index(image[k : k + 500]) for k in parts])
-        luma = (0.299, 0.587, 0.114)
-        self._luma = np.concatenate([(image[k : k + 500] @ np.float32(luma)).astype("uint8") for k in parts])
+    def __init__(self, folder):
+        arrays = {field: np.load(folder / f"{field}.npy") for field in FIELDS}
+        self.image, self.late, self.early = (arrays[field] for field in ("image", "late", "early"))
+        self.name = list(map(str, arrays["name"]))
+        parts = [measured(self.image[k : k + 500]) for k in range(0, len(self.image), 500)]
+        self.found = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
     def __len__(self):
         return len(self.name)
 
-    def measured(self, rows, top=0.0, left=0.0, zoom=1.0):
-        """Return `colours.measured` of windows of the images `rows`: corner and width [N] as shares of the image."""
-        size = self.image.shape[1]
-        steps = (np.arange(GRID) + 0.5) / GRID
-        at = lambda start: ((start + steps[None] * zoom) * size).astype(int)  # noqa: E731
-        y, x = at(np.reshape(top, (-1, 1)))[:, :, None], at(np.reshape(left, (-1, 1)))[:, None, :]
-        index, luma = (of[np.asarray(rows)[:, None, None], y, x] for of in (self._index, self._luma))
-        is_colour = index[..., None] == np.arange(len(COLOURS), dtype="uint8")
-        found = {"luma": luma.mean((1, 2)) / 255}
-        for name, mask in (("subject", SUBJECT), ("background", BACKGROUND)):
-            found[name], found[f"{name}_luma"] = is_colour[:, mask].mean(1), luma[:, mask].mean(1) / 255
-        return found
-
-
-def row_of(found, k):
-    """Return the measurements of image `k`."""
-    return {name: values[k] for name, values in found.items()}
+    def row(self, k):
+        """Return what is measured in image `k`."""
+        return {key: values[k] for key, values in self.found.items()}
 
 
 class TextBatches(Epochs):
-    """Batches (image uint8 [B, 64, 64, 3], window [B, 4], tokens int32 [B * 4, T]) that depend on (seed, epoch, index) only.
+    """Batches (image uint8 [B, 64, 64, 3], late, early, tokens int32 [B * 4, T]) that depend on (seed, epoch, index) only.
 
-    A window is (zoom, vertical offset, horizontal offset, 1 or -1 for mirrored), as `photographs.crop_matrix` takes them. The
+    About half of the images are mirrored; `late` and `early` are not, but are used in a way that does not depend on it. The
     tokens are those of all first captions, all second ones, then of the captions that are false.
     """
 
@@ -72,64 +61,84 @@ class TextBatches(Epochs):
     def __getitem__(self, index):
         rng = np.random.default_rng([self.seed, self.epoch, index])
         words = random.Random(int(rng.integers(2**62)))
-        images, windows, true, false = [], [], [], []
-        for pictures, count in zip(self.sets, (BATCH - DRAWN, DRAWN), strict=True):
-            rows = rng.choice(len(pictures), count, replace=False)
-            zoom = LEAST_ZOOM + (1 - LEAST_ZOOM) * rng.random((count, 1))
-            top, left = ((1 - zoom) * rng.random((count, 1)) for _ in range(2))
-            found = pictures.measured(rows, top, left, zoom)
-            images.append(pictures.image[rows])
-            centre = lambda start, zoom: start * 2 + zoom - 1  # noqa: E731
-            mirror = np.where(rng.random((count, 1)) > 0.5, 1.0, -1.0)
-            windows.append(np.concatenate([zoom, centre(top, zoom), centre(left, zoom), mirror], 1))
-            for k, row in enumerate(rows):
-                here = row_of(found, k)
-                said = [caption(pictures.name[row], here, self.nouns, words) for _ in range(CAPTIONS)]
-                true.append([varied(parts.text, words) for parts in said])
+        columns, true, false = [], [], []
+        for views, count in zip(self.sets, (BATCH - DRAWN, DRAWN), strict=True):
+            rows = rng.choice(len(views), count, replace=False)
+            image = np.where(rng.random((count, 1, 1, 1)) > 0.5, views.image[rows], views.image[rows, :, ::-1])
+            columns.append((image, views.late[rows], views.early[rows]))
+            for k in rows:
+                here = views.row(k)
+                said = [caption(views.name[k], here, self.nouns, words) for _ in range(CAPTIONS)]
                 wrong = [contrary(parts, here, self.names, self.nouns, words) for parts in said]
+                true.append([varied(parts.text, words) for parts in said])
                 false.append([varied(parts.text, words) for parts in wrong])
         texts = [text for column in (*zip(*true, strict=True), *zip(*false, strict=True)) for text in column]
-        window = np.concatenate(windows).astype("float32")
-        return ((np.concatenate(images), window, encode(texts, self.known)),)
+        image, late, early = (np.concatenate(each) for each in zip(*columns, strict=True))
+        return ((image, late.astype("float32"), early.astype("float32"), encode(texts, self.known)),)
 
 
-def taken(data, others, split="train", part=photographs.TRAINING):
-    """Return the photographs of a split as `Pictures`, and all names, those of `data` first."""
+def every_name(data, others):
+    """Return the names of all classes, those of `data` first."""
     names = photographs.class_names(data)
-    more = [name for name in photographs.class_names(others) if name not in names]
-    own, own_label = photographs.load(data, split, names)
-    rest, rest_label = photographs.load(others, "train", more, part)
-    name = [names[k] for k in own_label] + [more[k] for k in rest_label]
-    return Pictures(np.concatenate([own, rest]), name), [*names, *more]
+    return [*names, *(name for name in photographs.class_names(others) if name not in names)]
 
 
-def drawn(generator, classifier, file, num=NUM_DRAWS, seed=DRAWS_SEED):
-    """Return prior draws of a generator as `Pictures`, with the class of which the classifier is sure.
-
-    Args:
-      generator: Function that returns the generator.
-      classifier: Function that returns the classifier.
-      file: A .npz that keeps the draws for the next call.
-      num: Number of draws.
-      seed: Of the latent points.
-    """
-    if not Path(file).exists():
-        image, name = label_draws(generator(), classifier(), num, seed)
-        with atomic_file(Path(file)) as stream:
-            np.savez(stream, image=image, name=np.array(name))
-    with np.load(file) as arrays:
-        return Pictures(arrays["image"], map(str, arrays["name"]))
+def windows(image, seed):
+    """Return one window of each image, resized to the whole: uint8 [N, 64, 64, 3]."""
+    rng, size = np.random.default_rng(seed), image.shape[1]
+    i = (np.arange(size) + 0.5) / size
+    found = np.empty_like(image)
+    for k, one in enumerate(image):
+        zoom = LEAST_ZOOM + (1 - LEAST_ZOOM) * rng.random()
+        rows, columns = (np.clip((start + i * zoom) * size - 0.5, 0, size - 1) for start in (1 - zoom) * rng.random(2))
+        matrices = (np.maximum(0, 1 - np.abs(at[:, None] - np.arange(size))).astype("float32") for at in (rows, columns))
+        of_rows, of_columns = matrices
+        half = (of_rows @ one.reshape(size, -1).astype("float32")).reshape(size, size, 3)
+        found[k] = np.round(np.matmul(of_columns, half)).astype("uint8")
+    return found
 
 
-def label_draws(generator, classifier, num, seed):
-    """Return `num` prior draws, uint8, and the class of each; '' where the classifier is not sure of one."""
-    from tools.cards.evidence import draws
+def see(network, image, name, folder):
+    """Write images, names and what Lite1 sees to `folder`."""
+    from keras import ops
 
-    image, name = draws(generator, num, seed), []
-    log_probs = tf.function(classifier.log_probs)
-    for k in range(0, num, 100):
-        prob = np.exp(log_probs(photographs.to_range(image[k : k + 100])).numpy())
-        for row in prob:
-            label = classifier.labels[int(row.argmax())]
-            name.append(label.name if row.max() > SURE and not label.background else "")
-    return image, name
+    def both(x):
+        late, early = network.maps(x / 127.5 - 1.0)
+        return ops.concatenate([ops.reshape(late, (-1, late.shape[1] ** 2 * late.shape[3])), early], 1)
+
+    seen = compiled(both, image.shape[1:])(image).astype("float16")
+    num_early = network.num_early
+    late = seen[:, :-num_early]
+    side = round((late.shape[1] / network.num_late) ** 0.5)
+    arrays = {"late": late.reshape(-1, side, side, network.num_late), "early": seen[:, -num_early:]}
+    write_chunk(folder, {"image": image, "name": np.array(name)} | arrays)
+
+
+def taken(network, data, others, folder, split="train"):
+    """Return the photographs of a split as `Views`; those of `train` are windows. `folder` keeps them."""
+    if not folder.exists():
+        names = photographs.class_names(data)
+        more = every_name(data, others)[len(names) :]
+        part = slice(0, OF_EACH) if split == "train" else HELD_OUT
+        own, own_label = photographs.load(data, split, names)
+        rest, rest_label = photographs.load(others, "train", more, part)
+        image = np.concatenate([own, rest])
+        name = [names[k] for k in own_label] + [more[k] for k in rest_label]
+        see(network, windows(image, WINDOWS_SEED) if split == "train" else image, name, folder)
+    return Views(folder)
+
+
+def drawn(network, generator, classifier, folder, num=NUM_DRAWS, seed=DRAWS_SEED):
+    """Return prior draws of a generator as `Views`, with the class of which the classifier is sure. `folder` keeps them."""
+    if not folder.exists():
+        from tfgradgen.models.classifier import load_classifier
+        from tfgradgen.models.generator import load_generator
+        from tools.cards.evidence import draws
+
+        image, tells = draws(load_generator(generator), num, seed), load_classifier(classifier)
+        log_probs = compiled(lambda x: tells.log_probs(x / 127.5 - 1.0), image.shape[1:])(image)
+        labels = [tells.labels[k] for k in log_probs.argmax(1)]
+        sure = np.exp(log_probs.max(1)) > SURE
+        name = [label.name if is_sure and not label.background else "" for label, is_sure in zip(labels, sure, strict=True)]
+        see(network, image, name, folder)
+    return Views(folder)

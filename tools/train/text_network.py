@@ -1,4 +1,4 @@
-"""The text model: an image encoder and a text encoder whose embeddings are compared by cosine, as in CLIP (Radford et al. 2021).
+"""The text model: encoders of images and of texts, whose embeddings are compared by cosine as in CLIP (Radford et al. 2021).
 
 The image encoder sees an image in two ways. Blocks of EfficientNet-Lite1 (Tan and Le 2019) tell what it shows; the means of a
 small function of single pixels over an 8 x 8 grid, a learned histogram of colours, tell which colours are where.
@@ -11,10 +11,9 @@ from keras import ops
 from tools.train.efficientnet_lite import LARGE, Network, Pretrained
 from tools.train.initializers import Normal
 
-TAPS = (6, 14)  # blocks of Lite1 whose maps (40 and 112 channels) are used; later blocks are left out
-FROZEN_BLOCKS = 7  # with the stem: they keep their ImageNet weights
+TAPS = (6, 13)  # blocks of Lite1 whose maps (40 and 112 channels) are used; later blocks are left out
 IMAGE_SIZE, LITE_SIZE = 64, 80
-CELLS, HUES, DIM = 8, 24, 192
+CELLS, HUES, DIM = 8, 16, 192
 WIDTH, HEADS, DEPTH = 96, 4, 2
 MAX_SCALE = 60.0
 
@@ -29,12 +28,12 @@ class TextNetwork(keras.Model):
         super().__init__(**kwargs)
         self.weight_dtype, self.max_tokens = weight_dtype, max_tokens
         self.lite = Network("lite1", LITE_SIZE, weight_dtype, TAPS[-1] + 1)
-        early, late = (self.lite.blocks[k][3] for k in TAPS)
+        early, late = self.num_early, self.num_late = [self.lite.blocks[k][3] for k in TAPS]
         self.of_pixel = [self._dense(3, HUES), self._dense(HUES, HUES)]
         self.of_map = self._dense(late, 192)
         self.of_shape = self._dense(early + 2 * 192, 256)
-        self.of_colour = self._dense(CELLS * CELLS * HUES, 128)
-        self.of_image = self._dense(256 + 128, DIM)
+        self.of_colour = self._dense(CELLS * CELLS * HUES, 96)
+        self.of_image = self._dense(256 + 96, DIM)
         self.of_word = self._weight((num_tokens, WIDTH), 0.3)
         self.of_place = self._weight((max_tokens, WIDTH), 0.1)
         self.blocks = [self._block() for _ in range(DEPTH)]
@@ -59,23 +58,30 @@ class TextNetwork(keras.Model):
         return ones, [self._dense(*size) for size in sizes]
 
     def begin(self):
-        """Assign the ImageNet weights to the blocks of Lite1, and freeze the first ones."""
+        """Assign the ImageNet weights to the blocks of Lite1. They are not trained further."""
         pretrained = Pretrained("lite1", LITE_SIZE).network
-        fixed = 1 + sum(3 if block[4] > 1 else 2 for block in self.lite.blocks[:FROZEN_BLOCKS])
         for k, (kernel, bias) in enumerate(zip(self.lite.kernels, self.lite.biases, strict=True)):
             kernel.assign(pretrained.kernels[k])
             bias.assign(pretrained.biases[k])
-            kernel.trainable = bias.trainable = k >= fixed
+        self.lite.trainable = False
 
     @property
     def scale(self):
         return ops.minimum(ops.exp(self.log_scale), MAX_SCALE)
 
-    def embed_image(self, image):
+    def maps(self, image):
+        """Return what Lite1 sees in an image, [B, S, S, C] of the late block, and the mean of the early one, [B, C]."""
         every = self.lite.maps(image)
-        maps = [every[k] for k in TAPS]
-        late = ops.silu(apply(self.of_map, maps[1]))
-        seen = [ops.mean(maps[0], (1, 2)), ops.mean(late, (1, 2)), ops.sum(late * self.centre, (1, 2))]
+        early, late = (every[k] for k in TAPS)
+        return late, ops.mean(early, (1, 2))
+
+    def embed_image(self, image):
+        return self.embed_maps(image, *self.maps(image))
+
+    def embed_maps(self, image, late, early):
+        """Return the embedding of an image whose `maps` are known."""
+        late = ops.silu(apply(self.of_map, late))
+        seen = [early, ops.mean(late, (1, 2)), ops.sum(late * self.centre, (1, 2))]
         shape = ops.silu(apply(self.of_shape, ops.concatenate(seen, 1)))
         pixels = ops.average_pool(image, 2, 2)
         for layer in self.of_pixel:

@@ -16,14 +16,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from tools.train import photographs
 from tools.train.captions import MAX_TOKENS, vocabulary
 from tools.train.lessons import LossModel
-from tools.train.photographs import crop_matrix, resample, to_range
-from tools.train.text_data import BATCH, CAPTIONS, TextBatches, drawn, taken
+from tools.train.photographs import to_range
+from tools.train.text_data import BATCH, CAPTIONS, TextBatches, drawn, every_name, taken
 from tools.train.text_network import IMAGE_SIZE, TextNetwork
 
-STEPS, RATE, SEED = 50, 8e-4, 5
+STEPS, RATE, SEED = 50, 1.5e-3, 5
 
 
 class Lesson(LossModel):
@@ -35,11 +34,9 @@ class Lesson(LossModel):
         self.built = True
 
     def call(self, data, training=False):
-        image, window, tokens = data
-        image = ops.reshape(to_range(image), (BATCH, IMAGE_SIZE, IMAGE_SIZE, 3))
-        zoom, top, left, mirror = (window[:, k : k + 1] for k in range(4))
-        rows, columns = crop_matrix(IMAGE_SIZE, IMAGE_SIZE, zoom, top), crop_matrix(IMAGE_SIZE, IMAGE_SIZE, zoom, left, mirror)
-        seen = self.network.embed_image(resample(image, rows, columns))
+        image, late, early, tokens = data
+        image = ops.reshape(to_range(image), (-1, IMAGE_SIZE, IMAGE_SIZE, 3))
+        seen = self.network.embed_maps(image, late, early)
         logits = self.network.scale * ops.matmul(seen, ops.transpose(self.network.embed_text(tokens)))
         own = ops.eye(BATCH)
         loss = 0.0
@@ -86,27 +83,21 @@ def main(
     work,
     generator="saved_models/generator",
     classifier="saved_models/classifier",
-    epochs=22,
+    epochs=24,
     out=None,
     licence=None,
 ):
-    """Train for `epochs` of 50 batches of 96 images in total, and export to `out`."""
-    from tfgradgen.models.classifier import load_classifier
-    from tfgradgen.models.generator import load_generator
-
+    """Train for `epochs` of 50 batches of 128 images in total, and export to `out`."""
     work = Path(work)
     work.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(SEED)
-    names = [*photographs.class_names(data)]
-    names += [name for name in photographs.class_names(others) if name not in names]
+    names = every_name(data, others)
     network = TextNetwork(len(vocabulary(names)), MAX_TOKENS)
     network.begin()
     if epochs:
-        photos, names = taken(data, others)
-        own = drawn(lambda: load_generator(generator), lambda: load_classifier(classifier), work / "draws.npz")
-        print(
-            f"{len(photos)} photographs; {len(own)} draws, {np.mean([bool(n) for n in own.name]):.3f} with a class", flush=True
-        )
+        photos, own = taken(network, data, others, work / "taken"), drawn(network, generator, classifier, work / "drawn")
+        named = np.mean([bool(name) for name in own.name])
+        print(f"{len(photos)} photographs; {len(own)} draws, {named:.3f} with a class", flush=True)
         train(TextBatches(photos, own, names, STEPS, SEED), network, work, epochs)
 
 
