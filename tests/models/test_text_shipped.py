@@ -1,7 +1,7 @@
 """The shipped text model guides: texts that no label covers move the measured colours of exact draws of the shipped generator.
 
-Colours are measured by rules (`tools.train.colours`), which no network takes part in. Rejection from a fixed pool of prior draws
-gives exact draws of the pool's law; a permutation test tells whether their colours differ from the pool's beyond chance.
+Colours are measured by rules (`tools.train.colours`), which no network takes part in. Rejection from a fixed pool of prior
+draws gives exact draws of the pool's law; a permutation test tells whether their colours differ from the pool's beyond chance.
 """
 
 from typing import NamedTuple

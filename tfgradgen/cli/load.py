@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import tensorflow as tf
 
@@ -27,6 +27,7 @@ from tfgradgen.models.text import TextClassifier, load_text_model
 from tfgradgen.models.tokens import read_captions
 from tfgradgen.posterior import ClassPosterior
 
+C = TypeVar("C", bound=Classifier)
 MAX_CHANNELS = 4  # most channels of an image that can be written as PNG
 
 
@@ -121,7 +122,7 @@ def _text_classifier(options: ModelOptions) -> TextClassifier | None:
     return load_text_model(options.text_model, allow_unknown_ops=options.allow_unknown_ops).classifier(options.text, captions)
 
 
-def _fitted(classifier: Classifier, generator: Generator, options: ModelOptions) -> Classifier:
+def _fitted(classifier: C, generator: Generator, options: ModelOptions) -> C:
     """Return `classifier` with settings inferred from the generator's images, if it accepts images of their rank."""
     shape = (2, *generator.image_shape)
     ranks = 2 if classifier.image_size == () else 4

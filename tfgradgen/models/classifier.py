@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -53,6 +53,7 @@ NUM_PROBED = 8  # images of noise on which a model is tried
 MAX_NUMBERS = 2**24  # values in one image; a larger input is surely a typo and would exhaust memory
 LARGEST = 1.0 - 2.0**-24  # the largest float32 below 1
 BINARY_NAMES = ("negative", "positive")
+C = TypeVar("C", bound="Classifier")
 CARD = ("layout", "channels")  # settings that a model.json may give instead of a flag
 
 
@@ -189,7 +190,7 @@ def guess_image_range(generator: Any, classifier: Classifier, max_batch: int | N
     return _try_ranges(classifier, prior_images(generator, max_batch), max_batch)[0]
 
 
-def fitted(classifier: Classifier, generator: Any, max_batch: int | None = None) -> Classifier:
+def fitted(classifier: C, generator: Any, max_batch: int | None = None) -> C:
     """Return `classifier` with unknown settings guessed from a generator's images, and known ones checked with them.
 
     Raises:

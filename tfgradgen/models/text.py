@@ -258,7 +258,7 @@ def _signature(opened: Opened, kind: str) -> tuple[str, str]:
 def _is_text(spec: tf.TensorSpec) -> bool:
     rank = spec.shape.rank
     if spec.dtype == tf.string:
-        return rank == 1 or (rank == 2 and spec.shape[1] == 1)
+        return bool(rank == 1 or (rank == 2 and spec.shape[1] == 1))
     return bool(spec.dtype in (tf.int32, tf.int64) and rank == 2)
 
 
@@ -305,7 +305,9 @@ def _embedder(opened: Opened, name: str, output: str) -> Callable[[Sequence[str]
         rows = parts if fixed else [part[part < len(texts)] for part in parts]  # a full batch repeats the last text
         try:
             with tf.init_scope():
-                found = np.concatenate([run(*(each[np.minimum(row, len(texts) - 1)] for each in (ids, mask))) for row in rows])
+                found: np.ndarray = np.concatenate(
+                    [run(*(each[np.minimum(row, len(texts) - 1)] for each in (ids, mask))) for row in rows]
+                )
         except (ValueError, TypeError, tf.errors.OpError) as error:
             remedy = "export it again, or name the right files and signatures in its model.json"
             raise fail(f"model {where}", f"an encoder of texts {shown(spec)}", reason_of(error), remedy) from error
@@ -317,11 +319,11 @@ def _embedder(opened: Opened, name: str, output: str) -> Callable[[Sequence[str]
 def _embedding_of(outputs: Mapping[str, tf.TensorSpec], where: str) -> str:
     """Return the name of the output that is the embedding; '' if only a call can tell."""
     fitting = [name for name, spec in outputs.items() if spec.dtype.is_floating and spec.shape.rank in (None, 2)]
-    named = [name for name in OUTPUTS if name in fitting] or fitting
-    if outputs and len(fitting) != 1 and named == fitting:
-        got, remedy = f"outputs {listed(outputs) or 'none'}", "add text_signature: NAME:OUTPUT to its model.json"
+    known = [name for name in OUTPUTS if name in fitting]
+    if outputs and len(fitting) != 1 and not known:
+        got, remedy = f"outputs {listed(outputs)}", "add text_signature: NAME:OUTPUT to its model.json"
         raise fail(f"model {where}", "one embedding [B, dim] of texts", got, remedy)
-    return named[0] if named else ""
+    return next(iter(known or fitting), "")
 
 
 def _checked(found: np.ndarray, where: str) -> np.ndarray:
@@ -330,4 +332,5 @@ def _checked(found: np.ndarray, where: str) -> np.ndarray:
         got = f"shape {list(found.shape)}" if found.ndim != 2 or np.isfinite(found).all() else "numbers that are not finite"
         raise fail(f"model {where}", "embeddings of texts [B, dim]", got, "export it again")
     unit = found.astype(np.float64)
-    return (unit / np.sqrt((unit**2).sum(1, keepdims=True) + _SQUARE)).astype(np.float32)
+    length: np.ndarray = np.sqrt((unit**2).sum(1, keepdims=True) + _SQUARE)
+    return np.asarray(unit / length, np.float32)

@@ -27,7 +27,7 @@ some photographs "other", too. Of so few photographs the error is partly chance,
 "The judge's agreement with exact posterior draws" weights prior draws by p(class): what rejection sampling would keep.""",
     "judge": CALIBRATED,
     "discriminator": "The held-out photographs and draws took part in no training, but the photographs fit the temperature.",
-    "text": """A caption is one of many that fit, and may fit other photographs too, so that no recall could reach 1. Colours are
+    "text": """A caption is one of many that fit, and may fit other photographs too, so no recall can reach 1. Colours are
 those of the central disc and of the rim, measured, where one has more than half of the region. The exact draws are the
 generator's prior draws, weighted by p(text): what rejection sampling would keep.""",
     "generator": """Features are those of the signature `features` of each network, scaled to unit mean square. KID is

@@ -10,7 +10,7 @@ from tools.train.colours import BRIGHT, COLOURS, DARK
 
 ADJECTIVES = (*COLOURS, "dark", "bright")
 PAD = "[PAD]"  # the first token of the vocabulary
-MAX_TOKENS = 16
+MAX_TOKENS = 14
 MIN_SHARE = 0.3  # of a region, before a caption names its colour
 DOUBT_SHARE, DOUBT_LUMA = 0.12, 0.08  # from here on it may be said that a region has a colour, or is dark or bright
 GENERAL = ("thing", "object", "subject")

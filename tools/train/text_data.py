@@ -11,8 +11,8 @@ from tools.train.label_draws import compiled, write_chunk
 from tools.train.lessons import Epochs
 from tools.train.photographs import HELD_OUT
 
-BATCH, DRAWN = 128, 40  # images in a batch, and how many of them are draws
-CAPTIONS, CONTRARIES = 2, 2  # of each image
+BATCH, DRAWN = 96, 32  # images in a batch, and how many of them are draws
+CONTRARIES = 2  # false captions of each image, besides a true one
 LEAST_ZOOM = 0.7
 SURE = 0.6  # p(class) of a draw from which on captions name the class
 NUM_DRAWS, DRAWS_SEED, WINDOWS_SEED = 8_000, 31, 32
@@ -46,10 +46,10 @@ class Views:
 
 
 class TextBatches(Epochs):
-    """Batches (image uint8 [B, 64, 64, 3], late, early, tokens int32 [B * 4, T]) that depend on (seed, epoch, index) only.
+    """Batches (image uint8 [B, 64, 64, 3], late, early, tokens int32 [B * 3, T]) that depend on (seed, epoch, index) only.
 
     About half of the images are mirrored; `late` and `early` are not, but are used in a way that does not depend on it. The
-    tokens are those of all first captions, all second ones, then of the captions that are false.
+    tokens are those of all true captions, then of the first and of the second false ones.
     """
 
     def __init__(self, taken, drawn, names, steps, seed, **kwargs):
@@ -61,18 +61,17 @@ class TextBatches(Epochs):
     def __getitem__(self, index):
         rng = np.random.default_rng([self.seed, self.epoch, index])
         words = random.Random(int(rng.integers(2**62)))
-        columns, true, false = [], [], []
+        columns, said = [], []
         for views, count in zip(self.sets, (BATCH - DRAWN, DRAWN), strict=True):
             rows = rng.choice(len(views), count, replace=False)
             image = np.where(rng.random((count, 1, 1, 1)) > 0.5, views.image[rows], views.image[rows, :, ::-1])
             columns.append((image, views.late[rows], views.early[rows]))
             for k in rows:
                 here = views.row(k)
-                said = [caption(views.name[k], here, self.nouns, words) for _ in range(CAPTIONS)]
-                wrong = [contrary(parts, here, self.names, self.nouns, words) for parts in said]
-                true.append([varied(parts.text, words) for parts in said])
-                false.append([varied(parts.text, words) for parts in wrong])
-        texts = [text for column in (*zip(*true, strict=True), *zip(*false, strict=True)) for text in column]
+                parts = caption(views.name[k], here, self.nouns, words)
+                wrong = [contrary(parts, here, self.names, self.nouns, words) for _ in range(CONTRARIES)]
+                said.append([varied(each.text, words) for each in (parts, *wrong)])
+        texts = [text for column in zip(*said, strict=True) for text in column]
         image, late, early = (np.concatenate(each) for each in zip(*columns, strict=True))
         return ((image, late.astype("float32"), early.astype("float32"), encode(texts, self.known)),)
 

@@ -14,7 +14,7 @@ from tools.train.initializers import Normal
 TAPS = (6, 13)  # blocks of Lite1 whose maps (40 and 112 channels) are used; later blocks are left out
 IMAGE_SIZE, LITE_SIZE = 64, 80
 CELLS, HUES, DIM = 8, 16, 192
-WIDTH, HEADS, DEPTH = 96, 4, 2
+WIDTH, HEADS, DEPTH = 64, 4, 2
 MAX_SCALE = 60.0
 
 
