@@ -133,6 +133,7 @@ def record_of(options: ExportOptions, loaded: Loaded, targets: Sequence[Target],
         ],
         "generator": model_record(loaded.generator),
         "classifiers": [model_record(classifier) for classifier in loaded.classifiers],
+        **({"text": loaded.text.about} if loaded.text else {}),
         **({"discriminator": model_record(loaded.discriminator)} if loaded.discriminator else {}),
         **environment(options.pair.run.jit),
     }

@@ -196,7 +196,7 @@ def parse_models(flags: dict[str, Any]) -> ModelOptions:
 
 def non_default_flags(options: ModelOptions) -> dict[str, Any]:
     """Return the flags about models whose values differ from their defaults, with these values."""
-    usual = parse_models({}).to_dict()
+    usual = parse_models({}).to_dict() | {"text_model": str(default_model("text"))}
     return {flag: value for flag, value in options.to_dict().items() if value != usual.get(flag)}
 
 
