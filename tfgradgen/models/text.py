@@ -10,7 +10,7 @@ others, p is another probability.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -32,7 +32,7 @@ from tfgradgen.models.loading.saved_model import Opened, Signature, open_saved_m
 from tfgradgen.models.loading.settings import ClassifierSettings, settings_of, with_card
 from tfgradgen.models.shipped import default_model
 from tfgradgen.models.targets import with_text
-from tfgradgen.models.tokens import caption_name, check_text, digest, read_captions, read_tokenizer, words_of
+from tfgradgen.models.tokens import Pairs, Words, caption_name, check_text, digest, read_captions, read_tokenizer, words_of
 
 ROLE = "text model"
 ENCODERS = {
@@ -55,10 +55,13 @@ class TextClassifier(Classifier):
     Attributes:
       text: The text.
       captions: The reference captions.
+      settings: What decides its probability besides these and the files of the model: the scale, the mean and deviation of the
+        channels, and the digest of the file of tokens.
     """
 
     text: str = ""
     captions: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def about(self) -> dict[str, Any]:
@@ -68,6 +71,7 @@ class TextClassifier(Classifier):
             "sha256": self.sha256,
             "num_captions": len(self.captions),
             "captions_sha256": digest(self.captions),
+            **self.settings,
         }
 
     def with_label(self, classifier: Any, label: Any) -> ConditionClassifier:
@@ -169,14 +173,17 @@ def load_text_model(
     normalized = _normalization(card, where)
     use = RoleSpec(image_range=UNIT, is_known=False) if normalized else UNKNOWN
     assumed = [] if "scale" in card else ["scale"]
-    embed_fn = _embedder(opened, text_name, text_output)
+    tokenizer = read_tokenizer(opened.folder, card, where)
+    embed_fn = _embedder(opened, text_name, text_output, tokenizer)
+    said: dict[str, Any] = {"scale": scale, **{name: card[name] for name in ("mean", "deviation") if normalized}}
+    said |= {"tokens_sha256": tokenizer.sha256} if tokenizer else {}
 
     def classifier_fn(text: str, captions: tuple[str, ...], rows: np.ndarray) -> TextClassifier:
         logits_fn = partial(_logits, image, normalized, given.layout, scale, rows, where)
         whole = ClassifierSettings(**{**given.__dict__, "labels": _labels(text), "output": "logits"})
         found = assemble(opened, whole, use, image._replace(fn=logits_fn), assumed)
-        own = {field.name: getattr(found, field.name) for field in fields(Classifier)}
-        return TextClassifier(**own, text=text, captions=captions)
+        own = {each.name: getattr(found, each.name) for each in fields(Classifier)}
+        return TextClassifier(**own, text=text, captions=captions, settings=said)
 
     return TextModel(embed_fn, classifier_fn, _own_captions(opened), scale, where, opened.sha256, opened.module)
 
@@ -200,9 +207,10 @@ def _logits(
         mean, deviation = (each[:, None, None] if layout == "channels_first" else each for each in normalized)
         pixels = (pixels - mean) / deviation
     found = tf.cast(image.fn({image.main: pixels}), tf.float32)
-    if found.shape.rank != 2 or found.shape[1] != rows.shape[1]:
+    if not found.shape.is_compatible_with([None, rows.shape[1]]):
         expected = f"embeddings of images [batch, {rows.shape[1]}], as wide as those of texts"
         raise fail(f"model {where}", expected, f"shape {found.shape}", "name the right signatures in its model.json")
+    found = tf.ensure_shape(found, [None, rows.shape[1]])
     unit = found * tf.math.rsqrt(tf.reduce_sum(tf.square(found), 1, keepdims=True) + _SQUARE)
     scores = scale * tf.matmul(unit, rows, transpose_b=True)
     return tf.stack([tf.reduce_logsumexp(scores[:, 1:], 1), scores[:, 0]], 1)
@@ -276,12 +284,13 @@ def _takes_images(signature: Signature) -> bool:
     return len(specs) == 1 and specs[0].shape.rank == 4
 
 
-def _embedder(opened: Opened, name: str, output: str) -> Callable[[Sequence[str], Sequence[str]], np.ndarray]:
+def _embedder(
+    opened: Opened, name: str, output: str, tokenizer: Words | Pairs | None
+) -> Callable[[Sequence[str], Sequence[str]], np.ndarray]:
     """Return the function of texts and their names -> embeddings of length 1."""
     where, (specs, outputs) = opened.handle, opened.signatures[name]
     main = next(each for each in specs if not _is_mask(each))
     masks, spec = [each for each in specs if each != main], specs[main]
-    tokenizer = read_tokenizer(opened.folder, opened.metadata, where)
     if tokenizer is None and spec.dtype != tf.string:
         remedy = "put the file into its folder, and vocabulary: FILE or merges: FILE into its model.json"
         raise fail(f"model {where}", "a file of tokens, for it takes numbers of tokens", "none in its model.json", remedy)

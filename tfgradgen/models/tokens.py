@@ -12,7 +12,7 @@ import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -42,18 +42,6 @@ class Tokens(NamedTuple):
 
     ids: np.ndarray
     mask: np.ndarray
-
-
-class Tokenizer(Protocol):
-    """Splits texts into tokens."""
-
-    def encode(self, texts: Sequence[str], names: Sequence[str], length: int) -> Tokens:
-        """Return the tokens of `texts`; errors name each by its entry of `names`.
-
-        Raises:
-          UserError: A text has an unknown word or more than `length` tokens.
-        """
-        ...
 
 
 def check_text(name: str, text: Any) -> str:
@@ -117,7 +105,7 @@ class Words:
 
     def __init__(self, tokens: Sequence[str], start: str | None, end: str | None, where: str):
         self.known = {token: number for number, token in enumerate(tokens)}
-        self.where = where
+        self.where, self.sha256 = where, digest(tokens)
         for token in (start, end):
             if token is not None and token not in self.known:
                 raise fail(where, f"the token {as_text(token)}", "a vocabulary without it", "correct its model.json")
@@ -126,6 +114,11 @@ class Words:
         self.pad = self.known.get(PAD, 0)
 
     def encode(self, texts: Sequence[str], names: Sequence[str], length: int) -> Tokens:
+        """Return the tokens of `texts`, at most `length` each; errors name a text by its entry of `names`.
+
+        Raises:
+          UserError: A text has an unknown word, no word, or more tokens.
+        """
         rows = [[*self.start, *self._numbers(text, name), *self.end] for text, name in zip(texts, names, strict=True)]
         return _padded(rows, names, length, self.pad)
 
@@ -152,10 +145,11 @@ class Pairs:
         pieces = [*self.letters, *(f"{letter}</w>" for letter in self.letters), *map("".join, merges), START, END]
         self.known = {piece: number for number, piece in enumerate(pieces)}
         self.ranks = {pair: rank for rank, pair in enumerate(merges)}
-        byte_of = sorted(self.letters.items(), key=lambda item: item[1])
-        self.by_byte = [letter for letter, _ in byte_of]
+        self.by_byte = sorted(self.letters, key=lambda letter: self.letters[letter])
+        self.sha256 = digest(map(" ".join, merges))
 
     def encode(self, texts: Sequence[str], names: Sequence[str], length: int) -> Tokens:
+        """Return the tokens of `texts`, as `Words.encode` does; every word has some."""
         rows = [[self.known[START], *self._numbers(text), self.known[END]] for text in texts]
         return _padded(rows, names, length, 0)
 
