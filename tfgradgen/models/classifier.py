@@ -221,7 +221,7 @@ def _try_ranges(classifier: Classifier, image: tf.Tensor, max_batch: int | None)
 
 @per_networks
 def _for_generator(networks: Networks) -> Classifier:
-    classifier = real(networks.classifier)
+    classifier: Classifier = real(networks.classifier)
     with tf.init_scope():  # a posterior may be created while a function is traced
         found = fitted(classifier, networks.generator)
     for line in found.warnings:

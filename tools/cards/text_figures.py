@@ -4,17 +4,19 @@ import random
 
 import numpy as np
 import tensorflow as tf
+from scipy.special import softmax
 
 from tfgradgen.models.text import load_text_model
+from tools.cards.evidence import draws
 from tools.cards.figures import Figure, files
 from tools.train import photographs
 from tools.train.captions import Nouns, caption, contrary
-from tools.train.colours import COLOURS, measured
+from tools.train.colours import COLOURS, measured, share
 
 CLEAR = 0.5  # share of a region from which on its colour is taken as known
 NUM_DRAWS = 2000
 SEED = 41
-TEXTS = ("a red thing on a white background", "a blue thing on a black background", "a yellow thing on a green background")
+TEXTS = ("a red thing on a white background", "a blue thing on a dark background", "a yellow thing on a green background")
 
 
 class Pictures:
@@ -43,7 +45,7 @@ def text_figures(evidence):
     other = photographs.load(evidence.others, "train", more, photographs.HELD_OUT)[1]
     name = [evidence.names[k] for k in evidence.labels] + [more[k] for k in other]
     taken = Pictures(model, np.concatenate([evidence.images("val"), evidence.images("others")]), name)
-    drawn = Pictures(model, evidence.images("prior")[:NUM_DRAWS], [""] * NUM_DRAWS)
+    drawn = Pictures(model, draws(evidence.generator, NUM_DRAWS, SEED), [""] * NUM_DRAWS)
     names = [*evidence.names, *more]
     embed = lambda texts: model.embed_fn(texts, texts)  # noqa: E731
     rows = sizes(model, evidence.folder / "text")
@@ -55,7 +57,7 @@ def text_figures(evidence):
     )
     for what, views in (("held-out photographs", taken), (f"{NUM_DRAWS} prior draws", drawn)):
         rows |= colours(what, views, embed) | swapped(what, views, embed, names)
-    return rows | conditioned(model, evidence.images("prior"))
+    return rows | conditioned(model, drawn, embed)
 
 
 def sizes(model, folder):
@@ -127,16 +129,18 @@ def swapped(what, views, embed, names):
     }
 
 
-def conditioned(model, image):
+def conditioned(model, views, embed):
     """Return the measured colours of exact draws of three texts: prior draws, weighted by p(text)."""
-    found, rows = measured(image), {}
+    rows = {}
     for text in TEXTS:
         _, subject, _, _, _, background, _ = text.split()
-        classifier = model.classifier(text)
-        prob = np.exp(photographs.in_batches(lambda x, c=classifier: c.log_probs(x), image)[:, 1])
+        prob = softmax(model.scale * views.embedding @ embed([text, *model.captions]).T, 1)[:, 0]
         parts = []
         for region, colour in (("subject", subject), ("background", background)):
-            share = found[region][:, COLOURS.index(colour)]
-            parts.append(f"{colour} {region} {np.average(share, weights=prob):.2f} (all {share.mean():.2f})")
-        rows[f'exact draws of "{text}", p {prob.mean():.4f} of the prior'] = Figure(", ".join(parts), 0.03)
+            shares = share(views.found, region, colour)
+            parts.append(f"{colour} {region} {np.average(shares, weights=prob):.2f} (all draws {shares.mean():.2f})")
+        size = prob.sum() ** 2 / (prob**2).sum()
+        rows[f'exact draws of "{text}"'] = Figure(
+            f"{', '.join(parts)}; p {prob.mean():.4f}, effective number {size:.0f}", (*[0.05] * 4, 0.001, 5)
+        )
     return rows

@@ -35,7 +35,7 @@ the colours of the central disc and of the rim, and whether they are dark or bri
 captions in a batch are false by one word or by swapped colours. A draw gets a class name only where the classifier is sure.
 Kernels of at least 20,000 weights are stored in 16 bits.
 
-What it does not know: a colour is that of a region, not of a thing, so a red ladybug on a small leaf may count as green. It
+What it does not know: a colour is that of a region, not of a thing, so a small red ladybug on a leaf may count as green. It
 counts nothing, knows no actions, sizes or positions, and no words but those in its vocabulary. Places such as "road", "sky",
 "grass", "water", "snow" and "table" were put into captions by the class and the colour of the rim alone; the model was never
 shown what they are. Of class words it knows what 14 frozen blocks tell; for one of the generator's classes, `--label` is the
