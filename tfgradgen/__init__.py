@@ -47,6 +47,7 @@ _HOMES = {
     "film": "tfgradgen.play.film",
     "load_posterior": "tfgradgen.play.source",
     "load_run": "tfgradgen.results.result",
+    "load_text_model": "tfgradgen.models.text",
     "lower_gradients": "tfgradgen.models.precision",
     "morph": "tfgradgen.play.morph",
     "nearest_photographs": "tfgradgen.evaluation.nearest",
@@ -112,6 +113,7 @@ if TYPE_CHECKING:  # the public names, for editors and type checkers
     from tfgradgen.models.discriminator import load_discriminator as load_discriminator
     from tfgradgen.models.generator import load_generator as load_generator
     from tfgradgen.models.precision import lower_gradients as lower_gradients
+    from tfgradgen.models.text import load_text_model as load_text_model
     from tfgradgen.play.film import film as film
     from tfgradgen.play.morph import morph as morph
     from tfgradgen.play.show import show as show

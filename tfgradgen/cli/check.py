@@ -57,9 +57,9 @@ def run_check(options: SampleOptions) -> bool:
 def chosen(loaded: Loaded, wanted: Any) -> list[Target]:
     """Return the targets that `wanted` names.
 
-    If it is None, return all labels, or `NUM_OF_MANY` evenly spaced ones if there are more than `MAX_ALL`.
+    If it is None, return the text alone, or all labels, or `NUM_OF_MANY` evenly spaced ones if there are more than `MAX_ALL`.
     """
-    if wanted is not None:
+    if wanted is not None or loaded.text is not None:
         return loaded.targets(wanted)
     classes = resolve_labels(loaded.classifiers[0].labels, "all")
     if len(classes) > MAX_ALL:
@@ -81,6 +81,10 @@ def described(loaded: Loaded) -> list[str]:
         lines += _head("classifier", classifier)
         taken = replace(classifier.medium, shape=classifier.image_size or (None,)).text
         lines.append(f"            {taken} in {_range(classifier)} -> {classifier.output} of {classifier.num_classes} classes")
+    if loaded.text:
+        size = " x ".join(map(str, loaded.text.image_size))
+        lines += _head("text model", loaded.text)
+        lines.append(f"            image {size} in {_range(loaded.text)} -> p(text) among {len(loaded.text.captions)} captions")
     if loaded.discriminator:
         lines += _head("discriminator", loaded.discriminator)
     return lines

@@ -19,6 +19,7 @@ from tfgradgen.models.loading.settings import CLASSIFIER_FLAGS
 from tfgradgen.tuning.space import searched
 
 COUNTS = ("num_results", "num_burnin_steps", "num_adaptation_steps")
+OF_TEXTS = ("text", "text_model", "reference_captions")
 OF_A_LABEL = "A class whose name contains a comma or an operator is given by its full name."
 NOT_TUNED = "It adapts no step size, so `tune` has nothing to search."
 OF_SET = "list only this set of them"
@@ -128,12 +129,12 @@ def _sample_groups(sampler: Sampler | None) -> list[Group]:
     )
     return _without(
         [
-            Group("What to sample", _of(flags, "label", "temperature", "init", "like"), OF_A_LABEL),
+            Group("What to sample", _of(flags, "label", *OF_TEXTS, "temperature", "init", "like"), OF_A_LABEL),
             Group("Sampler", _of(flags, "kernel", "schedule")),
             _settings_group(sampler, "sample"),
             length,
             Group("Computation", _of(flags, "seed", "jit", "gradient_precision")),
-            _models_group(),
+            _models_group(*(name for name in DECLARED if name not in OF_TEXTS)),
             Group("Output", _of(flags, "out", "overwrite", "resume", "strict", "netcdf", "save_images", "photographs", "open")),
         ],
         unused,

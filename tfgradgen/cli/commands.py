@@ -41,8 +41,8 @@ def sample(flags: dict[str, Any]) -> None:
         from tfgradgen.cli.like import with_like
 
         flags = {"label": None} | with_like(flags, parse_path("like", flags["like"]), command.texts())
-    if flags["label"] is None:
-        raise fail("label", "a class", "none", "give --label=NAME; python -m tfgradgen labels lists them")
+    if flags["label"] is None and flags.get("text") is None:
+        raise fail("label", "a class", "none", "give --label=NAME or --text=WORDS; python -m tfgradgen labels lists classes")
     options = parse_sample(flags, auto.NAME)
     from tfgradgen.cli.early import check_sample
 
@@ -121,7 +121,7 @@ def compare(flags: dict[str, Any]) -> None:
 
 def tune(flags: dict[str, Any]) -> None:
     """Run the `tune` command with parsed flags."""
-    if flags["label"] is None:
+    if flags["label"] is None and flags.get("text") is None:
         raise fail("label", "a class", "none", "give --label=NAME; python -m tfgradgen labels lists them")
     from tfgradgen.cli.tune_options import parse_tune
 

@@ -21,6 +21,7 @@ from tfgradgen.models.labels import OPERATORS, named, resolve_labels, split_name
 from tfgradgen.models.loading.handles import check_handle
 from tfgradgen.models.loading.metadata import Label, parse_labels, read_metadata
 from tfgradgen.models.loading.settings import ClassifierSettings, GeneratorSettings, settings_of
+from tfgradgen.models.tokens import MAX_LENGTH, caption_name, read_captions, read_tokenizer
 from tfgradgen.tuning.space import check_fits
 
 PROBABILITIES = ("logits", "probabilities")  # outputs of a classifier with exclusive classes
@@ -31,9 +32,13 @@ def check_sample(options: SampleOptions) -> None:
     check_models(options.models)
     if options.photographs:
         check_place(options.photographs)
-    names = label_names(options.models, options.label)
-    if names is None:
-        return
+    if options.label is None:
+        names = [options.models.text or ""]
+    else:
+        found = label_names(options.models, options.label)
+        if found is None or options.models.text is not None:
+            return
+        names = found
     every = known_of(options.models)[0] or ()
     is_all = {label.name for label in every if not label.background} == set(names)
     check_folders(options, choose_folders(options, names, is_all))
@@ -63,14 +68,16 @@ def check_tune(options: TuneOptions) -> None:
     read_control(options)
     check_fits(options.kernel, options.num_gradients, options.fixed)
     check_models(options.sampled.models)
-    label_names(options.sampled.models, options.sampled.label)
+    if options.sampled.label is not None:
+        label_names(options.sampled.models, options.sampled.label)
 
 
 def check_export(options: ExportOptions) -> None:
     """Raise `UserError` if `export` is sure to fail."""
     check_version(options)
     check_models(options.pair.models)
-    label_names(options.pair.models, options.labels)
+    if options.labels is not None:
+        label_names(options.pair.models, options.labels)
 
 
 def check_version(options: ExportOptions) -> Path:
@@ -100,8 +107,20 @@ def check_models(options: ModelOptions) -> None:
     settings_of(GeneratorSettings, options.generator_settings)
     settings_of(ClassifierSettings, options.classifier_settings)
     models = [options.generator, *options.classifiers, *([options.discriminator] if options.discriminator else [])]
+    models += [options.text_model] if options.text else []
     for handle in models:
         check_handle(handle)
+    if options.text:
+        _check_words(options, options.text)
+
+
+def _check_words(options: ModelOptions, text: str) -> None:
+    """Raise `UserError` if the text or a caption has a word that the text model, if it is a folder, does not know."""
+    captions = () if options.captions is None else read_captions(options.captions)
+    folder = Path(os.path.expanduser(options.text_model))
+    tokenizer = read_tokenizer(folder, read_metadata(folder), str(folder)) if os.path.isdir(folder) else None
+    if tokenizer:
+        tokenizer.encode([text, *captions], ["text", *map(caption_name, captions)], MAX_LENGTH)
 
 
 def known_of(options: ModelOptions) -> list[tuple[Label, ...] | None]:

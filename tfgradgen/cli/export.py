@@ -50,7 +50,9 @@ def run_export(options: ExportOptions) -> None:
                     shutil.rmtree(left, ignore_errors=True)
             adapted = adapt_all(options, networks, targets)
             plan = plan_of(options, targets, adapted)
-            models = [model.module for model in (loaded.generator, *loaded.classifiers, loaded.discriminator) if model]
+            models = [
+                model.module for model in (loaded.generator, *loaded.classifiers, loaded.text, loaded.discriminator) if model
+            ]
             with atomic_dir(folder) as beside:
                 names = write_saved_model(Serving(networks, models, plan), beside, model, options.batch_sizes, options.xla)
                 record = record_of(options, loaded, targets, adapted) | {"model": model, "signatures": names}
@@ -131,6 +133,7 @@ def record_of(options: ExportOptions, loaded: Loaded, targets: Sequence[Target],
         ],
         "generator": model_record(loaded.generator),
         "classifiers": [model_record(classifier) for classifier in loaded.classifiers],
+        **({"text": loaded.text.about} if loaded.text else {}),
         **({"discriminator": model_record(loaded.discriminator)} if loaded.discriminator else {}),
         **environment(options.pair.run.jit),
     }

@@ -96,7 +96,9 @@ def parse_export(flags: dict[str, Any]) -> ExportOptions:
     if not out.name or out.name == ".." or (out.exists() and not out.is_dir()):
         raise fail("out", "a folder with a name of its own", str(out), "give --out=BASE")
     asked = {name: flags[name] for name in SAMPLE_FLAGS if name in flags}
-    pair = parse_sample({"label": flags["labels"], "kernel": flags["kernel"]} | asked)
+    if "text" in flags and own["labels"] == "all":  # a condition on each class could not be served together: the text alone
+        own["labels"] = None
+    pair = parse_sample({"label": own["labels"], "kernel": flags["kernel"]} | asked)
     check_choice("kernel", pair.kernel, [name for name, sampler in SAMPLERS.items() if sampler.is_served])
     class_reg = pair.kernel_config.to_dict().get("class_reg")
     if class_reg:

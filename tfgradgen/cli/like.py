@@ -24,7 +24,8 @@ from tfgradgen.results.files import RUN_FILE, checked_record
 from tfgradgen.results.record import VARIED
 
 UNSAFE = "allow_unknown_ops"  # a flag that only the user may give
-MODELS, NAMES, PHOTOGRAPHS = ("generator", "classifier", "discriminator"), "classifier_labels", "photographs"
+MODELS, PHOTOGRAPHS = ("generator", "classifier", "discriminator", "text_model"), "photographs"
+NAMES = {"classifier_labels": "class names", "reference_captions": "captions"}  # flags of files that a run does not choose
 MAX_SHOWN = 2000  # characters of the flags that are printed
 REMEDY = "give the run.json of `sample`, or its folder"
 _START = ["python", "-m", "tfgradgen", "sample"]
@@ -60,10 +61,11 @@ def with_like(given: dict[str, Any], path: Path, texts: Collection[str]) -> dict
     if taken.pop(PHOTOGRAPHS, None):
         note(f"like     without --{PHOTOGRAPHS}: no file is read because a run names it; add it if you want it")
     taken |= {role: _on_this_machine(role, taken[role], record) for role in MODELS if role in taken}
-    if taken.get(NAMES, "imagenet") != "imagenet":
-        remedy = f"give --{NAMES}=FILE, if you know the file"
-        expected = f"class names that you give with --{NAMES}: no file is read because a run names it"
-        raise fail("like", expected, as_text(taken[NAMES]), remedy)
+    for flag, what in NAMES.items():
+        if taken.get(flag, "imagenet") != "imagenet":
+            remedy = f"give --{flag}=FILE, if you know the file"
+            expected = f"{what} that you give with --{flag}: no file is read because a run names it"
+            raise fail("like", expected, as_text(taken[flag]), remedy)
     note(f"like     {as_text(file)}: {as_text(' '.join(f'--{name}={value}' for name, value in taken.items()), MAX_SHOWN)}")
     return {name: value if name in texts else evaluated(value) for name, value in taken.items()} | given
 

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import tensorflow as tf
 
@@ -23,8 +23,12 @@ from tfgradgen.models.generator import Generator, load_generator
 from tfgradgen.models.loading.saved_model import try_call
 from tfgradgen.models.precision import lower_gradients
 from tfgradgen.models.targets import Target, targets_of
+from tfgradgen.models.text import TextClassifier, load_text_model
+from tfgradgen.models.tokens import read_captions
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.results.summary import projection_line
+
+C = TypeVar("C", bound=Classifier)
 
 
 class Loaded(NamedTuple):
@@ -33,6 +37,7 @@ class Loaded(NamedTuple):
     Attributes:
       generator: The generator.
       classifiers: At least one classifier.
+      text: The classifier of the text; None if the target has none.
       discriminator: None if the target has none.
       discriminator_fn: Its log-odds of `natural`; None if there is none.
       options: The options that name the models.
@@ -40,13 +45,14 @@ class Loaded(NamedTuple):
 
     generator: Generator
     classifiers: tuple[Classifier, ...]
+    text: TextClassifier | None
     discriminator: Classifier | None
     discriminator_fn: Callable[[Any], Any] | None
     options: ModelOptions
 
     def targets(self, wanted: Any) -> list[Target]:
-        """Return the targets that `wanted` names: classes of the first classifier, or conditions on the classes of all."""
-        return targets_of(self.classifiers, wanted)
+        """Return the targets that `wanted` names, each with the text if there is one; for None the text alone."""
+        return targets_of(self.classifiers, wanted, self.text)
 
     def networks(self, target: Target) -> Networks:
         """Return the networks that a run of `target` evaluates.
@@ -83,19 +89,23 @@ def load_models(options: ModelOptions, gradient_precision: str = "float32") -> L
     )
     generator = generator.with_class_names(classifiers[0].labels)
     classifiers = tuple(_fitted(classifier, generator, options) for classifier in classifiers)
+    text = _text_classifier(options)
+    text = text and _fitted(text, generator, options)
     discriminator = None
     if options.discriminator:
         discriminator = load_discriminator(options.discriminator, allow_unknown_ops=is_lenient).at_rate_of(generator)
-    loaded = Loaded(generator, classifiers, discriminator, discriminator and natural_log_odds(discriminator), options)
-    observers = [*classifiers, *([discriminator] if discriminator else [])]
+    tells_fn = discriminator and natural_log_odds(discriminator)
+    loaded = Loaded(generator, classifiers, text, discriminator, tells_fn, options)
+    observers = [*classifiers, *(model for model in (text, discriminator) if model)]
     modules = [generator.module, *(model.module for model in observers)]
     if is_low and not sum(map(lower_gradients, modules)):
         raise fail("gradient_precision", "a convolution in a model", "none", "leave --gradient_precision out")
     say_guesses("generator", generator)
     for classifier in classifiers:
         say_guesses("classifier", classifier)
-    if discriminator:
-        say_guesses("discriminator", discriminator)
+    for role, model in (("text model", text), ("discriminator", discriminator)):
+        if model:
+            say_guesses(role, model)
     example = tf.zeros([2, generator.latent_dim])
     for model in observers:
         into = functools.partial(lambda model, z: model.log_probs(generator(z)), model)
@@ -103,7 +113,14 @@ def load_models(options: ModelOptions, gradient_precision: str = "float32") -> L
     return loaded
 
 
-def _fitted(classifier: Classifier, generator: Generator, options: ModelOptions) -> Classifier:
+def _text_classifier(options: ModelOptions) -> TextClassifier | None:
+    if options.text is None:
+        return None
+    captions = None if options.captions is None else read_captions(options.captions)
+    return load_text_model(options.text_model, allow_unknown_ops=options.allow_unknown_ops).classifier(options.text, captions)
+
+
+def _fitted(classifier: C, generator: Generator, options: ModelOptions) -> C:
     """Return `classifier` with settings inferred from the generator's images, if it takes what the generator gives."""
     shape = (2, *generator.image_shape)
     if classifier.kind == generator.medium.kind:  # otherwise `load_models` fails with an error that names both models
@@ -127,7 +144,7 @@ def say_guesses(role: str, model: Generator | Classifier) -> None:
 def _guess(role: str, model: Generator | Classifier, name: str) -> str:
     """Return the guessed value of the setting `name`, and the flag that changes it."""
     flags = {"image_range": "range", "image_size": "size"}
-    way = f"--{role}_{flags.get(name, name)}" if role != "discriminator" else f"{name} in its model.json"
+    way = f"--{role}_{flags.get(name, name)}" if role in ("generator", "classifier") else f"{name} in its model.json"
     if name.startswith("family"):
         return f"{name} by its signatures"
     if name.startswith("version "):
@@ -143,7 +160,8 @@ def _guess(role: str, model: Generator | Classifier, name: str) -> str:
         (best, top), *others = model.range_scores
         scores = ", ".join(f"{range_text(bounds)} {score:.2f}" for bounds, score in others)
         return f"image_range {range_text(best)} with score {top:.2f}, {scores} ({way})"
-    return f"{name} {getattr(model, name)} ({way})"
+    value = "100, that of CLIP" if name == "scale" else getattr(model, name)
+    return f"{name} {value} ({way})"
 
 
 def choose_backend(options: SampleOptions, loaded: Loaded, target: Target) -> SampleOptions:

@@ -1,14 +1,17 @@
 """The flags that name and describe models, parsed and checked."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from tfgradgen.cli.flags import flags_of, parse_words
+from tfgradgen.cli.flags import flags_of, parse_path, parse_words
 from tfgradgen.core.checks import fail
-from tfgradgen.core.settings import choice, real, switch, text, value, whole
+from tfgradgen.core.settings import choice, path, real, switch, value, whole
+from tfgradgen.core.settings import text as words
 from tfgradgen.core.text import value_text
 from tfgradgen.models.loading.settings import CLASSIFIER_FLAGS, GENERATOR_FLAGS
-from tfgradgen.models.shipped import MODEL_SETS, PHOTOGRAPHS, handles_of, shipped_model
+from tfgradgen.models.shipped import MODEL_SETS, PHOTOGRAPHS, default_model, handles_of, shipped_model
+from tfgradgen.models.tokens import check_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,14 +27,14 @@ class ModelFlags:
         states_bounds=True,
         help=f"shipped models that are used where no other is named: {' or '.join(MODEL_SETS)}",
     )
-    generator: str = text(shown="MODEL", help="model that turns latent points into images, sounds or clips")
-    classifier: str = text(
+    generator: str = words(shown="MODEL", help="model that turns latent points into images, sounds or clips")
+    classifier: str = words(
         shown="MODEL", help="model that classifies these; several as A,B. In --label, NAME@2 is a class of the second one"
     )
-    generator_signature: str = text(
+    generator_signature: str = words(
         shown="NAME", help="function to use if the model has several; NAME:OUTPUT selects an output"
     )
-    generator_tags: str = text(shown="A,B", help="tags of the graph to use, if the model has several")
+    generator_tags: str = words(shown="A,B", help="tags of the graph to use, if the model has several")
     generator_range: Any = value(shown="0,1", help="range of the pixel values of its images")
     generator_prior: str = value(
         shown="normal",
@@ -44,8 +47,8 @@ class ModelFlags:
         help="class input of a conditional generator. target: the class of --label; uniform: a further coordinate of z chooses "
         "one; latent: the softmax of a further coordinate per class",
     )
-    generator_class_input: str = text(shown="NAME", help="name of the class input, if shapes and names do not show it")
-    generator_class_slice: str = text(
+    generator_class_input: str = words(shown="NAME", help="name of the class input, if shapes and names do not show it")
+    generator_class_slice: str = words(
         shown="32:42", help="coordinates of z that are a one-hot class; :10 means the first ten, -10: the last ten"
     )
     num_classes: int = value(shown="N", help="number of its classes, if its class input is a number")
@@ -53,8 +56,8 @@ class ModelFlags:
         shown="channels_last", help="axes of its images: channels_last or channels_first ([B, channels, height, width])"
     )
     generator_rate: float = value(shown="N", help="samples per second of its sounds, or frames per second of its clips")
-    classifier_signature: str = text(shown="NAME", help="as --generator_signature")
-    classifier_tags: str = text(shown="A,B", help="as --generator_tags")
+    classifier_signature: str = words(shown="NAME", help="as --generator_signature")
+    classifier_tags: str = words(shown="A,B", help="as --generator_tags")
     classifier_range: Any = value(
         shown="0,1",
         help="range of the pixel values that it expects. If nothing shows it, the usual range that gives the most distinct "
@@ -64,7 +67,7 @@ class ModelFlags:
     classifier_output: str = value(
         shown="logits", help="what it returns: logits, probabilities (they sum to 1) or scores (an independent one per class)"
     )
-    classifier_labels: str = text(
+    classifier_labels: str = words(
         shown="FILE",
         help="names of its classes: a JSON file, or a text file with one name per line; imagenet for those of ImageNet. By "
         "default a file such as labels.txt in the model's folder or next to it",
@@ -72,11 +75,22 @@ class ModelFlags:
     classifier_channels: str = value(shown="rgb", help="rgb or grey; grey converts coloured images to luma")
     classifier_layout: str = value(shown="channels_last", help="as --generator_layout")
     classifier_rate: float = value(shown="N", help="as --generator_rate, of what it takes")
-    discriminator: str = text(
+    text: str = words(
+        shown="WORDS",
+        help='what the images show, such as "a yellow bus on a dark road"; with --label, both. Words that the text model does '
+        "not know are refused",
+    )
+    text_model: str = words(shown="MODEL", help="model that embeds texts and images, such as CLIP")
+    discriminator: str = words(
         shown="MODEL", help="model that tells natural images from generated ones; give --discriminator_weight too"
     )
     discriminator_weight: float = real(
         0.0, inclusive_low=True, help="weight of the discriminator's log-odds of `natural` in the target log density"
+    )
+    reference_captions: Path | None = path(
+        None,
+        shown="FILE",
+        help="captions, one a line, instead of those of the text model. The probability of the text is its share among them",
     )
     max_batch: int | None = whole(
         None, low=1, shown="N", help="images that go through the models at a time; lower it if memory is short"
@@ -100,6 +114,9 @@ class ModelOptions:
       classifiers: Handles of the classifiers, at least one.
       generator_settings: Given settings of the generator by name.
       classifier_settings: Given settings of the classifier by name.
+      text: What the images show; None for no text.
+      text_model: Handle of the text model.
+      captions: File of the reference captions; None for those of the text model.
       discriminator: Handle of the discriminator; None if the target has none.
       discriminator_weight: Its weight in the target; 0 without one.
       max_batch: Most images in one evaluation; None for no limit.
@@ -111,6 +128,9 @@ class ModelOptions:
     classifiers: tuple[str, ...]
     generator_settings: dict[str, Any]
     classifier_settings: dict[str, Any]
+    text: str | None
+    text_model: str
+    captions: Path | None
     discriminator: str | None
     discriminator_weight: float
     max_batch: int | None
@@ -124,6 +144,8 @@ class ModelOptions:
             "generator": self.generator,
             "classifier": ",".join(self.classifiers),
             **{flag: value for flag, value in given.items() if value is not None},
+            **({"text": self.text, "text_model": self.text_model} if self.text else {}),
+            **({"reference_captions": str(self.captions)} if self.captions else {}),
             **({"discriminator": self.discriminator} if self.discriminator else {}),
             "discriminator_weight": self.discriminator_weight,
             "max_batch": self.max_batch,
@@ -165,6 +187,10 @@ def parse_models(flags: dict[str, Any]) -> ModelOptions:
     )
     if "discriminator" in flags and not weight:
         raise fail("discriminator", "a --discriminator_weight above 0", weight or "none", "give one, for example 1")
+    for flag in ("text_model", "reference_captions"):
+        if flags.get(flag) is not None and "text" not in flags:
+            raise fail(flag, "a --text that it is about", "none", 'give one, for example --text="a yellow bus"')
+    captions = flags.get("reference_captions")
     models = DECLARED["models"].setting.parsed("models", flags.get("models", PHOTOGRAPHS))
     classifiers = _classifiers(parse_handle("classifier", model_or("classifier", flags, models)))
     classifier_settings = _settings(flags, CLASSIFIER_FLAGS)
@@ -178,6 +204,9 @@ def parse_models(flags: dict[str, Any]) -> ModelOptions:
         classifiers=classifiers,
         generator_settings=_settings(flags, GENERATOR_FLAGS),
         classifier_settings=classifier_settings,
+        text=check_text("text", flags["text"]) if "text" in flags else None,
+        text_model=parse_handle("text_model", flags.get("text_model", str(default_model("text")))),
+        captions=None if captions is None else parse_path("reference_captions", captions),
         discriminator=parse_handle("discriminator", model_or("discriminator", flags, models)) if weight else None,
         discriminator_weight=weight,
         max_batch=max_batch,
@@ -188,7 +217,7 @@ def parse_models(flags: dict[str, Any]) -> ModelOptions:
 def non_default_flags(options: ModelOptions) -> dict[str, Any]:
     """Return the flags about models whose values differ from their defaults, with these values."""
     of_set = {"models": options.models} if options.models != PHOTOGRAPHS else {}
-    usual = parse_models(of_set).to_dict()
+    usual = parse_models(of_set).to_dict() | {"text_model": str(default_model("text"))}
     return of_set | {flag: value for flag, value in options.to_dict().items() if value != usual.get(flag)}
 
 

@@ -143,6 +143,7 @@ def identity(options: TuneOptions, control: Recipe, loaded: Loaded) -> dict[str,
         **surroundings(environment(options.sampled.run.jit)),
         "generator": model_record(loaded.generator) | {"path": None},
         "classifiers": {str(k): model_record(model) | {"path": None} for k, model in enumerate(loaded.classifiers)},
+        **({"text": loaded.text.about} if loaded.text else {}),
     }
 
 
@@ -150,7 +151,7 @@ def command_line(options: TuneOptions) -> str:
     """Return the command line that repeats the search."""
     run, label = options.sampled.run, options.sampled.label
     flags = {
-        "label": label,
+        **({} if label is None else {"label": label}),
         "kernel": options.kernel,
         "budget": f"{options.budget:g}",
         **{name: getattr(options, name) for name in ("num_gradients", "num_seeds", "num_fresh")},

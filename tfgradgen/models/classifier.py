@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -49,6 +49,7 @@ DEFAULT_SIZE, IMAGENET_SIZE = (64, 64), (224, 224)
 IMAGENET_OUTPUTS, KINETICS_OUTPUTS = (1000, 1001), (400, 600, 700)
 LARGEST = 1.0 - 2.0**-24  # the largest float32 below 1
 BINARY_NAMES = ("negative", "positive")
+C = TypeVar("C", bound="Classifier")
 CARD = ("layout", "channels")  # settings that a model.json may give instead of a flag
 
 
@@ -209,7 +210,7 @@ def guess_image_range(generator: Any, classifier: Classifier, max_batch: int | N
     return _try_ranges(classifier, prior_images(generator, max_batch), max_batch)[0]
 
 
-def fitted(classifier: Classifier, generator: Any, max_batch: int | None = None) -> Classifier:
+def fitted(classifier: C, generator: Any, max_batch: int | None = None) -> C:
     """Return `classifier` with unknown settings guessed from a generator's images, and known ones checked with them.
 
     Raises:
@@ -240,7 +241,7 @@ def _try_ranges(classifier: Classifier, image: tf.Tensor, max_batch: int | None)
 
 @per_networks
 def _for_generator(networks: Networks) -> Classifier:
-    classifier = real(networks.classifier)
+    classifier: Classifier = real(networks.classifier)
     with tf.init_scope():  # a posterior may be created while a function is traced
         found = fitted(classifier, networks.generator)
     for line in found.warnings:

@@ -121,6 +121,11 @@ class ConditionClassifier:
         return self._setting("output")
 
     @property
+    def texts(self) -> tuple[dict[str, Any], ...]:
+        """What a run record says of the texts in the condition."""
+        return tuple(each.about for each in self.asked if hasattr(each, "about"))
+
+    @property
     def assumed(self) -> tuple[str, ...]:
         """Names of the guessed settings; those of a second classifier end in @2."""
         marked = [(name, f"@{k + 1}" if k else "") for k, each in enumerate(self.classifiers) for name in each.assumed]

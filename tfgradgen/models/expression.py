@@ -25,6 +25,7 @@ import tensorflow as tf
 
 from tfgradgen.core.backend import TINY
 from tfgradgen.core.checks import fail
+from tfgradgen.models.labels import OPERATORS
 
 RARE = -30.0  # log q in nats below which 1 - (1 - q) ** w equals w q in float32, for every weight up to MAX_WEIGHT
 MAX_WEIGHT = 1e6
@@ -78,6 +79,14 @@ class Class(Expression):
 
     def __str__(self) -> str:
         return f"{self.name}@{self.classifier + 1}" if self.classifier else self.name
+
+
+@dataclass(frozen=True)
+class Phrase(Class):
+    """A text, the class of a classifier of its own. It stands as it is, in quotation marks if it has operators."""
+
+    def __str__(self) -> str:
+        return f'"{self.name}"' if set(self.name) & set(OPERATORS) else self.name
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from tfgradgen.core.checks import check_choice, fail
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
-# The last two only measure images; sampling does not use them.
-SHIPPED_MODELS = ("generator", "classifier", "judge", "discriminator")
+# The judge and the discriminator only measure images; sampling does not use them.
+SHIPPED_MODELS = ("generator", "classifier", "text", "judge", "discriminator")
+FOLDERS = {"text_model": "text"}  # of a role with another name
 PHOTOGRAPHS = "photographs"
 # Set of models -> its models, and the folder that holds theirs.
 MODEL_SETS: dict[str, tuple[tuple[str, ...], str]] = {
@@ -54,17 +55,17 @@ def local_model(role: str, handle: str, is_alone: bool = True) -> str | None:
     place on another machine.
 
     Args:
-      role: 'generator', 'classifier' or 'discriminator'.
+      role: 'generator', 'classifier', 'text_model' or 'discriminator'.
       handle: What the file says.
       is_alone: Whether it is the only model of its role; the shipped one is never one of several.
     """
     path = "" if "\0" in handle else os.path.expanduser(handle)
     if os.path.isdir(path) or os.path.isfile(path):
         return handle
-    place = handle.replace("\\", "/")
+    place, name = handle.replace("\\", "/"), FOLDERS.get(role, role)
     for models, (_, folder) in MODEL_SETS.items():
-        shipped = default_model(role, models)
-        if is_alone and place.endswith("/".join(filter(None, ("saved_models", folder, role)))) and shipped.is_dir():
+        shipped = default_model(name, models)
+        if is_alone and place.endswith("/".join(filter(None, ("saved_models", folder, name)))) and shipped.is_dir():
             return str(shipped)
     return None
 

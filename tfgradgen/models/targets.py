@@ -6,6 +6,7 @@ from typing import Any
 
 from tfgradgen.models.classifier import Classifier
 from tfgradgen.models.condition import ConditionClassifier, is_condition, parse_condition
+from tfgradgen.models.expression import And, Class, Expression, Phrase
 from tfgradgen.models.labels import resolve_labels, split_names
 from tfgradgen.models.loading.metadata import Label
 
@@ -25,22 +26,38 @@ class Target:
     label: Label
 
 
-def targets_of(classifiers: Sequence[Classifier], wanted: Any) -> list[Target]:
+def targets_of(classifiers: Sequence[Classifier], wanted: Any, text: Any = None) -> list[Target]:
     """Return the targets that `wanted` names: classes of the first classifier, or conditions on the classes of all.
+
+    Args:
+      classifiers: At least one.
+      wanted: What `labels.resolve_labels` takes, or conditions. None for the text alone.
+      text: A `text.TextClassifier`; its text is then a further condition of each target. None for no text.
 
     Raises:
       UserError: No classifier has such a class, or the condition has a syntax error.
     """
+    if text is not None:
+        return [Target(each, 1, each.labels[1]) for each in with_text(classifiers, wanted, text)]
+    first = classifiers[0]
+    if is_condition(wanted, [classifier.labels for classifier in classifiers]) or not first.is_exclusive:
+        found = [ConditionClassifier(classifiers, each) for each in _expressions(classifiers, wanted)]
+        return [Target(each, 1, each.labels[1]) for each in found]
+    return [Target(first, index, first.labels[index]) for index in resolve_labels(first.labels, wanted)]
+
+
+def with_text(classifiers: Sequence[Classifier], wanted: Any, text: Any) -> list[ConditionClassifier]:
+    """Return each condition that `wanted` names together with a text; for None the text alone. See `targets_of`."""
+    if wanted is None:
+        return [ConditionClassifier([text], Phrase(0, 1, text.text))]
+    phrase = Phrase(len(classifiers), 1, text.text)
+    parts = [each.of if isinstance(each, And) else (each,) for each in _expressions(classifiers, wanted)]
+    return [ConditionClassifier([*classifiers, text], And((*part, phrase))) for part in parts]
+
+
+def _expressions(classifiers: Sequence[Classifier], wanted: Any) -> list[Expression]:
+    """Return what `wanted` names as conditions; each class is one of its own."""
     labelled = [classifier.labels for classifier in classifiers]
     if is_condition(wanted, labelled):
-        return [_condition(classifiers, part, labelled) for part in split_names(labelled, wanted)]
-    first = classifiers[0]
-    indices = resolve_labels(first.labels, wanted)
-    if not first.is_exclusive:  # each class is a condition of its own
-        return [_condition(classifiers, str(index), labelled) for index in indices]
-    return [Target(first, index, first.labels[index]) for index in indices]
-
-
-def _condition(classifiers: Sequence[Classifier], text: str, labelled: Sequence[Sequence[Label]]) -> Target:
-    classifier = ConditionClassifier(classifiers, parse_condition(text, labelled))
-    return Target(classifier, 1, classifier.labels[1])
+        return [parse_condition(part, labelled) for part in split_names(labelled, wanted)]
+    return [Class(0, index, labelled[0][index].name) for index in resolve_labels(labelled[0], wanted)]

@@ -26,6 +26,7 @@ from tfgradgen.models.loading.settings import CLASSIFIER_FLAGS, GENERATOR_FLAGS
 from tfgradgen.models.precision import lower_gradients
 from tfgradgen.models.shipped import handles_of, local_model
 from tfgradgen.models.targets import Target, targets_of
+from tfgradgen.models.text import load_text_model
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.results.origin import model_record
 from tfgradgen.results.record import BATCH
@@ -125,16 +126,20 @@ def load_posterior(
     classifiers = [load_classifier(place, **settings, allow_unknown_ops=lenient) for place in places]
     own = own.with_class_names(classifiers[0].labels)
     classifiers = [each.for_generator(own) for each in classifiers]
+    text = _text(record, own, lenient)
     tells = None
     if "discriminator" in record:
         place = _handle("discriminator", discriminator, record)
         tells = load_discriminator(place, allow_unknown_ops=lenient).at_rate_of(own)
     if precision == "bfloat16":
-        for module in (own.module, *(model.module for model in [*classifiers, *([tells] if tells else [])])):
+        for module in (own.module, *(model.module for model in [*classifiers, *(each for each in (text, tells) if each)])):
             lower_gradients(module)
     index = label.get("index")
     is_class = len(classifiers) == 1 and classifiers[0].is_exclusive and classifiers[0].labels
-    if isinstance(index, list):
+    if text is not None:
+        targets = targets_of(classifiers, given.get("label"), text)
+        target = next((each for each in targets if each.label.name == names), targets[0])
+    elif isinstance(index, list):
         target = Target(classifiers[0], 0, classifiers[0].labels[0])
     elif is_class and isinstance(index, int) and _name(classifiers[0].labels, index) == names:
         target = Target(classifiers[0], index, classifiers[0].labels[index])
@@ -146,6 +151,18 @@ def load_posterior(
         own = own.for_label(target.label)
     networks = Networks(own, target.classifier, tells and natural_log_odds(tells), weight, max_batch)
     return ClassPosterior.of(networks, index if isinstance(index, list) else target.index, plan_of(record).run.temperature)
+
+
+def _text(record: Mapping[str, Any], generator: Any, allow_unknown_ops: bool) -> Any:
+    """Return the classifier of the text of a run for the images of `generator`; None if it has no text."""
+    given = record["arguments"]
+    if given.get("text") is None:
+        return None
+    if given.get("reference_captions") is not None:
+        expected = "a run with the captions of its text model: no file is read because a run names it"
+        raise fail("run", expected, as_text(given["reference_captions"]), "in Python, pass posterior=")
+    model = load_text_model(_handle("text_model", None, record), allow_unknown_ops=allow_unknown_ops)
+    return model.classifier(given["text"]).for_generator(generator)
 
 
 def _name(labels: Any, index: int) -> str | None:

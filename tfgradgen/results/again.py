@@ -17,6 +17,9 @@ NO_FLAGS = ("kernel_config", "schedule", "schedule_file", "init_z", "init_photog
 DEFAULTS = {
     **RunConfig().to_dict(),
     **{role: str(default_model(role)) for role in ("generator", "classifier", "discriminator")},
+    "text": None,
+    "text_model": str(default_model("text")),
+    "reference_captions": None,
     "discriminator_weight": 0.0,
     "max_batch": None,
     "allow_unknown_ops": False,
@@ -28,7 +31,7 @@ DEFAULTS = {
 
 
 MAX_COMMAND = 8000  # characters
-PATHS = ("generator", "classifier", "discriminator", "init", "photographs")
+PATHS = ("generator", "classifier", "discriminator", "text_model", "reference_captions", "init", "photographs")
 RELATIVE = " Run it in the folder in which this run was made: it has relative paths."
 LENIENT = " It lets the models run operations that tfgradgen does not know: use it only if you trust them."
 
@@ -62,6 +65,8 @@ def again(record: dict[str, Any]) -> Again:
     flags = {"label": _label(record), "kernel": record["kernel"], "seed": record["seed"]}
     others = {name: value for name, value in arguments.items() if name not in (*flags, *NO_FLAGS)}
     others |= {"init": arguments["init_photograph"]} if arguments.get("init_photograph") else {}
+    if arguments.get("text") and arguments.get("label") is None:  # the label is the text
+        del flags["label"]
     given = {name: _word(value) for name, value in (flags | _settings(record)).items()}
     given |= {
         name: _word(value)
@@ -118,7 +123,8 @@ def _label(record: dict[str, Any]) -> Any:
     label, asked = record["label"], record["arguments"].get("label")
     if "batch" in record:
         return record["batch"]["name"]
-    return asked if isinstance(asked, str | int) and asked != "all" else label["name"]
+    is_own = asked != "all" or bool(record["arguments"].get("text"))  # a label's name would hold the text, too
+    return asked if isinstance(asked, str | int) and is_own else label["name"]
 
 
 def _settings(record: dict[str, Any]) -> dict[str, Any]:

@@ -38,11 +38,11 @@ def environment(jit: Jit) -> dict[str, Any]:
 def model_record(model: Any) -> dict[str, Any]:
     """Return what identifies a model. A callable from elsewhere has only some of the entries."""
     sizes = ("latent_dim", "image_shape", "image_size", "rate")
-    own = (*sizes, "output", "prior", "truncation", "generator_class", "signature", "tags")
+    own = (*sizes, "output", "prior", "truncation", "generator_class", "signature", "tags", "texts")
     return {
         "path": getattr(model, "path", ""),
         "sha256": getattr(model, "sha256", ""),
-        "image_range": list(getattr(model, "image_range", (-1.0, 1.0))),
+        "image_range": as_json(tuple(getattr(model, "image_range", (-1.0, 1.0)))),
         **{name: as_json(value) for name in own if (value := getattr(model, name, None)) not in (None, "", ())},
         "assumed": list(getattr(model, "assumed", ())),
         **{key: found for key, name in _GUESSED.items() if (found := as_json(getattr(model, name, ())))},

@@ -53,7 +53,8 @@ def identity(record: dict[str, Any]) -> dict[str, Any]:
         "allow_unknown_ops",
         "trust",
     )  # trust: in older runs
-    places = ("label", *MODELS, "init_photograph", "photographs", "schedule_file", "out", *switches)
+    further = ("text_model", "reference_captions", "init_photograph", "photographs")
+    places = ("label", *MODELS, *further, "schedule_file", "out", *switches)
     arguments = {name: value for name, value in record["arguments"].items() if name not in places}
     # The number of draws does not change the earlier ones.
     arguments["schedule"] = {name: value for name, value in arguments["schedule"].items() if name != "num_results"}

@@ -15,7 +15,7 @@ from pathlib import Path
 import fire
 
 ROOT = Path(__file__).resolve().parents[2]
-MODELS = ("classifier", "judge", "discriminator", "generator")  # fastest first
+MODELS = ("text", "classifier", "judge", "discriminator", "generator")  # fastest first
 MAX_MEGABYTES = 30  # in all of saved_models/
 CHAINS = "reach of "  # begins the rows that take chains
 CALIBRATED = """Temperature and the weight of "other" are fitted on the held-out photographs. Of so few photographs the
@@ -27,6 +27,9 @@ some photographs "other", too. Of so few photographs the error is partly chance,
 "The judge's agreement with exact posterior draws" weights prior draws by p(class): what rejection sampling would keep.""",
     "judge": CALIBRATED,
     "discriminator": "The held-out photographs and draws took part in no training, but the photographs fit the temperature.",
+    "text": """A caption is one of many that fit, and may fit other photographs too, so no recall can reach 1. Colours are
+those of the central disc and of the rim, measured, where one has more than half of the region. The exact draws are the
+generator's prior draws, weighted by p(text): what rejection sampling would keep.""",
     "generator": """Features are those of the signature `features` of each network, scaled to unit mean square. KID is
 the unbiased squared MMD with the cubic kernel.""",
 }
@@ -75,12 +78,14 @@ def main(
     start_tensorflow()
     from tools.cards import figures
     from tools.cards.evidence import Evidence
+    from tools.cards.text_figures import text_figures
     from tools.train.export import read_measured, write_measured
 
     folder = ROOT / "saved_models"
     evidence = Evidence(folder, data, others)
     say = lambda text: print(text, flush=True)  # noqa: E731
     measure = {
+        "text": lambda: text_figures(evidence),
         "classifier": lambda: figures.classifier_figures(evidence, "classifier", False) | figures.guidance_figures(evidence),
         "judge": lambda: figures.classifier_figures(evidence, "judge", True),
         "discriminator": lambda: figures.discriminator_figures(evidence),

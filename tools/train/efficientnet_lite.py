@@ -55,12 +55,13 @@ class Network(keras.Model):
     """`image [B, S, S, 3]` in [-1, 1] -> features [B, 1280], the spatial mean of the last feature map.
 
     The image is resized to `image_size` pixels, bicubically. `weight_dtype` is the dtype of the stored kernels that have at
-    least LARGE weights; the network computes in the dtype of the image.
+    least LARGE weights; the network computes in the dtype of the image. With `num_blocks` it ends after so
+    many blocks, and only `maps` can be called.
     """
 
-    def __init__(self, variant="lite1", image_size=96, weight_dtype="float32", **kwargs):
+    def __init__(self, variant="lite1", image_size=96, weight_dtype="float32", num_blocks=None, **kwargs):
         super().__init__(**kwargs)
-        self.image_size, self.blocks = image_size, blocks_of(variant)
+        self.image_size, self.blocks, self.is_whole = image_size, blocks_of(variant)[:num_blocks], num_blocks is None
         self.weight_dtype, self.kernels, self.biases = weight_dtype, [], []
         self._add(3, 3, STEM)
         for kernel, _, channels, filters, expansion in self.blocks:
@@ -68,7 +69,8 @@ class Network(keras.Model):
                 self._add(1, channels, channels * expansion)
             self._add(kernel, channels * expansion)
             self._add(1, channels * expansion, filters)
-        self._add(1, filters, TOP)
+        if self.is_whole:
+            self._add(1, filters, TOP)
         self.built = True
 
     def _add(self, size, channels, filters=None):
@@ -81,7 +83,7 @@ class Network(keras.Model):
         self.biases.append(self.add_weight(shape=(filters or channels,), initializer="zeros", autocast=False))
 
     def maps(self, image):
-        """Return the outputs of the blocks and the last feature map."""
+        """Return the outputs of the blocks and, if it is whole, the last feature map."""
         weights = zip(self.kernels, self.biases, strict=True)
 
         def conv(x, stride=1, fn=ops.conv):
@@ -98,7 +100,7 @@ class Network(keras.Model):
             y = conv(ops.relu6(conv(y, stride, depthwise)))
             x = x + y if stride == 1 and channels == filters else y
             maps.append(x)
-        return [*maps, ops.relu6(conv(x))]
+        return [*maps, ops.relu6(conv(x))] if self.is_whole else maps
 
     def call(self, image):
         return ops.mean(self.maps(image)[-1], axis=(1, 2))

@@ -29,11 +29,19 @@ def export(network, fn, input_shape, folder, metadata, further=None):
 
     `fn` uses the variables of `network`; `further` are {signature name: function of the same input}.
     """
+    served = Served(network, fn, further or {}, tf.TensorSpec([None, *input_shape], tf.float32, name="input"))
+    return write_folder(served, {"serving_default": served.__call__, **served.further}, folder, metadata)
+
+
+def write_folder(module, signatures, folder, metadata, assets=None):
+    """Write a SavedModel of `module`, `metadata` and `assets` {name: text} to `folder`, replacing it but for its card."""
     folder = Path(folder)
     beside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
-    served = Served(network, fn, further or {}, tf.TensorSpec([None, *input_shape], tf.float32, name="input"))
-    tf.saved_model.save(served, str(beside), signatures={"serving_default": served.__call__, **served.further})
+    tf.saved_model.save(module, str(beside), signatures=signatures)
+    for name, text in (assets or {}).items():
+        (beside / "assets").mkdir(exist_ok=True)
+        (beside / "assets" / name).write_text(text, encoding="utf-8")
     (beside / "fingerprint.pb").unlink(missing_ok=True)  # contains random ids, so that equal weights would give different files
     (beside / FILE_NAME).write_text(json.dumps(metadata, indent=1) + "\n", encoding="utf-8")
     if (folder / CARD).exists():

@@ -115,6 +115,15 @@ _TRAINING = """
 
 ALLOWED_OPS = frozenset((_STRUCTURE + _STATE + _ARRAYS + _MATHS + _NETWORKS + _IMAGES + _RANDOM + _TRAINING).split())
 
+# Allowed in a model that takes texts as strings.
+_TEXTS = """
+    StringLower StringUpper StringStrip StringLength StringSplit StringSplitV2 StringNGrams Substr UnicodeTranscode
+    UnicodeDecode UnicodeDecodeWithOffsets UnicodeEncode RegexReplace StaticRegexReplace RegexFullMatch StringToHashBucket
+    StringToHashBucketFast StringToHashBucketStrong StringToNumber AsString RaggedRange RaggedGather RaggedTensorToTensor
+    SparseToDense SparseReshape SparseFillEmptyRows SparseSegmentSum SparseSegmentMean SparseSegmentSqrtN
+"""
+TEXT_OPS = frozenset(_TEXTS.split())
+
 # Allowed only in a saver. A saver writes files only if the variables are saved again, which tfgradgen never does.
 SAVE_OPS = frozenset(
     {"SaveV2", "MergeV2Checkpoints", "ShardedFilename", "StringJoin", "StaticRegexFullMatch", "DisableCopyOnRead"}

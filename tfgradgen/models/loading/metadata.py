@@ -33,6 +33,13 @@ _CARD: dict[str, tuple[Any, str]] = {
     "output": (str, "logits, probabilities or scores"),
     "signature": (str, "the name of a signature"),
     "labels": ((list, str, dict), "a list of class names or of {name, wnid, synset, background}"),
+    "text_signature": (str, "the name of a signature"),
+    "image_signature": (str, "the name of a signature"),
+    "vocabulary": (str, "the name of a file of tokens"),
+    "merges": (str, "the name of a file of merges"),
+    "start_token": (str, "a token"),
+    "end_token": (str, "a token"),
+    "captions": (str, "the name of a file of captions"),
 }
 MOST_NAMED = 3  # duplicate names that an error lists
 
@@ -85,12 +92,20 @@ def checked_card(content: dict[str, Any], where: str) -> dict[str, Any]:
     return card
 
 
-def file_of_model(folder: Path, name: str, where: str) -> Path:
-    """Return the path of the file `name` of a model; a model.json may not name files, or links to files, outside `folder`."""
+def file_of_model(
+    folder: Path,
+    name: str,
+    where: str,
+    expected: str = "imagenet, a list, or the name of a file in the model's folder",
+    remedy: str = "correct its model.json or give --classifier_labels=FILE",
+) -> Path:
+    """Return the path of the file `name` of a model; a model.json may not name files, or links to files, outside `folder`.
+
+    The error names `where`, and says what was `expected` and the `remedy`.
+    """
     with suppress(OSError, ValueError), open_inside(folder, name):  # no such file, not a path, a cycle of links
         return folder / name
-    expected = "imagenet, a list, or the name of a file in the model's folder"
-    raise fail(where, expected, value_text(name), "correct its model.json or give --classifier_labels=FILE")
+    raise fail(where, expected, value_text(name), remedy)
 
 
 def read_class_map(file: Path, folder: Path) -> list[dict[str, str]]:

@@ -230,7 +230,7 @@ def try_call(fn: Callable[[Any], Any], example: tf.Tensor, ranks: int | tuple[in
         raise fail(
             f"model {where}",
             f"a function of a float32 tensor {example.shape}",
-            _reason(error),
+            reason_of(error),
             "give the right latent_dim or input size, or export it again",
         ) from error
     if not isinstance(output, tf.Tensor | tf.Variable):
@@ -245,7 +245,7 @@ def try_call(fn: Callable[[Any], Any], example: tf.Tensor, ranks: int | tuple[in
     return output
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """Return the message of an error without the Python locations that TensorFlow puts first."""
     lines = (line.strip() for line in str(error).splitlines())
     places = ("Graph execution error", "Detected at node", "File ", "<stack traces", "Node:")
@@ -254,5 +254,5 @@ def _reason(error: Exception) -> str:
 
 def _no_load(where: str, error: Exception) -> UserError:
     """Return the error for a model that TensorFlow cannot load."""
-    reason = _reason(error) or type(error).__name__
+    reason = reason_of(error) or type(error).__name__
     return fail(f"model {where}", "a SavedModel that loads", reason, "export it again")
