@@ -7,13 +7,12 @@ import pytest
 from scipy.ndimage import correlate
 
 from tfgradgen.evaluation.diversity import (
-    POWER_FACTORS,
     mean_distance,
     mean_similarity,
     repeat_rate,
     vendi_score,
 )
-from tfgradgen.media.similarity import ms_ssim_pairs, num_scales
+from tfgradgen.media.similarity import POWER_FACTORS, ms_ssim_pairs, num_scales
 
 
 def test_vendi_score_counts_directions() -> None:
