@@ -80,7 +80,7 @@ class Measures:
         """Return {what: Figure} of the card `name`."""
         num, of_draws = len(clips.ACTIONS), self.probs["classifier"]
         shape = (self.latent_dim,) if name == "generator" else self.pixels.shape[1:]
-        rows = files(self.models[name], self.folder / name, shape)
+        rows = files(self.models[name], self.folder / name, shape, "clip")
         if name == "generator":
             shares = agreement(of_draws, self.probs["judge"].argmax(1), num)
             return rows | {

@@ -13,7 +13,7 @@ from tools.train.clips import folded
 BATCH = 16
 DRAWN = 6  # frames of a clip that a step draws: three times two neighbours
 NATS = 1e-4  # weight of the divergence between posterior and prior of the codes
-EMA = 0.998
+EMA, EMA_SHARPENING = 0.998, 0.985
 PAIRED = 256  # codes of a step of the flow
 SHARPNESS = 0.7  # length of the critic's gradient relative to that of the distance
 PENALTY, PENALTY_EVERY = 2.0, 8  # of the critic's gradient at real frames (Mescheder et al. 2018)
@@ -44,8 +44,8 @@ def some_times(pairs):
 
 
 def slightly_varied(clip):
-    """Change real clips a little, so that a generator sees more of them: shift and colours."""
-    return clips.recoloured(clips.moved(clip, 3.0, 0.05, mirror=True), 0.06)
+    """Change the colours of real clips a little, so that a generator sees more of them; the strips hold their mirror images."""
+    return clips.recoloured(clip, 0.06)
 
 
 def autoencoder_lesson(encoder, decoder, averages, optimizer):
@@ -171,7 +171,7 @@ def sharpening_lesson(encoder, generator, averages, critic, optimizers):
         gradient = towards - SHARPNESS * ratio * sharper
         optimizers[0].apply(tape.gradient(drawn, variables, output_gradients=gradient), variables)
         for average, variable in zip(averages, variables, strict=True):
-            average.assign(EMA * average + (1 - EMA) * variable)
+            average.assign(EMA_SHARPENING * average + (1 - EMA_SHARPENING) * variable)
         real, fake = as_pairs(true), as_pairs(drawn)
         with tf.GradientTape() as tape:
             with tf.GradientTape() as inner:
@@ -196,11 +196,13 @@ def sharpen(encoder, generator, critic, strips, work, steps, watch=None):
     generator(tf.zeros([1, LATENT]))
     critic(tf.zeros([1, clips.SIZE, clips.SIZE, 6]))
     both = (generator.decoder.trainable_variables, critic.trainable_variables)
-    optimizers = [keras.optimizers.Adam(rate(peak, steps), beta_1=0.0, beta_2=0.99) for peak in (4e-4, 4e-4)]
+    optimizers = [keras.optimizers.Adam(rate(peak, steps), beta_1=0.0, beta_2=0.99) for peak in (7e-4, 4e-4)]
     for optimizer, variables in zip(optimizers, both, strict=True):
         optimizer.build(variables)
     averages = copies(both[0])
-    course = Course(work, "sharpening", [*both[0], *both[1], *averages, *optimizers[0].variables, *optimizers[1].variables])
+    course = Course(
+        work, "sharpening", [*both[0], *both[1], *averages, *optimizers[0].variables, *optimizers[1].variables], 100
+    )
     step = sharpening_lesson(encoder, generator, averages, critic, optimizers)
     windows = clips.Windows(strips, speeds=(0.97, 1.03))
 

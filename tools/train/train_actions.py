@@ -28,9 +28,9 @@ STEPS = {
     "judge": 300,
     "classifier": 300,
     "autoencoder": 2500,
-    "flow": 12_000,
-    "sharpening": 800,
-    "consensus": 300,
+    "flow": 8000,
+    "sharpening": 600,
+    "consensus": 200,
 }
 CODES, DRAWS = 4000, 3000
 BY_HALVES = 1000  # variables with at least so many numbers are stored in 16 bits
@@ -40,11 +40,11 @@ LICENCE = """Trained on the Weizmann action database (Gorelick, Blank, Shechtman
 Shapes", 2007), which is for research use; no clip of it is distributed here."""
 BUILT = {
     "generator": """An autoencoder in Keras 3 (`tools/train/clip_generator.py`), trained by
-`python -m tools.train.train_actions` on windows of the strips of eight performers, mirrored, shifted and slightly recoloured.
-One part of the decoder draws the wall once a clip, the other one the performer in each frame: a mask and colours. The losses:
-weighted absolute error, error of changes in time and of edges, and {nats:g} times the divergence of the codes from the normal
-distribution; {autoencoder:,} steps of 16 clips. A flow (flow matching with optimal pairing in each batch, {flow:,} steps) maps
-z to codes: {turns} midpoint steps, which are part of the exported graph. Then the decoder alone was trained on,
+`python -m tools.train.train_actions` on windows of the strips of eight performers, as they are and mirrored, and slightly
+recoloured. One part of the decoder draws the wall once a clip, the other one the performer in each frame: a mask and colours.
+The losses: weighted absolute error, error of changes in time and of edges, and {nats:g} times the divergence of the codes from
+the normal distribution; {autoencoder:,} steps of 16 clips. A flow (flow matching with optimal pairing in each batch, {flow:,}
+steps) maps z to codes: {turns} midpoint steps, which are part of the exported graph. Then the decoder alone was trained on,
 {sharpening:,} steps, against a critic of pairs of frames as well, on reconstructions and prior draws. EMA of the weights.
 Nothing in training knows the actions.""",
     "classifier": """A small convolutional network (`Guide` in `tools/train/clip_networks.py`) on frames and changes between
