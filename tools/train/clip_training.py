@@ -51,7 +51,8 @@ class Course:
 
     def run(self, steps, step_fn, watch=None):
         """Call `step_fn(number)` -> {name: value} up to `steps` in total; `watch()` -> {name: value} at the log's lines."""
-        sums, start = {}, time.monotonic()
+        sums: dict[str, list[float]] = {}
+        start = time.monotonic()
         for number in range(int(self.done), steps):
             for key, value in step_fn(number).items():
                 sums.setdefault(key, []).append(value)

@@ -50,8 +50,9 @@ def files(data):
     else:
         with tarfile.open(data) as archive:
             for member in sorted(archive.getmembers(), key=lambda member: member.name):
-                if member.isfile() and member.name.endswith((".jpg", ".png")):
-                    yield Path(member.name).parts, archive.extractfile(member).read()
+                file = archive.extractfile(member) if member.name.endswith((".jpg", ".png")) else None
+                if file is not None:
+                    yield Path(member.name).parts, file.read()
 
 
 def load(data, split, actions=ACTIONS):

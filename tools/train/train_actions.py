@@ -119,8 +119,8 @@ class Stages:
     def flow(self):
         flow = Flow(self.width)
         flow(tf.zeros([1, CODE]), tf.zeros([1, 1]))
-        found = codes(self.autoencoder[0], self.strips, self.number(CODES))
-        train_flow(flow, *found, self.work, self.number(STEPS["flow"]))
+        means, deviations = codes(self.autoencoder[0], self.strips, self.number(CODES))
+        train_flow(flow, means, deviations, self.work, self.number(STEPS["flow"]))
         self.show("flow", drawn(Generator(flow, self.autoencoder[1]), 24, 1))
         return flow
 
@@ -172,9 +172,9 @@ def publish(stages, out, licence):
         interfaces[role] = {
             "signature": f"callable, and `serving_default`: `input` float32 {said} -> logits float32 [B, {len(labels)}]",
             "further signature": "`features`: the same input -> float32 [B, F], what the last layer reads",
-            "classes": ", ".join(label["name"] for label in labels),
+            "classes": ", ".join((*clips.ACTIONS, "other")),
         }
-    shared = {"clips": RECORDED + f"; {clips.RATE:.2f} a second", "range": "[-1, 1], RGB"}
+    shared = {"clips": RECORDED + f": {clips.RATE:.2f} a second, so that a clip shows most of a bend", "range": "[-1, 1], RGB"}
     for role, interface in interfaces.items():
         text = BUILT[role].format(nats=NATS, turns=TURNS, draws=stages.number(DRAWS), **numbers)
         write_card(out / role, f"{role.capitalize()} of actions", interface | shared, text, licence)
