@@ -44,14 +44,14 @@ def mega_flop(fn, input_shape):
     return profile.total_float_ops / 1e6
 
 
-def files(model, folder, input_shape):
-    """Return cost, size and sha256 of a model."""
+def files(model, folder, input_shape, unit="image"):
+    """Return cost (of one `unit`), size and sha256 of a model."""
     megabytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.suffix != ".md") / 1e6
     parameters = sum(int(np.prod(v.shape)) for v in model.module.weights) / 1e6
     flop = mega_flop(model.fn, input_shape)
     return {
         "cost": Figure(
-            f"{flop:.0f} MFLOP per image (a multiply-add counts as two), {parameters:.2f} M parameters, {megabytes:.1f} MB",
+            f"{flop:.0f} MFLOP per {unit} (a multiply-add counts as two), {parameters:.2f} M parameters, {megabytes:.1f} MB",
             (1.0, 0.005, 0.05),
         ),
         "sha256 (as `tfgradgen models` prints it)": Figure(f"`{model.sha256}`"),
