@@ -24,31 +24,64 @@ def spoken(pitch: float, formant: float, seconds: float = 0.5) -> np.ndarray:
 @pytest.mark.parametrize("pitch", [100.0, 180.0])
 def test_analysis_finds_pitch_and_formant_and_synthesis_returns_them(pitch: float) -> None:
     source_filter = tool("source_filter")
-    image = source_filter.analysed(spoken(pitch, 1500))
-    middle = image[20:44]
-    found = source_filter.PITCH * 2 ** (source_filter.OCTAVES * middle[:, 0, 2])
-    np.testing.assert_allclose(found, pitch, rtol=0.02)
-    assert middle[:, :16, 1].mean() > 0.9  # periodic
-    centres = source_filter.mel_edges(source_filter.BANDS)[1:-1]
-    assert abs(centres[middle[:, :, 0].mean(0).argmax()] - 1500) < 150
-    again = source_filter.analysed(np.asarray(source_filter.Synthesis()(image[None]))[0])
-    assert np.abs(again - image)[20:44, 2:].mean() < 0.06
+    bands = source_filter.BANDS
+    parameters = source_filter.analysed(spoken(pitch, 1500))
+    middle = parameters[20:44]
+    np.testing.assert_allclose(source_filter.PITCH * 2 ** (source_filter.OCTAVES * middle[:, -1]), pitch, rtol=0.02)
+    assert middle[:, bands : bands + 2].mean() > 0.9  # periodic
+    centres = source_filter.mel_edges(bands)[1:-1]
+    assert abs(centres[middle[:, :bands].mean(0).argmax()] - 1500) < 150
+    again = source_filter.analysed(np.asarray(source_filter.Synthesis()(parameters[None]))[0])
+    assert np.abs(again - parameters)[20:44, 2:].mean() < 0.06
     noise = source_filter.analysed(tool("sounds").fitted(np.random.default_rng(0).standard_normal(4000)))
-    assert noise[20:44, :, 1].mean() < -0.6  # not periodic
+    assert noise[20:44, bands:-1].mean() < -0.6  # not periodic
 
 
-def test_synthesis_has_the_gradient_of_finite_differences() -> None:
+@pytest.mark.parametrize(("part", "step"), [(slice(0, 32), 1e-2), (slice(32, 36), 1e-2), (slice(36, 37), 3e-5)])
+def test_synthesis_has_the_gradient_of_finite_differences(part: slice, step: float) -> None:
     source_filter = tool("source_filter")
-    image = tf.constant(source_filter.analysed(spoken(120.0, 900)))[None]
+    parameters = tf.constant(np.clip(source_filter.analysed(spoken(120.0, 900)), -0.9, 0.9))[None]
     synthesis = source_filter.Synthesis()
-    direction = tf.random.stateless_normal(image.shape, [1, 2]) * [1.0, 1.0, 0.0]
+    mask = np.zeros(source_filter.PARAMETERS, "float32")
+    mask[part] = 1
+    direction = tf.random.stateless_normal(parameters.shape, [1, 2]) * mask
     weights = tf.random.stateless_normal([1, 6400], [3, 4])
+    value = lambda x: tf.reduce_sum(synthesis(x) * weights)  # noqa: E731
     with tf.GradientTape() as tape:
-        tape.watch(image)
-        value = tf.reduce_sum(synthesis(tf.clip_by_value(image, -0.9, 0.9)) * weights)
-    slope = tf.reduce_sum(tape.gradient(value, image) * direction)
-    at = lambda t: tf.reduce_sum(synthesis(tf.clip_by_value(image + t * direction, -0.9, 0.9)) * weights)  # noqa: E731
-    np.testing.assert_allclose(slope, (at(1e-3) - at(-1e-3)) / 2e-3, rtol=0.1)
+        tape.watch(parameters)
+        result = value(parameters)
+    slope = tf.reduce_sum(tape.gradient(result, parameters) * direction)
+    finite = (value(parameters + step * direction) - value(parameters - step * direction)) / (2 * step)
+    np.testing.assert_allclose(slope, finite, rtol=0.08)  # float32 rounds the phase of the pulses
+
+
+def test_alignment_finds_the_time_of_a_word_that_was_stretched() -> None:
+    appearance, source_filter = tool("appearance"), tool("source_filter")
+    rng = np.random.default_rng(0)
+    word = np.full((64, source_filter.PARAMETERS), -1.0)
+    knots = rng.uniform(-0.3, 1, (8, source_filter.PARAMETERS))
+    at = np.linspace(0, 7, 44)
+    word[10:54] = np.stack([np.interp(at, np.arange(8), row) for row in knots.T], axis=1)
+    bend = lambda t, by: np.where((t > 10) & (t < 53), t + by * np.sin((t - 10) / 43 * np.pi), t)  # noqa: E731
+    time = np.arange(64.0)
+    takes = [np.stack([np.interp(bend(time, by), time, row) for row in word.T], axis=1) for by in (-3, -1, 0, 1, 3)]
+    clocks, looks = appearance.align(np.stack(takes))
+    linear = np.stack([appearance.looks_of(take, appearance.linear_clock(take)) for take in takes])
+    assert looks.std(0)[14:50].mean() < 0.5 * linear.std(0)[14:50].mean()  # the takes agree once they are aligned
+    assert (np.diff(clocks, axis=1) > -1e-6).all()
+
+
+def test_a_generator_returns_the_mean_of_its_cell_at_its_own_time() -> None:
+    networks, source_filter = tool("sound_networks"), tool("source_filter")
+    generator = networks.SpeechGenerator(2, 2, rank=3)
+    frames, width = source_filter.FRAMES, source_filter.PARAMETERS
+    looks = np.random.default_rng(0).uniform(-0.5, 0.5, (4, frames, width))
+    means = np.concatenate([looks.reshape(4, -1), np.tile(np.arange(frames)[::-1], (4, 1))], axis=1)
+    generator.means.assign(means.astype("float32"))
+    z = np.zeros((1, generator.latent_dim), "float32")
+    z[0, [0, 3]] = 20  # the first word, the second speaker
+    np.testing.assert_allclose(generator(z)[0, :, 32:], looks[1, ::-1, 32:], atol=1e-4)
+    assert np.isfinite(generator(100 * np.ones_like(z))).all()
 
 
 def test_not_words_and_varied_keep_shape_and_range() -> None:
@@ -65,25 +98,20 @@ def test_not_words_and_varied_keep_shape_and_range() -> None:
 @pytest.mark.slow
 def test_all_stages_at_a_tiny_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train, networks = tool("train_speech"), tool("sound_networks")
-    for network in ("SpeechClassifier", "SpeechTeacher", "SpeechJudge", "SoundImageClassifier"):
+    for network in ("SpeechClassifier", "SpeechTeacher", "SpeechJudge"):
         monkeypatch.setattr(getattr(networks, network), "CHANNELS", (4, 4, 4, 4))
-    for name, value in (("BATCH_SIZE", 8), ("GAN_BATCH", 4), ("PARTS", (6, 2, 0)), ("PARTS_WITH_DRAWS", (3, 2, 3))):
+    sizes = {"RANK": 5, "PARTS": (6, 2, 0), "PARTS_WITH_DRAWS": (3, 2, 3), "STEPS_PER_EPOCH": 2, "NORM_BATCHES": 2}
+    for name, value in {**sizes, "NUM_DRAWS": 100, "EPOCHS": dict.fromkeys(train.EPOCHS, 1)}.items():
         monkeypatch.setattr(train, name, value)
-    monkeypatch.setattr(train, "STEPS", dict.fromkeys(train.STEPS, 2))
-    monkeypatch.setattr(train, "EPOCHS", dict.fromkeys(train.EPOCHS, 1))
-    monkeypatch.setattr(train, "NORM_BATCHES", 2)
-    monkeypatch.setattr(train, "NUM_DRAWS", 100)
-    monkeypatch.setattr(tool("speech_gan"), "NUM_DRAWS", 20)
-    for lesson in (train.SoundLesson, train.ImageLesson, tool("speech_gan").SpeechGan):
-        eagerly = lambda self, **settings: keras.Model.compile(self, run_eagerly=True, **{**settings, "jit_compile": False})  # noqa: E731
-        monkeypatch.setattr(lesson, "compile", eagerly)
+    eagerly = lambda self, **settings: keras.Model.compile(self, run_eagerly=True, **settings)  # noqa: E731
+    monkeypatch.setattr(train.SoundLesson, "compile", eagerly)
     for split, takes in (("train", 3), ("val", 2)):
         for word, formant in (("low", 700), ("high", 2200)):
             (tmp_path / "data" / split / word).mkdir(parents=True)
             for k in range(2 * takes):
-                wave = (spoken(100 + 60 * (k % 2) + k, formant) * 32767).astype("int16")
+                wave = (spoken(100 + 60 * (k % 2) + k, formant, 0.4 + 0.03 * k) * 32767).astype("int16")
                 wavfile.write(tmp_path / "data" / split / word / f"{('ann', 'bob')[k % 2]}_{k}.wav", 8000, wave)
-    settings = dict(data=str(tmp_path / "data"), work=tmp_path / "work", out=tmp_path / "out", widths=(8, 8, 8, 4, 4))
+    settings = dict(data=str(tmp_path / "data"), work=tmp_path / "work", out=tmp_path / "out")
     train.main(**settings)
     labels = [{"name": "high"}, {"name": "low"}, {"name": "other", "background": True}]
     for name, size in (("generator", 64), ("classifier", 6400), ("judge", 6400)):
@@ -97,12 +125,12 @@ def test_all_stages_at_a_tiny_size(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert np.isfinite(result).all()
         assert name != "generator" or np.abs(result).max() <= 1
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*.h5")}
-    train.main(**settings, only=["judge", "teacher", "first", "features", "generator", "classifier"])
+    train.main(**settings, only=train.STAGES[:-1])
     assert times == {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*.h5")}
     check = tool("check_sounds")
     monkeypatch.setattr(check, "NUM_DRAWS", 40)
     monkeypatch.setattr(check, "NUM_OTHERS", 10)
     check.main(str(tmp_path / "data"), models=tmp_path / "out", sheet=tmp_path / "sheet.png", write=True)
     assert "judge's agreement with exact draws" in (tmp_path / "out" / "generator" / "MODEL.md").read_text()
-    with pytest.raises(SystemExit, match="expected some of judge"):
+    with pytest.raises(SystemExit, match="expected some of generator"):
         train.main(**settings, only="jugde")

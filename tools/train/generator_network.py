@@ -66,16 +66,6 @@ class ConditionalBatchNorm(keras.layers.Layer):
         return x * expand(scale) + expand(shift)
 
 
-def calibrate_norms(generator, norms, z_batches):
-    """Set the statistics of `norms` to the mean of the training-mode moments of `generator` over `z_batches`, run eagerly."""
-    for k, z in enumerate(z_batches):
-        for norm in norms:
-            norm.momentum = k / (k + 1)
-        generator(z, training=True)
-    for norm in norms:
-        norm.momentum = 0.98
-
-
 class UpConv(keras.layers.Layer):
     """Nearest-neighbour upsampling and a 3x3 convolution, as one 4x4 stride-2 transposed convolution.
 
@@ -158,7 +148,13 @@ class Generator(keras.Model):
 
     def calibrate(self, z_batches):
         """Set the inference statistics to the mean of the training-mode moments over `z_batches`, run eagerly."""
-        calibrate_norms(self, [self.stem_norm, self.residual_norm, *self.norms], z_batches)
+        norms = [self.stem_norm, self.residual_norm, *self.norms]
+        for k, z in enumerate(z_batches):
+            for norm in norms:
+                norm.momentum = k / (k + 1)
+            self(z, training=True)
+        for norm in norms:
+            norm.momentum = 0.98
 
 
 class FoldedGenerator(keras.Model):

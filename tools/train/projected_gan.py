@@ -215,21 +215,14 @@ class ProjectedGan(keras.Model):
         half = coarse[0].shape[0] // 2
         return [ops.mean(ops.abs(ops.cast(c[:half] - c[half:], "float32")), axis=(1, 2, 3)) for c in coarse]
 
-    def prepared(self, data):
-        """Return the images in [-1, 1], their labels, and as many draws of z of these labels, with static shapes.
-
-        So the halves of pairs are slices, and the graph is compiled once.
-        """
-        label = ops.reshape(data[1], (self.batch_size,))
-        z = keras.random.normal((self.batch_size, self.generator.latent_dim), seed=self.seed_generator)
-        image = to_range(ops.reshape(data[0], (self.batch_size, 64, 64, 3)))
-        return image, label, swap_class(z, label, self.num_classes)
-
     def call(self, data, training=False):
-        image, label, z = self.prepared(data)
-        fake, unevenness = self.fakes(z, training)
-        on_real = [ops.stop_gradient(x) for x in self.inputs_of_heads(self.augment(image, self.batch_size))]
-        fake_views = self.augment(fake, self.batch_size)
+        # Static shapes, so that the halves of pairs are slices and the graph is compiled once.
+        batch_size = self.batch_size
+        image, label = ops.reshape(data[0], (batch_size, 64, 64, 3)), ops.reshape(data[1], (batch_size,))
+        z = keras.random.normal((batch_size, self.generator.latent_dim), seed=self.seed_generator)
+        fake, unevenness = self.fakes(swap_class(z, label, self.num_classes), training)
+        on_real = [ops.stop_gradient(x) for x in self.inputs_of_heads(self.augment(to_range(image), batch_size))]
+        fake_views = self.augment(fake, batch_size)
         on_fake = self.inputs_of_heads(fake_views)
         weights = [head.weights_now(training) for head in self.heads]
         frozen = [[ops.stop_gradient(w) for w in ws] for ws in weights]

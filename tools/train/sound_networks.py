@@ -1,18 +1,16 @@
-"""Networks of speech in Keras 3: classifiers of waveforms and of source-filter images, and the generator."""
+"""Networks of speech in Keras 3: classifiers of waveforms, and the generator."""
 
 import keras
 import numpy as np
 from keras import ops
 
 from tools.train.classifier_networks import PlainClassifier, ResidualClassifier
-from tools.train.generator_network import ConditionalBatchNorm, UpConv, calibrate_norms
-from tools.train.initializers import Normal
 from tools.train.sounds import SAMPLES
-from tools.train.source_filter import BANDS, FRAMES, Synthesis, knot_matrix, mel_filters
+from tools.train.source_filter import BANDS, FRAMES, PARAMETERS, Synthesis, mel_filters
 
-WIDTHS = (128, 96, 64, 40, 16)  # channels of the generator at 4, 8, 16, 32 and 64 frames
-CLASS_EMBEDDING, SPEAKER_EMBEDDING = 32, 16
 LATENT_DIM = 64
+RANK = 160  # directions that the words have in common
+SHARPNESS = 5.0  # of the choice of word and speaker
 
 
 class LogMel(keras.layers.Layer):
@@ -48,7 +46,6 @@ class SpeechClassifier(ResidualClassifier):
     """`wave [B, SAMPLES]` in [-1, 1] -> logits: a small, smooth residual network on a log mel spectrogram."""
 
     CHANNELS = (24, 48, 96, 128)
-    INPUT = (SAMPLES,)
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -72,7 +69,6 @@ class SpeechJudge(PlainClassifier):
     """A stranger to all others: plain convolutions, ReLU and max-pooling on other windows and bands."""
 
     CHANNELS = (32, 64, 96, 128)
-    INPUT = (SAMPLES,)
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -82,60 +78,42 @@ class SpeechJudge(PlainClassifier):
         return super().taps(self.front(wave), training)
 
 
-class SoundImageClassifier(ResidualClassifier):
-    """`image [B, FRAMES, BANDS, 3]` of a source-filter analysis -> logits; its feature maps serve the discriminator."""
-
-    CHANNELS = (24, 48, 96, 128)
-    INPUT = (FRAMES, BANDS, 3)
-
-
 class SpeechGenerator(keras.Model):
-    """`z [B, 64] -> image [B, FRAMES, BANDS, 3]` for `Synthesis`; z ~ Normal(0, I).
+    """`z [B, LATENT_DIM] -> parameters [B, FRAMES, PARAMETERS]` for `Synthesis`; z ~ Normal(0, I).
 
-    The first coordinates choose the word and the next ones the speaker, both by softmax(sharpness z) over learnt embeddings;
-    the rest is content. `widths` are the numbers of channels at 4, 8, 16, 32 and 64 frames.
+    The first coordinates choose the word and the next ones the speaker, both by softmax(sharpness z); the rest is content. The
+    weights are those of `fit_appearance`.
     """
 
-    def __init__(self, num_classes, num_speakers, sharpness=4.0, widths=WIDTHS, **kwargs):
+    def __init__(self, num_words, num_speakers, rank=RANK, **kwargs):
         super().__init__(**kwargs)
-        self.num_classes, self.num_speakers, self.sharpness, self.widths = num_classes, num_speakers, sharpness, tuple(widths)
-        self.latent_dim = LATENT_DIM
-        self.of_class = keras.layers.Dense(CLASS_EMBEDDING, use_bias=False, kernel_initializer=Normal(1.0))
-        self.of_speaker = keras.layers.Dense(SPEAKER_EMBEDDING, use_bias=False, kernel_initializer=Normal(1.0))
-        self.stem = keras.layers.Dense(8 * widths[0], use_bias=False, kernel_initializer=Normal(0.09))
-        self.ups = [UpConv(filters) for filters in widths[1:]]
-        self.residual = keras.layers.Conv2D(widths[2], 3, padding="same", use_bias=False, kernel_initializer="he_normal")
-        self.norms = [ConditionalBatchNorm() for _ in widths]
-        self.residual_norm = ConditionalBatchNorm(initial_gain=0.3)
-        small = keras.initializers.VarianceScaling(0.09)
-        self.pitch = keras.layers.Dense(1, kernel_initializer=small)
-        self.picture = keras.layers.Conv2D(2, 3, padding="same", kernel_initializer=small)
-        self.to_frames = knot_matrix().astype("float32")
+        self.num_words, self.num_speakers, self.latent_dim = num_words, num_speakers, LATENT_DIM
+        content, size = LATENT_DIM - num_words - num_speakers, FRAMES * PARAMETERS + FRAMES
+        add = lambda name, *shape: self.add_weight(shape=shape, name=name, initializer="zeros", trainable=False)  # noqa: E731
+        self.means = add("means", num_words * num_speakers, size)
+        self.directions = add("directions", num_words, content * rank)
+        self.basis = add("basis", rank, size)
+        self.rank = rank
+        self.built = True
 
-    def call(self, z, training=False):
-        act = lambda v: ops.leaky_relu(v, 0.2)  # noqa: E731
-        first, second = self.num_classes, self.num_classes + self.num_speakers
-        word = self.of_class(ops.softmax(self.sharpness * z[:, :first]))
-        speaker = self.of_speaker(ops.softmax(self.sharpness * z[:, first:second]))
-        h = ops.concatenate([z[:, second:], word, speaker], axis=-1)
-        x = ops.reshape(self.stem(h), (-1, 4, 2, self.widths[0]))
-        x = act(self.norms[0]([x, h], training=training))
-        pitch = None
-        for up, norm in zip(self.ups, self.norms[1:], strict=True):
-            x = act(norm([up(x), h], training=training))
-            if x.shape[1] == 16:
-                x = x + act(self.residual_norm([self.residual(x), h], training=training))
-                pitch = ops.einsum("fk,bkc->bfc", self.to_frames, self.pitch(ops.mean(x, axis=2)))
-        pitch = ops.tile(ops.tanh(pitch)[:, :, None], (1, 1, BANDS, 1))
-        return ops.concatenate([ops.tanh(self.picture(x)), pitch], axis=-1)
-
-    def calibrate(self, z_batches):
-        """Set the inference statistics to the mean of the training-mode moments over `z_batches`, run eagerly."""
-        calibrate_norms(self, [*self.norms, self.residual_norm], z_batches)
+    def call(self, z):
+        first, second = self.num_words, self.num_words + self.num_speakers
+        word, speaker = ops.softmax(SHARPNESS * z[:, :first]), ops.softmax(SHARPNESS * z[:, first:second])
+        cell = ops.reshape(word[:, :, None] * speaker[:, None], (-1, first * self.num_speakers))
+        directions = ops.reshape(ops.matmul(word, self.directions), (-1, self.latent_dim - second, self.rank))
+        common = ops.matmul(z[:, None, second:], directions)[:, 0]
+        joined = ops.matmul(cell, self.means) + ops.matmul(common, self.basis)
+        looks, clock = joined[:, : FRAMES * PARAMETERS], joined[:, FRAMES * PARAMETERS :]
+        # What is heard in a frame is interpolated between two moments of the word's own time.
+        at = ops.clip(clock, 0.0, FRAMES - 1.0)[:, :, None] - np.arange(FRAMES, dtype="float32")
+        x = ops.matmul(ops.relu(1 - ops.abs(at)), ops.reshape(looks, (-1, FRAMES, PARAMETERS)))
+        # Silence is -1; a softplus instead of a bound has a gradient everywhere.
+        power = ops.softplus(20 * (x[..., :BANDS] + 1)) / 20 - 1
+        return ops.concatenate([power, ops.clip(x[..., BANDS:-1], -1.0, 1.0), x[..., -1:]], axis=-1)
 
 
 class Speaker(keras.Model):
-    """`z [B, 64] -> wave [B, SAMPLES]` in [-1, 1]: what ships, a generator and the synthesis of its image."""
+    """`z [B, 64] -> wave [B, SAMPLES]` in [-1, 1]: what ships, a generator and the synthesis of its parameters."""
 
     def __init__(self, generator, **kwargs):
         super().__init__(**kwargs)

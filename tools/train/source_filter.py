@@ -1,9 +1,9 @@
-"""Speech as an image of its source and filter, and back: analysis in NumPy, synthesis differentiable in Keras.
+"""Speech as the parameters of its source and filter, and back: analysis in NumPy, synthesis differentiable in Keras.
 
-The image [FRAMES, BANDS, 3], float32 in [-1, 1], has for each frame of 12.5 ms and each mel band: the log power of the spectral
-envelope, the periodic share of that power, and the logarithm of the pitch, which is the same in all bands. Synthesis sends
-pulses of that pitch and a fixed noise through a minimum-phase filter with that envelope. So speech is modelled by the vocoders
-WORLD (Morise et al. 2016) and, with gradients, DDSP (Engel et al. 2020). Nothing here is trained.
+The parameters [FRAMES, PARAMETERS], float32 in [-1, 1], have for each frame of 12.5 ms: the log power of the spectral envelope
+in BANDS mel bands, the periodic share of the power in PERIODIC bands, and the logarithm of the pitch. Synthesis sends pulses of
+that pitch and a fixed noise through a minimum-phase filter with that envelope. So speech is modelled by the vocoders WORLD
+(Morise et al. 2016) and, with gradients, DDSP (Engel et al. 2020). Nothing here is trained.
 """
 
 import functools
@@ -16,10 +16,11 @@ from tools.train.sounds import RATE, SAMPLES
 
 HOP, WINDOW, FFT = 100, 200, 400  # samples
 FRAMES, BANDS, KNOTS = SAMPLES // HOP, 32, 16
-FLOOR, CEILING = -13.5, 1.5  # natural log of the envelope's power, where white noise of mean square 1 has power 1
-PITCH, OCTAVES = 130.0, 1.2  # Hz, and what 1 in the image stands for
-PULSE_WIDTH = 1500.0  # Hz: the spectrum of a pulse is a Gaussian of this deviation; the filter makes it flat
 PERIODIC = 4  # bands of equal width in which the periodic share is measured
+PARAMETERS = BANDS + PERIODIC + 1
+FLOOR, CEILING = -13.5, 1.5  # natural log of the envelope's power, where white noise of mean square 1 has power 1
+PITCH, OCTAVES = 130.0, 1.2  # Hz, and what 1 in the parameters stands for
+PULSE_WIDTH = 1500.0  # Hz: the spectrum of a pulse is a Gaussian of this deviation; the filter makes it flat
 
 
 def to_mel(hertz):
@@ -136,18 +137,15 @@ def envelope(wave, pitch):
 
 
 def analysed(wave):
-    """Return the image float32 [FRAMES, BANDS, 3] of `wave [SAMPLES]`."""
+    """Return the parameters float32 [FRAMES, PARAMETERS] of `wave [SAMPLES]`."""
     pitch, periodic = pitch_and_voicing(wave)
     log_power = np.clip(envelope(wave, pitch), FLOOR, CEILING)
-    centres = mel_edges(BANDS)[1:-1]
-    share = periodic @ linear(centres, RATE / 2 * (np.arange(PERIODIC) + 0.5) / PERIODIC).T
-    tall = np.repeat(np.log2(pitch / PITCH)[:, None] / OCTAVES, BANDS, axis=1)
-    image = [2 * (log_power - FLOOR) / (CEILING - FLOOR) - 1, 2 * share - 1, tall]
-    return np.stack(image, axis=-1).astype("float32")
+    parts = [2 * (log_power - FLOOR) / (CEILING - FLOOR) - 1, 2 * periodic - 1, np.log2(pitch / PITCH)[:, None] / OCTAVES]
+    return np.concatenate(parts, axis=1).astype("float32")
 
 
 class Synthesis(keras.layers.Layer):
-    """`image [B, FRAMES, BANDS, 3] -> wave [B, SAMPLES]` in [-1, 1], by products with fixed matrices."""
+    """`parameters [B, FRAMES, PARAMETERS] -> wave [B, SAMPLES]` in [-1, 1], by products with fixed matrices."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -164,6 +162,8 @@ class Synthesis(keras.layers.Layer):
         noise = noise.reshape(FRAMES + 1, HOP)
         self.noise = (np.concatenate([noise[:-1], noise[1:]], axis=1) @ transform).astype("float32")
         self.to_bins = linear(to_mel(frequency), to_mel(mel_edges(BANDS)[1:-1])).T.astype("float32")  # [BANDS, bins]
+        middles = RATE / 2 * (np.arange(PERIODIC) + 0.5) / PERIODIC
+        self.shares_to_bins = linear(frequency, middles).T.astype("float32")
         # Minimum phase: the Hilbert transform of the log amplitude, by folding its cepstrum (Oppenheim and Schafer 1975).
         symmetric = np.concatenate([np.eye(bins), np.eye(bins)[:, -2:0:-1]], axis=1)
         cepstrum = np.fft.ifft(symmetric, axis=1).real
@@ -192,15 +192,14 @@ class Synthesis(keras.layers.Layer):
         pulse = ops.exp(ops.square(PULSE_WIDTH / pitch) * (ops.cos(2 * np.pi * turns) - 1))
         return pulse * ops.rsqrt(pitch) * float(PULSE_WIDTH * np.sqrt(2 * np.pi / RATE))
 
-    def call(self, image):
-        log_amplitude = (image[..., 0] + 1) * ((CEILING - FLOOR) / 4) + FLOOR / 2
-        share = (image[..., 1] + 1) / 2
-        blocks = self.pulses(ops.mean(image[..., 2], axis=2) * OCTAVES)
+    def call(self, parameters):
+        log_amplitude = (parameters[..., :BANDS] + 1) * ((CEILING - FLOOR) / 4) + FLOOR / 2
+        share = ops.matmul((parameters[..., BANDS:-1] + 1) / 2, self.shares_to_bins)
+        blocks = self.pulses(parameters[..., -1] * OCTAVES)
         periodic = ops.matmul(ops.concatenate([blocks[:, :-1], blocks[:, 1:]], axis=-1), self.of_pulses)
-        bands = lambda x: ops.matmul(x, self.to_bins)  # noqa: E731
         two = lambda x: ops.concatenate([x, x], axis=-1)  # noqa: E731
-        source = periodic * two(ops.sqrt(bands(share) + 1e-4)) + self.noise * two(ops.sqrt(1.0001 - bands(share)))
-        amplitude = ops.exp(bands(log_amplitude)) - 0.9 * np.exp(FLOOR / 2)
+        source = periodic * two(ops.sqrt(share + 1e-4)) + self.noise * two(ops.sqrt(1.0001 - share))
+        amplitude = ops.exp(ops.matmul(log_amplitude, self.to_bins)) - float(0.9 * np.exp(FLOOR / 2))
         phase = ops.matmul(log_amplitude, self.to_phase)
         cos, sin = amplitude * ops.cos(phase), amplitude * ops.sin(phase)
         real, imaginary = ops.split(source, 2, axis=-1)
