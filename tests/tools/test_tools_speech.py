@@ -95,13 +95,23 @@ def test_not_words_and_varied_keep_shape_and_range() -> None:
     assert sounds.fitted(np.ones(9000)).shape == (6400,)
 
 
+def test_calibration_on_targets_undoes_a_wrong_temperature_and_bias() -> None:
+    calibration = tool("calibration")
+    logits = 2 * np.random.default_rng(0).standard_normal((400, 4))
+    wrong = 1.5 * logits
+    wrong[:, -1] += 3
+    temperature, bias = calibration.fit_to_targets(wrong, np.exp(logits - np.logaddexp.reduce(logits, axis=1)[:, None]))
+    assert abs(temperature - 1.5) < 0.15
+    assert abs(bias + 3) < 0.3
+
+
 @pytest.mark.slow
 def test_all_stages_at_a_tiny_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train, networks = tool("train_speech"), tool("sound_networks")
     for network in ("SpeechClassifier", "SpeechTeacher", "SpeechJudge"):
         monkeypatch.setattr(getattr(networks, network), "CHANNELS", (4, 4, 4, 4))
     sizes = {"RANK": 5, "PARTS": (6, 2, 0), "PARTS_WITH_DRAWS": (3, 2, 3), "STEPS_PER_EPOCH": 2, "NORM_BATCHES": 2}
-    for name, value in {**sizes, "NUM_DRAWS": 100, "EPOCHS": dict.fromkeys(train.EPOCHS, 1)}.items():
+    for name, value in {**sizes, "NUM_DRAWS": 100, "NUM_HELD_OUT": 100, "EPOCHS": dict.fromkeys(train.EPOCHS, 1)}.items():
         monkeypatch.setattr(train, name, value)
     eagerly = lambda self, **settings: keras.Model.compile(self, run_eagerly=True, **settings)  # noqa: E731
     monkeypatch.setattr(train.SoundLesson, "compile", eagerly)

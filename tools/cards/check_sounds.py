@@ -22,7 +22,7 @@ REMARKS = {
     "generator": """An exact draw is a prior draw, kept with probability p(word): what rejection sampling keeps. Log-spectral
 distances are root mean squares over the bands of a log mel spectrogram, in dB, where white noise at -50 dB of full scale is
 added to both sides. "The vocoder" is the sound of a recording's own source and filter, without the generator.""",
-    "classifier": """Temperature and the weight of "other" are fitted on the held-out recordings. Sounds that are no word are
+    "classifier": """Temperature and the weight of "other" are fitted to draws of the generator. Sounds that are no word are
 made from held-out recordings: reversed, cut, shuffled, mixed; and noise and tones.""",
     "judge": """Temperature and the weight of "other" are fitted on the held-out recordings. Sounds that are no word are
 made from held-out recordings: reversed, cut, shuffled, mixed; and noise and tones.""",

@@ -13,7 +13,7 @@ REACH = 8  # moments by which the alignment may differ from a linear one
 LOUD = 0.35  # share of the range of loudness from which a frame belongs to the word
 # Weights of the periodic share, the pitch and the clock in the principal directions, where that of the spectrum is 1.
 SHARE_WEIGHT, PITCH_WEIGHT, CLOCK_WEIGHT = 0.3, 1.0, 0.15
-SHRINKAGE = 0.9  # factor of the deviations, because principal coefficients of few recordings are not normal
+SHRINKAGE = 0.8  # factor of the deviations, because principal coefficients of few recordings are not normal
 
 
 def linear_clock(parameters):

@@ -10,7 +10,7 @@ from tools.train.source_filter import BANDS, FRAMES, PARAMETERS, Synthesis, mel_
 
 LATENT_DIM = 64
 RANK = 160  # directions that the words have in common
-SHARPNESS = 5.0  # of the choice of word and speaker
+SHARPNESS = 6.0  # of the choice of word and speaker
 
 
 class LogMel(keras.layers.Layer):

@@ -17,7 +17,7 @@ from keras import ops
 
 from tools.train import photographs, sounds, source_filter
 from tools.train.appearance import fit_appearance
-from tools.train.calibration import fit
+from tools.train.calibration import fit, fit_to_targets
 from tools.train.lessons import Epochs, LossModel, fit_averaged
 from tools.train.sound_networks import (
     LATENT_DIM,
@@ -32,12 +32,12 @@ from tools.train.sound_networks import (
 
 STAGES = ("generator", "judge", "teacher", "first", "classifier", "export")
 NETWORKS = {"judge": SpeechJudge, "teacher": SpeechTeacher, "first": SpeechClassifier, "classifier": SpeechClassifier}
-EPOCHS = {"judge": 7, "teacher": 7, "first": 7, "classifier": 4}
+EPOCHS = {"judge": 7, "teacher": 7, "first": 7, "classifier": 5}
 STEPS_PER_EPOCH = 50
 SEEDS = {"teacher": 0, "judge": 1, "first": 2, "classifier": 5, "calibration": 6, "draws": 7}
 PARTS = (52, 12, 0)  # of a batch: recordings, sounds that are no word, draws of the generator
-PARTS_WITH_DRAWS = (24, 8, 32)
-NUM_DRAWS = 6_400
+PARTS_WITH_DRAWS = (18, 6, 40)
+NUM_DRAWS, NUM_HELD_OUT = 5_000, 800  # draws to learn from, and to calibrate on
 NORM_BATCHES = 50  # for the statistics of batch normalization
 NUM_OTHERS = 300  # held-out sounds that are no word, for calibration
 
@@ -127,7 +127,7 @@ class Studio:
         keras.utils.set_random_seed(SEEDS[stage])
         with_draws = stage == "classifier"
         network = self.network(stage, "first" if with_draws else None)
-        draws = self.labelled_draws() if with_draws else None
+        draws = self.labelled_draws(NUM_DRAWS, SEEDS["draws"]) if with_draws else None
         parts = PARTS_WITH_DRAWS if with_draws else PARTS
         batches = Sounds(self.waves, self.labels, len(self.names), parts, STEPS_PER_EPOCH, SEEDS[stage], draws)
         fit_averaged(
@@ -138,7 +138,13 @@ class Studio:
             network.RATE / (3 if with_draws else 1),
             num_norm_batches=NORM_BATCHES,
         )
-        self.calibrate(network)
+        if with_draws:
+            waves, targets = self.labelled_draws(NUM_HELD_OUT, SEEDS["calibration"])
+            temperature, bias = fit_to_targets(self.held_out_logits(network, waves.astype("float32")), targets)
+            network.temperature.assign(temperature)
+            network.other_bias.assign(bias)
+        else:
+            self.calibrate(network)
         network.save_weights(self.folder(stage) / "final.weights.h5")
         logits, labels = self.held_out_logits(network, self.held_out), self.held_out_labels
         words = np.mean(logits.argmax(1) == labels)
@@ -156,12 +162,12 @@ class Studio:
         network.temperature.assign(temperature)
         network.other_bias.assign(bias)
 
-    def labelled_draws(self):
+    def labelled_draws(self, count, seed):
         """Return prior draws (waves float16, targets): p(word) by the teacher times that by `first`, the rest "other"."""
-        speaker, rng = Speaker(self.generator(trained=True)), np.random.default_rng(SEEDS["draws"])
+        speaker, rng = Speaker(self.generator(trained=True)), np.random.default_rng(seed)
         judges = [self.network(stage, stage).opinion for stage in ("teacher", "first")]
         waves, targets = [], []
-        for _ in range(NUM_DRAWS // 100):
+        for _ in range(count // 100):
             wave = np.asarray(speaker(rng.standard_normal((100, speaker.generator.latent_dim), "float32")))
             both = np.prod([np.asarray(ops.softmax(judge(wave))) for judge in judges], axis=0)
             both[:, -1] = 1 - both[:, :-1].sum(1)
@@ -202,7 +208,8 @@ speaker. From outside the generator is unconditional. A vocoder without trained 
 (`tools/train/sound_networks.py`), trained by `python -m tools.train.train_speech` (stages `first` and `classifier`): on
 recordings, and on sounds that are no word, for "other" (reversed, cut, shuffled and mixed recordings, noise, tones); {views}.
 Then it was trained on with {draws:,} prior draws of the generator, too: the target of a draw is p(word) by itself times p(word)
-by a teacher, a network of another shape that learned from recordings alone, and the rest is "other".""",
+by a teacher, a network of another shape that learned from recordings alone, and the rest is "other". Temperature and the weight
+of "other" are fitted to {held_out:,} further draws.""",
     "judge": """A plain network of ReLU units and max-pooling on a log mel spectrogram, which is part of the graph, in Keras 3
 (`tools/train/sound_networks.py`), trained by `python -m tools.train.train_speech` (stage `judge`): on recordings, and on sounds
 that are no word, for "other" (reversed, cut, shuffled and mixed recordings, noise, tones); {views}. It is a stranger: its
@@ -228,6 +235,7 @@ def publish(studio, out, licence):
     numbers = {
         "views": VIEWS,
         "draws": NUM_DRAWS,
+        "held_out": NUM_HELD_OUT,
         "bands": source_filter.BANDS,
         "frames": source_filter.FRAMES,
         "recordings": len(studio.waves),
