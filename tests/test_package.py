@@ -28,6 +28,9 @@ def test_a_wheel_carries_its_models_and_runs_in_an_empty_folder(root: Path, tmp_
             assert f"tfgradgen/saved_models/{model}/{file}" in names
     assert {f"tfgradgen/saved_models/text/assets/{file}" for file in ("vocabulary.txt", "captions.txt")} <= set(names)
     assert "tfgradgen/saved_models/photographs/photographs.npz" in names
+    for model in ("generator", "classifier", "judge"):
+        for file in ("saved_model.pb", "model.json", "MODEL.md", "variables/variables.index"):
+            assert f"tfgradgen/saved_models/speech/{model}/{file}" in names
     assert "tfgradgen/models/imagenet_labels.txt" in names
     viewing = [path.name for path in (root / "tfgradgen" / "viewing").iterdir() if path.suffix in (".j2", ".css", ".js")]
     assert {f"tfgradgen/viewing/{name}" for name in viewing} <= set(names)

@@ -197,7 +197,10 @@ def test_what_cannot_be_parsed_is_said(tmp_path: Path) -> None:
         (tmp_path / "saved_model.pb").write_bytes(b"not a protobuf")
 
 
-@pytest.mark.parametrize("name", ["generator", "classifier", "discriminator", "judge"])
+@pytest.mark.parametrize(
+    "name",
+    ["generator", "classifier", "discriminator", "judge", "speech/generator", "speech/classifier", "speech/judge"],
+)
 def test_the_shipped_models_pass(name: str, root: Path) -> None:
     check_ops(root / "saved_models" / name)
 

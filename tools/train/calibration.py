@@ -35,6 +35,13 @@ def fit(logits, labels, has_other=False):
     return matched_temperature(applied(logits, 1.0, bias)[~other], labels[~other]), float(bias)
 
 
+def fit_to_targets(logits, targets):
+    """Return the (temperature, bias of the last column) with the least cross-entropy to soft `targets [N, K]`, by search."""
+    loss = lambda pair: -np.mean(np.sum(targets * log_softmax(applied(logits, *pair), axis=1), axis=1))  # noqa: E731
+    temperature, bias = min(((t, b) for t in TEMPERATURES[100:301:8] for b in BIASES), key=loss)
+    return float(temperature), float(bias)
+
+
 def matched_temperature(logits, labels):
     """Return the temperature at which the mean confidence equals the accuracy."""
     accuracy = np.mean(logits.argmax(1) == labels)

@@ -1,4 +1,4 @@
-"""Common parts of training classifiers: epochs that can be resumed, and a model whose output is its loss."""
+"""Common parts of training classifiers: epochs that can be resumed, a model whose output is its loss, and its training."""
 
 import keras
 
@@ -35,3 +35,44 @@ class LossModel(keras.Model):
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         self.tracker.update_state(y_pred)
         return self.get_metrics_result()
+
+
+def fit_averaged(lesson, batches, epochs, folder, rate, watch=(), num_norm_batches=120):
+    """Fit `lesson` on `batches` (`Epochs`) for `epochs` in total, resuming from `folder`; leaves averaged weights in the model.
+
+    AdamW with a warm-up to `rate`, a cosine schedule and averaged weights (EMA); then the statistics of batch normalization
+    are computed for them.
+
+    Args:
+      lesson: A `LossModel`.
+      batches: The batches of an epoch.
+      epochs: Number of epochs.
+      folder: For the checkpoint and the log.
+      rate: The largest learning rate.
+      watch: Further callbacks.
+      num_norm_batches: Number of batches for those statistics.
+    """
+    batches.num_seen_fn = lambda: int(lesson.optimizer.iterations.numpy())
+    steps = epochs * len(batches)
+    warmup = min(200, steps // 10)
+    schedule = keras.optimizers.schedules.CosineDecay(0.0, steps - warmup, warmup_target=rate, warmup_steps=warmup)
+    lesson.compile(
+        optimizer=keras.optimizers.AdamW(
+            schedule, weight_decay=0.05, beta_2=0.99, global_clipnorm=3.0, use_ema=True, ema_momentum=0.995
+        ),
+        jit_compile=keras.backend.backend() == "jax",
+    )
+    lesson.optimizer.build(lesson.trainable_variables)
+    lesson.fit(
+        batches,
+        epochs=epochs,
+        verbose=2,
+        callbacks=[
+            keras.callbacks.BackupAndRestore(folder / "backup", double_checkpoint=True, delete_checkpoint=False),
+            keras.callbacks.CSVLogger(folder / "log.csv", append=True),
+            keras.callbacks.SwapEMAWeights(swap_on_epoch=True),
+            *watch,
+        ],
+    )
+    for k in range(num_norm_batches):
+        lesson(batches[k % len(batches)][0], training=True)

@@ -21,6 +21,7 @@ from tools.train import photographs
 from tools.train.calibration import fit
 from tools.train.classifier_data import Batches, Lesson
 from tools.train.classifier_networks import NETWORKS
+from tools.train.lessons import fit_averaged
 from tools.train.photographs import HELD_OUT, TRAINING, in_batches
 
 VIEWS_PER_EPOCH = 20_000
@@ -67,31 +68,7 @@ def train(sets, held_out, work, epochs, role, num_others=0, precision="mixed_bfl
     network.begin()
     batches = Batches(sets, VIEWS_PER_EPOCH // 64, seed)
     lesson = Lesson(network, role, batches.counts[2], seed=seed + 77)
-    batches.num_seen_fn = lambda: int(lesson.optimizer.iterations.numpy())
-    steps = epochs * len(batches)
-    warmup = min(200, steps // 10)
-    rate = keras.optimizers.schedules.CosineDecay(0.0, steps - warmup, warmup_target=network.RATE, warmup_steps=warmup)
-    lesson.compile(
-        optimizer=keras.optimizers.AdamW(
-            rate, weight_decay=0.05, beta_2=0.99, global_clipnorm=3.0, use_ema=True, ema_momentum=0.995
-        ),
-        jit_compile=keras.backend.backend() == "jax",
-    )
-    lesson.optimizer.build(lesson.trainable_variables)
-    lesson.fit(
-        batches,
-        epochs=epochs,
-        verbose=2,
-        callbacks=[
-            keras.callbacks.BackupAndRestore(work / "backup", double_checkpoint=True, delete_checkpoint=False),
-            keras.callbacks.CSVLogger(work / "log.csv", append=True),
-            keras.callbacks.SwapEMAWeights(swap_on_epoch=True),
-            Watch(network, held_out),
-        ],
-    )
-    # `fit` leaves the EMA weights in the model; now compute the statistics of batch normalization for them.
-    for k in range(120):
-        lesson(batches[k % len(batches)][0], training=True)
+    fit_averaged(lesson, batches, epochs, work, network.RATE, [Watch(network, held_out)])
     network.save_weights(work / "final.weights.h5")
 
 
