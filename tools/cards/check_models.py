@@ -17,7 +17,7 @@ import fire
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ("text", "classifier", "judge", "discriminator", "generator")  # fastest first
 # Folders of saved_models/, and the megabytes that they may take together.
-MAX_MEGABYTES = {("generator", "classifier", "judge", "discriminator"): 30, ("text",): 4, ("speech",): 8, ("actions",): 8}
+MAX_MEGABYTES = {("generator", "classifier", "judge", "discriminator"): 30, ("text",): 4}
 CHAINS = "reach of "  # begins the rows that take chains
 CALIBRATED = """Temperature and the weight of "other" are fitted on the held-out photographs. Of so few photographs the
 calibration error is mostly chance, so what chance alone gives stands beside it."""
