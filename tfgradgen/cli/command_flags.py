@@ -131,7 +131,7 @@ def _sample_groups(sampler: Sampler | None) -> list[Group]:
             Group("Sampler", _of(flags, "kernel", "schedule")),
             _settings_group(sampler, "sample"),
             length,
-            Group("Computation", _of(flags, "seed", "jit", "gradient_precision")),
+            Group("Computation", _of(flags, "seed", "jit", "gradient_precision", "block", "engine", "address", "devices")),
             _models_group(),
             Group("Output", _of(flags, "out", "overwrite", "resume", "strict", "netcdf", "save_images", "open")),
         ],

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from tfgradgen.cli.load import load_models, start_at_photograph
 from tfgradgen.cli.opening import open_file
 from tfgradgen.cli.options import SampleOptions
 from tfgradgen.cli.output import PLACE, SHEET_NAME, check_folders, choose_folders
+from tfgradgen.cli.remote import remote_of
+from tfgradgen.cli.remote_run import Job, RemoteRuns
 from tfgradgen.cli.run import Row, finished, is_remains, run_group
 from tfgradgen.cli.system import stopped
 from tfgradgen.cli.terminal import note, say, started
@@ -22,8 +25,10 @@ from tfgradgen.core.checks import UserError
 from tfgradgen.core.text import as_text
 from tfgradgen.diagnostics.convergence import CLASS_PROB
 from tfgradgen.diagnostics.issues import GRADES
+from tfgradgen.engine.engine import Engine, running
 from tfgradgen.io.folders import REPORT, discard, not_written, partial_path
 from tfgradgen.io.images import make_grid, save_png
+from tfgradgen.models.targets import Target
 
 SHEET_COLUMNS = 8
 NAME_LENGTH = 24  # letters of a name at the left of its row
@@ -41,7 +46,14 @@ def run_sample(options: SampleOptions) -> list[str]:
       UserError: A run cannot be made.
       Stopped: A signal ended the command.
     """
+    with running(options.place) as engine:
+        return _run(options, engine)
+
+
+def _run(options: SampleOptions, engine: Engine | None) -> list[str]:
     loaded = load_models(options.models, options.gradient_precision)
+    if engine:
+        loaded = loaded._replace(remote=remote_of(engine, options.models, loaded, options.gradient_precision))
     options = start_at_photograph(options, loaded.generator)
     targets = loaded.targets(options.label)
     names = [target.label.name for target in targets]
@@ -69,6 +81,9 @@ def run_sample(options: SampleOptions) -> list[str]:
         for folder in rows:
             made.append(folder)
             say(f"kept     {as_text(folder)}: this run was finished earlier")
+        if loaded.remote:
+            RemoteRuns(loaded.remote, rows, done).run([Job(own, group, places_of(group, targets)) for own, group in groups])
+            groups.clear()
         while groups:  # this releases each finished group with its compiled graphs
             share = max(end - time.monotonic(), 0.0) / len(groups)  # of the time that is left
             own, group = groups.pop(0)
@@ -91,6 +106,11 @@ def run_sample(options: SampleOptions) -> list[str]:
     if options.opens:
         open_file(sheet_path or folders[0] / REPORT)
     return [problem for row in whole for problem in row.problems]
+
+
+def places_of(group: Group, targets: Sequence[Target]) -> tuple[int, ...]:
+    """Return the places of the members of `group` among all targets of the command."""
+    return tuple(next(k for k, target in enumerate(targets) if target is member.target) for member in group.members)
 
 
 def _planned(options: SampleOptions, members: list[Member]) -> tuple[dict[Path, Row], list[Group]]:

@@ -13,4 +13,5 @@ def plan_of(options: SampleOptions, loaded: Loaded, target: Target) -> dict[str,
     label = {"index": target.index, "name": target.label.name, "wnid": target.label.wnid}
     models = {"generator": loaded.generator, "classifier": target.classifier}
     models |= {"discriminator": loaded.discriminator} if loaded.discriminator else {}
-    return plan(label, options.kernel, options.run, options.to_dict(), models)
+    planned = plan(label, options.kernel, options.run, options.to_dict(), models)
+    return planned | (loaded.remote.environment(options.run.jit) if loaded.remote else {})

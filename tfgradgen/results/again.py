@@ -23,6 +23,7 @@ DEFAULTS = {
     "netcdf": False,
     "save_images": False,
     "gradient_precision": "float32",
+    "block": None,
 }
 
 

@@ -24,7 +24,7 @@ from tfgradgen.io.images import make_grid, save_png
 from tfgradgen.mcmc.importance import FIT_FIGURES
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.results.page import page_of
-from tfgradgen.results.record import BATCH, FIT, MODELS, TIME_BUDGET, VARIED
+from tfgradgen.results.record import BLOCK, BATCH, FIT, MODELS, TIME_BUDGET, VARIED
 from tfgradgen.results.summary import UNITS, kind_of, legend_of, title_of
 from tfgradgen.viewing.report import render
 
@@ -176,6 +176,7 @@ def _arguments(value: Any) -> None:
     whole_number(_mapping(value["schedule"])["num_results"], 1)
     for name in ("num_burnin_steps", "num_adaptation_steps"):
         whole_number(value["schedule"].get(name, 0))
+    whole_number(value.get(BLOCK, 1), 1)
 
 
 def _count(value: Any) -> None:
