@@ -26,6 +26,7 @@ ANY_KERNEL = "mala"  # kernel of commands that do not ask for one
 PRECISIONS = ("float32", "bfloat16")
 _DURATION = re.compile(r"(?:(\d{1,9}(?:\.\d*)?)h)?(?:(\d{1,9}(?:\.\d*)?)m)?(?:(\d{1,9}(?:\.\d*)?)s?)?", re.ASCII)
 MAX_SECONDS = 1e8  # three years
+PLACE_FLAGS = ("engine", "address", "devices")
 SCHEDULE_FLAGS, RUN_FLAGS = tuple(declared(Schedule)), tuple(declared(RunConfig))
 
 

@@ -133,7 +133,8 @@ class RemoteRuns:
             self._finish(number)
 
     def _take(self, event: Event) -> None:
-        number, k = event.key  # type: ignore[misc]
+        key: tuple[int, int] = event.key  # type: ignore[assignment]
+        number, k = key
         active = self._active[number]
         with drawing(active.run):
             if event.error:

@@ -4,8 +4,9 @@ from typing import Any
 
 from tfgradgen.cli.load import Loaded
 from tfgradgen.cli.options import SampleOptions
+from tfgradgen.core.contracts import Jit
 from tfgradgen.models.targets import Target
-from tfgradgen.results.origin import plan
+from tfgradgen.results.origin import environment, plan
 
 
 def plan_of(options: SampleOptions, loaded: Loaded, target: Target) -> dict[str, Any]:
@@ -14,4 +15,10 @@ def plan_of(options: SampleOptions, loaded: Loaded, target: Target) -> dict[str,
     models = {"generator": loaded.generator, "classifier": target.classifier}
     models |= {"discriminator": loaded.discriminator} if loaded.discriminator else {}
     planned = plan(label, options.kernel, options.run, options.to_dict(), models)
-    return planned | (loaded.remote.environment(options.run.jit) if loaded.remote else {})
+    return planned | environment_at(loaded, options.run.jit)
+
+
+def environment_at(loaded: Loaded, jit: Jit) -> dict[str, Any]:
+    """Return versions and device (`results.origin.environment`) of where `loaded` models run: this process, or workers."""
+    found: dict[str, Any] = loaded.remote.environment(jit) if loaded.remote else environment(jit)
+    return found

@@ -77,7 +77,7 @@ class Engine:
 
         The first worker that is ready speaks for all: a block refuses to run on a worker that differs.
         """
-        seen = self.scheduler.wait_for_one()
+        seen: dict[str, Any] = self.scheduler.wait_for_one()
         xla = bool(seen["jit"]) if jit == "auto" else bool(jit)
         return seen | {"jit": xla, "backend": "xla" if xla else "graph"}
 

@@ -24,7 +24,7 @@ from tfgradgen.io.images import make_grid, save_png
 from tfgradgen.mcmc.importance import FIT_FIGURES
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.results.page import page_of
-from tfgradgen.results.record import BLOCK, BATCH, FIT, MODELS, TIME_BUDGET, VARIED
+from tfgradgen.results.record import BATCH, BLOCK, FIT, MODELS, TIME_BUDGET, VARIED
 from tfgradgen.results.summary import UNITS, kind_of, legend_of, title_of
 from tfgradgen.viewing.report import render
 
