@@ -4,7 +4,7 @@ Block k of a run is the run of its chains alone with a seed of its own: that of 
 It has its own prior draws, adapts its own step size, and therefore depends neither on the other blocks nor on where they run.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,8 @@ import numpy as np
 from tfgradgen.core.backend import seed_of
 from tfgradgen.core.checks import check_int, check_num_chains, fail
 from tfgradgen.core.config import RunConfig
-from tfgradgen.core.contracts import Cost
+from tfgradgen.core.contracts import Chunk, Cost, Draws, ProgressFn, SamplerResult
+from tfgradgen.engine.schedule import Scheduler
 from tfgradgen.mcmc.kernel import KernelSampler
 from tfgradgen.mcmc.sampler import Sampler
 
@@ -85,6 +86,37 @@ def _mean(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     errors = [error for _, _, error in known]
     total = None if any(value is None for value in errors) else float(np.sqrt(np.sum((weights * np.array(errors, float)) ** 2)))
     return {name: float(np.sum(weights * np.array([mean for _, mean, _ in known]))), error: total}
+
+
+def joined_chunks(pieces: Iterable[tuple[int, Chunk]], num_blocks: int, progress_fn: ProgressFn | None = None) -> SamplerResult:
+    """Return the result of a run from the chunks of its blocks, each with its block's number, in any order of the blocks."""
+    kept: list[list[Draws]] = [[] for _ in range(num_blocks)]
+    stats: list[dict[str, Any]] = [{} for _ in range(num_blocks)]
+    done = [0] * num_blocks
+    for k, chunk in pieces:
+        kept[k].append(chunk.draws)
+        stats[k], done[k] = chunk.stats, chunk.progress.num_done
+        if progress_fn:
+            total = chunk.progress.num_total * num_blocks
+            progress_fn(chunk.progress._replace(num_done=min(sum(done), total), num_total=total))
+    columns = [[np.concatenate([getattr(draws, name) for draws in own]) for own in kept] for name in Draws._fields]
+    found = joined_stats(stats)
+    return SamplerResult(
+        Draws(*(np.concatenate(each, 1) for each in columns)), Cost(*(found[name] for name in Cost._fields)), found
+    )
+
+
+def pieces_of(scheduler: Scheduler) -> Iterator[tuple[Any, Any]]:
+    """Run all blocks of `scheduler` and yield the key and value of each piece.
+
+    Raises:
+      UserError: A block failed.
+    """
+    for event in scheduler.events():
+        if event.error:
+            raise event.error
+        if event.piece:
+            yield event.key, event.piece.value
 
 
 def joined_state(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:

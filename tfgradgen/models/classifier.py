@@ -80,6 +80,7 @@ class Classifier:
       wants: 'grey' or 'rgb', to which images are converted first; None for no conversion.
       range_scores: Scores of the image ranges that were tried with a generator's images.
       warnings: Reasons why a guess or a setting may be wrong, one line each.
+      given: The settings with which `load_classifier` made it; None for one made otherwise.
     """
 
     fn: Callable[[Any], Any]
@@ -99,6 +100,7 @@ class Classifier:
     wants: str | None = None
     range_scores: tuple[tuple[tuple[float, float], float], ...] = ()
     warnings: tuple[str, ...] = ()
+    given: dict[str, Any] | None = None
 
     @property
     def num_classes(self) -> int:
@@ -268,7 +270,8 @@ def load_classifier(
     """
     settings = {name: value for name, value in locals().items() if name not in ("path", "unknown")}
     given = settings_of(ClassifierSettings, settings | unknown)
-    return load_as("classifier", default_model("classifier") if path is None else path, given)
+    made = load_as("classifier", default_model("classifier") if path is None else path, given)
+    return replace(made, given={name: value for name, value in settings.items() if value is not None})
 
 
 def load_as(role: str, path: str | Path, given: ClassifierSettings) -> Classifier:

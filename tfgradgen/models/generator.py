@@ -67,6 +67,7 @@ class Generator:
       signature: The signature in use, one of `signatures`.
       tags: Tags of the meta graph in use.
       signatures: All signatures, as text.
+      given: The settings with which `load_generator` made it; None for one made otherwise.
     """
 
     fn: Callable[[Any], Any]
@@ -84,6 +85,7 @@ class Generator:
     signature: str = ""
     tags: tuple[str, ...] = ()
     signatures: tuple[str, ...] = ()
+    given: dict[str, Any] | None = None
 
     @property
     def generator_class(self) -> str | None:
@@ -107,7 +109,7 @@ class Generator:
 
     def of_class(self, number: int) -> "Generator":
         """Return the generator with class `number` for all images; its z has no extra coordinates, as in mode 'target'."""
-        return replace(self, fn=self.classes.fn_of(number)) if self.classes else self
+        return replace(self, fn=self.classes.fn_of(number), given=None) if self.classes else self
 
     def with_class_names(self, labels: tuple[Label, ...]) -> "Generator":
         """Return the generator with the class names of a classifier, if it has none and the numbers of classes agree."""
@@ -163,7 +165,8 @@ def load_generator(
     """
     settings = {name: value for name, value in locals().items() if name not in ("path", "unknown")}
     given = settings_of(GeneratorSettings, settings | unknown)
-    return _load(default_model("generator") if path is None else path, given)
+    made = _load(default_model("generator") if path is None else path, given)
+    return replace(made, given={name: value for name, value in settings.items() if value is not None})
 
 
 def _load(path: str | Path, given: GeneratorSettings) -> Generator:
