@@ -57,5 +57,5 @@ def test_devices_are_chosen(wanted: str, known: list[str], found: list[str], mon
 @pytest.mark.parametrize("wanted", ["3", "0", "0,2", "1,1"])
 def test_devices_that_are_not_there(wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "found_devices", lambda: ["0", "1"])
-    with pytest.raises(UserError, match="devices: expected (at most the 2 GPUs|different numbers below 2)"):
+    with pytest.raises(UserError, match=r"devices: expected (at most the 2 GPUs|different numbers below 2)"):
         devices.chosen_devices(wanted)

@@ -22,7 +22,7 @@ COMMAND = ["sample", f"--label={','.join(LABELS)}", "--kernel=mala", "--num_chai
 COMMAND += ["--num_results=230", "--num_burnin_steps=30", "--init=prior"]
 PIECES = 2 + 12  # of a block: chunks of 20 transitions, one of which ends at the end of the burn-in
 STORE = 100_000_000  # bytes of shared memory of a node
-# Everything stays on the loopback interface, a node counts as lost after a second, and nothing runs that the test does not need.
+# Everything stays on the loopback interface, and nothing runs that the test does not need.
 VARIABLES = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_USAGE_STATS_ENABLED": "0",

@@ -26,13 +26,13 @@ class Actor:
     """A worker process: see `work.Runner`."""
 
     def __init__(self) -> None:
-        from tfgradgen.core.quiet import start_tensorflow
-
-        start_tensorflow()
         self._runner = Runner()
 
     def ready(self) -> Reply:
-        """Return what this worker is."""
+        """Start TensorFlow, and return what this worker is."""
+        from tfgradgen.core.quiet import start_tensorflow
+
+        start_tensorflow()
         from tfgradgen.results.origin import environment
 
         return Reply("ready", value=environment("auto"))
@@ -62,11 +62,12 @@ class RayFleet:
 
     Args:
       variables: Environment of the workers, in addition to that of their node.
+      actor: The class of the workers.
     """
 
-    def __init__(self, variables: Mapping[str, str]):
+    def __init__(self, variables: Mapping[str, str], actor: type = Actor):
         has_gpus = bool(ray.cluster_resources().get("GPU"))
-        self._class: Any = ray.remote(Actor).options(
+        self._class: Any = ray.remote(actor).options(
             num_cpus=1,
             num_gpus=1 if has_gpus else 0,
             max_restarts=0,
@@ -133,7 +134,7 @@ def variables() -> dict[str, str]:
 
 
 @contextmanager
-def connected(address: str | None) -> Iterator[int]:
+def connected(address: str | None, num_cpus: int | None = None) -> Iterator[int]:
     """Connect to a cluster during the block.
 
     A cluster of one node that listens on the loopback interface only is started without an address.
@@ -141,6 +142,7 @@ def connected(address: str | None) -> Iterator[int]:
     Args:
       address: HOST:PORT of the head; 'auto' for that of $RAY_ADDRESS or of the cluster that runs on this machine; None to start
         one.
+      num_cpus: Workers that a cluster started here is to have; by default one for each CPU.
 
     Yields:
       The number of workers that fit: one for each GPU, or for each CPU if there is no GPU.
@@ -155,7 +157,7 @@ def connected(address: str | None) -> Iterator[int]:
     if address is None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         given |= {"address": "local", "include_dashboard": False, "_node_ip_address": LOOPBACK}
-        given |= {"object_store_memory": LOCAL_STORE}
+        given |= {"object_store_memory": LOCAL_STORE, "num_cpus": num_cpus}
     else:
         given |= {"address": address}
     handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)}
