@@ -19,4 +19,6 @@ def check_surroundings(expected: Mapping[str, Any], jit: Jit) -> None:
     if found:
         name, theirs, ours = found
         remedy = "give every node the same versions and kind of device"
-        raise fail("engine", f"workers with {name} {theirs}, as the first one", f"one with {ours}", remedy)
+        error = fail("engine", f"workers with {name} {theirs}, as the first one", f"one with {ours}", remedy)
+        error.can_resume = True
+        raise error

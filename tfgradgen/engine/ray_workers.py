@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -13,7 +14,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from tfgradgen.core.checks import fail
 from tfgradgen.core.text import as_text
-from tfgradgen.engine.work import Reply, Runner, Work, error_of
+from tfgradgen.engine.work import Reply, Runner, Work
 
 LOOPBACK = "127.0.0.1"
 CONNECT_SECONDS = 5.0  # within which the head of a cluster must accept a connection
@@ -106,13 +107,13 @@ class RayFleet:
         except RayTaskError as error:  # a worker that cannot import or read what it is sent
             cause = as_text(" ".join(str(error.cause or error).split()), 200)
             remedy = "install the same tfgradgen[ray] on every node"
-            raise fail("engine", "workers with this version of tfgradgen", cause, remedy) from error
+            fault = fail("engine", "workers with this version of tfgradgen", cause, remedy)
+            fault.can_resume = True
+            raise fault from error
         except RayError as error:
             why = as_text((str(error).strip() or type(error).__name__).splitlines()[0], 120)
             self._forget(number)
             return Reply("lost", value=why)
-        if reply.kind == "error" and reply.token == -1:
-            raise error_of(reply.value)
         return reply
 
     def _forget(self, number: int) -> None:
@@ -160,21 +161,20 @@ def connected(address: str | None, num_cpus: int | None = None) -> Iterator[int]
         given |= {"object_store_memory": LOCAL_STORE, "num_cpus": num_cpus}
     else:
         given |= {"address": address}
-    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)}
+    is_main = threading.current_thread() is threading.main_thread()
+    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)} if is_main else {}
     try:
-        try:
-            ray.init(**given)
-        finally:
-            for signum, handler in handlers.items():  # Ray's own would end the process without a word about --resume
-                signal.signal(signum, handler)
-        resources = ray.cluster_resources()
-        yield max(1, int(resources.get("GPU", 0) or resources.get("CPU", 1)))
+        ray.init(**given)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        if isinstance(error, RayError) or ray.is_initialized():
-            raise
         got = as_text(" ".join(str(error).split()), 300)
         expected = "a Ray cluster with the versions of Ray and Python that this command has"
         raise fail("address", expected, got, "start one with `ray start --head`, or leave --address out") from error
+    finally:
+        for signum, handler in handlers.items():  # Ray's own would end the process without a word about --resume
+            signal.signal(signum, handler)
+    try:
+        resources = ray.cluster_resources()
+        yield max(1, int(resources.get("GPU", 0) or resources.get("CPU", 1)))
     finally:
         ray.shutdown()
 

@@ -34,6 +34,14 @@ class Work(NamedTuple):
     resume: Any = None
 
 
+class Failed(NamedTuple):
+    """A `UserError` as a worker describes it. The text of a `StateError` is 'state', and its `what` is the other text."""
+
+    text: str
+    command_text: str
+    can_resume: bool
+
+
 class Reply(NamedTuple):
     """The answer of a worker.
 
@@ -41,7 +49,7 @@ class Reply(NamedTuple):
       kind: 'ready' (the worker is started), 'piece', 'end' (there is no further piece), 'error' (the block failed, and would
         fail again) or 'lost' (the worker is gone).
       token: Number of the attempt at a block that this answers; -1 for none.
-      value: The description of a worker that is ready, a `Piece`, a `UserError`, or why the worker is lost.
+      value: The description of a worker that is ready, a `Piece`, what `Failed`, or why the worker is lost.
     """
 
     kind: Literal["ready", "piece", "end", "error", "lost"]
@@ -73,17 +81,21 @@ class Runner:
         try:
             return fn()
         except StateError as error:
-            failed: tuple[str, str] = ("state", error.what)
+            failed = Failed("state", error.what, False)
         except UserError as error:
-            failed = (str(error), error.command_text)
+            failed = Failed(str(error), error.command_text, error.can_resume)
         except Exception as error:  # of TensorFlow, or of memory: it ends the block, not the worker
             text = as_text(" ".join(str(getattr(error, "message", error)).split()) or type(error).__name__, 200)
             fault = fail("engine", "a block that runs to its end", text, "check the models and the machine of the worker")
-            failed = (str(fault), fault.command_text)
+            failed = Failed(str(fault), fault.command_text, True)
         self._pieces = iter(())
         return Reply("error", self._token, failed)
 
 
-def error_of(failed: tuple[str, str]) -> UserError:
+def error_of(failed: Failed) -> UserError:
     """Return the error that a worker described in a `Reply`."""
-    return StateError(failed[1]) if failed[0] == "state" else UserError(*failed)
+    if failed.text == "state":
+        return StateError(failed.command_text)
+    error = UserError(failed.text, failed.command_text)
+    error.can_resume = failed.can_resume
+    return error
