@@ -1,6 +1,5 @@
 """Runs that are divided into blocks: the same bits in this process and on workers, whatever is lost or stopped."""
 
-import gc
 import json
 import weakref
 from collections import Counter
@@ -121,12 +120,11 @@ def test_chunks_do_not_pile_up_in_the_command(toy_flags: list[str]) -> None:
 
     def seen(reply: Reply) -> None:
         if reply.kind == "piece" and hasattr(reply.value.value, "draws"):
-            gc.collect()
             most[0] = max(most[0], sum(ref() is not None for ref in alive))
             alive.append(weakref.ref(reply.value.value.draws.z))
 
     num_workers = 2
-    command = ["sample", "--label=alp", "--kernel=mala", "--num_chains=4", "--block=1", "--num_results=400", *toy_flags]
+    command = ["sample", "--label=alp", "--kernel=mala", "--num_chains=4", "--block=1", "--num_results=120", *toy_flags]
     with on_fleet(HereFleet(seen_fn=seen), num_workers):
         main([*command, *DEVICES, "--out=far"])
     assert 0 < most[0] <= num_workers * LOOKAHEAD + 2
