@@ -188,8 +188,8 @@ def _divided(
 
 def _backend_there(spec: Any, resume: Any) -> Iterator[Piece]:
     """Yield, in a worker, why it must use graph mode, if it must, and jit as it uses it."""
-    posterior, recipe, run = posterior_of(spec[0]), *spec[1:]
-    run, why = choose_jit(posterior, recipe.kernel, run)
+    described, recipe, run = spec
+    run, why = choose_jit(posterior_of(described), recipe.kernel, run)
     yield Piece((why, run.jit))
 
 

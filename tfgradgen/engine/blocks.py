@@ -29,12 +29,12 @@ def check_block(size: Any, sampler: Sampler, num_chains: int) -> int:
     Raises:
       UserError: It is out of range, or the chains of the sampler cannot be divided.
     """
-    size = check_int("block", size, 1, num_chains)
+    number: int = check_int("block", size, 1, num_chains)
     if not isinstance(sampler, KernelSampler) or sampler.learn_fn:
         why = "whose chains are not divided" if isinstance(sampler, KernelSampler) else "which runs no chains"
         raise fail("block", "a kernel that runs chains, such as mala", f"{sampler.name}, {why}", "leave --block out")
-    check_num_chains(sampler.name, min(size, num_chains % size or size), sampler.min_chains)
-    return size
+    check_num_chains(sampler.name, min(number, num_chains % number or number), sampler.min_chains)
+    return number
 
 
 def block_seed(seed: int, number: int) -> int:

@@ -55,8 +55,8 @@ def spec_of(posterior: ClassPosterior) -> Spec:
         raise fail("engine", "a target of a generator and a classifier alone", "a further term", "leave it or engine out")
     label = given["label"]
     label = label.numpy().tolist() if hasattr(label, "numpy") else label
-    places = [(model.path, dict(model.given)) for model in models]
-    return Spec(*places, label, float(posterior.temperature), given["max_batch"], _probe(posterior))
+    generator, classifier = ((model.path, dict(model.given)) for model in models)
+    return Spec(generator, classifier, label, float(posterior.temperature), given["max_batch"], _probe(posterior))
 
 
 def _probe(posterior: ClassPosterior) -> np.ndarray:

@@ -202,7 +202,7 @@ def compare_engines(num_results: int) -> None:
         Block(Models(options.models), options.label, (0,), options.recipe, run) for run in blocks_of(options.run, options.block)
     ]
     with connected(None, 2):
-        fleets = {"processes": DeviceFleet(["", ""]), "ray": RayFleet(variables())}
+        fleets: dict[str, Any] = {"processes": DeviceFleet(["", ""]), "ray": RayFleet(variables())}
         schedulers = {name: Scheduler(fleet, 2) for name, fleet in fleets.items()}
         seconds: dict[str, list[float]] = {name: [] for name in fleets}
         digests = set()
