@@ -18,6 +18,7 @@ FLOORS = [
     {"diagnostics"},
     {"mcmc", "viewing"},
     {"results"},
+    {"engine"},
     {"api", "serving"},
     {"evaluation", "play", "tuning"},
     {"demo"},

@@ -32,7 +32,19 @@ READMES = [
 NAMES = [path.relative_to(ROOT).as_posix() for path in READMES]
 ROOMS = {
     f"tfgradgen/{room}"
-    for room in ("demo", "diagnostics", "evaluation", "mcmc", "media", "models", "play", "serving", "tuning", "viewing")
+    for room in (
+        "demo",
+        "diagnostics",
+        "engine",
+        "evaluation",
+        "mcmc",
+        "media",
+        "models",
+        "play",
+        "serving",
+        "tuning",
+        "viewing",
+    )
 } | {
     "saved_models",
     "tools",

@@ -32,6 +32,11 @@ from tfgradgen.core.settings import settings_of as declared
 from tfgradgen.core.text import value_text
 from tfgradgen.diagnostics.model_checks import with_number, without_xla
 from tfgradgen.diagnostics.stored_images import last_images
+from tfgradgen.engine.blocks import blocks_of, check_block, joined_chunks, pieces_of
+from tfgradgen.engine.engine import Place, checked_place, running
+from tfgradgen.engine.places import check_surroundings
+from tfgradgen.engine.posteriors import posterior_of, spec_of
+from tfgradgen.engine.work import Piece, Work
 from tfgradgen.io.images import decode
 from tfgradgen.mcmc import auto, pool
 from tfgradgen.mcmc.projection import at_photograph
@@ -42,7 +47,7 @@ from tfgradgen.media.registry import MEDIUM, medium_of
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.results.film import make_film
 from tfgradgen.results.origin import plan
-from tfgradgen.results.record import AUTO, PROJECTION, run_record
+from tfgradgen.results.record import AUTO, BLOCK, PROJECTION, run_record, surroundings
 from tfgradgen.results.result import SampleResult
 from tfgradgen.results.summary import legend_of, title_of
 
@@ -56,6 +61,10 @@ ARGUMENTS = (
     "jit",
     "progress",
     "chunk_fn",
+    "block",
+    "engine",
+    "address",
+    "devices",
 )
 COUNTS = ARGUMENTS[:3]
 
@@ -73,6 +82,10 @@ def sample(
     jit: Jit = "auto",
     progress: bool | ProgressFn = False,
     chunk_fn: ChunkFn | None = None,
+    block: int | None = None,
+    engine: str = "local",
+    address: str | None = None,
+    devices: str | None = None,
     **settings: Any,
 ) -> SampleResult:
     """Sample from `posterior`.
@@ -103,6 +116,12 @@ def sample(
       chunk_fn: A function that is called with each `Chunk`, while the chains run. The last images are those of
         `chunk.draws.z[-1]`, during the burn-in of `chunk.discarded.z[-1]`. If it returns True, the run ends there; the result
         is that of a run with as many draws, whose `num_results` is theirs.
+      block: Number of chains that adapt and draw together, so that blocks can run on several machines or devices; None for all.
+        The draws depend on it, but not on where the blocks run. A run of blocks takes no `chunk_fn`.
+      engine: 'local', or 'ray' for a Ray cluster. Its workers load the models from their files again.
+      address: Head of the cluster, HOST:PORT or 'auto'; None to start one on this machine.
+      devices: GPUs that run the blocks, one process each: 'all', a number or '0,2'; None for this process. A script that gives
+        it needs the usual `if __name__ == "__main__":`.
       **settings: Settings of the kernel, such as step_size or num_leapfrog_steps. The defaults suit the shipped models.
 
     Returns:
@@ -126,20 +145,73 @@ def sample(
         run, why_pool = choose_jit(posterior, first, _run(posterior, first, num_chains, seed, init, jit))
         chosen = auto.choose(posterior, run)
         kernel = chosen.kernel
+    place = checked_place(engine, address, devices)
     recipe = _recipe(kernel, {name: _as_python(value) for name, value in given.items()})
     run = _run(posterior, recipe.kernel, num_chains, seed, init, False if why_pool else jit)
+    further: dict[str, Any] = {AUTO: chosen.stats} if chosen else {}
+    at: dict[str, Any] = {}
+    if isinstance(init, Path):
+        run, further[PROJECTION] = at_photograph(posterior.networks, init, run)
+        at = {"init_photograph": str(init)}
+    block = None if block is None else check_block(_as_python(block), SAMPLERS[recipe.kernel], run.num_chains)
+    if not (place.is_here and block is None):
+        if chunk_fn:
+            raise fail("chunk_fn", "a run that is not divided, in this process", "one", "leave it out, or block and engine")
+        result = _divided(posterior, recipe, run, jit, place, block, progress)
+        return result.noted(further | {"arguments": result.record["arguments"] | at}) if further else result
     run, why = choose_jit(posterior, recipe.kernel, run)
     why = why or why_pool
-    run, found_start = at_photograph(posterior.networks, init, run) if isinstance(init, Path) else (run, None)
-    arguments = _arguments(posterior, recipe, run, jit) | ({"init_photograph": str(init)} if found_start else {})
-    planned = plan(_label(posterior), recipe.kernel, run, arguments, _models(posterior))
-    planned |= {AUTO: chosen.stats} if chosen else {}
-    planned |= {PROJECTION: found_start} if found_start else {}
+    arguments = _arguments(posterior, recipe, run, jit) | at
+    planned = plan(_label(posterior), recipe.kernel, run, arguments, _models(posterior)) | further
     with bar(recipe.kernel, progress) as progress_fn:
         found = collect(_until(iter_chunks(posterior, recipe, run), chunk_fn), progress_fn)
     planned = _cut(planned, recipe, len(found.draws.z))
     warnings = [*found.stats.get("doubts", []), *([f"graph mode, without XLA: {why}"] if why else [])]
     return result_of(posterior, planned, found.draws, found.stats | {"doubts": warnings})
+
+
+def _divided(
+    posterior: ClassPosterior, recipe: Recipe, run: RunConfig, jit: Jit, place: Place, block: int | None, progress: Any
+) -> SampleResult:
+    """Return the result of a run whose blocks run in `place`."""
+    runs = blocks_of(run, block)
+    planned_fn = functools.partial(plan, _label(posterior), recipe.kernel)
+    arguments = _arguments(posterior, recipe, run, jit) | ({BLOCK: block} if block else {})
+    with running(place) as workers, bar(recipe.kernel, progress) as progress_fn:
+        if workers is None:
+            run, why = choose_jit(posterior, recipe.kernel, run)
+            pieces = (
+                (k, chunk) for k, own in enumerate(runs) for chunk in iter_chunks(posterior, recipe, replace(own, jit=run.jit))
+            )
+            found = joined_chunks(pieces, len(runs), progress_fn)
+            planned = planned_fn(run, arguments, _models(posterior))
+        else:
+            spec = spec_of(posterior)
+            why, jit_there = workers.scheduler.call(Work(_backend_there, (spec, recipe, run)))
+            run = replace(run, jit=jit_there)
+            seen = workers.environment(run.jit)
+            for k, own in enumerate(runs):
+                there = (spec, recipe, replace(own, jit=run.jit), surroundings(seen))
+                workers.scheduler.add(k, Work(_chunks_there, there))
+            found = joined_chunks(pieces_of(workers.scheduler), len(runs), progress_fn)
+            planned = planned_fn(run, arguments, _models(posterior)) | seen
+    warnings = [*found.stats.get("doubts", []), *([f"graph mode, without XLA: {why}"] if why else [])]
+    return result_of(posterior, planned, found.draws, found.stats | {"doubts": warnings})
+
+
+def _backend_there(spec: Any, resume: Any) -> Iterator[Piece]:
+    """Yield, in a worker, why it must use graph mode, if it must, and jit as it uses it."""
+    described, recipe, run = spec
+    run, why = choose_jit(posterior_of(described), recipe.kernel, run)
+    yield Piece((why, run.jit))
+
+
+def _chunks_there(spec: Any, resume: Resume | None) -> Iterator[Piece]:
+    """Yield, in a worker, the chunks of a block."""
+    described, recipe, run, expected = spec
+    check_surroundings(expected, run.jit)
+    for chunk in iter_chunks(posterior_of(described), recipe, run, resume):
+        yield Piece(chunk._replace(discarded=None), Resume(chunk.state, chunk.stats))
 
 
 def iter_chunks(posterior: ClassPosterior, recipe: Recipe, run: RunConfig, resume: Resume | None = None) -> Iterator[Chunk]:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from tests.support import standins
 from tests.support.command import with_flags
+from tests.support.fleets import HereFleet, on_fleet
 from tfgradgen.cli import compare as module
 from tfgradgen.cli.commands import main
 from tfgradgen.core.checks import UserError
@@ -100,6 +101,22 @@ def test_one_command_gives_the_table_the_curves_and_the_pictures(
     assert all(flag in command for flag in [*toy_flags, *observers, f"--photographs={photographs}"]), "as it was typed"
     assert "curves.png" in report
     assert "report.md" in capsys.readouterr().out
+
+
+def test_workers_make_the_same_cells(toy_flags: list[str], observers: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """A worker is lost, and a cell that fails leaves the rest."""
+    few = with_flags(
+        [*SMALL, "--labels=goldfish,alp", "--kernels=mala,smc,rejection", *toy_flags, *observers], "--num_gradients=10"
+    )
+    for place in ("near", "far"):
+        with on_fleet(HereFleet((3,))), pytest.raises(SystemExit):
+            main([*few, f"--out={place}", *(["--devices=all"] if place == "far" else [])])
+        assert "failed   smc for alp: num_gradients: expected at least" in capsys.readouterr().out
+    names = [path.relative_to("near") for path in sorted(Path("near/cells").rglob("*.npz"))]
+    assert len(names) == 2 * 3
+    for name in names:
+        assert Path("near", name).read_bytes() == Path("far", name).read_bytes(), name
+    assert rows_of(Path("near")) == rows_of(Path("far"))
 
 
 @pytest.mark.slow

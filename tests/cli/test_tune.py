@@ -12,6 +12,7 @@ from optuna.storages import RDBStorage
 from PIL import Image
 
 from tests.support.command import refused, with_flags
+from tests.support.fleets import HereFleet, on_fleet
 from tests.support.toy import ToyClassifier, ToyGenerator
 from tfgradgen.cli.commands import main
 from tfgradgen.core.checks import UserError
@@ -52,6 +53,17 @@ def stop_after(num_runs: int, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Rec
 
     monkeypatch.setattr(Objective, "measure", measured)
     return made
+
+
+def test_workers_find_the_same(command: list[str]) -> None:
+    """The search, the fresh seeds and the report do not depend on where runs are measured, or on a worker that is lost."""
+    few = with_flags(command, "--budget=480", "--num_seeds=2")
+    main([*few, "--out=near"])
+    with on_fleet(HereFleet((3, 8))) as engine:
+        main([*few, "--devices=all", "--out=far"])
+    assert engine.scheduler.num_lost == 2
+    for name in ("tuning.csv", "best.yaml"):
+        assert Path("near", name).read_text() == Path("far", name).read_text().replace("--out=far", "--out=near"), name
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from typing import Any
 from tfgradgen.cli import compare_options, demo_options, export_options, serve_options, tune_options
 from tfgradgen.cli.flags import Flag, Group, flags_of
 from tfgradgen.cli.model_options import DECLARED
-from tfgradgen.cli.options import ANY_KERNEL, SampleOptions, sample_flags, unused_flags
+from tfgradgen.cli.options import ANY_KERNEL, PLACE_FLAGS, SampleOptions, sample_flags, unused_flags
 from tfgradgen.cli.play_options import play_flags
 from tfgradgen.core.config import RunConfig, Schedule
 from tfgradgen.core.settings import path, switch, text
@@ -133,7 +133,7 @@ def _sample_groups(sampler: Sampler | None) -> list[Group]:
             Group("Sampler", _of(flags, "kernel", "schedule")),
             _settings_group(sampler, "sample"),
             length,
-            Group("Computation", _of(flags, "seed", "jit", "gradient_precision")),
+            Group("Computation", _of(flags, "seed", "jit", "gradient_precision", "block", *PLACE_FLAGS)),
             _models_group(*(name for name in DECLARED if name not in OF_TEXTS)),
             Group("Output", _of(flags, "out", "overwrite", "resume", "strict", "netcdf", "save_images", "photographs", "open")),
         ],
@@ -150,7 +150,7 @@ def _compare_groups(sampler: Sampler | None) -> list[Group]:
     return [
         Group("What to compare", _of(own, "labels", "kernels", "class_reg") | _of(flags, "init")),
         Group("Length", _of(own, "num_gradients") | _of(flags, "num_chains")),
-        Group("Computation", _of(flags, "seed", "jit")),
+        Group("Computation", _of(flags, "seed", "jit", *PLACE_FLAGS)),
         _models_group(*(name for name in DECLARED if name in compare_options.SAMPLE_FLAGS)),
         Group("What measures", _of(own, "judge", "discriminator", "photographs")),
         Group("Output", _of(own, "out", "resume")),
@@ -172,7 +172,7 @@ def _tune_groups(sampler: Sampler | None) -> list[Group]:
         Group("Sampler", {"kernel": kernel} | _of(own, "control")),
         replace(held, flags=varied, note=f"{held.note} {note}".strip()),
         Group("Length", _of(own, "budget", "num_gradients", "num_seeds", "num_fresh") | _of(flags, "num_chains")),
-        Group("Computation", _of(flags, "seed", "jit")),
+        Group("Computation", _of(flags, "seed", "jit", *PLACE_FLAGS)),
         _models_group(),
         Group("Output", _of(own, "out", "resume")),
     ]

@@ -17,12 +17,16 @@ from tfgradgen.cli.load import Loaded, load_models, start_at_photograph
 from tfgradgen.cli.model_options import non_default_flags
 from tfgradgen.cli.output import COMPARISON, workspace
 from tfgradgen.cli.progress import progress_bar
+from tfgradgen.cli.remote import remote_of
+from tfgradgen.cli.remote_cells import RemoteCells
+from tfgradgen.cli.surroundings import environment_at
 from tfgradgen.cli.terminal import note, one_line, say
 from tfgradgen.core.checks import fail
 from tfgradgen.core.files import json_text, own_folder, write_text
 from tfgradgen.core.text import as_text, command_text
 from tfgradgen.diagnostics.issues import with_page
 from tfgradgen.diagnostics.model_checks import admit
+from tfgradgen.engine.engine import running
 from tfgradgen.evaluation.cell_cache import CellCache
 from tfgradgen.evaluation.cells import (
     Cell,
@@ -55,7 +59,7 @@ from tfgradgen.models.classifier import Classifier
 from tfgradgen.models.generator import Generator
 from tfgradgen.models.shipped import default_model
 from tfgradgen.posterior import ClassPosterior
-from tfgradgen.results.origin import environment, model_record
+from tfgradgen.results.origin import model_record
 from tfgradgen.results.record import surroundings
 from tfgradgen.viewing.document import Document, render_document
 
@@ -68,9 +72,16 @@ def run_compare(options: CompareOptions) -> int:
     """Write the folder of a comparison, and return the number of failed cells."""
     out = options.out
     check_resumable(out, options.resume, "a comparison", *COMPARISON)
-    loaded = load_models(options.pair.models)
+    with running(options.pair.place) as engine:
+        loaded = load_models(options.pair.models)
+        if engine:
+            loaded = loaded._replace(remote=remote_of(engine, options.pair.models, loaded))
+        return _run(options, loaded)
+
+
+def _run(options: CompareOptions, loaded: Loaded) -> int:
+    out, lenient = options.out, options.pair.models.allow_unknown_ops
     options = replace(options, pair=start_at_photograph(options.pair, loaded, loaded.targets(options.labels)))
-    lenient = options.pair.models.allow_unknown_ops
     observer = load_observer(options.judge, options.discriminator, lenient, loaded.generator)
     names = [target.label.name for target in loaded.targets(options.labels)]
     try_out(observer, loaded.generator, names)
@@ -84,7 +95,9 @@ def _run_locked(options: CompareOptions, loaded: Loaded, observer: Observer, pho
     start, checkpoints = time.monotonic(), checkpoints_up_to(options.num_gradients)
     specs = [parse_method_spec(name, options.class_reg) for name in options.kernels]
     posteriors = {t.label.name: ClassPosterior.of(loaded.networks(t), t.index) for t in loaded.targets(options.labels)}
-    sampled = sample_all(options, specs, posteriors, identity(options, loaded), checkpoints)
+    cache = CellCache(options.out / CELLS, identity(options, loaded))
+    remote = RemoteCells(loaded.remote, options, checkpoints) if loaded.remote else None
+    sampled = sample_all(options, specs, posteriors, cache, checkpoints, remote)
     generators = {name: posterior.generator for name, posterior in posteriors.items()}
     comparer = Comparer(sampled, generators, observer, photographs)
 
@@ -107,7 +120,7 @@ def _run_locked(options: CompareOptions, loaded: Loaded, observer: Observer, pho
             "classifiers": [model_record(classifier) for classifier in loaded.classifiers],
             "judge": model_record(observer.judge),
             **({"discriminator": model_record(observer.discriminator)} if observer.discriminator else {}),
-            **environment(options.pair.run.jit),
+            **environment_at(loaded, options.pair.run.jit),
         },
     }
     write_report(options.out, report, found.scored)
@@ -129,8 +142,9 @@ def sample_all(
     options: CompareOptions,
     specs: Sequence[MethodSpec],
     posteriors: Mapping[str, ClassPosterior],
-    identity: dict[str, Any],
+    cache: CellCache,
     checkpoints: Sequence[int],
+    remote: RemoteCells | None = None,
 ) -> Sampled:
     """Return all cells. Those in the cache are reused; the others are sampled method by method, so that each compiles once.
 
@@ -138,31 +152,43 @@ def sample_all(
       options: Options of the command.
       specs: The methods.
       posteriors: Posteriors by label.
-      identity: Everything that determines the bits of a cell (see `identity`).
+      cache: Finished cells.
       checkpoints: Numbers of gradients at which chains are recorded.
+      remote: Workers that compute cells; None for this process.
 
     Raises:
       UserError: No label can be sampled.
     """
-    run, cache, sampled = options.pair.run, CellCache(options.out / CELLS, identity), Sampled()
+    run, sampled = options.pair.run, Sampled()
     total = len(posteriors) * (1 + len(specs))
     indices = {name: number_of(posterior, name) for name, posterior in posteriors.items()}
     latent_dim = next(iter(posteriors.values())).latent_dim
     reference_fits = functools.partial(is_label_reference, num_chains=run.num_chains, latent_dim=latent_dim)
     cell_fits = functools.partial(is_cell, num_checkpoints=len(checkpoints), num_chains=run.num_chains, latent_dim=latent_dim)
+    settings_of_label = {name: dict[str, Any](label=index, method=None) for name, index in indices.items()}
+
+    def known(name: str) -> LabelReference | None:
+        place = folder_of(indices[name], name)
+        return cache.get(place, REFERENCE, LabelReference, settings_of_label[name], reference_fits)
+
+    def keep(name: str, reference: LabelReference) -> None:
+        cache.put(folder_of(indices[name], name), REFERENCE, reference, settings_of_label[name])
+
+    if remote:
+        remote.make_references([name for name in posteriors if known(name) is None], keep)
     for number, (name, posterior) in enumerate(posteriors.items(), 1):
-        index = indices[name]
-        settings = dict[str, Any](label=index, method=None)
-        reference = cache.get(folder_of(index, name), REFERENCE, LabelReference, settings, reference_fits)
+        reference = known(name)
         if reference is None:
             try:
+                if remote:
+                    raise remote.failed[name]
                 with progress_bar(f"{number} of {total}, exact draws of {name}") as progress_fn:
                     reference = prepare_label(posterior, run, progress_fn)
             except CELL_ERRORS as error:
                 for spec in specs:
                     note_failure(sampled, spec, name, error)
                 continue
-            cache.put(folder_of(index, name), REFERENCE, reference, settings)
+            keep(name, reference)
         # The checks are not in the cache: they take a few forward passes, and the report of a resumed comparison has them too.
         for line in admit(posterior, run, takes_gradients=False).warnings:
             sampled.warnings.append(with_page("models", f"{as_text(name)}: {line}"))
@@ -171,18 +197,32 @@ def sample_all(
     if not sampled.references:
         raise fail("labels", "a class that can be sampled", "none", "the reasons are printed above")
     cells = [(spec, name) for spec in specs for name in sampled.references]
+
+    def settings_of_cell(spec: MethodSpec, name: str) -> dict[str, Any]:
+        config, points = spec.config.to_dict(), list(checkpoints)
+        return {"label": indices[name], "method": spec.name, "config": config, "checkpoints": points}
+
+    def known_cell(spec: MethodSpec, name: str) -> Cell | None:
+        return cache.get(folder_of(indices[name], name), spec.name, Cell, settings_of_cell(spec, name), cell_fits)
+
+    def keep_cell(spec: MethodSpec, name: str, cell: Cell) -> None:
+        cache.put(folder_of(indices[name], name), spec.name, cell, settings_of_cell(spec, name))
+
+    if remote:
+        missing = [pair for pair in cells if known_cell(*pair) is None]
+        remote.make_cells(missing, sampled.references, keep_cell)
     for number, (spec, name) in enumerate(cells, total - len(cells) + 1):
-        index = indices[name]
-        settings = {"label": index, "method": spec.name, "config": spec.config.to_dict(), "checkpoints": list(checkpoints)}
-        cell = cache.get(folder_of(index, name), spec.name, Cell, settings, cell_fits)
+        cell = known_cell(spec, name)
         if cell is None:
             try:
+                if remote:
+                    raise remote.failed[spec.name, name]
                 with progress_bar(f"{number} of {total}, {spec.name} for {name}") as progress_fn:
                     cell = run_cell(posteriors[name], spec, sampled.references[name], run, checkpoints, progress_fn)
             except CELL_ERRORS as error:
                 note_failure(sampled, spec, name, error)
                 continue
-            cache.put(folder_of(index, name), spec.name, cell, settings)
+            keep_cell(spec, name, cell)
         sampled.cells[spec.name, name] = cell
     return sampled
 
@@ -215,7 +255,7 @@ def identity(options: CompareOptions, loaded: Loaded) -> dict[str, Any]:
     """Return everything that determines the bits of the cells."""
     run = options.pair.run.to_dict()
     return run | {
-        **surroundings(environment(run.pop("jit"))),
+        **surroundings(environment_at(loaded, run.pop("jit"))),
         "generator": loaded.generator.sha256,
         "classifiers": [classifier.sha256 for classifier in loaded.classifiers],
     }

@@ -105,14 +105,17 @@ class Group:
 
     def posterior(self, run: RunConfig) -> ClassPosterior:
         """Return the posterior of all chains; the num_chains of `run` is that of one label."""
-        if not self.is_batch:
-            return self.posterior_of(self.members[0], run)
-        label = np.repeat([member.index for member in self.members], run.num_chains)
-        return ClassPosterior.of(self.networks, label, run.temperature)
+        return batch_posterior(self.networks, [member.index for member in self.members], run)
 
     def posterior_of(self, member: Member, run: RunConfig) -> ClassPosterior:
         """Return the posterior of one member."""
-        return ClassPosterior.of(self.networks, member.index, run.temperature)
+        return batch_posterior(self.networks, [member.index], run)
+
+
+def batch_posterior(networks: Networks, indices: Sequence[int], run: RunConfig) -> ClassPosterior:
+    """Return the posterior of the labels `indices`, each of run.num_chains chains: of one label, or with a label per chain."""
+    label = indices[0] if len(indices) == 1 else np.repeat(indices, run.num_chains)
+    return ClassPosterior.of(networks, label, run.temperature)
 
 
 def member_of(options: SampleOptions, loaded: Loaded, target: Target, folder: Path) -> Member:
@@ -227,7 +230,8 @@ def split_text(groups: Sequence[Group]) -> str:
 
 def _batches(options: SampleOptions, members: Sequence[Member]) -> list[tuple[Member, ...]]:
     """Divide `members` into batches that share their networks, in order."""
-    most = max(1, MAX_CHAINS // options.run.num_chains) if SAMPLERS[options.kernel].is_batched else 1
+    is_batched = SAMPLERS[options.kernel].is_batched and options.block is None
+    most = max(1, MAX_CHAINS // options.run.num_chains) if is_batched else 1
     found: list[list[Member]] = []
     for member in members:
         if found and len(found[-1]) < most and found[-1][0].networks_fn() == member.networks_fn():

@@ -41,6 +41,7 @@ class Loaded(NamedTuple):
       discriminator: None if the target has none.
       discriminator_fn: Its log-odds of `natural`; None if there is none.
       options: The options that name the models.
+      remote: The workers that run what is sampled; None for this process.
     """
 
     generator: Generator
@@ -49,6 +50,7 @@ class Loaded(NamedTuple):
     discriminator: Classifier | None
     discriminator_fn: Callable[[Any], Any] | None
     options: ModelOptions
+    remote: Any = None
 
     def targets(self, wanted: Any) -> list[Target]:
         """Return the targets that `wanted` names, each with the text if there is one; for None the text alone."""
@@ -166,8 +168,12 @@ def _guess(role: str, model: Generator | Classifier, name: str) -> str:
 
 def choose_backend(options: SampleOptions, loaded: Loaded, target: Target) -> SampleOptions:
     """Return `options`, in graph mode if XLA would be used but cannot compile the models. This is printed to stderr."""
-    posterior = ClassPosterior.of(loaded.networks(target), target.index, options.run.temperature)
-    run, why = choose_jit(posterior, options.kernel, options.run)
+    if loaded.remote:
+        jit, why = loaded.remote.backend(options, target)
+        run = replace(options.run, jit=jit)
+    else:
+        posterior = ClassPosterior.of(loaded.networks(target), target.index, options.run.temperature)
+        run, why = choose_jit(posterior, options.kernel, options.run)
     if why:
         note(f"graph    mode, without XLA: {why}")
     return replace(options, run=run)

@@ -1,6 +1,7 @@
 """The flags of a run, as `sample` takes them, parsed and checked before slow imports."""
 
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,18 +11,22 @@ from tfgradgen.cli.flags import flags_of, read_flags
 from tfgradgen.cli.model_options import MODEL_FLAGS, ModelOptions, parse_models
 from tfgradgen.core.checks import check_choice, check_num_chains, did_you_mean, fail
 from tfgradgen.core.config import KINDS_OF_START, KernelConfig, RunConfig, Schedule
-from tfgradgen.core.settings import choice, path, switch, text, value
+from tfgradgen.core.settings import choice, path, switch, text, value, whole
 from tfgradgen.core.settings import settings_of as declared
 from tfgradgen.core.text import value_text
+from tfgradgen.engine.blocks import check_block
+from tfgradgen.engine.engine import ENGINES, Place, checked_place
 from tfgradgen.mcmc import auto
 from tfgradgen.mcmc.recipe import Recipe, default_recipe, read_recipe, settings_of
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.mcmc.sampler import Sampler
+from tfgradgen.results.record import BLOCK
 
 ANY_KERNEL = "mala"  # kernel of commands that do not ask for one
 PRECISIONS = ("float32", "bfloat16")
 _DURATION = re.compile(r"(?:(\d{1,9}(?:\.\d*)?)h)?(?:(\d{1,9}(?:\.\d*)?)m)?(?:(\d{1,9}(?:\.\d*)?)s?)?", re.ASCII)
 MAX_SECONDS = 1e8  # three years
+PLACE_FLAGS = ("engine", "address", "devices")
 SCHEDULE_FLAGS, RUN_FLAGS = tuple(declared(Schedule)), tuple(declared(RunConfig))
 
 
@@ -38,6 +43,9 @@ class SampleOptions:
       models: The models.
       like: None if no earlier run is repeated. Its settings are in the other fields.
       time_budget: In seconds; None for no bound.
+      block: Chains in a block; None if those of a label, or of a batch of labels, stay together.
+      address: None if a cluster is started, or if there is none.
+      devices: None if there is no process for each device.
       schedule_file: None if all settings come from flags and defaults.
       out: None if the folder is chosen automatically.
     """
@@ -75,6 +83,23 @@ class SampleOptions:
         states_bounds=True,
         help="precision of the convolutions in gradients. With bfloat16 the draws stay exact, because values stay float32",
     )
+    block: int | None = whole(
+        None,
+        low=1,
+        shown="N",
+        help="divide the chains of each label into blocks of N, which adapt and draw independently, so that they can run on "
+        "several machines or devices. Draws depend on N, but not on where the blocks run",
+    )
+    engine: str = choice(
+        "local",
+        choices=ENGINES,
+        states_bounds=True,
+        help="where runs and blocks are computed. local: in this process; ray: on a Ray cluster (pip install 'tfgradgen[ray]')",
+    )
+    address: str | None = text(
+        None, shown="HOST:PORT", help="head of the Ray cluster, or auto; by default one is started on this machine"
+    )
+    devices: Any = value(None, shown="all", help="GPUs that compute runs and blocks, one process each: all, a number, or 0,2")
     out: Path | None = path(
         None,
         shown="FOLDER",
@@ -95,6 +120,11 @@ class SampleOptions:
         "of these photographs below each image, so that copies would be seen",
     )
     opens: bool = switch(flag="open", help="open the report in a browser at the end; of several labels the sheet")
+
+    @property
+    def place(self) -> Place:
+        """Where runs and blocks are computed."""
+        return checked_place(self.engine, self.address, self.devices)
 
     @property
     def kernel(self) -> str:
@@ -131,6 +161,7 @@ class SampleOptions:
             "save_images": self.save_images,
             "gradient_precision": self.gradient_precision,
             **({"photographs": str(self.photographs)} if self.photographs else {}),
+            **({BLOCK: self.block} if self.block else {}),
         }
 
 
@@ -196,11 +227,15 @@ def parse_sample(flags: dict[str, Any], default_kernel: str = ANY_KERNEL) -> Sam
         from tfgradgen.diagnostics.netcdf import check_netcdf
 
         check_netcdf()
+    _check_place(own)
     given = {flag: value for flag, value in flags.items() if flag not in OWN_FLAGS}
     models = parse_models({flag: given.pop(flag) for flag in MODEL_FLAGS if flag in given})
     photograph = _photograph(given)
     run = RunConfig(**{flag: RUN[flag].parsed(flag, given.pop(flag)) for flag in RUN_FLAGS if flag in given})
     check_num_chains(kernel, run.num_chains, sampler.min_chains)
+    if own["block"] is not None:
+        for each in [SAMPLERS[name] for name, _ in auto.CHOICES] if is_auto else [sampler]:
+            check_block(own["block"], each, run.num_chains)
     unused, known = unused_flags(sampler, models.discriminator is not None), settings_of(sampler)
     if is_auto:
         unused, known = unused_by_auto(), auto.known_settings()
@@ -212,6 +247,15 @@ def parse_sample(flags: dict[str, Any], default_kernel: str = ANY_KERNEL) -> Sam
         raise fail(wrong[0], f"a flag that --kernel={kernel} uses", f"--{wrong[0]}", remedy)
     own["recipe"] = (base or default_recipe(sampler.name)).changed(given)
     return SampleOptions(**own, run=run, auto=given if is_auto else None, init_photograph=photograph, models=models)
+
+
+def _check_place(own: Mapping[str, Any]) -> None:
+    """Raise `UserError` unless the flags about where a run is computed fit together."""
+    place = checked_place(own["engine"], own["address"], own["devices"])
+    if own["time_budget"] is not None and not (place.is_here and own["block"] is None):
+        expected = "a run that is not divided, in this process"
+        flag = next(name for name in ("block", "devices", "engine") if own[name] not in (None, "local"))
+        raise fail("time_budget", expected, f"--{flag}={own[flag]}", f"leave --{flag} or --time_budget out")
 
 
 def parse_duration(flag: str, given: Any) -> float:

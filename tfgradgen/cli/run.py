@@ -3,7 +3,6 @@
 import math
 import os
 import shutil
-import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,15 +12,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfgradgen.api import iter_chunks, result_of
+from tfgradgen.api import result_of
+from tfgradgen.cli.draw import draw, draw_blocks
 from tfgradgen.cli.groups import Group, Member, record_of_shorter
 from tfgradgen.cli.options import SampleOptions
 from tfgradgen.cli.progress import progress_bar
 from tfgradgen.cli.system import stopped
 from tfgradgen.cli.terminal import one_line
-from tfgradgen.core.arrays import StateError, check_arrays
+from tfgradgen.core.arrays import StateError
 from tfgradgen.core.checks import UserError, fail
-from tfgradgen.core.contracts import Draws, ProgressFn
+from tfgradgen.core.contracts import Draws
 from tfgradgen.core.files import open_own, own_folder
 from tfgradgen.core.parsing import parsing, read_bytes
 from tfgradgen.evaluation.nearest import Gallery
@@ -39,14 +39,11 @@ from tfgradgen.io.folders import (
 )
 from tfgradgen.io.store import CHECKPOINT, MAX_CHECKPOINT, RunStore, check_same
 from tfgradgen.mcmc.registry import SAMPLERS
-from tfgradgen.mcmc.sampler import Resume
 from tfgradgen.media.registry import medium_in
-from tfgradgen.results.files import LAYOUT, NETCDF, read_run, write_chains, write_each
+from tfgradgen.results.files import NETCDF, read_run, write_chains, write_each
 from tfgradgen.results.record import BATCH, TIME_BUDGET, identity
 from tfgradgen.results.result import SampleResult, load_run
 from tfgradgen.results.summary import summary
-
-NEEDED = {"num_gradients", "num_forward", "seconds", "start_cost"}  # statistics that every unfinished run has
 
 DoneFn = Callable[["Member", "Row", str], None]
 
@@ -222,12 +219,56 @@ def run_group(
       UserError: The run failed.
       Stopped: A signal ended it.
     """
+    with opened(group, options, rows, gallery) as run:
+        with drawing(run), progress_bar(f"{options.kernel} {group.title}{group.count}") as progress_fn:
+            if options.block is None:
+                num_results = draw(group, options, run.store, progress_fn, deadline)
+            else:
+                num_results = draw_blocks(group, options, run.store, progress_fn)
+        finish(run, done_fn, num_results)
+
+
+class GroupRun(NamedTuple):
+    """A group whose folders are locked.
+
+    Attributes:
+      group: The group.
+      options: Options of the command.
+      rows: Folders that are written already.
+      store: The unfinished run.
+      longer: Whether finished runs are extended.
+      replaced: Whether the folder of a member may be replaced, by folder.
+      gallery: The photographs that images are compared with; None for none.
+    """
+
+    group: Group
+    options: SampleOptions
+    rows: Collection[Path]
+    store: RunStore
+    longer: bool
+    replaced: dict[Path, bool]
+    gallery: Gallery | None = None
+
+    @property
+    def members(self) -> list[Member]:
+        """The members whose folders are not written yet."""
+        return [member for member in self.group.members if member.folder not in self.rows]
+
+
+@contextmanager
+def opened(group: Group, options: SampleOptions, rows: Collection[Path], gallery: Gallery | None = None) -> Iterator[GroupRun]:
+    """Lock a group, and open its unfinished run or begin one; errors of the block say what is kept for --resume.
+
+    Raises:
+      UserError: The run failed.
+      Stopped: A signal ended it.
+    """
     partial = partial_path(group.place)
     try:
         own_folder(partial)
         with exclusive_lock(partial):
             try:
-                _run_locked(group, options, rows, done_fn, deadline, gallery)
+                yield _prepared(group, options, rows, gallery)
             finally:
                 if not os.path.exists(partial / CHECKPOINT):  # finished, or not started
                     discard(partial)
@@ -263,15 +304,8 @@ def _hint(partial: Path) -> str:
     return f"what was drawn is in {partial}, --resume goes on with it" if is_kept else ""
 
 
-def _run_locked(
-    group: Group,
-    options: SampleOptions,
-    rows: Collection[Path],
-    done_fn: DoneFn,
-    deadline: float,
-    gallery: Gallery | None,
-) -> None:
-    """Run a group as `run_group` does; the caller holds the lock."""
+def _prepared(group: Group, options: SampleOptions, rows: Collection[Path], gallery: Gallery | None) -> GroupRun:
+    """Return a group, which the caller has locked, with its unfinished run opened and its folders checked."""
     partial, members = partial_path(group.place), [member for member in group.members if member.folder not in rows]
     if not group.is_batch:
         remove_stale(group.place)
@@ -295,18 +329,29 @@ def _run_locked(
     replaced = {member.folder: overwrite or (options.resume and _is_half(member.folder)) for member in members}
     for folder, is_replaced in replaced.items():
         check_target(folder, is_replaced)
+    return GroupRun(group, options, rows, store, longer, replaced, gallery)
+
+
+@contextmanager
+def drawing(run: GroupRun) -> Iterator[None]:
+    """Keep or clear the unfinished run after an error of the block, in which it draws."""
     try:
-        with progress_bar(f"{options.kernel} {group.title}{group.count}") as progress_fn:
-            num_results = draw(group, options, store, progress_fn, deadline)
+        yield
     except StateError as error:  # kept for inspection, as every damaged run
-        raise store.damaged(f"{CHECKPOINT} holds {error.what}") from error
-    except UserError:  # caused by the models or the class, so a resumed run would fail again
-        clear(partial)
+        raise run.store.damaged(f"{CHECKPOINT} holds {error.what}") from error
+    except UserError as error:  # caused by the models or the class, so a resumed run would fail again
+        if not error.can_resume:
+            clear(run.store.folder)
         raise
+
+
+def finish(run: GroupRun, done_fn: DoneFn, num_results: int) -> None:
+    """Write the folders of a group that has drawn `num_results` draws of each chain, and remove the unfinished run."""
+    group, options, _, store, longer, replaced, gallery = run
+    partial = store.folder
     if num_results < options.schedule.num_results:
         group = _cut(group, options, store, num_results)
-        members = [member for member in group.members if member.folder not in rows]
-    for member in members:
+    for member in run._replace(group=group).members:
         with _own_place(group, member, options.overwrite):
             has_netcdf = options.netcdf or (longer and (member.folder / NETCDF).exists())
             result = _result(group, member, options, store)
@@ -400,42 +445,3 @@ def _opened(partial: Path, planned: dict[str, Any]) -> RunStore:
     if "num_results" in store.stats:
         check_length(planned, store.stats["num_results"], partial)
     return store
-
-
-def draw(group: Group, options: SampleOptions, store: RunStore, progress_fn: ProgressFn, deadline: float = math.inf) -> int:
-    """Run the sampler from the state in `store`, to its end or past `deadline`, and append the draws to `store`.
-
-    Returns:
-      The number of draws of each chain; below that of `options` only after the deadline.
-
-    Raises:
-      StateError: The state or the statistics in `store` do not fit the run.
-    """
-    resume, posterior, run = None, group.posterior(options.run), group.run_of(options.run)
-    if store.state is not None:
-        labels = store.stats.get("labels", [])
-        for stats, needed in [(store.stats, NEEDED), *((each, NEEDED - {"seconds"}) for each in labels)]:
-            for name in sorted(needed - {*stats}):
-                raise StateError(f"no {name}")
-        if len(labels) != (len(group.members) if group.is_batch else 0):
-            raise StateError("statistics of other labels")
-        check_draws(store.draws(), run.num_chains, posterior.latent_dim)
-        resume = Resume(store.state, store.stats)
-    for chunk in iter_chunks(posterior, options.recipe, run, resume):
-        store.append(chunk.draws, chunk.state, store.stats | chunk.stats)
-        progress_fn(chunk.progress)
-        if time.monotonic() > deadline and (count := len(store.draws().z)) < options.schedule.num_results:
-            return count
-    if len(store.draws().z) != options.schedule.num_results:
-        raise StateError(f"{len(store.draws().z)} draws, other than its state says")
-    return options.schedule.num_results
-
-
-def check_draws(draws: Draws, num_chains: int, latent_dim: int) -> None:
-    """Raise `StateError` unless `draws` have `num_chains` chains of points with `latent_dim` coordinates."""
-    try:
-        sizes = check_arrays(draws._asdict(), LAYOUT)
-    except ValueError as error:
-        raise StateError(str(error)) from error
-    if (sizes["chains"], sizes["latent_dim"]) != (num_chains, latent_dim):
-        raise StateError(f"draws of {sizes['chains']} chains of {sizes['latent_dim']} coordinates")

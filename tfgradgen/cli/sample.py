@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from tfgradgen.cli.load import load_models, start_at_photograph
 from tfgradgen.cli.opening import open_file
 from tfgradgen.cli.options import SampleOptions
 from tfgradgen.cli.output import PLACE, SHEET_NAME, check_folders, choose_folders
+from tfgradgen.cli.remote import remote_of
+from tfgradgen.cli.remote_run import Job, RemoteRuns
 from tfgradgen.cli.run import Row, add_photographs, finished, is_remains, run_group
 from tfgradgen.cli.system import stopped
 from tfgradgen.cli.terminal import note, say, started
@@ -22,9 +25,11 @@ from tfgradgen.core.checks import UserError
 from tfgradgen.core.text import as_text
 from tfgradgen.diagnostics.convergence import CLASS_PROB
 from tfgradgen.diagnostics.issues import GRADES
+from tfgradgen.engine.engine import Engine, running
 from tfgradgen.evaluation.nearest import Gallery
 from tfgradgen.io.folders import REPORT, discard, not_written, partial_path
 from tfgradgen.io.images import make_grid, save_png
+from tfgradgen.models.targets import Target
 from tfgradgen.results.record import NEAREST
 
 SHEET_COLUMNS = 8
@@ -43,7 +48,14 @@ def run_sample(options: SampleOptions) -> list[str]:
       UserError: A run cannot be made.
       Stopped: A signal ended the command.
     """
+    with running(options.place) as engine:
+        return _run(options, engine)
+
+
+def _run(options: SampleOptions, engine: Engine | None) -> list[str]:
     loaded = load_models(options.models, options.gradient_precision)
+    if engine:
+        loaded = loaded._replace(remote=remote_of(engine, options.models, loaded, options.gradient_precision))
     targets = loaded.targets(options.label)
     options = start_at_photograph(options, loaded, targets)
     names = [target.label.name for target in targets]
@@ -74,6 +86,10 @@ def run_sample(options: SampleOptions) -> list[str]:
             if gallery and rows[folder].record.get(NEAREST, {}).get("photographs") != str(gallery.place):
                 rows[folder] = add_photographs(folder, gallery)
             say(f"kept     {as_text(folder)}: this run was finished earlier")
+        if loaded.remote:
+            jobs = [Job(own, group, places_of(group, targets)) for own, group in groups]
+            RemoteRuns(loaded.remote, rows, done, gallery).run(jobs)
+            groups.clear()
         while groups:  # this releases each finished group with its compiled graphs
             share = max(end - time.monotonic(), 0.0) / len(groups)  # of the time that is left
             own, group = groups.pop(0)
@@ -105,6 +121,11 @@ def _gallery(options: SampleOptions, names: list[str]) -> Gallery:
     for name in names:
         gallery.names_of(name)
     return gallery
+
+
+def places_of(group: Group, targets: Sequence[Target]) -> tuple[int, ...]:
+    """Return the places of the members of `group` among all targets of the command."""
+    return tuple(next(k for k, target in enumerate(targets) if target is member.target) for member in group.members)
 
 
 def _planned(options: SampleOptions, members: list[Member]) -> tuple[dict[Path, Row], list[Group]]:

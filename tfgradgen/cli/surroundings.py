@@ -4,8 +4,9 @@ from typing import Any
 
 from tfgradgen.cli.load import Loaded
 from tfgradgen.cli.options import SampleOptions
+from tfgradgen.core.contracts import Jit
 from tfgradgen.models.targets import Target
-from tfgradgen.results.origin import plan
+from tfgradgen.results.origin import environment, plan
 from tfgradgen.results.record import PROJECTION
 
 
@@ -15,4 +16,11 @@ def plan_of(options: SampleOptions, loaded: Loaded, target: Target) -> dict[str,
     models = {"generator": loaded.generator, "classifier": target.classifier}
     models |= {"discriminator": loaded.discriminator} if loaded.discriminator else {}
     found = {PROJECTION: options.projection} if options.projection else {}
-    return plan(label, options.kernel, options.run, options.to_dict(), models) | found
+    planned = plan(label, options.kernel, options.run, options.to_dict(), models)
+    return planned | environment_at(loaded, options.run.jit) | found
+
+
+def environment_at(loaded: Loaded, jit: Jit) -> dict[str, Any]:
+    """Return versions and device (`results.origin.environment`) of where `loaded` models run: this process, or workers."""
+    found: dict[str, Any] = loaded.remote.environment(jit) if loaded.remote else environment(jit)
+    return found

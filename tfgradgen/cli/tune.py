@@ -12,18 +12,22 @@ from tfgradgen.cli.load import Loaded, choose_backend, load_models
 from tfgradgen.cli.model_options import non_default_flags
 from tfgradgen.cli.output import SEARCH, workspace
 from tfgradgen.cli.progress import progress_bar
+from tfgradgen.cli.remote import remote_of
+from tfgradgen.cli.remote_cells import RemoteObjective
+from tfgradgen.cli.surroundings import environment_at
 from tfgradgen.cli.terminal import one_line, say
 from tfgradgen.cli.tune_options import TuneOptions, read_control
 from tfgradgen.core.checks import fail
 from tfgradgen.core.files import write_text
 from tfgradgen.core.text import as_text, command_text
 from tfgradgen.diagnostics.issues import with_page
+from tfgradgen.engine.engine import running
 from tfgradgen.io.folders import REPORT, check_resumable
 from tfgradgen.io.images import save_png
 from tfgradgen.mcmc.chains import compiled
 from tfgradgen.mcmc.recipe import Recipe, default_recipe
 from tfgradgen.posterior import ClassPosterior
-from tfgradgen.results.origin import environment, model_record
+from tfgradgen.results.origin import model_record
 from tfgradgen.results.record import surroundings
 from tfgradgen.tuning.figures import importances, plot_search
 from tfgradgen.tuning.gain import exact_draws, validate
@@ -45,20 +49,27 @@ def run_tune(options: TuneOptions) -> None:
       UserError: A check failed, or the study cannot be written.
       Stopped: A signal ended the search.
     """
-    from optuna.exceptions import StorageInternalError
-
     out = options.out
     check_resumable(out, options.resume, "a search", *SEARCH)
     control = read_control(options)
-    loaded = load_models(options.sampled.models)
+    with running(options.sampled.place) as engine:
+        loaded = load_models(options.sampled.models)
+        if engine:
+            loaded = loaded._replace(remote=remote_of(engine, options.sampled.models, loaded))
+        _run(options, control, loaded)
+
+
+def _run(options: TuneOptions, control: Recipe, loaded: Loaded) -> None:
+    from optuna.exceptions import StorageInternalError
+
+    out = options.out
     targets = loaded.targets(options.sampled.label)
     options = replace(options, sampled=choose_backend(options.sampled, loaded, targets[0]))
     run = options.sampled.run
-    objective = Objective(
-        {t.label.name: ClassPosterior.of(loaded.networks(t), t.index, run.temperature) for t in targets},
-        run,
-        options.num_gradients,
-    )
+    posteriors = {t.label.name: ClassPosterior.of(loaded.networks(t), t.index, run.temperature) for t in targets}
+    objective = Objective(posteriors, run, options.num_gradients)
+    if loaded.remote:
+        objective = RemoteObjective(loaded.remote, options.sampled, objective)
     check_fits(options.kernel, options.num_gradients, options.fixed)
     checked = objective.check().items()
     warnings = [with_page("models", f"{as_text(name)}: {line}") for name, lines in checked for line in lines]
@@ -140,7 +151,7 @@ def identity(options: TuneOptions, control: Recipe, loaded: Loaded) -> dict[str,
         "control": control.to_dict(),
         "default": default_recipe(control.kernel).to_dict(),  # search ranges depend on it
         "discriminator_weight": models.discriminator_weight,
-        **surroundings(environment(options.sampled.run.jit)),
+        **surroundings(environment_at(loaded, options.sampled.run.jit)),
         "generator": model_record(loaded.generator) | {"path": None},
         "classifiers": {str(k): model_record(model) | {"path": None} for k, model in enumerate(loaded.classifiers)},
         **({"text": loaded.text.about} if loaded.text else {}),

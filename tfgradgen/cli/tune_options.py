@@ -7,7 +7,7 @@ from typing import Any
 
 from tfgradgen.cli.flags import check_flags, flags_of, read_flags
 from tfgradgen.cli.model_options import MODEL_FLAGS
-from tfgradgen.cli.options import ANY_KERNEL, SampleOptions, kernel_flags, parse_sample
+from tfgradgen.cli.options import ANY_KERNEL, PLACE_FLAGS, SampleOptions, kernel_flags, parse_sample
 from tfgradgen.core.checks import check_int, fail
 from tfgradgen.core.config import AdaptedConfig, changed_config
 from tfgradgen.core.settings import path, real, switch, text, whole
@@ -16,7 +16,7 @@ from tfgradgen.mcmc.recipe import Recipe, default_recipe, read_recipe
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.tuning.space import MIN_KEPT, check_optuna, check_tunable, filled, num_gradients_of, searched
 
-SAMPLE_FLAGS = ("num_chains", "temperature", "seed", "init", "jit", *MODEL_FLAGS)
+SAMPLE_FLAGS = ("num_chains", "temperature", "seed", "init", "jit", *PLACE_FLAGS, *MODEL_FLAGS)
 DEFAULT_KERNEL, DEFAULT_CHAINS = "hmc", 8
 MIN_CHAINS = 4  # the ESS needs several chains to reflect whether they agree
 MIN_GRADIENTS = 60  # no kernel can run with fewer

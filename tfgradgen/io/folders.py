@@ -26,6 +26,7 @@ RECORD = "run.json"  # a folder without it is not a run
 REPORT = "report.html"
 OURS = {REPORT, "grid.png", "plots.png", "film.png", "samples.npz", "chains.nc", CHECKPOINT, RECORD}
 LOCK = "lock"
+BLOCK = re.compile(r"block-\d{4}", re.ASCII)  # folder in an unfinished run, with the draws of some of its chains
 INSIDE = ".unfinished"  # the unfinished run in a folder whose parent cannot be written
 LOST_AND_FOUND = "lost+found"  # created by some file systems where they are mounted
 LONGEST = 255  # bytes in the name of a file on all usual file systems
@@ -112,7 +113,8 @@ def check_partial(folder: Path, welcome: bool, name: str = "out") -> None:
         )
     if os.path.lexists(partial) and (partial.is_symlink() or not partial.is_dir()):
         raise fail(name, "a folder", f"{partial}, which is not one", f"choose another --{name}")
-    foreign = sorted({path.name for path in partial.iterdir()} - {LOCK, *FILES}) if partial.is_dir() else []
+    names = {path.name for path in partial.iterdir()} if partial.is_dir() else set[str]()
+    foreign = sorted(name for name in names - {LOCK, *FILES} if not BLOCK.fullmatch(name))
     if foreign:
         raise fail(
             name,
@@ -127,6 +129,18 @@ def clear(partial: Path) -> None:
     for name in (CHECKPOINT, *sorted(FILES - {CHECKPOINT})):
         with suppress(OSError):
             (partial / name).unlink(missing_ok=True)
+    for folder in sorted(partial.glob("block-*")):
+        if BLOCK.fullmatch(folder.name) and not folder.is_symlink():
+            for name in FILES:
+                with suppress(OSError):
+                    (folder / name).unlink(missing_ok=True)
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def block_folder(partial: Path, number: int) -> Path:
+    """Return the folder of block `number` of an unfinished run."""
+    return partial / f"block-{number:04d}"
 
 
 def discard(partial: Path) -> None:

@@ -32,7 +32,7 @@ class NumberedArrays:
     """
 
     def __init__(self, folder: Path | None, owner: str, shape: tuple[int, ...]):
-        self.folder, self._owner, self._shape = folder, owner, shape
+        self.folder, self.owner, self._shape = folder, owner, shape
         self._room = 0  # bytes that may be written, as far as is known
         self._is_full = False
 
@@ -83,7 +83,7 @@ class NumberedArrays:
         return folder / f"{number:08d}.f32"
 
     def _digest(self, number: int, data: bytes) -> bytes:
-        return hashlib.sha256(f"{self._owner} {number} {self._shape} ".encode() + data).digest()
+        return hashlib.sha256(f"{self.owner} {number} {self._shape} ".encode() + data).digest()
 
 
 def make_room(folder: Path, num_bytes: int) -> int:

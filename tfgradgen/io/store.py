@@ -197,10 +197,13 @@ def _checked_stats(stats: Any) -> dict[str, Any]:
     if not all(value is None or (isinstance(value, int | float) and not isinstance(value, bool)) for value in numbers):
         raise TypeError("statistics that are not numbers")
     _check_learned(known.get("learned", {}))
-    if not isinstance(known.get("overwrite", False), bool) or not isinstance(known.get("labels", []), list):
+    if not isinstance(known.get("overwrite", False), bool):
         raise TypeError("statistics of the wrong type")
-    for of_label in known.get("labels", []):
-        _checked_stats(of_label)
+    for name in ("labels", "blocks"):
+        if not isinstance(known.get(name, []), list):
+            raise TypeError("statistics of the wrong type")
+        for part in known.get(name, []):
+            _checked_stats(part)
     return known
 
 

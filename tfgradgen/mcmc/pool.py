@@ -20,7 +20,7 @@ import logging
 import os
 import platform
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -107,6 +107,7 @@ class Pool:
 
     def __init__(self, observe_fn: Any, seed: int, latent_dim: int, widths: tuple[int, ...], arrays: NumberedArrays):
         self._observe_fn, self.latent_dim, self.widths, self._arrays = observe_fn, latent_dim, widths, arrays
+        self.owner = arrays.owner
         self._seed = fold_in(as_seed(seed), Stream.POOL)
         self._kept: OrderedDict[int, np.ndarray] = OrderedDict()
 
@@ -144,6 +145,19 @@ class Pool:
                 progress = Progress(done, total, float("nan"), float("nan"), float("nan"))
                 logger.debug("prior draws", extra={"progress": progress})
                 logged = done
+
+    def rows(self, num: int) -> list[np.ndarray]:
+        """Return the scores [CHUNK, num_columns] of the chunks with the first `num` rows, for `adopt` in another process."""
+        return [self._scores(number) for number in range(-(-num // CHUNK))]
+
+    def adopt(self, owner: str, rows: Sequence[np.ndarray]) -> None:
+        """Take the `rows` of a pool in another process, unless its `owner` differs: its models, seed, libraries or machine."""
+        if owner != self.owner:
+            return
+        for number, scores in enumerate(rows):
+            if not self._has(number):
+                self._arrays.put(number, scores)
+                self._remember(number, scores)
 
     def _has(self, number: int) -> bool:
         return number in self._kept or self._arrays.has(number)

@@ -82,6 +82,7 @@ class Classifier:
       kind: Kind of medium (`media.registry.MEDIA`) that it takes.
       rate: Samples or frames per second that it takes; None for images.
       source_rate: Samples or frames per second that it is given; None for its own rate. `for_generator` sets it.
+      given: The settings with which `load_classifier` made it; None for one made otherwise.
     """
 
     fn: Callable[[Any], Any]
@@ -104,6 +105,7 @@ class Classifier:
     kind: str = "image"
     rate: float | None = None
     source_rate: float | None = None
+    given: dict[str, Any] | None = None
 
     @property
     def medium(self) -> Medium:
@@ -293,7 +295,8 @@ def load_classifier(
     """
     settings = {name: value for name, value in locals().items() if name not in ("path", "models", "unknown")}
     given = settings_of(ClassifierSettings, settings | unknown)
-    return load_as("classifier", shipped_model("classifier", models) if path is None else path, given)
+    made = load_as("classifier", shipped_model("classifier", models) if path is None else path, given)
+    return replace(made, given={name: value for name, value in settings.items() if value is not None})
 
 
 def load_as(role: str, path: str | Path, given: ClassifierSettings) -> Classifier:

@@ -73,6 +73,7 @@ class Generator:
       signatures: All signatures, as text.
       kind: Kind of medium (`media.registry.MEDIA`); '' for the one with as many axes.
       rate: Samples per second of its sounds, or frames per second of its clips; None for images.
+      given: The settings with which `load_generator` made it; None for one made otherwise.
     """
 
     fn: Callable[[Any], Any]
@@ -92,6 +93,7 @@ class Generator:
     signatures: tuple[str, ...] = ()
     kind: str = ""
     rate: float | None = None
+    given: dict[str, Any] | None = None
 
     @property
     def medium(self) -> Medium:
@@ -120,7 +122,7 @@ class Generator:
 
     def of_class(self, number: int) -> "Generator":
         """Return the generator with class `number` for all images; its z has no extra coordinates, as in mode 'target'."""
-        return replace(self, fn=self.classes.fn_of(number)) if self.classes else self
+        return replace(self, fn=self.classes.fn_of(number), given=None) if self.classes else self
 
     def with_class_names(self, labels: tuple[Label, ...]) -> "Generator":
         """Return the generator with the class names of a classifier, if it has none and the numbers of classes agree."""
@@ -180,7 +182,8 @@ def load_generator(
     """
     settings = {name: value for name, value in locals().items() if name not in ("path", "models", "unknown")}
     given = settings_of(GeneratorSettings, settings | unknown)
-    return _load(shipped_model("generator", models) if path is None else path, given)
+    made = _load(shipped_model("generator", models) if path is None else path, given)
+    return replace(made, given={name: value for name, value in settings.items() if value is not None})
 
 
 def _load(path: str | Path, given: GeneratorSettings) -> Generator:

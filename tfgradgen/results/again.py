@@ -27,6 +27,7 @@ DEFAULTS = {
     "save_images": False,
     "gradient_precision": "float32",
     "photographs": None,
+    "block": None,
 }
 
 

@@ -25,7 +25,7 @@ from tfgradgen.mcmc.importance import FIT_FIGURES
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.media.registry import MEDIUM, medium_in
 from tfgradgen.results.page import page_of
-from tfgradgen.results.record import BATCH, FIT, MODELS, NEAREST, PROJECTION, TIME_BUDGET, VARIED
+from tfgradgen.results.record import BATCH, BLOCK, FIT, MODELS, NEAREST, PROJECTION, TIME_BUDGET, VARIED
 from tfgradgen.results.summary import UNITS, kind_of, legend_of, title_of
 from tfgradgen.viewing.report import render
 
@@ -214,6 +214,7 @@ def _arguments(value: Any) -> None:
     whole_number(_mapping(value["schedule"])["num_results"], 1)
     for name in ("num_burnin_steps", "num_adaptation_steps"):
         whole_number(value["schedule"].get(name, 0))
+    whole_number(value.get(BLOCK, 1), 1)
 
 
 def _count(value: Any) -> None:

@@ -33,6 +33,7 @@ VARIED = "varied"  # in run.json of `vary`: the run, chain and amount that its c
 NEAREST = "nearest_photographs"  # in run.json: the photograph nearest to each image (`evaluation.nearest`)
 PROJECTION = "projection"  # in run.json: how near the start is to a photograph (`mcmc.projection.Projection`)
 TIME_BUDGET = "time_budget"  # in run.json of a run that was cut: its seconds, and the num_results that it did not reach
+BLOCK = "block"  # in the arguments of a run: chains that adapt and draw together, if they are not all chains of a label
 SURROUNDINGS = ("versions", "device", "machine", "backend")  # entries of `origin.environment` that determine bits
 
 
@@ -159,7 +160,7 @@ def run_of(draws: Draws, record: Mapping[str, Any]) -> Run:
         target_accept_prob=config.get("target_accept_prob") if num_adaptation_steps else None,
         num_burnin_steps=schedule.get("num_burnin_steps", 0),
         num_adaptation_steps=num_adaptation_steps,
-        num_sharing=num_chains if labels is None else int(np.unique(labels, return_counts=True)[1].min()),
+        num_sharing=_num_sharing(record, labels, num_chains),
         # What a kernel learned from the rows where its chains start is not independent of the starts.
         num_exact=None if {FIT, LEARNED} & record.keys() else num_exact,
         is_dispersed=is_dispersed,
@@ -168,6 +169,14 @@ def run_of(draws: Draws, record: Mapping[str, Any]) -> Run:
         mass=None if has_energy or labels is not None else mass,
         work=Cost(record["num_gradients"], record["num_forward"]).work,
     )
+
+
+def _num_sharing(record: Mapping[str, Any], labels: np.ndarray | None, num_chains: int) -> int:
+    """Return the least number of chains that share a step size: those of a label, or of a block."""
+    if labels is not None:
+        return int(np.unique(labels, return_counts=True)[1].min())
+    size = record["arguments"].get(BLOCK) or num_chains
+    return int(min(size, num_chains % size or size))
 
 
 def _labels(record: Mapping[str, Any], num_chains: int) -> np.ndarray | None:

@@ -130,10 +130,13 @@ def validate(
 
     runs = [0]
 
+    def name_of(trial: Trial, problem: Problem) -> str:
+        return f"fresh/{trial.number}/{objective.labels.index(problem.label)}/{problem.replicate}"
+
     def fresh(trial: Trial, problem: Problem) -> Cell:
         done, total = (count * plan.num_gradients for count in (runs[0], (2 + len(validations)) * len(problems)))
         runs[0] += 1
-        name = f"fresh/{trial.number}/{objective.labels.index(problem.label)}/{problem.replicate}"
+        name = name_of(trial, problem)
         if name not in study.user_attrs:
             assert trial.recipe is not None
             show = part_of(progress_fn, done, plan.num_gradients, total)
@@ -142,6 +145,9 @@ def validate(
             return cell_of(study.user_attrs[name])
 
     for candidate in sorted(able, key=lambda trial: -trial.value)[:MAX_CANDIDATES]:
+        wanted = [(trial, problem) for problem in problems for trial in (candidate, control)]
+        missing = [pair for pair in wanted if name_of(*pair) not in study.user_attrs]
+        objective.expect([(trial.recipe, problem) for trial, problem in missing if trial.recipe is not None])
         pairs = [(fresh(candidate, problem), fresh(control, problem)) for problem in problems]
         validations.append(Validation(candidate, problems, [ours for ours, _ in pairs], [theirs for _, theirs in pairs], exact))
         if not validations[-1].issues:

@@ -156,6 +156,9 @@ class Objective:
         """Return the seed of a run. It is the same for all labels, which have separate streams (`ClassPosterior.own_seed`)."""
         return seed_of(self.run.seed, problem.stream, problem.replicate)
 
+    def expect(self, runs: Sequence[tuple[Recipe, Problem]]) -> None:
+        """Prepare for `measure` of these runs, none of which depends on another. Here nothing is done."""
+
     def measure(self, recipe: Recipe, problem: Problem, progress_fn: ProgressFn) -> Cell:
         """Run `recipe` at `problem` with as many draws as the gradients allow.
 

@@ -261,8 +261,11 @@ def _run(trial: Any, study: Any, objective: Objective, plan: Plan, spent: float,
     cells = [cell_of(cell) for cell in trial.user_attrs.get("cells", [])]
     before = spent - sum(cell.work for cell in cells)
     rivals = [other for other in trials(study) if other.number != trial.number]
-    problems = objective.problems(SEARCH, plan.num_seeds)
+    problems, expected = objective.problems(SEARCH, plan.num_seeds), len(cells)
     for number, problem in enumerate(problems, 1):
+        if number > expected:  # nothing is decided by halving before these are done
+            expected = len(problems) if is_control else min(len(problems), 1 << (number - 1).bit_length())
+            objective.expect([(recipe, later) for later in problems[number - 1 : expected]])
         if number > len(cells):
             done = before + sum(cell.work for cell in cells)
             if done >= plan.budget and not is_control:
