@@ -132,7 +132,7 @@ class Classifier:
         is_other = self.at_rate_of(generator) is not self
         return _for_generator(Networks(generator, self)) if self.image_range_is_guessed or is_other else self
 
-    def at_rate_of(self, generator: Any) -> "Classifier":
+    def at_rate_of(self: C, generator: Any) -> C:
         """Return the classifier that is given sounds or clips at a generator's rate; itself if that is what it is given."""
         medium = getattr(generator, "medium", None)
         rate = medium.used_rate if isinstance(medium, Medium) and medium.kind == self.kind and medium.usual_rate else None
