@@ -5,7 +5,8 @@ size to this process, which appends them to stores on disk, as `sample` does. Th
 
     seconds = start + pieces / workers * (work + idle) + pieces * (serial + megabytes * transfer)
 
-where work is the sleep, and the other four terms are fitted.
+where work is the sleep. Serial and transfer are fitted to the CPU time of this process, which other programs on the machine
+change little; then start and idle to the seconds.
 
     python -m tools.bench.scaling [--num_workers=1,2,4,8] [--engine=ray] [--num_blocks=16] [--work=0.05]
 
@@ -115,34 +116,36 @@ def workers(engine: str, most: int) -> Iterator[Any]:
         fleet.stop()
 
 
-def seconds_of(scheduler: Scheduler, num_blocks: int, spec: tuple[int, int, float], folder: Path) -> float:
-    """Return the seconds from the first block to the last append."""
+def seconds_of(scheduler: Scheduler, num_blocks: int, spec: tuple[int, int, float], folder: Path) -> tuple[float, float]:
+    """Return the seconds from the first block to the last append, and those of the CPU in this process."""
     stores = []
     for k in range(num_blocks):
         place = folder / f"{k}"
         place.mkdir(parents=True)
         stores.append(RunStore(place, {"number": k}))
         scheduler.add(k, Work(simulated, spec))
-    start = time.monotonic()
+    start, spent = time.monotonic(), time.process_time()
     for event in scheduler.events():
         if event.piece:
             stores[event.key].append(*event.piece.value, {})  # type: ignore[call-overload]
-    return time.monotonic() - start
+    return time.monotonic() - start, time.process_time() - spent
 
 
-def fitted(rows: Sequence[tuple[int, int, float, float, float]]) -> dict[str, float]:
+def fitted(rows: Sequence[tuple[int, int, float, float, float, float]]) -> dict[str, float]:
     """Return the terms of the model, in seconds, by least squares with no term below 0.
 
     Args:
-      rows: Of each measurement the workers, pieces, megabytes of a piece, seconds of work of a piece, and seconds in all.
+      rows: Of each measurement the workers, pieces, megabytes of a piece, seconds of work of a piece, seconds in all, and those
+        of the CPU.
     """
     from scipy.optimize import nnls
 
-    count, pieces, size, work, seconds = np.array(rows, float).T
-    columns = np.stack([np.ones_like(count), pieces / count, pieces, pieces * size], 1)
+    count, pieces, size, work, seconds, spent = np.array(rows, float).T
     # Relative errors: a long measurement is not more accurate than a short one.
-    found, _ = nnls(columns / seconds[:, None], (seconds - pieces / count * work) / seconds)
-    return dict(zip(TERMS, found.tolist(), strict=True))
+    serial, _ = nnls(np.stack([pieces, pieces * size], 1) / spent[:, None], np.ones_like(spent))
+    rest = seconds - pieces / count * work - pieces * (serial[0] + size * serial[1])
+    first, _ = nnls(np.stack([np.ones_like(count), pieces / count], 1) / seconds[:, None], rest / seconds)
+    return dict(zip(TERMS, [*first.tolist(), *serial.tolist()], strict=True))
 
 
 def predicted(terms: dict[str, float], num_workers: float, pieces: float, size: float, work: float) -> float:
@@ -171,13 +174,14 @@ def main(
             for num_pieces, num_rows in ((PIECES[0], ROWS[0]), (PIECES[1], ROWS[0]), (PIECES[1], ROWS[1])):
                 seconds_of(scheduler, count, (1, 1, 0.5), Path(folder) / f"warm-{count}-{num_pieces}-{num_rows}")
                 place = Path(folder) / f"{count}-{num_pieces}-{num_rows}"
-                seconds = seconds_of(scheduler, num_blocks, (num_pieces, num_rows, work), place)
+                seconds, spent = seconds_of(scheduler, num_blocks, (num_pieces, num_rows, work), place)
                 size = num_rows * NUM_CHAINS * (LATENT_DIM + 5) * 4 / 2**20
-                rows.append((count, num_blocks * num_pieces, size, work, seconds))
+                rows.append((count, num_blocks * num_pieces, size, work, seconds, spent))
                 ideal = num_blocks * num_pieces * work / count
                 print(
                     f"{count} workers, {num_blocks} blocks of {num_pieces} pieces of {size:.2f} MB: {num_blocks / seconds:.2f} "
-                    f"blocks a second, {seconds / ideal:.2f} times the work alone",
+                    f"blocks a second, {seconds / ideal:.2f} times the work alone, "
+                    f"{1000 * spent / rows[-1][1]:.1f} ms of the CPU a piece",
                     flush=True,
                 )
             fleet.stop()
