@@ -33,7 +33,7 @@ def painted(subject: tuple[int, ...], background: tuple[int, ...], count: int = 
     """Images [count, 64, 64, 3] of a disc on a plain background."""
     image = np.full((count, 64, 64, 3), background, "uint8")
     i = np.arange(64) - 31.5
-    image[:, i[:, None] ** 2 + i[None] ** 2 < 24**2] = subject
+    image[:, i[:, None] ** 2 + i[None] ** 2 < 20**2] = subject
     return image
 
 
@@ -128,7 +128,7 @@ def test_the_export_is_a_text_model_of_the_package(folders: tuple[Path, Path], t
     from tools.train.train_text import Lesson, publish
 
     known = vocabulary(NAMES)
-    network = TextNetwork(len(known), MAX_TOKENS)
+    network = TextNetwork(len(known))
     batch = TextBatches(Views(folders[0]), Views(folders[1]), NAMES, 5, 1)[0][0]
     with tf.GradientTape() as tape:
         loss = Lesson(network)(tuple(map(tf.constant, batch)), training=True)

@@ -214,7 +214,9 @@ def contrary(parts, found, names, nouns, rng):
         return swapped
     if way == "noun":
         return parts._replace(noun=nouns.draw(rng.choice(names), rng))
-    return parts._replace(**{way: rng.choice([word for word in ADJECTIVES if not may_be(word, found, way)])})
+    false = [word for word in ADJECTIVES if not may_be(word, found, way)]
+    elsewhere = [word for word in false if may_be(word, found, "background" if way == "subject" else "subject")]
+    return parts._replace(**{way: rng.choice(elsewhere if elsewhere and rng.random() < 0.5 else false)})
 
 
 def vocabulary(names):

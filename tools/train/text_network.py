@@ -1,7 +1,8 @@
 """The text model: encoders of images and of texts, whose embeddings are compared by cosine as in CLIP (Radford et al. 2021).
 
 The image encoder sees an image in two ways. Blocks of EfficientNet-Lite1 (Tan and Le 2019) tell what it shows; the means of a
-small function of single pixels over an 8 x 8 grid, a learned histogram of colours, tell which colours are where.
+small function of single pixels over an 8 x 8 grid, a learned histogram of colours, tell which colours are where. The text
+encoder sees each word with its neighbours, so that it knows which word an adjective belongs to.
 """
 
 import keras
@@ -14,7 +15,7 @@ from tools.train.initializers import Normal
 TAPS = (6, 13)  # blocks of Lite1 whose maps (40 and 112 channels) are used; later blocks are left out
 IMAGE_SIZE, LITE_SIZE = 64, 80
 CELLS, HUES, DIM = 8, 16, 192
-WIDTH, HEADS, DEPTH = 64, 4, 2
+WIDTH, DEPTH = 64, 2
 MAX_SCALE = 60.0
 
 
@@ -24,9 +25,9 @@ class TextNetwork(keras.Model):
     Token 0 is padding. `weight_dtype` is the dtype of the stored kernels that have at least LARGE weights.
     """
 
-    def __init__(self, num_tokens, max_tokens, weight_dtype="float32", **kwargs):
+    def __init__(self, num_tokens, weight_dtype="float32", **kwargs):
         super().__init__(**kwargs)
-        self.weight_dtype, self.max_tokens = weight_dtype, max_tokens
+        self.weight_dtype = weight_dtype
         self.lite = Network("lite1", LITE_SIZE, weight_dtype, TAPS[-1] + 1)
         early, late = self.num_early, self.num_late = [self.lite.blocks[k][3] for k in TAPS]
         self.of_pixel = [self._dense(3, HUES), self._dense(HUES, HUES)]
@@ -35,7 +36,6 @@ class TextNetwork(keras.Model):
         self.of_colour = self._dense(CELLS * CELLS * HUES, 96)
         self.of_image = self._dense(256 + 96, DIM)
         self.of_word = self._weight((num_tokens, WIDTH), 0.3)
-        self.of_place = self._weight((max_tokens, WIDTH), 0.1)
         self.blocks = [self._block() for _ in range(DEPTH)]
         self.of_text = self._dense(WIDTH, DIM)
         self.log_scale = self.add_weight(shape=(), initializer=keras.initializers.Constant(float(np.log(12.0))), autocast=False)
@@ -53,9 +53,7 @@ class TextNetwork(keras.Model):
         return self._weight((num_in, num_out), float(np.sqrt(1.5 / num_in))), bias
 
     def _block(self):
-        ones = [self.add_weight(shape=(WIDTH,), initializer="ones", autocast=False) for _ in range(2)]
-        sizes = ((WIDTH, 3 * WIDTH), (WIDTH, WIDTH), (WIDTH, 2 * WIDTH), (2 * WIDTH, WIDTH))
-        return ones, [self._dense(*size) for size in sizes]
+        return self._dense(3 * WIDTH, 3 * WIDTH), self._dense(3 * WIDTH, WIDTH)
 
     def begin(self):
         """Assign the ImageNet weights to the blocks of Lite1. They are not trained further."""
@@ -91,17 +89,13 @@ class TextNetwork(keras.Model):
         return unit(apply(self.of_image, ops.concatenate([shape, colour], 1)))
 
     def embed_text(self, tokens):
-        seen = ops.cast(tokens > 0, "float32")
-        x = ops.take(ops.cast(self.of_word, "float32"), tokens, axis=0) + ops.cast(self.of_place, "float32")[None]
-        away = (1 - seen)[:, None, None, :] * -1e9
-        for (norm_a, norm_b), (mix, out, up, down) in self.blocks:
-            parts = ops.reshape(apply(mix, normed(x) * norm_a), (-1, self.max_tokens, 3, HEADS, WIDTH // HEADS))
-            query, key, value = (ops.transpose(parts[:, :, k], (0, 2, 1, 3)) for k in range(3))
-            weight = ops.softmax(ops.matmul(query, ops.transpose(key, (0, 1, 3, 2))) / np.sqrt(WIDTH / HEADS) + away)
-            joined = ops.reshape(ops.transpose(ops.matmul(weight, value), (0, 2, 1, 3)), (-1, self.max_tokens, WIDTH))
-            x = x + apply(out, joined)
-            x = x + apply(down, ops.silu(apply(up, normed(x) * norm_b)))
-        mean = ops.sum(normed(x) * seen[:, :, None], 1) / ops.maximum(ops.sum(seen, 1), 1.0)[:, None]
+        seen = ops.cast(tokens > 0, "float32")[:, :, None]
+        x = ops.take(ops.cast(self.of_word, "float32"), tokens, axis=0)
+        for up, down in self.blocks:
+            y = ops.pad(normed(x) * seen, [[0, 0], [1, 1], [0, 0]])
+            near = ops.concatenate([y[:, :-2], y[:, 1:-1], y[:, 2:]], -1)  # a word, the one before and the one after
+            x = x + apply(down, ops.silu(apply(up, near)))
+        mean = ops.sum(normed(x) * seen, 1) / ops.maximum(ops.sum(seen, 1), 1.0)
         return unit(apply(self.of_text, mean))
 
 

