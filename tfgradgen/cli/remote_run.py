@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tfgradgen.cli.draw import begin, complete, join, resume_of, stores_of, take
 from tfgradgen.cli.groups import Group
@@ -33,6 +34,12 @@ class Job:
     options: SampleOptions
     group: Group
     places: tuple[int, ...]
+
+    @property
+    def networks(self) -> tuple[Any, ...]:
+        """What is equal for jobs that evaluate the same networks, as long as their groups exist."""
+        generator, classifier, discriminator, *others = self.group.networks
+        return (id(generator), id(classifier), id(discriminator), *others)
 
     @property
     def runs(self) -> list[RunConfig]:
@@ -92,7 +99,7 @@ class RemoteRuns:
 
     def _share_pools(self, jobs: Sequence[Job]) -> None:
         blocks = [
-            (id(job.group.networks), self._block(job, run))
+            (job.networks, self._block(job, run))
             for job in jobs
             if SAMPLERS[job.options.kernel].takes_starts and job.options.run.init == "resample"
             for run in job.runs
@@ -108,7 +115,7 @@ class RemoteRuns:
             job.options.recipe,
             run,
             expected,
-            self._pools.get((id(job.group.networks), run.seed)),
+            self._pools.get((job.networks, run.seed)),
         )
 
     def _open_more(self, waiting: deque[tuple[int, Job]], stack: ExitStack) -> None:
