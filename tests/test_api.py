@@ -456,6 +456,7 @@ def test_loaders_show_all_that_can_be_set(load_fn: Any, kind: Any) -> None:
     parameters = inspect.signature(load_fn).parameters
     assert parameters["path"].default is None
     shown = {name: p.default for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
+    assert shown.pop("models", "photographs") == "photographs", "which shipped model, if no path is given"
     assert shown == {field.name: field.default for field in fields(kind)}
     with pytest.raises(tg.UserError, match=r"got layoud; did you mean layout"):
         load_fn(layoud="channels_last")

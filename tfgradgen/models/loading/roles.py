@@ -167,7 +167,8 @@ def _serves(role: str, spec: tf.TensorSpec) -> bool:
     if role == "generator":  # integers are images in 0 to 255, which have no gradient
         is_number = spec.dtype.is_floating or (spec.dtype.is_integer and rank != 2)
         if rank == 3:  # grey images [?, height, width], or sounds with an axis of one channel
-            return is_number and (1 in spec.shape[1:] or spec.shape[2] not in IMAGE_CHANNELS)
+            is_sound = spec.shape[0] is None and 1 in spec.shape[1:]  # with a fixed first axis it may be one image
+            return is_number and (is_sound or spec.shape[2] not in IMAGE_CHANNELS)
         return is_number and (rank is None or bool(kind_of(list(spec.shape[1:]))))
     is_row = rank == 4 and tuple(spec.shape[1:3]) == (1, 1)
     return spec.dtype.is_floating and (rank in (None, 2, 1) or is_row)
