@@ -138,6 +138,8 @@ class Studio:
             network.RATE / (3 if with_draws else 1),
             num_norm_batches=NORM_BATCHES,
         )
+        network.temperature.assign(1.0)  # not that of `first`
+        network.other_bias.assign(0.0)
         if with_draws:
             waves, targets = self.labelled_draws(NUM_HELD_OUT, SEEDS["calibration"])
             temperature, bias = fit_to_targets(self.held_out_logits(network, waves.astype("float32")), targets)
