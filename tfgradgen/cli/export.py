@@ -25,11 +25,14 @@ from tfgradgen.models.targets import Target
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.results.origin import environment, model_record
 from tfgradgen.serving.adapt import Adapted, adapt
-from tfgradgen.serving.deployment_files import render_templates
+from tfgradgen.serving.chains import Plan
+from tfgradgen.serving.deployment_files import Settings, render_templates
 from tfgradgen.serving.export import write_saved_model
-from tfgradgen.serving.module import Plan, Serving
+from tfgradgen.serving.module import Serving
+from tfgradgen.serving.row_check import RowCheck, check_rows
 
 RECORD = "export.json"
+CHANNELS = (1, 3, 4)  # of images and clips that a server can write
 
 
 # Temporary folders that `atomic_dir` makes for a version. Replaced folders end in .old, but a version is never replaced.
@@ -49,18 +52,21 @@ def run_export(options: ExportOptions) -> None:
                 if OF_A_KILLED_EXPORT.fullmatch(left.name):
                     shutil.rmtree(left, ignore_errors=True)
             adapted = adapt_all(options, networks, targets)
-            plan = plan_of(options, targets, adapted)
+            rows = checked_rows(options, networks, targets)
+            plan = plan_of(options, targets, adapted, rows)
             models = [model.module for model in (loaded.generator, *loaded.classifiers, loaded.discriminator) if model]
             with atomic_dir(folder) as beside:
                 names = write_saved_model(Serving(networks, models, plan), beside, model, options.batch_sizes, options.xla)
-                record = record_of(options, loaded, targets, adapted) | {"model": model, "signatures": names}
+                record = record_of(options, loaded, targets, adapted)
+                record |= {"row_check": rows and rows._asdict(), "model": model, "signatures": names}
                 write_text(beside / RECORD, json_text(record, 2) + "\n")
     finally:
         if not was_there:
             with suppress(OSError):  # missing, or not empty because it holds a version
                 options.out.rmdir()
     say(f"exported {as_text(folder)}: {', '.join(names)} of {len(targets)} label{'s' if len(targets) > 1 else ''}")
-    files = render_templates(model, options.batch_sizes, options.xla, options.num_steps)
+    settings = Settings(options.batch_sizes, options.xla, options.num_steps, plan.batched)
+    files = render_templates(model, settings, loaded.generator.medium)
     for name in write_beside(options.out, files):
         say(f"kept     {as_text(options.out / name)}, which differs from what this version wants: see {name}.new")
     say(f"start    docker compose -f {shell_word(str(options.out / 'docker-compose.yml'))} up")
@@ -72,7 +78,7 @@ def shared_networks(loaded: Loaded, targets: Sequence[Target]) -> Networks:
     """Return the networks that the chains of all targets evaluate.
 
     Raises:
-      UserError: The targets have different networks, or the generator's output cannot be written as PNG.
+      UserError: The targets have different networks, or no file can hold the generator's output.
     """
     networks = loaded.networks(targets[0])
     if len(targets) > 1 and any(loaded.networks(target) != networks for target in targets):
@@ -82,9 +88,10 @@ def shared_networks(loaded: Loaded, targets: Sequence[Target]) -> Networks:
             f"{len(targets)}, each with networks of its own",
             "export each under its own --out",
         )
-    shape = loaded.generator.image_shape
-    if len(shape) != 3 or shape[2] not in (1, 3, 4):
-        raise fail("generator", "images of 1, 3 or 4 channels, as PNG has them", list(shape), "choose another --generator")
+    medium = loaded.generator.medium
+    if medium.has_channels and medium.shape[-1] not in CHANNELS:
+        expected = f"{medium.plural} of 1, 3 or 4 channels, as {medium.ending} files have them"
+        raise fail("generator", expected, list(medium.shape), "choose another --generator")
     return networks
 
 
@@ -102,7 +109,23 @@ def adapt_all(options: ExportOptions, networks: Networks, targets: Sequence[Targ
     return found
 
 
-def plan_of(options: ExportOptions, targets: Sequence[Target], adapted: Sequence[Adapted]) -> Plan:
+def checked_rows(options: ExportOptions, networks: Networks, targets: Sequence[Target]) -> RowCheck | None:
+    """Check what --batched relies on; None without that flag. A failure is a warning: the other signatures do not rely on it."""
+    if options.batched is None:
+        return None
+    run = options.pair.run
+    found = check_rows(networks, [target.index for target in targets], run.temperature, options.batched, run.seed)
+    if not found.is_independent:
+        note(
+            f"warning  batched: rows that go through these models together change one another, by up to {found.row_gap:.2g}; "
+            "exported without the signatures *_batched"
+        )
+    return found
+
+
+def plan_of(
+    options: ExportOptions, targets: Sequence[Target], adapted: Sequence[Adapted], rows: RowCheck | None = None
+) -> Plan:
     """Return the fixed settings of the export."""
     pair = options.pair
     return Plan(
@@ -114,6 +137,7 @@ def plan_of(options: ExportOptions, targets: Sequence[Target], adapted: Sequence
         num_steps=options.num_steps,
         max_steps=options.max_steps,
         num_start_draws=options.num_start_draws,
+        batched=rows.num_rows if rows and rows.is_independent else None,
     )
 
 

@@ -23,6 +23,7 @@ NUM_START_DRAWS = 64
 NUM_GRADIENTS = 100  # per image, unless --num_steps is given
 MAX_STEPS_FACTOR = 10
 BATCH_SIZES = (1, 4, 16)
+MAX_BATCH = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,7 @@ class ExportOptions:
     Attributes:
       pair: The models, the kernel, and how the step sizes are tuned.
       version: None for the next free version.
+      batched: None for no such signatures.
     """
 
     labels: Any = text("all", help="classes that requests can ask for: names, WordNet ids or indices, or all")
@@ -56,6 +58,14 @@ class ExportOptions:
         NUM_START_DRAWS, low=1, high=100_000, help="prior draws among which the start of a chain is chosen"
     )
     batch_sizes: tuple[int, ...] = value(BATCH_SIZES, help="sizes to which the server pads batches")
+    batched: int | None = whole(
+        None,
+        low=2,
+        high=MAX_BATCH,
+        shown="N",
+        states_bounds=True,
+        help="add signatures *_batched, in which N rows go through the networks together, as a GPU wants it",
+    )
     xla: bool = switch(help="add a signature serving_xla for servers that can compile; the others need no XLA")
 
     def to_dict(self) -> dict[str, Any]:
@@ -74,6 +84,7 @@ class ExportOptions:
             "max_steps": self.max_steps,
             "num_start_draws": self.num_start_draws,
             "batch_sizes": list(self.batch_sizes),
+            "batched": self.batched,
             "xla": self.xla,
         }
 
@@ -114,6 +125,8 @@ def _sizes(given: Any) -> tuple[int, ...]:
     """Return the batch sizes of a list such as 1,4,16, which Fire may have parsed already."""
     items = list(given) if isinstance(given, list | tuple) else [given]
     is_rising = all(isinstance(size, int) and not isinstance(size, bool) for size in items) and items == sorted({*items})
-    if not is_rising or not items or not 1 <= items[0] <= items[-1] <= 1024:
-        raise fail("batch_sizes", "rising whole numbers in 1..1024", value_text(given), "give for example --batch_sizes=1,4,16")
+    if not is_rising or not items or not 1 <= items[0] <= items[-1] <= MAX_BATCH:
+        raise fail(
+            "batch_sizes", f"rising whole numbers in 1..{MAX_BATCH}", value_text(given), "give for example --batch_sizes=1,4,16"
+        )
     return tuple(items)

@@ -18,7 +18,8 @@ from tfgradgen.serving.http_server import Limits, RestServer
 GRACE_SECONDS = 1.0  # how long the end waits for a request that is being computed
 ENDED = "the server has ended"
 SEED = 7  # of the examples
-GRID = 16  # images of a row of the signature `grid` (serving.module.NUM_COLUMNS ** 2, which imports TensorFlow)
+GRIDS = ("grid", "grid_batched")
+GRID = 16  # images of a row of these signatures (serving.module.NUM_COLUMNS ** 2, which imports TensorFlow)
 
 
 def bind(options: ServeOptions, limits: Limits) -> RestServer:
@@ -37,7 +38,7 @@ def bind(options: ServeOptions, limits: Limits) -> RestServer:
 
 def limits_of(export: Export) -> Limits:
     """Return the bounds on requests: as many images as the largest batch that the export was made for, and at least a grid."""
-    return Limits(max_images=max(export.max_batch_size, GRID), images_per_row={"grid": GRID})
+    return Limits(max_images=max(export.max_batch_size, GRID), images_per_row=dict.fromkeys(GRIDS, GRID))
 
 
 def run_serve(options: ServeOptions, export: Export, server: RestServer) -> None:

@@ -122,7 +122,8 @@ def _of_record(file: Path) -> tuple[str, int]:
     try:
         with parsing("export", RECORD, "export again"):
             record = read_json(file)
-            label, most = record["labels"][0]["name"], max(map(whole_number, record["arguments"]["batch_sizes"]))
+            label, asked = record["labels"][0]["name"], record["arguments"]
+            most = max(map(whole_number, [*asked["batch_sizes"], asked.get("batched") or 1]))
             return (label, most) if isinstance(label, str) and most <= 1024 else ("", 1)
     except UserError:
         return "", 1

@@ -1,25 +1,26 @@
 """The exported module: each row of a batch is a label and a seed, and runs its own chain.
 
-Each row is evaluated by itself, with noise from its own seed, so that its bits depend neither on the batch nor on its position
-in it. Evaluating rows together would be faster on one core. But a network sums the values of an image in an order that depends
-on position and batch size, and after a few dozen accepted and rejected proposals a difference in the last bit becomes another
-image.
+Each row has noise from its own seed, so that its bits depend neither on the batch nor on its position in it; `chains` says how
+that is kept when rows go through the networks together.
 """
 
+import functools
 import itertools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
 
-from tfgradgen.core.backend import Stream, fold_in, log_uniform
+from tfgradgen.core.backend import Stream, fold_in
 from tfgradgen.core.contracts import Networks
 from tfgradgen.mcmc.starts import start_point
+from tfgradgen.media.encoded import bytes_name, encoder_of
+from tfgradgen.media.registry import medium_of
 from tfgradgen.models.condition import ConditionClassifier
 from tfgradgen.models.labels import as_key
 from tfgradgen.models.loading.metadata import MAX_NAME, Label
 from tfgradgen.posterior import ClassPosterior
-from tfgradgen.serving.rules import Noise, Point, hamiltonian_step, point_at
+from tfgradgen.serving.chains import Ends, Plan, Rows, distinct, place_of, places_of, run_together
 
 # A server does no rejection sampling, so a chain that continues from a given z uses that stream. It needs fresh noise.
 START_STREAM, CHAIN_STREAM, CONTINUE_STREAM = int(Stream.STARTS), int(Stream.CHAINS), int(Stream.REJECTION)
@@ -30,46 +31,7 @@ _SHOWN = r"[\pL\pM\pN _.,;:'&()+|!*@/-]*"  # labels that an error repeats; none 
 _NOT_SHOWN = "a text that is too long or not printable"
 NUM_COLUMNS = 4  # columns, and rows, of a grid
 PARALLEL_ROWS = 16  # chains that run in parallel; the evaluations of one chain are sequential
-
-
-class Plan(NamedTuple):
-    """The fixed settings of an export.
-
-    Attributes:
-      labels: The classes that can be requested.
-      indices: Their outputs of the classifier.
-      step_sizes: Their step sizes, distances in z.
-      num_leapfrog_steps: Leapfrog steps of one transition.
-      temperature: Temperature of the likelihood.
-      num_steps: Transitions of `serving_default`.
-      max_steps: Largest number of transitions of a request.
-      num_start_draws: Prior draws from which a start is chosen.
-    """
-
-    labels: tuple[Label, ...]
-    indices: tuple[int, ...]
-    step_sizes: tuple[float, ...]
-    num_leapfrog_steps: int
-    temperature: float
-    num_steps: int
-    max_steps: int
-    num_start_draws: int
-
-
-class Rows(NamedTuple):
-    """A request.
-
-    Attributes:
-      index: int32 [B], output of the classifier.
-      step_size: [B], distance in z.
-      seed: int32 [B, 2].
-      num_steps: int32 [B], in 0..max_steps.
-    """
-
-    index: tf.Tensor
-    step_size: tf.Tensor
-    seed: tf.Tensor
-    num_steps: tf.Tensor
+BATCHED = "batched"  # of the names of signatures whose rows go through the networks together
 
 
 def spec(name: str, dtype: Any, *inner: int) -> tf.TensorSpec:
@@ -81,7 +43,7 @@ class Serving(tf.Module):  # type: ignore[misc]
     """Chains as functions of tensors (see `signatures`).
 
     Args:
-      networks: The networks of all labels, with images [height, width, 1, 3 or 4 channels].
+      networks: The networks of all labels. Images and clips have 1, 3 or 4 channels.
       models: The loaded SavedModels of the networks, whose variables are exported too.
       plan: The fixed settings.
     """
@@ -89,6 +51,8 @@ class Serving(tf.Module):  # type: ignore[misc]
     def __init__(self, networks: Networks, models: Any, plan: Plan):
         super().__init__(name="serving")
         self._networks, self._plan, self._models = networks, plan, list(models)
+        self._medium = medium_of(networks.generator, networks.generator.image_shape)  # type: ignore[attr-defined]
+        self._encoder = encoder_of(self._medium)
         names = [(as_key(name), k) for k, label in enumerate(plan.labels) for name in (label.name, label.wnid) if name]
         if not isinstance(networks.classifier, ConditionClassifier):  # a condition is not an output of a model
             names += [(str(index), k) for k, index in enumerate(plan.indices)]
@@ -102,19 +66,25 @@ class Serving(tf.Module):  # type: ignore[misc]
         def compiled(fn: Callable[..., Any], *specs: tf.TensorSpec) -> Any:
             return tf.function(fn, list(specs), autograph=False)
 
-        # Each is one function, so that the graph contains the networks only once for all signatures.
+        # Each is one function, so that the graph contains the networks only once for all signatures that call it.
         self._start_fn = compiled(self._start, rows.index, rows.seed)
-        self._chains_fn = compiled(self._chains, *rows, z, tf.TensorSpec([], tf.int32, "stream"))
+        stream = tf.TensorSpec([], tf.int32, "stream")
+        self._alone_fn = compiled(self._alone, *rows, z, stream)
+        self._together_fn = compiled(self._together, *rows, z, stream) if plan.batched else None
 
     def signatures(self, xla: bool = False) -> dict[str, Any]:
         """Return name -> function from named tensors [B, ...] to named tensors [B, ...].
 
         serving_default: label (a name, WordNet id or index), seed int64 -> image_bytes (PNG), class_prob, target_log_prob
-        (nats), accept_rate (mean acceptance probability, 0 without steps) and z, after `Plan.num_steps` transitions.
+        (nats), accept_rate (mean acceptance probability, 0 without steps) and z, after `Plan.num_steps` transitions. Generators of
+        sounds give sound_bytes (WAV), those of clips video_bytes (GIF).
         sample: the same from label, seed and num_steps int32, in 0..`Plan.max_steps`.
         continue: the same from label, seed, num_steps and a starting point z. Its noise differs from that of `sample` with the
         same seed; give each call another seed.
-        grid: label, seed, num_steps -> image_bytes, one grid per row with the images of seed, seed + 1, ..., row by row.
+        grid: label, seed, num_steps -> image_bytes, one grid per row with the images of seed, seed + 1, ..., row by row; sounds
+        one after another.
+        serving_batched, sample_batched, continue_batched, grid_batched: the same, with `Plan.batched` rows at a time in the
+        networks, from the same noise; only if it is not None.
         serving_xla: serving_default compiled by XLA, whose random numbers for a seed differ; only with `xla`.
 
         Errors are INVALID_ARGUMENT with a short, printable message: an unknown label (the message lists the labels), inputs of
@@ -122,13 +92,19 @@ class Serving(tf.Module):  # type: ignore[misc]
         """
         label, seed = spec("label", tf.string), spec("seed", tf.int64)
         steps, z = spec("num_steps", tf.int32), spec("z", tf.float32, self._networks.generator.latent_dim)
-        chosen = {
+        chosen: dict[str, tuple[Callable[..., Any], tuple[tf.TensorSpec, ...]]] = {
             "serving_default": (self._default, (label, seed)),
             "sample": (self._sample, (label, seed, steps)),
             "continue": (self._continue, (label, seed, steps, z)),
             "grid": (self._grid, (label, seed, steps)),
-            **({"serving_xla": (self._xla, (label, seed))} if xla else {}),
         }
+        if self._together_fn:
+            chosen |= {
+                f"{name.removesuffix('_default')}_{BATCHED}": (functools.partial(fn, run_fn=self._together_fn), specs)
+                for name, (fn, specs) in chosen.items()
+            }
+        if xla:
+            chosen["serving_xla"] = self._xla, (label, seed)
         return {
             name: tf.function(fn, list(specs), autograph=False).get_concrete_function() for name, (fn, specs) in chosen.items()
         }
@@ -138,13 +114,15 @@ class Serving(tf.Module):  # type: ignore[misc]
         """Names of the labels that can be requested."""
         return [label.name for label in self._plan.labels]
 
-    def _default(self, label: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
-        return self._sample(label, seed, tf.fill(tf.shape(seed), self._plan.num_steps))
+    def _default(self, label: tf.Tensor, seed: tf.Tensor, run_fn: Any = None) -> dict[str, tf.Tensor]:
+        return self._sample(label, seed, tf.fill(tf.shape(seed), self._plan.num_steps), run_fn)
 
-    def _sample(self, label: tf.Tensor, seed: tf.Tensor, num_steps: tf.Tensor) -> dict[str, tf.Tensor]:
-        return as_outputs(*self._from_start(*self._rows(label, seed, num_steps)))
+    def _sample(self, label: tf.Tensor, seed: tf.Tensor, num_steps: tf.Tensor, run_fn: Any = None) -> dict[str, tf.Tensor]:
+        return self._outputs(self._from_start(*self._rows(label, seed, num_steps), run_fn=run_fn))
 
-    def _continue(self, label: tf.Tensor, seed: tf.Tensor, num_steps: tf.Tensor, z: tf.Tensor) -> dict[str, tf.Tensor]:
+    def _continue(
+        self, label: tf.Tensor, seed: tf.Tensor, num_steps: tf.Tensor, z: tf.Tensor, run_fn: Any = None
+    ) -> dict[str, tf.Tensor]:
         rows = self._rows(label, seed, num_steps)
         width = self._networks.generator.latent_dim
         # Hide the static shape of z. Otherwise TensorFlow trusts the signature and drops the check of the width.
@@ -153,22 +131,28 @@ class Serving(tf.Module):  # type: ignore[misc]
         checks = [_checked(is_fit, f"z: expected {width} finite numbers per row")]
         with tf.control_dependencies(checks):
             z = tf.reshape(z, [-1, width])
-        return as_outputs(*self._chains_fn(*rows, z, CONTINUE_STREAM))
+        return self._outputs(Ends(*(run_fn or self._alone_fn)(*rows, z, CONTINUE_STREAM)))
 
-    def _grid(self, label: tf.Tensor, seed: tf.Tensor, num_steps: tf.Tensor) -> dict[str, tf.Tensor]:
+    def _grid(self, label: tf.Tensor, seed: tf.Tensor, num_steps: tf.Tensor, run_fn: Any = None) -> dict[str, tf.Tensor]:
         count = NUM_COLUMNS**2
         rows = Rows(*(tf.repeat(each, count, 0) for each in self._rows(label, seed, num_steps)))
         own_seed = tf.reshape(tf.reshape(seed, [-1, 1]) + tf.range(count, dtype=tf.int64), [-1])
-        image = self._from_start(*rows._replace(seed=tf.bitcast(own_seed, tf.int32)))[0]
-        height, width, channels = image.shape[1:]
-        tiles = tf.reshape(image, [-1, NUM_COLUMNS, NUM_COLUMNS, height, width, channels])
-        tiles = tf.transpose(tiles, [0, 1, 3, 2, 4, 5])
-        return {"image_bytes": tf.io.encode_png(tf.reshape(tiles, [-1, NUM_COLUMNS * height, NUM_COLUMNS * width, channels]))}
+        stored = self._from_start(*rows._replace(seed=tf.bitcast(own_seed, tf.int32)), run_fn=run_fn).values
+        sheet = self._encoder.sheet_fn(
+            tf.reshape(stored, [-1, count, *self._medium.shape]), NUM_COLUMNS, self._medium.used_rate
+        )
+        return {bytes_name(self._medium): self._encoder.files_fn(sheet, self._medium.used_rate)}
 
     def _xla(self, label: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
         # XLA supports neither strings nor PNG, so they stay outside.
         compiled = tf.function(self._from_start, autograph=False, jit_compile=True)
-        return as_outputs(*compiled(*self._rows(label, seed, tf.fill(tf.shape(seed), self._plan.num_steps))))
+        return self._outputs(compiled(*self._rows(label, seed, tf.fill(tf.shape(seed), self._plan.num_steps))))
+
+    def _outputs(self, ends: Ends) -> dict[str, tf.Tensor]:
+        """Return the outputs of a signature from stored values and their chains."""
+        values, *_ = ends
+        files = {bytes_name(self._medium): self._encoder.files_fn(values, self._medium.used_rate)}
+        return files | {name: value for name, value in ends._asdict().items() if name != "values"}
 
     def _rows(self, label: tf.Tensor, seed: tf.Tensor, num_steps: tf.Tensor) -> Rows:
         sizes = [tf.size(each) for each in (label, seed, num_steps)]
@@ -203,11 +187,10 @@ class Serving(tf.Module):  # type: ignore[misc]
     def _posterior(self, index: tf.Tensor) -> ClassPosterior:
         return ClassPosterior.of(self._networks, index, self._plan.temperature)
 
-    def _from_start(self, *rows: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """Run `_chains` from a new start for each row."""
+    def _from_start(self, *rows: tf.Tensor, run_fn: Any = None) -> Ends:
+        """Run chains from a new start for each row."""
         given = Rows(*rows)
-        chains: tuple[tf.Tensor, ...] = self._chains_fn(*given, self._start_fn(given.index, given.seed), CHAIN_STREAM)
-        return chains
+        return Ends(*(run_fn or self._alone_fn)(*given, self._start_fn(given.index, given.seed), CHAIN_STREAM))
 
     def _start(self, index: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """Return z [B, latent_dim], computed row by row, so that only one row's prior draws are in memory."""
@@ -220,61 +203,65 @@ class Serving(tf.Module):  # type: ignore[misc]
         point = tf.TensorSpec([self._networks.generator.latent_dim])
         return tf.map_fn(of_row, (index, seed), fn_output_signature=point, parallel_iterations=1)
 
-    def _chains(self, *given: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """Run one chain per row.
+    def _alone(self, *given: tf.Tensor) -> Ends:
+        """Run one chain per row, each row by itself.
 
         Args:
           *given: The fields of `Rows`, z [B, latent_dim] to start from, and the stream of the noise.
 
         Returns:
-          uint8 images [B, height, width, channels], and class_prob [B], z [B, latent_dim], target_log_prob [B] and
-          accept_rate [B] after each row's number of steps.
+          Where the chains end, with stored values.
         """
         *rows, stream = given
-        generator, scalar = self._networks.generator, tf.TensorSpec([])
-        image = tf.TensorSpec(generator.image_shape, tf.uint8)  # type: ignore[attr-defined]
-        chains: tuple[tf.Tensor, ...] = tf.map_fn(
-            lambda row: self._chain(Rows(*row[:-1]), row[-1], stream),
-            tuple(rows),
-            fn_output_signature=(image, scalar, tf.TensorSpec([generator.latent_dim]), scalar, scalar),
-            parallel_iterations=PARALLEL_ROWS,
+        batches = [each[:, None] for each in (*rows, self._noise_seeds(Rows(*rows[:-1]), stream))]
+        ends = self._run_batches(batches, 1, PARALLEL_ROWS)
+        return Ends(*(each[:, 0] for each in ends))
+
+    def _together(self, *given: tf.Tensor) -> Ends:
+        """Do as `_alone`, in batches of `Plan.batched` rows. A row has the same place in any request."""
+        *rows, z, stream = given
+        numbers, equal = distinct(Rows(*rows), z)
+        *rows, z = (tf.gather(each, numbers) for each in (*rows, z))
+        asked = Rows(*rows)
+        size: int = self._plan.batched  # type: ignore[assignment]
+        places = places_of(place_of(asked, size), size)
+        # At a free place there is a copy of the first row, which takes no steps.
+        taken = tf.maximum(places.rows, 0)
+        index, step_size, seed, steps, z, noise_seed = (
+            tf.gather(each, taken) for each in (*asked, z, self._noise_seeds(asked, stream))
         )
-        return chains
+        batches = (index, step_size, seed, tf.where(places.rows < 0, 0, steps), z, noise_seed)
+        ends = self._run_batches(batches, size, 1)
+        where = tf.gather(tf.stack([places.batch, places.place], 1), equal)
+        return Ends(*(tf.gather_nd(each, where) for each in ends))
 
-    def _chain(self, row: Rows, z: tf.Tensor, stream: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """Run the chain of one row, as a batch of one."""
-        posterior = self._posterior(row.index)
-        seed = fold_in(posterior.own_seed(row.seed), stream)
+    def _run_batches(self, batches: Sequence[tf.Tensor], size: int, parallel: int) -> Ends:
+        """Run `run_together` on batches [R, size, ...] of the fields of `Rows`, z and seeds of noise. The values are stored."""
+        latent_dim = self._networks.generator.latent_dim
 
-        def step(i: tf.Tensor, point: Point, total: tf.Tensor) -> tuple[tf.Tensor, Point, tf.Tensor]:
-            noise = noise_of(fold_in(seed, i), posterior.latent_dim)
-            point, log_accept_ratio = hamiltonian_step(posterior, self._plan.num_leapfrog_steps, row.step_size, point, noise)
-            return i + 1, point, total + tf.exp(tf.minimum(log_accept_ratio, 0.0))
+        def run(batch: tuple[tf.Tensor, ...]) -> Ends:
+            *rows, z, noise_seed = (tf.ensure_shape(each, [size, *each.shape[1:]]) for each in batch)
+            ends = run_together(self._networks, self._plan, Rows(*rows), z, noise_seed)
+            return ends._replace(values=self._encoder.stored_fn(ends.values))
 
-        _, end, total = tf.while_loop(
-            lambda i, *_: i < row.num_steps,
-            step,
-            (tf.constant(0), point_at(posterior, z[None]), tf.zeros([1])),
-            parallel_iterations=1,
+        one = tf.TensorSpec([size])
+        stored = tf.TensorSpec([size, *self._medium.shape], self._encoder.dtype)
+        specs = Ends(stored, one, tf.TensorSpec([size, latent_dim]), one, one)
+        ends: Ends = tf.map_fn(run, tuple(batches), fn_output_signature=specs, parallel_iterations=parallel)
+        return ends
+
+    def _noise_seeds(self, rows: Rows, stream: tf.Tensor) -> tf.Tensor:
+        """Return the seed int32 [B, 2] of the noise of each row's chain, which depends on the row and on nothing else."""
+        return tf.map_fn(
+            lambda row: fold_in(self._posterior(row[0]).own_seed(row[1]), stream),
+            (rows.index, rows.seed),
+            fn_output_signature=tf.TensorSpec([2], tf.int32),
         )
-        accept_rate = tf.math.divide_no_nan(total, tf.cast(row.num_steps, tf.float32))
-        class_prob = posterior.class_prob_of(end.z, end.target_log_prob)
-        # The same as `images.to_uint8`, which uses NumPy.
-        image = tf.saturate_cast(tf.round((self._networks.generator(end.z) + 1.0) * 127.5), tf.uint8)
-        return image[0], class_prob[0], end.z[0], end.target_log_prob[0], accept_rate[0]
 
 
 def _checked(is_right: tf.Tensor, text: str) -> tf.Operation:
     """Return an op that fails with INVALID_ARGUMENT and `text` unless `is_right`."""
     return tf.debugging.Assert(is_right, [text])
-
-
-def noise_of(seed: tf.Tensor, latent_dim: int) -> Noise:
-    """Return the noise of one transition of one chain, from a stateless `seed` int32 [2]."""
-    return Noise(
-        tf.random.stateless_normal([1, latent_dim], fold_in(seed, 0)),
-        log_uniform([1], fold_in(seed, 1)),
-    )
 
 
 def named_labels(labels: tuple[Label, ...]) -> str:
@@ -285,16 +272,3 @@ def named_labels(labels: tuple[Label, ...]) -> str:
     if count < len(labels):
         listed = f"{listed} and {len(labels) - count} more (all are in export.json)" if count else "export.json"
     return f"label: expected a name, WordNet id or index of {listed}; got"
-
-
-def as_outputs(
-    image: tf.Tensor, class_prob: tf.Tensor, z: tf.Tensor, target_log_prob: tf.Tensor, accept_rate: tf.Tensor
-) -> dict[str, tf.Tensor]:
-    """Return the outputs of a signature from uint8 images and their chains."""
-    return {
-        "image_bytes": tf.io.encode_png(image),  # TF Serving encodes outputs named *_bytes as base64
-        "class_prob": class_prob,
-        "target_log_prob": target_log_prob,
-        "accept_rate": accept_rate,
-        "z": z,
-    }

@@ -10,9 +10,10 @@ from tfgradgen.core.backend import full_float32
 from tfgradgen.models.loading.saved_model import open_saved_model
 from tfgradgen.serving.rest import Refusal, Request, Spec, Specs
 
-# Ops of an export besides those of any model: labels in, PNG out. They compute, too.
+# Ops of an export besides those of any model: labels in, PNG, WAV or GIF out. They compute, too.
 SERVED_OPS = frozenset(
-    {"EncodePng", "StringLower", "StringStrip", "StringLength", "StaticRegexReplace", "RegexFullMatch", "UnicodeTranscode"}
+    {"EncodePng", "EncodeWav", "ReduceJoin"}
+    | {"StringLower", "StringStrip", "StringLength", "StaticRegexReplace", "RegexFullMatch", "UnicodeTranscode"}
 )
 # HTTP status by the code of a TensorFlow error; others are 500.
 _STATUS = {

@@ -8,6 +8,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
+from tfgradgen.serving.module import BATCHED
+
 FILE = Path("assets.extra") / "tf_serving_warmup_requests"  # path that TF Serving expects
 NUM_STEPS = 1  # steps of a warm-up request; enough to run every part of the graph
 
@@ -15,7 +17,7 @@ NUM_STEPS = 1  # steps of a warm-up request; enough to run every part of the gra
 def requests(
     signatures: Mapping[str, Any], labels: Sequence[str], batch_sizes: Sequence[int]
 ) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
-    """Yield a request for each signature and batch size: the name of the signature, and its inputs.
+    """Yield a request for each signature and batch size, one for each `*_batched`: name of the signature, and its inputs.
 
     Args:
       signatures: The result of `Serving.signatures`.
@@ -23,7 +25,8 @@ def requests(
       batch_sizes: Batch sizes.
     """
     for name, function in signatures.items():
-        for size in batch_sizes:
+        # Those with a batch of their own compute with the same shapes whatever is asked.
+        for size in batch_sizes[:1] if name.endswith(BATCHED) else batch_sizes:
             specs = tf.nest.flatten(function.structured_input_signature)
             yield name, {spec.name: example(spec, labels, size) for spec in specs}
 
