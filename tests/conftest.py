@@ -125,7 +125,15 @@ def served(toy_pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
     from tfgradgen.cli.commands import main
 
     base = tmp_path_factory.mktemp("served") / "toys"
-    few = ["--num_chains=2", "--num_steps=5", "--max_steps=12", "--num_start_draws=8", "--batch_sizes=1,3", "--xla"]
+    few = [
+        "--num_chains=2",
+        "--num_steps=5",
+        "--max_steps=12",
+        "--num_start_draws=8",
+        "--batch_sizes=1,3",
+        "--batched=4",
+        "--xla",
+    ]
     main(["export", "--kernel=mala", f"--generator={toy_pair[0]}", f"--classifier={toy_pair[1]}", *few, f"--out={base}"])
     return base / "1"
 

@@ -110,7 +110,10 @@ def test_status_and_metadata_are_those_of_tensorflow_serving(server: RestServer)
     found = get(server, "/metadata")
     assert found["model_spec"] == {"name": "toys", "signature_name": "", "version": "1"}
     signatures = found["metadata"]["signature_def"]["signature_def"]
-    assert set(signatures) == {"serving_default", "sample", "continue", "grid", "serving_xla"}
+    assert set(signatures) == {
+        *("serving_default", "sample", "continue", "grid", "serving_xla"),
+        *("serving_batched", "sample_batched", "continue_batched", "grid_batched"),
+    }
     z = signatures["continue"]["inputs"]["z"]
     assert z["dtype"] == "DT_FLOAT"
     assert z["tensor_shape"] == {"dim": [{"size": "-1", "name": ""}, {"size": "6", "name": ""}], "unknown_rank": False}

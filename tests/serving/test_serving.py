@@ -26,6 +26,7 @@ from tfgradgen.posterior import ClassPosterior
 
 OUTPUTS = {"image_bytes", "class_prob", "target_log_prob", "accept_rate", "z"}
 NAMES = ["goldfish", "king_penguin", "alp"]
+ENDS = ("", "_batched")
 Ask = Callable[..., dict[str, np.ndarray]]
 
 
@@ -63,25 +64,29 @@ def test_signatures_take_and_give_rows(signatures: Any) -> None:
     label, seed = ("label", "string", (None,)), ("seed", "int64", (None,))
     steps, z = ("num_steps", "int32", (None,)), ("z", "float32", (None, 6))
     takes = {
-        **{"serving_default": {label, seed}, "serving_xla": {label, seed}},
-        **{"sample": {label, seed, steps}, "grid": {label, seed, steps}, "continue": {label, seed, steps, z}},
+        **{"serving_default": {label, seed}, "serving_batched": {label, seed}, "serving_xla": {label, seed}},
+        **{f"sample{end}": {label, seed, steps} for end in ENDS},
+        **{f"grid{end}": {label, seed, steps} for end in ENDS},
+        **{f"continue{end}": {label, seed, steps, z} for end in ENDS},
     }
     shown = lambda specs: {(name, spec.dtype.name, tuple(spec.shape)) for name, spec in specs.items()}  # noqa: E731
     for name, specs in takes.items():
         assert shown(signatures[name].structured_input_signature[1]) == specs
-        assert set(signatures[name].structured_outputs) == ({"image_bytes"} if name == "grid" else OUTPUTS)
+        assert set(signatures[name].structured_outputs) == ({"image_bytes"} if name.startswith("grid") else OUTPUTS)
     assert len(signatures) == len(takes)
 
 
-def test_a_row_is_the_same_bits_in_any_batch(ask: Ask) -> None:
+@pytest.mark.parametrize("end", ENDS)
+def test_a_row_is_the_same_bits_in_any_batch(end: str, ask: Ask) -> None:
     labels, seeds, steps = [NAMES[k % 3] for k in range(7)], [3, 1, 4, 1, 5, 9, -2], [5, 0, 12, 7, 5, 3, 12]
     z = np.random.default_rng(0).normal(size=(7, 6))
-    for name, more in (("serving_default", False), ("sample", True), ("continue", True), ("grid", True)):
+    for kind in ("serving", "sample", "continue", "grid"):
+        name, more = kind + (end or "_default" * (kind == "serving")), kind != "serving"
         given = lambda k: (  # noqa: E731
             [labels[i] for i in k],
             [seeds[i] for i in k],
             [steps[i] for i in k] if more else None,  # noqa: B023
-            z[k] if name == "continue" else None,  # noqa: B023
+            z[k] if kind == "continue" else None,  # noqa: B023
         )
         whole = ask(name, *given(range(7)))
         assert len(set(whole["image_bytes"].tolist())) == 7, "rows differ"
@@ -114,9 +119,9 @@ def test_a_label_goes_by_name_wordnet_id_or_index(ask: Ask) -> None:
             assert same(ask("sample", [other], [5], 3), first), other
 
 
-@pytest.mark.parametrize("name", ["serving_default", "continue", "grid", "serving_xla"])
+@pytest.mark.parametrize("name", ["serving_default", "continue", "grid", "sample_batched", "serving_xla"])
 def test_an_unknown_label_is_an_invalid_argument(name: str, ask: Ask) -> None:
-    more = {"steps": 1} if name in ("continue", "grid") else {}
+    more = {"steps": 1} if name in ("continue", "grid", "sample_batched") else {}
     more |= {"z": np.zeros([2, 6])} if name == "continue" else {}
     for wrong in ("whale", "", "3", "-1"):
         with pytest.raises(tf.errors.InvalidArgumentError) as error:
@@ -149,10 +154,11 @@ def test_a_chain_goes_on_from_where_it_was(ask: Ask) -> None:
     assert (noise[0] != noise[1]).mean() > 0.5, "not the noise that was used before"
 
 
-def test_a_grid_is_a_sheet_of_neighbouring_seeds(ask: Ask) -> None:
-    sheets = ask("grid", ["alp", "goldfish"], [100, 7], [3, 2])["image_bytes"]
+@pytest.mark.parametrize("end", ENDS)
+def test_a_grid_is_a_sheet_of_neighbouring_seeds(end: str, ask: Ask) -> None:
+    sheets = ask(f"grid{end}", ["alp", "goldfish"], [100, 7], [3, 2])["image_bytes"]
     for sheet, label, first, steps in zip(sheets, ("alp", "goldfish"), (100, 7), (3, 2), strict=True):
-        tiles = [pixels(png) for png in ask("sample", [label] * 16, [first + k for k in range(16)], steps)["image_bytes"]]
+        tiles = [pixels(png) for png in ask(f"sample{end}", [label] * 16, [first + k for k in range(16)], steps)["image_bytes"]]
         rows = [np.concatenate(tiles[k : k + 4], 1) for k in range(0, 16, 4)]
         assert np.array_equal(pixels(sheet), np.concatenate(rows, 0))
 
@@ -223,7 +229,8 @@ def test_warmup_has_every_signature_and_batch_size(served: Path, signatures: Any
             assert {len(value) for value in outputs.values()} == {size}
         found[signature, size] = inputs
     names = {"serving_default", "sample", "continue", "grid", "serving_xla"}
-    assert found.keys() == {(name, size) for name in names for size in (1, 3)}
+    batched = {"serving_batched", "sample_batched", "continue_batched", "grid_batched"}
+    assert found.keys() == {(name, size) for name in names for size in (1, 3)} | {(name, 1) for name in batched}
     assert len(requests) == len(found)
     assert found["sample", 3]["label"].tolist() == [b"goldfish", b"king_penguin", b"alp"]
     assert (found["grid", 3]["num_steps"] == 1).all()

@@ -16,7 +16,7 @@ from tfgradgen.cli.export_options import parse_export
 from tfgradgen.cli.output import next_version
 from tfgradgen.core.checks import UserError
 from tfgradgen.io.folders import exclusive_lock
-from tfgradgen.serving.deployment_files import TEMPLATES, XLA_FLAG, render_templates
+from tfgradgen.serving.deployment_files import TEMPLATES, XLA_FLAG, Settings, render_templates
 
 FILES = {
     *("batching.config", "docker-compose.yml", "grpc_client.py", "models.config", "monitoring.config", "rest_client.py"),
@@ -43,12 +43,18 @@ def test_a_version_is_whole_and_says_how_it_was_made(served: Path) -> None:
     assert all(0.2 < size < 5 for size in sizes)
     assert all(0 <= label["accept_rate"] <= 1 for label in found["labels"])
     assert (found["arguments"]["num_steps"], found["arguments"]["max_steps"]) == (5, 12)
-    assert found["signatures"] == ["serving_default", "sample", "continue", "grid", "serving_xla"]
+    assert found["signatures"] == [
+        *("serving_default", "sample", "continue", "grid"),
+        *("serving_batched", "sample_batched", "continue_batched", "grid_batched", "serving_xla"),
+    ]
+    assert found["row_check"]["num_rows"] == 4
+    assert found["row_check"]["is_independent"] is True
+    assert found["row_check"]["row_gap"] == 0
     assert len(found["generator"]["sha256"]) == 64
 
 
 def test_settings_fit_one_another() -> None:
-    found = render_templates("birds", (1, 8), xla=True)
+    found = render_templates("birds", Settings((1, 8), xla=True))
     assert found.keys() == FILES
     assert 'name: "birds"' in found["models.config"]
     assert 'base_path: "/models/birds"' in found["models.config"]
@@ -60,7 +66,7 @@ def test_settings_fit_one_another() -> None:
     for flag, name in named.items():
         assert f"- --{flag}=/models/birds/{name}.config" in compose
     assert f"- {XLA_FLAG}" in compose
-    assert XLA_FLAG not in render_templates("birds", (1, 8), xla=False)["docker-compose.yml"]
+    assert XLA_FLAG not in render_templates("birds", Settings((1, 8)))["docker-compose.yml"]
     for name, text in found.items():
         assert set(re.findall(r"\$\S+", text)) <= {"${TENSORFLOW_SERVING_IMAGE:-tensorflow/serving:latest}"}, name
         assert text.count("{") == text.count("}")

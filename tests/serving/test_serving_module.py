@@ -9,7 +9,8 @@ import tensorflow as tf
 from tests.support import toy
 from tfgradgen.core.contracts import Networks
 from tfgradgen.models.loading.metadata import Label
-from tfgradgen.serving.module import Plan, Serving, named_labels
+from tfgradgen.serving.chains import Plan
+from tfgradgen.serving.module import Serving, named_labels
 
 
 def with_shape(generator: Any) -> Any:
@@ -98,13 +99,14 @@ def exact_draws(count: int) -> np.ndarray:
     return z[rng.uniform(size=len(z)) < 1 / (1 + np.exp(-toy.SLOPE * z[:, 0]))][:count].astype(np.float32)
 
 
-@pytest.mark.parametrize("is_right", [True, False])
-def test_served_chains_keep_the_posterior(is_right: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("name", "is_right"), [("continue", True), ("continue_batched", True), ("continue_batched", False)])
+def test_served_chains_keep_the_posterior(name: str, is_right: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """From exact draws, by the mean and the spread of z_0; without the Metropolis test they are found out."""
     if not is_right:
         step = "tfgradgen.serving.rules.nan_to_neg_inf"
         monkeypatch.setattr(step, lambda ratio: tf.zeros_like(ratio))
-    go_on = Serving(Networks(with_shape(toy.ToyGenerator()), toy.ToyClassifier()), [], toy_plan()).signatures()["continue"]
+    serving = Serving(Networks(with_shape(toy.ToyGenerator()), toy.ToyClassifier()), [], toy_plan(batched=32))
+    go_on = serving.signatures()[name]
     count = 600
     found = go_on(
         label=tf.fill([count], "yes"), seed=tf.range(count, dtype=tf.int64), num_steps=tf.fill([count], 4), z=exact_draws(count)

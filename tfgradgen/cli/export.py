@@ -110,7 +110,7 @@ def adapt_all(options: ExportOptions, networks: Networks, targets: Sequence[Targ
 
 
 def checked_rows(options: ExportOptions, networks: Networks, targets: Sequence[Target]) -> RowCheck | None:
-    """Check what --batched relies on; None without that flag. A failure is a warning: the other signatures do not rely on it."""
+    """Check what --batched relies on; None without that flag. A failure is a warning, since other signatures do not need it."""
     if options.batched is None:
         return None
     run = options.pair.run

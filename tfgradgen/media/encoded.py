@@ -81,7 +81,7 @@ def encode_wav(sounds: Tensor, rate: float) -> Tensor:
 def encode_gif(clips: Tensor, rate: float) -> Tensor:
     """Return `clips` uint8 [B, frames, height, width, 1, 3 or 4 channels] as GIF files that repeat for ever, string [B].
 
-    All but B are static. Colours have `LEVELS` levels of each channel, greys `GREYS`, with ordered dithering; the fourth channel
+    All but B are static. Colours have `LEVELS` levels a channel, greys `GREYS`, with ordered dithering; a fourth channel
     is left out. GIF has steps of a hundredth of a second, and viewers slow down anything below two of them.
     """
     frames, height, width = clips.shape[1:4]
@@ -139,7 +139,7 @@ def _as_text(values: Tensor) -> Tensor:
 
 
 def tiled(images: Tensor, columns: int, rate: float = 0.0) -> Tensor:
-    """Return images or clips [B, columns**2, ..., height, width, channels] as tiles of one, [B, ..., height, width, channels]."""
+    """Return images or clips [B, columns**2, ..., height, width, channels] as the tiles of one, in the same layout without axis 1."""
     *between, height, width, channels = images.shape[2:]
     num = len(between)
     parts = tf.reshape(images, [-1, columns, columns, *images.shape[2:]])

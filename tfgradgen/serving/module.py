@@ -4,7 +4,6 @@ Each row has noise from its own seed, so that its bits depend neither on the bat
 that is kept when rows go through the networks together.
 """
 
-import functools
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -76,8 +75,8 @@ class Serving(tf.Module):  # type: ignore[misc]
         """Return name -> function from named tensors [B, ...] to named tensors [B, ...].
 
         serving_default: label (a name, WordNet id or index), seed int64 -> image_bytes (PNG), class_prob, target_log_prob
-        (nats), accept_rate (mean acceptance probability, 0 without steps) and z, after `Plan.num_steps` transitions. Generators of
-        sounds give sound_bytes (WAV), those of clips video_bytes (GIF).
+        (nats), accept_rate (mean acceptance probability, 0 without steps) and z, after `Plan.num_steps` transitions. A generator
+        of sounds gives sound_bytes (WAV), one of clips video_bytes (GIF).
         sample: the same from label, seed and num_steps int32, in 0..`Plan.max_steps`.
         continue: the same from label, seed, num_steps and a starting point z. Its noise differs from that of `sample` with the
         same seed; give each call another seed.
@@ -90,23 +89,39 @@ class Serving(tf.Module):  # type: ignore[misc]
         Errors are INVALID_ARGUMENT with a short, printable message: an unknown label (the message lists the labels), inputs of
         different or zero length, num_steps out of range, or z of another width or not finite.
         """
-        label, seed = spec("label", tf.string), spec("seed", tf.int64)
-        steps, z = spec("num_steps", tf.int32), spec("z", tf.float32, self._networks.generator.latent_dim)
-        chosen: dict[str, tuple[Callable[..., Any], tuple[tf.TensorSpec, ...]]] = {
-            "serving_default": (self._default, (label, seed)),
-            "sample": (self._sample, (label, seed, steps)),
-            "continue": (self._continue, (label, seed, steps, z)),
-            "grid": (self._grid, (label, seed, steps)),
-        }
+        chosen = self._answers(self._alone_fn)
         if self._together_fn:
-            chosen |= {
-                f"{name.removesuffix('_default')}_{BATCHED}": (functools.partial(fn, run_fn=self._together_fn), specs)
-                for name, (fn, specs) in chosen.items()
-            }
+            together = self._answers(self._together_fn)
+            chosen |= {f"{name.removesuffix('_default')}_{BATCHED}": answer for name, answer in together.items()}
         if xla:
-            chosen["serving_xla"] = self._xla, (label, seed)
+            chosen["serving_xla"] = self._xla, chosen["serving_default"][1]
         return {
             name: tf.function(fn, list(specs), autograph=False).get_concrete_function() for name, (fn, specs) in chosen.items()
+        }
+
+    def _answers(self, run_fn: Any) -> dict[str, tuple[Callable[..., Any], tuple[tf.TensorSpec, ...]]]:
+        """Return the functions of signatures whose chains `run_fn` runs, with the specs of their inputs."""
+        label, seed = spec("label", tf.string), spec("seed", tf.int64)
+        steps, z = spec("num_steps", tf.int32), spec("z", tf.float32, self._networks.generator.latent_dim)
+        num_steps = self._plan.num_steps
+        # The names of arguments are those of the inputs.
+        return {
+            "serving_default": (
+                lambda label, seed: self._sample(run_fn, label, seed, tf.fill(tf.shape(seed), num_steps)),
+                (label, seed),
+            ),
+            "sample": (
+                lambda label, seed, num_steps: self._sample(run_fn, label, seed, num_steps),
+                (label, seed, steps),
+            ),
+            "continue": (
+                lambda label, seed, num_steps, z: self._continue(run_fn, label, seed, num_steps, z),
+                (label, seed, steps, z),
+            ),
+            "grid": (
+                lambda label, seed, num_steps: self._grid(run_fn, label, seed, num_steps),
+                (label, seed, steps),
+            ),
         }
 
     @property
@@ -114,14 +129,11 @@ class Serving(tf.Module):  # type: ignore[misc]
         """Names of the labels that can be requested."""
         return [label.name for label in self._plan.labels]
 
-    def _default(self, label: tf.Tensor, seed: tf.Tensor, run_fn: Any = None) -> dict[str, tf.Tensor]:
-        return self._sample(label, seed, tf.fill(tf.shape(seed), self._plan.num_steps), run_fn)
-
-    def _sample(self, label: tf.Tensor, seed: tf.Tensor, num_steps: tf.Tensor, run_fn: Any = None) -> dict[str, tf.Tensor]:
-        return self._outputs(self._from_start(*self._rows(label, seed, num_steps), run_fn=run_fn))
+    def _sample(self, run_fn: Any, label: tf.Tensor, seed: tf.Tensor, num_steps: tf.Tensor) -> dict[str, tf.Tensor]:
+        return self._outputs(self._from_start(run_fn, self._rows(label, seed, num_steps)))
 
     def _continue(
-        self, label: tf.Tensor, seed: tf.Tensor, num_steps: tf.Tensor, z: tf.Tensor, run_fn: Any = None
+        self, run_fn: Any, label: tf.Tensor, seed: tf.Tensor, num_steps: tf.Tensor, z: tf.Tensor
     ) -> dict[str, tf.Tensor]:
         rows = self._rows(label, seed, num_steps)
         width = self._networks.generator.latent_dim
@@ -131,13 +143,13 @@ class Serving(tf.Module):  # type: ignore[misc]
         checks = [_checked(is_fit, f"z: expected {width} finite numbers per row")]
         with tf.control_dependencies(checks):
             z = tf.reshape(z, [-1, width])
-        return self._outputs(Ends(*(run_fn or self._alone_fn)(*rows, z, CONTINUE_STREAM)))
+        return self._outputs(Ends(*run_fn(*rows, z, CONTINUE_STREAM)))
 
-    def _grid(self, label: tf.Tensor, seed: tf.Tensor, num_steps: tf.Tensor, run_fn: Any = None) -> dict[str, tf.Tensor]:
+    def _grid(self, run_fn: Any, label: tf.Tensor, seed: tf.Tensor, num_steps: tf.Tensor) -> dict[str, tf.Tensor]:
         count = NUM_COLUMNS**2
         rows = Rows(*(tf.repeat(each, count, 0) for each in self._rows(label, seed, num_steps)))
         own_seed = tf.reshape(tf.reshape(seed, [-1, 1]) + tf.range(count, dtype=tf.int64), [-1])
-        stored = self._from_start(*rows._replace(seed=tf.bitcast(own_seed, tf.int32)), run_fn=run_fn).values
+        stored = self._from_start(run_fn, rows._replace(seed=tf.bitcast(own_seed, tf.int32))).values
         sheet = self._encoder.sheet_fn(
             tf.reshape(stored, [-1, count, *self._medium.shape]), NUM_COLUMNS, self._medium.used_rate
         )
@@ -145,7 +157,7 @@ class Serving(tf.Module):  # type: ignore[misc]
 
     def _xla(self, label: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
         # XLA supports neither strings nor PNG, so they stay outside.
-        compiled = tf.function(self._from_start, autograph=False, jit_compile=True)
+        compiled = tf.function(lambda *rows: self._from_start(self._alone_fn, Rows(*rows)), autograph=False, jit_compile=True)
         return self._outputs(compiled(*self._rows(label, seed, tf.fill(tf.shape(seed), self._plan.num_steps))))
 
     def _outputs(self, ends: Ends) -> dict[str, tf.Tensor]:
@@ -187,10 +199,9 @@ class Serving(tf.Module):  # type: ignore[misc]
     def _posterior(self, index: tf.Tensor) -> ClassPosterior:
         return ClassPosterior.of(self._networks, index, self._plan.temperature)
 
-    def _from_start(self, *rows: tf.Tensor, run_fn: Any = None) -> Ends:
+    def _from_start(self, run_fn: Any, rows: Rows) -> Ends:
         """Run chains from a new start for each row."""
-        given = Rows(*rows)
-        return Ends(*(run_fn or self._alone_fn)(*given, self._start_fn(given.index, given.seed), CHAIN_STREAM))
+        return Ends(*run_fn(*rows, self._start_fn(rows.index, rows.seed), CHAIN_STREAM))
 
     def _start(self, index: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """Return z [B, latent_dim], computed row by row, so that only one row's prior draws are in memory."""

@@ -1,7 +1,7 @@
 """Whether rows that go through the networks together leave one another's bits alone: what `--batched` relies on.
 
-The kernels of TensorFlow compute each row of a batch by the same operations, whatever the numbers are. So a row at one place of a
-batch of one size has the same bits in any company. A network that mixes the rows, as a mean over the batch does, breaks that.
+The kernels of TensorFlow compute each row of a batch by the same operations, whatever the numbers are. So a row at one place of
+a batch of one size has the same bits in any company. A network that mixes the rows, as a mean over the batch does, breaks that.
 """
 
 from collections.abc import Sequence

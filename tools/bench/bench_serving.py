@@ -2,10 +2,14 @@
 
     python -m tools.bench.bench_serving [--export=BASE/VERSION] [--label=goldfish] [--batch_sizes=1,4,16] [--repeats=5]
                                   [--threads=2] [--clock=wall]
+    python -m tools.bench.bench_serving --batched=4,16,64 [--num_steps=4] [--repeats=5] [--threads=2] [--clock=wall]
 
 Without --export the shipped models are exported first. Each batch size is timed in its own process, so that its first call
 prepares the graph, as the warm-up requests do in a server. Seconds depend on the machine; compare the ratios.
 `--threads=1 --clock=cpu` measures CPU seconds of one thread, which are comparable even on a busy machine.
+
+With --batched it compares, for each of these sizes, a request of as many rows to `continue` and to `continue_batched`: chains of
+the shipped models without the choice of a start, which is the same for both. The two take turns, in one process.
 """
 
 import multiprocessing
@@ -57,14 +61,52 @@ def show(export, label, batch_sizes, repeats, clock):
     table((*head, f"first call, relative to later calls of batch {batch_sizes[0]}", "later calls, relative to these"), rows)
 
 
-def main(export="", label="goldfish", batch_sizes=(1, 4, 16), repeats=5, threads=2, clock="wall"):
+def compare_batched(label, sizes, num_steps, repeats, clock):
+    """Print images a second, row by row and together."""
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    import tensorflow as tf
+
+    from tfgradgen.core.contracts import Networks
+    from tfgradgen.models.classifier import load_classifier
+    from tfgradgen.models.generator import load_generator
+    from tfgradgen.serving.chains import Plan
+    from tfgradgen.serving.module import Serving
+
+    generator, classifier = load_generator(), load_classifier()
+    index = next(k for k, each in enumerate(classifier.labels) if each.name == label)
+    rows = []
+    for size in sizes:
+        plan = Plan((classifier.labels[index],), (index,), (0.4,), 1, 1.0, num_steps, num_steps, 1, batched=size)
+        signatures = Serving(Networks(generator, classifier), [], plan).signatures()
+        seconds = {"continue": [], "continue_batched": []}
+        for call in range(1 + repeats):
+            for name, found in seconds.items():
+                seeds = tf.range(call * size, (call + 1) * size, dtype=tf.int64)
+                z = tf.random.stateless_normal([size, generator.latent_dim], [call, size])
+                start = TICKS[clock]()
+                signatures[name](label=tf.fill([size], label), seed=seeds, num_steps=tf.fill([size], num_steps), z=z)
+                found.append((TICKS[clock]() - start) / size)
+        alone, together = (found[1:] for found in seconds.values())  # the first call prepares the graph
+        ratios = [a / b for a, b in zip(alone, together, strict=True)]
+        rows.append((size, f"{1 / statistics.median(alone):.2f}", f"{1 / statistics.median(together):.2f}", spread(ratios)))
+    table(("rows", "row by row, images a second", "together", "together, relative to row by row"), rows)
+
+
+def sizes_of(given):
+    """Return the sizes of a flag."""
+    return (given,) if isinstance(given, int) else tuple(given)
+
+
+def main(export="", label="goldfish", batch_sizes=(1, 4, 16), repeats=5, threads=2, clock="wall", batched=(), num_steps=4):
     """Print one table with a row for each batch size."""
-    sizes = (batch_sizes,) if isinstance(batch_sizes, int) else tuple(batch_sizes)
+    sizes = sizes_of(batch_sizes)
     if clock not in CLOCKS:
         raise SystemExit(f"bench_serving: expected --clock of {', '.join(CLOCKS)}, got {clock!r}; name one.")
     if export and not Path(export, "saved_model.pb").is_file():
         raise SystemExit(f"bench_serving: expected --export=BASE/VERSION, got {export!r}; give the folder of a version.")
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])  # TensorFlow uses as many threads as there are cores
+    if batched:
+        return compare_batched(label, sizes_of(batched), num_steps, repeats, clock)
     if export:
         return show(Path(export).absolute(), label, sizes, repeats, clock)
     with tempfile.TemporaryDirectory() as folder:
