@@ -139,7 +139,7 @@ def _as_text(values: Tensor) -> Tensor:
 
 
 def tiled(images: Tensor, columns: int, rate: float = 0.0) -> Tensor:
-    """Return images or clips [B, columns**2, ..., height, width, channels] as the tiles of one, in the same layout without axis 1."""
+    """Return images or clips [B, columns**2, ..., height, width, channels] as the tiles of one, a layout without axis 1."""
     *between, height, width, channels = images.shape[2:]
     num = len(between)
     parts = tf.reshape(images, [-1, columns, columns, *images.shape[2:]])

@@ -14,7 +14,7 @@ from tfgradgen.core.backend import fold_in, log_uniform
 from tfgradgen.core.contracts import Networks
 from tfgradgen.models.loading.metadata import Label
 from tfgradgen.posterior import ClassPosterior
-from tfgradgen.serving.rules import Noise, choose, hamiltonian_step, point_at
+from tfgradgen.serving.rules import Noise, Point, choose, hamiltonian_step, point_at
 
 
 class Plan(NamedTuple):
@@ -101,7 +101,7 @@ def run_together(networks: Networks, plan: Plan, rows: Rows, z: tf.Tensor, noise
     posterior = ClassPosterior.of(networks, rows.index, plan.temperature)
     count = rows.index.shape[0]
 
-    def step(i: tf.Tensor, point: tuple[tf.Tensor, ...], total: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def step(i: tf.Tensor, point: Point, total: tf.Tensor) -> tuple[tf.Tensor, Point, tf.Tensor]:
         noise, is_running = noise_of(noise_seed, i, posterior.latent_dim), i < rows.num_steps
         after, log_accept_ratio = hamiltonian_step(posterior, plan.num_leapfrog_steps, rows.step_size[:, None], point, noise)
         total += tf.where(is_running, tf.exp(tf.minimum(log_accept_ratio, 0.0)), 0.0)
@@ -126,7 +126,8 @@ def noise_of(seed: tf.Tensor, step: tf.Tensor, latent_dim: int) -> Noise:
         return Noise(tf.random.stateless_normal([latent_dim], fold_in(own, 0)), log_uniform([], fold_in(own, 1)))
 
     specs = Noise(tf.TensorSpec([latent_dim]), tf.TensorSpec([]))
-    return tf.map_fn(of_one, seed, fn_output_signature=specs, parallel_iterations=seed.shape[0])
+    noise: Noise = tf.map_fn(of_one, seed, fn_output_signature=specs, parallel_iterations=seed.shape[0])
+    return noise
 
 
 def places_of(place: tf.Tensor, size: int) -> Places:

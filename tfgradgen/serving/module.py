@@ -75,8 +75,8 @@ class Serving(tf.Module):  # type: ignore[misc]
         """Return name -> function from named tensors [B, ...] to named tensors [B, ...].
 
         serving_default: label (a name, WordNet id or index), seed int64 -> image_bytes (PNG), class_prob, target_log_prob
-        (nats), accept_rate (mean acceptance probability, 0 without steps) and z, after `Plan.num_steps` transitions. A generator
-        of sounds gives sound_bytes (WAV), one of clips video_bytes (GIF).
+        (nats), accept_rate (mean acceptance probability, 0 without steps) and z, after `Plan.num_steps` transitions. A
+        generator of sounds gives sound_bytes (WAV), one of clips video_bytes (GIF).
         sample: the same from label, seed and num_steps int32, in 0..`Plan.max_steps`.
         continue: the same from label, seed, num_steps and a starting point z. Its noise differs from that of `sample` with the
         same seed; give each call another seed.

@@ -8,8 +8,8 @@ Without --export the shipped models are exported first. Each batch size is timed
 prepares the graph, as the warm-up requests do in a server. Seconds depend on the machine; compare the ratios.
 `--threads=1 --clock=cpu` measures CPU seconds of one thread, which are comparable even on a busy machine.
 
-With --batched it compares, for each of these sizes, a request of as many rows to `continue` and to `continue_batched`: chains of
-the shipped models without the choice of a start, which is the same for both. The two take turns, in one process.
+With --batched it compares, for each of these sizes, a request of as many rows to `continue` and to `continue_batched`: chains
+of the shipped models without the choice of a start, which is the same for both. The two take turns, in one process.
 """
 
 import multiprocessing
@@ -78,7 +78,7 @@ def compare_batched(label, sizes, num_steps, repeats, clock):
     for size in sizes:
         plan = Plan((classifier.labels[index],), (index,), (0.4,), 1, 1.0, num_steps, num_steps, 1, batched=size)
         signatures = Serving(Networks(generator, classifier), [], plan).signatures()
-        seconds = {"continue": [], "continue_batched": []}
+        seconds: dict[str, list[float]] = {"continue": [], "continue_batched": []}
         for call in range(1 + repeats):
             for name, found in seconds.items():
                 seeds = tf.range(call * size, (call + 1) * size, dtype=tf.int64)
