@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image as Picture
 
+from tfgradgen.core.checks import UserError
 from tfgradgen.media.encoded import BAYER, LEVELS, RUN, encode_gif, encode_wav, encoder_of, in_a_row, tiled
 from tfgradgen.media.image import Image
 from tfgradgen.media.sound import PAUSE, Sound
@@ -68,6 +69,11 @@ def test_a_gif_of_one_frame_that_is_fast_and_wide() -> None:
     assert durations == [20]
 
 
+def test_a_clip_that_is_too_wide_for_a_gif_is_one_line() -> None:
+    with pytest.raises(UserError, match="clips: expected at most 65535 pixels a side, as GIF has them, got 1 x 65536"):
+        encode_gif(tf.zeros([1, 1, 1, 2**16, 1], tf.uint8), 10.0)
+
+
 def test_a_sound_is_a_wav_with_its_samples() -> None:
     sounds = np.random.default_rng(0).integers(-32767, 32768, [3, 500]).astype(np.int16)
     sounds[0, :3] = [-32767, 0, 32767]
@@ -82,7 +88,7 @@ def test_a_graph_stores_as_a_run_does(medium: Any) -> None:
     values = np.linspace(-1.2, 1.2, 5 * 48, dtype=np.float32).reshape(5, *medium.shape)
     encoder = encoder_of(medium)
     stored = in_graph(encoder.stored_fn, values)
-    assert stored.dtype == medium.dtype == encoder.dtype
+    assert stored.dtype == np.dtype(medium.dtype) == np.dtype(encoder.dtype)
     assert np.array_equal(stored, medium.stored(values))
 
 

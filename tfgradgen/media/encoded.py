@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tfgradgen.core.checks import fail
 from tfgradgen.core.contracts import Tensor
 from tfgradgen.core.lazy import tf
 from tfgradgen.media.image import Image
@@ -19,6 +20,7 @@ from tfgradgen.media.video import Video
 LEVELS = 5  # of each of three colours
 GREYS = LEVELS**3  # of clips with one channel
 CLEAR, END = 0x80, 0x81  # codes of GIF that follow 7 bits of colours
+MAX_SIDE = 2**16 - 1  # pixels
 RUN = 126  # codes of 8 bits that may follow a clear code; after one more, codes have 9 bits
 # Thresholds of ordered dithering (Bayer 1973), [8, 8] in (0, 1).
 BAYER = np.array([[0.0]])
@@ -83,17 +85,26 @@ def encode_gif(clips: Tensor, rate: float) -> Tensor:
 
     All but B are static. Colours have `LEVELS` levels a channel, greys `GREYS`, with ordered dithering; a fourth channel
     is left out. GIF has steps of a hundredth of a second, and viewers slow down anything below two of them.
+
+    Raises:
+      UserError: A side has more than `MAX_SIDE` pixels.
     """
     frames, height, width = clips.shape[1:4]
-    pixels = tf.reshape(_dithered(clips), [-1, frames, height * width])
-    count = tf.shape(clips)[0]
-    whole = height * width // RUN
-    runs = tf.reshape(pixels[..., : whole * RUN], [-1, frames, whole, RUN])
-    prefix = tf.broadcast_to(np.array([RUN + 1, CLEAR], np.uint8), [count, frames, whole, 2])
-    parts = [tf.reshape(tf.concat([prefix, runs], -1), [-1, frames, whole * (RUN + 2)])]
-    rest = pixels[..., whole * RUN :]
-    if rest.shape[-1]:
-        parts += [tf.broadcast_to(np.array([rest.shape[-1] + 1, CLEAR], np.uint8), [count, frames, 2]), rest]
+    if max(height, width) > MAX_SIDE:
+        raise fail(
+            "clips", f"at most {MAX_SIDE} pixels a side, as GIF has them", f"{height} x {width}", "choose another --generator"
+        )
+    count, whole = tf.shape(clips)[0], height * width // RUN
+    pixels = tf.reshape(_dithered(clips), [count, frames, height * width])
+    parts = []
+    if whole:
+        runs = tf.reshape(pixels[..., : whole * RUN], [count, frames, whole, RUN])
+        prefix = tf.broadcast_to(np.array([RUN + 1, CLEAR], np.uint8), [count, frames, whole, 2])
+        parts.append(tf.reshape(tf.concat([prefix, runs], -1), [count, frames, whole * (RUN + 2)]))
+    rest = height * width - whole * RUN
+    if rest:
+        prefix = tf.broadcast_to(np.array([rest + 1, CLEAR], np.uint8), [count, frames, 2])
+        parts += [prefix, pixels[..., whole * RUN :]]
 
     delay = max(round(100 / rate), 2)
     begin = [*b"\x21\xf9\x04\x04", *_two(delay), 0, 0, 0x2C, *_two(0), *_two(0), *_two(width), *_two(height), 0, 7]
