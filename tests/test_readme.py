@@ -23,6 +23,7 @@ from tfgradgen.core.checks import UserError
 from tfgradgen.diagnostics.issues import MAX_ENERGY_ERROR
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.models.shipped import SHIPPED_MODELS
+from tfgradgen.serving.deployment_files import Settings, render_templates
 
 ROOT = Path(__file__).resolve().parents[1]
 READMES = [
@@ -192,7 +193,7 @@ def test_flags_exist(path: Path) -> None:
     tools = {
         flag for script in (ROOT / "tools").rglob("*.py") if "fire.Fire(" in script.read_text() for flag in flags_of(script)
     }
-    client = (ROOT / "tfgradgen" / "serving" / "files" / "rest_client.py.in").read_text()
+    client = render_templates("served", Settings((1,), batched=2))["rest_client.py"]
     parsed = {flag for path in (ROOT / "tools").rglob("*.py") for flag in re.findall(r'argument\("--(\w+)"', path.read_text())}
     known = (
         tools

@@ -11,8 +11,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tests.serving.test_serving_module import Mixing, toy_plan, with_shape
 from tests.support import toy
+from tests.support.served_toys import Mixing, toy_plan, with_shape
 from tfgradgen.cli.commands import main
 from tfgradgen.core.contracts import Networks
 from tfgradgen.media.sound import Sound
