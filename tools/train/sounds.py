@@ -102,19 +102,22 @@ def varied(rng, waves, strength=1.0):
 
 def not_words(rng, waves, count):
     """Return `count` sounds that are no word: recordings [N, SAMPLES] reversed, cut, shuffled or mixed, noise, and tones."""
-    chosen = lambda: waves[rng.integers(len(waves), size=n)].copy()  # noqa: E731
+
+    def chosen(n):
+        return waves[rng.integers(len(waves), size=n)].copy()
+
     kinds = rng.multinomial(count, [0.2, 0.2, 0.2, 0.15, 0.15, 0.1])
     made = []
     n = kinds[0]
-    made.append(chosen()[:, ::-1])
+    made.append(chosen(n)[:, ::-1])
     n = kinds[1]  # a tenth of a second
     time, middle = np.arange(waves.shape[1])[None], rng.uniform(0.32, 0.68, (n, 1)) * waves.shape[1]
-    made.append(chosen() * (np.abs(time - middle) < rng.uniform(200, 500, (n, 1))))
+    made.append(chosen(n) * (np.abs(time - middle) < rng.uniform(200, 500, (n, 1))))
     n = kinds[2]  # pieces of a twelfth of a second in another order
-    pieces = chosen().reshape(n, 10, waves.shape[1] // 10)
+    pieces = chosen(n).reshape(n, 10, waves.shape[1] // 10)
     made.append(np.take_along_axis(pieces, rng.random((n, 10)).argsort(1)[:, :, None], axis=1).reshape(n, waves.shape[1]))
     n = kinds[3]
-    made.append(0.7 * (chosen() + np.roll(chosen(), rng.integers(-800, 800), axis=1)))
+    made.append(0.7 * (chosen(n) + np.roll(chosen(n), rng.integers(-800, 800), axis=1)))
     n = kinds[4]
     made.append(coloured_noise(rng, n, waves.shape[1]) * np.exp(rng.uniform(-8, -1.5, (n, 1))))
     n = kinds[5]

@@ -93,10 +93,10 @@ def pitch_and_voicing(wave):
         paths = best[:, None] - jumps
         back.append(paths.argmax(0))
         best = paths.max(0) + row
-    path = [int(best.argmax())]
+    steps = [int(best.argmax())]
     for step in reversed(back):
-        path.append(int(step[path[-1]]))
-    path = np.array(path[::-1])
+        steps.append(int(step[steps[-1]]))
+    path = np.array(steps[::-1])
     weight = np.clip(2 * score[np.arange(FRAMES), path] - 1, 0, 1) * np.sqrt(energy / energy.max())
     basis = knot_matrix()
     bend, slope = np.diff(np.eye(KNOTS), 2, axis=0), np.diff(np.eye(KNOTS), axis=0)
