@@ -194,7 +194,7 @@ def _export_groups(sampler: Sampler | None) -> list[Group]:
     return [
         Group("What to serve", _of(own, "labels") | _of(flags, "temperature")),
         Group("Sampler", _of(flags, "kernel", "schedule") | settings | _of(flags, "num_chains", "seed"), note),
-        Group("Requests", _of(own, "num_steps", "max_steps", "num_start_draws", "batch_sizes", "xla")),
+        Group("Requests", _of(own, "num_steps", "max_steps", "num_start_draws", "batch_sizes", "batched", "xla")),
         _models_group(),
         Group("Output", _of(own, "out", "version")),
     ]
@@ -218,7 +218,7 @@ def _play_groups(command: str) -> Callable[[Sampler | None], list[Group]]:
 _PLAY = (
     Command(
         "show",
-        "Writes one image of a run, enlarged, as a PNG file; without --chain, all of them in a grid, best first.\n"
+        "Writes one image of a run, enlarged, as a PNG file; without --chain, all of them, best first.\n"
         "Needs neither TensorFlow nor the models.",
         _play_groups("show"),
         {"run": None},
