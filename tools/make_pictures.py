@@ -3,6 +3,9 @@
     for k in mala hmc; do python -m tfgradgen sample --label=goldfish --kernel=$k; done
     python -m tfgradgen sample --label=goldfish --kernel=rejection --seed=1
     python -m tfgradgen sample --label=all --kernel=mala
+    python -m tfgradgen sample --models=speech --label=seven --kernel=rejection
+    python -m tfgradgen sample --models=actions --label=jumping_jack --kernel=rejection
+    python -m tfgradgen sample --text="a red thing on a white background" --kernel=rejection --out=out/text
     python -m tools.make_pictures --runs=out --data=PHOTOGRAPHS [--label=goldfish]
 
 PHOTOGRAPHS is a folder or .tar with `val/<label>/*.JPEG`, held-out photographs for comparison. The exact draws have a seed of
@@ -21,6 +24,12 @@ from tools.train import photographs
 PANELS = (("rejection-1", "exact draws"), ("mala-0", "mala"), ("hmc-0", "hmc"))  # run (kernel and seed) and title
 NUM_TILES = 16
 SHEET_TILES = (4, 8)  # photographs and samples in one row of the sheet
+# Rows of media.png: the run, its number of tiles, and the title.
+MEDIA = (
+    ("speech-seven-rejection-0", 8, 'sounds of "seven", as spectrograms'),
+    ("actions-jumping_jack-rejection-0", 4, 'clips of "jumping_jack", four frames of each'),
+    ("text", 16, 'images of "a red thing on a white background"'),
+)
 
 
 def side_by_side(grids):
@@ -73,8 +82,22 @@ def sheet(folder, names, data, judge, make_grid):
     )
 
 
+def media(runs, make_grid):
+    """Return a row of sounds, one of clips and one of images that a text describes."""
+    from tfgradgen import load_run
+
+    rows = [
+        make_grid(load_run(Path(runs) / run).images[:count], title=title, num_columns=count, tile_size=64)
+        for run, count, title in MEDIA
+    ]
+    picture = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)), "white")
+    for k, row in enumerate(rows):
+        picture.paste(row, (0, sum(above.height for above in rows[:k])))
+    return picture
+
+
 def main(runs, data, label="goldfish", out="tools/pictures"):
-    """Write <label>.png (the grid of the mala run), comparison.png (five panels) and sheet.png (all classes) into `out`."""
+    """Write into `out` <label>.png (the grid of the mala run), comparison.png (five panels), sheet.png and media.png."""
     from tfgradgen import load_classifier, load_generator
     from tfgradgen.core.backend import as_seed
     from tfgradgen.io.images import make_grid, save_png
@@ -91,6 +114,7 @@ def main(runs, data, label="goldfish", out="tools/pictures"):
     folder.mkdir(parents=True, exist_ok=True)
     save_png(folder / "comparison.png", comparison(runs, label, prior, held_out, make_grid))
     save_png(folder / "sheet.png", sheet(Path(runs) / "all-mala-0", names, data, judge, make_grid))
+    save_png(folder / "media.png", media(runs, make_grid))
     (folder / f"{label}.png").write_bytes((Path(runs) / f"{label}-mala-0" / "grid.png").read_bytes())
 
 
