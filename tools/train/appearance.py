@@ -45,8 +45,7 @@ def aligned(looks, template):
     target = heard(template)
     mine = heard(looks)
     slope_costs = {0: 0.15, 1: 0.0, 2: 0.15}
-    total = np.zeros((len(looks), len(offsets)))
-    back = []
+    total, back = np.zeros((len(looks), len(offsets))), []
     for moment in range(FRAMES):
         places = np.clip(moment + offsets, 0, FRAMES - 1)
         cost = np.abs(mine[:, moment, None] - target[places][None]).mean(2) + 1e3 * (moment + offsets != places)

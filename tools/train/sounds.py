@@ -12,6 +12,7 @@ from tools.train.photographs import as_folder
 RATE, SAMPLES = 8000, 6400  # Hz; 0.8 s
 LOUDNESS = 0.12  # root mean square of the loud half of a recording, of full scale 1
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+KINDS = (0.2, 0.2, 0.2, 0.15, 0.15, 0.1)  # shares of the sounds that are no word: reversed, cut, shuffled, mixed, noise, tones
 FADE = 40  # samples; the ends of a recording would click without it
 
 
@@ -102,26 +103,19 @@ def varied(rng, waves, strength=1.0):
 
 def not_words(rng, waves, count):
     """Return `count` sounds that are no word: recordings [N, SAMPLES] reversed, cut, shuffled or mixed, noise, and tones."""
-
-    def chosen(n):
-        return waves[rng.integers(len(waves), size=n)].copy()
-
-    kinds = rng.multinomial(count, [0.2, 0.2, 0.2, 0.15, 0.15, 0.1])
-    made = []
-    n = kinds[0]
-    made.append(chosen(n)[:, ::-1])
-    n = kinds[1]  # a tenth of a second
-    time, middle = np.arange(waves.shape[1])[None], rng.uniform(0.32, 0.68, (n, 1)) * waves.shape[1]
-    made.append(chosen(n) * (np.abs(time - middle) < rng.uniform(200, 500, (n, 1))))
-    n = kinds[2]  # pieces of a twelfth of a second in another order
-    pieces = chosen(n).reshape(n, 10, waves.shape[1] // 10)
-    made.append(np.take_along_axis(pieces, rng.random((n, 10)).argsort(1)[:, :, None], axis=1).reshape(n, waves.shape[1]))
-    n = kinds[3]
-    made.append(0.7 * (chosen(n) + np.roll(chosen(n), rng.integers(-800, 800), axis=1)))
-    n = kinds[4]
-    made.append(coloured_noise(rng, n, waves.shape[1]) * np.exp(rng.uniform(-8, -1.5, (n, 1))))
-    n = kinds[5]
-    pitch = rng.uniform(80, 1500, (n, 1, 1)) * np.arange(1, 5)[None, :, None]
-    tones = np.sin(2 * np.pi * pitch * time / RATE) * rng.dirichlet(np.ones(4), n)[:, :, None]
-    made.append(tones.sum(1) * rng.uniform(0.01, 0.5, (n, 1)))
+    chosen = lambda n: waves[rng.integers(len(waves), size=n)].copy()  # noqa: E731
+    num_reversed, num_cut, num_shuffled, num_mixed, num_noises, num_tones = rng.multinomial(count, KINDS)
+    samples = waves.shape[1]
+    made = [chosen(num_reversed)[:, ::-1]]
+    # A tenth of a second.
+    time, middle = np.arange(samples)[None], rng.uniform(0.32, 0.68, (num_cut, 1)) * samples
+    made.append(chosen(num_cut) * (np.abs(time - middle) < rng.uniform(200, 500, (num_cut, 1))))
+    # Pieces of a twelfth of a second in another order.
+    pieces, order = chosen(num_shuffled).reshape(num_shuffled, 10, samples // 10), rng.random((num_shuffled, 10)).argsort(1)
+    made.append(np.take_along_axis(pieces, order[:, :, None], axis=1).reshape(num_shuffled, samples))
+    made.append(0.7 * (chosen(num_mixed) + np.roll(chosen(num_mixed), rng.integers(-800, 800), axis=1)))
+    made.append(coloured_noise(rng, num_noises, samples) * np.exp(rng.uniform(-8, -1.5, (num_noises, 1))))
+    pitch = rng.uniform(80, 1500, (num_tones, 1, 1)) * np.arange(1, 5)[None, :, None]
+    tones = np.sin(2 * np.pi * pitch * time / RATE) * rng.dirichlet(np.ones(4), num_tones)[:, :, None]
+    made.append(tones.sum(1) * rng.uniform(0.01, 0.5, (num_tones, 1)))
     return np.concatenate(made).astype("float32")

@@ -93,15 +93,15 @@ def pitch_and_voicing(wave):
         paths = best[:, None] - jumps
         back.append(paths.argmax(0))
         best = paths.max(0) + row
-    steps = [int(best.argmax())]
+    path = [int(best.argmax())]
     for step in reversed(back):
-        steps.append(int(step[steps[-1]]))
-    path = np.array(steps[::-1])
-    weight = np.clip(2 * score[np.arange(FRAMES), path] - 1, 0, 1) * np.sqrt(energy / energy.max())
+        path.append(int(step[path[-1]]))
+    steps = np.array(path[::-1])
+    weight = np.clip(2 * score[np.arange(FRAMES), steps] - 1, 0, 1) * np.sqrt(energy / energy.max())
     basis = knot_matrix()
     bend, slope = np.diff(np.eye(KNOTS), 2, axis=0), np.diff(np.eye(KNOTS), axis=0)
     left = basis.T * weight @ basis + 0.05 * bend.T @ bend + 0.05 * slope.T @ slope
-    curve = basis @ np.linalg.solve(left + 1e-9 * np.eye(KNOTS), basis.T @ (weight * np.log2(pitches[path])))
+    curve = basis @ np.linalg.solve(left + 1e-9 * np.eye(KNOTS), basis.T @ (weight * np.log2(pitches[steps])))
     pitch = np.clip(2**curve, PITCH / 2**OCTAVES, PITCH * 2**OCTAVES)
     shares = np.zeros((FRAMES, PERIODIC))
     bands = np.repeat(np.eye(PERIODIC), 128, axis=0)
