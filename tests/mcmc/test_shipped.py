@@ -6,7 +6,7 @@ pairs, and are compared with fresh ones.
 """
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from scipy import stats
 
+from tests.support.broken import ForgetsTheProposal
 from tfgradgen import ClassPosterior, load_classifier, load_generator
 from tfgradgen.core.backend import as_seed, fold_in
 from tfgradgen.core.config import RunConfig
@@ -121,15 +122,6 @@ def warm(prior: Prior) -> Prior:
     """Prior draws after all those where chains start and that they are compared with."""
     first = np.flatnonzero(prior.label < NUM_NAMED)[NUM_CHAINS + NUM_FRESH - 1] + 1
     return Prior(*(column[first:] for column in prior))
-
-
-class ForgetsTheProposal(tfp.mcmc.UncalibratedLangevin):
-    """A Langevin proposal that reports itself symmetric, so that the Metropolis test accepts by the target's ratio alone."""
-
-    def one_step(self, current_state: Any, previous_kernel_results: Any, seed: Any = None) -> Any:
-        state, results = super().one_step(current_state, previous_kernel_results, seed=seed)
-        correction = tf.zeros_like(results.log_acceptance_correction)
-        return state, results._replace(log_acceptance_correction=correction)
 
 
 def make_kernel(name: str, posterior: ClassPosterior) -> tfp.mcmc.TransitionKernel:
