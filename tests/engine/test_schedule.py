@@ -7,8 +7,11 @@ import pytest
 
 from tests.support.fleets import HereFleet
 from tfgradgen.core.checks import UserError, fail
+from tfgradgen.engine.places import check_surroundings
 from tfgradgen.engine.schedule import MAX_LOSSES, Scheduler
 from tfgradgen.engine.work import Piece, Work
+from tfgradgen.results.origin import environment
+from tfgradgen.results.record import surroundings
 
 LENGTH = 5
 
@@ -65,6 +68,14 @@ def test_a_failed_block_ends_alone() -> None:
     assert ends["good"] is None
     assert str(ends["user"]) == "label: expected a class, got none; give one."
     assert "no room; check the models" in str(ends["other"])
+
+
+def test_a_worker_that_differs_is_refused() -> None:
+    here = surroundings(environment("auto"))
+    check_surroundings(here, "auto")
+    other = here | {"versions": here["versions"] | {"numpy": "0.1"}}
+    with pytest.raises(UserError, match=r"engine: expected workers with versions numpy 0\.1, as the first one, got one with"):
+        check_surroundings(other, "auto")
 
 
 def test_workers_that_always_die_end_the_command() -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from tfgradgen.cli.compare_options import CompareOptions
 from tfgradgen.cli.options import SampleOptions
@@ -15,6 +15,7 @@ from tfgradgen.engine.places import check_surroundings
 from tfgradgen.engine.work import Piece, Work
 from tfgradgen.evaluation.cells import Cell, LabelReference, prepare_label, run_cell
 from tfgradgen.evaluation.method_specs import MethodSpec, parse_method_spec
+from tfgradgen.mcmc.budget import CELL_ERRORS
 from tfgradgen.mcmc.recipe import Recipe
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.results.record import surroundings
@@ -64,14 +65,38 @@ class CellSpec:
     checkpoints: tuple[int, ...] = ()
 
 
+class Fault(NamedTuple):
+    """An error that ends one of many runs (`CELL_ERRORS`), as a worker describes it."""
+
+    text: str
+    command_text: str | None
+
+    @property
+    def error(self) -> Exception:
+        """The error, for who asked for the run."""
+        return ValueError(self.text) if self.command_text is None else UserError(self.text, self.command_text)
+
+
+def found_by(fn: Callable[[], Any]) -> Any:
+    """Return the result of `fn`, or the `Fault` that ended it. Other errors end the command, since another worker may do it."""
+    try:
+        return fn()
+    except CELL_ERRORS as error:
+        return Fault(str(error), getattr(error, "command_text", None))
+
+
 def made_cell(spec: CellSpec, resume: Any) -> Iterator[Piece]:
-    """Yield the cell or the reference, once."""
-    posterior = spec.shared.posteriors()[spec.name]
-    if spec.method is None or spec.reference is None:
-        yield Piece(prepare_label(posterior, spec.shared.run, _ignore))
-    else:
-        method = parse_method_spec(spec.method, spec.class_reg)
-        yield Piece(run_cell(posterior, method, spec.reference, spec.shared.run, spec.checkpoints, _ignore))
+    """Yield the cell or the reference, once; or why there is none."""
+    posterior, run = spec.shared.posteriors()[spec.name], spec.shared.run
+
+    def make() -> Any:
+        if spec.method is None or spec.reference is None:
+            return prepare_label(posterior, run, _ignore)
+        return run_cell(
+            posterior, parse_method_spec(spec.method, spec.class_reg), spec.reference, run, spec.checkpoints, _ignore
+        )
+
+    yield Piece(found_by(make))
 
 
 def _ignore(progress: Progress) -> None:
@@ -93,7 +118,7 @@ class RemoteCells:
     def __init__(self, remote: Remote, options: CompareOptions, checkpoints: Sequence[int]):
         self._remote, self._options, self._checkpoints = remote, options, tuple(checkpoints)
         self._shared = _shared(remote, options.pair, options.labels)
-        self.failed: dict[Any, UserError] = {}
+        self.failed: dict[Any, Exception] = {}
 
     def make_references(self, names: Sequence[str], keep_fn: Callable[[str, LabelReference], None]) -> None:
         """Compute the references of the labels `names`; `keep_fn` is called with each as soon as it is there."""
@@ -124,12 +149,13 @@ class RemoteCells:
         done = 0
         with progress_bar(title, "block") as progress_fn:
             for event in scheduler.events():
-                if event.piece:
-                    keep_fn(event.key, event.piece.value)
-                    continue
                 if event.error:
-                    self.failed[event.key] = event.error
-                done += 1
+                    raise event.error
+                if event.piece and isinstance(event.piece.value, Fault):
+                    self.failed[event.key] = event.piece.value.error
+                elif event.piece:
+                    keep_fn(event.key, event.piece.value)
+                done += event.piece is None
                 progress_fn(Progress(done, len(works), NAN, NAN, NAN))
 
 
@@ -147,13 +173,13 @@ _OBJECTIVES: dict[str, Objective] = {}  # of the last command, with the starts t
 
 
 def measured_run(spec: RunSpec, resume: Any) -> Iterator[Piece]:
-    """Yield the cell of a run, once."""
+    """Yield the cell of a run, once; or why there is none."""
     shared = spec.shared
     key = repr((shared.models.key, shared.label, shared.run, spec.num_gradients))
     if key not in _OBJECTIVES:
         _OBJECTIVES.clear()
         _OBJECTIVES[key] = Objective(shared.posteriors(), shared.run, spec.num_gradients)
-    yield Piece(_OBJECTIVES[key].measure(spec.recipe, spec.problem, _ignore))
+    yield Piece(found_by(lambda: _OBJECTIVES[key].measure(spec.recipe, spec.problem, _ignore)))
 
 
 class RemoteObjective(Objective):
@@ -168,7 +194,7 @@ class RemoteObjective(Objective):
     def __init__(self, remote: Remote, options: SampleOptions, here: Objective):
         super().__init__(here.posteriors, here.run, here.num_gradients)
         self._remote, self._shared = remote, _shared(remote, options, options.label)
-        self._found: dict[str, TunedCell | UserError] = {}
+        self._found: dict[str, TunedCell | Fault] = {}
 
     def expect(self, runs: Sequence[tuple[Recipe, Problem]]) -> None:
         """Measure these runs on workers."""
@@ -179,8 +205,10 @@ class RemoteObjective(Objective):
                     repr((recipe, problem)), Work(measured_run, RunSpec(self._shared, self.num_gradients, recipe, problem))
                 )
         for event in scheduler.events():
-            if event.piece or event.error:
-                self._found[str(event.key)] = event.piece.value if event.piece else event.error  # type: ignore[assignment]
+            if event.error:
+                raise event.error
+            if event.piece:
+                self._found[str(event.key)] = event.piece.value
 
     def measure(self, recipe: Recipe, problem: Problem, progress_fn: ProgressFn) -> TunedCell:
         """Return the cell that a worker measured; see `Objective.measure`."""
@@ -188,6 +216,6 @@ class RemoteObjective(Objective):
         if key not in self._found:
             self.expect([(recipe, problem)])
         found = self._found.pop(key)
-        if isinstance(found, UserError):
-            raise found
+        if isinstance(found, Fault):
+            raise found.error
         return found
