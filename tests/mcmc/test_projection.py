@@ -10,9 +10,9 @@ from PIL import Image
 
 from tfgradgen.core.checks import UserError
 from tfgradgen.core.contracts import Networks
-from tfgradgen.io.images import to_uint8
 from tfgradgen.mcmc import projection
 from tfgradgen.mcmc.projection import project, read_photograph
+from tfgradgen.media.image import to_uint8
 from tfgradgen.models.classifier import load_classifier
 from tfgradgen.models.generator import load_generator
 

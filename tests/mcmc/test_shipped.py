@@ -15,6 +15,7 @@ import tensorflow_probability as tfp
 from scipy import stats
 
 from tests.support.broken import ForgetsTheProposal
+from tests.support.exact import values_and_log_probs
 from tfgradgen import ClassPosterior, load_classifier, load_generator
 from tfgradgen.core.backend import as_seed, fold_in
 from tfgradgen.core.config import RunConfig
@@ -31,7 +32,6 @@ NUM_PRIOR = 8192  # an eighth of them are pairs of a class
 NUM_CHAINS = 96
 NUM_FRESH = 512  # the error of a comparison is then mostly that of the chains
 NUM_NAMED = 20
-BATCH = 64
 STEP_SIZE = 0.2
 LEVEL = 1e-4
 TRANSITIONS = {  # of about eight gradients
@@ -69,18 +69,6 @@ def posterior() -> ClassPosterior:
     return ClassPosterior(load_generator(default_model("generator")), load_classifier(default_model("classifier")), 0)
 
 
-def images_and_log_probs(posterior: ClassPosterior, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The image of each `z` and the classifier's log-probabilities of it."""
-
-    @tf.function(autograph=False)
-    def both(z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        image = posterior.generator(z)
-        return image, tf.nn.log_softmax(posterior.classifier(image))
-
-    parts = [both(tf.constant(z[k : k + BATCH])) for k in range(0, len(z), BATCH)]
-    return np.concatenate([image for image, _ in parts]), np.concatenate([log_prob for _, log_prob in parts])
-
-
 @pytest.fixture(scope="module")
 def prior(posterior: ClassPosterior, worker_id: str) -> Prior:
     """Rows of the pool; two processes start from its two ends, and each finds in the cache what the other has evaluated."""
@@ -95,7 +83,7 @@ def prior(posterior: ClassPosterior, worker_id: str) -> Prior:
 def pairs_of(posterior: ClassPosterior, prior: Prior, first: int, last: int | None) -> Pairs:
     """The pairs of a class from number `first` to `last`."""
     rows = np.flatnonzero(prior.label < NUM_NAMED)[first:last]
-    return Pairs(prior.z[rows], images_and_log_probs(posterior, prior.z[rows])[0], prior.log_prob[rows], prior.label[rows])
+    return Pairs(prior.z[rows], values_and_log_probs(posterior, prior.z[rows])[0], prior.log_prob[rows], prior.label[rows])
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +178,7 @@ def statistics(pairs: Pairs, further: Pairs) -> dict[str, np.ndarray]:
 
 def p_values(posterior: ClassPosterior, z: np.ndarray, started: Pairs, fresh: Pairs, further: Pairs) -> dict[str, float]:
     """Two-sample Kolmogorov-Smirnov p-values of evolved chains against fresh pairs."""
-    evolved = statistics(Pairs(z, *images_and_log_probs(posterior, z), started.label), further)
+    evolved = statistics(Pairs(z, *values_and_log_probs(posterior, z), started.label), further)
     expected = statistics(fresh, further)
     return {name: float(stats.ks_2samp(evolved[name], expected[name]).pvalue) for name in evolved}
 

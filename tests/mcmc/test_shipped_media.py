@@ -12,6 +12,7 @@ import tensorflow_probability as tfp
 from scipy import stats
 
 from tests.support.broken import ForgetsTheProposal
+from tests.support.exact import values_and_log_probs
 from tfgradgen import ClassPosterior, load_classifier, load_generator
 from tfgradgen.core.backend import as_seed, fold_in
 from tfgradgen.models.loading.metadata import fingerprint
@@ -46,16 +47,6 @@ def posterior(request: pytest.FixtureRequest) -> ClassPosterior:
 @pytest.fixture(scope="module")
 def of_set(request: pytest.FixtureRequest, posterior: ClassPosterior) -> str:
     return next(name for name in SETS if posterior.generator.path == str(shipped_model("generator", name)))
-
-
-def values_and_log_probs(posterior: ClassPosterior, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    @tf.function(autograph=False)
-    def both(z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        values = posterior.generator(z)
-        return values, tf.nn.log_softmax(posterior.classifier(values))
-
-    parts = [both(tf.constant(z[k : k + BATCH])) for k in range(0, len(z), BATCH)]
-    return np.concatenate([values for values, _ in parts]), np.concatenate([log_prob for _, log_prob in parts])
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import tensorflow as tf
 from scipy.special import softmax
 
 from tfgradgen import UserError, load_generator
-from tfgradgen.io.images import to_uint8
+from tfgradgen.media.image import to_uint8
 from tfgradgen.models.text import TextModel, load_text_model
 from tfgradgen.models.tokens import words_of
 from tools.train.colours import measured, share

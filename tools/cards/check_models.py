@@ -9,7 +9,6 @@ writes the numbers into the cards.
 """
 
 import re
-import sys
 from pathlib import Path
 
 import fire
@@ -105,15 +104,7 @@ def main(
             write_measured(folder / name, card, "\n".join([REMARKS[name], *[REMARK_OF_CHAINS] * has_chains]))
         card = {what: text for what, text in card.items() if what not in kept}
         off += [f"{name}: {line}" for line in differences(card, measured)]
-    for names, most in MAX_MEGABYTES.items():
-        size = sum(path.stat().st_size for name in names for path in (folder / name).rglob("*") if path.is_file()) / 1e6
-        if size > most:
-            off.append(f"{', '.join(names)}: {size:.1f} MB, more than {most}")
-    for line in off:
-        print(f"off: {line}", file=sys.stderr)
-    if off:
-        raise SystemExit(1)
-    say(f"all numbers agree; saved_models/ has {size:.1f} MB")
+    figures.conclude(off, folder, MAX_MEGABYTES)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ cards. `--sheet` draws spectrograms of exact draws below those of held-out recor
 """
 
 import functools
-import sys
 from pathlib import Path
 
 import fire
@@ -177,6 +176,7 @@ def main(data, models=str(ROOT / "saved_models" / "speech"), sheet=None, write=F
 
     start_tensorflow()
     from tools.cards.check_models import differences
+    from tools.cards.figures import conclude
     from tools.train.export import read_measured, write_measured
 
     evidence, off = Evidence(models, data), []
@@ -189,14 +189,7 @@ def main(data, models=str(ROOT / "saved_models" / "speech"), sheet=None, write=F
         off += [f"{name}: {line}" for line in differences(read_measured(evidence.folder / name), measured)]
     if sheet:
         save_sheet(evidence, sheet)
-    megabytes = sum(path.stat().st_size for path in evidence.folder.rglob("*") if path.is_file()) / 1e6
-    if megabytes > MAX_MEGABYTES:
-        off.append(f"{evidence.folder}: {megabytes:.1f} MB, more than {MAX_MEGABYTES}")
-    for line in off:
-        print(f"off: {line}", file=sys.stderr)
-    if off:
-        raise SystemExit(1)
-    print(f"all numbers agree; {evidence.folder} has {megabytes:.1f} MB")
+    conclude(off, evidence.folder, {tuple(NAMES): MAX_MEGABYTES})
 
 
 if __name__ == "__main__":

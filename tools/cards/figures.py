@@ -2,6 +2,7 @@
 
 import functools
 import multiprocessing
+import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import NamedTuple
 
@@ -33,6 +34,26 @@ class Figure(NamedTuple):
 
     text: str
     tolerance: float | tuple[float, ...] = 0.005
+
+
+def conclude(off, folder, limits):
+    """Say what is off and exit with 1, or say that all is well.
+
+    Args:
+      off: One line for each number of a card that has changed.
+      folder: Holds the models.
+      limits: {names of models: megabytes that they may take together}.
+    """
+    sizes = []
+    for names, most in limits.items():
+        size = sum(path.stat().st_size for name in names for path in (folder / name).rglob("*") if path.is_file()) / 1e6
+        sizes.append(f"{', '.join(names)}: {size:.1f} MB")
+        off += [f"{sizes[-1]}, more than {most}"] if size > most else []
+    for line in off:
+        print(f"off: {line}", file=sys.stderr)
+    if off:
+        raise SystemExit(1)
+    print(f"all numbers agree; {'; '.join(sizes)}")
 
 
 def mega_flop(fn, input_shape):

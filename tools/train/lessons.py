@@ -37,7 +37,7 @@ class LossModel(keras.Model):
         return self.get_metrics_result()
 
 
-def fit_averaged(lesson, batches, epochs, folder, rate, watch=(), num_norm_batches=120):
+def fit_averaged(lesson, batches, epochs, folder, rate, watch=(), num_norm_batches=120, weight_decay=0.05, momentum=0.995):
     """Fit `lesson` on `batches` (`Epochs`) for `epochs` in total, resuming from `folder`; leaves averaged weights in the model.
 
     AdamW with a warm-up to `rate`, a cosine schedule and averaged weights (EMA); then the statistics of batch normalization
@@ -51,6 +51,8 @@ def fit_averaged(lesson, batches, epochs, folder, rate, watch=(), num_norm_batch
       rate: The largest learning rate.
       watch: Further callbacks.
       num_norm_batches: Number of batches for those statistics.
+      weight_decay: Of AdamW.
+      momentum: Of the averages.
     """
     batches.num_seen_fn = lambda: int(lesson.optimizer.iterations.numpy())
     steps = epochs * len(batches)
@@ -58,7 +60,7 @@ def fit_averaged(lesson, batches, epochs, folder, rate, watch=(), num_norm_batch
     schedule = keras.optimizers.schedules.CosineDecay(0.0, steps - warmup, warmup_target=rate, warmup_steps=warmup)
     lesson.compile(
         optimizer=keras.optimizers.AdamW(
-            schedule, weight_decay=0.05, beta_2=0.99, global_clipnorm=3.0, use_ema=True, ema_momentum=0.995
+            schedule, weight_decay=weight_decay, beta_2=0.99, global_clipnorm=3.0, use_ema=True, ema_momentum=momentum
         ),
         jit_compile=keras.backend.backend() == "jax",
     )

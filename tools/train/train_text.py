@@ -20,7 +20,7 @@ from keras import ops
 
 from tools.train.captions import MAX_TOKENS, Nouns, caption, vocabulary
 from tools.train.export import write_card, write_folder
-from tools.train.lessons import LossModel
+from tools.train.lessons import LossModel, fit_averaged
 from tools.train.photographs import to_range
 from tools.train.text_data import BATCH, TextBatches, Views, drawn, every_name, taken
 from tools.train.text_network import IMAGE_SIZE, TextNetwork
@@ -65,27 +65,7 @@ class Lesson(LossModel):
 def train(batches, network, work, epochs):
     """Train for `epochs` of STEPS batches in total, resuming from `work`, and write the weights there."""
     lesson = Lesson(network)
-    batches.num_seen_fn = lambda: int(lesson.optimizer.iterations.numpy())
-    steps = epochs * STEPS
-    warmup = min(200, steps // 10)
-    rate = keras.optimizers.schedules.CosineDecay(0.0, steps - warmup, warmup_target=RATE, warmup_steps=warmup)
-    lesson.compile(
-        optimizer=keras.optimizers.AdamW(
-            rate, weight_decay=0.02, beta_2=0.99, global_clipnorm=3.0, use_ema=True, ema_momentum=0.99
-        ),
-        jit_compile=False,
-    )
-    lesson.optimizer.build(lesson.trainable_variables)
-    lesson.fit(
-        batches,
-        epochs=epochs,
-        verbose=2,
-        callbacks=[
-            keras.callbacks.BackupAndRestore(work / "backup", double_checkpoint=True, delete_checkpoint=False),
-            keras.callbacks.CSVLogger(work / "log.csv", append=True),
-            keras.callbacks.SwapEMAWeights(swap_on_epoch=True),
-        ],
-    )
+    fit_averaged(lesson, batches, epochs, work, RATE, num_norm_batches=0, weight_decay=0.02, momentum=0.99)
     network.save_weights(work / "final.weights.h5")
 
 
