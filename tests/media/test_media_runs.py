@@ -128,7 +128,31 @@ def test_what_to_do_with_a_run(models: str, installed: Path, tmp_path: Path, cap
     assert tg.load_run("varied").media.shape == (2, *result.media.shape[1:])
     main(["diagnose", "run"])
     capsys.readouterr()
-    assert f"a file that ends in .png or {ending}" in refused(["show", "run", "--chain=0", "--out=x.txt"], capsys)
+    others = {"speech": ending, "actions": ".gif, .webp, .mp4"}[models]
+    assert f"a file that ends in .png, {others}, got" in refused(["show", "run", "--chain=0", "--out=x.txt"], capsys)
+
+
+def test_clips_side_by_side_move_in_other_formats(installed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = tg.sample(pair_of("actions", 0), "mala", num_results=4, num_burnin_steps=4, num_chains=3)
+    result.save("run")
+    main(["show", "run", "--out=all.webp"])
+    main(["show", "run", "--chain=2", "--out=one.webp"])
+    frames, height, width, _ = result.medium.shape
+    for path, columns in (("all.webp", 2), ("one.webp", 1)):
+        with Picture.open(path) as shown:
+            assert shown.n_frames == frames
+            assert shown.width >= columns * width
+            assert shown.height >= columns * height
+            assert shown.width < (columns + 1) * width
+    capsys.readouterr()
+    assert "a file that ends in .png, got" in refused(
+        [
+            "show",
+            tg.sample(pair_of("speech", 0), "rejection", num_results=2, num_chains=2).save("sounds").name,
+            "--out=all.wav",
+        ],
+        capsys,
+    )
 
 
 def test_all_labels_share_a_sheet_of_spectrograms(installed: Path, tmp_path: Path) -> None:

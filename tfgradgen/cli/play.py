@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tfgradgen.cli.diagnose import no_run
 from tfgradgen.cli.opening import open_file
 from tfgradgen.cli.play_options import FilmFlags, FilmOptions, MorphOptions, OfRun, ShowOptions, VaryOptions, parse_play
@@ -11,7 +13,7 @@ from tfgradgen.cli.terminal import note, say
 from tfgradgen.core.checks import fail
 from tfgradgen.core.quiet import start_tensorflow
 from tfgradgen.core.text import as_text
-from tfgradgen.io.animation import check_ending
+from tfgradgen.io.animation import ENDINGS, check_ending, encoded
 from tfgradgen.io.folders import RECORD, REPORT, check_partial, check_target
 from tfgradgen.io.single import check_file, record_path, write_with_record
 from tfgradgen.media.image import as_png
@@ -19,6 +21,7 @@ from tfgradgen.play.clip import Clip, check_scale
 from tfgradgen.play.limits import SCALE
 from tfgradgen.play.show import grid_record, show, show_record
 from tfgradgen.play.which import check_chain, check_two
+from tfgradgen.results.files import best_first_order
 from tfgradgen.results.record import MODELS, VARIED
 from tfgradgen.results.result import SampleResult, load_run
 from tfgradgen.results.summary import verdict
@@ -31,25 +34,31 @@ def run_show(flags: dict[str, Any]) -> None:
     medium, is_all = result.medium, options.chain is None
     chain = 0 if is_all else check_chain("chain", options.chain, result)
     target = options.target("-best.png" if is_all else f"-chain{chain}.png")
-    endings = dict.fromkeys((".png",) if is_all else (".png", medium.ending))
-    if target.suffix.lower() not in endings:
-        raise fail("out", f"a file that ends in {' or '.join(endings)}", as_text(target), "give another name, such as fish.png")
+    order = best_first_order(result.class_prob[-1]) if is_all else np.array([chain])
+    frames, ending = medium.frames(result.media[order]), target.suffix.lower()
+    endings = dict.fromkeys((".png", *(ENDINGS if frames else () if is_all else (medium.ending,))))
+    if ending not in endings:
+        raise fail("out", f"a file that ends in {', '.join(endings)}", as_text(target), "give another name, such as fish.png")
+    if is_all and options.scale is not None:
+        raise fail("scale", "--chain=N with it", "no chain", "add --chain=N, or leave --scale out")
+    if frames and ending != ".png":
+        check_ending(target)
     check_file(target, options.overwrite)
-    if is_all:
-        if options.scale is not None:
-            raise fail("scale", "--chain=N with it", "no chain", "add --chain=N, or leave --scale out")
-        write_with_record(target, as_png(result.grid(best_first=True)), grid_record(result), options.overwrite)
-        name = as_text(result.record["label"]["name"])
-        say(f"{medium.plural:9}{len(result.images)} of {name}, best first: the last draws")
-        _wrote(target, options)
-        return
     scale = options.scale or SCALE
-    image = show(result, chain, scale=scale)
-    is_still = target.suffix.lower() == ".png"
-    content = as_png(image) if is_still else medium.file(result.media[chain])
-    write_with_record(target, content, show_record(result, chain, scale), options.overwrite)
+    image = result.grid(best_first=True) if is_all else show(result, chain, scale=scale)
+    if ending == ".png":
+        content = as_png(image)
+    elif ending == medium.ending and not is_all:
+        content = medium.file(result.media[chain])
+    else:
+        content = encoded(frames, medium.used_rate, ending, hold=0.0)
+    record = grid_record(result) if is_all else show_record(result, chain, scale)
+    write_with_record(target, content, record, options.overwrite)
     name, p = as_text(result.record["label"]["name"]), result.class_prob[-1, chain]
-    say(f"{medium.kind:9}chain {chain} of {name}, the last draw: p(class) {p:.2f}, {image.width} x {image.height} pixels")
+    if is_all:
+        say(f"{medium.plural:9}{len(result.images)} of {name}, best first: the last draws")
+    else:
+        say(f"{medium.kind:9}chain {chain} of {name}, the last draw: p(class) {p:.2f}, {image.width} x {image.height} pixels")
     _wrote(target, options)
 
 

@@ -34,22 +34,23 @@ def check_ending(path: Path) -> str:
     return ending
 
 
-def encoded(frames: Sequence[Image.Image], frames_per_second: float, ending: str) -> bytes:
+def encoded(frames: Sequence[Image.Image], frames_per_second: float, ending: str, hold: float = HOLD) -> bytes:
     """Return `frames`, RGB images of one size, as the content of a file.
 
     Args:
       frames: At least one.
       frames_per_second: > 0. GIF has steps of a hundredth of a second.
       ending: One of `ENDINGS`.
+      hold: Seconds for which the first and the last frame stay, at least.
 
     Raises:
       UserError: ffmpeg fails.
     """
     step = 1.0 / frames_per_second
     if ending == ".mp4":
-        return _mp4(frames, frames_per_second)
+        return _mp4(frames, frames_per_second, hold)
     times = [step] * len(frames)
-    times[0], times[-1] = max(step, HOLD), max(step, HOLD)
+    times[0], times[-1] = max(step, hold), max(step, hold)
     durations = [max(round(100 * time), 2) * 10 for time in times]  # milliseconds; viewers slow down anything below 20
     stream = io.BytesIO()
     first, *others = frames
@@ -61,9 +62,9 @@ def encoded(frames: Sequence[Image.Image], frames_per_second: float, ending: str
     return stream.getvalue()
 
 
-def _mp4(frames: Sequence[Image.Image], frames_per_second: float) -> bytes:
+def _mp4(frames: Sequence[Image.Image], frames_per_second: float, hold: float) -> bytes:
     """Return H.264 in MP4. Both sides are made even, as the format needs; the first and the last frame are repeated."""
-    held = max(0, round(HOLD * frames_per_second) - 1)
+    held = max(0, round(hold * frames_per_second) - 1)
     shown = [frames[0]] * held + list(frames) + [frames[-1]] * held
     width, height = frames[0].size
     source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{frames_per_second:g}", "-i", "-"]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+from PIL import Image
 
 from tfgradgen.core.checks import check_real
 from tfgradgen.core.contracts import Tensor
@@ -115,6 +116,10 @@ class Medium(abc.ABC):
     def joined(self, stored: np.ndarray) -> bytes:
         """Return all as one file, named `joined_name`."""
         raise NotImplementedError(f"{self.kind} has no joined file")
+
+    def frames(self, stored: np.ndarray) -> list[Image.Image]:
+        """Return all side by side as images in time, `rate` per second; [] for a medium that is not seen to move."""
+        return []
 
     def file_name(self, chain: int, num_chains: int) -> str:
         """Return the name of the file of one chain, such that names in order are chains in order."""

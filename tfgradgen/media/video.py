@@ -4,6 +4,7 @@ import io
 from typing import Any
 
 import numpy as np
+from PIL import Image as Picture
 
 from tfgradgen.core.contracts import Tensor
 from tfgradgen.core.lazy import tf
@@ -68,6 +69,12 @@ class Video(Medium):
 
     def joined(self, stored: np.ndarray) -> bytes:
         """Return all beside one another in a square, row by row."""
+        return as_gif(self._sheet(stored), self.used_rate)
+
+    def frames(self, stored: np.ndarray) -> list[Picture.Image]:
+        return as_pictures(stored[0] if len(stored) == 1 else self._sheet(stored))
+
+    def _sheet(self, stored: np.ndarray) -> np.ndarray:
         count, frames, height, width, channels = stored.shape
         columns = num_columns(count)
         rows = -(-count // columns)
@@ -76,7 +83,7 @@ class Video(Medium):
             y, x = k // columns * (height + GAP), k % columns * (width + GAP)
             sheet[:, y : y + height, x : x + width] = clip
         step = -(-max(sheet.shape[1:3]) // MAX_SIDE)  # a run of thousands of chains
-        return as_gif(sheet[:, ::step, ::step], self.used_rate)
+        return sheet[:, ::step, ::step]
 
     def distances(self, stored: np.ndarray) -> np.ndarray | None:
         """Return the mean over frames of the structural similarity of all pairs."""
@@ -100,12 +107,17 @@ def time_matrix(size: int, rate: float, new_size: int, new_rate: float) -> np.nd
     return normalized
 
 
+def as_pictures(frames: np.ndarray) -> list[Picture.Image]:
+    """Return `frames` uint8 [frames, height, width, 1 to 4 channels] as images without transparency."""
+    return [picture(frame[..., :3] if frame.shape[-1] == 4 else frame) for frame in frames]
+
+
 def as_gif(frames: np.ndarray, rate: float) -> bytes:
     """Return `frames` uint8 [frames, height, width, channels] as the content of a GIF file that repeats for ever.
 
     GIF has steps of a hundredth of a second, and viewers slow down anything below two of them.
     """
-    first, *others = [picture(frame[..., :3] if frame.shape[-1] == 4 else frame) for frame in frames]
+    first, *others = as_pictures(frames)
     duration = max(round(100 / rate), 2) * 10  # milliseconds
     stream = io.BytesIO()
     first.save(stream, "GIF", save_all=True, append_images=others, duration=duration, loop=0)

@@ -277,13 +277,18 @@ _SUMMARY_ENTRIES: dict[str, Callable[[Any], Any]] = {
 }
 
 
+def best_first_order(prob: np.ndarray) -> np.ndarray:
+    """Return the chains in falling order of `prob` [num_chains], unknown ones last."""
+    return np.argsort(-np.nan_to_num(prob, nan=-1.0), kind="stable")
+
+
 def grid_of(record: Mapping[str, Any], draws: Draws, images: np.ndarray, best_first: bool = False) -> Image.Image:
     """Return grid.png: a still of each chain's last draw, in a square, with the number of its chain and its p(class).
 
     With `best_first` they are in falling order of p(class), unknown ones last.
     """
     unit, prob = UNITS[kind_of(dict(record))].removesuffix("s"), draws.class_prob[-1]
-    order = np.argsort(-np.nan_to_num(prob, nan=-1.0), kind="stable") if best_first else np.arange(len(prob))
+    order = best_first_order(prob) if best_first else np.arange(len(prob))
     captions = [f"{unit} {k}, p {prob[k]:.2f}" for k in order]
     legend = f"{legend_of(record)}{'; best first' if best_first else ''}"
     return make_grid(images[order], captions, title=f"{title_of(record)}\n{legend}")
