@@ -137,7 +137,7 @@ def test_numbers_of_numpy_are_numbers(posterior: tg.ClassPosterior, tmp_path: Pa
         ({"init": [1.0, 2.0]}, r"init: .* of 6 finite numbers, got shape \[2\]"),
         ({"init": [np.nan] * 6}, r"init: .*finite"),
         ({"init": "given"}, r"init: "),
-        ({"init": "nowhere"}, r"init: expected one of resample, prior"),
+        ({"init": "nowhere"}, r"init: expected 'resample', 'prior', .* got 'nowhere'; check the path"),
         ({"num_chains": 0}, r"num_chains: .*1\.\.4096, got 0; give a value in that range\."),
         ({"num_chains": 2.5}, r"num_chains: .*; give a whole number, for example num_chains=1\."),
         ({"num_results": 0}, r"num_results: "),

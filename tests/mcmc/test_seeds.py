@@ -129,6 +129,7 @@ def test_the_streams_of_a_run_are_those_of_earlier_runs() -> None:
         "SURROGATE": 7,
         "HVI": 8,
         "ANNEALING": 9,
+        "PROJECTION": 10,
         "JITTER": -1,
     }
     assert {stream.name: stream.value for stream in Stream} == values

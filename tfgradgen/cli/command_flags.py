@@ -218,7 +218,7 @@ def _play_groups(command: str) -> Callable[[Sampler | None], list[Group]]:
 _PLAY = (
     Command(
         "show",
-        "Writes one image of a run, enlarged, as a PNG file; without --chain, all of them, best first.\n"
+        "Writes an image, a sound or a clip of a run as a file, or all of them, best first.\n"
         "Needs neither TensorFlow nor the models.",
         _play_groups("show"),
         {"run": None},
