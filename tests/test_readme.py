@@ -50,7 +50,16 @@ ROOMS = {
     "saved_models",
     "tools",
 }
-SECTIONS = ["Install and draw", "Three recipes", "Which kernel?", "Commands", "Results", "Limits", "Citation and licence"]
+SECTIONS = [
+    "Install and draw",
+    "Three recipes",
+    "Sounds, clips and texts",
+    "Which kernel?",
+    "Commands",
+    "Results",
+    "Limits",
+    "Citation and licence",
+]
 PARSERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "sample": parse_sample,
     "check": parse_sample,

@@ -5,6 +5,7 @@
 `--record` writes the tests that took a second or more into tests/slow.txt; `pytest -m "not slow"` leaves them out.
 """
 
+import argparse
 import os
 import re
 import subprocess
@@ -58,6 +59,9 @@ def run(command: list[str]) -> tuple[int, str]:
 
 def main() -> None:
     """Run all checks; exit at the first that fails."""
+    parser = argparse.ArgumentParser(description="Run all checks for a change.")
+    parser.add_argument("--record", action="store_true", help="write the slow tests into tests/slow.txt")
+    given = parser.parse_args()
     for name, command in STEPS:
         print(f"== {name}: {' '.join(command)}", flush=True)
         start = time.monotonic()
@@ -65,7 +69,7 @@ def main() -> None:
         print(f"== {name}: {time.monotonic() - start:.0f} s", flush=True)
         if code:
             raise SystemExit(f"gate: {name} failed; fix what it shows and run it again.")
-    if "--record" in sys.argv[1:]:
+    if given.record:
         SLOW_FILE.write_text(slow_of(output), encoding="utf-8")
 
 
