@@ -74,7 +74,7 @@ def test_a_worker_that_differs_is_refused() -> None:
     here = surroundings(environment("auto"))
     check_surroundings(here, "auto")
     other = here | {"versions": here["versions"] | {"numpy": "0.1"}}
-    with pytest.raises(UserError, match=r"engine: expected workers with versions numpy 0\.1, as the first one, got one with"):
+    with pytest.raises(UserError, match=r"engine: expected workers with versions\.numpy 0\.1, as the first one, got one with"):
         check_surroundings(other, "auto")
 
 
