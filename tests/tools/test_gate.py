@@ -25,7 +25,9 @@ def test_calls_of_a_second_and_more_are_recorded_in_order(tmp_path: Path) -> Non
 
 
 def test_every_slow_test_exists(root: Path) -> None:
-    for name in gate.read_slow(gate.SLOW_FILE):
+    slow = gate.read_slow(gate.SLOW_FILE)
+    assert slow
+    for name in slow:
         path, *classes, function = name.split("[")[0].split("::")
         text = (root / path).read_text()
         assert f"def {function}(" in text or f"class {classes[0]}(" in text, f"{name}: python tools/gate.py --record"
@@ -37,9 +39,13 @@ def test_a_slow_test_is_marked(request: pytest.FixtureRequest) -> None:
         assert item.nodeid not in slow or item.get_closest_marker("slow")
 
 
-def test_the_first_failure_ends_the_gate(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_first_failure_ends_the_gate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gate, "SLOW_FILE", tmp_path / "slow.txt")
     monkeypatch.setattr(gate, "STEPS", (("one", ["json.tool", "none"]), ("two", ["json.tool", "none"])))
     monkeypatch.setattr(sys, "argv", ["gate.py", "--record"])
     with pytest.raises(SystemExit, match="gate: one failed"):
         gate.main()
     assert "two" not in capfd.readouterr().out
+    assert not gate.SLOW_FILE.exists()
