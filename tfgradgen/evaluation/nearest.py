@@ -15,6 +15,7 @@ from tfgradgen.core.checks import fail
 from tfgradgen.core.contracts import Progress
 from tfgradgen.core.files import path_of
 from tfgradgen.io.photographs import REMEDY, PhotographFiles
+from tfgradgen.media.image import from_uint8
 from tfgradgen.models.classifier import Classifier, load_as
 from tfgradgen.models.features import FEATURES, features_fn
 from tfgradgen.models.loading.settings import ClassifierSettings
@@ -122,7 +123,7 @@ class Gallery:
 
     def _features(self, image: np.ndarray) -> np.ndarray:
         """Return unit features [N, D] of uint8 `image` [N, height, width, channels]."""
-        shown = [tf.cast(image[k : k + BATCH], tf.float32) / 127.5 - 1.0 for k in range(0, len(image), BATCH)]
+        shown = [tf.constant(from_uint8(image[k : k + BATCH])) for k in range(0, len(image), BATCH)]
         found: np.ndarray = np.concatenate([tf.math.l2_normalize(self._see(part), -1).numpy() for part in shown])
         return found
 

@@ -26,8 +26,10 @@ from tfgradgen.core.checks import fail
 from tfgradgen.core.config import RunConfig
 from tfgradgen.core.contracts import IMAGE_CHANNELS, Networks, Progress
 from tfgradgen.io.images import read_images
+from tfgradgen.media.image import from_uint8
 from tfgradgen.media.resize import resize
 from tfgradgen.models.features import cosine_distance, features_fn
+from tfgradgen.models.loading.layout import to_grey
 
 logger = logging.getLogger(__name__)
 
@@ -115,9 +117,9 @@ def read_photograph(generator: Any, path: Path) -> tf.Tensor:
         expected = "a generator of images, to start at a photograph"
         raise fail("init", expected, f"one whose outputs have shape {list(shape)}", "use --init=resample")
     height, width, channels = shape
-    image = tf.cast(read_images([path], width, height), tf.float32) / 127.5 - 1.0
+    image = tf.constant(from_uint8(read_images([path], width, height)))
     if channels == 1:
-        return tf.reduce_sum(image * [0.299, 0.587, 0.114], -1, keepdims=True)  # luma of ITU-R BT.601
+        return to_grey(image)
     return image if channels == 3 else tf.concat([image, tf.ones_like(image[..., :1])], -1)  # opaque
 
 

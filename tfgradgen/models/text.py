@@ -5,8 +5,8 @@ reference captions, the probability of the text is
 
     p(text | image) = exp(s c(image, text)) / (exp(s c(image, text)) + sum over captions of exp(s c(image, caption)))
 
-It is at most 1, so rejection and smc are exact for a text as for a class. The captions are what the text is told from: with
-others, p is another probability.
+It is at most 1, so rejection and smc are exact for a text as for a class. The captions are what the text is compared with:
+with others, p is another probability.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +29,7 @@ from tfgradgen.models.loading.metadata import file_of_model
 from tfgradgen.models.loading.ranges import UNIT
 from tfgradgen.models.loading.roles import BoundSignature, bind_signature
 from tfgradgen.models.loading.saved_model import Opened, Signature, open_saved_model, reason_of
-from tfgradgen.models.loading.settings import ClassifierSettings, settings_of, with_card
+from tfgradgen.models.loading.settings import CHANNELS_FIRST, ClassifierSettings, settings_of, with_card
 from tfgradgen.models.shipped import default_model
 from tfgradgen.models.targets import with_text
 from tfgradgen.models.tokens import Pairs, Words, caption_name, check_text, digest, read_captions, read_tokenizer, words_of
@@ -117,7 +117,7 @@ class TextModel:
 
         Args:
           text: What an image is to show, such as "a yellow bus on a dark road".
-          captions: Reference captions, what the text is told from; by default those of the model. The text itself is left out.
+          captions: Reference captions, which the text is compared with; by default those of the model. The text is left out.
 
         Raises:
           UserError: The model does not know a word, the text is too long, or no caption is left.
@@ -126,7 +126,7 @@ class TextModel:
         given = self.captions if captions is None else tuple(check_text("captions", each) for each in captions)
         others = tuple(each for each in given if words_of(each) != words_of(text))
         if not others:
-            raise fail("captions", "a caption other than the text", "none", "give some, what the text is told from")
+            raise fail("captions", "a caption other than the text", "none", "give some to compare the text with")
         names = ["text", *map(caption_name, others)]
         return self.classifier_fn(text, others, self.embed_fn([text, *others], names))
 
@@ -204,7 +204,7 @@ def _logits(
     """Return [B, 2], of the captions and of the text, whose embedding is the first of `rows` [1 + num_captions, dim]."""
     pixels = inputs[image.main]
     if normalized:
-        mean, deviation = (each[:, None, None] if layout == "channels_first" else each for each in normalized)
+        mean, deviation = (each[:, None, None] if layout == CHANNELS_FIRST else each for each in normalized)
         pixels = (pixels - mean) / deviation
     found = tf.cast(image.fn({image.main: pixels}), tf.float32)
     if not found.shape.is_compatible_with([None, rows.shape[1]]):
