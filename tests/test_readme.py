@@ -130,7 +130,7 @@ def test_the_front_page_is_short_and_has_its_parts() -> None:
     before, _, recipes = text.partition("## Three recipes")
     assert re.findall(r"^!\[", before, re.M) == ["!["], "one image, before anything else"
     assert before.index("![") < before.index("\n## ")
-    assert re.findall(r"^\*\*(.+?)\.\*\*", recipes, re.M) == ["Surer images", "My own models", "From Python"]
+    assert re.findall(r"^\*\*(.+?)\.\*\*", recipes, re.M) == ["Clearer images", "My own models", "From Python"]
     assert "--temperature=0.5" in recipes.partition("**My own models")[0]
     listed = re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (`.+?) \|", text.partition("## Commands")[2], re.M)))
     assert set(COMMANDS) <= set(listed)

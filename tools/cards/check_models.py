@@ -18,18 +18,18 @@ MODELS = ("text", "classifier", "judge", "discriminator", "generator")  # fastes
 # Folders of saved_models/, and the megabytes that they may take together.
 MAX_MEGABYTES = {("generator", "classifier", "judge", "discriminator"): 30, ("text",): 4}
 CHAINS = "reach of "  # begins the rows that take chains
-CALIBRATED = """Temperature and the weight of "other" are fitted on the held-out photographs. Of so few photographs the
-calibration error is mostly chance, so what chance alone gives stands beside it."""
+CALIBRATED = """Temperature and the weight of "other" are fitted on the held-out photographs. With so few photographs the
+calibration error is mostly chance, so the error that chance alone gives stands beside it."""
 REMARKS = {
-    "classifier": """With "other" left out, p says which of its classes a photograph shows, given that it shows one, as all
+    "classifier": """With "other" left out, p says which of the classes a photograph shows, given that it shows one, as all
 of these do. The rest of the calibration error comes from "other": the network learned what a generator gets wrong, and calls
-some photographs "other", too. Of so few photographs the error is partly chance, so what chance alone gives stands beside it.
-"The judge's agreement with exact posterior draws" weights prior draws by p(class): what rejection sampling would keep.""",
+some photographs "other", too. With so few photographs the error is partly chance, so the error that chance alone gives stands
+beside it. "The judge's agreement with exact posterior draws" weights prior draws by p(class), as rejection sampling would.""",
     "judge": CALIBRATED,
-    "discriminator": "The held-out photographs and draws took part in no training, but the photographs fit the temperature.",
+    "discriminator": "The held-out photographs and draws took part in no training, but the temperature was fitted to the photographs.",
     "text": """A caption is one of many that fit, and may fit other photographs too, so no recall can reach 1. Colours are
-those of the central disc and of the rim, measured, where one has more than half of the region. The exact draws are the
-generator's prior draws, weighted by p(text): what rejection sampling would keep.""",
+those measured in the central disc and in the rim, if one of them fills more than half of the region. The exact draws are the
+generator's prior draws, weighted by p(text), as rejection sampling would.""",
     "generator": """Features are those of the signature `features` of each network, scaled to unit mean square. KID is
 the unbiased squared MMD with the cubic kernel.""",
 }

@@ -18,7 +18,7 @@ MAX_MEGABYTES = 8
 NUM_DRAWS, SEED, BATCH = 4000, 11, 100
 OTHERS_SEED, NUM_OTHERS = 12, 300
 REMARKS = {
-    "generator": """An exact draw is a prior draw, kept with probability p(word): what rejection sampling keeps. Log-spectral
+    "generator": """An exact draw is a prior draw that is kept with probability p(word), as in rejection sampling. Log-spectral
 distances are root mean squares over the bands of a log mel spectrogram, in dB, where white noise at -50 dB of full scale is
 added to both sides. "The vocoder" is the sound of a recording's own source and filter, without the generator.""",
     "classifier": """Temperature and the weight of "other" are fitted to draws of the generator. Sounds that are no word are

@@ -44,9 +44,9 @@ BUILT = {
 recoloured. One part of the decoder draws the wall once a clip, the other one the performer in each frame: a mask and colours.
 The losses: weighted absolute error, error of changes in time and of edges, and {nats:g} times the divergence of the codes from
 the normal distribution; {autoencoder:,} steps of 16 clips. A flow (flow matching with optimal pairing in each batch, {flow:,}
-steps) maps z to codes: {turns} midpoint steps, which are part of the exported graph. Then the decoder alone was trained on,
-{sharpening:,} steps, against a critic of pairs of frames as well, on reconstructions and prior draws. EMA of the weights.
-Nothing in training knows the actions.""",
+steps) maps z to codes: {turns} midpoint steps, which are part of the exported graph. Then the decoder alone was trained for
+{sharpening:,} more steps, also against a critic of pairs of frames, on reconstructions and prior draws. EMA of the weights.
+The training does not use the names of the actions.""",
     "classifier": """A small convolutional network (`Guide` in `tools/train/clip_networks.py`) on frames and changes between
 frames, at 32 pixels, then over time; smooth units. First {classifier:,} steps of 24 real clips (mirror, shift, zoom, speed,
 colours, noise), a quarter of them spoiled for "other": still, shuffled, mixed, noise. Then {consensus:,} steps with
@@ -54,7 +54,7 @@ colours, noise), a quarter of them spoiled for "other": still, shuffled, mixed, 
 "other". The teacher is another network that saw real clips alone; it is not distributed.""",
     "judge": """A network of another kind (`Judge` in `tools/train/clip_networks.py`): brightness of the frames and its changes
 as channels of one image; ReLU and max-pooling; its own seed; {judge:,} steps of 24 real clips, a quarter of them spoiled for
-"other": still, shuffled, mixed, noise. It never saw a generated clip, and no sampler sees it.""",
+"other": still, shuffled, mixed, noise. It never saw a generated clip, and no sampler uses it.""",
 }
 
 

