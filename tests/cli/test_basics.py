@@ -119,7 +119,7 @@ def test_a_run_that_time_cut_is_the_run_of_so_many_draws(toy_flags: list[str], c
     assert not Path("cut").exists()
     main([*command, "--time_budget=0.001s", "--resume"])
     out = capsys.readouterr().out
-    assert "cut      at 20 of 50 draws by --time_budget=0.001s; with --resume the run goes on\n" in out
+    assert "cut      at 20 of 50 draws by --time_budget=0.001s; --resume continues the run\n" in out
     record = record_of("cut")
     assert record["time_budget"] == {"seconds": 0.001, "num_results": 50}
     assert record["arguments"]["schedule"]["num_results"] == 20

@@ -69,7 +69,7 @@ def test_a_damaged_checkpoint_is_refused(
     path.write_bytes(damage(path.read_bytes())) if damage else path.unlink()
     line = refused([*command, "--resume"], capsys)
     assert "got a damaged one" in line
-    assert "start anew with --overwrite" in line
+    assert "start over with --overwrite" in line
     main([*command, "--overwrite"])
     assert Path("run/samples.npz").exists()
     assert not Path("run.partial").exists()
@@ -157,7 +157,7 @@ def is_refused_as_damaged(command: list[str], path: Path, capsys: pytest.Capture
     before = path.read_bytes()
     line = refused([*command, "--resume"], capsys)
     assert "run.partial" in line
-    assert "start anew with --overwrite" in line
+    assert "start over with --overwrite" in line
     assert path.read_bytes() == before, "it is left as it is"
     return line
 
@@ -210,4 +210,4 @@ def test_a_batch_s_checkpoint_with_other_statistics_is_refused(
 
     change_stats(path, change)
     line = refused([*command, "--resume"], capsys)
-    assert "start anew with --overwrite" in line
+    assert "start over with --overwrite" in line

@@ -158,7 +158,7 @@ def test_what_cannot_be_made_longer_says_why(toy_flags: list[str], capsys: pytes
     assert "expected --seed=0 as in run, got --seed=1" in line
     Path("run", CHECKPOINT).rename("elsewhere")
     line = refused([*command_of("mala", 9, toy_flags), "--out=run", "--resume"], capsys)
-    assert f"got run, which has no {CHECKPOINT}; start anew with --overwrite" in line
+    assert f"got run, which has no {CHECKPOINT}; start over with --overwrite" in line
     Path("run", CHECKPOINT).write_bytes(Path("elsewhere").read_bytes()[:-40])
     refused([*command_of("mala", 9, toy_flags), "--out=run", "--resume"], capsys)
     with np.load("run/samples.npz") as file:

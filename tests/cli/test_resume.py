@@ -247,7 +247,7 @@ def test_resume_with_overwrite_replaces_what_cannot_be_gone_on_with(
 @pytest.mark.parametrize(
     ("error", "text"),
     [
-        (MemoryError(), "more data than fits into memory; free memory, or start anew with fewer --num_chains or --max_batch=N"),
+        (MemoryError(), "more data than fits into memory; free memory, or start over with fewer --num_chains or --max_batch=N"),
         (tf.errors.ResourceExhaustedError(None, None, "OOM"), "more data than fits into memory"),
         (tf.errors.InternalError(None, None, "a device\nis lost"), "a device is lost; check the models and the device"),
     ],

@@ -100,7 +100,7 @@ TABLE: list[tuple[State, State, list[str], str]] = [
     *((state, absent, NEW, EXISTS) for state in (run, foreign, half, link_to_run)),
     *((state, absent, OVER, FREE) for state in (run, half, link_to_run)),
     *((state, absent, ON, FREE) for state in (run, link_to_run)),
-    (half, absent, ON, f"which has no {RECORD}; start anew with --overwrite"),
+    (half, absent, ON, f"which has no {RECORD}; start over with --overwrite"),
     (foreign, absent, OVER, HOLDS),
     *((file, absent, flags, NONE) for flags in (NEW, OVER, ON)),
     *((state, absent, flags, "a link to something else") for state in (dangling, circle) for flags in (NEW, OVER, ON)),

@@ -37,7 +37,7 @@ def test_effective_sample_size_of_an_autoregressive_process(rho: float) -> None:
     assert result.ess_tail > expected / 3
 
 
-def test_chains_apart_have_a_large_rhat_few_effective_draws_and_their_variance_between() -> None:
+def test_chains_apart_have_a_large_rhat_a_small_ess_and_their_variance_between() -> None:
     apart = convergence(autoregressive(0.5) + 3 * np.arange(8))
     assert apart.rhat is not None
     assert apart.rhat > 2

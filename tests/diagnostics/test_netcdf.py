@@ -73,7 +73,7 @@ def test_every_draw_is_read_back_under_arviz_s_names(toy_flags: list[str], capsy
         assert json.loads(group.attrs["arguments"]) == record["arguments"]
 
 
-def test_arviz_finds_the_rhat_and_the_effective_draws_that_we_do(toy_flags: list[str]) -> None:
+def test_arviz_finds_the_rhat_and_the_ess_that_we_find(toy_flags: list[str]) -> None:
     pytest.importorskip("arviz_base", reason="for Python 3.10 there is none that reads xarray's trees")
     import arviz_base
     import arviz_stats

@@ -190,7 +190,9 @@ def test_prior_draws_take_the_place_of_a_useless_surrogate(truth: Truth) -> None
     run = RunConfig(num_chains=4, seed=1)
     found = collect(SAMPLERS["surrogate"].chunks_fn(POSTERIOR, CONFIG, Schedule(3, 1, 0), run, None))
     (line,) = [line for line in found.stats["doubts"] if line.startswith("surrogate: ")]
-    assert line.startswith("surrogate: it does not beat prior draws for this label, which take its place: of its proposals ")
+    assert line.startswith(
+        "surrogate: its proposals are no better than prior draws for this label, which take their place: of its proposals "
+    )
     assert "\n" not in line
     assert found.stats["learned"]["proposals"] == "prior"
     proposals = surrogate_fit.learned(POSTERIOR, CONFIG, run).results["proposals"]

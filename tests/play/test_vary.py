@@ -115,7 +115,7 @@ def test_they_are_not_for_averages(num_steps: int, run: tg.SampleResult, caplog:
     assert found.grades["means"] == "warning"
     lines = [line for line in found.issues if line.startswith("means")]
     assert [line.partition(" (")[0] for line in lines] == [
-        "means: all chains start at one draw: not for averages; for these, run `sample`"
+        "means: all chains start at one draw, so do not average over them; for averages, run `sample`"
     ]
     assert not any("--kernel" in line or "num_results" in line for line in found.issues)
     assert found.record["passed"] == ["images: 4 draws of the posterior, near one draw, not independent"]

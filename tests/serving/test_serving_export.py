@@ -95,7 +95,7 @@ def test_versions_follow_and_what_was_changed_is_kept(
     assert (base / "rest_client.py").read_text() == "mine"
     assert "allowed_batch_sizes: 2" in (base / "batching.config.new").read_text()
     for name in ("batching.config", "rest_client.py"):
-        assert f"{name}, which differs from what this version wants: see {name}.new" in out
+        assert f"{name}, which differs from the file of this version: see {name}.new" in out
     assert "docker-compose.yml, which" not in out
     assert {path.name for path in base.iterdir()} == {"1", "7", "8", *FILES, "batching.config.new", "rest_client.py.new"}
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.tooling import tool
 from tfgradgen.core.contracts import Draws
-from tfgradgen.evaluation.efficiency import effective_draws
+from tfgradgen.evaluation.efficiency import mean_ess
 from tfgradgen.mcmc.registry import SAMPLERS
 
 compare_kernels = tool("compare_kernels")
@@ -32,12 +32,12 @@ def chains(rho: float, between: float = 0.0) -> Draws:
 @pytest.mark.parametrize("rho", [0.0, 0.5, 0.9])
 def test_ess_of_an_autoregression(rho: float) -> None:
     expected = 2000 * 64 * (1 - rho) / (1 + rho)
-    assert 0.7 * expected < effective_draws(chains(rho)) < 1.1 * expected
+    assert 0.7 * expected < mean_ess(chains(rho)) < 1.1 * expected
 
 
 def test_chains_that_do_not_meet_count_little() -> None:
     """As many as there are chains, about, where most of the variance lies between them."""
-    assert effective_draws(chains(0.0, between=3.0)) < 2 * 64
+    assert mean_ess(chains(0.0, between=3.0)) < 2 * 64
 
 
 def test_schedules_scale_with_the_budget() -> None:

@@ -22,7 +22,7 @@ COUNTS = ("num_results", "num_burnin_steps", "num_adaptation_steps")
 OF_TEXTS = ("text", "text_model", "reference_captions")
 OF_A_LABEL = "A class whose name contains a comma or an operator is given by its full name."
 NOT_TUNED = "It adapts no step size, so `tune` has nothing to search."
-OF_SET = "list only this set of them"
+OF_SET = "list only the models of this set"
 OF_MODELS = (
     "A MODEL is a folder, an archive (.tar.gz), a TF-Hub URL or a Kaggle Models handle; the default is the shipped one. "
     "Settings that a model does not show are guessed, and the guesses are printed."
@@ -205,7 +205,9 @@ def _check_groups(sampler: Sampler | None) -> list[Group]:
     flags["seed"] = _with_help(flags["seed"], "seed of the latent points at which the models are checked")
     return [
         Group(
-            "What to check", _of(flags, "label", "temperature", "seed"), "By default all labels, or four of more than twenty."
+            "What to check",
+            _of(flags, "label", "temperature", "seed"),
+            "By default all labels are checked, or four of them if there are more than twenty.",
         ),
         _models_group(),
     ]
@@ -234,7 +236,7 @@ _PLAY = (
     ),
     Command(
         "morph",
-        "Makes a film of a path from one image of a run to another. The class holds on the way.",
+        "Makes a film of a path from one image of a run to another. The images in between keep the class.",
         _play_groups("morph"),
         {"run": None, "first": None, "last": None},
         example="python -m tfgradgen morph out/goldfish-mala-0 3 7 --frames=48",
@@ -259,12 +261,14 @@ _ALL = (
         {"label": None, "kernel": None},
         sample_flags,
         example="python -m tfgradgen sample --label=goldfish --kernel=mala",
-        end='Conditions: --label="goldfish & !orange", "monarch | ladybug", "goldfish & 0.5*orange", with\nparentheses.',
+        end='Conditions combine classes: --label="goldfish & !orange", "monarch | ladybug" or\n'
+        '"goldfish & 0.5*orange". Parentheses group.',
     ),
     Command(
         "compare",
         "Compares samplers by the quality and diversity of their images. All begin at the same starts and\n"
-        "take the same number of gradients. The report also has the poster's own table.",
+        "take the same number of gradients. The report also has the table of the original poster (Xu, Acuna\n"
+        "and Duvenaud).",
         _compare_groups,
         {"labels": None},
         example="python -m tfgradgen compare --labels=goldfish,monarch --out=out/compare",
@@ -286,7 +290,7 @@ _ALL = (
     ),
     Command(
         "export",
-        "Writes a SavedModel that TensorFlow Serving can serve: a label and a seed in, an image out. The\n"
+        "Writes a SavedModel that TensorFlow Serving can serve. A label and a seed give an image. The\n"
         "step size is tuned for each label at export and then fixed.",
         _export_groups,
         {"labels": "all", "kernel": None},

@@ -124,7 +124,7 @@ def _run_locked(options: CompareOptions, loaded: Loaded, observer: Observer, pho
         },
     }
     write_report(options.out, report, found.scored)
-    say(f"took     {time.monotonic() - start:.0f} s for what was not there yet")
+    say(f"took     {time.monotonic() - start:.0f} s (without what was finished before)")
     say(
         f"wrote    {as_text(options.out)}: {REPORT} (open it in a browser), report.md, table.csv, report.json, curves.png, "
         f"grids.png, {PICTURES}/, {CELLS}/"

@@ -21,7 +21,7 @@ ENDED = "the demo has ended"
 
 
 def bind(options: DemoOptions) -> socket.socket:
-    """Return a socket that listens at the requested address.
+    """Return a socket that listens on the requested address.
 
     Raises:
       UserError: The address is taken, not of this machine, or not allowed.

@@ -23,9 +23,9 @@ class DemoOptions:
 
     host: str = text(
         "127.0.0.1",
-        help="IP address to listen at. By default only this machine can use it; 0.0.0.0 lets the network, without a password",
+        help="IP address to listen on. By default only this machine can use it; 0.0.0.0 lets the network, without a password",
     )
-    port: int = whole(8600, low=0, high=65535, help="port to listen at; 0 for any free one")
+    port: int = whole(8600, low=0, high=65535, help="port to listen on; 0 for any free one")
     max_chains: int = whole(64, low=1, high=64, help="most chains that the page may ask for")
     max_draws: int = whole(500, low=1, high=5000, help="most draws of each chain that the page may ask for")
     opens: bool = switch(flag="open", help="open the page in a browser")

@@ -1,4 +1,4 @@
-"""What -v shows besides: versions, device, time and memory."""
+"""What -v adds to the output: versions, device, time and memory."""
 
 import os
 import platform
@@ -47,7 +47,7 @@ def show_device() -> None:
 
 
 def _memory() -> str:
-    """Return the largest resident size so far, as the end of a line; '' where the system does not tell."""
+    """Return the largest resident size so far, as the end of a line; '' if the system does not report it."""
     try:
         import resource
     except ImportError:  # Windows

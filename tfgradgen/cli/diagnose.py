@@ -56,7 +56,7 @@ def _printed_json(folders: list[Path]) -> list[str]:
         about |= {"num_results": num_results, "num_chains": num_chains, "seconds": record["seconds"]}
         about |= {name: record[name] for name in ("num_gradients", "num_forward")}
         runs.append(about | diagnosis(draws, record))
-    give(json.dumps(finite({"runs": runs}), allow_nan=False), is_exact=True)  # ASCII: no text in it can act
+    give(json.dumps(finite({"runs": runs}), allow_nan=False), is_exact=True)  # ASCII, so no text in it can control a terminal
     return [problem for run in runs for problem in run["problems"]]
 
 

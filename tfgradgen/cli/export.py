@@ -70,7 +70,7 @@ def run_export(options: ExportOptions) -> None:
     settings = Settings(options.batch_sizes, options.xla, options.num_steps, plan.batched)
     files = render_templates(model, settings, loaded.generator.medium)
     for name in write_beside(options.out, files):
-        say(f"kept     {as_text(options.out / name)}, which differs from what this version wants: see {name}.new")
+        say(f"kept     {as_text(options.out / name)}, which differs from the file of this version: see {name}.new")
     say(f"start    docker compose -f {shell_word(str(options.out / 'docker-compose.yml'))} up")
     say(f"or       python -m tfgradgen serve --export={shell_word(str(options.out))}, without Docker")
     say(f"ask      python {shell_word(str(options.out / 'rest_client.py'))} {shell_word(targets[0].label.name)}")
@@ -186,5 +186,5 @@ def write_beside(base: Path, files: Mapping[str, str]) -> list[str]:
                 path = base / f"{name}.new"
             write_text(path, text)
         except OSError as error:
-            raise not_written(path, error, "the version itself is whole") from error
+            raise not_written(path, error, "the version itself is complete") from error
     return kept

@@ -64,7 +64,7 @@ class ExportOptions:
         high=MAX_BATCH,
         shown="N",
         states_bounds=True,
-        help="add signatures *_batched, in which N rows go through the networks together, as a GPU wants it",
+        help="add signatures *_batched, in which N rows go through the networks together, which suits a GPU",
     )
     xla: bool = switch(help="add a signature serving_xla for servers that can compile; the others need no XLA")
 

@@ -159,14 +159,14 @@ def _same_again(label: Any, members: Sequence[Member], place: Path, where: Path,
     Raises:
       UserError: `label` is invalid, or a label is not among `members`.
     """
-    with parsing("resume", f"a batch of labels in {as_text(where)}", "start anew with --overwrite"):
+    with parsing("resume", f"a batch of labels in {as_text(where)}", "start over with --overwrite"):
         indices, names = [whole_number(index) for index in label["index"]], ",".join(map(str, label["name"]))
         if len({*indices}) < max(len(indices), 2) or own not in (None, *indices):
             raise ValueError("other labels")
     by_index = {member.index: member for member in members}
     if any(index not in by_index for index in indices):
         asked = ",".join(member.name for member in members)
-        remedy = f"give --label={','.join(map(str, indices))}, or start anew with --overwrite"
+        remedy = f"give --label={','.join(map(str, indices))}, or start over with --overwrite"
         raise fail("resume", f"the labels that ran as one batch, as in {where}: {names}", asked, remedy)
     return Group(tuple(by_index[index] for index in indices), place)
 

@@ -20,7 +20,8 @@ def list_kernels() -> None:
 
     The first line is about the automatic choice among them.
     """
-    give(f"{auto.NAME:16s}  {'-':9s}  {'of its choice':20s}  {auto.about()}")
+    names = " or ".join(kernel for kernel, _ in auto.CHOICES)
+    give(f"{auto.NAME:16s}  {'-':9s}  {'depends':20s}  chooses {names} by p(class)")
     for sampler in SAMPLERS.values():
         give(f"{sampler.name:16s}  {sampler.kind:9s}  {sampler.exactness:20s}  {sampler.about}")
 

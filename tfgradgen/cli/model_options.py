@@ -25,7 +25,7 @@ class ModelFlags:
         PHOTOGRAPHS,
         choices=tuple(MODEL_SETS),
         states_bounds=True,
-        help=f"shipped models that are used where no other is named: {' or '.join(MODEL_SETS)}",
+        help=f"set of shipped models, used unless another model is named: {', '.join(MODEL_SETS)}",
     )
     generator: str = words(shown="MODEL", help="model that turns latent points into images, sounds or clips")
     classifier: str = words(
@@ -74,23 +74,26 @@ class ModelFlags:
     )
     classifier_channels: str = value(shown="rgb", help="rgb or grey; grey converts coloured images to luma")
     classifier_layout: str = value(shown="channels_last", help="as --generator_layout")
-    classifier_rate: float = value(shown="N", help="as --generator_rate, of what it takes")
+    classifier_rate: float = value(shown="N", help="as --generator_rate, for its input")
     text: str = words(
         shown="WORDS",
-        help='what the images show, such as "a yellow bus on a dark road"; with --label, both. Words that the text model does '
-        "not know are refused",
+        help='what the images show, such as "a yellow bus on a dark road"; with --label, they also show that class. Words that '
+        "the text model does not know are refused",
     )
     text_model: str = words(shown="MODEL", help="model that embeds texts and images, such as CLIP")
     discriminator: str = words(
         shown="MODEL", help="model that tells natural images from generated ones; give --discriminator_weight too"
     )
     discriminator_weight: float = real(
-        0.0, inclusive_low=True, help="weight of the discriminator's log-odds of `natural` in the target log density"
+        0.0,
+        inclusive_low=True,
+        help="weight in the target log density of the discriminator's log-odds that an image is natural",
     )
     reference_captions: Path | None = path(
         None,
         shown="FILE",
-        help="captions, one a line, instead of those of the text model. The probability of the text is its share among them",
+        help="captions with which the text competes, one per line; by default those of the text model. The probability of the "
+        "text is its share among them",
     )
     max_batch: int | None = whole(
         None, low=1, shown="N", help="images that go through the models at a time; lower it if memory is short"

@@ -8,7 +8,7 @@ from tfgradgen.core.text import as_text
 
 
 def open_file(path: Path) -> None:
-    """Open a file in the browser of this machine; where there is none, say so. The command has done its work either way."""
+    """Open a file in the browser of this machine; if there is none, say so. The command has done its work either way."""
     try:
         is_open = webbrowser.open(path.resolve().as_uri())
     except (webbrowser.Error, OSError, ValueError):

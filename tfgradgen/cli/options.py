@@ -54,7 +54,7 @@ class SampleOptions:
     recipe: Recipe = text(
         flag="kernel",
         shown=auto.NAME,
-        help="sampling method; `kernels` lists all. auto chooses by the share of prior draws that show the class: "
+        help="sampling method; `kernels` lists all. auto decides by the share of prior draws that show the class: "
         f"{auto.about()}",
     )
     run: RunConfig
@@ -75,7 +75,7 @@ class SampleOptions:
         None,
         shown="60s",
         help="stop drawing after so much time, such as 90s, 5m or 1h30m, and keep what was drawn; several labels share it. "
-        "--resume goes on",
+        "--resume continues",
     )
     gradient_precision: str = choice(
         "float32",

@@ -35,8 +35,8 @@ def workspace(folder: Path, interrupted: str, kept: str = "") -> Iterator[None]:
 
     Args:
       folder: The folder; it and its parents are created if they are missing.
-      interrupted: What is kept after a signal; the end of the message.
-      kept: What is kept after a disk error, likewise; '' if --resume cannot continue, after a signal either.
+      interrupted: What is kept after a signal, as the end of the message.
+      kept: What is kept after a disk error, likewise. If it is '', --resume cannot continue, not even after a signal.
 
     Raises:
       UserError: Another process has locked `folder`, or it cannot be written.
@@ -71,7 +71,7 @@ def check_folders(options: SampleOptions, folders: list[Path]) -> None:
             check_target(folder, overwrite=True)
             places = [folder, *([folder.parent / PLACE] if len(folders) > 1 else [])]
             if names_in(folder) and not options.overwrite and not any(map(has_checkpoint, places)):
-                raise fail("resume", "a run", f"{folder}, which has no {RECORD}", "start anew with --overwrite")
+                raise fail("resume", "a run", f"{folder}, which has no {RECORD}", "start over with --overwrite")
     if len(folders) > 1:
         check_partial(folders[0].parent / PLACE, options.overwrite or options.resume)
     sheet = folders[0].parent / SHEET_NAME

@@ -144,7 +144,7 @@ def _run(options: OfRun, command: str) -> SampleResult:
 
 
 def _film_target(options: FilmFlags, result: SampleResult, ending: str) -> Path:
-    """Return the file that a film is to be, checked, so that nothing is computed in vain."""
+    """Return the path of the film's file. It is checked first, so that nothing is computed in vain."""
     target = options.target(ending)
     check_ending(target)
     check_file(target, options.overwrite)

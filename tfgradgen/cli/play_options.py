@@ -109,11 +109,14 @@ class VaryOptions(OfChain, WithModels):
         high=1.0,
         inclusive_low=True,
         inclusive_high=True,
-        help="how far the images may go from that one; at 1, if all steps were accepted, only the class would be left",
+        help="how much the images may differ from that one; at 1, if all steps are accepted, only the class is left",
     )
     num_images: int = whole(VARY_IMAGES, low=1, high=MOST_VARY_IMAGES, help="number of images")
     num_steps: int = whole(
-        VARY_STEPS, low=1, high=MOST_VARY_STEPS, help="steps to each image; more of them are smaller, and more are accepted"
+        VARY_STEPS,
+        low=1,
+        high=MOST_VARY_STEPS,
+        help="steps to each image; more steps are smaller, so more of them are accepted",
     )
     seed: int = whole(0, low=0, high=SEED.high, help="seed of all random numbers")
 
@@ -141,7 +144,7 @@ class MorphOptions(FilmFlags):
         MORPH_STEPS,
         low=0,
         high=MOST_MORPH_STEPS,
-        help="most gradients by which each image between the two is moved to the class; 0 moves none",
+        help="at most so many gradients move each image in between towards the class; 0 for none",
     )
 
 
@@ -149,7 +152,7 @@ class MorphOptions(FilmFlags):
 class FilmOptions(OfChain, FilmFlags):
     """The options of `film`."""
 
-    frames: int = whole(FILM_FRAMES, low=2, high=MOST_FRAMES, help="most images, evenly spaced along the run")
+    frames: int = whole(FILM_FRAMES, low=2, high=MOST_FRAMES, help="largest number of images, evenly spaced along the run")
     burnin: bool = choice(
         True,
         choices=(True, False),

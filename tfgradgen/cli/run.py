@@ -117,7 +117,7 @@ def _whole(planned: dict[str, Any], folder: Path) -> Row | None:
     if num_results < planned["arguments"]["schedule"]["num_results"]:
         if not has_checkpoint(folder) and not (folder / CHECKPOINT).exists():
             got = f"{folder}, which has no {CHECKPOINT}"
-            raise fail("resume", "a run that can be made longer", got, "start anew with --overwrite")
+            raise fail("resume", "a run that can be made longer", got, "start over with --overwrite")
         return None
     return row
 
@@ -126,14 +126,14 @@ def check_length(planned: dict[str, Any], num_results: int, where: Path) -> None
     """Raise `UserError` unless a run in `where` with `num_results` draws per chain can be extended to the planned run."""
     wanted = planned["arguments"]["schedule"]["num_results"]
     if wanted < num_results:
-        expected, remedy = f"at least the --num_results={num_results} of the run in {where}", "start anew with --overwrite"
+        expected, remedy = f"at least the --num_results={num_results} of the run in {where}", "start over with --overwrite"
         raise fail("resume", expected, f"--num_results={wanted}", f"give it again, or {remedy}")
     if wanted > num_results and not SAMPLERS[planned["kernel"]].can_go_on:
         raise fail(
             "resume",
             f"the --num_results={num_results} of the run in {where}: the particles of {planned['kernel']} move together",
             f"--num_results={wanted}, another run",
-            "start anew with --overwrite",
+            "start over with --overwrite",
         )
 
 
@@ -150,17 +150,17 @@ def is_remains(planned: dict[str, Any], folder: Path) -> bool:
 
 def lay_out(group: Group, partial: Path) -> None:
     """Convert the finished runs of `group` to an unfinished run in `partial`, to be extended; the checkpoint comes last."""
-    runs = [read_run(member.folder, "resume", "start anew with --overwrite") for member in group.members]
+    runs = [read_run(member.folder, "resume", "start over with --overwrite") for member in group.members]
     shortest = min(range(len(runs)), key=lambda k: len(runs[k][1].z))  # some may have been extended already
     num_results = len(runs[shortest][1].z)
     for name in Draws._fields:
         columns = [getattr(draws, name)[:num_results] for _, draws, _ in runs]
-        with parsing("resume", "runs of one batch", "start anew with --overwrite"):
+        with parsing("resume", "runs of one batch", "start over with --overwrite"):
             column = np.ascontiguousarray(np.concatenate(columns, 1))
         with open_own(partial / f"{name}.raw", "w+b") as stream:
             stream.write(column.tobytes())
     folder = group.members[shortest].folder
-    with parsing("resume", f"a run with its {CHECKPOINT}", "start anew with --overwrite"):
+    with parsing("resume", f"a run with its {CHECKPOINT}", "start over with --overwrite"):
         checkpoint = read_bytes(folder / CHECKPOINT, MAX_CHECKPOINT, folder)
     beside = partial / f"{CHECKPOINT}.new"
     with open_own(beside, "w+b") as stream:
@@ -290,7 +290,7 @@ def broken_off(error: BaseException, name: str, hint: str) -> UserError:
     """
     is_short = isinstance(error, MemoryError | tf.errors.ResourceExhaustedError)
     remedy = (
-        "free memory, or start anew with fewer --num_chains or --max_batch=N" if is_short else "check the models and the device"
+        "free memory, or start over with fewer --num_chains or --max_batch=N" if is_short else "check the models and the device"
     )
     got = "more data than fits into memory" if is_short else one_line(getattr(error, "message", error))
     found = fail(f"sample {name}", "a run to its end", got, remedy + (f"; {hint}" if hint else ""))

@@ -23,7 +23,7 @@ GRID = 16  # images of a row of these signatures (serving.module.NUM_COLUMNS ** 
 
 
 def bind(options: ServeOptions, limits: Limits) -> RestServer:
-    """Return a server that listens at the requested address.
+    """Return a server that listens on the requested address.
 
     Raises:
       UserError: The address is taken, not of this machine, or not allowed.

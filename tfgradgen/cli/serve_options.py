@@ -32,9 +32,9 @@ class ServeOptions:
     )
     host: str = text(
         "127.0.0.1",
-        help="IP address to listen at. By default only this machine can ask; 0.0.0.0 lets the network ask, without a password",
+        help="IP address to listen on. By default only this machine can ask; 0.0.0.0 lets the network ask, without a password",
     )
-    port: int = whole(8501, low=0, high=65535, help="port to listen at; 0 for any free one")
+    port: int = whole(8501, low=0, high=65535, help="port to listen on; 0 for any free one")
     allow_unknown_ops: bool = switch(help="load an export with operations that exports of this version lack")
 
 

@@ -14,7 +14,7 @@ from tfgradgen.core.text import as_text, printable, shortened
 
 MAX_LINE = 4000  # characters; lines of tfgradgen itself are far shorter
 INDENT = 9  # characters before the text of a line: its first word and spaces
-FAULTS = ("warning", "failed", "FAIL")  # first words of lines that -q prints, too
+PROBLEMS = ("warning", "failed", "FAIL")  # first words of lines that -q prints, too
 
 
 class Volume(IntEnum):
@@ -91,8 +91,8 @@ def _print_last() -> None:
 def say(text: str, subject: str = "") -> None:
     """Print lines about a result to stdout and flush it. Line breaks are kept; what is not printable is escaped.
 
-    With -q, only faults are printed now, and the last line of all at the end. What stands above a fault is then missing, so the
-    fault itself names its `subject`.
+    With -q, only problems are printed now, and the last other line at the end. The lines above a problem are then missing, so
+    the problem itself names its `subject`.
 
     Raises:
       UserError: stdout cannot be written. An OSError would be mistaken for one from the folder that is being written.
@@ -101,10 +101,10 @@ def say(text: str, subject: str = "") -> None:
         give(text)
         return
     lines = [line for line in text.split("\n") if line.strip()]
-    _Output.last = next((line for line in reversed(lines) if not _is_fault(line)), _Output.last)
-    faults = [f"{line[:INDENT]}{subject}: {line[INDENT:]}" if subject else line for line in lines if _is_fault(line)]
-    if faults:
-        give("\n".join(faults))
+    _Output.last = next((line for line in reversed(lines) if not _is_problem(line)), _Output.last)
+    problems = [f"{line[:INDENT]}{subject}: {line[INDENT:]}" if subject else line for line in lines if _is_problem(line)]
+    if problems:
+        give("\n".join(problems))
 
 
 def give(text: str, is_exact: bool = False) -> None:
@@ -121,10 +121,10 @@ def give(text: str, is_exact: bool = False) -> None:
 
 
 def note(text: str) -> None:
-    """Print to stderr text that is not the result of a command, escaped as by `say`. With -q, only faults are printed."""
+    """Print to stderr text that is not the result of a command, escaped as by `say`. With -q, only problems are printed."""
     if is_verbose() and text.startswith("doing "):
         text = f"{text} (after {time.monotonic() - _Output.start:.1f} s)"
-    if not is_quiet() or _is_fault(text):
+    if not is_quiet() or _is_problem(text):
         complain(text)
 
 
@@ -145,8 +145,8 @@ def note_traceback(error: BaseException) -> None:
         complain("".join(traceback.format_exception(error)).rstrip())
 
 
-def _is_fault(line: str) -> bool:
-    return line.lstrip().startswith(FAULTS)
+def _is_problem(line: str) -> bool:
+    return line.lstrip().startswith(PROBLEMS)
 
 
 def shown(text: str) -> str:

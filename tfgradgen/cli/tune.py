@@ -111,7 +111,7 @@ def _run_locked(options: TuneOptions, control: Recipe, objective: Objective, stu
     def tell(trial: Trial, spent: float) -> None:
         if trial.is_sound:
             best[0] = max(best[0], trial.value)
-        what = f"{trial.value:.2f} draws of 1000 gradients in {len(trial.cells)} runs" if trial.cells else "no run"
+        what = f"ESS {trial.value:.2f} per 1000 gradients in {len(trial.cells)} runs" if trial.cells else "no run"
         why = f": {trial.issues[0]}" if trial.state in (CONTROL, REJECTED) and trial.issues else ""
         share = 100 * min(spent / plan.budget, 1.0)
         say(f"trial    {trial.number} {trial.state}, {what} (best {best[0]:.2f}), {share:.0f} % of the budget{why}")
@@ -129,7 +129,7 @@ def _run_locked(options: TuneOptions, control: Recipe, objective: Objective, stu
     plot = plot_search(found, validations[-1].trial if validations else None, importances(study), title)
     write_results(options.out, report, plot, to_csv(found), best_text(plan, validations, command_line(options)))
     say(f"gain     {verdict(validations)[0]}")
-    say(f"took     {time.monotonic() - start:.0f} s for what was not there yet")
+    say(f"took     {time.monotonic() - start:.0f} s (without what was finished before)")
     files = f"{REPORT} (open it in a browser), report.md, best.yaml, tuning.csv, tuning.png, {STUDY_FILE}"
     say(f"wrote    {as_text(options.out)}: {files}")
 

@@ -75,7 +75,7 @@ def atomic_file(path: Path, ending: str = "partial") -> Iterator[BinaryIO]:
 
     Args:
       path: The file to write.
-      ending: Of the temporary file's name; another one for each process where several may write at once.
+      ending: Ending of the temporary file's name. Processes that may write at the same time need different ones.
     """
     beside = path.with_name(f".{path.name}.{ending}")
     with open_own(beside, "w+b") as stream:

@@ -178,7 +178,7 @@ def problems(
         lines += [*moving, *_starts(chains, num_results, run, bool(moving or mixing)), *_one_chain(run)]
     lines += mixing
     if run.kind == "exact" and num_results * len(chains["accept_rate"]) < 2:
-        text = f"of one draw the error is unknown: raise --num_results or --num_chains ({again(2)})"
+        text = f"the error of a single draw is unknown: raise --num_results or --num_chains ({again(2)})"
         lines.append(issue("few-effective-draws", text, MEANS))
     if run.kind == "chain" and mixing:  # if the chains agree, another step size would only be faster
         for text in off_target(float(np.mean(chains["accept_rate"])), run.target_accept_prob):
@@ -256,7 +256,7 @@ def _of_method(run: Run) -> Iterable[Issue]:
     if run.is_calibrated:
         return
     if run.kind == "ascent":
-        text = "the points are on the way to modes, they are no draws of the posterior: use a kernel that samples"
+        text = "the points climb towards modes and are not draws of the posterior: use a kernel that samples"
         yield issue("no-draws", f"{text}, such as --kernel=mala ({again()}){cheaper(run)}", IMAGES, MEANS)
     elif run.kind == "fitted":
         text = "the draws are of a fitted approximation, not of the posterior: add --exact for chains of the posterior"
@@ -345,12 +345,12 @@ def _failing(chains: Mapping[str, list[Any]], num_results: int, run: Run) -> Ite
     if sum(bad):
         text = (
             f"{sum(bad)} of {num_results * len(rates)} transitions diverged, energy error above {MAX_ENERGY_ERROR:.0f} nats "
-            f"({_chains(bad)}; of nuts also those that met no finite density): {smaller_steps(run)} {price}"
+            f"({_chains(bad)}; for nuts, also trajectories that met a density that is not finite): {smaller_steps(run)} {price}"
         )
         yield issue("divergences", text, MEANS)
     if never.any():
         remedy = f"the steps are too large there; {smaller_steps(run)} {price}"
-        text = f"{_chains(never)} never moved in {num_results} draws, so that the last is the start: {remedy}"
+        text = f"{_chains(never)} never moved in {num_results} draws, so its last draw is its start: {remedy}"
         yield issue("stuck-chains", text, IMAGES, MEANS)
     stuck = (rates < STUCK_ACCEPT_RATE) & ~never
     if stuck.any():
@@ -386,12 +386,12 @@ def _near(chains: Mapping[str, list[Any]], num_results: int, run: Run) -> Iterab
     for one in _broken(chains, num_results):
         yield one._replace(against=(IMAGES,))
     if num_results > 1 and max(chains["num_distinct"]) == 1:
-        text = f"no chain moved in {num_results} steps, so that each image is that of the draw: lower --amount or raise "
+        text = f"no chain moved in {num_results} steps, so each image is that of the first draw: lower --amount or raise "
         yield issue("stuck-chains", f"{text}--num_steps")
     if run.num_exact is None:
         text = "the run that they come from does not show that its images are draws of the posterior: see its own warnings"
         yield issue("starts", text, IMAGES)
-    yield issue("starts", "all chains start at one draw: not for averages; for these, run `sample`", MEANS)
+    yield issue("starts", "all chains start at one draw, so do not average over them; for averages, run `sample`", MEANS)
 
 
 def _one_chain(run: Run) -> Iterable[Issue]:

@@ -62,7 +62,7 @@ def value_and_gradient(fn: Callable[[tf.Tensor], tf.Tensor], z: tf.Tensor) -> tu
         raise fail(
             "models",
             "a gradient of log p(class | g(z)) with respect to z",
-            f"none of the operation {op[1]}",
+            f"the operation {op[1]}, which has none",
             "use --kernel=rejection",
         ) from error
 
@@ -141,8 +141,8 @@ def gradient_checks(
             "gradient",
             True,
             "its norm, with respect to z",
-            f"{np.nanmedian(lengths):.3g} in the middle, {np.nanmin(lengths):.3g} to {np.nanmax(lengths):.3g}; "
-            f"the prior's {np.median(prior):.3g}",
+            f"median {np.nanmedian(lengths):.3g}, {np.nanmin(lengths):.3g} to {np.nanmax(lengths):.3g}; "
+            f"median of the prior's {np.median(prior):.3g}",
             "",
         )
     )
@@ -182,7 +182,7 @@ def _again(graph_fn: EvaluateFn, z: tf.Tensor, value: tf.Tensor, gradient: tf.Te
             is_same,
             "the same bits of the likelihood and its gradient from two evaluations",
             "the same" if is_same else "others",
-            "take the model's own noise or dropout out; a chain needs one density",
+            "remove noise and dropout from the model; a chain needs one density",
         ),
         Check(
             "rows",

@@ -214,7 +214,7 @@ def _determinism(is_same: bool, random_ops_fn: Callable[[], Sequence[str]]) -> C
         is_same,
         "the same bits from two evaluations",
         "the same" if is_same else f"others{by}",
-        "take the model's own noise, dropout or augmentation out; a chain needs one density",
+        "remove noise, dropout and augmentation from the model; a chain needs one density",
     )
 
 
@@ -321,7 +321,7 @@ def label_checks(log_prob: np.ndarray, num_classes: int, temperature: float = 1.
             "p(class)",
             spread >= enough or len(values) < 2,
             f"a p(class) that varies over prior draws, by {enough:g} nats at least",
-            f"{seen}, {spread:.2g} nats: the draws are hardly other than the prior's",
+            f"{seen}, {spread:.2g} nats: the draws would hardly differ from the prior's",
             INPUT_REMEDY,
             is_grave=False,
         )

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tfgradgen.core.text import printable
 
-# Operations that draw anew at each call.
+# Operations that draw new numbers at each call.
 STATEFUL = {
     "RandomUniform",
     "RandomUniformInt",
@@ -39,7 +39,7 @@ STATELESS = ("StatelessRandom", "StatelessTruncated", "StatelessParameterized", 
 def random_ops(fn: Callable[[tf.Tensor], Any], spec: tf.TensorSpec) -> list[str]:
     """Return `RandomUniform (node g/random)` for each random operation that `fn` reaches, also in functions that it calls.
 
-    These are the operations that draw anew at each call, and stateless ones with a seed that is not constant.
+    These are the operations that draw new numbers at each call, and stateless ones with a seed that is not constant.
 
     Args:
       fn: A function of one tensor.

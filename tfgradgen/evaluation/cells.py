@@ -12,7 +12,7 @@ from tfgradgen.core.config import RunConfig, Schedule
 from tfgradgen.core.contracts import Cost, Draws, ProgressFn, Regularization, accept_prob, collect
 from tfgradgen.diagnostics.convergence import MIN_RESULTS
 from tfgradgen.diagnostics.model_checks import admit
-from tfgradgen.evaluation.efficiency import draws_per_1000
+from tfgradgen.evaluation.efficiency import ess_per_1000
 from tfgradgen.evaluation.method_specs import MethodSpec
 from tfgradgen.evaluation.report.catalogue import Value
 from tfgradgen.mcmc.budget import BudgetedTrace, run_until_budget, unbounded
@@ -195,7 +195,7 @@ def _chain_cell(
     ess, rate = Value(np.nan, None), np.nan
     if spec.sampler.kind == "chain" and len(kept.z) >= MIN_RESULTS:
         work = (paid[last - 1] - (paid[first - 1] if first else 0.0)) * run.num_chains
-        ess, rate = draws_per_1000(kept, float(work)), float(accept_prob(kept).mean())
+        ess, rate = ess_per_1000(kept, float(work)), float(accept_prob(kept).mean())
     return Cell(z, spent[:, 0], spent[:, 1], as_array(ess), np.asarray(rate))
 
 
@@ -235,7 +235,7 @@ def _particle_cell(
             per_particle = cost.work / num_particles  # known only afterwards: more particles need more temperatures
             if cost.work <= budget:
                 z[k], spent[k] = draws.z[0], cost
-                ess = draws_per_1000(draws, cost.work * run.num_chains) if num_particles >= MIN_RESULTS else ess
+                ess = ess_per_1000(draws, cost.work * run.num_chains) if num_particles >= MIN_RESULTS else ess
                 break
             num_particles = min(_even(budget / per_particle), num_particles - 2)
     if np.isnan(z[-1]).any():
@@ -246,7 +246,7 @@ def _particle_cell(
 def _fitted_cell(
     posterior: ClassPosterior, spec: MethodSpec, run: RunConfig, checkpoints: Sequence[int], progress_fn: ProgressFn
 ) -> Cell:
-    """For each checkpoint anew a fit, with all that the budget of the chains leaves after one draw of each."""
+    """Make a new fit for each checkpoint, with the budget that is left after one draw of each chain."""
     z = np.full((len(checkpoints), run.num_chains, posterior.latent_dim), np.nan, np.float32)
     spent, config = np.full((len(checkpoints), 2), np.nan), spec.config
     assert isinstance(config, HviConfig)

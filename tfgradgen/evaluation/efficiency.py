@@ -37,7 +37,7 @@ def jackknife_all(statistics_fn: Callable[[np.ndarray], dict[str, float]], num_c
     return found
 
 
-def effective_draws(draws: Draws) -> float:
+def mean_ess(draws: Draws) -> float:
     """Return (standard deviation / standard error)^2, averaged over p(class) and four projections of z.
 
     The standard error is the larger of the one from autocorrelation and the one from the means of the chains (see
@@ -48,12 +48,12 @@ def effective_draws(draws: Draws) -> float:
     return float(np.mean([variance / error**2 if error else 0.0 for variance, error in pairs]))
 
 
-def draws_per_1000(draws: Draws, work: float) -> Value:
+def ess_per_1000(draws: Draws, work: float) -> Value:
     """Return the ESS per 1000 gradients; `work` is the cost of the draws, of all chains together, in gradients."""
     num_chains = draws.class_prob.shape[1]
 
     def of(chains: np.ndarray) -> float:
         part = draws._replace(z=draws.z[:, chains], class_prob=draws.class_prob[:, chains])
-        return 1000 * effective_draws(part) / float(work * len(chains) / num_chains)
+        return 1000 * mean_ess(part) / float(work * len(chains) / num_chains)
 
     return jackknife(of, num_chains)

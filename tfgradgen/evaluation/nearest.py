@@ -149,7 +149,7 @@ def nearest_photographs(
     """Return `result` with the nearest photograph of each image, which its report.html and run.json then show.
 
     Args:
-      result: Of `sample` or `load_run`.
+      result: A result of `sample` or `load_run`.
       photographs: A folder or .tar with LABEL/*.jpg, train/LABEL/*.jpg or val/LABEL/*.jpg; at most 20,000 per class. Only the
         generator's training photographs can show that it memorised some. A label without a folder, such as a condition, is
         compared with all of them.

@@ -109,7 +109,7 @@ def check_partial(folder: Path, welcome: bool, name: str = "out") -> None:
             name,
             "a new folder",
             f"{partial}, an interrupted or active run",
-            f"continue it with --resume, start anew with --overwrite, or choose another --{name}",
+            f"continue it with --resume, start over with --overwrite, or choose another --{name}",
         )
     if os.path.lexists(partial) and (partial.is_symlink() or not partial.is_dir()):
         raise fail(name, "a folder", f"{partial}, which is not one", f"choose another --{name}")

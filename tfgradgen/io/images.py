@@ -53,7 +53,7 @@ def image_of(read_fn: Callable[[], bytes], name: Any) -> Image.Image:
 
     Args:
       read_fn: Function that returns the content.
-      name: Of the file, for errors.
+      name: Name of the file, for errors.
 
     Raises:
       UserError: The content cannot be read, its format is not in `FORMATS`, or it has more than `MAX_PIXELS` pixels.
@@ -121,8 +121,8 @@ def cells_of(
     """Return where `make_grid` puts images of `height` x `width`.
 
     Args:
-      height: Of an image, in pixels.
-      width: Of an image, in pixels.
+      height: Height of an image, in pixels.
+      width: Width of an image, in pixels.
       tile_size: As for `make_grid`.
       has_captions: Whether the tiles have captions.
       num_lines: Number of lines above the tiles: title and headings.

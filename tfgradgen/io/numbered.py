@@ -1,8 +1,8 @@
-"""Arrays of one shape under numbers, kept in a cache folder: what can be computed again, and whose loss costs only time.
+"""Numbered arrays of one shape in a cache folder. They can be computed again, so losing them costs only time.
 
-A file holds a digest and the bytes of one array. The digest covers the bytes, the number and what they belong to, so that a
-file that is damaged, cut short, renamed or copied from elsewhere is not used. Nothing is raised, whatever goes wrong with the
-disk: the array is then not there, or not kept.
+A file holds a digest and the bytes of one array. The digest covers the bytes, the number and the owner, so a file that is
+damaged, truncated, renamed or copied from elsewhere is not used. Errors of the disk are not raised: the array is then missing,
+or is not kept.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from tfgradgen.core.files import atomic_file, own_folder
 from tfgradgen.core.parsing import read_bytes
 
 MAX_BYTES = 1 << 30  # of all files below a root
-SHARE_LEFT = 0.9  # of MAX_BYTES that stays when room is made, so that it is not made for every file
+SHARE_LEFT = 0.9  # share of MAX_BYTES that stays when room is made, so that this is not needed for every file
 DIGEST = hashlib.sha256().digest_size
 
 
@@ -25,10 +25,10 @@ class NumberedArrays:
     """float32 arrays of one shape, by number >= 0.
 
     Args:
-      folder: of these arrays, made when the first is kept. Its parent is the root, where the folders of others are too, and
-        where all files together have at most `MAX_BYTES`. None keeps nothing.
-      owner: what they belong to; arrays of another owner are not read.
-      shape: of each.
+      folder: The folder of these arrays, which is created with the first one. Its parent is the root, which also holds the
+        folders of other owners; all files below the root have at most `MAX_BYTES` together. If it is None, nothing is kept.
+      owner: What the arrays belong to; arrays of another owner are not read.
+      shape: Shape of each array.
     """
 
     def __init__(self, folder: Path | None, owner: str, shape: tuple[int, ...]):
@@ -38,7 +38,7 @@ class NumberedArrays:
 
     @property
     def num_bytes(self) -> int:
-        """Of one file."""
+        """Number of bytes in one file."""
         return DIGEST + 4 * int(np.prod(self._shape))
 
     def get(self, number: int) -> np.ndarray | None:
@@ -53,11 +53,11 @@ class NumberedArrays:
         if len(data) != self.num_bytes or not hmac.compare_digest(data[:DIGEST], self._digest(number, data[DIGEST:])):
             return None
         with suppress(OSError):
-            os.utime(path)  # what was not used for the longest time makes room first
+            os.utime(path)  # the files that were unused for longest are removed first
         return np.frombuffer(data, "<f4", offset=DIGEST).reshape(self._shape)
 
     def has(self, number: int) -> bool:
-        """Whether there is a file of that number, right or wrong."""
+        """Return whether there is a file of that number, valid or not."""
         return self.folder is not None and os.path.exists(self._path(self.folder, number))
 
     def put(self, number: int, array: np.ndarray) -> bool:
@@ -87,10 +87,10 @@ class NumberedArrays:
 
 
 def make_room(folder: Path, num_bytes: int) -> int:
-    """Bytes that may still be written below the root of `folder`; 0 where fewer than `num_bytes`.
+    """Return how many bytes may be written below the root of `folder`; 0 if there is no room for `num_bytes`.
 
-    Files of other folders make room, those that were not used for the longest time first; the files of `folder` never do, so
-    that a reader who needs them one after another finds them.
+    Files of other folders are removed to make room, those that were unused for longest first. Files of `folder` itself are
+    never removed, so that a reader who needs them one after another finds all of them.
     """
     files = sorted(_files(folder.parent))
     total = sum(size for _, size, _ in files)
@@ -104,13 +104,13 @@ def make_room(folder: Path, num_bytes: int) -> int:
                 path.unlink()
                 total -= size
             with suppress(OSError):
-                path.parent.rmdir()  # where it was the last
+                path.parent.rmdir()  # only succeeds if the file was the last one in it
     left = MAX_BYTES - total
     return left if left >= num_bytes else 0
 
 
 def _files(root: Path) -> list[tuple[float, int, Path]]:
-    """Time of the last use, size and path of each file in the folders of `root`."""
+    """Return the time of the last use, size and path of each file in the folders of `root`."""
     found = []
     for folder in root.iterdir():
         with suppress(OSError):  # another process may be making room too

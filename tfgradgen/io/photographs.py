@@ -21,8 +21,8 @@ REMEDY = "give a folder or .tar with LABEL/*.jpg, train/LABEL/*.jpg or val/LABEL
 class PhotographFiles:
     """The photographs in a folder or .tar, by their names from its root, such as val/goldfish/1.jpg.
 
-    A folder that holds everything else in a .tar is no part of the names. Only regular files of the archive are read, and
-    nothing of it is written to disk.
+    If a single folder holds everything else in a .tar, it is not part of the names. Only regular files of the archive are read,
+    and nothing is written to disk.
 
     Raises:
       UserError: `place` is neither, is damaged, or holds too many files.

@@ -105,7 +105,7 @@ class RunStore:
 
     def damaged(self, what: str) -> UserError:
         """Return the error of a run that cannot be resumed; `what` names the file and what is wrong with it."""
-        return fail("resume", f"an interrupted run in {self.folder}", f"a damaged one: {what}", "start anew with --overwrite")
+        return fail("resume", f"an interrupted run in {self.folder}", f"a damaged one: {what}", "start over with --overwrite")
 
 
 class Checkpoint(NamedTuple):
@@ -131,7 +131,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
       UserError: It is missing, damaged or from another version.
     """
     expected = f"an interrupted run with an intact {CHECKPOINT}"
-    with parsing(f"resume {folder}", expected, "start anew with --overwrite"):
+    with parsing(f"resume {folder}", expected, "start over with --overwrite"):
         data = read_bytes(folder / CHECKPOINT, MAX_CHECKPOINT, folder)
         data, kept = data[:-DIGEST_BYTES], data[-DIGEST_BYTES:]
         if digest(data) != kept:
@@ -238,7 +238,7 @@ def check_same(ours: Mapping[str, Any], theirs: Mapping[str, Any], folder: Path)
             "resume",
             f"{as_flag(name, their_value)} as in {folder}",
             as_flag(name, our_value),
-            "give the same value, or start anew with --overwrite",
+            "give the same value, or start over with --overwrite",
         )
 
 

@@ -1,7 +1,7 @@
 """Annealed starts: a population moves from the prior to the class while the temperature falls.
 
 From a prior draw of another class, the gradient of log p(class) often ends where the class is still unlikely. A population of
-particles, as in `smc`, does not stay there: at each temperature, particles are drawn anew by their weights, so that those that
+particles, as in `smc`, does not stay there: at each temperature, particles are resampled by their weights, so that those that
 are ahead replace those left behind, and then they move by MALA. The particles of the last temperature have the distribution
 of the posterior up to an error of order 1 / number of particles (Del Moral, Doucet and Jasra 2006). They are dependent, as
 several may have one ancestor, and they are not exact.
@@ -35,7 +35,7 @@ def annealed_points(
 
     Args:
       posterior: The target, with one label and without a discriminator.
-      num_chains: Number of points, each another particle.
+      num_chains: Number of points, each a different particle.
       seed: Seed of the population.
       jit: As in `RunConfig`.
 

@@ -61,8 +61,8 @@ def _two_digits(value: float) -> str:
 
 
 def about() -> str:
-    """Return a phrase that describes the choice."""
-    return ", ".join(f"{kernel} from mass {least:g}" if least else f"else {kernel}" for kernel, least in CHOICES)
+    """Return a phrase that describes the choice by the share of prior draws that show the class."""
+    return ", ".join(f"{kernel} if it is at least {least:g}" if least else f"else {kernel}" for kernel, least in CHOICES)
 
 
 def known_settings() -> tuple[str, ...]:
@@ -93,7 +93,7 @@ def _why(kernel: str, least: float, posterior: ClassPosterior) -> str:
     if SAMPLERS[kernel].kind == "exact":
         return f"at least {least:g} of the prior, so exact draws are affordable"
     if posterior.has_energy:
-        return "a discriminator is in the target, which rejection cannot take"
+        return "the target has a discriminator, which rejection cannot use"
     bound = max(least for _, least in CHOICES)
     return f"less than {bound:g} of the prior, so chains find more of it than rejection"
 

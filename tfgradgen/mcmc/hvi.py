@@ -191,7 +191,7 @@ def _compiled(networks: Networks, temperature: float, config: HviConfig, num_cha
 
 
 def start_of(posterior: ClassPosterior, config: HviConfig, run: RunConfig) -> tuple[Fit, dict[str, Any]]:
-    """Return the initial state of a run, and what the prior draws of its chains tell (`starts`).
+    """Return the initial state of a run, and the statistics of the prior draws of its chains (`starts`).
 
     The prior draws provide the moments of the start and, if `exact`, the starting points of the chains.
 

@@ -28,8 +28,8 @@ class MalaConfig(AdaptedConfig):
     class_reg: float = real(
         0.0,
         inclusive_low=True,
-        help="weight of a pull to the mean of the class's exact draws, in their standard deviations; above 0 the target is not "
-        "the posterior",
+        help="weight of a penalty on the distance to the mean of exact draws of the class, in standard deviations; above 0 the "
+        "target is not the posterior",
     )
     _: KW_ONLY
     exploration_shrinkage: float = again(AdaptedConfig, "exploration_shrinkage", 0.208)

@@ -31,7 +31,9 @@ class MapConfig(KernelConfig):
     optimizer: str = choice("adam", choices=("adam", "normalized"), help="how a step follows from the gradient")
     objective: str = choice("log_prob", choices=("log_prob", "logit"), help="which output of the classifier is maximized")
     class_reg: float = real(
-        0.0, inclusive_low=True, help="weight of a pull to the mean of the class's exact draws, in their standard deviations"
+        0.0,
+        inclusive_low=True,
+        help="weight of a penalty on the distance to the mean of exact draws of the class, in standard deviations",
     )
     l2_decay: float = real(0.0, high=1.0, inclusive_low=True, help="share by which each step shrinks z")
     clip_sigma: float = real(0.0, inclusive_low=True, help="bound on abs(z), in standard deviations; 0 is none")

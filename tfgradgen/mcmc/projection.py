@@ -64,7 +64,7 @@ def project(networks: Networks, path: Path, seed: int) -> Projection:
       networks: A generator of images, whose `encode_fn` gives the point if it has one, and a classifier, whose signature
         `features` says what is similar besides pixels, if it has one.
       path: An image file; see `io.images.read_image`.
-      seed: Of the prior draws.
+      seed: Seed of the prior draws.
 
     Raises:
       UserError: The file is no image, the generator makes none, or it has no gradient.
@@ -96,7 +96,7 @@ def project(networks: Networks, path: Path, seed: int) -> Projection:
         "norm": float(np.linalg.norm(point) / math.sqrt(len(point))),
     }
     if not np.isfinite(point).all():
-        raise fail("init", "a photograph to which a finite latent point leads", path, "use another, or --init=resample")
+        raise fail("init", "a photograph for which a finite latent point can be found", path, "use another, or --init=resample")
     return Projection(point, how | found)
 
 

@@ -176,7 +176,7 @@ def _dropped(posterior: ClassPosterior, prior: Quality, found: Quality | None, n
     why = "too few prior draws have finite log-probabilities"
     if found:
         why = f"of its proposals {_said(found)}, of prior draws {_said(prior)}"
-    warning = f"surrogate: it does not beat prior draws for this label, which take its place: {why}"
+    warning = f"surrogate: its proposals are no better than prior draws for this label, which take their place: {why}"
     proposals = prior_proposals(posterior.latent_dim, num_classes_of(posterior))
     return Learned({"proposals": proposals}, stats_of("prior", prior, found), [warning], num_forward)
 

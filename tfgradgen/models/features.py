@@ -9,7 +9,7 @@ FEATURES = "features"  # image -> [B, D], see MODEL.md of the shipped classifier
 
 
 def features_fn(classifier: Any) -> Callable[[tf.Tensor], tf.Tensor] | None:
-    """Return the function `image` [B, height, width, channels] in [-1, 1] -> features [B, D]; None if there is no such one.
+    """Return the function `image` [B, height, width, channels] in [-1, 1] -> features [B, D]; None without that signature.
 
     A condition has the features of the first classifier that it asks.
     """

@@ -49,10 +49,10 @@ def set_of(role: str, handle: str) -> str | None:
 
 
 def local_model(role: str, handle: str, is_alone: bool = True) -> str | None:
-    """Return where a model is that a file from outside names; None if it is not on this machine.
+    """Return the place of a model that a file from outside names; None if the model is not on this machine.
 
-    Such a file decides nothing that is downloaded. So it can name what is on the disk, or the shipped model of that role by its
-    place on another machine.
+    Such a file must not cause a download. It can name a path on this machine, or the shipped model of that role by its path on
+    another machine.
 
     Args:
       role: 'generator', 'classifier', 'text_model' or 'discriminator'.
@@ -71,7 +71,7 @@ def local_model(role: str, handle: str, is_alone: bool = True) -> str | None:
 
 
 def handles_of(text: str) -> list[str]:
-    """Return the handles in A,B. A comma in the name of what is on the disk separates nothing."""
+    """Return the handles in A,B. If the whole text is a path that exists, its commas are part of it."""
     if "\0" not in text and os.path.exists(os.path.expanduser(text)):
         return [text]
     return [part.strip() for part in text.split(",") if part.strip()]

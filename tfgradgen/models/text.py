@@ -5,8 +5,8 @@ reference captions, the probability of the text is
 
     p(text | image) = exp(s c(image, text)) / (exp(s c(image, text)) + sum over captions of exp(s c(image, caption)))
 
-It is at most 1, so rejection and smc are exact for a text as for a class. The captions are what the text is compared with:
-with others, p is another probability.
+It is at most 1, so rejection is exact for a text as for a class. The text is compared with the captions: with other captions,
+p is another probability.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -145,7 +145,7 @@ def load_text_model(
 
     Texts go in as strings [B] or as numbers of tokens [B, T]; then model.json names a file of tokens (`models.tokens`). It also
     gives `scale` (100 by default, CLIP's), `captions` (a file of reference captions), `image_range`, or `mean` and `deviation`
-    of the channels in [0, 1], and `text_signature` and `image_signature` if the names are others.
+    of the channels in [0, 1], and `text_signature` and `image_signature` if the signatures have other names.
 
     Args:
       path: A folder with saved_model.pb or an archive of one, a TF-Hub URL or a Kaggle Models handle, in TF2 or TF1-hub

@@ -55,7 +55,7 @@ def check_text(name: str, text: Any) -> str:
     if len(text) > LONGEST:
         raise fail(name, f"a text of at most {LONGEST} characters", f"{len(text):,}", "shorten it")
     if printable(text, None) != text:
-        raise fail(name, "text without hidden characters", value_text(text), "type it anew")
+        raise fail(name, "text without hidden characters", value_text(text), "type it again")
     return text.strip()
 
 

@@ -1,6 +1,6 @@
 """A path between two draws of a run on which the class holds.
 
-Between two draws of a normal prior in many dimensions lie points of far smaller norm than any draw, of which a generator makes
+Between two draws of a normal prior in many dimensions lie points of far smaller norm than any draw, for which a generator makes
 blurred images. The path therefore follows the great circle between the two directions, while the norm goes evenly from one to
 the other. The great circle knows nothing of the class, so each point of it is then moved uphill in p(class) on its own sphere,
 until p(class) is that of the ends or the steps are spent.
@@ -28,11 +28,13 @@ from tfgradgen.results.summary import title_of
 
 LENGTH = 0.4  # first step of a point, a distance in z: about that between two points of a path of 48
 SHRINK = 0.5  # by which the step of a point that gained nothing shrinks
-TINY_ANGLE = 1e-4  # radians: below it the two directions are one, and nearer to pi than it they have no great circle
+TINY_ANGLE = (
+    1e-4  # radians: two directions with a smaller angle are equal; with an angle nearer to pi, no great circle is the shortest
+)
 
 
 class Path(NamedTuple):
-    """A path and what became of p(class) on it.
+    """A path, and p(class) along it.
 
     Attributes:
       z: float32 [num_frames, latent_dim]; the first and the last are the two draws, to the bit.

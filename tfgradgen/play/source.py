@@ -92,13 +92,13 @@ def load_posterior(
     """Load the models of a run again and return its posterior.
 
     Args:
-      result: Of `sample` or `load_run`.
+      result: A result of `sample` or `load_run`.
       generator: Where the generator is now: a folder, an archive, a TF-Hub URL or a Kaggle handle. By default it is where the
-        run says, if that is on this machine; a run may come from outside, so nothing is downloaded on its word alone.
+        run says, if that is on this machine; a run may come from outside, so nothing is downloaded because it says so.
       classifier: Likewise; several as A,B.
       discriminator: Likewise.
       classifier_labels: The file of the classifier's class names, or 'imagenet'. By default it is the file that the run names,
-        if that lies in the folder of the run or of its classifier; no other file is read on its word.
+        if that lies in the folder of the run or of its classifier; no other file is read because a run names it.
       allow_unknown_ops: Whether to load models with operations that image models do not need. Such a model can read and write
         files.
 

@@ -12,7 +12,7 @@ def check_chain(name: str, chain: Any, result: SampleResult) -> int:
 
 
 def check_two(first: Any, last: Any, result: SampleResult) -> tuple[int, int]:
-    """Return the numbers of two chains of the run; raise `UserError` if one is none, or both are the same."""
+    """Return the numbers of two chains of the run; raise `UserError` if one does not exist, or both are the same."""
     pair = check_chain("first", first, result), check_chain("last", last, result)
     if pair[0] == pair[1]:
         raise fail("last", "another chain than the first", last, "give two different numbers")

@@ -114,13 +114,18 @@ def diagnosis(draws: Draws, record: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of run.json that grades a run: are its images draws of the posterior, are its means good to their errors?
 
     Args:
-      record: what else is known of the run, by the names in run.json.
+      record: What else is known of the run, by the names in run.json.
 
     Returns:
-      statistics: of each its `Convergence`. worst_coordinate: of the latent_dim of z, the one that `statistics` has. chains:
-        `chain_table`.
-      grades: 'ok' or 'warning', by what is graded. passed: the lines of what is well. problems: those of what is not, with what
-      to do (see `advice.priced`). warnings: the section of `diagnostics/README.md` about each of the latter.
+      By name:
+      - statistics: The `Convergence` of each statistic.
+      - worst_coordinate: The coordinate of z that `statistics` contains.
+      - latent_dim: Number of coordinates of z.
+      - chains: The `chain_table`.
+      - grades: 'ok' or 'warning' for each grade.
+      - passed: Lines about what is in order.
+      - problems: Lines about the problems, with their remedies (see `advice.priced`).
+      - warnings: The section of diagnostics/README.md about each problem.
     """
     run = run_of(draws, record)
     sizes = len(draws.z), draws.z.shape[-1]

@@ -94,8 +94,8 @@ def _cut(record: dict[str, Any]) -> list[str]:
         return []
     made, budget = record["arguments"]["schedule"]["num_results"], record[TIME_BUDGET]
     return [
-        f"cut      at {made} of {budget['num_results']} draws by --time_budget={budget['seconds']:g}s; with --resume the run "
-        "goes on"
+        f"cut      at {made} of {budget['num_results']} draws by --time_budget={budget['seconds']:g}s; --resume continues "
+        "the run"
     ]
 
 
@@ -155,7 +155,7 @@ def nearest_text(found: Mapping[str, Any]) -> str:
     which = f"{found['num_photographs']} photographs {'of the class' if found.get('is_class') is True else 'of any class'}"
     return (
         f"{min(distances):.3f} to {max(distances):.3f} from the images (1 - cosine of the judge's features, {which}). "
-        f"A photograph is {found['median']:.3f} from its own nearest other one (median), one in twenty is nearer than "
+        f"A photograph is {found['median']:.3f} from the nearest other one (median), one in twenty is nearer than "
         f"{found['low']:.3f}; so are {found['num_near']} of {len(distances)} images"
     )
 

@@ -114,7 +114,7 @@ def check_sender(hosts: Sequence[str], origins: Sequence[str], is_loopback: bool
     Args:
       hosts: The Host headers.
       origins: The Origin headers.
-      is_loopback: Whether the server listens at a loopback address.
+      is_loopback: Whether the server listens on a loopback address.
 
     Raises:
       Refusal: The request is one.

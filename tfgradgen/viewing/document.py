@@ -19,7 +19,7 @@ class Document(NamedTuple):
       text: report.md.
       images: The images that it refers to, by file name.
       files: A sentence about the files beside the page.
-      version: Of tfgradgen.
+      version: Version of tfgradgen.
     """
 
     text: str

@@ -40,8 +40,8 @@ class Neighbour(NamedTuple):
 
     Attributes:
       image: uint8 [height, width, 3].
-      name: Of the file.
-      distance: From the image, >= 0.
+      name: Name of the file.
+      distance: Distance from the image, >= 0.
     """
 
     image: np.ndarray
@@ -99,7 +99,7 @@ class Page(NamedTuple):
       plots_text: What plots.png shows, in words.
       command: The command that makes the run again; '' if there is none.
       note: What to know about it.
-      version: Of tfgradgen.
+      version: Version of tfgradgen.
       medium: What the tiles are.
       nearest_text: How near the nearest photographs are; '' if none were sought.
     """

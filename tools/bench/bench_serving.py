@@ -62,7 +62,7 @@ def show(export, label, batch_sizes, repeats, clock):
 
 
 def compare_batched(label, sizes, num_steps, repeats, clock):
-    """Print images a second, row by row and together."""
+    """Print images per second, row by row and together."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     import tensorflow as tf
 
@@ -89,7 +89,7 @@ def compare_batched(label, sizes, num_steps, repeats, clock):
         alone, together = (found[1:] for found in seconds.values())  # the first call prepares the graph
         ratios = [a / b for a, b in zip(alone, together, strict=True)]
         rows.append((size, f"{1 / statistics.median(alone):.2f}", f"{1 / statistics.median(together):.2f}", spread(ratios)))
-    table(("rows", "row by row, images a second", "together", "together, relative to row by row"), rows)
+    table(("rows", "row by row, images per second", "together", "together, relative to row by row"), rows)
 
 
 def sizes_of(given):

@@ -70,7 +70,7 @@ def schedule_of(method, budget):
 def measure(posterior, method, schedule, run):
     """Run one cell and return its measurements."""
     from tfgradgen.core.contracts import Cost, Draws, accept_prob
-    from tfgradgen.evaluation.efficiency import effective_draws
+    from tfgradgen.evaluation.efficiency import mean_ess
 
     chunks = method.chunks_fn(posterior, method.defaults, schedule, run, None)
     seconds, spent, kept, cost, stats = [], Cost(0, 0), [], Cost(0, 0), {}
@@ -86,7 +86,7 @@ def measure(posterior, method, schedule, run):
             spent = Cost(*np.add(spent, more).tolist())
         cost, stats = chunk.cost, chunk.stats
     draws = Draws(*map(np.concatenate, zip(*kept, strict=True)))
-    size = effective_draws(draws)
+    size = mean_ess(draws)
     return {
         "draws": draws.class_prob.size,
         "effective": size,

@@ -1,4 +1,4 @@
-"""Measures what an engine costs beside the work itself, and fits a model of its time.
+"""Measures what an engine costs in addition to the work itself, and fits a model of its time.
 
 Simulated workers sleep instead of sampling, so that two cores can stand for many machines. Each block sends pieces of a given
 size to this process, which appends them to stores on disk, as `sample` does. The model is

@@ -23,7 +23,7 @@ from tools.train.export import read_measured, write_measured
 SEED, BATCH = 31, 32
 EVERY = 3  # frames between the windows of held-out strips
 HELD_OUT = """The ninth performer took part in no training. The windows overlap and come from four recordings and their mirror
-images, so they say little about the accuracy on other people. The numbers of steps were reduced after this accuracy was seen."""
+images, so they say little about the accuracy on other people. The numbers of steps were reduced after it was known."""
 MAX_MEGABYTES = 8
 REMARKS = {
     "generator": """"Judge's agreement with exact posterior draws" weights prior draws by p(action), as rejection sampling

@@ -26,7 +26,8 @@ of these do. The rest of the calibration error comes from "other": the network l
 some photographs "other", too. With so few photographs the error is partly chance, so the error that chance alone gives stands
 beside it. "The judge's agreement with exact posterior draws" weights prior draws by p(class), as rejection sampling would.""",
     "judge": CALIBRATED,
-    "discriminator": "The held-out photographs and draws took part in no training, but the temperature was fitted to the photographs.",
+    "discriminator": """The held-out photographs and draws took part in no training, but the temperature was fitted to the
+photographs.""",
     "text": """A caption is one of many that fit, and may fit other photographs too, so no recall can reach 1. Colours are
 those measured in the central disc and in the rim, if one of them fills more than half of the region. The exact draws are the
 generator's prior draws, weighted by p(text), as rejection sampling would.""",

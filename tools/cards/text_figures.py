@@ -19,7 +19,7 @@ SEED = 41
 TEXTS = ("a red thing on a white background", "a blue thing on a dark background", "a yellow thing on a green background")
 
 
-class Pictures:
+class MeasuredImages:
     """Images with names, what is measured in them, and their embeddings.
 
     Attributes:
@@ -44,8 +44,8 @@ def text_figures(evidence):
     more = [name for name in photographs.class_names(evidence.others) if name not in evidence.names]
     other = photographs.load(evidence.others, "train", more, photographs.HELD_OUT)[1]
     name = [evidence.names[k] for k in evidence.labels] + [more[k] for k in other]
-    taken = Pictures(model, np.concatenate([evidence.images("val"), evidence.images("others")]), name)
-    drawn = Pictures(model, draws(evidence.generator, NUM_DRAWS, SEED), [""] * NUM_DRAWS)
+    taken = MeasuredImages(model, np.concatenate([evidence.images("val"), evidence.images("others")]), name)
+    drawn = MeasuredImages(model, draws(evidence.generator, NUM_DRAWS, SEED), [""] * NUM_DRAWS)
     names = [*evidence.names, *more]
     embed = lambda texts: model.embed_fn(texts, texts)  # noqa: E731
     rows = sizes(model, evidence.folder / "text")

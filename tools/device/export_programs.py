@@ -48,9 +48,9 @@ class Chains(NamedTuple):
 
     Attributes:
       functions: The compiled parts of a run.
-      condition: Of the posterior.
+      condition: Condition of the posterior.
       tunable_params: The tunable parameters; nothing is adapted.
-      seed: Of the run.
+      seed: Seed of the run.
     """
 
     functions: Any
@@ -122,7 +122,7 @@ class Folder:
         """Store the XLA program of `function(*args)`.
 
         Args:
-          name: Of the program.
+          name: Name of the program.
           function: A `tf.function` that is compiled with XLA.
           args: Its arguments, by name.
           has_weights: Whether to store what it captures. If not, only the shapes are stored.
@@ -236,7 +236,7 @@ def main(
       chains: Numbers of chains for the shipped pair. The first is that of the references.
       large_chains: Numbers of chains for the pair of the size of BigGAN-deep-128; () for none.
       large_width: Its channels, 128 in BigGAN-deep-128.
-      mala_step_size: Instead of tuning it.
+      mala_step_size: Step size of mala, instead of tuning it.
       hmc_step_size: Likewise.
     """
     full_float32()

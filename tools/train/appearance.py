@@ -1,7 +1,7 @@
 """An appearance model of spoken words (Cootes et al. 1998), fitted to the source-filter parameters of recordings in NumPy.
 
 Each recording is a course through the word's own time (`clock`) and what is heard at each moment of it (`looks`). Means of each
-(word, speaker) and the principal directions of each word's deviations from them make new ones.
+(word, speaker) and the principal directions of each word's differences from them make new ones.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ REACH = 8  # moments by which the alignment may differ from a linear one
 LOUD = 0.35  # share of the range of loudness from which a frame belongs to the word
 # Weights of the periodic share, the pitch and the clock in the principal directions, where that of the spectrum is 1.
 SHARE_WEIGHT, PITCH_WEIGHT, CLOCK_WEIGHT = 0.3, 1.0, 0.15
-SHRINKAGE = 0.8  # factor of the deviations, because principal coefficients of few recordings are not normal
+SHRINKAGE = 0.8  # factor of the differences from the means, because principal coefficients of few recordings are not normal
 
 
 def linear_clock(parameters):
@@ -109,11 +109,11 @@ def fit_appearance(parameters, words, speakers, content_dim, rank):
     joined *= weights()
     cells = words * num_speakers + speakers
     means = np.stack([joined[cells == cell].mean(0) for cell in range(num_words * num_speakers)])
-    deviations = joined - means[cells]
-    basis = np.linalg.eigh(deviations.T @ deviations)[1][:, ::-1][:, :rank].T
+    differences = joined - means[cells]
+    basis = np.linalg.eigh(differences.T @ differences)[1][:, ::-1][:, :rank].T
     directions = np.zeros((num_words, content_dim, len(basis)))
     for word in range(num_words):
-        inside = deviations[words == word] @ basis.T
+        inside = differences[words == word] @ basis.T
         _, scale, rows = np.linalg.svd(inside, full_matrices=False)
         free = max(1, len(inside) - num_speakers)
         kept = (rows * (SHRINKAGE * scale / np.sqrt(free))[:, None])[:content_dim]

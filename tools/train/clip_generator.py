@@ -38,7 +38,7 @@ class Drawing(keras.Model):
 
 
 class Encoder(Drawing):
-    """Clip [B, 16, 64, 64, 3] -> mean and logarithm of the deviation of the code, [B, CODE] each."""
+    """Clip [B, 16, 64, 64, 3] -> mean and log standard deviation of the code, [B, CODE] each."""
 
     def make(self):
         self.convs = [self.conv(self.wide(32), 4, 4), self.conv(self.wide(64), 3, 2), self.conv(self.wide(96), 3, 2)]

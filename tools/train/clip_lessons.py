@@ -97,7 +97,7 @@ def train_autoencoder(encoder, decoder, strips, work, steps, watch=None):
 
 
 def codes(encoder, strips, count, seed=5):
-    """Return (means, deviations) [N, CODE] of the codes of `count` windows of real clips."""
+    """Return (means, standard deviations) [N, CODE] of the codes of `count` windows of real clips."""
     encode = tf.function(lambda pixels: encoder(slightly_varied(clips.as_clip(pixels))), reduce_retracing=True)
     windows = clips.Windows(strips, speeds=(0.97, 1.03))
     found = [encode(windows.batch(64, seed, number)[0]) for number in range(-(-count // 64))]

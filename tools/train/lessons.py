@@ -51,8 +51,8 @@ def fit_averaged(lesson, batches, epochs, folder, rate, watch=(), num_norm_batch
       rate: The largest learning rate.
       watch: Further callbacks.
       num_norm_batches: Number of batches for those statistics.
-      weight_decay: Of AdamW.
-      momentum: Of the averages.
+      weight_decay: Weight decay of AdamW.
+      momentum: Momentum of the averages.
     """
     batches.num_seen_fn = lambda: int(lesson.optimizer.iterations.numpy())
     steps = epochs * len(batches)

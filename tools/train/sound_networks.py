@@ -66,7 +66,7 @@ class SpeechTeacher(SpeechClassifier):
 
 
 class SpeechJudge(PlainClassifier):
-    """A stranger to all others: plain convolutions, ReLU and max-pooling on other windows and bands."""
+    """The judge, unlike the other networks: plain convolutions, ReLU and max-pooling on other windows and bands."""
 
     CHANNELS = (32, 64, 96, 128)
 

@@ -20,7 +20,7 @@ PERIODIC = 4  # bands of equal width in which the periodic share is measured
 PARAMETERS = BANDS + PERIODIC + 1
 FLOOR, CEILING = -13.5, 1.5  # natural log of the envelope's power, where white noise of mean square 1 has power 1
 PITCH, OCTAVES = 130.0, 1.2  # Hz, and what 1 in the parameters stands for
-PULSE_WIDTH = 1500.0  # Hz: the spectrum of a pulse is a Gaussian of this deviation; the filter makes it flat
+PULSE_WIDTH = 1500.0  # Hz: standard deviation of a pulse's Gaussian spectrum; the filter makes it flat
 
 
 def to_mel(hertz):

@@ -2,7 +2,7 @@
 
     python -m tools.train.train_actions --data=CLIPS --work=DIR [--stages=autoencoder,flow] [--out=FOLDER] [--licence=...]
 
-CLIPS is a folder or .tar of film strips, see clips.py. DIR keeps checkpoints, logs and pictures. The stages: `teacher`, `judge`
+CLIPS is a folder or .tar of film strips, see clips.py. DIR keeps checkpoints, logs and images. The stages: `teacher`, `judge`
 and `classifier` learn real clips; `autoencoder`, `flow` and `sharpening` make the generator; `consensus` trains the classifier
 on with generated clips that it and the teacher label. `--stages` runs these alone, and exports nothing.
 """
@@ -84,7 +84,7 @@ class Stages:
 
     Args:
       data: Folder or .tar of strips.
-      work: Folder of checkpoints, logs and pictures.
+      work: Folder of checkpoints, logs and images.
       width: Factor of all numbers of channels.
       share: Factor of the numbers of steps, codes and draws.
     """

@@ -194,10 +194,10 @@ def publish(generator, names, recipe, out, licence=None, num_batches=64):
 
     Args:
       generator: With the weights to export.
-      names: Of its classes.
+      names: Names of its classes.
       recipe: What trained it and how, for the card: the end of a sentence after "trained by", and further sentences.
       out: The folder of the model.
-      licence: Of the photographs.
+      licence: Licence of the photographs.
       num_batches: Batches of 128 draws that the statistics are measured on.
     """
     from tools.train.export import export, write_card

@@ -209,9 +209,9 @@ speaker. From outside the generator is unconditional. A vocoder without trained 
     "classifier": """A residual network of SiLU units on a log mel spectrogram, which is part of the graph, in Keras 3
 (`tools/train/sound_networks.py`), trained by `python -m tools.train.train_speech` (stages `first` and `classifier`): on
 recordings, and on sounds that are no word, for "other" (reversed, cut, shuffled and mixed recordings, noise, tones); {views}.
-Then the training continued with {draws:,} prior draws of the generator, too: the target of a draw is p(word) by this network times
-p(word) by a teacher, a network of another shape that learned from recordings alone, and the rest is "other". Temperature and the
-weight of "other" are fitted to {held_out:,} further draws.""",
+Then the training continued with {draws:,} prior draws of the generator, too: the target of a draw is p(word) by this network
+times p(word) by a teacher, a network of another shape that learned from recordings alone, and the rest is "other". Temperature
+and the weight of "other" are fitted to {held_out:,} further draws.""",
     "judge": """A plain network of ReLU units and max-pooling on a log mel spectrogram, which is part of the graph, in Keras 3
 (`tools/train/sound_networks.py`), trained by `python -m tools.train.train_speech` (stage `judge`): on recordings, and on sounds
 that are no word, for "other" (reversed, cut, shuffled and mixed recordings, noise, tones); {views}. It is independent: its
