@@ -1,4 +1,4 @@
-"""TensorFlow is started once, quietly, as the command line starts it."""
+"""Shared fixtures. TensorFlow is started once, quietly, as by the command line."""
 
 import hashlib
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of slow.txt; files with slow tests come first, so that no process is left alone with them at the end."""
+    """Mark the tests in slow.txt; files with slow tests come first, so that no process is left alone with them at the end."""
     seconds = read_slow(SLOW_FILE)
     for item in items:
         if item.nodeid in seconds:
@@ -31,7 +31,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def short_fits() -> Iterator[None]:
-    """The network of `surrogate` is fitted for two epochs: its draws are exact whatever it has learned."""
+    """Fit the network of `surrogate` for two epochs only: the draws are exact whatever it has learned."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tfgradgen.mcmc.surrogate_net.MAX_EPOCHS", 2)
         yield
@@ -44,7 +44,7 @@ def root() -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No test reads or writes the user's cache."""
+    """Give tests a cache of their own: no test reads or writes the user's cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.delenv("TFGRADGEN_CACHE_DIR", raising=False)
@@ -53,7 +53,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def shipped_cache(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[None]:
-    """A cache that all processes share, for tests that need thousands of prior draws of the shipped models."""
+    """Use a cache that all processes share, for tests that need thousands of prior draws of the shipped models."""
     base = tmp_path_factory.getbasetemp()
     folder = (base if worker_id == "master" else base.parent) / "shipped"
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -69,23 +69,23 @@ def toy_pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture
 def toy_flags(toy_pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Flags that name the toy pair; the working folder is an empty one."""
+    """Return flags that name the toy pair; the working folder is empty."""
     monkeypatch.chdir(tmp_path)
     return [f"--generator={toy_pair[0]}", f"--classifier={toy_pair[1]}"]
 
 
 @pytest.fixture(scope="session")
 def loaded_once() -> dict[str, Any]:
-    """The toy pair as `quick_runs` loads it, by options."""
+    """Return the toy pairs that `quick_runs` has loaded, by options."""
     return {}
 
 
 @pytest.fixture
 def quick_runs(toy_pair: tuple[Path, Path], loaded_once: dict[str, Any]) -> Iterator[None]:
-    """Commands on the toy pair, without what takes most of their time.
+    """Run commands on the toy pair, without what takes most of their time.
 
     The pair is loaded, and the graphs of a run are compiled, once for all tests of the process. plots.png is a sketch of the
-    digest of the draws. Not for tests whose subject is loading, compiling or plots.
+    digest of the draws. Do not use it in tests of loading, compiling or plots.
     """
     from PIL import Image
 
@@ -109,7 +109,7 @@ def quick_runs(toy_pair: tuple[Path, Path], loaded_once: dict[str, Any]) -> Iter
             digest.update(np.ascontiguousarray(column).tobytes())
         return Image.frombytes("L", (len(digest.digest()), 1), digest.digest())
 
-    with pytest.MonkeyPatch.context() as patch:  # of its own, so that a test's `undo` leaves it
+    with pytest.MonkeyPatch.context() as patch:  # its own, so that a test's `undo` does not remove it
         for module in (check, compare, export, sample, tune):
             patch.setattr(module, "load_models", load_once)
         patch.setattr(files, "plot_chains", sketch)
@@ -118,7 +118,7 @@ def quick_runs(toy_pair: tuple[Path, Path], loaded_once: dict[str, Any]) -> Iter
 
 @pytest.fixture
 def untuned(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An export with given step sizes: to tune them takes most of its time."""
+    """Export with given step sizes, because tuning them takes most of the time."""
     from tfgradgen.serving.adapt import Adapted
 
     monkeypatch.setattr("tfgradgen.cli.export.adapt", lambda *args: Adapted(1.0, 0.5, ["a warning"]))
@@ -126,7 +126,7 @@ def untuned(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def served(toy_pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An export of the toy pair with every signature, its version 1; nobody may change it."""
+    """Return an export of the toy pair with every signature, its version 1; tests must not change it."""
     from tfgradgen.cli.commands import main
 
     base = tmp_path_factory.mktemp("served") / "toys"
@@ -145,7 +145,7 @@ def served(toy_pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture
 def interrupted(toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> list[str]:
-    """A command whose run was stopped after its first chunk."""
+    """Return a command whose run was stopped after its first chunk."""
     from tests.support.command import SMALL, STEPS, refused, stop_after
 
     command = [*SMALL, "--kernel=mala", *STEPS["mala"], *toy_flags, "--out=run"]

@@ -1,4 +1,4 @@
-"""tg.sample and what it returns: the command's draws, images, diagnosis and files, from Python."""
+"""tg.sample and its result: the draws, images, diagnosis and files of the command, from Python."""
 
 import ast
 import copy
@@ -43,7 +43,7 @@ def result(posterior: tg.ClassPosterior) -> tg.SampleResult:
 def test_it_is_the_command_s_run(
     kernel: str, posterior: tg.ClassPosterior, toy_flags: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The same draws, arrays and image files to the byte; a record that differs only in what a flag says; the same lines."""
+    """Draws, arrays, image files and printed lines are equal to the byte; the record differs only in entries of flags."""
     counts = {**FEW, **({"num_burnin_steps": 4} if kernel == "mala" else {})}
     main(["sample", "--label=goldfish", f"--kernel={kernel}", *(f"--{name}={n}" for name, n in counts.items()), *toy_flags])
     lines = capsys.readouterr().out.splitlines()[:-1]
@@ -157,8 +157,8 @@ def test_what_cannot_be_used_is_one_line_in_python_s_words(
     assert not re.search(r"(^|\s)--\w", str(caught.value)), "no flag of the command line"
 
 
-def test_what_speaks_against_a_run_is_an_issue(posterior: tg.ClassPosterior, capfd: pytest.CaptureFixture[str]) -> None:
-    """Not a warning, and not printed: warnings are errors here."""
+def test_problems_of_a_run_are_issues(posterior: tg.ClassPosterior, capfd: pytest.CaptureFixture[str]) -> None:
+    """It is no Python warning and is not printed; warnings are errors here."""
     result = tg.sample(posterior, step_size=500.0, num_burnin_steps=0, num_results=30, num_chains=2)
     assert any("the steps are too large there; lower step_size (about" in issue for issue in result.issues)
     assert [line for line in result.summary().splitlines() if line.startswith("warning ")] == [
@@ -214,7 +214,7 @@ def test_a_bar_where_it_is_asked_for(posterior: tg.ClassPosterior, capfd: pytest
 
 
 def test_a_run_shows_its_states_and_can_be_ended(posterior: tg.ClassPosterior) -> None:
-    """Before its end, in the burn-in too. What was drawn is the run of as many draws, bit for bit."""
+    """It shows them before its end, in the burn-in too. What was drawn equals a run of as many draws, bit for bit."""
     long: dict[str, Any] = {"num_chains": 3, "num_burnin_steps": 40, "seed": 5}
     seen: list[np.ndarray] = []
 

@@ -1,4 +1,4 @@
-"""The architecture, read from the source: floors, sizes, arguments, and a cheap import."""
+"""The architecture, checked in the source: floors, sizes, numbers of arguments, and a fast import."""
 
 import ast
 import inspect
@@ -40,7 +40,7 @@ def unit_of(path: Path) -> str:
 
 
 def imported_modules(tree: ast.AST) -> set[str]:
-    """Full names of all that is imported: of `from a import b`, both a and a.b."""
+    """Return the full names of all imports: for `from a import b`, both a and a.b."""
     names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module:
@@ -69,7 +69,7 @@ def test_imports_go_down(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_files_and_functions_are_small(path: Path) -> None:
-    """At most seven arguments, but for the front doors: what a person calls by keyword, with the help of an editor that shows
+    """At most seven arguments, except in functions that users call by keyword, with the help of an editor that shows
     names and types."""
     source = path.read_text()
     assert len(source.splitlines()) <= 500
@@ -94,7 +94,7 @@ def test_private_api_of_tensorflow_and_tfp_is_used_in_one_file() -> None:
 
 
 def test_no_test_module_imports_another() -> None:
-    """What tests share is in tests/support, or a fixture of conftest.py."""
+    """Code that tests share is in tests/support or in fixtures of conftest.py."""
     offenders = [
         f"{path.relative_to(TESTS)} imports {name}"
         for path in sorted(TESTS.rglob("*.py"))
@@ -130,7 +130,7 @@ def test_public_names_resolve_and_are_documented() -> None:
 
 
 def test_checks_of_flags_and_reports_import_no_tensorflow() -> None:
-    """What answers before a run starts, and what reads a finished one, has no second to spend on TensorFlow."""
+    """Code that answers before a run starts, or reads a finished run, must not wait for TensorFlow."""
     names = ("commands", "compare_options", "tune_options", "export_options", "demo_options", "early", "diagnose")
     modules = [f"tfgradgen.cli.{name}" for name in names]
     code = f"import sys, {', '.join(modules)}; assert 'tensorflow' not in sys.modules"

@@ -1,4 +1,4 @@
-"""The wheel: built offline, unpacked elsewhere, it finds its models."""
+"""The wheel is built offline and unpacked elsewhere, and finds its models."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ from tfgradgen.models.shipped import SHIPPED_MODELS
 def test_a_wheel_carries_its_models_and_runs_in_an_empty_folder(root: Path, tmp_path: Path) -> None:
     pip = [sys.executable, "-m", "pip"]
     offline = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet"]
-    # From a copy: a build leaves its own folder behind, whose stale files the next build would pack.
+    # Build from a copy: a build leaves its own folder behind, whose stale files the next build would pack.
     parts = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "tfgradgen", "saved_models")
     source = tmp_path / "source"
     source.mkdir()

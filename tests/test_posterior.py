@@ -1,4 +1,4 @@
-"""The joint, its pieces, and the shapes that keep chains apart."""
+"""The joint distribution, its parts, and the shapes that keep chains separate."""
 
 import copy
 import pickle
@@ -224,7 +224,7 @@ def test_prior_draws_are_standard_normal_and_follow_the_seed() -> None:
 
 
 def test_preflight_takes_no_eager_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One would make every later graph of a SavedModel slower and larger."""
+    """An eager gradient would make every later graph of a SavedModel slower and larger."""
 
     def value_and_gradient(fn: Any, z: tf.Tensor) -> Any:
         assert not tf.executing_eagerly()

@@ -90,10 +90,10 @@ def media(runs, make_grid):
         make_grid(load_run(Path(runs) / run).images[:count], title=title, num_columns=count, tile_size=64)
         for run, count, title in MEDIA
     ]
-    picture = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)), "white")
+    joined = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)), "white")
     for k, row in enumerate(rows):
-        picture.paste(row, (0, sum(above.height for above in rows[:k])))
-    return picture
+        joined.paste(row, (0, sum(above.height for above in rows[:k])))
+    return joined
 
 
 def main(runs, data, label="goldfish", out="tools/pictures"):

@@ -1,4 +1,4 @@
-"""What a user types reaches a command as it was typed, once."""
+"""What a user types reaches a command unchanged, and each flag once."""
 
 from pathlib import Path
 
@@ -64,7 +64,7 @@ def test_a_flag_twice_is_refused(again: list[str], toy_flags: list[str], capsys:
 
 @pytest.mark.parametrize("word", ["--=3", "--", "---", "--a b=3", "-é=1", "--\x1b[31m=1"])
 def test_no_flag_has_such_a_name(word: str) -> None:
-    if word == "-é=1":  # Fire takes it for no flag either
+    if word == "-é=1":  # Fire does not take it as a flag either
         assert normalized([word]) == [word]
         return
     with pytest.raises(UserError, match="flags such as") as error:
@@ -89,7 +89,7 @@ def test_a_number_with_a_comment_is_no_number(toy_flags: list[str], capsys: pyte
 
 @pytest.mark.parametrize("name", ODD_NAMES)
 def test_a_class_is_named_as_it_is(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Through Fire and the commands, down to the index of the class."""
+    """The name goes through Fire and the commands, down to the index of the class."""
     asked: list[str] = []
     monkeypatch.setattr("tfgradgen.cli.early.check_sample", lambda options: None)
     monkeypatch.setattr("tfgradgen.cli.sample.run_sample", lambda options: asked.append(options.label))

@@ -1,4 +1,4 @@
-"""Systems that lack what others have: streams, encodings, a home, folders that can be written."""
+"""Systems without some standard streams, encodings, a home folder or writable folders."""
 
 import os
 import signal
@@ -21,14 +21,14 @@ QUICK = [sys.executable, "-m", "tfgradgen"]
 
 
 def shell(line: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs a line of shell in which $T is the command, with `environment` and nothing else but where things are."""
+    """Run a line of shell in which $T is the command, with `environment` and the search paths only."""
     kept = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "T": " ".join(QUICK)}
     return subprocess.run(["bash", "-c", line], capture_output=True, encoding="cp1252", env=kept | environment)
 
 
 @pytest.mark.slow
 def test_commands_without_tensorflow_work_on_a_bare_system(tmp_path: Path) -> None:
-    """One process each: a line or no effect, never a traceback."""
+    """Each runs in its own process. It prints a line or has no effect, and never prints a traceback."""
     (tmp_path / "model.json").write_text('{"labels": ["größer 字", "b"]}', encoding="utf-8")
     (tmp_path / "saved_model.pb").write_bytes(b"")
     labels = f"$T labels --classifier={tmp_path}"
@@ -54,7 +54,7 @@ def test_commands_without_tensorflow_work_on_a_bare_system(tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_a_run_on_a_bare_system_is_saved(toy_flags: list[str], tmp_path: Path) -> None:
-    """No home and no user of that number, nothing to write to but the run's own folder, no stderr, nobody who reads stdout."""
+    """There is no home, no user with that id, no writable folder except the run's own, no stderr, and nobody reads stdout."""
     words = " ".join(["sample", "--label=goldfish,alp", "--out=run", *FAST_MALA, *toy_flags])
     bare = {"HOME": "", "LC_ALL": "C", "PYTHONIOENCODING": "ascii", "MPLBACKEND": "", "PYTHONDONTWRITEBYTECODE": "1"}
     ended = shell(f"set -o pipefail; cd {tmp_path}; env -u HOME $T {words} 2>&- | true", **bare)
@@ -70,7 +70,7 @@ def test_sigterm_keeps_what_was_drawn_and_names_the_command_that_goes_on(
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
 ) -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, and stays so
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, and must stay ignored
     request.addfinalizer(lambda: signal.signal(signal.SIGHUP, before))
     command = [*SMALL, "--kernel=mala", *STEPS["mala"], *toy_flags, "--out=run it", "--overwrite"]
     main([*command[:-2], "--out=whole"])
@@ -117,7 +117,7 @@ def test_a_user_without_a_home_is_told_which_folder_to_name(monkeypatch: pytest.
 
 
 def test_a_user_without_a_home_gets_one_in_which_nothing_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    """ArviZ, which every run and `diagnose` import, raises where there is none."""
+    """ArviZ, which every run and `diagnose` import, raises if there is none."""
     monkeypatch.setenv("HOME", "/somewhere")
     system.prepare_home()
     assert os.environ["HOME"] == "/somewhere"

@@ -1,4 +1,4 @@
-"""What any command line has: -q, -v, completion, a time budget, settings of an earlier run, JSON, a table of several labels."""
+"""General features of the command line: -q, -v, completion, a time budget, --like, JSON, a table of several labels."""
 
 import json
 import random
@@ -40,7 +40,7 @@ def test_quiet_prints_the_last_line_and_what_is_wrong(toy_flags: list[str], caps
     every = verbose.out.replace("wrote    b:", "wrote    a:").splitlines()
     *warnings, last = quiet.out.splitlines()
     assert last.startswith("wrote    a: report.html")
-    start = len("warning  means: small")  # the end of a line has seconds
+    start = len("warning  means: small")  # the end of the line contains seconds
     assert [line[:start] for line in warnings] == [line[:start] for line in every if line.startswith("warning")] != []
     assert last == every[-1]
     assert all(line.startswith("warning") for line in quiet.err.splitlines())
@@ -111,7 +111,7 @@ def test_durations() -> None:
 
 @pytest.mark.usefixtures("quick_runs")
 def test_a_run_that_time_cut_is_the_run_of_so_many_draws(toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """The first chunk is the burn-in, the second has twenty draws; after either the time is over."""
+    """The first chunk is the burn-in, the second has twenty draws. The time is over after either of them."""
     command = [*SMALL, *LONG, *toy_flags, "--out=cut"]
     said = refused([*command, "-q", "--time_budget=0.001s"], capsys)
     assert "time_budget: expected time for a draw of each chain, got 0.001 s, which ended before it; give more time" in said
@@ -141,7 +141,7 @@ def test_a_run_that_time_cut_is_the_run_of_so_many_draws(toy_flags: list[str], c
 
 @pytest.mark.usefixtures("quick_runs")
 def test_labels_share_the_time(toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """Labels of one batch are cut together; labels that run in turn each get a chunk at least."""
+    """Labels of one batch are cut together; each of several labels that run in turn gets at least one chunk."""
     several = ["sample", "--label=goldfish,alp", "--num_chains=3", *toy_flags, "--time_budget=0.001s"]
     main([*several, "--kernel=mala", "--num_results=50", "--num_burnin_steps=0", "--out=batch"])
     counts = {name: record_of(f"batch/{name}")["arguments"]["schedule"]["num_results"] for name in ("goldfish", "alp")}
@@ -302,7 +302,7 @@ def os_names(folder: Path) -> list[str]:
 
 
 def parsed(data: bytes, tmp_path: Path) -> Any:
-    """The options that a damaged run.json gives, or the error."""
+    """Return the options that a damaged run.json gives, or the error."""
     (tmp_path / "run.json").write_bytes(data)
     try:
         return parse_sample({"label": None} | with_like({}, tmp_path, COMMANDS["sample"].texts()))
@@ -331,7 +331,7 @@ def test_diagnose_prints_json(
 ) -> None:
     main(["sample", "--label=goldfish,alp", "--out=runs", *toy_flags, *FAST_MALA])
     capsys.readouterr()
-    monkeypatch.setattr("tfgradgen.cli.terminal.MAX_LINE", 400)  # which JSON may be longer than
+    monkeypatch.setattr("tfgradgen.cli.terminal.MAX_LINE", 400)  # JSON may be longer than this
 
     def diagnosed(*words: str) -> Any:
         main(["diagnose", *words, "--json"])
@@ -353,7 +353,7 @@ def test_diagnose_prints_json(
 
 
 def completed(script: str, line: str) -> list[str]:
-    """What bash offers for `line` with the cursor at its end. The words are those that bash makes: it splits at `=`."""
+    """Return what bash offers for `line` with the cursor at its end. Words are split as bash splits them, also at `=`."""
     words = [word for word in re.split(r"(=)|\s+", line) if word]
     words += [""] if line.endswith((" ", "=")) else []
     call = f"COMP_LINE={line!r}; COMP_POINT={len(line)}; COMP_WORDS=({' '.join(map(repr, words))}); COMP_CWORD={len(words) - 1}"

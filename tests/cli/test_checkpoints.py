@@ -1,4 +1,4 @@
-"""A checkpoint that is damaged, forged or of another run is refused in one line and left as it is."""
+"""A checkpoint that is damaged, forged or from another run is refused in one line and left unchanged."""
 
 import io
 import json
@@ -134,7 +134,7 @@ STATS: list[Callable[[dict[str, Any]], Any]] = [
 
 
 def change_checkpoint(path: Path, change: Callable[[dict[str, np.ndarray]], Any]) -> None:
-    """With the digest of what it then holds."""
+    """Change the checkpoint and update its digest."""
     arrays = read_npz(io.BytesIO(path.read_bytes()[:-DIGEST_BYTES]))
     change(arrays)
     stream = io.BytesIO()
@@ -143,7 +143,7 @@ def change_checkpoint(path: Path, change: Callable[[dict[str, np.ndarray]], Any]
 
 
 def change_stats(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    """Of the run so far, with the digest of what the checkpoint then holds."""
+    """Change the statistics of the run so far, and update the digest of the checkpoint."""
 
     def in_header(arrays: dict[str, np.ndarray]) -> None:
         header = json.loads(arrays["header"].tobytes())

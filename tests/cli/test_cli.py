@@ -1,4 +1,4 @@
-"""The command line as a person meets it: help, errors in one line, files on disk."""
+"""The command line as a user sees it: help, errors in one line, files on disk."""
 
 import inspect
 import json
@@ -282,7 +282,7 @@ def test_a_path_is_taken_as_it_is_written(toy_flags: list[str], tmp_path: Path) 
 
 
 def flags_shown(argv: list[str], capsys: pytest.CaptureFixture[str]) -> set[str]:
-    """The flags that a line of the help of `argv` is about; no line is wider than a terminal."""
+    """Return the flags that the help of `argv` describes; no line is wider than a terminal."""
     main(argv)
     shown = capsys.readouterr().out
     assert max(map(len, shown.splitlines())) <= 100

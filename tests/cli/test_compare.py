@@ -1,4 +1,4 @@
-"""`compare` on the toy pair: what it writes, what it keeps, and what it says where something fails."""
+"""`compare` on the toy pair: what it writes, what it keeps, and what it prints if something fails."""
 
 import csv
 import json
@@ -26,7 +26,7 @@ SMALL = ["compare", "--num_chains=5", "--num_gradients=100"]
 
 
 def save_network(folder: Path, logits_fn: Any, labels: list[dict[str, str]], with_features: bool = True) -> Path:
-    """A SavedModel with logits and, as `compare` wants of a judge, a signature for features: coarse pixels."""
+    """Save a SavedModel with logits and, as `compare` needs for a judge, a signature for features: coarse pixels."""
     network = tf.Module()
     inputs = [tf.TensorSpec([None, 8, 8, 3], tf.float32, name="input")]
     network.__call__ = tf.function(logits_fn, input_signature=inputs)
@@ -104,7 +104,7 @@ def test_one_command_gives_the_table_the_curves_and_the_pictures(
 
 
 def test_workers_make_the_same_cells(toy_flags: list[str], observers: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """A worker is lost, and a cell that fails leaves the rest."""
+    """A worker is lost, and a failed cell does not affect the others."""
     few = with_flags(
         [*SMALL, "--labels=goldfish,alp", "--kernels=mala,smc,rejection", *toy_flags, *observers], "--num_gradients=10"
     )
@@ -241,7 +241,7 @@ def test_a_name_with_reg_sets_the_weight_and_nothing_else() -> None:
 
 
 def test_bigbigans_own_adversary_serves_as_discriminator(toy_flags: list[str], observers: list[str], tmp_path: Path) -> None:
-    """And changes nothing but what is said of naturalness."""
+    """It changes only the measure of naturalness."""
     folder = standins.build("https://tfhub.dev/deepmind/bigbigan-resnet50/1", tmp_path / "bigbigan")
     values = []
     for out, discriminator in (("own", observers[1]), ("adversary", f"--discriminator={folder}")):

@@ -1,4 +1,4 @@
-"""film.png: which draws it shows, and where."""
+"""film.png: which draws it shows, and at which places."""
 
 import functools
 
@@ -40,7 +40,7 @@ def test_each_tile_is_its_draw_decoded(num_results: int, num_chains: int, shown:
 
 
 def test_a_tile_of_a_chain_that_has_not_moved_is_faded_and_marked() -> None:
-    """Chain 1 stands still from draw 1 to draw 3; chain 0 comes back to where it was, which is a move."""
+    """Chain 1 stands still from draw 1 to draw 3. Chain 0 returns to an earlier point, which counts as a move."""
     z = np.random.default_rng(1).uniform(-1, 1, (4, 2, 6)).astype(np.float32)
     z[1:, 1], z[2, 0] = z[1, 1], z[1, 0]
     moved = np.ones((4, 2), bool)

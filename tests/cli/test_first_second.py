@@ -1,4 +1,4 @@
-"""What answers at once: help, the version, wrong words, finished runs. None of it imports TensorFlow."""
+"""Commands that answer at once: help, the version, invalid words, finished runs. None of them imports TensorFlow."""
 
 import json
 import subprocess
@@ -152,7 +152,7 @@ def test_what_a_run_does_is_said_before_it_does_it(
     monkeypatch.setenv("TFGRADGEN_CACHE_DIR", str(tmp_path / "cache"))
     draws = ["prior draws: 512 are evaluated", "compiling the models", "prior draws: 256 of 512", "prior draws: 512 of 512"]
     for kernel, stages in (
-        ("rejection", ["TensorFlow", "models", "compiling the models"]),  # one chunk, which the starts find there
+        ("rejection", ["TensorFlow", "models", "compiling the models"]),  # one chunk, which the starts use again
         ("mala", ["TensorFlow", "models", "starts", *draws, "compiling mala"]),
         ("mala", ["TensorFlow", "models", "starts", "compiling mala"]),
     ):

@@ -1,4 +1,4 @@
-"""What the command line makes of foreign models: conditions, photographs, discriminators, memory, trust."""
+"""The command line with models of others: conditions, photographs, discriminators, memory, trust."""
 
 import json
 import struct
@@ -47,7 +47,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def hub(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Flags that name a cached pair; the working folder is an empty one."""
+    """Return flags that name a cached pair; the working folder is empty."""
     monkeypatch.setenv("TFHUB_CACHE_DIR", str(cache))
     monkeypatch.chdir(tmp_path)
     return [f"--generator={BIGBIGAN}", f"--classifier={INCEPTION}"]
@@ -63,7 +63,7 @@ def z_of(folder: str) -> np.ndarray:
 
 
 def test_a_condition_is_sampled_exactly(toy_flags: list[str]) -> None:
-    """By rejection, whose acceptance is the prior's mean of p(goldfish) (1 - p(alp)); a plain class has another."""
+    """Rejection accepts with the prior mean of p(goldfish) (1 - p(alp)); for a plain class the rate differs."""
     rates = {}
     for out, label in (("plain", "goldfish"), ("composed", "goldfish & !alp")):
         main(
@@ -150,7 +150,7 @@ def test_errors_of_conditions_and_models_are_one_line(
 
 
 def test_a_discriminator_enters_the_target(hub: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """log prior + log p(class) + weight * log-odds, with its gradient; methods that need a probability refuse it."""
+    """The target is log prior + log p(class) + weight * log-odds. Methods that need a probability refuse it."""
     more = {"discriminator": BIGBIGAN, "discriminator_weight": 0.5}
     plain, driven = parsed_posterior(hub, "goldfish"), parsed_posterior(hub, "goldfish", **more)
     z = tf.random.stateless_normal([3, 120], [1, 2])
@@ -202,7 +202,7 @@ def test_a_photograph_that_cannot_be_read_is_one_line(hub: list[str]) -> None:
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
-    """A part of a PNG file."""
+    """Return a chunk of a PNG file."""
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
@@ -229,7 +229,7 @@ def test_the_command_and_python_start_at_the_same_photograph(
 
 
 def test_max_batch_changes_no_result(toy_flags: list[str]) -> None:
-    """Chains of 24 transitions stay together but for rounding, which a chaotic chain would blow up."""
+    """Chains of 24 transitions agree up to rounding, which longer, chaotic chains would amplify."""
     for out, flags in (("whole", []), ("parts", ["--max_batch=2"])):
         main(["sample", "--label=goldfish", "--kernel=mala", *FAST, *toy_flags, *flags, f"--out={out}"])
     np.testing.assert_allclose(z_of("parts"), z_of("whole"), rtol=1e-4, atol=1e-5)
@@ -262,7 +262,7 @@ def test_a_hostile_model_runs_nothing_unless_trusted(
 def test_where_xla_cannot_compile_a_run_goes_on_in_graph_mode(
     toy_flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As on a machine with a GPU, where XLA would be taken; the gradient of a bicubic resize has no kernel there."""
+    """This imitates a machine with a GPU, where XLA is used. XLA has no kernel for the gradient of a bicubic resize."""
     resized = lambda z: tf.tanh(tf.image.resize(tf.reshape(z, [-1, 1, 2, 3]), [8, 8], "bicubic"))  # noqa: E731
     folder = toy.save(tmp_path / "bicubic", resized, [None, 6], {"image_range": [-1, 1], "prior": "normal"})
     command = ["--label=goldfish", f"--generator={folder}", toy_flags[1]]

@@ -1,4 +1,4 @@
-"""Files that anybody may have written or damaged: each is read, or refused in one printable line, and nothing is written."""
+"""Files from outside, possibly damaged: each is read, or refused in one printable line, and nothing is written."""
 
 import contextlib
 import io
@@ -37,7 +37,7 @@ CARD = {"image_range": [-1, 1], "latent_dim": 6, "prior": "normal", "labels": NA
 
 
 def holds(read_fn: Callable[[], Any], folder: Path, *, what: object = None) -> bool:
-    """Runs `read_fn`, which may be refused in one line and leaves `folder` as it is; whether it went well."""
+    """Run `read_fn`, which may fail with one line and must leave `folder` unchanged; return whether it succeeded."""
     before = listing(folder)
     try:
         read_fn()
@@ -56,7 +56,7 @@ def listing(folder: Path) -> list[tuple[str, int]]:
 
 
 def fuzz(path: Path, contents: Callable[[random.Random], bytes], read_fn: Callable[[], Any], count: int = COUNT) -> float:
-    """Writes `contents` to `path` and reads it, `count` times; the share of those that could be read."""
+    """Write `contents` to `path` and read it, `count` times; return the share that could be read."""
     rng, num_read = random.Random(path.name), 0
     for k in range(count):
         data = contents(rng)
@@ -66,7 +66,7 @@ def fuzz(path: Path, contents: Callable[[random.Random], bytes], read_fn: Callab
 
 
 def as_json(value: Any) -> Callable[[random.Random], bytes]:
-    """Half of the damage to the values, half to the bytes."""
+    """Damage the values in half of the cases, the bytes in the others."""
 
     def contents(rng: random.Random) -> bytes:
         if rng.random() < 0.5:
@@ -81,7 +81,7 @@ def as_bytes(data: bytes) -> Callable[[random.Random], bytes]:
 
 
 def changed_arrays(arrays: dict[str, np.ndarray], rng: random.Random) -> dict[str, np.ndarray]:
-    """`arrays` with one or two of another shape, type or content, or missing."""
+    """Return `arrays`, of which one or two have another shape, type or content, or are missing."""
     found = dict(arrays)
     for _ in range(rng.randint(1, 2)):
         name = rng.choice(list(found))
@@ -145,7 +145,7 @@ def test_class_maps(tmp_path: Path) -> None:
 
 
 def test_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """run.json and samples.npz, read and diagnosed as `diagnose` does."""
+    """run.json and samples.npz are read and diagnosed as by `diagnose`."""
     folder = tmp_path / "run"
     folder.mkdir()
     arrays = some_draws()._asdict() | {"image": np.zeros((3, 8, 8, 3), np.uint8)}
@@ -166,7 +166,7 @@ def test_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_checkpoints(tmp_path: Path) -> None:
-    """With the digest that belongs to the damaged content too: a stranger can compute it."""
+    """Checkpoints with the correct digest of the damaged content are included, because anyone can compute it."""
     draws, identity = some_draws(), {"seed": 0, "arguments": {"num_chains": 3}}
     RunStore(tmp_path, identity).append(draws, {"z": draws.z[-1]}, {"seconds": 1.5, "doubts": [], "num_gradients": 3})
     path = tmp_path / CHECKPOINT

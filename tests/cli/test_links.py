@@ -1,4 +1,4 @@
-"""Links, pipes and second names in our own folders: what they lead to is neither written nor removed."""
+"""Links, pipes and hard links in folders that tfgradgen writes: their targets are neither written nor removed."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -29,7 +29,7 @@ IMAGE = Image.new("RGB", (4, 4))
 
 @pytest.fixture
 def mine(tmp_path: Path) -> Iterator[Path]:
-    """A file of the user's that must stay as it is."""
+    """A file of the user, which must not change."""
     folder = tmp_path / "mine"
     folder.mkdir()
     file = folder / "thesis"

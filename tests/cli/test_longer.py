@@ -1,4 +1,4 @@
-"""A run that is made longer ends with the bytes of one that was so long from the start."""
+"""A run that is extended ends with the same bytes as a run of that length from the start."""
 
 import json
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ def command_of(kernel: str, num_results: int, flags: list[str]) -> list[str]:
 
 
 def record_of(folder: str) -> dict[str, Any]:
-    """run.json without what may differ between two runs of the same draws."""
+    """Return run.json without the entries that may differ between two runs of the same draws."""
     record = json.loads(Path(folder, "run.json").read_text())
     for name in ("out", "resume", "overwrite"):
         del record["arguments"][name]
@@ -47,7 +47,7 @@ def assert_same(one: str, other: str) -> None:
     assert record_of(one) == record_of(other)
 
 
-NUM_RESULTS = {"rejection": 900, "elliptical_slice": 60}  # of the others 25: more than two chunks
+NUM_RESULTS = {"rejection": 900, "elliptical_slice": 60}  # the others have 25: more than two chunks
 
 
 def chunks_of(kernel: str, num_results: int, resume: Resume | None = None) -> Iterator[Chunk]:
@@ -60,7 +60,7 @@ def chunks_of(kernel: str, num_results: int, resume: Resume | None = None) -> It
 
 
 def stopped_after_every_chunk(kernel: str, num_results: int, folder: Path) -> tuple[Draws, list[Chunk]]:
-    """All draws and the chunks of a run that goes on from its folder each time, as `sample --resume` does."""
+    """Return all draws and the chunks of a run that is resumed from its folder after each chunk, as by `sample --resume`."""
     chunks: list[Chunk] = []
     while not chunks or chunks[-1].progress.num_done < chunks[-1].progress.num_total:
         store = RunStore(folder, {"seed": 0})
@@ -81,7 +81,9 @@ def test_every_method_goes_on_from_any_chunk_and_from_where_a_shorter_run_ended(
         expected = np.concatenate([getattr(chunk.draws, name) for chunk in whole])
         np.testing.assert_array_equal(getattr(draws, name), expected, err_msg=name)
     assert (chunks[-1].cost, chunks[-1].stats) == (whole[-1].cost, whole[-1].stats)
-    np.testing.assert_equal(chunks[-1].progress._asdict(), whole[-1].progress._asdict())  # a step size of NaN is none
+    np.testing.assert_equal(
+        chunks[-1].progress._asdict(), whole[-1].progress._asdict()
+    )  # a step size of NaN means that there is none
     if kernel not in LONGER:
         return
     first = list(chunks_of(kernel, 4))
@@ -131,7 +133,7 @@ def test_of_several_labels_each_is_made_longer(toy_flags: list[str], capsys: pyt
     some = ["sample", "--label=alp,king_penguin", *_short(6, toy_flags, "run"), "--resume"]
     assert "the labels that ran as one batch, as in run/alp: goldfish,alp" in refused(some, capsys)
     with pytest.MonkeyPatch.context() as patch:
-        stop_after(1, CTRL_C, patch)  # what was laid out is counted as the first
+        stop_after(1, CTRL_C, patch)  # the checkpoint of the laid-out run counts as the first
         assert "run/labels.batch.partial" in refused(
             ["sample", *several, *_short(6, toy_flags, "run"), "--resume"], capsys, 130
         )

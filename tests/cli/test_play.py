@@ -1,4 +1,4 @@
-"""show, vary, morph and film as commands: what they write, what they say, and what they refuse; --save_images and --open."""
+"""The commands show, vary, morph and film: what they write, print and refuse; --save_images and --open."""
 
 import json
 import shutil
@@ -27,14 +27,14 @@ def run(toy_flags: list[str], quick_runs: None, capsys: pytest.CaptureFixture[st
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The addresses that a browser was asked for."""
+    """Return the addresses that a browser was asked to open."""
     found: list[str] = []
     monkeypatch.setattr("webbrowser.open", lambda address: found.append(address) or True)
     return found
 
 
 def edited(folder: str, **arguments: Any) -> None:
-    """Change arguments in the record of a run, as someone else could have."""
+    """Change arguments in the record of a run, as an attacker could."""
     path = Path(folder, "run.json")
     record = json.loads(path.read_text())
     record["arguments"] |= arguments
@@ -260,7 +260,7 @@ def test_sample_writes_each_image_as_a_file_and_opens_the_report(
     assert opened == [Path(RUN, "report.html").resolve().as_uri()]
     main([*command, "--seed=0", "--overwrite"])
     assert not list(Path(RUN).glob("image-*")), "those of the replaced run are gone"
-    main([*command, "--save_images", "--resume"])  # what a finished run lacks is added to it
+    main([*command, "--save_images", "--resume"])  # the missing files are added to a finished run
     assert len(list(Path(RUN).glob("image-*.png"))) == 3
     saved = tg.load_run(RUN).save("copy", save_images=True)
     assert sorted(path.name for path in saved.glob("image-*.png")) == ["image-0.png", "image-1.png", "image-2.png"]
@@ -279,7 +279,7 @@ def test_several_labels_open_their_sheet_and_without_a_browser_it_is_said(
 def test_a_label_of_a_batch_has_its_own_film(
     toy_flags: list[str], quick_runs: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The noise of its chains is that of the whole batch."""
+    """The noise of its chains belongs to the whole batch."""
     main(["sample", "--label=goldfish,alp", *FAST_MALA, *toy_flags])
     main(["film", "out/goldfish+alp-mala-0/alp", "--chain=2"])
     assert "film     chain 2, 9 images from start to draw 4 of 4" in capsys.readouterr().out

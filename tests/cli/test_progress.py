@@ -1,4 +1,4 @@
-"""What a terminal shows of a run."""
+"""Progress of a run on a terminal."""
 
 import io
 import re
@@ -19,7 +19,7 @@ class Terminal(io.StringIO):
 
 
 def test_the_time_left_of_a_resumed_run_is_that_of_its_own_pace(monkeypatch: pytest.MonkeyPatch) -> None:
-    """10 steps in 0.5 s leave 4.5 s for 90; with the 900 of before in the count it would be none."""
+    """10 steps in 0.5 s leave 4.5 s for 90 more. If the 900 earlier steps counted, nothing would be left."""
     monkeypatch.setattr(sys, "stderr", Terminal())
     shown = sys.stderr
     with progress_bar("mala") as progress_fn:
@@ -37,11 +37,11 @@ def test_the_time_left_of_a_resumed_run_is_that_of_its_own_pace(monkeypatch: pyt
 def test_a_log_file_gets_plain_lines_with_the_time_left(
     toy_flags: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tfgradgen.mcmc.chains.MIN_ESTIMATE", 1e9)  # on a busy machine this run may be a long one
+    monkeypatch.setattr("tfgradgen.mcmc.chains.MIN_ESTIMATE", 1e9)  # on a busy machine this run may take long
     main([*SMALL, "--kernel=mala", *STEPS["mala"], *toy_flags])
     notes = capsys.readouterr().err.splitlines()
     stages = [line for line in notes if line.startswith("doing    ")]
-    first, second, third, *_, last = stages  # between them what is said of prior draws, where those are not in the cache
+    first, second, third, *_, last = stages  # lines about prior draws come in between if these are not in the cache
     assert ["TensorFlow" in first, "models" in second, "starts" in third, "compiling mala" in last] == [True] * 4
     lines = notes[len(stages) :]
     assert len(lines) == 6, "chunks of 20 steps, cut where the burn-in ends"

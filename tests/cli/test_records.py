@@ -1,4 +1,4 @@
-"""What is written is valid JSON whatever was sampled, and what is read is refused by name where it is something else."""
+"""Records are valid JSON whatever was sampled, and an invalid entry of a record that is read is refused by name."""
 
 import json
 from pathlib import Path
@@ -108,7 +108,7 @@ def test_a_record_of_wrong_types_is_one_line(
 
 
 def test_a_bug_of_ours_shows_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not as a damaged file."""
+    """It is not reported as a damaged file."""
     (tmp_path / "run.json").write_text(json.dumps(a_record()))
     (tmp_path / "samples.npz").write_bytes(npz(**some_draws()._asdict(), image=np.zeros((3, 8, 8, 3), np.uint8)))
 

@@ -1,4 +1,4 @@
-"""A run that is stopped, by whatever, loses nothing and ends with the same bytes."""
+"""A run that is stopped in any way loses nothing and ends with the same bytes."""
 
 import json
 import shlex
@@ -25,7 +25,7 @@ from tfgradgen.results import result
 
 pytestmark = pytest.mark.usefixtures("quick_runs")
 
-# Each kind of method, and each way to be stopped. test_longer stops every method after every chunk.
+# Each kind of method, and each way to stop it. test_longer stops every method after every chunk.
 STOPS = [("mala", CTRL_C), ("mala", FULL_DISK), ("rejection", CTRL_C), ("smc", CTRL_C)]
 
 
@@ -38,7 +38,7 @@ def test_interrupted_and_resumed_is_bit_identical(
     command = [*SMALL, f"--kernel={kernel}", *STEPS[kernel], *toy_flags]
     main([*command, "--out=whole"])
     capsys.readouterr()
-    for num_appends in (1, 2):  # the second time it goes on, and stops further on
+    for num_appends in (1, 2):  # the second time the run continues, and stops later
         with pytest.MonkeyPatch.context() as patch:
             stop_after(num_appends, error, patch)
             resume = ["--resume"] if num_appends > 1 else []
@@ -57,8 +57,8 @@ def test_interrupted_and_resumed_is_bit_identical(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cut", "whole"]
 
 
-# Where the process is killed while it draws: with some draws written of which no checkpoint knows, with a whole checkpoint
-# beside the old one, and with it in place.
+# Where the process is killed while it draws: with draws written that no checkpoint counts, with a complete checkpoint
+# next to the old one, and with the new one in place.
 POINTS = {
     "draws": ("tfgradgen.io.store.zlib", "crc32", "before", 20),
     "checkpoint": ("tfgradgen.io.store.os", "replace", "before", 3),
@@ -67,7 +67,7 @@ POINTS = {
 
 
 def killed(command: list[str], code: str, folder: Path) -> None:
-    """Run `command` in a process of its own in which `code` makes it kill itself."""
+    """Run `command` in its own process, which `code` makes kill itself."""
     start = "import os, signal, sys; from tfgradgen.core.quiet import start_tensorflow; start_tensorflow()\n"
     code = f"{start}{code}\nfrom tfgradgen.cli.commands import main; main(sys.argv[1:])"
     ended = subprocess.run([sys.executable, "-c", code, *command], cwd=folder, capture_output=True)
@@ -76,7 +76,7 @@ def killed(command: list[str], code: str, folder: Path) -> None:
 
 @pytest.mark.slow
 def test_killed_while_it_draws_it_ends_with_the_same_bytes(toy_flags: list[str], tmp_path: Path) -> None:
-    """One run, killed at each of `POINTS` and resumed."""
+    """One run is killed at each of `POINTS` and resumed."""
     command = [*SMALL, "--kernel=mala", "--num_results=150", "--num_burnin_steps=30", *toy_flags]
     main([*command, "--out=whole"])
     seen = []
@@ -105,7 +105,7 @@ module.{name} = counted
     assert (tmp_path / "cut/samples.npz").read_bytes() == (tmp_path / "whole/samples.npz").read_bytes()
 
 
-def test_an_interrupted_run_is_not_started_anew_by_accident(interrupted: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_interrupted_run_is_not_started_over_by_accident(interrupted: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert "run.partial, an interrupted or active run" in refused(interrupted, capsys)
     with exclusive_lock(Path("run.partial")):
         assert "another one running in run.partial" in refused([*interrupted, "--resume"], capsys)
@@ -144,7 +144,7 @@ def test_an_interrupted_batch_goes_on(error: BaseException, toy_flags: list[str]
 
 
 def test_of_several_labels_the_finished_ones_are_kept(toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """Stopped while the second folder is written, then with nothing left to do but what was left over."""
+    """The run is stopped while the second folder is written, and again when only remains are left to be removed."""
     command, writes = [*SEVERAL, "--out=runs", *toy_flags], []
     real_write = result.write_run
 
@@ -165,7 +165,7 @@ def test_of_several_labels_the_finished_ones_are_kept(toy_flags: list[str], caps
     shutil.copytree("runs/labels.batch.partial", "left")
     main([*command, "--resume"])
     assert "kept     runs/goldfish" in capsys.readouterr().out
-    shutil.copytree("left", "runs/labels.batch.partial")  # as after a kill before the last step
+    shutil.copytree("left", "runs/labels.batch.partial")  # as if the process had been killed before the last step
     main([*command, "--resume"])
     assert capsys.readouterr().out.count("kept     runs/") == 2
     assert Path("runs/goldfish/run.json").stat().st_mtime_ns == made
@@ -175,7 +175,7 @@ def test_of_several_labels_the_finished_ones_are_kept(toy_flags: list[str], caps
 
 
 def test_a_label_that_was_sampled_by_itself_is_kept(toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """A finished one as it is, an interrupted one goes on by itself, and the others are a batch."""
+    """A finished label is kept, an interrupted one continues by itself, and the others run as a batch."""
     alone = lambda label: with_flags(SEVERAL, f"--label={label}")  # noqa: E731
     main([*alone("goldfish"), "--out=runs/goldfish", *toy_flags])
     made = Path("runs/goldfish/run.json").stat().st_mtime_ns
@@ -192,7 +192,7 @@ def test_a_label_that_was_sampled_by_itself_is_kept(toy_flags: list[str], capsys
 
 
 def words_of(line: str) -> list[str]:
-    """The words for `main` of the command that a message ends in."""
+    """Return the words for `main` from the command at the end of a message."""
     return shlex.split(line[line.index("python -m tfgradgen ") :])[3:]
 
 
@@ -308,7 +308,7 @@ def test_draws_lie_on_disk_and_not_in_memory(tmp_path: Path) -> None:
             RunStore(tmp_path, {"seed": 0})
 
 
-# Where the process is killed: before the folder is written, in the middle of it, and when it is in place with the rest beside.
+# Where the process is killed: before the folder is written, while it is written, and when it is in place next to remains.
 @pytest.mark.slow
 @pytest.mark.parametrize("at", ["results.result.write_run", "results.files.save_png", "cli.run.clear"])
 def test_killed_while_it_finishes_it_ends_with_the_same_bytes(at: str, toy_flags: list[str], tmp_path: Path) -> None:

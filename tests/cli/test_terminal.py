@@ -1,4 +1,4 @@
-"""What strangers named reaches no terminal, report or shell as it is."""
+"""Names from outside reach no terminal, report or shell unescaped."""
 
 import io
 import json
@@ -32,13 +32,13 @@ PAIR = ["--num_chains=2", "--num_results=2"]
 
 
 def is_clean(text: str) -> bool:
-    """Whether nothing but letters, marks of punctuation and line breaks of our own is in it."""
+    """Return whether the text has only letters, punctuation and line breaks of tfgradgen's own."""
     return all(c.isprintable() or c == "\n" for c in text) and "\u0301" * 5 not in text
 
 
 @pytest.fixture
 def flags(toy_pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The toy pair with labels and a signature of a stranger's."""
+    """Return flags for the toy pair with hostile labels and a hostile signature."""
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "classifier"
     shutil.copytree(toy_pair[1], folder)

@@ -1,4 +1,4 @@
-"""--text at the command line: alone, with labels, resumed, repeated, varied, exported; refused before any sampling."""
+"""--text on the command line: alone, with labels, resumed, repeated, varied, exported, and refused before any sampling."""
 
 import json
 import shlex
@@ -36,7 +36,7 @@ def record(folder: str) -> dict[str, Any]:
 
 
 def test_a_text_is_sampled_exactly(flags: list[str], clip: Path) -> None:
-    """Rejection accepts with p(text): its rate is the prior's mean, and the draws show the colour."""
+    """Rejection accepts with p(text): its rate is the mean under the prior, and the draws show the colour."""
     counts = ["--kernel=rejection", "--num_results=150", "--num_chains=4"]
     main(["sample", "--text=a red fish", *counts, *flags])
     (folder,) = Path("out").iterdir()
@@ -100,7 +100,7 @@ def test_a_text_composes_with_labels(flags: list[str]) -> None:
 
 @pytest.mark.parametrize("label", [None, "goldfish | alp", "all"])
 def test_the_command_of_a_run_makes_it_again(label: str | None, flags: list[str]) -> None:
-    """By its own command, and by --like."""
+    """The run is repeated by the command in its report and by --like."""
     asked = [] if label is None else [f"--label={label}"]
     main(["sample", *asked, "--text=a red fish", "--kernel=mala", *FAST, *flags, "--out=first"])
     own = Path("first") if label != "all" else Path("first/alp_a_red_fish")

@@ -1,4 +1,4 @@
-"""What lies at --out, what lies beside it, and what a command makes of both."""
+"""What is at --out and next to it, and how commands react to it."""
 
 import errno
 import json
@@ -44,7 +44,7 @@ def foreign(out: Path) -> None:
 
 
 def half(out: Path) -> None:
-    """A run that was killed while its files were put into a folder that cannot be replaced."""
+    """A run that was killed while its files were moved into a folder that cannot be replaced."""
     run(out)
     (out / RECORD).unlink()
 
@@ -123,7 +123,7 @@ def test_every_state_is_welcome_or_refused_in_one_line(
 ) -> None:
     at_out, beside, flags, text = TABLE[number]
     monkeypatch.chdir(tmp_path)
-    if spelling == "{}/../{}":  # a path through itself needs one that is there
+    if spelling == "{}/../{}":  # a path through itself needs a folder that exists
         (tmp_path / "by").mkdir()
         spelling = "by/../{}"
     out = str(tmp_path / "run") if spelling == "absolute" else spelling.format("run")
@@ -153,7 +153,7 @@ def test_what_a_batch_left_is_welcome_where_the_flags_go_on_with_it_or_replace_i
 def test_a_folder_on_which_something_is_mounted_is_written_into(
     toy_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It can be neither renamed nor replaced, and nothing is to be left beside it."""
+    """It can be neither renamed nor replaced, and nothing must be left next to it."""
     main([*COMMAND, *toy_flags, "--out=whole"])
     mount = tmp_path / "mount"
     (mount / "lost+found").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The `tune` command on the toy pair: what it finds, what it writes, how it goes on, what it refuses."""
+"""The `tune` command on the toy pair: what it finds, writes, resumes and refuses."""
 
 import csv
 import sqlite3
@@ -34,7 +34,7 @@ OURS = ["best.yaml", "report.html", "report.md", "study.db", "tuning.csv", "tuni
 
 @pytest.fixture
 def command(toy_flags: list[str]) -> list[str]:
-    """A small search, of what one graph serves: compiling takes most of the time."""
+    """A small search over settings that share one graph, because compiling takes most of the time."""
     Path("poor.yaml").write_text(POOR)
     own = ["--num_gradients=120", "--budget=1200", "--num_seeds=1", "--num_fresh=2", "--num_chains=4"]
     held = ["--adaptation=dual_averaging", "--step_count_smoothing=10"]
@@ -42,7 +42,7 @@ def command(toy_flags: list[str]) -> list[str]:
 
 
 def stop_after(num_runs: int, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Recipe, Problem]]:
-    """Ctrl-C in the run after so many; returns a list of those that were made."""
+    """Raise Ctrl-C in the run after this number of runs; return the list of the runs made."""
     made, measure = list[Any](), Objective.measure
 
     def measured(self: Objective, recipe: Recipe, problem: Problem, progress_fn: Any) -> Any:
@@ -56,7 +56,7 @@ def stop_after(num_runs: int, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Rec
 
 
 def test_workers_find_the_same(command: list[str]) -> None:
-    """The search, the fresh seeds and the report do not depend on where runs are measured, or on a worker that is lost."""
+    """The search, the fresh seeds and the report do not depend on where runs are measured, or on the loss of a worker."""
     few = with_flags(command, "--budget=480", "--num_seeds=2")
     main([*few, "--out=near"])
     with on_fleet(HereFleet((3, 8))) as engine:
@@ -118,7 +118,7 @@ def test_where_nothing_is_better_the_control_stands_and_it_is_said(
 ) -> None:
     ranges = ranges_of("hmc") | {"step_size": lambda trial, name: trial.suggest_float(name, 1e-4, 1e-3, log=True)}
     monkeypatch.setattr("tfgradgen.tuning.space.ranges_of", lambda kernel: ranges)
-    monkeypatch.setattr("tfgradgen.tuning.space.MAX_BURNIN_SHARE", 0.04)  # no step is tuned far from its first
+    monkeypatch.setattr("tfgradgen.tuning.space.MAX_BURNIN_SHARE", 0.04)  # no step size is tuned far from its initial value
     Path("good.yaml").write_text(
         "kernel: hmc\nstep_size: 0.8\nnum_leapfrog_steps: 2\nnum_burnin_steps: 10\nnum_adaptation_steps: 0\n"
     )
@@ -219,7 +219,7 @@ def test_a_cell_counts_every_gradient_and_takes_the_worst_statistic() -> None:
 
 @pytest.mark.parametrize("max_leapfrog_steps", [1, 16])
 def test_a_run_takes_its_gradients_whatever_a_transition_takes(max_leapfrog_steps: int) -> None:
-    """Where trajectories turn out short, it has more draws, not fewer gradients: its starts would be draws for less."""
+    """If trajectories turn out short, a run has more draws, not fewer gradients, or its starts would be cheaper draws."""
     recipe = default_recipe("chees").changed({"max_leapfrog_steps": max_leapfrog_steps, "num_burnin_steps": 20})
     objective = Objective({"one": ClassPosterior(ToyGenerator(), ToyClassifier(), 1)}, RunConfig(num_chains=4), 300)
     cell = objective.measure(filled(recipe, 300), Problem("one", SEARCH, 0), SILENT)

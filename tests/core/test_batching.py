@@ -1,4 +1,4 @@
-"""A batch in parts is the batch, in value and gradient, in graph mode and under XLA, and never more than a part at a time."""
+"""A batch in parts gives the values and gradients of the whole batch, in graph mode and with XLA, one part at a time."""
 
 from typing import Any
 
@@ -43,7 +43,7 @@ def test_a_batch_of_unknown_size_is_split_too() -> None:
 
 
 def test_the_networks_see_no_more_rows_than_max_batch() -> None:
-    """And a chain's density and gradient stay what they are; without the bound the generator sees all rows at once."""
+    """The density and gradient of a chain do not change; without the bound the generator sees all rows at once."""
     seen = []
 
     class Watched(toy.ToyGenerator):

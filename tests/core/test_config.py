@@ -1,4 +1,4 @@
-"""Ranges are checked on construction, in one wording."""
+"""Ranges are checked on construction, with the same wording everywhere."""
 
 import json
 import math

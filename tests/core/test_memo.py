@@ -1,4 +1,4 @@
-"""What is compiled for models goes with them, whichever of them goes first."""
+"""Functions compiled for models are released with them, whichever model is released first."""
 
 import gc
 import weakref

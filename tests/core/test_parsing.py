@@ -1,4 +1,4 @@
-"""What parsers raise becomes one line."""
+"""Errors of parsers become one line."""
 
 import json
 from pathlib import Path

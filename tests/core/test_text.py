@@ -1,4 +1,4 @@
-"""The one door for text from outside, and the errors that are made of it."""
+"""The functions through which text from outside passes, and the errors that contain it."""
 
 import shlex
 

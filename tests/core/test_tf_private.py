@@ -1,4 +1,4 @@
-"""The contract of what is used of TensorFlow and TFP beyond their public API. A new version of them has to keep it.
+"""The contract of the private API of TensorFlow and TFP that is used. A new version of either must keep it.
 
 Checked with TensorFlow 2.20 and 2.21, and TFP 0.25, to which setup.cfg binds the package.
 """
@@ -54,7 +54,7 @@ def test_it_imports_nothing_until_it_is_asked() -> None:
 
 
 def test_fields_of_nested_results_are_read_and_replaced() -> None:
-    """The step size, the acceptance and the trajectory of every kernel, through adaptation and replica exchange around it."""
+    """Step size, acceptance and trajectory of every kernel are read through the adaptation and replica exchange around it."""
     inner = tfp.mcmc.HamiltonianMonteCarlo(log_prob, 0.3, 2)
     kernel = tfp.mcmc.SimpleStepSizeAdaptation(inner, 5)
     z = tf.ones([3, 2])
@@ -68,7 +68,7 @@ def test_fields_of_nested_results_are_read_and_replaced() -> None:
 
 
 def test_the_leapfrog_integrator_keeps_the_energy_and_runs_back() -> None:
-    """A served chain's HMC."""
+    """The HMC of a served chain uses it."""
     leapfrog = leapfrog_integrator.SimpleLeapfrogIntegrator(log_prob, step_sizes=[0.1], num_steps=5)
     start, momentum = tf.constant([[1.0, -0.5]]), tf.constant([[0.3, 0.8]])
     [p], [z], value, [gradient] = leapfrog([momentum], [start], log_prob(start), [-start])
@@ -87,7 +87,7 @@ def test_operations_are_known_by_name() -> None:
 
 
 def test_a_frozen_function_has_no_variables_left() -> None:
-    """The profiler counts the operations of a card's model on it."""
+    """The profiler counts the operations of a model on it, for its card."""
     w = tf.Variable([[2.0]])
     concrete = tf.function(lambda x: x @ w).get_concrete_function(tf.TensorSpec([1, 1]))
     frozen = convert_to_constants.convert_variables_to_constants_v2(concrete)
@@ -101,7 +101,7 @@ def _tenfold(op: tf.Operation, upstream: tf.Tensor) -> tf.Tensor:
 
 
 def test_the_gradient_of_an_operation_in_a_nested_function_is_replaced() -> None:
-    """Convolutions of a loaded model whose gradient is taken in bfloat16."""
+    """This is used for convolutions of a loaded model whose gradients are computed in bfloat16."""
     inner = tf.function(tf.sin, input_signature=[tf.TensorSpec([], tf.float32)], autograph=False)
     outer = tf.function(lambda x: inner(x), input_signature=[tf.TensorSpec([], tf.float32)], autograph=False)
     graph = outer.get_concrete_function().graph
@@ -117,8 +117,8 @@ def test_the_gradient_of_an_operation_in_a_nested_function_is_replaced() -> None
 
 
 def test_a_tensor_from_outside_is_captured_by_a_function() -> None:
-    """A large frozen variable is one tensor for all functions of a model."""
-    shared = tf.random.stateless_normal([64, 64], [1, 2])  # a small one becomes a constant
+    """A large frozen variable is a single tensor that all functions of a model share."""
+    shared = tf.random.stateless_normal([64, 64], [1, 2])  # a small tensor becomes a constant
     taken = []
 
     def load(x: tf.Tensor) -> tf.Tensor:

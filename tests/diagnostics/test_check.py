@@ -1,4 +1,4 @@
-"""Problems of a pair of models that a run would meet in silence."""
+"""Problems of a pair of models that a run itself would not report."""
 
 import json
 from pathlib import Path
@@ -48,10 +48,10 @@ class Noisy(toy.ToyClassifier):
 
 
 class Unlike(toy.ToyClassifier):
-    """Another function under XLA than in graph mode, as a wrong compilation would be."""
+    """A function that differs between XLA and graph mode, like a wrong compilation."""
 
     def __call__(self, image: tf.Tensor) -> tf.Tensor:
-        self.count += not tf.executing_eagerly()  # the second trace is that of XLA
+        self.count += not tf.executing_eagerly()  # the second trace is by XLA
         return super().__call__(image) * (1.0 if self.count < 2 else 1.5)
 
     count = 0
@@ -120,7 +120,7 @@ def test_a_model_that_mixes_rows_is_named(change: Any) -> None:
 def test_a_run_checks_first_and_stops_at_grave_problems_only(
     toy_flags: list[str], toy_pair: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The noise is found before a step is made; images out of range are a warning."""
+    """The noise is found before the first step; images out of range give a warning."""
     card = json.loads((toy_pair[0] / "model.json").read_text())
     images_of = lambda z: tf.tanh(tf.reshape(tf.tile(z, [1, 32]), [-1, 8, 8, 3]))  # noqa: E731
     noisy = lambda z: images_of(z) + 0.1 * tf.random.uniform(tf.shape(images_of(z)))  # noqa: E731
@@ -143,7 +143,10 @@ def test_a_run_checks_first_and_stops_at_grave_problems_only(
 def test_images_that_no_png_can_hold_are_refused_before_a_run(
     shape: list[int], toy_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Channels first, or more channels than a colour image has: a run ended in a traceback when it wrote its grid."""
+    """Channels first, or more channels than a colour image has.
+
+    Without the check, a run ends in a traceback when it writes its grid.
+    """
     images_of = lambda z: tf.tanh(tf.reshape(tf.tile(z, [1, 60]), [-1, 360]))[:, : int(np.prod(shape))]  # noqa: E731
     toy.save(tmp_path / "odd", lambda z: tf.reshape(images_of(z), [-1, *shape]), [None, 6])
     mean = lambda x: tf.stack([tf.reduce_mean(x, [1, 2, 3]), tf.reduce_max(x, [1, 2, 3])], 1)  # noqa: E731

@@ -1,4 +1,4 @@
-"""Diagnostics against processes whose mixing is known, and the names of known problems."""
+"""Diagnostics of processes whose mixing is known, and the names of known problems."""
 
 import json
 import re
@@ -25,7 +25,7 @@ def autoregressive(rho: float, num_results: int = 2000, num_chains: int = 8) -> 
     return x
 
 
-# An AR(1) process has ESS = N (1 - rho) / (1 + rho); the estimate from 16,000 draws is good to about a tenth.
+# An AR(1) process has ESS = N (1 - rho) / (1 + rho); the estimate from 16,000 draws is accurate to about 10 %.
 @pytest.mark.parametrize("rho", [0.0, 0.5, 0.9])
 def test_effective_sample_size_of_an_autoregressive_process(rho: float) -> None:
     result = convergence(autoregressive(rho))
@@ -48,7 +48,7 @@ def test_chains_apart_have_a_large_rhat_a_small_ess_and_their_variance_between()
 
 
 def test_chains_of_one_mean_and_two_scales_are_distinguished_by_ranks() -> None:
-    """The folded part of the rank-normalized R-hat; the classic one sees nothing here."""
+    """The folded part of the rank-normalized R-hat detects this; the classic R-hat does not."""
     scales = np.where(np.arange(8) < 4, 1.0, 5.0)
     rhat = convergence(autoregressive(0.0) * scales).rhat
     assert rhat is not None
@@ -83,7 +83,7 @@ def test_projections_are_of_unit_scale_and_the_same_every_time() -> None:
 
 
 def diagnosed(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
-    """What `diagnose --strict` says of a run that it must not pass."""
+    """Return the output of `diagnose --strict` for a run that must fail."""
     capsys.readouterr()
     with pytest.raises(SystemExit) as exit_:
         main(["diagnose", str(folder), "--strict"])
@@ -135,7 +135,7 @@ def test_diagnose_says_what_sample_said(toy_flags: list[str], capsys: pytest.Cap
     assert said == [line for line in out if line.startswith(("ok ", "warning "))]
     assert any(line.startswith("warning ") for line in said)
     assert sum(line.split()[0].isdigit() for line in out) == 16, "one row a chain"
-    main(["diagnose", "short"])  # without --strict it only says so
+    main(["diagnose", "short"])  # without --strict it only prints the warnings
     capsys.readouterr()
     main(["sample", "--label=goldfish", "--kernel=rejection", "--strict", "--out=exact", *toy_flags])
     main(["diagnose", "exact", "--strict"])

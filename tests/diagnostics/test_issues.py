@@ -1,4 +1,4 @@
-"""Each warning by its smallest case and one beside it, the grades, pairs of warnings, prices, and the pages."""
+"""Each warning, by its smallest case and a similar case without it; grades, pairs of warnings, prices, and the pages."""
 
 import re
 from collections.abc import Callable
@@ -23,7 +23,7 @@ Change = Callable[[Draws, dict[str, Any]], Case]
 
 
 def draws_of(z: np.ndarray, accept_prob: float = 0.44) -> Draws:
-    """Of z [num_results, num_chains, latent_dim]: what else follows from it."""
+    """Return `Draws` with these z [num_results, num_chains, latent_dim] and made-up other fields."""
     moved = np.concatenate([np.ones(z.shape[1:2], bool)[None], (z[1:] != z[:-1]).any(-1)])
     prob = 1 / (1 + np.exp(-z[..., 0]))
     steps, ratio = np.full_like(prob, 0.4), np.full_like(prob, np.log(accept_prob))
@@ -31,7 +31,7 @@ def draws_of(z: np.ndarray, accept_prob: float = 0.44) -> Draws:
 
 
 def healthy(num_results: int = 264, num_chains: int = 16) -> Case:
-    """A run of mala with nothing wrong."""
+    """A run of mala without problems."""
     record = a_record() | {"doubts": [], "exact_starts": num_chains, "prior_class_prob": 0.034, "num_gradients": 5000}
     record["arguments"] |= {"schedule": {"num_results": num_results, "num_burnin_steps": 36, "num_adaptation_steps": 27}}
     return draws_of(np.random.default_rng(0).standard_normal((num_results, num_chains, 6))), record
@@ -50,7 +50,7 @@ def with_stats(**stats: Any) -> Change:
 
 
 def with_ratio(value: float, first: int | None = None) -> Change:
-    """Of chain 3, in all its proposals or in the `first` of them."""
+    """Return draws in which chain 3 has this ratio, in all its proposals or in the `first` of them."""
 
     def change(draws: Draws, record: dict[str, Any]) -> Case:
         ratio = draws.log_accept_ratio.copy()
@@ -61,7 +61,7 @@ def with_ratio(value: float, first: int | None = None) -> Change:
 
 
 def standing(num: int | None) -> Change:
-    """Chain 2 stands still for its first draws."""
+    """Return draws in which chain 2 stands still for its first draws."""
 
     def change(draws: Draws, record: dict[str, Any]) -> Case:
         z, chain = draws.z.copy(), min(2, draws.z.shape[1] - 1)
@@ -72,7 +72,7 @@ def standing(num: int | None) -> Change:
 
 
 def apart(distance: float) -> Change:
-    """Every second chain lies elsewhere in one coordinate."""
+    """Return draws in which every second chain is elsewhere in one coordinate."""
 
     def change(draws: Draws, record: dict[str, Any]) -> Case:
         z = draws.z.copy()
@@ -103,7 +103,7 @@ def accepting(prob: float) -> Change:
 
 
 def at_an_image(draws: Draws, record: dict[str, Any]) -> Case:
-    """All chains start at one photograph: that they agree may mean that none has left its mode."""
+    """All chains start at one photograph, so their agreement may mean that none has left its mode."""
     return draws, record | {"exact_starts": None, "arguments": record["arguments"] | {"init": "photo.png"}}
 
 
@@ -116,7 +116,7 @@ def not_finite(draws: Draws, record: dict[str, Any]) -> Case:
 IMAGES, MEANS = "images", "means"
 ALL = {IMAGES, MEANS}
 DISAGREE = apart(1.2)
-# page: the smallest case, one beside it that has no such warning, and the grades that the former takes away.
+# page: the smallest case, a similar one without the warning, and the grades that a run loses by the warning.
 CASES: list[tuple[str, Change, Change, set[str]]] = [
     ("models", with_stats(doubts=["a warning"]), with_stats(doubts=[]), set()),
     ("models", with_stats(image_doubts=["a warning"]), with_stats(image_doubts=[]), {IMAGES}),
@@ -166,7 +166,7 @@ def test_each_warning_has_a_case_that_brings_it_and_one_beside_it_that_does_not(
 
 
 def directions(lines: list[str]) -> dict[str, set[str]]:
-    """What the advice of all lines does to each flag; target_accept_prob is the step size the other way round."""
+    """Return the direction in which the advice moves each flag; target_accept_prob acts opposite to the step size."""
     found: dict[str, set[str]] = {}
     for verb, flag in re.findall(r"\b(raise|lower) --(\w+)", " ".join(lines)):
         if flag == "target_accept_prob":
@@ -216,7 +216,7 @@ def test_where_all_is_well_it_says_what_was_checked() -> None:
 
 
 def test_the_default_run_of_mala_keeps_the_grade_of_its_images() -> None:
-    """Slow chains from exact starts: whatever R-hat says, the last state of each is a draw."""
+    """The chains are slow but start at exact draws, so the last state of each is a draw, whatever R-hat is."""
     rng = np.random.default_rng(1)
     noise = rng.standard_normal((264, 16, 84))
     z = np.empty_like(noise)
@@ -240,7 +240,7 @@ def test_of_chains_that_forgot_their_starts_the_images_are_draws() -> None:
 
 
 def test_a_short_run_that_did_not_move_by_chance_is_not_stuck() -> None:
-    """Six draws at acceptance 0.44: a chain in 18 refuses all five proposals; all sixteen never do."""
+    """Six draws at acceptance 0.44: one chain in 18 rejects all five proposals, but never all sixteen chains."""
 
     def still(*chains: int) -> Change:
         def change(draws: Draws, record: dict[str, Any]) -> Case:
@@ -266,7 +266,7 @@ def test_the_cheaper_way_is_named_where_there_is_one() -> None:
 
 
 def test_the_price_of_rejection_is_that_of_its_forward_passes() -> None:
-    """A run of 5000 gradients and 5 forward passes in 100 s; 32 draws at mass 0.034 take 941 forward passes."""
+    """A run has 5000 gradients and 5 forward passes in 100 s; 32 draws at mass 0.034 take 941 forward passes."""
     line = " ".join(found_of(DISAGREE)["problems"])
     assert f"rejection (32 exact draws, {32 / 0.034 * 0.45 / (5000 + 0.45 * 5):.2g} times the time)" in line
     assert not re.search(r"\d (s|minutes?|hours?)\b", line), "run.json holds nothing that depends on the machine"

@@ -1,4 +1,4 @@
-"""The checks that every method makes of its models, in the library as in the command: bad ones are refused, good ones pass."""
+"""The checks that every method makes of its models, in library and command: bad models are refused, good ones pass."""
 
 import copy
 import gc
@@ -31,7 +31,7 @@ SCHEDULE = tg.Schedule(2, 2, 1)
 
 
 class Bounded(toy.ToyGenerator):
-    """The toy with images in [-1, 1], as they should be; change: of the images."""
+    """The toy with images in [-1, 1], as they should be; `change` is applied to the images."""
 
     def __init__(self, change: Callable[[tf.Tensor], tf.Tensor] = tf.identity):
         self.change = change
@@ -41,7 +41,7 @@ class Bounded(toy.ToyGenerator):
 
 
 class Logits:
-    """A classifier of `num_classes` by a function of the image."""
+    """A classifier of `num_classes` that computes logits by a function of the image."""
 
     def __init__(self, fn: Callable[[tf.Tensor], tf.Tensor], num_classes: int = 2):
         self.fn, self.num_classes = fn, num_classes
@@ -78,7 +78,7 @@ ENTRIES: dict[str, Callable[[tg.ClassPosterior], Any]] = {
 
 
 def coin(image: tf.Tensor) -> tf.Tensor:
-    """All images of a batch flipped, or none."""
+    """Flip all images of a batch, or none."""
     return tf.where(tf.random.uniform([]) < 0.5, image, tf.reverse(image, [2]))
 
 
@@ -97,7 +97,7 @@ BAD = {
 }
 
 
-# Every entry refuses what a run shows and what a value shows, and three of them every problem: they share the checks.
+# Every entry point refuses one problem of a run and one of a value, and three of them all problems: they share the checks.
 REFUSED = [
     (problem, entry)
     for problem in BAD
@@ -139,7 +139,7 @@ def test_a_bad_classifier_is_refused(classifier: Any, text: str) -> None:
 
 
 def test_a_coin_for_a_whole_batch_is_always_seen() -> None:
-    """Two evaluations agree half the time; twenty hardly ever."""
+    """Two evaluations agree half of the time; twenty hardly ever do."""
     for _ in range(30):
         with pytest.raises(UserError, match=r"determinism|rows"):
             admit(posterior_of(Bounded(coin)), RUN, takes_gradients=False)
@@ -162,7 +162,7 @@ def test_a_seed_that_moves_on_is_named() -> None:
 
 
 def test_noise_of_python_that_a_graph_would_freeze_is_refused() -> None:
-    """The chains would see one noise, and the images that are saved another."""
+    """The chains and the saved images would have different noise."""
     rng = np.random.default_rng(0)
     with pytest.raises(UserError, match="determinism"):
         admit(posterior_of(Bounded(lambda image: 0.5 * image + rng.normal() / 10)), RUN, takes_gradients=False)
@@ -204,7 +204,7 @@ def test_a_class_that_hardly_varies_or_is_out_of_reach_is_said(classifier: Any, 
 
 
 def test_the_bound_of_a_flat_class_is_that_of_its_gain() -> None:
-    """At the bound the posterior is 0.005 nats from the prior, by quadrature: some 200 draws tell them apart at best."""
+    """At the bound, the posterior is 0.005 nats from the prior (by quadrature); 200 draws are needed to distinguish them."""
     z = np.random.default_rng(0).standard_normal(200_000)
     log_prob = 0.1 * z
     weight = np.exp(log_prob) / np.exp(log_prob).mean()
@@ -233,7 +233,7 @@ def test_images_that_look_like_no_class_are_said(logits: Any, is_ok: bool) -> No
 
 
 def test_two_classes_may_be_of_one_kind() -> None:
-    """Of a rare condition all prior draws may miss."""
+    """All prior draws may miss a rare condition."""
     assert list(class_checks(log_softmax(np.tile([9.0, 0.0], [NUM_PRIOR, 1])), object())) == []
     assert all(check.is_ok for check in label_checks(log_softmax(np.random.default_rng(2).normal(size=[64, 2]))[:, 1], 2))
 
@@ -299,7 +299,7 @@ def test_nothing_keeps_the_models_alive() -> None:
 
 @dataclass
 class PlainGenerator:
-    """Neither hashable, as dataclasses are by default."""
+    """A generator that is not hashable, like dataclasses by default."""
 
     latent_dim: int = 6
 
@@ -391,7 +391,7 @@ def test_keywords_that_the_posterior_has_not(given: dict[str, Any], text: str) -
 
 @pytest.mark.parametrize("entry", ["sample_chains", "sample_exact", "smc_chunks", "map"])
 def test_no_method_computes_in_tensorfloat_32(entry: str) -> None:
-    """It is off while the models are evaluated, and stays off; a process may switch it on again in between."""
+    """It is off while the models are evaluated and stays off, although a process may switch it on again in between."""
     seen = list[bool]()
 
     class Watching(toy.ToyClassifier):
@@ -421,7 +421,7 @@ def test_it_is_switched_off_again_before_each_chunk() -> None:
 
 
 def test_a_model_of_keras_that_flips_at_random_is_refused_by_name(tmp_path: Path) -> None:
-    """`model.export` leaves the layer working: the same image gets other scores."""
+    """`model.export` leaves the layer active, so the same image gets different scores."""
     import keras
 
     with warnings.catch_warnings():
@@ -438,7 +438,7 @@ def test_a_model_of_keras_that_flips_at_random_is_refused_by_name(tmp_path: Path
 
 
 def test_gradients_are_checked_where_a_model_is_finite(monkeypatch: pytest.MonkeyPatch) -> None:
-    """NaN at the first points of all, whichever these are: the check looks at others."""
+    """The models give NaN at the first points, whichever these are; the check uses other points."""
     first = np.asarray(prior_points(6))[:NUM_CHECKED, 0]
 
     def partly(image: tf.Tensor) -> tf.Tensor:
@@ -457,7 +457,10 @@ def test_gradients_are_checked_where_a_model_is_finite(monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize(("offset", "expected"), [(12.0, []), (-12.0, []), (0.0, ["scales"])])
 def test_a_condition_that_nearly_all_meet_may_have_a_small_gradient(offset: float, expected: list[str]) -> None:
-    """p(class 1) = sigmoid(offset + 0.5 pixel): where it is nearly 1, its log has hardly a gradient. At p = 1/2 it should."""
+    """p(class 1) = sigmoid(offset + 0.5 pixel): if it is nearly 1, its log has hardly any gradient.
+
+    At p = 1/2 it should have one.
+    """
     scale = 0.5 if offset else 1e-4
     posterior = posterior_of(Bounded(), spread(scale, offset))
     found = model_checks.checked_gradients(posterior, RUN)

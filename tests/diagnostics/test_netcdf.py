@@ -31,7 +31,7 @@ def read(path: Path | str) -> Any:
 
 
 def run(toy_flags: list[str], *flags: str) -> tuple[Any, dict[str, np.ndarray], dict[str, Any]]:
-    """chains.nc as xarray reads it, samples.npz and run.json of a run."""
+    """Return chains.nc as xarray reads it, samples.npz and run.json of a run."""
     main([*RUN, "--out=run", *flags, *toy_flags])
     with np.load("run/samples.npz") as file:
         samples = dict(file)
@@ -80,7 +80,7 @@ def test_arviz_finds_the_rhat_and_the_ess_that_we_find(toy_flags: list[str]) -> 
 
     _, samples, record = run(toy_flags, "--netcdf")
     tree = arviz_base.convert_to_datatree("run/chains.nc")
-    # In float32 distances to the median tie, which changes their ranks.
+    # In float32, distances to the median have ties, which changes their ranks.
     tree["posterior"] = xarray.DataTree(tree["posterior"].to_dataset().astype(np.float64))
     ours = record["statistics"]["class_prob"]
     assert arviz_stats.rhat(tree, method="rank")["class_prob"].item() == pytest.approx(ours["rhat"], rel=1e-6)
@@ -93,7 +93,7 @@ def test_arviz_finds_the_rhat_and_the_ess_that_we_find(toy_flags: list[str]) -> 
 
 
 def test_acceptance_and_divergence_follow_from_the_ratio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(netcdf, "BLOCK_DRAWS", 4)  # six draws lie in two blocks
+    monkeypatch.setattr(netcdf, "BLOCK_DRAWS", 4)  # so that six draws are in two blocks
     ratio = np.array([[0.0, 3.0, np.log(0.25), -2000.0, np.nan, -np.inf], [np.inf, -999.0, -1001.0, 0.0, 0.0, 0.0]], np.float32)
     grid = np.arange(12, dtype=np.float32).reshape(6, 2)
     z = np.arange(60, dtype=np.float32).reshape(6, 2, 5)

@@ -1,4 +1,4 @@
-"""Models that give NaN for part of z: every method counts it, says so, and keeps it out of its figures."""
+"""Models that give NaN for part of z: every method counts such points, reports them, and leaves them out of its statistics."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ SHARE = 0.1587  # of the prior beyond 1
 
 
 class Partly(toy.ToyGenerator):
-    """NaN where the last coordinate, which the class does not depend on, is above 1."""
+    """A model that gives NaN if the last coordinate, on which the class does not depend, is above 1."""
 
     def __call__(self, z: Any) -> tf.Tensor:
         return super().__call__(z) + tf.where(z[:, 5] > 1.0, np.nan, 0.0)[:, None, None, None]
@@ -40,7 +40,7 @@ def test_every_method_counts_prior_draws_without_a_finite_likelihood(name: str) 
     assert of >= 30
     assert abs(count / of - SHARE) < 4 * np.sqrt(SHARE * (1 - SHARE) / of)
     is_finite = np.isfinite(found.draws.class_prob)
-    if method.kind == "fitted":  # of an approximation, which may reach where the model is not finite: the run says so
+    if method.kind == "fitted":  # an approximation may reach points where the model is not finite; the run says so
         assert sum(chain_table(found.draws)["num_not_finite"]) == (~is_finite).sum()
     else:
         assert is_finite.all()

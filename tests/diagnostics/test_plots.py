@@ -1,4 +1,4 @@
-"""What the panels of plots.png show, against processes that are known, and the image itself."""
+"""The contents of the panels of plots.png for known processes, and the image itself."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ from tfgradgen.diagnostics.plots import autocorrelation, plot_chains, rank_count
 
 
 def normal(num_results: int, num_chains: int, rho: float = 0.0) -> np.ndarray:
-    """A stationary AR(1) process of unit variance, [num_results, num_chains]."""
+    """Return a stationary AR(1) process with unit variance, [num_results, num_chains]."""
     noise = np.random.default_rng(0).standard_normal((num_results, num_chains))
     noise[1:] *= np.sqrt(1 - rho**2)
     return lfilter([1], [1, -rho], noise, axis=0)
@@ -31,7 +31,9 @@ def test_ranks_of_chains_that_agree_are_uniform() -> None:
     counts = rank_counts(normal(2000, 8), 20)
     assert (counts.sum(1) == 2000).all()
     assert (counts.sum(0) == 800).all(), "of distinct values, every part of the ranks holds as many"
-    statistic = ((counts - 100) ** 2 / 100).sum(1)  # chi-squared with 19 degrees of freedom, a little less: draws share ranks
+    statistic = ((counts - 100) ** 2 / 100).sum(
+        1
+    )  # chi-squared with slightly fewer than 19 degrees of freedom, because draws share ranks
     assert (statistic < 50).all(), "beyond 50 once in 7,000 chains"
     assert (statistic > 3).all(), "and no more uniform than draws are"
 
@@ -61,7 +63,7 @@ def test_autocorrelation_of_an_autoregressive_process(rho: float) -> None:
 
 
 def test_autocorrelation_is_that_of_the_definition() -> None:
-    """Products over num_results at every lag, so that the noise of large lags fades."""
+    """Products are divided by num_results at every lag, so that the noise of large lags fades."""
     values = normal(37, 5, 0.5) * 1e200  # whose squares are not finite
     values[:, 2] = 7.0
     centred = values / 1e200 - (values / 1e200).mean(0)
@@ -73,14 +75,14 @@ def test_autocorrelation_is_that_of_the_definition() -> None:
 
 
 def panels_of(image: np.ndarray) -> list[list[np.ndarray]]:
-    """The image, cut in the gaps between its panels into three rows of three."""
+    """Return the image cut at the gaps between its panels: three rows of three."""
     height, width = image.shape[:2]
     rows = np.split(image, [int(0.36 * height), int(0.665 * height)])
     return [np.split(row, [int(0.355 * width), int(0.68 * width)], axis=1) for row in rows]
 
 
 def colored(image: np.ndarray) -> np.ndarray:
-    """[3, 3] whether a panel has lines or bars of chains; ink, grid and text are grey."""
+    """Return [3, 3], whether a panel has lines or bars of chains; ink, grid and text are grey."""
     spread = np.ptp(image.astype(int), axis=-1) > 60
     return np.array([[part.sum() > 20 for part in row] for row in panels_of(spread)])
 
@@ -108,7 +110,7 @@ def test_draws_of_short_chains_are_shown_in_one_row_without_empty_panels(num_res
 
 
 def test_the_chain_farthest_from_the_others_stands_out() -> None:
-    """In orange, in every panel of its row; its number is written above the trace."""
+    """It is orange in every panel of its row, and its number stands above the trace."""
     draws = draws_of(40, 5)
     draws.class_prob[:, 3] += 2
     orange = np.abs(np.asarray(plot_chains(draws)).astype(int) - [0xD5, 0x5E, 0]).sum(-1) < 30
@@ -142,7 +144,7 @@ def test_each_row_is_of_its_statistic() -> None:
 
 def test_of_many_chains_and_draws_the_title_says_what_is_left_out() -> None:
     def ink(num_results: int, num_chains: int) -> int:
-        """Dark pixels of the line at the top."""
+        """Return the dark pixels of the line at the top."""
         return int((np.asarray(plot_chains(draws_of(num_results, num_chains), "mala"))[:45] < 128).sum())
 
     plain = ink(40, 16)

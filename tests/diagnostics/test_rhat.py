@@ -1,4 +1,4 @@
-"""R-hat over all coordinates: the definition, which coordinate is worst, and how often its limit is wrong."""
+"""R-hat over all coordinates: its definition, the worst coordinate, and how often the limit is exceeded by chance."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ LATENT_DIM = 84
 
 
 def autoregressive(shape: tuple[int, ...], rho: float, rng: np.random.Generator) -> np.ndarray:
-    """Stationary AR(1) along the first axis, of unit variance."""
+    """Return a stationary AR(1) process along the first axis, with unit variance."""
     noise = rng.standard_normal(shape)
     noise[1:] *= np.sqrt(1 - rho**2)
     return np.asarray(lfilter([1], [1, -rho], noise, axis=0))
@@ -44,12 +44,12 @@ def alarms(rhats: np.ndarray, num_results: int, num_chains: int) -> float:
 
 
 def worst_rhats(z: np.ndarray) -> np.ndarray:
-    """[runs] of z [runs, num_results, num_chains, latent_dim]."""
+    """Return the worst R-hat [runs] of z [runs, num_results, num_chains, latent_dim]."""
     return np.array([coordinate_rhats(one).max() for one in z])
 
 
 def test_the_worst_of_all_coordinates_of_independent_draws_is_seldom_above_the_limit() -> None:
-    """Of short runs, where chance alone brings R-hat far above 1.01. With 200 runs at 1 %, 9 would be a surprise of 1e-4."""
+    """In short runs, chance alone brings R-hat far above 1.01. In 200 runs at 1 %, 9 or more have a probability of 1e-4."""
     z = np.random.default_rng(2).standard_normal((200, 10, 8, LATENT_DIM))
     rhats = worst_rhats(z)
     assert alarms(rhats, 10, 8) <= 8 / 200
@@ -58,7 +58,7 @@ def test_the_worst_of_all_coordinates_of_independent_draws_is_seldom_above_the_l
 
 @pytest.mark.slow
 def test_so_is_that_of_chains_that_are_worth_the_draws_asked_for() -> None:
-    """AR(1) chains with an ESS of 400 in all; chains of a fifth of that are above it, most of the time."""
+    """AR(1) chains have an ESS of 400 in total; chains with a fifth of that are above the limit most of the time."""
     rng, shape = np.random.default_rng(3), (100, 16, LATENT_DIM)
 
     def rhats(size: float) -> np.ndarray:
@@ -92,7 +92,7 @@ def test_chains_that_disagree_in_one_of_many_coordinates_are_above_it(kind: str)
 
 
 def test_the_limit_is_that_of_the_paper_for_four_chains_but_for_the_many_statistics() -> None:
-    """F, the ratio of variances, has the mean 1: of the single statistic that the paper's 1.01 is for."""
+    """F, the ratio of variances, has mean 1 for the single statistic to which the paper's 1.01 applies."""
     one, many = (rhat_limit(10_000, 4, count) for count in (1, 86))
     assert 1.01 < one < many < 1.05
     assert np.sqrt(1 + 1 / (400 / 8 - 1)) == pytest.approx(1.01, abs=5e-4)

@@ -1,4 +1,4 @@
-"""Statistics of chains that hardly moved and of few draws, and advice that points one way."""
+"""Statistics of chains that hardly moved and of few draws, and advice that is consistent."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from tfgradgen.diagnostics.issues import chain_table, longest_run, never_moved, 
 
 
 def draws_of(z: np.ndarray, accept_prob: float = 0.5) -> Draws:
-    """Of z [num_results, num_chains]: whatever else follows from it."""
+    """Return `Draws` with these z [num_results, num_chains] and made-up other fields."""
     moved = np.concatenate([np.ones_like(z[:1], bool), z[1:] != z[:-1]])
     prob = 1 / (1 + np.exp(-z))
     steps, ratio = np.full_like(z, 0.4), np.full_like(z, np.log(accept_prob))
@@ -94,7 +94,7 @@ def test_a_long_standstill_is_named_by_chain() -> None:
 
 
 def test_a_standstill_that_chance_explains_is_not_named() -> None:
-    """200 chains of 40 draws at acceptance 0.1: every second stands still for a third of its draws or more."""
+    """Of 200 chains of 40 draws at acceptance 0.1, every second one stands still for a third of its draws or more."""
     rng = np.random.default_rng(5)
     z = rng.standard_normal((40, 200))
     for k in range(1, 40):

@@ -1,4 +1,4 @@
-"""p(class) beside a stored image is that of the image: checked at the end of a run, and said where it does not hold."""
+"""p(class) beside a stored image belongs to that image: this is checked at the end of a run, and a failure is reported."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ WEIGHTS = tf.random.stateless_normal([6, 192], [3, 4])
 
 
 class Generator:
-    """z [B, 6] -> image [B, 8, 8, 3]; change: (image, B) -> image."""
+    """A generator z [B, 6] -> image [B, 8, 8, 3]; `change` maps (image, B) to an image."""
 
     latent_dim = 6
 
@@ -35,7 +35,7 @@ class Generator:
 
 
 class Classifier:
-    """slope: of the logit by the mean red of the image, so that rounding moves it."""
+    """A classifier whose logit has this `slope` in the mean red of the image, so that rounding moves it."""
 
     num_classes = 2
 
@@ -92,7 +92,7 @@ def test_images_that_are_not_those_of_the_draws_are_said(change: Any) -> None:
 
 
 def test_images_that_are_cut_off_are_said() -> None:
-    """Their p(class) was that of values that no stored image has."""
+    """Their p(class) belongs to pixel values that no stored image has."""
     wide = Generator(lambda image, size: 4.0 * image)
     draws = collect(exact_chunks(ClassPosterior(wide, Classifier(), 1), 2, RunConfig(num_chains=64))).draws
     lines = said(wide, draws=draws)
@@ -115,7 +115,7 @@ def test_sounds_are_compared_as_they_are_stored() -> None:
 
 
 def test_a_run_stores_images_with_their_p(toy_flags: list[str], toy_pair: tuple[Path, Path]) -> None:
-    """Of each method the last p(class) is that of the stored image, as the saved classifier gives it."""
+    """For each method, the last p(class) is that of the stored image by the saved classifier."""
     classify = tf.saved_model.load(str(toy_pair[1]))
     for kernel in ("rejection", "elliptical_slice", "smc", "mala", "map"):
         fast = FAST if kernel in ("mala", "elliptical_slice", "map") else ["--num_results=4", "--num_chains=3"]
@@ -134,13 +134,13 @@ def test_a_run_stores_images_with_their_p(toy_flags: list[str], toy_pair: tuple[
 def test_a_run_that_stores_other_images_says_so_and_strict_fails(
     toy_flags: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As a model does whose noise begins after the checks."""
+    """The model is one whose noise begins after the checks."""
     from tfgradgen.models.generator import Generator as Loaded
 
     call = Loaded.__call__
 
     def noisy(self: Any, z: Any) -> tf.Tensor:
-        return call(self, z) * (1.0 if z.shape[0] != 3 else 0.2)  # three chains; the checks take batches of others
+        return call(self, z) * (1.0 if z.shape[0] != 3 else 0.2)  # batches of three chains; the checks use other sizes
 
     monkeypatch.setattr(Loaded, "__call__", noisy)
     with pytest.raises(SystemExit) as exit_:

@@ -1,4 +1,4 @@
-"""Runs that are divided into blocks: the same bits in this process and on workers, whatever is lost or stopped."""
+"""Runs that are divided into blocks give the same bits in this process and on workers, whatever is lost or stopped."""
 
 import json
 import weakref
@@ -114,7 +114,7 @@ def test_a_finished_run_of_blocks_is_extended(whole: str, toy_flags: list[str]) 
 
 
 def test_chunks_do_not_pile_up_in_the_command(toy_flags: list[str]) -> None:
-    """So its memory does not grow with the number of draws: at most a few chunks of each worker exist at any time."""
+    """At most a few chunks of each worker exist at any time, so the command's memory does not grow with the number of draws."""
     alive: list[weakref.ref[Any]] = []
     most = [0]
 
@@ -154,7 +154,7 @@ def test_errors_are_one_line(flags: list[str], said: str, toy_flags: list[str], 
 
 
 def test_pools_are_evaluated_once_for_all_labels(whole: str, toy_flags: list[str]) -> None:
-    """Two labels of three blocks: three pools, each by one worker, before the first block."""
+    """Two labels with three blocks need three pools, each evaluated by one worker before the first block."""
     calls: Counter[str] = Counter()
     fleet = HereFleet(seen_fn=lambda reply: calls.update([type(getattr(reply.value, "value", None)).__name__]))
     with on_fleet(fleet):

@@ -26,7 +26,7 @@ def two_devices(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
 def test_processes_draw_the_same_bits_and_can_be_stopped(
     toy_flags: list[str], toy_pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A command that is stopped ends its processes; it goes on in this process, or there; and Python gives the same draws."""
+    """A stopped command ends its processes and can continue in this process or in others; Python gives the same draws."""
     main([*COMMAND, *toy_flags, "--out=near"])
     capsys.readouterr()
     with pytest.MonkeyPatch.context() as patch:

@@ -90,7 +90,7 @@ def workers() -> list[psutil.Process]:
 def test_a_killed_worker_and_a_killed_node_change_no_bit(
     cluster: Any, pair: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """64 chains of four labels in eight blocks; every chunk comes once, so that lost blocks went on from their checkpoints."""
+    """64 chains of four labels run in eight blocks. Every chunk comes once, so lost blocks continued from their checkpoints."""
     main([*COMMAND, *pair, "--out=near"])
     killed: list[str] = []
     count, take = [0], remote_run.take

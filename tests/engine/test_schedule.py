@@ -1,4 +1,4 @@
-"""Blocks on workers that are lost: each piece comes once and in its order."""
+"""Blocks on workers that are lost: each piece comes once and in order."""
 
 from collections import Counter
 from collections.abc import Iterator

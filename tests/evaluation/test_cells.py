@@ -1,4 +1,4 @@
-"""What a comparison samples: the same starts for all, states after just so many gradients, exact draws that are exact."""
+"""What a comparison samples: the same starts for all, states after the right number of gradients, and exact draws."""
 
 from pathlib import Path
 from typing import Any
@@ -37,17 +37,17 @@ def reference(posterior: ClassPosterior) -> LabelReference:
 
 @pytest.mark.parametrize("name", ["mala", "hmc", "map"])
 def test_a_cell_holds_the_states_of_one_run(posterior: ClassPosterior, reference: LabelReference, name: str) -> None:
-    """Through the burn-in and after it, a chain is where `sample` would have it after as many gradients."""
+    """During the burn-in and after it, a chain has the state that it has in `sample` after as many gradients."""
     entry = parse_method_spec(name, 1.0)
     per_step = getattr(entry.config, "num_leapfrog_steps", 1)
     cell = run_cell(posterior, entry, reference, RUN, POINTS, ignore)
     defaults = entry.sampler.schedule
     for at, point in enumerate(POINTS):
-        num_steps = (point - 1) // per_step  # one gradient at the start
+        num_steps = (point - 1) // per_step  # one gradient is needed at the start
         assert cell.num_gradients[at] == 1 + num_steps * per_step
         num_burnin = min(num_steps - 1, defaults.num_burnin_steps)
         if num_burnin < defaults.num_adaptation_steps:
-            continue  # `sample` cannot end while it still tunes
+            continue  # `sample` cannot end during the adaptation
         schedule = Schedule(num_steps - num_burnin, num_burnin, defaults.num_adaptation_steps)
         draws, _ = sample_chains(posterior, name, entry.config, schedule, RUN, reference.init_z)
         np.testing.assert_array_equal(cell.z[at], draws.z[-1])
@@ -55,7 +55,7 @@ def test_a_cell_holds_the_states_of_one_run(posterior: ClassPosterior, reference
 
 
 def test_every_chain_method_starts_at_the_same_points(posterior: ClassPosterior, reference: LabelReference) -> None:
-    """After two gradients a step of mala with a tiny step size is still at its start, and so is map's."""
+    """After two gradients with a tiny step size, mala is still at its start, and so is map."""
     for name in ("mala", "mala+reg", "map", "map+reg"):
         entry = parse_method_spec(name, 1.0)
         tiny = MethodSpec(name, entry.sampler, type(entry.config)(**entry.config.to_dict() | {"step_size": 1e-6}))
@@ -113,7 +113,7 @@ def test_a_class_too_rare_for_rejection_leaves_the_other_methods(monkeypatch: py
 
 
 def test_labels_share_no_draw(posterior: ClassPosterior, reference: LabelReference) -> None:
-    """With shared noise, chain k of one class and of another would be one chain to a test that pools them."""
+    """With shared noise, chains k of two classes would not be independent in a test that pools them."""
     other = prepare_label(ClassPosterior(toy.ToyGenerator(), toy.ToyClassifier(), 0), RUN, ignore)
     for name in ("init_z", "prior_z", "exact_z", "truth_z"):
         both = np.concatenate([getattr(reference, name), getattr(other, name)])
@@ -123,7 +123,7 @@ def test_labels_share_no_draw(posterior: ClassPosterior, reference: LabelReferen
 def test_a_chain_that_is_lost_fails_its_cell(
     posterior: ClassPosterior, reference: LabelReference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tfgradgen.mcmc.chains.checked_start", lambda z, *_, **__: tf.convert_to_tensor(z))  # lost on its way
+    monkeypatch.setattr("tfgradgen.mcmc.chains.checked_start", lambda z, *_, **__: tf.convert_to_tensor(z))  # NaN in the run
     broken = reference._replace(init_z=np.where(np.arange(4)[:, None] == 2, np.nan, reference.init_z).astype(np.float32))
     with pytest.raises(UserError, match="map: expected finite states, got 1 of 4 chains"):
         run_cell(posterior, parse_method_spec("map", 1.0), broken, RUN, POINTS, ignore)

@@ -31,12 +31,12 @@ with warnings.catch_warnings():
 
 
 def most_by_chance(repeats: int, level: float = 0.05) -> int:
-    """Rejections that an honest test of that level exceeds once in a thousand."""
+    """Return the number of rejections that a valid test at that level exceeds with probability 1e-3."""
     return int(binom.ppf(0.999, repeats, level))
 
 
 def unbiased(kernel, x: np.ndarray, y: np.ndarray) -> float:
-    """Squared MMD as the sum over pairs of different rows that defines it."""
+    """Return the squared MMD by its definition as a sum over pairs of different rows."""
     terms = [kernel(a[None], b[None])[0, 0] for a, b in itertools.permutations(x, 2)]
     others = [kernel(a[None], b[None])[0, 0] for a, b in itertools.permutations(y, 2)]
     return float(np.mean(terms) + np.mean(others) - 2 * kernel(x, y).mean())
@@ -188,7 +188,7 @@ def test_two_sample_accuracy_agrees_with_scikit_learn_on_the_same_folds(shift: f
 
 @pytest.mark.parametrize("num_classes", [1, 4])
 def test_two_sample_classifier_has_its_nominal_level(num_classes: int) -> None:
-    """A binomial test would not: the folds share their training rows, so that accuracy varies more than it expects."""
+    """A binomial test does not: the folds share training rows, so the accuracy varies more than it assumes."""
     rng = np.random.default_rng(12)
     groups = np.arange(40) % num_classes
     draw = lambda: rng.standard_normal((40, 8)) + 4 * groups[:, None]  # noqa: E731
@@ -214,7 +214,7 @@ def test_labels_are_permuted_within_cells() -> None:
 
 
 def test_two_sample_classifier_learns_nothing_from_the_rows_it_is_tested_on() -> None:
-    """With more columns than rows any labels can be fitted; held-out rows are still named at random."""
+    """With more columns than rows, any labels can be fitted; held-out rows are still classified at random."""
     rng = np.random.default_rng(13)
     draw = lambda: rng.standard_normal((15, 60))  # noqa: E731
     rows, labels = np.concatenate([draw(), draw()]), np.repeat([[1.0], [0.0]], 15, axis=0)

@@ -1,4 +1,4 @@
-"""Diversity of the images in a set: closed forms, the authors' own code, and SSIM written out."""
+"""Diversity of the images in a set, compared with closed forms, the authors' code, and SSIM in NumPy."""
 
 import warnings
 
@@ -68,14 +68,14 @@ def test_one_row_has_no_other(measure) -> None:
 
 
 def scored(num: int, height: int, width: int, channels: int = 3) -> np.ndarray:
-    """Images that share most of their content, so that no similarity is cut off at 0."""
+    """Return images that share most of their content, so that no similarity is cut off at 0."""
     rng = np.random.default_rng(2)
     shared = rng.integers(60, 190, (1, height, width, channels))
     return np.clip(shared + rng.integers(-60, 61, (num, height, width, channels)), 0, 255).astype("uint8")
 
 
 def ssim_written_out(x: np.ndarray, y: np.ndarray, scales: int) -> float:
-    """MS-SSIM of [H, W, C] in 0..255 whose sides can be halved `scales - 1` times (Wang et al. 2003), in NumPy."""
+    """Return the MS-SSIM (Wang et al. 2003) of [H, W, C] in 0..255, whose sides can be halved `scales - 1` times, in NumPy."""
     x, y = x / 255.0, y / 255.0
     taps = np.exp(-(np.arange(-5, 6) ** 2) / (2 * 1.5**2))
     window = (np.outer(taps, taps) / taps.sum() ** 2)[:, :, None]
@@ -114,10 +114,10 @@ def test_ms_ssim_is_what_its_formula_says(side: int, scales: int) -> None:
 
 
 def test_ms_ssim_of_constant_images_in_closed_form() -> None:
-    """All that differs is the light, of the coarsest scale alone, to the power of that scale."""
+    """Only the luminance differs, which counts at the coarsest scale alone, with the power of that scale."""
     image = np.stack([np.full((64, 64, 1), grey, "uint8") for grey in (51, 204)])
     light = (2 * 0.2 * 0.8 + 1e-4) / (0.2**2 + 0.8**2 + 1e-4)
-    # TensorFlow's float32 leaves structure off 1 by rounding, some 1e-7 over the 9e-4 that steadies it.
+    # In TensorFlow's float32, structure differs from 1 by rounding: about 1e-7 over the constant 9e-4.
     assert ms_ssim(image) == pytest.approx(light ** (0.3001 / (0.0448 + 0.2856 + 0.3001)), abs=5e-4)
 
 

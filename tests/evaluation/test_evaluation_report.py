@@ -1,4 +1,4 @@
-"""How a comparison is shown: figures, tables, findings and curves, of reports made by hand."""
+"""How a comparison is shown: figures, tables, findings and curves of reports made by hand."""
 
 import csv
 import io
@@ -50,7 +50,7 @@ def test_best_values_are_bold_and_references_never() -> None:
     )
     for name, expected in {"photographs": "-0.500", "mala": "**0.100", "hmc": "**0.110", "smc": "0.120"}.items():
         assert f"| {expected} ± 0.010" in lines_of(page, name)[0]
-    assert "**0.5" not in page  # a p-value has no better way
+    assert "**0.5" not in page  # neither direction of a p-value is better
 
 
 def test_values_beyond_the_ideal_are_not_better() -> None:
@@ -117,7 +117,7 @@ def test_the_most_efficient_indistinguishable_method_is_recommended() -> None:
         map=row("ascent"),
         rejection=sampler("exact", 0.6, 900),
         mala=sampler("chain", 0.3, 40),
-        hmc=sampler("chain", 0.02, 50),  # not below 0.05 over all tests
+        hmc=sampler("chain", 0.02, 50),  # not below 0.05 after correction for all tests
         smc=sampler("particles", 0.001, 60),
         mala_reg=sampler("chain", 0.9, 1000),
         split_hmc=row("chain", kid=cell(0.1)),

@@ -1,4 +1,4 @@
-"""The measures of a row: what each says of known distributions, and that its error is that of its chains."""
+"""The measures of a row: their values for known distributions, and their errors over chains."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ NUM, DIM = 16, 6
 
 
 def drawn(rng: np.random.Generator, num: int, shift: float = 0.0, scale: float = 1.0) -> dict[str, ScoredImages]:
-    """`num` images of each class, whose features are normal around its place and `shift`."""
+    """Return `num` images of each class, whose features are normal around its centre plus `shift`."""
     row = {}
     for name, place in CLASSES.items():
         features = place + shift + scale * rng.standard_normal((num, DIM))
@@ -74,7 +74,7 @@ def test_without_standards_the_rest_is_measured() -> None:
 
 
 def test_the_error_of_a_mean_is_its_standard_error_over_chains() -> None:
-    """Chains of different classes with one index are one chain: they share their seeds."""
+    """Chains of different classes with the same index count as one chain, because they share their seeds."""
     rng = np.random.default_rng(5)
     row = drawn(rng, NUM)
     by_chain = np.mean([p.log_natural for p in row.values()], axis=0)
@@ -83,7 +83,7 @@ def test_the_error_of_a_mean_is_its_standard_error_over_chains() -> None:
 
 
 def test_the_jackknife_of_a_smooth_statistic_has_its_spread() -> None:
-    """The square of a mean of n normals around 3 has error 6 / sqrt(n), which the jackknife gives to about 1 / sqrt(2 n)."""
+    """The square of a mean of n normals around 3 has error 6 / sqrt(n); the jackknife estimates it to about 1 / sqrt(2 n)."""
     rng = np.random.default_rng(6)
     errors = []
     for _ in range(50):

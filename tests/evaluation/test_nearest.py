@@ -1,4 +1,4 @@
-"""The nearest photograph of each image: found, recorded, shown, kept, and asked for by the command."""
+"""The nearest photograph of each image: found, recorded, shown, kept, and requested by the command."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("quick_runs")
 
 
 class Judge:
-    """Features are the pixels, and a constant so that no image has none."""
+    """A judge whose features are the pixels and a constant, so that no image has zero features."""
 
     path, sha256 = "judge", "1" * 64
 
@@ -49,7 +49,7 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def ran(toy_flags: list[str], tmp_path: Path) -> Path:
-    """A run, and photos/ with eight photographs of noise and a copy of the image of chain 1."""
+    """Return a run; photos/ has eight photographs of noise and a copy of the image of chain 1."""
     main([*COMMAND, *toy_flags, "--out=run"])
     folder, rng = tmp_path / "photos" / "train" / "goldfish", np.random.default_rng(0)
     folder.mkdir(parents=True)
@@ -70,7 +70,7 @@ def test_a_copy_is_found_and_the_rest_is_not(ran: Path) -> None:
     np.testing.assert_array_equal(result.photographs[1], result.images[1])
     with Image.open(f"photos/{found['tiles'][0]['photograph']}") as image:
         np.testing.assert_array_equal(result.photographs[0], np.asarray(image))
-    # The reference: each photograph to its nearest other one, by brute force.
+    # The reference: the distance of each photograph to the nearest other one, by brute force.
     images = np.stack([np.asarray(Image.open(path)) for path in sorted(Path("photos/train/goldfish").iterdir())])
     rows = np.concatenate([images.reshape(9, -1) / 127.5 - 1, np.ones((9, 1))], 1)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)

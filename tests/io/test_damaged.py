@@ -1,4 +1,4 @@
-"""TF1 models whose files are damaged or say what is not so: refused in one line."""
+"""TF1 models whose files are damaged or contradictory are refused in one line."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +12,7 @@ from tfgradgen.models.loading.saved_model import open_saved_model
 
 
 def in_files(change: Callable[[Path], None]) -> Callable[[Path], None]:
-    """`change` of each file that holds the variables."""
+    """Apply `change` to each file that holds the variables."""
 
     def damage(folder: Path) -> None:
         for path in (folder / "variables").iterdir():

@@ -69,7 +69,7 @@ def test_row_names_stand_at_the_left_of_their_rows_and_long_headings_are_cut() -
 
 
 def pixels(path: Path, image: Image.Image, **settings: Any) -> np.ndarray:
-    """What is read of `image` after it was saved."""
+    """Return what is read of `image` after saving."""
     image.save(path, **settings)
     return np.asarray(read_image(path))
 
@@ -81,7 +81,7 @@ RGB = np.stack([GRADIENT, GRADIENT[::-1], 255 - GRADIENT], -1).astype(np.uint8)
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("ending", ["png", "jpg", "tif"])
 def test_a_photograph_is_read_upright(orientation: int, ending: str, tmp_path: Path) -> None:
-    """Each of EXIF's orientations, as the opposite turn was saved."""
+    """Each of EXIF's orientations is undone; the image was saved with the opposite rotation."""
     turned = {
         **{1: RGB, 2: RGB[:, ::-1], 3: RGB[::-1, ::-1], 4: RGB[::-1]},
         **{5: RGB.transpose(1, 0, 2), 6: np.rot90(RGB, 1), 7: RGB[::-1, ::-1].transpose(1, 0, 2), 8: np.rot90(RGB, -1)},

@@ -1,4 +1,4 @@
-"""Arrays in a cache folder: as they were kept, or not there; bounded; safe for several processes."""
+"""Arrays in a cache folder are unchanged or missing; their size is bounded, and several processes may use them."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Photographs of classes in a folder or a .tar, also in hostile ones."""
+"""Photographs of classes in a folder or a .tar, which may be hostile."""
 
 import io
 import tarfile

@@ -1,4 +1,4 @@
-"""How the step size of all chains is tuned: to its target, whatever a bad chain does; one graph serves all settings."""
+"""The shared step size is tuned to its target, whatever a bad chain does; one graph serves all settings."""
 
 from dataclasses import replace
 from typing import Any
@@ -35,7 +35,7 @@ NAN_AT, STUCK_AT = 100.0, -100.0  # in every coordinate: where the bad chain sta
 
 
 def with_bad_places(z: tf.Tensor) -> tf.Tensor:
-    """`target`, not a number around one place, and from another point no proposal is ever accepted."""
+    """Return `target` with NaN around one place, and with a point from which no proposal is ever accepted."""
     is_nan, is_stuck = tf.reduce_any(z > 90.0, -1), tf.reduce_all(tf.equal(z, STUCK_AT), -1)
     return tf.where(is_nan, np.nan, tf.where(is_stuck, 1e4, target(z)))
 
@@ -45,12 +45,12 @@ def plain_mean(log_accept_prob: tf.Tensor, is_fit: tf.Tensor, num_moves: tf.Tens
 
 
 def middle(log_accept_prob: tf.Tensor, is_fit: tf.Tensor, num_moves: tf.Tensor, labels: None) -> tf.Tensor:
-    """The median: robust, but off the target where the chains' acceptances are of two kinds."""
+    """Return the median: it is robust, but misses the target if there are two kinds of acceptance among the chains."""
     return tfp.stats.percentile(nan_to_neg_inf(log_accept_prob), 50.0, axis=-1, keepdims=True)
 
 
 def shifts(family: KernelSampler) -> list[float]:
-    """z-scores of what the last chain of four changes in the tuned log step size, starting at NaN, and stuck."""
+    """Return z-scores of the effect of the last of four chains on the tuned log step size, if it starts at NaN or is stuck."""
     posterior = Bare(with_bad_places)
     kernel = adaptive_kernel(family, posterior, family.defaults, NUM_TUNED)
 
@@ -74,7 +74,7 @@ def test_a_bad_chain_of_four_leaves_the_step_of_the_others(family: KernelSampler
 
 @pytest.mark.slow
 def test_a_plain_mean_is_moved_by_a_bad_chain(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The negative control: three of four chains have to accept more, so that all four meet the target."""
+    """The negative control: three of four chains must accept more, so that the mean of all four meets the target."""
     monkeypatch.setattr(base, "pooled_log_accept_prob", plain_mean)
     assert max(shifts(kernel_sampler("hmc"))) < -4
 
@@ -97,14 +97,14 @@ def test_the_mean_is_of_healthy_chains() -> None:
 
 
 def two_widths(z: tf.Tensor, narrow: float = 1 / 3) -> tf.Tensor:
-    """Two normals far apart, of the widths 1 and `narrow`."""
+    """Two normals far apart, with widths 1 and `narrow`."""
     far = tf.abs(z[:, 0]) - 20.0
     width = tf.where(z[:, 0] > 0, 1.0, narrow)
     return -0.5 * (tf.square(far) + tf.reduce_sum(tf.square(z[:, 1:]), -1)) / tf.square(width) - 16 * tf.math.log(width)
 
 
 def gap_of_two_widths() -> float:
-    """How far mala's mean acceptance is off its target where half of the chains are in either mode."""
+    """Return how far mala's mean acceptance is off its target if half of the chains are in each mode."""
     family, num_chains = kernel_sampler("mala"), 64
     is_wide = tf.cast(tf.range(num_chains) % 2 == 0, tf.float32)[:, None]
     init = (is_wide + (1 - is_wide) / 3) * tf.random.stateless_normal([num_chains, 16], [1, 2])
@@ -115,14 +115,14 @@ def gap_of_two_widths() -> float:
 
 @pytest.mark.slow
 def test_the_mean_acceptance_meets_its_target_where_chains_differ(monkeypatch: pytest.MonkeyPatch) -> None:
-    """64 chains x 300 draws; the negative control is a median, which half of the chains decide."""
+    """64 chains x 300 draws. The negative control is a median, which half of the chains decide."""
     assert gap_of_two_widths() < 0.03
     monkeypatch.setattr(base, "pooled_log_accept_prob", middle)
     assert gap_of_two_widths() > 0.03
 
 
 def moves_in_a_narrow_mode() -> float:
-    """Share of the transitions in which chains move that are in a mode of 0.6 times the width that the step is tuned to."""
+    """Return the share of moves of chains in a mode that is 0.6 times as wide as the one that the step is tuned to."""
     num_chains = 64
     is_wide = tf.cast(tf.range(num_chains) >= 4, tf.float32)[:, None]
     init = (is_wide + (1 - is_wide) * 0.6) * tf.random.stateless_normal([num_chains, 16], [1, 2])
@@ -133,14 +133,14 @@ def moves_in_a_narrow_mode() -> float:
 
 @pytest.mark.slow
 def test_jitter_keeps_chains_in_narrow_modes_moving(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four chains of 64 x 300 transitions; the negative control steps by the shared size each time."""
+    """Four chains of 64 x 300 transitions. The negative control uses the shared step size in each transition."""
     assert moves_in_a_narrow_mode() > 0.05
     monkeypatch.setattr(base, "STEP_JITTER", 0.0)
     assert moves_in_a_narrow_mode() < 0.02
 
 
 class Shows:
-    """A kernel that moves each chain to the step size which it was given."""
+    """A kernel that moves each chain to the step size that it was given."""
 
     def bootstrap_results(self, init_state: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"step": tf.constant([[0.2]]), "chain": tf.zeros(init_state.shape[0])}
@@ -173,7 +173,7 @@ def test_jitter_is_uniform_about_the_shared_step() -> None:
 
 @pytest.mark.slow
 def test_simple_adaptation_ends_where_dual_averaging_does_and_is_frozen_after() -> None:
-    """The last step size is one of a walk about the right one in steps of a tenth."""
+    """The step size walks around the right value in steps of a tenth, and the last one is frozen."""
     for name in ("mala", "hmc"):
         family = kernel_sampler(name)
         configs = [changed_config(family.defaults, {"adaptation": way}) for way in ("simple", "dual_averaging")]
@@ -197,7 +197,7 @@ def steps_of_a_short_adaptation(kernel: str) -> np.ndarray:
 @pytest.mark.slow
 @pytest.mark.parametrize("kernel", ["mala", "hmc"])
 def test_a_short_adaptation_does_not_leap_away_from_the_first_step(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Dual averaging is drawn to the first step; the control, as TFP's own default, to ten times it."""
+    """Dual averaging shrinks towards the first step size; the control, like TFP's default, towards ten times that."""
     steps = steps_of_a_short_adaptation(kernel)
     far = lambda inner, params, **access: dual_averaging(inner, params._replace(step_size=10 * params.step_size), **access)  # noqa: E731
     monkeypatch.setitem(base.ADAPTATIONS, "dual_averaging", far)
@@ -220,7 +220,7 @@ def test_one_graph_serves_all_settings_that_are_numbers() -> None:
     for change, draws in zip(changes, seen, strict=True):
         kernel = adaptive_kernel(kernel_sampler("hmc"), Bare(), replace(default, **change), 16)
         assert kernel.is_calibrated
-        sampling.compiled.cache_clear()  # the same bits from a graph of its own
+        sampling.compiled.cache_clear()  # the same bits, from its own graph
         again = sample_chains(posterior, "hmc", replace(default, **change), Schedule(5, 20, 16), run, init)[0]
         np.testing.assert_array_equal(draws.z, again.z)
 

@@ -1,6 +1,6 @@
-"""A run as a whole, adaptation included, keeps a distribution of two modes, and a step size for each chain does not.
+"""A whole run, adaptation included, preserves a distribution with two modes; a step size for each chain does not.
 
-Chains start at exact draws, so nothing has to be reached: what a run changes is its bias. The truth is by quadrature.
+Chains start at exact draws, so any change is a bias of the run. The true values are computed by quadrature.
 """
 
 from typing import Any
@@ -48,14 +48,14 @@ def test_quadrature_agrees_with_rejection(truth: Truth) -> None:
 
 @pytest.mark.parametrize("kernel", TUNED)
 def test_a_run_keeps_both_modes(kernel: str, truth: Truth) -> None:
-    """Six z-scores for each kernel; of 42 one beyond 4 has a chance of 0.3 %. The next test shows what it can see."""
+    """There are six z-scores for each kernel; one of 42 exceeds 4 with probability 0.3 %. The next test shows the power."""
     draws = truth.run(kernel, truth.draw(NUM_CHAINS, 0), seed=1)
     assert abs(truth.z_scores(chain_means(draws))).max() < 4
     assert len(np.unique(draws.step_size)) == 1
 
 
 def test_step_sizes_chain_by_chain_move_mass_between_modes(truth: Truth, per_chain: None) -> None:
-    """The negative control: 2000 chains of mala with the very schedule and settings of the test above."""
+    """The negative control: 2000 chains of mala with the schedule and settings of the test above."""
     draws = truth.run("mala", truth.draw(NUM_CHAINS, 0), seed=1)
     z_scores = truth.z_scores(chain_means(draws))
     assert z_scores[0] > 4, "p(class)"
@@ -63,20 +63,23 @@ def test_step_sizes_chain_by_chain_move_mass_between_modes(truth: Truth, per_cha
 
 
 def test_many_runs_of_sixteen_chains_keep_both_modes(truth: Truth) -> None:
-    """As a user makes them: each run tunes on its own 16 chains. Chains of a run share a step, so that runs are the unit."""
-    num_runs, schedule = 125, Schedule(64, 36, 27)  # the default's burn-in; fewer draws, for the sake of time
+    """Each run tunes on its own 16 chains, as for a user.
+
+    Chains of a run share a step size, so runs are the independent unit.
+    """
+    num_runs, schedule = 125, Schedule(64, 36, 27)  # the default burn-in; fewer draws, to save time
     init = truth.draw(num_runs * 16, 3).reshape(num_runs, 16, 2)
     means = np.stack([chain_means(truth.run("mala", starts, seed, schedule)).mean(0) for seed, starts in enumerate(init)])
     assert abs(truth.z_scores(means)).max() < 4
 
 
-NUM_RANKED, NUM_BELOW = 1000, 4  # pairs whose z is ranked, each among so many chains of its own
+NUM_RANKED, NUM_BELOW = 1000, 4  # pairs whose z is ranked, each among this number of its own chains
 
 
 def rank_chances(truth: Truth) -> list[float]:
-    """Simulation-based calibration (Talts et al. 2018): the p-values of uniform ranks of z_0 and of p(class).
+    """Return the p-values of uniform ranks of z_0 and p(class), by simulation-based calibration (Talts et al. 2018).
 
-    Pairs are simulated, z of the prior and the class of p(class | g(z)), so each z is an exact draw of its own class. Of one
+    Pairs are simulated, z from the prior and the class from p(class | g(z)), so each z is an exact draw of its class. Of one
     class, some pairs start chains, and each of the others has the rank of its z among the last draws of `NUM_BELOW` chains.
     """
     rng = np.random.default_rng(7)
@@ -96,7 +99,7 @@ def rank_chances(truth: Truth) -> list[float]:
 
 
 def test_ranks_of_simulated_pairs_are_uniform(truth: Truth) -> None:
-    """Of two p-values; a step size for each chain is told with a power above 0.99, as the next test shows."""
+    """Both p-values are large; a step size for each chain is detected with power above 0.99, as the next test shows."""
     assert min(rank_chances(truth)) > 1e-4
 
 

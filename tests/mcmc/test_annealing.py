@@ -1,4 +1,4 @@
-"""Annealed starts are of the posterior where chains from the prior stay behind a valley."""
+"""Annealed starts have the posterior distribution where chains from the prior stay behind a valley."""
 
 import numpy as np
 import pytest
@@ -28,12 +28,12 @@ def starts(init: str, temperature: float = 1.0, seed: int = 0, num_chains: int =
 
 
 def share(z: np.ndarray) -> float:
-    """The share of z [num_chains, 6] beyond the valley."""
+    """Return the share of z [num_chains, 6] beyond the valley."""
     return float(np.mean(z[:, 0] > 2.0))
 
 
 def exact_share() -> float:
-    """The share of the posterior beyond the valley, by quadrature."""
+    """Return the share of the posterior beyond the valley, by quadrature."""
     x = np.linspace(-8, 8, 100_001, dtype=np.float32)
     logits = BehindAValley()(tf.reshape(tf.constant(x), [-1, 1, 1, 1])).numpy().astype(np.float64)
     weight = np.exp(-0.5 * x.astype(np.float64) ** 2 - np.logaddexp(0.0, -logits[:, 1]))
@@ -77,7 +77,7 @@ def test_each_label_of_a_batch_starts_as_alone() -> None:
 
 
 def test_a_high_temperature_keeps_the_prior() -> None:
-    """The likelihood then hardly counts: z_0 is of a standard normal, to 4 errors."""
+    """The likelihood then hardly matters: z_0 is standard normal, within 4 errors."""
     z = starts("annealed", temperature=1e4).z.numpy()[:, 0]
     assert abs(z.mean()) < 4 / np.sqrt(NUM_CHAINS)
     assert abs(z.std() - 1) < 4 / np.sqrt(2 * NUM_CHAINS)
@@ -98,7 +98,7 @@ def test_prior_draws_of_nan_are_counted() -> None:
 
     found = choose_starts(ClassPosterior(ToyGenerator(), PartlyNan(), 1), RunConfig(num_chains=100, init="annealed"))
     assert found.stats["num_scored"] == (1 + PARTICLES_PER_CHAIN) * 100
-    assert 0.1 < found.stats["num_not_finite"] / found.stats["num_scored"] < 0.22  # 0.159 of the prior
+    assert 0.1 < found.stats["num_not_finite"] / found.stats["num_scored"] < 0.22  # a share of 0.159 of the prior
     assert np.isfinite(found.z).all()
 
 

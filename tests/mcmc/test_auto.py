@@ -1,4 +1,4 @@
-"""--kernel=auto: exact draws where a target has enough of the prior, chains where not, and the record says which and why."""
+"""--kernel=auto: exact draws if a target has enough mass, otherwise chains; the record says which and why."""
 
 import json
 from pathlib import Path
@@ -35,10 +35,10 @@ class Step(ToyClassifier):
         return tf.stack([tf.zeros_like(value), value], -1)
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # of images that the toy leaves in the prior's range
+@pytest.mark.filterwarnings("ignore::UserWarning")  # about images of the toy, which are not bounded
 @pytest.mark.parametrize(("edge", "kernel"), [(1.9, "rejection"), (3.3, "elliptical_slice")])
 def test_the_mass_decides(edge: float, kernel: str) -> None:
-    """0.029 and 0.0005 of the prior, by quadrature."""
+    """The masses are 0.029 and 0.0005, by quadrature."""
     choice = choose(ClassPosterior(ToyGenerator(), Step(edge), 1), RUN)
     z = np.linspace(-10, 10, 100_001)
     prob = 1 / (1 + np.exp(np.clip(-40.0 * (z - edge), -500, 500)))
@@ -121,7 +121,7 @@ def test_a_command_without_a_kernel_says_what_it_chose_and_is_that_run(
 def test_each_label_has_its_own_choice(
     toy_flags: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two labels by rejection and two as one batch of chains, with a sheet of all; --resume goes on with either."""
+    """Two labels run by rejection and two as one batch of chains, with a sheet of all; --resume continues both kinds."""
     chances = {"goldfish": 0.2, "king_penguin": 0.0001, "alp": 0.0002}
     monkeypatch.setattr(auto, "_mass", lambda posterior, run: (chances[posterior.label_names[0]], 1e-5))
     command = ["sample", "--label=all", "--num_chains=2", "--num_results=3", "--out=all", *toy_flags]

@@ -1,4 +1,4 @@
-"""The defaults of each kernel whose step size is tuned are what `tune` found, and its report lies in `tools/tuning`."""
+"""The defaults of each kernel with a tuned step size are what `tune` found; the reports are in `tools/tuning`."""
 
 from pathlib import Path
 
@@ -12,7 +12,10 @@ REPORTS = Path(__file__).parents[2] / "tools" / "tuning"
 
 @pytest.mark.parametrize("kernel", TUNABLE)
 def test_defaults_are_what_tune_found(kernel: str) -> None:
-    """To three figures, as they are written in the kernel's file; where the control stood, but for the length of the runs."""
+    """They agree to three digits, as written in the kernel's file.
+
+    If the control was kept, the length of the runs may differ.
+    """
     path = REPORTS / kernel / "best.yaml"
     found, default = read_recipe(path).to_dict(), default_recipe(kernel).to_dict()
     if path.read_text().startswith("# No "):

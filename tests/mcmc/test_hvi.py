@@ -1,4 +1,4 @@
-"""Hamiltonian variational inference: its bound, its weights and its exact chains, where the truth is known."""
+"""Hamiltonian variational inference: its bound, weights and exact chains, on targets with known values."""
 
 import functools
 import json
@@ -26,13 +26,13 @@ from tfgradgen.mcmc.sampler import Resume
 from tfgradgen.posterior import ClassPosterior
 
 NUM_PATHS, NUM_MOVES = 4000, 6
-# The first has light-tailed weights, whose mean can be judged by their spread.
+# The first target has light-tailed weights, so their spread gives the error of their mean.
 WIDE = hvi_path.first_rows(np.zeros(2), np.full(2, 1.3), 2, 0.2)
 UNLEARNED = hvi_path.first_rows(np.array([0.3, -0.2]), np.array([0.8, 1.1]), 2, 0.4)
 
 
 class Gaussian:
-    """log p(class 0) is a parabola, so that the posterior of z is normal."""
+    """A classifier whose log p(class 0) is a parabola, so that the posterior of z is normal."""
 
     num_classes, middle, width = 2, np.array([1.0, -0.5]), np.array([0.5, 0.8])
 
@@ -54,14 +54,14 @@ def truth() -> Truth:
 
 @pytest.fixture(scope="module")
 def evidence(truth: Truth) -> float:
-    """log p(class) by quadrature."""
+    """Return log p(class), by quadrature."""
     prob = np.exp(truth.posterior.class_log_prob(tf.constant(GRID)).numpy().astype(np.float64))
     prior = np.exp(-0.5 * np.square(GRID.astype(np.float64)).sum(-1)) / (2 * np.pi)
     return float(np.log((prob * prior).sum() * CELL**2))
 
 
 def learned(posterior: ClassPosterior, **settings: Any) -> np.ndarray:
-    """The parameters after a short run."""
+    """Return the parameters after a short run."""
     found = [
         *hvi.hvi_chunks(posterior, HviConfig(num_leapfrog_steps=2, first_step=0.1, **settings), 1, RunConfig(num_chains=8))
     ]
@@ -79,13 +79,13 @@ def weights_of(posterior: ClassPosterior, rows: np.ndarray, num: int = NUM_PATHS
 
 
 def above(log_weight: np.ndarray, evidence: float) -> float:
-    """How many standard errors the bound is above the truth."""
+    """Return by how many standard errors the bound exceeds the true value."""
     found = of_weights(log_weight)
     return float((found["bound"] - evidence) / found["bound_error"])
 
 
 def errors_off(log_weight: np.ndarray, evidence: float) -> float:
-    """Of the mean weight, whose expectation is the mass of the target."""
+    """Return the error of the mean weight, whose expectation is the mass of the target, in standard errors."""
     weight = np.exp(log_weight.astype(np.float64) - evidence)
     return float((weight.mean() - 1) / weight.std(ddof=1) * np.sqrt(len(weight)))
 
@@ -111,7 +111,7 @@ WRONG: dict[str, Callable[[hvi_path.Walk], hvi_path.Walk]] = {
 
 @pytest.mark.parametrize("wrong", WRONG)
 def test_a_wrong_weight_is_found_out(wrong: str, truth: Truth, evidence: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The negative control. Without r the "bound" is above the truth, and the mean weight has no bound; what else is wrong
+    """The negative control. Without r, the "bound" exceeds the true value, and the mean weight is unbounded; any other error
     moves the mean weight."""
     walk = hvi_path.walk
     monkeypatch.setattr(hvi_path, "walk", lambda *given: WRONG[wrong](walk(*given)))
@@ -140,7 +140,7 @@ def _moves(prior_share: float) -> Any:
 
 
 def moved(truth: Truth, rows: np.ndarray, seed: int, prior_share: float = 0.1) -> np.ndarray:
-    """z-scores of `statistics_of` after a few transitions of chains that start at exact draws."""
+    """Return z-scores of `statistics_of` after a few transitions of chains that start at exact draws."""
     posterior, move_fn = _moves(prior_share)
     z, has_jumped = tf.constant(truth.draw(NUM_CHAINS, seed)), np.zeros(NUM_CHAINS)
     for k in range(NUM_MOVES):
@@ -151,14 +151,14 @@ def moved(truth: Truth, rows: np.ndarray, seed: int, prior_share: float = 0.1) -
 
 
 def test_exact_chains_keep_both_modes_whatever_was_learned(truth: Truth, learned_rows: np.ndarray) -> None:
-    """Of twelve z-scores one beyond 4 has a chance of 0.1 %."""
+    """One of twelve z-scores exceeds 4 with probability 0.1 %."""
     for seed, rows in enumerate((UNLEARNED, learned_rows)):
         assert abs(moved(truth, rows, seed)).max() < 4
 
 
 @pytest.fixture
 def forgetful(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Weights without the reverse model's density of the momenta."""
+    """Return weights without the reverse model's density of the momenta."""
     log_prob = hvi_path.Momentum.log_prob
     _moves.cache_clear()
     hvi._compiled.cache_clear()
@@ -194,7 +194,7 @@ def test_a_seed_has_its_bits_wherever_a_run_stops(exact: bool) -> None:
     assert not np.isin(other.draws.z[..., 0], whole.draws.z[..., 0]).any()
     resume, parts, count = None, [], 0
     while not parts or sum(map(len, parts)) < 60:
-        # The first part as a shorter run, which is then made longer.
+        # The first part is a shorter run, which is then extended.
         chunk = next(chunks_of(60 if count else 20, exact, resume))
         resume, count = Resume(chunk.state, (resume.stats if resume else {}) | chunk.stats), count + 1
         parts.append(chunk.draws.z)
@@ -214,7 +214,7 @@ def test_a_checkpoint_with_half_a_fit_is_refused() -> None:
 
 def test_cost_and_progress_are_counted() -> None:
     chunks = [*chunks_of(60, True)]
-    paths = 4 * 3  # of one row, in gradients
+    paths = 4 * 3  # the paths of one row, in gradients
     learning, judging, moving = 24 * 8 * 3, 64 * paths, 60 * 3 * paths
     started = chunks[0].stats["start_cost"]
     assert chunks[-1].cost == (started[0] + learning + judging + moving, started[1] + 4 * 256)
@@ -227,7 +227,7 @@ def test_cost_and_progress_are_counted() -> None:
 
 def test_a_part_without_likelihood_is_left_out_of_the_bound() -> None:
     class Half(ToyGenerator):
-        """NaN where the last coordinate, on which the class does not depend, is positive."""
+        """A model that gives NaN if the last coordinate, on which the class does not depend, is positive."""
 
         def __call__(self, z: tf.Tensor) -> tf.Tensor:
             return super().__call__(z) + tf.where(z[:, 5] > 0.0, np.nan, 0.0)[:, None, None, None]

@@ -1,4 +1,4 @@
-"""Our own kernels in TFP's own drivers: without a seed, with states in float64, and with states in parts."""
+"""This package's kernels in TFP's drivers: without a seed, with float64 states, and with states in parts."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""One contract over the registry, with wrong kernels that it must find out; each kernel against another that is known."""
+"""One contract for the whole registry, with wrong kernels that it must detect; each kernel compared with a known one."""
 
 from dataclasses import replace
 from typing import Any
@@ -23,7 +23,7 @@ from tfgradgen.mcmc.kernel import KernelSampler
 
 
 def family_of(kernel_fn: Any, like: KernelSampler) -> KernelSampler:
-    """`like` with a wrong kernel in place of its own."""
+    """Return `like` with a wrong kernel in place of its own."""
     return replace(like, name="wrong", make_fn=kernel_fn)
 
 
@@ -40,7 +40,7 @@ ONE_LEAPFROG = HmcConfig(step_size=0.3, target_accept_prob=0.574, num_leapfrog_s
 
 
 def agreement(family: KernelSampler, config: KernelConfig) -> tuple[float, float, float]:
-    """Against one-leapfrog HMC with the same adaptation: gap in acceptance, ratio of step sizes, worst z-score of E[z^2]."""
+    """Compare with one-leapfrog HMC, adapted alike: difference in acceptance, ratio of step sizes, worst z-score of E[z^2]."""
     z, accept, step_size, _ = run(family, config)
     _, accept_hmc, step_size_hmc, _ = run(hmc.SAMPLER, ONE_LEAPFROG)
     return (
@@ -53,7 +53,7 @@ def agreement(family: KernelSampler, config: KernelConfig) -> tuple[float, float
 AS_ONE_LEAPFROG = type(mala.SAMPLER.defaults)(step_size=0.3, target_accept_prob=0.574)
 
 
-# Acceptance: both are means over 128 chains x 300 draws tuned to one target. Law: 16 z-scores; 4 has p < 1e-3 in all.
+# Acceptance: both are means over 128 chains x 300 draws tuned to one target. Of the 16 z-scores, any above 4 has p < 1e-3.
 @pytest.mark.slow
 def test_adapted_mala_is_one_leapfrog_hmc() -> None:
     gap, ratio, z_score = agreement(mala.SAMPLER, AS_ONE_LEAPFROG)
@@ -63,7 +63,7 @@ def test_adapted_mala_is_one_leapfrog_hmc() -> None:
 
 
 def test_a_step_size_that_changes_takes_its_own_drift_along() -> None:
-    """As while it is tuned: a transition with a new step size is that of a kernel which never had another."""
+    """This happens during tuning: a transition with a new step size equals that of a kernel that never had another one."""
 
     def after_a_change(kernel: mala.Mala) -> Any:
         results = kernel.bootstrap_results(starts())._replace(step_size=tf.constant(0.6))
@@ -98,7 +98,7 @@ class WrongSplitHmc(split_hmc.SplitHmc):
 
 
 def make_forgetful_jump(posterior: Any, config: Any, step_size: Any, num_adaptation_steps: int) -> Any:
-    """A global move that weighs draws by the square root of their likelihood."""
+    """Return a global move that weights draws by the square root of their likelihood."""
     kernel = local_global.make_local_global(posterior, config, step_size, num_adaptation_steps)
     return kernel.copy(likelihood_log_prob_fn=lambda z: 0.5 * posterior.likelihood_log_prob(z))
 
@@ -121,4 +121,4 @@ def test_a_wrong_kernel_does_not_have_the_distribution(name: str) -> None:
 
 
 class TestContract(Contract):
-    """Of every kernel in the registry."""
+    """The contract, for every kernel in the registry."""

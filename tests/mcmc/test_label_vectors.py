@@ -1,4 +1,4 @@
-"""A vector of labels, one a chain: one compiled batch, each label's own distribution, and no part in each other's tuning."""
+"""A vector of labels, one per chain: one compiled batch, the right distribution for each label, and separate tuning."""
 
 from dataclasses import replace
 from typing import Any
@@ -29,7 +29,7 @@ Z = np.linspace(-12, 12, 200_001)
 
 
 class ThreeClasses(ToyClassifier):
-    """p(class k) is in proportion to exp(SLOPES[k] * first pixel)."""
+    """A classifier with p(class k) proportional to exp(SLOPES[k] * first pixel)."""
 
     num_classes = 3
 
@@ -45,7 +45,7 @@ def make(label: Any, **further: Any) -> ClassPosterior:
 
 
 def exact_mean(label: int) -> tuple[float, float]:
-    """Mean of z_0 and of p(class) under a label's posterior, by quadrature."""
+    """Return the means of z_0 and p(class) under a label's posterior, by quadrature."""
     scores = np.exp(np.outer(SLOPES, Z))
     prob = scores[label] / scores.sum(0)
     weight = np.exp(-0.5 * Z**2) * prob
@@ -58,7 +58,7 @@ def run_chains(posterior: ClassPosterior, kernel: str, schedule: Schedule, run: 
 
 
 def worst_z_score(draws: Draws, labels: list[int]) -> float:
-    """Of the means of z_0 and p(class) of the chains of each label, in Monte Carlo errors from their spread."""
+    """Return the worst z-score of the means of z_0 and p(class) over the chains of each label; their spread gives the error."""
     scores = []
     for label in set(labels):
         own = np.flatnonzero(np.asarray(labels) == label)
@@ -71,7 +71,7 @@ def worst_z_score(draws: Draws, labels: list[int]) -> float:
 BY_LABEL = [
     name for name, family in kernel_samplers().items() if family.tunes_by_label and family.is_calibrated(family.defaults)
 ]
-ALIKE = {"hmc", "split_hmc", "local_global"}  # whose step sizes are those of nuts and mala
+ALIKE = {"hmc", "split_hmc", "local_global"}  # kernels whose step sizes are shared as in nuts and mala
 
 
 @pytest.mark.parametrize("kernel", [pytest.param(k, marks=[pytest.mark.slow] if k in ALIKE else []) for k in BY_LABEL])

@@ -1,4 +1,4 @@
-"""MAP ascent ends at the highest density; each regularizer does what it says; the distribution of the class's pull is known."""
+"""MAP ascent ends at the highest density, each regularizer does what it says, and chains sample the penalized target."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ def highest(negative_fn: Any) -> float:
 
 
 def expected_mode(objective: str, weight: float = 0.0, mean: float = 0.0, scale: float = 1.0) -> float:
-    """Of z_0, the only coordinate that the toy's classifier sees."""
+    """Return the mode of z_0, the only coordinate that the toy's classifier sees."""
     gain = {"log_prob": lambda z: -np.log1p(np.exp(-SLOPE * z)), "logit": lambda z: SLOPE * z}[objective]
     return highest(lambda z: 0.5 * z**2 + 0.5 * weight * ((z - mean) / scale) ** 2 - gain(z))
 
@@ -51,11 +51,11 @@ def test_a_normalized_step_ends_within_its_length_of_the_mode() -> None:
     z = ascend(optimizer="normalized", step_size=0.02).draws.z[-1]
     apart = np.linalg.norm(z - expected_mode("log_prob") * np.eye(6)[0], axis=-1)
     assert apart.max() < 0.04
-    assert apart.max() > 1e-6  # it goes back and forth
+    assert apart.max() > 1e-6  # it moves back and forth
 
 
 def test_decay_takes_its_share_of_z_in_each_step() -> None:
-    """Without a slope decay alone would be left; here it wins against Adam's steps of at most step_size."""
+    """Without a slope, only the decay would act; here it balances Adam's steps of at most step_size."""
     far, near = (np.abs(ascend(l2_decay=decay).draws.z[-1, :, 0]).max() for decay in (0.0, 0.5))
     assert near <= 0.05 * 1.01  # step_size * (1 - d) / d
     assert far > 0.5
@@ -66,7 +66,7 @@ def test_bounds_hold_around_the_prior_and_around_the_class() -> None:
     mean, scale, _ = class_moments(POSTERIOR, RUN)
     z = ascend(clip_sigma=0.1, clip_around="class").draws.z[-1]
     assert (np.abs(z - mean) <= 0.1 * scale + 1e-6).all()
-    assert np.abs(z).max() > 0.1  # the class's middle is elsewhere than the prior's
+    assert np.abs(z).max() > 0.1  # the mean of the class differs from that of the prior
 
 
 def test_the_pull_of_the_class_moves_the_mode_as_its_formula_says() -> None:
@@ -99,8 +99,8 @@ def test_a_class_too_rare_for_its_moments_names_the_flag(monkeypatch: pytest.Mon
         class_moments(ClassPosterior(ToyGenerator(), Never(), 1), RUN)
 
 
-def law_of_pulled_chains(weight: float) -> float:
-    """p-value of z_5 of mala with --class_reg against its closed form, one draw a chain."""
+def p_value_of_pulled_chains(weight: float) -> float:
+    """Return the p-value of z_5 of mala with --class_reg against its closed form, with one draw per chain."""
     run = RunConfig(num_chains=400, seed=5)
     chunks = SAMPLERS["mala"].chunks_fn(POSTERIOR, MalaConfig(0.8, 0.5, class_reg=3.0), Schedule(1, 60, 40), run, None)
     z = collect(chunks).draws.z[-1, :, 5]
@@ -110,8 +110,8 @@ def law_of_pulled_chains(weight: float) -> float:
 
 
 def test_mala_with_the_pull_draws_from_the_pulled_density_and_from_no_other() -> None:
-    assert law_of_pulled_chains(3.0) > 1e-3
-    assert law_of_pulled_chains(0.0) < 1e-6  # the posterior itself
+    assert p_value_of_pulled_chains(3.0) > 1e-3
+    assert p_value_of_pulled_chains(0.0) < 1e-6  # the posterior itself
     assert not kernel_sampler("mala").is_calibrated(MalaConfig(0.8, 0.5, class_reg=3.0))
     assert kernel_sampler("mala").is_calibrated(MalaConfig(0.8, 0.5))
 

@@ -1,4 +1,4 @@
-"""A sampler is one file and one name in the registry: help, search and contract find a new one, and it samples."""
+"""A sampler is one file and one name in the registry: help, search and contract find a new sampler, and it samples."""
 
 import json
 import subprocess
@@ -84,7 +84,7 @@ SAMPLER = KernelSampler(
 
 @pytest.fixture
 def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KernelSampler]:
-    """The sampler of `FILE`, as if it lay in tfgradgen/mcmc and stood in the registry."""
+    """The sampler of `FILE`, as if it were in tfgradgen/mcmc and in the registry."""
     folder = tmp_path / "mcmc"
     folder.mkdir()
     (folder / "random_walk.py").write_text(FILE)

@@ -1,4 +1,4 @@
-"""One pool of prior draws: the same rows wherever they are from, each an exact draw of one class, and evaluated once."""
+"""One pool of prior draws: the same rows wherever they come from, each an exact draw of one class, evaluated once."""
 
 import os
 from dataclasses import replace
@@ -25,7 +25,7 @@ NUM_CLASSES, SCALE = 5, 8.0
 
 
 class Quadrants:
-    """image of two coordinates [B, 1, 2, 1] -> logits of `NUM_CLASSES` classes, some of two modes, one rare."""
+    """A classifier of images [B, 1, 2, 1] of two coordinates, with `NUM_CLASSES` classes; some have two modes, one is rare."""
 
     num_classes = NUM_CLASSES
 
@@ -42,7 +42,7 @@ class Plane:
 
 
 class Counting(Plane):
-    """Counts the rows that it is asked for; a callable that no graph can swallow."""
+    """A callable that counts the rows that it evaluates and cannot be traced into a graph."""
 
     def __init__(self) -> None:
         self.num_rows = 0
@@ -58,7 +58,7 @@ class Counting(Plane):
 
 @pytest.fixture(scope="module")
 def grid() -> tuple[np.ndarray, np.ndarray]:
-    """Points of a fine grid [n, 2] and log-probabilities of the classes there, with the weight of the prior in a column."""
+    """Return points of a fine grid [n, 2], log-probabilities of the classes there, and the weight of the prior in a column."""
     axis = np.linspace(-6, 6, 601, dtype=np.float32)
     z = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
     log_probs = tf.nn.log_softmax(Quadrants()(Plane()(tf.constant(z)))).numpy().astype(np.float64)
@@ -67,7 +67,7 @@ def grid() -> tuple[np.ndarray, np.ndarray]:
 
 
 def truth(grid: tuple[np.ndarray, np.ndarray], label: int, power: float = 1.0) -> tuple[float, np.ndarray]:
-    """Mass of a class and the means of six statistics of its draws, by quadrature."""
+    """Return the mass of a class and the means of six statistics of its draws, by quadrature."""
     z, logs = grid
     weight = np.exp(power * logs[:, label] + logs[:, -1])
     return float(weight.sum()), (statistics(z) * weight[:, None]).sum(0) / weight.sum()
@@ -85,7 +85,7 @@ def worst_errors(z: np.ndarray, means: np.ndarray) -> float:
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7, 2.0])
 def test_accepted_rows_are_exact_draws_of_each_class(grid: tuple[np.ndarray, np.ndarray], temperature: float) -> None:
-    """Five classes, six statistics and the mass: 35 figures, none beyond 4.5 errors; of another power some are far beyond."""
+    """Five classes with six statistics and the mass give 35 z-scores, none above 4.5; for another power, some are far above."""
     posterior = ClassPosterior(Plane(), Quadrants(), 0, temperature=temperature)
     draws = pool_of(posterior, RUN).draws(0, 200 * CHUNK)
     off, wrong = [], []
@@ -109,8 +109,8 @@ def test_every_row_is_a_draw_of_one_class() -> None:
 
 
 def test_classes_are_drawn_independently_of_each_other() -> None:
-    """Counts of two classes in blocks of rows, given how many rows there are: those of a multinomial distribution, and means of
-    z without correlation. One uniform number for both classes, as if each accepted for itself, fails."""
+    """Given the number of rows, counts of two classes in blocks of rows are multinomial, and means of
+    z are uncorrelated. The control fails: one uniform number for both classes, as if each class accepted by itself."""
     posterior = ClassPosterior(Plane(), Quadrants(), 0)
     draws = pool_of(posterior, RUN).draws(0, 400 * CHUNK)
     first, second = (weigh(posterior.copy(label=k), draws, RUN).is_accepted.reshape(400, -1) for k in (1, 2))
@@ -149,7 +149,7 @@ def test_two_seeds_are_two_pools_and_one_seed_is_one_for_all_labels_and_temperat
 
 
 def test_starts_and_exact_draws_of_all_labels_are_evaluated_once() -> None:
-    """20 classes, 64 draws of each: what the first label evaluates serves the others."""
+    """20 classes with 64 draws of each: the other labels use what the first label evaluated."""
     generator = Counting()
     posterior, run = ClassPosterior(generator, Quadrants(), 0), RunConfig(num_chains=16, seed=3)
     costs = [sample_exact(posterior.copy(label=label), 8, run)[1].num_forward for label in (0, 1, 2, 3)]
@@ -163,7 +163,7 @@ def test_starts_and_exact_draws_of_all_labels_are_evaluated_once() -> None:
 
 
 def test_all_classes_take_ten_times_fewer_forward_passes() -> None:
-    """Twenty equal classes, 320 draws of each: each row is one of some class, so 6400 rows and a few more do."""
+    """Twenty equal classes, 320 draws of each: each row is a draw of some class, so a little more than 6400 rows suffice."""
 
     class Twenty:
         num_classes = 20
@@ -223,18 +223,18 @@ def test_a_discriminator_has_a_pool_of_its_own_and_its_weight_is_applied_later()
 
 @pytest.fixture
 def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache folder."""
+    """Return an empty cache folder."""
     monkeypatch.setenv("TFGRADGEN_CACHE_DIR", str(tmp_path / "cache"))
     return tmp_path / "cache" / "pools"
 
 
 def loaded(pair: tuple[Path, Path], label: Any = 0) -> ClassPosterior:
-    """A posterior of models that nothing in this process knows yet."""
+    """Return a posterior of models that were not used in this process before."""
     return ClassPosterior(tg.load_generator(pair[0]), tg.load_classifier(pair[1]), label)
 
 
 def drawn(pair: tuple[Path, Path], label: Any = 0) -> list[np.ndarray]:
-    """Starts, exact draws and their densities."""
+    """Return starts, exact draws and their densities."""
     posterior = loaded(pair, label)
     draws = sample_exact(posterior, 40, RUN)[0]
     return [choose_starts(posterior, RUN).z.numpy(), draws.z, draws.class_prob, draws.target_log_prob]

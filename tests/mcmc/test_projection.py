@@ -18,7 +18,7 @@ from tfgradgen.models.generator import load_generator
 
 
 class Grey:
-    """Images [B, 8, 8, 1], each coordinate of z in a block of its own."""
+    """A generator of images [B, 8, 8, 1] in which each coordinate of z is a block of pixels."""
 
     latent_dim = 16
 
@@ -45,7 +45,7 @@ def networks(toy_pair: tuple[Path, Path]) -> Networks:
 
 
 def test_it_finds_the_point_of_an_image_of_the_generator(networks: Networks, tmp_path: Path) -> None:
-    """Its own image is found again; a photograph that the generator cannot make is not, and the record says so."""
+    """An image of the generator is found again; a photograph that it cannot make is not, and the record says so."""
     z = tf.random.stateless_normal([1, 6], [2, 3])
     z *= np.sqrt(6) / tf.norm(z)
     Image.fromarray(to_uint8(networks.generator(z))[0]).save(tmp_path / "own.png")

@@ -1,4 +1,4 @@
-"""Schedules as files: what is written is read again, what is wrong is said in one line, and a run follows it bit for bit."""
+"""Schedules as files: they are read as written, errors take one line, and a run follows its schedule bit for bit."""
 
 import json
 from dataclasses import replace
@@ -122,7 +122,7 @@ def test_a_run_follows_its_schedule_and_single_flags_go_before_it(
 def test_resumed_in_any_part_of_the_adaptation_it_ends_with_the_same_bytes(
     settings: dict[str, Any], num_appends: int, toy_flags: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Chunks of mala are of 20 transitions, so it stops within the adaptation."""
+    """Chunks of mala have 20 transitions, so the run stops during the adaptation."""
     recipe = default_recipe("mala").changed({"num_results": 20, "num_burnin_steps": 100, "num_adaptation_steps": 84} | settings)
     Path("a.yaml").write_text(recipe_text(recipe))
     command = ["sample", "--label=goldfish", "--num_chains=3", "--schedule=a.yaml", *toy_flags]

@@ -1,4 +1,4 @@
-"""Runs of chains on a posterior that is known: the distribution, the seeds, the number of traces."""
+"""Runs of chains on a known posterior: the distribution, the seeds, the number of traces."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ def chains(posterior: ClassPosterior, kernel: str = "mala", schedule: Schedule |
 CALIBRATED = [name for name, family in kernel_samplers().items() if family.is_calibrated(family.defaults)]
 
 
-# At another temperature: one kernel that takes the density as a whole, one that takes the likelihood alone, and one that
+# At another temperature: one kernel that uses the whole density, one that uses the likelihood alone, and one that
 # raises it to powers of its own.
 TEMPERED = ("mala", "elliptical_slice", "replica_exchange")
 
@@ -111,9 +111,9 @@ def test_a_chain_starts_alike_whatever_the_number_of_chains() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kernel", [name for name in kernel_samplers() if name != "replica_exchange"])
 def test_a_chain_is_the_same_in_a_run_of_four_and_of_sixteen(kernel: str) -> None:
-    """Where nothing is tuned, and but for rounding: how a batch is vectorized depends on its size.
+    """This holds if nothing is tuned, and up to rounding, because the vectorization of a batch depends on its size.
 
-    TFP's replica_exchange draws the noise of a replica after that of all chains of the one before: its chains are independent,
+    TFP's replica_exchange draws the noise replica by replica, for all chains at once: its chains are independent,
     but not the same.
     """
     few, many = (chains(make(), kernel, Schedule(10, 10, 0), num_chains=n) for n in (4, 16))
@@ -172,7 +172,7 @@ def test_one_trace_serves_labels_seeds_and_phases(kernel: str) -> None:
     for label, seed in ((0, 1), (1, 1), (1, 2)):
         chains(make(label), kernel, seed=seed)
     counted = kernel_sampler(kernel).counts_adaptation
-    if not counted:  # one for every number of adaptation steps, too
+    if not counted:  # one for each number of adaptation steps, too
         chains(make(), kernel, Schedule(5, 7, 3))
     key = (Networks(GENERATOR, CLASSIFIER), 1.0, kernel, kernel_sampler(kernel).defaults, 5 if counted else 0, False)
     functions = sampling.compiled(*key)

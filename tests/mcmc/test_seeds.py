@@ -1,4 +1,4 @@
-"""Random numbers: uniform down to where likelihoods are, and a stream of its own for each label."""
+"""Random numbers are uniform down to the size of small likelihoods, and each label has its own stream."""
 
 import functools
 from dataclasses import replace
@@ -23,23 +23,23 @@ from tfgradgen.posterior import ClassPosterior
 pytestmark = pytest.mark.usefixtures("quick_runs")
 
 NUM_BATCHES, BATCH = 8, 2**22
-FIRST_LOGIT, SEED = -0.4966, 2  # the rare class then begins just below a multiple of 2^-23, on which a number of the seed falls
+FIRST_LOGIT, SEED = -0.4966, 2  # the rare class then begins just below a multiple of 2^-23 that equals a number of this seed
 
 
 def float32_log_uniform(shape: list[int], seed: tf.Tensor) -> tf.Tensor:
-    """What must not decide an acceptance."""
+    """Return numbers that must not decide an acceptance."""
     return tf.math.log(tf.random.stateless_uniform(shape, seed))
 
 
 @functools.cache
 def tail(log_uniform_fn) -> np.ndarray:  # type: ignore[no-untyped-def]
-    """log2 of those of NUM_BATCHES * BATCH = 2^25 numbers that are below 2^-16."""
+    """Return log2 of the numbers below 2^-16 among NUM_BATCHES * BATCH = 2^25 numbers."""
     parts = [log_uniform_fn([BATCH], fold_in(as_seed(5), k)).numpy() for k in range(NUM_BATCHES)]
     return np.concatenate([part[part < -16 * np.log(2)] / np.log(2) for part in parts])
 
 
 def tail_p_value(values: np.ndarray) -> float:
-    """Chi-square of the counts in half octaves from 2^-16 to 2^-22, where 8 numbers are expected below the last."""
+    """Return the chi-squared p-value of the counts in half octaves from 2^-16 to 2^-22, below which 8 numbers are expected."""
     edges = -np.arange(16, 22.1, 0.5)
     expected = [*(2.0**25 * (2.0 ** edges[:-1] - 2.0 ** edges[1:])), 2.0**25 * 2.0 ** edges[-1]]
     found = [*(((values < high) & (values >= low)).sum() for high, low in pairwise(edges))]
@@ -63,7 +63,7 @@ def test_float32_numbers_fail_the_same_test() -> None:
 
 
 class OneNumber:
-    """z [B, 1] as an image of one pixel."""
+    """A generator that returns z [B, 1] as an image of one pixel."""
 
     latent_dim = 1
 
@@ -89,9 +89,9 @@ def big_chunks(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::UserWarning")  # of a class that is out of reach, which is the point
+@pytest.mark.filterwarnings("ignore::UserWarning")  # about a class that is out of reach, which this test needs
 def test_rejection_accepts_no_likelihood_of_a_billionth(big_chunks: pytest.MonkeyPatch) -> None:
-    """2^22 prior draws; 0.003 accepted ones are expected."""
+    """Of 2^22 prior draws, 0.003 are expected to be accepted."""
     posterior, run = ClassPosterior(OneNumber(), Hopeless(), 1), RunConfig(num_chains=1, seed=SEED)
     with pytest.raises(UserError, match=f"none accepted in {BATCH} prior draws"):
         rejection.sample_exact(posterior, 1, run)
@@ -106,7 +106,10 @@ def test_rejection_accepts_no_likelihood_of_a_billionth(big_chunks: pytest.Monke
 
 
 def test_a_folded_seed_keeps_all_64_bits_of_its_history() -> None:
-    """Both words depend on what was folded in before; of TensorFlow's own function the second is the last number folded in."""
+    """Both words depend on what was folded in before.
+
+    With TensorFlow's own function, the second is the last number folded in.
+    """
     seeds = np.array([fold_in(fold_in(as_seed(1), k), 0) for k in range(200)])
     assert all(len(np.unique(word)) == 200 for word in seeds.T)
     assert len(np.unique([fold_in(as_seed(1), k) for k in range(200)], axis=0)) == 200
@@ -152,7 +155,7 @@ def test_classes_of_one_command_share_no_draw_and_each_is_as_it_is_alone(toy_fla
 
 @pytest.mark.parametrize("name", ["rejection", "smc", "mala"])
 def test_no_method_draws_the_same_for_two_labels(name: str) -> None:
-    """Where neither prior draws nor noise were shared, no coordinate without influence on the class is the same."""
+    """If neither prior draws nor noise are shared, coordinates that do not influence the class differ."""
     method, run = SAMPLERS[name], RunConfig(num_chains=4, seed=2)
     z = []
     for label in (0, 1):
@@ -163,7 +166,7 @@ def test_no_method_draws_the_same_for_two_labels(name: str) -> None:
 
 
 def test_in_a_batch_no_two_chains_draw_the_same() -> None:
-    """Neither those of two labels nor those of a label alone, whose start they share."""
+    """This holds for chains of two labels, and for a label in a batch and by itself, although these share their starts."""
     method, schedule, run = SAMPLERS["mala"], Schedule(8, 0, 0), RunConfig(num_chains=4, seed=2)
     make = lambda label: ClassPosterior(ToyGenerator(), ToyClassifier(), label)  # noqa: E731
     batch = collect(method.chunks_fn(make([0, 0, 1, 1]), method.defaults, schedule, run, None)).draws

@@ -1,4 +1,4 @@
-"""The shipped models and kernels together: what the README promises. Slow, and the heart of the suite.
+"""The shipped models and kernels together, as the README promises. These tests are slow, and the most important ones.
 
 A prior draw and a class drawn from p(class | its image) are an exact draw of both, so z is an exact draw of that class. Most
 such classes are "other"; the pairs of the twenty classes are kept, in the order of their draws. Chains of every class start at
@@ -28,13 +28,13 @@ from tfgradgen.models.shipped import SHIPPED_MODELS, default_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shipped_cache")]
 
-NUM_PRIOR = 8192  # an eighth of them are pairs of a class
+NUM_PRIOR = 8192  # an eighth of them are pairs of one of the twenty classes
 NUM_CHAINS = 96
-NUM_FRESH = 512  # the error of a comparison is then mostly that of the chains
+NUM_FRESH = 512  # the error of a comparison then comes mostly from the chains
 NUM_NAMED = 20
 STEP_SIZE = 0.2
 LEVEL = 1e-4
-TRANSITIONS = {  # of about eight gradients
+TRANSITIONS = {  # each of about eight gradients
     "mala": 8,
     "broken": 8,
     "hmc": 3,
@@ -48,7 +48,7 @@ TRANSITIONS = {  # of about eight gradients
 
 
 class Prior(NamedTuple):
-    """Prior draws, and for each a class drawn from what the classifier says of its image."""
+    """Prior draws, each with a class drawn from the classifier's probabilities for its image."""
 
     z: np.ndarray  # [N, latent_dim]
     log_prob: np.ndarray  # [N, num_classes] in nats
@@ -56,7 +56,7 @@ class Prior(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """Prior draws whose class is no "other", with their images."""
+    """Prior draws whose class is not "other", with their images."""
 
     z: np.ndarray  # [N, latent_dim]
     image: np.ndarray  # [N, height, width, channels]
@@ -71,7 +71,10 @@ def posterior() -> ClassPosterior:
 
 @pytest.fixture(scope="module")
 def prior(posterior: ClassPosterior, worker_id: str) -> Prior:
-    """Rows of the pool; two processes start from its two ends, and each finds in the cache what the other has evaluated."""
+    """Return rows of the pool.
+
+    Two processes start at its two ends, and each finds in the cache what the other has evaluated.
+    """
     pool, numbers = pool_of(posterior, RunConfig(seed=0)), range(NUM_PRIOR // CHUNK)
     for number in reversed(numbers) if worker_id == "gw1" else numbers:
         pool.draws(number * CHUNK, CHUNK)
@@ -81,14 +84,14 @@ def prior(posterior: ClassPosterior, worker_id: str) -> Prior:
 
 
 def pairs_of(posterior: ClassPosterior, prior: Prior, first: int, last: int | None) -> Pairs:
-    """The pairs of a class from number `first` to `last`."""
+    """Return the pairs of a class from number `first` to `last`."""
     rows = np.flatnonzero(prior.label < NUM_NAMED)[first:last]
     return Pairs(prior.z[rows], values_and_log_probs(posterior, prior.z[rows])[0], prior.log_prob[rows], prior.label[rows])
 
 
 @pytest.fixture(scope="module")
 def started(posterior: ClassPosterior, prior: Prior) -> Pairs:
-    """Where the chains start."""
+    """Return the pairs at which chains start."""
     return pairs_of(posterior, prior, 0, NUM_CHAINS)
 
 
@@ -99,7 +102,7 @@ def fresh(posterior: ClassPosterior, prior: Prior) -> Pairs:
 
 @pytest.fixture(scope="module")
 def further(posterior: ClassPosterior, prior: Prior) -> Pairs:
-    """Neither where chains start nor what they are compared with."""
+    """Return pairs at which no chain starts and with which none is compared."""
     pairs = pairs_of(posterior, prior, NUM_CHAINS + NUM_FRESH, None)
     assert set(pairs.label) == set(range(NUM_NAMED))
     return pairs
@@ -107,7 +110,7 @@ def further(posterior: ClassPosterior, prior: Prior) -> Pairs:
 
 @pytest.fixture(scope="module")
 def warm(prior: Prior) -> Prior:
-    """Prior draws after all those where chains start and that they are compared with."""
+    """Return prior draws beyond all those at which chains start or with which they are compared."""
     first = np.flatnonzero(prior.label < NUM_NAMED)[NUM_CHAINS + NUM_FRESH - 1] + 1
     return Prior(*(column[first:] for column in prior))
 
@@ -122,10 +125,10 @@ def make_kernel(name: str, posterior: ClassPosterior) -> tfp.mcmc.TransitionKern
 
 
 def exact_replicas(started: Pairs, warm: Prior) -> np.ndarray:
-    """The starts, and exact draws of each chain's class at the temperatures of the further replicas.
+    """Return the starts, and exact draws of each chain's class at the temperatures of the further replicas.
 
-    The shape is [R, NUM_CHAINS, latent_dim]. Only all together are they where the kernel is to stay. Two chains may share
-    a draw of a warm replica; none shares its own.
+    The shape is [R, NUM_CHAINS, latent_dim]. Only the states of all replicas together have the invariant distribution. Two
+    chains may share a draw of a warm replica; none shares its own.
     """
     config = kernel_sampler("replica_exchange").defaults
     assert isinstance(config, ReplicaConfig)
@@ -138,7 +141,7 @@ def exact_replicas(started: Pairs, warm: Prior) -> np.ndarray:
 
 
 def evolve(posterior: ClassPosterior, name: str, started: Pairs, warm: Prior) -> np.ndarray:
-    """The chains `[NUM_CHAINS, latent_dim]` after some transitions, the kernel's settings frozen."""
+    """Return the chains `[NUM_CHAINS, latent_dim]` after some transitions with frozen settings of the kernel."""
     batch = ClassPosterior(posterior.generator, posterior.classifier, started.label)
     kernel = make_kernel(name, batch)
     state = exact_replicas(started, warm) if name == "replica_exchange" else started.z
@@ -156,7 +159,7 @@ def evolve(posterior: ClassPosterior, name: str, started: Pairs, warm: Prior) ->
 
 
 def statistics(pairs: Pairs, further: Pairs) -> dict[str, np.ndarray]:
-    """Scalars of z, of the classifier's opinion and of the images, `[N]` each; some relative to the pair's own class."""
+    """Return scalars of z, of the classifier's output and of the images, `[N]` each; some relative to the pair's own class."""
     own = lambda of_class: of_class[pairs.label]  # noqa: E731
     classes = range(NUM_NAMED)
     mean_z = np.stack([further.z[further.label == k].mean(0) for k in classes])
@@ -177,14 +180,14 @@ def statistics(pairs: Pairs, further: Pairs) -> dict[str, np.ndarray]:
 
 
 def p_values(posterior: ClassPosterior, z: np.ndarray, started: Pairs, fresh: Pairs, further: Pairs) -> dict[str, float]:
-    """Two-sample Kolmogorov-Smirnov p-values of evolved chains against fresh pairs."""
+    """Return two-sample Kolmogorov-Smirnov p-values of evolved chains against fresh pairs."""
     evolved = statistics(Pairs(z, *values_and_log_probs(posterior, z), started.label), further)
     expected = statistics(fresh, further)
     return {name: float(stats.ks_2samp(evolved[name], expected[name]).pvalue) for name in evolved}
 
 
-# Ten statistics of ten kernels, at level 1e-4 each: correct kernels fail by chance in less than 1 seed of 100, all together.
-# A kernel that learns its proposals learns them for one label; test_surrogate.py has quadrature for it.
+# Ten statistics of ten kernels, at level 1e-4 each: correct kernels fail by chance in fewer than 1 of 100 seeds, all together.
+# A kernel that learns its proposals learns them for one label; test_surrogate.py tests it by quadrature.
 TESTED = [n for n, family in kernel_samplers().items() if family.is_calibrated(family.defaults) and family.learn_fn is None]
 
 
@@ -206,13 +209,13 @@ def test_a_wrong_acceptance_is_found_out(
 
 
 def test_another_class_is_found_out(posterior: ClassPosterior, started: Pairs, fresh: Pairs, further: Pairs) -> None:
-    """Draws of one class in place of another's: chains that follow the wrong label."""
+    """Draws of one class take the place of another's, as in chains that follow the wrong label."""
     values = p_values(posterior, started.z, started._replace(label=np.roll(started.label, 1)), fresh, further)
     assert min(values.values()) < LEVEL, values
 
 
 def test_gradients_in_bfloat16_keep_the_values(posterior: ClassPosterior, started: Pairs) -> None:
-    """And so the distribution (test_precision.py): the Metropolis test sees values alone."""
+    """So the distribution stays the same, too (test_precision.py): the Metropolis test uses only values."""
     low = ClassPosterior(load_generator(default_model("generator")), load_classifier(default_model("classifier")), 0)
     for model in (low.generator, low.classifier):
         assert lower_gradients(model.module) > 0
@@ -225,7 +228,7 @@ def test_gradients_in_bfloat16_keep_the_values(posterior: ClassPosterior, starte
 
 
 def test_every_class_is_within_reach_and_cards_tell_the_truth(prior: Prior, root: Path) -> None:
-    """8192 prior draws: a class of mass 0.002 is measured to about 0.0004."""
+    """With 8192 prior draws, a class of mass 0.002 is measured to about 0.0004."""
     mass = np.exp(prior.log_prob).mean(0)
     assert len(mass) == NUM_NAMED + 1
     assert mass[:NUM_NAMED].min() > 0.001, mass
@@ -235,7 +238,7 @@ def test_every_class_is_within_reach_and_cards_tell_the_truth(prior: Prior, root
 
 
 def test_judge_and_discriminator_on_exact_draws(posterior: ClassPosterior, fresh: Pairs) -> None:
-    """The judge names most exact draws, not weighted by class (card: 0.95, every class counting the same), and on average one
+    """The judge names most exact draws, not weighted by class (in the card: 0.95, with equal weights), and on average a draw
     does not pass for a photograph."""
     image, label = tf.constant(fresh.image[:256]), fresh.label[:256]
     judge, discriminator = (load_classifier(default_model(name)) for name in ("judge", "discriminator"))

@@ -27,11 +27,11 @@ BATCH = 64
 LEVEL = 1e-4
 # Kernel, step size and transitions. The step size is a distance in z.
 KERNELS = {"mala": (0.2, 4), "hmc": (0.1, 1), "broken": (0.6, 12)}
-LEAST_NAMED = {"speech": 0.85, "actions": 0.9}  # of exact draws, by the judge
+LEAST_NAMED = {"speech": 0.85, "actions": 0.9}  # least share of exact draws that the judge names
 
 
 class Pairs(NamedTuple):
-    """Prior draws whose class is not the background, with what they give."""
+    """Prior draws whose class is not the background, with their sounds or clips."""
 
     z: np.ndarray  # [N, latent_dim]
     values: np.ndarray  # [N, ...]
@@ -82,7 +82,7 @@ def evolve(posterior: ClassPosterior, name: str, started: Pairs) -> np.ndarray:
 
 
 def statistics(pairs: Pairs) -> dict[str, np.ndarray]:
-    """Scalars of z, of the classifier's opinion and of the sounds or clips, `[N]` each."""
+    """Return scalars of z, of the classifier's output and of the sounds or clips, `[N]` each."""
     probs, rest = np.exp(pairs.log_prob), tuple(range(1, pairs.values.ndim))
     return {
         "squared norm of z": np.square(pairs.z).sum(-1),
@@ -95,7 +95,7 @@ def statistics(pairs: Pairs) -> dict[str, np.ndarray]:
 
 
 def p_values(posterior: ClassPosterior, of_set: str, name: str, pairs: Pairs) -> dict[str, float]:
-    """Two-sample Kolmogorov-Smirnov p-values of evolved chains against the pairs where no chain started."""
+    """Return two-sample Kolmogorov-Smirnov p-values of evolved chains against the pairs at which no chain started."""
     count = NUM_CHAINS[of_set]
     started, fresh = (Pairs(*(column[rows] for column in pairs)) for rows in (slice(count), slice(count, None)))
     z = evolve(posterior, name, started)

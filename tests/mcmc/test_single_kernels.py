@@ -1,4 +1,4 @@
-"""What single kernels promise besides the contract: known special cases, bounds, and points without a likelihood."""
+"""Properties of single kernels besides the contract: known special cases, bounds, and points without a likelihood."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def test_split_hmc_of_one_leapfrog_step_is_the_crank_nicolson_langevin_proposal(
 
 
 def test_split_hmc_is_exact_for_the_prior_alone() -> None:
-    """Whatever the step: without a likelihood the energy is kept, and every proposal is taken."""
+    """For any step size: without a likelihood, the energy is conserved, and every proposal is accepted."""
     prior = Bare().prior_log_prob
     kernel = split_hmc.SplitHmc(prior, lambda z: 0.0 * prior(z), 5.0, 7)
     _, results = kernel.one_step(starts(8), kernel.bootstrap_results(starts(8)), seed=as_seed(1))
@@ -35,7 +35,7 @@ def test_split_hmc_is_exact_for_the_prior_alone() -> None:
 
 
 def test_elliptical_slice_has_the_distribution_of_tfps_own() -> None:
-    """One step from the same points: the mean square step of each coordinate, against TFP's, by the spread over chains."""
+    """After one step from the same points, the mean square step of each coordinate equals TFP's, within the error."""
     posterior, init = Bare(), tf.tile(starts(1), [4000, 1])
     ours = elliptical_slice.EllipticalSlice(posterior.likelihood_log_prob)
     theirs = tfp.experimental.mcmc.EllipticalSliceSampler(
@@ -50,11 +50,11 @@ def test_elliptical_slice_has_the_distribution_of_tfps_own() -> None:
 
 
 def test_a_global_move_takes_each_draw_with_its_share_of_the_weight() -> None:
-    """Of 7 prior draws and the state; the weights are known, so the share of chains that stay is too."""
+    """The move chooses among 7 prior draws and the state. The weights are known, so the share of chains that stay is, too."""
     log_weight = lambda z: tf.where(z[:, 0] > 0, np.float32(np.log(3.0)), 0.0)  # noqa: E731
     z = tf.ones([20_000, 2])
     moved, has_jumped = local_global.resample_prior(log_weight, z, log_weight(z), 7, as_seed(4))
-    k = np.arange(8)  # how many of the 7 have weight 3
+    k = np.arange(8)  # number of draws with weight 3 among the 7
     chance = np.array([1, 7, 21, 35, 35, 21, 7, 1]) / 128
     stays = float((chance * 3 / (3 + 3 * k + (7 - k))).sum())
     heavy = float((chance * (3 + 3 * k) / (3 + 3 * k + (7 - k))).sum())
@@ -64,7 +64,7 @@ def test_a_global_move_takes_each_draw_with_its_share_of_the_weight() -> None:
 
 
 def leapfrogs_of_chees(num_adaptation_steps: int, max_leapfrog_steps: int) -> list[int]:
-    config = CheesConfig(0.02, 0.65, max_leapfrog_steps)  # so short a step wants many of them
+    config = CheesConfig(0.02, 0.65, max_leapfrog_steps)  # so short a step needs many leapfrog steps
     kernel = adaptive_kernel(kernel_sampler("chees"), Bare(), config, num_adaptation_steps)
     z, counts = starts(16), []
     step_fn = tf.function(kernel.one_step, autograph=False)
@@ -77,12 +77,12 @@ def leapfrogs_of_chees(num_adaptation_steps: int, max_leapfrog_steps: int) -> li
 
 def test_chees_takes_no_more_steps_than_it_may_and_its_own_length_without_adaptation(monkeypatch: pytest.MonkeyPatch) -> None:
     assert max(leapfrogs_of_chees(30, 4)) <= 4
-    monkeypatch.setattr("tfgradgen.mcmc.kernel.STEP_JITTER", 0.0)  # or shorter steps would take more of them
+    monkeypatch.setattr("tfgradgen.mcmc.kernel.STEP_JITTER", 0.0)  # otherwise shorter steps would take more of them
     assert set(leapfrogs_of_chees(0, 16)) == {1, 2, 3}, "jittered up to the three that it starts with"
 
 
 def test_a_global_move_passes_over_draws_without_a_likelihood() -> None:
-    """Half of z has none, the state among it: the chain leaves for the other half unless all 7 draws are without, too."""
+    """Half of the z have none, including the state: the chain moves to the other half unless all 7 draws have none, too."""
     log_weight = lambda z: tf.where(z[:, 0] > 0, 0.0, np.nan)  # noqa: E731
     z = -tf.ones([20_000, 2])
     moved, has_jumped = local_global.resample_prior(log_weight, z, log_weight(z), 7, as_seed(4))

@@ -1,4 +1,4 @@
-"""Annealing from the prior: evidence and distribution are known on the toy; the temperatures keep the promised share."""
+"""Annealing from the prior: evidence and distribution are known for the toy; the temperatures keep the promised ESS share."""
 
 from types import SimpleNamespace
 
@@ -20,7 +20,7 @@ NUM_POPULATIONS = 24
 
 def anneal(temperature: float = 1.0, num_mutations: int = 4, label: int = 1, ess_share: float = 0.9) -> SamplerResult:
     posterior = ClassPosterior(ToyGenerator(), ToyClassifier(), label, temperature=temperature)
-    config = SmcConfig(0.8, 0.5, num_mutations, ess_share)  # the toy is so easy that a share of 0.5 needs but one step
+    config = SmcConfig(0.8, 0.5, num_mutations, ess_share)  # the toy is so easy that a share of 0.5 needs only one step
     return collect(smc_chunks(posterior, config, 200, RunConfig(num_chains=NUM_POPULATIONS, seed=3)))
 
 
@@ -61,7 +61,7 @@ RARE_EDGE, RARE_STEEPNESS, NUM_RARE = 3.43, 6.0, 250
 
 
 class Rare(ToyClassifier):
-    """p(class 1) = sigmoid(6 (first pixel - 3.43)): 5.1e-4 of the prior."""
+    """A classifier with p(class 1) = sigmoid(6 (first pixel - 3.43)), whose mean under the prior is 5.1e-4."""
 
     def __call__(self, image: tf.Tensor) -> tf.Tensor:
         value = RARE_STEEPNESS * (image[:, 0, 0, 0] - RARE_EDGE)
@@ -69,7 +69,7 @@ class Rare(ToyClassifier):
 
 
 def rare_evidence() -> np.ndarray:
-    """Of `NUM_RARE` populations of 12, as shares of the truth by quadrature."""
+    """Return the evidence of `NUM_RARE` populations of 12, divided by the true value by quadrature."""
     z = np.linspace(-12, 12, 200_001)
     prior = np.exp(-0.5 * z**2)
     truth = (prior / (1 + np.exp(-RARE_STEEPNESS * (z - RARE_EDGE)))).sum() / prior.sum()
@@ -111,7 +111,7 @@ def test_each_temperature_keeps_its_share_of_the_particles() -> None:
 
 
 def test_a_likelihood_that_is_absent_for_most_of_z_counts_as_none() -> None:
-    """In 128 dimensions, of which the first decides: absent below 0.5 (69 % of the prior), else the toy's. The evidence is the
+    """There are 128 dimensions. The likelihood is absent where the first is below 0.5 (69 % of the prior). The evidence is the
     mean over the rest."""
 
     class Wide(ToyGenerator):
@@ -152,7 +152,7 @@ def test_progress_cost_and_a_model_without_likelihood() -> None:
 
 
 class Half(ToyGenerator):
-    """NaN where the last coordinate, which the class does not depend on, is positive."""
+    """A model that gives NaN if the last coordinate, on which the class does not depend, is positive."""
 
     def __call__(self, z: tf.Tensor) -> tf.Tensor:
         return super().__call__(z) + tf.where(z[:, 5] > 0.0, np.nan, 0.0)[:, None, None, None]
@@ -160,7 +160,7 @@ class Half(ToyGenerator):
 
 @pytest.mark.parametrize("num_results", [1, 2, 50])
 def test_the_evidence_is_the_mean_over_draws_that_are_finite(num_results: int) -> None:
-    """0.5, as other methods say, not 0.25; of one particle half of the populations have none that is finite at first."""
+    """0.5, as other methods say, not 0.25. Half of the populations of one particle have no finite one at first."""
     posterior, run = ClassPosterior(Half(), ToyClassifier(), 1), RunConfig(num_chains=200, seed=4)
     found = collect(smc_chunks(posterior, SmcConfig(0.8, 0.5, 1, 0.5), num_results, run))
     evidence = np.array(found.stats["evidence"])

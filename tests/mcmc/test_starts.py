@@ -1,4 +1,4 @@
-"""Starts: exact draws where there are any among the prior draws, likely ones where not; replicas at their own distributions."""
+"""Starts: exact draws if there are any among the prior draws, otherwise likely ones; replicas have their own distributions."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ NUM_CHAINS = 600
 
 
 class Rare(ToyClassifier):
-    """p(class 1) = sigmoid(6 (first pixel - 2)): 0.028 of the prior."""
+    """A classifier with p(class 1) = sigmoid(6 (first pixel - 2)), whose mean under the prior is 0.028."""
 
     def __call__(self, image: tf.Tensor) -> tf.Tensor:
         value = STEEPNESS * (image[:, 0, 0, 0] - EDGE)
@@ -37,7 +37,7 @@ def rare(temperature: float = 1.0) -> ClassPosterior:
 
 
 def truth(power: float = 1.0) -> tuple[float, float]:
-    """Mean p(class 1) and mean z_0 under the prior times the likelihood to a power, by quadrature."""
+    """Return mean p(class 1) and mean z_0 under the prior times a power of the likelihood, by quadrature."""
     z = np.linspace(-12, 12, 200_001)
     prob = 1 / (1 + np.exp(-STEEPNESS * (z - EDGE)))
     weight = np.exp(-0.5 * z**2) * prob**power
@@ -45,7 +45,7 @@ def truth(power: float = 1.0) -> tuple[float, float]:
 
 
 def standard_errors_off(z: np.ndarray, power: float = 1.0) -> float:
-    """How far mean p(class) or z_0 of starts z [num_chains, 6], the worse of the two, is from the truth, in standard errors."""
+    """Return how many standard errors mean p(class) or z_0 of starts z [num_chains, 6] is off, for the worse of the two."""
     prob = 1 / (1 + np.exp(-STEEPNESS * (z[:, 0] - EDGE)))
     pairs = zip((prob, z[:, 0]), truth(power), strict=True)
     return max(float(abs(x.mean() - mean) / x.std(ddof=1) * np.sqrt(len(x))) for x, mean in pairs)
@@ -53,7 +53,7 @@ def standard_errors_off(z: np.ndarray, power: float = 1.0) -> float:
 
 @pytest.fixture
 def few_draws(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """64 prior draws a chain, 1.8 accepted ones: one chain in six has none of its own."""
+    """With 64 prior draws per chain, 1.8 are accepted on average: one chain in six has none of its own."""
     monkeypatch.setattr(RunConfig, "num_init_draws", 64)
     return monkeypatch
 
@@ -108,7 +108,7 @@ def test_a_class_too_rare_is_started_at_likely_draws_and_counted() -> None:
 
 
 def test_with_a_discriminator_starts_are_resampled_by_the_whole_target() -> None:
-    """The energy pulls the second pixel by 1; it has no bound, so nothing can be accepted."""
+    """The energy shifts the second pixel by 1; it is unbounded, so nothing can be accepted."""
     posterior = ClassPosterior(
         ToyGenerator(), ToyClassifier(), 1, discriminator=lambda image: image[:, 0, 1, 0], discriminator_weight=1.0
     )
@@ -121,7 +121,7 @@ def test_with_a_discriminator_starts_are_resampled_by_the_whole_target() -> None
 
 
 def test_a_start_by_itself_is_picked_as_that_of_a_chain() -> None:
-    """What an export compiles is the same choice, from prior draws of its own."""
+    """An export compiles the same choice, from its own prior draws."""
     posterior, seed = rare(), as_seed(3)
     alone = tf.function(lambda s: start_point(posterior, RunConfig.num_init_draws, s), autograph=False)
     for chain in range(4):
@@ -188,14 +188,14 @@ def gentle(z: np.ndarray) -> np.ndarray:
 
 
 def few_scores(rng: np.random.Generator) -> tuple[np.ndarray, Scores]:
-    """Prior draws z [chains, draws] of one coordinate, of which about one in 50 is accepted: too few for 24 chains."""
+    """Return prior draws z [chains, draws] of one coordinate; about one in 50 is accepted, too few for 24 chains."""
     z, prob = (x := rng.standard_normal((NUM_FEW, NUM_EACH))), gentle(x)
     uniform, noise = np.log(rng.random(z.shape)), rng.gumbel(size=z.shape)
     return z, Scores(np.log(prob), np.log(prob).astype("f4"), uniform.astype("f4"), noise.astype("f4"))
 
 
 def without_replacement(scores: Scores) -> np.ndarray:
-    """What starts were once: of the draws that are left, those with the largest weight times noise, each once."""
+    """Return a biased choice: of the draws that are left, those with the largest weight times noise, each once."""
     accepted = scores.log_uniform < scores.log_weight
     taken = np.flatnonzero(accepted)[:NUM_FEW]
     key = np.where(accepted, -np.inf, scores.log_weight - np.log(-np.expm1(scores.log_weight)) + scores.noise).ravel()
@@ -203,7 +203,7 @@ def without_replacement(scores: Scores) -> np.ndarray:
 
 
 def test_likely_draws_have_the_distribution_of_their_weights() -> None:
-    """In mean z over many pools; picked without replacement the starts lie four times as far from the truth."""
+    """Mean z over many pools is right; without replacement, the starts are four times as far from the true value."""
     grid = np.linspace(-9, 9, 20_001)
     weight = np.exp(-0.5 * grid**2) * gentle(grid)
     truth, rng, means = (weight * grid).sum() / weight.sum(), np.random.default_rng(0), []
@@ -219,10 +219,10 @@ def test_likely_draws_have_the_distribution_of_their_weights() -> None:
 
 
 def test_a_replica_without_a_draw_of_its_own_takes_one_of_another_chain() -> None:
-    """Chain 1 has no draw that a replica of power 0.5 accepts; chain 0 has two to spare."""
+    """Chain 1 has no draw that a replica with power 0.5 accepts; chain 0 has two spare ones."""
     weight = [[-1.0, -1.0, -1.0, -1.0], [-30.0, -31.0, -32.0, -33.0]]
     found = scores(weight, [[1, 1, 1, 1], [0, 0, 0, 0]])
-    found.log_uniform[1] = 0.0  # accepted at no power
+    found.log_uniform[1] = 0.0  # not accepted at any power
     picks, num_exact = pick(found, False)
     assert (picks.tolist(), num_exact) == ([0, 1], 2)
     replicas = starts.pick_replicas(found, picks, (1.0, 0.5), False)

@@ -1,6 +1,6 @@
-"""Learned proposals: exact whatever the network says, judged by fresh draws, and dropped where they are of no use.
+"""Learned proposals: the draws are exact whatever the network says, and useless proposals are found by fresh draws and dropped.
 
-The truth is by quadrature, and chains start at exact draws: what a run changes is its bias.
+True values are computed by quadrature, and chains start at exact draws, so any change is a bias of the run.
 """
 
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ POSTERIOR = ClassPosterior(Plane(), FiveClasses(), 2)
 
 
 def forget() -> None:
-    """All that was learned."""
+    """Forget all that was learned."""
     surrogate_fit._FITS.clear()
     surrogate_fit._learned.cache_clear()
 
@@ -50,7 +50,7 @@ def truth() -> Truth:
 
 
 def wrong_weights(slope: float = 3.0) -> Weights:
-    """A network that is sure of what is not so: the class lies where z_0 and z_1 are large."""
+    """Return a network that is confident and wrong: it puts the class where z_0 and z_1 are large."""
     shapes = surrogate.shapes(2, 5)
     return Weights(*(tf.zeros(shape) for shape in shapes))._replace(linear=slope * tf.one_hot([2, 2], 5))
 
@@ -60,7 +60,7 @@ def proposals_of(weights: Weights, power: float = 0.7, log_cap: float = -0.1, lo
 
 
 def run_of(proposals: Proposals, init: np.ndarray, posterior: Any = POSTERIOR, num_steps: int = 8) -> np.ndarray:
-    """Means over a run of each chain [num_chains, 6] of `statistics_of`, with these proposals."""
+    """Return the means [num_chains, 6] of `statistics_of` over each chain of a run with these proposals."""
     kernel = SAMPLERS["surrogate"].make_fn(posterior, CONFIG, None, 0)  # type: ignore[attr-defined]
 
     @tf.function(autograph=False)
@@ -85,12 +85,12 @@ WRONG = {
 
 @pytest.mark.parametrize("kind", WRONG)
 def test_the_draws_are_exact_whatever_the_network_says(kind: str, truth: Truth) -> None:
-    """Of 18 z-scores; one beyond 4 has a chance of 0.1 %."""
+    """One of 18 z-scores exceeds 4 with probability 0.1 %."""
     assert abs(truth.z_scores(run_of(WRONG[kind](), truth.draw(NUM_CHAINS, 1)))).max() < 4
 
 
 def test_weights_without_the_density_of_the_proposals_are_found_out(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The negative control: the same proposals, weighed as prior draws."""
+    """The negative control: the same proposals, weighted as prior draws."""
     resample = surrogate.resample
 
     def forgetful(likelihood_fn: Any, place: Any, draw_fn: Any, num: Any, seed: Any) -> Any:
@@ -102,7 +102,7 @@ def test_weights_without_the_density_of_the_proposals_are_found_out(truth: Truth
 
 
 def test_proposals_have_the_density_that_is_said(truth: Truth) -> None:
-    """Means of z by quadrature of prior times g; those of plain prior draws are others."""
+    """Means of z agree with quadrature of the prior times g; those of plain prior draws differ."""
     proposals = WRONG["another class"]()
     likelihood_fn = POSTERIOR.likelihood_of
     z, log_g = surrogate.propose(proposals, likelihood_fn, tf.zeros([64, 2]), 50, as_seed(5))
@@ -137,7 +137,7 @@ def test_a_run_learns_and_keeps_both_modes(truth: Truth) -> None:
 
 
 def test_a_discriminator_s_term_is_in_the_weights(truth: Truth) -> None:
-    """Its log-odds fall in z_1, and have no bound."""
+    """Its log-odds decrease in z_1 and are unbounded."""
     posterior = ClassPosterior(
         Plane(), FiveClasses(), 2, discriminator=lambda image: -image[:, 0, 1, 0], discriminator_weight=0.7
     )
@@ -203,7 +203,7 @@ def test_prior_draws_take_the_place_of_a_useless_surrogate(truth: Truth) -> None
 
 
 def test_a_search_for_proposals_ends_though_none_is_ever_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As with numbers of a damaged checkpoint. What is not found has no weight in a move."""
+    """This can happen with a damaged checkpoint. A proposal that is not found has no weight in a move."""
     monkeypatch.setattr(surrogate, "MAX_BLOCKS", 3)
     proposals = WRONG["another class"]()._replace(log_floor=tf.constant(np.nan, tf.float32))
     _, log_g = surrogate.propose(proposals, POSTERIOR.likelihood_of, tf.zeros([2, 2]), 5, as_seed(5))
@@ -225,7 +225,7 @@ def test_where_nothing_is_finite_nothing_is_learned() -> None:
 
 @pytest.mark.parametrize("k", [0.3, 0.9])
 def test_quality_knows_the_tail_of_weights(k: float) -> None:
-    """exp(k X) of exponential X has a Pareto tail of k."""
+    """exp(k X) with an exponential X has a Pareto tail with shape k."""
     log_weight = k * np.random.default_rng(1).exponential(size=20_000)
     found = surrogate_fit.quality(np.append(log_weight, [np.nan, -np.inf]))
     assert abs(found.pareto_k - k) < 0.2
@@ -239,7 +239,7 @@ def test_quality_knows_the_tail_of_weights(k: float) -> None:
 
 
 def whole_run(resume_after: int | None = None) -> SamplerResult:
-    """A run, from the checkpoint after so many chunks where that is given."""
+    """Return a run, from the checkpoint after this number of chunks if it is given."""
     run, method = RunConfig(num_chains=3, seed=2), SAMPLERS["surrogate"]
     schedule = Schedule(6, 2, 0)
     if resume_after is None:
@@ -252,11 +252,11 @@ def whole_run(resume_after: int | None = None) -> SamplerResult:
 
 
 def test_a_run_is_the_same_again_and_from_a_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The network is fitted anew for the first, and comes from the checkpoint in the second."""
+    """The network is fitted again for the first, and comes from the checkpoint in the second."""
     first = whole_run()
     forget()
     again = whole_run()
-    monkeypatch.setattr(surrogate_fit, "fit_network", lambda *given: pytest.fail("fitted anew"))
+    monkeypatch.setattr(surrogate_fit, "fit_network", lambda *given: pytest.fail("fitted again"))
     for other in (again, whole_run(2)):
         for one, two in zip(first.draws, other.draws, strict=True):
             np.testing.assert_array_equal(one, two)

@@ -22,7 +22,7 @@ def loot(tmp_path: Path) -> Path:
 
 
 class WritingTable(tf.lookup.KeyValueTensorInitializer):
-    """Fills a table, and writes a file whenever it is loaded."""
+    """A module that fills a table, and writes a file whenever it is loaded."""
 
     def __init__(self, loot: Path) -> None:
         self.loot = loot
@@ -55,7 +55,7 @@ def test_what_writes_when_loaded_is_refused_before(kind: str, tmp_path: Path, lo
     loot.unlink(missing_ok=True)
     refused(folder, "'WriteFile'")
     assert not loot.exists()
-    tf.saved_model.load(str(folder))  # the control: it is as hostile as it looks
+    tf.saved_model.load(str(folder))  # the control: the model is really hostile
     assert loot.read_text() == "mine"
 
 
@@ -76,11 +76,11 @@ def in_case(x: tf.Tensor, loot: Path) -> tf.Tensor:
 
 
 def from_graph(x: tf.Tensor, loot: Path) -> tf.Tensor:
-    """The program that writes is a text in a constant."""
+    """The program that writes the file is a text in a constant."""
     with tf.init_scope():
         dataset = tf.data.Dataset.range(1).map(lambda k: writes(loot, k))
         text = tf.raw_ops.DatasetToGraphV2(input_dataset=dataset._variant_tensor).numpy()
-    text = tf.gather([text], tf.cast(tf.math.is_nan(x[0, 0]), tf.int32))  # known only when it runs
+    text = tf.gather([text], tf.cast(tf.math.is_nan(x[0, 0]), tf.int32))  # known only at run time
     variant = tf.raw_ops.DatasetFromGraph(graph_def=text)
     (k,) = tf.raw_ops.DatasetToSingleElement(dataset=variant, output_types=[tf.int64], output_shapes=[[]])
     return x + tf.cast(k, tf.float32)
@@ -206,7 +206,7 @@ def test_the_shipped_models_pass(name: str, root: Path) -> None:
 
 
 def noise(x: tf.Tensor) -> tf.Tensor:
-    """A sampler's loop: random numbers from split seeds, a gradient, a list of states."""
+    """A loop like a sampler's: random numbers from split seeds, a gradient, a list of states."""
     states = tf.TensorArray(tf.float32, 3)
     seed = tf.constant([1, 2])
     for k in tf.range(3):

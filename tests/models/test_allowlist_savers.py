@@ -1,4 +1,4 @@
-"""What a SavedModel's saver reads and writes files with is allowed to it alone, and only for the model's own variables."""
+"""The file operations of a SavedModel's saver are allowed only within it, and only for the model's own variables."""
 
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ def in_asset(proto: Any) -> None:
 
 
 def in_restore(proto: Any) -> None:
-    """Loading restores the variables, and would save others on the way."""
+    """Loading restores the variables, and would save others meanwhile."""
     meta = proto.meta_graphs[0]
     (restore,) = (node for node in meta.graph_def.node if node.name == meta.saver_def.restore_op_name)
     restore.input.append(f"^{node_of(proto, 'SaveV2').name}")
@@ -65,7 +65,7 @@ def from_elsewhere(proto: Any) -> None:
 
 
 def from_the_other_output(proto: Any) -> None:
-    """Loading fills in `both:1`; `both:0` stays what it is."""
+    """Loading feeds `both:1`; `both:0` keeps its value."""
     meta = proto.meta_graphs[0]
     paths = meta.graph_def.node.add(name="paths", op="Const")
     paths.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(["/secret/checkpoint", "own"]))
@@ -112,12 +112,12 @@ def test_a_tf1_saver_is_for_its_own_variables(change: Any, op: str, use_resource
 
 
 def test_the_restore_of_a_tf1_model_could_write(tmp_path: Path) -> None:
-    """The control of `in_restore`."""
+    """The control of `in_restore`: without the check, it writes."""
 
     def change(proto: Any) -> None:
         in_restore(proto)
         save = node_of(proto, "SaveV2")
-        # Not the variable, which has no value yet where saving comes first.
+        # Not the variable, which has no value yet if saving comes first.
         for position, value in ((0, str(tmp_path / "loot")), (3, 1.0)):
             constant = proto.meta_graphs[0].graph_def.node.add(name=f"constant{position}", op="Const")
             constant.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value))
@@ -201,7 +201,7 @@ def restore_of(proto: Any) -> Any:
 
 
 def is_a_branch(proto: Any) -> None:
-    """`If(path, secret)` hands on what follows the condition."""
+    """`If(path, secret)` passes on what follows the condition."""
     restore = restore_of(proto)
     restore.op = "If"
     for branch in ("then_branch", "else_branch"):
@@ -210,7 +210,7 @@ def is_a_branch(proto: Any) -> None:
 
 
 def is_called_by_another(proto: Any) -> None:
-    """What is called is given the function as an attribute, and may call it with another file."""
+    """The called function gets the function as an attribute, and may call it with another file."""
     function = restore_of(proto).attr["f"].func
     function.attr["f"].func.name, function.name = function.name, called(proto).signature.name
 

@@ -1,4 +1,4 @@
-"""Archives from outside: what is complete and plain is unpacked, anything else is refused and leaves nothing behind."""
+"""Archives from outside: complete and plain ones are unpacked; all others are refused and leave nothing behind."""
 
 import errno
 import gzip
@@ -21,7 +21,7 @@ FILES: list[Member] = [("./saved_model.pb", b"graph"), ("variables/variables.ind
 
 
 def tar_of(members: list[Member], change: Callable[[tarfile.TarInfo], None] = lambda member: None) -> bytes:
-    """A tar of files; `change` may alter each one's header."""
+    """Return a tar of files; `change` may alter the header of each."""
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as tar:
         for name, content in members:
@@ -33,7 +33,7 @@ def tar_of(members: list[Member], change: Callable[[tarfile.TarInfo], None] = la
 
 
 def refused(content: bytes, folder: Path, text: str, **bounds: int) -> None:
-    """Unpacking must fail in one line that holds `text`, and leave `folder` as it was."""
+    """Check that unpacking fails in one line that contains `text`, and leaves `folder` unchanged."""
     archive = folder / "model.tar.gz"
     archive.write_bytes(content)
     with pytest.raises(UserError, match=text) as error:
@@ -107,7 +107,7 @@ def test_bounds_on_bytes_and_members(tmp_path: Path) -> None:
 
 
 def test_folders_that_are_only_on_the_way_count(tmp_path: Path) -> None:
-    """A few hundred bytes could make thousands of folders, which no bound on bytes sees."""
+    """A few hundred bytes could create thousands of folders, which no bound on bytes detects."""
     branches = [(f"{k:02d}/" + "a/" * (MAX_DEPTH - 2) + "f", b"") for k in range(40)]
     refused(gzip.compress(tar_of(branches)), tmp_path, "more than 1000 members", max_members=1000)
     unpack(tmp_path / "model.tar.gz", tmp_path / "fits", max_members=40 * MAX_DEPTH)
@@ -122,7 +122,7 @@ def test_a_deep_name_is_refused(depth: int, tmp_path: Path) -> None:
 def test_headers_of_headers_are_refused(tmp_path: Path) -> None:
     nested = b"".join(header("long", 1, tarfile.GNUTYPE_LONGNAME) + b"x" + bytes(511) for _ in range(2000))
     limit = sys.getrecursionlimit()
-    sys.setrecursionlimit(1000)  # some libraries raise it for the whole process
+    sys.setrecursionlimit(1000)  # some libraries raise the limit for the whole process
     try:
         refused(gzip.compress(nested + tar_of(FILES)), tmp_path, "an endless chain of headers")
     finally:

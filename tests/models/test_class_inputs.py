@@ -1,4 +1,4 @@
-"""Generators whose class is an input without a telling name, or a part of z; latent points and images of other shapes."""
+"""Generators whose class is an unnamed input or a part of z; latent points and images of unusual shapes."""
 
 import json
 from pathlib import Path
@@ -27,13 +27,13 @@ def spec(name: str, *shape: int | None, dtype: tf.DType = tf.float32) -> tf.Tens
 
 
 def coloured(z: tf.Tensor, one_hot: tf.Tensor) -> tf.Tensor:
-    """[B, 6], [B, 3] -> [B, 8, 8, 3] in [-1, 1]: the class's channel is bright."""
+    """Map z [B, 6] and class [B, 3] to [B, 8, 8, 3] in [-1, 1]; the channel of the class is bright."""
     texture = tf.reshape(tf.tile(z, [1, 32]), [-1, 8, 8, 3])
     return tf.tanh(0.3 * texture + (4.0 * tf.cast(one_hot, tf.float32) - 1.0)[:, None, None, :])
 
 
 def brightest(image: tf.Tensor) -> list[int]:
-    """The channel that prevails in each image."""
+    """Return the brightest channel of each image."""
     return [int(k) for k in np.asarray(image).mean((1, 2)).argmax(1)]
 
 
@@ -42,7 +42,7 @@ def of_number(z: tf.Tensor, number: tf.Tensor) -> dict[str, tf.Tensor]:
 
 
 def check_classes(generator: Generator, by_name: bool = True) -> None:
-    """Each class of `generator` gives its own channel, for any z."""
+    """Check that each class of `generator` gives its own channel, for any z."""
     z = tf.random.stateless_normal([4, generator.latent_dim], [1, 2])
     for number in range(NUM_CLASSES):
         of_class = generator.for_label(Label(str(number))) if by_name else generator.of_class(number)
@@ -107,7 +107,7 @@ def test_telling_names_are_enough(names: tuple[str, str], tmp_path: Path) -> Non
 
 
 def sliced(folder: Path, start: int) -> Path:
-    """A generator of z [?, 9], three coordinates of which are a one-hot class from `start` on."""
+    """Return a generator of z [?, 9], in which the three coordinates from `start` on are a one-hot class."""
 
     def fn(z: tf.Tensor) -> dict[str, tf.Tensor]:
         rest = tf.concat([z[:, :start], z[:, start + NUM_CLASSES :]], 1)
@@ -141,7 +141,7 @@ def test_a_slice_that_is_not_part_of_z(text: str, tmp_path: Path) -> None:
 
 
 def test_a_class_within_z_by_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    """By --generator_class_slice images are of the class that is asked for; without it, of none for sure."""
+    """With --generator_class_slice, images show the requested class; without it, any class."""
     monkeypatch.chdir(tmp_path)
     sliced(tmp_path / "g", 6)
     logits = lambda x: 8.0 * tf.reduce_mean(x, [1, 2])  # noqa: E731
@@ -237,7 +237,7 @@ def test_an_image_of_many_channels_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_switch_is_off(tmp_path: Path) -> None:
-    """A placeholder is_training, as graphs of TF1 times have."""
+    """A placeholder is_training, as old TF1 graphs have it, gets False."""
 
     def fn(z: tf.Tensor, is_training: tf.Tensor) -> dict[str, tf.Tensor]:
         image = tf.tanh(tf.reshape(tf.tile(z, [1, 32]), [-1, 8, 8, 3]))
@@ -275,7 +275,7 @@ def test_a_setting_next_to_z_is_not_mistaken_for_the_class(
 
 
 def test_a_name_takes_precedence_over_a_width(tmp_path: Path) -> None:
-    """The one coordinate next to an input named label is the latent point."""
+    """The single coordinate next to an input named label is the latent point."""
     module = tf.Module()
 
     def fn(input_1: tf.Tensor, label: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -1,4 +1,4 @@
-"""Classifiers of one output, outputs that are not what they are said to be, and inputs of other types and channels."""
+"""Classifiers with one output, outputs that contradict their declaration, and inputs of other types and channels."""
 
 import json
 from pathlib import Path
@@ -29,7 +29,7 @@ def spec(name: str, *shape: int | None, dtype: tf.DType = tf.float32) -> tf.Tens
 
 
 def red(x: tf.Tensor) -> tf.Tensor:
-    """A logit [B, 1]: how red an image is."""
+    """Return a logit [B, 1]: how red an image is."""
     return 6.0 * tf.reduce_mean(x[..., :1] - 0.5 * x[..., 1:2], [1, 2])
 
 
@@ -44,7 +44,7 @@ FORMS: dict[str, Any] = {
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("is_said", [True, False], ids=["said", "guessed"])
 def test_one_output_separates_two_classes(form: str, is_said: bool, tmp_path: Path) -> None:
-    """By sigmoid(logit), or by the probability itself; a softmax of one would be 1 for every image."""
+    """The probability is sigmoid(logit), or the output itself; a softmax of one output would be 1 for every image."""
     output = "logits" if "logit" in form else "probabilities"
     folder = toy.save(tmp_path / "c", FORMS[form], [None, 8, 8, 3], {"image_range": [-1, 1]})
     classifier = load_classifier(folder, **({"output": output} if is_said else {}))

@@ -1,4 +1,4 @@
-"""The text of composed conditions: what is read, how it is written, and what is said of one that cannot be read."""
+"""The text of composed conditions: how it is parsed and written, and the errors for invalid text."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Composed conditions as classifiers: their probability against exact arithmetic, and their posterior."""
+"""Composed conditions as classifiers: their probability compared with exact arithmetic, and their posterior."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -27,12 +27,12 @@ SOUNDS = (Label("Bark"), Label("Police car (siren)"), Label("goldfish"), Label("
 
 
 def as_pixels(*rows: Sequence[float]) -> tf.Tensor:
-    """Images [B, 1, 1, K] whose channels are the model's outputs."""
+    """Return images [B, 1, 1, K] whose channels are the model's outputs."""
     return tf.constant(rows, tf.float32)[:, None, None, :]
 
 
 def make(labels: Sequence[Label], output: str = "logits", first: int = 0) -> Classifier:
-    """A model that reads its outputs off the image's channels, from channel `first` on."""
+    """Return a model whose outputs are the channels of the image, from channel `first` on."""
     fn = lambda image: image[:, 0, 0, first : first + len(labels)]  # noqa: E731
     return Classifier(fn, tuple(labels), (1, 1), output=output)
 
@@ -48,7 +48,7 @@ DIGITS = 400  # 1 - exp(-700) is not 1
 
 
 def exact(formula: Callable[..., Decimal], row: Sequence[float]) -> tuple[Decimal, Decimal]:
-    """1 - p and p of a formula of the three classes' probabilities and the four scores, to hundreds of digits."""
+    """Return 1 - p and p of a formula of the three classes' probabilities and the four scores, to hundreds of digits."""
     weights = [_exp(Decimal(x)) for x in row[:3]]
     prob = formula(*[weight / sum(weights) for weight in weights], *map(Decimal, row[3:]))
     return 1 - prob, prob
@@ -56,7 +56,7 @@ def exact(formula: Callable[..., Decimal], row: Sequence[float]) -> tuple[Decima
 
 @cache
 def _exp(x: Decimal) -> Decimal:
-    """All formulas ask for the same ones, and each takes milliseconds."""
+    """Return exp(x), cached: all formulas need the same values, and each takes milliseconds."""
     with localcontext() as context:
         context.prec = DIGITS
         return x.exp()
@@ -126,7 +126,7 @@ def test_what_is_certain_leaves_everything_finite(text: str, scores: tuple[float
     image = as_pixels([1e4, 0.0, -1e4, *scores], [-1e4, 1e4, 0.0, *scores])
     with tf.GradientTape() as tape:
         tape.watch(image)
-        log_prob = tf.nn.log_softmax(compose(text, *PAIR)(image))  # as the posterior takes it
+        log_prob = tf.nn.log_softmax(compose(text, *PAIR)(image))  # as the posterior computes it
     assert np.isfinite(log_prob).all()
     assert np.isfinite(tape.gradient(log_prob, image)).all()
 
@@ -241,7 +241,7 @@ def test_xla_gives_the_same() -> None:
 
 
 def moments(prob_of: Callable[..., np.ndarray]) -> tuple[np.ndarray, float]:
-    """Means of z_0 and z_1 under Normal(z; 0, I) p(z), by quadrature, and the mean of p under the prior."""
+    """Return the means of z_0 and z_1 under Normal(z; 0, I) p(z), and the mean of p under the prior, by quadrature."""
     grid = np.linspace(-8, 8, 801)
     x, y = np.meshgrid(grid, grid, indexing="ij")
     prior = np.exp(-0.5 * (x**2 + y**2))

@@ -1,4 +1,4 @@
-"""Models that say little of themselves: which function serves, what is guessed, what cannot be understood."""
+"""Models that contain little information: which function is used, what is guessed, and what is refused."""
 
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ Z = tf.random.stateless_normal([3, 512], [5, 6])
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Stand-ins under names that no handle has, so that only their signatures identify them."""
+    """Return stand-ins with names unlike any handle, so that only their signatures identify them."""
     base = tmp_path_factory.mktemp("foreign")
     for name, handle in {
         "big": f"{DEEPMIND}/biggan-128/2",
@@ -127,7 +127,7 @@ def test_truncation_scales_the_latent_point(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", ["pro", "cond", "while", "big"])
 def test_freezing_keeps_the_images_and_gives_gradients(folder: Path, name: str) -> None:
-    """Against the graph as TensorFlow itself loads it, which cannot differentiate a v1 while; the slope against differences."""
+    """Images are compared with TensorFlow's loader, which cannot differentiate a v1 while; slopes with finite differences."""
     generator = load_generator(folder / name, image_range=(-1, 1))
     z = Z[:, : generator.latent_dim]
     theirs = tf.saved_model.load(str(folder / name), tags=[]).signatures["default"]
@@ -135,7 +135,7 @@ def test_freezing_keeps_the_images_and_gives_gradients(folder: Path, name: str) 
         given = {"y": tf.one_hot([0] * 3, 1000), "truncation": tf.constant(1.0), "z": generator_input(z)}
     else:
         given = {next(iter(theirs.structured_input_signature[1])): z}
-    # TensorFlow fuses layers of constants that it leaves apart where they are variables: a few last places.
+    # TensorFlow fuses layers of constants, but not of variables: the last few bits differ.
     np.testing.assert_allclose(generator(z), theirs(**given)["default"], atol=2e-6)
 
     @tf.function(autograph=False)
@@ -149,7 +149,7 @@ def test_freezing_keeps_the_images_and_gives_gradients(folder: Path, name: str) 
     value, gradient = slope(z)
     step = 0.03
     difference = (slope(z + step * direction)[0] - slope(z - step * direction)[0]) / (2 * step)
-    # Sums of 5e4 float32 squares are good to about 1e-6 of their value.
+    # Sums of 5e4 float32 squares have a relative error of about 1e-6.
     tolerance = 2e-2 * np.linalg.norm(gradient, axis=-1) + 2e-6 * value.numpy() / step
     assert np.all(np.abs(difference - tf.reduce_sum(gradient * direction, -1)) < tolerance)
     assert np.all(np.linalg.norm(gradient, axis=-1) > 0)
@@ -175,7 +175,7 @@ def test_an_adversary_is_a_discriminator(folder: Path) -> None:
 
 
 def test_a_score_that_is_a_probability_becomes_log_odds(folder: Path, tmp_path: Path) -> None:
-    """S3GAN's discriminator ends in a sigmoid, which rounds to 0 and 1 where it is sure."""
+    """S3GAN's discriminator ends in a sigmoid, which rounds to 0 or 1 if it is confident."""
     image = tf.random.stateless_uniform([3, 128, 128, 3], [1, 2], -1, 1)
     disc = open_saved_model(folder / "s3", prefer="disc").function("default")
     prob = disc({"images": (image + 1) / 2, "labels": tf.zeros([3], tf.int32)})["prediction"].numpy()[:, 0].astype(float)

@@ -1,4 +1,4 @@
-"""Handles of models: each form finds its folder, offline where a copy is in place, and fails in one line that helps."""
+"""Handles of models: each form finds its folder, offline if a copy exists, or fails with one helpful line."""
 
 import contextlib
 import hashlib
@@ -47,7 +47,7 @@ def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def no_network(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """Every connection times out at once; returns the addresses that were tried."""
+    """Make every connection time out at once; return the addresses that were tried."""
     tried = []
 
     def refuse(address: tuple[str, int], timeout: float) -> None:
@@ -66,7 +66,7 @@ def place(folder: Path) -> Path:
 
 
 def bomb() -> bytes:
-    """A model of 256 MiB of zeros, as 260 kB."""
+    """Return a model of 256 MiB of zeros, packed to 260 kB."""
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w:gz") as tar:
         member = tarfile.TarInfo("saved_model.pb")
@@ -90,7 +90,7 @@ def linked() -> bytes:
 
 
 def refused(handle: str) -> str:
-    """The one line that `handle` is refused with."""
+    """Return the one line with which `handle` is refused."""
     with pytest.raises(UserError) as error:
         resolve_handle(handle)
     (line,) = str(error.value).splitlines()
@@ -199,12 +199,12 @@ def test_the_cache_folders_are_those_of_the_library(tmp_path: Path) -> None:
     assert library._module_dir(BIGBIGAN) == str(in_hub_cache(tmp_path, BIGBIGAN))
 
 
-LENGTHS = {"short": 10_000, "huge": 1 << 40}  # of answers that promise more bytes than they have
+LENGTHS = {"short": 10_000, "huge": 1 << 40}  # of replies that promise more bytes than they have
 
 
 @pytest.fixture
 def server() -> Iterator[str]:
-    """A server on this machine whose answers are in the path: a model, a model within a folder, a page, or an error."""
+    """A server on this machine whose reply is named by the path: a model, a model within a folder, a page, or an error."""
     answers = {"model": archive_of(), "inner": archive_of("a/"), "page": b"<html></html>"}
     answers |= {"short": archive_of(), "huge": archive_of(), "empty": archive_of("a/b/"), "bomb": bomb(), "link": linked()}
     answers["cut"] = archive_of(content=Random(0).randbytes(100_000))[:150_000]
@@ -216,7 +216,7 @@ def server() -> Iterator[str]:
                 self.send_error(int(kind))
                 return
             assert self.path.endswith("?tf-hub-format=compressed")
-            if kind == "to":  # elsewhere: what follows is where
+            if kind == "to":  # a redirect; its target follows
                 self.send_response(302)
                 target = urllib.parse.unquote(self.path.split("/")[2].split("?")[0])
                 self.send_header("Location", self.path if target == "loop" else target)
@@ -278,7 +278,7 @@ def test_answers_that_are_not_a_model_are_one_line(server: str, path: str, text:
 
 def test_a_closed_door_is_found_at_once() -> None:
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # and nobody listens
+        taken.bind(("127.0.0.1", 0))  # nobody listens
         start = time.monotonic()
         assert "refused" in refused(f"http://127.0.0.1:{taken.getsockname()[1]}/model/1")
         assert time.monotonic() - start < 5
@@ -290,14 +290,14 @@ def test_a_missing_library_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def planted(folder: Path) -> Path:
-    """A copy that is whole, for its cache."""
+    """Return a complete copy, for the cache."""
     place(folder)
     folder.with_name(f"{folder.name}.complete").touch()
     return folder
 
 
 def as_of(owner: int, fn: Callable[..., Any]) -> Callable[..., Any]:
-    """`os.stat` where everything belongs to the user `owner`."""
+    """Return `os.stat` of a system on which every file belongs to the user `owner`."""
 
     def found(*args: Any, **kwargs: Any) -> os.stat_result:
         entries = list(fn(*args, **kwargs))
@@ -313,7 +313,7 @@ def in_kaggle_cache(root: Path, handle: str = KAGGLE) -> Path:
 
 @pytest.fixture
 def kagglehub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The library where it is installed; else what it does with its cache when it has no network."""
+    """Return the library if it is installed, otherwise an imitation of its cache without a network."""
 
     def model_download(handle: str) -> str:
         folder = in_kaggle_cache(tmp_path, handle)
@@ -424,7 +424,7 @@ def test_redirects_on_the_web_are_followed(server: str, tmp_path: Path) -> None:
 def test_a_cache_that_others_can_write_is_refused(
     variable: str, handle: str, place: str, how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A model in it may be somebody else's."""
+    """A model in it may come from someone else."""
     (tmp_path / "model.tgz").write_bytes(archive_of())
     folder = tmp_path / variable / place
     planted(in_hub_cache(tmp_path, BIGBIGAN))

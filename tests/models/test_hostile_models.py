@@ -1,4 +1,4 @@
-"""Models that would write, move or read files are refused, wherever that operation is; the user's files stay as they are."""
+"""Models that would write, move or read files are refused, wherever that operation is; the user's files do not change."""
 
 import tarfile
 from collections.abc import Callable, Iterator
@@ -30,7 +30,7 @@ def constant(meta: Any, name: str, value: Any) -> str:
 
 
 def add_save(meta: Any, outside: Path) -> str:
-    """Writes a checkpoint outside of the model."""
+    """Add an operation that writes a checkpoint outside of the model."""
     inputs = [str(outside / "loot"), ["v"], [""], 1.0]
     names = [constant(meta, f"x/{k}", value) for k, value in enumerate(inputs)]
     meta.graph_def.node.add(name="x/evil", op="SaveV2", input=names).attr["dtypes"].list.type.append(1)
@@ -38,14 +38,14 @@ def add_save(meta: Any, outside: Path) -> str:
 
 
 def add_merge(meta: Any, outside: Path) -> str:
-    """Moves the user's checkpoint away."""
+    """Add an operation that moves the user's checkpoint away."""
     names = [constant(meta, "x/0", [str(outside / "mine")]), constant(meta, "x/1", str(outside / "loot"))]
     meta.graph_def.node.add(name="x/evil", op="MergeV2Checkpoints", input=names).attr["delete_old_dirs"].b = True
     return "MergeV2Checkpoints"
 
 
 def add_restore(meta: Any, outside: Path) -> str:
-    """Reads the user's checkpoint."""
+    """Add an operation that reads the user's checkpoint."""
     names = [constant(meta, f"x/{k}", value) for k, value in enumerate([str(outside / "mine"), ["w"], [""]])]
     meta.graph_def.node.add(name="x/evil", op="RestoreV2", input=names).attr["dtypes"].list.type.append(1)
     return "RestoreV2"
@@ -116,7 +116,7 @@ PLACES = [
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Iterator[Path]:
-    """The user's own files, among them a checkpoint; after the test they must be as they were, and alone."""
+    """The user's files, including a checkpoint. After the test they must be unchanged, and there must be no others."""
     folder = tmp_path / "outside"
     folder.mkdir()
     tf.raw_ops.SaveV2(prefix=str(folder / "mine"), tensor_names=["w"], shape_and_slices=[""], tensors=[tf.ones([4, 4])])
@@ -145,7 +145,7 @@ def hostile_copy(honest: Path, folder: Path, change: Callable[[Any], None]) -> P
 
 
 def attack(handle: Path, tags: tuple[str, ...] = ()) -> str:
-    """The one line that `handle` is refused with, when it is opened and when its function is made."""
+    """Return the one line with which `handle` is refused, when it is opened or when its function is made."""
     with pytest.raises(UserError) as error:
         open_saved_model(handle, tags).function("default")
     (line,) = str(error.value).splitlines()
@@ -172,7 +172,7 @@ def test_no_operation_of_a_saver_runs_on_its_own(
 
 
 def test_the_attack_by_a_variables_name_works_on_tensorflow_itself(honest: Path, tmp_path: Path) -> None:
-    """The control: TensorFlow's loader and its freezing run what no signature leads to."""
+    """The control: TensorFlow's loader and its freezing run operations that no signature leads to."""
 
     def change(proto: Any) -> None:
         (meta,) = proto.meta_graphs
@@ -200,7 +200,7 @@ def test_another_meta_graph_than_the_one_in_use_is_refused(honest: Path, outside
 
 
 def test_two_graphs_of_objects_are_not_loaded_as_tf1(outside: Path, tmp_path: Path) -> None:
-    """With two meta graphs TensorFlow takes a TF2 model for one of TF1, and runs its saver by name."""
+    """With two meta graphs, TensorFlow treats a TF2 model as a TF1 model, and runs its saver by name."""
     folder = toy.save(tmp_path / "model", tf.tanh, SHAPE, signature=True)
 
     def change(proto: Any) -> None:
@@ -239,7 +239,7 @@ def test_an_archive_and_the_command_line(
 
 
 def test_what_is_named_like_a_saver_is_not_loaded(honest: Path, outside: Path, tmp_path: Path) -> None:
-    """A training script's second saver is left out of what is loaded, no matter what it would do."""
+    """The second saver of a training script is not loaded, whatever it would do."""
 
     def change(proto: Any) -> None:
         (meta,) = proto.meta_graphs
@@ -269,7 +269,7 @@ def test_what_is_loaded_holds_no_saver(tmp_path: Path, root: Path) -> None:
 
 
 def renamed_and_partitioned(folder: Path) -> tuple[Path, Any]:
-    """A model whose checkpoint has other names than its graph, and one variable in parts; and its image of ones."""
+    """Return a model whose checkpoint has other names than its graph and one variable in parts, and its image of ones."""
     with v1.Graph().as_default(), v1.Session() as session:
         z = v1.placeholder(tf.float32, SHAPE, name="z")
         w = v1.get_variable("w", [4, 4], use_resource=True)
@@ -291,7 +291,7 @@ def renamed_and_partitioned(folder: Path) -> tuple[Path, Any]:
 def test_variables_have_the_values_that_their_own_saver_gives(keeps_saver: bool, tmp_path: Path) -> None:
     if keeps_saver:
         folder, expected = renamed_and_partitioned(tmp_path / "model")
-    else:  # then a variable's own name is its key
+    else:  # then the name of a variable is its key
         folder = save_v1(tmp_path / "model", use_resource=True)
         expected = open_saved_model(folder, ()).function("default")({"z": tf.ones([1, 4])})["default"]
         edit(folder, lambda proto: proto.meta_graphs[0].ClearField("saver_def"))
@@ -350,7 +350,7 @@ def in_some_function(meta: Any, random: Random, op: str) -> None:
 
 
 def as_a_function(meta: Any, random: Random, op: str) -> None:
-    """A call of an operation by its name, as if it were a function."""
+    """Return a call of an operation by its name, as if it were a function."""
     call = meta.graph_def.node.add(name="new", op=random.choice(["PartitionedCall", "If", "While"]))
     if random.random() < 0.5:
         call.attr["f"].func.name = op
@@ -392,7 +392,7 @@ def test_no_file_operation_passes_anywhere(way: Callable[[Any, Random, str], Non
             loaded = check_ops(tmp_path)
         except UserError:
             num_refused += 1
-        else:  # a part of a saver like any other, which is not loaded
+        else:  # a usual part of a saver, which is not loaded
             assert op in SAVE_OPS | RESTORE_OPS
             assert all(op not in ops_of(meta) for meta in loaded)
     assert num_refused > 0.7 * len(FORBIDDEN.split())

@@ -1,4 +1,4 @@
-"""Every family of public models, by its real handle, from TF-Hub's cache to images; nothing is fetched."""
+"""Every family of public models, from its real handle and TF-Hub's cache to images; nothing is downloaded."""
 
 import json
 from pathlib import Path
@@ -23,8 +23,8 @@ MOBILENET = f"{GOOGLE}/imagenet/mobilenet_v2_100_224/classification/5"
 BIGBIGAN = f"{DEEPMIND}/bigbigan-resnet50/1"
 YAMNET = f"{GOOGLE}/yamnet/1"
 
-# Handle -> flags besides it, what the record must say of it.
-GENERATORS = {  # one of each family: test_standins says which differ by sizes only
+# Handle -> further flags, and what the record must say about it.
+GENERATORS = {  # one of each family: test_standins lists those that differ only in size
     f"{DEEPMIND}/biggan-128/2": (["--truncation=0.5"], {"prior": "truncated_normal", "truncation": 0.5, "latent_dim": 120}),
     f"{DEEPMIND}/biggan-deep-128/1": (["--generator_class=latent"], {"generator_class": "latent", "latent_dim": 1128}),
     BIGBIGAN: ([], {"prior": "normal", "latent_dim": 120, "image_range": [-1, 1], "signature": "generate"}),
@@ -50,7 +50,7 @@ STEPS = ["--kernel=mala", "--num_chains=2", "--num_results=3", "--num_burnin_ste
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """TF-Hub's cache with a copy of each model below."""
+    """Return TF-Hub's cache with a copy of each model below."""
     folder = tmp_path_factory.mktemp("hub")
     for handle in (*GENERATORS, *CLASSIFIERS, MOBILENET, YAMNET):
         standins.cached_copy(handle, folder)
@@ -64,8 +64,8 @@ def offline(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def check_gradient(flags: dict[str, object]) -> Loaded:
-    """The slope of log p(class | g(z)) along three directions against central differences; the coordinate that picks a class,
-    where the density jumps, is left as it is."""
+    """Compare the slope of log p(class | g(z)) in three directions with central differences. The coordinate that picks a class,
+    where the density jumps, is not changed."""
     options = parse_sample({"kernel": "mala", **flags})
     loaded = load_models(options.models)
     (target,) = loaded.targets(options.label)
@@ -78,7 +78,7 @@ def check_gradient(flags: dict[str, object]) -> Loaded:
     ends = [evaluate(z + sign * step * direction)[0].numpy() for sign in (1, -1)]
     value, gradient = (t.numpy() for t in evaluate(z))
     slope = (gradient * direction.numpy()).sum(-1)
-    # A float32 value is good to a few units of its last place; the third derivative adds its share.
+    # A float32 value is accurate to a few units in the last place; the third derivative adds to the error.
     tolerance = 2e-2 * np.linalg.norm(gradient, axis=-1) + 8 * np.spacing(np.abs(value)) / step
     assert np.all(np.abs((ends[0] - ends[1]) / (2 * step) - slope) < tolerance)
     assert np.all(np.linalg.norm(gradient, axis=-1) > 0)
@@ -86,7 +86,7 @@ def check_gradient(flags: dict[str, object]) -> Loaded:
 
 
 def sampled(loaded: Loaded, label: object, *flags: str) -> dict:
-    """The record of five mala steps with the models `loaded`, whose grid must show images that differ."""
+    """Return the record of five mala steps with the models `loaded`; the images in its grid must differ."""
 
     def load_again(options: ModelOptions, gradient_precision: str) -> Loaded:
         assert options == loaded.options, "what the flags ask for is what was loaded: once is enough"
@@ -126,7 +126,7 @@ def test_each_classifier_guides_a_chain(handle: str) -> None:
 
 
 def test_a_tagger_of_sounds_guides_a_generator_of_sounds(tmp_path: Path) -> None:
-    """YAMNet hears one waveform at a time and scores each class for itself."""
+    """YAMNet takes one waveform at a time and scores each class independently."""
     time = tf.range(8000, dtype=tf.float32) / 16000
 
     tones = tf.sin(6.2832 * tf.constant([[200.0], [700.0], [3000.0]]) * time)

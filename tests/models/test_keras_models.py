@@ -1,4 +1,4 @@
-"""What Keras itself writes, `model.export` of Keras 3 and `model.save` of tf_keras, taken as it is."""
+"""Models as Keras writes them, by `model.export` of Keras 3 and `model.save` of tf_keras."""
 
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,10 @@ def test_several_outputs(library: Any, ending: str, tmp_path: Path, toy_pair: tu
 
 
 def test_a_latent_point_of_a_transposed_convolution_by_the_command(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
-    """z [?, 1, 1, 8], as DCGAN has it, and a grey classifier [?, 28, 28] of ten classes with Keras's own names."""
+    """The generator takes z [?, 1, 1, 8], like DCGAN.
+
+    The classifier takes grey images [?, 28, 28], by Keras's default names.
+    """
     monkeypatch.chdir(tmp_path)
     layers = keras.layers
     z = keras.Input((1, 1, 8))

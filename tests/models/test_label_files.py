@@ -1,4 +1,4 @@
-"""Files of class names: where they are found, which forms they have, and what is refused."""
+"""Files of class names: where they are found, which formats are known, and what is refused."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("quick_runs")
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """A classifier of three classes without a card, in its own folder."""
+    """Save a classifier of three classes without a model.json in its own folder."""
     fn = lambda x: tf.reduce_mean(x, [1, 2])  # noqa: E731
     return toy.save(tmp_path / "models" / "c", fn, [None, 4, 4, 3])
 

@@ -1,4 +1,4 @@
-"""Files of a model from outside: what was checked is what is loaded, and nothing outside of its folder is read."""
+"""Files of a model from outside: exactly the checked content is loaded, and nothing outside of the folder is read."""
 
 import hashlib
 import json
@@ -60,7 +60,7 @@ def refused(fn: Callable[[], Any]) -> str:
 
 
 def test_what_flips_after_the_check_is_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between the check and the load the model becomes another, that writes."""
+    """Between the check and loading, the model is replaced by one that writes a file."""
     loot = tmp_path / "loot"
     folder = toy.save(tmp_path / "model", tf.tanh, SHAPE)
     hostile = toy.save(tmp_path / "hostile", lambda x: writes(loot, x), SHAPE)
@@ -107,7 +107,7 @@ def test_a_link_that_flips_wins_no_race(tmp_path: Path) -> None:
 
 
 def loads(folder: Path) -> bool:
-    """Whether the model is loaded, and run, and not refused."""
+    """Return whether the model is loaded and runs, rather than refused."""
     try:
         open_saved_model(folder).function("__call__")({"input": tf.ones([1, 4])})
     except UserError:
@@ -251,7 +251,7 @@ def test_a_card_names_no_file_outside(model: Path, secret: Path) -> None:
 
 
 def test_links_that_caches_use_are_followed(model: Path, tmp_path: Path) -> None:
-    """A model whose folder itself is a link, and Hugging Face's cache, where each file is a link into blobs/."""
+    """The folder of a model may itself be a link, and in Hugging Face's cache each file is a link into blobs/."""
     (tmp_path / "link").symlink_to(model)
     assert fingerprint(tmp_path / "link") == fingerprint(model)
     snapshot = tmp_path / "models--x--y" / "snapshots" / "0123"

@@ -1,4 +1,4 @@
-"""Loading SavedModels: conventions, guesses that are noted, and errors in one line."""
+"""Loading SavedModels: conventions, recorded guesses, and errors in one line."""
 
 import json
 import os
@@ -90,7 +90,7 @@ def saved_brightness(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def two_outputs(saved_brightness: Path, tmp_path: Path) -> Path:
-    """A classifier of two classes without a card."""
+    """Save a classifier of two classes without a model.json."""
     return Path(shutil.copytree(saved_brightness, tmp_path / "c"))
 
 
@@ -122,7 +122,7 @@ def test_labels_next_to_the_folder_and_from_arguments(tmp_path: Path) -> None:
 
 
 def test_a_card_may_only_name_files_of_its_model(tmp_path: Path) -> None:
-    """A caller may name any regular file; a pipe would be waited for without end."""
+    """A caller may name any regular file; reading a pipe would never end."""
     folder = toy.save(tmp_path / "c", brightness, [None, 4, 4, 1])
     secret, pipe = tmp_path / "secret.txt", tmp_path / "pipe"
     secret.write_text("user\npassword\n")

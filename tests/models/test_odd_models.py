@@ -1,4 +1,4 @@
-"""Models of unusual types, batches, sizes and names: taken as they are, or refused in one line."""
+"""Models of unusual types, batches, sizes and names are used as they are, or refused in one line."""
 
 import json
 import re
@@ -46,7 +46,7 @@ def test_latent_points_of_other_precisions(dtype: tf.DType, tmp_path: Path) -> N
 
 @pytest.mark.parametrize(("dtype", "mode"), [(tf.int64, "target"), (tf.int64, "uniform"), (tf.float64, "latent")])
 def test_classes_of_other_types(dtype: tf.DType, mode: str, tmp_path: Path) -> None:
-    """Class numbers, or one-hot rows, in 64 bits."""
+    """Class numbers or one-hot rows may have 64 bits."""
     takes_numbers = dtype.is_integer
     shift = (lambda y: tf.cast(y, tf.float32)[:, None]) if takes_numbers else (lambda y: tf.cast(y[:, 1:], tf.float32))
     classes = spec("y", None, dtype=dtype) if takes_numbers else spec("y", None, 2, dtype=dtype)
@@ -93,7 +93,7 @@ def test_a_classifier_of_a_fixed_batch_takes_any(batch: int, tmp_path: Path) -> 
     ],
 )
 def test_a_classifier_shown_what_it_does_not_take(shape: list[int | None], image: list[int], text: str, tmp_path: Path) -> None:
-    """Coloured images for grey ones, an alpha channel, sounds."""
+    """Coloured images instead of grey ones, an alpha channel, and sounds give errors."""
     mean = (lambda x: tf.reduce_mean(x, [1, 2])) if len(shape) == 4 else (lambda x: tf.stack([[tf.reduce_mean(x), 0.0]]))
     folder = toy.save_signature(tmp_path / "c", lambda x: {"logits": mean(x)}, spec("x", *shape))
     classifier = load_classifier(folder, output="logits")
@@ -139,7 +139,7 @@ PRINTED = r"\x1b[31mred\r\u202e"
 
 
 def test_names_in_a_model_steer_no_terminal(tmp_path: Path) -> None:
-    """Signatures, inputs, outputs and tags as they are listed; the model serves under its own names none the less."""
+    """Listed signatures, inputs, outputs and tags are escaped; the model still works with its own names."""
     folder = save_v1(tmp_path / "g", finish=lambda z, image: image_of(image))
 
     def rename(proto: Any) -> None:

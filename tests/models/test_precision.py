@@ -1,4 +1,4 @@
-"""Lower precision in the gradient alone: the same values, nearly the same gradient, and but the exact distribution."""
+"""Lower precision in the gradient alone: the same values, nearly the same gradient, and exactly the same distribution."""
 
 import importlib
 import json
@@ -25,7 +25,7 @@ from tfgradgen.posterior import ClassPosterior
 
 @pytest.fixture(params=[False, True], ids=["callable", "signature"])
 def folder(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
-    """A generator of a product of matrices, a transposed convolution, and a convolution in its own function."""
+    """Save a generator with a matrix product, a transposed convolution, and a convolution in its own function."""
     normal = lambda shape, k: tf.random.stateless_normal(shape, [3, k]) / 4  # noqa: E731
     dense, up, filters = normal([6, 64], 0), normal([3, 3, 8, 4], 1), normal([3, 3, 8, 3], 2)
     last = tf.function(lambda x: tf.tanh(tf.nn.conv2d(x, filters, 1, "SAME")))
@@ -38,12 +38,12 @@ def folder(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
 
 
 def evaluate(generator: Any) -> Any:
-    """Compiled: z [B, 6] -> the mean square of each image's upper half [B], and its gradient [B, 6]."""
+    """Return the mean square of each image's upper half [B] and its gradient [B, 6] at z [B, 6], compiled."""
     return tf.function(lambda z: value_and_gradient(lambda x: tf.reduce_mean(generator(x)[:, :4] ** 2, [1, 2, 3]), z))
 
 
 def low_convolutions(fn: Any, z: tf.Tensor) -> list[str]:
-    """Kinds of the convolutions in bfloat16 in the compiled `fn` and the functions that it calls."""
+    """Return the kinds of the convolutions in bfloat16 in the compiled `fn` and the functions that it calls."""
     graph = fn.get_concrete_function(z).graph.as_graph_def()
     nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
     low = tf.bfloat16.as_datatype_enum
@@ -66,7 +66,7 @@ def test_values_keep_their_bits_and_gradients_their_direction(folder: Path) -> N
     value, gradient = plain_fn(z)
     low_value, low_gradient = low_fn(z)
     np.testing.assert_array_equal(value, low_value)
-    np.testing.assert_array_equal(low_gradient, low_fn(z)[1])  # deterministic, as the distribution needs
+    np.testing.assert_array_equal(low_gradient, low_fn(z)[1])  # deterministic, as the exactness of the chains requires
     error = np.linalg.norm(gradient - low_gradient, axis=-1) / np.linalg.norm(gradient, axis=-1)
     assert error.max() < 2**-5  # bfloat16's unit round-off is 2 ** -9
     assert low_convolutions(low_fn, z) == ["Conv2D", "Conv2DBackpropInput"]
@@ -78,7 +78,7 @@ def test_a_model_without_convolutions_is_left_alone(toy_pair: tuple[Path, Path])
 
 
 class Coarse(ClassPosterior):
-    """The posterior, its likelihood's gradient rounded to whole numbers; `shift` is added to the density at z_0 > 1."""
+    """A posterior with its likelihood's gradient rounded to whole numbers; `shift` is added to the density at z_0 > 1."""
 
     shift = 0.0
 
@@ -93,7 +93,7 @@ class Coarse(ClassPosterior):
 
 
 def z_scores(family: KernelSampler, shift: float = 0.0) -> np.ndarray:
-    """Of the mean and the variance of z_0 against quadrature; chains are independent, so their spread is the error."""
+    """Return z-scores of the mean and the variance of z_0 against quadrature; the spread of the chains gives the error."""
     num_chains, num_adaptation, num_results = 256, 200, 600
     posterior = Coarse(toy.ToyGenerator(), toy.ToyClassifier(), 1)
     posterior.shift = shift
@@ -115,7 +115,7 @@ def z_scores(family: KernelSampler, shift: float = 0.0) -> np.ndarray:
 @pytest.mark.parametrize("name", ["mala", "hmc", "split_hmc"])
 def test_a_coarse_gradient_keeps_the_distribution(name: str) -> None:
     assert z_scores(kernel_sampler(name)).max() < 4
-    # The same test finds a density that is off by 0.15 nats on one side: bfloat16 values are off by up to that and more.
+    # The same test detects a density that is off by 0.15 nats on one side, as bfloat16 values can be.
     assert z_scores(kernel_sampler(name), 0.15).max() > 4
 
 

@@ -1,4 +1,4 @@
-"""Transports from the normal: exact distributions, finite gradients, and the class as further coordinates."""
+"""Transports from the normal distribution: exact results, finite gradients, and the class as further coordinates."""
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ def test_its_slope_is_the_ratio_of_the_densities_and_finite_far_out(name: str) -
 
 
 def test_every_class_is_as_likely() -> None:
-    """Of 10 classes 40000 draws: the chi-squared statistic has mean 9, and beyond 33 a probability of 1e-4."""
+    """With 40000 draws of 10 classes, the chi-squared statistic has mean 9 and exceeds 33 with probability 1e-4."""
     more = tf.random.stateless_normal([40_000, num_coordinates("uniform", 10)], [1, 2])
     for fn, bound in ((class_fn("uniform", 10, True), 33), (lambda u: tf.cast(5 + 2 * u[:, 0], tf.int32) % 10, None)):
         counts = np.bincount(fn(more), minlength=10)

@@ -1,4 +1,4 @@
-"""The image range of a classifier that does not say it, from a generator's images."""
+"""The unknown image range of a classifier is guessed from a generator's images."""
 
 import json
 import warnings
@@ -27,7 +27,7 @@ NUM_CLASSES, SIZE = 5, 8
 
 
 def images(z: tf.Tensor) -> tf.Tensor:
-    """z [B, 6] -> [B, 8, 8, 3] in [-1, 1]: an even colour with a ripple."""
+    """Map z [B, 6] to images [B, 8, 8, 3] in [-1, 1]: a uniform colour with a ripple."""
     colour = tf.tanh(z[:, :3])[:, None, None, :]
     ripple = tf.sin(tf.range(SIZE, dtype=tf.float32))[None, :, None, None] * tf.reshape(z[:, 3], [-1, 1, 1, 1])
     return tf.clip_by_value(colour + 0.1 * ripple + tf.zeros([1, SIZE, SIZE, 3]), -1.0, 1.0)
@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(low: float, high: float, seed: int, scale_fn: Callable[[Any], Any] = tf.identity) -> Callable[[Any], Any]:
-    """A small network, trained by gradient steps on images in [low, high]: which of five colours an image is nearest to."""
+    """Train a small network on images in [low, high] to say which of five colours an image is nearest to."""
     rng = np.random.default_rng(seed)
     centres = tf.constant([[0.8, -0.6, -0.6], [-0.6, 0.8, -0.6], [-0.6, -0.6, 0.8], [0.7, 0.7, 0.7], [-0.7, -0.7, -0.7]])
     shapes = {"kernel": [3, 3, 3, 16], "bias": [16], "dense": [16, NUM_CLASSES], "last": [NUM_CLASSES]}
@@ -170,14 +170,14 @@ def test_a_guess_that_may_be_wrong_is_doubted(
 
 
 def test_a_network_that_takes_any_range_raises_no_doubt(folder: Path, tmp_path: Path) -> None:
-    """It standardizes its images itself."""
+    """The network standardizes its images itself."""
     even = lambda x: 3.0 * tf.reduce_mean(tf.image.per_image_standardization(x), [1, 2])  # noqa: E731
     classifier = load_classifier(toy.save(tmp_path / "c", even, [None, SIZE, SIZE, 3]))
     assert guess_image_range(load_generator(folder / "generator"), classifier).warning == ""
 
 
 def test_a_class_conditional_generator_shows_several_classes(folder: Path, tmp_path: Path) -> None:
-    """Of the target's class alone, all predictions would be alike."""
+    """With images of the target's class alone, all predictions would be alike."""
 
     def of_class(z: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"image": images(tf.concat([0.1 * z[:, :3] + 2.0 * z[:, 3:] - 0.7, z[:, :3]], 1))}
@@ -193,7 +193,7 @@ def test_a_class_conditional_generator_shows_several_classes(folder: Path, tmp_p
 
 
 def test_what_a_score_rises_with() -> None:
-    """Different and moderately sure predictions score; alike, even or saturated ones do not."""
+    """Different and moderately confident predictions score high; equal, uniform or saturated ones do not."""
     rng = np.random.default_rng(0)
     logits = 3.0 * rng.standard_normal([64, NUM_CLASSES])
     as_logs = lambda x: np.asarray(tf.nn.log_softmax(tf.constant(x, tf.float32)))  # noqa: E731
@@ -213,7 +213,7 @@ def test_what_a_score_rises_with() -> None:
         (-1.03, 1.0, SYMMETRIC),
         (-0.1, 1.0, SYMMETRIC),
         (-3.0, 258.0, BYTES),
-        (0.0, 1.5, SYMMETRIC),  # of no usual range: what it is is said to be a guess
+        (0.0, 1.5, SYMMETRIC),  # no usual range: the result is reported as a guess
     ],
 )
 def test_a_generator_may_overshoot_its_range(low: float, high: float, truth: tuple[float, float], tmp_path: Path) -> None:

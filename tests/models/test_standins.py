@@ -1,4 +1,4 @@
-"""The stand-ins have the interfaces of the real hub modules, written down here a second time, and behave like models."""
+"""The stand-ins have the interfaces of the real hub modules, which are listed here independently, and behave like models."""
 
 import csv
 from collections.abc import Callable
@@ -87,7 +87,7 @@ INTERFACES: dict[str, list[Any]] = {
     ],
     YAMNET: [(None, "serving_default", [("waveform", [ANY])], SOUNDS)],
 }
-# They differ from others of their family by sizes only: their interface is looked at, and none of their networks is run.
+# They differ from others of their family only in size: their interface is checked, but their networks are not run.
 LIKE_OTHERS = {
     *(D + name for name in ("biggan-256/2", "biggan-512/2")),
     *(G + f"compare_gan/{name}/1" for name in ("s3gan_10_256x256", "ssgan_128x128")),
@@ -114,7 +114,7 @@ def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
 
 @pytest.fixture(scope="session")
 def load(folder_of: Callable[[str], Path]) -> Load:
-    """The loaded stand-in of (handle, *tags)."""
+    """Return the loaded stand-in of (handle, *tags)."""
     return cache(lambda handle, *tags: load_folder(folder_of(handle), tags))
 
 
@@ -127,7 +127,7 @@ def read(folder: Path) -> saved_model_pb2.SavedModel:
 
 
 def example(name: str, spec: tf.TensorSpec, seed: int = 1) -> tf.Tensor:
-    """A fit value for the input `name`, four in a batch and 224 pixels wide where any number is allowed."""
+    """Return a valid value for the input `name`, with a batch of four and a width of 224 pixels unless they are fixed."""
     rng = np.random.default_rng(seed)
     shape = [size or (4 if k == 0 else 224) for k, size in enumerate(spec.shape)]
     if name == "waveform":
@@ -178,7 +178,7 @@ def test_deterministic(handle: str, load: Load, folder_of: Callable[[str], Path]
         files = [path.relative_to(first) for path in first.rglob("*") if path.is_file()]
         assert {"saved_model.pb", "variables/variables.index"} <= set(map(str, files))
         assert all((first / file).read_bytes() == (again / file).read_bytes() for file in files)
-    else:  # TF2 writes nothing the same twice, but it computes the same
+    else:  # TF2 never writes the same bytes twice, but the model computes the same
         _, name, _, outputs = INTERFACES[handle][0]
         old, new = load(handle).signatures[name], load_folder(again).signatures[name]
         np.testing.assert_array_equal(old(**examples(old))[outputs[0][0]], new(**examples(old))[outputs[0][0]])
@@ -220,7 +220,7 @@ def test_images_vary_and_are_smooth(handle: str, load: Load) -> None:
 
 
 def changed(signature: Any, output: str, **others: tf.Tensor) -> float:
-    """Mean difference that the inputs `others` make to the output."""
+    """Return the mean difference that the inputs `others` make to the output."""
     inputs = examples(signature)
     return float(tf.reduce_mean(tf.abs(signature(**inputs)[output] - signature(**(inputs | others))[output])))
 

@@ -1,4 +1,4 @@
-"""A text as a probability: its value by the formula, in all formats; tokens; and models and files that are refused."""
+"""A text as a probability: its value by the formula in all formats; tokens; and refused models and files."""
 
 import json
 from collections.abc import Callable
@@ -186,7 +186,7 @@ def test_captions_are_read_once_each(tmp_path: Path) -> None:
 
 
 def test_clip_pairs_of_bytes() -> None:
-    """By hand: CLIP numbers 256 letters, 256 letters that end a word, the merges, and two special tokens."""
+    """Expected by hand: CLIP numbers 256 letters, 256 letters that end a word, the merges, and two special tokens."""
     pairs = Pairs([("r", "e"), ("re", "d</w>"), ("e", "d</w>")])
     letters = list(pairs.letters)
     end = lambda letter: 256 + letters.index(letter)  # noqa: E731

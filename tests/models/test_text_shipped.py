@@ -1,7 +1,7 @@
-"""The shipped text model guides: texts that no label covers move the measured colours of exact draws of the shipped generator.
+"""The shipped text model works: texts that no label covers change the measured colours of exact draws.
 
-Colours are measured by rules (`tools.train.colours`), which no network takes part in. Rejection from a fixed pool of prior
-draws gives exact draws of the pool's law; a permutation test tells whether their colours differ from the pool's beyond chance.
+Colours are measured by rules (`tools.train.colours`), without a network. Rejection from a fixed pool of prior
+draws gives exact draws from the pool; a permutation test decides whether their colours differ from the pool's beyond chance.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shipped_cache")]
 
 NUM_POOL, BATCH = 2000, 50
 PERMUTATIONS = 4000
-LEVEL = 0.002  # of one test; of the six tests of an unguided text, one is below by chance in one of 80 runs
+LEVEL = 0.002  # of one test; in one of 80 runs, one of the six tests of an unguided text is below it by chance
 TEXTS = {  # text -> words of the subject and of the background that are measured
     "a red thing on a white background": ("red", "white"),
     "a blue thing on a dark background": ("blue", "dark"),
@@ -34,9 +34,9 @@ class Pool(NamedTuple):
     """Prior draws.
 
     Attributes:
-      image: In [-1, 1].
-      found: What is measured in them.
-      embedding: [N, dim] of length 1.
+      image: Images in [-1, 1].
+      found: What is measured in the images.
+      embedding: Embeddings [N, dim] of length 1.
     """
 
     image: np.ndarray
@@ -60,7 +60,7 @@ def pool(model: TextModel) -> Pool:
 
 
 def prob_of(text: str, captions: Sequence[str], pool: Pool, model: TextModel) -> np.ndarray:
-    """p(text | image) of the pool [N], by its formula, so that each image is encoded once."""
+    """Return p(text | image) [N] of the pool by its formula, so that each image is encoded once."""
     scores = model.scale * pool.embedding @ model.embed_fn([text, *captions], [text] * (1 + len(captions))).T
     return np.asarray(softmax(scores, 1)[:, 0])
 
@@ -77,12 +77,12 @@ def test_the_classifier_of_a_text_has_this_probability(pool: Pool, model: TextMo
 
 
 def accepted(prob: np.ndarray, seed: int) -> np.ndarray:
-    """Exact draws from the pool: rejection with the largest probability in it as the bound. Returns their indices."""
+    """Return the indices of exact draws from the pool, by rejection with the largest probability in it as the bound."""
     return np.flatnonzero(np.random.default_rng(seed).random(len(prob)) * prob.max() < prob)
 
 
 def p_value(values: np.ndarray, chosen: np.ndarray, seed: int) -> float:
-    """The share of random subsets of the same size whose mean is at least that of the chosen rows."""
+    """Return the share of random subsets of the same size whose mean is at least that of the chosen rows."""
     rng = np.random.default_rng(seed)
     means = np.array([values[rng.choice(len(values), len(chosen), replace=False)].mean() for _ in range(PERMUTATIONS)])
     return float((1 + np.sum(means >= values[chosen].mean())) / (1 + PERMUTATIONS))
@@ -105,20 +105,20 @@ def test_a_text_moves_the_measured_colours(text: str, pool: Pool, probs: dict[st
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_a_text_of_other_images_does_not(text: str, pool: Pool, probs: dict[str, np.ndarray]) -> None:
-    """The null: the same probabilities, each of another image."""
+    """The control: the same probabilities, each assigned to another image."""
     shuffled = np.random.default_rng(5).permutation(probs[text])
     assert min(p_values(pool, shuffled, TEXTS[text], 2)) > LEVEL
 
 
 def test_another_text_does_not(pool: Pool, probs: dict[str, np.ndarray]) -> None:
-    """Nor does a text of other colours move these."""
+    """A text about other colours does not change these either."""
     texts = list(TEXTS)
     for text, other in zip(texts, texts[1:] + texts[:1], strict=True):
         assert max(p_values(pool, probs[other], TEXTS[text], 3)) > LEVEL
 
 
 def test_colours_belong_to_subject_and_background(pool: Pool, model: TextModel) -> None:
-    """With the colours swapped, the text prefers other images: those with more of its colour in the middle than at the rim."""
+    """With the colours swapped, the text prefers other images: those with more of the subject's colour in the middle."""
     red, blue = "a red thing on a blue background", "a blue thing on a red background"
     prob = prob_of(red, [blue], pool, model)
     inside = share(pool.found, "subject", "red") - share(pool.found, "background", "red")

@@ -1,4 +1,4 @@
-"""What is given for a SavedModel and is none: the line says what it is and what to run."""
+"""Paths that are not a SavedModel: the error says what they are and what to run."""
 
 import hashlib
 import json
@@ -93,7 +93,7 @@ def test_a_part_that_is_missing(part: str, toy_pair: tuple[Path, Path], tmp_path
 
 
 def test_a_cache_that_was_half_cleaned(toy_pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where a temporary folder is cleaned of old files, and its folders stay."""
+    """This happens if old files in a temporary folder are removed but its folders stay."""
     url = "https://tfhub.dev/somebody/classifier/1"
     folder = tmp_path / "hub" / hashlib.sha1(url.encode()).hexdigest()
     (folder / "variables").mkdir(parents=True)

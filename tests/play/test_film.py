@@ -1,4 +1,4 @@
-"""film: a chain from its start, through a burn-in that is drawn again, to its last draw; and its files."""
+"""film: a chain from its start, through the burn-in, which is drawn again, to its last draw; and the files."""
 
 import json
 import os
@@ -122,7 +122,7 @@ def fake_ffmpeg(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_mp4_is_made_by_ffmpeg_from_the_frames(clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a program in its place, which writes what it reads."""
+    """A program in the place of ffmpeg writes what it reads."""
     fake_ffmpeg(tmp_path, 'for last; do :; done; cat > "$last"', monkeypatch)
     data = clip.save(tmp_path / "x.mp4", scale=4, fps=5).read_bytes()
     frames = [np.asarray(frame).tobytes() for frame in clip.frames(4)]

@@ -1,4 +1,4 @@
-"""morph: a path on spheres between two draws, on which the class holds."""
+"""morph: a path on spheres between two draws that keeps the class."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from tfgradgen.play.morph import great_circle, lift, morph
 
 
 class OnARing(toy.ToyClassifier):
-    """p(class 1) is near 1 where the second pixel is near 1, and falls to 0 away from it."""
+    """A classifier whose p(class 1) is near 1 where the second pixel is near 1, and falls to 0 away from it."""
 
     def __call__(self, image: tf.Tensor) -> tf.Tensor:
         value = 3.0 - 8.0 * tf.square(image[:, 0, 1, 0] - 1.0)
@@ -24,7 +24,7 @@ FIRST, LAST = np.float32([2.0, 1, 0.3, 0, 0.5, 0.1]), np.float32([-1.5, 1, 0.2, 
 
 @pytest.fixture(scope="module")
 def run() -> tg.SampleResult:
-    """Chains 0 and 2 end at points of the class between which the great circle leaves it."""
+    """Return a run whose chains 0 and 2 end at points of the class; the great circle between them leaves the class."""
     result = tg.sample(POSTERIOR, "rejection", num_results=2, num_chains=3)
     z = result.z.copy()
     z[-1, 0], z[-1, 2] = FIRST, LAST
@@ -92,7 +92,7 @@ def test_directions_that_are_one_or_opposite_or_none() -> None:
 
 
 def test_a_later_run_of_the_process_has_the_same_bits(run: tg.SampleResult) -> None:
-    """Gradients of a path are compiled like those of chains: film compares a run that is drawn again bit by bit."""
+    """Gradients of a path are compiled like those of chains, because film compares a run that is drawn again bit by bit."""
     first = tg.sample(POSTERIOR, "mala", num_results=6, num_burnin_steps=2, num_chains=3)
     morph(run, 0, 2, frames=4, num_steps=2, posterior=POSTERIOR)
     again = tg.sample(POSTERIOR.copy(), "mala", num_results=6, num_burnin_steps=2, num_chains=3)

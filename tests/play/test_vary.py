@@ -1,4 +1,4 @@
-"""vary: small steps from a draw, by which draws of the posterior stay draws of the posterior."""
+"""vary: small steps from a draw of the posterior, which give draws of the posterior."""
 
 import math
 from pathlib import Path
@@ -31,7 +31,7 @@ def run() -> tg.SampleResult:
 
 
 def z_scores(z: np.ndarray) -> list[float]:
-    """How many standard errors mean, variance and p(class) of `z` [NUM, 6] are from those of the posterior, by quadrature."""
+    """Return z-scores of mean, variance and p(class) of `z` [NUM, 6] against those of the posterior by quadrature."""
     mean, deviation, prob = toy.exact_moments()
     found = z[:, 0].astype(float)
     columns = {mean: found, deviation**2: (found - mean) ** 2, prob: 1 / (1 + np.exp(-toy.SLOPE * found))}
@@ -49,7 +49,7 @@ def test_exact_draws_stay_exact_draws(exact: np.ndarray, amount: float, num_step
 
 
 def test_without_the_test_of_metropolis_they_do_not(exact: np.ndarray) -> None:
-    """The negative control of the test above: the same proposals, all taken."""
+    """The negative control of the test above: the same proposals, all accepted."""
     recipe = recipe_of(1.0, 1)
     step_size = recipe.config.to_dict()["step_size"]
     kernel = UncalibratedSplitHmc(POSTERIOR.prior_log_prob, POSTERIOR.likelihood_log_prob, step_size, 1)
@@ -58,7 +58,7 @@ def test_without_the_test_of_metropolis_they_do_not(exact: np.ndarray) -> None:
 
 
 def test_the_amount_is_the_part_of_z_that_is_replaced() -> None:
-    """Without a likelihood every step is taken; what is left of the start is sqrt(1 - amount^2), whatever the steps."""
+    """Without a likelihood, every step is accepted; the start keeps the weight sqrt(1 - amount^2) for any number of steps."""
 
     class Flat(toy.ToyClassifier):
         def __call__(self, image: tf.Tensor) -> tf.Tensor:
@@ -111,7 +111,7 @@ def test_they_are_not_for_averages(num_steps: int, run: tg.SampleResult, caplog:
     sound = run.noted({"doubts": [], "image_doubts": []})
     caplog.set_level("INFO")
     found = vary(sound, 0, amount=1, num_images=4, num_steps=num_steps, posterior=POSTERIOR)
-    found = found.noted({"doubts": [], "image_doubts": []})  # without those of the toy, whose pixels leave [-1, 1]
+    found = found.noted({"doubts": [], "image_doubts": []})  # without the warnings about the toy, whose pixels leave [-1, 1]
     assert found.grades["means"] == "warning"
     lines = [line for line in found.issues if line.startswith("means")]
     assert [line.partition(" (")[0] for line in lines] == [

@@ -1,4 +1,4 @@
-"""Rows that go through the networks together: their places, what an export checks before it offers that, and what comes out."""
+"""Rows that go through the networks together: their places, the check before an export, and the results."""
 
 import io
 import json
@@ -53,7 +53,7 @@ def test_copies_of_a_row_share_its_place() -> None:
 
 @pytest.mark.parametrize("name", ["sample", "continue"])
 def test_together_rows_run_the_chains_that_they_run_alone(name: str) -> None:
-    """The same noise: but for rounding, which few steps do not enlarge."""
+    """The noise is the same, so the chains agree up to rounding, which few steps do not amplify."""
     plan = toy_plan(batched=SIZE, step_sizes=(0.3, 0.4))
     signatures = Serving(Networks(with_shape(toy.ToyGenerator()), toy.ToyClassifier()), [], plan).signatures()
     count = 11
@@ -93,7 +93,7 @@ def test_the_check_finds_a_network_that_mixes_rows() -> None:
         return check_rows(Networks(generator, classifier), (0, 1), 1.0, SIZE, 0)
 
     class Normalizing(toy.ToyClassifier):
-        """Logits with the statistics of the batch, as a network that was saved as in training."""
+        """A classifier that normalizes by the statistics of the batch, like a network saved in training mode."""
 
         def __call__(self, image: tf.Tensor) -> tf.Tensor:
             logits = super().__call__(image)
@@ -141,7 +141,7 @@ def test_models_that_mix_rows_are_exported_without_batches(
 
 
 class Speaker:
-    """z [B, 6] -> sounds at 8 kHz that rise."""
+    """A generator z [B, 6] -> sounds at 8 kHz that rise."""
 
     latent_dim, image_shape, sample_rate = 6, (40,), 8000.0
 
@@ -150,7 +150,7 @@ class Speaker:
 
 
 class Mover:
-    """z [B, 6] -> clips of grey frames at 10 a second, each brighter than the one before."""
+    """A generator z [B, 6] -> clips of grey frames at 10 per second, each brighter than the one before."""
 
     latent_dim, image_shape, frame_rate = 6, (3, 4, 5, 3), 10.0
 
@@ -160,7 +160,7 @@ class Mover:
 
 
 class Listener:
-    """The mean of a sound or a clip, as two logits."""
+    """A classifier with the mean of a sound or a clip as two logits."""
 
     num_classes = 2
 

@@ -1,4 +1,4 @@
-"""The server against hostile clients: bounds, deadlines, foreign pages, and errors of the model. The model is a stand-in."""
+"""The server with hostile clients: bounds, deadlines, pages of other origins, and errors of the model, which is a stand-in."""
 
 import json
 import socket
@@ -18,7 +18,7 @@ ROW = {"label": "a", "seed": 1}
 
 
 class StandIn:
-    """Gives the seeds back; waits while `held`."""
+    """A model that returns the seeds; it waits while `held`."""
 
     name, version = "birds", 3
     specs: ClassVar = {name: {"label": Spec("string", ()), "seed": Spec("int64", ())} for name in ("serving_default", "grid")}
@@ -59,7 +59,7 @@ def server() -> Iterator[RestServer]:
 
 
 def raw(server: RestServer, *parts: bytes, wait: float = 0.0) -> bytes:
-    """What the server sends back before it closes."""
+    """Return what the server sends before it closes the connection."""
     with socket.create_connection(server.server_address[:2], timeout=10) as connection:
         for part in parts:
             connection.sendall(part)
@@ -74,7 +74,7 @@ def raw(server: RestServer, *parts: bytes, wait: float = 0.0) -> bytes:
 
 
 def ask(server: RestServer, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, Any]:
-    """The status and the reply. Headers are Host and Content-Length unless given; underscores stand for hyphens."""
+    """Return the status and the reply. The headers are Host and Content-Length by default; underscores stand for hyphens."""
     given = {"Host": "localhost", **({} if body is None else {"Content_Length": str(len(body))}), **headers}
     lines = [f"{method} {path} HTTP/1.1", *(f"{name.replace('_', '-')}: {value}" for name, value in given.items()), "", ""]
     head, _, reply = raw(server, "\r\n".join(lines).encode() + (body or b"")).partition(b"\r\n\r\n")
@@ -202,7 +202,7 @@ def test_bytes_that_are_no_http_are_errors_or_nothing(server: RestServer) -> Non
 
 
 def test_slow_clients_are_cut_off(server: RestServer) -> None:
-    """A byte now and then does not extend the time."""
+    """Sending single bytes does not extend the time."""
     start = time.monotonic()
     head = b"POST /v1/models/birds:predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n"
     assert b" 408 " in raw(server, head, *[b" "] * 4, wait=0.3)

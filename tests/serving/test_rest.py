@@ -1,4 +1,4 @@
-"""JSON of requests and replies as TensorFlow Serving has it, and the refusal of everything else in one short line."""
+"""JSON of requests and replies as in TensorFlow Serving; everything else is refused in one short line."""
 
 import base64
 import json
@@ -129,7 +129,7 @@ HOSTILE = (b'\\"', b'"', b"\\", b'"\\', b'"\\"', b"[]", b'["', b'"[', b'\\"[', b
 
 
 def seconds(body: bytes) -> float:
-    """CPU time to refuse `body`; the least of three, because other threads may have interfered."""
+    """Return the CPU time to refuse `body`: the minimum of three, because other threads may interfere."""
     times = []
     for _ in range(3):
         start = time.thread_time()
@@ -139,7 +139,10 @@ def seconds(body: bytes) -> float:
 
 
 def test_no_body_takes_more_time_than_its_length_does() -> None:
-    """The interpreter is held meanwhile. The small size comes first: the square of the large one takes hours."""
+    """The time is linear, since the interpreter is blocked meanwhile.
+
+    The small size comes first: quadratic time would take hours.
+    """
     for size in (1 << 14, 1 << 20):
         usual = seconds(b'{"instances": [' + b"0," * (size // 2) + b"0]}")
         for start in (b"", b'"', b'{"instances": ["'):

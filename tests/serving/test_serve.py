@@ -1,4 +1,4 @@
-"""`serve` end to end: an export of the toy pair over HTTP, asked by the clients that were exported with it."""
+"""`serve` end to end: an export of the toy pair over HTTP, with requests from the exported clients."""
 
 import json
 import re
@@ -44,7 +44,7 @@ def get(server: RestServer, path: str, request: Any = None) -> Any:
 
 
 def run_client(server: RestServer, served: Path, *words: str) -> str:
-    """The one line that the exported client prints, or with which it exits."""
+    """Return the one line that the exported client prints, or with which it exits."""
     place = f"127.0.0.1:{server.server_address[1]}"
     words = tuple(place if word == "HERE" else word for word in words)
     path = served.parent / "rest_client.py"
@@ -134,9 +134,9 @@ def test_requests_that_the_model_refuses_are_bad_requests(server: RestServer) ->
 
 @pytest.fixture
 def process(served: Path, root: Path) -> Iterator[subprocess.Popen[str]]:
-    """`serve` as a process, which ends with the test."""
+    """Run `serve` as a process, which ends with the test."""
     command = [sys.executable, "-m", "tfgradgen", "serve", f"--export={served.parent}", "--port=0"]
-    # In the background of a shell the signal is ignored, and stays so in further processes.
+    # In the background of a shell the signal is ignored, and child processes inherit that.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=root) as process:
@@ -151,7 +151,7 @@ def process(served: Path, root: Path) -> Iterator[subprocess.Popen[str]]:
 def test_the_command_listens_says_how_to_ask_and_ends_in_one_line(
     process: subprocess.Popen[str], served: Path, tmp_path: Path
 ) -> None:
-    """As a process, with the health check of the compose file; Ctrl-C ends it."""
+    """It runs as a process, with the health check of the compose file; Ctrl-C ends it."""
     assert process.stdout
     assert process.stderr
     first, ask, client = (process.stdout.readline() for _ in range(3))

@@ -1,4 +1,4 @@
-"""What an export answers: labels, seeds and steps in, images and chains out, the same in any batch; and what asks it."""
+"""Replies of an export: from labels, seeds and steps to images and chains, the same in any batch; and its clients."""
 
 import base64
 import http.server
@@ -168,7 +168,7 @@ def test_xla_is_in_its_own_signature_alone(served: Path, ask: Ask) -> None:
     library = {function.signature.name: function for function in meta.graph_def.library.function}
 
     def reached(nodes: Any, seen: set[str]) -> bool:
-        """Whether XLA is to compile anything that `nodes` lead to."""
+        """Return whether XLA compiles anything that `nodes` lead to."""
         found = False
         for node in nodes:
             found |= node.attr["_XlaMustCompile"].b
@@ -204,14 +204,14 @@ def test_the_graph_only_computes_and_draws_from_its_seeds(served: Path) -> None:
 
 
 def test_the_step_size_that_was_found_is_the_one_that_is_served(served: Path, signatures: Any) -> None:
-    """A proposal of mala from where a chain stands: its length tells."""
+    """The length of a proposal of mala from the state of a chain reveals the step size."""
     label = json.loads((served / "export.json").read_text())["labels"][0]
     z = np.random.default_rng(0).normal(size=(200, 6)).astype(np.float32)
     given = dict(label=tf.fill([200], "goldfish"), seed=tf.range(200, dtype=tf.int64), num_steps=tf.fill([200], 1))
     moved = signatures["continue"](z=z, **given)["z"].numpy() - z
     moved = moved[(moved != 0).any(1)]
     assert len(moved) > 50
-    # Its noise has step_size as standard deviation; the drift adds to it, the Metropolis test takes from it.
+    # Its noise has standard deviation step_size; the drift adds to the length, and the Metropolis test reduces it.
     assert moved.std() == pytest.approx(label["step_size"], rel=0.3)
 
 
@@ -224,7 +224,7 @@ def test_warmup_has_every_signature_and_batch_size(served: Path, signatures: Any
         assert request.model_spec.name == "toys"
         signature, size = request.model_spec.signature_name, len(inputs["label"])
         check_inputs(signatures[signature], request)
-        if signature != "serving_xla":  # compiles anew for each size, which takes long
+        if signature != "serving_xla":  # compiles again for each size, which takes long
             outputs = signatures[signature](**{name: tf.constant(value) for name, value in inputs.items()})
             assert {len(value) for value in outputs.values()} == {size}
         found[signature, size] = inputs
@@ -237,7 +237,7 @@ def test_warmup_has_every_signature_and_batch_size(served: Path, signatures: Any
 
 
 def check_inputs(signature: Any, request: PredictRequest) -> None:
-    """As the server does: the names, types and shapes of the signature."""
+    """Check names, types and shapes of the signature, as the server does."""
     specs = signature.structured_input_signature[1]
     assert specs.keys() == request.inputs.keys()
     for name, tensor in request.inputs.items():
@@ -327,7 +327,7 @@ def test_clients_speak_as_the_signature_does(served: Path, signatures: Any) -> N
     instances = json.loads(rest.request_of(labels, seeds))["instances"]
     assert all(row.keys() == signature.structured_input_signature[1].keys() for row in instances)
     assert [(row["label"], row["seed"]) for row in instances] == list(zip(labels, seeds, strict=True))
-    # What is named in _bytes the server gives as {"b64": ...}, the rest as numbers.
+    # The server returns outputs whose names end in _bytes as {"b64": ...}, and others as numbers.
     rows = [{name: value[k].numpy() for name, value in expected.items()} for k in range(2)]
     shown = lambda name, v: {"b64": base64.b64encode(v).decode()} if name == "image_bytes" else v.tolist()  # noqa: E731
     by_rest = rest.rows_of(json.dumps({"predictions": [{name: shown(name, v) for name, v in row.items()} for row in rows]}))

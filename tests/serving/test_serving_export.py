@@ -105,7 +105,7 @@ def test_versions_follow_and_what_was_changed_is_kept(
     served = module.signatures["serving_default"]
     assert served(label=tf.constant(["goldfish & !alp"]), seed=tf.constant([1], tf.int64))["z"].shape == (1, 6)
     with pytest.raises(tf.errors.InvalidArgumentError, match="goldfish & !alp; got"):
-        served(label=tf.constant(["1"]), seed=tf.constant([1], tf.int64))  # king_penguin is not what was exported
+        served(label=tf.constant(["1"]), seed=tf.constant([1], tf.int64))  # king_penguin was not exported
 
 
 @pytest.mark.parametrize(

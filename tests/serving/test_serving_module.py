@@ -1,4 +1,4 @@
-"""The exported module on small models with a known posterior: rows, step sizes, the distribution of the chains."""
+"""The exported module with small models and a known posterior: rows, step sizes, the distribution of the chains."""
 
 from typing import Any
 
@@ -75,7 +75,7 @@ def test_labels_that_differ_only_in_case_are_distinguished() -> None:
 
 
 def exact_draws(count: int) -> np.ndarray:
-    """Of the toy posterior of class 1, by rejection."""
+    """Return exact draws of the toy posterior of class 1, by rejection."""
     rng = np.random.default_rng(1)
     z = rng.normal(size=(20 * count, 6))
     return z[rng.uniform(size=len(z)) < 1 / (1 + np.exp(-toy.SLOPE * z[:, 0]))][:count].astype(np.float32)
@@ -83,7 +83,7 @@ def exact_draws(count: int) -> np.ndarray:
 
 @pytest.mark.parametrize(("name", "is_right"), [("continue", True), ("continue_batched", True), ("continue_batched", False)])
 def test_served_chains_keep_the_posterior(name: str, is_right: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From exact draws, by the mean and the spread of z_0; without the Metropolis test they are found out."""
+    """Chains start at exact draws; mean and spread of z_0 stay right. Without the Metropolis test, the error is detected."""
     if not is_right:
         step = "tfgradgen.serving.rules.nan_to_neg_inf"
         monkeypatch.setattr(step, lambda ratio: tf.zeros_like(ratio))

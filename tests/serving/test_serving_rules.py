@@ -1,4 +1,4 @@
-"""A served transition is that of TFP's kernel, given the same noise."""
+"""A served transition equals that of TFP's kernel, given the same noise."""
 
 from typing import Any
 

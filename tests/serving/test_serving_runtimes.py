@@ -1,4 +1,4 @@
-"""An export runs where there is neither TFP nor Python: through TensorFlow's C API, with nothing but TensorFlow."""
+"""An export runs without TFP and Python: through TensorFlow's C API, with TensorFlow alone."""
 
 import json
 import os
@@ -24,7 +24,7 @@ INVALID_ARGUMENT = 3  # TF_INVALID_ARGUMENT
 
 
 def from_python(export: Path, label: str, seed: int) -> dict[str, bytes]:
-    """The bytes of every output, as TensorFlow's Python gives them."""
+    """Return the bytes of every output, as TensorFlow's Python API gives them."""
     served = tf.saved_model.load(str(export)).signatures["serving_default"]
     outputs = served(label=tf.constant([label]), seed=tf.constant([seed], tf.int64))
     return {name: t.numpy()[0] if t.dtype == tf.string else t.numpy().tobytes() for name, t in outputs.items()}
@@ -34,7 +34,7 @@ def test_a_c_program_gives_the_same_bits(served: Path, tmp_path: Path) -> None:
     compiler = shutil.which("gcc")
     assert compiler, "gcc is needed to compile tests/support/run_export.c: install it (apt-get install gcc)"
     home, program = Path(tf.__file__).parent, tmp_path / "run_export"
-    quick = ["-fuse-ld=gold"] if shutil.which("ld.gold") else []  # the usual linker takes long over a gigabyte of TensorFlow
+    quick = ["-fuse-ld=gold"] if shutil.which("ld.gold") else []  # the usual linker takes long for a gigabyte of TensorFlow
     libraries = [*quick, "-l:libtensorflow_cc.so.2", "-l:libtensorflow_framework.so.2", f"-Wl,-rpath,{home}"]
     command = [compiler, "-O2", "-Wall", "-Werror", f"-I{home / 'include'}", str(SOURCE), "-o", str(program), f"-L{home}"]
     subprocess.run([*command, *libraries], check=True)
@@ -66,7 +66,7 @@ def test_a_c_program_gives_the_same_bits(served: Path, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def foreign(toy_pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An export of a generator in TF1's format and a classifier that is asked at another size."""
+    """Export a generator in TF1 format, and a classifier with another input size."""
     folder = tmp_path_factory.mktemp("foreign")
     generator = standins.build(PROGAN, folder / "progan")
     few = ["--num_chains=2", "--num_steps=2", "--num_start_draws=2", "--batch_sizes=1", "--labels=alp"]
@@ -92,10 +92,10 @@ print(json.dumps(found))
 
 
 def test_a_process_with_tensorflow_alone_gives_the_same_bits(served: Path, foreign: Path, tmp_path: Path) -> None:
-    """Models of others in the TF1 format too, whose own folder need not be there any more."""
+    """This includes models in the TF1 format, whose own folder may have been removed."""
     expected = [from_python(export, "alp", 3) for export in (served, foreign)]
     shutil.rmtree(foreign.parents[1] / "progan")
-    # Isolated, and in another folder, so that nothing of this project could be found.
+    # Isolated, and in another folder, so that nothing of this project can be found.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     command = [sys.executable, "-I", "-c", ALONE, str(served), str(foreign)]
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path, env=environment)

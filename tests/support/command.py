@@ -12,7 +12,7 @@ from tfgradgen.io.store import CHECKPOINT
 FAST = ["--num_results=4", "--num_burnin_steps=4", "--num_chains=3"]
 FAST_MALA = ["--kernel=mala", *FAST]
 SMALL = ["sample", "--label=goldfish", "--num_chains=3"]
-STEPS = {  # more than two chunks of each
+STEPS = {  # more than two chunks for each
     "mala": ["--num_results=50", "--num_burnin_steps=50"],
     "rejection": ["--num_results=300"],
     "replica_exchange": ["--num_results=15", "--num_burnin_steps=15"],
@@ -34,13 +34,13 @@ def refused(argv: list[str], capsys: pytest.CaptureFixture[str], code: int = 2) 
 
 
 def with_flags(command: list[str], *flags: str) -> list[str]:
-    """`command` with `flags` for those of the same names in it: a flag may be given once."""
+    """Return `command` with `flags`, which replace those of the same names, because a flag may be given only once."""
     names = {flag.split("=")[0] for flag in flags}
     return [*(word for word in command if word.split("=")[0] not in names), *flags]
 
 
 def stop_after(num_appends: int, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the store raise `error` where the checkpoint after `num_appends` would be renamed into place."""
+    """Make the store raise `error` when the checkpoint after `num_appends` would be renamed into place."""
     left, replace = [num_appends], os.replace
 
     def failing(source: Any, target: Any) -> None:

@@ -1,4 +1,4 @@
-"""What every kernel of the registry promises, as tests that `test_kernels` runs on all of them."""
+"""The contract of every kernel in the registry, as tests that `test_kernels` runs on all of them."""
 
 from typing import Any
 
@@ -15,47 +15,47 @@ from tests.support.distributions import (
     compiled_run,
     is_calibrated,
     is_tuned,
-    law_run,
     only,
     starts,
     target,
+    target_run,
     worst_z_score,
 )
 from tfgradgen.core.backend import as_seed, fold_in
 from tfgradgen.mcmc.kernel import KernelSampler
 from tfgradgen.mcmc.registry import SAMPLERS, kernel_sampler
 
-TOO_FLAT = 0.8  # the power of the likelihood in another target: what a kernel that mistakes its target would have
+TOO_FLAT = 0.8  # the power of the likelihood in a wrong target, which a kernel with a wrong density would sample
 
 
 def partly_nan(z: tf.Tensor) -> tf.Tensor:
-    """`target` that is not a number beyond 90, where the last chain of the tests below starts."""
+    """Return `target` with NaN beyond 90, where the last chain of the tests below starts."""
     return tf.where(tf.reduce_any(z > 90.0, -1), np.nan, target(z))
 
 
 class Contract:
-    """What every entry of the registry promises."""
+    """The contract of every entry of the registry."""
 
     @pytest.mark.slow
     @is_calibrated
     def test_the_distribution_of_another_target_is_found_out(self, family: KernelSampler) -> None:
-        """The negative control of the test below: it sees so small a difference in every kernel's draws."""
-        assert worst_z_score(law_run(family.name, TOO_FLAT)[0]) > 4
+        """The negative control of the test below: it detects a difference of this size in every kernel's draws."""
+        assert worst_z_score(target_run(family.name, TOO_FLAT)[0]) > 4
 
     @pytest.mark.slow
     @is_calibrated
     def test_distribution_and_acceptance(self, family: KernelSampler) -> None:
-        z, accept, _, is_accepted = law_run(family.name)
+        z, accept, _, is_accepted = target_run(family.name)
         given = family.defaults.to_dict()
         if "target_accept_prob" in given:
-            assert abs(accept.mean() - given["target_accept_prob"]) < 0.1  # the promise of the README
+            assert abs(accept.mean() - given["target_accept_prob"]) < 0.1  # as the README promises
         assert worst_z_score(z) < 4
         assert is_accepted.mean() > accept.mean() - 5 * 0.5 / np.sqrt(accept.size)
 
     @pytest.mark.slow
     @is_tuned
     def test_one_step_size_for_all_chains_is_frozen_after_adaptation(self, family: KernelSampler) -> None:
-        step_size = law_run(family.name)[2]
+        step_size = target_run(family.name)[2]
         assert step_size.shape == (NUM_STEPS, NUM_CHAINS)
         assert len(np.unique(step_size)) == 1
         assert step_size[0, 0] != np.float32(family.defaults.to_dict()["step_size"])
@@ -69,7 +69,7 @@ class Contract:
 
     @pytest.mark.slow
     def test_chains_of_nan_spoil_no_common_trajectory(self) -> None:
-        """chees shares a length among chains besides the step size; the others stay well tuned."""
+        """In chees, chains share a trajectory length besides the step size; the healthy ones stay well tuned."""
         family = kernel_sampler("chees")
         run_fn = compiled_run(family, family.defaults, lambda _, z: partly_nan(z), NUM_STEPS)
         for num_bad in (1, 5):
@@ -94,7 +94,7 @@ class Contract:
 
     @is_calibrated
     def test_evaluations_are_counted(self, family: KernelSampler) -> None:
-        """Against a counter in the density itself, with as few chains as can be: none waits for another."""
+        """Compare with a counter in the density itself, with as few chains as possible, so that none waits for another."""
         counts = {"gradient": 0, "forward": 0}
 
         def count(name: str, z: tf.Tensor) -> tf.Tensor:

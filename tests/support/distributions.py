@@ -22,7 +22,7 @@ def target(z: tf.Tensor) -> tf.Tensor:
 
 
 class Bare:
-    """A posterior that is just a density, split into the prior Normal(0, I) and the rest."""
+    """A posterior that is only a density, split into the prior Normal(0, I) and the rest."""
 
     latent_dim = 16
 
@@ -37,18 +37,18 @@ class Bare:
 
 
 def starts(num_chains: int = NUM_CHAINS) -> tf.Tensor:
-    """Exact draws, so that what is kept of a right kernel has the distribution from the first step on."""
+    """Return exact draws, so that the draws of a correct kernel have the distribution from the first step on."""
     return SCALES * tf.random.stateless_normal([num_chains, 16], [1, 2])
 
 
 def weighted(weight: Any, z: tf.Tensor) -> tf.Tensor:
-    """`target`, with its likelihood to the power of `weight`."""
+    """Return `target` with its likelihood to the power `weight`."""
     bare = Bare()
     return bare.prior_log_prob(z) + weight * bare.likelihood_log_prob(z)
 
 
 def compiled_run(family: KernelSampler, config: KernelConfig, fn: Any, num_steps: int) -> Any:
-    """Compile a run of `num_steps` draws after as many that tune, whose target is `fn(weight, z)`.
+    """Compile a run of `num_steps` draws after as many adaptation steps; the target is `fn(weight, z)`.
 
     Returns:
       (init, weight) -> z, acceptance probability, step size, and whether the chain moved, each with a row for every draw.
@@ -71,7 +71,7 @@ def compiled_run(family: KernelSampler, config: KernelConfig, fn: Any, num_steps
 
 
 def run(family: KernelSampler, config: KernelConfig, fn: Any = target, init: Any = None, num_steps: int = NUM_STEPS) -> Any:
-    """What `compiled_run` returns for the target `fn(z)`, by its own graph: parts of the kernel may be patched."""
+    """Return what `compiled_run` returns for the target `fn(z)`, with its own graph, so that parts may be patched."""
     return compiled_run(family, config, lambda _, z: fn(z), num_steps)(starts() if init is None else init)
 
 
@@ -81,8 +81,11 @@ def _distribution_fn(name: str) -> Any:
 
 
 @functools.cache
-def law_run(name: str, weight: float = 1.0) -> Any:
-    """A run from exact draws of `target` by the kernel `name` with its defaults, whose target is `weighted`; made once."""
+def target_run(name: str, weight: float = 1.0) -> Any:
+    """Return a run from exact draws of `target` by the kernel `name` with its defaults; its target is `weighted`.
+
+    It is cached.
+    """
     arrays = _distribution_fn(name)(starts(), weight)
     for array in arrays:
         array.flags.writeable = False
@@ -90,7 +93,7 @@ def law_run(name: str, weight: float = 1.0) -> Any:
 
 
 def worst_z_score(z: np.ndarray) -> float:
-    """Of the mean of each coordinate's square; chains are independent, so their spread is the Monte Carlo error."""
+    """Return the worst z-score of the mean square of each coordinate; the spread of the independent chains gives the error."""
     per_chain = np.square(z / SCALES.numpy()).mean(0)
     return float(np.abs((per_chain.mean(0) - 1) / (per_chain.std(0, ddof=1) / np.sqrt(NUM_CHAINS))).max())
 

@@ -1,4 +1,4 @@
-"""Reports of `compare` and `tune` as documents, made up."""
+"""Made-up reports of `compare` and `tune` as documents."""
 
 from collections.abc import Sequence
 

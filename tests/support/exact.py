@@ -1,4 +1,4 @@
-"""What the models of a posterior give and say of many latent points."""
+"""The outputs of a posterior's models at many latent points."""
 
 import numpy as np
 import tensorflow as tf
@@ -9,7 +9,7 @@ BATCH = 64
 
 
 def values_and_log_probs(posterior: ClassPosterior, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What the generator gives for each `z`, and the classifier's log-probabilities of it."""
+    """Return the generator's output for each `z`, and the classifier's log-probabilities for it."""
 
     @tf.function(autograph=False)
     def both(z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

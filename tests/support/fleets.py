@@ -1,4 +1,4 @@
-"""Workers of an engine in the process of the test, which can be lost at a chosen answer."""
+"""Workers of an engine in the process of the test, which can be lost at a chosen reply."""
 
 import pickle
 from collections import deque
@@ -15,11 +15,11 @@ from tfgradgen.results.origin import environment
 
 
 class HereFleet:
-    """Answers in turn, one worker after another. What is sent is pickled, as to another process.
+    """A fleet whose workers reply in turn. Messages are pickled, as for another process.
 
     Args:
-      lost_at: Numbers of the answers, counted over all workers, at which the worker is lost instead.
-      seen_fn: Called with each answer.
+      lost_at: Numbers of the replies, counted over all workers, at which the worker is lost instead.
+      seen_fn: Called with each reply.
     """
 
     def __init__(self, lost_at: Collection[int] = (), seen_fn: Callable[[Reply], None] = lambda reply: None):

@@ -1,4 +1,4 @@
-"""Damage to files: bytes at random, and values of JSON of every wrong kind. The same damage from the same seed."""
+"""Damage to files: random bytes, and wrong JSON values of every kind. The same seed gives the same damage."""
 
 import copy
 import json
@@ -58,7 +58,7 @@ VALUES: tuple[Any, ...] = (
 
 
 def damaged(data: bytes, rng: random.Random) -> bytes:
-    """`data` after one to three accidents."""
+    """Return `data` with one to three random changes."""
     for _ in range(rng.randint(1, 3)):
         k, m = sorted(rng.randrange(len(data) + 1) for _ in range(2))
         kind = rng.randrange(8)
@@ -85,7 +85,7 @@ def damaged(data: bytes, rng: random.Random) -> bytes:
 
 
 def changed(value: Any, rng: random.Random) -> Any:
-    """JSON-able `value` with one or two of its parts replaced, removed or renamed."""
+    """Return the JSON-serializable `value` with one or two of its parts replaced, removed or renamed."""
     result = json.loads(json.dumps(value))
     for _ in range(rng.randint(1, 2)):
         places = list(_places(result))
@@ -105,7 +105,7 @@ def changed(value: Any, rng: random.Random) -> Any:
 
 
 def _any_value(rng: random.Random) -> Any:
-    return copy.deepcopy(rng.choice(VALUES))  # the next change may be inside it
+    return copy.deepcopy(rng.choice(VALUES))  # the next change may be inside this value
 
 
 def _places(value: Any) -> Iterator[tuple[Any, Any]]:

@@ -1,4 +1,4 @@
-"""Models that nobody should load unasked, and what a refusal of them must look like."""
+"""Models that must not be loaded without consent, and checks of their refusal."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ SHAPE: list[int | None] = [None, 4]
 
 
 def refused(folder: Path, *texts: str) -> None:
-    """`folder` must be refused in one line that holds each of `texts`."""
+    """Check that `folder` is refused in one line that contains each of `texts`."""
     with pytest.raises(UserError) as error:
         check_ops(folder)
     (line,) = error.value.command_text.splitlines()
@@ -27,7 +27,7 @@ def refused(folder: Path, *texts: str) -> None:
 
 
 def edit(folder: Path, change: Callable[[Any], None]) -> None:
-    """Rewrites saved_model.pb with what `change` makes of its proto, beyond what TensorFlow itself would export."""
+    """Rewrite saved_model.pb with the proto that `change` modifies, beyond what TensorFlow itself would export."""
     proto = SavedModel.FromString((folder / "saved_model.pb").read_bytes())
     change(proto)
     (folder / "saved_model.pb").write_bytes(proto.SerializeToString())
@@ -44,9 +44,9 @@ def writes(loot: Path, x: tf.Tensor) -> tf.Tensor:
 
 
 def save_v1(folder: Path, make_init: Callable[[], Any] = v1.tables_initializer, **settings: Any) -> Path:
-    """A TF1 model of one variable, as TF-Hub's old format has it, with a saver of a training run left in its graph.
+    """Save a TF1 model of one variable in TF-Hub's old format, with a training run's saver left in its graph.
 
-    settings: `use_resource` of the variable, `finish`, from z and tanh(w z) [?, 4] to the output; else of the builder.
+    settings: `use_resource` for the variable; `finish`, from z and tanh(w z) [?, 4] to the output; others for the builder.
     """
     finish = settings.pop("finish", lambda z, image: image)
     with v1.Graph().as_default(), v1.Session() as session:

@@ -6,7 +6,7 @@ from tests.support.tooling import tool
 
 
 def random_state(variant: str, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """What the package of `variant` holds, with random numbers."""
+    """Return the content of the package of `variant`, with random numbers."""
     state = {}
 
     def add(conv: str, norm: str, shape: tuple[int, ...]) -> None:

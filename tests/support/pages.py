@@ -1,4 +1,4 @@
-"""HTML as a test reads it: every element, with its attributes and its text."""
+"""HTML as tests read it: every element with its attributes and its text."""
 
 import base64
 import io
@@ -19,7 +19,7 @@ class Element(NamedTuple):
 
 
 class Parsed(HTMLParser):
-    """The elements of a page in order. An element that is not closed, or closed twice, is an error."""
+    """The elements of a page, in order. An element that is not closed, or closed twice, is an error."""
 
     def __init__(self, source: str):
         super().__init__()
@@ -45,17 +45,17 @@ class Parsed(HTMLParser):
             element.text.append(data)
 
     def all(self, tag: str, **attributes: str) -> list[Element]:
-        """The elements of a tag that have these attributes."""
+        """Return the elements of a tag that have these attributes."""
         return [each for each in self.elements if each.tag == tag and attributes.items() <= each.attributes.items()]
 
     def text_of(self, tag: str, **attributes: str) -> str:
-        """The text of the only such element."""
+        """Return the text of the only such element."""
         (element,) = self.all(tag, **attributes)
         return "".join(element.text).strip()
 
 
 def pixels_of(source: str) -> np.ndarray:
-    """The pixels of an embedded PNG."""
+    """Return the pixels of an embedded PNG."""
     assert source.startswith(DATA)
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(source.removeprefix(DATA)))))
 

@@ -1,4 +1,4 @@
-"""The files of a finished run, made up and read."""
+"""The files of a finished run: made up, and read."""
 
 import io
 import json
@@ -41,7 +41,7 @@ def a_record() -> dict[str, Any]:
 
 
 def record_of(folder: str) -> dict[str, Any]:
-    """run.json, which no NaN or infinity may be in."""
+    """Return run.json, which must not contain NaN or infinity."""
 
     def refuse(name: str) -> None:
         raise AssertionError(f"{name} in {folder}/run.json")

@@ -1,4 +1,4 @@
-"""Reports of comparisons, made up."""
+"""Made-up reports of comparisons."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Toys for the module that an export contains."""
+"""Toy models for the module that an export contains."""
 
 from typing import Any
 
@@ -10,13 +10,13 @@ from tfgradgen.serving.chains import Plan
 
 
 def with_shape(generator: Any) -> Any:
-    """`generator` of toys, which says its images' shape as loaded ones do."""
+    """Return a toy `generator` with the shape of its images, which loaded generators have."""
     generator.image_shape = (2, 2, 1)
     return generator
 
 
 class Mixing(toy.ToyGenerator):
-    """Images that depend on the others of their batch, as rounding does in real networks, only more."""
+    """A generator whose images depend on the others of their batch, like rounding in real networks, only more."""
 
     def __call__(self, z: Any) -> tf.Tensor:
         return super().__call__(z + tf.reduce_mean(z, 0))

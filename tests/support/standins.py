@@ -1,4 +1,4 @@
-"""Local stand-ins of public TF-Hub models, by their real handles: same interface, few random weights, no network.
+"""Local stand-ins of public TF-Hub models, by their real handles: same interface, few random weights, no download.
 
 Sources of the interfaces: the model cards (tensorflow/tfhub.dev, `assets/docs`), printed signatures of the real modules
 (BigBiGAN, MobileNet V2, birds_V1), and the exporters of compare_gan (`modular_gan.py`) and YAMNet (`export.py`).
@@ -41,12 +41,12 @@ progan_with_cond = partial(generators.progan, control="cond")
 
 
 def build(handle: str, folder: Path) -> Path:
-    """Writes the stand-in of `handle` into `folder`, which must not exist yet, and returns it."""
+    """Write the stand-in of `handle` into `folder`, which must not exist yet, and return the folder."""
     return STANDINS[handle](folder)
 
 
 def cached_copy(handle: str, cache: Path) -> Path:
-    """Places the stand-in where tensorflow_hub looks with TFHUB_CACHE_DIR=`cache`; an existing one is left as it is."""
+    """Put the stand-in where tensorflow_hub looks with TFHUB_CACHE_DIR=`cache`; an existing one is not changed."""
     folder = cache / hashlib.sha1(handle.encode("utf8")).hexdigest()
     cache.mkdir(parents=True, exist_ok=True)
     if not folder.exists():

@@ -36,26 +36,26 @@ Statistics = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
 class Constants(Weights):
-    """The same weights as eager constants, for the pass that finds the batch statistics."""
+    """The same weights as eager constants, for the pass that computes the batch statistics."""
 
     def put(self, name: str, value: np.ndarray) -> tf.Tensor:
         return tf.constant(value, tf.float32)
 
 
 class Layers:
-    """The layers of one forward pass; batch statistics that `statistics` lacks are taken from the tensors themselves."""
+    """The layers of one forward pass; batch statistics that are not in `statistics` are computed from the tensors."""
 
     def __init__(self, weights: Weights, statistics: Statistics, truncation: tf.Tensor) -> None:
         self.weights, self.statistics, self.truncation = weights, statistics, Truncation(truncation)
 
     def conv(self, name: str, x: tf.Tensor, channels: int, size: int = 1, scale: float = 2**0.5) -> tf.Tensor:
-        """A convolution with bias whose weights keep the variance after a ReLU (scale**2 = 2)."""
+        """Apply a convolution with bias whose weights keep the variance after a ReLU (scale**2 = 2)."""
         inputs = int(x.shape[-1])
         kernel = self.weights.normal(f"{name}/w", [size, size, inputs, channels], scale / (size * inputs**0.5))
         return tf.nn.bias_add(tf.nn.conv2d(x, kernel, 1, "SAME"), self.weights.put(f"{name}/b", np.zeros(channels)))
 
     def norm(self, name: str, x: tf.Tensor, condition: tf.Tensor | None = None) -> tf.Tensor:
-        """Batch norm by truncation with ReLU; scale and offset from the condition [B, n], or plain ones without."""
+        """Apply batch norm by truncation and ReLU; scale and offset come from the condition [B, n] if there is one."""
         if name not in self.statistics:
             self.statistics[name] = tuple(part.numpy() for part in tf.nn.moments(x, [0, 1, 2]))
         mean, variance = self.statistics[name]
@@ -83,7 +83,7 @@ class Layers:
         return y + (double(shortcut) if is_doubled else shortcut)
 
     def attention(self, x: tf.Tensor) -> tf.Tensor:
-        """Non-local block: each pixel attends to the max-pooled image."""
+        """Apply a non-local block: each pixel attends to the max-pooled image."""
         size, channels = int(x.shape[1]), int(x.shape[-1])
 
         def flat(name: str, part: int, is_pooled: bool) -> tf.Tensor:
@@ -110,7 +110,7 @@ class Layers:
 
 
 def biggan_deep_256(folder: Path, width: int = 128) -> Path:
-    """Writes z [?, 128], y [?, 1000] one-hot, truncation scalar -> image [?, 256, 256, 3] in [-1, 1]; ref variables.
+    """Write a model z [?, 128], y [?, 1000] one-hot, truncation scalar -> image [?, 256, 256, 3] in [-1, 1]; ref variables.
 
     `width` (the paper's `ch`, 128; at least 4) scales all channels: smaller ones are for tests. The batch statistics
     are those of four images at truncation 1, so that activations stay in range as they do in a trained network.

@@ -1,4 +1,4 @@
-"""Stand-ins of the hub's classifiers: the interface of the real module, scores that react to colours and textures.
+"""Stand-ins of the hub's classifiers: the interface of the real modules, and scores that depend on colours and textures.
 
 A few classes follow the mean colour strongly (a reddish image looks like a goldfish), so that their probability runs
 from about 0.001 to 0.5 between smooth random images and a sampler has something to climb; the others follow random
@@ -28,7 +28,7 @@ TEXTURES = 16
 
 
 def parameters(seed: int, num_classes: int) -> dict[str, np.ndarray]:
-    """Seeded float32 parameters; outputs of width 1000 have no background class, others have it at index 0."""
+    """Return seeded float32 parameters; outputs of width 1000 have no background class, others have it at index 0."""
     rng = np.random.default_rng(seed)
     values = {
         "kernel": rng.standard_normal([5, 5, 3, TEXTURES]) / 5,
@@ -53,7 +53,7 @@ def textures_of(images: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
 
 
 def logits_of(images: tf.Tensor, normal: tf.Tensor, values: Mapping[str, Any]) -> tf.Tensor:
-    """images [B, H, W, 3] and their normalised textures [B, TEXTURES] -> logits [B, num_classes]."""
+    """images [B, H, W, 3] and their normalized textures [B, TEXTURES] -> logits [B, num_classes]."""
     colours = tf.matmul(tf.reduce_mean(images, [1, 2]), values["colours"])
     return colours + tf.matmul(normal, values["textures"]) + values["bias"]
 
@@ -109,7 +109,7 @@ def big_transfer(folder: Path) -> Path:
 
 
 def _frozen(weights: Weights, images: tf.Tensor, num_classes: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Logits and normalised textures with the parameters as variables of the graph."""
+    """Return logits and normalized textures with the parameters as variables of the graph."""
     values = {name: weights.put(name, value) for name, value in parameters(weights.seed, num_classes).items()}
     textures = textures_of(images, values["kernel"])
     normal = (textures - values["moving_mean"]) * tf.math.rsqrt(values["moving_variance"] + 1e-3)
@@ -163,7 +163,7 @@ class Yamnet(tf.Module):
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "waveform")])
     def __call__(self, waveform: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        # padded as YAMNet does it: one patch of 0.975 s, then whole hops of 0.48 s
+        # padded as in YAMNet: one patch of 0.975 s, then whole hops of 0.48 s
         excess = tf.maximum(tf.shape(waveform)[0] - 15600, 0)
         length = 15600 + 7680 * ((excess + 7679) // 7680)
         padded = tf.pad(waveform, [[0, length - tf.shape(waveform)[0]]])

@@ -1,4 +1,4 @@
-"""Stand-ins of the hub's generators: the interface of the real module, smooth random images, few weights.
+"""Stand-ins of the hub's generators: the interface of the real modules, smooth random images, few weights.
 
 Images are sums of low cosines whose coefficients come from z, so that they vary smoothly in space and with z.
 """
@@ -15,7 +15,7 @@ BATCHES = ("8", "16", "32", "64", "128", "None")  # compare_gan exports a meta g
 
 
 def amplitudes(channels: int, std: float) -> np.ndarray:
-    """Scales [GRID, GRID, channels] of the coefficients, falling with frequency; a pixel gets standard deviation `std`."""
+    """Return scales [GRID, GRID, channels] of coefficients, falling with frequency; a pixel has standard deviation `std`."""
     frequency = np.hypot(*np.mgrid[:GRID, :GRID])
     falling = 1 / (1 + frequency)
     return np.repeat((std * falling / np.sqrt((falling**2).sum()))[..., None], channels, -1).astype(np.float32)
@@ -34,11 +34,11 @@ def fields(weights: Weights, z: tf.Tensor, size: int, channels: int, std: float)
 
 
 def convolve(weights: Weights, name: str, x: tf.Tensor, channels: int) -> tf.Tensor:
-    """ReLU and a 3x3 convolution that smooths (binomial in space) and mixes the channels at random."""
+    """Apply ReLU and a 3x3 convolution that smooths (binomial in space) and mixes the channels at random."""
     inputs = int(x.shape[-1])
     kernel = np.outer([0.25, 0.5, 0.25], [0.25, 0.5, 0.25])[..., None, None]
     mix = weights.draw(name, [inputs, channels]) / inputs**0.5
-    centred = tf.nn.relu(x) - 0.4  # the mean of ReLU of a standard normal: no colour prevails
+    centred = tf.nn.relu(x) - 0.4  # the mean of ReLU of a standard normal, so that no colour dominates
     return tf.nn.conv2d(centred, weights.put(f"{name}/w", kernel * mix), 1, "SAME")
 
 
@@ -49,7 +49,7 @@ def double(x: tf.Tensor) -> tf.Tensor:
 
 
 class Truncation:
-    """The place of a truncation (scalar, 0 to 1) among BigGAN's batch statistics: 51 rows, one for each 0.02."""
+    """The position of a truncation (scalar, 0 to 1) in BigGAN's batch statistics, which have 51 rows, one for each 0.02."""
 
     def __init__(self, truncation: tf.Tensor) -> None:
         position = truncation * 50.0
@@ -211,7 +211,7 @@ def s3gan(folder: Path, size: int = 128, z_dim: int = 120, seed: int = 3) -> Pat
         return graph
 
     def given(batch: int | None, shape: list[int], dtype: tf.DType = tf.float32) -> tf.Tensor:
-        """compare_gan exports tensors of zeros, to be fed over, as the inputs of its graphs of a fixed batch."""
+        """Return an input as compare_gan exports it in graphs of a fixed batch: a tensor of zeros, which is fed over."""
         return placeholder("given", None, *shape, dtype=dtype) if batch is None else tf.zeros([batch, *shape], dtype)
 
     graphs: list[tuple[tuple[str, ...], Graph]] = [((), gen(64))]

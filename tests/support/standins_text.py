@@ -1,6 +1,6 @@
-"""Stand-ins of text models with CLIP's interface: tokens [B, 77] and normalized images, few weights, a known probability.
+"""Stand-ins of text models with CLIP's interface: tokens [B, 77], normalized images, few weights, a known probability.
 
-An image's embedding is its mean colour, a text's the sum of the vectors of its words; so the cosine is known.
+The embedding of an image is its mean colour, that of a text the sum of its words' vectors; so the cosine is known.
 """
 
 import json
@@ -41,13 +41,13 @@ CARD: dict[str, Any] = {
 
 
 def embedding_of(text: str) -> np.ndarray:
-    """The embedding of a text, float64 [3], not normalized."""
+    """Return the embedding of a text, float64 [3], not normalized."""
     rows = [VECTORS[word] for word in ("[START]", *text.split(), "[END]")]
     return np.sum(np.array(rows, np.float64), 0)
 
 
 def probability(text: str, image: np.ndarray, captions: tuple[str, ...] = CAPTIONS, scale: float = SCALE) -> np.ndarray:
-    """p(text | image) [B] of images [B, H, W, 3] in [-1, 1], by its formula."""
+    """Return p(text | image) [B] of images [B, H, W, 3] in [-1, 1], by the formula."""
     seen = image.mean((1, 2), dtype=np.float64) / 2  # mean colour in [0, 1], minus 0.5
     rows = np.stack([embedding_of(each) for each in (text, *captions)])
     unit = lambda x: x / np.linalg.norm(x, axis=1, keepdims=True)  # noqa: E731
@@ -58,7 +58,7 @@ def probability(text: str, image: np.ndarray, captions: tuple[str, ...] = CAPTIO
 def write_files(folder: Path, **changes: Any) -> Path:
     """Write model.json (with `changes`; None removes an entry) and its files into the folder of a model."""
     (folder / "vocabulary.txt").write_text("\n".join(VECTORS))
-    (folder / "captions.txt").write_text("# what texts are told from\n\n" + "\n".join(CAPTIONS))
+    (folder / "captions.txt").write_text("# reference captions\n\n" + "\n".join(CAPTIONS))
     card = {name: value for name, value in (CARD | changes).items() if value is not None}
     (folder / "model.json").write_text(json.dumps(card))
     return folder
@@ -73,7 +73,7 @@ def _images(image: Any) -> Any:
 
 
 def clip(folder: Path, width: int = 3, batch: int | None = None, **changes: Any) -> Path:
-    """A TF2 SavedModel with encode_text and encode_image; embeddings of texts have another `width` on request."""
+    """Save a TF2 SavedModel with encode_text and encode_image; `width` gives embeddings of texts another width."""
     module = tf.Module()
     module.table = tf.Variable(TABLE)
     tokens, image = tf.TensorSpec([batch, LENGTH], tf.int32, "tokens"), tf.TensorSpec([None, SIZE, SIZE, 3], name="image")
@@ -85,7 +85,7 @@ def clip(folder: Path, width: int = 3, batch: int | None = None, **changes: Any)
 
 
 def masked_clip(folder: Path) -> Path:
-    """The same with other names, int64 tokens and a mask, as Hugging Face exports CLIP."""
+    """Save the same model with other names, int64 tokens and a mask, as Hugging Face exports CLIP."""
     module = tf.Module()
     module.table = tf.Variable(TABLE)
     ids, mask = (tf.TensorSpec([None, LENGTH], tf.int64, name) for name in ("input_ids", "attention_mask"))
@@ -101,7 +101,7 @@ def masked_clip(folder: Path) -> Path:
 
 
 def clip_of_strings(folder: Path) -> Path:
-    """The same for strings [B], which the graph splits itself."""
+    """Save the same model for strings [B], which the graph splits itself."""
     module = tf.Module()
     words = tf.constant(list(VECTORS))
     module.vectors = tf.Variable(TABLE)
@@ -119,7 +119,7 @@ def clip_of_strings(folder: Path) -> Path:
 
 
 def tf1_clip(folder: Path) -> Path:
-    """The same in the TF1-Hub format."""
+    """Save the same model in the TF1-Hub format."""
 
     def graph(weights: Weights) -> dict[str, Signature]:
         tokens, image = placeholder("tokens", None, LENGTH, dtype=tf.int32), placeholder("image", None, SIZE, SIZE, 3)

@@ -1,4 +1,4 @@
-"""Writes folders in the TF1-Hub format, and holds the seeded weights of the stand-ins.
+"""Writing folders in the TF1-Hub format, and the seeded weights of the stand-ins.
 
 The format is that of tensorflow_hub's exporter for `hub.Module`: a meta graph for each set of tags without default
 attributes, a saver or an init op, one checkpoint that all of them share, and `tfhub_module.pb`.
@@ -17,16 +17,16 @@ TFHUB_MODULE = b"\x08\x03"  # field 1 (type) = 3: the SavedModel-based hub forma
 
 
 class Signature(NamedTuple):
-    """Tensors of the graph under construction by the names that users of the signature see."""
+    """Tensors of the graph under construction, by their names in the signature."""
 
     inputs: dict[str, tf.Tensor]
     outputs: dict[str, tf.Tensor]
 
 
 class Weights:
-    """Seeded weights as graph variables; every value depends on the seed and its name only.
+    """Seeded weights as graph variables; each value depends only on the seed and the name.
 
-    resource: False makes `VariableV2` nodes (ref variables), as most modules of TF1 times have them.
+    resource: False makes `VariableV2` nodes (ref variables), as in most TF1 modules.
     """
 
     def __init__(self, seed: int, resource: bool) -> None:
@@ -34,13 +34,13 @@ class Weights:
         self.values: dict[str, np.ndarray] = {}
 
     def put(self, name: str, value: np.ndarray) -> tf.Variable:
-        """Returns a variable of the current graph that the checkpoint will hold with `value`."""
+        """Return a variable of the current graph, which the checkpoint will contain with `value`."""
         self.values[name] = np.asarray(value, np.float32)
         zeros = tf.compat.v1.zeros_initializer()
         return tf.compat.v1.get_variable(name, self.values[name].shape, initializer=zeros, use_resource=self.resource)
 
     def draw(self, name: str, shape: Sequence[int]) -> np.ndarray:
-        """Standard normal float32 values of `shape`, the same for the same seed and name."""
+        """Return standard normal float32 values of `shape`, the same for the same seed and name."""
         return np.random.default_rng([self.seed, zlib.crc32(name.encode())]).standard_normal(shape, np.float32)
 
     def normal(self, name: str, shape: Sequence[int], scale: float) -> tf.Variable:
@@ -56,7 +56,7 @@ Graph = Callable[[Weights], dict[str, Signature]]
 
 
 def write_hub_module(folder: Path, graphs: Sequence[tuple[Sequence[str], Graph]], weights: Weights) -> Path:
-    """Writes one meta graph for each (tags, function that builds it and returns its signatures) and returns `folder`."""
+    """Write one meta graph for each (tags, function that builds it and returns its signatures); return `folder`."""
     saved = saved_model_pb2.SavedModel(saved_model_schema_version=1)
     for tags, build in graphs:
         with tf.Graph().as_default():
@@ -89,7 +89,7 @@ def placeholder(name: str, *shape: int | None, dtype: tf.DType = tf.float32) -> 
 
 
 def cosines(size: int, count: int) -> np.ndarray:
-    """The first `count` cosines of the DCT-II as float32 columns [size, count]: orthogonal, of unit mean square."""
+    """Return the first `count` cosines of the DCT-II as float32 columns [size, count]: orthogonal, with unit mean square."""
     waves = np.cos(np.pi * (np.arange(size)[:, None] + 0.5) * np.arange(count) / size) * 2**0.5
     waves[:, 0] = 1.0
     return waves.astype(np.float32)

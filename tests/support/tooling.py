@@ -1,4 +1,4 @@
-"""The modules of tools/."""
+"""Import of the modules of tools/."""
 
 import importlib
 from pathlib import Path
@@ -8,6 +8,6 @@ TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
 
 def tool(name: str) -> ModuleType:
-    """The module `name` of tools/, in whatever room it is, or a library that only tools use."""
+    """Return the module `name` of tools/, in whichever folder it is, or a library that only tools use."""
     (*found,) = TOOLS.rglob(f"{name}.py")
     return importlib.import_module(".".join(found[0].relative_to(TOOLS.parent).with_suffix("").parts) if found else name)

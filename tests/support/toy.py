@@ -30,7 +30,7 @@ class ToyClassifier:
 
 
 class BehindAValley(ToyClassifier):
-    """Log-odds of class 1: -10 where the first pixel is below 0, -20 in a valley up to 2, 4 beyond."""
+    """A classifier with log-odds of class 1: -10 where the first pixel is below 0, -20 in a valley up to 2, 4 beyond."""
 
     def __call__(self, image: tf.Tensor) -> tf.Tensor:
         pixel = image[:, 0, 0, 0]
@@ -39,7 +39,7 @@ class BehindAValley(ToyClassifier):
 
 
 def exact_moments(temperature: float = 1.0) -> tuple[float, float, float]:
-    """Mean and standard deviation of z_0, and mean p(class 1), under the posterior of class 1, by quadrature."""
+    """Return mean and standard deviation of z_0, and mean p(class 1), under the posterior of class 1, by quadrature."""
     z = np.linspace(-12, 12, 200_001)
     prob = 1 / (1 + np.exp(-SLOPE * z))
     weight = np.exp(-0.5 * z**2) * prob ** (1 / temperature)
@@ -49,7 +49,7 @@ def exact_moments(temperature: float = 1.0) -> tuple[float, float, float]:
 
 
 def save(folder: Path, fn: Any, shape: list[int | None], card: dict[str, Any] | None = None, signature: bool = False) -> Path:
-    """Writes `fn` as a SavedModel: a callable, or with `signature` only a serving_default."""
+    """Write `fn` as a SavedModel: a callable, or with `signature` only a serving_default."""
     module = tf.Module()
     compiled = tf.function(fn, input_signature=[tf.TensorSpec(shape, tf.float32, name="input")])
     if signature:
@@ -66,7 +66,7 @@ def save(folder: Path, fn: Any, shape: list[int | None], card: dict[str, Any] | 
 
 
 def save_signature(folder: Path, fn: Any, *specs: tf.TensorSpec, card: dict[str, Any] | None = None) -> Path:
-    """Writes `fn` of named inputs as a SavedModel with a serving_default only."""
+    """Write `fn` of named inputs as a SavedModel with only a serving_default."""
     module = tf.Module()
     module.serve = tf.function(fn, input_signature=specs)
     tf.saved_model.save(module, str(folder), signatures={"serving_default": module.serve})
@@ -76,7 +76,7 @@ def save_signature(folder: Path, fn: Any, *specs: tf.TensorSpec, card: dict[str,
 
 
 def save_pair(folder: Path) -> tuple[Path, Path]:
-    """The toy pair on disk, with three classes so that names can be confused."""
+    """Save the toy pair, with three classes so that names can be confused."""
 
     def generate(z: tf.Tensor) -> tf.Tensor:
         return tf.tanh(tf.reshape(tf.tile(z, [1, 32]), [-1, 8, 8, 3]))

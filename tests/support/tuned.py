@@ -1,4 +1,4 @@
-"""The kernels that `tune` searches, and runs of it that are made up."""
+"""The kernels that `tune` searches, and made-up runs of it."""
 
 from tfgradgen.core.config import AdaptedConfig
 from tfgradgen.mcmc.registry import kernel_samplers

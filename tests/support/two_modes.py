@@ -1,4 +1,4 @@
-"""A posterior of two modes with its truth by quadrature, and a scheme of adaptation that spoils it."""
+"""A posterior of two modes with true values by quadrature, and an adaptation scheme that biases it."""
 
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ NUM_CHAINS = 2000
 
 
 class Plane:
-    """The image has z as its upper row, and the shape of the toy's."""
+    """A generator whose image has z as its upper row, and the shape of the toy's images."""
 
     latent_dim = 2
 
@@ -25,7 +25,7 @@ class Plane:
 
 
 class Bumps(NamedTuple):
-    """log of a sum of two normal densities, but for their constants: (z_0, z_1), width and log height of each."""
+    """The log of a sum of two unnormalized normal densities; for each: (z_0, z_1), width and log height."""
 
     wide: tuple[float, float, float, float]
     narrow: tuple[float, float, float, float]
@@ -39,7 +39,7 @@ BUMPS = Bumps((-1.2, 0.6, 0.7, 1.2), (2.3, -0.5, 0.2, 4.5))
 
 
 class FiveClasses:
-    """Softmax of five logits; class 2 has two modes of unequal mass and width, and 4 % of the prior."""
+    """A classifier of five classes; class 2 has two modes of unequal mass and width, and a mean of 0.04 under the prior."""
 
     num_classes = 5
 
@@ -50,18 +50,18 @@ class FiveClasses:
 
 
 GRID = np.stack(np.meshgrid(*[np.linspace(-6, 6, 1201)] * 2, indexing="ij"), -1).reshape(-1, 2).astype(np.float32)
-CELL = 0.01  # its spacing
-MODE = 1.2  # of z_0, between the two modes
+CELL = 0.01  # spacing of the grid
+MODE = 1.2  # value of z_0 between the two modes
 
 
 def statistics_of(z: np.ndarray, prob: np.ndarray) -> np.ndarray:
-    """p(class), both coordinates, their squares, and the share of the narrow mode, [..., 6]."""
+    """Return p(class), both coordinates, their squares, and whether z is in the narrow mode, [..., 6]."""
     first, second = (z[..., k].astype(np.float64) for k in (0, 1))
     return np.stack([prob, first, second, first**2, second**2, first > MODE], -1)
 
 
 class Truth(NamedTuple):
-    """posterior, with the weight of each point of `GRID` and the mean of `statistics_of`, by quadrature."""
+    """The true values of a posterior: the weight of each point of `GRID` and the mean of `statistics_of`, by quadrature."""
 
     posterior: ClassPosterior
     weight: np.ndarray
@@ -75,20 +75,20 @@ class Truth(NamedTuple):
         return cls(posterior, weight, weight @ statistics_of(GRID, prob))
 
     def draw(self, count: int, seed: int) -> np.ndarray:
-        """Exact draws but for the spacing of the grid, [count, 2]."""
+        """Return draws [count, 2] that are exact up to the spacing of the grid."""
         rng = np.random.default_rng(seed)
         points = GRID[rng.choice(len(GRID), count, p=self.weight)]
         return (points + CELL * rng.uniform(-0.5, 0.5, points.shape)).astype(np.float32)
 
     def run(self, kernel: str, init: np.ndarray, seed: int, schedule: Schedule | None = None) -> Any:
-        """`Draws` of a run as a command makes it, from `init`."""
+        """Return the `Draws` of a run from `init`, as a command makes it."""
         family = kernel_sampler(kernel)
         run = RunConfig(num_chains=len(init), seed=seed)
         schedule = schedule or family.schedule
         return sample_chains(self.posterior, kernel, family.defaults, schedule, run, tf.constant(init))[0]
 
     def z_scores(self, chain_means: np.ndarray) -> np.ndarray:
-        """Of means over chains [num_chains, 6], whose spread is the error."""
+        """Return z-scores of means over chains [num_chains, 6], whose spread gives the error."""
         error = chain_means.std(0, ddof=1) / np.sqrt(len(chain_means))
         return (chain_means.mean(0) - self.means) / error
 
@@ -101,7 +101,7 @@ def each_chain_its_own(
     tunable_params: TunableParams,
     labels: Any = None,
 ) -> tfp.mcmc.TransitionKernel:
-    """The scheme that is refused: TFP's dual averaging of a step size for each chain."""
+    """The rejected scheme: TFP's dual averaging with a step size for each chain."""
     step_size, numbers = tf.tile(tunable_params.step_size, [NUM_CHAINS, 1]), tunable_params.numbers
     return tfp.mcmc.DualAveragingStepSizeAdaptation(
         family.make_fn(posterior, config, step_size, num_adaptation_steps),

@@ -1,4 +1,4 @@
-"""The table of kernels: the ESS is right for known chains, and a cell is not computed twice."""
+"""The table of kernels: the ESS is right for known chains, and no cell is computed twice."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ compare_kernels = tool("compare_kernels")
 
 
 def chains(rho: float, between: float = 0.0) -> Draws:
-    """64 chains of 2000 draws: every coordinate and p(class) an AR(1) of unit variance, the chains' means `between` apart."""
+    """Return 64 chains of 2000 draws: each coordinate and p(class) is AR(1) with unit variance, with means `between` apart."""
     rng = np.random.default_rng(0)
     noise = rng.standard_normal((2000, 64, 7)) * np.sqrt(1 - rho**2)
     x = np.empty_like(noise)
@@ -27,8 +27,8 @@ def chains(rho: float, between: float = 0.0) -> Draws:
     return Draws(x[..., 1:], x[..., 0], rows, rows > 0, rows, rows)
 
 
-# Known: num_draws * (1 - rho) / (1 + rho). The spread of 64 means gives each variance to 18 %, five statistics 8 % on average;
-# the error is the larger of two estimates, so it errs to the low side.
+# Known: num_draws * (1 - rho) / (1 + rho). The spread of 64 means gives each variance to 18 %, and five statistics to 8 %;
+# the error is the larger of two estimates, so the ESS tends to be low.
 @pytest.mark.parametrize("rho", [0.0, 0.5, 0.9])
 def test_ess_of_an_autoregression(rho: float) -> None:
     expected = 2000 * 64 * (1 - rho) / (1 + rho)
@@ -36,7 +36,7 @@ def test_ess_of_an_autoregression(rho: float) -> None:
 
 
 def test_chains_that_do_not_meet_count_little() -> None:
-    """As many as there are chains, about, where most of the variance lies between them."""
+    """The ESS is about the number of chains if most of the variance lies between them."""
     assert mean_ess(chains(0.0, between=3.0)) < 2 * 64
 
 

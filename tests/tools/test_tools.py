@@ -1,4 +1,4 @@
-"""The networks that tools/ trains: shapes, tricks that claim to be the same map, and what is exported of them."""
+"""The networks that tools/ trains: shapes, faster equivalent forms, and their export."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -75,7 +75,7 @@ def test_a_folded_generator_gives_the_same_images_from_fewer_operations() -> Non
     generator.calibrate([z, z + 0.5])
     norms = [generator.stem_norm, generator.residual_norm, *generator.norms]
     for k, variable in enumerate([generator.rgb64.bias, *(v for norm in norms for v in (norm.gain, norm.bias))]):
-        variable.assign(variable + 0.2 * tf.random.stateless_normal(variable.shape, [1, k]))  # away from where they begin
+        variable.assign(variable + 0.2 * tf.random.stateless_normal(variable.shape, [1, k]))  # away from their initial values
     folded = network.FoldedGenerator(generator)
     np.testing.assert_allclose(folded(z), generator(z), atol=2e-5)
     assert np.std(generator(z)) > 0.1
@@ -116,7 +116,7 @@ def test_features_of_a_trained_classifier_are_its_stages(tmp_path: Path) -> None
 
 
 def test_evenness_sees_a_cliff() -> None:
-    """A generator that is linear in z changes evenly; one with a cliff does not."""
+    """A linear generator changes evenly along z; one with a cliff does not."""
     gan_module = tool("projected_gan")
     features = SimpleNamespace(channels=(4, 4, 4, 4), image_size=64)
     z = tf.random.stateless_normal([256, 5], [0, 1])
@@ -156,7 +156,7 @@ def test_swapping_the_class_keeps_the_prior() -> None:
 def test_spectral_kernel_has_unit_norm() -> None:
     keras.utils.set_random_seed(0)
     kernel = tool("projected_gan").SpectralKernel((3, 3, 8, 16))
-    for _ in range(500):  # slow where the two largest singular values are close
+    for _ in range(500):  # slow if the two largest singular values are close
         weight = kernel(training=True)
     top = np.linalg.svd(np.reshape(weight, (-1, 16)), compute_uv=False)[0]
     assert top == pytest.approx(1, abs=1e-3)

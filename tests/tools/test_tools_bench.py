@@ -1,4 +1,4 @@
-"""tools/bench/bench.py without the frameworks that it compares: how workers are spoken to, what is made of their replies."""
+"""tools/bench/bench.py without the frameworks that it compares: requests to workers, and the use of their replies."""
 
 import subprocess
 import sys
@@ -69,7 +69,7 @@ def test_a_framework_that_computes_something_else_is_not_timed() -> None:
 def test_timings_that_others_disturb_are_taken_again(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = tool("bench")
     clock = {"now": 0.0, "busy": 0.0}
-    rates = iter([0.0, 1.0, 0.0, 0.0])  # of the others' CPU: waiting, a timing, waiting, a timing
+    rates = iter([0.0, 1.0, 0.0, 0.0])  # CPU use of other processes: waiting, a timing, waiting, a timing
 
     def elapse(seconds: float) -> dict[str, float]:
         clock["now"] += seconds

@@ -1,4 +1,4 @@
-"""tools/bench/bench_serving.py on a toy export: a row for each size of batch, and errors in one line."""
+"""tools/bench/bench_serving.py on a toy export: a row for each batch size, and errors in one line."""
 
 import re
 from multiprocessing.pool import ThreadPool
@@ -12,7 +12,7 @@ from tests.support.tooling import tool
 
 
 def test_a_row_for_each_size_of_batch(served: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    """In this process: one of its own for each size takes long to start."""
+    """It runs in this process, because a process for each size takes long to start."""
     bench = tool("bench_serving")
     here = SimpleNamespace(get_context=lambda kind: SimpleNamespace(Pool=lambda count, maxtasksperchild: ThreadPool(count)))
     monkeypatch.setattr(bench, "multiprocessing", here)

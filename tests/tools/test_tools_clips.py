@@ -1,4 +1,4 @@
-"""What the tools that train on film strips do: reading, windows, spoiled clips, and the whole training at a tiny size."""
+"""The tools that train on film strips: reading, windows, spoiled clips, and the whole training at a tiny size."""
 
 import json
 import tarfile
@@ -16,7 +16,7 @@ LENGTH = 50
 
 
 def save_strips(folder: Path) -> None:
-    """A strip an action and split: frame t is grey with the value 5 t + action, so that windows can be read off."""
+    """Save a strip for each action and split: frame t is grey with the value 5 t + action, which identifies windows."""
     for split in ("train", "val"):
         for number, action in enumerate(tool("clips").ACTIONS):
             values = np.repeat(5 * np.arange(LENGTH) + number, 64).astype("uint8")
@@ -28,7 +28,7 @@ def save_strips(folder: Path) -> None:
 
 @pytest.fixture
 def eagerly() -> Iterator[None]:
-    """Steps of training run eagerly: tracing them takes most of the time of a few steps."""
+    """Run steps of training eagerly, because tracing would take most of the time of a few steps."""
     tf.config.run_functions_eagerly(True)
     yield
     tf.config.run_functions_eagerly(False)

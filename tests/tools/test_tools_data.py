@@ -1,4 +1,4 @@
-"""What the training tools show their networks: photographs, their labels, and how they are changed."""
+"""The training data that the tools show their networks: photographs, labels and augmentation."""
 
 import tarfile
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.support.tooling import tool
 
 
 def save_photographs(folder: Path, num: int = 7) -> dict[str, np.ndarray]:
-    """`num` tiny images of two classes, as a folder and as a .tar next to it."""
+    """Save `num` tiny images of two classes, as a folder and as a .tar next to it."""
     rng = np.random.default_rng(0)
     arrays = {}
     for name in ("cat", "ant"):

@@ -27,7 +27,7 @@ needs_jax = pytest.mark.skipif(
 
 
 class SmallGenerator(tf.Module):
-    """z [B, 6] -> image [B, 8, 8, 3], by a weight that the programs share."""
+    """A generator z [B, 6] -> image [B, 8, 8, 3] with a weight that the programs share."""
 
     latent_dim = 6
 
@@ -42,7 +42,7 @@ class SmallGenerator(tf.Module):
 
 @pytest.fixture(scope="module")
 def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An export of a small pair in the place of the shipped one, and a program whose weights are not stored."""
+    """Return an export of a small pair instead of the shipped one, and of a program whose weights are not stored."""
     exporter, pair = tool("export_programs"), tool("large_pair")
     folder = exporter.Folder(tmp_path_factory.mktemp("export"))
     posterior = ClassPosterior(SmallGenerator(), pair.PooledClassifier(), 0)
@@ -50,7 +50,7 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for kernel, counts in (("mala", CHAINS), ("hmc", CHAINS[:1])):
         config = changed_config(kernel_sampler(kernel).defaults, {"step_size": 0.5})
         exporter.export_kernel(folder, "shipped", posterior, kernel, config, z, counts)
-        if kernel == "mala":  # the reference is compiled by XLA, which takes longest
+        if kernel == "mala":  # the reference is compiled by XLA, which takes most of the time
             exporter.add_reference(folder, f"shipped_{kernel}", posterior, kernel, config, z[: counts[0]])
     large = tf.function(pair.LargeGenerator(4).__call__, jit_compile=True, autograph=False)
     args = {"z": tf.zeros([1, pair.LATENT_DIM])}
@@ -110,7 +110,7 @@ def test_programs_are_stablehlo_as_the_client_on_a_gpu_takes_it(export: Path) ->
     for name in folder.programs:
         raw = str(programs._jax.mlir.xla_computation_to_mlir_module(folder.computation(name)))
         copies += raw.count("= mhlo.copy ")
-        text = folder.text_of(name)  # converted as on the way to a GPU, which raises an error at other operations
+        text = folder.text_of(name)  # converted as for a GPU, which raises an error for other operations
         assert not re.findall(r"= \"?mhlo\.", text)
         assert len(text.splitlines()) == len(raw.splitlines())
     assert copies

@@ -1,4 +1,4 @@
-"""Training on a GPU machine: what can be checked without one. What needs the JAX backend runs in a process of its own."""
+"""Training on a GPU machine: tests that need none. Those that need the JAX backend run in their own process."""
 
 import importlib
 import importlib.util
@@ -26,7 +26,7 @@ needs_jax = pytest.mark.skipif(
 
 
 def small_generator() -> Any:
-    """A generator with other widths, random weights and statistics that are not 0 and 1."""
+    """Return a generator with other widths, random weights, and statistics other than 0 and 1."""
     keras.utils.set_random_seed(3)
     generator = importlib.import_module("tools.train.train_generator").empty_generator(2, WIDTHS)
     generator.calibrate([np.random.default_rng(0).standard_normal((32, generator.latent_dim), "float32")])
@@ -78,7 +78,10 @@ def test_a_generator_from_a_gpu_is_exported_with_its_recipe(tmp_path: Path) -> N
 
 
 def test_guidance_lowers_the_loss_of_the_guide() -> None:
-    """A generator of one colour: the guide wants it bright, the discriminator does not matter with so large a weight."""
+    """The generator makes one colour.
+
+    The guide wants it bright; its weight is so large that the discriminator does not matter.
+    """
     keras.utils.set_random_seed(0)
     colour = tf.Variable(tf.zeros([3]))
 
@@ -144,7 +147,7 @@ print("ALL SAME")
 
 @needs_jax
 def test_the_forms_for_jax_equal_those_of_tensorflow(root: Path, tmp_path: Path) -> None:
-    """`Scanned` learns and makes the steps of a plain loop; depthwise convolutions and pooling are those of TensorFlow."""
+    """`Scanned` learns, and makes the steps of a plain loop; depthwise convolutions and pooling equal those of TensorFlow."""
     rng = np.random.default_rng(0)
     x, kernel = (rng.standard_normal(shape).astype("float32") for shape in ((2, 12, 12, 3), (5, 5, 3, 1)))
     depthwise, pool = tool("efficientnet_lite").depthwise, tool("features").SqueezeNetFeatures._pool

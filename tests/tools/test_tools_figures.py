@@ -1,4 +1,4 @@
-"""The measures behind the cards of saved_models/, and the tool that holds the cards to them."""
+"""The measures behind the cards of saved_models/, and the tool that checks the cards."""
 
 import subprocess
 import sys
@@ -57,7 +57,7 @@ def test_the_fitted_temperature_recovers_a_scaling() -> None:
     logits = rng.standard_normal((20_000, 4)) * 2
     labels = (logits + rng.gumbel(size=logits.shape)).argmax(1)  # Gumbel noise draws from softmax(logits)
     assert fit(logits * 3, labels)[0] == pytest.approx(3, rel=0.05)
-    # "Other" rows, here as many as one class's, count as two classes', and the shift that was made is found.
+    # "Other" rows, here as many as those of one class, count like two classes; the shift that was made is found.
     shifted = np.concatenate([logits[:, :3], logits[:, 3:] - 1.5], 1)
     temperature, bias = fit(shifted, labels, has_other=True)
     assert bias == pytest.approx(np.log(2) + 1.5, abs=0.3), "two classes' weight is twice its own"
@@ -68,12 +68,12 @@ def test_the_fitted_temperature_recovers_a_scaling() -> None:
 
 
 def test_cross_fitting_uses_the_other_half() -> None:
-    """Each half is divided by the temperature of the other, also where its own is another."""
+    """Each half is divided by the temperature of the other half, even if its own differs."""
     calibration = tool("calibration")
     rng = np.random.default_rng(1)
     logits = rng.standard_normal((2000, 3)) * 2
     labels = (logits + rng.gumbel(size=logits.shape)).argmax(1)
-    logits[::2] *= 3  # even rows are too sure of themselves, by what only they can tell
+    logits[::2] *= 3  # even rows are overconfident, which only they can show
     factor = (logits / calibration.cross_fitted(logits, labels))[:, 0]
     even, odd = (calibration.fit(logits[k::2], labels[k::2])[0] for k in (0, 1))
     assert even > 2 * odd
@@ -98,7 +98,7 @@ def test_reach_is_1_on_a_slope_and_the_prior_share_on_a_plateau(kernel: str) -> 
     reach = tool("reach").reach
 
     class Plateau(toy.ToyClassifier):
-        """p(class 1) is 0.99 where the first pixel is above 5, else 0.01 with no slope at all."""
+        """A classifier with p(class 1) = 0.99 if the first pixel is above 5, and 0.01 otherwise, without any slope."""
 
         def __call__(self, image: tf.Tensor) -> tf.Tensor:
             above = tf.stop_gradient(tf.cast(image[:, 0, 0, 0] > 5, tf.float32))
@@ -110,7 +110,7 @@ def test_reach_is_1_on_a_slope_and_the_prior_share_on_a_plateau(kernel: str) -> 
 
 
 def test_annealed_starts_reach_what_prior_draws_do_not() -> None:
-    """Behind a valley, where two in a hundred prior draws are."""
+    """The class is behind a valley, where two in a hundred prior draws are."""
     behind, generator = toy.BehindAValley(), toy.ToyGenerator()
     share, spent = tool("reach").annealed_reach((generator, behind), 1)
     assert share >= 0.8

@@ -1,4 +1,4 @@
-"""The measurement of engines: its model finds the terms of its own predictions, and it runs."""
+"""The measurement of engines: its model recovers the terms of its own predictions, and the script runs."""
 
 import pytest
 

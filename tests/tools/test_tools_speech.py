@@ -1,4 +1,4 @@
-"""The training of the models of spoken words: its parts, and all of it at a tiny size on tones for recordings."""
+"""The training of the models of spoken words: its parts, and the whole at a tiny size with tones as recordings."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from tfgradgen.models.loading.metadata import read_metadata
 
 
 def spoken(pitch: float, formant: float, seconds: float = 0.5) -> np.ndarray:
-    """A vowel: harmonics of `pitch` under one resonance, float32 at 8 kHz."""
+    """Return a vowel: harmonics of `pitch` under one resonance, float32 at 8 kHz."""
     time = np.arange(int(8000 * seconds)) / 8000
     harmonics = [k * pitch for k in range(1, int(3900 / pitch))]
     wave = sum(np.cos(2 * np.pi * f * time + f) / (1 + ((f - formant) / 200) ** 2) for f in harmonics)
@@ -67,7 +67,7 @@ def test_alignment_finds_the_time_of_a_word_that_was_stretched() -> None:
     takes = [np.stack([np.interp(bend(time, by), time, row) for row in word.T], axis=1) for by in (-3, -1, 0, 1, 3)]
     clocks, looks = appearance.align(np.stack(takes))
     linear = np.stack([appearance.looks_of(take, appearance.linear_clock(take)) for take in takes])
-    assert looks.std(0)[14:50].mean() < 0.5 * linear.std(0)[14:50].mean()  # the takes agree once they are aligned
+    assert looks.std(0)[14:50].mean() < 0.5 * linear.std(0)[14:50].mean()  # the recordings agree once they are aligned
     assert (np.diff(clocks, axis=1) > -1e-6).all()
 
 

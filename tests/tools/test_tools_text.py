@@ -1,4 +1,4 @@
-"""The training data of the text model: measured colours, captions that are true and false, batches; and its export."""
+"""The training data of the text model: measured colours, true and false captions, batches; and the export."""
 
 import random
 from pathlib import Path
@@ -30,7 +30,7 @@ PIXELS = {
 
 
 def painted(subject: tuple[int, ...], background: tuple[int, ...], count: int = 1) -> np.ndarray:
-    """Images [count, 64, 64, 3] of a disc on a plain background."""
+    """Return images [count, 64, 64, 3] of a disc on a plain background."""
     image = np.full((count, 64, 64, 3), background, "uint8")
     i = np.arange(64) - 31.5
     image[:, i[:, None] ** 2 + i[None] ** 2 < 20**2] = subject
@@ -95,7 +95,7 @@ def test_windows_keep_plain_images_and_cut_the_rim() -> None:
 
 @pytest.fixture
 def folders(tmp_path: Path) -> tuple[Path, Path]:
-    """Views of painted images, as `text_data.see` writes them."""
+    """Return folders of painted images, as `text_data.see` writes them."""
     rng, colours = np.random.default_rng(3), list(PIXELS)
     found = []
     for name in ("taken", "drawn"):
@@ -123,7 +123,7 @@ def test_batches_depend_on_seed_epoch_and_index_only(folders: tuple[Path, Path])
 
 @pytest.mark.slow
 def test_the_export_is_a_text_model_of_the_package(folders: tuple[Path, Path], tmp_path: Path) -> None:
-    """The loss has a gradient; and the exported model, in 16 bits, has the network's cosines."""
+    """The loss has a gradient, and the exported model, in 16 bits, gives the cosines of the network."""
     from tools.train.text_network import TextNetwork
     from tools.train.train_text import Lesson, publish
 

@@ -1,4 +1,4 @@
-"""The classifier by consensus: pretrained networks, labelled draws, what is weighed back, and the stages that resume."""
+"""The classifier by consensus: pretrained networks, labelled draws, their weights, and stages that resume."""
 
 import collections
 import os
@@ -46,7 +46,7 @@ def reference_features(state: dict[str, np.ndarray], blocks: list[tuple[int, ...
 
 @pytest.mark.parametrize(("variant", "millions"), [("lite0", 4.652), ("lite1", 5.417), ("lite2", 6.092)])
 def test_the_networks_have_the_published_number_of_parameters(variant: str, millions: float) -> None:
-    """As published with the weights, batch normalization's scale and shift counted, and the last layer of 1000 classes."""
+    """The numbers are as published, including batch normalization's scale and shift and the last layer of 1000 classes."""
     network = tool("efficientnet_lite").Network(variant, 32)
     kernels, biases = (sum(int(np.prod(v.shape)) for v in values) for values in (network.kernels, network.biases))
     assert kernels + 2 * biases + 1280 * 1000 + 1000 == pytest.approx(1e6 * millions, abs=600)
@@ -76,7 +76,7 @@ def test_resizing_is_bicubic() -> None:
 
 
 class Tensor:
-    """Stands for a torch.Tensor in `save_as_torch_did`: a view of a storage."""
+    """A stand-in for a torch.Tensor in `save_as_torch_did`: a view of a storage."""
 
     def __init__(self, key: str, storage: np.ndarray, shape: tuple[int, ...], strides: tuple[int, ...]):
         self.key, self.storage, self.shape, self.strides = key, storage, shape, strides
@@ -111,7 +111,7 @@ def fake_torch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def save_as_torch_did(path: Path, tensors: dict[str, Any]) -> None:
-    """The format of torch.save before 1.6: three headers, the dictionary, the keys of its storages, their numbers."""
+    """Save in the format of torch.save before 1.6: three headers, the dictionary, the keys of its storages, their numbers."""
     with path.open("wb") as file:
         for header in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}):
             pickle.dump(header, file, protocol=2)
@@ -158,7 +158,7 @@ def test_targets_are_what_both_say_and_the_rest_is_other() -> None:
 
 
 class FakeTeachers:
-    """One class a sign of z's first coordinates; counts its calls and fails at the call `fails_at`."""
+    """Teachers with one class per sign of z's first coordinates; they count their calls and fail at the call `fails_at`."""
 
     latent_dim = LATENT_DIM
 
@@ -367,7 +367,7 @@ class Repeated(keras.utils.PyDataset):
 
 
 class Plain(keras.Model):
-    """Logits from the mean colour: a student that trains in no time."""
+    """A student with logits from the mean colour, which trains quickly."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -382,7 +382,7 @@ class Plain(keras.Model):
 
 
 def test_fine_tuning_goes_on_where_it_stopped(draws_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stopped after the second of four epochs and started again, it ends with the weights of a run that never stopped."""
+    """It is stopped after the second of four epochs and started again, and ends with the weights of an uninterrupted run."""
     stages = tool("consensus_stages")
     monkeypatch.setattr(stages, "STEPS_PER_EPOCH", 2)
     constant = lambda rate, steps: keras.optimizers.Adam(0.01, use_ema=True, ema_momentum=0.5)  # noqa: E731

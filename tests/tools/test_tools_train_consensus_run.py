@@ -1,4 +1,4 @@
-"""The whole training of the classifier by consensus, on the shipped models, noise for photographs and small random networks."""
+"""The whole training of the consensus classifier, with the shipped models, noise as photographs and small random networks."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The search itself, on runs that are pretended: halving, budget, resuming, issues, and how sure a gain is."""
+"""The search itself, on simulated runs: halving, budget, resuming, issues, and the interval of a gain."""
 
 import sqlite3
 from collections.abc import Callable
@@ -40,8 +40,8 @@ UNKNOWN = {"a": Exact(0, {}, {}), "b": Exact(0, {}, {})}
 
 
 class Pretended(Objective):
-    """The ESS falls with the distance of log step_size from that of BEST_STEP; a step that is longer than TOO_LONG seems
-    best of all, but has the issues `of_long`. `stop` runs are made, then it is interrupted."""
+    """An objective whose ESS falls with the distance of log step_size from that of BEST_STEP. A step longer than TOO_LONG seems
+    best, but has the issues `of_long`. It is interrupted after `stop` runs."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ def plan_of(num_runs: int, num_seeds: int = 2) -> Plan:
 
 
 class Copied:
-    """A study whose trials are those of another, and whose fresh runs are its own."""
+    """A study with the trials of another one, and fresh runs of its own."""
 
     def __init__(self, study: Any):
         self.get_trials, self.user_attrs, self.set_user_attr = study.get_trials, {}, self._set
@@ -114,7 +114,7 @@ def test_a_search_finds_what_is_better_within_its_budget(searched: Any) -> None:
 
 
 def share_of_long(found: list[Trial]) -> float:
-    """Of the later proposals."""
+    """Return the share of later proposals with a long step."""
     steps = [t.recipe.config.to_dict()["step_size"] for t in found[len(found) // 2 :] if t.recipe]
     return float(np.mean(np.asarray(steps) > TOO_LONG))
 
@@ -155,7 +155,7 @@ def test_only_the_better_half_goes_on() -> None:
 
 
 def in_pieces(plan: Plan, stops: tuple[int, ...], path: Path) -> tuple[list[Trial], list[Any]]:
-    """The trials and the runs of a search that is interrupted after each of `stops` runs."""
+    """Return the trials and the runs of a search that is interrupted after each of `stops` runs."""
     made = list[Any]()
     for stop in (*stops, 10**6):
         objective, study = Pretended(stop), open_study(path, {"of": 1})
@@ -169,7 +169,7 @@ def in_pieces(plan: Plan, stops: tuple[int, ...], path: Path) -> tuple[list[Tria
 
 
 def test_interrupted_anywhere_and_resumed_it_is_the_same_search(searched: Any, tmp_path: Path) -> None:
-    """In the control, in a trial's first run and between its runs, where halving has spoken, and beyond the random trials."""
+    """It is interrupted in the control, in a trial's first run, between runs, after halving, and after the random trials."""
     _, whole, _, expected, _ = searched
     found, made = in_pieces(replace(plan_of(24), fixed=HELD), (0, 1, 4, 1, 4, 5, 3), tmp_path / "study.db")
     assert made == whole.made[: len(made)], "no run is made twice"
@@ -180,7 +180,7 @@ def test_interrupted_anywhere_and_resumed_it_is_the_same_search(searched: Any, t
 
 
 def test_the_default_is_tried_next_to_another_control(tmp_path: Path) -> None:
-    control = CONTROL_RECIPE.changed({"step_size": 0.6})  # a rival that the default is eliminated for
+    control = CONTROL_RECIPE.changed({"step_size": 0.6})  # a rival by which the default is eliminated
     default = filled(default_recipe("hmc").changed({"step_size": 0.3}), LONG)
     plan = replace(plan_of(12), control=control, default=default)
     study, objective = open_study(tmp_path / "whole.db", {"of": 1}), Pretended()
@@ -205,7 +205,7 @@ def test_a_default_that_the_budget_did_not_reach_is_tried_later(tmp_path: Path) 
 
 
 def test_a_control_with_issues_is_not_a_reference(tmp_path: Path) -> None:
-    """Though it seems best of all, proposals keep off it."""
+    """Although it seems best, proposals avoid it."""
     plan = replace(plan_of(80), control=CONTROL_RECIPE.changed({"step_size": 1.3}))
     found = search(open_study(tmp_path / "study.db", {}), Pretended(), plan, SILENT, SILENT)
     assert found[0].issues
@@ -448,7 +448,7 @@ def test_a_study_of_another_kind_is_one_line(changed: dict[str, Any], tmp_path: 
 
 @pytest.mark.parametrize(("before", "state"), [("whole", COMPLETE), ("dropped", ELIMINATED), ("faulty", REJECTED)])
 def test_a_study_of_an_older_version_is_read(before: str, state: str, tmp_path: Path) -> None:
-    """Its states and the list of issues have other names."""
+    """In it, states and the list of issues have other names."""
     study = open_study(tmp_path / "study.db", {"of": 1})
     trial, cell = study.ask(), cell_of(3.0, "stuck")._asdict()
     cell["faults"] = cell.pop("issues")

@@ -1,4 +1,4 @@
-"""tune refuses schedules whose draws are not of the posterior, by exact draws, and says where it could not look."""
+"""tune refuses schedules whose draws are not from the posterior, by exact draws, and says which labels it could not check."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ TWO_MODES = ClassPosterior(Plane(), FiveClasses(), 2)
 def validation(
     posterior: ClassPosterior, recipe: Recipe, num_chains: int, num_gradients: int, init: np.ndarray | None = None
 ) -> Validation:
-    """`recipe` on three fresh seeds, as `validate` returns it; from `init`, [3, num_chains, latent_dim], where it is given."""
+    """Run `recipe` on three fresh seeds, as `validate` does, from `init` [3, num_chains, latent_dim] if it is given."""
     objective = Objective({"one": posterior}, RunConfig(num_chains=num_chains, seed=3), num_gradients)
     problems = objective.problems(FRESH, 3)
     if init is not None:
@@ -40,7 +40,7 @@ def validation(
 
 
 def bias_of(found: Validation) -> list[str]:
-    """Its issues but for those of single chains: in a narrow mode some stand still."""
+    """Return its issues except those of single chains: in a narrow mode some stand still."""
     return bias_issues(found.differences(found.ours), MAX_CANDIDATES)
 
 
@@ -49,7 +49,7 @@ def mala(**values: Any) -> Recipe:
 
 
 def test_a_pull_to_the_middle_of_the_class_is_refused_and_its_absence_is_not() -> None:
-    # A weight of 3 moves the mean p(class) from 0.77 to 0.65, 8 standard errors of 256 exact draws; 1 would move it by 4.
+    # A weight of 3 moves the mean p(class) from 0.77 to 0.65, by 8 standard errors of 256 exact draws; 1 would move it by 4.
     sound, pulled = (validation(TOY, mala(class_reg=weight), 64, 120) for weight in (0.0, 3.0))
     assert sound.issues == []
     assert pulled.issues[-1].startswith("its draws are not from the posterior: the mean ")
@@ -59,7 +59,7 @@ def test_a_pull_to_the_middle_of_the_class_is_refused_and_its_absence_is_not() -
 
 @pytest.mark.slow
 def test_step_sizes_chain_by_chain_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """2000 chains in each run, from exact draws: a step size for each chain moves the modes' shares, a shared one does not."""
+    """2000 chains per run start at exact draws: a step size for each chain changes the modes' shares, a shared one does not."""
     recipe = mala(num_burnin_steps=300, num_adaptation_steps=280)
     init = Truth.of(TWO_MODES).draw(3 * NUM_CHAINS, 4).reshape(3, NUM_CHAINS, 2)
     assert bias_of(validation(TWO_MODES, recipe, NUM_CHAINS, 330, init)) == []
@@ -90,7 +90,7 @@ def exact_draws(rng: np.random.Generator) -> Exact:
 
 @pytest.mark.parametrize("num_chains", [4, 24])
 def test_a_sound_schedule_is_refused_as_rarely_as_said(num_chains: int) -> None:
-    """Bonferroni's bound of LEVEL for two statistics, for any number of chains; of 4000 runs 40 at most, and chance."""
+    """Bonferroni's bound gives LEVEL for two statistics and any number of chains: at most 40 of 4000 runs, up to chance."""
     rng, problem = np.random.default_rng(0), Objective({"one": TOY}, RunConfig(), 100).problems(FRESH, 1)
     refused = sum(
         bool(bias_issues(differences(problem, cells_of(rng, 0.0, num_chains), {"one": exact_draws(rng)}), 1))

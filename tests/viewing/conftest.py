@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def run(toy_pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its folder; nobody may change it. There are warnings: four draws are few."""
+    """Return the folder of the run, which tests must not change. It has warnings, because four draws are few."""
     from tests.support.command import FAST
     from tfgradgen.cli.commands import main
 

@@ -41,7 +41,7 @@ def browser() -> Iterator[Any]:
 
 
 def opened(browser: Any, file: Path) -> Iterator[Any]:
-    """A page opened from disk without a network; nothing may be loaded or complained of meanwhile."""
+    """Open a page from disk without a network; nothing may be loaded and no error may occur."""
     context = browser.new_context(offline=True)
     context.grant_permissions(["clipboard-read", "clipboard-write"])
     page, said, asked = context.new_page(), [], []
@@ -57,13 +57,13 @@ def opened(browser: Any, file: Path) -> Iterator[Any]:
 
 @pytest.fixture
 def page(browser: Any, run: Path) -> Iterator[Any]:
-    """The page of the run."""
+    """Return the page of the run."""
     yield from opened(browser, run / REPORT)
 
 
 @pytest.fixture(params=[a_comparison, a_search], ids=["compare", "tune"])
 def document(browser: Any, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
-    """The page of a comparison, and of a search, with a warning."""
+    """Return the page of a comparison or of a search, with a warning."""
     file = tmp_path / REPORT
     file.write_text(render_document(request.param([with_page("models", "goldfish: a doubt")])), encoding="utf-8")
     yield from opened(browser, file)
@@ -169,14 +169,14 @@ def test_a_report_is_read_copied_and_scrolled_by_keyboard(document: Any) -> None
 
 
 def test_a_report_fits_a_narrow_window(document: Any) -> None:
-    """Only its tables are wider, and they scroll by themselves."""
+    """Only its tables are wider, and each scrolls by itself."""
     document.set_viewport_size({"width": 400, "height": 800})
     assert document.evaluate("document.documentElement.scrollWidth") <= 400
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_can_be_read_in_both_schemes(scheme: str, page: Any) -> None:
-    """The contrast of text to its background is at least 4.5, as WCAG asks for."""
+    """The contrast between text and background is at least 4.5, as WCAG requires."""
     page.emulate_media(color_scheme=scheme)
     shown = """names => names.map(name => {
         const probe = document.body.appendChild(document.createElement("span"));

@@ -1,4 +1,4 @@
-"""report.html of `compare` and `tune`: it says what report.md says, and nothing in it acts on its own."""
+"""report.html of `compare` and `tune`: it has the content of report.md, and nothing in it acts on its own."""
 
 import re
 from typing import Any

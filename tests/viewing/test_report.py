@@ -1,4 +1,4 @@
-"""report.html: what it says, and that nothing in it comes from elsewhere or acts on its own."""
+"""report.html: its content, and that nothing in it comes from elsewhere or acts on its own."""
 
 import base64
 import hashlib
@@ -36,7 +36,7 @@ def parsed(folder: Path) -> Parsed:
 
 
 def made_page(num_chains: int = 3, size: tuple[int, int, int] = (8, 8, 3), **changes: Any) -> Page:
-    """A page of made-up draws, whose record has `changes`."""
+    """Return a page of made-up draws, whose record has `changes`."""
     draws, rng = some_draws(num_chains=num_chains), np.random.default_rng(1)
     stats = {"num_gradients": 100, "num_forward": 5, "seconds": 1.5, "prior_draws": 8, "prior_class_prob": 0.1}
     planned = a_record() | changes
@@ -130,7 +130,7 @@ def test_nothing_comes_from_elsewhere(run: Path) -> None:
 
 
 def test_hostile_text_stays_text() -> None:
-    """A class name, a doubt, versions and settings come from files of others."""
+    """Class names, warnings, versions and settings may come from files of others."""
     record = a_record()
     arguments = record["arguments"] | {
         **{"label": HOSTILE, "generator": HOSTILE, "classifier": HOSTILE, "latent_dim": {"a": HOSTILE}},
@@ -261,7 +261,7 @@ def test_the_command_gives_the_arguments_of_the_run(flags: dict[str, Any]) -> No
 @pytest.mark.parametrize(
     ("asked", "batch", "label"),
     [
-        (["goldfish", "alp"], None, "alp"),  # the other label went to another kernel
+        (["goldfish", "alp"], None, "alp"),  # the other label ran with another kernel
         ("all", None, "alp"),
         ("all", {"name": ["alp", "pizza"]}, "alp,pizza"),
     ],
@@ -318,7 +318,7 @@ def test_a_run_without_a_command_says_why(changes: dict[str, Any], why: str) -> 
 
 
 def test_draws_of_one_kind_have_one_film() -> None:
-    """A film is cut at the places where it was drawn, also of draws that are fewer than its columns."""
+    """A film is cut at the places where it was drawn, even if there are fewer draws than columns."""
     draws = Draws(*(column[:1] for column in some_draws()))
     images = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
     planned = a_record()

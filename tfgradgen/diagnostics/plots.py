@@ -187,8 +187,8 @@ def _draw_trace(axes: Any, values: np.ndarray) -> None:
         _say(axes, "no finite draw")
         return
     marker = "." if len(shown) <= NUM_BINS else ""  # a line of one point is invisible
-    for line, look in zip(shown.T, _styles(values), strict=True):
-        axes.plot(stride * np.arange(len(shown)), line, **look, marker=marker)
+    for line, style_of_line in zip(shown.T, _styles(values), strict=True):
+        axes.plot(stride * np.arange(len(shown)), line, **style_of_line, marker=marker)
     if values.shape[1] > 1:
         _name_apart(axes, values)
     axes.set_xlim(-0.5, len(values) - 0.5)
@@ -224,8 +224,8 @@ def _draw_autocorrelation(axes: Any, values: np.ndarray) -> None:
     max_lag = min(MAX_LAG, len(values) // 2)
     found = autocorrelation(values, max_lag)
     shown = found[:, :NUM_SHOWN]
-    for line, look in zip(shown.T, _styles(values), strict=True):
-        axes.plot(line, **look)
+    for line, style_of_line in zip(shown.T, _styles(values), strict=True):
+        axes.plot(line, **style_of_line)
     if found.shape[1] > 1:
         axes.plot(found.mean(1), color="black", linewidth=2, zorder=4)
     axes.axhline(0, color=GREY, linewidth=0.8)

@@ -110,8 +110,8 @@ def _wrote(record: dict[str, Any], folder: Any) -> str:
         more += f"{medium.stem}-*{medium.ending}, "
     more += f"{medium.joined_name}, " if medium.joined_name else ""
     more += "checkpoint.npz, " if SAMPLERS[record["kernel"]].can_go_on else ""
-    pictures = f"{REPORT} (open it in a browser), grid.png, plots.png, film.png"
-    return f"wrote    {as_text(folder)}: {pictures}, samples.npz, {more}run.json"
+    shown = f"{REPORT} (open it in a browser), grid.png, plots.png, film.png"
+    return f"wrote    {as_text(folder)}: {shown}, samples.npz, {more}run.json"
 
 
 def figure(value: float | None, digits: int = 3) -> str:

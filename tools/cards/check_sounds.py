@@ -166,8 +166,8 @@ def save_sheet(evidence, path, rows=3):
         tiles = [*evidence.spectra("waves")[real], *evidence.spectra("draws")[exact]]
         columns.append(np.concatenate([np.pad(tile.T[::-1], 2, constant_values=20) for tile in tiles]))
     sheet = np.concatenate(columns, axis=1)
-    picture = Image.fromarray(np.clip((sheet + 24) * 4.6, 0, 255).astype("uint8"))
-    picture.resize((picture.width * 2, picture.height * 2), Image.Resampling.NEAREST).save(path)
+    image = Image.fromarray(np.clip((sheet + 24) * 4.6, 0, 255).astype("uint8"))
+    image.resize((image.width * 2, image.height * 2), Image.Resampling.NEAREST).save(path)
 
 
 def main(data, models=str(ROOT / "saved_models" / "speech"), sheet=None, write=False):
