@@ -225,7 +225,7 @@ def test_two_sample_classifier_learns_nothing_from_the_rows_it_is_tested_on() ->
     train = np.arange(30) % 5 > 0
     spoilt = np.where(train[:, None], rows, 1e3)
     classes = np.tile([0, 1], 15)
-    before, after = (distances._standardised(values, classes, train)[train] for values in (rows, spoilt))
+    before, after = (distances._standardized(values, classes, train)[train] for values in (rows, spoilt))
     np.testing.assert_array_equal(before, after)
     for c in range(2):
         np.testing.assert_allclose(before[classes[train] == c].mean(0), 0, atol=1e-12)

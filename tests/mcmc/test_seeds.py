@@ -51,7 +51,7 @@ def tail_p_value(values: np.ndarray) -> float:
 def test_uniform_numbers_are_uniform_in_the_far_tail_and_never_zero() -> None:
     values = tail(log_uniform)
     assert np.isfinite(values).all()
-    assert values.min() < -23, "of 2^25 numbers one at least is below 2^-23 but for one case in 55"
+    assert values.min() < -23, "at least one of 2^25 numbers is below 2^-23, except in one case of 55"
     assert tail_p_value(values) > 1e-3
 
 

@@ -279,7 +279,7 @@ def test_slim_modules_take_their_further_arguments(load: Load) -> None:
     plain = model(images).numpy()
     np.testing.assert_allclose(model.signatures["serving_default"](inputs=images)["logits"], plain, rtol=1e-5)
     trained = model(images, True, False, tf.constant(1.0))
-    assert np.abs(trained - plain).max() > 1e-3, "training normalises by the batch"
+    assert np.abs(trained - plain).max() > 1e-3, "training normalizes by the batch"
     np.testing.assert_allclose(model(images, training=False), plain, rtol=1e-5, err_msg="momentum 1 moves nothing")
     assert (len(model.trainable_variables), len(model.variables)) == (4, 6)
 

@@ -133,7 +133,7 @@ def _run_locked(options: CompareOptions, loaded: Loaded, observer: Observer, pho
 
 
 def left_out(observer: Observer) -> dict[str, str]:
-    """Return the measures that the report leaves out, with the reason; '' if it goes without saying."""
+    """Return the measures that the report leaves out, with the reason; '' if none need be given."""
     others = dict.fromkeys({medium.distance_name for medium in MEDIA.values()} - {observer.medium.distance_name}, "")
     return others | ({} if observer.discriminator else {"log_natural": "these models have no discriminator"})
 

@@ -1,7 +1,7 @@
 """The `completion` command: a script for a shell that completes commands, flags, and values such as kernels and labels.
 
-The script is text without calls of tfgradgen, so that a press of the tab key takes no time. It completes the command
-`tfgradgen`, since `python` belongs to others.
+The script is text and does not call tfgradgen, so that the tab key responds at once. It completes the command
+`tfgradgen`, because completions of `python` belong to other programs.
 """
 
 import re

@@ -16,7 +16,7 @@ from tfgradgen.cli.terminal import complain, give, note, note_traceback, one_lin
 from tfgradgen.core.checks import fail
 from tfgradgen.core.parsing import reason
 
-GRACE_SECONDS = 1.0  # how long the end waits for a chunk that is being computed
+GRACE_SECONDS = 1.0  # how long the server waits at its end for a chunk that is being computed
 ENDED = "the demo has ended"
 
 
@@ -91,6 +91,6 @@ def _serve(options: DemoOptions, listener: socket.socket, folder: Path) -> None:
 
 
 def report(error: BaseException) -> None:
-    """Print a line about a job that failed, not by its user's fault. Nothing of the request is repeated."""
+    """Print a line about a job that failed for no fault of the request, without repeating the request."""
     complain(f"warning  a job failed: {one_line(error)}")
     note_traceback(error)

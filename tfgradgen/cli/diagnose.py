@@ -73,7 +73,7 @@ def no_run(folder: Path, command: str = "diagnose") -> UserError:
     for unfinished in (folder, partial_path(folder), partial_path(folder / PLACE)):
         if (unfinished / CHECKPOINT).exists():
             return fail(command, "a finished run", f"{unfinished}, an unfinished one", "finish it with sample --resume")
-    why = f"{RUN_FILE} is missing" if folder.is_dir() else "no such folder" if not folder.exists() else "it is no folder"
+    why = f"{RUN_FILE} is missing" if folder.is_dir() else "no such folder" if not folder.exists() else "it is not a folder"
     return fail(command, "a run", f"no run at {folder} ({why})", example)
 
 

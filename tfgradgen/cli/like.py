@@ -85,7 +85,7 @@ def _on_this_machine(role: str, text: str, record: Mapping[str, Any]) -> str:
         if place != handle:
             note(f"like     the shipped {role} takes the place of {as_text(handle)}")
             if record[role].get("sha256") != fingerprint(Path(place)):
-                note(f"warning  it is another {role} than that of the run (another sha256): the draws will differ")
+                note(f"warning  this {role} differs from that of the run (another sha256), so the draws will differ")
     return ",".join(place for place in places if place is not None)
 
 

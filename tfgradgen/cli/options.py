@@ -262,7 +262,7 @@ def parse_duration(flag: str, given: Any) -> float:
     """Return a duration such as 90, 90s, 5m or 1h30m, in seconds.
 
     Raises:
-      UserError: It is none, or not above 0.
+      UserError: It is not a duration, or not above 0.
     """
     match = _DURATION.fullmatch(str(given)) if isinstance(given, str | int | float) and not isinstance(given, bool) else None
     parts = [float(part or 0) for part in match.groups()] if match else []

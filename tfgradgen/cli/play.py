@@ -28,7 +28,7 @@ from tfgradgen.results.summary import verdict
 
 
 def run_show(flags: dict[str, Any]) -> None:
-    """Run the `show` command: all images, best first, or one, enlarged; one sound or clip also as its file, by the ending."""
+    """Run `show`: all images, best first, or one, enlarged; a sound or clip also as a file of its own format, by the ending."""
     options = parse_play("show", ShowOptions, flags)
     result = _run(options, "show")
     medium, is_all = result.medium, options.chain is None

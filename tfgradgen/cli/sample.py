@@ -33,7 +33,7 @@ from tfgradgen.models.targets import Target
 from tfgradgen.results.record import NEAREST
 
 SHEET_COLUMNS = 8
-NAME_LENGTH = 24  # letters of a name at the left of its row
+NAME_LENGTH = 24  # most letters of a name to the left of its row
 
 
 def run_sample(options: SampleOptions) -> list[str]:

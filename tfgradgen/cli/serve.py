@@ -15,7 +15,7 @@ from tfgradgen.core.parsing import reason
 from tfgradgen.core.text import as_text, shell_word
 from tfgradgen.serving.http_server import Limits, RestServer
 
-GRACE_SECONDS = 1.0  # how long the end waits for a request that is being computed
+GRACE_SECONDS = 1.0  # how long the server waits at its end for a request that is being computed
 ENDED = "the server has ended"
 SEED = 7  # of the examples
 GRIDS = ("grid", "grid_batched")
@@ -81,7 +81,7 @@ def listening(export: Export, server: RestServer) -> list[str]:
 
 
 def report(status: int, seconds: float, error: BaseException | None) -> None:
-    """Print a line about a reply. Nothing of the request is repeated, since anyone can send one."""
+    """Print a line about a reply, without repeating the request, since anyone can send one."""
     if error is None:
         note(f"answered {status} in {seconds:.1f} s")
     else:

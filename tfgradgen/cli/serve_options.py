@@ -76,7 +76,7 @@ def parse_address(host: Any) -> str:
     """Return an IP address as text; localhost is 127.0.0.1.
 
     Raises:
-      UserError: It is none.
+      UserError: It is not an address.
     """
     try:
         return str(ipaddress.ip_address("127.0.0.1" if host == "localhost" else str(host).strip("[]")))

@@ -198,7 +198,7 @@ def classifier_two_sample_test(
     right = np.zeros(1 + num_permutations, int)
     for fold in range(folds.max() + 1):
         train, test = folds != fold, folds == fold
-        scaled = _standardised(rows, classes, train)
+        scaled = _standardized(rows, classes, train)
         weights, intercept = fit_logistic(scaled[train], labels[train], rows.shape[1] if penalty is None else penalty)
         right += np.count_nonzero((scaled[test] @ weights + intercept > 0) == (labels[test] > 0), axis=0)
     as_many = int(np.sum(right[1:] >= right[0]))
@@ -224,7 +224,7 @@ def _permuted_labels(labels: np.ndarray, cells: np.ndarray, num: int, rng: np.ra
     return transposed
 
 
-def _standardised(rows: np.ndarray, classes: np.ndarray, train: np.ndarray) -> np.ndarray:
+def _standardized(rows: np.ndarray, classes: np.ndarray, train: np.ndarray) -> np.ndarray:
     """Subtract from `rows` the mean of their class and divide by the spread within classes, both from the rows `train`."""
     centred = rows - np.stack([rows[train & (classes == c)].mean(0) for c in range(classes.max() + 1)])[classes]
     spread = centred[train].std(0)

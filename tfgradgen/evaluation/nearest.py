@@ -1,4 +1,4 @@
-"""The photograph that is nearest to each image of a run, so that one sees whether the generator has memorised any.
+"""The photograph that is nearest to each image of a run, so that one sees whether the generator has memorized any.
 
 Near means in the features of a network that guides no chain, the judge: 1 - cosine of the angle between two rows of features.
 A distance says little by itself. So the photographs of the class are measured in the same way: each has a nearest other one.
@@ -109,14 +109,14 @@ class Gallery:
         if key not in self._seen:
             self._seen.clear()  # one class at a time
             parts, block = [], []
-            logger.info("looking at %d photographs", len(names))
+            logger.info("comparing images with %d photographs", len(names))
             for count, image in enumerate(self._files.read(names, width, height), 1):
                 block.append(image)
                 if len(block) == BATCH or count == len(names):
                     parts.append(self._features(np.stack(block)))
                     block = []
                     progress = Progress(count, len(names), NAN, NAN, NAN)
-                    logger.debug("looking at photographs", extra={"progress": progress, "unit": "photograph"})
+                    logger.debug("comparing with photographs", extra={"progress": progress, "unit": "photograph"})
             features = np.concatenate(parts)
             self._seen[key] = _Seen(names, features, _between(features), is_class)
         return self._seen[key]
@@ -151,7 +151,7 @@ def nearest_photographs(
     Args:
       result: A result of `sample` or `load_run`.
       photographs: A folder or .tar with LABEL/*.jpg, train/LABEL/*.jpg or val/LABEL/*.jpg; at most 20,000 per class. Only the
-        generator's training photographs can show that it memorised some. A label without a folder, such as a condition, is
+        generator's training photographs can show that it memorized some. A label without a folder, such as a condition, is
         compared with all of them.
       judge: A classifier whose SavedModel has a signature `features`, or its folder; by default the shipped judge.
 

@@ -12,7 +12,7 @@ from tfgradgen.core.parsing import parsing, read_bytes
 from tfgradgen.io.images import MAX_FILE, image_of, resized
 
 ENDINGS = (".jpeg", ".jpg", ".png")
-PARTS = ("train", "val")  # folders that may lie between the root and those of the classes
+PARTS = ("train", "val")  # folders that may be between the root and the folders of the classes
 MAX_LISTED = 200_000  # files in a folder or .tar, of any kind
 MAX_DEPTH = 8  # nested folders
 REMEDY = "give a folder or .tar with LABEL/*.jpg, train/LABEL/*.jpg or val/LABEL/*.jpg"

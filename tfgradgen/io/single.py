@@ -26,7 +26,7 @@ def check_file(path: Path, overwrite: bool, name: str = "out") -> None:
       name: The parameter that gives the path, for errors.
 
     Raises:
-      UserError: One of them exists, is no file, or has a name that is too long; or its folder cannot be written.
+      UserError: One of them exists, is not a file, or has a name that is too long; or its folder cannot be written.
     """
     if len(os.fsencode(path.name)) > LONGEST - len("..json.partial"):
         raise fail(name, "a shorter name", as_text(path), f"give --{name}=FILE")

@@ -234,7 +234,7 @@ def _prior_draws(posterior: ClassPosterior, run: RunConfig) -> tuple[np.ndarray,
     """
     from tfgradgen.mcmc.starts import Scores, scored_blocks
 
-    logger.info("weighing %d prior draws for the start of the paths", run.num_init_draws * run.num_chains)
+    logger.info("evaluating %d prior draws for the start of the paths", run.num_init_draws * run.num_chains)
     parts = list(scored_blocks(posterior, run))
     columns = zip(*(scores for _, scores in parts), strict=True)
     return np.concatenate([z for z, _ in parts]), Scores(*(np.stack([np.asarray(v) for v in column]) for column in columns))

@@ -67,7 +67,7 @@ def project(networks: Networks, path: Path, seed: int) -> Projection:
       seed: Seed of the prior draws.
 
     Raises:
-      UserError: The file is no image, the generator makes none, or it has no gradient.
+      UserError: The file is not an image, the generator makes no images, or it has no gradient.
     """
     generator, max_batch = networks.generator, networks.max_batch
     target = read_photograph(generator, path)
@@ -110,7 +110,7 @@ def read_photograph(generator: Any, path: Path) -> tf.Tensor:
     """Return the photograph in a file as an image of the generator's shape, float32 [1, height, width, channels] in [-1, 1].
 
     Raises:
-      UserError: The file is no image, or the generator makes none with one to four channels.
+      UserError: The file is not an image, or the generator makes no images with one to four channels.
     """
     shape = tuple(getattr(generator, "image_shape", ())) or tuple(generator(tf.zeros([1, generator.latent_dim])).shape[1:])
     if len(shape) != 3 or shape[2] not in IMAGE_CHANNELS:

@@ -177,7 +177,7 @@ def load_generator(
       models: Without `path`, the set of models that come with the package: 'photographs', 'speech' or 'actions'.
 
     Raises:
-      UserError: The model does not load or has no suitable signature, its output is no image, sound or clip, the prior is
+      UserError: The model does not load or has no suitable signature, its output is not an image, sound or clip, the prior is
         unknown, or an argument is unknown.
     """
     settings = {name: value for name, value in locals().items() if name not in ("path", "models", "unknown")}

@@ -336,7 +336,7 @@ def _embedding_of(outputs: Mapping[str, tf.TensorSpec], where: str) -> str:
 
 
 def _checked(found: np.ndarray, where: str) -> np.ndarray:
-    """Return embeddings with length 1; raise `UserError` if they are none."""
+    """Return embeddings with length 1; raise `UserError` if they are not embeddings."""
     if found.ndim != 2 or not 0 < found.shape[1] <= MAX_DIM or not np.isfinite(found).all():
         got = f"shape {list(found.shape)}" if found.ndim != 2 or np.isfinite(found).all() else "numbers that are not finite"
         raise fail(f"model {where}", "embeddings of texts [B, dim]", got, "export it again")

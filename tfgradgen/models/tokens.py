@@ -48,7 +48,7 @@ def check_text(name: str, text: Any) -> str:
     """Return `text` without spaces at its ends.
 
     Raises:
-      UserError: It is no string, is empty or too long, or has characters that cannot be shown.
+      UserError: It is not a string, is empty or too long, or has characters that cannot be shown.
     """
     if not isinstance(text, str) or not text.strip():
         raise fail(name, "words that an image shows", value_text(text), 'give them, for example "a yellow bus"')

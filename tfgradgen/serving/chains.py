@@ -142,13 +142,13 @@ def places_of(place: tf.Tensor, size: int) -> Places:
 def place_of(rows: Rows, size: int) -> tf.Tensor:
     """Return the place int32 [N] in a batch, in 0..size - 1, that follows from a row's seed and class.
 
-    Seeds that follow one another have places of their own, and so have classes that do.
+    Consecutive seeds have different places, and so have consecutive classes.
     """
     return tf.math.floormod(rows.seed[:, 0] + rows.index, size)
 
 
 def distinct(rows: Rows, z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return the numbers int32 [M] of rows that differ, and for each row the position int32 [N] of its equal among them.
+    """Return the indices int32 [M] of distinct rows, and for each row the position int32 [N] of its equal among them.
 
     A server fills a batch up with copies of a row, which would have to wait for its place.
     """

@@ -3,7 +3,7 @@
 It is made for trying an export, not for the open internet: it has no TLS and no authentication. Requests may still be hostile,
 since any page that a browser shows can send some to this machine:
 
-- Bodies, rows, connections and the queue are bounded, and whoever reads or writes slowly is cut off.
+- Bodies, rows, connections and the queue are bounded, and clients that read or write slowly are cut off.
 - One request is computed at a time. Those beyond the queue get 503.
 - On a loopback address, the Host header must name this machine. Otherwise a page could reach the server under a name of its own
   that resolves to 127.0.0.1 (DNS rebinding). Requests of pages of another origin are refused on any address.
@@ -285,7 +285,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         check_sender(self.headers.get_all("Host", []), self.headers.get_all("Origin", []), self.server.is_loopback)
 
     def _lengths(self) -> list[int]:
-        """Return the content lengths; [] if one is no number."""
+        """Return the content lengths; [] if one is not a number."""
         lengths = self.headers.get_all("Content-Length", [])
         return list(map(int, lengths)) if all(map(_LENGTH.fullmatch, lengths)) else []
 

@@ -1,7 +1,8 @@
-"""Whether rows that go through the networks together leave one another's bits alone: what `--batched` relies on.
+"""Check that rows that go through the networks together do not change one another's bits, as `--batched` requires.
 
 The kernels of TensorFlow compute each row of a batch by the same operations, whatever the numbers are. So a row at one place of
-a batch of one size has the same bits in any company. A network that mixes the rows, as a mean over the batch does, breaks that.
+a batch of one size has the same bits whatever the other rows are. A network that mixes the rows, such as one with a mean over
+the batch, violates this.
 """
 
 from collections.abc import Sequence
@@ -35,7 +36,7 @@ class RowCheck(NamedTuple):
 
 
 def check_rows(networks: Networks, indices: Sequence[int], temperature: float, num_rows: int, seed: int) -> RowCheck:
-    """Evaluate the models on batches that share some rows, and compare these bit by bit.
+    """Evaluate the models on batches that share some rows, and compare these rows bit by bit.
 
     Args:
       networks: The networks.

@@ -72,11 +72,11 @@ def main(results, teacher, out="saved_models", licence=None):
             results, [label["name"] for label in labels if not label.get("background")], out / "generator", licence
         )
     else:
-        print(f"{results}/best.npz: there is NO GENERATOR; none is exported")
+        print(f"{results}/best.npz: no generator found, so none is exported")
     if (results / "student.npz").exists():
         export_student(results, labels, out / "classifier", licence)
     else:
-        print(f"{results}/student.npz: there is NO CLASSIFIER; none is exported")
+        print(f"{results}/student.npz: no classifier found, so none is exported")
 
 
 if __name__ == "__main__":

@@ -130,7 +130,7 @@ def main(
         left = end - time.monotonic()
         share = left * (1.0 if part == chosen[-1] else SHARES[part])
         if share < (1 if wait_for else 5):
-            whole.put("skipped", what=part, why="time is over")
+            whole.put("skipped", what=part, why="the time is up")
             continue
         print(f"== {part}: at most {share:.0f} s", flush=True)
         start = time.monotonic()
@@ -145,7 +145,7 @@ def main(
                 whole.put("failed", what=part, error=f"exit code {code}")
         except subprocess.TimeoutExpired:
             process.kill()
-            whole.put("skipped", what=f"the rest of {part}", why="time is over")
+            whole.put("skipped", what=f"the rest of {part}", why="the time is up")
         print(f"== {part}: {time.monotonic() - start:.0f} s", flush=True)
     for process in running.values():
         process.kill()

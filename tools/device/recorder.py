@@ -59,7 +59,7 @@ class Recorder:
         """Return whether less than `needed` seconds are left, and record that `what` was left out."""
         if self.left() > needed:
             return False
-        self.put("skipped", what=what, why="time is over")
+        self.put("skipped", what=what, why="the time is up")
         return True
 
 

@@ -136,7 +136,7 @@ def moved(clip, shift, zoom, mirror=False):
 
 
 def recoloured(clip, strength):
-    """Change the colours of each clip: a random matrix near the identity, brightness, and now and then no colour at all."""
+    """Change the colours of each clip: a random matrix near the identity, brightness, and sometimes no colour at all."""
     batch = tf.shape(clip)[0]
     matrix = tf.eye(3) + strength * tf.random.normal([batch, 3, 3]) * 0.5
     grey = tf.cast(tf.random.uniform([batch, 1, 1], 0.0, 1.0) < 0.5 * strength, tf.float32)
@@ -159,7 +159,7 @@ def varied(clip, shift=5.0, zoom=0.15, strength=0.3, noise=0.05):
 def spoiled(clip):
     """Return clips that show no action, of six kinds in turn, made from clips that show one.
 
-    The kinds: one frame again and again; the frames in a random order; the frames of two clips by turns; two clips over each
+    The kinds: one frame repeated; the frames in a random order; the frames of two clips alternately; two clips over each
     other; a blurred clip of noise; the squares of the frames in a random order.
     """
     batch, frames = tf.shape(clip)[0], clip.shape[1]
