@@ -34,7 +34,7 @@ def export(network, fn, input_shape, folder, metadata, further=None):
 
 
 def write_folder(module, signatures, folder, metadata, assets=None):
-    """Write a SavedModel of `module`, `metadata` and `assets` {name: text} to `folder`, replacing everything there except its card."""
+    """Write a SavedModel of `module`, `metadata` and `assets` {name: text} to `folder`; all but its card is replaced."""
     folder = Path(folder)
     beside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
