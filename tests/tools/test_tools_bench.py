@@ -94,4 +94,4 @@ def test_an_unknown_table_is_refused(root: Path) -> None:
     command = [sys.executable, "-m", "tools.bench.bench", "--only=everything"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert done.returncode == 1
-    assert "expected --only of parts, commands, first, frameworks" in done.stderr
+    assert "expected --only to be some of parts, commands, first, frameworks" in done.stderr

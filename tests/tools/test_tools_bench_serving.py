@@ -29,7 +29,7 @@ def test_a_row_for_each_size_of_batch(served: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("flags", "text"),
     [
-        ({"clock": "sun"}, "expected --clock of wall, cpu, got 'sun'"),
+        ({"clock": "sun"}, "expected --clock to be one of wall, cpu, got 'sun'"),
         ({"export": "x"}, "expected --export=BASE/VERSION, got 'x'"),
     ],
 )

@@ -65,7 +65,7 @@ def page(browser: Any, run: Path) -> Iterator[Any]:
 def document(browser: Any, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
     """Return the page of a comparison or of a search, with a warning."""
     file = tmp_path / REPORT
-    file.write_text(render_document(request.param([with_page("models", "goldfish: a doubt")])), encoding="utf-8")
+    file.write_text(render_document(request.param([with_page("models", "goldfish: a finding")])), encoding="utf-8")
     yield from opened(browser, file)
 
 

@@ -66,11 +66,11 @@ def test_images_are_embedded_and_described(made: Any) -> None:
 
 @pytest.mark.parametrize("made", MADE.values(), ids=MADE)
 def test_names_are_unique_and_every_reference_has_a_target(made: Any) -> None:
-    page = Parsed(render_document(made([with_page("models", "goldfish: a doubt")])))
+    page = Parsed(render_document(made([with_page("models", "goldfish: a finding")])))
     check_names(page)
     assert not [name for each in page.elements for name in each.attributes if name.startswith("on") or name == "style"]
     (warning,) = page.all("li", **{"class": "warning"})
-    assert words("".join(warning.text)) == words("warning goldfish: a doubt About models")
+    assert words("".join(warning.text)) == words("warning goldfish: a finding About models")
     assert page.all("section", id="about-models")
 
 

@@ -86,7 +86,7 @@ class StateError(UserError):
 
     def __init__(self, what: str):
         """Create the error; `what` names the array and what is wrong with it."""
-        super().__init__(str(fail("resume", "the state of an interrupted run", what, "start anew")))
+        super().__init__(str(fail("resume", "the state of an interrupted run", what, "start over")))
         self.what = what
 
 

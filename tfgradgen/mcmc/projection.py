@@ -165,7 +165,7 @@ def _optimized(measure: _Measure, starts: tf.Tensor) -> tf.Tensor:
         tape.watch(starts)
         image = measure.generator(starts)
     if tape.gradient(image, starts) is None:  # that of the last term would hide it
-        raise fail("init", "a generator with a gradient, to start at a photograph", "none", "use --init=resample")
+        raise fail("init", "a generator with a gradient, to start at a photograph", "one without", "use --init=resample")
 
     def steps(first: tf.Tensor, z: tf.Tensor, mean: tf.Tensor, square: tf.Tensor) -> tuple[tf.Tensor, ...]:
         for k in tf.range(CHUNK):

@@ -190,7 +190,8 @@ def check_same(workers, latent_dim, num_chains=16):
     for name in workers.keys() - {OURS}:
         value, gradient = (largest_difference(replies[OURS][key], replies[name][key]) for key in ("value", "gradient"))
         if not (value < TOLERANCE and gradient < TOLERANCE * largest):
-            raise SystemExit(f"bench: {name} differs by {value} nats (gradient {gradient} of {largest}), so it is not timed.")
+            text = f"bench: {name} differs by {value} nats (gradient {gradient} of {largest}), so nothing is timed"
+            raise SystemExit(f"{text}; compare the networks.")
         print(f"{name}: log density within {value:.0e} nats of ours, gradient within {gradient / largest:.0e} of its largest")
 
 
@@ -271,9 +272,9 @@ def main(
     counts = (num_chains,) if isinstance(num_chains, int) else tuple(num_chains)
     wanted = (only,) if isinstance(only, str) else tuple(only)
     if not set(wanted) <= set(TABLES):
-        raise SystemExit(f"bench: expected --only of {', '.join(TABLES)}, got {only!r}; name some of these.")
+        raise SystemExit(f"bench: expected --only to be some of {', '.join(TABLES)}, got {only!r}; give some of these.")
     if clock not in CLOCKS:
-        raise SystemExit(f"bench: expected --clock of {', '.join(CLOCKS)}, got {clock!r}; name one.")
+        raise SystemExit(f"bench: expected --clock to be one of {', '.join(CLOCKS)}, got {clock!r}; give one of these.")
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])  # frameworks use as many threads as cores are available
     if "parts" in wanted:
         parts_of_a_run(label, counts[0])

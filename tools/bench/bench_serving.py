@@ -101,7 +101,7 @@ def main(export="", label="goldfish", batch_sizes=(1, 4, 16), repeats=5, threads
     """Print one table with a row for each batch size."""
     sizes = sizes_of(batch_sizes)
     if clock not in CLOCKS:
-        raise SystemExit(f"bench_serving: expected --clock of {', '.join(CLOCKS)}, got {clock!r}; name one.")
+        raise SystemExit(f"bench_serving: expected --clock to be one of {', '.join(CLOCKS)}, got {clock!r}; give one of these.")
     if export and not Path(export, "saved_model.pb").is_file():
         raise SystemExit(f"bench_serving: expected --export=BASE/VERSION, got {export!r}; give the folder of a version.")
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])  # TensorFlow uses as many threads as there are cores

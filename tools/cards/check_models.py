@@ -70,7 +70,7 @@ def main(
     """Measure the cards; exit with 1 and one line for each number that has changed."""
     wanted = [only] if isinstance(only, str) else list(only)
     if not set(wanted) <= set(MODELS):
-        raise SystemExit(f"check_models: expected --only of {', '.join(MODELS)}, got {only!r}; name some of these.")
+        raise SystemExit(f"check_models: expected --only to be some of {', '.join(MODELS)}, got {only!r}; give some of these.")
     for photographs in (data, others):
         if not Path(photographs).exists():
             raise SystemExit(f"check_models: expected photographs at {photographs}, got nothing; give --data and --others.")

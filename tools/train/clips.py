@@ -62,7 +62,7 @@ def load(data, split, actions=ACTIONS):
         if len(parts) >= 3 and parts[-3] == split and parts[-2] in actions:
             strips.append(Strip(as_frames(Image.open(io.BytesIO(content))), actions.index(parts[-2])))
     if {strip.action for strip in strips} != set(range(len(actions))):
-        raise SystemExit(f"data: expected strips in {data}/{split}/ for each of {', '.join(actions)}, got too few.")
+        raise SystemExit(f"data: expected strips in {data}/{split}/ for each of {', '.join(actions)}, got too few; give more.")
     return strips
 
 

@@ -27,7 +27,7 @@ def as_folder(data):
         unpacked = tempfile.TemporaryDirectory(prefix="photographs-")
         atexit.register(unpacked.cleanup)
         if not tarfile.is_tarfile(folder):
-            raise SystemExit(f"{data}: expected a folder or .tar of photographs, got another file; give one of these.")
+            raise SystemExit(f"{data}: expected a folder or .tar of photographs, got another file; give a folder or .tar.")
         with tarfile.open(folder) as archive:
             archive.extractall(unpacked.name, filter="data")
         folder = next((path.parent for path in Path(unpacked.name).rglob("train")), Path(unpacked.name))

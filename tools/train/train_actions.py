@@ -189,7 +189,7 @@ def main(data, work, stages=None, out="saved_models/actions", licence=LICENCE, w
         return
     for name in [stages] if isinstance(stages, str) else stages:
         if name not in STEPS:
-            raise SystemExit(f"stages: expected some of {', '.join(STEPS)}, got {name!r}; name one of these.")
+            raise SystemExit(f"stages: expected some of {', '.join(STEPS)}, got {name!r}; give some of these.")
         getattr(every, name)
 
 

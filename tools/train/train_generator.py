@@ -164,7 +164,7 @@ def main(
         if name not in names:
             raise SystemExit(f"emphasis: expected one of {', '.join(names)}, got {name!r}; give a class of the photographs.")
     if images % IMAGES_PER_EPOCH:
-        raise SystemExit(f"images: expected a multiple of {IMAGES_PER_EPOCH}, got {images!r}; checkpoints are written there.")
+        raise SystemExit(f"images: expected a multiple of {IMAGES_PER_EPOCH}, got {images!r}; give one, for the checkpoints.")
     work = Path(work)
     work.mkdir(parents=True, exist_ok=True)
     if images:

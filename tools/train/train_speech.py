@@ -183,7 +183,7 @@ def main(data, work, only=None, classes=None, out="saved_models/speech", licence
     studio = Studio(data, work, classes)
     for stage in photographs.as_names(only) or STAGES:
         if stage not in STAGES:
-            raise SystemExit(f"only: expected some of {', '.join(STAGES)}, got {stage!r}; name stages.")
+            raise SystemExit(f"only: expected some of {', '.join(STAGES)}, got {stage!r}; give some of these.")
         if stage == "export":
             publish(studio, Path(out), licence)
         elif not studio.is_finished(stage):
