@@ -193,7 +193,7 @@ def publish(generator, names, recipe, out, licence=None, num_batches=64):
     """Export `generator` in float32, with statistics measured again; check_models.py completes the card.
 
     Args:
-      generator: With the weights to export.
+      generator: A generator with the weights to export.
       names: Names of its classes.
       recipe: What trained it and how, for the card: the end of a sentence after "trained by", and further sentences.
       out: The folder of the model.
