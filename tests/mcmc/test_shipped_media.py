@@ -1,6 +1,8 @@
 """The shipped sounds and clips: chains from exact draws stay at the exact distribution, and the judge names these draws."""
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -23,32 +25,40 @@ KERNELS = {"speech": TESTED, "actions": ["mala"]}
 LEAST_NAMED = {"speech": 0.85, "actions": 0.9}  # of exact draws, by the judge
 
 
-@pytest.fixture(scope="module", params=SETS)
-def posterior(request: pytest.FixtureRequest) -> ClassPosterior:
-    return ClassPosterior(load_generator(models=request.param), load_classifier(models=request.param), 0)
+class Scene(NamedTuple):
+    """A shipped set of models, with exact draws of its classes."""
+
+    posterior: ClassPosterior
+    started: Pairs  # where chains start
+    fresh: Pairs  # where none did
+    warm: Warm
 
 
 @pytest.fixture(scope="module")
-def of_set(request: pytest.FixtureRequest, posterior: ClassPosterior) -> str:
-    return next(name for name in SETS if posterior.generator.path == str(shipped_model("generator", name)))
+def scene() -> Callable[[str], Scene]:
+    """A function that makes the scene of a set once."""
+    return functools.cache(make_scene)
 
 
-@pytest.fixture(scope="module")
-def pairs(posterior: ClassPosterior, of_set: str) -> Pairs:
-    rng = np.random.default_rng(3)
-    z = rng.standard_normal((NUM_PRIOR[of_set], posterior.latent_dim)).astype(np.float32)
+def make_scene(of_set: str) -> Scene:
+    posterior = ClassPosterior(load_generator(models=of_set), load_classifier(models=of_set), 0)
+    z, rng = prior_draws(posterior, NUM_PRIOR[of_set], 3)
     values, log_prob = values_and_log_probs(posterior, z)
     label = (log_prob + rng.gumbel(size=log_prob.shape)).argmax(1)
     named = [k for k, each in enumerate(posterior.classifier.labels) if not each.background]
     rows = np.flatnonzero(np.isin(label, named))
     assert set(label[rows]) == set(named)
-    return Pairs(z[rows], values[rows], log_prob[rows], label[rows])
+    pairs = Pairs(z[rows], values[rows], log_prob[rows], label[rows])
+    further = prior_draws(posterior, NUM_WARM, 5)[0]
+    warm = Warm(further, values_and_log_probs(posterior, further)[1])
+    first = slice(NUM_CHAINS[of_set])
+    return Scene(posterior, pairs.rows(first), pairs.rows(slice(first.stop, None)), warm)
 
 
-@pytest.fixture(scope="module")
-def warm(posterior: ClassPosterior) -> Warm:
-    z = np.random.default_rng(5).standard_normal((NUM_WARM, posterior.latent_dim)).astype(np.float32)
-    return Warm(z, values_and_log_probs(posterior, z)[1])
+def prior_draws(posterior: ClassPosterior, num: int, seed: int) -> tuple[np.ndarray, np.random.Generator]:
+    """Prior draws [num, latent_dim], and the generator of random numbers that made them."""
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((num, posterior.latent_dim)).astype(np.float32), rng
 
 
 def statistics(pairs: Pairs) -> dict[str, np.ndarray]:
@@ -64,35 +74,32 @@ def statistics(pairs: Pairs) -> dict[str, np.ndarray]:
     }
 
 
-def split(pairs: Pairs, of_set: str) -> tuple[Pairs, Pairs]:
-    """Where chains start, and pairs where none did."""
-    return pairs.rows(slice(NUM_CHAINS[of_set])), pairs.rows(slice(NUM_CHAINS[of_set], None))
-
-
 # Six statistics of eight kernels and of one, at level 1e-4: correct kernels fail by chance in one of 180 seeds.
-@pytest.mark.parametrize(("posterior", "name"), [(k, n) for k in SETS for n in KERNELS[k]], indirect=["posterior"])
-def test_chains_started_at_exact_draws_stay_there(
-    name: str, posterior: ClassPosterior, pairs: Pairs, of_set: str, warm: Warm
-) -> None:
-    started, fresh = split(pairs, of_set)
+@pytest.mark.parametrize(("of_set", "name"), [(of_set, name) for of_set in SETS for name in KERNELS[of_set]])
+def test_chains_started_at_exact_draws_stay_there(of_set: str, name: str, scene: Callable[[str], Scene]) -> None:
+    posterior, started, fresh, warm = scene(of_set)
     values = p_values(statistics(evolve(posterior, name, started, warm)), statistics(fresh))
     assert min(values.values()) > LEVEL, values
 
 
-def test_a_wrong_acceptance_is_found_out(posterior: ClassPosterior, pairs: Pairs, of_set: str, warm: Warm) -> None:
-    started, fresh = split(pairs, of_set)
+@pytest.mark.parametrize("of_set", SETS)
+def test_a_wrong_acceptance_is_found_out(of_set: str, scene: Callable[[str], Scene]) -> None:
+    posterior, started, fresh, warm = scene(of_set)
     values = p_values(statistics(evolve(posterior, "broken", started, warm, 0.6, 12)), statistics(fresh))
     assert min(values.values()) < LEVEL, values
 
 
-def test_the_judge_names_exact_draws(posterior: ClassPosterior, pairs: Pairs, of_set: str) -> None:
+@pytest.mark.parametrize("of_set", SETS)
+def test_the_judge_names_exact_draws(of_set: str, scene: Callable[[str], Scene]) -> None:
+    posterior, *halves, _ = scene(of_set)
     judge = load_classifier(shipped_model("judge", of_set))
     assert judge.sha256 != posterior.classifier.sha256
     assert [label.name for label in judge.labels] == [label.name for label in posterior.classifier.labels]
-    said = np.concatenate([judge(pairs.values[k : k + BATCH]).numpy() for k in range(0, len(pairs.z), BATCH)]).argmax(1)
-    share = np.mean(said == pairs.label)
+    values, label = (np.concatenate([getattr(half, what) for half in halves]) for what in ("values", "label"))
+    said = np.concatenate([judge(values[k : k + BATCH]).numpy() for k in range(0, len(values), BATCH)]).argmax(1)
+    share = np.mean(said == label)
     assert share > LEAST_NAMED[of_set], share
-    wrong: Any = np.mean(said == np.roll(pairs.label, 1))
+    wrong: Any = np.mean(said == np.roll(label, 1))
     assert wrong < 0.5, "labels of other draws are not what it says"
 
 
