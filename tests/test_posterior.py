@@ -35,6 +35,7 @@ def test_densities_are_the_closed_form() -> None:
     log_prob = -np.log1p(np.exp(-SLOPE * z[:, 0].numpy()))
     posterior = make(temperature=2.0)
     np.testing.assert_allclose(posterior.prior_log_prob(z), prior, rtol=1e-5)
+    np.testing.assert_array_equal(posterior.prior_log_prob(z), posterior.prior.log_prob(z))
     np.testing.assert_allclose(posterior.class_log_prob(z), log_prob, rtol=1e-5)
     np.testing.assert_allclose(posterior.likelihood_log_prob(z), log_prob / 2, rtol=1e-5)
     np.testing.assert_allclose(posterior.unnormalized_log_prob(z), prior + log_prob / 2, rtol=1e-5)

@@ -18,6 +18,8 @@ from tfgradgen.models.outputs import outputs_of
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 
+HALF_LOG_2PI = float(0.5 * np.log(2.0 * np.pi))
+
 ARGUMENTS = (
     "generator",
     "classifier",
@@ -148,7 +150,6 @@ class ClassPosterior(tfp.experimental.distributions.JointDistributionPinned):  #
         self.label = tf.cast(label, tf.int32) if tf.is_tensor(label) else tf.constant(label, tf.int32)
         self.temperature = temperature
         self.regularization = regularization
-        self.prior = tfd.MultivariateNormalDiag(tf.zeros([generator.latent_dim]))
 
     @classmethod
     def of(
@@ -178,6 +179,12 @@ class ClassPosterior(tfp.experimental.distributions.JointDistributionPinned):  #
     def __reduce__(self) -> Any:
         remedy = "pickle the paths of its models, or the result of `sample`"
         raise fail("ClassPosterior", "an object that can be pickled", "a posterior, which holds TensorFlow models", remedy)
+
+    @functools.cached_property
+    def prior(self) -> Any:
+        """The prior of z, Normal(0, I), as a distribution of TFP."""
+        with tf.init_scope():  # it outlives the graph that may ask for it first
+            return tfd.MultivariateNormalDiag(tf.zeros([self.generator.latent_dim]))
 
     @functools.cached_property
     def distribution(self) -> Any:
@@ -375,8 +382,8 @@ class ClassPosterior(tfp.experimental.distributions.JointDistributionPinned):  #
 
     @_density
     def prior_log_prob(self, z: Any) -> tf.Tensor:
-        """Return log Normal(z; 0, I) [...]."""
-        return self.prior.log_prob(z)
+        """Return log Normal(z; 0, I) [...]: the bits of `prior.log_prob`, which takes 70 operations for it."""
+        return tf.reduce_sum(-0.5 * tf.square(z) - HALF_LOG_2PI, -1)
 
     @_density
     def unnormalized_log_prob(self, z: Any) -> tf.Tensor:

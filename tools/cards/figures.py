@@ -13,6 +13,7 @@ from scipy.special import softmax
 from tfgradgen.core._tf_private import convert_to_constants
 from tfgradgen.core.backend import as_seed
 from tfgradgen.evaluation.distances import density_and_coverage, fid, kid
+from tfgradgen.evaluation.diversity import vendi_score
 from tfgradgen.models.classifier import load_classifier
 from tfgradgen.models.generator import load_generator
 from tools.cards.quality import chance_calibration_error, expected_calibration_error
@@ -22,6 +23,7 @@ from tools.train.calibration import cross_fitted, log_loss
 
 ANNEALED = "annealed"  # the reach of annealed starts, beside that of the kernels
 NUM_SMOOTHNESS = 300  # prior draws for the spectral norms
+NUM_VARIED = 12  # images of a class for its Vendi score; the rarest class has about twenty exact draws
 
 
 class Figure(NamedTuple):
@@ -142,6 +144,46 @@ def agreement(probs, verdict, num_classes):
     return [float(np.average(verdict == c, weights=probs[:, c])) for c in range(num_classes)]
 
 
+def exact_labels(probs, seed):
+    """Return for each prior draw the class of which it is an exact draw [N]: one drawn from its `probs [N, num_classes]`."""
+    ends = np.cumsum(probs.astype(np.float64), 1)
+    return (ends < np.random.default_rng(seed).random((len(probs), 1)) * ends[:, -1:]).sum(1)
+
+
+def variety(probs, verdict, features, num_classes, repeats=8):
+    """Return the mean Vendi scores of `NUM_VARIED` exact draws a class, of all and of those that the judge names rightly.
+
+    Args:
+      probs: p(class) of prior draws, [N, num_classes or more].
+      verdict: The judge's class of each, [N].
+      features: The judge's features of each, [N, D].
+      num_classes: The number of classes, without "other".
+      repeats: How many times the classes of the prior draws are drawn; the scores are means over them.
+
+    Classes with fewer than `NUM_VARIED` such draws are left out of the mean.
+    """
+    scores = {True: [], False: []}
+    for seed in range(repeats):
+        label = exact_labels(probs, seed)
+        for c in range(num_classes):
+            for of_all in scores:
+                rows = np.flatnonzero((label == c) & (of_all | (verdict == c)))[:NUM_VARIED]
+                if len(rows) == NUM_VARIED:
+                    scores[of_all].append(vendi_score(features[rows]))
+    return float(np.mean(scores[True])), float(np.mean(scores[False]))
+
+
+def variety_figures(evidence):
+    """Return how varied exact draws of a class are, beside held-out photographs of it."""
+    probs, verdict, num = evidence.probs("classifier", "prior"), evidence.probs("judge", "prior").argmax(1), len(evidence.names)
+    of_all, of_named = variety(probs, verdict, evidence.features("judge", "prior"), num)
+    held_out, labels = evidence.features("judge", "val"), evidence.labels
+    photographs = np.mean([vendi_score(held_out[labels == c][:NUM_VARIED]) for c in range(num)])
+    what = f"Vendi score of {NUM_VARIED} exact posterior draws, judge's features, mean over classes"
+    text = f"{of_all:.2f}; of those that the judge names rightly, {of_named:.2f}; of held-out photographs, {photographs:.2f}"
+    return {what: Figure(text, 0.1)}
+
+
 def generator_figures(evidence, progress=print):
     """Return the figures of the generator."""
     generator, names = evidence.generator, evidence.names
@@ -165,6 +207,7 @@ def generator_figures(evidence, progress=print):
     rows["mean p(class) over the prior draws"] = Figure(by_class(names, probs.mean(0)[: len(names)], 4), 0.0003)
     agreed = agreement(probs, evidence.probs("judge", "prior").argmax(1), len(names))
     rows["judge's agreement with exact posterior draws"] = Figure(by_class(names, agreed), 0.02)
+    rows |= variety_figures(evidence)
     z = tf.random.stateless_normal([NUM_SMOOTHNESS, generator.latent_dim], as_seed(12))
     norms = spectral_norms(generator, z)
     rows[f"spectral norm of d image / d z at {NUM_SMOOTHNESS} prior draws: median, 99th percentile"] = Figure(
@@ -189,10 +232,10 @@ def reach_figures(evidence, progress=print):
     reached = {kernel: by_class(names, [shares[kernel, c] for c in range(len(names))]) for kernel in (ANNEALED, *SETTINGS)}
     of_starts = [spent[ANNEALED, c] for c in range(len(names))]
     first = {
-        "reach of annealed starts: share of 16 whose p(class) passes 0.5 within 100 further gradients of mala": Figure(
+        "reach of annealed starts: share of 16 whose p(class) passes 0.5 within 300 gradients, start and mala": Figure(
             reached[ANNEALED], 0.3
         ),
-        "reach of annealed starts: gradients of a start, least and most": Figure(
+        "reach of annealed starts: how many of these a start takes, least and most": Figure(
             f"{min(of_starts):.0f}, {max(of_starts):.0f}", 100.0
         ),
     }

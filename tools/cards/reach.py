@@ -19,6 +19,7 @@ from tfgradgen.posterior import ClassPosterior
 # (settings, number of adaptation steps). These steps are longer than the defaults of `sample`, which maximize the ESS: reach
 # asks how far the gradient leads.
 SETTINGS = {"mala": (MalaConfig(0.4, 0.4), 110), "hmc": (HmcConfig(0.4, 0.4, num_leapfrog_steps=2), 56)}
+NUM_GRADIENTS = 300  # of a chain, with those of its start
 CHAINS_LEFT = (16, 8)  # compiled batch sizes; chains that have arrived leave the batch
 
 
@@ -53,13 +54,15 @@ def _compiled(networks, kernel_name):
 
 
 def annealed_reach(networks, label, seed=0):
-    """Return the reach of mala from 16 annealed starts within 100 gradients, and the gradients of each start before that."""
+    """Return the reach of mala from 16 annealed starts within 300 gradients in all, and how many of these a start took."""
     posterior, num_chains = ClassPosterior(networks[0], networks[1], label), CHAINS_LEFT[0]
     z, spent, _ = annealed_points(posterior, num_chains, fold_in(as_seed(seed), 0), jit=False)
-    return reach(networks, label, "mala", num_gradients=100, seed=seed, z=tf.constant(z)), spent.num_gradients / num_chains
+    cost = spent.num_gradients / num_chains
+    left = NUM_GRADIENTS - round(cost)
+    return reach(networks, label, "mala", num_gradients=left, seed=seed, z=tf.constant(z)), cost
 
 
-def reach(networks, label, kernel_name, num_gradients=300, threshold=0.5, seed=0, z=None):
+def reach(networks, label, kernel_name, num_gradients=NUM_GRADIENTS, threshold=0.5, seed=0, z=None):
     """Return the share of 16 chains whose p(class) exceeds `threshold` within `num_gradients`.
 
     Step sizes are tuned as in `sample`, from `SETTINGS`. `networks` is (generator, classifier), `label` an index. The chains
