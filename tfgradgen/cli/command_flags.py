@@ -6,7 +6,7 @@ from typing import Any
 
 from tfgradgen.cli import compare_options, demo_options, export_options, serve_options, tune_options
 from tfgradgen.cli.flags import Flag, Group, flags_of
-from tfgradgen.cli.model_options import DECLARED
+from tfgradgen.cli.model_options import DECLARED, TEXT_FLAGS
 from tfgradgen.cli.options import ANY_KERNEL, PLACE_FLAGS, SampleOptions, sample_flags, unused_flags
 from tfgradgen.cli.play_options import play_flags
 from tfgradgen.core.config import RunConfig, Schedule
@@ -19,7 +19,6 @@ from tfgradgen.models.loading.settings import CLASSIFIER_FLAGS
 from tfgradgen.tuning.space import searched
 
 COUNTS = ("num_results", "num_burnin_steps", "num_adaptation_steps")
-OF_TEXTS = ("text", "text_model", "reference_captions")
 OF_A_LABEL = "A class whose name contains a comma or an operator is given by its full name."
 NOT_TUNED = "It adapts no step size, so `tune` has nothing to search."
 OF_SET = "list only this set of them"
@@ -129,12 +128,12 @@ def _sample_groups(sampler: Sampler | None) -> list[Group]:
     )
     return _without(
         [
-            Group("What to sample", _of(flags, "label", *OF_TEXTS, "temperature", "init", "like"), OF_A_LABEL),
+            Group("What to sample", _of(flags, "label", *TEXT_FLAGS, "temperature", "init", "like"), OF_A_LABEL),
             Group("Sampler", _of(flags, "kernel", "schedule")),
             _settings_group(sampler, "sample"),
             length,
             Group("Computation", _of(flags, "seed", "jit", "gradient_precision", "block", *PLACE_FLAGS)),
-            _models_group(*(name for name in DECLARED if name not in OF_TEXTS)),
+            _models_group(*(name for name in DECLARED if name not in TEXT_FLAGS)),
             Group("Output", _of(flags, "out", "overwrite", "resume", "strict", "netcdf", "save_images", "photographs", "open")),
         ],
         unused,
@@ -148,10 +147,10 @@ def _compare_groups(sampler: Sampler | None) -> list[Group]:
     )
     flags["init"] = _with_help(flags["init"], "where chains start, as for `sample`: resample, prior or IMAGE")
     return [
-        Group("What to compare", _of(own, "labels", "kernels", "class_reg") | _of(flags, "init")),
+        Group("What to compare", _of(own, "labels") | _of(flags, *TEXT_FLAGS) | _of(own, "kernels", "class_reg") | _of(flags, "init")),
         Group("Length", _of(own, "num_gradients") | _of(flags, "num_chains")),
         Group("Computation", _of(flags, "seed", "jit", *PLACE_FLAGS)),
-        _models_group(*(name for name in DECLARED if name in compare_options.SAMPLE_FLAGS)),
+        _models_group(*(name for name in DECLARED if name in compare_options.SAMPLE_FLAGS and name not in TEXT_FLAGS)),
         Group("What measures", _of(own, "judge", "discriminator", "photographs")),
         Group("Output", _of(own, "out", "resume")),
     ]

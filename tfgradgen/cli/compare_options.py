@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tfgradgen.cli.flags import check_flags, flags_of, parse_words, read_flags
-from tfgradgen.cli.model_options import model_or, parse_handle
+from tfgradgen.cli.model_options import TEXT_FLAGS, model_or, parse_handle
 from tfgradgen.cli.options import ANY_KERNEL, PLACE_FLAGS, SampleOptions, parse_sample
 from tfgradgen.core.checks import check_int, fail
 from tfgradgen.core.settings import path, real, switch, text, whole
@@ -17,6 +17,7 @@ from tfgradgen.models.shipped import MODEL_SETS
 DEFAULT_KERNELS = ("map+reg", "mala+reg", "mala", "hmc", "map", "split_hmc", "smc", "rejection")
 SAMPLE_FLAGS = (
     *PLACE_FLAGS,
+    *TEXT_FLAGS,
     *("num_chains", "seed", "jit", "init", "models", "generator", "classifier", "max_batch", "allow_unknown_ops"),
     *GENERATOR_FLAGS,
     *CLASSIFIER_FLAGS,

@@ -101,6 +101,7 @@ class ModelFlags:
 
 
 DECLARED = flags_of(ModelFlags)
+TEXT_FLAGS = ("text", "text_model", "reference_captions")
 MODEL_FLAGS = tuple(DECLARED)
 
 
@@ -187,7 +188,7 @@ def parse_models(flags: dict[str, Any]) -> ModelOptions:
     )
     if "discriminator" in flags and not weight:
         raise fail("discriminator", "a --discriminator_weight above 0", weight or "none", "give one, for example 1")
-    for flag in ("text_model", "reference_captions"):
+    for flag in TEXT_FLAGS[1:]:
         if flags.get(flag) is not None and "text" not in flags:
             raise fail(flag, "a --text that it is about", "none", 'give one, for example --text="a yellow bus"')
     captions = flags.get("reference_captions")
