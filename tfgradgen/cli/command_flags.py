@@ -6,7 +6,7 @@ from typing import Any
 
 from tfgradgen.cli import compare_options, demo_options, export_options, serve_options, tune_options
 from tfgradgen.cli.flags import Flag, Group, flags_of
-from tfgradgen.cli.model_options import DECLARED, TEXT_FLAGS
+from tfgradgen.cli.model_options import DECLARED
 from tfgradgen.cli.options import ANY_KERNEL, PLACE_FLAGS, SampleOptions, sample_flags, unused_flags
 from tfgradgen.cli.play_options import play_flags
 from tfgradgen.core.config import RunConfig, Schedule
@@ -16,6 +16,7 @@ from tfgradgen.mcmc.recipe import settings_of
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.mcmc.sampler import Sampler
 from tfgradgen.models.loading.settings import CLASSIFIER_FLAGS
+from tfgradgen.results.record import TEXTS
 from tfgradgen.tuning.space import searched
 
 COUNTS = ("num_results", "num_burnin_steps", "num_adaptation_steps")
@@ -128,12 +129,12 @@ def _sample_groups(sampler: Sampler | None) -> list[Group]:
     )
     return _without(
         [
-            Group("What to sample", _of(flags, "label", *TEXT_FLAGS, "temperature", "init", "like"), OF_A_LABEL),
+            Group("What to sample", _of(flags, "label", *TEXTS, "temperature", "init", "like"), OF_A_LABEL),
             Group("Sampler", _of(flags, "kernel", "schedule")),
             _settings_group(sampler, "sample"),
             length,
             Group("Computation", _of(flags, "seed", "jit", "gradient_precision", "block", *PLACE_FLAGS)),
-            _models_group(*(name for name in DECLARED if name not in TEXT_FLAGS)),
+            _models_group(*(name for name in DECLARED if name not in TEXTS)),
             Group("Output", _of(flags, "out", "overwrite", "resume", "strict", "netcdf", "save_images", "photographs", "open")),
         ],
         unused,
@@ -147,10 +148,12 @@ def _compare_groups(sampler: Sampler | None) -> list[Group]:
     )
     flags["init"] = _with_help(flags["init"], "where chains start, as for `sample`: resample, prior or IMAGE")
     return [
-        Group("What to compare", _of(own, "labels") | _of(flags, *TEXT_FLAGS) | _of(own, "kernels", "class_reg") | _of(flags, "init")),
+        Group(
+            "What to compare", _of(own, "labels") | _of(flags, *TEXTS) | _of(own, "kernels", "class_reg") | _of(flags, "init")
+        ),
         Group("Length", _of(own, "num_gradients") | _of(flags, "num_chains")),
         Group("Computation", _of(flags, "seed", "jit", *PLACE_FLAGS)),
-        _models_group(*(name for name in DECLARED if name in compare_options.SAMPLE_FLAGS and name not in TEXT_FLAGS)),
+        _models_group(*(name for name in DECLARED if name in compare_options.SAMPLE_FLAGS and name not in TEXTS)),
         Group("What measures", _of(own, "judge", "discriminator", "photographs")),
         Group("Output", _of(own, "out", "resume")),
     ]

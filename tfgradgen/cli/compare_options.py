@@ -5,19 +5,20 @@ from pathlib import Path
 from typing import Any
 
 from tfgradgen.cli.flags import check_flags, flags_of, parse_words, read_flags
-from tfgradgen.cli.model_options import TEXT_FLAGS, model_or, parse_handle
+from tfgradgen.cli.model_options import model_or, parse_handle
 from tfgradgen.cli.options import ANY_KERNEL, PLACE_FLAGS, SampleOptions, parse_sample
 from tfgradgen.core.checks import check_int, fail
 from tfgradgen.core.settings import path, real, switch, text, whole
 from tfgradgen.evaluation.method_specs import parse_method_spec
 from tfgradgen.models.loading.settings import CLASSIFIER_FLAGS, GENERATOR_FLAGS
 from tfgradgen.models.shipped import MODEL_SETS
+from tfgradgen.results.record import TEXTS
 
 # The four columns of the poster, then methods to compare them with.
 DEFAULT_KERNELS = ("map+reg", "mala+reg", "mala", "hmc", "map", "split_hmc", "smc", "rejection")
 SAMPLE_FLAGS = (
     *PLACE_FLAGS,
-    *TEXT_FLAGS,
+    *TEXTS,
     *("num_chains", "seed", "jit", "init", "models", "generator", "classifier", "max_batch", "allow_unknown_ops"),
     *GENERATOR_FLAGS,
     *CLASSIFIER_FLAGS,

@@ -12,6 +12,7 @@ from tfgradgen.core.text import value_text
 from tfgradgen.models.loading.settings import CLASSIFIER_FLAGS, GENERATOR_FLAGS
 from tfgradgen.models.shipped import MODEL_SETS, PHOTOGRAPHS, default_model, handles_of, shipped_model
 from tfgradgen.models.tokens import check_text
+from tfgradgen.results.record import TEXTS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +102,6 @@ class ModelFlags:
 
 
 DECLARED = flags_of(ModelFlags)
-TEXT_FLAGS = ("text", "text_model", "reference_captions")
 MODEL_FLAGS = tuple(DECLARED)
 
 
@@ -188,7 +188,7 @@ def parse_models(flags: dict[str, Any]) -> ModelOptions:
     )
     if "discriminator" in flags and not weight:
         raise fail("discriminator", "a --discriminator_weight above 0", weight or "none", "give one, for example 1")
-    for flag in TEXT_FLAGS[1:]:
+    for flag in TEXTS[1:]:
         if flags.get(flag) is not None and "text" not in flags:
             raise fail(flag, "a --text that it is about", "none", 'give one, for example --text="a yellow bus"')
     captions = flags.get("reference_captions")

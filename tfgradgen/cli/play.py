@@ -22,7 +22,7 @@ from tfgradgen.play.limits import SCALE
 from tfgradgen.play.show import grid_record, show, show_record
 from tfgradgen.play.which import check_chain, check_two
 from tfgradgen.results.files import best_first_order
-from tfgradgen.results.record import MODELS, VARIED
+from tfgradgen.results.record import PLACES, VARIED
 from tfgradgen.results.result import SampleResult, load_run
 from tfgradgen.results.summary import verdict
 
@@ -157,7 +157,7 @@ def _said_of_models(record: dict[str, Any], options: VaryOptions) -> dict[str, A
     given = {name: value for name, value in options.places.items() if value}
     if not given:
         return {}
-    places = {name: value for name, value in given.items() if name in MODELS}
+    places = {name: value for name, value in given.items() if name in PLACES}
     return {"arguments": {**record["arguments"], **given}, VARIED: {**record[VARIED], "models": places}}
 
 

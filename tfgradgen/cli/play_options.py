@@ -27,7 +27,7 @@ from tfgradgen.play.limits import (
     VARY_IMAGES,
     VARY_STEPS,
 )
-from tfgradgen.results.record import MODELS
+from tfgradgen.results.record import PLACES
 
 MOST = 4095  # the highest number of a chain
 SEED = declared(RunConfig)["seed"]
@@ -77,8 +77,12 @@ class WithModels(OfRun):
     generator: str | None = text(None, shown="MODEL", help="where the run's generator is now; by default where it was")
     classifier: str | None = text(None, shown="MODEL", help="likewise its classifier; several as A,B")
     discriminator: str | None = text(None, shown="MODEL", help="likewise its discriminator")
+    text_model: str | None = text(None, shown="MODEL", help="likewise the text model of a run with --text")
     classifier_labels: str | None = text(
         None, shown="FILE", help="the file of its class names, if the run names one outside the folders of run and classifier"
+    )
+    reference_captions: str | None = text(
+        None, shown="FILE", help="the file of reference captions of a run that was given some"
     )
     allow_unknown_ops: bool = switch(
         help="load models with operations that image models do not need. Such a model can read and write files"
@@ -87,7 +91,8 @@ class WithModels(OfRun):
     @property
     def places(self) -> dict[str, Any]:
         """The arguments of `load_posterior`."""
-        return {name: getattr(self, name) for name in (*MODELS, "classifier_labels", "allow_unknown_ops")}
+        files = ("classifier_labels", "reference_captions")
+        return {name: getattr(self, name) for name in (*PLACES, *files, "allow_unknown_ops")}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -64,9 +64,7 @@ class Observer:
       UserError: The judge has no such signature, or the discriminator no such label.
     """
 
-    def __init__(
-        self, judge: Classifier, discriminator: Classifier | None, generator: Any = None, has_classes: bool = True
-    ):
+    def __init__(self, judge: Classifier, discriminator: Classifier | None, generator: Any = None, has_classes: bool = True):
         self.medium: Medium = Image(()) if generator is None else generator.medium
         self.judge = judge if generator is None else judge.at_rate_of(generator)
         self.discriminator, self.has_classes = discriminator, has_classes

@@ -24,7 +24,9 @@ from tfgradgen.diagnostics.issues import (
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.mcmc.sampler import PRIOR_STATS
 
-MODELS = ("generator", "classifier", "discriminator")
+MODELS = ("generator", "classifier", "discriminator")  # models with an entry of their own in run.json
+PLACES = (*MODELS, "text_model")  # arguments of a run that say where a model is
+TEXTS = ("text", "text_model", "reference_captions")  # arguments of a run about its text
 BATCH = "batch"  # in run.json: lists of index, name and wnid of all labels that ran as one batch of chains
 AUTO = "auto"  # in run.json: what --kernel=auto chose, and by which mass
 FIT = "fit"  # in run.json: what `mcmc.importance.of_weights` says of a fitted approximation
