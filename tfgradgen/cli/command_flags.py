@@ -228,7 +228,7 @@ _PLAY = (
     ),
     Command(
         "vary",
-        "Draws images near one image of a run. Its small steps leave the posterior invariant.",
+        "Draws images, sounds or clips near one of a run. Its small steps leave the posterior invariant.",
         _play_groups("vary"),
         {"run": None},
         example="python -m tfgradgen vary out/goldfish-mala-0 --chain=3 --amount=0.3",
@@ -236,7 +236,7 @@ _PLAY = (
     ),
     Command(
         "morph",
-        "Makes a film of a path from one image of a run to another. The class holds on the way.",
+        "Makes a film of a path from one draw of a run to another. The class holds on the way.",
         _play_groups("morph"),
         {"run": None, "first": None, "last": None},
         example="python -m tfgradgen morph out/goldfish-mala-0 3 7 --frames=48",
@@ -255,8 +255,8 @@ _PLAY = (
 _ALL = (
     Command(
         "sample",
-        "Draws images of a class into a folder. It writes report.html (begin there), grid.png, plots.png,\n"
-        "film.png, samples.npz, checkpoint.npz and run.json.",
+        "Draws images, sounds or clips of a class into a folder. It writes report.html (begin there),\n"
+        "grid.png, plots.png, film.png, samples.npz, checkpoint.npz and run.json.",
         _sample_groups,
         {"label": None, "kernel": None},
         sample_flags,
@@ -265,7 +265,7 @@ _ALL = (
     ),
     Command(
         "compare",
-        "Compares samplers by the quality and diversity of their images. All begin at the same starts and\n"
+        "Compares samplers by the quality and diversity of their draws. All begin at the same starts and\n"
         "take the same number of gradients. The report also has the poster's own table.",
         _compare_groups,
         {"labels": None},
@@ -288,14 +288,14 @@ _ALL = (
     ),
     Command(
         "export",
-        "Writes a SavedModel that TensorFlow Serving can serve: a label and a seed in, an image out. The\n"
+        "Writes a SavedModel that TensorFlow Serving can serve: a label and a seed in, a file out. The\n"
         "step size is tuned for each label at export and then fixed.",
         _export_groups,
         {"labels": "all", "kernel": None},
         takes_fn=lambda sampler: sampler.is_served,
         example="python -m tfgradgen export --kernel=mala --labels=goldfish,monarch --out=out/served",
         end="Signatures: serving_default (label, seed), sample (with num_steps), continue (with num_steps and\n"
-        "z), grid (16 images). A row is one label and one seed, and has the same bits in any batch.",
+        "z), grid (16 draws). A row is one label and one seed, and has the same bits in any batch.",
     ),
     Command(
         "serve",
@@ -308,7 +308,7 @@ _ALL = (
     ),
     Command(
         "demo",
-        "Serves a local page that draws images. They appear while the chains run.\n\n"
+        "Serves a local page that draws images, sounds or clips. They appear while the chains run.\n\n"
         "One job runs at a time, others wait. Only this machine can use the page, unless --host says\n"
         "otherwise.",
         lambda sampler: [Group("Flags", flags_of(demo_options.DemoOptions)), _models_group()],
@@ -318,7 +318,7 @@ _ALL = (
     Command(
         "check",
         "Checks the models as a run would use them, and says what would go wrong.\n\n"
-        "It checks the shape, range and variety of the images; that repeated evaluations give the same bits\n"
+        "It checks shape, range and variety of the outputs; that repeated evaluations give the same bits\n"
         "and that rows do not mix; that p(class) is finite and varies; the value, gradient and scale of the\n"
         "likelihood; and XLA against graph mode. The exit code is 1 if a check fails.",
         _check_groups,
@@ -327,7 +327,7 @@ _ALL = (
     ),
     Command(
         "diagnose",
-        "Grades a run from its files: are its images draws of the posterior, and are its means good to the\n"
+        "Grades a run from its files: are its draws those of the posterior, and are its means good to the\n"
         "errors shown? Says what to do about each warning, and shows tables of the chains and statistics.",
         lambda sampler: [Group("Flags", flags_of(DiagnoseFlags) | _of(_every_run(), "strict"))],
         {"folder": None},

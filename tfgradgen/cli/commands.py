@@ -346,7 +346,8 @@ def overview() -> str:
     lines = {name: " ".join(command.about.split()) for name, command in COMMANDS.items()}
     return "\n".join(
         [
-            f"tfgradgen {tfgradgen.__version__}: class-conditional images from a generator and a classifier, by MCMC",
+            f"tfgradgen {tfgradgen.__version__}: images, sounds and clips of a class, from a generator and a classifier, "
+            "by MCMC",
             "",
             "Usage: python -m tfgradgen COMMAND [--flag=value ...]",
             "",

@@ -54,7 +54,7 @@ from tfgradgen.io.folders import REPORT, check_resumable, safe_filename
 from tfgradgen.io.images import save_png
 from tfgradgen.mcmc.budget import CELL_ERRORS
 from tfgradgen.media.image import Image
-from tfgradgen.media.registry import MEDIA, decoded
+from tfgradgen.media.registry import MEDIA, MEDIUM, decoded
 from tfgradgen.models.classifier import Classifier
 from tfgradgen.models.generator import Generator
 from tfgradgen.models.shipped import default_model
@@ -117,6 +117,7 @@ def _run_locked(options: CompareOptions, loaded: Loaded, observer: Observer, pho
         "rows": found.rows,
         "warnings": sampled.warnings,
         "left_out": left_out(observer),
+        MEDIUM: loaded.generator.medium.record,
         "record": {
             "arguments": options.to_dict(),
             "generator": model_record(loaded.generator),

@@ -66,7 +66,7 @@ class OfChain(OfRun):
     """The chain of the run, for the commands about one."""
 
     chain: int | None = whole(
-        None, low=0, high=MOST, shown="N", help="number of the chain, from 0, as below the images of grid.png"
+        None, low=0, high=MOST, shown="N", help="number of the chain, from 0, as below the tiles of grid.png"
     )
 
 
@@ -85,7 +85,7 @@ class WithModels(OfRun):
         None, shown="FILE", help="the file of reference captions of a run that was given some"
     )
     allow_unknown_ops: bool = switch(
-        help="load models with operations that image models do not need. Such a model can read and write files"
+        help="load models with operations that such models do not need. Such a model can read and write files"
     )
 
     @property
@@ -100,7 +100,11 @@ class ShowOptions(OfChain):
     """The options of `show`."""
 
     scale: int | None = whole(
-        None, low=1, high=MOST_SCALE, shown=str(SCALE), help="factor by which the image is enlarged; 1 writes it as it is"
+        None,
+        low=1,
+        high=MOST_SCALE,
+        shown=str(SCALE),
+        help="factor by which the image or still is enlarged; 1 writes it as it is",
     )
 
 
@@ -114,11 +118,11 @@ class VaryOptions(OfChain, WithModels):
         high=1.0,
         inclusive_low=True,
         inclusive_high=True,
-        help="how far the images may go from that one; at 1, if all steps were accepted, only the class would be left",
+        help="how far the draws may go from that one; at 1, if all steps were accepted, only the class would be left",
     )
-    num_images: int = whole(VARY_IMAGES, low=1, high=MOST_VARY_IMAGES, help="number of images")
+    num_images: int = whole(VARY_IMAGES, low=1, high=MOST_VARY_IMAGES, help="number of draws")
     num_steps: int = whole(
-        VARY_STEPS, low=1, high=MOST_VARY_STEPS, help="steps to each image; more of them are smaller, and more are accepted"
+        VARY_STEPS, low=1, high=MOST_VARY_STEPS, help="steps to each draw; more of them are smaller, and more are accepted"
     )
     seed: int = whole(0, low=0, high=SEED.high, help="seed of all random numbers")
 
@@ -128,7 +132,11 @@ class FilmFlags(WithModels):
     """The options of `morph` and `film` about the film."""
 
     scale: int | None = whole(
-        None, low=1, high=MOST_SCALE, shown="N", help="factor by which images are enlarged; by default to about 256 pixels"
+        None,
+        low=1,
+        high=MOST_SCALE,
+        shown="N",
+        help="factor by which images or stills are enlarged; by default to about 256 pixels",
     )
     fps: float = real(
         FPS, low=LEAST_FPS, high=MOST_FPS, inclusive_low=True, inclusive_high=True, help="frames per second of the film"
@@ -141,12 +149,12 @@ class MorphOptions(FilmFlags):
 
     first: int | None = whole(None, low=0, high=MOST, shown="N", help="number of the chain where the path begins")
     last: int | None = whole(None, low=0, high=MOST, shown="N", help="number of the chain where it ends")
-    frames: int = whole(MORPH_FRAMES, low=2, high=MOST_FRAMES, help="number of images, both ends included")
+    frames: int = whole(MORPH_FRAMES, low=2, high=MOST_FRAMES, help="number of frames, both ends included")
     num_steps: int = whole(
         MORPH_STEPS,
         low=0,
         high=MOST_MORPH_STEPS,
-        help="most gradients by which each image between the two is moved to the class; 0 moves none",
+        help="most gradients by which each frame between the two is moved to the class; 0 moves none",
     )
 
 
@@ -154,7 +162,7 @@ class MorphOptions(FilmFlags):
 class FilmOptions(OfChain, FilmFlags):
     """The options of `film`."""
 
-    frames: int = whole(FILM_FRAMES, low=2, high=MOST_FRAMES, help="most images, evenly spaced along the run")
+    frames: int = whole(FILM_FRAMES, low=2, high=MOST_FRAMES, help="most frames, evenly spaced along the run")
     burnin: bool = choice(
         True,
         choices=(True, False),
@@ -185,5 +193,5 @@ def parse_play(command: str, kind: type[T], flags: dict[str, Any]) -> T:
     _ = options.folder
     for name in ("chain", "first", "last") if kind is not ShowOptions else ():  # `show` without a chain shows all
         if getattr(options, name, 0) is None:
-            raise fail(name, "the number of a chain", "none", f"give --{name}=N, as below the images of grid.png")
+            raise fail(name, "the number of a chain", "none", f"give --{name}=N, as below the tiles of grid.png")
     return options

@@ -23,6 +23,7 @@ from tfgradgen.diagnostics.issues import (
 )
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.mcmc.sampler import PRIOR_STATS
+from tfgradgen.media.registry import medium_in
 
 MODELS = ("generator", "classifier", "discriminator")  # models with an entry of their own in run.json
 PLACES = (*MODELS, "text_model")  # arguments of a run that say where a model is
@@ -137,8 +138,8 @@ def diagnosis(draws: Draws, record: Mapping[str, Any]) -> dict[str, Any]:
         "latent_dim": sizes[1],
         "chains": chains,
         "grades": {grade: "warning" if grade in against else "ok" for grade in GRADES},
-        "passed": [*good, *([] if bad else [checked(run.kind, sizes[1])])],
-        "problems": [one.line for one in bad],
+        "passed": [*good, *([] if bad else [checked(run, sizes[1])])],
+        "problems": [one.line(run.medium) for one in bad],
         "warnings": [one.page for one in bad],
     }
 
@@ -170,6 +171,7 @@ def run_of(draws: Draws, record: Mapping[str, Any]) -> Run:
         is_regularized=config.get("class_reg", 0.0) > 0,
         mass=None if has_energy or labels is not None else mass,
         work=Cost(record["num_gradients"], record["num_forward"]).work,
+        medium=medium_in(record),
     )
 
 
