@@ -2,9 +2,10 @@
 
 WaveGAN (Donahue et al. 2019): z uniform in [-1, 1] of 100 -> 16,384 samples at 16 kHz, with an axis of one channel. GANSynth
 (Engel et al. 2019; Magenta publishes checkpoints, so a user exports it): z of 256 and the number of one of 61 pitches, in
-batches of 8 -> pictures [8, 128, 1024, 2] of log-magnitude and instantaneous frequency, and from these 64,000 samples at 16 kHz,
-with an axis of one channel. MoCoGAN (Tulyakov et al. 2018): clips of 16 frames. I3D (deepmind/i3d-kinetics-400/1): TF1, clips in
-[0, 1] -> 400 logits; here of 24 pixels a side. MoViNet (tensorflow/movinet): TF2, clips of any size in [0, 1] -> 600 logits.
+batches of 8 -> pictures [8, 128, 1024, 2] of log-magnitude and instantaneous frequency, and from these 64,000 samples at 16
+kHz, with an axis of one channel. MoCoGAN (Tulyakov et al. 2018): clips of 16 frames. I3D (deepmind/i3d-kinetics-400/1): TF1,
+clips in [0, 1] -> 400 logits; here of 24 pixels a side. MoViNet (tensorflow/movinet): TF2, clips of any size in [0, 1] -> 600
+logits.
 """
 
 from pathlib import Path
