@@ -26,9 +26,9 @@ SEED, BATCH = 31, 32
 EVERY = 3  # frames between the windows of held-out strips
 HELD_OUT = """The ninth performer took part in no training. The windows overlap and come from four recordings and their mirror
 images, so they say little about the accuracy on other people. The numbers of steps were cut after a look at this accuracy.
-The logits are as they were trained, without a fitted temperature. Every window is named rightly, so its calibration error only
-says that p could be higher, and a temperature fitted to one person would make p as sure as the fit allows. Fitted together with
-spoiled windows, which show no action, and judged on the half that it was not fitted to, see the last figure."""
+The logits are as they were trained: no temperature is fitted. Every window is named rightly, so the calibration error is what
+p falls short of 1, and no finite temperature mends it. A temperature and a weight of "other", fitted to one half of the windows
+and of spoiled ones, which show no action, raise the log loss of the other half, so nothing is to be gained by them."""
 MAX_MEGABYTES = 8
 REMARKS = {
     "generator": """"Judge's agreement with exact posterior draws" weights prior draws by p(action): what rejection sampling
