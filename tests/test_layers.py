@@ -25,7 +25,7 @@ FLOORS = [
     {"cli"},
     {"__init__", "__main__"},
 ]
-FRONT_DOORS = ("sample", "load_generator", "load_classifier", "load_discriminator", "vary")
+FRONT_DOORS = ("sample", "load_generator", "load_classifier", "load_discriminator", "vary", "load_posterior")
 PACKAGE = Path(tfgradgen.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 TESTS = Path(__file__).parent

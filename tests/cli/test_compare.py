@@ -13,6 +13,7 @@ from PIL import Image
 from tests.support import standins
 from tests.support.command import with_flags
 from tests.support.fleets import HereFleet, on_fleet
+from tests.support.observers import LABELS, save_network, save_observers
 from tfgradgen.cli import compare as module
 from tfgradgen.cli.commands import main
 from tfgradgen.core.checks import UserError
@@ -21,31 +22,12 @@ from tfgradgen.evaluation.method_specs import parse_method_spec
 
 pytestmark = pytest.mark.usefixtures("quick_runs")
 
-LABELS = [{"name": "goldfish"}, {"name": "king_penguin"}, {"name": "alp"}]
 SMALL = ["compare", "--num_chains=5", "--num_gradients=100"]
-
-
-def save_network(folder: Path, logits_fn: Any, labels: list[dict[str, str]], with_features: bool = True) -> Path:
-    """Save a SavedModel with logits and, as `compare` needs for a judge, a signature for features: coarse pixels."""
-    network = tf.Module()
-    inputs = [tf.TensorSpec([None, 8, 8, 3], tf.float32, name="input")]
-    network.__call__ = tf.function(logits_fn, input_signature=inputs)
-    network.features = tf.function(
-        lambda input: {"features": tf.reshape(tf.nn.avg_pool2d(input, 4, 4, "VALID"), [-1, 12])}, input_signature=inputs
-    )
-    signatures = {"features": network.features} if with_features else {"serving_default": network.features}
-    tf.saved_model.save(network, str(folder), signatures=signatures)
-    (folder / "model.json").write_text(json.dumps({"image_range": [-1, 1], "labels": labels}))
-    return folder
 
 
 @pytest.fixture(scope="module")
 def observers(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    folder = tmp_path_factory.mktemp("observers")
-    judge = save_network(folder / "judge", lambda x: 3.0 * tf.reduce_mean(x, [1, 2]), LABELS)
-    sure = lambda x: tf.stack([tf.zeros_like(x[:, 0, 0, 0]), tf.reduce_mean(x, [1, 2, 3])], -1)  # noqa: E731
-    natural = save_network(folder / "discriminator", sure, [{"name": "generated"}, {"name": "natural"}])
-    return [f"--judge={judge}", f"--discriminator={natural}"]
+    return save_observers(tmp_path_factory.mktemp("observers"))
 
 
 @pytest.fixture(scope="module")

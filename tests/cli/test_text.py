@@ -12,12 +12,14 @@ import tensorflow as tf
 from tests.support import standins_text
 from tests.support.command import FAST, refused
 from tfgradgen.cli.commands import main
+from tfgradgen.cli.play_options import play_flags
 from tfgradgen.core.checks import UserError
 from tfgradgen.models.text import load_text_model
 from tfgradgen.play.source import load_posterior
 from tfgradgen.results.again import again
 from tfgradgen.results.result import load_run
 
+STEP = ["--chain=0", "--num_images=1", "--num_steps=1"]
 REJECTION = ["--kernel=rejection", "--num_results=20", "--num_chains=4"]
 
 
@@ -167,3 +169,48 @@ def test_check_and_export_take_a_text(flags: list[str], capsys: pytest.CaptureFi
     _, inputs = served.structured_input_signature
     given = {name: tf.constant(["a red fish"] if spec.dtype == tf.string else [1], spec.dtype) for name, spec in inputs.items()}
     assert served(**given)
+
+
+@pytest.mark.usefixtures("quick_runs")
+def test_a_run_is_played_with_its_own_text_model_wherever_that_is(
+    flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is found by run.json, and known by its fingerprint; what `vary` writes is a run like any other."""
+    model = standins_text.clip(tmp_path / "own")
+    main(["sample", "--text=a red fish", *REJECTION, *flags[:-1], f"--text_model={model}", "--out=run"])
+    main(["vary", "run", *STEP, "--out=near"])
+    model.rename(tmp_path / "moved")
+    capsys.readouterr()
+    line = refused(["film", "run", "--chain=1", "--out=lost.gif"], capsys)
+    assert "the text_model of the run on this machine" in line
+    assert "give --text_model=MODEL" in line
+    main(["vary", "near", *STEP, "--text_model=moved", "--out=nearer"])
+    assert again(record("nearer")).command.endswith(" --text_model=moved")
+    assert (record("nearer")["arguments"]["text"], record("nearer")["arguments"]["text_model"]) == ("a red fish", "moved")
+    standins_text.clip(tmp_path / "other", scale=5.0)
+    capsys.readouterr()
+    line = refused(["film", "run", "--chain=1", "--text_model=other", "--out=c.gif"], capsys)
+    assert "the text_model of the run, with scale 6.0, got 5.0; give --text_model" in line
+    assert not Path("c.gif").exists()
+
+
+@pytest.mark.usefixtures("quick_runs")
+def test_a_run_with_captions_is_played_with_the_same_ones(
+    flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    captions = tmp_path / "own.txt"
+    captions.write_text("a blue sky\na green fish\n")
+    given = f"--reference_captions={captions}"
+    main(["sample", "--label=goldfish", "--text=red", *REJECTION, *flags, "--out=run", given])
+    main(["vary", "run", *STEP, given, "--out=near"])
+    assert again(record("near")).command.endswith(given)
+    posterior = load_posterior(load_run("near"), reference_captions=str(captions))
+    assert posterior.label_names == ["goldfish & red"]
+    captions.write_text("a blue sky\n")
+    capsys.readouterr()
+    assert "the reference_captions of the run" in refused(["film", "run", "--chain=0", given, "--out=a.gif"], capsys)
+
+
+@pytest.mark.parametrize("command", ["vary", "morph", "film"])
+def test_what_plays_a_run_takes_a_text_model(command: str) -> None:
+    assert {"text_model", "reference_captions"} <= set(play_flags(command))

@@ -1,9 +1,7 @@
 """The demo: its queue, its requests, its server, and its page in Chromium, on the toy pair."""
 
 import json
-import os
 import re
-import shutil
 import socket
 import threading
 import urllib.error
@@ -14,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.browsers import chromium
 from tfgradgen.core.checks import UserError
 from tfgradgen.demo.jobs import EndedEarly, Job, Queue
 from tfgradgen.demo.requests import Limits, parse_request
@@ -22,7 +21,8 @@ from tfgradgen.serving.rest import Refusal
 pytest.importorskip("starlette", reason="NO TEST OF THE DEMO: starlette is not installed: pip install 'tfgradgen[test]'")
 pytest.importorskip("uvicorn", reason="NO TEST OF THE DEMO: uvicorn is not installed: pip install 'tfgradgen[test]'")
 
-REQUIRED = "REQUIRE_BROWSER"
+from tests.support.demos import demo
+
 SAMPLE = {
     "kind": "sample",
     "label": "goldfish",
@@ -36,20 +36,8 @@ SAMPLE = {
 
 @pytest.fixture(scope="module")
 def url(toy_pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    from tfgradgen.cli.demo import bind, url_of
-    from tfgradgen.cli.demo_options import parse_demo
-    from tfgradgen.cli.load import load_models
-    from tfgradgen.demo.server import DemoServer
-    from tfgradgen.demo.work import Studio
-
-    options = parse_demo({"port": 0, "generator": str(toy_pair[0]), "classifier": str(toy_pair[1])})
-    listener, loaded = bind(options), load_models(options.models)
-    limits = Limits(max_draws=1_000_000)
-    studio = Studio(loaded, options.models.to_dict(), limits, tmp_path_factory.mktemp("demo"))
-    server = DemoServer(listener, True, studio, [label.name for label in loaded.classifiers[0].labels])
-    server.start()
-    yield url_of(listener)
-    server.close(10)
+    with demo(tmp_path_factory.mktemp("demo"), *toy_pair, max_draws=1_000_000) as address:
+        yield address
 
 
 def ask(url: str, body: Any = None, **headers: str) -> tuple[int, bytes]:
@@ -142,23 +130,9 @@ def test_a_request_that_does_not_arrive_is_cut_off(url: str, monkeypatch: pytest
     assert ask(url)[0] == 200
 
 
-def missing(why: str) -> None:
-    if os.environ.get(REQUIRED) == "1":
-        pytest.fail(f"{REQUIRED}=1, but {why}")
-    pytest.skip(f"NO BROWSER TEST OF THE DEMO: {why}")
-
-
 def test_the_page_draws_stops_varies_and_interpolates(url: str) -> None:
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if path is None:
-        missing("no Chromium is installed; on Debian: apt-get install chromium")
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        missing("playwright is not installed: pip install 'tfgradgen[test]'")
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        page, said, asked = chromium.new_page(), [], []
+    with chromium("THE DEMO") as browser:
+        page, said, asked = browser.new_page(), [], []
         page.set_default_timeout(120_000)
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
@@ -185,4 +159,3 @@ def test_the_page_draws_stops_varies_and_interpolates(url: str) -> None:
         page.click("#go")
         page.locator("#error", has_text="label").wait_for()
         assert all(each.startswith((url, "data:")) for each in asked)
-        chromium.close()

@@ -24,6 +24,7 @@ from tfgradgen.mcmc.chains import chain_chunks, sample_chains
 from tfgradgen.mcmc.registry import SAMPLERS, kernel_sampler
 from tfgradgen.mcmc.rejection import exact_chunks
 from tfgradgen.mcmc.smc import smc_chunks
+from tfgradgen.media.image import Image
 
 RUN = tg.RunConfig(num_chains=4, init="prior")
 STARTS = tf.random.stateless_normal([4, 6], [1, 2])
@@ -227,15 +228,17 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     ids=["sharp", "vague", "near uniform", "all of one class", "always the same"],
 )
 def test_images_that_look_like_no_class_are_said(logits: Any, is_ok: bool) -> None:
-    found = list(class_checks(log_softmax(logits(np.random.default_rng(1))), object()))
+    found = list(class_checks(log_softmax(logits(np.random.default_rng(1))), object(), Image(())))
     assert [check.is_ok for check in found] == [is_ok]
     assert not found[0].is_grave
 
 
 def test_two_classes_may_be_of_one_kind() -> None:
     """All prior draws may miss a rare condition."""
-    assert list(class_checks(log_softmax(np.tile([9.0, 0.0], [NUM_PRIOR, 1])), object())) == []
-    assert all(check.is_ok for check in label_checks(log_softmax(np.random.default_rng(2).normal(size=[64, 2]))[:, 1], 2))
+    assert list(class_checks(log_softmax(np.tile([9.0, 0.0], [NUM_PRIOR, 1])), object(), Image(()))) == []
+    assert all(
+        check.is_ok for check in label_checks(log_softmax(np.random.default_rng(2).normal(size=[64, 2]))[:, 1], 2, Image(()))
+    )
 
 
 def test_the_shipped_pair_passes_all_checks() -> None:

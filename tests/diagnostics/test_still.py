@@ -22,7 +22,7 @@ def draws_of(z: np.ndarray, accept_prob: float = 0.5) -> Draws:
 def told(draws: Draws, target: float | None = 0.44) -> list[str]:
     run = Run(target_accept_prob=target, num_exact=draws.z.shape[1])
     found = problems(chain_table(draws), run_statistics(draws)[0], len(draws.z), draws.z.shape[2], run)
-    return [one.text for one in found]
+    return [one.line(run.medium) for one in found]
 
 
 def test_chains_that_never_moved_have_no_rhat_and_an_ess_of_one_draw_each() -> None:

@@ -75,7 +75,7 @@ def test_absent_and_failed_are_said() -> None:
 
 def test_page_has_all_parts() -> None:
     page = to_markdown(as_on_the_poster())
-    shown = {name for name, measure in MEASURES.items() if f"*{measure.head}*: {measure.about}" in page}
+    shown = {name for name, measure in MEASURES.items() if f"*{measure.head}*: {measure.about.format(plural='images')}" in page}
     assert shown == {*MEASURES} - {"log_spectral_distance"}, "that of sounds"
     for part in ("](curves.png)", "](grids.png)", "## Which to use", "## The poster's claim", "-9.79", "```\npython -m"):
         assert part in page

@@ -222,11 +222,11 @@ def test_conversions_have_gradients_under_graph_mode_and_xla(given: Medium, take
 class Curve(Medium):
     """A fourth medium, in a file of its own: curves of points in the plane."""
 
-    kind, plural = "curve", "curves"
+    kind, noun, plural = "curve", "curve", "curves"
     axes = ("points", "coordinates")
     dtype, bits, half_step = np.int16, 16, 0.5 / 1000
     usual_range, has_channels = True, False
-    stem, ending, mime = "curve", ".csv", "text/csv"
+    ending, mime = ".csv", "text/csv"
     distance_name = "ms_ssim"
 
     @classmethod
@@ -285,6 +285,7 @@ def test_a_fourth_medium_is_one_class_and_one_entry(monkeypatch: pytest.MonkeyPa
     assert decoded(generator, np.zeros((2, 2), np.float32))[1].shape == (2, 12, 2)
     result = tg.sample(tg.ClassPosterior(generator, Rising(), 1), "rejection", num_results=3, num_chains=4)
     assert result.issues == []
+    assert "ok       curves: 4 independent, exact draws of the posterior" in result.summary()
     assert (result.media.dtype, result.media.shape, result.images.shape) == (np.int16, (4, 12, 2), (4, 16, 16, 1))
     result.save(tmp_path / "run")
     assert (tmp_path / "run" / "curve-0.csv").read_text().count("\n") == 11

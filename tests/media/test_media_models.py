@@ -27,6 +27,39 @@ def test_wavegan_with_yamnet(tmp_path: Path) -> None:
     assert np.abs(result.media).max() > 1000
 
 
+def test_the_interface_of_gansynth(tmp_path: Path) -> None:
+    """Two outputs and a pitch: what is missing is said, one thing at a time; the pictures are no images."""
+    folder = standins_media.gansynth(tmp_path / "gansynth")
+    with pytest.raises(
+        UserError, match=r"a known number of classes for its class input labels int32 \[8\].* give num_classes=N"
+    ):
+        tg.load_generator(folder)
+    with pytest.raises(
+        UserError, match=r"1, 3 or 4 channels, got an output \[\?, 128, 1024, 2\]; choose .* signature=NAME:OUTPUT"
+    ):
+        tg.load_generator(folder, signature="default:data", num_classes=standins_media.NUM_PITCHES)
+    generator = tg.load_generator(folder, signature="default:waves", num_classes=standins_media.NUM_PITCHES)
+    assert (generator.medium, generator.latent_dim) == (Sound((64000,), 16000.0), 256)
+    assert set(generator.assumed) == {"prior", "image_range", "rate"}
+    note = np.asarray(generator.of_class(45)(tf.zeros([1, 256])))[0]  # MIDI number 69
+    strength = np.abs(np.fft.rfft(note))[np.arange(4000) * 4]  # at whole hertz
+    partials = np.arange(1, 8) * 440
+    assert strength[partials].min() > 20 * np.median(strength), "a note of 440 Hz"
+
+
+def test_a_note_of_gansynth_is_drawn(tmp_path: Path) -> None:
+    """A further coordinate of z chooses the pitch; the batch of eight is filled up."""
+    folder = standins_media.gansynth(tmp_path / "gansynth", shrunk=8)
+    settings = {"signature": "default:waves", "num_classes": standins_media.NUM_PITCHES, "generator_class": "uniform"}
+    generator = tg.load_generator(folder, prior="normal", rate=16000, **settings)
+    assert generator.latent_dim == 257
+    classifier = tg.load_classifier(standins_media.spoken_pair(tmp_path)[1])
+    result = tg.sample(tg.ClassPosterior(generator, classifier, "eight"), "rejection", num_results=1, num_chains=3)
+    assert (result.medium, result.media.shape) == (Sound((1000,), 16000.0), (3, 1000))
+    assert np.abs(result.media).max() > 300
+    assert result.record["generator"]["signature"] == "default"
+
+
 def test_clips_with_an_i3d(tmp_path: Path) -> None:
     generator = tg.load_generator(standins_media.mocogan(tmp_path / "mocogan"), rate=12.5)
     assert generator.medium == Video((16, 16, 16, 3), 12.5)

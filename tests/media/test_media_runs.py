@@ -91,7 +91,7 @@ def test_a_run_is_written_and_read(models: str, installed: Path, tmp_path: Path)
     assert page.count("<audio controls") == (3 if models == "speech" else 0)
     assert [base64.b64decode(each) for each in sources] == [content for content in files.values() if content]
     assert "media-src data:" in page
-    assert f"last {medium.kind} of chain 0" in page
+    assert f"last {medium.noun} of chain 0" in page
     shown = result._repr_html_()
     assert ("<audio controls" in shown) == (models == "speech")
     with Picture.open(out / "grid.png") as grid:
@@ -126,8 +126,11 @@ def test_what_to_do_with_a_run(models: str, installed: Path, tmp_path: Path, cap
     main(["morph", "run", "--first=0", "--last=1", "--frames=3", "--num_steps=1", "--out=morph.gif"])
     main(["vary", "run", "--chain=1", "--num_images=2", "--num_steps=1", "--out=varied"])
     assert tg.load_run("varied").media.shape == (2, *result.media.shape[1:])
-    main(["diagnose", "run"])
     capsys.readouterr()
+    main(["diagnose", "run"])
+    said = capsys.readouterr().out
+    assert f"warning  {result.medium.plural}: " in said or f"ok       {result.medium.plural}: " in said
+    assert "image" not in said
     others = {"speech": ending, "actions": ".gif, .webp, .mp4"}[models]
     assert f"a file that ends in .png, {others}, got" in refused(["show", "run", "--chain=0", "--out=x.txt"], capsys)
 
@@ -145,6 +148,12 @@ def test_clips_side_by_side_move_in_other_formats(installed: Path, capsys: pytes
             assert shown.height >= columns * height
             assert shown.width < (columns + 1) * width
     capsys.readouterr()
+    main(["show", "run", "--chain=2", "--scale=3", "--out=large.gif"])
+    assert f"clip     chain 2 of jumping_jack, the last draw: p(class) {result.class_prob[-1, 2]:.2f}, {3 * width} x" in (
+        capsys.readouterr().out
+    )
+    with Picture.open("large.gif") as shown:
+        assert (shown.n_frames, shown.size) == (frames, (3 * width, 3 * height))
     assert "a file that ends in .png, got" in refused(
         [
             "show",
@@ -153,6 +162,8 @@ def test_clips_side_by_side_move_in_other_formats(installed: Path, capsys: pytes
         ],
         capsys,
     )
+    words = ["show", "sounds", "--chain=0", "--scale=3", "--out=one.wav"]
+    assert "scale: expected a picture, which can be enlarged, got a file of a sound" in refused(words, capsys)
 
 
 def test_all_labels_share_a_sheet_of_spectrograms(installed: Path, tmp_path: Path) -> None:

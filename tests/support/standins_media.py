@@ -1,8 +1,11 @@
 """Stand-ins of public models of sounds and clips: the interface of the real one, small random weights.
 
-WaveGAN (Donahue et al. 2019): z uniform in [-1, 1] of 100 -> 16,384 samples at 16 kHz, with an axis of one channel. MoCoGAN
-(Tulyakov et al. 2018): clips of 16 frames. I3D (deepmind/i3d-kinetics-400/1): TF1, clips in [0, 1] -> 400 logits; here of 24
-pixels a side. MoViNet (tensorflow/movinet): TF2, clips of any size in [0, 1] -> 600 logits.
+WaveGAN (Donahue et al. 2019): z uniform in [-1, 1] of 100 -> 16,384 samples at 16 kHz, with an axis of one channel. GANSynth
+(Engel et al. 2019; Magenta publishes checkpoints, so a user exports it): z of 256 and the number of one of 61 pitches, in
+batches of 8 -> pictures [8, 128, 1024, 2] of log-magnitude and instantaneous frequency, and from these 64,000 samples at 16
+kHz, with an axis of one channel. MoCoGAN (Tulyakov et al. 2018): clips of 16 frames. I3D (deepmind/i3d-kinetics-400/1): TF1,
+clips in [0, 1] -> 400 logits; here of 24 pixels a side. MoViNet (tensorflow/movinet): TF2, clips of any size in [0, 1] -> 600
+logits.
 """
 
 from pathlib import Path
@@ -15,6 +18,7 @@ from tests.support.standins_writing import Signature, Weights, placeholder, writ
 
 I3D_SIDE = 24
 NUM_TONES = 24
+NOTES, NUM_PITCHES, LOWEST_PITCH = 8, 61, 24  # of GANSynth: a batch, and its pitches as MIDI numbers
 
 
 def wavegan(folder: Path) -> Path:
@@ -27,6 +31,33 @@ def wavegan(folder: Path) -> Path:
         return tf.tanh(tf.matmul(tf.nn.relu(tf.matmul(z, loudness)), tones) / 4)[..., None]
 
     return toy.save(folder, generate, [None, 100], signature=True)
+
+
+def gansynth(folder: Path, shrunk: int = 1) -> Path:
+    """A TF1 module: a note of eight partials whose loudness z chooses, as pictures `data` and as `waves`.
+
+    With `shrunk` the pictures have so many times fewer rows and columns, and the note is shorter by its square.
+    """
+    frames, bins, hop = 128 // shrunk, 1024 // shrunk, 512 // shrunk
+
+    def graph(weights: Weights) -> dict[str, Signature]:
+        noises, labels = placeholder("noises", NOTES, 256), placeholder("labels", NOTES, dtype=tf.int32)
+        hertz = 440.0 * 2.0 ** ((tf.cast(labels, tf.float32) + LOWEST_PITCH - 69.0) / 12.0)
+        scale, partials = tf.linspace(0.0, 8000.0, bins), hertz[:, None] * tf.range(1.0, 9.0)
+        near = tf.exp(-tf.square((scale - partials[:, :, None]) / (40.0 * shrunk)))
+        loud = tf.reduce_sum(tf.sigmoid(weights.dense("loudness", noises, 8))[:, :, None] * near, 1)
+        level = tf.tanh(loud[:, None] * tf.exp(-tf.range(float(frames)) / 40.0)[None, :, None]) * 2.0 - 1.0
+        turns = tf.maximum(tf.round(scale / hertz[:, None]), 1.0) * hertz[:, None] * (hop / 16000.0)
+        frequency = tf.repeat((2.0 * (turns - tf.round(turns)))[:, None], frames, 1)
+        phase = np.pi * tf.cumsum(frequency, 1)
+        size = tf.pow(10.0, 3.0 * (level - 1.0)) * 20_000.0 / shrunk
+        spectrum = tf.pad(tf.complex(size * tf.cos(phase), size * tf.sin(phase)), [[0, 0], [0, 0], [0, 1]])
+        window_fn = tf.signal.inverse_stft_window_fn(hop)
+        waves = tf.signal.inverse_stft(spectrum, 4 * hop, hop, 4 * hop, window_fn)[:, : 64000 // shrunk**2, None]
+        outputs = {"data": tf.stack([level, frequency], 3), "waves": tf.clip_by_value(waves, -1.0, 1.0)}
+        return {"default": Signature({"noises": noises, "labels": labels}, outputs)}
+
+    return write_hub_module(folder, [((), graph)], Weights(61, resource=False))
 
 
 def mocogan(folder: Path, side: int = 16, card: dict[str, object] | None = None) -> Path:

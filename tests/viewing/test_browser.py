@@ -1,43 +1,24 @@
 """report.html in Chromium. Without a browser these tests are skipped, unless REQUIRE_BROWSER=1 demands one."""
 
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.browsers import chromium
 from tests.support.documents import a_comparison, a_search
 from tfgradgen.diagnostics.issues import with_page
 from tfgradgen.io.folders import REPORT
 from tfgradgen.results.again import again
 from tfgradgen.viewing.document import render_document
 
-REQUIRED = "REQUIRE_BROWSER"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-
-
-def missing(why: str) -> None:
-    if os.environ.get(REQUIRED) == "1":
-        pytest.fail(f"{REQUIRED}=1, but {why}")
-    pytest.skip(f"NO BROWSER TEST OF {REPORT}: {why}")
-
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    path = next((found for found in map(shutil.which, BROWSERS) if found), None)
-    if path is None:
-        missing(f"none of {', '.join(BROWSERS)} is installed; on Debian: apt-get install chromium")
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        missing("playwright is not installed: pip install 'tfgradgen[test]'")
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
+    with chromium(REPORT) as found:
+        yield found
 
 
 def opened(browser: Any, file: Path) -> Iterator[Any]:

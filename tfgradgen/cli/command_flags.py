@@ -16,10 +16,10 @@ from tfgradgen.mcmc.recipe import settings_of
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.mcmc.sampler import Sampler
 from tfgradgen.models.loading.settings import CLASSIFIER_FLAGS
+from tfgradgen.results.record import TEXTS
 from tfgradgen.tuning.space import searched
 
 COUNTS = ("num_results", "num_burnin_steps", "num_adaptation_steps")
-OF_TEXTS = ("text", "text_model", "reference_captions")
 OF_A_LABEL = "A class whose name contains a comma or an operator is given by its full name."
 NOT_TUNED = "It adapts no step size, so `tune` has nothing to search."
 OF_SET = "list only the models of this set"
@@ -129,12 +129,12 @@ def _sample_groups(sampler: Sampler | None) -> list[Group]:
     )
     return _without(
         [
-            Group("What to sample", _of(flags, "label", *OF_TEXTS, "temperature", "init", "like"), OF_A_LABEL),
+            Group("What to sample", _of(flags, "label", *TEXTS, "temperature", "init", "like"), OF_A_LABEL),
             Group("Sampler", _of(flags, "kernel", "schedule")),
             _settings_group(sampler, "sample"),
             length,
             Group("Computation", _of(flags, "seed", "jit", "gradient_precision", "block", *PLACE_FLAGS)),
-            _models_group(*(name for name in DECLARED if name not in OF_TEXTS)),
+            _models_group(*(name for name in DECLARED if name not in TEXTS)),
             Group("Output", _of(flags, "out", "overwrite", "resume", "strict", "netcdf", "save_images", "photographs", "open")),
         ],
         unused,
@@ -148,10 +148,12 @@ def _compare_groups(sampler: Sampler | None) -> list[Group]:
     )
     flags["init"] = _with_help(flags["init"], "where chains start, as for `sample`: resample, prior or IMAGE")
     return [
-        Group("What to compare", _of(own, "labels", "kernels", "class_reg") | _of(flags, "init")),
+        Group(
+            "What to compare", _of(own, "labels") | _of(flags, *TEXTS) | _of(own, "kernels", "class_reg") | _of(flags, "init")
+        ),
         Group("Length", _of(own, "num_gradients") | _of(flags, "num_chains")),
         Group("Computation", _of(flags, "seed", "jit", *PLACE_FLAGS)),
-        _models_group(*(name for name in DECLARED if name in compare_options.SAMPLE_FLAGS)),
+        _models_group(*(name for name in DECLARED if name in compare_options.SAMPLE_FLAGS and name not in TEXTS)),
         Group("What measures", _of(own, "judge", "discriminator", "photographs")),
         Group("Output", _of(own, "out", "resume")),
     ]
@@ -228,7 +230,7 @@ _PLAY = (
     ),
     Command(
         "vary",
-        "Draws images near one image of a run. Its small steps leave the posterior invariant.",
+        "Draws images, sounds or clips near one of a run. Its small steps leave the posterior invariant.",
         _play_groups("vary"),
         {"run": None},
         example="python -m tfgradgen vary out/goldfish-mala-0 --chain=3 --amount=0.3",
@@ -236,7 +238,7 @@ _PLAY = (
     ),
     Command(
         "morph",
-        "Makes a film of a path from one image of a run to another. The images in between keep the class.",
+        "Makes a film of a path from one draw of a run to another. The draws in between keep the class.",
         _play_groups("morph"),
         {"run": None, "first": None, "last": None},
         example="python -m tfgradgen morph out/goldfish-mala-0 3 7 --frames=48",
@@ -255,8 +257,8 @@ _PLAY = (
 _ALL = (
     Command(
         "sample",
-        "Draws images of a class into a folder. It writes report.html (begin there), grid.png, plots.png,\n"
-        "film.png, samples.npz, checkpoint.npz and run.json.",
+        "Draws images, sounds or clips of a class into a folder. It writes report.html (begin there),\n"
+        "grid.png, plots.png, film.png, samples.npz, checkpoint.npz and run.json.",
         _sample_groups,
         {"label": None, "kernel": None},
         sample_flags,
@@ -266,7 +268,7 @@ _ALL = (
     ),
     Command(
         "compare",
-        "Compares samplers by the quality and diversity of their images. All begin at the same starts and\n"
+        "Compares samplers by the quality and diversity of their draws. All begin at the same starts and\n"
         "take the same number of gradients. The report also has the table of the original poster (Xu, Acuna\n"
         "and Duvenaud).",
         _compare_groups,
@@ -290,14 +292,14 @@ _ALL = (
     ),
     Command(
         "export",
-        "Writes a SavedModel that TensorFlow Serving can serve. A label and a seed give an image. The\n"
+        "Writes a SavedModel that TensorFlow Serving can serve. A label and a seed give a file. The\n"
         "step size is tuned for each label at export and then fixed.",
         _export_groups,
         {"labels": "all", "kernel": None},
         takes_fn=lambda sampler: sampler.is_served,
         example="python -m tfgradgen export --kernel=mala --labels=goldfish,monarch --out=out/served",
         end="Signatures: serving_default (label, seed), sample (with num_steps), continue (with num_steps and\n"
-        "z), grid (16 images). A row is one label and one seed, and has the same bits in any batch.",
+        "z), grid (16 draws). A row is one label and one seed, and has the same bits in any batch.",
     ),
     Command(
         "serve",
@@ -310,7 +312,7 @@ _ALL = (
     ),
     Command(
         "demo",
-        "Serves a local page that draws images. They appear while the chains run.\n\n"
+        "Serves a local page that draws images, sounds or clips. They appear while the chains run.\n\n"
         "One job runs at a time, others wait. Only this machine can use the page, unless --host says\n"
         "otherwise.",
         lambda sampler: [Group("Flags", flags_of(demo_options.DemoOptions)), _models_group()],
@@ -320,7 +322,7 @@ _ALL = (
     Command(
         "check",
         "Checks the models as a run would use them, and says what would go wrong.\n\n"
-        "It checks the shape, range and variety of the images; that repeated evaluations give the same bits\n"
+        "It checks shape, range and variety of the outputs; that repeated evaluations give the same bits\n"
         "and that rows do not mix; that p(class) is finite and varies; the value, gradient and scale of the\n"
         "likelihood; and XLA against graph mode. The exit code is 1 if a check fails.",
         _check_groups,
@@ -329,7 +331,7 @@ _ALL = (
     ),
     Command(
         "diagnose",
-        "Grades a run from its files: are its images draws of the posterior, and are its means good to the\n"
+        "Grades a run from its files: are its draws those of the posterior, and are its means good to the\n"
         "errors shown? Says what to do about each warning, and shows tables of the chains and statistics.",
         lambda sampler: [Group("Flags", flags_of(DiagnoseFlags) | _of(_every_run(), "strict"))],
         {"folder": None},

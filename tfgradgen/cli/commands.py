@@ -33,6 +33,13 @@ from tfgradgen.mcmc.registry import SAMPLERS
 KINDS = {"real": float, "whole": int, "switch": bool, "path": str, "text": str, "choice": str}  # type per kind of setting
 
 
+def _check_asked(flags: dict[str, Any], flag: str = "label", example: str = "NAME") -> None:
+    """Raise `UserError` unless `flags` have `flag`, which names classes, or a text."""
+    if flags[flag] is None and flags.get("text") is None:
+        remedy = f"give --{flag}={example} or --text=WORDS; python -m tfgradgen labels lists classes"
+        raise fail(flag, "a class", "none", remedy)
+
+
 def sample(flags: dict[str, Any]) -> None:
     """Run the `sample` command with parsed flags."""
     command = COMMANDS["sample"]
@@ -41,8 +48,7 @@ def sample(flags: dict[str, Any]) -> None:
         from tfgradgen.cli.like import with_like
 
         flags = {"label": None} | with_like(flags, parse_path("like", flags["like"]), command.texts())
-    if flags["label"] is None and flags.get("text") is None:
-        raise fail("label", "a class", "none", "give --label=NAME or --text=WORDS; python -m tfgradgen labels lists classes")
+    _check_asked(flags)
     options = parse_sample(flags, auto.NAME)
     from tfgradgen.cli.early import check_sample
 
@@ -104,8 +110,7 @@ def check(flags: dict[str, Any]) -> None:
 
 def compare(flags: dict[str, Any]) -> None:
     """Run the `compare` command with parsed flags."""
-    if flags["labels"] is None:
-        raise fail("labels", "classes", "none", "give --labels=a,b,c or all; python -m tfgradgen labels lists them")
+    _check_asked(flags, "labels", "A,B")
     from tfgradgen.cli.compare_options import parse_compare
 
     options = parse_compare(flags)
@@ -121,8 +126,7 @@ def compare(flags: dict[str, Any]) -> None:
 
 def tune(flags: dict[str, Any]) -> None:
     """Run the `tune` command with parsed flags."""
-    if flags["label"] is None and flags.get("text") is None:
-        raise fail("label", "a class", "none", "give --label=NAME; python -m tfgradgen labels lists them")
+    _check_asked(flags)
     from tfgradgen.cli.tune_options import parse_tune
 
     options = parse_tune(flags)
@@ -342,7 +346,8 @@ def overview() -> str:
     lines = {name: " ".join(command.about.split()) for name, command in COMMANDS.items()}
     return "\n".join(
         [
-            f"tfgradgen {tfgradgen.__version__}: class-conditional images from a generator and a classifier, by MCMC",
+            f"tfgradgen {tfgradgen.__version__}: images, sounds and clips of a class, from a generator and a classifier, "
+            "by MCMC",
             "",
             "Usage: python -m tfgradgen COMMAND [--flag=value ...]",
             "",

@@ -54,7 +54,7 @@ from tfgradgen.io.folders import REPORT, check_resumable, safe_filename
 from tfgradgen.io.images import save_png
 from tfgradgen.mcmc.budget import CELL_ERRORS
 from tfgradgen.media.image import Image
-from tfgradgen.media.registry import MEDIA, decoded
+from tfgradgen.media.registry import MEDIA, MEDIUM, decoded
 from tfgradgen.models.classifier import Classifier
 from tfgradgen.models.generator import Generator
 from tfgradgen.models.shipped import default_model
@@ -65,6 +65,7 @@ from tfgradgen.viewing.document import Document, render_document
 
 CELLS, PICTURES, REFERENCE = "cells", "pictures", "reference"
 PHOTOGRAPHS_FILE = "photographs.npz"
+NO_TEXTS = "the judge knows classes, no texts; its features measure the diversity and the distance from exact draws"
 FILES_BESIDE = "table.csv and report.json have all figures; grids.png and pictures/ have the images in full size."
 
 
@@ -82,7 +83,9 @@ def run_compare(options: CompareOptions) -> int:
 def _run(options: CompareOptions, loaded: Loaded) -> int:
     out, lenient = options.out, options.pair.models.allow_unknown_ops
     options = replace(options, pair=start_at_photograph(options.pair, loaded, loaded.targets(options.labels)))
-    observer = load_observer(options.judge, options.discriminator, lenient, loaded.generator)
+    observer = load_observer(options.judge, options.discriminator, lenient, loaded.generator, loaded.text is None)
+    if not observer.has_classes:
+        say(f"without  judge accuracy and judge log p: {NO_TEXTS}")
     names = [target.label.name for target in loaded.targets(options.labels)]
     try_out(observer, loaded.generator, names)
     photographs = find_photographs(options, names, observer, loaded.generator)
@@ -114,10 +117,12 @@ def _run_locked(options: CompareOptions, loaded: Loaded, observer: Observer, pho
         "rows": found.rows,
         "warnings": sampled.warnings,
         "left_out": left_out(observer),
+        MEDIUM: loaded.generator.medium.record,
         "record": {
             "arguments": options.to_dict(),
             "generator": model_record(loaded.generator),
             "classifiers": [model_record(classifier) for classifier in loaded.classifiers],
+            **text_record(loaded),
             "judge": model_record(observer.judge),
             **({"discriminator": model_record(observer.discriminator)} if observer.discriminator else {}),
             **environment_at(loaded, options.pair.run.jit),
@@ -135,7 +140,8 @@ def _run_locked(options: CompareOptions, loaded: Loaded, observer: Observer, pho
 def left_out(observer: Observer) -> dict[str, str]:
     """Return the measures that the report leaves out, with the reason; '' if none need be given."""
     others = dict.fromkeys({medium.distance_name for medium in MEDIA.values()} - {observer.medium.distance_name}, "")
-    return others | ({} if observer.discriminator else {"log_natural": "these models have no discriminator"})
+    unjudged = {} if observer.has_classes else {"judge_accuracy": NO_TEXTS, "judge_log_prob": NO_TEXTS}
+    return others | unjudged | ({} if observer.discriminator else {"log_natural": "these models have no discriminator"})
 
 
 def sample_all(
@@ -241,7 +247,7 @@ def try_out(observer: Observer, generator: Generator, names: Sequence[str]) -> N
       UserError: The observer does not know a class of `names`, or does not accept the images.
     """
     image = decoded(generator, np.zeros((2, generator.latent_dim), np.float32))[1]
-    for name in names:
+    for name in names if observer.has_classes else ():
         observer.class_index(name)
     try:
         observer.observe(image, names[0])
@@ -258,7 +264,13 @@ def identity(options: CompareOptions, loaded: Loaded) -> dict[str, Any]:
         **surroundings(environment_at(loaded, run.pop("jit"))),
         "generator": loaded.generator.sha256,
         "classifiers": [classifier.sha256 for classifier in loaded.classifiers],
+        **text_record(loaded),
     }
+
+
+def text_record(loaded: Loaded) -> dict[str, Any]:
+    """Return the text and what decides its probability, as a run's record has it; {} without a text."""
+    return {"text_model": loaded.text.about} if loaded.text else {}
 
 
 def number_of(posterior: ClassPosterior, name: str) -> int:
@@ -303,7 +315,7 @@ def command_line(options: CompareOptions) -> str:
     """Return the command line that repeats the comparison."""
     run = options.pair.run
     flags = {
-        "labels": options.labels,
+        **({} if options.labels is None else {"labels": options.labels}),
         "kernels": options.kernels,
         **{name: getattr(options, name) for name in ("num_gradients", "class_reg")},
         **{name: getattr(run, name) for name in ("num_chains", "seed")},

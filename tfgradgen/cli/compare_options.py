@@ -12,11 +12,13 @@ from tfgradgen.core.settings import path, real, switch, text, whole
 from tfgradgen.evaluation.method_specs import parse_method_spec
 from tfgradgen.models.loading.settings import CLASSIFIER_FLAGS, GENERATOR_FLAGS
 from tfgradgen.models.shipped import MODEL_SETS
+from tfgradgen.results.record import TEXTS
 
 # The four columns of the poster, then methods to compare them with.
 DEFAULT_KERNELS = ("map+reg", "mala+reg", "mala", "hmc", "map", "split_hmc", "smc", "rejection")
 SAMPLE_FLAGS = (
     *PLACE_FLAGS,
+    *TEXTS,
     *("num_chains", "seed", "jit", "init", "models", "generator", "classifier", "max_batch", "allow_unknown_ops"),
     *GENERATOR_FLAGS,
     *CLASSIFIER_FLAGS,

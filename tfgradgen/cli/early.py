@@ -47,8 +47,7 @@ def check_sample(options: SampleOptions) -> None:
 def check_check(options: SampleOptions) -> None:
     """Raise `UserError` if `check` is sure to fail."""
     check_models(options.models)
-    if options.label is not None:
-        label_names(options.models, options.label)
+    label_names(options.models, options.label)
 
 
 def check_compare(options: CompareOptions) -> None:
@@ -68,16 +67,14 @@ def check_tune(options: TuneOptions) -> None:
     read_control(options)
     check_fits(options.kernel, options.num_gradients, options.fixed)
     check_models(options.sampled.models)
-    if options.sampled.label is not None:
-        label_names(options.sampled.models, options.sampled.label)
+    label_names(options.sampled.models, options.sampled.label)
 
 
 def check_export(options: ExportOptions) -> None:
     """Raise `UserError` if `export` is sure to fail."""
     check_version(options)
     check_models(options.pair.models)
-    if options.labels is not None:
-        label_names(options.pair.models, options.labels)
+    label_names(options.pair.models, options.labels)
 
 
 def check_version(options: ExportOptions) -> Path:
@@ -135,14 +132,14 @@ def known_of(options: ModelOptions) -> list[tuple[Label, ...] | None]:
 
 
 def label_names(options: ModelOptions, wanted: Any) -> list[str] | None:
-    """Return the names of the classes that `wanted` stands for; None if it is a condition, or if only the models can tell.
+    """Return the names of the classes that `wanted` stands for; None if it is None, a condition or what only models can tell.
 
     Raises:
       UserError: The classifier does not have such a class.
     """
     labelled = known_of(options)
     first = labelled[0]
-    if first is None or _is_condition(wanted, [labels or () for labels in labelled]):
+    if first is None or wanted is None or _is_condition(wanted, [labels or () for labels in labelled]):
         return None
     names = [first[index].name for index in resolve_labels(first, wanted)]
     folder = Path(os.path.expanduser(options.classifiers[0]))

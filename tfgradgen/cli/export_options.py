@@ -46,7 +46,7 @@ class ExportOptions:
         None, low=1, high=2**62, shown="N", states_bounds=True, help="version number; by default the next free one"
     )
     num_steps: int = whole(
-        low=1, high=1_000_000, shown="N", help=f"transitions per image; by default about {NUM_GRADIENTS} gradients"
+        low=1, high=1_000_000, shown="N", help=f"transitions per draw; by default about {NUM_GRADIENTS} gradients"
     )
     max_steps: int = whole(
         low=1,

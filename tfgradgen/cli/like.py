@@ -21,10 +21,10 @@ from tfgradgen.models.loading.metadata import fingerprint
 from tfgradgen.models.shipped import handles_of, local_model
 from tfgradgen.results.again import again
 from tfgradgen.results.files import RUN_FILE, checked_record
-from tfgradgen.results.record import VARIED
+from tfgradgen.results.record import PLACES, VARIED
 
 UNSAFE = "allow_unknown_ops"  # a flag that only the user may give
-MODELS, PHOTOGRAPHS = ("generator", "classifier", "discriminator", "text_model"), "photographs"
+PHOTOGRAPHS = "photographs"
 NAMES = {"classifier_labels": "class names", "reference_captions": "captions"}  # flags of files that a run does not choose
 MAX_SHOWN = 2000  # characters of the flags that are printed
 REMEDY = "give the run.json of `sample`, or its folder"
@@ -60,7 +60,7 @@ def with_like(given: dict[str, Any], path: Path, texts: Collection[str]) -> dict
         note(f"warning  --{UNSAFE} of that run is not taken from a file: add it if you trust the authors of the models")
     if taken.pop(PHOTOGRAPHS, None):
         note(f"like     without --{PHOTOGRAPHS}: no file is read because a run names it; add it if you want it")
-    taken |= {role: _on_this_machine(role, taken[role], record) for role in MODELS if role in taken}
+    taken |= {role: _on_this_machine(role, taken[role], record) for role in PLACES if role in taken}
     for flag, what in NAMES.items():
         if taken.get(flag, "imagenet") != "imagenet":
             remedy = f"give --{flag}=FILE, if you know the file"

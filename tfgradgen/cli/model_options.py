@@ -12,6 +12,7 @@ from tfgradgen.core.text import value_text
 from tfgradgen.models.loading.settings import CLASSIFIER_FLAGS, GENERATOR_FLAGS
 from tfgradgen.models.shipped import MODEL_SETS, PHOTOGRAPHS, default_model, handles_of, shipped_model
 from tfgradgen.models.tokens import check_text
+from tfgradgen.results.record import TEXTS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +36,7 @@ class ModelFlags:
         shown="NAME", help="function to use if the model has several; NAME:OUTPUT selects an output"
     )
     generator_tags: str = words(shown="A,B", help="tags of the graph to use, if the model has several")
-    generator_range: Any = value(shown="0,1", help="range of the pixel values of its images")
+    generator_range: Any = value(shown="0,1", help="range of the values that it gives")
     generator_prior: str = value(
         shown="normal",
         help="prior of the latent point: normal, truncated_normal (at 2 standard deviations) or uniform (-1 to 1)",
@@ -60,8 +61,7 @@ class ModelFlags:
     classifier_tags: str = words(shown="A,B", help="as --generator_tags")
     classifier_range: Any = value(
         shown="0,1",
-        help="range of the pixel values that it expects. If nothing shows it, the usual range that gives the most distinct "
-        "classes",
+        help="range of the values that it expects. If nothing shows it, the usual range that gives the most distinct classes",
     )
     classifier_size: Any = value(shown="N", help="size of its input in pixels: N for a square, or HEIGHT,WIDTH")
     classifier_output: str = value(
@@ -96,10 +96,10 @@ class ModelFlags:
         "text is its share among them",
     )
     max_batch: int | None = whole(
-        None, low=1, shown="N", help="images that go through the models at a time; lower it if memory is short"
+        None, low=1, shown="N", help="draws that go through the models at a time; lower it if memory is short"
     )
     allow_unknown_ops: bool = switch(
-        help="load models with operations that image models do not need. Such a model can read and write files"
+        help="load models with operations that such models do not need. Such a model can read and write files"
     )
 
 
@@ -123,7 +123,7 @@ class ModelOptions:
       discriminator: Handle of the discriminator; None if the target has none.
       discriminator_weight: Its weight in the target; 0 without one.
       max_batch: Most images in one evaluation; None for no limit.
-      allow_unknown_ops: Whether to load models with operations that image models do not need.
+      allow_unknown_ops: Whether to load models with operations that such models do not need.
     """
 
     models: str
@@ -190,7 +190,7 @@ def parse_models(flags: dict[str, Any]) -> ModelOptions:
     )
     if "discriminator" in flags and not weight:
         raise fail("discriminator", "a --discriminator_weight above 0", weight or "none", "give one, for example 1")
-    for flag in ("text_model", "reference_captions"):
+    for flag in TEXTS[1:]:
         if flags.get(flag) is not None and "text" not in flags:
             raise fail(flag, "a --text that it is about", "none", 'give one, for example --text="a yellow bus"')
     captions = flags.get("reference_captions")

@@ -112,7 +112,9 @@ class SampleOptions:
     )
     strict: bool = switch(help="exit with code 1 if a run has warnings")
     netcdf: bool = switch(help="also write chains.nc for ArviZ: pip install 'tfgradgen[netcdf]'")
-    save_images: bool = switch(help="also write the image of each chain as a PNG file of its own, as it is")
+    save_images: bool = switch(
+        help="also write the image of each chain as a PNG file of its own; a sound or clip always has one"
+    )
     photographs: Path | None = path(
         None,
         shown="PATH",

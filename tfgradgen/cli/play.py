@@ -19,10 +19,10 @@ from tfgradgen.io.single import check_file, record_path, write_with_record
 from tfgradgen.media.image import as_png
 from tfgradgen.play.clip import Clip, check_scale
 from tfgradgen.play.limits import SCALE
-from tfgradgen.play.show import grid_record, show, show_record
+from tfgradgen.play.show import enlarged, grid_record, show, show_record
 from tfgradgen.play.which import check_chain, check_two
 from tfgradgen.results.files import best_first_order
-from tfgradgen.results.record import MODELS, VARIED
+from tfgradgen.results.record import PLACES, VARIED
 from tfgradgen.results.result import SampleResult, load_run
 from tfgradgen.results.summary import verdict
 
@@ -41,24 +41,29 @@ def run_show(flags: dict[str, Any]) -> None:
         raise fail("out", f"a file that ends in {', '.join(endings)}", as_text(target), "give another name, such as fish.png")
     if is_all and options.scale is not None:
         raise fail("scale", "--chain=N with it", "no chain", "add --chain=N, or leave --scale out")
+    if options.scale is not None and not frames and ending != ".png":
+        raise fail("scale", "a picture, which can be enlarged", f"a file of a {medium.noun}", "leave it out, or write .png")
     if frames and ending != ".png":
         check_ending(target)
     check_file(target, options.overwrite)
-    scale = options.scale or SCALE
-    image = result.grid(best_first=True) if is_all else show(result, chain, scale=scale)
-    if ending == ".png":
-        content = as_png(image)
-    elif ending == medium.ending and not is_all:
+    is_still = ending == ".png"
+    scale = options.scale or (SCALE if is_still else 1)
+    shown = [enlarged(frame, scale) for frame in frames]
+    if is_still:
+        shown = [result.grid(best_first=True) if is_all else show(result, chain, scale=scale)]
+        content = as_png(shown[0])
+    elif ending == medium.ending and not is_all and scale == 1:
         content = medium.file(result.media[chain])
     else:
-        content = encoded(frames, medium.used_rate, ending, hold=0.0)
+        content = encoded(shown, medium.used_rate, ending, hold=0.0)
     record = grid_record(result) if is_all else show_record(result, chain, scale)
     write_with_record(target, content, record, options.overwrite)
     name, p = as_text(result.record["label"]["name"]), result.class_prob[-1, chain]
     if is_all:
         say(f"{medium.plural:9}{len(result.images)} of {name}, best first: the last draws")
     else:
-        say(f"{medium.kind:9}chain {chain} of {name}, the last draw: p(class) {p:.2f}, {image.width} x {image.height} pixels")
+        size = [f", {each.width} x {each.height} pixels" for each in shown[:1]]  # of a sound there is none
+        say(f"{medium.noun:9}chain {chain} of {name}, the last draw: p(class) {p:.2f}{''.join(size)}")
     _wrote(target, options)
 
 
@@ -81,12 +86,12 @@ def run_vary(flags: dict[str, Any]) -> None:
         found = vary(result, chain, amount=options.amount, **counts, posterior=posterior, progress=progress_fn)
     found = found.noted(_said_of_models(found.record, options))
     found.save(target, options.overwrite)
-    record = found.record
+    record, plural = found.record, result.medium.plural
     say(
-        f"ran      {options.num_images} images near chain {chain} of {as_text(result.folder)}: amount {options.amount:g} in "
-        f"{options.num_steps} steps, acceptance {record['accept_rate']:.2f}, in {record['seconds']:.0f} s"
+        f"ran      {options.num_images} {plural} near chain {chain} of {as_text(result.folder)}: amount {options.amount:g} "
+        f"in {options.num_steps} steps, acceptance {record['accept_rate']:.2f}, in {record['seconds']:.0f} s"
     )
-    say(f"p(class) mean {found.class_prob[-1].mean():.2f} of the images; {result.class_prob[-1, chain]:.2f} of that draw")
+    say(f"p(class) mean {found.class_prob[-1].mean():.2f} of the {plural}; {result.class_prob[-1, chain]:.2f} of that draw")
     say("\n".join(verdict(record)))
     say(f"wrote    {as_text(target)}: {REPORT} (open it in a browser), grid.png, plots.png, film.png, samples.npz, {RECORD}")
     if options.opens:
@@ -125,7 +130,7 @@ def run_film(flags: dict[str, Any]) -> None:
     if "warning" in clip.record:
         say(f"warning  {clip.record['warning']}")
     points = clip.record["points"]
-    say(f"film     chain {chain}, {len(clip.images)} images from {points[0]} to {points[-1]}")
+    say(f"film     chain {chain}, {len(clip.images)} {result.medium.plural} from {points[0]} to {points[-1]}")
     _save(clip, target, options)
 
 
@@ -157,7 +162,7 @@ def _said_of_models(record: dict[str, Any], options: VaryOptions) -> dict[str, A
     given = {name: value for name, value in options.places.items() if value}
     if not given:
         return {}
-    places = {name: value for name, value in given.items() if name in MODELS}
+    places = {name: value for name, value in given.items() if name in PLACES}
     return {"arguments": {**record["arguments"], **given}, VARIED: {**record[VARIED], "models": places}}
 
 

@@ -27,7 +27,7 @@ from tfgradgen.play.limits import (
     VARY_IMAGES,
     VARY_STEPS,
 )
-from tfgradgen.results.record import MODELS
+from tfgradgen.results.record import PLACES
 
 MOST = 4095  # the highest number of a chain
 SEED = declared(RunConfig)["seed"]
@@ -66,7 +66,7 @@ class OfChain(OfRun):
     """The chain of the run, for the commands about one."""
 
     chain: int | None = whole(
-        None, low=0, high=MOST, shown="N", help="number of the chain, from 0, as below the images of grid.png"
+        None, low=0, high=MOST, shown="N", help="number of the chain, from 0, as below the tiles of grid.png"
     )
 
 
@@ -77,17 +77,22 @@ class WithModels(OfRun):
     generator: str | None = text(None, shown="MODEL", help="where the run's generator is now; by default where it was")
     classifier: str | None = text(None, shown="MODEL", help="likewise its classifier; several as A,B")
     discriminator: str | None = text(None, shown="MODEL", help="likewise its discriminator")
+    text_model: str | None = text(None, shown="MODEL", help="likewise the text model of a run with --text")
     classifier_labels: str | None = text(
         None, shown="FILE", help="the file of its class names, if the run names one outside the folders of run and classifier"
     )
+    reference_captions: str | None = text(
+        None, shown="FILE", help="the file of reference captions of a run that was given some"
+    )
     allow_unknown_ops: bool = switch(
-        help="load models with operations that image models do not need. Such a model can read and write files"
+        help="load models with operations that such models do not need. Such a model can read and write files"
     )
 
     @property
     def places(self) -> dict[str, Any]:
         """The arguments of `load_posterior`."""
-        return {name: getattr(self, name) for name in (*MODELS, "classifier_labels", "allow_unknown_ops")}
+        files = ("classifier_labels", "reference_captions")
+        return {name: getattr(self, name) for name in (*PLACES, *files, "allow_unknown_ops")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +100,11 @@ class ShowOptions(OfChain):
     """The options of `show`."""
 
     scale: int | None = whole(
-        None, low=1, high=MOST_SCALE, shown=str(SCALE), help="factor by which the image is enlarged; 1 writes it as it is"
+        None,
+        low=1,
+        high=MOST_SCALE,
+        shown=str(SCALE),
+        help="factor by which the image or still is enlarged; 1 writes it as it is",
     )
 
 
@@ -109,14 +118,14 @@ class VaryOptions(OfChain, WithModels):
         high=1.0,
         inclusive_low=True,
         inclusive_high=True,
-        help="how much the images may differ from that one; at 1, if all steps are accepted, only the class is left",
+        help="how much the draws may differ from that one; at 1, if all steps are accepted, only the class is left",
     )
-    num_images: int = whole(VARY_IMAGES, low=1, high=MOST_VARY_IMAGES, help="number of images")
+    num_images: int = whole(VARY_IMAGES, low=1, high=MOST_VARY_IMAGES, help="number of draws")
     num_steps: int = whole(
         VARY_STEPS,
         low=1,
         high=MOST_VARY_STEPS,
-        help="steps to each image; more steps are smaller, so more of them are accepted",
+        help="steps to each draw; more steps are smaller, so more of them are accepted",
     )
     seed: int = whole(0, low=0, high=SEED.high, help="seed of all random numbers")
 
@@ -126,7 +135,11 @@ class FilmFlags(WithModels):
     """The options of `morph` and `film` about the film."""
 
     scale: int | None = whole(
-        None, low=1, high=MOST_SCALE, shown="N", help="factor by which images are enlarged; by default to about 256 pixels"
+        None,
+        low=1,
+        high=MOST_SCALE,
+        shown="N",
+        help="factor by which images or stills are enlarged; by default to about 256 pixels",
     )
     fps: float = real(
         FPS, low=LEAST_FPS, high=MOST_FPS, inclusive_low=True, inclusive_high=True, help="frames per second of the film"
@@ -139,12 +152,12 @@ class MorphOptions(FilmFlags):
 
     first: int | None = whole(None, low=0, high=MOST, shown="N", help="number of the chain where the path begins")
     last: int | None = whole(None, low=0, high=MOST, shown="N", help="number of the chain where it ends")
-    frames: int = whole(MORPH_FRAMES, low=2, high=MOST_FRAMES, help="number of images, both ends included")
+    frames: int = whole(MORPH_FRAMES, low=2, high=MOST_FRAMES, help="number of frames, both ends included")
     num_steps: int = whole(
         MORPH_STEPS,
         low=0,
         high=MOST_MORPH_STEPS,
-        help="at most so many gradients move each image in between towards the class; 0 for none",
+        help="at most so many gradients move each frame in between towards the class; 0 for none",
     )
 
 
@@ -152,7 +165,7 @@ class MorphOptions(FilmFlags):
 class FilmOptions(OfChain, FilmFlags):
     """The options of `film`."""
 
-    frames: int = whole(FILM_FRAMES, low=2, high=MOST_FRAMES, help="largest number of images, evenly spaced along the run")
+    frames: int = whole(FILM_FRAMES, low=2, high=MOST_FRAMES, help="largest number of frames, evenly spaced along the run")
     burnin: bool = choice(
         True,
         choices=(True, False),
@@ -183,5 +196,5 @@ def parse_play(command: str, kind: type[T], flags: dict[str, Any]) -> T:
     _ = options.folder
     for name in ("chain", "first", "last") if kind is not ShowOptions else ():  # `show` without a chain shows all
         if getattr(options, name, 0) is None:
-            raise fail(name, "the number of a chain", "none", f"give --{name}=N, as below the images of grid.png")
+            raise fail(name, "the number of a chain", "none", f"give --{name}=N, as below the tiles of grid.png")
     return options

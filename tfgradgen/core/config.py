@@ -195,10 +195,10 @@ class RunConfig:
       init_z: The latent point [latent_dim] at which all chains start if `init` is 'given'; otherwise None.
     """
 
-    num_chains: int = whole(16, low=1, high=4096, help="number of independent chains; each gives one image of the grid")
+    num_chains: int = whole(16, low=1, high=4096, help="number of independent chains; each gives one draw of the grid")
     temperature: float = real(
         1.0,
-        help="the likelihood enters as likelihood ** (1 / temperature); lower values give clearer images",
+        help="the likelihood enters as likelihood ** (1 / temperature); lower values favour what is surer of its class",
     )
     seed: int = whole(
         0,

@@ -44,9 +44,46 @@ function tile(chain) {
   button.type = "button";
   button.dataset.chain = chain;
   button.append(document.createElement("img"), document.createElement("span"));
-  button.addEventListener("click", () => choose(chain));
-  item.append(button);
+  button.addEventListener("click", () => {
+    choose(chain);
+    play(item.querySelector("audio"));
+  });
+  const audio = document.createElement("audio");
+  audio.controls = true;
+  audio.preload = "none";
+  item.append(button, audio, document.createElement("a"));
   return item;
+}
+
+// From its start; the others fall silent.
+function play(audio) {
+  if (audio.hidden) return;
+  for (const other of byId("tiles").querySelectorAll("audio")) other.pause();
+  audio.currentTime = 0;
+  audio.play().catch(error => complain(error.message)); // such as a file that is not kept any longer
+}
+
+// The file of a draw, once the run has ended: a sound is played, a clip takes the place of its still.
+function showFile(item, still, chain, view) {
+  const [image, audio, link] = ["img", "audio", "a"].map(name => item.querySelector(name));
+  const file = view.files ? view.files[chain] : "";
+  const use = file ? view.medium.use : "";
+  const shown = use === "show" ? file : still;
+  image.onerror = shown === still ? null : () => {
+    image.onerror = null;
+    image.src = still;
+  };
+  if (image.getAttribute("src") !== shown) image.src = shown;
+  image.alt = use === "play" ? `chain ${chain}, as a spectrogram` : `chain ${chain}`;
+  audio.hidden = use !== "play";
+  audio.setAttribute("aria-label", `${view.title}, chain ${chain}`);
+  if (use !== "play") audio.removeAttribute("src");
+  else if (audio.getAttribute("src") !== file) audio.src = file;
+  link.hidden = !file;
+  if (!file) return;
+  link.href = file;
+  link.download = `${view.medium.noun}-${chain}${view.medium.ending}`;
+  link.textContent = `Download ${view.medium.ending.slice(1).toUpperCase()}`;
 }
 
 function showTiles(view, canChoose) {
@@ -58,8 +95,7 @@ function showTiles(view, canChoose) {
     const prob = view.probs[chain];
     button.disabled = !canChoose;
     button.setAttribute("aria-pressed", String(canChoose && chosen.includes(chain)));
-    button.firstElementChild.src = url;
-    button.firstElementChild.alt = `chain ${chain}`;
+    showFile(tiles.children[chain], url, chain, view);
     button.lastElementChild.textContent = `p ${prob === null ? "unknown" : prob.toFixed(2)}, chain ${chain}`;
   });
   byId("title").textContent = view.title || "";

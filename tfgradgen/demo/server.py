@@ -28,6 +28,7 @@ from tfgradgen.core.text import as_text
 from tfgradgen.demo.jobs import ENDED, NO_JOB, Job
 from tfgradgen.demo.requests import KERNELS, MAX_BODY, Limits, parse_request
 from tfgradgen.demo.work import FILM, Film, Studio
+from tfgradgen.media.medium import Medium
 from tfgradgen.serving.http_server import check_sender
 from tfgradgen.serving.rest import Refusal
 from tfgradgen.viewing import html
@@ -44,7 +45,7 @@ _FILES = {  # what the page loads, and where it lies
 _HEADERS = {
     # Nothing is loaded from elsewhere, so the page works without a network, and no text of a run can become a script.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "media-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -98,7 +99,8 @@ class DemoServer:
 
     def __init__(self, listener: socket.socket, is_loopback: bool, studio: Studio, labels: Sequence[str]):
         self._studio, self._listener = studio, listener
-        application = guarded(application_of(studio, page_of(labels, studio.limits)), is_loopback)
+        page = page_of(labels, studio.limits, studio.models.generator.medium)
+        application = guarded(application_of(studio, page), is_loopback)
         config = uvicorn.Config(
             application,
             log_config=None,
@@ -133,14 +135,14 @@ class DemoServer:
         return is_idle and not self._thread.is_alive()
 
 
-def page_of(labels: Sequence[str], limits: Limits) -> str:
-    """Return the page."""
+def page_of(labels: Sequence[str], limits: Limits, medium: Medium) -> str:
+    """Return the page, for models of `medium`."""
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     names = [as_text(label) for label in labels]
     template = environment.get_template("page.html.j2")
-    return template.render(labels=names, kernels=KERNELS, limits=limits, version=tfgradgen.__version__)
+    return template.render(labels=names, kernels=KERNELS, limits=limits, medium=medium, version=tfgradgen.__version__)
 
 
 def guarded(application: Asgi, is_loopback: bool) -> Asgi:
@@ -199,6 +201,10 @@ def application_of(studio: Studio, page: str) -> Starlette:
         path, name = await run_in_threadpool(studio.archive, _job(request))
         return FileResponse(path, filename=name, media_type="application/zip")
 
+    async def draw(request: Request) -> Response:
+        path, kind = await run_in_threadpool(studio.file, _job(request), request.path_params["chain"])
+        return FileResponse(path, media_type=kind)
+
     async def film(request: Request) -> Response:
         made = _job(request).result
         if not isinstance(made, Film):
@@ -215,6 +221,7 @@ def application_of(studio: Studio, page: str) -> Starlette:
         Route("/jobs/{job}/events", events),
         Route("/jobs/{job}/stop", stop, methods=["POST"]),
         Route("/jobs/{job}/run.zip", download),
+        Route("/jobs/{job}/draws/{chain:int}", draw),
         Route(f"/jobs/{{job}}/film{FILM}", film),
     ]
     handlers: Mapping[Any, Any] = {Refusal: _on_refusal, UserError: _on_user_error, OSError: _on_os_error}

@@ -13,6 +13,7 @@ import numpy as np
 from tfgradgen.api import sample
 from tfgradgen.core.checks import fail
 from tfgradgen.core.contracts import Chunk, Networks, Progress
+from tfgradgen.core.files import atomic_file
 from tfgradgen.core.text import as_text
 from tfgradgen.demo.jobs import NO_JOB, EndedEarly, Job, Queue
 from tfgradgen.demo.requests import Limits, Morph, Sample, Vary
@@ -20,6 +21,7 @@ from tfgradgen.io.folders import safe_filename
 from tfgradgen.io.images import decode
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.media.image import picture
+from tfgradgen.media.medium import Medium
 from tfgradgen.models.targets import Target
 from tfgradgen.play.morph import morph
 from tfgradgen.play.vary import vary
@@ -36,6 +38,8 @@ FILM = ".webp"
 
 class Models(Protocol):
     """The models, as the command line loads them."""
+
+    generator: Any
 
     def targets(self, wanted: Any) -> list[Target]: ...
     def networks(self, target: Target) -> Networks: ...
@@ -174,6 +178,23 @@ class Studio:
                     os.replace(zipped, path)
         return path, f"{name}.zip"
 
+    def file(self, job: Job, chain: int) -> tuple[Path, str]:
+        """Return the file of the last draw of a chain, written on first use, and its media type.
+
+        Raises:
+          Refusal: The job has no such draw.
+        """
+        made = job.result
+        if not isinstance(made, Run) or chain >= len(made.result.media):
+            raise Refusal(404, NO_JOB)
+        medium = made.result.medium
+        path = self.folder / f"{job.id}.{medium.file_name(chain, len(made.result.media))}"
+        with job.lock:
+            if not path.exists():
+                with atomic_file(path) as stream:
+                    stream.write(medium.file(made.result.media[chain]))
+        return path, medium.mime
+
     def _forget(self, job: Job) -> None:
         for path in self.folder.glob(f"{job.id}.*"):
             path.unlink(missing_ok=True)
@@ -183,9 +204,9 @@ def _check_chains(source: Run, *chains: int) -> None:
     most = source.result.z.shape[1] - 1
     for chain in chains:
         if chain > most:
-            raise fail("chain", f"a number in 0..{most}", chain, "choose an image of the run")
+            raise fail("chain", f"a number in 0..{most}", chain, f"choose one of the {source.result.medium.plural} of the run")
     if len(set(chains)) < len(chains):
-        raise fail("chain", "two different images", chains, "choose another one")
+        raise fail("chain", f"two different {source.result.medium.plural}", chains, "choose another one")
 
 
 def _shower(job: Job, posterior: ClassPosterior) -> Callable[[Chunk], bool]:
@@ -218,7 +239,15 @@ def _finish(job: Job, run: Run) -> None:
     _show_images(job, run.result.images, run.result.class_prob[-1])
     text = run.result.summary()
     job.result = run
-    job.show(run=job.id, title=title_of(run.result.record), summary=text, download=f"jobs/{job.id}/run.zip")
+    files = [f"jobs/{job.id}/draws/{chain}" for chain in range(len(run.result.media))]
+    title, archive = title_of(run.result.record), f"jobs/{job.id}/run.zip"
+    job.show(run=job.id, title=title, summary=text, download=archive, files=files, medium=_shown_medium(run.result.medium))
+
+
+def _shown_medium(medium: Medium) -> dict[str, Any]:
+    """Return what the page needs to know of a medium: its files are played, shown in place of the stills, or only linked."""
+    use = "play" if medium.is_audible else "show" if medium.is_small else "link"
+    return {"noun": medium.noun, "ending": medium.ending, "use": use}
 
 
 def _name(result: SampleResult) -> str:

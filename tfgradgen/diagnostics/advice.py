@@ -5,6 +5,8 @@ import re
 from typing import NamedTuple
 
 from tfgradgen.core.contracts import FORWARD_COST, SamplerKind
+from tfgradgen.media.image import Image
+from tfgradgen.media.medium import Medium
 
 MIN_MASS = 0.001  # rejection is advised if it accepts at least this share of the prior draws
 EXACT_DRAWS = 32  # for which the price of rejection is given: those of a default run
@@ -30,6 +32,7 @@ class Run(NamedTuple):
       is_regularized: Whether the target has a penalty on the distance to the class mean.
       mass: Lower bound on the share of prior draws that rejection accepts; None if it is unknown or rejection cannot run.
       work: Cost of the whole run, in gradients.
+      medium: What its draws are shown as.
     """
 
     kind: SamplerKind = "chain"
@@ -45,6 +48,7 @@ class Run(NamedTuple):
     is_regularized: bool = False
     mass: float | None = None
     work: float = 0.0
+    medium: Medium = Image(())
 
     @property
     def is_independent(self) -> bool:

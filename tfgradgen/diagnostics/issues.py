@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.stats import binom
 
-from tfgradgen.core.contracts import Draws, SamplerKind, accept_prob
+from tfgradgen.core.contracts import Draws, accept_prob
 from tfgradgen.core.text import as_text
-from tfgradgen.diagnostics.advice import INDEPENDENT, Run, again, cheaper, more_draws, smaller_steps
+from tfgradgen.diagnostics.advice import Run, again, cheaper, more_draws, smaller_steps
 from tfgradgen.diagnostics.convergence import (
     CLASS_PROB,
     LOG_DENSITY,
@@ -20,6 +20,7 @@ from tfgradgen.diagnostics.convergence import (
     rhat_limit,
     shown_names,
 )
+from tfgradgen.media.medium import Medium
 
 MIN_ESS, MIN_ESS_OF_CHAIN = 100.0, 4.0  # least ESS, in total and per chain; below, the error itself is uncertain
 MAX_ACCEPT_GAP = 0.1
@@ -31,7 +32,7 @@ MODE_SHARE = 0.5  # share of a statistic's variance between chains; above it, mo
 FEW = 6  # most chains or ranges of chains listed in a sentence
 MAX_TEXT = 1000  # characters
 
-IMAGES, MEANS = "images", "means"  # the two grades of a run
+IMAGES, MEANS = "images", "means"  # the two grades of a run, of any medium, as run.json has them
 GRADES = (IMAGES, MEANS)
 PAGES_FILE = "tfgradgen/diagnostics/README.md"
 # Sections of that page, one for each kind of warning.
@@ -66,15 +67,15 @@ class Issue(NamedTuple):
     against: tuple[str, ...]
     what: str
 
-    @property
-    def text(self) -> str:
-        """One line, which begins with the grades that the run loses."""
-        return f"{' and '.join(self.against)}: {self.what}" if self.against else self.what
+    def line(self, medium: Medium) -> str:
+        """Return the issue of a run of `medium`. It begins with the grades that the run loses, and names its section."""
+        named = " and ".join(grade_name(grade, medium) for grade in self.against)
+        return with_page(self.page, f"{named}: {self.what}" if named else self.what)
 
-    @property
-    def line(self) -> str:
-        """The text, with a reference to its section."""
-        return with_page(self.page, self.text)
+
+def grade_name(grade: str, medium: Medium) -> str:
+    """Return how lines name one of `GRADES` in a run of `medium`."""
+    return medium.plural if grade == IMAGES else grade
 
 
 def with_page(page: str, text: str) -> str:
@@ -200,10 +201,11 @@ def passed(
     The other arguments are those of `problems`.
     """
     lines, num_chains = [], len(chains["accept_rate"])
+    names = {grade: grade_name(grade, run.medium) for grade in GRADES}
     if IMAGES not in against:
-        lines.append(f"{IMAGES}: {_images(chains, num_results, run)}")
+        lines.append(f"{names[IMAGES]}: {_images(chains, num_results, run)}")
     if MEANS not in against:
-        lines.append(f"{MEANS}: good to the +- shown: {_means(found, num_results, num_chains, latent_dim, run)}")
+        lines.append(f"{names[MEANS]}: good to the +- shown: {_means(found, num_results, num_chains, latent_dim, run)}")
     return lines
 
 
@@ -233,12 +235,12 @@ def _means(found: Mapping[str, Convergence], num_results: int, num_chains: int, 
     return f"{agree}the ESS of p(class) is {found[CLASS_PROB].ess or 0:.0f}"
 
 
-def checked(kind: SamplerKind, latent_dim: int) -> str:
+def checked(run: Run, latent_dim: int) -> str:
     """Return the line of a run without problems: what was checked in a run of this kind."""
-    every = ["models", "stored images", "finite densities"]
-    if kind == "chain":
+    every = ["models", f"stored {run.medium.plural}", "finite densities"]
+    if run.kind == "chain":
         every += ["starts", "stuck chains", "divergences", "standstills", "acceptance"]
-    if kind not in INDEPENDENT:
+    if not run.is_independent:
         every += [f"R-hat of p(class), the log density and {_counted(latent_dim, 'coordinate')} of z", "ESS"]
     return f"checked: {', '.join(every)}; nothing found"
 
@@ -386,10 +388,11 @@ def _near(chains: Mapping[str, list[Any]], num_results: int, run: Run) -> Iterab
     for one in _broken(chains, num_results):
         yield one._replace(against=(IMAGES,))
     if num_results > 1 and max(chains["num_distinct"]) == 1:
-        text = f"no chain moved in {num_results} steps, so each image is that of the first draw: lower --amount or raise "
-        yield issue("stuck-chains", f"{text}--num_steps")
+        text = f"no chain moved in {num_results} steps, so each {run.medium.noun} is that of the first draw: lower --amount"
+        yield issue("stuck-chains", f"{text} or raise --num_steps")
     if run.num_exact is None:
-        text = "the run that they come from does not show that its images are draws of the posterior: see its own warnings"
+        text = f"the run that they come from does not show that its {run.medium.plural} are draws of the posterior"
+        text += ": see its own warnings"
         yield issue("starts", text, IMAGES)
     yield issue("starts", "all chains start at one draw, so do not average over them; for averages, run `sample`", MEANS)
 

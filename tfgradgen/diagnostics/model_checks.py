@@ -119,7 +119,7 @@ def prior_checks(posterior: ClassPosterior) -> list[Check]:
     found = [*seen.checks]
     for each, _ in posterior.each_label():
         log_prob = seen.log_probs[:, int(each.label)]
-        of_label = label_checks(log_prob, each.classifier.num_classes, float(each.temperature))
+        of_label = label_checks(log_prob, each.classifier.num_classes, seen.medium, float(each.temperature))
         if says_it and not of_label[0].is_grave:
             of_label = of_label[1:]  # implied by images that are not finite
         found += [_of_label(check, each) for check in of_label] if posterior.is_batched else of_label

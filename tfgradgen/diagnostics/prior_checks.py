@@ -23,7 +23,9 @@ from tfgradgen.core.checks import fail
 from tfgradgen.core.contracts import Networks, is_channels_first
 from tfgradgen.core.text import value_text
 from tfgradgen.diagnostics.preflight import LIKELY, ROW_TOLERANCE, Check, share
-from tfgradgen.media.registry import MEDIA
+from tfgradgen.media.image import Image
+from tfgradgen.media.medium import Medium
+from tfgradgen.media.registry import MEDIA, medium_of
 
 NUM_PRIOR = 64  # prior draws
 NUM_ROWS = 8  # prior draws that are evaluated again, and rows of a batch
@@ -65,11 +67,13 @@ class Evidence(NamedTuple):
       checks: The checks that do not depend on the label.
       log_probs: [NUM_PRIOR, num_classes] float32.
       energy: [NUM_PRIOR] float32; 0 without a discriminator.
+      medium: What the generator gives.
     """
 
     checks: list[Check]
     log_probs: np.ndarray
     energy: np.ndarray
+    medium: Medium
 
     def points(self, label: int, num: int) -> np.ndarray:
         """Return the indices of the first `num` prior draws where the target of `label` is finite.
@@ -93,18 +97,20 @@ def evaluate(networks: Networks, z: tf.Tensor) -> Output:
     """
     generator, classifier, discriminator, *_ = networks
     image = _tensor("generator", generator(z))
-    check_image(image, len(z))
+    medium = medium_shown(generator, image)
+    check_image(image, len(z), medium)
     logits = _tensor("classifier", classifier(image))
     if logits.shape != (len(z), classifier.num_classes) or logits.dtype != tf.float32:
         raise fail(
             "classifier",
-            f"float32 logits [{len(z)}, {classifier.num_classes}], a row for each of {len(z)} images",
+            f"float32 logits [{len(z)}, {classifier.num_classes}], a row for each of {len(z)} {medium.plural}",
             f"{logits.dtype.name} {list(logits.shape)}",
-            "return one row of num_classes logits for each image",
+            f"return one row of num_classes logits for each {medium.noun}",
         )
     energy = tf.zeros([len(z)]) if discriminator is None else _tensor("discriminator", discriminator(image))
     if energy.shape != (len(z),):
-        raise fail("discriminator", f"one value for each of {len(z)} images", list(energy.shape), "return shape [batch]")
+        expected = f"one value for each of {len(z)} {medium.plural}"
+        raise fail("discriminator", expected, list(energy.shape), "return shape [batch]")
     return Output(image.numpy(), tf.nn.log_softmax(logits).numpy(), energy.numpy())
 
 
@@ -115,7 +121,15 @@ def _tensor(role: str, output: Any) -> tf.Tensor:
         raise fail(role, "one tensor as output", type(output).__name__, "return a float32 tensor") from error
 
 
-def check_image(image: tf.Tensor, num_rows: int) -> None:
+def medium_shown(generator: Any, image: Any) -> Medium:
+    """Return the medium of `image` [B, ...] from `generator`; images if none has such axes."""
+    try:
+        return medium_of(generator, image.shape[1:])
+    except ValueError:
+        return Image(())
+
+
+def check_image(image: tf.Tensor, num_rows: int, medium: Medium) -> None:
     """Raise `UserError` unless `image` is a batch of `num_rows` images [height, width, channels], sounds or clips."""
     shape = list(image.shape)
     if is_channels_first(shape[1:]):
@@ -133,9 +147,10 @@ def check_image(image: tf.Tensor, num_rows: int) -> None:
     ):
         raise fail(
             "generator",
-            f"floating-point images [{num_rows}, height, width, channels], a row for each of {num_rows} latent points",
+            f"floating-point {medium.plural} [{', '.join([str(num_rows), *medium.axes])}], a row for each of {num_rows} latent "
+            "points",
             f"{image.dtype.name} {shape}",
-            "return one image for each latent point",
+            f"return one {medium.noun} for each latent point",
         )
 
 
@@ -161,18 +176,20 @@ def examine(networks: Networks, random_ops_fn: Callable[[], Sequence[str]]) -> E
     copies = evaluate(networks, tf.repeat(points[:1], size, 0))
     reversed_ = evaluate(networks, tf.reverse(points[:size], [0]))
     is_same = all(map(_same_as(first), repeats)) and all(map(_same_as(alone[0]), alone[1:]))
-    checks = [*image_checks(images), _determinism(is_same, random_ops_fn)]
+    medium = medium_shown(networks.generator, images[0])
+    checks = [*image_checks(images, medium), _determinism(is_same, random_ops_fn)]
     if is_same:
         rows = [
             (first, Output(*(column[::-1] for column in reversed_))),
             (Output(*(np.repeat(column[:1], size, 0) for column in first)), copies),
             (Output(*(column[:1] for column in first)), alone[0]),
         ]
-        checks.append(_rows([apart(*pair) for pair in rows]))
+        checks.append(_rows([apart(*pair) for pair in rows], medium))
     is_of_one_class = getattr(networks.generator, "generator_class", None) == "target"
     if networks.discriminator is not None and all(check.is_ok for check in checks if check.what == "generator"):
         checks.append(_energy_check(energy, networks.discriminator_weight))
-    return Evidence([*checks, *class_checks(log_probs, networks.classifier, is_of_one_class)], log_probs, energy)
+    checks += class_checks(log_probs, networks.classifier, medium, is_of_one_class)
+    return Evidence(checks, log_probs, energy, medium)
 
 
 def _energy_check(energy: np.ndarray, weight: float) -> Check:
@@ -218,19 +235,19 @@ def _determinism(is_same: bool, random_ops_fn: Callable[[], Sequence[str]]) -> C
     )
 
 
-def _rows(differences: Sequence[tuple[float, float]]) -> Check:
+def _rows(differences: Sequence[tuple[float, float]], medium: Medium) -> Check:
     pixels, nats = (max(values) for values in zip(*differences, strict=True))
     return Check(
         "rows",
         pixels <= ROW_TOLERANCE and nats <= ROW_TOLERANCE,
         "the same of a latent point whatever others are in its batch",
-        "the same" if pixels == nats == 0 else f"images {pixels:.1g} and log-probabilities {nats:.1g} apart",
+        "the same" if pixels == nats == 0 else f"{medium.plural} {pixels:.1g} and log-probabilities {nats:.1g} apart",
         "remove operations over the whole batch, such as its mean, from the model: chains would influence each other",
     )
 
 
-def image_checks(images: Sequence[np.ndarray]) -> list[Check]:
-    """Check that images in batches [B, ...] are finite, in range and varied."""
+def image_checks(images: Sequence[np.ndarray], medium: Medium) -> list[Check]:
+    """Check that images, or what `medium` has, in batches [B, ...] are finite, in range and varied."""
     whole = np.concatenate([np.isfinite(batch).all(tuple(range(1, batch.ndim))) for batch in images])
     low, high = (fn([fn(batch[np.isfinite(batch)], initial=0.0) for batch in images]) for fn in (np.min, np.max))
     variety = float(np.std(images[0], 0).mean()) if whole.all() else np.inf
@@ -238,13 +255,13 @@ def image_checks(images: Sequence[np.ndarray]) -> list[Check]:
         Check(
             "generator",
             bool(whole.all()),
-            "images without NaN or inf",
+            f"{medium.plural} without NaN or inf",
             share(whole),
             "the generator gives NaN or inf for part of z; check its weights, or export it in float32",
             is_grave=not whole.any(),
         ),
         Check(
-            "image",
+            medium.noun,
             bool(low >= -MAX_PIXEL and high <= MAX_PIXEL),
             f"{images[0].dtype.name} {list(images[0].shape[1:])} in [-1, 1]",
             f"{low:.3g} to {high:.3g}",
@@ -254,15 +271,15 @@ def image_checks(images: Sequence[np.ndarray]) -> list[Check]:
         Check(
             "variety",
             variety > 1e-3,
-            "images that differ from z to z",
-            f"a standard deviation of {variety:.2g} a pixel",
+            f"{medium.plural} that differ from z to z",
+            f"a standard deviation of {variety:.2g} a {medium.element}",
             "check latent_dim and prior of the generator",
             is_grave=False,
         ),
     ]
 
 
-def class_checks(log_probs: np.ndarray, classifier: Any, is_of_one_class: bool = False) -> Iterable[Check]:
+def class_checks(log_probs: np.ndarray, classifier: Any, medium: Medium, is_of_one_class: bool = False) -> Iterable[Check]:
     """Check that a classifier distinguishes prior draws by `log_probs` [B, num_classes].
 
     Classifiers of two classes are not checked: one of two, such as a condition, may well be rare.
@@ -270,6 +287,7 @@ def class_checks(log_probs: np.ndarray, classifier: Any, is_of_one_class: bool =
     Args:
       log_probs: Log-probabilities of the classes.
       classifier: The classifier, for the names of its classes.
+      medium: What it classifies.
       is_of_one_class: Whether all images are of the class that the generator was asked for; they are not checked then.
     """
     finite = np.isfinite(log_probs).all(1)
@@ -286,15 +304,15 @@ def class_checks(log_probs: np.ndarray, classifier: Any, is_of_one_class: bool =
     yield Check(
         "classes",
         information > MIN_INFORMATION and shares[top] < 1 and confidence > MIN_CONFIDENCE / num_classes,
-        "images of prior draws that the classifier tells apart",
+        f"{medium.plural} of prior draws that the classifier tells apart",
         found,
         INPUT_REMEDY,
         is_grave=False,
     )
 
 
-def label_checks(log_prob: np.ndarray, num_classes: int, temperature: float = 1.0) -> list[Check]:
-    """Check log p(class) [B] at prior draws.
+def label_checks(log_prob: np.ndarray, num_classes: int, medium: Medium, temperature: float = 1.0) -> list[Check]:
+    """Check log p(class) [B] at prior draws of `medium`.
 
     It must be finite, vary enough at the likelihood's `temperature`, and be large enough somewhere.
     """
@@ -332,7 +350,7 @@ def label_checks(log_prob: np.ndarray, num_classes: int, temperature: float = 1.
             most >= bound,
             f"p(class) above {bound:.0e} at some prior draw",
             seen,
-            f"the generator's images look nothing like the class; {INPUT_REMEDY}",
+            f"the generator's {medium.plural} look nothing like the class; {INPUT_REMEDY}",
             is_grave=False,
         )
     )

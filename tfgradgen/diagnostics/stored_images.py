@@ -66,7 +66,7 @@ def _of_draw(log_odds: np.ndarray, posterior: ClassPosterior, draws: Draws, medi
         found,
         found * nats + LEAST,
         medium,
-        f"the generator gives another {medium.kind} of the same z than in the run: it is random or depends on the whole batch; "
+        f"the generator gives another {medium.noun} of the same z than in the run: it is random or depends on the whole batch; "
         "remove that from the model",
     )
 
@@ -92,5 +92,5 @@ def _line(drawn: np.ndarray, found: np.ndarray, tolerance: np.ndarray, medium: M
     worst = int(apart.argmax())
     return [
         f"p(class) of {is_wrong.sum()} of {len(apart)} stored {medium.plural} is not that of their draws "
-        f"({drawn[worst]:.3g} of a draw, {found[worst]:.3g} of its {medium.kind}): {why}"
+        f"({drawn[worst]:.3g} of a draw, {found[worst]:.3g} of its {medium.noun}): {why}"
     ]

@@ -32,8 +32,8 @@ class ScoredImages(NamedTuple):
     Attributes:
       features: [N, D], features of the judge.
       log_natural: [N], the discriminator's log p(natural); NaN without one.
-      judge_log_prob: [N], the judge's log p(class).
-      judge_is_right: [N] bool, whether the judge's most likely class is this one.
+      judge_log_prob: [N], the judge's log p(class); NaN for a text, which is no class.
+      judge_is_right: [N], 1 if the judge's most likely class is this one, otherwise 0; NaN for a text.
       similarity: [N, N], the `Medium.distances` of all pairs, of images the MS-SSIM; NaN if they are too small.
       image: uint8 [N, height, width, channels], stills of sounds and clips; no rows if only the scores are known.
     """
@@ -58,15 +58,16 @@ class Observer:
       judge: A classifier whose SavedModel has a signature `features`, image -> [B, D].
       discriminator: A classifier with a label `natural`; None for none.
       generator: The generator whose images, sounds or clips are scored; None for one of images.
+      has_classes: Whether labels are classes of the judge. It knows no texts; of these only its features count.
 
     Raises:
       UserError: The judge has no such signature, or the discriminator no such label.
     """
 
-    def __init__(self, judge: Classifier, discriminator: Classifier | None, generator: Any = None):
+    def __init__(self, judge: Classifier, discriminator: Classifier | None, generator: Any = None, has_classes: bool = True):
         self.medium: Medium = Image(()) if generator is None else generator.medium
         self.judge = judge if generator is None else judge.at_rate_of(generator)
-        self.discriminator = discriminator
+        self.discriminator, self.has_classes = discriminator, has_classes
         see = features_fn(self.judge)
         if see is None:
             found = ", ".join(sorted(getattr(judge.module, "signatures", {}))) or "none"
@@ -91,8 +92,7 @@ class Observer:
         return names.index(label)
 
     def observe(self, image: np.ndarray, label: str) -> ScoredImages:
-        """Score `image` [N, ...], as the medium stores it, as images of `label`, a class of the judge."""
-        index = self.class_index(label)
+        """Score `image` [N, ...], as the medium stores it, as images of `label`, a class of the judge or a text."""
         natural, class_log_probs, features = [], [], []
         for k in range(0, len(image), BATCH):
             shown = tf.constant(self.medium.values(image[k : k + BATCH]))
@@ -103,11 +103,17 @@ class Observer:
         return ScoredImages(
             np.concatenate(features),
             np.concatenate(natural),
-            log_probs[:, index],
-            log_probs.argmax(1) == index,
+            *self._opinion(log_probs, label),
             np.full([len(image)] * 2, np.nan) if similarity is None else similarity,
             self.medium.pictures(image),
         )
+
+    def _opinion(self, log_probs: np.ndarray, label: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return log p(label) and whether it is the most likely class, from the judge's `log_probs`; see `ScoredImages`."""
+        if not self.has_classes:
+            return np.full(len(log_probs), np.nan, np.float32), np.full(len(log_probs), np.nan, np.float32)
+        index = self.class_index(label)
+        return log_probs[:, index], log_probs.argmax(1) == index
 
     def _log_natural(self, image: tf.Tensor) -> np.ndarray:
         if self.discriminator is None:
@@ -117,12 +123,16 @@ class Observer:
 
 
 def load_observer(
-    judge: str | Path, discriminator: str | Path | None, allow_unknown_ops: bool = False, generator: Any = None
+    judge: str | Path,
+    discriminator: str | Path | None,
+    allow_unknown_ops: bool = False,
+    generator: Any = None,
+    has_classes: bool = True,
 ) -> Observer:
     """Load an observer from two models, given as for `load_classifier` and `load_discriminator`; see `Observer`."""
     names = load_as("judge", judge, ClassifierSettings(allow_unknown_ops=allow_unknown_ops))
     tells = load_discriminator(discriminator, allow_unknown_ops=allow_unknown_ops) if discriminator else None
-    return Observer(names, tells, generator)
+    return Observer(names, tells, generator, has_classes)
 
 
 class Photographs:

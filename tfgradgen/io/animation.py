@@ -15,6 +15,7 @@ from tfgradgen.core.text import as_text, printable
 
 ENDINGS = (".gif", ".webp", ".mp4")
 HOLD = 0.6  # seconds for which the first and the last frame stay
+COLOURS = "bt709"  # of MP4: matrix, primaries and transfer that its players know best
 LONGEST = 600  # seconds that ffmpeg may take
 
 
@@ -63,24 +64,38 @@ def encoded(frames: Sequence[Image.Image], frames_per_second: float, ending: str
 
 
 def _mp4(frames: Sequence[Image.Image], frames_per_second: float, hold: float) -> bytes:
-    """Return H.264 in MP4. Both sides are made even, as the format needs; the first and the last frame are repeated."""
+    """Return H.264 in MP4 that every player shows: even sides, half as many colours a side, and colours that are named.
+
+    An odd side gets its last row or column twice. The first and the last frame are repeated.
+    """
     held = max(0, round(hold * frames_per_second) - 1)
     shown = [frames[0]] * held + list(frames) + [frames[-1]] * held
-    width, height = frames[0].size
+    width, height = (side + side % 2 for side in frames[0].size)
     source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{frames_per_second:g}", "-i", "-"]
-    pad = "pad=ceil(iw/2)*2:ceil(ih/2)*2:color=white"
-    target = ["-vf", pad, "-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "18", "-movflags", "+faststart"]
-    with tempfile.TemporaryDirectory() as folder:
+    # Without names of its colours, a player guesses them by the size of the film.
+    colours = ["-vf", f"scale=out_color_matrix={COLOURS}:out_range=tv", "-color_range", "tv"]
+    colours += [part for name in ("colorspace", "color_primaries", "color_trc") for part in (f"-{name}", COLOURS)]
+    target = [*colours, "-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "18", "-movflags", "+faststart"]
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as raw:
         path = Path(folder) / "film.mp4"
+        for frame in shown:  # one by one: a film of thousands of frames is large
+            raw.write(_even(np.asarray(frame.convert("RGB"))).tobytes())
+        raw.seek(0)
         command = ["ffmpeg", "-nostdin", "-loglevel", "error", "-y", *source, *target, str(path)]
-        data = b"".join(np.asarray(frame.convert("RGB")).tobytes() for frame in shown)
         try:
-            done = subprocess.run(command, input=data, capture_output=True, timeout=LONGEST, check=False)
+            done = subprocess.run(command, stdin=raw, capture_output=True, timeout=LONGEST, check=False)
             said = done.stderr.decode(errors="replace").strip()
-            is_done = done.returncode == 0 and path.is_file()
+            is_done = done.returncode == 0 and path.is_file() and path.stat().st_size > 0
         except (OSError, subprocess.TimeoutExpired) as error:
             said, is_done = str(error), False
         if not is_done:
             why = printable(said.splitlines()[0]) if said else "it failed"
             raise fail("out", "a film from ffmpeg", why, "write .gif or .webp instead")
         return path.read_bytes()
+
+
+def _even(frame: np.ndarray) -> np.ndarray:
+    """Return `frame` [height, width, 3] with its last row and column repeated where their number is odd."""
+    height, width, _ = frame.shape
+    even: np.ndarray = np.pad(frame, [(0, height % 2), (0, width % 2), (0, 0)], mode="edge")
+    return even

@@ -15,10 +15,10 @@ from tfgradgen.media.similarity import ms_ssim_pairs
 class Image(Medium):
     """Images [height, width, channels]: stored as uint8, shown as they are."""
 
-    kind, plural = "image", "images"
+    kind, noun, plural = "image", "image", "images"
     axes = ("height", "width", "channels")
     dtype, bits, half_step = np.uint8, 8, 0.5 / 127.5
-    stem, ending, mime = "image", ".png", "image/png"
+    ending, mime = ".png", "image/png"
     is_small = False
     distance_name = "ms_ssim"
 

@@ -13,7 +13,7 @@ from tfgradgen.core.checks import check_real
 from tfgradgen.core.contracts import Tensor
 
 MAX_RATE = 1e6  # samples or frames per second
-MOST_CHANNELS = 4
+CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
 
 Dims = Sequence[int | None]
 
@@ -28,7 +28,9 @@ class Medium(abc.ABC):
       shape: Sizes of the `axes` of one. None in the input of a classifier that takes any size.
       rate: Samples or frames per second; None for a medium without time, or if it is unknown.
       kind: Name of the medium, in model.json and run.json; also the name of its array in samples.npz.
+      noun: What one is called in messages, and the name of its files before the number of the chain.
       plural: What several are called in messages.
+      element: What one stored value is called in messages.
       axes: Names of the axes of one.
       dtype: NumPy type of what is stored.
       bits: Number of bits of a stored value.
@@ -37,7 +39,6 @@ class Medium(abc.ABC):
       has_channels: Whether the last axis is that of colours.
       rate_name: Entry of model.json that gives the rate; '' for a medium without time.
       usual_rate: The rate that is assumed if nothing gives one; None for a medium without time.
-      stem: Name of its files, before the number of the chain.
       ending: Ending of its files.
       mime: Media type of its files.
       joined_name: Name of the file with all of a run; '' if grid.png is that file.
@@ -51,7 +52,9 @@ class Medium(abc.ABC):
     rate: float | None = None
 
     kind: ClassVar[str]
+    noun: ClassVar[str]
     plural: ClassVar[str]
+    element: ClassVar[str] = "pixel"
     axes: ClassVar[tuple[str, ...]]
     dtype: ClassVar[Any]
     bits: ClassVar[int]
@@ -60,7 +63,6 @@ class Medium(abc.ABC):
     has_channels: ClassVar[bool] = True
     rate_name: ClassVar[str] = ""
     usual_rate: ClassVar[float | None] = None
-    stem: ClassVar[str]
     ending: ClassVar[str]
     mime: ClassVar[str]
     joined_name: ClassVar[str] = ""
@@ -103,7 +105,7 @@ class Medium(abc.ABC):
 
     @abc.abstractmethod
     def pictures(self, stored: np.ndarray) -> np.ndarray:
-        """Return a still of each, uint8 [B, height, width, 1 to 4 channels], for grids and films."""
+        """Return a still of each, uint8 [B, height, width, 1, 3 or 4 channels], for grids and films."""
 
     @abc.abstractmethod
     def file(self, one: np.ndarray) -> bytes:
@@ -123,13 +125,13 @@ class Medium(abc.ABC):
 
     def file_name(self, chain: int, num_chains: int) -> str:
         """Return the name of the file of one chain, such that names in order are chains in order."""
-        return f"{self.stem}-{chain:0{len(str(num_chains - 1))}d}{self.ending}"
+        return f"{self.noun}-{chain:0{len(str(num_chains - 1))}d}{self.ending}"
 
     @property
     def text(self) -> str:
         """The shape and the rate in words, for messages."""
         size = " x ".join("any" if n is None else str(n) for n in self.shape)
-        return f"{self.kind} {size}" + (f" at {self.used_rate:g} per second" if self.usual_rate else "")
+        return f"{self.noun} {size}" + (f" at {self.used_rate:g} per second" if self.usual_rate else "")
 
     @property
     def record(self) -> dict[str, Any]:
@@ -141,7 +143,7 @@ class Medium(abc.ABC):
         expected = (len(stored), *self.shape)
         if stored.dtype != self.dtype or stored.shape != expected or len(self.shape) != len(self.axes):
             raise ValueError(f"{self.kind} {stored.dtype} {list(stored.shape)} instead of {np.dtype(self.dtype)} {expected}")
-        if self.has_channels and not 1 <= stored.shape[-1] <= MOST_CHANNELS:
+        if self.has_channels and stored.shape[-1] not in CHANNELS:
             raise ValueError(f"{self.plural} of {stored.shape[-1]} channels")
 
 

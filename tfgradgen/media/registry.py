@@ -67,7 +67,7 @@ def medium_in(record: Mapping[str, Any], stored: np.ndarray | None = None) -> Me
 def is_file_name(name: str) -> bool:
     """Return whether a run may have a file of this name for one of its chains, or for all of them."""
     return any(
-        name == medium.joined_name or re.fullmatch(rf"{medium.stem}-\d{{1,4}}{re.escape(medium.ending)}", name, re.ASCII)
+        name == medium.joined_name or re.fullmatch(rf"{medium.noun}-\d{{1,4}}{re.escape(medium.ending)}", name, re.ASCII)
         for medium in MEDIA.values()
     )
 

@@ -23,12 +23,13 @@ LEAST_BINS = 512
 class Sound(Medium):
     """Sounds [samples]: stored as int16, shown as log-mel spectrograms, frequency up and time to the right."""
 
-    kind, plural = "sound", "sounds"
+    kind, noun, plural = "sound", "sound", "sounds"
+    element = "sample"
     axes = ("samples",)
     dtype, bits, half_step = np.int16, 16, 0.5 / FULL
     usual_range, has_channels = True, False
     rate_name, usual_rate = "sample_rate", 16_000.0
-    stem, ending, mime = "sound", ".wav", "audio/wav"
+    ending, mime = ".wav", "audio/wav"
     joined_name, is_audible = "sounds.wav", True
     free_size = 16_000
     distance_name = "log_spectral_distance"

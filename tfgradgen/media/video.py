@@ -21,11 +21,11 @@ MAX_SIDE = 4096  # pixels of the joined file
 class Video(Medium):
     """Clips [frames, height, width, channels]: stored as uint8, shown as film strips of a few frames."""
 
-    kind, plural = "video", "clips"
+    kind, noun, plural = "video", "clip", "clips"
     axes = ("frames", "height", "width", "channels")
     dtype, bits, half_step = np.uint8, 8, 0.5 / 127.5
     rate_name, usual_rate = "frame_rate", 12.5
-    stem, ending, mime = "clip", ".gif", "image/gif"
+    ending, mime = ".gif", "image/gif"
     joined_name = "clips.gif"
     free_size = 16
     distance_name = "ms_ssim"

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tfgradgen.core.checks import check_choice, check_int, fail
 from tfgradgen.core.contracts import is_channels_first
 from tfgradgen.core.text import printable
-from tfgradgen.media.medium import MOST_CHANNELS, Medium
+from tfgradgen.media.medium import CHANNELS, Medium
 from tfgradgen.media.registry import MEDIA, kind_of
 from tfgradgen.models.conditional import ClassFn, ClassForm, class_fn, class_labels, class_number, num_coordinates
 from tfgradgen.models.encoder import encoder_of
@@ -319,8 +319,8 @@ def _medium(image: tf.Tensor, kind: str, given: GeneratorSettings, where: str) -
         raise fail(f"model {where}", expected, got, "correct kind in its model.json, or choose another output")
     if given.layout is None and is_channels_first(dims):
         raise channels_first_error(f"model {where}", "generator", got)
-    if found.has_channels and dims[-1] > MOST_CHANNELS:
-        remedy = "choose another output, or export it with its channels last"
+    if found.has_channels and dims[-1] not in CHANNELS:
+        remedy = "choose another output, as signature=NAME:OUTPUT, or export it with its channels last"
         expected = f"{found.plural} [?, {', '.join(found.axes)}] with 1, 3 or 4 channels"
         raise fail(f"model {where}", expected, got, remedy)
     return found

@@ -29,8 +29,13 @@ def show(result: SampleResult, chain: int, *, scale: int = SCALE) -> Image.Image
     height, width, channels = result.images.shape[1:]
     scale = check_int("scale", scale, 1, max(1, min(MOST_SCALE, MOST_SIDE // max(height, width))))
     image = result.images[chain]
-    one = Image.fromarray(image[..., 0] if channels == 1 else image)
-    return one if scale == 1 else one.resize((width * scale, height * scale), Image.Resampling.BICUBIC)
+    return enlarged(Image.fromarray(image[..., 0] if channels == 1 else image), scale)
+
+
+def enlarged(picture: Image.Image, scale: int) -> Image.Image:
+    """Return `picture` with `scale` times its height and width."""
+    width, height = picture.size
+    return picture if scale == 1 else picture.resize((width * scale, height * scale), Image.Resampling.BICUBIC)
 
 
 def grid_record(result: SampleResult) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from tfgradgen.models.precision import lower_gradients
 from tfgradgen.models.shipped import handles_of, local_model
 from tfgradgen.models.targets import Target, targets_of
 from tfgradgen.models.text import load_text_model
+from tfgradgen.models.tokens import read_captions
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.results.origin import model_record
 from tfgradgen.results.record import BATCH
@@ -86,7 +87,9 @@ def load_posterior(
     generator: str | None = None,
     classifier: str | None = None,
     discriminator: str | None = None,
+    text_model: str | None = None,
     classifier_labels: str | None = None,
+    reference_captions: str | None = None,
     allow_unknown_ops: bool = False,
 ) -> ClassPosterior:
     """Load the models of a run again and return its posterior.
@@ -97,8 +100,10 @@ def load_posterior(
         run says, if that is on this machine; a run may come from outside, so nothing is downloaded because it says so.
       classifier: Likewise; several as A,B.
       discriminator: Likewise.
+      text_model: Likewise, of a run with a text.
       classifier_labels: The file of the classifier's class names, or 'imagenet'. By default it is the file that the run names,
         if that lies in the folder of the run or of its classifier; no other file is read because a run names it.
+      reference_captions: The file of the reference captions of a run that was given some.
       allow_unknown_ops: Whether to load models with operations that image models do not need. Such a model can read and write
         files.
 
@@ -126,7 +131,8 @@ def load_posterior(
     classifiers = [load_classifier(place, **settings, allow_unknown_ops=lenient) for place in places]
     own = own.with_class_names(classifiers[0].labels)
     classifiers = [each.for_generator(own) for each in classifiers]
-    text = _text(record, own, lenient)
+    text = _text(record, text_model, reference_captions, lenient)
+    text = text and text.for_generator(own)
     tells = None
     if "discriminator" in record:
         place = _handle("discriminator", discriminator, record)
@@ -153,16 +159,43 @@ def load_posterior(
     return ClassPosterior.of(networks, index if isinstance(index, list) else target.index, plan_of(record).run.temperature)
 
 
-def _text(record: Mapping[str, Any], generator: Any, allow_unknown_ops: bool) -> Any:
-    """Return the classifier of the text of a run for the images of `generator`; None if it has no text."""
+def _text(record: Mapping[str, Any], place: str | None, captions: str | None, allow_unknown_ops: bool) -> Any:
+    """Return the classifier of the text of a run; None if it has no text.
+
+    Args:
+      record: The content of run.json.
+      place: Where the text model is now; None for where the run says.
+      captions: The file of the reference captions; None for those of the model.
+      allow_unknown_ops: See `load_posterior`.
+
+    Raises:
+      UserError: The model or the captions are not those of the run, or are not there.
+    """
     given = record["arguments"]
     if given.get("text") is None:
         return None
-    if given.get("reference_captions") is not None:
-        expected = "a run with the captions of its text model: no file is read because a run names it"
-        raise fail("run", expected, as_text(given["reference_captions"]), "in Python, pass posterior=")
-    model = load_text_model(_handle("text_model", None, record), allow_unknown_ops=allow_unknown_ops)
-    return model.classifier(given["text"]).for_generator(generator)
+    if captions is None and given.get("reference_captions") is not None:
+        expected = "captions that you give: no file is read because a run names it"
+        remedy = "give --reference_captions=FILE, if you know that file"
+        raise fail("run", expected, as_text(given["reference_captions"]), remedy)
+    model = load_text_model(_handle("text_model", place, record), allow_unknown_ops=allow_unknown_ops)
+    found = model.classifier(given["text"], None if captions is None else read_captions(Path(captions)))
+    with parsing("run", EXPECTED, REMEDY):
+        (said,) = record["classifier"]["texts"]
+        parts = _of_text(dict(said))
+    check_models(parts, _of_text(found.about))
+    return found
+
+
+def _of_text(about: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return what decides the probability of a text, by the flag that it comes from; the model's is first.
+
+    Without --reference_captions, other captions are due to another model.
+    """
+    found: dict[str, dict[str, Any]] = {"text_model": {}, "reference_captions": {}}
+    for name, value in about.items():
+        found["reference_captions" if "captions" in name else "text_model"][name] = value
+    return found
 
 
 def _name(labels: Any, index: int) -> str | None:
@@ -227,7 +260,7 @@ def check_models(record: Mapping[str, Any], models: Mapping[str, Mapping[str, An
         if found:
             name, ours, theirs = found
             expected = f"the {role} of the run, with {as_text(name)} {value_text(theirs)}"
-            remedy = f"give --{role}=MODEL, where that model is, or in Python pass posterior="
+            remedy = f"give --{role} with the right one, or in Python pass posterior="
             raise fail("run", expected, value_text(ours), remedy)
 
 

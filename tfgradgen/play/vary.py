@@ -22,7 +22,7 @@ from tfgradgen.play.limits import AMOUNT, LEAST_AMOUNT, MOST_VARY_IMAGES, MOST_V
 from tfgradgen.play.source import posterior_for
 from tfgradgen.play.which import check_chain
 from tfgradgen.posterior import ClassPosterior
-from tfgradgen.results.record import MODELS, VARIED
+from tfgradgen.results.record import MODELS, TEXTS, VARIED
 from tfgradgen.results.result import SampleResult
 
 KERNEL = "split_hmc"
@@ -91,7 +91,10 @@ def vary(
 
 def _arguments(own: Mapping[str, Any], source: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of the new run, with what the flags of the run it comes from said of the models."""
-    said = {name: value for name, value in source["arguments"].items() if name in (*GENERATOR_FLAGS, *CLASSIFIER_FLAGS)}
-    places = {name: own["arguments"].get(name) or source["arguments"].get(name, "") for name in MODELS if name in source}
-    precision = {name: source["arguments"][name] for name in ("gradient_precision",) if name in source["arguments"]}
-    return {**own["arguments"], **said, **places, **precision}
+    given = source["arguments"]
+    of_text = ("label", *TEXTS) if given.get("text") else ()  # the label of the run is then that of both
+    names = (*GENERATOR_FLAGS, *CLASSIFIER_FLAGS, *of_text, "gradient_precision")
+    said = {name: value for name, value in given.items() if name in names}
+    # As the flags gave them: the path of a condition is that of all its classifiers, and of the text model.
+    places = {name: given.get(name) or own["arguments"].get(name, "") for name in MODELS if name in source}
+    return {**own["arguments"], **said, **places}

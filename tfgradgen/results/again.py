@@ -108,8 +108,8 @@ def _varied(record: dict[str, Any]) -> Again:
     flags = {"run": origin["run"], "chain": origin["chain"], "amount": repr(origin["amount"])}
     flags |= {"num_images": record["arguments"]["num_chains"], "num_steps": origin["num_steps"], "seed": record["seed"]}
     flags |= origin.get("models", {})
-    names = record["arguments"].get("classifier_labels")
-    flags |= {"classifier_labels": names} if isinstance(names, str) and names != "imagenet" else {}
+    files = {name: record["arguments"].get(name) for name in ("classifier_labels", "reference_captions")}
+    flags |= {name: file for name, file in files.items() if isinstance(file, str) and file != "imagenet"}
     note = "Add --out=FOLDER to write to another folder than the default one, or --overwrite to replace the run in it."
     if not all(Path(str(flags[name])).is_absolute() for name in ("run", *PATHS) if name in flags):
         note += RELATIVE

@@ -25,7 +25,7 @@ from tfgradgen.mcmc.importance import FIT_FIGURES
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.media.registry import MEDIUM, medium_in
 from tfgradgen.results.page import page_of
-from tfgradgen.results.record import BATCH, BLOCK, FIT, MODELS, NEAREST, PROJECTION, TIME_BUDGET, VARIED
+from tfgradgen.results.record import BATCH, BLOCK, FIT, NEAREST, PLACES, PROJECTION, TIME_BUDGET, VARIED
 from tfgradgen.results.summary import UNITS, kind_of, legend_of, title_of
 from tfgradgen.viewing.report import render
 
@@ -176,7 +176,7 @@ def _varied(value: Any) -> None:
     _number(value["amount"])
     whole_number(value["num_steps"], 1)
     for role, place in _mapping(value.get("models", {})).items():
-        if role not in MODELS:
+        if role not in PLACES:
             raise ValueError("names an unknown model")
         _text(place)
 

@@ -23,8 +23,11 @@ from tfgradgen.diagnostics.issues import (
 )
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.mcmc.sampler import PRIOR_STATS
+from tfgradgen.media.registry import medium_in
 
-MODELS = ("generator", "classifier", "discriminator")
+MODELS = ("generator", "classifier", "discriminator")  # models with an entry of their own in run.json
+PLACES = (*MODELS, "text_model")  # arguments of a run that say where a model is
+TEXTS = ("text", "text_model", "reference_captions")  # arguments of a run about its text
 BATCH = "batch"  # in run.json: lists of index, name and wnid of all labels that ran as one batch of chains
 AUTO = "auto"  # in run.json: what --kernel=auto chose, and by which mass
 FIT = "fit"  # in run.json: what `mcmc.importance.of_weights` says of a fitted approximation
@@ -140,8 +143,8 @@ def diagnosis(draws: Draws, record: Mapping[str, Any]) -> dict[str, Any]:
         "latent_dim": sizes[1],
         "chains": chains,
         "grades": {grade: "warning" if grade in against else "ok" for grade in GRADES},
-        "passed": [*good, *([] if bad else [checked(run.kind, sizes[1])])],
-        "problems": [one.line for one in bad],
+        "passed": [*good, *([] if bad else [checked(run, sizes[1])])],
+        "problems": [one.line(run.medium) for one in bad],
         "warnings": [one.page for one in bad],
     }
 
@@ -173,6 +176,7 @@ def run_of(draws: Draws, record: Mapping[str, Any]) -> Run:
         is_regularized=config.get("class_reg", 0.0) > 0,
         mass=None if has_energy or labels is not None else mass,
         work=Cost(record["num_gradients"], record["num_forward"]).work,
+        medium=medium_in(record),
     )
 
 

@@ -107,7 +107,7 @@ def _wrote(record: dict[str, Any], folder: Any) -> str:
     more = "chains.nc, " if record["arguments"]["netcdf"] else ""
     medium = medium_in(record)
     if medium.is_small or record["arguments"].get("save_images"):
-        more += f"{medium.stem}-*{medium.ending}, "
+        more += f"{medium.noun}-*{medium.ending}, "
     more += f"{medium.joined_name}, " if medium.joined_name else ""
     more += "checkpoint.npz, " if SAMPLERS[record["kernel"]].can_go_on else ""
     shown = f"{REPORT} (open it in a browser), grid.png, plots.png, film.png"

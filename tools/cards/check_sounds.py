@@ -99,23 +99,17 @@ def size(evidence, name, input_shape):
 
 def classifier_figures(evidence, name):
     """Return the figures of the classifier or of the judge on held-out recordings."""
-    from tools.cards.figures import Figure, by_class
-    from tools.cards.quality import chance_calibration_error, expected_calibration_error
-    from tools.train.calibration import log_loss
+    from tools.cards.figures import Figure, by_class, calibration
 
     log_probs, labels, num = evidence.log_probs(name, "waves"), evidence.labels, len(evidence.names)
     probs = np.exp(log_probs)
     right = probs.argmax(1) == labels
     others = evidence.log_probs(name, "others").argmax(1) == num
-    error, chance = expected_calibration_error(probs, labels), chance_calibration_error(probs)
     return size(evidence, name, evidence.waves.shape[1:]) | {
         f"top-1 accuracy on {len(labels)} held-out recordings": Figure(f"{right.mean():.3f}"),
         "accuracy there by word": Figure(by_class(evidence.names, [right[labels == c].mean() for c in range(num)]), 0.04),
         f'share of {len(others)} held-out sounds that are no word that it calls "other"': Figure(f"{others.mean():.3f}", 0.01),
-        "log loss on the recordings": Figure(f"{log_loss(log_probs, labels):.3f} nats", 0.01),
-        "expected calibration error there, 10 bins": Figure(
-            f"{error:.3f}; of a classifier that is calibrated, {chance:.3f} by chance", 0.008
-        ),
+        **calibration(log_probs, labels, "on the recordings"),
     }
 
 

@@ -86,6 +86,17 @@ def by_class(names, values, digits=2):
     return ", ".join(f"{name} {value:.{digits}f}" for name, value in zip(names, values, strict=True))
 
 
+def calibration(log_probs, labels, where):
+    """Return the figures of how far `log_probs` [N, K] can be trusted on `labels` [N]; `where` says what these rows are."""
+    probs = np.exp(log_probs)
+    error, chance = expected_calibration_error(probs, labels), chance_calibration_error(probs)
+    text = f"{error:.3f}; of a classifier that is calibrated, {chance:.3f} by chance"
+    return {
+        f"log loss {where}": Figure(f"{log_loss(log_probs, labels):.3f} nats", 0.01),
+        "expected calibration error there, 10 bins": Figure(text, 0.008),
+    }
+
+
 def classifier_figures(evidence, name, is_fitted_to_photographs):
     """Return the figures of the classifier or the judge, whose temperature may be fitted to the held-out photographs."""
     model, labels = evidence.classifier(name), evidence.labels

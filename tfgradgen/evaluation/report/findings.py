@@ -8,6 +8,7 @@ from scipy import stats
 from tfgradgen.core.text import markdown_text
 from tfgradgen.evaluation.report.catalogue import MEASURES
 from tfgradgen.evaluation.report.figures import REGULARIZED, combined_error, curve, final, is_regularized, shown
+from tfgradgen.media.registry import medium_in
 
 LEVEL = 0.05  # significance level of all tests of a report together
 SAMPLERS = ("chain", "particles", "exact")  # kinds of rows that can sample from the posterior
@@ -25,7 +26,7 @@ def which_to_use(report: dict[str, Any]) -> list[str]:
 
     A row is distinguishable from exact draws if its smallest p-value is below LEVEL / (number of p-values of all samplers).
     """
-    rows = {name: row for name, row in report["rows"].items() if row.get("values")}
+    rows, plural = {name: row for name, row in report["rows"].items() if row.get("values")}, medium_in(report).plural
     samplers = [name for name, row in rows.items() if row["kind"] in SAMPLERS and not is_regularized(name)]
     found = {name: [p.value for p in (final(rows[name], m) for m in P_VALUES) if p is not None] for name in samplers}
     num_tests = sum(len(p) for p in found.values())
@@ -41,9 +42,9 @@ def which_to_use(report: dict[str, Any]) -> list[str]:
     if not least:
         lines.append("No method was tested against exact draws, so it is unknown which of them samples from the posterior.")
     elif not passed:
-        lines.append("**No recommendation**: the images of all tested methods are distinguishable from exact draws.")
+        lines.append(f"**No recommendation**: the {plural} of all tested methods are distinguishable from exact draws.")
     else:
-        lines.append(_advice(rows, passed, least))
+        lines.append(_advice(rows, passed, least, plural))
     others = passed[1:]
     if others:
         listed = ", ".join(f"`{name}` ({details(name)})" for name in others)
@@ -60,7 +61,7 @@ def which_to_use(report: dict[str, Any]) -> list[str]:
         f"{_names(pulled)} (pulled to the class mean)"
     ] * bool(pulled)
     if reasons:
-        lines.append(f"Not samplers of the posterior, whatever the quality of their images: {', '.join(reasons)}.")
+        lines.append(f"Not samplers of the posterior, whatever the quality of their {plural}: {', '.join(reasons)}.")
     return lines
 
 
@@ -150,9 +151,9 @@ def _ess(row: dict[str, Any]) -> str:
     return "ESS unknown" if ess is None else f"ESS {shown(ess)} per 1000 gradients"
 
 
-def _advice(rows: dict[str, Any], passed: list[str], least: dict[str, float]) -> str:
+def _advice(rows: dict[str, Any], passed: list[str], least: dict[str, float], plural: str) -> str:
     best = passed[0]
-    said = f"**Use `{best}`**: {_ess(rows[best])}, images indistinguishable from exact draws (p {_p(least[best])})"
+    said = f"**Use `{best}`**: {_ess(rows[best])}, {plural} indistinguishable from exact draws (p {_p(least[best])})"
     if rows[best].get("failed"):
         said += f"; it failed for {markdown_text(', '.join(rows[best]['failed']))}"
     chain = next((name for name in passed if rows[name]["kind"] == "chain"), None)

@@ -8,6 +8,7 @@ from tfgradgen.core.text import csv_text, markdown_text
 from tfgradgen.evaluation.report.catalogue import MEASURES, Value
 from tfgradgen.evaluation.report.figures import curve, final, read, shown, summary
 from tfgradgen.evaluation.report.findings import POSTER, claim, exact_is_closest, poster_order, which_to_use
+from tfgradgen.media.registry import medium_in
 
 CSV_COLUMNS = ("row", "kind", "num_gradients", "measure", "value", "standard_error", "num_labels")
 WORK = {
@@ -39,7 +40,7 @@ def to_csv(report: dict[str, Any]) -> str:
 def to_markdown(report: dict[str, Any]) -> str:
     """Return report.md, which refers to curves.png and grids.png in the same folder."""
     warning = exact_is_closest(report)
-    labels = markdown_text(", ".join(report["labels"]))
+    labels, plural = markdown_text(", ".join(report["labels"])), medium_in(report).plural
     blocks = [
         f"# Methods compared for {markdown_text(summary(report['labels']))}",
         f"Classes: {labels}. Chains per class: {report['num_chains']}. Gradients per chain: {report['num_gradients']:,}, "
@@ -57,7 +58,7 @@ def to_markdown(report: dict[str, Any]) -> str:
     ]
     for heading, every in TABLES.items():
         columns = tuple(name for name in every if name not in report.get("left_out", OF_SOUNDS))
-        blocks += [f"### {heading}", _table(report, columns), _legend(columns)]
+        blocks += [f"### {heading}", _table(report, columns), _legend(columns, plural)]
     blocks += [
         "## Results by number of gradients",
         f"![{_curves_text(report)}](curves.png)",
@@ -65,7 +66,7 @@ def to_markdown(report: dict[str, Any]) -> str:
         "and exact draws (black, with a band of one standard error). A sampler's line should end at the black line, even if "
         "that is not the better direction.",
         f"![{_grids_text(report)}](grids.png)",
-        "The images themselves. Look for problems that the measures miss: repeated images, and images without content.",
+        f"The {plural} themselves. Look for problems that the measures miss: repeated ones, and ones without content.",
         *(_claim(report) if "log_natural" not in report.get("left_out", {}) else []),
         "## Make this comparison again",
         f"```\n{report['command']}\n```",
@@ -183,13 +184,13 @@ def _grids_text(report: dict[str, Any]) -> str:
     return f"Images of the first four chains: a row for each of {rows}; a column for each of {labels}"
 
 
-def _legend(columns: tuple[str, ...]) -> str:
+def _legend(columns: tuple[str, ...], plural: str) -> str:
     lines = []
     for name in columns:
         head, about = (MEASURES[name].head, MEASURES[name].about) if name in MEASURES else WORK[name]
         better = MEASURES[name].better if name in MEASURES else ""
         direction = {"up": " (higher is better)", "down": " (lower is better)"}.get(better, "")
-        lines.append(f"*{head}*: {about}{direction}")
+        lines.append(f"*{head}*: {about.format(plural=plural)}{direction}")
     return _bullets(lines)
 
 

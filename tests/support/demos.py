@@ -1,0 +1,25 @@
+"""A demo that answers in a thread, as its command starts it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def demo(folder: Path, generator: Path, classifier: Path, **limits: Any) -> Iterator[str]:
+    """The address of the page of a demo of two models, which keeps its files in `folder`."""
+    from tfgradgen.cli.demo import bind, url_of
+    from tfgradgen.cli.demo_options import parse_demo
+    from tfgradgen.cli.load import load_models
+    from tfgradgen.demo.requests import Limits
+    from tfgradgen.demo.server import DemoServer
+    from tfgradgen.demo.work import Studio
+
+    options = parse_demo({"port": 0, "generator": str(generator), "classifier": str(classifier)})
+    listener, loaded = bind(options), load_models(options.models)
+    studio = Studio(loaded, options.models.to_dict(), Limits(**limits), folder)
+    server = DemoServer(listener, True, studio, [label.name for label in loaded.classifiers[0].labels])
+    server.start()
+    yield url_of(listener)
+    server.close(10)
