@@ -173,7 +173,7 @@ def variety(probs, verdict, features, num_classes, repeats=8):
 
     Classes with fewer than `NUM_VARIED` such draws are left out of the mean.
     """
-    scores = {True: [], False: []}
+    scores: dict[bool, list[float]] = {True: [], False: []}
     for seed in range(repeats):
         label = exact_labels(probs, seed)
         for c in range(num_classes):
