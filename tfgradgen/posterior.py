@@ -329,7 +329,12 @@ class ClassPosterior(tfp.experimental.distributions.JointDistributionPinned):  #
             image = self.generator(rows)
             logits = self.classifier(image)
             if logits.shape.rank != 2 or logits.shape[1] != num_classes:
-                raise fail("classifier", f"logits [batch, {num_classes}]", logits.shape, "return one row of logits per image")
+                raise fail(
+                    "classifier",
+                    f"logits [batch, {num_classes}]",
+                    logits.shape,
+                    "return one row of logits for each row of the input",
+                )
             return tf.concat([logits, self.networks.discriminator(image)[:, None]], 1) if with_energy else logits
 
         if max_batch is None or (flat.shape[0] is not None and flat.shape[0] <= max_batch):

@@ -149,7 +149,7 @@ def test_a_posterior_of_the_library_guesses_alike(folder: Path, tmp_path: Path) 
     [
         (
             lambda x: 0.0 * tf.reduce_mean(x, [1, 2]) + [2.0, 1.5, -1.0],
-            "predictions hardly differ between images in any common image range",
+            "predictions hardly differ between draws in any common range",
         ),
         (lambda x: 3.0 * tf.reduce_mean(x, [1, 2]), "which is close; give --classifier_range=LOW,HIGH"),
     ],

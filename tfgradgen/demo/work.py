@@ -39,7 +39,8 @@ FILM = ".webp"
 class Models(Protocol):
     """The models, as the command line loads them."""
 
-    generator: Any
+    @property
+    def generator(self) -> Any: ...
 
     def targets(self, wanted: Any) -> list[Target]: ...
     def networks(self, target: Target) -> Networks: ...

@@ -267,7 +267,7 @@ def _log_probs(classifier: Any, image: tf.Tensor) -> tf.Tensor:
     logits = classifier(image)
     if logits.shape.rank != 2 or logits.shape[1] != classifier.num_classes:
         expected = f"logits [batch, {classifier.num_classes}]"
-        raise fail("classifier", expected, logits.shape, "return one row of logits for each image")
+        raise fail("classifier", expected, logits.shape, "return one row of logits for each row of the input")
     return tf.nn.log_softmax(logits)
 
 

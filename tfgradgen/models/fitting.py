@@ -94,11 +94,9 @@ def choose_range(log_probs: dict[tuple[float, float], np.ndarray], is_exclusive:
     (best, top), (second, other), *_ = ranked = sorted(scores.items(), key=lambda item: -item[1])
     warning = ""
     if top < FLAT:
-        warning = f"predictions hardly differ between images in any common image range; {range_text(best)} is assumed; {remedy}"
+        warning = f"predictions hardly differ between draws in any common range; {range_text(best)} is assumed; {remedy}"
     elif other > CLOSE * top and _apart(log_probs[best], log_probs[second]) > SAME:
-        warning = (
-            f"image range {range_text(best)} scores {top:.2f} and {range_text(second)} {other:.2f}, which is close; {remedy}"
-        )
+        warning = f"range {range_text(best)} scores {top:.2f} and {range_text(second)} {other:.2f}, which is close; {remedy}"
     return RangeGuess(best, tuple(ranked), warning)
 
 
