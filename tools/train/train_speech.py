@@ -4,8 +4,8 @@
 
 RECORDINGS is a folder or .tar with `train/<word>/<speaker>_<nn>.wav` and `val/...`, where each speaker says each word. The
 stages, in this order: `generator` (an appearance model, fitted in a minute), `judge`, `teacher` and `first` (classifiers of
-recordings), `classifier` (`first`, trained further with the generator's sounds that it and the teacher have labelled), `export`.
-DIR keeps their checkpoints, logs and weights; a stage with weights is skipped.
+recordings), `classifier` (`first`, trained further with the generator's sounds that it and the teacher have labelled),
+`export`. DIR keeps their checkpoints, logs and weights; a stage with weights is skipped.
 """
 
 from pathlib import Path
