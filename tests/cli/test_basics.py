@@ -230,7 +230,7 @@ def test_like_takes_nothing_dangerous(tmp_path: Path, capsys: pytest.CaptureFixt
     err = capsys.readouterr().err
     assert "warning  --allow_unknown_ops of that run is not taken from a file" in err
     assert "the shipped classifier takes the place of /else/saved_models/classifier" in err
-    assert "warning  it is another classifier than that of the run" in err
+    assert "warning  this classifier differs from that of the run" in err
     record["classifier"] = {**record["classifier"], "sha256": fingerprint(default_model("classifier"))}
     like(record, tmp_path)
     assert "it is another classifier" not in capsys.readouterr().err

@@ -4,7 +4,7 @@
 
 RECORDINGS is a folder or .tar with `train/<word>/<speaker>_<nn>.wav` and `val/...`, where each speaker says each word. The
 stages, in this order: `generator` (an appearance model, fitted in a minute), `judge`, `teacher` and `first` (classifiers of
-recordings), `classifier` (`first`, trained further with the generator's sounds that it and the teacher have labelled), and
+recordings), `classifier` (`first`, trained further with the generator's sounds that it and the teacher have labelled),
 `export`. DIR keeps their checkpoints, logs and weights; a stage with weights is skipped.
 """
 
