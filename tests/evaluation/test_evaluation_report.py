@@ -73,6 +73,15 @@ def test_absent_and_failed_are_said() -> None:
     assert lines_of(page, "rejection")[0].startswith("| `rejection` (goldfish) |")
 
 
+def test_a_report_says_what_its_medium_is_called() -> None:
+    sounds = {"medium": {"kind": "sound", "shape": [640], "rate": 8000.0}}
+    page = to_markdown(as_on_the_poster() | sounds)
+    assert "share of sounds that the judge assigns" in page
+    assert "The sounds themselves." in page
+    assert "{" not in page
+    assert "share of images that the judge assigns" in to_markdown(as_on_the_poster()), "an earlier report, without the entry"
+
+
 def test_page_has_all_parts() -> None:
     page = to_markdown(as_on_the_poster())
     shown = {name for name, measure in MEASURES.items() if f"*{measure.head}*: {measure.about.format(plural='images')}" in page}
