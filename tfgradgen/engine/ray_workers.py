@@ -222,11 +222,24 @@ def connected(address: str | None, num_cpus: int | None = None) -> Iterator[int]
     finally:
         for signum, handler in handlers.items():  # Ray's own would end the process without a word about --resume
             signal.signal(signum, handler)
+    with silent():
+        try:
+            resources = ray.cluster_resources()
+            yield max(1, int(resources.get("GPU", 0) or resources.get("CPU", 1)))
+        finally:
+            bounded(ray.shutdown)
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Keep what Ray says by itself, such as that a node is lost, out of stdout during the block: results stand there."""
+    module, name = ray._private.worker, "_worker_logs_enabled"
+    before = getattr(module, name, True)
+    setattr(module, name, False)
     try:
-        resources = ray.cluster_resources()
-        yield max(1, int(resources.get("GPU", 0) or resources.get("CPU", 1)))
+        yield
     finally:
-        bounded(ray.shutdown)
+        setattr(module, name, before)
 
 
 def unreachable(address: str) -> str:
