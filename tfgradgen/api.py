@@ -186,7 +186,7 @@ def _divided(
             found = joined_chunks(pieces, len(runs), progress_fn)
             planned = planned_fn(run, arguments, _models(posterior))
         else:
-            spec = spec_of(posterior)
+            spec = spec_of(posterior, workers)
             why, jit_there = workers.scheduler.call(Work(_backend_there, (spec, recipe, run)))
             run = replace(run, jit=jit_there)
             seen = workers.environment(run.jit)

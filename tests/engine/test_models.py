@@ -49,9 +49,9 @@ def test_workers_without_the_files_draw_the_same(toy_flags: list[str], monkeypat
         *toy_flags,
     ]
     main([*command, "--out=near"])
-    monkeypatch.setattr("tfgradgen.cli.remote.is_here", lambda handle, sha256: False)
-    asked = []
-    monkeypatch.setattr("tfgradgen.cli.remote.unpacked", lambda packed: asked.append({*packed}) or models.unpacked(packed))
+    monkeypatch.setattr("tfgradgen.engine.models.is_here", lambda handle, sha256: False)
+    asked, unpack = [], models.unpacked
+    monkeypatch.setattr("tfgradgen.engine.models.unpacked", lambda packed: asked.append({*packed}) or unpack(packed))
     with on_fleet(HereFleet(), is_elsewhere=True):
         main([*command, "--devices=all", "--out=far"])
     assert len(asked[0]) == 2

@@ -1,9 +1,11 @@
-"""A cluster of three nodes on this machine, of which a worker and a node are killed in the middle of a run."""
+"""A cluster of three nodes on this machine, of which a worker, a node and at last the head are killed in the middle of runs."""
 
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,21 @@ import psutil
 import pytest
 import tensorflow as tf
 
+import tfgradgen as tg
 from tests.support import toy
 from tests.support.command import refused
-from tfgradgen.cli import remote_run
+from tfgradgen.cli import remote, remote_run
 from tfgradgen.cli.commands import main
+from tfgradgen.cli.compare_options import parse_compare
+from tfgradgen.cli.load import load_models
+from tfgradgen.cli.remote_cells import RemoteCells, RemoteObjective
+from tfgradgen.engine import models, posteriors
+from tfgradgen.engine.engine import Engine
+from tfgradgen.evaluation.cells import prepare_label, run_cell
+from tfgradgen.evaluation.method_specs import parse_method_spec
+from tfgradgen.mcmc.recipe import default_recipe
+from tfgradgen.posterior import ClassPosterior
+from tfgradgen.tuning.objective import Objective, Problem
 
 LABELS = ("one", "two", "three", "four")
 COMMAND = ["sample", f"--label={','.join(LABELS)}", "--kernel=mala", "--num_chains=16", "--block=8"]
@@ -59,10 +72,10 @@ def cluster(root: Path) -> Iterator[Any]:
             made.shutdown()
 
 
-@pytest.fixture
-def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Flags that name a toy pair with four classes."""
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A toy pair with four classes."""
+    folder = tmp_path_factory.mktemp("ray")
 
     def generate(z: tf.Tensor) -> tf.Tensor:
         return tf.tanh(tf.reshape(tf.tile(z, [1, 32]), [-1, 8, 8, 3]))
@@ -72,8 +85,24 @@ def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return tf.concat([mean, -mean[:, :1]], 1)
 
     card = {"image_range": [-1, 1], "output": "logits", "labels": list(LABELS)}
-    generator = toy.save(tmp_path / "g", generate, [None, 6], {"latent_dim": 6, "image_range": [-1, 1], "prior": "normal"})
-    return [f"--generator={generator}", f"--classifier={toy.save(tmp_path / 'c', classify, [None, 8, 8, 3], card)}"]
+    toy.save(folder / "g", generate, [None, 6], {"latent_dim": 6, "image_range": [-1, 1], "prior": "normal"})
+    toy.save(folder / "c", classify, [None, 8, 8, 3], card)
+    return folder
+
+
+@pytest.fixture
+def pair(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Flags that name the pair; the working folder is that of all tests here."""
+    monkeypatch.chdir(folder)
+    return [f"--generator={folder / 'g'}", f"--classifier={folder / 'c'}"]
+
+
+@pytest.fixture
+def near(pair: list[str], quick_runs: None) -> Path:
+    """The folder of the run in this process, which is made once."""
+    if not Path("near").exists():
+        main([*COMMAND, *pair, "--out=near"])
+    return Path("near")
 
 
 def workers() -> list[psutil.Process]:
@@ -86,12 +115,17 @@ def workers() -> list[psutil.Process]:
     return sorted(found, key=lambda process: process.info["create_time"])
 
 
-@pytest.mark.usefixtures("quick_runs")
+def wait_for_no_worker() -> None:
+    end = time.monotonic() + 30
+    while workers():
+        assert time.monotonic() < end, "workers are left"
+        time.sleep(0.2)
+
+
 def test_a_killed_worker_and_a_killed_node_change_no_bit(
-    cluster: Any, pair: list[str], monkeypatch: pytest.MonkeyPatch
+    cluster: Any, pair: list[str], near: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """64 chains of four labels run in eight blocks. Every chunk comes once, so lost blocks continued from their checkpoints."""
-    main([*COMMAND, *pair, "--out=near"])
     killed: list[str] = []
     count, take = [0], remote_run.take
 
@@ -120,11 +154,12 @@ def test_a_killed_worker_and_a_killed_node_change_no_bit(
     assert schedulers[0].num_lost >= 2
     assert count[0] == 8 * PIECES
     for label in LABELS:
-        assert Path("near", label, "samples.npz").read_bytes() == Path("far", label, "samples.npz").read_bytes()
+        assert (near / label / "samples.npz").read_bytes() == Path("far", label, "samples.npz").read_bytes()
     with np.load("far/one/samples.npz") as samples:
         assert samples["z"].shape == (230, 16, 6)
 
 
+@pytest.mark.usefixtures("cluster")  # it imports Ray, which reads the variables then
 def test_no_cluster_and_no_ray_are_one_line(
     pair: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,3 +169,114 @@ def test_no_cluster_and_no_ray_are_one_line(
     monkeypatch.setitem(sys.modules, "ray", None)
     line = refused(flags, capsys)
     assert "engine: expected Ray: pip install 'tfgradgen[ray]', got none" in line
+
+
+@pytest.fixture
+def sent_away(pair: list[str], folder: Path) -> Iterator[None]:
+    """The folders of the models are renamed as soon as they are sent: workers cannot read them, as on other machines."""
+    away = {folder / name: folder / f"{name}.away" for name in "gc"}
+
+    def send(handles: Any, share_fn: Any) -> models.Sent:
+        found = models.send(handles, share_fn)
+        for here, there in away.items():
+            here.rename(there)
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(remote, "send", send)
+        patch.setattr(posteriors, "send", send)
+        yield
+    for here, there in away.items():
+        if there.exists():
+            there.rename(here)
+
+
+@pytest.fixture
+def far(cluster: Any) -> Iterator[Any]:
+    """An engine with one worker of the cluster."""
+    from tfgradgen.engine.ray_workers import RayFleet, connected, variables
+
+    with connected(cluster.address):
+        fleet = RayFleet(variables())
+        yield Engine(fleet, 1, is_elsewhere=True)
+        fleet.stop()
+
+
+def test_the_parts_of_compare_and_tune_are_the_same_there(far: Engine, pair: list[str], sent_away: None) -> None:
+    flags = dict(flag[2:].split("=") for flag in pair)
+    options = parse_compare({"labels": "one", "kernels": "mala", "num_chains": 5, "num_gradients": 20, **flags})
+    loaded, run, method = load_models(options.pair.models), options.pair.run, parse_method_spec("mala", options.class_reg)
+    posterior = ClassPosterior.of(loaded.networks(loaded.targets("one")[0]), 0)
+    silent: Any = lambda *_: None  # noqa: E731
+    objective = Objective({"one": posterior}, run, 60)
+    recipe, problem = default_recipe("mala").changed({"num_burnin_steps": 5, "num_adaptation_steps": 5}), Problem("one", 0, 0)
+    reference = prepare_label(posterior, run, silent)
+    cell = run_cell(posterior, method, reference, run, [10, 20], silent)
+    measured = objective.measure(recipe, problem, silent)
+
+    distant = remote.remote_of(far, options.pair.models, loaded)
+    cells, found = RemoteCells(distant, options, [10, 20]), dict[str, Any]()
+    cells.make_references(["one"], lambda name, value: found.update({name: value}))
+    cells.make_cells([(method, "one")], {"one": reference}, lambda spec, name, value: found.update({spec.name: value}))
+    for ours, theirs in ((reference, found["one"]), (cell, found["mala"])):
+        for name in ours._fields:
+            np.testing.assert_array_equal(getattr(theirs, name), getattr(ours, name), err_msg=name)
+    there = RemoteObjective(distant, replace(options.pair, label="one"), objective)
+    assert there.measure(recipe, problem, silent)._replace(seconds=0) == measured._replace(seconds=0)
+
+
+def test_python_draws_the_same_there(cluster: Any, folder: Path, sent_away: None) -> None:
+    posterior = tg.ClassPosterior(tg.load_generator(folder / "g"), tg.load_classifier(folder / "c"), "two")
+    counts: dict[str, Any] = {"num_chains": 4, "num_results": 20, "num_burnin_steps": 5, "init": "prior", "block": 2}
+    here = tg.sample(posterior, "mala", **counts)
+    there = tg.sample(posterior, "mala", **counts, engine="ray", address=cluster.address)
+    np.testing.assert_array_equal(there.z, here.z)
+    assert there.record["num_gradients"] == here.record["num_gradients"]
+
+
+def test_ctrl_c_ends_the_workers_and_the_loss_of_the_head_ends_the_command(
+    cluster: Any, pair: list[str], near: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was drawn is kept each time, and the rest is drawn on the cluster and then here. The last test: the head is gone."""
+    from tfgradgen.engine import ray_workers
+
+    command = [*COMMAND, *pair, "--out=cut", "--label=one"]
+    command.remove(COMMAND[1])
+    there = ["--engine=ray", f"--address={cluster.address}"]
+    counts: list[int] = []
+    take = remote_run.take
+
+    def do_after(number: int, act: Any) -> None:
+        counts.append(0)
+
+        def counted(store: Any, chunk: Any) -> None:
+            take(store, chunk)
+            counts[-1] += 1
+            if counts[-1] == number:
+                act()
+
+        monkeypatch.setattr(remote_run, "take", counted)
+
+    do_after(6, lambda: os.kill(os.getpid(), signal.SIGINT))
+    capsys.readouterr()
+    line = refused([*command, *there], capsys, 130)
+    assert "interrupted; what was drawn is in cut.partial, --resume goes on with it: python -m tfgradgen sample" in line
+    assert "--resume" in line.split("sample")[-1]
+    wait_for_no_worker()
+
+    def lose_head() -> None:
+        cluster.head_node.kill_all_processes(check_alive=False, allow_graceful=False)
+        time.sleep(1.5)
+
+    monkeypatch.setattr(ray_workers, "HEAD_SECONDS", 1.0)
+    monkeypatch.setattr(ray_workers, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(ray_workers, "STOP_SECONDS", 2.0)
+    do_after(4, lose_head)
+    line = refused([*command, *there, "--resume"], capsys)
+    assert f"engine: expected the head of the Ray cluster, got none at {cluster.address} (Connection refused)" in line
+    assert "Go on with: python -m tfgradgen sample" in line
+    assert counts[1] >= 4
+    assert sum(counts) < 2 * PIECES
+
+    main([*command, "--resume"])
+    assert Path("cut/samples.npz").read_bytes() == (near / "one/samples.npz").read_bytes()

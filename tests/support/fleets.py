@@ -69,7 +69,7 @@ class HereFleet:
 
 @contextmanager
 def on_fleet(fleet: Any, num_workers: int = 2, is_elsewhere: bool = False) -> Iterator[Engine]:
-    """Make commands with --engine=ray or --devices run on `fleet` during the block; yields its engine."""
+    """Make commands with --engine=ray or --devices, and `tg.sample`, run on `fleet` during the block; yields its engine."""
     engine = Engine(fleet, num_workers, is_elsewhere)
 
     @contextmanager
@@ -77,6 +77,6 @@ def on_fleet(fleet: Any, num_workers: int = 2, is_elsewhere: bool = False) -> It
         yield None if place.is_here else engine
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("sample", "compare", "tune"):
-            patch.setattr(f"tfgradgen.cli.{module}.running", running, raising=False)
+        for module in ("api", "cli.sample", "cli.compare", "cli.tune"):
+            patch.setattr(f"tfgradgen.{module}.running", running)
         yield engine

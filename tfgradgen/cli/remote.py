@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tfgradgen.api import choose_jit, iter_chunks
@@ -15,8 +15,9 @@ from tfgradgen.core.checks import fail
 from tfgradgen.core.config import RunConfig
 from tfgradgen.core.contracts import Jit
 from tfgradgen.engine.engine import Engine
-from tfgradgen.engine.models import is_here, pack, unpacked
+from tfgradgen.engine.models import NONE_SENT, Sent, send
 from tfgradgen.engine.places import check_surroundings
+from tfgradgen.engine.posteriors import names_of
 from tfgradgen.engine.work import Piece, Work
 from tfgradgen.mcmc.pool import pool_of
 from tfgradgen.mcmc.recipe import Recipe
@@ -32,19 +33,17 @@ class Models:
     Attributes:
       options: The options that name them.
       gradient_precision: See `load_models`.
-      sha256: Digest by handle; {} if workers are on this machine.
-      files: A shared `Packed` by handle, for workers that have no such model.
+      sent: Their files, for workers that lack them.
     """
 
     options: ModelOptions
     gradient_precision: str = "float32"
-    sha256: dict[str, str] = field(default_factory=dict)
-    files: dict[str, Any] = field(default_factory=dict)
+    sent: Sent = NONE_SENT
 
     @property
     def key(self) -> str:
         """What distinguishes models, for the cache of a worker."""
-        return repr((self.options, self.gradient_precision, self.sha256))
+        return repr((self.options, self.gradient_precision, self.sent.sha256))
 
 
 _LOADED: dict[str, Loaded] = {}  # the models of the last command
@@ -55,17 +54,13 @@ def models_for(engine: Engine, options: ModelOptions, loaded: Loaded, gradient_p
     if not engine.is_elsewhere:
         return Models(options, gradient_precision)
     if len(options.classifiers) == 1:  # names may come from a file that only this machine has
-        names = [asdict(label) for label in loaded.classifiers[0].labels]
-        if not loaded.classifiers[0].is_binary:
-            options = replace(options, classifier_settings=options.classifier_settings | {"labels": names})
+        options = replace(options, classifier_settings=options.classifier_settings | names_of(loaded.classifiers[0]))
     if options.captions:
         remedy = "leave it out, or --address"
         raise fail("reference_captions", "captions that all workers can read", "a file of this machine", remedy)
     further = [options.text_model if options.text is not None else None, options.discriminator]
     handles = [options.generator, *options.classifiers, *(handle for handle in further if handle)]
-    packed = {handle: pack(handle) for handle in dict.fromkeys(handles)}
-    files = {handle: engine.fleet.share(model) for handle, model in packed.items()}
-    return Models(options, gradient_precision, {handle: model.sha256 for handle, model in packed.items()}, files)
+    return Models(options, gradient_precision, send(handles, engine.fleet.share))
 
 
 def load_here(models: Models) -> Loaded:
@@ -74,8 +69,7 @@ def load_here(models: Models) -> Loaded:
         _LOADED.clear()
         with ExitStack() as stack:
             stack.enter_context(volume(Volume.QUIET))
-            missing = {k: models.files[k].get() for k, sha256 in models.sha256.items() if not is_here(k, sha256)}
-            folders = stack.enter_context(unpacked(missing))
+            folders = stack.enter_context(models.sent.folders())
             options = models.options
             options = replace(
                 options,

@@ -2,10 +2,10 @@
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tfgradgen.core.checks import UserError, fail
 from tfgradgen.core.files import open_inside
@@ -48,6 +48,34 @@ def is_here(handle: str, sha256: str) -> bool:
         return os.path.isdir(os.path.expanduser(handle)) and fingerprint(resolve_handle(handle)) == sha256
     except UserError:
         return False
+
+
+class Sent(NamedTuple):
+    """Models for workers that may not have them.
+
+    Attributes:
+      sha256: Digest by handle; {} if workers are on this machine.
+      files: A shared `Packed` by handle (`schedule.Fleet.share`).
+    """
+
+    sha256: Mapping[str, str] = {}
+    files: Mapping[str, Any] = {}
+
+    @contextmanager
+    def folders(self) -> Iterator[dict[str, str]]:
+        """Yield, in a worker, the folder of each model that this machine lacks, by its handle; see `unpacked`."""
+        with unpacked({k: self.files[k].get() for k, sha256 in self.sha256.items() if not is_here(k, sha256)}) as folders:
+            yield folders
+
+
+NONE_SENT = Sent()
+
+
+def send(handles: Iterable[str], share_fn: Callable[[Packed], Any]) -> Sent:
+    """Return the models `handles` for workers on other machines; `share_fn` is that of their fleet."""
+    packed = {handle: pack(handle) for handle in dict.fromkeys(handles)}
+    files = {handle: share_fn(model) for handle, model in packed.items()}
+    return Sent({handle: model.sha256 for handle, model in packed.items()}, files)
 
 
 @contextmanager

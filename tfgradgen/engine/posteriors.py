@@ -1,11 +1,14 @@
 """Posteriors from Python, as workers make them again: from the files and settings of their models."""
 
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tfgradgen.core.checks import fail
 from tfgradgen.diagnostics.prior_checks import prior_points
+from tfgradgen.engine.engine import Engine
+from tfgradgen.engine.models import NONE_SENT, Sent, send
 from tfgradgen.models.classifier import Classifier, load_classifier
 from tfgradgen.models.generator import Generator, load_generator
 from tfgradgen.posterior import ClassPosterior
@@ -25,6 +28,7 @@ class Spec(NamedTuple):
       temperature: Of the likelihood.
       max_batch: Rows that go through the networks at a time.
       probe: Scores of the classes at the first prior points.
+      sent: The files of the models, for workers that lack them.
     """
 
     generator: tuple[str, dict[str, Any]]
@@ -33,13 +37,19 @@ class Spec(NamedTuple):
     temperature: float
     max_batch: int | None
     probe: np.ndarray
+    sent: Sent = NONE_SENT
 
 
 _MADE: dict[str, ClassPosterior] = {}  # the posterior of the last blocks, so that models are loaded once
 
 
-def spec_of(posterior: ClassPosterior) -> Spec:
-    """Return the description of `posterior` for workers.
+def names_of(classifier: Classifier) -> dict[str, Any]:
+    """Return the names of the classes as a setting of `load_classifier`: they may come from a file that a worker lacks."""
+    return {} if classifier.is_binary else {"labels": [asdict(label) for label in classifier.labels]}
+
+
+def spec_of(posterior: ClassPosterior, engine: Engine) -> Spec:
+    """Return the description of `posterior` for the workers of `engine`.
 
     Raises:
       UserError: A model was not loaded from files, or the target has more parts than two models.
@@ -56,7 +66,11 @@ def spec_of(posterior: ClassPosterior) -> Spec:
     label = given["label"]
     label = label.numpy().tolist() if hasattr(label, "numpy") else label
     generator, classifier = ((model.path, dict(model.given)) for model in models)
-    return Spec(generator, classifier, label, float(posterior.temperature), given["max_batch"], _probe(posterior))
+    found = Spec(generator, classifier, label, float(posterior.temperature), given["max_batch"], _probe(posterior))
+    if not engine.is_elsewhere:
+        return found
+    named = classifier[0], classifier[1] | names_of(models[1])
+    return found._replace(classifier=named, sent=send([generator[0], classifier[0]], engine.fleet.share))
 
 
 def _probe(posterior: ClassPosterior) -> np.ndarray:
@@ -69,19 +83,17 @@ def posterior_of(spec: Spec) -> ClassPosterior:
     """Return the posterior in a worker.
 
     Raises:
-      UserError: A model is not on this machine, or is another one.
+      UserError: A model does not load, or is another one.
     """
-    key = repr(spec._replace(probe=np.zeros(0)))
+    key = repr(spec._replace(probe=np.zeros(0), sent=Sent(spec.sent.sha256)))
     if key not in _MADE:
         _MADE.clear()
-        generator, classifier = load_generator(spec.generator[0], **spec.generator[1]), spec.classifier
-        found = ClassPosterior(
-            generator,
-            load_classifier(classifier[0], **classifier[1]),
-            spec.label,
-            temperature=spec.temperature,
-            max_batch=spec.max_batch,
-        )
+        with spec.sent.folders() as folders:
+            generator, classifier = (
+                load_fn(folders.get(path, path), **settings)
+                for load_fn, (path, settings) in ((load_generator, spec.generator), (load_classifier, spec.classifier))
+            )
+        found = ClassPosterior(generator, classifier, spec.label, temperature=spec.temperature, max_batch=spec.max_batch)
         if not np.allclose(_probe(found), spec.probe, rtol=TOLERANCE, atol=TOLERANCE):
             raise fail("engine", "the models of the command", "models that return something else", REMEDY)
         _MADE[key] = found

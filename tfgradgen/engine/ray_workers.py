@@ -4,8 +4,9 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -18,6 +19,12 @@ from tfgradgen.engine.work import Reply, Runner, Work
 
 LOOPBACK = "127.0.0.1"
 CONNECT_SECONDS = 5.0  # within which the head of a cluster must accept a connection
+LOOK_SECONDS = 2.0  # between looks at the head
+HEAD_SECONDS = 15.0  # without the head after which the command ends: workers go on without it, but none is found or replaced
+STOP_SECONDS = 10.0  # for which the end of workers or of the connection is awaited
+# After this time without the head Ray would end the process of the command, in the middle of whatever it writes.
+RECONNECT = "RAY_gcs_rpc_server_reconnect_timeout_s"
+RECONNECT_SECONDS = 3600
 LOCAL_STORE = 200_000_000  # bytes of shared memory of a cluster that is started for one command
 # Variables that can change the bits or the speed of TensorFlow, which workers get from the command.
 PASSED = ("TF_", "OMP_", "XLA_", "NVIDIA_TF32")
@@ -58,6 +65,32 @@ class Stored:
         return ray.get(self._ref)
 
 
+class Head:
+    """The head of the cluster, at which this process looks now and then.
+
+    Args:
+      address: HOST:PORT.
+    """
+
+    def __init__(self, address: str):
+        self.address = address
+        self._looked = self._seen = time.monotonic()
+
+    def check(self) -> None:
+        """Raise `UserError` if the head has not accepted a connection for HEAD_SECONDS."""
+        if time.monotonic() - self._looked < LOOK_SECONDS:
+            return
+        why = unreachable(self.address)
+        self._looked = time.monotonic()
+        if not why:
+            self._seen = self._looked
+        elif self._looked - self._seen > HEAD_SECONDS:
+            remedy = "--resume goes on with what was drawn, on another cluster or without --engine"
+            error = fail("engine", "the head of the Ray cluster", f"none at {self.address} ({why})", remedy)
+            error.can_resume = True
+            raise error
+
+
 class RayFleet:
     """See `schedule.Fleet`. The process is connected to a cluster (`connected`).
 
@@ -78,6 +111,7 @@ class RayFleet:
         )
         self._actors: dict[int, Any] = {}
         self._refs: dict[int, deque[Any]] = {}
+        self._head = Head(ray.get_runtime_context().gcs_address)
 
     def start(self, number: int) -> None:
         self._forget(number)
@@ -94,6 +128,7 @@ class RayFleet:
         return Stored(value)
 
     def wait(self, timeout: float) -> list[tuple[int, Reply]]:
+        self._head.check()
         heads = {refs[0]: number for number, refs in self._refs.items() if refs}
         if not heads:
             return []
@@ -121,12 +156,26 @@ class RayFleet:
         self._refs.pop(number, None)
         actor = self._actors.pop(number, None)
         if actor is not None:
-            with suppress(RayError, ValueError):
-                ray.kill(actor)
+            bounded(_kill, [actor])
 
     def stop(self) -> None:
-        for number in list(self._actors):
-            self._forget(number)
+        self._refs.clear()
+        actors = [*self._actors.values()]
+        self._actors.clear()
+        bounded(_kill, actors)
+
+
+def _kill(actors: Sequence[Any]) -> None:
+    for actor in actors:
+        with suppress(RayError, ValueError):
+            ray.kill(actor)
+
+
+def bounded(fn: Callable[..., Any], *args: Any) -> None:
+    """Call `fn`, but wait at most STOP_SECONDS for its end: without the head some calls of Ray never return."""
+    thread = threading.Thread(target=fn, args=args, daemon=True)
+    thread.start()
+    thread.join(STOP_SECONDS)
 
 
 def variables() -> dict[str, str]:
@@ -153,6 +202,7 @@ def connected(address: str | None, num_cpus: int | None = None) -> Iterator[int]
     """
     if address not in (None, "auto"):
         _check_reachable(str(address))
+    os.environ.setdefault(RECONNECT, str(RECONNECT_SECONDS))
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     given: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
     if address is None:
@@ -172,18 +222,38 @@ def connected(address: str | None, num_cpus: int | None = None) -> Iterator[int]
     finally:
         for signum, handler in handlers.items():  # Ray's own would end the process without a word about --resume
             signal.signal(signum, handler)
+    with silent():
+        try:
+            resources = ray.cluster_resources()
+            yield max(1, int(resources.get("GPU", 0) or resources.get("CPU", 1)))
+        finally:
+            bounded(ray.shutdown)
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Keep what Ray says by itself, such as that a node is lost, out of stdout during the block: results stand there."""
+    module, name = ray._private.worker, "_worker_logs_enabled"
+    before = getattr(module, name, True)
+    setattr(module, name, False)
     try:
-        resources = ray.cluster_resources()
-        yield max(1, int(resources.get("GPU", 0) or resources.get("CPU", 1)))
+        yield
     finally:
-        ray.shutdown()
+        setattr(module, name, before)
+
+
+def unreachable(address: str) -> str:
+    """Return why nobody accepts a connection at `address`; '' if someone does."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
 
 
 def _check_reachable(address: str) -> None:
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
-    except OSError as error:
-        reason = error.strerror or str(error)
+    why = unreachable(address)
+    if why:
         remedy = "check HOST:PORT, start one with `ray start --head`, or leave --address out"
-        raise fail("address", "the head of a Ray cluster", f"{address} ({reason})", remedy) from error
+        raise fail("address", "the head of a Ray cluster", f"{address} ({why})", remedy)
