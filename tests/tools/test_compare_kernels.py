@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,9 +42,12 @@ def test_chains_that_do_not_meet_count_little() -> None:
 
 
 def test_schedules_scale_with_the_budget() -> None:
-    schedule = compare_kernels.schedule_of(SAMPLERS["hmc"], 300)
+    def schedule_of(name: str) -> Any:
+        return compare_kernels.schedule_of(SAMPLERS[name], SAMPLERS[name].defaults, 300)
+
+    schedule = schedule_of("hmc")
     assert (schedule.num_results, schedule.num_burnin_steps, schedule.num_adaptation_steps) == (100, 50, 37)
-    assert compare_kernels.schedule_of(SAMPLERS["rejection"], 300) == SAMPLERS["rejection"].schedule
+    assert schedule_of("smc") == SAMPLERS["smc"].schedule
 
 
 def test_a_cell_that_is_done_is_shown_and_not_run_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
