@@ -2,7 +2,7 @@
 
     python tools/gate.py [--record]
 
-`--record` writes the tests that took a second or more into tests/slow.txt; `pytest -m "not slow"` leaves them out.
+`--record` writes the tests that took half a second or more into tests/slow.txt; `pytest -m "not slow"` leaves them out.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-SLOW_FILE, SLOW = ROOT / "tests" / "slow.txt", 1.0  # seconds
+SLOW_FILE, SLOW = ROOT / "tests" / "slow.txt", 0.5  # seconds
 STEPS = (
     ("lint", ["ruff", "check", "."]),
     ("format", ["ruff", "format", "--check", "."]),
@@ -36,7 +36,7 @@ def read_slow(file: Path) -> dict[str, float]:
 def slow_of(output: str) -> str:
     """Return the content of slow.txt from the `output` of pytest: seconds and id of each test, sorted by id."""
     found = sorted((match[2].strip(), float(match[1])) for match in map(DURATION.match, output.splitlines()) if match)
-    return "".join(f"{seconds:.0f} {name}\n" for name, seconds in found if seconds >= SLOW)
+    return "".join(f"{seconds:.1f} {name}\n" for name, seconds in found if seconds >= SLOW)
 
 
 def run(command: list[str]) -> tuple[int, str]:

@@ -12,16 +12,16 @@ OUTPUT = """
 ============ slowest durations ============
 12.34s call     tests/b/test_b.py::test_two[a b]
 3.21s setup    tests/b/test_b.py::test_two[a b]
-0.99s call     tests/b/test_b.py::test_fast
+0.49s call     tests/b/test_b.py::test_fast
 1.00s call     tests/a.py::test_one
 """
 
 
-def test_calls_of_a_second_and_more_are_recorded_in_order(tmp_path: Path) -> None:
+def test_calls_of_half_a_second_and_more_are_recorded_in_order(tmp_path: Path) -> None:
     file = tmp_path / "slow.txt"
     file.write_text(gate.slow_of(OUTPUT))
-    assert gate.read_slow(file) == {"tests/a.py::test_one": 1, "tests/b/test_b.py::test_two[a b]": 12}
-    assert file.read_text().startswith("1 tests/a.py")
+    assert gate.read_slow(file) == {"tests/a.py::test_one": 1.0, "tests/b/test_b.py::test_two[a b]": 12.3}
+    assert file.read_text().startswith("1.0 tests/a.py")
 
 
 def test_every_slow_test_exists(root: Path) -> None:
