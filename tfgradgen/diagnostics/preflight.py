@@ -9,7 +9,9 @@ import tensorflow as tf
 
 from tfgradgen.core.checks import UserError, fail
 
-XLA_TOLERANCE = 1e-2  # nats, and relative to a gradient's length: tolerance for reordered float32 sums in deep networks
+XLA_TOLERANCE = 1e-2  # nats: tolerance for reordered float32 sums in deep networks
+# Relative to a gradient's length. Sums over thousands of samples of a sound reach 0.01; a wrong compilation is far off.
+XLA_GRADIENT_TOLERANCE = 5e-2
 ROW_TOLERANCE = 1e-3  # same units: tolerance for reordered sums when a row is evaluated in another batch
 SCALES = (1e-3, 1e3)  # of the likelihood's gradient relative to the prior's; outside, one of the two has no effect
 
@@ -226,7 +228,7 @@ def xla_check(xla_fn: EvaluateFn, z: tf.Tensor, value: tf.Tensor, gradient: tf.T
 
     The check is not grave if XLA cannot compile the models at all.
     """
-    expected = f"graph mode's value and gradient within {XLA_TOLERANCE:g} by XLA"
+    expected = f"graph mode's value within {XLA_TOLERANCE:g} nats, and its gradient within {XLA_GRADIENT_TOLERANCE:g}, by XLA"
     remedy = "use --jit=false"
     found, why = with_xla(xla_fn, z)
     if why:
@@ -235,7 +237,7 @@ def xla_check(xla_fn: EvaluateFn, z: tf.Tensor, value: tf.Tensor, gradient: tf.T
     apart, turned = _differences((value, other_value), (gradient, other_gradient))
     return Check(
         "xla",
-        bool(apart <= XLA_TOLERANCE and turned <= XLA_TOLERANCE),
+        bool(apart <= XLA_TOLERANCE and turned <= XLA_GRADIENT_TOLERANCE),
         expected,
         f"{apart:.1g} nats and {turned:.1g} of the gradient apart",
         remedy,

@@ -339,8 +339,8 @@ def label_checks(log_prob: np.ndarray, num_classes: int, medium: Medium, tempera
             "p(class)",
             spread >= enough or len(values) < 2,
             f"a p(class) that varies over prior draws, by {enough:g} nats at least",
-            f"{seen}, {spread:.2g} nats: the draws would hardly differ from the prior's",
-            INPUT_REMEDY,
+            f"{seen}, {spread:.2g} nats",
+            f"the draws would hardly differ from the prior's; {INPUT_REMEDY}",
             is_grave=False,
         )
     )
