@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.command import CTRL_C, refused, stop_after
 from tests.support.fleets import HereFleet, on_fleet
+from tfgradgen.cli import remote_run
 from tfgradgen.cli.commands import main
 from tfgradgen.engine.blocks import block_seed
 from tfgradgen.engine.schedule import LOOKAHEAD
@@ -113,21 +114,28 @@ def test_a_finished_run_of_blocks_is_extended(whole: str, toy_flags: list[str]) 
     same(whole, "long")
 
 
-def test_chunks_do_not_pile_up_in_the_command(toy_flags: list[str]) -> None:
-    """At most a few chunks of each worker exist at any time, so the command's memory does not grow with the number of draws."""
+@pytest.mark.parametrize("is_kept", [False, True])
+def test_chunks_do_not_pile_up_in_the_command(is_kept: bool, toy_flags: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command's memory does not grow with the number of draws: a few chunks exist at a time, unless someone keeps them."""
     alive: list[weakref.ref[Any]] = []
-    most = [0]
+    most, kept, take = [0], list[Any](), remote_run.take
 
     def seen(reply: Reply) -> None:
         if reply.kind == "piece" and hasattr(reply.value.value, "draws"):
             most[0] = max(most[0], sum(ref() is not None for ref in alive))
             alive.append(weakref.ref(reply.value.value.draws.z))
 
+    def keeping(store: Any, chunk: Any) -> None:
+        kept.append(chunk)
+        take(store, chunk)
+
+    if is_kept:
+        monkeypatch.setattr(remote_run, "take", keeping)
     num_workers = 2
     command = ["sample", "--label=alp", "--kernel=mala", "--num_chains=4", "--block=1", "--num_results=120", *toy_flags]
     with on_fleet(HereFleet(seen_fn=seen), num_workers):
         main([*command, *DEVICES, "--out=far"])
-    assert 0 < most[0] <= num_workers * LOOKAHEAD + 2
+    assert (0 < most[0] <= num_workers * LOOKAHEAD + 2) != is_kept
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,22 @@ def test_it_finds_the_point_of_an_image_of_the_generator(networks: Networks, tmp
     assert project(networks, tmp_path / "noise.png", 0).record["pixel_rmse"] > 0.2
 
 
+def test_no_gradient_is_eager(networks: Networks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One would rewrite the SavedModels, and the chains that start there would draw other bits than in another process."""
+    eager, gradient = list[bool](), tf.GradientTape.gradient
+
+    def seen(self: tf.GradientTape, *args: Any, **options: Any) -> Any:
+        eager.append(tf.executing_eagerly())
+        return gradient(self, *args, **options)
+
+    monkeypatch.setattr(tf.GradientTape, "gradient", seen)
+    monkeypatch.setattr(projection, "NUM_STEPS", projection.CHUNK)
+    Image.new("RGB", (8, 8), (200, 20, 20)).save(tmp_path / "red.png")
+    project(networks, tmp_path / "red.png", 0)
+    assert len(eager) > 1
+    assert not any(eager)
+
+
 def test_grey_generators_take_the_luma_and_others_are_refused(
     networks: Networks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

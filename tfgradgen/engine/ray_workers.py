@@ -1,5 +1,6 @@
 """Workers that are actors of a Ray cluster. This is the only file that imports Ray."""
 
+import logging
 import os
 import signal
 import socket
@@ -207,6 +208,7 @@ def connected(address: str | None, num_cpus: int | None = None) -> Iterator[int]
     given: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
     if address is None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # it announces that it asks for a token
         given |= {"address": "local", "include_dashboard": False, "_node_ip_address": LOOPBACK}
         given |= {"object_store_memory": LOCAL_STORE, "num_cpus": num_cpus}
     else:
@@ -216,7 +218,7 @@ def connected(address: str | None, num_cpus: int | None = None) -> Iterator[int]
     try:
         ray.init(**given)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        got = as_text(" ".join(str(error).split()), 300)
+        got = as_text(" ".join(str(error).split()).rstrip("."), 300)
         expected = "a Ray cluster with the versions of Ray and Python that this command has"
         raise fail("address", expected, got, "start one with `ray start --head`, or leave --address out") from error
     finally:

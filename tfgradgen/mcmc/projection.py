@@ -161,10 +161,16 @@ def _optimized(measure: _Measure, starts: tf.Tensor) -> tf.Tensor:
     Raises:
       UserError: The generator has no gradient.
     """
-    with tf.GradientTape() as tape:
-        tape.watch(starts)
-        image = measure.generator(starts)
-    if tape.gradient(image, starts) is None:  # that of the last term would hide it
+
+    def of_image(z: tf.Tensor) -> tf.Tensor | None:
+        with tf.GradientTape() as tape:
+            tape.watch(z)
+            image = measure.generator(z)
+        return tape.gradient(image, z)
+
+    # That of the last term would hide that there is none. Compiled: an eager gradient rewrites a SavedModel, whose later graphs
+    # then draw other bits than those of a process without it, such as a worker.
+    if tf.function(of_image)(starts) is None:
         raise fail("init", "a generator with a gradient, to start at a photograph", "one without", "use --init=resample")
 
     def steps(first: tf.Tensor, z: tf.Tensor, mean: tf.Tensor, square: tf.Tensor) -> tuple[tf.Tensor, ...]:

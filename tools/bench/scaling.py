@@ -13,6 +13,11 @@ change little; then start and idle to the seconds.
 With --overhead, two workers of Ray and two local processes draw the same blocks from the shipped models, in turn:
 
     python -m tools.bench.scaling --overhead [--num_results=60]
+
+With --memory, two blocks of many pieces and then of eight times as many come back to this process, whose memory is looked at
+after each piece:
+
+    python -m tools.bench.scaling --memory [--engine=ray]
 """
 
 import os
@@ -20,7 +25,7 @@ import queue
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,6 +44,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NUM_CHAINS, LATENT_DIM = 16, 84
 ROWS = (20, 200)  # draws in a piece: of the size of a chunk of `mala`, and ten times as large
 PIECES = (5, 15)  # in a block
+MANY = 40  # pieces in a block of --memory, of the larger size
 TERMS = ("start", "idle", "serial", "transfer")
 
 
@@ -116,8 +122,17 @@ def workers(engine: str, most: int) -> Iterator[Any]:
         fleet.stop()
 
 
-def seconds_of(scheduler: Scheduler, num_blocks: int, spec: tuple[int, int, float], folder: Path) -> tuple[float, float]:
-    """Return the seconds from the first block to the last append, and those of the CPU in this process."""
+def seconds_of(
+    scheduler: Scheduler,
+    num_blocks: int,
+    spec: tuple[int, int, float],
+    folder: Path,
+    seen_fn: Callable[[], Any] = lambda: None,
+) -> tuple[float, float]:
+    """Return the seconds from the first block to the last append, and those of the CPU in this process.
+
+    `seen_fn` is called after each append.
+    """
     stores = []
     for k in range(num_blocks):
         place = folder / f"{k}"
@@ -128,6 +143,7 @@ def seconds_of(scheduler: Scheduler, num_blocks: int, spec: tuple[int, int, floa
     for event in scheduler.events():
         if event.piece:
             stores[event.key].append(*event.piece.value, {})  # type: ignore[call-overload]
+            seen_fn()
     return time.monotonic() - start, time.process_time() - spent
 
 
@@ -161,10 +177,14 @@ def main(
     work: float = 0.05,
     overhead: bool = False,
     num_results: int = 60,
+    memory: bool = False,
 ) -> None:
     """Print a line for each number of workers and size, and the terms of the model."""
     if overhead:
         compare_engines(num_results)
+        return
+    if memory:
+        show_memory(engine)
         return
     counts = num_workers if isinstance(num_workers, list | tuple) else (num_workers,)
     rows = []
@@ -189,6 +209,32 @@ def main(
     errors = [abs(predicted(terms, *row[:4]) / row[4] - 1) for row in rows]
     shown = ", ".join(f"{name} {1000 * value:.2f} ms" for name, value in terms.items())
     print(f"{engine}: {shown} (transfer per MB); the model is off by {100 * max(errors):.0f} % at most")
+
+
+def show_memory(engine: str) -> None:
+    """Print the peak memory of this process for some draws and for eight times as many, and their ratio."""
+    import psutil
+
+    process = psutil.Process()
+    peaks: list[tuple[float, float]] = []
+
+    def look() -> None:
+        info = process.memory_info()
+        peaks.append(((info.rss - info.shared) / 2**20, info.rss / 2**20))
+
+    found = []
+    with tempfile.TemporaryDirectory() as folder, workers(engine, 2) as fleet:
+        scheduler = Scheduler(fleet, 2)
+        for number, num_pieces in enumerate((MANY, MANY, 8 * MANY)):  # the first round warms up
+            peaks.clear()
+            seconds_of(scheduler, 2, (num_pieces, ROWS[1], 0.0), Path(folder) / str(number), look)
+            own, whole = (max(values) for values in zip(*peaks, strict=True))
+            found.append(own)
+            size = 2 * num_pieces * ROWS[1] * NUM_CHAINS * (LATENT_DIM + 5) * 4 / 2**20
+            if number:
+                print(f"{size:.0f} MB of draws: peak {own:.0f} MB, with what is shared {whole:.0f} MB", flush=True)
+        fleet.stop()
+    print(f"ratio {found[2] / found[1]:.2f} for eight times the draws")
 
 
 def compare_engines(num_results: int) -> None:
