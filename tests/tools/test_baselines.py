@@ -33,7 +33,7 @@ def worst(truth: Truth, measured: Any) -> float:
     return float(np.abs(truth.z_scores(means)[:5]).max())
 
 
-@pytest.mark.parametrize("name", ["tfp_hmc", "flow"])
+@pytest.mark.parametrize("name", ["tfp_hmc", "tfp_nuts", "flow"])
 def test_draws_are_of_the_posterior(name: str, truth: Truth) -> None:
     measured = baselines.BASELINES[name](truth.posterior, 120, RUN)
     assert worst(truth, measured) < FEW
