@@ -88,7 +88,7 @@ class Head:
         elif self._missed is None:  # a single look says little, however long ago the one before it was
             self._missed = self._looked
         elif self._looked - self._missed > HEAD_SECONDS:
-            remedy = "--resume goes on with what was drawn, on another cluster or without --engine"
+            remedy = "use another cluster, or leave --engine out"
             error = fail("engine", "the head of the Ray cluster", f"none at {self.address} ({why})", remedy)
             error.can_resume = True
             raise error
