@@ -13,7 +13,7 @@ from tests.support.command import FAST_MALA, refused
 from tfgradgen import ClassPosterior
 from tfgradgen.cli.commands import main
 from tfgradgen.diagnostics.model_checks import NUM_CHECKED, NUM_EVALUATIONS, prior_checks
-from tfgradgen.diagnostics.preflight import Check, gradient_checks, value_and_gradient
+from tfgradgen.diagnostics.preflight import Check, gradient_checks, value_and_gradient, xla_check
 
 pytestmark = pytest.mark.usefixtures("quick_runs")
 
@@ -99,6 +99,15 @@ def test_noise_and_a_wrong_compilation_are_named() -> None:
     assert "determinism" in failed(Changed(tf.identity), Noisy())
     assert failed(Changed(tf.identity), Unlike()) == ["xla"]
     assert failed(Changed(tf.identity), temperature=1e5) == ["p(class)", "scales"]
+
+
+@pytest.mark.parametrize(
+    ("nats", "turn", "is_ok"),
+    [(0.005, 0.03, True), (0.02, 0.0, False), (0.0, 0.08, False), (np.nan, 0.0, False), (0.0, np.nan, False)],
+)
+def test_xla_may_differ_by_rounding_and_no_more(nats: float, turn: float, is_ok: bool) -> None:
+    value, gradient = np.zeros(8, np.float32), np.full((8, 6), 2.0, np.float32)
+    assert xla_check(lambda z: (value + nats, gradient * (1 + turn)), Z, value, gradient).is_ok == is_ok
 
 
 @pytest.mark.parametrize(

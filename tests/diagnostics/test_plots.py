@@ -31,9 +31,8 @@ def test_ranks_of_chains_that_agree_are_uniform() -> None:
     counts = rank_counts(normal(2000, 8), 20)
     assert (counts.sum(1) == 2000).all()
     assert (counts.sum(0) == 800).all(), "of distinct values, every part of the ranks holds as many"
-    statistic = ((counts - 100) ** 2 / 100).sum(
-        1
-    )  # chi-squared with slightly fewer than 19 degrees of freedom, because draws share ranks
+    # Chi-squared with slightly fewer than 19 degrees of freedom, because draws share ranks.
+    statistic = ((counts - 100) ** 2 / 100).sum(1)
     assert (statistic < 50).all(), "beyond 50 once in 7,000 chains"
     assert (statistic > 3).all(), "and no more uniform than draws are"
 

@@ -171,6 +171,21 @@ def test_no_cluster_and_no_ray_are_one_line(
     assert "engine: expected Ray: pip install 'tfgradgen[ray]', got none" in line
 
 
+@pytest.mark.usefixtures("cluster")
+def test_a_head_that_misses_one_look_after_a_long_pause_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tfgradgen.engine import ray_workers
+
+    now, why = [0.0], [""]
+    monkeypatch.setattr(ray_workers.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(ray_workers, "unreachable", lambda address: why[0])
+    head = ray_workers.Head("127.0.0.1:1")
+    for now[0], why[0] in ((3.0, ""), (300.0, "refused"), (310.0, ""), (320.0, "refused"), (330.0, "refused")):
+        head.check()
+    now[0] = 336.0
+    with pytest.raises(tg.UserError, match=r"got none at 127\.0\.0\.1:1 \(refused\)"):
+        head.check()
+
+
 @pytest.fixture
 def sent_away(pair: list[str], folder: Path) -> Iterator[None]:
     """The folders of the models are renamed as soon as they are sent: workers cannot read them, as on other machines."""

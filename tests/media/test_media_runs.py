@@ -135,7 +135,9 @@ def test_what_to_do_with_a_run(models: str, installed: Path, tmp_path: Path, cap
     assert f"a file that ends in .png, {others}, got" in refused(["show", "run", "--chain=0", "--out=x.txt"], capsys)
 
 
-def test_clips_side_by_side_move_in_other_formats(installed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_clips_side_by_side_move_in_other_formats(
+    installed: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     result = tg.sample(pair_of("actions", 0), "mala", num_results=4, num_burnin_steps=4, num_chains=3)
     result.save("run")
     main(["show", "run", "--out=all.webp"])
@@ -154,6 +156,13 @@ def test_clips_side_by_side_move_in_other_formats(installed: Path, capsys: pytes
     )
     with Picture.open("large.gif") as shown:
         assert (shown.n_frames, shown.size) == (frames, (3 * width, 3 * height))
+    with monkeypatch.context() as patch:
+        patch.setattr("tfgradgen.play.show.MOST_SIDE", 2 * width)
+        words = ["show", "run", "--chain=2", "--scale=3", "--out=too-large.gif"]
+        assert "scale: expected an integer in 1..2, got 3" in refused(words, capsys)
+        patch.setattr("tfgradgen.cli.play.enlarged", lambda *_: pytest.fail("frames that are not written are not enlarged"))
+        main(["show", "run", "--out=stills.png"])
+    capsys.readouterr()
     assert "a file that ends in .png, got" in refused(
         [
             "show",

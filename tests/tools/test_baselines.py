@@ -33,7 +33,7 @@ def worst(truth: Truth, measured: Any) -> float:
     return float(np.abs(truth.z_scores(means)[:5]).max())
 
 
-@pytest.mark.parametrize("name", ["tfp_hmc", "flow"])
+@pytest.mark.parametrize("name", ["tfp_hmc", "tfp_nuts", "flow"])
 def test_draws_are_of_the_posterior(name: str, truth: Truth) -> None:
     measured = baselines.BASELINES[name](truth.posterior, 120, RUN)
     assert worst(truth, measured) < FEW
@@ -51,7 +51,7 @@ def test_a_flow_that_misstates_its_density_is_found_out(truth: Truth, monkeypatc
         return density, variables
 
     monkeypatch.setattr(baselines, "make_flow", wrong)
-    monkeypatch.setattr(baselines, "NUM_ROUNDS", 0)  # untrained: its draws are the prior's
+    monkeypatch.setattr(baselines, "EPOCHS", 0)  # untrained: its draws are the prior's
     assert worst(truth, baselines.flow(truth.posterior, 120, RUN)) > 2 * FEW
 
 

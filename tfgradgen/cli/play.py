@@ -46,16 +46,14 @@ def run_show(flags: dict[str, Any]) -> None:
     if frames and ending != ".png":
         check_ending(target)
     check_file(target, options.overwrite)
-    is_still = ending == ".png"
-    scale = options.scale or (SCALE if is_still else 1)
-    shown = [enlarged(frame, scale) for frame in frames]
-    if is_still:
+    scale = options.scale or (SCALE if ending == ".png" else 1)
+    if ending == ".png":
         shown = [result.grid(best_first=True) if is_all else show(result, chain, scale=scale)]
         content = as_png(shown[0])
-    elif ending == medium.ending and not is_all and scale == 1:
-        content = medium.file(result.media[chain])
     else:
-        content = encoded(shown, medium.used_rate, ending, hold=0.0)
+        shown = [enlarged(frame, scale) for frame in frames]
+        is_own = ending == medium.ending and not is_all and scale == 1
+        content = medium.file(result.media[chain]) if is_own else encoded(shown, medium.used_rate, ending, hold=0.0)
     record = grid_record(result) if is_all else show_record(result, chain, scale)
     write_with_record(target, content, record, options.overwrite)
     name, p = as_text(result.record["label"]["name"]), result.class_prob[-1, chain]

@@ -198,7 +198,8 @@ class RunConfig:
     num_chains: int = whole(16, low=1, high=4096, help="number of independent chains; each gives one draw of the grid")
     temperature: float = real(
         1.0,
-        help="the likelihood enters as likelihood ** (1 / temperature); lower values favour what is surer of its class",
+        help="the likelihood enters as likelihood ** (1 / temperature); lower values favour draws that the classifier is surer "
+        "of",
     )
     seed: int = whole(
         0,

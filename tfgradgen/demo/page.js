@@ -60,7 +60,9 @@ function play(audio) {
   if (audio.hidden) return;
   for (const other of byId("tiles").querySelectorAll("audio")) other.pause();
   audio.currentTime = 0;
-  audio.play().catch(error => complain(error.message)); // such as a file that is not kept any longer
+  audio.play().catch(error => {
+    if (error.name !== "AbortError") complain(error.message); // such as a file that is not kept any longer, but no next click
+  });
 }
 
 // The file of a draw, once the run has ended: a sound is played, a clip takes the place of its still.
@@ -77,8 +79,10 @@ function showFile(item, still, chain, view) {
   image.alt = use === "play" ? `chain ${chain}, as a spectrogram` : `chain ${chain}`;
   audio.hidden = use !== "play";
   audio.setAttribute("aria-label", `${view.title}, chain ${chain}`);
-  if (use !== "play") audio.removeAttribute("src");
-  else if (audio.getAttribute("src") !== file) audio.src = file;
+  if (use !== "play") {
+    audio.pause(); // it would go on without its file, and without a button to stop it
+    audio.removeAttribute("src");
+  } else if (audio.getAttribute("src") !== file) audio.src = file;
   link.hidden = !file;
   if (!file) return;
   link.href = file;

@@ -221,7 +221,7 @@ def application_of(studio: Studio, page: str) -> Starlette:
         Route("/jobs/{job}/events", events),
         Route("/jobs/{job}/stop", stop, methods=["POST"]),
         Route("/jobs/{job}/run.zip", download),
-        Route("/jobs/{job}/draws/{chain:int}", draw),
+        Route("/jobs/{job}/draws/{chain}", draw),
         Route(f"/jobs/{{job}}/film{FILM}", film),
     ]
     handlers: Mapping[Any, Any] = {Refusal: _on_refusal, UserError: _on_user_error, OSError: _on_os_error}

@@ -179,21 +179,21 @@ class Studio:
                     os.replace(zipped, path)
         return path, f"{name}.zip"
 
-    def file(self, job: Job, chain: int) -> tuple[Path, str]:
-        """Return the file of the last draw of a chain, written on first use, and its media type.
+    def file(self, job: Job, chain: str) -> tuple[Path, str]:
+        """Return the file of the last draw of a chain, by its number, and its media type; it is written on first use.
 
         Raises:
           Refusal: The job has no such draw.
         """
         made = job.result
-        if not isinstance(made, Run) or chain >= len(made.result.media):
+        if not isinstance(made, Run) or chain not in map(str, range(len(made.result.media))):
             raise Refusal(404, NO_JOB)
-        medium = made.result.medium
-        path = self.folder / f"{job.id}.{medium.file_name(chain, len(made.result.media))}"
+        medium, media, number = made.result.medium, made.result.media, int(chain)
+        path = self.folder / f"{job.id}.{medium.file_name(number, len(media))}"
         with job.lock:
             if not path.exists():
                 with atomic_file(path) as stream:
-                    stream.write(medium.file(made.result.media[chain]))
+                    stream.write(medium.file(media[number]))
         return path, medium.mime
 
     def _forget(self, job: Job) -> None:

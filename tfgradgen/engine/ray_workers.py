@@ -75,18 +75,21 @@ class Head:
 
     def __init__(self, address: str):
         self.address = address
-        self._looked = self._seen = time.monotonic()
+        self._looked = time.monotonic()
+        self._missed: float | None = None  # time of the first of the looks that have found no head since the last that did
 
     def check(self) -> None:
-        """Raise `UserError` if the head has not accepted a connection for HEAD_SECONDS."""
+        """Raise `UserError` if no look at the head has found it for HEAD_SECONDS."""
         if time.monotonic() - self._looked < LOOK_SECONDS:
             return
         why = unreachable(self.address)
         self._looked = time.monotonic()
         if not why:
-            self._seen = self._looked
-        elif self._looked - self._seen > HEAD_SECONDS:
-            remedy = "--resume goes on with what was drawn, on another cluster or without --engine"
+            self._missed = None
+        elif self._missed is None:  # a single look says little, however long ago the one before it was
+            self._missed = self._looked
+        elif self._looked - self._missed > HEAD_SECONDS:
+            remedy = "use another cluster, or leave --engine out"
             error = fail("engine", "the head of the Ray cluster", f"none at {self.address} ({why})", remedy)
             error.can_resume = True
             raise error

@@ -28,9 +28,8 @@ from tfgradgen.results.summary import title_of
 
 LENGTH = 0.4  # first step of a point, a distance in z: about that between two points of a path of 48
 SHRINK = 0.5  # by which the step of a point that gained nothing shrinks
-TINY_ANGLE = (
-    1e-4  # radians: two directions with a smaller angle are equal; with an angle nearer to pi, no great circle is the shortest
-)
+# Radians. Two directions with a smaller angle are equal; with an angle nearer to pi, no great circle is the shortest.
+TINY_ANGLE = 1e-4
 
 
 class Path(NamedTuple):

@@ -26,15 +26,14 @@ def show(result: SampleResult, chain: int, *, scale: int = SCALE) -> Image.Image
       UserError: There is no such chain, or the scale is out of its range.
     """
     chain = check_chain("chain", chain, result)
-    height, width, channels = result.images.shape[1:]
-    scale = check_int("scale", scale, 1, max(1, min(MOST_SCALE, MOST_SIDE // max(height, width))))
     image = result.images[chain]
-    return enlarged(Image.fromarray(image[..., 0] if channels == 1 else image), scale)
+    return enlarged(Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image), scale)
 
 
 def enlarged(picture: Image.Image, scale: int) -> Image.Image:
-    """Return `picture` with `scale` times its height and width."""
+    """Return `picture` with `scale` times its height and width; raise `UserError` if the scale is out of its range."""
     width, height = picture.size
+    scale = check_int("scale", scale, 1, max(1, min(MOST_SCALE, MOST_SIDE // max(height, width))))
     return picture if scale == 1 else picture.resize((width * scale, height * scale), Image.Resampling.BICUBIC)
 
 

@@ -213,7 +213,7 @@ def _handle(role: str, moved: str | None, record: Mapping[str, Any], handle: str
     handle = str(record["arguments"].get(role) or "") if handle is None else handle
     if not handle:
         got = "a model that was given as a Python object"
-        raise fail("run", f"a {role} that run.json names", got, "in Python, pass posterior=")
+        raise fail("run", f"a {role} that run.json names", got, f"give --{role}=MODEL, or in Python pass posterior=")
     place = local_model(role, handle, num_models == 1)
     if place is not None:  # the shipped model may be another one than that of the run: `check_models` tells, once it is loaded
         return place

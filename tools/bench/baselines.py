@@ -93,7 +93,8 @@ def tfp_hmc(posterior, budget, run):
             trace_fn=lambda _, results: (results.inner_results.is_accepted, results.new_step_size),
         )
 
-    (z, (accepted, step_size)), seconds = timed(lambda: go(start))
+    traced = go.get_concrete_function(start)
+    (z, (accepted, step_size)), seconds = timed(lambda: traced(start))
     kept = Cost(num * LEAPFROG_STEPS * run.num_chains, 0)
     total = Cost(2 * kept.num_gradients + run.num_chains, 0)
     stats = {"step_size": float(step_size[-1])}
@@ -101,7 +102,7 @@ def tfp_hmc(posterior, budget, run):
 
 
 def tfp_nuts(posterior, budget, run):
-    """Run TFP's windowed NUTS: its gradients are those of all chains until the longest trajectory of a transition ends."""
+    """Run TFP's windowed NUTS. As for `nuts`, each chain's gradients count, although all wait for the longest trajectory."""
     import tensorflow as tf
     import tensorflow_probability as tfp
 
@@ -120,8 +121,9 @@ def tfp_nuts(posterior, budget, run):
             seed=tf.constant([run.seed, 2]),
         )
 
-    (states, trace), seconds = timed(go)
-    z, steps = states.z.numpy()[-num:], trace["n_steps"].numpy()
+    traced = go.get_concrete_function()
+    (states, trace), seconds = timed(traced)
+    z, steps = states["z"].numpy()[-num:], trace["n_steps"].numpy()
     kept, total = (Cost(int(part.sum()), 0) for part in (steps[-num:], steps))
     accepted = trace["is_accepted"].numpy()[-num:]
     stats = {"num_adaptation_steps": NUM_ADAPTED, "leapfrogs": float(steps[-num:].mean())}
