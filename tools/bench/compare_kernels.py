@@ -16,6 +16,7 @@ are CPU seconds of this process, and depend on the machine; compare their ratios
 `--baselines` adds other libraries (see `baselines`).
 """
 
+import functools
 import json
 import sys
 from pathlib import Path
@@ -225,8 +226,8 @@ def main(
         if len(given) != len(labels):
             raise SystemExit(f"temperatures: expected {len(labels)}, one for each label, got {len(given)}: give as many")
         targets = {
-            label if float(t) == 1 else f"{label} at temperature {float(t):g}": lambda label=label, t=t: ClassPosterior(
-                generator, classifier, label, temperature=float(t)
+            label if float(t) == 1 else f"{label} at temperature {float(t):g}": functools.partial(
+                ClassPosterior, generator, classifier, label, temperature=float(t)
             )
             for label, t in zip(labels, given, strict=True)
         }
