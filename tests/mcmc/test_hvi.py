@@ -63,7 +63,12 @@ def evidence(truth: Truth) -> float:
 def learned(posterior: ClassPosterior, **settings: Any) -> np.ndarray:
     """Return the parameters after a short run."""
     found = [
-        *hvi.hvi_chunks(posterior, HviConfig(num_leapfrog_steps=2, first_step=0.1, **settings), 1, RunConfig(num_chains=8))
+        *hvi.hvi_chunks(
+            posterior,
+            HviConfig(num_leapfrog_steps=2, num_start_draws=2048, first_step=0.1, **settings),
+            1,
+            RunConfig(num_chains=8),
+        )
     ]
     return found[-1].state["rows"]
 
@@ -178,7 +183,7 @@ def test_exact_chains_with_wrong_densities_do_not(truth: Truth, forgetful: None)
 
 
 TOY = ClassPosterior(ToyGenerator(), ToyClassifier(), 1)
-SMALL = {"num_leapfrog_steps": 2, "num_optimization_steps": 24, "batch_size": 8}
+SMALL = {"num_start_draws": 1024, "num_leapfrog_steps": 2, "num_optimization_steps": 24, "batch_size": 8}
 
 
 def chunks_of(num_results: int, exact: bool, resume: Resume | None = None, seed: int = 0) -> Iterator[Chunk]:

@@ -40,7 +40,7 @@ def forget() -> None:
 def small_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(surrogate, "WIDTH", 16)
     monkeypatch.setattr(surrogate, "BLOCK", 16)
-    monkeypatch.setattr(surrogate_net, "MAX_EPOCHS", 15)
+    monkeypatch.setattr(surrogate_net, "MAX_EPOCHS", 30)
     forget()
 
 
@@ -175,7 +175,7 @@ def test_labels_and_conditions_share_one_fit(monkeypatch: pytest.MonkeyPatch) ->
         surrogate_fit.learned(ClassPosterior(generator, classifier, label, temperature=temperature), CONFIG, run)
         for label, temperature in (("a", 1.0), ("b", 0.5), ("a & !b", 1.0))
     ]
-    assert len(calls) == 1
+    assert len(calls) == 3, "one that proposes, two that are judged"
     floors = {float(each.results["proposals"].log_floor) for each in found}
     assert len(floors) == 3, "each has proposals of its own"
 
@@ -208,6 +208,29 @@ def test_a_search_for_proposals_ends_though_none_is_ever_accepted(monkeypatch: p
     proposals = WRONG["another class"]()._replace(log_floor=tf.constant(np.nan, tf.float32))
     _, log_g = surrogate.propose(proposals, POSTERIOR.likelihood_of, tf.zeros([2, 2]), 5, as_seed(5))
     assert np.isposinf(log_g).all()
+
+
+def test_the_power_is_that_of_the_best_proposals() -> None:
+    """Where the network says k times log p, it is 1 / k: the proposals are then draws of the target, but for floor and cap."""
+    rng = np.random.default_rng(0)
+    z, slope = rng.standard_normal([4000, 1]).astype(np.float32), np.array([-1.5, 0.0])
+    log_probs = np.asarray(tf.nn.log_softmax(z * slope), np.float32)
+
+    class Two:
+        num_classes = 2
+
+        def __call__(self, image: tf.Tensor) -> tf.Tensor:
+            return image[:, 0, 0, :1] * slope.astype(np.float32)
+
+    posterior, weights = ClassPosterior(Plane(), Two(), 0), wrong_weights()
+    for factor, power in ((1.0, 1.0), (2.0, 0.5), (5.0, 0.2)):
+        said = factor * log_probs
+        said[:, 1] = np.log(-np.expm1(said[:, 0]))  # normalized, as the softmax of any outputs is
+        fit = surrogate_fit.Fitted(weights, surrogate_fit.Rows(z, log_probs), said)
+        assert surrogate_fit.power_of(fit, posterior, CONFIG) == power
+        assert surrogate_fit.power_of(fit, posterior, SurrogateConfig(power=0.7)) == 0.7
+    own, wide = (surrogate_fit.expected_share(k * log_probs[:, 0], log_probs[:, 0], 1e-6) for k in (1.0, 0.1))
+    assert own > 0.99 > wide
 
 
 def test_where_nothing_is_finite_nothing_is_learned() -> None:

@@ -58,6 +58,9 @@ class HviConfig(KernelConfig):
 
     exact: bool = switch(help="run chains that propose the learned paths; they are exact whatever was learned")
     num_leapfrog_steps: int = whole(3, low=1, high=100, help="learned steps of a path; it takes one gradient more than steps")
+    num_start_draws: int = whole(
+        16_384, low=1, high=1_000_000, help="prior draws whose weighted moments are those of the start, before it is learned"
+    )
     first_step: float = real(0.05, help="initial length of the steps in z, before they are learned")
     num_optimization_steps: int = whole(160, low=0, high=1_000_000, help="steps of Adam that maximize the bound")
     batch_size: int = whole(16, low=1, high=4096, help="paths in each step of Adam")
@@ -193,7 +196,8 @@ def _compiled(networks: Networks, temperature: float, config: HviConfig, num_cha
 def start_of(posterior: ClassPosterior, config: HviConfig, run: RunConfig) -> tuple[Fit, dict[str, Any]]:
     """Return the initial state of a run, and the statistics of the prior draws of its chains (`starts`).
 
-    The prior draws provide the moments of the start and, if `exact`, the starting points of the chains.
+    The prior draws provide the moments of the start. Those of the chains' own, the first of them, also provide the starting
+    points of the chains, if `exact`.
 
     Raises:
       UserError: No prior draw has a finite likelihood.
@@ -211,7 +215,8 @@ def start_of(posterior: ClassPosterior, config: HviConfig, run: RunConfig) -> tu
     error = float(prob.std(ddof=1) / np.sqrt(prob.size)) if prob.size > 1 else None
     mean = float(prob.mean()) if prob.size else None
     starts = Starts(None, num_exact if config.exact else None, mean, error, len(flat), num_bad)
-    rows = hvi_path.first_rows(*weighted_moments(flat, scores.log_weight.ravel()), config.num_leapfrog_steps, config.first_step)
+    z, log_weight = _weighed_draws(posterior, max(config.num_start_draws, len(flat)), run)
+    rows = hvi_path.first_rows(*weighted_moments(z, log_weight), config.num_leapfrog_steps, config.first_step)
     zero = np.zeros((), np.int64)
     fit = Fit(
         rows,
@@ -221,8 +226,8 @@ def start_of(posterior: ClassPosterior, config: HviConfig, run: RunConfig) -> tu
         flat[picks] if config.exact else np.zeros([0, dim], np.float32),
         zero,
         zero,
-        np.array([0, flat.shape[0]]),
-        np.array(log_mean(scores.log_weight.ravel())),
+        np.array([0, len(z)]),
+        np.array(log_mean(log_weight)),
     )
     return fit, starts.stats
 
@@ -238,6 +243,15 @@ def _prior_draws(posterior: ClassPosterior, run: RunConfig) -> tuple[np.ndarray,
     parts = list(scored_blocks(posterior, run))
     columns = zip(*(scores for _, scores in parts), strict=True)
     return np.concatenate([z for z, _ in parts]), Scores(*(np.stack([np.asarray(v) for v in column]) for column in columns))
+
+
+def _weighed_draws(posterior: ClassPosterior, num: int, run: RunConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first `num` prior draws z [num, latent_dim] of the seed, and their log weights [num]."""
+    from tfgradgen.mcmc.pool import CHUNK, pool_of, weigh
+
+    blocks = pool_of(posterior, run).blocks(CHUNK, -(-num // CHUNK))
+    z, log_weight = zip(*((draws.z, weigh(posterior, draws, run).log_weight) for draws in blocks), strict=True)
+    return np.concatenate(z)[:num], np.concatenate(log_weight)[:num]
 
 
 def weighted_moments(z: np.ndarray, log_weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

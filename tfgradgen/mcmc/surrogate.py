@@ -48,10 +48,11 @@ class SurrogateConfig(KernelConfig):
     num_proposals: int = whole(32, low=1, high=10_000, help="proposals in each global move", search=Search(4, 128, log=True))
     num_slices: int = whole(1, low=1, high=1000, help="elliptical slices after each global move", search=Search(1, 8, log=True))
     power: float = real(
-        0.5,
+        0.0,
         high=2.0,
-        help="power of the learned likelihood in the proposals; lower values make them wider",
-        search=Search(0.4, 1.0),
+        inclusive_low=True,
+        help="power of the learned likelihood in the proposals; lower is wider; 0 chooses it for each label",
+        search=Search(0.1, 1.0),
     )
     prior_share: float = real(
         0.1, high=1.0, help="approximate share of prior draws among the proposals", search=Search(0.02, 0.5, log=True)

@@ -1,7 +1,9 @@
 """Learns the proposals of `surrogate` and evaluates them.
 
-A network is fitted to the first `num_pool_draws` prior draws of the pool, once for all labels, conditions and temperatures.
-For each label, the models evaluate `num_judged_draws` of its proposals, and the surrogate is kept only if their weights are
+A network is fitted to the first `num_pool_draws` prior draws of the pool, once for all labels, conditions and temperatures. Two
+further networks, each fitted to half of these draws, predict the other half. They show for each label which power of the
+predicted likelihood makes the best proposals: the network is the more overconfident, the narrower the target is. Then, for each
+label, the models evaluate `num_judged_draws` of its proposals, and the surrogate is kept only if their weights are
 better than those of prior draws. The fit's own loss is no evidence; these are draws that it has not seen. Then everything is
 frozen. The seed determines all of it.
 
@@ -26,8 +28,8 @@ from tfgradgen.core.memo import per_networks
 from tfgradgen.mcmc.importance import MAX_PARETO_K, tail_shape
 from tfgradgen.mcmc.kernel import Learned
 from tfgradgen.mcmc.pool import CHUNK, Pool, pool_of
-from tfgradgen.mcmc.surrogate import Proposals, SurrogateConfig, num_classes_of, predict, prior_proposals, propose
-from tfgradgen.mcmc.surrogate_net import Fit, fit_network
+from tfgradgen.mcmc.surrogate import Proposals, SurrogateConfig, Weights, num_classes_of, predict, prior_proposals, propose
+from tfgradgen.mcmc.surrogate_net import fit_network
 from tfgradgen.posterior import ClassPosterior
 
 logger = logging.getLogger(__name__)
@@ -35,6 +37,7 @@ logger = logging.getLogger(__name__)
 NUM_SCALED = 16_384  # prior draws at which only the network is evaluated, for the scale of its likelihood
 LEAST_TAKEN = 0.005  # least share of prior draws that become proposals; the cap of the likelihood is lowered to reach it
 MIN_TAIL = 5  # weights; with fewer, the tail is unknown
+POWERS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)  # among which the power is chosen
 MIN_ROWS = 64  # rows of the pool with finite log-probabilities; with fewer, nothing is learned
 
 
@@ -90,34 +93,80 @@ def scored(pool: Pool, z: np.ndarray) -> Rows:
     return Rows(z, pool.scores(z)[:, : sum(pool.widths)])
 
 
-_FITS: weakref.WeakKeyDictionary[Pool, dict[int, Fit | None]] = weakref.WeakKeyDictionary()
+class Fitted(NamedTuple):
+    """What is learned for all labels.
+
+    Attributes:
+      weights: Weights of the network that proposes.
+      rows: The rows to which it was fitted, all finite.
+      held_out: [n, num_classes] float32, log p of every class at `rows`, predicted by networks that have not seen them.
+    """
+
+    weights: Weights
+    rows: Rows
+    held_out: np.ndarray
 
 
-def fitted(pool: Pool, num_draws: int, seed: int) -> Fit | None:
-    """Return the network fitted to the first draws of the pool, once for all labels; None if too few rows are finite."""
+_FITS: weakref.WeakKeyDictionary[Pool, dict[int, Fitted | None]] = weakref.WeakKeyDictionary()
+
+
+def fitted(pool: Pool, num_draws: int, seed: int) -> Fitted | None:
+    """Return what is learned of the first draws of the pool, once for all labels; None if too few rows are finite."""
     fits = _FITS.setdefault(pool, {})
     if num_draws not in fits:
         rows = pool_rows(pool, num_draws).finite
         logger.info("fitting the surrogate to %d prior draws", len(rows.z))
         begun = fold_in(as_seed(seed), Stream.SURROGATE)
-        fits[num_draws] = fit_network(*rows, begun) if len(rows.z) >= MIN_ROWS else None
+        fits[num_draws] = _fitted(rows, begun) if len(rows.z) >= MIN_ROWS else None
     return fits[num_draws]
 
 
-def proposals_of(fit: Fit, posterior: ClassPosterior, config: SurrogateConfig, seed: tf.Tensor) -> Proposals:
-    """Return the network's proposals for the target of `posterior`; see `surrogate` for their density."""
-    z = tf.random.stateless_normal([NUM_SCALED, posterior.latent_dim], seed)
-    log_peak = config.power * posterior.likelihood_of(predict(fit.weights, z)).numpy().astype(np.float64)
-    log_peak = np.sort(log_peak[np.isfinite(log_peak)])
-    if not len(log_peak):
-        return prior_proposals(posterior.latent_dim, num_classes_of(posterior))
+def _fitted(rows: Rows, seed: tf.Tensor) -> Fitted:
+    held_out = np.empty_like(rows.log_probs)
+    for half in (0, 1):
+        fit = fit_network(rows.z[1 - half :: 2], rows.log_probs[1 - half :: 2], fold_in(seed, half))
+        held_out[half::2] = predict(fit.weights, tf.constant(rows.z[half::2])).numpy()
+    return Fitted(fit_network(*rows, seed).weights, rows, held_out)
+
+
+def cut(log_peak: np.ndarray, prior_share: float) -> tuple[float, float]:
+    """Return log cap and log floor for powers of the predicted likelihood [n] at prior draws, given as logs, all finite."""
+    log_peak = np.sort(log_peak)
     # For each value, the mean of min(peak / value, 1). If the highest few values exceed all others by far, a draw would hardly
     # ever be accepted, so a lower value is the cap.
     below = np.exp(np.logaddexp.accumulate(log_peak) - log_peak)
-    mean = (below + np.arange(len(log_peak))[::-1]) / NUM_SCALED
+    mean = (below + np.arange(len(log_peak))[::-1]) / len(log_peak)
     cap = np.flatnonzero(mean >= min(LEAST_TAKEN, mean[0]))[-1]
-    floor = mean[cap] * config.prior_share / (1 - config.prior_share)
-    scalars = (tf.constant(value, tf.float32) for value in (config.power, log_peak[cap], np.log(floor)))
+    return float(log_peak[cap]), float(np.log(mean[cap] * prior_share / (1 - prior_share)))
+
+
+def expected_share(log_peak: np.ndarray, log_weight: np.ndarray, prior_share: float) -> float:
+    """Return the effective share of proposals made from `log_peak` [n], as estimated by prior draws of `log_weight` [n]."""
+    log_cap, log_floor = cut(log_peak, prior_share)
+    log_g = np.logaddexp(log_floor, np.minimum(log_peak - log_cap, 0.0))
+    total, squares = special.logsumexp(log_weight), special.logsumexp(2 * log_weight - log_g)
+    return float(np.exp(2 * total - special.logsumexp(log_g) - squares))
+
+
+def power_of(fit: Fitted, posterior: ClassPosterior, config: SurrogateConfig) -> float:
+    """Return the power of `config` or, if that is 0, the one of `POWERS` with the largest `expected_share`."""
+    if config.power:
+        return config.power
+    log_peak, log_weight = log_weights(posterior, fit.rows._replace(log_probs=fit.held_out)), log_weights(posterior, fit.rows)
+    known = np.isfinite(log_peak)
+    if not np.isfinite(log_weight[known]).any():
+        return 1.0
+    return max(POWERS, key=lambda power: expected_share(power * log_peak[known], log_weight[known], config.prior_share))
+
+
+def proposals_of(fit: Fitted, posterior: ClassPosterior, config: SurrogateConfig, seed: tf.Tensor) -> Proposals:
+    """Return the network's proposals for the target of `posterior`; see `surrogate` for their density."""
+    z, power = tf.random.stateless_normal([NUM_SCALED, posterior.latent_dim], seed), power_of(fit, posterior, config)
+    log_peak = power * posterior.likelihood_of(predict(fit.weights, z)).numpy().astype(np.float64)
+    log_peak = log_peak[np.isfinite(log_peak)]
+    if not len(log_peak):
+        return prior_proposals(posterior.latent_dim, num_classes_of(posterior))
+    scalars = (tf.constant(value, tf.float32) for value in (power, *cut(log_peak, config.prior_share)))
     return Proposals(fit.weights, *scalars)
 
 
@@ -150,7 +199,9 @@ def _learned(networks: Networks, label: int, temperature: float, config: Surroga
     num_forward += len(z)
     if not is_better(found, prior):
         return _dropped(posterior, prior, found, num_forward)
-    return Learned({"proposals": proposals}, stats_of("surrogate", prior, found), [], num_forward)
+    stats = stats_of("surrogate", prior, found)
+    stats["surrogate"]["power"] = float(proposals.power)
+    return Learned({"proposals": proposals}, stats, [], num_forward)
 
 
 def is_better(found: Quality, prior: Quality) -> bool:
