@@ -2,7 +2,7 @@
 
 A run.json may come from anyone. Its entries are checked like those of any run that is read, become flags, and are then parsed
 like flags that were typed. It cannot allow operations that tfgradgen does not know, choose a folder to write, or name a model
-that is not on this machine. So nothing is downloaded because a run names it.
+that is not on this machine, so it cannot cause a download.
 """
 
 import shlex

@@ -97,12 +97,12 @@ def load_posterior(
     Args:
       result: A result of `sample` or `load_run`.
       generator: Where the generator is now: a folder, an archive, a TF-Hub URL or a Kaggle handle. By default it is where the
-        run says, if that is on this machine; a run may come from outside, so nothing is downloaded because it says so.
+        run says, if that is on this machine; a run may come from outside, so what it says cannot cause a download.
       classifier: Likewise; several as A,B.
       discriminator: Likewise.
       text_model: Likewise, of a run with a text.
       classifier_labels: The file of the classifier's class names, or 'imagenet'. By default it is the file that the run names,
-        if that lies in the folder of the run or of its classifier; no other file is read because a run names it.
+        if that lies in the folder of the run or of its classifier. Other files are read only if they are given here.
       reference_captions: The file of the reference captions of a run that was given some.
       allow_unknown_ops: Whether to load models with operations that image models do not need. Such a model can read and write
         files.
