@@ -89,11 +89,14 @@ def posterior_of(spec: Spec) -> ClassPosterior:
     if key not in _MADE:
         _MADE.clear()
         with spec.sent.folders() as folders:
-            generator, classifier = (
-                load_fn(folders.get(path, path), **settings)
-                for load_fn, (path, settings) in ((load_generator, spec.generator), (load_classifier, spec.classifier))
+            (generator, own), (classifier, settings) = spec.generator, spec.classifier
+            found = ClassPosterior(
+                load_generator(folders.get(generator, generator), **own),
+                load_classifier(folders.get(classifier, classifier), **settings),
+                spec.label,
+                temperature=spec.temperature,
+                max_batch=spec.max_batch,
             )
-        found = ClassPosterior(generator, classifier, spec.label, temperature=spec.temperature, max_batch=spec.max_batch)
         if not np.allclose(_probe(found), spec.probe, rtol=TOLERANCE, atol=TOLERANCE):
             raise fail("engine", "the models of the command", "models that return something else", REMEDY)
         _MADE[key] = found

@@ -17,12 +17,13 @@ import tensorflow as tf
 
 import tfgradgen as tg
 from tfgradgen.core.config import changed_config
+from tfgradgen.core.contracts import Draws
 from tfgradgen.posterior import ClassPosterior
 
 STEP_SIZE = 0.4  # close to a tuned one; nothing is tuned here
 
 
-def timed(fn: Callable[[], None]) -> np.ndarray:
+def timed(fn: Callable[[], object]) -> np.ndarray:
     """Return the seconds of the clock and of the CPU that `fn` takes."""
     start, spent = time.monotonic(), time.process_time()
     fn()
@@ -42,9 +43,9 @@ def main(num_labels: int = 20, num_chains: tuple[int, ...] = (1, 4, 16), num_ste
         batch = ClassPosterior.of(posterior.networks, np.repeat(indices, count))
         single = [ClassPosterior.of(posterior.networks, int(index)) for index in indices]
 
-        def draw(target: ClassPosterior, starts: np.ndarray) -> None:
+        def draw(target: ClassPosterior, starts: np.ndarray) -> Draws:
             run = tg.RunConfig(num_chains=len(starts))
-            tg.sample_chains(target, "mala", config, schedule, run, tf.constant(starts))
+            return tg.sample_chains(target, "mala", config, schedule, run, tf.constant(starts))[0]
 
         ways = {
             "labels": lambda: [draw(target, starts) for target, starts in zip(single, z, strict=True)],  # noqa: B023
