@@ -18,8 +18,6 @@ from tfgradgen.models.outputs import outputs_of
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 
-HALF_LOG_2PI = float(0.5 * np.log(2.0 * np.pi))
-
 ARGUMENTS = (
     "generator",
     "classifier",
@@ -388,7 +386,7 @@ class ClassPosterior(tfp.experimental.distributions.JointDistributionPinned):  #
     @_density
     def prior_log_prob(self, z: Any) -> tf.Tensor:
         """Return log Normal(z; 0, I) [...]: the bits of `prior.log_prob`, which takes 70 operations for it."""
-        return tf.reduce_sum(-0.5 * tf.square(z) - HALF_LOG_2PI, -1)
+        return tf.reduce_sum(-0.5 * tf.square(z) - float(0.5 * np.log(2.0 * np.pi)), -1)
 
     @_density
     def unnormalized_log_prob(self, z: Any) -> tf.Tensor:
