@@ -211,7 +211,7 @@ def test_a_search_for_proposals_ends_though_none_is_ever_accepted(monkeypatch: p
 
 
 def test_the_power_is_that_of_the_best_proposals() -> None:
-    """Where the network says k times log p, it is 1 / k: the proposals are then draws of the target, but for the few from the prior."""
+    """Where the network says k times log p, it is 1 / k: all but a few proposals are then draws of the target."""
     rng = np.random.default_rng(0)
     z, slope = rng.standard_normal([4000, 1]).astype(np.float32), np.array([-1.5, 0.0])
     log_probs = np.asarray(tf.nn.log_softmax(z * slope), np.float32)

@@ -16,6 +16,7 @@ are CPU seconds of this process, and depend on the machine; compare their ratios
 `--baselines` adds other libraries (see `baselines`).
 """
 
+import functools
 import json
 import sys
 from pathlib import Path
@@ -55,6 +56,13 @@ def synthetic_pair(latent_dim: int) -> "tuple[Any, Any]":
             return tf.reshape(image, [-1, NUM_FEATURES]) @ weights
 
     return Generator(), Classifier()
+
+
+def make_synthetic(latent_dim):
+    """Return the posterior of a class of the synthetic pair."""
+    from tfgradgen import ClassPosterior
+
+    return ClassPosterior(*synthetic_pair(latent_dim), 1)
 
 
 def worst_rhat(draws):
@@ -213,7 +221,7 @@ def main(
     cells = json.loads(path.read_text()) if path.exists() else {}
     names = lambda text: list(text) if isinstance(text, tuple | list) else str(text).split(",")  # noqa: E731
     if ladder:
-        targets = {str(d): lambda d=d: ClassPosterior(*synthetic_pair(d), 1) for d in DIMENSIONS}
+        targets = {str(d): functools.partial(make_synthetic, d) for d in DIMENSIONS}
         wanted = list(LADDER_KERNELS)
     else:
         wanted = names(kernels) if kernels else [name for name, m in SAMPLERS.items() if m.kind != "ascent"]
@@ -225,8 +233,8 @@ def main(
         if len(given) != len(labels):
             raise SystemExit(f"temperatures: expected {len(labels)}, one for each label, got {len(given)}: give as many")
         targets = {
-            label if float(t) == 1 else f"{label} at temperature {float(t):g}": lambda label=label, t=t: ClassPosterior(
-                generator, classifier, label, temperature=float(t)
+            label if float(t) == 1 else f"{label} at temperature {float(t):g}": functools.partial(
+                ClassPosterior, generator, classifier, label, temperature=float(t)
             )
             for label, t in zip(labels, given, strict=True)
         }
