@@ -97,7 +97,7 @@ def test_vary_writes_a_run_that_its_record_makes_again(run: str, capsys: pytest.
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"ran      2 images near chain 1 of {run}: amount 0.2 in 3 steps, acceptance ")
     assert lines[-1].startswith(f"wrote    {folder}: report.html (open it in a browser), grid.png")
-    assert "warning  means: all chains start at one draw: not for averages" in "\n".join(lines)
+    assert "warning  means: all chains start at one draw, so do not average over them" in "\n".join(lines)
     assert opened == [Path(folder, "report.html").resolve().as_uri()]
     found = tg.load_run(folder)
     np.testing.assert_array_equal(found.z, tg.vary(tg.load_run(run), 1, amount=0.2, num_images=2, num_steps=3, seed=5).z)

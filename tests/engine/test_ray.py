@@ -272,6 +272,7 @@ def test_ctrl_c_ends_the_workers_and_the_loss_of_the_head_ends_the_command(
 
         monkeypatch.setattr(remote_run, "take", counted)
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it in what it runs in the background
     do_after(6, lambda: os.kill(os.getpid(), signal.SIGINT))
     capsys.readouterr()
     line = refused([*command, *there], capsys, 130)

@@ -261,6 +261,7 @@ def test_quality_knows_the_tail_of_weights(k: float) -> None:
     assert surrogate_fit.is_better(good, bad)
     assert not surrogate_fit.is_better(bad, good)
     assert not surrogate_fit.is_better(good._replace(pareto_k=0.9), bad)
+    assert surrogate_fit.is_better(good._replace(effective_share=0.95, pareto_k=0.9), bad)
 
 
 def whole_run(resume_after: int | None = None) -> SamplerResult:

@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 NUM_SCALED = 16_384  # prior draws at which only the network is evaluated, for the scale of its likelihood
 LEAST_TAKEN = 0.005  # least share of prior draws that become proposals; the cap of the likelihood is lowered to reach it
 MIN_TAIL = 5  # weights; with fewer, the tail is unknown
+NEARLY_EQUAL = 0.9  # effective share: the standard deviation of the weights is then below a third of their mean
 POWERS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)  # among which the power is chosen
 MIN_ROWS = 64  # rows of the pool with finite log-probabilities; with fewer, nothing is learned
 
@@ -208,9 +209,10 @@ def is_better(found: Quality, prior: Quality) -> bool:
     """Return whether proposals of the quality `found` are better than prior draws.
 
     A larger share of them must be effective, and the tail of their weights must make that estimate reliable, or more reliable
-    than that of the prior.
+    than that of the prior. Weights that are nearly equal have no tail, whatever its fitted shape.
     """
-    return found.effective_share > prior.effective_share and found.pareto_k <= max(MAX_PARETO_K, prior.pareto_k)
+    is_reliable = found.effective_share > NEARLY_EQUAL or found.pareto_k <= max(MAX_PARETO_K, prior.pareto_k)
+    return found.effective_share > prior.effective_share and is_reliable
 
 
 def stats_of(name: str, prior: Quality, found: Quality | None) -> dict[str, Any]:

@@ -58,6 +58,13 @@ def synthetic_pair(latent_dim: int) -> "tuple[Any, Any]":
     return Generator(), Classifier()
 
 
+def make_synthetic(latent_dim):
+    """Return the posterior of a class of the synthetic pair."""
+    from tfgradgen import ClassPosterior
+
+    return ClassPosterior(*synthetic_pair(latent_dim), 1)
+
+
 def worst_rhat(draws):
     """Return the largest R-hat of `draws`; None if there is none."""
     from tfgradgen.diagnostics.convergence import statistics
@@ -214,7 +221,7 @@ def main(
     cells = json.loads(path.read_text()) if path.exists() else {}
     names = lambda text: list(text) if isinstance(text, tuple | list) else str(text).split(",")  # noqa: E731
     if ladder:
-        targets = {str(d): lambda d=d: ClassPosterior(*synthetic_pair(d), 1) for d in DIMENSIONS}
+        targets = {str(d): functools.partial(make_synthetic, d) for d in DIMENSIONS}
         wanted = list(LADDER_KERNELS)
     else:
         wanted = names(kernels) if kernels else [name for name, m in SAMPLERS.items() if m.kind != "ascent"]
