@@ -23,3 +23,18 @@ def demo(folder: Path, generator: Path, classifier: Path, **limits: Any) -> Iter
     server.start()
     yield url_of(listener)
     server.close(10)
+
+
+@contextmanager
+def quiet_page(browser: Any, url: str) -> Iterator[Any]:
+    """The page at `url`, which may complain of nothing and load nothing from elsewhere during the block."""
+    page, said, asked = browser.new_page(), [], []
+    page.set_default_timeout(120_000)
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(url)
+    yield page
+    assert said == []
+    assert all(each.startswith((url, "data:")) for each in asked)
+    page.close()
