@@ -231,7 +231,7 @@ def flow(posterior, budget, run):
     of_round = Cost((ROUND_STEPS + 1) * run.num_chains, (ROUND_STEPS + 1) * run.num_chains)
     kept, total = (Cost(*(count * part for part in of_round)) for count in (num, num + NUM_ROUNDS))
     accepted = np.ones(kept_z.shape[:2], bool)
-    stats = {"global_accept_rate": float(moves.mean()), "mala_step": MALA_STEP}
+    stats = {"global_accept_rate": float(moves.mean())}
     return Measured(as_draws(posterior, kept_z, accepted), kept, total, seconds / kept.work, stats)
 
 

@@ -44,7 +44,7 @@ def main(folder):
     seconds = time.process_time() - start
     np.savez(folder / "draws.npz", z=np.stack(z), is_accepted=np.stack(accepted))
     versions = f"BlackJAX {blackjax.__version__}, JAX {jax.__version__}"
-    print(json.dumps({"cpu_seconds": seconds, "versions": versions, "mala_step": shared["step_size"]}))
+    print(json.dumps({"cpu_seconds": seconds, "versions": versions}))
 
 
 if __name__ == "__main__":

@@ -86,11 +86,15 @@ def by_class(names, values, digits=2):
     return ", ".join(f"{name} {value:.{digits}f}" for name, value in zip(names, values, strict=True))
 
 
+def by_chance(probs):
+    """Return what a card says of the calibration error of a calibrated classifier with these `probs` [N, K]."""
+    return f"of a classifier that is calibrated, {chance_calibration_error(probs):.3f} by chance"
+
+
 def calibration(log_probs, labels, where):
     """Return the figures of how far `log_probs` [N, K] can be trusted on `labels` [N]; `where` says what these rows are."""
     probs = np.exp(log_probs)
-    error, chance = expected_calibration_error(probs, labels), chance_calibration_error(probs)
-    text = f"{error:.3f}; of a classifier that is calibrated, {chance:.3f} by chance"
+    text = f"{expected_calibration_error(probs, labels):.3f}; {by_chance(probs)}"
     return {
         f"log loss {where}": Figure(f"{log_loss(log_probs, labels):.3f} nats", 0.01),
         "expected calibration error there, 10 bins": Figure(text, 0.008),
@@ -116,7 +120,6 @@ def classifier_figures(evidence, name, is_fitted_to_photographs):
             ),
         }
     rows["log loss there"] = Figure(f"{log_loss(np.log(probs), labels):.3f} nats", 0.01)
-    by_chance = lambda p: f"of a classifier that is calibrated, {chance_calibration_error(p):.3f} by chance"  # noqa: E731
     error = lambda p: f"{expected_calibration_error(p, labels):.3f}"  # noqa: E731
     if is_fitted_to_photographs:
         # Refit on both kinds of photographs, as in training; the figures are for photographs of the classes.
