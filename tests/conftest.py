@@ -30,13 +30,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path not in slow)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup() -> None:
-    """Give each test, before its fixtures, the same random numbers in every run: Keras's weights come from `random`."""
-    random.seed(0)
-    np.random.seed(0)  # noqa: NPY002
-
-
 @pytest.fixture(scope="session", autouse=True)
 def short_fits() -> Iterator[None]:
     """Fit the network of `surrogate` for two epochs only: the draws are exact whatever it has learned."""
@@ -80,6 +73,15 @@ def toy_flags(toy_pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.M
     """Return flags that name the toy pair; the working folder is empty."""
     monkeypatch.chdir(tmp_path)
     return [f"--generator={toy_pair[0]}", f"--classifier={toy_pair[1]}"]
+
+
+@pytest.fixture
+def same_weights() -> Iterator[None]:
+    """Give layers of Keras the same chance weights in every run: it draws their seeds by Python's `random`."""
+    before = random.getstate()
+    random.seed(0)
+    yield
+    random.setstate(before)
 
 
 @pytest.fixture(scope="session")

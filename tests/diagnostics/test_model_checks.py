@@ -423,6 +423,7 @@ def test_it_is_switched_off_again_before_each_chunk() -> None:
         tf.config.experimental.enable_tensor_float_32_execution(False)
 
 
+@pytest.mark.usefixtures("same_weights")
 def test_a_model_of_keras_that_flips_at_random_is_refused_by_name(tmp_path: Path) -> None:
     """`model.export` leaves the layer active, so the same image gets different scores."""
     import keras

@@ -1,5 +1,6 @@
 """Models as Keras writes them, by `model.export` of Keras 3 and `model.save` of tf_keras."""
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from tfgradgen.cli.commands import main
 from tfgradgen.models.classifier import fitted, load_classifier
 from tfgradgen.models.generator import load_generator
 
-pytestmark = pytest.mark.usefixtures("quick_runs")
+pytestmark = pytest.mark.usefixtures("quick_runs", "same_weights")
 
 KERAS = pytest.mark.parametrize("library", [keras, tf_keras], ids=["keras", "tf_keras"])
 NUM_CLASSES = 4
@@ -72,6 +73,19 @@ def test_several_outputs(library: Any, ending: str, tmp_path: Path, toy_pair: tu
     shown = generator(tf.random.stateless_normal([5, 6], [1, 2]))
     expected = tf.nn.softmax(model(shown)) if ending == "linear" else model(shown)
     np.testing.assert_allclose(tf.exp(classifier.log_probs(shown)), expected, rtol=1e-3, atol=1e-6)
+
+
+@KERAS
+def test_weights_are_the_same_in_every_run(library: Any) -> None:
+    """Otherwise a class may be too rare for a test that draws it, in one run of a dozen."""
+    random.seed(0)
+    first, second = (library.layers.Dense(2) for _ in range(2))
+    random.seed(0)
+    again = library.layers.Dense(2)
+    for layer in (first, second, again):
+        layer.build((None, 3))
+    assert not np.array_equal(first.kernel, second.kernel)
+    np.testing.assert_array_equal(again.kernel, first.kernel)
 
 
 def test_a_latent_point_of_a_transposed_convolution_by_the_command(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:

@@ -66,6 +66,18 @@ def test_a_framework_that_computes_something_else_is_not_timed() -> None:
             check_same({"tensorflow": worker(0.0), "torch": worker(shift)}, 2, 2)
 
 
+def test_one_chain_at_a_kink_may_differ_more(capsys: pytest.CaptureFixture[str]) -> None:
+    def worker(*shifts: float) -> Any:
+        return SimpleNamespace(ask=lambda **_: {"value": [1.0], "gradient": [[4.0, shift] for shift in shifts]})
+
+    check_same = tool("bench").check_same
+    check_same({"tensorflow": worker(0.0, 0.0, 0.0), "torch": worker(0.02, 1e-5, 0.0)}, 2, 3)
+    assert "within 2e-06 of its largest entry in a typical chain, 5e-03 in any" in capsys.readouterr().out
+    for shifts in ((0.05, 0.0, 0.0), (0.02, 0.02, 0.0)):
+        with pytest.raises(SystemExit, match="torch differs"):
+            check_same({"tensorflow": worker(0.0, 0.0, 0.0), "torch": worker(*shifts)}, 2, 3)
+
+
 def test_timings_that_others_disturb_are_taken_again(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = tool("bench")
     clock = {"now": 0.0, "busy": 0.0}

@@ -25,7 +25,8 @@ ROOT = Path(__file__).resolve().parents[2]
 TABLES = ("parts", "commands", "first", "frameworks")
 OURS, THEIRS = "tensorflow", ("torch", "torch_compiled", "jax")
 MOST = {"mala": 1.05, "hmc": 1.10}  # largest time per gradient, relative to the bare gradient
-TOLERANCE = 1e-3  # between frameworks: nats of log densities; for gradients, relative to the largest entry
+TOLERANCE = 1e-3  # between frameworks: nats of log densities; for a typical chain's gradient, relative to the largest entry
+KINKS = 10  # times that for the gradient of any chain: rounding moves some activation to the other side of a ReLU's kink
 SECONDS = 2.0  # approximate length of a timing
 CLOCKS = {"wall": "seconds", "cpu": "cpu_seconds"}
 BUSY = 0.1  # largest share of the cores that other processes may use during a timing
@@ -188,11 +189,17 @@ def check_same(workers, latent_dim, num_chains=16):
         replies[name] = attempt(workers, name, lambda: worker.ask(do="check", num_chains=num_chains, latent_dim=latent_dim))  # noqa: B023
     largest = largest_difference(replies[OURS]["gradient"], [[0.0] * latent_dim] * num_chains)
     for name in workers.keys() - {OURS}:
-        value, gradient = (largest_difference(replies[OURS][key], replies[name][key]) for key in ("value", "gradient"))
-        if not (value < TOLERANCE and gradient < TOLERANCE * largest):
-            text = f"bench: {name} differs by {value} nats (gradient {gradient} of {largest}), so nothing is timed"
-            raise SystemExit(f"{text}; compare the networks.")
-        print(f"{name}: log density within {value:.0e} nats of ours, gradient within {gradient / largest:.0e} of its largest")
+        value = largest_difference(replies[OURS]["value"], replies[name]["value"])
+        chains = zip(replies[OURS]["gradient"], replies[name]["gradient"], strict=True)
+        gradients = sorted(largest_difference(ours, theirs) / largest for ours, theirs in chains)
+        typical, worst = statistics.median(gradients), gradients[-1]
+        if not (value < TOLERANCE and typical < TOLERANCE and worst < KINKS * TOLERANCE):
+            text = (
+                f"bench: {name} differs by {value} nats, and its gradient by {typical} of the largest entry in a typical chain"
+            )
+            raise SystemExit(f"{text} and {worst} in any, so nothing is timed; compare the networks.")
+        shown = f"gradient within {typical:.0e} of its largest entry in a typical chain, {worst:.0e} in any"
+        print(f"{name}: log density within {value:.0e} nats of ours, {shown}")
 
 
 def largest_difference(ours, theirs):
