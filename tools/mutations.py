@@ -122,8 +122,8 @@ MUTATIONS = (
     Mutation(
         "a resampled sound is late by a sample",
         "tfgradgen/media/resample.py",
-        "before = half // up",
-        "before = half // up + 1",
+        "padded = tf.pad(waveform, [[0, 0], [before, after]])",
+        "padded = tf.pad(waveform, [[0, 0], [before + 1, after]])",
         ("tests/media/test_media.py",),
     ),
     Mutation(

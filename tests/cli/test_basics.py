@@ -418,3 +418,16 @@ def test_a_long_run_says_how_long_before_it_starts(
     main([*SMALL, *LONG, *toy_flags, "--out=b"])
     assert "doing    sampling" not in capsys.readouterr().err
     assert np.array_equal(np.load("a/samples.npz")["z"], np.load("b/samples.npz")["z"])
+
+
+@pytest.mark.slow
+def test_a_search_announces_no_length_of_a_run(
+    toy_flags: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its schedules have more steps than the gradients of a run allow, and its progress says how long all runs take."""
+    monkeypatch.setattr("tfgradgen.mcmc.chains._seconds", lambda fn, *arguments: 0.2)
+    numbers = ["--num_gradients=240", "--budget=240", "--num_seeds=1", "--num_fresh=2", "--num_chains=4"]
+    main(["tune", "--label=goldfish", "--kernel=hmc", *numbers, *toy_flags, "--out=found"])
+    said = capsys.readouterr().err
+    assert "doing    sampling" not in said
+    assert re.search(r"^tune hmc: \d+ of 240 gradients", said, re.M)

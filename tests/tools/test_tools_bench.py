@@ -72,7 +72,7 @@ def test_one_chain_at_a_kink_may_differ_more(capsys: pytest.CaptureFixture[str])
 
     check_same = tool("bench").check_same
     check_same({"tensorflow": worker(0.0, 0.0, 0.0), "torch": worker(0.02, 1e-5, 0.0)}, 2, 3)
-    assert "within 2e-06 of its largest entry in a typical chain, 5e-03 in any" in capsys.readouterr().out
+    assert "within 3e-06 of its largest entry in a typical chain, 5e-03 in any" in capsys.readouterr().out
     for shifts in ((0.05, 0.0, 0.0), (0.02, 0.02, 0.0)):
         with pytest.raises(SystemExit, match="torch differs"):
             check_same({"tensorflow": worker(0.0, 0.0, 0.0), "torch": worker(*shifts)}, 2, 3)

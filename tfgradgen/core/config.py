@@ -139,7 +139,10 @@ class Schedule:
       num_burnin_steps: Transitions discarded at the start, 0..10**9.
       num_adaptation_steps: How many of the discarded transitions tune the step size, 0..num_burnin_steps. The step size is
         fixed afterwards.
+      is_open: Whether something else ends the run before `num_results` does, so that its length is not known.
     """
+
+    is_open: ClassVar[bool] = False
 
     num_results: int = whole(low=1, high=MAX_COUNT, shown="N", help="draws kept of each chain (smc: particles)")
     num_burnin_steps: int = whole(low=0, high=MAX_COUNT, shown="N", help="transitions discarded at the start")

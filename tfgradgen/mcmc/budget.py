@@ -37,9 +37,15 @@ class BudgetedTrace(NamedTuple):
         return Draws(*(column[self.num_burnin : last] for column in self.draws))
 
 
-def unbounded(schedule: Schedule, num_gradients: float) -> Schedule:
+class OpenSchedule(Schedule):
+    """A schedule of more draws than the budget allows."""
+
+    is_open = True
+
+
+def unbounded(schedule: Schedule, num_gradients: float) -> OpenSchedule:
     """Return a schedule long enough that `num_gradients`, not `num_results`, ends the run."""
-    return Schedule(int(10 * num_gradients), schedule.num_burnin_steps, schedule.num_adaptation_steps)
+    return OpenSchedule(int(10 * num_gradients), schedule.num_burnin_steps, schedule.num_adaptation_steps)
 
 
 def run_until_budget(

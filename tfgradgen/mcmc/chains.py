@@ -234,7 +234,7 @@ def chain_chunks(
         done, cost = int(state["num_done"]), state["cost"]
     work = sampler.cost_fn(config).work * (schedule.num_steps - done)
     seconds = spent / max(sampler.start_cost(config).work, FORWARD_COST) * work
-    if seconds >= MIN_ESTIMATE:
+    if seconds >= MIN_ESTIMATE and not schedule.is_open:
         logger.info("sampling: %d transitions, about %.0f s", schedule.num_steps - done, seconds)
     most = min(functions.max_count, chunk_size(kernel_name, config))
     if posterior.is_batched and not use_xla(run.jit):  # on a CPU each label takes its own time; on a GPU the launches dominate

@@ -10,7 +10,7 @@ from tfgradgen.play.limits import MOST_SCALE, SCALE
 from tfgradgen.play.which import check_chain
 from tfgradgen.results.result import SampleResult
 
-MOST_SIDE = 16384  # pixels, of the enlarged image
+MOST_SIDE = 16383  # pixels, of the enlarged image; WebP has no more
 
 
 def show(result: SampleResult, chain: int, *, scale: int = SCALE) -> Image.Image:
@@ -19,7 +19,7 @@ def show(result: SampleResult, chain: int, *, scale: int = SCALE) -> Image.Image
     Args:
       result: A run of `sample` or `load_run`.
       chain: The number of the chain, from 0; grid.png shows it below each image.
-      scale: Factor by which height and width grow, 1..64; 1 gives the image as it is stored. The result has at most 16384
+      scale: Factor by which height and width grow, 1..64; 1 gives the image as it is stored. The result has at most 16383
         pixels a side.
 
     Raises:

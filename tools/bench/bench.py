@@ -6,7 +6,7 @@
 PYTHON runs PyTorch, JAX and BlackJAX (`pip install '.[bench]'` there); missing ones are left out. Seconds depend on the
 machine; compare the shares and ratios. Each timing waits up to `--patience` seconds until other processes leave the cores idle,
 and the last line reports how much they used. `--threads=1 --clock=cpu` measures CPU seconds of one thread, which are comparable
-even on a busy machine.
+even on a busy machine. Parts and commands begin with an empty cache, as a first run does.
 """
 
 import os
@@ -29,6 +29,7 @@ TOLERANCE = 1e-3  # between frameworks: nats of log densities; for a typical cha
 KINKS = 10  # times that for the gradient of any chain: rounding moves some activation to the other side of a ReLU's kink
 SECONDS = 2.0  # approximate length of a timing
 CLOCKS = {"wall": "seconds", "cpu": "cpu_seconds"}
+CACHE = "TFGRADGEN_CACHE_DIR"
 BUSY = 0.1  # largest share of the cores that other processes may use during a timing
 
 
@@ -90,7 +91,10 @@ def whole_command(*flags):
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "tfgradgen", "sample", *flags, f"--out={folder}/run"]
         start, first, lines = time.monotonic(), float("nan"), []
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+        environment = os.environ | {CACHE: f"{folder}/cache"}
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment
+        )
         assert process.stderr
         for line in process.stderr:
             if first != first and " steps, " in line:
@@ -284,7 +288,9 @@ def main(
         raise SystemExit(f"bench: expected --clock to be one of {', '.join(CLOCKS)}, got {clock!r}; give one of these.")
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])  # frameworks use as many threads as cores are available
     if "parts" in wanted:
-        parts_of_a_run(label, counts[0])
+        with tempfile.TemporaryDirectory() as folder:
+            os.environ[CACHE] = folder
+            parts_of_a_run(label, counts[0])
     if "commands" in wanted:
         show_commands(label)
     if "first" in wanted:
