@@ -50,11 +50,14 @@ def test_schedules_scale_with_the_budget() -> None:
     assert schedule_of("smc") == SAMPLERS["smc"].schedule
 
 
-def test_a_cell_that_is_done_is_shown_and_not_run_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_cell_that_is_done_is_shown_and_not_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(compare_kernels, "DIMENSIONS", (32, 64))
     work = tmp_path / "cells.json"
     compare_kernels.main(work, ladder=True, budget=30, num_chains=4)
     cells = json.loads(work.read_text())
-    assert len(cells) == 12
+    assert len(cells) == 4
     cells["hmc 32"]["per_1000_gradients"] = 12345.6
     work.write_text(json.dumps(cells))
     capsys.readouterr()
@@ -64,3 +67,6 @@ def test_a_cell_that_is_done_is_shown_and_not_run_again(tmp_path: Path, capsys: 
     rows = [line for line in shown.out.splitlines() if line.startswith("| ")]
     assert "12345.6" in rows[1]
     assert [row.split()[1] for row in rows] == ["kernel", "hmc", "split_hmc"]
+    expected = r"expected cells of \{'budget': 31, .*\} in .*, got \{'budget': 30, .*\} \(hmc 32\): give another file"
+    with pytest.raises(SystemExit, match=expected):
+        compare_kernels.main(work, ladder=True, budget=31, num_chains=4)

@@ -5,10 +5,11 @@
     python -m tools.bench.compare_kernels --work=work/ladder.json --ladder --budget=1500 --num_chains=32
 
 A column is a label or a condition, each with its own temperature. Each cell (kernel and column) is written into the file when
-it is done, and not run again; several processes may fill one file. The unit of work is a gradient; a forward pass counts as
-0.45 gradients (measured on the shipped models on a CPU). The ESS is (standard deviation / standard error)^2, averaged over
-p(class) and four projections of z. The standard error is the larger of the one from autocorrelation and the one from the means
-of the chains. For independent draws it is their number.
+it is done, and not run again. Several processes may fill one file; it is for one budget, number of chains and seed.
+
+The unit of work is a gradient; a forward pass counts as 0.45 gradients (measured on the shipped models on a CPU). The ESS is
+(standard deviation / standard error)^2, averaged over p(class) and four projections of z. The standard error is the larger of
+the one from autocorrelation and the one from the means of the chains. For independent draws it is their number.
 
 The first figures leave out the prior draws of the starts, the burn-in and what a kernel learns; those "in all" count them. The
 draws of `rejection` are as many as the budget's forward passes are expected to give, but at least one of each chain. Seconds
@@ -16,6 +17,7 @@ are CPU seconds of this process, and depend on the machine; compare their ratios
 `--baselines` adds other libraries (see `baselines`).
 """
 
+import fcntl
 import functools
 import json
 import sys
@@ -174,11 +176,23 @@ def show(cells, columns):
         print("| " + " | ".join(row) + " |")
 
 
+def read(path, asked):
+    """Return the cells in the file; raise SystemExit if one was `asked` with another budget, number of chains or seed."""
+    cells = json.loads(path.read_text()) if path.exists() else {}
+    for name, cell in cells.items():
+        if cell.get("asked", asked) != asked:
+            got = f"got {cell['asked']} ({name})"
+            raise SystemExit(f"compare_kernels: expected cells of {asked} in {path}, {got}: give another file.")
+    return cells
+
+
 def write(path, name, cell):
     """Add a cell to the file, which other processes may have written to; return all its cells."""
-    cells = (json.loads(path.read_text()) if path.exists() else {}) | {name: cell}
-    path.with_suffix(".new").write_text(json.dumps(cells, indent=1))
-    path.with_suffix(".new").replace(path)
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        cells = read(path, cell["asked"]) | {name: cell}
+        path.with_suffix(".new").write_text(json.dumps(cells, indent=1))
+        path.with_suffix(".new").replace(path)
     return cells
 
 
@@ -218,7 +232,8 @@ def main(
 
     path = Path(work)
     path.parent.mkdir(parents=True, exist_ok=True)
-    cells = json.loads(path.read_text()) if path.exists() else {}
+    asked = {"budget": budget, "num_chains": num_chains, "seed": seed}
+    cells = read(path, asked)
     names = lambda text: list(text) if isinstance(text, tuple | list) else str(text).split(",")  # noqa: E731
     if ladder:
         targets = {str(d): functools.partial(make_synthetic, d) for d in DIMENSIONS}
@@ -251,14 +266,13 @@ def main(
                 except ImportError as error:
                     print(f"{name} {column}: left out, {error}", file=sys.stderr, flush=True)
                     continue
-                cell |= {"budget": budget, "num_chains": num_chains}
             else:
                 method = SAMPLERS[name]
                 config = changed_config(method.defaults, SETTINGS.get(name, {}))
                 schedule = schedule_of(method, config, budget, posterior, run)
                 cell = figures(run_kernel(posterior, method, config, schedule, run), method.kind == "exact")
-                cell |= {"schedule": schedule.to_dict(), "config": config.to_dict(), "num_chains": num_chains}
-            cells = write(path, f"{name} {column}", cell)
+                cell |= {"schedule": schedule.to_dict(), "config": config.to_dict()}
+            cells = write(path, f"{name} {column}", cell | {"asked": asked})
             print(f"{name} {column}: ESS {cell['per_1000_gradients']:.1f} per 1000 gradients", file=sys.stderr, flush=True)
     show(cells, list(targets))
 
