@@ -120,6 +120,17 @@ def test_vary_with_moved_models_says_so_in_the_command_that_makes_it_again(run: 
     assert "only if you trust them" in found.note
 
 
+def test_vary_from_python_with_moved_models_says_so_too(run: str, toy_pair: tuple[Path, Path]) -> None:
+    shutil.copytree(toy_pair[0], "moved")
+    source = tg.load_run(run)
+    posterior = tg.load_posterior(source, generator="moved")
+    found = [tg.vary(source, 1, num_images=1, num_steps=1, posterior=each).record for each in (posterior, None)]
+    assert [record["arguments"]["generator"] for record in found] == ["moved", str(toy_pair[0])]
+    assert [record["varied"].get("models") for record in found] == [{"generator": "moved"}, None]
+    assert again(found[0]).command.endswith(" --generator=moved")
+    assert "--generator" not in again(found[1]).command
+
+
 def test_the_chain_comes_first_in_the_help() -> None:
     for command in ("show", "vary", "film"):
         assert [*play_flags(command)][:2] == ["run", "chain"]

@@ -160,7 +160,7 @@ def _said_of_models(record: dict[str, Any], options: VaryOptions) -> dict[str, A
     given = {name: value for name, value in options.places.items() if value}
     if not given:
         return {}
-    places = {name: value for name, value in given.items() if name in PLACES}
+    places = record[VARIED].get("models", {}) | {name: value for name, value in given.items() if name in PLACES}
     return {"arguments": {**record["arguments"], **given}, VARIED: {**record[VARIED], "models": places}}
 
 

@@ -10,6 +10,7 @@ independent of that draw, nor of one another.
 """
 
 import math
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -83,10 +84,24 @@ def vary(
     )
     num_steps = len(found.z)  # fewer if `chunk_fn` ended it
     origin = {"run": str(result.folder or ""), "chain": chain, "amount": amount, "num_steps": num_steps}
+    moved = _moved(found.record["arguments"], result.record)
+    origin |= {"models": moved} if moved else {}
     # A start that is a draw of the posterior is an exact one, if the run it comes from says so of its images.
     num_exact = num_images if result.grades["images"] == "ok" else None
     said = {"command": "vary", VARIED: origin, "exact_starts": num_exact}
-    return found.noted({**said, "arguments": _arguments(found.record, result.record)})
+    return found.noted({**said, "arguments": _arguments(found.record, result.record) | moved})
+
+
+def _moved(own: Mapping[str, Any], source: Mapping[str, Any]) -> dict[str, str]:
+    """Return where the models are now that are not where the run said, by flag; `own` are the arguments of the new run.
+
+    The classifier of a text, or of several models, has no place of its own: then the run's is kept.
+    """
+    given = source["arguments"]
+    found = {name: (str(given.get(name) or ""), str(own.get(name) or "")) for name in MODELS if name in source}
+    if given.get("text") or "," in "".join(found["classifier"]):
+        del found["classifier"]
+    return {name: new for name, (old, new) in found.items() if old and new and os.path.abspath(old) != os.path.abspath(new)}
 
 
 def _arguments(own: Mapping[str, Any], source: Mapping[str, Any]) -> dict[str, Any]:
