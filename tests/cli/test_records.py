@@ -1,6 +1,8 @@
 """Records are valid JSON whatever was sampled, and an invalid entry of a record that is read is refused by name."""
 
+import io
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -144,17 +146,26 @@ def test_headers_of_arrays_are_held_to_their_bytes(tmp_path: Path) -> None:
         {"z": np.zeros((2, 4), np.float32)},
         {"z": np.zeros(6, np.float32)},
         {"z": np.array([None, {}], object)},
-        {"z": np.zeros((10**9,), "U0")},
         {},
     ):
         path.write_bytes(npz(**wrong) if "z" not in wrong or wrong["z"].dtype != object else _pickled(wrong["z"]))
         with pytest.raises(UserError, match=r"^file: expected draws, got .+\.$"), parsing("file", "draws", "give others"):
             check_arrays(read_npz(path, ["z"]), {"z": (np.float32, ("rows", 3))})
+    for descr, num in (("<U0", 10**9), ("<f4", 10**9), ("|V0", 2**70)):
+        path.write_bytes(_of_no_bytes(descr, num))
+        with pytest.raises(UserError, match=r"^file: expected draws, got .+\.$"), parsing("file", "draws", "give others"):
+            check_arrays(read_npz(path, ["z"]), {"z": (np.float32, ("rows", 3))})
+
+
+def _of_no_bytes(descr: str, num: int) -> bytes:
+    """Return an archive of an array whose header declares `num` entries, with none after it."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive, archive.open("z.npy", "w") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": (num,)})
+    return stream.getvalue()
 
 
 def _pickled(array: np.ndarray) -> bytes:
-    import io
-
     stream = io.BytesIO()
     np.savez(stream, z=array, allow_pickle=True)
     return stream.getvalue()

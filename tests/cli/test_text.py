@@ -103,8 +103,8 @@ def test_a_text_composes_with_labels(flags: list[str]) -> None:
 @pytest.mark.parametrize("label", [None, "goldfish | alp", "all"])
 def test_the_command_of_a_run_makes_it_again(label: str | None, flags: list[str]) -> None:
     """The run is repeated by the command in its report and by --like."""
-    asked = [] if label is None else [f"--label={label}"]
-    main(["sample", *asked, "--text=a red fish", "--kernel=mala", *FAST, *flags, "--out=first"])
+    asked = ["--kernel=mala", *FAST] if label is None else [f"--label={label}", *REJECTION]
+    main(["sample", *asked, "--text=a red fish", *flags, "--out=first"])
     own = Path("first") if label != "all" else Path("first/alp_a_red_fish")
     command = again(record(str(own))).command
     assert ("--label" in command) == (label is not None)
