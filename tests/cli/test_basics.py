@@ -421,13 +421,16 @@ def test_a_long_run_says_how_long_before_it_starts(
 
 
 @pytest.mark.slow
-def test_a_search_announces_no_length_of_a_run(
+def test_a_search_announces_no_length_of_its_runs_but_that_they_are_short(
     toy_flags: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its schedules have more steps than the gradients of a run allow, and its progress says how long all runs take."""
     monkeypatch.setattr("tfgradgen.mcmc.chains._seconds", lambda fn, *arguments: 0.2)
+    monkeypatch.setattr("tfgradgen.tuning.gain.MIN_ESS_OF_CHAIN", 1e6)
     numbers = ["--num_gradients=240", "--budget=240", "--num_seeds=1", "--num_fresh=2", "--num_chains=4"]
     main(["tune", "--label=goldfish", "--kernel=hmc", *numbers, *toy_flags, "--out=found"])
-    said = capsys.readouterr().err
-    assert "doing    sampling" not in said
-    assert re.search(r"^tune hmc: \d+ of 240 gradients", said, re.M)
+    said = capsys.readouterr()
+    assert "doing    sampling" not in said.err
+    assert re.search(r"^tune hmc: \d+ of 240 gradients", said.err, re.M)
+    assert "\nwarning  runs of 240 gradients are short: " in said.out
+    assert "\n- runs of 240 gradients are short: " in Path("found/report.md").read_text()

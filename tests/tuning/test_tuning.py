@@ -17,7 +17,7 @@ from tfgradgen.core.config import RunConfig
 from tfgradgen.mcmc.recipe import Recipe, default_recipe
 from tfgradgen.mcmc.registry import kernel_sampler
 from tfgradgen.tuning.figures import importances, plot_search
-from tfgradgen.tuning.gain import MAX_CANDIDATES, Validation, gain, validate
+from tfgradgen.tuning.gain import MAX_CANDIDATES, Validation, gain, short_runs, validate
 from tfgradgen.tuning.guard import Exact
 from tfgradgen.tuning.objective import FRESH, Cell, Objective, Problem, issues_of
 from tfgradgen.tuning.report import to_csv, to_markdown, verdict, winner
@@ -309,6 +309,18 @@ def test_the_verdict_says_plainly_whether_there_is_a_gain(ours: list[float], sai
     assert verdict(validations)[0].startswith(said)
     assert winner(plan_of(3), validations) == (recipe if wins else CONTROL_RECIPE)
     assert winner(plan_of(3), []) == CONTROL_RECIPE
+
+
+def test_runs_that_are_too_short_to_tell_schedules_apart_are_named() -> None:
+    """A chain's effective draws are the ESS per 1000 gradients times the gradients of a run: 4 of them are 10 per 1000 here."""
+    cells = (cell_of(5.0), cell_of(10.1), cell_of(99.0, "stuck"))
+    few, enough, wrong = (Trial(k, COMPLETE, CONTROL_RECIPE, [cell]) for k, cell in enumerate(cells))
+    (said,) = short_runs([few, wrong], LONG)
+    assert said.startswith(
+        "runs of 400 gradients are short: a chain of the best schedule gives 2.0 effective draws, where 4 are"
+    )
+    assert short_runs([few, enough], LONG) == []
+    assert short_runs([wrong], LONG) == [], "nothing is known"
 
 
 def test_the_report_and_the_table_list_all_trials(searched: Any) -> None:

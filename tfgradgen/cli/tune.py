@@ -30,7 +30,7 @@ from tfgradgen.posterior import ClassPosterior
 from tfgradgen.results.origin import model_record
 from tfgradgen.results.record import surroundings
 from tfgradgen.tuning.figures import importances, plot_search
-from tfgradgen.tuning.gain import exact_draws, validate
+from tfgradgen.tuning.gain import exact_draws, short_runs, validate
 from tfgradgen.tuning.objective import Objective
 from tfgradgen.tuning.report import best_text, to_csv, to_markdown, verdict
 from tfgradgen.tuning.search import CONTROL, REJECTED, Plan, Trial, open_study, search, trials
@@ -124,11 +124,14 @@ def _run_locked(options: TuneOptions, control: Recipe, objective: Objective, stu
             validations = validate(study, objective, plan, options.num_fresh, exact, progress_fn)
     finally:
         compiled.cache_clear()  # it holds a graph for each adaptation scheme
-    report = to_markdown(plan, exact, found, validations, command_line(options), warnings)
+    short = [with_page("few-effective-draws", line) for line in short_runs(found, plan.num_gradients)]
+    report = to_markdown(plan, exact, found, validations, command_line(options), [*warnings, *short])
     title = f"{plan.kernel} for {', '.join(exact)}: {verdict(validations)[0]}"
     plot = plot_search(found, validations[-1].trial if validations else None, importances(study), title)
     write_results(options.out, report, plot, to_csv(found), best_text(plan, validations, command_line(options)))
     say(f"gain     {verdict(validations)[0]}")
+    for line in short:
+        say(f"warning  {line}")
     say(f"took     {time.monotonic() - start:.0f} s (without what was finished before)")
     files = f"{REPORT} (open it in a browser), report.md, best.yaml, tuning.csv, tuning.png, {STUDY_FILE}"
     say(f"wrote    {as_text(options.out)}: {files}")

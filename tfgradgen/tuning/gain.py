@@ -9,6 +9,7 @@ from scipy.stats import t as student
 
 from tfgradgen.core.contracts import ProgressFn
 from tfgradgen.core.parsing import parsing
+from tfgradgen.diagnostics.issues import MIN_ESS_OF_CHAIN
 from tfgradgen.mcmc.recipe import Recipe
 from tfgradgen.tuning.guard import Difference, Exact, bias_issues, differences, exact_from, exact_of
 from tfgradgen.tuning.objective import EXACT, FRESH, SEARCH, Cell, Objective, Problem, cell_of, issues_of
@@ -109,6 +110,20 @@ def issues_of_control(control: Trial, exact: Mapping[str, Exact]) -> list[str]:
     labels = list(exact)
     problems = [Problem(labels[k % len(labels)], SEARCH, k // len(labels)) for k in range(len(control.cells))]
     return [*control.issues, *bias_issues(differences(problems, control.cells, exact), 1)]
+
+
+def short_runs(found: Sequence[Trial], num_gradients: float) -> list[str]:
+    """Return a warning if even the best runs are too short to tell schedules apart; otherwise [].
+
+    Chains that stay near their starts count as about one draw each, whatever the schedule.
+    """
+    best = max((trial.value for trial in found if trial.is_sound), default=np.inf) * num_gradients / 1000
+    if best >= MIN_ESS_OF_CHAIN:
+        return []
+    return [
+        f"runs of {num_gradients:g} gradients are short: a chain of the best schedule gives {best:.1f} effective draws, where "
+        f"{MIN_ESS_OF_CHAIN:g} are needed to tell schedules apart; raise --num_gradients, and --budget with it"
+    ]
 
 
 def validate(

@@ -104,6 +104,7 @@ def to_markdown(
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     spent, seconds = sum(trial.work for trial in found), sum(cell.seconds for trial in found for cell in trial.cells)
     sentence, _ = verdict(validations)
+    runs = f"{plan.num_seeds} run{'s' if plan.num_seeds > 1 else ''} per label"
     lines = [
         f"# A schedule for {plan.kernel}",
         "",
@@ -111,7 +112,7 @@ def to_markdown(
         "",
         f"Labels: {markdown_text(', '.join(exact))}. {len(found)} schedules ({counts}) used {spent:,.0f} gradients per chain "
         f"and {seconds:,.0f} s. Each run has {plan.num_gradients} gradients per chain, including burn-in and adaptation. A "
-        f"schedule that is neither eliminated nor rejected gets {plan.num_seeds} runs per label.{_fixed(plan)} Values are the "
+        f"schedule that is neither eliminated nor rejected gets {runs}.{_fixed(plan)} Values are the "
         "effective sample size (ESS) per 1000 gradients of all chains, for the statistic with the smallest ESS among p(class), "
         "target density and four projections of z; they are geometric means over runs. The cost of the starts, which all "
         "schedules share, is not counted. A schedule is rejected if a density is not finite, a transition diverges, a chain is "
