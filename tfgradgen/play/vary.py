@@ -99,8 +99,8 @@ def _moved(own: Mapping[str, Any], source: Mapping[str, Any]) -> dict[str, str]:
     """
     given = source["arguments"]
     found = {name: (str(given.get(name) or ""), str(own.get(name) or "")) for name in MODELS if name in source}
-    if given.get("text") or "," in "".join(found["classifier"]):
-        del found["classifier"]
+    if given.get("text") or "," in "".join(found.get("classifier", ())):
+        found.pop("classifier", None)
     return {name: new for name, (old, new) in found.items() if old and new and os.path.abspath(old) != os.path.abspath(new)}
 
 
