@@ -285,8 +285,10 @@ def test_the_table_of_kernels_is_complete() -> None:
 
 
 def test_gains_of_tuning_are_those_of_the_reports() -> None:
-    table = table_of((ROOT / "tfgradgen" / "tuning" / "README.md").read_text(), "| kernel | gradients of a run |")
-    assert set(table) == set(TUNABLE)
+    text = (ROOT / "tfgradgen" / "tuning" / "README.md").read_text()
+    assert set(re.findall(r"tools/tuning/(\w+)/report\.md", text)) == set(TUNABLE)
+    table = table_of(text, "| kernel | gradients of a run |")
+    assert table.keys() >= {"mala", "hmc"}
     for kernel, (gradients, gain, _) in table.items():
         report = (ROOT / "tools" / "tuning" / kernel / "report.md").read_text()
         assert re.search(f"Each run (is|has) {gradients} gradients", report)
