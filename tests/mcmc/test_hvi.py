@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import tfgradgen as tg
 from tests.support.command import refused
 from tests.support.toy import ToyClassifier, ToyGenerator
 from tests.support.two_modes import CELL, GRID, NUM_CHAINS, FiveClasses, Plane, Truth, statistics_of
@@ -287,6 +288,12 @@ def test_a_run_says_what_its_draws_are(exact: bool, toy_flags: list[str], capsys
     assert ("mixing" in lines) == exact == ("acceptance" in lines["moved"])
     main(["diagnose", "run"])
     assert ("of a fitted approximation" in capsys.readouterr().out) == (not exact)
+    for mass, errors in ((-2.6, None), (-3.0, "4.5")):
+        record["fit"] |= {"pareto_k": 0.3, "log_mass": mass, "log_mass_error": 0.1}
+        record["fit"] |= {"prior_log_mass": -2.0, "prior_log_mass_error": 0.2}
+        Path("run/run.json").write_text(json.dumps(record))
+        doubt = f", but {errors} standard errors from the prior draws: not to be trusted" if errors else ""
+        assert f"by the weights of the paths (Pareto k 0.30{doubt})" in tg.load_run("run").summary()
     record["fit"]["bound"] = "low"
     Path("run/run.json").write_text(json.dumps(record))
     assert "whose fit is not a number" in refused(["diagnose", "run"], capsys)

@@ -1,5 +1,6 @@
 """The summary of a run that is printed at its end."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ from tfgradgen.results.record import FIT, NEAREST, PROJECTION, TIME_BUDGET, VARI
 WORK = {"gradients": "gradients", "forward": "forward passes"}
 WORD = len("ran      ")  # characters of the heading of a line
 MAX_PROBLEM = MAX_TEXT + 100  # characters, with the section about it
+MAX_ERRORS = 3.0  # by which two estimates of one number differ by chance, in standard errors
 UNITS = {"chain": "chains", "exact": "chains", "particles": "populations", "ascent": "ascents", "fitted": "chains"}
 
 
@@ -206,12 +208,21 @@ def _bound(record: dict[str, Any]) -> list[str]:
     )
     return [
         f"bound    {what} is at least {bound} by {fit['num_paths']} paths; it is {prior} by the prior draws, {mass} by the "
-        f"weights of the paths (Pareto k {figure(fit['pareto_k'], 2)}{_of_k(fit['pareto_k'])})"
+        f"weights of the paths (Pareto k {figure(fit['pareto_k'], 2)}{_doubt_of(fit)})"
     ]
 
 
-def _of_k(pareto_k: float | None) -> str:
-    return f", above {MAX_PARETO_K}: not to be trusted" if pareto_k is not None and pareto_k > MAX_PARETO_K else ""
+def _doubt_of(fit: dict[str, Any]) -> str:
+    """Return why the estimate from the weights of the paths is not to be trusted; '' if nothing speaks against it.
+
+    Paths that miss a mode leave no trace in their weights, so a small Pareto k alone proves nothing.
+    """
+    if fit["pareto_k"] is not None and fit["pareto_k"] > MAX_PARETO_K:
+        return f", above {MAX_PARETO_K}: not to be trusted"
+    mass, prior, *errors = (fit[name] for name in ("log_mass", "prior_log_mass", "log_mass_error", "prior_log_mass_error"))
+    if None in (mass, prior, *errors) or (apart := abs(mass - prior)) <= MAX_ERRORS * (error := math.hypot(*errors)):
+        return ""
+    return f", but {apart / error:.1f} standard errors from the prior draws: not to be trusted" if error else ""
 
 
 def _moved(record: dict[str, Any]) -> str:
