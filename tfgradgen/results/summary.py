@@ -213,16 +213,20 @@ def _bound(record: dict[str, Any]) -> list[str]:
 
 
 def _doubt_of(fit: dict[str, Any]) -> str:
-    """Return why the estimate from the weights of the paths is not to be trusted; '' if nothing speaks against it.
+    """Return why the estimate from the weights of the paths is not to be trusted; '' if no reason is known.
 
     Paths that miss a mode leave no trace in their weights, so a small Pareto k alone proves nothing.
     """
     if fit["pareto_k"] is not None and fit["pareto_k"] > MAX_PARETO_K:
         return f", above {MAX_PARETO_K}: not to be trusted"
-    mass, prior, *errors = (fit[name] for name in ("log_mass", "prior_log_mass", "log_mass_error", "prior_log_mass_error"))
-    if None in (mass, prior, *errors) or (apart := abs(mass - prior)) <= MAX_ERRORS * (error := math.hypot(*errors)):
+    figures = [fit[name] for name in ("log_mass", "prior_log_mass", "log_mass_error", "prior_log_mass_error")]
+    if None in figures:
         return ""
-    return f", but {apart / error:.1f} standard errors from the prior draws: not to be trusted" if error else ""
+    mass, prior, *errors = figures
+    apart, error = abs(mass - prior), math.hypot(*errors)
+    if not error or apart <= MAX_ERRORS * error:
+        return ""
+    return f", but {apart / error:.1f} standard errors from the prior draws: not to be trusted"
 
 
 def _moved(record: dict[str, Any]) -> str:

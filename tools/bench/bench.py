@@ -287,16 +287,16 @@ def main(
     if clock not in CLOCKS:
         raise SystemExit(f"bench: expected --clock to be one of {', '.join(CLOCKS)}, got {clock!r}; give one of these.")
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])  # frameworks use as many threads as cores are available
-    if "parts" in wanted:
-        with tempfile.TemporaryDirectory() as folder:
-            os.environ[CACHE] = folder
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ[CACHE] = cache
+        if "parts" in wanted:
             parts_of_a_run(label, counts[0])
-    if "commands" in wanted:
-        show_commands(label)
-    if "first" in wanted:
-        show_first_draw(label, counts)
-    if "frameworks" in wanted:
-        show_frameworks(label, counts, repeats, patience, clock, python)
+        if "commands" in wanted:
+            show_commands(label)
+        if "first" in wanted:
+            show_first_draw(label, counts)
+        if "frameworks" in wanted:
+            show_frameworks(label, counts, repeats, patience, clock, python)
 
 
 if __name__ == "__main__":
