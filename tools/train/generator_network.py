@@ -10,9 +10,8 @@ from keras import ops
 from tools.train.initializers import Normal
 
 LATENT_CONTENT_DIM = 64  # free coordinates of z; the others, one per class, choose the class
-# softmax(sharpness * z_c) chooses the class. The sharpness is reduced after training: fewer images are purely of one class, but
-# a chain has a gradient between classes.
-TRAINING_SHARPNESS, SHIPPED_SHARPNESS = 4.5, 4.0
+# softmax(sharpness * z_c) chooses the class. The sharpness is raised after training: more images are purely of one class.
+TRAINING_SHARPNESS, SHIPPED_SHARPNESS = 4.5, 6.0
 WIDTHS = (192, 160, 88, 48, 20)  # of the generator that a CPU can train in a night
 EPSILON = 1e-4  # added to the variance that a normalization divides by
 
