@@ -1,8 +1,9 @@
 """All checks for a change: lint, types and tests, including the main command of the README.
 
-    python tools/gate.py [--record]
+    python tools/gate.py [--processes=N] [--record]
 
-`--record` writes the tests that took half a second or more into tests/slow.txt; `pytest -m "not slow"` leaves them out.
+Tests run in N processes, by default one for each core, but at least two and at most four. `--record` writes the tests that
+took half a second or more into tests/slow.txt; `pytest -m "not slow"` leaves them out.
 """
 
 import argparse
@@ -15,14 +16,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 SLOW_FILE, SLOW = ROOT / "tests" / "slow.txt", 0.5  # seconds
+PROCESSES = max(2, min(4, os.cpu_count() or 2))
 STEPS = (
     ("lint", ["ruff", "check", "."]),
     ("format", ["ruff", "format", "--check", "."]),
     ("types", ["mypy"]),
-    ("tests", ["pytest", "-q", "-rs", "--durations=0", f"--durations-min={SLOW}", "-n", "2", "--dist=worksteal"]),
+    ("tests", ["pytest", "-q", "-rs", "--durations=0", f"--durations-min={SLOW}", "--dist=worksteal"]),
 )
-# Tests run in two processes, which share the files between them. Each process uses one core: with more threads than cores,
-# threads would wait for one another.
+# Each process uses one core: with more threads than cores, threads would wait for one another.
 ONE_CORE = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1"}
 DURATION = re.compile(r"([0-9.]+)s call +(tests/.+)")
 
@@ -60,9 +61,11 @@ def run(command: list[str]) -> tuple[int, str]:
 def main() -> None:
     """Run all checks; exit at the first that fails."""
     parser = argparse.ArgumentParser(description="Run all checks for a change.")
+    parser.add_argument("--processes", type=int, default=PROCESSES, help="how many run the tests")
     parser.add_argument("--record", action="store_true", help="write the slow tests into tests/slow.txt")
     given = parser.parse_args()
     for name, command in STEPS:
+        command = [*command, f"-n{given.processes}"] if name == "tests" else command
         print(f"== {name}: {' '.join(command)}", flush=True)
         start = time.monotonic()
         code, output = run(command)

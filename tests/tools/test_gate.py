@@ -49,3 +49,12 @@ def test_the_first_failure_ends_the_gate(
         gate.main()
     assert "two" not in capfd.readouterr().out
     assert not gate.SLOW_FILE.exists()
+
+
+def test_tests_run_in_as_many_processes_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = []
+    monkeypatch.setattr(gate, "run", lambda command: (ran.append(command[0] + command[-1]), (0, ""))[1])
+    for flags, processes in (([], gate.PROCESSES), (["--processes=7"], 7)):
+        monkeypatch.setattr(sys, "argv", ["gate.py", *flags])
+        gate.main()
+        assert ran.pop() == f"pytest-n{processes}"
