@@ -34,8 +34,8 @@ generator's prior draws, weighted by p(text), as rejection sampling would.""",
     "generator": """Features are those of the signature `features` of each network, scaled to unit mean square. KID is
 the unbiased squared MMD with the cubic kernel.""",
 }
-REMARK_OF_CHAINS = """Chains for the reach of mala and hmc start at prior draws (`--init=prior`), annealed starts are those of
-`--init=annealed`; all have bolder settings than the defaults of `sample` (acceptance 0.4; hmc with two leapfrog steps)."""
+REMARK_OF_CHAINS = """Annealed starts are those of `--init=annealed`, prior draws those of `--init=prior`. The chains have
+bolder settings than the defaults of `sample` (acceptance 0.4; hmc with two leapfrog steps)."""
 
 
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
