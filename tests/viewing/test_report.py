@@ -25,6 +25,7 @@ from tfgradgen.results.again import again
 from tfgradgen.results.film import make_film
 from tfgradgen.results.page import page_of
 from tfgradgen.results.record import run_record
+from tfgradgen.viewing.html import whole_flags
 from tfgradgen.viewing.markdown import explanation
 from tfgradgen.viewing.report import Page, render
 
@@ -45,6 +46,12 @@ def made_page(num_chains: int = 3, size: tuple[int, int, int] = (8, 8, 3), **cha
     images = rng.integers(0, 256, (num_chains, *size), np.uint8)
     film = make_film(lambda z: rng.integers(0, 256, (len(z), *size), np.uint8), draws)
     return page_of(record, draws, images, film, Image.new("RGB", (4, 4)))
+
+
+def test_no_line_ends_within_a_flag() -> None:
+    flag = '<span class="flag">--{}</span>'
+    assert whole_flags("raise --num_results to 5, or <b> - 1") == f"raise {flag.format('num_results')} to 5, or &lt;b&gt; - 1"
+    assert whole_flags("take --kernel=rejection.") == f"take {flag.format('kernel=rejection')}."
 
 
 def test_it_shows_the_whole_run(run: Path) -> None:

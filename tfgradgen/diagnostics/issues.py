@@ -347,7 +347,7 @@ def _failing(chains: Mapping[str, list[Any]], num_results: int, run: Run) -> Ite
     if sum(bad):
         text = (
             f"{sum(bad)} of {num_results * len(rates)} transitions diverged, energy error above {MAX_ENERGY_ERROR:.0f} nats "
-            f"({_chains(bad)}; for nuts, also trajectories that met a density that is not finite): {smaller_steps(run)} {price}"
+            f"({_chains(bad)}): {smaller_steps(run)} {price}"
         )
         yield issue("divergences", text, MEANS)
     if never.any():

@@ -3,11 +3,13 @@
 import base64
 import hashlib
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 from PIL import Image
 
 from tfgradgen.diagnostics import issues
@@ -16,6 +18,7 @@ from tfgradgen.viewing.markdown import explanation
 
 HERE = Path(__file__).resolve().parent
 STYLES = ("base.css", "report.css")
+FLAG = re.compile(r"--[a-z_]+(=[\w.]*\w)?")
 SMALLEST = 8  # pixels, the least height and width of an image
 
 
@@ -38,7 +41,7 @@ def fill(
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= filters or {}
+    environment.filters |= {"whole_flags": whole_flags, **(filters or {})}
     style = "".join((HERE / name).read_text(encoding="utf-8") for name in STYLES)
     script = '"use strict";\n' + "".join((HERE / name).read_text(encoding="utf-8") for name in scripts)
     text = environment.get_template(template).render(
@@ -50,6 +53,11 @@ def fill(
         **values,
     )
     return text + "\n"
+
+
+def whole_flags(text: str) -> Markup:
+    """Return `text` as HTML in which no line ends within a flag."""
+    return Markup(FLAG.sub(r'<span class="flag">\g<0></span>', str(escape(text))))
 
 
 def source(image: Image.Image) -> str:
