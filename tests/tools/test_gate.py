@@ -52,8 +52,13 @@ def test_the_first_failure_ends_the_gate(
 
 
 def test_tests_run_in_as_many_processes_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    ran = []
-    monkeypatch.setattr(gate, "run", lambda command: (ran.append(command[0] + command[-1]), (0, ""))[1])
+    ran: list[str] = []
+
+    def run(command: list[str]) -> tuple[int, str]:
+        ran.append(command[0] + command[-1])
+        return 0, ""
+
+    monkeypatch.setattr(gate, "run", run)
     for flags, processes in (([], gate.PROCESSES), (["--processes=7"], 7)):
         monkeypatch.setattr(sys, "argv", ["gate.py", *flags])
         gate.main()
