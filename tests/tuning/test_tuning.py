@@ -284,6 +284,31 @@ def test_an_issue_on_fresh_seeds_passes_the_candidate_over(searched: Any, tmp_pa
     assert winner(plan, validations) == CONTROL_RECIPE
 
 
+@pytest.mark.parametrize("num_failed", [1, 3])
+def test_runs_of_the_control_that_fail_on_fresh_seeds_are_left_out(searched: Any, num_failed: int) -> None:
+    """They do not end the command, whose search is done by then."""
+
+    class Failing(Pretended):
+        def measure(self, recipe: Recipe, problem: Problem, progress_fn: Any) -> Cell:
+            if recipe == CONTROL_RECIPE and 2 * problem.replicate + "ab".index(problem.label) < num_failed:
+                raise UserError("num_gradients: too few")
+            return super().measure(recipe, problem, progress_fn)
+
+    study, _, plan, found, _ = searched
+    validations = validate(Copied(study), Failing(), plan, 2, UNKNOWN, SILENT)
+    last, whole = validations[-1], validate(Copied(study), Pretended(), plan, 2, UNKNOWN, SILENT)[-1]
+    report = to_markdown(plan, UNKNOWN, found, validations, "tune")
+    assert "The control has problems: a run failed: num_gradients: too few." in report
+    if num_failed == 1:
+        assert last.gain is not None
+        assert last.gain == gain(*([cell.per_1000 for cell in cells[1:]] for cells in (whole.ours, whole.control)))
+        assert f"| a | 0 | {last.ours[0].per_1000:.2f} | 0.00 | - |" in report
+    else:
+        assert last.gain is None
+        assert "it cannot be compared: 1 of 4 runs of the control did not fail" in report
+        assert winner(plan, validations) == CONTROL_RECIPE
+
+
 def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
     rng = np.random.default_rng(0)
     found = [gain(np.exp(rng.normal(np.log(1.5), 0.3, 5)), np.ones(5)) for _ in range(2000)]

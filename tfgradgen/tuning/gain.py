@@ -72,9 +72,17 @@ class Validation(NamedTuple):
 
     @property
     def issues(self) -> list[str]:
-        """The issues of its runs, and a bias."""
+        """The issues of its runs, a bias, and whether too few runs of the control are left to compare with."""
         assert self.trial.recipe is not None
-        return [*issues_of(self.trial.recipe, self.ours), *bias_issues(self.differences(self.ours), MAX_CANDIDATES)]
+        found = [*issues_of(self.trial.recipe, self.ours), *bias_issues(self.differences(self.ours), MAX_CANDIDATES)]
+        if len(self.pairs) < 2:
+            found.append(f"it cannot be compared: {len(self.pairs)} of {len(self.control)} runs of the control did not fail")
+        return found
+
+    @property
+    def pairs(self) -> list[tuple[Cell, Cell]]:
+        """The cells of candidate and control at each problem where the control did not fail."""
+        return [pair for pair in zip(self.ours, self.control, strict=True) if pair[1].per_1000 > 0]
 
     def control_issues(self, control: Recipe) -> list[str]:
         """Return the issues of the control's runs, and a bias."""
@@ -89,7 +97,7 @@ class Validation(NamedTuple):
         """The gain over the control; None if the candidate has an issue."""
         if self.issues:
             return None
-        return gain([cell.per_1000 for cell in self.ours], [cell.per_1000 for cell in self.control])
+        return gain(*([cell.per_1000 for cell in cells] for cells in zip(*self.pairs, strict=True)))
 
 
 def exact_draws(study: Any, objective: Objective) -> dict[str, Exact]:
@@ -155,7 +163,9 @@ def validate(
         if name not in study.user_attrs:
             assert trial.recipe is not None
             show = part_of(progress_fn, done, plan.num_gradients, total)
-            study.set_user_attr(name, measured(objective, trial.recipe, problem, plan, show)._asdict())
+            # After a whole search, a control that fails on one seed is reported; it must not end the command.
+            cell = measured(objective, trial.recipe, problem, plan.num_gradients, show, False)
+            study.set_user_attr(name, cell._asdict())
         with parsing("study", "valid runs on fresh seeds", "choose another --out"):
             return cell_of(study.user_attrs[name])
 

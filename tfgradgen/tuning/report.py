@@ -194,12 +194,13 @@ def _fresh_table(control: Recipe, validations: Sequence[Validation]) -> list[str
     last = validations[-1]
     rows = [f"| label | seed | trial {last.trial.number} | control | ratio |", "|---|---|---|---|---|"]
     for problem, ours, theirs in zip(last.problems, last.ours, last.control, strict=True):
-        ratio = f"{ours.per_1000 / theirs.per_1000:.2f}"
+        ratio = f"{ours.per_1000 / theirs.per_1000:.2f}" if theirs.per_1000 else "-"
         rows.append(
             f"| {markdown_text(problem.label)} | {problem.replicate} | {ours.per_1000:.2f} | {theirs.per_1000:.2f} | {ratio} |"
         )
-    means = [geometric_mean(cells) for cells in (last.ours, last.control)]
-    rows.append(f"| geometric mean | | {means[0]:.2f} | {means[1]:.2f} | {means[0] / means[1]:.2f} |")
+    if last.pairs:
+        means = [geometric_mean(cells) for cells in zip(*last.pairs, strict=True)]
+        rows.append(f"| geometric mean | | {means[0]:.2f} | {means[1]:.2f} | {means[0] / means[1]:.2f} |")
     texts = [f"Trial {each.trial.number} has problems: {markdown_text(each.issues[0])}." for each in validations if each.issues]
     wrong = last.control_issues(control)
     texts += [f"The control has problems: {markdown_text(wrong[0])}."] if wrong else []

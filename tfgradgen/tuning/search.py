@@ -271,7 +271,7 @@ def _run(trial: Any, study: Any, objective: Objective, plan: Plan, spent: float,
             if done >= plan.budget and not is_control:
                 return ELIMINATED
             show = part_of(progress_fn, done, plan.num_gradients, plan.budget)
-            cells.append(measured(objective, recipe, problem, plan, show))
+            cells.append(measured(objective, recipe, problem, plan.num_gradients, show, must_run=recipe == plan.control))
             trial.set_user_attr("cells", [cell._asdict() for cell in cells])
         if is_control:
             continue
@@ -322,15 +322,17 @@ def part_of(progress_fn: ProgressFn, done: float, num_gradients: float, total: f
     return show
 
 
-def measured(objective: Objective, recipe: Recipe, problem: Problem, plan: Plan, progress_fn: ProgressFn) -> Cell:
-    """Return the cell of `recipe` at `problem`. A run that fails rejects the recipe, but an error for the control."""
+def measured(
+    objective: Objective, recipe: Recipe, problem: Problem, num_gradients: float, progress_fn: ProgressFn, must_run: bool
+) -> Cell:
+    """Return the cell of `recipe` at `problem`. A run that fails rejects the recipe, or is an error if it `must_run`."""
     try:
         return objective.measure(recipe, problem, progress_fn)
     except CELL_ERRORS as error:
         reason = printable(" ".join(str(error).split()), 200)
-        if recipe == plan.control and isinstance(error, UserError):
+        if must_run and isinstance(error, UserError):
             raise
-        if recipe == plan.control:
+        if must_run:
             remedy = "check the models with `check`, or give another control"
             raise fail("control", "a schedule that runs", reason, remedy) from error
-        return failed(f"a run failed: {reason}", plan.num_gradients)
+        return failed(f"a run failed: {reason}", num_gradients)
