@@ -329,7 +329,7 @@ def measured(
     try:
         return objective.measure(recipe, problem, progress_fn)
     except CELL_ERRORS as error:
-        reason = printable(" ".join(str(error).split()), 200)
+        reason = printable(" ".join(str(error).split()), 200).rstrip(".")
         if must_run and isinstance(error, UserError):
             raise
         if must_run:
