@@ -21,7 +21,7 @@ CUT = "..."
 # Characters that change the order or the appearance of the text around them; `str.isprintable` accepts some of them.
 _HIDDEN_CATEGORIES = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 _NUMBER = re.compile(r"[+-]?[\d.,]+(?:e[+-]?\d+)?|[+-]?(?:nan|inf)", re.ASCII)
-_FLAG = re.compile(r"(?<![^\s(])--([a-z][a-z0-9_]*)(?:=([a-z][a-z_]*)\b)?")  # a value in capitals is a placeholder
+FLAG = re.compile(r"(?<![^\s(])--([a-z][a-z0-9_]*)(?:=([a-z][a-z_]*)\b)?")  # a value in capitals is a placeholder
 _MOST_MARKS = 4  # combining marks in a row; more would overlap the neighbouring lines
 
 
@@ -70,7 +70,7 @@ def as_python(text: str) -> str:
     Messages are written for the command line, with `--step_size=0.3` or `--kernel=rejection`. In Python these are
     `step_size=0.3` and `kernel='rejection'`.
     """
-    return _FLAG.sub(lambda match: parameter(match[1]) + _argument(match[2]), text)
+    return FLAG.sub(lambda match: parameter(match[1]) + _argument(match[2]), text)
 
 
 def _argument(value: str | None) -> str:

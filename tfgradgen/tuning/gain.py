@@ -164,7 +164,7 @@ def validate(
             assert trial.recipe is not None
             show = part_of(progress_fn, done, plan.num_gradients, total)
             # After a whole search, a control that fails on one seed is reported; it must not end the command.
-            cell = measured(objective, trial.recipe, problem, plan.num_gradients, show, False)
+            cell = measured(objective, trial.recipe, problem, plan.num_gradients, show, must_run=False)
             study.set_user_attr(name, cell._asdict())
         with parsing("study", "valid runs on fresh seeds", "choose another --out"):
             return cell_of(study.user_attrs[name])

@@ -323,7 +323,7 @@ def part_of(progress_fn: ProgressFn, done: float, num_gradients: float, total: f
 
 
 def measured(
-    objective: Objective, recipe: Recipe, problem: Problem, num_gradients: float, progress_fn: ProgressFn, must_run: bool
+    objective: Objective, recipe: Recipe, problem: Problem, num_gradients: float, progress_fn: ProgressFn, *, must_run: bool
 ) -> Cell:
     """Return the cell of `recipe` at `problem`. A run that fails rejects the recipe, or is an error if it `must_run`."""
     try:

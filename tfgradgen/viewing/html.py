@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from PIL import Image
 
+from tfgradgen.core.text import FLAG
 from tfgradgen.diagnostics import issues
 from tfgradgen.media.image import as_png
 from tfgradgen.viewing.markdown import explanation
 
 HERE = Path(__file__).resolve().parent
 STYLES = ("base.css", "report.css")
-FLAG = re.compile(r"--[a-z_]+(=[\w.]*\w)?")
 SMALLEST = 8  # pixels, the least height and width of an image
 
 
