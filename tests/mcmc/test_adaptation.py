@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
+from scipy.stats import kstest
 
 from tests.support.distributions import FEW_STEPS, Bare, is_tuned, starts, target, worst_z_score
 from tests.support.distributions import run as run_kernel
@@ -23,6 +24,7 @@ from tfgradgen.mcmc.kernel import (
     KernelSampler,
     adaptive_kernel,
     dual_averaging,
+    jitter,
     nan_to_neg_inf,
     pooled_log_accept_prob,
 )
@@ -113,30 +115,42 @@ def gap_of_two_widths() -> float:
     return abs(float(run_kernel(family, config, two_widths, init)[1].mean()) - 0.6)
 
 
+def without_short_steps(shape: Any, seed: tf.Tensor, short_share: float, dtype: Any) -> tf.Tensor:
+    return jitter(shape, seed, 0.0, dtype)
+
+
 @pytest.mark.slow
 def test_the_mean_acceptance_meets_its_target_where_chains_differ(monkeypatch: pytest.MonkeyPatch) -> None:
-    """64 chains x 300 draws. The negative control is a median, which half of the chains decide."""
+    """64 chains x 300 draws, without the short steps, which are accepted more often.
+
+    The negative control is a median, which half of the chains decide.
+    """
+    monkeypatch.setattr(base, "jitter", without_short_steps)
     assert gap_of_two_widths() < 0.03
     monkeypatch.setattr(base, "pooled_log_accept_prob", middle)
     assert gap_of_two_widths() > 0.03
 
 
-def moves_in_a_narrow_mode() -> float:
-    """Return the share of moves of chains in a mode that is 0.6 times as wide as the one that the step is tuned to."""
+def moves_in_a_narrow_mode(width: float) -> np.ndarray:
+    """Return the share of moves of each of four chains in a mode `width` times as wide as the one that the step is tuned to."""
     num_chains = 64
     is_wide = tf.cast(tf.range(num_chains) >= 4, tf.float32)[:, None]
-    init = (is_wide + (1 - is_wide) * 0.6) * tf.random.stateless_normal([num_chains, 16], [1, 2])
+    init = (is_wide + (1 - is_wide) * width) * tf.random.stateless_normal([num_chains, 16], [1, 2])
     init += 20.0 * (2 * is_wide - 1) * tf.one_hot(0, 16)
-    is_moved = run_kernel(kernel_sampler("mala"), kernel_sampler("mala").defaults, lambda z: two_widths(z, 0.6), init)[3]
-    return float(is_moved[:, :4].mean())
+    is_moved = run_kernel(kernel_sampler("mala"), kernel_sampler("mala").defaults, lambda z: two_widths(z, width), init)[3]
+    share: np.ndarray = is_moved[:, :4].mean(0)
+    return share
 
 
 @pytest.mark.slow
 def test_jitter_keeps_chains_in_narrow_modes_moving(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four chains of 64 x 300 transitions. The negative control uses the shared step size in each transition."""
-    assert moves_in_a_narrow_mode() > 0.05
-    monkeypatch.setattr(base, "STEP_JITTER", 0.0)
-    assert moves_in_a_narrow_mode() < 0.02
+    """64 chains of 300 transitions. The negative controls use the shared step size in each transition, or no short steps."""
+    assert moves_in_a_narrow_mode(0.6).mean() > 0.05
+    assert (moves_in_a_narrow_mode(0.2) > 0.01).all()
+    monkeypatch.setattr(base, "jitter", without_short_steps)
+    assert (moves_in_a_narrow_mode(0.2) < 0.01).all()
+    monkeypatch.setattr(base, "jitter", lambda shape, seed, short_share, dtype: tf.ones(shape, dtype))
+    assert moves_in_a_narrow_mode(0.6).mean() < 0.02
 
 
 class Shows:
@@ -149,7 +163,7 @@ class Shows:
         return tf.broadcast_to(previous_kernel_results["step"], current_state.shape), previous_kernel_results
 
 
-def test_jitter_is_uniform_about_the_shared_step() -> None:
+def test_all_chains_take_the_same_jittered_step_and_none_while_it_is_tuned() -> None:
     access = base.StepSizeAccess(
         get=lambda results: results["step"],
         put=lambda results, step_size: results | {"step": step_size},
@@ -159,16 +173,27 @@ def test_jitter_is_uniform_about_the_shared_step() -> None:
     )
     kernel: Any = base.Pooled(Shows(), access, 1)  # type: ignore[arg-type]
     state, results, seen = tf.zeros([2, 1]), kernel.bootstrap_results(tf.zeros([2, 1])), []
-    for k in range(401):
+    for k in range(41):
         state, results = kernel.one_step(state, results, seed=fold_in(as_seed(0), k))
         assert state[0, 0] == state[1, 0], "one factor for all chains"
+        assert float(results.inner_results["step"][0, 0]) == pytest.approx(0.2), "the factor is not kept"
         seen.append(float(state[0, 0]) / 0.2)
     assert seen[0] == pytest.approx(1.0), "none while the step is tuned"
-    factors = np.array(seen[1:])
-    assert (abs(factors - 1) <= 0.5 + 1e-6).all()
-    assert abs(factors.mean() - 1) < 4 * np.sqrt(1 / 12 / 400)
-    assert factors.min() < 0.55
-    assert factors.max() > 1.45
+    assert len(set(seen)) > 30
+    assert min(seen) >= 0.1 - 1e-6
+    assert max(seen) <= 1.5 + 1e-6
+
+
+@pytest.mark.parametrize("short_share", [0.0, 0.1, 0.5])
+def test_some_steps_are_short_and_the_others_uniform_about_the_shared_one(short_share: float) -> None:
+    factors = jitter([20_000, 1, 1], as_seed(3), short_share, tf.float32).numpy().ravel()
+    is_short = factors < 0.5
+    assert abs(is_short.mean() - short_share) < 4 * np.sqrt(short_share * (1 - short_share) / len(factors)) + 1e-9
+    for part, (low, high) in ((factors[is_short], (0.1, 0.5)), (factors[~is_short], (0.5, 1.5))):
+        if part.size:
+            assert kstest(part, "uniform", (low, high - low)).pvalue > 1e-3
+    wrong = kstest(factors, "uniform", (0.5, 1.0)).pvalue
+    assert (wrong > 1e-3) == (short_share == 0.0), "without short steps, all are uniform; with them, that must fail"
 
 
 @pytest.mark.slow

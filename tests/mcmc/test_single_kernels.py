@@ -77,7 +77,8 @@ def leapfrogs_of_chees(num_adaptation_steps: int, max_leapfrog_steps: int) -> li
 
 def test_chees_takes_no_more_steps_than_it_may_and_its_own_length_without_adaptation(monkeypatch: pytest.MonkeyPatch) -> None:
     assert max(leapfrogs_of_chees(30, 4)) <= 4
-    monkeypatch.setattr("tfgradgen.mcmc.kernel.STEP_JITTER", 0.0)  # otherwise shorter steps would take more of them
+    ones = lambda shape, seed, short_share, dtype: tf.ones(shape, dtype)  # noqa: E731
+    monkeypatch.setattr("tfgradgen.mcmc.kernel.jitter", ones)  # otherwise shorter steps would take more of them
     assert set(leapfrogs_of_chees(0, 16)) == {1, 2, 3}, "jittered up to the three that it starts with"
 
 

@@ -85,5 +85,6 @@ SAMPLER = KernelSampler(
     counts_adaptation=True,
     make_fn=make_chees,
     info_fn=leapfrog_info,
+    short_share=0.0,  # its trajectory would have more steps
     tunes_by_label=False,  # all chains share one trajectory length
 )

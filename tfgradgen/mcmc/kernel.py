@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from tfgradgen.posterior import ClassPosterior
 
 # No single step size suits all regions: in a narrow mode, nothing may be accepted. After adaptation, each transition
-# multiplies the shared step size by a factor uniform in 1 -+ STEP_JITTER, so that some steps are short enough there.
-STEP_JITTER = 0.5
+# multiplies the shared step size by a random factor: uniform in LONG, or, in one of ten transitions, in SHORT.
+LONG, SHORT = (0.5, 1.5), (0.1, 0.5)
+SHORT_SHARE = 0.1
 MANY_MOVES = 4  # moves of most chains after which a chain without moves counts as stuck, as does 1 healthy chain in 100
 
 
@@ -217,6 +218,7 @@ class KernelSampler(Sampler):
       info_fn: (posterior, config, z, results) -> `StepInfo`.
       access: Where the results hold the step size.
       step_shape: config -> shape of the step size, which broadcasts with the states that the kernel moves.
+      short_share: Share of transitions with a short step (see `jitter`); 0 if these take more gradients than others.
       tunes_by_label: Whether chains of several labels can run in one batch without affecting each other's tuning.
       powers: config -> for a kernel with replicas, the powers of the likelihood in their targets, 1 first; its chains can
         start from states [num_replicas, num_chains, latent_dim]. () without replicas.
@@ -228,6 +230,7 @@ class KernelSampler(Sampler):
     info_fn: Callable[[Any, Any, Any, Any], StepInfo] = lambda posterior, config, z, results: read_step(results)
     access: StepSizeAccess = INNERMOST
     step_shape: Callable[[Any], tuple[int, ...]] = lambda config: (1, 1)
+    short_share: float = SHORT_SHARE
     tunes_by_label: bool = True
     powers: Callable[[Any], tuple[float, ...]] = lambda config: ()
     learn_fn: Callable[[Any, Any, RunConfig], Learned] | None = None
@@ -319,10 +322,18 @@ def pooled_log_accept_prob(
     return tf.math.log(tf.math.divide_no_nan(total, total_of(weight)))
 
 
+def jitter(shape: Any, seed: tf.Tensor, short_share: float, dtype: Any) -> tf.Tensor:
+    """Return random factors of the step size: uniform in `SHORT` with probability `short_share`, otherwise in `LONG`."""
+    u = tf.random.stateless_uniform(shape, seed, dtype=dtype)
+    long = LONG[0] + (LONG[1] - LONG[0]) * (u - short_share) / (1 - short_share)
+    short = SHORT[0] + (SHORT[1] - SHORT[0]) * tf.math.divide_no_nan(u, tf.constant(short_share, dtype))
+    return tf.where(u < short_share, short, long)
+
+
 class Pooled(KernelBase):
     """`inner_kernel` with the pooled acceptance of all chains of a label in its results, to tune their shared step size.
 
-    After adaptation, each transition multiplies that step size by a random factor (see `STEP_JITTER`), the same for all
+    After adaptation, each transition multiplies that step size by a random factor (see `jitter`), the same for all
     chains. The factor depends on the seed alone, so each transition leaves the target invariant. The results hold the step
     size without the factor.
 
@@ -332,13 +343,23 @@ class Pooled(KernelBase):
       num_adaptation_steps: int32, transitions without jitter, in which the step size is tuned.
       labels: [num_chains] int32, labels of the chains, whose step size is then [..., num_chains, 1]; None if all have the
         same.
+      short_share: Share of transitions with a short step, in [0, 1).
     """
 
     def __init__(
-        self, inner_kernel: tfp.mcmc.TransitionKernel, access: StepSizeAccess, num_adaptation_steps: Any, labels: Any = None
+        self,
+        inner_kernel: tfp.mcmc.TransitionKernel,
+        access: StepSizeAccess,
+        num_adaptation_steps: Any,
+        labels: Any = None,
+        short_share: float = SHORT_SHARE,
     ):
         self._parameters = dict(
-            inner_kernel=inner_kernel, access=access, num_adaptation_steps=num_adaptation_steps, labels=labels
+            inner_kernel=inner_kernel,
+            access=access,
+            num_adaptation_steps=num_adaptation_steps,
+            labels=labels,
+            short_share=short_share,
         )
 
     def bootstrap_results(self, init_state: tf.Tensor) -> PooledResults:
@@ -353,9 +374,7 @@ class Pooled(KernelBase):
         inner_results = previous_kernel_results.inner_results
         step_size = access.get(inner_results)
         shape = tf.concat([tf.shape(step_size)[:-2], [1, 1]], 0)
-        factor = tf.random.stateless_uniform(
-            shape, fold_in(seed, Stream.JITTER), 1 - STEP_JITTER, 1 + STEP_JITTER, step_size.dtype
-        )
+        factor = jitter(shape, fold_in(seed, Stream.JITTER), self._parameters["short_share"], step_size.dtype)
         is_tuning = previous_kernel_results.num_steps < self._parameters["num_adaptation_steps"]
         inner_results = access.put(inner_results, tf.where(is_tuning, step_size, step_size * factor))
         state, results = self._parameters["inner_kernel"].one_step(current_state, inner_results, seed=seed)
@@ -424,7 +443,7 @@ def adaptive_kernel(
         return sampler.make_fn(posterior, config, None, num_adaptation_steps)
     kernel, access = sampler.make_fn(posterior, config, tunable_params.step_size, num_adaptation_steps), sampler.access
     return ADAPTATIONS[config.adaptation](
-        Pooled(kernel, access, tunable_params.num_adaptation_steps, labels),
+        Pooled(kernel, access, tunable_params.num_adaptation_steps, labels, sampler.short_share),
         tunable_params,
         step_size_getter_fn=lambda results: access.get(results.inner_results),
         step_size_setter_fn=lambda results, step_size: results._replace(

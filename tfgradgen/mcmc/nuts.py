@@ -53,4 +53,5 @@ SAMPLER = KernelSampler(
         max_energy_diff=MAX_ENERGY_DIFF,
     ),
     info_fn=nuts_info,
+    short_share=0.0,  # its trees would be deeper
 )
