@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # No single step size suits all regions: in a narrow mode, nothing may be accepted. After adaptation, each transition
 # multiplies the shared step size by a random factor: uniform in LONG, or, in one of ten transitions, in SHORT.
-LONG, SHORT = (0.5, 1.5), (0.1, 0.5)
+LONG, SHORT = (0.5, 1.5), (0.1, 0.3)
 SHORT_SHARE = 0.1
 MANY_MOVES = 4  # moves of most chains after which a chain without moves counts as stuck, as does 1 healthy chain in 100
 
