@@ -110,9 +110,14 @@ def test_reach_is_1_on_a_slope_and_the_prior_share_on_a_plateau(kernel: str) -> 
 
 
 def test_annealed_starts_reach_what_prior_draws_do_not() -> None:
-    """The class is behind a valley, where two in a hundred prior draws are."""
-    behind, generator = toy.BehindAValley(), toy.ToyGenerator()
-    share, spent = tool("reach").annealed_reach((generator, behind), 1)
-    assert share >= 0.8
-    assert spent > 50
-    assert tool("reach").reach((generator, behind), 1, "mala") < 0.6
+    """The class is behind a valley, where two in a hundred prior draws are. The means over four seeds are compared.
+
+    Over 16 seeds, the reach of annealed starts was 0.88 with a standard deviation of 0.2. That of prior draws was 0.13 with 60
+    gradients and 0.18 with 100, each with a standard deviation of 0.08.
+    """
+    tools, networks = tool("reach"), (toy.ToyGenerator(), toy.BehindAValley())
+    shares, spent = np.transpose([tools.annealed_reach(networks, 1, seed) for seed in range(4)])
+    assert shares.mean() > 0.6
+    assert (spent > 10).all()
+    others = [tools.reach(networks, 1, "mala", int(spent.max()), seed=seed) for seed in range(4)]
+    assert np.mean(others) < 0.35, "chains from prior draws, with as many gradients as a start takes at most"
