@@ -143,6 +143,32 @@ def test_acceptance_is_asked_of_the_mean_over_runs() -> None:
     assert issues_of(CONTROL_RECIPE, [*cells, cell_of(1.0, "stuck"), cell_of(1.0, "stuck")]) == ["stuck"]
 
 
+def test_divergences_are_counted_over_all_runs() -> None:
+    """One in a thousand is chance, however long the runs. A larger share is an issue as soon as the runs prove it."""
+    cell = cell_of(1.0)._replace(num_transitions=2000)
+    assert issues_of(CONTROL_RECIPE, [cell._replace(num_divergent=2)] * 20) == []
+    assert issues_of(CONTROL_RECIPE, [cell._replace(num_divergent=5)]) == []
+    assert issues_of(CONTROL_RECIPE, [cell._replace(num_divergent=5)] * 2) == [
+        "10 of 4000 transitions diverged, energy error above 1000 nats: significantly more than 1 in 1000"
+    ]
+    assert issues_of(CONTROL_RECIPE, [cell._replace(num_divergent=2000)])
+    assert issues_of(CONTROL_RECIPE, [cell_of(1.0)]) == [], "studies of older versions have no counts"
+
+
+def test_a_schedule_that_diverges_gets_no_second_run(tmp_path: Path) -> None:
+    class Diverging(Pretended):
+        def measure(self, recipe: Recipe, problem: Problem, progress_fn: Any) -> Cell:
+            is_long = recipe.config.to_dict()["step_size"] > TOO_LONG
+            cell = super().measure(recipe, problem, progress_fn)
+            return cell._replace(num_divergent=40 if is_long else 1, num_transitions=1000)
+
+    found = search(open_study(tmp_path / "study.db", {}), Diverging(of_long=()), plan_of(40), SILENT, SILENT)
+    long = [trial for trial in found if trial.recipe and trial.recipe.config.to_dict()["step_size"] > TOO_LONG]
+    assert long
+    assert {(trial.state, len(trial.cells)) for trial in long} == {(REJECTED, 1)}
+    assert any(trial.state == COMPLETE for trial in found)
+
+
 def test_only_the_better_half_goes_on() -> None:
     rivals = [Trial(k, ELIMINATED, None, [cell_of(value)]) for k, value in enumerate((1.0, 2.0, 3.0))]
     assert goes_on([cell_of(2.5)], rivals), "the second of four"

@@ -248,9 +248,11 @@ def checked(run: Run, latent_dim: int) -> str:
 def proven_problems(chains: Mapping[str, list[Any]], num_results: int) -> list[str]:
     """Return those of `problems` that one run proves and that further draws would not fix.
 
-    These are densities that are not finite, divergences and stuck chains. The arguments are those of `problems`.
+    These are densities that are not finite and stuck chains. Divergences are not among them: a longer run has
+    more of them. The arguments are those of `problems`.
     """
-    return [one.what for one in (*_broken(chains, num_results), *_failing(chains, num_results, Run()))]
+    found = (*_broken(chains, num_results), *_failing(chains, num_results, Run()))
+    return [one.what for one in found if one.page != "divergences"]
 
 
 def _of_method(run: Run) -> Iterable[Issue]:

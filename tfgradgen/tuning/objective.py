@@ -9,13 +9,14 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.stats import binom
 
 from tfgradgen.core.backend import seed_of
 from tfgradgen.core.checks import fail
 from tfgradgen.core.config import RunConfig
 from tfgradgen.core.contracts import Draws, ProgressFn, accept_prob
 from tfgradgen.diagnostics.convergence import scalars, statistics
-from tfgradgen.diagnostics.issues import MAX_ACCEPT_GAP, chain_table, off_target, proven_problems
+from tfgradgen.diagnostics.issues import MAX_ACCEPT_GAP, MAX_ENERGY_ERROR, chain_table, off_target, proven_problems
 from tfgradgen.diagnostics.model_checks import admit
 from tfgradgen.mcmc.budget import run_until_budget, unbounded
 from tfgradgen.mcmc.chains import chain_chunks
@@ -29,7 +30,10 @@ from tfgradgen.tuning.space import MIN_KEPT
 SEARCH, FRESH, EXACT = 0, 1, 2
 LEAST_DRAWS = 1.0  # lower bound of the ESS of a run
 TRACE_POINTS = 80
-_FIGURES = ("per_1000", "work", "num_results", "accept_rate", "accept_error", "step_size", "seconds")
+MAX_DIVERGENT_SHARE = 1e-3  # of the transitions of a schedule's runs
+DIVERGENT_CHANCE = 0.01  # significance of a larger share
+_COUNTS = ("num_results", "num_divergent", "num_transitions")
+_FIGURES = ("per_1000", "work", "accept_rate", "accept_error", "step_size", "seconds", *_COUNTS)
 OLD_FIELDS = {"faults": "issues"}  # of `Cell`, in studies of older versions
 _TRACE = ("gradients", "step_size", "accept_rate")
 
@@ -61,10 +65,12 @@ class Cell(NamedTuple):
       accept_error: Its standard error over chains.
       step_size: Step size of the kept draws, shared by all chains.
       rhat: Largest R-hat; None if undefined.
-      issues: Problems that do not depend on the length of the run, except for acceptance (see `issues_of`).
+      issues: Problems that this run alone proves, and that do not depend on its length (see `issues_of`).
       seconds: Seconds, including compilation.
       trace: gradients, step_size and accept_rate (mean over chains) along the run, with at most TRACE_POINTS values each.
       chain_means: By statistic, the mean of each chain's kept draws.
+      num_divergent: Divergent ones among the transitions to the kept draws. Older studies have them in `issues`.
+      num_transitions: Transitions to the kept draws, of all chains.
     """
 
     per_1000: float
@@ -79,6 +85,8 @@ class Cell(NamedTuple):
     seconds: float
     trace: dict[str, list[float]]
     chain_means: dict[str, list[float]]
+    num_divergent: int = 0
+    num_transitions: int = 0
 
 
 def cell_of(values: Any) -> Cell:
@@ -96,7 +104,8 @@ def cell_of(values: Any) -> Cell:
         raise TypeError("a run with invalid traces")
     if not all(isinstance(mean, int | float) for means in cell.chain_means.values() for mean in means):
         raise TypeError("a run with invalid means")
-    if min(cell.per_1000, cell.work, cell.num_results) < 0 or not isinstance(cell.num_results, int):
+    counts = [getattr(cell, name) for name in _COUNTS]
+    if min(cell.per_1000, cell.work, *counts) < 0 or not all(isinstance(count, int) for count in counts):
         raise ValueError("a run with numbers out of range")
     is_list = isinstance(cell.issues, list) and all(isinstance(issue, str) for issue in cell.issues)
     if not isinstance(cell.worst, str) or not is_list:
@@ -113,17 +122,32 @@ def failed(reason: str, work: float = 0.0) -> Cell:
 def issues_of(recipe: Recipe, cells: Sequence[Cell]) -> list[str]:
     """Return the distinct issues of `recipe` in these runs.
 
-    The acceptance rate is compared with its target by the mean over runs, with a margin of two standard errors. That of the few
-    chains in one run is mostly noise, and with a check per run each further run would be another chance of elimination.
+    Acceptance and divergences are judged over all runs: in one run of few chains they are mostly noise, and with a check per
+    run each further run would be another chance of elimination. The mean acceptance may differ from its target by two standard
+    errors more than `MAX_ACCEPT_GAP`.
     """
     found = list(dict.fromkeys(issue for cell in cells for issue in cell.issues))
     if not cells or found:
         return found
+    found += often_diverged(cells)
     target = recipe.config.to_dict()["target_accept_prob"] if recipe.schedule.num_adaptation_steps else None
     rate, error = (float(np.mean([getattr(cell, name) for cell in cells])) for name in ("accept_rate", "accept_error"))
     if target is None or abs(rate - target) < MAX_ACCEPT_GAP + 2 * error / np.sqrt(len(cells)):
+        return found
+    return [*found, *off_target(rate, target)]
+
+
+def often_diverged(cells: Sequence[Cell]) -> list[str]:
+    """Return an issue if significantly more than `MAX_DIVERGENT_SHARE` of the transitions diverged, by a binomial test.
+
+    A divergent proposal is rejected, so the chain stays exact. Many of them show a region that chains cannot enter. A single one
+    must not decide: the longer the runs, the more schedules have one.
+    """
+    num_divergent, num_transitions = (sum(getattr(cell, name) for cell in cells) for name in _COUNTS[1:])
+    if binom.sf(num_divergent - 1, num_transitions, MAX_DIVERGENT_SHARE) >= DIVERGENT_CHANCE:
         return []
-    return list(off_target(rate, target))
+    found = f"{num_divergent} of {num_transitions} transitions diverged, energy error above {MAX_ENERGY_ERROR:.0f} nats"
+    return [f"{found}: significantly more than 1 in {1 / MAX_DIVERGENT_SHARE:.0f}"]
 
 
 class Objective:
@@ -191,7 +215,8 @@ class Objective:
         found = statistics(draws)
         sizes = {name: convergence.ess_bulk for name, convergence in found.items()}
         worst = min(sizes, key=lambda name: sizes[name] or 0.0)
-        wrong = proven_problems(chain_table(draws), len(draws.z))
+        chains = chain_table(draws)
+        wrong = proven_problems(chains, len(draws.z))
         if sizes[worst] is None:
             wrong.append(f"the effective sample size of {worst} is unknown: it is constant or not finite")
         rhats = [c.rhat for c in found.values() if c.rhat is not None]
@@ -208,6 +233,8 @@ class Objective:
             seconds=round(seconds, 3),
             trace=_trace(whole, work),
             chain_means={name: column.mean(0, dtype=np.float64).tolist() for name, column in scalars(draws).items()},
+            num_divergent=sum(chains["num_divergent"]),
+            num_transitions=draws.class_prob.size,
         )
 
 

@@ -11,7 +11,7 @@ from tfgradgen.core.text import csv_text, markdown_text
 from tfgradgen.mcmc.recipe import Recipe, default_recipe, recipe_text
 from tfgradgen.tuning.gain import Gain, Validation, issues_of_control
 from tfgradgen.tuning.guard import Exact, guard_lines
-from tfgradgen.tuning.objective import Cell
+from tfgradgen.tuning.objective import MAX_DIVERGENT_SHARE, Cell
 from tfgradgen.tuning.search import CONTROL, Plan, Trial, geometric_mean
 from tfgradgen.tuning.space import filled
 
@@ -115,9 +115,10 @@ def to_markdown(
         f"schedule that is neither eliminated nor rejected gets {runs}.{_fixed(plan)} Values are the "
         "effective sample size (ESS) per 1000 gradients of all chains, for the statistic with the smallest ESS among p(class), "
         "target density and four projections of z; they are geometric means over runs. The cost of the starts, which all "
-        "schedules share, is not counted. A schedule is rejected if a density is not finite, a transition diverges, a chain is "
-        "stuck, its mean acceptance differs significantly from the target, or its means on fresh seeds differ significantly "
-        "from those of exact draws. A large R-hat is reported, but rejects no schedule: it is a consequence of a small ESS.",
+        "schedules share, is not counted. A schedule is rejected if a density is not finite, a chain is stuck, significantly "
+        f"more than 1 in {1 / MAX_DIVERGENT_SHARE:.0f} of its transitions diverge, its mean acceptance differs significantly "
+        "from the target, or its means on fresh seeds differ significantly from those of exact draws. A large R-hat is "
+        "reported, but rejects no schedule: it is a consequence of a small ESS.",
         "",
         "![Step size and mean acceptance along the runs, the importance of the settings, and the ESS per 1000 gradients "
         "against each setting that varied](tuning.png)",

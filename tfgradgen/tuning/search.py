@@ -32,7 +32,7 @@ from tfgradgen.core.text import printable
 from tfgradgen.io.store import check_same
 from tfgradgen.mcmc.budget import CELL_ERRORS
 from tfgradgen.mcmc.recipe import Recipe
-from tfgradgen.tuning.objective import SEARCH, Cell, Objective, Problem, cell_of, failed, issues_of
+from tfgradgen.tuning.objective import SEARCH, Cell, Objective, Problem, cell_of, failed, issues_of, often_diverged
 from tfgradgen.tuning.space import NUM_UNFIT, coordinates, suggest, unfit
 
 STUDY = "tune"
@@ -275,7 +275,7 @@ def _run(trial: Any, study: Any, objective: Objective, plan: Plan, spent: float,
             trial.set_user_attr("cells", [cell._asdict() for cell in cells])
         if is_control:
             continue
-        if cells[number - 1].issues:
+        if cells[number - 1].issues or often_diverged(cells[:number]):
             return REJECTED
         if number < len(problems) and not goes_on(cells[:number], rivals):
             return ELIMINATED
