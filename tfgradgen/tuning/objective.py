@@ -140,8 +140,8 @@ def issues_of(recipe: Recipe, cells: Sequence[Cell]) -> list[str]:
 def often_diverged(cells: Sequence[Cell]) -> list[str]:
     """Return an issue if significantly more than `MAX_DIVERGENT_SHARE` of the transitions diverged, by a binomial test.
 
-    A divergent proposal is rejected, so the chain stays exact. Many of them show a region that chains cannot enter. A single one
-    must not decide: the longer the runs, the more schedules have one.
+    A divergent proposal is rejected, so the chain stays exact. Many of them show a region that chains cannot enter. A
+    single one must not decide: the longer the runs, the more schedules have one.
     """
     num_divergent, num_transitions = (sum(getattr(cell, name) for cell in cells) for name in _COUNTS[1:])
     if binom.sf(num_divergent - 1, num_transitions, MAX_DIVERGENT_SHARE) >= DIVERGENT_CHANCE:
