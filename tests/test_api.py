@@ -372,7 +372,7 @@ def test_a_hostile_record_is_one_line(entry: str, value: Any, said: str, result:
 def test_what_is_no_run_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{")
     for folder in (tmp_path, tmp_path / "none", "a\0b", str(tmp_path / "\x1b[31m"), 3):
-        with pytest.raises(tg.UserError, match=r"^load_run: expected a run's folder .*\.$") as caught:
+        with pytest.raises(tg.UserError, match=r"^(load_run: expected a run|folder: expected a path).*\.$") as caught:
             tg.load_run(folder)  # type: ignore[arg-type]
         assert "\x1b" not in str(caught.value)
 
@@ -472,6 +472,8 @@ def test_flags_are_arguments_in_python() -> None:
         "use --kernel=rejection (--kernel=map is none)": "use kernel='rejection' (kernel='map' is none)",
         "give --classifier_range=LOW,HIGH": "give image_range=LOW,HIGH",
         "raise --num_burnin_steps and --num_results": "raise num_burnin_steps and num_results",
+        "give another --out or add --overwrite.": "give another out or add overwrite=True.",
+        "pass --allow_unknown_ops, or add --out=FOLDER": "pass allow_unknown_ops=True, or add out=FOLDER",
         "for example --num_chains=1.": "for example num_chains=1.",
         "a--b, out/--x and 3 -- 4": "a--b, out/--x and 3 -- 4",
     }.items():

@@ -441,3 +441,15 @@ def test_arguments_after_the_label_go_by_name() -> None:
         ClassPosterior(ToyGenerator(), ToyClassifier(), 1, 2.0)  # type: ignore[misc]
     with pytest.raises(UserError, match="did you mean temperature"):
         make(temprature=2.0)
+
+
+def test_its_name_is_shown_in_a_graph_too() -> None:
+    shown = tf.function(lambda: tf.constant(repr(make())), autograph=False)().numpy().decode()
+    assert shown.startswith("<tfgradgen.ClassPosterior '")
+
+
+def test_the_plain_joint_distribution_has_no_labels_of_chains() -> None:
+    vector, z = make(label=[0, 1, 1]), tf.zeros([5, 6])
+    assert vector.distribution.sample(5, seed=[0, 1])["z"].shape == [5, 6]
+    joint = vector.unpin("label").log_prob(z=z, label=tf.ones([5], tf.int32))
+    np.testing.assert_allclose(joint, make().unnormalized_log_prob(z), rtol=1e-6)

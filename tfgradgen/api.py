@@ -4,12 +4,13 @@ A call goes through six files:
 
 1. This one: settings, the check of XLA, the loop over the chunks of a run.
 2. `posterior.py`: `ClassPosterior`, the target density.
-3. `mcmc/registry.py`: the methods by name, and what a run of chains does before its first step: checks of the models, starts.
+3. `mcmc/runs.py`: what a run of chains does before its first step: checks of the models, starts.
 4. `mcmc/chains.py`: the compiled loop over transitions, one chunk at a time.
 5. `mcmc/kernel.py`: the adaptation of the step size around a kernel.
 6. `mcmc/mala.py`, or the file of another kernel: the transition itself.
 
-`results/result.py` defines the result. The `sample` command uses the same functions, and stores chunks on disk between them.
+`mcmc/registry.py` lists the methods by name. `results/result.py` defines the result. The `sample` command uses the same
+functions, and stores chunks on disk between them.
 """
 
 import functools
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 from PIL import Image
 
 from tfgradgen.core.checks import check_choice, check_num_chains, did_you_mean, fail
@@ -44,6 +46,7 @@ from tfgradgen.mcmc.recipe import Recipe, default_recipe, settings_of
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.mcmc.sampler import Resume
 from tfgradgen.media.registry import MEDIUM, medium_of
+from tfgradgen.models.outputs import labels_of
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.results.film import make_film
 from tfgradgen.results.origin import plan
@@ -76,7 +79,7 @@ def sample(
     num_results: int | None = None,
     num_burnin_steps: int | None = None,
     num_adaptation_steps: int | None = None,
-    num_chains: int = 16,
+    num_chains: int | None = None,
     seed: int = 0,
     init: Any = "resample",
     jit: Jit = "auto",
@@ -104,8 +107,8 @@ def sample(
       num_results: Number of kept draws per chain, >= 1; for smc, particles per population. The default is the kernel's own.
       num_burnin_steps: Number of first transitions that are discarded, >= 0.
       num_adaptation_steps: How many of those adapt the step size. The default is the kernel's own share of them.
-      num_chains: Number of independent chains, 1..4096, which run as one batch. For a posterior with a vector of labels, it is
-        the number of labels.
+      num_chains: Number of independent chains, 1..4096, which run as one batch. The default is 16; for a posterior with a
+        vector of labels it is the number of labels, and no other is possible.
       seed: 0..2**62 - 1.
       init: Where chains start: 'resample', at exact draws of the posterior, found among 256 prior draws per chain (at likely
         draws if the class is too rare); 'prior', at prior draws; 'annealed', at particles that move from the prior to
@@ -131,10 +134,9 @@ def sample(
       UserError: An argument is out of its range or unknown to the kernel, the models would make the run wrong, or `chunk_fn`
         ended the run before its first draw.
     """
-    if not isinstance(posterior, ClassPosterior):
-        raise fail(
-            "posterior", "a tfgradgen.ClassPosterior", type(posterior).__name__, "build one from a generator, a classifier"
-        )
+    _check_target(posterior)
+    if chunk_fn is not None and not callable(chunk_fn):
+        raise fail("chunk_fn", "a function that is called with each Chunk", value_text(chunk_fn), "give one, or leave it out")
     counts = dict(zip(COUNTS, (num_results, num_burnin_steps, num_adaptation_steps), strict=True))
     given = settings | {name: value for name, value in counts.items() if value is not None}
     posterior, chosen, why_pool = with_number(posterior), None, ""
@@ -168,6 +170,24 @@ def sample(
     planned = _cut(planned, recipe, len(found.draws.z))
     warnings = [*found.stats.get("doubts", []), *([f"graph mode, without XLA: {why}"] if why else [])]
     return result_of(posterior, planned, found.draws, found.stats | {"doubts": warnings})
+
+
+def _check_target(posterior: Any) -> None:
+    """Raise `UserError` unless `sample` can draw from `posterior` as it is, at this place."""
+    if not isinstance(posterior, ClassPosterior):
+        remedy = "build one from a generator, a classifier and a label"
+        raise fail("posterior", "a tfgradgen.ClassPosterior", type(posterior).__name__, remedy)
+    if tf.inside_function():
+        remedy = "call it outside; to compile chains yourself, use a kernel of TFP with the posterior's unnormalized_log_prob"
+        raise fail("sample", "a call outside of tf.function", "one inside", remedy)
+    posterior.check_without_regularization()
+    for own in type(posterior).mro():
+        if own is ClassPosterior:
+            return
+        changed = [name for name in vars(own) if callable(getattr(ClassPosterior, name, None)) and not name.startswith("__")]
+        if changed:  # compiled functions build the target from the models and the label
+            remedy = "sample it with a kernel of TFP, or change the models instead"
+            raise fail("posterior", "the densities of ClassPosterior", f"a class with its own {', '.join(changed)}", remedy)
 
 
 def _divided(
@@ -228,14 +248,11 @@ def iter_chunks(posterior: ClassPosterior, recipe: Recipe, run: RunConfig, resum
       and seconds.
 
     Raises:
-      UserError: `run` has another temperature than the posterior.
+      UserError: `run` has another temperature than the posterior, or the posterior has a regularization.
     """
-    temperature = posterior.temperature
-    # A tensor holds the number rounded to float32.
-    if run.temperature not in (RunConfig.temperature, float(temperature)) and np.float32(run.temperature) != temperature:
-        remedy = f"give RunConfig(temperature={float(temperature):g}), or the posterior another"
-        raise fail("temperature", f"{float(temperature):g}, which the posterior has", run.temperature, remedy)
-    return _chunks(posterior, recipe, replace(run, temperature=float(temperature)), resume)
+    posterior.check_without_regularization()
+    posterior.check_run(run)
+    return _chunks(posterior, recipe, replace(run, temperature=float(posterior.temperature)), resume)
 
 
 def _chunks(posterior: ClassPosterior, recipe: Recipe, run: RunConfig, resume: Resume | None) -> Iterator[Chunk]:
@@ -337,7 +354,8 @@ def _run(posterior: ClassPosterior, kernel: str, num_chains: Any, seed: Any, ini
         start = {"init": "prior"}  # until the photograph is projected
     elif not isinstance(init, str):
         try:
-            z = np.asarray(init, np.float32)
+            with np.errstate(over="ignore"):  # infinity is refused below
+                z = np.asarray(init, np.float32)
         except (TypeError, ValueError):
             z = np.empty(0, np.float32)
         if z.shape != (posterior.latent_dim,) or not np.isfinite(z).all():
@@ -347,6 +365,8 @@ def _run(posterior: ClassPosterior, kernel: str, num_chains: Any, seed: Any, ini
         start = {"init": "given", "init_z": tuple(float(x) for x in z)}
     elif init == "given":
         raise fail("init", "'resample', 'prior', 'annealed' or a latent point", "'given'", "give the point itself")
+    if num_chains is None:
+        num_chains = posterior.batch_shape[0] if posterior.is_batched else RunConfig.num_chains
     num_chains, seed, jit = map(_as_python, (num_chains, seed, jit))
     run = RunConfig(num_chains=num_chains, temperature=float(posterior.temperature), seed=seed, jit=jit, **start)
     if not preset.takes_starts and run.init != "resample":
@@ -384,10 +404,8 @@ def _label(posterior: ClassPosterior) -> dict[str, Any]:
 
     If each chain has its own label, index and WordNet id are lists, and the name joins all names.
     """
-    index = np.asarray(posterior.label)
-    labels = getattr(posterior.classifier, "labels", None)
-    names = [labels[int(k)].name if labels else str(k) for k in index.ravel()]
-    wnids = [getattr(labels[int(k)], "wnid", "") if labels else "" for k in index.ravel()]
+    index, names, labels = np.asarray(posterior.label), posterior.label_names, labels_of(posterior.classifier)
+    wnids = [labels[int(k)].wnid if labels else "" for k in index.ravel()]
     one = index.ndim == 0
     return {
         "index": index.tolist(),
@@ -420,11 +438,11 @@ def _arguments(posterior: ClassPosterior, recipe: Recipe, run: RunConfig, jit: J
 @contextmanager
 def bar(title: str, shown: bool | ProgressFn) -> Iterator[ProgressFn | None]:
     """Yield the function to call with each `Progress`: `shown` itself, or that of a bar of tqdm, in a notebook a widget."""
-    if not isinstance(shown, bool):
-        yield shown
-        return
-    if not shown:
-        yield None
+    shown = _as_python(shown)
+    if not (isinstance(shown, bool) or callable(shown)):
+        raise fail("progress", "True, False or a function", value_text(shown), "give one of these")
+    if shown is not True:
+        yield shown or None
         return
     from tqdm.auto import tqdm
 

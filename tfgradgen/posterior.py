@@ -2,9 +2,8 @@
 
 import functools
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from numbers import Integral
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar, cast
 
 import numpy as np
 import tensorflow as tf
@@ -12,10 +11,20 @@ import tensorflow_probability as tfp
 
 from tfgradgen.core.backend import as_seed, fold_in
 from tfgradgen.core.batching import map_batched
-from tfgradgen.core.checks import check_int, check_real, did_you_mean, fail
+from tfgradgen.core.checks import check_int, check_real, check_type, did_you_mean, fail
+from tfgradgen.core.config import RunConfig
 from tfgradgen.core.contracts import ClassifierLike, GeneratorLike, Networks, Regularization
-from tfgradgen.models.outputs import outputs_of
+from tfgradgen.models.outputs import names_of_classes, outputs_of
+from tfgradgen.models.posterior_arguments import (
+    check_discriminator,
+    check_label_tensor,
+    check_regularization,
+    check_size,
+    checked_temperature,
+    one_part,
+)
 
+Method = TypeVar("Method", bound=Callable[..., Any])
 tfb, tfd = tfp.bijectors, tfp.distributions
 
 ARGUMENTS = (
@@ -30,27 +39,7 @@ ARGUMENTS = (
 )
 
 
-def _check_size(role: str, model: Any, name: str) -> None:
-    """Raise `UserError` unless the attribute `name` of `model` is an integer of at least 1."""
-    size = getattr(model, name, None)
-    if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
-        got = f"{name}={size}" if hasattr(model, name) else "none"
-        raise fail(role, f"a {name}, an integer of at least 1", got, f"set {name} of the {role} to an integer")
-
-
-def _checked_temperature(temperature: Any) -> Any:
-    """Return `temperature` as a float or a float32 tensor; raise `UserError` unless its value, if known, is finite and > 0."""
-    if not tf.is_tensor(temperature):
-        return check_real("temperature", temperature, 0.0)
-    if not (temperature.dtype.is_floating or temperature.dtype.is_integer):
-        raise fail("temperature", "a number above 0", f"a tensor of {temperature.dtype.name}", "give a float32 tensor")
-    is_known = hasattr(temperature, "numpy") and not (isinstance(temperature, tf.Variable) and tf.inside_function())
-    for value in temperature.numpy().ravel().tolist() if is_known else ():
-        check_real("temperature", value, 0.0)
-    return temperature if temperature.dtype == tf.float32 else tf.cast(temperature, tf.float32)
-
-
-def _density(fn: Callable[..., Any]) -> Any:
+def _density(fn: Method) -> Method:
     """Wrap a method of `z`: accept all forms of `z` that `ClassPosterior` documents, and compute in float32.
 
     The result is float32, or float64 for a float64 tensor, because a kernel in float64 adds it to float64 numbers.
@@ -63,20 +52,7 @@ def _density(fn: Callable[..., Any]) -> Any:
         found = fn(self, self._check_z(z))
         return tf.nest.map_structure(lambda value: tf.cast(value, tf.float64), found) if is_double else found
 
-    return of_any_form
-
-
-def one_part(z: Any) -> Any:
-    """Return `z` from a structure with one part, as TFP passes it: {"z": z}, (z,) or [z].
-
-    Raises:
-      UserError: A mapping has other keys.
-    """
-    if isinstance(z, Mapping):
-        if set(z) != {"z"}:
-            raise fail("z", "the key z only", ", ".join(map(str, z)) or "none", "pass z, or a dict with the key z only")
-        return z["z"]
-    return z[0] if isinstance(z, list | tuple) and len(z) == 1 and hasattr(z[0], "shape") else z
+    return cast(Method, of_any_form)
 
 
 class ClassPosterior(tfp.experimental.distributions.JointDistributionPinned):  # type: ignore[misc]
@@ -98,10 +74,11 @@ class ClassPosterior(tfp.experimental.distributions.JointDistributionPinned):  #
         int32 tensor (so that one compiled function serves every class). A list, array or tensor of labels [num_chains] gives
         each chain its own; `batch_shape` is then [num_chains], which the last batch dimension of `z` must match.
       temperature: > 0; the likelihood enters as likelihood ** (1 / temperature).
-      regularization: A further term of `unnormalized_log_prob`, which is then not the posterior; None for none.
+      regularization: A further term of `unnormalized_log_prob`, which is then not the posterior; None for none. It is for
+        kernels of TFP: `tfgradgen.sample` makes its own from the setting `class_reg`, and refuses another.
       discriminator: image -> log-odds d(g(z)) [B] that the image is natural; None for none. They enter the target as
         discriminator_weight * d, the energy of discriminator driven latent sampling (Che et al. 2020).
-      discriminator_weight: >= 0.
+      discriminator_weight: > 0 with a discriminator, else 0.
       max_batch: Rows that go through the networks at a time; None for all.
 
     Raises:
@@ -124,21 +101,23 @@ class ClassPosterior(tfp.experimental.distributions.JointDistributionPinned):  #
         discriminator: Any = None,
         discriminator_weight: float = 0.0,
         max_batch: int | None = None,
-        **unknown: Any,
+        **unknown: NoReturn,
     ):
         for name in unknown:
             remedy = did_you_mean(name, ARGUMENTS) or "leave it out"
             raise fail("ClassPosterior", "one of " + ", ".join(ARGUMENTS), name, remedy)
-        _check_size("generator", generator, "latent_dim")
-        _check_size("classifier", classifier, "num_classes")
+        check_size("generator", generator, "latent_dim")
+        check_size("classifier", classifier, "num_classes")
         given = (generator, classifier, label, temperature, regularization, discriminator, discriminator_weight, max_batch)
         self._parameters = dict(zip(ARGUMENTS, given, strict=True))
         if tf.is_tensor(label):
             check_label_tensor(label, classifier.num_classes)
         else:
             classifier, label = outputs_of(classifier, label)
-        temperature = _checked_temperature(temperature)
+        temperature = checked_temperature(temperature)
+        check_regularization(regularization, generator.latent_dim)
         weight = check_real("discriminator_weight", discriminator_weight, 0.0, inclusive_low=True)
+        check_discriminator(discriminator, weight)
         max_batch = None if max_batch is None else check_int("max_batch", max_batch, 1)
         for_generator = getattr(classifier, "for_generator", None)
         if for_generator:
@@ -187,9 +166,10 @@ class ClassPosterior(tfp.experimental.distributions.JointDistributionPinned):  #
     @functools.cached_property
     def distribution(self) -> Any:
         """The plain joint distribution of z and label, at temperature 1 and without discriminator or regularization."""
+        plain = ClassPosterior.of(self.networks, 0)  # one label, so that z may have any batch shape
 
         def label(z: tf.Tensor) -> Any:
-            return tfd.Categorical(logits=self.class_logits(z))
+            return tfd.Categorical(logits=plain.class_logits(z))
 
         return tfd.JointDistributionNamed(OrderedDict(z=self.prior, label=label), name="class_and_latent")
 
@@ -234,7 +214,7 @@ class ClassPosterior(tfp.experimental.distributions.JointDistributionPinned):  #
 
     def __repr__(self) -> str:
         shapes = f"batch_shape={list(self.batch_shape)} event_shape={{'z': [{self.latent_dim}]}} dtype={{'z': float32}}"
-        label = ",".join(self.label_names) if tf.executing_eagerly() and hasattr(self.label, "numpy") else self.label.name
+        label = ",".join(self.label_names) if hasattr(self.label, "numpy") else self.label.name
         return f"<tfgradgen.ClassPosterior {label!r} temperature={self.temperature} {shapes}>"
 
     __str__ = __repr__
@@ -242,8 +222,8 @@ class ClassPosterior(tfp.experimental.distributions.JointDistributionPinned):  #
     @property
     def label_names(self) -> list[str]:
         """The names of the labels, one per chain for a vector; indices if the classifier has no names."""
-        labels = getattr(self.classifier, "labels", None) or range(self.classifier.num_classes)
-        return [str(getattr(labels[k], "name", labels[k])) for k in np.atleast_1d(self.label.numpy())]
+        names = names_of_classes(self.classifier)
+        return [names[k] for k in np.atleast_1d(self.label.numpy())]
 
     @property
     def latent_dim(self) -> int:
@@ -252,13 +232,28 @@ class ClassPosterior(tfp.experimental.distributions.JointDistributionPinned):  #
     @property
     def has_energy(self) -> bool:
         """Whether the target has a discriminator term."""
-        return self.networks.discriminator is not None and self.networks.discriminator_weight > 0
+        return self.networks.discriminator is not None
 
     def check_without_energy(self, method: str) -> None:
         """Raise `UserError` if the target has a discriminator term: `method` needs a likelihood that is a probability."""
         if self.has_energy:
             remedy = "leave it out, or use a kernel such as mala"
             raise fail("discriminator_weight", f"a target without discriminator for {method}", "one with it", remedy)
+
+    def check_without_regularization(self) -> None:
+        """Raise `UserError` if the target has a regularization, which only kernels of TFP take as it is."""
+        if self.regularization is not None:
+            remedy = "leave it out and give class_reg to a kernel such as mala, or use a kernel of TFP"
+            raise fail("regularization", "none, because sampling would leave it out", "one", remedy)
+
+    def check_run(self, run: RunConfig) -> None:
+        """Raise `UserError` if `run` has another temperature than this posterior; its default stands for any."""
+        check_type("run", run, RunConfig)
+        temperature = float(self.temperature)
+        # A tensor holds the number rounded to float32.
+        if run.temperature not in (RunConfig.temperature, temperature) and np.float32(run.temperature) != temperature:
+            remedy = f"give RunConfig(temperature={temperature:g}), or the posterior another"
+            raise fail("temperature", f"{temperature:g}, which the posterior has", run.temperature, remedy)
 
     def regularized(self, regularization: Regularization) -> "ClassPosterior":
         """Return this posterior with `regularization` in `unnormalized_log_prob`."""
@@ -333,7 +328,12 @@ class ClassPosterior(tfp.experimental.distributions.JointDistributionPinned):  #
                     logits.shape,
                     "return one row of logits for each row of the input",
                 )
-            return tf.concat([logits, self.networks.discriminator(image)[:, None]], 1) if with_energy else logits
+            if not with_energy:
+                return logits
+            log_odds = self.networks.discriminator(image)
+            if log_odds.shape.rank != 1:
+                raise fail("discriminator", "log-odds [batch]", log_odds.shape, "return one value for each image")
+            return tf.concat([logits, log_odds[:, None]], 1)
 
         if max_batch is None or (flat.shape[0] is not None and flat.shape[0] <= max_batch):
             scores = scores_of(flat)
@@ -488,13 +488,3 @@ class ClassPosterior(tfp.experimental.distributions.JointDistributionPinned):  #
         if not density.shape.is_compatible_with(expected):
             raise fail("density", f"one value per chain, shape {expected}", density.shape, "keep the batch dimension")
         return density
-
-
-def check_label_tensor(label: tf.Tensor, num_classes: int) -> None:
-    """Raise `UserError` unless `label` is an integer tensor [] or [num_chains] of class indices."""
-    expected = "an integer tensor, with one label or one per chain"
-    if not label.dtype.is_integer or label.shape.rank not in (0, 1) or label.shape == (0,):
-        raise fail("label", expected, f"{label.dtype.name} of shape {label.shape}", "give int32 [] or [num_chains]")
-    if hasattr(label, "numpy"):
-        for value in np.unique(label.numpy()).tolist():
-            check_int("label", value, 0, num_classes - 1)

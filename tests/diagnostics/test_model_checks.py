@@ -370,11 +370,11 @@ def test_start_points_of_other_types_and_shapes() -> None:
 
 def test_settings_of_another_method_are_refused() -> None:
     run = lambda kernel, config: sample_chains(posterior_of(), kernel, config, SCHEDULE, RUN, STARTS)  # noqa: E731
-    with pytest.raises(UserError, match="config: expected a HmcConfig, as hmc takes, got MalaConfig"):
+    with pytest.raises(UserError, match="config: expected settings of class HmcConfig, as hmc takes, got MalaConfig"):
         run("hmc", tg.MalaConfig(0.3, 0.5))
     with pytest.raises(UserError, match=r"kernel: .*did you mean mala"):
         run("malla", tg.MalaConfig(0.3, 0.5))
-    with pytest.raises(UserError, match="config: expected an SmcConfig, as smc takes, got MalaConfig"):
+    with pytest.raises(UserError, match="config: expected settings of class SmcConfig, as smc takes, got MalaConfig"):
         tg.collect(smc_chunks(posterior_of(), tg.MalaConfig(0.3, 0.5), 2, RUN))  # type: ignore[arg-type]
 
 
@@ -481,8 +481,6 @@ def test_a_discriminator_that_is_not_finite_is_said() -> None:
     never = posterior_of(discriminator=lambda image: image[:, 0, 1, 0] * np.nan, discriminator_weight=1.0)
     with pytest.raises(UserError, match="discriminator: expected finite log-odds at prior draws, got 0% of 64 points"):
         admit(never, RUN, takes_gradients=False)
-    ignored = posterior_of(discriminator=lambda image: image[:, 0, 1, 0] * np.nan, discriminator_weight=0.0)
-    assert len(admit(ignored, RUN, takes_gradients=False).warnings) <= 1
 
 
 @pytest.mark.parametrize("value", [2.5, 0, -1, True, None, "6", "missing"])

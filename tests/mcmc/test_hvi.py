@@ -251,7 +251,7 @@ def test_what_it_cannot_do_is_refused() -> None:
         next(SAMPLER.chunks_fn(TOY.copy(label=[0, 1]), HviConfig(), Schedule(1, 0, 0), RunConfig(num_chains=2), None))
     with pytest.raises(UserError, match="num_proposals: expected a setting that exact uses, got 3"):
         HviConfig(num_proposals=3)
-    with pytest.raises(UserError, match="config: expected a HviConfig, as hvi takes"):
+    with pytest.raises(UserError, match="config: expected settings of class HviConfig, as hvi takes"):
         next(SAMPLER.chunks_fn(TOY, None, Schedule(1, 0, 0), RunConfig(num_chains=2), None))
 
 

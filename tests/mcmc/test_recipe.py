@@ -82,9 +82,12 @@ def test_a_recipe_is_of_one_kernel() -> None:
     for given, said in (
         (("hxc", HmcConfig(), schedule), "kernel: expected one of .* did you mean hmc"),
         ((["hmc"], HmcConfig(), schedule), "kernel: expected one of "),
-        (("hmc", MalaConfig(), schedule), "config: expected a HmcConfig, as hmc takes, got MalaConfig"),
-        (("rejection", MalaConfig(), schedule), "config: expected a KernelConfig, as rejection takes, got MalaConfig"),
-        (("hmc", None, schedule), "config: expected a HmcConfig, as hmc takes, got NoneType"),
+        (("hmc", MalaConfig(), schedule), "config: expected settings of class HmcConfig, as hmc takes, got MalaConfig"),
+        (
+            ("rejection", MalaConfig(), schedule),
+            "config: expected settings of class KernelConfig, as rejection takes",
+        ),
+        (("hmc", None, schedule), "config: expected settings of class HmcConfig, as hmc takes, got NoneType"),
         (("hmc", HmcConfig(), 3), "schedule: expected a Schedule, got int"),
     ):
         with pytest.raises(UserError, match=f"^{said}"):

@@ -10,7 +10,7 @@ from typing import Any
 from tfgradgen.core.text import CUT, MESSAGE_LENGTH, NAME_LENGTH, REMEDY_LENGTH, as_python, printable, shortened, value_text
 
 MAX_REAL = 1.7976931348623157e308  # the largest float; converting a larger integer raises
-MOST_LISTED = 12  # choices listed in an error
+MOST_LISTED = 20  # choices listed in an error
 
 
 class UserError(ValueError):
@@ -105,6 +105,12 @@ def check_real(
     start = f"a number of at least {low:g}" if inclusive_low else f"a number above {low:g}"
     expected = start if high == math.inf else f"{start} and {'at most' if inclusive_high else 'below'} {high:g}"
     raise fail(name, expected, value_text(value), "give a finite number in that range")
+
+
+def check_type(name: str, value: Any, kind: type) -> None:
+    """Raise `UserError` unless `value` is a `kind`, a public class of this package."""
+    if not isinstance(value, kind):
+        raise fail(name, f"a tfgradgen.{kind.__name__}", type(value).__name__, "give one")
 
 
 def check_choice(name: str, value: Any, choices: Iterable[Any]) -> Any:

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
+from tfgradgen.core.checks import fail
+
 if TYPE_CHECKING:
     import tensorflow as tf
 
@@ -203,5 +205,7 @@ def collect(chunks: Iterable[Chunk], progress_fn: ProgressFn | None = None) -> S
         kept.append(chunk.draws)
         if progress_fn:
             progress_fn(chunk.progress)
+    if not kept:
+        raise fail("chunks", "at least one chunk of a run", "none", "give the result of iter_chunks")
     draws = Draws(*(np.concatenate(parts) for parts in zip(*kept, strict=True)))
     return SamplerResult(draws, chunk.cost, chunk.stats)

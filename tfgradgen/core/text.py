@@ -68,14 +68,16 @@ def as_python(text: str) -> str:
     """Rewrite the flags in one of the package's own messages as Python arguments.
 
     Messages are written for the command line, with `--step_size=0.3` or `--kernel=rejection`. In Python these are
-    `step_size=0.3` and `kernel='rejection'`.
+    `step_size=0.3` and `kernel='rejection'`; a switch that a message says to add, `--exact`, is `exact=True`.
     """
-    return FLAG.sub(lambda match: parameter(match[1]) + _argument(match[2]), text)
+    return FLAG.sub(lambda match: parameter(match[1]) + _argument(match), text)
 
 
-def _argument(value: str | None) -> str:
+def _argument(match: re.Match[str]) -> str:
+    value, before, after = match[2], match.string[: match.start()], match.string[match.end() :]
     if value is None:
-        return ""
+        is_switch = before.endswith(("add ", "pass ")) and not after.startswith("=")
+        return "=True" if is_switch else ""
     return f"={value.capitalize()}" if value in ("true", "false") else f"={value!r}"
 
 

@@ -54,11 +54,13 @@ def admit(posterior: ClassPosterior, run: RunConfig, takes_gradients: bool) -> A
       takes_gradients: Whether the method uses gradients.
 
     Raises:
-      UserError: The run would be wrong: the models are random, mix the rows of a batch, return other shapes than they promise,
-        or have no finite likelihood or, if gradients are used, no finite gradient.
+      UserError: The run would be wrong: its temperature is not the posterior's, or the models are random, mix the rows of a
+        batch, return other shapes than they promise, or have no finite likelihood or, if gradients are used, no finite
+        gradient.
     """
     full_float32()
     posterior = with_number(posterior)
+    posterior.check_run(run)
     found = [*prior_checks(posterior)]
     warning_lines(found)  # errors of these checks come first
     if takes_gradients:

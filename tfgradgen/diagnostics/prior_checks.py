@@ -40,9 +40,19 @@ MIN_SPREAD_LIKELY = 1e-3
 MIN_INFORMATION = 0.02  # nats
 LEAST_REACH = 1e-5  # bound on the largest p(class), as a multiple of 1 / num_classes
 MIN_CONFIDENCE = 1.5  # bound on the largest probability of any class, as a multiple of 1 / num_classes
+SUM_TOLERANCE = 1e-3  # of the sum of probabilities, which may be rounded to 16 bits
 MAX_PIXEL = 1.04  # for generators that overshoot their range by 2 % of its width
 PRIOR_SEED = 0x5EED
 
+# Probabilities in the place of logits are valid numbers, but give a far flatter likelihood.
+SOFTMAX = Check(
+    "logits",
+    False,
+    "logits or log-probabilities from the classifier",
+    "rows in [0, 1] that sum to 1, as probabilities do",
+    "leave its softmax out, or return the logarithm of its output",
+    is_grave=False,
+)
 INPUT_REMEDY = "check the classifier's input range (--classifier_range), the order of its labels, and the generator's range"
 
 
@@ -53,11 +63,13 @@ class Output(NamedTuple):
       image: [B, ...].
       log_probs: [B, num_classes], log-probabilities of the classes.
       energy: [B], log-odds of the discriminator, in nats.
+      is_prob: [B], 1 where the classifier's row lies in [0, 1] and sums to 1, as probabilities do; otherwise 0.
     """
 
     image: np.ndarray
     log_probs: np.ndarray
     energy: np.ndarray
+    is_prob: np.ndarray
 
 
 class Evidence(NamedTuple):
@@ -104,14 +116,16 @@ def evaluate(networks: Networks, z: tf.Tensor) -> Output:
         raise fail(
             "classifier",
             f"float32 logits [{len(z)}, {classifier.num_classes}], a row for each of {len(z)} {medium.plural}",
-            f"{logits.dtype.name} {list(logits.shape)}",
+            f"{logits.dtype.name} {list(logits.shape)} for {image.dtype.name} {medium.plural}",
             f"return one row of num_classes logits for each {medium.noun}",
         )
     energy = tf.zeros([len(z)]) if discriminator is None else _tensor("discriminator", discriminator(image))
     if energy.shape != (len(z),):
         expected = f"one value for each of {len(z)} {medium.plural}"
         raise fail("discriminator", expected, list(energy.shape), "return shape [batch]")
-    return Output(image.numpy(), tf.nn.log_softmax(logits).numpy(), energy.numpy())
+    rows = logits.numpy().astype(np.float64)
+    is_prob = ((rows >= 0) & (rows <= 1)).all(1) & (np.abs(rows.sum(1) - 1) < SUM_TOLERANCE)
+    return Output(image.numpy(), tf.nn.log_softmax(logits).numpy(), energy.numpy(), is_prob.astype(np.float32))
 
 
 def _tensor(role: str, output: Any) -> tf.Tensor:
@@ -187,13 +201,15 @@ def examine(networks: Networks, random_ops_fn: Callable[[], Sequence[str]]) -> E
         checks.append(_rows([apart(*pair) for pair in rows], medium))
     is_of_one_class = getattr(networks.generator, "generator_class", None) == "target"
     if networks.discriminator is not None and all(check.is_ok for check in checks if check.what == "generator"):
-        checks.append(_energy_check(energy, networks.discriminator_weight))
+        checks.append(_energy_check(energy))
+    if networks.classifier.num_classes > 1 and all(output.is_prob.all() for output in (first, *later)):
+        checks.append(SOFTMAX)
     checks += class_checks(log_probs, networks.classifier, medium, is_of_one_class)
     return Evidence(checks, log_probs, energy, medium)
 
 
-def _energy_check(energy: np.ndarray, weight: float) -> Check:
-    """Check a discriminator's log-odds [B], which have the weight `weight` in the target."""
+def _energy_check(energy: np.ndarray) -> Check:
+    """Check a discriminator's log-odds [B]."""
     finite = np.isfinite(energy)
     return Check(
         "discriminator",
@@ -201,7 +217,7 @@ def _energy_check(energy: np.ndarray, weight: float) -> Check:
         "finite log-odds at prior draws",
         share(finite),
         "the discriminator gives NaN or inf for part of z, and the draws leave that part out; check its weights and its range",
-        is_grave=not finite.any() and weight > 0,
+        is_grave=not finite.any(),
     )
 
 

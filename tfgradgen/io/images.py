@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
 from tfgradgen.core.contracts import GeneratorLike
 from tfgradgen.core.files import atomic_file
@@ -67,11 +67,19 @@ def image_of(read_fn: Callable[[], bytes], name: Any) -> Image.Image:
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         Image.init()  # registers the formats
         data = io.BytesIO(read_fn())
-        with Image.open(data, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
+        with _opened(data) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"one of {image.width} x {image.height} pixels")
             image.load()
             return _as_rgb(_upright(image))
+
+
+def _opened(data: io.BytesIO) -> Image.Image:
+    known = [name for name in FORMATS if name in Image.OPEN]
+    try:
+        return Image.open(data, formats=known)
+    except UnidentifiedImageError as error:  # its own message shows the address of `data`
+        raise ValueError(f"a file of another format than {', '.join(known)}") from error
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from tfgradgen.core.arrays import Layout, check_state, check_within
 from tfgradgen.core.backend import Stream, fold_in, full_float32, use_xla
-from tfgradgen.core.checks import check_num_chains
+from tfgradgen.core.checks import check_num_chains, check_type
 from tfgradgen.core.config import KernelConfig, RunConfig, Schedule
 from tfgradgen.core.contracts import (
     FORWARD_COST,
@@ -191,6 +191,10 @@ def chain_chunks(
     """
     sampler = kernel_sampler(kernel_name)
     check_config(kernel_name, config, sampler.defaults)
+    check_type("schedule", schedule, Schedule)
+    posterior.check_run(run)
+    if not config.needs_class_moments:
+        posterior.check_without_regularization()
     first = checked_start(init_z, posterior, run, len(sampler.powers(config)), is_resumed=state is not None)
     z = first[0] if first.shape.rank == 3 else first
     check_num_chains(kernel_name, len(z), sampler.min_chains)

@@ -10,16 +10,17 @@
 Keys are the names of the flags of `sample`. Keys that are left out have the kernel's default values.
 """
 
+import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from tfgradgen.core.checks import UserError, check_choice, did_you_mean, fail
 from tfgradgen.core.config import REMOVED, KernelConfig, Schedule, changed_config
+from tfgradgen.core.files import path_of
 from tfgradgen.core.parsing import parsing, read_text
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.mcmc.sampler import Sampler, check_config
@@ -89,12 +90,13 @@ def settings_of(sampler: Sampler) -> tuple[str, ...]:
     return (*own, *counts)
 
 
-def read_recipe(path: Path) -> Recipe:
+def read_recipe(path: str | os.PathLike[str]) -> Recipe:
     """Read the schedule in a YAML file.
 
     Raises:
       UserError: The file is missing or not YAML, a key is unknown, or a value is out of its range. The message names the file.
     """
+    path = path_of("path", path)
     with parsing(f"schedule {path}", "a YAML file", "write `name: value` lines"):
         values = read_yaml(read_text(path, MAX_FILE))
     if not isinstance(values, dict) or "kernel" not in values:

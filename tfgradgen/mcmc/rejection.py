@@ -10,7 +10,7 @@ import numpy as np
 
 from tfgradgen.core.arrays import check_state, check_within
 from tfgradgen.core.backend import seed_of
-from tfgradgen.core.checks import UserError, fail
+from tfgradgen.core.checks import UserError, check_int, fail
 from tfgradgen.core.config import KernelConfig, RunConfig, Schedule
 from tfgradgen.core.contracts import Chunk, Cost, Draws, Progress, ProgressFn, collect
 from tfgradgen.mcmc.pool import CHUNK, PriorDraws, pool_of, weigh
@@ -108,6 +108,9 @@ def exact_chunks(
     from tfgradgen.diagnostics.model_checks import admit, with_number
 
     posterior.check_without_energy("rejection")
+    posterior.check_without_regularization()
+    check_int("num_results", num_results, 1)
+    posterior.check_run(run)
     if posterior.is_batched:
         yield from _of_each_label(posterior, num_results, run, state)
         return
@@ -274,6 +277,7 @@ def class_moments(posterior: ClassPosterior, run: RunConfig) -> tuple[np.ndarray
     from tfgradgen.diagnostics.model_checks import admit
     from tfgradgen.posterior import ClassPosterior
 
+    run = replace(run, temperature=1.0)
     if posterior.is_batched:
         return of_chains(posterior, [class_moments(each, run) for each, _ in posterior.each_label()])
     networks = posterior.networks._replace(discriminator=None, discriminator_weight=0.0)

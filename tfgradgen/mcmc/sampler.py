@@ -138,7 +138,9 @@ def check_config(kernel_name: str, config: Any, defaults: KernelConfig) -> None:
     kind = type(defaults)
     if not isinstance(config, kind) or (kind is KernelConfig and type(config) is not kind):
         name = kind.__name__
-        raise fail("config", f"a {name}, as {kernel_name} takes", type(config).__name__, f"pass tfgradgen.{name}(...)")
+        raise fail(
+            "config", f"settings of class {name}, as {kernel_name} takes", type(config).__name__, f"pass tfgradgen.{name}(...)"
+        )
 
 
 def with_start(chunk: Chunk, stats: dict[str, Any]) -> Chunk:

@@ -28,7 +28,7 @@ from tfgradgen.core.memo import per_networks
 from tfgradgen.core.settings import again, real, whole
 from tfgradgen.mcmc.kernel import log_accept_prob, nan_to_neg_inf
 from tfgradgen.mcmc.mala import Mala
-from tfgradgen.mcmc.sampler import Resume, Sampler, checked_stats, with_start
+from tfgradgen.mcmc.sampler import Resume, Sampler, check_config, checked_stats, with_start
 
 if TYPE_CHECKING:
     from tfgradgen.posterior import ClassPosterior
@@ -256,8 +256,7 @@ def smc_chunks(
     posterior.check_without_energy("smc")
     posterior.check_one_label("smc")
     stats: dict[str, Any] = {}
-    if not isinstance(config, SmcConfig):
-        raise fail("config", "an SmcConfig, as smc takes", type(config).__name__, "pass tfgradgen.SmcConfig(...)")
+    check_config("smc", config, SmcConfig())
     if state is None:
         posterior, stats["doubts"], *_ = admit(posterior, run, takes_gradients=True)
     else:  # checked at the start of the run

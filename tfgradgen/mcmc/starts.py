@@ -154,8 +154,10 @@ def choose_starts(posterior: ClassPosterior, run: RunConfig, powers: Sequence[fl
         target: the last one rather than the first, so that replicas share no draws if there are enough.
 
     Raises:
-      UserError: No draw has a finite likelihood, or `run.init_z` does not fit the generator.
+      UserError: No draw has a finite likelihood, `run.init_z` does not fit the generator, or `run` has another temperature than
+        the posterior.
     """
+    posterior.check_run(run)
     if posterior.is_batched:
         return _starts_of_each(posterior, run, powers)
     resample = run.init == "resample"

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from tfgradgen.core.checks import check_int, fail
+from tfgradgen.core.text import value_text
 from tfgradgen.models.condition import ConditionClassifier, is_condition, parse_condition
 from tfgradgen.models.expression import Class, Expression
 from tfgradgen.models.labels import resolve_labels, split_names
@@ -29,7 +30,9 @@ def outputs_of(classifier: Any, wanted: Any) -> tuple[Any, int | list[int]]:
     if isinstance(wanted, list | tuple | range):
         return _exclusive(classifier, [_index(classifier, item) for item in _not_empty(wanted)])
     if isinstance(wanted, str):
-        labels = labels_of(classifier, wanted)
+        if not wanted.strip():
+            raise fail("label", "the name of a class, an index or a condition", value_text(wanted), "give one")
+        labels = _labels_for(classifier, wanted)
         if is_condition(wanted, [labels]):
             parts = split_names([labels], wanted)
             if len(parts) > 1:
@@ -40,17 +43,32 @@ def outputs_of(classifier: Any, wanted: Any) -> tuple[Any, int | list[int]]:
     return _exclusive(classifier, _index(classifier, wanted))
 
 
-def labels_of(classifier: Any, wanted: str) -> Sequence[Label]:
-    """Return the labels of `classifier`, whose `labels` may be plain strings.
+def labels_of(classifier: Any) -> Sequence[Label]:
+    """Return the labels of `classifier`, whose `labels` may be plain strings; [] if it has none.
 
     Raises:
-      UserError: It has none, so that the name `wanted` cannot be resolved.
+      UserError: They are not one per class.
     """
-    labels = getattr(classifier, "labels", None)
+    given = getattr(classifier, "labels", None)
+    labels = [] if given is None else [label if isinstance(label, Label) else Label(str(label)) for label in given]
+    if labels and len(labels) != classifier.num_classes:
+        got = f"{len(labels)} labels for {classifier.num_classes} classes"
+        raise fail("classifier", "a label for each class", got, "set its labels to one name for each class")
+    return labels
+
+
+def names_of_classes(classifier: Any) -> list[str]:
+    """Return the names of the classes of `classifier`; their indices if it has no labels."""
+    return [label.name for label in labels_of(classifier)] or [str(k) for k in range(classifier.num_classes)]
+
+
+def _labels_for(classifier: Any, wanted: str) -> Sequence[Label]:
+    """Return the labels by which `wanted` is resolved; raise `UserError` if there are none."""
+    labels = labels_of(classifier)
     if not labels:
         expected = f"an index in 0..{classifier.num_classes - 1}, because the classifier has no labels"
         raise fail("label", expected, wanted, "give an index, or a classifier with labels")
-    return [label if isinstance(label, Label) else Label(str(label)) for label in labels]
+    return labels
 
 
 def _not_empty(wanted: Sequence[Any]) -> Sequence[Any]:
@@ -63,7 +81,7 @@ def _index(classifier: Any, item: Any) -> int:
     """Return the index of one label, given as an index or a name."""
     if not isinstance(item, str):
         return check_int("label", item, 0, classifier.num_classes - 1)
-    labels = labels_of(classifier, item)
+    labels = _labels_for(classifier, item)
     if is_condition(item, [labels]):
         raise fail("label", "names and indices in a list of labels", item, "create a posterior for each condition")
     return resolve_labels(labels, [item])[0]

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfgradgen.core.checks import check_choice, check_real, fail
+from tfgradgen.core.checks import check_choice, check_real, check_type, fail
 from tfgradgen.core.config import MAX_FLOAT32, RunConfig, Schedule
 from tfgradgen.core.contracts import Networks
 from tfgradgen.core.parsing import parsing, whole_number
@@ -113,6 +113,7 @@ def load_posterior(
     Raises:
       UserError: A model is missing, does not load, or is not that of the run (another sha256 or other settings).
     """
+    check_type("result", result, SampleResult)
     record = result.record
     with parsing("run", EXPECTED, REMEDY):
         given, label = dict(record["arguments"]), dict(record["label"])

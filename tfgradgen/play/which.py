@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from tfgradgen.core.checks import check_int, fail
+from tfgradgen.core.checks import check_int, check_type, fail
 from tfgradgen.results.result import SampleResult
 
 
 def check_chain(name: str, chain: Any, result: SampleResult) -> int:
     """Return `chain` if the run has a chain of that number; raise `UserError` otherwise."""
+    check_type("result", result, SampleResult)
     return check_int(name, chain, 0, result.z.shape[1] - 1)
 
 

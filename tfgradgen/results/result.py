@@ -241,9 +241,9 @@ def load_run(folder: str | os.PathLike[str]) -> SampleResult:
       UserError: A file is missing, damaged, or not part of a run.
     """
     remedy = "give a folder that `sample` or SampleResult.save wrote"
-    record, draws, stored = read_run(folder, "load_run", remedy)
+    where = path_of("folder", folder)
+    record, draws, stored = read_run(where, "load_run", remedy)
     checked_summary(record, draws, "load_run", remedy)
     record = {**record, **of_draws(draws), **diagnosis(draws, record)}
-    where = Path(folder).expanduser()
     photographs = read_nearest(where, record, stored)
     return SampleResult(record, draws, lambda: (record, stored), lambda: read_image(where / FILM), where, photographs)
