@@ -409,6 +409,8 @@ reveal_type(tg.load_run("out/x"))
 tg.smaple
 tg.sample(posterior, num_chains="16")
 tg.load_generator(latentdim=3)
+tg.ClassPosterior(tg.load_generator(), tg.load_classifier(), 0, temprature=2.0)
+reveal_type(posterior.unnormalized_log_prob)
 """
 
 
@@ -433,7 +435,8 @@ def test_types_reach_an_editor(root: Path, tmp_path: Path) -> None:
     assert "list[" in revealed[5].lower()
     assert "tfgradgen.results.result.SampleResult" in revealed[6]
     mistakes = [line for line in lines if "error:" in line]
-    assert [line.split(":")[0] for line in mistakes] == ["12", "13", "14"], said
+    assert [line.split(":")[0] for line in mistakes] == ["12", "13", "14", "15"], said
+    assert revealed[7].startswith("def (z: Any)")
 
 
 def test_names_for_editors_are_those_at_run_time() -> None:
