@@ -148,7 +148,8 @@ CASES: list[tuple[str, Change, Change, set[str]]] = [
     ("separate-modes", apart(4.0), apart(1.2), {MEANS}),
     ("disagreeing-chains", DISAGREE, apart(0.1), {MEANS}),
     ("few-effective-draws", cut(20, 2), cut(200, 2), {MEANS}),
-    ("few-effective-draws", both(with_kernel("rejection"), cut(1, 1)), both(with_kernel("rejection"), cut(2, 1)), {MEANS}),
+    ("few-effective-draws", both(with_kernel("rejection"), cut(1, 1)), both(with_kernel("rejection"), cut(10, 1)), {MEANS}),
+    ("few-effective-draws", both(with_kernel("rejection"), cut(3, 3)), both(with_kernel("rejection"), cut(5, 2)), {MEANS}),
     ("acceptance", both(DISAGREE, accepting(0.8)), accepting(0.8), {MEANS}),
     ("acceptance", both(accepting(0.2), DISAGREE), DISAGREE, {MEANS}),
 ]

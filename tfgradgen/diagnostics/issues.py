@@ -23,6 +23,7 @@ from tfgradgen.diagnostics.convergence import (
 from tfgradgen.media.medium import Medium
 
 MIN_ESS, MIN_ESS_OF_CHAIN = 100.0, 4.0  # least ESS, in total and per chain; below, the error itself is uncertain
+MIN_EXACT_DRAWS = 10  # least number of independent draws; the standard error of ten is known to about a quarter
 MAX_ACCEPT_GAP = 0.1
 STUCK_ACCEPT_RATE = 0.02  # a chain with a lower acceptance rate hardly moves
 MAX_ENERGY_ERROR = 1000.0  # nats; beyond it the integrator has left the level set for good (Stan's bound)
@@ -190,9 +191,11 @@ def problems(
         lines += [*moving, *others]
     else:
         lines += mixing
-    if run.kind == "exact" and num_results * len(chains["accept_rate"]) < 2:
-        text = f"the error of a single draw is unknown: raise --num_results or --num_chains ({again(2)})"
-        lines.append(issue("few-effective-draws", text, MEANS))
+    total = num_results * len(chains["accept_rate"])
+    if run.kind == "exact" and total < MIN_EXACT_DRAWS:
+        text = "the error of a single draw is unknown" if total < 2 else f"the error of {total} draws is uncertain"
+        remedy = f"take {MIN_EXACT_DRAWS} or more by --num_results or --num_chains ({again(MIN_EXACT_DRAWS / total)})"
+        lines.append(Issue("few-effective-draws", (MEANS,), text, remedy))
     if run.kind == "chain" and mixing:  # if the chains agree, another step size would only be faster
         for text in off_target(float(np.mean(chains["accept_rate"])), run.target_accept_prob):
             price = again((2 * run.num_burnin_steps + num_results) / (run.num_burnin_steps + num_results))
