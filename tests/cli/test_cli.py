@@ -217,9 +217,15 @@ def test_two_processes_give_the_same_bytes(toy_pair: tuple[Path, Path], tmp_path
         ),
         (
             ["sample", "--label=goldfish", "--step_size=0.1"],
-            "--kernel=auto uses, got --step_size; leave it out, or name a kernel",
+            "--kernel=auto uses, got --step_size; leave it out, or name a kernel that does, such as --kernel=mala (--kernel",
         ),
-        (["sample", "--label=goldfish", "--kernel=auto", "--num_burnin_steps=9"], "num_burnin_steps: expected a flag that"),
+        (
+            ["sample", "--label=goldfish", "--kernel=auto", "--num_burnin_steps=9"],
+            "such as --kernel=elliptical_slice (--kernel=",
+        ),
+        (["sample", "--label=goldfish", "--num_burnin_steps=9"], "auto chooses rejection or elliptical_slice)"),
+        (["sample", "--label=goldfish", "--gradient_precision=bfloat16"], "such as --kernel=mala (--kernel=auto"),
+        (["sample", "--label=goldfish", "--init=prior"], "such as --kernel=elliptical_slice (--kernel=auto"),
         (["sample", "--label=goldfish", "--init=prior"], "init: expected a flag that --kernel=auto uses"),
         (["export", "--labels=goldfish", "--kernel=auto", "--out=x"], "kernel: expected one of mala, hmc, got 'auto'"),
         (["sample", "--label=goldfish", "--kernel=rejection", "--step_size=0.1"], "that --kernel=rejection uses"),

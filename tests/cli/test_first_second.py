@@ -1,6 +1,7 @@
 """Commands that answer at once: help, the version, invalid words, finished runs. None of them imports TensorFlow."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -66,7 +67,10 @@ ANSWERS: list[tuple[list[str], int, str]] = [
     (["export", "--out=x", "--labels=goldfsh"], 2, "did you mean goldfish"),
     (["export", "--out=served", "--version=1"], 2, "--version=2 is free"),
     (["diagnose", "taken/monarch"], 0, "ok       checked: models, stored images"),
-    (["diagnose", "taken"], 0, "in all   1 runs, 0 with problems"),
+    (["diagnose", "taken"], 0, "in all   1 run, 0 with problems"),
+    (["diagnose", "half"], 0, "left out 2 unfinished runs: alp, espresso; finish with sample --resume"),
+    (["diagnose", "half", "--json"], 0, '"unfinished": ["alp", "espresso"]'),
+    (["diagnose", "none"], 2, "unfinished ones in none: alp; finish with sample --resume"),
     (["diagnose"], 2, f"give it, for example: {HELP} diagnose out/goldfish-mala-0"),
     (["diagnose", "nowhere"], 2, "no run at nowhere (no such folder); give a folder that `sample` wrote"),
     (["diagnose", "served"], 2, "no run at served (run.json is missing); give a folder that `sample` wrote"),
@@ -90,6 +94,10 @@ def test_answers_come_without_tensorflow(toy_flags: list[str], tmp_path: Path) -
     (tmp_path / "served/1").mkdir(parents=True)
     (tmp_path / "begun.partial").mkdir()
     (tmp_path / "begun.partial/checkpoint.npz").write_bytes(b"")
+    for begun in ("half/alp", "half/espresso", "none/alp"):
+        (tmp_path / f"{begun}.partial").mkdir(parents=True)
+        (tmp_path / f"{begun}.partial/checkpoint.npz").write_bytes(b"")
+    shutil.copytree("taken/monarch", "half/monarch")
     before = sorted(map(str, tmp_path.rglob("*")))
     program = (
         "import contextlib, io, json, sys\n"

@@ -82,7 +82,7 @@ def test_every_method_goes_on_from_any_chunk_and_from_where_a_shorter_run_ended(
         np.testing.assert_array_equal(getattr(draws, name), expected, err_msg=name)
     assert (chunks[-1].cost, chunks[-1].stats) == (whole[-1].cost, whole[-1].stats)
     np.testing.assert_equal(
-        chunks[-1].progress._asdict(), whole[-1].progress._asdict()
+        *(each[-1].progress._replace(is_stored=False)._asdict() for each in (chunks, whole))
     )  # a step size of NaN means that there is none
     if kernel not in LONGER:
         return

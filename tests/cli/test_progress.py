@@ -4,12 +4,14 @@ import io
 import re
 import sys
 import time
+from typing import Any
 
 import pytest
+from tqdm import tqdm
 
 from tests.support.command import SMALL, STEPS
 from tfgradgen.cli.commands import main
-from tfgradgen.cli.progress import progress_bar
+from tfgradgen.cli.progress import plain_lines, progress_bar
 from tfgradgen.core.contracts import Progress
 
 
@@ -32,6 +34,34 @@ def test_the_time_left_of_a_resumed_run_is_that_of_its_own_pace(monkeypatch: pyt
     assert left
     assert 1 <= int(left[-1][1]) <= 20
     assert "p(class)=0.50" in shown.getvalue()
+
+
+def test_stored_rows_do_not_predict_the_time_left(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """70 of 140 draws are stored. Each further 7 take 14 s, so that 56 take 112 s."""
+    now, rows = [0.0], [(70, True, 0.1), (77, False, 20.0), (84, False, 14.0), (140, False, 112.0)]
+    monkeypatch.setattr("tfgradgen.cli.progress.time.monotonic", lambda: now[0])
+    show = plain_lines("rejection")
+    for num_done, is_stored, seconds in [(35, True, 0.1), *rows]:
+        now[0] += seconds
+        show(Progress(num_done, 140, 0.01, float("nan"), 0.5, is_stored=is_stored))
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(", about ")[2] for line in lines] == ["", "", "112 s left", ""]
+
+
+def test_the_bar_begins_anew_after_stored_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+
+    class Bar(tqdm):  # type: ignore[type-arg]
+        def __init__(self, **about: Any):
+            made.append(about["initial"])
+            super().__init__(**about)
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setattr("tfgradgen.cli.progress.tqdm", Bar)
+    with progress_bar("rejection") as progress_fn:
+        for num_done, is_stored in [(35, True), (70, True), (77, False), (84, False)]:
+            progress_fn(Progress(num_done, 140, 0.01, float("nan"), 0.5, is_stored=is_stored))
+    assert made == [35, 77]
 
 
 def test_a_log_file_gets_plain_lines_with_the_time_left(

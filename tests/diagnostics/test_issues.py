@@ -12,8 +12,12 @@ import pytest
 import tfgradgen
 from tests.support.records import a_record
 from tfgradgen.core.contracts import Draws
-from tfgradgen.diagnostics.advice import MIN_MASS, accepted_mass, again, duration, priced
-from tfgradgen.diagnostics.issues import PAGES, PAGES_FILE
+from tfgradgen.core.text import FLAG
+from tfgradgen.diagnostics.advice import MIN_MASS, MIN_PRIOR_DRAWS, Run, accepted_mass, again, duration, priced
+from tfgradgen.diagnostics.convergence import CLASS_PROB, LOG_DENSITY, Convergence, rhat_limit
+from tfgradgen.diagnostics.issues import PAGES, PAGES_FILE, chain_table, problems, proven_problems
+from tfgradgen.mcmc import auto
+from tfgradgen.mcmc.recipe import settings_of
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.results.record import diagnosis
 from tfgradgen.results.summary import verdict
@@ -32,7 +36,8 @@ def draws_of(z: np.ndarray, accept_prob: float = 0.44) -> Draws:
 
 def healthy(num_results: int = 264, num_chains: int = 16) -> Case:
     """A run of mala without problems."""
-    record = a_record() | {"doubts": [], "exact_starts": num_chains, "prior_class_prob": 0.034, "num_gradients": 5000}
+    record = a_record() | {"doubts": [], "exact_starts": num_chains, "num_gradients": 5000}
+    record |= {"prior_class_prob": 0.034, "prior_draws": 4096}
     record["arguments"] |= {"schedule": {"num_results": num_results, "num_burnin_steps": 36, "num_adaptation_steps": 27}}
     return draws_of(np.random.default_rng(0).standard_normal((num_results, num_chains, 6))), record
 
@@ -107,6 +112,10 @@ def at_an_image(draws: Draws, record: dict[str, Any]) -> Case:
     return draws, record | {"exact_starts": None, "arguments": record["arguments"] | {"init": "photo.png"}}
 
 
+def without_steps(draws: Draws, record: dict[str, Any]) -> Case:
+    return draws._replace(step_size=np.full_like(draws.class_prob, np.nan)), record
+
+
 def not_finite(draws: Draws, record: dict[str, Any]) -> Case:
     target = draws.target_log_prob.copy()
     target[:5, 1 % target.shape[1]] = np.nan
@@ -139,7 +148,8 @@ CASES: list[tuple[str, Change, Change, set[str]]] = [
     ("separate-modes", apart(4.0), apart(1.2), {MEANS}),
     ("disagreeing-chains", DISAGREE, apart(0.1), {MEANS}),
     ("few-effective-draws", cut(20, 2), cut(200, 2), {MEANS}),
-    ("few-effective-draws", both(with_kernel("rejection"), cut(1, 1)), both(with_kernel("rejection"), cut(2, 1)), {MEANS}),
+    ("few-effective-draws", both(with_kernel("rejection"), cut(1, 1)), both(with_kernel("rejection"), cut(10, 1)), {MEANS}),
+    ("few-effective-draws", both(with_kernel("rejection"), cut(3, 3)), both(with_kernel("rejection"), cut(5, 2)), {MEANS}),
     ("acceptance", both(DISAGREE, accepting(0.8)), accepting(0.8), {MEANS}),
     ("acceptance", both(accepting(0.2), DISAGREE), DISAGREE, {MEANS}),
 ]
@@ -263,6 +273,90 @@ def test_the_cheaper_way_is_named_where_there_is_one() -> None:
     assert "rejection" not in advice(prior_class_prob=MIN_MASS / 2)
     assert "rejection" not in advice(prior_class_prob=None)
     assert "rejection" not in advice(discriminator={})
+
+
+def test_a_few_prior_draws_advise_nothing() -> None:
+    """Of five prior draws of a class with 0.018 of the prior, none shows the class in nine of ten runs."""
+
+    def advice(**stats: Any) -> str:
+        return " ".join(found_of(both(DISAGREE, with_stats(prior_class_prob=0.034, **stats)))["problems"])
+
+    assert "rejection" in advice(prior_draws=MIN_PRIOR_DRAWS)
+    assert "rejection" not in advice(prior_draws=MIN_PRIOR_DRAWS - 1)
+    chosen = {"kernel": "mala", "mass": 0.018, "error": 0.001, "num_draws": 4096, "why": ""}
+    assert f"exact draws, {again(32 / 0.018 * 0.45 / (5000 + 0.45 * 5))}" in advice(prior_draws=768, auto=chosen)
+
+
+def test_after_a_choice_by_auto_no_advice_names_a_flag_that_auto_refuses() -> None:
+    kernel, chosen = with_kernel("elliptical_slice"), {"mass": 1e-6, "error": 1e-6, "num_draws": 4096}
+    taken = {*auto.known_settings(), "num_chains", "seed"}
+    seen = ""
+    for _, bad, _, _ in CASES:
+        for line in found_of(bad, kernel, without_steps, with_stats(auto=chosen))["problems"]:
+            flags = {match[1] for match in FLAG.finditer(line)}
+            assert flags <= taken or "with --kernel=elliptical_slice" in line, line
+            seen += line
+    assert re.search(r"with --kernel=elliptical_slice, raise --num_burnin_steps to \d+", seen)
+    assert "or with --kernel=elliptical_slice --init=prior" in seen
+    assert "with --kernel" not in " ".join(found_of(kernel, DISAGREE, with_stats(exact_starts=None))["problems"])
+
+
+def test_a_kernel_without_steps_is_advised_what_it_has() -> None:
+    learned = with_kernel("hvi", exact=True), with_stats(fit={}), without_steps
+    (line,) = found_of(standing(None), *learned)["problems"][:1]
+    assert (
+        "chain 2 never moved in 264 draws, so its last draw is its start: raise --num_proposals, --prior_share or --num_opt"
+        in line
+    )
+    assert "steps are too large" not in line
+    starts = found_of(DISAGREE, *learned)
+    (line,) = [one for one, page in zip(starts["problems"], starts["warnings"], strict=True) if page == "starts"]
+    assert "the proposals were learned from the draws where the chains start, and nothing shows" in line
+    assert "raise --num_results (2 times the time or more)" in line
+    for one in CASES:
+        flags = {match[1] for text in found_of(one[1], *learned)["problems"] for match in FLAG.finditer(text)}
+        assert flags <= {*settings_of(SAMPLERS["hvi"]), "num_chains", "seed", "kernel", "init"}, flags
+
+
+def all_still(draws: Draws, record: dict[str, Any]) -> Case:
+    return draws_of(np.repeat(draws.z[:1], len(draws.z), 0), 1e-9), record
+
+
+def test_where_no_chain_moves_only_that_is_said() -> None:
+    found = found_of(all_still, cut(264, 2), with_stats(exact_starts=0))
+    assert set(found["warnings"]) == {"stuck-chains", "acceptance"}, "a longer adaptation can help"
+    assert "chains 0, 1 never moved in 264 draws, so their last draws are their starts: the steps" in found["problems"][0]
+    assert set(found["grades"].values()) == {"warning"}
+    diverged = found_of(all_still, with_ratio(-1001.0))
+    assert [line.split(":")[0] for line in diverged["problems"]][:2] == ["means", "images and means"]
+
+
+def test_where_all_chains_are_stuck_the_other_grades_are_lost_all_the_same() -> None:
+    """Chains that move a little do not show where they started, but without exact starts their images are no draws either."""
+    found = found_of(DISAGREE, accepting(0.01), with_stats(exact_starts=0))
+    assert "starts" not in found["warnings"]
+    assert found["grades"] == {"images": "warning", "means": "warning"}
+    assert found_of(DISAGREE, accepting(0.01))["grades"] == {"images": "ok", "means": "warning"}
+
+
+def test_an_r_hat_above_its_limit_looks_above_it() -> None:
+    limit = rhat_limit(264, 16, 8)
+    found = dict.fromkeys((CLASS_PROB, LOG_DENSITY), Convergence(rhat=limit + 0.0005, between=0.1, ess=500.0))
+    chains = chain_table(healthy()[0])
+    (line,) = [one.what for one in problems(chains, found, 264, 6, Run(num_exact=16))]
+    shown = re.search(r"R-hat ([\d.]+) of .*, limit ([\d.]+):", line)
+    assert shown
+    assert float(shown[1]) > float(shown[2])
+    assert round(limit, 2) == round(limit + 0.0005, 2), "with two digits they would be equal"
+
+
+def test_what_one_run_proves_comes_without_remedy_and_price() -> None:
+    draws, _ = both(standing(None), not_finite)(*healthy())
+    found = proven_problems(chain_table(draws), len(draws.z))
+    assert found == [
+        "the density is not finite in 5 of 4224 draws (chain 1)",
+        "chain 2 never moved in 264 draws, so its last draw is its start",
+    ]
 
 
 def test_the_price_of_rejection_is_that_of_its_forward_passes() -> None:

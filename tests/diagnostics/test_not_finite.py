@@ -47,9 +47,9 @@ def test_every_method_counts_prior_draws_without_a_finite_likelihood(name: str) 
         assert found.draws.z[..., 5].max() < 1.0
     if found.stats.get("prior_draws"):
         assert abs(found.stats["prior_class_prob"] - 0.5) < 4 * found.stats["prior_class_prob_error"]
-    ((page, _, line),) = prior_problems(count, of)
-    assert line.startswith(f"{count} of {of} prior draws (")
-    assert ("image_range" in line, page) == (False, "not-finite")
+    (one,) = prior_problems(count, of)
+    assert one.what.startswith(f"{count} of {of} prior draws (")
+    assert ("image_range" in one.what, one.page) == (False, "not-finite")
 
 
 def test_rejection_treats_them_as_of_likelihood_zero() -> None:

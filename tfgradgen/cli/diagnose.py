@@ -1,6 +1,7 @@
 """The `diagnose` command: the grades of a run, computed again from its files."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,9 @@ from tfgradgen.cli.output import PLACE
 from tfgradgen.cli.terminal import give, say
 from tfgradgen.core.checks import UserError, fail
 from tfgradgen.core.files import finite
-from tfgradgen.core.text import as_text
+from tfgradgen.core.text import as_text, counted
 from tfgradgen.diagnostics.convergence import LATENT, shown_names
-from tfgradgen.io.folders import partial_path
+from tfgradgen.io.folders import PARTIAL, partial_path
 from tfgradgen.io.store import CHECKPOINT
 from tfgradgen.results.files import RUN_FILE, read_run
 from tfgradgen.results.record import diagnosis
@@ -32,18 +33,33 @@ def run_diagnose(folder: Path, as_json: bool = False) -> list[str]:
     if (folder / RUN_FILE).exists():
         return _printed_json([folder]) if as_json else diagnose(folder)
     inner = sorted(path for path in folder.iterdir() if (path / RUN_FILE).exists()) if folder.is_dir() else []
+    unfinished = _unfinished(folder)
     if not inner:
         raise no_run(folder)
     if as_json:
-        return _printed_json(inner)
+        return _printed_json(inner, unfinished)
     found = {path: _shown_run(path) for path in inner}
     bad = [path.name for path, problems in found.items() if problems]
-    listed = ", ".join(as_text(name) for name in bad[:MOST_NAMED]) + (", ..." if len(bad) > MOST_NAMED else "")
-    say(f"in all   {len(inner)} runs, {len(bad)} with problems" + (f": {listed}" if bad else ""))
+    say(f"in all   {counted(len(inner), 'run')}, {len(bad)} with problems" + (f": {_listed(bad)}" if bad else ""))
+    if unfinished:
+        runs = counted(len(unfinished), "unfinished run")
+        say(f"left out {runs}: {_listed(unfinished)}; finish with sample --resume")
     return [problem for problems in found.values() for problem in problems]
 
 
-def _printed_json(folders: list[Path]) -> list[str]:
+def _unfinished(folder: Path) -> list[str]:
+    """Return the names of the labels in `folder` whose runs were begun and not finished."""
+    if not folder.is_dir():
+        return []
+    marked = (path.name for path in folder.iterdir() if (path / CHECKPOINT).exists() and path.name.endswith(PARTIAL))
+    return sorted(name.removesuffix(PARTIAL) for name in marked)
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(as_text(name) for name in names[:MOST_NAMED]) + (", ..." if len(names) > MOST_NAMED else "")
+
+
+def _printed_json(folders: list[Path], unfinished: Sequence[str] = ()) -> list[str]:
     """Print the diagnosis of each run as one JSON object, and return the problems of all of them.
 
     Each has what `results.record.diagnosis` returns, and which run it is. Numbers that are not finite are null.
@@ -56,7 +72,9 @@ def _printed_json(folders: list[Path]) -> list[str]:
         about |= {"num_results": num_results, "num_chains": num_chains, "seconds": record["seconds"]}
         about |= {name: record[name] for name in ("num_gradients", "num_forward")}
         runs.append(about | diagnosis(draws, record))
-    give(json.dumps(finite({"runs": runs}), allow_nan=False), is_exact=True)  # ASCII, so no text in it can control a terminal
+    give(
+        json.dumps(finite({"runs": runs, "unfinished": list(unfinished)}), allow_nan=False), is_exact=True
+    )  # ASCII, so no text in it can control a terminal
     return [problem for run in runs for problem in run["problems"]]
 
 
@@ -73,6 +91,8 @@ def no_run(folder: Path, command: str = "diagnose") -> UserError:
     for unfinished in (folder, partial_path(folder), partial_path(folder / PLACE)):
         if (unfinished / CHECKPOINT).exists():
             return fail(command, "a finished run", f"{unfinished}, an unfinished one", "finish it with sample --resume")
+    if names := _unfinished(folder):
+        return fail(command, "a finished run", f"unfinished ones in {folder}: {_listed(names)}", "finish with sample --resume")
     why = f"{RUN_FILE} is missing" if folder.is_dir() else "no such folder" if not folder.exists() else "it is not a folder"
     return fail(command, "a run", f"no run at {folder} ({why})", example)
 
@@ -83,7 +103,7 @@ def diagnose(folder: Path) -> list[str]:
     found = diagnosis(draws, record)
     seconds = max(record["seconds"], 1e-9)
     name = as_text(record["label"]["name"])
-    say(f"ran      {record['kernel']} for {name}: {draws.z.shape[1]} chains, {len(draws.z)} draws each")
+    say(f"ran      {record['kernel']} for {name}: {counted(draws.z.shape[1], 'chain')}, {counted(len(draws.z), 'draw')} each")
     say(table({"chain": list(range(draws.z.shape[1])), **found["chains"]}))
     rows = found["statistics"]
     names = shown_names(draws.z.shape[-1]) | {LATENT: f"z[{found['worst_coordinate']}], worst of {draws.z.shape[-1]}"}

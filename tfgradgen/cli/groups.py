@@ -15,7 +15,7 @@ from tfgradgen.core.checks import UserError, fail
 from tfgradgen.core.config import RunConfig
 from tfgradgen.core.contracts import Networks
 from tfgradgen.core.parsing import parsing, read_json, whole_number
-from tfgradgen.core.text import as_text
+from tfgradgen.core.text import as_text, counted
 from tfgradgen.io.folders import RECORD, has_checkpoint, partial_path
 from tfgradgen.io.store import check_same, read_checkpoint
 from tfgradgen.mcmc.registry import SAMPLERS
@@ -225,7 +225,9 @@ def groups_of(options: SampleOptions, members: Sequence[Member], left: Sequence[
 def split_text(groups: Sequence[Group]) -> str:
     """Return the line that says into how many runs the labels are divided."""
     num_labels = sum(len(group.members) for group in groups)
-    return f"batches  {num_labels} labels in {len(groups)} runs, a batch of at most {MAX_CHAINS} chains each"
+    return (
+        f"batches  {counted(num_labels, 'label')} in {counted(len(groups), 'run')}, a batch of at most {MAX_CHAINS} chains each"
+    )
 
 
 def _batches(options: SampleOptions, members: Sequence[Member]) -> list[tuple[Member, ...]]:

@@ -243,12 +243,24 @@ def parse_sample(flags: dict[str, Any], default_kernel: str = ANY_KERNEL) -> Sam
         unused, known = unused_by_auto(), auto.known_settings()
     wrong = [*(flag for flag in flags if flag in unused), *(flag for flag in given if flag not in known)]
     if wrong:
-        remedy = "leave it out, or " + (
-            "name a kernel that does, such as --kernel=mala" if is_auto else "choose another kernel"
-        )
+        remedy = _other_than_auto(wrong[0]) if is_auto else "leave it out, or choose another kernel"
         raise fail(wrong[0], f"a flag that --kernel={kernel} uses", f"--{wrong[0]}", remedy)
     own["recipe"] = (base or default_recipe(sampler.name)).changed(given)
     return SampleOptions(**own, run=run, auto=given if is_auto else None, init_photograph=photograph, models=models)
+
+
+def _other_than_auto(flag: str) -> str:
+    """Return the remedy for a flag that --kernel=auto refuses. It names a kernel that takes it."""
+    chosen, common = [name for name, _ in auto.CHOICES], unused_by_auto()
+    takes = [
+        name
+        for name, sampler in SAMPLERS.items()
+        if flag not in unused_flags(sampler) and (flag in common or flag in settings_of(sampler))
+    ]
+    # First those that it can choose: the flag was meant for one of them.
+    named = next((name for name in (*chosen, *takes) if name in takes), "mala")
+    which = " or ".join(chosen)
+    return f"leave it out, or name a kernel that does, such as --kernel={named} (--kernel={auto.NAME} chooses {which})"
 
 
 def _check_place(own: Mapping[str, Any]) -> None:

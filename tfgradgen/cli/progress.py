@@ -34,8 +34,14 @@ def progress_bar(title: str, unit: str = "step") -> Iterator[ProgressFn]:
         yield plain_lines(title, unit)
         return
     bars: list[tqdm] = []
+    was_stored = False
 
     def show(progress: Progress) -> None:
+        nonlocal was_stored
+        if was_stored and not progress.is_stored:  # nor do stored rows
+            bars[0].leave = False
+            bars.pop().close()
+        was_stored = progress.is_stored
         if not bars:
             # Steps before a resume, and the first chunk, which includes compilation, do not predict the remaining time.
             done = {"initial": progress.num_done, "total": progress.num_total}
@@ -52,13 +58,14 @@ def progress_bar(title: str, unit: str = "step") -> Iterator[ProgressFn]:
 
 def plain_lines(title: str, unit: str = "step") -> ProgressFn:
     """Return a function that prints a line to stderr whenever another tenth of the run is done."""
-    start, first, tenths = 0.0, -1, -1
+    start, first, tenths, is_new = 0.0, 0, -1, True
 
     def show(progress: Progress) -> None:
-        nonlocal start, first, tenths
+        nonlocal start, first, tenths, is_new
         done, total = progress.num_done, progress.num_total
-        if first < 0:
-            start, first = time.monotonic(), done  # the first chunk includes compilation
+        if is_new or progress.is_stored:
+            start, first = time.monotonic(), done  # the first chunk that is computed includes compilation
+        is_new = progress.is_stored
         if done * LINES // total == tenths:
             return
         tenths = done * LINES // total

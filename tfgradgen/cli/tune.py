@@ -19,7 +19,7 @@ from tfgradgen.cli.terminal import one_line, say
 from tfgradgen.cli.tune_options import TuneOptions, read_control
 from tfgradgen.core.checks import fail
 from tfgradgen.core.files import write_text
-from tfgradgen.core.text import as_text, command_text
+from tfgradgen.core.text import as_text, command_text, counted
 from tfgradgen.diagnostics.issues import with_page
 from tfgradgen.engine.engine import running
 from tfgradgen.io.folders import REPORT, check_resumable
@@ -111,7 +111,7 @@ def _run_locked(options: TuneOptions, control: Recipe, objective: Objective, stu
     def tell(trial: Trial, spent: float) -> None:
         if trial.is_sound:
             best[0] = max(best[0], trial.value)
-        what = f"ESS {trial.value:.2f} per 1000 gradients in {len(trial.cells)} runs" if trial.cells else "no run"
+        what = f"ESS {trial.value:.2f} per 1000 gradients in {counted(len(trial.cells), 'run')}" if trial.cells else "no run"
         why = f": {trial.issues[0]}" if trial.state in (CONTROL, REJECTED) and trial.issues else ""
         share = 100 * min(spent / plan.budget, 1.0)
         say(f"trial    {trial.number} {trial.state}, {what} (best {best[0]:.2f}), {share:.0f} % of the budget{why}")

@@ -145,6 +145,7 @@ class Progress(NamedTuple):
     """The progress of a run after a chunk. Rates and means are over the chunk and all chains.
 
     bound: On the log of the target's mass, in nats. A value that the method does not have is NaN.
+    is_stored: Whether the chunk took nothing but stored rows of the pool, so that its pace predicts nothing.
     """
 
     num_done: int
@@ -153,6 +154,7 @@ class Progress(NamedTuple):
     step_size: float
     class_prob: float
     bound: float = float("nan")
+    is_stored: bool = False
 
     @property
     def shown(self) -> dict[str, str]:

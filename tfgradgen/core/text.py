@@ -89,6 +89,11 @@ def parameter(flag: str) -> str:
     return {"range": "image_range", "size": "image_size"}.get(rest, rest)
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun, such as `1 chain` or `2 chains`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 class _Bounded(reprlib.Repr):
     def __init__(self) -> None:
         super().__init__()

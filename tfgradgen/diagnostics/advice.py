@@ -9,6 +9,8 @@ from tfgradgen.media.image import Image
 from tfgradgen.media.medium import Medium
 
 MIN_MASS = 0.001  # rejection is advised if it accepts at least this share of the prior draws
+# Least number of prior draws whose mean p(class) is used. Of fewer, too often none shows the class, or one decides the mean.
+MIN_PRIOR_DRAWS = 200
 EXACT_DRAWS = 32  # for which the price of rejection is given: those of a default run
 INDEPENDENT: tuple[SamplerKind, ...] = ("exact", "fitted")  # kinds of independent draws
 MOST_TIMES = 1000.0  # most times the draws that are still useful advice
@@ -27,6 +29,11 @@ class Run(NamedTuple):
       num_adaptation_steps: Adaptation steps per chain.
       num_sharing: Number of chains that adapted a step size together.
       num_exact: Number of chains that started at exact draws of the posterior; None if they were not meant to.
+      is_learned: Whether the kernel learned something from the draws where its chains start.
+      has_burnin: Whether the kernel takes --num_burnin_steps.
+      takes_init: Whether the kernel takes --init.
+      better: Settings of the kernel that, if raised, make its proposals better.
+      chosen: The kernel, if --kernel=auto chose it; '' otherwise.
       is_dispersed: Whether the starts were dispersed. If not, chains may agree because none has left their common first mode.
       is_near: Whether all chains started at one draw of another run, so that their images lie near it.
       is_regularized: Whether the target has a penalty on the distance to the class mean.
@@ -43,6 +50,11 @@ class Run(NamedTuple):
     num_adaptation_steps: int = 0
     num_sharing: int = 16
     num_exact: int | None = None
+    is_learned: bool = False
+    has_burnin: bool = True
+    takes_init: bool = True
+    better: tuple[str, ...] = ()
+    chosen: str = ""
     is_dispersed: bool = True
     is_near: bool = False
     is_regularized: bool = False
@@ -78,10 +90,33 @@ def accepted_mass(class_prob: float | None, temperature: float) -> float | None:
 
 
 def smaller_steps(run: Run) -> str:
-    """Return the advice for smaller steps. If the step size is adapted, `--step_size` sets only its first value."""
+    """Return the advice for smaller steps. If the step size is adapted, `--step_size` sets only its first value.
+
+    A kernel without steps needs better proposals, or more draws.
+    """
     if not run.has_step:
-        return "raise --num_results"
+        *first, last = (f"--{name}" for name in run.better or ("num_results",))
+        return f"raise {', '.join(first)} or {last}" if first else f"raise {last}"
     return "lower --step_size" if run.target_accept_prob is None else "raise --target_accept_prob"
+
+
+def too_large(run: Run) -> str:
+    """Return why a chain hardly moves, if the kernel has steps, and the advice of `smaller_steps`."""
+    return f"{'the steps are too large there; ' if run.has_step else ''}{smaller_steps(run)}"
+
+
+def by_name(run: Run) -> str:
+    """Return `with --kernel=..., ` before a flag that --kernel=auto refuses, if it chose the kernel; '' otherwise."""
+    return f"with --kernel={run.chosen}, " if run.chosen else ""
+
+
+def longer(run: Run, num_results: int) -> str:
+    """Return the advice that lets chains forget their starts, with its price."""
+    if not run.has_burnin:
+        return f"raise --num_results ({again(2)} or more)"
+    steps = max(4 * run.num_burnin_steps, num_results)
+    price = again((steps + num_results) / (run.num_burnin_steps + num_results))
+    return f"{by_name(run)}raise --num_burnin_steps to {steps} ({price})"
 
 
 def again(times: float = 1.0) -> str:

@@ -3,15 +3,15 @@
 Like CmdStan's `diagnose`, it states what was checked, and lists each problem with its remedy.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.stats import binom
 
 from tfgradgen.core.contracts import Draws, accept_prob
-from tfgradgen.core.text import as_text
-from tfgradgen.diagnostics.advice import Run, again, cheaper, more_draws, smaller_steps
+from tfgradgen.core.text import as_text, counted
+from tfgradgen.diagnostics.advice import Run, again, cheaper, longer, more_draws, smaller_steps, too_large
 from tfgradgen.diagnostics.convergence import (
     CLASS_PROB,
     LOG_DENSITY,
@@ -23,6 +23,7 @@ from tfgradgen.diagnostics.convergence import (
 from tfgradgen.media.medium import Medium
 
 MIN_ESS, MIN_ESS_OF_CHAIN = 100.0, 4.0  # least ESS, in total and per chain; below, the error itself is uncertain
+MIN_EXACT_DRAWS = 10  # least number of independent draws; the standard error of ten is known to about a quarter
 MAX_ACCEPT_GAP = 0.1
 STUCK_ACCEPT_RATE = 0.02  # a chain with a lower acceptance rate hardly moves
 MAX_ENERGY_ERROR = 1000.0  # nats; beyond it the integrator has left the level set for good (Stan's bound)
@@ -60,12 +61,18 @@ class Issue(NamedTuple):
     Attributes:
       page: The section about it, one of `PAGES`.
       against: The grades that the run loses by it.
-      what: What was found, and what to do.
+      found: What was found.
+      remedy: What to do, with a price; '' if `found` says it.
     """
 
     page: str
     against: tuple[str, ...]
-    what: str
+    found: str
+    remedy: str = ""
+
+    @property
+    def what(self) -> str:
+        return f"{self.found}: {self.remedy}" if self.remedy else self.found
 
     def line(self, medium: Medium) -> str:
         """Return the issue of a run of `medium`. It begins with the grades that the run loses, and names its section."""
@@ -176,16 +183,28 @@ def problems(
     mixing = _mixing(found, num_results, len(chains["accept_rate"]), latent_dim, run) if run.kind != "ascent" else []
     if run.kind == "chain":
         moving = [*_failing(chains, num_results, run), *_still(chains, num_results, run)]
-        lines += [*moving, *_starts(chains, num_results, run, bool(moving or mixing)), *_one_chain(run)]
-    lines += mixing
-    if run.kind == "exact" and num_results * len(chains["accept_rate"]) < 2:
-        text = f"the error of a single draw is unknown: raise --num_results or --num_chains ({again(2)})"
-        lines.append(issue("few-effective-draws", text, MEANS))
+        others = [*_starts(chains, num_results, run, bool(moving or mixing)), *_one_chain(run), *mixing]
+        if _stuck(chains, num_results).all():  # neither more draws nor more chains help, but the grades are lost all the same
+            lost = {grade for one in others for grade in one.against}
+            moving = [one._replace(against=_both(one, lost)) if one.page == "stuck-chains" else one for one in moving]
+            others = []
+        lines += [*moving, *others]
+    else:
+        lines += mixing
+    total = num_results * len(chains["accept_rate"])
+    if run.kind == "exact" and total < MIN_EXACT_DRAWS:
+        text = "the error of a single draw is unknown" if total < 2 else f"the error of {total} draws is uncertain"
+        remedy = f"take {MIN_EXACT_DRAWS} or more by --num_results or --num_chains ({again(MIN_EXACT_DRAWS / total)})"
+        lines.append(Issue("few-effective-draws", (MEANS,), text, remedy))
     if run.kind == "chain" and mixing:  # if the chains agree, another step size would only be faster
         for text in off_target(float(np.mean(chains["accept_rate"])), run.target_accept_prob):
             price = again((2 * run.num_burnin_steps + num_results) / (run.num_burnin_steps + num_results))
             lines.append(issue("acceptance", f"{text}, twice as many of each ({price})", MEANS))
     return lines
+
+
+def _both(one: Issue, lost: Collection[str]) -> tuple[str, ...]:
+    return tuple(grade for grade in GRADES if grade in one.against or grade in lost)
 
 
 def passed(
@@ -212,18 +231,14 @@ def passed(
 def _images(chains: Mapping[str, list[Any]], num_results: int, run: Run) -> str:
     count = len(chains["accept_rate"])
     if run.is_near:
-        return f"{_counted(count, 'draw')} of the posterior, near one draw, not independent"
+        return f"{counted(count, 'draw')} of the posterior, near one draw, not independent"
     if run.kind == "exact":
-        return f"{_counted(count, 'independent, exact draw')} of the posterior"
+        return f"{counted(count, 'independent, exact draw')} of the posterior"
     has_moved = num_results >= MIN_RESULTS and min(chains["num_distinct"]) > 1
     moved = ", and every chain moved" if has_moved else ""
     if run.num_exact == count:
-        return f"{_counted(count, 'draw')} of the posterior: starts and kernel are exact{moved}"
-    return f"{_counted(count, 'draw')} of the posterior: the kernel is exact, and the chains have forgotten their starts{moved}"
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
+        return f"{counted(count, 'draw')} of the posterior: starts and kernel are exact{moved}"
+    return f"{counted(count, 'draw')} of the posterior: the kernel is exact, and the chains have forgotten their starts{moved}"
 
 
 def _means(found: Mapping[str, Convergence], num_results: int, num_chains: int, latent_dim: int, run: Run) -> str:
@@ -231,7 +246,8 @@ def _means(found: Mapping[str, Convergence], num_results: int, num_chains: int, 
         return "the draws are independent"
     rhat = max((c.rhat for c in found.values() if c.rhat is not None), default=None)
     limit = rhat_limit(num_results, num_chains, latent_dim + 2)
-    agree = "" if rhat is None else f"R-hat is at most {rhat:.3f} (limit {limit:.2f}), "
+    digits = 3 if rhat is not None and rhat > float(f"{limit:.2f}") else 2  # a limit that is rounded down would look passed
+    agree = "" if rhat is None else f"R-hat is at most {rhat:.3f} (limit {limit:.{digits}f}), "
     return f"{agree}the ESS of p(class) is {found[CLASS_PROB].ess or 0:.0f}"
 
 
@@ -241,7 +257,7 @@ def checked(run: Run, latent_dim: int) -> str:
     if run.kind == "chain":
         every += ["starts", "stuck chains", "divergences", "standstills", "acceptance"]
     if not run.is_independent:
-        every += [f"R-hat of p(class), the log density and {_counted(latent_dim, 'coordinate')} of z", "ESS"]
+        every += [f"R-hat of p(class), the log density and {counted(latent_dim, 'coordinate')} of z", "ESS"]
     return f"checked: {', '.join(every)}; nothing found"
 
 
@@ -249,10 +265,10 @@ def proven_problems(chains: Mapping[str, list[Any]], num_results: int) -> list[s
     """Return those of `problems` that one run proves and that further draws would not fix.
 
     These are densities that are not finite and stuck chains. Divergences are not among them: a longer run has
-    more of them. The arguments are those of `problems`.
+    more of them. The texts name no remedy. The arguments are those of `problems`.
     """
     found = (*_broken(chains, num_results), *_failing(chains, num_results, Run()))
-    return [one.what for one in found if one.page != "divergences"]
+    return [one.found for one in found if one.page != "divergences"]
 
 
 def _of_method(run: Run) -> Iterable[Issue]:
@@ -278,18 +294,14 @@ def _broken(chains: Mapping[str, list[Any]], num_results: int) -> Iterable[Issue
     total = num_results * len(chains["accept_rate"])
     bad = chains["num_not_finite"]
     if sum(bad):
-        text = (
-            f"the density is not finite in {sum(bad)} of {total} draws ({_chains(bad)}): a model returns NaN or inf there; "
-            "check its image_range and its weights, and leave these chains out"
-        )
-        yield issue("not-finite", text, IMAGES, MEANS)
+        text = f"the density is not finite in {sum(bad)} of {total} draws ({_chains(bad)})"
+        remedy = "a model returns NaN or inf there; check its image_range and its weights, and leave these chains out"
+        yield Issue("not-finite", (IMAGES, MEANS), text, remedy)
     bad = chains["num_invalid"]
     if sum(bad):
-        text = (
-            f"{sum(bad)} of {total} proposals had no finite density or gradient ({_chains(bad)}): a model returns NaN or inf "
-            "for part of z, and the draws leave that part out; check the models there"
-        )
-        yield issue("not-finite", text, IMAGES, MEANS)
+        text = f"{sum(bad)} of {total} proposals had no finite density or gradient ({_chains(bad)})"
+        remedy = "a model returns NaN or inf for part of z, and the draws leave that part out; check the models there"
+        yield Issue("not-finite", (IMAGES, MEANS), text, remedy)
 
 
 def off_target(accept_rate: float, target: float | None) -> Iterable[str]:
@@ -327,8 +339,8 @@ def _still(chains: Mapping[str, list[Any]], num_results: int, run: Run) -> Itera
             f"chain {k} did not move in {longest[k]} of {num_results} draws ({longest[k] / num_results:.0%})" for k in order
         ]
         more = f", and {len(order) - FEW} more chains stood still as long" if len(order) > FEW else ""
-        remedy = f"{smaller_steps(run)} or run more --num_chains ({again()} or more){cheaper(run)}"
-        yield issue("standstills", f"{', '.join(named[:FEW])}{more}: the steps are too large there; {remedy}", MEANS)
+        remedy = f"{too_large(run)} or run more --num_chains ({again()} or more){cheaper(run)}"
+        yield issue("standstills", f"{', '.join(named[:FEW])}{more}: {remedy}", MEANS)
 
 
 def _never(chains: Mapping[str, list[Any]], num_results: int) -> np.ndarray:
@@ -349,17 +361,24 @@ def _failing(chains: Mapping[str, list[Any]], num_results: int, run: Run) -> Ite
     if sum(bad):
         text = (
             f"{sum(bad)} of {num_results * len(rates)} transitions diverged, energy error above {MAX_ENERGY_ERROR:.0f} nats "
-            f"({_chains(bad)}): {smaller_steps(run)} {price}"
+            f"({_chains(bad)})"
         )
-        yield issue("divergences", text, MEANS)
+        yield Issue("divergences", (MEANS,), text, f"{smaller_steps(run)} {price}")
+    remedy = f"{too_large(run)} {price}"
     if never.any():
-        remedy = f"the steps are too large there; {smaller_steps(run)} {price}"
-        text = f"{_chains(never)} never moved in {num_results} draws, so its last draw is its start: {remedy}"
-        yield issue("stuck-chains", text, IMAGES, MEANS)
-    stuck = (rates < STUCK_ACCEPT_RATE) & ~never
+        shown = "its last draw is its start" if never.sum() == 1 else "their last draws are their starts"
+        text = f"{_chains(never)} never moved in {num_results} draws, so {shown}"
+        yield Issue("stuck-chains", (IMAGES, MEANS), text, remedy)
+    stuck = _stuck(chains, num_results) & ~never
     if stuck.any():
-        text = f"{_chains(stuck)} stuck, acceptance below {STUCK_ACCEPT_RATE}: the steps are too large there; "
-        yield issue("stuck-chains", f"{text}{smaller_steps(run)} {price}", MEANS)
+        text = f"{_chains(stuck)} stuck, acceptance below {STUCK_ACCEPT_RATE}"
+        yield Issue("stuck-chains", (MEANS,), text, remedy)
+
+
+def _stuck(chains: Mapping[str, list[Any]], num_results: int) -> np.ndarray:
+    """Return a mask of the chains that `_failing` reports as stuck."""
+    stuck: np.ndarray = _never(chains, num_results) | (np.asarray(chains["accept_rate"]) < STUCK_ACCEPT_RATE)
+    return stuck
 
 
 def _starts(chains: Mapping[str, list[Any]], num_results: int, run: Run, is_mixing_bad: bool) -> Iterable[Issue]:
@@ -369,18 +388,20 @@ def _starts(chains: Mapping[str, list[Any]], num_results: int, run: Run, is_mixi
     if not num_other or not (is_mixing_bad or not run.is_dispersed or count < 2 or num_results < MIN_RESULTS):
         return
     which = "the chains" if num_other == count else f"{num_other} of {count} chains"
+    start = "the proposals were learned from the draws where the chains start"
+    if not run.is_learned:
+        start = f"{which} did not start at exact draws of the posterior"
     if not run.is_dispersed and not is_mixing_bad and count > 1 and num_results >= MIN_RESULTS:
         text = (
             f"{which} did not start at exact or independent draws, so their agreement does not show that they have forgotten "
         )
-        yield issue("starts", f"{text}their starts: compare with another --seed or with --init=prior{cheaper(run)}", *GRADES)
+        named = f"--kernel={run.chosen} " if run.chosen else ""
+        other = f" or with {named}--init=prior" if run.takes_init else ""
+        yield issue("starts", f"{text}their starts: compare with another --seed{other}{cheaper(run)}", *GRADES)
         return
-    longer = max(4 * run.num_burnin_steps, num_results)
-    price = again((longer + num_results) / (run.num_burnin_steps + num_results))
     yield issue(
         "starts",
-        f"{which} did not start at exact draws of the posterior, and nothing shows that they have forgotten their starts: "
-        f"raise --num_burnin_steps to {longer} ({price}){cheaper(run)}",
+        f"{start}, and nothing shows that the chains have forgotten their starts: {longer(run, num_results)}{cheaper(run)}",
         *((IMAGES,) if run.is_dispersed else GRADES),
     )
 
@@ -420,7 +441,8 @@ def _mixing(found: Mapping[str, Convergence], num_results: int, num_chains: int,
     size, needed = sizes[least], max(MIN_ESS, MIN_ESS_OF_CHAIN * num_chains)
     times = max((rhats[worst] ** 2 - 1) / (limit**2 - 1), needed / size if size else 2.0)
     advice = f"{more_draws(times, run, num_results)}{cheaper(run)}"
-    disagree = f"R-hat {rhats[worst]:.2f} of {names[worst]}, limit {limit:.2f}"
+    digits = next((k for k in (2, 3) if f"{rhats[worst]:.{k}f}" != f"{limit:.{k}f}"), 4)
+    disagree = f"R-hat {rhats[worst]:.{digits}f} of {names[worst]}, limit {limit:.{digits}f}"
     share = found[worst].between or 0.0
     if rhats[worst] > limit and share > MODE_SHARE:
         text = (

@@ -27,6 +27,7 @@ REPORT = "report.html"
 OURS = {REPORT, "grid.png", "plots.png", "film.png", "samples.npz", "chains.nc", CHECKPOINT, RECORD}
 LOCK = "lock"
 BLOCK = re.compile(r"block-\d{4}", re.ASCII)  # folder in an unfinished run, with the draws of some of its chains
+PARTIAL = ".partial"  # ends the name of an unfinished run
 INSIDE = ".unfinished"  # the unfinished run in a folder whose parent cannot be written
 LOST_AND_FOUND = "lost+found"  # created by some file systems where they are mounted
 LONGEST = 255  # bytes in the name of a file on all usual file systems
@@ -74,7 +75,7 @@ def partial_path(folder: Path) -> Path:
     """Return where the unfinished run of `folder` is stored: next to it, or inside it if `is_fixed`."""
     folder = real(folder)
     inside = folder / INSIDE
-    return inside if os.path.lexists(inside) or is_fixed(folder) else folder.with_name(f"{folder.name}.partial")
+    return inside if os.path.lexists(inside) or is_fixed(folder) else folder.with_name(f"{folder.name}{PARTIAL}")
 
 
 def names_in(folder: Path) -> set[str]:

@@ -255,10 +255,10 @@ def chain_chunks(
         rows = Draws(*(t.numpy()[:count] for t in traces))
         draws = rows if is_kept else Draws(*(row[:0] for row in rows))
         done, cost = done + count, cost + (spent.numpy() if posterior.is_batched else spent.numpy().sum(0))
-        means = (float(np.mean(values)) for values in (accept_prob(rows), rows.step_size, rows.class_prob))
+        rate, step, prob = (float(np.mean(values)) for values in (accept_prob(rows), rows.step_size, rows.class_prob))
         kernel_state = {f"kernel_{k}": leaf.numpy() for k, leaf in enumerate(tf.nest.flatten(results))}
         yield Chunk(
-            Progress(done, schedule.num_steps, *means),
+            Progress(done, schedule.num_steps, rate, step, prob),
             draws,
             {"num_done": np.asarray(done), "z": z.numpy(), "cost": cost, **class_state, **kernel_state},
             Cost(*cost.reshape(-1, 2).sum(0).tolist()),

@@ -13,7 +13,7 @@ from tfgradgen.core.backend import seed_of
 from tfgradgen.core.checks import UserError, check_int, fail
 from tfgradgen.core.config import KernelConfig, RunConfig, Schedule
 from tfgradgen.core.contracts import Chunk, Cost, Draws, Progress, ProgressFn, collect
-from tfgradgen.mcmc.pool import CHUNK, PriorDraws, pool_of, weigh
+from tfgradgen.mcmc.pool import CHUNK, Pool, PriorDraws, pool_of, weigh
 from tfgradgen.mcmc.sampler import Resume, Sampler, checked_stats, with_start
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def exact_chunks(
         left = state["z"], state["class_prob"], state["target_log_prob"]
         counts, num_rows = counts_of(state), int(state["num_rows"])
     while num_rows < num_results:
-        columns = left
+        columns, before = left, Pool.num_evaluated
         if len(left[0]) < run.num_chains:  # a run that is extended may have left whole rows over
             draws = pool.draws(counts.num_drawn, CHUNK)
             mask, prob, accepted = _accepted(posterior, draws, run)
@@ -156,7 +156,14 @@ def exact_chunks(
         left = tuple(column[whole:] for column in columns)
         mean = counts.sum_accepted_prob / counts.num_accepted if counts.num_accepted else float("nan")
         yield Chunk(
-            Progress(min(counts.num_accepted, wanted), wanted, counts.accept_rate, float("nan"), mean),
+            Progress(
+                min(counts.num_accepted, wanted),
+                wanted,
+                counts.accept_rate,
+                float("nan"),
+                mean,
+                is_stored=Pool.num_evaluated == before,
+            ),
             Draws(
                 rows[0], rows[1], rows[2], np.ones(shape, bool), np.full(shape, np.nan, np.float32), np.zeros(shape, np.float32)
             ),

@@ -29,6 +29,7 @@ from tfgradgen.core.backend import Stream, fold_in, log_uniform, resample_system
 from tfgradgen.core.checks import fail
 from tfgradgen.core.config import RunConfig
 from tfgradgen.core.contracts import Cost
+from tfgradgen.core.text import counted
 from tfgradgen.mcmc.annealing import annealed_points
 from tfgradgen.mcmc.pool import CHUNK, pool_of, weigh
 from tfgradgen.posterior import ClassPosterior
@@ -163,7 +164,8 @@ def choose_starts(posterior: ClassPosterior, run: RunConfig, powers: Sequence[fl
     resample = run.init == "resample"
     num_draws = run.num_init_draws if resample else 1
     if run.init_z is None:
-        logger.info("drawing the starts of %d chains, each from %d prior draws", run.num_chains, num_draws)
+        chains, each = counted(run.num_chains, "chain"), counted(num_draws, "prior draw")
+        logger.info("drawing the starts of %s, each from %s", chains, each)
     pool, seeds = pool_of(posterior, run) if resample else None, _seeds(posterior, run)
     if pool:
         found = [scores for _, scores in scored_blocks(posterior, run)]

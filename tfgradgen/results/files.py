@@ -25,8 +25,8 @@ from tfgradgen.mcmc.importance import FIT_FIGURES
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.media.registry import MEDIUM, medium_in
 from tfgradgen.results.page import page_of
-from tfgradgen.results.record import BATCH, BLOCK, FIT, NEAREST, PLACES, PROJECTION, TIME_BUDGET, VARIED
-from tfgradgen.results.summary import UNITS, kind_of, legend_of, title_of
+from tfgradgen.results.record import AUTO, BATCH, BLOCK, FIT, NEAREST, PLACES, PROJECTION, TIME_BUDGET, VARIED
+from tfgradgen.results.summary import UNITS, kind_of, legend_of, sizes_text, title_of
 from tfgradgen.viewing.report import render
 
 RUN_FILE, SAMPLES_FILE, FILM, NETCDF = RECORD, "samples.npz", "film.png", "chains.nc"
@@ -203,6 +203,12 @@ def _budget(value: Any) -> None:
     whole_number(value["num_results"], 1)
 
 
+def _auto(value: Any) -> None:
+    for name in ("mass", "error"):
+        _seconds(_mapping(value)[name])
+    whole_number(value["num_draws"], 1)
+
+
 def _kernel(value: Any) -> None:
     _text(value)
     if value not in SAMPLERS:
@@ -259,6 +265,7 @@ _ENTRIES: dict[str, Callable[[Any], Any]] = {
 _OPTIONAL_ENTRIES: dict[str, Callable[[Any], Any]] = {
     MEDIUM: lambda value: medium_in({MEDIUM: value}),
     BATCH: _batch,
+    AUTO: _auto,
     FIT: _fit,
     VARIED: _varied,
     TIME_BUDGET: _budget,
@@ -307,8 +314,7 @@ def write_run(
     images = medium.pictures(stored)
     save_png(folder / "grid.png", grid_of(record, draws, images))
     num_results, num_chains = draws.class_prob.shape
-    units = UNITS[kind_of(record)]
-    title = f"{title_of(record)}: {num_chains} {units}, {num_results} draws each"
+    title = f"{title_of(record)}: {sizes_text(record, num_results, num_chains)}"
     found = {name: Convergence(**values) for name, values in record["statistics"].items()}
     plots = plot_chains(draws, title, found, record["worst_coordinate"])
     save_png(folder / "plots.png", plots)

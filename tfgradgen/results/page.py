@@ -16,7 +16,7 @@ from tfgradgen.media.registry import medium_in
 from tfgradgen.results.again import again
 from tfgradgen.results.film import film_cells, shots_of
 from tfgradgen.results.record import NEAREST
-from tfgradgen.results.summary import MAX_PROBLEM, UNITS, WORD, figure, kind_of, measured, nearest_text
+from tfgradgen.results.summary import MAX_PROBLEM, WORD, figure, measured, nearest_text, sizes_text
 from tfgradgen.viewing.report import Frame, Neighbour, Page, Tile, Verdict
 
 MOST_BYTES = 24_000_000  # of the sounds or clips of a page
@@ -42,12 +42,11 @@ def page_of(
     """
     medium, (num_results, num_chains) = medium_in(record, stored), draws.class_prob.shape
     images, played = medium.pictures(stored), _played(medium, stored)
-    units, label = UNITS[kind_of(record)], as_text(record["label"]["name"])
     frames, made_again = _frames(draws, film, images.shape[1:3]), again(record)
     return Page(
-        label=label,
+        label=as_text(record["label"]["name"]),
         kernel=record["kernel"],
-        about=f"{SAMPLERS[record['kernel']].about}: {num_chains} {units}, {num_results} draws each",
+        about=f"{SAMPLERS[record['kernel']].about}: {sizes_text(record, num_results, num_chains)}",
         seed=record["seed"],
         draw=num_results - 1,
         tiles=[

@@ -7,7 +7,7 @@ import numpy as np
 
 from tfgradgen.core.contracts import Cost, Draws, accept_prob
 from tfgradgen.core.files import finite
-from tfgradgen.diagnostics.advice import Run, accepted_mass
+from tfgradgen.diagnostics.advice import MIN_PRIOR_DRAWS, Run, accepted_mass
 from tfgradgen.diagnostics.convergence import run_statistics
 from tfgradgen.diagnostics.issues import (
     GRADES,
@@ -21,6 +21,7 @@ from tfgradgen.diagnostics.issues import (
     prior_problems,
     problems,
 )
+from tfgradgen.mcmc.recipe import settings_of
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.mcmc.sampler import PRIOR_STATS
 from tfgradgen.media.registry import medium_in
@@ -36,6 +37,8 @@ VARIED = "varied"  # in run.json of `vary`: the run, chain and amount that its c
 NEAREST = "nearest_photographs"  # in run.json: the photograph nearest to each image (`evaluation.nearest`)
 PROJECTION = "projection"  # in run.json: how near the start is to a photograph (`mcmc.projection.Projection`)
 TIME_BUDGET = "time_budget"  # in run.json of a run that was cut: its seconds, and the num_results that it did not reach
+# Settings that, if raised, make the proposals of a kernel better: their number, their tails and their fit.
+BETTER = ("num_proposals", "prior_share", "num_optimization_steps", "num_pool_draws")
 BLOCK = "block"  # in the arguments of a run: chains that adapt and draw together, if they are not all chains of a label
 SURROUNDINGS = ("versions", "device", "machine", "backend")  # entries of `origin.environment` that determine bits
 
@@ -160,7 +163,7 @@ def run_of(draws: Draws, record: Mapping[str, Any]) -> Run:
     # With few exact draws, the other chains start at the likeliest prior draws, which may be the same ones. Annealed particles
     # may have one ancestor.
     is_dispersed = init == "prior" or (init == "resample" and (has_energy or num_exact is None or 2 * num_exact >= num_chains))
-    mass = accepted_mass(record.get("prior_class_prob"), record["arguments"].get("temperature", 1.0))
+    settings, is_learned = settings_of(method), bool({FIT, LEARNED} & record.keys())
     return Run(
         kind=method.kind_of(config),
         is_calibrated=method.is_calibrated(type(method.defaults)(**config)),
@@ -170,14 +173,44 @@ def run_of(draws: Draws, record: Mapping[str, Any]) -> Run:
         num_adaptation_steps=num_adaptation_steps,
         num_sharing=_num_sharing(record, labels, num_chains),
         # What a kernel learned from the rows where its chains start is not independent of the starts.
-        num_exact=None if {FIT, LEARNED} & record.keys() else num_exact,
+        num_exact=None if is_learned else num_exact,
+        is_learned=is_learned,
+        has_burnin="num_burnin_steps" in settings,
+        takes_init=method.takes_starts,
+        better=tuple(name for name in BETTER if name in settings),
+        chosen=record["kernel"] if AUTO in record else "",
         is_dispersed=is_dispersed,
         is_near=VARIED in record,
         is_regularized=config.get("class_reg", 0.0) > 0,
-        mass=None if has_energy or labels is not None else mass,
+        mass=None if has_energy or labels is not None else _mass(record),
         work=Cost(record["num_gradients"], record["num_forward"]).work,
         medium=medium_in(record),
     )
+
+
+def prior_estimate(record: Mapping[str, Any]) -> tuple[float, float | None, int] | None:
+    """Return the best estimate of the mean of p(class) under the prior that run.json has.
+
+    It is that of the run, or at temperature 1 that by which --kernel=auto chose, if this has more draws.
+
+    Returns:
+      The mean, its standard error and the number of prior draws; None if they are fewer than `MIN_PRIOR_DRAWS`.
+    """
+    value, error = record.get("prior_class_prob"), record.get("prior_class_prob_error")
+    num_draws, chosen = record.get("prior_draws") or 0, record.get(AUTO)
+    # The mass counts a draw without a finite p(class) as 0, and of several labels it is that of the rarest one.
+    is_same = record["arguments"].get("temperature", 1.0) == 1 and not record.get("num_not_finite")
+    if chosen and is_same and not isinstance(record["label"].get("index"), list) and chosen["num_draws"] > num_draws:
+        value, error, num_draws = chosen["mass"], chosen["error"], chosen["num_draws"]
+    return None if value is None or num_draws < MIN_PRIOR_DRAWS else (value, error, num_draws)
+
+
+def _mass(record: Mapping[str, Any]) -> float | None:
+    """Return a lower bound on the share of prior draws that rejection accepts; None if it is unknown."""
+    if AUTO in record:
+        return accepted_mass(record[AUTO]["mass"], 1.0)
+    found = prior_estimate(record)
+    return accepted_mass(found and found[0], record["arguments"].get("temperature", 1.0))
 
 
 def _num_sharing(record: Mapping[str, Any], labels: np.ndarray | None, num_chains: int) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tfgradgen.core.contracts import SamplerKind
-from tfgradgen.core.text import as_text
+from tfgradgen.core.text import as_text, counted
 from tfgradgen.diagnostics.advice import priced
 from tfgradgen.diagnostics.convergence import CLASS_PROB, LATENT, shown_names
 from tfgradgen.diagnostics.issues import MAX_TEXT, never_moved
@@ -15,8 +15,10 @@ from tfgradgen.io.folders import REPORT
 from tfgradgen.mcmc.importance import MAX_PARETO_K
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.media.registry import medium_in
-from tfgradgen.results.record import FIT, NEAREST, PROJECTION, TIME_BUDGET, VARIED
+from tfgradgen.results.record import FIT, NEAREST, PROJECTION, TIME_BUDGET, VARIED, prior_estimate
 
+LEAST_SHOWN = 0.0005  # smaller numbers would be 0 with three decimals
+MOST_DIGITS = 9  # of a mean, however small its error
 WORK = {"gradients": "gradients", "forward": "forward passes"}
 WORD = len("ran      ")  # characters of the heading of a line
 MAX_PROBLEM = MAX_TEXT + 100  # characters, with the section about it
@@ -36,6 +38,12 @@ def title_of(record: Mapping[str, Any]) -> str:
     if VARIED in record:
         name = f"{name}, near chain {record[VARIED]['chain']} of a run"
     return f"{name}, {record['kernel']}, seed {as_text(record['seed'])}, temperature {temperature:g}"
+
+
+def sizes_text(record: Mapping[str, Any], num_results: int, num_chains: int) -> str:
+    """Return text such as `16 chains, 264 draws each`."""
+    unit = UNITS[kind_of(dict(record))].removesuffix("s")
+    return f"{counted(num_chains, unit)}, {counted(num_results, 'draw')} each"
 
 
 def legend_of(record: Mapping[str, Any]) -> str:
@@ -69,15 +77,13 @@ def measured(record: dict[str, Any]) -> list[str]:
     work = [f"{record[f'num_{kind}']:,} {word}" for kind, word in WORK.items() if record[f"num_{kind}"]]
     burnin = f" after {schedule['num_burnin_steps']} discarded" if schedule["num_burnin_steps"] else ""
     ess = "unknown" if stat["ess"] is None else f"{stat['ess']:.0f}"
-    mean = (
-        "unknown" if record["mean_class_prob"] is None else f"{record['mean_class_prob']:.3f}{_error(stat['standard_error'])}"
-    )
+    mean = "unknown" if record["mean_class_prob"] is None else _estimate(record["mean_class_prob"], stat["standard_error"])
     mixing = (
         f"mixing   effective sample size (ESS) of p(class) {ess} of {schedule['num_results'] * num_chains}{_rhat(record, stat)}"
     )
     return [
-        f"ran      {record['kernel']} for {as_text(name)}: {num_chains} {UNITS[kind]}, "
-        f"{schedule['num_results']} draws each{burnin}, "
+        f"ran      {record['kernel']} for {as_text(name)}: "
+        f"{sizes_text(record, schedule['num_results'], num_chains)}{burnin}, "
         f"{', '.join(work)} in {record['seconds']:.0f} s{_batch(record)} ({as_text(record['backend'])} mode)",
         *_cut(record),
         f"p(class) mean {mean}; under the prior {_prior(record)}",
@@ -127,14 +133,26 @@ def _error(standard_error: float | None) -> str:
 
 def _places(value: float) -> str:
     """Return `value` with three decimals, or in scientific notation if these would all be 0."""
-    return f"{value:.3f}" if value >= 0.0005 or value == 0 else f"{value:.1e}"
+    return f"{value:.3f}" if value >= LEAST_SHOWN or value == 0 else f"{value:.1e}"
+
+
+def _estimate(value: float, error: float | None) -> str:
+    """Return `value +- error`, with three decimals, or with the digits down to the second one of a smaller error."""
+    if error is None or not 0 < error < LEAST_SHOWN or not math.isfinite(value):
+        return f"{_places(value)}{_error(error)}"
+    last = math.floor(math.log10(error)) - 1
+    if abs(value) >= LEAST_SHOWN:
+        return f"{value:.{min(-last, MOST_DIGITS)}f}{_error(error)}"
+    digits = math.floor(math.log10(abs(value))) - last if value else 1
+    return f"{value:.{min(max(digits, 1), MOST_DIGITS)}e}{_error(error)}"
 
 
 def _rhat(record: dict[str, Any], stat: dict[str, Any]) -> str:
     rhats = {name: each["rhat"] for name, each in record["statistics"].items() if each["rhat"] is not None}
     if rhats:
         names = shown_names(record["latent_dim"])
-        shown = [f"{rhats[name]:.3f} of {names[name]}" for name in (CLASS_PROB, LATENT) if name in rhats]
+        worst = max(rhats, key=lambda name: rhats[name])
+        shown = [f"{rhats[name]:.3f} of {names[name]}" for name in dict.fromkeys((CLASS_PROB, LATENT, worst)) if name in rhats]
         return f"; R-hat {', '.join(shown)}" if shown else ""
     still = never_moved(record["chains"], record["arguments"]["schedule"]["num_results"])
     return f", R-hat not defined: {still} never moved" if still and kind_of(record) == "chain" else ""
@@ -184,15 +202,13 @@ def _projected(record: dict[str, Any]) -> list[str]:
 
 def _prior(record: dict[str, Any]) -> str:
     if record["prior_draws"]:
-        if record["prior_class_prob"] is None:
-            return "unknown"
-        error = _error(record["prior_class_prob_error"])
-        return f"{_places(record['prior_class_prob'])}{error} ({record['prior_draws']} draws)"
+        found = prior_estimate(record)
+        return "unknown" if found is None else f"{_estimate(*found[:2])} ({found[2]} draws)"
     evidence = np.asarray(record["evidence"], float)  # NaN for null
     spread = float(evidence.std(ddof=1) / np.sqrt(len(evidence))) if len(evidence) > 1 else None
     power = "" if record["arguments"]["temperature"] == 1 else " ** (1 / temperature)"
     where = ", over the prior draws where it is finite" if record["num_not_finite"] else ""
-    return f"p(class){power} is {_places(float(evidence.mean()))}{_error(spread)} by annealing, unbiased{where}"
+    return f"p(class){power} is {_estimate(float(evidence.mean()), spread)} by annealing, unbiased{where}"
 
 
 def _bound(record: dict[str, Any]) -> list[str]:
@@ -240,8 +256,11 @@ def _moved(record: dict[str, Any]) -> str:
     parts = []
     if FIT in record:
         parts.append(f"acceptance {figure(rate, 2)} of chains that take learned paths as proposals")
-    if "target_accept_prob" in record["arguments"]["kernel_config"]:
-        parts.append(f"acceptance {figure(rate, 2)} (target {record['arguments']['kernel_config']['target_accept_prob']:.2f})")
+    config = record["arguments"]["kernel_config"]
+    if "target_accept_prob" in config:
+        is_tuned = record["arguments"]["schedule"].get("num_adaptation_steps")
+        target = f" (target {config['target_accept_prob']:.2f})" if is_tuned else ""
+        parts.append(f"acceptance {figure(rate, 2)}{target}")
     if record["step_size"]:
         steps = np.asarray([step for step in record["step_size"] if step is not None])
         spread = f" ({steps.min():.3f} to {steps.max():.3f} over chains)" if np.ptp(steps) else ""  # of smc's populations

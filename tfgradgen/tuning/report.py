@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tfgradgen.core.text import csv_text, markdown_text
+from tfgradgen.core.text import counted, csv_text, markdown_text
 from tfgradgen.mcmc.recipe import Recipe, default_recipe, recipe_text
 from tfgradgen.tuning.gain import Gain, Validation, issues_of_control
 from tfgradgen.tuning.guard import Exact, guard_lines
@@ -104,7 +104,7 @@ def to_markdown(
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     spent, seconds = sum(trial.work for trial in found), sum(cell.seconds for trial in found for cell in trial.cells)
     sentence, _ = verdict(validations)
-    runs = f"{plan.num_seeds} run{'s' if plan.num_seeds > 1 else ''} per label"
+    runs = f"{counted(plan.num_seeds, 'run')} per label"
     lines = [
         f"# A schedule for {plan.kernel}",
         "",
