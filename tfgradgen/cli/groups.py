@@ -22,7 +22,7 @@ from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.models.targets import Target
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.results.files import checked_record
-from tfgradgen.results.record import AUTO, BATCH, identity
+from tfgradgen.results.record import ALONE, AUTO, BATCH, identity
 
 MAX_CHAINS = 512  # most chains in a batch of several labels: about 2 GB for the shipped models
 
@@ -93,7 +93,9 @@ class Group:
 
     def planned_of(self, member: Member) -> dict[str, Any]:
         """Return the part of a member's record that is known before the run."""
-        return member.planned | {BATCH: self.label} if self.is_batch else member.planned
+        if not self.is_batch:
+            return member.planned
+        return {name: value for name, value in member.planned.items() if name != ALONE} | {BATCH: self.label}
 
     def run_of(self, run: RunConfig) -> RunConfig:
         """Return `run`, whose num_chains is that of one label, with the chains of all labels."""

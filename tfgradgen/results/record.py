@@ -36,7 +36,7 @@ VARIED = "varied"  # in run.json of `vary`: the run, chain and amount that its c
 NEAREST = "nearest_photographs"  # in run.json: the photograph nearest to each image (`evaluation.nearest`)
 PROJECTION = "projection"  # in run.json: how near the start is to a photograph (`mcmc.projection.Projection`)
 TIME_BUDGET = "time_budget"  # in run.json of a run that was cut: its seconds, and the num_results that it did not reach
-ALONE = "alone"  # in run.json of one of several labels: the value of --label that names this one alone
+ALONE = "alone"  # in run.json of one of several labels that ran by itself: the value of --label that names it alone
 BLOCK = "block"  # in the arguments of a run: chains that adapt and draw together, if they are not all chains of a label
 SURROUNDINGS = ("versions", "device", "machine", "backend")  # entries of `origin.environment` that determine bits
 
