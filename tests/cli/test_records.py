@@ -84,6 +84,7 @@ def test_a_checkpoint_holds_json(tmp_path: Path) -> None:
         ("kernel", "nuts2", "whose kernel is unknown to this version"),
         ("kernel", ["mala"], "whose kernel is not text"),
         ("label", {}, "whose label is incomplete"),
+        ("alone", ["goldfish"], "whose alone is not text"),
         ("doubts", "none", "whose doubts is not a list of strings"),
         ("arguments", {"kernel_config": {"step_size": "large"}, "schedule": {"num_results": 8}}, "invalid kernel settings"),
         ("arguments", {"kernel_config": {"no_setting": 1}, "schedule": {"num_results": 8}}, "invalid kernel settings"),

@@ -282,6 +282,24 @@ def test_the_command_draws_what_the_run_drew(asked: Any, batch: Any, label: str)
 
 
 @pytest.mark.parametrize(
+    ("alone", "index", "is_class", "label"),
+    [
+        ("alp", 0, True, "alp"),
+        ("(alp)", 1, False, "'(alp)'"),
+        (None, 0, True, "alp"),  # None: of a run of an earlier version
+        (None, 1, True, "alp"),
+        (None, 1, False, "'(alp)'"),
+    ],
+)
+def test_the_command_of_one_of_several_labels_draws_this_one(alone: Any, index: int, is_class: bool, label: str) -> None:
+    record = a_record() | {"label": {"index": index, "name": "alp", "wnid": ""}}
+    record |= {"alone": alone} if alone else {}
+    record["arguments"] = record["arguments"] | {"label": "alp,pizza & !alp", "generator": "a", "classifier": "b"}
+    record["classifier"] = record["classifier"] | ({"signature": "__call__"} if is_class else {})
+    assert f"--label={label} " in again(record).command
+
+
+@pytest.mark.parametrize(
     ("changes", "part"),
     [
         ({"generator": "models/g"}, "relative paths"),

@@ -41,14 +41,14 @@ def parts_of(options: SampleOptions, loaded: Loaded, targets: Sequence[Target], 
     """
     if options.auto is None:
         options = choose_backend(options, loaded, targets[0])
-        return [Part(options, [member_of(options, loaded, *each) for each in zip(targets, folders, strict=True)])]
+        return [Part(options, [member_of(options, loaded, *each, targets) for each in zip(targets, folders, strict=True)])]
     options = replace(options, run=choose_backend(options.chosen(CHOICES[0][0]), loaded, targets[0]).run)
     choices = [_choice(options, loaded, target) for target in targets]
     parts = []
     for kernel in dict.fromkeys(choice.kernel for choice in choices):
         places = [k for k, choice in enumerate(choices) if choice.kernel == kernel]
         own = choose_backend(options.chosen(kernel), loaded, targets[places[0]])
-        members = [member_of(own, loaded, targets[k], folders[k]) for k in places]
+        members = [member_of(own, loaded, targets[k], folders[k], targets) for k in places]
         pairs = zip(places, members, strict=True)
         parts.append(Part(own, [replace(each, planned=each.planned | {AUTO: choices[k].stats}) for k, each in pairs]))
         say(choice_text([targets[k].label.name for k in places], [choices[k] for k in places]))

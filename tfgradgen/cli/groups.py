@@ -22,7 +22,7 @@ from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.models.targets import Target
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.results.files import checked_record
-from tfgradgen.results.record import AUTO, BATCH, identity
+from tfgradgen.results.record import ALONE, AUTO, BATCH, identity
 
 MAX_CHAINS = 512  # most chains in a batch of several labels: about 2 GB for the shipped models
 
@@ -93,7 +93,9 @@ class Group:
 
     def planned_of(self, member: Member) -> dict[str, Any]:
         """Return the part of a member's record that is known before the run."""
-        return member.planned | {BATCH: self.label} if self.is_batch else member.planned
+        if not self.is_batch:
+            return member.planned
+        return {name: value for name, value in member.planned.items() if name != ALONE} | {BATCH: self.label}
 
     def run_of(self, run: RunConfig) -> RunConfig:
         """Return `run`, whose num_chains is that of one label, with the chains of all labels."""
@@ -118,9 +120,9 @@ def batch_posterior(networks: Networks, indices: Sequence[int], run: RunConfig) 
     return ClassPosterior.of(networks, label, run.temperature)
 
 
-def member_of(options: SampleOptions, loaded: Loaded, target: Target, folder: Path) -> Member:
-    """Return `target` as a member of a group that writes `folder`."""
-    return Member(target, functools.partial(loaded.networks, target), folder, plan_of(options, loaded, target))
+def member_of(options: SampleOptions, loaded: Loaded, target: Target, folder: Path, targets: Sequence[Target]) -> Member:
+    """Return `target`, one of the `targets` of the command, as a member of a group that writes `folder`."""
+    return Member(target, functools.partial(loaded.networks, target), folder, plan_of(options, loaded, target, targets))
 
 
 def under_way(options: SampleOptions, members: Sequence[Member], place: Path) -> Group | None:
@@ -163,7 +165,7 @@ def _same_again(label: Any, members: Sequence[Member], place: Path, where: Path,
         indices, names = [whole_number(index) for index in label["index"]], ",".join(map(str, label["name"]))
         if len({*indices}) < max(len(indices), 2) or own not in (None, *indices):
             raise ValueError("other labels")
-    by_index = {member.index: member for member in members}
+    by_index = {member.index: member for member in members if member.target.is_class}  # a condition is in no batch
     if any(index not in by_index for index in indices):
         asked = ",".join(member.name for member in members)
         remedy = f"give --label={','.join(map(str, indices))}, or start over with --overwrite"

@@ -69,7 +69,10 @@ class SampleOptions:
         help="YAML file with the settings of a kernel, as written by `tune`; flags override it",
     )
     like: Path | None = path(
-        None, shown="RUN", help="run.json of an earlier run, or its folder: take all settings of that run; flags override them"
+        None,
+        shown="RUN",
+        help="run.json of an earlier run, or its folder: take all settings of that run; flags override them. "
+        "Of one of several labels it draws this label, or its batch, alone",
     )
     time_budget: float | None = value(
         None,

@@ -148,7 +148,8 @@ def write_results(out: Path, report: str, plot: Image.Image, table: str, best: s
 
 def identity(options: TuneOptions, control: Recipe, loaded: Loaded) -> dict[str, Any]:
     """Return everything that determines the trials."""
-    models = options.sampled.models
+    models, targets = options.sampled.models, loaded.targets(options.sampled.label)
+    classes = [target.label.name for target in targets if target.is_class]
     return {
         "arguments": options.to_dict(),
         "control": control.to_dict(),
@@ -158,6 +159,8 @@ def identity(options: TuneOptions, control: Recipe, loaded: Loaded) -> dict[str,
         "generator": model_record(loaded.generator) | {"path": None},
         "classifiers": {str(k): model_record(model) | {"path": None} for k, model in enumerate(loaded.classifiers)},
         **({"text": loaded.text.about} if loaded.text else {}),
+        # An earlier version sampled classes beside conditions as conditions: its studies do not go on.
+        **({"classes": classes} if 0 < len(classes) < len(targets) else {}),
     }
 
 

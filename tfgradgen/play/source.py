@@ -25,12 +25,12 @@ from tfgradgen.models.generator import load_generator
 from tfgradgen.models.loading.settings import CLASSIFIER_FLAGS, GENERATOR_FLAGS
 from tfgradgen.models.precision import lower_gradients
 from tfgradgen.models.shipped import handles_of, local_model
-from tfgradgen.models.targets import Target, targets_of
+from tfgradgen.models.targets import Target, condition_target, targets_of
 from tfgradgen.models.text import load_text_model
 from tfgradgen.models.tokens import read_captions
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.results.origin import model_record
-from tfgradgen.results.record import BATCH
+from tfgradgen.results.record import BATCH, is_of_condition
 from tfgradgen.results.result import SampleResult
 
 EXPECTED, REMEDY = "a run.json that names its models and settings", "give the folder of a run, or its posterior"
@@ -148,6 +148,8 @@ def load_posterior(
         target = next((each for each in targets if each.label.name == names), targets[0])
     elif isinstance(index, list):
         target = Target(classifiers[0], 0, classifiers[0].labels[0])
+    elif is_of_condition(record):
+        target = condition_target(classifiers, names)
     elif is_class and isinstance(index, int) and _name(classifiers[0].labels, index) == names:
         target = Target(classifiers[0], index, classifiers[0].labels[index])
     else:

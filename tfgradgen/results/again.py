@@ -10,8 +10,9 @@ from tfgradgen.core.files import finite
 from tfgradgen.core.text import command_text, printable
 from tfgradgen.mcmc.recipe import default_recipe, settings_of
 from tfgradgen.mcmc.registry import SAMPLERS
+from tfgradgen.models.labels import OPERATORS
 from tfgradgen.models.shipped import MODEL_SETS, PHOTOGRAPHS, default_model, set_of
-from tfgradgen.results.record import VARIED
+from tfgradgen.results.record import ALONE, BATCH, VARIED, is_of_condition
 
 NO_FLAGS = ("kernel_config", "schedule", "schedule_file", "init_z", "init_photograph", "out", "overwrite", "resume", "strict")
 DEFAULTS = {
@@ -84,7 +85,7 @@ def again(record: dict[str, Any]) -> Again:
     note = "Add --out=FOLDER to write to another folder than the default one, or --overwrite to replace the run in it."
     if "strict" not in arguments:  # a flag, which only runs of the command record
         note += " This run was made in Python. If its models were loaded with settings, add them as flags."
-    elif "batch" in record:
+    elif BATCH in record:
         note += " The command draws all labels of the batch."
     if any("/" in str(given.get(name)) and not Path(str(given[name])).is_absolute() for name in PATHS):
         note += RELATIVE
@@ -121,11 +122,16 @@ def _varied(record: dict[str, Any]) -> Again:
 
 def _label(record: dict[str, Any]) -> Any:
     """Return the value of --label that draws this run: its own label, or all of its batch, even if more were requested."""
-    label, asked = record["label"], record["arguments"].get("label")
-    if "batch" in record:
-        return record["batch"]["name"]
-    is_own = asked != "all" or bool(record["arguments"].get("text"))  # a label's name would hold the text, too
-    return asked if isinstance(asked, str | int) and is_own else label["name"]
+    name, asked = record["label"]["name"], record["arguments"].get("label")
+    if BATCH in record:
+        return record[BATCH]["name"]
+    if ALONE in record:
+        return record[ALONE]
+    if isinstance(asked, str | int) and record["arguments"].get("text"):  # the name has the text, too
+        return asked
+    if isinstance(asked, str) and "," in asked:  # an older run: beside conditions, a class was a condition
+        return f"({name})" if {*asked} & {*OPERATORS} and is_of_condition(record) else name
+    return asked if isinstance(asked, str | int) and asked != "all" else name
 
 
 def _settings(record: dict[str, Any]) -> dict[str, Any]:

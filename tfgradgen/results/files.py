@@ -25,7 +25,7 @@ from tfgradgen.mcmc.importance import FIT_FIGURES
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.media.registry import MEDIUM, medium_in
 from tfgradgen.results.page import page_of
-from tfgradgen.results.record import AUTO, BATCH, BLOCK, FIT, NEAREST, PLACES, PROJECTION, TIME_BUDGET, VARIED
+from tfgradgen.results.record import ALONE, AUTO, BATCH, BLOCK, FIT, NEAREST, PLACES, PROJECTION, TIME_BUDGET, VARIED
 from tfgradgen.results.summary import UNITS, kind_of, legend_of, sizes_text, title_of
 from tfgradgen.viewing.report import render
 
@@ -264,6 +264,7 @@ _ENTRIES: dict[str, Callable[[Any], Any]] = {
 # Of newer runs, and of some only.
 _OPTIONAL_ENTRIES: dict[str, Callable[[Any], Any]] = {
     MEDIUM: lambda value: medium_in({MEDIUM: value}),
+    ALONE: _text,
     BATCH: _batch,
     AUTO: _auto,
     FIT: _fit,

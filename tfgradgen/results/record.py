@@ -37,6 +37,7 @@ VARIED = "varied"  # in run.json of `vary`: the run, chain and amount that its c
 NEAREST = "nearest_photographs"  # in run.json: the photograph nearest to each image (`evaluation.nearest`)
 PROJECTION = "projection"  # in run.json: how near the start is to a photograph (`mcmc.projection.Projection`)
 TIME_BUDGET = "time_budget"  # in run.json of a run that was cut: its seconds, and the num_results that it did not reach
+ALONE = "alone"  # in run.json of one of several labels that ran by itself: the value of --label that names it alone
 # Settings that, if raised, make the proposals of a kernel better: their number, their tails and their fit.
 BETTER = ("num_proposals", "prior_share", "num_optimization_steps", "num_pool_draws")
 BLOCK = "block"  # in the arguments of a run: chains that adapt and draw together, if they are not all chains of a label
@@ -46,6 +47,15 @@ SURROUNDINGS = ("versions", "device", "machine", "backend")  # entries of `origi
 def surroundings(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return the entries of an environment, or of a record, that determine the bits of a result."""
     return {name: record[name] for name in SURROUNDINGS}
+
+
+def is_of_condition(record: Mapping[str, Any]) -> bool:
+    """Return whether a run of `sample` sampled a condition. A class has the signature of its classifier, a condition has none.
+
+    The name does not tell: before `ALONE`, a class beside conditions was sampled as a condition with the name of the class.
+    """
+    label = record["label"]
+    return label.get("index") == 1 and not label.get("wnid") and "signature" not in record["classifier"]
 
 
 def identity(record: dict[str, Any]) -> dict[str, Any]:
