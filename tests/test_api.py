@@ -189,7 +189,7 @@ def test_models_that_are_callables_can_be_sampled_and_saved(tmp_path: Path) -> N
 def test_each_chain_may_have_a_label_of_its_own(posterior: tg.ClassPosterior, tmp_path: Path) -> None:
     batch = posterior.copy(label=["alp", "goldfish", "alp"])
     with pytest.raises(tg.UserError, match=r"num_chains: expected 3, a chain for each label .*, got 16; give num_chains=3\."):
-        tg.sample(batch)
+        tg.sample(batch, num_chains=16)
     read = tg.load_run(tg.sample(batch, num_burnin_steps=2, **FEW).save(tmp_path / "run"))
     assert read.record["label"] == {"index": [2, 0, 2], "name": "alp, goldfish", "wnid": ["", "n01443537", ""]}
     assert read.images.shape == (3, 8, 8, 3)
@@ -275,7 +275,9 @@ def test_saving_replaces_only_runs(result: tg.SampleResult, tmp_path: Path) -> N
     files = {"report.html", "grid.png", "plots.png", "film.png", "samples.npz", "run.json"}
     assert {path.name for path in folder.iterdir()} == files
     before = (folder / "run.json").read_bytes()
-    with pytest.raises(tg.UserError, match=r"folder: expected a new folder, got .*; choose another folder or add overwrite\."):
+    with pytest.raises(
+        tg.UserError, match=r"folder: expected a new folder, got .*; choose another folder or add overwrite=True\."
+    ):
         result.save(folder)
     result.save(folder, overwrite=True)
     (folder / "notes.txt").write_text("mine")

@@ -249,6 +249,8 @@ class ClassPosterior(tfp.experimental.distributions.JointDistributionPinned):  #
     def check_run(self, run: RunConfig) -> None:
         """Raise `UserError` if `run` has another temperature than this posterior; its default stands for any."""
         check_type("run", run, RunConfig)
+        if tf.is_tensor(self.temperature) and not (hasattr(self.temperature, "numpy") and self.temperature.shape == ()):
+            return  # sampling refuses it with its own reason
         temperature = float(self.temperature)
         # A tensor holds the number rounded to float32.
         if run.temperature not in (RunConfig.temperature, temperature) and np.float32(run.temperature) != temperature:
