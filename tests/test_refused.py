@@ -34,6 +34,7 @@ def energy(image: tf.Tensor) -> tf.Tensor:
         ({"regularization": pull(scale=np.nan)}, "regularization.scale: expected finite numbers above 0"),
         ({"regularization": pull(mean=np.inf)}, "regularization.mean: expected finite numbers, got"),
         ({"regularization": pull()._replace(mean=np.zeros(3))}, "regularization.mean: expected .6., .* got shape .3."),
+        ({"regularization": pull()._replace(mean="x")}, "regularization.mean: expected numbers .6., got 'x'"),
         ({"discriminator": energy}, "discriminator: expected a discriminator_weight above 0, got 0"),
         ({"discriminator_weight": 1.0}, "discriminator_weight: expected a discriminator beside it, got none"),
         ({"discriminator": 3, "discriminator_weight": 1.0}, "discriminator: expected a function .*, got int"),
@@ -72,10 +73,11 @@ def test_the_parts_of_a_run_would_drop_it_too(part_fn: Any) -> None:
         part_fn(make(regularization=pull()), RUN)
 
 
+@pytest.mark.parametrize("label", [1, [0, 1]])
 @pytest.mark.parametrize("part_fn", [sample_chains, sample_exact, tg.initial_points])
-def test_another_temperature_than_the_posterior_s(part_fn: Any) -> None:
+def test_another_temperature_than_the_posterior_s(part_fn: Any, label: Any) -> None:
     with pytest.raises(tg.UserError, match=r"temperature: expected 1, which the posterior has, got 0\.05"):
-        part_fn(make(), tg.RunConfig(num_chains=2, temperature=0.05))
+        part_fn(make(label), tg.RunConfig(num_chains=2, temperature=0.05))
 
 
 class Own(tg.ClassPosterior):

@@ -72,9 +72,8 @@ def _printed_json(folders: list[Path], unfinished: Sequence[str] = ()) -> list[s
         about |= {"num_results": num_results, "num_chains": num_chains, "seconds": record["seconds"]}
         about |= {name: record[name] for name in ("num_gradients", "num_forward")}
         runs.append(about | diagnosis(draws, record))
-    give(
-        json.dumps(finite({"runs": runs, "unfinished": list(unfinished)}), allow_nan=False), is_exact=True
-    )  # ASCII, so no text in it can control a terminal
+    shown = json.dumps(finite({"runs": runs, "unfinished": list(unfinished)}), allow_nan=False)
+    give(shown, is_exact=True)  # ASCII, so no text in it can control a terminal
     return [problem for run in runs for problem in run["problems"]]
 
 

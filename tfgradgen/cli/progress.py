@@ -38,7 +38,7 @@ def progress_bar(title: str, unit: str = "step") -> Iterator[ProgressFn]:
 
     def show(progress: Progress) -> None:
         nonlocal was_stored
-        if was_stored and not progress.is_stored:  # nor do stored rows
+        if was_stored and not progress.is_stored:  # the pace of stored rows does not predict the remaining time
             bars[0].leave = False
             bars.pop().close()
         was_stored = progress.is_stored

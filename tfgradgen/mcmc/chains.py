@@ -192,7 +192,7 @@ def chain_chunks(
     sampler = kernel_sampler(kernel_name)
     check_config(kernel_name, config, sampler.defaults)
     check_type("schedule", schedule, Schedule)
-    posterior.check_run(run)
+    check_type("run", run, RunConfig)
     if not config.needs_class_moments:
         posterior.check_without_regularization()
     first = checked_start(init_z, posterior, run, len(sampler.powers(config)), is_resumed=state is not None)

@@ -110,7 +110,6 @@ def exact_chunks(
     posterior.check_without_energy("rejection")
     posterior.check_without_regularization()
     check_int("num_results", num_results, 1)
-    posterior.check_run(run)
     if posterior.is_batched:
         yield from _of_each_label(posterior, num_results, run, state)
         return

@@ -55,13 +55,16 @@ def check_regularization(regularization: Any, latent_dim: int) -> None:
         check_real("regularization.weight", regularization.weight, 0.0, inclusive_low=True)
     for name, low in (("mean", -np.inf), ("scale", 0.0)):
         given = getattr(regularization, name)
-        shape = given.shape if hasattr(given, "shape") else np.shape(given)
-        if shape[-1:] not in ([], (), (latent_dim,), [latent_dim]) or len(shape) > 2:
-            expected = f"[{latent_dim}], or a row for each chain"
-            raise fail(f"regularization.{name}", expected, f"shape {list(shape)}", "give one number for each coordinate of z")
         if tf.is_tensor(given) and not _is_known(given):
             continue
-        values = np.asarray(given, np.float64)
+        try:
+            values = np.asarray(given, np.float64)
+        except (TypeError, ValueError) as error:
+            raise fail(f"regularization.{name}", f"numbers [{latent_dim}]", value_text(given), "give an array") from error
+        if values.ndim > 2 or values.shape[-1:] not in ((), (latent_dim,)):
+            expected = f"[{latent_dim}], or a row for each chain"
+            got = f"shape {list(values.shape)}"
+            raise fail(f"regularization.{name}", expected, got, "give one number for each coordinate of z")
         if not (np.isfinite(values) & (values > low)).all():
             expected = "finite numbers" if low < 0 else "finite numbers above 0"
             raise fail(f"regularization.{name}", expected, value_text(values.ravel().tolist()), "give such numbers")

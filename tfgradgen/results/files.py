@@ -295,7 +295,7 @@ def grid_of(record: Mapping[str, Any], draws: Draws, images: np.ndarray, best_fi
 
     With `best_first` they are in falling order of p(class), unknown ones last.
     """
-    unit, prob = UNITS[kind_of(dict(record))].removesuffix("s"), draws.class_prob[-1]
+    unit, prob = UNITS[kind_of(dict(record))], draws.class_prob[-1]
     order = best_first_order(prob) if best_first else np.arange(len(prob))
     captions = [f"{unit} {k}, p {prob[k]:.2f}" for k in order]
     legend = f"{legend_of(record)}{'; best first' if best_first else ''}"

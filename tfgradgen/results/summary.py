@@ -23,7 +23,7 @@ WORK = {"gradients": "gradients", "forward": "forward passes"}
 WORD = len("ran      ")  # characters of the heading of a line
 MAX_PROBLEM = MAX_TEXT + 100  # characters, with the section about it
 MAX_ERRORS = 3.0  # by which two estimates of one number differ by chance, in standard errors
-UNITS = {"chain": "chains", "exact": "chains", "particles": "populations", "ascent": "ascents", "fitted": "chains"}
+UNITS = {"chain": "chain", "exact": "chain", "particles": "population", "ascent": "ascent", "fitted": "chain"}
 
 
 def kind_of(record: dict[str, Any]) -> SamplerKind:
@@ -42,8 +42,7 @@ def title_of(record: Mapping[str, Any]) -> str:
 
 def sizes_text(record: Mapping[str, Any], num_results: int, num_chains: int) -> str:
     """Return text such as `16 chains, 264 draws each`."""
-    unit = UNITS[kind_of(dict(record))].removesuffix("s")
-    return f"{counted(num_chains, unit)}, {counted(num_results, 'draw')} each"
+    return f"{counted(num_chains, UNITS[kind_of(dict(record))])}, {counted(num_results, 'draw')} each"
 
 
 def legend_of(record: Mapping[str, Any]) -> str:
