@@ -1,12 +1,12 @@
-"""Convergence diagnostics of scalars of a state: rank-normalized R-hat, effective sample sizes and Monte Carlo error."""
+"""Convergence diagnostics of scalars of a state: rank-normalized R-hat, effective sample sizes and Monte Carlo error.
+
+Functions import ArviZ and scipy.stats where they use them: importing both takes longer than a command without draws.
+"""
 
 from typing import Any, NamedTuple
 
 import numpy as np
-from arviz_stats.base import array_stats
-from scipy.special import ndtri
-from scipy.stats import f as f_distribution
-from scipy.stats import rankdata
+from scipy import special
 
 from tfgradgen.core.contracts import Draws
 
@@ -72,6 +72,8 @@ def convergence(statistic: np.ndarray, independent: bool = False) -> Convergence
 
 def _of_chains(values: np.ndarray, mean: float) -> Convergence:
     """Return `convergence` for chains: `values` [num_results, num_chains] are finite and not all equal."""
+    from arviz_stats.base import array_stats
+
     num_results, num_chains = values.shape
     variance, by_chain = float(values.var()), values.T
     has_moved = values[1:] != values[:-1]
@@ -150,9 +152,11 @@ def rank_rhat(values: np.ndarray) -> np.ndarray:
 
 
 def _normal_scores(values: np.ndarray) -> np.ndarray:
+    from scipy.stats import rankdata
+
     flat = values.reshape(*values.shape[:-2], -1)
     ranks = rankdata(flat, axis=-1)
-    scores: np.ndarray = ndtri((ranks - 0.375) / (flat.shape[-1] + 0.25)).reshape(values.shape)
+    scores: np.ndarray = special.ndtri((ranks - 0.375) / (flat.shape[-1] + 0.25)).reshape(values.shape)
     return scores
 
 
@@ -177,7 +181,7 @@ def rhat_limit(num_results: int, num_chains: int, num_statistics: int) -> float:
     half, num_halves = max(num_results // 2, 2), 2 * num_chains
     size = min(half, max(RHAT_ESS / num_halves, RHAT_ESS_OF_HALF))
     # Two tests per statistic, see `rank_rhat`.
-    most = f_distribution.isf(RHAT_CHANCE / (2 * num_statistics), num_halves - 1, num_halves * (size - 1))
+    most = special.fdtri(num_halves - 1, num_halves * (size - 1), 1 - RHAT_CHANCE / (2 * num_statistics))
     return float(np.sqrt((half - 1) / half * (1 + most / (size - 1))))
 
 

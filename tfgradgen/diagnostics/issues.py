@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.stats import binom
+from scipy import special
 
 from tfgradgen.core.contracts import Draws, accept_prob
 from tfgradgen.core.text import as_text, counted
@@ -350,7 +350,7 @@ def _never(chains: Mapping[str, list[Any]], num_results: int) -> np.ndarray:
         return np.zeros_like(never)
     rates = np.asarray(chains["accept_rate"])
     chance = float((1 - np.clip(np.median(rates), 0, 1)) ** (num_results - 1))
-    by_chance = float(binom.sf(never.sum() - 1, len(never), chance))
+    by_chance = float(special.bdtrc(never.sum() - 1, len(never), chance))
     return never & ((by_chance < STILL_CHANCE) | (rates < STUCK_ACCEPT_RATE))
 
 

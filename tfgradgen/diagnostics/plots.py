@@ -5,9 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from arviz_stats.base import array_stats
 from PIL import Image
-from scipy.stats import rankdata
 
 from tfgradgen.core.contracts import Draws
 from tfgradgen.diagnostics.convergence import CLASS_PROB, LATENT, LOG_DENSITY, MIN_RESULTS, Convergence, run_statistics
@@ -41,6 +39,8 @@ def rank_counts(values: np.ndarray, num_bins: int) -> np.ndarray:
       [num_chains, num_bins] int. Rows sum to num_results; entries are near num_results / num_bins if the chains agree (the rank
       plots of Vehtari et al. 2021).
     """
+    from scipy.stats import rankdata  # as late as in `convergence`
+
     num_chains = values.shape[1]
     bins = ((rankdata(values, axis=None).reshape(values.shape) - 0.5) / values.size * num_bins).astype(int)
     flat = bins + num_bins * np.arange(num_chains)
@@ -54,6 +54,8 @@ def autocorrelation(values: np.ndarray, max_lag: int) -> np.ndarray:
       values: [num_results, num_chains], finite.
       max_lag: Less than num_results.
     """
+    from arviz_stats.base import array_stats  # as late as in `convergence`
+
     by_chain = np.asarray(values, np.float64).T
     moves = np.ptp(by_chain, axis=1) > 0
     result = np.ones((max_lag + 1, len(by_chain)))
