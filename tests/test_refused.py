@@ -101,6 +101,7 @@ def test_a_class_with_densities_of_its_own() -> None:
     ("call", "text"),
     [
         (lambda: tg.sample(make(), progress=1, **QUICK), "progress: expected True, False or a function, got 1"),
+        (lambda: tg.sample(make(), "auto", progress="no"), "progress: expected True, False or a function, got 'no'"),
         (lambda: tg.sample(make(), chunk_fn=3, **QUICK), "chunk_fn: expected a function .*, got 3"),
         (lambda: tf.function(lambda: tg.sample(make()), autograph=False)(), "sample: expected a call outside of tf.function"),
         (lambda: tg.sample(make(), init=[1e300] * 6), "init: expected .* 6 finite numbers"),

@@ -137,6 +137,7 @@ def sample(
     _check_target(posterior)
     if chunk_fn is not None and not callable(chunk_fn):
         raise fail("chunk_fn", "a function that is called with each Chunk", value_text(chunk_fn), "give one, or leave it out")
+    progress = _checked_progress(progress)
     counts = dict(zip(COUNTS, (num_results, num_burnin_steps, num_adaptation_steps), strict=True))
     given = settings | {name: value for name, value in counts.items() if value is not None}
     posterior, chosen, why_pool = with_number(posterior), None, ""
@@ -438,9 +439,7 @@ def _arguments(posterior: ClassPosterior, recipe: Recipe, run: RunConfig, jit: J
 @contextmanager
 def bar(title: str, shown: bool | ProgressFn) -> Iterator[ProgressFn | None]:
     """Yield the function to call with each `Progress`: `shown` itself, or that of a bar of tqdm, in a notebook a widget."""
-    shown = _as_python(shown)
-    if not (isinstance(shown, bool) or callable(shown)):
-        raise fail("progress", "True, False or a function", value_text(shown), "give one of these")
+    shown = _checked_progress(shown)
     if shown is not True:
         yield shown or None
         return
@@ -454,3 +453,15 @@ def bar(title: str, shown: bool | ProgressFn) -> Iterator[ProgressFn | None]:
             drawn.update(progress.num_done - drawn.n)
 
         yield show
+
+
+def _checked_progress(shown: Any) -> Any:
+    """Return `shown`, True, False or a function.
+
+    Raises:
+      UserError: It is something else.
+    """
+    shown = _as_python(shown)
+    if not (isinstance(shown, bool) or callable(shown)):
+        raise fail("progress", "True, False or a function", value_text(shown), "give one of these")
+    return shown
