@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -91,6 +92,15 @@ def test_private_api_of_tensorflow_and_tfp_is_used_in_one_file() -> None:
         if name.startswith(("tensorflow.python", "tensorflow_probability.python"))
     ]
     assert offenders == []
+
+
+def test_functions_of_models_are_compiled_in_one_way() -> None:
+    """By `compile_fn`, which says why. A function that is only traced, for its graph or an export, is not counted."""
+    traced = re.compile(r"tf\.function\((?!.*get_concrete_function)")
+    own = ("backend.py", "module.py", "surrogate_net.py")  # of `compile_fn`, of an export, and of networks of our own
+    sources = [path for path in PACKAGE.rglob("*.py") if path.name not in own]
+    lines = [f"{path.name}: {line}" for path in sources for line in path.read_text().splitlines() if traced.search(line)]
+    assert lines == []
 
 
 def test_no_test_module_imports_another() -> None:

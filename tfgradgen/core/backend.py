@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from enum import IntEnum, unique
 from typing import Any
 
@@ -47,6 +49,20 @@ class Stream(IntEnum):
     JITTER = -1
     ANNEALING = 9
     PROJECTION = 10
+
+
+def compile_fn(fn: Callable[..., Any], *, autograph: bool = False, **settings: Any) -> Any:
+    """Return `fn` as a `tf.function`, whose traces TensorFlow does not add to those of other models.
+
+    TensorFlow counts the traces of one code together. In a loop over posteriors it would warn that a function is retraced,
+    although each has its own, traced once. The code of a `partial` is its own.
+
+    Args:
+      fn: A function of tensors.
+      autograph: Whether `fn` has loops over tensors.
+      **settings: Further arguments of `tf.function`, such as jit_compile.
+    """
+    return tf.function(functools.partial(fn), autograph=autograph, **settings)
 
 
 def as_seed(seed: int) -> tf.Tensor:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfgradgen.core.backend import full_float32, use_xla
+from tfgradgen.core.backend import compile_fn, full_float32, use_xla
 from tfgradgen.core.checks import check_real, fail
 from tfgradgen.core.config import RunConfig
 from tfgradgen.core.contracts import Networks
@@ -145,7 +145,7 @@ def likelihood_gradient(networks: Networks, temperature: float, xla: bool) -> An
     def evaluate(label: tf.Tensor, z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
         return value_and_gradient(ClassPosterior.of(networks, label, temperature).likelihood_log_prob, z)
 
-    return tf.function(evaluate, jit_compile=xla, autograph=False)
+    return compile_fn(evaluate, jit_compile=xla)
 
 
 def _functions(posterior: ClassPosterior, run: RunConfig) -> tuple[Any, Any]:

@@ -5,7 +5,6 @@ draws therefore depend neither on how a run is divided into chunks nor on where 
 serves all labels, seeds and phases of a run.
 """
 
-import functools
 import logging
 import time
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfgradgen.core.arrays import Layout, check_state, check_within
-from tfgradgen.core.backend import Stream, fold_in, full_float32, use_xla
+from tfgradgen.core.backend import Stream, compile_fn, fold_in, full_float32, use_xla
 from tfgradgen.core.checks import check_num_chains, check_type
 from tfgradgen.core.config import KernelConfig, RunConfig, Schedule
 from tfgradgen.core.contracts import (
@@ -147,8 +146,7 @@ def compiled(
         )
         return z, results, tuple(a.stack() for a in arrays), cost
 
-    function = functools.partial(tf.function, jit_compile=xla, autograph=False, reduce_retracing=False)
-    return Compiled(function(bootstrap), function(chunk), max_count)
+    return Compiled(compile_fn(bootstrap, jit_compile=xla), compile_fn(chunk, jit_compile=xla), max_count)
 
 
 def chunk_size(kernel_name: str, config: KernelConfig) -> int:

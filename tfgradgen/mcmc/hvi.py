@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tfgradgen.core.arrays import StateError, check_state, check_within
-from tfgradgen.core.backend import Stream, fold_in, full_float32, use_xla
+from tfgradgen.core.backend import Stream, compile_fn, fold_in, full_float32, use_xla
 from tfgradgen.core.checks import fail
 from tfgradgen.core.config import KernelConfig, RunConfig, Schedule
 from tfgradgen.core.contracts import Chunk, Cost, Draws, Networks, Progress
@@ -132,7 +132,7 @@ class Compiled(NamedTuple):
 def _compiled(networks: Networks, temperature: float, config: HviConfig, num_chains: int, xla: bool) -> Compiled:
     from tfgradgen.posterior import ClassPosterior
 
-    compiled = functools.partial(tf.function, jit_compile=xla, autograph=False)
+    compiled = functools.partial(compile_fn, jit_compile=xla)
     variable = tf.Variable(tf.zeros([hvi_path.num_rows(config.num_leapfrog_steps), networks.generator.latent_dim]))
     optimizer = tf.keras.optimizers.Adam(config.learning_rate, global_clipnorm=MAX_NORM)
     optimizer.build([variable])

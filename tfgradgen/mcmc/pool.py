@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tfgradgen.core.backend import Stream, as_seed, fold_in, full_float32, log_uniform, use_xla
+from tfgradgen.core.backend import Stream, as_seed, compile_fn, fold_in, full_float32, log_uniform, use_xla
 from tfgradgen.core.checks import UserError, fail
 from tfgradgen.core.config import RunConfig
 from tfgradgen.core.contracts import Networks, Progress
@@ -320,9 +320,7 @@ def _kept_probe(networks: Networks, others: tuple[Any, ...]) -> bytes:
 
 @per_networks
 def _compiled(networks: Networks, others: tuple[Any, ...], xla: bool) -> Any:
-    return tf.function(
-        Observers(networks, others, None if xla or use_xla("auto") else ROWS).observe, jit_compile=xla, autograph=False
-    )
+    return compile_fn(Observers(networks, others, None if xla or use_xla("auto") else ROWS).observe, jit_compile=xla)
 
 
 @per_networks

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfgradgen.core.backend import Stream, as_seed, fold_in
+from tfgradgen.core.backend import Stream, as_seed, compile_fn, fold_in
 from tfgradgen.core.checks import fail
 from tfgradgen.core.config import RunConfig
 from tfgradgen.core.contracts import IMAGE_CHANNELS, Networks, Progress
@@ -129,7 +129,7 @@ class _Measure:
     def __init__(self, generator: Any, see: Callable[[tf.Tensor], tf.Tensor] | None, target: tf.Tensor):
         self.generator, self.see, self.target = generator, see, target
         self.seen = see(target) if see else None
-        self._call = tf.function(self.of, reduce_retracing=True)
+        self._call = compile_fn(self.of, reduce_retracing=True)
 
     def __call__(self, z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         found: tuple[tf.Tensor, tf.Tensor, tf.Tensor] = self._call(z)
@@ -170,7 +170,7 @@ def _optimized(measure: _Measure, starts: tf.Tensor) -> tf.Tensor:
 
     # That of the last term would hide that there is none. Compiled: an eager gradient rewrites a SavedModel, whose later graphs
     # then draw other bits than those of a process without it, such as a worker.
-    if tf.function(of_image)(starts) is None:
+    if compile_fn(of_image)(starts) is None:
         raise fail("init", "a generator with a gradient, to start at a photograph", "one without", "use --init=resample")
 
     def steps(first: tf.Tensor, z: tf.Tensor, mean: tf.Tensor, square: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -187,7 +187,7 @@ def _optimized(measure: _Measure, starts: tf.Tensor) -> tf.Tensor:
             z = z - rate * unbiased[0] / (tf.sqrt(unbiased[1]) + 1e-8)
         return z, mean, square
 
-    steps_fn = tf.function(steps, reduce_retracing=True)
+    steps_fn = compile_fn(steps, autograph=True, reduce_retracing=True)
     z, mean, square = starts, tf.zeros_like(starts), tf.zeros_like(starts)
     for done in range(0, NUM_STEPS, CHUNK):
         progress = Progress(done, NUM_STEPS, NAN, NAN, NAN)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tfgradgen.core.arrays import StateError, check_state, check_within
-from tfgradgen.core.backend import Stream, fold_in, full_float32, resample_systematic, use_xla
+from tfgradgen.core.backend import Stream, compile_fn, fold_in, full_float32, resample_systematic, use_xla
 from tfgradgen.core.checks import fail
 from tfgradgen.core.config import RunConfig, Schedule, StepConfig
 from tfgradgen.core.contracts import Chunk, Cost, Draws, Networks, Progress
@@ -100,8 +100,7 @@ def compiled(networks: Networks, num_mutations: int, xla: bool) -> Any:
         # Recompute it: recovering log p(class) from the tempered target leaves only rounding errors at high temperatures.
         return z, posterior.class_log_prob(z), accepted / num_mutations
 
-    function = functools.partial(tf.function, jit_compile=xla, autograph=False)
-    return function(start), function(mutate)
+    return compile_fn(start, jit_compile=xla), compile_fn(mutate, jit_compile=xla)
 
 
 def next_inverse_temperature(log_likelihood: np.ndarray, now: float, ess_share: float) -> float:

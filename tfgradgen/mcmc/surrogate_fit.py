@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 from scipy import special
 
-from tfgradgen.core.backend import Stream, as_seed, fold_in
+from tfgradgen.core.backend import Stream, as_seed, compile_fn, fold_in
 from tfgradgen.core.config import RunConfig
 from tfgradgen.core.contracts import Networks
 from tfgradgen.core.memo import per_networks
@@ -174,7 +174,7 @@ def proposals_of(fit: Fitted, posterior: ClassPosterior, config: SurrogateConfig
 def drawn(proposals: Proposals, posterior: ClassPosterior, num: int, seed: tf.Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Return fresh proposals z [num, latent_dim] and their log g [num]."""
     like, likelihood_fn = tf.zeros([8, posterior.latent_dim]), posterior.likelihood_of
-    go = tf.function(functools.partial(propose, likelihood_fn=likelihood_fn, num=-(-num // 8)), autograph=False)
+    go = compile_fn(functools.partial(propose, likelihood_fn=likelihood_fn, num=-(-num // 8)))
     z, log_g = go(proposals=proposals, like=like, seed=seed)
     return z.numpy().reshape(-1, posterior.latent_dim)[:num], log_g.numpy().ravel()[:num]
 

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfgradgen.api import bar
-from tfgradgen.core.backend import full_float32
+from tfgradgen.core.backend import compile_fn, full_float32
 from tfgradgen.core.checks import check_int, fail
 from tfgradgen.core.contracts import Progress, ProgressFn
 from tfgradgen.io.images import decode
@@ -130,11 +130,11 @@ def _value_and_gradient(posterior: ClassPosterior) -> Callable[[np.ndarray], tup
         return value, tape.gradient(value, z)
 
     spec = tf.TensorSpec([None, posterior.latent_dim], tf.float32)
-    compiled = tf.function(of_rows, autograph=False, input_signature=[spec])
+    rows_fn = compile_fn(of_rows, input_signature=[spec])
 
     def of_path(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         full_float32()
-        parts = [compiled(tf.constant(z[k : k + size])) for k in range(0, len(z), size)]
+        parts = [rows_fn(tf.constant(z[k : k + size])) for k in range(0, len(z), size)]
         value, gradient = (np.concatenate([np.asarray(part[k], np.float64) for part in parts]) for k in (0, 1))
         is_finite = np.isfinite(value) & np.isfinite(gradient).all(1)
         return np.where(np.isfinite(value), value, -1e30), np.where(is_finite[:, None], gradient, 0.0)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfgradgen.core.backend import as_seed, fold_in
+from tfgradgen.core.backend import as_seed, compile_fn, fold_in
 from tfgradgen.core.contracts import Networks
 from tfgradgen.posterior import ClassPosterior
 from tfgradgen.serving.rules import point_at
@@ -46,7 +46,7 @@ def check_rows(networks: Networks, indices: Sequence[int], temperature: float, n
       seed: Seed of the prior draws.
     """
 
-    @tf.function(autograph=False)  # type: ignore[untyped-decorator]
+    @compile_fn
     def evaluate(index: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
         point = point_at(ClassPosterior.of(networks, index, temperature), z)
         values = tf.reshape(networks.generator(z), [num_rows, -1])
