@@ -146,6 +146,27 @@ def test_of_several_labels_each_is_made_longer(toy_flags: list[str], capsys: pyt
     assert capsys.readouterr().out.count("kept     run/") == 2
 
 
+def test_files_that_a_run_has_stay_in_its_record(toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """A longer run has the further files of the shorter one, whether they are asked for again or were added later."""
+    main([*command_of("mala", 4, toy_flags), "--out=run", "--save_images"])
+    for command in (
+        [*command_of("mala", 6, toy_flags), "--out=run", "--resume"],
+        [*command_of("mala", 6, toy_flags), "--out=run", "--resume", "--netcdf"],
+    ):
+        capsys.readouterr()
+        main(command)
+        images = capsys.readouterr().out.count("image-*.png")
+    record = json.loads(Path("run/run.json").read_text())
+    assert (record["arguments"]["netcdf"], record["arguments"]["save_images"], images) == (True, True, 0)
+    assert {"chains.nc", "image-0.png"} <= {path.name for path in Path("run").iterdir()}
+    main([*command_of("mala", 8, toy_flags), "--out=run", "--resume"])
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert "chains.nc, image-*.png" in last
+    report = Path("run/report.html").read_text()
+    assert "--netcdf" in report
+    assert "--save_images" in report
+
+
 def _short(num_results: int, flags: list[str], out: str) -> list[str]:
     return ["--kernel=mala", "--num_chains=2", "--num_burnin_steps=4", f"--num_results={num_results}", f"--out={out}", *flags]
 
@@ -162,7 +183,8 @@ def test_what_cannot_be_made_longer_says_why(toy_flags: list[str], capsys: pytes
     line = refused([*command_of("mala", 9, toy_flags), "--out=run", "--resume"], capsys)
     assert f"got run, which has no {CHECKPOINT}; start over with --overwrite" in line
     Path("run", CHECKPOINT).write_bytes(Path("elsewhere").read_bytes()[:-40])
-    refused([*command_of("mala", 9, toy_flags), "--out=run", "--resume"], capsys)
+    line = refused([*command_of("mala", 9, toy_flags), "--out=run", "--resume"], capsys)
+    assert line.startswith(f"tfgradgen: resume run: expected a run with an intact {CHECKPOINT}, got a damaged one")
     with np.load("run/samples.npz") as file:
         arrays = dict(file)
     Path("run", CHECKPOINT).write_bytes(Path("elsewhere").read_bytes())

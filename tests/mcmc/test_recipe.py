@@ -42,6 +42,14 @@ def test_settings_that_are_not_the_defaults_are_kept_and_the_rest_may_be_left_ou
     assert short.schedule == Schedule(whole.num_results, 20, int(share * 20)), "tuning keeps its share of the burn-in"
 
 
+def test_numbers_are_read_as_people_write_them(tmp_path: Path) -> None:
+    for text, value in (("1e-1", 0.1), ("+.5", 0.5), ("2E+1", 20.0), ("3.", 3.0), ("1.0e-05", 1e-5), ("2", 2.0)):
+        (tmp_path / "a.yaml").write_text(f"kernel: hmc\nstep_size: {text}\nnum_results: 010\n")
+        recipe = read_recipe(tmp_path / "a.yaml")
+        assert recipe.config.to_dict()["step_size"] == value
+        assert recipe.schedule.num_results == 10
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -56,7 +64,12 @@ def test_settings_that_are_not_the_defaults_are_kept_and_the_rest_may_be_left_ou
         ("kernel: rejection\nnum_burnin_steps: 2", "a setting of rejection: one of num_results, got num_burnin_steps"),
         ("kernel: mala\nnum_windows: 0", "got num_windows; all coordinates have the same step size now; leave it out"),
         ("kernel: hmc\nstep_size: -1", "schedule a.yaml: step_size: expected a number above 0, got -1"),
-        ("kernel: hmc\nstep_size: 1e-2", "schedule a.yaml: step_size: expected a number above 0, got '1e-2'"),
+        ("kernel: hmc\nnum_results: 1:20", "num_results: expected an integer in 1..1000000000, got '1:20'"),
+        ("kernel: hmc\nnum_results: 0o17", "num_results: expected an integer in 1..1000000000, got '0o17'"),
+        ("kernel: hmc\nnum_results: !!int 0x1F", "expected a YAML file, got "),
+        (f"kernel: hmc\nnum_results: {'9' * 5000}", "expected a YAML file, got "),
+        ("kernel: hmc\nstep_size: 1_0.5", "step_size: expected a number above 0, got '1_0.5'"),
+        ("kernel: hmc\nstep_size: .inf", "step_size: expected a number above 0, got "),
         ("kernel: hmc\nnum_results: many", "num_results: expected an integer in 1..1000000000, got 'many'"),
         ("kernel: hmc\ndecay_rate: 0.5", "decay_rate: expected a number above 0.5 and below 1, got 0.5"),
         ("kernel: hmc\nadaptation: sipmle", "got 'sipmle'; did you mean simple?"),

@@ -117,8 +117,8 @@ def test_grey_clips_of_channels_first(tmp_path: Path) -> None:
         ({"kind": "smell"}, "one of image, sound, video, got 'smell'"),
         ({"kind": 3}, "kind of what it gives or takes"),
         ({"kind": "video"}, "clips .*as its model.json says, got an output"),
-        ({"sample_rate": 0}, "a number above 0"),
-        ({"sample_rate": 1e12}, "a number above 0"),
+        ({"sample_rate": 0.5}, "a number of at least 1"),
+        ({"sample_rate": 1e12}, "a number of at least 1"),
         ({"sample_rate": "8000"}, "samples per second"),
         ({"frame_rate": True}, "frames per second"),
     ],
@@ -130,10 +130,26 @@ def test_wrong_cards_of_generators(card: dict[str, Any], text: str, tmp_path: Pa
     assert "\n" not in str(error.value)
 
 
+def test_a_rate_far_from_the_classifiers_is_refused_by_its_name(tmp_path: Path) -> None:
+    """Resampling would make a sound of 40 samples 16,000 times as long, and then cut it."""
+    labels = {"output": "logits", "labels": ["a", "b"], "image_range": [-1, 1]}
+    hear = lambda x: tf.stack([x[:, 0], x[:, 1]], 1)  # noqa: E731
+    classifier = tg.load_classifier(toy.save(tmp_path / "c", hear, [None, 40], labels | {"sample_rate": 16000}))
+    card = {"prior": "normal", "image_range": [-1, 1]}
+    for rate, is_refused in ((1, True), (159, True), (160, False)):
+        speak = toy.save(tmp_path / f"g{rate}", lambda z: tf.tile(z, [1, 10]), [None, 4], card | {"sample_rate": rate})
+        generator = tg.load_generator(speak)
+        if is_refused:
+            with pytest.raises(UserError, match=f"rate of the generator: .* at most 100 times .* got {rate} per"):
+                classifier.for_generator(generator)
+        else:
+            assert classifier.for_generator(generator).source_rate == rate
+
+
 def test_a_rate_for_images_is_refused(toy_pair: tuple[Path, Path]) -> None:
     with pytest.raises(UserError, match=r"rate: expected none for .* a model of images"):
         tg.load_generator(toy_pair[0], rate=8000)
-    with pytest.raises(UserError, match="rate: expected a number above 0"):
+    with pytest.raises(UserError, match="rate: expected a number of at least 1"):
         tg.load_generator(toy_pair[0], rate=-1)
 
 

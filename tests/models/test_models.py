@@ -234,7 +234,7 @@ def test_labels_resolve(wanted: Any, indices: list[int]) -> None:
     ("wanted", "text"),
     [
         ("goldfsh", r"did you mean goldfish\?"),
-        ("zebra", "labels lists"),
+        ("zebra", "the classes: goldfish, "),
         (3, r"0\.\.2"),
         (-1, r"0\.\.2"),
         (1.0, "got 1.0"),

@@ -36,7 +36,8 @@ KINDS = {"real": float, "whole": int, "switch": bool, "path": str, "text": str, 
 def _check_asked(flags: dict[str, Any], flag: str = "label", example: str = "NAME") -> None:
     """Raise `UserError` unless `flags` have `flag`, which names classes, or a text."""
     if flags[flag] is None and flags.get("text") is None:
-        remedy = f"give --{flag}={example} or --text=WORDS; python -m tfgradgen labels lists classes"
+        chosen = "".join(f" --{name}={shell_word(flags[name])}" for name in ("models", "classifier") if flags.get(name))
+        remedy = f"give --{flag}={example} or --text=WORDS; python -m tfgradgen labels{chosen} lists classes"
         raise fail(flag, "a class", "none", remedy)
 
 
@@ -110,6 +111,7 @@ def check(flags: dict[str, Any]) -> None:
 
 def compare(flags: dict[str, Any]) -> None:
     """Run the `compare` command with parsed flags."""
+    check_flags("compare", flags, COMMANDS["compare"].known())
     _check_asked(flags, "labels", "A,B")
     from tfgradgen.cli.compare_options import parse_compare
 
@@ -126,6 +128,7 @@ def compare(flags: dict[str, Any]) -> None:
 
 def tune(flags: dict[str, Any]) -> None:
     """Run the `tune` command with parsed flags."""
+    check_flags("tune", flags, COMMANDS["tune"].known())
     _check_asked(flags)
     from tfgradgen.cli.tune_options import parse_tune
 

@@ -77,8 +77,8 @@ class ModelFlags:
     classifier_rate: float = value(shown="N", help="as --generator_rate, for its input")
     text: str = words(
         shown="WORDS",
-        help='what the images show, such as "a yellow bus on a dark road"; with --label, they also show that class. Words that '
-        "the text model does not know are refused",
+        help='what the images show, such as "a yellow bus on a dark road"; with a class as well, they also show '
+        "that class. Words that the text model does not know are refused",
     )
     text_model: str = words(shown="MODEL", help="model that embeds texts and images, such as CLIP")
     discriminator: str = words(

@@ -110,8 +110,8 @@ class SampleOptions:
     )
     overwrite: bool = switch(help="replace an earlier run in that folder")
     resume: bool = switch(
-        help="continue an interrupted run, or extend a finished one with a larger --num_results. The other flags must be the "
-        "same; with --overwrite, a run with other flags is replaced instead"
+        help="continue an interrupted run, or extend a finished one with a larger --num_results. Flags that change the "
+        "draws must be the same; with --overwrite, a run with other ones is replaced instead"
     )
     strict: bool = switch(help="exit with code 1 if a run has warnings")
     netcdf: bool = switch(help="also write chains.nc for ArviZ: pip install 'tfgradgen[netcdf]'")

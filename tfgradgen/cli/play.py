@@ -24,7 +24,7 @@ from tfgradgen.play.which import check_chain, check_two
 from tfgradgen.results.files import best_first_order
 from tfgradgen.results.record import PLACES, VARIED
 from tfgradgen.results.result import SampleResult, load_run
-from tfgradgen.results.summary import verdict
+from tfgradgen.results.summary import verdict, wrote
 
 
 def run_show(flags: dict[str, Any]) -> None:
@@ -91,7 +91,7 @@ def run_vary(flags: dict[str, Any]) -> None:
     )
     say(f"p(class) mean {found.class_prob[-1].mean():.2f} of the {plural}; {result.class_prob[-1, chain]:.2f} of that draw")
     say("\n".join(verdict(record)))
-    say(f"wrote    {as_text(target)}: {REPORT} (open it in a browser), grid.png, plots.png, film.png, samples.npz, {RECORD}")
+    say(wrote(record, target))
     if options.opens:
         open_file(target / REPORT)
 

@@ -37,7 +37,7 @@ from tfgradgen.io.folders import (
     partial_path,
     remove_stale,
 )
-from tfgradgen.io.store import CHECKPOINT, MAX_CHECKPOINT, RunStore, check_same
+from tfgradgen.io.store import CHECKPOINT, MAX_CHECKPOINT, RunStore, check_same, read_checkpoint
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.media.registry import medium_in
 from tfgradgen.results.files import NETCDF, read_run, write_chains, write_each
@@ -162,6 +162,7 @@ def lay_out(group: Group, partial: Path) -> None:
     folder = group.members[shortest].folder
     with parsing("resume", f"a run with its {CHECKPOINT}", "start over with --overwrite"):
         checkpoint = read_bytes(folder / CHECKPOINT, MAX_CHECKPOINT, folder)
+    read_checkpoint(folder)  # an error names this folder, not the copy
     beside = partial / f"{CHECKPOINT}.new"
     with open_own(beside, "w+b") as stream:
         stream.write(checkpoint)
@@ -170,14 +171,21 @@ def lay_out(group: Group, partial: Path) -> None:
 
 def add_files(folder: Path, flags: Collection[str]) -> None:
     """Add what `flags` ask for (netcdf, save_images) to a finished run, by replacing its folder with a copy that has it."""
-    record, draws, stored = read_run(folder, "resume", "choose another --out")
+    found = _noted(load_run(folder), dict.fromkeys(flags, True))
     with atomic_dir(folder, overwrite=True) as beside:
         for path in folder.iterdir():
             shutil.copy2(path, beside, follow_symlinks=False)
+        found.write_into(beside)
         if "netcdf" in flags:
-            write_chains(beside, record, draws)
+            write_chains(beside, found.record, found.draws)
         if "save_images" in flags:
-            write_each(beside, record, stored)
+            write_each(beside, found.record, found.media)
+
+
+def _noted(result: SampleResult, flags: dict[str, bool]) -> SampleResult:
+    """Return `result` with `flags` among the arguments of its record, so that the command in it makes the same files."""
+    arguments = result.record["arguments"]
+    return result if arguments | flags == arguments else result.noted({"arguments": arguments | flags})
 
 
 def add_photographs(folder: Path, gallery: Gallery) -> Row:
@@ -358,6 +366,7 @@ def finish(run: GroupRun, done_fn: DoneFn, num_results: int) -> None:
             result = gallery.of(result) if gallery else result
             first = member.folder / result.medium.file_name(0, options.run.num_chains)
             has_images = options.save_images or (longer and first.exists())
+            result = _noted(result, {"netcdf": has_netcdf, "save_images": has_images})
             with atomic_dir(member.folder, replaced[member.folder], _hint(partial)) as beside:
                 result.write_into(beside)
                 if has_netcdf:

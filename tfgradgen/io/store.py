@@ -130,7 +130,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     Raises:
       UserError: It is missing, damaged or from another version.
     """
-    expected = f"an interrupted run with an intact {CHECKPOINT}"
+    expected = f"a run with an intact {CHECKPOINT}"
     with parsing(f"resume {folder}", expected, "start over with --overwrite"):
         data = read_bytes(folder / CHECKPOINT, MAX_CHECKPOINT, folder)
         data, kept = data[:-DIGEST_BYTES], data[-DIGEST_BYTES:]

@@ -11,10 +11,11 @@ Keys are the names of the flags of `sample`. Keys that are left out have the ker
 """
 
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -26,6 +27,7 @@ from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.mcmc.sampler import Sampler, check_config
 
 MAX_FILE = 1 << 16  # maximum bytes of a schedule, which usually has a few hundred
+INT, FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"  # YAML's names of types
 
 
 @dataclass(frozen=True)
@@ -117,8 +119,14 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
     """A loader of plain YAML values, without duplicate keys and without anchors.
 
-    A few bytes of anchors can expand without bound.
+    A few bytes of anchors can expand without bound. Numbers are those of YAML 1.2, as people write them: 1e-2 is a number, 010
+    is ten, and 1:20 is text. In YAML 1.1 they are text, eight and eighty.
     """
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {
+        first: [(tag, form) for tag, form in forms if tag not in (INT, FLOAT)]
+        for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()
@@ -132,6 +140,13 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]
         if twice:
             raise yaml.constructor.ConstructorError(None, None, f"{twice[0]} occurs twice", node.start_mark)
         return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(INT, re.compile(r"[-+]?[0-9]+$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(
+    FLOAT, re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|[-+]?\.(inf|Inf|INF)$"), list("-+.0123456789")
+)
+_Loader.add_constructor(INT, lambda loader, node: int(loader.construct_scalar(node)))
 
 
 def read_yaml(text: str) -> Any:

@@ -12,7 +12,8 @@ from PIL import Image
 from tfgradgen.core.checks import check_real
 from tfgradgen.core.contracts import Tensor
 
-MAX_RATE = 1e6  # samples or frames per second
+MIN_RATE, MAX_RATE = 1.0, 1e6  # samples or frames per second; WAV takes none below 1
+MAX_RATIO = 100.0  # of the rates of a generator and a classifier: a sound becomes as much longer
 CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
 
 Dims = Sequence[int | None]
@@ -148,8 +149,8 @@ class Medium(abc.ABC):
 
 
 def check_rate(name: str, rate: Any) -> float:
-    """Return `rate` as a float if it is a number above 0 and at most `MAX_RATE`; raise `UserError` otherwise."""
-    return check_real(name, rate, 0.0, MAX_RATE, inclusive_high=True)
+    """Return `rate` as a float if it is a number from `MIN_RATE` to `MAX_RATE`; raise `UserError` otherwise."""
+    return check_real(name, rate, MIN_RATE, MAX_RATE, inclusive_low=True, inclusive_high=True)
 
 
 def num_columns(count: int) -> int:

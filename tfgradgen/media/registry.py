@@ -9,7 +9,7 @@ import numpy as np
 from tfgradgen.core.contracts import GeneratorLike
 from tfgradgen.core.parsing import whole_number
 from tfgradgen.media.image import Image
-from tfgradgen.media.medium import MAX_RATE, Dims, Medium
+from tfgradgen.media.medium import MAX_RATE, MIN_RATE, Dims, Medium
 from tfgradgen.media.sound import Sound
 from tfgradgen.media.video import Video
 
@@ -59,7 +59,7 @@ def medium_in(record: Mapping[str, Any], stored: np.ndarray | None = None) -> Me
     shape = tuple(whole_number(n, 1) for n in said["shape"])
     if len(shape) != len(medium.axes) or int(np.prod([float(n) for n in shape])) > LARGEST:
         raise ValueError(f"has a shape {list(shape)}")
-    if rate is not None and (not isinstance(rate, int | float) or isinstance(rate, bool) or not 0 < rate <= MAX_RATE):
+    if rate is not None and (not isinstance(rate, int | float) or isinstance(rate, bool) or not MIN_RATE <= rate <= MAX_RATE):
         raise ValueError("has a rate that is none")
     return medium(shape, rate if rate is None else float(rate))
 

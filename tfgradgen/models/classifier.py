@@ -14,7 +14,7 @@ from tfgradgen.core.checks import check_choice, fail
 from tfgradgen.core.contracts import Networks
 from tfgradgen.core.memo import per_networks, real
 from tfgradgen.core.text import as_python, printable
-from tfgradgen.media.medium import Medium
+from tfgradgen.media.medium import MAX_RATIO, Medium
 from tfgradgen.media.registry import MEDIA
 from tfgradgen.models.fitting import (
     RANGES,
@@ -136,7 +136,13 @@ class Classifier:
         """Return the classifier that is given sounds or clips at a generator's rate; itself if that is what it is given."""
         medium = getattr(generator, "medium", None)
         rate = medium.used_rate if isinstance(medium, Medium) and medium.kind == self.kind and medium.usual_rate else None
-        return self if rate in (None, self.source_rate or self.rate) else replace(self, source_rate=rate)
+        if rate in (None, self.source_rate or self.rate):
+            return self
+        own = self.medium.used_rate
+        if not 1 / MAX_RATIO <= rate / own <= MAX_RATIO:
+            expected = f"a rate at most {MAX_RATIO:g} times that of the classifier, {own:g} per second, or less by that factor"
+            raise fail("rate of the generator", expected, f"{rate:g} per second", "give the right one in model.json")
+        return replace(self, source_rate=rate)
 
     def as_input(self, image: tf.Tensor) -> tf.Tensor:
         """Convert `image` to the size, rate, channels and range of the model's input."""

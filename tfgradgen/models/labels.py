@@ -11,6 +11,7 @@ from tfgradgen.models.loading.metadata import Label
 MAX_PIECES = 32  # comma-separated parts of one name or condition
 OPERATORS = "&|!()*@"  # operators of conditions
 OPERATOR = re.compile(f"[{OPERATORS}]")
+MAX_LISTED = 24  # classes that an error lists
 MAX_NEAR = 6  # classes that an error suggests for a word in their names, such as shark
 
 
@@ -28,7 +29,7 @@ def resolve_labels(labels: Sequence[Label], wanted: Any) -> list[int]:
         wanted = split_names([labels], wanted)
     items = list(wanted) if isinstance(wanted, list | tuple) else [wanted]
     if not items:
-        raise fail("label", "at least one class", value_text(wanted), "python -m tfgradgen labels lists them")
+        raise fail("label", "at least one class", value_text(wanted), listing([labels]))
     return list(dict.fromkeys(_resolve_one(labels, item) for item in items))
 
 
@@ -103,7 +104,15 @@ def unknown_label(labelled: Sequence[Sequence[Label]], item: Any, where: str = "
         within = dict.fromkeys(name for word, name in words.items() if f"_{key}_" in f"_{word}_")
         near = f"did you mean {', '.join([*within][:MAX_NEAR])}?" if within and key else did_you_mean(key, words)
     expected = f"a class name, WordNet id or index 0..{max(map(len, labelled)) - 1}"
-    return fail("label", expected, f"{value_text(item)}{where}", near or "python -m tfgradgen labels lists the classes")
+    return fail("label", expected, f"{value_text(item)}{where}", near or listing(labelled))
+
+
+def listing(labelled: Sequence[Sequence[Label]]) -> str:
+    """Return a remedy that lists the classes of several classifiers, or if they are many, says which command does."""
+    names = list(dict.fromkeys(label.name for labels in labelled for label in labels if label.name and not label.background))
+    if 0 < len(names) <= MAX_LISTED and sum(map(len, names)) <= MAX_LISTED * 12:
+        return f"the classes: {', '.join(names)}"
+    return "python -m tfgradgen labels, with the same --models or --classifier, lists the classes"
 
 
 def _words(label: Label) -> list[str]:

@@ -273,8 +273,8 @@ _OPTIONAL_ENTRIES: dict[str, Callable[[Any], Any]] = {
     PROJECTION: _projection,
     NEAREST: _nearest,
     "image_doubts": _texts,
-    "prior_class_prob": _number,
-    "exact_starts": _count,
+    **dict.fromkeys(("prior_class_prob", "prior_class_prob_error"), _number),
+    **dict.fromkeys(("prior_draws", "exact_starts"), _count),
 }
 _SUMMARY_ENTRIES: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("accept_rate", "prior_class_prob", "prior_class_prob_error"), _number),

@@ -65,7 +65,7 @@ def verdict(record: dict[str, Any]) -> list[str]:
 
 def summary(record: dict[str, Any], folder: Any = None) -> str:
     """Return the summary of a run: its results, acceptance, mixing, grades and warnings, and the `folder` if given."""
-    return "\n".join([*measured(record), *verdict(record), *([] if folder is None else [_wrote(record, folder)])])
+    return "\n".join([*measured(record), *verdict(record), *([] if folder is None else [wrote(record, folder)])])
 
 
 def measured(record: dict[str, Any]) -> list[str]:
@@ -110,13 +110,14 @@ def _batch(record: dict[str, Any]) -> str:
     return f", its share of a batch of {len(record['batch']['index'])} labels" if "batch" in record else ""
 
 
-def _wrote(record: dict[str, Any], folder: Any) -> str:
-    more = "chains.nc, " if record["arguments"]["netcdf"] else ""
+def wrote(record: dict[str, Any], folder: Any) -> str:
+    """Return the line that lists the files of a run in `folder`."""
+    more = "chains.nc, " if record["arguments"].get("netcdf") else ""
     medium = medium_in(record)
     if medium.is_small or record["arguments"].get("save_images"):
         more += f"{medium.noun}-*{medium.ending}, "
     more += f"{medium.joined_name}, " if medium.joined_name else ""
-    more += "checkpoint.npz, " if SAMPLERS[record["kernel"]].can_go_on else ""
+    more += "checkpoint.npz, " if SAMPLERS[record["kernel"]].can_go_on and VARIED not in record else ""
     shown = f"{REPORT} (open it in a browser), grid.png, plots.png, film.png"
     return f"wrote    {as_text(folder)}: {shown}, samples.npz, {more}run.json"
 
