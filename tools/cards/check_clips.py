@@ -9,7 +9,6 @@ CLIPS is a folder or .tar of film strips (see tools/train/clips.py). `--write` f
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import fire
 import numpy as np
 import tensorflow as tf
 from PIL import Image
@@ -20,6 +19,7 @@ from tools.cards.check_models import ROOT, differences
 from tools.cards.figures import Figure, agreement, by_class, calibration, conclude, files
 from tools.train import clips
 from tools.train.calibration import cross_fitted, log_loss
+from tools.train.command import run
 from tools.train.export import read_measured, write_measured
 
 SEED, BATCH = 31, 32
@@ -161,4 +161,4 @@ def main(
 
 
 if __name__ == "__main__":
-    fire.Fire(main)
+    run(main)

@@ -11,7 +11,7 @@ writes the numbers into the cards.
 import re
 from pathlib import Path
 
-import fire
+from tools.train.command import run
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ("text", "classifier", "judge", "discriminator", "generator")  # fastest first
@@ -109,4 +109,4 @@ def main(
 
 
 if __name__ == "__main__":
-    fire.Fire(main)
+    run(main)

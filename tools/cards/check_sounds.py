@@ -9,8 +9,9 @@ cards. `--sheet` draws spectrograms of exact draws below those of held-out recor
 import functools
 from pathlib import Path
 
-import fire
 import numpy as np
+
+from tools.train.command import run
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("generator", "classifier", "judge")
@@ -187,4 +188,4 @@ def main(data, models=str(ROOT / "saved_models" / "speech"), sheet=None, write=F
 
 
 if __name__ == "__main__":
-    fire.Fire(main)
+    run(main)

@@ -8,7 +8,7 @@ log-probabilities and pairwise similarities, but without the photographs.
 
 from pathlib import Path
 
-import fire
+from tools.train.command import run
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,4 +35,4 @@ def main(data):
 
 
 if __name__ == "__main__":
-    fire.Fire(main)
+    run(main)

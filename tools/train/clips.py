@@ -13,6 +13,8 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from tfgradgen.core.parsing import parsing
+
 ACTIONS = ("one_hand_wave", "two_hand_wave", "jumping_jack", "bend")
 FRAMES, SIZE = 16, 64
 STRIDE = 3  # of the original frames; 16 of them show most of a bend
@@ -48,7 +50,7 @@ def files(data):
         for path in sorted([*data.rglob("*.jpg"), *data.rglob("*.png")]):
             yield path.relative_to(data).parts, path.read_bytes()
     else:
-        with tarfile.open(data) as archive:
+        with parsing(str(data), "a folder or .tar of strips", "give one"), tarfile.open(data) as archive:
             for member in sorted(archive.getmembers(), key=lambda member: member.name):
                 file = archive.extractfile(member) if member.name.endswith((".jpg", ".png")) else None
                 if file is not None:
@@ -60,7 +62,9 @@ def load(data, split, actions=ACTIONS):
     strips = []
     for parts, content in files(data):
         if len(parts) >= 3 and parts[-3] == split and parts[-2] in actions:
-            strips.append(Strip(as_frames(Image.open(io.BytesIO(content))), actions.index(parts[-2])))
+            with parsing("/".join(parts), "an image", "take it away, or give another"):
+                image = Image.open(io.BytesIO(content)).convert("RGB")
+            strips.append(Strip(as_frames(image), actions.index(parts[-2])))
     if {strip.action for strip in strips} != set(range(len(actions))):
         raise SystemExit(f"data: expected strips in {data}/{split}/ for each of {', '.join(actions)}, got too few; give more.")
     return strips

@@ -1,7 +1,6 @@
 """The stages of train_consensus.py. Each writes its weights to an .npz, and is skipped if the file exists."""
 
 import functools
-import json
 import shutil
 import time
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 from keras import ops
 from scipy.special import softmax
 
+from tfgradgen.core.parsing import parsing, read_json
 from tools.train import photographs
 from tools.train.consensus_data import (
     COUNTS,
@@ -101,8 +101,9 @@ class Studio:
         self.work, self.data, self.others, self.size = Path(work), data, others, size
         self.teacher, self.models = Path(teacher), Path(models or ROOT / "saved_models")
         self.work.mkdir(parents=True, exist_ok=True)
-        self.labels = json.loads((self.teacher / "model.json").read_text(encoding="utf-8"))["labels"]
-        self.names = [label["name"] for label in self.labels if not label.get("background")]
+        with parsing(f"teacher {teacher}", "a model with labels in its model.json", "train it with train_classifier"):
+            self.labels = read_json(self.teacher / "model.json")["labels"]
+            self.names = [label["name"] for label in self.labels if not label.get("background")]
         self.draws = self.work / "draws"
 
     @functools.cached_property

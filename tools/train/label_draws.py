@@ -4,7 +4,8 @@
 
 MODEL is the teacher of train_classifier.py. The other teacher is EfficientNet-Lite1, whose input has `--size` pixels. `near`
 draws are around and between the draws in the prior chunks that both teachers assign to a class; they need these chunks first. A
-chunk is a folder of .npy files, written atomically, that depends on its kind and number only.
+chunk is a folder of .npy files, written atomically, that depends on its kind, its number and the models only. DIR/models.json
+says which models these are.
 """
 
 import functools
@@ -14,8 +15,13 @@ import time
 import warnings
 from pathlib import Path
 
-import fire
 import numpy as np
+
+from tfgradgen.core.checks import check_int
+from tfgradgen.core.files import json_text, write_text
+from tfgradgen.core.parsing import read_json
+from tfgradgen.models.loading.metadata import fingerprint
+from tools.train.command import run
 
 CHUNK = 2000
 BATCH = 10  # images per call of a network
@@ -120,6 +126,18 @@ def imagenet_columns(labels):
     return [index[label.wnid] for label in labels if not label.background]
 
 
+def claim(out, generator, teacher, size=112):
+    """Keep in models.json which models make and label the draws in `out`; refuse draws of other models."""
+    models = {"generator": fingerprint(Path(generator)), "teacher": fingerprint(Path(teacher)), "size": size}
+    path = Path(out) / "models.json"
+    known = read_json(path) if path.exists() else None
+    if known is None and not any(chunks(out, kind) for kind in KINDS):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json_text(models))
+    elif known != models:
+        raise SystemExit(f"{out}: expected draws of {generator}, labelled by {teacher}, got others; give another folder.")
+
+
 def chunk_folder(out, kind, number):
     """Return the folder of a chunk."""
     return Path(out) / kind / f"{number:05d}"
@@ -180,9 +198,11 @@ def main(out, teacher, count=200_000, kind="prior", size=112, generator="saved_m
         raise SystemExit(
             f"kind: expected {' or '.join(KINDS)}, got {kind!r}; python -m tools.train.train_consensus makes the rounds."
         )
+    count = check_int("count", count, 1)
+    claim(out, generator, teacher, size)
     teachers = functools.cache(lambda: Teachers(generator, teacher, size))
     label_all(out, kind, count, teachers, say=lambda text: print(time.strftime("%F %T"), text, flush=True))
 
 
 if __name__ == "__main__":
-    fire.Fire(main)
+    run(main)

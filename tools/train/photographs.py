@@ -2,7 +2,6 @@
 
 import atexit
 import functools
-import json
 import tarfile
 import tempfile
 from pathlib import Path
@@ -11,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfgradgen.core.parsing import parsing, read_json
 from tfgradgen.io.images import read_images
 
 SIZE = 64
@@ -26,9 +26,7 @@ def as_folder(data):
     if folder.is_file():
         unpacked = tempfile.TemporaryDirectory(prefix="photographs-")
         atexit.register(unpacked.cleanup)
-        if not tarfile.is_tarfile(folder):
-            raise SystemExit(f"{data}: expected a folder or .tar of photographs, got another file; give a folder or .tar.")
-        with tarfile.open(folder) as archive:
+        with parsing(str(data), "a folder or .tar of photographs", "give a folder or .tar"), tarfile.open(folder) as archive:
             archive.extractall(unpacked.name, filter="data")
         folder = next((path.parent for path in Path(unpacked.name).rglob("train")), Path(unpacked.name))
     if not (folder / "train").is_dir():
@@ -44,7 +42,13 @@ def class_names(data, labels=()):
 
 def read_labels(path):
     """Return the entries {name, wnid, synset} of a labels.json; [] if none is given."""
-    return json.loads(Path(path).read_text()) if path else []
+    if not path:
+        return []
+    with parsing(str(path), "a list of {name, wnid, synset}", "give such a list, or leave it out"):
+        entries = read_json(Path(path))
+        if not isinstance(entries, list) or not all(isinstance(entry["name"], str) for entry in entries):
+            raise ValueError("other entries")
+    return entries
 
 
 def as_names(value):

@@ -7,6 +7,7 @@ import numpy as np
 from scipy.io import wavfile
 from scipy.signal import resample_poly
 
+from tfgradgen.core.parsing import parsing
 from tools.train.photographs import as_folder
 
 RATE, SAMPLES = 8000, 6400  # Hz; 0.8 s
@@ -24,7 +25,8 @@ def word_names(data, names=()):
 
 def read(path):
     """Return one recording of any rate and number of channels as float32 [N] at 8 kHz."""
-    rate, wave = wavfile.read(path)
+    with parsing(str(path), "a WAV file", "take it away, or give another"):
+        rate, wave = wavfile.read(path)
     scale = np.iinfo(wave.dtype).max if np.issubdtype(wave.dtype, np.integer) else 1
     wave = wave.reshape(len(wave), -1).mean(1) / scale
     if rate != RATE:

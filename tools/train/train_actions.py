@@ -10,17 +10,18 @@ on with generated clips that it and the teacher label. `--stages` runs these alo
 import functools
 from pathlib import Path
 
-import fire
 import keras
 import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from tfgradgen.core.checks import check_real
 from tools.train import clips
 from tools.train.clip_generator import CODE, LATENT, TURNS, Critic, Decoder, Encoder, Flow, Generator
 from tools.train.clip_lessons import NATS, codes, sharpen, train_autoencoder, train_flow
 from tools.train.clip_networks import RECOGNISERS
 from tools.train.clip_training import built, drawn, train_consensus, train_recogniser
+from tools.train.command import run
 from tools.train.export import export, write_card
 
 STEPS = {
@@ -90,7 +91,8 @@ class Stages:
     """
 
     def __init__(self, data, work, width=1.0, share=1.0):
-        self.work, self.width, self.share = Path(work), width, share
+        self.work = Path(work)
+        self.width, self.share = check_real("width", width, 0.0), check_real("share", share, 0.0)
         self.strips, self.held_out = clips.load(data, "train"), clips.load(data, "val")
 
     def number(self, full):
@@ -194,4 +196,4 @@ def main(data, work, stages=None, out="saved_models/actions", licence=LICENCE, w
 
 
 if __name__ == "__main__":
-    fire.Fire(main)
+    run(main)

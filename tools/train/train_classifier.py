@@ -13,14 +13,15 @@ log and the weights. --others are photographs of anything else, which add a clas
 
 from pathlib import Path
 
-import fire
 import keras
 import numpy as np
 
+from tfgradgen.core.checks import check_int
 from tools.train import photographs
 from tools.train.calibration import fit
 from tools.train.classifier_data import Batches, Lesson
 from tools.train.classifier_networks import NETWORKS
+from tools.train.command import run
 from tools.train.lessons import fit_averaged
 from tools.train.photographs import HELD_OUT, TRAINING, in_batches
 
@@ -96,6 +97,7 @@ def main(
     if role not in ("teacher", "judge"):
         remedy = "others have a tool of their own, train_discriminator or train_consensus"
         raise SystemExit(f"role: expected teacher or judge, got {role!r}; {remedy}.")
+    epochs = check_int("epochs", epochs, 0)
     known = photographs.read_labels(labels)
     names = photographs.as_names(classes) or photographs.class_names(data, known)
     work = Path(work)
@@ -154,4 +156,4 @@ def publish(network, labels, work, role, out=None, licence=None):
 
 
 if __name__ == "__main__":
-    fire.Fire(main)
+    run(main)

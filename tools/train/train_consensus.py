@@ -14,16 +14,17 @@ figures.csv with the results of `measure` after each stage. `export` writes a Sa
 saved_models/classifier by default.
 """
 
-import fire
+from tools.train.command import run as run_command
 
 
 def run(work, data, others, teacher, draws=200_000, rounds=2, size=96, models=None, head_steps=4000, tune_steps=3000):
     """Run all stages. The first head, on a tenth of the draws, is an early estimate. A round takes `tune_steps` / 2."""
     from tools.train.consensus_stages import Studio, label_round, say, train_head, tune
-    from tools.train.label_draws import CHUNK, label_all
+    from tools.train.label_draws import CHUNK, claim, label_all
     from tools.train.measure_consensus import is_measured, measure_stage
 
     studio = Studio(work, data, others, teacher, size, models)
+    claim(studio.draws, studio.models / "generator", studio.teacher)
     label = lambda kind, count: label_all(studio.draws, kind, count, lambda: studio.teachers, say=say)  # noqa: E731
 
     def finish(stage):
@@ -69,4 +70,4 @@ def export(work, data, others, teacher, stage, out="saved_models/classifier", si
 
 
 if __name__ == "__main__":
-    fire.Fire({fn.__name__: fn for fn in (run, measure, export)})
+    run_command({fn.__name__: fn for fn in (run, measure, export)})

@@ -9,11 +9,12 @@ train_classifier.py. Needs TensorFlow for the generator's draws.
 
 from pathlib import Path
 
-import fire
 import numpy as np
 
+from tfgradgen.core.checks import check_int
 from tools.train import photographs
 from tools.train.calibration import fit
+from tools.train.command import run
 from tools.train.train_classifier import publish, train, trained
 
 LABELS = ({"name": "generated"}, {"name": "natural"})
@@ -49,7 +50,7 @@ def main(
     network = load_generator(generator)
     natural = load("val", photographs.HELD_OUT)
     held_out = beside(draws(network, len(natural), CALIBRATION_SEED), natural)
-    if epochs:
+    if check_int("epochs", epochs, 0):
         natural = load("train", photographs.TRAINING)
         train(
             [beside(draws(network, len(natural), TRAINING_SEED), natural)],
@@ -66,4 +67,4 @@ def main(
 
 
 if __name__ == "__main__":
-    fire.Fire(main)
+    run(main)

@@ -12,12 +12,13 @@ TensorFlow; to export, run again with `--images=0` and TensorFlow.
 import csv
 from pathlib import Path
 
-import fire
 import keras
 import numpy as np
 
+from tfgradgen.core.checks import check_int
 from tools.cards.quality import save_sheet
 from tools.train import photographs
+from tools.train.command import run
 from tools.train.features import load_features
 from tools.train.generator_network import SHIPPED_SHARPNESS, TRAINING_SHARPNESS, WIDTHS, FoldedGenerator, Generator
 from tools.train.projected_gan import ProjectedGan, swap_class
@@ -163,7 +164,7 @@ def main(
     for name in photographs.as_names(emphasis):
         if name not in names:
             raise SystemExit(f"emphasis: expected one of {', '.join(names)}, got {name!r}; give a class of the photographs.")
-    if images % IMAGES_PER_EPOCH:
+    if check_int("images", images, 0) % IMAGES_PER_EPOCH:
         raise SystemExit(f"images: expected a multiple of {IMAGES_PER_EPOCH}, got {images!r}; give one, for the checkpoints.")
     work = Path(work)
     work.mkdir(parents=True, exist_ok=True)
@@ -228,4 +229,4 @@ computed at export: batch normalization is folded into one matrix product (`Fold
 
 
 if __name__ == "__main__":
-    fire.Fire(main)
+    run(main)

@@ -10,7 +10,6 @@ recordings), `classifier` (`first`, trained further with the generator's sounds 
 
 from pathlib import Path
 
-import fire
 import keras
 import numpy as np
 from keras import ops
@@ -18,6 +17,7 @@ from keras import ops
 from tools.train import photographs, sounds, source_filter
 from tools.train.appearance import fit_appearance
 from tools.train.calibration import fit, fit_to_targets
+from tools.train.command import run
 from tools.train.lessons import Epochs, LossModel, fit_averaged
 from tools.train.sound_networks import (
     LATENT_DIM,
@@ -264,4 +264,4 @@ def publish(studio, out, licence):
 
 
 if __name__ == "__main__":
-    fire.Fire(main)
+    run(main)

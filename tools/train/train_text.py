@@ -12,13 +12,14 @@ checkpoint, log and weights. `--epochs=0` only measures and exports. Needs Tenso
 import random
 from pathlib import Path
 
-import fire
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from tfgradgen.core.checks import check_int
 from tools.train.captions import MAX_TOKENS, Nouns, caption, vocabulary
+from tools.train.command import run
 from tools.train.export import write_card, write_folder
 from tools.train.lessons import LossModel, fit_averaged
 from tools.train.photographs import to_range
@@ -86,7 +87,7 @@ def main(
     names = every_name(data, others)
     network = TextNetwork(len(vocabulary(names)))
     network.begin()
-    if epochs:
+    if check_int("epochs", epochs, 0):
         photos, own = taken(network, data, others, work / "taken"), drawn(network, generator, classifier, work / "drawn")
         named = np.mean([bool(name) for name in own.name])
         print(f"{len(photos)} photographs; {len(own)} draws, {named:.3f} with a class", flush=True)
@@ -149,4 +150,4 @@ def publish(network, names, work, out, licence):
 
 
 if __name__ == "__main__":
-    fire.Fire(main)
+    run(main)
