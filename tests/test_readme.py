@@ -200,7 +200,10 @@ def test_a_command_that_does_not_run_is_seen(wrong: str) -> None:
 def test_flags_exist(path: Path) -> None:
     """Every flag in a text exists in some command."""
     tools = {
-        flag for script in (ROOT / "tools").rglob("*.py") if "fire.Fire(" in script.read_text() for flag in flags_of(script)
+        flag
+        for script in (ROOT / "tools").rglob("*.py")
+        if re.search(r"fire\.Fire\(|^from tools\.command", script.read_text(), re.MULTILINE)
+        for flag in flags_of(script)
     }
     client = render_templates("served", Settings((1,), batched=2))["rest_client.py"]
     parsed = {flag for path in (ROOT / "tools").rglob("*.py") for flag in re.findall(r'argument\("--(\w+)"', path.read_text())}

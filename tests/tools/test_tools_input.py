@@ -11,8 +11,8 @@ from PIL import Image
 
 from tests.support import toy
 from tfgradgen.core.checks import UserError
+from tools.command import run
 from tools.train import clips, label_draws, photographs, sounds, train_actions, train_classifier, train_generator
-from tools.train.command import run
 
 
 def said(main: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, *words: str) -> str:

@@ -17,9 +17,9 @@ from scipy.special import log_softmax
 from tfgradgen.models.loading.metadata import fingerprint
 from tools.cards.check_models import ROOT, differences
 from tools.cards.figures import Figure, agreement, by_class, calibration, conclude, files
+from tools.command import run
 from tools.train import clips
 from tools.train.calibration import cross_fitted, log_loss
-from tools.train.command import run
 from tools.train.export import read_measured, write_measured
 
 SEED, BATCH = 31, 32

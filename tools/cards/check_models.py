@@ -11,7 +11,7 @@ writes the numbers into the cards.
 import re
 from pathlib import Path
 
-from tools.train.command import run
+from tools.command import run
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ("text", "classifier", "judge", "discriminator", "generator")  # fastest first
@@ -22,9 +22,10 @@ CALIBRATED = """Temperature and the weight of "other" are fitted on the held-out
 calibration error is mostly chance, so the error that chance alone gives stands beside it."""
 REMARKS = {
     "classifier": """With "other" left out, p says which of the classes a photograph shows, given that it shows one, as all
-of these do. The rest of the calibration error comes from "other": the network learned what a generator gets wrong, and calls
-some photographs "other", too. With so few photographs the error is partly chance, so the error that chance alone gives stands
-beside it. "The judge's agreement with exact posterior draws" weights prior draws by p(class), as rejection sampling would.""",
+of these do. An accuracy of 0.87 and a calibration error of 0.04, the aims, are reached in this sense only. The rest of the
+error comes from "other": the network learned what a generator gets wrong, and calls some photographs "other", too. With so few
+photographs the error is partly chance, so the error that chance alone gives stands beside it. "The judge's
+agreement with exact posterior draws" weights prior draws by p(class), as rejection sampling would.""",
     "judge": CALIBRATED,
     "discriminator": """The held-out photographs and draws took part in no training, but the temperature was fitted to the
 photographs.""",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tools.train.command import run
+from tools.command import run
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("generator", "classifier", "judge")

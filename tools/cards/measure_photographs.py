@@ -8,7 +8,7 @@ log-probabilities and pairwise similarities, but without the photographs.
 
 from pathlib import Path
 
-from tools.train.command import run
+from tools.command import run
 
 ROOT = Path(__file__).resolve().parents[2]
 

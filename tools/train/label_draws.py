@@ -21,7 +21,7 @@ from tfgradgen.core.checks import check_int
 from tfgradgen.core.files import json_text, write_text
 from tfgradgen.core.parsing import read_json
 from tfgradgen.models.loading.metadata import fingerprint
-from tools.train.command import run
+from tools.command import run
 
 CHUNK = 2000
 BATCH = 10  # images per call of a network

@@ -16,12 +16,12 @@ import tensorflow as tf
 from PIL import Image
 
 from tfgradgen.core.checks import check_real
+from tools.command import run
 from tools.train import clips
 from tools.train.clip_generator import CODE, LATENT, TURNS, Critic, Decoder, Encoder, Flow, Generator
 from tools.train.clip_lessons import NATS, codes, sharpen, train_autoencoder, train_flow
 from tools.train.clip_networks import RECOGNISERS
 from tools.train.clip_training import built, drawn, train_consensus, train_recogniser
-from tools.train.command import run
 from tools.train.export import export, write_card
 
 STEPS = {

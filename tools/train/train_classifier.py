@@ -17,11 +17,11 @@ import keras
 import numpy as np
 
 from tfgradgen.core.checks import check_int
+from tools.command import run
 from tools.train import photographs
 from tools.train.calibration import fit
 from tools.train.classifier_data import Batches, Lesson
 from tools.train.classifier_networks import NETWORKS
-from tools.train.command import run
 from tools.train.lessons import fit_averaged
 from tools.train.photographs import HELD_OUT, TRAINING, in_batches
 

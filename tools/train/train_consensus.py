@@ -14,7 +14,7 @@ figures.csv with the results of `measure` after each stage. `export` writes a Sa
 saved_models/classifier by default.
 """
 
-from tools.train.command import run as run_command
+from tools.command import run as run_command
 
 
 def run(work, data, others, teacher, draws=200_000, rounds=2, size=96, models=None, head_steps=4000, tune_steps=3000):

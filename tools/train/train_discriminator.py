@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from tfgradgen.core.checks import check_int
+from tools.command import run
 from tools.train import photographs
 from tools.train.calibration import fit
-from tools.train.command import run
 from tools.train.train_classifier import publish, train, trained
 
 LABELS = ({"name": "generated"}, {"name": "natural"})

@@ -17,8 +17,8 @@ import numpy as np
 
 from tfgradgen.core.checks import check_int
 from tools.cards.quality import save_sheet
+from tools.command import run
 from tools.train import photographs
-from tools.train.command import run
 from tools.train.features import load_features
 from tools.train.generator_network import SHIPPED_SHARPNESS, TRAINING_SHARPNESS, WIDTHS, FoldedGenerator, Generator
 from tools.train.projected_gan import ProjectedGan, swap_class

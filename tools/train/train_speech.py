@@ -14,10 +14,10 @@ import keras
 import numpy as np
 from keras import ops
 
+from tools.command import run
 from tools.train import photographs, sounds, source_filter
 from tools.train.appearance import fit_appearance
 from tools.train.calibration import fit, fit_to_targets
-from tools.train.command import run
 from tools.train.lessons import Epochs, LossModel, fit_averaged
 from tools.train.sound_networks import (
     LATENT_DIM,

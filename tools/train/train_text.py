@@ -18,8 +18,8 @@ import tensorflow as tf
 from keras import ops
 
 from tfgradgen.core.checks import check_int
+from tools.command import run
 from tools.train.captions import MAX_TOKENS, Nouns, caption, vocabulary
-from tools.train.command import run
 from tools.train.export import write_card, write_folder
 from tools.train.lessons import LossModel, fit_averaged
 from tools.train.photographs import to_range
