@@ -42,6 +42,7 @@ ANSWERS: list[tuple[list[str], int, str]] = [
         2,
         f"unknown flag --kernel; did you mean --kernels? all flags: {HELP} compare",
     ),
+    (["compare", "--label=goldfish"], 2, "unknown flag --label; did you mean --labels? all flags:"),
     (["tune", "goldfish", "--budged=3"], 2, "unknown flag --budged; did you mean --budget?"),
     (["export", "--out=x", "--xyzzy=3"], 2, f"unknown flag --xyzzy; all flags: {HELP} export --help"),
     (["models", "--label=3"], 2, f"unknown flag --label; all flags: {HELP} models --help"),

@@ -44,7 +44,6 @@ def _check_asked(flags: dict[str, Any], flag: str = "label", example: str = "NAM
 def sample(flags: dict[str, Any]) -> None:
     """Run the `sample` command with parsed flags."""
     command = COMMANDS["sample"]
-    check_flags("sample", flags, command.known())
     if flags.get("like") is not None:
         from tfgradgen.cli.like import with_like
 
@@ -63,7 +62,6 @@ def sample(flags: dict[str, Any]) -> None:
 
 def kernels(flags: dict[str, Any]) -> None:
     """Run the `kernels` command with parsed flags."""
-    check_flags("kernels", flags, COMMANDS["kernels"].known())
     from tfgradgen.cli.listing import list_kernels
 
     list_kernels()
@@ -71,7 +69,6 @@ def kernels(flags: dict[str, Any]) -> None:
 
 def labels(flags: dict[str, Any]) -> None:
     """Run the `labels` command with parsed flags."""
-    check_flags("labels", flags, COMMANDS["labels"].known())
     from tfgradgen.cli.listing import list_labels
 
     list_labels(flags)
@@ -79,7 +76,6 @@ def labels(flags: dict[str, Any]) -> None:
 
 def models(flags: dict[str, Any]) -> None:
     """Run the `models` command with parsed flags."""
-    check_flags("models", flags, COMMANDS["models"].known())
     from tfgradgen.cli.listing import list_models
 
     list_models(flags.get("models"))
@@ -87,7 +83,6 @@ def models(flags: dict[str, Any]) -> None:
 
 def completion(flags: dict[str, Any]) -> None:
     """Run the `completion` command with parsed flags."""
-    check_flags("completion", flags, COMMANDS["completion"].known())
     if flags["shell"] is None:
         raise fail("shell", "the name of a shell", "none", "give it, for example: python -m tfgradgen completion bash")
     from tfgradgen.cli.completion import print_completion
@@ -97,7 +92,6 @@ def completion(flags: dict[str, Any]) -> None:
 
 def check(flags: dict[str, Any]) -> None:
     """Run the `check` command with parsed flags."""
-    check_flags("check", flags, COMMANDS["check"].known())
     options = parse_sample(flags)
     from tfgradgen.cli.early import check_check
 
@@ -111,7 +105,6 @@ def check(flags: dict[str, Any]) -> None:
 
 def compare(flags: dict[str, Any]) -> None:
     """Run the `compare` command with parsed flags."""
-    check_flags("compare", flags, COMMANDS["compare"].known())
     _check_asked(flags, "labels", "A,B")
     from tfgradgen.cli.compare_options import parse_compare
 
@@ -128,7 +121,6 @@ def compare(flags: dict[str, Any]) -> None:
 
 def tune(flags: dict[str, Any]) -> None:
     """Run the `tune` command with parsed flags."""
-    check_flags("tune", flags, COMMANDS["tune"].known())
     _check_asked(flags)
     from tfgradgen.cli.tune_options import parse_tune
 
@@ -172,7 +164,6 @@ def demo(flags: dict[str, Any]) -> None:
 def diagnose(flags: dict[str, Any]) -> None:
     """Run the `diagnose` command with parsed flags."""
     command = COMMANDS["diagnose"]
-    check_flags("diagnose", flags, command.known())
     strict, as_json = (command.flags()[name].setting.parsed(name, flags.get(name, False)) for name in ("strict", "json"))
     if flags["folder"] is None:
         raise fail(
@@ -226,7 +217,9 @@ def fire_function(command: Command) -> Callable[..., None]:
         placed = len(command.places)
         if args[placed:]:
             raise fail("arguments", "flags such as --seed=1", value_text(args[placed]), "write it as --flag=value")
-        RUN_FNS[command.name](dict(zip(command.places, args, strict=False)) | flags)
+        given = dict(zip(command.places, args, strict=False)) | flags
+        check_flags(command.name, given, command.known())
+        RUN_FNS[command.name](given)
 
     places, flags = command.places, command.flags()
     parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=places[name]) for name in places]

@@ -112,7 +112,7 @@ def _batch(record: dict[str, Any]) -> str:
 
 def wrote(record: dict[str, Any], folder: Any) -> str:
     """Return the line that lists the files of a run in `folder`."""
-    more = "chains.nc, " if record["arguments"].get("netcdf") else ""
+    more = "chains.nc, " if record["arguments"]["netcdf"] else ""
     medium = medium_in(record)
     if medium.is_small or record["arguments"].get("save_images"):
         more += f"{medium.noun}-*{medium.ending}, "
