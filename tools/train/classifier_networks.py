@@ -6,6 +6,7 @@ from keras import ops
 
 from tools.train.efficientnet_lite import Network, Pretrained
 from tools.train.initializers import Normal
+from tools.train.normalized_conv import NormalizedConv, fold
 
 
 class ImageClassifier(keras.Model):
@@ -14,15 +15,16 @@ class ImageClassifier(keras.Model):
     The last `num_others` outputs stand for other things; `opinion` joins them to one class "other". `other_bias` is added to
     its logit, and `temperature` divides all logits; both are fitted after training. Subclasses define `CHANNELS`, one per
     stage, and `make_stage(index, channels)`, which returns a function (x, training) -> x; or they define `taps`. `RATE` is the
-    learning rate of training.
+    learning rate of training. With `is_folded` there is no batch normalization; see `compact`.
     """
 
     CHANNELS: tuple[int, ...] = ()
+    INPUT_SHAPE: tuple[int, ...] = (64, 64, 3)
     RATE = 3e-3
 
-    def __init__(self, num_classes, num_others=0, dropout=0.2, dtype="float32", **kwargs):
+    def __init__(self, num_classes, num_others=0, dropout=0.2, dtype="float32", is_folded=False, **kwargs):
         super().__init__(dtype=dtype, **kwargs)
-        self.num_classes, self.num_others = num_classes, num_others
+        self.num_classes, self.num_others, self.is_folded = num_classes, num_others, is_folded
         self.layer = dict(dtype=dtype)
         self.tracked = []  # Keras tracks layers in attributes, not in nested tuples
         self.stages = [self.make_stage(index, width) for index, width in enumerate(self.CHANNELS)]
@@ -36,17 +38,16 @@ class ImageClassifier(keras.Model):
         """Set the weights with which training begins, if they are not random."""
 
     def compact(self):
-        """Return the network as it is exported: itself, or a copy whose weights take less space."""
-        return self
+        """Return the network as it is exported: a copy without batch normalization, or one whose weights take less space."""
+        copy = fold(self, type(self)(self.num_classes, self.num_others, is_folded=True), self.INPUT_SHAPE)
+        copy.temperature.assign(self.temperature)
+        copy.other_bias.assign(self.other_bias)
+        return copy
 
     def conv(self, filters, size, strides=1):
-        """Return a convolution with batch normalization, as a function (x, training) -> x."""
-        layer = keras.layers.Conv2D(
-            filters, size, strides, padding="same", use_bias=False, kernel_initializer="he_normal", **self.layer
-        )
-        norm = keras.layers.BatchNormalization(momentum=0.97, **self.layer)
-        self.tracked += [layer, norm]
-        return lambda x, training: norm(layer(x), training=training)
+        """Return a convolution with batch normalization."""
+        self.tracked.append(NormalizedConv(filters, size, strides, is_folded=self.is_folded, **self.layer))
+        return self.tracked[-1]
 
     def taps(self, image, training=False):
         """Return the feature map after each stage, finest first."""
@@ -89,11 +90,11 @@ class ResidualClassifier(ImageClassifier):
 
         def run(x, training):
             if stem:
-                x = ops.silu(stem(x, training))
+                x = ops.silu(stem(x, training=training))
             y = x
             for j, conv in enumerate(convs):
-                y = conv(ops.silu(y) if j else y, training)
-            return ops.silu((match(pool(x), training) if match else x) + y)
+                y = conv(ops.silu(y) if j else y, training=training)
+            return ops.silu((match(pool(x), training=training) if match else x) + y)
 
         return run
 
@@ -108,9 +109,9 @@ class PlainClassifier(ImageClassifier):
         convs = [self.conv(width, 3) for _ in range(2 if 0 < i < 3 else 1)]
 
         def run(x, training):
-            x = ops.relu(stem(x, training)) if stem else ops.max_pool(x, 2)
+            x = ops.relu(stem(x, training=training)) if stem else ops.max_pool(x, 2)
             for conv in convs:
-                x = ops.relu(conv(x, training))
+                x = ops.relu(conv(x, training=training))
             return x
 
         return run
@@ -137,7 +138,7 @@ class PretrainedClassifier(ImageClassifier):
     def compact(self):
         small = type(self)(self.num_classes, self.num_others, weight_dtype="float16")
         for network in (self, small):
-            network(np.zeros((1, 64, 64, 3), "float32"))  # builds it
+            network(np.zeros((1, *self.INPUT_SHAPE), "float32"))  # builds it
         for old, new in zip(self.variables, small.variables, strict=True):
             new.assign(ops.cast(old, new.dtype))
         return small

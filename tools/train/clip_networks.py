@@ -7,7 +7,8 @@ or into the channels, which is much faster on a CPU than three-dimensional ones.
 import keras
 import tensorflow as tf
 
-from tools.train.clips import FRAMES, folded
+from tools.train.clips import FRAMES, SIZE, folded
+from tools.train.normalized_conv import NormalizedConv, fold
 
 
 def changes(clip):
@@ -21,26 +22,29 @@ class Recogniser(keras.Model):
     Args:
       num_classes: Number of outputs; the last is "other".
       width: Factor of all numbers of channels.
+      is_folded: Whether there is no batch normalization; see `compact`.
     """
 
+    INPUT_SHAPE = (FRAMES, SIZE, SIZE, 3)
     RATE = 2e-3
 
-    def __init__(self, num_classes, width=1.0, **kwargs):
+    def __init__(self, num_classes, width=1.0, is_folded=False, **kwargs):
         super().__init__(**kwargs)
-        self.width = width
+        self.num_classes, self.width, self.is_folded = num_classes, width, is_folded
         self.tracked = []
         self.make()
         self.dropout = keras.layers.Dropout(0.3, seed=1)
         self.head = keras.layers.Dense(num_classes, kernel_initializer="glorot_normal")
 
     def conv(self, filters, size, strides=1, rank=2):
-        """Return a convolution over `rank` axes with batch normalization, as a function (x, training) -> x."""
-        kind = keras.layers.Conv2D if rank == 2 else keras.layers.Conv1D
+        """Return a convolution over `rank` axes with batch normalization."""
         filters = max(4, round(filters * self.width))
-        layer = kind(filters, size, strides, padding="same", use_bias=False, kernel_initializer="he_normal")
-        norm = keras.layers.BatchNormalization(momentum=0.95)
-        self.tracked += [layer, norm]
-        return lambda x, training: norm(layer(x), training=training)
+        self.tracked.append(NormalizedConv(filters, size, strides, rank, momentum=0.95, is_folded=self.is_folded))
+        return self.tracked[-1]
+
+    def compact(self):
+        """Return the network as it is exported: a copy without batch normalization."""
+        return fold(self, type(self)(self.num_classes, self.width, is_folded=True), self.INPUT_SHAPE)
 
     def dense(self, units, **kwargs):
         layer = keras.layers.Dense(max(4, round(units * self.width)), **kwargs)
@@ -65,11 +69,11 @@ class Guide(Recogniser):
         clip = tf.reshape(x, [-1, FRAMES, *x.shape[1:]])
         x = folded(tf.concat([clip, 2.0 * changes(clip)], -1))
         for conv in self.convs:
-            x = tf.nn.silu(conv(x, training))
+            x = tf.nn.silu(conv(x, training=training))
         x = self.frame(tf.reshape(x, [-1, x.shape[1] * x.shape[2] * x.shape[3]]))
         x = tf.reshape(tf.nn.silu(x), [-1, FRAMES, x.shape[-1]])
         for conv in self.times:
-            x = tf.nn.silu(conv(x, training))
+            x = tf.nn.silu(conv(x, training=training))
         return tf.reduce_mean(x, 1)
 
 
@@ -84,13 +88,13 @@ class Teacher(Recogniser):
 
     def features(self, clip, training=False):
         x = folded(tf.concat([clip, 2.0 * changes(clip)], -1))
-        x = tf.nn.relu(self.stem(x, training))
+        x = tf.nn.relu(self.stem(x, training=training))
         for down, again, match in self.stages:
-            short = match(tf.nn.avg_pool2d(x, 2, 2, "SAME"), training)
-            x = tf.nn.relu(short + again(tf.nn.relu(down(x, training)), training))
+            short = match(tf.nn.avg_pool2d(x, 2, 2, "SAME"), training=training)
+            x = tf.nn.relu(short + again(tf.nn.relu(down(x, training=training)), training=training))
         x = self.frame(tf.reshape(x, [-1, x.shape[1] * x.shape[2] * x.shape[3]]))
         x = tf.reshape(tf.nn.relu(x), [-1, FRAMES, x.shape[-1]])
-        x = tf.nn.relu(self.time(x, training))
+        x = tf.nn.relu(self.time(x, training=training))
         return tf.concat([tf.reduce_mean(x, 1), tf.reduce_max(x, 1)], -1)
 
 
@@ -106,9 +110,9 @@ class Judge(Recogniser):
         light = tf.reduce_mean(clip, -1)
         light -= tf.reduce_mean(light, [1, 2, 3], keepdims=True)
         x = tf.concat([light, 2.0 * (light[:, 1:] - light[:, :-1])], 1)
-        x = tf.nn.relu(self.stem(tf.transpose(x, [0, 2, 3, 1]), training))
+        x = tf.nn.relu(self.stem(tf.transpose(x, [0, 2, 3, 1]), training=training))
         for conv in self.convs:
-            x = tf.nn.relu(conv(tf.nn.max_pool2d(x, 2, 2, "SAME"), training))
+            x = tf.nn.relu(conv(tf.nn.max_pool2d(x, 2, 2, "SAME"), training=training))
         x = tf.nn.max_pool2d(x, 2, 2, "SAME")
         return tf.nn.relu(self.hidden(tf.reshape(x, [-1, x.shape[1] * x.shape[2] * x.shape[3]])))
 

@@ -46,6 +46,7 @@ class SpeechClassifier(ResidualClassifier):
     """`wave [B, SAMPLES]` in [-1, 1] -> logits: a small, smooth residual network on a log mel spectrogram."""
 
     CHANNELS = (24, 48, 96, 128)
+    INPUT_SHAPE = (SAMPLES,)
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -69,6 +70,7 @@ class SpeechJudge(PlainClassifier):
     """The judge, unlike the other networks: plain convolutions, ReLU and max-pooling on other windows and bands."""
 
     CHANNELS = (32, 64, 96, 128)
+    INPUT_SHAPE = (SAMPLES,)
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)

