@@ -38,23 +38,21 @@ class Evidence:
     """The models in `folder`, the recordings `data`, and prior draws, each computed once on demand."""
 
     def __init__(self, folder, data):
-        import tensorflow as tf
-
-        from tfgradgen.models.loading.metadata import read_metadata
+        from tfgradgen.models.classifier import load_classifier
+        from tfgradgen.models.generator import load_generator
         from tools.train import sounds
 
         self.folder = Path(folder)
-        self.models = {name: tf.saved_model.load(str(self.folder / name)) for name in NAMES}
-        labels = read_metadata(self.folder / "classifier")["labels"]
-        self.names = tuple(label["name"] for label in labels if not label.get("background"))
+        self.generator = load_generator(self.folder / "generator")
+        self.classifiers = {name: load_classifier(self.folder / name) for name in NAMES if name != "generator"}
+        self.names = tuple(label.name for label in self.classifiers["classifier"].labels if not label.background)
         self.waves, self.labels, _ = sounds.load(data, "val", self.names)
         self.others = sounds.not_words(np.random.default_rng(OTHERS_SEED), self.waves, NUM_OTHERS)
-        latent_dim = read_metadata(self.folder / "generator")["latent_dim"]
-        self.z = np.random.default_rng(SEED).standard_normal((NUM_DRAWS, latent_dim)).astype("float32")
+        self.z = np.random.default_rng(SEED).standard_normal((NUM_DRAWS, self.generator.latent_dim)).astype("float32")
 
     @functools.cached_property
     def draws(self):
-        return in_batches(self.models["generator"], self.z)
+        return in_batches(self.generator, self.z)
 
     @functools.cached_property
     def vocoded(self):
@@ -68,11 +66,11 @@ class Evidence:
         """Return log p(class | sound) [N, classes] of the sounds of the attribute `source`."""
         from scipy.special import log_softmax
 
-        return log_softmax(in_batches(self.models[name], getattr(self, source)), axis=1)
+        return log_softmax(in_batches(self.classifiers[name], getattr(self, source)), axis=1)
 
     @functools.cache  # noqa: B019
     def features(self, name, source):
-        signature = self.models[name].signatures["features"]
+        signature = self.classifiers[name].module.signatures["features"]
         return in_batches(lambda x: next(iter(signature(input=x).values())), getattr(self, source))
 
     @functools.cache  # noqa: B019
@@ -87,15 +85,10 @@ class Evidence:
 
 def size(evidence, name, input_shape):
     """Return cost, size and sha256 of a model."""
-    from tfgradgen.models.loading.metadata import fingerprint
-    from tools.cards.figures import Figure, mega_flop
+    from tools.cards.figures import files
 
-    model, folder = evidence.models[name], evidence.folder / name
-    megabytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.suffix != ".md") / 1e6
-    parameters = sum(int(np.prod(v.shape)) for v in model.weights) / 1e6
-    flop = mega_flop(lambda x: model(x), input_shape)
-    text = f"{flop:.0f} MFLOP per sound (a multiply-add counts as two), {parameters:.2f} M parameters, {megabytes:.1f} MB"
-    return {"cost": Figure(text, (1.0, 0.005, 0.05)), "sha256": Figure(f"`{fingerprint(folder)}`")}
+    model = evidence.generator if name == "generator" else evidence.classifiers[name]
+    return files(model, evidence.folder / name, input_shape, "sound")
 
 
 def classifier_figures(evidence, name):
