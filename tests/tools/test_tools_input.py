@@ -6,10 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from tests.support import toy
+from tests.support.tooling import tool
 from tfgradgen.core.checks import UserError
 from tools.command import run
 from tools.train import clips, label_draws, photographs, sounds, train_actions, train_classifier, train_generator
@@ -107,3 +110,32 @@ def test_draws_of_other_models_are_not_reused(toy_pair: tuple[Path, Path], tmp_p
         label_draws.claim(draws, generator, teacher)
     with pytest.raises(UserError, match="nowhere: expected a readable file of the model"):
         label_draws.claim(tmp_path / "new", "nowhere", teacher)
+
+
+def test_checkpoints_of_other_networks_are_refused_in_one_line_and_nothing_is_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training, path = tool("clip_training"), tmp_path / "teacher.npz"
+    variables = [tf.Variable(tf.ones([2, 3])), tf.Variable(1.0)]
+    training.save(path, variables)
+    kept = path.read_bytes()
+    other = [tf.Variable(tf.zeros([2, 3])), tf.Variable(0.0)]
+    training.restore(path, other)
+    assert [float(tf.reduce_sum(each)) for each in other] == [6.0, 1.0]
+    for wrong in ([tf.Variable(tf.ones([2, 4])), tf.Variable(1.0)], variables[:1]):
+        with pytest.raises(UserError, match=r"checkpoints of networks of this size, got others in .*; give their width"):
+            training.restore(path, wrong)
+
+    def full(file: Any, *arrays: Any) -> None:
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OSError, match="No space"):
+        training.save(path, variables)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["teacher.npz"]
+    assert path.read_bytes() == kept
+    for damaged in (kept[:-30], b""):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"got damaged .*teacher.npz; delete it"):
+            training.restore(path, other)

@@ -2,6 +2,7 @@
 
 import csv
 import time
+import zipfile
 from pathlib import Path
 
 import keras
@@ -9,6 +10,8 @@ import numpy as np
 import tensorflow as tf
 from scipy.special import log_softmax
 
+from tfgradgen.core.checks import fail
+from tfgradgen.core.files import atomic_file
 from tools.train import clips
 from tools.train.clip_generator import LATENT
 
@@ -26,16 +29,23 @@ def rate(peak, steps):
 
 def save(path, variables):
     """Write the values of variables to an .npz, all or nothing."""
-    beside = path.with_suffix(".partial.npz")
-    np.savez(beside, *[np.asarray(variable) for variable in variables])
-    beside.replace(path)
+    with atomic_file(path) as file:
+        np.savez(file, *[np.asarray(variable) for variable in variables])
 
 
 def restore(path, variables):
-    """Assign the values of an .npz that `save` wrote."""
-    with np.load(path, allow_pickle=False) as file:
-        for name, variable in zip(file.files, variables, strict=True):
-            variable.assign(file[name])
+    """Assign the values of an .npz that `save` wrote; raise `UserError` if they are not those of such variables."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            values = [arrays[name] for name in arrays.files]
+    except (ValueError, EOFError, zipfile.BadZipFile):
+        raise fail(
+            "work", "checkpoints as this tool writes them", f"damaged {path}", "delete it, or give another folder"
+        ) from None
+    if [value.shape for value in values] != [tuple(variable.shape) for variable in variables]:
+        raise fail("work", "checkpoints of networks of this size", f"others in {path}", "give their width, or another folder")
+    for value, variable in zip(values, variables, strict=True):
+        variable.assign(value)
 
 
 class Course:

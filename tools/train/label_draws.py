@@ -127,15 +127,20 @@ def imagenet_columns(labels):
 
 
 def claim(out, generator, teacher, size=112):
-    """Keep in models.json which models make and label the draws in `out`; refuse draws of other models."""
+    """Keep which models make and label the draws in `out`; refuse draws of other models."""
     models = {"generator": fingerprint(Path(generator)), "teacher": fingerprint(Path(teacher)), "size": size}
+    bind(out, models, any(chunks(out, kind) for kind in KINDS), f"draws of {generator}, labelled by {teacher}")
+
+
+def bind(out, models, is_used, expected):
+    """Keep `models`, {role: checksum or setting}, in models.json; refuse `out` if others made what `is_used` there."""
     path = Path(out) / "models.json"
     known = read_json(path) if path.exists() else None
-    if known is None and not any(chunks(out, kind) for kind in KINDS):
+    if known is None and not is_used:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json_text(models))
     elif known != models:
-        raise SystemExit(f"{out}: expected draws of {generator}, labelled by {teacher}, got others; give another folder.")
+        raise SystemExit(f"{out}: expected {expected}, got others; give another folder.")
 
 
 def chunk_folder(out, kind, number):

@@ -56,9 +56,12 @@ def run(work, data, others, teacher, draws=200_000, rounds=2, size=96, models=No
 def measure(work, data, others, teacher, stage, size=96, models=None):
     """Measure one stage again, or `teacher` or `teachers`, and print the results."""
     from tools.train.consensus_stages import Studio, say
+    from tools.train.label_draws import claim
     from tools.train.measure_consensus import measure_stage
 
-    measure_stage(Studio(work, data, others, teacher, size, models), stage, say)
+    studio = Studio(work, data, others, teacher, size, models)
+    claim(studio.draws, studio.models / "generator", studio.teacher)
+    measure_stage(studio, stage, say)
 
 
 def export(work, data, others, teacher, stage, out="saved_models/classifier", size=96, models=None, licence=None):

@@ -18,9 +18,11 @@ import tensorflow as tf
 from keras import ops
 
 from tfgradgen.core.checks import check_int
+from tfgradgen.models.loading.metadata import fingerprint
 from tools.command import run
 from tools.train.captions import MAX_TOKENS, Nouns, caption, vocabulary
 from tools.train.export import write_card, write_folder
+from tools.train.label_draws import bind
 from tools.train.lessons import LossModel, fit_averaged
 from tools.train.photographs import to_range
 from tools.train.text_data import BATCH, TextBatches, Views, drawn, every_name, taken
@@ -88,6 +90,8 @@ def main(
     network = TextNetwork(len(vocabulary(names)))
     network.begin()
     if check_int("epochs", epochs, 0):
+        models = {"generator": fingerprint(Path(generator)), "classifier": fingerprint(Path(classifier))}
+        bind(work, models, (work / "drawn").exists(), f"draws of {generator}, named by {classifier}")
         photos, own = taken(network, data, others, work / "taken"), drawn(network, generator, classifier, work / "drawn")
         named = np.mean([bool(name) for name in own.name])
         print(f"{len(photos)} photographs; {len(own)} draws, {named:.3f} with a class", flush=True)
