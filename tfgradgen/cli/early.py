@@ -108,7 +108,16 @@ def check_models(options: ModelOptions) -> None:
     for handle in models:
         check_handle(handle)
     if options.text:
+        _check_images(options)
         _check_words(options, options.text)
+
+
+def _check_images(options: ModelOptions) -> None:
+    """Raise `UserError` if the card of the generator says that it makes no images, which are all that a text model takes."""
+    folder = Path(os.path.expanduser(options.generator))
+    kind = read_metadata(folder).get("kind", "image") if os.path.isdir(folder) else "image"
+    if kind != "image":
+        raise fail("--text", "a generator of images", f"one of the kind {kind}: {options.generator}", "give --label instead")
 
 
 def _check_words(options: ModelOptions, text: str) -> None:

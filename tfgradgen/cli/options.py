@@ -50,7 +50,11 @@ class SampleOptions:
       out: None if the folder is chosen automatically.
     """
 
-    label: Any = text(None, shown="NAME", help="class name, WordNet id or index; several as a,b,c; or all. `labels` lists them")
+    label: Any = text(
+        None,
+        shown="NAME",
+        help="class name, WordNet id, or index if no class has that name; several as a,b,c; or all. `labels` lists them",
+    )
     recipe: Recipe = text(
         flag="kernel",
         shown=auto.NAME,
