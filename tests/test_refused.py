@@ -39,6 +39,7 @@ def energy(image: tf.Tensor) -> tf.Tensor:
         ({"discriminator_weight": 1.0}, "discriminator_weight: expected a discriminator beside it, got none"),
         ({"discriminator": 3, "discriminator_weight": 1.0}, "discriminator: expected a function .*, got int"),
         ({"temperature": 1e40}, "temperature: expected a number of at most 3.4e.38, got 1e.40"),
+        ({"temperature": 1e-300}, "temperature: expected a number of at least 1e-30, got 1e-300"),
         ({"label": ""}, "label: expected the name of a class, an index or a condition, got ''"),
     ],
 )

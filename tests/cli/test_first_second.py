@@ -35,6 +35,8 @@ ANSWERS: list[tuple[list[str], int, str]] = [
     *(([name, "--help"], 0, "Example" if name not in ("labels", "models") else "") for name in COMMANDS),
     (["sample", "--models=speech", "--text=a dog"], 2, "--text: expected a generator of images, got one of the kind sound: "),
     (["sample", "--models=actions", "--text=a dog"], 2, "--text: expected a generator of images, got one of the kind video: "),
+    (["compare", "--help"], 0, "(5..4096)"),
+    (["tune", "--help"], 0, "(4..4096)"),
     (["smaple"], 2, f"unknown command smaple; did you mean sample? all commands: {HELP} --help"),
     (["--seed=1", "sample"], 2, f"unknown command --seed=1; all commands: {HELP} --help"),
     (["help", "smaple"], 2, "unknown command smaple"),

@@ -13,7 +13,7 @@ from PIL import Image
 
 import tfgradgen as tg
 from tests.support import standins, toy
-from tests.support.command import FAST, refused
+from tests.support.command import FAST, refused, with_flags
 from tfgradgen.cli.commands import main
 from tfgradgen.cli.load import load_models
 from tfgradgen.cli.options import parse_sample
@@ -226,6 +226,34 @@ def test_the_command_and_python_start_at_the_same_photograph(
     assert "a flag that --kernel=rejection uses" in refused(
         ["sample", "--label=goldfish", "--kernel=rejection", *toy_flags, "--init=photo.png"], capsys
     )
+
+
+def test_a_run_is_repeated_at_the_photograph_that_it_started_at_and_no_other(
+    toy_flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    pixels = np.random.default_rng(3).integers(0, 256, (2, 8, 8, 3), np.uint8)
+    Image.fromarray(pixels[0]).save("photo.png")
+    command = ["sample", "--label=goldfish", "--kernel=mala", *FAST, *toy_flags, "--init=photo.png", "--out=at"]
+    main(command)
+    main(["sample", "--like=at", "--out=like"])
+    np.testing.assert_array_equal(z_of("like"), z_of("at"))
+    Image.fromarray(pixels[1]).save("photo.png")
+    expected = "like: expected the photograph at which the chains of that run start in photo.png, got "
+    elsewhere = ["sample", "--like=at", "--out=other"]
+    capsys.readouterr()
+    assert f"{expected}another one; put it back, or give --init=FILE" in refused(elsewhere, capsys)
+    said = refused(with_flags(command, "--num_results=9", "--resume"), capsys)
+    assert "resume: expected the photograph of --init at which at starts, got another start; give the same photograph" in said
+    main([*elsewhere, "--init=photo.png"])
+    assert (z_of("other") != z_of("at")).any()
+    capsys.readouterr()
+    Path("photo.png").unlink()
+    assert f"{expected}none" in refused(["sample", "--like=at", "--out=gone"], capsys)
+    made = json.loads(Path("at/run.json").read_text())
+    del made["projection"]["sha256"]  # of an earlier version
+    Path("at/run.json").write_text(json.dumps(made))
+    Image.fromarray(pixels[0]).save("photo.png")
+    assert f"{expected}one that the run has no checksum of" in refused(["sample", "--like=at", "--out=gone"], capsys)
 
 
 def test_max_batch_changes_no_result(toy_flags: list[str]) -> None:

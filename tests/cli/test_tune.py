@@ -106,9 +106,9 @@ def test_it_beats_a_poor_control_though_interrupted(command: list[str], capsys: 
         main([*command, "--out=found", "--resume"])
     assert files == {name: Path("found", name).read_bytes() for name in files}
     capsys.readouterr()
-    assert "expected --num_gradients=120" in refused(
-        with_flags(command, "--num_gradients=130", "--out=found", "--resume"), capsys
-    )
+    said = refused(with_flags(command, "--num_gradients=130", "--out=found", "--resume"), capsys)
+    assert "expected --num_gradients=120" in said
+    assert said.rstrip().endswith("give the same value, or choose another --out."), "there is no --overwrite"
     assert "out: expected a new folder, got found, which exists; continue" in refused([*command, "--out=found"], capsys)
 
 

@@ -407,3 +407,18 @@ def test_every_warning_has_a_section_and_every_section_a_warning() -> None:
 def test_the_sections_come_with_the_package() -> None:
     setup = (Path(tfgradgen.__file__).parents[1] / "setup.cfg").read_text()
     assert "tfgradgen.diagnostics = README.md" in setup
+
+
+def test_blocks_of_one_chain_are_told_from_runs_of_one_chain() -> None:
+    """Five chains in blocks of two: the last tunes its step size alone, and more chains would not change that."""
+
+    def divided(size: int) -> Change:
+        return lambda draws, record: (draws, record | {"arguments": record["arguments"] | {"block": size}})
+
+    five = cut(264, 5)
+    found = found_of(both(five, divided(2)))
+    (line,) = [one for one, name in zip(found["problems"], found["warnings"], strict=True) if name == "one-chain"]
+    assert "a block of one chain alone biases its draws: give a --block that leaves 4 chains or more in each block" in line
+    assert "--num_chains" not in line
+    assert "one-chain" not in found_of(both(five, divided(3)))["warnings"]
+    assert "raise --num_chains" in str(found_of(both(cut(264, 1), divided(1)))["problems"])

@@ -145,6 +145,10 @@ def test_chunks_do_not_pile_up_in_the_command(is_kept: bool, toy_flags: list[str
         (["--block=9"], "block: expected an integer in 1..3, got 9"),
         (["--block=1", "--kernel=rejection"], "block: expected a kernel that runs chains, such as mala, got rejection"),
         (["--block=1", "--kernel=surrogate"], "got surrogate, whose chains are not divided"),
+        (
+            ["--block=2", "--kernel=chees"],
+            "block: expected at least 2 chains in each block for --kernel=chees, got a block of 1 of 3 chains",
+        ),
         (["--address=auto"], "address: expected --engine=ray with it, got --engine=local"),
         (["--engine=spark"], "engine: expected one of local, ray, got 'spark'"),
         (["--engine=ray", "--address=here"], "address: expected auto or HOST:PORT, got 'here'"),

@@ -131,8 +131,25 @@ def test_what_cannot_be_compared_is_one_line(
         [*COMMAND, *toy_flags, "--photographs=nowhere", "--out=x"], capsys
     )
     shutil.rmtree("photos/train/goldfish")
-    with pytest.raises(UserError, match=r"photographs: expected 2 to 20,000 JPEG or PNG files for goldfish, got 0 in photos"):
+    expected = (
+        r"photographs: expected 2 to 20,000 JPEG or PNG files for goldfish, got 0 in photos, which has no folder goldfish"
+    )
+    with pytest.raises(UserError, match=expected):
         nearest_photographs(tg.load_run(ran), "photos", judge)
     blind: Any = SimpleNamespace(module=None, path="judge")
     with pytest.raises(UserError, match="judge: expected a SavedModel with a signature 'features'"):
         Gallery("photos", blind)
+
+
+@pytest.mark.usefixtures("judged")
+def test_photographs_are_read_before_the_run(ran: Path, toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    command = [*COMMAND, *toy_flags, "--photographs=photos", "--out=late"]
+    broken = next(Path("photos/train/goldfish").iterdir())
+    whole = broken.read_bytes()
+    broken.write_bytes(b"no image")
+    assert f"image {broken}: expected an image that can be read" in refused(command, capsys)
+    assert not Path("late.partial").exists(), "nothing was drawn"
+    broken.write_bytes(whole)
+    Path("photos/train/goldfish").rename("photos/train/other")
+    main(command)
+    assert "photos has no folder for goldfish: all photographs are compared" in capsys.readouterr().err

@@ -89,9 +89,9 @@ def _of(flags: Mapping[str, Flag], *names: str) -> dict[str, Flag]:
     return {name: flags[name] for name in names if name in flags}
 
 
-def _with_help(flag: Flag, help: str, default: Any = None) -> Flag:
-    """Return `flag` with the help of a particular command, and with `default` if it is not None."""
-    return Flag(replace(flag.setting, help=help), flag.default if default is None else default)
+def _with_help(flag: Flag, help: str, default: Any = None, **changed: Any) -> Flag:
+    """Return `flag` with the help of a particular command, what it has `changed`, and `default` if it is not None."""
+    return Flag(replace(flag.setting, help=help, **changed), flag.default if default is None else default)
 
 
 def _settings_group(sampler: Sampler | None, command: str) -> Group:
@@ -147,6 +147,8 @@ def _compare_groups(sampler: Sampler | None) -> list[Group]:
         flags["seed"], "seed of all random numbers. The same seed, machine and backend give the same draws and measurements"
     )
     flags["init"] = _with_help(flags["init"], "where chains start, as for `sample`: resample, prior or IMAGE")
+    help_text = flags["num_chains"].setting.help
+    flags["num_chains"] = _with_help(flags["num_chains"], help_text, low=compare_options.MIN_CHAINS)
     return [
         Group(
             "What to compare", _of(own, "labels") | _of(flags, *TEXTS) | _of(own, "kernels", "class_reg") | _of(flags, "init")
@@ -161,7 +163,8 @@ def _compare_groups(sampler: Sampler | None) -> list[Group]:
 
 def _tune_groups(sampler: Sampler | None) -> list[Group]:
     own, flags = flags_of(tune_options.TuneOptions), _every_run()
-    flags["num_chains"] = _with_help(flags["num_chains"], "chains of each run", tune_options.DEFAULT_CHAINS)
+    least = {"low": tune_options.MIN_CHAINS}
+    flags["num_chains"] = _with_help(flags["num_chains"], "chains of each run", tune_options.DEFAULT_CHAINS, **least)
     flags["seed"] = _with_help(flags["seed"], "seed of the search and of its runs")
     flags["init"] = _with_help(flags["init"], "where chains start, as for `sample`: resample or prior")
     held = _settings_group(sampler, "tune")

@@ -13,15 +13,16 @@ from typing import Any
 from tfgradgen.cli.arguments import evaluated
 from tfgradgen.cli.options import SCHEDULE_FLAGS, kernel_flags
 from tfgradgen.cli.terminal import note
-from tfgradgen.core.checks import fail
+from tfgradgen.core.checks import UserError, fail
 from tfgradgen.core.config import AdaptedConfig
 from tfgradgen.core.parsing import parsing, read_json
 from tfgradgen.core.text import as_text
+from tfgradgen.io.images import image_digest
 from tfgradgen.models.loading.metadata import fingerprint
 from tfgradgen.models.shipped import handles_of, local_model
 from tfgradgen.results.again import again
 from tfgradgen.results.files import RUN_FILE, checked_record
-from tfgradgen.results.record import PLACES, VARIED
+from tfgradgen.results.record import PLACES, PROJECTION, VARIED
 
 UNSAFE = "allow_unknown_ops"  # a flag that only the user may give
 PHOTOGRAPHS = "photographs"
@@ -60,6 +61,8 @@ def with_like(given: dict[str, Any], path: Path, texts: Collection[str]) -> dict
         note(f"warning  --{UNSAFE} of that run is not taken from a file: add it if you trust the authors of the models")
     if taken.pop(PHOTOGRAPHS, None):
         note(f"like     without --{PHOTOGRAPHS}: no file is read because a run names it; add it if you want it")
+    if PROJECTION in record and "init" in taken:
+        _check_photograph(taken["init"], record[PROJECTION].get("sha256"))
     taken |= {role: _on_this_machine(role, taken[role], record) for role in PLACES if role in taken}
     for flag, what in NAMES.items():
         if taken.get(flag, "imagenet") != "imagenet":
@@ -87,6 +90,18 @@ def _on_this_machine(role: str, text: str, record: Mapping[str, Any]) -> str:
             if record[role].get("sha256") != fingerprint(Path(place)):
                 note(f"warning  this {role} differs from that of the run (another sha256), so the draws will differ")
     return ",".join(place for place in places if place is not None)
+
+
+def _check_photograph(text: str, sha256: str | None) -> None:
+    """Raise `UserError` if the photograph at which the chains of a run start is not that of the run."""
+    try:
+        got = image_digest(Path(text).expanduser())
+    except (UserError, RuntimeError):  # no such file, or the home of an unknown user
+        got = None
+    if got is None or got != sha256:
+        what = "none" if got is None else "another one" if sha256 else "one that the run has no checksum of"
+        expected = f"the photograph at which the chains of that run start in {as_text(text)}"
+        raise fail("like", expected, what, "put it back, or give --init=FILE for other starts")
 
 
 def _is_moot(name: str, own: dict[str, str], given: dict[str, Any]) -> bool:

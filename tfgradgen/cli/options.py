@@ -126,7 +126,7 @@ class SampleOptions:
         None,
         shown="PATH",
         help="folder or .tar with <label>/*.jpg, train/<label>/*.jpg or val/<label>/*.jpg: the report then shows the nearest "
-        "of these photographs below each image, so that copies would be seen",
+        "of these photographs below each image, so that copies would be seen. A label without a folder is compared with all",
     )
     opens: bool = switch(flag="open", help="open the report in a browser at the end; of several labels the sheet")
 

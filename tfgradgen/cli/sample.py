@@ -115,11 +115,13 @@ def _run(options: SampleOptions, engine: Engine | None) -> list[str]:
 
 
 def _gallery(options: SampleOptions, names: list[str]) -> Gallery:
-    """Return the photographs of --photographs, which must have enough for each of the labels `names`."""
+    """Return the photographs of --photographs, which must be readable and enough for each of the labels `names`."""
     assert options.photographs is not None
     gallery = Gallery(options.photographs)
-    for name in names:
-        gallery.names_of(name)
+    others = gallery.check(names)
+    if others:
+        missing = as_text(", ".join(others))
+        note(f"note     {as_text(gallery.place)} has no folder for {missing}: all photographs are compared")
     return gallery
 
 

@@ -14,6 +14,7 @@ from tfgradgen.core.text import value_text
 
 MAX_COUNT = 10**9  # transitions: more than any run makes, and within int32
 MAX_FLOAT32 = 3.4028235e38  # the largest finite float32
+MIN_TEMPERATURE = 1e-30  # below, float32 could make the tempered likelihood infinite
 REMOVED = {"num_windows": "all coordinates have the same step size now; leave it out"}  # settings of earlier versions
 
 

@@ -28,6 +28,7 @@ class Run(NamedTuple):
       num_burnin_steps: Burn-in transitions per chain.
       num_adaptation_steps: Adaptation steps per chain.
       num_sharing: Number of chains that adapted a step size together.
+      is_divided: Whether the chains ran in blocks (--block), which share no step size.
       num_exact: Number of chains that started at exact draws of the posterior; None if they were not meant to.
       is_learned: Whether the kernel learned something from the draws where its chains start.
       has_burnin: Whether the kernel takes --num_burnin_steps.
@@ -49,6 +50,7 @@ class Run(NamedTuple):
     num_burnin_steps: int = 0
     num_adaptation_steps: int = 0
     num_sharing: int = 16
+    is_divided: bool = False
     num_exact: int | None = None
     is_learned: bool = False
     has_burnin: bool = True

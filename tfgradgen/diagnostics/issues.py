@@ -424,6 +424,11 @@ def _one_chain(run: Run) -> Iterable[Issue]:
     if run.num_sharing > 1:
         return
     tuned = run.target_accept_prob is not None
+    if run.is_divided:
+        if tuned:
+            text = "a step size that is tuned by a block of one chain alone biases its draws"
+            yield issue("one-chain", f"{text}: give a --block that leaves 4 chains or more in each block", IMAGES, MEANS)
+        return
     why = ", and a step size that is tuned by one chain alone biases its draws" if tuned else ""
     text = f"one chain does not show what it has missed{why}: raise --num_chains to 4 or more (up to {again(4)})"
     yield issue("one-chain", f"{text}{cheaper(run)}", *((IMAGES, MEANS) if tuned else (MEANS,)))

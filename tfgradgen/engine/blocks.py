@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tfgradgen.core.backend import seed_of
-from tfgradgen.core.checks import check_int, check_num_chains, fail
+from tfgradgen.core.checks import check_int, fail
 from tfgradgen.core.config import RunConfig
 from tfgradgen.core.contracts import Chunk, Cost, Draws, ProgressFn, SamplerResult
 from tfgradgen.engine.schedule import Scheduler
@@ -33,8 +33,16 @@ def check_block(size: Any, sampler: Sampler, num_chains: int) -> int:
     if not isinstance(sampler, KernelSampler) or sampler.learn_fn:
         why = "whose chains are not divided" if isinstance(sampler, KernelSampler) else "which runs no chains"
         raise fail("block", "a kernel that runs chains, such as mala", f"{sampler.name}, {why}", "leave --block out")
-    check_num_chains(sampler.name, min(number, num_chains % number or number), sampler.min_chains)
+    least = smallest_block(number, num_chains)
+    if least < sampler.min_chains:
+        expected = f"at least {sampler.min_chains} chains in each block for --kernel={sampler.name}"
+        raise fail("block", expected, f"a block of {least} of {num_chains} chains", "give another --block or --num_chains")
     return number
+
+
+def smallest_block(size: int, num_chains: int) -> int:
+    """Return the number of chains in the smallest block."""
+    return min(size, num_chains % size or size)
 
 
 def block_seed(seed: int, number: int) -> int:

@@ -6,6 +6,7 @@ A distance says little by itself. So the photographs of the class are measured i
 
 import logging
 import os
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,9 +74,22 @@ class Gallery:
         own = self._files.of_class(label)
         names = own or self._files.every()
         if not MIN_PHOTOGRAPHS <= len(names) <= MAX_PHOTOGRAPHS:
-            what = f"{len(names)} in {self.place}"
+            what = f"{len(names)} in {self.place}{'' if own else f', which has no folder {label}'}"
             raise fail("photographs", f"{MIN_PHOTOGRAPHS} to {MAX_PHOTOGRAPHS:,} JPEG or PNG files for {label}", what, REMEDY)
         return names, bool(own)
+
+    def check(self, labels: Iterable[str]) -> list[str]:
+        """Return which of `labels` have no photographs of their own.
+
+        Raises:
+          UserError: There are too few or too many photographs for a label, or one cannot be read.
+        """
+        found = {label: self.names_of(label) for label in labels}
+        every = dict.fromkeys(name for names, _ in found.values() for name in names)
+        logger.info("reading %d photographs", len(every))
+        for _ in self._files.read([*every], 1, 1):
+            pass
+        return [label for label, (_, is_class) in found.items() if not is_class]
 
     def of(self, result: SampleResult) -> SampleResult:
         """Return `result` with the nearest photograph of each image; see `nearest_photographs`."""

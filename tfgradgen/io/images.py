@@ -1,5 +1,6 @@
 """Reading images, decoding latent points, and grids of images with captions."""
 
+import hashlib
 import io
 import warnings
 from collections.abc import Callable, Sequence
@@ -44,6 +45,16 @@ def resized(image: Image.Image, width: int, height: int) -> np.ndarray:
 def read_image(path: Path) -> Image.Image:
     """Return the image in a file; see `image_of`."""
     return image_of(lambda: read_bytes(path, MAX_FILE), path)
+
+
+def image_digest(path: Path) -> str:
+    """Return the SHA-256 of the bytes of an image file.
+
+    Raises:
+      UserError: It cannot be read, or is longer than `MAX_FILE`.
+    """
+    with parsing(f"image {as_text(path)}", "an image that can be read", "give another file"):
+        return hashlib.sha256(read_bytes(path, MAX_FILE)).hexdigest()
 
 
 def image_of(read_fn: Callable[[], bytes], name: Any) -> Image.Image:

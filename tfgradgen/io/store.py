@@ -229,17 +229,25 @@ def crc32(path: Path, num_bytes: int) -> int | None:
     return crc
 
 
-def check_same(ours: Mapping[str, Any], theirs: Mapping[str, Any], folder: Path) -> None:
-    """Raise `UserError` if this run differs from the one in `folder`; the error names the first entry that differs."""
+def check_same(
+    ours: Mapping[str, Any], theirs: Mapping[str, Any], folder: Path, remedy: str = "start over with --overwrite"
+) -> None:
+    """Raise `UserError` if this run differs from the one in `folder`; the error names the first entry that differs.
+
+    Args:
+      ours: What says which run this is.
+      theirs: The same of the run in `folder`.
+      folder: Where it is.
+      remedy: What the user can do instead of giving the same values.
+    """
     found = difference(json.loads(json_text(ours)), theirs)
     if found:
         name, our_value, their_value = found
-        raise fail(
-            "resume",
-            f"{as_flag(name, their_value)} as in {folder}",
-            as_flag(name, our_value),
-            "give the same value, or start over with --overwrite",
-        )
+        if name == "arguments.init_z":
+            expected, got = f"the photograph of --init at which {folder} starts", "another start"
+            raise fail("resume", expected, got, f"give the same photograph, or {remedy}")
+        expected = f"{as_flag(name, their_value)} as in {folder}"
+        raise fail("resume", expected, as_flag(name, our_value), f"give the same value, or {remedy}")
 
 
 def as_flag(name: str, value: Any) -> str:

@@ -25,7 +25,7 @@ from tfgradgen.core.backend import Stream, as_seed, compile_fn, fold_in
 from tfgradgen.core.checks import fail
 from tfgradgen.core.config import RunConfig
 from tfgradgen.core.contracts import IMAGE_CHANNELS, Networks, Progress
-from tfgradgen.io.images import read_images
+from tfgradgen.io.images import image_digest, read_images
 from tfgradgen.media.image import from_uint8
 from tfgradgen.media.resize import resize
 from tfgradgen.models.features import cosine_distance, features_fn
@@ -50,7 +50,7 @@ class Projection(NamedTuple):
       record: JSON-serializable. by: 'encoder' or 'optimization'. num_draws, num_starts and num_steps: how it was found.
         pixel_rmse: root mean square error of the pixels, as a share of their range. feature_distance: 1 - cosine of the
         classifier's features, None if it has none. prior_pixel_rmse and prior_feature_distance: the median over prior draws.
-        norm: |z| / sqrt(latent_dim), about 1 for prior draws.
+        norm: |z| / sqrt(latent_dim), about 1 for prior draws. sha256: that of the file of the photograph.
     """
 
     z: np.ndarray
@@ -94,6 +94,7 @@ def project(networks: Networks, path: Path, seed: int) -> Projection:
         "feature_distance": float(own_distance) if see else None,
         "prior_feature_distance": float(np.median(distance)) if see else None,
         "norm": float(np.linalg.norm(point) / math.sqrt(len(point))),
+        "sha256": image_digest(path),
     }
     if not np.isfinite(point).all():
         raise fail("init", "a photograph for which a finite latent point can be found", path, "use another, or --init=resample")

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfgradgen.core.checks import check_int, check_real, fail
-from tfgradgen.core.config import MAX_FLOAT32
+from tfgradgen.core.config import MAX_FLOAT32, MIN_TEMPERATURE
 from tfgradgen.core.contracts import Regularization
 from tfgradgen.core.text import value_text
 
@@ -41,6 +41,8 @@ def _in_range(temperature: Any) -> float:
     number = check_real("temperature", temperature, 0.0)
     if number > MAX_FLOAT32:  # float32 would make it infinite, and the likelihood constant
         raise fail("temperature", f"a number of at most {MAX_FLOAT32:.3g}", temperature, "give a smaller one")
+    if number < MIN_TEMPERATURE:
+        raise fail("temperature", f"a number of at least {MIN_TEMPERATURE:g}", temperature, "give a larger one")
     return number
 
 

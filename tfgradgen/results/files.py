@@ -196,6 +196,7 @@ def _projection(value: Any) -> None:
     _text(_mapping(value)["by"])
     for name in ("pixel_rmse", "prior_pixel_rmse", "feature_distance", "prior_feature_distance"):
         _number(value[name])
+    _text(value.get("sha256", ""))
 
 
 def _budget(value: Any) -> None:

@@ -182,6 +182,7 @@ def run_of(draws: Draws, record: Mapping[str, Any]) -> Run:
         num_burnin_steps=schedule.get("num_burnin_steps", 0),
         num_adaptation_steps=num_adaptation_steps,
         num_sharing=_num_sharing(record, labels, num_chains),
+        is_divided=labels is None and (record["arguments"].get(BLOCK) or num_chains) < num_chains,
         # What a kernel learned from the rows where its chains start is not independent of the starts.
         num_exact=None if is_learned else num_exact,
         is_learned=is_learned,

@@ -154,7 +154,7 @@ def open_study(path: Path, identity: Mapping[str, Any]) -> Any:
     if theirs is None:
         study.set_user_attr("identity", finite(dict(identity)))
     else:
-        check_same(identity, theirs, path.parent)
+        check_same(identity, theirs, path.parent, "choose another --out")
     return study
 
 
