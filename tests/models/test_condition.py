@@ -80,6 +80,11 @@ def test_what_cannot_be_read_is_said_with_its_place(text: str, message: str) -> 
     assert "\n" not in str(error.value)
 
 
+def test_with_one_classifier_its_number_is_1() -> None:
+    with pytest.raises(UserError, match="a classifier's number, 1, as there is one classifier, after @, got '2'"):
+        parse_condition("goldfish@2", LABELLED[:1])
+
+
 def test_many_operands_are_not_deep() -> None:
     text = " & ".join(["!goldfish"] * 1000)
     assert str(parse_condition(text, LABELLED)) == text

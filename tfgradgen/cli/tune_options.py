@@ -18,6 +18,7 @@ from tfgradgen.tuning.space import MIN_KEPT, check_optuna, check_tunable, filled
 
 SAMPLE_FLAGS = ("num_chains", "temperature", "seed", "init", "jit", *PLACE_FLAGS, *MODEL_FLAGS)
 DEFAULT_KERNEL, DEFAULT_CHAINS = "hmc", 8
+STARTS = ("resample", "prior")
 MIN_CHAINS = 4  # the ESS needs several chains to reflect whether they agree
 MIN_GRADIENTS = 60  # no kernel can run with fewer
 RUNS_OF_BUDGET = 20
@@ -81,6 +82,9 @@ def parse_tune(flags: dict[str, Any]) -> TuneOptions:
       UserError: A flag is invalid; the first such flag is named.
     """
     check_flags("tune", flags, tune_flags())
+    if flags.get("init") not in (None, *STARTS):
+        remedy = "the chains of a trial start at exact draws, or at prior draws"
+        raise fail("init", f"one of {', '.join(STARTS)}", value_text(flags["init"]), remedy)
     given = {flag: flags[flag] for flag in SAMPLE_FLAGS if flag in flags}
     sampled = parse_sample({"label": flags["label"], "kernel": ANY_KERNEL, "num_chains": DEFAULT_CHAINS} | given)
     check_optuna()
@@ -93,9 +97,6 @@ def parse_tune(flags: dict[str, Any]) -> TuneOptions:
             raise fail("flags", f"a setting of {kernel}: one of {listed}", f"--{flag}", "leave it out")
     fixed = held_fixed(kernel, given)
     check_int("num_chains", sampled.run.num_chains, MIN_CHAINS, 4096)
-    if sampled.init_photograph or sampled.run.init == "annealed":
-        remedy = "the chains of a trial start at exact draws, or at prior draws"
-        raise fail("init", "one of resample, prior", value_text(flags["init"]), remedy)
     budget, num_gradients = own.get("budget", float(RUNS_OF_BUDGET * own["num_gradients"])), own["num_gradients"]
     if budget < num_gradients:
         raise fail(

@@ -216,7 +216,9 @@ class _Parser:
         word = self._word()
         number = word.strip()
         if not number.isdecimal() or not 1 <= int(number) <= len(self.labelled):
-            expected = f"a classifier's number, 1 to {len(self.labelled)}, after @"
+            count = len(self.labelled)
+            numbers = f"1 to {count}" if count > 1 else "1, as there is one classifier"
+            expected = f"a classifier's number, {numbers}, after @"
             raise self._error(expected, "write it as in goldfish@1", number)
         self.at += len(word)
         return int(number) - 1
