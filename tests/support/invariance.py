@@ -82,7 +82,7 @@ def exact_replicas(started: Pairs, warm: Warm) -> np.ndarray:
 
 @contextmanager
 def unoptimized() -> Iterator[None]:
-    """Compile graphs as they were traced: for a graph of a few transitions, TensorFlow's optimizer takes longer than they do."""
+    """Compile graphs as they were traced: TensorFlow's optimizer takes longer than a few transitions do."""
     before = tf.config.optimizer.get_experimental_options().get("disable_meta_optimizer", False)
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     yield
