@@ -1,6 +1,7 @@
 """Runs of sounds and clips: exact draws, files, resuming, the commands on them, and the sets of shipped models."""
 
 import base64
+import functools
 import json
 import re
 import shutil
@@ -14,7 +15,9 @@ from PIL import Image as Picture
 import tfgradgen as tg
 from tests.support import standins_media
 from tests.support.command import refused
+from tfgradgen.cli import compare, sample
 from tfgradgen.cli.commands import main
+from tfgradgen.cli.load import load_models
 from tfgradgen.core.checks import UserError
 from tfgradgen.media.sound import Sound
 from tfgradgen.media.video import Video
@@ -35,15 +38,37 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "tfgradgen"
 
 
+@pytest.fixture(scope="module")
+def load_once(package: Path) -> Any:
+    """Return `load_models` that loads a set once for all tests, so that they share its graphs; other models it loads again."""
+    loaded = dict[str, Any]()
+
+    def load(options: Any, gradient_precision: str = "float32") -> Any:
+        paths, key = (options.generator, *options.classifiers), repr((options, gradient_precision))
+        if not all(str(path).startswith(str(package.parent)) for path in paths):
+            return load_models(options, gradient_precision)
+        return loaded.get(key) or loaded.setdefault(key, load_models(options, gradient_precision))
+
+    return load
+
+
 @pytest.fixture
-def installed(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def installed(package: Path, load_once: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(shipped, "PACKAGE", package)
+    for module in (compare, sample):
+        monkeypatch.setattr(module, "load_models", load_once)
     monkeypatch.chdir(tmp_path)
     return package.parent / "saved_models"
 
 
+@functools.cache
+def networks_of(models: str) -> tuple[Any, Any]:
+    """Return the generator and classifier of a set that is installed; it is cached."""
+    return tg.load_generator(models=models), tg.load_classifier(models=models)
+
+
 def pair_of(models: str, label: Any) -> tg.ClassPosterior:
-    return tg.ClassPosterior(tg.load_generator(models=models), tg.load_classifier(models=models), label)
+    return tg.ClassPosterior(*networks_of(models), label)
 
 
 def means(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
