@@ -12,6 +12,8 @@ from tests.support.observers import save_observers
 from tfgradgen.cli.commands import main
 from tfgradgen.models.text import load_text_model
 
+pytestmark = pytest.mark.usefixtures("quick_runs")
+
 SMALL = ["compare", "--num_chains=5", "--num_gradients=10", "--kernels=mala,rejection", "--out=c"]
 
 

@@ -19,6 +19,8 @@ from tfgradgen.play.source import load_posterior
 from tfgradgen.results.again import again
 from tfgradgen.results.result import load_run
 
+pytestmark = pytest.mark.usefixtures("quick_runs")
+
 STEP = ["--chain=0", "--num_images=1", "--num_steps=1"]
 REJECTION = ["--kernel=rejection", "--num_results=20", "--num_chains=4"]
 
@@ -170,7 +172,6 @@ def test_check_and_export_take_a_text(flags: list[str], capsys: pytest.CaptureFi
     assert served(**given)
 
 
-@pytest.mark.usefixtures("quick_runs")
 def test_a_run_is_played_with_its_own_text_model_wherever_that_is(
     flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -193,7 +194,6 @@ def test_a_run_is_played_with_its_own_text_model_wherever_that_is(
     assert not Path("c.gif").exists()
 
 
-@pytest.mark.usefixtures("quick_runs")
 def test_a_run_with_captions_is_played_with_the_same_ones(
     flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
