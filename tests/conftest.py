@@ -98,32 +98,51 @@ def same_weights() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def loaded_once() -> dict[str, Any]:
-    """Return the toy pairs that `quick_runs` has loaded, by options."""
+    """Return the models that `shared_models` has loaded, by options."""
     return {}
 
 
 @pytest.fixture
-def quick_runs(toy_pair: tuple[Path, Path], loaded_once: dict[str, Any]) -> Iterator[None]:
-    """Run commands on the toy pair, without what takes most of their time.
+def shared_models(toy_pair: tuple[Path, Path], loaded_once: dict[str, Any]) -> Iterator[set[str]]:
+    """Load the toy pair, and so compile the graphs of its runs, once for all commands in this process.
 
-    The pair is loaded, and the graphs of a run are compiled, once for all tests of the process. plots.png is a sketch of the
-    digest of the draws. Do not use it in tests of loading, compiling or plots.
+    Conditions that are equal are one object, so that their graphs are shared, too. Tests that write other models once can add
+    the names of these to the set. Do not use it in tests of loading or compiling.
     """
-    from PIL import Image
-
     from tfgradgen.cli import check, compare, export, load, sample, tune
-    from tfgradgen.core.contracts import Draws
-    from tfgradgen.results import files
 
-    toys = {str(path) for path in toy_pair}
+    shared = {str(path) for path in toy_pair}
+
+    class Shared(load.Loaded):
+        def targets(self, wanted: Any) -> list[Any]:
+            return [conditions.setdefault(condition_of(target), target) for target in super().targets(wanted)]
+
+    def condition_of(target: Any) -> Any:
+        parts = getattr(target.classifier, "classifiers", [target.classifier])
+        return getattr(target.classifier, "expression", None), target.index, *map(id, parts)
 
     def load_once(options: Any, gradient_precision: str = "float32") -> Any:
-        if {options.generator, *options.classifiers} != toys:
+        if not {options.generator, *options.classifiers} <= shared or options.captions is not None:
             return load.load_models(options, gradient_precision)
         key = repr((options, gradient_precision))
         if key not in loaded_once:
-            loaded_once[key] = load.load_models(options, gradient_precision)
+            loaded_once[key] = Shared(*load.load_models(options, gradient_precision))
         return loaded_once[key]
+
+    conditions = loaded_once.setdefault("conditions", {})
+    with pytest.MonkeyPatch.context() as patch:  # its own, so that a test's `undo` does not remove it
+        for module in (check, compare, export, sample, tune):
+            patch.setattr(module, "load_models", load_once)
+        yield shared
+
+
+@pytest.fixture
+def sketched_plots() -> Iterator[None]:
+    """Make plots.png a sketch of the digest of the draws, which takes no time. Do not use it in tests of plots."""
+    from PIL import Image
+
+    from tfgradgen.core.contracts import Draws
+    from tfgradgen.results import files
 
     def sketch(draws: Draws, title: str = "", *_: Any) -> Image.Image:
         digest = hashlib.sha256(title.encode())
@@ -131,11 +150,14 @@ def quick_runs(toy_pair: tuple[Path, Path], loaded_once: dict[str, Any]) -> Iter
             digest.update(np.ascontiguousarray(column).tobytes())
         return Image.frombytes("L", (len(digest.digest()), 1), digest.digest())
 
-    with pytest.MonkeyPatch.context() as patch:  # its own, so that a test's `undo` does not remove it
-        for module in (check, compare, export, sample, tune):
-            patch.setattr(module, "load_models", load_once)
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files, "plot_chains", sketch)
         yield
+
+
+@pytest.fixture
+def quick_runs(shared_models: set[str], sketched_plots: None) -> None:
+    """Run commands on the toy pair without what takes most of their time. Do not use it in tests of that."""
 
 
 @pytest.fixture

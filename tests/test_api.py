@@ -1,16 +1,13 @@
 """tg.sample and its result: the draws, images, diagnosis and files of the command, from Python."""
 
-import ast
 import copy
 import html
-import inspect
 import json
 import pickle
 import re
 import shutil
 import subprocess
 import sys
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +21,6 @@ from tests.support import toy
 from tfgradgen.cli.commands import main
 from tfgradgen.core.text import as_python, parameter
 from tfgradgen.io.images import decode
-from tfgradgen.models.loading.settings import ClassifierSettings, GeneratorSettings
 
 FEW: dict[str, Any] = {"num_results": 4, "num_chains": 3}
 
@@ -39,6 +35,13 @@ def result(posterior: tg.ClassPosterior) -> tg.SampleResult:
     return tg.sample(posterior, num_burnin_steps=4, **FEW)
 
 
+@pytest.fixture(scope="module")
+def saved(result: tg.SampleResult, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of `result`, which tests must not change."""
+    return result.save(tmp_path_factory.mktemp("saved") / "run")
+
+
+@pytest.mark.usefixtures("shared_models")
 @pytest.mark.parametrize("kernel", ["mala", "rejection", "smc"])
 def test_it_is_the_command_s_run(
     kernel: str, posterior: tg.ClassPosterior, toy_flags: list[str], capsys: pytest.CaptureFixture[str]
@@ -116,6 +119,7 @@ def test_starts(posterior: tg.ClassPosterior) -> None:
     assert (prior.record["exact_starts"], resampled.record["exact_starts"]) == (None, 3)
 
 
+@pytest.mark.usefixtures("sketched_plots")
 def test_numbers_of_numpy_are_numbers(posterior: tg.ClassPosterior, tmp_path: Path) -> None:
     counts = {name: np.int64(value) for name, value in FEW.items()}
     result = tg.sample(posterior, "hmc", num_burnin_steps=np.int32(2), step_size=np.float32(0.25), seed=np.uint8(3), **counts)
@@ -179,6 +183,7 @@ def test_without_a_kernel_in_xla_it_goes_on_and_says_so(posterior: tg.ClassPoste
     assert any(issue.startswith("graph mode, without XLA: no compilation (no kernel for X) (") for issue in result.issues)
 
 
+@pytest.mark.usefixtures("sketched_plots")
 def test_models_that_are_callables_can_be_sampled_and_saved(tmp_path: Path) -> None:
     posterior = tg.ClassPosterior(toy.ToyGenerator(), toy.ToyClassifier(), 1, temperature=tf.constant(2.0))
     result = tg.sample(posterior, "hmc", num_burnin_steps=4, **FEW)
@@ -186,6 +191,7 @@ def test_models_that_are_callables_can_be_sampled_and_saved(tmp_path: Path) -> N
     assert tg.load_run(result.save(tmp_path / "run")).images.shape == (3, 2, 2, 1)
 
 
+@pytest.mark.usefixtures("sketched_plots")
 def test_each_chain_may_have_a_label_of_its_own(posterior: tg.ClassPosterior, tmp_path: Path) -> None:
     batch = posterior.copy(label=["alp", "goldfish", "alp"])
     with pytest.raises(tg.UserError, match=r"num_chains: expected 3, a chain for each label .*, got 16; give num_chains=3\."):
@@ -247,6 +253,7 @@ def test_a_notebook_shows_images_and_summary(result: tg.SampleResult, monkeypatc
     assert "\x1b" not in hostile._repr_html_() + repr(hostile)
 
 
+@pytest.mark.usefixtures("quick_runs")
 def test_the_tree_is_that_of_chains_nc(result: tg.SampleResult, toy_flags: list[str]) -> None:
     import xarray
 
@@ -270,6 +277,7 @@ def test_without_xarray_it_is_said(result: tg.SampleResult, monkeypatch: pytest.
         result.to_datatree()
 
 
+@pytest.mark.usefixtures("sketched_plots")
 def test_saving_replaces_only_runs(result: tg.SampleResult, tmp_path: Path) -> None:
     folder = result.save(tmp_path / "deep" / "run")
     files = {"report.html", "grid.png", "plots.png", "film.png", "samples.npz", "run.json"}
@@ -330,6 +338,7 @@ def test_a_run_is_read_again(result: tg.SampleResult, tmp_path: Path) -> None:
             assert (again / path.name).read_bytes() == path.read_bytes()
 
 
+@pytest.mark.usefixtures("sketched_plots")
 def test_a_result_can_be_pickled_and_copied(result: tg.SampleResult, tmp_path: Path) -> None:
     folder = result.save(tmp_path / "run")
     read = tg.load_run(folder)
@@ -360,8 +369,8 @@ def test_a_result_can_be_pickled_and_copied(result: tg.SampleResult, tmp_path: P
         ("kernel", "nuts2", "whose kernel"),
     ],
 )
-def test_a_hostile_record_is_one_line(entry: str, value: Any, said: str, result: tg.SampleResult, tmp_path: Path) -> None:
-    folder = result.save(tmp_path / "run")
+def test_a_hostile_record_is_one_line(entry: str, value: Any, said: str, saved: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(saved, tmp_path / "run"))
     record = json.loads((folder / "run.json").read_text())
     record[entry] = record[entry] | value if entry == "arguments" else value
     (folder / "run.json").write_text(json.dumps(record))
@@ -379,6 +388,7 @@ def test_what_is_no_run_is_one_line(tmp_path: Path) -> None:
         assert "\x1b" not in str(caught.value)
 
 
+@pytest.mark.usefixtures("sketched_plots")
 def test_a_result_is_read_without_tensorflow(result: tg.SampleResult, tmp_path: Path) -> None:
     result.save(tmp_path / "run")
     code = (
@@ -395,76 +405,6 @@ def test_tensorflow_starts_quietly(tmp_path: Path) -> None:
     env = {"PYTHONPATH": str(Path(tg.__file__).parents[1])}
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"kept")
-
-
-TYPED = """
-import tfgradgen as tg
-posterior = tg.ClassPosterior(tg.load_generator(), tg.load_classifier("m", output="logits"), 0)
-result = tg.sample(posterior, kernel="mala", num_chains=16, seed=0, step_size=0.3)
-reveal_type(tg.sample)
-reveal_type(tg.load_generator)
-reveal_type(tg.ClassPosterior)
-reveal_type(result)
-reveal_type(result.z)
-reveal_type(result.issues)
-reveal_type(tg.load_run("out/x"))
-tg.smaple
-tg.sample(posterior, num_chains="16")
-tg.load_generator(latentdim=3)
-tg.ClassPosterior(tg.load_generator(), tg.load_classifier(), 0, temprature=2.0)
-reveal_type(posterior.unnormalized_log_prob)
-"""
-
-
-def test_types_reach_an_editor(root: Path, tmp_path: Path) -> None:
-    from mypy import api
-
-    (tmp_path / "typed.py").write_text(TYPED)
-    options = ["--config-file", str(root / "setup.cfg"), "--no-error-summary", "--cache-dir", str(tmp_path / "cache")]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MYPYPATH", str(root))
-        said, errors, _ = api.run([*options, str(tmp_path / "typed.py")])
-    lines = [line.split("typed.py:", 1)[1] for line in said.splitlines() if "typed.py:" in line]
-    revealed = [line.split('"', 1)[1] for line in lines if "Revealed type" in line]
-    assert not errors
-    assert "tfgradgen.posterior.ClassPosterior" in revealed[0]
-    assert "*, num_results: int | None" in revealed[0].replace("builtins.", "") or "num_results: Union" in revealed[0]
-    assert "latent_dim: " in revealed[1]
-    assert "-> tfgradgen.models.generator.Generator" in revealed[1]
-    assert "-> tfgradgen.posterior.ClassPosterior" in revealed[2]
-    assert "tfgradgen.results.result.SampleResult" in revealed[3]
-    assert "ndarray" in revealed[4]
-    assert "list[" in revealed[5].lower()
-    assert "tfgradgen.results.result.SampleResult" in revealed[6]
-    mistakes = [line for line in lines if "error:" in line]
-    assert [line.split(":")[0] for line in mistakes] == ["12", "13", "14", "15"], said
-    assert revealed[7].startswith("def (z: Any)")
-
-
-def test_names_for_editors_are_those_at_run_time() -> None:
-    tree = ast.parse(Path(tg.__file__).read_text())
-    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
-    typed = {alias.asname: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
-    assert typed == tg._HOMES  # type: ignore[attr-defined]
-    assert "__version__" in dir(tg)
-
-
-@pytest.mark.parametrize(
-    ("load_fn", "kind"),
-    [
-        (tg.load_generator, GeneratorSettings),
-        (tg.load_classifier, ClassifierSettings),
-        (tg.load_discriminator, ClassifierSettings),
-    ],
-)
-def test_loaders_show_all_that_can_be_set(load_fn: Any, kind: Any) -> None:
-    parameters = inspect.signature(load_fn).parameters
-    assert parameters["path"].default is None
-    shown = {name: p.default for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
-    assert shown.pop("models", "photographs") == "photographs", "which shipped model, if no path is given"
-    assert shown == {field.name: field.default for field in fields(kind)}
-    with pytest.raises(tg.UserError, match=r"got layoud; did you mean layout"):
-        load_fn(layoud="channels_last")
 
 
 def test_flags_are_arguments_in_python() -> None:

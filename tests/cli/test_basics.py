@@ -25,6 +25,8 @@ from tfgradgen.models.loading.metadata import fingerprint
 from tfgradgen.models.shipped import default_model
 from tfgradgen.results.record import VARIED
 
+pytestmark = pytest.mark.usefixtures("quick_runs")
+
 LONG = ["--kernel=mala", "--num_results=50", "--num_burnin_steps=4", "--num_adaptation_steps=4"]
 
 
@@ -65,7 +67,6 @@ def test_quiet_keeps_lists_errors_and_the_help(capsys: pytest.CaptureFixture[str
         refused(["kernels", word], capsys)
 
 
-@pytest.mark.usefixtures("quick_runs")
 def test_quiet_names_the_label_of_a_warning(toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     main(["sample", "--label=goldfish,alp", "--out=runs", *toy_flags, *FAST_MALA, "-q"])
     *warnings, last = capsys.readouterr().out.splitlines()
@@ -109,7 +110,6 @@ def test_durations() -> None:
             parse_duration("time_budget", wrong)
 
 
-@pytest.mark.usefixtures("quick_runs")
 def test_a_run_that_time_cut_is_the_run_of_so_many_draws(toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """The first chunk is the burn-in, the second has twenty draws. The time is over after either of them."""
     command = [*SMALL, *LONG, *toy_flags, "--out=cut"]
@@ -139,7 +139,6 @@ def test_a_run_that_time_cut_is_the_run_of_so_many_draws(toy_flags: list[str], c
     assert "time_budget" not in record_of("cut")
 
 
-@pytest.mark.usefixtures("quick_runs")
 def test_labels_share_the_time(toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Labels of one batch are cut together; each of several labels that run in turn gets at least one chunk."""
     several = ["sample", "--label=goldfish,alp", "--num_chains=3", *toy_flags, "--time_budget=0.001s"]
@@ -160,7 +159,6 @@ def test_particles_are_not_cut(toy_flags: list[str], capsys: pytest.CaptureFixtu
     assert "time_budget: expected a kernel that draws one after another, got smc" in said
 
 
-@pytest.mark.usefixtures("quick_runs")
 def test_several_labels_are_numbered_and_end_in_one_table(toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     command = ["sample", "--label=goldfish,alp", "--out=runs", *toy_flags, *FAST_MALA]
     main(command)
@@ -191,7 +189,6 @@ def test_several_labels_are_numbered_and_end_in_one_table(toy_flags: list[str], 
     assert capsys.readouterr().out.splitlines()[-4:] == out[-4:], "the table of runs that were finished earlier"
 
 
-@pytest.mark.usefixtures("quick_runs")
 def test_like_takes_all_settings_and_flags_win(toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     own = ["--temperature=0.5", "--seed=7", "--step_size=0.3", "--num_chains=3", "--jit=false"]
     main(["sample", "--label=king_penguin", *LONG, *own, *toy_flags, "--out=first"])
@@ -325,7 +322,6 @@ def test_no_damage_to_a_record_is_worse_than_an_error(tmp_path: Path) -> None:
     assert all(str(error).isprintable() and len(str(error)) < 800 for error in errors)
 
 
-@pytest.mark.usefixtures("quick_runs")
 def test_diagnose_prints_json(
     toy_flags: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from tests.support import standins_text
-from tests.support.command import refused
+from tests.support.command import refused, with_flags
 from tests.support.observers import save_observers
 from tfgradgen.cli.commands import main
 from tfgradgen.models.text import load_text_model
+
+pytestmark = pytest.mark.usefixtures("quick_runs")
 
 SMALL = ["compare", "--num_chains=5", "--num_gradients=10", "--kernels=mala,rejection", "--out=c"]
 
@@ -57,7 +59,7 @@ def test_cells_of_the_same_text_are_kept_and_others_refused(
     """A class of the judge with a text is no class of the judge."""
     captions = tmp_path / "captions.txt"
     captions.write_text("a blue sky\n")
-    with_captions = [*command, "--text=red", f"--reference_captions={captions}"]
+    with_captions = [*with_flags(command, "--kernels=rejection"), "--text=red", f"--reference_captions={captions}"]
     main([*with_captions, "--labels=goldfish"])
     first = report()
     assert first["labels"] == ["goldfish & red"]

@@ -87,6 +87,7 @@ ANSWERS: list[tuple[list[str], int, str]] = [
 ]
 
 
+@pytest.mark.usefixtures("quick_runs")
 def test_answers_come_without_tensorflow(toy_flags: list[str], tmp_path: Path) -> None:
     main(
         [
@@ -146,6 +147,7 @@ def test_help_has_no_header_of_fire_and_no_argument_that_does_not_exist(capsys: 
         assert argv[0] != "--help" or all(f"\n  {name} " in shown.out for name in COMMANDS)
 
 
+@pytest.mark.usefixtures("quick_runs")
 def test_every_run_of_several_labels_is_diagnosed(toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     main(["sample", "--label=goldfish,alp", "--out=runs", *toy_flags, *FAST_MALA])
     with np.load("runs/alp/samples.npz") as file:
@@ -165,6 +167,7 @@ def test_every_run_of_several_labels_is_diagnosed(toy_flags: list[str], capsys: 
     assert "runs/alp" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("sketched_plots")
 def test_what_a_run_does_is_said_before_it_does_it(
     toy_flags: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

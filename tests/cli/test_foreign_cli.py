@@ -14,6 +14,7 @@ from PIL import Image
 import tfgradgen as tg
 from tests.support import standins, toy
 from tests.support.command import FAST, refused, with_flags
+from tfgradgen.cli import sample
 from tfgradgen.cli.commands import main
 from tfgradgen.cli.load import load_models
 from tfgradgen.cli.options import parse_sample
@@ -34,6 +35,7 @@ pytestmark = pytest.mark.usefixtures("quick_runs")
 
 BIGBIGAN = "https://tfhub.dev/deepmind/bigbigan-resnet50/1"
 INCEPTION = "https://tfhub.dev/google/imagenet/inception_v3/classification/5"
+REJECTION = ["--kernel=rejection", *FAST[::2]]
 FEW = ["--kernel=mala", "--num_chains=3", "--num_results=3", "--num_burnin_steps=2", "--init=prior"]
 
 
@@ -46,11 +48,15 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def hub(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return flags that name a cached pair; the working folder is empty."""
+def hub(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared_models: set[str]) -> list[str]:
+    """Return flags that name a cached pair; the working folder is empty.
+
+    Images have a quarter of the size that the classifier asks for, because large convolutions are slow, above all with XLA.
+    """
+    shared_models |= {BIGBIGAN, INCEPTION}
     monkeypatch.setenv("TFHUB_CACHE_DIR", str(cache))
     monkeypatch.chdir(tmp_path)
-    return [f"--generator={BIGBIGAN}", f"--classifier={INCEPTION}"]
+    return [f"--generator={BIGBIGAN}", f"--classifier={INCEPTION}", "--classifier_size=75"]
 
 
 def record(folder: str) -> dict[str, Any]:
@@ -91,8 +97,9 @@ def test_a_condition_is_sampled_exactly(toy_flags: list[str]) -> None:
 
 def parsed_posterior(flags: list[str], label: Any, **more: Any) -> ClassPosterior:
     given = dict(flag.lstrip("-").split("=", 1) for flag in flags)
-    options = parse_sample({"label": label, "kernel": "mala", **given, **more})
-    loaded = load_models(options.models)
+    settings = {name: int(text) if text.isdigit() else text for name, text in given.items()}
+    options = parse_sample({"label": label, "kernel": "mala", **settings, **more})
+    loaded = sample.load_models(options.models)  # what the commands have loaded
     (target,) = loaded.targets(label)
     return ClassPosterior.of(loaded.networks(target), target.index)
 
@@ -103,13 +110,13 @@ def test_two_classifiers_compose(toy_flags: list[str], toy_pair: tuple[Path, Pat
     one, two = parsed_posterior(toy_flags, "goldfish"), parsed_posterior(both, "goldfish & king_penguin@2")
     other = parsed_posterior(toy_flags, "king_penguin")
     np.testing.assert_allclose(two.class_log_prob(z), one.class_log_prob(z) + other.class_log_prob(z), rtol=1e-4)
-    main(["sample", "--label=goldfish & king_penguin@2, alp", "--kernel=mala", *FAST, *both, "--out=two"])
+    main(["sample", "--label=goldfish & king_penguin@2, alp", *REJECTION, *both, "--out=two"])
     assert {path.name for path in Path("two").iterdir()} == {"goldfish_king_penguin_2", "alp", "sheet.png"}
 
 
 def test_a_condition_of_any_length_finds_a_folder(toy_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     label = " | ".join(["goldfish & !alp"] * 8)
-    main(["sample", f"--label={label}", "--kernel=mala", *FAST, *toy_flags])
+    main(["sample", f"--label={label}", *REJECTION, *toy_flags])
     (folder,) = Path("out").iterdir()
     assert folder.name.startswith("goldfish_not_alp_or_goldfish_not_alp")
     assert record(str(folder))["label"]["name"].startswith("goldfish & !alp | ")
@@ -320,7 +327,7 @@ def test_check_says_what_was_found_and_what_it_costs(hub: list[str], capsys: pyt
         "tench, at 64 prior draws, of gradients at 16",
         f"generator   {BIGBIGAN}\n            takes generate\n            signatures default (x float32 [?, 256, 256, 3]) -> ",
         "z 120 (prior normal) -> image 128 x 128 x 3 in [-1, 1], with an encoder",
-        "image 299 x 299 in [0, 1] -> logits of 1001 classes",
+        "image 75 x 75 in [0, 1] -> logits of 1001 classes",
         "ok     gradient     its norm, with respect to z: ",
         "a gradient in graph mode on /device:CPU:0",
         "    1 chain : ",
@@ -345,4 +352,5 @@ def test_labels_of_a_hub_model_are_listed(hub: list[str], capsys: pytest.Capture
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 1001
     assert lines[2].split() == ["2", "n01443537", "goldfish"]
-    assert len(load_classifier(INCEPTION).labels) == 1001
+    classifier = load_classifier(INCEPTION)
+    assert (len(classifier.labels), classifier.image_size) == (1001, (299, 299))

@@ -64,6 +64,7 @@ def test_the_bar_begins_anew_after_stored_rows(monkeypatch: pytest.MonkeyPatch) 
     assert made == [35, 77]
 
 
+@pytest.mark.usefixtures("sketched_plots")
 def test_a_log_file_gets_plain_lines_with_the_time_left(
     toy_flags: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

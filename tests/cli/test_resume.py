@@ -4,8 +4,7 @@ import json
 import shlex
 import shutil
 import signal
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 import tensorflow as tf
 
 from tests.support.command import CTRL_C, FAST_MALA, FULL_DISK, SEVERAL, SMALL, STEPS, refused, stop_after, with_flags
+from tests.support.forks import Forks
 from tfgradgen.cli.commands import main
 from tfgradgen.cli.sample import kept
 from tfgradgen.core.checks import UserError
@@ -66,16 +66,19 @@ POINTS = {
 }
 
 
-def killed(command: list[str], code: str, folder: Path) -> None:
+@pytest.fixture(scope="module")
+def forks() -> Iterator[Forks]:
+    with Forks() as forks:
+        yield forks
+
+
+def killed(command: list[str], code: str, folder: Path, forks: Forks) -> None:
     """Run `command` in its own process, which `code` makes kill itself."""
-    start = "import os, signal, sys; from tfgradgen.core.quiet import start_tensorflow; start_tensorflow()\n"
-    code = f"{start}{code}\nfrom tfgradgen.cli.commands import main; main(sys.argv[1:])"
-    ended = subprocess.run([sys.executable, "-c", code, *command], cwd=folder, capture_output=True)
-    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    assert forks.run(command, code, folder) == -signal.SIGKILL, forks.said
 
 
 @pytest.mark.slow
-def test_killed_while_it_draws_it_ends_with_the_same_bytes(toy_flags: list[str], tmp_path: Path) -> None:
+def test_killed_while_it_draws_it_ends_with_the_same_bytes(toy_flags: list[str], tmp_path: Path, forks: Forks) -> None:
     """One run is killed at each of `POINTS` and resumed."""
     command = [*SMALL, "--kernel=mala", "--num_results=150", "--num_burnin_steps=30", *toy_flags]
     main([*command, "--out=whole"])
@@ -95,7 +98,7 @@ def counted(*args):
     return result
 module.{name} = counted
 """
-        killed([*command, "--out=cut", "--resume"], code, tmp_path)
+        killed([*command, "--out=cut", "--resume"], code, tmp_path, forks)
         partial = tmp_path / "cut.partial"
         assert not (tmp_path / "cut").exists()
         seen.append((sum(path.stat().st_size for path in partial.glob("*.raw")), (partial / f"{CHECKPOINT}.new").exists()))
@@ -311,11 +314,13 @@ def test_draws_lie_on_disk_and_not_in_memory(tmp_path: Path) -> None:
 # Where the process is killed: before the folder is written, while it is written, and when it is in place next to remains.
 @pytest.mark.slow
 @pytest.mark.parametrize("at", ["results.result.write_run", "results.files.save_png", "cli.run.clear"])
-def test_killed_while_it_finishes_it_ends_with_the_same_bytes(at: str, toy_flags: list[str], tmp_path: Path) -> None:
+def test_killed_while_it_finishes_it_ends_with_the_same_bytes(
+    at: str, toy_flags: list[str], tmp_path: Path, forks: Forks
+) -> None:
     command = [*SMALL, "--kernel=mala", *STEPS["mala"], *toy_flags]
     main([*command, "--out=whole"])
     code = f"import tfgradgen.cli.run; tfgradgen.{at} = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)"
-    killed([*command, "--out=cut"], code, tmp_path)
+    killed([*command, "--out=cut"], code, tmp_path, forks)
     main([*command, "--out=cut", "--resume"])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cut", "whole"], "no remains, hidden ones neither"
     assert (tmp_path / "cut/samples.npz").read_bytes() == (tmp_path / "whole/samples.npz").read_bytes()

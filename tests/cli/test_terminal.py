@@ -47,6 +47,7 @@ def flags(toy_pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.Monke
     return [f"--generator={toy_pair[0]}", f"--classifier={folder}"]
 
 
+@pytest.mark.usefixtures("sketched_plots")
 def test_every_command_shows_hostile_labels_escaped(
     flags: list[str],
     untuned: None,

@@ -19,6 +19,8 @@ from tfgradgen.play.source import load_posterior
 from tfgradgen.results.again import again
 from tfgradgen.results.result import load_run
 
+pytestmark = pytest.mark.usefixtures("quick_runs")
+
 STEP = ["--chain=0", "--num_images=1", "--num_steps=1"]
 REJECTION = ["--kernel=rejection", "--num_results=20", "--num_chains=4"]
 
@@ -89,7 +91,7 @@ def test_other_captions_or_another_text_are_another_run(
 
 
 def test_a_text_composes_with_labels(flags: list[str]) -> None:
-    main(["sample", "--label=goldfish,alp", "--text=a red fish", "--kernel=mala", *FAST, *flags, "--out=two"])
+    main(["sample", "--label=goldfish,alp", "--text=a red fish", *REJECTION, *flags, "--out=two"])
     assert {path.name for path in Path("two").iterdir()} == {"goldfish_a_red_fish", "alp_a_red_fish", "sheet.png"}
     run = load_run("two/goldfish_a_red_fish")
     posterior = load_posterior(run)
@@ -163,14 +165,14 @@ def test_check_and_export_take_a_text(flags: list[str], capsys: pytest.CaptureFi
     shown = capsys.readouterr().out
     assert "a red fish, at 64 prior draws" in shown
     assert "text model" in shown
-    main(["export", "--kernel=mala", "--text=a red fish", "--num_steps=2", "--batch_sizes=1", *flags, "--out=served"])
+    few = ["--num_chains=2", "--num_steps=2", "--num_start_draws=8", "--batch_sizes=1"]
+    main(["export", "--kernel=mala", "--text=a red fish", *few, *flags, "--out=served"])
     served = tf.saved_model.load("served/1").signatures["serving_default"]
     _, inputs = served.structured_input_signature
     given = {name: tf.constant(["a red fish"] if spec.dtype == tf.string else [1], spec.dtype) for name, spec in inputs.items()}
     assert served(**given)
 
 
-@pytest.mark.usefixtures("quick_runs")
 def test_a_run_is_played_with_its_own_text_model_wherever_that_is(
     flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -193,7 +195,6 @@ def test_a_run_is_played_with_its_own_text_model_wherever_that_is(
     assert not Path("c.gif").exists()
 
 
-@pytest.mark.usefixtures("quick_runs")
 def test_a_run_with_captions_is_played_with_the_same_ones(
     flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -26,14 +26,14 @@ def two_devices(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
 def test_processes_draw_the_same_bits_and_can_be_stopped(
     toy_flags: list[str], toy_pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A stopped command ends its processes and can continue in this process or in others; Python gives the same draws."""
+    """A stopped command ends its processes and can continue in this process; Python gives the same draws with two others."""
     main([*COMMAND, *toy_flags, "--out=near"])
     capsys.readouterr()
     with pytest.MonkeyPatch.context() as patch:
         stop_after(5, CTRL_C, patch)
         line = refused([*COMMAND, *toy_flags, "--devices=all", "--out=far"], capsys, 130)
     assert "--resume goes on with it" in line
-    main([*COMMAND, *toy_flags, "--devices=2", "--out=far", "--resume"])
+    main([*COMMAND, *toy_flags, "--out=far", "--resume"])
     for label in ("goldfish", "alp"):
         assert Path("near", label, "samples.npz").read_bytes() == Path("far", label, "samples.npz").read_bytes()
     assert devices.VISIBLE not in os.environ or os.environ[devices.VISIBLE] != ""

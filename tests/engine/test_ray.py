@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from tfgradgen.cli.compare_options import parse_compare
 from tfgradgen.cli.load import load_models
 from tfgradgen.cli.remote_cells import RemoteCells, RemoteObjective
 from tfgradgen.engine import models, posteriors
-from tfgradgen.engine.engine import Engine
+from tfgradgen.engine.engine import Engine, Place
 from tfgradgen.evaluation.cells import prepare_label, run_cell
 from tfgradgen.evaluation.method_specs import parse_method_spec
 from tfgradgen.mcmc.recipe import default_recipe
@@ -206,8 +207,8 @@ def sent_away(pair: list[str], folder: Path) -> Iterator[None]:
             there.rename(here)
 
 
-@pytest.fixture
-def far(cluster: Any) -> Iterator[Any]:
+@pytest.fixture(scope="class")
+def far(cluster: Any) -> Iterator[Engine]:
     """An engine with one worker of the cluster."""
     from tfgradgen.engine.ray_workers import RayFleet, connected, variables
 
@@ -217,36 +218,51 @@ def far(cluster: Any) -> Iterator[Any]:
         fleet.stop()
 
 
-def test_the_parts_of_compare_and_tune_are_the_same_there(far: Engine, pair: list[str], sent_away: None) -> None:
-    flags = dict(flag[2:].split("=") for flag in pair)
-    options = parse_compare({"labels": "one", "kernels": "mala", "num_chains": 5, "num_gradients": 20, **flags})
-    loaded, run, method = load_models(options.pair.models), options.pair.run, parse_method_spec("mala", options.class_reg)
-    posterior = ClassPosterior.of(loaded.networks(loaded.targets("one")[0]), 0)
-    silent: Any = lambda *_: None  # noqa: E731
-    objective = Objective({"one": posterior}, run, 60)
-    recipe, problem = default_recipe("mala").changed({"num_burnin_steps": 5, "num_adaptation_steps": 5}), Problem("one", 0, 0)
-    reference = prepare_label(posterior, run, silent)
-    cell = run_cell(posterior, method, reference, run, [10, 20], silent)
-    measured = objective.measure(recipe, problem, silent)
+class TestOneWorker:
+    """What else can run on a worker of the cluster. One serves all tests here, because its start takes most of the time."""
 
-    distant = remote.remote_of(far, options.pair.models, loaded)
-    cells, found = RemoteCells(distant, options, [10, 20]), dict[str, Any]()
-    cells.make_references(["one"], lambda name, value: found.update({name: value}))
-    cells.make_cells([(method, "one")], {"one": reference}, lambda spec, name, value: found.update({spec.name: value}))
-    for ours, theirs in ((reference, found["one"]), (cell, found["mala"])):
-        for name in ours._fields:
-            np.testing.assert_array_equal(getattr(theirs, name), getattr(ours, name), err_msg=name)
-    there = RemoteObjective(distant, replace(options.pair, label="one"), objective)
-    assert there.measure(recipe, problem, silent)._replace(seconds=0) == measured._replace(seconds=0)
+    def test_the_parts_of_compare_and_tune_are_the_same_there(self, far: Engine, pair: list[str], sent_away: None) -> None:
+        flags = dict(flag[2:].split("=") for flag in pair)
+        options = parse_compare({"labels": "one", "kernels": "mala", "num_chains": 5, "num_gradients": 20, **flags})
+        loaded, run, method = load_models(options.pair.models), options.pair.run, parse_method_spec("mala", options.class_reg)
+        posterior = ClassPosterior.of(loaded.networks(loaded.targets("one")[0]), 0)
+        silent: Any = lambda *_: None  # noqa: E731
+        objective = Objective({"one": posterior}, run, 60)
+        problem = Problem("one", 0, 0)
+        recipe = default_recipe("mala").changed({"num_burnin_steps": 5, "num_adaptation_steps": 5})
+        reference = prepare_label(posterior, run, silent)
+        cell = run_cell(posterior, method, reference, run, [10, 20], silent)
+        measured = objective.measure(recipe, problem, silent)
 
+        distant = remote.remote_of(far, options.pair.models, loaded)
+        cells, found = RemoteCells(distant, options, [10, 20]), dict[str, Any]()
+        cells.make_references(["one"], lambda name, value: found.update({name: value}))
+        cells.make_cells([(method, "one")], {"one": reference}, lambda spec, name, value: found.update({spec.name: value}))
+        for ours, theirs in ((reference, found["one"]), (cell, found["mala"])):
+            for name in ours._fields:
+                np.testing.assert_array_equal(getattr(theirs, name), getattr(ours, name), err_msg=name)
+        there = RemoteObjective(distant, replace(options.pair, label="one"), objective)
+        assert there.measure(recipe, problem, silent)._replace(seconds=0) == measured._replace(seconds=0)
 
-def test_python_draws_the_same_there(cluster: Any, folder: Path, sent_away: None) -> None:
-    posterior = tg.ClassPosterior(tg.load_generator(folder / "g"), tg.load_classifier(folder / "c"), "two")
-    counts: dict[str, Any] = {"num_chains": 4, "num_results": 20, "num_burnin_steps": 5, "init": "prior", "block": 2}
-    here = tg.sample(posterior, "mala", **counts)
-    there = tg.sample(posterior, "mala", **counts, engine="ray", address=cluster.address)
-    np.testing.assert_array_equal(there.z, here.z)
-    assert there.record["num_gradients"] == here.record["num_gradients"]
+    def test_python_draws_the_same_there(
+        self, far: Engine, cluster: Any, folder: Path, sent_away: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The place is the one that is asked for; the command finds the cluster in the same way."""
+        places: list[Place] = []
+
+        @contextmanager
+        def running(place: Place) -> Iterator[Engine | None]:
+            places.append(place)
+            yield None if place.is_here else far
+
+        monkeypatch.setattr("tfgradgen.api.running", running)
+        posterior = tg.ClassPosterior(tg.load_generator(folder / "g"), tg.load_classifier(folder / "c"), "two")
+        counts: dict[str, Any] = {"num_chains": 4, "num_results": 20, "num_burnin_steps": 5, "init": "prior", "block": 2}
+        here = tg.sample(posterior, "mala", **counts)
+        there = tg.sample(posterior, "mala", **counts, engine="ray", address=cluster.address)
+        np.testing.assert_array_equal(there.z, here.z)
+        assert there.record["num_gradients"] == here.record["num_gradients"]
+        assert places == [Place(), Place("ray", cluster.address)]
 
 
 def test_ctrl_c_ends_the_workers_and_the_loss_of_the_head_ends_the_command(

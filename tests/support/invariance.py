@@ -3,8 +3,6 @@
 A prior draw and a class drawn from p(class | what it gives) are an exact draw of both, so z is an exact draw of that class.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -80,15 +78,6 @@ def exact_replicas(started: Pairs, warm: Warm) -> np.ndarray:
     return np.stack(replicas)
 
 
-@contextmanager
-def unoptimized() -> Iterator[None]:
-    """Compile graphs as they were traced: TensorFlow's optimizer takes longer than a few transitions do."""
-    before = tf.config.optimizer.get_experimental_options().get("disable_meta_optimizer", False)
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-    yield
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": before})
-
-
 def evolve(
     posterior: ClassPosterior, name: str, started: Pairs, warm: Warm, step_size: float = 0.2, num_steps: int | None = None
 ) -> Pairs:
@@ -106,8 +95,7 @@ def evolve(
         step = lambda i, z, results: (i + 1, *kernel.one_step(z, results, seed=fold_in(as_seed(2), i)))  # noqa: E731
         return tf.while_loop(lambda i, *_: i < count, step, (0, z, results), parallel_iterations=1)[1]
 
-    with unoptimized():
-        evolved = go(tf.constant(state)).numpy()
+    evolved = go(tf.constant(state)).numpy()
     z = evolved[0] if name == "replica_exchange" else evolved
     assert np.linalg.norm(z - started.z, axis=-1).mean() > 0.5, "the chains have to move for this to mean anything"
     return Pairs(z, *values_and_log_probs(posterior, z), started.label)
