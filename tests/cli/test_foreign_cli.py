@@ -136,7 +136,7 @@ def test_errors_of_conditions_and_models_are_one_line(
     for flags, text in (
         (["--label=goldfish & !"], "a class name"),
         (["--label=goldfish & pengin"], "did you mean king_penguin"),
-        (["--label=goldfish@2"], "a classifier's number, 1 to 1"),
+        (["--label=goldfish@2"], "a classifier's number, 1, as there is one"),
         (["--label=goldfish", "--generator_class=uniform"], "takes no class"),
         (["--label=goldfish", "--generator_signature=x"], "one of the model's signatures"),
         (["--label=goldfish", "--generator_range=1,0"], "two finite numbers"),
