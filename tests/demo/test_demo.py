@@ -166,6 +166,25 @@ def test_images_come_before_the_end_and_a_stop_keeps_the_draws(url: str) -> None
     assert ask(url + last["download"])[1].startswith(b"PK")
 
 
+def test_files_that_a_run_lacks_are_told_from_runs_that_are_not_kept(url: str) -> None:
+    job = json.loads(ask(f"{url}jobs", {**SAMPLE, "num_results": 900_000})[1])["job"]
+    for path, text in (("run.zip", "no result, or none yet"), ("draws/0", "no draws, or none yet")):
+        assert ask(f"{url}jobs/{job}/{path}") == (
+            404,
+            json.dumps({"error": f"this run has {text}"}, separators=(",", ":")).encode(),
+        )
+    ask(f"{url}jobs/{job}/stop", {})
+    job = json.loads(ask(f"{url}jobs", {**SAMPLE, "num_results": 1})[1])["job"]
+    with urllib.request.urlopen(f"{url}jobs/{job}/events", timeout=120) as stream:
+        stream.read()
+    for chain in ("3", "-1", "x"):
+        status, said = ask(f"{url}jobs/{job}/draws/{chain}")
+        assert (status, json.loads(said)["error"]) == (404, f"draws: expected a number in 0..2, got '{chain}'")
+    assert ask(f"{url}jobs/{job}/draws/2")[0] == 200
+    assert b"no film" in ask(f"{url}jobs/{job}/film.webp")[1]
+    assert b"not kept any longer" in ask(f"{url}jobs/0/draws/0")[1]
+
+
 def test_a_request_that_does_not_arrive_is_cut_off(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tfgradgen.demo.server.READ_SECONDS", 0.2)
     host, port = url.removeprefix("http://").rstrip("/").split(":")
