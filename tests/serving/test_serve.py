@@ -130,8 +130,18 @@ def test_requests_that_the_model_refuses_are_bad_requests(server: RestServer) ->
             said = json.loads(reply.read())["error"]
         assert error.value.code == 400
         assert said.isprintable()
-        assert "label: expected" in said
+        assert said.startswith("label: expected a name, WordNet id or index of goldfish, king_penguin, alp; got ")
+        assert "[" not in said
         assert len(said) < 400
+
+
+def test_a_point_too_far_to_go_on_from_is_a_bad_request(server: RestServer) -> None:
+    row = {"label": "alp", "seed": 1, "num_steps": 0, "z": [1e38] * 6}
+    with pytest.raises(urllib.error.HTTPError) as error:
+        get(server, ":predict", {"signature_name": "continue", "instances": [row]})
+    with error.value as reply:
+        said = json.loads(reply.read())["error"]
+    assert (error.value.code, said) == (400, "z: expected 6 finite numbers per row, in -1000..1000")
 
 
 @pytest.fixture
