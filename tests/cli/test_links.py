@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from tests.support.command import FAST, refused
+from tfgradgen.cli.beside import write_beside
 from tfgradgen.cli.commands import main
 from tfgradgen.cli.compare import PICTURES
-from tfgradgen.cli.export import write_beside
 from tfgradgen.core.contracts import Draws
 from tfgradgen.core.files import open_own, own_folder, write_text
 from tfgradgen.evaluation.cell_cache import CellCache

@@ -4,6 +4,7 @@ import json
 import re
 import socket
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -13,8 +14,10 @@ from typing import Any
 import pytest
 
 from tests.support.browsers import chromium
+from tfgradgen.cli.demo import bind
+from tfgradgen.cli.demo_options import parse_demo
 from tfgradgen.core.checks import UserError
-from tfgradgen.demo.jobs import EndedEarly, Job, Queue
+from tfgradgen.demo.jobs import MAX_OTHERS, EndedEarly, Job, Queue
 from tfgradgen.demo.requests import Limits, parse_request
 from tfgradgen.serving.rest import Refusal
 
@@ -74,6 +77,44 @@ def test_one_job_runs_at_a_time_others_wait_in_order_and_can_be_stopped() -> Non
     assert queue.close(10)
 
 
+def test_jobs_without_results_push_out_no_results_and_do_not_pile_up() -> None:
+    """Not even while one runs: a client may add and stop jobs meanwhile."""
+    forgotten: list[Job] = []
+    queue, free, begun = Queue(4, 2, forgotten.append), threading.Event(), threading.Event()
+
+    def draw(job: Job) -> None:
+        job.result = "draws"
+
+    def fail(job: Job) -> None:
+        raise ValueError
+
+    def wait(job: Job) -> None:
+        begun.set()
+        free.wait(10)
+
+    first, second = queue.add(Job(draw)), queue.add(Job(draw))
+    failed, running = queue.add(Job(fail)), queue.add(Job(wait))
+    queue.start()
+    assert begun.wait(10)
+    stopped: list[Job] = []
+    for _ in range(3 * MAX_OTHERS):
+        stopped.append(queue.add(Job(wait)))
+        queue.stop(stopped[-1])
+    assert forgotten == [failed, *stopped[:-MAX_OTHERS]]
+    for job in (first, second, running, stopped[-1]):
+        assert queue.find(job.id) is job
+    free.set()
+    third = queue.add(Job(draw))
+    queue.add(Job(draw))
+    for _ in range(1000):
+        if second in forgotten:
+            break
+        time.sleep(0.01)
+    assert queue.close(10)
+    assert [job for job in forgotten if job.result] == [first, second]
+    assert queue.find(third.id) is third
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [
@@ -90,6 +131,12 @@ def test_one_job_runs_at_a_time_others_wait_in_order_and_can_be_stopped() -> Non
 def test_requests_have_limits(change: dict[str, Any], text: str) -> None:
     with pytest.raises(UserError, match=text):
         parse_request(json.dumps({**SAMPLE, **change}).encode(), Limits())
+
+
+@pytest.mark.parametrize("host", ["203.0.113.1", "fe80::1"])
+def test_a_host_that_is_not_of_this_machine_is_named(host: str) -> None:
+    with pytest.raises(UserError, match=f"host: expected an address of this machine, got {host}: "):
+        bind(parse_demo({"host": host}))
 
 
 def test_pages_of_others_and_other_files_are_refused(url: str) -> None:
@@ -117,6 +164,25 @@ def test_images_come_before_the_end_and_a_stop_keeps_the_draws(url: str) -> None
     last = views[-1]
     assert (last["state"], last["run"]) == ("stopped", job)
     assert ask(url + last["download"])[1].startswith(b"PK")
+
+
+def test_files_that_a_run_lacks_are_told_from_runs_that_are_not_kept(url: str) -> None:
+    job = json.loads(ask(f"{url}jobs", {**SAMPLE, "num_results": 900_000})[1])["job"]
+    for path, text in (("run.zip", "no result, or none yet"), ("draws/0", "no draws, or none yet")):
+        assert ask(f"{url}jobs/{job}/{path}") == (
+            404,
+            json.dumps({"error": f"this run has {text}"}, separators=(",", ":")).encode(),
+        )
+    ask(f"{url}jobs/{job}/stop", {})
+    job = json.loads(ask(f"{url}jobs", {**SAMPLE, "num_results": 1})[1])["job"]
+    with urllib.request.urlopen(f"{url}jobs/{job}/events", timeout=120) as stream:
+        stream.read()
+    for chain in ("3", "-1", "x"):
+        status, said = ask(f"{url}jobs/{job}/draws/{chain}")
+        assert (status, json.loads(said)["error"]) == (404, f"draws: expected a number in 0..2, got '{chain}'")
+    assert ask(f"{url}jobs/{job}/draws/2")[0] == 200
+    assert b"no film" in ask(f"{url}jobs/{job}/film.webp")[1]
+    assert b"not kept any longer" in ask(f"{url}jobs/0/draws/0")[1]
 
 
 def test_a_request_that_does_not_arrive_is_cut_off(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,11 @@
 """`serve` end to end: an export of the toy pair over HTTP, with requests from the exported clients."""
 
+import errno
 import json
 import re
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -19,7 +21,7 @@ from PIL import Image
 
 from tests.support.command import refused
 from tfgradgen.cli.serve import bind, limits_of, listening
-from tfgradgen.cli.serve_options import find_export, parse_serve
+from tfgradgen.cli.serve_options import find_export, not_bound, parse_serve
 from tfgradgen.serving.http_server import RestServer
 from tfgradgen.serving.servable import Servable
 
@@ -128,8 +130,18 @@ def test_requests_that_the_model_refuses_are_bad_requests(server: RestServer) ->
             said = json.loads(reply.read())["error"]
         assert error.value.code == 400
         assert said.isprintable()
-        assert "label: expected" in said
+        assert said.startswith("label: expected a name, WordNet id or index of goldfish, king_penguin, alp; got ")
+        assert "[" not in said
         assert len(said) < 400
+
+
+def test_a_point_too_far_to_go_on_from_is_a_bad_request(server: RestServer) -> None:
+    row = {"label": "alp", "seed": 1, "num_steps": 0, "z": [1e38] * 6}
+    with pytest.raises(urllib.error.HTTPError) as error:
+        get(server, ":predict", {"signature_name": "continue", "instances": [row]})
+    with error.value as reply:
+        said = json.loads(reply.read())["error"]
+    assert (error.value.code, said) == (400, "z: expected 6 finite numbers per row, in -1000..1000")
 
 
 @pytest.fixture
@@ -202,7 +214,9 @@ def test_what_the_export_does_not_say_is_found_otherwise(served: Path, tmp_path:
         (["--export=SERVED", "--version=0"], "version: expected an integer"),
         (["--export=SERVED", "--port=70000"], "port: expected an integer in 0..65535"),
         (["--export=SERVED", "--host=example.com"], "host: expected an IP address, got 'example.com'"),
-        (["--export=SERVED", "--host=203.0.113.1"], "port: expected a free port at 203.0.113.1"),
+        (["--export=SERVED", "--host=203.0.113.1"], "host: expected an address of this machine, got 203.0.113.1: "),
+        (["--export=SERVED", "--host=fe80::1"], "host: expected an address of this machine, got fe80::1: "),
+        (["--export=SERVED", "--host=fe80::1%none0"], "host: expected an address of this machine, got fe80::1%none0: "),
         (["--export=SERVED", "--prot=1"], "unknown flag --prot; did you mean --port?"),
     ],
 )
@@ -231,6 +245,19 @@ def test_a_port_that_is_taken_and_an_export_that_computes_otherwise_are_refused(
     tf.saved_model.save(module, str(tmp_path / "evil" / "1"), signatures={"serving_default": module.serve})
     said = refused(["serve", f"--export={tmp_path / 'evil'}", "--port=0"], capsys)
     assert "expected only ops that compute, got 'ReadFile'" in said
+
+
+@pytest.mark.parametrize(
+    ("error", "name"),
+    [
+        *((OSError(number, "no"), "host") for number in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EINVAL, errno.ENODEV)),
+        (socket.gaierror(socket.EAI_NONAME, "no"), "host"),
+        *((OSError(number, "no"), "port") for number in (errno.EADDRINUSE, errno.EACCES, errno.EMFILE)),
+    ],
+)
+def test_an_address_that_cannot_be_bound_names_the_flag_that_is_wrong(error: OSError, name: str) -> None:
+    expected, got = ("an address of this machine", "::1: no") if name == "host" else ("a free port at ::1", "80: no")
+    assert str(not_bound("::1", 80, error)).startswith(f"{name}: expected {expected}, got {got}; give ")
 
 
 def test_clients_tell_wrong_flags(served: Path, monkeypatch: pytest.MonkeyPatch) -> None:

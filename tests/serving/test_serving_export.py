@@ -1,5 +1,6 @@
 """The export command as a user sees it: folders, versions, errors, and the files next to a version."""
 
+import hashlib
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 from tests.support.command import CTRL_C, FULL_DISK, refused
+from tfgradgen.cli.beside import check_base, digests, write_beside, written_before
 from tfgradgen.cli.commands import main
 from tfgradgen.cli.export_options import parse_export
 from tfgradgen.cli.output import next_version
@@ -47,6 +49,7 @@ def test_a_version_is_whole_and_says_how_it_was_made(served: Path) -> None:
         *("serving_default", "sample", "continue", "grid"),
         *("serving_batched", "sample_batched", "continue_batched", "grid_batched", "serving_xla"),
     ]
+    assert found["beside"] == {name: hashlib.sha256((served.parent / name).read_bytes()).hexdigest() for name in FILES}
     assert found["row_check"]["num_rows"] == 4
     assert found["row_check"]["is_independent"] is True
     assert found["row_check"]["row_gap"] == 0
@@ -93,11 +96,12 @@ def test_versions_follow_and_what_was_changed_is_kept(
     out = capsys.readouterr().out
     assert (base / "8" / "saved_model.pb").exists()
     assert (base / "rest_client.py").read_text() == "mine"
-    assert "allowed_batch_sizes: 2" in (base / "batching.config.new").read_text()
-    for name in ("batching.config", "rest_client.py"):
-        assert f"{name}, which differs from the file of this version: see {name}.new" in out
+    assert "allowed_batch_sizes: 2" in (base / "batching.config").read_text(), "nobody edited it"
+    assert "rest_client.py, which differs from the file of this version: see rest_client.py.new" in out
+    assert f"python {base.absolute()}/rest_client.py.new 'goldfish & !alp'" in out
+    assert ".config, which" not in out
     assert "docker-compose.yml, which" not in out
-    assert {path.name for path in base.iterdir()} == {"1", "7", "8", *FILES, "batching.config.new", "rest_client.py.new"}
+    assert {path.name for path in base.iterdir()} == {"1", "7", "8", *FILES, "rest_client.py.new"}
 
     found = record(base / "8")
     assert (found["arguments"]["kernel"], found["arguments"]["num_steps"]) == ("hmc", 2)
@@ -106,6 +110,83 @@ def test_versions_follow_and_what_was_changed_is_kept(
     assert served(label=tf.constant(["goldfish & !alp"]), seed=tf.constant([1], tf.int64))["z"].shape == (1, 6)
     with pytest.raises(tf.errors.InvalidArgumentError, match="goldfish & !alp; got"):
         served(label=tf.constant(["1"]), seed=tf.constant([1], tf.int64))  # king_penguin was not exported
+
+
+def test_files_that_nobody_edited_are_those_of_the_highest_version(
+    untuned: None, toy_flags: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tfgradgen.cli.export.write_saved_model", lambda *args: ["sample"])  # takes most of the time
+    command = ["export", "--labels=alp", "--kernel=hmc", "--num_chains=2", "--num_start_draws=2", "--out=x", *toy_flags]
+    client = Path("x/rest_client.py")
+    main([*command, "--num_steps=1", "--batch_sizes=1"])
+    assert '"num_steps": 1}' in client.read_text()
+    main([*command, "--num_steps=2", "--batch_sizes=2", "--version=5"])
+    assert '"num_steps": 2}' in client.read_text()
+    assert "allowed_batch_sizes: 2" in Path("x/batching.config").read_text()
+    main([*command, "--num_steps=3", "--batch_sizes=2", "--version=4"])
+    assert '"num_steps": 2}' in client.read_text(), "a server loads version 5"
+    assert '"num_steps": 3}' in Path("x/rest_client.py.new").read_text()
+    news = ("rest_client.py.new", "grpc_client.py.new")
+    assert {path.name for path in Path("x").iterdir()} == {"1", "4", "5", *FILES, *news}
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"beside": 3}', '{"beside": {"a": []}}', "{}"])
+def test_a_damaged_record_makes_all_files_count_as_edited(content: str, tmp_path: Path) -> None:
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "export.json").write_text(content)
+    assert ("rest_client.py", "") not in written_before(tmp_path)
+    (tmp_path / "2").mkdir()
+    (tmp_path / "2" / "export.json").write_text(json.dumps({"beside": digests({"a": "1"})}))
+    (tmp_path / "a").write_text("1")
+    assert write_beside(tmp_path, {"a": "2"}, written_before(tmp_path)) == []
+    assert write_beside(tmp_path, {"a": "3"}, written_before(tmp_path)) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("out", "text"),
+    [
+        ("model", "which is a model or a version of one"),
+        ("model/new", "which is in the model "),
+        ("link", "which is a model or a version of one"),
+        ("served/1", "which is a model or a version of one"),
+        ("served/1/assets", "which is in the model "),
+        ("run", "which holds run.json"),
+        ("digits", "which has no models.config"),
+        ("models", "which holds birds"),
+    ],
+)
+def test_folders_of_something_else_are_refused_before_models_load(
+    out: str,
+    text: str,
+    toy_flags: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    files = ("model/saved_model.pb", "served/1/saved_model.pb", "served/1/export.json", "run/run.json", "models/models.config")
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    for name in ("served/1/assets", "digits/0", "digits/1", "models/birds"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "link").symlink_to("model")
+    before = sorted(tmp_path.rglob("*"))
+    said = refused(["export", "--labels=alp", f"--out={out}", *FEW, *toy_flags], capsys)
+    assert "out: expected a" in said
+    assert text in said
+    assert said.endswith("choose another --out (nothing was changed).")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_folders_of_earlier_exports_are_welcome(tmp_path: Path) -> None:
+    for name in ("whole/1", "emptied", "stopped/.1.partial-abc", "empty"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "whole" / "1" / "export.json").write_text("{}")
+    (tmp_path / "whole" / "notes.txt").write_text("mine")
+    for name in ("models.config", "rest_client.py", "rest_client.py.new"):
+        (tmp_path / "emptied" / name).write_text("")
+    for name in ("whole", "emptied", "stopped", "empty", "missing"):
+        check_base(tmp_path / name)
 
 
 @pytest.mark.parametrize(

@@ -53,16 +53,53 @@ def test_requests_that_make_no_sense_are_short_invalid_arguments() -> None:
 
     for label in (b"\xff\xfe", b"a" * 10**6, b"\x1b[31m", "\u202ebad".encode(), b"a\nb"):
         said = refused("serving_default", label=tf.constant([label]), seed=seeds[:1])
-        assert "index of no, yes; got] [a text that is too long or not printable]" in said
+        assert "index of no, yes; got a text that is too long or not printable]" in said
         assert len(said) < 300
     for label, seed in ((no, seeds), (tf.repeat(no, 2), seeds[:1]), (no[:0], seeds[:0])):
         assert "expected one of each per row" in refused("serving_default", label=label, seed=seed)
     for steps in (-1, 9):
         assert "num_steps: expected 0 to 8" in refused("grid", label=no, seed=seeds[:1], num_steps=tf.constant([steps]))
     assert "per row" in refused("sample", label=tf.repeat(no, 2), seed=seeds, num_steps=one)
-    for wrong in (z * np.nan, z + np.inf, tf.zeros([1, 5]), tf.zeros([2, 6]), z[:0]):
+    assert "index of no, yes; got an empty text, maybe]" in refused(
+        "serving_default", label=tf.constant([" ", "no", "maybe"]), seed=tf.constant([1, 2, 3], tf.int64)
+    )
+    wide = (tf.zeros([1, 5]), tf.zeros([2, 6]), tf.zeros([6, 1]), tf.zeros([6]), tf.zeros([]), tf.zeros([1, 1, 6]))
+    for wrong in (z * np.nan, z + np.inf, z + 1e38, z - 1001, z[:0], *wide):
         assert "z: expected 6 finite" in refused("continue", label=no, seed=seeds[:1], num_steps=one, z=wrong)
     assert signatures["continue"](label=no, seed=seeds[:1], num_steps=one, z=z)["z"].shape == (1, 6)
+
+
+@pytest.fixture(scope="module")
+def signatures() -> dict[str, Any]:
+    return Serving(Networks(with_shape(toy.ToyGenerator()), toy.ToyClassifier()), [], toy_plan(batched=2)).signatures()
+
+
+@pytest.mark.parametrize("shape", [[], [1, 1], [2, 1], [1, 2], [0, 1], [1, 1, 1]])
+@pytest.mark.parametrize("name", ["serving_default", "sample", "continue", "grid", "serving_batched", "grid_batched"])
+def test_inputs_of_a_wrong_rank_are_told_what_was_expected(name: str, shape: list[int], signatures: dict[str, Any]) -> None:
+    signature = signatures[name]
+    right: dict[str, Any] = {"label": tf.constant(["no"]), "seed": tf.constant([1], tf.int64), "num_steps": tf.constant([1])}
+    right |= {"z": tf.zeros([1, 6])} if name == "continue" else {}
+    inputs = {key: value for key, value in right.items() if key != "num_steps" or "serving" not in name}
+    rows = ("label", "seed", "num_steps")
+    all_wrong = {key: tf.fill(shape, value[0]) if key in rows else value for key, value in inputs.items()}
+    one_wrong = [inputs | {key: all_wrong[key]} for key in inputs if key in rows]
+    for wrong in (all_wrong, *one_wrong):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="label, seed, num_steps: expected one of each per row"):
+            signature(**wrong)
+
+
+def test_a_density_that_is_not_finite_is_refused() -> None:
+    class Overflowing(toy.ToyClassifier):  # type: ignore[misc]
+        def __call__(self, image: tf.Tensor) -> tf.Tensor:
+            return super().__call__(image) * tf.where(tf.reduce_max(tf.abs(image)) > 0, np.nan, 1.0)
+
+    serving = Serving(Networks(with_shape(toy.ToyGenerator()), Overflowing()), [], toy_plan())
+    go_on = serving.signatures()["continue"]
+    asked = {"label": tf.constant(["no"]), "seed": tf.constant([1], tf.int64), "num_steps": tf.constant([0])}
+    assert np.isfinite(go_on(**asked, z=tf.zeros([1, 6]))["target_log_prob"])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="z: expected a point of finite density"):
+        go_on(**asked, z=tf.ones([1, 6]))
 
 
 def test_labels_that_differ_only_in_case_are_distinguished() -> None:

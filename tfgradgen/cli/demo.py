@@ -11,10 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from tfgradgen.cli.demo_options import DemoOptions
+from tfgradgen.cli.serve_options import not_bound
 from tfgradgen.cli.system import stopped
 from tfgradgen.cli.terminal import complain, give, note, note_traceback, one_line
-from tfgradgen.core.checks import fail
-from tfgradgen.core.parsing import reason
 
 GRACE_SECONDS = 1.0  # how long the server waits at its end for a chunk that is being computed
 ENDED = "the demo has ended"
@@ -30,9 +29,7 @@ def bind(options: DemoOptions) -> socket.socket:
     try:
         return socket.create_server((options.host, options.port), family=family)
     except OSError as error:
-        raise fail(
-            "port", f"a free port at {options.host}", f"{options.port}: {reason(error)}", "give another --port, or --port=0"
-        ) from error
+        raise not_bound(options.host, options.port, error) from error
 
 
 def url_of(listener: socket.socket) -> str:

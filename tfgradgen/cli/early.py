@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tfgradgen.cli.beside import check_base
 from tfgradgen.cli.compare_options import CompareOptions
 from tfgradgen.cli.export_options import ExportOptions
 from tfgradgen.cli.model_options import ModelOptions
@@ -81,8 +82,9 @@ def check_version(options: ExportOptions) -> Path:
     """Return the folder of the requested version, or of the next free one.
 
     Raises:
-      UserError: The version exists, or its folder cannot be created.
+      UserError: `--out` is a folder of something else, the version exists, or its folder cannot be created.
     """
+    check_base(options.out)
     folder = options.out / str(options.version or next_version(options.out))
     if folder.exists():
         raise fail(

@@ -1,17 +1,16 @@
 """The `export` command: writes a folder that TF Serving can serve without changes."""
 
-import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
+from tfgradgen.cli.beside import NEW, RECORD, digests, write_beside, written_before
 from tfgradgen.cli.early import check_version
 from tfgradgen.cli.export_options import ExportOptions
 from tfgradgen.cli.load import Loaded, load_models
-from tfgradgen.cli.output import workspace
+from tfgradgen.cli.output import next_version, workspace
 from tfgradgen.cli.progress import progress_bar
 from tfgradgen.cli.terminal import note, say
 from tfgradgen.core.checks import fail
@@ -19,7 +18,7 @@ from tfgradgen.core.contracts import Networks
 from tfgradgen.core.files import json_text, write_text
 from tfgradgen.core.text import as_text, shell_word
 from tfgradgen.diagnostics.issues import with_page
-from tfgradgen.io.folders import atomic_dir, not_written, safe_filename
+from tfgradgen.io.folders import atomic_dir, safe_filename
 from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.models.targets import Target
 from tfgradgen.posterior import ClassPosterior
@@ -31,7 +30,7 @@ from tfgradgen.serving.export import write_saved_model
 from tfgradgen.serving.module import Serving
 from tfgradgen.serving.row_check import RowCheck, check_rows
 
-RECORD = "export.json"
+CLIENT = "rest_client.py"
 CHANNELS = (1, 3, 4)  # of images and clips that a server can write
 
 
@@ -54,26 +53,30 @@ def run_export(options: ExportOptions) -> None:
             adapted = adapt_all(options, networks, targets)
             rows = checked_rows(options, networks, targets)
             plan = plan_of(options, targets, adapted, rows)
+            settings = Settings(options.batch_sizes, options.xla, options.num_steps, plan.batched)
+            files = render_templates(model, settings, loaded.generator.medium)
+            # The files next to the versions are those of the highest one, which a server loads.
+            ours = written_before(options.out) if int(folder.name) >= next_version(options.out) else set()
             models = [
                 model.module for model in (loaded.generator, *loaded.classifiers, loaded.text, loaded.discriminator) if model
             ]
             with atomic_dir(folder) as beside:
                 names = write_saved_model(Serving(networks, models, plan), beside, model, options.batch_sizes, options.xla)
                 record = record_of(options, loaded, targets, adapted)
-                record |= {"row_check": rows and rows._asdict(), "model": model, "signatures": names}
+                record |= {"row_check": rows and rows._asdict(), "model": model, "signatures": names, "beside": digests(files)}
                 write_text(beside / RECORD, json_text(record, 2) + "\n")
     finally:
         if not was_there:
             with suppress(OSError):  # missing, or not empty because it holds a version
                 options.out.rmdir()
     say(f"exported {as_text(folder)}: {', '.join(names)} of {len(targets)} label{'s' if len(targets) > 1 else ''}")
-    settings = Settings(options.batch_sizes, options.xla, options.num_steps, plan.batched)
-    files = render_templates(model, settings, loaded.generator.medium)
-    for name in write_beside(options.out, files):
-        say(f"kept     {as_text(options.out / name)}, which differs from the file of this version: see {name}.new")
+    kept = write_beside(options.out, files, ours)
+    for name in kept:
+        say(f"kept     {as_text(options.out / name)}, which differs from the file of this version: see {name}{NEW}")
     say(f"start    docker compose -f {shell_word(str(options.out / 'docker-compose.yml'))} up")
     say(f"or       python -m tfgradgen serve --export={shell_word(str(options.out))}, without Docker")
-    say(f"ask      python {shell_word(str(options.out / 'rest_client.py'))} {shell_word(targets[0].label.name)}")
+    client = f"{CLIENT}{NEW}" if CLIENT in kept else CLIENT
+    say(f"ask      python {shell_word(str(options.out / client))} {shell_word(targets[0].label.name)}")
 
 
 def shared_networks(loaded: Loaded, targets: Sequence[Target]) -> Networks:
@@ -161,30 +164,3 @@ def record_of(options: ExportOptions, loaded: Loaded, targets: Sequence[Target],
         **({"discriminator": model_record(loaded.discriminator)} if loaded.discriminator else {}),
         **environment(options.pair.run.jit),
     }
-
-
-def write_beside(base: Path, files: Mapping[str, str]) -> list[str]:
-    """Write `files` into `base`, except over files that differ from them, which the user may have edited.
-
-    Args:
-      base: An existing folder.
-      files: Texts by file name.
-
-    Returns:
-      The names of the files that were kept; their new texts are in NAME.new.
-
-    Raises:
-      UserError: A file cannot be written.
-    """
-    kept = []
-    for name, text in files.items():
-        path = base / name
-        try:
-            is_file = path.is_file() and not path.is_symlink()
-            if os.path.lexists(path) and not (is_file and path.read_bytes() == text.encode()):
-                kept.append(name)
-                path = base / f"{name}.new"
-            write_text(path, text)
-        except OSError as error:
-            raise not_written(path, error, "the version itself is complete") from error
-    return kept

@@ -7,11 +7,9 @@ import sys
 import threading
 from urllib.parse import quote
 
-from tfgradgen.cli.serve_options import Export, ServeOptions
+from tfgradgen.cli.serve_options import Export, ServeOptions, not_bound
 from tfgradgen.cli.system import stopped
 from tfgradgen.cli.terminal import complain, give, note, note_traceback
-from tfgradgen.core.checks import fail
-from tfgradgen.core.parsing import reason
 from tfgradgen.core.text import as_text, shell_word
 from tfgradgen.serving.http_server import Limits, RestServer
 
@@ -31,9 +29,7 @@ def bind(options: ServeOptions, limits: Limits) -> RestServer:
     try:
         return RestServer(options.host, options.port, limits)
     except OSError as error:
-        raise fail(
-            "port", f"a free port at {options.host}", f"{options.port}: {reason(error)}", "give another --port, or --port=0"
-        ) from error
+        raise not_bound(options.host, options.port, error) from error
 
 
 def limits_of(export: Export) -> Limits:

@@ -1,20 +1,23 @@
 """The flags of `serve`, parsed and checked, and the export that they name."""
 
+import errno
 import ipaddress
 import re
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tfgradgen.cli.beside import CONFIG, MODEL_FILE, RECORD
 from tfgradgen.cli.flags import check_flags, flags_of, read_flags
 from tfgradgen.core.checks import UserError, fail
-from tfgradgen.core.parsing import parsing, read_json, read_text, whole_number
+from tfgradgen.core.parsing import parsing, read_json, read_text, reason, whole_number
 from tfgradgen.core.settings import path, switch, text, whole
 from tfgradgen.core.text import value_text
 
-MODEL_FILE = "saved_model.pb"
-RECORD, CONFIG = "export.json", "models.config"  # files that `export` writes
 _NAME = re.compile(r'^\s*name: "([^"/:\\]{1,255})"', re.MULTILINE)  # in models.config
+# Errors of an address that this machine does not have, such as one of IPv6 where that is off, or without its interface.
+_OF_HOST = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EINVAL, errno.ENODEV)
 _VERSION = re.compile(r"\d{1,19}", re.ASCII)
 
 
@@ -82,6 +85,13 @@ def parse_address(host: Any) -> str:
         return str(ipaddress.ip_address("127.0.0.1" if host == "localhost" else str(host).strip("[]")))
     except ValueError as error:
         raise fail("host", "an IP address", value_text(host), "give --host=127.0.0.1, for example") from error
+
+
+def not_bound(host: str, port: int, error: OSError) -> UserError:
+    """Return the error of an address on which no socket can listen: the port is taken or not allowed, or the host is wrong."""
+    if isinstance(error, socket.gaierror) or error.errno in _OF_HOST:
+        return fail("host", "an address of this machine", f"{host}: {reason(error)}", "give --host=127.0.0.1, for example")
+    return fail("port", f"a free port at {host}", f"{port}: {reason(error)}", "give another --port, or --port=0")
 
 
 def find_export(options: ServeOptions) -> Export:

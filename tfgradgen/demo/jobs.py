@@ -11,6 +11,7 @@ from tfgradgen.serving.rest import Refusal
 
 ENDED = ("done", "stopped", "failed")
 FAILED = "the demo failed; its own output says why"
+MAX_OTHERS = 32  # ended jobs without results that are kept, so that a page still learns how its job ended
 NO_JOB = "this run is not kept any longer; draw again"
 
 
@@ -85,7 +86,7 @@ class Queue:
 
     Args:
       max_waiting: Jobs that may wait while one runs.
-      max_kept: Ended jobs that are kept, with their results.
+      max_kept: Ended jobs with results that are kept. Jobs without results do not count; `MAX_OTHERS` of them are kept.
       forget_fn: Function that is called with each job that is dropped.
       report_fn: Function that is called with each exception that is not the user's.
     """
@@ -118,6 +119,7 @@ class Queue:
         with self._changed:
             if len(self._waiting) >= self._max_waiting:
                 raise Refusal(503, "others are waiting and the queue is full; try again later")
+            self._drop_old()
             self._waiting.append(job)
             self._jobs[job.id] = job
             self._show_places()
@@ -143,6 +145,7 @@ class Queue:
                 self._waiting.remove(job)
                 job.show(state="stopped")
                 self._show_places()
+                self._drop_old()
 
     def close(self, seconds: float) -> bool:
         """Stop all jobs. Return whether the one that runs ended within `seconds`."""
@@ -176,7 +179,9 @@ class Queue:
             job.show(place=place)
 
     def _drop_old(self) -> None:
-        ended = [job for job in self._jobs.values() if job.has_ended]
-        for job in ended[: max(0, len(ended) - self._max_kept)]:
-            del self._jobs[job.id]
-            self._forget_fn(job)
+        ended = [job for job in self._jobs.values() if job.has_ended and job is not self._running]
+        for has_result, most in ((True, self._max_kept), (False, MAX_OTHERS)):
+            jobs = [job for job in ended if (job.result is not None) == has_result]
+            for job in jobs[: max(0, len(jobs) - most)]:
+                del self._jobs[job.id]
+                self._forget_fn(job)

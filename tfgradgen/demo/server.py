@@ -25,9 +25,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 import tfgradgen
 from tfgradgen.core.checks import UserError
 from tfgradgen.core.text import as_text
-from tfgradgen.demo.jobs import ENDED, NO_JOB, Job
+from tfgradgen.demo.jobs import ENDED, Job
 from tfgradgen.demo.requests import KERNELS, MAX_BODY, Limits, parse_request
-from tfgradgen.demo.work import FILM, Film, Studio
+from tfgradgen.demo.work import FILM, NO_FILM, Film, Studio
 from tfgradgen.media.medium import Medium
 from tfgradgen.serving.http_server import check_sender
 from tfgradgen.serving.rest import Refusal
@@ -208,7 +208,7 @@ def application_of(studio: Studio, page: str) -> Starlette:
     async def film(request: Request) -> Response:
         made = _job(request).result
         if not isinstance(made, Film):
-            raise Refusal(404, NO_JOB)
+            raise Refusal(404, NO_FILM)
         return FileResponse(made.path, media_type="image/webp")
 
     def _job(request: Request) -> Job:

@@ -14,8 +14,8 @@ from tfgradgen.api import sample
 from tfgradgen.core.checks import fail
 from tfgradgen.core.contracts import Chunk, Networks, Progress
 from tfgradgen.core.files import atomic_file
-from tfgradgen.core.text import as_text
-from tfgradgen.demo.jobs import NO_JOB, EndedEarly, Job, Queue
+from tfgradgen.core.text import as_text, value_text
+from tfgradgen.demo.jobs import EndedEarly, Job, Queue
 from tfgradgen.demo.requests import Limits, Morph, Sample, Vary
 from tfgradgen.io.folders import safe_filename
 from tfgradgen.io.images import decode
@@ -34,6 +34,9 @@ from tfgradgen.viewing.html import shrunk, source
 SHOWN_PIXELS = 1_000_000  # of all images of a run on the page: they bound the size of an event
 SHOW_SECONDS = 0.3  # between two sets of images of a run
 FILM = ".webp"
+NO_RESULT = "this run has no result, or none yet"
+NO_DRAWS = "this run has no draws, or none yet"
+NO_FILM = "this run has no film, or none yet"
 
 
 class Models(Protocol):
@@ -93,7 +96,7 @@ class Studio:
             return self.queue.add(Job(self._sampling(request)))
         source = self.queue.find(request.run).result
         if not isinstance(source, Run):
-            raise Refusal(404, NO_JOB)
+            raise Refusal(404, NO_DRAWS)
         work_fn = self._varying(source, request) if isinstance(request, Vary) else self._morphing(source, request)
         return self.queue.add(Job(work_fn))
 
@@ -160,7 +163,7 @@ class Studio:
         """
         made, path = job.result, self.folder / f"{job.id}.zip"
         if made is None:
-            raise Refusal(404, NO_JOB)
+            raise Refusal(404, NO_RESULT)
         name = made.name if isinstance(made, Film) else _name(made.result)
         name = safe_filename(name)
         with job.lock:
@@ -186,8 +189,10 @@ class Studio:
           Refusal: The job has no such draw.
         """
         made = job.result
-        if not isinstance(made, Run) or chain not in map(str, range(len(made.result.media))):
-            raise Refusal(404, NO_JOB)
+        if not isinstance(made, Run):
+            raise Refusal(404, NO_DRAWS)
+        if chain not in map(str, range(len(made.result.media))):
+            raise Refusal(404, f"draws: expected a number in 0..{len(made.result.media) - 1}, got {value_text(chain)}")
         medium, media, number = made.result.medium, made.result.media, int(chain)
         path = self.folder / f"{job.id}.{medium.file_name(number, len(media))}"
         with job.lock:

@@ -27,7 +27,8 @@ MAX_NAMED = 1000  # bytes of class names in an error: gRPC allows 8 KB of metada
 MAX_LABEL = 4 * MAX_NAME  # bytes of the longest possible label
 MAX_SHOWN = 100  # bytes of an unknown label that an error repeats
 _SHOWN = r"[\pL\pM\pN _.,;:'&()+|!*@/-]*"  # labels that an error repeats; none can control a terminal
-_NOT_SHOWN = "a text that is too long or not printable"
+_NOT_SHOWN, _EMPTY = "a text that is too long or not printable", "an empty text"
+MAX_Z = 1000  # largest coordinate of a z to go on from: z is standard normal, and the square of 1e38 overflows
 NUM_COLUMNS = 4  # columns, and rows, of a grid
 PARALLEL_ROWS = 16  # chains that run in parallel; the evaluations of one chain are sequential
 BATCHED = "batched"  # of the names of signatures whose rows go through the networks together
@@ -87,7 +88,8 @@ class Serving(tf.Module):  # type: ignore[misc]
         serving_xla: serving_default compiled by XLA, whose random numbers for a seed differ; only with `xla`.
 
         Errors are INVALID_ARGUMENT with a short, printable message: an unknown label (the message lists the labels), inputs of
-        different or zero length, num_steps out of range, or z of another width or not finite.
+        different or zero length or of another rank, num_steps out of range, or z of another width, beyond `MAX_Z`, or where the
+        density is not finite.
         """
         chosen = self._answers(self._alone_fn)
         if self._together_fn:
@@ -137,18 +139,23 @@ class Serving(tf.Module):  # type: ignore[misc]
     ) -> dict[str, tf.Tensor]:
         rows = self._rows(label, seed, num_steps)
         width = self._networks.generator.latent_dim
-        # Hide the static shape of z. Otherwise TensorFlow trusts the signature and drops the check of the width.
-        z = tf.compat.v1.placeholder_with_default(z, [None, None])
-        is_fit = (tf.size(z) == width * tf.size(rows.seed) // 2) & tf.reduce_all(tf.math.is_finite(z))
-        checks = [_checked(is_fit, f"z: expected {width} finite numbers per row")]
-        with tf.control_dependencies(checks):
+        z = _of_any_shape(z)
+        # The zeros let a shape of any rank be compared.
+        shape = tf.concat([tf.shape(z), [0, 0]], 0)[:2]
+        is_fit = (_rank(z) == 2) & tf.reduce_all(tf.equal(shape, [tf.size(rows.index), width]))
+        is_fit &= tf.reduce_all(tf.abs(z) <= MAX_Z)  # NaN is not
+        with tf.control_dependencies([_checked(is_fit, f"z: expected {width} finite numbers per row, in -{MAX_Z}..{MAX_Z}")]):
             z = tf.reshape(z, [-1, width])
-        return self._outputs(Ends(*run_fn(*rows, z, CONTINUE_STREAM)))
+        ends = Ends(*run_fn(*rows, z, CONTINUE_STREAM))
+        is_finite = tf.reduce_all(tf.math.is_finite(ends.target_log_prob) & tf.math.is_finite(ends.class_prob))
+        with tf.control_dependencies([_checked(is_finite, "z: expected a point of finite density to go on from")]):
+            return self._outputs(Ends(*map(tf.identity, ends)))
 
     def _grid(self, run_fn: Any, label: tf.Tensor, seed: tf.Tensor, num_steps: tf.Tensor) -> dict[str, tf.Tensor]:
         count = NUM_COLUMNS**2
         rows = Rows(*(tf.repeat(each, count, 0) for each in self._rows(label, seed, num_steps)))
-        own_seed = tf.reshape(tf.reshape(seed, [-1, 1]) + tf.range(count, dtype=tf.int64), [-1])
+        first = tf.reshape(tf.bitcast(rows.seed, tf.int64), [-1, count])
+        own_seed = tf.reshape(first + tf.range(count, dtype=tf.int64), [-1])
         stored = self._from_start(run_fn, rows._replace(seed=tf.bitcast(own_seed, tf.int32))).values
         sheet = self._encoder.sheet_fn(
             tf.reshape(stored, [-1, count, *self._medium.shape]), NUM_COLUMNS, self._medium.used_rate
@@ -167,9 +174,12 @@ class Serving(tf.Module):  # type: ignore[misc]
         return files | {name: value for name, value in ends._asdict().items() if name != "values"}
 
     def _rows(self, label: tf.Tensor, seed: tf.Tensor, num_steps: tf.Tensor) -> Rows:
-        sizes = [tf.size(each) for each in (label, seed, num_steps)]
-        is_even = tf.reduce_all(tf.equal(sizes, sizes[0])) & (sizes[0] > 0)
-        with tf.control_dependencies([_checked(is_even, "label, seed, num_steps: expected one of each per row")]):
+        label, seed, num_steps = map(_of_any_shape, (label, seed, num_steps))
+        sizes, ranks = ([fn(each) for each in (label, seed, num_steps)] for fn in (tf.size, _rank))
+        is_even = tf.reduce_all(tf.equal(sizes, sizes[0])) & (sizes[0] > 0) & tf.reduce_all(tf.equal(ranks, 1))
+        with tf.control_dependencies(
+            [_checked(is_even, "label, seed, num_steps: expected one of each per row, each as a list of the rows' values")]
+        ):
             label, seed, num_steps = (tf.reshape(each, [-1]) for each in (label, seed, num_steps))
         # Invalid UTF-8 is an unknown label like any other; `lower` would raise its own error.
         is_short = tf.strings.length(label) <= MAX_LABEL
@@ -182,8 +192,11 @@ class Serving(tf.Module):  # type: ignore[misc]
         unknown = tf.boolean_mask(label, ~is_known)[:3]
         # The pattern is a tensor: with a constant one the op would be one of savers, which `serve` could not tell from them.
         is_plain = (tf.strings.length(unknown) <= MAX_SHOWN) & tf.strings.regex_full_match(unknown, tf.constant(_SHOWN))
-        shown = tf.where(is_plain, unknown, _NOT_SHOWN)
-        named = tf.debugging.Assert(tf.reduce_all(is_known), [named_labels(self._plan.labels), shown], summarize=3)
+        is_empty = tf.strings.length(tf.strings.strip(unknown)) == 0
+        shown = tf.where(is_empty, _EMPTY, tf.where(is_plain, unknown, _NOT_SHOWN))
+        shown = tf.strings.reduce_join(shown, separator=", ")
+        text_of_error = tf.strings.reduce_join([named_labels(self._plan.labels), shown], separator=" ")
+        named = _checked(tf.reduce_all(is_known), text_of_error)
         most = self._plan.max_steps
         counted = _checked(tf.reduce_all((num_steps >= 0) & (num_steps <= most)), f"num_steps: expected 0 to {most}")
         with tf.control_dependencies([named, counted]):
@@ -270,7 +283,17 @@ class Serving(tf.Module):  # type: ignore[misc]
         )
 
 
-def _checked(is_right: tf.Tensor, text: str) -> tf.Operation:
+def _of_any_shape(given: tf.Tensor) -> tf.Tensor:
+    """Hide the static shape of an input. Otherwise TensorFlow trusts the signature and drops checks of the shape."""
+    return tf.compat.v1.placeholder_with_default(given, None)
+
+
+def _rank(given: tf.Tensor) -> tf.Tensor:
+    """Return the rank that an input has when the graph runs; `tf.rank` would be replaced by that of the signature."""
+    return tf.size(tf.shape(given))
+
+
+def _checked(is_right: tf.Tensor, text: str | tf.Tensor) -> tf.Operation:
     """Return an op that fails with INVALID_ARGUMENT and `text` unless `is_right`."""
     return tf.debugging.Assert(is_right, [text])
 

@@ -8,17 +8,19 @@ short, printable part of what it got.
 
 import base64
 import binascii
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfgradgen.core.text import printable, value_text
+from tfgradgen.core.text import CUT, printable, value_text
 
 DEFAULT_SIGNATURE = "serving_default"
 MAX_DEPTH = 8  # nested lists and objects in a request; a valid one has at most five
 MAX_SHOWN = 60  # characters of a value from a request that an error repeats
+MOST_SHOWN = 4  # entries of a list or object that an error repeats
 MAX_ERROR = 1000  # characters of an error in a reply; the list of labels is the longest part
 # What a byte outside of a text adds to the depth.
 _STEPS = np.zeros(256, np.int8)
@@ -232,4 +234,15 @@ def _as_json(name: str, value: Any) -> Any:
 
 
 def _shown(value: Any) -> str:
-    return value_text(value, MAX_SHOWN)
+    """Return a value of a request as JSON, shortened; long lists, objects and numbers only in part."""
+    if isinstance(value, list):
+        shown = [_shown(each) for each in value[:MOST_SHOWN]]
+        text = f"[{', '.join(shown + [CUT] * (len(value) > MOST_SHOWN))}]"
+    elif isinstance(value, dict):
+        shown = [f"{_shown(name)}: {_shown(each)}" for name, each in itertools.islice(value.items(), MOST_SHOWN)]
+        text = f"{{{', '.join(shown + [CUT] * (len(value) > MOST_SHOWN))}}}"
+    elif isinstance(value, str):
+        text = json.dumps(value[: MAX_SHOWN + 1], ensure_ascii=False)
+    else:
+        text = value_text(value, MAX_SHOWN) if isinstance(value, int) and not isinstance(value, bool) else json.dumps(value)
+    return printable(text, MAX_SHOWN)

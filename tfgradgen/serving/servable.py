@@ -1,5 +1,6 @@
 """An export, loaded to answer requests in this process, as TensorFlow Serving would: its status, metadata and predictions."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ _STATUS = {
     tf.errors.UNAVAILABLE: 503,
 }
 _TYPES = {"string": "DT_STRING", "int32": "DT_INT32", "int64": "DT_INT64", "float32": "DT_FLOAT"}
+_ESCAPED = re.compile(r"""\\(['"\\])""")
 _KNOWN = {"string", "int32", "int64", "float32"}  # dtypes of inputs that JSON is converted to
 
 
@@ -109,4 +111,7 @@ def _first_line(message: str) -> str:
     """Return what the model itself says in an error of TensorFlow, without the list of nodes below it."""
     lines = [line.strip() for line in message.splitlines() if line.strip() and "[[{{" not in line]
     said = next((line for line in lines if "assertion failed: " in line), lines[0] if lines else "the model failed")
-    return said.rpartition("assertion failed: ")[2]
+    said = said.rpartition("assertion failed: ")[2]
+    # TensorFlow puts each value in brackets, and a backslash before quotes.
+    said = said[1:-1] if said.startswith("[") and said.endswith("]") else said
+    return _ESCAPED.sub(r"\1", said)
