@@ -87,6 +87,17 @@ def test_the_same_models_have_one_result_while_they_live() -> None:
         held()
 
 
+def test_the_least_recently_used_result_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tfgradgen.core.memo.MAX_KEPT", 2)
+    calls: list[int] = []
+    count = per_networks(lambda networks, setting: calls.append(setting))
+    networks = Networks(Model(), Model())  # type: ignore[arg-type]
+    for setting in (1, 2, 1, 3, 1, 2):
+        count(networks, setting)
+        assert count.cache_info().currsize <= 2
+    assert calls == [1, 2, 3, 2]
+
+
 def test_a_model_without_weak_references_is_kept_with_its_result() -> None:
     count = per_networks(lambda networks: networks.classifier)
     first = WithoutWeakReference()

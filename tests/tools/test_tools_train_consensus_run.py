@@ -1,7 +1,9 @@
 """The whole training of the consensus classifier, with the shipped models, noise as photographs and small random networks."""
 
+import functools
 import json
 from pathlib import Path
+from pkgutil import resolve_name
 
 import keras
 import numpy as np
@@ -40,6 +42,8 @@ def test_run_makes_every_stage_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(stages, "STEPS_PER_EPOCH", 1)
     eagerly = lambda self, **settings: keras.Model.compile(self, run_eagerly=True, **settings)  # noqa: E731
     monkeypatch.setattr(stages.Lesson, "compile", eagerly)
+    for place in ("classifier.load_classifier", "generator.load_generator"):  # the stages load the same shipped models again
+        monkeypatch.setattr(f"tfgradgen.models.{place}", functools.cache(resolve_name(f"tfgradgen.models.{place}")))
     monkeypatch.setattr(measure, "gradient_ratio", lambda *args: 1.5)
     names = [label.name for label in load_classifier(MODELS / "classifier").labels if not label.background]
     save_noise(tmp_path / "photos", names, "train", 2)
