@@ -50,14 +50,6 @@ def short_fits() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session", autouse=True)
-def more_kept() -> Iterator[None]:
-    """Keep more graphs of the models that tests share, which would be traced again."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfgradgen.core.memo.MAX_KEPT", 32)
-        yield
-
-
 @pytest.fixture(scope="session")
 def root() -> Path:
     return ROOT

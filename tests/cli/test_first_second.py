@@ -101,6 +101,7 @@ def test_answers_come_without_tensorflow(toy_flags: list[str], tmp_path: Path) -
         ]
     )
     (tmp_path / "served/1").mkdir(parents=True)
+    (tmp_path / "served/models.config").touch()
     (tmp_path / "begun.partial").mkdir()
     (tmp_path / "begun.partial/checkpoint.npz").write_bytes(b"")
     for begun in ("half/alp", "half/espresso", "none/alp"):

@@ -400,7 +400,7 @@ def test_every_warning_has_a_section_and_every_section_a_warning() -> None:
     assert {page for page, *_ in CASES} == set(PAGES), "and each can be brought about"
     for flag in set(re.findall(r"`--([a-z_]+)", text)):
         settings = {name for sampler in SAMPLERS.values() for name in asdict(sampler.defaults)}
-        known = {"strict", "num_adaptation_steps", "num_burnin_steps", "num_results", "num_chains", "init", "kernel"}
+        known = {"strict", "num_adaptation_steps", "num_burnin_steps", "num_results", "num_chains", "block", "init", "kernel"}
         assert flag in settings | known | {"generator_range"}, flag
 
 
