@@ -89,9 +89,9 @@ def _of(flags: Mapping[str, Flag], *names: str) -> dict[str, Flag]:
     return {name: flags[name] for name in names if name in flags}
 
 
-def _with_help(flag: Flag, help: str, default: Any = None, **changed: Any) -> Flag:
-    """Return `flag` with the help of a particular command, what it has `changed`, and `default` if it is not None."""
-    return Flag(replace(flag.setting, help=help, **changed), flag.default if default is None else default)
+def _changed(flag: Flag, default: Any = None, **changed: Any) -> Flag:
+    """Return `flag` as a particular command has it: what is `changed` in its setting, and `default` if it is not None."""
+    return Flag(replace(flag.setting, **changed), flag.default if default is None else default)
 
 
 def _settings_group(sampler: Sampler | None, command: str) -> Group:
@@ -143,12 +143,10 @@ def _sample_groups(sampler: Sampler | None) -> list[Group]:
 
 def _compare_groups(sampler: Sampler | None) -> list[Group]:
     own, flags = flags_of(compare_options.CompareOptions), _every_run()
-    flags["seed"] = _with_help(
-        flags["seed"], "seed of all random numbers. The same seed, machine and backend give the same draws and measurements"
-    )
-    flags["init"] = _with_help(flags["init"], "where chains start, as for `sample`: resample, prior or IMAGE")
-    help_text = flags["num_chains"].setting.help
-    flags["num_chains"] = _with_help(flags["num_chains"], help_text, low=compare_options.MIN_CHAINS)
+    same = "The same seed, machine and backend give the same draws and measurements"
+    flags["seed"] = _changed(flags["seed"], help=f"seed of all random numbers. {same}")
+    flags["init"] = _changed(flags["init"], help="where chains start, as for `sample`: resample, prior or IMAGE")
+    flags["num_chains"] = _changed(flags["num_chains"], low=compare_options.MIN_CHAINS)
     return [
         Group(
             "What to compare", _of(own, "labels") | _of(flags, *TEXTS) | _of(own, "kernels", "class_reg") | _of(flags, "init")
@@ -163,10 +161,10 @@ def _compare_groups(sampler: Sampler | None) -> list[Group]:
 
 def _tune_groups(sampler: Sampler | None) -> list[Group]:
     own, flags = flags_of(tune_options.TuneOptions), _every_run()
-    least = {"low": tune_options.MIN_CHAINS}
-    flags["num_chains"] = _with_help(flags["num_chains"], "chains of each run", tune_options.DEFAULT_CHAINS, **least)
-    flags["seed"] = _with_help(flags["seed"], "seed of the search and of its runs")
-    flags["init"] = _with_help(flags["init"], "where chains start, as for `sample`: resample or prior")
+    least, usual = tune_options.MIN_CHAINS, tune_options.DEFAULT_CHAINS
+    flags["num_chains"] = _changed(flags["num_chains"], usual, help="chains of each run", low=least)
+    flags["seed"] = _changed(flags["seed"], help="seed of the search and of its runs")
+    flags["init"] = _changed(flags["init"], help="where chains start, as for `sample`: resample or prior")
     held = _settings_group(sampler, "tune")
     is_tuned = sampler is None or sampler.is_tuned
     varied = _of(held.flags, *searched(sampler.name)) if sampler and is_tuned else {}
@@ -187,15 +185,15 @@ def _export_groups(sampler: Sampler | None) -> list[Group]:
     own, flags = flags_of(export_options.ExportOptions), _every_run()
     served = [each for each in SAMPLERS.values() if each.is_served and sampler in (None, each)]
     settings = {name: Flag(flag.setting) for each in served for name, flag in flags_of(each.defaults).items()}
-    flags["kernel"] = _with_help(flags["kernel"], "sampling method", ANY_KERNEL)
+    flags["kernel"] = _changed(flags["kernel"], ANY_KERNEL, help="sampling method")
     note = f"Kernels that can be served: {' and '.join(each.name for each in SAMPLERS.values() if each.is_served)}."
     if sampler is not None:
         flags["kernel"] = Flag(flags["kernel"].setting, sampler.name)
         settings = flags_of(sampler.defaults) if sampler.is_served else {}
         note = note if sampler.is_served else f"A run of {sampler.name} cannot be served. {note}"
     settings = {name: flag for name, flag in settings.items() if name in export_options.SAMPLE_FLAGS}
-    flags["num_chains"] = _with_help(flags["num_chains"], "chains that tune the step size")
-    flags["seed"] = _with_help(flags["seed"], "seed of the tuning; a request has its own")
+    flags["num_chains"] = _changed(flags["num_chains"], help="chains that tune the step size")
+    flags["seed"] = _changed(flags["seed"], help="seed of the tuning; a request has its own")
     return [
         Group("What to serve", _of(own, "labels") | _of(flags, "temperature")),
         Group("Sampler", _of(flags, "kernel", "schedule") | settings | _of(flags, "num_chains", "seed"), note),
@@ -207,7 +205,7 @@ def _export_groups(sampler: Sampler | None) -> list[Group]:
 
 def _check_groups(sampler: Sampler | None) -> list[Group]:
     flags = _every_run()
-    flags["seed"] = _with_help(flags["seed"], "seed of the latent points at which the models are checked")
+    flags["seed"] = _changed(flags["seed"], help="seed of the latent points at which the models are checked")
     return [
         Group(
             "What to check",

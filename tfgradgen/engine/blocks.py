@@ -17,6 +17,7 @@ from tfgradgen.core.contracts import Chunk, Cost, Draws, ProgressFn, SamplerResu
 from tfgradgen.engine.schedule import Scheduler
 from tfgradgen.mcmc.kernel import KernelSampler
 from tfgradgen.mcmc.sampler import Sampler
+from tfgradgen.results.record import smallest_block
 
 BLOCK_SEED = 4  # of a block, together with the seed of the run; others use 1 and 3, and `tune` 0 to 2 with a further number
 BLOCKS = "blocks"  # in the statistics of a run: those of its blocks
@@ -38,11 +39,6 @@ def check_block(size: Any, sampler: Sampler, num_chains: int) -> int:
         expected = f"at least {sampler.min_chains} chains in each block for --kernel={sampler.name}"
         raise fail("block", expected, f"a block of {least} of {num_chains} chains", "give another --block or --num_chains")
     return number
-
-
-def smallest_block(size: int, num_chains: int) -> int:
-    """Return the number of chains in the smallest block."""
-    return min(size, num_chains % size or size)
 
 
 def block_seed(seed: int, number: int) -> int:

@@ -228,8 +228,12 @@ def _num_sharing(record: Mapping[str, Any], labels: np.ndarray | None, num_chain
     """Return the least number of chains that share a step size: those of a label, or of a block."""
     if labels is not None:
         return int(np.unique(labels, return_counts=True)[1].min())
-    size = record["arguments"].get(BLOCK) or num_chains
-    return int(min(size, num_chains % size or size))
+    return smallest_block(record["arguments"].get(BLOCK) or num_chains, num_chains)
+
+
+def smallest_block(size: int, num_chains: int) -> int:
+    """Return the number of chains in the smallest block of a run in blocks of `size`; the last one may be smaller."""
+    return min(size, num_chains % size or size)
 
 
 def _labels(record: Mapping[str, Any], num_chains: int) -> np.ndarray | None:
