@@ -42,6 +42,11 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(10_000, 10, 10)
 
 
+def pytest_sessionfinish() -> None:
+    """Spare the five collections of pytest's end what is left of all graphs."""
+    gc.freeze()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def short_fits() -> Iterator[None]:
     """Fit the network of `surrogate` for two epochs only: the draws are exact whatever it has learned."""

@@ -328,6 +328,7 @@ def test_moments_of_a_class_are_of_other_draws_than_its_starts() -> None:
     assert num_drawn >= 128
 
 
+@pytest.mark.usefixtures("sketched_plots")
 def test_a_command_gives_the_same_files_with_the_cache_and_without(
     toy_flags: list[str], cached: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

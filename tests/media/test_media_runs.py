@@ -53,7 +53,7 @@ def load_once(package: Path) -> Any:
 
 
 @pytest.fixture
-def installed(package: Path, load_once: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def installed(package: Path, load_once: Any, sketched_plots: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(shipped, "PACKAGE", package)
     for module in (compare, sample):
         monkeypatch.setattr(module, "load_models", load_once)

@@ -119,6 +119,7 @@ def test_a_coarse_gradient_keeps_the_distribution(name: str) -> None:
     assert z_scores(kernel_sampler(name), 0.15).max() > 4
 
 
+@pytest.mark.usefixtures("sketched_plots")
 def test_the_command_lowers_its_own_models_only_where_that_changes_something(
     folder: Path, toy_flags: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
