@@ -12,8 +12,12 @@ from tests.support import toy
 from tests.support.command import FAST, FAST_MALA, refused
 from tfgradgen import ClassPosterior
 from tfgradgen.cli.commands import main
-from tfgradgen.diagnostics.model_checks import NUM_CHECKED, NUM_EVALUATIONS, prior_checks
+from tfgradgen.core.config import RunConfig
+from tfgradgen.diagnostics.model_checks import NUM_CHECKED, NUM_EVALUATIONS, checked_gradients, prior_checks
 from tfgradgen.diagnostics.preflight import Check, gradient_checks, value_and_gradient, xla_check
+from tfgradgen.models.classifier import load_classifier
+from tfgradgen.models.generator import load_generator
+from tfgradgen.models.shipped import default_model
 
 pytestmark = pytest.mark.usefixtures("quick_runs")
 
@@ -142,11 +146,17 @@ def test_a_run_checks_first_and_stops_at_grave_problems_only(
     assert len(said) == 1
     main(["diagnose", "wide_run"])
     assert said[0] in capsys.readouterr().out
-    # By XLA, with the generator that ships; test_sampling.py compiles mala, which takes XLA three times as long.
-    main(["sample", "--label=goldfish", "--kernel=map", *FAST, toy_flags[1], "--jit=true", "--out=compiled"])
+    main(["sample", "--label=goldfish", "--kernel=map", *FAST, *toy_flags, "--jit=true", "--out=compiled"])
     assert json.loads(Path("compiled/run.json").read_text())["num_gradients"] == 3 * (1 + 8) + NUM_CHECKED * (
         NUM_EVALUATIONS + 1
     )
+
+
+def test_the_shipped_generator_is_the_same_by_xla(toy_pair: tuple[Path, Path]) -> None:
+    """XLA compiles it for the checks of a run alone: for the chains it would take twice as long again."""
+    posterior = ClassPosterior(load_generator(default_model("generator")), load_classifier(toy_pair[1]), 0)
+    (found,) = [check for check in checked_gradients(posterior, RunConfig(jit=True)) if check.what == "xla"]
+    assert found.is_ok, found
 
 
 @pytest.mark.parametrize("shape", [[3, 8, 8], [8, 8, 5]])

@@ -1,7 +1,9 @@
 """Each warning, by its smallest case and a similar case without it; grades, pairs of warnings, prices, and the pages."""
 
+import copy
+import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,11 +21,35 @@ from tfgradgen.diagnostics.issues import PAGES, PAGES_FILE, chain_table, problem
 from tfgradgen.mcmc import auto
 from tfgradgen.mcmc.recipe import settings_of
 from tfgradgen.mcmc.registry import SAMPLERS
+from tfgradgen.results import record as records
 from tfgradgen.results.record import diagnosis
 from tfgradgen.results.summary import verdict
 
 Case = tuple[Draws, dict[str, Any]]
 Change = Callable[[Draws, dict[str, Any]], Case]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def equal_draws_once() -> Iterator[None]:
+    """Compute what depends on the draws alone once for equal draws, because many cases change only the record."""
+    known = dict[Any, Any]()
+
+    def once(fn: Any) -> Any:
+        def kept(draws: Draws, **settings: Any) -> Any:
+            digest = hashlib.sha256()
+            for column in draws:
+                digest.update(repr((column.shape, column.dtype)).encode() + np.ascontiguousarray(column).tobytes())
+            key = fn.__name__, digest.digest(), repr(settings)
+            if key not in known:
+                known[key] = fn(draws, **settings)
+            return copy.deepcopy(known[key])
+
+        return kept
+
+    with pytest.MonkeyPatch.context() as patch:
+        for fn in (records.run_statistics, records.chain_table):
+            patch.setattr(records, fn.__name__, once(fn))
+        yield
 
 
 def draws_of(z: np.ndarray, accept_prob: float = 0.44) -> Draws:

@@ -51,8 +51,11 @@ class Logits:
         return self.fn(image)
 
 
+SOUND = Bounded(), toy.ToyClassifier()  # one pair, so that tests share its graphs
+
+
 def posterior_of(generator: Any = None, classifier: Any = None, label: int = 1, **further: Any) -> tg.ClassPosterior:
-    return tg.ClassPosterior(generator or Bounded(), classifier or toy.ToyClassifier(), label, **further)
+    return tg.ClassPosterior(generator or SOUND[0], classifier or SOUND[1], label, **further)
 
 
 def by_chains(kernel: str) -> Callable[[tg.ClassPosterior], SamplerResult]:

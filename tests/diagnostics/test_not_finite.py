@@ -68,22 +68,32 @@ def test_nothing_is_said_of_models_that_are_finite() -> None:
     assert finite_mean(np.array([np.nan])) is None
 
 
+@pytest.fixture(scope="module")
+def partly(toy_pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the toy's generator with NaN if the last coordinate is above 1."""
+
+    def generate(z: tf.Tensor) -> tf.Tensor:
+        image = tf.tanh(tf.reshape(tf.tile(z, [1, 32]), [-1, 8, 8, 3]))
+        return tf.where(z[:, 5, None, None, None] > 1.0, np.nan, image)
+
+    card = json.loads((toy_pair[0] / "model.json").read_text())
+    return toy.save(tmp_path_factory.mktemp("partly") / "generator", generate, [None, 6], card)
+
+
+@pytest.mark.usefixtures("sketched_plots")
 @pytest.mark.parametrize("kernel", ["rejection", "smc", "map"])
 def test_a_run_says_so_and_fails_where_it_is_to_be_strict(
     kernel: str,
+    partly: Path,
+    shared_models: set[str],
     toy_pair: tuple[Path, Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-
-    def partly(z: tf.Tensor) -> tf.Tensor:
-        image = tf.tanh(tf.reshape(tf.tile(z, [1, 32]), [-1, 8, 8, 3]))
-        return tf.where(z[:, 5, None, None, None] > 1.0, np.nan, image)
-
-    toy.save(tmp_path / "partly", partly, [None, 6], json.loads((toy_pair[0] / "model.json").read_text()))
-    models = ["--generator=partly", f"--classifier={toy_pair[1]}"]
+    shared_models.add(str(partly))
+    models = [f"--generator={partly}", f"--classifier={toy_pair[1]}"]
     for command in (
         [
             "sample",

@@ -18,10 +18,12 @@ from tests.support.command import refused
 from tfgradgen.cli import compare, sample
 from tfgradgen.cli.commands import main
 from tfgradgen.cli.load import load_models
+from tfgradgen.cli.options import parse_sample
 from tfgradgen.core.checks import UserError
 from tfgradgen.media.sound import Sound
 from tfgradgen.media.video import Video
 from tfgradgen.models import shipped
+from tfgradgen.play import source
 from tfgradgen.results.again import again
 
 FAST = ["--num_results=4", "--num_burnin_steps=4", "--num_chains=3", "--kernel=mala"]
@@ -52,23 +54,45 @@ def load_once(package: Path) -> Any:
     return load
 
 
+@pytest.fixture(scope="module")
+def loaders() -> list[Any]:
+    """Return the functions by which the commands on a run load its models, which load each model once for all tests."""
+    loaded = dict[str, Any]()
+
+    def once(load_fn: Any) -> Any:
+        @functools.wraps(load_fn)
+        def load(handle: Any, **settings: Any) -> Any:
+            key = repr((load_fn.__name__, str(handle), settings))
+            return loaded.get(key) or loaded.setdefault(key, load_fn(handle, **settings))
+
+        return load
+
+    return [once(load_fn) for load_fn in (source.load_generator, source.load_classifier)]
+
+
 @pytest.fixture
-def installed(package: Path, load_once: Any, sketched_plots: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def installed(
+    package: Path,
+    load_once: Any,
+    loaders: list[Any],
+    sketched_plots: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
     monkeypatch.setattr(shipped, "PACKAGE", package)
+    for load_fn in loaders:
+        monkeypatch.setattr(source, load_fn.__name__, load_fn)
     for module in (compare, sample):
         monkeypatch.setattr(module, "load_models", load_once)
     monkeypatch.chdir(tmp_path)
     return package.parent / "saved_models"
 
 
-@functools.cache
-def networks_of(models: str) -> tuple[Any, Any]:
-    """Return the generator and classifier of a set that is installed; it is cached."""
-    return tg.load_generator(models=models), tg.load_classifier(models=models)
-
-
 def pair_of(models: str, label: Any) -> tg.ClassPosterior:
-    return tg.ClassPosterior(*networks_of(models), label)
+    """Return the posterior of a set that is installed, of the models that the commands load once."""
+    options = parse_sample({"label": SETS[models], "kernel": "mala", "models": models}).models
+    loaded = sample.load_models(options, "float32")
+    return tg.ClassPosterior(loaded.generator, loaded.classifiers[0], label)
 
 
 def means(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -209,7 +233,8 @@ def test_all_labels_share_a_sheet_of_spectrograms(installed: Path, tmp_path: Pat
 @of_each
 def test_an_explicit_model_overrides_that_of_the_set(models: str, installed: Path, tmp_path: Path) -> None:
     shutil.copytree(installed / models / "generator", tmp_path / "mine")
-    main(["sample", f"--label={SETS[models]}", f"--models={models}", "--generator=mine", *FAST, "--out=run"])
+    few = ["--kernel=rejection", "--num_results=2", "--num_chains=2"]
+    main(["sample", f"--label={SETS[models]}", f"--models={models}", "--generator=mine", *few, "--out=run"])
     record = json.loads(Path("run/run.json").read_text())
     assert (record["generator"]["path"], record["classifier"]["path"]) == ("mine", str(installed / models / "classifier"))
     assert "--generator=mine" in again(record).command

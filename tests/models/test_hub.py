@@ -1,7 +1,10 @@
 """Every family of public models, from its real handle and TF-Hub's cache to images; nothing is downloaded."""
 
 import json
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,11 +12,12 @@ import tensorflow as tf
 from PIL import Image
 
 from tests.support import standins, toy
+from tfgradgen.cli import load
 from tfgradgen.cli.commands import main
 from tfgradgen.cli.load import Loaded, load_models
 from tfgradgen.cli.model_options import ModelOptions
 from tfgradgen.cli.options import parse_sample
-from tfgradgen.diagnostics.preflight import value_and_gradient
+from tfgradgen.diagnostics.model_checks import NUM_CHECKED, likelihood_gradient
 from tfgradgen.posterior import ClassPosterior
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_runs")]
@@ -57,6 +61,24 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module", autouse=True)
+def partners() -> Iterator[None]:
+    """Load each model once: one classifier is the partner of all generators, and one generator that of all classifiers."""
+    loaded = dict[str, Any]()
+
+    def once(load_fn: Any) -> Any:
+        def load_once(*handle: Any, **settings: Any) -> Any:
+            key = repr((load_fn.__name__, handle, settings))
+            return loaded.get(key) or loaded.setdefault(key, load_fn(*handle, **settings))
+
+        return load_once
+
+    with pytest.MonkeyPatch.context() as patch:
+        for load_fn in (load.load_generator, load.load_classifier):
+            patch.setattr(load, load_fn.__name__, once(load_fn))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def offline(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TFHUB_CACHE_DIR", str(cache))
@@ -64,14 +86,14 @@ def offline(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def check_gradient(flags: dict[str, object]) -> Loaded:
-    """Compare the slope of log p(class | g(z)) in three directions with central differences. The coordinate that picks a class,
-    where the density jumps, is not changed."""
+    """Compare the slope of log p(class | g(z)) in four directions with central differences, all by the function that a run
+    evaluates. The coordinate that picks a class, where the density jumps, is not changed."""
     options = parse_sample({"kernel": "mala", **flags})
     loaded = load_models(options.models)
     (target,) = loaded.targets(options.label)
     posterior = ClassPosterior.of(loaded.networks(target), target.index)
-    evaluate = tf.function(lambda z: value_and_gradient(posterior.class_log_prob, z), autograph=False)
-    z = posterior.sample_prior(3, tf.constant([1, 2]))
+    evaluate = partial(likelihood_gradient(posterior.networks, 1.0, False), posterior.label)
+    z = posterior.sample_prior(NUM_CHECKED, tf.constant([1, 2]))
     smooth = tf.one_hot([z.shape[1] - 1], z.shape[1], 0.0, 1.0) if loaded.generator.generator_class == "uniform" else 1.0
     direction = tf.math.l2_normalize(smooth * tf.random.stateless_normal(z.shape, [3, 4]), -1)
     step = 0.02

@@ -1,5 +1,6 @@
 """The unknown image range of a classifier is guessed from a generator's images."""
 
+import functools
 import json
 import warnings
 from collections.abc import Callable
@@ -40,8 +41,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return base
 
 
-def train(low: float, high: float, seed: int, scale_fn: Callable[[Any], Any] = tf.identity) -> Callable[[Any], Any]:
-    """Train a small network on images in [low, high] to say which of five colours an image is nearest to."""
+@functools.cache
+def train(case: str, seed: int = 3) -> Callable[[Any], Any]:
+    """Train a small network, on images in the range of the case, to say which of five colours an image is nearest to."""
+    (low, high), scale_fn = CASES[case]
     rng = np.random.default_rng(seed)
     centres = tf.constant([[0.8, -0.6, -0.6], [-0.6, 0.8, -0.6], [-0.6, -0.6, 0.8], [0.7, 0.7, 0.7], [-0.7, -0.7, -0.7]])
     shapes = {"kernel": [3, 3, 3, 16], "bias": [16], "dense": [16, NUM_CLASSES], "last": [NUM_CLASSES]}
@@ -76,10 +79,11 @@ def train(low: float, high: float, seed: int, scale_fn: Callable[[Any], Any] = t
     return logits
 
 
+BY_255 = "first operation x / 255"
 CASES: dict[str, tuple[tuple[float, float], Callable[[Any], Any]]] = {
     "trained on 0 to 1": (UNIT, tf.identity),
     "trained on -1 to 1": (SYMMETRIC, tf.identity),
-    "first operation x / 255": (BYTES, lambda x: x / 255.0),
+    BY_255: (BYTES, lambda x: x / 255.0),
     "rescaled by x / 127.5 - 1": (BYTES, lambda x: x / 127.5 - 1.0),
 }
 
@@ -87,8 +91,8 @@ CASES: dict[str, tuple[tuple[float, float], Callable[[Any], Any]]] = {
 @pytest.mark.parametrize("ending", ["logits", "softmax"])
 @pytest.mark.parametrize("case", CASES)
 def test_the_range_that_a_network_was_trained_in_is_found(case: str, ending: str, folder: Path, tmp_path: Path) -> None:
-    truth, scale_fn = CASES[case]
-    logits = train(*truth, seed=3, scale_fn=scale_fn)
+    truth, _ = CASES[case]
+    logits = train(case)
     fn = logits if ending == "logits" else lambda x: tf.nn.softmax(logits(x))
     classifier = load_classifier(toy.save(tmp_path / "c", fn, [None, SIZE, SIZE, 3]))
     assert classifier.image_range_is_guessed
@@ -109,7 +113,7 @@ def prepared(folder: Path, place: Path, fn: Callable[[Any], Any]) -> list[str]:
 
 def test_the_guess_is_said_recorded_and_the_same_for_all(folder: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     monkeypatch.chdir(tmp_path)
-    flags = prepared(folder, tmp_path, train(*BYTES, seed=3, scale_fn=lambda x: x / 255.0))
+    flags = prepared(folder, tmp_path, train(BY_255))
     main(["sample", "--label=1", *QUICK, *flags, "--out=run"])
     assert "image_range [0, 255] with score " in capsys.readouterr().err
     record = json.loads(Path("run/run.json").read_text())["classifier"]
@@ -129,7 +133,7 @@ def test_the_guess_is_said_recorded_and_the_same_for_all(folder: Path, tmp_path:
 
 
 def test_a_posterior_of_the_library_guesses_alike(folder: Path, tmp_path: Path) -> None:
-    flags = prepared(folder, tmp_path, train(*BYTES, seed=3, scale_fn=lambda x: x / 255.0))
+    flags = prepared(folder, tmp_path, train(BY_255))
     options = parse_sample({"label": "1", "kernel": "mala", **dict(flag.lstrip("-").split("=", 1) for flag in flags)})
     loaded = load_models(options.models)
     generator, classifier = load_generator(folder / "generator"), load_classifier(tmp_path / "c")
@@ -185,7 +189,7 @@ def test_a_class_conditional_generator_shows_several_classes(folder: Path, tmp_p
     one_hot = toy.save_signature(
         tmp_path / "g", of_class, tf.TensorSpec([None, 6], tf.float32, "z"), card={"image_range": [-1, 1]}
     )
-    logits = train(*BYTES, seed=3, scale_fn=lambda x: x / 255.0)
+    logits = train(BY_255)
     classifier = load_classifier(toy.save(tmp_path / "c", logits, [None, SIZE, SIZE, 3]))
     guess = guess_image_range(load_generator(one_hot, class_slice="3:6"), classifier)
     assert guess.image_range == BYTES

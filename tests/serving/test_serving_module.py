@@ -41,9 +41,13 @@ def test_an_error_names_as_many_labels_as_a_message_holds() -> None:
     assert len(named_labels(tuple(Label("金" * k) for k in range(300, 400))).encode()) < 1200
 
 
-def test_requests_that_make_no_sense_are_short_invalid_arguments() -> None:
-    serving = Serving(Networks(with_shape(toy.ToyGenerator()), toy.ToyClassifier()), [], toy_plan())
-    signatures, seeds = serving.signatures(), tf.constant([1, 2], tf.int64)
+@pytest.fixture(scope="module")
+def signatures() -> dict[str, Any]:
+    return Serving(Networks(with_shape(toy.ToyGenerator()), toy.ToyClassifier()), [], toy_plan(batched=2)).signatures()
+
+
+def test_requests_that_make_no_sense_are_short_invalid_arguments(signatures: dict[str, Any]) -> None:
+    seeds = tf.constant([1, 2], tf.int64)
     no, one, z = tf.constant(["no"]), tf.constant([1]), tf.zeros([1, 6])
 
     def refused(name: str, **inputs: Any) -> str:
@@ -67,11 +71,6 @@ def test_requests_that_make_no_sense_are_short_invalid_arguments() -> None:
     for wrong in (z * np.nan, z + np.inf, z + 1e38, z - 1001, z[:0], *wide):
         assert "z: expected 6 finite" in refused("continue", label=no, seed=seeds[:1], num_steps=one, z=wrong)
     assert signatures["continue"](label=no, seed=seeds[:1], num_steps=one, z=z)["z"].shape == (1, 6)
-
-
-@pytest.fixture(scope="module")
-def signatures() -> dict[str, Any]:
-    return Serving(Networks(with_shape(toy.ToyGenerator()), toy.ToyClassifier()), [], toy_plan(batched=2)).signatures()
 
 
 @pytest.mark.parametrize("shape", [[], [1, 1], [2, 1], [1, 2], [0, 1], [1, 1, 1]])

@@ -178,7 +178,8 @@ def compare_gan(folder: Path) -> Path:
     def graph(weights: Weights) -> dict[str, Signature]:
         z = placeholder("z", 64, 128)
         uniform = 3**0.5 * z  # z ~ Uniform(-1, 1) has variance 1/3
-        image = tf.sigmoid(3.0 * convolve(weights, "rgb", double(fields(weights, uniform, 64, 8, 1.0)), 3))
+        small = convolve(weights, "rgb", double(fields(weights, uniform, 16, 8, 1.0)), 3)  # 64 images are made for each z
+        image = tf.sigmoid(3.0 * double(double(small)))
         images = placeholder("images", 64, 128, 128, 3)
         return {
             "generator": Signature({"z": z}, {"default": image}),

@@ -87,6 +87,11 @@ class Copied:
         self.user_attrs[name] = value
 
 
+def study_in_memory() -> Any:
+    """Return an empty study. A search with it takes a quarter of the time of one in a file."""
+    return optuna.create_study(direction="maximize")
+
+
 def outcomes_of(found: list[Trial]) -> list[Any]:
     return [(t.state, t.recipe, t.cells) for t in found]
 
@@ -118,7 +123,7 @@ def share_of_long(found: list[Trial]) -> float:
     return float(np.mean(np.asarray(steps) > TOO_LONG))
 
 
-def test_what_has_an_issue_is_out_however_good_it_looks(searched: Any, tmp_path: Path) -> None:
+def test_what_has_an_issue_is_out_however_good_it_looks(searched: Any) -> None:
     study, objective, plan, found, _ = searched
     rejected = [t for t in found if t.state == REJECTED and t.cells]
     assert rejected
@@ -127,7 +132,7 @@ def test_what_has_an_issue_is_out_however_good_it_looks(searched: Any, tmp_path:
     validations = validate(study, objective, plan, 2, UNKNOWN, SILENT)
     assert validations[-1].trial.state == COMPLETE
     assert winner(plan, validations).config.to_dict()["step_size"] <= TOO_LONG
-    without = search(open_study(tmp_path / "study.db", {}), Pretended(of_long=()), plan, SILENT, SILENT)
+    without = search(study_in_memory(), Pretended(of_long=()), plan, SILENT, SILENT)
     assert 2 * share_of_long(found) < share_of_long(without), "the search leaves where issues are, not where none are"
 
 
@@ -155,14 +160,14 @@ def test_divergences_are_counted_over_all_runs() -> None:
     assert issues_of(CONTROL_RECIPE, [cell_of(1.0)]) == [], "studies of older versions have no counts"
 
 
-def test_a_schedule_that_diverges_gets_no_second_run(tmp_path: Path) -> None:
+def test_a_schedule_that_diverges_gets_no_second_run() -> None:
     class Diverging(Pretended):
         def measure(self, recipe: Recipe, problem: Problem, progress_fn: Any) -> Cell:
             is_long = recipe.config.to_dict()["step_size"] > TOO_LONG
             cell = super().measure(recipe, problem, progress_fn)
             return cell._replace(num_divergent=40 if is_long else 1, num_transitions=1000)
 
-    found = search(open_study(tmp_path / "study.db", {}), Diverging(of_long=()), plan_of(40), SILENT, SILENT)
+    found = search(study_in_memory(), Diverging(of_long=()), plan_of(40), SILENT, SILENT)
     long = [trial for trial in found if trial.recipe and trial.recipe.config.to_dict()["step_size"] > TOO_LONG]
     assert long
     assert {(trial.state, len(trial.cells)) for trial in long} == {(REJECTED, 1)}
@@ -208,7 +213,7 @@ def test_the_default_is_tried_next_to_another_control(tmp_path: Path) -> None:
     control = CONTROL_RECIPE.changed({"step_size": 0.6})  # a rival by which the default is eliminated
     default = filled(default_recipe("hmc").changed({"step_size": 0.3}), LONG)
     plan = replace(plan_of(12), control=control, default=default)
-    study, objective = open_study(tmp_path / "whole.db", {"of": 1}), Pretended()
+    study, objective = study_in_memory(), Pretended()
     found = search(study, objective, plan, SILENT, SILENT)
     assert [t.recipe for t in found[:2]] == [control, default]
     assert [len(t.cells) for t in found[:2]] == [4, 1]
@@ -220,25 +225,25 @@ def test_the_default_is_tried_next_to_another_control(tmp_path: Path) -> None:
     assert "| eliminated, the kernel's default |" in report
 
 
-def test_a_default_that_the_budget_did_not_reach_is_tried_later(tmp_path: Path) -> None:
+def test_a_default_that_the_budget_did_not_reach_is_tried_later() -> None:
     plan = replace(plan_of(1), default=filled(default_recipe("hmc"), LONG))
-    study = open_study(tmp_path / "study.db", {})
+    study = study_in_memory()
     assert [t.state for t in search(study, Pretended(), plan, SILENT, SILENT)] == [CONTROL]
     later = search(study, Pretended(), replace(plan, budget=8 * LONG), SILENT, SILENT)
     assert later[1].recipe == plan.default
     assert later[1].cells
 
 
-def test_a_control_with_issues_is_not_a_reference(tmp_path: Path) -> None:
+def test_a_control_with_issues_is_not_a_reference() -> None:
     """Although it seems best, proposals avoid it."""
     plan = replace(plan_of(80), control=CONTROL_RECIPE.changed({"step_size": 1.3}))
-    found = search(open_study(tmp_path / "study.db", {}), Pretended(), plan, SILENT, SILENT)
+    found = search(study_in_memory(), Pretended(), plan, SILENT, SILENT)
     assert found[0].issues
     assert share_of_long(found) < 0.29, "that of proposals at random"
 
 
-def test_a_larger_budget_goes_on(tmp_path: Path) -> None:
-    study = open_study(tmp_path / "study.db", {})
+def test_a_larger_budget_goes_on() -> None:
+    study = study_in_memory()
     before = search(study, Pretended(), plan_of(12), SILENT, SILENT)
     after = search(study, Pretended(), plan_of(20), SILENT, SILENT)
     assert outcomes_of(after)[: len(before)] == outcomes_of(before)
@@ -246,7 +251,7 @@ def test_a_larger_budget_goes_on(tmp_path: Path) -> None:
     assert search(study, Pretended(0), plan_of(20), SILENT, SILENT) == after, "nothing is left to do"
 
 
-def test_progress_grows_to_the_budget(tmp_path: Path) -> None:
+def test_progress_grows_to_the_budget() -> None:
     from tfgradgen.core.contracts import Progress
 
     class Slow(Pretended):
@@ -256,23 +261,23 @@ def test_progress_grows_to_the_budget(tmp_path: Path) -> None:
             return super().measure(recipe, problem, progress_fn)
 
     seen: list[Any] = []
-    search(open_study(tmp_path / "study.db", {}), Slow(), plan_of(5), seen.append, SILENT)
+    search(study_in_memory(), Slow(), plan_of(5), seen.append, SILENT)
     assert [p.num_done for p in seen] == sorted(p.num_done for p in seen)
     assert (seen[0].num_done, seen[-1].num_done, seen[-1].num_total) == (LONG // 2, 5 * LONG, 5 * LONG)
 
 
-def test_a_run_that_breaks_off_is_an_issue_but_of_the_control_an_error(tmp_path: Path) -> None:
+def test_a_run_that_breaks_off_is_an_issue_but_of_the_control_an_error() -> None:
     class Broken(Pretended):
         def measure(self, recipe: Recipe, problem: Problem, progress_fn: Any) -> Cell:
             if recipe != CONTROL_RECIPE or self.left < 100:
                 raise ValueError("no such\ntensor")
             return super().measure(recipe, problem, progress_fn)
 
-    found = search(open_study(tmp_path / "a.db", {}), Broken(), plan_of(8), SILENT, SILENT)
+    found = search(study_in_memory(), Broken(), plan_of(8), SILENT, SILENT)
     assert [t.state for t in found[1:]] == [REJECTED] * 4
     assert found[1].cells[0].issues == ["a run failed: no such tensor"]
     with pytest.raises(UserError, match="control: expected a schedule that runs, got no such tensor; check the models"):
-        search(open_study(tmp_path / "b.db", {}), Broken(stop=99), plan_of(8), SILENT, SILENT)
+        search(study_in_memory(), Broken(stop=99), plan_of(8), SILENT, SILENT)
 
 
 def test_fresh_seeds_are_seen_by_no_trial_and_kept(searched: Any) -> None:
@@ -436,12 +441,12 @@ def test_kernels_without_a_step_size_are_refused() -> None:
         check_tunable("elliptical_slice")
 
 
-def test_runs_that_nothing_fits_into_end_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_that_nothing_fits_into_end_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = Plan("replica_exchange", CONTROL_RECIPE, 60, 1, 3 * LONG, 0)
     monkeypatch.setattr("tfgradgen.tuning.search.NUM_UNFIT", 5)
     said = "num_gradients: expected enough for a schedule of replica_exchange, got 60; raise it."
     with pytest.raises(UserError, match=f"{said}$"):
-        search(open_study(tmp_path / "study.db", {}), Pretended(), plan, SILENT, SILENT)
+        search(study_in_memory(), Pretended(), plan, SILENT, SILENT)
     with pytest.raises(UserError, match=f"{said}$"):
         check_fits("replica_exchange", 60, {})
     check_fits("nuts", 1000, {"max_tree_depth": 4})
