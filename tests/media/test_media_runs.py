@@ -5,6 +5,7 @@ import functools
 import json
 import re
 import shutil
+import wave
 from pathlib import Path
 from typing import Any
 
@@ -243,7 +244,9 @@ def test_a_set_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         shipped.shipped_model("discriminator", "speech")
 
 
-def test_methods_are_compared_by_what_a_judge_hears(installed: Path, tmp_path: Path) -> None:
+def test_methods_are_compared_by_what_a_judge_hears(
+    installed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     few = ["--kernels=mala,rejection", "--num_chains=5", "--num_gradients=10"]
     main(["compare", "--labels=seven,nine", "--models=speech", *few, "--out=compared"])
     report = json.loads((tmp_path / "compared" / "report.json").read_text())
@@ -251,7 +254,17 @@ def test_methods_are_compared_by_what_a_judge_hears(installed: Path, tmp_path: P
     assert {"judge_accuracy", "log_spectral_distance", "vendi"} <= {*values}
     assert not {"log_natural", "ms_ssim", "kid"} & {*values}
     page = (tmp_path / "compared" / "report.md").read_text()
-    assert "Left out: log p(natural) (these models have no discriminator)" in page
+    none = "there are no recorded sounds to compare with"
+    assert f"without  KID, FID, density, coverage, repeats: {none}" in capsys.readouterr().out
+    assert "Left out: log p(natural) (these models have no discriminator); KID, FID, density, coverage, repeats (" in page
+    assert "photograph" not in page
+    assert "image" not in page.lower()
+    files = sorted(path.name for path in (tmp_path / "compared" / "pictures" / "prior").iterdir())
+    assert files[:2] == ["0000_seven_0000.png", "0000_seven_0000.wav"]
+    assert len(files) == 2 * 2 * 5
+    last = tmp_path / "compared" / "pictures" / "rejection" / "0000_seven_0000.wav"
+    with wave.open(str(last)) as sound:
+        assert (sound.getframerate(), sound.getnframes()) == (8000, 640)
     assert "MS-SSIM" not in page
     assert "The poster's claim" not in page
     assert report["command"] == (
