@@ -16,6 +16,7 @@ from PIL import Image as Picture
 import tfgradgen as tg
 from tests.support import standins_media
 from tests.support.command import refused
+from tests.support.observers import save_observers
 from tfgradgen.cli import compare, sample
 from tfgradgen.cli.commands import main
 from tfgradgen.cli.load import load_models
@@ -118,6 +119,7 @@ def test_a_run_is_written_and_read(models: str, installed: Path, tmp_path: Path)
     assert [base64.b64decode(each) for each in sources] == [content for content in files.values() if content]
     assert "media-src data:" in page
     assert f"last {medium.noun} of chain 0" in page
+    assert f"{medium.ending} files beside it have the {medium.plural}; grid.png and film.png have their stills" in page
     shown = result._repr_html_()
     assert ("<audio controls" in shown) == (models == "speech")
     with Picture.open(out / "grid.png") as grid:
@@ -271,6 +273,16 @@ def test_methods_are_compared_by_what_a_judge_hears(
         "python -m tfgradgen compare --labels=seven,nine --kernels=mala,rejection --num_gradients=10 --class_reg=1.0 "
         "--num_chains=5 --seed=0 --init=resample --models=speech"
     )
+
+
+def test_a_judge_or_a_discriminator_of_another_medium_is_named(
+    installed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for flag in save_observers(tmp_path):
+        name = flag[2:].partition("=")[0]
+        said = refused(["compare", "--labels=seven", "--models=speech", "--out=compared", flag], capsys)
+        assert f"{name}: expected a network of sounds, as the generator makes them, got one of images" in said
+    assert not (tmp_path / "compared").exists()
 
 
 @pytest.mark.parametrize(

@@ -261,9 +261,8 @@ def try_out(observer: Observer, generator: Generator, names: Sequence[str]) -> N
     try:
         observer.observe(image, names[0])
     except CELL_ERRORS as error:
-        raise fail(
-            "judge", "networks that take the generator's images", one_line(error), "give others, or export them again"
-        ) from error
+        said, remedy = one_line(error).rstrip("."), "give others, or export them again"
+        raise fail("judge", "networks that take what the generator makes", said, remedy) from error
 
 
 def identity(options: CompareOptions, loaded: Loaded) -> dict[str, Any]:
