@@ -275,14 +275,42 @@ def test_methods_are_compared_by_what_a_judge_hears(
     )
 
 
+def test_photographs_of_sounds_are_refused_before_a_draw(
+    installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("photographs").mkdir()
+    monkeypatch.setattr(sample, "run_group", lambda *args: pytest.fail("it draws"))
+    said = "photographs: expected a generator of images, got one of sounds; leave --photographs out"
+    words = ["--models=speech", "--photographs=photographs", "--out=out"]
+    assert said in refused(["sample", "--label=seven", *words], capsys)
+    assert said in refused(["compare", "--labels=seven", *words], capsys)
+    assert not Path("out").exists()
+    result = tg.sample(pair_of("speech", 0), "rejection", num_results=2, num_chains=2)
+    with pytest.raises(UserError, match="got one of sounds"):
+        tg.nearest_photographs(result, "photographs", shipped.default_model("judge", "speech"))
+
+
 def test_a_judge_or_a_discriminator_of_another_medium_is_named(
     installed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for flag in save_observers(tmp_path):
         name = flag[2:].partition("=")[0]
         said = refused(["compare", "--labels=seven", "--models=speech", "--out=compared", flag], capsys)
-        assert f"{name}: expected a network of sounds, as the generator makes them, got one of images" in said
+        assert f"{name}: expected a network of sounds, as the generator makes them, got one of images; give --{name}=" in said
     assert not (tmp_path / "compared").exists()
+
+
+def test_own_models_of_sounds_are_compared_without_the_shipped_discriminator(
+    package: Path, sketched_plots: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    own = [f"--{role}={package.parent / 'saved_models' / 'speech' / role}" for role in ("generator", "classifier", "judge")]
+    few = ["--labels=seven", "--kernels=rejection", "--num_chains=5", "--num_gradients=10", "--out=compared"]
+    main(["compare", *own, *few])
+    assert "without  log p(natural): the shipped discriminator knows images, no sounds" in capsys.readouterr().out
+    report = json.loads(Path("compared/report.json").read_text())
+    assert report["record"]["arguments"]["discriminator"] is None
+    assert "discriminator" not in report["record"]
 
 
 @pytest.mark.parametrize(

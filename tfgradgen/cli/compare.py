@@ -39,6 +39,7 @@ from tfgradgen.evaluation.cells import (
 )
 from tfgradgen.evaluation.comparison import Comparer, Comparison, Sampled, compare
 from tfgradgen.evaluation.method_specs import MethodSpec, parse_method_spec
+from tfgradgen.evaluation.nearest import check_images
 from tfgradgen.evaluation.report.catalogue import MEASURES, OF_PHOTOGRAPHS
 from tfgradgen.evaluation.report.curves import plot_curves
 from tfgradgen.evaluation.report.grids import plot_grids
@@ -86,6 +87,10 @@ def run_compare(options: CompareOptions) -> int:
 def _run(options: CompareOptions, loaded: Loaded) -> int:
     out, lenient = options.out, options.pair.models.allow_unknown_ops
     options = replace(options, pair=start_at_photograph(options.pair, loaded, loaded.targets(options.labels)))
+    medium, shipped = loaded.generator.medium, str(default_model("discriminator", options.pair.models.models))
+    if medium.kind != Image.kind and options.discriminator == shipped:  # that of photographs, which is the default
+        say(f"without  log p(natural): the shipped discriminator knows images, no {medium.plural}")
+        options = replace(options, discriminator=None)
     observer = load_observer(options.judge, options.discriminator, lenient, loaded.generator, loaded.text is None)
     if not observer.has_classes:
         say(f"without  judge accuracy and judge log p: {NO_TEXTS}")
@@ -307,7 +312,7 @@ def find_photographs(
     """
     if observer.medium.kind != Image.kind:
         if options.photographs:
-            raise fail("photographs", "a generator of images", f"one of {observer.medium.plural}", "leave it out")
+            check_images(observer.medium)
         say(f"without  {WHAT_FAILS}: {why_none(observer.medium)}")
         return None
     if options.photographs:

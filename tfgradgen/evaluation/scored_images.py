@@ -69,7 +69,7 @@ class Observer:
         for name, network in (("judge", judge), ("discriminator", discriminator)):
             if network and network.kind != self.medium.kind:
                 expected = f"a network of {self.medium.plural}, as the generator makes them"
-                raise fail(name, expected, f"one of {network.medium.plural}", "give another, or leave it out")
+                raise fail(name, expected, f"one of {network.medium.plural}", f"give --{name}=MODEL of {self.medium.plural}")
         self.judge = judge if generator is None else judge.at_rate_of(generator)
         self.discriminator, self.has_classes = discriminator, has_classes
         see = features_fn(self.judge)
