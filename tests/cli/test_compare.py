@@ -126,7 +126,9 @@ def test_a_finished_cell_is_not_made_again_and_a_failed_one_leaves_the_rest(
     assert len(made) == 4
     shown = capsys.readouterr().out
     assert "failed   hmc for alp: no such luck" in shown
-    assert "no KID" in shown, "without photographs of these models it says what is left out"
+    assert "without  KID, FID, density, coverage, repeats: no photographs of these classes" in shown, (
+        "without photographs of these models it says what is left out"
+    )
     rows = rows_of(out)
     assert rows["hmc"]["failed"] == {"alp": "no such luck"}
     assert rows["hmc"]["labels"] == ["goldfish"]

@@ -45,7 +45,7 @@ def test_a_text_is_compared_without_the_opinion_of_a_judge(command: list[str], c
         assert not {"judge_accuracy", "judge_log_prob", "kid"} & set(measured), row
     page = Path("c/report.md").read_text()
     assert "| judge accuracy" not in page
-    assert "Left out: judge accuracy (the judge knows classes, no texts" in page
+    assert "Left out: judge accuracy, judge log p (the judge knows classes, no texts" in page
     model = load_text_model(next(flag for flag in command if flag.startswith("--text_model")).partition("=")[2])
     assert found["record"]["text_model"] == model.classifier("a red fish").about
     assert found["record"]["arguments"]["text"] == "a red fish"

@@ -77,9 +77,24 @@ def test_a_report_says_what_its_medium_is_called() -> None:
     sounds = {"medium": {"kind": "sound", "shape": [640], "rate": 8000.0}}
     page = to_markdown(as_on_the_poster() | sounds)
     assert "share of sounds that the judge assigns" in page
-    assert "The sounds themselves." in page
+    assert "Stills of sounds; pictures/ has the sounds themselves, as .wav files." in page
+    assert "![Stills of sounds of the first four chains" in page
+    assert "Images" not in page.replace("Generating Class-conditional Images", "")
     assert "{" not in page
-    assert "share of images that the judge assigns" in to_markdown(as_on_the_poster()), "an earlier report, without the entry"
+    page = to_markdown(as_on_the_poster())
+    assert "share of images that the judge assigns" in page, "an earlier report, without the entry"
+    assert "The images themselves." in page
+    assert "![Images of the first four chains" in page
+
+
+def test_reasons_are_said_once_and_curves_without_values_are_not_named() -> None:
+    report = make(mala=row("chain", {"log_natural": [None] * 3, "vendi": [cell(2.0)] * 3}))
+    page = to_markdown(
+        report | {"left_out": {"log_natural": "why", "kid": "no such photographs", "fid": "no such photographs"}}
+    )
+    assert "Left out: log p(natural) (why); KID, FID (no such photographs)." in page
+    assert "*KID*" not in page
+    assert "![Vendi score by the number of gradients" in page
 
 
 def test_page_has_all_parts() -> None:

@@ -5,6 +5,7 @@ import functools
 import json
 import re
 import shutil
+import wave
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from PIL import Image as Picture
 import tfgradgen as tg
 from tests.support import standins_media
 from tests.support.command import refused
+from tests.support.observers import save_observers
 from tfgradgen.cli import compare, sample
 from tfgradgen.cli.commands import main
 from tfgradgen.cli.load import load_models
@@ -141,6 +143,7 @@ def test_a_run_is_written_and_read(models: str, installed: Path, tmp_path: Path)
     assert [base64.b64decode(each) for each in sources] == [content for content in files.values() if content]
     assert "media-src data:" in page
     assert f"last {medium.noun} of chain 0" in page
+    assert f"{medium.ending} files beside it have the {medium.plural}; grid.png and film.png have their stills" in page
     shown = result._repr_html_()
     assert ("<audio controls" in shown) == (models == "speech")
     with Picture.open(out / "grid.png") as grid:
@@ -268,7 +271,9 @@ def test_a_set_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         shipped.shipped_model("discriminator", "speech")
 
 
-def test_methods_are_compared_by_what_a_judge_hears(installed: Path, tmp_path: Path) -> None:
+def test_methods_are_compared_by_what_a_judge_hears(
+    installed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     few = ["--kernels=mala,rejection", "--num_chains=5", "--num_gradients=10"]
     main(["compare", "--labels=seven,nine", "--models=speech", *few, "--out=compared"])
     report = json.loads((tmp_path / "compared" / "report.json").read_text())
@@ -276,13 +281,61 @@ def test_methods_are_compared_by_what_a_judge_hears(installed: Path, tmp_path: P
     assert {"judge_accuracy", "log_spectral_distance", "vendi"} <= {*values}
     assert not {"log_natural", "ms_ssim", "kid"} & {*values}
     page = (tmp_path / "compared" / "report.md").read_text()
-    assert "Left out: log p(natural) (these models have no discriminator)" in page
+    none = "there are no recorded sounds to compare with"
+    assert f"without  KID, FID, density, coverage, repeats: {none}" in capsys.readouterr().out
+    assert "Left out: log p(natural) (these models have no discriminator); KID, FID, density, coverage, repeats (" in page
+    assert "photograph" not in page
+    assert "image" not in page.lower()
+    files = sorted(path.name for path in (tmp_path / "compared" / "pictures" / "prior").iterdir())
+    assert files[:2] == ["0000_seven_0000.png", "0000_seven_0000.wav"]
+    assert len(files) == 2 * 2 * 5
+    last = tmp_path / "compared" / "pictures" / "rejection" / "0000_seven_0000.wav"
+    with wave.open(str(last)) as sound:
+        assert (sound.getframerate(), sound.getnframes()) == (8000, 640)
     assert "MS-SSIM" not in page
     assert "The poster's claim" not in page
     assert report["command"] == (
         "python -m tfgradgen compare --labels=seven,nine --kernels=mala,rejection --num_gradients=10 --class_reg=1.0 "
         "--num_chains=5 --seed=0 --init=resample --models=speech"
     )
+
+
+def test_photographs_of_sounds_are_refused_before_a_draw(
+    installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("photographs").mkdir()
+    monkeypatch.setattr(sample, "run_group", lambda *args: pytest.fail("it draws"))
+    said = "photographs: expected a generator of images, got one of sounds; leave --photographs out"
+    words = ["--models=speech", "--photographs=photographs", "--out=out"]
+    assert said in refused(["sample", "--label=seven", *words], capsys)
+    assert said in refused(["compare", "--labels=seven", *words], capsys)
+    assert not Path("out").exists()
+    result = tg.sample(pair_of("speech", 0), "rejection", num_results=2, num_chains=2)
+    with pytest.raises(UserError, match="got one of sounds"):
+        tg.nearest_photographs(result, "photographs", shipped.default_model("judge", "speech"))
+
+
+def test_a_judge_or_a_discriminator_of_another_medium_is_named(
+    installed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for flag in save_observers(tmp_path):
+        name = flag[2:].partition("=")[0]
+        said = refused(["compare", "--labels=seven", "--models=speech", "--out=compared", flag], capsys)
+        assert f"{name}: expected a network of sounds, as the generator makes them, got one of images; give --{name}=" in said
+    assert not (tmp_path / "compared").exists()
+
+
+def test_own_models_of_sounds_are_compared_without_the_shipped_discriminator(
+    package: Path, sketched_plots: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    own = [f"--{role}={package.parent / 'saved_models' / 'speech' / role}" for role in ("generator", "classifier", "judge")]
+    few = ["--labels=seven", "--kernels=rejection", "--num_chains=5", "--num_gradients=10", "--out=compared"]
+    main(["compare", *own, *few])
+    assert "without  log p(natural): the shipped discriminator knows images, no sounds" in capsys.readouterr().out
+    report = json.loads(Path("compared/report.json").read_text())
+    assert report["record"]["arguments"]["discriminator"] is None
+    assert "discriminator" not in report["record"]
 
 
 @pytest.mark.parametrize(

@@ -76,8 +76,9 @@ def test_the_clients_of_an_export_get_its_images(
     with Image.open("start.png") as small, Image.open("large.png") as large:
         assert large.size == (32, 32)
         assert np.array_equal(np.asarray(large)[::4, ::4], np.asarray(small))
-    assert run_client(server, served, "goldfish", "1", "HERE", "--grid") == "0 goldfish-1.png: a grid"
-    with Image.open("goldfish-1.png") as grid:
+    # Its name is not that of the image of the same seed.
+    assert run_client(server, served, "goldfish", "1", "HERE", "--grid") == "0 goldfish-1-grid.png: a grid"
+    with Image.open("goldfish-1-grid.png") as grid:
         assert grid.size == (32, 32), "sixteen images of 8 x 8"
     names = {path.name for path in tmp_path.iterdir()}
     said = run_client(server, served, "whale", "1", "HERE")

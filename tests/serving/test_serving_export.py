@@ -18,6 +18,7 @@ from tfgradgen.cli.export_options import parse_export
 from tfgradgen.cli.output import next_version
 from tfgradgen.core.checks import UserError
 from tfgradgen.io.folders import exclusive_lock
+from tfgradgen.media.video import Video
 from tfgradgen.serving.deployment_files import TEMPLATES, XLA_FLAG, Settings, render_templates
 
 FILES = {
@@ -54,6 +55,14 @@ def test_a_version_is_whole_and_says_how_it_was_made(served: Path) -> None:
     assert found["row_check"]["is_independent"] is True
     assert found["row_check"]["row_gap"] == 0
     assert len(found["generator"]["sha256"]) == 64
+
+
+def test_clients_call_what_they_ask_for_by_its_name() -> None:
+    found = render_templates("acts", Settings((1,)), Video)
+    for name in ("rest_client.py", "grpc_client.py"):
+        assert found[name].startswith('"""A clip over')
+        assert 'f"no clip from {address}: {error}"' in found[name]
+        assert "-grid' * bool(grid)}.gif" in found[name], "a grid has a name of its own"
 
 
 def test_settings_fit_one_another() -> None:

@@ -276,8 +276,8 @@ _ALL = (
         {"labels": None},
         example="python -m tfgradgen compare --labels=goldfish,monarch --out=out/compare",
         end="Writes report.html (begin there), report.md, table.csv, report.json, curves.png, grids.png, a\n"
-        "folder of PNGs for each sampler (pictures/) and the samples (cells/). If a sampler fails on a class,\n"
-        "the report names it, the others are finished, and the exit code is 1.",
+        "folder for each sampler (pictures/: PNGs, and sounds or clips) and the samples (cells/). If a\n"
+        "sampler fails on a class, the report names it, the others are finished, and the exit code is 1.",
     ),
     Command(
         "tune",

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image as Picture
 
 from tfgradgen.cli.compare_options import CompareOptions
 from tfgradgen.cli.load import Loaded, load_models, start_at_photograph
@@ -22,6 +21,7 @@ from tfgradgen.cli.remote_cells import RemoteCells
 from tfgradgen.cli.surroundings import environment_at
 from tfgradgen.cli.terminal import note, one_line, say
 from tfgradgen.core.checks import fail
+from tfgradgen.core.contracts import GeneratorLike
 from tfgradgen.core.files import json_text, own_folder, write_text
 from tfgradgen.core.text import as_text, command_text
 from tfgradgen.diagnostics.issues import with_page
@@ -37,15 +37,16 @@ from tfgradgen.evaluation.cells import (
     prepare_label,
     run_cell,
 )
-from tfgradgen.evaluation.comparison import Comparer, Sampled, compare
+from tfgradgen.evaluation.comparison import Comparer, Comparison, Sampled, compare
 from tfgradgen.evaluation.method_specs import MethodSpec, parse_method_spec
+from tfgradgen.evaluation.nearest import check_images
+from tfgradgen.evaluation.report.catalogue import MEASURES, OF_PHOTOGRAPHS
 from tfgradgen.evaluation.report.curves import plot_curves
 from tfgradgen.evaluation.report.grids import plot_grids
 from tfgradgen.evaluation.report.tables import to_csv, to_markdown
 from tfgradgen.evaluation.scored_images import (
     Observer,
     Photographs,
-    ScoredImages,
     load_observer,
     load_photographs,
     observe_photographs,
@@ -53,8 +54,9 @@ from tfgradgen.evaluation.scored_images import (
 from tfgradgen.io.folders import REPORT, check_resumable, safe_filename
 from tfgradgen.io.images import save_png
 from tfgradgen.mcmc.budget import CELL_ERRORS
-from tfgradgen.media.image import Image
-from tfgradgen.media.registry import MEDIA, MEDIUM, decoded
+from tfgradgen.media.image import Image, picture
+from tfgradgen.media.medium import Medium
+from tfgradgen.media.registry import MEDIA, MEDIUM, decoded, medium_in
 from tfgradgen.models.classifier import Classifier
 from tfgradgen.models.generator import Generator
 from tfgradgen.models.shipped import default_model
@@ -66,7 +68,9 @@ from tfgradgen.viewing.document import Document, render_document
 CELLS, PICTURES, REFERENCE = "cells", "pictures", "reference"
 PHOTOGRAPHS_FILE = "photographs.npz"
 NO_TEXTS = "the judge knows classes, no texts; its features measure the diversity and the distance from exact draws"
-FILES_BESIDE = "table.csv and report.json have all figures; grids.png and pictures/ have the images in full size."
+WHAT_FAILS = ", ".join(MEASURES[name].head for name in OF_PHOTOGRAPHS)
+NO_PHOTOGRAPHS = "no photographs of these classes seen by this judge; give --photographs"
+FIGURES_BESIDE = "table.csv and report.json have all figures"
 
 
 def run_compare(options: CompareOptions) -> int:
@@ -83,6 +87,10 @@ def run_compare(options: CompareOptions) -> int:
 def _run(options: CompareOptions, loaded: Loaded) -> int:
     out, lenient = options.out, options.pair.models.allow_unknown_ops
     options = replace(options, pair=start_at_photograph(options.pair, loaded, loaded.targets(options.labels)))
+    medium, shipped = loaded.generator.medium, str(default_model("discriminator", options.pair.models.models))
+    if medium.kind != Image.kind and options.discriminator == shipped:  # that of photographs, which is the default
+        say(f"without  log p(natural): the shipped discriminator knows images, no {medium.plural}")
+        options = replace(options, discriminator=None)
     observer = load_observer(options.judge, options.discriminator, lenient, loaded.generator, loaded.text is None)
     if not observer.has_classes:
         say(f"without  judge accuracy and judge log p: {NO_TEXTS}")
@@ -116,7 +124,7 @@ def _run_locked(options: CompareOptions, loaded: Loaded, observer: Observer, pho
         "checkpoints": checkpoints,
         "rows": found.rows,
         "warnings": sampled.warnings,
-        "left_out": left_out(observer),
+        "left_out": left_out(observer, photographs),
         MEDIUM: loaded.generator.medium.record,
         "record": {
             "arguments": options.to_dict(),
@@ -128,7 +136,7 @@ def _run_locked(options: CompareOptions, loaded: Loaded, observer: Observer, pho
             **environment_at(loaded, options.pair.run.jit),
         },
     }
-    write_report(options.out, report, found.scored)
+    write_report(options.out, report, found, generators)
     say(f"took     {time.monotonic() - start:.0f} s (without what was finished before)")
     say(
         f"wrote    {as_text(options.out)}: {REPORT} (open it in a browser), report.md, table.csv, report.json, curves.png, "
@@ -137,11 +145,17 @@ def _run_locked(options: CompareOptions, loaded: Loaded, observer: Observer, pho
     return len(sampled.failed)
 
 
-def left_out(observer: Observer) -> dict[str, str]:
+def left_out(observer: Observer, photographs: Photographs | None) -> dict[str, str]:
     """Return the measures that the report leaves out, with the reason; '' if none need be given."""
     others = dict.fromkeys({medium.distance_name for medium in MEDIA.values()} - {observer.medium.distance_name}, "")
     unjudged = {} if observer.has_classes else {"judge_accuracy": NO_TEXTS, "judge_log_prob": NO_TEXTS}
-    return others | unjudged | ({} if observer.discriminator else {"log_natural": "these models have no discriminator"})
+    unnatural = {} if observer.discriminator else {"log_natural": "these models have no discriminator"}
+    return others | unjudged | unnatural | ({} if photographs else dict.fromkeys(OF_PHOTOGRAPHS, why_none(observer.medium)))
+
+
+def why_none(medium: Medium) -> str:
+    """Return why there are no photographs to compare with."""
+    return NO_PHOTOGRAPHS if medium.kind == Image.kind else f"there are no recorded {medium.plural} to compare with"
 
 
 def sample_all(
@@ -252,9 +266,8 @@ def try_out(observer: Observer, generator: Generator, names: Sequence[str]) -> N
     try:
         observer.observe(image, names[0])
     except CELL_ERRORS as error:
-        raise fail(
-            "judge", "networks that take the generator's images", one_line(error), "give others, or export them again"
-        ) from error
+        said, remedy = one_line(error).rstrip("."), "give others, or export them again"
+        raise fail("judge", "networks that take what the generator makes", said, remedy) from error
 
 
 def identity(options: CompareOptions, loaded: Loaded) -> dict[str, Any]:
@@ -299,15 +312,15 @@ def find_photographs(
     """
     if observer.medium.kind != Image.kind:
         if options.photographs:
-            raise fail("photographs", "a generator of images", f"one of {observer.medium.plural}", "leave it out")
-        say(f"without  recorded {observer.medium.plural}: no KID, FID, density, coverage, repeats")
+            check_images(observer.medium)
+        say(f"without  {WHAT_FAILS}: {why_none(observer.medium)}")
         return None
     if options.photographs:
         return observe_photographs(options.photographs, names, observer, generator.image_shape)
     shipped = load_photographs(default_model("photographs") / PHOTOGRAPHS_FILE)
     if shipped.sha256 == observer.sha256 and set(names) <= set(shipped.scored):
         return shipped
-    say("without  photographs of these classes seen by this judge: no KID, FID, density, coverage, repeats; give --photographs")
+    say(f"without  {WHAT_FAILS}: {why_none(observer.medium)}")
     return None
 
 
@@ -331,32 +344,46 @@ def command_line(options: CompareOptions) -> str:
     return command_text("compare", flags)
 
 
-def write_report(out: Path, report: dict[str, Any], scored: Mapping[str, Mapping[str, ScoredImages]]) -> None:
+def files_beside(medium: Medium) -> str:
+    """Return the last line of report.html, about the files beside it."""
+    if medium.kind == Image.kind:
+        return f"{FIGURES_BESIDE}; grids.png and {PICTURES}/ have the images in full size."
+    return f"{FIGURES_BESIDE}; {PICTURES}/ has the {medium.plural}, and their stills in full size, as grids.png."
+
+
+def write_report(out: Path, report: dict[str, Any], found: Comparison, generators: Mapping[str, GeneratorLike]) -> None:
     """Write all files except the cells, each atomically: to a temporary name that is then renamed."""
-    images = {"curves.png": plot_curves(report), "grids.png": plot_grids(scored, report["labels"])}
+    images = {"curves.png": plot_curves(report), "grids.png": plot_grids(found.scored, report["labels"])}
     for name, image in images.items():
         save_png(out / name, image)
-    page, version = to_markdown(report), report["record"]["versions"]["tfgradgen"]
+    page, version, medium = to_markdown(report), report["record"]["versions"]["tfgradgen"], medium_in(report)
     for name, text in {
         "table.csv": to_csv(report),
         "report.md": page,
-        REPORT: render_document(Document(page, images, FILES_BESIDE, version)),
+        REPORT: render_document(Document(page, images, files_beside(medium), version)),
         "report.json": json_text(report, 1) + "\n",
     }.items():
         write_text(out / name, text)
     beside = own_folder(out / f".{PICTURES}.partial")
     shutil.rmtree(beside)
-    for row, by_label in scored.items():
+    for row, by_label in found.scored.items():
         (beside / row).mkdir(parents=True)
         for label, seen in by_label.items():
+            stem = f"{report['labels'].index(label):04d}_{safe_filename(label)}"
             for chain, image in enumerate(seen.image):
-                tile = image[..., 0] if image.shape[-1] == 1 else image
-                Picture.fromarray(tile).save(
-                    beside / row / f"{report['labels'].index(label):04d}_{safe_filename(label)}_{chain:04d}.png"
-                )
+                picture(image).save(beside / row / f"{stem}_{chain:04d}.png")
+            if medium.kind != Image.kind:
+                write_media(beside / row / stem, generators[label], found.z[row][label])
     earlier = out / f".{PICTURES}.old"
     shutil.rmtree(earlier, ignore_errors=True)
     if (out / PICTURES).exists():
         (out / PICTURES).rename(earlier)
     beside.rename(out / PICTURES)
     shutil.rmtree(earlier, ignore_errors=True)
+
+
+def write_media(stem: Path, generator: GeneratorLike, z: np.ndarray) -> None:
+    """Write the sounds or clips of `z` as STEM_0000.wav and so on."""
+    medium, stored = decoded(generator, z)
+    for chain, one in enumerate(stored):
+        stem.with_name(f"{stem.name}_{chain:04d}{medium.ending}").write_bytes(medium.file(one))

@@ -119,7 +119,8 @@ def _check_images(options: ModelOptions) -> None:
     folder = Path(os.path.expanduser(options.generator))
     kind = read_metadata(folder).get("kind", "image") if os.path.isdir(folder) else "image"
     if kind != "image":
-        raise fail("--text", "a generator of images", f"one of the kind {kind}: {options.generator}", "give --label instead")
+        remedy = "leave it out, and name a class"
+        raise fail("--text", "a generator of images", f"one of the kind {kind}: {options.generator}", remedy)
 
 
 def _check_words(options: ModelOptions, text: str) -> None:

@@ -190,7 +190,7 @@ def start_at_photograph(options: SampleOptions, loaded: Loaded, targets: Sequenc
     networks = loaded.networks(targets[0])
     if len(targets) > 1 and networks.generator is not loaded.generator:
         got = f"{len(targets)}, and a generator that takes the class"
-        raise fail("init", "one label, to start at a photograph", got, "give one --label")
+        raise fail("init", "one label, to start at a photograph", got, "name one")
     run, found = at_photograph(networks, options.init_photograph, options.run)
     note(projection_line(found, options.init_photograph))
     return replace(options, run=run, projection=found)

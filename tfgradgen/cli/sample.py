@@ -26,9 +26,10 @@ from tfgradgen.core.text import as_text
 from tfgradgen.diagnostics.convergence import CLASS_PROB
 from tfgradgen.diagnostics.issues import GRADES
 from tfgradgen.engine.engine import Engine, running
-from tfgradgen.evaluation.nearest import Gallery
+from tfgradgen.evaluation.nearest import Gallery, check_images
 from tfgradgen.io.folders import REPORT, discard, not_written, partial_path
 from tfgradgen.io.images import make_grid, save_png
+from tfgradgen.media.medium import Medium
 from tfgradgen.models.targets import Target
 from tfgradgen.results.record import NEAREST
 
@@ -62,7 +63,7 @@ def _run(options: SampleOptions, engine: Engine | None) -> list[str]:
     is_all = {label.name for label in loaded.classifiers[0].labels if not label.background} == set(names)
     folders = choose_folders(options, names, is_all)
     check_folders(options, folders)
-    gallery = _gallery(options, names) if options.photographs else None
+    gallery = _gallery(options, names, loaded.generator.medium) if options.photographs else None
     sheet_path = folders[0].parent / SHEET_NAME if len(folders) > 1 else None
     rows: dict[Path, Row] = {}
     groups: list[tuple[SampleOptions, Group]] = []
@@ -114,9 +115,14 @@ def _run(options: SampleOptions, engine: Engine | None) -> list[str]:
     return [problem for row in whole for problem in row.problems]
 
 
-def _gallery(options: SampleOptions, names: list[str]) -> Gallery:
-    """Return the photographs of --photographs, which must be readable and enough for each of the labels `names`."""
+def _gallery(options: SampleOptions, names: list[str], medium: Medium) -> Gallery:
+    """Return the photographs of --photographs, which must be readable and enough for each of the labels `names`.
+
+    Raises:
+      UserError: They are not, or `medium` is not that of images.
+    """
     assert options.photographs is not None
+    check_images(medium)
     gallery = Gallery(options.photographs)
     others = gallery.check(names)
     if others:

@@ -45,10 +45,12 @@ class Comparison:
     Attributes:
       rows: Content of the report by row, JSON-serializable (see `compare`).
       scored: Images of the last checkpoint by row and label. Photographs come first, only if their images are available.
+      z: Latent points of these, by row and label; photographs have none.
     """
 
     rows: dict[str, dict[str, Any]]
     scored: dict[str, dict[str, ScoredImages]]
+    z: dict[str, dict[str, np.ndarray]]
 
 
 class Comparer:
@@ -187,4 +189,7 @@ def compare(
         made[PHOTOGRAPHS] = held_out
     made[PRIOR] = comparer.prior(num_checkpoints)
     order = sorted(made, key=lambda name: name != PHOTOGRAPHS)  # what all rows of images are compared with comes first
-    return Comparison({k: row for k, (row, _) in made.items()}, {k: made[k][1] for k in order if made[k][1]})
+    rows, scored = {k: row for k, (row, _) in made.items()}, {k: made[k][1] for k in order if made[k][1]}
+    sampled = comparer.sampled
+    z = {name: {k: cell.z[-1] for (method, k), cell in sampled.cells.items() if method == name} for name in scored}
+    return Comparison(rows, scored, z | {PRIOR: {k: reference.prior_z for k, reference in sampled.references.items()}})

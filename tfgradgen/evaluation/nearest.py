@@ -16,7 +16,8 @@ from tfgradgen.core.checks import fail
 from tfgradgen.core.contracts import Progress
 from tfgradgen.core.files import path_of
 from tfgradgen.io.photographs import REMEDY, PhotographFiles
-from tfgradgen.media.image import from_uint8
+from tfgradgen.media.image import Image, from_uint8
+from tfgradgen.media.medium import Medium
 from tfgradgen.models.classifier import Classifier, load_as
 from tfgradgen.models.features import FEATURES, features_fn
 from tfgradgen.models.loading.settings import ClassifierSettings
@@ -93,10 +94,8 @@ class Gallery:
 
     def of(self, result: SampleResult) -> SampleResult:
         """Return `result` with the nearest photograph of each image; see `nearest_photographs`."""
+        check_images(result.medium)
         images, label = result.images, str(result.record["label"]["name"])
-        shape = result.record["generator"].get("image_shape", images.shape[1:])
-        if len(shape) != 3:
-            raise fail("photographs", "a generator of images", f"outputs of shape {list(shape)}", "leave --photographs out")
         height, width = images.shape[1:3]
         seen = self._photographs(label, width, height)
         similar = self._features(images) @ seen.features.T
@@ -140,6 +139,12 @@ class Gallery:
         shown = [tf.constant(from_uint8(image[k : k + BATCH])) for k in range(0, len(image), BATCH)]
         found: np.ndarray = np.concatenate([tf.math.l2_normalize(self._see(part), -1).numpy() for part in shown])
         return found
+
+
+def check_images(medium: Medium) -> None:
+    """Raise `UserError` unless `medium` is that of images, which alone can be compared with photographs."""
+    if medium.kind != Image.kind:
+        raise fail("photographs", "a generator of images", f"one of {medium.plural}", "leave --photographs out")
 
 
 def _between(features: np.ndarray) -> np.ndarray:

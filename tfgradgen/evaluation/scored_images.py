@@ -61,11 +61,15 @@ class Observer:
       has_classes: Whether labels are classes of the judge. It knows no texts; of these only its features count.
 
     Raises:
-      UserError: The judge has no such signature, or the discriminator no such label.
+      UserError: The judge has no such signature, or the discriminator no such label, or one is of another medium.
     """
 
     def __init__(self, judge: Classifier, discriminator: Classifier | None, generator: Any = None, has_classes: bool = True):
         self.medium: Medium = Image(()) if generator is None else generator.medium
+        for name, network in (("judge", judge), ("discriminator", discriminator)):
+            if network and network.kind != self.medium.kind:
+                expected = f"a network of {self.medium.plural}, as the generator makes them"
+                raise fail(name, expected, f"one of {network.medium.plural}", f"give --{name}=MODEL of {self.medium.plural}")
         self.judge = judge if generator is None else judge.at_rate_of(generator)
         self.discriminator, self.has_classes = discriminator, has_classes
         see = features_fn(self.judge)

@@ -48,6 +48,7 @@ def render_templates(model: str, settings: Settings, medium: Medium | type[Mediu
         "allowed_batch_sizes": "\n".join(f"allowed_batch_sizes: {size}" for size in sizes),
         "more_flags": f"\n      - {XLA_FLAG}" if settings.xla else "",
         "kind": medium.kind,
+        "noun": medium.noun,
         "what": f"{'An' if medium.noun[0] in 'aeiou' else 'A'} {medium.noun}",
         "ending": medium.ending,
         "flags": json.dumps(flags),

@@ -57,3 +57,4 @@ MEASURES = {
     "c2st_p": Measure("p (C2ST)", "", "permutation p-value of the C2ST"),
     "ess_per_1000": Measure("ESS", "up", "effective sample size (ESS) per 1000 gradients"),
 }
+OF_PHOTOGRAPHS = ("kid", "fid", "density", "coverage", "repeats")  # measures that need photographs

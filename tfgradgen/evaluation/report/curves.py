@@ -7,7 +7,7 @@ from PIL import Image
 
 from tfgradgen.diagnostics.figure import GREY, INK, drawable, new_figure, style, to_image
 from tfgradgen.evaluation.report.catalogue import MEASURES
-from tfgradgen.evaluation.report.figures import REGULARIZED, curve, final, is_regularized, summary
+from tfgradgen.evaluation.report.figures import REGULARIZED, curve, final, is_regularized, summary, with_curves
 
 NUM_COLUMNS = 4
 PANEL_HEIGHT, LEGEND_LINE = 2.7, 0.27  # inches
@@ -25,7 +25,7 @@ def plot_curves(report: dict[str, Any]) -> Image.Image:
     References and exact draws, which do not depend on the number of gradients, are horizontal lines.
     """
     rows = report["rows"]
-    measures = [m for m in MEASURES if any(v is not None for row in rows.values() for v in curve(row, m))]
+    measures = with_curves(rows)
     styles = _styles(rows)
     num_columns = min(NUM_COLUMNS, max(1, len(measures)))
     num_panel_rows = max(1, -(-len(measures) // num_columns))

@@ -1,10 +1,10 @@
 """Values in a comparison's report: reading, comparing, and formatting with as many digits as the error allows."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tfgradgen.evaluation.report.catalogue import Value
+from tfgradgen.evaluation.report.catalogue import MEASURES, Value
 
 REGULARIZED = "+reg"  # suffix of the name of a row with class-specific regularization
 MAX_NAMED = 6  # labels in a heading
@@ -27,6 +27,11 @@ def read(cell: dict[str, Any] | None) -> Value | None:
 def curve(row: dict[str, Any], measure: str) -> list[Value | None]:
     """Return the values of `measure`, one per checkpoint; [] if the row has no curve of it."""
     return [read(cell) for cell in row.get("curve", {}).get(measure) or []]
+
+
+def with_curves(rows: Mapping[str, dict[str, Any]]) -> list[str]:
+    """Return the measures of which some row has a curve with a value."""
+    return [name for name in MEASURES if any(value is not None for row in rows.values() for value in curve(row, name))]
 
 
 def final(row: dict[str, Any], measure: str) -> Value | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from tfgradgen.core.text import csv_text, markdown_text
 from tfgradgen.evaluation.report.catalogue import MEASURES, Value
-from tfgradgen.evaluation.report.figures import curve, final, read, shown, summary
+from tfgradgen.evaluation.report.figures import curve, final, read, shown, summary, with_curves
 from tfgradgen.evaluation.report.findings import POSTER, claim, exact_is_closest, poster_order, which_to_use
 from tfgradgen.media.registry import medium_in
 
@@ -66,7 +66,7 @@ def to_markdown(report: dict[str, Any]) -> str:
         "and exact draws (black, with a band of one standard error). A sampler's line should end at the black line, even if "
         "that is not the better direction.",
         f"![{_grids_text(report)}](grids.png)",
-        f"The {plural} themselves. Look for problems that the measures miss: repeated ones, and ones without content.",
+        f"{_themselves(report)} Look for problems that the measures miss: repeated ones, and ones without content.",
         *(_claim(report) if "log_natural" not in report.get("left_out", {}) else []),
         "## Make this comparison again",
         f"```\n{report['command']}\n```",
@@ -77,8 +77,11 @@ def to_markdown(report: dict[str, Any]) -> str:
 
 def _left_out(report: dict[str, Any]) -> list[str]:
     """Return a line that says which measures are left out, and why."""
-    reasons = [f"{MEASURES[name].head} ({why})" for name, why in report.get("left_out", {}).items() if why]
-    return [f"Left out: {', '.join(reasons)}."] if reasons else []
+    heads: dict[str, list[str]] = {}
+    for name, why in report.get("left_out", {}).items():
+        heads.setdefault(why, []).append(MEASURES[name].head)
+    reasons = [f"{', '.join(names)} ({why})" for why, names in heads.items() if why]
+    return [f"Left out: {'; '.join(reasons)}."] if reasons else []
 
 
 def _claim(report: dict[str, Any]) -> list[str]:
@@ -174,14 +177,28 @@ def _warnings(report: dict[str, Any]) -> list[str]:
 
 def _curves_text(report: dict[str, Any]) -> str:
     """Return in words what curves.png shows."""
-    heads = [about.head for name, about in MEASURES.items() if any(curve(row, name) for row in report["rows"].values())]
-    return f"{', '.join(heads)} by the number of gradients, a line for each of {', '.join(report['rows'])}"
+    heads = [MEASURES[name].head for name in with_curves(report["rows"])]
+    return f"{', '.join(heads) or 'No measure'} by the number of gradients, a line for each of {', '.join(report['rows'])}"
 
 
 def _grids_text(report: dict[str, Any]) -> str:
     """Return in words what grids.png shows."""
     rows, labels = ", ".join(report["rows"]), markdown_text(", ".join(report["labels"]))
-    return f"Images of the first four chains: a row for each of {rows}; a column for each of {labels}"
+    return f"{_shown(report)} of the first four chains: a row for each of {rows}; a column for each of {labels}"
+
+
+def _shown(report: dict[str, Any]) -> str:
+    """Return what the tiles of grids.png are called."""
+    medium = medium_in(report)
+    return f"Stills of {medium.plural}" if medium.rate_name else medium.plural.capitalize()
+
+
+def _themselves(report: dict[str, Any]) -> str:
+    """Return a sentence that says where the images, sounds or clips themselves are."""
+    medium = medium_in(report)
+    if medium.rate_name:
+        return f"{_shown(report)}; pictures/ has the {medium.plural} themselves, as {medium.ending} files."
+    return f"The {medium.plural} themselves."
 
 
 def _legend(columns: tuple[str, ...], plural: str) -> str:
