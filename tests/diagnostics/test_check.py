@@ -13,7 +13,8 @@ from tests.support.command import FAST, FAST_MALA, refused
 from tfgradgen import ClassPosterior
 from tfgradgen.cli.commands import main
 from tfgradgen.core.config import RunConfig
-from tfgradgen.diagnostics.model_checks import NUM_CHECKED, NUM_EVALUATIONS, checked_gradients, prior_checks
+from tfgradgen.diagnostics import model_checks
+from tfgradgen.diagnostics.model_checks import NUM_CHECKED, NUM_EVALUATIONS, checked_gradients, prior_checks, without_xla
 from tfgradgen.diagnostics.preflight import Check, gradient_checks, value_and_gradient, xla_check
 from tfgradgen.models.classifier import load_classifier
 from tfgradgen.models.generator import load_generator
@@ -114,6 +115,14 @@ def test_xla_may_differ_by_rounding_and_no_more(nats: float, turn: float, is_ok:
     assert xla_check(lambda z: (value + nats, gradient * (1 + turn)), Z, value, gradient).is_ok == is_ok
 
 
+@pytest.mark.parametrize(("num_turned", "is_ok"), [(1, True), (3, True), (5, False)])
+def test_xla_may_turn_the_gradient_at_a_kink_but_not_at_most_points(num_turned: int, is_ok: bool) -> None:
+    """The shipped classifier clips its units, and rounding decides on which side of a kink a unit is."""
+    value, gradient = np.zeros(8, np.float32), np.full((8, 6), 2.0, np.float32)
+    other = gradient * (1 + 0.13 * (np.arange(8) < num_turned))[:, None]
+    assert xla_check(lambda z: (value, other), Z, value, gradient).is_ok == is_ok
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -150,6 +159,25 @@ def test_a_run_checks_first_and_stops_at_grave_problems_only(
     assert json.loads(Path("compiled/run.json").read_text())["num_gradients"] == 3 * (1 + 8) + NUM_CHECKED * (
         NUM_EVALUATIONS + 1
     )
+
+
+def test_where_xla_fails_for_one_of_many_labels_the_run_is_in_graph_mode(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not only where it fails for the first."""
+    fails: list[str] = []
+
+    def checked(*args: Any) -> Check:
+        fails.append("all the gradient apart" if fails else "")
+        return Check("xla", not fails[-1], "the same", fails[-1], "use --jit=false")
+
+    monkeypatch.setattr(model_checks, "use_xla", lambda jit: True)
+    monkeypatch.setattr("tfgradgen.diagnostics.preflight.xla_check", checked)
+    posterior = ClassPosterior(toy.ToyGenerator(), toy.ToyClassifier(), [0, 1])
+    assert without_xla(posterior, RunConfig()) == "all the gradient apart"
+    assert fails == ["", "all the gradient apart"]
+    assert without_xla(posterior, RunConfig(jit=False)) == ""
+    fails.clear()
+    one = ClassPosterior(toy.ToyGenerator(), toy.ToyClassifier(), 0)
+    assert without_xla(one, RunConfig()) == ""
 
 
 def test_the_shipped_generator_is_the_same_by_xla(toy_pair: tuple[Path, Path]) -> None:

@@ -18,7 +18,7 @@ from tfgradgen.core.config import RunConfig
 from tfgradgen.core.contracts import Networks
 from tfgradgen.core.memo import per_networks
 from tfgradgen.core.text import as_python, value_text
-from tfgradgen.diagnostics.preflight import Check, gradient_checks, value_and_gradient, warning_lines, xla_check
+from tfgradgen.diagnostics.preflight import Check, gradient_checks, value_and_gradient, warning_lines
 from tfgradgen.diagnostics.prior_checks import NUM_FORWARD, NUM_ROWS, Evidence, examine, label_checks, prior_points
 from tfgradgen.diagnostics.random_ops import random_ops
 from tfgradgen.posterior import ClassPosterior
@@ -204,13 +204,11 @@ def checked_points(networks: Networks, label: int, num: int) -> tuple[tf.Tensor,
 
 
 def without_xla(posterior: ClassPosterior, run: RunConfig) -> str:
-    """Return why jit='auto' must use graph mode instead of XLA for gradients; '' if it need not."""
-    graph_fn, xla_fn = _functions(posterior, run)
-    if run.jit != "auto" or xla_fn is None:
+    """Return why jit='auto' must use graph mode instead of XLA for gradients of some label; '' if it need not."""
+    if run.jit != "auto" or not use_xla(run.jit):
         return ""
-    z, _ = checked_points(posterior.networks, int(posterior.each_label()[0][0].label), NUM_CHECKED)
-    check = xla_check(xla_fn, z, *graph_fn(z))
-    return "" if check.is_ok else check.found
+    checks = itertools.chain(*_gradients_of_each(posterior, run))
+    return next((check.found for check in checks if check.what == "xla" and not check.is_ok), "")
 
 
 def checked_start(

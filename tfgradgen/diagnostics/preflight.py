@@ -10,7 +10,8 @@ import tensorflow as tf
 from tfgradgen.core.checks import UserError, fail
 
 XLA_TOLERANCE = 1e-2  # nats: tolerance for reordered float32 sums in deep networks
-# Relative to a gradient's length. Sums over thousands of samples of a sound reach 0.01; a wrong compilation is far off.
+# Relative to a gradient's length. Sums over thousands of samples of a sound reach 0.01; a wrong compilation is far off. A unit
+# within rounding of a kink, such as that of ReLU, turns the gradient of its point by up to 0.13: the median of points counts.
 XLA_GRADIENT_TOLERANCE = 5e-2
 ROW_TOLERANCE = 1e-3  # same units: tolerance for reordered sums when a row is evaluated in another batch
 SCALES = (1e-3, 1e3)  # of the likelihood's gradient relative to the prior's; outside, one of the two has no effect
@@ -176,7 +177,7 @@ def _again(graph_fn: EvaluateFn, z: tf.Tensor, value: tf.Tensor, gradient: tf.Te
 
     is_same = same(first, graph_fn(z)) and same(first, graph_fn(z))
     copies = tuple(np.repeat(column[row : row + 1], len(z), 0) for column in first)
-    nats, turned = _differences(*zip(copies, among_others, strict=True))
+    nats, turned = (of_row.max(initial=0.0) for of_row in _differences(*zip(copies, among_others, strict=True)))
     is_alone = not is_same or bool(nats <= ROW_TOLERANCE and turned <= ROW_TOLERANCE)  # 'determinism' reports noise
     return [
         Check(
@@ -196,20 +197,20 @@ def _again(graph_fn: EvaluateFn, z: tf.Tensor, value: tf.Tensor, gradient: tf.Te
     ]
 
 
-def _differences(values: tuple[Any, Any], gradients: tuple[Any, Any]) -> tuple[float, float]:
-    """Return the largest differences between two evaluations, over the rows where the first is finite.
+def _differences(values: tuple[Any, Any], gradients: tuple[Any, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the differences between two evaluations at each row where the first is finite.
 
     Args:
       values: (first, other), each [B], in nats.
       gradients: (first, other), each [B, latent_dim].
 
     Returns:
-      The difference of the values in nats, and that of the gradients relative to the first's length, or to 1 if it is shorter.
+      Those of the values in nats, and those of the gradients relative to the first's length, or to 1 if it is shorter.
     """
     (value, other_value), (gradient, other_gradient) = (tuple(map(np.asarray, pair)) for pair in (values, gradients))
     usable = np.isfinite(value) & np.isfinite(gradient).all(-1)  # other rows cannot be compared
     turned = np.linalg.norm(other_gradient - gradient, axis=-1) / np.maximum(np.linalg.norm(gradient, axis=-1), 1.0)
-    return np.abs(other_value - value)[usable].max(initial=0.0), turned[usable].max(initial=0.0)
+    return np.abs(other_value - value)[usable], turned[usable]
 
 
 def with_xla(xla_fn: Callable[[tf.Tensor], Any], z: tf.Tensor) -> tuple[Any, str]:
@@ -228,13 +229,15 @@ def xla_check(xla_fn: EvaluateFn, z: tf.Tensor, value: tf.Tensor, gradient: tf.T
 
     The check is not grave if XLA cannot compile the models at all.
     """
-    expected = f"graph mode's value within {XLA_TOLERANCE:g} nats, and its gradient within {XLA_GRADIENT_TOLERANCE:g}, by XLA"
+    limits = f"{XLA_TOLERANCE:g} nats, and the gradients of most points within {XLA_GRADIENT_TOLERANCE:g}"
+    expected = f"the values of graph mode within {limits}, by XLA"
     remedy = "use --jit=false"
     found, why = with_xla(xla_fn, z)
     if why:
         return Check("xla", False, expected, why, remedy, is_grave=False)
     other_value, other_gradient = found
-    apart, turned = _differences((value, other_value), (gradient, other_gradient))
+    of_values, of_gradients = _differences((value, other_value), (gradient, other_gradient))
+    apart, turned = of_values.max(initial=0.0), np.median(of_gradients) if len(of_gradients) else 0.0
     return Check(
         "xla",
         bool(apart <= XLA_TOLERANCE and turned <= XLA_GRADIENT_TOLERANCE),
