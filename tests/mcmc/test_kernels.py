@@ -10,7 +10,6 @@ import tensorflow_probability as tfp
 
 from tests.support.contract import Contract
 from tests.support.distributions import (
-    num_steps_of,
     run,
     starts,
     target,
@@ -118,7 +117,7 @@ WRONG = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_kernel_does_not_have_the_distribution(name: str) -> None:
-    assert worst_z_score(run(WRONG[name], WRONG[name].defaults, num_steps=num_steps_of(name))[0]) > 4
+    assert worst_z_score(run(WRONG[name], WRONG[name].defaults)[0]) > 4
 
 
 class TestContract(Contract):

@@ -162,11 +162,14 @@ class Half(ToyGenerator):
         return super().__call__(z) + tf.where(z[:, 5] > 0.0, np.nan, 0.0)[:, None, None, None]
 
 
+HALF = ClassPosterior(Half(), CLASSIFIER, 1)
+
+
 @pytest.mark.parametrize("num_results", [1, 2, 50])
 def test_the_evidence_is_the_mean_over_draws_that_are_finite(num_results: int) -> None:
     """0.5, as other methods say, not 0.25. Half of the populations of one particle have no finite one at first."""
-    posterior, run = ClassPosterior(Half(), ToyClassifier(), 1), RunConfig(num_chains=200, seed=4)
-    found = collect(smc_chunks(posterior, SmcConfig(0.8, 0.5, 1, 0.5), num_results, run))
+    run = RunConfig(num_chains=200, seed=4)
+    found = collect(smc_chunks(HALF, SmcConfig(0.8, 0.5, 1, 0.5), num_results, run))
     evidence = np.array(found.stats["evidence"])
     assert abs(evidence.mean() - 0.5) < 4 * evidence.std(ddof=1) / np.sqrt(len(evidence))
     assert evidence.std(ddof=1) / np.sqrt(len(evidence)) < 0.05, "else 0.25 would pass too"

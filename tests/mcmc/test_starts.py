@@ -39,7 +39,7 @@ GENERATOR, RARE = ToyGenerator(), Rare()  # the same in all tests, which so shar
 
 
 @functools.cache
-def rare(temperature: float = 1.0) -> ClassPosterior:
+def rare(temperature: float) -> ClassPosterior:
     return ClassPosterior(GENERATOR, RARE, 1, temperature=temperature)
 
 
@@ -84,7 +84,7 @@ def test_starts_are_exact_draws(few_draws: pytest.MonkeyPatch, temperature: floa
 
 def test_resampling_fails_the_same_test(few_draws: pytest.MonkeyPatch) -> None:
     few_draws.setattr(starts, "pick", lambda scores, has_energy: pick(scores, True))
-    z = choose_starts(rare(), RUN).z.numpy()
+    z = choose_starts(rare(1.0), RUN).z.numpy()
     assert standard_errors_off(z) > 5, "its mean p(class) is 0.54 for 0.63: 7 standard errors"
 
 
@@ -137,7 +137,7 @@ def test_with_a_discriminator_starts_are_resampled_by_the_whole_target() -> None
 
 def test_a_start_by_itself_is_picked_as_that_of_a_chain() -> None:
     """An export compiles the same choice, from its own prior draws."""
-    posterior, seed = rare(), as_seed(3)
+    posterior, seed = rare(1.0), as_seed(3)
     alone = tf.function(lambda s: start_point(posterior, RunConfig.num_init_draws, s), autograph=False)
     for chain in range(4):
         z, scores = starts.score(posterior, RunConfig.num_init_draws, fold_in(seed, chain))
@@ -162,10 +162,10 @@ def test_replicas_start_at_their_own_distributions_from_the_same_draws(few_draws
     config = kernel_sampler("replica_exchange").defaults
     powers = kernel_sampler("replica_exchange").powers(config)
     np.testing.assert_allclose(powers, inverse_temperatures(config))  # type: ignore[arg-type]
-    found = choose_starts(rare(), RUN, powers)
+    found = choose_starts(rare(1.0), RUN, powers)
     z = found.z.numpy()
     assert z.shape == (4, NUM_CHAINS, 6)
-    np.testing.assert_array_equal(z[0], choose_starts(rare(), RUN).z)
+    np.testing.assert_array_equal(z[0], choose_starts(rare(1.0), RUN).z)
     assert found.num_draws == 64 * NUM_CHAINS, "no further evaluations"
     hottest = [standard_errors_off(z[-1], power) for power in (powers[-1], 1.0)]
     assert hottest[0] < 4 < hottest[1]
@@ -174,7 +174,7 @@ def test_replicas_start_at_their_own_distributions_from_the_same_draws(few_draws
 
 def test_replica_exchange_begins_with_them() -> None:
     method, run = SAMPLERS["replica_exchange"], RunConfig(num_chains=4, seed=1)
-    family, posterior = kernel_sampler("replica_exchange"), rare()
+    family, posterior = kernel_sampler("replica_exchange"), rare(1.0)
     z = choose_starts(posterior, run, family.powers(family.defaults)).z
     kernel = family.make_fn(posterior, family.defaults, tf.fill([4, 1], 1e-6), 0)
     states = kernel.bootstrap_results(z).post_swap_replica_states
