@@ -1,5 +1,6 @@
 """The shared step size is tuned to its target, whatever a bad chain does; one graph serves all settings."""
 
+import functools
 from dataclasses import replace
 from typing import Any
 
@@ -9,11 +10,11 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from scipy.stats import kstest
 
-from tests.support.distributions import FEW_STEPS, Bare, is_tuned, starts, target, worst_z_score
+from tests.support.distributions import FEW_STEPS, NUM_STEPS, Bare, compiled_run, is_tuned, starts, target, worst_z_score
 from tests.support.distributions import run as run_kernel
 from tests.support.toy import ToyClassifier, ToyGenerator
 from tfgradgen.core.backend import as_seed, fold_in
-from tfgradgen.core.config import AdaptedConfig, RunConfig, Schedule, changed_config
+from tfgradgen.core.config import AdaptedConfig, KernelConfig, RunConfig, Schedule, changed_config
 from tfgradgen.core.settings import settings_of
 from tfgradgen.mcmc import chains as sampling
 from tfgradgen.mcmc import kernel as base
@@ -33,6 +34,8 @@ from tfgradgen.mcmc.starts import choose_starts
 from tfgradgen.posterior import ClassPosterior
 
 NUM_RUNS, NUM_TUNED = 12, 60
+# Kernels that take long run after run: here each run is a label of one batch, with a step size of its own.
+IN_ONE_BATCH = {"nuts", "local_global", "replica_exchange"}
 NAN_AT, STUCK_AT = 100.0, -100.0  # in every coordinate: where the bad chain starts
 
 
@@ -51,19 +54,30 @@ def middle(log_accept_prob: tf.Tensor, is_fit: tf.Tensor, num_moves: tf.Tensor, 
     return tfp.stats.percentile(nan_to_neg_inf(log_accept_prob), 50.0, axis=-1, keepdims=True)
 
 
-def shifts(family: KernelSampler) -> list[float]:
-    """Return z-scores of the effect of the last of four chains on the tuned log step size, if it starts at NaN or is stuck."""
-    posterior = Bare(with_bad_places)
-    kernel = adaptive_kernel(family, posterior, family.defaults, NUM_TUNED)
+def tuned_steps(family: KernelSampler, inits: list[tf.Tensor]) -> np.ndarray:
+    """Return the tuned step sizes [len(inits), NUM_RUNS] of runs of the four chains in each of `inits`."""
+    posterior, in_one_batch = Bare(with_bad_places), family.name in IN_ONE_BATCH
+    num_sets = len(inits) * NUM_RUNS if in_one_batch else 1
+    params = family.tunable_params(family.defaults, NUM_TUNED, 4 * num_sets if in_one_batch else 1)
+    labels = np.arange(num_sets, dtype=np.int32).repeat(4) if in_one_batch else None
+    kernel = adaptive_kernel(family, posterior, family.defaults, NUM_TUNED, params, labels)
 
     @tf.function(autograph=False)
     def tuned(seed: tf.Tensor, init: tf.Tensor) -> tf.Tensor:
-        trace = lambda z, results: family.info_fn(posterior, family.defaults, z, results).step_size[0]  # noqa: E731
-        return tfp.mcmc.sample_chain(1, init, num_burnin_steps=NUM_TUNED, kernel=kernel, trace_fn=trace, seed=seed).trace
+        trace = lambda z, results: family.info_fn(posterior, family.defaults, z, results).step_size[::4]  # noqa: E731
+        return tfp.mcmc.sample_chain(1, init, num_burnin_steps=NUM_TUNED, kernel=kernel, trace_fn=trace, seed=seed).trace[0]
 
+    if in_one_batch:
+        together = tf.concat([init for init in inits for _ in range(NUM_RUNS)], 0)
+        return tuned(as_seed(0), together).numpy().reshape(len(inits), NUM_RUNS)
+    return np.array([[float(tuned(as_seed(k), init)[0]) for k in range(NUM_RUNS)] for init in inits])
+
+
+def shifts(family: KernelSampler) -> list[float]:
+    """Return z-scores of the effect of the last of four chains on the tuned log step size, if it starts at NaN or is stuck."""
     ends = (None, NAN_AT, STUCK_AT)
     inits = [tf.concat([starts(4)[:3], starts(4)[3:] if end is None else tf.fill([1, 16], end)], 0) for end in ends]
-    steps = np.log([[float(tuned(as_seed(k), init)[0]) for k in range(NUM_RUNS)] for init in inits])
+    steps = np.log(tuned_steps(family, inits))
     errors = steps.std(1, ddof=1) / np.sqrt(NUM_RUNS)
     return [float((steps[k] - steps[0]).mean() / np.hypot(errors[0], errors[k])) for k in (1, 2)]
 
@@ -98,59 +112,71 @@ def test_the_mean_is_of_healthy_chains() -> None:
         assert pooled([False] * 5, [many] * 5) == 0.0
 
 
-def two_widths(z: tf.Tensor, narrow: float = 1 / 3) -> tf.Tensor:
+def two_widths(narrow: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
     """Two normals far apart, with widths 1 and `narrow`."""
     far = tf.abs(z[:, 0]) - 20.0
     width = tf.where(z[:, 0] > 0, 1.0, narrow)
     return -0.5 * (tf.square(far) + tf.reduce_sum(tf.square(z[:, 1:]), -1)) / tf.square(width) - 16 * tf.math.log(width)
 
 
-def gap_of_two_widths() -> float:
-    """Return how far mala's mean acceptance is off its target if half of the chains are in each mode."""
-    family, num_chains = kernel_sampler("mala"), 64
-    is_wide = tf.cast(tf.range(num_chains) % 2 == 0, tf.float32)[:, None]
-    init = (is_wide + (1 - is_wide) / 3) * tf.random.stateless_normal([num_chains, 16], [1, 2])
-    init += 20.0 * (2 * is_wide - 1) * tf.one_hot(0, 16)
-    config = replace(family.defaults, target_accept_prob=0.6)
-    return abs(float(run_kernel(family, config, two_widths, init)[1].mean()) - 0.6)
-
-
 def without_short_steps(shape: Any, seed: tf.Tensor, short_share: float, dtype: Any) -> tf.Tensor:
     return jitter(shape, seed, 0.0, dtype)
 
 
+def without_jitter(shape: Any, seed: tf.Tensor, short_share: float, dtype: Any) -> tf.Tensor:
+    return tf.ones(shape, dtype)
+
+
+@functools.cache
+def _two_widths_fn(config: KernelConfig, jitter_fn: Any, pool_fn: Any) -> Any:
+    """Return a function with a graph of its own for the parts that are in place when it is first called."""
+    return compiled_run(kernel_sampler("mala"), config, two_widths, NUM_STEPS)
+
+
+def run_of_two_widths(
+    config: KernelConfig, width: float, is_wide: Any, jitter_fn: Any, pool_fn: Any = pooled_log_accept_prob
+) -> Any:
+    """Return a run of mala from exact draws of `two_widths`, with these parts in place; `is_wide` gives each chain's mode."""
+    in_wide = tf.cast(is_wide, tf.float32)[:, None]
+    init = (in_wide + (1 - in_wide) * width) * tf.random.stateless_normal([len(is_wide), 16], [1, 2])
+    init += 20.0 * (2 * in_wide - 1) * tf.one_hot(0, 16)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(base, "jitter", jitter_fn)
+        patch.setattr(base, "pooled_log_accept_prob", pool_fn)
+        return _two_widths_fn(config, jitter_fn, pool_fn)(init, width)
+
+
+def gap_of_two_widths(pool_fn: Any = pooled_log_accept_prob) -> float:
+    """Return how far mala's mean acceptance is off its target if half of the chains are in each mode."""
+    config = replace(kernel_sampler("mala").defaults, target_accept_prob=0.6)
+    accept = run_of_two_widths(config, 1 / 3, np.arange(64) % 2 == 0, without_short_steps, pool_fn)[1]
+    return abs(float(accept.mean()) - 0.6)
+
+
 @pytest.mark.slow
-def test_the_mean_acceptance_meets_its_target_where_chains_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_mean_acceptance_meets_its_target_where_chains_differ() -> None:
     """64 chains x 300 draws, without the short steps, which are accepted more often.
 
     The negative control is a median, which half of the chains decide.
     """
-    monkeypatch.setattr(base, "jitter", without_short_steps)
     assert gap_of_two_widths() < 0.03
-    monkeypatch.setattr(base, "pooled_log_accept_prob", middle)
-    assert gap_of_two_widths() > 0.03
+    assert gap_of_two_widths(middle) > 0.03
 
 
-def moves_in_a_narrow_mode(width: float) -> np.ndarray:
+def moves_in_a_narrow_mode(width: float, jitter_fn: Any = jitter) -> np.ndarray:
     """Return the share of moves of each of four chains in a mode `width` times as wide as the one that the step is tuned to."""
-    num_chains = 64
-    is_wide = tf.cast(tf.range(num_chains) >= 4, tf.float32)[:, None]
-    init = (is_wide + (1 - is_wide) * width) * tf.random.stateless_normal([num_chains, 16], [1, 2])
-    init += 20.0 * (2 * is_wide - 1) * tf.one_hot(0, 16)
-    is_moved = run_kernel(kernel_sampler("mala"), kernel_sampler("mala").defaults, lambda z: two_widths(z, width), init)[3]
+    is_moved = run_of_two_widths(kernel_sampler("mala").defaults, width, np.arange(64) >= 4, jitter_fn)[3]
     share: np.ndarray = is_moved[:, :4].mean(0)
     return share
 
 
 @pytest.mark.slow
-def test_jitter_keeps_chains_in_narrow_modes_moving(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jitter_keeps_chains_in_narrow_modes_moving() -> None:
     """64 chains of 300 transitions. The negative controls use the shared step size in each transition, or no short steps."""
     assert moves_in_a_narrow_mode(0.6).mean() > 0.05
     assert (moves_in_a_narrow_mode(0.2) > 0.01).all()
-    monkeypatch.setattr(base, "jitter", without_short_steps)
-    assert (moves_in_a_narrow_mode(0.2) < 0.01).all()
-    monkeypatch.setattr(base, "jitter", lambda shape, seed, short_share, dtype: tf.ones(shape, dtype))
-    assert moves_in_a_narrow_mode(0.6).mean() < 0.02
+    assert (moves_in_a_narrow_mode(0.2, without_short_steps) < 0.01).all()
+    assert moves_in_a_narrow_mode(0.6, without_jitter).mean() < 0.02
 
 
 class Shows:
@@ -245,6 +271,8 @@ def test_one_graph_serves_all_settings_that_are_numbers() -> None:
     for change, draws in zip(changes, seen, strict=True):
         kernel = adaptive_kernel(kernel_sampler("hmc"), Bare(), replace(default, **change), 16)
         assert kernel.is_calibrated
+        if not change:  # its graph was its own
+            continue
         sampling.compiled.cache_clear()  # the same bits, from its own graph
         again = sample_chains(posterior, "hmc", replace(default, **change), Schedule(5, 20, 16), run, init)[0]
         np.testing.assert_array_equal(draws.z, again.z)

@@ -1,5 +1,8 @@
 """Annealed starts have the posterior distribution where chains from the prior stay behind a valley."""
 
+import functools
+from typing import Any
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -12,19 +15,31 @@ from tfgradgen.mcmc.annealing import PARTICLES_PER_CHAIN
 from tfgradgen.mcmc.mala import MalaConfig
 from tfgradgen.mcmc.registry import kernel_sampler
 from tfgradgen.mcmc.runs import started_chunks
-from tfgradgen.mcmc.starts import Starts, choose_starts
+from tfgradgen.mcmc.starts import Starts, choose_starts, score
 from tfgradgen.posterior import ClassPosterior
 
-NUM_CHAINS = 400
+NUM_CHAINS, NUM_FEW = 400, 16
 NUM_GRADIENTS = 300
+GENERATOR, CLASSIFIER = ToyGenerator(), BehindAValley()  # the same in all tests, which so share compiled graphs
 
 
 def posterior(temperature: float = 1.0, label: int = 1) -> ClassPosterior:
-    return ClassPosterior(ToyGenerator(), BehindAValley(), label, temperature=temperature)
+    return ClassPosterior(GENERATOR, CLASSIFIER, label, temperature=temperature)
 
 
 def starts(init: str, temperature: float = 1.0, seed: int = 0, num_chains: int = NUM_CHAINS) -> Starts:
     return choose_starts(posterior(temperature), RunConfig(num_chains=num_chains, init=init, seed=seed))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def compiled_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Score the prior draws of each chain by a compiled function: for many chains, that takes less time."""
+
+    @functools.cache
+    def score_fn(posterior: ClassPosterior, num_draws: int) -> Any:
+        return tf.function(lambda seed: score(posterior, num_draws, seed), autograph=False)
+
+    monkeypatch.setattr("tfgradgen.mcmc.starts.score", lambda posterior, num, seed: score_fn(posterior, num)(seed))
 
 
 def share(z: np.ndarray) -> float:
@@ -40,6 +55,7 @@ def exact_share() -> float:
     return float(weight[x > 2.0].sum() / weight.sum())
 
 
+@pytest.mark.usefixtures("compiled_scores")
 def test_they_are_of_the_posterior_where_chains_from_the_prior_are_not() -> None:
     """The population is biased by order 1 / 1600 and its chains are dependent: 0.05 is three errors of the share of 400."""
     truth = exact_share()
@@ -51,31 +67,32 @@ def test_they_are_of_the_posterior_where_chains_from_the_prior_are_not() -> None
 
 
 def test_its_cost_is_counted() -> None:
-    found = starts("annealed", num_chains=16)
-    num_particles = PARTICLES_PER_CHAIN * 16
+    found = starts("annealed", num_chains=NUM_FEW)
+    num_particles = PARTICLES_PER_CHAIN * NUM_FEW
     stages, rest = divmod(found.spent.num_gradients, 5 * num_particles)
     assert (stages > 2, rest) == (True, 0)
     assert found.spent.num_forward == (1 + stages) * num_particles
-    assert (found.num_exact, found.num_draws) == (None, 16)
+    assert (found.num_exact, found.num_draws) == (None, NUM_FEW)
     assert starts("prior").spent == (0, 0)
 
 
 def test_a_seed_has_its_starts() -> None:
-    first, again, other = (starts("annealed", seed=seed, num_chains=8).z.numpy() for seed in (0, 0, 1))
+    first, again, other = (starts("annealed", seed=seed, num_chains=NUM_FEW).z.numpy() for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert not np.isin(other, first).any()
 
 
 def test_each_label_of_a_batch_starts_as_alone() -> None:
-    batch = ClassPosterior(ToyGenerator(), BehindAValley(), [0] * 4 + [1] * 4)
-    found = choose_starts(batch, RunConfig(num_chains=8, init="annealed"))
+    batch = ClassPosterior(GENERATOR, CLASSIFIER, [0] * NUM_FEW + [1] * NUM_FEW)
+    found = choose_starts(batch, RunConfig(num_chains=2 * NUM_FEW, init="annealed"))
     parts = [each.spent for each in found.of_each]
     assert found.spent == tuple(map(sum, zip(*parts, strict=True)))
     for label in (0, 1):
-        alone = choose_starts(posterior(label=label), RunConfig(num_chains=4, init="annealed"))
-        np.testing.assert_array_equal(found.z[4 * label : 4 * label + 4], alone.z)
+        alone = choose_starts(posterior(label=label), RunConfig(num_chains=NUM_FEW, init="annealed"))
+        np.testing.assert_array_equal(found.z[NUM_FEW * label : NUM_FEW * (label + 1)], alone.z)
 
 
+@pytest.mark.usefixtures("compiled_scores")
 def test_a_high_temperature_keeps_the_prior() -> None:
     """The likelihood then hardly matters: z_0 is standard normal, within 4 errors."""
     z = starts("annealed", temperature=1e4).z.numpy()[:, 0]
@@ -85,7 +102,7 @@ def test_a_high_temperature_keeps_the_prior() -> None:
 
 def test_a_discriminator_is_refused() -> None:
     energetic = ClassPosterior(
-        ToyGenerator(), BehindAValley(), 1, discriminator=lambda image: image[:, 0, 0, 0], discriminator_weight=1.0
+        GENERATOR, CLASSIFIER, 1, discriminator=lambda image: image[:, 0, 0, 0], discriminator_weight=1.0
     )
     with pytest.raises(UserError, match="annealed"):
         choose_starts(energetic, RunConfig(num_chains=4, init="annealed"))

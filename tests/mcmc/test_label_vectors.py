@@ -95,9 +95,11 @@ def fixed_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ClassPosterior, "own_seed", lambda self, seed: as_seed(7))
 
 
-def first_two(kernel: str, labels: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    run, init_z = RunConfig(num_chains=4), 0.1 * tf.ones([4, 6])
-    draws, _ = sampling.sample_chains(make(labels), kernel, SAMPLERS[kernel].defaults, Schedule(6, 12, 12), run, init_z)
+def first_two(kernel: str, labels: list[int], generator: ToyGenerator = GENERATOR) -> tuple[np.ndarray, np.ndarray]:
+    """Return z and the step sizes of the first two of as many chains as `LABELS` has, whose graph tests below use, too."""
+    run, init_z = RunConfig(num_chains=8), 0.1 * tf.ones([8, 6])
+    posterior = ClassPosterior(generator, CLASSIFIER, labels * 2)
+    draws, _ = sampling.sample_chains(posterior, kernel, SAMPLERS[kernel].defaults, Schedule(6, 12, 12), run, init_z)
     return draws.z[:, :2], draws.step_size[:, :2]
 
 
@@ -114,9 +116,8 @@ def test_pooling_over_all_chains_fails_the_same_test(monkeypatch: pytest.MonkeyP
     fixed_noise(monkeypatch)
     one_pool = lambda *args: pooled_log_accept_prob(*args[:3], tf.zeros_like(args[3]))  # noqa: E731
     monkeypatch.setattr(kernels, "pooled_log_accept_prob", one_pool)
-    sampling.compiled.cache_clear()
-    steps = [first_two("mala", [0, 0, other, other])[1] for other in (1, 2)]
-    sampling.compiled.cache_clear()
+    generator = ToyGenerator()  # of its own, and so are the graphs
+    steps = [first_two("mala", [0, 0, other, other], generator)[1] for other in (1, 2)]
     assert not np.array_equal(*steps)
 
 
@@ -173,13 +174,13 @@ def test_a_run_of_chains_goes_on_where_it_was(class_reg: float) -> None:
     assert (rest.cost, rest.stats) == (chunks[-1].cost, chunks[-1].stats)
 
 
-@pytest.mark.parametrize(("kernel", "class_reg"), [("mala", 0.5), ("nuts", None)])
-def test_each_label_has_stats_and_costs_of_its_own(kernel: str, class_reg: float | None) -> None:
-    schedule, run, method = Schedule(4, 4, 4), RunConfig(num_chains=8), SAMPLERS[kernel]
+@pytest.mark.parametrize(("kernel", "class_reg", "chains"), [("mala", 0.5, LABELS), ("nuts", None, [0, 1, 2] * 2)])
+def test_each_label_has_stats_and_costs_of_its_own(kernel: str, class_reg: float | None, chains: list[int]) -> None:
+    schedule, run, method = Schedule(4, 4, 4), RunConfig(num_chains=len(chains)), SAMPLERS[kernel]
     config = method.defaults if class_reg is None else replace(method.defaults, class_reg=class_reg)
-    found = collect(method.chunks_fn(make(LABELS), config, schedule, run, None))
+    posterior = make(chains)
+    found = collect(method.chunks_fn(posterior, config, schedule, run, None))
     labels = found.stats["labels"]
-    posterior = make(LABELS)
     assert len(labels) == 3
     for own, (each, places) in zip(labels, posterior.each_label(), strict=True):
         alone = collect(method.chunks_fn(each, config, schedule, replace(run, num_chains=len(places)), None))

@@ -99,19 +99,19 @@ def test_a_class_too_rare_for_its_moments_names_the_flag(monkeypatch: pytest.Mon
         class_moments(ClassPosterior(ToyGenerator(), Never(), 1), RUN)
 
 
-def p_value_of_pulled_chains(weight: float) -> float:
-    """Return the p-value of z_5 of mala with --class_reg against its closed form, with one draw per chain."""
+def test_mala_with_the_pull_draws_from_the_pulled_density_and_from_no_other() -> None:
+    """Compare z_5 of mala with --class_reg with its closed form, with one draw per chain."""
     run = RunConfig(num_chains=400, seed=5)
     chunks = SAMPLERS["mala"].chunks_fn(POSTERIOR, MalaConfig(0.8, 0.5, class_reg=3.0), Schedule(1, 60, 40), run, None)
     z = collect(chunks).draws.z[-1, :, 5]
     mean, scale, _ = class_moments(POSTERIOR, run)
-    precision = 1 + weight / scale[5] ** 2
-    return float(stats.kstest(z, stats.norm(weight * mean[5] / scale[5] ** 2 / precision, precision**-0.5).cdf).pvalue)
 
+    def p_value(weight: float) -> float:
+        precision = 1 + weight / scale[5] ** 2
+        return float(stats.kstest(z, stats.norm(weight * mean[5] / scale[5] ** 2 / precision, precision**-0.5).cdf).pvalue)
 
-def test_mala_with_the_pull_draws_from_the_pulled_density_and_from_no_other() -> None:
-    assert p_value_of_pulled_chains(3.0) > 1e-3
-    assert p_value_of_pulled_chains(0.0) < 1e-6  # the posterior itself
+    assert p_value(3.0) > 1e-3
+    assert p_value(0.0) < 1e-6  # the posterior itself
     assert not kernel_sampler("mala").is_calibrated(MalaConfig(0.8, 0.5, class_reg=3.0))
     assert kernel_sampler("mala").is_calibrated(MalaConfig(0.8, 0.5))
 

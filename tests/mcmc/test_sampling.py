@@ -1,5 +1,6 @@
 """Runs of chains on a known posterior: the distribution, the seeds, the number of traces."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
+from tests.support.distributions import FEWER_DRAWS
 from tests.support.toy import SLOPE, ToyClassifier, ToyGenerator, exact_moments
 from tfgradgen.core.backend import as_seed, fold_in
 from tfgradgen.core.checks import UserError
@@ -20,6 +22,15 @@ from tfgradgen.mcmc.starts import initial_points
 from tfgradgen.posterior import ClassPosterior
 
 GENERATOR, CLASSIFIER = ToyGenerator(), ToyClassifier()
+USUAL_CHUNK = sampling.GRADIENTS_PER_CHUNK
+
+
+@pytest.fixture(scope="module", autouse=True)
+def long_chunks() -> Iterator[None]:
+    """Run chains in fewer calls, which changes nothing else, as a test below shows."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sampling, "GRADIENTS_PER_CHUNK", 500)
+        yield
 
 
 def make(label: int = 1, temperature: float = 1.0) -> ClassPosterior:
@@ -65,10 +76,6 @@ def test_a_chain_is_the_same_in_a_run_of_few_and_of_many(kernel: str) -> None:
     few, many = (chains(make(), kernel, Schedule(10, 10, 0), num_chains=n) for n in (NUM_FEW, NUM_MANY))
     alike = [np.allclose(a, b[:, :NUM_FEW], rtol=1e-3, atol=1e-3, equal_nan=True) for a, b in zip(few, many, strict=True)]
     assert all(alike) == (kernel != "replica_exchange"), dict(zip(Draws._fields, alike, strict=True))
-
-
-# One draw of these tells as much as several of the others: with half as many they find out the wrong power as surely.
-FEWER_DRAWS = {"nuts", "local_global", "replica_exchange", "surrogate"}
 
 
 def worst_error(draws: Draws, moments: tuple[float, float, float]) -> float:
@@ -187,7 +194,8 @@ def test_how_a_run_is_cut_into_chunks_changes_nothing(monkeypatch: pytest.Monkey
         np.testing.assert_array_equal(a, b)
 
 
-def test_what_is_traced_is_what_was_drawn() -> None:
+def test_what_is_traced_is_what_was_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "GRADIENTS_PER_CHUNK", USUAL_CHUNK)
     posterior, progress = make(), list[Progress]()
     settings = RunConfig(num_chains=3)
     init_z = initial_points(posterior, settings)[0]

@@ -1,7 +1,6 @@
 """Random numbers are uniform down to the size of small likelihoods, and each label has its own stream."""
 
 import functools
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -84,6 +83,7 @@ class Hopeless:
 def big_chunks(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     for module in (pool, rejection):
         monkeypatch.setattr(module, "CHUNK", BATCH)
+    monkeypatch.setattr(pool, "ROWS", BATCH)  # in one pass
     monkeypatch.setattr(rejection, "MAX_FRUITLESS_DRAWS", BATCH)
     return monkeypatch
 
@@ -113,6 +113,13 @@ def test_a_folded_seed_keeps_all_64_bits_of_its_history() -> None:
     seeds = np.array([fold_in(fold_in(as_seed(1), k), 0) for k in range(200)])
     assert all(len(np.unique(word)) == 200 for word in seeds.T)
     assert len(np.unique([fold_in(as_seed(1), k) for k in range(200)], axis=0)) == 200
+
+
+GENERATOR, CLASSIFIER = ToyGenerator(), ToyClassifier()  # the same in all tests, which so share compiled graphs
+
+
+def make(label: int | list[int]) -> ClassPosterior:
+    return ClassPosterior(GENERATOR, CLASSIFIER, label)
 
 
 def all_z(folder: Path) -> np.ndarray:
@@ -159,17 +166,15 @@ def test_no_method_draws_the_same_for_two_labels(name: str) -> None:
     method, run = SAMPLERS[name], RunConfig(num_chains=4, seed=2)
     z = []
     for label in (0, 1):
-        posterior = ClassPosterior(ToyGenerator(), ToyClassifier(), label)
         schedule = Schedule(8, 0, 0)
-        z.append(collect(method.chunks_fn(posterior, method.defaults, schedule, run, None)).draws.z[..., 5].ravel())
+        z.append(collect(method.chunks_fn(make(label), method.defaults, schedule, run, None)).draws.z[..., 5].ravel())
     assert not np.intersect1d(*z).size
 
 
 def test_in_a_batch_no_two_chains_draw_the_same() -> None:
     """This holds for chains of two labels, and for a label in a batch and by itself, although these share their starts."""
     method, schedule, run = SAMPLERS["mala"], Schedule(8, 0, 0), RunConfig(num_chains=4, seed=2)
-    make = lambda label: ClassPosterior(ToyGenerator(), ToyClassifier(), label)  # noqa: E731
     batch = collect(method.chunks_fn(make([0, 0, 1, 1]), method.defaults, schedule, run, None)).draws
-    alone = collect(method.chunks_fn(make(0), method.defaults, schedule, replace(run, num_chains=2), None)).draws
+    alone = collect(method.chunks_fn(make(0), method.defaults, schedule, run, None)).draws
     moved = np.concatenate([draws.z[draws.is_accepted][:, 5] for draws in (batch, alone)])
     assert len(np.unique(moved)) == len(moved) > 8

@@ -16,10 +16,11 @@ from tfgradgen.mcmc.smc import SmcConfig, next_inverse_temperature, smc_chunks
 from tfgradgen.posterior import ClassPosterior
 
 NUM_POPULATIONS = 24
+GENERATOR, CLASSIFIER = ToyGenerator(), ToyClassifier()  # the same in all tests, which so share compiled graphs
 
 
 def anneal(temperature: float = 1.0, num_mutations: int = 4, label: int = 1, ess_share: float = 0.9) -> SamplerResult:
-    posterior = ClassPosterior(ToyGenerator(), ToyClassifier(), label, temperature=temperature)
+    posterior = ClassPosterior(GENERATOR, CLASSIFIER, label, temperature=temperature)
     config = SmcConfig(0.8, 0.5, num_mutations, ess_share)  # the toy is so easy that a share of 0.5 needs only one step
     return collect(smc_chunks(posterior, config, 200, RunConfig(num_chains=NUM_POPULATIONS, seed=3)))
 
@@ -68,13 +69,16 @@ class Rare(ToyClassifier):
         return tf.stack([tf.zeros_like(value), value], -1)
 
 
+RARE = Rare()
+
+
 def rare_evidence() -> np.ndarray:
     """Return the evidence of `NUM_RARE` populations of 12, divided by the true value by quadrature."""
     z = np.linspace(-12, 12, 200_001)
     prior = np.exp(-0.5 * z**2)
     truth = (prior / (1 + np.exp(-RARE_STEEPNESS * (z - RARE_EDGE)))).sum() / prior.sum()
     assert truth == pytest.approx(5.1e-4, rel=0.05)
-    posterior = ClassPosterior(ToyGenerator(), Rare(), 1)
+    posterior = ClassPosterior(GENERATOR, RARE, 1)
     found = collect(smc_chunks(posterior, SmcConfig(0.6, 0.5, 8), 12, RunConfig(num_chains=NUM_RARE, seed=1)))
     return np.array(found.stats["evidence"]) / truth
 
@@ -134,7 +138,7 @@ def test_a_likelihood_that_is_absent_for_most_of_z_counts_as_none() -> None:
 
 
 def test_progress_cost_and_a_model_without_likelihood() -> None:
-    posterior = ClassPosterior(ToyGenerator(), ToyClassifier(), 1)
+    posterior = ClassPosterior(GENERATOR, CLASSIFIER, 1)
     chunks = list(smc_chunks(posterior, SmcConfig(0.8, 0.5, 3, 0.9), 10, RunConfig(num_chains=2)))
     assert [c.progress.num_total for c in chunks] == [300] * len(chunks), "the pilot and two populations"
     assert chunks[-1].progress.num_done == 300
@@ -158,11 +162,14 @@ class Half(ToyGenerator):
         return super().__call__(z) + tf.where(z[:, 5] > 0.0, np.nan, 0.0)[:, None, None, None]
 
 
+HALF = ClassPosterior(Half(), CLASSIFIER, 1)
+
+
 @pytest.mark.parametrize("num_results", [1, 2, 50])
 def test_the_evidence_is_the_mean_over_draws_that_are_finite(num_results: int) -> None:
     """0.5, as other methods say, not 0.25. Half of the populations of one particle have no finite one at first."""
-    posterior, run = ClassPosterior(Half(), ToyClassifier(), 1), RunConfig(num_chains=200, seed=4)
-    found = collect(smc_chunks(posterior, SmcConfig(0.8, 0.5, 1, 0.5), num_results, run))
+    run = RunConfig(num_chains=200, seed=4)
+    found = collect(smc_chunks(HALF, SmcConfig(0.8, 0.5, 1, 0.5), num_results, run))
     evidence = np.array(found.stats["evidence"])
     assert abs(evidence.mean() - 0.5) < 4 * evidence.std(ddof=1) / np.sqrt(len(evidence))
     assert evidence.std(ddof=1) / np.sqrt(len(evidence)) < 0.05, "else 0.25 would pass too"

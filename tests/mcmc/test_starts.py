@@ -1,5 +1,7 @@
 """Starts: exact draws if there are any among the prior draws, otherwise likely ones; replicas have their own distributions."""
 
+import functools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,7 @@ from tfgradgen.tuning.guard import exact_of
 
 STEEPNESS, EDGE = 6.0, 2.0
 NUM_CHAINS = 600
+RUN = RunConfig(num_chains=NUM_CHAINS, seed=1, temperature=1.0)
 
 
 class Rare(ToyClassifier):
@@ -32,8 +35,12 @@ class Rare(ToyClassifier):
         return tf.stack([tf.zeros_like(value), value], -1)
 
 
-def rare(temperature: float = 1.0) -> ClassPosterior:
-    return ClassPosterior(ToyGenerator(), Rare(), 1, temperature=temperature)
+GENERATOR, RARE = ToyGenerator(), Rare()  # the same in all tests, which so share compiled graphs
+
+
+@functools.cache
+def rare(temperature: float) -> ClassPosterior:
+    return ClassPosterior(GENERATOR, RARE, 1, temperature=temperature)
 
 
 def truth(power: float = 1.0) -> tuple[float, float]:
@@ -51,16 +58,24 @@ def standard_errors_off(z: np.ndarray, power: float = 1.0) -> float:
     return max(float(abs(x.mean() - mean) / x.std(ddof=1) * np.sqrt(len(x))) for x, mean in pairs)
 
 
+_scored_blocks = starts.scored_blocks
+scored_blocks = functools.cache(lambda posterior, run: [*_scored_blocks(posterior, run)])
+
+
 @pytest.fixture
 def few_draws(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """With 64 prior draws per chain, 1.8 are accepted on average: one chain in six has none of its own."""
+    """With 64 prior draws per chain, 1.8 are accepted on average: one chain in six has none of its own.
+
+    They are scored once for each posterior and run.
+    """
     monkeypatch.setattr(RunConfig, "num_init_draws", 64)
+    monkeypatch.setattr(starts, "scored_blocks", scored_blocks)
     return monkeypatch
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_starts_are_exact_draws(few_draws: pytest.MonkeyPatch, temperature: float) -> None:
-    found = choose_starts(rare(temperature), RunConfig(num_chains=NUM_CHAINS, seed=1, temperature=temperature))
+    found = choose_starts(rare(temperature), replace(RUN, temperature=temperature))
     assert found.num_exact == NUM_CHAINS
     z = found.z.numpy()
     assert standard_errors_off(z, 1 / temperature) < 4
@@ -69,7 +84,7 @@ def test_starts_are_exact_draws(few_draws: pytest.MonkeyPatch, temperature: floa
 
 def test_resampling_fails_the_same_test(few_draws: pytest.MonkeyPatch) -> None:
     few_draws.setattr(starts, "pick", lambda scores, has_energy: pick(scores, True))
-    z = choose_starts(rare(), RunConfig(num_chains=NUM_CHAINS, seed=1)).z.numpy()
+    z = choose_starts(rare(1.0), RUN).z.numpy()
     assert standard_errors_off(z) > 5, "its mean p(class) is 0.54 for 0.63: 7 standard errors"
 
 
@@ -122,7 +137,7 @@ def test_with_a_discriminator_starts_are_resampled_by_the_whole_target() -> None
 
 def test_a_start_by_itself_is_picked_as_that_of_a_chain() -> None:
     """An export compiles the same choice, from its own prior draws."""
-    posterior, seed = rare(), as_seed(3)
+    posterior, seed = rare(1.0), as_seed(3)
     alone = tf.function(lambda s: start_point(posterior, RunConfig.num_init_draws, s), autograph=False)
     for chain in range(4):
         z, scores = starts.score(posterior, RunConfig.num_init_draws, fold_in(seed, chain))
@@ -147,11 +162,10 @@ def test_replicas_start_at_their_own_distributions_from_the_same_draws(few_draws
     config = kernel_sampler("replica_exchange").defaults
     powers = kernel_sampler("replica_exchange").powers(config)
     np.testing.assert_allclose(powers, inverse_temperatures(config))  # type: ignore[arg-type]
-    run = RunConfig(num_chains=NUM_CHAINS, seed=1)
-    found = choose_starts(rare(), run, powers)
+    found = choose_starts(rare(1.0), RUN, powers)
     z = found.z.numpy()
     assert z.shape == (4, NUM_CHAINS, 6)
-    np.testing.assert_array_equal(z[0], choose_starts(rare(), run).z)
+    np.testing.assert_array_equal(z[0], choose_starts(rare(1.0), RUN).z)
     assert found.num_draws == 64 * NUM_CHAINS, "no further evaluations"
     hottest = [standard_errors_off(z[-1], power) for power in (powers[-1], 1.0)]
     assert hottest[0] < 4 < hottest[1]
@@ -160,7 +174,7 @@ def test_replicas_start_at_their_own_distributions_from_the_same_draws(few_draws
 
 def test_replica_exchange_begins_with_them() -> None:
     method, run = SAMPLERS["replica_exchange"], RunConfig(num_chains=4, seed=1)
-    family, posterior = kernel_sampler("replica_exchange"), rare()
+    family, posterior = kernel_sampler("replica_exchange"), rare(1.0)
     z = choose_starts(posterior, run, family.powers(family.defaults)).z
     kernel = family.make_fn(posterior, family.defaults, tf.fill([4, 1], 1e-6), 0)
     states = kernel.bootstrap_results(z).post_swap_replica_states
