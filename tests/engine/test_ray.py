@@ -1,6 +1,7 @@
 """A cluster of three nodes on this machine, of which a worker, a node and at last the head are killed in the middle of runs."""
 
 import os
+import re
 import signal
 import sys
 import time
@@ -144,6 +145,8 @@ def test_a_killed_worker_a_killed_node_and_ctrl_c_change_no_bit(
     Ctrl-C ends the workers and keeps what was drawn; the rest is drawn by another one.
     """
     killed: list[str] = []
+    stopped: list[int] = []
+    schedulers: list[Any] = []
     count, take = [0], remote_run.take
 
     def counted(store: Any, chunk: Any) -> None:
@@ -156,11 +159,13 @@ def test_a_killed_worker_a_killed_node_and_ctrl_c_change_no_bit(
         if count[0] == 4 * PIECES + 5:
             killed.append("node")
             cluster.remove_node(sorted(cluster.worker_nodes, key=id)[0], allow_graceful=False)
-        if count[0] == 7 * PIECES - 5:
+        if len(killed) == 2 and schedulers[0].num_lost < 2:
+            time.sleep(0.1)  # until the loss of the node is noticed, pieces come slowly
+        elif count[0] > 6 * PIECES and not stopped:
+            stopped.append(count[0])
             os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(remote_run, "take", counted)
-    schedulers: list[Any] = []
     real = remote_run.RemoteRuns.run
 
     def seen(self: Any, jobs: Any) -> None:
@@ -175,12 +180,12 @@ def test_a_killed_worker_a_killed_node_and_ctrl_c_change_no_bit(
         main(command)
     line = capsys.readouterr().err.splitlines()[-1]
     assert exit_.value.code == 130
-    assert line.startswith("tfgradgen: interrupted; what was drawn is in far/four.partial, --resume goes on with it")
+    assert re.match(r"tfgradgen: interrupted; what was drawn is in far/\w+\.partial, --resume goes on with it", line)
     assert ": python -m tfgradgen sample" in line
     assert "--resume" in line.split("sample")[-1]
     assert len(killed) == 2
     assert schedulers[0].num_lost >= 2
-    assert count[0] == 7 * PIECES - 5
+    assert stopped == count
     wait_for_no_worker()
     with on_engine(request.getfixturevalue("far")) as places:
         main([*command, "--resume"])
@@ -298,9 +303,11 @@ class TestOneWorker:
             if count[0] == 4:
                 cluster.head_node.kill_all_processes(check_alive=False, allow_graceful=False)
                 time.sleep(1.5)
+            if count[0] > 4:
+                time.sleep(0.1)  # the run must not end before the loss is noticed
 
         monkeypatch.setattr(remote_run, "take", counted)
-        monkeypatch.setattr(ray_workers, "HEAD_SECONDS", 1.0)
+        monkeypatch.setattr(ray_workers, "HEAD_SECONDS", 0.5)
         monkeypatch.setattr(ray_workers, "LOOK_SECONDS", 0.2)
         capsys.readouterr()
         with on_engine(far):
