@@ -2,11 +2,8 @@
 
 import inspect
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -176,16 +173,6 @@ def test_all_is_every_class_but_the_background(toy_pair: tuple[Path, Path], toy_
     (classifier / "model.json").write_text(json.dumps(card))
     main(["sample", "--label=all", toy_flags[0], f"--classifier={classifier}", "--kernel=rejection", *FAST[::2]])
     assert sorted(path.name for path in Path("out/all-rejection-0").iterdir()) == ["alp", "goldfish", "sheet.png"]
-
-
-@pytest.mark.slow
-def test_two_processes_give_the_same_bytes(toy_flags: list[str], tmp_path: Path) -> None:
-    """One of them is this process, which has made other runs before."""
-    command = ["sample", "--label=goldfish", "--kernel=mala", "--seed=5", *FAST, *toy_flags]
-    main([*command, "--out=one"])
-    other = [sys.executable, "-m", "tfgradgen", *command, "--out=two"]
-    subprocess.run(other, check=True, cwd=tmp_path, capture_output=True, env={**os.environ, "PYTHONHASHSEED": "1"})
-    assert (tmp_path / "one/samples.npz").read_bytes() == (tmp_path / "two/samples.npz").read_bytes()
 
 
 @pytest.mark.parametrize(

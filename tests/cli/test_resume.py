@@ -311,19 +311,23 @@ def test_draws_lie_on_disk_and_not_in_memory(tmp_path: Path) -> None:
             RunStore(tmp_path, {"seed": 0})
 
 
-# Where the process is killed: before the folder is written, while it is written, and when it is in place next to remains.
 @pytest.mark.slow
-@pytest.mark.parametrize("at", ["results.result.write_run", "results.files.save_png", "cli.run.clear"])
-def test_killed_while_it_finishes_it_ends_with_the_same_bytes(
-    at: str, toy_flags: list[str], tmp_path: Path, forks: Forks
-) -> None:
+def test_killed_while_it_finishes_it_ends_with_the_same_bytes(toy_flags: list[str], tmp_path: Path, forks: Forks) -> None:
+    """One run is killed before its folder is written, while it is written, and when it is in place next to remains.
+
+    So all of the folder comes from other processes: two processes give the same bytes.
+    """
     command = [*SMALL, "--kernel=mala", *STEPS["mala"], *toy_flags]
     main([*command, "--out=whole"])
-    code = f"import tfgradgen.cli.run; tfgradgen.{at} = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)"
-    killed([*command, "--out=cut"], code, tmp_path, forks)
+    cut, whole = (tmp_path / name / "samples.npz" for name in ("cut", "whole"))
+    for at in ("results.result.write_run", "results.files.save_png", "cli.run.clear"):
+        assert not cut.exists()
+        code = f"import tfgradgen.cli.run; tfgradgen.{at} = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)"
+        killed([*command, "--out=cut", "--resume"], code, tmp_path, forks)
+    assert cut.read_bytes() == whole.read_bytes()
     main([*command, "--out=cut", "--resume"])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cut", "whole"], "no remains, hidden ones neither"
-    assert (tmp_path / "cut/samples.npz").read_bytes() == (tmp_path / "whole/samples.npz").read_bytes()
+    assert cut.read_bytes() == whole.read_bytes()
 
 
 def test_an_interrupted_overwrite_goes_on_and_then_replaces(

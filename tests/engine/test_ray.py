@@ -1,11 +1,11 @@
 """A cluster of three nodes on this machine, of which a worker, a node and at last the head are killed in the middle of runs."""
 
 import os
+import re
 import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,14 @@ import tensorflow as tf
 import tfgradgen as tg
 from tests.support import toy
 from tests.support.command import refused
+from tests.support.fleets import on_engine
 from tfgradgen.cli import remote, remote_run
 from tfgradgen.cli.commands import main
 from tfgradgen.cli.compare_options import parse_compare
 from tfgradgen.cli.load import load_models
 from tfgradgen.cli.remote_cells import RemoteCells, RemoteObjective
 from tfgradgen.engine import models, posteriors
-from tfgradgen.engine.engine import Engine, Place
+from tfgradgen.engine.engine import Engine, Place, running
 from tfgradgen.evaluation.cells import prepare_label, run_cell
 from tfgradgen.evaluation.method_specs import parse_method_spec
 from tfgradgen.mcmc.recipe import default_recipe
@@ -106,6 +107,14 @@ def near(pair: list[str], quick_runs: None) -> Path:
     return Path("near")
 
 
+@pytest.fixture(scope="module")
+def far(cluster: Any) -> Iterator[Engine]:
+    """An engine with the workers of the cluster: one is left after the first test."""
+    with running(Place("ray", cluster.address)) as engine:
+        assert engine
+        yield engine
+
+
 def workers() -> list[psutil.Process]:
     """The processes of the workers, oldest first."""
     found = []
@@ -123,11 +132,21 @@ def wait_for_no_worker() -> None:
         time.sleep(0.2)
 
 
-def test_a_killed_worker_and_a_killed_node_change_no_bit(
-    cluster: Any, pair: list[str], near: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_killed_worker_a_killed_node_and_ctrl_c_change_no_bit(
+    cluster: Any,
+    pair: list[str],
+    near: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
 ) -> None:
-    """64 chains of four labels run in eight blocks. Every chunk comes once, so lost blocks continued from their checkpoints."""
+    """64 chains of four labels run in eight blocks. Every chunk comes once, so lost blocks continued from their checkpoints.
+
+    Ctrl-C ends the workers and keeps what was drawn; the rest is drawn by another one.
+    """
     killed: list[str] = []
+    stopped: list[int] = []
+    schedulers: list[Any] = []
     count, take = [0], remote_run.take
 
     def counted(store: Any, chunk: Any) -> None:
@@ -140,9 +159,13 @@ def test_a_killed_worker_and_a_killed_node_change_no_bit(
         if count[0] == 4 * PIECES + 5:
             killed.append("node")
             cluster.remove_node(sorted(cluster.worker_nodes, key=id)[0], allow_graceful=False)
+        if len(killed) == 2 and schedulers[0].num_lost < 2:
+            time.sleep(0.1)  # until the loss of the node is noticed, pieces come slowly
+        elif count[0] > 6 * PIECES and not stopped:
+            stopped.append(count[0])
+            os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(remote_run, "take", counted)
-    schedulers: list[Any] = []
     real = remote_run.RemoteRuns.run
 
     def seen(self: Any, jobs: Any) -> None:
@@ -150,9 +173,23 @@ def test_a_killed_worker_and_a_killed_node_change_no_bit(
         real(self, jobs)
 
     monkeypatch.setattr(remote_run.RemoteRuns, "run", seen)
-    main([*COMMAND, *pair, "--out=far", "--engine=ray", f"--address={cluster.address}"])
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it in what it runs in the background
+    command = [*COMMAND, *pair, "--out=far", "--engine=ray", f"--address={cluster.address}"]
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as exit_:
+        main(command)
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert exit_.value.code == 130
+    assert re.match(r"tfgradgen: interrupted; what was drawn is in far/\w+\.partial, --resume goes on with it", line)
+    assert ": python -m tfgradgen sample" in line
+    assert "--resume" in line.split("sample")[-1]
     assert len(killed) == 2
     assert schedulers[0].num_lost >= 2
+    assert stopped == count
+    wait_for_no_worker()
+    with on_engine(request.getfixturevalue("far")) as places:
+        main([*command, "--resume"])
+    assert places == [Place("ray", cluster.address)]
     assert count[0] == 8 * PIECES
     for label in LABELS:
         assert (near / label / "samples.npz").read_bytes() == Path("far", label, "samples.npz").read_bytes()
@@ -207,17 +244,6 @@ def sent_away(pair: list[str], folder: Path) -> Iterator[None]:
             there.rename(here)
 
 
-@pytest.fixture(scope="class")
-def far(cluster: Any) -> Iterator[Engine]:
-    """An engine with one worker of the cluster."""
-    from tfgradgen.engine.ray_workers import RayFleet, connected, variables
-
-    with connected(cluster.address):
-        fleet = RayFleet(variables())
-        yield Engine(fleet, 1, is_elsewhere=True)
-        fleet.stop()
-
-
 class TestOneWorker:
     """What else can run on a worker of the cluster. One serves all tests here, because its start takes most of the time."""
 
@@ -244,71 +270,50 @@ class TestOneWorker:
         there = RemoteObjective(distant, replace(options.pair, label="one"), objective)
         assert there.measure(recipe, problem, silent)._replace(seconds=0) == measured._replace(seconds=0)
 
-    def test_python_draws_the_same_there(
-        self, far: Engine, cluster: Any, folder: Path, sent_away: None, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_python_draws_the_same_there(self, far: Engine, cluster: Any, folder: Path, sent_away: None) -> None:
         """The place is the one that is asked for; the command finds the cluster in the same way."""
-        places: list[Place] = []
-
-        @contextmanager
-        def running(place: Place) -> Iterator[Engine | None]:
-            places.append(place)
-            yield None if place.is_here else far
-
-        monkeypatch.setattr("tfgradgen.api.running", running)
         posterior = tg.ClassPosterior(tg.load_generator(folder / "g"), tg.load_classifier(folder / "c"), "two")
         counts: dict[str, Any] = {"num_chains": 4, "num_results": 20, "num_burnin_steps": 5, "init": "prior", "block": 2}
-        here = tg.sample(posterior, "mala", **counts)
-        there = tg.sample(posterior, "mala", **counts, engine="ray", address=cluster.address)
+        with on_engine(far) as places:
+            here = tg.sample(posterior, "mala", **counts)
+            there = tg.sample(posterior, "mala", **counts, engine="ray", address=cluster.address)
         np.testing.assert_array_equal(there.z, here.z)
         assert there.record["num_gradients"] == here.record["num_gradients"]
         assert places == [Place(), Place("ray", cluster.address)]
 
+    def test_the_loss_of_the_head_ends_the_command(
+        self,
+        far: Engine,
+        cluster: Any,
+        pair: list[str],
+        near: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        """What was drawn is kept, and the rest is drawn here. The last test: the head is gone."""
+        from tfgradgen.engine import ray_workers
 
-def test_ctrl_c_ends_the_workers_and_the_loss_of_the_head_ends_the_command(
-    cluster: Any, pair: list[str], near: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """What was drawn is kept each time, and the rest is drawn on the cluster and then here. The last test: the head is gone."""
-    from tfgradgen.engine import ray_workers
-
-    command = [*COMMAND, *pair, "--out=cut", "--label=one"]
-    command.remove(COMMAND[1])
-    there = ["--engine=ray", f"--address={cluster.address}"]
-    counts: list[int] = []
-    take = remote_run.take
-
-    def do_after(number: int, act: Any) -> None:
-        counts.append(0)
+        command = [*COMMAND, *pair, "--out=cut", "--label=one"]
+        command.remove(COMMAND[1])
+        count, take = [0], remote_run.take
 
         def counted(store: Any, chunk: Any) -> None:
             take(store, chunk)
-            counts[-1] += 1
-            if counts[-1] == number:
-                act()
+            count[0] += 1
+            if count[0] == 4:
+                cluster.head_node.kill_all_processes(check_alive=False, allow_graceful=False)
+                time.sleep(1.5)
+            if count[0] > 4:
+                time.sleep(0.1)  # the run must not end before the loss is noticed
 
         monkeypatch.setattr(remote_run, "take", counted)
-
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it in what it runs in the background
-    do_after(6, lambda: os.kill(os.getpid(), signal.SIGINT))
-    capsys.readouterr()
-    line = refused([*command, *there], capsys, 130)
-    assert "interrupted; what was drawn is in cut.partial, --resume goes on with it: python -m tfgradgen sample" in line
-    assert "--resume" in line.split("sample")[-1]
-    wait_for_no_worker()
-
-    def lose_head() -> None:
-        cluster.head_node.kill_all_processes(check_alive=False, allow_graceful=False)
-        time.sleep(1.5)
-
-    monkeypatch.setattr(ray_workers, "HEAD_SECONDS", 1.0)
-    monkeypatch.setattr(ray_workers, "LOOK_SECONDS", 0.2)
-    monkeypatch.setattr(ray_workers, "STOP_SECONDS", 2.0)
-    do_after(4, lose_head)
-    line = refused([*command, *there, "--resume"], capsys)
-    assert f"engine: expected the head of the Ray cluster, got none at {cluster.address} (Connection refused)" in line
-    assert "Go on with: python -m tfgradgen sample" in line
-    assert counts[1] >= 4
-    assert sum(counts) < 2 * PIECES
-
-    main([*command, "--resume"])
-    assert Path("cut/samples.npz").read_bytes() == (near / "one/samples.npz").read_bytes()
+        monkeypatch.setattr(ray_workers, "HEAD_SECONDS", 0.5)
+        monkeypatch.setattr(ray_workers, "LOOK_SECONDS", 0.2)
+        capsys.readouterr()
+        with on_engine(far):
+            line = refused([*command, "--engine=ray", f"--address={cluster.address}"], capsys)
+        assert f"engine: expected the head of the Ray cluster, got none at {cluster.address} (Connection refused)" in line
+        assert "Go on with: python -m tfgradgen sample" in line
+        assert 4 <= count[0] < 2 * PIECES
+        main([*command, "--resume"])
+        assert Path("cut/samples.npz").read_bytes() == (near / "one/samples.npz").read_bytes()

@@ -68,15 +68,27 @@ class HereFleet:
 
 
 @contextmanager
-def on_fleet(fleet: Any, num_workers: int = 2, is_elsewhere: bool = False) -> Iterator[Engine]:
-    """Make commands with --engine=ray or --devices, and `tg.sample`, run on `fleet` during the block; yields its engine."""
-    engine = Engine(fleet, num_workers, is_elsewhere)
+def on_engine(engine: Engine) -> Iterator[list[Place]]:
+    """Make commands with --engine=ray or --devices, and `tg.sample`, run on `engine` during the block.
+
+    Yields the places that they ask for.
+    """
+    places: list[Place] = []
 
     @contextmanager
     def running(place: Place) -> Iterator[Engine | None]:
+        places.append(place)
         yield None if place.is_here else engine
 
     with pytest.MonkeyPatch.context() as patch:
         for module in ("api", "cli.sample", "cli.compare", "cli.tune"):
             patch.setattr(f"tfgradgen.{module}.running", running)
+        yield places
+
+
+@contextmanager
+def on_fleet(fleet: Any, num_workers: int = 2, is_elsewhere: bool = False) -> Iterator[Engine]:
+    """As `on_engine`, with an engine of the workers of `fleet`; yields it."""
+    engine = Engine(fleet, num_workers, is_elsewhere)
+    with on_engine(engine):
         yield engine

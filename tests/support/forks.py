@@ -1,6 +1,7 @@
 """Commands in processes of their own: forks of one that has imported TensorFlow, because importing takes most of their time."""
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -31,12 +32,17 @@ for line in sys.stdin:
 
 
 class Forks:
-    """The process that forks. It ends with the block of `with`."""
+    """The process that forks. It ends with the block of `with`. Its hashes of text differ from those of this process."""
 
     def __enter__(self) -> "Forks":
         self._said = tempfile.TemporaryFile("w+")
         self._parent = subprocess.Popen(
-            [sys.executable, "-c", PARENT], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said
+            [sys.executable, "-c", PARENT],
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._said,
+            env={**os.environ, "PYTHONHASHSEED": "1"},
         )
         return self
 

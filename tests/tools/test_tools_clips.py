@@ -106,6 +106,7 @@ def test_all_stages_run_resume_and_export(
 ) -> None:
     actions, measure = tool("train_actions"), tool("check_clips")
     monkeypatch.setattr(actions, "STEPS", dict.fromkeys(actions.STEPS, 2))
+    monkeypatch.setattr(tool("clip_generator"), "TURNS", 2)
     monkeypatch.setattr(actions, "CODES", 2)
     monkeypatch.setattr(actions, "DRAWS", 4)
     for module, size in (("clip_training", 6), ("clip_lessons", 2)):

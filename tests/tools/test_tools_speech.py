@@ -109,8 +109,15 @@ def test_calibration_on_targets_undoes_a_wrong_temperature_and_bias() -> None:
 def test_all_stages_at_a_tiny_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train, networks = tool("train_speech"), tool("sound_networks")
     for network in ("SpeechClassifier", "SpeechTeacher", "SpeechJudge"):
-        monkeypatch.setattr(getattr(networks, network), "CHANNELS", (4, 4, 4, 4))
-    sizes = {"RANK": 5, "PARTS": (6, 2, 0), "PARTS_WITH_DRAWS": (3, 2, 3), "STEPS_PER_EPOCH": 2, "NORM_BATCHES": 2}
+        monkeypatch.setattr(getattr(networks, network), "CHANNELS", (4, 4))
+    sizes = {
+        "RANK": 5,
+        "PARTS": (6, 2, 0),
+        "PARTS_WITH_DRAWS": (3, 2, 3),
+        "STEPS_PER_EPOCH": 2,
+        "NORM_BATCHES": 2,
+        "NUM_OTHERS": 20,
+    }
     for name, value in {**sizes, "NUM_DRAWS": 100, "NUM_HELD_OUT": 100, "EPOCHS": dict.fromkeys(train.EPOCHS, 1)}.items():
         monkeypatch.setattr(train, name, value)
     eagerly = lambda self, **settings: keras.Model.compile(self, run_eagerly=True, **settings)  # noqa: E731
