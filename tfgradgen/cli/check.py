@@ -12,8 +12,8 @@ from tfgradgen.cli.terminal import say
 from tfgradgen.core.backend import as_seed, full_float32
 from tfgradgen.core.text import as_text
 from tfgradgen.diagnostics.footprint import USABLE, Footprint, bytes_per_row, free_bytes, measure, resident_bytes
-from tfgradgen.diagnostics.model_checks import checked_points, likelihood_gradient, prior_checks
-from tfgradgen.diagnostics.preflight import Check, gradient_checks
+from tfgradgen.diagnostics.model_checks import gradient_checks_at, likelihood_gradient, prior_checks
+from tfgradgen.diagnostics.preflight import Check
 from tfgradgen.diagnostics.prior_checks import NUM_PRIOR
 from tfgradgen.models.classifier import Classifier
 from tfgradgen.models.generator import Generator
@@ -42,14 +42,12 @@ def run_check(options: SampleOptions) -> bool:
     for target in chosen(loaded, options.label):
         networks = loaded.networks(target)
         found = prior_checks(ClassPosterior.of(networks, target.index))
-        compiled = [likelihood_gradient(networks, options.run.temperature, xla) for xla in (False, True)]
-        graph_fn, xla_fn = (functools.partial(fn, tf.constant(target.index)) for fn in compiled)
         if not any(check.is_grave and not check.is_ok for check in found):  # otherwise its gradients are meaningless
-            z, class_prob = checked_points(networks, target.index, NUM_POINTS)
-            found += gradient_checks(z, graph_fn, xla_fn, class_prob)
+            found += gradient_checks_at(networks, target.index, NUM_POINTS, options.run.temperature, xla=True)
         say(f"{as_text(target.label.name)}, at {NUM_PRIOR} prior draws, of gradients at {NUM_POINTS}")
         say("\n".join(map(line, found)))
         all_ok = all_ok and all(check.is_ok or is_no_xla(check) for check in found)
+    graph_fn = functools.partial(likelihood_gradient(networks, options.run.temperature, False), tf.constant(target.index))
     say("\n".join(costs(graph_fn, loaded.generator.latent_dim, options)))
     return all_ok
 

@@ -310,9 +310,9 @@ def find_photographs(
     Raises:
       UserError: --photographs cannot be read or has too few, or the generator gives no images.
     """
+    if options.photographs:
+        check_images(observer.medium)
     if observer.medium.kind != Image.kind:
-        if options.photographs:
-            check_images(observer.medium)
         say(f"without  {WHAT_FAILS}: {why_none(observer.medium)}")
         return None
     if options.photographs:
@@ -346,7 +346,7 @@ def command_line(options: CompareOptions) -> str:
 
 def files_beside(medium: Medium) -> str:
     """Return the last line of report.html, about the files beside it."""
-    if medium.kind == Image.kind:
+    if not medium.joined_name:
         return f"{FIGURES_BESIDE}; grids.png and {PICTURES}/ have the images in full size."
     return f"{FIGURES_BESIDE}; {PICTURES}/ has the {medium.plural}, and their stills in full size, as grids.png."
 
@@ -372,7 +372,7 @@ def write_report(out: Path, report: dict[str, Any], found: Comparison, generator
             stem = f"{report['labels'].index(label):04d}_{safe_filename(label)}"
             for chain, image in enumerate(seen.image):
                 picture(image).save(beside / row / f"{stem}_{chain:04d}.png")
-            if medium.kind != Image.kind:
+            if medium.joined_name:
                 write_media(beside / row / stem, generators[label], found.z[row][label])
     earlier = out / f".{PICTURES}.old"
     shutil.rmtree(earlier, ignore_errors=True)

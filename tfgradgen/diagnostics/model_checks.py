@@ -148,15 +148,6 @@ def likelihood_gradient(networks: Networks, temperature: float, xla: bool) -> An
     return compile_fn(evaluate, jit_compile=xla)
 
 
-def _functions(posterior: ClassPosterior, run: RunConfig) -> tuple[Any, Any]:
-    """Return `likelihood_gradient` of the first label without and with XLA; the latter is None if the run does not use XLA."""
-    label = posterior.each_label()[0][0].label
-    graph_fn, xla_fn = (
-        functools.partial(likelihood_gradient(posterior.networks, posterior.temperature, xla), label) for xla in (False, True)
-    )
-    return graph_fn, xla_fn if use_xla(run.jit) else None
-
-
 def checked_gradients(posterior: ClassPosterior, run: RunConfig) -> list[Check]:
     """Return the `gradient_checks` of each label, with the functions that a run evaluates.
 
@@ -181,13 +172,15 @@ def _gradients_of_each(posterior: ClassPosterior, run: RunConfig) -> list[list[C
 
 @per_networks
 def _gradients_of_labels(networks: Networks, temperature: float, xla: bool, labels: tuple[int, ...]) -> list[list[Check]]:
-    found = []
-    for label in labels:
-        posterior = ClassPosterior.of(networks, label, temperature)
-        graph_fn, xla_fn = _functions(posterior, RunConfig(jit=xla))
-        z, class_prob = checked_points(networks, label, NUM_CHECKED)
-        found.append(gradient_checks(z, graph_fn, xla_fn, class_prob))
-    return found
+    return [gradient_checks_at(networks, label, NUM_CHECKED, temperature, xla) for label in labels]
+
+
+def gradient_checks_at(networks: Networks, label: int, num: int, temperature: float, xla: bool) -> list[Check]:
+    """Return the `gradient_checks` of a label at `num` of `checked_points`, with those of XLA if `xla` says so."""
+    compiled = [likelihood_gradient(networks, temperature, each) for each in (False, True)]
+    graph_fn, xla_fn = (functools.partial(fn, tf.constant(label)) for fn in compiled)
+    z, class_prob = checked_points(networks, label, num)
+    return gradient_checks(z, graph_fn, xla_fn if xla else None, class_prob)
 
 
 def checked_points(networks: Networks, label: int, num: int) -> tuple[tf.Tensor, np.ndarray]:

@@ -190,13 +190,13 @@ def _grids_text(report: dict[str, Any]) -> str:
 def _shown(report: dict[str, Any]) -> str:
     """Return what the tiles of grids.png are called."""
     medium = medium_in(report)
-    return f"Stills of {medium.plural}" if medium.rate_name else medium.plural.capitalize()
+    return f"Stills of {medium.plural}" if medium.joined_name else medium.plural.capitalize()
 
 
 def _themselves(report: dict[str, Any]) -> str:
     """Return a sentence that says where the images, sounds or clips themselves are."""
     medium = medium_in(report)
-    if medium.rate_name:
+    if medium.joined_name:
         return f"{_shown(report)}; pictures/ has the {medium.plural} themselves, as {medium.ending} files."
     return f"The {medium.plural} themselves."
 
