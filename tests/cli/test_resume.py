@@ -173,7 +173,9 @@ def test_of_several_labels_the_finished_ones_are_kept(toy_flags: list[str], caps
     assert capsys.readouterr().out.count("kept     runs/") == 2
     assert Path("runs/goldfish/run.json").stat().st_mtime_ns == made
     assert sorted(path.name for path in Path("runs").iterdir()) == ["alp", "goldfish", "sheet.png"]
-    main([*SEVERAL, "--out=whole", *toy_flags])
+    assert "found nothing" not in capsys.readouterr().err
+    main([*SEVERAL, "--out=whole", "--resume", *toy_flags])
+    assert "note     --resume found nothing to go on with in whole: everything is new" in capsys.readouterr().err
     assert same_draws("runs", "whole", "goldfish", "alp")
 
 

@@ -136,7 +136,8 @@ def test_every_state_is_welcome_or_refused_in_one_line(
         with pytest.raises(UserError, match=as_python(text)):
             check_folders(options, [options.out])
     else:
-        check_folders(options, [options.out])
+        has_run = at_out in (run, link_to_run) or beside is begun
+        assert check_folders(options, [options.out]) == has_run
     assert sorted(map(str, tmp_path.rglob("*"))) == before, "a check leaves nothing behind"
 
 
@@ -237,7 +238,7 @@ def test_a_folder_that_is_replaced_comes_back_whatever_ends_the_process(
 
 @pytest.mark.parametrize("what", ["compare", "tune"])
 def test_comparisons_and_searches_take_an_empty_folder_and_what_a_kill_left(
-    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     marker = output.COMPARISON if what == "compare" else output.SEARCH
@@ -256,8 +257,12 @@ def test_comparisons_and_searches_take_an_empty_folder_and_what_a_kill_left(
     (out / "lock").write_text("")
     check()
     check("resume")
+    assert not output.is_resumed(out, True, "it", *marker)
+    assert "--resume found nothing to go on with in" in capsys.readouterr().err
     (out / marker[0]).mkdir()
     check("resume")
+    assert output.is_resumed(out, True, "it", *marker)
+    assert capsys.readouterr().err == ""
     with pytest.raises(UserError, match="which exists; continue it with resume"):
         check()
     (out / "thesis.tex").write_text("mine")

@@ -1,6 +1,6 @@
 """Descriptions of the commands: what each does, and the declared flags that it takes, in the groups of its help."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from tfgradgen.mcmc.registry import SAMPLERS
 from tfgradgen.mcmc.sampler import Sampler
 from tfgradgen.models.loading.settings import CLASSIFIER_FLAGS
 from tfgradgen.results.record import TEXTS
-from tfgradgen.tuning.space import searched
+from tfgradgen.tuning.space import searched, tunable
 
 COUNTS = ("num_results", "num_burnin_steps", "num_adaptation_steps")
 OF_A_LABEL = "A class whose name contains a comma or an operator is given by its full name."
@@ -94,12 +94,12 @@ def _changed(flag: Flag, default: Any = None, **changed: Any) -> Flag:
     return Flag(replace(flag.setting, **changed), flag.default if default is None else default)
 
 
-def _settings_group(sampler: Sampler | None, command: str) -> Group:
-    """Return the settings of `sampler`; if it is None, return a note that says how to list them."""
+def _settings_group(sampler: Sampler | None, command: str, kernels: Iterable[str]) -> Group:
+    """Return the settings of `sampler`; if it is None, return a note that says how to list those of the `kernels`."""
     if sampler is None:
-        names = ", ".join((*((auto.NAME,) if command == "sample" else ()), *SAMPLERS))
-        note = f"KERNEL is one of {names}. To see its settings: python -m tfgradgen {command} --kernel=KERNEL --help"
-        return Group("Settings of a kernel", {}, f"{note}. To compare them: python -m tfgradgen kernels.")
+        each = f"python -m tfgradgen {command} --kernel=KERNEL --help"
+        note = f"KERNEL is one of {', '.join(kernels)}. To see its settings: {each}."
+        return Group("Settings of a kernel", {}, f"{note} To compare them: python -m tfgradgen kernels.")
     flags = flags_of(sampler.defaults)
     note = "" if flags else "It has none."
     return Group(f"Settings of {sampler.name} ({sampler.about}; {sampler.exactness})", flags, note)
@@ -131,7 +131,7 @@ def _sample_groups(sampler: Sampler | None) -> list[Group]:
         [
             Group("What to sample", _of(flags, "label", *TEXTS, "temperature", "init", "like"), OF_A_LABEL),
             Group("Sampler", _of(flags, "kernel", "schedule")),
-            _settings_group(sampler, "sample"),
+            _settings_group(sampler, "sample", (auto.NAME, *SAMPLERS)),
             length,
             Group("Computation", _of(flags, "seed", "jit", "gradient_precision", "block", *PLACE_FLAGS)),
             _models_group(*(name for name in DECLARED if name not in TEXTS)),
@@ -165,7 +165,7 @@ def _tune_groups(sampler: Sampler | None) -> list[Group]:
     flags["num_chains"] = _changed(flags["num_chains"], usual, help="chains of each run", low=least)
     flags["seed"] = _changed(flags["seed"], help="seed of the search and of its runs")
     flags["init"] = _changed(flags["init"], help="where chains start, as for `sample`: resample or prior")
-    held = _settings_group(sampler, "tune")
+    held = _settings_group(sampler, "tune", tunable())
     is_tuned = sampler is None or sampler.is_tuned
     varied = _of(held.flags, *searched(sampler.name)) if sampler and is_tuned else {}
     note = "A setting that you give is held fixed in the search." if is_tuned else NOT_TUNED

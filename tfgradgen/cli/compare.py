@@ -14,7 +14,7 @@ import numpy as np
 from tfgradgen.cli.compare_options import CompareOptions
 from tfgradgen.cli.load import Loaded, load_models, start_at_photograph
 from tfgradgen.cli.model_options import non_default_flags
-from tfgradgen.cli.output import COMPARISON, workspace
+from tfgradgen.cli.output import COMPARISON, is_resumed, say_time, workspace
 from tfgradgen.cli.progress import progress_bar
 from tfgradgen.cli.remote import remote_of
 from tfgradgen.cli.remote_cells import RemoteCells
@@ -51,7 +51,7 @@ from tfgradgen.evaluation.scored_images import (
     load_photographs,
     observe_photographs,
 )
-from tfgradgen.io.folders import REPORT, check_resumable, safe_filename
+from tfgradgen.io.folders import REPORT, safe_filename
 from tfgradgen.io.images import save_png
 from tfgradgen.mcmc.budget import CELL_ERRORS
 from tfgradgen.media.image import Image, picture
@@ -76,15 +76,15 @@ FIGURES_BESIDE = "table.csv and report.json have all figures"
 def run_compare(options: CompareOptions) -> int:
     """Write the folder of a comparison, and return the number of failed cells."""
     out = options.out
-    check_resumable(out, options.resume, "a comparison", *COMPARISON)
+    is_begun = is_resumed(out, options.resume, "a comparison", *COMPARISON)
     with running(options.pair.place) as engine:
         loaded = load_models(options.pair.models)
         if engine:
             loaded = loaded._replace(remote=remote_of(engine, options.pair.models, loaded))
-        return _run(options, loaded)
+        return _run(options, loaded, is_begun)
 
 
-def _run(options: CompareOptions, loaded: Loaded) -> int:
+def _run(options: CompareOptions, loaded: Loaded, is_begun: bool) -> int:
     out, lenient = options.out, options.pair.models.allow_unknown_ops
     options = replace(options, pair=start_at_photograph(options.pair, loaded, loaded.targets(options.labels)))
     medium, shipped = loaded.generator.medium, str(default_model("discriminator", options.pair.models.models))
@@ -97,13 +97,19 @@ def _run(options: CompareOptions, loaded: Loaded) -> int:
     names = [target.label.name for target in loaded.targets(options.labels)]
     try_out(observer, loaded.generator, names)
     photographs = find_photographs(options, names, observer, loaded.generator)
-    resumes = "--resume goes on with them"
+    resumes, start = "--resume goes on with them", time.monotonic()
     with workspace(out, f"finished cells are in {out}, {resumes}", f"finished cells are kept, {resumes}"):
-        return _run_locked(options, loaded, observer, photographs)
+        failed = _run_locked(options, loaded, observer, photographs)
+    say_time(start, is_begun)
+    say(
+        f"wrote    {as_text(options.out)}: {REPORT} (open it in a browser), report.md, table.csv, report.json, curves.png, "
+        f"grids.png, {PICTURES}/, {CELLS}/"
+    )
+    return failed
 
 
 def _run_locked(options: CompareOptions, loaded: Loaded, observer: Observer, photographs: Photographs | None) -> int:
-    start, checkpoints = time.monotonic(), checkpoints_up_to(options.num_gradients)
+    checkpoints = checkpoints_up_to(options.num_gradients)
     specs = [parse_method_spec(name, options.class_reg) for name in options.kernels]
     posteriors = {t.label.name: ClassPosterior.of(loaded.networks(t), t.index) for t in loaded.targets(options.labels)}
     cache = CellCache(options.out / CELLS, identity(options, loaded))
@@ -137,11 +143,6 @@ def _run_locked(options: CompareOptions, loaded: Loaded, observer: Observer, pho
         },
     }
     write_report(options.out, report, found, generators)
-    say(f"took     {time.monotonic() - start:.0f} s (without what was finished before)")
-    say(
-        f"wrote    {as_text(options.out)}: {REPORT} (open it in a browser), report.md, table.csv, report.json, curves.png, "
-        f"grids.png, {PICTURES}/, {CELLS}/"
-    )
     return len(sampled.failed)
 
 

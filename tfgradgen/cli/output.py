@@ -1,18 +1,22 @@
 """The folders that a command writes, and checks that it may write them."""
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tfgradgen.cli.options import SampleOptions
 from tfgradgen.cli.system import stopped
+from tfgradgen.cli.terminal import note, say
 from tfgradgen.core.checks import fail
+from tfgradgen.core.text import as_text
 from tfgradgen.io.folders import (
     LOCK,
     RECORD,
     REPORT,
     check_partial,
+    check_resumable,
     check_target,
     exclusive_lock,
     has_checkpoint,
@@ -55,28 +59,54 @@ def workspace(folder: Path, interrupted: str, kept: str = "") -> Iterator[None]:
         raise not_written(folder, error, kept) from error
 
 
-def check_folders(options: SampleOptions, folders: list[Path]) -> None:
+def is_resumed(out: Path, resume: bool, what: str, marker: str, ours: Collection[str]) -> bool:
+    """Return whether a command goes on with what is in `out`, and say if --resume finds nothing there.
+
+    Raises:
+      UserError: As of `check_resumable`, which has the same arguments.
+    """
+    found = check_resumable(out, resume, what, marker, ours)
+    if resume and not found:
+        note_nothing(out)
+    return found
+
+
+def note_nothing(out: Path) -> None:
+    """Say that --resume found nothing to go on with in `out`."""
+    note(f"note     --resume found nothing to go on with in {as_text(out)}: everything is new")
+
+
+def say_time(start: float, is_begun: bool) -> None:
+    """Say the seconds since `start`, on the monotonic clock, and whether some of the work was done before."""
+    say(f"took     {time.monotonic() - start:.0f} s{' (without what was finished before)' if is_begun else ''}")
+
+
+def check_folders(options: SampleOptions, folders: list[Path]) -> bool:
     """Check that every folder is free for a run, or holds a run that the flags allow to be resumed or replaced.
 
     Several folders share a sheet, which is checked too.
 
+    Returns:
+      Whether there is a run, finished or not.
+
     Raises:
       UserError: A folder, or the sheet, may not be written.
     """
+    batch = [folders[0].parent / PLACE] if len(folders) > 1 else []
     for folder in folders:
         check_partial(folder, options.overwrite or options.resume)
         if not options.resume or not os.path.isdir(folder):
             check_target(folder, options.overwrite)
         elif not (folder / RECORD).exists():
             check_target(folder, overwrite=True)
-            places = [folder, *([folder.parent / PLACE] if len(folders) > 1 else [])]
-            if names_in(folder) and not options.overwrite and not any(map(has_checkpoint, places)):
+            if names_in(folder) and not options.overwrite and not any(map(has_checkpoint, [folder, *batch])):
                 raise fail("resume", "a run", f"{folder}, which has no {RECORD}", "start over with --overwrite")
-    if len(folders) > 1:
-        check_partial(folders[0].parent / PLACE, options.overwrite or options.resume)
+    for place in batch:
+        check_partial(place, options.overwrite or options.resume)
     sheet = folders[0].parent / SHEET_NAME
     if len(folders) > 1 and sheet.exists() and not (options.overwrite or options.resume):
         raise fail("out", "a folder without a sheet", f"{sheet}, which exists", "choose another --out or add --overwrite")
+    return any(has_checkpoint(place) or (place / RECORD).exists() for place in [*folders, *batch])
 
 
 def choose_folders(options: SampleOptions, names: list[str], is_all: bool) -> list[Path]:

@@ -15,7 +15,7 @@ from tfgradgen.cli.groups import Group, Member, groups_of, split_text, under_way
 from tfgradgen.cli.load import load_models, start_at_photograph
 from tfgradgen.cli.opening import open_file
 from tfgradgen.cli.options import SampleOptions
-from tfgradgen.cli.output import PLACE, SHEET_NAME, check_folders, choose_folders
+from tfgradgen.cli.output import PLACE, SHEET_NAME, check_folders, choose_folders, note_nothing
 from tfgradgen.cli.remote import remote_of
 from tfgradgen.cli.remote_run import Job, RemoteRuns
 from tfgradgen.cli.run import Row, add_photographs, finished, is_remains, run_group
@@ -62,7 +62,8 @@ def _run(options: SampleOptions, engine: Engine | None) -> list[str]:
     names = [target.label.name for target in targets]
     is_all = {label.name for label in loaded.classifiers[0].labels if not label.background} == set(names)
     folders = choose_folders(options, names, is_all)
-    check_folders(options, folders)
+    if not check_folders(options, folders) and options.resume:
+        note_nothing(options.out or folders[0])
     gallery = _gallery(options, names, loaded.generator.medium) if options.photographs else None
     sheet_path = folders[0].parent / SHEET_NAME if len(folders) > 1 else None
     rows: dict[Path, Row] = {}

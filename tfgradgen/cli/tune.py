@@ -10,7 +10,7 @@ from PIL import Image
 import tfgradgen
 from tfgradgen.cli.load import Loaded, choose_backend, load_models
 from tfgradgen.cli.model_options import non_default_flags
-from tfgradgen.cli.output import SEARCH, workspace
+from tfgradgen.cli.output import SEARCH, is_resumed, say_time, workspace
 from tfgradgen.cli.progress import progress_bar
 from tfgradgen.cli.remote import remote_of
 from tfgradgen.cli.remote_cells import RemoteObjective
@@ -22,7 +22,7 @@ from tfgradgen.core.files import write_text
 from tfgradgen.core.text import as_text, command_text, counted
 from tfgradgen.diagnostics.issues import with_page
 from tfgradgen.engine.engine import running
-from tfgradgen.io.folders import REPORT, check_resumable
+from tfgradgen.io.folders import REPORT
 from tfgradgen.io.images import save_png
 from tfgradgen.mcmc.chains import compiled
 from tfgradgen.mcmc.recipe import Recipe, default_recipe
@@ -50,19 +50,19 @@ def run_tune(options: TuneOptions) -> None:
       Stopped: A signal ended the search.
     """
     out = options.out
-    check_resumable(out, options.resume, "a search", *SEARCH)
+    is_begun = is_resumed(out, options.resume, "a search", *SEARCH)
     control = read_control(options)
     with running(options.sampled.place) as engine:
         loaded = load_models(options.sampled.models)
         if engine:
             loaded = loaded._replace(remote=remote_of(engine, options.sampled.models, loaded))
-        _run(options, control, loaded)
+        _run(options, control, loaded, is_begun)
 
 
-def _run(options: TuneOptions, control: Recipe, loaded: Loaded) -> None:
+def _run(options: TuneOptions, control: Recipe, loaded: Loaded, is_begun: bool) -> None:
     from optuna.exceptions import StorageInternalError
 
-    out = options.out
+    out, start = options.out, time.monotonic()
     targets = loaded.targets(options.sampled.label)
     options = replace(options, sampled=choose_backend(options.sampled, loaded, targets[0]))
     run = options.sampled.run
@@ -83,6 +83,9 @@ def _run(options: TuneOptions, control: Recipe, loaded: Loaded) -> None:
             reason = one_line(error.__cause__ or error)
             expected, remedy = "a study that can be written", f"free space; {KEPT}"
             raise fail("out", expected, f"{out / STUDY_FILE} ({reason})", remedy) from error
+    say_time(start, is_begun)
+    files = f"{REPORT} (open it in a browser), report.md, best.yaml, tuning.csv, tuning.png, {STUDY_FILE}"
+    say(f"wrote    {as_text(options.out)}: {files}")
 
 
 def default_beside(control: Recipe, options: TuneOptions) -> Recipe | None:
@@ -96,7 +99,6 @@ def default_beside(control: Recipe, options: TuneOptions) -> Recipe | None:
 
 
 def _run_locked(options: TuneOptions, control: Recipe, objective: Objective, study: Any, warnings: list[str]) -> None:
-    start = time.monotonic()
     counts = options.num_gradients, options.num_seeds, options.budget
     plan = Plan(
         options.kernel,
@@ -132,9 +134,6 @@ def _run_locked(options: TuneOptions, control: Recipe, objective: Objective, stu
     say(f"gain     {verdict(validations)[0]}")
     for line in short:
         say(f"warning  {line}")
-    say(f"took     {time.monotonic() - start:.0f} s (without what was finished before)")
-    files = f"{REPORT} (open it in a browser), report.md, best.yaml, tuning.csv, tuning.png, {STUDY_FILE}"
-    say(f"wrote    {as_text(options.out)}: {files}")
 
 
 def write_results(out: Path, report: str, plot: Image.Image, table: str, best: str) -> None:

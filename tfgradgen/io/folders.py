@@ -198,8 +198,8 @@ def check_writable(folder: Path, name: str = "out") -> None:
         raise fail(name, "a folder that can be written", f"{folder} ({reason(error)})", f"choose another --{name}") from error
 
 
-def check_resumable(out: Path, resume: bool, what: str, marker: str, ours: Collection[str]) -> None:
-    """Raise `UserError` unless `out` can be created, or may be resumed.
+def check_resumable(out: Path, resume: bool, what: str, marker: str, ours: Collection[str]) -> bool:
+    """Return whether `out` holds something to resume. Raise `UserError` unless it can be created, or may be resumed.
 
     Args:
       out: The folder.
@@ -210,7 +210,7 @@ def check_resumable(out: Path, resume: bool, what: str, marker: str, ours: Colle
     """
     if not os.path.lexists(out):
         check_writable(out)
-        return
+        return False
     if not out.is_dir():
         raise fail("out", "a folder", f"{out}, which is not one", "choose another --out")
     # A process that was killed early leaves only its lock.
@@ -221,6 +221,7 @@ def check_resumable(out: Path, resume: bool, what: str, marker: str, ours: Colle
     if names and (foreign or marker not in names):
         got = f"which also holds {foreign[0]}" if foreign else f"which has no {marker}"
         raise fail("out", f"the folder of {what} to resume", f"{out}, {got}", "choose another --out (nothing was changed)")
+    return bool(names)
 
 
 @contextmanager

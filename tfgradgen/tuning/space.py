@@ -59,7 +59,12 @@ def check_optuna() -> None:
 
 def check_tunable(kernel: Any) -> str:
     """Return `kernel` if it adapts its step size; raise `UserError` otherwise."""
-    return str(check_choice("kernel", kernel, [name for name, sampler in SAMPLERS.items() if sampler.is_tuned]))
+    return str(check_choice("kernel", kernel, tunable()))
+
+
+def tunable() -> list[str]:
+    """Return the kernels that adapt a step size, which are those that a search takes."""
+    return [name for name, sampler in SAMPLERS.items() if sampler.is_tuned]
 
 
 def searched(kernel: str) -> tuple[str, ...]:
