@@ -12,10 +12,10 @@ from PIL import Image
 from tests.support.command import FAST, refused
 from tfgradgen.cli.beside import write_beside
 from tfgradgen.cli.commands import main
-from tfgradgen.cli.compare import PICTURES
 from tfgradgen.core.contracts import Draws
 from tfgradgen.core.files import open_own, own_folder, write_text
 from tfgradgen.evaluation.cell_cache import CellCache
+from tfgradgen.evaluation.report.pictures import PICTURES
 from tfgradgen.evaluation.scored_images import ScoredImages
 from tfgradgen.io.folders import LOCK, exclusive_lock
 from tfgradgen.io.images import save_png

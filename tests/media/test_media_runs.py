@@ -2,6 +2,7 @@
 
 import base64
 import functools
+import io
 import json
 import re
 import shutil
@@ -22,7 +23,7 @@ from tfgradgen.cli.commands import main
 from tfgradgen.cli.load import load_models
 from tfgradgen.cli.options import parse_sample
 from tfgradgen.core.checks import UserError
-from tfgradgen.media.sound import Sound
+from tfgradgen.media.sound import PAUSE, Sound
 from tfgradgen.media.video import Video
 from tfgradgen.models import shipped
 from tfgradgen.play import source
@@ -287,8 +288,15 @@ def test_methods_are_compared_by_what_a_judge_hears(
     assert "photograph" not in page
     assert "image" not in page.lower()
     files = sorted(path.name for path in (tmp_path / "compared" / "pictures" / "prior").iterdir())
-    assert files[:2] == ["0000_seven_0000.png", "0000_seven_0000.wav"]
-    assert len(files) == 2 * 2 * 5
+    assert files[:3] == ["0000_seven.wav", "0000_seven_0000.png", "0000_seven_0000.wav"]
+    assert len(files) == 2 * (2 * 5 + 1)
+    assert "\n| `rejection` | [play](pictures/rejection/0000_seven.wav) | [play](pictures/rejection/0001_nine.wav) |\n" in page
+    together = (tmp_path / "compared" / "pictures" / "rejection" / "0000_seven.wav").read_bytes()
+    with wave.open(io.BytesIO(together)) as sound:
+        assert sound.getnframes() == 4 * (640 + round(8000 * PAUSE)), "the four chains of a tile of grids.png"
+    html = (tmp_path / "compared" / "report.html").read_text()
+    assert html.count("<audio ") == 3 * 2
+    assert f'aria-label="rejection, seven" src="data:audio/wav;base64,{base64.b64encode(together).decode()}"' in html
     last = tmp_path / "compared" / "pictures" / "rejection" / "0000_seven_0000.wav"
     with wave.open(str(last)) as sound:
         assert (sound.getframerate(), sound.getnframes()) == (8000, 640)

@@ -160,3 +160,40 @@ def test_spectral_kernel_has_unit_norm() -> None:
         weight = kernel(training=True)
     top = np.linalg.svd(np.reshape(weight, (-1, 16)), compute_uv=False)[0]
     assert top == pytest.approx(1, abs=1e-3)
+
+
+def test_an_exported_generator_can_be_trained_again(tmp_path: Path) -> None:
+    network, train = tool("generator_network"), tool("train_generator")
+    generator = network.Generator(3, 6.0, widths=(24, 16, 12, 8, 6))
+    z = tf.random.stateless_normal([256, 67], [0, 1])
+    generator(z)
+    norms = [generator.stem_norm, generator.residual_norm, *generator.norms]
+    for k, variable in enumerate([generator.rgb64.bias, *(v for norm in norms for v in (norm.gain, norm.bias))]):
+        variable.assign(variable + 0.2 * tf.random.stateless_normal(variable.shape, [1, k]))  # away from their initial values
+    folded = network.FoldedGenerator(generator)  # its moments are not those of its draws, so that they count
+    tool("export").export(folded, folded, (67,), tmp_path / "g", {"latent_dim": 67, "image_range": [-1, 1], "prior": "normal"})
+    again = train.begun(["a", "b", "c"], "float32", str(tmp_path / "g"), train.GOING_ON)
+    assert (again.widths, again.sharpness) == (generator.widths, 6.0)
+    expected = generator(z)
+    error = lambda image: float(tf.reduce_mean(tf.abs(image - expected)))  # noqa: E731
+    spread = float(tf.math.reduce_std(expected))
+    assert error(again(z)) < 0.02 * spread
+    assert error(again(z, training=True)) < 0.1 * spread, "the moments of a batch vary"
+    assert error(generator(z, training=True)) > 0.2 * spread, "the first generator's own form in training"
+    with pytest.raises(SystemExit, match="start: expected a generator of 2 classes, got one of 3"):
+        train.begun(["a", "b"], "float32", str(tmp_path / "g"), train.GOING_ON)
+
+
+def test_a_kernel_of_doubling_is_found_again() -> None:
+    layer = tool("generator_network").UpConv(5)
+    layer.build((1, 4, 4, 3))
+    np.testing.assert_allclose(tool("unfold").narrowed(np.asarray(layer.transposed_kernel())), layer.kernel, atol=1e-5)
+
+
+def test_the_card_says_whether_the_best_or_the_last_weights_are_shipped() -> None:
+    rows = [{"images": "16000", "kid": "0.1"}, {"images": "32000", "kid": "0.2"}]
+    described = tool("train_generator").described
+    assert "that\nafter 16,000 images" in described(rows, ["x/squeezenet10.npz"], None)
+    text = described(rows, ["x/squeezenet10.npz", "lite1"], "saved_models/generator")
+    assert "with squeezenet10.npz and lite1 as frozen features" in text
+    assert "for\n32,000 images; the last" in text

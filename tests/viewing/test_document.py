@@ -88,6 +88,21 @@ def test_hostile_text_stays_text(made: Any) -> None:
     assert "\x1b" not in "".join(found.elements[0].text)
 
 
+def test_linked_files_are_played_in_the_page_or_stay_links() -> None:
+    table = "| method | *a* |\n| --- | --- |\n" + "\n".join(f"| `m{k}` | [play](pictures/{k}%20.wav) |" for k in range(3))
+    played = {"pictures/0%20.wav": "data:audio/wav;base64,AA==", "pictures/1%20.wav": "data:image/gif;base64,AA=="}
+    page = Parsed(render_document(Document(f"# a\n\n{table}", {}, "", "", played)))
+    (sound,), (clip,) = page.all("audio"), page.all("img")
+    assert (sound.attributes["src"], sound.attributes["aria-label"]) == (played["pictures/0%20.wav"], "m0, a")
+    assert (clip.attributes["src"], clip.attributes["alt"]) == (played["pictures/1%20.wav"], "m1, a")
+    assert [each.attributes["href"] for each in page.all("a") if each.text == ["play"]] == ["pictures/2%20.wav"]
+
+
+@pytest.mark.parametrize("text", ["[a](https://b.c)", "[a](//b)", "[a](../b)", "[a](javascript:b)"])
+def test_only_files_beside_the_report_are_linked(text: str) -> None:
+    assert [span.mark for span in spans_of(text)] == [""]
+
+
 def test_a_large_image_is_made_smaller() -> None:
     image = Image.new("RGB", (4000, 2000))
     source = Parsed(render_document(Document("# a\n\n![b](c.png)", {"c.png": image}, "", ""))).all("img")[0].attributes["src"]
@@ -106,7 +121,7 @@ def test_escaped_text_is_read_as_it_was(text: str) -> None:
 
 def test_marks_are_read() -> None:
     assert [tuple(span) for span in spans_of("a **b `c` d** *e*")] == [
-        *[("a ", ""), ("b ", "strong"), ("c", "code"), (" d", "strong"), (" ", ""), ("e", "em")]
+        *[("a ", "", ""), ("b ", "strong", ""), ("c", "code", ""), (" d", "strong", ""), (" ", "", ""), ("e", "em", "")]
     ]
     blocks = blocks_of("# a\n\nb\nc\n\n- d\n- e\n\n```\n# f\n\ng\n```\n\n| h | i |\n| --- | ---: |\n| j \\| k | l |\n")
     assert [block.kind for block in blocks] == ["heading", "paragraph", "listing", "code", "table"]

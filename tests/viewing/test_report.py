@@ -113,7 +113,7 @@ def test_every_warning_leads_to_what_it_means(run: Path) -> None:
 @pytest.mark.parametrize("section", PAGES)
 def test_every_kind_of_warning_is_explained_in_plain_text(section: str) -> None:
     paragraphs = explanation(section)
-    text = " ".join(part for paragraph in paragraphs for part, _ in paragraph)
+    text = " ".join(part for paragraph in paragraphs for part, *_ in paragraph)
     assert len(text) > 80
     assert not re.search(r"\*\*|\]\(|`|^#", text), "marks of Markdown that nothing renders"
 

@@ -1,7 +1,6 @@
 """The `compare` command: samples the missing cells, measures all cells, and writes the report."""
 
 import functools
-import shutil
 import time
 import zlib
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,7 @@ from tfgradgen.cli.surroundings import environment_at
 from tfgradgen.cli.terminal import note, one_line, say
 from tfgradgen.core.checks import fail
 from tfgradgen.core.contracts import GeneratorLike
-from tfgradgen.core.files import json_text, own_folder, write_text
+from tfgradgen.core.files import json_text, write_text
 from tfgradgen.core.text import as_text, command_text
 from tfgradgen.diagnostics.issues import with_page
 from tfgradgen.diagnostics.model_checks import admit
@@ -43,6 +42,7 @@ from tfgradgen.evaluation.nearest import check_images
 from tfgradgen.evaluation.report.catalogue import MEASURES, OF_PHOTOGRAPHS
 from tfgradgen.evaluation.report.curves import plot_curves
 from tfgradgen.evaluation.report.grids import plot_grids
+from tfgradgen.evaluation.report.pictures import PICTURES, sources, write_pictures
 from tfgradgen.evaluation.report.tables import to_csv, to_markdown
 from tfgradgen.evaluation.scored_images import (
     Observer,
@@ -54,7 +54,7 @@ from tfgradgen.evaluation.scored_images import (
 from tfgradgen.io.folders import REPORT, safe_filename
 from tfgradgen.io.images import save_png
 from tfgradgen.mcmc.budget import CELL_ERRORS
-from tfgradgen.media.image import Image, picture
+from tfgradgen.media.image import Image
 from tfgradgen.media.medium import Medium
 from tfgradgen.media.registry import MEDIA, MEDIUM, decoded, medium_in
 from tfgradgen.models.classifier import Classifier
@@ -65,7 +65,7 @@ from tfgradgen.results.origin import model_record
 from tfgradgen.results.record import surroundings
 from tfgradgen.viewing.document import Document, render_document
 
-CELLS, PICTURES, REFERENCE = "cells", "pictures", "reference"
+CELLS, REFERENCE = "cells", "reference"
 PHOTOGRAPHS_FILE = "photographs.npz"
 NO_TEXTS = "the judge knows classes, no texts; its features measure the diversity and the distance from exact draws"
 WHAT_FAILS = ", ".join(MEASURES[name].head for name in OF_PHOTOGRAPHS)
@@ -115,7 +115,7 @@ def _run_locked(options: CompareOptions, loaded: Loaded, observer: Observer, pho
     cache = CellCache(options.out / CELLS, identity(options, loaded))
     remote = RemoteCells(loaded.remote, options, checkpoints) if loaded.remote else None
     sampled = sample_all(options, specs, posteriors, cache, checkpoints, remote)
-    generators = {name: posterior.generator for name, posterior in posteriors.items()}
+    generators = {name: posteriors[name].generator for name in sampled.labels}
     comparer = Comparer(sampled, generators, observer, photographs)
 
     def tell(name: str) -> None:
@@ -357,34 +357,13 @@ def write_report(out: Path, report: dict[str, Any], found: Comparison, generator
     images = {"curves.png": plot_curves(report), "grids.png": plot_grids(found.scored, report["labels"])}
     for name, image in images.items():
         save_png(out / name, image)
-    page, version, medium = to_markdown(report), report["record"]["versions"]["tfgradgen"], medium_in(report)
+    medium, version = medium_in(report), report["record"]["versions"]["tfgradgen"]
+    joined = write_pictures(out, found.scored, found.z, generators, medium)
+    page, played = to_markdown(report, joined), sources(out, joined.values(), medium.mime)
     for name, text in {
         "table.csv": to_csv(report),
         "report.md": page,
-        REPORT: render_document(Document(page, images, files_beside(medium), version)),
+        REPORT: render_document(Document(page, images, files_beside(medium), version, played)),
         "report.json": json_text(report, 1) + "\n",
     }.items():
         write_text(out / name, text)
-    beside = own_folder(out / f".{PICTURES}.partial")
-    shutil.rmtree(beside)
-    for row, by_label in found.scored.items():
-        (beside / row).mkdir(parents=True)
-        for label, seen in by_label.items():
-            stem = f"{report['labels'].index(label):04d}_{safe_filename(label)}"
-            for chain, image in enumerate(seen.image):
-                picture(image).save(beside / row / f"{stem}_{chain:04d}.png")
-            if medium.joined_name:
-                write_media(beside / row / stem, generators[label], found.z[row][label])
-    earlier = out / f".{PICTURES}.old"
-    shutil.rmtree(earlier, ignore_errors=True)
-    if (out / PICTURES).exists():
-        (out / PICTURES).rename(earlier)
-    beside.rename(out / PICTURES)
-    shutil.rmtree(earlier, ignore_errors=True)
-
-
-def write_media(stem: Path, generator: GeneratorLike, z: np.ndarray) -> None:
-    """Write the sounds or clips of `z` as STEM_0000.wav and so on."""
-    medium, stored = decoded(generator, z)
-    for chain, one in enumerate(stored):
-        stem.with_name(f"{stem.name}_{chain:04d}{medium.ending}").write_bytes(medium.file(one))

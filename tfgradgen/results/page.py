@@ -17,9 +17,8 @@ from tfgradgen.results.again import again
 from tfgradgen.results.film import film_cells, shots_of
 from tfgradgen.results.record import NEAREST
 from tfgradgen.results.summary import MAX_PROBLEM, WORD, figure, measured, nearest_text, sizes_text
+from tfgradgen.viewing.html import MOST_BYTES
 from tfgradgen.viewing.report import Frame, Neighbour, Page, Tile, Verdict
-
-MOST_BYTES = 24_000_000  # of the sounds or clips of a page
 
 
 def page_of(

@@ -1,6 +1,7 @@
 """Renders a report in Markdown, with its images, as report.html. `compare` and `tune` write such reports."""
 
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from PIL import Image
@@ -20,12 +21,14 @@ class Document(NamedTuple):
       images: The images that it refers to, by file name.
       files: A sentence about the files beside the page.
       version: Version of tfgradgen.
+      played: Sources of the sounds and clips that the page plays, by the path in their links. Other links lead to their files.
     """
 
     text: str
     images: Mapping[str, Image.Image]
     files: str
     version: str
+    played: Mapping[str, str] = MappingProxyType({})
 
 
 class Section(NamedTuple):
@@ -49,9 +52,11 @@ def render_document(document: Document) -> str:
         TEMPLATE,
         SCRIPTS,
         [span.text for section in (top, *sections) for span in _spans(section.blocks) if span.mark == SECTION],
+        {"plain": plain},
         top=top,
         sections=sections,
         images={name: source(shrunk([image], IMAGE_PIXELS)[0]) for name, image in document.images.items()},
+        played=document.played,
         files=document.files,
         version=document.version,
     )

@@ -19,13 +19,14 @@ from tfgradgen.viewing.markdown import explanation
 HERE = Path(__file__).resolve().parent
 STYLES = ("base.css", "report.css")
 SMALLEST = 8  # pixels, the least height and width of an image
+MOST_BYTES = 24_000_000  # of the sounds or clips of a page
 
 
 def fill(
     template: str,
     scripts: Sequence[str],
     linked: Iterable[str],
-    filters: Mapping[str, Callable[[float], str]] | None = None,
+    filters: Mapping[str, Callable[[Any], str]] | None = None,
     **values: Any,
 ) -> str:
     """Return a page as HTML; the same values give the same text.

@@ -1,6 +1,7 @@
 """Reads the Markdown of the package's own reports, so that report.html says the same as report.md.
 
-It knows what these reports use: headings, paragraphs, lists, tables, fenced code, and images. Anything else is shown as text.
+It knows what these reports use: headings, paragraphs, lists, tables, fenced code, images, and links to files beside the report.
+Anything else is shown as text.
 Text from outside is escaped in them by `core.text.markdown_text`; here it becomes plain text again, and Jinja2 escapes it for
 HTML.
 """
@@ -14,11 +15,12 @@ from typing import ClassVar, NamedTuple
 
 from tfgradgen.diagnostics import issues
 
-CODE, STRONG, EMPHASIS, SECTION = "code", "strong", "em", "section"
+CODE, STRONG, EMPHASIS, SECTION, LINK = "code", "strong", "em", "section", "link"
 _PUNCTUATION = r"!-/:-@\[-`{-~"
 _TOKEN = re.compile(
     rf"\\(?P<escaped>[{_PUNCTUATION}])|`(?P<code>[^`]+)`|(?P<strong>\*\*)|(?P<em>\*)"
     rf"|\({re.escape(issues.PAGES_FILE)}#(?P<section>[a-z-]+)\)"
+    r"|\[(?P<link>[^\]\\]+)\]\((?P<target>\w[\w.%/-]*)\)"
 )
 _FENCE = re.compile(r"^```\w*\n(.*?)\n```$", re.MULTILINE | re.DOTALL)
 _FIGURE = re.compile(r"!\[(.*)\]\((\S+)\)", re.DOTALL)
@@ -30,11 +32,13 @@ class Span(NamedTuple):
 
     Attributes:
       text: The text; for `SECTION` the name of a section of diagnostics/README.md.
-      mark: `CODE`, `STRONG`, `EMPHASIS`, `SECTION`, or ''.
+      mark: `CODE`, `STRONG`, `EMPHASIS`, `SECTION`, `LINK`, or ''.
+      target: For `LINK`, the path of the file, in the form of a URL.
     """
 
     text: str
     mark: str
+    target: str = ""
 
 
 @dataclass(frozen=True)
@@ -127,8 +131,8 @@ def spans_of(line: str) -> list[Span]:
         elif token["escaped"]:
             _add(spans, token["escaped"], mark)
         else:
-            name = CODE if token[CODE] else SECTION
-            spans.append(Span(token[name], name))
+            name = next(name for name in (CODE, SECTION, LINK) if token[name])
+            spans.append(Span(token[name], name, token["target"] or ""))
     _add(spans, html.unescape(line[end:]), mark)
     return spans
 
@@ -147,7 +151,7 @@ def explanation(section: str) -> list[list[Span]]:
 
 def _add(spans: list[Span], text: str, mark: str) -> None:
     """Add `text`, to the last span if that has the same mark."""
-    if spans and spans[-1].mark == mark and mark not in (CODE, SECTION):
+    if spans and spans[-1].mark == mark and mark not in (CODE, SECTION, LINK):
         spans[-1] = Span(spans[-1].text + text, mark)
     elif text:
         spans.append(Span(text, mark))

@@ -2,7 +2,10 @@
 
 import csv
 import io
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
+from urllib.parse import quote
 
 from tfgradgen.core.text import csv_text, markdown_text
 from tfgradgen.evaluation.report.catalogue import MEASURES, Value
@@ -10,6 +13,7 @@ from tfgradgen.evaluation.report.figures import curve, final, read, shown, summa
 from tfgradgen.evaluation.report.findings import POSTER, claim, exact_is_closest, poster_order, which_to_use
 from tfgradgen.media.registry import medium_in
 
+NOTHING: Mapping[Any, Any] = MappingProxyType({})
 CSV_COLUMNS = ("row", "kind", "num_gradients", "measure", "value", "standard_error", "num_labels")
 WORK = {
     "gradients": ("gradients", "gradients that each chain used"),
@@ -37,8 +41,13 @@ def to_csv(report: dict[str, Any]) -> str:
     return text.getvalue()
 
 
-def to_markdown(report: dict[str, Any]) -> str:
-    """Return report.md, which refers to curves.png and grids.png in the same folder."""
+def to_markdown(report: dict[str, Any], joined: Mapping[tuple[str, str], str] = NOTHING) -> str:
+    """Return report.md, which refers to curves.png and grids.png in the same folder.
+
+    Args:
+      report: The content of report.json.
+      joined: Paths in that folder of files with the sounds or clips of the tiles of grids.png, by row and label.
+    """
     warning = exact_is_closest(report)
     labels, plural = markdown_text(", ".join(report["labels"])), medium_in(report).plural
     blocks = [
@@ -67,6 +76,7 @@ def to_markdown(report: dict[str, Any]) -> str:
         "that is not the better direction.",
         f"![{_grids_text(report)}](grids.png)",
         f"{_themselves(report)} Look for problems that the measures miss: repeated ones, and ones without content.",
+        *_played(report, joined),
         *(_claim(report) if "log_natural" not in report.get("left_out", {}) else []),
         "## Make this comparison again",
         f"```\n{report['command']}\n```",
@@ -199,6 +209,18 @@ def _themselves(report: dict[str, Any]) -> str:
     if medium.joined_name:
         return f"{_shown(report)}; pictures/ has the {medium.plural} themselves, as {medium.ending} files."
     return f"The {medium.plural} themselves."
+
+
+def _played(report: dict[str, Any], joined: Mapping[tuple[str, str], str]) -> list[str]:
+    """Return a table of links to the sounds or clips of the first four chains."""
+    if not joined:
+        return []
+    lines = [["method", *map(markdown_text, report["labels"])], ["---"] * (1 + len(report["labels"]))]
+    for name in report["rows"]:
+        paths = [joined.get((name, label)) for label in report["labels"]]
+        if any(paths):
+            lines.append([f"`{name}`", *(f"[play]({quote(path)})" if path else "-" for path in paths)])
+    return [f"The {medium_in(report).plural} of these four chains, by method and class:", _pipes(lines)]
 
 
 def _legend(columns: tuple[str, ...], plural: str) -> str:
