@@ -18,14 +18,15 @@ from tools.train import photographs
 from tools.train.consensus_network import Student
 from tools.train.consensus_stages import FROZEN_BLOCKS, VARIANT, publish_student
 from tools.train.efficientnet_lite import LARGE
+from tools.train.generator_network import TRAINING_SHARPNESS
 from tools.train.train_generator import empty_generator, publish
 
 STUDENT_SIZE = 96
 NETWORKS = {"squeeze": "SqueezeNet", "lite": "EfficientNet-Lite1 (randomly mixed maps)"}
 
 GENERATOR = """`python -m tools.device.train_generator` on the photographs of each class (recipe `{recipe}`): frozen features of
-{features}, a gain of {high_pass:g} for the high-pass part of the pixels, {guidance}, batches of {batch_size}. The checkpoint
-with the lowest FID of its averaged weights in the judge's features is shipped: that after {images:,} images."""
+{features}, a gain of {high_pass:g} for the high-pass part of the pixels, {guidance}, batches of {batch_size}, s = {s}. The
+checkpoint with the lowest FID of its averaged weights in the judge's features is shipped: that after {images:,} images."""
 
 CLASSIFIER = """EfficientNet-Lite1 (Tan and Le 2019; Apache-2.0) with an input of {size} pixels, bicubic, and a head with one
 hidden layer on the spatial means of three of its feature maps, trained by `python -m tools.device.train_student`. It began with
@@ -43,7 +44,9 @@ def recipe_text(record):
     weight = settings["guidance"]
     guidance = f"guidance by Lite1's log p(class) with weight {weight:g}" if weight else "no guidance"
     values = {key: record[key] for key in ("recipe", "batch_size", "images")}
-    return GENERATOR.format(features=features, high_pass=settings["high_pass"], guidance=guidance, **values)
+    return GENERATOR.format(
+        features=features, high_pass=settings["high_pass"], guidance=guidance, s=TRAINING_SHARPNESS, **values
+    )
 
 
 def export_generator(results, names, out, licence=None, num_batches=64):

@@ -15,7 +15,9 @@ from tools.train.efficientnet_lite import Pretrained
 
 
 def load_features(path, dtype="float32"):
-    """Load SqueezeNet from an .npz, or a teacher from the weights (.h5) of train_classifier.py."""
+    """Load SqueezeNet from an .npz, a teacher from weights (.h5) of train_classifier.py, or EfficientNet-Lite1 as "lite1"."""
+    if path == "lite1":
+        return LiteFeatures()  # in float32: on a CPU, depthwise convolutions gain nothing from a shorter type
     return SqueezeNetFeatures(path, dtype=dtype) if str(path).endswith(".npz") else ClassifierFeatures(path, dtype=dtype)
 
 

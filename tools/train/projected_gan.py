@@ -106,9 +106,10 @@ def swap_class(z, label, num_classes):
 class ProjectedGan(keras.Model):
     """A model for `fit` on `(image uint8 [B, 64, 64, 3], label int32 [B])`, where rows i and i + B / 2 have the same class.
 
-    The weight of diversity is annealed over `total_steps`; `smoothness` is the weight of the path-length term, `high_pass` the
-    gain of the high-pass part of the pixels. `guide(image [B, S, S, 3], label [B])` returns -log p(label given the image) [B]
-    by a frozen classifier, which the generator lowers with the weight `guidance` (Sauer et al. 2022, StyleGAN-XL).
+    The weight of diversity goes from the first to the second of `diversity` in 0.6 `total_steps`; `smoothness` is the weight
+    of the path-length term, `high_pass` the gain of the high-pass part of the pixels. `guide(image [B, S, S, 3], label [B])`
+    returns -log p(label given the image) [B] by a frozen classifier, which the generator lowers with the weight `guidance`
+    (Sauer et al. 2022, StyleGAN-XL).
     """
 
     def __init__(
@@ -120,6 +121,7 @@ class ProjectedGan(keras.Model):
         total_steps,
         smoothness=0.0,
         high_pass=6.0,
+        diversity=(2.0, 0.1),
         guide=None,
         guidance=0.0,
         seed=23,
@@ -127,7 +129,7 @@ class ProjectedGan(keras.Model):
     ):
         super().__init__(**kwargs)
         self.generator, self.features, self.smoothness = generator, features, smoothness
-        self.high_pass, self.guide, self.guidance = high_pass, guide, guidance
+        self.high_pass, self.diversity, self.guide, self.guidance = high_pass, diversity, guide, guidance
         layer = dict(num_classes=num_classes, dtype=generator.dtype_policy)
         self.heads = [
             *(
@@ -245,7 +247,8 @@ class ProjectedGan(keras.Model):
             spread.append(fake_ / moving)
         shortfall = sum(ops.mean(ops.relu(1 - s)) for s in spread) / len(spread)
         progress = ops.minimum(self.step_count / (0.6 * self.total_steps), 1.0)
-        g_loss = g_loss + 2.0 * ops.power(0.05, progress) * shortfall  # 2, annealed to 0.1
+        first, last = self.diversity
+        g_loss = g_loss + first * ops.power(last / first, progress) * shortfall
         g_loss = g_loss + self.smoothness * unevenness
         if self.guide:
             g_loss = g_loss + self.guidance * ops.mean(self.guide(fake_views[1], label))
