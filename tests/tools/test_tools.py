@@ -194,6 +194,6 @@ def test_the_card_says_whether_the_best_or_the_last_weights_are_shipped() -> Non
     rows = [{"images": "16000", "kid": "0.1"}, {"images": "32000", "kid": "0.2"}]
     described = tool("train_generator").described
     assert "that\nafter 16,000 images" in described(rows, ["x/squeezenet10.npz"], None)
-    text = described(rows, ["x/squeezenet10.npz", "lite1"], "saved_models/generator")
+    text = described(rows, tool("photographs").as_names("x/squeezenet10.npz,lite1"), "saved_models/generator")
     assert "with squeezenet10.npz and lite1 as frozen features" in text
     assert "for\n32,000 images; the last" in text

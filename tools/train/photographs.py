@@ -52,8 +52,8 @@ def read_labels(path):
 
 
 def as_names(value):
-    """Return a list of names from what Fire makes of `a` or `a,b`."""
-    return [value] if isinstance(value, str) else list(value or ())
+    """Return a list of names from what Fire makes of `a` or `a,b`: a text, or if both are words, a tuple."""
+    return value.split(",") if isinstance(value, str) else list(value or ())
 
 
 def load(data, split, names, files=slice(None)):
