@@ -106,7 +106,7 @@ def check_folders(options: SampleOptions, folders: list[Path]) -> bool:
     sheet = folders[0].parent / SHEET_NAME
     if len(folders) > 1 and sheet.exists() and not (options.overwrite or options.resume):
         raise fail("out", "a folder without a sheet", f"{sheet}, which exists", "choose another --out or add --overwrite")
-    return any(has_checkpoint(place) or (place / RECORD).exists() for place in [*folders, *batch])
+    return any(has_checkpoint(place) or os.path.exists(place / RECORD) for place in [*folders, *batch])
 
 
 def choose_folders(options: SampleOptions, names: list[str], is_all: bool) -> list[Path]:
