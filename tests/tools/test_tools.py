@@ -184,6 +184,8 @@ def test_an_exported_generator_can_be_trained_again(tmp_path: Path, monkeypatch:
     assert error(generator(z, training=True)) > 0.2 * spread, "the first generator's own form in training"
     with pytest.raises(SystemExit, match="start: expected a generator of 2 classes, got one of 3"):
         train.begun(["a", "b"], "float32", str(tmp_path / "g"), train.GOING_ON)
+    with pytest.raises(SystemExit, match="start: expected a generator that train_generator exported"):
+        tool("unfold").unfolded({"kernel": np.zeros((3, 3))}, 6.0)
 
 
 def test_a_kernel_of_doubling_is_found_again() -> None:

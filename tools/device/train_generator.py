@@ -153,7 +153,7 @@ class Trial:
         variables = self.generator.variables
 
         def infer(z):
-            for norm in [self.generator.stem_norm, self.generator.residual_norm, *self.generator.norms]:
+            for norm in self.generator.all_norms:
                 norm.momentum = 0.0  # the statistics of one large batch
             return self.generator(z, training=True)
 

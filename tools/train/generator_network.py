@@ -145,14 +145,18 @@ class Generator(keras.Model):
                 rgb = double(rgb) + self.rgb32(x)
         return ops.tanh(ops.cast(self.rgb64(x), "float32") + ops.cast(double(rgb), "float32"))
 
+    @property
+    def all_norms(self):
+        """All normalizations, in the order in which data passes them."""
+        return [self.stem_norm, *self.norms[:2], self.residual_norm, *self.norms[2:]]
+
     def calibrate(self, z_batches):
         """Set the inference statistics to the mean of the training-mode moments over `z_batches`, run eagerly."""
-        norms = [self.stem_norm, self.residual_norm, *self.norms]
         for k, z in enumerate(z_batches):
-            for norm in norms:
+            for norm in self.all_norms:
                 norm.momentum = k / (k + 1)
             self(z, training=True)
-        for norm in norms:
+        for norm in self.all_norms:
             norm.momentum = 0.98
 
 
@@ -166,7 +170,7 @@ class FoldedGenerator(keras.Model):
     def __init__(self, generator, **kwargs):
         super().__init__(**kwargs)
         self.num_classes, self.sharpness, self.latent_dim = generator.num_classes, generator.sharpness, generator.latent_dim
-        norms = [generator.stem_norm, *generator.norms[:2], generator.residual_norm, *generator.norms[2:]]
+        norms = generator.all_norms
         kernels, biases = zip(*(norm.folded() for norm in norms), strict=True)
         self.sizes = [generator.stem.units, *(size for norm in norms for size in 2 * [norm.gain.shape[0]])]
         of_h = np.concatenate([generator.stem.kernel, *kernels], 1)

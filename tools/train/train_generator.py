@@ -239,7 +239,7 @@ def main(
     if keras.backend.backend() != "tensorflow":
         print(f"trained; best weights in {work}/best.weights.h5; to export them, run again with --images=0 and TensorFlow")
         return
-    generator = empty_generator(len(names))
+    generator = begun(names, "float32", start, GOING_ON) if start else empty_generator(len(names))  # of the same widths
     photographs.load_weights(generator, work / "best.weights.h5")
     with (work / "log.csv").open() as file:
         rows = list(csv.DictReader(file))

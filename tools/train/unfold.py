@@ -20,11 +20,13 @@ def unfolded(weights, sharpness):
     solved for; the moments are those of prior draws, and gains and biases make up for them.
     """
     weights = {name: np.asarray(value, np.float64) for name, value in weights.items()}
+    if not {"mixing", "offset", "up0"} <= set(weights):
+        raise SystemExit("start: expected a generator that train_generator exported, got another model; give its folder.")
     num_classes = len(weights["mixing"]) - LATENT_CONTENT_DIM
     widths = (weights["up0"].shape[3], *(weights[f"up{k}"].shape[2] for k in range(4)))
     generator = Generator(num_classes, sharpness, widths=widths)
     generator(np.zeros((2, generator.latent_dim), "float32"))
-    norms = [generator.stem_norm, *generator.norms[:2], generator.residual_norm, *generator.norms[2:]]
+    norms = generator.all_norms
     embedding = np.asarray(Normal(1.0)(generator.embedding.kernel.shape))
     generator.embedding.kernel.assign(embedding)
     of_class, of_content = weights["mixing"][:num_classes], weights["mixing"][num_classes:]
@@ -44,7 +46,7 @@ def unfolded(weights, sharpness):
     for name in ("residual", "rgb16", "rgb32", "rgb64"):
         getattr(generator, name).kernel.assign(weights[name])
     generator.rgb64.bias.assign(weights["rgb_bias"])
-    restore_moments(generator, norms)
+    restore_moments(generator)
     return generator
 
 
@@ -57,11 +59,11 @@ def narrowed(kernel):
     return solved.reshape(3, 3, *kernel.shape[2:])
 
 
-def restore_moments(generator, norms):
-    """Let each of `norms`, in the order in which data passes them, undo the normalization by the moments of a batch."""
+def restore_moments(generator):
+    """Let each normalization of `generator` undo the division by the moments of a batch."""
     rng = np.random.default_rng(1)
     batches = [rng.standard_normal((BATCH, generator.latent_dim), "float32") for _ in range(NUM_BATCHES)]
-    for norm in norms:  # what a norm sees depends on those before it
+    for norm in generator.all_norms:  # what a norm sees depends on those before it
         generator.calibrate(batches)
         inv, bias, mean, variance = (np.asarray(norm.variables[k], np.float64) for k in (0, 1, 4, 5))
         norm.gain.assign(inv * np.sqrt(variance + EPSILON))
