@@ -162,7 +162,7 @@ def test_a_finished_cell_is_not_made_again_and_a_failed_one_leaves_the_rest(
         (["--num_chains=4"], "num_chains: expected an integer in 5..4096"),
         (["--num_steps=5"], "unknown flag --num_steps"),
         (["--photographs=nowhere"], "photographs: expected a folder"),
-        (["--labels=dog"], "label: expected a class name"),
+        (["--labels=dog"], "labels: expected a class name"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -19,7 +19,7 @@ from tfgradgen.cli.remote import remote_of
 from tfgradgen.cli.remote_cells import RemoteCells
 from tfgradgen.cli.surroundings import environment_at
 from tfgradgen.cli.terminal import note, one_line, say
-from tfgradgen.core.checks import fail
+from tfgradgen.core.checks import fail, renamed
 from tfgradgen.core.contracts import GeneratorLike
 from tfgradgen.core.files import json_text, write_text
 from tfgradgen.core.text import as_text, command_text
@@ -86,7 +86,9 @@ def run_compare(options: CompareOptions) -> int:
 
 def _run(options: CompareOptions, loaded: Loaded, is_begun: bool) -> int:
     out, lenient = options.out, options.pair.models.allow_unknown_ops
-    options = replace(options, pair=start_at_photograph(options.pair, loaded, loaded.targets(options.labels)))
+    with renamed("label", "labels"):
+        targets = loaded.targets(options.labels)
+    options = replace(options, pair=start_at_photograph(options.pair, loaded, targets))
     medium, shipped = loaded.generator.medium, str(default_model("discriminator", options.pair.models.models))
     if medium.kind != Image.kind and options.discriminator == shipped:  # that of photographs, which is the default
         say(f"without  log p(natural): the shipped discriminator knows images, no {medium.plural}")
@@ -94,7 +96,7 @@ def _run(options: CompareOptions, loaded: Loaded, is_begun: bool) -> int:
     observer = load_observer(options.judge, options.discriminator, lenient, loaded.generator, loaded.text is None)
     if not observer.has_classes:
         say(f"without  judge accuracy and judge log p: {NO_TEXTS}")
-    names = [target.label.name for target in loaded.targets(options.labels)]
+    names = [target.label.name for target in targets]
     try_out(observer, loaded.generator, names)
     photographs = find_photographs(options, names, observer, loaded.generator)
     resumes, start = "--resume goes on with them", time.monotonic()

@@ -7,7 +7,7 @@ from typing import Any
 from tfgradgen.cli.flags import check_flags, flags_of, parse_words, read_flags
 from tfgradgen.cli.model_options import model_or, parse_handle
 from tfgradgen.cli.options import ANY_KERNEL, PLACE_FLAGS, SampleOptions, parse_sample
-from tfgradgen.core.checks import check_int, fail
+from tfgradgen.core.checks import check_int, fail, renamed
 from tfgradgen.core.settings import path, real, switch, text, whole
 from tfgradgen.evaluation.method_specs import parse_method_spec
 from tfgradgen.models.loading.settings import CLASSIFIER_FLAGS, GENERATOR_FLAGS
@@ -83,7 +83,8 @@ def parse_compare(flags: dict[str, Any]) -> CompareOptions:
     """
     check_flags("compare", flags, FLAGS)
     asked = {flag: flags[flag] for flag in SAMPLE_FLAGS if flag in flags}
-    pair = parse_sample({"label": flags["labels"], "kernel": ANY_KERNEL} | asked)
+    with renamed("label", "labels"):
+        pair = parse_sample({"label": flags["labels"], "kernel": ANY_KERNEL} | asked)
     check_int("num_chains", pair.run.num_chains, MIN_CHAINS, 4096)
     if pair.run.init == "annealed":
         remedy = "all methods get the same gradients, and annealing takes further ones"

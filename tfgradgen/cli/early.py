@@ -15,7 +15,7 @@ from tfgradgen.cli.model_options import ModelOptions
 from tfgradgen.cli.options import SampleOptions
 from tfgradgen.cli.output import COMPARISON, SEARCH, check_folders, choose_folders, next_version
 from tfgradgen.cli.tune_options import TuneOptions, read_control
-from tfgradgen.core.checks import fail
+from tfgradgen.core.checks import fail, renamed
 from tfgradgen.io.folders import check_resumable, check_target
 from tfgradgen.io.photographs import check_place
 from tfgradgen.models.labels import OPERATORS, named, resolve_labels, split_names
@@ -59,7 +59,8 @@ def check_compare(options: CompareOptions) -> None:
         check_handle(handle)
     if options.photographs:
         check_place(options.photographs)
-    label_names(options.pair.models, options.labels)
+    with renamed("label", "labels"):
+        label_names(options.pair.models, options.labels)
 
 
 def check_tune(options: TuneOptions) -> None:
@@ -75,7 +76,8 @@ def check_export(options: ExportOptions) -> None:
     """Raise `UserError` if `export` is sure to fail."""
     check_version(options)
     check_models(options.pair.models)
-    label_names(options.pair.models, options.labels)
+    with renamed("label", "labels"):
+        label_names(options.pair.models, options.labels)
 
 
 def check_version(options: ExportOptions) -> Path:

@@ -13,7 +13,7 @@ from tfgradgen.cli.load import Loaded, load_models
 from tfgradgen.cli.output import next_version, workspace
 from tfgradgen.cli.progress import progress_bar
 from tfgradgen.cli.terminal import note, say
-from tfgradgen.core.checks import fail
+from tfgradgen.core.checks import fail, renamed
 from tfgradgen.core.contracts import Networks
 from tfgradgen.core.files import json_text, write_text
 from tfgradgen.core.text import as_text, shell_word
@@ -42,7 +42,8 @@ def run_export(options: ExportOptions) -> None:
     """Write the next version of a served model, and next to it the files that its server needs. A failed version is removed."""
     folder, was_there = check_version(options), options.out.exists()
     loaded = load_models(options.pair.models)
-    targets = loaded.targets(options.labels)
+    with renamed("label", "labels"):
+        targets = loaded.targets(options.labels)
     networks = shared_networks(loaded, targets)
     model = safe_filename(options.out.name)
     try:

@@ -7,7 +7,7 @@ from typing import Any
 from tfgradgen.cli.flags import check_flags, flags_of, read_flags
 from tfgradgen.cli.model_options import MODEL_FLAGS
 from tfgradgen.cli.options import SampleOptions, parse_sample
-from tfgradgen.core.checks import check_choice, fail
+from tfgradgen.core.checks import check_choice, fail, renamed
 from tfgradgen.core.settings import path, switch, text, value, whole
 from tfgradgen.core.text import value_text
 from tfgradgen.mcmc.registry import SAMPLERS
@@ -109,7 +109,8 @@ def parse_export(flags: dict[str, Any]) -> ExportOptions:
     asked = {name: flags[name] for name in SAMPLE_FLAGS if name in flags}
     if "text" in flags and own["labels"] == "all":  # a condition on each class could not be served together: the text alone
         own["labels"] = None
-    pair = parse_sample({"label": own["labels"], "kernel": flags["kernel"]} | asked)
+    with renamed("label", "labels"):
+        pair = parse_sample({"label": own["labels"], "kernel": flags["kernel"]} | asked)
     check_choice("kernel", pair.kernel, [name for name, sampler in SAMPLERS.items() if sampler.is_served])
     class_reg = pair.kernel_config.to_dict().get("class_reg")
     if class_reg:

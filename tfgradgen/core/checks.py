@@ -3,7 +3,8 @@
 import difflib
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from numbers import Integral, Real
 from typing import Any
 
@@ -26,6 +27,17 @@ class UserError(ValueError):
     def __init__(self, text: str, command_text: str | None = None):
         super().__init__(text)
         self.command_text = text if command_text is None else command_text
+
+
+@contextmanager
+def renamed(old: str, new: str) -> Iterator[None]:
+    """Give errors of the parameter `old`, raised inside, the name `new` of the flag that it came from."""
+    try:
+        yield
+    except UserError as error:
+        if not str(error).startswith(f"{old}:"):
+            raise
+        raise UserError(*(new + text.removeprefix(old) for text in (str(error), error.command_text))) from None
 
 
 def fail(name: str, expected: str, got: Any, remedy: str) -> UserError:
