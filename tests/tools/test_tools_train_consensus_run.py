@@ -16,7 +16,7 @@ from tests.support.tooling import tool
 from tfgradgen.models.classifier import load_classifier
 
 MODELS = Path(__file__).resolve().parents[2] / "saved_models"
-STAGES = ["teachers", "teacher", "head_early", "head", "tune", "tune_round1"]
+STAGES = ["teachers", "teacher", "head_early", "head", "tune", "tune_round1", "tune_round1_balanced"]
 
 
 def save_noise(folder: Path, names: list[str], split: str, count: int) -> None:
@@ -83,10 +83,17 @@ def test_run_makes_every_stage_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert [path.name for path in files if path.parent.name == "work"] == ["figures.csv", *weights]
     tool("train_consensus").run(**paths, **settings)
     assert {path: path.stat().st_mtime_ns for path in files} == times
-    tool("train_consensus").export(**paths, stage="tune_round1", out=tmp_path / "model")
+    monkeypatch.setattr(stages, "SOFTNESS", 1.5)
+    tool("train_consensus").run(**paths, **settings)
+    changed = {path.name for path in files if path.stat().st_mtime_ns != times[path]}
+    assert changed == {"tune_round1_balanced.npz", "figures.csv"}, "made again with another setting, and measured again"
+    tool("train_consensus").export(**paths, stage="tune_round1_balanced", out=tmp_path / "model")
     model = load_classifier(tmp_path / "model")
     assert [label.name for label in model.labels] == [*names, "other"]
     metadata = json.loads((tmp_path / "model/model.json").read_text())
     assert metadata["labels"][0]["wnid"] == "n01443537"
-    assert "stage `tune_round1`" in (tmp_path / "model/MODEL.md").read_text()
+    card = " ".join((tmp_path / "model/MODEL.md").read_text().split())
+    assert "stage `tune_round1_balanced`" in card
+    assert "divided by 1.5." in card
+    assert "only goldfish has 0.75 times the share" in card
     assert np.isfinite(model(np.zeros((2, 64, 64, 3), "float32"))).all()

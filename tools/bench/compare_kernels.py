@@ -27,7 +27,7 @@ from typing import Any
 import fire
 import numpy as np
 
-# A common class, the rarest class where it is rarer still, and a lighthouse by the sea: a composed condition.
+# A class, another at a lower temperature, and a lighthouse by the sea: a composed condition.
 LABELS, TEMPERATURES = "goldfish,water_tower,0.5*beacon & 0.5*seashore", "1,0.5,1"
 SETTINGS = {"hvi": {"exact": True}}  # where they are not the defaults: without them, hvi's draws are approximate
 DIMENSIONS = (32, 64, 128, 256, 512, 1024)

@@ -16,7 +16,7 @@ import keras
 from tools.device.packed import load_weights
 from tools.train import photographs
 from tools.train.consensus_network import Student
-from tools.train.consensus_stages import FROZEN_BLOCKS, VARIANT, publish_student
+from tools.train.consensus_stages import FROZEN_BLOCKS, VARIANT, publish_student, softening, softening_text
 from tools.train.efficientnet_lite import LARGE
 from tools.train.generator_network import TRAINING_SHARPNESS
 from tools.train.train_generator import empty_generator, publish
@@ -33,8 +33,8 @@ hidden layer on the spatial means of three of its feature maps, trained by `pyth
 ImageNet weights; all but its first {frozen} blocks were fine-tuned. It learned from labelled draws of the generator: the target
 of a draw is p(class) by a classifier of photographs times p(class) by Lite1's own 1000 classes at 112 pixels, and the rest is
 "other". Photographs of the classes and of other things, with their labels, were shown, too. Temperature and the bias of "other"
-are fitted to held-out draws. Kernels of at least {large:,} weights are stored in 16 bits, which changes the logits by less than
-0.01."""
+are fitted to held-out draws. {softened} Kernels of at least {large:,} weights are stored in 16 bits, which changes the logits
+by less than 0.01."""
 
 
 def recipe_text(record):
@@ -62,7 +62,8 @@ def export_student(results, labels, out, licence=None):
     student = Student(len(labels), VARIANT, STUDENT_SIZE, weight_dtype="float16")
     student(keras.Input((photographs.SIZE, photographs.SIZE, 3)))
     load_weights(results / "student.npz", student.weights)
-    built = CLASSIFIER.format(size=STUDENT_SIZE, frozen=FROZEN_BLOCKS, large=LARGE)
+    softened = softening_text(softening([label["name"] for label in labels]))
+    built = CLASSIFIER.format(size=STUDENT_SIZE, frozen=FROZEN_BLOCKS, large=LARGE, softened=softened)
     publish_student(student, labels, built, out, licence)
 
 

@@ -5,8 +5,8 @@ It may start together with the training of the generator: it compiles everything
     KERAS_BACKEND=jax python -m tools.device.train_student --generator=DIR --out=DIR
 
 It reads what `tools.device.packed` wrote and `best.npz` of `tools.device.train_generator`. The lessons are those of
-`tools.train.train_consensus`: labelled draws, a head on frozen features, fine-tuning. DIR gets `student.npz` (in the order of
-the student's weights), `figures.json` and a sheet of exact draws.
+`tools.train.train_consensus`: labelled draws, a head on frozen features, fine-tuning, and a softer student with equally
+frequent classes. DIR gets `student.npz` (in the order of the student's weights), `figures.json` and a sheet of exact draws.
 """
 
 import json
@@ -27,7 +27,7 @@ from tools.device.train_generator import WIDE, say
 from tools.train import photographs
 from tools.train.consensus_data import PHOTOGRAPH_WEIGHT, SHARES, interest
 from tools.train.consensus_network import Student, calibration_of
-from tools.train.consensus_stages import FROZEN_BLOCKS, LAST_RATE, VARIANT, Lesson, optimizer_of
+from tools.train.consensus_stages import FROZEN_BLOCKS, LAST_RATE, VARIANT, Lesson, optimizer_of, soften
 from tools.train.label_draws import near, targets
 from tools.train.measure_consensus import exact_figures, photograph_figures
 from tools.train.train_generator import empty_generator
@@ -232,6 +232,9 @@ def main(
         temperature, bias = calibration_of(logits, held_target, np.ones(len(held_target)))
         student.temperature.assign(temperature)
         student.other_bias.assign(bias)
+        measure(stage)
+
+    def measure(stage):
         probs = np.asarray(keras.ops.softmax(opinion(held_image), axis=-1), "float64")
         of_photographs = np.asarray(keras.ops.softmax(opinion(parts["val"][0]), axis=-1))
         found = exact_figures(probs, {"judge": verdict}, held_target, packed.names)
@@ -247,7 +250,9 @@ def main(
     student.standardize(np.asarray(of_draws[:: max(1, len(of_draws) // 20_000)]))
     learn("head", head, data_of(of_draws, of_photographs, head_counts), head_seconds, HEAD_RATE)
     of_images = data_of(jnp.concatenate([image, near_image]), [x for x, _ in photos], counts)
-    probs = learn("tune", tune, of_images, tune_seconds, rate)
+    learn("tune", tune, of_images, tune_seconds, rate)
+    soften(student, lambda: opinion(held_image), packed.names, np.ones(len(held_target)))
+    probs = measure("balanced")
     rng = np.random.default_rng(8)
     weights = probs[:, :-1] / probs[:, :-1].sum(0)
     rows = np.concatenate([rng.choice(len(weights), 10, p=weights[:, c]) for c in range(num_classes)])

@@ -18,7 +18,7 @@ SHARES = {"prior": 1.0, "near": 0.15}  # shares of the loss on draws; each round
 FLOOR = 0.1  # how often a draw of no class is shown, relative to a certain one of a class with mean prior mass
 HELD_OUT_EVERY = 10  # the second of every 10 chunks is held out
 COUNTS = (32, 11, 5)  # rows of a batch: draws, photographs of the classes, photographs of other things
-PHOTOGRAPH_WEIGHT = 0.5  # weight of the loss on photographs, relative to that on draws
+PHOTOGRAPH_WEIGHT = 1.0  # weight of the loss on photographs, relative to that on draws
 
 
 def is_held_out(folder):

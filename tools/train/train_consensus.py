@@ -8,10 +8,10 @@ ImageNet weights (extra `train`). The target of a draw is p(class) by the teache
 rest goes to "other"; the target of a photograph is its label.
 
 The stages are a head on a frozen Lite1 with an input of `--size` pixels (`head_early` on a tenth of the draws, `head` on all);
-fine-tuning of its later blocks (`tune`); and rounds (`tune_round1`...), each with fresh prior draws that the student of the
-previous round keeps and the teachers label. DIR keeps the draws, the features, the weights of each stage as .npz, and
-figures.csv with the results of `measure` after each stage. `export` writes a SavedModel and its card, to
-saved_models/classifier by default.
+fine-tuning of its later blocks (`tune`); rounds (`tune_round1`...), each with fresh prior draws that the student of the
+previous round keeps and the teachers label; and the last of these made softer, with equally frequent classes (`..._balanced`).
+DIR keeps the draws, the features, the weights of each stage as .npz, and figures.csv with the results of `measure` after each
+stage. `export` writes a SavedModel and its card, to saved_models/classifier by default.
 """
 
 from tools.command import run as run_command
@@ -19,7 +19,7 @@ from tools.command import run as run_command
 
 def run(work, data, others, teacher, draws=200_000, rounds=2, size=96, models=None, head_steps=4000, tune_steps=3000):
     """Run all stages. The first head, on a tenth of the draws, is an early estimate. A round takes `tune_steps` / 2."""
-    from tools.train.consensus_stages import Studio, label_round, say, train_head, tune
+    from tools.train.consensus_stages import BALANCED_STAGE, Studio, balance, label_round, say, train_head, tune
     from tools.train.label_draws import CHUNK, claim, label_all
     from tools.train.measure_consensus import is_measured, measure_stage
 
@@ -27,8 +27,8 @@ def run(work, data, others, teacher, draws=200_000, rounds=2, size=96, models=No
     claim(studio.draws, studio.models / "generator", studio.teacher)
     label = lambda kind, count: label_all(studio.draws, kind, count, lambda: studio.teachers, say=say)  # noqa: E731
 
-    def finish(stage):
-        if not is_measured(studio, stage):
+    def finish(stage, is_new=False):
+        if is_new or not is_measured(studio, stage):
             measure_stage(studio, stage, say)
 
     label("prior", max(draws // 10, 2 * CHUNK))
@@ -50,7 +50,9 @@ def run(work, data, others, teacher, draws=200_000, rounds=2, size=96, models=No
         tune(studio, f"tune_round{k}", before, tune_steps // 2, rate=1e-4)
         before = f"tune_round{k}"
         finish(before)
-    say(f"done: {studio.weights(before)}; figures in {studio.work}/figures.csv")
+    last = before + BALANCED_STAGE
+    finish(last, is_new=balance(studio, last, before))
+    say(f"done: {studio.weights(last)}; figures in {studio.work}/figures.csv")
 
 
 def measure(work, data, others, teacher, stage, size=96, models=None):
