@@ -147,22 +147,24 @@ def test_gradients_in_bfloat16_keep_the_values(posterior: ClassPosterior, starte
 
 
 def test_every_class_is_within_reach_and_cards_tell_the_truth(prior: Prior, root: Path) -> None:
-    """6144 prior draws: a class of mass 0.0035, the least in the card, is measured to about 0.0005."""
+    """6144 prior draws: a class of mass 0.017, the least in the card, is measured to about 0.0012. Apart from
+    goldfish, all have about the same."""
     mass = np.exp(prior.log_prob).mean(0)
     assert len(mass) == NUM_NAMED + 1
-    assert mass[:NUM_NAMED].min() > 0.002, mass
+    assert mass[:NUM_NAMED].min() > 0.0168 - 4 * 0.0012, mass
+    assert mass[1:NUM_NAMED].max() / mass[1:NUM_NAMED].min() < 1.5, mass
     for name in SHIPPED_MODELS:
         folder = root / "saved_models" / name
         assert fingerprint(folder) in (folder / "MODEL.md").read_text()
 
 
 def test_judge_and_discriminator_on_exact_draws(posterior: ClassPosterior, fresh: Pairs) -> None:
-    """The judge names most exact draws, not weighted by class (card: 0.965, every class counting the same), and on average one
+    """The judge names most exact draws, not weighted by class (card: 0.894, every class counting the same), and on average one
     does not pass for a photograph."""
     image, label = tf.constant(fresh.values[:256]), fresh.label[:256]
     judge, discriminator = (load_classifier(default_model(name)) for name in ("judge", "discriminator"))
     assert [label.name for label in judge.labels] == [label.name for label in posterior.classifier.labels]
-    assert np.mean(tf.argmax(judge(image), 1) == label) > 0.92  # 4 errors of 0.0115 below
+    assert np.mean(tf.argmax(judge(image), 1) == label) > 0.815  # 4 errors of 0.0195 below
     assert [label.name for label in discriminator.labels] == ["generated", "natural"]
     natural = tf.nn.log_softmax(discriminator(image))[:, 1]
     assert -30 < float(tf.reduce_mean(natural)) < -0.5

@@ -20,7 +20,7 @@ from tfgradgen.posterior import ClassPosterior
 # asks how far the gradient leads.
 SETTINGS = {"mala": (MalaConfig(0.4, 0.4), 110), "hmc": (HmcConfig(0.4, 0.4, num_leapfrog_steps=2), 56)}
 NUM_GRADIENTS = 300  # of a chain, with those of its start, by default
-LONG = 600  # gradients with which 0.8 of the chains reach every class
+LONG = 900  # gradients with which 0.8 of the chains reach every class
 CHAINS_LEFT = (16, 8)  # compiled batch sizes; chains that have arrived leave the batch
 
 
