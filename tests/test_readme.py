@@ -272,13 +272,19 @@ def test_results_of_the_front_page_are_those_of_the_cards_and_of_the_sheet() -> 
     shown = table_of((ROOT / "README.md").read_text(), "| images | share whose class")
     classifier, judge = ((ROOT / "saved_models" / name / "MODEL.md").read_text() for name in ("classifier", "judge"))
     (exact,) = re.findall(r"agreement with exact posterior draws, mean over classes \| (\d\.\d+) \|", classifier)
+    (at_half,) = re.findall(r"mean over classes, at temperature 0\.5 \| (\d\.\d+) \|", classifier)
     (photographs,) = re.findall(r"top-1 accuracy on 500 held-out photographs \| (\d\.\d+) \|", judge)
     (of_each,) = re.findall(r"^goldfish \d\.\d\d, .*?\.$", text, re.M | re.S)
     shares = [float(word) for word in re.findall(r"\d\.\d\d", of_each)]
     assert len(shares) == 20
     (sheet,) = shown["the `mala` chains of the sheet"]
     assert abs(float(sheet) - np.mean(shares)) < 0.005
-    assert shown == {"exact draws": [exact], "the `mala` chains of the sheet": [sheet], "held-out photographs": [photographs]}
+    assert shown == {
+        "exact draws": [exact],
+        "exact draws at a `--temperature` of 0.5": [at_half],
+        "the `mala` chains of the sheet": [sheet],
+        "held-out photographs": [photographs],
+    }
 
 
 def test_the_table_of_kernels_is_complete() -> None:
