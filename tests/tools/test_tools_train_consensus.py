@@ -350,6 +350,10 @@ def test_a_balanced_stage_is_softer_and_its_classes_are_equally_frequent(tmp_pat
     assert "whale" not in stages.softening_text(module.settings_of(studio.weights("tune_balanced")))
     monkeypatch.setattr(stages, "OTHER_SHIFT", -2.0)
     assert stages.balance(studio, "tune_balanced", "tune"), "with another setting"
+    student.temperature.assign(0.6)
+    module.save(student, studio.weights("tune"))
+    assert stages.balance(studio, "tune_balanced", "tune"), "from other weights"
+    assert float(studio.student("tune_balanced").temperature) == pytest.approx(0.6 * stages.SOFTNESS)
 
 
 def test_students_are_saved_halved_frozen_and_exported(tmp_path: Path) -> None:

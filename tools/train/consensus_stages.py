@@ -1,6 +1,7 @@
 """The stages of train_consensus.py. Each writes its weights to an .npz, and is skipped if the file exists."""
 
 import functools
+import hashlib
 import shutil
 import time
 from pathlib import Path
@@ -293,8 +294,9 @@ def soften(student, opinion, names, weight):
 
 
 def balance(studio, stage, before):
-    """Soften the student of the stage `before`, and return whether that was done; not if it was done before, likewise."""
-    path, settings = studio.weights(stage), softening(studio.names)
+    """Soften the student of the stage `before`; return False if `stage` has it already, from these weights and settings."""
+    path, earlier = studio.weights(stage), studio.weights(before)
+    settings = softening(studio.names) | {"before": hashlib.sha256(earlier.read_bytes()).hexdigest()}
     if settings_of(path) == settings:
         return False
     student, opinion = studio.student(before), studio.opinion
