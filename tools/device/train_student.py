@@ -41,7 +41,7 @@ HELD_OUT = 0.1  # share of the prior draws for calibration and figures
 
 def moments_fn(generator):
     """Return a compiled function of the variables' values and z that gives the statistics of batch normalization over z."""
-    for norm in [generator.stem_norm, generator.residual_norm, *generator.norms]:
+    for norm in generator.all_norms:
         norm.momentum = 0.0
     return jax.jit(lambda trainable, fixed, z: generator.stateless_call(trainable, fixed, z, training=True)[1])
 

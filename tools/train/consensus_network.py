@@ -126,9 +126,9 @@ def biases_for(shares, logits, weight):
         probs = softmax(logits + np.append(biases, 0.0), axis=1)
         mass = np.average(probs[:, :-1], axis=0, weights=weight)
         if not mass.all():
-            break
+            raise SystemExit("biases: expected classes that some of the draws show, got one that none shows; label more draws.")
         change = np.log(shares * mass.sum() / mass)
         biases += change - change.mean()
         if np.ptp(change) < 1e-6:
             return biases
-    raise SystemExit("biases: expected classes that some of the draws show, got one that none shows; label more draws.")
+    raise SystemExit(f"biases: expected shares that {MAX_ROUNDS} rounds reach, got none; give shares that differ less.")

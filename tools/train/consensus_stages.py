@@ -1,4 +1,7 @@
-"""The stages of train_consensus.py. Each writes its weights to an .npz, and is skipped if the file exists."""
+"""The stages of train_consensus.py. Each writes its weights to an .npz, and is skipped if the file exists.
+
+`balance` is made again if what it depends on has changed.
+"""
 
 import functools
 import hashlib
